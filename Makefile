@@ -1,0 +1,67 @@
+# What an operator and CI type. `make help` lists it. ENV names the place: lab (the default), staging or prod.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+ENV ?= lab
+DROPLETS ?= 1
+INVENTORY := inventories/$(ENV).py
+PYTHON := .venv/bin/python
+# -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
+PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
+
+.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "  Variables: ENV=lab|staging|prod (now: $(ENV)), DROPLETS=$(DROPLETS)"
+
+setup: .venv/.installed ## make the virtual environment from the lock file
+
+.venv/.installed: requirements.txt pyproject.toml
+	@echo "==> Setting up .venv from requirements.txt (about half a minute)"
+	python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: ## a bare droplet of the lab becomes a home for the bot, and answers Telegram
+	@tests/lab/install
+	@$(MAKE) setup
+	@$(PYTHON) -m tests.lab.demo
+
+lint: setup ## ruff, mypy --strict, and the linters of shell and Dockerfiles
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy .
+	$(PYTHON) -m tests.lint
+
+unit: setup ## the tests that need no droplet, in seconds
+	$(PYTHON) -m pytest tests/unit
+
+test: ## everything that CI runs: lint, unit, templates, and the checks on the lab's droplet
+	@tests/lab/install
+	@$(MAKE) lint
+	$(PYTHON) -m pytest
+
+lab-up: setup ## boot the lab: world, neighbour and DROPLETS droplets
+	$(PYTHON) -m tests.lab up --droplets $(DROPLETS)
+
+lab-down: setup ## take the lab down; nothing stays but the cache
+	$(PYTHON) -m tests.lab down
+
+lab-ssh: setup ## a shell on the lab's first droplet
+	$(PYTHON) -m tests.lab ssh droplet1
+
+plan: setup ## what `make site` would change on ENV, with differences
+	@$(PYTHON) -m deploys.plan $(INVENTORY)
+
+site: setup ## converge ENV
+	$(PYINFRA) deploys/site.py
+
+verify: setup ## the checks of ENV's droplets, reading only
+	$(PYTHON) -m pytest tests/droplet --place $(ENV)
+
+status: setup ## what runs on ENV, and what is wrong with it
+	@$(PYTHON) -m deploys.status $(INVENTORY)

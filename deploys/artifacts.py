@@ -1,0 +1,56 @@
+"""What is built before it is sent: rendered templates, files as they are, and stackctl's zipapp.
+
+The same input gives the same bytes, on every machine and in every clone: a droplet compares hashes.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_ROOT = Path(__file__).parent.parent
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold (PKWARE APPNOTE, 4.4.6)
+
+_templates = Environment(
+    loader=FileSystemLoader(_ROOT / "templates"),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=False,  # noqa: S701 - configuration files, not HTML
+)
+
+
+def template(name: str, **values: object) -> bytes:
+    """templates/`name` rendered; a value that it needs and does not get is an error."""
+    return _templates.get_template(name).render(**values).encode()
+
+
+def file(name: str) -> bytes:
+    """files/`name` as it is."""
+    return (_ROOT / "files" / name).read_bytes()
+
+
+def stackctl(app: str) -> bytes:
+    """The droplet's program as a zipapp for `app`: entries in order and of one time, since a zip holds both."""
+    package = _ROOT / "files" / "stackctl" / "stackctl"
+    entries = {f"stackctl/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
+    entries["__main__.py"] = f'from stackctl.cli import main\n\nmain(app="{app}")\n'.encode()
+    archive = io.BytesIO()
+    archive.write(b"#!/usr/bin/python3\n")
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:
+        for name, content in entries.items():
+            bundle.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+    return archive.getvalue()
+
+
+def fingerprint(*parts: bytes) -> str:
+    """One SHA-256 over several inputs, hexadecimal; no two lists of inputs run together."""
+    total = sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()

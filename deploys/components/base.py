@@ -1,0 +1,117 @@
+"""What every droplet needs before anything else: packages, time, limits, the operator, stackctl."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import deploy
+from pyinfra.operations import apt, server, systemd
+
+from deploys import artifacts
+from deploys.operations.cloud_init import settled
+from deploys.operations.files import place
+from deploys.operations.owed import settle
+from deploys.operations.swap import swapfile
+from deploys.settings import Settings
+
+
+@deploy("base")
+def base(settings: Settings) -> None:
+    values = settings.values
+
+    settled(name="Wait for cloud-init, which holds apt on a first boot")
+    place(
+        name="Let apt wait for its lock, and upgrade what is urgent by itself",
+        dest=f"/etc/apt/apt.conf.d/90{values.app}",
+        content=artifacts.file("base/apt.conf"),
+    )
+    apt.packages(
+        name="Install what the rest stands on",
+        packages=["ca-certificates", "curl", "unattended-upgrades", "systemd-timesyncd"],
+        update=True,
+        cache_time=24 * 3600,
+        no_recommends=True,
+    )
+
+    server.hostname(name="Set the hostname", hostname=host.name)
+    place(
+        name="Keep cloud-init from resetting hostname and hosts",
+        dest=f"/etc/cloud/cloud.cfg.d/99-{values.app}.cfg",
+        content=artifacts.file("base/keep-hostname.cfg"),
+    )
+    server.timezone(name="Set the time zone", timezone=values.timezone)
+
+    journal = place(
+        name="Limit the journal",
+        dest=f"/etc/systemd/journald.conf.d/{values.app}.conf",
+        content=artifacts.template("base/journald.conf.j2", max_mib=values.journal_max_mib),
+        owes=settings.owed("journald"),
+    )
+    settle(
+        name="Restart journald with its limits",
+        debt=settings.owed("journald"),
+        commands=["systemctl restart systemd-journald.service"],
+        after=[journal],
+    )
+    sysctl = place(
+        name="Set the kernel's parameters",
+        dest=f"/etc/sysctl.d/60-{values.app}.conf",
+        content=artifacts.file("base/sysctl.conf"),
+        owes=settings.owed("sysctl"),
+    )
+    settle(
+        name="Apply the kernel's parameters, where the machine allows",
+        debt=settings.owed("sysctl"),
+        commands=["systemctl restart systemd-sysctl.service"],
+        after=[sysctl],
+    )
+    swapfile(name="Make room to swap, where the machine allows", mib=values.swap_mib)
+
+    _operator(settings)
+    _trust(settings)
+    _stackctl(settings)
+    systemd.service(name="Upgrade by itself each day", service="apt-daily-upgrade.timer", running=True, enabled=True)
+
+
+def _operator(settings: Settings) -> None:
+    operator = settings.values.operator
+    server.user(name="Have the operator's account", user=operator, shell="/bin/bash", ensure_home=True)  # noqa: S604
+    place(
+        name="Let the operator become root",
+        dest=f"/etc/sudoers.d/{operator}",
+        content=artifacts.template("base/sudoers.j2", operator=operator),
+        mode="440",
+    )
+    # Whole, not line by line: a key that is not declared here opens nothing.
+    place(
+        name="Admit the operators' keys, and no other",
+        dest=f"/home/{operator}/.ssh/authorized_keys",
+        content=settings.authorized_keys,
+        mode="600",
+        owner=operator,
+        group=operator,
+    )
+
+
+def _trust(settings: Settings) -> None:
+    debt = settings.owed("ca-certificates")
+    placed = [
+        place(
+            name=f"Trust the authority {certificate.name}",
+            dest=f"/usr/local/share/ca-certificates/{settings.values.app}-{certificate.name}",
+            content=certificate.pem,
+            owes=debt,
+        )
+        for certificate in host.loop(settings.extra_ca_certificates)
+    ]
+    settle(name="Renew the droplet's list of authorities", debt=debt, commands=["update-ca-certificates"], after=placed)
+
+
+def _stackctl(settings: Settings) -> None:
+    paths = settings.paths
+    place(
+        name="Install stackctl",
+        dest="/usr/local/bin/stackctl",
+        content=artifacts.stackctl(settings.values.app),
+        mode="755",
+    )
+    place(name="Tell stackctl what to run", dest=str(paths.config), content=settings.stackctl_config())

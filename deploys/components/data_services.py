@@ -1,0 +1,96 @@
+"""PostgreSQL and Redis: a Compose project of their own, which no release touches."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from pyinfra.api import deploy
+
+from deploys import artifacts
+from deploys.operations.data import data_directory, role_password
+from deploys.operations.docker import compose_up
+from deploys.operations.files import place
+from deploys.settings import Settings
+
+UID = 999
+"""The user inside the official images of both PostgreSQL and Redis."""
+
+
+@deploy("data_services")
+def data_services(settings: Settings) -> None:
+    values, paths = settings.values, settings.paths
+    redis_conf = artifacts.file("redis/redis.conf")
+    redis_auth = _redis_auth(settings.credentials.redis_password, values.redis_memory_mib)
+    database_password = settings.credentials.database_password.encode()
+    redis_password = settings.credentials.redis_password.encode()
+
+    compose = {
+        "values": values,
+        "paths": paths,
+        "uid": UID,
+        "shared_buffers_mib": values.postgres_memory_mib // 4,  # PostgreSQL's manual, 19.4.1
+    }
+    # What the containers are made from; the label itself is left out of its own hash.
+    declared = artifacts.fingerprint(
+        artifacts.template("data_services/data.yaml.j2", **compose, sha256=""),
+        *(redis_conf, redis_auth, database_password, redis_password),
+    )
+
+    for service in ("postgres", "redis"):
+        data_directory(
+            name=f"Have the directory of {service}",
+            path=f"{values.data_root}/{service}",
+            uid=UID,
+            installed=str(paths.data_yaml),
+        )
+    place(
+        name="Place PostgreSQL's password",
+        dest=str(paths.secrets / "database_password"),
+        content=database_password,
+        mode="600",
+        secret=True,
+    )
+    place(
+        name="Place Redis's password",
+        dest=str(paths.secrets / "redis_password"),
+        content=redis_password,
+        mode="600",
+        secret=True,
+    )
+    place(
+        name="Place what Redis reads of its password and its memory",
+        dest=str(paths.secrets / "redis_auth.conf"),
+        content=redis_auth,
+        mode="600",
+        secret=True,
+    )
+    place(name="Configure Redis", dest=str(paths.opt / "redis.conf"), content=redis_conf)
+    place(
+        name="Describe the data services",
+        dest=str(paths.data_yaml),
+        content=artifacts.template("data_services/data.yaml.j2", **compose, sha256=declared),
+    )
+    compose_up(
+        name="Run PostgreSQL and Redis",
+        project=paths.data_project,
+        file=str(paths.data_yaml),
+        images={"postgres": values.postgres_image, "redis": values.redis_image},
+        label=paths.sha256_label,
+        sha256=declared,
+    )
+    role_password(
+        name="Have PostgreSQL take the declared password",
+        project=paths.data_project,
+        role=values.database_user,
+        database=values.database,
+        password=settings.credentials.database_password,
+    )
+
+
+def _redis_auth(password: str, memory_mib: int) -> bytes:
+    """What Redis reads from standard input after redis.conf: the password's hash, so that no byte of it needs quoting.
+
+    maxmemory is half of the container's limit: a save forks, and copies what is written meanwhile.
+    """
+    hashed = sha256(password.encode()).hexdigest()
+    return f"user default on #{hashed} ~* &* +@all\nmaxmemory {memory_mib // 2}mb\n".encode()

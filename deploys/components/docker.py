@@ -1,0 +1,60 @@
+"""Docker Engine and the Compose plugin, from Debian."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+
+from pyinfra.api import deploy
+from pyinfra.operations import apt, systemd
+
+from deploys import artifacts
+from deploys.operations.docker import network
+from deploys.operations.files import place
+from deploys.operations.owed import settle
+from deploys.settings import Settings
+
+
+@deploy("docker")
+def docker(settings: Settings) -> None:
+    values, debt = settings.values, settings.owed("docker")
+
+    # Before the package, whose installation starts the daemon: it never runs with other networks than these.
+    daemon = place(
+        name="Configure the daemon",
+        dest="/etc/docker/daemon.json",
+        content=artifacts.template("docker/daemon.json.j2", values=values),
+        owes=debt,
+    )
+    apt.packages(
+        name="Install Docker and Compose",
+        packages=["docker.io", "docker-cli", "docker-compose"],
+        no_recommends=True,
+    )
+    settle(
+        name="Restart the daemon (containers live on)",
+        debt=debt,
+        commands=["dockerd --validate", "systemctl restart docker.service"],
+        after=[daemon],
+    )
+    systemd.service(name="Run the daemon", service="docker.service", running=True, enabled=True)
+    network(name="Have the network of the data services", network_name=settings.paths.data_network, internal=True)
+    network(
+        name="Have the network of the app",
+        network_name=settings.paths.app_network,
+        subnet=str(values.app_subnet),
+        ip_range=str(values.app_ip_range),
+    )
+    # What `docker login` would write, without a password in an argument list; it follows a changed password.
+    place(
+        name="Let the daemon pull from the app's registry",
+        dest="/root/.docker/config.json",
+        content=_login(settings.registry, values.registry_user, settings.credentials.registry_password),
+        mode="600",
+        secret=True,
+    )
+
+
+def _login(registry: str, user: str, password: str) -> bytes:
+    auth = b64encode(f"{user}:{password}".encode()).decode()
+    return json.dumps({"auths": {registry: {"auth": auth}}}, indent=2).encode() + b"\n"

@@ -1,0 +1,23 @@
+"""ufw: deny what comes in, but for SSH and the web. Docker's ports bypass it, so Docker publishes none."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+from pyinfra.operations import apt, systemd
+
+from deploys.operations import ufw
+from deploys.settings import Settings
+
+OPEN = ["22/tcp", "80/tcp", "443/tcp"]
+
+
+@deploy("firewall")
+def firewall(settings: Settings) -> None:  # noqa: ARG001 - every component takes settings
+    apt.packages(name="Install ufw", packages=["ufw"], no_recommends=True)
+    ufw.rules(name="Allow SSH, HTTP and HTTPS, and nothing else", allow=OPEN)
+    ufw.policies(
+        name="Deny what comes in or passes through",
+        defaults={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
+    )
+    ufw.enabled(name="Put the firewall in force")
+    systemd.service(name="Raise the firewall at boot", service="ufw.service", running=True, enabled=True)

@@ -1,0 +1,36 @@
+"""nginx on the host: the one thing that listens to the world besides sshd."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+from pyinfra.operations import apt, files, systemd
+
+from deploys import artifacts
+from deploys.operations.certificate import placeholder
+from deploys.operations.files import place
+from deploys.operations.owed import settle
+from deploys.settings import Settings
+
+
+@deploy("nginx")
+def nginx(settings: Settings) -> None:
+    values, paths, debt = settings.values, settings.paths, settings.owed("nginx")
+
+    apt.packages(name="Install nginx", packages=["nginx", "openssl"], no_recommends=True)
+    files.directory(name="Have the directory of ACME's answers", path=str(paths.acme_webroot), mode="755")
+    placeholder(name="Have a certificate to start with", tls=str(paths.tls), domain=values.domain)
+    config = place(
+        name="Configure nginx",
+        dest="/etc/nginx/nginx.conf",
+        content=artifacts.template(
+            "nginx/nginx.conf.j2", paths=paths, domain=values.domain, public_paths=values.public_paths
+        ),
+        owes=debt,
+    )
+    settle(
+        name="Reload nginx, when its configuration is sound",
+        debt=debt,
+        commands=["nginx -t", "systemctl reload-or-restart nginx.service"],
+        after=[config],
+    )
+    systemd.service(name="Run nginx", service="nginx.service", running=True, enabled=True)

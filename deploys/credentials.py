@@ -1,0 +1,148 @@
+"""The env file, checked whole: every secret that a place needs, and nothing else.
+
+Values are taken byte for byte: no interpolation, no entry in os.environ. A message names keys and lines, never a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dotenv.parser import Binding, parse_stream
+from pyinfra.api.exceptions import PyinfraError
+
+
+class CredentialsError(PyinfraError):
+    """The env file is not fit for use. One line: the key or the line, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A place's secrets. Not one of them shows in a repr, so none gets into a log or an error by way of one."""
+
+    database_password: str = field(repr=False)
+    redis_password: str = field(repr=False)
+    telegram_bot_token: str = field(repr=False)
+    telegram_webhook_secret: str = field(repr=False)
+    registry_password: str = field(repr=False)
+    app: Mapping[str, str] = field(repr=False)
+    """What group_data's `app_secrets` lists besides, by its name in the app's environment."""
+
+
+def _fault_of_password(value: str) -> str | None:
+    return "is shorter than 16 characters" if len(value) < 16 else None
+
+
+def _fault_of_bot_token(value: str) -> str | None:
+    fits = re.fullmatch(r"[0-9]{6,}:[A-Za-z0-9_-]{35}", value)
+    return None if fits else "is not of the form that @BotFather gives (digits, a colon, 35 characters)"
+
+
+def _fault_of_webhook_secret(value: str) -> str | None:
+    # https://core.telegram.org/bots/api#setwebhook allows 1; what protects the webhook has to be long.
+    fits = re.fullmatch(r"[A-Za-z0-9_-]{16,256}", value)
+    return None if fits else "is not 16 to 256 characters of A-Z a-z 0-9 _ -"
+
+
+def _no_fault(_: str) -> str | None:
+    return None
+
+
+RULES: dict[str, Callable[[str], str | None]] = {
+    "DATABASE_PASSWORD": _fault_of_password,
+    "REDIS_PASSWORD": _fault_of_password,
+    "TELEGRAM_BOT_TOKEN": _fault_of_bot_token,
+    "TELEGRAM_WEBHOOK_SECRET": _fault_of_webhook_secret,
+    "REGISTRY_PASSWORD": _no_fault,
+}
+"""The keys that every place needs; each rule says what is wrong with a value, without showing it."""
+
+_PLACEHOLDER = re.compile(r"<.*>|change.?me|your[-_ ].*|x{3,}|todo|placeholder", re.IGNORECASE)
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The file's values by key, exactly as written.
+
+    Raises CredentialsError when the file is missing, readable by others, or has a malformed or doubled line.
+    """
+    if not path.is_file():
+        raise CredentialsError(f"{path} is missing: copy .env.production.template to it and fill it in (chmod 600)")
+    if path.stat().st_mode & 0o077:
+        raise CredentialsError(f"{path} can be read by others: chmod 600 {path}")
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            bindings = list(parse_stream(stream))
+    except UnicodeDecodeError:
+        raise CredentialsError(f"{path} is not UTF-8: save it as UTF-8") from None
+    values: dict[str, str] = {}
+    for binding in bindings:
+        if binding.key is None and not binding.error:
+            continue  # a comment or an empty line
+        key, value = _checked(path, binding)
+        if key in values:
+            raise CredentialsError(f"{path} line {_line(binding)}: {key} is there twice: keep one")
+        values[key] = value
+    return values
+
+
+def _checked(path: Path, binding: Binding) -> tuple[str, str]:
+    if binding.error or binding.key is None:
+        raise CredentialsError(
+            f"{path} line {_line(binding)} is malformed: write NAME='value', with \\' for a quote inside"
+        )
+    if binding.value is None:
+        raise CredentialsError(f"{path} line {_line(binding)}: {binding.key} has no value: write {binding.key}='value'")
+    return binding.key, binding.value
+
+
+def _line(binding: Binding) -> int:
+    """The parser counts the blank lines before a binding as its own."""
+    text = binding.original.string
+    return binding.original.line + len(text[: len(text) - len(text.lstrip())].splitlines())
+
+
+def credentials_from(values: Mapping[str, str], *, app_secrets: Iterable[str], source: str) -> Credentials:
+    """Checks against RULES and the place's `app_secrets`. Raises CredentialsError naming every fault at once."""
+    app_names = tuple(app_secrets)
+    known = [*RULES, *app_names]
+    faults = [*_unknown(values, known), *_unfit(values, known)]
+    if faults:
+        raise CredentialsError(f"{source}: {'; '.join(faults)}")
+    return Credentials(
+        database_password=values["DATABASE_PASSWORD"],
+        redis_password=values["REDIS_PASSWORD"],
+        telegram_bot_token=values["TELEGRAM_BOT_TOKEN"],
+        telegram_webhook_secret=values["TELEGRAM_WEBHOOK_SECRET"],
+        registry_password=values["REGISTRY_PASSWORD"],
+        app={name: values[name] for name in app_names},
+    )
+
+
+def _unknown(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else "remove it, or list it in group_data's app_secrets"
+            yield f"{key} is not known: {remedy}"
+
+
+def _unfit(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
+    for key in known:
+        if key not in values:
+            yield f"{key} is missing: add it (.env.production.template says where it comes from)"
+        elif fault := _fault_of(key, values[key]):
+            yield f"{key} {fault}: set it"
+
+
+def _fault_of(key: str, value: str) -> str | None:
+    if not value.strip():
+        return "is empty"
+    if _PLACEHOLDER.fullmatch(value.strip()):
+        return "is still a placeholder"
+    # A line break would end the line of an HTTP header, an environment file or a password prompt.
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        return "has a control character or a line break in it"
+    return RULES.get(key, _no_fault)(value)

@@ -1,0 +1,42 @@
+"""What a file on the droplet is, in one command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+
+
+class PlacedFile(TypedDict):
+    """`mode` octal as stat prints it ("644"), `owner` and `group` numeric or by name as the droplet knows them."""
+
+    mode: str
+    owner: str
+    group: str
+    sha256: str
+
+
+class Placed(FactBase[PlacedFile | None]):
+    """A regular file's mode, owner and content hash; None where there is none."""
+
+    def command(self, path: str) -> StringCommand:
+        file = QuoteString(path)
+        return StringCommand("test -f", file, "&& stat -L -c '%a %U %G'", file, "&& sha256sum <", file, "|| true")
+
+    def process(self, output: Iterable[str]) -> PlacedFile | None:
+        lines = list(output)
+        if len(lines) != 2:
+            return None
+        mode, owner, group = lines[0].split()
+        return PlacedFile(mode=mode, owner=owner, group=group, sha256=lines[1].split()[0])
+
+
+class Owed(FactBase[frozenset[str]]):
+    """The names of what changed without its reload having happened yet (operations/owed.py)."""
+
+    def command(self, directory: str) -> StringCommand:
+        return StringCommand("ls -1", QuoteString(directory), "2>/dev/null || true")
+
+    def process(self, output: Iterable[str]) -> frozenset[str]:
+        return frozenset(output)

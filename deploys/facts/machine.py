@@ -1,0 +1,77 @@
+"""What kind of machine the droplet is. Read before the first change, to refuse what could not work."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+
+
+class CloudInitStatus(FactBase[str | None]):
+    """cloud-init's word for itself: running, done, error, disabled; None where there is no cloud-init."""
+
+    def requires_command(self) -> str:
+        return "cloud-init"
+
+    def command(self) -> str:
+        return "cloud-init status || true"
+
+    def process(self, output: Iterable[str]) -> str | None:
+        found = re.search(r"^status: (\w+)", "\n".join(output), re.MULTILINE)
+        # "not started" is about to run.
+        return {"not": "running"}.get(found[1], found[1]) if found else None
+
+
+class DebianRelease(FactBase[str]):
+    """What os-release says: `debian 13` of a Debian 13."""
+
+    def command(self) -> str:
+        return ". /etc/os-release && echo $ID $VERSION_ID"
+
+    def process(self, output: Iterable[str]) -> str:
+        return "".join(output).strip()
+
+
+class MemoryMib(FactBase[int]):
+    """The memory that the kernel has to hand out, in MiB: somewhat less than what was paid for."""
+
+    def command(self) -> str:
+        return "grep MemTotal /proc/meminfo"
+
+    def process(self, output: Iterable[str]) -> int:
+        return int("".join(output).split()[1]) // 1024
+
+
+class Networks(FactBase[dict[str, list[str]]]):
+    """The droplet's IPv4 networks by interface, in CIDR notation ("10.116.0.2/20")."""
+
+    def command(self) -> str:
+        return "ip -json -4 address"
+
+    def process(self, output: Iterable[str]) -> dict[str, list[str]]:
+        return {
+            link["ifname"]: [f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"]]
+            for link in json.loads("".join(output))
+        }
+
+
+class Container(FactBase[bool]):
+    """Whether it is a container: that shares its kernel, cannot swap, and cannot set all of the kernel's parameters."""
+
+    def command(self) -> str:
+        return "systemd-detect-virt --container || true"
+
+    def process(self, output: Iterable[str]) -> bool:
+        return "".join(output).strip() not in ("", "none")
+
+
+class SwapfileMib(FactBase[int]):
+    """The size of a swap file in MiB; 0 where there is none."""
+
+    def command(self, path: str) -> StringCommand:
+        return StringCommand("stat -c %s", QuoteString(path), "2>/dev/null || echo 0")
+
+    def process(self, output: Iterable[str]) -> int:
+        return int("".join(output)) // 2**20

@@ -1,0 +1,23 @@
+"""What stackctl says of the stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pyinfra.api import FactBase
+
+
+class Status(FactBase[dict[str, Any] | None]):
+    """`stackctl status --json`; None where stackctl isn't installed or configured yet."""
+
+    def requires_command(self) -> str:
+        return "stackctl"
+
+    def command(self) -> str:
+        return "stackctl status --json || true"  # 4, where a person is needed, is an answer too
+
+    def process(self, output: Iterable[str]) -> dict[str, Any] | None:
+        text = "".join(output)
+        return dict(json.loads(text)) if text.startswith("{") else None

@@ -1,0 +1,56 @@
+"""ufw's state. `ufw status` lists no rule while it is inactive, so the rules are read from `ufw show added`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pyinfra.api import FactBase
+
+
+@dataclass(frozen=True)
+class Firewall:
+    """`rules` as one would type them after `ufw` ("allow 22/tcp"); `policies` by direction ("incoming": "deny")."""
+
+    active: bool = False
+    policies: dict[str, str] = field(default_factory=dict)
+    rules: tuple[str, ...] = ()
+
+
+class Ufw(FactBase[Firewall]):
+    """ufw's policies and rules; inactive and empty where ufw isn't installed."""
+
+    default = Firewall
+
+    def requires_command(self) -> str:
+        return "ufw"
+
+    def command(self) -> str:
+        return "ufw status verbose; cat /etc/default/ufw; ufw show added"
+
+    def process(self, output: Iterable[str]) -> Firewall:
+        return parse(output)
+
+
+_POLICIES = {"DROP": "deny", "ACCEPT": "allow", "REJECT": "reject"}
+_DIRECTIONS = {
+    "DEFAULT_INPUT_POLICY": "incoming",
+    "DEFAULT_OUTPUT_POLICY": "outgoing",
+    "DEFAULT_FORWARD_POLICY": "routed",
+}
+
+
+def parse(output: Iterable[str]) -> Firewall:
+    """From the output of the three commands above, one after the other."""
+    active = False
+    policies: dict[str, str] = {}
+    rules: list[str] = []
+    for line in output:
+        name, _, value = line.partition("=")
+        if line == "Status: active":
+            active = True
+        elif line.startswith("ufw "):
+            rules.append(line.removeprefix("ufw ").strip())
+        elif name in _DIRECTIONS:
+            policies[_DIRECTIONS[name]] = _POLICIES.get(value.strip('"'), value.strip('"').lower())
+    return Firewall(active, policies, tuple(rules))

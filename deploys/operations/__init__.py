@@ -1,0 +1,7 @@
+"""What pyinfra lacks, in its own style: generators of commands that yield nothing when there is nothing to do."""
+
+from collections.abc import Generator
+
+from pyinfra.api import StringCommand
+
+Commands = Generator[StringCommand, None, None]

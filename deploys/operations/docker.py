@@ -1,0 +1,55 @@
+"""Networks and Compose projects, changed only when what runs differs from what is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from deploys.facts.docker import ComposeServices, DockerNetworkNames, Service
+from deploys.operations import Commands
+
+
+@operation()
+def network(
+    network_name: str, *, internal: bool = False, subnet: str | None = None, ip_range: str | None = None
+) -> Commands:
+    """A bridge network of the site's own. pyinfra's docker.network cannot make one internal."""
+    if network_name in host.get_fact(DockerNetworkNames):
+        host.noop(f"{network_name} is there")
+        return
+    options = [
+        *(["--internal"] if internal else []),
+        *(["--subnet", subnet] if subnet else []),
+        *(["--ip-range", ip_range] if ip_range else []),
+    ]
+    yield StringCommand("docker network create", *options, QuoteString(network_name))
+
+
+@operation()
+def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str, sha256: str) -> Commands:
+    """Brings a Compose project up and waits for its health, when a service is not as declared.
+
+    + images: image by service
+    + label, sha256: what each container bears when it was made from the declared inputs. Compose's own hash leaves out
+      mounted files and environment files (docs/architecture.md, decision 11).
+    """
+    there = host.get_fact(ComposeServices, project=project)
+    if all(_as_declared(there.get(service), image, label, sha256) for service, image in images.items()):
+        host.noop(f"{project} runs as declared")
+        return
+    yield StringCommand(
+        *("docker compose --env-file /dev/null -p", QuoteString(project), "-f", QuoteString(file)),
+        "up --detach --remove-orphans --wait --wait-timeout 180 --quiet-pull",
+    )
+
+
+def _as_declared(service: Service | None, image: str, label: str, sha256: str) -> bool:
+    return (
+        service is not None
+        and service.image == image
+        and service.state == "running"
+        and service.health in ("healthy", "starting")
+        and service.labels.get(label) == sha256
+    )

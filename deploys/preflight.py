@@ -1,0 +1,49 @@
+"""What a droplet must be, looked at before the first change."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+
+from pyinfra.api import Host
+from pyinfra.api.exceptions import PyinfraError
+
+from deploys.facts.machine import DebianRelease, MemoryMib, Networks
+from deploys.settings import Settings, Values
+
+RESERVED_BY_KERNEL = 0.12
+"""What a kernel and its firmware keep of the memory that a droplet is sold with, at most."""
+
+_OWN_INTERFACES = ("lo", "docker", "br-", "veth")
+
+
+def check_droplet(host: Host, settings: Settings) -> None:
+    """Raises PyinfraError, one line, when the site could not live there."""
+    values = settings.values
+    release = host.get_fact(DebianRelease)
+    if release != "debian 13":
+        raise PyinfraError(f"{host.name} runs {release}: this is for Debian 13; rebuild the droplet from that image")
+    memory = host.get_fact(MemoryMib)
+    if memory < values.droplet_memory_mib * (1 - RESERVED_BY_KERNEL):
+        raise PyinfraError(
+            f"{host.name} has {memory} MiB of memory, droplet_memory_mib says {values.droplet_memory_mib}: "
+            "correct it in group_data, or resize the droplet"
+        )
+    if overlap := overlapping(values, host.get_fact(Networks)):
+        raise PyinfraError(f"{host.name}: {overlap}: choose another range in group_data")
+
+
+def overlapping(values: Values, networks: dict[str, list[str]]) -> str | None:
+    """The first of Docker's ranges that the droplet already reaches something else by."""
+    ours = {
+        "docker_bridge": values.docker_bridge.network,
+        "docker_pool": values.docker_pool,
+        "app_subnet": values.app_subnet,
+    }
+    for interface, addresses in networks.items():
+        if interface.startswith(_OWN_INTERFACES):
+            continue
+        for address in addresses:
+            for name, network in ours.items():
+                if network.overlaps(IPv4Interface(address).network):
+                    return f"{name} {network} overlaps {address} of {interface}"
+    return None

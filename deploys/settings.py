@@ -1,0 +1,299 @@
+"""What differs between places, typed and checked whole before the first change.
+
+`group_data` gives plain values; `Settings` is what the components get. A name that is missing, unknown, of the wrong
+type or still a placeholder stops the run with one line that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pyinfra.api.exceptions import PyinfraError
+from stackctl.environment import problem
+from stackctl.paths import Paths
+
+from deploys.credentials import Credentials, credentials_from, read_env_file
+
+APP_PORT = 8080
+STOP_GRACE_S = 30
+ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
+_BUILT_ENV = (
+    "ENVIRONMENT",
+    "PUBLIC_URL",
+    "TELEGRAM_BOT_TOKEN",
+    "TELEGRAM_WEBHOOK_SECRET",
+    "DATABASE_URL",
+    "REDIS_URL",
+)
+
+
+class SettingsError(PyinfraError):
+    """group_data is not fit for use. One line: the name, what is wrong with it, the remedy."""
+
+
+def _not_an_example(value: str) -> str:
+    # RFC 2606 reserves these names for documentation, so they can only be what the template had.
+    if re.search(r"(^|[./@])example(\.(com|net|org))?($|[/:])|\.(example|invalid)$", value):
+        raise ValueError("is still a placeholder: put your own here")
+    return value
+
+
+def _explicit_tag(value: str) -> str:
+    name, _, tag = value.rpartition("/")[2].partition(":")
+    if not name or not tag or tag == "latest" or not re.search(r"-(trixie|bookworm)$", tag):
+        raise ValueError("needs a tag that names its version and base, such as postgres:17.7-trixie")
+    return value
+
+
+Mib = Annotated[int, Field(ge=64)]
+Seconds = Annotated[int, Field(ge=1, le=3600)]
+Cpus = Annotated[float, Field(gt=0, le=64)]
+EnvName = Annotated[str, Field(pattern=ENV_NAME)]
+Image = Annotated[str, AfterValidator(_explicit_tag)]
+Network = Annotated[IPv4Network, BeforeValidator(IPv4Network)]
+Address = Annotated[IPv4Address, BeforeValidator(IPv4Address)]
+Interface = Annotated[IPv4Interface, BeforeValidator(IPv4Interface)]
+Own = Annotated[str, Field(min_length=1), AfterValidator(_not_an_example)]
+"""A value that only the owner can know."""
+
+
+class Values(BaseModel):
+    """group_data's names, one field each. Memory in MiB, CPUs in cores, networks in CIDR notation."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    app: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,30}$")]
+    environment: Literal["lab", "staging", "production"]
+    env_file: str
+    operator: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    authorized_keys: str
+    timezone: Annotated[str, Field(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$")]
+    journal_max_mib: Mib
+    swap_mib: Annotated[int, Field(ge=0)]
+    extra_ca_certificates: list[str]
+
+    vpc_network: Network
+    docker_bridge: Interface
+    docker_pool: Network
+    app_subnet: Network
+    app_ip_range: Network
+    colours: dict[Literal["blue", "green"], Address]
+
+    data_root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
+    database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    postgres_image: Image
+    postgres_memory_mib: Mib
+    postgres_cpus: Cpus
+    redis_image: Image
+    redis_memory_mib: Mib
+    redis_cpus: Cpus
+
+    app_repository: Own
+    app_memory_mib: Mib
+    app_cpus: Cpus
+    app_migrates: bool
+    app_environment: dict[EnvName, str]
+    app_secrets: list[EnvName]
+    registry_user: Own
+
+    public_paths: Annotated[list[Annotated[str, Field(pattern=r"^/[A-Za-z0-9/_.-]+$")]], Field(min_length=1)]
+    healthy_timeout_s: Seconds
+    migrate_timeout_s: Seconds
+
+    system_memory_mib: Mib
+    droplet_memory_mib: Mib
+
+    domain: Annotated[Own, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$")]
+    acme_server: Annotated[str, Field(pattern=r"^https://")]
+    acme_email: Annotated[Own, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+
+    @model_validator(mode="after")
+    def _fits_the_droplet(self) -> Values:
+        """Both colours serve side by side during a release, so the app counts twice."""
+        parts = {
+            "system_memory_mib": self.system_memory_mib,
+            "postgres_memory_mib": self.postgres_memory_mib,
+            "redis_memory_mib": self.redis_memory_mib,
+            "2 × app_memory_mib": 2 * self.app_memory_mib,
+        }
+        if (needed := sum(parts.values())) > self.droplet_memory_mib:
+            sums = " + ".join(f"{name} {mib}" for name, mib in parts.items())
+            raise ValueError(
+                f"droplet_memory_mib {self.droplet_memory_mib} is too small for {sums} = {needed}: "
+                "take a larger droplet or lower a limit"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _networks_are_apart(self) -> Values:
+        networks = {
+            "vpc_network": self.vpc_network,
+            "docker_bridge": self.docker_bridge.network,
+            "docker_pool": self.docker_pool,
+            "app_subnet": self.app_subnet,
+        }
+        names = list(networks)
+        for position, one in enumerate(names):
+            for other in names[position + 1 :]:
+                if networks[one].overlaps(networks[other]):
+                    raise ValueError(f"{one} overlaps {other}: choose another range for {other}")
+        if not self.app_ip_range.subnet_of(self.app_subnet):
+            raise ValueError("app_ip_range lies outside of app_subnet: take a part of it")
+        if set(self.colours) != {"blue", "green"} or len(set(self.colours.values())) != 2:
+            raise ValueError("colours needs blue and green, each with an address of its own")
+        for colour, address in self.colours.items():
+            if address not in self.app_subnet or address in self.app_ip_range:
+                raise ValueError(f"colours: {colour} must lie in app_subnet and outside of app_ip_range")
+        return self
+
+    @model_validator(mode="after")
+    def _environment_is_unambiguous(self) -> Values:
+        names = [*self.app_environment, *self.app_secrets, *_BUILT_ENV]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"app_environment, app_secrets: {name} is set twice or built by us: remove it")
+        if fault := problem(dict.fromkeys(names, "")):
+            raise ValueError(f"app_environment, app_secrets: {fault}")
+        return self
+
+
+@dataclass(frozen=True)
+class CaCertificate:
+    name: str
+    pem: bytes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a component may ask for."""
+
+    values: Values
+    credentials: Credentials
+    authorized_keys: bytes
+    extra_ca_certificates: tuple[CaCertificate, ...]
+    paths: Paths
+
+    def owed(self, debt: str) -> str:
+        """The marker of a reload that is owed (operations/owed.py)."""
+        return str(self.paths.owed / debt)
+
+    @property
+    def registry(self) -> str:
+        """The host of the app's repository."""
+        return self.values.app_repository.partition("/")[0]
+
+    def app_environment(self) -> dict[str, str]:
+        """The app's next environment. URLs are built from parts, so that any password survives (RFC 3986, 2.1)."""
+        values, secrets = self.values, self.credentials
+        password = quote(secrets.database_password, safe="")
+        return {
+            **values.app_environment,
+            **secrets.app,
+            "ENVIRONMENT": values.environment,
+            "PUBLIC_URL": f"https://{values.domain}",
+            "TELEGRAM_BOT_TOKEN": secrets.telegram_bot_token,
+            "TELEGRAM_WEBHOOK_SECRET": secrets.telegram_webhook_secret,
+            "DATABASE_URL": f"postgresql://{values.database_user}:{password}@postgres:5432/{values.database}",
+            "REDIS_URL": f"redis://:{quote(secrets.redis_password, safe='')}@redis:6379/0",
+        }
+
+    def stackctl_config(self) -> bytes:
+        """/etc/APP/stackctl.json, in the shape that stackctl.config checks."""
+        values = self.values
+        config = {
+            "version": 1,
+            "app": values.app,
+            "repository": values.app_repository,
+            "port": APP_PORT,
+            "colours": {colour: str(address) for colour, address in values.colours.items()},
+            "healthy_timeout": values.healthy_timeout_s,
+            "migrate_timeout": values.migrate_timeout_s,
+            "stop_grace": STOP_GRACE_S,
+            "migrate": values.app_migrates,
+            "certificate": {"domain": values.domain, "server": values.acme_server, "email": values.acme_email},
+            "data": True,
+        }
+        return json.dumps(config, indent=2).encode() + b"\n"
+
+
+def load_settings(data: Mapping[str, Any]) -> Settings:
+    """Settings from a host's data (pyinfra's own `ssh_…` names aside) and the env file that it names.
+
+    Raises SettingsError or CredentialsError: one line, before anything was changed.
+    """
+    values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
+    credentials = credentials_from(
+        read_env_file(Path(values.env_file)), app_secrets=values.app_secrets, source=values.env_file
+    )
+    return Settings(
+        values=values,
+        credentials=credentials,
+        authorized_keys=_read_authorized_keys(Path(values.authorized_keys)),
+        extra_ca_certificates=tuple(_read_certificate(Path(path)) for path in values.extra_ca_certificates),
+        paths=Paths(values.app),
+    )
+
+
+def check_values(data: Mapping[str, Any]) -> Values:
+    """Raises SettingsError naming every fault at once."""
+    try:
+        return Values.model_validate(dict(data))
+    except ValidationError as error:
+        faults = "; ".join(_fault(dict(one)) for one in error.errors())
+    raise SettingsError(f"group_data: {faults}")
+
+
+def _fault(error: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "missing":
+            return f"{name} is missing: add it to group_data"
+        case "extra_forbidden":
+            near = difflib.get_close_matches(name, Values.model_fields, n=1)
+            return f"{name} is not known: " + (f"did you mean {near[0]}?" if near else "remove it")
+        case "string_pattern_mismatch":
+            return f"{name} is malformed: it has to match {error['ctx']['pattern']}"
+        case "value_error":
+            return f"{name} {error['ctx']['error']}".strip()
+        case _:
+            return f"{name}: {error['msg']}"
+
+
+def _read_authorized_keys(path: Path) -> bytes:
+    if not path.is_file():
+        raise SettingsError(f"group_data: authorized_keys: {path} is missing: put the operators' public keys there")
+    content = path.read_bytes()
+    keys = [line for line in content.decode().splitlines() if line.strip() and not line.startswith("#")]
+    for number, key in enumerate(keys, start=1):
+        if not re.match(r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/]{40,}={0,3}( |$)", key):
+            raise SettingsError(f"{path}: key {number} is malformed: one public key a line, as in id_ed25519.pub")
+    if not keys:
+        raise SettingsError(f"{path} has no key in it, and would lock everybody out: put your public key there")
+    return content
+
+
+def _read_certificate(path: Path) -> CaCertificate:
+    if not path.is_file():
+        raise SettingsError(f"group_data: extra_ca_certificates: {path} is missing: put the PEM file there")
+    pem = path.read_bytes()
+    if b"-----BEGIN CERTIFICATE-----" not in pem or path.suffix != ".crt":
+        raise SettingsError(f"group_data: extra_ca_certificates: {path} is no certificate in PEM named *.crt")
+    return CaCertificate(path.name, pem)

@@ -1,0 +1,39 @@
+"""The site: which component for which group, in order.
+
+pyinfra inventories/prod.py deploys/site.py      # or: make site ENV=prod
+"""
+
+from pyinfra import host, state
+
+from deploys import session
+from deploys.components.app import app
+from deploys.components.base import base
+from deploys.components.data_services import data_services
+from deploys.components.docker import docker
+from deploys.components.firewall import firewall
+from deploys.components.nginx import nginx
+from deploys.components.ssh import ssh
+from deploys.components.tls import tls
+from deploys.preflight import check_droplet
+from deploys.settings import load_settings
+
+EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
+
+SITE = [
+    (base, EVERYWHERE),
+    (ssh, EVERYWHERE),
+    (firewall, EVERYWHERE),
+    (docker, {"app", "data"}),
+    (data_services, {"data"}),
+    (nginx, {"edge"}),
+    (app, {"app"}),
+    # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
+    (tls, {"edge"}),
+]
+
+settings = load_settings(host.data.dict())
+check_droplet(host, settings)
+session.begin(state, host)
+for component, groups in host.loop(SITE):
+    if groups & set(host.groups):
+        component(settings=settings)

@@ -1,0 +1,113 @@
+"""What is asked of Docker besides Compose. Formats are chosen so that no container's environment is ever read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import FailedError
+from .machine import Machine, Result
+
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+CONTAINER_FORMAT = (
+    '{"id":{{json .Id}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},"state":{{json .State.Status}},'
+    '"exit_code":{{json .State.ExitCode}},"restarts":{{json .RestartCount}},'
+    '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}null{{end}}}'
+)
+IMAGE_FORMAT = '{"id":{{json .Id}},"digests":{{json .RepoDigests}},"labels":{{json .Config.Labels}}}'
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as Docker sees it; `image` is what it was made from, by the name that was given."""
+
+    id: str
+    image: str
+    state: str
+    health: str | None
+    exit_code: int
+    restarts: int
+    labels: dict[str, str]
+
+    @property
+    def service(self) -> str:
+        return self.labels.get(SERVICE_LABEL, "")
+
+    @property
+    def well(self) -> bool:
+        return self.state == "running" and self.health in {None, "healthy"}
+
+    @property
+    def condition(self) -> str:
+        """As an operator would say it."""
+        if self.state == "running":
+            return f"running, {self.health}" if self.health else "running"
+        return f"{self.state} (exit code {self.exit_code})" if self.state == "exited" else self.state
+
+
+@dataclass(frozen=True)
+class Image:
+    id: str
+    digests: list[str]
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Docker:
+    machine: Machine
+
+    def call(
+        self, what: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60
+    ) -> Result:
+        """Run it; FailedError says what for and why."""
+        result = self.machine.run(argv, env, timeout)
+        if result.code:
+            raise FailedError(f"{what}: {result.reason}", result.tail())
+        return result
+
+    def containers(self, project: str, *, one_off: bool = False) -> list[Container]:
+        """A Compose project's containers, running or not; or the one-shot ones that `compose run` left."""
+        labels = [f"{PROJECT_LABEL}={project}", f"{ONE_OFF_LABEL}={one_off}"]
+        filters = [part for label in labels for part in ("--filter", f"label={label}")]
+        listed = self.call("docker can't list containers", ["docker", "ps", "--all", "--quiet", "--no-trunc", *filters])
+        ids = listed.stdout.split()
+        if not ids:
+            return []
+        # One may have gone since it was listed: what is left is printed all the same.
+        found = self.machine.run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *ids])
+        containers = [_container(json.loads(line)) for line in found.stdout.splitlines() if line.strip()]
+        return sorted(containers, key=lambda container: container.service)
+
+    def image(self, reference: str) -> Image | None:
+        found = self.machine.run(["docker", "image", "inspect", "--format", IMAGE_FORMAT, reference])
+        if found.code:
+            return None
+        document = json.loads(found.stdout)
+        return Image(document["id"], document["digests"] or [], document["labels"] or {})
+
+    def stop(self, containers: Sequence[Container], grace: int | None = None) -> None:
+        """Ask them all at once to end; `grace` in seconds, each container's own when left out."""
+        limit = [] if grace is None else ["--time", str(grace)]
+        ids = [container.id for container in containers if container.state in {"running", "restarting", "paused"}]
+        if ids:
+            self.call("a container doesn't stop", ["docker", "stop", *limit, *ids], timeout=(grace or 300) + 30)
+
+    def remove(self, containers: Sequence[Container]) -> None:
+        ids = [container.id for container in containers]
+        if ids:
+            self.call("a container can't be removed", ["docker", "rm", "--force", "--volumes", *ids])
+
+    def logs(self, container: Container, lines: int = 20) -> str:
+        return self.machine.run(["docker", "logs", "--tail", str(lines), container.id]).tail(lines)
+
+    def images_of(self, repository: str) -> dict[str, str]:
+        """Tag → image id."""
+        argv = ["docker", "image", "ls", "--no-trunc", "--format", "{{.Tag}} {{.ID}}", repository]
+        lines = self.call("docker can't list images", argv).stdout.splitlines()
+        return dict(line.split(maxsplit=1) for line in lines if line.strip())
+
+
+def _container(document: dict[str, Any]) -> Container:
+    return Container(**{**document, "labels": document["labels"] or {}})

@@ -1,0 +1,84 @@
+"""An app's environment: its one spelling as bytes, its fingerprint, and how its values are kept out of sight."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .errors import RefusedError
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+# They would steer docker, Compose or the loader instead of the app, whose environment passes through docker's.
+RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
+SHORTEST_SECRET = 6
+
+
+def canonical(environment: Mapping[str, str]) -> bytes:
+    """The one spelling of an environment: compact JSON in UTF-8, names sorted, a newline at the end."""
+    text = json.dumps(dict(environment), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode() + b"\n"
+
+
+def env_sha256(environment: Mapping[str, str]) -> str:
+    return hashlib.sha256(canonical(environment)).hexdigest()
+
+
+def load(path: Path) -> dict[str, str]:
+    """Read and check an environment. Errors name the variable, never its value."""
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RefusedError(f"{path} is missing: converge the site (make site)") from None
+    except ValueError:
+        raise RefusedError(f"{path} is no JSON: converge the site (make site)") from None
+    fault = problem(document)
+    if fault:
+        raise RefusedError(f"{path}: {fault}")
+    return dict(document)
+
+
+def problem(document: object) -> str | None:
+    """Why this can't be an app's environment, or None."""
+    if not isinstance(document, dict):
+        return "must be an object of names and values"
+    for name, value in document.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            return f"{name!r} is no name of an environment variable"
+        if RESERVED.fullmatch(name):
+            return f"{name} would steer docker instead of the app: give it another name"
+        if not isinstance(value, str):
+            return f"{name} must be text"
+        if "\0" in value or not _encodable(value):
+            return f"{name} has characters that no environment can carry"
+    return None
+
+
+def mask(text: str, environment: Mapping[str, str]) -> str:
+    """The text without any of the environment's values, in the spellings that logs and URLs give them."""
+    spellings = {spelling for value in environment.values() for spelling in _spellings(value)}
+    for spelling in sorted(spellings, key=len, reverse=True):
+        if len(spelling) >= SHORTEST_SECRET:
+            text = text.replace(spelling, "***")
+    return text
+
+
+def _spellings(value: str) -> set[str]:
+    plain = {value, *value.splitlines()}
+    try:
+        password = urlsplit(value).password
+    except ValueError:
+        password = None
+    if password:
+        plain |= {password, unquote(password)}
+    escaped = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in plain for ascii_only in (True, False)}
+    return plain | escaped | {repr(text)[1:-1] for text in plain}
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,23 @@
+"""The lab (tests/lab): names of the zone lab.test, served by the machine `world`."""
+
+env_file = ".env.lab"
+authorized_keys = ".lab/id_ed25519.pub"
+ssh_config_file = ".lab/ssh_config"
+ssh_known_hosts_file = ".lab/known_hosts"
+ssh_strict_host_key_checking = "yes"
+
+environment = "lab"
+domain = "bot.lab.test"
+acme_server = "https://acme.lab.test:14000/dir"
+acme_email = "operator@lab.test"
+extra_ca_certificates = [".lab/ca.crt"]
+
+droplet_memory_mib = 2048
+vpc_network = "10.77.0.0/24"
+
+# The lab's stand-ins for the official images keep their interface (docs/lab.md).
+postgres_image = "registry.lab.test/postgres:17-trixie"
+redis_image = "registry.lab.test/redis:8-trixie"
+app_repository = "registry.lab.test/toogoodtogo-bot"
+registry_user = "deploy"
+app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "http://telegram.lab.test:8081"}

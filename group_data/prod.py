@@ -1,0 +1,15 @@
+"""prod. The example.com names are placeholders, and refused: put your own here (docs/first-droplet.md)."""
+
+env_file = ".env.production"
+authorized_keys = "inventories/prod.authorized_keys"
+ssh_config_file = "inventories/prod.ssh_config"
+ssh_known_hosts_file = "inventories/prod.known_hosts"
+ssh_strict_host_key_checking = "yes"
+
+environment = "production"
+domain = "bot.example.com"
+acme_email = "operator@example.com"
+
+droplet_memory_mib = 2048
+app_repository = "ghcr.io/example/toogoodtogo-bot"
+registry_user = "example"

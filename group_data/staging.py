@@ -1,0 +1,15 @@
+"""staging. The example.com names are placeholders, and refused: put your own here (docs/first-droplet.md)."""
+
+env_file = ".env.staging"
+authorized_keys = "inventories/staging.authorized_keys"
+ssh_config_file = "inventories/staging.ssh_config"
+ssh_known_hosts_file = "inventories/staging.known_hosts"
+ssh_strict_host_key_checking = "yes"
+
+environment = "staging"
+domain = "staging.example.com"
+acme_email = "operator@example.com"
+
+droplet_memory_mib = 2048
+app_repository = "ghcr.io/example/toogoodtogo-bot"
+registry_user = "example"

@@ -1,0 +1,1 @@
+"""The lab: a stand-in for DigitalOcean on one machine. See docs/lab.md."""

@@ -1,0 +1,7 @@
+"""``python -m marketplace_bot web | migrate | schema --json``."""
+
+import sys
+
+from marketplace_bot.cli import main
+
+sys.exit(main())

@@ -1,0 +1,66 @@
+"""The image's commands. Exit status: 0 done, 1 failed, 2 called or configured wrongly."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+
+import structlog
+
+from marketplace_bot import logs, schema
+from marketplace_bot.settings import EnvironmentProblem, Settings, read_settings
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Run the command that the command line names and return its exit status."""
+    command = _parser().parse_args().command
+    try:
+        settings = read_settings(os.environ)
+    except EnvironmentProblem as problem:
+        print(f"marketplace-bot cannot start: {problem}", file=sys.stderr)
+        return 2
+    logs.configure(settings)
+    return {"web": _web, "migrate": _migrate, "schema": _schema}[command](settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="marketplace_bot", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("web", help="serve the webhook and the probes on port 8080 until SIGTERM")
+    commands.add_parser("migrate", help="apply what the database's schema lacks, once however many ask")
+    report = commands.add_parser("schema", help="print the database's revision, this version's, and those pending")
+    report.add_argument("--json", action="store_true", required=True, help="the only format there is")
+    return parser
+
+
+def _web(settings: Settings) -> int:
+    # Importing aiogram takes seconds, and no other command needs it.
+    from marketplace_bot import web  # noqa: PLC0415
+
+    web.serve(settings)
+    return 0
+
+
+def _migrate(settings: Settings) -> int:
+    # PID 1 never gets a signal that it has no handler for. As a KeyboardInterrupt it makes psycopg cancel its statement.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        report = schema.migrate(settings.database_url)
+    except (Exception, KeyboardInterrupt):
+        log.exception("migration failed: the running revision was undone; mend its cause and migrate again")
+        return 1
+    log.info("migrated", **report)
+    return 0
+
+
+def _schema(settings: Settings) -> int:
+    try:
+        report = schema.read(settings.database_url)
+    except Exception:
+        log.exception("the schema cannot be read: is the database up, and the password right?")
+        return 1
+    print(json.dumps(report))
+    return 0

@@ -1,0 +1,66 @@
+"""Tables and connections. The migrations make the tables; these models only speak to them."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import BigInteger, DateTime, Text, delete, func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Telegram repeats an update for a day at most; twice that costs little.
+REMEMBER_UPDATES = timedelta(days=2)
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+
+class Offer(Base):
+    """Something to pick up. `buyer` is the chat that reserved it, `seller` the one that offers it."""
+
+    __tablename__ = "offers"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    title: Mapped[str] = mapped_column(Text)
+    price_cents: Mapped[int]
+    seller: Mapped[int] = mapped_column(BigInteger)
+    buyer: Mapped[int | None] = mapped_column(BigInteger)
+    reserved_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class SeenUpdate(Base):
+    """An update whose effects are committed: its row is inserted in the transaction that makes them."""
+
+    __tablename__ = "seen_updates"
+
+    update_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+def connect(url: URL) -> AsyncEngine:
+    """Return a pool of at most ten connections; a release has two bots running, so twenty in all."""
+    return create_async_engine(
+        url,
+        pool_size=10,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "marketplace-bot web",
+            # A statement that waits for a lock must not outlast the grace period of a shutdown.
+            "options": "-c statement_timeout=10s",
+        },
+    )
+
+
+async def remember(session: AsyncSession, update_id: int) -> bool:
+    """Note the update as seen; False when it was already. A twin in another transaction is waited for."""
+    noted = insert(SeenUpdate).values(update_id=update_id).on_conflict_do_nothing().returning(SeenUpdate.update_id)
+    return await session.scalar(noted) is not None
+
+
+async def forget_old_updates(session: AsyncSession) -> None:
+    """Drop the updates that Telegram can't repeat any more."""
+    await session.execute(delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER_UPDATES))

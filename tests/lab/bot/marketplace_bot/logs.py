@@ -1,0 +1,57 @@
+"""One JSON object a line on standard output, from our code and the libraries', with every secret struck out."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterable
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from marketplace_bot.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Send structlog and the standard library's logging to standard output; libraries only speak of trouble."""
+    every_event: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *every_event,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=every_event,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                JSONWithoutSecrets(settings.secrets),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)  # noqa: FBT003 -- the standard library's own signature
+    logging.getLogger("marketplace_bot").setLevel(settings.log_level)
+
+
+class JSONWithoutSecrets:
+    """Renders an event as JSON. Telegram's token is part of every URL we call, so an exception may well carry it."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = [json.dumps(secret)[1:-1] for secret in secrets if secret]
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        """Return the line, in ASCII, with "***" in every secret's place."""
+        line = json.dumps(event, default=str)
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        return line

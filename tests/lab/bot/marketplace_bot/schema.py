@@ -1,0 +1,96 @@
+"""The database's revisions: where it is, where this version wants it, and the way there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.engine import URL
+
+log = structlog.get_logger(__name__)
+
+# Any number will do, as long as every version of the bot uses the same.
+_MIGRATING = 7_046_029_254_386_353_131
+
+
+class Revision(TypedDict):
+    """A step of the schema. `expand` serves the version before it too; `contract` doesn't, so it bars a rollback."""
+
+    revision: str
+    kind: Literal["expand", "contract"]
+
+
+class Report(TypedDict):
+    """What `schema --json` prints; `current` is null in an empty database."""
+
+    current: str | None
+    head: str
+    pending: list[Revision]
+
+
+def revisions() -> list[Revision]:
+    """Return every revision that this version knows, oldest first."""
+    scripts = reversed(list(ScriptDirectory.from_config(_config()).walk_revisions()))
+    return [Revision(revision=script.revision, kind=script.module.kind) for script in scripts]
+
+
+def pending(known: Sequence[Revision], current: str | None) -> list[Revision]:
+    """Return the revisions still to apply. A revision we don't know comes from a newer version: then there are none."""
+    if current is None:
+        return list(known)
+    applied = [index for index, revision in enumerate(known, start=1) if revision["revision"] == current]
+    return list(known[applied[0] :]) if applied else []
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the database's revision, None when it was never migrated."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def read(url: URL) -> Report:
+    """Return where the database is; raise SQLAlchemyError when it can't be reached."""
+    with _connection(url) as connection:
+        return _report(connection)
+
+
+def migrate(url: URL) -> Report:
+    """Apply what is pending, each revision in a transaction of its own, and return where the database is then.
+
+    Whoever else migrates is waited for; the lock is the connection's, so it dies with its holder.
+    """
+    with _connection(url) as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATING})
+        # From here on, a table that the live version is using is given up soon, lest its requests queue behind us.
+        connection.execute(text("SET lock_timeout = '5s'"))
+        before = _report(connection)
+        connection.commit()
+        if before["pending"]:
+            log.info("migrating", **before)
+            command.upgrade(_config(connection), "head")
+        return _report(connection)
+
+
+def _report(connection: Connection) -> Report:
+    known, current = revisions(), current_revision(connection)
+    return Report(current=current, head=known[-1]["revision"], pending=pending(known, current))
+
+
+def _connection(url: URL) -> Connection:
+    options = {
+        "connect_timeout": 5,
+        "application_name": "marketplace-bot migrate",
+        # A killed migration must not work on, holding its locks: the server looks whether we are still there.
+        "options": "-c client_connection_check_interval=2s",
+    }
+    return create_engine(url, poolclass=NullPool, connect_args=options).connect()
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config

@@ -1,0 +1,99 @@
+"""Puts the parts together and serves them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import structlog
+from aiogram import Bot, Dispatcher
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.telegram import TelegramAPIServer
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from marketplace_bot import db
+from marketplace_bot.offers import offers_router
+from marketplace_bot.probes import Probes
+from marketplace_bot.rate_limit import RateLimit
+from marketplace_bot.settings import Settings
+from marketplace_bot.webhook import Webhook
+
+log = structlog.get_logger(__name__)
+
+PORT = 8080
+FINISH_WITHIN = 20  # seconds that requests have after SIGTERM; whoever stops us grants 30
+REPLY_WITHIN = 5  # seconds that Telegram has to take a reply
+FORGET_EVERY = 3600  # seconds
+
+BUILD = Gauge("bot_build_info", "Always 1; the version is in the label", ["version"])
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then accept nothing new and finish what has begun."""
+    log.info("starting", version=settings.version, environment=settings.environment, port=PORT)
+    web.run_app(
+        create_app(settings),
+        host="0.0.0.0",  # noqa: S104 -- inside a container, on networks that are the platform's to guard
+        port=PORT,
+        shutdown_timeout=FINISH_WITHIN,
+        access_log=None,
+        print=None,
+    )
+    log.info("stopped")
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Return the application. Nothing is connected yet: a bot whose dependencies are down starts, and says so."""
+    engine = db.connect(settings.database_url)
+    sessions = async_sessionmaker(engine)
+    redis = Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1))
+    telegram = AiohttpSession(api=TelegramAPIServer.from_base(settings.telegram_api_url), timeout=REPLY_WITHIN)
+    bot = Bot(settings.telegram_token, session=telegram)
+
+    async def connections(_: web.Application) -> AsyncIterator[None]:
+        forgetting = asyncio.create_task(_forget_old_updates(sessions))
+        yield
+        forgetting.cancel()
+        await bot.session.close()
+        await redis.aclose()
+        await engine.dispose()
+
+    probes = Probes(engine, redis, settings.version)
+    app = web.Application()
+    app.cleanup_ctx.append(connections)
+    app.add_routes(
+        [
+            web.post("/webhook/telegram", Webhook(bot, _dispatcher(redis), sessions, settings.webhook_secrets)),
+            web.get("/live", probes.live),
+            web.get("/ready", probes.ready),
+            web.get("/health", probes.health),
+            web.get("/metrics", _metrics),
+        ]
+    )
+    BUILD.labels(settings.version).set(1)
+    return app
+
+
+def _dispatcher(redis: Redis) -> Dispatcher:
+    router = offers_router()
+    router.message.middleware(RateLimit(redis))
+    dispatcher = Dispatcher(disable_fsm=True)
+    dispatcher.include_router(router)
+    return dispatcher
+
+
+async def _forget_old_updates(sessions: async_sessionmaker[AsyncSession]) -> None:
+    while True:
+        try:
+            async with sessions.begin() as session:
+                await db.forget_old_updates(session)
+        except Exception as error:
+            log.warning("old updates are kept for now", error=f"{type(error).__name__}: {error}")
+        await asyncio.sleep(FORGET_EVERY)
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

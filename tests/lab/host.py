@@ -1,0 +1,69 @@
+"""The machine that carries the lab: what it must have, how programs are run on it, and how progress is told."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PACKAGES = Path(__file__).with_name("packages.txt")
+STARTED = time.monotonic()
+
+# What each program is for tells the reader why the lab asks for it.
+PROGRAMS = {
+    "mmdebstrap": "builds Debian root file systems",
+    "systemd-nspawn": "boots them as machines",
+    "ip": "makes the lab's network",
+    "nft": "gives the machines a way out",
+    "ssh": "logs in to them",
+    "ssh-keygen": "makes their keys",
+}
+FREE_SPACE = 8 * 1024**3  # bytes: three root file systems, their packages and the images
+
+
+class LabError(Exception):
+    """What went wrong, and the next step, in words for the operator."""
+
+
+def say(message: str) -> None:
+    """Tell a step as it begins, with the seconds since the command started."""
+    print(f"[{time.monotonic() - STARTED:6.1f}s] {message}", flush=True)
+
+
+def run(*command: str | Path, stdin: str | bytes | None = None, check: bool = True) -> str:
+    """Run a program, and return what it wrote.
+
+    Raises LabError with the end of its error output when it fails and `check` is set. Standard input is for
+    whatever must not stand in an argument list.
+    """
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    if data is None:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    else:
+        done = subprocess.run(command, input=data, capture_output=True, check=False)
+    if check and done.returncode:
+        words = " ".join(str(part) for part in command)
+        tail = "\n".join((done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-15:])
+        raise LabError(f"`{words}` ended with {done.returncode}:\n{tail}")
+    return done.stdout.decode(errors="replace")
+
+
+def packages() -> list[str]:
+    """The Debian packages the lab needs on this machine."""
+    lines = (re.sub(r"#.*", "", line).strip() for line in PACKAGES.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def check() -> None:
+    """Raise LabError naming all that this machine lacks, and the next step."""
+    if sys.platform != "linux":
+        raise LabError(
+            "The lab boots its machines with systemd-nspawn, which only Linux has. See docs/lab.md for others."
+        )
+    if os.geteuid() != 0:
+        raise LabError("The lab needs root: it mounts, makes a bridge and boots machines. Run it with sudo.")
+    missing = [f"{name} ({purpose})" for name, purpose in PROGRAMS.items() if shutil.which(name) is None]
+    if missing:
+        raise LabError(f"Missing: {', '.join(missing)}.\nNext: apt-get install {' '.join(packages())}")

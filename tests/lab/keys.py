@@ -1,0 +1,69 @@
+"""Keys of the lab, and what ssh needs to know: nothing of it is ever committed."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.lab.host import run
+from tests.lab.layout import CHECKOUT, DOT_LAB, Machine
+
+IDENTITY = DOT_LAB / "id_ed25519"
+SSH_CONFIG = DOT_LAB / "ssh_config"
+KNOWN_HOSTS = DOT_LAB / "known_hosts"
+
+
+def make(machines: Iterable[Machine]) -> None:
+    """Make what is missing of the operator's key, the machines' host keys, and ssh's two files."""
+    machines = list(machines)
+    DOT_LAB.mkdir(mode=0o700, exist_ok=True)
+    for path, comment in [
+        (IDENTITY, "operator of the lab"),
+        *((host_key(machine), machine.name) for machine in machines),
+    ]:
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path)
+    SSH_CONFIG.write_text(ssh_config(machines, DOT_LAB))
+    KNOWN_HOSTS.write_text(known_hosts({machine: public(host_key(machine)) for machine in machines}))
+    give_to_owner(DOT_LAB)
+
+
+def host_key(machine: Machine) -> Path:
+    """The private host key of a machine; it outlives the machine, so that one made anew is known."""
+    return DOT_LAB / "host_keys" / machine.name
+
+
+def public(key: Path) -> str:
+    """The public half, as one line without a line end."""
+    return key.with_name(f"{key.name}.pub").read_text().strip()
+
+
+def ssh_config(machines: Iterable[Machine], directory: Path) -> str:
+    """The configuration for ssh, pyinfra and testinfra; `directory` holds the key and known_hosts."""
+    hosts = [f"Host {machine.name}\n  HostName {machine.ipv4}\n  User {machine.user}\n" for machine in machines]
+    common = (
+        "Host *\n"
+        f'  IdentityFile "{directory}/id_ed25519"\n'
+        "  IdentitiesOnly yes\n"
+        f'  UserKnownHostsFile "{directory}/known_hosts"\n'
+        "  GlobalKnownHostsFile none\n"
+        "  StrictHostKeyChecking yes\n"
+        "  ConnectTimeout 10\n"
+    )
+    return "\n".join([*hosts, common])
+
+
+def known_hosts(keys: dict[Machine, str]) -> str:
+    """Each machine's host key under its name and its addresses."""
+    lines = []
+    for machine, key in keys.items():
+        kind, value, *_ = key.split()
+        lines.append(f"{machine.name},{machine.ipv4},{machine.ipv6} {kind} {value}\n")
+    return "".join(lines)
+
+
+def give_to_owner(path: Path) -> None:
+    """Let the checkout's owner use what root made in it."""
+    owner = CHECKOUT.stat()
+    for entry in [path, *path.rglob("*")]:
+        os.chown(entry, owner.st_uid, owner.st_gid)

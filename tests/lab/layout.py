@@ -1,0 +1,70 @@
+"""Names, addresses and places of the lab."""
+
+import os
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+from tests.lab.host import LabError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DOT_LAB = CHECKOUT / ".lab"
+ENV_FILE = CHECKOUT / ".env.lab"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marketplace-infra"
+RUN = Path("/run/marketplace-lab")  # what a reboot of this machine ends: process ids, logs
+STATE = Path("/var/lib/marketplace-lab")  # what outlives it: the owner, the machines' root file systems
+
+BRIDGE = "lab0"
+NETWORK4 = IPv4Network("10.77.0.0/24")
+NETWORK6 = IPv6Network("fd00:77::/64")
+DOMAIN = "lab.test"
+MOST_DROPLETS = 9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine of the lab; `host` is the last part of its addresses, written alike in v4 and v6."""
+
+    name: str
+    host: int
+    user: str
+
+    @property
+    def ipv4(self) -> IPv4Address:
+        """10.77.0.<host>"""
+        return NETWORK4[self.host]
+
+    @property
+    def ipv6(self) -> IPv6Address:
+        """fd00:77::<host>, with the same digits as in v4."""
+        return NETWORK6[int(str(self.host), 16)]
+
+    @property
+    def interface(self) -> str:
+        """Its network interface as the host sees it."""
+        return f"lab-{self.name}"
+
+    @property
+    def root(self) -> Path:
+        """Its root file system."""
+        return STATE / "machines" / self.name
+
+    @property
+    def is_droplet(self) -> bool:
+        """True for what the site converges; false for the world around it."""
+        return self.user == "deploy"
+
+
+GATEWAY = Machine("gateway", 1, "")  # this machine, as the others see it
+WORLD = Machine("world", 2, "root")
+NEIGHBOUR = Machine("neighbour", 3, "root")
+DROPLETS = tuple(Machine(f"droplet{number}", 10 + number, "deploy") for number in range(1, MOST_DROPLETS + 1))
+MACHINES = (*DROPLETS, WORLD, NEIGHBOUR)
+
+
+def by_name(name: str) -> Machine:
+    """The machine of that name; LabError for a name the lab doesn't know."""
+    for machine in MACHINES:
+        if machine.name == name:
+            return machine
+    raise LabError(f"The lab has no machine {name!r}. It knows {', '.join(machine.name for machine in MACHINES)}.")

@@ -1,0 +1,148 @@
+"""Root file systems: built by mmdebstrap once, kept in the cache until what builds them changes."""
+
+import hashlib
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.lab.host import LabError, run, say
+from tests.lab.layout import CACHE
+
+SUITE = "trixie"
+DEBIAN = "http://deb.debian.org/debian"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a root file system: its name, the packages over Debian's minimum, and commands run in it at the end."""
+
+    name: str
+    packages: tuple[str, ...]
+    commands: tuple[str, ...] = ()
+
+    def key(self, sources: list[str]) -> str:
+        """Names the result in the cache: another recipe or another source of packages is another root."""
+        inputs = json.dumps([SUITE, sources, asdict(self)], sort_keys=True)
+        return f"{self.name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
+
+
+# What DigitalOcean's Debian 13 image offers that a site may rely on, and no more: what the site needs, the site installs.
+BASE = Recipe(
+    name="droplet",
+    packages=(
+        *(
+            "systemd",
+            "systemd-sysv",
+            "systemd-timesyncd",
+            "dbus",
+            "cron",
+            "cloud-init",
+            "openssh-server",
+            "sudo",
+            "python3",
+        ),
+        *("iproute2", "iputils-ping", "netbase", "ca-certificates", "procps", "kmod", "less"),
+    ),
+    commands=(
+        "systemctl enable systemd-networkd.service",
+        "rm -f /etc/ssh/ssh_host_*",  # each machine has its own
+        "truncate --size 0 /etc/machine-id",
+    ),
+)
+
+
+def build(recipe: Recipe) -> Path:
+    """The directory with the recipe's root file system, out of the cache or built now (about half a minute)."""
+    sources = apt_sources()
+    key = recipe.key(sources)
+    root = CACHE / "roots" / key
+    if root.exists():
+        return root
+    say(f"Building the root file system {key} (half a minute, once; cached in {CACHE})")
+    archives = CACHE / "archives"
+    archives.mkdir(parents=True, exist_ok=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = root.parent / f".{key}.new"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    run(
+        *(
+            "mmdebstrap",
+            "--mode=root",
+            "--format=directory",
+            "--variant=minbase",
+            f"--include={','.join(recipe.packages)}",
+        ),
+        # Downloaded packages are kept: they come from the cache when a recipe changes, and go back into it.
+        *("--skip=essential/unlink", '--setup-hook=mkdir -p "$1"/var/cache/apt/archives'),
+        *(
+            f"--setup-hook=sync-in {archives} /var/cache/apt/archives",
+            f"--customize-hook=sync-out /var/cache/apt/archives {archives}",
+        ),
+        *(f'--customize-hook=chroot "$1" sh -c {json.dumps(command)}' for command in recipe.commands),
+        *(SUITE, unfinished, *sources),
+    )
+    unfinished.rename(root)
+    _forget_older(recipe, root)
+    return root
+
+
+def apt_sources() -> list[str]:
+    """Debian 13's sources in sources.list form, from this machine's own mirrors when it runs Debian.
+
+    They go into the root file system and nowhere else: which mirror a machine uses is nobody's business.
+    """
+    release = platform.freedesktop_os_release()
+    targets = run(
+        "apt-get", "indextargets", "--format", "$(ORIGIN) $(SITE) $(RELEASE)", "Created-By: Packages", check=False
+    )
+    return sources_of(targets, codename=release.get("VERSION_CODENAME", ""))
+
+
+def sources_of(targets: str, codename: str) -> list[str]:
+    """Turn `apt-get indextargets` lines (origin, site, release) of the host's Debian into sources of ours.
+
+    >>> sources_of("Debian http://mirror/debian bookworm-updates", "bookworm")
+    ['deb http://mirror/debian trixie-updates main']
+    """
+    suites = {codename: SUITE, f"{codename}-updates": f"{SUITE}-updates", f"{codename}-security": f"{SUITE}-security"}
+    found = []
+    for line in targets.splitlines():
+        origin, _, place = line.partition(" ")
+        site, _, release = place.rpartition(" ")
+        if origin == "Debian" and release in suites:
+            found.append(f"deb {site} {suites[release]} main")
+    if any(f" {SUITE} " in line for line in found):
+        return sorted(set(found))
+    security = f"deb {DEBIAN}-security {SUITE}-security main"
+    return [f"deb {DEBIAN} {SUITE} main", f"deb {DEBIAN} {SUITE}-updates main", security]
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a root file system: whole, or not at all under that name."""
+    unfinished = target.with_name(f".{target.name}.new")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove(unfinished)
+    run("cp", "--archive", "--reflink=auto", source, unfinished)
+    unfinished.rename(target)
+
+
+def remove(root: Path) -> None:
+    """Remove a root file system, and let go of whatever is still mounted in it: a mount is never looked into."""
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        point = line.split()[4].encode().decode("unicode_escape")
+        if Path(point).is_relative_to(root):
+            run("umount", "--lazy", point)
+    if root.exists():
+        run("rm", "--recursive", "--force", "--one-file-system", root)
+    if root.exists():
+        raise LabError(
+            f"{root} can't be removed: another file system is mounted in it. Next: findmnt --submounts {root}"
+        )
+
+
+def _forget_older(recipe: Recipe, newest: Path) -> None:
+    for root in newest.parent.glob(f"{recipe.name}-*"):
+        if root != newest:
+            remove(root)
