@@ -6,12 +6,13 @@ MAKEFLAGS += --no-print-directory
 
 ENV ?= lab
 DROPLETS ?= 1
+TAG ?=
 INVENTORY := inventories/$(ENV).py
 PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status
+.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -64,4 +65,7 @@ verify: setup ## the checks of ENV's droplets, reading only
 	$(PYTHON) -m pytest tests/droplet --place $(ENV)
 
 status: setup ## what runs on ENV, and what is wrong with it
-	@$(PYTHON) -m deploys.status $(INVENTORY)
+	@$(PYINFRA) deploys/status.py
+
+release: setup ## put the image TAG live on ENV
+	@$(PYINFRA) deploys/release.py --data tag=$(TAG)

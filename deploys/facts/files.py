@@ -35,6 +35,8 @@ class Placed(FactBase[PlacedFile | None]):
 class Owed(FactBase[frozenset[str]]):
     """The names of what changed without its reload having happened yet (operations/owed.py)."""
 
+    default = frozenset
+
     def command(self, directory: str) -> StringCommand:
         return StringCommand("ls -1", QuoteString(directory), "2>/dev/null || true")
 

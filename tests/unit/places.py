@@ -1,0 +1,26 @@
+"""group_data as pyinfra would hand it over, without a host."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+OWN = {
+    "domain": "bot.marketplace.dev",
+    "acme_email": "operator@marketplace.dev",
+    "app_repository": "ghcr.io/marketplace/bot",
+    "registry_user": "marketplace",
+}
+"""What an owner puts in place of the examples in group_data/prod.py and staging.py."""
+
+
+def data_of(place: str) -> dict[str, Any]:
+    """The values of group_data/all.py with those of the place over them, pyinfra's own names left out."""
+    merged: dict[str, Any] = {}
+    for name in ("all", place):
+        module = runpy.run_path(str(ROOT / "group_data" / f"{name}.py"))
+        merged |= {key: value for key, value in module.items() if not key.startswith(("_", "ssh_"))}
+    return merged | (OWN if place != "lab" else {})

@@ -1,0 +1,134 @@
+"""The env file: every fault stops the run, is named, and never shows a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploys.credentials import RULES, Credentials, CredentialsError, credentials_from, read_env_file
+
+ROOT = Path(__file__).parents[2]
+SECRET = "Zq8-a-secret-of-the-tests"
+GOOD = {
+    "DATABASE_PASSWORD": f"{SECRET}-1",
+    "REDIS_PASSWORD": f"{SECRET}-2",
+    "TELEGRAM_BOT_TOKEN": "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0"[:45],
+    "TELEGRAM_WEBHOOK_SECRET": "0123456789abcdef",
+    "REGISTRY_PASSWORD": f"{SECRET}-3",
+    "STRIPE_API_KEY": f"{SECRET}-4",
+}
+
+
+def credentials(values: dict[str, str]) -> Credentials:
+    return credentials_from(values, app_secrets=["STRIPE_API_KEY"], source=".env.test")
+
+
+def env_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / ".env.test"
+    path.write_bytes(text.encode())
+    path.chmod(0o600)
+    return path
+
+
+def test_complete_values_are_taken() -> None:
+    taken = credentials(GOOD)
+    assert taken.redis_password == GOOD["REDIS_PASSWORD"]
+    assert taken.app == {"STRIPE_API_KEY": GOOD["STRIPE_API_KEY"]}
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    assert SECRET not in repr(credentials(GOOD))
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(CredentialsError, match=f"{key} is missing"):
+        credentials({name: value for name, value in GOOD.items() if name != key})
+
+
+@pytest.mark.parametrize("key", GOOD)
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [("", "is empty"), ("  ", "is empty"), ("<your-key>", "placeholder"), ("changeme", "placeholder"),
+     (f"{SECRET}\nx", "control character")],
+)  # fmt: skip
+def test_an_unfit_value_is_named_and_not_shown(key: str, value: str, fault: str) -> None:
+    with pytest.raises(CredentialsError, match=f"{key} .*{fault}") as caught:
+        credentials({**GOOD, key: value})
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("TELEGRAM_BOT_TOKEN", "110201543:short"), ("TELEGRAM_BOT_TOKEN", "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0"),
+     ("TELEGRAM_WEBHOOK_SECRET", "not allowed: spaces"), ("TELEGRAM_WEBHOOK_SECRET", "short"),
+     ("DATABASE_PASSWORD", "too-brief"), ("REDIS_PASSWORD", "too-brief")],
+)  # fmt: skip
+def test_a_malformed_value_is_named_and_not_shown(key: str, value: str) -> None:
+    with pytest.raises(CredentialsError, match=key) as caught:
+        credentials({**GOOD, key: value})
+    assert value not in str(caught.value)
+
+
+def test_a_misspelt_key_is_told_what_it_may_mean() -> None:
+    with pytest.raises(CredentialsError, match="REDIS_PASWORD is not known: did you mean REDIS_PASSWORD"):
+        credentials({**GOOD, "REDIS_PASWORD": SECRET})
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("# first\nA='1'\nB='2'\nA='3'\n", "line 4: A is there twice"),
+        ("A='1'\nB='unclosed\n", "line 2 is malformed"),
+        ("A='1'\n\n\nNOVALUE\n", "line 4: NOVALUE has no value"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(CredentialsError, match=fault):
+        read_env_file(env_file(tmp_path, text))
+
+
+def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = env_file(tmp_path, "A='1'\n")
+    path.chmod(0o640)
+    with pytest.raises(CredentialsError, match="chmod 600"):
+        read_env_file(path)
+
+
+def test_a_missing_file_says_where_to_begin(tmp_path: Path) -> None:
+    with pytest.raises(CredentialsError, match=r"\.env\.production\.template"):
+        read_env_file(tmp_path / "nowhere")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
+def test_values_survive_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    path = env_file(tmp_path_factory.mktemp("env"), f"A='{quoted}'\n")
+    assert read_env_file(path) == {"A": value}
+
+
+def test_interpolation_would_have_changed_a_value(tmp_path: Path) -> None:
+    """The control of the test above: this is what a plain reading does to a password."""
+    path = env_file(tmp_path, "A='a${HOME}b'\n")
+    assert read_env_file(path) == {"A": "a${HOME}b"} != dotenv_values(path)
+
+
+def test_the_template_lists_every_secret_with_a_comment() -> None:
+    template = ROOT / ".env.production.template"
+    lines = template.read_text().splitlines()
+    keys = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
+    assert keys == [*RULES, "STRIPE_API_KEY"]
+    for key in keys:
+        assert lines[[line.partition("=")[0] for line in lines].index(key) - 1].startswith("# "), key
+
+
+def test_the_template_itself_is_refused_whole(tmp_path: Path) -> None:
+    path = env_file(tmp_path, (ROOT / ".env.production.template").read_text())
+    with pytest.raises(CredentialsError) as caught:
+        credentials(read_env_file(path))
+    assert str(caught.value).count("still a placeholder") == len(GOOD)

@@ -1,0 +1,217 @@
+"""Our operations against given facts: what they would run, and that they run nothing when nothing differs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api import FactBase
+from pyinfra.api.arguments import all_global_arguments
+from pyinfra.context import ctx_host, ctx_state
+from pyinfra.facts.files import File, Link
+
+import deploys.operations
+from deploys.facts.data import DirectoryState, RolePassword
+from deploys.facts.docker import ComposeServices, DockerNetworkNames, Service
+from deploys.facts.files import Owed, Placed
+from deploys.facts.machine import CloudInitStatus
+from deploys.facts.stackctl import Status
+from deploys.facts.ufw import Firewall, Ufw
+from deploys.operations import ufw
+from deploys.operations.certificate import placeholder, trusted
+from deploys.operations.cloud_init import settled
+from deploys.operations.data import data_directory, role_password
+from deploys.operations.docker import compose_up, network
+from deploys.operations.files import place
+from deploys.operations.owed import settle
+from deploys.operations.release import released_as_declared
+
+Facts = dict[type[FactBase[Any]], Any]
+
+
+@contextmanager
+def droplet(facts: Facts, *, executing: bool = True) -> Iterator[None]:
+    host = SimpleNamespace(
+        get_fact=lambda fact, **_: facts[fact],
+        noop=lambda _: None,
+        log=lambda *_: None,
+        current_op_global_arguments=None,
+    )
+    state = SimpleNamespace(is_executing=executing, config=SimpleNamespace(DIFF=False))
+    with ctx_state.use(state), ctx_host.use(host):  # type: ignore[arg-type]
+        yield
+
+
+def commands(operation: Any, facts: Facts, *, executing: bool = True, **arguments: Any) -> list[str]:
+    with droplet(facts, executing=executing):
+        return [str(command) for command in operation._inner(**arguments)]
+
+
+def change(*, will_change: bool) -> Any:
+    return SimpleNamespace(will_change=will_change)
+
+
+CONTENT = b"content\n"
+PLACED = {"mode": "600", "owner": "root", "group": "root", "sha256": sha256(CONTENT).hexdigest()}
+
+
+def placed(facts: Facts, **arguments: Any) -> list[str]:
+    return commands(place, facts, dest="/etc/x/y", content=CONTENT, mode="600", **arguments)
+
+
+def test_a_file_as_declared_is_left_alone() -> None:
+    assert placed({Placed: PLACED}, owes="/owed/x") == []
+
+
+@pytest.mark.parametrize("difference", [{"mode": "644"}, {"owner": "nobody"}, {"group": "adm"}, {"sha256": "0"}])
+def test_a_file_that_differs_is_placed_after_its_reload_is_owed(difference: dict[str, str]) -> None:
+    owed, write = placed({Placed: {**PLACED, **difference}}, owes="/owed/x")
+    assert owed.endswith("/owed/x")
+    assert "mv -fT /etc/x/y.new /etc/x/y" in write
+
+
+def test_content_travels_on_standard_input_alone() -> None:
+    with droplet({Placed: None}):
+        (write,) = place._inner(dest="/etc/x/y", content=CONTENT, secret=True)  # type: ignore[attr-defined]
+    assert write.connector_arguments["_stdin"] == b64encode(CONTENT).decode()
+    assert "content" not in str(write)
+
+
+def test_a_debt_is_paid_and_struck_off_last() -> None:
+    done = commands(settle, {Owed: frozenset({"x"})}, debt="/owed/x", commands=["reload"], after=[])
+    assert done == ["reload", "rm -f /owed/x"]
+
+
+def test_no_debt_no_reload() -> None:
+    arguments = {"debt": "/owed/x", "commands": ["reload"]}
+    assert commands(settle, {Owed: frozenset({"other"})}, after=[change(will_change=True)], **arguments) == []
+    assert commands(settle, {Owed: frozenset()}, executing=False, after=[change(will_change=False)], **arguments) == []
+
+
+def test_a_plan_shows_the_reload_of_a_change_to_come() -> None:
+    arguments = {"debt": "/owed/x", "commands": ["reload"], "after": [change(will_change=True)]}
+    assert commands(settle, {Owed: frozenset()}, executing=False, **arguments) == ["reload", "rm -f /owed/x"]
+
+
+ALLOWED = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 22/tcp", "allow 80/tcp"))
+
+
+def test_rules_are_added_before_foreign_ones_go() -> None:
+    there = Firewall(rules=("allow 22/tcp", "allow 9999/tcp"))
+    done = commands(ufw.rules, {Ufw: there}, allow=["22/tcp", "80/tcp"])
+    assert done == ["ufw allow 80/tcp", "ufw --force delete allow 9999/tcp"]
+
+
+def test_a_firewall_as_declared_is_left_alone() -> None:
+    assert commands(ufw.rules, {Ufw: ALLOWED}, allow=["22/tcp", "80/tcp"]) == []
+    assert commands(ufw.policies, {Ufw: ALLOWED}, defaults={"incoming": "deny"}) == []
+    assert commands(ufw.enabled, {Ufw: ALLOWED}) == []
+
+
+def test_a_firewall_that_is_off_is_enabled() -> None:
+    assert commands(ufw.enabled, {Ufw: Firewall()}) == ["ufw --force enable"]
+    assert commands(ufw.policies, {Ufw: Firewall()}, defaults={"incoming": "deny"}) == ["ufw default deny incoming"]
+
+
+RUNNING = Service(image="postgres:17.7-trixie", state="running", health="healthy", labels={"app.sha256": "1"})
+UP = {"project": "app-data", "file": "/opt/app/data.yaml", "images": {"postgres": "postgres:17.7-trixie"},
+      "label": "app.sha256", "sha256": "1"}  # fmt: skip
+
+
+def test_a_project_as_declared_is_left_alone() -> None:
+    assert commands(compose_up, {ComposeServices: {"postgres": RUNNING}}, **UP) == []
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        {},
+        {"postgres": Service("postgres:16.1-trixie", "running", "healthy", {"app.sha256": "1"})},
+        {"postgres": Service("postgres:17.7-trixie", "exited", "none", {"app.sha256": "1"})},
+        {"postgres": Service("postgres:17.7-trixie", "running", "unhealthy", {"app.sha256": "1"})},
+        {"postgres": Service("postgres:17.7-trixie", "running", "healthy", {"app.sha256": "2"})},
+        {"postgres": Service("postgres:17.7-trixie", "running", "healthy", {})},
+    ],
+)
+def test_a_project_that_differs_is_brought_up(there: dict[str, Service]) -> None:
+    (up,) = commands(compose_up, {ComposeServices: there}, **UP)
+    assert "-p app-data -f /opt/app/data.yaml up --detach" in up
+
+
+def test_a_network_is_made_once() -> None:
+    assert commands(network, {DockerNetworkNames: frozenset({"app-data"})}, network_name="app-data") == []
+    made = commands(network, {DockerNetworkNames: frozenset()}, network_name="app-data", internal=True)
+    assert made == ["docker network create --internal app-data"]
+
+
+def test_a_lost_data_directory_is_not_made_anew() -> None:
+    arguments = {"path": "/data/postgres", "uid": 999, "installed": "/opt/app/data.yaml"}
+    (refused,) = commands(data_directory, {DirectoryState: None, File: {"mode": 644}}, **arguments)
+    assert "mount the volume" in refused
+    assert refused.endswith("false")
+    (made,) = commands(data_directory, {DirectoryState: None, File: None}, **arguments)
+    assert made == "install -d -m 700 -o 999 -g 999 /data/postgres"
+    assert commands(data_directory, {DirectoryState: "700 999 999"}, **arguments) == []
+
+
+def test_a_changed_password_reaches_postgresql_by_standard_input() -> None:
+    arguments = {"project": "app-data", "role": "app", "database": "db", "password": "it's \\ secret"}
+    assert commands(role_password, {RolePassword: True}, **arguments) == []
+    with droplet({RolePassword: False}):
+        (alter,) = role_password._inner(**arguments)  # type: ignore[attr-defined]
+    assert "secret" not in str(alter)
+    assert "PASSWORD 'it''s \\ secret'" in alter.connector_arguments["_stdin"]
+
+
+LIVE = {"release": {"tag": "1.0.0", "env_sha256": sha256(b"{}\n").hexdigest()}, "drift": []}
+
+
+def released(status: Any, *, executing: bool = True, will_change: bool = False) -> list[str]:
+    after = [change(will_change=will_change)]
+    return commands(released_as_declared, {Status: status}, executing=executing, environment=b"{}\n", after=after)
+
+
+def test_the_live_tag_is_released_anew_only_when_it_differs() -> None:
+    assert released(None) == []
+    assert released({"release": None, "drift": []}) == []
+    assert released(LIVE) == []
+    assert released(LIVE, will_change=True) == []  # by then the droplet's own status has it
+    for differs in ({**LIVE, "drift": ["web is exited"]}, {**LIVE, "release": {"tag": "1.0.0", "env_sha256": "0"}}):
+        (release,) = released(differs)
+        assert release.endswith("release 1.0.0")
+
+
+def test_a_plan_shows_the_release_of_a_change_to_come() -> None:
+    assert len(released(LIVE, executing=False, will_change=True)) == 1
+
+
+def test_cloud_init_is_waited_for_only_while_it_runs() -> None:
+    assert commands(settled, {CloudInitStatus: "done"}) == []
+    assert commands(settled, {CloudInitStatus: None}) == []
+    assert commands(settled, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
+
+
+def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:
+    assert commands(placeholder, {Link: {"link_target": "x"}}, tls="/tls", domain="d") == []
+    assert commands(trusted, {Status: {"certificate": {"as_declared": True}}}, domain="d", server="s") == []
+    for status in (None, {"certificate": None}, {"certificate": {"as_declared": False}}):
+        assert commands(trusted, {Status: status}, domain="d", server="s") == ["stackctl certificate"]
+
+
+def test_no_parameter_shadows_a_global_of_pyinfra() -> None:
+    """pyinfra would take it for its own and never hand it over."""
+    reserved = {key for key, _ in all_global_arguments()} | {"name"}
+    assert {"_sudo", "_stdin", "_if"} < reserved
+    for module in pkgutil.iter_modules(deploys.operations.__path__, "deploys.operations."):
+        for name, operation in inspect.getmembers(
+            importlib.import_module(module.name), lambda one: hasattr(one, "_inner")
+        ):
+            assert not reserved & set(inspect.signature(operation._inner).parameters), f"{module.name}.{name}"

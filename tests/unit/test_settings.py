@@ -1,0 +1,107 @@
+"""group_data: every fault stops the run before a change, by name and with the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stackctl.config import load as load_config
+from stackctl.paths import Paths
+
+from deploys.credentials import Credentials
+from deploys.settings import CaCertificate, Settings, SettingsError, check_values
+from tests.unit.places import ROOT, data_of
+
+PLACES = ["lab", "staging", "prod"]
+
+
+def settings_of(place: str, **secrets: str) -> Settings:
+    credentials = {
+        "database_password": "d",
+        "redis_password": "r",
+        "telegram_bot_token": "t",
+        "telegram_webhook_secret": "w",
+        "registry_password": "p",
+        **secrets,
+    }
+    values = check_values(data_of(place))
+    certificates = (CaCertificate("ca.crt", b"pem"),)
+    return Settings(
+        values, Credentials(app={"STRIPE_API_KEY": "s"}, **credentials), b"", certificates, Paths(values.app)
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_place_is_accepted_once_its_examples_are_replaced(place: str) -> None:
+    assert check_values(data_of(place)).app == "toogoodtogo"
+
+
+@pytest.mark.parametrize("name", ["domain", "acme_email", "app_repository", "registry_user"])
+def test_an_example_left_in_place_is_refused(name: str) -> None:
+    example = {"domain": "bot.example.com", "acme_email": "me@example.com", "app_repository": "ghcr.io/example/bot",
+               "registry_user": "example"}[name]  # fmt: skip
+    with pytest.raises(SettingsError, match=f"{name} is still a placeholder"):
+        check_values({**data_of("prod"), name: example})
+
+
+@pytest.mark.parametrize("name", sorted(data_of("prod")))
+def test_a_missing_name_is_named(name: str) -> None:
+    data = data_of("prod")
+    del data[name]
+    with pytest.raises(SettingsError, match=rf"\b{name} is missing"):
+        check_values(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"domian": "x.dev"}, "domian is not known: did you mean domain"),
+        ({"domain": "https://bot.marketplace.dev"}, "domain is malformed"),
+        ({"postgres_image": "postgres:latest"}, "postgres_image .*tag that names its version and base"),
+        ({"postgres_image": "postgres:17"}, "postgres_image .*tag that names its version and base"),
+        ({"postgres_memory_mib": "512"}, "postgres_memory_mib: .*integer"),
+        ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048 is too small for .* = 5\d{3}"),
+        ({"docker_pool": "10.1.0.0/16"}, "vpc_network overlaps docker_pool: choose another range for docker_pool"),
+        ({"docker_pool": "172.30.1.0/24"}, "docker_pool overlaps app_subnet"),
+        ({"app_ip_range": "172.30.9.0/25"}, "app_ip_range lies outside of app_subnet"),
+        ({"colours": {"blue": "172.30.1.11"}}, "colours needs blue and green"),
+        ({"colours": {"blue": "172.30.1.11", "green": "172.30.1.200"}}, "green must lie in app_subnet and outside"),
+        ({"app_environment": {"DATABASE_URL": "x"}}, "DATABASE_URL is set twice or built by us"),
+        ({"app_environment": {"DOCKER_HOST": "x"}}, "DOCKER_HOST would steer docker"),
+        ({"app_environment": {"lower": "x"}}, "lower"),
+        ({"public_paths": []}, "public_paths"),
+        ({"acme_server": "http://insecure.dev/dir"}, "acme_server is malformed"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_it(change: dict[str, Any], fault: str) -> None:
+    with pytest.raises(SettingsError, match=fault) as caught:
+        check_values({**data_of("prod"), **change})
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+def test_any_password_survives_its_url(password: str) -> None:
+    environment = settings_of("lab", database_password=password, redis_password=password).app_environment()
+    for name, host in (("DATABASE_URL", "postgres"), ("REDIS_URL", "redis")):
+        url = urlsplit(environment[name])
+        assert (url.hostname, unquote(url.password or "")) == (host, password)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_stackctl_reads_what_the_site_writes(tmp_path: Any, place: str) -> None:
+    paths = Paths("toogoodtogo", tmp_path)
+    paths.config.parent.mkdir(parents=True)
+    paths.config.write_bytes(settings_of(place).stackctl_config())
+    config = load_config(paths)
+    assert config.repository == data_of(place)["app_repository"]
+    assert config.certificate
+    assert config.certificate.domain == data_of(place)["domain"]
+
+
+def test_nothing_secret_stands_in_group_data() -> None:
+    """pyinfra prints host data in debug-inventory."""
+    for path in (ROOT / "group_data").glob("*.py"):
+        assert "PASSWORD" not in path.read_text(), path
