@@ -1,7 +1,6 @@
-"""Puts an image live: `pyinfra inventories/prod.py deploys/release.py --data tag=1.2.0`, or `make release TAG=1.2.0`."""
+"""Puts an image live: `pyinfra inventories/prod.py deploys/release.py --data tag=1.2.0`, or `make release`."""
 
 from pyinfra import host, state
-from pyinfra.api import QuoteString, StringCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.operations import server
 from stackctl.release import TAG
@@ -12,4 +11,4 @@ if not TAG.fullmatch(tag):
 
 state.print_output = True
 if "app" in host.groups:
-    server.shell(name=f"Release {tag}", commands=[StringCommand("stackctl release", QuoteString(tag))])
+    server.shell(name=f"Release {tag}", commands=[f"stackctl release {tag}"])

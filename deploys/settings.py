@@ -58,7 +58,7 @@ def _not_an_example(value: str) -> str:
 def _explicit_tag(value: str) -> str:
     name, _, tag = value.rpartition("/")[2].partition(":")
     if not name or not tag or tag == "latest" or not re.search(r"-(trixie|bookworm)$", tag):
-        raise ValueError("needs a tag that names its version and base, such as postgres:17.7-trixie")
+        raise ValueError("needs a tag that names its version and base, such as postgres:17.11-trixie")
     return value
 
 

@@ -24,10 +24,10 @@ colours = {"blue": "172.30.1.11", "green": "172.30.1.12"}
 data_root = "/var/lib/toogoodtogo/data"
 database = "telegram_marketplace"
 database_user = "toogoodtogo"
-postgres_image = "postgres:17.7-trixie"
+postgres_image = "postgres:17.11-trixie"
 postgres_memory_mib = 512
 postgres_cpus = 1.0
-redis_image = "redis:8.2.3-bookworm"
+redis_image = "redis:8.10.1-trixie"
 redis_memory_mib = 192
 redis_cpus = 0.5
 

@@ -16,15 +16,13 @@ from deploys.settings import APP_PORT, STOP_GRACE_S, Settings
 
 @deploy("app")
 def app(settings: Settings) -> None:
-    values, paths = settings.values, settings.paths
+    paths = settings.paths
     environment = settings.app_environment()
 
     compose = place(
         name="Describe the app in a colour",
         dest=str(paths.app_yaml),
-        content=artifacts.template(
-            "app/app.yaml.j2", values=values, paths=paths, names=sorted(environment), stop_grace_s=STOP_GRACE_S
-        ),
+        content=compose_file(settings),
     )
     next_environment = place(
         name="Place the app's next environment",
@@ -35,11 +33,11 @@ def app(settings: Settings) -> None:
     )
 
     debt = settings.owed("units")
-    units = [
+    placed = [
         place(name=f"Install {name}", dest=f"/etc/systemd/system/{name}", content=content, owes=debt)
-        for name, content in host.loop(_units(settings).items())
+        for name, content in host.loop(units(settings).items())
     ]
-    settle(name="Have systemd read its units", debt=debt, commands=["systemctl daemon-reload"], after=units)
+    settle(name="Have systemd read its units", debt=debt, commands=["systemctl daemon-reload"], after=placed)
     systemd.service(
         name="Bring the stack up at boot, and down in order",
         service=paths.unit,
@@ -53,12 +51,24 @@ def app(settings: Settings) -> None:
     )
 
 
-def _units(settings: Settings) -> dict[str, bytes]:
+def compose_file(settings: Settings) -> bytes:
+    """app.yaml: the names of the app's environment stand in it, the values don't."""
+    return artifacts.template(
+        "app/app.yaml.j2",
+        values=settings.values,
+        paths=settings.paths,
+        names=sorted(settings.app_environment()),
+        stop_grace_s=STOP_GRACE_S,
+    )
+
+
+def units(settings: Settings) -> dict[str, bytes]:
+    """systemd's units by name."""
     paths = settings.paths
-    units = {paths.unit: artifacts.template("app/stack.service.j2", paths=paths)}
+    found = {paths.unit: artifacts.template("app/stack.service.j2", paths=paths)}
     for colour, address in settings.values.colours.items():
-        units[paths.socket_unit(colour)] = artifacts.template("app/colour.socket.j2", paths=paths, colour=colour)
-        units[paths.proxy_unit(colour)] = artifacts.template(
+        found[paths.socket_unit(colour)] = artifacts.template("app/colour.socket.j2", paths=paths, colour=colour)
+        found[paths.proxy_unit(colour)] = artifacts.template(
             "app/colour.service.j2", paths=paths, colour=colour, address=address, port=APP_PORT
         )
-    return units
+    return found

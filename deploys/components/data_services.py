@@ -24,16 +24,8 @@ def data_services(settings: Settings) -> None:
     database_password = settings.credentials.database_password.encode()
     redis_password = settings.credentials.redis_password.encode()
 
-    compose = {
-        "values": values,
-        "paths": paths,
-        "uid": UID,
-        "shared_buffers_mib": values.postgres_memory_mib // 4,  # PostgreSQL's manual, 19.4.1
-    }
-    # What the containers are made from; the label itself is left out of its own hash.
     declared = artifacts.fingerprint(
-        artifacts.template("data_services/data.yaml.j2", **compose, sha256=""),
-        *(redis_conf, redis_auth, database_password, redis_password),
+        compose_file(settings, sha256=""), redis_conf, redis_auth, database_password, redis_password
     )
 
     for service in ("postgres", "redis"):
@@ -68,7 +60,7 @@ def data_services(settings: Settings) -> None:
     place(
         name="Describe the data services",
         dest=str(paths.data_yaml),
-        content=artifacts.template("data_services/data.yaml.j2", **compose, sha256=declared),
+        content=compose_file(settings, sha256=declared),
     )
     compose_up(
         name="Run PostgreSQL and Redis",
@@ -87,10 +79,26 @@ def data_services(settings: Settings) -> None:
     )
 
 
+def compose_file(settings: Settings, *, sha256: str) -> bytes:
+    """data.yaml. The label `sha256` says what the containers were made from; it is left out of its own hash."""
+    return artifacts.template(
+        "data_services/data.yaml.j2",
+        values=settings.values,
+        paths=settings.paths,
+        shared_buffers_mib=settings.values.postgres_memory_mib // 4,  # PostgreSQL's manual, 19.4.1
+        sha256=sha256,
+    )
+
+
 def _redis_auth(password: str, memory_mib: int) -> bytes:
-    """What Redis reads from standard input after redis.conf: the password's hash, so that no byte of it needs quoting.
+    """What Redis reads from standard input: redis.conf, and the password's hash, so that no byte of it needs quoting.
 
     maxmemory is half of the container's limit: a save forks, and copies what is written meanwhile.
     """
     hashed = sha256(password.encode()).hexdigest()
-    return f"user default on #{hashed} ~* &* +@all\nmaxmemory {memory_mib // 2}mb\n".encode()
+    lines = [
+        "include /etc/redis/redis.conf",
+        f"maxmemory {memory_mib // 2}mb",
+        f"user default on #{hashed} ~* &* +@all",
+    ]
+    return "\n".join([*lines, ""]).encode()

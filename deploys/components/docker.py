@@ -23,7 +23,7 @@ def docker(settings: Settings) -> None:
     daemon = place(
         name="Configure the daemon",
         dest="/etc/docker/daemon.json",
-        content=artifacts.template("docker/daemon.json.j2", values=values),
+        content=daemon_configuration(settings),
         owes=debt,
     )
     apt.packages(
@@ -53,6 +53,11 @@ def docker(settings: Settings) -> None:
         mode="600",
         secret=True,
     )
+
+
+def daemon_configuration(settings: Settings) -> bytes:
+    """daemon.json."""
+    return artifacts.template("docker/daemon.json.j2", values=settings.values)
 
 
 def _login(registry: str, user: str, password: str) -> bytes:

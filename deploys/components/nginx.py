@@ -22,9 +22,7 @@ def nginx(settings: Settings) -> None:
     config = place(
         name="Configure nginx",
         dest="/etc/nginx/nginx.conf",
-        content=artifacts.template(
-            "nginx/nginx.conf.j2", paths=paths, domain=values.domain, public_paths=values.public_paths
-        ),
+        content=configuration(settings),
         owes=debt,
     )
     settle(
@@ -34,3 +32,11 @@ def nginx(settings: Settings) -> None:
         after=[config],
     )
     systemd.service(name="Run nginx", service="nginx.service", running=True, enabled=True)
+
+
+def configuration(settings: Settings) -> bytes:
+    """nginx.conf, whole."""
+    values = settings.values
+    return artifacts.template(
+        "nginx/nginx.conf.j2", paths=settings.paths, domain=values.domain, public_paths=values.public_paths
+    )

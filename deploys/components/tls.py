@@ -25,13 +25,9 @@ def tls(settings: Settings) -> None:
         mode="755",
     )
     debt = settings.owed("certificate-units")
-    units = {
-        paths.certificate_service: artifacts.template("tls/certificate.service.j2", domain=values.domain),
-        paths.certificate_timer: artifacts.file("tls/certificate.timer"),
-    }
     placed = [
         place(name=f"Install {unit}", dest=f"/etc/systemd/system/{unit}", content=content, owes=debt)
-        for unit, content in host.loop(units.items())
+        for unit, content in host.loop(units(settings).items())
     ]
     settle(name="Have systemd read the units", debt=debt, commands=["systemctl daemon-reload"], after=placed)
     systemd.service(
@@ -42,3 +38,12 @@ def tls(settings: Settings) -> None:
     )
     systemd.service(name="Renew in time", service="certbot.timer", running=True, enabled=True)
     trusted(name="Obtain the certificate", domain=values.domain, server=values.acme_server)
+
+
+def units(settings: Settings) -> dict[str, bytes]:
+    """systemd's units by name."""
+    paths = settings.paths
+    return {
+        paths.certificate_service: artifacts.template("tls/certificate.service.j2", domain=settings.values.domain),
+        paths.certificate_timer: artifacts.file("tls/certificate.timer"),
+    }

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.lab import cgroups, keys, machine, network, process, rootfs
+from tests.lab import keys, machine, network, processes, rootfs
 from tests.lab.host import LabError, run, say
 from tests.lab.layout import CHECKOUT, DROPLETS, MACHINES, RUN, STATE, Machine
 
@@ -20,8 +20,9 @@ def up(droplets: int) -> None:
         if not droplet.root.exists():
             say(f"Making {droplet.name}")
             machine.create(droplet, base)
-        if process.supervisor(droplet.name) is None:
+        if not processes.has_keeper(droplet.name):
             say(f"Booting {droplet.name}")
+            machine.stop(droplet)
             machine.start(droplet)
     say("up")
 
@@ -47,7 +48,7 @@ def act(verb: str, which: Machine) -> None:
 
 
 def status() -> str:
-    return "\n".join(f"{m.name} {process.leader(m.name)}" for m in MACHINES)
+    return "\n".join(f"{m.name} {processes.leader(m.name)}" for m in MACHINES)
 
 
 def down() -> None:

@@ -8,14 +8,13 @@ import time
 import uuid
 from pathlib import Path
 
-from tests.lab import cgroups, keys, network, process, rootfs
+from tests.lab import keys, network, processes, rootfs
 from tests.lab.host import LabError, run, say
 from tests.lab.layout import CHECKOUT, NETWORK4, NETWORK6, RUN, WORLD, Machine
 
 OVERLAY = Path(__file__).with_name("base")
 CLOUD_INIT = CHECKOUT / "files/base/cloud-init.yaml"
 PATIENCE = 60.0  # seconds for a boot; it takes four
-HAS_SYSTEMD = Path("/run/systemd/system").exists()
 
 
 def create(machine: Machine, root: Path) -> None:
@@ -36,17 +35,10 @@ def start(machine: Machine) -> None:
     RUN.mkdir(exist_ok=True)
     log = RUN / f"{machine.name}.log"
     command = [sys.executable, "-m", "tests.lab.supervise", machine.name]
-    if HAS_SYSTEMD:
-        unit = f"--unit=marketplace-lab-{machine.name}"
-        run(
-            "systemd-run",
-            "--quiet",
-            "--collect",
-            unit,
-            "--property=Delegate=yes",
-            f"--working-directory={CHECKOUT}",
-            *command,
-        )
+    if processes.HAS_SYSTEMD:
+        place = (f"--unit={processes.unit(machine.name)}", f"--working-directory={CHECKOUT}")
+        settings = ("--property=Delegate=yes", f"--property=StandardOutput=truncate:{log}")
+        run("systemd-run", "--quiet", "--collect", *place, *settings, *command)
     else:
         with log.open("w") as output:
             subprocess.Popen(
@@ -85,7 +77,7 @@ def ssh(machine: Machine, *command: str, timeout: float) -> int:
 
 def inside(machine: Machine, *command: str, stdin: str | bytes | None = None) -> str:
     """Run a command as root in a machine that is on, without ssh: as from a console."""
-    leader = process.leader(machine.name)
+    leader = processes.leader(machine.name)
     if leader is None:
         raise LabError(f"{machine.name} is off. Next: `make lab-up`.")
     return run("nsenter", f"--target={leader}", "--all", "--", *command, stdin=stdin)
@@ -93,11 +85,11 @@ def inside(machine: Machine, *command: str, stdin: str | bytes | None = None) ->
 
 def reboot(machine: Machine) -> None:
     """Reboot in order, and return when the machine can be logged in to again."""
-    before = process.leader(machine.name)
+    before = processes.leader(machine.name)
     inside(machine, "systemctl", "reboot")
     deadline = time.monotonic() + PATIENCE
-    while process.leader(machine.name) in {before, None}:
-        if process.supervisor(machine.name) is None or time.monotonic() > deadline:
+    while processes.leader(machine.name) in {before, None}:
+        if not processes.has_keeper(machine.name) or time.monotonic() > deadline:
             raise LabError(f"{machine.name} did not come back. Next: see {RUN / machine.name}.log")
         time.sleep(0.1)
     wait_for_login(machine)
@@ -105,7 +97,7 @@ def reboot(machine: Machine) -> None:
 
 def crash(machine: Machine) -> None:
     """Kill the machine at once, and switch it on again."""
-    if process.supervisor(machine.name) is None:
+    if not processes.has_keeper(machine.name):
         raise LabError(f"{machine.name} is off: nothing to crash. Next: `make lab-up`.")
     stop(machine)
     start(machine)
@@ -113,9 +105,7 @@ def crash(machine: Machine) -> None:
 
 def stop(machine: Machine) -> None:
     """Switch the machine off as a lost power supply would. Nothing to do when it is off."""
-    process.kill(machine.name)
-    if not HAS_SYSTEMD:
-        cgroups.remove(machine.name)
+    processes.kill(machine.name)
 
 
 def destroy(machine: Machine) -> None:

@@ -3,16 +3,12 @@
 A machine's reboot ends its nspawn with a status that asks for another start, so something must outlive it.
 """
 
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from tests.lab import cgroups, network
-from tests.lab.host import LabError
+from tests.lab import network, processes
 from tests.lab.layout import Machine, by_name
-from tests.lab.process import pid_file, record
 
 START_ME_AGAIN = 133  # nspawn's exit status with --keep-unit when the machine asked for a reboot
 
@@ -20,16 +16,17 @@ START_ME_AGAIN = 133  # nspawn's exit status with --keep-unit when the machine a
 def main() -> None:
     """Boot the machine, again at each reboot, until it is powered off or killed."""
     machine = by_name(sys.argv[1])
-    record(machine.name, os.getpid())
+    processes.enter(machine.name, "keeper")
     while boot(machine) == START_ME_AGAIN:
         print(f"{machine.name} reboots", flush=True)
-    pid_file(machine.name).unlink()
 
 
 def boot(machine: Machine) -> int:
     """Run the machine until it ends; nspawn's exit status."""
-    cgroups.join(machine.name)
-    nspawn = subprocess.Popen(command(machine), stdin=subprocess.DEVNULL)
+    processes.remove_groups(machine.name, "machine")
+    nspawn = subprocess.Popen(
+        command(machine), stdin=subprocess.DEVNULL, preexec_fn=lambda: processes.enter(machine.name, "machine")
+    )
     while nspawn.poll() is None and not network.attach(machine.interface):
         time.sleep(0.01)
     return nspawn.wait()
@@ -38,7 +35,7 @@ def boot(machine: Machine) -> int:
 def command(machine: Machine) -> list[str]:
     """How nspawn boots a machine that may run Docker."""
     return [
-        *("setpriv", "--pdeathsig", "KILL"),  # nspawn never outlives its supervisor
+        *("setpriv", "--pdeathsig", "KILL"),  # a machine without its keeper would not come back from a reboot
         *("systemd-nspawn", "--quiet", "--boot", f"--directory={machine.root}", f"--machine={machine.name}"),
         *("--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off"),
         *("--capability=all", "--system-call-filter=add_key keyctl bpf"),

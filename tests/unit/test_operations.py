@@ -121,8 +121,8 @@ def test_a_firewall_that_is_off_is_enabled() -> None:
     assert commands(ufw.policies, {Ufw: Firewall()}, defaults={"incoming": "deny"}) == ["ufw default deny incoming"]
 
 
-RUNNING = Service(image="postgres:17.7-trixie", state="running", health="healthy", labels={"app.sha256": "1"})
-UP = {"project": "app-data", "file": "/opt/app/data.yaml", "images": {"postgres": "postgres:17.7-trixie"},
+RUNNING = Service(image="postgres:17.11-trixie", state="running", health="healthy", labels={"app.sha256": "1"})
+UP = {"project": "app-data", "file": "/opt/app/data.yaml", "images": {"postgres": "postgres:17.11-trixie"},
       "label": "app.sha256", "sha256": "1"}  # fmt: skip
 
 
@@ -135,10 +135,10 @@ def test_a_project_as_declared_is_left_alone() -> None:
     [
         {},
         {"postgres": Service("postgres:16.1-trixie", "running", "healthy", {"app.sha256": "1"})},
-        {"postgres": Service("postgres:17.7-trixie", "exited", "none", {"app.sha256": "1"})},
-        {"postgres": Service("postgres:17.7-trixie", "running", "unhealthy", {"app.sha256": "1"})},
-        {"postgres": Service("postgres:17.7-trixie", "running", "healthy", {"app.sha256": "2"})},
-        {"postgres": Service("postgres:17.7-trixie", "running", "healthy", {})},
+        {"postgres": Service("postgres:17.11-trixie", "exited", "none", {"app.sha256": "1"})},
+        {"postgres": Service("postgres:17.11-trixie", "running", "unhealthy", {"app.sha256": "1"})},
+        {"postgres": Service("postgres:17.11-trixie", "running", "healthy", {"app.sha256": "2"})},
+        {"postgres": Service("postgres:17.11-trixie", "running", "healthy", {})},
     ],
 )
 def test_a_project_that_differs_is_brought_up(there: dict[str, Service]) -> None:

@@ -31,7 +31,7 @@ def settings_of(place: str, **secrets: str) -> Settings:
     certificates = (CaCertificate("ca.crt", b"pem"),)
     return Settings(
         values, Credentials(app={"STRIPE_API_KEY": "s"}, **credentials), b"", certificates, Paths(values.app)
-    )  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("place", PLACES)

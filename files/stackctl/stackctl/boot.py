@@ -46,7 +46,7 @@ def _start_data(stack: Stack) -> str:
     if not stack.paths.data_yaml.exists():
         return "none on this host"
     project = stack.paths.data_project
-    stack.compose("data doesn't start", compose.resume(project, stack.paths.data_yaml), compose.PROCESS)
+    stack.bring_up("data", compose.resume(project, stack.paths.data_yaml), compose.PROCESS)
     stack.wait_until_well(project, "data", stack.config.healthy_timeout, fail_early=False)
     return "healthy"
 
@@ -61,7 +61,7 @@ def _start_app(stack: Stack) -> str:
     values = environment.load(stack.paths.snapshot(release.id))
     stack.journal.secrets = values
     argv = compose.resume(stack.paths.project(colour), stack.paths.app_yaml)
-    stack.compose(f"{colour} doesn't start", argv, stack.app_environment(colour, release, values))
+    stack.bring_up(colour, argv, stack.app_environment(colour, release, values))
     # Before it is healthy: whoever comes early is told to come again, and gets through as soon as it is.
     stack.systemctl("start", stack.paths.socket_unit(colour))
     return f"{release.tag} in {colour}"

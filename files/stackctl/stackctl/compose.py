@@ -1,4 +1,4 @@
-"""Docker Compose, asked in one way: pure builders of argument lists and environments. Values never go into arguments."""
+"""Docker Compose, asked in one way: pure builders of arguments and environments. No value is ever an argument."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def resume(project: str, file: Path) -> list[str]:
 
 def migrate(project: str, file: Path, name: str) -> list[str]:
     """The migrations, in a one-shot container of this name: it outlives a killed client, and must be found again."""
-    return compose(project, file, "run", "--rm", "--no-deps", "--no-TTY", "--name", name, "migrate")
+    return compose(project, file, "run", "--rm", "--no-deps", "-T", "--name", name, "migrate")
 
 
 def stack_sha256(app_yaml: bytes, environment: bytes, image: str) -> str:

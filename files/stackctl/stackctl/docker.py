@@ -58,9 +58,7 @@ class Image:
 class Docker:
     machine: Machine
 
-    def call(
-        self, what: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60
-    ) -> Result:
+    def call(self, what: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60) -> Result:
         """Run it; FailedError says what for and why."""
         result = self.machine.run(argv, env, timeout)
         if result.code:
@@ -89,7 +87,7 @@ class Docker:
 
     def stop(self, containers: Sequence[Container], grace: int | None = None) -> None:
         """Ask them all at once to end; `grace` in seconds, each container's own when left out."""
-        limit = [] if grace is None else ["--time", str(grace)]
+        limit = [] if grace is None else ["-t", str(grace)]
         ids = [container.id for container in containers if container.state in {"running", "restarting", "paused"}]
         if ids:
             self.call("a container doesn't stop", ["docker", "stop", *limit, *ids], timeout=(grace or 300) + 30)

@@ -44,17 +44,17 @@ class Journal:
             self._print(f"{self.path}: {error}")
 
     @contextmanager
-    def step(self, name: str) -> Iterator["Step"]:
-        """Tell how the body ends and how long it took; it may leave a message in the step."""
+    def step(self, name: str, what: str = "") -> Iterator["Told"]:
+        """Tell that the body begins, how it ends and how long it took; it may leave a message for the end."""
         began = self.machine.monotonic()
-        step = Step()
-        self.tell(name, "start")
+        told = Told()
+        self.tell(name, "start", what)
         try:
-            yield step
+            yield told
         except BaseException as error:
             self.tell(name, "failed", str(error) or type(error).__name__, self._ms_since(began))
             raise
-        self.tell(name, "done", step.message, self._ms_since(began))
+        self.tell(name, "done", told.message, self._ms_since(began))
 
     def show_log(self, tail: str) -> None:
         """The last lines of a container's log: for the terminal, not for history."""
@@ -72,11 +72,11 @@ class Journal:
             print(line, file=self.out, flush=True)
         except OSError:
             # The terminal is gone, the work isn't: a release whose connection dropped goes on to its end.
-            self.out = Path(os.devnull).open("w")  # noqa: SIM115
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
 
 @dataclass
-class Step:
+class Told:
     """What a step has to say when it is done."""
 
     message: str = ""

@@ -4,8 +4,9 @@ Who may change the droplet now. flock(2), so that no lock outlives its holder.
 Two files, for two reasons:
 - `lock` is an errand's: a converge or a release holds it, and a second operator is refused by name. A converge calls
   `stackctl --under ID`, which is admitted by the id in the file of a lock that is held.
-- `work` is held by stackctl while it moves containers, whoever admitted it. A release whose converge lost its connection
-  keeps others out by it; and boot waits for it alone: a converge that starts APP.service would otherwise wait for itself.
+- `work` is held by stackctl while it moves containers, whoever admitted it. A release whose converge lost its
+  connection keeps others out by it; and boot waits for it alone: a converge that starts APP.service would otherwise
+  wait for itself.
 halt takes neither: a shutdown asks nobody, and what it interrupts is mended by boot and by the next release.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from .errors import LockedError
 from .paths import Paths
 
-# Others only look, for less than a moment (see `reader`): whoever is refused was refused for longer than that.
+# `holder_of` looks for less than a moment: whoever is refused was kept out for longer than that.
 PATIENCE = 1.0
 
 
@@ -35,43 +36,46 @@ class Holder:
     since: str
     id: str
 
+    @classmethod
+    def new(cls, name: str) -> "Holder":
+        return cls(name, datetime.now(UTC).isoformat(timespec="seconds"), uuid.uuid4().hex)
+
+    @property
+    def refusal(self) -> LockedError:
+        return LockedError(f"{self.holder} has been at work since {self.since}: wait for the end, then run this again")
+
 
 @contextmanager
-def hold(paths: Paths, holder: str, under: str | None = None) -> Iterator[None]:
+def hold(paths: Paths, name: str, under: str | None = None) -> Iterator[None]:
     """Both locks, or LockedError naming who has them. `under` is the id of the errand that this one is part of."""
-    me = Holder(holder, datetime.now(UTC).isoformat(timespec="seconds"), under or uuid.uuid4().hex)
+    me = Holder.new(name)
     with ExitStack() as stack:
         if under is None:
             lock = stack.enter_context(_flock(paths.lock, PATIENCE))
         else:
             _check_admission(paths.lock, under)
-        work = stack.enter_context(_flock(paths.work, PATIENCE))
-        stack.enter_context(_signed(work, me))
+        stack.enter_context(exclusive(paths.work, name))
         if under is None:
-            stack.enter_context(_signed(lock, me))
+            _sign(lock, me)
         yield
 
 
 @contextmanager
-def hold_work(paths: Paths, holder: str, patience: float) -> Iterator[None]:
-    """boot's: wait for a release that is under way, don't mind a converge."""
-    me = Holder(holder, datetime.now(UTC).isoformat(timespec="seconds"), uuid.uuid4().hex)
-    with _flock(paths.work, patience) as work, _signed(work, me):
+def exclusive(path: Path, name: str, patience: float = PATIENCE) -> Iterator[None]:
+    """One lock alone, waiting for it up to `patience` seconds."""
+    with _flock(path, patience) as descriptor:
+        _sign(descriptor, Holder.new(name))
         yield
 
 
-def reader(path: Path) -> Holder | None:
-    """Who holds the lock now, or None."""
+def holder_of(path: Path) -> Holder | None:
+    """Who holds this lock now, or None."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _content(path)
-    else:
-        return None
+        return None if _try(descriptor, fcntl.LOCK_SH) else _content(path)
     finally:
         os.close(descriptor)
 
@@ -81,37 +85,31 @@ def _flock(path: Path, patience: float) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + patience
-        while not _try(descriptor):
+        while not _try(descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                other = _content(path)
-                raise LockedError(
-                    f"{other.holder} has been at work since {other.since}: wait for it, then run this again"
-                )
+                raise _content(path).refusal
             time.sleep(0.1)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-@contextmanager
-def _signed(descriptor: int, me: Holder) -> Iterator[None]:
+def _sign(descriptor: int, me: Holder) -> None:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(asdict(me)).encode() + b"\n", 0)
-    yield
-    os.ftruncate(descriptor, 0)
 
 
 def _check_admission(path: Path, under: str) -> None:
-    current = reader(path)
+    current = holder_of(path)
     if current is None:
         raise LockedError("the converge that called this holds the lock no longer: run it again")
     if current.id != under:
-        raise LockedError(f"{current.holder} has been at work since {current.since}: wait, then run this again")
+        raise current.refusal
 
 
-def _try(descriptor: int) -> bool:
+def _try(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -1,6 +1,8 @@
 """The droplet as stackctl meets it: programs, HTTP through a socket, the clock. The only thing that tests replace."""
 
 import http.client
+import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -10,9 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+TIMED_OUT = 124  # as timeout(1) has it
+
 
 class Result(NamedTuple):
-    """How a program ended; 124 when it was stopped for taking too long, 127 when there is no such program."""
+    """How a program ended; TIMED_OUT when it was stopped for taking too long, 127 when there is no such program."""
 
     code: int
     stdout: str = ""
@@ -28,37 +32,38 @@ class Result(NamedTuple):
         return "\n".join(f"{self.stdout}\n{self.stderr}".strip().splitlines()[-lines:])
 
 
-class Answer(NamedTuple):
-    """An HTTP answer."""
-
-    status: int
-    body: bytes
-
-
 class Machine:
     """The real one."""
 
     def run(self, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60) -> Result:
-        """Run a program to its end; `env` is its whole environment, our own when left out. Never raises for the program."""
+        """Run a program to its end, however it ends; `env` is its whole environment, ours when left out."""
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
         try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, env=env, timeout=timeout, check=False
-            )
-        except subprocess.TimeoutExpired as expired:
-            said = (expired.stderr or b"").decode(errors="replace")
-            return Result(124, (expired.stdout or b"").decode(errors="replace"), f"{said}\nno end within {timeout:.0f} s")
+            # A process group of its own: Compose is docker's child and must end with it, and not by the terminal's Ctrl-C.
+            process = subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=pipe, env=env, process_group=0)
         except FileNotFoundError:
             return Result(127, stderr=f"{argv[0]} is not installed")
-        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        with process:
+            try:
+                said = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                stdout, stderr = process.communicate()
+                said = stdout, stderr + f"\nno end within {timeout:.0f} s".encode()
+                process.returncode = TIMED_OUT
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return Result(process.returncode, *(text.decode(errors="replace") for text in said))
 
-    def get(self, unix_socket: Path, target: str, timeout: float = 5) -> Answer:
-        """GET over a unix socket. Raises OSError or HTTPException when nothing answers."""
+    def get(self, unix_socket: Path, target: str, timeout: float = 5) -> tuple[int, bytes]:
+        """Status and body of a GET over a unix socket. Raises OSError or HTTPException when nothing answers."""
         connection = _UnixConnection("localhost", timeout=timeout)
         connection.unix_socket = unix_socket
         try:
             connection.request("GET", target)
             response = connection.getresponse()
-            return Answer(response.status, response.read())
+            return response.status, response.read()
         finally:
             connection.close()
 

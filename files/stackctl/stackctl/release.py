@@ -1,8 +1,8 @@
 """release TAG: a new image live in the idle colour, or everything as it was.
 
-STEPS is the whole story, in order. Up to the flip a failure is undone, step by step backwards; after it the new release serves
-and only tidying is left. A kill at any point leaves one colour live, and the same command again finishes the job: every step
-copes with what an earlier run left.
+STEPS is the whole story, in order. Up to the flip a failure is undone, step by step backwards; after it the new release
+serves and only tidying is left. A kill at any point leaves one colour live, and the same command again finishes the job:
+every step copes with what an earlier run left.
 """
 
 import http.client
@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from . import compose, durable, environment, state
 from .errors import FailedError, PersonNeededError, RefusedError, StackError
-from .paths import COLOURS, other
-from .stack import DATA_SERVICES, Stack
+from .machine import TIMED_OUT
+from .paths import COLOURS, DATA_SERVICES, other
+from .stack import Stack
 from .state import Release, State
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
@@ -34,7 +35,8 @@ class Work:
     stack: Stack
     release: Release
     before: State = field(default_factory=State)
-    colour: str = COLOURS[0]
+    colour: str = ""
+    """Empty until it is chosen."""
     values: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -54,32 +56,40 @@ class Step(NamedTuple):
     """`act` returns what it has to say; `undo` takes back what it may have done, be it half of it."""
 
     name: str
+    what: str
     act: Callable[[Work], str]
     undo: Callable[[Work], None] | None = None
 
 
 def check_tag(tag: str) -> None:
+    """Docker's grammar of a tag, or RefusedError."""
     if not TAG.fullmatch(tag):
         raise RefusedError(f"{tag!r} is no image tag: letters, digits, _ . - and at most 128 of them")
 
 
 def release(stack: Stack, tag: str) -> None:
-    """Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when it serves but
-    something behind it is left to do."""
-    started = stack.machine.now()
-    work = Work(stack, Release(started.strftime("%Y%m%dT%H%M%SZ"), tag, "", "", None, _iso(stack)))
+    """Put the image live.
+
+    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when the new release
+    serves and something behind it is left to do.
+    """
+    work = Work(stack, Release(f"{stack.machine.now():%Y%m%dT%H%M%SZ}", tag, "", "", None, _now(stack)))
     reached: list[Step] = []
     try:
         for step in STEPS:
             reached.append(step)
-            with stack.journal.step(step.name) as told:
+            with stack.journal.step(step.name, step.what) as told:
                 told.message = step.act(work)
     except BaseException as error:
-        cause = _cause(error)
-        stack.journal.show_log(cause.tail)
+        cause = _expected(error)
+        stack.journal.show_log(cause.tail if cause else "")
         if _serves(work):
-            raise PersonNeededError(f"{tag} serves in {work.colour}, but {cause}: run the same command again") from error
+            raise PersonNeededError(
+                f"{tag} serves in {work.colour}, but {cause or error!r}: run the same again"
+            ) from error
         _undo(work, reached)
+        if cause is None:
+            raise
         raise cause from error
 
 
@@ -96,22 +106,20 @@ def _preflight(work: Work) -> str:
         well = {container.service for container in stack.docker.containers(paths.data_project) if container.well}
         unwell = [service for service in DATA_SERVICES if service not in well]
         if unwell:
-            raise RefusedError(f"{' and '.join(unwell)} not healthy: systemctl restart {paths.unit}, or see its log")
+            raise RefusedError(f"{' and '.join(unwell)} not healthy: systemctl restart {paths.unit}, then docker logs")
     return f"{work.release.tag} as {work.release.id} into {work.colour}"
 
 
 def _pull(work: Work) -> str:
-    """Pin the image by its digest, and tag it as ours."""
     docker, repository, tag = work.stack.docker, work.stack.config.repository, work.release.tag
     live = work.before.release
     pulled = work.stack.machine.run(["docker", "pull", "--quiet", f"{repository}:{tag}"], timeout=PULL_TIMEOUT)
+    image = digest = None
     if not pulled.code:
         image = docker.image(f"{repository}:{tag}")
-        digest = next((d for d in image.digests if d.startswith(f"{repository}@")), None) if image else None
+        digest = next((name for name in image.digests if name.startswith(f"{repository}@")), None) if image else None
     elif live and live.tag == tag:
         image, digest = docker.image(live.image), live.image
-    else:
-        image = digest = None
     if not image or not digest:
         raise RefusedError(f"{repository}:{tag} can't be had: {pulled.reason}: check the tag and the registry's login")
     version = image.labels.get(VERSION_LABEL)
@@ -119,7 +127,7 @@ def _pull(work: Work) -> str:
         raise RefusedError(f"{repository}:{tag} says it is version {version!r} (label {VERSION_LABEL}): build it anew")
     work.release = replace(work.release, image=digest)
     docker.call("the image can't be tagged", ["docker", "tag", digest, work.our_tag])
-    return digest if not pulled.code else f"{digest}, as it runs now: the registry says {pulled.reason}"
+    return f"{digest}, which is here; the registry: {pulled.reason}" if pulled.code else digest
 
 
 def _untag(work: Work) -> None:
@@ -139,13 +147,15 @@ def _migrate(work: Work) -> str:
     stack, limit = work.stack, work.stack.config.migrate_timeout
     _remove_migrations(work)
     if not stack.config.migrate:
-        return "not declared"
-    argv = compose.migrate(work.project, stack.paths.app_yaml, compose.migrate_name(stack.paths, work.release))
+        return "the image has none"
+    argv = compose.migrate(work.project, stack.paths.app_yaml, f"{stack.paths.app}-migrate-{work.release.id}")
     ran = stack.machine.run(argv, work.compose_environment, limit)
-    if ran.code == 124:
-        raise FailedError(f"migrations took longer than {limit} s", ran.tail())
+    if ran.code == TIMED_OUT:
+        raise FailedError(
+            f"migrations took longer than {limit} s: see what they wait for, then release again", ran.tail()
+        )
     if ran.code:
-        raise FailedError(f"migrations failed with exit code {ran.code}", ran.tail())
+        raise FailedError(f"migrations failed (exit code {ran.code}): mend them, then release again", ran.tail())
     return ""
 
 
@@ -161,8 +171,7 @@ def _start(work: Work) -> str:
     stack.remove_colour(work.colour)
     # Before the flip, so that whatever the link says, state knows what runs there.
     state.save(stack.paths, work.before.with_colour(work.colour, work.release))
-    argv = compose.up(work.project, stack.paths.app_yaml)
-    stack.compose(f"{work.colour} doesn't start", argv, work.compose_environment)
+    stack.bring_up(work.colour, compose.up(work.project, stack.paths.app_yaml), work.compose_environment)
     return ""
 
 
@@ -172,34 +181,33 @@ def _take_down(work: Work) -> None:
 
 
 def _wait_for_health(work: Work) -> str:
-    seconds = work.stack.config.healthy_timeout
-    work.stack.wait_until_well(work.project, "health", seconds, fail_early=True)
+    work.stack.wait_until_well(work.project, "health", work.stack.config.healthy_timeout, fail_early=True)
     return ""
 
 
 def _open_socket(work: Work) -> str:
-    work.stack.systemctl("start", work.stack.paths.socket_unit(work.colour))
-    return ""
+    unit = work.stack.paths.socket_unit(work.colour)
+    work.stack.systemctl("start", unit)
+    return unit
 
 
 def _probe(work: Work) -> str:
-    """Ask as nginx will: connecting proves nothing, the socket accepts while nobody is behind it."""
     stack, unix_socket = work.stack, work.stack.paths.socket(work.colour)
 
-    def look() -> str | None:
+    def not_ready() -> str | None:
         try:
-            answer = stack.machine.get(unix_socket, "/ready")
+            status, _ = stack.machine.get(unix_socket, "/ready")
         except (OSError, http.client.HTTPException) as error:
             return f"/ready: {error or type(error).__name__}"
-        return None if answer.status == 200 else f"/ready answers {answer.status}"
+        return None if status == 200 else f"/ready answers {status}"
 
     try:
-        stack.wait("probe", stack.config.healthy_timeout, look)
-        version = json.loads(stack.machine.get(unix_socket, "/health").body)["version"]
+        stack.wait("probe", stack.config.healthy_timeout, not_ready)
+        version = json.loads(stack.machine.get(unix_socket, "/health")[1])["version"]
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         raise FailedError(f"no good answer: {error or type(error).__name__}", _logs(work)) from None
     if version != work.release.tag:
-        raise FailedError(f"/health says version {version!r}, not {work.release.tag}: build the image anew", _logs(work))
+        raise FailedError(f"/health says version {version!r}, not {work.release.tag}: build it anew", _logs(work))
     return f"ready, version {version}"
 
 
@@ -209,7 +217,7 @@ def _flip(work: Work) -> str:
 
 
 def _record(work: Work) -> str:
-    live = replace(work.release, since=_iso(work.stack))
+    live = replace(work.release, since=_now(work.stack))
     state.save(work.stack.paths, replace(work.before, active=work.colour).with_colour(work.colour, live))
     return ""
 
@@ -225,53 +233,52 @@ def _stop_old(work: Work) -> str:
 
 
 def _prune(work: Work) -> str:
-    """Forget all but the last releases. Never one that a colour's record names: a rollback needs it."""
+    """Never one that a colour's record names: a rollback needs it."""
     paths, docker, machine = work.stack.paths, work.stack.docker, work.stack.machine
     kept = {release.id for release in state.load(paths).colours.values() if release}
     snapshots = {path.stem for path in paths.secrets.glob("*.json")} - {paths.next_environment.stem}
     kept |= set(sorted(snapshots)[-KEPT_RELEASES:])
     images = docker.images_of(paths.release_repository)
     needed = {images[release_id] for release_id in kept if release_id in images}
-    for release_id, image in images.items():
-        if release_id not in kept:
-            # The image by all of its names, unless a kept release is the same image: then our name for it alone.
-            names = ["--force", image] if image not in needed else [f"{paths.release_repository}:{release_id}"]
-            machine.run(["docker", "rmi", *names])
+    for release_id in images.keys() - kept:
+        # The image by all its names, unless a kept release is the same image: then our name for it alone.
+        ours, image = f"{paths.release_repository}:{release_id}", images[release_id]
+        machine.run(["docker", "rmi", ours] if image in needed else ["docker", "rmi", "--force", image])
     for release_id in snapshots - kept:
         paths.snapshot(release_id).unlink()
     return f"kept {', '.join(sorted(kept))}"
 
 
 STEPS = (
-    Step("preflight", _preflight),
-    Step("image", _pull, _untag),
-    Step("snapshot", _save_environment, _forget_environment),
-    Step("migrate", _migrate, _remove_migrations),
-    Step("start", _start, _take_down),
-    Step("health", _wait_for_health),
-    Step("socket", _open_socket),
-    Step("probe", _probe),
-    Step("flip", _flip),
-    Step("record", _record),
-    Step("drain", _drain),
-    Step("stop", _stop_old),
-    Step("prune", _prune),
+    Step("preflight", "the declaration is whole, the data services are well", _preflight),
+    Step("image", "pull it, pin it by its digest, tag it as ours", _pull, _untag),
+    Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment),
+    Step("migrate", "from the new image, once", _migrate, _remove_migrations),
+    Step("start", "the idle colour, beside the live one", _start, _take_down),
+    Step("health", "wait for it", _wait_for_health),
+    Step("socket", "open the colour's socket", _open_socket),
+    Step("probe", "ask through the socket, as nginx will", _probe),
+    Step("flip", "point nginx at it", _flip),
+    Step("record", "write down that it serves", _record),
+    Step("drain", "let the old colour's last connections in", _drain),
+    Step("stop", "end the old colour", _stop_old),
+    Step("prune", f"forget all but {KEPT_RELEASES} releases", _prune),
 )
 
 
-def _cause(error: BaseException) -> StackError:
-    """What to tell of it. Whatever isn't expected goes on as it is, after the undoing."""
-    if isinstance(error, StackError):
-        return error
+def _expected(error: BaseException) -> StackError | None:
+    """The error to end with, or None for a fault of our own: that one goes on as it is, once all is undone."""
     if isinstance(error, KeyboardInterrupt):
         return FailedError("interrupted")
-    return FailedError(f"{type(error).__name__}: {error}")
+    if isinstance(error, OSError):
+        return FailedError(f"{error}: see the machine's own log (journalctl -b)")
+    return error if isinstance(error, StackError) else None
 
 
 def _serves(work: Work) -> bool:
     """Past the flip? The link knows, even when the flip itself was cut short."""
     with suppress(StackError):
-        return work.release.image != "" and state.load(work.stack.paths).active == work.colour
+        return state.load(work.stack.paths).active == work.colour
     return False
 
 
@@ -281,7 +288,7 @@ def _undo(work: Work, reached: list[Step]) -> None:
             try:
                 step.undo(work)
             except (StackError, OSError) as error:
-                work.stack.journal.tell(step.name, "failed", f"could not be undone: {error}; the next release will try")
+                work.stack.journal.tell(step.name, "failed", f"not undone, the next release will: {error}")
             else:
                 work.stack.journal.tell(step.name, "undone")
 
@@ -290,5 +297,5 @@ def _logs(work: Work) -> str:
     return "\n".join(work.stack.docker.logs(container) for container in work.stack.containers(work.colour))
 
 
-def _iso(stack: Stack) -> str:
+def _now(stack: Stack) -> str:
     return stack.machine.now().isoformat(timespec="seconds")

@@ -13,8 +13,6 @@ from .machine import Machine
 from .paths import Paths
 from .state import Release
 
-DATA_SERVICES = ("postgres", "redis")
-APP_SERVICES = ("web",)
 UP_TIMEOUT = 180
 POLL_SECONDS = 0.3
 PROGRESS_SECONDS = 5
@@ -44,8 +42,8 @@ class Stack:
             self.config, colour, release, values, expected_sha256(self.paths, release, values)
         )
 
-    def compose(self, what: str, argv: list[str], env: Mapping[str, str], timeout: float = UP_TIMEOUT) -> None:
-        self.docker.call(what, argv, env, timeout)
+    def bring_up(self, what: str, argv: list[str], env: Mapping[str, str]) -> None:
+        self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)
 
     def stop_colour(self, colour: str) -> None:
         """Containers first: what is under way ends through a socket that still stands."""
@@ -64,7 +62,7 @@ class Stack:
             containers = docker.containers(project)
             ended = next((c for c in containers if c.state in {"exited", "dead"} or c.restarts), None)
             if ended and fail_early:
-                raise FailedError(f"{ended.service} ended with exit code {ended.exit_code}", docker.logs(ended))
+                raise FailedError(f"{ended.service} ended by itself (exit code {ended.exit_code})", docker.logs(ended))
             waiting = [f"{c.service} is {c.condition}" for c in containers if not c.well]
             return ", ".join(waiting) if containers else "no container yet"
 
@@ -75,7 +73,7 @@ class Stack:
             raise FailedError(str(error), "\n".join(docker.logs(c) for c in unwell)) from None
 
     def wait(self, step: str, seconds: float, look: Callable[[], str | None]) -> None:
-        """Call `look` until it has nothing to wait for; tell what it waits for. Raises TimeoutError with the last of it."""
+        """Call `look` until it waits for nothing more; tell what it waits for. Raises TimeoutError with the last of it."""
         began = told = self.machine.monotonic()
         while waiting_for := look():
             now = self.machine.monotonic()

@@ -23,7 +23,13 @@ def main() -> int:
         print(f"marketplace-bot cannot start: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings)
-    return {"web": _web, "migrate": _migrate, "schema": _schema}[command](settings)
+    # PID 1 never gets a signal that it has no handler for. As KeyboardInterrupt, it has psycopg cancel what it waits for.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return {"web": _web, "migrate": _migrate, "schema": _schema}[command](settings)
+    except KeyboardInterrupt:
+        log.warning("stopped before it was done", command=command)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,12 +51,10 @@ def _web(settings: Settings) -> int:
 
 
 def _migrate(settings: Settings) -> int:
-    # PID 1 never gets a signal that it has no handler for. As a KeyboardInterrupt it makes psycopg cancel its statement.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         report = schema.migrate(settings.database_url)
-    except (Exception, KeyboardInterrupt):
-        log.exception("migration failed: the running revision was undone; mend its cause and migrate again")
+    except Exception as error:
+        log.error("migration failed, its revision is undone: mend the cause, migrate again", **logs.cause(error))
         return 1
     log.info("migrated", **report)
     return 0
@@ -59,8 +63,8 @@ def _migrate(settings: Settings) -> int:
 def _schema(settings: Settings) -> int:
     try:
         report = schema.read(settings.database_url)
-    except Exception:
-        log.exception("the schema cannot be read: is the database up, and the password right?")
+    except Exception as error:
+        log.error("the schema cannot be read", **logs.cause(error))
         return 1
     print(json.dumps(report))
     return 0

@@ -46,6 +46,7 @@ def connect(url: URL) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
+        hide_parameters=True,  # in errors: what people write is not for the log
         connect_args={
             "connect_timeout": 5,
             "application_name": "marketplace-bot web",
@@ -63,4 +64,6 @@ async def remember(session: AsyncSession, update_id: int) -> bool:
 
 async def forget_old_updates(session: AsyncSession) -> None:
     """Drop the updates that Telegram can't repeat any more."""
-    await session.execute(delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER_UPDATES))
+    old = delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER_UPDATES)
+    # There may be many, and the session holds none of them: don't have them sent back to compare.
+    await session.execute(old, execution_options={"synchronize_session": False})

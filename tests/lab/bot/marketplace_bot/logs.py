@@ -4,8 +4,10 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from structlog.typing import EventDict, WrappedLogger
 
 from marketplace_bot.settings import Settings
@@ -41,6 +43,14 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)  # noqa: FBT003 -- the standard library's own signature
     logging.getLogger("marketplace_bot").setLevel(settings.log_level)
+
+
+def cause(error: Exception) -> dict[str, Any]:
+    """Return the fields that tell why: the database's own words are enough, anything else needs its traceback."""
+    return {
+        "error": f"{type(error).__name__}: {error}",
+        "exc_info": None if isinstance(error, SQLAlchemyError) else error,
+    }
 
 
 class JSONWithoutSecrets:

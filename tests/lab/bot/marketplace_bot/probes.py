@@ -47,7 +47,7 @@ class Probes:
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     async def health(self, _: web.Request) -> web.Response:
-        """Answer 200 "healthy" or 503 "degraded": with version, uptime in seconds, and each dependency "up" or "down"."""
+        """Answer 200 "healthy" or 503 "degraded"; uptime is in seconds, a dependency "up" or "down"."""
         up = (await self._look()).up
         healthy = all(up.values())
         report = {

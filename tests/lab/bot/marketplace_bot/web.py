@@ -1,6 +1,7 @@
 """Puts the parts together and serves them."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import structlog
@@ -34,8 +35,11 @@ BUILD = Gauge("bot_build_info", "Always 1; the version is in the label", ["versi
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then accept nothing new and finish what has begun."""
     log.info("starting", version=settings.version, environment=settings.environment, port=PORT)
+    app = create_app(settings)
+    # aiogram's many types live as long as we do: neither a collection nor, for a second, our exit has to walk them.
+    gc.freeze()
     web.run_app(
-        create_app(settings),
+        app,
         host="0.0.0.0",  # noqa: S104 -- inside a container, on networks that are the platform's to guard
         port=PORT,
         shutdown_timeout=FINISH_WITHIN,
@@ -49,7 +53,7 @@ def create_app(settings: Settings) -> web.Application:
     """Return the application. Nothing is connected yet: a bot whose dependencies are down starts, and says so."""
     engine = db.connect(settings.database_url)
     sessions = async_sessionmaker(engine)
-    redis = Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1))
+    redis = Redis.from_url(settings.redis_url, socket_timeout=0.5, retry=Retry(NoBackoff(), 1))
     telegram = AiohttpSession(api=TelegramAPIServer.from_base(settings.telegram_api_url), timeout=REPLY_WITHIN)
     bot = Bot(settings.telegram_token, session=telegram)
 

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Histogram
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from marketplace_bot import logs
 from marketplace_bot.db import remember
 
 log = structlog.get_logger(__name__)
@@ -53,8 +54,8 @@ class Webhook:
     async def _answer(self, update: Update) -> web.Response:
         try:
             outcome, reply = await self._take(update)
-        except Exception:
-            log.exception("update failed, Telegram will send it again", update_id=update.update_id)
+        except Exception as error:
+            log.error("update failed, Telegram will send it again", update_id=update.update_id, **logs.cause(error))
             UPDATES.labels("failed").inc()
             return web.Response(status=500)
         if reply is not None:

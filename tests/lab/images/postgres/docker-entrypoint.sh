@@ -5,8 +5,8 @@
 # for initdb) may be given. For each of them NAME_FILE may name a file that holds the value; root reads it.
 set -eu
 
-# A new database is made in $PGDATA/.making, renamed to .made when complete, and moved into place with PG_VERSION last.
-# So whatever interrupts this, the next start finds either no database and begins anew, or a complete one.
+# A new database is made in .making, renamed to .made when it is complete, and moved into place with PG_VERSION last. So
+# whatever interrupts this, the next start finds no database and begins anew, or a complete one and goes on.
 making=$PGDATA/.making
 made=$PGDATA/.made
 
@@ -15,7 +15,7 @@ fail() {
     exit 1
 }
 
-# from_file NAME: sets NAME from the file that NAME_FILE names.
+# from_file NAME: sets NAME from the file that NAME_FILE names, if it names one.
 from_file() {
     eval "file=\${$1_FILE:-} value=\${$1:-}"
     [ -n "$file" ] || return 0
@@ -39,22 +39,21 @@ make_database() {
 
     # Unquoted on purpose: POSTGRES_INITDB_ARGS is a list of words.
     # shellcheck disable=SC2086
-    printf '%s\n' "$POSTGRES_PASSWORD" | PGDATA=$making initdb --username="$POSTGRES_USER" --pwfile=/dev/stdin \
+    printf '%s\n' "$POSTGRES_PASSWORD" | initdb --pgdata="$making" --username="$POSTGRES_USER" --pwfile=/dev/stdin \
         --set=listen_addresses='*' ${POSTGRES_INITDB_ARGS:-}
-    # initdb trusts the socket and loopback, as the official image does.
+    # The socket and loopback are trusted by then, as in the official image.
     printf '\nhost all all all scram-sha-256\n' >> "$making/pg_hba.conf"
 
-    (PGDATA=$making set_up "$@")
+    set_up "$@"
     sync
     mv "$making" "$made"
 }
 
-# set_up COMMAND…: creates POSTGRES_DB and runs the scripts, against a server that can't be reached over the network.
+# set_up COMMAND…: creates POSTGRES_DB and runs the scripts, in a server that listens on its socket alone.
 set_up() {
-    export PGDATA PGPASSWORD="$POSTGRES_PASSWORD" PGUSER="$POSTGRES_USER"
-    "$@" -c listen_addresses='' &
+    "$@" -D "$making" -c listen_addresses='' &
     server=$!
-    until pg_isready --quiet --dbname=postgres; do
+    until pg_isready --quiet --username="$POSTGRES_USER" --dbname=postgres; do
         kill -0 "$server" 2> /dev/null || fail "PostgreSQL ended while its database was being made: see above"
         sleep 0.1
     done
@@ -64,8 +63,8 @@ set_up() {
     fi
     for script in /docker-entrypoint-initdb.d/*; do
         case $script in
-            *.sql) run_sql --dbname="$POSTGRES_DB" < "$script" ;;
-            *.sh) sh "$script" ;;
+            *.sql) run_sql --dbname="$POSTGRES_DB" --file="$script" ;;
+            *.sh) PGDATA=$making sh "$script" ;;
         esac
     done
 
@@ -74,21 +73,19 @@ set_up() {
 }
 
 run_sql() {
-    psql --no-psqlrc --no-password --quiet --set=ON_ERROR_STOP=1 "$@"
+    PGPASSWORD=$POSTGRES_PASSWORD psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="$POSTGRES_USER" "$@"
 }
 
 put_in_place() {
-    for entry in "$made"/* "$made"/.[!.]*; do
-        [ "$entry" = "$made/PG_VERSION" ] || [ ! -e "$entry" ] || mv "$entry" "$PGDATA"
-    done
+    find "$made" -mindepth 1 -maxdepth 1 ! -name PG_VERSION -exec mv -t "$PGDATA" {} +
     sync
-    mv "$made/PG_VERSION" "$PGDATA"
+    [ ! -e "$made/PG_VERSION" ] || mv "$made/PG_VERSION" "$PGDATA"
     rmdir "$made"
 }
 
-if [ "${1#-}" != "$1" ]; then
-    set -- postgres "$@"
-fi
+case $1 in
+    -*) set -- postgres "$@" ;;
+esac
 
 if [ "$1" = postgres ]; then
     for name in POSTGRES_PASSWORD POSTGRES_USER POSTGRES_DB POSTGRES_INITDB_ARGS; do
@@ -99,12 +96,16 @@ if [ "$1" = postgres ]; then
         export HOME=/var/lib/postgresql
         exec setpriv --reuid=postgres --regid=postgres --clear-groups "$0" "$@"
     fi
-    POSTGRES_USER=${POSTGRES_USER:-postgres}
-    POSTGRES_DB=${POSTGRES_DB:-$POSTGRES_USER}
+    export POSTGRES_USER="${POSTGRES_USER:-postgres}"
+    export POSTGRES_DB="${POSTGRES_DB:-$POSTGRES_USER}"
 
-    [ -s "$PGDATA/PG_VERSION" ] || [ -d "$made" ] || make_database "$@"
-    [ ! -e "$made/PG_VERSION" ] || put_in_place
-    unset POSTGRES_PASSWORD # the server doesn't need it, and whoever may run programs in it could read it
+    if [ ! -s "$PGDATA/PG_VERSION" ] && [ ! -d "$made" ]; then
+        make_database "$@"
+    fi
+    if [ -d "$made" ]; then
+        put_in_place
+    fi
+    unset POSTGRES_PASSWORD # the server doesn't need it, and whoever can run programs in it could read it
 fi
 
 exec "$@"

@@ -1,0 +1,175 @@
+"""status: what runs, whether it is what should run, and what to type next. It only looks."""
+
+from dataclasses import asdict
+from typing import Any
+
+from . import certificate, environment, lock, state
+from .config import Config
+from .docker import Container, Docker
+from .errors import StackError
+from .machine import Machine
+from .paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths, other
+from .stack import expected_sha256
+from .state import State
+
+Report = dict[str, Any]
+
+
+def report(paths: Paths, config: Config, machine: Machine) -> Report:
+    """The answer to `status --json`, version 1. `problems` is empty when nobody is needed."""
+    current = state.load(paths)
+    errand, work = lock.holder_of(paths.lock), lock.holder_of(paths.work)
+    holder = errand or work
+    docker = Docker(machine)
+    problems, drift = [], []
+    of_colour: dict[str, list[Container]] = {colour: [] for colour in COLOURS}
+    of_data: list[Container] = []
+    try:
+        of_colour = {colour: docker.containers(paths.project(colour)) for colour in COLOURS}
+        of_data = docker.containers(paths.data_project) if config.data else []
+        drift = drift_of(paths, current, of_colour, _expected(paths, current)) + _socket_drift(paths, current, machine)
+    except StackError as error:
+        problems.append(f"{error}: systemctl status docker")
+    if work is None:
+        drift += _interrupted(current, of_colour)
+    problems += _data_problems(paths, of_data) if config.data else []
+    problems += [f"{line}: {_remedy(current)}" for line in drift]
+    differs = _environment_differs(paths, current)
+    if differs:
+        problems.append(f"the declared environment isn't the one that runs: {_remedy(current)}")
+    served = _certificate(paths, config, machine)
+    return {
+        "version": 1,
+        "app": paths.app,
+        "lock": {"holder": holder.holder, "since": holder.since} if holder else None,
+        "maintenance": current.maintenance,
+        "active": current.active,
+        "release": asdict(current.release) if current.release else None,
+        "colours": {
+            colour: {**asdict(release), "containers": [_seen(c) for c in of_colour[colour]]} if release else None
+            for colour, release in current.colours.items()
+        },
+        "data": [_seen(container) for container in of_data],
+        "certificate": served,
+        "environment_differs": differs,
+        "drift": drift,
+        "problems": problems + (_certificate_problems(served, config) if served else []),
+    }
+
+
+def drift_of(paths: Paths, current: State, of_colour: dict[str, list[Container]], expected: str | None) -> list[str]:
+    """Why the app should be released anew, a line each. `expected` is the label's value, None when it can't be known."""
+    colour, release = current.active, current.release
+    if colour is None:
+        return []
+    if release is None or expected is None:
+        return [f"what {colour} was started with is lost"]
+    found = {container.service for container in of_colour[colour]}
+    lines = [f"{service} is missing" for service in APP_SERVICES if service not in found]
+    for container in of_colour[colour]:
+        if not container.well and container.health != "starting":
+            lines.append(f"{container.service} is {container.condition}")
+        if container.image != release.image:
+            lines.append(f"{container.service} is of another image, {container.image}")
+        elif container.labels.get(paths.sha256_label) != expected:
+            lines.append(f"{container.service} was made from another app.yaml or environment")
+    return lines
+
+
+def _socket_drift(paths: Paths, current: State, machine: Machine) -> list[str]:
+    if current.active is None:
+        return []
+    unit = paths.socket_unit(current.active)
+    return [f"{unit} is not active"] if machine.run(["systemctl", "is-active", "--quiet", unit]).code else []
+
+
+def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[str]:
+    """What a killed release left running. With no release at all there is none to do anew."""
+    idle = other(current.active) if current.active else None
+    return [f"{idle} still runs: a release was interrupted"] if idle and any(c.well for c in of_colour[idle]) else []
+
+
+def _data_problems(paths: Paths, of_data: list[Container]) -> list[str]:
+    conditions = dict.fromkeys(DATA_SERVICES, "missing") | {c.service: c.condition for c in of_data if not c.well}
+    for container in of_data:
+        if container.well:
+            conditions.pop(container.service, None)
+    return [f"{name} is {said}: sudo systemctl restart {paths.unit}" for name, said in conditions.items()]
+
+
+def _remedy(current: State) -> str:
+    return f"make site, or sudo stackctl release {current.release.tag if current.release else 'TAG'}"
+
+
+def _expected(paths: Paths, current: State) -> str | None:
+    if not current.release:
+        return None
+    try:
+        return expected_sha256(paths, current.release, environment.load(paths.snapshot(current.release.id)))
+    except StackError:
+        return None
+
+
+def _environment_differs(paths: Paths, current: State) -> bool:
+    """An environment that can't be read is told by what wants to use it: the next release."""
+    try:
+        declared = environment.env_sha256(environment.load(paths.next_environment))
+    except StackError:
+        return False
+    return current.release is not None and declared != current.release.env_sha256
+
+
+def _certificate(paths: Paths, config: Config, machine: Machine) -> Report | None:
+    facts = certificate.read(paths.tls_current / "fullchain.pem", machine) if config.certificate else None
+    if not config.certificate or not facts:
+        return None
+    served = paths.tls_current.resolve()
+    placeholder = served == paths.tls_placeholder.resolve()
+    lineage = served == paths.tls_live(config.certificate.domain).resolve()
+    return {
+        "placeholder": placeholder,
+        "as_declared": lineage and certificate.difference(paths, config.certificate, machine) is None,
+        "issuer": facts.issuer,
+        "subject_names": sorted(facts.names),
+        "not_after": facts.not_after.isoformat(),
+        "expired": facts.not_after < machine.now(),
+        "cause": certificate.failure(paths),
+    }
+
+
+def _certificate_problems(served: Report, config: Config) -> list[str]:
+    lines = []
+    if not served["as_declared"]:
+        what = "a placeholder" if served["placeholder"] else "an older certificate"
+        cause = served["cause"] or "the declared one was not asked for yet"
+        lines.append(f"nginx serves {what}: {cause}: sudo stackctl certificate")
+    if served["expired"]:
+        lines.append(f"the certificate ended on {served['not_after'][:10]}: sudo certbot renew")
+    return lines
+
+
+def text(report: Report) -> str:
+    """The report for people."""
+    release, served, holder = report["release"], report["certificate"], report["lock"]
+    live = f"{release['tag']} in {report['active']} since {release['since']}" if release else "no release yet"
+    rows = [(report["app"], live if release else f"{live}: sudo stackctl release TAG")]
+    if release:
+        rows += _conditions(report["colours"][report["active"]]["containers"])
+    rows += _conditions(report["data"])
+    if served:
+        what = "placeholder" if served["placeholder"] else f"{', '.join(served['subject_names'])} by {served['issuer']}"
+        rows.append(("certificate", f"{what}, until {served['not_after'][:10]}"))
+    if report["maintenance"]:
+        rows.append(("maintenance", "on"))
+    rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
+    rows += [("problem", problem) for problem in report["problems"]]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _conditions(containers: list[Report]) -> list[tuple[str, str]]:
+    return [(f"  {c['service']}", ", ".join(word for word in (c["state"], c["health"]) if word)) for c in containers]
+
+
+def _seen(container: Container) -> Report:
+    return {key: getattr(container, key) for key in ("service", "state", "health", "image")}

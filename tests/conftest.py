@@ -1,0 +1,71 @@
+"""Options and fixtures of the whole suite; skipped tests are held to a committed list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from tests.places import Place
+
+ROOT = Path(__file__).parents[1]
+ALLOWED_SKIPS = frozenset(
+    line for line in (ROOT / "tests" / "skips.txt").read_text().splitlines() if line and not line.startswith("#")
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--place", default="lab", choices=["lab", "staging", "prod"], help="where the checks look")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "group(name): the inventory group whose hosts the test's `droplet` is taken from"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test that takes `droplet` runs on every host of its module's group."""
+    if "droplet" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("group")
+        group = marker.args[0] if marker else "everywhere"
+        hosts = Place(metafunc.config.getoption("--place")).hosts(group)
+        metafunc.parametrize("droplet", hosts, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def place(pytestconfig: pytest.Config) -> Place:
+    return Place(pytestconfig.getoption("--place"))
+
+
+@pytest.fixture(scope="session")
+def droplet(request: pytest.FixtureRequest, place: Place) -> Host:
+    return place.connect(request.param)
+
+
+@pytest.fixture(scope="session")
+def lab(place: Place) -> Place:
+    """The lab, up, converged and released. What takes it may change the place, so any other place is refused."""
+    if place.name != "lab":
+        pytest.fail(f"this changes things, and {place.name} is not the lab: leave --place out", pytrace=False)
+    from tests.lab.demo import converged_and_released  # noqa: PLC0415 - it needs root, the checks elsewhere don't
+
+    converged_and_released()
+    return place
+
+
+@pytest.fixture(scope="session")
+def outside(place: Place) -> Host:
+    return place.outside
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    unexpected = {report.nodeid for report in reporter.stats.get("skipped", [])} - ALLOWED_SKIPS
+    if unexpected:
+        reporter.write_line(f"skipped without standing in tests/skips.txt: {', '.join(sorted(unexpected))}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

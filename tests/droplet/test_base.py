@@ -1,0 +1,80 @@
+"""Every droplet: packages, time, limits, the operator."""
+
+from __future__ import annotations
+
+import pytest
+from testinfra.host import Host
+
+from deploys import artifacts
+from tests.places import Place
+
+pytestmark = pytest.mark.group("everywhere")
+
+
+def test_debian_13(droplet: Host) -> None:
+    assert (droplet.system_info.distribution, droplet.system_info.release.split(".")[0]) == ("debian", "13")
+
+
+def test_no_unit_has_failed(droplet: Host) -> None:
+    assert droplet.check_output("systemctl list-units --failed --plain --no-legend") == ""
+
+
+def test_no_reload_is_owed(droplet: Host, place: Place) -> None:
+    assert droplet.run(f"ls {place.settings.paths.owed}").stdout == ""
+
+
+def test_security_upgrades_come_by_themselves(droplet: Host) -> None:
+    """CIS Debian 1.2.2; dev-sec os-10."""
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in droplet.check_output("apt-config dump")
+    origins = droplet.check_output("apt-config dump Unattended-Upgrade::Origins-Pattern")
+    assert "label=Debian-Security" in origins
+    timer = droplet.service("apt-daily-upgrade.timer")
+    assert timer.is_enabled
+    assert timer.is_running
+
+
+def test_apt_waits_for_its_lock(droplet: Host) -> None:
+    assert 'DPkg::Lock::Timeout "300";' in droplet.check_output("apt-config dump DPkg::Lock::Timeout")
+
+
+def test_time_zone_and_clock(droplet: Host, place: Place) -> None:
+    assert droplet.check_output("timedatectl show --property=Timezone --value") == place.settings.values.timezone
+    assert droplet.service("systemd-timesyncd.service").is_enabled
+
+
+def test_hostname_survives_cloud_init(droplet: Host) -> None:
+    assert droplet.check_output("hostname") == droplet.backend.get_hostname()
+    config = droplet.check_output("cat /etc/cloud/cloud.cfg.d/*.cfg 2>/dev/null || true")
+    assert "preserve_hostname: true" in config
+
+
+def test_the_journal_is_kept_and_bounded(droplet: Host, place: Place) -> None:
+    config = droplet.check_output("systemd-analyze cat-config systemd/journald.conf")
+    assert f"\nSystemMaxUse={place.settings.values.journal_max_mib}M" in config
+    assert droplet.file("/var/log/journal").is_directory
+
+
+def test_swap_where_the_machine_allows(droplet: Host, place: Place) -> None:
+    """A container swaps where its host does."""
+    contained = droplet.run("systemd-detect-virt --container").rc == 0
+    expected = 0 if contained else place.settings.values.swap_mib * 2**20
+    sizes = droplet.check_output("swapon --show=SIZE --bytes --noheadings /swapfile 2>/dev/null || true").split()
+    if contained:
+        assert not droplet.file("/swapfile").exists
+    else:
+        assert abs(sum(map(int, sizes)) - expected) < 2**20
+
+
+def test_the_operator_becomes_root_by_key_alone(droplet: Host, place: Place) -> None:
+    operator = place.settings.values.operator
+    assert droplet.check_output(f"sudo -n -u {operator} sudo -n id -u") == "0"
+    assert droplet.check_output(f"passwd --status {operator}").split()[1] == "L"  # no password to guess
+    keys = droplet.file(f"/home/{operator}/.ssh/authorized_keys")
+    assert keys.content == place.settings.authorized_keys
+    assert (keys.mode, keys.user) == (0o600, operator)
+
+
+def test_stackctl_is_the_one_of_this_checkout(droplet: Host, place: Place) -> None:
+    program = droplet.file("/usr/local/bin/stackctl")
+    assert program.content == artifacts.stackctl(place.settings.values.app)
+    assert (program.mode, program.user) == (0o755, "root")

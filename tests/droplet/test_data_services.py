@@ -1,0 +1,134 @@
+"""PostgreSQL and Redis: well, bounded, closed, and losing nothing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from deploys.components.data_services import UID
+from tests.places import Place
+
+pytestmark = pytest.mark.group("data")
+
+
+def container(droplet: Host, place: Place, service: str) -> Any:
+    name = f"{place.settings.paths.data_project}-{service}-1"
+    # The environment is left out: a failing assertion would print it.
+    inspected = json.loads(droplet.check_output(f"docker inspect {name}"))[0]
+    inspected["Config"].pop("Env")
+    return inspected
+
+
+def postgres(droplet: Host, place: Place, query: str) -> str:
+    values = place.settings.values
+    name = f"{place.settings.paths.data_project}-postgres-1"
+    psql = f"docker exec {name} psql -tA -U {values.database_user} -d {values.database}"
+    return str(droplet.check_output(f"{psql} -c {shlex.quote(query)}"))
+
+
+def redis(droplet: Host, place: Place, command: str) -> str:
+    """Authenticated by the password's file, inside the container."""
+    inside = f'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli {command}'
+    name = f"{place.settings.paths.data_project}-redis-1"
+    return str(droplet.check_output(f"docker exec {name} sh -c {shlex.quote(inside)}"))
+
+
+@pytest.mark.parametrize("service", ["postgres", "redis"])
+def test_well_and_bounded(droplet: Host, place: Place, service: str) -> None:
+    inspected, values = container(droplet, place, service), place.settings.values
+    memory = {"postgres": values.postgres_memory_mib, "redis": values.redis_memory_mib}[service]
+    cpus = {"postgres": values.postgres_cpus, "redis": values.redis_cpus}[service]
+    image = {"postgres": values.postgres_image, "redis": values.redis_image}[service]
+    assert inspected["State"]["Health"]["Status"] == "healthy"
+    assert inspected["Config"]["Image"] == image
+    assert inspected["HostConfig"]["Memory"] == memory * 2**20
+    assert inspected["HostConfig"]["NanoCpus"] == cpus * 1e9
+    assert inspected["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert inspected["HostConfig"]["CapDrop"] == ["ALL"]
+
+
+def test_the_memory_limit_is_the_kernel_s(droplet: Host, place: Place) -> None:
+    """Docker's word is not enough: the cgroup has to bear the limit."""
+    limit = place.settings.values.redis_memory_mib * 2**20
+    name = f"{place.settings.paths.data_project}-redis-1"
+    read = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    assert int(droplet.check_output(f"docker exec {name} sh -c {shlex.quote(read)}")) == limit
+
+
+@pytest.mark.parametrize("service", ["postgres", "redis"])
+def test_the_processes_run_as_nobody_special(droplet: Host, place: Place, service: str) -> None:
+    name = f"{place.settings.paths.data_project}-{service}-1"
+    owners = droplet.check_output(f"docker top {name} -o uid").split()[1:]
+    assert set(owners) == {str(UID)}
+
+
+@pytest.mark.parametrize("service", ["postgres", "redis"])
+def test_the_data_lies_where_it_was_declared(droplet: Host, place: Place, service: str) -> None:
+    directory = f"{place.settings.values.data_root}/{service}"
+    assert droplet.check_output(f"stat -c '%a %u' {directory}") == f"700 {UID}"
+    mounts = container(droplet, place, service)["HostConfig"]["Mounts"]
+    assert directory in [mount["Source"] for mount in mounts]
+    assert all(not mount.get("BindOptions", {}).get("CreateMountpoint") for mount in mounts)
+
+
+def test_postgresql_17_with_checksums(droplet: Host, place: Place) -> None:
+    assert postgres(droplet, place, "SHOW server_version").startswith("17.")
+    assert postgres(droplet, place, "SHOW data_checksums") == "on"
+    assert postgres(droplet, place, "SELECT pg_encoding_to_char(encoding) FROM pg_database "
+                    "WHERE datname = current_database()") == "UTF8"  # fmt: skip
+
+
+def test_postgresql_admits_nobody_without_the_password(droplet: Host, place: Place) -> None:
+    values = place.settings.values
+    name = f"{place.settings.paths.data_project}-postgres-1"
+    ask = f'psql -h "$(hostname -i)" -U {values.database_user} -d {values.database} -c "SELECT 1"'
+    for password in ("''", "wrong"):
+        refused = droplet.run(f"docker exec -e PGPASSWORD={password} {name} sh -c {shlex.quote(ask)}")
+        assert refused.rc != 0, refused.stdout
+    admitted = f'PGPASSWORD="$(cat /run/secrets/database_password)" {ask}'
+    assert droplet.run(f"docker exec {name} sh -c {shlex.quote(admitted)}").rc == 0
+
+
+def test_redis_admits_nobody_without_the_password(droplet: Host, place: Place) -> None:
+    name = f"{place.settings.paths.data_project}-redis-1"
+    assert "NOAUTH" in droplet.check_output(f"docker exec {name} redis-cli ping")
+    assert redis(droplet, place, "ping") == "PONG"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("maxmemory-policy", "noeviction"),
+        ("stop-writes-on-bgsave-error", "yes"),
+        ("rdbcompression", "yes"),
+        ("rdbchecksum", "yes"),
+        ("dbfilename", "dump.rdb"),
+        ("appendonly", "no"),
+        ("dir", "/data"),
+    ],
+)
+def test_redis_keeps_what_it_is_given(droplet: Host, place: Place, setting: str, value: str) -> None:
+    assert redis(droplet, place, f"config get {setting}").split()[1] == value
+
+
+def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, place: Place) -> None:
+    """`300 1` where the seed has `300 10`: nine changes would never be saved (docs/differences.md)."""
+    saves = redis(droplet, place, "config get save").split()[1:]
+    pairs = {f"{seconds} {changes}" for seconds, changes in zip(saves[::2], saves[1::2], strict=True)}
+    assert {"300 1", "60 10000"} <= pairs
+
+
+def test_redis_leaves_room_for_the_copy_of_a_save(droplet: Host, place: Place) -> None:
+    maximum = int(redis(droplet, place, "config get maxmemory").split()[1])
+    assert maximum == place.settings.values.redis_memory_mib // 2 * 2**20
+
+
+@pytest.mark.parametrize("port", [5432, 6379])
+def test_the_droplet_itself_listens_for_neither(droplet: Host, port: int) -> None:
+    listening = {line.split()[3].rsplit(":", 1)[1] for line in droplet.check_output("ss -Htln").splitlines()}
+    assert str(port) not in listening
+    assert "22" in listening  # the look itself works

@@ -1,0 +1,55 @@
+"""Docker Engine: as configured, publishing nothing, for root alone. CIS Docker 2.2, 2.14, 2.18."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from testinfra.host import Host
+
+from tests.places import Place
+
+pytestmark = pytest.mark.group("app")
+
+
+def test_the_daemon_took_its_configuration(droplet: Host, place: Place) -> None:
+    info = json.loads(droplet.check_output("docker info --format '{{json .}}'"))
+    assert info["LoggingDriver"] == "journald"
+    assert info["LiveRestoreEnabled"] is True
+    assert [pool["Base"] for pool in info["DefaultAddressPools"]] == [str(place.settings.values.docker_pool)]
+    assert "name=no-new-privileges" in info["SecurityOptions"]
+
+
+def test_compose_is_docker_s_plugin(droplet: Host) -> None:
+    assert droplet.check_output("docker compose version --short").lstrip("v").startswith("2.")
+
+
+def test_no_container_publishes_a_port(droplet: Host) -> None:
+    assert "->" not in droplet.check_output("docker ps --format '{{.Ports}}'")
+
+
+def test_a_careless_port_would_be_bound_to_loopback(droplet: Host) -> None:
+    """The default that saves one from `ports: [5432:5432]`."""
+    daemon = json.loads(droplet.file("/etc/docker/daemon.json").content_string)
+    assert daemon["ip"] == "127.0.0.1"
+    options = daemon["default-network-opts"]["bridge"]
+    assert options == {"com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"}
+
+
+def test_nobody_is_in_group_docker(droplet: Host) -> None:
+    """The group is root by another name."""
+    assert droplet.check_output("getent group docker").endswith(":")
+
+
+def test_the_registry_s_login_is_root_s_alone(droplet: Host) -> None:
+    login = droplet.file("/root/.docker/config.json")
+    assert (login.mode, login.user) == (0o600, "root")
+
+
+def test_networks(droplet: Host, place: Place) -> None:
+    paths, values = place.settings.paths, place.settings.values
+    data = json.loads(droplet.check_output(f"docker network inspect {paths.data_network}"))[0]
+    assert data["Internal"] is True
+    app = json.loads(droplet.check_output(f"docker network inspect {paths.app_network}"))[0]
+    assert app["IPAM"]["Config"][0]["Subnet"] == str(values.app_subnet)
+    assert app["IPAM"]["Config"][0]["IPRange"] == str(values.app_ip_range)

@@ -1,0 +1,42 @@
+"""What the world can reach: 22, 80 and 443, over IPv4 and IPv6."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from testinfra.host import Host
+
+from tests.places import Place
+
+pytestmark = pytest.mark.group("everywhere")
+
+OPEN = {"22", "80", "443"}
+INSIDE = "5432,6379,8080,2375,2376,9090,9100,5000,111,25"
+"""Ports that a mistake would open: databases, the app, Docker, metrics."""
+
+
+def test_ufw_denies_by_default(droplet: Host) -> None:
+    status = droplet.check_output("ufw status verbose")
+    assert "Status: active" in status
+    assert "Default: deny (incoming), allow (outgoing), deny (routed)" in status
+    allowed = {line.split("/")[0] for line in status.splitlines() if "ALLOW IN" in line}
+    assert allowed == OPEN
+
+
+def test_ufw_comes_up_at_boot(droplet: Host) -> None:
+    assert droplet.service("ufw.service").is_enabled
+    assert "ENABLED=yes" in droplet.file("/etc/ufw/ufw.conf").content_string
+
+
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_from_outside_only_three_ports_answer(outside: Host, place: Place, family: str) -> None:
+    """In the lab every port is looked at; any other place is asked only for the ones that a mistake would open."""
+    domain = place.settings.values.domain
+    if family == "-6" and outside.run(f"getent ahostsv6 {domain} | grep -v ::ffff:").rc != 0:
+        assert place.name != "lab", "the lab's droplet has an IPv6 address"
+        return
+    ports = "1-65535" if place.name == "lab" else f"22,80,443,{INSIDE}"
+    flag = "-6" if family == "-6" else ""
+    found = outside.check_output(f"nmap {flag} -Pn -n -T5 --min-rate 20000 --max-retries 1 -p {ports} -oG - {domain}")
+    assert set(re.findall(r"(\d+)/open/", found)) == OPEN

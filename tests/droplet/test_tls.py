@@ -1,0 +1,38 @@
+"""The certificate: from the declared authority, for the declared name, and renewed in time."""
+
+from __future__ import annotations
+
+import pytest
+from testinfra.host import Host
+
+from tests.places import Place
+
+pytestmark = pytest.mark.group("edge")
+
+
+def test_nginx_serves_what_certbot_holds(droplet: Host, place: Place) -> None:
+    paths, domain = place.settings.paths, place.settings.values.domain
+    assert droplet.check_output(f"readlink -f {paths.tls_current}") == f"/etc/letsencrypt/live/{domain}"
+    served = f"openssl s_client -connect 127.0.0.1:443 -servername {domain} </dev/null 2>/dev/null"
+    fingerprint = "openssl x509 -noout -fingerprint -sha256"
+    held = droplet.check_output(f"{fingerprint} -in {paths.tls_current}/fullchain.pem")
+    assert droplet.check_output(f"{served} | {fingerprint}") == held
+
+
+def test_it_comes_from_the_declared_server(droplet: Host, place: Place) -> None:
+    renewal = droplet.file(f"/etc/letsencrypt/renewal/{place.settings.values.domain}.conf").content_string
+    assert f"server = {place.settings.values.acme_server}" in renewal
+    assert "authenticator = webroot" in renewal
+
+
+def test_it_is_renewed_and_tried_for(droplet: Host, place: Place) -> None:
+    for timer in ("certbot.timer", place.settings.paths.certificate_timer):
+        assert droplet.service(timer).is_enabled
+        assert droplet.service(timer).is_running
+    hook = droplet.file(f"/etc/letsencrypt/renewal-hooks/deploy/{place.settings.values.app}")
+    assert hook.mode == 0o755
+
+
+def test_the_key_is_root_s_alone(droplet: Host, place: Place) -> None:
+    key = droplet.check_output(f"readlink -f {place.settings.paths.tls_current}/privkey.pem")
+    assert (droplet.file(key).mode, droplet.file(key).user) == (0o600, "root")

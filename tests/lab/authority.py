@@ -1,0 +1,97 @@
+"""The lab's certificate authority: it signs for the registry and the ACME server, which have no public name."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.lab.layout import DOMAIN, DOT_LAB
+
+CA = DOT_LAB / "ca.crt"
+WORLD_CERTIFICATE = DOT_LAB / "world.crt"
+NAMES = (f"acme.{DOMAIN}", f"registry.{DOMAIN}")
+LIFETIME = timedelta(days=825)  # the longest that every client takes from an authority of one's own
+
+
+def make() -> None:
+    """Make the authority and world's certificate, unless they are there. A new authority signs anew."""
+    if CA.exists() and WORLD_CERTIFICATE.exists():
+        return
+    key = _new_key(CA)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "marketplace-infra lab authority")])
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    authority = (
+        _builder(name, key, issuer=name, issuer_key=key)
+        .add_extension(constraints, critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    _write(CA, authority)
+    _issue(authority, key)
+
+
+def key_of(certificate: Path) -> Path:
+    """Where a certificate's private key is."""
+    return certificate.with_suffix(".key")
+
+
+def _issue(authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey) -> None:
+    key = _new_key(WORLD_CERTIFICATE)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAMES[0])])
+    names = x509.SubjectAlternativeName([x509.DNSName(name) for name in NAMES])
+    certificate = (
+        _builder(name, key, issuer=authority.subject, issuer_key=authority_key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(names, critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    _write(WORLD_CERTIFICATE, certificate)
+
+
+def _builder(
+    subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, issuer: x509.Name, issuer_key: ec.EllipticCurvePrivateKey
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _new_key(certificate: Path) -> ec.EllipticCurvePrivateKey:
+    key = ec.generate_private_key(ec.SECP256R1())
+    file = key_of(certificate)
+    file.touch(mode=0o600)
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return key
+
+
+def _write(file: Path, certificate: x509.Certificate) -> None:
+    file.write_bytes(certificate.public_bytes(Encoding.PEM))

@@ -1,0 +1,113 @@
+"""Which processes are the lab's own: those in its control groups, whoever started them and whatever became of the starter.
+
+Each machine has one group, with two in it: `keeper` for the process that stands behind it, and `machine` for nspawn and all
+that runs inside. A process id alone could be somebody else's by now; a process in these groups can't.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.lab.host import LabError
+
+HAS_SYSTEMD = Path("/run/systemd/system").exists()
+PATIENCE = 10.0  # seconds
+
+
+def enter(name: str, part: str) -> None:
+    """Move this process into the machine's group `keeper` or `machine`, in every hierarchy."""
+    for hierarchy in _hierarchies():
+        group = hierarchy / _group(name)
+        _make(hierarchy, group / part)
+        (group / part / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def remove_groups(name: str, part: str = "") -> None:
+    """Remove what is empty of a machine's groups."""
+    for hierarchy in _hierarchies():
+        for directory, _, _ in os.walk(hierarchy / _group(name) / part, topdown=False):
+            Path(directory).rmdir()
+
+
+def all_of(name: str) -> list[int]:
+    """The ids of all processes of a machine, its keeper among them; none when it is off."""
+    found = []
+    for directory, _, _ in os.walk(_named_hierarchy() / _group(name)):
+        with contextlib.suppress(OSError):
+            found += [int(pid) for pid in Path(directory, "cgroup.procs").read_text().split()]
+    return found
+
+
+def has_keeper(name: str) -> bool:
+    """False when a machine is off, or runs on without the process that would boot it again."""
+    return any(_depth(pid) == 1 for pid in all_of(name))
+
+
+def leader(name: str) -> int | None:
+    """The process id, as the host counts, of a machine's PID 1."""
+    return next((pid for pid in all_of(name) if _namespaced_ids(pid)[1:] == [1]), None)
+
+
+def kill(name: str) -> None:
+    """End at once all that belongs to a machine. Nothing to do when it is off."""
+    deadline = time.monotonic() + PATIENCE
+    while remaining := all_of(name):
+        if time.monotonic() > deadline:
+            raise LabError(f"{name}: processes {remaining} don't end. Next: see what they wait for, `ps -l`.")
+        for pid in remaining:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    if not HAS_SYSTEMD:
+        remove_groups(name)
+
+
+def unit(name: str) -> str:
+    """The service a machine runs as where the host has systemd."""
+    return f"marketplace-lab-{name}.service"
+
+
+def _group(name: str) -> Path:
+    return Path("system.slice", unit(name)) if HAS_SYSTEMD else Path("marketplace-lab", name)
+
+
+def _make(hierarchy: Path, group: Path) -> None:
+    """Make a group and those above it, each with the processors (version 1) and controllers (version 2) of its parent."""
+    for part in reversed([group, *group.parents]):
+        if part == hierarchy or not part.is_relative_to(hierarchy):
+            continue
+        controllers = part.parent / "cgroup.subtree_control"
+        if controllers.exists():
+            for controller in (part.parent / "cgroup.controllers").read_text().split():
+                controllers.write_text(f"+{controller}")
+        part.mkdir(exist_ok=True)
+        for file in ("cpuset.mems", "cpuset.cpus"):
+            if not controllers.exists() and (part / file).exists():
+                (part / file).write_text((part.parent / file).read_text())
+
+
+def _hierarchies() -> list[Path]:
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return [Path(mount[1]) for mount in mounts if mount[2] in {"cgroup", "cgroup2"}]
+
+
+def _named_hierarchy() -> Path:
+    """One that surely holds every process: nspawn needs it."""
+    legacy = Path("/sys/fs/cgroup/systemd")
+    return legacy if legacy.exists() else Path("/sys/fs/cgroup")
+
+
+def _depth(pid: int) -> int:
+    """1 for a process of the host, 2 inside a machine, 3 in a container there; 0 for one that is gone."""
+    return len(_namespaced_ids(pid))
+
+
+def _namespaced_ids(pid: int) -> list[int]:
+    """The ids a process has in each nested namespace, the host's first."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return [int(number) for number in line.split()[1:]]
+    return []

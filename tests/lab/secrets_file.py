@@ -1,0 +1,48 @@
+"""`.env.lab`: the lab's secrets, random, and as awkward as a password may be."""
+
+import re
+import secrets
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+# Whatever quotes a value wrongly somewhere between this file and a container breaks one of these characters.
+AWKWARD = """ a b $HOME ${X} #c 'd' "e" %41 \\n\\ é☃"""
+HEADER = "# The lab's secrets, made by `make lab-up`; `make lab-down` removes them.\n"
+LETTERS = string.ascii_letters + string.digits
+
+RECIPES: dict[str, Callable[[], str]] = {
+    "DATABASE_PASSWORD": lambda: secrets.token_urlsafe(12) + AWKWARD,
+    "REDIS_PASSWORD": lambda: secrets.token_urlsafe(12) + AWKWARD,
+    "TELEGRAM_BOT_TOKEN": lambda: f"{secrets.randbelow(9 * 10**8) + 10**8}:{_letters(35)}",
+    "TELEGRAM_WEBHOOK_SECRET": lambda: secrets.token_urlsafe(32),
+    "REGISTRY_PASSWORD": lambda: secrets.token_urlsafe(12) + AWKWARD,
+    "STRIPE_API_KEY": lambda: f"sk_test_{_letters(24)}",
+}
+
+
+def make(file: Path) -> dict[str, str]:
+    """Write the file, or what is missing in it, readable by its owner alone; all its values."""
+    present = read(file) if file.exists() else {}
+    values = present | {name: recipe() for name, recipe in RECIPES.items() if name not in present}
+    if values != present:
+        file.touch(mode=0o600)
+        file.write_text(HEADER + "".join(line(name, value) for name, value in values.items()))
+    return values
+
+
+def read(file: Path) -> dict[str, str]:
+    """The values, as the site reads them."""
+    return {name: value for name, value in dotenv_values(file, interpolate=False).items() if value}
+
+
+def line(name: str, value: str) -> str:
+    """One line in dotenv's single-quoted form, in which only the quote and the backslash are written otherwise."""
+    escaped = re.sub(r"(['\\])", r"\\\1", value)
+    return f"{name}='{escaped}'\n"
+
+
+def _letters(count: int) -> str:
+    return "".join(secrets.choice(LETTERS) for _ in range(count))

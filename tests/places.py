@@ -1,0 +1,55 @@
+"""A place as the tests meet it: its inventory's groups, its values, and SSH to its hosts. `--place` names it."""
+
+from __future__ import annotations
+
+import runpy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import testinfra
+from testinfra.host import Host
+
+from deploys.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[1]
+GROUPS = ("edge", "app", "data", "monitor")
+
+
+@dataclass(frozen=True)
+class Place:
+    name: str
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """group_data as pyinfra merges it."""
+        merged: dict[str, Any] = {}
+        for group in ("all", self.name):
+            merged |= runpy.run_path(str(ROOT / "group_data" / f"{group}.py"))
+        return {key: value for key, value in merged.items() if not key.startswith("_")}
+
+    @cached_property
+    def settings(self) -> Settings:
+        return load_settings(self.data)
+
+    def hosts(self, group: str) -> list[str]:
+        """The group's hosts by name; of every group, when it is `everywhere`."""
+        inventory = runpy.run_path(str(ROOT / "inventories" / f"{self.name}.py"))
+        groups = GROUPS if group == "everywhere" else (group,)
+        return sorted({host for one in groups for host in inventory[one]})
+
+    def connect(self, host: str, *, sudo: bool = True) -> Host:
+        """One connection is kept open and shared by all commands: an SSH handshake costs more than most checks."""
+        control = "controlpersist=60"
+        return testinfra.get_host(f"ssh://{host}?{control}", ssh_config=self.data["ssh_config_file"], sudo=sudo)
+
+    @cached_property
+    def outside(self) -> Host:
+        """Where a client or an attacker sits: the lab's neighbour, the operator's own machine for any other place."""
+        return self.connect("neighbour", sudo=False) if self.name == "lab" else testinfra.get_host("local://")
+
+    @property
+    def trust(self) -> str:
+        """What curl is told about authorities: the lab's ACME server has a root of its own."""
+        return "--cacert /root/acme-root.pem" if self.name == "lab" else ""

@@ -1,0 +1,96 @@
+"""Every template, rendered for the lab and for production, is accepted by Debian 13's own programs on a droplet."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+from testinfra.host import Host
+
+from deploys import artifacts
+from deploys.components import app, data_services, docker, nginx, tls
+from deploys.settings import Settings
+from tests.places import Place
+from tests.unit.test_settings import settings_of
+
+pytestmark = pytest.mark.group("everywhere")
+
+STACK = "STACK_IMAGE=i STACK_SHA256=s STACK_RELEASE=r STACK_ADDRESS=172.30.1.11"
+
+
+@pytest.fixture(scope="session", params=["lab", "prod"])
+def settings(request: pytest.FixtureRequest) -> Settings:
+    return settings_of(request.param)
+
+
+@pytest.fixture
+def folder(lab: Place, droplet: Host) -> Iterator[str]:
+    path = droplet.check_output("mktemp -d")
+    yield path
+    droplet.check_output(f"rm -r {path}")
+
+
+def accepts(droplet: Host, lab: Place, folder: str, files: dict[str, bytes], command: str) -> tuple[bool, str]:
+    """Puts `files` into `folder` and asks the program."""
+    for name, content in files.items():
+        place = f"sudo tee {shlex.quote(f'{folder}/{name}')} >/dev/null"
+        ssh = ["ssh", "-F", lab.data["ssh_config_file"], droplet.backend.get_hostname(), place]
+        subprocess.run(ssh, input=content, check=True)
+    ran = droplet.run(f"cd {folder} && {command}")
+    return ran.rc == 0, ran.stdout + ran.stderr
+
+
+CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
+    "nginx": (lambda settings: {"nginx.conf": nginx.configuration(settings)}, "nginx -t -c $PWD/nginx.conf"),
+    "data.yaml": (
+        lambda settings: {"data.yaml": data_services.compose_file(settings, sha256="0")},
+        "docker compose -f data.yaml config --quiet",
+    ),
+    "app.yaml": (
+        lambda settings: {"app.yaml": app.compose_file(settings)},
+        f"{STACK} docker compose -f app.yaml --profile migrate config --quiet",
+    ),
+    "daemon.json": (
+        lambda settings: {"daemon.json": docker.daemon_configuration(settings)},
+        "dockerd --validate --config-file daemon.json",
+    ),
+    "sshd": (lambda _: {"sshd.conf": artifacts.file("ssh/sshd.conf")}, "sshd -t -f sshd.conf"),
+    "units": (lambda settings: app.units(settings) | tls.units(settings), "systemd-analyze verify ./*.*"),
+    "sudoers": (
+        lambda settings: {"sudoers": artifacts.template("base/sudoers.j2", operator=settings.values.operator)},
+        "visudo --check --strict --file=sudoers",
+    ),
+    "apt": (lambda _: {"apt.conf": artifacts.file("base/apt.conf")}, "apt-config --config-file=apt.conf dump"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_accepted(droplet: Host, lab: Place, folder: str, settings: Settings, case: str) -> None:
+    render, command = CASES[case]
+    accepted, said = accepts(droplet, lab, folder, render(settings), command)
+    assert accepted, said
+
+
+BROKEN = {
+    "nginx": (b"  listen 80;", b"  lissten 80;"),
+    "data.yaml": (b"    image:", b"    imago:"),
+    "app.yaml": (b"networks:\n  app:", b"networks:\n  another:"),
+    "daemon.json": (b'"live-restore"', b'"life-restore"'),
+    "sshd": (b"MaxAuthTries 4", b"MaxAuthTries four"),
+    "units": (b"ExecStart=", b"ExecStrat="),
+    "sudoers": (b"NOPASSWD:", b"NOPASSWORT:"),
+    "apt": (b'"300";', b'"300'),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_slip_is_not_accepted(droplet: Host, lab: Place, folder: str, settings: Settings, case: str) -> None:
+    """The control: the same programs, one slip in the same files."""
+    render, command = CASES[case]
+    right, wrong = BROKEN[case]
+    files = {name: content.replace(right, wrong) for name, content in render(settings).items()}
+    assert files != render(settings)
+    accepted, _ = accepts(droplet, lab, folder, files, command)
+    assert not accepted
