@@ -12,7 +12,7 @@ PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release
+.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -69,3 +69,8 @@ status: setup ## what runs on ENV, and what is wrong with it
 
 release: setup ## put the image TAG live on ENV
 	@$(PYINFRA) deploys/release.py --data tag=$(TAG)
+
+lock: setup ## resolve the declared dependencies anew into requirements.txt
+	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \
+		--constraint tests/lab/bot/requirements.txt --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --output-file requirements.txt

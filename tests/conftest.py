@@ -17,6 +17,7 @@ ALLOWED_SKIPS = frozenset(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--place", default="lab", choices=["lab", "staging", "prod"], help="where the checks look")
+    parser.addoption("--as-is", action="store_true", help="look at the lab as it is: don't converge it first")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,10 +46,12 @@ def droplet(request: pytest.FixtureRequest, place: Place) -> Host:
 
 
 @pytest.fixture(scope="session")
-def lab(place: Place) -> Place:
+def lab(pytestconfig: pytest.Config, place: Place) -> Place:
     """The lab, up, converged and released. What takes it may change the place, so any other place is refused."""
     if place.name != "lab":
         pytest.fail(f"this changes things, and {place.name} is not the lab: leave --place out", pytrace=False)
+    if pytestconfig.getoption("--as-is"):
+        return place
     from tests.lab.demo import converged_and_released  # noqa: PLC0415 - it needs root, the checks elsewhere don't
 
     converged_and_released()

@@ -7,10 +7,9 @@ from pyinfra.api import deploy
 from pyinfra.operations import apt, server, systemd
 
 from deploys import artifacts
-from deploys.operations.cloud_init import settled
 from deploys.operations.files import place
+from deploys.operations.machine import cloud_init_done, packages_whole, swapfile
 from deploys.operations.owed import settle
-from deploys.operations.swap import swapfile
 from deploys.settings import Settings
 
 
@@ -18,12 +17,13 @@ from deploys.settings import Settings
 def base(settings: Settings) -> None:
     values = settings.values
 
-    settled(name="Wait for cloud-init, which holds apt on a first boot")
+    cloud_init_done(name="Wait for cloud-init, which holds apt on a first boot")
     place(
         name="Let apt wait for its lock, and upgrade what is urgent by itself",
         dest=f"/etc/apt/apt.conf.d/90{values.app}",
         content=artifacts.file("base/apt.conf"),
     )
+    packages_whole(name="Finish what an interrupted apt left half installed")
     apt.packages(
         name="Install what the rest stands on",
         packages=["ca-certificates", "curl", "unattended-upgrades", "systemd-timesyncd"],

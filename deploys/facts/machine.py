@@ -24,6 +24,20 @@ class CloudInitStatus(FactBase[str | None]):
         return {"not": "running"}.get(found[1], found[1]) if found else None
 
 
+class HalfInstalled(FactBase[bool]):
+    """Whether an interrupted dpkg left packages unpacked or unconfigured."""
+
+    @staticmethod
+    def default() -> bool:
+        return False
+
+    def command(self) -> str:
+        return "dpkg --audit"
+
+    def process(self, output: Iterable[str]) -> bool:
+        return any(output)
+
+
 class DebianRelease(FactBase[str]):
     """What os-release says: `debian 13` of a Debian 13."""
 

@@ -37,7 +37,7 @@ def test_the_app_answers_behind_its_socket(droplet: Host, place: Place) -> None:
     said = status(droplet)
     health = json.loads(droplet.check_output(f"curl -sS --unix-socket {place.settings.paths.active} http://app/health"))
     assert health["version"] == said["release"]["tag"]
-    assert health["dependencies"] == {"postgres": "ok", "redis": "ok"}
+    assert health["dependencies"] == {"postgres": "up", "redis": "up"}
 
 
 def test_the_schema_is_current(droplet: Host, place: Place) -> None:

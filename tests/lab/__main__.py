@@ -23,7 +23,7 @@ def main() -> int:
         elif arguments.verb == "ssh":
             os.execvp("ssh", ["ssh", "-F", str(keys.SSH_CONFIG), by_name(arguments.name).name, *arguments.command])
         else:
-            lab.act(arguments.verb, by_name(arguments.name))
+            getattr(lab, arguments.verb)(by_name(arguments.name))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

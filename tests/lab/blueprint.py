@@ -1,61 +1,168 @@
 """What each machine of the lab is made of: a root file system, files laid over it, and commands to finish it."""
 
 import hashlib
-import json
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import bcrypt
+
 from tests.lab import authority, keys, network, rootfs, secrets_file
-from tests.lab.layout import (
-    CHECKOUT, DOMAIN, DROPLETS, ENV_FILE, GATEWAY, MACHINES, NEIGHBOUR, NETWORK4, NETWORK6, WORLD, Machine,
-)
-from tests.lab.rootfs import Recipe
+from tests.lab.layout import ALIASES, CHECKOUT, DOMAIN, ENV_FILE, GATEWAY, MACHINES, NETWORK4, NETWORK6, WORLD, Machine
+from tests.lab.rootfs import BASE, Recipe
 
 HERE = Path(__file__).parent
 CLOUD_INIT = CHECKOUT / "files/base/cloud-init.yaml"
-REGISTRY = f"registry.{DOMAIN}"
+REGISTRY_USER = "deploy"
 
-WORLD_RECIPE = Recipe(
+AROUND = Recipe(
     name="world",
     packages=(
-        *(*rootfs.BASE.packages, "curl", "dnsmasq", "pebble", "python3-aiohttp"),
-        *("docker-registry", "apache2-utils", "docker.io", "docker-cli", "docker-buildx", "iptables"),
+        *(*BASE.packages, "curl", "dnsmasq", "pebble", "python3-aiohttp"),
+        *("docker-registry", "docker.io", "docker-cli", "docker-buildx", "iptables"),
     ),
-    # Docker builds the images and is asleep otherwise.
-    commands=(*rootfs.BASE.commands, "systemctl disable docker.service containerd.service"),
+    # Docker builds the images, and sleeps otherwise.
+    commands=(*BASE.commands, "systemctl disable docker.service containerd.service"),
 )
-NEIGHBOUR_RECIPE = Recipe(
+ATTACKER = Recipe(
     name="neighbour",
-    packages=(*rootfs.BASE.packages, "bind9-dnsutils", "curl", "nmap", "openssl"),
-    commands=rootfs.BASE.commands,
+    packages=(*BASE.packages, "bind9-dnsutils", "curl", "nmap", "openssl"),
+    commands=BASE.commands,
 )
-# Other names for the machines, by what they do there.
-ALIASES = {DROPLETS[0]: ("bot",), WORLD: ("registry", "acme", "telegram")}
 
 
 class File(NamedTuple):
-    """Content and mode of a file that is laid over the root file system."""
+    """A file to lay over the root file system."""
 
     content: bytes
     mode: int = 0o644
 
 
+Files = dict[str, File]  # by path, without the leading slash
+
+
 @dataclass(frozen=True)
 class Blueprint:
-    """How to make a machine. `secrets` is a file kept out of the fingerprint: a new password makes no new machine."""
+    """How to make a machine."""
 
     recipe: Recipe
-    files: dict[str, File]
-    commands: tuple[tuple[str, ...], ...] = ()
-    secrets: dict[str, File]
+    files: Files
+    identity: Files  # keys, passwords and ids: others of them don't make it another kind of machine
+    commands: tuple[str, ...]  # run in the new root by its shell
 
     def fingerprint(self) -> str:
-        """Changes when what the machine is made of changes."""
+        """Another one when the machine should be made anew."""
         digest = hashlib.sha256(self.recipe.key(rootfs.apt_sources()).encode())
         for path, file in sorted(self.files.items()):
-            digest.update(f"{path} {file.mode:o} {len(file.content)}\n".encode() + file.content)
-        digest.update(json.dumps(self.commands).encode())
+            digest.update(f"{path} {file.mode:o} {len(file.content)} ".encode() + file.content)
+        digest.update(repr(self.commands).encode())
         return digest.hexdigest()
+
+
+def of(machine: Machine) -> Blueprint:
+    """The blueprint of a machine."""
+    if machine.is_droplet:
+        return droplet(machine)
+    return world() if machine == WORLD else neighbour(machine)
+
+
+def droplet(machine: Machine) -> Blueprint:
+    """What DigitalOcean would hand over. The seed is what cloud-init reads from the metadata service there."""
+    seed = "var/lib/cloud/seed/nocloud"
+    user_data = CLOUD_INIT.read_text().replace("OPERATOR_PUBLIC_KEY", keys.public(keys.IDENTITY))
+    files = {f"{seed}/vendor-data": _text("#cloud-config\nmanage_etc_hosts: true\n")}
+    identity = {
+        f"{seed}/user-data": _text(user_data),
+        f"{seed}/meta-data": _text(f"instance-id: {uuid.uuid4()}\nlocal-hostname: {machine.name}\n"),
+    }
+    return Blueprint(BASE, _common(machine) | files, _host_key(machine) | identity, ENABLE)
+
+
+def world() -> Blueprint:
+    """Names, certificates, images, Telegram: see tests/lab/world."""
+    secrets = secrets_file.read(ENV_FILE)
+    password = bcrypt.hashpw(secrets["REGISTRY_PASSWORD"].encode(), bcrypt.gensalt(rounds=5)).decode()
+    files = _around(WORLD) | {
+        "etc/dnsmasq.d/hosts.conf": _text(dnsmasq_hosts() + "".join(f"server={ip}\n" for ip in network.resolvers())),
+        "etc/lab/world.crt": File(authority.WORLD_CERTIFICATE.read_bytes()),
+        "etc/lab/world.key": File(authority.key_of(authority.WORLD_CERTIFICATE).read_bytes(), 0o600),
+        "opt/telegram/telegram.py": File((HERE / "world/telegram.py").read_bytes()),
+        **_tree(HERE / "world/etc", "etc"),
+    }
+    identity = _host_key(WORLD) | {
+        "etc/docker/registry/htpasswd": _text(f"{REGISTRY_USER}:{password}\n"),
+        "etc/telegram/tokens": File(f"{secrets['TELEGRAM_BOT_TOKEN']}\n".encode(), 0o600),
+    }
+    services = "systemctl enable dnsmasq pebble acme.socket docker-registry docker.socket telegram"
+    return Blueprint(AROUND, files, identity, (*ENABLE, TRUST, services))
+
+
+def neighbour(machine: Machine) -> Blueprint:
+    """Another customer's machine on the droplets' network: a client, and an attacker."""
+    return Blueprint(ATTACKER, _around(machine), _host_key(machine), (*ENABLE, TRUST))
+
+
+ENABLE = ("systemctl enable lab-cgroups.service",)
+TRUST = "update-ca-certificates"
+
+
+def dnsmasq_hosts() -> str:
+    """Every name of the lab with its v4 and v6 address, in dnsmasq's form."""
+    lines = []
+    for machine in MACHINES:
+        for name in (machine.name, *ALIASES.get(machine.name, ())):
+            lines.append(f"host-record={name}.{DOMAIN},{machine.ipv4},{machine.ipv6}\n")
+    return "".join(lines)
+
+
+def network_file(machine: Machine) -> str:
+    """A static address, as DigitalOcean gives, for systemd-networkd. By v6 there is no way out of the lab."""
+    return (
+        "[Match]\nName=eth0\n\n"
+        "[Network]\n"
+        f"Address={machine.ipv4}/{NETWORK4.prefixlen}\n"
+        f"Gateway={GATEWAY.ipv4}\n"
+        f"Address={machine.ipv6}/{NETWORK6.prefixlen}\n"
+        "IPv6AcceptRA=no\n"
+    )
+
+
+def resolv_conf(resolvers: list[str]) -> str:
+    """World knows the lab's names; the host's own name servers stand in while world is off."""
+    servers = [str(WORLD.ipv4), *resolvers][:3]  # the resolver library reads three
+    return "".join(f"nameserver {server}\n" for server in servers) + "options timeout:1 attempts:2\n"
+
+
+def _common(machine: Machine) -> Files:
+    return _tree(HERE / "base", "") | {
+        "etc/systemd/network/10-eth0.network": _text(network_file(machine)),
+        "etc/resolv.conf": _text(resolv_conf(network.resolvers())),
+    }
+
+
+def _around(machine: Machine) -> Files:
+    """A machine that isn't converged: no cloud-init, root logs in, the lab's authority is trusted."""
+    return _common(machine) | {
+        "etc/cloud/cloud-init.disabled": _text(""),
+        "etc/hostname": _text(f"{machine.name}\n"),
+        "etc/hosts": _text(f"127.0.0.1 localhost\n127.0.1.1 {machine.name}\n::1 localhost\n"),
+        "root/.ssh/authorized_keys": _text(f"{keys.public(keys.IDENTITY)}\n"),
+        "usr/local/share/ca-certificates/lab.crt": File(authority.CA.read_bytes()),
+    }
+
+
+def _host_key(machine: Machine) -> Files:
+    key = keys.host_key(machine)
+    path = "etc/ssh/ssh_host_ed25519_key"
+    return {path: File(key.read_bytes(), 0o600), f"{path}.pub": _text(f"{keys.public(key)}\n")}
+
+
+def _tree(directory: Path, place: str) -> Files:
+    """The files of a directory of ours, for the directory `place` of the machine."""
+    found = (file for file in directory.rglob("*") if file.is_file())
+    return {str(Path(place, file.relative_to(directory))): File(file.read_bytes()) for file in found}
+
+
+def _text(text: str) -> File:
+    return File(text.encode())

@@ -25,7 +25,6 @@ def make(machines: Iterable[Machine]) -> None:
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path)
     SSH_CONFIG.write_text(ssh_config(machines, DOT_LAB))
     KNOWN_HOSTS.write_text(known_hosts({machine: public(host_key(machine)) for machine in machines}))
-    give_to_owner(DOT_LAB)
 
 
 def host_key(machine: Machine) -> Path:
@@ -62,8 +61,9 @@ def known_hosts(keys: dict[Machine, str]) -> str:
     return "".join(lines)
 
 
-def give_to_owner(path: Path) -> None:
+def give_to_owner(*paths: Path) -> None:
     """Let the checkout's owner use what root made in it."""
     owner = CHECKOUT.stat()
-    for entry in [path, *path.rglob("*")]:
-        os.chown(entry, owner.st_uid, owner.st_gid)
+    for path in paths:
+        for entry in [path, *path.rglob("*")]:
+            os.chown(entry, owner.st_uid, owner.st_gid)

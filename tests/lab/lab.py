@@ -1,56 +1,199 @@
 """The lab as a whole: brought up, taken down, looked at. One checkout owns it at a time."""
 
-import json
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
-from tests.lab import keys, machine, network, processes, rootfs
+from tests.lab import authority, blueprint, images, keys, machine, network, processes, rootfs, secrets_file
 from tests.lab.host import LabError, run, say
-from tests.lab.layout import CHECKOUT, DROPLETS, MACHINES, RUN, STATE, Machine
+from tests.lab.layout import CHECKOUT, DOT_LAB, DROPLETS, ENV_FILE, MACHINES, NEIGHBOUR, RUN, STATE, WORLD, Machine
+
+OWNER = STATE / "owner"
+IP_FORWARD_BEFORE = RUN / "ip_forward"
+NSPAWN_RUN = Path("/run/systemd/nspawn")
+NSPAWN_MOUNT = "marketplace-lab"
+ACME_ROOT = "etc/telegram/acme-root.pem"
+
+
+class Found(Enum):
+    """What an earlier run, perhaps of another checkout, left on this machine."""
+
+    NOTHING = "nothing"
+    OURS = "ours"
+    LEFTOVERS = "leftovers"
+    ANOTHERS = "another's"
+
+
+def judge(owner: str | None, me: str, *, alive: bool) -> Found:
+    """Decide what the lab of `owner` (a checkout's path) is to us: only another's living machines are left alone."""
+    if owner == me:
+        return Found.OURS
+    if alive and owner is not None and Path(owner).exists():
+        return Found.ANOTHERS
+    return Found.LEFTOVERS if alive or owner else Found.NOTHING
 
 
 def up(droplets: int) -> None:
-    STATE.mkdir(mode=0o700, exist_ok=True)
-    RUN.mkdir(exist_ok=True)
-    (RUN / "ip_forward").exists() or (RUN / "ip_forward").write_text(network.IP_FORWARD.read_text())
-    nspawn_tmp()
-    network.up()
-    keys.make(MACHINES)
-    base = rootfs.build(rootfs.BASE)
-    for droplet in DROPLETS[:droplets]:
-        if not droplet.root.exists():
-            say(f"Making {droplet.name}")
-            machine.create(droplet, base)
-        if not processes.has_keeper(droplet.name):
-            say(f"Booting {droplet.name}")
-            machine.stop(droplet)
-            machine.start(droplet)
-    say("up")
-
-
-def nspawn_tmp() -> None:
-    p = Path("/run/systemd/nspawn")
-    p.mkdir(parents=True, exist_ok=True)
-    if run("findmnt", "--noheadings", "--output", "FSTYPE", "--target", p).strip() != "tmpfs":
-        run("mount", "-t", "tmpfs", "marketplace-lab", p)
-
-
-def act(verb: str, which: Machine) -> None:
-    if verb in {"destroy", "recreate"}:
-        machine.destroy(which)
-    if verb == "recreate":
-        machine.create(which, rootfs.build(rootfs.BASE))
-        machine.start(which)
-    if verb == "reboot":
-        machine.reboot(which)
-    if verb == "crash":
-        machine.crash(which)
-    say(f"{which.name}: {verb} done")
-
-
-def status() -> str:
-    return "\n".join(f"{m.name} {processes.leader(m.name)}" for m in MACHINES)
+    """Make and boot what is missing: the droplets first, which can be used while the rest is made."""
+    with _alone():
+        _claim()
+        _prepare_host()
+        secrets_file.make(ENV_FILE)
+        keys.make(MACHINES)
+        authority.make()
+        keys.give_to_owner(DOT_LAB, ENV_FILE)
+        for wanted in (*DROPLETS[:droplets], WORLD, NEIGHBOUR):
+            ensure(wanted)
+        images.push_missing()
+        say(f"The lab is up: ssh -F {keys.SSH_CONFIG.relative_to(CHECKOUT)} {DROPLETS[0].name}")
 
 
 def down() -> None:
-    for m in MACHINES:
-        machine.destroy(m)
+    """Take away all that `up` made on this machine, but for the cache."""
+    with _alone():
+        _refuse_anothers(_found())
+        _remove_everything()
+        shutil.rmtree(DOT_LAB, ignore_errors=True)
+        ENV_FILE.unlink(missing_ok=True)
+        say("The lab is down, and nothing of it is left but the cache")
+
+
+def recreate(which: Machine) -> None:
+    """Replace a machine by a new one of the same name, address and host key."""
+    _must_be_ours()
+    machine.destroy(which)
+    ensure(which)
+    if which == WORLD:
+        images.push_missing()
+
+
+def destroy(which: Machine) -> None:
+    """Remove a machine."""
+    _must_be_ours()
+    machine.destroy(which)
+    say(f"{which.name} is gone")
+
+
+def reboot(which: Machine) -> None:
+    """Reboot a machine in order."""
+    _must_be_ours()
+    machine.reboot(which)
+    _share_acme_root(which)
+    say(f"{which.name} is back")
+
+
+def crash(which: Machine) -> None:
+    """Kill a machine, and switch it on again."""
+    _must_be_ours()
+    machine.crash(which)
+    _share_acme_root(which)
+    say(f"{which.name} is back")
+
+
+def status() -> str:
+    """A line for each machine: its name, its state, its addresses."""
+    lines = []
+    for known in MACHINES:
+        if processes.leader(known.name):
+            lines.append(f"{known.name:10} on   {known.ipv4}  {known.ipv6}")
+        elif known.root.exists():
+            lines.append(f"{known.name:10} off")
+    return "\n".join(lines) or "The lab is down."
+
+
+def ensure(wanted: Machine) -> None:
+    """Make the machine unless it is there, and switch it on unless it is."""
+    plan = blueprint.of(wanted)
+    if machine.is_outdated(wanted, plan):
+        say(f"{wanted.name} is made anew: what it is made of changed")
+        if wanted == WORLD:
+            say("Its ACME server starts afresh, too: certificates from before lead to no known root any more")
+        machine.destroy(wanted)
+    if not wanted.root.exists():
+        say(f"Making {wanted.name}")
+        machine.create(wanted, plan)
+        if wanted == WORLD:
+            images.restore()
+    if not processes.has_keeper(wanted.name):
+        say(f"Booting {wanted.name}")
+        machine.start(wanted)
+        _share_acme_root(wanted)
+        say(f"{wanted.name} is on")
+
+
+def _share_acme_root(changed: Machine) -> None:
+    """Neighbour trusts what pebble issues. Pebble has a new root each time world boots."""
+    if changed in {WORLD, NEIGHBOUR} and processes.leader(WORLD.name) and NEIGHBOUR.root.exists():
+        machine.inside(WORLD, "systemctl", "start", "pebble.service")  # returns when the root is there
+        shutil.copyfile(WORLD.root / ACME_ROOT, NEIGHBOUR.root / "root/acme-root.pem")
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lab's lock, so that two runs don't build or remove the same things."""
+    RUN.mkdir(exist_ok=True)
+    with (RUN / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError("Another `up` or `down` of the lab is at work. Next: wait for it.") from None
+        yield
+
+
+def _found() -> Found:
+    alive = any(processes.all_of(known.name) for known in MACHINES)
+    return judge(_owner(), str(CHECKOUT), alive=alive)
+
+
+def _owner() -> str | None:
+    return OWNER.read_text() if OWNER.exists() else None
+
+
+def _refuse_anothers(found: Found) -> None:
+    if found == Found.ANOTHERS:
+        raise LabError(f"The lab of another checkout is running here: {_owner()}. Next: `make lab-down` there.")
+
+
+def _must_be_ours() -> None:
+    found = _found()
+    _refuse_anothers(found)
+    if found != Found.OURS:
+        raise LabError("There is no lab here. Next: `make lab-up`.")
+
+
+def _claim() -> None:
+    found = _found()
+    _refuse_anothers(found)
+    if found == Found.LEFTOVERS:
+        say(f"Clearing away what is left of the lab of {_owner() or 'another checkout'}")
+        _remove_everything()
+    RUN.mkdir(exist_ok=True)
+    STATE.mkdir(mode=0o700, exist_ok=True)
+    OWNER.write_text(str(CHECKOUT))
+
+
+def _prepare_host() -> None:
+    if not IP_FORWARD_BEFORE.exists():
+        IP_FORWARD_BEFORE.write_text(network.IP_FORWARD.read_text())
+    NSPAWN_RUN.mkdir(parents=True, exist_ok=True)
+    # Without systemd /run may be a plain directory, and nspawn then can't boot a machine again after its reboot.
+    if run("findmnt", "--noheadings", "--output=FSTYPE", f"--target={NSPAWN_RUN}").strip() != "tmpfs":
+        run("mount", "-t", "tmpfs", NSPAWN_MOUNT, NSPAWN_RUN)
+    network.up()
+
+
+def _remove_everything() -> None:
+    for known in MACHINES:
+        machine.destroy(known)
+    network.down(ip_forward=IP_FORWARD_BEFORE.read_text() if IP_FORWARD_BEFORE.exists() else None)
+    if (
+        run("findmnt", "--noheadings", "--output=SOURCE", f"--mountpoint={NSPAWN_RUN}", check=False).strip()
+        == NSPAWN_MOUNT
+    ):
+        run("umount", NSPAWN_RUN)
+    processes.remove_groups()
+    rootfs.remove(STATE)
+    shutil.rmtree(RUN)

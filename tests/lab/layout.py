@@ -61,6 +61,9 @@ NEIGHBOUR = Machine("neighbour", 3, "root")
 DROPLETS = tuple(Machine(f"droplet{number}", 10 + number, "deploy") for number in range(1, MOST_DROPLETS + 1))
 MACHINES = (*DROPLETS, WORLD, NEIGHBOUR)
 
+# Other names for the machines, by what they do there.
+ALIASES = {"droplet1": ("bot",), "world": ("registry", "acme", "telegram")}
+
 
 def by_name(name: str) -> Machine:
     """The machine of that name; LabError for a name the lab doesn't know."""

@@ -47,14 +47,15 @@ def up() -> None:
     IP_FORWARD.write_text("1")
 
 
-def down(*, ip_forward: str) -> None:
-    """Take away all of it; `ip_forward` is the value this machine had before."""
+def down(ip_forward: str | None) -> None:
+    """Take away all of it; `ip_forward` is the value that this machine had before, when known."""
     if exists():
         run("ip", "link", "delete", BRIDGE)
     if run("nft", "list", "tables", "ip").find(TABLE) >= 0:
         run("nft", "delete", "table", "ip", TABLE)
     _docker("-D")
-    IP_FORWARD.write_text(ip_forward)
+    if ip_forward is not None:
+        IP_FORWARD.write_text(ip_forward)
     for family, network in (("-4", NETWORK4), ("-6", NETWORK6)):
         run("ip", family, "route", "delete", "blackhole", str(network), "metric", LAST_RESORT, check=False)
 

@@ -24,8 +24,8 @@ def enter(name: str, part: str) -> None:
         (group / part / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def remove_groups(name: str, part: str = "") -> None:
-    """Remove what is empty of a machine's groups."""
+def remove_groups(name: str = "", part: str = "") -> None:
+    """Remove the groups a machine left, or a part of them, or those of all machines. OSError for one in use."""
     for hierarchy in _hierarchies():
         for directory, _, _ in os.walk(hierarchy / _group(name) / part, topdown=False):
             Path(directory).rmdir()

@@ -22,15 +22,15 @@ import deploys.operations
 from deploys.facts.data import DirectoryState, RolePassword
 from deploys.facts.docker import ComposeServices, DockerNetworkNames, Service
 from deploys.facts.files import Owed, Placed
-from deploys.facts.machine import CloudInitStatus
+from deploys.facts.machine import CloudInitStatus, HalfInstalled
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import ufw
 from deploys.operations.certificate import placeholder, trusted
-from deploys.operations.cloud_init import settled
 from deploys.operations.data import data_directory, role_password
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
+from deploys.operations.machine import cloud_init_done, packages_whole
 from deploys.operations.owed import settle
 from deploys.operations.release import released_as_declared
 
@@ -80,7 +80,7 @@ def test_a_file_that_differs_is_placed_after_its_reload_is_owed(difference: dict
 
 def test_content_travels_on_standard_input_alone() -> None:
     with droplet({Placed: None}):
-        (write,) = place._inner(dest="/etc/x/y", content=CONTENT, secret=True)  # type: ignore[attr-defined]
+        (write,) = place._inner(dest="/etc/x/y", content=CONTENT, secret=True)
     assert write.connector_arguments["_stdin"] == b64encode(CONTENT).decode()
     assert "content" not in str(write)
 
@@ -91,13 +91,13 @@ def test_a_debt_is_paid_and_struck_off_last() -> None:
 
 
 def test_no_debt_no_reload() -> None:
-    arguments = {"debt": "/owed/x", "commands": ["reload"]}
+    arguments: dict[str, Any] = {"debt": "/owed/x", "commands": ["reload"]}
     assert commands(settle, {Owed: frozenset({"other"})}, after=[change(will_change=True)], **arguments) == []
     assert commands(settle, {Owed: frozenset()}, executing=False, after=[change(will_change=False)], **arguments) == []
 
 
 def test_a_plan_shows_the_reload_of_a_change_to_come() -> None:
-    arguments = {"debt": "/owed/x", "commands": ["reload"], "after": [change(will_change=True)]}
+    arguments: dict[str, Any] = {"debt": "/owed/x", "commands": ["reload"], "after": [change(will_change=True)]}
     assert commands(settle, {Owed: frozenset()}, executing=False, **arguments) == ["reload", "rm -f /owed/x"]
 
 
@@ -122,7 +122,7 @@ def test_a_firewall_that_is_off_is_enabled() -> None:
 
 
 RUNNING = Service(image="postgres:17.11-trixie", state="running", health="healthy", labels={"app.sha256": "1"})
-UP = {"project": "app-data", "file": "/opt/app/data.yaml", "images": {"postgres": "postgres:17.11-trixie"},
+UP: dict[str, Any] = {"project": "app-data", "file": "/opt/app/data.yaml", "images": {"postgres": "postgres:17.11-trixie"},
       "label": "app.sha256", "sha256": "1"}  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_a_network_is_made_once() -> None:
 
 
 def test_a_lost_data_directory_is_not_made_anew() -> None:
-    arguments = {"path": "/data/postgres", "uid": 999, "installed": "/opt/app/data.yaml"}
+    arguments: dict[str, Any] = {"path": "/data/postgres", "uid": 999, "installed": "/opt/app/data.yaml"}
     (refused,) = commands(data_directory, {DirectoryState: None, File: {"mode": 644}}, **arguments)
     assert "mount the volume" in refused
     assert refused.endswith("false")
@@ -163,10 +163,10 @@ def test_a_lost_data_directory_is_not_made_anew() -> None:
 
 
 def test_a_changed_password_reaches_postgresql_by_standard_input() -> None:
-    arguments = {"project": "app-data", "role": "app", "database": "db", "password": "it's \\ secret"}
+    arguments: dict[str, Any] = {"project": "app-data", "role": "app", "database": "db", "password": "it's \\ secret"}
     assert commands(role_password, {RolePassword: True}, **arguments) == []
     with droplet({RolePassword: False}):
-        (alter,) = role_password._inner(**arguments)  # type: ignore[attr-defined]
+        (alter,) = role_password._inner(**arguments)
     assert "secret" not in str(alter)
     assert "PASSWORD 'it''s \\ secret'" in alter.connector_arguments["_stdin"]
 
@@ -194,9 +194,16 @@ def test_a_plan_shows_the_release_of_a_change_to_come() -> None:
 
 
 def test_cloud_init_is_waited_for_only_while_it_runs() -> None:
-    assert commands(settled, {CloudInitStatus: "done"}) == []
-    assert commands(settled, {CloudInitStatus: None}) == []
-    assert commands(settled, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
+    assert commands(cloud_init_done, {CloudInitStatus: "done"}) == []
+    assert commands(cloud_init_done, {CloudInitStatus: None}) == []
+    assert commands(cloud_init_done, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
+
+
+def test_a_half_installed_package_is_finished() -> None:
+    assert commands(packages_whole, {HalfInstalled: False}) == []
+    configure, fix = commands(packages_whole, {HalfInstalled: True})
+    assert "--configure --pending" in configure
+    assert "--fix-broken" in fix
 
 
 def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:

@@ -39,7 +39,7 @@ class Machine:
         """Run a program to its end, however it ends; `env` is its whole environment, ours when left out."""
         pipe, null = subprocess.PIPE, subprocess.DEVNULL
         try:
-            # A process group of its own: Compose is docker's child and must end with it, and not by the terminal's Ctrl-C.
+            # In a process group of its own: Compose is docker's child and must end with it, and not by a Ctrl-C.
             process = subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=pipe, env=env, process_group=0)
         except FileNotFoundError:
             return Result(127, stderr=f"{argv[0]} is not installed")

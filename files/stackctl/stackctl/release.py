@@ -1,8 +1,8 @@
 """release TAG: a new image live in the idle colour, or everything as it was.
 
-STEPS is the whole story, in order. Up to the flip a failure is undone, step by step backwards; after it the new release
-serves and only tidying is left. A kill at any point leaves one colour live, and the same command again finishes the job:
-every step copes with what an earlier run left.
+STEPS is the whole story, in order. Up to the flip a failure is undone, step by step backwards; after it the new
+release serves and only tidying is left. A kill at any point leaves one colour live, and the same command again finishes
+the job: every step copes with what an earlier run left.
 """
 
 import http.client
@@ -70,8 +70,8 @@ def check_tag(tag: str) -> None:
 def release(stack: Stack, tag: str) -> None:
     """Put the image live.
 
-    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when the new release
-    serves and something behind it is left to do.
+    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when the new
+    release serves and something behind it is left to do.
     """
     work = Work(stack, Release(f"{stack.machine.now():%Y%m%dT%H%M%SZ}", tag, "", "", None, _now(stack)))
     reached: list[Step] = []
@@ -155,7 +155,7 @@ def _migrate(work: Work) -> str:
             f"migrations took longer than {limit} s: see what they wait for, then release again", ran.tail()
         )
     if ran.code:
-        raise FailedError(f"migrations failed (exit code {ran.code}): mend them, then release again", ran.tail())
+        raise FailedError(f"migrations failed (exit code {ran.code}): mend them, then release", ran.tail())
     return ""
 
 

@@ -73,7 +73,7 @@ class Stack:
             raise FailedError(str(error), "\n".join(docker.logs(c) for c in unwell)) from None
 
     def wait(self, step: str, seconds: float, look: Callable[[], str | None]) -> None:
-        """Call `look` until it waits for nothing more; tell what it waits for. Raises TimeoutError with the last of it."""
+        """Call `look` until it waits for nothing more; tell what it waits for. TimeoutError has the last of it."""
         began = told = self.machine.monotonic()
         while waiting_for := look():
             now = self.machine.monotonic()

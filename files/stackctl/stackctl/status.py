@@ -53,12 +53,12 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "certificate": served,
         "environment_differs": differs,
         "drift": drift,
-        "problems": problems + (_certificate_problems(served, config) if served else []),
+        "problems": problems + (_certificate_problems(served) if served else []),
     }
 
 
 def drift_of(paths: Paths, current: State, of_colour: dict[str, list[Container]], expected: str | None) -> list[str]:
-    """Why the app should be released anew, a line each. `expected` is the label's value, None when it can't be known."""
+    """Why the app should be released anew, a line each. `expected` is the label's value, None when that is lost."""
     colour, release = current.active, current.release
     if colour is None:
         return []
@@ -90,11 +90,10 @@ def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[
 
 
 def _data_problems(paths: Paths, of_data: list[Container]) -> list[str]:
-    conditions = dict.fromkeys(DATA_SERVICES, "missing") | {c.service: c.condition for c in of_data if not c.well}
-    for container in of_data:
-        if container.well:
-            conditions.pop(container.service, None)
-    return [f"{name} is {said}: sudo systemctl restart {paths.unit}" for name, said in conditions.items()]
+    well = {container.service for container in of_data if container.well}
+    conditions = {container.service: container.condition for container in of_data}
+    unwell = [f"{name} is {conditions.get(name, 'missing')}" for name in DATA_SERVICES if name not in well]
+    return [f"{line}: sudo systemctl restart {paths.unit}" for line in unwell]
 
 
 def _remedy(current: State) -> str:
@@ -137,7 +136,7 @@ def _certificate(paths: Paths, config: Config, machine: Machine) -> Report | Non
     }
 
 
-def _certificate_problems(served: Report, config: Config) -> list[str]:
+def _certificate_problems(served: Report) -> list[str]:
     lines = []
     if not served["as_declared"]:
         what = "a placeholder" if served["placeholder"] else "an older certificate"

@@ -23,7 +23,7 @@ def main() -> int:
         print(f"marketplace-bot cannot start: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings)
-    # PID 1 never gets a signal that it has no handler for. As KeyboardInterrupt, it has psycopg cancel what it waits for.
+    # PID 1 gets no signal that it has no handler for. As KeyboardInterrupt, psycopg cancels what it waits for.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return {"web": _web, "migrate": _migrate, "schema": _schema}[command](settings)

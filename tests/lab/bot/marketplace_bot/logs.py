@@ -47,10 +47,8 @@ def configure(settings: Settings) -> None:
 
 def cause(error: Exception) -> dict[str, Any]:
     """Return the fields that tell why: the database's own words are enough, anything else needs its traceback."""
-    return {
-        "error": f"{type(error).__name__}: {error}",
-        "exc_info": None if isinstance(error, SQLAlchemyError) else error,
-    }
+    traceback = None if isinstance(error, SQLAlchemyError) else error
+    return {"error": f"{type(error).__name__}: {error}", "exc_info": traceback}
 
 
 class JSONWithoutSecrets:

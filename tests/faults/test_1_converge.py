@@ -1,0 +1,84 @@
+"""A second converge changes nothing; after drift the plan tells the truth, and the site mends exactly that."""
+
+from __future__ import annotations
+
+import pytest
+from stackctl.paths import Paths
+from testinfra.host import Host
+
+from tests import converge
+from tests.places import Place
+
+pytestmark = pytest.mark.group("app")
+
+FEWEST_OPERATIONS = 60
+"""What a converge looks at, at least: a site that lost its components would change nothing either."""
+
+PATHS = Paths("toogoodtogo")
+DATA = f"docker compose --env-file /dev/null -p {PATHS.data_project} -f"
+OTHER_REDIS = "registry.lab.test/redis:of-another-time"
+
+DRIFT: dict[str, tuple[str, set[str]]] = {
+    "changed file": (
+        "sed -i 's/MaxAuthTries 4/MaxAuthTries 40/' /etc/ssh/sshd_config.d/00-toogoodtogo.conf",
+        {"ssh | Admit keys only, and never root", "ssh | Reload sshd, when its configuration is sound"},
+    ),
+    "wrong mode": (f"chmod 644 {PATHS.secrets}/redis_password", {"data_services | Place Redis's password"}),
+    "stopped container": (
+        f"docker stop {PATHS.data_project}-redis-1",
+        {"data_services | Run PostgreSQL and Redis"},
+    ),
+    "stopped app": (
+        "docker stop $(docker ps -q --filter label=toogoodtogo.release)",
+        {"app | Release the live tag anew, when what runs is not what is declared"},
+    ),
+    "container of another image": (
+        f"docker tag registry.lab.test/redis:8-trixie {OTHER_REDIS} && "
+        f"sed 's#image: .*/redis:.*#image: {OTHER_REDIS}#' {PATHS.data_yaml} > /tmp/other.yaml && "
+        f"{DATA} /tmp/other.yaml up --detach redis && rm /tmp/other.yaml",
+        {"data_services | Run PostgreSQL and Redis"},
+    ),
+    "disabled unit": (
+        f"systemctl disable {PATHS.unit}",
+        {"app | Bring the stack up at boot, and down in order"},
+    ),
+    "removed firewall rule": (
+        "ufw delete allow 443/tcp",
+        {"firewall | Allow SSH, HTTP and HTTPS, and nothing else"},
+    ),
+    "foreign firewall rule": (
+        "ufw allow 5432/tcp",
+        {"firewall | Allow SSH, HTTP and HTTPS, and nothing else"},
+    ),
+    "edited daemon.json": (
+        'sed -i \'s/"live-restore": true/"live-restore": false/\' /etc/docker/daemon.json',
+        {"docker | Configure the daemon", "docker | Restart the daemon (containers live on)"},
+    ),
+    "foreign key": (
+        "echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF mallory' "
+        ">> /home/deploy/.ssh/authorized_keys",
+        {"base | Admit the operators' keys, and no other"},
+    ),
+    "another environment": (
+        f"sed -i 's/INFO/DEBUG/' {PATHS.next_environment}",
+        # A dry run cannot know that the live release has the right one already: it shows the release as well.
+        {"app | Place the app's next environment"},
+    ),
+}
+
+
+def test_a_second_converge_changes_nothing(lab: Place) -> None:
+    results = converge.site()
+    assert converge.changed(results) == set()
+    assert results["totals"]["success"] == 0
+    assert results["totals"]["error"] == 0
+    assert results["totals"]["no_change"] >= FEWEST_OPERATIONS
+
+
+@pytest.mark.parametrize("kind", DRIFT)
+def test_drift_is_planned_and_mended(lab: Place, droplet: Host, kind: str) -> None:
+    break_it, operations = DRIFT[kind]
+    droplet.check_output(break_it)
+    assert converge.planned() == operations
+    assert converge.changed(converge.site()) == operations
+    assert converge.planned() == set()

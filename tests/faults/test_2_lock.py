@@ -1,0 +1,64 @@
+"""A converge, a release and a second operator exclude each other, and the one refused is told who holds the lock."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from testinfra.host import Host
+
+from tests import converge
+from tests.places import Place
+
+pytestmark = pytest.mark.group("app")
+
+ME = f"converge by {getpass.getuser()}@"
+
+
+@contextmanager
+def a_converge_under_way() -> Iterator[None]:
+    running = converge.start()
+    assert running.stdout
+    try:
+        converge.wait_for(running.stdout, "Starting operation: base")
+        yield
+    finally:
+        running.stdout.read()
+        assert running.wait() == 0
+
+
+def test_a_second_converge_is_refused_by_name(lab: Place) -> None:
+    with a_converge_under_way():
+        assert f"is locked: {ME}" in converge.failing_site()
+
+
+def test_a_release_is_refused_by_name_while_a_converge_runs(lab: Place, droplet: Host) -> None:
+    with a_converge_under_way():
+        refused = droplet.run("stackctl release 1.1.0")
+        assert refused.rc == 3
+        assert ME in refused.stdout + refused.stderr
+
+
+def test_a_converge_is_refused_by_name_while_a_release_runs(lab: Place, droplet: Host) -> None:
+    droplet.check_output("systemd-run --quiet --unit=release-of-the-tests stackctl release 1.0.0")
+    try:
+        assert "stackctl release" in converge.failing_site()
+    finally:
+        droplet.check_output("while systemctl is-active --quiet release-of-the-tests; do sleep 0.2; done")
+    assert droplet.run("stackctl status").rc == 0
+
+
+def test_a_dry_run_takes_no_lock(lab: Place) -> None:
+    with a_converge_under_way():
+        converge.planned()
+
+
+def test_the_lock_ends_with_its_holder(lab: Place) -> None:
+    running = converge.start()
+    assert running.stdout
+    converge.wait_for(running.stdout, "Starting operation: ssh")
+    running.kill()
+    running.wait()
+    converge.site()

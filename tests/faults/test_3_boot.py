@@ -1,0 +1,57 @@
+"""Reboot and crash: the same checks pass, nothing is recreated, and committed rows are there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from testinfra.host import Host
+
+from tests import converge
+from tests.lab import lab as machines
+from tests.lab.demo import deliver_an_update
+from tests.lab.layout import Machine, by_name
+from tests.places import Place
+
+pytestmark = pytest.mark.group("data")
+
+CONTAINERS = "docker ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
+
+
+def offers(droplet: Host, title: str) -> str:
+    query = f"SELECT count(*) FROM offers WHERE title = '{title}'"  # noqa: S608 - our own title
+    psql = "docker exec toogoodtogo-data-postgres-1 psql -tA -U toogoodtogo -d telegram_marketplace"
+    return str(droplet.check_output(f'{psql} -c "{query}"'))
+
+
+@pytest.mark.parametrize("fault", [machines.reboot, machines.crash])
+def test_committed_rows_and_every_check_survive(lab: Place, droplet: Host, fault: Callable[[Machine], None]) -> None:
+    title = f"Bread of the {fault.__name__} {time.time_ns()}"
+    deliver_an_update(f"/offer 3.50 {title}")
+    assert offers(droplet, title) == "1"
+    before = droplet.check_output(CONTAINERS)
+    fault(by_name("droplet1"))
+    after = lab.connect("droplet1")
+    after.check_output("systemctl is-system-running --wait")
+    assert after.check_output(CONTAINERS) == before
+    assert offers(after, title) == "1"
+    converge.checks()
+    assert converge.planned() == set()
+
+
+def test_boot_needs_no_registry_and_halt_is_in_order(lab: Place, droplet: Host) -> None:
+    world = lab.connect("world", sudo=False)
+    world.check_output("systemctl stop registry")
+    try:
+        machines.reboot(by_name("droplet1"))
+        after = lab.connect("droplet1")
+        after.check_output("systemctl is-system-running --wait")
+        assert after.run("stackctl status").rc == 0
+        log = after.check_output(
+            "journalctl --boot=-1 CONTAINER_NAME=toogoodtogo-data-postgres-1 --output=cat --lines=20"
+        )
+        assert "received fast shutdown request" in log
+        assert "database system is shut down" in log
+    finally:
+        world.check_output("systemctl start registry")

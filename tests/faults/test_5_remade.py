@@ -1,0 +1,83 @@
+"""A droplet destroyed and remade, with all against it: converges killed at random, and no certificate to be had."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+
+import pytest
+
+from tests import converge
+from tests.lab import demo
+from tests.lab import lab as machines
+from tests.lab.layout import by_name
+from tests.places import Place
+
+KILLS = 3
+SEED = 20261123
+TRUSTED = "Obtain the certificate"
+
+
+def test_killed_at_random_it_ends_in_the_same_state(lab: Place) -> None:
+    """Without an authority at first: the site is finished with a placeholder, and says so."""
+    world = lab.connect("world", sudo=False)
+    world.check_output("systemctl stop pebble")
+    try:
+        machines.recreate(by_name("droplet1"))
+        moments = random.Random(SEED)
+        for _ in range(KILLS):
+            running = converge.start()
+            time.sleep(moments.uniform(3, 20))
+            running.kill()
+            running.wait()
+        said = converge.failing_site()
+        assert TRUSTED in said.splitlines()[-1] or "no certificate for bot.lab.test" in said
+    finally:
+        world.check_output("systemctl start pebble")
+    droplet = lab.connect("droplet1")
+    assert converge.planned() == {f"tls | {TRUSTED}"}
+
+    status = droplet.run("stackctl status --json")
+    assert status.rc == 4
+    certificate = json.loads(status.stdout)["certificate"]
+    assert certificate["placeholder"] is True
+    assert certificate["cause"]
+    answer = lab.outside.run("curl -sSk -o /dev/null -D - https://bot.lab.test/webhook/telegram")
+    assert answer.stdout.startswith("HTTP/2 503"), "no release yet"
+    assert "retry-after: 5" in answer.stdout
+
+    # What the hourly timer starts.
+    timer = "systemctl list-timers --all --output=json toogoodtogo-certificate.timer"
+    assert json.loads(droplet.check_output(timer))[0]["activates"] == "toogoodtogo-certificate.service"
+    droplet.check_output("systemctl start toogoodtogo-certificate.service")
+    assert converge.planned() == set()
+
+
+def test_the_remade_droplet_passes_every_check(lab: Place) -> None:
+    demo.pyinfra("deploys/release.py", "--data", f"tag={demo.TAG}")
+    converge.checks()
+    assert converge.changed(converge.site()) == set()
+
+
+def test_an_old_certificate_is_not_given_up_for_a_failed_new_one(lab: Place) -> None:
+    droplet = lab.connect("droplet1")
+    served = (
+        "openssl s_client -connect 127.0.0.1:443 -servername bot.lab.test </dev/null 2>/dev/null | openssl x509 -serial"
+    )
+    before = droplet.check_output(served)
+    said = converge.failing_site("--data", "acme_server=https://acme.lab.test:14999/dir")
+    assert "no certificate for bot.lab.test" in said
+    assert droplet.check_output(served) == before
+    converge.site()
+    assert droplet.run("stackctl status").rc == 0
+
+
+@pytest.mark.parametrize("tag", ["9.9.9"])
+def test_a_release_of_a_tag_that_is_not_there_changes_nothing(lab: Place, tag: str) -> None:
+    droplet = lab.connect("droplet1")
+    before = droplet.check_output("cat /var/lib/toogoodtogo/state.json")
+    refused = droplet.run(f"stackctl release {tag}")
+    assert refused.rc == 2
+    assert f":{tag}" in refused.stdout + refused.stderr
+    assert droplet.check_output("cat /var/lib/toogoodtogo/state.json") == before

@@ -1,0 +1,122 @@
+"""`make demo`: a bare droplet becomes a home for the bot and answers Telegram; run again, it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from functools import cache
+from typing import Any
+
+import requests
+
+from deploys.credentials import read_env_file
+from tests.lab import host, lab
+from tests.lab.host import LabError, say
+from tests.lab.layout import CHECKOUT, ENV_FILE, WORLD, by_name
+
+TAG = "1.0.0"
+DROPLET = "droplet1"
+TELEGRAM = f"http://{WORLD.ipv4}:8081"
+WEBHOOK = "https://bot.lab.test/webhook/telegram"
+DELIVERY_TIMEOUT_S = 60
+
+
+def main() -> int:
+    began = time.monotonic()
+    try:
+        converged_and_released()
+        update_id = deliver_an_update()
+    except LabError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    address, release = by_name(DROPLET).ipv4, status()["release"]
+    print(
+        f"""
+A Telegram update ({update_id}) went to {WEBHOOK} and was answered. What now runs, after {time.monotonic() - began:.0f} s:
+
+  {DROPLET:<11} {address}   hardened, firewalled; nginx, PostgreSQL, Redis, and the bot {release["tag"]}
+  world       {WORLD.ipv4}    DNS, ACME, registry and Telegram of the lab
+  neighbour   {by_name("neighbour").ipv4}    a client (and an attacker) on the droplet's network
+
+What to type next:
+  make status                what runs on the droplet, and what is wrong with it
+  make release TAG=1.1.0     put another version live
+  make plan                  what a converge would change: nothing now; change a file on the droplet and look again
+  make test                  every check
+  make lab-ssh               a shell on the droplet
+  make lab-down              take it all down
+A droplet of your own at DigitalOcean: docs/first-droplet.md"""
+    )
+    return 0
+
+
+@cache
+def converged_and_released() -> None:
+    """The lab up, its first droplet converged and with a release. Once a process; quick when it is so already."""
+    host.check()
+    lab.up(1)
+    converge()
+    if status()["release"] is None:
+        say(f"releasing the bot {TAG}")
+        pyinfra("deploys/release.py", "--data", f"tag={TAG}")
+
+
+def converge() -> None:
+    say("converging the droplet: pyinfra inventories/lab.py deploys/site.py (about a minute when it is bare)")
+    pyinfra("deploys/site.py")
+
+
+def pyinfra(*arguments: str) -> None:
+    """Runs pyinfra on the lab; its progress goes to the terminal."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *arguments], cwd=CHECKOUT, check=False
+    )
+    if run.returncode:
+        raise LabError(f"pyinfra {arguments[0]} failed, see above: mend it and run make demo again")
+
+
+def status(droplet: str = DROPLET) -> Any:
+    """`stackctl status --json` of a droplet."""
+    command = ["ssh", "-F", ".lab/ssh_config", droplet, "sudo stackctl status --json"]
+    return json.loads(subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, check=False).stdout)
+
+
+def deliver_an_update(text: str = "/offers") -> int:
+    """Has the lab's Telegram deliver one update to the bot's webhook, and waits until it was taken."""
+    say(f"sending {text} through {WEBHOOK}")
+    set_webhook()
+    (update_id,) = post("/lab/updates", {"count": 1, "text": text})["update_ids"]
+    deadline = time.monotonic() + DELIVERY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if delivery(update_id)["deliveries"]:
+            return int(update_id)
+        time.sleep(0.2)
+    seen = delivery(update_id)
+    raise LabError(
+        f"update {update_id} was not taken: tried {seen['attempts']} times, last answer {seen['last_status']}"
+    )
+
+
+def set_webhook() -> None:
+    secrets = read_env_file(ENV_FILE)
+    wanted = {"url": WEBHOOK, "secret_token": secrets["TELEGRAM_WEBHOOK_SECRET"]}
+    post(f"/bot{secrets['TELEGRAM_BOT_TOKEN']}/setWebhook", wanted)
+
+
+def delivery(update_id: int) -> Any:
+    """How often an update was tried and taken: {"attempts", "deliveries", "last_status"}."""
+    answer = requests.get(f"{TELEGRAM}/lab/updates", params={"from": update_id, "to": update_id}, timeout=10)
+    return answer.json()["updates"][0]
+
+
+def post(path: str, document: dict[str, Any]) -> Any:
+    answer = requests.post(f"{TELEGRAM}{path}", json=document, timeout=10)
+    if answer.status_code != requests.codes.ok:
+        raise LabError(f"the lab's Telegram answered {answer.status_code}: {answer.json().get('description')}")
+    return answer.json()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""A droplet in memory: what Machine meets, with a small Docker, systemd, certbot and clock. Files are real."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from stackctl import cli
+from stackctl.environment import canonical
+from stackctl.machine import Machine, Result
+from stackctl.paths import COLOURS, DATA_SERVICES, Paths
+
+REPOSITORY = "registry.lab.test/bot"
+ENVIRONMENT = {
+    "ENVIRONMENT": "lab",
+    "DATABASE_URL": "postgresql://u:p%20w%24d@db/app",
+    "TOKEN": "12345:s3cr3t $# '\" ü",
+}
+CONFIG: dict[str, Any] = {
+    "version": 1,
+    "app": "bot",
+    "repository": REPOSITORY,
+    "port": 8080,
+    "colours": {"blue": "172.31.0.11", "green": "172.31.0.12"},
+    "healthy_timeout": 20,
+    "migrate_timeout": 10,
+    "stop_grace": 5,
+    "certificate": None,
+    "data": True,
+}
+
+
+@dataclass
+class Droplet(Machine):
+    """Breaks on demand: `failing` maps the start of a command line to its result, `killed_at` is a call's number."""
+
+    paths: Paths
+    registry: dict[str, str] = field(default_factory=dict)
+    """Tag → the version that its label names."""
+    images: dict[str, str] = field(default_factory=dict)
+    """Any name → image id; the id names the version."""
+    containers: list[dict[str, Any]] = field(default_factory=list)
+    units: set[str] = field(default_factory=set)
+    failing: dict[str, Result] = field(default_factory=dict)
+    app: dict[str, Any] = field(default_factory=lambda: {"ready": 200})
+    new_container: dict[str, Any] = field(default_factory=dict)
+    calls: list[list[str]] = field(default_factory=list)
+    made: int = 0
+    seconds: float = 0.0
+    killed_at: int | None = None
+
+    # what Machine offers
+
+    def run(self, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60) -> Result:
+        self._tick(list(argv))
+        line = " ".join(argv)
+        assert not any(value in line for value in ENVIRONMENT.values() if value != "lab"), "a value in an argument list"
+        for start, result in self.failing.items():
+            if start in line:
+                return result
+        match list(argv):
+            case ["docker", "compose", *rest]:
+                return self._compose(rest, dict(env or {}))
+            case ["docker", *rest]:
+                return self._docker(rest)
+            case ["systemctl", verb, *units]:
+                return self._systemctl(verb, [unit for unit in units if not unit.startswith("-")])
+        return Result(127, stderr=f"{argv[0]} is not installed")
+
+    def get(self, unix_socket: Path, target: str, timeout: float = 5) -> tuple[int, bytes]:
+        self._tick(["GET", unix_socket.name, target])
+        colour = unix_socket.stem
+        web = [c for c in self.of(self.paths.project(colour)) if c["state"] == "running"]
+        if self.paths.socket_unit(colour) not in self.units or not web:
+            raise ConnectionResetError("nobody there")
+        version = self.app.get("version", self.images[web[0]["image"]])
+        return (self.app["ready"], b"") if target == "/ready" else (200, json.dumps({"version": version}).encode())
+
+    def served_certificate(self, domain: str) -> bytes | None:
+        return None
+
+    def now(self) -> datetime:
+        return datetime(2025, 11, 23, 12, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self._tick(["sleep"])
+        self.seconds += seconds
+
+    # what tests ask for
+
+    def of(self, project: str, *, one_off: bool = False) -> list[dict[str, Any]]:
+        return [c for c in self.containers if c["project"] == project and c["one_off"] == one_off]
+
+    def running(self) -> list[str]:
+        """Colours with a running container."""
+        return [c for c in COLOURS if any(k["state"] == "running" for k in self.of(self.paths.project(c)))]
+
+    def publish(self, tag: str, version: str | None = None) -> None:
+        self.registry[tag] = version or tag
+
+    def reset(self) -> None:
+        """A hard reset: what was running and restarts does so; sockets and one-shot containers are gone."""
+        self.units.clear()
+        for container in self.containers:
+            if container["one_off"]:
+                container["state"] = "exited"
+
+    def ran(self, words: str) -> list[list[str]]:
+        return [call for call in self.calls if words in " ".join(call)]
+
+    # inside
+
+    def _tick(self, call: list[str]) -> None:
+        self.calls.append(call)
+        self.seconds += 0.01
+        if len(self.calls) == self.killed_at:
+            self.killed_at = None
+            (self.paths.var / "droplet.pickle").write_bytes(pickle.dumps(self))
+            os._exit(9)
+
+    def _compose(self, arguments: list[str], env: dict[str, str]) -> Result:
+        assert arguments[:4] == ["--ansi", "never", "--env-file", "/dev/null"]
+        project, file, verb, rest = arguments[5], Path(arguments[7]), arguments[8], arguments[9:]
+        if not file.exists():
+            return Result(1, stderr=f"no such file: {file}")
+        services = DATA_SERVICES if project == self.paths.data_project else ("web",)
+        image = env.get("STACK_IMAGE", "data")
+        if image not in self.images:
+            return Result(1, stderr=f"No such image: {image}")
+        if verb == "run":
+            self._create(project, "migrate", image, env, one_off=True, name=rest[rest.index("--name") + 1])
+            self._tick(["migrating"])
+            self.containers.pop()
+            return Result(0)
+        for service in services:
+            there = [c for c in self.of(project) if c["service"] == service]
+            for container in there:
+                container["state"] = "running"
+            if not there:
+                self._create(project, service, image, env)
+        return Result(0)
+
+    def _create(
+        self, project: str, service: str, image: str, env: dict[str, str], *, one_off: bool = False, name: str = ""
+    ) -> None:
+        self.made += 1
+        container = {
+            "id": f"{name or service}{self.made}",
+            **{"project": project, "service": service, "one_off": one_off, "image": image, "state": "running"},
+            **{"health": "healthy", "exit_code": 0, "restarts": 0, "sha256": env.get("STACK_SHA256", "")},
+        }
+        self.containers.append(container | (self.new_container if service == "web" else {}))
+
+    def _docker(self, arguments: list[str]) -> Result:
+        match arguments:
+            case ["ps", *filters]:
+                project, one_off = (part.split("=", 2)[2] for part in filters if part.startswith("label="))
+                return Result(0, "\n".join(c["id"] for c in self.of(project, one_off=one_off == "True")))
+            case ["container", "inspect", "--format", _, *ids]:
+                return Result(0, "\n".join(self._inspected(c) for c in self.containers if c["id"] in ids))
+            case ["image", "inspect", "--format", _, name]:
+                return self._image(name)
+            case ["image", "ls", *_, repository]:
+                ours = {n.partition(":")[2]: i for n, i in self.images.items() if n.startswith(f"{repository}:")}
+                return Result(0, "\n".join(f"{tag} {image}" for tag, image in ours.items()))
+            case ["pull", "--quiet", name]:
+                return self._pull(name)
+            case ["tag", source, target]:
+                self.images[target] = self.images[source]
+            case ["rmi", "--force", image]:
+                self.images = {name: id_ for name, id_ in self.images.items() if id_ != image}
+            case ["rmi", name]:
+                self.images.pop(name, None)
+            case ["stop", *rest]:
+                for container in self.containers:
+                    container["state"] = "exited" if container["id"] in rest else container["state"]
+            case ["rm", "--force", "--volumes", *ids]:
+                self.containers = [c for c in self.containers if c["id"] not in ids]
+            case ["logs", *_, name]:
+                return Result(0, f"log of {name}: {ENVIRONMENT['TOKEN']}")
+            case _:
+                raise AssertionError(f"docker {arguments}")
+        return Result(0)
+
+    def _inspected(self, container: dict[str, Any]) -> str:
+        labels = {"com.docker.compose.service": container["service"], self.paths.sha256_label: container["sha256"]}
+        keys = ("id", "image", "state", "health", "exit_code", "restarts")
+        return json.dumps({"labels": labels, **{key: container[key] for key in keys}})
+
+    def _image(self, name: str) -> Result:
+        if name not in self.images:
+            return Result(1, stderr=f"No such image: {name}")
+        image = self.images[name]
+        digests = [other for other, id_ in self.images.items() if "@" in other and id_ == image]
+        labels = {"org.opencontainers.image.version": image}
+        return Result(0, json.dumps({"id": image, "digests": digests, "labels": labels}))
+
+    def _pull(self, name: str) -> Result:
+        tag = name.rpartition(":")[2]
+        if tag not in self.registry:
+            return Result(1, stderr="Error response from daemon: manifest unknown")
+        version = self.registry[tag]
+        self.images[name] = self.images[f"{REPOSITORY}@sha256:{version}"] = version
+        return Result(0, name)
+
+    def _systemctl(self, verb: str, units: list[str]) -> Result:
+        if verb == "is-active":
+            return Result(0 if units[0] in self.units else 3)
+        self.units = self.units | set(units) if verb == "start" else self.units - set(units)
+        return Result(0)
+
+
+def installed(root: Path, **config: Any) -> Droplet:
+    """A converged droplet without a release: what the deploys put there, data running, 1.0.0 and 1.1.0 published."""
+    paths = Paths("bot", root)
+    for directory in (paths.opt, paths.secrets, paths.tls, paths.var):
+        directory.mkdir(parents=True)
+    paths.data_yaml.write_text("services: {}\n")
+    paths.app_yaml.write_text("services: {}\n")
+    paths.config.write_text(json.dumps(CONFIG | config))
+    paths.next_environment.write_bytes(canonical(ENVIRONMENT))
+    droplet = Droplet(paths, images={"data": "data"})
+    droplet.publish("1.0.0")
+    droplet.publish("1.1.0")
+    for service in DATA_SERVICES:
+        droplet._create(paths.data_project, service, "data", {})
+    return droplet
+
+
+def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
+    """Exit code and what the terminal showed."""
+    out = StringIO()
+    code = cli.run(cli.parser("bot").parse_args(arguments), droplet.paths, droplet, out)
+    shown = out.getvalue() + _text(droplet.paths.history)
+    for secret in (ENVIRONMENT["TOKEN"], ENVIRONMENT["DATABASE_URL"], "p%20w%24d", "p w$d"):
+        assert secret not in shown
+    return code, out.getvalue()
+
+
+def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
+    """The droplet after `kill -9` of stackctl at its call number `at`; None when it had ended before."""
+    child = os.fork()
+    if not child:
+        droplet.calls.clear()
+        droplet.killed_at = at
+        stackctl(droplet, *arguments)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        return None
+    return _unpickled(droplet.paths.var / "droplet.pickle")
+
+
+def self_signed(directory: Path, domain: str) -> bytes:
+    """Puts fullchain.pem and privkey.pem there; returns the certificate as DER."""
+    directory.mkdir(parents=True, exist_ok=True)
+    chain = directory / "fullchain.pem"
+    what = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "90"]
+    name = ["-subj", "/CN=Test CA", "-addext", f"subjectAltName=DNS:{domain}"]
+    files = ["-keyout", str(directory / "privkey.pem"), "-out", str(chain)]
+    subprocess.run([*what, *name, *files], check=True, capture_output=True)
+    return base64.b64decode("".join(chain.read_text().splitlines()[1:-1]))
+
+
+def _unpickled(path: Path) -> Droplet:
+    droplet: Droplet = pickle.loads(path.read_bytes())
+    return droplet
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

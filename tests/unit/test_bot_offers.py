@@ -1,0 +1,41 @@
+"""What people write to the bot, and how it is understood."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from marketplace_bot.db import Offer
+from marketplace_bot.offers import describe, parse_offer
+
+
+@pytest.mark.parametrize(
+    ("words", "offer"),
+    [
+        ("3.50 Bread box", (350, "Bread box")),
+        ("3,05 Brot", (305, "Brot")),
+        ("0 Für alle €", (0, "Für alle €")),
+        ("999999.99 x", (99_999_999, "x")),
+        ("1000000 x", None),
+        ("3.5 x", None),
+        ("-1 x", None),
+        ("3.50", None),
+        ("Bread 3.50", None),
+        ("1 two\nlines", None),
+        ("1 " + "x" * 201, None),
+        ("", None),
+    ],
+)
+def test_parse_offer(words: str, offer: tuple[int, str] | None) -> None:
+    assert parse_offer(words) == offer
+
+
+@given(st.text() | st.from_regex(r"\d{1,8}[.,]?\d{0,3} .*"))
+def test_whatever_is_understood_fits_its_columns(words: str) -> None:
+    """A value that PostgreSQL refuses would fail again each time Telegram repeats the update."""
+    if offer := parse_offer(words):
+        price_cents, title = offer
+        assert 0 <= price_cents < 2**31
+        assert "\0" not in title
+
+
+def test_describe() -> None:
+    assert describe(Offer(id=7, title="Bread box", price_cents=305)) == "7: Bread box, 3.05"

@@ -1,0 +1,217 @@
+"""What the bot answers over HTTP, with stand-ins for its database, Redis and Telegram: nothing leaves the machine."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from aiogram import Bot, Dispatcher
+from aiogram.client.session.base import BaseSession
+from aiogram.filters import CommandStart
+from aiogram.methods import TelegramMethod
+from aiogram.types import Message
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from marketplace_bot.offers import explain
+from marketplace_bot.rate_limit import MESSAGES, RateLimit
+from marketplace_bot.settings import read_settings
+from marketplace_bot.web import create_app
+from marketplace_bot.webhook import Webhook
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+PATH = "/webhook/telegram"
+SECRET = "X-Telegram-Bot-Api-Secret-Token"
+START = {
+    "update_id": 7,
+    "message": {
+        "message_id": 1,
+        "date": 0,
+        "chat": {"id": 42, "type": "private"},
+        "text": "/start",
+    },
+}
+
+
+class Database:
+    """One session, and what became of its transactions."""
+
+    def __init__(self, *, seen: bool = False, commit_fails: bool = False) -> None:
+        self.seen = seen
+        self.commit_fails = commit_fails
+        self.ended: list[str] = []
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator["Database"]:
+        yield self
+        if self.commit_fails:
+            raise SQLAlchemyError("disk full")
+        self.ended.append("commit")
+
+    async def scalar(self, statement: object) -> int | None:
+        return None if self.seen else 7
+
+    async def rollback(self) -> None:
+        self.ended.append("rollback")
+
+
+class Telegram(BaseSession):
+    """Takes what the bot sends, or refuses it."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__()
+        self.broken = broken
+        self.sent: list[TelegramMethod[Any]] = []
+
+    async def make_request(self, bot: Bot, method: TelegramMethod[Any], timeout: int | None = None) -> Any:
+        if self.broken:
+            raise OSError("no route to Telegram")
+        self.sent.append(method)
+
+    async def stream_content(self, *args: object, **kwargs: object) -> AsyncGenerator[bytes, None]:
+        raise NotImplementedError
+        yield b""
+
+    async def close(self) -> None:
+        pass
+
+
+class Counter:
+    """The part of Redis that counts: the same number each time, or an error."""
+
+    def __init__(self, count: int | Exception) -> None:
+        self.count = count
+
+    def pipeline(self, **_: object) -> "Counter":
+        return self
+
+    def incr(self, key: str) -> None: ...
+
+    def expire(self, key: str, seconds: int, **_: object) -> None: ...
+
+    async def execute(self) -> list[int]:
+        if isinstance(self.count, Exception):
+            raise self.count
+        return [self.count, 1]
+
+
+def answer(
+    body: object,
+    *,
+    secret: str | None = "right",
+    database: Database | None = None,
+    telegram: Telegram | None = None,
+    count: int | Exception = 1,
+) -> int:
+    """Post `body` to a webhook made of the stand-ins and return the status."""
+    bot = Bot("1:token", session=telegram or Telegram())
+    dispatcher = Dispatcher(disable_fsm=True)
+    dispatcher.message.middleware(RateLimit(cast("Redis", Counter(count))))
+    dispatcher.message.register(explain, CommandStart())
+    sessions = cast("async_sessionmaker[AsyncSession]", database or Database())
+
+    async def post() -> int:
+        app = web.Application()
+        app.add_routes([web.post(PATH, Webhook(bot, dispatcher, sessions, ("right", "old")))])
+        async with TestClient(TestServer(app)) as client:
+            response = await client.post(PATH, json=body, headers={} if secret is None else {SECRET: secret})
+            return response.status
+
+    return asyncio.run(post())
+
+
+@pytest.mark.parametrize("secret", [None, "", "wrong", "righ", "right ‮", "right,old"])
+def test_without_the_secret_nothing_happens(secret: str | None) -> None:
+    database = Database()
+    assert answer(START, secret=secret, database=database) == 401
+    assert database.ended == []
+
+
+@pytest.mark.parametrize("secret", ["right", "old"])
+def test_each_secret_of_the_list_is_accepted(secret: str) -> None:
+    assert answer(START, secret=secret) == 200
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"update_id": "x"}, {"update_id": 7, "message": {}}])
+def test_what_is_no_update_is_refused(body: object) -> None:
+    database = Database()
+    assert answer(body, database=database) == 400
+    assert database.ended == []
+
+
+def test_an_update_is_committed_and_then_answered() -> None:
+    database, telegram = Database(), Telegram()
+    assert answer(START, database=database, telegram=telegram) == 200
+    assert database.ended == ["commit"]
+    assert [getattr(reply, "chat_id", None) for reply in telegram.sent] == [42]
+
+
+def test_a_repeated_update_is_not_answered_again() -> None:
+    telegram = Telegram()
+    assert answer(START, database=Database(seen=True), telegram=telegram) == 200
+    assert telegram.sent == []
+
+
+def test_a_failing_commit_is_told_to_telegram_and_not_to_the_chat() -> None:
+    telegram = Telegram()
+    assert answer(START, database=Database(commit_fails=True), telegram=telegram) == 500
+    assert telegram.sent == []
+
+
+def test_a_lost_reply_takes_nothing_back() -> None:
+    database = Database()
+    assert answer(START, database=database, telegram=Telegram(broken=True)) == 200
+    assert database.ended == ["commit"]
+
+
+def test_an_update_that_nobody_handles_leaves_no_trace() -> None:
+    database = Database()
+    assert answer({"update_id": 0}, database=database) == 200
+    assert database.ended[0] == "rollback"
+
+
+@pytest.mark.parametrize(
+    ("count", "held_back"),
+    [(MESSAGES, False), (MESSAGES + 1, True), (RedisError("gone"), False)],
+    ids=["last one", "one too many", "no redis"],
+)
+def test_a_chat_that_asks_too_often_is_told_so(count: int | Exception, held_back: bool) -> None:  # noqa: FBT001
+    telegram = Telegram()
+    assert answer(START, telegram=telegram, count=count) == 200
+    assert [("a lot at once" in str(reply)) for reply in telegram.sent] == [held_back]
+
+
+def test_a_bot_without_its_dependencies_lives_and_is_not_ready() -> None:
+    app = create_app(
+        read_settings(
+            {
+                "ENVIRONMENT": "lab",
+                "APP_VERSION": "1.2.3",
+                "DATABASE_URL": "postgresql://bot:pw@127.0.0.1:1/market",
+                "REDIS_URL": "redis://:pw@127.0.0.1:1/0",
+                "TELEGRAM_BOT_TOKEN": "1:token",
+                "TELEGRAM_WEBHOOK_SECRET": "right",
+            }
+        )
+    )
+
+    async def get() -> dict[str, tuple[int, Any]]:
+        async with TestClient(TestServer(app)) as client:
+            answers = {path: await client.get(path) for path in ("/live", "/ready", "/health")}
+            metrics = await (await client.get("/metrics")).text()
+            assert 'bot_build_info{version="1.2.3"} 1.0' in metrics
+            return {path: (response.status, await response.json()) for path, response in answers.items()}
+
+    found = asyncio.run(get())
+    assert found["/live"] == (200, {"status": "alive"})
+    assert found["/ready"] == (
+        503,
+        {"ready": False, "reasons": ["postgres does not answer", "redis does not answer"]},
+    )
+    status, health = found["/health"]
+    assert (status, health["status"], health["version"]) == (503, "degraded", "1.2.3")
+    assert health["dependencies"] == {"postgres": "down", "redis": "down"}
+    assert health["uptime"] >= 0

@@ -1,0 +1,192 @@
+"""The certificate: obtained when it isn't as declared, never given up for a failed new one, reloaded when nginx lags."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from stackctl import certificate
+from stackctl.config import Certificate
+from stackctl.machine import Machine, Result
+from stackctl.paths import Paths
+
+from tests.unit.stackctl_droplet import Droplet, installed, self_signed, stackctl
+
+DOMAIN, SERVER = "bot.lab.test", "https://acme.lab.test:14000/dir"
+DECLARED = {"domain": DOMAIN, "server": SERVER, "email": "ops@lab.test"}
+REFUSED = """Saving debug log to /var/log/letsencrypt/letsencrypt.log
+Requesting a certificate for bot.lab.test
+
+Certbot failed to authenticate some domains (authenticator: webroot). The Certificate Authority reported these problems:
+  Domain: bot.lab.test
+  Type:   unauthorized
+  Detail: 10.77.0.11: Invalid response from http://bot.lab.test/.well-known/acme-challenge/x: 404
+
+Hint: The Certificate Authority failed to download the temporary challenge files created by Certbot.
+
+"""
+ADVICE = "Some challenges have failed.\nAsk for help or search for solutions at https://community.letsencrypt.org."
+UNREACHABLE = "An unexpected error occurred:\nrequests.exceptions.ConnectionError: refused\nAsk for help or search …"
+STAGING = (
+    "Saving debug log to x\nYou've asked to replace a valid certificate with a test certificate.\nSee the logfile y"
+)
+
+
+@dataclass
+class Edge(Droplet):
+    """nginx, certbot and a real openssl. nginx serves what `current` led to when it was last reloaded."""
+
+    served: bytes | None = None
+    obtains: Result = field(default_factory=lambda: Result(0))
+
+    def run(self, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60) -> Result:
+        if argv[0] == "openssl":
+            return Machine().run(argv)
+        if argv[0] == "certbot":
+            self.calls.append(list(argv))
+            if not self.obtains.code:
+                lineage(self.paths, argv[argv.index("--server") + 1], argv[argv.index("--domain") + 1])
+            return self.obtains
+        if argv[0] == "nginx":
+            return self.failing.get("nginx", Result(0))
+        if "try-reload-or-restart" in argv:
+            self.served = der(self.paths.tls_current)
+        return super().run(argv, env, timeout)
+
+    def served_certificate(self, domain: str) -> bytes | None:
+        return self.served
+
+
+def der(directory: Path) -> bytes | None:
+    return certificate._first_of(directory / "fullchain.pem")
+
+
+def lineage(paths: Paths, server: str = SERVER, domain: str = DOMAIN) -> None:
+    """What certbot leaves."""
+    self_signed(paths.tls_live(DOMAIN), domain)
+    paths.renewal(DOMAIN).parent.mkdir(exist_ok=True)
+    conf = ["version = 4.0.0", "archive_dir = /etc/letsencrypt/archive/x", "[renewalparams]", "account = a%b"]
+    webroot = ["webroot_path = /var/www/acme,", "[[webroot_map]]", f"{domain} = /var/www/acme"]
+    paths.renewal(DOMAIN).write_text("\n".join([*conf, f"server = {server}", *webroot]))
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Edge:
+    """A droplet with the placeholder, as a first converge leaves it."""
+    edge = Edge(installed(tmp_path, certificate=DECLARED).paths)
+    self_signed(edge.paths.tls_placeholder, DOMAIN)
+    edge.paths.tls_current.symlink_to(edge.paths.tls_placeholder)
+    edge.served = der(edge.paths.tls_current)
+    return edge
+
+
+@pytest.fixture
+def certified(edge: Edge) -> Edge:
+    assert stackctl(edge, "certificate")[0] == 0
+    edge.calls.clear()
+    edge.paths.history.unlink()
+    return edge
+
+
+def test_the_placeholder_gives_way_to_the_declared_one(edge: Edge) -> None:
+    edge.paths.certificate_failure.write_text('{"cause": "x"}')
+    code, shown = stackctl(edge, "certificate")
+    assert code == 0, shown
+    assert edge.paths.tls_current.readlink() == edge.paths.tls_live(DOMAIN)
+    assert edge.served == der(edge.paths.tls_live(DOMAIN))
+    assert not edge.paths.certificate_failure.exists()
+    assert edge.ran("certbot") == [
+        [
+            *("certbot", "certonly", "--non-interactive", "--agree-tos", "--no-directory-hooks"),
+            *("--email", "ops@lab.test", "--webroot", "--webroot-path", str(edge.paths.acme_webroot)),
+            *("--server", SERVER, "--cert-name", DOMAIN, "--domain", DOMAIN),
+        ]
+    ]
+
+
+def test_when_all_is_as_declared_nothing_is_done_or_told(certified: Edge) -> None:
+    assert stackctl(certified, "certificate") == (0, "")
+    assert not certified.calls
+    assert not certified.paths.history.exists()
+    report = json.loads(stackctl(certified, "status", "--json")[1])
+    assert report["certificate"]["as_declared"] is True
+
+
+@pytest.mark.parametrize("said", [REFUSED + ADVICE, UNREACHABLE, STAGING])
+def test_a_failure_leaves_what_serves_and_says_why(edge: Edge, said: str) -> None:
+    edge.obtains = Result(1, said)
+    before = edge.paths.tls_current.readlink(), edge.served
+    code, shown = stackctl(edge, "certificate")
+    assert code == 1
+    assert (edge.paths.tls_current.readlink(), edge.served) == before
+    cause = certificate.failure(edge.paths)
+    assert cause
+    assert cause in shown.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            Result(1, REFUSED, ADVICE),
+            "unauthorized: 10.77.0.11: Invalid response from http://bot.lab.test/.well-known/acme-challenge/x: 404",
+        ),
+        (Result(1, "", UNREACHABLE), "requests.exceptions.ConnectionError: refused"),
+        (Result(1, STAGING), "You've asked to replace a valid certificate with a test certificate."),
+        (Result(127, stderr="certbot is not installed"), "certbot is not installed"),
+        (Result(1), "exit 1"),
+    ],
+)
+def test_the_cause_in_one_line(said: Result, cause: str) -> None:
+    assert certificate.cause(said) == cause
+
+
+@pytest.mark.parametrize("change", [{"server": "https://other/dir"}, {"domain": "www.lab.test"}])
+def test_a_lineage_of_another_kind_is_replaced(edge: Edge, change: dict[str, str]) -> None:
+    lineage(edge.paths, **change)
+    assert stackctl(edge, "certificate")[0] == 0
+    assert edge.ran("certbot")[0][-1] == "--force-renewal"
+    assert edge.served == der(edge.paths.tls_live(DOMAIN))
+
+
+def test_an_old_certificate_serves_on_while_another_server_refuses(certified: Edge) -> None:
+    lineage(certified.paths, server="https://other/dir")
+    certified.served = der(certified.paths.tls_current)
+    served, certified.obtains = certified.served, Result(1, REFUSED)
+    assert stackctl(certified, "certificate")[0] == 1
+    assert certified.served == served
+    assert certified.paths.tls_current.readlink() == certified.paths.tls_live(DOMAIN)
+
+
+def test_a_missed_reload_is_caught_up(certified: Edge) -> None:
+    lineage(certified.paths)
+    assert stackctl(certified, "certificate", "--renewed")[0] == 0
+    assert certified.served == der(certified.paths.tls_live(DOMAIN))
+    assert not certified.ran("certbot")
+
+
+def test_the_hook_obtains_nothing(edge: Edge) -> None:
+    assert stackctl(edge, "certificate", "--renewed")[0] == 0
+    assert not edge.calls
+
+
+def test_nginx_is_not_reloaded_with_a_configuration_it_refuses(edge: Edge) -> None:
+    edge.failing = {"nginx": Result(1, stderr="nginx: [emerg] unknown directive")}
+    before = edge.served
+    code, shown = stackctl(edge, "certificate")
+    assert code == 1
+    assert "unknown directive" in shown.splitlines()[-1]
+    assert edge.served == before
+
+
+def test_without_an_address_the_account_has_none() -> None:
+    argv = certificate.issue(Paths("bot"), Certificate(DOMAIN, SERVER, ""), anew=False)
+    assert "--register-unsafely-without-email" in argv
+    assert "--email" not in argv
+
+
+def test_where_none_is_declared_there_is_nothing_to_do(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    assert stackctl(droplet, "certificate") == (0, "")
+    assert not droplet.calls

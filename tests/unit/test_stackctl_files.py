@@ -1,0 +1,292 @@
+"""What stackctl keeps in files: state, environments, its configuration, history."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stackctl import config, durable, environment, events, state
+from stackctl.errors import FailedError, RefusedError
+from stackctl.paths import COLOURS, Paths
+from stackctl.state import Release, State
+
+from tests.unit.stackctl_droplet import CONFIG, Droplet
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,9}", fullmatch=True).filter(lambda name: not environment.problem({name: ""}))
+VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+ENVIRONMENTS = st.dictionaries(NAMES, VALUES, max_size=5)
+RELEASES = st.builds(Release, TEXT, TEXT, TEXT, TEXT, st.none() | TEXT, TEXT)
+COLOUR = st.none() | RELEASES
+STATES = st.builds(
+    State,
+    st.sampled_from([None, *COLOURS]),
+    COLOUR,
+    st.booleans(),
+    st.fixed_dictionaries(dict.fromkeys(COLOURS, COLOUR)),
+)
+LIVE = Release("20251123T120000Z", "1.0.0", "r@sha256:1", "e", None, "2025-11-23T12:00:00+00:00")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    paths = Paths("bot", tmp_path)
+    for directory in (paths.var, paths.secrets):
+        directory.mkdir(parents=True)
+    return paths
+
+
+# state
+
+
+@given(STATES)
+def test_a_state_comes_back_as_it_was(before: State) -> None:
+    assert State.from_json(before.to_json()) == before
+
+
+def test_the_state_has_the_contracts_shape() -> None:
+    document = json.loads(State(active="blue").with_colour("blue", LIVE).to_json())
+    assert document == {
+        "version": 1,
+        "active": "blue",
+        "worker": None,
+        "maintenance": False,
+        "colours": {
+            "blue": {
+                **{"id": "20251123T120000Z", "tag": "1.0.0", "image": "r@sha256:1", "env_sha256": "e", "schema": None},
+                "since": "2025-11-23T12:00:00+00:00",
+            },
+            "green": None,
+        },
+    }
+
+
+def test_the_link_is_the_truth(paths: Paths) -> None:
+    state.save(paths, State(active="blue").with_colour("blue", LIVE))
+    assert state.load(paths).active is None
+    state.activate(paths, "green")
+    assert state.load(paths).active == "green"
+    assert paths.active.readlink() == Path("green.sock")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": 2}', State().to_json().replace("null", "7")])
+def test_a_broken_state_says_so(paths: Paths, content: str) -> None:
+    paths.state.write_text(content)
+    with pytest.raises(FailedError, match=r"state\.json can't be read"):
+        state.load(paths)
+
+
+def test_a_link_to_no_socket_says_so(paths: Paths) -> None:
+    paths.active.symlink_to("elsewhere")
+    with pytest.raises(FailedError, match="no colour's socket"):
+        state.load(paths)
+
+
+class Power(BaseException):
+    """It went."""
+
+
+@pytest.mark.parametrize("act", [lambda p: durable.write(p, b"new" * 5000), lambda p: durable.link(p, "new")])
+def test_when_the_power_goes_a_file_is_the_old_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None]
+) -> None:
+    """Cut before each call to the kernel in turn; then the same act again goes through."""
+    path = tmp_path / "file"
+    calls = ("open", "fsync", "replace", "rename", "unlink", "symlink", "write")
+    cuts = 0
+    for cut in range(20):
+        path.unlink(missing_ok=True)
+        path.symlink_to("old")
+        if act.__code__.co_names[0] == "durable" and "write" in act.__code__.co_names:
+            path.unlink()
+            path.write_bytes(b"old")
+        left = [cut]
+
+        def cutting(real: Callable[..., Any], left: list[int] = left) -> Callable[..., Any]:
+            def call(*arguments: Any, **named: Any) -> Any:
+                left[0] -= 1
+                if left[0] == -1:
+                    raise Power
+                return real(*arguments, **named)
+
+            return call
+
+        with monkeypatch.context() as patched:
+            for name in calls:
+                patched.setattr(os, name, cutting(getattr(os, name)))
+            try:
+                act(path)
+            except Power:
+                cuts += 1
+        now = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+        assert now in {b"old", b"new", b"new" * 5000}
+        act(path)
+    assert cuts >= 4
+
+
+def test_only_root_reads_what_is_written(tmp_path: Path) -> None:
+    durable.write(tmp_path / "secret", b"x")
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+
+
+# environment
+
+
+@given(ENVIRONMENTS)
+def test_an_environment_survives_byte_for_byte(before: dict[str, str]) -> None:
+    spelt = environment.canonical(before)
+    assert json.loads(spelt) == before
+    assert environment.canonical(dict(reversed(before.items()))) == spelt
+
+
+@given(ENVIRONMENTS, ENVIRONMENTS)
+def test_only_equal_environments_have_equal_fingerprints(one: dict[str, str], other: dict[str, str]) -> None:
+    assert (environment.env_sha256(one) == environment.env_sha256(other)) == (one == other)
+
+
+def test_an_environment_is_loaded_from_where_it_was_written(paths: Paths) -> None:
+    values = {"A": "spaces $ # ' \" % \\ ü\n"}
+    durable.write(paths.next_environment, environment.canonical(values))
+    assert environment.load(paths.next_environment) == values
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ([], "must be an object"),
+        ({"A B": ""}, "'A B' is no name"),
+        ({"A=": ""}, "'A=' is no name"),
+        ({"": ""}, "'' is no name"),
+        ({"COMPOSE_FILE": "s3cret"}, "COMPOSE_FILE would steer docker"),
+        ({"DOCKER_HOST": "s3cret"}, "DOCKER_HOST would steer docker"),
+        ({"STACK_IMAGE": "s3cret"}, "STACK_IMAGE would steer docker"),
+        ({"LD_PRELOAD": "s3cret"}, "LD_PRELOAD would steer docker"),
+        ({"PATH": "s3cret"}, "PATH would steer docker"),
+        ({"A": 1}, "A must be text"),
+        ({"A": "s3cret\0"}, "A has characters"),
+        ({"A": "s3cret\ud800"}, "A has characters"),
+    ],
+)
+def test_what_no_app_can_have_is_refused_by_name(paths: Paths, values: Any, fault: str) -> None:
+    paths.next_environment.write_text(json.dumps(values))
+    with pytest.raises(RefusedError, match=fault) as refused:
+        environment.load(paths.next_environment)
+    assert "s3cret" not in str(refused.value)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=environment.SHORTEST_SECRET, max_size=30), TEXT)
+def test_a_value_is_masked_in_every_spelling(secret: str, around: str) -> None:
+    for spelling in (
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+    ):
+        masked = environment.mask(f"{around}{spelling}{around}", {"A": secret})
+        assert spelling in {"*" * len(spelling), "***"} or masked.count(spelling) <= (around * 2).count(spelling)
+
+
+@pytest.mark.parametrize("said", ["p%40ss w", "p@ss w", "-----KEY-----", "postgresql://bot:p%40ss w@db/x"])
+def test_parts_of_values_are_masked(said: str) -> None:
+    values = {"URL": "postgresql://bot:p%40ss w@db/x", "PEM": "-----KEY-----\nabcdefgh\n"}
+    assert environment.mask(f"error: {said}!", values) == "error: ***!"
+
+
+# config
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"version": 2}, "version must be 1, is 2"),
+        ({"repositry": "x"}, "repositry is unknown"),
+        ({"port": "8080"}, "port must be a whole number"),
+        ({"port": True}, "port must be a whole number"),
+        ({"stop_grace": 0}, "stop_grace must be a whole number above 0"),
+        ({"repository": ""}, "repository must be text"),
+        ({"app": "other"}, "app must be 'bot'"),
+        ({"data": "yes"}, "data must be true or false"),
+        ({"migrate": None}, "migrate must be true or false"),
+        ({"colours": {"blue": "172.31.0.11"}}, "colours must be an address"),
+        ({"certificate": {"domain": "x"}}, "certificate must be null, or"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_by_key(paths: Paths, change: dict[str, Any], fault: str) -> None:
+    paths.config.write_text(json.dumps(CONFIG | change))
+    with pytest.raises(RefusedError, match=fault):
+        config.load(paths)
+
+
+@pytest.mark.parametrize("key", [key for key in CONFIG if key != "version"])
+def test_a_missing_key_is_named(paths: Paths, key: str) -> None:
+    paths.config.write_text(json.dumps({k: v for k, v in CONFIG.items() if k != key}))
+    with pytest.raises(RefusedError, match=f"{key} is missing"):
+        config.load(paths)
+
+
+def test_the_configuration_as_declared(paths: Paths) -> None:
+    certificate = {"domain": "bot.lab.test", "server": "https://acme", "email": ""}
+    paths.config.write_text(json.dumps(CONFIG | {"certificate": certificate, "migrate": False}))
+    loaded = config.load(paths)
+    assert loaded.certificate == config.Certificate("bot.lab.test", "https://acme", "")
+    assert (loaded.migrate, loaded.data, loaded.port) == (False, True, 8080)
+
+
+# history
+
+
+def test_a_torn_line_spoils_no_other(paths: Paths) -> None:
+    events.append(paths.history, {"n": 1})
+    with paths.history.open("a") as file:
+        file.write('{"n": 2, "mess')
+    events.append(paths.history, {"n": 3})
+    first, torn, last = paths.history.read_text().splitlines()
+    assert (json.loads(first), json.loads(last)) == ({"n": 1}, {"n": 3})
+    assert torn == '{"n": 2, "mess'
+
+
+def test_a_step_tells_how_long_it_took_and_how_it_ended(paths: Paths) -> None:
+    machine, out = Droplet(paths), StringIO()
+    journal = events.Journal(paths.history, "release", machine, out, {"A": "s3cret-value"})
+    with journal.step("pull", "the image") as told:
+        machine.seconds += 1.5
+        told.message = "s3cret-value"
+    with pytest.raises(FailedError), journal.step("start"):
+        raise FailedError("no room: s3cret-value")
+    assert out.getvalue().splitlines() == [
+        "   0.0 s  pull       start the image",
+        "   1.5 s  pull       done *** (1.5 s)",
+        "   1.5 s  start      start",
+        "   1.5 s  start      failed no room: *** (0.0 s)",
+    ]
+    told_as = [json.loads(line) for line in paths.history.read_text().splitlines()]
+    assert [(event["step"], event["state"], event["ms"]) for event in told_as] == [
+        ("pull", "start", None),
+        ("pull", "done", 1500),
+        ("start", "start", None),
+        ("start", "failed", 0),
+    ]
+    assert told_as[1]["ts"] == "2025-11-23T12:00:01.500+00:00"
+
+
+def test_history_that_cannot_be_written_stops_nothing(paths: Paths) -> None:
+    paths.history.mkdir()
+    out = StringIO()
+    events.Journal(paths.history, "release", Droplet(paths), out).tell("pull", "start")
+    assert "Is a directory" in out.getvalue()
+
+
+def test_a_terminal_that_is_gone_stops_nothing(paths: Paths) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as out:
+        journal = events.Journal(paths.history, "release", Droplet(paths), out)
+        journal.tell("pull", "start")
+        journal.tell("pull", "done")
+    assert len(paths.history.read_text().splitlines()) == 2

@@ -1,0 +1,122 @@
+"""Who is kept out, by whom; with real processes, as flock(2) is between them."""
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+from stackctl import lock
+from stackctl.errors import LockedError
+from stackctl.paths import Paths
+
+from tests.unit.stackctl_droplet import installed, stackctl
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return installed(tmp_path).paths
+
+
+@contextmanager
+def another(paths: Paths, *files: Path) -> Iterator[multiprocessing.Process]:
+    """Another process holds these locks: `lock` and `work`, or only those named."""
+    ready, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=_hold, args=(paths, files, theirs))
+    process.start()
+    assert ready.recv() == "held"
+    yield process  # type: ignore[misc]
+    ready.send("end")
+    process.join()
+
+
+def _hold(paths: Paths, files: tuple[Path, ...], pipe: Connection) -> None:
+    with lock.exclusive(files[0], "ada's converge") if files else lock.hold(paths, "ada's release"):
+        pipe.send("held")
+        pipe.recv()
+
+
+def test_the_second_one_is_told_who_and_since_when(paths: Paths) -> None:
+    with another(paths):
+        holder = lock.holder_of(paths.lock)
+        assert holder
+        with pytest.raises(LockedError, match=f"ada's release has been at work since {holder.since[:10]}"):
+            lock.hold(paths, "me").__enter__()
+    with lock.hold(paths, "me"):
+        pass
+    assert lock.holder_of(paths.lock) is None
+
+
+def test_a_killed_holder_leaves_no_lock(paths: Paths) -> None:
+    with another(paths) as process:
+        process.kill()
+        process.join()
+        assert lock.holder_of(paths.lock) is None
+        with lock.hold(paths, "me"):
+            holder = lock.holder_of(paths.lock)
+            assert holder
+            assert holder.holder == "me"
+
+
+def test_release_is_locked_out_with_exit_3(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    with another(droplet.paths):
+        code, shown = stackctl(droplet, "release", "1.0.0")
+    assert code == 3
+    assert "ada's release" in shown
+    assert not droplet.calls
+
+
+def test_a_part_of_the_errand_is_admitted_by_its_id(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    with another(droplet.paths, droplet.paths.lock):
+        holder = lock.holder_of(droplet.paths.lock)
+        assert holder
+        assert stackctl(droplet, "--under", holder.id, "release", "1.0.0")[0] == 0
+        assert lock.holder_of(droplet.paths.lock) == holder
+        assert stackctl(droplet, "--under", "another", "release", "1.0.0")[0] == 3
+        assert stackctl(droplet, "release", "1.0.0")[0] == 3
+    assert stackctl(droplet, "--under", holder.id, "release", "1.0.0")[0] == 3
+
+
+def test_a_release_whose_converge_is_gone_keeps_others_out(paths: Paths) -> None:
+    with another(paths, paths.work), pytest.raises(LockedError, match="ada's converge"):
+        lock.hold(paths, "me").__enter__()
+
+
+def test_boot_does_not_mind_a_converge_and_waits_for_a_release(tmp_path: Path) -> None:
+    """A converge starts APP.service while it holds the lock."""
+    droplet = installed(tmp_path)
+    with another(droplet.paths, droplet.paths.lock):
+        assert stackctl(droplet, "boot")[0] == 0
+    codes: list[int] = []
+    boot = threading.Thread(target=lambda: codes.append(stackctl(droplet, "boot")[0]))
+    with another(droplet.paths):
+        boot.start()
+        boot.join(0.3)
+        assert not codes
+    boot.join()
+    assert codes == [0]
+
+
+def test_halt_asks_nobody(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    with another(droplet.paths):
+        assert stackctl(droplet, "halt")[0] == 0
+
+
+def test_looking_keeps_nobody_out(paths: Paths) -> None:
+    with lock.hold(paths, "me"):
+        pass
+    with lock._flock(paths.lock, 0):
+        assert lock.holder_of(paths.lock) is not None
+    assert lock.holder_of(paths.lock) is None
+    with lock._flock(paths.lock, 0):
+        pass

@@ -1,0 +1,263 @@
+"""A release on a droplet in memory: it goes through, or all is as it was; killed anywhere, it can be finished."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stackctl import release, state
+from stackctl.environment import canonical, env_sha256
+from stackctl.errors import RefusedError
+from stackctl.machine import TIMED_OUT, Result
+from stackctl.paths import other
+
+from tests.unit.stackctl_droplet import ENVIRONMENT, REPOSITORY, Droplet, installed, killed, stackctl
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Droplet:
+    return installed(tmp_path)
+
+
+@pytest.fixture
+def live(fresh: Droplet) -> Droplet:
+    assert stackctl(fresh, "release", "1.0.0")[0] == 0
+    fresh.calls.clear()
+    return fresh
+
+
+def ids(fresh: Droplet) -> set[str]:
+    """Releases whose environment is kept, and whose image is."""
+    snapshots = {path.stem for path in fresh.paths.secrets.glob("*.json")} - {"next"}
+    images = {name.partition(":")[2] for name in fresh.images if name.startswith("bot/release:")}
+    assert snapshots == images
+    return snapshots
+
+
+def test_the_first_release_serves_in_blue(fresh: Droplet) -> None:
+    code, shown = stackctl(fresh, "release", "1.0.0")
+    assert code == 0, shown
+    current = state.load(fresh.paths)
+    assert current.active == "blue"
+    assert current.release
+    assert current.release.image == f"{REPOSITORY}@sha256:1.0.0"
+    assert current.release.env_sha256 == env_sha256(ENVIRONMENT)
+    assert ids(fresh) == {current.release.id}
+    assert fresh.paths.active.readlink() == Path("blue.sock")
+    assert fresh.paths.snapshot(current.release.id).read_bytes() == canonical(ENVIRONMENT)
+    assert fresh.paths.snapshot(current.release.id).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_next_release_takes_the_other_colour_and_ends_the_old_one(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert state.load(live.paths).active == "green"
+    assert live.running() == ["green"]
+    assert live.of("bot-blue") == []
+    assert live.units == {"bot-green.socket"}
+    blue = state.load(live.paths).colours["blue"]
+    assert blue
+    assert blue.id in ids(live)
+
+
+def test_the_order_of_a_release(live: Droplet) -> None:
+    """Nothing of the old colour is touched before the flip."""
+    stackctl(live, "release", "1.1.0")
+    words = [
+        "docker pull",
+        " tag ",
+        " run ",
+        "bot-green --file",
+        "GET green.sock /ready",
+        "sleep",
+        "docker stop",
+        "rm --force",
+    ]
+    positions = [max(i for i, call in enumerate(live.calls) if word in " ".join(call)) for word in words]
+    assert positions == sorted(positions)
+
+
+def test_every_event_is_a_line_of_history_and_of_the_terminal(fresh: Droplet) -> None:
+    _, shown = stackctl(fresh, "release", "1.0.0")
+    events = [json.loads(line) for line in fresh.paths.history.read_text().splitlines()]
+    assert len(events) == len(shown.splitlines())
+    assert all(event.keys() == {"ts", "op", "step", "state", "ms", "message"} for event in events)
+    done = [event["step"] for event in events if event["state"] == "done"]
+    assert done == [step.name for step in release.STEPS]
+
+
+BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
+    "no such tag": ({"registry": {}}, 2, "manifest unknown"),
+    "label of another version": ({"registry": {"1.1.0": "9.9.9"}}, 2, "says it is version '9.9.9'"),
+    "docker is down": ({"failing": {"docker ps": Result(1, stderr="Cannot connect")}}, 1, "Cannot connect"),
+    "disk full": ({"failing": {"docker tag": Result(1, stderr="no space left on device")}}, 1, "no space left"),
+    "migration fails": ({"failing": {" run ": Result(3, "Traceback", "KeyError: revision")}}, 1, "exit code 3"),
+    "migration hangs": ({"failing": {" run ": Result(TIMED_OUT)}}, 1, "took longer than 10 s"),
+    "compose fails": ({"failing": {" up ": Result(1, stderr="address in use")}}, 1, "address in use"),
+    "ends at start": ({"new_container": {"state": "exited", "exit_code": 3}}, 1, "ended by itself (exit code 3)"),
+    "restarts again and again": ({"new_container": {"restarts": 2}}, 1, "web ended by itself"),
+    "never healthy": ({"new_container": {"health": "starting"}}, 1, "web is running, starting after 20 s"),
+    "socket unit fails": ({"failing": {"systemctl start": Result(1, stderr="unit failed")}}, 1, "unit failed"),
+    "never ready": ({"app": {"ready": 503}}, 1, "/ready answers 503 after 20 s"),
+    "wrong version": ({"app": {"ready": 200, "version": "0.9"}}, 1, "says version '0.9'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_failure_before_the_flip_changes_nothing(tmp_path: Path, name: str, *, first: bool) -> None:
+    fresh = installed(tmp_path)
+    if not first:
+        stackctl(fresh, "release", "1.0.0")
+    before = (state.load(fresh.paths), ids(fresh), [c["id"] for c in fresh.containers], set(fresh.units))
+    broken, expected, said = BROKEN[name]
+    for attribute, value in broken.items():
+        setattr(fresh, attribute, value)
+    code, shown = stackctl(fresh, "release", "1.1.0")
+    last = shown.splitlines()[-1]
+    assert (code, said in last) == (expected, True), shown
+    assert before == (state.load(fresh.paths), ids(fresh), [c["id"] for c in fresh.containers], fresh.units)
+
+
+def test_the_log_of_what_failed_is_shown_without_secrets(live: Droplet) -> None:
+    live.new_container = {"state": "exited", "exit_code": 3}
+    _, shown = stackctl(live, "release", "1.1.0")
+    assert re.search(r"\| log of web\d+: \*\*\*$", shown, re.MULTILINE)
+
+
+def test_it_starts_anew_with_a_changed_environment_while_the_registry_is_gone(live: Droplet) -> None:
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
+    live.registry.clear()
+    code, shown = stackctl(live, "release", "1.0.0")
+    assert code == 0, shown
+    assert "manifest unknown" in shown
+    assert json.loads(stackctl(live, "status", "--json")[1])["environment_differs"] is False
+
+
+def test_without_migrations_none_are_run(tmp_path: Path) -> None:
+    fresh = installed(tmp_path, migrate=False)
+    assert stackctl(fresh, "release", "1.0.0")[0] == 0
+    assert not fresh.ran(" run ")
+
+
+@pytest.mark.parametrize("broken", ["postgres", "redis"])
+def test_it_is_refused_while_data_is_not_well(fresh: Droplet, broken: str) -> None:
+    next(c for c in fresh.containers if c["service"] == broken)["health"] = "unhealthy"
+    code, shown = stackctl(fresh, "release", "1.0.0")
+    assert code == 2
+    assert f"{broken} not healthy" in shown
+
+
+def test_data_on_another_host_is_not_looked_for(tmp_path: Path) -> None:
+    fresh = installed(tmp_path, data=False)
+    fresh.containers.clear()
+    assert stackctl(fresh, "release", "1.0.0")[0] == 0
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"COMPOSE_FILE": "/tmp/x"}', b'{"A": 1}', None])
+def test_a_bad_environment_is_refused(fresh: Droplet, content: bytes | None) -> None:
+    if content is None:
+        fresh.paths.next_environment.unlink()
+    else:
+        fresh.paths.next_environment.write_bytes(content)
+    assert stackctl(fresh, "release", "1.0.0")[0] == 2
+    assert not fresh.calls
+
+
+def test_what_fails_after_the_flip_is_told_and_not_undone(live: Droplet) -> None:
+    live.failing = {"docker stop": Result(1, stderr="daemon is gone")}
+    code, shown = stackctl(live, "release", "1.1.0")
+    assert code == 4
+    assert "1.1.0 serves in green" in shown.splitlines()[-1]
+    assert state.load(live.paths).active == "green"
+    live.failing = {}
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert len(live.running()) == 1
+
+
+def test_three_releases_are_kept_and_the_images_they_need(fresh: Droplet) -> None:
+    for minor in range(6):
+        fresh.publish(f"2.{minor}.0")
+        assert stackctl(fresh, "release", f"2.{minor}.0")[0] == 0
+    assert len(ids(fresh)) == 3
+    assert {name for name in fresh.images if name.startswith(f"{REPOSITORY}:")} == {
+        f"{REPOSITORY}:2.{minor}.0" for minor in (3, 4, 5)
+    }
+
+
+def test_the_image_of_the_live_release_survives_being_released_often(fresh: Droplet) -> None:
+    for _ in range(5):
+        assert stackctl(fresh, "release", "1.0.0")[0] == 0
+    assert f"{REPOSITORY}@sha256:1.0.0" in fresh.images
+
+
+def assert_one_colour_serves(fresh: Droplet) -> None:
+    current = state.load(fresh.paths)
+    assert fresh.running() == [current.active]
+    assert current.release
+    assert {c["image"] for c in fresh.of(fresh.paths.project(current.active or ""))} == {current.release.image}
+    assert fresh.paths.snapshot(current.release.id).exists()
+    assert fresh.paths.socket_unit(current.active or "") in fresh.units
+
+
+def test_killed_at_any_call_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
+    """`kill -9` in a process of its own, at each call in turn; the files it leaves are the real ones."""
+    at, served = 0, []
+    while True:
+        at += 1
+        fresh = installed(tmp_path / str(at))
+        stackctl(fresh, "release", "1.0.0")
+        left = killed(fresh, at, "release", "1.1.0")
+        if left is None:
+            break
+        current = state.load(left.paths)
+        served.append(current.active)
+        assert current.active in left.running()
+        assert current.release
+        assert current.release.tag == ("1.0.0" if current.active == "blue" else "1.1.0")
+        if at % 2:  # a reset between the kill and the next try, or none
+            left.reset()
+            assert stackctl(left, "boot")[0] == 0
+            assert_one_colour_serves(left)
+        code, shown = stackctl(left, "release", "1.1.0")
+        assert code == 0, (at, shown)
+        assert_one_colour_serves(left)
+        assert not any(container["one_off"] for container in left.containers)
+        assert state.load(left.paths).release
+    assert served == sorted(served)
+    assert {"blue", "green"} == set(served)
+
+
+def test_killed_at_its_first_release_the_next_try_finishes(tmp_path: Path) -> None:
+    at = 0
+    while True:
+        at += 3
+        left = killed(installed(tmp_path / str(at)), at, "release", "1.0.0")
+        if left is None:
+            break
+        assert stackctl(left, "boot")[0] == 0
+        assert stackctl(left, "release", "1.0.0")[0] == 0
+        assert_one_colour_serves(left)
+
+
+@given(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", fullmatch=True))
+def test_docker_tags_are_accepted(tag: str) -> None:
+    release.check_tag(tag)
+
+
+@given(st.text().filter(lambda tag: not re.fullmatch(r"(?a:\w)[\w.-]{0,127}", tag, re.ASCII)))
+def test_anything_else_is_refused(tag: str) -> None:
+    with pytest.raises(RefusedError):
+        release.check_tag(tag)
+
+
+@pytest.mark.parametrize("tag", ["1.0.0\n", "a" * 129, "-x", ".x", "x:y", "x@sha256", "ü", ""])
+def test_a_bad_tag_is_refused_before_anything_is_looked_at(fresh: Droplet, tag: str) -> None:
+    assert stackctl(fresh, "release", "--", tag)[0] == 2
+    assert not fresh.calls
+
+
+def test_other() -> None:
+    assert (other("blue"), other("green")) == ("green", "blue")

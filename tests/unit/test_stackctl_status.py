@@ -1,0 +1,225 @@
+"""boot, halt and status: what runs after a reset, what doesn't, and what an operator is told."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stackctl import state
+from stackctl.environment import canonical
+from stackctl.machine import Result
+
+from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, self_signed, stackctl
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Droplet:
+    return installed(tmp_path)
+
+
+@pytest.fixture
+def live(fresh: Droplet) -> Droplet:
+    assert stackctl(fresh, "release", "1.0.0")[0] == 0
+    fresh.calls.clear()
+    return fresh
+
+
+def web(droplet: Droplet) -> dict[str, Any]:
+    return next(c for c in droplet.containers if c["service"] == "web")
+
+
+def status(droplet: Droplet) -> tuple[int, dict[str, Any]]:
+    code, shown = stackctl(droplet, "status", "--json")
+    return code, json.loads(shown)
+
+
+# boot and halt
+
+
+def test_halt_stops_the_app_before_its_data_and_boot_brings_the_same_back(live: Droplet) -> None:
+    before = [(c["id"], c["image"]) for c in live.containers]
+    assert stackctl(live, "halt")[0] == 0
+    app, data = live.ran("docker stop")
+    assert app == ["docker", "stop", "-t", "5", web(live)["id"]]
+    assert data == ["docker", "stop", *(c["id"] for c in live.containers if c["project"] == "bot-data")]
+    live.units.clear()
+    assert stackctl(live, "boot")[0] == 0
+    assert [(c["id"], c["image"]) for c in live.containers] == before
+    assert {c["state"] for c in live.containers} == {"running"}
+    assert live.units == {"bot-blue.socket"}
+    assert not live.ran("docker pull")
+
+
+def test_boot_uses_what_the_release_started_with(live: Droplet) -> None:
+    live.paths.next_environment.write_bytes(canonical({"OTHER": "environment"}))
+    sha256 = web(live)["sha256"]
+    live.containers = [c for c in live.containers if c["service"] != "web"]
+    assert stackctl(live, "boot")[0] == 0
+    assert web(live)["sha256"] == sha256
+
+
+def test_boot_stops_the_colour_that_does_not_serve(live: Droplet) -> None:
+    live._create("bot-green", "web", web(live)["image"], {})
+    assert live.running() == ["blue", "green"]
+    assert stackctl(live, "boot")[0] == 0
+    assert live.running() == ["blue"]
+
+
+def test_boot_without_a_release_starts_data(fresh: Droplet) -> None:
+    stackctl(fresh, "halt")
+    assert stackctl(fresh, "boot")[0] == 0
+    assert {c["state"] for c in fresh.of("bot-data")} == {"running"}
+
+
+@pytest.mark.parametrize("verb", ["boot", "halt"])
+def test_on_a_bare_droplet_there_is_nothing_to_do(fresh: Droplet, verb: str) -> None:
+    fresh.paths.config.unlink()
+    assert stackctl(fresh, verb)[0] == 0
+    assert not fresh.calls
+
+
+def test_boot_without_data_on_this_host(live: Droplet) -> None:
+    live.paths.data_yaml.unlink()
+    assert stackctl(live, "boot")[0] == 0
+    assert not live.ran("bot-data")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"failing": {"--project-name bot-data": Result(1, stderr="bind source path does not exist")}}, "source path"),
+        ({"app": {"ready": 200}, "data": "unhealthy"}, "postgres is running, unhealthy after 20 s"),
+    ],
+)
+def test_boot_starts_what_it_can_and_then_fails(live: Droplet, broken: dict[str, Any], said: str) -> None:
+    stackctl(live, "halt")
+    live.failing = broken.get("failing", {})
+    for container in live.of("bot-data") if "data" in broken else []:
+        container["health"] = "unhealthy"
+    code, shown = stackctl(live, "boot")
+    assert code == 1
+    assert said in shown.splitlines()[-1]
+    assert live.running() == ["blue"]
+
+
+@pytest.mark.parametrize("lost", ["snapshot", "state"])
+def test_boot_with_something_lost_says_what(live: Droplet, lost: str) -> None:
+    release = state.load(live.paths).release
+    assert release
+    (live.paths.snapshot(release.id) if lost == "snapshot" else live.paths.state).unlink()
+    code, shown = stackctl(live, "boot")
+    assert code == 1
+    assert ("is missing" if lost == "snapshot" else "doesn't know what blue runs") in shown.splitlines()[-1]
+
+
+# status
+
+
+def test_all_is_well(live: Droplet) -> None:
+    code, report = status(live)
+    assert (code, report["drift"], report["problems"]) == (0, [], [])
+    assert report.keys() == {
+        *("version", "app", "lock", "maintenance", "active", "release", "colours", "data", "certificate"),
+        *("environment_differs", "drift", "problems"),
+    }
+    assert report["release"]["tag"] == "1.0.0"
+    assert report["colours"]["green"] is None
+    image = web(live)["image"]
+    assert report["colours"]["blue"]["containers"] == [
+        {"service": "web", "state": "running", "health": "healthy", "image": image}
+    ]
+    assert [container["service"] for container in report["data"]] == ["postgres", "redis"]
+
+
+def test_people_read_the_same(live: Droplet) -> None:
+    code, shown = stackctl(live, "status")
+    assert code == 0
+    assert shown.splitlines() == [
+        f"bot         1.0.0 in blue since {state.load(live.paths).release.since}",  # type: ignore[union-attr]
+        "  web       running, healthy",
+        "  postgres  running, healthy",
+        "  redis     running, healthy",
+        "lock        free",
+    ]
+
+
+def test_before_the_first_release_nothing_is_wrong(fresh: Droplet) -> None:
+    code, report = status(fresh)
+    assert (code, report["active"], report["release"], report["drift"]) == (0, None, None, [])
+    assert "no release yet: sudo stackctl release TAG" in stackctl(fresh, "status")[1]
+
+
+def lose_the_snapshot(droplet: Droplet) -> None:
+    release = state.load(droplet.paths).release
+    assert release
+    droplet.paths.snapshot(release.id).unlink()
+
+
+DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
+    "stopped": (lambda d: web(d).update(state="exited", exit_code=137), "web is exited (exit code 137)"),
+    "missing": (lambda d: d.containers.remove(web(d)), "web is missing"),
+    "unhealthy": (lambda d: web(d).update(health="unhealthy"), "web is running, unhealthy"),
+    "another image": (lambda d: web(d).update(image="evil"), "web is of another image, evil"),
+    "another app.yaml": (
+        lambda d: d.paths.app_yaml.write_text("x"),
+        "web was made from another app.yaml or environment",
+    ),
+    "another label": (lambda d: web(d).update(sha256="x"), "web was made from another app.yaml or environment"),
+    "socket closed": (lambda d: d.units.clear(), "bot-blue.socket is not active"),
+    "snapshot lost": (lose_the_snapshot, "what blue was started with is lost"),
+    "state lost": (lambda d: d.paths.state.unlink(), "what blue was started with is lost"),
+    "interrupted": (lambda d: d._create("bot-green", "web", "i", {}), "green still runs: a release was interrupted"),
+}
+
+
+@pytest.mark.parametrize("name", DRIFT)
+def test_drift_is_told_and_a_release_mends_it(live: Droplet, name: str) -> None:
+    drift, line = DRIFT[name]
+    drift(live)
+    code, report = status(live)
+    assert (code, report["drift"]) == (4, [line])
+    assert [problem for problem in report["problems"] if problem.startswith(line)]
+    assert stackctl(live, "release", "1.0.0")[0] == 0
+    assert status(live)[0] == 0
+
+
+def test_a_container_that_starts_is_no_drift(live: Droplet) -> None:
+    web(live)["health"] = "starting"
+    assert status(live)[1]["drift"] == []
+
+
+def test_a_changed_declaration_is_told(live: Droplet) -> None:
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "NEW": "1"}))
+    code, report = status(live)
+    assert (code, report["environment_differs"], report["drift"]) == (4, True, [])
+
+
+def test_unwell_data_is_a_problem_and_no_drift(live: Droplet) -> None:
+    live.containers = [c for c in live.containers if c["service"] != "redis"]
+    code, report = status(live)
+    assert (code, report["drift"]) == (4, [])
+    assert report["problems"] == ["redis is missing: sudo systemctl restart bot.service"]
+
+
+def test_without_docker_status_still_answers(live: Droplet) -> None:
+    live.failing = {"docker ps": Result(1, stderr="Cannot connect to the Docker daemon")}
+    code, report = status(live)
+    assert (code, report["drift"], report["active"]) == (4, [], "blue")
+    assert "Cannot connect to the Docker daemon: systemctl status docker" in report["problems"][0]
+
+
+@pytest.mark.parametrize("where", ["placeholder", "live"])
+def test_a_certificate_that_is_not_the_declared_one_needs_a_person(tmp_path: Path, where: str) -> None:
+    declared = {"domain": "bot.lab.test", "server": "https://acme", "email": ""}
+    droplet = installed(tmp_path, certificate=declared)
+    directory = droplet.paths.tls_placeholder if where == "placeholder" else droplet.paths.tls_live("bot.lab.test")
+    self_signed(directory, "bot.lab.test")
+    droplet.paths.tls_current.symlink_to(directory)
+    droplet.paths.certificate_failure.write_text('{"at": "now", "cause": "dns: no such name"}')
+    code, report = status(droplet)
+    assert code == 4
+    served = report["certificate"]
+    assert (served["placeholder"], served["as_declared"]) == (where == "placeholder", False)
+    assert (served["subject_names"], served["issuer"]) == (["bot.lab.test"], "CN=Test CA")
+    assert any("dns: no such name" in problem for problem in report["problems"])
