@@ -103,7 +103,13 @@ def _trust(settings: Settings) -> None:
         )
         for certificate in host.loop(settings.extra_ca_certificates)
     ]
-    settle(name="Renew the droplet's list of authorities", debt=debt, commands=["update-ca-certificates"], after=placed)
+    settle(
+        name="Renew the droplet's list of authorities",
+        debt=debt,
+        # Docker reads the list once, when it starts.
+        commands=["update-ca-certificates", "systemctl try-restart docker.service"],
+        after=placed,
+    )
 
 
 def _stackctl(settings: Settings) -> None:

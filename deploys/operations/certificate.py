@@ -20,7 +20,7 @@ def placeholder(tls: str, *, domain: str) -> Commands:
     directory = f"{tls}/placeholder"
     yield StringCommand(
         *("install -d -m 700", QuoteString(directory), "&&"),
-        *("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650"),
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650",
         *("-subj", QuoteString(f"/CN={domain}"), "-addext", QuoteString(f"subjectAltName=DNS:{domain}")),
         *("-keyout", QuoteString(f"{directory}/privkey.pem"), "-out", QuoteString(f"{directory}/fullchain.pem")),
     )
