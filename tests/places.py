@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,8 +43,18 @@ class Place:
 
     def connect(self, host: str, *, sudo: bool = True) -> Host:
         """One connection is kept open and shared by all commands: an SSH handshake costs more than most checks."""
-        control = "controlpersist=60"
-        return testinfra.get_host(f"ssh://{host}?{control}", ssh_config=self.data["ssh_config_file"], sudo=sudo)
+        options = {"ssh_config": self.data["ssh_config_file"], "ssh_extra_args": f"-o ControlPath={self._sockets}/%C"}
+        return testinfra.get_host(f"ssh://{host}?controlpersist=30", sudo=sudo, **options)
+
+    def reconnect(self, host: str) -> Host:
+        """After a reboot the shared connection leads nowhere."""
+        control = ["-o", f"ControlPath={self._sockets}/%C", "-O", "exit"]
+        subprocess.run(["ssh", "-F", self.data["ssh_config_file"], *control, host], check=False, capture_output=True)
+        return self.connect(host)
+
+    @cached_property
+    def _sockets(self) -> str:
+        return tempfile.mkdtemp(prefix="ssh-")
 
     @cached_property
     def outside(self) -> Host:

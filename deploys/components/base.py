@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import apt, server, systemd
+from pyinfra.operations import apt, files, server, systemd
 
 from deploys import artifacts
 from deploys.operations.files import place
@@ -114,6 +114,7 @@ def _trust(settings: Settings) -> None:
 
 def _stackctl(settings: Settings) -> None:
     paths = settings.paths
+    files.directory(name="Keep secrets where root alone looks", path=str(paths.secrets), mode="700")
     place(
         name="Install stackctl",
         dest="/usr/local/bin/stackctl",

@@ -62,7 +62,7 @@ def test_the_memory_limit_is_the_kernel_s(droplet: Host, place: Place) -> None:
 @pytest.mark.parametrize("service", ["postgres", "redis"])
 def test_the_processes_run_as_nobody_special(droplet: Host, place: Place, service: str) -> None:
     name = f"{place.settings.paths.data_project}-{service}-1"
-    owners = droplet.check_output(f"docker top {name} -o uid").split()[1:]
+    owners = droplet.check_output(f"docker top {name} -o pid,uid").split()[3::2]
     assert set(owners) == {str(UID)}
 
 

@@ -32,7 +32,7 @@ def test_committed_rows_and_every_check_survive(lab: Place, droplet: Host, fault
     assert offers(droplet, title) == "1"
     before = droplet.check_output(CONTAINERS)
     fault(by_name("droplet1"))
-    after = lab.connect("droplet1")
+    after = lab.reconnect("droplet1")
     after.check_output("systemctl is-system-running --wait")
     assert after.check_output(CONTAINERS) == before
     assert offers(after, title) == "1"
@@ -45,7 +45,7 @@ def test_boot_needs_no_registry_and_halt_is_in_order(lab: Place, droplet: Host) 
     world.check_output("systemctl stop registry")
     try:
         machines.reboot(by_name("droplet1"))
-        after = lab.connect("droplet1")
+        after = lab.reconnect("droplet1")
         after.check_output("systemctl is-system-running --wait")
         assert after.run("stackctl status").rc == 0
         log = after.check_output(

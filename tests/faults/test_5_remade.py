@@ -35,7 +35,7 @@ def test_killed_at_random_it_ends_in_the_same_state(lab: Place) -> None:
         assert TRUSTED in said.splitlines()[-1] or "no certificate for bot.lab.test" in said
     finally:
         world.check_output("systemctl start pebble")
-    droplet = lab.connect("droplet1")
+    droplet = lab.reconnect("droplet1")
     assert converge.planned() == {f"tls | {TRUSTED}"}
 
     status = droplet.run("stackctl status --json")
@@ -61,7 +61,7 @@ def test_the_remade_droplet_passes_every_check(lab: Place) -> None:
 
 
 def test_an_old_certificate_is_not_given_up_for_a_failed_new_one(lab: Place) -> None:
-    droplet = lab.connect("droplet1")
+    droplet = lab.reconnect("droplet1")
     served = (
         "openssl s_client -connect 127.0.0.1:443 -servername bot.lab.test </dev/null 2>/dev/null | openssl x509 -serial"
     )
@@ -75,7 +75,7 @@ def test_an_old_certificate_is_not_given_up_for_a_failed_new_one(lab: Place) -> 
 
 @pytest.mark.parametrize("tag", ["9.9.9"])
 def test_a_release_of_a_tag_that_is_not_there_changes_nothing(lab: Place, tag: str) -> None:
-    droplet = lab.connect("droplet1")
+    droplet = lab.reconnect("droplet1")
     before = droplet.check_output("cat /var/lib/toogoodtogo/state.json")
     refused = droplet.run(f"stackctl release {tag}")
     assert refused.rc == 2

@@ -4,15 +4,20 @@ import argparse
 import os
 import sys
 
-from tests.lab import host, keys, lab, machine
-from tests.lab.host import LabError, say
+from tests.lab import host, keys, lab
+from tests.lab.host import LabError
 from tests.lab.layout import MOST_DROPLETS, by_name
+
+ON_A_MACHINE = {"reboot": lab.reboot, "crash": lab.crash, "destroy": lab.destroy, "recreate": lab.recreate}
 
 
 def main() -> int:
     """Do what the command line says; 0 when done, 1 with the cause and the next step otherwise."""
     arguments = _arguments()
     try:
+        if arguments.verb == "ssh":
+            ssh = ["ssh", "-F", str(keys.SSH_CONFIG), by_name(arguments.name).name, *arguments.command]
+            os.execvp(ssh[0], ssh)  # noqa: S606  the terminal is ssh's from here on
         host.check()
         if arguments.verb == "up":
             lab.up(arguments.droplets)
@@ -20,13 +25,14 @@ def main() -> int:
             lab.down()
         elif arguments.verb == "status":
             print(lab.status())
-        elif arguments.verb == "ssh":
-            os.execvp("ssh", ["ssh", "-F", str(keys.SSH_CONFIG), by_name(arguments.name).name, *arguments.command])
         else:
-            getattr(lab, arguments.verb)(by_name(arguments.name))
+            ON_A_MACHINE[arguments.verb](by_name(arguments.name))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("lab: interrupted. Next: the same command again; it goes on from here.", file=sys.stderr)
+        return 130
     return 0
 
 

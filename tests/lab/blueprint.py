@@ -15,6 +15,8 @@ from tests.lab.rootfs import BASE, Recipe
 HERE = Path(__file__).parent
 CLOUD_INIT = CHECKOUT / "files/base/cloud-init.yaml"
 REGISTRY_USER = "deploy"
+HTPASSWD = "etc/docker/registry/htpasswd"
+TOKENS = "etc/telegram/tokens"
 
 AROUND = Recipe(
     name="world",
@@ -81,8 +83,6 @@ def droplet(machine: Machine) -> Blueprint:
 
 def world() -> Blueprint:
     """Names, certificates, images, Telegram: see tests/lab/world."""
-    secrets = secrets_file.read(ENV_FILE)
-    password = bcrypt.hashpw(secrets["REGISTRY_PASSWORD"].encode(), bcrypt.gensalt(rounds=5)).decode()
     files = _around(WORLD) | {
         "etc/dnsmasq.d/hosts.conf": _text(dnsmasq_hosts() + "".join(f"server={ip}\n" for ip in network.resolvers())),
         "etc/lab/world.crt": File(authority.WORLD_CERTIFICATE.read_bytes()),
@@ -90,12 +90,19 @@ def world() -> Blueprint:
         "opt/telegram/telegram.py": File((HERE / "world/telegram.py").read_bytes()),
         **_tree(HERE / "world/etc", "etc"),
     }
-    identity = _host_key(WORLD) | {
-        "etc/docker/registry/htpasswd": _text(f"{REGISTRY_USER}:{password}\n"),
-        "etc/telegram/tokens": File(f"{secrets['TELEGRAM_BOT_TOKEN']}\n".encode(), 0o600),
-    }
+    identity = _host_key(WORLD) | world_secrets()
     services = "systemctl enable dnsmasq pebble acme.socket docker-registry docker.socket telegram"
     return Blueprint(AROUND, files, identity, (*ENABLE, TRUST, services))
+
+
+def world_secrets() -> Files:
+    """What world compares a login with."""
+    secrets = secrets_file.read(ENV_FILE)
+    password = bcrypt.hashpw(secrets["REGISTRY_PASSWORD"].encode(), bcrypt.gensalt(rounds=5)).decode()
+    return {
+        HTPASSWD: _text(f"{REGISTRY_USER}:{password}\n"),
+        TOKENS: File(f"{secrets['TELEGRAM_BOT_TOKEN']}\n".encode(), 0o600),
+    }
 
 
 def neighbour(machine: Machine) -> Blueprint:

@@ -20,7 +20,6 @@ PROGRAMS = {
     "ssh": "logs in to them",
     "ssh-keygen": "makes their keys",
 }
-FREE_SPACE = 8 * 1024**3  # bytes: three root file systems, their packages and the images
 
 
 class LabError(Exception):

@@ -75,7 +75,6 @@ def push_missing() -> None:
         say(f"Pushing {image.name}")
         machine.inside(WORLD, "docker", "push", "--quiet", f"{REGISTRY}/{image.name}")
     machine.inside(WORLD, "docker", "logout", REGISTRY)
-    machine.inside(WORLD, "systemctl", "stop", "docker.service")
     _store(wanted)
 
 
@@ -103,7 +102,7 @@ def _build(image: Image) -> None:
 
 
 def _wheels(requirements: Path) -> Path:
-    """The directory with the wheels that a requirements file locks, fetched here: only this machine knows its package index."""
+    """The wheels that a requirements file locks, fetched here: only this machine knows its package index."""
     wheels = CACHE / "wheels" / hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
     if not wheels.exists():
         say(f"Fetching the wheels of {requirements.relative_to(HERE)}")

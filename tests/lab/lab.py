@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
+import bcrypt
+
 from tests.lab import authority, blueprint, images, keys, machine, network, processes, rootfs, secrets_file
 from tests.lab.host import LabError, run, say
 from tests.lab.layout import CHECKOUT, DOT_LAB, DROPLETS, ENV_FILE, MACHINES, NEIGHBOUR, RUN, STATE, WORLD, Machine
@@ -47,6 +49,7 @@ def up(droplets: int) -> None:
         keys.give_to_owner(DOT_LAB, ENV_FILE)
         for wanted in (*DROPLETS[:droplets], WORLD, NEIGHBOUR):
             ensure(wanted)
+        _share_secrets()
         images.push_missing()
         say(f"The lab is up: ssh -F {keys.SSH_CONFIG.relative_to(CHECKOUT)} {DROPLETS[0].name}")
 
@@ -66,6 +69,7 @@ def recreate(which: Machine) -> None:
     _must_be_ours()
     machine.destroy(which)
     ensure(which)
+    say(f"{which.name} is new")
     if which == WORLD:
         images.push_missing()
 
@@ -131,6 +135,20 @@ def _share_acme_root(changed: Machine) -> None:
         shutil.copyfile(WORLD.root / ACME_ROOT, NEIGHBOUR.root / "root/acme-root.pem")
 
 
+def _share_secrets() -> None:
+    """World accepts the registry's password and the bot's token that the env file names now."""
+    secrets = secrets_file.read(ENV_FILE)
+    htpasswd, tokens = WORLD.root / blueprint.HTPASSWD, WORLD.root / blueprint.TOKENS
+    _, _, known = htpasswd.read_text().strip().partition(":")
+    if not bcrypt.checkpw(secrets["REGISTRY_PASSWORD"].encode(), known.encode()):
+        say("The registry's password changed")
+        htpasswd.write_bytes(blueprint.world_secrets()[blueprint.HTPASSWD].content)
+    if tokens.read_text().strip() != secrets["TELEGRAM_BOT_TOKEN"]:
+        say("The bot's token changed: Telegram starts afresh")
+        tokens.write_bytes(blueprint.world_secrets()[blueprint.TOKENS].content)
+        machine.inside(WORLD, "systemctl", "restart", "telegram.service")
+
+
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Hold the lab's lock, so that two runs don't build or remove the same things."""
@@ -167,6 +185,8 @@ def _must_be_ours() -> None:
 def _claim() -> None:
     found = _found()
     _refuse_anothers(found)
+    if found == Found.OURS and not keys.IDENTITY.exists():
+        found = Found.LEFTOVERS  # without its key, nobody can log in to its machines
     if found == Found.LEFTOVERS:
         say(f"Clearing away what is left of the lab of {_owner() or 'another checkout'}")
         _remove_everything()

@@ -1,5 +1,6 @@
 """Machines of the lab: made from a blueprint, switched on, rebooted, crashed, removed."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -55,17 +56,20 @@ def start(machine: Machine) -> None:
 
 
 def wait_for_login(machine: Machine) -> None:
-    """Return when ssh lets us in; LabError with the end of the console's log when it doesn't in time."""
+    """Return when ssh lets us in; LabError with the end of the console's log when it goes off or doesn't in time."""
     deadline = time.monotonic() + PATIENCE
+    was_on = False
     while time.monotonic() < deadline:
         if _ssh_works(machine):
             return
+        is_on = processes.has_keeper(machine.name)
+        if was_on and not is_on:
+            break
+        was_on = is_on
         time.sleep(0.2)
     log = RUN / f"{machine.name}.log"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "(nothing)"
-    raise LabError(
-        f"{machine.name} can't be logged in to after {PATIENCE:.0f} s. Its console, {log}, ends with:\n{tail}"
-    )
+    raise LabError(f"{machine.name} lets nobody in . Its console, {log}, ends with:\n{tail}")
 
 
 def inside(machine: Machine, *command: str, stdin: str | bytes | None = None) -> str:
@@ -108,11 +112,8 @@ def destroy(machine: Machine) -> None:
 
 
 def _ssh_works(machine: Machine) -> bool:
-    command = ["ssh", "-F", keys.SSH_CONFIG, "-o", "BatchMode=yes", "-o", "ConnectTimeout=2", machine.name, "true"]
-    try:
-        return (
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=5).returncode
-            == 0
-        )
-    except subprocess.TimeoutExpired:
-        return False
+    command = ["ssh", "-F", str(keys.SSH_CONFIG), "-o", "BatchMode=yes", "-o", "ConnectTimeout=2", machine.name, "true"]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=5)
+        return done.returncode == 0
+    return False

@@ -1,6 +1,7 @@
-"""The lab's network: a bridge, a way out, and the promise that nothing addressed to the lab ever leaves this machine."""
+"""The lab's network: a bridge, a way out, and a trap, so that nothing addressed to the lab ever leaves this machine."""
 
 import json
+import shutil
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -24,7 +25,7 @@ table ip {TABLE} {{
 }}
 """
 # A Docker Engine on this machine lets nothing through that isn't its own, but asks this chain first.
-DOCKER_RULES = [["-i", BRIDGE], ["-o", BRIDGE]]
+DOCKER_RULES = [f"-i {BRIDGE} -j ACCEPT", f"-o {BRIDGE} -j ACCEPT"]
 
 
 def up() -> None:
@@ -32,17 +33,15 @@ def up() -> None:
     _refuse_taken_addresses()
     for family, network in (("-4", NETWORK4), ("-6", NETWORK6)):
         run("ip", family, "route", "replace", "blackhole", str(network), "metric", LAST_RESORT)
-    if not exists():
-        try:
+    try:
+        if not exists():
             run("ip", "link", "add", BRIDGE, "type", "bridge")
-        except LabError as error:
-            raise LabError(
-                f"This machine's kernel makes no bridge.\n{error}\nNext: modprobe bridge, or a VM."
-            ) from error
+        run("nft", "-f", "-", stdin=f"table ip {TABLE}\ndelete table ip {TABLE}\n{RULES}")
+    except LabError as error:
+        raise LabError(f"This machine's kernel makes no bridge or no NAT. Next: use a VM.\n{error}") from error
     for address, network in ((GATEWAY.ipv4, NETWORK4), (GATEWAY.ipv6, NETWORK6)):
         run("ip", "address", "replace", f"{address}/{network.prefixlen}", "dev", BRIDGE, "nodad")
     run("ip", "link", "set", BRIDGE, "up")
-    run("nft", "-f", "-", stdin=f"table ip {TABLE}\ndelete table ip {TABLE}\n{RULES}")
     _docker("-I")
     IP_FORWARD.write_text("1")
 
@@ -101,9 +100,9 @@ def _refuse_taken_addresses() -> None:
 
 def _docker(action: str) -> None:
     """Insert (-I) or delete (-D) our rules in the chain that a Docker Engine on this machine leaves to its operator."""
-    if not run("sh", "-c", "iptables -w -S DOCKER-USER 2>/dev/null || true"):
+    if shutil.which("iptables") is None:
         return
+    present = run("iptables", "-w", "-S", "DOCKER-USER", check=False).splitlines()  # nothing when there is no Docker
     for rule in DOCKER_RULES:
-        present = run("sh", "-c", f"iptables -w -C DOCKER-USER {' '.join(rule)} -j ACCEPT 2>&1 || echo no") == ""
-        if present == (action == "-D"):
-            run("iptables", "-w", action, "DOCKER-USER", *rule, "-j", "ACCEPT")
+        if present and (f"-A DOCKER-USER {rule}" in present) == (action == "-D"):
+            run("iptables", "-w", action, "DOCKER-USER", *rule.split())

@@ -1,7 +1,7 @@
-"""Which processes are the lab's own: those in its control groups, whoever started them and whatever became of the starter.
+"""Which processes are the lab's own: those in its control groups, whatever became of the one that started them.
 
-Each machine has one group, with two in it: `keeper` for the process that stands behind it, and `machine` for nspawn and all
-that runs inside. A process id alone could be somebody else's by now; a process in these groups can't.
+Each machine has a group, and two in it: `keeper` for the process that stands behind it, `machine` for nspawn and
+all that runs inside. A process id alone could be somebody else's by now; a process in these groups can't.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def _group(name: str) -> Path:
 
 
 def _make(hierarchy: Path, group: Path) -> None:
-    """Make a group and those above it, each with the processors (version 1) and controllers (version 2) of its parent."""
+    """Make a group and those above it, each with its parent's processors (version 1) and controllers (version 2)."""
     for part in reversed([group, *group.parents]):
         if part == hierarchy or not part.is_relative_to(hierarchy):
             continue

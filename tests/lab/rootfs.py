@@ -1,9 +1,10 @@
 """Root file systems: built by mmdebstrap once, kept in the cache until what builds them changes."""
 
+import functools
 import hashlib
 import json
 import platform
-import shutil
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ DEBIAN = "http://deb.debian.org/debian"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes a root file system: its name, the packages over Debian's minimum, and commands run in it at the end."""
+    """What makes a root file system: a name, packages over Debian's minimum, and commands run in it at the end."""
 
     name: str
     packages: tuple[str, ...]
@@ -28,7 +29,7 @@ class Recipe:
         return f"{self.name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
 
 
-# What DigitalOcean's Debian 13 image offers that a site may rely on, and no more: what the site needs, the site installs.
+# What DigitalOcean's Debian 13 image offers and a site may rely on, no more: what else it needs, the site installs.
 BASE = Recipe(
     name="droplet",
     packages=(
@@ -65,29 +66,26 @@ def build(recipe: Recipe) -> Path:
     archives.mkdir(parents=True, exist_ok=True)
     root.parent.mkdir(parents=True, exist_ok=True)
     unfinished = root.parent / f".{key}.new"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    remove(unfinished)
+    include = (f"--include={','.join(recipe.packages)}",) if recipe.packages else ()
+    place = shlex.quote(str(archives))
     run(
-        *(
-            "mmdebstrap",
-            "--mode=root",
-            "--format=directory",
-            "--variant=minbase",
-            f"--include={','.join(recipe.packages)}",
-        ),
-        # Downloaded packages are kept: they come from the cache when a recipe changes, and go back into it.
+        *("mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase", *include),
+        # Downloaded packages go to the cache, and come out of it when a recipe changes.
         *("--skip=essential/unlink", '--setup-hook=mkdir -p "$1"/var/cache/apt/archives'),
-        *(
-            f"--setup-hook=sync-in {archives} /var/cache/apt/archives",
-            f"--customize-hook=sync-out /var/cache/apt/archives {archives}",
-        ),
-        *(f'--customize-hook=chroot "$1" sh -c {json.dumps(command)}' for command in recipe.commands),
-        *(SUITE, unfinished, *sources),
+        f"--setup-hook=sync-in {place} /var/cache/apt/archives",
+        f"--customize-hook=sync-out /var/cache/apt/archives {place}",
+        *(f'--customize-hook=chroot "$1" sh -c {shlex.quote(command)}' for command in recipe.commands),
+        SUITE,
+        unfinished,
+        *sources,
     )
     unfinished.rename(root)
     _forget_older(recipe, root)
     return root
 
 
+@functools.cache
 def apt_sources() -> list[str]:
     """Debian 13's sources in sources.list form, from this machine's own mirrors when it runs Debian.
 

@@ -16,7 +16,6 @@ START_ME_AGAIN = 133  # nspawn's exit status with --keep-unit when the machine a
 def main() -> None:
     """Boot the machine, again at each reboot, until it is powered off or killed."""
     machine = by_name(sys.argv[1])
-    processes.enter(machine.name, "keeper")
     while boot(machine) == START_ME_AGAIN:
         print(f"{machine.name} reboots", flush=True)
 
@@ -24,9 +23,9 @@ def main() -> None:
 def boot(machine: Machine) -> int:
     """Run the machine until it ends; nspawn's exit status."""
     processes.remove_groups(machine.name, "machine")
-    nspawn = subprocess.Popen(
-        command(machine), stdin=subprocess.DEVNULL, preexec_fn=lambda: processes.enter(machine.name, "machine")
-    )
+    processes.enter(machine.name, "machine")  # nspawn is born in the group that this process is in
+    nspawn = subprocess.Popen(command(machine), stdin=subprocess.DEVNULL)
+    processes.enter(machine.name, "keeper")
     while nspawn.poll() is None and not network.attach(machine.interface):
         time.sleep(0.01)
     return nspawn.wait()

@@ -38,7 +38,7 @@ def accepts(droplet: Host, lab: Place, folder: str, files: dict[str, bytes], com
         place = f"sudo tee {shlex.quote(f'{folder}/{name}')} >/dev/null"
         ssh = ["ssh", "-F", lab.data["ssh_config_file"], droplet.backend.get_hostname(), place]
         subprocess.run(ssh, input=content, check=True)
-    ran = droplet.run(f"cd {folder} && {command}")
+    ran = droplet.run(f"cd {folder} && {command} || exit 1")  # 255 would be SSH's own
     return ran.rc == 0, ran.stdout + ran.stderr
 
 

@@ -20,6 +20,7 @@ from marketplace_bot.offers import describe, parse_offer
         ("3.50", None),
         ("Bread 3.50", None),
         ("1 two\nlines", None),
+        ("1 no\0text", None),
         ("1 " + "x" * 201, None),
         ("", None),
     ],

@@ -1,13 +1,15 @@
-"""The certificate: obtained when it isn't as declared, never given up for a failed new one, reloaded when nginx lags."""
+"""The certificate: obtained when it isn't as declared, never given up for a failed new one, and really served."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stackctl import certificate
 from stackctl.config import Certificate
+from stackctl.machine import ENVIRONMENT as ENV
 from stackctl.machine import Machine, Result
 from stackctl.paths import Paths
 
@@ -28,9 +30,7 @@ Hint: The Certificate Authority failed to download the temporary challenge files
 """
 ADVICE = "Some challenges have failed.\nAsk for help or search for solutions at https://community.letsencrypt.org."
 UNREACHABLE = "An unexpected error occurred:\nrequests.exceptions.ConnectionError: refused\nAsk for help or search …"
-STAGING = (
-    "Saving debug log to x\nYou've asked to replace a valid certificate with a test certificate.\nSee the logfile y"
-)
+STAGING = "Saving debug log to x\nYou've asked to replace it with a test certificate.\nSee the logfile y"
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Edge(Droplet):
     served: bytes | None = None
     obtains: Result = field(default_factory=lambda: Result(0))
 
-    def run(self, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60) -> Result:
+    def run(self, argv: Sequence[str], env: Mapping[str, str] = ENV, timeout: float = 60) -> Result:
         if argv[0] == "openssl":
             return Machine().run(argv)
         if argv[0] == "certbot":
@@ -133,7 +133,7 @@ def test_a_failure_leaves_what_serves_and_says_why(edge: Edge, said: str) -> Non
             "unauthorized: 10.77.0.11: Invalid response from http://bot.lab.test/.well-known/acme-challenge/x: 404",
         ),
         (Result(1, "", UNREACHABLE), "requests.exceptions.ConnectionError: refused"),
-        (Result(1, STAGING), "You've asked to replace a valid certificate with a test certificate."),
+        (Result(1, STAGING), "You've asked to replace it with a test certificate."),
         (Result(127, stderr="certbot is not installed"), "certbot is not installed"),
         (Result(1), "exit 1"),
     ],
@@ -190,3 +190,46 @@ def test_where_none_is_declared_there_is_nothing_to_do(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     assert stackctl(droplet, "certificate") == (0, "")
     assert not droplet.calls
+
+
+def status(edge: Edge) -> tuple[int, dict[str, Any], str]:
+    code, shown = stackctl(edge, "status", "--json")
+    report = json.loads(shown)
+    return code, report["certificate"], "; ".join(report["problems"])
+
+
+def test_status_of_the_declared_one(certified: Edge) -> None:
+    _, served, problems = status(certified)
+    assert (served["placeholder"], served["as_declared"], served["cause"]) == (False, True, None)
+    assert (served["subject_names"], served["issuer"]) == ([DOMAIN], "CN=Test CA")
+    assert "certificate" not in problems
+
+
+def test_a_placeholder_needs_a_person_and_says_why(edge: Edge) -> None:
+    assert "not asked for yet" in status(edge)[2]
+    edge.obtains = Result(1, REFUSED)
+    stackctl(edge, "certificate")
+    code, served, problems = status(edge)
+    assert (code, served["placeholder"], served["as_declared"]) == (4, True, False)
+    assert served["cause"] == certificate.failure(edge.paths)
+    assert "nginx serves a placeholder: unauthorized" in problems
+
+
+def test_an_older_one_needs_a_person(certified: Edge) -> None:
+    lineage(certified.paths, server="https://other/dir")
+    code, served, problems = status(certified)
+    assert (code, served["placeholder"], served["as_declared"]) == (4, False, False)
+    assert "nginx serves an older certificate" in problems
+
+
+def test_one_that_ended_needs_a_person(certified: Edge) -> None:
+    certified.seconds = 2e9
+    assert "sudo certbot renew" in status(certified)[2]
+
+
+def test_a_link_to_nothing_is_told(certified: Edge) -> None:
+    (certified.paths.tls_live(DOMAIN) / "fullchain.pem").unlink()
+    code, served, problems = status(certified)
+    assert code == 4
+    assert not served
+    assert "leads to no certificate" in problems

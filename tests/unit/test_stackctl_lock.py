@@ -38,7 +38,7 @@ def another(paths: Paths, *files: Path) -> Iterator[multiprocessing.Process]:
 
 
 def _hold(paths: Paths, files: tuple[Path, ...], pipe: Connection) -> None:
-    with lock.exclusive(files[0], "ada's converge") if files else lock.hold(paths, "ada's release"):
+    with lock.exclusive(files[0], "ada's converge", 0) if files else lock.hold(paths, "ada's release"):
         pipe.send("held")
         pipe.recv()
 

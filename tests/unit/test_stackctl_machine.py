@@ -38,6 +38,7 @@ def test_compose_gets_the_apps_environment_and_ours_and_nothing_else() -> None:
     assert compose.app_environment(CONFIG, "green", RELEASE, {"TOKEN": "$x"}, "hash") == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
         "STACK_IMAGE": "r@sha256:1",
         "STACK_COLOUR": "green",
         "STACK_ADDRESS": "172.31.0.12",

@@ -10,7 +10,7 @@ from stackctl import state
 from stackctl.environment import canonical
 from stackctl.machine import Result
 
-from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, self_signed, stackctl
+from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, stackctl
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_boot_without_data_on_this_host(live: Droplet) -> None:
     ("broken", "said"),
     [
         ({"failing": {"--project-name bot-data": Result(1, stderr="bind source path does not exist")}}, "source path"),
-        ({"app": {"ready": 200}, "data": "unhealthy"}, "postgres is running, unhealthy after 20 s"),
+        ({"app": {"ready": 200}, "data": "unhealthy"}, "redis is running, unhealthy after 20 s"),
     ],
 )
 def test_boot_starts_what_it_can_and_then_fails(live: Droplet, broken: dict[str, Any], said: str) -> None:
@@ -156,6 +156,7 @@ def lose_the_snapshot(droplet: Droplet) -> None:
     droplet.paths.snapshot(release.id).unlink()
 
 
+ELSE = "web was made from another app.yaml or environment"
 DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
     "stopped": (lambda d: web(d).update(state="exited", exit_code=137), "web is exited (exit code 137)"),
     "missing": (lambda d: d.containers.remove(web(d)), "web is missing"),
@@ -165,7 +166,7 @@ DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
         lambda d: d.paths.app_yaml.write_text("x"),
         "web was made from another app.yaml or environment",
     ),
-    "another label": (lambda d: web(d).update(sha256="x"), "web was made from another app.yaml or environment"),
+    "another label": (lambda d: web(d).update(sha256="x"), ELSE),
     "socket closed": (lambda d: d.units.clear(), "bot-blue.socket is not active"),
     "snapshot lost": (lose_the_snapshot, "what blue was started with is lost"),
     "state lost": (lambda d: d.paths.state.unlink(), "what blue was started with is lost"),
@@ -209,17 +210,9 @@ def test_without_docker_status_still_answers(live: Droplet) -> None:
     assert "Cannot connect to the Docker daemon: systemctl status docker" in report["problems"][0]
 
 
-@pytest.mark.parametrize("where", ["placeholder", "live"])
-def test_a_certificate_that_is_not_the_declared_one_needs_a_person(tmp_path: Path, where: str) -> None:
-    declared = {"domain": "bot.lab.test", "server": "https://acme", "email": ""}
-    droplet = installed(tmp_path, certificate=declared)
-    directory = droplet.paths.tls_placeholder if where == "placeholder" else droplet.paths.tls_live("bot.lab.test")
-    self_signed(directory, "bot.lab.test")
-    droplet.paths.tls_current.symlink_to(directory)
-    droplet.paths.certificate_failure.write_text('{"at": "now", "cause": "dns: no such name"}')
-    code, report = status(droplet)
-    assert code == 4
-    served = report["certificate"]
-    assert (served["placeholder"], served["as_declared"]) == (where == "placeholder", False)
-    assert (served["subject_names"], served["issuer"]) == (["bot.lab.test"], "CN=Test CA")
-    assert any("dns: no such name" in problem for problem in report["problems"])
+def test_data_is_stopped_even_when_the_app_does_not_end(live: Droplet) -> None:
+    live.failing = {"docker stop -t": Result(1, stderr="it hangs")}
+    code, shown = stackctl(live, "halt")
+    assert code == 1
+    assert "app: a container doesn't stop: it hangs" in shown.splitlines()[-1]
+    assert {c["state"] for c in live.of("bot-data")} == {"exited"}

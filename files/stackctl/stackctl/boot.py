@@ -1,7 +1,11 @@
-"""boot and halt: what APP.service does when the droplet starts and before it stops.
+"""
+boot and halt: what APP.service does when the droplet starts and before it stops.
 
 Nothing is pulled or recreated. Stale sockets need no care: systemd unlinks them before it binds.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 from . import compose, environment, state
 from .errors import FailedError, StackError
@@ -10,35 +14,33 @@ from .stack import Stack
 
 
 def boot(stack: Stack) -> None:
-    """Data and the active colour up, the other one down. What can be started is, before a failure is raised."""
-    paths, journal = stack.paths, stack.journal
-    failures: list[str] = []
-    steps = (("idle", _stop_idle), ("data", _start_data), ("app", _start_app), ("health", _wait_for_app))
-    for name, act in steps:
-        try:
-            with journal.step(name) as step:
-                step.message = act(stack)
-        except (StackError, OSError) as error:
-            journal.show_log(getattr(error, "tail", ""))
-            failures.append(f"{name}: {error}")
-    if failures:
-        raise FailedError(f"{'; '.join(failures)}: see `stackctl status`, then systemctl restart {paths.unit}")
+    """Data and the active colour up, the other one down."""
+    _each(stack, idle=_stop_idle, data=_start_data, app=_start_app, health=_wait_for_app)
 
 
 def halt(stack: Stack) -> None:
-    """The app first, so that nothing writes when PostgreSQL ends; by its image's STOPSIGNAL that is a fast shutdown."""
-    with stack.journal.step("app"):
-        stack.docker.stop([c for colour in COLOURS for c in stack.containers(colour)], stack.config.stop_grace)
-    with stack.journal.step("data"):
-        stack.docker.stop(stack.docker.containers(stack.paths.data_project))
+    """The app first, so that nothing writes when PostgreSQL ends: by its image's STOPSIGNAL a fast shutdown."""
+    _each(stack, app=_stop_app, data=_stop_data)
+
+
+def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
+    """Every step, whatever became of the one before; then FailedError for those that failed."""
+    failures: list[str] = []
+    for name, act in steps.items():
+        try:
+            stack.journal.step(name, partial(act, stack))
+        except (StackError, OSError) as error:
+            stack.journal.show_log(getattr(error, "tail", ""))
+            failures.append(f"{name}: {error}")
+    if failures:
+        raise FailedError(f"{'; '.join(failures)}: see sudo stackctl status, then systemctl restart {stack.paths.unit}")
 
 
 def _stop_idle(stack: Stack) -> str:
     """After a hard reset Docker restarts a colour that a release had not stopped yet."""
-    idle = [colour for colour in COLOURS if colour != state.load(stack.paths).active]
+    idle = [colour for colour in COLOURS if colour != state.load(stack.paths).active and stack.containers(colour)]
     for colour in idle:
-        if stack.containers(colour):
-            stack.stop_colour(colour)
+        stack.stop_colour(colour)
     return ", ".join(idle)
 
 
@@ -46,7 +48,7 @@ def _start_data(stack: Stack) -> str:
     if not stack.paths.data_yaml.exists():
         return "none on this host"
     project = stack.paths.data_project
-    stack.bring_up("data", compose.resume(project, stack.paths.data_yaml), compose.PROCESS)
+    stack.bring_up("data", compose.resume(project, stack.paths.data_yaml))
     stack.wait_until_well(project, "data", stack.config.healthy_timeout, fail_early=False)
     return "healthy"
 
@@ -59,7 +61,6 @@ def _start_app(stack: Stack) -> str:
     if not release:
         raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs: release anew")
     values = environment.load(stack.paths.snapshot(release.id))
-    stack.journal.secrets = values
     argv = compose.resume(stack.paths.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.app_environment(colour, release, values))
     # Before it is healthy: whoever comes early is told to come again, and gets through as soon as it is.
@@ -73,3 +74,13 @@ def _wait_for_app(stack: Stack) -> str:
         return "no release yet"
     stack.wait_until_well(stack.paths.project(colour), "health", stack.config.healthy_timeout, fail_early=False)
     return "healthy"
+
+
+def _stop_app(stack: Stack) -> str:
+    stack.docker.stop([c for colour in COLOURS for c in stack.containers(colour)], stack.config.stop_grace)
+    return ""
+
+
+def _stop_data(stack: Stack) -> str:
+    stack.docker.stop(stack.docker.containers(stack.paths.data_project))
+    return ""

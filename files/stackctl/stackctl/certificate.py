@@ -5,20 +5,20 @@ Cheap when all is as declared: a timer calls it hourly, certbot's own timer rene
 with --renewed. What nginx serves is asked of nginx itself, so that a reload that was missed is caught up.
 """
 
-import configparser
 import json
 import re
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from . import durable
 from .config import Certificate
 from .errors import FailedError
-from .events import Journal
 from .machine import Machine, Result
 from .paths import Paths
+from .stack import Stack
 
 CERTBOT_TIMEOUT = 300
 READ = ("openssl", "x509", "-noout", "-issuer", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253", "-in")
@@ -33,35 +33,40 @@ class Facts:
     not_after: datetime
 
 
-def ensure(paths: Paths, declared: Certificate, machine: Machine, journal: Journal) -> None:
+def ensure(stack: Stack, declared: Certificate) -> None:
     """Obtain the declared certificate where it is missing, and have it served."""
-    fault = difference(paths, declared, machine)
+    fault = difference(stack.paths, declared, stack.machine)
     if fault:
-        with journal.step("issue") as step:
-            step.message = f"{declared.domain} from {declared.server}: {fault}"
-            anew = paths.renewal(declared.domain).exists()
-            result = machine.run(issue(paths, declared, anew=anew), timeout=CERTBOT_TIMEOUT)
-            if result.code:
-                _remember(paths, machine, cause(result))
-                raise FailedError(f"no certificate for {declared.domain}: {cause(result)}: it is tried again each hour")
-    paths.certificate_failure.unlink(missing_ok=True)
-    serve(paths, declared, machine, journal)
+        stack.journal.step("issue", partial(_obtain, stack, declared), f"from {declared.server}: {fault}")
+    stack.paths.certificate_failure.unlink(missing_ok=True)
+    serve(stack, declared)
 
 
-def serve(paths: Paths, declared: Certificate, machine: Machine, journal: Journal) -> None:
+def serve(stack: Stack, declared: Certificate) -> None:
     """Point `current` at what certbot holds, if that is as declared; reload nginx when it serves anything else."""
-    live = paths.tls_live(declared.domain)
-    if difference(paths, declared, machine) is None and not _leads_to(paths.tls_current, live):
-        durable.link(paths.tls_current, str(live))
-    chain = paths.tls_current / "fullchain.pem"
-    if machine.served_certificate(declared.domain) == _first_of(chain):
-        return
-    with journal.step("reload") as step:
-        step.message = "nginx"
-        for argv in (["nginx", "-t"], ["systemctl", "try-reload-or-restart", "nginx.service"]):
-            result = machine.run(argv)
-            if result.code:
-                raise FailedError(f"{' '.join(argv)}: {result.reason}: converge the site (make site)", result.tail())
+    current, live = stack.paths.tls_current, stack.paths.tls_live(declared.domain)
+    if current.resolve() != live.resolve() and difference(stack.paths, declared, stack.machine) is None:
+        durable.link(current, str(live))
+    if stack.machine.served_certificate(declared.domain) != _first_of(current / "fullchain.pem"):
+        stack.journal.step("reload", partial(_reload, stack), "nginx serves another one than it should")
+
+
+def _obtain(stack: Stack, declared: Certificate) -> str:
+    paths, machine = stack.paths, stack.machine
+    argv = issue(paths, declared, anew=paths.renewal(declared.domain).exists())
+    result = machine.run(argv, timeout=CERTBOT_TIMEOUT)
+    why = cause(result) if result.code else difference(paths, declared, machine)
+    if why:
+        document = {"at": machine.now().isoformat(timespec="seconds"), "cause": why}
+        durable.write(paths.certificate_failure, json.dumps(document).encode() + b"\n")
+        raise FailedError(f"no certificate for {declared.domain}: {why}: it is tried again each hour")
+    return declared.domain
+
+
+def _reload(stack: Stack) -> str:
+    stack.docker.call("nginx -t", ["nginx", "-t"])
+    stack.systemctl("try-reload-or-restart", "nginx.service")
+    return ""
 
 
 def issue(paths: Paths, declared: Certificate, *, anew: bool) -> list[str]:
@@ -119,23 +124,13 @@ def cause(result: Result) -> str:
     return told[-1] if told else result.reason
 
 
-def _remember(paths: Paths, machine: Machine, why: str) -> None:
-    document = {"at": machine.now().isoformat(timespec="seconds"), "cause": why}
-    durable.write(paths.certificate_failure, json.dumps(document).encode() + b"\n")
-
-
 def _server(renewal: Path) -> str | None:
-    """certbot's file is configobj: like INI, with keys before the first section."""
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
+    """The ACME server a lineage comes from, by certbot's own notes."""
     try:
-        parser.read_string("[lineage]\n" + renewal.read_text())
-    except (OSError, configparser.Error):
+        found = re.search(r"^server = (\S+)$", renewal.read_text(), re.MULTILINE)
+    except OSError:
         return None
-    return parser.get("renewalparams", "server", fallback=None)
-
-
-def _leads_to(link: Path, target: Path) -> bool:
-    return link.is_symlink() and link.readlink() == target
+    return found[1] if found else None
 
 
 def _first_of(chain: Path) -> bytes | None:

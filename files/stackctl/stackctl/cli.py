@@ -8,7 +8,7 @@ import sys
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from . import boot, certificate, config, lock, release, status
+from . import boot, certificate, config, environment, lock, release, status
 from .errors import RefusedError, StackError
 from .events import Journal
 from .machine import Machine
@@ -47,7 +47,8 @@ def parser(app: str) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO) -> int:
     """The verb's exit code."""
-    journal = Journal(paths.history, arguments.verb, machine, out)
+    history = None if arguments.verb == "status" else paths.history
+    journal = Journal(history, arguments.verb, machine, out, environment.secrets_in(paths.secrets))
     try:
         return _verb(arguments, paths, machine, journal)
     except StackError as error:
@@ -96,10 +97,10 @@ def _certificate(stack: Stack, name: str, *, renewed: bool) -> None:
     if not declared:
         return
     if renewed:
-        certificate.serve(stack.paths, declared, stack.machine, stack.journal)
+        certificate.serve(stack, declared)
         return
     with lock.exclusive(stack.paths.certificate_lock, name, CERTIFICATE_PATIENCE):
-        certificate.ensure(stack.paths, declared, stack.machine, stack.journal)
+        certificate.ensure(stack, declared)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

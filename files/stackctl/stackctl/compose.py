@@ -4,11 +4,10 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from . import machine
 from .config import Config
-from .paths import Paths
 from .state import Release
 
-PROCESS = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 NEITHER_PULL_NOR_BUILD = ("--no-build", "--pull", "never")
 
 
@@ -47,15 +46,11 @@ def app_environment(
 ) -> dict[str, str]:
     """The whole process environment of a `docker compose` for the app: app.yaml takes the values from it by name."""
     return {
+        **machine.ENVIRONMENT,
         **environment,
-        **PROCESS,
         "STACK_IMAGE": release.image,
         "STACK_COLOUR": colour,
         "STACK_ADDRESS": config.colours[colour],
         "STACK_SHA256": sha256,
         "STACK_RELEASE": release.id,
     }
-
-
-def migrate_name(paths: Paths, release: Release) -> str:
-    return f"{paths.app}-migrate-{release.id}"

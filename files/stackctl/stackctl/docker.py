@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import FailedError
-from .machine import Machine, Result
+from .machine import ENVIRONMENT, Machine, Result
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -58,7 +58,7 @@ class Image:
 class Docker:
     machine: Machine
 
-    def call(self, what: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60) -> Result:
+    def call(self, what: str, argv: Sequence[str], env: Mapping[str, str] = ENVIRONMENT, timeout: float = 60) -> Result:
         """Run it; FailedError says what for and why."""
         result = self.machine.run(argv, env, timeout)
         if result.code:

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from .errors import RefusedError
+from .errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # They would steer docker, Compose or the loader instead of the app, whose environment passes through docker's.
 RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
 SHORTEST_SECRET = 6
 
 
@@ -50,17 +52,30 @@ def problem(document: object) -> str | None:
             return f"{name} would steer docker instead of the app: give it another name"
         if not isinstance(value, str):
             return f"{name} must be text"
-        if "\0" in value or not _encodable(value):
+        if NO_TEXT.search(value):
             return f"{name} has characters that no environment can carry"
     return None
 
 
-def mask(text: str, environment: Mapping[str, str]) -> str:
-    """The text without any of the environment's values, in the spellings that logs and URLs give them."""
-    spellings = {spelling for value in environment.values() for spelling in _spellings(value)}
-    for spelling in sorted(spellings, key=len, reverse=True):
-        if len(spelling) >= SHORTEST_SECRET:
-            text = text.replace(spelling, "***")
+def secrets_in(directory: Path) -> list[str]:
+    """What must not be shown: the values of every environment kept there, rotated ones too, for `mask`."""
+    values: set[str] = set()
+    for path in directory.glob("*.json"):
+        with suppress(StackError, OSError):
+            values |= set(load(path).values())
+    return spellings(values)
+
+
+def spellings(values: Iterable[str]) -> list[str]:
+    """The values and their parts as logs and URLs spell them, longest first."""
+    every = {spelt for value in values for spelt in _spellings(value) if len(spelt) >= SHORTEST_SECRET}
+    return sorted(every, key=len, reverse=True)
+
+
+def mask(text: str, secrets: Sequence[str]) -> str:
+    """The text without them."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
     return text
 
 
@@ -74,11 +89,3 @@ def _spellings(value: str) -> set[str]:
         plain |= {password, unquote(password)}
     escaped = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in plain for ascii_only in (True, False)}
     return plain | escaped | {repr(text)[1:-1] for text in plain}
-
-
-def _encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

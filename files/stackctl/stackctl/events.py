@@ -2,10 +2,8 @@
 
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,13 +13,14 @@ from .machine import Machine
 
 @dataclass
 class Journal:
-    """One verb's voice. `secrets` are the values that must never be seen; everything said passes them."""
+    """One verb's voice. Everything said is cleared of `secrets`."""
 
-    path: Path
+    path: Path | None
+    """history.jsonl, or None for a verb that only looks."""
     op: str
     machine: Machine
-    out: TextIO = sys.stdout
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    out: TextIO
+    secrets: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._began = self.machine.monotonic()
@@ -34,35 +33,31 @@ class Journal:
             "step": step,
             "state": state,
             "ms": ms,
-            "message": self.masked(message),
+            "message": mask(message, self.secrets),
         }
         self._print(readable(event, self.machine.monotonic() - self._began))
         try:
-            append(self.path, event)
+            if self.path:
+                append(self.path, event)
         except OSError as error:
             # A full disk must not keep a release from being undone.
             self._print(f"{self.path}: {error}")
 
-    @contextmanager
-    def step(self, name: str, what: str = "") -> Iterator["Told"]:
-        """Tell that the body begins, how it ends and how long it took; it may leave a message for the end."""
+    def step(self, name: str, act: Callable[[], str], what: str = "") -> None:
+        """Tell that `act` begins, then what it has to say at its end and how long it took."""
         began = self.machine.monotonic()
-        told = Told()
         self.tell(name, "start", what)
         try:
-            yield told
+            message = act()
         except BaseException as error:
             self.tell(name, "failed", str(error) or type(error).__name__, self._ms_since(began))
             raise
-        self.tell(name, "done", told.message, self._ms_since(began))
+        self.tell(name, "done", message, self._ms_since(began))
 
     def show_log(self, tail: str) -> None:
         """The last lines of a container's log: for the terminal, not for history."""
-        for line in self.masked(tail).splitlines():
+        for line in mask(tail, self.secrets).splitlines():
             self._print(f"    | {line}")
-
-    def masked(self, text: str) -> str:
-        return mask(text, self.secrets)
 
     def _ms_since(self, began: float) -> int:
         return round((self.machine.monotonic() - began) * 1000)
@@ -75,13 +70,6 @@ class Journal:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
 
-@dataclass
-class Told:
-    """What a step has to say when it is done."""
-
-    message: str = ""
-
-
 def readable(event: Mapping[str, Any], elapsed: float) -> str:
     """An event as a line for people: seconds since the verb began, step, what happened, how long it took."""
     took = f"({event['ms'] / 1000:.1f} s)" if event["ms"] is not None else ""
@@ -91,13 +79,8 @@ def readable(event: Mapping[str, Any], elapsed: float) -> str:
 
 def append(path: Path, event: Mapping[str, Any]) -> None:
     """Add one line. A line torn by a crash is closed first, so that it can spoil no other."""
-    line = json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "rb+", buffering=0) as file:
-        if file.seek(0, os.SEEK_END) and not _ends_a_line(file.fileno()):
+    line = json.dumps(event).encode() + b"\n"
+    with path.open("ab+", buffering=0) as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
             line = b"\n" + line
         file.write(line)
-
-
-def _ends_a_line(descriptor: int) -> bool:
-    return os.pread(descriptor, 1, os.fstat(descriptor).st_size - 1) == b"\n"

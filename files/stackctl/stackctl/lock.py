@@ -54,14 +54,14 @@ def hold(paths: Paths, name: str, under: str | None = None) -> Iterator[None]:
             lock = stack.enter_context(_flock(paths.lock, PATIENCE))
         else:
             _check_admission(paths.lock, under)
-        stack.enter_context(exclusive(paths.work, name))
+        stack.enter_context(exclusive(paths.work, name, PATIENCE))
         if under is None:
             _sign(lock, me)
         yield
 
 
 @contextmanager
-def exclusive(path: Path, name: str, patience: float = PATIENCE) -> Iterator[None]:
+def exclusive(path: Path, name: str, patience: float) -> Iterator[None]:
     """One lock alone, waiting for it up to `patience` seconds."""
     with _flock(path, patience) as descriptor:
         _sign(descriptor, Holder.new(name))

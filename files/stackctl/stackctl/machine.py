@@ -8,11 +8,18 @@ import ssl
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 TIMED_OUT = 124  # as timeout(1) has it
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+}
+"""What programs get, whoever called us: no DOCKER_HOST or language of an operator's shell."""
 
 
 class Result(NamedTuple):
@@ -35,8 +42,8 @@ class Result(NamedTuple):
 class Machine:
     """The real one."""
 
-    def run(self, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60) -> Result:
-        """Run a program to its end, however it ends; `env` is its whole environment, ours when left out."""
+    def run(self, argv: Sequence[str], env: Mapping[str, str] = ENVIRONMENT, timeout: float = 60) -> Result:
+        """Run a program to its end, however it ends; `env` is its whole environment."""
         pipe, null = subprocess.PIPE, subprocess.DEVNULL
         try:
             # In a process group of its own: Compose is docker's child and must end with it, and not by a Ctrl-C.
@@ -52,7 +59,8 @@ class Machine:
                 said = stdout, stderr + f"\nno end within {timeout:.0f} s".encode()
                 process.returncode = TIMED_OUT
             except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 raise
         return Result(process.returncode, *(text.decode(errors="replace") for text in said))
 

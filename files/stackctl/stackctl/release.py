@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from . import compose, durable, environment, state
@@ -78,8 +79,7 @@ def release(stack: Stack, tag: str) -> None:
     try:
         for step in STEPS:
             reached.append(step)
-            with stack.journal.step(step.name, step.what) as told:
-                told.message = step.act(work)
+            stack.journal.step(step.name, partial(step.act, work), step.what)
     except BaseException as error:
         cause = _expected(error)
         stack.journal.show_log(cause.tail if cause else "")
@@ -96,7 +96,6 @@ def release(stack: Stack, tag: str) -> None:
 def _preflight(work: Work) -> str:
     stack, paths = work.stack, work.stack.paths
     work.values = environment.load(paths.next_environment)
-    stack.journal.secrets = work.values
     work.before = state.load(paths)
     work.colour = other(work.before.active) if work.before.active else COLOURS[0]
     work.release = replace(work.release, env_sha256=environment.env_sha256(work.values))
@@ -117,7 +116,8 @@ def _pull(work: Work) -> str:
     image = digest = None
     if not pulled.code:
         image = docker.image(f"{repository}:{tag}")
-        digest = next((name for name in image.digests if name.startswith(f"{repository}@")), None) if image else None
+        ours = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens its own
+        digest = next((name for name in image.digests if name.startswith(ours)), None) if image else None
     elif live and live.tag == tag:
         image, digest = docker.image(live.image), live.image
     if not image or not digest:

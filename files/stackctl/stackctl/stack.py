@@ -9,7 +9,7 @@ from .config import Config
 from .docker import Container, Docker
 from .errors import FailedError
 from .events import Journal
-from .machine import Machine
+from .machine import ENVIRONMENT, Machine
 from .paths import Paths
 from .state import Release
 
@@ -42,7 +42,7 @@ class Stack:
             self.config, colour, release, values, expected_sha256(self.paths, release, values)
         )
 
-    def bring_up(self, what: str, argv: list[str], env: Mapping[str, str]) -> None:
+    def bring_up(self, what: str, argv: list[str], env: Mapping[str, str] = ENVIRONMENT) -> None:
         self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)
 
     def stop_colour(self, colour: str) -> None:

@@ -53,7 +53,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "certificate": served,
         "environment_differs": differs,
         "drift": drift,
-        "problems": problems + (_certificate_problems(served) if served else []),
+        "problems": problems + _certificate_problems(paths, served),
     }
 
 
@@ -136,7 +136,10 @@ def _certificate(paths: Paths, config: Config, machine: Machine) -> Report | Non
     }
 
 
-def _certificate_problems(served: Report) -> list[str]:
+def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
+    if not served:
+        unreadable = f"{paths.tls_current} leads to no certificate: converge the site (make site)"
+        return [unreadable] if paths.tls_current.is_symlink() else []
     lines = []
     if not served["as_declared"]:
         what = "a placeholder" if served["placeholder"] else "an older certificate"

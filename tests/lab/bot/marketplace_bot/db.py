@@ -35,7 +35,7 @@ class SeenUpdate(Base):
     __tablename__ = "seen_updates"
 
     update_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True, server_default=func.now())
 
 
 def connect(url: URL) -> AsyncEngine:

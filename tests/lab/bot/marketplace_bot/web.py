@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import warnings
 from collections.abc import AsyncIterator
 
 import structlog
@@ -36,6 +37,8 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then accept nothing new and finish what has begun."""
     log.info("starting", version=settings.version, environment=settings.environment, port=PORT)
     app = create_app(settings)
+    # An update of a kind that aiogram doesn't know is logged as "ignored"; a release's probe is one.
+    warnings.filterwarnings("ignore", message="Detected unknown update type")
     # aiogram's many types live as long as we do: neither a collection nor, for a second, our exit has to walk them.
     gc.freeze()
     web.run_app(
@@ -65,12 +68,13 @@ def create_app(settings: Settings) -> web.Application:
         await redis.aclose()
         await engine.dispose()
 
+    webhook = Webhook(bot, _dispatcher(redis), sessions, settings.webhook_secrets)
     probes = Probes(engine, redis, settings.version)
     app = web.Application()
     app.cleanup_ctx.append(connections)
     app.add_routes(
         [
-            web.post("/webhook/telegram", Webhook(bot, _dispatcher(redis), sessions, settings.webhook_secrets)),
+            web.post("/webhook/telegram", webhook.receive),
             web.get("/live", probes.live),
             web.get("/ready", probes.ready),
             web.get("/health", probes.health),

@@ -34,7 +34,7 @@ class Webhook:
         self._sessions = sessions
         self._secrets = [secret.encode() for secret in secrets]
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.Response:
         """Answer 200, 400 (not an update), 401 (not from Telegram) or 500 (nothing was changed, send it again)."""
         if not self._is_telegram(request):
             return web.Response(status=401)
