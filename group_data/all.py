@@ -32,7 +32,7 @@ redis_memory_mib = 192
 redis_cpus = 0.5
 
 # The app. The tag comes only from a release (stackctl release TAG).
-app_memory_mib = 256
+app_memory_mib = 320
 app_cpus = 1.0
 app_migrates = True
 healthy_timeout_s = 120

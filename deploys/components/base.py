@@ -8,7 +8,7 @@ from pyinfra.operations import apt, files, server, systemd
 
 from deploys import artifacts
 from deploys.operations.files import place
-from deploys.operations.machine import cloud_init_done, packages_whole, swapfile
+from deploys.operations.machine import account, cloud_init_done, packages_whole, swapfile
 from deploys.operations.owed import settle
 from deploys.settings import Settings
 
@@ -74,7 +74,7 @@ def base(settings: Settings) -> None:
 
 def _operator(settings: Settings) -> None:
     operator = settings.values.operator
-    server.user(name="Have the operator's account", user=operator, shell="/bin/bash", ensure_home=True)  # noqa: S604
+    account(name="Have the operator's account", login=operator)
     place(
         name="Let the operator become root",
         dest=f"/etc/sudoers.d/{operator}",

@@ -14,10 +14,9 @@ OPEN = ["22/tcp", "80/tcp", "443/tcp"]
 @deploy("firewall")
 def firewall(settings: Settings) -> None:  # noqa: ARG001 - every component takes settings
     apt.packages(name="Install ufw", packages=["ufw"], no_recommends=True)
-    ufw.rules(name="Allow SSH, HTTP and HTTPS, and nothing else", allow=OPEN)
-    ufw.policies(
-        name="Deny what comes in or passes through",
-        defaults={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
+    ufw.in_force(
+        name="Let SSH, HTTP and HTTPS in, and nothing else",
+        allow=OPEN,
+        policies={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
     )
-    ufw.enabled(name="Put the firewall in force")
     systemd.service(name="Raise the firewall at boot", service="ufw.service", running=True, enabled=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pyinfra import host
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.operations import files
 
-from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, SwapfileMib
+from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, SwapfileMib
 from deploys.operations import Commands
 
 SWAPFILE = "/swapfile"
@@ -29,6 +29,18 @@ def packages_whole() -> Commands:
         return
     yield StringCommand("DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure --pending")
     yield StringCommand("DEBIAN_FRONTEND=noninteractive apt-get --yes --fix-broken install")
+
+
+@operation()
+def account(login: str) -> Commands:
+    """A person's account with a home, bash and no password. (pyinfra's server.user reads all accounts: 0.4 s.)"""
+    match host.get_fact(Account, login=login):
+        case "/bin/bash":
+            host.noop(f"{login} is there")
+        case None:
+            yield StringCommand("useradd --create-home --shell /bin/bash", QuoteString(login))
+        case _:
+            yield StringCommand("usermod --shell /bin/bash", QuoteString(login))
 
 
 @operation()

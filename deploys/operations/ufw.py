@@ -1,4 +1,4 @@
-"""ufw, which pyinfra has no module for. Allow before enabling, or the operator locks themselves out."""
+"""ufw, which pyinfra has no module for."""
 
 from __future__ import annotations
 
@@ -12,29 +12,23 @@ from deploys.operations import Commands
 
 
 @operation()
-def rules(allow: Sequence[str]) -> Commands:
-    """Allows exactly `allow` ("22/tcp"); rules besides these are removed."""
+def in_force(allow: Sequence[str], *, policies: Mapping[str, str]) -> Commands:
+    """Exactly these rules and policies, now and at boot.
+
+    + allow: ports with their protocol ("22/tcp"); rules besides these are removed
+    + policies: what happens to packets that no rule names, by direction ({"incoming": "deny"})
+    """
+    there = host.get_fact(Ufw)
     wanted = [f"allow {port}" for port in allow]
-    there = host.get_fact(Ufw).rules
+    # Allow before denying and enabling, or the operator is locked out.
     for rule in wanted:
-        if rule not in there:
+        if rule not in there.rules:
             yield StringCommand("ufw", rule)
-    for rule in there:
+    for rule in there.rules:
         if rule not in wanted:
             yield StringCommand("ufw --force delete", rule)
-
-
-@operation()
-def policies(defaults: Mapping[str, str]) -> Commands:
-    """What happens to packets that no rule names, by direction: {"incoming": "deny"}."""
-    there = host.get_fact(Ufw).policies
-    for direction, policy in defaults.items():
-        if there.get(direction) != policy:
+    for direction, policy in policies.items():
+        if there.policies.get(direction) != policy:
             yield StringCommand("ufw default", policy, direction)
-
-
-@operation()
-def enabled() -> Commands:
-    """Puts the rules in force, now and at boot."""
-    if not host.get_fact(Ufw).active:
+    if not there.active:
         yield StringCommand("ufw --force enable")

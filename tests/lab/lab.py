@@ -121,7 +121,9 @@ def ensure(wanted: Machine) -> None:
         machine.create(wanted, plan)
         if wanted == WORLD:
             images.restore()
-    if not processes.has_keeper(wanted.name):
+    if processes.has_keeper(wanted.name):
+        network.attach(wanted.interface)  # again, when somebody deleted the bridge meanwhile
+    else:
         say(f"Booting {wanted.name}")
         machine.start(wanted)
         _share_acme_root(wanted)

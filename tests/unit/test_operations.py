@@ -8,6 +8,7 @@ import pkgutil
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ import deploys.operations
 from deploys.facts.data import DirectoryState, RolePassword
 from deploys.facts.docker import ComposeServices, DockerNetworkNames, Service
 from deploys.facts.files import Owed, Placed
-from deploys.facts.machine import CloudInitStatus, HalfInstalled
+from deploys.facts.machine import Account, CloudInitStatus, HalfInstalled
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import ufw
@@ -30,7 +31,7 @@ from deploys.operations.certificate import placeholder, trusted
 from deploys.operations.data import data_directory, role_password
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
-from deploys.operations.machine import cloud_init_done, packages_whole
+from deploys.operations.machine import account, cloud_init_done, packages_whole
 from deploys.operations.owed import settle
 from deploys.operations.release import released_as_declared
 
@@ -46,7 +47,7 @@ def droplet(facts: Facts, *, executing: bool = True) -> Iterator[None]:
         current_op_global_arguments=None,
     )
     state = SimpleNamespace(is_executing=executing, config=SimpleNamespace(DIFF=False))
-    with ctx_state.use(state), ctx_host.use(host):  # type: ignore[arg-type]
+    with ctx_state.use(state), ctx_host.use(host):
         yield
 
 
@@ -104,26 +105,40 @@ def test_a_plan_shows_the_reload_of_a_change_to_come() -> None:
 ALLOWED = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 22/tcp", "allow 80/tcp"))
 
 
-def test_rules_are_added_before_foreign_ones_go() -> None:
-    there = Firewall(rules=("allow 22/tcp", "allow 9999/tcp"))
-    done = commands(ufw.rules, {Ufw: there}, allow=["22/tcp", "80/tcp"])
-    assert done == ["ufw allow 80/tcp", "ufw --force delete allow 9999/tcp"]
+def firewall(there: Firewall) -> list[str]:
+    return commands(ufw.in_force, {Ufw: there}, allow=["22/tcp", "80/tcp"], policies={"incoming": "deny"})
 
 
 def test_a_firewall_as_declared_is_left_alone() -> None:
-    assert commands(ufw.rules, {Ufw: ALLOWED}, allow=["22/tcp", "80/tcp"]) == []
-    assert commands(ufw.policies, {Ufw: ALLOWED}, defaults={"incoming": "deny"}) == []
-    assert commands(ufw.enabled, {Ufw: ALLOWED}) == []
+    assert firewall(ALLOWED) == []
+
+
+def test_a_new_firewall_allows_before_it_denies_and_is_enabled_last() -> None:
+    assert firewall(Firewall()) == [
+        "ufw allow 22/tcp",
+        "ufw allow 80/tcp",
+        "ufw default deny incoming",
+        "ufw --force enable",
+    ]
+
+
+def test_a_foreign_rule_goes_after_a_missing_one_came() -> None:
+    there = replace(ALLOWED, rules=("allow 22/tcp", "allow 9999/tcp"))
+    assert firewall(there) == ["ufw allow 80/tcp", "ufw --force delete allow 9999/tcp"]
 
 
 def test_a_firewall_that_is_off_is_enabled() -> None:
-    assert commands(ufw.enabled, {Ufw: Firewall()}) == ["ufw --force enable"]
-    assert commands(ufw.policies, {Ufw: Firewall()}, defaults={"incoming": "deny"}) == ["ufw default deny incoming"]
+    assert firewall(replace(ALLOWED, active=False)) == ["ufw --force enable"]
 
 
 RUNNING = Service(image="postgres:17.11-trixie", state="running", health="healthy", labels={"app.sha256": "1"})
-UP: dict[str, Any] = {"project": "app-data", "file": "/opt/app/data.yaml", "images": {"postgres": "postgres:17.11-trixie"},
-      "label": "app.sha256", "sha256": "1"}  # fmt: skip
+UP: dict[str, Any] = {
+    "project": "app-data",
+    "file": "/opt/app/data.yaml",
+    "images": {"postgres": "postgres:17.11-trixie"},
+    "label": "app.sha256",
+    "sha256": "1",
+}
 
 
 def test_a_project_as_declared_is_left_alone() -> None:
@@ -197,6 +212,12 @@ def test_cloud_init_is_waited_for_only_while_it_runs() -> None:
     assert commands(cloud_init_done, {CloudInitStatus: "done"}) == []
     assert commands(cloud_init_done, {CloudInitStatus: None}) == []
     assert commands(cloud_init_done, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
+
+
+def test_an_account_is_made_once() -> None:
+    assert commands(account, {Account: "/bin/bash"}, login="deploy") == []
+    assert commands(account, {Account: None}, login="deploy") == ["useradd --create-home --shell /bin/bash deploy"]
+    assert commands(account, {Account: "/bin/sh"}, login="deploy") == ["usermod --shell /bin/bash deploy"]
 
 
 def test_a_half_installed_package_is_finished() -> None:
