@@ -7,6 +7,7 @@ from stackctl.paths import Paths
 from testinfra.host import Host
 
 from tests import converge
+from tests.lab.demo import WEBHOOK
 from tests.places import Place
 
 pytestmark = pytest.mark.group("app")
@@ -80,3 +81,32 @@ def test_a_second_converge_changes_nothing(lab: Place) -> None:
     assert results["totals"]["success"] == 0
     assert results["totals"]["error"] == 0
     assert results["totals"]["no_change"] >= FEWEST_OPERATIONS
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("domian=bot.lab.test", "group_data: domian is not known: did you mean domain?"),
+        ("postgres_memory_mib=4096", "is too small for"),
+        ("env_file=.env.nowhere", ".env.nowhere is missing: copy .env.production.template"),
+        ("authorized_keys=.lab/nobody.pub", "authorized_keys: .lab/nobody.pub is missing"),
+    ],
+)
+def test_a_wrong_value_stops_the_run_before_the_first_change(lab: Place, option: str, line: str) -> None:
+    said = converge.failing_site("--data", option)
+    assert [line in one for one in said.splitlines()].count(True) == 1
+    assert "Starting operation" not in said
+    assert "Traceback" not in said
+
+
+def test_a_dead_app_is_answered_for(lab: Place, droplet: Host) -> None:
+    """Telegram backs off for long after a 502; a 503 with Retry-After brings it back soon."""
+    web = droplet.check_output("docker ps --quiet --filter label=toogoodtogo.release")
+    droplet.check_output(f"docker stop {web}")
+    try:
+        answer = lab.outside.check_output(f"curl -sS -o /dev/null -D - {lab.trust} {WEBHOOK} -X POST")
+        assert answer.startswith("HTTP/2 503")
+        assert "retry-after: 5" in answer
+        assert "strict-transport-security" in answer
+    finally:
+        converge.site()

@@ -10,7 +10,7 @@ from tests.lab.blueprint import Blueprint
 from tests.lab.host import LabError, run
 from tests.lab.layout import CHECKOUT, RUN, Machine
 
-PATIENCE = 60.0  # seconds for a boot; it takes four
+PATIENCE = 120.0  # seconds for a boot; it takes four
 FINGERPRINT = "etc/lab-fingerprint"
 
 
@@ -69,7 +69,7 @@ def wait_for_login(machine: Machine) -> None:
         time.sleep(0.2)
     log = RUN / f"{machine.name}.log"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "(nothing)"
-    raise LabError(f"{machine.name} lets nobody in . Its console, {log}, ends with:\n{tail}")
+    raise LabError(f"{machine.name} lets nobody in. Its console, {log}, ends with:\n{tail}")
 
 
 def inside(machine: Machine, *command: str, stdin: str | bytes | None = None) -> str:

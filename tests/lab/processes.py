@@ -20,8 +20,11 @@ def enter(name: str, part: str) -> None:
     """Move this process into the machine's group `keeper` or `machine`, in every hierarchy."""
     for hierarchy in _hierarchies():
         group = hierarchy / _group(name)
-        _make(hierarchy, group / part)
+        (group / part).mkdir(parents=True, exist_ok=True)
+        for directory in (group.parent, group, group / part):
+            _inherit_processors(directory)
         (group / part / "cgroup.procs").write_text(str(os.getpid()))
+        _pass_on_controllers(group)
 
 
 def remove_groups(name: str = "", part: str = "") -> None:
@@ -73,19 +76,18 @@ def _group(name: str) -> Path:
     return Path("system.slice", unit(name)) if HAS_SYSTEMD else Path("marketplace-lab", name)
 
 
-def _make(hierarchy: Path, group: Path) -> None:
-    """Make a group and those above it, each with its parent's processors (version 1) and controllers (version 2)."""
-    for part in reversed([group, *group.parents]):
-        if part == hierarchy or not part.is_relative_to(hierarchy):
-            continue
-        controllers = part.parent / "cgroup.subtree_control"
-        if controllers.exists():
-            for controller in (part.parent / "cgroup.controllers").read_text().split():
-                controllers.write_text(f"+{controller}")
-        part.mkdir(exist_ok=True)
-        for file in ("cpuset.mems", "cpuset.cpus"):
-            if not controllers.exists() and (part / file).exists():
-                (part / file).write_text((part.parent / file).read_text())
+def _inherit_processors(group: Path) -> None:
+    """In version 1 a new cpuset is empty, and takes no process."""
+    for file in ("cpuset.mems", "cpuset.cpus"):
+        if (group / "cgroup.clone_children").exists() and (group / file).exists():
+            (group / file).write_text((group.parent / file).read_text())
+
+
+def _pass_on_controllers(group: Path) -> None:
+    """In version 2 a group limits memory and the like only when the one above, itself without processes, lets it."""
+    if (group / "cgroup.controllers").exists():
+        for controller in (group / "cgroup.controllers").read_text().split():
+            (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _hierarchies() -> list[Path]:

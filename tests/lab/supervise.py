@@ -16,6 +16,7 @@ START_ME_AGAIN = 133  # nspawn's exit status with --keep-unit when the machine a
 def main() -> None:
     """Boot the machine, again at each reboot, until it is powered off or killed."""
     machine = by_name(sys.argv[1])
+    processes.enter(machine.name, "keeper")
     while boot(machine) == START_ME_AGAIN:
         print(f"{machine.name} reboots", flush=True)
 

@@ -44,7 +44,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass
 class Droplet(Machine):
-    """Breaks on demand: `failing` maps the start of a command line to its result, `killed_at` is a call's number."""
+    """Breaks on demand: `failing` maps the start of a command line to its result, `killed_at` is the number of a call or an event."""
 
     paths: Paths
     registry: dict[str, str] = field(default_factory=dict)
@@ -59,6 +59,7 @@ class Droplet(Machine):
     calls: list[list[str]] = field(default_factory=list)
     made: int = 0
     seconds: float = 0.0
+    moments: int = 0
     killed_at: int | None = None
 
     # what Machine offers
@@ -92,6 +93,7 @@ class Droplet(Machine):
         return None
 
     def now(self) -> datetime:
+        self._survive()
         return datetime(2025, 11, 23, 12, tzinfo=UTC) + timedelta(seconds=self.seconds)
 
     def monotonic(self) -> float:
@@ -128,8 +130,11 @@ class Droplet(Machine):
     def _tick(self, call: list[str]) -> None:
         self.calls.append(call)
         self.seconds += 0.01
-        if len(self.calls) == self.killed_at:
-            self.killed_at = None
+        self._survive()
+
+    def _survive(self) -> None:
+        self.moments += 1
+        if self.moments == self.killed_at:
             (self.paths.var / "droplet.pickle").write_bytes(pickle.dumps(self))
             os._exit(9)
 
@@ -254,16 +259,16 @@ def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
 
 
 def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
-    """The droplet after `kill -9` of stackctl at its call number `at`; None when it had ended before."""
+    """The droplet after `kill -9` of stackctl at its call or event number `at`; None when it had ended before."""
     child = os.fork()
     if not child:
-        droplet.calls.clear()
-        droplet.killed_at = at
+        droplet.moments, droplet.killed_at = 0, at
         stackctl(droplet, *arguments)
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
         return None
-    return _unpickled(droplet.paths.var / "droplet.pickle")
+    left: Droplet = pickle.loads((droplet.paths.var / "droplet.pickle").read_bytes())  # noqa: S301 - our own
+    return left
 
 
 def self_signed(directory: Path, domain: str) -> bytes:
@@ -275,11 +280,6 @@ def self_signed(directory: Path, domain: str) -> bytes:
     files = ["-keyout", str(directory / "privkey.pem"), "-out", str(chain)]
     subprocess.run([*what, *name, *files], check=True, capture_output=True)
     return base64.b64decode("".join(chain.read_text().splitlines()[1:-1]))
-
-
-def _unpickled(path: Path) -> Droplet:
-    droplet: Droplet = pickle.loads(path.read_bytes())  # noqa: S301 - our own
-    return droplet
 
 
 def _text(path: Path) -> str:

@@ -191,7 +191,16 @@ def test_three_releases_are_kept_and_the_images_they_need(fresh: Droplet) -> Non
 def test_the_image_of_the_live_release_survives_being_released_often(fresh: Droplet) -> None:
     for _ in range(5):
         assert stackctl(fresh, "release", "1.0.0")[0] == 0
-    assert f"{REPOSITORY}@sha256:1.0.0" in fresh.images
+        assert f"{REPOSITORY}@sha256:1.0.0" in fresh.images
+
+
+def test_what_a_rollback_needs_is_kept_though_it_looks_old(live: Droplet) -> None:
+    """The clock was ahead when releases were killed: their environments look newer."""
+    for orphan in range(3):
+        live.paths.snapshot(f"2099010{orphan}T000000Z").write_text("{}")
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    kept = {path.stem for path in live.paths.secrets.glob("*.json")}
+    assert {release.id for release in state.load(live.paths).colours.values() if release} <= kept
 
 
 def assert_one_colour_serves(fresh: Droplet) -> None:
@@ -203,8 +212,8 @@ def assert_one_colour_serves(fresh: Droplet) -> None:
     assert fresh.paths.socket_unit(current.active or "") in fresh.units
 
 
-def test_killed_at_any_call_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
-    """`kill -9` in a process of its own, at each call in turn; the files it leaves are the real ones."""
+def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
+    """`kill -9` in a process of its own, at each call and event in turn; the files it leaves are the real ones."""
     at, served = 0, list[str]()
     while True:
         at += 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import state
+from stackctl import lock, state
 from stackctl.environment import canonical
 from stackctl.machine import Result
 
@@ -183,6 +183,13 @@ def test_drift_is_told_and_a_release_mends_it(live: Droplet, name: str) -> None:
     assert [problem for problem in report["problems"] if problem.startswith(line)]
     assert stackctl(live, "release", "1.0.0")[0] == 0
     assert status(live)[0] == 0
+
+
+def test_both_colours_run_while_a_release_is_at_work(live: Droplet) -> None:
+    live._create("bot-green", "web", "i", {})
+    with lock.exclusive(live.paths.work, "ada's release", 0):
+        code, report = status(live)
+    assert (code, report["drift"], report["lock"]["holder"]) == (0, [], "ada's release")
 
 
 def test_a_container_that_starts_is_no_drift(live: Droplet) -> None:

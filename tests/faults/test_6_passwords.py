@@ -1,0 +1,43 @@
+"""A password changes in the env file: the next converge carries it to where it counts, whatever characters it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from testinfra.host import Host
+
+from tests import converge
+from tests.lab import secrets_file
+from tests.lab.layout import ENV_FILE
+from tests.places import Place
+
+pytestmark = pytest.mark.group("app")
+
+NEW = {
+    "DATABASE_PASSWORD": r"""new: a b$HOME#c%d"e'f\g\\h ünï ☂ @/:?&""",
+    "REDIS_PASSWORD": r"""new: r s${PATH}#t%20"u'v\w ünï ☂ @/:?&""",
+}
+
+
+@pytest.fixture
+def changed_passwords(lab: Place) -> Iterator[None]:
+    before = ENV_FILE.read_text()
+    values = secrets_file.read(ENV_FILE) | NEW
+    ENV_FILE.write_text("".join(secrets_file.line(name, value) for name, value in values.items()))
+    yield
+    ENV_FILE.write_text(before)
+    converge.site()
+
+
+def test_it_reaches_postgresql_redis_and_the_app(changed_passwords: None, lab: Place, droplet: Host) -> None:
+    before = droplet.check_output("stackctl status --json | grep -o '\"id\": .*'")
+    changed = converge.changed(converge.site())
+    assert "data_services | Have PostgreSQL take the declared password" in changed
+    assert "app | Release the live tag anew, when what runs is not what is declared" in changed
+    assert droplet.run("stackctl status").rc == 0
+    assert droplet.check_output("stackctl status --json | grep -o '\"id\": .*'") != before
+    # The app itself reaches both with the new ones.
+    active = lab.settings.paths.active
+    assert '"status": "healthy"' in droplet.check_output(f"curl -sS --unix-socket {active} http://app/health")
+    assert converge.changed(converge.site()) == set()
