@@ -55,7 +55,7 @@ def _take(host: Host) -> Channel:
     me = {"holder": _holder(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "id": LOCK_ID}
     _, output = host.run_shell_command(f"mkdir -p {lock.parent}", _sudo=True)
     channel = _transport(host).open_session()
-    channel.exec_command(f"sudo -n flock --nonblock --conflict-exit-code {_CONFLICT} {lock} tee {lock}")
+    channel.exec_command(f"sudo -n flock --timeout 2 --conflict-exit-code {_CONFLICT} {lock} tee {lock}")
     channel.sendall(json.dumps(me).encode() + b"\n")
     if channel.recv(1):
         return channel

@@ -17,17 +17,16 @@ from deploys.settings import APP_PORT, STOP_GRACE_S, Settings
 @deploy("app")
 def app(settings: Settings) -> None:
     paths = settings.paths
-    environment = settings.app_environment()
 
-    compose = place(
+    place(
         name="Describe the app in a colour",
         dest=str(paths.app_yaml),
         content=compose_file(settings),
     )
-    next_environment = place(
+    place(
         name="Place the app's next environment",
         dest=str(paths.next_environment),
-        content=canonical(environment),
+        content=canonical(settings.app_environment()),
         mode="600",
         secret=True,
     )
@@ -46,8 +45,8 @@ def app(settings: Settings) -> None:
     )
     released_as_declared(
         name="Release the live tag anew, when what runs is not what is declared",
-        environment=canonical(environment),
-        after=[compose, next_environment],
+        compose_file=compose_file(settings),
+        environment=canonical(settings.app_environment()),
     )
 
 

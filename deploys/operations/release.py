@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import sha256
+from typing import Any
 
-from pyinfra import host, state
+from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
-from pyinfra.api.operation import OperationMeta
+from stackctl.compose import stack_sha256
 
 from deploys.facts.stackctl import Status
 from deploys.operations import Commands
@@ -15,19 +14,23 @@ from deploys.session import LOCK_ID
 
 
 @operation()
-def released_as_declared(environment: bytes, *, after: Sequence[OperationMeta]) -> Commands:
-    """Releases the live tag anew when its environment, its Compose file or its containers are not as declared.
+def released_as_declared(compose_file: bytes, *, environment: bytes) -> Commands:
+    """Releases the live tag anew when its containers are not well, or not made from what is declared.
 
-    + environment: the next environment, as canonical() spells it
-    + after: what places the declaration, so that a plan shows the release before the droplet has it
+    + compose_file: app.yaml
+    + environment: the next environment, as stackctl.environment.canonical spells it
     """
     status = host.get_fact(Status)
     if not status or not status["release"]:
         host.noop("no release yet: stackctl release TAG")
         return
     live = status["release"]
-    declared_anew = not state.is_executing and any(change.will_change for change in after)
-    if live["env_sha256"] == sha256(environment).hexdigest() and not status["drift"] and not declared_anew:
+    declared = stack_sha256(compose_file, environment, live["image"])
+    if not status["drift"] and _made_from(status) == {declared}:
         host.noop(f"{live['tag']} runs as declared")
         return
     yield StringCommand("stackctl --under", LOCK_ID, "release", QuoteString(live["tag"]))
+
+
+def _made_from(status: dict[str, Any]) -> set[str]:
+    return {container["sha256"] for container in status["colours"][status["active"]]["containers"]}

@@ -42,7 +42,7 @@ def test_committed_rows_and_every_check_survive(lab: Place, droplet: Host, fault
 
 def test_boot_needs_no_registry_and_halt_is_in_order(lab: Place, droplet: Host) -> None:
     world = lab.connect("world", sudo=False)
-    world.check_output("systemctl stop registry")
+    world.check_output("systemctl stop docker-registry")
     try:
         machines.reboot(by_name("droplet1"))
         after = lab.reconnect("droplet1")
@@ -54,4 +54,4 @@ def test_boot_needs_no_registry_and_halt_is_in_order(lab: Place, droplet: Host) 
         assert "received fast shutdown request" in log
         assert "database system is shut down" in log
     finally:
-        world.check_output("systemctl start registry")
+        world.check_output("systemctl start docker-registry")

@@ -34,7 +34,8 @@ def main() -> int:
     address, release = by_name(DROPLET).ipv4, status()["release"]
     print(
         f"""
-A Telegram update ({update_id}) went to {WEBHOOK} and was answered. What now runs, after {time.monotonic() - began:.0f} s:
+A Telegram update ({update_id}) went to {WEBHOOK} and was taken.
+What now runs, after {time.monotonic() - began:.0f} s:
 
   {DROPLET:<11} {address}   hardened, firewalled; nginx, PostgreSQL, Redis, and the bot {release["tag"]}
   world       {WORLD.ipv4}    DNS, ACME, registry and Telegram of the lab

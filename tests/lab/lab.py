@@ -11,11 +11,22 @@ import bcrypt
 
 from tests.lab import authority, blueprint, images, keys, machine, network, processes, rootfs, secrets_file
 from tests.lab.host import LabError, run, say
-from tests.lab.layout import CHECKOUT, DOT_LAB, DROPLETS, ENV_FILE, MACHINES, NEIGHBOUR, RUN, STATE, WORLD, Machine
+from tests.lab.layout import (
+    CHECKOUT,
+    DOT_LAB,
+    DROPLETS,
+    ENV_FILE,
+    MACHINES,
+    NEIGHBOUR,
+    NSPAWN_RUN,
+    RUN,
+    STATE,
+    WORLD,
+    Machine,
+)
 
 OWNER = STATE / "owner"
 IP_FORWARD_BEFORE = RUN / "ip_forward"
-NSPAWN_RUN = Path("/run/systemd/nspawn")
 NSPAWN_MOUNT = "marketplace-lab"
 ACME_ROOT = "etc/telegram/acme-root.pem"
 

@@ -12,6 +12,7 @@ DOT_LAB = CHECKOUT / ".lab"
 ENV_FILE = CHECKOUT / ".env.lab"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marketplace-infra"
 RUN = Path("/run/marketplace-lab")  # what a reboot of this machine ends: process ids, logs
+NSPAWN_RUN = Path("/run/systemd/nspawn")  # nspawn's own
 STATE = Path("/var/lib/marketplace-lab")  # what outlives it: the owner, the machines' root file systems
 
 BRIDGE = "lab0"

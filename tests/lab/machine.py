@@ -8,9 +8,10 @@ import time
 from tests.lab import keys, processes, rootfs
 from tests.lab.blueprint import Blueprint
 from tests.lab.host import LabError, run
-from tests.lab.layout import CHECKOUT, RUN, Machine
+from tests.lab.layout import CHECKOUT, NSPAWN_RUN, RUN, Machine
 
 PATIENCE = 120.0  # seconds for a boot; it takes four
+KEEPER_PATIENCE = 20.0  # seconds until its keeper stands; a fraction of one
 FINGERPRINT = "etc/lab-fingerprint"
 
 
@@ -52,20 +53,18 @@ def start(machine: Machine) -> None:
             subprocess.Popen(
                 command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
+    deadline = time.monotonic() + KEEPER_PATIENCE
+    while not processes.has_keeper(machine.name) and time.monotonic() < deadline:
+        time.sleep(0.02)
     wait_for_login(machine)
 
 
 def wait_for_login(machine: Machine) -> None:
     """Return when ssh lets us in; LabError with the end of the console's log when it goes off or doesn't in time."""
     deadline = time.monotonic() + PATIENCE
-    was_on = False
-    while time.monotonic() < deadline:
+    while processes.has_keeper(machine.name) and time.monotonic() < deadline:
         if _ssh_works(machine):
             return
-        is_on = processes.has_keeper(machine.name)
-        if was_on and not is_on:
-            break
-        was_on = is_on
         time.sleep(0.2)
     log = RUN / f"{machine.name}.log"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "(nothing)"
@@ -102,6 +101,8 @@ def crash(machine: Machine) -> None:
 def stop(machine: Machine) -> None:
     """Switch the machine off as a lost power supply would. Nothing to do when it is off."""
     processes.kill(machine.name)
+    for left in ("propagate", "unix-export"):  # a killed nspawn doesn't clean up, and a new one refuses to
+        rootfs.remove(NSPAWN_RUN / left / machine.name)
 
 
 def destroy(machine: Machine) -> None:

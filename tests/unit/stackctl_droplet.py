@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import pickle
@@ -10,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass
 class Droplet(Machine):
-    """Breaks on demand: `failing` maps the start of a command line to its result, `killed_at` is the number of a call or an event."""
+    """Breaks on demand: `failing` maps a part of a command line to its result."""
 
     paths: Paths
     registry: dict[str, str] = field(default_factory=dict)
@@ -61,6 +61,7 @@ class Droplet(Machine):
     seconds: float = 0.0
     moments: int = 0
     killed_at: int | None = None
+    """The number of a call or an event."""
 
     # what Machine offers
 
@@ -271,15 +272,20 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
     return left
 
 
-def self_signed(directory: Path, domain: str) -> bytes:
-    """Puts fullchain.pem and privkey.pem there; returns the certificate as DER."""
+def self_signed(directory: Path, domain: str) -> None:
+    """Puts a fullchain.pem there, another one than is there already."""
     directory.mkdir(parents=True, exist_ok=True)
     chain = directory / "fullchain.pem"
+    chain.write_text(next(pem for pem in _two_certificates(domain, directory.name) if pem != _text(chain)))
+
+
+@cache
+def _two_certificates(domain: str, _directory: str) -> tuple[str, str]:
+    """As PEM, others for each directory. Making one takes longer than a test may."""
     what = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "90"]
-    name = ["-subj", "/CN=Test CA", "-addext", f"subjectAltName=DNS:{domain}"]
-    files = ["-keyout", str(directory / "privkey.pem"), "-out", str(chain)]
-    subprocess.run([*what, *name, *files], check=True, capture_output=True)
-    return base64.b64decode("".join(chain.read_text().splitlines()[1:-1]))
+    name = ["-subj", "/CN=Test CA", "-addext", f"subjectAltName=DNS:{domain}", "-keyout", "/dev/null"]
+    one, other = (subprocess.run([*what, *name], check=True, capture_output=True, text=True).stdout for _ in range(2))
+    return one, other
 
 
 def _text(path: Path) -> str:

@@ -18,6 +18,7 @@ from pyinfra.api import FactBase
 from pyinfra.api.arguments import all_global_arguments
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.files import File, Link
+from stackctl.compose import stack_sha256
 
 import deploys.operations
 from deploys.facts.data import DirectoryState, RolePassword
@@ -186,26 +187,43 @@ def test_a_changed_password_reaches_postgresql_by_standard_input() -> None:
     assert "PASSWORD 'it''s \\ secret'" in alter.connector_arguments["_stdin"]
 
 
-LIVE = {"release": {"tag": "1.0.0", "env_sha256": sha256(b"{}\n").hexdigest()}, "drift": []}
+MADE = stack_sha256(b"app.yaml", b"{}\n", "bot@sha256:1")
 
 
-def released(status: Any, *, executing: bool = True, will_change: bool = False) -> list[str]:
-    after = [change(will_change=will_change)]
-    return commands(released_as_declared, {Status: status}, executing=executing, environment=b"{}\n", after=after)
+def live(made_from: str = MADE, drift: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "active": "blue",
+        "release": {"tag": "1.0.0", "image": "bot@sha256:1"},
+        "colours": {"blue": {"containers": [{"sha256": made_from}]}},
+        "drift": list(drift),
+    }
 
 
-def test_the_live_tag_is_released_anew_only_when_it_differs() -> None:
+def released(status: Any, compose_file: bytes = b"app.yaml", environment: bytes = b"{}\n") -> list[str]:
+    return commands(released_as_declared, {Status: status}, compose_file=compose_file, environment=environment)
+
+
+def test_a_release_as_declared_is_left_alone() -> None:
+    assert released(live()) == []
+
+
+def test_without_a_release_none_is_made_up() -> None:
     assert released(None) == []
-    assert released({"release": None, "drift": []}) == []
-    assert released(LIVE) == []
-    assert released(LIVE, will_change=True) == []  # by then the droplet's own status has it
-    for differs in ({**LIVE, "drift": ["web is exited"]}, {**LIVE, "release": {"tag": "1.0.0", "env_sha256": "0"}}):
-        (release,) = released(differs)
-        assert release.endswith("release 1.0.0")
+    assert released({"release": None}) == []
 
 
-def test_a_plan_shows_the_release_of_a_change_to_come() -> None:
-    assert len(released(LIVE, executing=False, will_change=True)) == 1
+@pytest.mark.parametrize(
+    "differs",
+    [
+        (live(drift=("web is exited",)),),
+        (live(made_from="something else"),),
+        (live(), b"another app.yaml"),
+        (live(), b"app.yaml", b'{"A":"1"}\n'),
+    ],
+)
+def test_the_live_tag_is_released_anew_when_anything_differs(differs: tuple[Any, ...]) -> None:
+    (release,) = released(*differs)
+    assert release.endswith("release 1.0.0")
 
 
 def test_cloud_init_is_waited_for_only_while_it_runs() -> None:

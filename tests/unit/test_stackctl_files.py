@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stackctl import config, durable, environment, events, state
 from stackctl.errors import FailedError, RefusedError
@@ -45,6 +45,7 @@ def paths(tmp_path: Path) -> Paths:
 # state
 
 
+@settings(max_examples=50)
 @given(STATES)
 def test_a_state_comes_back_as_it_was(before: State) -> None:
     assert State.from_json(before.to_json()) == before
@@ -138,6 +139,7 @@ def test_only_root_reads_what_is_written(tmp_path: Path) -> None:
 # environment
 
 
+@settings(max_examples=50)
 @given(ENVIRONMENTS)
 def test_an_environment_survives_byte_for_byte(before: dict[str, str]) -> None:
     spelt = environment.canonical(before)
@@ -145,6 +147,7 @@ def test_an_environment_survives_byte_for_byte(before: dict[str, str]) -> None:
     assert environment.canonical(dict(reversed(before.items()))) == spelt
 
 
+@settings(max_examples=50)
 @given(ENVIRONMENTS, ENVIRONMENTS)
 def test_only_equal_environments_have_equal_fingerprints(one: dict[str, str], other: dict[str, str]) -> None:
     assert (environment.env_sha256(one) == environment.env_sha256(other)) == (one == other)

@@ -1,6 +1,7 @@
 """Commands as data, and the real Machine with real programs and a real socket."""
 
 import http.server
+import os
 import socketserver
 import sys
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import compose
+from stackctl import cli, compose
 from stackctl.config import Config
 from stackctl.docker import Container
 from stackctl.machine import TIMED_OUT, Machine, Result
@@ -120,3 +121,12 @@ def test_a_socket_is_asked_over_http(tmp_path: Path) -> None:
             server.shutdown()
     with pytest.raises(ConnectionRefusedError):
         Machine().get(tmp_path / "s", "/health")
+
+
+def test_only_root_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["stackctl", "status", "--json"])
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(SystemExit) as refused:
+        cli.main("bot")
+    assert refused.value.code == 2
+    assert capsys.readouterr().err == "stackctl: only root may: sudo stackctl status --json\n"

@@ -14,6 +14,7 @@ from stackctl.environment import canonical, env_sha256
 from stackctl.errors import RefusedError
 from stackctl.machine import TIMED_OUT, Result
 from stackctl.paths import other
+from stackctl.stack import Stack
 
 from tests.unit.stackctl_droplet import ENVIRONMENT, REPOSITORY, Droplet, installed, killed, stackctl
 
@@ -171,11 +172,30 @@ def test_what_fails_after_the_flip_is_told_and_not_undone(live: Droplet) -> None
     live.failing = {"docker stop": Result(1, stderr="daemon is gone")}
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 4
-    assert "1.1.0 serves in green" in shown.splitlines()[-1]
+    assert "1.1.0 serves in green, but a container doesn't stop: daemon is gone: run" in shown.splitlines()[-1]
     assert state.load(live.paths).active == "green"
     live.failing = {}
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert len(live.running()) == 1
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), OSError(28, "No space left on device"), ZeroDivisionError()])
+def test_an_interruption_or_a_fault_of_our_own_is_undone_too(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    def starts(*_arguments: object) -> None:
+        raise fault
+
+    before = state.load(live.paths), ids(live), [c["id"] for c in live.containers]
+    monkeypatch.setattr(Stack, "bring_up", starts)
+    if isinstance(fault, ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):
+            stackctl(live, "release", "1.1.0")
+    else:
+        code, shown = stackctl(live, "release", "1.1.0")
+        assert code == 1
+        assert ("interrupted" if isinstance(fault, KeyboardInterrupt) else "No space left") in shown.splitlines()[-1]
+    assert before == (state.load(live.paths), ids(live), [c["id"] for c in live.containers])
 
 
 def test_three_releases_are_kept_and_the_images_they_need(fresh: Droplet) -> None:

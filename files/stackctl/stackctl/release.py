@@ -84,9 +84,8 @@ def release(stack: Stack, tag: str) -> None:
         cause = _expected(error)
         stack.journal.show_log(cause.tail if cause else "")
         if _serves(work):
-            raise PersonNeededError(
-                f"{tag} serves in {work.colour}, but {cause or error!r}: run the same again"
-            ) from error
+            what = cause or repr(error)
+            raise PersonNeededError(f"{tag} serves in {work.colour}, but {what}: run the same again") from error
         _undo(work, reached)
         if cause is None:
             raise

@@ -20,6 +20,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     current = state.load(paths)
     errand, work = lock.holder_of(paths.lock), lock.holder_of(paths.work)
     holder = errand or work
+    expected = _expected(paths, current)
     docker = Docker(machine)
     problems, drift = [], []
     of_colour: dict[str, list[Container]] = {colour: [] for colour in COLOURS}
@@ -27,13 +28,15 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     try:
         of_colour = {colour: docker.containers(paths.project(colour)) for colour in COLOURS}
         of_data = docker.containers(paths.data_project) if config.data else []
-        drift = drift_of(paths, current, of_colour, _expected(paths, current)) + _socket_drift(paths, current, machine)
+        drift = drift_of(current, of_colour, expected) + _socket_drift(paths, current, machine)
     except StackError as error:
         problems.append(f"{error}: systemctl status docker")
     if work is None:
         drift += _interrupted(current, of_colour)
     problems += _data_problems(paths, of_data) if config.data else []
+    stale = stale_services(paths, current, of_colour, expected)
     problems += [f"{line}: {_remedy(current)}" for line in drift]
+    problems += [f"{service} was made from another app.yaml or environment: {_remedy(current)}" for service in stale]
     differs = _environment_differs(paths, current)
     if differs:
         problems.append(f"the declared environment isn't the one that runs: {_remedy(current)}")
@@ -46,18 +49,19 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "active": current.active,
         "release": asdict(current.release) if current.release else None,
         "colours": {
-            colour: {**asdict(release), "containers": [_seen(c) for c in of_colour[colour]]} if release else None
+            colour: {**asdict(release), "containers": [_seen(paths, c) for c in of_colour[colour]]} if release else None
             for colour, release in current.colours.items()
         },
-        "data": [_seen(container) for container in of_data],
+        "data": [_seen(paths, container) for container in of_data],
         "certificate": served,
         "environment_differs": differs,
         "drift": drift,
+        "stale": stale,
         "problems": problems + _certificate_problems(paths, served),
     }
 
 
-def drift_of(paths: Paths, current: State, of_colour: dict[str, list[Container]], expected: str | None) -> list[str]:
+def drift_of(current: State, of_colour: dict[str, list[Container]], expected: str | None) -> list[str]:
     """Why the app should be released anew, a line each. `expected` is the label's value, None when that is lost."""
     colour, release = current.active, current.release
     if colour is None:
@@ -71,9 +75,16 @@ def drift_of(paths: Paths, current: State, of_colour: dict[str, list[Container]]
             lines.append(f"{container.service} is {container.condition}")
         if container.image != release.image:
             lines.append(f"{container.service} is of another image, {container.image}")
-        elif container.labels.get(paths.sha256_label) != expected:
-            lines.append(f"{container.service} was made from another app.yaml or environment")
     return lines
+
+
+def stale_services(
+    paths: Paths, current: State, of_colour: dict[str, list[Container]], expected: str | None
+) -> list[str]:
+    """The live services that were made from another app.yaml, environment or image than the droplet has now."""
+    if current.active is None or expected is None:
+        return []
+    return [c.service for c in of_colour[current.active] if c.labels.get(paths.sha256_label) != expected]
 
 
 def _socket_drift(paths: Paths, current: State, machine: Machine) -> list[str]:
@@ -173,5 +184,7 @@ def _conditions(containers: list[Report]) -> list[tuple[str, str]]:
     return [(f"  {c['service']}", ", ".join(word for word in (c["state"], c["health"]) if word)) for c in containers]
 
 
-def _seen(container: Container) -> Report:
-    return {key: getattr(container, key) for key in ("service", "state", "health", "image")}
+def _seen(paths: Paths, container: Container) -> Report:
+    """`sha256` says what it was made from (compose.stack_sha256)."""
+    facts = {key: getattr(container, key) for key in ("service", "state", "health", "image")}
+    return {**facts, "sha256": container.labels.get(paths.sha256_label)}
