@@ -58,10 +58,20 @@ def converged_and_released() -> None:
     """The lab up, its first droplet converged and with a release. Once a process; quick when it is so already."""
     host.check()
     lab.up(1)
+    forget_a_former_world()
     converge()
     if status()["release"] is None:
         say(f"releasing the bot {TAG}")
         pyinfra("deploys/release.py", "--data", f"tag={TAG}")
+
+
+def forget_a_former_world() -> None:
+    """A world made anew has another root, as no real authority has: the certificate is obtained anew then."""
+    untrusted = 60  # curl's exit code
+    looked = ssh("neighbour", "curl -sS -o /dev/null --cacert /root/acme-root.pem https://bot.lab.test/")
+    if looked.returncode == untrusted:
+        say("the droplet's certificate is not of this world's authority: it will be obtained anew")
+        ssh(DROPLET, "cd /etc/letsencrypt 2>/dev/null && sudo rm -rf live archive renewal accounts")
 
 
 def converge() -> None:
@@ -80,8 +90,13 @@ def pyinfra(*arguments: str) -> None:
 
 def status(droplet: str = DROPLET) -> Any:
     """`stackctl status --json` of a droplet."""
-    command = ["ssh", "-F", ".lab/ssh_config", droplet, "sudo stackctl status --json"]
-    return json.loads(subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, check=False).stdout)
+    return json.loads(ssh(droplet, "sudo stackctl status --json").stdout)
+
+
+def ssh(machine: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command on a machine of the lab."""
+    argv = ["ssh", "-F", ".lab/ssh_config", machine, command]
+    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
 def deliver_an_update(text: str = "/offers") -> int:
