@@ -43,18 +43,19 @@ class Place:
 
     def connect(self, host: str, *, sudo: bool = True) -> Host:
         """One connection is kept open and shared by all commands: an SSH handshake costs more than most checks."""
-        options = {"ssh_config": self.data["ssh_config_file"], "ssh_extra_args": f"-o ControlPath={self._sockets}/%C"}
+        options = {"ssh_config": self.data["ssh_config_file"], "ssh_extra_args": f"-o ControlPath={self._sockets.name}/%C"}
         return testinfra.get_host(f"ssh://{host}?controlpersist=30", sudo=sudo, **options)
 
     def reconnect(self, host: str) -> Host:
         """After a reboot the shared connection leads nowhere."""
-        control = ["-o", f"ControlPath={self._sockets}/%C", "-O", "exit"]
+        control = ["-o", f"ControlPath={self._sockets.name}/%C", "-O", "exit"]
         subprocess.run(["ssh", "-F", self.data["ssh_config_file"], *control, host], check=False, capture_output=True)
         return self.connect(host)
 
     @cached_property
-    def _sockets(self) -> str:
-        return tempfile.mkdtemp(prefix="ssh-")
+    def _sockets(self) -> tempfile.TemporaryDirectory[str]:
+        """Gone with the last reference to it, at the end of the run."""
+        return tempfile.TemporaryDirectory(prefix="ssh-")
 
     @cached_property
     def outside(self) -> Host:
