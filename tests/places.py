@@ -43,7 +43,10 @@ class Place:
 
     def connect(self, host: str, *, sudo: bool = True) -> Host:
         """One connection is kept open and shared by all commands: an SSH handshake costs more than most checks."""
-        options = {"ssh_config": self.data["ssh_config_file"], "ssh_extra_args": f"-o ControlPath={self._sockets.name}/%C"}
+        options = {
+            "ssh_config": self.data["ssh_config_file"],
+            "ssh_extra_args": f"-o ControlPath={self._sockets.name}/%C",
+        }
         return testinfra.get_host(f"ssh://{host}?controlpersist=30", sudo=sudo, **options)
 
     def reconnect(self, host: str) -> Host:
