@@ -8,6 +8,7 @@ ENV ?= lab
 DROPLETS ?= 1
 TAG ?=
 INVENTORY := inventories/$(ENV).py
+$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
 PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
@@ -68,7 +69,7 @@ status: setup ## what runs on ENV, and what is wrong with it
 	@$(PYINFRA) deploys/status.py
 
 release: setup ## put the image TAG live on ENV
-	@$(PYINFRA) deploys/release.py --data tag=$(TAG)
+	@$(PYINFRA) deploys/release.py --data 'tag="$(TAG)"'
 
 lock: setup ## resolve the declared dependencies anew into requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \

@@ -95,6 +95,10 @@ def _checked(path: Path, binding: Binding) -> tuple[str, str]:
         )
     if binding.value is None:
         raise CredentialsError(f"{path} line {_line(binding)}: {binding.key} has no value: write {binding.key}='value'")
+    written = binding.original.string.partition("=")[2].strip()
+    if not written.startswith("'"):
+        # Without them, or in double ones, a $, a # or a backslash would mean something.
+        raise CredentialsError(f"{path} line {_line(binding)}: put the value of {binding.key} into single quotes")
     return binding.key, binding.value
 
 

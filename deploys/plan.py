@@ -17,8 +17,11 @@ def main(inventory: str) -> int:
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if run.returncode:
         return run.returncode
-    document = json.loads(run.stdout)
-    sys.stdout.write(summary(document["plan"]))
+    operations = json.loads(run.stdout)["plan"]
+    if not operations:
+        sys.stderr.write(f"{inventory} has no host: nothing was looked at\n")
+        return 1
+    sys.stdout.write(summary(operations))
     return 0
 
 

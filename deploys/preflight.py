@@ -8,10 +8,7 @@ from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 
 from deploys.facts.machine import DebianRelease, MemoryMib, Networks
-from deploys.settings import Settings, Values
-
-RESERVED_BY_KERNEL = 0.12
-"""What a kernel and its firmware keep of the memory that a droplet is sold with, at most."""
+from deploys.settings import KEPT_BY_KERNEL, Settings, Values
 
 _OWN_INTERFACES = ("lo", "docker", "br-", "veth")
 
@@ -23,7 +20,7 @@ def check_droplet(host: Host, settings: Settings) -> None:
     if release != "debian 13":
         raise PyinfraError(f"{host.name} runs {release}: this is for Debian 13; rebuild the droplet from that image")
     memory = host.get_fact(MemoryMib)
-    if memory < values.droplet_memory_mib * (1 - RESERVED_BY_KERNEL):
+    if memory < values.droplet_memory_mib * (1 - KEPT_BY_KERNEL):
         raise PyinfraError(
             f"{host.name} has {memory} MiB of memory, droplet_memory_mib says {values.droplet_memory_mib}: "
             "correct it in group_data, or resize the droplet"

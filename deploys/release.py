@@ -1,13 +1,14 @@
-"""Puts an image live: `pyinfra inventories/prod.py deploys/release.py --data tag=1.2.0`, or `make release`."""
+"""Puts an image live: `pyinfra inventories/prod.py deploys/release.py --data 'tag="1.2.0"'`."""
 
 from pyinfra import host, state
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.operations import server
 from stackctl.release import TAG
 
-tag = str(host.data.get("tag") or "")
-if not TAG.fullmatch(tag):
-    raise PyinfraError("which tag is to go live? make release TAG=1.2.0")
+tag = host.data.get("tag")
+# pyinfra reads --data as JSON where it can: without quotes of its own 1.10 would arrive as the number 1.1.
+if not isinstance(tag, str) or not TAG.fullmatch(tag):
+    raise PyinfraError("which tag is to go live? make release TAG=1.2.0, or --data 'tag=\"1.2.0\"'")
 
 state.print_output = True
 if "app" in host.groups:

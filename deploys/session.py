@@ -7,6 +7,7 @@ import json
 import socket
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyinfra.api import State
@@ -32,9 +33,19 @@ class SiteLock(BaseStateCallback):
 
     @staticmethod
     def operation_start(state: State, op_hash: str) -> None:  # noqa: ARG004
+        """All hosts before any is changed: one that is locked stops the run."""
         for host in state.inventory.get_active_hosts():
-            if host.name not in SiteLock._held:
-                SiteLock._held[host.name] = _take(host)
+            SiteLock._take_once(host)
+
+    @staticmethod
+    def operation_host_start(state: State, host: Host, op_hash: str) -> None:  # noqa: ARG004
+        """With --serial and --no-wait pyinfra tells of no operation_start."""
+        SiteLock._take_once(host)
+
+    @staticmethod
+    def _take_once(host: Host) -> None:
+        if host.name not in SiteLock._held:
+            SiteLock._held[host.name] = _take(host)
 
 
 def begin(state: State, host: Host) -> None:
@@ -51,21 +62,31 @@ def _take(host: Host) -> Channel:
 
     `tee` writes who holds the lock into the file, and echoes it when it is ours.
     """
-    lock = Paths(host.data.app).lock
+    paths = Paths(host.data.app)
+    lock, work = paths.lock, paths.work
     me = {"holder": _holder(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "id": LOCK_ID}
-    _, output = host.run_shell_command(f"mkdir -p {lock.parent}", _sudo=True)
+    # Whoever may open a file may lock it, so they are root's alone. `work` is a release's that outlived its converge.
+    host.run_shell_command(f"mkdir -p {paths.var} && touch {lock} {work} && chmod 600 {lock} {work}", _sudo=True)
+    free, _ = host.run_shell_command(f"flock --timeout 2 {work} true", _sudo=True)
+    if not free:
+        raise PyinfraError(_refusal(host, work))
     channel = _transport(host).open_session()
     channel.exec_command(f"sudo -n flock --timeout 2 --conflict-exit-code {_CONFLICT} {lock} tee {lock}")
     channel.sendall(json.dumps(me).encode() + b"\n")
     if channel.recv(1):
         return channel
     if channel.recv_exit_status() == _CONFLICT:
-        _, output = host.run_shell_command(f"cat {lock}", _sudo=True)
-        raise PyinfraError(f"{host.name} is locked: {_named(output.stdout)}: wait for it, then run this again")
+        raise PyinfraError(_refusal(host, lock))
     raise PyinfraError(f"{host.name}: no lock could be taken: {channel.recv_stderr(1000).decode().strip()}")
 
 
-def _named(content: str) -> str:
+def _refusal(host: Host, lock: Path) -> str:
+    _, output = host.run_shell_command(f"cat {lock}", _sudo=True)
+    return f"{host.name} is locked: {named(output.stdout)}: wait for it, then run this again"
+
+
+def named(content: str) -> str:
+    """Who holds a lock, by the content of its file."""
     try:
         other = json.loads(content)
     except ValueError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -26,11 +26,14 @@ from pydantic import (
     model_validator,
 )
 from pyinfra.api.exceptions import PyinfraError
+from pyinfra.connectors.ssh import ConnectorData
 from stackctl.environment import problem
 from stackctl.paths import Paths
 
 from deploys.credentials import Credentials, credentials_from, read_env_file
 
+KEPT_BY_KERNEL = 0.12
+"""The share of a droplet's memory that its kernel and firmware keep, at most."""
 APP_PORT = 8080
 STOP_GRACE_S = 30
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
@@ -134,10 +137,12 @@ class Values(BaseModel):
             "redis_memory_mib": self.redis_memory_mib,
             "2 × app_memory_mib": 2 * self.app_memory_mib,
         }
-        if (needed := sum(parts.values())) > self.droplet_memory_mib:
+        usable = int(self.droplet_memory_mib * (1 - KEPT_BY_KERNEL))
+        if (needed := sum(parts.values())) > usable:
             sums = " + ".join(f"{name} {mib}" for name, mib in parts.items())
             raise ValueError(
-                f"droplet_memory_mib {self.droplet_memory_mib} is too small for {sums} = {needed}: "
+                f"droplet_memory_mib {self.droplet_memory_mib}, of which {usable} can be used, is too small for "
+                f"{sums} = {needed}: "
                 "take a larger droplet or lower a limit"
             )
         return self
@@ -197,8 +202,10 @@ class Settings:
 
     @property
     def registry(self) -> str:
-        """The host of the app's repository."""
-        return self.values.app_repository.partition("/")[0]
+        """The app's registry, as Docker's config.json names it."""
+        host, slash, _ = self.values.app_repository.partition("/")
+        of_docker_hub = not slash or not re.search(r"[.:]|^localhost$", host) or host == "docker.io"
+        return "https://index.docker.io/v1/" if of_docker_hub else host
 
     def app_environment(self) -> dict[str, str]:
         """The app's next environment. URLs are built from parts, so that any password survives (RFC 3986, 2.1)."""
@@ -215,9 +222,10 @@ class Settings:
             "REDIS_URL": f"redis://:{quote(secrets.redis_password, safe='')}@redis:6379/0",
         }
 
-    def stackctl_config(self) -> bytes:
-        """/etc/APP/stackctl.json, in the shape that stackctl.config checks."""
+    def stackctl_config(self, groups: Collection[str]) -> bytes:
+        """/etc/APP/stackctl.json of a host in these groups, in the shape that stackctl.config checks."""
         values = self.values
+        certificate = {"domain": values.domain, "server": values.acme_server, "email": values.acme_email}
         config = {
             "version": 1,
             "app": values.app,
@@ -228,8 +236,8 @@ class Settings:
             "migrate_timeout": values.migrate_timeout_s,
             "stop_grace": STOP_GRACE_S,
             "migrate": values.app_migrates,
-            "certificate": {"domain": values.domain, "server": values.acme_server, "email": values.acme_email},
-            "data": True,
+            "certificate": certificate if "edge" in groups else None,
+            "data": "data" in groups,
         }
         return json.dumps(config, indent=2).encode() + b"\n"
 
@@ -239,6 +247,7 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
 
     Raises SettingsError or CredentialsError: one line, before anything was changed.
     """
+    check_ssh({name: value for name, value in data.items() if name.startswith("ssh_")})
     values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
     credentials = credentials_from(
         read_env_file(Path(values.env_file)), app_secrets=values.app_secrets, source=values.env_file
@@ -250,6 +259,19 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
         extra_ca_certificates=tuple(_read_certificate(Path(path)) for path in values.extra_ca_certificates),
         paths=Paths(values.app),
     )
+
+
+def check_ssh(data: Mapping[str, Any]) -> None:
+    """pyinfra itself ignores a name that it doesn't know, and accepts any host key unless told otherwise."""
+    known = list(ConnectorData.__annotations__)
+    for name in data:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise SettingsError(
+                f"group_data: {name} is not known: " + (f"did you mean {near[0]}?" if near else "remove it")
+            )
+    if data.get("ssh_strict_host_key_checking") != "yes":
+        raise SettingsError('group_data: ssh_strict_host_key_checking has to be "yes": an unknown host key is refused')
 
 
 def check_values(data: Mapping[str, Any]) -> Values:

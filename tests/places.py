@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shlex
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -54,6 +55,17 @@ class Place:
         control = ["-o", f"ControlPath={self._sockets.name}/%C", "-O", "exit"]
         subprocess.run(["ssh", "-F", self.data["ssh_config_file"], *control, host], check=False, capture_output=True)
         return self.connect(host)
+
+    def run_python(
+        self, host: Host, program: Path, *arguments: str, stdin: bytes
+    ) -> subprocess.CompletedProcess[bytes]:
+        """A program, as root on a host. Not by way of testinfra, whose debug log has every command's output.
+
+        An exit code other than 0 is the caller's to look at: a traceback through here would show `stdin`.
+        """
+        remote = shlex.join(["sudo", "python3", "-c", program.read_text(), *arguments])
+        command = ["ssh", "-F", self.data["ssh_config_file"], host.backend.get_hostname(), remote]
+        return subprocess.run(command, input=stdin, capture_output=True, check=False)
 
     @cached_property
     def _sockets(self) -> tempfile.TemporaryDirectory[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import systemd
@@ -36,17 +38,23 @@ def app(settings: Settings) -> None:
         place(name=f"Install {name}", dest=f"/etc/systemd/system/{name}", content=content, owes=debt)
         for name, content in host.loop(units(settings).items())
     ]
-    settle(name="Have systemd read its units", debt=debt, commands=["systemctl daemon-reload"], after=placed)
+    settle(
+        name="Have systemd read its units",
+        debt=debt,
+        commands=["systemctl daemon-reload", shlex.join(["systemctl", "try-restart", *_ways(settings)])],
+        after=placed,
+    )
+    # Before boot is asked to bring it up: what can't become healthy with its old environment can with the declared one.
+    released_as_declared(
+        name="Release the live tag anew, when what runs is not what is declared",
+        compose_file=compose_file(settings),
+        environment=canonical(settings.app_environment()),
+    )
     systemd.service(
         name="Bring the stack up at boot, and down in order",
         service=paths.unit,
         running=True,
         enabled=True,
-    )
-    released_as_declared(
-        name="Release the live tag anew, when what runs is not what is declared",
-        compose_file=compose_file(settings),
-        environment=canonical(settings.app_environment()),
     )
 
 
@@ -64,10 +72,22 @@ def compose_file(settings: Settings) -> bytes:
 def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths = settings.paths
-    found = {paths.unit: artifacts.template("app/stack.service.j2", paths=paths)}
+    found = {
+        paths.unit: artifacts.template(
+            "app/stack.service.j2", paths=paths, values=settings.values, ways=_ways(settings)
+        )
+    }
     for colour, address in settings.values.colours.items():
         found[paths.socket_unit(colour)] = artifacts.template("app/colour.socket.j2", paths=paths, colour=colour)
         found[paths.proxy_unit(colour)] = artifacts.template(
             "app/colour.service.j2", paths=paths, colour=colour, address=address, port=APP_PORT
         )
     return found
+
+
+def _ways(settings: Settings) -> list[str]:
+    """The units between nginx and the containers."""
+    paths = settings.paths
+    return [
+        unit for colour in settings.values.colours for unit in (paths.socket_unit(colour), paths.proxy_unit(colour))
+    ]

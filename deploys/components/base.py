@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import apt, files, server, systemd
+from pyinfra.operations import files, server, systemd
 
 from deploys import artifacts
+from deploys.operations import packages
 from deploys.operations.files import place
-from deploys.operations.machine import account, cloud_init_done, packages_whole, swapfile
+from deploys.operations.machine import account, cloud_init_done, swapfile
 from deploys.operations.owed import settle
 from deploys.settings import Settings
 
@@ -23,13 +24,10 @@ def base(settings: Settings) -> None:
         dest=f"/etc/apt/apt.conf.d/90{values.app}",
         content=artifacts.file("base/apt.conf"),
     )
-    packages_whole(name="Finish what an interrupted apt left half installed")
-    apt.packages(
+    packages.whole(name="Finish what an interrupted apt left half installed")
+    packages.installed(
         name="Install what the rest stands on",
         packages=["ca-certificates", "curl", "unattended-upgrades", "systemd-timesyncd"],
-        update=True,
-        cache_time=24 * 3600,
-        no_recommends=True,
     )
 
     server.hostname(name="Set the hostname", hostname=host.name)
@@ -37,6 +35,12 @@ def base(settings: Settings) -> None:
         name="Keep cloud-init from resetting hostname and hosts",
         dest=f"/etc/cloud/cloud.cfg.d/99-{values.app}.cfg",
         content=artifacts.file("base/keep-hostname.cfg"),
+    )
+    files.line(
+        name="Let the hostname resolve, which sudo asks for",
+        path="/etc/hosts",
+        line=r"^127\.0\.1\.1\s.*$",
+        replace=f"127.0.1.1 {host.name}",
     )
     server.timezone(name="Set the time zone", timezone=values.timezone)
 
@@ -114,11 +118,13 @@ def _trust(settings: Settings) -> None:
 
 def _stackctl(settings: Settings) -> None:
     paths = settings.paths
-    files.directory(name="Keep secrets where root alone looks", path=str(paths.secrets), mode="700")
+    files.directory(
+        name="Keep secrets where root alone looks", path=str(paths.secrets), mode="700", user="root", group="root"
+    )
     place(
         name="Install stackctl",
         dest="/usr/local/bin/stackctl",
         content=artifacts.stackctl(settings.values.app),
         mode="755",
     )
-    place(name="Tell stackctl what to run", dest=str(paths.config), content=settings.stackctl_config())
+    place(name="Tell stackctl what to run", dest=str(paths.config), content=settings.stackctl_config(host.groups))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from pyinfra import host
 from pyinfra.api import deploy
+from pyinfra.operations import files
 
 from deploys import artifacts
 from deploys.operations.data import data_directory, role_password
@@ -28,30 +30,37 @@ def data_services(settings: Settings) -> None:
         compose_file(settings, sha256=""), redis_conf, redis_auth, database_password, redis_password
     )
 
-    for service in ("postgres", "redis"):
+    for service in host.loop(("postgres", "redis")):
+        files.directory(
+            name=f"Keep the secrets of {service}",
+            path=str(paths.secrets / service),
+            mode="700",
+            user="root",
+            group="root",
+        )
         data_directory(
             name=f"Have the directory of {service}",
             path=f"{values.data_root}/{service}",
             uid=UID,
             installed=str(paths.data_yaml),
         )
-    place(
+    password = place(
         name="Place PostgreSQL's password",
-        dest=str(paths.secrets / "database_password"),
+        dest=str(paths.secrets / "postgres/password"),
         content=database_password,
         mode="600",
         secret=True,
     )
     place(
         name="Place Redis's password",
-        dest=str(paths.secrets / "redis_password"),
+        dest=str(paths.secrets / "redis/password"),
         content=redis_password,
         mode="600",
         secret=True,
     )
     place(
         name="Place what Redis reads of its password and its memory",
-        dest=str(paths.secrets / "redis_auth.conf"),
+        dest=str(paths.secrets / "redis/redis.conf"),
         content=redis_auth,
         mode="600",
         secret=True,
@@ -61,6 +70,7 @@ def data_services(settings: Settings) -> None:
         name="Describe the data services",
         dest=str(paths.data_yaml),
         content=compose_file(settings, sha256=declared),
+        mode="600",  # its hash is over the passwords, too
     )
     compose_up(
         name="Run PostgreSQL and Redis",
@@ -76,6 +86,7 @@ def data_services(settings: Settings) -> None:
         role=values.database_user,
         database=values.database,
         password=settings.credentials.database_password,
+        after=[password],
     )
 
 

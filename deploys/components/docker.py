@@ -6,9 +6,10 @@ import json
 from base64 import b64encode
 
 from pyinfra.api import deploy
-from pyinfra.operations import apt, systemd
+from pyinfra.operations import systemd
 
 from deploys import artifacts
+from deploys.operations import packages
 from deploys.operations.docker import network
 from deploys.operations.files import place
 from deploys.operations.owed import settle
@@ -26,10 +27,9 @@ def docker(settings: Settings) -> None:
         content=daemon_configuration(settings),
         owes=debt,
     )
-    apt.packages(
+    packages.installed(
         name="Install Docker and Compose",
-        packages=["docker.io", "docker-cli", "docker-compose"],
-        no_recommends=True,
+        packages=["docker.io", "docker-cli", "docker-compose", "apparmor"],
     )
     settle(
         name="Restart the daemon (containers live on)",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from pyinfra.operations import apt, systemd
+from pyinfra.operations import systemd
 
-from deploys.operations import ufw
+from deploys.operations import packages, ufw
 from deploys.settings import Settings
 
 OPEN = ["22/tcp", "80/tcp", "443/tcp"]
@@ -13,7 +13,7 @@ OPEN = ["22/tcp", "80/tcp", "443/tcp"]
 
 @deploy("firewall")
 def firewall(settings: Settings) -> None:  # noqa: ARG001 - every component takes settings
-    apt.packages(name="Install ufw", packages=["ufw"], no_recommends=True)
+    packages.installed(name="Install ufw", packages=["ufw"])
     ufw.in_force(
         name="Let SSH, HTTP and HTTPS in, and nothing else",
         allow=OPEN,

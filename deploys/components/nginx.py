@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from pyinfra.operations import apt, files, systemd
+from pyinfra.operations import files, systemd
 
 from deploys import artifacts
+from deploys.operations import packages
 from deploys.operations.certificate import placeholder
 from deploys.operations.files import place
 from deploys.operations.owed import settle
@@ -16,7 +17,7 @@ from deploys.settings import Settings
 def nginx(settings: Settings) -> None:
     values, paths, debt = settings.values, settings.paths, settings.owed("nginx")
 
-    apt.packages(name="Install nginx", packages=["nginx", "openssl"], no_recommends=True)
+    packages.installed(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
     files.directory(name="Have the directory of ACME's answers", path=str(paths.acme_webroot), mode="755")
     placeholder(name="Have a certificate to start with", tls=str(paths.tls), domain=values.domain)
     config = place(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import apt, systemd
+from pyinfra.operations import systemd
 
 from deploys import artifacts
+from deploys.operations import packages
 from deploys.operations.certificate import trusted
 from deploys.operations.files import place
 from deploys.operations.owed import settle
@@ -17,7 +18,7 @@ from deploys.settings import Settings
 def tls(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
 
-    apt.packages(name="Install certbot", packages=["certbot"], no_recommends=True)
+    packages.installed(name="Install certbot", packages=["certbot"])
     place(
         name="Have nginx take up a renewed certificate",
         dest=f"/etc/letsencrypt/renewal-hooks/deploy/{values.app}",

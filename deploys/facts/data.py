@@ -34,7 +34,7 @@ class RolePassword(FactBase[bool]):
 
     def command(self, container: str, role: str, database: str) -> StringCommand:
         ask = (
-            'PGPASSWORD="$(cat /run/secrets/database_password)" '
+            'PGPASSWORD="$(cat /run/secrets/password)" '
             f'psql -h "$(hostname -i)" -U {role} -d {database} -c "" 2>&1 >/dev/null'
         )
         return StringCommand("docker exec", QuoteString(container), "sh -c", QuoteString(ask), "2>&1 || true")

@@ -46,16 +46,34 @@ def _service(container: dict) -> Service:  # type: ignore[type-arg]  # docker's 
     )
 
 
-class DockerNetworkNames(FactBase[frozenset[str]]):
-    """The networks that Docker knows, by name."""
+@dataclass(frozen=True)
+class Network:
+    """A bridge network; `ip_range` is empty where Docker hands out the whole subnet."""
 
-    default = frozenset
+    internal: bool
+    subnet: str
+    ip_range: str
+
+    def __str__(self) -> str:
+        way_out = "internal" if self.internal else "with a way out"
+        return f"{way_out}, {self.subnet} {self.ip_range}".strip()
+
+
+class DockerNetworks(FactBase[dict[str, Network]]):
+    """The bridge networks that Docker knows, by name."""
+
+    default = dict
 
     def requires_command(self) -> str:
         return "docker"
 
     def command(self) -> str:
-        return "docker network ls --format '{{.Name}}'"
+        return "docker network ls --quiet --filter driver=bridge | xargs -r docker network inspect"
 
-    def process(self, output: Iterable[str]) -> frozenset[str]:
-        return frozenset(output)
+    def process(self, output: Iterable[str]) -> dict[str, Network]:
+        return {one["Name"]: _network(one) for one in json.loads("".join(output) or "[]")}
+
+
+def _network(inspected: dict) -> Network:  # type: ignore[type-arg]  # docker's JSON
+    pool = inspected["IPAM"]["Config"][0]
+    return Network(inspected["Internal"], pool["Subnet"], pool.get("IPRange", ""))

@@ -100,3 +100,15 @@ class SwapfileMib(FactBase[int]):
 
     def process(self, output: Iterable[str]) -> int:
         return int("".join(output)) // 2**20
+
+
+class Swaps(FactBase[frozenset[str]]):
+    """The files and devices that the machine swaps to."""
+
+    default = frozenset
+
+    def command(self) -> str:
+        return "swapon --show=NAME --noheadings"
+
+    def process(self, output: Iterable[str]) -> frozenset[str]:
+        return frozenset(line.strip() for line in output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -10,11 +11,13 @@ from pyinfra.api import FactBase
 
 @dataclass(frozen=True)
 class Firewall:
-    """`rules` as one would type them after `ufw` ("allow 22/tcp"); `policies` by direction ("incoming": "deny")."""
+    """`rules` as one would type them ("allow 22/tcp"); `policies` by direction ("incoming": "deny")."""
 
     active: bool = False
     policies: dict[str, str] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
+    halves: frozenset[str] = frozenset()
+    """Of an active firewall: the rules that hold for one of IPv4 and IPv6 only, which `show added` doesn't tell."""
 
 
 class Ufw(FactBase[Firewall]):
@@ -40,11 +43,15 @@ _DIRECTIONS = {
 }
 
 
+_ALLOWED = re.compile(r"(?P<port>\S+)(?P<six> \(v6\))?\s+ALLOW IN\s+Anywhere")
+
+
 def parse(output: Iterable[str]) -> Firewall:
     """From the output of the three commands above, one after the other."""
     active = False
     policies: dict[str, str] = {}
     rules: list[str] = []
+    families: dict[bool, set[str]] = {False: set(), True: set()}
     for line in output:
         name, _, value = line.partition("=")
         if line == "Status: active":
@@ -53,4 +60,6 @@ def parse(output: Iterable[str]) -> Firewall:
             rules.append(line.removeprefix("ufw ").strip())
         elif name in _DIRECTIONS:
             policies[_DIRECTIONS[name]] = _POLICIES.get(value.strip('"'), value.strip('"').lower())
-    return Firewall(active, policies, tuple(rules))
+        elif allowed := _ALLOWED.match(line):
+            families[bool(allowed["six"])].add(f"allow {allowed['port']}")
+    return Firewall(active, policies, tuple(rules), frozenset(families[False] ^ families[True]))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
-from pyinfra.facts.files import Link
 
+from deploys.facts.files import Placed
 from deploys.facts.stackctl import Status
 from deploys.operations import Commands
 
 
 @operation()
 def placeholder(tls: str, *, domain: str) -> Commands:
-    """A self-signed certificate in `tls`/placeholder, with `tls`/current leading to it until a real one is there."""
+    """A self-signed certificate in `tls`/placeholder, with `tls`/current leading to it while there is no real one."""
     current = QuoteString(f"{tls}/current")
-    if host.get_fact(Link, path=f"{tls}/current"):
+    if host.get_fact(Placed, path=f"{tls}/current/fullchain.pem"):
         host.noop("nginx has a certificate")
         return
     directory = f"{tls}/placeholder"

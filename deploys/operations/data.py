@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
+from pyinfra.api.operation import OperationMeta
 from pyinfra.facts.files import File
 
 from deploys.facts.data import DirectoryState, RolePassword
@@ -33,16 +35,27 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
 
 
 @operation()
-def role_password(project: str, *, role: str, database: str, password: str) -> Commands:
-    """Gives `role` the declared password when PostgreSQL refuses it: initdb takes the first one only."""
+def role_password(project: str, *, role: str, database: str, password: str, after: Sequence[OperationMeta]) -> Commands:
+    """Gives `role` the declared password when PostgreSQL refuses it: initdb takes the first one only.
+
+    + after: what places the password, so that a plan shows the change before the droplet has it
+    """
     container = f"{project}-postgres-1"
-    if host.get_fact(RolePassword, container=container, role=role, database=database):
+    to_come = not state.is_executing and any(change.will_change for change in after)
+    if host.get_fact(RolePassword, container=container, role=role, database=database) and not to_come:
         host.noop(f"{role} has the declared password")
         return
+    # standard_conforming_strings is on by default, so a backslash stands for itself. Neither the server's log nor psql
+    # shows the statement, be it one that fails.
     quoted = password.replace("'", "''")
+    statements = [
+        "\\set VERBOSITY terse",
+        "SET log_statement = 'none';",
+        "SET log_min_error_statement = 'panic';",
+        f"ALTER ROLE \"{role}\" PASSWORD '{quoted}';",
+    ]
     yield StringCommand(
         *("docker exec -i", QuoteString(container)),
         *("psql --quiet --no-psqlrc -v ON_ERROR_STOP=1", f"--username={role} --dbname={database}"),
-        # standard_conforming_strings is on by default, so a backslash stands for itself. log_statement never sees it.
-        _stdin=f"SET log_statement = 'none';\nALTER ROLE \"{role}\" PASSWORD '{quoted}';",
+        _stdin=statements,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from deploys.facts.docker import ComposeServices, DockerNetworkNames, Service
+from deploys.facts.docker import ComposeServices, DockerNetworks, Service
 from deploys.operations import Commands
 
 
@@ -16,8 +16,15 @@ def network(
     network_name: str, *, internal: bool = False, subnet: str | None = None, ip_range: str | None = None
 ) -> Commands:
     """A bridge network of the site's own. pyinfra's docker.network cannot make one internal."""
-    if network_name in host.get_fact(DockerNetworkNames):
+    there = host.get_fact(DockerNetworks).get(network_name)
+    if there and (there.internal, there.subnet, there.ip_range) == (internal, subnet or there.subnet, ip_range or ""):
         host.noop(f"{network_name} is there")
+        return
+    if there:
+        cause = f"{network_name} is {there}, which Docker cannot change: stop what is on it (systemctl stop the stack)"
+        yield StringCommand(
+            "echo", QuoteString(f"{cause}, docker network rm {network_name}, converge again"), ">&2; false"
+        )
         return
     options = [
         *(["--internal"] if internal else []),
@@ -36,12 +43,15 @@ def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str
       mounted files and environment files (docs/architecture.md, decision 11).
     """
     there = host.get_fact(ComposeServices, project=project)
-    if all(_as_declared(there.get(service), image, label, sha256) for service, image in images.items()):
+    wrong = [name for name, image in images.items() if not _as_declared(there.get(name), image, label, sha256)]
+    if not wrong:
         host.noop(f"{project} runs as declared")
         return
     yield StringCommand(
         *("docker compose --env-file /dev/null -p", QuoteString(project), "-f", QuoteString(file)),
-        "up --detach --remove-orphans --wait --wait-timeout 180 --quiet-pull",
+        # Compose leaves alone what runs unchanged, be it unhealthy.
+        "up --detach --no-deps --force-recreate --wait --wait-timeout 180 --quiet-pull",
+        *wrong,
     )
 
 

@@ -32,7 +32,7 @@ def place(  # noqa: PLR0913 - a file has this many properties
 ) -> Commands:
     """Puts `content` at `dest` atomically, with its directory.
 
-    + owes: path of the marker that says a reload is owed (settings.paths.owed_for); written before the change
+    + owes: path of the marker that says a reload is owed (settings.owed); written before the change
     + secret: `--diff` says only that it differs. Content never shows in an argument list: it travels on standard input.
     """
     placed = host.get_fact(Placed, path=dest)
@@ -50,6 +50,8 @@ def place(  # noqa: PLR0913 - a file has this many properties
     yield StringCommand(
         *("mkdir -p", QuoteString(str(PurePosixPath(dest).parent)), "&&"),
         *("base64 -d | install", "-m", mode, "-o", owner, "-g", group, "/dev/stdin", fresh, "&&"),
+        # A client that dies while it sends leaves a file that is cut short: it must not take the place of the old one.
+        *('test "$(stat -c %s', fresh, f')" = {len(content)}', "&&"),
         *("mv -fT", fresh, target),
         _stdin=b64encode(content).decode(),
     )

@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.operations import files
 
-from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, SwapfileMib
+from deploys.facts.machine import Account, CloudInitStatus, Container, SwapfileMib, Swaps
 from deploys.operations import Commands
 
 SWAPFILE = "/swapfile"
@@ -19,16 +19,6 @@ def cloud_init_done() -> Commands:
         host.noop("cloud-init is done, or not there")
         return
     yield StringCommand("timeout 600 cloud-init status --wait", _success_exit_codes=[0, 2])
-
-
-@operation()
-def packages_whole() -> Commands:
-    """Finishes what an interrupted apt left half installed; apt itself refuses to."""
-    if not host.get_fact(HalfInstalled):
-        host.noop("no package is half installed")
-        return
-    yield StringCommand("DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure --pending")
-    yield StringCommand("DEBIAN_FRONTEND=noninteractive apt-get --yes --fix-broken install")
 
 
 @operation()
@@ -52,7 +42,10 @@ def swapfile(mib: int) -> Commands:
     if host.get_fact(SwapfileMib, path=SWAPFILE) != mib:
         yield StringCommand(f"swapoff {SWAPFILE} 2>/dev/null; rm -f {SWAPFILE}")
         if mib:
-            yield StringCommand(
-                f"fallocate -l {mib}M {SWAPFILE} && chmod 600 {SWAPFILE} && mkswap {SWAPFILE} && swapon {SWAPFILE}"
-            )
+            # Under another name until it is whole: a run that dies here leaves nothing that looks finished.
+            yield StringCommand(f"fallocate -l {mib}M {SWAPFILE}.new && chmod 600 {SWAPFILE}.new")
+            yield StringCommand(f"mkswap {SWAPFILE}.new && mv {SWAPFILE}.new {SWAPFILE}")
+            yield StringCommand(f"swapon {SWAPFILE}")
+    elif mib and SWAPFILE not in host.get_fact(Swaps):
+        yield StringCommand(f"swapon {SWAPFILE}")
     yield from files.line._inner(path="/etc/fstab", line=f"{SWAPFILE} none swap sw 0 0", present=bool(mib))  # noqa: SLF001

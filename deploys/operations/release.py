@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from stackctl.compose import stack_sha256
 
@@ -21,10 +21,17 @@ def released_as_declared(compose_file: bytes, *, environment: bytes) -> Commands
     + environment: the next environment, as stackctl.environment.canonical spells it
     """
     status = host.get_fact(Status)
-    if not status or not status["release"]:
-        host.noop("no release yet: stackctl release TAG")
+    if not status and not state.is_executing:
+        host.noop("nothing is installed yet")
+        return
+    if not status or (status["active"] and not status["release"]):
+        # It knows no more what serves: it says so itself, and fails.
+        yield StringCommand("stackctl status")
         return
     live = status["release"]
+    if not live:
+        host.noop("no release yet: stackctl release TAG")
+        return
     declared = stack_sha256(compose_file, environment, live["image"])
     if not status["drift"] and _made_from(status) == {declared}:
         host.noop(f"{live['tag']} runs as declared")

@@ -22,11 +22,12 @@ def in_force(allow: Sequence[str], *, policies: Mapping[str, str]) -> Commands:
     wanted = [f"allow {port}" for port in allow]
     # Allow before denying and enabling, or the operator is locked out.
     for rule in wanted:
-        if rule not in there.rules:
+        if rule not in there.rules or (there.active and rule in there.halves):
             yield StringCommand("ufw", rule)
     for rule in there.rules:
         if rule not in wanted:
-            yield StringCommand("ufw --force delete", rule)
+            of_a_route = rule.startswith("route ")
+            yield StringCommand("ufw --force", *(["route delete", rule[6:]] if of_a_route else ["delete", rule]))
     for direction, policy in policies.items():
         if there.policies.get(direction) != policy:
             yield StringCommand("ufw default", policy, direction)

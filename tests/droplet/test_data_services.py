@@ -32,7 +32,7 @@ def postgres(droplet: Host, place: Place, query: str) -> str:
 
 def redis(droplet: Host, place: Place, command: str) -> str:
     """Authenticated by the password's file, inside the container."""
-    inside = f'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli {command}'
+    inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
     name = f"{place.settings.paths.data_project}-redis-1"
     return str(droplet.check_output(f"docker exec {name} sh -c {shlex.quote(inside)}"))
 
@@ -89,7 +89,7 @@ def test_postgresql_admits_nobody_without_the_password(droplet: Host, place: Pla
     for password in ("''", "wrong"):
         refused = droplet.run(f"docker exec -e PGPASSWORD={password} {name} sh -c {shlex.quote(ask)}")
         assert refused.rc != 0, refused.stdout
-    admitted = f'PGPASSWORD="$(cat /run/secrets/database_password)" {ask}'
+    admitted = f'PGPASSWORD="$(cat /run/secrets/password)" {ask}'
     assert droplet.run(f"docker exec {name} sh -c {shlex.quote(admitted)}").rc == 0
 
 

@@ -24,7 +24,7 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
         "sed -i 's/MaxAuthTries 4/MaxAuthTries 40/' /etc/ssh/sshd_config.d/00-toogoodtogo.conf",
         {"ssh | Admit keys only, and never root", "ssh | Reload sshd, when its configuration is sound"},
     ),
-    "wrong mode": (f"chmod 644 {PATHS.secrets}/redis_password", {"data_services | Place Redis's password"}),
+    "wrong mode": (f"chmod 644 {PATHS.secrets}/redis/password", {"data_services | Place Redis's password"}),
     "stopped container": (
         f"docker stop {PATHS.data_project}-redis-1",
         {"data_services | Run PostgreSQL and Redis"},
@@ -51,6 +51,14 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
         "ufw allow 5432/tcp",
         {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"},
     ),
+    "firewall rule removed for IPv6 alone": (
+        "ufw --force delete $(ufw status numbered | sed -n 's/^\\[ *\\([0-9]*\\)\\] 443.tcp (v6).*/\\1/p')",
+        {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"},
+    ),
+    "foreign route through the firewall": (
+        "ufw route allow in on eth9",
+        {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"},
+    ),
     "edited daemon.json": (
         'sed -i \'s/"live-restore": true/"live-restore": false/\' /etc/docker/daemon.json',
         {"docker | Configure the daemon", "docker | Restart the daemon (containers live on)"},
@@ -75,7 +83,8 @@ def test_drift_is_planned_and_mended(lab: Place, droplet: Host, kind: str) -> No
     assert converge.changed(converge.site()) == operations
 
 
-def test_a_second_converge_changes_nothing(lab: Place) -> None:
+def test_a_second_converge_changes_nothing_even_days_later(lab: Place, droplet: Host) -> None:
+    droplet.check_output("find /var/lib/apt/lists /var/lib/apt/periodic -exec touch -d '3 days ago' {} +")
     results = converge.site()
     assert converge.changed(results) == set()
     assert results["totals"]["success"] == 0
@@ -97,6 +106,14 @@ def test_a_wrong_value_stops_the_run_before_the_first_change(lab: Place, option:
     assert [line in one for one in said.splitlines()].count(True) == 1
     assert "Starting operation" not in said
     assert "Traceback" not in said
+
+
+def test_a_converge_waits_for_whoever_uses_apt(lab: Place, droplet: Host) -> None:
+    droplet.check_output("apt-get remove -qq -y logrotate")
+    hold = "import fcntl, time; fcntl.lockf(open('/var/lib/apt/lists/lock', 'w'), fcntl.LOCK_EX); time.sleep(8)"
+    droplet.check_output(f'systemd-run --quiet --unit=holds-apt python3 -c "{hold}"')
+    assert converge.changed(converge.site()) == {"nginx | Install nginx"}
+    assert droplet.package("logrotate").is_installed
 
 
 def test_a_dead_app_is_answered_for(lab: Place, droplet: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,6 @@ import pytest
 from testinfra.host import Host
 
 from tests import converge
-from tests.places import Place
 
 pytestmark = pytest.mark.group("app")
 
@@ -23,25 +23,27 @@ def a_converge_under_way() -> Iterator[None]:
     assert running.stdout
     try:
         converge.wait_for(running.stdout, "Starting operation: base")
+        running.send_signal(signal.SIGSTOP)  # it would be done in two seconds
         yield
     finally:
+        running.send_signal(signal.SIGCONT)
         running.stdout.read()
         assert running.wait() == 0
 
 
-def test_a_second_converge_is_refused_by_name(lab: Place) -> None:
+def test_a_second_converge_is_refused_by_name() -> None:
     with a_converge_under_way():
         assert f"is locked: {ME}" in converge.failing_site()
 
 
-def test_a_release_is_refused_by_name_while_a_converge_runs(lab: Place, droplet: Host) -> None:
+def test_a_release_is_refused_by_name_while_a_converge_runs(droplet: Host) -> None:
     with a_converge_under_way():
         refused = droplet.run("stackctl release 1.1.0")
         assert refused.rc == 3
         assert ME in refused.stdout + refused.stderr
 
 
-def test_a_converge_is_refused_by_name_while_a_release_runs(lab: Place, droplet: Host) -> None:
+def test_a_converge_is_refused_by_name_while_a_release_runs(droplet: Host) -> None:
     droplet.check_output("systemd-run --quiet --unit=release-of-the-tests stackctl release 1.0.0")
     try:
         assert "stackctl release" in converge.failing_site()
@@ -50,12 +52,12 @@ def test_a_converge_is_refused_by_name_while_a_release_runs(lab: Place, droplet:
     assert droplet.run("stackctl status").rc == 0
 
 
-def test_a_dry_run_takes_no_lock(lab: Place) -> None:
+def test_a_dry_run_takes_no_lock() -> None:
     with a_converge_under_way():
         converge.planned()
 
 
-def test_the_lock_ends_with_its_holder(lab: Place) -> None:
+def test_the_lock_ends_with_its_holder() -> None:
     running = converge.start()
     assert running.stdout
     converge.wait_for(running.stdout, "Starting operation: ssh")

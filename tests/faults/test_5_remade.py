@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from testinfra.host import Host
 
 from tests import converge
 from tests.lab import demo
@@ -18,6 +19,7 @@ from tests.places import Place
 
 KILLS = 3
 SEED = 20261123
+RELOAD_TIMEOUT_S = 10
 TRUSTED = "Obtain the certificate"
 
 
@@ -67,20 +69,36 @@ def test_killed_at_random_it_ends_in_the_same_state(lab: Place) -> None:
 
 
 def test_the_remade_droplet_passes_every_check(lab: Place) -> None:
-    demo.pyinfra("deploys/release.py", "--data", f"tag={demo.TAG}")
+    demo.release(demo.TAG)
     converge.checks()
     assert converge.changed(converge.site()) == set()
 
 
+def served_serial(droplet: Host) -> str:
+    """Of the certificate that nginx serves, as it runs."""
+    served = "openssl s_client -connect 127.0.0.1:443 -servername bot.lab.test </dev/null 2>/dev/null"
+    return str(droplet.check_output(f"{served} | openssl x509 -noout -serial"))
+
+
+def test_a_renewed_certificate_is_taken_up_by_nginx(lab: Place) -> None:
+    """By certbot's deploy hook alone. A reload starts new workers and returns before the old ones have gone."""
+    droplet = lab.reconnect("droplet1")
+    before = served_serial(droplet)
+    droplet.check_output("certbot renew --force-renewal --no-random-sleep-on-renew")
+    deadline = time.monotonic() + RELOAD_TIMEOUT_S
+    while served_serial(droplet) == before:
+        assert time.monotonic() < deadline, "nginx still serves the certificate from before its renewal"
+        time.sleep(0.2)
+    assert droplet.run("stackctl status").rc == 0
+    assert converge.planned() == set()
+
+
 def test_an_old_certificate_is_not_given_up_for_a_failed_new_one(lab: Place) -> None:
     droplet = lab.reconnect("droplet1")
-    served = (
-        "openssl s_client -connect 127.0.0.1:443 -servername bot.lab.test </dev/null 2>/dev/null | openssl x509 -serial"
-    )
-    before = droplet.check_output(served)
+    before = served_serial(droplet)
     said = converge.failing_site("--data", "acme_server=https://acme.lab.test:14999/dir")
     assert "no certificate for bot.lab.test" in said
-    assert droplet.check_output(served) == before
+    assert served_serial(droplet) == before
     converge.site()
     assert droplet.run("stackctl status").rc == 0
 

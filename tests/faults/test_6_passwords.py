@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from testinfra.host import Host
 
 from tests import converge
+from tests.lab import lab as machines
 from tests.lab import secrets_file
 from tests.lab.layout import ENV_FILE
 from tests.places import Place
@@ -16,24 +18,36 @@ pytestmark = pytest.mark.group("app")
 
 NEW = {
     "DATABASE_PASSWORD": r"""new: a b$HOME#c%d"e'f\g\\h ünï ☂ @/:?&""",
+    "REGISTRY_PASSWORD": r"""new: p q$HOME#r%d"s't\u\\v ünï ☂ @/:?&""",
     "REDIS_PASSWORD": r"""new: r s${PATH}#t%20"u'v\w ünï ☂ @/:?&""",
 }
 
 
 @pytest.fixture
-def changed_passwords(lab: Place) -> Iterator[None]:
+def changed_passwords(lab: Place, droplet: Host) -> Iterator[None]:
     before = ENV_FILE.read_text()
     values = secrets_file.read(ENV_FILE) | NEW
-    ENV_FILE.write_text("".join(secrets_file.line(name, value) for name, value in values.items()))
-    yield
-    ENV_FILE.write_text(before)
-    converge.site()
+    try:
+        change("".join(secrets_file.line(name, value) for name, value in values.items()))
+        yield
+    finally:
+        change(before)
+        converge.site()
+        droplet.check_output("stackctl release 1.0.0")
 
 
-def test_it_reaches_postgresql_redis_and_the_app(changed_passwords: None, lab: Place, droplet: Host) -> None:
+def change(env_file: str) -> None:
+    ENV_FILE.write_text(env_file)
+    machines.up(1)  # the registry takes the password that the file names now
+
+
+def test_it_reaches_postgresql_redis_the_registry_s_login_and_the_app(
+    changed_passwords: None, lab: Place, droplet: Host
+) -> None:
     before = droplet.check_output("stackctl status --json | grep -o '\"id\": .*'")
     changed = converge.changed(converge.site())
     assert "data_services | Have PostgreSQL take the declared password" in changed
+    assert "docker | Let the daemon pull from the app's registry" in changed
     assert "app | Release the live tag anew, when what runs is not what is declared" in changed
     assert droplet.run("stackctl status").rc == 0
     assert droplet.check_output("stackctl status --json | grep -o '\"id\": .*'") != before
@@ -41,3 +55,6 @@ def test_it_reaches_postgresql_redis_and_the_app(changed_passwords: None, lab: P
     active = lab.settings.paths.active
     assert '"status": "healthy"' in droplet.check_output(f"curl -sS --unix-socket {active} http://app/health")
     assert converge.changed(converge.site()) == set()
+    # A tag that isn't live has to be pulled: with the new login, since the registry takes no other.
+    droplet.check_output("stackctl release 1.1.0")
+    assert json.loads(droplet.check_output("stackctl status --json"))["release"]["tag"] == "1.1.0"

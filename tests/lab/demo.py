@@ -62,16 +62,20 @@ def converged_and_released() -> None:
     converge()
     if status()["release"] is None:
         say(f"releasing the bot {TAG}")
-        pyinfra("deploys/release.py", "--data", f"tag={TAG}")
+        release(TAG)
 
 
 def forget_a_former_world() -> None:
     """A world made anew has another root, as no real authority has: the certificate is obtained anew then."""
     untrusted = 60  # curl's exit code
-    looked = ssh("neighbour", "curl -sS -o /dev/null --cacert /root/acme-root.pem https://bot.lab.test/")
+    looked = ssh("neighbour", "curl -sS --max-time 5 -o /dev/null --cacert /root/acme-root.pem https://bot.lab.test/")
     if looked.returncode == untrusted:
         say("the droplet's certificate is not of this world's authority: it will be obtained anew")
         ssh(DROPLET, "cd /etc/letsencrypt 2>/dev/null && sudo rm -rf live archive renewal accounts")
+
+
+def release(tag: str) -> None:
+    pyinfra("deploys/release.py", "--data", f'tag="{tag}"')
 
 
 def converge() -> None:

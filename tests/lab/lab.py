@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
 
@@ -58,8 +59,15 @@ def up(droplets: int) -> None:
         keys.make(MACHINES)
         authority.make()
         keys.give_to_owner(DOT_LAB, ENV_FILE)
-        for wanted in (*DROPLETS[:droplets], WORLD, NEIGHBOUR):
-            ensure(wanted)
+        missing = [known for known in (WORLD, NEIGHBOUR) if not known.root.exists()]
+        with ThreadPoolExecutor(max_workers=1) as second_core:
+            roots = [second_core.submit(rootfs.build, blueprint.of(known).recipe) for known in missing]
+            for droplet in DROPLETS[:droplets]:
+                ensure(droplet)
+            for root in roots:
+                root.result()
+        for around in (WORLD, NEIGHBOUR):
+            ensure(around)
         _share_secrets()
         images.push_missing()
         say(f"The lab is up: ssh -F {keys.SSH_CONFIG.relative_to(CHECKOUT)} {DROPLETS[0].name}")

@@ -13,7 +13,7 @@ from deploys import artifacts
 from deploys.components import app, data_services, docker, nginx, tls
 from deploys.settings import Settings
 from tests.places import Place
-from tests.unit.test_settings import settings_of
+from tests.unit.places import settings_of
 
 pytestmark = pytest.mark.group("everywhere")
 

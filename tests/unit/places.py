@@ -1,10 +1,15 @@
-"""group_data as pyinfra would hand it over, without a host."""
+"""group_data as pyinfra would hand it over, and the settings made from it, without a host."""
 
 from __future__ import annotations
 
 import runpy
 from pathlib import Path
 from typing import Any
+
+from stackctl.paths import Paths
+
+from deploys.credentials import Credentials
+from deploys.settings import CaCertificate, Settings, check_values
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,3 +29,20 @@ def data_of(place: str) -> dict[str, Any]:
         module = runpy.run_path(str(ROOT / "group_data" / f"{name}.py"))
         merged |= {key: value for key, value in module.items() if not key.startswith(("_", "ssh_"))}
     return merged | (OWN if place != "lab" else {})
+
+
+def settings_of(place: str, **secrets: str) -> Settings:
+    """The place's settings with made-up secrets, in place of an env file."""
+    credentials = {
+        "database_password": "d",
+        "redis_password": "r",
+        "telegram_bot_token": "t",
+        "telegram_webhook_secret": "w",
+        "registry_password": "p",
+        **secrets,
+    }
+    values = check_values(data_of(place))
+    certificates = (CaCertificate("ca.crt", b"pem"),)
+    return Settings(
+        values, Credentials(app={"STRIPE_API_KEY": "s"}, **credentials), b"", certificates, Paths(values.app)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploys.credentials import RULES, Credentials, CredentialsError, credentials_from, read_env_file
+from tests.unit.places import ROOT, data_of
 
-ROOT = Path(__file__).parents[2]
 SECRET = "Zq8-a-secret-of-the-tests"
 GOOD = {
     "DATABASE_PASSWORD": f"{SECRET}-1",
@@ -86,6 +87,8 @@ def test_a_misspelt_key_is_told_what_it_may_mean() -> None:
         ("# first\nA='1'\nB='2'\nA='3'\n", "line 4: A is there twice"),
         ("A='1'\nB='unclosed\n", "line 2 is malformed"),
         ("A='1'\n\n\nNOVALUE\n", "line 4: NOVALUE has no value"),
+        ("A='1'\nB=a$b#c\n", "line 2: put the value of B into single quotes"),
+        ('A="a\\\\b"\n', "line 1: put the value of A into single quotes"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, text: str, fault: str) -> None:
@@ -118,11 +121,15 @@ def test_interpolation_would_have_changed_a_value(tmp_path: Path) -> None:
     assert read_env_file(path) == {"A": "a${HOME}b"} != dotenv_values(path)
 
 
+def test_every_credential_has_its_rule() -> None:
+    assert [*RULES] == [field.name.upper() for field in fields(Credentials) if field.name != "app"]
+
+
 def test_the_template_lists_every_secret_with_a_comment() -> None:
     template = ROOT / ".env.production.template"
     lines = template.read_text().splitlines()
     keys = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
-    assert keys == [*RULES, "STRIPE_API_KEY"]
+    assert keys == [*RULES, *data_of("prod")["app_secrets"]]
     for key in keys:
         assert lines[[line.partition("=")[0] for line in lines].index(key) - 1].startswith("# "), key
 

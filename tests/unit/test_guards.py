@@ -16,7 +16,8 @@ def run_pytest(*arguments: str) -> str:
 
 
 def test_what_changes_something_refuses_any_place_but_the_lab() -> None:
-    said = run_pytest("--place", "prod", "tests/faults/test_1_converge.py", "-k", "second_converge")
+    """This one doesn't ask for the lab by name."""
+    said = run_pytest("--place", "prod", "tests/faults/test_2_lock.py", "-k", "test_a_dry_run_takes_no_lock")
     assert "this changes things, and prod is not the lab" in said
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
+import grp
 import importlib
 import inspect
+import os
 import pkgutil
+import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,22 +22,23 @@ import pytest
 from pyinfra.api import FactBase
 from pyinfra.api.arguments import all_global_arguments
 from pyinfra.context import ctx_host, ctx_state
-from pyinfra.facts.files import File, Link
+from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import File, FindInFile
 from stackctl.compose import stack_sha256
 
 import deploys.operations
 from deploys.facts.data import DirectoryState, RolePassword
-from deploys.facts.docker import ComposeServices, DockerNetworkNames, Service
+from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
 from deploys.facts.files import Owed, Placed
-from deploys.facts.machine import Account, CloudInitStatus, HalfInstalled
+from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Firewall, Ufw
-from deploys.operations import ufw
+from deploys.operations import packages, ufw
 from deploys.operations.certificate import placeholder, trusted
 from deploys.operations.data import data_directory, role_password
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
-from deploys.operations.machine import account, cloud_init_done, packages_whole
+from deploys.operations.machine import account, cloud_init_done, swapfile
 from deploys.operations.owed import settle
 from deploys.operations.release import released_as_declared
 
@@ -78,6 +84,18 @@ def test_a_file_that_differs_is_placed_after_its_reload_is_owed(difference: dict
     owed, write = placed({Placed: {**PLACED, **difference}}, owes="/owed/x")
     assert owed.endswith("/owed/x")
     assert "mv -fT /etc/x/y.new /etc/x/y" in write
+
+
+@pytest.mark.parametrize("sent", [b"", b64encode(CONTENT)[:4], b64encode(CONTENT)])
+def test_a_file_that_is_cut_short_does_not_take_the_place_of_the_old_one(tmp_path: Path, sent: bytes) -> None:
+    """What the droplet runs when the client dies while it sends; run for real."""
+    target = tmp_path / "file"
+    target.write_text("old")
+    me = getpass.getuser()
+    with droplet({Placed: None}):
+        (write,) = place._inner(dest=str(target), content=CONTENT, owner=me, group=grp.getgrgid(os.getgid()).gr_name)
+    subprocess.run(["sh", "-c", str(write)], input=sent, check=False, capture_output=True)
+    assert target.read_bytes() == (CONTENT if sent == b64encode(CONTENT) else b"old")
 
 
 def test_content_travels_on_standard_input_alone() -> None:
@@ -128,6 +146,15 @@ def test_a_foreign_rule_goes_after_a_missing_one_came() -> None:
     assert firewall(there) == ["ufw allow 80/tcp", "ufw --force delete allow 9999/tcp"]
 
 
+def test_a_rule_that_holds_for_one_family_only_is_made_whole() -> None:
+    assert firewall(replace(ALLOWED, halves=frozenset({"allow 80/tcp"}))) == ["ufw allow 80/tcp"]
+
+
+def test_a_foreign_route_rule_is_deleted_as_one() -> None:
+    there = replace(ALLOWED, rules=(*ALLOWED.rules, "route allow in on eth1"))
+    assert firewall(there) == ["ufw --force route delete allow in on eth1"]
+
+
 def test_a_firewall_that_is_off_is_enabled() -> None:
     assert firewall(replace(ALLOWED, active=False)) == ["ufw --force enable"]
 
@@ -160,12 +187,24 @@ def test_a_project_as_declared_is_left_alone() -> None:
 def test_a_project_that_differs_is_brought_up(there: dict[str, Service]) -> None:
     (up,) = commands(compose_up, {ComposeServices: there}, **UP)
     assert "-p app-data -f /opt/app/data.yaml up --detach" in up
+    assert up.endswith(" postgres")
+    assert "--force-recreate" in up
+
+
+DATA = Network(internal=True, subnet="172.30.128.0/24", ip_range="")
 
 
 def test_a_network_is_made_once() -> None:
-    assert commands(network, {DockerNetworkNames: frozenset({"app-data"})}, network_name="app-data") == []
-    made = commands(network, {DockerNetworkNames: frozenset()}, network_name="app-data", internal=True)
-    assert made == ["docker network create --internal app-data"]
+    arguments: dict[str, Any] = {"network_name": "app-data", "internal": True}
+    assert commands(network, {DockerNetworks: {"app-data": DATA}}, **arguments) == []
+    assert commands(network, {DockerNetworks: {}}, **arguments) == ["docker network create --internal app-data"]
+
+
+@pytest.mark.parametrize("wanted", [{}, {"internal": True, "subnet": "172.30.1.0/24"}])
+def test_a_network_that_differs_is_refused_with_the_remedy(wanted: dict[str, Any]) -> None:
+    (refused,) = commands(network, {DockerNetworks: {"app-data": DATA}}, network_name="app-data", **wanted)
+    assert "docker network rm app-data" in refused
+    assert refused.endswith("false")
 
 
 def test_a_lost_data_directory_is_not_made_anew() -> None:
@@ -180,14 +219,21 @@ def test_a_lost_data_directory_is_not_made_anew() -> None:
 
 def test_a_changed_password_reaches_postgresql_by_standard_input() -> None:
     arguments: dict[str, Any] = {"project": "app-data", "role": "app", "database": "db", "password": "it's \\ secret"}
-    assert commands(role_password, {RolePassword: True}, **arguments) == []
+    assert commands(role_password, {RolePassword: True}, **arguments, after=[change(will_change=True)]) == []
     with droplet({RolePassword: False}):
-        (alter,) = role_password._inner(**arguments)
+        (alter,) = role_password._inner(**arguments, after=[])
     assert "secret" not in str(alter)
-    assert "PASSWORD 'it''s \\ secret'" in alter.connector_arguments["_stdin"]
+    assert "ALTER ROLE \"app\" PASSWORD 'it''s \\ secret';" in alter.connector_arguments["_stdin"]
+    planned = commands(
+        role_password, {RolePassword: True}, executing=False, **arguments, after=[change(will_change=True)]
+    )
+    assert len(planned) == 1
 
 
 MADE = stack_sha256(b"app.yaml", b"{}\n", "bot@sha256:1")
+
+
+LOST = {"active": "blue", "release": None}
 
 
 def live(made_from: str = MADE, drift: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -199,8 +245,12 @@ def live(made_from: str = MADE, drift: tuple[str, ...] = ()) -> dict[str, Any]:
     }
 
 
-def released(status: Any, compose_file: bytes = b"app.yaml", environment: bytes = b"{}\n") -> list[str]:
-    return commands(released_as_declared, {Status: status}, compose_file=compose_file, environment=environment)
+def released(
+    status: Any, compose_file: bytes = b"app.yaml", environment: bytes = b"{}\n", *, executing: bool = True
+) -> list[str]:
+    facts: Facts = {Status: status}
+    declared = {"compose_file": compose_file, "environment": environment}
+    return commands(released_as_declared, facts, executing=executing, **declared)
 
 
 def test_a_release_as_declared_is_left_alone() -> None:
@@ -208,8 +258,14 @@ def test_a_release_as_declared_is_left_alone() -> None:
 
 
 def test_without_a_release_none_is_made_up() -> None:
-    assert released(None) == []
-    assert released({"release": None}) == []
+    assert released({"active": None, "release": None}) == []
+    assert released(None, executing=False) == []
+
+
+@pytest.mark.parametrize("status", [None, LOST])
+def test_a_state_that_is_lost_is_not_taken_for_no_release(status: Any) -> None:
+    """stackctl's own words fail the converge."""
+    assert released(status) == ["stackctl status"]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +288,19 @@ def test_cloud_init_is_waited_for_only_while_it_runs() -> None:
     assert commands(cloud_init_done, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
 
 
+def test_a_swap_file_is_made_whole_and_swapped_on() -> None:
+    there: Facts = {Container: False, SwapfileMib: 1024, Swaps: frozenset({"/swapfile"}), FindInFile: ["x"]}
+    assert commands(swapfile, there, mib=1024) == []
+    assert commands(swapfile, {**there, Swaps: frozenset()}, mib=1024) == ["swapon /swapfile"]
+    assert commands(swapfile, {Container: True}, mib=1024) == []
+    made = commands(swapfile, {**there, SwapfileMib: 0}, mib=1024)
+    assert [one.split()[0] for one in made] == ["swapoff", "fallocate", "mkswap", "swapon"]
+
+
+def test_packages_are_installed_only_when_one_is_missing() -> None:
+    assert commands(packages.installed, {DebPackages: {"ufw": {"1"}}}, packages=["ufw"]) == []
+
+
 def test_an_account_is_made_once() -> None:
     assert commands(account, {Account: "/bin/bash"}, login="deploy") == []
     assert commands(account, {Account: None}, login="deploy") == ["useradd --create-home --shell /bin/bash deploy"]
@@ -239,14 +308,14 @@ def test_an_account_is_made_once() -> None:
 
 
 def test_a_half_installed_package_is_finished() -> None:
-    assert commands(packages_whole, {HalfInstalled: False}) == []
-    configure, fix = commands(packages_whole, {HalfInstalled: True})
+    assert commands(packages.whole, {HalfInstalled: False}) == []
+    configure, fix = commands(packages.whole, {HalfInstalled: True})
     assert "--configure --pending" in configure
     assert "--fix-broken" in fix
 
 
 def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:
-    assert commands(placeholder, {Link: {"link_target": "x"}}, tls="/tls", domain="d") == []
+    assert commands(placeholder, {Placed: PLACED}, tls="/tls", domain="d") == []
     assert commands(trusted, {Status: {"certificate": {"as_declared": True}}}, domain="d", server="s") == []
     for status in (None, {"certificate": None}, {"certificate": {"as_declared": False}}):
         assert commands(trusted, {Status: status}, domain="d", server="s") == ["stackctl certificate"]

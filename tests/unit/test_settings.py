@@ -11,27 +11,11 @@ from hypothesis import strategies as st
 from stackctl.config import load as load_config
 from stackctl.paths import Paths
 
-from deploys.credentials import Credentials
-from deploys.settings import CaCertificate, Settings, SettingsError, check_values
-from tests.unit.places import ROOT, data_of
+from deploys.credentials import RULES
+from deploys.settings import SettingsError, check_ssh, check_values
+from tests.unit.places import data_of, settings_of
 
 PLACES = ["lab", "staging", "prod"]
-
-
-def settings_of(place: str, **secrets: str) -> Settings:
-    credentials = {
-        "database_password": "d",
-        "redis_password": "r",
-        "telegram_bot_token": "t",
-        "telegram_webhook_secret": "w",
-        "registry_password": "p",
-        **secrets,
-    }
-    values = check_values(data_of(place))
-    certificates = (CaCertificate("ca.crt", b"pem"),)
-    return Settings(
-        values, Credentials(app={"STRIPE_API_KEY": "s"}, **credentials), b"", certificates, Paths(values.app)
-    )
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -63,7 +47,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"postgres_image": "postgres:latest"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_image": "postgres:17"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_memory_mib": "512"}, "postgres_memory_mib: .*integer"),
-        ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048 is too small for .* = 5\d{3}"),
+        ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048, .* is too small for .* = 5\d{3}"),
         ({"docker_pool": "10.1.0.0/16"}, "vpc_network overlaps docker_pool: choose another range for docker_pool"),
         ({"docker_pool": "172.30.1.0/24"}, "docker_pool overlaps app_subnet"),
         ({"app_ip_range": "172.30.9.0/25"}, "app_ip_range lies outside of app_subnet"),
@@ -94,14 +78,29 @@ def test_any_password_survives_its_url(password: str) -> None:
 def test_stackctl_reads_what_the_site_writes(tmp_path: Any, place: str) -> None:
     paths = Paths("toogoodtogo", tmp_path)
     paths.config.parent.mkdir(parents=True)
-    paths.config.write_bytes(settings_of(place).stackctl_config())
+    paths.config.write_bytes(settings_of(place).stackctl_config(["edge", "app", "data"]))
     config = load_config(paths)
     assert config.repository == data_of(place)["app_repository"]
     assert config.certificate
     assert config.certificate.domain == data_of(place)["domain"]
 
 
-def test_nothing_secret_stands_in_group_data() -> None:
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        ({"ssh_strict_host_key_checking": "accept-new"}, "ssh_strict_host_key_checking has to be"),
+        ({}, "ssh_strict_host_key_checking has to be"),
+        ({"ssh_known_host_file": "x"}, "ssh_known_host_file is not known: did you mean ssh_known_hosts_file"),
+    ],
+)
+def test_a_host_key_that_would_not_be_checked_is_refused(data: dict[str, str], fault: str) -> None:
+    with pytest.raises(SettingsError, match=fault):
+        check_ssh(data)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_group_data_gives_no_secret_a_value(place: str) -> None:
     """pyinfra prints host data in debug-inventory."""
-    for path in (ROOT / "group_data").glob("*.py"):
-        assert "PASSWORD" not in path.read_text(), path
+    data = data_of(place)
+    given = {name.upper() for name in [*data, *data["app_environment"]]}
+    assert not given & {*RULES, *data["app_secrets"]}

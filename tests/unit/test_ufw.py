@@ -11,6 +11,8 @@ New profiles: skip
 To                         Action      From
 --                         ------      ----
 22/tcp                     ALLOW IN    Anywhere
+443/tcp                    ALLOW IN    Anywhere
+22/tcp (v6)                ALLOW IN    Anywhere (v6)
 # /etc/default/ufw
 IPV6=yes
 DEFAULT_INPUT_POLICY="DROP"
@@ -27,6 +29,7 @@ def test_an_active_firewall() -> None:
         active=True,
         policies={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
         rules=("allow 22/tcp", "deny from 192.0.2.1"),
+        halves=frozenset({"allow 443/tcp"}),
     )
 
 

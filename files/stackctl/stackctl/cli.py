@@ -75,7 +75,7 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
             return _status(stack, as_json=arguments.json)
         case "release":
             with lock.hold(paths, name, arguments.under):
-                release.release(stack, arguments.tag)
+                release.release(stack, arguments.tag, again=arguments.under is not None)
         case "boot":
             with lock.exclusive(paths.work, name, BOOT_PATIENCE):
                 boot.boot(stack)

@@ -35,6 +35,8 @@ class Work:
 
     stack: Stack
     release: Release
+    again: bool
+    """Part of a converge, which mends what is live: the tag's image stays the one that is."""
     before: State = field(default_factory=State)
     colour: str = ""
     """Empty until it is chosen."""
@@ -68,13 +70,13 @@ def check_tag(tag: str) -> None:
         raise RefusedError(f"{tag!r} is no image tag: letters, digits, _ . - and at most 128 of them")
 
 
-def release(stack: Stack, tag: str) -> None:
-    """Put the image live.
+def release(stack: Stack, tag: str, *, again: bool = False) -> None:
+    """Put the image live. `again`: the live tag's, with the image that it has now.
 
     Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when the new
     release serves and something behind it is left to do.
     """
-    work = Work(stack, Release(f"{stack.machine.now():%Y%m%dT%H%M%SZ}", tag, "", "", None, _now(stack)))
+    work = Work(stack, Release(f"{stack.machine.now():%Y%m%dT%H%M%SZ}", tag, "", "", None, _now(stack)), again)
     reached: list[Step] = []
     try:
         for step in STEPS:
@@ -111,6 +113,11 @@ def _preflight(work: Work) -> str:
 def _pull(work: Work) -> str:
     docker, repository, tag = work.stack.docker, work.stack.config.repository, work.release.tag
     live = work.before.release
+    if work.again and live and live.tag == tag and docker.image(live.image):
+        # A converge mends what runs; it must not bring in what was pushed under the same tag since.
+        work.release = replace(work.release, image=live.image)
+        docker.call("the image can't be tagged", ["docker", "tag", live.image, work.our_tag])
+        return f"{live.image}, which is live"
     pulled = work.stack.machine.run(["docker", "pull", "--quiet", f"{repository}:{tag}"], timeout=PULL_TIMEOUT)
     image = digest = None
     if not pulled.code:

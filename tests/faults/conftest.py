@@ -1,0 +1,10 @@
+"""Tests that break things: in the lab alone."""
+
+import pytest
+
+from tests.places import Place
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _in_the_lab_alone(lab: Place) -> None:
+    """For the tests that don't name `lab` themselves."""

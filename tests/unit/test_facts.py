@@ -1,0 +1,185 @@
+"""Every fact, from what its command prints to what the site compares."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api import FactBase
+
+import deploys.facts
+from deploys.facts.data import DirectoryState, RolePassword
+from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
+from deploys.facts.files import Owed, Placed
+from deploys.facts.machine import (
+    Account,
+    CloudInitStatus,
+    Container,
+    DebianRelease,
+    HalfInstalled,
+    MemoryMib,
+    Networks,
+    SwapfileMib,
+    Swaps,
+)
+from deploys.facts.stackctl import Status
+from deploys.facts.ufw import Firewall, Ufw
+
+LABELS = {"com.docker.compose.project": "app-data", "com.docker.compose.service": "postgres", "app.sha256": "1"}
+INSPECTED = [
+    {
+        "Id": "f1",
+        "State": {"Status": "running", "Running": True, "Health": {"Status": "healthy", "FailingStreak": 0}},
+        "Config": {"Image": "postgres:17.11-trixie", "Labels": LABELS},
+    },
+    {
+        "Id": "f2",
+        "State": {"Status": "exited", "Running": False},
+        "Config": {"Image": "redis:8.10.1-trixie", "Labels": {"com.docker.compose.service": "redis"}},
+    },
+]
+SERVICES = {
+    "postgres": Service("postgres:17.11-trixie", "running", "healthy", LABELS),
+    "redis": Service("redis:8.10.1-trixie", "exited", "none", {"com.docker.compose.service": "redis"}),
+}
+INSPECTED_NETWORKS = [
+    {
+        "Name": "app-app",
+        "Internal": False,
+        "IPAM": {"Driver": "default", "Config": [{"Subnet": "172.30.1.0/24", "IPRange": "172.30.1.128/25"}]},
+    },
+    {
+        "Name": "app-data",
+        "Internal": True,
+        "IPAM": {"Driver": "default", "Config": [{"Subnet": "172.30.128.0/24", "Gateway": "172.30.128.1"}]},
+    },
+]
+DOCKER_NETWORKS = {
+    "app-app": Network(internal=False, subnet="172.30.1.0/24", ip_range="172.30.1.128/25"),
+    "app-data": Network(internal=True, subnet="172.30.128.0/24", ip_range=""),
+}
+ADDRESSES = """[{"ifindex":1,"ifname":"lo","addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8}]},
+{"ifindex":2,"ifname":"eth0","addr_info":[{"family":"inet","local":"203.0.113.7","prefixlen":20},
+{"family":"inet","local":"10.19.0.5","prefixlen":16}]},{"ifindex":3,"ifname":"eth1","addr_info":[]}]"""
+NETWORKS = {"lo": ["127.0.0.1/8"], "eth0": ["203.0.113.7/20", "10.19.0.5/16"], "eth1": []}
+AUDIT = """The following packages are only half configured, probably due to problems
+configuring them the first time.  The configuration should be retried using
+dpkg --configure <package> or the configure menu option in dselect:
+ nginx                small, powerful, scalable web/proxy server
+"""
+HASH = sha256(b"content\n").hexdigest()
+PLACED = {"mode": "640", "owner": "root", "group": "adm", "sha256": HASH}
+REFUSED = 'psql: error: connection to server at "172.30.128.2", port 5432 failed: FATAL:  '
+
+CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
+    (Placed, f"640 root adm\n{HASH}  -\n", PLACED),
+    (Placed, "", None),
+    (Owed, "nginx\nunits\n", {"nginx", "units"}),
+    (DirectoryState, "700 999 999\n", "700 999 999"),
+    (DirectoryState, "", None),
+    (RolePassword, "", True),
+    (RolePassword, f'{REFUSED}password authentication failed for user "toogoodtogo"\n', False),
+    (RolePassword, "Error response from daemon: No such container: app-data-postgres-1\n", True),
+    (ComposeServices, json.dumps(INSPECTED, indent=4), SERVICES),
+    (ComposeServices, "", {}),
+    (DockerNetworks, json.dumps(INSPECTED_NETWORKS, indent=4), DOCKER_NETWORKS),
+    (DockerNetworks, "", {}),
+    (CloudInitStatus, "status: done\n", "done"),
+    (CloudInitStatus, "\nstatus: running\n", "running"),
+    (CloudInitStatus, "status: not started\n", "running"),
+    (CloudInitStatus, "status: disabled\n", "disabled"),
+    (CloudInitStatus, "status: error\nextended_status: error - done\n", "error"),
+    (CloudInitStatus, "Traceback (most recent call last):\n", None),
+    (HalfInstalled, AUDIT, True),
+    (HalfInstalled, "", False),
+    (DebianRelease, "debian 13\n", "debian 13"),
+    (MemoryMib, "MemTotal:        2014540 kB\n", 1967),
+    (Networks, ADDRESSES, NETWORKS),
+    (Container, "systemd-nspawn\n", True),
+    (Container, "none\n", False),
+    (Account, "deploy:x:1000:1000:Operator,,,:/home/deploy:/bin/bash\n", "/bin/bash"),
+    (Account, "", None),
+    (SwapfileMib, "1073741824\n", 1024),
+    (SwapfileMib, "0\n", 0),
+    (Swaps, "/swapfile\n/dev/vda2\n", {"/swapfile", "/dev/vda2"}),
+    (Status, '{\n  "active": "blue"\n}\n', {"active": "blue"}),
+    (Status, "stackctl: /etc/app/stackctl.json is missing: converge the site (make site)\n", None),
+    (Ufw, "Status: inactive\n", Firewall()),
+]
+
+
+@pytest.mark.parametrize(("fact", "output", "expected"), CASES)
+def test_what_a_command_prints_is_read(fact: type[FactBase[Any]], output: str, expected: Any) -> None:
+    assert fact().process(output.splitlines()) == expected
+
+
+def test_every_fact_is_among_them() -> None:
+    modules = [
+        importlib.import_module(one.name) for one in pkgutil.iter_modules(deploys.facts.__path__, "deploys.facts.")
+    ]
+    facts = {
+        found
+        for module in modules
+        for _, found in inspect.getmembers(module, inspect.isclass)
+        if issubclass(found, FactBase) and found.__module__ == module.__name__
+    }
+    assert facts == {fact for fact, _, _ in CASES}
+
+
+def ask(fact: FactBase[Any], *arguments: str) -> Any:
+    """This machine, as pyinfra would ask it: what prints nothing has the fact's default."""
+    command = fact.command(*arguments)
+    ran = subprocess.run(["/bin/sh", "-c", str(command)], capture_output=True, text=True, check=True)
+    lines = ran.stdout.splitlines()
+    return fact.process(lines) if lines else fact.default()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Its name has what a shell would take apart."""
+    path = tmp_path / "a b'c$d"
+    path.mkdir(mode=0o750)
+    return path
+
+
+def test_a_file_is_found_and_a_directory_or_nothing_is_none(folder: Path) -> None:
+    file = folder / "x"
+    file.write_bytes(b"content\n")
+    file.chmod(0o640)
+    there = {"mode": "640", "owner": file.owner(), "group": file.group(), "sha256": HASH}
+    assert ask(Placed(), str(file)) == there
+    assert ask(Placed(), str(folder)) is None
+    assert ask(Placed(), str(folder / "nowhere")) is None
+
+
+def test_debts_are_found_and_no_directory_is_no_debt(folder: Path) -> None:
+    (folder / "nginx").touch()
+    assert ask(Owed(), str(folder)) == {"nginx"}
+    assert ask(Owed(), str(folder / "nowhere")) == set()
+
+
+def test_a_directory_is_found_and_a_file_or_nothing_is_none(folder: Path) -> None:
+    (folder / "x").touch()
+    owner = folder.stat()
+    assert ask(DirectoryState(), str(folder)) == f"750 {owner.st_uid} {owner.st_gid}"
+    assert ask(DirectoryState(), str(folder / "x")) is None
+    assert ask(DirectoryState(), str(folder / "nowhere")) is None
+
+
+def test_a_swap_file_has_its_size_and_none_has_0(folder: Path) -> None:
+    with (folder / "swap").open("wb") as file:
+        file.truncate(3 * 2**20)
+    assert ask(SwapfileMib(), str(folder / "swap")) == 3
+    assert ask(SwapfileMib(), str(folder / "nowhere")) == 0
+
+
+def test_an_account_has_its_shell_and_none_is_none() -> None:
+    assert ask(Account(), "root").startswith("/")
+    assert ask(Account(), "nobody-of-this-name") is None

@@ -1,0 +1,102 @@
+"""What stops a run before its first change: a droplet that is not fit, and one that another run has locked."""
+
+from __future__ import annotations
+
+import getpass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pyinfra.api import FactBase, Host
+from pyinfra.api.exceptions import PyinfraError
+
+from deploys import session
+from deploys.facts.machine import DebianRelease, MemoryMib, Networks
+from deploys.preflight import check_droplet, overlapping
+from tests.unit.places import settings_of
+
+Facts = dict[type[FactBase[Any]], Any]
+
+SETTINGS = settings_of("prod")  # 2048 MiB; 172.30.0.0/24, 172.30.128.0/17 and 172.30.1.0/24 are Docker's
+FIT: Facts = {
+    DebianRelease: "debian 13",
+    MemoryMib: 1967,
+    Networks: {"lo": ["127.0.0.1/8"], "eth0": ["203.0.113.7/20"], "eth1": ["10.116.0.2/20"]},
+}
+
+
+def check(facts: Facts) -> None:
+    host = SimpleNamespace(name="prod-1", get_fact=lambda fact, **_: facts[fact])
+    check_droplet(cast("Host", host), SETTINGS)
+
+
+def test_a_fit_droplet_is_let_through() -> None:
+    check(FIT)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({DebianRelease: "debian 12"}, "prod-1 runs debian 12: this is for Debian 13"),
+        ({DebianRelease: "ubuntu 24.04"}, "prod-1 runs ubuntu 24.04"),
+        ({MemoryMib: 967}, "prod-1 has 967 MiB of memory, droplet_memory_mib says 2048"),
+        (
+            {Networks: {"eth1": ["172.30.1.9/24"]}},
+            r"prod-1: app_subnet 172\.30\.1\.0/24 overlaps 172\.30\.1\.9/24 of eth1",
+        ),
+    ],
+)
+def test_an_unfit_droplet_is_refused_in_one_line(change: Facts, fault: str) -> None:
+    with pytest.raises(PyinfraError, match=fault) as caught:
+        check({**FIT, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_may_lack_what_the_kernel_keeps_and_no_more() -> None:
+    check({**FIT, MemoryMib: 1803})
+    with pytest.raises(PyinfraError, match="1802 MiB"):
+        check({**FIT, MemoryMib: 1802})
+
+
+@pytest.mark.parametrize(
+    ("networks", "named"),
+    [
+        ({"eth1": ["10.116.0.2/20"]}, None),
+        ({"eth1": []}, None),
+        ({"docker0": ["172.30.0.1/24"], "br-1f": ["172.30.1.1/24"], "veth2": ["172.30.128.1/24"]}, None),
+        ({"eth1": ["172.30.0.200/24"]}, "docker_bridge"),
+        ({"eth1": ["172.30.200.1/32"]}, "docker_pool"),
+        ({"eth0": ["203.0.113.7/20", "172.30.1.200/32"]}, "app_subnet"),
+    ],
+)
+def test_another_network_in_docker_s_ranges_is_named(networks: dict[str, list[str]], named: str | None) -> None:
+    found = overlapping(SETTINGS.values, networks)
+    assert (found.split()[0] if found else None) == named
+
+
+def test_the_holder_of_the_lock_is_named() -> None:
+    content = '{"holder": "stackctl release 1.0.0", "since": "2026-11-23T12:00:00+00:00", "id": "1"}\n'
+    assert session.named(content) == "stackctl release 1.0.0 has held it since 2026-11-23T12:00:00+00:00"
+
+
+@pytest.mark.parametrize("content", ["", '{"holder": "conv'])
+def test_a_lock_whose_holder_has_not_signed_yet_is_somebody_s_all_the_same(content: str) -> None:
+    assert session.named(content) == "another run has just begun"
+
+
+def test_we_sign_with_who_and_where() -> None:
+    assert session._holder().startswith(f"converge by {getpass.getuser()}@")
+
+
+def test_each_host_is_locked_once_and_all_before_the_first_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with --serial and --no-wait, where pyinfra tells of each host alone."""
+    taken: list[str] = []
+    monkeypatch.setattr(session.SiteLock, "_held", {})
+    monkeypatch.setattr(session, "_take", lambda host: taken.append(host.name))
+    hosts = [SimpleNamespace(name="one"), SimpleNamespace(name="two")]
+    state: Any = SimpleNamespace(inventory=SimpleNamespace(get_active_hosts=lambda: hosts))
+    session.SiteLock.operation_host_start(state, cast("Host", hosts[1]), "hash")
+    assert taken == ["two"]
+    for _ in range(2):
+        session.SiteLock.operation_start(state, "hash")
+    assert taken == ["two", "one"]
