@@ -39,6 +39,7 @@ CONFIG: dict[str, Any] = {
     "stop_grace": 5,
     "certificate": None,
     "data": True,
+    "migrate": True,
 }
 
 

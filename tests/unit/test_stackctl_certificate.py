@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from stackctl import certificate
-from stackctl.config import Certificate
 from stackctl.machine import ENVIRONMENT as ENV
 from stackctl.machine import Machine, Result
 from stackctl.paths import Paths
@@ -178,12 +177,6 @@ def test_nginx_is_not_reloaded_with_a_configuration_it_refuses(edge: Edge) -> No
     assert code == 1
     assert "unknown directive" in shown.splitlines()[-1]
     assert edge.served == before
-
-
-def test_without_an_address_the_account_has_none() -> None:
-    argv = certificate.issue(Paths("bot"), Certificate(DOMAIN, SERVER, ""), anew=False)
-    assert "--register-unsafely-without-email" in argv
-    assert "--email" not in argv
 
 
 def test_where_none_is_declared_there_is_nothing_to_do(tmp_path: Path) -> None:

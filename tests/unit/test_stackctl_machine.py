@@ -20,7 +20,9 @@ from stackctl.state import Release
 FILE = Path("/opt/bot/app.yaml")
 FIXED = "docker compose --ansi never --env-file /dev/null --project-name bot-blue --file /opt/bot/app.yaml"
 RELEASE = Release("20251123T120000Z", "1.0.0", "r@sha256:1", "e", None, "now")
-CONFIG = Config("bot", "r", 8080, {"blue": "172.31.0.11", "green": "172.31.0.12"}, 1, 1, 1, None, data=True)
+CONFIG = Config(
+    "bot", "r", 8080, {"blue": "172.31.0.11", "green": "172.31.0.12"}, 1, 1, 1, None, data=True, migrate=True
+)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def _reload(stack: Stack) -> str:
 
 def issue(paths: Paths, declared: Certificate, *, anew: bool) -> list[str]:
     """certbot's arguments. `anew`: it has a lineage of this name, from another server or for other names."""
-    account = ["--email", declared.email] if declared.email else ["--register-unsafely-without-email"]
+    account = ["--email", declared.email]
     where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
     what = ["--cert-name", declared.domain, "--domain", declared.domain]
     # Its hook would call us again, while we are at it.

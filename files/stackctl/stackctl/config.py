@@ -16,7 +16,6 @@ class Certificate:
     server: str
     """The ACME directory's URL."""
     email: str
-    """May be empty: an account without an address."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class Config:
     certificate: Certificate | None
     data: bool
     """PostgreSQL and Redis run on this host."""
-    migrate: bool = True
+    migrate: bool
     """The image has a command `migrate`."""
 
 
 _TEXT = ("app", "repository")
 _COUNTS = ("port", "healthy_timeout", "migrate_timeout", "stop_grace")
-_REQUIRED = {"version", "colours", "certificate", "data", *_TEXT, *_COUNTS}
+_REQUIRED = {"version", "colours", "certificate", "data", "migrate", *_TEXT, *_COUNTS}
 
 
 def load(paths: Paths) -> Config:
@@ -64,7 +63,7 @@ def _problem(document: Any, app: str) -> str | None:
         return "must be an object"
     if document.get("version") != 1:
         return f"version must be 1, is {document.get('version')!r}"
-    missing, unknown = _REQUIRED - document.keys(), document.keys() - _REQUIRED - {"migrate"}
+    missing, unknown = _REQUIRED - document.keys(), document.keys() - _REQUIRED
     if missing or unknown:
         return ", ".join(
             [f"{key} is missing" for key in sorted(missing)] + [f"{key} is unknown" for key in sorted(unknown)]
@@ -72,7 +71,7 @@ def _problem(document: Any, app: str) -> str | None:
     checks = [
         *((key, isinstance(document[key], str) and document[key], "text") for key in _TEXT),
         *((key, type(document[key]) is int and document[key] > 0, "a whole number above 0") for key in _COUNTS),
-        *((key, isinstance(document.get(key, True), bool), "true or false") for key in ("data", "migrate")),
+        *((key, isinstance(document[key], bool), "true or false") for key in ("data", "migrate")),
         ("app", document["app"] == app, f"{app!r}, the name this stackctl was built for"),
         ("colours", _texts(document["colours"], set(COLOURS)), "an address for blue and one for green"),
         (
