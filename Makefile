@@ -44,7 +44,8 @@ unit: setup ## the tests that need no droplet, in seconds
 
 test: ## everything that CI runs: lint, unit, templates, and the checks on the lab's droplet
 	@tests/lab/install
-	@$(MAKE) lint
+	@$(MAKE) setup
+	@$(MAKE) -j2 lint lab-up # two cores: the lab is built while the linters look
 	$(PYTHON) -m pytest
 
 lab-up: setup ## boot the lab: world, neighbour and DROPLETS droplets
