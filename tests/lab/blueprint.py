@@ -130,8 +130,11 @@ def network_file(machine: Machine) -> str:
         "[Network]\n"
         f"Address={machine.ipv4}/{NETWORK4.prefixlen}\n"
         f"Gateway={GATEWAY.ipv4}\n"
+        "IPv6AcceptRA=no\n\n"
+        "[Address]\n"
         f"Address={machine.ipv6}/{NETWORK6.prefixlen}\n"
-        "IPv6AcceptRA=no\n"
+        # The lab gives each address once; while a duplicate is looked for, a connection takes another source, and hangs.
+        "DuplicateAddressDetection=none\n"
     )
 
 

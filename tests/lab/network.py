@@ -35,8 +35,7 @@ def up() -> None:
         run("ip", family, "route", "replace", "blackhole", str(network), "metric", LAST_RESORT)
     try:
         if not exists():
-            # A bridge that snoops without a querier keeps IPv6's neighbour solicitations from a machine that just booted.
-            run("ip", "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0")
+            run("ip", "link", "add", BRIDGE, "type", "bridge")
         run("nft", "-f", "-", stdin=f"table ip {TABLE}\ndelete table ip {TABLE}\n{RULES}")
     except LabError as error:
         raise LabError(f"This machine's kernel makes no bridge or no NAT. Next: use a VM.\n{error}") from error
