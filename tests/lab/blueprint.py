@@ -133,7 +133,7 @@ def network_file(machine: Machine) -> str:
         "IPv6AcceptRA=no\n\n"
         "[Address]\n"
         f"Address={machine.ipv6}/{NETWORK6.prefixlen}\n"
-        # The lab gives each address once; while a duplicate is looked for, a connection takes another source, and hangs.
+        # Each address is given once. While a duplicate is looked for, a connection takes another source, and hangs.
         "DuplicateAddressDetection=none\n"
     )
 
