@@ -24,8 +24,8 @@ def released_as_declared(compose_file: bytes, *, environment: bytes) -> Commands
     if not status and not state.is_executing:
         host.noop("nothing is installed yet")
         return
-    if not status or (status["active"] and not status["release"]):
-        # It knows no more what serves: it says so itself, and fails.
+    if not status or (not status["release"] and (status["active"] or any(status["colours"].values()))):
+        # What serves is not what it knows of: it says so itself, with the remedy, and fails.
         yield StringCommand("stackctl status")
         return
     live = status["release"]

@@ -234,6 +234,7 @@ MADE = stack_sha256(b"app.yaml", b"{}\n", "bot@sha256:1")
 
 
 LOST = {"active": "blue", "release": None}
+LINK_LOST = {"active": None, "release": None, "colours": {"blue": {"tag": "1.0.0"}, "green": None}}
 
 
 def live(made_from: str = MADE, drift: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -258,11 +259,11 @@ def test_a_release_as_declared_is_left_alone() -> None:
 
 
 def test_without_a_release_none_is_made_up() -> None:
-    assert released({"active": None, "release": None}) == []
+    assert released({"active": None, "release": None, "colours": {"blue": None, "green": None}}) == []
     assert released(None, executing=False) == []
 
 
-@pytest.mark.parametrize("status", [None, LOST])
+@pytest.mark.parametrize("status", [None, LOST, LINK_LOST])
 def test_a_state_that_is_lost_is_not_taken_for_no_release(status: Any) -> None:
     """stackctl's own words fail the converge."""
     assert released(status) == ["stackctl status"]

@@ -188,6 +188,15 @@ def test_what_was_made_from_something_else_is_stale(live: Droplet, change: Calla
     assert status(live)[1]["stale"] == []
 
 
+def test_a_link_that_is_gone_is_not_taken_for_no_release(live: Droplet) -> None:
+    live.paths.active.unlink()
+    code, report = status(live)
+    assert (code, report["release"]) == (4, None)
+    assert report["problems"] == ["1.0.0 in blue isn't live: sudo stackctl release 1.0.0"]
+    assert stackctl(live, "release", "1.0.0")[0] == 0
+    assert status(live)[0] == 0
+
+
 def test_both_colours_run_while_a_release_is_at_work(live: Droplet) -> None:
     live._create("bot-green", "web", "i", {})
     with lock.exclusive(live.paths.work, "ada's release", 0):

@@ -33,6 +33,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         problems.append(f"{error}: systemctl status docker")
     if work is None:
         drift += _interrupted(current, of_colour)
+        problems += _nothing_live(current)
     problems += _data_problems(paths, of_data) if config.data else []
     stale = stale_services(paths, current, of_colour, expected)
     problems += [f"{line}: {_remedy(current)}" for line in drift]
@@ -98,6 +99,14 @@ def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[
     """What a killed release left running. With no release at all there is none to do anew."""
     idle = other(current.active) if current.active else None
     return [f"{idle} still runs: a release was interrupted"] if idle and any(c.well for c in of_colour[idle]) else []
+
+
+def _nothing_live(current: State) -> list[str]:
+    """The link is gone, or the first release was killed before it: a release that is known, and serves nobody."""
+    if current.active:
+        return []
+    known = {colour: release.tag for colour, release in current.colours.items() if release}
+    return [f"{tag} in {colour} isn't live: sudo stackctl release {tag}" for colour, tag in known.items()]
 
 
 def _data_problems(paths: Paths, of_data: list[Container]) -> list[str]:
