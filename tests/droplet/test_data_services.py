@@ -46,6 +46,7 @@ def test_well_and_bounded(droplet: Host, place: Place, service: str) -> None:
     assert inspected["State"]["Health"]["Status"] == "healthy"
     assert inspected["Config"]["Image"] == image
     assert inspected["HostConfig"]["Memory"] == memory * 2**20
+    assert inspected["HostConfig"]["MemorySwap"] == memory * 2**20, "memory and swap together: none is swap"
     assert inspected["HostConfig"]["NanoCpus"] == cpus * 1e9
     assert inspected["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     assert inspected["HostConfig"]["CapDrop"] == ["ALL"]

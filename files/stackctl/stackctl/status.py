@@ -34,7 +34,8 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     if work is None:
         drift += _interrupted(current, of_colour)
         problems += _nothing_live(current)
-    problems += _data_problems(paths, of_data) if config.data else []
+    if config.data and work is None:  # boot may be at it
+        problems += _data_problems(paths, of_data)
     stale = stale_services(paths, current, of_colour, expected)
     problems += [f"{line}: {_remedy(current)}" for line in drift]
     problems += [f"{service} was made from another app.yaml or environment: {_remedy(current)}" for service in stale]
