@@ -144,8 +144,9 @@ class TestSources:
             "deb http://mirror/security trixie-security main",
         ]
 
-    def test_are_debian_s_own_on_any_other_host(self) -> None:
-        assert "deb http://deb.debian.org/debian trixie main" in sources_of("Ubuntu http://u noble", "noble")
+    def test_are_looked_for_on_debian_alone(self) -> None:
+        with pytest.raises(LabError, match="Debian 12 or 13"):
+            sources_of("Ubuntu http://u noble", "noble")
 
 
 def test_the_list_of_packages_is_free_of_comments() -> None:
