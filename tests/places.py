@@ -48,7 +48,8 @@ class Place:
             "ssh_config": self.data["ssh_config_file"],
             "ssh_extra_args": f"-o ControlPath={self._sockets.name}/%C",
         }
-        return testinfra.get_host(f"ssh://{host}?controlpersist=30", sudo=sudo, **options)
+        # Longer than any pause between two commands: one that meets the connection at its end fails with 255.
+        return testinfra.get_host(f"ssh://{host}?controlpersist=600", sudo=sudo, **options)
 
     def reconnect(self, host: str) -> Host:
         """After a reboot the shared connection leads nowhere."""
