@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from tests.lab.host import LabError, run
-from tests.lab.layout import BRIDGE, GATEWAY, NETWORK4, NETWORK6
+from tests.lab.layout import BRIDGE, GATEWAY, MACHINES, NETWORK4, NETWORK6
 
 LAST_RESORT = "4294967295"  # the highest metric: the bridge's own route wins while the bridge is there
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -50,6 +50,9 @@ def down(ip_forward: str | None) -> None:
     """Take away all of it; `ip_forward` is the value that this machine had before, when known."""
     if exists():
         run("ip", "link", "delete", BRIDGE)
+    for known in MACHINES:
+        # A network namespace outlives its last process for as long as a connection in it is being closed.
+        run("ip", "link", "delete", known.interface, check=False)
     if run("nft", "list", "tables", "ip").find(TABLE) >= 0:
         run("nft", "delete", "table", "ip", TABLE)
     _docker("-D")
