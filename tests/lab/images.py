@@ -1,9 +1,12 @@
 """Images of the lab's registry: built inside world, pushed to its registry, and kept in the cache with it."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import shutil
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +29,20 @@ PYTHON = "3.13"  # Debian 13's, for which the bot's wheels are fetched
 
 @dataclass(frozen=True)
 class Image:
-    """An image to build: its name and tag in the registry, the directory with its Dockerfile, its build arguments."""
+    """An image to build: its name and tag in the registry, the directory with its Dockerfile, its build arguments.
+
+    `base` is the one of our images that it is built on; without it, it is Debian's.
+    """
 
     name: str
     source: Path
     arguments: tuple[str, ...] = ()
+    base: Image | None = None
 
     def key(self) -> str:
         """Another one when the image must be built anew."""
-        digest = hashlib.sha256(repr((self.name, self.arguments, SLIM.key(rootfs.apt_sources()))).encode())
+        below = self.base.key() if self.base else SLIM.key(rootfs.apt_sources())
+        digest = hashlib.sha256(repr((self.name, self.arguments, below)).encode())
         for file in sorted(_sources(self.source)):
             executable = file.stat().st_mode & 0o100
             digest.update(f"{file.relative_to(self.source)} {executable} {file.stat().st_size} ".encode())
@@ -42,11 +50,33 @@ class Image:
         return digest.hexdigest()
 
 
+BOT = Image("toogoodtogo-bot:1.0.0", HERE / "bot", ("VERSION=1.0.0",))
+
+
+def _variant(tag: str, *arguments: str, base: Image = BOT) -> Image:
+    return Image(f"toogoodtogo-bot:{tag}", HERE / "variants", (f"VARIANT={tag}", *arguments), base)
+
+
+EXPANDED = _variant("1.2.0", "REVISION=r0004_expand")
+
+# What takes longest is first, and a base before what is built on it.
 IMAGES = (
+    BOT,
     Image("postgres:17-trixie", HERE / "images/postgres"),
     Image("redis:8-trixie", HERE / "images/redis"),
-    Image("toogoodtogo-bot:1.0.0", HERE / "bot", ("VERSION=1.0.0",)),
-    Image("toogoodtogo-bot:1.1.0", HERE / "bot", ("VERSION=1.1.0",)),
+    Image("plain-http:1.0.0", HERE / "plain"),
+    _variant("1.1.0"),
+    EXPANDED,
+    _variant("1.3.0", "REVISION=r0005_contract", base=EXPANDED),
+    _variant("broken-crash"),
+    _variant("broken-unready"),
+    _variant("broken-version", "VERSION=0.0.0"),
+    _variant("broken-label", "LABEL=0.0.0"),
+    _variant("broken-migration", "REVISION=r0004_fails"),
+    _variant("broken-hang", "REVISION=r0004_hangs"),
+    _variant("broken-500"),
+    _variant("broken-probe"),
+    _variant("broken-worker"),
 )
 
 
@@ -69,11 +99,14 @@ def push_missing() -> None:
         return
     _import_slim()
     _log_in()
-    for image in missing:
-        say(f"Building {image.name}")
-        _build(image)
-        say(f"Pushing {image.name}")
-        machine.inside(WORLD, "docker", "push", "--quiet", f"{REGISTRY}/{image.name}")
+    say(f"Making {len(missing)} images")
+    made: dict[Image, Future[None]] = {}
+    with ThreadPoolExecutor(max_workers=2) as both_cores:
+        for image in missing:
+            made[image] = both_cores.submit(_make, image, made.get(image.base) if image.base else None)
+        for image, future in made.items():
+            future.result()
+            say(f"{image.name} is in the registry")
     machine.inside(WORLD, "docker", "logout", REGISTRY)
     _store(wanted)
 
@@ -83,6 +116,14 @@ def _built() -> dict[str, str]:
     file = STORAGE / BUILT
     built: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     return built
+
+
+def _make(image: Image, base: Future[None] | None) -> None:
+    """Build and push the image, once its base is there: that one was begun before."""
+    if base:
+        base.result()
+    _build(image)
+    machine.inside(WORLD, "docker", "push", "--quiet", f"{REGISTRY}/{image.name}")
 
 
 def _build(image: Image) -> None:
@@ -95,7 +136,8 @@ def _build(image: Image) -> None:
     requirements = image.source / "requirements.txt"
     if requirements.exists():
         shutil.copytree(_wheels(requirements), context / "wheels")
-    arguments = [word for argument in image.arguments for word in ("--build-arg", argument)]
+    below = (f"BASE={REGISTRY}/{image.base.name}",) if image.base else ()
+    arguments = [word for argument in (*image.arguments, *below) for word in ("--build-arg", argument)]
     place = f"/{context.relative_to(WORLD.root)}"
     machine.inside(WORLD, "docker", "build", "--quiet", "--tag", f"{REGISTRY}/{image.name}", *arguments, place)
     rootfs.remove(context)

@@ -1,10 +1,17 @@
 """What people write to the bot, and how it is understood."""
 
+import asyncio
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
+from aiogram.filters import CommandObject
+from aiogram.types import Chat, Message
 from hypothesis import given
 from hypothesis import strategies as st
-from marketplace_bot.db import Offer
-from marketplace_bot.offers import describe, parse_offer
+from marketplace_bot.db import Job, Offer
+from marketplace_bot.offers import describe, parse_offer, reserve
+from sqlalchemy.ext.asyncio import AsyncSession
 
 
 @pytest.mark.parametrize(
@@ -40,3 +47,16 @@ def test_whatever_is_understood_fits_its_columns(words: str) -> None:
 
 def test_describe() -> None:
     assert describe(Offer(id=7, title="Bread box", price_cents=305)) == "7: Bread box, 3.05"
+
+
+@pytest.mark.parametrize(("seller", "told"), [(77, [77]), (0, [])], ids=["a chat's", "the bot's own"])
+def test_a_reservation_is_a_job_to_tell_the_seller(seller: int, told: list[int]) -> None:
+    made: list[Job] = []
+
+    async def won(statement: object) -> Offer:
+        return Offer(id=7, title="Bread box", price_cents=305, seller=seller)
+
+    session = cast("AsyncSession", SimpleNamespace(scalar=won, add=made.append))
+    message = Message.model_validate({"message_id": 1, "date": 0, "chat": Chat(id=42, type="private")})
+    asyncio.run(reserve(message, CommandObject(args="7"), session))
+    assert [job.payload["chat"] for job in made] == told

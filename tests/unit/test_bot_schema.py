@@ -1,7 +1,12 @@
 """The bot's revisions: an order, a kind each, and what a database lacks."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 from marketplace_bot.schema import Revision, pending, revisions
+
+VARIANTS = Path(__file__).parents[1] / "lab/variants"
 
 ONE, TWO, THREE = (Revision(revision=name, kind="expand") for name in ("1", "2", "3"))
 
@@ -25,3 +30,8 @@ def test_every_revision_says_whether_it_expands_or_contracts() -> None:
     assert [revision["revision"] for revision in known] == sorted({revision["revision"] for revision in known})
     assert {revision["kind"] for revision in known} <= {"expand", "contract"}
     assert known
+
+
+@pytest.mark.parametrize("name", ["r0004_expand", "r0004_fails", "r0004_hangs"])
+def test_a_variants_revision_follows_the_bots_last(name: str) -> None:
+    assert runpy.run_path(str(VARIANTS / f"{name}.py"))["down_revision"] == revisions()[-1]["revision"]

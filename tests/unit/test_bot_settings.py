@@ -23,6 +23,16 @@ def test_a_complete_environment_is_read_with_defaults() -> None:
     assert (settings.log_level, settings.telegram_api_url) == ("INFO", "https://api.telegram.org")
 
 
+@pytest.mark.parametrize(("previous", "accepted"), [("older-pw", ("webhook-pw", "older-pw")), ("", ("webhook-pw",))])
+def test_a_webhook_secret_that_is_replaced_is_still_accepted_and_still_one(
+    previous: str, accepted: tuple[str, ...]
+) -> None:
+    settings = read_settings({**GOOD, "TELEGRAM_WEBHOOK_SECRET_PREVIOUS": previous})
+    assert settings.webhook_secrets == accepted
+    assert set(accepted) <= set(settings.secrets)
+    assert "-pw" not in repr(settings)
+
+
 @pytest.mark.parametrize("name", REQUIRED)
 @pytest.mark.parametrize("absent", [True, False], ids=["missing", "empty"])
 def test_a_missing_variable_is_named_alone(name: str, absent: bool) -> None:  # noqa: FBT001
@@ -44,6 +54,7 @@ def test_a_missing_variable_is_named_alone(name: str, absent: bool) -> None:  # 
         ("TELEGRAM_BOT_TOKEN", "1:s3cret\n"),
         ("TELEGRAM_WEBHOOK_SECRET", "s3cret s3cret"),
         ("TELEGRAM_WEBHOOK_SECRET", "s3cret" * 43),
+        ("TELEGRAM_WEBHOOK_SECRET_PREVIOUS", "s3cret s3cret"),
         ("TELEGRAM_API_URL", "telegram.s3cret.test"),
         ("LOG_LEVEL", "s3cret"),
     ],

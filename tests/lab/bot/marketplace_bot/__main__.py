@@ -1,4 +1,4 @@
-"""``python -m marketplace_bot web | migrate | schema --json``."""
+"""``python -m marketplace_bot web | worker | migrate | schema --json``."""
 
 import sys
 

@@ -1,6 +1,7 @@
 """The image's commands. Exit status: 0 done, 1 failed, 2 called or configured wrongly."""
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 
 import structlog
 
-from marketplace_bot import logs, schema
+from marketplace_bot import logs
 from marketplace_bot.settings import EnvironmentProblem, Settings, read_settings
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ def main() -> int:
     # PID 1 gets no signal that it has no handler for. As KeyboardInterrupt, psycopg cancels what it waits for.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return {"web": _web, "migrate": _migrate, "schema": _schema}[command](settings)
+        return {"web": _web, "worker": _worker, "migrate": _migrate, "schema": _schema}[command](settings)
     except KeyboardInterrupt:
         log.warning("stopped before it was done", command=command)
         return 1
@@ -36,21 +37,40 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="marketplace_bot", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("web", help="serve the webhook and the probes on port 8080 until SIGTERM")
+    commands.add_parser("worker", help="do the jobs in the database, as the only one, until SIGTERM")
     commands.add_parser("migrate", help="apply what the database's schema lacks, once however many ask")
     report = commands.add_parser("schema", help="print the database's revision, this version's, and those pending")
     report.add_argument("--json", action="store_true", required=True, help="the only format there is")
     return parser
 
 
+# Each command imports what it needs: a release waits for every one of them, and aiogram alone takes seconds.
+
+
 def _web(settings: Settings) -> int:
-    # Importing aiogram takes seconds, and no other command needs it.
+    gc.disable()  # what an import makes is there to stay: looking for garbage in it takes a tenth of the time
     from marketplace_bot import web  # noqa: PLC0415
 
     web.serve(settings)
     return 0
 
 
+def _worker(settings: Settings) -> int:
+    from psycopg import Error  # noqa: PLC0415
+
+    from marketplace_bot import worker  # noqa: PLC0415
+
+    try:
+        worker.serve(settings)
+    except Error as error:
+        log.error("the database failed the worker: it has to start again", error=f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
 def _migrate(settings: Settings) -> int:
+    from marketplace_bot import schema  # noqa: PLC0415
+
     try:
         report = schema.migrate(settings.database_url)
     except Exception as error:
@@ -61,6 +81,8 @@ def _migrate(settings: Settings) -> int:
 
 
 def _schema(settings: Settings) -> int:
+    from marketplace_bot import schema  # noqa: PLC0415
+
     try:
         report = schema.read(settings.database_url)
     except Exception as error:

@@ -1,15 +1,16 @@
 """Tables and connections. The migrations make the tables; these models only speak to them."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, Text, delete, func
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Telegram repeats an update for a day at most; twice that costs little.
-REMEMBER_UPDATES = timedelta(days=2)
+# Telegram repeats an update for a day at most; twice that costs little. Jobs that were done may be asked about.
+REMEMBER = timedelta(days=2)
 
 
 class Base(DeclarativeBase):
@@ -38,6 +39,17 @@ class SeenUpdate(Base):
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True, server_default=func.now())
 
 
+class Job(Base):
+    """Something for the worker (jobs.py), which has it as soon as this transaction is committed."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    kind: Mapped[str] = mapped_column(Text)
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
 def connect(url: URL) -> AsyncEngine:
     """Return a pool of at most ten connections; a release has two bots running, so twenty in all."""
     return create_async_engine(
@@ -62,8 +74,11 @@ async def remember(session: AsyncSession, update_id: int) -> bool:
     return await session.scalar(noted) is not None
 
 
-async def forget_old_updates(session: AsyncSession) -> None:
-    """Drop the updates that Telegram can't repeat any more."""
-    old = delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER_UPDATES)
-    # There may be many, and the session holds none of them: don't have them sent back to compare.
-    await session.execute(old, execution_options={"synchronize_session": False})
+async def forget_what_is_old(session: AsyncSession) -> None:
+    """Drop the updates that Telegram can't repeat any more, and the jobs that were done long ago."""
+    for old in (
+        delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER),
+        delete(Job).where(Job.finished_at < func.now() - REMEMBER),
+    ):
+        # There may be many, and the session holds none of them: don't have them sent back to compare.
+        await session.execute(old, execution_options={"synchronize_session": False})

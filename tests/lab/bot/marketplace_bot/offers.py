@@ -13,7 +13,7 @@ from aiogram.types import Message
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from marketplace_bot.db import Offer
+from marketplace_bot.db import Job, Offer
 
 HELP = """\
 /offers shows what is still to be had
@@ -59,6 +59,8 @@ async def reserve(message: Message, command: CommandObject, session: AsyncSessio
         .returning(Offer)
     )
     if won:
+        if won.seller:  # 0 is the bot itself
+            session.add(Job(kind="notify", payload={"chat": won.seller, "text": f"Reserved: {describe(won)}"}))
         return message.answer(f"Reserved for you: {describe(won)}")
     offer = await session.get(Offer, number)
     if offer is None:

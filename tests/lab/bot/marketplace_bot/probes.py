@@ -1,4 +1,4 @@
-"""GET /live, /ready and /health: is the process there, may it have traffic, and how does it do."""
+"""GET /ready and /health of `web`: may it have traffic, and how does it do."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from marketplace_bot import schema
+from marketplace_bot import monitoring, schema
 
 log = structlog.get_logger(__name__)
 
@@ -34,17 +34,13 @@ class Probes:
         self._revisions = schema.revisions()
         self._started = time.monotonic()
 
-    async def live(self, _: web.Request) -> web.Response:
-        """Answer 200 for as long as the event loop turns."""
-        return web.json_response({"status": "alive"})
-
     async def ready(self, _: web.Request) -> web.Response:
         """Answer 200 when an update would be taken, else 503 with the reasons."""
         up, pending = await self._look()
         reasons = [f"{name} does not answer" for name in up if not up[name]]
         if pending:
             reasons.append(f"the schema lacks {', '.join(pending)}: run migrate")
-        return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+        return monitoring.readiness(reasons)
 
     async def health(self, _: web.Request) -> web.Response:
         """Answer 200 "healthy" or 503 "degraded"; uptime is in seconds, a dependency "up" or "down"."""

@@ -1,5 +1,6 @@
 """The database's revisions: where it is, where this version wants it, and the way there."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -19,7 +20,7 @@ _MIGRATING = 7_046_029_254_386_353_131
 
 
 class Revision(TypedDict):
-    """A step of the schema. `expand` serves the version before it too; `contract` doesn't, so it bars a rollback."""
+    """A step of the schema. `expand` serves older versions too; `contract` doesn't, so it bars a rollback past it."""
 
     revision: str
     kind: Literal["expand", "contract"]
@@ -64,9 +65,8 @@ def migrate(url: URL) -> Report:
     Whoever else migrates is waited for; the lock is the connection's, so it dies with its holder.
     """
     with _connection(url) as connection:
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATING})
-        # From here on, a table that the live version is using is given up soon, lest its requests queue behind us.
-        connection.execute(text("SET lock_timeout = '5s'"))
         before = _report(connection)
         connection.commit()
         if before["pending"]:
@@ -84,8 +84,10 @@ def _connection(url: URL) -> Connection:
     options = {
         "connect_timeout": 5,
         "application_name": "marketplace-bot migrate",
-        # A killed migration must not work on, holding its locks: the server looks whether we are still there.
-        "options": "-c client_connection_check_interval=2s",
+        # A table that the live version is using is given up soon, lest its requests queue behind us. A killed
+        # migration must not work on, holding its locks: the server looks whether we are still there. Who starts us may
+        # know better: libpq would forget PGOPTIONS over ours.
+        "options": f"-c lock_timeout=5s -c client_connection_check_interval=2s {os.environ.get('PGOPTIONS', '')}",
     }
     return create_engine(url, poolclass=NullPool, connect_args=options).connect()
 

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+WEBHOOK_SECRETS = ("TELEGRAM_WEBHOOK_SECRET", "TELEGRAM_WEBHOOK_SECRET_PREVIOUS")  # the second while one is replaced
 REQUIRED = ("DATABASE_URL", "ENVIRONMENT", "REDIS_URL", "TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET")
 
 
@@ -53,7 +54,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         version=environ.get("APP_VERSION", "unknown"),
         telegram_api_url=_matching(environ, "TELEGRAM_API_URL", r"https?://\S+", default="https://api.telegram.org"),
         telegram_token=_matching(environ, "TELEGRAM_BOT_TOKEN", r"\d+:[\w-]+"),
-        webhook_secrets=(_matching(environ, "TELEGRAM_WEBHOOK_SECRET", r"[A-Za-z0-9_-]{1,256}"),),
+        webhook_secrets=tuple(
+            _matching(environ, name, r"[A-Za-z0-9_-]{1,256}") for name in WEBHOOK_SECRETS if environ.get(name)
+        ),
         database_url=_database_url(_matching(environ, "DATABASE_URL", r"postgresql://\S+@\S+/\S+")),
         redis_url=_matching(environ, "REDIS_URL", r"redis://\S+"),
     )

@@ -10,13 +10,12 @@ from aiogram import Bot, Dispatcher
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from marketplace_bot import db
+from marketplace_bot import db, monitoring
 from marketplace_bot.offers import offers_router
 from marketplace_bot.probes import Probes
 from marketplace_bot.rate_limit import RateLimit
@@ -25,26 +24,24 @@ from marketplace_bot.webhook import Webhook
 
 log = structlog.get_logger(__name__)
 
-PORT = 8080
 FINISH_WITHIN = 20  # seconds that requests have after SIGTERM; whoever stops us grants 30
 REPLY_WITHIN = 5  # seconds that Telegram has to take a reply
 FORGET_EVERY = 3600  # seconds
 
-BUILD = Gauge("bot_build_info", "Always 1; the version is in the label", ["version"])
-
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then accept nothing new and finish what has begun."""
-    log.info("starting", version=settings.version, environment=settings.environment, port=PORT)
+    log.info("starting", version=settings.version, environment=settings.environment, port=monitoring.PORT)
     app = create_app(settings)
     # An update of a kind that aiogram doesn't know is logged as "ignored"; a release's probe is one.
     warnings.filterwarnings("ignore", message="Detected unknown update type")
     # aiogram's many types live as long as we do: neither a collection nor, for a second, our exit has to walk them.
     gc.freeze()
+    gc.enable()
     web.run_app(
         app,
-        host="0.0.0.0",  # noqa: S104 -- inside a container, on networks that are the platform's to guard
-        port=PORT,
+        host=monitoring.HOST,
+        port=monitoring.PORT,
         shutdown_timeout=FINISH_WITHIN,
         access_log=None,
         print=None,
@@ -61,7 +58,7 @@ def create_app(settings: Settings) -> web.Application:
     bot = Bot(settings.telegram_token, session=telegram)
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
-        forgetting = asyncio.create_task(_forget_old_updates(sessions))
+        forgetting = asyncio.create_task(_forget_what_is_old(sessions))
         yield
         forgetting.cancel()
         await bot.session.close()
@@ -75,13 +72,11 @@ def create_app(settings: Settings) -> web.Application:
     app.add_routes(
         [
             web.post("/webhook/telegram", webhook.receive),
-            web.get("/live", probes.live),
+            *monitoring.routes(settings.version),
             web.get("/ready", probes.ready),
             web.get("/health", probes.health),
-            web.get("/metrics", _metrics),
         ]
     )
-    BUILD.labels(settings.version).set(1)
     return app
 
 
@@ -93,15 +88,11 @@ def _dispatcher(redis: Redis) -> Dispatcher:
     return dispatcher
 
 
-async def _forget_old_updates(sessions: async_sessionmaker[AsyncSession]) -> None:
+async def _forget_what_is_old(sessions: async_sessionmaker[AsyncSession]) -> None:
     while True:
         try:
             async with sessions.begin() as session:
-                await db.forget_old_updates(session)
+                await db.forget_what_is_old(session)
         except Exception as error:
-            log.warning("old updates are kept for now", error=f"{type(error).__name__}: {error}")
+            log.warning("what is old is kept for now", error=f"{type(error).__name__}: {error}")
         await asyncio.sleep(FORGET_EVERY)
-
-
-async def _metrics(_: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

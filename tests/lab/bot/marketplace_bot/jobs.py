@@ -1,0 +1,96 @@
+"""The table `jobs` as the worker sees it, over one connection, whose advisory lock makes its worker the only one.
+
+Lock and jobs share the connection so that they are lost together: whoever has lost the lock can't take or end a job.
+A job that was taken and not ended, because its worker was killed, is simply the next one to take: at least once.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+from psycopg import AsyncConnection
+from sqlalchemy.engine import URL
+
+# Any number will do, as long as every version of the bot uses the same.
+_WORKING = 7_046_029_254_386_353_132
+
+_TAKE = """
+WITH taken AS (
+    UPDATE jobs SET attempts = attempts + 1
+    WHERE id = (
+        SELECT id FROM jobs
+        WHERE finished_at IS NULL AND due_at <= now() AND kind = ANY(%(kinds)s)
+        ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id, kind, payload
+), run AS (
+    INSERT INTO job_runs (job_id, worker) SELECT id, %(worker)s FROM taken RETURNING id
+)
+SELECT run.id, taken.id, taken.kind, taken.payload FROM taken, run
+"""
+
+_END = """
+WITH run AS (UPDATE job_runs SET finished_at = clock_timestamp() WHERE id = %(run)s)
+UPDATE jobs SET finished_at = CASE WHEN %(done)s THEN clock_timestamp() END,
+                due_at = now() + interval '1 second' * 2 ^ least(attempts, 8)
+WHERE id = %(id)s
+"""
+
+
+class Job(NamedTuple):
+    """A job that was taken; `run` is this attempt's number in `job_runs`."""
+
+    run: int
+    id: int
+    kind: str
+    payload: dict[str, Any]
+
+
+class Jobs:
+    """The queue. Every method raises psycopg.OperationalError when the connection is lost: it never comes back."""
+
+    def __init__(self, connection: AsyncConnection[Any], worker: str) -> None:
+        self._connection = connection
+        self._worker = worker
+
+    @classmethod
+    async def connect(cls, url: URL, worker: str) -> Self:
+        """Return the queue for the worker of this name; raise psycopg.OperationalError when it can't be reached."""
+        connection = await AsyncConnection.connect(
+            # In parts: a URL's password would have to be spelt as libpq wants it.
+            host=url.host,
+            port=url.port or 5432,
+            user=url.username,
+            password=url.password,
+            dbname=url.database,
+            autocommit=True,
+            connect_timeout=5,
+            tcp_user_timeout=5000,  # milliseconds until a silent server counts as lost
+            application_name="marketplace-bot worker",
+            # Keepalives, so that the lock of a worker whose host has vanished is free within seconds and not hours.
+            options="-c statement_timeout=10s"
+            " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2",
+        )
+        return cls(connection, worker)
+
+    async def close(self) -> None:
+        """Give up the lock, and the connection with it."""
+        await self._connection.close()
+
+    async def lock(self) -> bool:
+        """Become the only worker; False while another one is."""
+        cursor = await self._connection.execute("SELECT pg_try_advisory_lock(%s)", [_WORKING])
+        return bool((await cursor.fetchone() or [False])[0])
+
+    async def ping(self) -> None:
+        """Notice whether the connection, and so the lock, is still ours."""
+        await self._connection.execute("SELECT 1")
+
+    async def take(self, kinds: Sequence[str]) -> Job | None:
+        """Take the oldest job that is due. One of a kind that only a newer version knows is left to it."""
+        cursor = await self._connection.execute(_TAKE, {"kinds": list(kinds), "worker": self._worker})
+        row = await cursor.fetchone()
+        return Job(*row) if row else None
+
+    async def end(self, job: Job, *, done: bool) -> None:
+        """Note the end of the job, or of the attempt alone: then it is due again, later each time (256 s at most)."""
+        await self._connection.execute(_END, {"run": job.run, "id": job.id, "done": done})

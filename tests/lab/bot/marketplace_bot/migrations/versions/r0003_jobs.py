@@ -1,0 +1,33 @@
+"""Jobs for the worker, and every attempt at one: who, from when to when."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0003"
+down_revision = "0002"
+kind = "expand"
+
+
+def upgrade() -> None:
+    """Create both tables. A job needs a kind and what that kind reads from `payload`; the rest has defaults."""
+    op.create_table(
+        "jobs",
+        sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("payload", JSONB, nullable=False, server_default="{}"),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("finished_at", sa.DateTime(timezone=True)),
+    )
+    op.create_index("jobs_waiting", "jobs", ["id"], postgresql_where=sa.text("finished_at IS NULL"))
+    op.create_table(
+        "job_runs",
+        sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+        sa.Column("job_id", sa.BigInteger, sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+        sa.Column("worker", sa.Text, nullable=False),
+        # The clock's time: now() is the transaction's, which may have begun before another run's end.
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
+        sa.Column("finished_at", sa.DateTime(timezone=True)),
+    )

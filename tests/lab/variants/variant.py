@@ -1,0 +1,49 @@
+"""The bot as its variant has it: every branch is one way in which a release can differ, most of them broken.
+
+broken-version and broken-label tell a wrong version by the Dockerfile's arguments; 1.2.0, 1.3.0, broken-migration and
+broken-hang have a revision more. Everything else stands here.
+"""
+
+import json
+import os
+import sys
+from unittest.mock import patch
+
+from aiohttp import web
+from marketplace_bot import cli, db
+
+VARIANT, COMMAND = os.environ["VARIANT"], sys.argv[1]
+
+
+async def unready(*_: object) -> web.Response:
+    return web.json_response({"ready": False, "reasons": [VARIANT]}, status=503)
+
+
+def refuse_updates(*, probes: bool) -> None:
+    """Answer 500 to the updates that a release probes with, or to all others."""
+    from marketplace_bot.webhook import Webhook  # noqa: PLC0415 -- takes seconds
+
+    receive = Webhook.receive
+
+    async def refusing(webhook: Webhook, request: web.Request) -> web.Response:
+        is_probe = json.loads(await request.read()) == {"update_id": 0}
+        return web.Response(status=500) if is_probe == probes else await receive(webhook, request)
+
+    patch.object(Webhook, "receive", refusing).start()
+
+
+match VARIANT, COMMAND:
+    case ("broken-crash", "web") | ("broken-worker", "worker"):
+        sys.exit(f"{VARIANT}: {COMMAND} exits at its start")
+    case "broken-unready", "web":
+        from marketplace_bot.probes import Probes
+
+        patch.object(Probes, "ready", unready).start()
+    case "broken-500", "web":
+        refuse_updates(probes=False)
+    case "broken-probe", "web":
+        refuse_updates(probes=True)
+    case (("1.2.0" | "1.3.0"), _):
+        patch.object(db.SeenUpdate.__table__, "name", "updates").start()
+
+sys.exit(cli.main())
