@@ -13,7 +13,7 @@ PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release lock
+.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release rollback load faults lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,15 @@ status: setup ## what runs on ENV, and what is wrong with it
 
 release: setup ## put the image TAG live on ENV
 	@$(PYINFRA) deploys/release.py --data 'tag="$(TAG)"'
+
+rollback: setup ## put live on ENV what was before, or TAG
+	@$(PYINFRA) deploys/rollback.py $(if $(TAG),--data 'tag="$(TAG)"')
+
+load: setup ## ten releases and two rollbacks in the lab under load: not one request is lost
+	$(PYTHON) -m pytest -s tests/releases/test_load.py tests/releases/test_jobs.py
+
+faults: setup ## releases in the lab, broken in every way at every step, under load
+	$(PYTHON) -m pytest -s tests/releases/test_faults.py
 
 lock: setup ## resolve the declared dependencies anew into requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \

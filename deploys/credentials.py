@@ -25,11 +25,9 @@ class Credentials:
 
     database_password: str = field(repr=False)
     redis_password: str = field(repr=False)
-    telegram_bot_token: str = field(repr=False)
-    telegram_webhook_secret: str = field(repr=False)
     registry_password: str = field(repr=False)
     app: Mapping[str, str] = field(repr=False)
-    """What group_data's `app_secrets` lists besides, by its name in the app's environment."""
+    """The app's own by its name in the app's environment: Telegram's, and what group_data's `app_secrets` lists."""
 
 
 def _fault_of_password(value: str) -> str | None:
@@ -54,11 +52,15 @@ def _no_fault(_: str) -> str | None:
 RULES: dict[str, Callable[[str], str | None]] = {
     "DATABASE_PASSWORD": _fault_of_password,
     "REDIS_PASSWORD": _fault_of_password,
-    "TELEGRAM_BOT_TOKEN": _fault_of_bot_token,
-    "TELEGRAM_WEBHOOK_SECRET": _fault_of_webhook_secret,
     "REGISTRY_PASSWORD": _no_fault,
 }
 """The keys that every place needs; each rule says what is wrong with a value, without showing it."""
+
+TELEGRAM_RULES: dict[str, Callable[[str], str | None]] = {
+    "TELEGRAM_BOT_TOKEN": _fault_of_bot_token,
+    "TELEGRAM_WEBHOOK_SECRET": _fault_of_webhook_secret,
+}
+"""Those of an app that Telegram sends updates to; in another one's env file they are left unread."""
 
 _PLACEHOLDER = re.compile(r"<.*>|change.?me|your[-_ ].*|x{3,}|todo|placeholder", re.IGNORECASE)
 
@@ -109,17 +111,15 @@ def _line(binding: Binding) -> int:
 
 
 def credentials_from(values: Mapping[str, str], *, app_secrets: Iterable[str], source: str) -> Credentials:
-    """Checks against RULES and the place's `app_secrets`. Raises CredentialsError naming every fault at once."""
+    """Checks against the rules and the place's `app_secrets`. Raises CredentialsError naming every fault at once."""
     app_names = tuple(app_secrets)
-    known = [*RULES, *app_names]
-    faults = [*_unknown(values, known), *_unfit(values, known)]
+    needed = [*RULES, *app_names]
+    faults = [*_unknown(values, [*needed, *TELEGRAM_RULES]), *_unfit(values, needed)]
     if faults:
         raise CredentialsError(f"{source}: {'; '.join(faults)}")
     return Credentials(
         database_password=values["DATABASE_PASSWORD"],
         redis_password=values["REDIS_PASSWORD"],
-        telegram_bot_token=values["TELEGRAM_BOT_TOKEN"],
-        telegram_webhook_secret=values["TELEGRAM_WEBHOOK_SECRET"],
         registry_password=values["REGISTRY_PASSWORD"],
         app={name: values[name] for name in app_names},
     )
@@ -133,8 +133,8 @@ def _unknown(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
             yield f"{key} is not known: {remedy}"
 
 
-def _unfit(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
-    for key in known:
+def _unfit(values: Mapping[str, str], needed: list[str]) -> Iterable[str]:
+    for key in needed:
         if key not in values:
             yield f"{key} is missing: add it (.env.production.template says where it comes from)"
         elif fault := _fault_of(key, values[key]):
@@ -149,4 +149,4 @@ def _fault_of(key: str, value: str) -> str | None:
     # A line break would end the line of an HTTP header, an environment file or a password prompt.
     if re.search(r"[\x00-\x1f\x7f]", value):
         return "has a control character or a line break in it"
-    return RULES.get(key, _no_fault)(value)
+    return {**RULES, **TELEGRAM_RULES}.get(key, _no_fault)(value)

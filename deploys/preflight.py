@@ -7,6 +7,7 @@ from ipaddress import IPv4Interface
 from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 
+from deploys.facts.data import PostgresMajor
 from deploys.facts.machine import DebianRelease, MemoryMib, Networks
 from deploys.settings import KEPT_BY_KERNEL, Settings, Values
 
@@ -24,6 +25,13 @@ def check_droplet(host: Host, settings: Settings) -> None:
         raise PyinfraError(
             f"{host.name} has {memory} MiB of memory, droplet_memory_mib says {values.droplet_memory_mib}: "
             "correct it in group_data, or resize the droplet"
+        )
+    data = f"{values.data_root}/postgres"
+    made_by = host.get_fact(PostgresMajor, path=data)
+    if made_by not in (None, values.postgres_major):
+        raise PyinfraError(
+            f"{host.name}: {data} was made by PostgreSQL {made_by}, which postgres_image {values.postgres_image} can't "
+            f"read: name an image of {made_by}, or dump, and restore into another data_root"
         )
     if overlap := overlapping(values, host.get_fact(Networks)):
         raise PyinfraError(f"{host.name}: {overlap}: choose another range in group_data")

@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import scrypt
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,24 +29,22 @@ from pydantic import (
 )
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.ssh import ConnectorData
+from stackctl.compose import PREVIOUS_SECRET
 from stackctl.environment import problem
 from stackctl.paths import Paths
 
-from deploys.credentials import Credentials, credentials_from, read_env_file
+from deploys.credentials import TELEGRAM_RULES, Credentials, credentials_from, read_env_file
 
 KEPT_BY_KERNEL = 0.12
 """The share of a droplet's memory that its kernel and firmware keep, at most."""
 APP_PORT = 8080
 STOP_GRACE_S = 30
+MAX_CONNECTIONS = 100
+"""What PostgreSQL admits."""
+RESERVED_CONNECTIONS = 15
+"""Of these, what is left to the superuser, a backup and migrations."""
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
-_BUILT_ENV = (
-    "ENVIRONMENT",
-    "PUBLIC_URL",
-    "TELEGRAM_BOT_TOKEN",
-    "TELEGRAM_WEBHOOK_SECRET",
-    "DATABASE_URL",
-    "REDIS_URL",
-)
+_BUILT_ENV = ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", "REDIS_URL")
 
 
 class SettingsError(PyinfraError):
@@ -60,8 +60,14 @@ def _not_an_example(value: str) -> str:
 
 def _explicit_tag(value: str) -> str:
     name, _, tag = value.rpartition("/")[2].partition(":")
-    if not name or not tag or tag == "latest" or not re.search(r"-(trixie|bookworm)$", tag):
+    if not name or not re.search(r"^[0-9].*-(trixie|bookworm)$", tag):
         raise ValueError("needs a tag that names its version and base, such as postgres:17.11-trixie")
+    return value
+
+
+def _not_postgresql_s_own(value: str) -> str:
+    if value == "postgres" or value.startswith("pg_"):
+        raise ValueError(f"{value} is a role of PostgreSQL's own: choose another name")
     return value
 
 
@@ -70,6 +76,7 @@ Seconds = Annotated[int, Field(ge=1, le=3600)]
 Cpus = Annotated[float, Field(gt=0, le=64)]
 EnvName = Annotated[str, Field(pattern=ENV_NAME)]
 Image = Annotated[str, AfterValidator(_explicit_tag)]
+UrlPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9/_.-]*$")]
 Network = Annotated[IPv4Network, BeforeValidator(IPv4Network)]
 Address = Annotated[IPv4Address, BeforeValidator(IPv4Address)]
 Interface = Annotated[IPv4Interface, BeforeValidator(IPv4Interface)]
@@ -101,7 +108,8 @@ class Values(BaseModel):
 
     data_root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
     database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    # Room for the login roles' suffix in PostgreSQL's 63 bytes.
+    database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,53}$"), AfterValidator(_not_postgresql_s_own)]
     postgres_image: Image
     postgres_memory_mib: Mib
     postgres_cpus: Cpus
@@ -113,13 +121,22 @@ class Values(BaseModel):
     app_memory_mib: Mib
     app_cpus: Cpus
     app_migrates: bool
+    app_worker: bool
+    worker_memory_mib: Mib
+    worker_cpus: Cpus
+    worker_grace_s: Seconds
+    app_connections: Annotated[int, Field(ge=1)]
     app_environment: dict[EnvName, str]
     app_secrets: list[EnvName]
     registry_user: Own
 
-    public_paths: Annotated[list[Annotated[str, Field(pattern=r"^/[A-Za-z0-9/_.-]+$")]], Field(min_length=1)]
+    public_paths: Annotated[list[UrlPath], Field(min_length=1)]
+    ready_path: UrlPath
+    version_path: UrlPath | None
+    webhook_path: UrlPath | None
     healthy_timeout_s: Seconds
     migrate_timeout_s: Seconds
+    watch_s: Seconds
 
     system_memory_mib: Mib
     droplet_memory_mib: Mib
@@ -127,6 +144,16 @@ class Values(BaseModel):
     domain: Annotated[Own, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$")]
     acme_server: Annotated[str, Field(pattern=r"^https://")]
     acme_email: Annotated[Own, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+    ci_authorized_keys: str | None
+
+    @property
+    def secrets_of_the_app(self) -> list[str]:
+        """What the env file has for the app, by its name in the app's environment."""
+        return [*(TELEGRAM_RULES if self.webhook_path else []), *self.app_secrets]
+
+    @property
+    def postgres_major(self) -> int:
+        return int(re.split("[^0-9]", self.postgres_image.rpartition(":")[2])[0])
 
     @model_validator(mode="after")
     def _fits_the_droplet(self) -> Values:
@@ -136,6 +163,7 @@ class Values(BaseModel):
             "postgres_memory_mib": self.postgres_memory_mib,
             "redis_memory_mib": self.redis_memory_mib,
             "2 × app_memory_mib": 2 * self.app_memory_mib,
+            **({"worker_memory_mib": self.worker_memory_mib} if self.app_worker else {}),
         }
         usable = int(self.droplet_memory_mib * (1 - KEPT_BY_KERNEL))
         if (needed := sum(parts.values())) > usable:
@@ -145,6 +173,24 @@ class Values(BaseModel):
                 f"{sums} = {needed}: "
                 "take a larger droplet or lower a limit"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_postgresql(self) -> Values:
+        if (needed := 2 * self.app_connections + RESERVED_CONNECTIONS) > MAX_CONNECTIONS:
+            raise ValueError(
+                f"app_connections {self.app_connections}, for both colours, and {RESERVED_CONNECTIONS} for upkeep make "
+                f"{needed}, of which PostgreSQL admits {MAX_CONNECTIONS}: lower it, and the app's pools"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _telegram_gets_through(self) -> Values:
+        webhook = self.webhook_path
+        if webhook and not any(
+            webhook == path or (path.endswith("/") and webhook.startswith(path)) for path in self.public_paths
+        ):
+            raise ValueError(f"webhook_path {webhook} is not passed on: add it to public_paths, or set it to None")
         return self
 
     @model_validator(mode="after")
@@ -171,7 +217,8 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _environment_is_unambiguous(self) -> Values:
-        names = [*self.app_environment, *self.app_secrets, *_BUILT_ENV]
+        telegram = [*TELEGRAM_RULES, PREVIOUS_SECRET] if self.webhook_path else []
+        names = [*self.app_environment, *self.app_secrets, *_BUILT_ENV, *telegram]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"app_environment, app_secrets: {name} is set twice or built by us: remove it")
@@ -195,6 +242,7 @@ class Settings:
     authorized_keys: bytes
     extra_ca_certificates: tuple[CaCertificate, ...]
     paths: Paths
+    ci_keys: tuple[str, ...] = ()
 
     def owed(self, debt: str) -> str:
         """The marker of a reload that is owed (operations/owed.py)."""
@@ -207,6 +255,16 @@ class Settings:
         of_docker_hub = not slash or not re.search(r"[.:]|^localhost$", host) or host == "docker.io"
         return "https://index.docker.io/v1/" if of_docker_hub else host
 
+    @cached_property
+    def login_role(self) -> str:
+        """The app's role in PostgreSQL: each password has one of its own, so that a new one shuts out no live release.
+
+        The name is the same on every machine. scrypt, since it is no secret and must not help to guess one.
+        """
+        values, password = self.values, self.credentials.database_password
+        suffix = scrypt(password.encode(), salt=values.database_user.encode(), n=2**14, r=8, p=1, dklen=4).hex()
+        return f"{values.database_user}_{suffix}"
+
     def app_environment(self) -> dict[str, str]:
         """The app's next environment. URLs are built from parts, so that any password survives (RFC 3986, 2.1)."""
         values, secrets = self.values, self.credentials
@@ -216,9 +274,7 @@ class Settings:
             **secrets.app,
             "ENVIRONMENT": values.environment,
             "PUBLIC_URL": f"https://{values.domain}",
-            "TELEGRAM_BOT_TOKEN": secrets.telegram_bot_token,
-            "TELEGRAM_WEBHOOK_SECRET": secrets.telegram_webhook_secret,
-            "DATABASE_URL": f"postgresql://{values.database_user}:{password}@postgres:5432/{values.database}",
+            "DATABASE_URL": f"postgresql://{self.login_role}:{password}@postgres:5432/{values.database}",
             "REDIS_URL": f"redis://:{quote(secrets.redis_password, safe='')}@redis:6379/0",
         }
 
@@ -226,6 +282,7 @@ class Settings:
         """/etc/APP/stackctl.json of a host in these groups, in the shape that stackctl.config checks."""
         values = self.values
         certificate = {"domain": values.domain, "server": values.acme_server, "email": values.acme_email}
+        data = {"database": values.database, "owner": values.database_user, "major": values.postgres_major}
         config = {
             "version": 1,
             "app": values.app,
@@ -235,9 +292,16 @@ class Settings:
             "healthy_timeout": values.healthy_timeout_s,
             "migrate_timeout": values.migrate_timeout_s,
             "stop_grace": STOP_GRACE_S,
+            "worker_grace": values.worker_grace_s,
+            "watch": values.watch_s,
+            "connections": values.app_connections,
             "migrate": values.app_migrates,
+            "worker": values.app_worker,
+            "ready_path": values.ready_path,
+            "version_path": values.version_path,
+            "webhook_path": values.webhook_path,
             "certificate": certificate if "edge" in groups else None,
-            "data": "data" in groups,
+            "data": data if "data" in groups else None,
         }
         return json.dumps(config, indent=2).encode() + b"\n"
 
@@ -250,14 +314,16 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
     check_ssh({name: value for name, value in data.items() if name.startswith("ssh_")})
     values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
     credentials = credentials_from(
-        read_env_file(Path(values.env_file)), app_secrets=values.app_secrets, source=values.env_file
+        read_env_file(Path(values.env_file)), app_secrets=values.secrets_of_the_app, source=values.env_file
     )
+    operators = _read_authorized_keys(Path(values.authorized_keys))
     return Settings(
         values=values,
         credentials=credentials,
-        authorized_keys=_read_authorized_keys(Path(values.authorized_keys)),
+        authorized_keys=operators,
         extra_ca_certificates=tuple(_read_certificate(Path(path)) for path in values.extra_ca_certificates),
         paths=Paths(values.app),
+        ci_keys=_read_ci_keys(values.ci_authorized_keys, operators),
     )
 
 
@@ -303,13 +369,29 @@ def _read_authorized_keys(path: Path) -> bytes:
     if not path.is_file():
         raise SettingsError(f"group_data: authorized_keys: {path} is missing: put the operators' public keys there")
     content = path.read_bytes()
+    if not _keys_in(path, content):
+        raise SettingsError(f"{path} has no key in it, and would lock everybody out: put your public key there")
+    return content
+
+
+def _read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
+    if name is None:
+        return ()
+    path = Path(name)
+    keys = _keys_in(path, path.read_bytes()) if path.is_file() else []
+    if not keys:
+        raise SettingsError(f"group_data: ci_authorized_keys: {path} has no key: put CI's there, or say None")
+    if any(key.split()[1].encode() in operators for key in keys):
+        raise SettingsError(f"{path} has an operator's key, which opens a shell: make one for CI alone (docs/ci.md)")
+    return tuple(keys)
+
+
+def _keys_in(path: Path, content: bytes) -> list[str]:
     keys = [line for line in content.decode().splitlines() if line.strip() and not line.startswith("#")]
     for number, key in enumerate(keys, start=1):
         if not re.match(r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/]{40,}={0,3}( |$)", key):
             raise SettingsError(f"{path}: key {number} is malformed: one public key a line, as in id_ed25519.pub")
-    if not keys:
-        raise SettingsError(f"{path} has no key in it, and would lock everybody out: put your public key there")
-    return content
+    return keys
 
 
 def _read_certificate(path: Path) -> CaCertificate:

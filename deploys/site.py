@@ -8,6 +8,7 @@ from pyinfra import host, state
 from deploys import session
 from deploys.components.app import app
 from deploys.components.base import base
+from deploys.components.ci import ci
 from deploys.components.data_services import data_services
 from deploys.components.docker import docker
 from deploys.components.firewall import firewall
@@ -27,6 +28,7 @@ SITE = [
     (data_services, {"data"}),
     (nginx, {"edge"}),
     (app, {"app"}),
+    (ci, {"app"}),
     # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
     (tls, {"edge"}),
 ]

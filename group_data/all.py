@@ -25,19 +25,29 @@ data_root = "/var/lib/toogoodtogo/data"
 database = "telegram_marketplace"
 database_user = "toogoodtogo"
 postgres_image = "postgres:17.11-trixie"
-postgres_memory_mib = 512
+postgres_memory_mib = 448
 postgres_cpus = 1.0
 redis_image = "redis:8.10.1-trixie"
-redis_memory_mib = 192
+redis_memory_mib = 160
 redis_cpus = 0.5
 
 # The app. The tag comes only from a release (stackctl release TAG).
-app_memory_mib = 320
+app_memory_mib = 288
 app_cpus = 1.0
-app_migrates = True
+app_migrates = True  # the image has the commands `migrate` and `schema`
+app_worker = True  # and `worker`
+worker_memory_mib = 160
+worker_cpus = 0.5
+worker_grace_s = 60  # how long a job may take to end
+app_connections = 12  # what one release, web and worker, opens of PostgreSQL's at most
 healthy_timeout_s = 120
 migrate_timeout_s = 300
-public_paths = ["/webhook/telegram"]  # what 443 passes on; health, readiness and metrics stay inside
+watch_s = 30  # how long a release is watched after the switch, with the old one warm beside it
+# What 443 passes on; a path that ends in / is a prefix. Health, readiness and metrics stay inside.
+public_paths = ["/webhook/telegram"]
+ready_path = "/ready"
+version_path = "/health"  # None: the image tells no version
+webhook_path = "/webhook/telegram"  # None: the app has nothing to do with Telegram
 app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "https://api.telegram.org"}
 app_secrets = ["STRIPE_API_KEY"]
 
@@ -45,3 +55,6 @@ app_secrets = ["STRIPE_API_KEY"]
 system_memory_mib = 448
 
 acme_server = "https://acme-v02.api.letsencrypt.org/directory"
+
+# The public keys that may release, roll back and ask for status, and no more (docs/ci.md): a file's name. None: no CI.
+ci_authorized_keys = None

@@ -2,6 +2,7 @@
 
 env_file = ".env.lab"
 authorized_keys = ".lab/id_ed25519.pub"
+ci_authorized_keys = ".lab/ci_ed25519.pub"
 ssh_config_file = ".lab/ssh_config"
 ssh_known_hosts_file = ".lab/known_hosts"
 ssh_strict_host_key_checking = "yes"
@@ -13,6 +14,7 @@ acme_email = "operator@lab.test"
 extra_ca_certificates = [".lab/ca.crt"]
 
 droplet_memory_mib = 2048
+watch_s = 3
 vpc_network = "10.77.0.0/24"
 
 # The lab's stand-ins for the official images keep their interface (docs/lab.md).

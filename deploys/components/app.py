@@ -1,12 +1,14 @@
-"""The bot: its Compose file, its next environment, a socket a colour, and boot. The tag comes only from a release."""
+"""The bot: its Compose files, its next environment, a socket a colour, and boot. The tag comes only from a release."""
 
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import systemd
+from pyinfra.operations import files, systemd
+from stackctl.compose import PREVIOUS_SECRET
 from stackctl.environment import canonical
 
 from deploys import artifacts
@@ -20,11 +22,10 @@ from deploys.settings import APP_PORT, STOP_GRACE_S, Settings
 def app(settings: Settings) -> None:
     paths = settings.paths
 
-    place(
-        name="Describe the app in a colour",
-        dest=str(paths.app_yaml),
-        content=compose_file(settings),
-    )
+    for path, content in host.loop(compose_files(settings).items()):
+        place(name=f"Describe the app in {path.name}", dest=str(path), content=content)
+    if not settings.values.app_worker:
+        files.file(name="Have no worker described", path=str(paths.worker_yaml), present=False)
     place(
         name="Place the app's next environment",
         dest=str(paths.next_environment),
@@ -47,8 +48,9 @@ def app(settings: Settings) -> None:
     # Before boot is asked to bring it up: what can't become healthy with its old environment can with the declared one.
     released_as_declared(
         name="Release the live tag anew, when what runs is not what is declared",
-        compose_file=compose_file(settings),
+        compose_files=b"".join(compose_files(settings).values()),
         environment=canonical(settings.app_environment()),
+        worker=settings.values.app_worker,
     )
     systemd.service(
         name="Bring the stack up at boot, and down in order",
@@ -58,15 +60,20 @@ def app(settings: Settings) -> None:
     )
 
 
-def compose_file(settings: Settings) -> bytes:
-    """app.yaml: the names of the app's environment stand in it, the values don't."""
-    return artifacts.template(
-        "app/app.yaml.j2",
-        values=settings.values,
-        paths=settings.paths,
-        names=sorted(settings.app_environment()),
-        stop_grace_s=STOP_GRACE_S,
-    )
+def compose_files(settings: Settings) -> dict[Path, bytes]:
+    """app.yaml, then worker.yaml where there is a worker: the environment's names stand in them, no value does."""
+    values, paths = settings.values, settings.paths
+    telegram = [PREVIOUS_SECRET] if values.webhook_path else []
+    return {
+        path: artifacts.template(
+            f"app/{path.name}.j2",
+            values=values,
+            paths=paths,
+            names=sorted([*settings.app_environment(), *telegram]),
+            stop_grace_s=STOP_GRACE_S,
+        )
+        for path in ([paths.app_yaml, paths.worker_yaml] if values.app_worker else [paths.app_yaml])
+    }
 
 
 def units(settings: Settings) -> dict[str, bytes]:

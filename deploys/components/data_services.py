@@ -9,10 +9,10 @@ from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from deploys import artifacts
-from deploys.operations.data import data_directory, role_password
+from deploys.operations.data import data_directory, roles
 from deploys.operations.docker import compose_up
 from deploys.operations.files import place
-from deploys.settings import Settings
+from deploys.settings import MAX_CONNECTIONS, Settings
 
 UID = 999
 """The user inside the official images of both PostgreSQL and Redis."""
@@ -23,12 +23,10 @@ def data_services(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
     redis_conf = artifacts.file("redis/redis.conf")
     redis_auth = _redis_auth(settings.credentials.redis_password, values.redis_memory_mib)
-    database_password = settings.credentials.database_password.encode()
     redis_password = settings.credentials.redis_password.encode()
 
-    declared = artifacts.fingerprint(
-        compose_file(settings, sha256=""), redis_conf, redis_auth, database_password, redis_password
-    )
+    # Without PostgreSQL's password: that file is read at its first start alone, and a new one is taken while it runs.
+    declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, redis_auth, redis_password)
 
     for service in host.loop(("postgres", "redis")):
         files.directory(
@@ -44,10 +42,10 @@ def data_services(settings: Settings) -> None:
             uid=UID,
             installed=str(paths.data_yaml),
         )
-    password = place(
+    place(
         name="Place PostgreSQL's password",
         dest=str(paths.secrets / "postgres/password"),
-        content=database_password,
+        content=settings.credentials.database_password.encode(),
         mode="600",
         secret=True,
     )
@@ -80,13 +78,13 @@ def data_services(settings: Settings) -> None:
         label=paths.sha256_label,
         sha256=declared,
     )
-    role_password(
-        name="Have PostgreSQL take the declared password",
-        project=paths.data_project,
-        role=values.database_user,
+    roles(
+        name="Have PostgreSQL admit the app with the declared password",
+        container=f"{paths.data_project}-postgres-1",
         database=values.database,
+        owner=values.database_user,
+        login=settings.login_role,
         password=settings.credentials.database_password,
-        after=[password],
     )
 
 
@@ -97,6 +95,7 @@ def compose_file(settings: Settings, *, sha256: str) -> bytes:
         values=settings.values,
         paths=settings.paths,
         shared_buffers_mib=settings.values.postgres_memory_mib // 4,  # PostgreSQL's manual, 19.4.1
+        max_connections=MAX_CONNECTIONS,
         sha256=sha256,
     )
 

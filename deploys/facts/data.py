@@ -18,26 +18,55 @@ class DirectoryState(FactBase[str | None]):
         return "".join(output).strip() or None
 
 
-class RolePassword(FactBase[bool]):
-    """Whether PostgreSQL admits the role with the password in its container's secret file.
+class PostgresMajor(FactBase[int | None]):
+    """The major version that made the database in a directory, None where there is none."""
 
-    Asked over the container's own address, since the image trusts loopback. True where no such container runs: there is
-    nothing to change then.
+    def command(self, path: str) -> StringCommand:
+        return StringCommand("cat", QuoteString(f"{path}/PG_VERSION"), "2>/dev/null || true")
+
+    def process(self, output: Iterable[str]) -> int | None:
+        version = "".join(output).strip()
+        return int(version) if version else None
+
+
+class RolesAsDeclared(FactBase[bool]):
+    """Whether the database is its owner's, and the login role is admitted with the password in the secret file.
+
+    Asked over the container's own address, since the image trusts loopback; the rest as the superuser, over the socket.
     """
 
     @staticmethod
     def default() -> bool:
-        return True
+        return False
 
-    def requires_command(self, container: str, role: str, database: str) -> str:  # noqa: ARG002
+    def requires_command(self, container: str, owner: str, login: str, database: str) -> str:  # noqa: ARG002
         return "docker"
 
-    def command(self, container: str, role: str, database: str) -> StringCommand:
-        ask = (
-            'PGPASSWORD="$(cat /run/secrets/password)" '
-            f'psql -h "$(hostname -i)" -U {role} -d {database} -c "" 2>&1 >/dev/null'
+    def command(self, container: str, owner: str, login: str, database: str) -> StringCommand:
+        psql = f"psql --no-psqlrc -tA -d {database}"
+        acts_as_owner = f"SELECT current_user = '{owner}'"
+        ask = "; ".join(
+            [
+                f'PGPASSWORD="$(cat /run/secrets/password)" {psql} -h "$(hostname -i)" -U {login} -c "{acts_as_owner}"',
+                f'{psql} -U postgres -c "{_ownership(owner, login)}"',
+            ]
         )
-        return StringCommand("docker exec", QuoteString(container), "sh -c", QuoteString(ask), "2>&1 || true")
+        return StringCommand("docker exec", QuoteString(container), "sh -c", QuoteString(ask), "2>/dev/null || true")
 
     def process(self, output: Iterable[str]) -> bool:
-        return "password authentication failed" not in "\n".join(output)
+        return list(output) == ["t", "t"]
+
+
+def _ownership(owner: str, login: str) -> str:
+    """What operations.data.roles sees to, but for what the login role itself shows."""
+    powers = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
+    return " ".join(
+        [
+            "SELECT EXISTS (SELECT FROM pg_database WHERE datname = current_database()",
+            f"AND datdba = '{owner}'::regrole)",
+            f"AND EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner = '{owner}'::regrole)",
+            f"AND NOT EXISTS (SELECT FROM pg_authid WHERE rolname IN ('{owner}', '{login}') AND ({powers}))",
+            f"AND NOT EXISTS (SELECT FROM pg_authid WHERE rolname = '{owner}' AND rolcanlogin)",
+            "AND NOT EXISTS (SELECT FROM pg_authid WHERE rolname = 'postgres' AND rolpassword IS NOT NULL)",
+        ]
+    )

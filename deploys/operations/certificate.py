@@ -9,22 +9,29 @@ from deploys.facts.files import Placed
 from deploys.facts.stackctl import Status
 from deploys.operations import Commands
 
+GROUP = "www-data"
+"""Of nginx's workers."""
+
 
 @operation()
 def placeholder(tls: str, *, domain: str) -> Commands:
-    """A self-signed certificate in `tls`/placeholder, with `tls`/current leading to it while there is no real one."""
-    current = QuoteString(f"{tls}/current")
-    if host.get_fact(Placed, path=f"{tls}/current/fullchain.pem"):
+    """A self-signed certificate in `tls`/placeholder, with `tls`/current leading to it while there is no real one.
+
+    nginx's workers read it, so a real one that is not theirs to read counts for none.
+    """
+    key = host.get_fact(Placed, path=f"{tls}/current/privkey.pem")
+    if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", GROUP):
         host.noop("nginx has a certificate")
         return
     directory = f"{tls}/placeholder"
+    private, public = QuoteString(f"{directory}/privkey.pem"), QuoteString(f"{directory}/fullchain.pem")
     yield StringCommand(
-        *("install -d -m 700", QuoteString(directory), "&&"),
+        *(f"install -d -m 750 -g {GROUP}", QuoteString(directory), "&&"),
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650",
         *("-subj", QuoteString(f"/CN={domain}"), "-addext", QuoteString(f"subjectAltName=DNS:{domain}")),
-        *("-keyout", QuoteString(f"{directory}/privkey.pem"), "-out", QuoteString(f"{directory}/fullchain.pem")),
+        *("-keyout", private, "-out", public, f"&& chgrp {GROUP}", private, public, "&& chmod 640", private, public),
     )
-    yield StringCommand("ln -sfn", QuoteString(directory), current)
+    yield StringCommand("ln -sfn", QuoteString(directory), QuoteString(f"{tls}/current"))
 
 
 @operation()

@@ -1,16 +1,14 @@
-"""What the data services stand on: their directories, and PostgreSQL's password."""
+"""What the data services stand on: their directories, and PostgreSQL's roles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from pyinfra import host, state
+from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
-from pyinfra.api.operation import OperationMeta
 from pyinfra.facts.files import File
 
-from deploys.facts.data import DirectoryState, RolePassword
+from deploys.facts.data import DirectoryState, RolesAsDeclared
 from deploys.operations import Commands
 
 
@@ -35,27 +33,41 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
 
 
 @operation()
-def role_password(project: str, *, role: str, database: str, password: str, after: Sequence[OperationMeta]) -> Commands:
-    """Gives `role` the declared password when PostgreSQL refuses it: initdb takes the first one only.
+def roles(container: str, *, database: str, owner: str, login: str, password: str) -> Commands:
+    """The database is `owner`'s, who can't log in; `login` is admitted with the password, and acts as the owner.
 
-    + after: what places the password, so that a plan shows the change before the droplet has it
+    The superuser `postgres` is left without a password: it is for the container's own socket.
     """
-    container = f"{project}-postgres-1"
-    to_come = not state.is_executing and any(change.will_change for change in after)
-    if host.get_fact(RolePassword, container=container, role=role, database=database) and not to_come:
-        host.noop(f"{role} has the declared password")
+    if host.get_fact(RolesAsDeclared, container=container, owner=owner, login=login, database=database):
+        host.noop(f"{login} is admitted, and {owner} owns {database}")
         return
     # standard_conforming_strings is on by default, so a backslash stands for itself. Neither the server's log nor psql
     # shows the statement, be it one that fails.
     quoted = password.replace("'", "''")
+    plain = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
     statements = [
         "\\set VERBOSITY terse",
         "SET log_statement = 'none';",
         "SET log_min_error_statement = 'panic';",
-        f"ALTER ROLE \"{role}\" PASSWORD '{quoted}';",
+        "BEGIN;",
+        *(_created(role) for role in (owner, login)),
+        f'ALTER ROLE "{owner}" NOLOGIN {plain};',
+        f"ALTER ROLE \"{login}\" LOGIN {plain} PASSWORD '{quoted}';",
+        f'GRANT "{owner}" TO "{login}";',
+        # So that whatever it makes is the owner's, and the next login role's as well.
+        f'ALTER ROLE "{login}" SET role = "{owner}";',
+        f'ALTER DATABASE "{database}" OWNER TO "{owner}";',
+        f'ALTER SCHEMA public OWNER TO "{owner}";',
+        "ALTER ROLE postgres PASSWORD NULL;",
+        "COMMIT;",
     ]
     yield StringCommand(
         *("docker exec -i", QuoteString(container)),
-        *("psql --quiet --no-psqlrc -v ON_ERROR_STOP=1", f"--username={role} --dbname={database}"),
+        *("psql --quiet --no-psqlrc -v ON_ERROR_STOP=1", f"--username=postgres --dbname={database}"),
         _stdin=statements,
     )
+
+
+def _created(role: str) -> str:
+    missing = f"NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')"
+    return f"SELECT 'CREATE ROLE \"{role}\"' WHERE {missing} \\gexec"

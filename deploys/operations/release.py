@@ -14,10 +14,10 @@ from deploys.session import LOCK_ID
 
 
 @operation()
-def released_as_declared(compose_file: bytes, *, environment: bytes) -> Commands:
+def released_as_declared(compose_files: bytes, *, environment: bytes, worker: bool) -> Commands:
     """Releases the live tag anew when its containers are not well, or not made from what is declared.
 
-    + compose_file: app.yaml
+    + compose_files: app.yaml, and worker.yaml behind it where there is a worker
     + environment: the next environment, as stackctl.environment.canonical spells it
     """
     status = host.get_fact(Status)
@@ -32,12 +32,13 @@ def released_as_declared(compose_file: bytes, *, environment: bytes) -> Commands
     if not live:
         host.noop("no release yet: stackctl release TAG")
         return
-    declared = stack_sha256(compose_file, environment, live["image"])
-    if not status["drift"] and _made_from(status) == {declared}:
+    declared = stack_sha256(compose_files, environment, live["image"])
+    parts = [status["colours"][status["active"]], *([status.get("worker")] if worker else [])]
+    if not status["drift"] and all(_made_from(part) == {declared} for part in parts):
         host.noop(f"{live['tag']} runs as declared")
         return
     yield StringCommand("stackctl --under", LOCK_ID, "release", QuoteString(live["tag"]))
 
 
-def _made_from(status: dict[str, Any]) -> set[str]:
-    return {container["sha256"] for container in status["colours"][status["active"]]["containers"]}
+def _made_from(part: dict[str, Any] | None) -> set[str]:
+    return {container["sha256"] for container in part["containers"]} if part else set()

@@ -25,6 +25,13 @@ def fingerprint(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
+def containers(droplet: Host, place: Place) -> dict[str, str]:
+    """By service, the one container of the live colour and, where the app has one, that of its worker."""
+    paths = place.settings.paths
+    found = {"web": f"{paths.project(status(droplet)['active'])}-web-1"}
+    return found | ({"worker": f"{paths.worker_project}-worker-1"} if place.settings.values.app_worker else {})
+
+
 def test_stackctl_finds_nothing_wrong(droplet: Host) -> None:
     assert status(droplet)["problems"] == []
 
@@ -46,7 +53,7 @@ def test_the_app_answers_behind_its_socket(droplet: Host, place: Place) -> None:
 
 
 def test_the_schema_is_current(droplet: Host, place: Place) -> None:
-    web = f"{place.settings.paths.project(status(droplet)['active'])}-web-1"
+    web = containers(droplet, place)["web"]
     python = f"docker inspect -f '{{{{json .Config.Entrypoint}}}}' {web}"
     entrypoint = shlex.join(json.loads(droplet.check_output(python)))
     schema = json.loads(droplet.check_output(f"docker exec {web} {entrypoint} schema --json"))
@@ -56,14 +63,14 @@ def test_the_schema_is_current(droplet: Host, place: Place) -> None:
 
 def test_the_app_s_environment_is_the_declared_one_byte_for_byte(droplet: Host, place: Place) -> None:
     """As the kernel has it, with spaces, $, #, quotes, %, backslashes and unicode. No value comes here to be shown."""
-    web = f"{place.settings.paths.project(status(droplet)['active'])}-web-1"
-    pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {web}")
     expected = {name: fingerprint(value.encode()) for name, value in place.settings.app_environment().items()}
     control = {"NOT_IN_THE_ENVIRONMENT": ""}
     program = Path(__file__).parent / "find_differing.py"
-    found = place.run_python(droplet, program, pid, stdin=json.dumps(expected | control).encode())
-    assert found.returncode == 0, found.stderr.decode()
-    assert json.loads(found.stdout) == [*control]
+    for container in containers(droplet, place).values():
+        pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {container}")
+        found = place.run_python(droplet, program, pid, stdin=json.dumps(expected | control).encode())
+        assert found.returncode == 0, found.stderr.decode()
+        assert json.loads(found.stdout) == [*control], container
 
 
 def test_the_next_environment_is_the_declared_one(droplet: Host, place: Place) -> None:
@@ -71,12 +78,24 @@ def test_the_next_environment_is_the_declared_one(droplet: Host, place: Place) -
     assert droplet.file(str(place.settings.paths.next_environment)).sha256sum == declared
 
 
-def test_the_container_can_do_little(droplet: Host, place: Place) -> None:
-    web = f"{place.settings.paths.project(status(droplet)['active'])}-web-1"
-    host_config = json.loads(droplet.check_output(f"docker inspect -f '{{{{json .HostConfig}}}}' {web}"))
-    assert host_config["CapDrop"] == ["ALL"]
-    assert host_config["Memory"] == place.settings.values.app_memory_mib * 2**20
-    assert droplet.check_output(f"docker exec {web} id -u") != "0"
+def test_a_container_can_do_little(droplet: Host, place: Place) -> None:
+    values = place.settings.values
+    memory = {"web": values.app_memory_mib, "worker": values.worker_memory_mib}
+    for service, container in containers(droplet, place).items():
+        host_config = json.loads(droplet.check_output(f"docker inspect -f '{{{{json .HostConfig}}}}' {container}"))
+        assert host_config["CapDrop"] == ["ALL"]
+        assert host_config["Memory"] == host_config["MemorySwap"] == memory[service] * 2**20
+        assert droplet.check_output(f"docker exec {container} id -u") != "0"
+
+
+def test_one_worker_runs_beside_the_live_colour_and_is_of_the_same_release(droplet: Host, place: Place) -> None:
+    paths, values = place.settings.paths, place.settings.values
+    assert droplet.file(str(paths.worker_yaml)).exists is values.app_worker
+    running = droplet.check_output(f"docker ps --filter label=com.docker.compose.project={paths.worker_project} -q")
+    assert len(running.split()) == int(values.app_worker)
+    label = f"docker inspect -f '{{{{index .Config.Labels \"{paths.release_label}\"}}}}'"
+    releases = {droplet.check_output(f"{label} {one}") for one in containers(droplet, place).values()}
+    assert len(releases) == 1
 
 
 def test_the_stack_comes_up_at_boot_and_does_not_hang_on_docker(droplet: Host, place: Place) -> None:

@@ -10,6 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys.components.data_services import UID
+from deploys.settings import MAX_CONNECTIONS
 from tests.places import Place
 
 pytestmark = pytest.mark.group("data")
@@ -24,9 +25,9 @@ def container(droplet: Host, place: Place, service: str) -> Any:
 
 
 def postgres(droplet: Host, place: Place, query: str) -> str:
-    values = place.settings.values
+    """As the superuser, whom the container's own socket admits."""
     name = f"{place.settings.paths.data_project}-postgres-1"
-    psql = f"docker exec {name} psql -tA -U {values.database_user} -d {values.database}"
+    psql = f"docker exec {name} psql -tA -U postgres -d {place.settings.values.database}"
     return str(droplet.check_output(f"{psql} -c {shlex.quote(query)}"))
 
 
@@ -76,22 +77,45 @@ def test_the_data_lies_where_it_was_declared(droplet: Host, place: Place, servic
     assert all(not mount.get("BindOptions", {}).get("CreateMountpoint") for mount in mounts)
 
 
-def test_postgresql_17_with_checksums(droplet: Host, place: Place) -> None:
-    assert postgres(droplet, place, "SHOW server_version").startswith("17.")
+def test_postgresql_of_the_declared_version_with_checksums(droplet: Host, place: Place) -> None:
+    assert postgres(droplet, place, "SHOW server_version").startswith(f"{place.settings.values.postgres_major}.")
     assert postgres(droplet, place, "SHOW data_checksums") == "on"
     assert postgres(droplet, place, "SELECT pg_encoding_to_char(encoding) FROM pg_database "
                     "WHERE datname = current_database()") == "UTF8"  # fmt: skip
 
 
-def test_postgresql_admits_nobody_without_the_password(droplet: Host, place: Place) -> None:
+def over_the_network(place: Place, role: str, query: str, *, given: str = "$(cat /run/secrets/password)") -> str:
+    """The command that asks as the role, with the password given, over the container's own address."""
+    psql = f'psql -tA -h "$(hostname -i)" -U {role} -d {place.settings.values.database}'
+    ask = f'PGPASSWORD="{given}" {psql} -c "{query}"'
+    return f"docker exec {place.settings.paths.data_project}-postgres-1 sh -c {shlex.quote(ask)}"
+
+
+def test_postgresql_admits_the_login_role_alone_and_with_the_password_alone(droplet: Host, place: Place) -> None:
+    login, owner = place.settings.login_role, place.settings.values.database_user
+    refused = [over_the_network(place, role, "SELECT 1") for role in (owner, "postgres")]
+    refused += [over_the_network(place, login, "SELECT 1", given=password) for password in ("", "wrong")]
+    for command in refused:
+        assert droplet.run(command).rc == 2, command
+    assert droplet.run(over_the_network(place, login, "SELECT 1")).rc == 0
+
+
+def test_what_the_login_role_makes_is_the_owner_s(droplet: Host, place: Place) -> None:
+    """So that the next password's login role has it, too."""
     values = place.settings.values
-    name = f"{place.settings.paths.data_project}-postgres-1"
-    ask = f'psql -h "$(hostname -i)" -U {values.database_user} -d {values.database} -c "SELECT 1"'
-    for password in ("''", "wrong"):
-        refused = droplet.run(f"docker exec -e PGPASSWORD={password} {name} sh -c {shlex.quote(ask)}")
-        assert refused.rc != 0, refused.stdout
-    admitted = f'PGPASSWORD="$(cat /run/secrets/password)" {ask}'
-    assert droplet.run(f"docker exec {name} sh -c {shlex.quote(admitted)}").rc == 0
+    acts_as = droplet.check_output(over_the_network(place, place.settings.login_role, "SELECT current_user"))
+    assert acts_as == values.database_user
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+    assert postgres(droplet, place, owners) in {"", values.database_user}
+    superusers = postgres(droplet, place, "SELECT rolname FROM pg_roles WHERE rolsuper")
+    assert superusers == "postgres"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("max_connections", str(MAX_CONNECTIONS)), ("client_connection_check_interval", "10s")]
+)
+def test_postgresql_is_set_up_as_declared(droplet: Host, place: Place, setting: str, value: str) -> None:
+    assert postgres(droplet, place, f"SHOW {setting}") == value
 
 
 def test_redis_admits_nobody_without_the_password(droplet: Host, place: Place) -> None:

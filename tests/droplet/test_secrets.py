@@ -20,8 +20,6 @@ def secrets(place: Place) -> list[str]:
     plain = [
         credentials.database_password,
         credentials.redis_password,
-        credentials.telegram_bot_token,
-        credentials.telegram_webhook_secret,
         credentials.registry_password,
         *credentials.app.values(),
     ]

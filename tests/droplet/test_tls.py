@@ -12,10 +12,9 @@ pytestmark = pytest.mark.group("edge")
 
 def test_nginx_serves_what_certbot_holds(droplet: Host, place: Place) -> None:
     paths, domain = place.settings.paths, place.settings.values.domain
-    assert droplet.check_output(f"readlink -f {paths.tls_current}") == f"/etc/letsencrypt/live/{domain}"
     served = f"openssl s_client -connect 127.0.0.1:443 -servername {domain} </dev/null 2>/dev/null"
     fingerprint = "openssl x509 -noout -fingerprint -sha256"
-    held = droplet.check_output(f"{fingerprint} -in {paths.tls_current}/fullchain.pem")
+    held = droplet.check_output(f"{fingerprint} -in {paths.tls_live(domain)}/fullchain.pem")
     assert droplet.check_output(f"{served} | {fingerprint}") == held
 
 
@@ -33,6 +32,11 @@ def test_it_is_renewed_and_tried_for(droplet: Host, place: Place) -> None:
     assert hook.mode == 0o755
 
 
-def test_the_key_is_root_s_alone(droplet: Host, place: Place) -> None:
-    key = droplet.check_output(f"readlink -f {place.settings.paths.tls_current}/privkey.pem")
-    assert (droplet.file(key).mode, droplet.file(key).user) == (0o600, "root")
+def test_the_key_is_for_root_and_nginx_s_workers_alone(droplet: Host, place: Place) -> None:
+    """They read it at each handshake, so that a renewal needs no reload. No other secret is theirs."""
+    paths = place.settings.paths
+    key = f"{paths.tls_current}/privkey.pem"
+    assert droplet.check_output(f"stat -L -c '%a %U %G' {key}") == "640 root www-data"
+    assert droplet.run(f"runuser -u www-data -- test -r {key}").rc == 0
+    assert droplet.run(f"runuser -u nobody -- test -r {key}").rc == 1
+    assert droplet.run(f"runuser -u www-data -- test -r {paths.next_environment}").rc == 1

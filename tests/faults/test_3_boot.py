@@ -21,7 +21,7 @@ CONTAINERS = "docker ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
 
 def offers(droplet: Host, title: str) -> str:
     query = f"SELECT count(*) FROM offers WHERE title = '{title}'"  # noqa: S608 - our own title
-    psql = "docker exec toogoodtogo-data-postgres-1 psql -tA -U toogoodtogo -d telegram_marketplace"
+    psql = "docker exec toogoodtogo-data-postgres-1 psql -tA -U postgres -d telegram_marketplace"
     return str(droplet.check_output(f'{psql} -c "{query}"'))
 
 

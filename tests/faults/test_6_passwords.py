@@ -46,7 +46,7 @@ def test_it_reaches_postgresql_redis_the_registry_s_login_and_the_app(
 ) -> None:
     before = droplet.check_output("stackctl status --json | grep -o '\"id\": .*'")
     changed = converge.changed(converge.site())
-    assert "data_services | Have PostgreSQL take the declared password" in changed
+    assert "data_services | Have PostgreSQL admit the app with the declared password" in changed
     assert "docker | Let the daemon pull from the app's registry" in changed
     assert "app | Release the live tag anew, when what runs is not what is declared" in changed
     assert droplet.run("stackctl status").rc == 0

@@ -8,16 +8,18 @@ from tests.lab.host import run
 from tests.lab.layout import CHECKOUT, DOT_LAB, Machine
 
 IDENTITY = DOT_LAB / "id_ed25519"
+CI_IDENTITY = DOT_LAB / "ci_ed25519"
 SSH_CONFIG = DOT_LAB / "ssh_config"
 KNOWN_HOSTS = DOT_LAB / "known_hosts"
 
 
 def make(machines: Iterable[Machine]) -> None:
-    """Make what is missing of the operator's key, the machines' host keys, and ssh's two files."""
+    """Make what is missing of the operator's and CI's keys, the machines' host keys, and ssh's two files."""
     machines = list(machines)
     DOT_LAB.mkdir(mode=0o700, exist_ok=True)
     for path, comment in [
         (IDENTITY, "operator of the lab"),
+        (CI_IDENTITY, "CI of the lab"),
         *((host_key(machine), machine.name) for machine in machines),
     ]:
         if not path.exists():

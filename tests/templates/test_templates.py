@@ -17,7 +17,7 @@ from tests.unit.places import settings_of
 
 pytestmark = pytest.mark.group("everywhere")
 
-STACK = "STACK_IMAGE=i STACK_SHA256=s STACK_RELEASE=r STACK_ADDRESS=172.30.1.11"
+COMPOSE = "STACK_IMAGE=i STACK_SHA256=s STACK_RELEASE=r STACK_ADDRESS=172.30.1.11 docker compose"
 
 
 @pytest.fixture(scope="session", params=["lab", "prod"])
@@ -42,16 +42,18 @@ def accepts(droplet: Host, lab: Place, folder: str, files: dict[str, bytes], com
     return ran.rc == 0, ran.stdout + ran.stderr
 
 
+def described(settings: Settings) -> dict[str, bytes]:
+    return {path.name: content for path, content in app.compose_files(settings).items()}
+
+
 CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     "nginx": (lambda settings: {"nginx.conf": nginx.configuration(settings)}, "nginx -t -c $PWD/nginx.conf"),
     "data.yaml": (
         lambda settings: {"data.yaml": data_services.compose_file(settings, sha256="0")},
         "docker compose -f data.yaml config --quiet",
     ),
-    "app.yaml": (
-        lambda settings: {"app.yaml": app.compose_file(settings)},
-        f"{STACK} docker compose -f app.yaml --profile migrate config --quiet",
-    ),
+    "app.yaml": (described, f"{COMPOSE} -f app.yaml --profile migrate config --quiet"),
+    "worker.yaml": (described, f"{COMPOSE} -f worker.yaml config --quiet"),
     "daemon.json": (
         lambda settings: {"daemon.json": docker.daemon_configuration(settings)},
         "dockerd --validate --config-file daemon.json",
@@ -77,6 +79,7 @@ BROKEN = {
     "nginx": (b"  listen 80;", b"  lissten 80;"),
     "data.yaml": (b"    image:", b"    imago:"),
     "app.yaml": (b"networks:\n  app:", b"networks:\n  another:"),
+    "worker.yaml": (b"networks:\n  app:", b"networks:\n  another:"),
     "daemon.json": (b'"live-restore"', b'"life-restore"'),
     "sshd": (b"MaxAuthTries 4", b"MaxAuthTries four"),
     "units": (b"ExecStart=", b"ExecStrat="),

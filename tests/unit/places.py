@@ -31,18 +31,15 @@ def data_of(place: str) -> dict[str, Any]:
     return merged | (OWN if place != "lab" else {})
 
 
-def settings_of(place: str, **secrets: str) -> Settings:
-    """The place's settings with made-up secrets, in place of an env file."""
+def settings_of(place: str, changes: dict[str, Any] | None = None, **secrets: str) -> Settings:
+    """The place's settings, some values changed, with made-up secrets in place of an env file."""
     credentials = {
         "database_password": "d",
         "redis_password": "r",
-        "telegram_bot_token": "t",
-        "telegram_webhook_secret": "w",
         "registry_password": "p",
         **secrets,
     }
-    values = check_values(data_of(place))
+    values = check_values(data_of(place) | (changes or {}))
     certificates = (CaCertificate("ca.crt", b"pem"),)
-    return Settings(
-        values, Credentials(app={"STRIPE_API_KEY": "s"}, **credentials), b"", certificates, Paths(values.app)
-    )
+    app = dict.fromkeys(values.secrets_of_the_app, "s")
+    return Settings(values, Credentials(app=app, **credentials), b"", certificates, Paths(values.app))

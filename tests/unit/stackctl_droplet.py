@@ -15,18 +15,24 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from stackctl import cli
+from stackctl import cli, state
+from stackctl.compose import PREVIOUS_SECRET, SECRET
 from stackctl.environment import canonical
 from stackctl.machine import ENVIRONMENT as ENV
 from stackctl.machine import Machine, Result
-from stackctl.paths import COLOURS, DATA_SERVICES, Paths
+from stackctl.paths import APP_SERVICES, COLOURS, DATA_SERVICES, WORKER_SERVICES, Paths
+from stackctl.unit import PROGRAM
 
 REPOSITORY = "registry.lab.test/bot"
 ENVIRONMENT = {
     "ENVIRONMENT": "lab",
-    "DATABASE_URL": "postgresql://u:p%20w%24d@db/app",
+    "PUBLIC_URL": "https://bot.lab.test",
+    "DATABASE_URL": "postgresql://owner_00000001:p%20w%24d@db/app",
+    "TELEGRAM_BOT_TOKEN": "12345:AAAAAAAAAA",
+    "TELEGRAM_WEBHOOK_SECRET": "webhook-secret-1",
     "TOKEN": "12345:s3cr3t $# '\" ü",
 }
+PUBLIC = {"lab", "https://bot.lab.test"}
 PARSER = cli.parser("bot")
 CONFIG: dict[str, Any] = {
     "version": 1,
@@ -37,10 +43,19 @@ CONFIG: dict[str, Any] = {
     "healthy_timeout": 20,
     "migrate_timeout": 10,
     "stop_grace": 5,
+    "worker_grace": 7,
+    "watch": 3,
+    "connections": 12,
+    "ready_path": "/ready",
+    "version_path": "/health",
+    "webhook_path": "/webhook",
     "certificate": None,
-    "data": True,
+    "data": {"database": "app", "owner": "owner", "major": 17},
     "migrate": True,
+    "worker": True,
 }
+KNOWN = {"1.0.0": ["0001"], "1.1.0": ["0001"], "1.2.0": ["0001", "0002"], "1.3.0": ["0001", "0002", "0003"]}
+"""Image → the revisions that it knows; 0003 is a contract."""
 
 
 @dataclass
@@ -54,9 +69,21 @@ class Droplet(Machine):
     """Any name → image id; the id names the version."""
     containers: list[dict[str, Any]] = field(default_factory=list)
     units: set[str] = field(default_factory=set)
+    logins: set[str] = field(default_factory=lambda: {"owner_00000001"})
+    """PostgreSQL's login roles."""
+    connections: int = 80
+    """Free ones."""
+    schema: str | None = None
+    bytes_free: int = 20 << 30
+    webhook: dict[str, Any] = field(default_factory=dict)
+    """What Telegram was told, and says."""
     failing: dict[str, Result] = field(default_factory=dict)
+    """By a part of the command line."""
     app: dict[str, Any] = field(default_factory=lambda: {"ready": 200})
-    new_container: dict[str, Any] = field(default_factory=dict)
+    later: dict[str, Any] = field(default_factory=dict)
+    """What becomes of the app once nginx leads to the colour that was idle."""
+    new_containers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How those of 1.1.0 are, by service."""
     calls: list[list[str]] = field(default_factory=list)
     made: int = 0
     seconds: float = 0.0
@@ -66,30 +93,73 @@ class Droplet(Machine):
 
     # what Machine offers
 
-    def run(self, argv: Sequence[str], env: Mapping[str, str] = ENV, timeout: float = 60) -> Result:
+    def run(  # noqa: PLR0911
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] = ENV,
+        timeout: float = 60,
+        *,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+    ) -> Result:
         self._tick(list(argv))
         line = " ".join(argv)
-        assert not any(value in line for value in ENVIRONMENT.values() if value != "lab"), "a value in an argument list"
+        assert not any(value in line for value in ENVIRONMENT.values() if value not in PUBLIC), "a value as an argument"
         for start, result in self.failing.items():
             if start in line:
                 return result
         match list(argv):
             case ["docker", "compose", *rest]:
                 return self._compose(rest, dict(env))
+            case ["docker", "exec", "-i", "--user", "postgres", "--env", _, _, program, *rest]:
+                return self._postgres(program, rest, stdout)
             case ["docker", *rest]:
                 return self._docker(rest)
             case ["systemctl", verb, *units]:
                 return self._systemctl(verb, [unit for unit in units if not unit.startswith("-")])
+            case ["systemd-run", *rest]:
+                # What a unit of its own would do, here and now.
+                asked = PARSER.parse_args(rest[rest.index(PROGRAM) + 1 :])
+                cli.run(asked, self.paths, self, StringIO(), StringIO())
+                return Result(0)
         return Result(127, stderr=f"{argv[0]} is not installed")
 
-    def get(self, unix_socket: Path, target: str, timeout: float = 5) -> tuple[int, bytes]:
-        self._tick(["GET", unix_socket.name, target])
+    def ask(
+        self,
+        unix_socket: Path,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5,
+    ) -> tuple[int, bytes]:
+        self._tick(["GET" if body is None else "POST", unix_socket.name, target])
         colour = unix_socket.stem
         web = [c for c in self.of(self.paths.project(colour)) if c["state"] == "running"]
         if self.paths.socket_unit(colour) not in self.units or not web:
             raise ConnectionResetError("nobody there")
-        version = self.app.get("version", self.images[web[0]["image"]])
-        return (self.app["ready"], b"") if target == "/ready" else (200, json.dumps({"version": version}).encode())
+        app = self.app | (self.later if state.load(self.paths).active == colour else {})
+        if body is not None:
+            accepted = web[0]["secrets"]
+            given = (headers or {})["X-Telegram-Bot-Api-Secret-Token"]
+            return app.get("update", 200 if given in accepted else 401), b""
+        version = app.get("version", self.images[web[0]["image"]])
+        return (app["ready"], b"") if target == "/ready" else (200, json.dumps({"version": version}).encode())
+
+    def post(self, url: str, document: Mapping[str, object], timeout: float = 10) -> tuple[int, bytes]:
+        self._tick(["telegram", url.rpartition("/")[2]])
+        if "telegram" in self.failing:
+            raise ConnectionRefusedError("Connection refused")
+        if url.endswith("setWebhook"):
+            self.webhook |= document
+            return 200, b'{"ok": true, "result": true}'
+        info = {"url": self.webhook.get("url", "")} | self.later.get("info", {})
+        return 200, json.dumps({"ok": True, "result": info}).encode()
+
+    def free(self, directory: Path) -> int:
+        return self.bytes_free
+
+    def give(self, path: Path, group: str) -> None:
+        self._tick(["chgrp", group, path.name])
 
     def served_certificate(self, domain: str) -> bytes | None:
         return None
@@ -145,22 +215,52 @@ class Droplet(Machine):
         project, file, verb, rest = arguments[5], Path(arguments[7]), arguments[8], arguments[9:]
         if not file.exists():
             return Result(1, stderr=f"no such file: {file}")
-        services = DATA_SERVICES if project == self.paths.data_project else ("web",)
+        services = {self.paths.data_project: DATA_SERVICES, self.paths.worker_project: WORKER_SERVICES}.get(
+            project, APP_SERVICES
+        )
         image = env.get("STACK_IMAGE", "data")
         if image not in self.images:
             return Result(1, stderr=f"No such image: {image}")
         if verb == "run":
-            self._create(project, "migrate", image, env, one_off=True, name=rest[rest.index("--name") + 1])
-            self._tick(["migrating"])
-            self.containers.pop()
-            return Result(0)
+            return self._one_shot(project, image, env, rest)
         for service in services:
             there = [c for c in self.of(project) if c["service"] == service]
+            wanted = {"image": image, **_declared(env)}
+            differs = any(c[key] != value for c in there for key, value in wanted.items())
+            if differs and "--no-recreate" not in rest:
+                self.containers = [c for c in self.containers if c not in there]
+                there = []
             for container in there:
                 container["state"] = "running"
             if not there:
                 self._create(project, service, image, env)
         return Result(0)
+
+    def _one_shot(self, project: str, image: str, env: dict[str, str], rest: list[str]) -> Result:
+        self._create(project, "migrate", image, env, one_off=True, name=rest[rest.index("--name") + 1])
+        self._tick(["in a one-shot container"])
+        self.containers.pop()
+        known = KNOWN[self.images[image]]
+        if rest[-1] != "--json":
+            self.schema = known[-1]
+            return Result(0)
+        pending = known[known.index(self.schema) + 1 :] if self.schema in known else known if not self.schema else []
+        revisions = [{"revision": one, "kind": "contract" if one == "0003" else "expand"} for one in pending]
+        return Result(0, json.dumps({"current": self.schema, "head": known[-1], "pending": revisions}))
+
+    def _postgres(self, program: str, arguments: list[str], stdout: Path | None) -> Result:
+        statement = arguments[-1]
+        if stdout:
+            stdout.write_text(f"{program} of the database")
+        elif program == "pg_restore":
+            return Result(0, "; a comment\n215; 0 16385 TABLE DATA public offers owner\n")
+        elif "pg_database_size" in statement:
+            return Result(0, f"17|{self.connections}|7000000\n")
+        elif "rolname" in statement:
+            return Result(0, "\n".join(self.logins))
+        elif "DROP ROLE" in statement:
+            self.logins.remove(statement.split()[-1])
+        return Result(0, "17.11")
 
     def _create(
         self, project: str, service: str, image: str, env: dict[str, str], *, one_off: bool = False, name: str = ""
@@ -169,9 +269,11 @@ class Droplet(Machine):
         container = {
             "id": f"{name or service}{self.made}",
             **{"project": project, "service": service, "one_off": one_off, "image": image, "state": "running"},
-            **{"health": "healthy", "exit_code": 0, "restarts": 0, "sha256": env.get("STACK_SHA256", "")},
+            **{"health": "healthy", "exit_code": 0, "restarts": 0},
+            **_declared(env),
         }
-        self.containers.append(container | (self.new_container if service == "web" else {}))
+        broken = self.new_containers.get(service, {}) if self.images[image] == "1.1.0" else {}
+        self.containers.append(container | broken)
 
     def _docker(self, arguments: list[str]) -> Result:  # noqa: PLR0911, PLR0912
         match arguments:
@@ -233,17 +335,18 @@ class Droplet(Machine):
 
 
 def installed(root: Path, **config: Any) -> Droplet:
-    """A converged droplet without a release: what the deploys put there, data running, 1.0.0 and 1.1.0 published."""
+    """A converged droplet without a release: what the deploys put there, data running, KNOWN published."""
     paths = Paths("bot", root)
     for directory in (paths.opt, paths.secrets, paths.tls, paths.var):
         directory.mkdir(parents=True)
     paths.data_yaml.write_text("services: {}\n")
     paths.app_yaml.write_text("services: {}\n")
+    paths.worker_yaml.write_text("services: {}\n")
     paths.config.write_text(json.dumps(CONFIG | config))
     paths.next_environment.write_bytes(canonical(ENVIRONMENT))
     droplet = Droplet(paths, images={"data": "data"})
-    droplet.publish("1.0.0")
-    droplet.publish("1.1.0")
+    for tag in KNOWN:
+        droplet.publish(tag)
     for service in DATA_SERVICES:
         droplet._create(paths.data_project, service, "data", {})
     return droplet
@@ -253,9 +356,9 @@ def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
     """Exit code and what the terminal showed."""
     out = StringIO()
     with patch("os.fsync"):  # slow, and shown to be there elsewhere
-        code = cli.run(PARSER.parse_args(arguments), droplet.paths, droplet, out)
+        code = cli.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
     shown = out.getvalue() + _text(droplet.paths.history)
-    for secret in (ENVIRONMENT["TOKEN"], ENVIRONMENT["DATABASE_URL"], "p%20w%24d", "p w$d"):
+    for secret in (*(value for value in ENVIRONMENT.values() if value not in PUBLIC), "p%20w%24d", "p w$d"):
         assert secret not in shown
     return code, out.getvalue()
 
@@ -273,11 +376,18 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
     return left
 
 
+def _declared(env: Mapping[str, str]) -> dict[str, Any]:
+    """What the Compose files take from it: the labels, and Telegram's secrets that the app accepts."""
+    labels = {"sha256": env.get("STACK_SHA256", ""), "release": env.get("STACK_RELEASE", "")}
+    return {**labels, "secrets": [env[name] for name in (SECRET, PREVIOUS_SECRET) if name in env]}
+
+
 def self_signed(directory: Path, domain: str) -> None:
-    """Puts a fullchain.pem there, another one than is there already."""
+    """Puts a fullchain.pem there, another one than is there already, and something in its key's place."""
     directory.mkdir(parents=True, exist_ok=True)
     chain = directory / "fullchain.pem"
     chain.write_text(next(pem for pem in _two_certificates(domain, directory.name) if pem != _text(chain)))
+    (directory / "privkey.pem").write_text(f"the key of {directory.name}\n")
 
 
 @cache

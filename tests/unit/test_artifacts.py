@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
 from deploys import artifacts
+from deploys.components import app
+from tests.unit.places import settings_of
 
 
 def test_the_zipapp_does_not_depend_on_file_times() -> None:
@@ -33,6 +35,25 @@ def test_the_zipapp_holds_the_apps_name_and_nothing_but_source() -> None:
     bundle = zipfile.ZipFile(io.BytesIO(artifacts.stackctl("another")))
     assert b'main(app="another")' in bundle.read("__main__.py")
     assert all(name.endswith(".py") for name in bundle.namelist())
+
+
+def test_the_worker_is_described_where_there_is_one() -> None:
+    assert [path.name for path in app.compose_files(settings_of("prod"))] == ["app.yaml", "worker.yaml"]
+    assert [path.name for path in app.compose_files(settings_of("prod", {"app_worker": False}))] == ["app.yaml"]
+
+
+def test_compose_files_have_the_environment_s_names_and_no_value() -> None:
+    settings = settings_of("prod", database_password="a-password", redis_password="another-one")
+    for content in app.compose_files(settings).values():
+        for name, value in settings.app_environment().items():
+            assert f"\n    {name}:\n".encode() in content
+            assert len(value) < 4 or value.encode() not in content
+        assert b"\n    TELEGRAM_WEBHOOK_SECRET_PREVIOUS:\n" in content
+
+
+def test_without_telegram_its_names_are_not_in_the_compose_files() -> None:
+    without = {"webhook_path": None, "app_environment": {}}
+    assert all(b"TELEGRAM" not in content for content in app.compose_files(settings_of("prod", without)).values())
 
 
 def test_a_template_without_its_value_is_an_error() -> None:

@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys.credentials import RULES, Credentials, CredentialsError, credentials_from, read_env_file
+from deploys.credentials import RULES, TELEGRAM_RULES, Credentials, CredentialsError, credentials_from, read_env_file
 from tests.unit.places import ROOT, data_of
 
 SECRET = "Zq8-a-secret-of-the-tests"
@@ -25,7 +25,7 @@ GOOD = {
 
 
 def credentials(values: dict[str, str]) -> Credentials:
-    return credentials_from(values, app_secrets=["STRIPE_API_KEY"], source=".env.test")
+    return credentials_from(values, app_secrets=[*TELEGRAM_RULES, "STRIPE_API_KEY"], source=".env.test")
 
 
 def env_file(tmp_path: Path, text: str) -> Path:
@@ -38,7 +38,14 @@ def env_file(tmp_path: Path, text: str) -> Path:
 def test_complete_values_are_taken() -> None:
     taken = credentials(GOOD)
     assert taken.redis_password == GOOD["REDIS_PASSWORD"]
-    assert taken.app == {"STRIPE_API_KEY": GOOD["STRIPE_API_KEY"]}
+    assert taken.app == {name: GOOD[name] for name in (*TELEGRAM_RULES, "STRIPE_API_KEY")}
+
+
+@pytest.mark.parametrize("left", [{}, dict.fromkeys(TELEGRAM_RULES, "<of another app>")])
+def test_without_telegram_its_keys_are_neither_needed_nor_read(left: dict[str, str]) -> None:
+    values = {name: value for name, value in GOOD.items() if name not in TELEGRAM_RULES} | left
+    taken = credentials_from(values, app_secrets=["STRIPE_API_KEY"], source=".env.test")
+    assert [*taken.app] == ["STRIPE_API_KEY"]
 
 
 def test_no_secret_is_in_a_repr() -> None:
@@ -129,7 +136,7 @@ def test_the_template_lists_every_secret_with_a_comment() -> None:
     template = ROOT / ".env.production.template"
     lines = template.read_text().splitlines()
     keys = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
-    assert keys == [*RULES, *data_of("prod")["app_secrets"]]
+    assert keys == [*RULES, *TELEGRAM_RULES, *data_of("prod")["app_secrets"]]
     for key in keys:
         assert lines[[line.partition("=")[0] for line in lines].index(key) - 1].startswith("# "), key
 

@@ -15,7 +15,9 @@ import pytest
 from pyinfra.api import FactBase
 
 import deploys.facts
-from deploys.facts.data import DirectoryState, RolePassword
+from deploys.facts import accounts
+from deploys.facts.accounts import ServiceAccount
+from deploys.facts.data import DirectoryState, PostgresMajor, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import (
@@ -76,7 +78,6 @@ dpkg --configure <package> or the configure menu option in dselect:
 """
 HASH = sha256(b"content\n").hexdigest()
 PLACED = {"mode": "640", "owner": "root", "group": "adm", "sha256": HASH}
-REFUSED = 'psql: error: connection to server at "172.30.128.2", port 5432 failed: FATAL:  '
 
 CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (Placed, f"640 root adm\n{HASH}  -\n", PLACED),
@@ -84,9 +85,19 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (Owed, "nginx\nunits\n", {"nginx", "units"}),
     (DirectoryState, "700 999 999\n", "700 999 999"),
     (DirectoryState, "", None),
-    (RolePassword, "", True),
-    (RolePassword, f'{REFUSED}password authentication failed for user "toogoodtogo"\n', False),
-    (RolePassword, "Error response from daemon: No such container: app-data-postgres-1\n", True),
+    (
+        ServiceAccount,
+        "ci:x:993:993::/home/ci:/bin/sh\nci\n",
+        accounts.Service("/home/ci", "/bin/sh", frozenset({"ci"})),
+    ),
+    (ServiceAccount, "", None),
+    (PostgresMajor, "17\n", 17),
+    (PostgresMajor, "", None),
+    (RolesAsDeclared, "t\nt\n", True),
+    (RolesAsDeclared, "t\nf\n", False),
+    (RolesAsDeclared, "f\nt\n", False),
+    (RolesAsDeclared, "t\n", False),  # one of the two was refused
+    (RolesAsDeclared, "", False),
     (ComposeServices, json.dumps(INSPECTED, indent=4), SERVICES),
     (ComposeServices, "", {}),
     (DockerNetworks, json.dumps(INSPECTED_NETWORKS, indent=4), DOCKER_NETWORKS),
@@ -171,6 +182,12 @@ def test_a_directory_is_found_and_a_file_or_nothing_is_none(folder: Path) -> Non
     assert ask(DirectoryState(), str(folder)) == f"750 {owner.st_uid} {owner.st_gid}"
     assert ask(DirectoryState(), str(folder / "x")) is None
     assert ask(DirectoryState(), str(folder / "nowhere")) is None
+
+
+def test_a_database_has_its_major_version_and_none_is_none(folder: Path) -> None:
+    (folder / "PG_VERSION").write_text("17\n")
+    assert ask(PostgresMajor(), str(folder)) == 17
+    assert ask(PostgresMajor(), str(folder / "nowhere")) is None
 
 
 def test_a_swap_file_has_its_size_and_none_has_0(folder: Path) -> None:

@@ -123,6 +123,8 @@ class TestCacheKeys:
         (tmp_path / "__pycache__/x.pyc").touch()
         assert Image("bot:1", tmp_path, ("VERSION=1",)).key() == before
         assert Image("bot:1", tmp_path, ("VERSION=2",)).key() != before
+        upon = Image("bot:2", tmp_path, base=Image("bot:1", tmp_path, ("VERSION=1",))).key()
+        assert Image("bot:2", tmp_path, base=Image("bot:1", tmp_path, ("VERSION=2",))).key() != upon
         (tmp_path / "Dockerfile").chmod(0o755)
         assert Image("bot:1", tmp_path, ("VERSION=1",)).key() != before
 

@@ -27,7 +27,7 @@ from pyinfra.facts.files import File, FindInFile
 from stackctl.compose import stack_sha256
 
 import deploys.operations
-from deploys.facts.data import DirectoryState, RolePassword
+from deploys.facts.data import DirectoryState, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, SwapfileMib, Swaps
@@ -35,7 +35,7 @@ from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import packages, ufw
 from deploys.operations.certificate import placeholder, trusted
-from deploys.operations.data import data_directory, role_password
+from deploys.operations.data import data_directory, roles
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
 from deploys.operations.machine import account, cloud_init_done, swapfile
@@ -217,17 +217,28 @@ def test_a_lost_data_directory_is_not_made_anew() -> None:
     assert commands(data_directory, {DirectoryState: "700 999 999"}, **arguments) == []
 
 
-def test_a_changed_password_reaches_postgresql_by_standard_input() -> None:
-    arguments: dict[str, Any] = {"project": "app-data", "role": "app", "database": "db", "password": "it's \\ secret"}
-    assert commands(role_password, {RolePassword: True}, **arguments, after=[change(will_change=True)]) == []
-    with droplet({RolePassword: False}):
-        (alter,) = role_password._inner(**arguments, after=[])
+ROLES: dict[str, Any] = {
+    "container": "app-data-postgres-1",
+    "database": "shop",
+    "owner": "app",
+    "login": "app_01234567",
+    "password": "it's \\ secret",
+}
+
+
+def test_roles_as_declared_are_left_alone() -> None:
+    assert commands(roles, {RolesAsDeclared: True}, **ROLES) == []
+
+
+def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_log() -> None:
+    with droplet({RolesAsDeclared: False}):
+        (alter,) = roles._inner(**ROLES)
     assert "secret" not in str(alter)
-    assert "ALTER ROLE \"app\" PASSWORD 'it''s \\ secret';" in alter.connector_arguments["_stdin"]
-    planned = commands(
-        role_password, {RolePassword: True}, executing=False, **arguments, after=[change(will_change=True)]
-    )
-    assert len(planned) == 1
+    statements = alter.connector_arguments["_stdin"]
+    (secret,) = (number for number, line in enumerate(statements) if "PASSWORD 'it''s \\ secret';" in line)
+    assert "SET log_min_error_statement = 'panic';" in statements[:secret]
+    assert 'ALTER ROLE "app_01234567" SET role = "app";' in statements
+    assert "ALTER ROLE postgres PASSWORD NULL;" in statements
 
 
 MADE = stack_sha256(b"app.yaml", b"{}\n", "bot@sha256:1")
@@ -242,20 +253,26 @@ def live(made_from: str = MADE, drift: tuple[str, ...] = ()) -> dict[str, Any]:
         "active": "blue",
         "release": {"tag": "1.0.0", "image": "bot@sha256:1"},
         "colours": {"blue": {"containers": [{"sha256": made_from}]}},
+        "worker": {"containers": [{"sha256": MADE}]},
         "drift": list(drift),
     }
 
 
 def released(
-    status: Any, compose_file: bytes = b"app.yaml", environment: bytes = b"{}\n", *, executing: bool = True
+    status: Any,
+    compose_files: bytes = b"app.yaml",
+    environment: bytes = b"{}\n",
+    *,
+    worker: bool = True,
+    executing: bool = True,
 ) -> list[str]:
-    facts: Facts = {Status: status}
-    declared = {"compose_file": compose_file, "environment": environment}
-    return commands(released_as_declared, facts, executing=executing, **declared)
+    declared = {"compose_files": compose_files, "environment": environment, "worker": worker}
+    return commands(released_as_declared, {Status: status}, executing=executing, **declared)
 
 
 def test_a_release_as_declared_is_left_alone() -> None:
     assert released(live()) == []
+    assert released({**live(), "worker": None}, worker=False) == []
 
 
 def test_without_a_release_none_is_made_up() -> None:
@@ -274,6 +291,9 @@ def test_a_state_that_is_lost_is_not_taken_for_no_release(status: Any) -> None:
     [
         (live(drift=("web is exited",)),),
         (live(made_from="something else"),),
+        ({**live(), "worker": {"containers": [{"sha256": "something else"}]}},),
+        ({**live(), "worker": {"containers": []}},),
+        ({**live(), "worker": None},),
         (live(), b"another app.yaml"),
         (live(), b"app.yaml", b'{"A":"1"}\n'),
     ],
@@ -315,8 +335,19 @@ def test_a_half_installed_package_is_finished() -> None:
     assert "--fix-broken" in fix
 
 
+NGINX_S = {"mode": "640", "group": "www-data"}
+
+
+@pytest.mark.parametrize("key", [None, PLACED, PLACED | NGINX_S | {"mode": "600"}])
+def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placeholder(key: Any) -> None:
+    make, link = commands(placeholder, {Placed: key}, tls="/tls", domain="d")
+    assert make.startswith("install -d -m 750 -g www-data /tls/placeholder && openssl req ")
+    assert make.endswith("chmod 640 /tls/placeholder/privkey.pem /tls/placeholder/fullchain.pem")
+    assert link == "ln -sfn /tls/placeholder /tls/current"
+
+
 def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:
-    assert commands(placeholder, {Placed: PLACED}, tls="/tls", domain="d") == []
+    assert commands(placeholder, {Placed: PLACED | NGINX_S}, tls="/tls", domain="d") == []
     assert commands(trusted, {Status: {"certificate": {"as_declared": True}}}, domain="d", server="s") == []
     for status in (None, {"certificate": None}, {"certificate": {"as_declared": False}}):
         assert commands(trusted, {Status: status}, domain="d", server="s") == ["stackctl certificate"]

@@ -1,6 +1,12 @@
-"""The last lines of `make plan`."""
+"""The last lines of `make plan`, and what a machine gets instead."""
 
-from deploys.plan import summary
+import json
+from pathlib import Path
+
+import pytest
+
+from deploys import plan
+from deploys.plan import for_machines, summary
 
 
 def operation(name: str, *hosts: str) -> dict[str, object]:
@@ -9,9 +15,38 @@ def operation(name: str, *hosts: str) -> dict[str, object]:
 
 def test_nothing_to_do() -> None:
     assert summary([operation("a")]).strip() == "0 hosts would change (1 operations looked at)."
+    assert json.loads(for_machines([operation("a")])) == {"hosts": {}, "changed": 0}
 
 
 def test_hosts_are_counted_and_their_operations_named() -> None:
     text = summary([operation("a", "one", "two"), operation("b"), operation("c", "two")])
     assert "two would change:\n  - a\n  - c\n" in text
     assert text.strip().endswith("2 hosts would change (3 operations looked at).")
+
+
+def test_a_machine_gets_one_line() -> None:
+    line = for_machines([operation("c", "two"), operation("a", "one", "two"), operation("b")])
+    assert json.loads(line) == {"hosts": {"one": ["a"], "two": ["c", "a"]}, "changed": 2}
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ('echo \'{"plan": [{"name": "a", "hosts_with_change": ["one"]}]}\'', 0),
+        ('echo \'{"plan": [{"name": "a", "hosts_with_change": []}]}\'', 0),
+        ("echo '{\"plan\": []}'", 1),
+        ("exit 5", 5),
+    ],
+)
+def test_only_a_plan_that_could_not_be_made_fails(
+    answer: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a stand-in for pyinfra, which is run as a program."""
+    pyinfra = tmp_path / "python"
+    pyinfra.write_text(f"#!/bin/sh\n{answer}\n")
+    pyinfra.chmod(0o755)
+    monkeypatch.setattr(plan.sys, "executable", str(pyinfra))
+    monkeypatch.setattr(plan.sys, "argv", ["plan", "inventories/lab.py", "--json"])
+    assert plan.main() == code
+    assert bool(capsys.readouterr().out) == (code == 0)

@@ -11,6 +11,7 @@ from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import PyinfraError
 
 from deploys import session
+from deploys.facts.data import PostgresMajor
 from deploys.facts.machine import DebianRelease, MemoryMib, Networks
 from deploys.preflight import check_droplet, overlapping
 from tests.unit.places import settings_of
@@ -21,6 +22,7 @@ SETTINGS = settings_of("prod")  # 2048 MiB; 172.30.0.0/24, 172.30.128.0/17 and 1
 FIT: Facts = {
     DebianRelease: "debian 13",
     MemoryMib: 1967,
+    PostgresMajor: 17,
     Networks: {"lo": ["127.0.0.1/8"], "eth0": ["203.0.113.7/20"], "eth1": ["10.116.0.2/20"]},
 }
 
@@ -32,11 +34,16 @@ def check(facts: Facts) -> None:
 
 def test_a_fit_droplet_is_let_through() -> None:
     check(FIT)
+    check({**FIT, PostgresMajor: None})
 
 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
+        (
+            {PostgresMajor: 16},
+            "postgres was made by PostgreSQL 16, which postgres_image postgres:17.* name an image of 16",
+        ),
         ({DebianRelease: "debian 12"}, "prod-1 runs debian 12: this is for Debian 13"),
         ({DebianRelease: "ubuntu 24.04"}, "prod-1 runs ubuntu 24.04"),
         ({MemoryMib: 967}, "prod-1 has 967 MiB of memory, droplet_memory_mib says 2048"),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stackctl.config import load as load_config
 from stackctl.paths import Paths
 
-from deploys.credentials import RULES
+from deploys.credentials import RULES, TELEGRAM_RULES
 from deploys.settings import SettingsError, check_ssh, check_values
 from tests.unit.places import data_of, settings_of
 
@@ -47,16 +48,29 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"postgres_image": "postgres:latest"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_image": "postgres:17"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_memory_mib": "512"}, "postgres_memory_mib: .*integer"),
+        ({"postgres_image": "postgres:trixie"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048, .* is too small for .* = 5\d{3}"),
+        ({"worker_memory_mib": 512}, r"is too small for .*worker_memory_mib 512 = 2\d{3}"),
+        ({"app_connections": 43}, "app_connections 43, for both colours, .* make 101, of which PostgreSQL admits 100"),
+        ({"database_user": "postgres"}, "database_user postgres is a role of PostgreSQL's own"),
+        ({"database_user": "pg_app"}, "database_user pg_app is a role of PostgreSQL's own"),
+        ({"database_user": "a" * 55}, "database_user is malformed"),
         ({"docker_pool": "10.1.0.0/16"}, "vpc_network overlaps docker_pool: choose another range for docker_pool"),
         ({"docker_pool": "172.30.1.0/24"}, "docker_pool overlaps app_subnet"),
         ({"app_ip_range": "172.30.9.0/25"}, "app_ip_range lies outside of app_subnet"),
         ({"colours": {"blue": "172.30.1.11"}}, "colours needs blue and green"),
         ({"colours": {"blue": "172.30.1.11", "green": "172.30.1.200"}}, "green must lie in app_subnet and outside"),
         ({"app_environment": {"DATABASE_URL": "x"}}, "DATABASE_URL is set twice or built by us"),
+        ({"app_environment": {"TELEGRAM_WEBHOOK_SECRET_PREVIOUS": "x"}}, "SECRET_PREVIOUS is set twice or built by us"),
         ({"app_environment": {"DOCKER_HOST": "x"}}, "DOCKER_HOST would steer docker"),
         ({"app_environment": {"lower": "x"}}, "lower"),
         ({"public_paths": []}, "public_paths"),
+        ({"public_paths": ["/other", "/webhook"]}, "webhook_path /webhook/telegram is not passed on: add it"),
+        ({"public_paths": ["webhook/telegram"]}, r"public_paths\.0 is malformed"),
+        ({"webhook_path": "telegram"}, "webhook_path is malformed"),
+        ({"ready_path": None}, "ready_path: "),
+        ({"watch_s": 0}, "watch_s: .*greater than or equal to 1"),
+        ({"app_worker": "yes"}, "app_worker: .*boolean"),
         ({"acme_server": "http://insecure.dev/dir"}, "acme_server is malformed"),
     ],
 )
@@ -66,7 +80,32 @@ def test_a_fault_is_one_line_that_names_it(change: dict[str, Any], fault: str) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change", [
+    {"public_paths": ["/webhook/"]}, {"public_paths": ["/"]}, {"public_paths": ["/api/"], "webhook_path": None},
+    {"app_worker": False, "worker_memory_mib": 512}, {"app_connections": 42}, {"version_path": None},
+])  # fmt: skip
+def test_what_fits_is_accepted(change: dict[str, Any]) -> None:
+    check_values({**data_of("prod"), **change})
+
+
+@pytest.mark.parametrize(("image", "major"), [("postgres:17.11-trixie", 17), ("r.dev:5000/x/postgres:9-bookworm", 9)])
+def test_the_major_version_is_the_image_s(image: str, major: int) -> None:
+    assert check_values({**data_of("prod"), "postgres_image": image}).postgres_major == major
+
+
+def test_an_app_without_telegram_gets_nothing_of_it() -> None:
+    names = settings_of("prod", {"webhook_path": None, "public_paths": ["/"]}).app_environment().keys()
+    assert {name for name in names if name.startswith("TELEGRAM_")} == {"TELEGRAM_API_URL"}  # app_environment's own
+
+
+def test_a_password_has_a_login_role_of_its_own() -> None:
+    one, same, other = (settings_of("prod", database_password=password).login_role for password in ("a", "a", "b"))
+    assert one == same != other
+    assert re.fullmatch(r"toogoodtogo_[0-9a-f]{8}", one)
+
+
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+@settings(deadline=None)  # a password's hash is slow on purpose
 def test_any_password_survives_its_url(password: str) -> None:
     environment = settings_of("lab", database_password=password, redis_password=password).app_environment()
     for name, host in (("DATABASE_URL", "postgres"), ("REDIS_URL", "redis")):
@@ -83,6 +122,8 @@ def test_stackctl_reads_what_the_site_writes(tmp_path: Any, place: str) -> None:
     assert config.repository == data_of(place)["app_repository"]
     assert config.certificate
     assert config.certificate.domain == data_of(place)["domain"]
+    assert config.data
+    assert (config.data.owner, config.data.major) == ("toogoodtogo", 17)
 
 
 @pytest.mark.parametrize(
@@ -103,4 +144,4 @@ def test_group_data_gives_no_secret_a_value(place: str) -> None:
     """pyinfra prints host data in debug-inventory."""
     data = data_of(place)
     given = {name.upper() for name in [*data, *data["app_environment"]]}
-    assert not given & {*RULES, *data["app_secrets"]}
+    assert not given & {*RULES, *TELEGRAM_RULES, *data["app_secrets"]}

@@ -1,6 +1,7 @@
 """The certificate: obtained when it isn't as declared, never given up for a failed new one, and really served."""
 
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +35,21 @@ STAGING = "Saving debug log to x\nYou've asked to replace it with a test certifi
 
 @dataclass
 class Edge(Droplet):
-    """nginx, certbot and a real openssl. nginx serves what `current` led to when it was last reloaded."""
+    """nginx, certbot and a real openssl. nginx reads what `current` leads to at each handshake."""
 
-    served: bytes | None = None
+    nginx: bool = True
+    """It runs, and as it is declared."""
     obtains: Result = field(default_factory=lambda: Result(0))
 
-    def run(self, argv: Sequence[str], env: Mapping[str, str] = ENV, timeout: float = 60) -> Result:
+    def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] = ENV,
+        timeout: float = 60,
+        *,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+    ) -> Result:
         if argv[0] == "openssl":
             return Machine().run(argv)
         if argv[0] == "certbot":
@@ -47,14 +57,14 @@ class Edge(Droplet):
             if not self.obtains.code:
                 lineage(self.paths, argv[argv.index("--server") + 1], argv[argv.index("--domain") + 1])
             return self.obtains
-        if argv[0] == "nginx":
-            return self.failing.get("nginx", Result(0))
-        if "try-reload-or-restart" in argv:
-            self.served = der(self.paths.tls_current)
-        return super().run(argv, env, timeout)
+        return super().run(argv, env, timeout, stdin=stdin, stdout=stdout)
+
+    @property
+    def served(self) -> bytes | None:
+        return der(self.paths.tls_current)
 
     def served_certificate(self, domain: str) -> bytes | None:
-        return self.served
+        return self.served if self.nginx and domain == DOMAIN else None
 
 
 def der(directory: Path) -> bytes | None:
@@ -76,7 +86,6 @@ def edge(tmp_path: Path) -> Edge:
     edge = Edge(installed(tmp_path, certificate=DECLARED).paths)
     self_signed(edge.paths.tls_placeholder, DOMAIN)
     edge.paths.tls_current.symlink_to(edge.paths.tls_placeholder)
-    edge.served = der(edge.paths.tls_current)
     return edge
 
 
@@ -92,16 +101,63 @@ def test_the_placeholder_gives_way_to_the_declared_one(edge: Edge) -> None:
     edge.paths.certificate_failure.write_text('{"cause": "x"}')
     code, shown = stackctl(edge, "certificate")
     assert code == 0, shown
-    assert edge.paths.tls_current.readlink() == edge.paths.tls_live(DOMAIN)
     assert edge.served == der(edge.paths.tls_live(DOMAIN))
     assert not edge.paths.certificate_failure.exists()
     assert edge.ran("certbot") == [
         [
             *("certbot", "certonly", "--non-interactive", "--agree-tos", "--no-directory-hooks"),
             *("--email", "ops@lab.test", "--webroot", "--webroot-path", str(edge.paths.acme_webroot)),
-            *("--server", SERVER, "--cert-name", DOMAIN, "--domain", DOMAIN),
+            *("--server", SERVER, "--cert-name", DOMAIN, "--domain", DOMAIN, "--reuse-key"),
         ]
     ]
+
+
+def test_nginx_reads_a_copy_that_is_its_groups(edge: Edge) -> None:
+    """certbot's own directory is root's alone, and nginx's workers read at each handshake."""
+    assert stackctl(edge, "certificate")[0] == 0
+    copy = edge.paths.tls_current.resolve()
+    assert copy.parent == edge.paths.tls
+    assert edge.paths.tls_current.readlink() == Path(copy.name)
+    assert sorted(path.name for path in copy.iterdir()) == ["fullchain.pem", "privkey.pem"]
+    for path in copy.iterdir():
+        assert path.read_bytes() == (edge.paths.tls_live(DOMAIN) / path.name).read_bytes()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o750
+    given = [["chgrp", "www-data", name] for name in (copy.name, "fullchain.pem", "privkey.pem")]
+    assert edge.ran("chgrp") == given
+
+
+@pytest.mark.parametrize("name", ["fullchain.pem", "privkey.pem"])
+def test_a_copy_is_nginxs_before_it_is_served(edge: Edge, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def give(path: Path, group: str) -> None:
+        if path.name == name:
+            raise PermissionError("not yet")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(edge, "give", give)
+        assert stackctl(edge, "certificate")[0] == 1
+    assert edge.paths.tls_current.resolve() == edge.paths.tls_placeholder
+    assert stackctl(edge, "certificate")[0] == 0
+    assert edge.served == der(edge.paths.tls_live(DOMAIN))
+
+
+def test_one_copy_is_kept_beside_the_placeholder(certified: Edge) -> None:
+    for _ in range(3):
+        former = certified.paths.tls_current.readlink()
+        lineage(certified.paths)
+        assert stackctl(certified, "certificate", "--renewed")[0] == 0
+        copy = certified.paths.tls_current.readlink()
+        assert copy != former
+        assert {path.name for path in certified.paths.tls.iterdir()} == {"current", "placeholder", copy.name}
+
+
+def test_nothing_is_reloaded_or_restarted(edge: Edge) -> None:
+    """It would reset keep-alive clients."""
+    assert stackctl(edge, "certificate")[0] == 0
+    lineage(edge.paths)
+    assert stackctl(edge, "certificate", "--renewed")[0] == 0
+    assert not edge.ran("systemctl")
+    assert not edge.ran("nginx")
 
 
 def test_when_all_is_as_declared_nothing_is_done_or_told(certified: Edge) -> None:
@@ -116,6 +172,7 @@ def test_when_all_is_as_declared_nothing_is_done_or_told(certified: Edge) -> Non
 def test_a_failure_leaves_what_serves_and_says_why(edge: Edge, said: str) -> None:
     edge.obtains = Result(1, said)
     before = edge.paths.tls_current.readlink(), edge.served
+    assert edge.served
     code, shown = stackctl(edge, "certificate")
     assert code == 1
     assert (edge.paths.tls_current.readlink(), edge.served) == before
@@ -150,17 +207,21 @@ def test_a_lineage_of_another_kind_is_replaced(edge: Edge, change: dict[str, str
 
 
 def test_an_old_certificate_serves_on_while_another_server_refuses(certified: Edge) -> None:
+    served, copy = certified.served, certified.paths.tls_current.resolve()
     lineage(certified.paths, server="https://other/dir")
-    certified.served = der(certified.paths.tls_current)
-    served, certified.obtains = certified.served, Result(1, REFUSED)
+    certified.obtains = Result(1, REFUSED)
     assert stackctl(certified, "certificate")[0] == 1
     assert certified.served == served
-    assert certified.paths.tls_current.readlink() == certified.paths.tls_live(DOMAIN)
-
-
-def test_a_missed_reload_is_caught_up(certified: Edge) -> None:
-    lineage(certified.paths)
+    assert certified.served != der(certified.paths.tls_live(DOMAIN))
     assert stackctl(certified, "certificate", "--renewed")[0] == 0
+    assert certified.paths.tls_current.resolve() == copy
+
+
+@pytest.mark.parametrize("hook", [["--renewed"], []])
+def test_a_renewed_one_is_served_be_it_by_the_hook_or_an_hour_later(certified: Edge, hook: list[str]) -> None:
+    lineage(certified.paths)
+    assert certified.served != der(certified.paths.tls_live(DOMAIN))
+    assert stackctl(certified, "certificate", *hook)[0] == 0
     assert certified.served == der(certified.paths.tls_live(DOMAIN))
     assert not certified.ran("certbot")
 
@@ -170,13 +231,14 @@ def test_the_hook_obtains_nothing(edge: Edge) -> None:
     assert not edge.calls
 
 
-def test_nginx_is_not_reloaded_with_a_configuration_it_refuses(edge: Edge) -> None:
-    edge.failing = {"nginx": Result(1, stderr="nginx: [emerg] unknown directive")}
-    before = edge.served
-    code, shown = stackctl(edge, "certificate")
+@pytest.mark.parametrize("hook", [["--renewed"], []])
+def test_it_fails_while_nginx_serves_another_one(certified: Edge, hook: list[str]) -> None:
+    certified.nginx = False
+    code, shown = stackctl(certified, "certificate", *hook)
     assert code == 1
-    assert "unknown directive" in shown.splitlines()[-1]
-    assert edge.served == before
+    assert "nginx serves another certificate than it should: nginx -t" in shown.splitlines()[-1]
+    certified.nginx = True
+    assert stackctl(certified, "certificate", *hook) == (0, "")
 
 
 def test_where_none_is_declared_there_is_nothing_to_do(tmp_path: Path) -> None:
@@ -221,7 +283,7 @@ def test_one_that_ended_needs_a_person(certified: Edge) -> None:
 
 
 def test_a_link_to_nothing_is_told(certified: Edge) -> None:
-    (certified.paths.tls_live(DOMAIN) / "fullchain.pem").unlink()
+    (certified.paths.tls_current / "fullchain.pem").unlink()
     code, served, problems = status(certified)
     assert code == 4
     assert not served

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackctl import config, durable, environment, events, state
+from stackctl import config, durable, environment, events, history, state
 from stackctl.errors import FailedError, RefusedError
 from stackctl.paths import COLOURS, Paths
-from stackctl.state import Release, State
+from stackctl.state import Release, Revision, State, Webhook
 
-from tests.unit.stackctl_droplet import CONFIG, Droplet
+from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, stackctl
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,9}", fullmatch=True).filter(lambda name: not environment.problem({name: ""}))
@@ -30,6 +30,9 @@ STATES = st.builds(
     COLOUR,
     st.booleans(),
     st.fixed_dictionaries(dict.fromkeys(COLOURS, COLOUR)),
+    st.lists(RELEASES, max_size=3).map(tuple),
+    st.lists(st.builds(Revision, TEXT, TEXT), max_size=3).map(tuple),
+    st.none() | st.builds(Webhook, TEXT, TEXT),
 )
 LIVE = Release("20251123T120000Z", "1.0.0", "r@sha256:1", "e", None, "2025-11-23T12:00:00+00:00")
 
@@ -65,7 +68,33 @@ def test_the_state_has_the_contracts_shape() -> None:
             },
             "green": None,
         },
+        "kept": [],
+        "revisions": [],
+        "webhook": None,
     }
+
+
+def test_a_state_of_before_releases_were_kept_still_loads() -> None:
+    before = State(active="blue", worker=LIVE).with_colour("blue", LIVE)
+    document = json.loads(before.to_json())
+    for key in ("kept", "revisions", "webhook"):
+        del document[key]
+    assert State.from_json(json.dumps(document)) == before
+
+
+@given(STATES, RELEASES, st.integers(1, 3))
+def test_what_serves_is_kept_once_and_before_the_newest_others(before: State, live: Release, most: int) -> None:
+    after = before.serving("green", live, most)
+    assert (after.release, after.active) == (live, "green")
+    assert after.kept == (live, *(known for known in before.kept if known.id != live.id))[:most]
+    assert (after.colours["blue"], after.worker) == (before.colours["blue"], before.worker)
+
+
+def test_maintenance_is_whether_nginx_finds_the_flag(paths: Paths) -> None:
+    state.save(paths, State(maintenance=True))
+    assert not state.load(paths).maintenance
+    paths.maintenance.touch()
+    assert state.load(paths).maintenance
 
 
 def test_the_link_is_the_truth(paths: Paths) -> None:
@@ -76,7 +105,14 @@ def test_the_link_is_the_truth(paths: Paths) -> None:
     assert paths.active.readlink() == Path("green.sock")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": 2}', State().to_json().replace("null", "7")])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "{}", '{"version": 2}', State().to_json().replace("null", "7")),
+        *(State().to_json().replace(f'"{key}": []', f'"{key}": [7]') for key in ("kept", "revisions")),
+        State().to_json().replace('"webhook": null', '"webhook": {"url": "x"}'),
+    ],
+)
 def test_a_broken_state_says_so(paths: Paths, content: str) -> None:
     paths.state.write_text(content)
     with pytest.raises(FailedError, match=r"state\.json can't be read"):
@@ -213,10 +249,22 @@ def test_parts_of_values_are_masked(said: str) -> None:
         ({"stop_grace": 0}, "stop_grace must be a whole number above 0"),
         ({"repository": ""}, "repository must be text"),
         ({"app": "other"}, "app must be 'bot'"),
-        ({"data": "yes"}, "data must be true or false"),
+        *(({key: 0}, f"{key} must be a whole number above 0") for key in ("worker_grace", "watch", "connections")),
+        *(({key: "3"}, f"{key} must be a whole number above 0") for key in ("worker_grace", "watch", "connections")),
         ({"migrate": None}, "migrate must be true or false"),
+        ({"worker": 1}, "worker must be true or false"),
+        ({"ready_path": None}, "ready_path must be a path that begins with /"),
+        ({"ready_path": "ready"}, "ready_path must be a path that begins with /"),
+        ({"version_path": ""}, "version_path must be null or a path that begins with /"),
+        ({"webhook_path": "https://x/"}, "webhook_path must be null or a path that begins with /"),
+        ({"data": True}, "data must be null, or database and owner as text and major as a number"),
+        ({"data": {"database": "app", "owner": "owner"}}, "data must be null, or"),
+        ({"data": {"database": "app", "owner": "", "major": 17}}, "data must be null, or"),
+        ({"data": {"database": "app", "owner": "owner", "major": "17"}}, "data must be null, or"),
+        ({"data": {"database": "app", "owner": "owner", "major": 17, "port": 1}}, "data must be null, or"),
         ({"colours": {"blue": "172.31.0.11"}}, "colours must be an address"),
         ({"certificate": {"domain": "x"}}, "certificate must be null, or"),
+        ({"certificate": {"domain": "x", "server": "https://x", "email": ""}}, "certificate must be null, or"),
     ],
 )
 def test_a_wrong_configuration_is_refused_by_key(paths: Paths, change: dict[str, Any], fault: str) -> None:
@@ -233,11 +281,20 @@ def test_a_missing_key_is_named(paths: Paths, key: str) -> None:
 
 
 def test_the_configuration_as_declared(paths: Paths) -> None:
-    certificate = {"domain": "bot.lab.test", "server": "https://acme", "email": ""}
+    certificate = {"domain": "bot.lab.test", "server": "https://acme", "email": "ops@lab.test"}
     paths.config.write_text(json.dumps(CONFIG | {"certificate": certificate, "migrate": False}))
     loaded = config.load(paths)
-    assert loaded.certificate == config.Certificate("bot.lab.test", "https://acme", "")
-    assert (loaded.migrate, loaded.data, loaded.port) == (False, True, 8080)
+    assert loaded.certificate == config.Certificate("bot.lab.test", "https://acme", "ops@lab.test")
+    assert loaded.data == config.Data("app", "owner", 17)
+    assert (loaded.migrate, loaded.worker, loaded.port) == (False, True, 8080)
+    assert (loaded.worker_grace, loaded.watch, loaded.connections) == (7, 3, 12)
+    assert (loaded.ready_path, loaded.version_path, loaded.webhook_path) == ("/ready", "/health", "/webhook")
+
+
+@pytest.mark.parametrize("key", ["certificate", "data", "version_path", "webhook_path"])
+def test_what_an_app_may_do_without_is_null(paths: Paths, key: str) -> None:
+    paths.config.write_text(json.dumps(CONFIG | {key: None}))
+    assert getattr(config.load(paths), key) is None
 
 
 # history
@@ -283,11 +340,171 @@ def test_a_step_tells_how_long_it_took_and_how_it_ended(paths: Paths) -> None:
     assert told_as[1]["ts"] == "2025-11-23T12:00:01.500+00:00"
 
 
+def told(paths: Paths) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in paths.history.read_text().splitlines()]
+
+
+def test_a_run_begins_with_who_asked_for_what_and_ends_with_its_exit_code(paths: Paths) -> None:
+    machine, out = Droplet(paths), StringIO()
+    journal = events.Journal(paths.history, "release", machine, out, ["s3cret-value"], "20251123T120000.000Z")
+    journal.begin("ada", "1.1.0")
+    journal.tell("pull", "progress", "half of it")
+    machine.seconds += 2
+    journal.end(1, "no room: s3cret-value")
+    run = {"run": "20251123T120000.000Z", "op": "release"}
+    of_run = {**run, "step": "release"}
+    at = "2025-11-23T12:00:00.000+00:00"
+    assert told(paths) == [
+        {"ts": at, **of_run, "state": "start", "ms": None, "message": "1.1.0 by ada", "by": "ada", "tag": "1.1.0"},
+        {"ts": at, **run, "step": "pull", "state": "progress", "ms": None, "message": "half of it"},
+        {
+            **{"ts": at.replace("00.000+", "02.000+"), **of_run, "state": "failed", "ms": 2000},
+            **{"message": "no room: ***", "code": 1},
+        },
+    ]
+    assert out.getvalue().splitlines() == [
+        "   0.0 s  release    start 1.1.0 by ada",
+        "   0.0 s  pull       progress half of it",
+        "   2.0 s  release    failed no room: *** (2.0 s)",
+    ]
+
+
+@pytest.mark.parametrize(("code", "ended"), [(0, "done"), (1, "failed"), (2, "failed"), (4, "failed")])
+def test_a_run_is_done_when_its_exit_code_is_0(paths: Paths, code: int, ended: str) -> None:
+    journal = events.Journal(paths.history, "backup", Droplet(paths), StringIO())
+    journal.begin("root")
+    journal.end(code)
+    first, last = told(paths)
+    assert (first["message"], first["tag"]) == ("by root", "")
+    assert (last["state"], last["code"]) == (ended, code)
+
+
+def test_a_containers_log_is_an_event_a_line_without_secrets(paths: Paths) -> None:
+    """A secret of several lines is masked before it is cut into them."""
+    out = StringIO()
+    journal = events.Journal(paths.history, "release", Droplet(paths), out, ["one-line\nthe-other"])
+    journal.show_log("start", "Traceback:\nkey one-line\nthe-other is bad\n")
+    assert [(e["step"], e["state"], e["message"]) for e in told(paths)] == [
+        ("start", "log", "Traceback:"),
+        ("start", "log", "key *** is bad"),
+    ]
+    assert out.getvalue() == "    | Traceback:\n    | key *** is bad\n"
+
+
+def test_a_verb_that_only_looks_leaves_no_history(paths: Paths) -> None:
+    out = StringIO()
+    journal = events.Journal(None, "status", Droplet(paths), out)
+    journal.begin("root")
+    journal.end(0)
+    assert not paths.history.exists()
+    assert len(out.getvalue().splitlines()) == 2
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_history_is_roots_alone(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the caller's umask is, and when it was trimmed, too."""
+    former = os.umask(0)
+    try:
+        events.append(paths.history, {"n": 1})
+        assert mode(paths.history) == 0o600
+        monkeypatch.setattr(events, "MOST_LINES", 0)
+        events.trim(paths.history)
+        assert mode(paths.history) == 0o600
+    finally:
+        os.umask(former)
+
+
+def test_a_history_that_has_grown_too_long_keeps_its_newest_lines(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST_LINES", 6)
+    monkeypatch.setattr(events, "KEPT_LINES", 2)
+    for n in range(6):
+        events.append(paths.history, {"n": n})
+    events.trim(paths.history)
+    assert len(told(paths)) == 6
+    events.append(paths.history, {"n": 6})
+    events.Journal(paths.history, "release", Droplet(paths), StringIO()).begin("ada")
+    *kept, first = told(paths)
+    assert kept == [{"n": 5}, {"n": 6}]
+    assert first["by"] == "ada"
+    assert list(paths.var.iterdir()) == [paths.history]
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b"\0\0\0\0", b"\xff", b"[]", b"7", b'{"ts": "x"}', b'{"run": "r", "op": "o", "step": "s"}']
+)
+def test_what_is_no_event_is_passed_over(line: bytes) -> None:
+    assert events.parsed(line) is None
+
+
+def test_an_event_is_read_as_it_was_told(paths: Paths) -> None:
+    events.Journal(paths.history, "release", Droplet(paths), StringIO(), (), "r").tell("pull", "done", 'ü\n"', 5)
+    event = events.parsed(paths.history.read_bytes().rstrip())
+    assert event
+    assert (event["run"], event["op"], event["message"], event["ms"]) == ("r", "release", 'ü\n"', 5)
+
+
+def test_runs_are_told_whole_though_they_mix_and_some_are_torn_or_trimmed(paths: Paths) -> None:
+    def journal(op: str, run: str) -> events.Journal:
+        return events.Journal(paths.history, op, Droplet(paths), StringIO(), (), run)
+
+    journal("release", "trimmed").tell("pull", "done")
+    release, boot = journal("release", "2"), journal("boot", "3")
+    release.begin("ada", "1.1.0")
+    release.step("pull", lambda: "the image")
+    boot.begin("root")
+    with paths.history.open("a") as file:
+        file.write('{"run": "2", "op": "release", "st')
+    release.tell("pull", "undone")
+    release.show_log("pull", "a line")
+    release.end(1, "no room")
+    told_of, begun = history.runs(paths)
+    assert [(step["step"], step["state"]) for step in told_of.pop("steps")] == [("pull", "done"), ("pull", "undone")]
+    assert told_of == {
+        **{"run": "2", "op": "release", "by": "ada", "tag": "1.1.0", "at": "2025-11-23T12:00:00.000+00:00"},
+        **{"state": "failed", "code": 1, "ms": 0, "message": "no room"},
+    }
+    assert (begun["op"], begun["state"], begun["code"]) == ("boot", "unfinished", None)
+
+
+def test_people_read_the_newest_runs_first(paths: Paths) -> None:
+    assert history.text(history.runs(paths)) == "nothing was done here yet"
+    for n in range(history.SHOWN + 2):
+        journal = events.Journal(paths.history, "release", Droplet(paths), StringIO(), (), str(n))
+        journal.begin("ada", f"1.{n}.0")
+        journal.step("pull", lambda: "the image")
+        journal.end(n % 2, "no room" if n % 2 else "")
+    shown = history.text(history.runs(paths)).splitlines()
+    assert shown[:5] == [
+        "2025-11-23T12:00:00  release 1.11.0    failed        0.0 s  by ada",
+        "    pull 0.0",
+        "    no room",
+        "2025-11-23T12:00:00  release 1.10.0    done          0.0 s  by ada",
+        "    pull 0.0",
+    ]
+    assert sum("by ada" in line for line in shown) == history.SHOWN
+    assert "1.1.0" not in "\n".join(shown)
+
+
+@pytest.mark.parametrize("verb", [["release", "1.0.0"], ["rollback"], ["boot"], ["halt"], ["maintenance", "on"]])
+def test_every_verb_that_changes_something_is_remembered(tmp_path: Path, verb: list[str]) -> None:
+    droplet = installed(tmp_path)
+    code, _ = stackctl(droplet, "--by", "ada", *verb)
+    (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
+    assert (run["op"], run["by"], run["code"]) == (verb[0], "ada", code)
+
+
 def test_history_that_cannot_be_written_stops_nothing(paths: Paths) -> None:
     paths.history.mkdir()
     out = StringIO()
-    events.Journal(paths.history, "release", Droplet(paths), out).tell("pull", "start")
-    assert "Is a directory" in out.getvalue()
+    journal = events.Journal(paths.history, "release", Droplet(paths), out)
+    journal.begin("ada", "1.0.0")
+    journal.tell("pull", "start")
+    assert out.getvalue().count("Is a directory") == 2
 
 
 def test_a_terminal_that_is_gone_stops_nothing(paths: Paths) -> None:

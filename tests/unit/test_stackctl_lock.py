@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from stackctl import lock
+from stackctl import lock, unit
 from stackctl.errors import LockedError
 from stackctl.paths import Paths
 
@@ -72,6 +72,34 @@ def test_release_is_locked_out_with_exit_3(tmp_path: Path) -> None:
     assert code == 3
     assert "ada's release" in shown
     assert not droplet.calls
+
+
+def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    with another(droplet.paths, droplet.paths.work):
+        with pytest.raises(LockedError, match="ada's converge has been at work since"):
+            unit.start(droplet.paths, droplet, ["release", "1.0.0"])
+        assert stackctl(droplet, "rollback")[0] == 3
+    assert not droplet.calls
+
+
+def test_a_release_amid_a_converge_is_told_whose_it_is(tmp_path: Path) -> None:
+    """It is the unit that is refused; whoever follows it hears so."""
+    droplet = installed(tmp_path)
+    with another(droplet.paths, droplet.paths.lock):
+        code, shown = stackctl(droplet, "release", "1.0.0")
+    assert code == 3
+    assert "ada's converge has been at work since" in shown.splitlines()[-1]
+    assert not droplet.ran("docker ")
+
+
+def test_a_release_can_be_followed_while_it_holds_its_locks(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    with another(droplet.paths):
+        assert stackctl(droplet, "release", "--follow")[0] == 0
+        assert stackctl(droplet, "history")[0] == 0
+        assert stackctl(droplet, "status")[0] == 0
 
 
 def test_a_part_of_the_errand_is_admitted_by_its_id(tmp_path: Path) -> None:

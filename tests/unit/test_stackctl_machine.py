@@ -1,18 +1,20 @@
-"""Commands as data, and the real Machine with real programs and a real socket."""
+"""Commands as data, and the real Machine with real programs and real servers."""
 
 import http.server
+import json
 import os
 import socketserver
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stackctl import cli, compose
-from stackctl.config import Config
 from stackctl.docker import Container
 from stackctl.machine import TIMED_OUT, Machine, Result
 from stackctl.state import Release
@@ -20,9 +22,6 @@ from stackctl.state import Release
 FILE = Path("/opt/bot/app.yaml")
 FIXED = "docker compose --ansi never --env-file /dev/null --project-name bot-blue --file /opt/bot/app.yaml"
 RELEASE = Release("20251123T120000Z", "1.0.0", "r@sha256:1", "e", None, "now")
-CONFIG = Config(
-    "bot", "r", 8080, {"blue": "172.31.0.11", "green": "172.31.0.12"}, 1, 1, 1, None, data=True, migrate=True
-)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,11 @@ CONFIG = Config(
     [
         (compose.up("bot-blue", FILE), "up --detach --no-build --pull never"),
         (compose.resume("bot-blue", FILE), "up --detach --no-recreate --no-build --pull never"),
-        (compose.migrate("bot-blue", FILE, "bot-migrate-1"), "run --rm --no-deps -T --name bot-migrate-1 migrate"),
+        (compose.one_shot("bot-blue", FILE, "bot-migrate-1"), "run --rm --no-deps -T --name bot-migrate-1 migrate"),
+        (
+            compose.one_shot("bot-blue", FILE, "bot-schema-1", "schema", "--json"),
+            "run --rm --no-deps -T --name bot-schema-1 migrate schema --json",
+        ),
     ],
 )
 def test_compose_commands(argv: list[str], line: str) -> None:
@@ -38,17 +41,28 @@ def test_compose_commands(argv: list[str], line: str) -> None:
 
 
 def test_compose_gets_the_apps_environment_and_ours_and_nothing_else() -> None:
-    assert compose.app_environment(CONFIG, "green", RELEASE, {"TOKEN": "$x"}, "hash") == {
+    assert compose.app_environment(RELEASE, {"TOKEN": "$x"}, "hash", "172.31.0.12", None) == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
         "LC_ALL": "C.UTF-8",
         "STACK_IMAGE": "r@sha256:1",
-        "STACK_COLOUR": "green",
         "STACK_ADDRESS": "172.31.0.12",
         "STACK_SHA256": "hash",
         "STACK_RELEASE": "20251123T120000Z",
         "TOKEN": "$x",
     }
+
+
+def test_the_worker_has_no_address() -> None:
+    env = compose.app_environment(RELEASE, {"TOKEN": "$x"}, "hash", None, None)
+    assert "STACK_ADDRESS" not in env
+    assert env["TOKEN"] == "$x"
+
+
+def test_a_webhook_secret_that_telegram_still_sends_is_handed_on_beside_the_new_one() -> None:
+    env = compose.app_environment(RELEASE, {compose.SECRET: "new"}, "hash", None, "old")
+    assert (env["TELEGRAM_WEBHOOK_SECRET"], env["TELEGRAM_WEBHOOK_SECRET_PREVIOUS"]) == ("new", "old")
+    assert compose.PREVIOUS_SECRET not in compose.app_environment(RELEASE, {compose.SECRET: "new"}, "hash", None, None)
 
 
 PARTS = st.tuples(st.binary(max_size=3), st.binary(max_size=3), st.text("ab", max_size=3))
@@ -94,6 +108,25 @@ def test_a_program_that_is_not_there() -> None:
     assert Machine().run(["no-such-program"]) == Result(127, stderr="no-such-program is not installed")
 
 
+def test_what_is_too_large_to_hold_goes_through_files(tmp_path: Path) -> None:
+    given_file, taken = tmp_path / "given", tmp_path / "taken"
+    given_file.write_bytes(b"\0\xff a dump\n")
+    taken.write_text("what was there before, which is longer")
+    result = Machine().run(["sh", "-c", "cat; echo warning >&2"], stdin=given_file, stdout=taken)
+    assert taken.read_bytes() == given_file.read_bytes()
+    assert result == Result(0, "", "warning\n")
+
+
+def test_without_a_file_a_program_gets_nothing() -> None:
+    assert Machine().run(["cat"], timeout=5) == Result(0)
+
+
+def test_a_program_that_hangs_leaves_in_its_file_what_it_said(tmp_path: Path) -> None:
+    result = Machine().run(["sh", "-c", "echo said; sleep 60"], timeout=0.2, stdout=tmp_path / "taken")
+    assert (result.code, result.stdout, result.reason) == (TIMED_OUT, "", "no end within 0 s")
+    assert (tmp_path / "taken").read_text() == "said\n"
+
+
 def test_a_reason_without_words() -> None:
     assert Result(5, " \n", "").reason == "exit 5"
 
@@ -104,25 +137,72 @@ class Server(socketserver.UnixStreamServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    """Says what it was sent."""
+
     def do_GET(self) -> None:
-        self.send_response(503 if self.path == "/ready" else 200)
+        self.answer(503 if self.path == "/ready" else 200, b"body")
+
+    def do_POST(self) -> None:
+        sent = {
+            **{"path": self.path, "type": self.headers["Content-Type"], "secret": self.headers["X-Secret"]},
+            "body": self.rfile.read(int(self.headers["Content-Length"])).decode(),
+        }
+        self.answer(401 if self.path == "/refused" else 200, json.dumps(sent).encode())
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"body")
+        self.wfile.write(body)
 
     def log_message(self, *_arguments: object) -> None:
         pass
 
 
-def test_a_socket_is_asked_over_http(tmp_path: Path) -> None:
-    with Server(str(tmp_path / "s"), Handler) as server:
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    with server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
-            assert Machine().get(tmp_path / "s", "/health") == (200, b"body")
-            assert Machine().get(tmp_path / "s", "/ready")[0] == 503
+            yield
         finally:
             server.shutdown()
+
+
+def test_a_socket_is_asked_over_http(tmp_path: Path) -> None:
+    with serving(Server(str(tmp_path / "s"), Handler)):
+        assert Machine().ask(tmp_path / "s", "/health") == (200, b"body")
+        assert Machine().ask(tmp_path / "s", "/ready")[0] == 503
     with pytest.raises(ConnectionRefusedError):
-        Machine().get(tmp_path / "s", "/health")
+        Machine().ask(tmp_path / "s", "/health")
+
+
+@pytest.mark.parametrize("body", [b'{"update_id": 0}', b""])
+def test_a_socket_is_sent_a_body_with_its_headers(tmp_path: Path, body: bytes) -> None:
+    headers = {"X-Secret": "s", "Content-Type": "application/json"}
+    with serving(Server(str(tmp_path / "s"), Handler)):
+        status, answer = Machine().ask(tmp_path / "s", "/webhook", body, headers)
+        assert Machine().ask(tmp_path / "s", "/refused", body)[0] == 401
+    sent = {"path": "/webhook", "type": "application/json", "secret": "s", "body": body.decode()}
+    assert (status, json.loads(answer)) == (200, sent)
+
+
+def test_another_server_is_sent_json() -> None:
+    server = socketserver.TCPServer(("127.0.0.1", 0), Handler)
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(server):
+        status, answer = Machine().post(f"{url}/bot1:A/setWebhook", {"url": "https://x/ü"})
+        assert Machine().post(f"{url}/refused", {})[0] == 401
+    sent = json.loads(answer)
+    assert (status, sent["path"], sent["type"]) == (200, "/bot1:A/setWebhook", "application/json")
+    assert json.loads(sent["body"]) == {"url": "https://x/ü"}
+    with pytest.raises(ConnectionRefusedError):
+        Machine().post(url, {})
+
+
+def test_what_is_free_of_a_disk_is_no_more_than_it_has(tmp_path: Path) -> None:
+    disk = os.statvfs(tmp_path)
+    assert 0 < Machine().free(tmp_path) < disk.f_blocks * disk.f_frsize
 
 
 def test_only_root_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

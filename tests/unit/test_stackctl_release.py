@@ -3,6 +3,7 @@
 import json
 import re
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from stackctl.errors import RefusedError
 from stackctl.machine import TIMED_OUT, Result
 from stackctl.paths import other
 from stackctl.stack import Stack
+from stackctl.state import State
 
-from tests.unit.stackctl_droplet import ENVIRONMENT, REPOSITORY, Droplet, installed, killed, stackctl
+from tests.unit.stackctl_droplet import ENVIRONMENT, KNOWN, REPOSITORY, Droplet, installed, killed, stackctl
 
 
 @pytest.fixture
@@ -39,6 +41,16 @@ def ids(fresh: Droplet) -> set[str]:
     return snapshots
 
 
+def remembered(fresh: Droplet) -> State:
+    """But for the revisions, which stay applied whatever becomes of the release."""
+    return replace(state.load(fresh.paths), revisions=())
+
+
+def running(fresh: Droplet) -> list[tuple[str, str]]:
+    """What runs, and of what image."""
+    return sorted((c["project"], c["image"]) for c in fresh.containers if c["state"] == "running")
+
+
 def test_the_first_release_serves_in_blue(fresh: Droplet) -> None:
     code, shown = stackctl(fresh, "release", "1.0.0")
     assert code == 0, shown
@@ -57,7 +69,7 @@ def test_the_next_release_takes_the_other_colour_and_ends_the_old_one(live: Drop
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert state.load(live.paths).active == "green"
     assert live.running() == ["green"]
-    assert live.of("bot-blue") == []
+    assert [c["state"] for c in live.of("bot-blue")] == ["exited"]
     assert live.units == {"bot-green.socket"}
     blue = state.load(live.paths).colours["blue"]
     assert blue
@@ -70,12 +82,13 @@ def test_the_order_of_a_release(live: Droplet) -> None:
     words = [
         "docker pull",
         " tag ",
-        " run ",
-        "bot-green --file",
-        "GET green.sock /ready",
-        "sleep",
-        "docker stop",
-        "rm --force",
+        "schema --json",
+        "pg_dump ",
+        "POST green.sock /webhook",
+        "bot-worker --file",
+        "telegram getWebhookInfo",
+        "stop --no-block bot-blue.socket",
+        "image ls",
     ]
     positions = [max(i for i, call in enumerate(live.calls) if word in " ".join(call)) for word in words]
     assert positions == sorted(positions)
@@ -85,22 +98,38 @@ def test_every_event_is_a_line_of_history_and_of_the_terminal(fresh: Droplet) ->
     _, shown = stackctl(fresh, "release", "1.0.0")
     events = [json.loads(line) for line in fresh.paths.history.read_text().splitlines()]
     assert len(events) == len(shown.splitlines())
-    assert all(event.keys() == {"ts", "op", "step", "state", "ms", "message"} for event in events)
+    assert all(event.keys() >= {"ts", "run", "op", "step", "state", "ms", "message"} for event in events)
     done = [event["step"] for event in events if event["state"] == "done"]
-    assert done == [step.name for step in release.STEPS]
+    assert done == [*(step.name for step in release.STEPS), "release"]
+    assert (events[0]["by"], events[0]["tag"], events[-1]["code"]) == ("root", "1.0.0", 0)
 
 
+MIGRATION = "bot-migrate-"
+ENDED = {"state": "exited", "exit_code": 3}
+STARTING = {"health": "starting"}
+COMPLAINT = {"info": {"last_error_date": 1 << 40, "last_error_message": "500 Internal Server Error"}}
 BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "no such tag": ({"registry": {}}, 2, "manifest unknown"),
     "label of another version": ({"registry": {"1.1.0": "9.9.9"}}, 2, "says it is version '9.9.9'"),
     "docker is down": ({"failing": {"docker ps": Result(1, stderr="Cannot connect")}}, 1, "Cannot connect"),
     "disk full": ({"failing": {"docker tag": Result(1, stderr="no space left on device")}}, 1, "no space left"),
-    "migration fails": ({"failing": {" run ": Result(3, "Traceback", "KeyError: revision")}}, 1, "exit code 3"),
-    "migration hangs": ({"failing": {" run ": Result(TIMED_OUT)}}, 1, "took longer than 10 s"),
-    "compose fails": ({"failing": {" up ": Result(1, stderr="address in use")}}, 1, "address in use"),
-    "ends at start": ({"new_container": {"state": "exited", "exit_code": 3}}, 1, "ended by itself (exit code 3)"),
-    "restarts again and again": ({"new_container": {"restarts": 2}}, 1, "web ended by itself"),
-    "never healthy": ({"new_container": {"health": "starting"}}, 1, "web is running, starting after 20 s"),
+    "little disk": ({"bytes_free": 100 << 20}, 2, "100 MiB left"),
+    "few connections": ({"connections": 11}, 2, "11 connections left, a colour may need 12"),
+    "schema can't be read": ({"failing": {"schema --json": Result(1, stderr="refused")}}, 1, "refused"),
+    "schema says nonsense": ({"failing": {"schema --json": Result(0, '{"current": 1}')}}, 1, "contract's form"),
+    "dump fails": ({"failing": {"pg_dump ": Result(1, stderr="server closed the connection")}}, 1, "server closed"),
+    "dump can't be read": ({"failing": {"pg_restore": Result(1, stderr="too short")}}, 1, "too short"),
+    "migration fails": ({"failing": {MIGRATION: Result(3, "Traceback", "KeyError: revision")}}, 1, "exit code 3"),
+    "migration hangs": ({"failing": {MIGRATION: Result(TIMED_OUT)}}, 1, "took longer than 10 s"),
+    "compose fails": ({"failing": {"app.yaml up": Result(1, stderr="address in use")}}, 1, "address in use"),
+    "ends at start": ({"new_containers": {"web": ENDED}}, 1, "web ended by itself (exit code 3)"),
+    "restarts again and again": ({"new_containers": {"web": {"restarts": 2}}}, 1, "web ended by itself"),
+    "never healthy": ({"new_containers": {"web": STARTING}}, 1, "web is running, starting after 20 s"),
+    "worker ends at start": ({"new_containers": {"worker": ENDED}}, 1, "worker ended by itself (exit code 3)"),
+    "worker never healthy": ({"new_containers": {"worker": STARTING}}, 1, "worker is running, starting after 20 s"),
+    "no update is taken": ({"app": {"ready": 200, "update": 500}}, 1, "/webhook answers 500"),
+    "not ready after the flip": ({"later": {"ready": 503}}, 1, "/ready is not ready any more"),
+    "Telegram complains after the flip": ({"later": COMPLAINT}, 1, "Telegram says: 500 Internal Server Error"),
     "socket unit fails": ({"failing": {"systemctl start": Result(1, stderr="unit failed")}}, 1, "unit failed"),
     "never ready": ({"app": {"ready": 503}}, 1, "/ready answers 503 after 20 s"),
     "wrong version": ({"app": {"ready": 200, "version": "0.9"}}, 1, "says version '0.9'"),
@@ -109,22 +138,24 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("first", [True, False])
-def test_a_failure_before_the_flip_changes_nothing(tmp_path: Path, name: str, *, first: bool) -> None:
+def test_a_failure_is_undone(tmp_path: Path, name: str, *, first: bool) -> None:
     fresh = installed(tmp_path)
     if not first:
         stackctl(fresh, "release", "1.0.0")
-    before = (state.load(fresh.paths), ids(fresh), [c["id"] for c in fresh.containers], set(fresh.units))
+        fresh.schema = None if name.startswith("migration") else fresh.schema
+    before = (remembered(fresh), ids(fresh), running(fresh), set(fresh.units))
     broken, expected, said = BROKEN[name]
     for attribute, value in broken.items():
         setattr(fresh, attribute, value)
     code, shown = stackctl(fresh, "release", "1.1.0")
     last = shown.splitlines()[-1]
     assert (code, said in last) == (expected, True), shown
-    assert before == (state.load(fresh.paths), ids(fresh), [c["id"] for c in fresh.containers], fresh.units)
+    assert before == (remembered(fresh), ids(fresh), running(fresh), fresh.units)
+    assert not any(container["one_off"] for container in fresh.containers)
 
 
 def test_the_log_of_what_failed_is_shown_without_secrets(live: Droplet) -> None:
-    live.new_container = {"state": "exited", "exit_code": 3}
+    live.new_containers = {"web": ENDED}
     _, shown = stackctl(live, "release", "1.1.0")
     assert re.search(r"\| log of web\d+: \*\*\*$", shown, re.MULTILINE)
 
@@ -153,7 +184,7 @@ def test_it_is_refused_while_data_is_not_well(fresh: Droplet, broken: str) -> No
 
 
 def test_data_on_another_host_is_not_looked_for(tmp_path: Path) -> None:
-    fresh = installed(tmp_path, data=False)
+    fresh = installed(tmp_path, data=None)
     fresh.containers.clear()
     assert stackctl(fresh, "release", "1.0.0")[0] == 0
 
@@ -165,14 +196,25 @@ def test_a_bad_environment_is_refused(fresh: Droplet, content: bytes | None) -> 
     else:
         fresh.paths.next_environment.write_bytes(content)
     assert stackctl(fresh, "release", "1.0.0")[0] == 2
-    assert not fresh.calls
+    assert not fresh.ran("docker ")
 
 
-def test_what_fails_after_the_flip_is_told_and_not_undone(live: Droplet) -> None:
+def test_what_can_not_be_undone_is_told(live: Droplet) -> None:
     live.failing = {"docker stop": Result(1, stderr="daemon is gone")}
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 4
-    assert "1.1.0 serves in green, but a container doesn't stop: daemon is gone: run" in shown.splitlines()[-1]
+    assert "a container doesn't stop: daemon is gone; not undone: worker, start: run" in shown.splitlines()[-1]
+    assert state.load(live.paths).active == "blue"
+    live.failing = {}
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert_one_colour_serves(live)
+
+
+def test_what_fails_after_it_was_recorded_is_told_and_not_undone(live: Droplet) -> None:
+    live.failing = {"image ls": Result(1, stderr="daemon is gone")}
+    code, shown = stackctl(live, "release", "1.1.0")
+    assert code == 4
+    assert "1.1.0 serves in green, but docker can't list images: daemon is gone: run" in shown.splitlines()[-1]
     assert state.load(live.paths).active == "green"
     live.failing = {}
     assert stackctl(live, "release", "1.1.0")[0] == 0
@@ -186,7 +228,7 @@ def test_an_interruption_or_a_fault_of_our_own_is_undone_too(
     def starts(*_arguments: object) -> None:
         raise fault
 
-    before = state.load(live.paths), ids(live), [c["id"] for c in live.containers]
+    before = state.load(live.paths), ids(live), running(live)
     monkeypatch.setattr(Stack, "bring_up", starts)
     if isinstance(fault, ZeroDivisionError):
         with pytest.raises(ZeroDivisionError):
@@ -195,12 +237,13 @@ def test_an_interruption_or_a_fault_of_our_own_is_undone_too(
         code, shown = stackctl(live, "release", "1.1.0")
         assert code == 1
         assert ("interrupted" if isinstance(fault, KeyboardInterrupt) else "No space left") in shown.splitlines()[-1]
-    assert before == (state.load(live.paths), ids(live), [c["id"] for c in live.containers])
+    assert before == (state.load(live.paths), ids(live), running(live))
 
 
 def test_three_releases_are_kept_and_the_images_they_need(fresh: Droplet) -> None:
     for minor in range(6):
         fresh.publish(f"2.{minor}.0")
+        KNOWN[f"2.{minor}.0"] = ["0001"]
         assert stackctl(fresh, "release", f"2.{minor}.0")[0] == 0
     assert len(ids(fresh)) == 3
     assert {name for name in fresh.images if name.startswith(f"{REPOSITORY}:")} == {
@@ -226,6 +269,7 @@ def test_what_a_rollback_needs_is_kept_though_it_looks_old(live: Droplet) -> Non
 def assert_one_colour_serves(fresh: Droplet) -> None:
     current = state.load(fresh.paths)
     assert fresh.running() == [current.active]
+    assert [c["state"] for c in fresh.of(fresh.paths.worker_project)] == ["running"]
     assert current.release
     assert {c["image"] for c in fresh.of(fresh.paths.project(current.active or ""))} == {current.release.image}
     assert fresh.paths.snapshot(current.release.id).exists()
@@ -277,19 +321,19 @@ WORD = string.ascii_letters + string.digits + "_"
 
 @given(st.sampled_from(WORD), st.text(WORD + ".-", max_size=127))
 def test_docker_tags_are_accepted(first: str, rest: str) -> None:
-    release.check_tag(first + rest)
+    assert release.parse(first + rest) == (first + rest, None)
 
 
 @given(st.text().filter(lambda tag: not re.fullmatch(r"(?a:\w)[\w.-]{0,127}", tag, re.ASCII)))
 def test_anything_else_is_refused(tag: str) -> None:
     with pytest.raises(RefusedError):
-        release.check_tag(tag)
+        release.parse(tag)
 
 
 @pytest.mark.parametrize("tag", ["1.0.0\n", "a" * 129, "-x", ".x", "x:y", "x@sha256", "ü", ""])
 def test_a_bad_tag_is_refused_before_anything_is_looked_at(fresh: Droplet, tag: str) -> None:
     assert stackctl(fresh, "release", "--", tag)[0] == 2
-    assert not fresh.calls
+    assert not fresh.ran("docker ")
 
 
 def test_other() -> None:

@@ -10,7 +10,7 @@ from stackctl import lock, state
 from stackctl.environment import canonical
 from stackctl.machine import Result
 
-from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, stackctl
+from tests.unit.stackctl_droplet import CONFIG, ENVIRONMENT, Droplet, installed, stackctl
 
 
 @pytest.fixture
@@ -29,6 +29,10 @@ def web(droplet: Droplet) -> dict[str, Any]:
     return next(c for c in droplet.containers if c["service"] == "web")
 
 
+def worker(droplet: Droplet) -> dict[str, Any]:
+    return next(c for c in droplet.containers if c["service"] == "worker")
+
+
 def status(droplet: Droplet) -> tuple[int, dict[str, Any]]:
     code, shown = stackctl(droplet, "status", "--json")
     return code, json.loads(shown)
@@ -40,8 +44,9 @@ def status(droplet: Droplet) -> tuple[int, dict[str, Any]]:
 def test_halt_stops_the_app_before_its_data_and_boot_brings_the_same_back(live: Droplet) -> None:
     before = [(c["id"], c["image"]) for c in live.containers]
     assert stackctl(live, "halt")[0] == 0
-    app, data = live.ran("docker stop")
+    app, jobs, data = live.ran("docker stop")
     assert app == ["docker", "stop", "-t", "5", web(live)["id"]]
+    assert jobs == ["docker", "stop", "-t", "7", worker(live)["id"]]
     assert data == ["docker", "stop", *(c["id"] for c in live.containers if c["project"] == "bot-data")]
     live.units.clear()
     assert stackctl(live, "boot")[0] == 0
@@ -54,9 +59,37 @@ def test_halt_stops_the_app_before_its_data_and_boot_brings_the_same_back(live: 
 def test_boot_uses_what_the_release_started_with(live: Droplet) -> None:
     live.paths.next_environment.write_bytes(canonical({"OTHER": "environment"}))
     sha256 = web(live)["sha256"]
-    live.containers = [c for c in live.containers if c["service"] != "web"]
+    live.containers = live.of("bot-data")
     assert stackctl(live, "boot")[0] == 0
-    assert web(live)["sha256"] == sha256
+    assert web(live)["sha256"] == worker(live)["sha256"] == sha256
+    assert web(live)["image"] == worker(live)["image"]
+
+
+def test_boot_starts_the_worker_that_is_there_and_makes_none_anew(live: Droplet) -> None:
+    """Though its file has changed: that is for a release to mend."""
+    before = worker(live)["id"]
+    live.paths.worker_yaml.write_text("services: {worker: {}}\n")
+    assert stackctl(live, "halt")[0] == 0
+    assert worker(live)["state"] == "exited"
+    assert stackctl(live, "boot")[0] == 0
+    assert (worker(live)["id"], worker(live)["state"]) == (before, "running")
+
+
+def test_boot_without_a_worker_starts_none(live: Droplet) -> None:
+    live.containers.remove(worker(live))
+    live.paths.config.write_text(json.dumps(CONFIG | {"worker": False}))
+    assert stackctl(live, "boot")[0] == 0
+    assert not live.of("bot-worker")
+
+
+def test_a_worker_that_does_not_start_keeps_nobody_from_being_served(live: Droplet) -> None:
+    stackctl(live, "halt")
+    live.failing = {"--project-name bot-worker": Result(1, stderr="no such network")}
+    code, shown = stackctl(live, "boot")
+    assert code == 1
+    assert "worker: worker doesn't start: no such network" in shown.splitlines()[-1]
+    assert live.running() == ["blue"]
+    assert live.units == {"bot-blue.socket"}
 
 
 def test_boot_stops_the_colour_that_does_not_serve(live: Droplet) -> None:
@@ -70,6 +103,7 @@ def test_boot_without_a_release_starts_data(fresh: Droplet) -> None:
     stackctl(fresh, "halt")
     assert stackctl(fresh, "boot")[0] == 0
     assert {c["state"] for c in fresh.of("bot-data")} == {"running"}
+    assert fresh.containers == fresh.of("bot-data")
 
 
 @pytest.mark.parametrize("verb", ["boot", "halt"])
@@ -120,8 +154,8 @@ def test_all_is_well(live: Droplet) -> None:
     code, report = status(live)
     assert (code, report["drift"], report["problems"]) == (0, [], [])
     assert report.keys() == {
-        *("version", "app", "lock", "maintenance", "active", "release", "colours", "data", "certificate"),
-        *("environment_differs", "drift", "stale", "problems"),
+        *("version", "app", "lock", "maintenance", "active", "release", "colours", "worker", "kept", "webhook"),
+        *("data", "certificate", "environment_differs", "drift", "stale", "problems"),
     }
     assert report["release"]["tag"] == "1.0.0"
     assert report["colours"]["green"] is None
@@ -129,6 +163,11 @@ def test_all_is_well(live: Droplet) -> None:
     assert report["colours"]["blue"]["containers"] == [
         {"service": "web", "state": "running", "health": "healthy", "image": image, "sha256": web(live)["sha256"]}
     ]
+    of_worker = report["worker"]["containers"]
+    assert [(c["service"], c["state"], c["sha256"]) for c in of_worker] == [("worker", "running", web(live)["sha256"])]
+    assert report["worker"]["id"] == report["release"]["id"]
+    assert report["kept"] == [report["release"]]
+    assert report["webhook"] == "https://bot.lab.test/webhook"
     assert [container["service"] for container in report["data"]] == ["postgres", "redis"]
 
 
@@ -138,6 +177,7 @@ def test_people_read_the_same(live: Droplet) -> None:
     assert shown.splitlines() == [
         f"bot         1.0.0 in blue since {state.load(live.paths).release.since}",  # type: ignore[union-attr]
         "  web       running, healthy",
+        "  worker    running, healthy",
         "  postgres  running, healthy",
         "  redis     running, healthy",
         "lock        free",
@@ -148,6 +188,40 @@ def test_before_the_first_release_nothing_is_wrong(fresh: Droplet) -> None:
     code, report = status(fresh)
     assert (code, report["active"], report["release"], report["drift"]) == (0, None, None, [])
     assert "no release yet: sudo stackctl release TAG" in stackctl(fresh, "status")[1]
+
+
+def test_people_are_told_what_a_rollback_can_bring_back(live: Droplet) -> None:
+    assert "kept" not in stackctl(live, "status")[1]
+    for tag in ("1.1.0", "1.2.0", "1.3.0"):
+        assert stackctl(live, "release", tag)[0] == 0
+    assert stackctl(live, "status")[1].splitlines()[-1] == "kept        1.2.0, 1.1.0: sudo stackctl rollback"
+    assert [release["tag"] for release in status(live)[1]["kept"]] == ["1.3.0", "1.2.0", "1.1.0"]
+
+
+def test_maintenance_is_told_and_is_no_problem(live: Droplet) -> None:
+    assert stackctl(live, "maintenance", "on")[0] == 0
+    code, report = status(live)
+    assert (code, report["maintenance"]) == (0, True)
+    row = next(line for line in stackctl(live, "status")[1].splitlines() if line.startswith("maintenance"))
+    assert row == "maintenance  on, everybody gets 503: sudo stackctl maintenance off"
+    assert stackctl(live, "maintenance", "off")[0] == 0
+    assert status(live)[1]["maintenance"] is False
+
+
+def test_without_a_worker_none_is_missed(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, worker=False, webhook_path=None)
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    code, report = status(droplet)
+    assert (code, report["worker"], report["webhook"], report["drift"]) == (0, None, None, [])
+    assert "worker" not in stackctl(droplet, "status")[1]
+
+
+def test_without_data_on_this_host_none_is_missed(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, data=None)
+    droplet.containers.clear()
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    code, report = status(droplet)
+    assert (code, report["data"]) == (0, [])
 
 
 def lose_the_snapshot(droplet: Droplet) -> None:
@@ -161,10 +235,13 @@ DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
     "missing": (lambda d: d.containers.remove(web(d)), "web is missing"),
     "unhealthy": (lambda d: web(d).update(health="unhealthy"), "web is running, unhealthy"),
     "another image": (lambda d: web(d).update(image="evil"), "web is of another image, evil"),
+    "worker missing": (lambda d: d.containers.remove(worker(d)), "worker is missing"),
+    "worker ended": (lambda d: worker(d).update(state="exited", exit_code=3), "worker is exited (exit code 3)"),
+    "worker unhealthy": (lambda d: worker(d).update(health="unhealthy"), "worker is running, unhealthy"),
     "socket closed": (lambda d: d.units.clear(), "bot-blue.socket is not active"),
     "snapshot lost": (lose_the_snapshot, "what blue was started with is lost"),
     "state lost": (lambda d: d.paths.state.unlink(), "what blue was started with is lost"),
-    "interrupted": (lambda d: d._create("bot-green", "web", "i", {}), "green still runs: a release was interrupted"),
+    "interrupted": (lambda d: d._create("bot-green", "web", "data", {}), "green still runs: a release was interrupted"),
 }
 
 
@@ -179,11 +256,22 @@ def test_drift_is_told_and_a_release_mends_it(live: Droplet, name: str) -> None:
     assert status(live)[0] == 0
 
 
-@pytest.mark.parametrize("change", [lambda d: d.paths.app_yaml.write_text("x"), lambda d: web(d).update(sha256="x")])
-def test_what_was_made_from_something_else_is_stale(live: Droplet, change: Callable[[Droplet], Any]) -> None:
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (lambda d: d.paths.app_yaml.write_text("x"), ["web", "worker"]),
+        (lambda d: d.paths.worker_yaml.write_text("x"), ["web", "worker"]),
+        (lambda d: web(d).update(sha256="x"), ["web"]),
+        (lambda d: worker(d).update(sha256="x"), ["worker"]),
+    ],
+)
+def test_what_was_made_from_something_else_is_stale(
+    live: Droplet, change: Callable[[Droplet], Any], stale: list[str]
+) -> None:
     change(live)
     code, report = status(live)
-    assert (code, report["drift"], report["stale"]) == (4, [], ["web"])
+    assert (code, report["drift"], report["stale"]) == (4, [], stale)
+    assert [problem.split()[0] for problem in report["problems"]] == stale
     assert stackctl(live, "release", "1.0.0")[0] == 0
     assert status(live)[1]["stale"] == []
 
@@ -198,14 +286,15 @@ def test_a_link_that_is_gone_is_not_taken_for_no_release(live: Droplet) -> None:
 
 
 def test_both_colours_run_while_a_release_is_at_work(live: Droplet) -> None:
-    live._create("bot-green", "web", "i", {})
+    live._create("bot-green", "web", "data", {})
     with lock.exclusive(live.paths.work, "ada's release", 0):
         code, report = status(live)
     assert (code, report["drift"], report["lock"]["holder"]) == (0, [], "ada's release")
 
 
-def test_a_container_that_starts_is_no_drift(live: Droplet) -> None:
-    web(live)["health"] = "starting"
+@pytest.mark.parametrize("which", [web, worker])
+def test_a_container_that_starts_is_no_drift(live: Droplet, which: Callable[[Droplet], dict[str, Any]]) -> None:
+    which(live)["health"] = "starting"
     assert status(live)[1]["drift"] == []
 
 
@@ -233,5 +322,6 @@ def test_data_is_stopped_even_when_the_app_does_not_end(live: Droplet) -> None:
     live.failing = {"docker stop -t": Result(1, stderr="it hangs")}
     code, shown = stackctl(live, "halt")
     assert code == 1
-    assert "app: a container doesn't stop: it hangs" in shown.splitlines()[-1]
+    for what in ("app", "worker"):
+        assert f"{what}: a container doesn't stop: it hangs" in shown.splitlines()[-1]
     assert {c["state"] for c in live.of("bot-data")} == {"exited"}

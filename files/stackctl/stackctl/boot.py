@@ -14,13 +14,13 @@ from .stack import Stack
 
 
 def boot(stack: Stack) -> None:
-    """Data and the active colour up, the other one down."""
-    _each(stack, idle=_stop_idle, data=_start_data, app=_start_app, health=_wait_for_app)
+    """Data, the active colour and its worker up, the other colour down."""
+    _each(stack, idle=_stop_idle, data=_start_data, app=_start_app, worker=_start_worker, health=_wait_for_app)
 
 
 def halt(stack: Stack) -> None:
     """The app first, so that nothing writes when PostgreSQL ends: by its image's STOPSIGNAL a fast shutdown."""
-    _each(stack, app=_stop_app, data=_stop_data)
+    _each(stack, app=_stop_app, worker=_stop_worker, data=_stop_data)
 
 
 def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
@@ -30,7 +30,7 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
         try:
             stack.journal.step(name, partial(act, stack))
         except (StackError, OSError) as error:
-            stack.journal.show_log(getattr(error, "tail", ""))
+            stack.journal.show_log(name, getattr(error, "tail", ""))
             failures.append(f"{name}: {error}")
     if failures:
         raise FailedError(f"{'; '.join(failures)}: see sudo stackctl status, then systemctl restart {stack.paths.unit}")
@@ -62,10 +62,18 @@ def _start_app(stack: Stack) -> str:
         raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs: release anew")
     values = environment.load(stack.paths.snapshot(release.id))
     argv = compose.resume(stack.paths.project(colour), stack.paths.app_yaml)
-    stack.bring_up(colour, argv, stack.app_environment(colour, release, values))
+    stack.bring_up(colour, argv, stack.web_environment(colour, release, values))
     # Before it is healthy: whoever comes early is told to come again, and gets through as soon as it is.
     stack.systemctl("start", stack.paths.socket_unit(colour))
     return f"{release.tag} in {colour}"
+
+
+def _start_worker(stack: Stack) -> str:
+    release = state.load(stack.paths).worker
+    if not release or not stack.config.worker:
+        return "none"
+    stack.bring_up_worker(release, compose.resume(stack.paths.worker_project, stack.paths.worker_yaml))
+    return release.tag
 
 
 def _wait_for_app(stack: Stack) -> str:
@@ -78,6 +86,11 @@ def _wait_for_app(stack: Stack) -> str:
 
 def _stop_app(stack: Stack) -> str:
     stack.docker.stop([c for colour in COLOURS for c in stack.containers(colour)], stack.config.stop_grace)
+    return ""
+
+
+def _stop_worker(stack: Stack) -> str:
+    stack.stop_worker()
     return ""
 
 

@@ -2,11 +2,13 @@
 certificate: nginx serves the declared certificate, or goes on with the one it has.
 
 Cheap when all is as declared: a timer calls it hourly, certbot's own timer renews, and certbot's deploy hook calls it
-with --renewed. What nginx serves is asked of nginx itself, so that a reload that was missed is caught up.
+with --renewed. What nginx serves is asked of nginx itself.
 """
 
+import hashlib
 import json
 import re
+import shutil
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +23,8 @@ from .paths import Paths
 from .stack import Stack
 
 CERTBOT_TIMEOUT = 300
+CHAIN, KEY = "fullchain.pem", "privkey.pem"
+NGINX_GROUP = "www-data"
 READ = ("openssl", "x509", "-noout", "-issuer", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253", "-in")
 
 
@@ -43,12 +47,37 @@ def ensure(stack: Stack, declared: Certificate) -> None:
 
 
 def serve(stack: Stack, declared: Certificate) -> None:
-    """Point `current` at what certbot holds, if that is as declared; reload nginx when it serves anything else."""
+    """Point `current` at a copy of what certbot holds, if that is as declared.
+
+    nginx reads it at each handshake: a reload would reset keep-alive clients, and none is needed.
+    """
     current, live = stack.paths.tls_current, stack.paths.tls_live(declared.domain)
-    if current.resolve() != live.resolve() and difference(stack.paths, declared, stack.machine) is None:
-        durable.link(current, str(live))
-    if stack.machine.served_certificate(declared.domain) != _first_of(current / "fullchain.pem"):
-        stack.journal.step("reload", partial(_reload, stack), "nginx serves another one than it should")
+    if difference(stack.paths, declared, stack.machine) is None and not same(current, live):
+        stack.journal.step("serve", partial(_take_over, stack, live), "the certificate that certbot has")
+    if stack.machine.served_certificate(declared.domain) != _first_of(current / CHAIN):
+        raise FailedError("nginx serves another certificate than it should: nginx -t, then systemctl reload nginx")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two directories hold the same certificate."""
+    return _first_of(one / CHAIN) == _first_of(other / CHAIN)
+
+
+def _take_over(stack: Stack, live: Path) -> str:
+    """certbot's directory is root's alone, and nginx's workers are www-data: they read a copy that is theirs."""
+    paths, machine = stack.paths, stack.machine
+    contents = {name: (live / name).read_bytes() for name in (CHAIN, KEY)}
+    copy = paths.tls / hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
+    copy.mkdir(mode=0o750, exist_ok=True)
+    machine.give(copy, NGINX_GROUP)
+    for name, content in contents.items():
+        durable.write(copy / name, content, 0o640)
+        machine.give(copy / name, NGINX_GROUP)
+    former = paths.tls_current.resolve()
+    durable.link(paths.tls_current, copy.name)
+    if former not in {copy, paths.tls_placeholder.resolve()} and former.parent == copy.parent:
+        shutil.rmtree(former)
+    return copy.name
 
 
 def _obtain(stack: Stack, declared: Certificate) -> str:
@@ -63,12 +92,6 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
     return declared.domain
 
 
-def _reload(stack: Stack) -> str:
-    stack.docker.call("nginx -t", ["nginx", "-t"])
-    stack.systemctl("try-reload-or-restart", "nginx.service")
-    return ""
-
-
 def issue(paths: Paths, declared: Certificate, *, anew: bool) -> list[str]:
     """certbot's arguments. `anew`: it has a lineage of this name, from another server or for other names."""
     account = ["--email", declared.email]
@@ -76,12 +99,22 @@ def issue(paths: Paths, declared: Certificate, *, anew: bool) -> list[str]:
     what = ["--cert-name", declared.domain, "--domain", declared.domain]
     # Its hook would call us again, while we are at it.
     quiet = ["--non-interactive", "--agree-tos", "--no-directory-hooks"]
-    return ["certbot", "certonly", *quiet, *account, *where, *what, *(["--force-renewal"] if anew else [])]
+    # With the key it has: nginx reads certificate and key one after the other, and must never meet an ill-matched pair.
+    return [
+        "certbot",
+        "certonly",
+        *quiet,
+        *account,
+        *where,
+        *what,
+        "--reuse-key",
+        *(["--force-renewal"] if anew else []),
+    ]
 
 
 def difference(paths: Paths, declared: Certificate, machine: Machine) -> str | None:
     """Why certbot's lineage isn't the declared one, or None."""
-    facts = read(paths.tls_live(declared.domain) / "fullchain.pem", machine)
+    facts = read(paths.tls_live(declared.domain) / CHAIN, machine)
     if facts is None:
         return "there is none yet"
     server = _server(paths.renewal(declared.domain))

@@ -5,19 +5,43 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from . import boot, certificate, config, environment, lock, release, status
-from .errors import RefusedError, StackError
+from . import (
+    backup,
+    boot,
+    certificate,
+    config,
+    durable,
+    environment,
+    gate,
+    history,
+    inside,
+    lock,
+    release,
+    status,
+    unit,
+)
+from .errors import FailedError, RefusedError, StackError
 from .events import Journal
 from .machine import Machine
-from .paths import Paths
+from .paths import DATA_SERVICES, Paths
+from .postgres import Postgres
 from .stack import Stack
 
 # A release may be at its migrations when boot comes; TimeoutStartSec of APP.service is well above this.
 BOOT_PATIENCE = 600
 CERTIFICATE_PATIENCE = 330
+SERVICES = ("web", "worker", *DATA_SERVICES)
+# These change nothing, and leave no trace in history.
+LOOKING = ("status", "history", "logs", "exec")
+FLAGS = {
+    "json": "for machines",
+    "dry-run": "say what would happen, and change nothing",
+    "follow": "show the one that is under way, or the last one",
+}
 
 
 def main(app: str = "toogoodtogo") -> NoReturn:
@@ -29,67 +53,176 @@ def main(app: str = "toogoodtogo") -> NoReturn:
     signal.signal(signal.SIGINT, _interrupt)
     # A closed terminal ends nothing: what was begun goes on to its end.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.exit(run(arguments, Paths(app), Machine(), sys.stdout))
+    sys.exit(run(arguments, Paths(app), Machine(), sys.stdout, sys.stderr))
 
 
 def parser(app: str) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stackctl", description=f"Runs {app} on this droplet.")
     top.add_argument("--under", metavar="ID", help="part of the errand that holds the lock under this id")
+    top.add_argument("--run", metavar="ID", help="for systemd: do it here, as the run of this id")
+    top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="for systemd: who asked for it")
     verbs = top.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("release", help="put an image live").add_argument("tag")
-    verbs.add_parser("status", help="what runs, and what is wrong").add_argument("--json", action="store_true")
-    verbs.add_parser("boot", help="for systemd: start data and the live release")
-    verbs.add_parser("halt", help="for systemd: stop them in order")
-    renewed = verbs.add_parser("certificate", help="for systemd: obtain the declared certificate, and serve it")
+
+    def verb(name: str, what: str, *flags: str) -> argparse.ArgumentParser:
+        found = verbs.add_parser(name, help=what)
+        for flag in flags:
+            found.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
+        return found
+
+    going = verb("release", "put an image live", "dry-run", "follow", "json")
+    going.add_argument("tag", nargs="?", help="TAG, or TAG@sha256:… when it has to be that very image")
+    back = verb("rollback", "put live what was before", "json")
+    back.add_argument("tag", nargs="?", help="which; the one before when left out")
+    verb("status", "what runs, and what is wrong", "json")
+    verb("history", "what was done here, by whom, and how it ended", "json")
+    said = verb("logs", "what a service of the live release, or of the data services, says")
+    said.add_argument("service", nargs="?", default="web", choices=SERVICES)
+    said.add_argument("-f", "--follow", action="store_true", help="go on as more is said")
+    said.add_argument("-n", "--lines", type=int, default=100)
+    verb("exec", "run a command inside the live release").add_argument("command", nargs=argparse.REMAINDER)
+    verb("maintenance", "have nginx answer 503 to everybody").add_argument("mode", choices=("on", "off"))
+    verb("backup", "dump the database, with a manifest")
+    verb("boot", "for systemd: start data and the live release")
+    verb("halt", "for systemd: stop them in order")
+    renewed = verb("certificate", "for systemd: obtain the declared certificate, and serve it")
     renewed.add_argument("--renewed", action="store_true", help="for certbot's hook: serve it, obtain nothing")
+    verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
 
 
-def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO) -> int:
-    """The verb's exit code."""
-    history = None if arguments.verb == "status" else paths.history
-    journal = Journal(history, arguments.verb, machine, out, environment.secrets_in(paths.secrets))
+def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO, err: TextIO) -> int:
+    """The verb's exit code. What a run has to say is among its events; any other verb complains to `err`."""
+    verb = arguments.verb
+    if verb == "gate":
+        try:
+            asked = gate.parse(arguments.asked)
+        except RefusedError as error:
+            print(f"stackctl: {error}", file=err)
+            return error.code
+        return run(parser(paths.app).parse_args(asked), paths, machine, out, err)
+    started_here = verb in unit.VERBS and arguments.run is None
+    history = None if verb in LOOKING or started_here else paths.history
+    began = machine.now()
+    name = arguments.run or f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
+    journal = Journal(history, verb, machine, out, environment.secrets_in(paths.secrets), name)
+    if history and verb != "certificate":
+        journal.begin(arguments.by, getattr(arguments, "tag", None) or "")
+    code, message = _ended(lambda: _verb(arguments, paths, machine, journal))
+    if history and verb != "certificate":
+        journal.end(code, message)
+    elif message:
+        print(f"stackctl {verb}: {message}", file=err)
+    return code
+
+
+def _ended(act: Callable[[], int]) -> tuple[int, str]:
+    """Exit code and the cause, when there is one."""
     try:
-        return _verb(arguments, paths, machine, journal)
+        return act(), ""
     except StackError as error:
-        journal.tell(arguments.verb, "failed", str(error))
-        return error.code
+        return error.code, str(error)
     except KeyboardInterrupt:
-        journal.tell(arguments.verb, "failed", "interrupted: run it again")
-        return 1
+        return 1, "interrupted: run it again"
     except OSError as error:
-        journal.tell(arguments.verb, "failed", f"{error}: see the machine's own log (journalctl -b)")
-        return 1
+        return 1, f"{error}: see the machine's own log (journalctl -b)"
 
 
 def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
-    name = f"{os.environ.get('SUDO_USER', 'root')}'s stackctl {arguments.verb} (process {os.getpid()})"
-    if arguments.verb in {"boot", "halt"} and not paths.config.exists():
-        journal.tell(arguments.verb, "done", "nothing is installed yet")
+    verb = arguments.verb
+    if verb in {"boot", "halt"} and not paths.config.exists():
+        journal.tell(verb, "done", "nothing is installed yet")
         return 0
-    if arguments.verb == "release":
-        release.check_tag(arguments.tag)
+    if verb in unit.VERBS and arguments.run is None:
+        return _in_a_unit(arguments, paths, machine, journal)
     stack = Stack(paths, config.load(paths), machine, journal)
-    match arguments.verb:
-        case "status":
-            return _status(stack, as_json=arguments.json)
-        case "release":
+    name = f"{arguments.by}'s stackctl {verb} (process {os.getpid()})"
+    match verb:
+        case "release" | "rollback" | "backup":
             with lock.hold(paths, name, arguments.under):
-                release.release(stack, arguments.tag, again=arguments.under is not None)
+                _change(stack, arguments)
+        case "boot" | "halt" | "certificate":
+            _for_systemd(stack, arguments, name)
+        case "maintenance":
+            _maintenance(stack, arguments.mode)
+        case _:
+            return _look(stack, arguments)
+    return 0
+
+
+def _change(stack: Stack, arguments: argparse.Namespace) -> None:
+    match arguments.verb:
+        case "release":
+            release.release(stack, arguments.tag, again=arguments.under is not None, dry_run=arguments.dry_run)
+        case "rollback":
+            release.rollback(stack, arguments.tag)
+        case "backup":
+            _backup(stack)
+
+
+def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None:
+    match arguments.verb:
         case "boot":
-            with lock.exclusive(paths.work, name, BOOT_PATIENCE):
+            with lock.exclusive(stack.paths.work, name, BOOT_PATIENCE):
                 boot.boot(stack)
         case "halt":
             boot.halt(stack)
         case "certificate":
             _certificate(stack, name, renewed=arguments.renewed)
+
+
+def _look(stack: Stack, arguments: argparse.Namespace) -> int:
+    out = stack.journal.out
+    match arguments.verb:
+        case "status":
+            report = status.report(stack.paths, stack.config, stack.machine)
+            print(json.dumps(report, indent=2) if arguments.json else status.text(report), file=out)
+            return 4 if report["problems"] else 0
+        case "history":
+            runs = history.runs(stack.paths)
+            print(json.dumps(runs, indent=2) if arguments.json else history.text(runs), file=out)
+        case "logs":
+            inside.logs(stack, arguments.service, arguments.lines, follow=arguments.follow)
+        case "exec":
+            inside.execute(stack, arguments.command)
     return 0
 
 
-def _status(stack: Stack, *, as_json: bool) -> int:
-    report = status.report(stack.paths, stack.config, stack.machine)
-    print(json.dumps(report, indent=2) if as_json else status.text(report), file=stack.journal.out)
-    return 4 if report["problems"] else 0
+def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
+    """Start a release or a rollback and follow it, or follow the one that there is."""
+    show = unit.shown(journal.out, as_json=arguments.json)
+    try:
+        if getattr(arguments, "follow", False):
+            return unit.follow(paths, machine, unit.last_run(paths), show)
+        if arguments.verb == "release":
+            release.parse(arguments.tag or "")
+        config.load(paths)
+        under = ["--under", arguments.under] if arguments.under else []
+        dry_run = ["--dry-run"] if getattr(arguments, "dry_run", False) else []
+        tag = [arguments.tag] if arguments.tag else []
+        asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb, *dry_run, *tag]
+        unit.start(paths, machine, asked)
+        return unit.follow(paths, machine, journal.run, show)
+    except KeyboardInterrupt:
+        raise FailedError(
+            "it goes on by itself: stackctl release --follow shows it, "
+            f"systemctl stop {paths.release_unit} ends and undoes it"
+        ) from None
+
+
+def _backup(stack: Stack) -> None:
+    data = stack.config.data
+    if not data:
+        raise RefusedError("the database is on another host: make the backup there")
+    backup.check_room(stack, Postgres(stack.docker, stack.paths, data).room())
+    stack.journal.step("backup", lambda: str(backup.take(stack, data, stack.journal.run, "asked").directory))
+
+
+def _maintenance(stack: Stack, mode: str) -> None:
+    if mode == "on":
+        durable.write(stack.paths.maintenance, b"", 0o644)
+    else:
+        stack.paths.maintenance.unlink(missing_ok=True)
+    stack.journal.tell("maintenance", "progress", f"{mode}: from the next request on")
 
 
 def _certificate(stack: Stack, name: str, *, renewed: bool) -> None:

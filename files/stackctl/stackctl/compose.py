@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import machine
-from .config import Config
 from .state import Release
 
 NEITHER_PULL_NOR_BUILD = ("--no-build", "--pull", "never")
+SECRET = "TELEGRAM_WEBHOOK_SECRET"  # noqa: S105 - names of variables, both
+PREVIOUS_SECRET = "TELEGRAM_WEBHOOK_SECRET_PREVIOUS"  # noqa: S105
 
 
 def compose(project: str, file: Path, *arguments: str) -> list[str]:
@@ -27,30 +28,37 @@ def resume(project: str, file: Path) -> list[str]:
     return compose(project, file, "up", "--detach", "--no-recreate", *NEITHER_PULL_NOR_BUILD)
 
 
-def migrate(project: str, file: Path, name: str) -> list[str]:
-    """The migrations, in a one-shot container of this name: it outlives a killed client, and must be found again."""
-    return compose(project, file, "run", "--rm", "--no-deps", "-T", "--name", name, "migrate")
+def one_shot(project: str, file: Path, name: str, *command: str) -> list[str]:
+    """A command of the image in a one-shot container, named, since it outlives a killed client and must be found again.
+
+    The service is `migrate`, which has no fixed address that the colour's own container may hold.
+    """
+    return compose(project, file, "run", "--rm", "--no-deps", "-T", "--name", name, "migrate", *command)
 
 
-def stack_sha256(app_yaml: bytes, environment: bytes, image: str) -> str:
-    """What a container of the app was made from, as one hash: the Compose file, the canonical environment, the digest.
+def stack_sha256(compose_files: bytes, environment: bytes, image: str) -> str:
+    """What the app's containers were made from, as one hash: Compose files, canonical environment, digest.
 
     Each part is hashed by itself first, so that no byte can move from one to the next unseen.
     """
-    parts = [hashlib.sha256(part).digest() for part in (app_yaml, environment, image.encode())]
+    parts = [hashlib.sha256(part).digest() for part in (compose_files, environment, image.encode())]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def app_environment(
-    config: Config, colour: str, release: Release, environment: Mapping[str, str], sha256: str
+    release: Release, environment: Mapping[str, str], sha256: str, address: str | None, previous_secret: str | None
 ) -> dict[str, str]:
-    """The whole process environment of a `docker compose` for the app: app.yaml takes the values from it by name."""
+    """The whole process environment of a `docker compose` for the app: its file takes the values from it by name.
+
+    `address`: the colour's, None for the worker. `previous_secret`: the one that Telegram still sends, when it isn't
+    this environment's; no part of what the release is, since it is of no use a moment later.
+    """
     return {
         **machine.ENVIRONMENT,
         **environment,
+        **({PREVIOUS_SECRET: previous_secret} if previous_secret else {}),
+        **({"STACK_ADDRESS": address} if address else {}),
         "STACK_IMAGE": release.image,
-        "STACK_COLOUR": colour,
-        "STACK_ADDRESS": config.colours[colour],
         "STACK_SHA256": sha256,
         "STACK_RELEASE": release.id,
     }

@@ -1,6 +1,7 @@
 """/etc/APP/stackctl.json: what the deploys tell stackctl. Checked whole before it is used."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,17 @@ class Certificate:
 
 
 @dataclass(frozen=True)
+class Data:
+    """PostgreSQL, where it runs on this host."""
+
+    database: str
+    owner: str
+    """The role that owns it; each login role is a member, named OWNER_<8 hex>."""
+    major: int
+    """The version that is declared."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Seconds throughout."""
 
@@ -30,16 +42,22 @@ class Config:
     healthy_timeout: int
     migrate_timeout: int
     stop_grace: int
-    certificate: Certificate | None
-    data: bool
-    """PostgreSQL and Redis run on this host."""
+    worker_grace: int
+    watch: int
+    """How long the old colour stays warm after the flip."""
+    connections: int
+    """What one release, web and worker, opens of PostgreSQL's at most."""
     migrate: bool
-    """The image has a command `migrate`."""
-
-
-_TEXT = ("app", "repository")
-_COUNTS = ("port", "healthy_timeout", "migrate_timeout", "stop_grace")
-_REQUIRED = {"version", "colours", "certificate", "data", "migrate", *_TEXT, *_COUNTS}
+    """The image has the commands `migrate` and `schema`."""
+    worker: bool
+    """The image has a command `worker`."""
+    ready_path: str
+    version_path: str | None
+    """None: the image tells no version, neither by its label nor over HTTP."""
+    webhook_path: str | None
+    """None: the app has nothing to do with Telegram."""
+    certificate: Certificate | None
+    data: Data | None
 
 
 def load(paths: Paths) -> Config:
@@ -52,9 +70,65 @@ def load(paths: Paths) -> Config:
     fault = _problem(document, paths.app)
     if fault:
         raise RefusedError(f"{paths.config}: {fault}: converge the site (make site)")
-    certificate = document.pop("certificate")
+    certificate, data = document.pop("certificate"), document.pop("data")
     del document["version"]
-    return Config(certificate=Certificate(**certificate) if certificate else None, **document)
+    return Config(
+        certificate=Certificate(**certificate) if certificate else None,
+        data=Data(**data) if data else None,
+        **document,
+    )
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _path(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/")
+
+
+def _path_or_null(value: Any) -> bool:
+    return value is None or _path(value)
+
+
+def _colours(value: Any) -> bool:
+    return _object(value, dict.fromkeys(COLOURS, _text))
+
+
+def _certificate(value: Any) -> bool:
+    return value is None or _object(value, dict.fromkeys(("domain", "server", "email"), _text))
+
+
+def _data(value: Any) -> bool:
+    return value is None or _object(value, {"database": _text, "owner": _text, "major": _count})
+
+
+def _object(value: Any, fields: dict[str, Callable[[Any], bool]]) -> bool:
+    return isinstance(value, dict) and value.keys() == fields.keys() and all(fields[key](value[key]) for key in fields)
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "app": (_text, "text"),
+    "repository": (_text, "text"),
+    **dict.fromkeys(
+        ("port", "healthy_timeout", "migrate_timeout", "stop_grace", "worker_grace", "watch", "connections"),
+        (_count, "a whole number above 0"),
+    ),
+    **dict.fromkeys(("migrate", "worker"), (_flag, "true or false")),
+    "colours": (_colours, "an address for blue and one for green"),
+    "ready_path": (_path, "a path that begins with /"),
+    **dict.fromkeys(("version_path", "webhook_path"), (_path_or_null, "null or a path that begins with /")),
+    "certificate": (_certificate, "null, or domain, server and email as text"),
+    "data": (_data, "null, or database and owner as text and major as a number"),
+}
 
 
 def _problem(document: Any, app: str) -> str | None:
@@ -63,25 +137,12 @@ def _problem(document: Any, app: str) -> str | None:
         return "must be an object"
     if document.get("version") != 1:
         return f"version must be 1, is {document.get('version')!r}"
-    missing, unknown = _REQUIRED - document.keys(), document.keys() - _REQUIRED
-    if missing or unknown:
-        return ", ".join(
-            [f"{key} is missing" for key in sorted(missing)] + [f"{key} is unknown" for key in sorted(unknown)]
-        )
-    checks = [
-        *((key, isinstance(document[key], str) and document[key], "text") for key in _TEXT),
-        *((key, type(document[key]) is int and document[key] > 0, "a whole number above 0") for key in _COUNTS),
-        *((key, isinstance(document[key], bool), "true or false") for key in ("data", "migrate")),
-        ("app", document["app"] == app, f"{app!r}, the name this stackctl was built for"),
-        ("colours", _texts(document["colours"], set(COLOURS)), "an address for blue and one for green"),
-        (
-            "certificate",
-            document["certificate"] is None or _texts(document["certificate"], {"domain", "server", "email"}),
-            "null, or domain, server and email as text",
-        ),
+    known = _RULES.keys() | {"version"}
+    faults = [f"{key} is missing" for key in sorted(known - document.keys())]
+    faults += [f"{key} is unknown" for key in sorted(document.keys() - known)]
+    faults += [
+        f"{key} must be {what}" for key, (good, what) in _RULES.items() if not faults and not good(document[key])
     ]
-    return next((f"{key} must be {what}" for key, good, what in checks if not good), None)
-
-
-def _texts(document: Any, keys: set[str]) -> bool:
-    return isinstance(document, dict) and document.keys() == keys and all(isinstance(v, str) for v in document.values())
+    if not faults and document["app"] != app:
+        faults = [f"app must be {app!r}, the name this stackctl was built for"]
+    return ", ".join(faults) or None

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -32,3 +33,14 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def rename(path: Path, target: Path) -> None:
+    """Give a finished directory its name."""
+    path.rename(target)
+    _sync_directory(target.parent)
+
+
+def sync(file: BinaryIO) -> None:
+    """Have what was written to it by another program on the disk."""
+    os.fsync(file.fileno())

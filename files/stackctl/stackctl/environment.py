@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from . import durable
 from .errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -39,6 +40,19 @@ def load(path: Path) -> dict[str, str]:
     if fault:
         raise RefusedError(f"{path}: {fault}")
     return dict(document)
+
+
+def save(path: Path, environment: Mapping[str, str]) -> None:
+    durable.write(path, canonical(environment))
+
+
+def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
+    """The names whose values aren't those of the environment kept there; none when that is lost."""
+    try:
+        former = load(path)
+    except StackError:
+        return []
+    return sorted(name for name in former.keys() | environment.keys() if former.get(name) != environment.get(name))
 
 
 def problem(document: object) -> str | None:

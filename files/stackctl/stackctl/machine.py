@@ -1,17 +1,20 @@
 """The droplet as stackctl meets it: programs, HTTP through a socket, the clock. The only thing that tests replace."""
 
 import http.client
+import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 TIMED_OUT = 124  # as timeout(1) has it
 ENVIRONMENT = {
@@ -42,38 +45,87 @@ class Result(NamedTuple):
 class Machine:
     """The real one."""
 
-    def run(self, argv: Sequence[str], env: Mapping[str, str] = ENVIRONMENT, timeout: float = 60) -> Result:
-        """Run a program to its end, however it ends; `env` is its whole environment."""
-        pipe, null = subprocess.PIPE, subprocess.DEVNULL
-        try:
-            # In a process group of its own: Compose is docker's child and must end with it, and not by a Ctrl-C.
-            process = subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=pipe, env=env, process_group=0)
-        except FileNotFoundError:
-            return Result(127, stderr=f"{argv[0]} is not installed")
-        with process:
-            try:
-                said = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                stdout, stderr = process.communicate()
-                said = stdout, stderr + f"\nno end within {timeout:.0f} s".encode()
-                process.returncode = TIMED_OUT
-            except BaseException:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise
-        return Result(process.returncode, *(text.decode(errors="replace") for text in said))
+    def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] = ENVIRONMENT,
+        timeout: float = 60,
+        *,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+    ) -> Result:
+        """Run a program to its end, however it ends; `env` is its whole environment.
 
-    def get(self, unix_socket: Path, target: str, timeout: float = 5) -> tuple[int, bytes]:
-        """Status and body of a GET over a unix socket. Raises OSError or HTTPException when nothing answers."""
+        `stdin` and `stdout` are files, for what is too large to hold; without them it gets nothing, and is listened to.
+        """
+        with ExitStack() as files:
+            given = files.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
+            taken = files.enter_context(stdout.open("wb")) if stdout else subprocess.PIPE
+            try:
+                # In a process group of its own: Compose is docker's child and must end with it, and not by a Ctrl-C.
+                process = subprocess.Popen(
+                    argv, stdin=given, stdout=taken, stderr=subprocess.PIPE, env=env, process_group=0
+                )
+            except FileNotFoundError:
+                return Result(127, stderr=f"{argv[0]} is not installed")
+            with process:
+                try:
+                    said = process.communicate(timeout=timeout)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    printed, errors = process.communicate()
+                    said = printed, errors + f"\nno end within {timeout:.0f} s".encode()
+                    process.returncode = TIMED_OUT
+                except BaseException:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    raise
+        return Result(process.returncode, *((text or b"").decode(errors="replace") for text in said))
+
+    def become(self, argv: Sequence[str]) -> NoReturn:
+        """Go on as this program, on the caller's own terminal."""
+        os.execvpe(argv[0], list(argv), ENVIRONMENT)  # noqa: S606 - no shell is the point
+
+    def ask(
+        self,
+        unix_socket: Path,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5,
+    ) -> tuple[int, bytes]:
+        """Status and body of a GET, or of a POST of `body`, over a unix socket.
+
+        Raises OSError or HTTPException when nothing answers.
+        """
         connection = _UnixConnection("localhost", timeout=timeout)
         connection.unix_socket = unix_socket
         try:
-            connection.request("GET", target)
+            connection.request("GET" if body is None else "POST", target, body, dict(headers or {}))
             response = connection.getresponse()
             return response.status, response.read()
         finally:
             connection.close()
+
+    def post(self, url: str, document: Mapping[str, object], timeout: float = 10) -> tuple[int, bytes]:
+        """Status and body of a JSON POST to somebody else's server. Raises OSError or HTTPException."""
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.netloc, timeout=timeout)
+        try:
+            connection.request("POST", parts.path, json.dumps(document), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def free(self, directory: Path) -> int:
+        """Bytes that may still be written there."""
+        return shutil.disk_usage(directory).free
+
+    def give(self, path: Path, group: str) -> None:
+        """Let a group have it."""
+        shutil.chown(path, group=group)
 
     def served_certificate(self, domain: str) -> bytes | None:
         """The certificate (DER) that nginx serves for this name now; None when it serves none."""

@@ -5,6 +5,7 @@ from pathlib import Path
 COLOURS = ("blue", "green")
 DATA_SERVICES = ("postgres", "redis")
 APP_SERVICES = ("web",)
+WORKER_SERVICES = ("worker",)
 
 
 def other(colour: str) -> str:
@@ -21,6 +22,7 @@ class Paths:
         self.opt = root / "opt" / app
         self.data_yaml = self.opt / "data.yaml"
         self.app_yaml = self.opt / "app.yaml"
+        self.worker_yaml = self.opt / "worker.yaml"  # absent when the app has no worker
         # what is declared
         self.etc = root / "etc" / app
         self.config = self.etc / "stackctl.json"
@@ -42,14 +44,19 @@ class Paths:
         self.certificate_lock = self.var / "certificate.lock"
         self.certificate_failure = self.var / "certificate.json"  # absent when the declared one was had
         self.owed = self.var / "owed"
+        self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
+        self.access_log = root / "var/log/nginx/access.log"
+        self.backups = root / "opt/backups"
         # Docker's names
         self.data_project = self.data_network = f"{app}-data"
+        self.worker_project = f"{app}-worker"
         self.app_network = f"{app}-app"
         self.sha256_label = f"{app}.sha256"
         self.release_label = f"{app}.release"
         self.release_repository = f"{app}/release"  # our own tag on an image, APP/release:ID, so that no prune takes it
         # systemd's names
         self.unit = f"{app}.service"
+        self.release_unit = f"{app}-release.service"  # transient: there while a release or a rollback is under way
         self.certificate_service = f"{app}-certificate.service"
         self.certificate_timer = f"{app}-certificate.timer"
 

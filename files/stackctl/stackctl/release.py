@@ -1,29 +1,29 @@
-"""release TAG: a new image live in the idle colour, or everything as it was.
+"""release TAG and rollback: another release live in the idle colour, or everything as it was.
 
-STEPS is the whole story, in order. Up to the flip a failure is undone, step by step backwards; after it the new
-release serves and only tidying is left. A kill at any point leaves one colour live, and the same command again finishes
-the job: every step copes with what an earlier run left.
+STEPS is the whole story of a release, in order; ROLLBACK takes of it what going back needs. Up to `record` a failure is
+undone, step by step backwards; after it the new release serves and only tidying is left. A kill at any point leaves one
+colour live, and the same command again finishes the job: every step copes with what an earlier run left.
 """
 
-import http.client
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from . import compose, durable, environment, state
+from . import backup, compose, environment, images, preflight, probe, schema, state, watch
 from .errors import FailedError, PersonNeededError, RefusedError, StackError
-from .machine import TIMED_OUT
-from .paths import COLOURS, DATA_SERVICES, other
+from .paths import COLOURS, other
+from .postgres import Postgres
 from .stack import Stack
-from .state import Release, State
+from .state import Release, Revision, State
+from .telegram import Telegram
+from .watch import Mark
 
-TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-VERSION_LABEL = "org.opencontainers.image.version"
-PULL_TIMEOUT = 900
+TAG = re.compile(r"(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})(@(?P<digest>sha256:[0-9a-f]{64}))?", re.ASCII)
 KEPT_RELEASES = 3
 # A SIGTERM at once would reset connections that wait in the old colour's backlog.
 DRAIN_SECONDS = 1.0
@@ -35,16 +35,19 @@ class Work:
 
     stack: Stack
     release: Release
-    again: bool
+    digest: str | None = None
+    """What the image has to be, where that was asked for."""
+    again: bool = False
     """Part of a converge, which mends what is live: the tag's image stays the one that is."""
     before: State = field(default_factory=State)
     colour: str = ""
     """Empty until it is chosen."""
     values: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def our_tag(self) -> str:
-        return f"{self.stack.paths.release_repository}:{self.release.id}"
+    pending: Sequence[Revision] = ()
+    mark: Mark | None = None
+    """Where nginx's log was at the flip."""
+    flipped: float = 0.0
+    """When that was, in seconds since the epoch."""
 
     @property
     def project(self) -> str:
@@ -52,7 +55,11 @@ class Work:
 
     @property
     def compose_environment(self) -> dict[str, str]:
-        return self.stack.app_environment(self.colour, self.release, self.values)
+        return self.stack.web_environment(self.colour, self.release, self.values)
+
+    @property
+    def telegram(self) -> Telegram | None:
+        return Telegram(self.stack.machine, self.values) if self.stack.config.webhook_path else None
 
 
 class Step(NamedTuple):
@@ -64,31 +71,77 @@ class Step(NamedTuple):
     undo: Callable[[Work], None] | None = None
 
 
-def check_tag(tag: str) -> None:
-    """Docker's grammar of a tag, or RefusedError."""
-    if not TAG.fullmatch(tag):
+def parse(tag: str) -> tuple[str, str | None]:
+    """TAG or TAG@sha256:… as both its parts, or RefusedError."""
+    match = TAG.fullmatch(tag)
+    if not match:
         raise RefusedError(f"{tag!r} is no image tag: letters, digits, _ . - and at most 128 of them")
+    return match["tag"], match["digest"]
 
 
-def release(stack: Stack, tag: str, *, again: bool = False) -> None:
-    """Put the image live. `again`: the live tag's, with the image that it has now.
+def release(stack: Stack, tag: str, *, again: bool = False, dry_run: bool = False) -> None:
+    """Put the image live. `again`: the live tag's, with the image that it has now. `dry_run`: say what would happen.
 
-    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when the new
-    release serves and something behind it is left to do.
+    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when somebody has
+    to look: something couldn't be undone, or the new release serves and something behind it is left to do.
     """
-    work = Work(stack, Release(f"{stack.machine.now():%Y%m%dT%H%M%SZ}", tag, "", "", None, _now(stack)), again)
-    reached: list[Step] = []
+    name, digest = parse(tag)
+    work = Work(stack, Release(stack.journal.run, name, "", "", None, ""), digest, again)
+    if not dry_run:
+        _carry_out(work, STEPS)
+        return
     try:
-        for step in STEPS:
+        for step in PLAN:
+            stack.journal.step(step.name, partial(step.act, work), step.what)
+    finally:
+        images.untag(stack, work.release)
+    for line in _plan(work):
+        stack.journal.tell("plan", "progress", line)
+
+
+def rollback(stack: Stack, tag: str | None) -> None:
+    """Put a release live that was before, as it was: the one before the live one, or the newest of this tag.
+
+    Raises as `release` does.
+    """
+    before = state.load(stack.paths)
+    target = _target(before, tag)
+    if not stack.docker.image(images.ours(stack.paths, target)):
+        raise RefusedError(f"the image of {target.tag} ({target.id}) is gone: stackctl release {target.tag}")
+    if stack.config.migrate and (reason := schema.barred(before.revisions, target)):
+        raise RefusedError(f"{target.tag} can't serve: {reason}: release a version that can")
+    _carry_out(Work(stack, target), ROLLBACK)
+
+
+def _target(before: State, tag: str | None) -> Release:
+    live = before.release
+    others = [known for known in before.kept if not live or known.id != live.id]
+    found = next((known for known in others if tag in {None, known.tag}), None)
+    if not found:
+        names = ", ".join(dict.fromkeys(known.tag for known in others)) or "none"
+        raise RefusedError(f"no release of {tag or 'an earlier time'} is kept (kept: {names}): stackctl release TAG")
+    return found
+
+
+def _carry_out(work: Work, steps: Sequence[Step]) -> None:
+    stack, reached = work.stack, list[Step]()
+    try:
+        for step in steps:
             reached.append(step)
             stack.journal.step(step.name, partial(step.act, work), step.what)
     except BaseException as error:
         cause = _expected(error)
-        stack.journal.show_log(cause.tail if cause else "")
-        if _serves(work):
+        stack.journal.show_log(reached[-1].name, cause.tail if cause else "")
+        if _recorded(work):
             what = cause or repr(error)
-            raise PersonNeededError(f"{tag} serves in {work.colour}, but {what}: run the same again") from error
-        _undo(work, reached)
+            raise PersonNeededError(
+                f"{work.release.tag} serves in {work.colour}, but {what}: run the same again"
+            ) from error
+        left = _undo(work, reached)
+        if left:
+            raise PersonNeededError(
+                f"{cause or repr(error)}; not undone: {left}: run the same again, or see stackctl status"
+            ) from error
         if cause is None:
             raise
         raise cause from error
@@ -100,48 +153,43 @@ def _preflight(work: Work) -> str:
     work.before = state.load(paths)
     work.colour = other(work.before.active) if work.before.active else COLOURS[0]
     work.release = replace(work.release, env_sha256=environment.env_sha256(work.values))
-    if not paths.app_yaml.exists():
-        raise RefusedError(f"{paths.app_yaml} is missing: converge the site (make site)")
-    if stack.config.data:
-        well = {container.service for container in stack.docker.containers(paths.data_project) if container.well}
-        unwell = [service for service in DATA_SERVICES if service not in well]
-        if unwell:
-            raise RefusedError(f"{' and '.join(unwell)} not healthy: systemctl restart {paths.unit}, then docker logs")
+    preflight.check(stack, work.values)
     return f"{work.release.tag} as {work.release.id} into {work.colour}"
 
 
-def _pull(work: Work) -> str:
-    docker, repository, tag = work.stack.docker, work.stack.config.repository, work.release.tag
+def _preflight_of_rollback(work: Work) -> str:
+    stack, paths = work.stack, work.stack.paths
+    work.values = environment.load(paths.snapshot(work.release.id))
+    work.before = state.load(paths)
+    work.colour = other(work.before.active) if work.before.active else COLOURS[0]
+    preflight.check(stack, work.values)
+    return f"{work.release.tag} of {work.release.since} into {work.colour}"
+
+
+def _image(work: Work) -> str:
     live = work.before.release
-    if work.again and live and live.tag == tag and docker.image(live.image):
-        # A converge mends what runs; it must not bring in what was pushed under the same tag since.
-        work.release = replace(work.release, image=live.image)
-        docker.call("the image can't be tagged", ["docker", "tag", live.image, work.our_tag])
-        return f"{live.image}, which is live"
-    pulled = work.stack.machine.run(["docker", "pull", "--quiet", f"{repository}:{tag}"], timeout=PULL_TIMEOUT)
-    image = digest = None
-    if not pulled.code:
-        image = docker.image(f"{repository}:{tag}")
-        ours = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens its own
-        digest = next((name for name in image.digests if name.startswith(ours)), None) if image else None
-    elif live and live.tag == tag:
-        image, digest = docker.image(live.image), live.image
-    if not image or not digest:
-        raise RefusedError(f"{repository}:{tag} can't be had: {pulled.reason}: check the tag and the registry's login")
-    version = image.labels.get(VERSION_LABEL)
-    if version != tag:
-        raise RefusedError(f"{repository}:{tag} says it is version {version!r} (label {VERSION_LABEL}): build it anew")
-    work.release = replace(work.release, image=digest)
-    docker.call("the image can't be tagged", ["docker", "tag", digest, work.our_tag])
-    return f"{digest}, which is here; the registry: {pulled.reason}" if pulled.code else digest
+    stays = live if work.again and live and live.tag == work.release.tag else None
+    pinned, message = images.pin(work.stack, work.release, digest=work.digest, live=live, stays=stays)
+    work.release = replace(work.release, image=pinned)
+    return message
 
 
 def _untag(work: Work) -> None:
-    work.stack.machine.run(["docker", "rmi", work.our_tag])
+    images.untag(work.stack, work.release)
+
+
+def _schema(work: Work) -> str:
+    if not work.stack.config.migrate:
+        return "the image has none"
+    _remove_one_shots(work)
+    report = schema.read(work.stack, work.project, work.compose_environment, work.release)
+    work.pending = report.pending
+    work.release = replace(work.release, schema=report.head)
+    return f"at {report.current or 'nothing'}, pending: {schema.named(report.pending)}"
 
 
 def _save_environment(work: Work) -> str:
-    durable.write(work.stack.paths.snapshot(work.release.id), environment.canonical(work.values))
+    environment.save(work.stack.paths.snapshot(work.release.id), work.values)
     return f"{len(work.values)} values"
 
 
@@ -149,23 +197,26 @@ def _forget_environment(work: Work) -> None:
     work.stack.paths.snapshot(work.release.id).unlink(missing_ok=True)
 
 
+def _backup(work: Work) -> str:
+    stack = work.stack
+    if not stack.config.data:
+        return "the database is on another host, which makes its own"
+    made = backup.take(stack, stack.config.data, work.release.id, "release")
+    return f"{made.directory}, {made.size / 1e6:.1f} MB"
+
+
 def _migrate(work: Work) -> str:
-    stack, limit = work.stack, work.stack.config.migrate_timeout
-    _remove_migrations(work)
-    if not stack.config.migrate:
-        return "the image has none"
-    argv = compose.migrate(work.project, stack.paths.app_yaml, f"{stack.paths.app}-migrate-{work.release.id}")
-    ran = stack.machine.run(argv, work.compose_environment, limit)
-    if ran.code == TIMED_OUT:
-        raise FailedError(
-            f"migrations took longer than {limit} s: see what they wait for, then release again", ran.tail()
-        )
-    if ran.code:
-        raise FailedError(f"migrations failed (exit code {ran.code}): mend them, then release", ran.tail())
-    return ""
+    if not work.pending:
+        return "nothing is pending"
+    # Before they run: should we be killed amid them, a rollback must not take them for absent.
+    revisions = schema.applying(work.before.revisions, work.pending)
+    work.before = replace(work.before, revisions=revisions)
+    state.save(work.stack.paths, work.before)
+    schema.migrate(work.stack, work.project, work.compose_environment, work.release)
+    return schema.named(work.pending)
 
 
-def _remove_migrations(work: Work) -> None:
+def _remove_one_shots(work: Work) -> None:
     """A one-shot container outlives its client, whether that was killed now or in an earlier run."""
     docker = work.stack.docker
     for colour in COLOURS:
@@ -174,7 +225,9 @@ def _remove_migrations(work: Work) -> None:
 
 def _start(work: Work) -> str:
     stack = work.stack
-    stack.remove_colour(work.colour)
+    there = work.before.colours[work.colour]
+    if not there or there.id != work.release.id:
+        stack.remove_colour(work.colour)
     # Before the flip, so that whatever the link says, state knows what runs there.
     state.save(stack.paths, work.before.with_colour(work.colour, work.release))
     stack.bring_up(work.colour, compose.up(work.project, stack.paths.app_yaml), work.compose_environment)
@@ -198,78 +251,155 @@ def _open_socket(work: Work) -> str:
 
 
 def _probe(work: Work) -> str:
-    stack, unix_socket = work.stack, work.stack.paths.socket(work.colour)
-
-    def not_ready() -> str | None:
-        try:
-            status, _ = stack.machine.get(unix_socket, "/ready")
-        except (OSError, http.client.HTTPException) as error:
-            return f"/ready: {error or type(error).__name__}"
-        return None if status == 200 else f"/ready answers {status}"
-
     try:
-        stack.wait("probe", stack.config.healthy_timeout, not_ready)
-        version = json.loads(stack.machine.get(unix_socket, "/health")[1])["version"]
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise FailedError(f"no good answer: {error or type(error).__name__}", _logs(work)) from None
-    if version != work.release.tag:
-        raise FailedError(f"/health says version {version!r}, not {work.release.tag}: build it anew", _logs(work))
-    return f"ready, version {version}"
+        return probe.probe(work.stack, work.colour, work.release.tag, work.values)
+    except FailedError as error:
+        error.tail = _logs(work)
+        raise
 
 
 def _flip(work: Work) -> str:
+    work.mark = Mark.now(work.stack.paths.access_log)
+    work.flipped = work.stack.machine.now().timestamp()
     state.activate(work.stack.paths, work.colour)
     return work.colour
 
 
-def _record(work: Work) -> str:
-    live = replace(work.release, since=_now(work.stack))
-    state.save(work.stack.paths, replace(work.before, active=work.colour).with_colour(work.colour, live))
+def _flip_back(work: Work) -> None:
+    if state.load(work.stack.paths).active != work.colour:
+        return
+    if work.before.active:
+        state.activate(work.stack.paths, work.before.active)
+        # Whoever was on the way to the new colour gets through before it ends.
+        work.stack.machine.sleep(DRAIN_SECONDS)
+    else:
+        state.deactivate(work.stack.paths)
+
+
+def _watch(work: Work) -> str:
+    mark = work.mark or Mark.now(work.stack.paths.access_log)
+    try:
+        return watch.watch(work.stack, work.colour, work.telegram, mark, work.flipped)
+    except FailedError as error:
+        error.tail = _logs(work)
+        raise
+
+
+def _hand_over(work: Work) -> str:
+    stack = work.stack
+    stack.stop_worker()
+    if not stack.config.worker:
+        stack.docker.remove(stack.worker)
+        return "the app has none"
+    stack.bring_up_worker(work.release, compose.up(stack.paths.worker_project, stack.paths.worker_yaml))
+    stack.wait_until_well(stack.paths.worker_project, "worker", stack.config.healthy_timeout, fail_early=True)
     return ""
 
 
+def _hand_back(work: Work) -> None:
+    stack, former = work.stack, work.before.worker
+    stack.stop_worker()
+    stack.docker.remove(stack.worker)
+    if former and stack.config.worker:
+        stack.bring_up_worker(former, compose.up(stack.paths.worker_project, stack.paths.worker_yaml))
+
+
+def _record(work: Work) -> str:
+    live = replace(work.release, since=work.stack.machine.now().isoformat(timespec="seconds"))
+    worker = live if work.stack.config.worker else None
+    serving = work.before.serving(work.colour, live, KEPT_RELEASES)
+    state.save(work.stack.paths, replace(serving, worker=worker))
+    return ""
+
+
+def _set_webhook(work: Work) -> str:
+    bot, path, current = work.telegram, work.stack.config.webhook_path, state.load(work.stack.paths)
+    if not bot or not path:
+        return "the app has nothing to do with Telegram"
+    wanted = bot.webhook(path)
+    if bot.info().get("url") == wanted.url and current.webhook == wanted:
+        return "as it was"
+    bot.set_webhook(wanted.url)
+    state.save(work.stack.paths, replace(current, webhook=wanted))
+    return "told"
+
+
 def _drain(work: Work) -> str:
-    work.stack.machine.sleep(DRAIN_SECONDS)
+    since = work.stack.machine.now().timestamp() - work.flipped
+    work.stack.machine.sleep(max(0.0, DRAIN_SECONDS - since))
     return ""
 
 
 def _stop_old(work: Work) -> str:
-    work.stack.remove_colour(other(work.colour))
+    work.stack.stop_colour(other(work.colour))
     return other(work.colour)
 
 
 def _prune(work: Work) -> str:
-    """Never one that a colour's record names: a rollback needs it."""
-    paths, docker, machine = work.stack.paths, work.stack.docker, work.stack.machine
-    kept = {release.id for release in state.load(paths).colours.values() if release}
-    snapshots = {path.stem for path in paths.secrets.glob("*.json")} - {paths.next_environment.stem}
-    kept |= set(sorted(snapshots)[-KEPT_RELEASES:])
-    images = docker.images_of(paths.release_repository)
-    needed = {images[release_id] for release_id in kept if release_id in images}
-    for release_id in images.keys() - kept:
-        # The image by all its names, unless a kept release is the same image: then our name for it alone.
-        ours, image = f"{paths.release_repository}:{release_id}", images[release_id]
-        machine.run(["docker", "rmi", ours] if image in needed else ["docker", "rmi", "--force", image])
-    for release_id in snapshots - kept:
-        paths.snapshot(release_id).unlink()
-    return f"kept {', '.join(sorted(kept))}"
+    """Never what a rollback needs, nor what a colour's record names."""
+    stack, paths = work.stack, work.stack.paths
+    current = state.load(paths)
+    kept = {known.id for known in (*current.kept, *current.colours.values()) if known}
+    images.prune(stack, kept)
+    for path in paths.secrets.glob("*.json"):
+        if path != paths.next_environment and path.stem not in kept:
+            path.unlink()
+    if stack.config.data:
+        backup.prune(paths.backups)
+        Postgres(stack.docker, paths, stack.config.data).forget_logins(_logins(paths.secrets))
+    return f"kept {', '.join(f'{known.tag} ({known.id})' for known in current.kept)}"
 
 
-STEPS = (
-    Step("preflight", "the declaration is whole, the data services are well", _preflight),
-    Step("image", "pull it, pin it by its digest, tag it as ours", _pull, _untag),
-    Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment),
-    Step("migrate", "from the new image, once", _migrate, _remove_migrations),
-    Step("start", "the idle colour, beside the live one", _start, _take_down),
-    Step("health", "wait for it", _wait_for_health),
-    Step("socket", "open the colour's socket", _open_socket),
-    Step("probe", "ask through the socket, as nginx will", _probe),
-    Step("flip", "point nginx at it", _flip),
-    Step("record", "write down that it serves", _record),
-    Step("drain", "let the old colour's last connections in", _drain),
-    Step("stop", "end the old colour", _stop_old),
-    Step("prune", f"forget all but {KEPT_RELEASES} releases", _prune),
-)
+def _logins(secrets: Path) -> set[str]:
+    """The users of the databases that kept environments name."""
+    values = [value for path in secrets.glob("*.json") for value in environment.load(path).values()]
+    return {urlsplit(value).username or "" for value in values if value.startswith("postgresql://")}
+
+
+_PREFLIGHT = Step("preflight", "the declaration is whole, the data services are well, there is room", _preflight)
+_IMAGE = Step("image", "pull it, pin it by its digest, tag it as ours", _image, _untag)
+_SCHEMA = Step("schema", "ask the new image what the database lacks", _schema)
+_SNAPSHOT = Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment)
+_BACKUP = Step("backup", "dump the database", _backup)
+_MIGRATE = Step("migrate", "from the new image, once", _migrate, _remove_one_shots)
+_START = Step("start", "the idle colour, beside the live one", _start, _take_down)
+_HEALTH = Step("health", "wait for it", _wait_for_health)
+_SOCKET = Step("socket", "open the colour's socket", _open_socket)
+_PROBE = Step("probe", "ask through the socket, as nginx will", _probe)
+_FLIP = Step("flip", "point nginx at it", _flip, _flip_back)
+_WATCH = Step("watch", "look at it while the old colour is warm", _watch)
+_WORKER = Step("worker", "the old one ends after its job, the new one starts", _hand_over, _hand_back)
+_RECORD = Step("record", "write down that it serves", _record)
+_WEBHOOK = Step("webhook", "tell Telegram, when that differs", _set_webhook)
+_DRAIN = Step("drain", "let the old colour's last connections in", _drain)
+_STOP = Step("stop", "end the old colour, and keep it for a rollback", _stop_old)
+_PRUNE = Step("prune", f"forget all but {KEPT_RELEASES} releases", _prune)
+
+PLAN = (_PREFLIGHT, _IMAGE, _SCHEMA)
+_SERVE = (_START, _HEALTH, _SOCKET, _PROBE, _FLIP)
+_TIDY = (_WORKER, _RECORD, _WEBHOOK, _DRAIN, _STOP, _PRUNE)
+STEPS = (*PLAN, _SNAPSHOT, _BACKUP, _MIGRATE, *_SERVE, _WATCH, *_TIDY)
+# It never migrates, and it isn't watched: what would it go back to?
+ROLLBACK = (Step("preflight", _PREFLIGHT.what, _preflight_of_rollback), *_SERVE, *_TIDY)
+
+
+def _plan(work: Work) -> list[str]:
+    """What a release would do, a line each."""
+    live, config = work.before.release, work.stack.config
+    was = f"{live.tag} in {work.before.active} gives way" if live else "the first one"
+    lines = [f"{work.release.tag} ({work.release.image}) goes live in {work.colour}; {was}"]
+    if live and live.env_sha256 != work.release.env_sha256:
+        names = environment.differing(work.stack.paths.snapshot(live.id), work.values)
+        lines.append(f"environment: {', '.join(names) or 'what was before is lost'} differ")
+    if config.migrate:
+        lines.append(f"migrations: {schema.named(work.pending)}")
+    if any(revision.kind == "contract" for revision in work.pending):
+        lines.append("a contract is among them: there is no rollback to what is live now")
+    lines.append("the database is dumped before" if config.data else "the database is on another host")
+    lines.append(f"the old colour stays warm for {config.watch} s, then it is stopped and kept")
+    if config.worker:
+        lines.append("the worker gives way after its job")
+    return lines
 
 
 def _expected(error: BaseException) -> StackError | None:
@@ -281,27 +411,28 @@ def _expected(error: BaseException) -> StackError | None:
     return error if isinstance(error, StackError) else None
 
 
-def _serves(work: Work) -> bool:
-    """Past the flip? The link knows, even when the flip itself was cut short."""
+def _recorded(work: Work) -> bool:
+    """Past the point of no return? What was written knows, even when the writing was cut short."""
     with suppress(StackError):
-        return state.load(work.stack.paths).active == work.colour
+        current = state.load(work.stack.paths)
+        return current.active == work.colour and current.kept[:1] != () and current.kept[0].id == work.release.id
     return False
 
 
-def _undo(work: Work, reached: list[Step]) -> None:
+def _undo(work: Work, reached: list[Step]) -> str:
+    """What could not be undone, by the steps' names."""
+    left = []
     for step in reversed(reached):
         if step.undo:
             try:
                 step.undo(work)
             except (StackError, OSError) as error:
-                work.stack.journal.tell(step.name, "failed", f"not undone, the next release will: {error}")
+                work.stack.journal.tell(step.name, "failed", f"not undone: {error}")
+                left.append(step.name)
             else:
                 work.stack.journal.tell(step.name, "undone")
+    return ", ".join(left)
 
 
 def _logs(work: Work) -> str:
     return "\n".join(work.stack.docker.logs(container) for container in work.stack.containers(work.colour))
-
-
-def _now(stack: Stack) -> str:
-    return stack.machine.now().isoformat(timespec="seconds")

@@ -1,10 +1,9 @@
-"""What release, boot, halt and status do alike: containers up, well, stopped; sockets started."""
+"""What release, rollback, boot, halt and status do alike: containers up, well, stopped; sockets started."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from . import compose, environment
+from . import compose, environment, state, telegram
 from .config import Config
 from .docker import Container, Docker
 from .errors import FailedError
@@ -37,10 +36,21 @@ class Stack:
     def containers(self, colour: str) -> list[Container]:
         return self.docker.containers(self.paths.project(colour))
 
-    def app_environment(self, colour: str, release: Release, values: Mapping[str, str]) -> dict[str, str]:
-        return compose.app_environment(
-            self.config, colour, release, values, expected_sha256(self.paths, release, values)
-        )
+    @property
+    def worker(self) -> list[Container]:
+        return self.docker.containers(self.paths.worker_project)
+
+    def web_environment(self, colour: str, release: Release, values: Mapping[str, str]) -> dict[str, str]:
+        return self._environment(release, values, self.config.colours[colour])
+
+    def worker_environment(self, release: Release) -> dict[str, str]:
+        return self._environment(release, environment.load(self.paths.snapshot(release.id)), None)
+
+    def _environment(self, release: Release, values: Mapping[str, str], address: str | None) -> dict[str, str]:
+        sha256 = expected_sha256(self.paths, release, values)
+        sent = telegram.sent_secret(self.paths, state.load(self.paths))
+        previous = sent if sent != values.get(compose.SECRET) else None
+        return compose.app_environment(release, values, sha256, address, previous)
 
     def bring_up(self, what: str, argv: list[str], env: Mapping[str, str] = ENVIRONMENT) -> None:
         self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)
@@ -48,11 +58,19 @@ class Stack:
     def stop_colour(self, colour: str) -> None:
         """Containers first: what is under way ends through a socket that still stands."""
         self.docker.stop(self.containers(colour), self.config.stop_grace)
-        self.systemctl("stop", self.paths.socket_unit(colour), self.paths.proxy_unit(colour))
+        # Without waiting: at a shutdown systemd stops them when we have ended, and we would wait for ourselves.
+        self.systemctl("stop", "--no-block", self.paths.socket_unit(colour), self.paths.proxy_unit(colour))
 
     def remove_colour(self, colour: str) -> None:
         self.stop_colour(colour)
         self.docker.remove(self.containers(colour))
+
+    def stop_worker(self) -> None:
+        """It finishes the job that it is at."""
+        self.docker.stop(self.worker, self.config.worker_grace)
+
+    def bring_up_worker(self, release: Release, argv: list[str]) -> None:
+        self.bring_up("worker", argv, self.worker_environment(release))
 
     def wait_until_well(self, project: str, step: str, seconds: float, *, fail_early: bool) -> None:
         """Until every container of the project runs and is healthy. `fail_early`: one that ended won't come back."""
@@ -86,12 +104,11 @@ class Stack:
 
 
 def expected_sha256(paths: Paths, release: Release, values: Mapping[str, str]) -> str:
-    """The label that this release's containers carry when they are of this Compose file, environment and image."""
-    return compose.stack_sha256(_bytes(paths.app_yaml), environment.canonical(values), release.image)
-
-
-def _bytes(path: Path) -> bytes:
+    """The label that this release's containers carry when they are of this Compose files, environment and image."""
     try:
-        return path.read_bytes()
+        files = paths.app_yaml.read_bytes()
     except FileNotFoundError:
-        raise FailedError(f"{path} is missing: converge the site (make site)") from None
+        raise FailedError(f"{paths.app_yaml} is missing: converge the site (make site)") from None
+    if paths.worker_yaml.exists():
+        files += paths.worker_yaml.read_bytes()
+    return compose.stack_sha256(files, environment.canonical(values), release.image)

@@ -15,15 +15,31 @@ class Release:
     """An image with the environment it started with."""
 
     id: str
-    """UTC time of its start, as 20251123T154100Z; names the environment's snapshot and our tag on the image."""
+    """UTC time of its start, as 20251123T154100.123Z; names the environment's snapshot and our tag on the image."""
     tag: str
     image: str
     """repository@sha256:…"""
     env_sha256: str
     schema: str | None
-    """The database's revision it migrated to, where it is known."""
+    """The newest revision of the schema that its image knows, None when it has none."""
     since: str
-    """ISO 8601, UTC."""
+    """When it went live. ISO 8601, UTC."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A step of the schema: an `expand` serves the release before it too, a `contract` doesn't."""
+
+    revision: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """What Telegram was told last. It doesn't tell the secret back, so its fingerprint is kept."""
+
+    url: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,13 @@ class State:
     active: str | None = None
     worker: Release | None = None
     maintenance: bool = False
+    """Whether the flag that nginx looks for is there, whatever was written."""
     colours: dict[str, Release | None] = field(default_factory=lambda: dict.fromkeys(COLOURS))
+    kept: tuple[Release, ...] = ()
+    """What can be rolled back to, and what is live: newest first. Their images and environments are kept."""
+    revisions: tuple[Revision, ...] = ()
+    """Of the schema, as far as releases applied them; oldest first."""
+    webhook: Webhook | None = None
 
     @property
     def release(self) -> Release | None:
@@ -42,6 +64,12 @@ class State:
 
     def with_colour(self, colour: str, release: Release | None) -> "State":
         return replace(self, colours={**self.colours, colour: release})
+
+    def serving(self, colour: str, release: Release, most: int) -> "State":
+        """With this release live, and the newest of those kept."""
+        others = [known for known in self.kept if known.id != release.id]
+        known = replace(self, active=colour, kept=(release, *others)[:most])
+        return known.with_colour(colour, release)
 
     def to_json(self) -> str:
         return json.dumps({"version": 1, **asdict(self)}, indent=2) + "\n"
@@ -57,6 +85,10 @@ class State:
             worker=_release(document["worker"]),
             maintenance=document["maintenance"],
             colours={colour: _release(document["colours"][colour]) for colour in COLOURS},
+            # A state of before these were kept doesn't have them.
+            kept=tuple(Release(**one) for one in document.get("kept", ())),
+            revisions=tuple(Revision(**one) for one in document.get("revisions", ())),
+            webhook=Webhook(**document["webhook"]) if document.get("webhook") else None,
         )
 
 
@@ -75,7 +107,7 @@ def load(paths: Paths) -> State:
             f"{paths.state} can't be read ({type(error).__name__}: {error}): "
             f"move it away and release anew; what serves now is left alone"
         ) from None
-    return replace(state, active=_linked_colour(paths.active))
+    return replace(state, active=_linked_colour(paths.active), maintenance=paths.maintenance.exists())
 
 
 def save(paths: Paths, state: State) -> None:
@@ -85,6 +117,11 @@ def save(paths: Paths, state: State) -> None:
 def activate(paths: Paths, colour: str) -> None:
     """The flip: from here on nginx connects to this colour's socket."""
     durable.link(paths.active, paths.socket(colour).name)
+
+
+def deactivate(paths: Paths) -> None:
+    """Back to no release at all."""
+    paths.active.unlink(missing_ok=True)
 
 
 def _linked_colour(active: Path) -> str | None:

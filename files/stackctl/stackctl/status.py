@@ -25,10 +25,13 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     problems, drift = [], []
     of_colour: dict[str, list[Container]] = {colour: [] for colour in COLOURS}
     of_data: list[Container] = []
+    of_worker: list[Container] = []
     try:
         of_colour = {colour: docker.containers(paths.project(colour)) for colour in COLOURS}
         of_data = docker.containers(paths.data_project) if config.data else []
+        of_worker = docker.containers(paths.worker_project)
         drift = drift_of(current, of_colour, expected) + _socket_drift(paths, current, machine)
+        drift += _worker_drift(config, current, of_worker)
     except StackError as error:
         problems.append(f"{error}: systemctl status docker")
     if work is None:
@@ -37,6 +40,8 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     if config.data and work is None:  # boot may be at it
         problems += _data_problems(paths, of_data)
     stale = stale_services(paths, current, of_colour, expected)
+    if config.worker and current.active and expected is not None:
+        stale += [c.service for c in of_worker if c.labels.get(paths.sha256_label) != expected]
     problems += [f"{line}: {_remedy(current)}" for line in drift]
     problems += [f"{service} was made from another app.yaml or environment: {_remedy(current)}" for service in stale]
     differs = _environment_differs(paths, current)
@@ -54,6 +59,11 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
             colour: {**asdict(release), "containers": [_seen(paths, c) for c in of_colour[colour]]} if release else None
             for colour, release in current.colours.items()
         },
+        "worker": {**asdict(current.worker), "containers": [_seen(paths, c) for c in of_worker]}
+        if current.worker
+        else None,
+        "kept": [asdict(release) for release in current.kept],
+        "webhook": current.webhook.url if current.webhook else None,
         "data": [_seen(paths, container) for container in of_data],
         "certificate": served,
         "environment_differs": differs,
@@ -78,6 +88,14 @@ def drift_of(current: State, of_colour: dict[str, list[Container]], expected: st
         if container.image != release.image:
             lines.append(f"{container.service} is of another image, {container.image}")
     return lines
+
+
+def _worker_drift(config: Config, current: State, of_worker: list[Container]) -> list[str]:
+    if not config.worker or not current.active:
+        return []
+    if not of_worker:
+        return ["worker is missing"]
+    return [f"{c.service} is {c.condition}" for c in of_worker if not c.well and c.health != "starting"]
 
 
 def stale_services(
@@ -145,7 +163,7 @@ def _certificate(paths: Paths, config: Config, machine: Machine) -> Report | Non
         return None
     served = paths.tls_current.resolve()
     placeholder = served == paths.tls_placeholder.resolve()
-    lineage = served == paths.tls_live(config.certificate.domain).resolve()
+    lineage = certificate.same(served, paths.tls_live(config.certificate.domain))
     return {
         "placeholder": placeholder,
         "as_declared": lineage and certificate.difference(paths, config.certificate, machine) is None,
@@ -178,14 +196,18 @@ def text(report: Report) -> str:
     rows = [(report["app"], live if release else f"{live}: sudo stackctl release TAG")]
     if release:
         rows += _conditions(report["colours"][report["active"]]["containers"])
+        rows += _conditions(report["worker"]["containers"]) if report["worker"] else []
     rows += _conditions(report["data"])
     if served:
         what = "placeholder" if served["placeholder"] else f"{', '.join(served['subject_names'])} by {served['issuer']}"
         rows.append(("certificate", f"{what}, until {served['not_after'][:10]}"))
     if report["maintenance"]:
-        rows.append(("maintenance", "on"))
+        rows.append(("maintenance", "on, everybody gets 503: sudo stackctl maintenance off"))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
     rows += [("problem", problem) for problem in report["problems"]]
+    earlier = [known["tag"] for known in report["kept"] if not release or known["id"] != release["id"]]
+    if earlier:
+        rows.append(("kept", f"{', '.join(earlier)}: sudo stackctl rollback"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 

@@ -1,0 +1,37 @@
+"""CI's way in: a key that can release, roll back and ask for status, through a gate. No key: no way."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import deploy
+from pyinfra.operations import files
+
+from deploys import artifacts
+from deploys.operations.accounts import no_account, service_account, sudoers
+from deploys.operations.files import place
+from deploys.settings import Settings
+
+LOGIN = "ci"
+HOME = f"/home/{LOGIN}"
+KEYS = f"{HOME}/.ssh/authorized_keys"
+SUDOERS = f"/etc/sudoers.d/{LOGIN}"
+
+
+@deploy("ci")
+def ci(settings: Settings) -> None:
+    if not settings.ci_keys:
+        files.file(name="Let CI's account do nothing as root", path=SUDOERS, present=False)
+        files.directory(name="Admit no key of CI's", path=HOME, present=False)
+        no_account(name="Have no account of CI's", login=LOGIN)
+        return
+    service_account(name="Have CI's account", login=LOGIN, home=HOME)
+    sudoers(name="Let CI's account run the gate as root", login=LOGIN, content=artifacts.file("ci/sudoers"))
+    # All of it root's: what the account could write, it could let itself in by.
+    for path in host.loop((HOME, f"{HOME}/.ssh")):
+        files.directory(name=f"Keep {path} root's", path=path, user="root", group="root", mode="755")
+    place(name="Admit CI's keys through the gate alone", dest=KEYS, content=authorized_keys(settings))
+
+
+def authorized_keys(settings: Settings) -> bytes:
+    """sshd's lines: a forced command before each key, and nothing of forwarding, terminals or rc files."""
+    return artifacts.template("ci/authorized_keys.j2", keys=settings.ci_keys)

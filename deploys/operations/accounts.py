@@ -1,0 +1,41 @@
+"""Accounts that no person has, and what sudo lets an account do."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from deploys.facts.accounts import Service, ServiceAccount
+from deploys.operations import Commands
+from deploys.operations.files import place
+
+
+@operation()
+def service_account(login: str, *, home: str) -> Commands:
+    """An account without a password, in no group but its own. Its home is not made: that is root's to fill."""
+    wanted = Service(home, "/bin/sh", frozenset({login}))
+    there = host.get_fact(ServiceAccount, login=login)
+    if there == wanted:
+        host.noop(f"{login} is there")
+        return
+    properties = ("--shell", wanted.shell, "-d", QuoteString(home), QuoteString(login))
+    yield StringCommand("usermod --groups ''" if there else "useradd --system --no-create-home", *properties)
+
+
+@operation()
+def no_account(login: str) -> Commands:
+    """No such account, even while it is logged in; what it started as root goes on."""
+    if host.get_fact(ServiceAccount, login=login) is None:
+        host.noop(f"{login} is not there")
+        return
+    yield StringCommand("userdel --force", QuoteString(login))
+
+
+@operation()
+def sudoers(login: str, content: bytes) -> Commands:
+    """What `login` may do as root, once visudo accepts it: a file that is wrong would lock everybody out."""
+    dest = f"/etc/sudoers.d/{login}"
+    writes = list(place._inner(dest=dest, content=content, mode="440"))  # noqa: SLF001
+    if writes:
+        yield StringCommand("visudo --check --strict --file=-", _stdin=content.decode())
+    yield from writes

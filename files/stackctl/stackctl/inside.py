@@ -1,0 +1,41 @@
+"""logs and exec: what happens inside the containers that serve now."""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import state
+from .docker import Container
+from .errors import RefusedError
+from .paths import DATA_SERVICES
+from .stack import Stack
+
+
+def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> NoReturn:
+    """Goes on as `docker logs`."""
+    going_on = ["--follow"] if follow else []
+    stack.machine.become(["docker", "logs", "--tail", str(lines), *going_on, _container(stack, service).id])
+
+
+def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
+    """Goes on as `docker exec` in the live web container, on a terminal where there is one."""
+    if not command:
+        raise RefusedError("which command? stackctl exec python --version")
+    terminal = ["--tty"] if sys.stdin.isatty() else []
+    stack.machine.become(["docker", "exec", "--interactive", *terminal, _container(stack, "web").id, *command])
+
+
+def _container(stack: Stack, service: str) -> Container:
+    paths, active = stack.paths, state.load(stack.paths).active
+    if service in DATA_SERVICES:
+        project = paths.data_project
+    elif service == "worker":
+        project = paths.worker_project
+    elif active:
+        project = paths.project(active)
+    else:
+        raise RefusedError("no release yet: stackctl release TAG")
+    found = next((one for one in stack.docker.containers(project) if one.service == service), None)
+    if not found:
+        raise RefusedError(f"{service} has no container: stackctl status says why")
+    return found

@@ -1,0 +1,42 @@
+"""Is the new colour what was asked for? Asked through its own socket, the way that nginx will take."""
+
+import http.client
+import json
+from collections.abc import Mapping
+
+from .compose import SECRET
+from .errors import FailedError
+from .stack import Stack
+
+# Nothing is in it, so it changes nothing (docs/app-contract.md).
+UPDATE = json.dumps({"update_id": 0}).encode()
+
+
+def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str:
+    """What it answered well. FailedError says what it didn't."""
+    config, unix_socket = stack.config, stack.paths.socket(colour)
+
+    def not_ready() -> str | None:
+        try:
+            status, _ = stack.machine.ask(unix_socket, config.ready_path)
+        except (OSError, http.client.HTTPException) as error:
+            return f"{config.ready_path}: {error or type(error).__name__}"
+        return None if status == 200 else f"{config.ready_path} answers {status}"
+
+    answers = ["ready"]
+    try:
+        stack.wait("probe", config.healthy_timeout, not_ready)
+        if config.version_path:
+            version = json.loads(stack.machine.ask(unix_socket, config.version_path)[1])["version"]
+            if version != tag:
+                raise FailedError(f"{config.version_path} says version {version!r}, not {tag}: build it anew")
+            answers.append(f"version {version}")
+        if config.webhook_path:
+            headers = {"X-Telegram-Bot-Api-Secret-Token": values[SECRET], "Content-Type": "application/json"}
+            status, _ = stack.machine.ask(unix_socket, config.webhook_path, UPDATE, headers)
+            if not 200 <= status <= 299:
+                raise FailedError(f"{config.webhook_path} answers {status} to an update with nothing in it")
+            answers.append("takes updates")
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise FailedError(f"no good answer: {error or type(error).__name__}") from None
+    return ", ".join(answers)

@@ -1,0 +1,111 @@
+"""A release in a unit of its own: it goes on to its end when the connection drops; whoever asked for it only follows.
+
+The follower reads history.jsonl, as `release --follow` does later, and ends with the run's own exit code.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TextIO
+
+from . import lock
+from .errors import FailedError, PersonNeededError, RefusedError
+from .events import parsed, readable
+from .machine import Machine
+from .paths import Paths
+
+PROGRAM = "/usr/local/bin/stackctl"
+VERBS = ("release", "rollback")
+LOOK_SECONDS = 0.1
+LOOKS_BEFORE_ASKING = 20
+UNDO_SECONDS = 180
+
+Event = dict[str, Any]
+
+
+def start(paths: Paths, machine: Machine, arguments: Sequence[str]) -> None:
+    """Have systemd run stackctl with these arguments. LockedError when something is under way."""
+    if holder := lock.holder_of(paths.work):
+        raise holder.refusal
+    properties = {
+        # SIGTERM is for stackctl alone, which ends its children and undoes what it did.
+        "KillMode": "mixed",
+        "TimeoutStopSec": str(UNDO_SECONDS),
+        # At a shutdown it is stopped, and has undone its work, before the stack and Docker are.
+        "After": f"docker.service {paths.unit}",
+    }
+    options = [f"--property={name}={value}" for name, value in properties.items()]
+    unit = ["--quiet", "--collect", "--service-type=exec", f"--unit={paths.release_unit}"]
+    description = f"--description=A release of {paths.app}"
+    ran = machine.run(["systemd-run", *unit, description, *options, PROGRAM, *arguments])
+    if not ran.code:
+        return
+    if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
+        raise holder.refusal
+    raise FailedError(f"systemd doesn't start the release: {ran.reason}")
+
+
+def last_run(paths: Paths) -> str:
+    """The newest release's or rollback's, under way or over."""
+    runs = [event["run"] for event in _events(_Tail(paths)) if event["step"] in VERBS and event["state"] == "start"]
+    if not runs:
+        raise RefusedError("there was no release yet: stackctl release TAG")
+    return str(runs[-1])
+
+
+def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], None]) -> int:
+    """Show a run's events as they come; its exit code. PersonNeededError when it ended without a word."""
+    tail, quiet = _Tail(paths), 0
+    while True:
+        ended = quiet > LOOKS_BEFORE_ASKING and _over(paths, machine)
+        heard = [event for event in _events(tail) if event["run"] == run]
+        for event in heard:
+            show(event)
+            if "code" in event:
+                return int(event["code"])
+        if ended:
+            raise PersonNeededError("it ended without a word (killed?): the same command again finishes the job")
+        quiet = 0 if heard or ended else quiet + 1
+        machine.sleep(LOOK_SECONDS)
+
+
+def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
+    """Prints events: for machines as they are, for people with the seconds since the first."""
+    began: list[datetime] = []
+
+    def show(event: Event) -> None:
+        at = datetime.fromisoformat(event["ts"])
+        began.append(at)
+        elapsed = (at - began[0]).total_seconds()
+        print(json.dumps(event) if as_json else readable(event, elapsed), file=out, flush=True)
+
+    return show
+
+
+class _Tail:
+    """What is added to a file, which may be replaced by a shorter one meanwhile."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._path, self._inode, self._offset = paths.history, 0, 0
+
+    def lines(self) -> Iterator[bytes]:
+        try:
+            with self._path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode != self._inode:
+                    self._inode, self._offset = inode, 0
+                file.seek(self._offset)
+                whole, newline, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return
+        self._offset += len(whole) + len(newline)
+        yield from whole.splitlines()
+
+
+def _events(tail: _Tail) -> Iterator[Event]:
+    return (event for event in map(parsed, tail.lines()) if event)
+
+
+def _over(paths: Paths, machine: Machine) -> bool:
+    return machine.run(["systemctl", "is-active", "--quiet", paths.release_unit]).code != 0

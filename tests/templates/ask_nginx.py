@@ -1,0 +1,131 @@
+"""Runs on the droplet, as `python3 -c`: the site's configuration in an nginx of its own, and what that answers.
+
+On standard input the configuration, made for the root directory /ROOT; as arguments the app, the domain, and the paths
+to ask for. Prints JSON: the answers while a release serves, in maintenance, and while none serves; the certificates
+before and after a renewal, and what one connection got all the while; what nginx complained about.
+"""
+
+import json
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socket import create_connection
+from socketserver import ThreadingUnixStreamServer
+from typing import Any
+
+PORT = 8443
+
+
+class Release(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(503 if self.path.endswith("/busy") else 200)
+        self.send_header("Content-Length", str(len(self.path)))
+        self.end_headers()
+        self.wfile.write(self.path.encode())
+
+    def log_message(self, *_: object) -> None:
+        """A unix socket's client has no address to log."""
+
+
+def main(app: str, domain: str, *paths: str) -> None:
+    root = Path(tempfile.mkdtemp())
+    root.chmod(0o755)
+    config = sys.stdin.read().replace("/ROOT", str(root)).replace("/run/nginx.pid", f"{root}/nginx.pid")
+    # Off the ports of the real one, which goes on.
+    config = re.sub(r"listen \[::\]:(\d+)", lambda port: f"listen [::1]:{8000 + int(port[1])}", config)
+    config = re.sub(r"listen (\d+)", lambda port: f"listen 127.0.0.1:{8000 + int(port[1])}", config)
+    (root / "nginx.conf").write_text(config)
+    for directory in (f"var/lib/{app}", "var/log/nginx"):
+        (root / directory).mkdir(parents=True)
+    certify(root / f"etc/{app}/tls", domain, "1")
+    command = ["nginx", "-c", str(root / "nginx.conf"), "-g", "daemon off;"]
+    nginx = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        found = look(root, app, domain, paths)
+    finally:
+        nginx.terminate()
+        complaints = nginx.communicate(timeout=10)[1]
+        shutil.rmtree(root)
+    print(json.dumps({**found, "warnings": [line for line in complaints.splitlines() if "[warn]" in line]}))
+
+
+def look(root: Path, app: str, domain: str, paths: tuple[str, ...]) -> dict[str, Any]:
+    var = root / f"var/lib/{app}"
+    release = ThreadingUnixStreamServer(str(var / "blue.sock"), Release)
+    (var / "blue.sock").chmod(0o666)
+    threading.Thread(target=release.serve_forever, daemon=True).start()
+    (var / "active").symlink_to("blue.sock")
+    found: dict[str, Any] = {"served": {path: ask(connect(domain), path) for path in paths}}
+
+    kept = connect(domain)
+    before = ask(kept, paths[0])["status"], serial(domain)
+    certify(root / f"etc/{app}/tls", domain, "2")
+    after = ask(kept, paths[0])["status"], serial(domain)
+    found |= {"kept": [before[0], after[0]], "serials": [before[1], after[1]]}
+
+    (var / "maintenance").touch()
+    found["maintenance"] = {path: ask(connect(domain), path) for path in paths}
+    (var / "maintenance").unlink()
+    (var / "active").unlink()
+    found["gone"] = {path: ask(connect(domain), path) for path in paths}
+    return found
+
+
+def certify(tls: Path, domain: str, number: str) -> None:
+    """A certificate in a directory of its own, with `current` leading to it: readable for root and www-data alone."""
+    folder = tls / number
+    folder.mkdir(parents=True)
+    key, chain = folder / "privkey.pem", folder / "fullchain.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
+    what = ["-set_serial", number, "-subj", f"/CN={domain}", "-keyout", str(key), "-out", str(chain)]
+    subprocess.run([*request, *what], check=True, capture_output=True)
+    for path, mode in ((folder, 0o750), (key, 0o640), (chain, 0o640)):
+        shutil.chown(path, "root", "www-data")
+        path.chmod(mode)
+    (tls / "new").symlink_to(folder)
+    (tls / "new").rename(tls / "current")
+
+
+def connect(domain: str) -> HTTPConnection:
+    """Over TLS, with whatever certificate, once nginx listens."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = HTTPConnection(domain)
+    for left in reversed(range(50)):
+        try:
+            plain = create_connection(("127.0.0.1", PORT), timeout=10)
+        except ConnectionRefusedError:
+            if not left:
+                raise
+            time.sleep(0.1)
+        else:
+            connection.sock = context.wrap_socket(plain, server_hostname=domain)
+            break
+    return connection
+
+
+def ask(connection: HTTPConnection, path: str) -> dict[str, Any]:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    headers = {name.lower(): value for name, value in answer.getheaders()}
+    return {"status": answer.status, "body": answer.read().decode(), "headers": headers}
+
+
+def serial(domain: str) -> str:
+    """Of the certificate that a new connection gets."""
+    sock = connect(domain).sock
+    assert isinstance(sock, ssl.SSLSocket)
+    command = ["openssl", "x509", "-inform", "DER", "-noout", "-serial"]
+    shown = subprocess.run(command, input=sock.getpeercert(binary_form=True), capture_output=True, check=True)
+    return shown.stdout.decode().strip()
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,119 @@
+"""CI's way in: its keys, its account, and that neither is there without the other."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploys import artifacts
+from deploys.components.ci import authorized_keys
+from deploys.facts.accounts import Service, ServiceAccount
+from deploys.facts.files import Placed
+from deploys.operations.accounts import no_account, service_account, sudoers
+from deploys.settings import SettingsError, _read_ci_keys
+from tests.unit.places import settings_of
+from tests.unit.test_operations import commands
+
+KEY = f"ssh-ed25519 {'A' * 68} CI"
+OTHER = f"ssh-ed25519 {'B' * 68} another"
+THERE = Service("/home/ci", "/bin/sh", frozenset({"ci"}))
+
+
+def read(tmp_path: Path, content: str, operators: str = OTHER) -> tuple[str, ...]:
+    path = tmp_path / "keys"
+    path.write_text(content)
+    return _read_ci_keys(str(path), operators.encode())
+
+
+def test_no_file_named_no_keys() -> None:
+    assert _read_ci_keys(None, KEY.encode()) == ()
+
+
+def test_keys_without_comments_and_empty_lines(tmp_path: Path) -> None:
+    assert read(tmp_path, f"# CI's\n\n{KEY}\n") == (KEY,)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "has no key"),
+        ("# none yet\n", "has no key"),
+        (f'command="bash" {KEY}\n', "key 1 is malformed"),
+        (f"{KEY}\nrubbish\n", "key 2 is malformed"),
+        (f"{OTHER}\n", "an operator's key"),
+    ],
+)
+def test_keys_that_would_open_nothing_or_too_much_are_refused(tmp_path: Path, content: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        read(tmp_path, content)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"ci_authorized_keys: .*nowhere"):
+        _read_ci_keys(str(tmp_path / "nowhere"), b"")
+
+
+def test_every_key_is_behind_the_gate() -> None:
+    lines = artifacts.template("ci/authorized_keys.j2", keys=(KEY, OTHER)).decode().splitlines()
+    keys = [line for line in lines if not line.startswith("#")]
+    forced = r'restrict,command="sudo -n /usr/local/bin/stackctl gate -- \"$SSH_ORIGINAL_COMMAND\"" '
+    assert keys == [f"{forced}{KEY}", f"{forced}{OTHER}"]
+
+
+def test_what_sudo_allows_is_what_the_forced_command_runs() -> None:
+    (rule,) = [line for line in artifacts.file("ci/sudoers").decode().splitlines() if line.startswith("ci ")]
+    assert rule == "ci ALL=(root) NOPASSWD: /usr/local/bin/stackctl gate -- *"
+
+
+@pytest.mark.parametrize("place", ["staging", "prod"])
+def test_by_default_there_is_no_ci(place: str) -> None:
+    settings = settings_of(place)
+    assert settings.values.ci_authorized_keys is None
+    assert settings.ci_keys == ()
+    assert "ssh-" not in authorized_keys(settings).decode()
+
+
+def account(there: Any) -> list[str]:
+    return commands(service_account, {ServiceAccount: there}, login="ci", home="/home/ci")
+
+
+def test_an_account_as_declared_is_left_alone() -> None:
+    assert account(THERE) == []
+
+
+def test_an_account_is_made_without_a_password_or_a_home_of_its_own() -> None:
+    assert account(None) == ["useradd --system --no-create-home --shell /bin/sh -d /home/ci ci"]
+
+
+@pytest.mark.parametrize(
+    "difference", [{"home": "/tmp"}, {"shell": "/bin/bash"}, {"groups": frozenset({"ci", "sudo"})}]
+)
+def test_an_account_that_differs_is_mended(difference: dict[str, Any]) -> None:
+    assert account(THERE._replace(**difference)) == ["usermod --groups '' --shell /bin/sh -d /home/ci ci"]
+
+
+def test_an_account_is_read_as_the_droplet_tells_it() -> None:
+    told = ["ci:x:993:993::/home/ci:/bin/sh", "ci docker"]
+    assert ServiceAccount().process(told) == Service("/home/ci", "/bin/sh", frozenset({"ci", "docker"}))
+    assert ServiceAccount().process([]) is None
+
+
+def test_an_account_is_removed_once() -> None:
+    assert commands(no_account, {ServiceAccount: THERE}, login="ci") == ["userdel --force ci"]
+    assert commands(no_account, {ServiceAccount: None}, login="ci") == []
+
+
+def test_sudoers_are_checked_before_they_are_placed() -> None:
+    check, write = commands(sudoers, {Placed: None}, login="ci", content=b"x\n")
+    assert check.startswith("visudo --check")
+    assert "mv -fT /etc/sudoers.d/ci.new /etc/sudoers.d/ci" in write
+    assert " 440 " in write
+
+
+def test_sudoers_as_declared_are_left_alone() -> None:
+    content = artifacts.file("ci/sudoers")
+    placed = {"mode": "440", "owner": "root", "group": "root", "sha256": sha256(content).hexdigest()}
+    assert commands(sudoers, {Placed: placed}, login="ci", content=content) == []

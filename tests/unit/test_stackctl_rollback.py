@@ -1,0 +1,232 @@
+"""Going back on a droplet in memory, and what a release keeps for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from stackctl import state
+from stackctl.environment import canonical
+from stackctl.state import Revision
+
+from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, stackctl
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Droplet:
+    """1.1.0, and 1.0.0 before it."""
+    droplet = installed(tmp_path)
+    for tag in ("1.0.0", "1.1.0"):
+        assert stackctl(droplet, "release", tag)[0] == 0
+    droplet.calls.clear()
+    return droplet
+
+
+def tag(droplet: Droplet) -> str:
+    release = state.load(droplet.paths).release
+    assert release
+    return release.tag
+
+
+def test_what_was_before_serves_again_without_pulling_migrating_or_dumping(live: Droplet) -> None:
+    before = {container["id"] for container in live.of("bot-blue")}
+    code, shown = stackctl(live, "rollback")
+    assert code == 0, shown
+    assert (tag(live), live.running()) == ("1.0.0", ["blue"])
+    assert {container["id"] for container in live.of("bot-blue")} == before
+    assert not any(live.ran(what) for what in ("docker pull", " run ", "pg_dump"))
+    assert [container["image"][-5:] for container in live.of("bot-worker")] == ["1.0.0"]
+
+
+def test_it_goes_back_and_forth(live: Droplet) -> None:
+    for expected in ("1.0.0", "1.1.0", "1.0.0"):
+        assert stackctl(live, "rollback")[0] == 0
+        assert tag(live) == expected
+
+
+def test_an_older_one_comes_from_our_own_image_though_the_registry_is_gone(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.registry.clear()
+    assert stackctl(live, "rollback", "1.0.0")[0] == 0
+    assert tag(live) == "1.0.0"
+
+
+def test_the_environment_is_the_one_that_it_had(live: Droplet) -> None:
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
+    before = state.load(live.paths).release
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert stackctl(live, "rollback")[0] == 0
+    now = state.load(live.paths).release
+    assert now
+    assert before
+    assert now.env_sha256 == before.env_sha256
+
+
+@pytest.mark.parametrize("asked", [[], ["9.9.9"]])
+def test_what_is_not_kept_is_refused_by_name(tmp_path: Path, asked: list[str]) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    code, shown = stackctl(droplet, "rollback", *asked)
+    assert code == 2
+    assert "is kept (kept: none): stackctl release TAG" in shown
+
+
+def test_an_image_that_somebody_removed_is_told(live: Droplet) -> None:
+    live.images = {name: image for name, image in live.images.items() if "release:" not in name}
+    code, shown = stackctl(live, "rollback")
+    assert code == 2
+    assert "the image of 1.0.0" in shown
+
+
+def test_past_an_expand_it_may(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert state.load(live.paths).revisions == (Revision("0001", "expand"), Revision("0002", "expand"))
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_past_a_contract_it_is_refused_with_the_reason(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.3.0")[0] == 0
+    code, shown = stackctl(live, "rollback")
+    assert code == 2
+    assert "1.1.0 can't serve: the schema has moved past it (0003 is a contract)" in shown
+    assert tag(live) == "1.3.0"
+
+
+def test_a_migration_of_a_release_that_was_undone_counts(live: Droplet) -> None:
+    live.app = {"ready": 200, "update": 500}
+    assert stackctl(live, "release", "1.3.0")[0] == 1
+    live.app = {"ready": 200}
+    assert stackctl(live, "rollback")[0] == 2
+
+
+def test_one_that_does_not_become_well_is_undone(live: Droplet) -> None:
+    live.app = {"ready": 503}
+    code, shown = stackctl(live, "rollback")
+    assert code == 1, shown
+    assert (tag(live), live.running()) == ("1.1.0", ["green"])
+    live.app = {"ready": 200}
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_while_telegram_still_sends_the_old_secret_both_are_accepted(live: Droplet) -> None:
+    rotated = {**ENVIRONMENT, "TELEGRAM_WEBHOOK_SECRET": "webhook-secret-2"}
+    live.paths.next_environment.write_bytes(canonical(rotated))
+    assert live.webhook["secret_token"] == "webhook-secret-1"
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert [container["secrets"] for container in live.of("bot-blue")] == [["webhook-secret-2", "webhook-secret-1"]]
+    assert live.webhook["secret_token"] == "webhook-secret-2"
+    assert "drop_pending_updates" not in live.webhook
+    # And back: the old release knows nothing of the new secret, but for what it is told as it starts.
+    assert stackctl(live, "rollback")[0] == 0
+    assert [container["secrets"][:2] for container in live.of("bot-green")] == [
+        ["webhook-secret-1", "webhook-secret-2"]
+    ]
+    assert live.webhook["secret_token"] == "webhook-secret-1"
+
+
+def test_telegram_is_told_only_when_something_differs(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert not live.ran("setWebhook")
+    live.webhook["url"] = "https://elsewhere.test/"
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert len(live.ran("setWebhook")) == 1
+
+
+def test_an_app_without_telegram_is_not_asked_about_it(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, webhook_path=None, version_path=None, worker=False, migrate=False)
+    droplet.publish("7", version="of no label")
+    assert stackctl(droplet, "release", "7")[0] == 0
+    assert not droplet.ran("getWebhookInfo")
+    assert not droplet.ran("POST")
+    assert not droplet.of("bot-worker")
+
+
+def test_the_login_role_of_a_password_that_is_gone_is_dropped(live: Droplet) -> None:
+    live.logins |= {"owner_00000002"}
+    new = {**ENVIRONMENT, "DATABASE_URL": "postgresql://owner_00000002:other-password@db/app"}
+    live.paths.next_environment.write_bytes(canonical(new))
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert live.logins == {"owner_00000001", "owner_00000002"}
+    for _ in range(3):
+        assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert live.logins == {"owner_00000002"}
+
+
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> None:
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
+    before = state.load(live.paths), [dict(container) for container in live.containers], live.schema
+    code, shown = stackctl(live, "release", "1.3.0", "--dry-run")
+    assert code == 0
+    for said in ("1.3.0 (", "1.1.0 in green gives way", "LOG_LEVEL differ", "0002 (expand), 0003 (contract)"):
+        assert said in shown
+    assert before == (state.load(live.paths), live.containers, live.schema)
+    assert not [name for name in live.images if name.startswith("bot/release:") and live.images[name] == "1.3.0"]
+
+
+def test_a_digest_that_is_asked_for_is_the_one_that_is_pulled(live: Droplet) -> None:
+    code, shown = stackctl(live, "release", f"1.2.0@sha256:{'0' * 64}")
+    assert code == 2
+    assert "can't be had" in shown
+    assert live.ran(f"docker pull --quiet registry.lab.test/bot@sha256:{'0' * 64}")
+
+
+def test_a_backup_says_what_it_is_and_old_ones_of_releases_go(live: Droplet) -> None:
+    assert stackctl(live, "backup")[0] == 0
+    for _ in range(4):
+        stackctl(live, "release", "1.1.0")
+    found = sorted(live.paths.backups.iterdir())
+    manifests = [json.loads((directory / "manifest.json").read_text()) for directory in found]
+    assert [manifest["reason"] for manifest in manifests] == ["asked", "release", "release", "release"]
+    assert manifests[-1]["files"]["postgres.dump"]["bytes"] == len("pg_dump of the database")
+    assert (manifests[-1]["release"], manifests[-1]["tables"]) == ("1.1.0", 1)
+    assert found[0].stat().st_mode & 0o777 == 0o700
+
+
+def test_a_backup_that_was_killed_is_reaped(live: Droplet) -> None:
+    left = live.paths.backups / "20250101T000000.000Z.partial"
+    left.mkdir()
+    assert stackctl(live, "backup")[0] == 0
+    assert not left.exists()
+    assert live.ran("pg_terminate_backend")
+
+
+def test_history_tells_who_did_what_and_why_it_was_undone(live: Droplet) -> None:
+    live.app = {"ready": 200, "update": 500}
+    stackctl(live, "--by", "ada", "release", "1.2.0")
+    runs = json.loads(stackctl(live, "history", "--json")[1])
+    assert [(run["op"], run["tag"], run["by"], run["state"], run["code"]) for run in runs] == [
+        ("release", "1.0.0", "root", "done", 0),
+        ("release", "1.1.0", "root", "done", 0),
+        ("release", "1.2.0", "ada", "failed", 1),
+    ]
+    assert "/webhook answers 500" in runs[-1]["message"]
+    assert {"step": "probe", "state": "done"}.items() <= next(
+        s for s in runs[0]["steps"] if s["step"] == "probe"
+    ).items()
+    shown = stackctl(live, "history")[1]
+    assert "by ada" in shown.splitlines()[0]
+    assert "/webhook answers 500" in shown
+
+
+def test_a_release_can_be_followed_from_elsewhere(live: Droplet) -> None:
+    code, shown = stackctl(live, "release", "--follow")
+    assert code == 0
+    assert "release    start 1.1.0 by root" in shown
+    lines = [json.loads(line) for line in stackctl(live, "release", "--follow", "--json")[1].splitlines()]
+    assert lines[-1]["code"] == 0
+
+
+def test_one_that_was_killed_is_told_as_that(live: Droplet) -> None:
+    lines = live.paths.history.read_bytes().splitlines(keepends=True)
+    live.paths.history.write_bytes(b"".join(lines[:-1]))
+    code, shown = stackctl(live, "release", "--follow")
+    assert code == 4
+    assert "ended without a word" in shown
+    assert "unfinished" in stackctl(live, "history")[1]
+
+
+def test_maintenance_is_a_file_that_nginx_looks_for(live: Droplet) -> None:
+    assert stackctl(live, "maintenance", "on")[0] == 0
+    assert live.paths.maintenance.stat().st_mode & 0o777 == 0o644
+    assert "maintenance" in stackctl(live, "status")[1]
+    assert stackctl(live, "maintenance", "off")[0] == 0
+    assert not live.paths.maintenance.exists()

@@ -1,0 +1,236 @@
+"""A release in a unit of its own, and whoever follows it: what they hear, and how it ends for them."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stackctl import events, lock, unit
+from stackctl.errors import FailedError, LockedError, PersonNeededError, RefusedError
+from stackctl.machine import ENVIRONMENT as ENV
+from stackctl.machine import Result
+from stackctl.paths import Paths
+
+from tests.unit.stackctl_droplet import Droplet, installed, stackctl
+
+RUN = "20251123T120000.000Z"
+
+
+@dataclass
+class Followed(Droplet):
+    """While the follower sleeps, what is to come happens, one thing at a time; then the unit is over."""
+
+    coming: list[Callable[[], object]] = field(default_factory=list)
+    last_words: Callable[[], object] = lambda: None
+    """Said after the follower's last look, just before the unit is over."""
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self.coming:
+            self.coming.pop(0)()
+        else:
+            self.units.discard(self.paths.release_unit)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] = ENV,
+        timeout: float = 60,
+        *,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+    ) -> Result:
+        result = super().run(argv, env, timeout, stdin=stdin, stdout=stdout)
+        if result.code and "is-active" in argv:
+            self.last_words()
+        return result
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Followed:
+    paths = installed(tmp_path).paths
+    return Followed(paths, units={paths.release_unit})
+
+
+def journal(paths: Paths, run: str = RUN, op: str = "release") -> events.Journal:
+    return events.Journal(paths.history, op, Droplet(paths), StringIO(), (), run)
+
+
+def follow(followed: Followed, run: str = RUN) -> tuple[int, list[str]]:
+    """Exit code and messages."""
+    heard: list[str] = []
+    return unit.follow(followed.paths, followed, run, lambda event: heard.append(event["message"])), heard
+
+
+def test_a_run_is_heard_from_its_first_event_to_its_exit_code(followed: Followed) -> None:
+    """What was said before, and by others meanwhile, is not."""
+    before, mine, others = journal(followed.paths, "earlier"), journal(followed.paths), journal(followed.paths, "other")
+    before.begin("ada", "1.0.0")
+    before.end(0, "over")
+    mine.begin("ada", "1.1.0")
+
+    def both() -> None:
+        mine.tell("pull", "log", "two")
+        others.end(0)
+        mine.tell("pull", "done", "three")
+
+    followed.coming = [
+        lambda: mine.tell("pull", "start", "one"),
+        lambda: others.begin("bob"),
+        both,
+        lambda: mine.end(2, "no room"),
+        lambda: mine.tell("pull", "start", "never heard"),
+    ]
+    assert follow(followed) == (2, ["1.1.0 by ada", "one", "two", "three", "no room"])
+    assert len(followed.coming) == 1
+
+
+def test_a_history_that_is_not_there_yet_is_waited_for(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    followed.coming = [lambda: None, lambda: mine.begin("ada"), lambda: mine.end(0)]
+    assert follow(followed) == (0, ["by ada", ""])
+
+
+def test_a_line_is_heard_when_it_is_whole(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.tell("pull", "done", "ü" * 9)
+    whole = followed.paths.history.read_bytes()
+    followed.paths.history.write_bytes(whole[:50])
+
+    def write_the_rest() -> None:
+        with followed.paths.history.open("ab") as file:
+            file.write(whole[50:])
+
+    followed.coming = [lambda: None, write_the_rest, lambda: mine.end(0, "end")]
+    assert follow(followed) == (0, ["ü" * 9, "end"])
+
+
+def test_a_torn_line_spoils_none_that_is_heard(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.tell("pull", "done", "one")
+
+    def tear() -> None:
+        with followed.paths.history.open("ab") as file:
+            file.write(b'{"run": "\xff')
+
+    followed.coming = [tear, lambda: mine.tell("start", "done", "two"), tear, lambda: mine.end(1, "end")]
+    assert follow(followed) == (1, ["one", "two", "end"])
+
+
+def test_nothing_is_missed_when_the_history_is_trimmed_meanwhile(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another file from then on, and a shorter one."""
+    monkeypatch.setattr(events, "MOST_LINES", 8)
+    monkeypatch.setattr(events, "KEPT_LINES", 3)
+    mine, others = journal(followed.paths), journal(followed.paths, "other", "maintenance")
+    for n in range(8):
+        journal(followed.paths, "earlier").tell("pull", "done", str(n))
+
+    def meanwhile() -> None:
+        mine.tell("start", "done", "two")
+        others.begin("ada")  # trims
+        mine.tell("health", "done", "three")
+
+    followed.coming = [lambda: mine.tell("pull", "done", "one"), meanwhile, lambda: mine.end(0, "end")]
+    code, heard = follow(followed)
+    assert len(followed.paths.history.read_bytes().splitlines()) < 8
+    assert (code, list(dict.fromkeys(heard))) == (0, ["one", "two", "three", "end"])
+
+
+def test_what_is_said_last_is_heard_though_the_unit_is_over(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.begin("ada")
+    followed.last_words = lambda: mine.end(1, "undone")
+    assert follow(followed) == (1, ["by ada", "undone"])
+
+
+def test_one_that_is_silent_is_waited_for_while_its_unit_is_there(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.begin("ada")
+    followed.coming = [*[lambda: None] * 200, lambda: mine.end(0, "end")]
+    assert follow(followed) == (0, ["by ada", "end"])
+    assert followed.seconds < 60
+
+
+def test_one_that_was_killed_needs_a_person(followed: Followed) -> None:
+    journal(followed.paths).begin("ada")
+    with pytest.raises(PersonNeededError, match="the same command again finishes the job"):
+        follow(followed)
+
+
+def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> None:
+    with pytest.raises(RefusedError, match="there was no release yet"):
+        unit.last_run(followed.paths)
+    for run, op in (("1", "release"), ("2", "rollback"), ("3", "boot"), ("4", "backup")):
+        journal(followed.paths, run, op).begin("ada")
+    assert unit.last_run(followed.paths) == "2"
+
+
+def test_people_see_seconds_and_machines_see_the_events(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.begin("ada", "1.1.0")
+    mine.machine.sleep(1.5)
+    mine.show_log("start", "Traceback")
+    mine.end(1, "no room")
+    shown: dict[bool, str] = {}
+    for as_json in (True, False):
+        out = StringIO()
+        assert unit.follow(followed.paths, followed, RUN, unit.shown(out, as_json=as_json)) == 1
+        shown[as_json] = out.getvalue()
+    assert shown[True] == followed.paths.history.read_text()
+    assert shown[False].splitlines() == [
+        "   0.0 s  release    start 1.1.0 by ada",
+        "    | Traceback",
+        "   1.5 s  release    failed no room (1.5 s)",
+    ]
+
+
+def test_a_release_is_a_unit_that_ends_before_docker_and_undoes_what_it_did(followed: Followed) -> None:
+    followed.failing = {"systemd-run": Result(0)}
+    unit.start(followed.paths, followed, ["--run", RUN, "release", "1.1.0"])
+    (argv,) = followed.ran("systemd-run")
+    assert "--unit=bot-release.service" in argv
+    assert {"--property=KillMode=mixed", "--property=After=docker.service bot.service"} <= set(argv)
+    assert argv[-5:] == ["/usr/local/bin/stackctl", "--run", RUN, "release", "1.1.0"]
+
+
+@pytest.mark.parametrize("held", ["lock", "work"])
+def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, held: str) -> None:
+    """The lock was taken between the look at it and the start of the unit."""
+
+    def loses(*arguments: Any, **_named: Any) -> Result:
+        taken.enter_context(lock.exclusive(getattr(followed.paths, held), "ada's release", 0))
+        return Result(1, stderr="Unit bot-release.service was already loaded")
+
+    with ExitStack() as taken, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(followed, "run", loses)
+        with pytest.raises(LockedError, match="ada's release has been at work"):
+            unit.start(followed.paths, followed, ["release", "1.1.0"])
+
+
+def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
+    followed.failing = {"systemd-run": Result(1, stderr="Failed to connect to bus")}
+    with pytest.raises(FailedError, match="systemd doesn't start the release: Failed to connect to bus"):
+        unit.start(followed.paths, followed, ["release", "1.1.0"])
+
+
+def test_a_bad_declaration_is_refused_before_a_unit_is_started(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, watch=0)
+    for verb in (["release", "1.0.0"], ["rollback"]):
+        code, shown = stackctl(droplet, *verb)
+        assert code == 2
+        assert "watch must be a whole number above 0" in shown
+    assert not droplet.calls
+
+
+def test_machines_are_told_in_json_how_it_ends(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    code, shown = stackctl(droplet, "--by", "ada", "release", "9.9.9", "--json")
+    first, *_, last = (json.loads(line) for line in shown.splitlines())
+    assert (first["by"], first["tag"]) == ("ada", "9.9.9")
+    assert (code, last["code"]) == (2, 2)

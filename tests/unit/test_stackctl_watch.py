@@ -1,0 +1,465 @@
+"""What a release is judged by: its answers to the probe, nginx's log while it is watched, the schema's revisions."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from stackctl import config, probe, schema, watch
+from stackctl.errors import FailedError
+from stackctl.events import Journal
+from stackctl.machine import Result
+from stackctl.stack import Stack
+from stackctl.state import Release, Revision
+from stackctl.telegram import Telegram
+from stackctl.watch import Mark, Tally, risen
+
+from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, stackctl
+
+TALLIES = st.integers(0, 1000).flatmap(lambda every: st.builds(Tally, st.just(every), st.integers(0, every)))
+
+
+@dataclass
+class Watched(Droplet):
+    """While stackctl sleeps, nginx answers these, one lot after the other."""
+
+    answers: list[list[int]] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        log(self.paths.access_log, *self.answers.pop(0) if self.answers else ())
+
+
+def log(path: Path, *statuses: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.writelines(f'{{"ts":"now","status":{status:03},"path":"/webhook"}}\n' for status in statuses)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Watched:
+    droplet = installed(tmp_path)
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    droplet.calls.clear()
+    watched = Watched(**vars(droplet))
+    log(watched.paths.access_log, *[200] * 20)
+    return watched
+
+
+def stack(droplet: Droplet) -> Stack:
+    paths = droplet.paths
+    return Stack(paths, config.load(paths), droplet, Journal(paths.history, "release", droplet, StringIO()))
+
+
+def look(live: Watched, **after: Any) -> str:
+    """Watch the live colour, from now on."""
+    mark = Mark.now(live.paths.access_log)
+    for name, value in after.items():
+        setattr(live, name, value)
+    return watch.watch(stack(live), "blue", Telegram(live, ENVIRONMENT), mark, live.now().timestamp())
+
+
+# which rise is one
+
+
+@given(TALLIES, TALLIES)
+def test_it_is_no_rise_when_the_share_is_not_higher(before: Tally, since: Tally) -> None:
+    assert since.share > before.share or not risen(before, since)
+
+
+@given(TALLIES, st.integers(0, 1000), st.integers(0, 2))
+def test_two_errors_are_a_mishap(before: Tally, well: int, errors: int) -> None:
+    assert not risen(before, Tally(well + errors, errors))
+
+
+@given(st.integers(0, 1000), st.integers(3, 1000))
+def test_when_all_was_well_nothing_but_errors_is_a_rise(well: int, errors: int) -> None:
+    assert risen(Tally(well, 0), Tally(errors, errors))
+
+
+@given(TALLIES, TALLIES, st.data())
+def test_more_errors_of_as_many_answers_make_it_no_better(before: Tally, since: Tally, data: st.DataObject) -> None:
+    more = replace(since, errors=data.draw(st.integers(since.errors, since.all)))
+    assert risen(before, more) or not risen(before, since)
+
+
+@given(TALLIES, TALLIES, st.integers(1, 100))
+def test_more_good_answers_make_it_no_worse(before: Tally, since: Tally, more: int) -> None:
+    assert risen(before, since) or not risen(before, replace(since, all=since.all + more))
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "expected"),
+    [
+        (Tally(0, 0), Tally(0, 0), False),
+        (Tally(0, 0), Tally(3, 3), True),  # nobody asked before the flip
+        (Tally(1000, 0), Tally(60, 3), False),  # 5 in 100 more
+        (Tally(1000, 0), Tally(59, 3), True),
+        (Tally(100, 10), Tally(100, 15), False),
+        (Tally(100, 10), Tally(100, 16), True),
+        (Tally(100, 100), Tally(100, 100), False),  # it was as bad before
+    ],
+)
+def test_a_rise_is_three_errors_and_five_in_a_hundred_more(before: Tally, since: Tally, *, expected: bool) -> None:
+    assert risen(before, since) is expected
+
+
+# nginx's log
+
+
+@pytest.fixture
+def access_log(tmp_path: Path) -> Path:
+    return tmp_path / "log" / "access.log"
+
+
+def test_a_mark_parts_what_was_answered_before_it_from_what_was_since(access_log: Path) -> None:
+    log(access_log, 200, 502, 404, 500, 499)
+    mark = Mark.now(access_log)
+    assert (mark.before(), mark.since()) == (Tally(5, 2), Tally(0, 0))
+    log(access_log, 200, 503)
+    assert (mark.before(), mark.since()) == (Tally(5, 2), Tally(2, 1))
+    assert str(mark.since()) == "1 of 2 answers were 5xx"
+
+
+@given(st.lists(st.integers(100, 599), max_size=30), st.data())
+def test_every_answer_is_on_one_side_of_the_mark(
+    tmp_path_factory: pytest.TempPathFactory, statuses: list[int], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "access.log"
+    cut = data.draw(st.integers(0, len(statuses)))
+    log(path, *statuses[:cut])
+    mark = Mark.now(path)
+    log(path, *statuses[cut:])
+    assert mark.before() == tally(statuses[:cut])
+    assert mark.since() == tally(statuses[cut:])
+
+
+def tally(statuses: Sequence[int]) -> Tally:
+    return Tally(len(statuses), sum(status >= 500 for status in statuses))
+
+
+def test_a_log_that_was_rotated_begins_anew(access_log: Path) -> None:
+    """As logrotate does it: renamed, and a new file by the same name; be it longer than the mark or shorter."""
+    log(access_log, 200, 200, 200)
+    mark = Mark.now(access_log)
+    log(access_log, 500)
+    access_log.rename(access_log.with_suffix(".log.1"))
+    assert mark.since() == Tally(0, 0)
+    log(access_log, 502)
+    assert mark.since() == Tally(1, 1)
+    log(access_log, *[200] * 9)
+    assert mark.since() == Tally(10, 1)
+
+
+def test_a_log_that_comes_after_the_mark_is_all_since(access_log: Path) -> None:
+    mark = Mark.now(access_log)
+    assert (mark.before(), mark.since()) == (Tally(0, 0), Tally(0, 0))
+    log(access_log, 200, 500)
+    assert (mark.before(), mark.since()) == (Tally(0, 0), Tally(2, 1))
+
+
+def test_of_what_was_before_only_the_newest_counts(access_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the line that is cut there doesn't."""
+    log(access_log, *[500] * 50, 200, 200)
+    line = len(access_log.read_bytes()) // 52
+    monkeypatch.setattr(watch, "BEFORE_BYTES", 2 * line + line // 2)
+    assert Mark.now(access_log).before() == Tally(2, 0)
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        *(b"", b"\n", b'{"ts":"now","sta', b'00,"path":"/"}', b"\xff\xfe", b"\0" * 40, b"500", b"[500]", b'"status"'),
+        *(b'{"status":null}', b'{"status":"x"}', b'{"status":000}', b"{}"),
+    ],
+)
+def test_a_torn_line_counts_for_nothing_and_spoils_no_other(access_log: Path, torn: bytes) -> None:
+    log(access_log, 200)
+    mark = Mark.now(access_log)
+    for _ in range(2):
+        with access_log.open("ab") as file:
+            file.write(torn + b"\n")
+        log(access_log, 500)
+    assert mark.since() == Tally(2, 2)
+
+
+def test_a_line_that_nginx_is_writing_counts_when_it_is_whole(access_log: Path) -> None:
+    log(access_log, 200)
+    mark = Mark.now(access_log)
+    log(access_log, 500)
+    size = access_log.stat().st_size
+    os.truncate(access_log, size - 5)
+    assert mark.since() == Tally(0, 0)
+    with access_log.open("ab") as file:
+        file.write(b'ok"}\n')
+    assert mark.since() == Tally(1, 1)
+
+
+# watch
+
+
+def test_it_is_watched_for_as_long_as_is_declared(live: Watched) -> None:
+    began = live.seconds
+    live.answers = [[200], [200, 404], [500, 500]]
+    assert look(live) == "2 of 5 answers were 5xx"
+    assert 3 <= live.seconds - began < 4
+
+
+def test_a_rise_of_errors_ends_the_watch(live: Watched) -> None:
+    live.answers = [[200], [502, 502, 502]]
+    began = live.seconds
+    with pytest.raises(FailedError, match="since the flip 3 of 4 answers were 5xx; before it 0 of 20"):
+        look(live)
+    assert live.seconds - began < 2
+
+
+def test_errors_that_were_there_before_are_no_rise(live: Watched) -> None:
+    log(live.paths.access_log, *[500] * 80)
+    live.answers = [[500, 500, 500, 500, 200]]
+    assert look(live) == "4 of 5 answers were 5xx"
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"restarts": 1}, r"web ended by itself \(exit code 0\)"),
+        ({"state": "exited", "exit_code": 137}, r"web ended by itself \(exit code 137\)"),
+        ({"state": "restarting"}, "web ended by itself"),
+    ],
+)
+def test_a_container_that_ends_is_told(live: Watched, how: dict[str, Any], said: str) -> None:
+    live.of("bot-blue")[0].update(how)
+    with pytest.raises(FailedError, match=said):
+        look(live)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_not_ready_for_a_moment_is_no_fault(live: Watched, times: int) -> None:
+    look(live, ask=answering(live, [503] * times))
+
+
+def test_not_ready_at_three_looks_is_one(live: Watched) -> None:
+    with pytest.raises(FailedError, match="/ready is not ready any more"):
+        look(live, ask=answering(live, [200, 503, 200, 503, 503, 503]))
+
+
+def answering(droplet: Droplet, statuses: Sequence[int]) -> Callable[..., tuple[int, bytes]]:
+    left = list(statuses)
+
+    def ask(*_arguments: object) -> tuple[int, bytes]:
+        droplet.seconds += 0.01
+        return (left.pop(0), b"") if left else (200, b"")
+
+    return ask
+
+
+def complaint(at: float) -> dict[str, Any]:
+    return {"info": {"last_error_date": int(at), "last_error_message": "Wrong response: 500"}}
+
+
+def test_what_telegram_complained_of_before_the_flip_is_no_fault(live: Watched) -> None:
+    look(live, later=complaint(live.now().timestamp() - 1))
+    assert live.ran("telegram getWebhookInfo")
+
+
+def test_what_it_complains_of_since_is_one(live: Watched) -> None:
+    with pytest.raises(FailedError, match="Telegram says: Wrong response: 500"):
+        look(live, later=complaint(live.now().timestamp() + 2))
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(1, 1), (3, 2), (5, 3)])
+def test_telegram_is_asked_every_two_seconds_and_at_the_end(live: Watched, seconds: int, times: int) -> None:
+    live.paths.config.write_text(json.dumps(json.loads(live.paths.config.read_text()) | {"watch": seconds}))
+    look(live)
+    assert live.calls[-1] == ["telegram", "getWebhookInfo"]
+    assert len(live.ran("telegram")) == times
+
+
+def test_a_telegram_that_does_not_answer_is_no_fault(live: Watched) -> None:
+    look(live, failing={"telegram": Result(1)})
+    assert live.ran("telegram")
+
+
+# probe
+
+
+def probed(live: Watched, tag: str = "1.0.0", values: dict[str, str] = ENVIRONMENT) -> str:
+    return probe.probe(stack(live), "blue", tag, values)
+
+
+def test_a_colour_that_is_what_was_asked_for(live: Watched) -> None:
+    assert probed(live) == "ready, version 1.0.0, takes updates"
+    assert [call for call in live.calls if call[0] in {"GET", "POST"}] == [
+        ["GET", "blue.sock", "/ready"],
+        ["GET", "blue.sock", "/health"],
+        ["POST", "blue.sock", "/webhook"],
+    ]
+
+
+def test_the_update_has_nothing_in_it_and_brings_the_secret(live: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    real = live.ask
+
+    def ask(*arguments: Any) -> tuple[int, bytes]:
+        sent.append(arguments[2:])
+        return real(*arguments)
+
+    monkeypatch.setattr(live, "ask", ask)
+    probed(live)
+    headers = {"X-Telegram-Bot-Api-Secret-Token": "webhook-secret-1", "Content-Type": "application/json"}
+    assert sent[-1] == (b'{"update_id": 0}', headers)
+
+
+def test_it_is_waited_for_until_it_is_ready(live: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = [503, 500, 200]
+    real = live.ask
+
+    def ask(*arguments: Any) -> tuple[int, bytes]:
+        return (statuses.pop(0), b"") if statuses else real(*arguments)
+
+    monkeypatch.setattr(live, "ask", ask)
+    assert probed(live).startswith("ready")
+    assert not statuses
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        ({"ready": 503}, "/ready answers 503 after 20 s"),
+        ({"ready": 302}, "/ready answers 302 after 20 s"),
+        ({"ready": 200, "version": "0.9"}, "/health says version '0.9', not 1.0.0: build it anew"),
+        ({"ready": 200, "version": None}, "/health says version None"),
+        ({"ready": 200, "update": 401}, "/webhook answers 401"),
+        ({"ready": 200, "update": 302}, "/webhook answers 302"),
+    ],
+)
+def test_what_it_does_not_answer_well_is_told(live: Watched, app: dict[str, Any], said: str) -> None:
+    live.app = app
+    with pytest.raises(FailedError, match=said):
+        probed(live)
+
+
+@pytest.mark.parametrize("update", [200, 202, 204])
+def test_any_2xx_takes_an_update(live: Watched, update: int) -> None:
+    live.app = {"ready": 200, "update": update}
+    assert probed(live).endswith("takes updates")
+
+
+def test_another_secret_is_not_taken(live: Watched) -> None:
+    with pytest.raises(FailedError, match="/webhook answers 401") as failed:
+        probed(live, values={**ENVIRONMENT, "TELEGRAM_WEBHOOK_SECRET": "another-secret"})
+    assert "another-secret" not in str(failed.value)
+
+
+@pytest.mark.parametrize("said", [b"", b"OK", b"[]", b"{}", b"7", b"\xff"])
+def test_a_version_of_another_form_is_no_good_answer(
+    live: Watched, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(live, "ask", lambda *_arguments: (200, said))
+    with pytest.raises(FailedError, match="no good answer: "):
+        probed(live)
+
+
+def test_nobody_behind_the_socket_is_told(live: Watched) -> None:
+    live.units.clear()
+    with pytest.raises(FailedError, match="no good answer: /ready: nobody there after 20 s"):
+        probed(live)
+
+
+def test_what_the_app_does_not_have_is_not_asked_for(live: Watched) -> None:
+    changed = json.loads(live.paths.config.read_text()) | {"version_path": None, "webhook_path": None}
+    live.paths.config.write_text(json.dumps(changed))
+    assert probed(live, "of no version") == "ready"
+    assert [call[-1] for call in live.calls] == ["/ready"]
+
+
+# the schema's revisions
+
+KINDS = st.sampled_from(["expand", "contract"])
+HISTORIES = st.lists(KINDS, max_size=8).map(
+    lambda kinds: tuple(Revision(f"{number:04}", kind) for number, kind in enumerate(kinds))
+)
+
+
+def knowing(revision: str | None) -> Release:
+    return Release("id", "1.0.0", "image", "e", revision, "now")
+
+
+@given(HISTORIES, st.data())
+def test_a_release_is_barred_by_a_contract_past_its_schema_and_by_nothing_else(
+    applied: tuple[Revision, ...], data: st.DataObject
+) -> None:
+    assume(applied)
+    known = data.draw(st.integers(0, len(applied) - 1))
+    contracts = [one.revision for one in applied[known + 1 :] if one.kind == "contract"]
+    reason = schema.barred(applied, knowing(applied[known].revision))
+    assert (reason is None) == (not contracts)
+    assert all(revision in (reason or "") for revision in contracts)
+
+
+@given(HISTORIES)
+def test_where_no_revision_is_known_nothing_is_barred(applied: tuple[Revision, ...]) -> None:
+    assert schema.barred((), knowing("0001")) is None
+    for unknown in ("elsewhere", None):
+        assert (schema.barred(applied, knowing(unknown)) is None) == (not applied)
+
+
+def test_why_it_is_barred() -> None:
+    applied = tuple(Revision(f"000{n}", "contract" if n in {2, 4} else "expand") for n in range(5))
+    both = "the schema has moved past it (0002, 0004 is a contract)"
+    assert schema.barred(applied, knowing("0001")) == both
+    assert schema.barred(applied, knowing("0004")) is None
+    assert schema.barred(applied, knowing("x")) == "which revisions came after its x isn't known"
+
+
+@given(HISTORIES, st.data())
+def test_a_migration_that_is_tried_again_counts_once(applied: tuple[Revision, ...], data: st.DataObject) -> None:
+    """Killed amid it, some were applied, and the next try finds the rest pending."""
+    done = data.draw(st.integers(0, len(applied)))
+    intended = schema.applying((), applied)
+    assert intended == applied
+    assert schema.applying(intended, applied[done:]) == applied
+
+
+@given(HISTORIES, HISTORIES)
+def test_what_is_pending_comes_last_and_nothing_is_lost(
+    applied: tuple[Revision, ...], pending: tuple[Revision, ...]
+) -> None:
+    now = schema.applying(applied, pending)
+    assert now[len(now) - len(pending) :] == pending
+    assert set(now) == {*applied, *pending}
+    assert len(set(now)) == len(now)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("", "isn't of the contract's form"),
+        ("{", "isn't of the contract's form"),
+        ("[]", "isn't of the contract's form"),
+        ('{"current": null, "head": null}', "isn't of the contract's form"),
+        ('{"current": null, "head": null, "pending": null}', "isn't of the contract's form"),
+        ('{"current": null, "head": "1", "pending": [{"revision": "1"}]}', "isn't of the contract's form"),
+        (
+            '{"current": null, "head": "1", "pending": [{"revision": "1", "kind": "both"}]}',
+            "a revision's kind is both: mark it expand or contract",
+        ),
+    ],
+)
+def test_a_report_of_another_form_is_told(live: Watched, said: str, why: str) -> None:
+    live.failing = {"schema --json": Result(0, said)}
+    with pytest.raises(FailedError, match=why):
+        schema.read(stack(live), "bot-green", {}, knowing(None))
+
+
+def test_a_report_is_the_last_line_of_what_the_image_says(live: Watched) -> None:
+    report = {"current": "1", "head": "2", "pending": [{"revision": "2", "kind": "contract"}]}
+    live.failing = {"schema --json": Result(0, f"a warning\n{json.dumps(report)}\n")}
+    read = schema.read(stack(live), "bot-green", {}, knowing(None))
+    assert (read.current, read.head, read.pending) == ("1", "2", (Revision("2", "contract"),))
