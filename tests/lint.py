@@ -1,4 +1,4 @@
-"""The linters of what ruff and mypy don't read: shell, Dockerfiles, YAML's own programs. `python -m tests.lint`."""
+"""The linters of what ruff and mypy don't read: shell, Dockerfiles, GitHub's workflows. `python -m tests.lint`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,29 @@ def is_shell(path: Path) -> bool:
         return file.readline().startswith((b"#!/bin/sh", b"#!/bin/bash"))
 
 
+def is_workflow(path: Path) -> bool:
+    return path.suffix == ".yml" and path.parent.name in {"workflows", "examples"}
+
+
 def main() -> int:
     files = tracked()
     shell = [path for path in files if is_shell(path)]
     dockerfiles = [path for path in files if path.name == "Dockerfile"]
     programs = Path(sys.executable).parent
-    commands = [[programs / "shellcheck", *shell], [programs / "hadolint", *dockerfiles]]
-    for program, *arguments in commands:
-        print(f"{Path(program).name}: {len(arguments)} files")
-        if not arguments:
-            sys.exit(f"{Path(program).name} has nothing to look at: the search for its files is broken")
-    return max(subprocess.run(command, cwd=ROOT, check=False).returncode for command in commands)
+    workflows = [path for path in files if is_workflow(path)]
+    looks: list[tuple[list[str], list[Path]]] = [
+        (["shellcheck"], shell),
+        (["hadolint"], dockerfiles),
+        (["actionlint", "-shellcheck", str(programs / "shellcheck")], workflows),
+        (["zizmor", "--offline", "--quiet", "--no-progress"], workflows),
+    ]
+    codes = []
+    for (program, *options), found in looks:
+        print(f"{program}: {len(found)} files", flush=True)
+        if not found:
+            sys.exit(f"{program} has nothing to look at: the search for its files is broken")
+        codes.append(subprocess.run([programs / program, *options, *found], cwd=ROOT, check=False).returncode)
+    return max(codes)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,110 @@
+"""What the workflows run (.github/scripts), with stand-ins for ssh and for the web."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import runpy
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.places import ROOT
+
+STACKCTL = ROOT / ".github/scripts/stackctl"
+DIGEST = f"sha256:{'0' * 64}"
+IMAGE = "ghcr.io/marketplace/bot"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    """stackctl on staging, with an `ssh` that ends with `codes` in turn and notes what it was asked."""
+
+    def run(codes: str, *words: str, key: str = "k") -> tuple[int, list[str]]:
+        asked = tmp_path / "asked"
+        asked.write_text("")
+        program = f'echo "$*" >> {asked}; set -- {codes}; shift $(($(wc -l < {asked}) - 1)); exit $1'
+        for name, body in {"ssh": program, "ssh-agent": ":", "ssh-add": "cat >/dev/null", "sleep": ":"}.items():
+            stand_in = tmp_path / name
+            stand_in.write_text(f"#!/bin/sh\n{body}\n")
+            stand_in.chmod(0o755)
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CI_KEY": key}
+        ran = subprocess.run([STACKCTL, *words], cwd=ROOT, env=environment, capture_output=True, check=False)
+        return ran.returncode, asked.read_text().splitlines()
+
+    return run
+
+
+def test_the_committed_address_and_host_key_are_used(run: Any) -> None:
+    code, (asked,) = run("0", "staging", "status", "--json")
+    assert code == 0
+    assert asked.startswith("-F inventories/staging.ssh_config ")
+    assert asked.endswith(" staging-1 status --json")
+    assert "-o User=ci " in asked
+    assert "StrictHostKeyChecking" not in asked
+    assert "StrictHostKeyChecking yes" in (ROOT / "inventories/staging.ssh_config").read_text()
+
+
+def test_a_release_whose_connection_drops_is_watched_to_its_end(run: Any) -> None:
+    code, asked = run("255 255 1", "prod", "release", "1.0")
+    assert code == 1
+    assert [line.partition(" prod-1 ")[2] for line in asked] == ["release 1.0", "release --follow", "release --follow"]
+
+
+@pytest.mark.parametrize("words", [("release", "1.0", "--dry-run"), ("status", "--json")])
+def test_what_changes_nothing_is_not_followed(run: Any, words: tuple[str, ...]) -> None:
+    code, asked = run("255", "prod", *words)
+    assert (code, len(asked)) == (255, 1)
+
+
+def test_a_refusal_is_final(run: Any) -> None:
+    code, asked = run("2", "prod", "release", "1.0")
+    assert (code, len(asked)) == (2, 1)
+
+
+def test_without_a_key_nobody_is_asked(run: Any) -> None:
+    assert run("0", "prod", "status", key="") == (2, [])
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """verify.py's `main`, with the answers of the droplet and of the web."""
+    program = runpy.run_path(str(ROOT / ".github/scripts/verify.py"))
+
+    def verify(status: dict[str, Any], answer: int) -> None:
+        said = SimpleNamespace(stdout=json.dumps(status), returncode=0)
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: said)
+        connection = SimpleNamespace(request=lambda *_: None, getresponse=lambda: SimpleNamespace(status=answer))
+        monkeypatch.setattr(http.client, "HTTPSConnection", lambda *_, **__: connection)
+        monkeypatch.chdir(ROOT)
+        program["main"]("staging", IMAGE, "1.2.0")
+
+    return verify
+
+
+def live(tag: str = "1.2.0", image: str = IMAGE, *problems: str) -> dict[str, Any]:
+    return {"release": {"tag": tag, "image": f"{image}@{DIGEST}"}, "problems": list(problems)}
+
+
+def test_the_digest_of_what_serves(verify: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    verify(live(), 403)
+    assert capsys.readouterr().out == f"{DIGEST}\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "said"),
+    [
+        (live("1.1.0"), 200, "staging serves 1.1.0 of"),
+        (live("1.2.0", "ghcr.io/other/bot"), 200, "of ghcr.io/other/bot, not 1.2.0"),
+        (live("1.2.0", IMAGE, "worker is dead"), 200, "worker is dead"),
+        ({"release": None, "problems": []}, 200, "no release"),
+        (live(), 503, "answers 503"),
+    ],
+)
+def test_anything_else_fails(verify: Any, status: dict[str, Any], answer: int, said: str) -> None:
+    with pytest.raises(SystemExit, match=said):
+        verify(status, answer)
