@@ -1,0 +1,84 @@
+"""A release that somebody follows over SSH, and what happens to it meanwhile: all from outside of the droplet."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stackctl.paths import Paths
+
+from tests.lab.layout import by_name
+from tests.places import ROOT
+
+DROPLET = by_name("droplet1")
+HISTORY = DROPLET.root / Paths().history.relative_to("/")
+PROGRAM = b"/usr/local/bin/stackctl\0--run\0"
+ENDS_WITHIN_S = 300.0
+
+
+@dataclass
+class UnderWay:
+    """One that was just started. Its events are read from the droplet's disk: nothing in the product waits for us."""
+
+    arguments: tuple[str, ...]
+    _offset: int = field(init=False)
+    _client: subprocess.Popen[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._offset = HISTORY.stat().st_size if HISTORY.exists() else 0
+        argv = ["ssh", "-F", ".lab/ssh_config", DROPLET.name, "sudo", "stackctl", *self.arguments]
+        self._client = subprocess.Popen(
+            argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def reach(self, step: str) -> None:
+        """Return as soon as this step has begun."""
+        needle = f'"step": "{step}", "state": "start"'.encode()
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        while needle not in self._history():
+            over = self._client.poll() is not None and needle not in self._history()
+            assert not over, f"it ended before {step}: {self.end()}"
+            assert time.monotonic() < deadline, f"{step} was not reached"
+            time.sleep(0.001)
+
+    def kill(self) -> None:
+        """-9 to the program that does the work, not to the one that follows it."""
+        os.kill(_worker(), signal.SIGKILL)
+
+    def hang_up(self) -> None:
+        """The connection of whoever follows it ends."""
+        self._client.kill()
+        self._client.wait()
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and output of whoever followed it."""
+        output, _ = self._client.communicate(timeout=ENDS_WITHIN_S)
+        return self._client.returncode, output
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._history().splitlines() if line.endswith(b"}")]
+
+    def last_step(self) -> str:
+        """Where it was."""
+        return str(next(event["step"] for event in reversed(self.events()) if event["op"] == self.arguments[0]))
+
+    def _history(self) -> bytes:
+        with HISTORY.open("rb") as history:
+            history.seek(self._offset)
+            return history.read()
+
+
+def _worker() -> int:
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if PROGRAM in (directory / "cmdline").read_bytes():
+                return int(directory.name)
+        except OSError:
+            continue  # it has just ended
+    raise AssertionError("no release is at work")
