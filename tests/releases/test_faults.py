@@ -276,16 +276,19 @@ def test_stopping_its_unit_undoes_it(droplet: Host) -> None:
 
 def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Place, droplet: Host) -> None:
     try:
+        droplet.check_output("stackctl release 1.1.0")
+        code, output = UnderWay(("release", "1.3.0")).end()
+        assert (code, "its expand is pending too" in output.splitlines()[-1]) == (REFUSED, True)
         droplet.check_output("stackctl release 1.2.0")
-        assert UnderWay(("rollback",)).end()[0] == 0
-        droplet.check_output("stackctl release 1.2.0")
-        shown = droplet.check_output("stackctl release 1.3.0 --dry-run")
-        assert "there is no rollback to what is live now" in shown
+        assert UnderWay(("rollback", "1.1.0")).end()[0] == 0, "an expand bars nothing"
+        droplet.check_output("stackctl rollback")
+        assert "no rollback past what is live now" in droplet.check_output("stackctl release 1.3.0 --dry-run")
         assert live(droplet) == "1.2.0"
         droplet.check_output("stackctl release 1.3.0")
-        code, output = UnderWay(("rollback", "1.2.0")).end()
+        code, output = UnderWay(("rollback", "1.1.0")).end()
         assert (code, "0005 is a contract" in output.splitlines()[-1]) == (REFUSED, True)
-        assert live(droplet) == "1.3.0"
+        assert UnderWay(("rollback", "1.2.0")).end()[0] == 0
+        assert_all_is_well(droplet, "1.2.0")
     finally:
         machines.recreate(DROPLET)
         converge.site()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,7 +53,7 @@ def test_compose_files_have_the_environment_s_names_and_no_value() -> None:
 
 
 def test_without_telegram_its_names_are_not_in_the_compose_files() -> None:
-    without = {"webhook_path": None, "app_environment": {}}
+    without: dict[str, Any] = {"webhook_path": None, "app_environment": {}}
     assert all(b"TELEGRAM" not in content for content in app.compose_files(settings_of("prod", without)).values())
 
 

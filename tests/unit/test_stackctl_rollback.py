@@ -83,19 +83,29 @@ def test_past_an_expand_it_may(live: Droplet) -> None:
     assert stackctl(live, "rollback")[0] == 0
 
 
+def test_a_contract_is_refused_while_its_expand_is_pending_too(live: Droplet) -> None:
+    code, shown = stackctl(live, "release", "1.3.0")
+    assert code == 2
+    assert "0003 is a contract, and its expand is pending too" in shown
+    assert (tag(live), live.schema) == ("1.1.0", "0001")
+
+
 def test_past_a_contract_it_is_refused_with_the_reason(live: Droplet) -> None:
-    assert stackctl(live, "release", "1.3.0")[0] == 0
-    code, shown = stackctl(live, "rollback")
+    for version in ("1.2.0", "1.3.0"):
+        assert stackctl(live, "release", version)[0] == 0
+    assert stackctl(live, "rollback", "1.2.0")[0] == 0
+    code, shown = stackctl(live, "rollback", "1.1.0")
     assert code == 2
     assert "1.1.0 can't serve: the schema has moved past it (0003 is a contract)" in shown
-    assert tag(live) == "1.3.0"
+    assert tag(live) == "1.2.0"
 
 
 def test_a_migration_of_a_release_that_was_undone_counts(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
     live.app = {"ready": 200, "update": 500}
     assert stackctl(live, "release", "1.3.0")[0] == 1
     live.app = {"ready": 200}
-    assert stackctl(live, "rollback")[0] == 2
+    assert stackctl(live, "rollback", "1.1.0")[0] == 2
 
 
 def test_one_that_does_not_become_well_is_undone(live: Droplet) -> None:
@@ -153,10 +163,12 @@ def test_the_login_role_of_a_password_that_is_gone_is_dropped(live: Droplet) -> 
 
 def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> None:
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "ERROR"}))
     before = state.load(live.paths), [dict(container) for container in live.containers], live.schema
     code, shown = stackctl(live, "release", "1.3.0", "--dry-run")
     assert code == 0
-    for said in ("1.3.0 (", "1.1.0 in green gives way", "LOG_LEVEL differ", "0002 (expand), 0003 (contract)"):
+    for said in ("1.3.0 (", "1.2.0 in blue gives way", "LOG_LEVEL differ", "0003 (contract)", "no rollback past what is live"):
         assert said in shown
     assert before == (state.load(live.paths), live.containers, live.schema)
     assert not [name for name in live.images if name.startswith("bot/release:") and live.images[name] == "1.3.0"]

@@ -183,6 +183,11 @@ def _schema(work: Work) -> str:
         return "the image has none"
     _remove_one_shots(work)
     report = schema.read(work.stack, work.project, work.compose_environment, work.release)
+    if work.before.active and (cut := schema.cutting(report.pending)):
+        raise RefusedError(
+            f"{cut.revision} is a contract, and its expand is pending too: release the version that expands first, "
+            "what is live now would break"
+        )
     work.pending = report.pending
     work.release = replace(work.release, schema=report.head)
     return f"at {report.current or 'nothing'}, pending: {schema.named(report.pending)}"
@@ -394,7 +399,7 @@ def _plan(work: Work) -> list[str]:
     if config.migrate:
         lines.append(f"migrations: {schema.named(work.pending)}")
     if any(revision.kind == "contract" for revision in work.pending):
-        lines.append("a contract is among them: there is no rollback to what is live now")
+        lines.append("a contract is among them: there is no rollback past what is live now")
     lines.append("the database is dumped before" if config.data else "the database is on another host")
     lines.append(f"the old colour stays warm for {config.watch} s, then it is stopped and kept")
     if config.worker:

@@ -39,6 +39,17 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
     return report
 
 
+def cutting(coming: Sequence[Revision]) -> Revision | None:
+    """The first of these that a release which knows none of them can't live with, or None.
+
+    An expand leaves it all that it needs. A contract takes away what its expand made needless: a release that is newer
+    than the expand lives with that, an older one doesn't.
+    """
+    kinds = [one.kind for one in coming]
+    first = kinds.index("expand") if "expand" in kinds else len(kinds)
+    return next((one for one in coming[first:] if one.kind == "contract"), None)
+
+
 def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release) -> None:
     """FailedError when they fail, or don't end in time."""
     limit = stack.config.migrate_timeout
@@ -61,9 +72,8 @@ def barred(applied: Sequence[Revision], target: Release) -> str | None:
     names = [one.revision for one in applied]
     if target.schema not in names:
         return f"which revisions came after its {target.schema} isn't known" if names else None
-    since = applied[names.index(target.schema) + 1 :]
-    contracts = [one.revision for one in since if one.kind == "contract"]
-    return f"the schema has moved past it ({', '.join(contracts)} is a contract)" if contracts else None
+    cut = cutting(applied[names.index(target.schema) + 1 :])
+    return f"the schema has moved past it ({cut.revision} is a contract)" if cut else None
 
 
 def named(revisions: Sequence[Revision]) -> str:

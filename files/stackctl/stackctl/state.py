@@ -28,7 +28,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Revision:
-    """A step of the schema: an `expand` serves the release before it too, a `contract` doesn't."""
+    """A step of the schema: an `expand` leaves older releases all they need, a `contract` takes what it replaced."""
 
     revision: str
     kind: str

@@ -1,0 +1,100 @@
+"""Releases, in short: nothing is lost, and what is bad undoes itself. At length: make load, make faults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.lab.demo import deliver_an_update
+from tests.places import Place
+from tests.releases.load import lab_target, load
+from tests.releases.under_way import UnderWay
+
+pytestmark = pytest.mark.group("app")
+
+CLIENTS, RATE = 20, 60.0
+KILLED = 4
+
+
+@pytest.fixture
+def live(droplet: Host) -> str:
+    """1.0.0, which is the same as 1.1.0 but for its name."""
+    if tag(droplet) != "1.0.0":
+        droplet.check_output("stackctl release 1.0.0")
+    return "1.0.0"
+
+
+def status(droplet: Host) -> dict[str, Any]:
+    return dict(json.loads(droplet.run("stackctl status --json").stdout))
+
+
+def tag(droplet: Host) -> str:
+    return str(status(droplet)["release"]["tag"])
+
+
+def test_a_release_and_a_rollback_lose_no_request(lab: Place, droplet: Host, live: str) -> None:
+    with load(lab_target(lab), clients=CLIENTS, rate=RATE) as running:
+        droplet.check_output("stackctl release 1.1.0")
+        assert tag(droplet) == "1.1.0"
+        droplet.check_output("stackctl rollback")
+    assert tag(droplet) == live
+    assert len(running.tally.requests) > 300
+    assert not running.tally.lost, running.tally.table()
+
+
+def test_a_bad_release_undoes_itself_and_says_why(droplet: Host, live: str) -> None:
+    before = status(droplet)
+    code, output = UnderWay(("release", "broken-crash")).end()
+    assert code == 1
+    assert "web ended by itself (exit code 1)" in output.splitlines()[-1]
+    assert "| broken-crash: web exits at its start" in output
+    assert status(droplet) == before
+    newest = json.loads(droplet.check_output("stackctl history --json"))[-1]
+    assert (newest["tag"], newest["by"], newest["state"]) == ("broken-crash", "deploy", "failed")
+    assert "web ended by itself" in newest["message"]
+
+
+def test_killed_after_its_flip_it_can_be_finished(lab: Place, droplet: Host, live: str) -> None:
+    with load(lab_target(lab), clients=CLIENTS, rate=RATE) as running:
+        asked = UnderWay(("release", "1.1.0"))
+        asked.reach("watch")
+        asked.kill()
+        assert asked.end()[0] == KILLED
+        assert "a release was interrupted" in droplet.run("stackctl status").stdout
+        droplet.check_output("stackctl release 1.1.0")
+    assert not running.tally.lost, running.tally.table()
+    assert droplet.run("stackctl status").rc == 0
+
+
+def test_a_dropped_connection_ends_nothing(droplet: Host, live: str) -> None:
+    asked = UnderWay(("release", "1.1.0"))
+    asked.reach("image")
+    asked.hang_up()
+    code, output = UnderWay(("release", "--follow")).end()
+    assert (code, "1.1.0 by deploy" in output.splitlines()[0]) == (0, True)
+    assert tag(droplet) == "1.1.0"
+
+
+@pytest.fixture
+def maintenance(droplet: Host) -> Iterator[None]:
+    droplet.check_output("stackctl maintenance on")
+    try:
+        yield
+    finally:
+        droplet.check_output("stackctl maintenance off")
+
+
+def test_maintenance_asks_everybody_to_come_again(lab: Place, outside: Host, maintenance: None) -> None:
+    ask = f"curl -sS --include --max-time 5 {lab.trust} https://{lab.settings.values.domain}/webhook/telegram"
+    answer = outside.check_output(f"{ask} -d x").lower()
+    assert answer.startswith("http/2 503")
+    assert "retry-after: 30" in answer
+    assert "down for maintenance" in answer
+
+
+def test_after_maintenance_telegram_gets_through(lab: Place) -> None:
+    deliver_an_update()

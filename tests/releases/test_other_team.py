@@ -1,0 +1,56 @@
+"""Another team's image, by changing group_data alone: a plain HTTP server, without Telegram, migrations or a worker."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from subprocess import run
+
+import pytest
+from testinfra.host import Host
+
+from tests import converge
+from tests.lab import lab as machines
+from tests.lab.layout import by_name
+from tests.places import ROOT, Place
+
+pytestmark = pytest.mark.group("app")
+
+GROUP_DATA = {
+    "app_repository": "registry.lab.test/plain-http",
+    "app_migrates": False,
+    "app_worker": False,
+    "ready_path": "/",
+    "version_path": None,
+    "webhook_path": None,
+    "public_paths": ["/"],
+}
+
+
+@pytest.fixture
+def of_another_team(lab: Place) -> Iterator[Host]:
+    """A droplet made anew, converged with what group_data would have for it."""
+    machines.recreate(by_name("droplet1"))
+    data = [word for name, value in GROUP_DATA.items() for word in ("--data", f"{name}={json.dumps(value)}")]
+    pyinfra = [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *data]
+    try:
+        for deploy in (["deploys/site.py"], ["deploys/release.py", "--data", 'tag="1.0.0"']):
+            ran = run([*pyinfra, *deploy], cwd=ROOT, capture_output=True, text=True, check=False)
+            assert ran.returncode == 0, ran.stderr[-4000:]
+        yield lab.reconnect("droplet1")
+    finally:
+        machines.recreate(by_name("droplet1"))
+        converge.site()
+        lab.reconnect("droplet1").check_output("stackctl release 1.0.0")
+
+
+def test_it_is_released_and_answers(of_another_team: Host, lab: Place, outside: Host) -> None:
+    ask = f"curl -sS --max-time 5 {lab.trust} https://{lab.settings.values.domain}/"
+    assert "A plain page." in outside.check_output(ask)
+    status = of_another_team.run("stackctl status --json")
+    report = json.loads(status.stdout)
+    assert (status.rc, report["problems"], report["worker"], report["webhook"]) == (0, [], None, None)
+    # And again, over itself.
+    assert of_another_team.run("stackctl release 1.0.0").rc == 0
+    assert of_another_team.run("stackctl rollback").rc == 0

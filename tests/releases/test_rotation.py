@@ -1,0 +1,70 @@
+"""The webhook's secret and the database's password are changed under load: no request is lost, no update delayed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from testinfra.host import Host
+
+from tests import converge
+from tests.lab import secrets_file
+from tests.lab.demo import delivery, post
+from tests.lab.layout import ENV_FILE
+from tests.places import Place
+from tests.releases.load import Target, load
+
+pytestmark = pytest.mark.group("app")
+
+NEW = {"TELEGRAM_WEBHOOK_SECRET": "rotated-secret_0123456789", "DATABASE_PASSWORD": "rotated: p $w'ord é☃"}
+LOGINS = "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname ~ '^toogoodtogo_'"
+
+
+@pytest.fixture
+def rotate(lab: Place, droplet: Host) -> Iterator[Callable[[str], None]]:
+    before = ENV_FILE.read_text()
+
+    def rotate(name: str) -> None:
+        values = secrets_file.read(ENV_FILE) | {name: NEW[name]}
+        ENV_FILE.write_text("".join(secrets_file.line(*item) for item in values.items()))
+        changed = converge.changed(converge.site())
+        assert "app | Release the live tag anew, when what runs is not what is declared" in changed
+
+    yield rotate
+    ENV_FILE.write_text(before)
+    converge.site()
+
+
+def logins(droplet: Host) -> list[str]:
+    psql = "docker exec toogoodtogo-data-postgres-1 psql -tA -U postgres -d telegram_marketplace"
+    return str(droplet.check_output(f'{psql} -c "{LOGINS}"')).split()
+
+
+def test_a_new_webhook_secret_loses_nothing(
+    rotate: Callable[[str], None], target: Target, show: Callable[[str], None]
+) -> None:
+    """The clients go on with the old one, as updates do that Telegram sent before it was told."""
+    with load(target, clients=20, rate=60) as running:
+        rotate("TELEGRAM_WEBHOOK_SECRET")
+        (update_id,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
+        time.sleep(2)
+    show(running.tally.table())
+    assert not running.tally.lost
+    # Telegram itself was told the new one, and its first attempt was taken.
+    assert delivery(update_id) == {"update_id": update_id, "attempts": 1, "deliveries": 1, "last_status": 200}
+
+
+def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
+    rotate: Callable[[str], None], droplet: Host, target: Target, show: Callable[[str], None]
+) -> None:
+    (former,) = logins(droplet)
+    with load(target, clients=20, rate=60) as running:
+        rotate("DATABASE_PASSWORD")
+        assert former in logins(droplet), "a rollback needs it"
+        assert len(logins(droplet)) == 2
+    show(running.tally.table())
+    assert not running.tally.lost
+    for _ in range(3):
+        droplet.check_output("stackctl release 1.0.0")
+    assert former not in logins(droplet)
