@@ -287,7 +287,6 @@ class Settings:
             "version": 1,
             "app": values.app,
             "repository": values.app_repository,
-            "port": APP_PORT,
             "colours": {colour: str(address) for colour, address in values.colours.items()},
             "healthy_timeout": values.healthy_timeout_s,
             "migrate_timeout": values.migrate_timeout_s,

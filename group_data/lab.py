@@ -23,3 +23,7 @@ redis_image = "registry.lab.test/redis:8-trixie"
 app_repository = "registry.lab.test/toogoodtogo-bot"
 registry_user = "deploy"
 app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "http://telegram.lab.test:8081"}
+
+# Shorter than elsewhere, so that what has to fail does so soon.
+healthy_timeout_s = 45
+migrate_timeout_s = 15

@@ -22,6 +22,7 @@ REQUESTS = 10_000
 QUIET_S = 10.0
 """Of load without a release, before and after."""
 FIVE_RELEASES = ("1.1.0", "1.0.0", "1.1.0", "1.0.0", "1.1.0")
+MOST_SECONDS = 10.0
 RELOADS = 20
 RENEWALS = 3
 FRESH = 4

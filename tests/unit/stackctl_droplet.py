@@ -20,7 +20,7 @@ from stackctl.compose import PREVIOUS_SECRET, SECRET
 from stackctl.environment import canonical
 from stackctl.machine import ENVIRONMENT as ENV
 from stackctl.machine import Machine, Result
-from stackctl.paths import APP_SERVICES, COLOURS, DATA_SERVICES, WORKER_SERVICES, Paths
+from stackctl.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
 from stackctl.unit import PROGRAM
 
 REPOSITORY = "registry.lab.test/bot"
@@ -38,7 +38,6 @@ CONFIG: dict[str, Any] = {
     "version": 1,
     "app": "bot",
     "repository": REPOSITORY,
-    "port": 8080,
     "colours": {"blue": "172.31.0.11", "green": "172.31.0.12"},
     "healthy_timeout": 20,
     "migrate_timeout": 10,
@@ -152,8 +151,13 @@ class Droplet(Machine):
         if url.endswith("setWebhook"):
             self.webhook |= document
             return 200, b'{"ok": true, "result": true}'
-        info = {"url": self.webhook.get("url", "")} | self.later.get("info", {})
+        active = state.load(self.paths).active
+        serving = [self.images[c["image"]] for c in self.of(self.paths.project(active))] if active else []
+        info = {"url": self.webhook.get("url", "")} | (self.later.get("info", {}) if serving == ["1.1.0"] else {})
         return 200, json.dumps({"ok": True, "result": info}).encode()
+
+    def shield(self) -> None:
+        self._tick(["shield"])
 
     def free(self, directory: Path) -> int:
         return self.bytes_free
@@ -215,7 +219,7 @@ class Droplet(Machine):
         project, file, verb, rest = arguments[5], Path(arguments[7]), arguments[8], arguments[9:]
         if not file.exists():
             return Result(1, stderr=f"no such file: {file}")
-        services = {self.paths.data_project: DATA_SERVICES, self.paths.worker_project: WORKER_SERVICES}.get(
+        services = {self.paths.data_project: DATA_SERVICES, self.paths.worker_project: ("worker",)}.get(
             project, APP_SERVICES
         )
         image = env.get("STACK_IMAGE", "data")
@@ -285,7 +289,7 @@ class Droplet(Machine):
             case ["image", "inspect", "--format", _, name]:
                 return self._image(name)
             case ["image", "ls", *_, repository]:
-                ours = {n.partition(":")[2]: i for n, i in self.images.items() if n.startswith(f"{repository}:")}
+                ours = {n[len(repository) + 1 :]: i for n, i in self.images.items() if n.startswith(repository)}
                 return Result(0, "\n".join(f"{tag} {image}" for tag, image in ours.items()))
             case ["pull", "--quiet", name]:
                 return self._pull(name)
@@ -328,6 +332,8 @@ class Droplet(Machine):
         return Result(0, name)
 
     def _systemctl(self, verb: str, units: list[str]) -> Result:
+        if verb == "show":
+            return Result(0, "inactive\n")
         if verb == "is-active":
             return Result(0 if units[0] in self.units else 3)
         self.units = self.units | set(units) if verb == "start" else self.units - set(units)

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,15 @@ def test_a_state_of_before_releases_were_kept_still_loads() -> None:
     assert State.from_json(json.dumps(document)) == before
 
 
-@given(STATES, RELEASES, st.integers(1, 3))
-def test_what_serves_is_kept_once_and_before_the_newest_others(before: State, live: Release, most: int) -> None:
-    after = before.serving("green", live, most)
-    assert (after.release, after.active) == (live, "green")
-    assert after.kept == (live, *(known for known in before.kept if known.id != live.id))[:most]
+@settings(max_examples=50)
+@given(STATES, st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 3))
+def test_what_serves_is_kept_once_and_before_the_newest_others(before: State, served: list[int], most: int) -> None:
+    after = replace(before, kept=())
+    for number in served:
+        after = after.serving("green", replace(LIVE, id=str(number)), most)
+    newest_first = list(dict.fromkeys(str(number) for number in reversed(served)))
+    assert [known.id for known in after.kept] == newest_first[:most]
+    assert (after.release, after.active) == (after.kept[0], "green")
     assert (after.colours["blue"], after.worker) == (before.colours["blue"], before.worker)
 
 
@@ -244,8 +249,8 @@ def test_parts_of_values_are_masked(said: str) -> None:
     [
         ({"version": 2}, "version must be 1, is 2"),
         ({"repositry": "x"}, "repositry is unknown"),
-        ({"port": "8080"}, "port must be a whole number"),
-        ({"port": True}, "port must be a whole number"),
+        ({"watch": "30"}, "watch must be a whole number"),
+        ({"watch": True}, "watch must be a whole number"),
         ({"stop_grace": 0}, "stop_grace must be a whole number above 0"),
         ({"repository": ""}, "repository must be text"),
         ({"app": "other"}, "app must be 'bot'"),
@@ -286,7 +291,7 @@ def test_the_configuration_as_declared(paths: Paths) -> None:
     loaded = config.load(paths)
     assert loaded.certificate == config.Certificate("bot.lab.test", "https://acme", "ops@lab.test")
     assert loaded.data == config.Data("app", "owner", 17)
-    assert (loaded.migrate, loaded.worker, loaded.port) == (False, True, 8080)
+    assert (loaded.migrate, loaded.worker, loaded.watch) == (False, True, 3)
     assert (loaded.worker_grace, loaded.watch, loaded.connections) == (7, 3, 12)
     assert (loaded.ready_path, loaded.version_path, loaded.webhook_path) == ("/ready", "/health", "/webhook")
 

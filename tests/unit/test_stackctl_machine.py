@@ -89,6 +89,22 @@ def test_when_a_container_is_well(state: str, health: str | None, well: bool, co
     assert (container.well, container.condition) == (well, condition)
 
 
+@pytest.mark.parametrize(
+    ("state", "restarts", "end"),
+    [
+        ("running", 0, None),
+        ("created", 0, None),
+        ("running", 1, "web ended by itself, and was started again"),
+        ("exited", 0, "web ended by itself (exit code 137)"),
+        ("restarting", 2, "web ended by itself (exit code 137)"),
+        ("dead", 0, "web ended by itself (exit code 137)"),
+    ],
+)
+def test_when_a_container_has_ended(state: str, restarts: int, end: str | None) -> None:
+    container = Container("id", "image", state, None, 137, restarts, {"com.docker.compose.service": "web"})
+    assert container.end == end
+
+
 def test_a_programs_end_output_and_environment() -> None:
     program = "import os, sys; print(sorted(os.environ)); print('last\\n', file=sys.stderr); sys.exit(3)"
     result = Machine().run([sys.executable, "-c", program], {"LC_ALL": "C.UTF-8", "A": "1"})
@@ -118,7 +134,17 @@ def test_what_is_too_large_to_hold_goes_through_files(tmp_path: Path) -> None:
 
 
 def test_without_a_file_a_program_gets_nothing() -> None:
-    assert Machine().run(["cat"], timeout=5) == Result(0)
+    """Nor what is typed on the caller's terminal meanwhile."""
+    former, (reading, writing) = os.dup(0), os.pipe()
+    os.write(writing, b"typed")
+    os.close(writing)
+    os.dup2(reading, 0)
+    try:
+        assert Machine().run(["cat"], timeout=5) == Result(0)
+    finally:
+        os.dup2(former, 0)
+        os.close(reading)
+        os.close(former)
 
 
 def test_a_program_that_hangs_leaves_in_its_file_what_it_said(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from stackctl import state
 from stackctl.environment import canonical
+from stackctl.machine import Result
 from stackctl.state import Revision
 
-from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, stackctl
+from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, killed, stackctl
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_what_is_not_kept_is_refused_by_name(tmp_path: Path, asked: list[str]) -
 
 
 def test_an_image_that_somebody_removed_is_told(live: Droplet) -> None:
-    live.images = {name: image for name, image in live.images.items() if "release:" not in name}
+    live.images = {name: image for name, image in live.images.items() if image != "1.0.0"}
     code, shown = stackctl(live, "rollback")
     assert code == 2
     assert "the image of 1.0.0" in shown
@@ -86,7 +87,7 @@ def test_past_an_expand_it_may(live: Droplet) -> None:
 def test_a_contract_is_refused_while_its_expand_is_pending_too(live: Droplet) -> None:
     code, shown = stackctl(live, "release", "1.3.0")
     assert code == 2
-    assert "0003 is a contract, and its expand is pending too" in shown
+    assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
     assert (tag(live), live.schema) == ("1.1.0", "0001")
 
 
@@ -106,6 +107,50 @@ def test_a_migration_of_a_release_that_was_undone_counts(live: Droplet) -> None:
     assert stackctl(live, "release", "1.3.0")[0] == 1
     live.app = {"ready": 200}
     assert stackctl(live, "rollback", "1.1.0")[0] == 2
+
+
+def test_no_contract_comes_to_a_live_release_that_is_older_than_its_expand(live: Droplet) -> None:
+    """Though the expand was applied: the release that brought it was undone, or rolled back."""
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert stackctl(live, "rollback")[0] == 0
+    code, shown = stackctl(live, "release", "1.3.0")
+    assert (code, live.schema) == (2, "0002"), shown
+    assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
+
+
+def test_an_old_tag_is_not_released_onto_a_schema_that_it_cannot_serve(live: Droplet) -> None:
+    for version in ("1.2.0", "1.3.0"):
+        assert stackctl(live, "release", version)[0] == 0
+    code, shown = stackctl(live, "release", "1.1.0")
+    assert code == 2
+    assert "the schema has moved past it (0003 is a contract)" in shown
+
+
+def test_a_contract_that_failed_bars_nothing(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.failing = {"bot-migrate-": Result(1)}
+    assert stackctl(live, "release", "1.3.0")[0] == 1
+    assert stackctl(live, "rollback", "1.1.0")[0] == 0
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path) -> None:
+    at = 0
+    while True:
+        at += 2
+        droplet = installed(tmp_path / str(at))
+        for version in ("1.0.0", "1.1.0"):
+            stackctl(droplet, "release", version)
+        left = killed(droplet, at, "rollback", "1.0.0")
+        if left is None:
+            break
+        assert stackctl(left, "rollback", "1.0.0")[0] == 0
+        assert (tag(left), left.running()) == ("1.0.0", ["blue"]), at
+    assert at > 50
+
+
+def test_a_full_disk_is_no_reason_to_refuse_it(live: Droplet) -> None:
+    live.bytes_free = 0
+    assert stackctl(live, "rollback")[0] == 0
 
 
 def test_one_that_does_not_become_well_is_undone(live: Droplet) -> None:
@@ -156,8 +201,8 @@ def test_the_login_role_of_a_password_that_is_gone_is_dropped(live: Droplet) -> 
     live.paths.next_environment.write_bytes(canonical(new))
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert live.logins == {"owner_00000001", "owner_00000002"}
-    for _ in range(3):
-        assert stackctl(live, "release", "1.1.0")[0] == 0
+    for version in ("1.0.0", "1.2.0"):
+        assert stackctl(live, "release", version)[0] == 0
     assert live.logins == {"owner_00000002"}
 
 
@@ -168,7 +213,13 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> 
     before = state.load(live.paths), [dict(container) for container in live.containers], live.schema
     code, shown = stackctl(live, "release", "1.3.0", "--dry-run")
     assert code == 0
-    for said in ("1.3.0 (", "1.2.0 in blue gives way", "LOG_LEVEL differ", "0003 (contract)", "no rollback past what is live"):
+    for said in (
+        "1.3.0 (",
+        "1.2.0 in blue gives way",
+        "LOG_LEVEL differ",
+        "0003 (contract)",
+        "no rollback past what is live",
+    ):
         assert said in shown
     assert before == (state.load(live.paths), live.containers, live.schema)
     assert not [name for name in live.images if name.startswith("bot/release:") and live.images[name] == "1.3.0"]

@@ -79,12 +79,11 @@ def take(stack: Stack, data: Data, backup_id: str, reason: str) -> Backup:
     return Backup(whole, (whole / dump.name).stat().st_size)
 
 
-def prune(backups: Path) -> list[str]:
-    """Remove what releases made, but for the newest; returns the ids."""
-    old = sorted(path for path in _whole(backups) if _manifest(path).get("reason") == "release")[:-KEPT_OF_RELEASES]
-    for directory in old:
+def prune(backups: Path, newest: Path) -> None:
+    """Remove what releases made, but for the last ones; never `newest`, whatever the clock said when it was made."""
+    made = sorted(path for path in _whole(backups) if _manifest(path).get("reason") == "release" and path != newest)
+    for directory in made[: 1 - KEPT_OF_RELEASES]:
         shutil.rmtree(directory)
-    return [directory.name for directory in old]
 
 
 def _whole(backups: Path) -> Iterator[Path]:

@@ -37,7 +37,13 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
 
 
 def _stop_idle(stack: Stack) -> str:
-    """After a hard reset Docker restarts a colour that a release had not stopped yet."""
+    """After a hard reset Docker restarts a colour that a release had not stopped yet.
+
+    Of a release that was cut short before it was recorded nothing is known: the one before it comes up.
+    """
+    proven = state.load(stack.paths).proven
+    if proven:
+        state.activate(stack.paths, proven)
     idle = [colour for colour in COLOURS if colour != state.load(stack.paths).active and stack.containers(colour)]
     for colour in idle:
         stack.stop_colour(colour)

@@ -68,15 +68,16 @@ def _take_over(stack: Stack, live: Path) -> str:
     paths, machine = stack.paths, stack.machine
     contents = {name: (live / name).read_bytes() for name in (CHAIN, KEY)}
     copy = paths.tls / hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
-    copy.mkdir(mode=0o750, exist_ok=True)
+    copy.mkdir(exist_ok=True)
+    copy.chmod(0o750)
     machine.give(copy, NGINX_GROUP)
     for name, content in contents.items():
         durable.write(copy / name, content, 0o640)
         machine.give(copy / name, NGINX_GROUP)
-    former = paths.tls_current.resolve()
     durable.link(paths.tls_current, copy.name)
-    if former not in {copy, paths.tls_placeholder.resolve()} and former.parent == copy.parent:
-        shutil.rmtree(former)
+    for former in paths.tls.iterdir():
+        if former.is_dir() and not former.is_symlink() and former not in {copy, paths.tls_placeholder}:
+            shutil.rmtree(former)
     return copy.name
 
 

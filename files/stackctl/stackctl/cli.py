@@ -5,7 +5,9 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -21,10 +23,11 @@ from . import (
     inside,
     lock,
     release,
+    state,
     status,
     unit,
 )
-from .errors import FailedError, RefusedError, StackError
+from .errors import PersonNeededError, RefusedError, StackError
 from .events import Journal
 from .machine import Machine
 from .paths import DATA_SERVICES, Paths
@@ -104,15 +107,25 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     history = None if verb in LOOKING or started_here else paths.history
     began = machine.now()
     name = arguments.run or f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
-    journal = Journal(history, verb, machine, out, environment.secrets_in(paths.secrets), name)
+    op = "dry-run" if getattr(arguments, "dry_run", False) else verb
+    journal = Journal(history, op, machine, out, environment.secrets_in(paths.secrets), name)
     if history and verb != "certificate":
-        journal.begin(arguments.by, getattr(arguments, "tag", None) or "")
+        journal.begin(arguments.by, _asked_for(arguments, paths))
     code, message = _ended(lambda: _verb(arguments, paths, machine, journal))
     if history and verb != "certificate":
         journal.end(code, message)
     elif message:
         print(f"stackctl {verb}: {message}", file=err)
     return code
+
+
+def _asked_for(arguments: argparse.Namespace, paths: Paths) -> str:
+    """The tag, where there is one; a rollback that names none is told by the one that it leads to."""
+    tag = getattr(arguments, "tag", None) or ""
+    if arguments.verb == "rollback" and not tag:
+        with suppress(StackError):
+            return release.target(state.load(paths), None).tag
+    return tag
 
 
 def _ended(act: Callable[[], int]) -> tuple[int, str]:
@@ -125,6 +138,9 @@ def _ended(act: Callable[[], int]) -> tuple[int, str]:
         return 1, "interrupted: run it again"
     except OSError as error:
         return 1, f"{error}: see the machine's own log (journalctl -b)"
+    except Exception as error:  # whoever follows has to hear of a fault of our own, too
+        traceback.print_exc()
+        return 4, f"a fault of stackctl's own ({error!r}): stackctl status, and tell us"
 
 
 def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
@@ -195,16 +211,16 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
             return unit.follow(paths, machine, unit.last_run(paths), show)
         if arguments.verb == "release":
             release.parse(arguments.tag or "")
-        config.load(paths)
+        declared = config.load(paths)
         under = ["--under", arguments.under] if arguments.under else []
         dry_run = ["--dry-run"] if getattr(arguments, "dry_run", False) else []
         tag = [arguments.tag] if arguments.tag else []
         asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb, *dry_run, *tag]
-        unit.start(paths, machine, asked)
+        unit.start(paths, declared, machine, asked)
         return unit.follow(paths, machine, journal.run, show)
     except KeyboardInterrupt:
-        raise FailedError(
-            "it goes on by itself: stackctl release --follow shows it, "
+        raise PersonNeededError(
+            "if it was begun, it goes on by itself: stackctl release --follow shows it, "
             f"systemctl stop {paths.release_unit} ends and undoes it"
         ) from None
 
@@ -214,7 +230,7 @@ def _backup(stack: Stack) -> None:
     if not data:
         raise RefusedError("the database is on another host: make the backup there")
     backup.check_room(stack, Postgres(stack.docker, stack.paths, data).room())
-    stack.journal.step("backup", lambda: str(backup.take(stack, data, stack.journal.run, "asked").directory))
+    stack.journal.step("dump", lambda: str(backup.take(stack, data, stack.journal.run, "asked").directory))
 
 
 def _maintenance(stack: Stack, mode: str) -> None:

@@ -34,9 +34,7 @@ class Data:
 class Config:
     """Seconds throughout."""
 
-    app: str
     repository: str
-    port: int
     colours: dict[str, str]
     """The fixed address of each colour on the app's network."""
     healthy_timeout: int
@@ -71,7 +69,7 @@ def load(paths: Paths) -> Config:
     if fault:
         raise RefusedError(f"{paths.config}: {fault}: converge the site (make site)")
     certificate, data = document.pop("certificate"), document.pop("data")
-    del document["version"]
+    del document["version"], document["app"]
     return Config(
         certificate=Certificate(**certificate) if certificate else None,
         data=Data(**data) if data else None,
@@ -119,7 +117,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "app": (_text, "text"),
     "repository": (_text, "text"),
     **dict.fromkeys(
-        ("port", "healthy_timeout", "migrate_timeout", "stop_grace", "worker_grace", "watch", "connections"),
+        ("healthy_timeout", "migrate_timeout", "stop_grace", "worker_grace", "watch", "connections"),
         (_count, "a whole number above 0"),
     ),
     **dict.fromkeys(("migrate", "worker"), (_flag, "true or false")),

@@ -40,6 +40,13 @@ class Container:
         return self.state == "running" and self.health in {None, "healthy"}
 
     @property
+    def end(self) -> str | None:
+        """How it ended by itself, if it did; one that its restart policy has started again did, too."""
+        if self.state in {"running", "created"}:
+            return f"{self.service} ended by itself, and was started again" if self.restarts else None
+        return f"{self.service} ended by itself (exit code {self.exit_code})"
+
+    @property
     def condition(self) -> str:
         """As an operator would say it."""
         if self.state == "running":
@@ -101,8 +108,9 @@ class Docker:
         return self.machine.run(["docker", "logs", "--tail", str(lines), container.id]).tail(lines)
 
     def images_of(self, repository: str) -> dict[str, str]:
-        """Tag → image id."""
-        argv = ["docker", "image", "ls", "--no-trunc", "--format", "{{.Tag}} {{.ID}}", repository]
+        """Image id by tag, and by digest where a tag has moved on."""
+        form = '{{if eq .Tag "<none>"}}{{.Digest}}{{else}}{{.Tag}}{{end}} {{.ID}}'
+        argv = ["docker", "image", "ls", "--no-trunc", "--digests", "--format", form, repository]
         lines = self.call("docker can't list images", argv).stdout.splitlines()
         return dict(line.split(maxsplit=1) for line in lines if line.strip())
 

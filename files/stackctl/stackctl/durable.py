@@ -11,6 +11,7 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)  # whatever the caller's umask
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

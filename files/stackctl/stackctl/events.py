@@ -36,8 +36,6 @@ class Journal:
 
     def begin(self, by: str, tag: str = "") -> None:
         """The run's first event."""
-        if self.path:
-            trim(self.path)
         self._record(self.op, "start", f"{tag} by {by}".strip(), None, {"by": by, "tag": tag})
 
     def end(self, code: int, message: str = "") -> None:

@@ -22,7 +22,7 @@ def runs(paths: Paths) -> list[Run]:
     found: dict[tuple[str, str], Run] = {}
     for event in filter(None, map(parsed, lines)):
         key = (event["run"], event["op"])
-        if event["step"] == event["op"] and event["state"] == "start":
+        if "by" in event:
             found[key] = {
                 **{"run": event["run"], "op": event["op"], "by": event["by"], "tag": event["tag"], "at": event["ts"]},
                 **{"state": "unfinished", "code": None, "ms": None, "message": "", "steps": []},

@@ -26,13 +26,15 @@ def pin(
     if stays and docker.image(stays.image):
         docker.call("the image can't be tagged", ["docker", "tag", stays.image, ours(stack.paths, release)])
         return stays.image, f"{stays.image}, which is live"
-    reference = f"{repository}@{digest}" if digest else f"{repository}:{release.tag}"
+    exactly = stays.image if stays else f"{repository}@{digest}" if digest else None
+    reference = exactly or f"{repository}:{release.tag}"
     pulled = stack.machine.run(["docker", "pull", "--quiet", reference], timeout=PULL_TIMEOUT)
     image = pinned = None
     if not pulled.code:
         image = docker.image(reference)
         short = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens its own
-        pinned = next((name for name in image.digests if name.startswith(short)), None) if image else None
+        names = image.digests if image else []
+        pinned = exactly or next((name for name in names if name.startswith(short)), None)
     elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):
         image, pinned = docker.image(live.image), live.image
     if not image or not pinned:
@@ -44,16 +46,13 @@ def pin(
     return pinned, f"{pinned}, which is here; the registry: {pulled.reason}" if pulled.code else pinned
 
 
-def untag(stack: Stack, release: Release) -> None:
-    stack.machine.run(["docker", "rmi", ours(stack.paths, release)])
-
-
 def prune(stack: Stack, kept: set[str]) -> None:
-    """Remove the images of all releases but those with these ids."""
-    repository = stack.paths.release_repository
-    images = stack.docker.images_of(repository)
-    needed = {images[release_id] for release_id in kept if release_id in images}
-    for release_id in images.keys() - kept:
-        # The image by all its names, unless a kept release is the same image: then our name for it alone.
-        name, image = f"{repository}:{release_id}", images[release_id]
-        stack.machine.run(["docker", "rmi", name] if image in needed else ["docker", "rmi", "--force", image])
+    """Remove our images but for those of the releases with these ids; what a failed release pulled goes, too."""
+    docker, ours_of = stack.docker, stack.docker.images_of(stack.paths.release_repository)
+    needed = {image for release_id, image in ours_of.items() if release_id in kept}
+    for image in {*ours_of.values(), *docker.images_of(stack.config.repository).values()} - needed:
+        stack.machine.run(["docker", "rmi", "--force", image])
+    for release_id, image in ours_of.items():
+        # Of an image that another release needs, our name for it alone.
+        if release_id not in kept and image in needed:
+            stack.machine.run(["docker", "rmi", f"{stack.paths.release_repository}:{release_id}"])

@@ -119,6 +119,11 @@ class Machine:
         finally:
             connection.close()
 
+    def shield(self) -> None:
+        """Let no signal but SIGKILL interrupt what follows."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
     def free(self, directory: Path) -> int:
         """Bytes that may still be written there."""
         return shutil.disk_usage(directory).free

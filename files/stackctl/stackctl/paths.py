@@ -5,7 +5,6 @@ from pathlib import Path
 COLOURS = ("blue", "green")
 DATA_SERVICES = ("postgres", "redis")
 APP_SERVICES = ("web",)
-WORKER_SERVICES = ("worker",)
 
 
 def other(colour: str) -> str:
@@ -28,7 +27,7 @@ class Paths:
         self.config = self.etc / "stackctl.json"
         self.secrets = self.etc / "secrets"
         self.next_environment = self.secrets / "next.json"
-        # the certificate nginx serves: `current` is a symbolic link to `placeholder` or to certbot's live directory
+        # the certificate nginx serves: `current` is a symbolic link to `placeholder` or to a copy of certbot's
         self.tls = self.etc / "tls"
         self.tls_current = self.tls / "current"
         self.tls_placeholder = self.tls / "placeholder"

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from . import backup, compose, environment, images, preflight, probe, schema, state, watch
+from . import backup, compose, environment, images, preflight, probe, schema, state, telegram, watch
 from .errors import FailedError, PersonNeededError, RefusedError, StackError
+from .events import trim
 from .paths import COLOURS, other
 from .postgres import Postgres
 from .stack import Stack
 from .state import Release, Revision, State
 from .telegram import Telegram
-from .watch import Mark
+from .watch import Flip
 
 TAG = re.compile(r"(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})(@(?P<digest>sha256:[0-9a-f]{64}))?", re.ASCII)
 KEPT_RELEASES = 3
@@ -44,10 +45,8 @@ class Work:
     """Empty until it is chosen."""
     values: Mapping[str, str] = field(default_factory=dict)
     pending: Sequence[Revision] = ()
-    mark: Mark | None = None
-    """Where nginx's log was at the flip."""
-    flipped: float = 0.0
-    """When that was, in seconds since the epoch."""
+    flip: Flip | None = None
+    """What was known just before it."""
 
     @property
     def project(self) -> str:
@@ -88,39 +87,57 @@ def release(stack: Stack, tag: str, *, again: bool = False, dry_run: bool = Fals
     name, digest = parse(tag)
     work = Work(stack, Release(stack.journal.run, name, "", "", None, ""), digest, again)
     if not dry_run:
+        _settle(stack)
         _carry_out(work, STEPS)
         return
     try:
         for step in PLAN:
             stack.journal.step(step.name, partial(step.act, work), step.what)
     finally:
-        images.untag(stack, work.release)
-    for line in _plan(work):
-        stack.journal.tell("plan", "progress", line)
+        _remove_one_shots(work)
+        _forget_image(work)
 
 
 def rollback(stack: Stack, tag: str | None) -> None:
-    """Put a release live that was before, as it was: the one before the live one, or the newest of this tag.
+    """Put a release live that was before, as it was: `target`. One that was cut short is finished.
 
     Raises as `release` does.
     """
     before = state.load(stack.paths)
-    target = _target(before, tag)
-    if not stack.docker.image(images.ours(stack.paths, target)):
-        raise RefusedError(f"the image of {target.tag} ({target.id}) is gone: stackctl release {target.tag}")
-    if stack.config.migrate and (reason := schema.barred(before.revisions, target)):
-        raise RefusedError(f"{target.tag} can't serve: {reason}: release a version that can")
-    _carry_out(Work(stack, target), ROLLBACK)
+    chosen = target(before, tag)
+    if not stack.docker.image(chosen.image):
+        raise RefusedError(f"the image of {chosen.tag} ({chosen.id}) is gone: stackctl release {chosen.tag}")
+    if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
+        raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
+    serves = before.release is not None and before.release.id == chosen.id
+    _carry_out(Work(stack, chosen), FINISH if serves else ROLLBACK)
 
 
-def _target(before: State, tag: str | None) -> Release:
-    live = before.release
-    others = [known for known in before.kept if not live or known.id != live.id]
-    found = next((known for known in others if tag in {None, known.tag}), None)
+def target(before: State, tag: str | None) -> Release:
+    """The release before the live one, or the newest kept one of this tag. RefusedError when there is none.
+
+    What counts as live is what was recorded: a rollback that was killed after its flip has the same target again.
+    """
+    found = (
+        next((known for known in before.kept if known.tag == tag), None) if tag else next(iter(before.kept[1:]), None)
+    )
     if not found:
-        names = ", ".join(dict.fromkeys(known.tag for known in others)) or "none"
+        names = ", ".join(dict.fromkeys(known.tag for known in before.kept[1:])) or "none"
         raise RefusedError(f"no release of {tag or 'an earlier time'} is kept (kept: {names}): stackctl release TAG")
     return found
+
+
+def _settle(stack: Stack) -> None:
+    """A release that was killed before it was recorded proved nothing: what was live before is so again, if it runs."""
+    before = state.load(stack.paths)
+    proven = before.proven
+    if proven and before.active != proven and any(container.well for container in stack.containers(proven)):
+        stack.journal.step("settle", partial(_serve_again, stack, proven), "a release was interrupted before its end")
+
+
+def _serve_again(stack: Stack, colour: str) -> str:
+    state.activate(stack.paths, colour)
+    return f"{colour} serves again"
 
 
 def _carry_out(work: Work, steps: Sequence[Step]) -> None:
@@ -130,18 +147,16 @@ def _carry_out(work: Work, steps: Sequence[Step]) -> None:
             reached.append(step)
             stack.journal.step(step.name, partial(step.act, work), step.what)
     except BaseException as error:
+        stack.machine.shield()
         cause = _expected(error)
         stack.journal.show_log(reached[-1].name, cause.tail if cause else "")
+        again = f"stackctl {stack.journal.op} {work.release.tag}"
         if _recorded(work):
             what = cause or repr(error)
-            raise PersonNeededError(
-                f"{work.release.tag} serves in {work.colour}, but {what}: run the same again"
-            ) from error
+            raise PersonNeededError(f"{work.release.tag} serves in {work.colour}, but {what}: {again}") from error
         left = _undo(work, reached)
         if left:
-            raise PersonNeededError(
-                f"{cause or repr(error)}; not undone: {left}: run the same again, or see stackctl status"
-            ) from error
+            raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: {again}") from error
         if cause is None:
             raise
         raise cause from error
@@ -154,16 +169,25 @@ def _preflight(work: Work) -> str:
     work.colour = other(work.before.active) if work.before.active else COLOURS[0]
     work.release = replace(work.release, env_sha256=environment.env_sha256(work.values))
     preflight.check(stack, work.values)
+    preflight.check_room(stack)
     return f"{work.release.tag} as {work.release.id} into {work.colour}"
 
 
 def _preflight_of_rollback(work: Work) -> str:
+    """It neither pulls nor dumps: a full disk is no reason to refuse it."""
     stack, paths = work.stack, work.stack.paths
     work.values = environment.load(paths.snapshot(work.release.id))
     work.before = state.load(paths)
     work.colour = other(work.before.active) if work.before.active else COLOURS[0]
     preflight.check(stack, work.values)
     return f"{work.release.tag} of {work.release.since} into {work.colour}"
+
+
+def _preflight_of_finishing(work: Work) -> str:
+    work.values = environment.load(work.stack.paths.snapshot(work.release.id))
+    work.before = state.load(work.stack.paths)
+    work.colour = work.before.active or COLOURS[0]
+    return f"{work.release.tag} serves in {work.colour} already"
 
 
 def _image(work: Work) -> str:
@@ -174,8 +198,8 @@ def _image(work: Work) -> str:
     return message
 
 
-def _untag(work: Work) -> None:
-    images.untag(work.stack, work.release)
+def _forget_image(work: Work) -> None:
+    images.prune(work.stack, _kept(state.load(work.stack.paths)))
 
 
 def _schema(work: Work) -> str:
@@ -183,14 +207,18 @@ def _schema(work: Work) -> str:
         return "the image has none"
     _remove_one_shots(work)
     report = schema.read(work.stack, work.project, work.compose_environment, work.release)
-    if work.before.active and (cut := schema.cutting(report.pending)):
-        raise RefusedError(
-            f"{cut.revision} is a contract, and its expand is pending too: release the version that expands first, "
-            "what is live now would break"
-        )
     work.pending = report.pending
     work.release = replace(work.release, schema=report.head)
+    work.before = replace(work.before, revisions=schema.applied(work.before.revisions, report))
+    if reason := schema.conflict(work.before.revisions, report, work.before.release):
+        raise RefusedError(reason)
     return f"at {report.current or 'nothing'}, pending: {schema.named(report.pending)}"
+
+
+def _tell_plan(work: Work) -> str:
+    for line in _plan(work):
+        work.stack.journal.tell("plan", "progress", line)
+    return ""
 
 
 def _save_environment(work: Work) -> str:
@@ -207,6 +235,7 @@ def _backup(work: Work) -> str:
     if not stack.config.data:
         return "the database is on another host, which makes its own"
     made = backup.take(stack, stack.config.data, work.release.id, "release")
+    backup.prune(stack.paths.backups, made.directory)
     return f"{made.directory}, {made.size / 1e6:.1f} MB"
 
 
@@ -214,11 +243,23 @@ def _migrate(work: Work) -> str:
     if not work.pending:
         return "nothing is pending"
     # Before they run: should we be killed amid them, a rollback must not take them for absent.
-    revisions = schema.applying(work.before.revisions, work.pending)
-    work.before = replace(work.before, revisions=revisions)
+    work.before = replace(work.before, revisions=(*work.before.revisions, *work.pending))
     state.save(work.stack.paths, work.before)
-    schema.migrate(work.stack, work.project, work.compose_environment, work.release)
+    try:
+        schema.migrate(work.stack, work.project, work.compose_environment, work.release)
+    except FailedError:
+        _note_what_was_applied(work)
+        raise
     return schema.named(work.pending)
+
+
+def _note_what_was_applied(work: Work) -> None:
+    """Lest a contract that failed bars a rollback. Where it can't be asked, the next release asks."""
+    with suppress(StackError):
+        _remove_one_shots(work)
+        report = schema.read(work.stack, work.project, work.compose_environment, work.release)
+        work.before = replace(work.before, revisions=schema.applied(work.before.revisions, report))
+        state.save(work.stack.paths, work.before)
 
 
 def _remove_one_shots(work: Work) -> None:
@@ -264,8 +305,7 @@ def _probe(work: Work) -> str:
 
 
 def _flip(work: Work) -> str:
-    work.mark = Mark.now(work.stack.paths.access_log)
-    work.flipped = work.stack.machine.now().timestamp()
+    work.flip = Flip.now(work.stack, work.telegram)
     state.activate(work.stack.paths, work.colour)
     return work.colour
 
@@ -282,9 +322,8 @@ def _flip_back(work: Work) -> None:
 
 
 def _watch(work: Work) -> str:
-    mark = work.mark or Mark.now(work.stack.paths.access_log)
     try:
-        return watch.watch(work.stack, work.colour, work.telegram, mark, work.flipped)
+        return watch.watch(work.stack, work.colour, work.telegram, work.flip or Flip.now(work.stack, work.telegram))
     except FailedError as error:
         error.tail = _logs(work)
         raise
@@ -303,6 +342,7 @@ def _hand_over(work: Work) -> str:
 
 def _hand_back(work: Work) -> None:
     stack, former = work.stack, work.before.worker
+    _flip_back(work)  # first: requests don't wait for a job to end
     stack.stop_worker()
     stack.docker.remove(stack.worker)
     if former and stack.config.worker:
@@ -310,7 +350,7 @@ def _hand_back(work: Work) -> None:
 
 
 def _record(work: Work) -> str:
-    live = replace(work.release, since=work.stack.machine.now().isoformat(timespec="seconds"))
+    live = work.release = replace(work.release, since=work.stack.machine.now().isoformat(timespec="seconds"))
     worker = live if work.stack.config.worker else None
     serving = work.before.serving(work.colour, live, KEPT_RELEASES)
     state.save(work.stack.paths, replace(serving, worker=worker))
@@ -321,8 +361,8 @@ def _set_webhook(work: Work) -> str:
     bot, path, current = work.telegram, work.stack.config.webhook_path, state.load(work.stack.paths)
     if not bot or not path:
         return "the app has nothing to do with Telegram"
-    wanted = bot.webhook(path)
-    if bot.info().get("url") == wanted.url and current.webhook == wanted:
+    wanted = telegram.webhook(work.values, path)
+    if current.webhook == wanted and bot.url() in {wanted.url, None}:
         return "as it was"
     bot.set_webhook(wanted.url)
     state.save(work.stack.paths, replace(current, webhook=wanted))
@@ -330,7 +370,7 @@ def _set_webhook(work: Work) -> str:
 
 
 def _drain(work: Work) -> str:
-    since = work.stack.machine.now().timestamp() - work.flipped
+    since = work.stack.machine.monotonic() - work.flip.monotonic if work.flip else 0.0
     work.stack.machine.sleep(max(0.0, DRAIN_SECONDS - since))
     return ""
 
@@ -344,15 +384,20 @@ def _prune(work: Work) -> str:
     """Never what a rollback needs, nor what a colour's record names."""
     stack, paths = work.stack, work.stack.paths
     current = state.load(paths)
-    kept = {known.id for known in (*current.kept, *current.colours.values()) if known}
+    trim(paths.history)
+    kept = _kept(current)
     images.prune(stack, kept)
     for path in paths.secrets.glob("*.json"):
         if path != paths.next_environment and path.stem not in kept:
             path.unlink()
     if stack.config.data:
-        backup.prune(paths.backups)
         Postgres(stack.docker, paths, stack.config.data).forget_logins(_logins(paths.secrets))
     return f"kept {', '.join(f'{known.tag} ({known.id})' for known in current.kept)}"
+
+
+def _kept(current: State) -> set[str]:
+    """The ids of the releases whose image and environment may be needed."""
+    return {known.id for known in (*current.kept, *current.colours.values(), current.worker) if known}
 
 
 def _logins(secrets: Path) -> set[str]:
@@ -361,9 +406,9 @@ def _logins(secrets: Path) -> set[str]:
     return {urlsplit(value).username or "" for value in values if value.startswith("postgresql://")}
 
 
-_PREFLIGHT = Step("preflight", "the declaration is whole, the data services are well, there is room", _preflight)
-_IMAGE = Step("image", "pull it, pin it by its digest, tag it as ours", _image, _untag)
-_SCHEMA = Step("schema", "ask the new image what the database lacks", _schema)
+_PREFLIGHT = Step("preflight", "the declaration is whole, data is well, there is room", _preflight)
+_IMAGE = Step("image", "pull it, pin it by its digest, tag it as ours", _image, _forget_image)
+_SCHEMA = Step("schema", "ask the new image what the database lacks", _schema, _remove_one_shots)
 _SNAPSHOT = Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment)
 _BACKUP = Step("backup", "dump the database", _backup)
 _MIGRATE = Step("migrate", "from the new image, once", _migrate, _remove_one_shots)
@@ -380,12 +425,17 @@ _DRAIN = Step("drain", "let the old colour's last connections in", _drain)
 _STOP = Step("stop", "end the old colour, and keep it for a rollback", _stop_old)
 _PRUNE = Step("prune", f"forget all but {KEPT_RELEASES} releases", _prune)
 
-PLAN = (_PREFLIGHT, _IMAGE, _SCHEMA)
+_TELL_PLAN = Step("plan", "what is about to happen", _tell_plan)
+
+PLAN = (_PREFLIGHT, _IMAGE, _SCHEMA, _TELL_PLAN)
 _SERVE = (_START, _HEALTH, _SOCKET, _PROBE, _FLIP)
-_TIDY = (_WORKER, _RECORD, _WEBHOOK, _DRAIN, _STOP, _PRUNE)
+# Telegram comes last: when it can't be reached, all the rest is done.
+_TIDY = (_WORKER, _RECORD, _DRAIN, _STOP, _PRUNE, _WEBHOOK)
 STEPS = (*PLAN, _SNAPSHOT, _BACKUP, _MIGRATE, *_SERVE, _WATCH, *_TIDY)
 # It never migrates, and it isn't watched: what would it go back to?
 ROLLBACK = (Step("preflight", _PREFLIGHT.what, _preflight_of_rollback), *_SERVE, *_TIDY)
+# Of one that was cut short after its flip.
+FINISH = (Step("preflight", "an earlier run came this far", _preflight_of_finishing), *_TIDY)
 
 
 def _plan(work: Work) -> list[str]:
@@ -420,7 +470,7 @@ def _recorded(work: Work) -> bool:
     """Past the point of no return? What was written knows, even when the writing was cut short."""
     with suppress(StackError):
         current = state.load(work.stack.paths)
-        return current.active == work.colour and current.kept[:1] != () and current.kept[0].id == work.release.id
+        return current.active == work.colour and current.kept[:1] == (work.release,)
     return False
 
 

@@ -62,17 +62,39 @@ def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release
         raise FailedError(f"migrations failed (exit code {ran.code}): mend them, then release", ran.tail())
 
 
-def applying(applied: Sequence[Revision], pending: Sequence[Revision]) -> tuple[Revision, ...]:
-    """What will have been applied: those that an earlier run meant to and that are pending still count once."""
-    return (*(one for one in applied if one not in pending), *pending)
+def applied(meant: Sequence[Revision], report: Report) -> tuple[Revision, ...]:
+    """Of those that releases meant to apply, the ones that the database has: a migration may have failed."""
+    names = [one.revision for one in meant]
+    if report.current in names:
+        return tuple(meant[: names.index(report.current) + 1])
+    return tuple(one for one in meant if one not in report.pending)
+
+
+def conflict(applied: Sequence[Revision], report: Report, live: Release | None) -> str | None:
+    """Why this image can't be released now, or None: what is live has to serve while it migrates, and it afterwards."""
+    if live:
+        names = [one.revision for one in applied]
+        since = applied[names.index(live.schema) + 1 :] if live.schema in names else []
+        if cut := cutting([*since, *report.pending]):
+            return (
+                f"{cut.revision} is a contract, and {live.tag} is older than its expand: release the version that "
+                "expands first"
+            )
+    if not report.pending and (reason := _passed(applied, report.head)):
+        return f"it can't serve: {reason}: release a version that can"
+    return None
 
 
 def barred(applied: Sequence[Revision], target: Release) -> str | None:
     """Why this release can't serve with the schema any more, or None."""
+    if applied and target.schema not in [one.revision for one in applied]:
+        return f"which revisions came after its {target.schema} isn't known"
+    return _passed(applied, target.schema)
+
+
+def _passed(applied: Sequence[Revision], head: str | None) -> str | None:
     names = [one.revision for one in applied]
-    if target.schema not in names:
-        return f"which revisions came after its {target.schema} isn't known" if names else None
-    cut = cutting(applied[names.index(target.schema) + 1 :])
+    cut = cutting(applied[names.index(head) + 1 :]) if head in names else None
     return f"the schema has moved past it ({cut.revision} is a contract)" if cut else None
 
 

@@ -78,9 +78,9 @@ class Stack:
 
         def look() -> str | None:
             containers = docker.containers(project)
-            ended = next((c for c in containers if c.state in {"exited", "dead"} or c.restarts), None)
-            if ended and fail_early:
-                raise FailedError(f"{ended.service} ended by itself (exit code {ended.exit_code})", docker.logs(ended))
+            ended = next((c for c in containers if c.end), None)
+            if ended and ended.end and fail_early:
+                raise FailedError(ended.end, docker.logs(ended))
             waiting = [f"{c.service} is {c.condition}" for c in containers if not c.well]
             return ", ".join(waiting) if containers else "no container yet"
 

@@ -65,9 +65,19 @@ class State:
     def with_colour(self, colour: str, release: Release | None) -> "State":
         return replace(self, colours={**self.colours, colour: release})
 
+    @property
+    def proven(self) -> str | None:
+        """The colour of the release that was recorded last. Another one is active amid a release, or after a kill."""
+        newest = self.kept[0].id if self.kept else None
+        return next((colour for colour, known in self.colours.items() if known and known.id == newest), None)
+
     def serving(self, colour: str, release: Release, most: int) -> "State":
-        """With this release live, and the newest of those kept."""
-        others = [known for known in self.kept if known.id != release.id]
+        """With this release live, and the newest of those kept.
+
+        One that is the same but for its id gives way: released again and again, it would leave nothing to go back to.
+        """
+        same = (release.tag, release.image, release.env_sha256)
+        others = [known for known in self.kept if (known.tag, known.image, known.env_sha256) != same]
         known = replace(self, active=colour, kept=(release, *others)[:most])
         return known.with_colour(colour, release)
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import certificate, environment, lock, state
+from . import certificate, environment, lock, state, telegram
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -31,19 +31,21 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         of_data = docker.containers(paths.data_project) if config.data else []
         of_worker = docker.containers(paths.worker_project)
         drift = drift_of(current, of_colour, expected) + _socket_drift(paths, current, machine)
-        drift += _worker_drift(config, current, of_worker)
+        drift += _worker_drift(config, current, of_worker) if work is None else []
     except StackError as error:
         problems.append(f"{error}: systemctl status docker")
-    if work is None:
+    if work is None:  # boot or a release may be at it
         drift += _interrupted(current, of_colour)
+        drift += _webhook_drift(paths, config, current)
         problems += _nothing_live(current)
-    if config.data and work is None:  # boot may be at it
+    if config.data and work is None:
         problems += _data_problems(paths, of_data)
-    stale = stale_services(paths, current, of_colour, expected)
-    if config.worker and current.active and expected is not None:
-        stale += [c.service for c in of_worker if c.labels.get(paths.sha256_label) != expected]
+    of_release = [*of_colour[current.active], *(of_worker if config.worker else [])] if current.active else []
+    stale = stale_services(paths, of_release, expected)
     problems += [f"{line}: {_remedy(current)}" for line in drift]
-    problems += [f"{service} was made from another app.yaml or environment: {_remedy(current)}" for service in stale]
+    problems += [
+        f"{service} was made from another Compose file or environment: {_remedy(current)}" for service in stale
+    ]
     differs = _environment_differs(paths, current)
     if differs:
         problems.append(f"the declared environment isn't the one that runs: {_remedy(current)}")
@@ -98,13 +100,21 @@ def _worker_drift(config: Config, current: State, of_worker: list[Container]) ->
     return [f"{c.service} is {c.condition}" for c in of_worker if not c.well and c.health != "starting"]
 
 
-def stale_services(
-    paths: Paths, current: State, of_colour: dict[str, list[Container]], expected: str | None
-) -> list[str]:
-    """The live services that were made from another app.yaml, environment or image than the droplet has now."""
-    if current.active is None or expected is None:
+def stale_services(paths: Paths, of_release: list[Container], expected: str | None) -> list[str]:
+    """The live services that were made from other Compose files, environment or image than the droplet has now."""
+    if expected is None:
         return []
-    return [c.service for c in of_colour[current.active] if c.labels.get(paths.sha256_label) != expected]
+    return [c.service for c in of_release if c.labels.get(paths.sha256_label) != expected]
+
+
+def _webhook_drift(paths: Paths, config: Config, current: State) -> list[str]:
+    if not config.webhook_path or not current.release:
+        return []
+    try:
+        wanted = telegram.webhook(environment.load(paths.snapshot(current.release.id)), config.webhook_path)
+    except (StackError, KeyError):
+        return []  # told by what wants to use it
+    return [] if current.webhook == wanted else ["Telegram was not told where this release takes updates"]
 
 
 def _socket_drift(paths: Paths, current: State, machine: Machine) -> list[str]:

@@ -32,13 +32,16 @@ class Telegram:
         """getWebhookInfo's result. Raises FailedError when Telegram doesn't say."""
         return dict(self._call("getWebhookInfo", {}))
 
+    def url(self) -> str | None:
+        """Where updates go; None when Telegram doesn't say."""
+        try:
+            return str(self.info().get("url"))
+        except FailedError:
+            return None
+
     def set_webhook(self, url: str) -> None:
         """Have updates sent there, with our secret. Those that wait are kept."""
         self._call("setWebhook", {"url": url, "secret_token": self.values[SECRET]})
-
-    def webhook(self, path: str) -> Webhook:
-        """What Telegram is to be told."""
-        return Webhook(self.values["PUBLIC_URL"] + path, fingerprint(self.values))
 
     def _call(self, method: str, parameters: Mapping[str, object]) -> Any:
         api = self.values.get("TELEGRAM_API_URL", DEFAULT_API)
@@ -52,6 +55,11 @@ class Telegram:
         if not answer.get("ok"):
             raise FailedError(f"Telegram's {method} answers {status}: {answer.get('description')}")
         return answer["result"]
+
+
+def webhook(values: Mapping[str, str], path: str) -> Webhook:
+    """What Telegram is to be told."""
+    return Webhook(values["PUBLIC_URL"] + path, fingerprint(values))
 
 
 def fingerprint(values: Mapping[str, str]) -> str:

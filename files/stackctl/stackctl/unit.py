@@ -5,33 +5,34 @@ The follower reads history.jsonl, as `release --follow` does later, and ends wit
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
 from . import lock
+from .config import Config
 from .errors import FailedError, PersonNeededError, RefusedError
 from .events import parsed, readable
-from .machine import Machine
+from .machine import TIMED_OUT, Machine
 from .paths import Paths
 
 PROGRAM = "/usr/local/bin/stackctl"
 VERBS = ("release", "rollback")
 LOOK_SECONDS = 0.1
 LOOKS_BEFORE_ASKING = 20
-UNDO_SECONDS = 180
+UNDO_SECONDS = 180  # besides the app's own graces
 
 Event = dict[str, Any]
 
 
-def start(paths: Paths, machine: Machine, arguments: Sequence[str]) -> None:
+def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[str]) -> None:
     """Have systemd run stackctl with these arguments. LockedError when something is under way."""
     if holder := lock.holder_of(paths.work):
         raise holder.refusal
     properties = {
         # SIGTERM is for stackctl alone, which ends its children and undoes what it did.
         "KillMode": "mixed",
-        "TimeoutStopSec": str(UNDO_SECONDS),
+        "TimeoutStopSec": str(UNDO_SECONDS + config.stop_grace + 2 * config.worker_grace),
         # At a shutdown it is stopped, and has undone its work, before the stack and Docker are.
         "After": f"docker.service {paths.unit}",
     }
@@ -41,6 +42,9 @@ def start(paths: Paths, machine: Machine, arguments: Sequence[str]) -> None:
     ran = machine.run(["systemd-run", *unit, description, *options, PROGRAM, *arguments])
     if not ran.code:
         return
+    if ran.code == TIMED_OUT:
+        # Behind a boot, say. It must not start later, when it was reported as failed.
+        machine.run(["systemctl", "stop", paths.release_unit])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
     raise FailedError(f"systemd doesn't start the release: {ran.reason}")
@@ -48,7 +52,9 @@ def start(paths: Paths, machine: Machine, arguments: Sequence[str]) -> None:
 
 def last_run(paths: Paths) -> str:
     """The newest release's or rollback's, under way or over."""
-    runs = [event["run"] for event in _events(_Tail(paths)) if event["step"] in VERBS and event["state"] == "start"]
+    _, lines = _Tail(paths).lines()
+    events = filter(None, map(parsed, lines))
+    runs = [event["run"] for event in events if event["op"] in VERBS and "by" in event]
     if not runs:
         raise RefusedError("there was no release yet: stackctl release TAG")
     return str(runs[-1])
@@ -56,17 +62,25 @@ def last_run(paths: Paths) -> str:
 
 def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], None]) -> int:
     """Show a run's events as they come; its exit code. PersonNeededError when it ended without a word."""
-    tail, quiet = _Tail(paths), 0
+    tail, quiet, told, what = _Tail(paths), 0, 0, "the same command"
     while True:
         ended = quiet > LOOKS_BEFORE_ASKING and _over(paths, machine)
-        heard = [event for event in _events(tail) if event["run"] == run]
-        for event in heard:
+        anew, lines = tail.lines()
+        heard = [event for event in map(parsed, lines) if event and event["run"] == run]
+        # A file that was trimmed meanwhile is read from its beginning.
+        fresh = heard[told:] if anew else heard
+        told = len(heard) if anew else told + len(heard)
+        for event in fresh:
             show(event)
+            if "tag" in event:
+                what = f"stackctl {event['op']} {event['tag']}"
             if "code" in event:
                 return int(event["code"])
         if ended:
-            raise PersonNeededError("it ended without a word (killed?): the same command again finishes the job")
-        quiet = 0 if heard or ended else quiet + 1
+            raise PersonNeededError(
+                f"it ended without a word (killed? journalctl -u {paths.release_unit}): {what} finishes the job"
+            )
+        quiet = 0 if fresh or ended else quiet + 1
         machine.sleep(LOOK_SECONDS)
 
 
@@ -89,23 +103,23 @@ class _Tail:
     def __init__(self, paths: Paths) -> None:
         self._path, self._inode, self._offset = paths.history, 0, 0
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self) -> tuple[bool, list[bytes]]:
+        """Whether the file is another one than before, and its whole lines since."""
         try:
             with self._path.open("rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
-                if inode != self._inode:
+                anew = inode != self._inode
+                if anew:
                     self._inode, self._offset = inode, 0
                 file.seek(self._offset)
                 whole, newline, _ = file.read().rpartition(b"\n")
         except FileNotFoundError:
-            return
+            return False, []
         self._offset += len(whole) + len(newline)
-        yield from whole.splitlines()
-
-
-def _events(tail: _Tail) -> Iterator[Event]:
-    return (event for event in map(parsed, tail.lines()) if event)
+        return anew, whole.splitlines()
 
 
 def _over(paths: Paths, machine: Machine) -> bool:
-    return machine.run(["systemctl", "is-active", "--quiet", paths.release_unit]).code != 0
+    """One that is being stopped is `deactivating`, and undoes its work."""
+    asked = machine.run(["systemctl", "show", "--property=ActiveState", "--value", paths.release_unit])
+    return asked.stdout.strip() in {"inactive", "failed"}

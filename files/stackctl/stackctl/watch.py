@@ -14,13 +14,15 @@ from .telegram import Telegram
 FEWEST_ERRORS = 3
 RISE = 0.05
 NOT_READY_LOOKS = 3
-TELEGRAM_EVERY = 2.0
+TELEGRAM_EVERY = 1.0
+# It tries again after 120 s at most.
+TELEGRAM_REPEATS = 300
 BEFORE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
 class Tally:
-    """nginx's answers."""
+    """The app's answers, as nginx passed them on."""
 
     all: int
     errors: int
@@ -51,51 +53,72 @@ class Mark:
         return cls(path, at.st_ino, at.st_size)
 
     def before(self) -> Tally:
-        return self._tally(max(0, self.offset - BEFORE_BYTES), self.offset)
+        """Of what was answered lately."""
+        return self._tally(max(0, self.offset - BEFORE_BYTES), self.offset, 0.0)
 
-    def since(self) -> Tally:
+    def since(self, moment: float) -> Tally:
+        """Of what began after this moment: the old colour answers what it had begun."""
         try:
             rotated = self.path.stat().st_ino != self.inode
         except FileNotFoundError:
             return Tally(0, 0)
-        return self._tally(0 if rotated else self.offset, None)
+        return self._tally(0 if rotated else self.offset, None, moment)
 
-    def _tally(self, start: int, end: int | None) -> Tally:
+    def _tally(self, start: int, end: int | None, began_after: float) -> Tally:
         try:
             with self.path.open("rb") as log:
                 log.seek(start)
                 content = log.read() if end is None else log.read(end - start)
         except FileNotFoundError:
             content = b""
-        statuses = list(_statuses(content))
+        statuses = list(_answers(content, began_after))
         return Tally(len(statuses), sum(status >= 500 for status in statuses))
 
 
-def watch(stack: Stack, colour: str, telegram: Telegram | None, mark: Mark, flipped: float) -> str:
-    """Look for as long as it is declared. FailedError says what became worse. `flipped`: seconds since the epoch."""
+@dataclass(frozen=True)
+class Flip:
+    """What was known just before nginx was pointed at another colour."""
+
+    mark: Mark
+    at: float
+    """Seconds since the epoch, by this droplet's clock, which is nginx's, too."""
+    monotonic: float
+    complaint: int
+    """When Telegram complained last, by its own clock; 0 when it never did, or couldn't be asked."""
+
+    @classmethod
+    def now(cls, stack: Stack, telegram: Telegram | None) -> "Flip":
+        machine, complaint = stack.machine, _complaint(telegram)[0] if telegram else 0
+        return cls(Mark.now(stack.paths.access_log), machine.now().timestamp(), machine.monotonic(), complaint)
+
+
+def watch(stack: Stack, colour: str, telegram: Telegram | None, flip: Flip) -> str:
+    """Look for as long as it is declared. FailedError says what became worse."""
     machine, config = stack.machine, stack.config
-    before, began = mark.before(), machine.monotonic()
-    told, asked, not_ready = began, began, 0
+    before, began = flip.mark.before(), machine.monotonic()
+    told, asked, not_ready, maintenance = began, began, 0, False
     while (now := machine.monotonic()) - began < config.watch:
-        tally = mark.since()
+        tally = flip.mark.since(flip.at)
         if risen(before, tally):
             raise FailedError(f"since the flip {tally}; before it {before}")
         for container in stack.containers(colour):
-            if container.restarts or container.state != "running":
-                raise FailedError(f"{container.service} ended by itself (exit code {container.exit_code})")
+            if container.end:
+                raise FailedError(container.end)
         not_ready = 0 if _ready(stack, colour) else not_ready + 1
         if not_ready >= NOT_READY_LOOKS:
             raise FailedError(f"{config.ready_path} is not ready any more")
-        if telegram and now - asked >= TELEGRAM_EVERY:
-            _ask_telegram(telegram, flipped)
+        # Under maintenance nginx itself turns Telegram away.
+        maintenance = maintenance or stack.paths.maintenance.exists()
+        if telegram and not maintenance and now - asked >= TELEGRAM_EVERY:
+            _ask_telegram(telegram, flip)
             asked = now
         if now - told >= PROGRESS_SECONDS:
             stack.journal.tell("watch", "progress", f"{tally}, {now - began:.0f} of {config.watch} s")
             told = now
         machine.sleep(POLL_SECONDS)
-    if telegram:
-        _ask_telegram(telegram, flipped)
-    return str(mark.since())
+    if telegram and not maintenance:
+        _ask_telegram(telegram, flip)
+    return str(flip.mark.since(flip.at))
 
 
 def risen(before: Tally, since: Tally) -> bool:
@@ -109,18 +132,27 @@ def _ready(stack: Stack, colour: str) -> bool:
         return False
 
 
-def _ask_telegram(telegram: Telegram, flipped: float) -> None:
+def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
+    """What it complained of shortly before is repeated after the flip, whatever the new release is like."""
+    date, message = _complaint(telegram)
+    if date > flip.complaint + TELEGRAM_REPEATS:
+        raise FailedError(f"Telegram says: {message}")
+
+
+def _complaint(telegram: Telegram) -> tuple[int, str]:
     try:
         info = telegram.info()
     except FailedError:
-        return  # that Telegram can't be asked is no fault of the release's
-    if info.get("last_error_date", 0) > flipped:
-        raise FailedError(f"Telegram says: {info.get('last_error_message')}")
+        return 0, ""  # that Telegram can't be asked is no fault of the release's
+    return int(info.get("last_error_date", 0)), str(info.get("last_error_message"))
 
 
-def _statuses(content: bytes) -> Iterator[int]:
+def _answers(content: bytes, began_after: float) -> Iterator[int]:
+    """The statuses of requests that reached the app and began after that moment; nginx's own answers tell nothing."""
     for line in content.splitlines():
         try:
-            yield int(json.loads(line)["status"])
+            answer = json.loads(line)
+            if answer["upstream_status"] and answer["msec"] - answer["request_time"] >= began_after:
+                yield int(answer["status"])
         except (ValueError, KeyError, TypeError):
             continue  # the first and the last line may be cut
