@@ -75,11 +75,15 @@ release: setup ## put the image TAG live on ENV
 rollback: setup ## put live on ENV what was before, or TAG
 	@$(PYINFRA) deploys/rollback.py $(if $(TAG),--data 'tag="$(TAG)"')
 
-load: setup ## ten releases and two rollbacks in the lab under load: not one request is lost
-	$(PYTHON) -m pytest -s tests/releases/test_load.py tests/releases/test_jobs.py
+load: ## ten releases and two rollbacks in the lab under load: not one request is lost
+	@tests/lab/install
+	@$(MAKE) setup
+	$(PYTHON) -m pytest tests/releases/test_client.py tests/releases/test_load.py tests/releases/test_jobs.py tests/releases/test_rotation.py
 
-faults: setup ## releases in the lab, broken in every way at every step, under load
-	$(PYTHON) -m pytest -s tests/releases/test_faults.py
+faults: ## releases in the lab, broken in every way and at every step, under load
+	@tests/lab/install
+	@$(MAKE) setup
+	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py
 
 lock: setup ## resolve the declared dependencies anew into requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \

@@ -60,9 +60,12 @@ def converged_and_released() -> None:
     lab.up(1)
     forget_a_former_world()
     converge()
-    if status()["release"] is None:
-        say(f"releasing the bot {TAG}")
-        release(TAG)
+    live = status()["release"]
+    # A world made anew has a Telegram that was told nothing: that is a release's to do.
+    if live is None or not webhook_is_set():
+        tag = live["tag"] if live else TAG
+        say(f"releasing the bot {tag}")
+        release(tag)
 
 
 def forget_a_former_world() -> None:
@@ -106,7 +109,6 @@ def ssh(machine: str, command: str) -> subprocess.CompletedProcess[str]:
 def deliver_an_update(text: str = "/offers") -> int:
     """Has the lab's Telegram deliver one update to the bot's webhook, and waits until it was taken."""
     say(f"sending {text} through {WEBHOOK}")
-    set_webhook()
     (update_id,) = post("/lab/updates", {"count": 1, "text": text})["update_ids"]
     deadline = time.monotonic() + DELIVERY_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -119,10 +121,10 @@ def deliver_an_update(text: str = "/offers") -> int:
     )
 
 
-def set_webhook() -> None:
-    secrets = read_env_file(ENV_FILE)
-    wanted = {"url": WEBHOOK, "secret_token": secrets["TELEGRAM_WEBHOOK_SECRET"]}
-    post(f"/bot{secrets['TELEGRAM_BOT_TOKEN']}/setWebhook", wanted)
+def webhook_is_set() -> bool:
+    """Whether the lab's Telegram knows where to send updates."""
+    token = read_env_file(ENV_FILE)["TELEGRAM_BOT_TOKEN"]
+    return bool(post(f"/bot{token}/getWebhookInfo", {})["result"]["url"] == WEBHOOK)
 
 
 def delivery(update_id: int) -> Any:

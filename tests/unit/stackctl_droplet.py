@@ -152,7 +152,7 @@ class Droplet(Machine):
             self.webhook |= document
             return 200, b'{"ok": true, "result": true}'
         active = state.load(self.paths).active
-        serving = [self.images[c["image"]] for c in self.of(self.paths.project(active))] if active else []
+        serving = [self.images.get(c["image"]) for c in self.of(self.paths.project(active))] if active else []
         info = {"url": self.webhook.get("url", "")} | (self.later.get("info", {}) if serving == ["1.1.0"] else {})
         return 200, json.dumps({"ok": True, "result": info}).encode()
 
@@ -333,7 +333,7 @@ class Droplet(Machine):
 
     def _systemctl(self, verb: str, units: list[str]) -> Result:
         if verb == "show":
-            return Result(0, "inactive\n")
+            return Result(0, "active\n" if units[0] in self.units else "inactive\n")
         if verb == "is-active":
             return Result(0 if units[0] in self.units else 3)
         self.units = self.units | set(units) if verb == "start" else self.units - set(units)

@@ -24,10 +24,10 @@ IMAGE = "ghcr.io/marketplace/bot"
 def run(tmp_path: Path) -> Any:
     """stackctl on staging, with an `ssh` that ends with `codes` in turn and notes what it was asked."""
 
-    def run(codes: str, *words: str, key: str = "k") -> tuple[int, list[str]]:
+    def run(codes: str, *words: str, key: str = "k", said: str = "") -> tuple[int, list[str]]:
         asked = tmp_path / "asked"
         asked.write_text("")
-        program = f'echo "$*" >> {asked}; set -- {codes}; shift $(($(wc -l < {asked}) - 1)); exit $1'
+        program = f'echo "$*" >> {asked}; echo "{said}"; set -- {codes}; shift $(($(wc -l < {asked}) - 1)); exit $1'
         for name, body in {"ssh": program, "ssh-agent": ":", "ssh-add": "cat >/dev/null", "sleep": ":"}.items():
             stand_in = tmp_path / name
             stand_in.write_text(f"#!/bin/sh\n{body}\n")
@@ -53,6 +53,12 @@ def test_a_release_whose_connection_drops_is_watched_to_its_end(run: Any) -> Non
     code, asked = run("255 255 1", "prod", "release", "1.0")
     assert code == 1
     assert [line.partition(" prod-1 ")[2] for line in asked] == ["release 1.0", "release --follow", "release --follow"]
+
+
+@pytest.mark.parametrize(("tag", "expected"), [("1.0", 0), ("0.9", 1)])
+def test_the_end_of_another_release_is_not_taken_for_ours(run: Any, tag: str, expected: int) -> None:
+    code, _ = run("255 0", "prod", "release", "1.0", said=f"   0.0 s  release    start {tag} by ci")
+    assert code == expected
 
 
 @pytest.mark.parametrize("words", [("release", "1.0", "--dry-run"), ("status", "--json")])

@@ -1,6 +1,7 @@
 """The certificate: obtained when it isn't as declared, never given up for a failed new one, and really served."""
 
 import json
+import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,6 +150,27 @@ def test_one_copy_is_kept_beside_the_placeholder(certified: Edge) -> None:
         copy = certified.paths.tls_current.readlink()
         assert copy != former
         assert {path.name for path in certified.paths.tls.iterdir()} == {"current", "placeholder", copy.name}
+
+
+def test_what_a_killed_call_left_goes_with_the_next_copy(certified: Edge) -> None:
+    left = certified.paths.tls / "0123456789abcdef"
+    left.mkdir()
+    (left / "privkey.pem").write_text("a key")
+    lineage(certified.paths)
+    assert stackctl(certified, "certificate", "--renewed")[0] == 0
+    assert not left.exists()
+    assert certified.served == der(certified.paths.tls_live(DOMAIN))
+
+
+@pytest.mark.parametrize("umask", [0, 0o77])
+def test_a_copy_is_its_groups_whatever_the_callers_umask(edge: Edge, umask: int) -> None:
+    former = os.umask(umask)
+    try:
+        assert stackctl(edge, "certificate")[0] == 0
+    finally:
+        os.umask(former)
+    copy = edge.paths.tls_current.resolve()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (copy, *copy.iterdir())] == [0o750, 0o640, 0o640]
 
 
 def test_nothing_is_reloaded_or_restarted(edge: Edge) -> None:

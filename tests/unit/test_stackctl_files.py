@@ -83,16 +83,36 @@ def test_a_state_of_before_releases_were_kept_still_loads() -> None:
     assert State.from_json(json.dumps(document)) == before
 
 
+KINDS_OF_RELEASE = st.tuples(*[st.sampled_from("ab")] * 3)
+"""Tag, image and environment."""
+
+
 @settings(max_examples=50)
-@given(STATES, st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 3))
-def test_what_serves_is_kept_once_and_before_the_newest_others(before: State, served: list[int], most: int) -> None:
+@given(STATES, st.lists(KINDS_OF_RELEASE, min_size=1, max_size=12), st.integers(1, 3))
+def test_what_serves_is_kept_once_and_before_the_newest_others(
+    before: State, served: list[tuple[str, str, str]], most: int
+) -> None:
+    """One that is the same but for its id and its time takes the other's place."""
     after = replace(before, kept=())
-    for number in served:
-        after = after.serving("green", replace(LIVE, id=str(number)), most)
-    newest_first = list(dict.fromkeys(str(number) for number in reversed(served)))
-    assert [known.id for known in after.kept] == newest_first[:most]
+    for number, (tag, image, env) in enumerate(served):
+        release = replace(LIVE, id=str(number), tag=tag, image=image, env_sha256=env, since=str(number))
+        after = after.serving("green", release, most)
+    newest_first = list(dict.fromkeys(reversed(served)))
+    assert [(known.tag, known.image, known.env_sha256) for known in after.kept] == newest_first[:most]
+    assert [int(known.id) for known in after.kept] == sorted((int(known.id) for known in after.kept), reverse=True)
+    assert after.kept[0].id == str(len(served) - 1)
     assert (after.release, after.active) == (after.kept[0], "green")
     assert (after.colours["blue"], after.worker) == (before.colours["blue"], before.worker)
+
+
+def test_proven_is_the_colour_of_what_was_recorded_last() -> None:
+    """Whichever is active: a release is recorded when all is done, well after the flip."""
+    recorded = State().serving("blue", LIVE, 3)
+    assert (State(active="blue").proven, recorded.proven) == (None, "blue")
+    amid = replace(recorded.with_colour("green", replace(LIVE, id="later")), active="green")
+    assert amid.proven == "blue"
+    assert amid.serving("green", replace(LIVE, id="later", tag="1.1.0"), 3).proven == "green"
+    assert recorded.with_colour("blue", None).proven is None
 
 
 def test_maintenance_is_whether_nginx_finds_the_flag(paths: Paths) -> None:
@@ -172,9 +192,16 @@ def test_when_the_power_goes_a_file_is_the_old_or_the_new_one(
     assert cuts >= 4
 
 
-def test_only_root_reads_what_is_written(tmp_path: Path) -> None:
-    durable.write(tmp_path / "secret", b"x")
-    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+@pytest.mark.parametrize("umask", [0, 0o22, 0o77])
+def test_only_root_reads_what_is_written_unless_it_is_meant_for_others(tmp_path: Path, umask: int) -> None:
+    """Whatever the caller's umask is."""
+    former = os.umask(umask)
+    try:
+        durable.write(tmp_path / "secret", b"x")
+        durable.write(tmp_path / "flag", b"", 0o644)
+    finally:
+        os.umask(former)
+    assert (mode(tmp_path / "secret"), mode(tmp_path / "flag")) == (0o600, 0o644)
 
 
 # environment
@@ -432,11 +459,26 @@ def test_a_history_that_has_grown_too_long_keeps_its_newest_lines(
     events.trim(paths.history)
     assert len(told(paths)) == 6
     events.append(paths.history, {"n": 6})
-    events.Journal(paths.history, "release", Droplet(paths), StringIO()).begin("ada")
-    *kept, first = told(paths)
-    assert kept == [{"n": 5}, {"n": 6}]
-    assert first["by"] == "ada"
+    events.trim(paths.history)
+    assert told(paths) == [{"n": 5}, {"n": 6}]
     assert list(paths.var.iterdir()) == [paths.history]
+
+
+def test_it_is_a_release_that_trims_history_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a run, whoever follows reads from the beginning again; other verbs leave it alone."""
+    droplet = installed(tmp_path)
+    monkeypatch.setattr(events, "MOST_LINES", 4)
+    monkeypatch.setattr(events, "KEPT_LINES", 2)
+    for verb in (["maintenance", "on"], ["boot"], ["backup"]):
+        assert stackctl(droplet, *verb)[0] == 0
+    assert [run["op"] for run in history.runs(droplet.paths)] == ["maintenance", "boot", "backup"]
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    assert history.runs(droplet.paths) == []
+    assert [(event["step"], event["state"]) for event in told(droplet.paths)[:3]] == [
+        ("stop", "done"),
+        ("prune", "start"),
+        ("prune", "done"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -464,6 +506,7 @@ def test_runs_are_told_whole_though_they_mix_and_some_are_torn_or_trimmed(paths:
     boot.begin("root")
     with paths.history.open("a") as file:
         file.write('{"run": "2", "op": "release", "st')
+    release.tell("release", "start")  # a step of the verb's name begins no run
     release.tell("pull", "undone")
     release.show_log("pull", "a line")
     release.end(1, "no room")
@@ -495,12 +538,21 @@ def test_people_read_the_newest_runs_first(paths: Paths) -> None:
     assert "1.1.0" not in "\n".join(shown)
 
 
-@pytest.mark.parametrize("verb", [["release", "1.0.0"], ["rollback"], ["boot"], ["halt"], ["maintenance", "on"]])
+@pytest.mark.parametrize(
+    "verb", [["release", "1.0.0"], ["rollback"], ["boot"], ["halt"], ["maintenance", "on"], ["backup"]]
+)
 def test_every_verb_that_changes_something_is_remembered(tmp_path: Path, verb: list[str]) -> None:
     droplet = installed(tmp_path)
     code, _ = stackctl(droplet, "--by", "ada", *verb)
     (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
     assert (run["op"], run["by"], run["code"]) == (verb[0], "ada", code)
+
+
+def test_a_dry_run_is_remembered_as_that(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    assert stackctl(droplet, "--by", "ada", "release", "1.0.0", "--dry-run")[0] == 0
+    (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
+    assert (run["op"], run["tag"], run["by"], run["state"]) == ("dry-run", "1.0.0", "ada", "done")
 
 
 def test_history_that_cannot_be_written_stops_nothing(paths: Paths) -> None:

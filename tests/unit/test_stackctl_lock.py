@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from stackctl import lock, unit
+from stackctl import config, lock, unit
 from stackctl.errors import LockedError
 from stackctl.paths import Paths
 
@@ -78,7 +78,7 @@ def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.work):
         with pytest.raises(LockedError, match="ada's converge has been at work since"):
-            unit.start(droplet.paths, droplet, ["release", "1.0.0"])
+            unit.start(droplet.paths, config.load(droplet.paths), droplet, ["release", "1.0.0"])
         assert stackctl(droplet, "rollback")[0] == 3
     assert not droplet.calls
 

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import signal
 import socketserver
 import sys
 import threading
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import cli, compose
+from stackctl import cli, compose, state
 from stackctl.docker import Container
 from stackctl.machine import TIMED_OUT, Machine, Result
 from stackctl.state import Release
+
+from tests.unit.stackctl_droplet import installed, stackctl
 
 FILE = Path("/opt/bot/app.yaml")
 FIXED = "docker compose --ansi never --env-file /dev/null --project-name bot-blue --file /opt/bot/app.yaml"
@@ -229,6 +232,35 @@ def test_another_server_is_sent_json() -> None:
 def test_what_is_free_of_a_disk_is_no_more_than_it_has(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
     assert 0 < Machine().free(tmp_path) < disk.f_blocks * disk.f_frsize
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_behind_the_shield_a_signal_interrupts_nothing(number: signal.Signals) -> None:
+    former = {known: signal.getsignal(known) for known in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        Machine().shield()
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+    finally:
+        for known, handler in former.items():
+            signal.signal(known, handler)
+
+
+@pytest.mark.parametrize("verb", [["status"], ["boot"], ["release", "1.0.0"]])
+def test_a_fault_of_our_own_needs_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    """Whoever follows a release hears of it; the traceback is in the journal."""
+
+    def faulty(*_arguments: object) -> None:
+        raise ZeroDivisionError("by nought")
+
+    droplet = installed(tmp_path)
+    monkeypatch.setattr(state, "load", faulty)
+    code, shown = stackctl(droplet, *verb)
+    assert code == 4
+    assert "a fault of stackctl's own (ZeroDivisionError('by nought'))" in shown.splitlines()[-1]
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_only_root_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

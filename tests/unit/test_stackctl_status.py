@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import lock, state
+from stackctl import lock, state, watch
 from stackctl.environment import canonical
 from stackctl.machine import Result
+from stackctl.stack import Stack
+from stackctl.state import Webhook
 
-from tests.unit.stackctl_droplet import CONFIG, ENVIRONMENT, Droplet, installed, stackctl
+from tests.unit.stackctl_droplet import CONFIG, ENVIRONMENT, Droplet, installed, killed, stackctl
 
 
 @pytest.fixture
@@ -31,6 +34,31 @@ def web(droplet: Droplet) -> dict[str, Any]:
 
 def worker(droplet: Droplet) -> dict[str, Any]:
     return next(c for c in droplet.containers if c["service"] == "worker")
+
+
+@pytest.fixture
+def unproven(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> Droplet:
+    """What is left when 1.1.0 was killed while it was watched: nginx leads to it, and 1.0.0 is warm."""
+
+    def killed_here(stack: Stack, *_rest: object) -> None:
+        droplet: Any = stack.machine
+        droplet.killed_at = droplet.moments + 1
+        droplet.now()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watch, "watch", killed_here)
+        left = killed(live, 0, "release", "1.1.0")
+    assert left
+    assert (state.load(left.paths).active, left.running()) == ("green", ["blue", "green"])
+    left.calls.clear()
+    return left
+
+
+def serves(droplet: Droplet) -> tuple[str | None, str, list[str]]:
+    """The colour that nginx leads to, what it runs, and the colours that run."""
+    current = state.load(droplet.paths)
+    assert current.release
+    return current.active, current.release.tag, droplet.running()
 
 
 def status(droplet: Droplet) -> tuple[int, dict[str, Any]]:
@@ -97,6 +125,59 @@ def test_boot_stops_the_colour_that_does_not_serve(live: Droplet) -> None:
     assert live.running() == ["blue", "green"]
     assert stackctl(live, "boot")[0] == 0
     assert live.running() == ["blue"]
+
+
+def test_boot_takes_an_unproven_release_back(unproven: Droplet) -> None:
+    """Nobody saw whether it does well, and after a hard reset both colours run."""
+    unproven.reset()
+    assert stackctl(unproven, "boot")[0] == 0
+    assert serves(unproven) == ("blue", "1.0.0", ["blue"])
+    assert unproven.units == {"bot-blue.socket"}
+    code, report = status(unproven)
+    assert (code, report["drift"], report["worker"]["tag"]) == (0, [], "1.0.0")
+
+
+def test_boot_leaves_a_proven_release_where_it_is(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert stackctl(live, "boot")[0] == 0
+    assert serves(live) == ("green", "1.1.0", ["green"])
+
+
+def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
+    """Exit code, and what was told of the step `settle`."""
+    code, shown = stackctl(droplet, *verb, "--json")
+    heard = [json.loads(line) for line in shown.splitlines()]
+    return code, [event["message"] for event in heard if (event["step"], event["state"]) == ("settle", "done")]
+
+
+@pytest.mark.parametrize("tag", ["1.1.0", "1.2.0"])
+def test_what_was_proven_serves_again_before_the_next_release_begins(unproven: Droplet, tag: str) -> None:
+    """It is what the next one is judged by, and undone to."""
+    assert settled(unproven, "release", tag) == (0, ["blue serves again"])
+    assert serves(unproven) == ("green", tag, ["green"])
+    assert [known.tag for known in state.load(unproven.paths).kept] == [tag, "1.0.0"]
+
+
+def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_proven(unproven: Droplet) -> None:
+    unproven.app = {"ready": 200, "update": 500}
+    assert settled(unproven, "release", "1.1.0") == (1, ["blue serves again"])
+    assert serves(unproven) == ("blue", "1.0.0", ["blue"])
+
+
+def test_what_serves_is_not_given_up_for_a_proven_one_that_does_not_run(unproven: Droplet) -> None:
+    for container in unproven.of("bot-blue"):
+        container["state"] = "exited"
+    assert settled(unproven, "release", "9.9.9") == (2, [])
+    assert serves(unproven) == ("green", "1.1.0", ["green"])
+
+
+def test_a_dry_run_settles_nothing(unproven: Droplet) -> None:
+    assert settled(unproven, "release", "1.1.0", "--dry-run") == (0, [])
+    assert serves(unproven)[0] == "green"
+
+
+def test_what_was_recorded_needs_no_settling(live: Droplet) -> None:
+    assert settled(live, "release", "1.1.0") == (0, [])
 
 
 def test_boot_without_a_release_starts_data(fresh: Droplet) -> None:
@@ -224,10 +305,17 @@ def test_without_data_on_this_host_none_is_missed(tmp_path: Path) -> None:
     assert (code, report["data"]) == (0, [])
 
 
+UNTOLD = "Telegram was not told where this release takes updates"
+
+
 def lose_the_snapshot(droplet: Droplet) -> None:
     release = state.load(droplet.paths).release
     assert release
     droplet.paths.snapshot(release.id).unlink()
+
+
+def tell_telegram(droplet: Droplet, webhook: Webhook | None) -> None:
+    state.save(droplet.paths, replace(state.load(droplet.paths), webhook=webhook))
 
 
 DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
@@ -242,6 +330,8 @@ DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
     "snapshot lost": (lose_the_snapshot, "what blue was started with is lost"),
     "state lost": (lambda d: d.paths.state.unlink(), "what blue was started with is lost"),
     "interrupted": (lambda d: d._create("bot-green", "web", "data", {}), "green still runs: a release was interrupted"),
+    "webhook not told": (lambda d: tell_telegram(d, None), UNTOLD),
+    "webhook elsewhere": (lambda d: tell_telegram(d, Webhook("https://bot.lab.test/webhook", "x")), UNTOLD),
 }
 
 
@@ -285,11 +375,55 @@ def test_a_link_that_is_gone_is_not_taken_for_no_release(live: Droplet) -> None:
     assert status(live)[0] == 0
 
 
-def test_both_colours_run_while_a_release_is_at_work(live: Droplet) -> None:
-    live._create("bot-green", "web", "data", {})
+AMID_A_RELEASE = [
+    "interrupted",
+    "worker missing",
+    "worker ended",
+    "worker unhealthy",
+    "webhook not told",
+    "webhook elsewhere",
+]
+
+
+@pytest.mark.parametrize("name", AMID_A_RELEASE)
+def test_what_a_release_at_work_brings_about_is_no_drift(live: Droplet, name: str) -> None:
+    drift, line = DRIFT[name]
+    drift(live)
     with lock.exclusive(live.paths.work, "ada's release", 0):
         code, report = status(live)
     assert (code, report["drift"], report["lock"]["holder"]) == (0, [], "ada's release")
+    with lock.exclusive(live.paths.lock, "ada's converge", 0):
+        assert status(live)[1]["drift"] == [line]
+
+
+@pytest.mark.parametrize("name", [name for name in DRIFT if name not in AMID_A_RELEASE])
+def test_what_breaks_amid_a_release_is_drift_all_the_same(live: Droplet, name: str) -> None:
+    drift, line = DRIFT[name]
+    drift(live)
+    with lock.exclusive(live.paths.work, "ada's release", 0):
+        assert status(live)[1]["drift"] == [line]
+
+
+def test_a_release_that_was_killed_is_told_though_it_serves(unproven: Droplet) -> None:
+    code, report = status(unproven)
+    assert (code, report["drift"]) == (4, ["blue still runs: a release was interrupted"])
+
+
+def test_what_could_not_be_told_is_drift_until_the_next_release(live: Droplet) -> None:
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "TELEGRAM_WEBHOOK_SECRET": "webhook-secret-2"}))
+    live.failing = {"telegram": Result(1)}
+    assert stackctl(live, "release", "1.1.0")[0] == 4
+    assert status(live)[1]["drift"] == [UNTOLD]
+    live.failing = {}
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert status(live)[1]["drift"] == []
+
+
+def test_an_app_without_telegram_tells_it_nothing(live: Droplet) -> None:
+    tell_telegram(live, None)
+    live.paths.config.write_text(json.dumps(CONFIG | {"webhook_path": None}))
+    code, report = status(live)
+    assert (code, report["drift"]) == (0, [])
 
 
 @pytest.mark.parametrize("which", [web, worker])

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import events, lock, unit
+from stackctl import config, events, lock, unit
 from stackctl.errors import FailedError, LockedError, PersonNeededError, RefusedError
 from stackctl.machine import ENVIRONMENT as ENV
-from stackctl.machine import Result
+from stackctl.machine import TIMED_OUT, Result
 from stackctl.paths import Paths
 
 from tests.unit.stackctl_droplet import Droplet, installed, stackctl
@@ -25,6 +25,10 @@ class Followed(Droplet):
     """While the follower sleeps, what is to come happens, one thing at a time; then the unit is over."""
 
     coming: list[Callable[[], object]] = field(default_factory=list)
+    unit: str = "active"
+    """What systemd calls it until then."""
+    over: str = "inactive"
+    """And what afterwards."""
     last_words: Callable[[], object] = lambda: None
     """Said after the follower's last look, just before the unit is over."""
 
@@ -33,7 +37,7 @@ class Followed(Droplet):
         if self.coming:
             self.coming.pop(0)()
         else:
-            self.units.discard(self.paths.release_unit)
+            self.unit = self.over
 
     def run(
         self,
@@ -45,19 +49,24 @@ class Followed(Droplet):
         stdout: Path | None = None,
     ) -> Result:
         result = super().run(argv, env, timeout, stdin=stdin, stdout=stdout)
-        if result.code and "is-active" in argv:
+        if list(argv) != ["systemctl", "show", "--property=ActiveState", "--value", self.paths.release_unit]:
+            return result
+        if self.unit == self.over:
             self.last_words()
-        return result
+        return result if result.code else Result(0, f"{self.unit}\n")
 
 
 @pytest.fixture
 def followed(tmp_path: Path) -> Followed:
-    paths = installed(tmp_path).paths
-    return Followed(paths, units={paths.release_unit})
+    return Followed(installed(tmp_path).paths)
 
 
 def journal(paths: Paths, run: str = RUN, op: str = "release") -> events.Journal:
     return events.Journal(paths.history, op, Droplet(paths), StringIO(), (), run)
+
+
+def start(followed: Followed, *arguments: str) -> None:
+    unit.start(followed.paths, config.load(followed.paths), followed, arguments)
 
 
 def follow(followed: Followed, run: str = RUN) -> tuple[int, list[str]]:
@@ -121,25 +130,29 @@ def test_a_torn_line_spoils_none_that_is_heard(followed: Followed) -> None:
     assert follow(followed) == (1, ["one", "two", "end"])
 
 
-def test_nothing_is_missed_when_the_history_is_trimmed_meanwhile(
-    followed: Followed, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("said_before_it", [0, 1, 3])
+def test_each_event_is_heard_once_though_the_history_is_trimmed_meanwhile(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, said_before_it: int
 ) -> None:
     """It is another file from then on, and a shorter one."""
     monkeypatch.setattr(events, "MOST_LINES", 8)
-    monkeypatch.setattr(events, "KEPT_LINES", 3)
+    monkeypatch.setattr(events, "KEPT_LINES", 6)
     mine, others = journal(followed.paths), journal(followed.paths, "other", "maintenance")
     for n in range(8):
         journal(followed.paths, "earlier").tell("pull", "done", str(n))
+    mine.begin("ada", "1.1.0")
 
     def meanwhile() -> None:
-        mine.tell("start", "done", "two")
-        others.begin("ada")  # trims
-        mine.tell("health", "done", "three")
+        for n in range(said_before_it):
+            mine.tell("start", "done", f"before {n}")
+        others.tell("maintenance", "progress")
+        events.trim(followed.paths.history)
+        mine.tell("health", "done", "after")
 
     followed.coming = [lambda: mine.tell("pull", "done", "one"), meanwhile, lambda: mine.end(0, "end")]
-    code, heard = follow(followed)
-    assert len(followed.paths.history.read_bytes().splitlines()) < 8
-    assert (code, list(dict.fromkeys(heard))) == (0, ["one", "two", "three", "end"])
+    before = [f"before {n}" for n in range(said_before_it)]
+    assert follow(followed) == (0, ["1.1.0 by ada", "one", *before, "after", "end"])
+    assert len(followed.paths.history.read_bytes().splitlines()) == 8
 
 
 def test_what_is_said_last_is_heard_though_the_unit_is_over(followed: Followed) -> None:
@@ -157,17 +170,43 @@ def test_one_that_is_silent_is_waited_for_while_its_unit_is_there(followed: Foll
     assert followed.seconds < 60
 
 
-def test_one_that_was_killed_needs_a_person(followed: Followed) -> None:
-    journal(followed.paths).begin("ada")
-    with pytest.raises(PersonNeededError, match="the same command again finishes the job"):
+def test_one_that_undoes_its_work_is_waited_for(followed: Followed) -> None:
+    """It was stopped, and is `deactivating` as long as that takes."""
+    mine = journal(followed.paths)
+    mine.begin("ada")
+    followed.unit = "deactivating"
+    followed.coming = [*[lambda: None] * 200, lambda: mine.end(1, "undone")]
+    assert follow(followed) == (1, ["by ada", "undone"])
+
+
+def test_one_that_systemd_does_not_tell_of_is_waited_for(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.begin("ada")
+    followed.failing = {"systemctl show": Result(TIMED_OUT)}
+    followed.coming = [*[lambda: None] * 200, lambda: mine.end(0, "end")]
+    assert follow(followed) == (0, ["by ada", "end"])
+
+
+@pytest.mark.parametrize("over", ["inactive", "failed"])
+def test_one_that_was_killed_needs_a_person(followed: Followed, over: str) -> None:
+    followed.over = over
+    journal(followed.paths, op="rollback").begin("ada", "1.0.0")
+    with pytest.raises(PersonNeededError, match=r"killed\? .*bot-release.service\): stackctl rollback 1.0.0 finishes"):
+        follow(followed)
+
+
+def test_one_that_was_killed_before_its_first_word_needs_a_person_too(followed: Followed) -> None:
+    with pytest.raises(PersonNeededError, match="the same command finishes the job"):
         follow(followed)
 
 
 def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> None:
     with pytest.raises(RefusedError, match="there was no release yet"):
         unit.last_run(followed.paths)
-    for run, op in (("1", "release"), ("2", "rollback"), ("3", "boot"), ("4", "backup")):
+    for run, op in (("1", "release"), ("2", "rollback"), ("3", "boot"), ("4", "backup"), ("5", "dry-run")):
         journal(followed.paths, run, op).begin("ada")
+        journal(followed.paths, run, op).end(0)
+    journal(followed.paths, "1").tell("release", "start", "a step of that name")
     assert unit.last_run(followed.paths) == "2"
 
 
@@ -192,10 +231,12 @@ def test_people_see_seconds_and_machines_see_the_events(followed: Followed) -> N
 
 def test_a_release_is_a_unit_that_ends_before_docker_and_undoes_what_it_did(followed: Followed) -> None:
     followed.failing = {"systemd-run": Result(0)}
-    unit.start(followed.paths, followed, ["--run", RUN, "release", "1.1.0"])
-    (argv,) = followed.ran("systemd-run")
+    start(followed, "--run", RUN, "release", "1.1.0")
+    (argv,) = followed.calls
     assert "--unit=bot-release.service" in argv
     assert {"--property=KillMode=mixed", "--property=After=docker.service bot.service"} <= set(argv)
+    # Undoing waits for a colour (5 s) and for a worker twice (7 s), the new one and the old one.
+    assert f"--property=TimeoutStopSec={unit.UNDO_SECONDS + 5 + 7 + 7}" in argv
     assert argv[-5:] == ["/usr/local/bin/stackctl", "--run", RUN, "release", "1.1.0"]
 
 
@@ -210,13 +251,34 @@ def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, hel
     with ExitStack() as taken, pytest.MonkeyPatch.context() as patched:
         patched.setattr(followed, "run", loses)
         with pytest.raises(LockedError, match="ada's release has been at work"):
-            unit.start(followed.paths, followed, ["release", "1.1.0"])
+            start(followed, "release", "1.1.0")
 
 
 def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
     followed.failing = {"systemd-run": Result(1, stderr="Failed to connect to bus")}
     with pytest.raises(FailedError, match="systemd doesn't start the release: Failed to connect to bus"):
-        unit.start(followed.paths, followed, ["release", "1.1.0"])
+        start(followed, "release", "1.1.0")
+    assert not followed.ran("systemctl stop")
+
+
+def test_a_unit_that_was_given_up_does_not_start_later(followed: Followed) -> None:
+    """It waits behind a boot, say."""
+    followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="no end within 60 s")}
+    with pytest.raises(FailedError, match="systemd doesn't start the release: no end within 60 s"):
+        start(followed, "release", "1.1.0")
+    assert followed.calls[-1] == ["systemctl", "stop", "bot-release.service"]
+
+
+def test_who_stops_following_is_told_that_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    droplet = installed(tmp_path)
+    monkeypatch.setattr(unit, "follow", interrupted)
+    code, shown = stackctl(droplet, "release", "1.0.0")
+    assert code == 4
+    for said in ("it goes on by itself", "stackctl release --follow shows it", "systemctl stop bot-release.service"):
+        assert said in shown
 
 
 def test_a_bad_declaration_is_refused_before_a_unit_is_started(tmp_path: Path) -> None:
@@ -234,3 +296,20 @@ def test_machines_are_told_in_json_how_it_ends(tmp_path: Path) -> None:
     first, *_, last = (json.loads(line) for line in shown.splitlines())
     assert (first["by"], first["tag"]) == ("ada", "9.9.9")
     assert (code, last["code"]) == (2, 2)
+
+
+def test_a_dry_run_is_followed_and_is_no_release(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    code, shown = stackctl(droplet, "release", "1.0.0", "--dry-run", "--json")
+    first, *_, last = (json.loads(line) for line in shown.splitlines())
+    assert (code, first["op"], first["tag"], last["code"]) == (0, "dry-run", "1.0.0", 0)
+    assert stackctl(droplet, "release", "--follow")[0] == 2
+
+
+def test_a_rollback_is_told_by_the_tag_that_it_leads_to(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    for tag in ("1.0.0", "1.1.0"):
+        assert stackctl(droplet, "release", tag)[0] == 0
+    code, shown = stackctl(droplet, "rollback", "--json")
+    first = json.loads(shown.splitlines()[0])
+    assert (code, first["op"], first["tag"]) == (0, "rollback", "1.0.0")

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
@@ -19,34 +22,45 @@ from stackctl.machine import Result
 from stackctl.stack import Stack
 from stackctl.state import Release, Revision
 from stackctl.telegram import Telegram
-from stackctl.watch import Mark, Tally, risen
+from stackctl.watch import TELEGRAM_REPEATS, Flip, Mark, Tally, risen
 
 from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, stackctl
 
+TAG = "1.1.0"
+NGINX = Path(__file__).parents[2] / "templates/nginx/nginx.conf.j2"
+LINE = Template("".join(re.findall("'(.*)'", NGINX.read_text().partition("log_format")[2].partition(";")[0])))
+"""As nginx writes it."""
 TALLIES = st.integers(0, 1000).flatmap(lambda every: st.builds(Tally, st.just(every), st.integers(0, every)))
 
 
 @dataclass
 class Watched(Droplet):
-    """While stackctl sleeps, nginx answers these, one lot after the other."""
+    """While stackctl sleeps, the app answers these through nginx, one lot after the other."""
 
     answers: list[list[int]] = field(default_factory=list)
+    meanwhile: list[Callable[[], object]] = field(default_factory=list)
+    """What happens at each look."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
-        log(self.paths.access_log, *self.answers.pop(0) if self.answers else ())
+        log(self.paths.access_log, *self.answers.pop(0) if self.answers else (), at=self.now().timestamp())
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
 
 
-def log(path: Path, *statuses: int) -> None:
+def log(path: Path, *statuses: int, at: float = 0.0, took: float = 0.0, reached_the_app: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    said = dict.fromkeys(LINE.get_identifiers(), "x") | {"msec": f"{at:.3f}", "request_time": f"{took:.3f}"}
     with path.open("a") as file:
-        file.writelines(f'{{"ts":"now","status":{status:03},"path":"/webhook"}}\n' for status in statuses)
+        for status in statuses:
+            upstream = f"{status:03}" if reached_the_app else ""
+            file.write(LINE.substitute(said, status=f"{status:03}", upstream_status=upstream) + "\n")
 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Watched:
     droplet = installed(tmp_path)
-    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    assert stackctl(droplet, "release", TAG)[0] == 0
     droplet.calls.clear()
     watched = Watched(**vars(droplet))
     log(watched.paths.access_log, *[200] * 20)
@@ -58,12 +72,17 @@ def stack(droplet: Droplet) -> Stack:
     return Stack(paths, config.load(paths), droplet, Journal(paths.history, "release", droplet, StringIO()))
 
 
-def look(live: Watched, **after: Any) -> str:
+def flip(live: Watched) -> Flip:
+    return Flip.now(stack(live), Telegram(live, ENVIRONMENT))
+
+
+def look(live: Watched, since: Flip | None = None, **after: Any) -> str:
     """Watch the live colour, from now on."""
-    mark = Mark.now(live.paths.access_log)
+    since = since or flip(live)
+    live.calls.clear()
     for name, value in after.items():
         setattr(live, name, value)
-    return watch.watch(stack(live), "blue", Telegram(live, ENVIRONMENT), mark, live.now().timestamp())
+    return watch.watch(stack(live), "blue", Telegram(live, ENVIRONMENT), since)
 
 
 # which rise is one
@@ -122,10 +141,35 @@ def access_log(tmp_path: Path) -> Path:
 def test_a_mark_parts_what_was_answered_before_it_from_what_was_since(access_log: Path) -> None:
     log(access_log, 200, 502, 404, 500, 499)
     mark = Mark.now(access_log)
-    assert (mark.before(), mark.since()) == (Tally(5, 2), Tally(0, 0))
+    assert (mark.before(), mark.since(0)) == (Tally(5, 2), Tally(0, 0))
     log(access_log, 200, 503)
-    assert (mark.before(), mark.since()) == (Tally(5, 2), Tally(2, 1))
-    assert str(mark.since()) == "1 of 2 answers were 5xx"
+    assert (mark.before(), mark.since(0)) == (Tally(5, 2), Tally(2, 1))
+    assert str(mark.since(0)) == "1 of 2 answers were 5xx"
+
+
+def test_what_nginx_answers_by_itself_counts_on_neither_side(access_log: Path) -> None:
+    """Under maintenance, say, or for an unknown host."""
+    log(access_log, 200, 502)
+    log(access_log, 503, 503, 404, reached_the_app=False)
+    mark = Mark.now(access_log)
+    log(access_log, 503, 503, 404, reached_the_app=False)
+    log(access_log, 200, 502)
+    assert (mark.before(), mark.since(0)) == (Tally(2, 1), Tally(2, 1))
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=20), st.integers(0, 20))
+def test_what_counts_since_a_moment_is_what_began_then(
+    tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, int]], moment: int
+) -> None:
+    """However long it took; of what was before the mark all counts."""
+    path = tmp_path_factory.mktemp("log") / "access.log"
+    for began, took in answers:
+        log(path, 500, at=began + took, took=took)
+    mark = Mark.now(path)
+    for began, took in answers:
+        log(path, 500, at=began + took, took=took)
+    assert mark.before().all == len(answers)
+    assert mark.since(moment).all == sum(began >= moment for began, _ in answers)
 
 
 @given(st.lists(st.integers(100, 599), max_size=30), st.data())
@@ -138,7 +182,7 @@ def test_every_answer_is_on_one_side_of_the_mark(
     mark = Mark.now(path)
     log(path, *statuses[cut:])
     assert mark.before() == tally(statuses[:cut])
-    assert mark.since() == tally(statuses[cut:])
+    assert mark.since(0) == tally(statuses[cut:])
 
 
 def tally(statuses: Sequence[int]) -> Tally:
@@ -151,18 +195,18 @@ def test_a_log_that_was_rotated_begins_anew(access_log: Path) -> None:
     mark = Mark.now(access_log)
     log(access_log, 500)
     access_log.rename(access_log.with_suffix(".log.1"))
-    assert mark.since() == Tally(0, 0)
+    assert mark.since(0) == Tally(0, 0)
     log(access_log, 502)
-    assert mark.since() == Tally(1, 1)
+    assert mark.since(0) == Tally(1, 1)
     log(access_log, *[200] * 9)
-    assert mark.since() == Tally(10, 1)
+    assert mark.since(0) == Tally(10, 1)
 
 
 def test_a_log_that_comes_after_the_mark_is_all_since(access_log: Path) -> None:
     mark = Mark.now(access_log)
-    assert (mark.before(), mark.since()) == (Tally(0, 0), Tally(0, 0))
+    assert (mark.before(), mark.since(0)) == (Tally(0, 0), Tally(0, 0))
     log(access_log, 200, 500)
-    assert (mark.before(), mark.since()) == (Tally(0, 0), Tally(2, 1))
+    assert (mark.before(), mark.since(0)) == (Tally(0, 0), Tally(2, 1))
 
 
 def test_of_what_was_before_only_the_newest_counts(access_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +217,18 @@ def test_of_what_was_before_only_the_newest_counts(access_log: Path, monkeypatch
     assert Mark.now(access_log).before() == Tally(2, 0)
 
 
+def whole(**change: object) -> bytes:
+    line = {"msec": 1.0, "status": 500, "upstream_status": "500", "request_time": 0.0}
+    return json.dumps(line | change).encode()
+
+
 @pytest.mark.parametrize(
     "torn",
     [
         *(b"", b"\n", b'{"ts":"now","sta', b'00,"path":"/"}', b"\xff\xfe", b"\0" * 40, b"500", b"[500]", b'"status"'),
-        *(b'{"status":null}', b'{"status":"x"}', b'{"status":000}', b"{}"),
+        *(b'{"status":null}', b'{"status":"x"}', b'{"status":000}', b"{}", b'{"status":500}'),
+        *(whole(status=None), whole(status="x"), whole(msec="now"), whole(msec=None), whole(request_time="-")),
+        *(whole(upstream_status=None), whole(msec=[]), whole(status=[500])),
     ],
 )
 def test_a_torn_line_counts_for_nothing_and_spoils_no_other(access_log: Path, torn: bytes) -> None:
@@ -187,19 +238,19 @@ def test_a_torn_line_counts_for_nothing_and_spoils_no_other(access_log: Path, to
         with access_log.open("ab") as file:
             file.write(torn + b"\n")
         log(access_log, 500)
-    assert mark.since() == Tally(2, 2)
+    assert mark.since(0) == Tally(2, 2)
 
 
 def test_a_line_that_nginx_is_writing_counts_when_it_is_whole(access_log: Path) -> None:
     log(access_log, 200)
     mark = Mark.now(access_log)
     log(access_log, 500)
-    size = access_log.stat().st_size
-    os.truncate(access_log, size - 5)
-    assert mark.since() == Tally(0, 0)
+    written = access_log.read_bytes()
+    os.truncate(access_log, len(written) - 5)
+    assert mark.since(0) == Tally(0, 0)
     with access_log.open("ab") as file:
-        file.write(b'ok"}\n')
-    assert mark.since() == Tally(1, 1)
+        file.write(written[-5:])
+    assert mark.since(0) == Tally(1, 1)
 
 
 # watch
@@ -224,6 +275,15 @@ def test_errors_that_were_there_before_are_no_rise(live: Watched) -> None:
     log(live.paths.access_log, *[500] * 80)
     live.answers = [[500, 500, 500, 500, 200]]
     assert look(live) == "4 of 5 answers were 5xx"
+
+
+def test_what_the_old_colour_had_begun_is_none_of_the_new_ones(live: Watched) -> None:
+    since = flip(live)
+    log(live.paths.access_log, *[502] * 9, at=since.at + 1, took=1.5)
+    assert look(live, since) == "0 of 0 answers were 5xx"
+    log(live.paths.access_log, *[502] * 9, at=since.at + 1, took=0.5)
+    with pytest.raises(FailedError, match="since the flip 9 of 9"):
+        look(live, since)
 
 
 @pytest.mark.parametrize(
@@ -264,14 +324,31 @@ def complaint(at: float) -> dict[str, Any]:
     return {"info": {"last_error_date": int(at), "last_error_message": "Wrong response: 500"}}
 
 
-def test_what_telegram_complained_of_before_the_flip_is_no_fault(live: Watched) -> None:
-    look(live, later=complaint(live.now().timestamp() - 1))
+@pytest.mark.parametrize("clock", [-1000, 0, 1000])
+@pytest.mark.parametrize("after", [0, 1, TELEGRAM_REPEATS])
+def test_what_telegram_complained_of_before_the_flip_is_no_fault_nor_that_it_tries_again(
+    live: Watched, clock: float, after: float
+) -> None:
+    """Whatever its clock says, which isn't ours."""
+    before = live.now().timestamp() + clock
+    live.later = complaint(before)
+    look(live, later=complaint(before + after))
     assert live.ran("telegram getWebhookInfo")
 
 
-def test_what_it_complains_of_since_is_one(live: Watched) -> None:
+@pytest.mark.parametrize("clock", [-1000, 0, 1000])
+def test_a_newer_complaint_is_one(live: Watched, clock: float) -> None:
+    before = live.now().timestamp() + clock
+    live.later = complaint(before)
     with pytest.raises(FailedError, match="Telegram says: Wrong response: 500"):
-        look(live, later=complaint(live.now().timestamp() + 2))
+        look(live, later=complaint(before + TELEGRAM_REPEATS + 1))
+
+
+def test_the_first_complaint_of_all_is_one(live: Watched) -> None:
+    began = live.seconds
+    with pytest.raises(FailedError, match="Telegram says: Wrong response: 500"):
+        look(live, later=complaint(live.now().timestamp() - 1))
+    assert live.seconds - began < 2
 
 
 @pytest.mark.parametrize(("seconds", "times"), [(1, 1), (3, 3), (5, 5)])
@@ -289,8 +366,25 @@ def test_a_telegram_that_does_not_answer_is_no_fault(live: Watched) -> None:
 
 def test_what_nginx_refuses_under_maintenance_is_no_fault_of_the_releases(live: Watched) -> None:
     live.paths.maintenance.touch()
-    live.answers = [[503] * 9]
-    assert look(live, later=complaint(live.now().timestamp() + 2)) == "9 of 9 answers were 5xx"
+    refused = partial(log, live.paths.access_log, *[503] * 9, at=live.now().timestamp() + 9, reached_the_app=False)
+    said = look(live, meanwhile=[refused], later=complaint(live.now().timestamp()))
+    assert said == "0 of 0 answers were 5xx"
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_maintenance_at_any_moment_of_the_watch_silences_telegram(live: Watched, at: int) -> None:
+    """It complains of it afterwards, too."""
+    flag = live.paths.maintenance
+
+    def complain() -> None:
+        flag.unlink()
+        live.later = complaint(live.now().timestamp())
+
+    look(live, meanwhile=[*[lambda: None] * at, flag.touch, complain])
+    assert not flag.exists()
+    assert len(live.ran("telegram")) == 0
+    with pytest.raises(FailedError, match="Telegram says"):
+        look(live, replace(flip(live), complaint=0))
 
 
 def test_what_the_release_does_badly_is_told_under_maintenance_too(live: Watched) -> None:
@@ -305,12 +399,12 @@ def test_what_the_release_does_badly_is_told_under_maintenance_too(live: Watched
 # probe
 
 
-def probed(live: Watched, tag: str = "1.0.0", values: dict[str, str] = ENVIRONMENT) -> str:
+def probed(live: Watched, tag: str = TAG, values: dict[str, str] = ENVIRONMENT) -> str:
     return probe.probe(stack(live), "blue", tag, values)
 
 
 def test_a_colour_that_is_what_was_asked_for(live: Watched) -> None:
-    assert probed(live) == "ready, version 1.0.0, takes updates"
+    assert probed(live) == "ready, version 1.1.0, takes updates"
     assert [call for call in live.calls if call[0] in {"GET", "POST"}] == [
         ["GET", "blue.sock", "/ready"],
         ["GET", "blue.sock", "/health"],
@@ -349,7 +443,7 @@ def test_it_is_waited_for_until_it_is_ready(live: Watched, monkeypatch: pytest.M
     [
         ({"ready": 503}, "/ready answers 503 after 20 s"),
         ({"ready": 302}, "/ready answers 302 after 20 s"),
-        ({"ready": 200, "version": "0.9"}, "/health says version '0.9', not 1.0.0: build it anew"),
+        ({"ready": 200, "version": "0.9"}, "/health says version '0.9', not 1.1.0: build it anew"),
         ({"ready": 200, "version": None}, "/health says version None"),
         ({"ready": 200, "update": 401}, "/webhook answers 401"),
         ({"ready": 200, "update": 302}, "/webhook answers 302"),
@@ -441,22 +535,67 @@ def test_why_it_is_barred() -> None:
 
 
 @given(HISTORIES, st.data())
-def test_a_migration_that_is_tried_again_counts_once(applied: tuple[Revision, ...], data: st.DataObject) -> None:
-    """Killed amid it, some were applied, and the next try finds the rest pending."""
-    done = data.draw(st.integers(0, len(applied)))
-    intended = schema.applying((), applied)
-    assert intended == applied
-    assert schema.applying(intended, applied[done:]) == applied
+def test_of_what_was_meant_the_database_has_what_it_came_to(every: tuple[Revision, ...], data: st.DataObject) -> None:
+    """Killed or failed amid it, some were applied; the next try finds the rest pending, and each counts once."""
+    done = data.draw(st.integers(0, len(every)))
+    known = data.draw(st.integers(done, len(every)))
+    meant = data.draw(st.integers(done, known))
+    report = reported(every, done, known)
+    assert schema.applied(every[:meant], report) == every[:done]
+    assert (*schema.applied(every[:meant], report), *report.pending) == every[:known]
 
 
-@given(HISTORIES, HISTORIES)
-def test_what_is_pending_comes_last_and_nothing_is_lost(
-    applied: tuple[Revision, ...], pending: tuple[Revision, ...]
+@given(HISTORIES.filter(len), st.data())
+def test_an_older_image_that_lacks_revisions_takes_none_for_absent(
+    every: tuple[Revision, ...], data: st.DataObject
 ) -> None:
-    now = schema.applying(applied, pending)
-    assert now[len(now) - len(pending) :] == pending
-    assert set(now) == {*applied, *pending}
-    assert len(set(now)) == len(now)
+    known = data.draw(st.integers(0, len(every) - 1))
+    assert schema.applied(every, reported(every, len(every), known)) == every
+
+
+def test_what_was_applied_by_other_means_hides_nothing() -> None:
+    """The database is at a revision that no release brought; what is pending isn't there."""
+    one, two = Revision("1", "expand"), Revision("2", "contract")
+    assert schema.applied((one, two), schema.Report("elsewhere", "2", (two,))) == (one,)
+
+
+def reported(every: tuple[Revision, ...], done: int, known: int) -> schema.Report:
+    """By an image that knows the first of them, of a database that has the first ones."""
+    names = [None, *(one.revision for one in every)]
+    return schema.Report(names[done], names[known], every[done:known])
+
+
+@given(HISTORIES, st.data())
+def test_what_is_live_lives_with_all_that_comes_past_its_schema_or_it_is_refused(
+    every: tuple[Revision, ...], data: st.DataObject
+) -> None:
+    """Be it pending, or applied by a release that was undone or rolled back."""
+    done = data.draw(st.integers(0, len(every)))
+    known = data.draw(st.integers(done, len(every)))
+    report = reported(every, done, known)
+    assert schema.conflict(every[:done], report, None) is None
+    if done:
+        at = data.draw(st.integers(0, done - 1))
+        cut = schema.cutting(every[at + 1 : known])
+        reason = schema.conflict(every[:done], report, knowing(every[at].revision))
+        assert (reason is None) == (cut is None)
+        assert cut is None or f"{cut.revision} is a contract, and 1.0.0 is older than its expand" in (reason or "")
+
+
+@given(HISTORIES.filter(len), st.data())
+def test_an_image_that_the_schema_has_moved_past_is_refused(every: tuple[Revision, ...], data: st.DataObject) -> None:
+    known = data.draw(st.integers(1, len(every)))
+    live = data.draw(st.none() | st.just(knowing(every[-1].revision)))
+    cut = schema.cutting(every[known:])
+    reason = schema.conflict(every, reported(every, len(every), known), live)
+    assert (reason is None) == (cut is None)
+    assert cut is None or f"the schema has moved past it ({cut.revision} is a contract)" in (reason or "")
+
+
+def test_where_what_is_live_told_no_schema_nothing_is_in_its_way() -> None:
+    every = (Revision("1", "expand"), Revision("2", "expand"))
+    for unknown in ("elsewhere", None):
+        assert schema.conflict(every[:1], reported(every, 1, 2), knowing(unknown)) is None
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ class Work:
     """What the image has to be, where that was asked for."""
     again: bool = False
     """Part of a converge, which mends what is live: the tag's image stays the one that is."""
+    watched: bool = True
+    """After its flip. Going back isn't, and doesn't wait for a Telegram that doesn't answer."""
     before: State = field(default_factory=State)
     colour: str = ""
     """Empty until it is chosen."""
@@ -110,7 +112,7 @@ def rollback(stack: Stack, tag: str | None) -> None:
     if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
         raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
     serves = before.release is not None and before.release.id == chosen.id
-    _carry_out(Work(stack, chosen), FINISH if serves else ROLLBACK)
+    _carry_out(Work(stack, chosen, watched=False), FINISH if serves else ROLLBACK)
 
 
 def target(before: State, tag: str | None) -> Release:
@@ -305,7 +307,7 @@ def _probe(work: Work) -> str:
 
 
 def _flip(work: Work) -> str:
-    work.flip = Flip.now(work.stack, work.telegram)
+    work.flip = Flip.now(work.stack, work.telegram if work.watched else None)
     state.activate(work.stack.paths, work.colour)
     return work.colour
 

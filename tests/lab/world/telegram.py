@@ -176,8 +176,9 @@ class Bot:
                     self._start_courier(chat_id)
 
     async def forget(self) -> None:
-        """Drops all updates, their counts and what the bot sent; the webhook stays."""
+        """Drops all updates, their counts, what went wrong and what the bot sent; the webhook stays."""
         await self.set_webhook(self.webhook, drop_pending=True)
+        self.last_error = None
         self.updates.clear()
         self.messages.clear()
 
