@@ -311,7 +311,11 @@ class Droplet(Machine):
         return Result(0)
 
     def _inspected(self, container: dict[str, Any]) -> str:
-        labels = {"com.docker.compose.service": container["service"], self.paths.sha256_label: container["sha256"]}
+        labels = {
+            "com.docker.compose.service": container["service"],
+            self.paths.sha256_label: container["sha256"],
+            self.paths.release_label: container["release"],
+        }
         keys = ("id", "image", "state", "health", "exit_code", "restarts")
         return json.dumps({"labels": labels, **{key: container[key] for key in keys}})
 

@@ -234,9 +234,13 @@ def test_what_is_free_of_a_disk_is_no_more_than_it_has(tmp_path: Path) -> None:
     assert 0 < Machine().free(tmp_path) < disk.f_blocks * disk.f_frsize
 
 
+def interrupted(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_behind_the_shield_a_signal_interrupts_nothing(number: signal.Signals) -> None:
-    former = {known: signal.getsignal(known) for known in (signal.SIGTERM, signal.SIGINT)}
+    former = {known: signal.signal(known, interrupted) for known in (signal.SIGTERM, signal.SIGINT)}
     try:
         Machine().shield()
         os.kill(os.getpid(), number)

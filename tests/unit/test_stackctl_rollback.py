@@ -293,3 +293,14 @@ def test_maintenance_is_a_file_that_nginx_looks_for(live: Droplet) -> None:
     assert "maintenance" in stackctl(live, "status")[1]
     assert stackctl(live, "maintenance", "off")[0] == 0
     assert not live.paths.maintenance.exists()
+
+
+def test_after_a_kill_behind_the_handover_boot_mixes_no_versions(live: Droplet) -> None:
+    """The worker is the new release's already, and nothing was recorded."""
+    current = state.load(live.paths)
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    state.save(live.paths, current)
+    live.reset()
+    assert stackctl(live, "boot")[0] == 0
+    assert (tag(live), live.running()) == ("1.1.0", ["green"])
+    assert [container["image"][-5:] for container in live.of("bot-worker")] == ["1.1.0"]

@@ -164,11 +164,20 @@ def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_proven(u
     assert serves(unproven) == ("blue", "1.0.0", ["blue"])
 
 
-def test_what_serves_is_not_given_up_for_a_proven_one_that_does_not_run(unproven: Droplet) -> None:
+def test_what_was_proven_serves_again_though_its_health_is_not_known_yet(unproven: Droplet) -> None:
+    """After a start of Docker's."""
     for container in unproven.of("bot-blue"):
-        container["state"] = "exited"
+        container["health"] = "starting"
+    assert settled(unproven, "release", "9.9.9") == (2, ["blue serves again"])
+    assert serves(unproven)[:2] == ("blue", "1.0.0")
+
+
+@pytest.mark.parametrize("how", [{"state": "exited"}, {"health": "unhealthy"}])
+def test_what_serves_is_not_given_up_for_a_proven_one_that_does_not(unproven: Droplet, how: dict[str, str]) -> None:
+    for container in unproven.of("bot-blue"):
+        container.update(how)
     assert settled(unproven, "release", "9.9.9") == (2, [])
-    assert serves(unproven) == ("green", "1.1.0", ["green"])
+    assert serves(unproven)[:2] == ("green", "1.1.0")
 
 
 def test_a_dry_run_settles_nothing(unproven: Droplet) -> None:
@@ -430,6 +439,8 @@ def test_an_app_without_telegram_tells_it_nothing(live: Droplet) -> None:
 def test_a_container_that_starts_is_no_drift(live: Droplet, which: Callable[[Droplet], dict[str, Any]]) -> None:
     which(live)["health"] = "starting"
     assert status(live)[1]["drift"] == []
+    which(live)["state"] = "exited"  # amid it
+    assert len(status(live)[1]["drift"]) == 1
 
 
 def test_a_changed_declaration_is_told(live: Droplet) -> None:
@@ -443,6 +454,12 @@ def test_unwell_data_is_a_problem_and_no_drift(live: Droplet) -> None:
     code, report = status(live)
     assert (code, report["drift"]) == (4, [])
     assert report["problems"] == ["redis is missing: sudo systemctl restart bot.service"]
+
+
+def test_data_that_starts_is_no_problem(live: Droplet) -> None:
+    for container in live.of("bot-data"):
+        container["health"] = "starting"
+    assert status(live)[0] == 0
 
 
 def test_without_docker_status_still_answers(live: Droplet) -> None:

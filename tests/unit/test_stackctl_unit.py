@@ -34,6 +34,7 @@ class Followed(Droplet):
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
+        assert self.seconds < 100, "it is followed for ever"
         if self.coming:
             self.coming.pop(0)()
         else:
@@ -134,11 +135,11 @@ def test_a_torn_line_spoils_none_that_is_heard(followed: Followed) -> None:
 def test_each_event_is_heard_once_though_the_history_is_trimmed_meanwhile(
     followed: Followed, monkeypatch: pytest.MonkeyPatch, said_before_it: int
 ) -> None:
-    """It is another file from then on, and a shorter one."""
-    monkeypatch.setattr(events, "MOST_LINES", 8)
-    monkeypatch.setattr(events, "KEPT_LINES", 6)
+    """It is another file from then on, and a shorter one; twice."""
+    monkeypatch.setattr(events, "MOST_LINES", 12)
+    monkeypatch.setattr(events, "KEPT_LINES", 12)
     mine, others = journal(followed.paths), journal(followed.paths, "other", "maintenance")
-    for n in range(8):
+    for n in range(12):
         journal(followed.paths, "earlier").tell("pull", "done", str(n))
     mine.begin("ada", "1.1.0")
 
@@ -149,10 +150,10 @@ def test_each_event_is_heard_once_though_the_history_is_trimmed_meanwhile(
         events.trim(followed.paths.history)
         mine.tell("health", "done", "after")
 
-    followed.coming = [lambda: mine.tell("pull", "done", "one"), meanwhile, lambda: mine.end(0, "end")]
-    before = [f"before {n}" for n in range(said_before_it)]
-    assert follow(followed) == (0, ["1.1.0 by ada", "one", *before, "after", "end"])
-    assert len(followed.paths.history.read_bytes().splitlines()) == 8
+    followed.coming = [lambda: mine.tell("pull", "done", "one"), meanwhile, meanwhile, lambda: mine.end(0, "end")]
+    once = [*(f"before {n}" for n in range(said_before_it)), "after"]
+    assert follow(followed) == (0, ["1.1.0 by ada", "one", *once, *once, "end"])
+    assert len(followed.paths.history.read_bytes().splitlines()) == 14
 
 
 def test_what_is_said_last_is_heard_though_the_unit_is_over(followed: Followed) -> None:

@@ -78,7 +78,10 @@ def _start_worker(stack: Stack) -> str:
     release = state.load(stack.paths).worker
     if not release or not stack.config.worker:
         return "none"
-    stack.bring_up_worker(release, compose.resume(stack.paths.worker_project, stack.paths.worker_yaml))
+    # One of a release that was cut short gives way; any other is started as it is.
+    foreign = any(container.labels.get(stack.paths.release_label) != release.id for container in stack.worker)
+    bring = compose.up if foreign else compose.resume
+    stack.bring_up_worker(release, bring(stack.paths.worker_project, stack.paths.worker_yaml))
     return release.tag
 
 

@@ -40,6 +40,11 @@ class Container:
         return self.state == "running" and self.health in {None, "healthy"}
 
     @property
+    def serves(self) -> bool:
+        """Well, or not known to be unwell: after a start of Docker's, health is asked anew."""
+        return self.state == "running" and self.health != "unhealthy"
+
+    @property
     def end(self) -> str | None:
         """How it ended by itself, if it did; one that its restart policy has started again did, too."""
         if self.state in {"running", "created"}:

@@ -1,6 +1,7 @@
 """What has to be right before a release changes anything: RefusedError says what isn't, and what to do."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from . import backup
 from .errors import RefusedError
@@ -24,6 +25,9 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
         raise RefusedError(f"the app's environment lacks {', '.join(missing)}: converge the site (make site)")
     if not config.data:
         return
+    # After a start of Docker's, health is asked anew within the check's interval.
+    with suppress(TimeoutError):
+        stack.wait("preflight", config.healthy_timeout, lambda: _starting(stack))
     well = {container.service for container in stack.docker.containers(paths.data_project) if container.well}
     unwell = [service for service in DATA_SERVICES if service not in well]
     if unwell:
@@ -34,6 +38,11 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
             f"PostgreSQL has {room.connections} connections left, a colour may need {config.connections}: "
             "see who holds them (pg_stat_activity)"
         )
+
+
+def _starting(stack: Stack) -> str | None:
+    starting = [c for c in stack.docker.containers(stack.paths.data_project) if c.health == "starting"]
+    return ", ".join(f"{container.service} is {container.condition}" for container in starting) or None
 
 
 def check_room(stack: Stack) -> None:

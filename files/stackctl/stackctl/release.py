@@ -133,7 +133,7 @@ def _settle(stack: Stack) -> None:
     """A release that was killed before it was recorded proved nothing: what was live before is so again, if it runs."""
     before = state.load(stack.paths)
     proven = before.proven
-    if proven and before.active != proven and any(container.well for container in stack.containers(proven)):
+    if proven and before.active != proven and any(container.serves for container in stack.containers(proven)):
         stack.journal.step("settle", partial(_serve_again, stack, proven), "a release was interrupted before its end")
 
 

@@ -40,7 +40,9 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         problems += _nothing_live(current)
     if config.data and work is None:
         problems += _data_problems(paths, of_data)
-    of_release = [*of_colour[current.active], *(of_worker if config.worker else [])] if current.active else []
+    # Amid a release the worker is still, or already, another one's.
+    worker = of_worker if config.worker and work is None else []
+    of_release = [*of_colour[current.active], *worker] if current.active else []
     stale = stale_services(paths, of_release, expected)
     problems += [f"{line}: {_remedy(current)}" for line in drift]
     problems += [
@@ -85,7 +87,7 @@ def drift_of(current: State, of_colour: dict[str, list[Container]], expected: st
     found = {container.service for container in of_colour[colour]}
     lines = [f"{service} is missing" for service in APP_SERVICES if service not in found]
     for container in of_colour[colour]:
-        if not container.well and container.health != "starting":
+        if not container.serves:
             lines.append(f"{container.service} is {container.condition}")
         if container.image != release.image:
             lines.append(f"{container.service} is of another image, {container.image}")
@@ -97,7 +99,7 @@ def _worker_drift(config: Config, current: State, of_worker: list[Container]) ->
         return []
     if not of_worker:
         return ["worker is missing"]
-    return [f"{c.service} is {c.condition}" for c in of_worker if not c.well and c.health != "starting"]
+    return [f"{c.service} is {c.condition}" for c in of_worker if not c.serves]
 
 
 def stale_services(paths: Paths, of_release: list[Container], expected: str | None) -> list[str]:
@@ -139,9 +141,9 @@ def _nothing_live(current: State) -> list[str]:
 
 
 def _data_problems(paths: Paths, of_data: list[Container]) -> list[str]:
-    well = {container.service for container in of_data if container.well}
+    serving = {container.service for container in of_data if container.serves}
     conditions = {container.service: container.condition for container in of_data}
-    unwell = [f"{name} is {conditions.get(name, 'missing')}" for name in DATA_SERVICES if name not in well]
+    unwell = [f"{name} is {conditions.get(name, 'missing')}" for name in DATA_SERVICES if name not in serving]
     return [f"{line}: sudo systemctl restart {paths.unit}" for line in unwell]
 
 

@@ -72,7 +72,7 @@ def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], Non
         told = len(heard) if anew else told + len(heard)
         for event in fresh:
             show(event)
-            if "tag" in event:
+            if event["op"] in VERBS and event.get("tag"):
                 what = f"stackctl {event['op']} {event['tag']}"
             if "code" in event:
                 return int(event["code"])

@@ -83,12 +83,12 @@ class Flip:
     at: float
     """Seconds since the epoch, by this droplet's clock, which is nginx's, too."""
     monotonic: float
-    complaint: int
-    """When Telegram complained last, by its own clock; 0 when it never did, or couldn't be asked."""
+    complaint: int | None
+    """When Telegram complained last, by its own clock: 0 when it never did, None when it couldn't be asked."""
 
     @classmethod
     def now(cls, stack: Stack, telegram: Telegram | None) -> "Flip":
-        machine, complaint = stack.machine, _complaint(telegram)[0] if telegram else 0
+        machine, complaint = stack.machine, _complaint(telegram)[0] if telegram else None
         return cls(Mark.now(stack.paths.access_log), machine.now().timestamp(), machine.monotonic(), complaint)
 
 
@@ -135,15 +135,15 @@ def _ready(stack: Stack, colour: str) -> bool:
 def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
     """What it complained of shortly before is repeated after the flip, whatever the new release is like."""
     date, message = _complaint(telegram)
-    if date > flip.complaint + TELEGRAM_REPEATS:
+    if date is not None and flip.complaint is not None and date > flip.complaint + TELEGRAM_REPEATS:
         raise FailedError(f"Telegram says: {message}")
 
 
-def _complaint(telegram: Telegram) -> tuple[int, str]:
+def _complaint(telegram: Telegram) -> tuple[int | None, str]:
     try:
         info = telegram.info()
     except FailedError:
-        return 0, ""  # that Telegram can't be asked is no fault of the release's
+        return None, ""  # that Telegram can't be asked is no fault of the release's
     return int(info.get("last_error_date", 0)), str(info.get("last_error_message"))
 
 
