@@ -118,7 +118,7 @@ def test_a_converge_waits_for_whoever_uses_apt(lab: Place, droplet: Host) -> Non
 
 def test_a_dead_app_is_answered_for(lab: Place, droplet: Host) -> None:
     """Telegram backs off for long after a 502; a 503 with Retry-After brings it back soon."""
-    web = droplet.check_output("docker ps --quiet --filter label=toogoodtogo.release")
+    web = droplet.check_output("docker ps --quiet --filter label=com.docker.compose.service=web")
     droplet.check_output(f"docker stop {web}")
     try:
         answer = lab.outside.check_output(f"curl -sS -o /dev/null -D - {lab.trust} {WEBHOOK} -X POST")
