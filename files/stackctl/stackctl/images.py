@@ -37,6 +37,8 @@ def pin(
         pinned = exactly or next((name for name in names if name.startswith(short)), None)
     elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):
         image, pinned = docker.image(live.image), live.image
+    if not pulled.code and not image:
+        raise RefusedError(f"docker doesn't show {reference} though it was pulled: systemctl status docker")
     if not image or not pinned:
         raise RefusedError(f"{reference} can't be had: {pulled.reason}: check the tag and the registry's login")
     version = image.labels.get(VERSION_LABEL)
