@@ -316,8 +316,10 @@ class Droplet(Machine):
             self.paths.sha256_label: container["sha256"],
             self.paths.release_label: container["release"],
         }
-        keys = ("id", "image", "state", "health", "exit_code", "restarts")
-        return json.dumps({"labels": labels, **{key: container[key] for key in keys}})
+        health = {"Health": {"Status": container["health"]}} if container["health"] else {}
+        state = {"Status": container["state"], "ExitCode": container["exit_code"], **health}
+        keys = ("id", "image", "restarts")
+        return json.dumps({"labels": labels, "state": state, **{key: container[key] for key in keys}})
 
     def _image(self, name: str) -> Result:
         if name not in self.images:

@@ -11,10 +11,10 @@ from .machine import ENVIRONMENT, Machine, Result
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
+# .State whole: a template that asks for its Health fails where the image has no check.
 CONTAINER_FORMAT = (
-    '{"id":{{json .Id}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},"state":{{json .State.Status}},'
-    '"exit_code":{{json .State.ExitCode}},"restarts":{{json .RestartCount}},'
-    '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}null{{end}}}'
+    '{"id":{{json .Id}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},"state":{{json .State}},'
+    '"restarts":{{json .RestartCount}}}'
 )
 IMAGE_FORMAT = '{"id":{{json .Id}},"digests":{{json .RepoDigests}},"labels":{{json .Config.Labels}}}'
 
@@ -121,4 +121,13 @@ class Docker:
 
 
 def _container(document: dict[str, Any]) -> Container:
-    return Container(**{**document, "labels": document["labels"] or {}})
+    state = document["state"]
+    return Container(
+        id=document["id"],
+        image=document["image"],
+        state=state["Status"],
+        health=(state.get("Health") or {}).get("Status"),
+        exit_code=state["ExitCode"],
+        restarts=document["restarts"],
+        labels=document["labels"] or {},
+    )
