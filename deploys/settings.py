@@ -120,6 +120,7 @@ class Values(BaseModel):
     app_repository: Own
     app_memory_mib: Mib
     app_cpus: Cpus
+    app_command: list[Annotated[str, Field(pattern=r"^[^$\"\\]+$")]]
     app_migrates: bool
     app_worker: bool
     worker_memory_mib: Mib

@@ -34,6 +34,7 @@ redis_cpus = 0.5
 # The app. The tag comes only from a release (stackctl release TAG).
 app_memory_mib = 288
 app_cpus = 1.0
+app_command = ["web"]  # how the image is told to serve; empty: by its own CMD
 app_migrates = True  # the image has the commands `migrate` and `schema`
 app_worker = True  # and `worker`
 worker_memory_mib = 160

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.group("app")
 
 GROUP_DATA = {
     "app_repository": "registry.lab.test/plain-http",
+    "app_command": [],
     "app_migrates": False,
     "app_worker": False,
     "ready_path": "/",
@@ -53,4 +54,3 @@ def test_it_is_released_and_answers(of_another_team: Host, lab: Place, outside: 
     assert (status.rc, report["problems"], report["worker"], report["webhook"]) == (0, [], None, None)
     # And again, over itself.
     assert of_another_team.run("stackctl release 1.0.0").rc == 0
-    assert of_another_team.run("stackctl rollback").rc == 0

@@ -486,7 +486,7 @@ def test_what_the_app_does_not_have_is_not_asked_for(live: Watched) -> None:
     changed = json.loads(live.paths.config.read_text()) | {"version_path": None, "webhook_path": None}
     live.paths.config.write_text(json.dumps(changed))
     assert probed(live, "of no version") == "ready"
-    assert [call[-1] for call in live.calls] == ["/ready"]
+    assert [call[-1] for call in live.calls if call[0] in {"GET", "POST"}] == ["/ready"]
 
 
 # the schema's revisions

@@ -17,6 +17,9 @@ def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str
     config, unix_socket = stack.config, stack.paths.socket(colour)
 
     def not_ready() -> str | None:
+        ended = next((container.end for container in stack.containers(colour) if container.end), None)
+        if ended:
+            raise FailedError(ended)
         try:
             status, _ = stack.machine.ask(unix_socket, config.ready_path)
         except (OSError, http.client.HTTPException) as error:
