@@ -39,16 +39,11 @@ def check_droplet(host: Host, settings: Settings) -> None:
 
 def overlapping(values: Values, networks: dict[str, list[str]]) -> str | None:
     """The first of Docker's ranges that the droplet already reaches something else by."""
-    ours = {
-        "docker_bridge": values.docker_bridge.network,
-        "docker_pool": values.docker_pool,
-        "app_subnet": values.app_subnet,
-    }
     for interface, addresses in networks.items():
         if interface.startswith(_OWN_INTERFACES):
             continue
         for address in addresses:
-            for name, network in ours.items():
+            for name, network in values.docker_networks.items():
                 if network.overlaps(IPv4Interface(address).network):
                     return f"{name} {network} overlaps {address} of {interface}"
     return None

@@ -105,6 +105,9 @@ class Values(BaseModel):
     app_subnet: Network
     app_ip_range: Network
     colours: dict[Literal["blue", "green"], Address]
+    data_subnet: Network
+    data_ip_range: Network
+    data_addresses: dict[Literal["postgres", "redis"], Address]
 
     data_root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
     database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -153,6 +156,16 @@ class Values(BaseModel):
         return [*(TELEGRAM_RULES if self.webhook_path else []), *self.app_secrets]
 
     @property
+    def docker_networks(self) -> dict[str, IPv4Network]:
+        """Docker's ranges, by the value that names each."""
+        return {
+            "docker_bridge": self.docker_bridge.network,
+            "docker_pool": self.docker_pool,
+            "app_subnet": self.app_subnet,
+            "data_subnet": self.data_subnet,
+        }
+
+    @property
     def postgres_major(self) -> int:
         return int(re.split("[^0-9]", self.postgres_image.rpartition(":")[2])[0])
 
@@ -196,24 +209,34 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _networks_are_apart(self) -> Values:
-        networks = {
-            "vpc_network": self.vpc_network,
-            "docker_bridge": self.docker_bridge.network,
-            "docker_pool": self.docker_pool,
-            "app_subnet": self.app_subnet,
-        }
+        networks = {"vpc_network": self.vpc_network, **self.docker_networks}
         names = list(networks)
         for position, one in enumerate(names):
             for other in names[position + 1 :]:
                 if networks[one].overlaps(networks[other]):
                     raise ValueError(f"{one} overlaps {other}: choose another range for {other}")
-        if not self.app_ip_range.subnet_of(self.app_subnet):
-            raise ValueError("app_ip_range lies outside of app_subnet: take a part of it")
-        if set(self.colours) != {"blue", "green"} or len(set(self.colours.values())) != 2:
-            raise ValueError("colours needs blue and green, each with an address of its own")
-        for colour, address in self.colours.items():
-            if address not in self.app_subnet or address in self.app_ip_range:
-                raise ValueError(f"colours: {colour} must lie in app_subnet and outside of app_ip_range")
+        return self
+
+    @model_validator(mode="after")
+    def _fixed_addresses_are_free(self) -> Values:
+        """Docker hands out none of them itself."""
+        app = ("app", self.app_subnet, self.app_ip_range, "colours", self.colours, {"blue", "green"})
+        data = (
+            "data",
+            self.data_subnet,
+            self.data_ip_range,
+            "data_addresses",
+            self.data_addresses,
+            {"postgres", "redis"},
+        )
+        for network, subnet, ip_range, name, addresses, holders in (app, data):
+            if not ip_range.subnet_of(subnet):
+                raise ValueError(f"{network}_ip_range lies outside of {network}_subnet: take a part of it")
+            if set(addresses) != holders or len(set(addresses.values())) != len(holders):
+                raise ValueError(f"{name} needs {' and '.join(sorted(holders))}, each with an address of its own")
+            for holder, address in addresses.items():
+                if address not in subnet or address in ip_range:
+                    raise ValueError(f"{name}: {holder} must lie in {network}_subnet and outside of {network}_ip_range")
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,10 @@ docker_pool = "172.30.128.0/17"
 app_subnet = "172.30.1.0/24"
 app_ip_range = "172.30.1.128/25"  # what Docker hands out itself; the colours' addresses stay outside of it
 colours = {"blue": "172.30.1.11", "green": "172.30.1.12"}
+# Fixed, so that the app finds its data by address: Docker's name server is silent while the daemon is down.
+data_subnet = "172.30.2.0/24"
+data_ip_range = "172.30.2.128/25"
+data_addresses = {"postgres": "172.30.2.11", "redis": "172.30.2.12"}
 
 # Data services. Memory in MiB, CPUs in cores; Settings adds the memory up and refuses what the droplet cannot hold.
 data_root = "/var/lib/toogoodtogo/data"

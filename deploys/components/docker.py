@@ -38,7 +38,13 @@ def docker(settings: Settings) -> None:
         after=[daemon],
     )
     systemd.service(name="Run the daemon", service="docker.service", running=True, enabled=True)
-    network(name="Have the network of the data services", network_name=settings.paths.data_network, internal=True)
+    network(
+        name="Have the network of the data services",
+        network_name=settings.paths.data_network,
+        internal=True,
+        subnet=str(values.data_subnet),
+        ip_range=str(values.data_ip_range),
+    )
     network(
         name="Have the network of the app",
         network_name=settings.paths.app_network,

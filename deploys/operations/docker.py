@@ -12,12 +12,10 @@ from deploys.operations import Commands
 
 
 @operation()
-def network(
-    network_name: str, *, internal: bool = False, subnet: str | None = None, ip_range: str | None = None
-) -> Commands:
+def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = False) -> Commands:
     """A bridge network of the site's own. pyinfra's docker.network cannot make one internal."""
     there = host.get_fact(DockerNetworks).get(network_name)
-    if there and (there.internal, there.subnet, there.ip_range) == (internal, subnet or there.subnet, ip_range or ""):
+    if there and (there.internal, there.subnet, there.ip_range) == (internal, subnet, ip_range):
         host.noop(f"{network_name} is there")
         return
     if there:
@@ -26,11 +24,7 @@ def network(
             "echo", QuoteString(f"{cause}, docker network rm {network_name}, converge again"), ">&2; false"
         )
         return
-    options = [
-        *(["--internal"] if internal else []),
-        *(["--subnet", subnet] if subnet else []),
-        *(["--ip-range", ip_range] if ip_range else []),
-    ]
+    options = ["--subnet", subnet, "--ip-range", ip_range, *(["--internal"] if internal else [])]
     yield StringCommand("docker network create", *options, QuoteString(network_name))
 
 

@@ -52,6 +52,15 @@ def test_the_app_answers_behind_its_socket(droplet: Host, place: Place) -> None:
     assert health["dependencies"] == {"postgres": "up", "redis": "up"}
 
 
+def test_the_app_finds_its_data_without_docker_s_name_server(droplet: Host, place: Place) -> None:
+    """It is silent while the daemon is stopped."""
+    for container in containers(droplet, place).values():
+        hosts = droplet.check_output(f"docker inspect -f '{{{{.HostsPath}}}}' {container}")
+        known = [line.split() for line in droplet.file(hosts).content_string.splitlines()]
+        for name, address in place.settings.values.data_addresses.items():
+            assert [str(address), name] in known
+
+
 def test_the_schema_is_current(droplet: Host, place: Place) -> None:
     web = containers(droplet, place)["web"]
     python = f"docker inspect -f '{{{{json .Config.Entrypoint}}}}' {web}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Network
 
 import pytest
 from testinfra.host import Host
@@ -48,8 +49,11 @@ def test_the_registry_s_login_is_root_s_alone(droplet: Host) -> None:
 
 def test_networks(droplet: Host, place: Place) -> None:
     paths, values = place.settings.paths, place.settings.values
-    data = json.loads(droplet.check_output(f"docker network inspect {paths.data_network}"))[0]
-    assert data["Internal"] is True
-    app = json.loads(droplet.check_output(f"docker network inspect {paths.app_network}"))[0]
-    assert app["IPAM"]["Config"][0]["Subnet"] == str(values.app_subnet)
-    assert app["IPAM"]["Config"][0]["IPRange"] == str(values.app_ip_range)
+    declared = {
+        paths.app_network: (False, values.app_subnet, values.app_ip_range),
+        paths.data_network: (True, values.data_subnet, values.data_ip_range),
+    }
+    for name, wanted in declared.items():
+        there = json.loads(droplet.check_output(f"docker network inspect {name}"))[0]
+        ranges = there["IPAM"]["Config"][0]
+        assert (there["Internal"], IPv4Network(ranges["Subnet"]), IPv4Network(ranges["IPRange"])) == wanted

@@ -12,7 +12,7 @@ import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,18 +191,20 @@ def test_a_project_that_differs_is_brought_up(there: dict[str, Service]) -> None
     assert "--force-recreate" in up
 
 
-DATA = Network(internal=True, subnet="172.30.128.0/24", ip_range="")
+DATA = Network(internal=True, subnet="172.30.2.0/24", ip_range="172.30.2.128/25")
 
 
 def test_a_network_is_made_once() -> None:
-    arguments: dict[str, Any] = {"network_name": "app-data", "internal": True}
+    arguments: dict[str, Any] = {"network_name": "app-data", **asdict(DATA)}
     assert commands(network, {DockerNetworks: {"app-data": DATA}}, **arguments) == []
-    assert commands(network, {DockerNetworks: {}}, **arguments) == ["docker network create --internal app-data"]
+    (create,) = commands(network, {DockerNetworks: {}}, **arguments)
+    assert create == "docker network create --subnet 172.30.2.0/24 --ip-range 172.30.2.128/25 --internal app-data"
 
 
-@pytest.mark.parametrize("wanted", [{}, {"internal": True, "subnet": "172.30.1.0/24"}])
+@pytest.mark.parametrize("wanted", [{"internal": False}, {"subnet": "172.30.1.0/24"}, {"ip_range": "172.30.2.0/25"}])
 def test_a_network_that_differs_is_refused_with_the_remedy(wanted: dict[str, Any]) -> None:
-    (refused,) = commands(network, {DockerNetworks: {"app-data": DATA}}, network_name="app-data", **wanted)
+    arguments = {"network_name": "app-data", **asdict(DATA), **wanted}
+    (refused,) = commands(network, {DockerNetworks: {"app-data": DATA}}, **arguments)
     assert "docker network rm app-data" in refused
     assert refused.endswith("false")
 

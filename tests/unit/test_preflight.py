@@ -74,6 +74,7 @@ def test_memory_may_lack_what_the_kernel_keeps_and_no_more() -> None:
         ({"eth1": ["172.30.0.200/24"]}, "docker_bridge"),
         ({"eth1": ["172.30.200.1/32"]}, "docker_pool"),
         ({"eth0": ["203.0.113.7/20", "172.30.1.200/32"]}, "app_subnet"),
+        ({"eth1": ["172.30.2.200/32"]}, "data_subnet"),
     ],
 )
 def test_another_network_in_docker_s_ranges_is_named(networks: dict[str, list[str]], named: str | None) -> None:
