@@ -51,8 +51,7 @@ def down(ip_forward: str | None) -> None:
     if exists():
         run("ip", "link", "delete", BRIDGE)
     for known in MACHINES:
-        # A network namespace outlives its last process for as long as a connection in it is being closed.
-        run("ip", "link", "delete", known.interface, check=False)
+        unplug(known.interface)
     if run("nft", "list", "tables", "ip").find(TABLE) >= 0:
         run("nft", "delete", "table", "ip", TABLE)
     _docker("-D")
@@ -73,6 +72,14 @@ def attach(interface: str) -> bool:
         return False
     run("ip", "link", "set", interface, "master", BRIDGE, "up")
     return True
+
+
+def unplug(interface: str) -> None:
+    """Take away what a machine left of its interface; nothing to do where there is none.
+
+    A network namespace outlives its last process for as long as a connection in it is being closed.
+    """
+    run("ip", "link", "delete", interface, check=False)
 
 
 def resolvers() -> list[str]:

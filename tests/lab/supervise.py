@@ -25,6 +25,7 @@ def boot(machine: Machine) -> int:
     """Run the machine until it ends; nspawn's exit status."""
     processes.remove_groups(machine.name, "machine")
     processes.enter(machine.name, "machine")  # nspawn is born in the group that this process is in
+    network.unplug(machine.interface)  # a crash can leave it, and it would be attached in place of the new one
     nspawn = subprocess.Popen(command(machine), stdin=subprocess.DEVNULL)
     processes.enter(machine.name, "keeper")
     while nspawn.poll() is None and not network.attach(machine.interface):
