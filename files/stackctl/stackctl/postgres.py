@@ -42,7 +42,7 @@ class Postgres:
     def query(self, sql: str) -> str:
         """Rows of columns between |. Raises FailedError."""
         psql = ["psql", "-tAX", "-v", "ON_ERROR_STOP=1", "--username=postgres", f"--dbname={self.data.database}"]
-        return self.docker.call("PostgreSQL", self._inside(*psql, "-c", sql)).stdout.strip()
+        return self.docker.call("docker exec psql", self._inside(*psql, "-c", sql)).stdout.strip()
 
     def room(self) -> Room:
         return Room(*map(int, self.query(ROOM).split("|")))
@@ -80,7 +80,7 @@ class Postgres:
         if ran.code == TIMED_OUT:
             self.end_dumps()
         if ran.code:
-            raise FailedError(f"{command[0]}: {ran.reason}", ran.tail())
+            raise FailedError(f"docker exec {command[0]}: {ran.reason}", ran.tail())
 
     def _inside(self, *command: str) -> list[str]:
         container = f"{self.paths.data_project}-postgres-1"
