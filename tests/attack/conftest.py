@@ -1,7 +1,7 @@
 """Attacks on the lab from `neighbour`: `make attack`. What each got, what it gets with the defence out, who was served.
 
-A test takes `attacker`, `serving` and `result`: it attacks; it attacks again under `serving.defence_out()`, having taken
-the defence out, and puts it back; and says `result("slow clients", got="…", control="…")`.
+A test takes `attacker`, `serving` and `result`: it attacks; it attacks again under `serving.defence_out()`, having
+taken the defence out, and puts it back; and says `result("slow clients", got="…", control="…")`.
 """
 
 from __future__ import annotations
