@@ -5,6 +5,7 @@ them, and for how many seconds. Prints how many knocks were answered by "come in
 here" (RST), and how many there were.
 """
 
+import random
 import socket
 import struct
 import sys
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 EVERY_S = 0.05
-PATIENCE_S = 0.5
+PATIENCE_S = 0.3
 SYN, RST, SYN_ACK = 0x02, 0x04, 0x12
 
 
@@ -22,10 +23,12 @@ def main(droplet: str, address: str, port: int, seconds: float) -> None:
     wire.bind((interface, 0))
     wire.settimeout(0.0)
     ethernet = bytes.fromhex(mac.replace(":", "")) + wire.getsockname()[4] + b"\x08\x00"
+    # Other ports each time, or connection tracking takes a knock for a part of a former one, which was let in.
+    first = random.randrange(40000)
     began, knocks, opened, refused = time.monotonic(), 0, 0, 0
     while (now := time.monotonic() - began) < seconds + PATIENCE_S:
         if now < seconds:
-            wire.send(ethernet + syn(own, address, 40000 + knocks % 20000, port))
+            wire.send(ethernet + syn(own, address, 20000 + (first + knocks) % 40000, port))
             knocks += 1
         time.sleep(EVERY_S)
         for flags in answers(wire, address, port):

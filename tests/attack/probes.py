@@ -36,7 +36,7 @@ def machine_of(droplet: Host) -> Machine:
     return by_name(droplet.backend.get_hostname())
 
 
-def open_to(attacker: Host, droplet: Host, port: int, *, address: str | None = None, seconds: float = 1) -> bool:
+def open_to(attacker: Host, droplet: Host, port: int, *, address: str | None = None, seconds: float = 0.5) -> bool:
     """Whether a knock at `address`, written onto the droplet's wire, is let in; the droplet's own when left out."""
     own = str(machine_of(droplet).ipv4)
     knock = ["python3", "-c", KNOCK, own, address or own, str(port), str(seconds)]

@@ -28,6 +28,7 @@ from tests.attack.probes import (
     taken_out,
 )
 from tests.lab import lab as machines
+from tests.lab.layout import GATEWAY
 from tests.places import Place
 
 pytestmark = pytest.mark.group("app")
@@ -47,11 +48,6 @@ def docker_restart(place: Place, droplet: Host) -> None:
     droplet.check_output("systemctl restart docker.service")
 
 
-def docker_from_nothing(place: Place, droplet: Host) -> None:
-    """Its chains and its networks are made anew, and the containers come up by themselves."""
-    droplet.check_output("systemctl stop docker.socket docker.service && systemctl start docker.service")
-
-
 def reboot(place: Place, droplet: Host) -> None:
     machines.reboot(machine_of(droplet))
     place.reconnect(machine_of(droplet).name).check_output("systemctl is-system-running --wait")
@@ -60,7 +56,6 @@ def reboot(place: Place, droplet: Host) -> None:
 EVENTS: list[tuple[Callable[[Place, Host], None], float]] = [
     (ufw_reload, 3),
     (docker_restart, 8),
-    (docker_from_nothing, 8),
     (reboot, 30),
 ]
 
@@ -85,15 +80,30 @@ def test_nothing_is_let_in_meanwhile_nor_after(
     closed(attacker, droplet, stray)
 
 
-def test_rules_that_somebody_removed_are_planned_and_mended(lab: Place, droplet: Host, stray: Stray) -> None:
+def test_rules_that_somebody_changed_are_planned_and_mended(lab: Place, droplet: Host, stray: Stray) -> None:
     """The file is as it was: what is loaded is looked at."""
     operation = {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"}
-    for removal in (RAW_OUT, DOCKER_USER_OUT, "iptables -I DOCKER-USER -p tcp --dport 5432 -j RETURN"):
-        droplet.check_output(removal)
-        assert converge.planned() == operation
-        assert converge.changed(converge.site()) == operation
-        closed(lab.outside, droplet, stray)
+    droplet.check_output(f"{RAW_OUT} && iptables -I DOCKER-USER -p tcp --dport 5432 -j RETURN")
+    assert open_to(lab.outside, droplet, PUBLIC)
+    assert converge.planned() == operation
+    assert converge.changed(converge.site()) == operation
+    closed(lab.outside, droplet, stray)
     assert converge.planned() == set()
+
+
+def test_ssh_can_be_limited_to_addresses(lab: Place, droplet: Host) -> None:
+    """To those that the tests come from, or they would lock themselves out."""
+    operation = {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"}
+    assert open_to(lab.outside, droplet, 22)
+    try:
+        limited = converge.site("--data", f'sshd_allowed_from=["{GATEWAY.ipv4}", "{GATEWAY.ipv6}"]')
+        assert converge.changed(limited) == operation
+        assert not open_to(lab.outside, droplet, 22)
+        assert not open_over_ipv6(lab.outside, droplet, 22)
+        assert open_to(lab.outside, droplet, 443)
+    finally:
+        assert converge.changed(converge.site()) == operation
+    assert open_to(lab.outside, droplet, 22)
 
 
 def test_what_is_allowed_besides_over_ipv6_is_a_rule_of_ufw_s(lab: Place, droplet: Host, stray: Stray) -> None:
