@@ -22,6 +22,10 @@ def in_force(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes)
     + policies: what happens to packets that no rule names, by direction ({"incoming": "deny"})
     + after: after.rules, what ufw can't say itself; compared with what is loaded, too
     """
+    yield from _changes(allow, policies, after)
+
+
+def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:
     there = host.get_fact(Ufw)
     wanted = [f"allow {rule}" for rule in allow]
     # Allow before denying and enabling, or the operator is locked out.

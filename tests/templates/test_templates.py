@@ -88,7 +88,7 @@ BROKEN = {
     "sshd": (b"MaxAuthTries 4", b"MaxAuthTries four"),
     "units": (b"ExecStart=", b"ExecStrat="),
     "sudoers": (b"NOPASSWD:", b"NOPASSWORT:"),
-    "after.rules": (b":DOCKER-USER", b":docker-user"),
+    "after.rules": (b"-j DROP", b"-j DORP"),
     "apt": (b'"300";', b'"300'),
 }
 
