@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import scrypt
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -71,6 +71,12 @@ def _not_postgresql_s_own(value: str) -> str:
     return value
 
 
+def _not_everybody(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    if value.prefixlen == 0:
+        raise ValueError(f"{value} is everybody: leave the list empty for that")
+    return value
+
+
 Mib = Annotated[int, Field(ge=64)]
 Seconds = Annotated[int, Field(ge=1, le=3600)]
 Cpus = Annotated[float, Field(gt=0, le=64)]
@@ -78,6 +84,8 @@ EnvName = Annotated[str, Field(pattern=ENV_NAME)]
 Image = Annotated[str, AfterValidator(_explicit_tag)]
 UrlPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9/_.-]*$")]
 Network = Annotated[IPv4Network, BeforeValidator(IPv4Network)]
+Source = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network), AfterValidator(_not_everybody)]
+"""Addresses that something is open to, of either family."""
 Address = Annotated[IPv4Address, BeforeValidator(IPv4Address)]
 Interface = Annotated[IPv4Interface, BeforeValidator(IPv4Interface)]
 Own = Annotated[str, Field(min_length=1), AfterValidator(_not_an_example)]
@@ -99,6 +107,7 @@ class Values(BaseModel):
     swap_mib: Annotated[int, Field(ge=0)]
     extra_ca_certificates: list[str]
 
+    sshd_allowed_from: list[Source]
     vpc_network: Network
     docker_bridge: Interface
     docker_pool: Network

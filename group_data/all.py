@@ -12,6 +12,9 @@ swap_mib = 1024
 # Certificates of authorities that the droplet trusts besides Debian's own: a registry or an ACME server of one's own.
 extra_ca_certificates: list[str] = []
 
+# Who may reach SSH: networks or single addresses, IPv4 or IPv6. Empty: anybody, which CI at GitHub needs.
+sshd_allowed_from: list[str] = []
+
 # Docker's networks. They must not overlap the VPC, whose hosts the droplet could no longer reach.
 vpc_network = "10.0.0.0/8"
 docker_bridge = "172.30.0.1/24"

@@ -1,22 +1,42 @@
-"""ufw: deny what comes in, but for SSH and the web. Docker's ports bypass it, so Docker publishes none."""
+"""ufw and Docker together: from outside nothing but SSH and the web, whatever Docker publishes (docs/security.md).
+
+Docker publishes nothing of ours; what it published by mistake would bypass ufw, but for the rules in after.rules.
+"""
 
 from __future__ import annotations
 
 from pyinfra.api import deploy
 from pyinfra.operations import systemd
 
+from deploys import artifacts
 from deploys.operations import packages, ufw
 from deploys.settings import Settings
 
-OPEN = ["22/tcp", "80/tcp", "443/tcp"]
+WEB = ["80/tcp", "443/tcp"]
 
 
 @deploy("firewall")
-def firewall(settings: Settings) -> None:  # noqa: ARG001 - every component takes settings
+def firewall(settings: Settings) -> None:
     packages.installed(name="Install ufw", packages=["ufw"])
     ufw.in_force(
         name="Let SSH, HTTP and HTTPS in, and nothing else",
-        allow=OPEN,
+        allow=[*ssh_rules(settings), *WEB],
+        # IPv6 is forwarded nowhere: Docker's networks have none.
         policies={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
+        after=after_rules(settings),
     )
     systemd.service(name="Raise the firewall at boot", service="ufw.service", running=True, enabled=True)
+
+
+def ssh_rules(settings: Settings) -> list[str]:
+    """Who may knock at port 22, as ufw writes it: an address alone, without its /32."""
+    sources = settings.values.sshd_allowed_from
+    return [
+        f"from {source.network_address if source.num_addresses == 1 else source} to any port 22 proto tcp"
+        for source in sources
+    ] or ["22/tcp"]
+
+
+def after_rules(settings: Settings) -> bytes:
+    """/etc/ufw/after.rules."""
+    return artifacts.template("firewall/after.rules.j2", networks=settings.values.docker_networks.values())

@@ -1,12 +1,18 @@
-"""What the world can reach: 22, 80 and 443, over IPv4 and IPv6."""
+"""What the world can reach: 22, 80 and 443, over IPv4 and IPv6, whatever Docker publishes. CIS Debian 4.
+
+How it holds while ufw, Docker and the droplet start anew is for tests/faults/test_8_firewall.py.
+"""
 
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 
 import pytest
 from testinfra.host import Host
 
+from deploys.components.firewall import after_rules
+from deploys.facts.ufw import in_our_chains
 from tests.places import Place
 
 pytestmark = pytest.mark.group("everywhere")
@@ -24,9 +30,49 @@ def test_ufw_denies_by_default(droplet: Host) -> None:
     assert allowed == OPEN
 
 
+def test_ssh_is_open_to_whom_group_data_names(droplet: Host, place: Place) -> None:
+    status = droplet.check_output("ufw status")
+    sources = {re.sub(r".*ALLOW\s+(\S+).*", r"\1", line) for line in status.splitlines() if line.startswith("22/tcp")}
+    named = place.settings.values.sshd_allowed_from
+    assert {ip_network(one) for one in sources - {"Anywhere"}} == set(named)
+    assert ("Anywhere" in sources) == (not named)
+
+
 def test_ufw_comes_up_at_boot(droplet: Host) -> None:
     assert droplet.service("ufw.service").is_enabled
-    assert "ENABLED=yes" in droplet.file("/etc/ufw/ufw.conf").content_string
+
+
+def test_the_kernel_has_the_rules_that_are_declared(droplet: Host, place: Place) -> None:
+    """Loaded, not only written; Docker's RETURN at the end of its chain follows our DROP, and is never reached."""
+    loaded = droplet.check_output("iptables -t raw -S PREROUTING; iptables -S DOCKER-USER").splitlines()
+    declared = in_our_chains(after_rules(place.settings).decode().splitlines())
+    assert in_our_chains(loaded) == declared
+    assert declared[-1] == "-A DOCKER-USER -j DROP"
+
+
+@pytest.mark.group("app")
+def test_docker_asks_our_chain_before_it_lets_anything_in(droplet: Host) -> None:
+    """Before it come, at most, Docker's own rules between its bridges."""
+    forward = droplet.check_output("iptables -S FORWARD").splitlines()
+    first = next(line for line in forward if line.startswith("-A") and "DOCKER-ISOLATION" not in line)
+    assert first == "-A FORWARD -j DOCKER-USER"
+    isolation = droplet.check_output("iptables -S DOCKER-ISOLATION-STAGE-1; iptables -S DOCKER-ISOLATION-STAGE-2")
+    assert "-j ACCEPT" not in isolation
+
+
+def test_nothing_is_forwarded_that_nobody_asked_for(droplet: Host) -> None:
+    assert "-P FORWARD DROP" in droplet.check_output("iptables -S FORWARD")
+    assert "-P FORWARD DROP" in droplet.check_output("ip6tables -S FORWARD")
+    assert "ACCEPT" not in droplet.check_output("ip6tables -S ufw6-user-forward")
+
+
+@pytest.mark.group("app")
+def test_docker_has_no_ipv6_of_its_own(droplet: Host) -> None:
+    """It has no rules for it either (26.1), so that a network with IPv6 would be as open as its containers."""
+    networks = droplet.check_output(
+        "docker network ls --quiet | xargs docker network inspect --format '{{.EnableIPv6}}'"
+    )
+    assert set(networks.split()) == {"false"}
 
 
 def test_from_outside_only_three_ports_answer(outside: Host, place: Place, family: str) -> None:

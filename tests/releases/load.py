@@ -56,7 +56,7 @@ class Target:
 def lab_target(place: Place) -> Target:
     """The lab's first droplet."""
     return Target(
-        address=str(by_name("droplet1").ipv4),
+        address=str(by_name(place.hosts("edge")[0]).ipv4),
         host=place.settings.values.domain,
         secret=read_env_file(ENV_FILE)["TELEGRAM_WEBHOOK_SECRET"],
         roots=place.outside.check_output("cat /root/acme-root.pem"),

@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import artifacts
-from deploys.components import app, data_services, docker, nginx, tls
+from deploys.components import app, data_services, docker, firewall, nginx, tls
 from deploys.settings import Settings
 from tests.places import Place
 from tests.unit.places import settings_of
@@ -64,6 +64,10 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
         lambda settings: {"sudoers": artifacts.template("base/sudoers.j2", operator=settings.values.operator)},
         "visudo --check --strict --file=sudoers",
     ),
+    "after.rules": (
+        lambda settings: {"after.rules": firewall.after_rules(settings)},
+        "iptables-restore --noflush --test after.rules",
+    ),
     "apt": (lambda _: {"apt.conf": artifacts.file("base/apt.conf")}, "apt-config --config-file=apt.conf dump"),
 }
 
@@ -84,6 +88,7 @@ BROKEN = {
     "sshd": (b"MaxAuthTries 4", b"MaxAuthTries four"),
     "units": (b"ExecStart=", b"ExecStrat="),
     "sudoers": (b"NOPASSWD:", b"NOPASSWORT:"),
+    "after.rules": (b"-j DROP", b"-j DORP"),
     "apt": (b'"300";', b'"300'),
 }
 

@@ -121,11 +121,20 @@ def test_a_plan_shows_the_reload_of_a_change_to_come() -> None:
     assert commands(settle, {Owed: frozenset()}, executing=False, **arguments) == ["reload", "rm -f /owed/x"]
 
 
-ALLOWED = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 22/tcp", "allow 80/tcp"))
+AFTER = b"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j DROP\nCOMMIT\n"
+AFTER_PLACED = {"sha256": sha256(AFTER).hexdigest(), "mode": "640", "owner": "root", "group": "root"}
+RESTORE = [f"iptables-restore --noflush{test} /etc/ufw/after.rules" for test in (" --test", "")]
+ALLOWED = Firewall(
+    active=True,
+    policies={"incoming": "deny"},
+    rules=("allow 22/tcp", "allow 80/tcp"),
+    loaded=("-A DOCKER-USER -j DROP",),
+)
 
 
-def firewall(there: Firewall) -> list[str]:
-    return commands(ufw.in_force, {Ufw: there}, allow=["22/tcp", "80/tcp"], policies={"incoming": "deny"})
+def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> list[str]:
+    facts: Facts = {Ufw: there, Placed: placed}
+    return commands(ufw.in_force, facts, allow=["22/tcp", "80/tcp"], policies={"incoming": "deny"}, after=AFTER)
 
 
 def test_a_firewall_as_declared_is_left_alone() -> None:
@@ -157,6 +166,23 @@ def test_a_foreign_route_rule_is_deleted_as_one() -> None:
 
 def test_a_firewall_that_is_off_is_enabled() -> None:
     assert firewall(replace(ALLOWED, active=False)) == ["ufw --force enable"]
+
+
+def test_rules_after_ufw_s_own_are_placed_before_the_firewall_is_enabled() -> None:
+    said = firewall(Firewall(), placed=None)
+    assert "/etc/ufw/after.rules.new" in said[-2]
+    assert said[-1] == "ufw --force enable"
+
+
+def test_rules_that_changed_are_tested_then_loaded_whole() -> None:
+    placing, *rest = firewall(ALLOWED, placed={**AFTER_PLACED, "sha256": "another"})
+    assert "/etc/ufw/after.rules.new" in placing
+    assert rest == RESTORE
+
+
+@pytest.mark.parametrize("loaded", [(), (*ALLOWED.loaded, "-A DOCKER-USER -j ACCEPT")])
+def test_rules_that_are_not_the_ones_loaded_are_loaded(loaded: tuple[str, ...]) -> None:
+    assert firewall(replace(ALLOWED, loaded=loaded)) == RESTORE
 
 
 RUNNING = Service(image="postgres:17.11-trixie", state="running", health="healthy", labels={"app.sha256": "1"})

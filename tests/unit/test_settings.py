@@ -55,6 +55,8 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"database_user": "postgres"}, "database_user postgres is a role of PostgreSQL's own"),
         ({"database_user": "pg_app"}, "database_user pg_app is a role of PostgreSQL's own"),
         ({"database_user": "a" * 55}, "database_user is malformed"),
+        ({"sshd_allowed_from": ["0.0.0.0/0"]}, "0.0.0.0/0 is everybody: leave the list empty"),
+        ({"sshd_allowed_from": ["192.0.2.1/24"]}, "sshd_allowed_from.*192.0.2.1/24 has host bits set"),
         ({"docker_pool": "10.1.0.0/16"}, "vpc_network overlaps docker_pool: choose another range for docker_pool"),
         ({"docker_pool": "172.30.1.0/24"}, "docker_pool overlaps app_subnet"),
         ({"app_ip_range": "172.30.9.0/25"}, "app_ip_range lies outside of app_subnet"),

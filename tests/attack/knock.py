@@ -1,0 +1,86 @@
+"""Knock at a TCP port whose address the attacker has no route to: frames written straight onto the wire.
+
+Runs at the attacker as `python3 -c`, with the droplet whose Ethernet address takes the frames, the address and port in
+them, and for how many seconds. Prints how many knocks were answered by "come in" (SYN and ACK), how many by "nobody
+here" (RST), and how many there were.
+"""
+
+import random
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+EVERY_S = 0.05
+PATIENCE_S = 0.3
+SYN, RST, SYN_ACK = 0x02, 0x04, 0x12
+
+
+def main(droplet: str, address: str, port: int, seconds: float) -> None:
+    own, interface, mac = neighbour(droplet)
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+    wire.bind((interface, 0))
+    wire.settimeout(0.0)
+    ethernet = bytes.fromhex(mac.replace(":", "")) + wire.getsockname()[4] + b"\x08\x00"
+    # Other ports each time, or connection tracking takes a knock for a part of a former one, which was let in.
+    first = random.randrange(40000)
+    began, knocks, opened, refused = time.monotonic(), 0, 0, 0
+    while (now := time.monotonic() - began) < seconds + PATIENCE_S:
+        if now < seconds:
+            wire.send(ethernet + syn(own, address, 20000 + (first + knocks) % 40000, port))
+            knocks += 1
+        time.sleep(EVERY_S)
+        for flags in answers(wire, address, port):
+            opened += flags & SYN_ACK == SYN_ACK
+            refused += bool(flags & RST)
+    print(opened, refused, knocks)
+
+
+def neighbour(droplet: str) -> tuple[str, str, str]:
+    """Our own address, and the interface and Ethernet address at which the droplet is reached."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greeting:
+        greeting.connect((droplet, 9))
+        greeting.send(b"")
+        own = greeting.getsockname()[0]
+    for _ in range(100):
+        for line in Path("/proc/net/arp").read_text().splitlines()[1:]:
+            address, _, flags, mac, _, interface = line.split()
+            if address == droplet and flags != "0x0":
+                return own, interface, mac
+        time.sleep(EVERY_S)
+    sys.exit(f"{droplet} answers no ARP")
+
+
+def syn(source: str, target: str, source_port: int, port: int) -> bytes:
+    """An IPv4 packet that opens a connection (RFC 791, RFC 9293)."""
+    addresses = socket.inet_aton(source) + socket.inet_aton(target)
+    tcp = struct.pack("!HHIIBBHHH", source_port, port, 1, 0, 5 << 4, SYN, 64240, 0, 0)
+    tcp = tcp[:16] + checksum(addresses + struct.pack("!HH", 6, len(tcp)) + tcp) + tcp[18:]
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + addresses
+    return ip[:10] + checksum(ip) + ip[12:] + tcp
+
+
+def checksum(content: bytes) -> bytes:
+    total = sum(struct.unpack(f"!{len(content) // 2}H", content))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)
+
+
+def answers(wire: socket.socket, address: str, port: int) -> list[int]:
+    """The TCP flags of what came from there meanwhile."""
+    found: list[int] = []
+    while True:
+        try:
+            packet = wire.recv(2048)[14:]
+        except BlockingIOError:
+            return found
+        start = (packet[0] & 15) * 4
+        from_there = packet[12:16] == socket.inet_aton(address) and packet[9] == 6
+        if from_there and struct.unpack("!H", packet[start : start + 2])[0] == port:
+            found.append(packet[start + 13])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))

@@ -1,0 +1,94 @@
+"""What the attacks on the network and the firewall's faults share: knocks, a stray Compose file, rules taken out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from testinfra.host import Host
+
+from tests.lab.layout import Machine, by_name
+
+KNOCK = Path(__file__).with_name("knock.py").read_text()
+RULES_BACK = "iptables-restore --noflush /etc/ufw/after.rules"
+DOCKER_USER_OUT = "iptables -D DOCKER-USER -j DROP"
+RAW_OUT = "iptables -t raw -F PREROUTING"
+
+PUBLIC, LOOPBACK, CARELESS = 5432, 5433, 5434
+"""The host's ports at which the stray container is published: to everybody, on 127.0.0.1, and without an address."""
+STRAY = "/root/stray.yaml"
+LISTENS = "import socket; socket.create_connection(('127.0.0.1', 5432), 1)"
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A container that somebody's Compose file publishes."""
+
+    address: str
+    """Its own on Docker's network, where it listens on 5432."""
+
+
+def machine_of(droplet: Host) -> Machine:
+    return by_name(droplet.backend.get_hostname())
+
+
+def open_to(attacker: Host, droplet: Host, port: int, *, address: str | None = None, seconds: float = 0.5) -> bool:
+    """Whether a knock at `address`, written onto the droplet's wire, is let in; the droplet's own when left out."""
+    own = str(machine_of(droplet).ipv4)
+    knock = ["python3", "-c", KNOCK, own, address or own, str(port), str(seconds)]
+    opened, _, knocks = (int(word) for word in attacker.check_output(shlex.join(knock)).split())
+    assert knocks > 0
+    return opened > 0
+
+
+def open_over_ipv6(attacker: Host, droplet: Host, port: int) -> bool:
+    return bool(attacker.run(f"timeout 1 bash -c '</dev/tcp/{machine_of(droplet).ipv6}/{port}'").rc == 0)
+
+
+def passed_on(attacker: Host, droplet: Host, stray: Stray, port: int) -> bool:
+    """Whether a knock at 127.0.0.1 over the wire came through to the stray container, by Docker's own count.
+
+    Its answer says little in the lab, whose gateway has it pass no further: it comes from 127.0.0.1.
+    """
+    droplet.check_output("iptables -Z DOCKER")
+    open_to(attacker, droplet, port, address="127.0.0.1")
+    counted = droplet.check_output("iptables -nvxL DOCKER").splitlines()
+    return any(int(line.split()[0]) > 0 for line in counted if stray.address in line)
+
+
+@contextmanager
+def taken_out(droplet: Host, *commands: str) -> Iterator[None]:
+    """The firewall without a part of it, as the control of what that part is for."""
+    try:
+        for command in commands:
+            droplet.check_output(command)
+        yield
+    finally:
+        droplet.check_output(RULES_BACK)
+
+
+@contextmanager
+def stray_compose_file(droplet: Host) -> Iterator[Stray]:
+    """A database, say, that somebody tried out on the droplet. It comes back after a reboot."""
+    web = "docker ps --quiet --filter label=com.docker.compose.service=web"
+    image = droplet.check_output(f"docker inspect --format '{{{{.Image}}}}' $({web} | head -n1)")
+    service = {
+        "image": image,
+        "pull_policy": "never",
+        "entrypoint": ["python3", "-m", "http.server", "5432"],
+        "ports": [f"0.0.0.0:{PUBLIC}:5432", f"127.0.0.1:{LOOPBACK}:5432", f"{CARELESS}:5432", f"[::]:{PUBLIC}:5432"],
+        "healthcheck": {"test": ["CMD", "python3", "-c", LISTENS], "interval": "1s", "retries": 20},
+        "restart": "always",
+    }
+    compose = f"docker compose --env-file /dev/null -p stray -f {STRAY}"
+    droplet.check_output(f"echo {shlex.quote(json.dumps({'services': {'stray': service}}))} > {STRAY}")
+    try:
+        droplet.check_output(f"{compose} up --detach --wait --quiet-pull")
+        inspected = json.loads(droplet.check_output("docker inspect stray-stray-1"))[0]
+        yield Stray(inspected["NetworkSettings"]["Networks"]["stray_default"]["IPAddress"])
+    finally:
+        droplet.check_output(f"{compose} down && rm {STRAY}")

@@ -1,0 +1,171 @@
+"""Below HTTP: ports, and packets that a neighbour writes onto the wire by hand, past any route."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from testinfra.host import Host
+
+from tests.attack.conftest import Serving
+from tests.attack.probes import (
+    CARELESS,
+    DOCKER_USER_OUT,
+    LOOPBACK,
+    PUBLIC,
+    RAW_OUT,
+    Stray,
+    machine_of,
+    open_to,
+    passed_on,
+    stray_compose_file,
+    taken_out,
+)
+from tests.lab.layout import DROPLETS
+from tests.places import Place
+
+pytestmark = pytest.mark.group("app")
+
+FORWARDED = "iptables -P FORWARD ACCEPT"
+NOT_FORWARDED = "iptables -P FORWARD DROP"
+ASK_METADATA = "python3 -c \"import urllib.request as u; u.urlopen('http://169.254.169.254/', timeout=2)\""
+
+
+@pytest.fixture(scope="module")
+def stray(droplet: Host) -> Iterator[Stray]:
+    with stray_compose_file(droplet) as there:
+        yield there
+
+
+@pytest.mark.usefixtures("stray")
+@pytest.mark.parametrize("family", ["4", "6"])
+def test_port_scan(attacker: Host, droplet: Host, serving: Serving, result: Callable[..., None], family: str) -> None:
+    expected = {22, 80, 443}
+    found = scanned(attacker, droplet, family)
+    assert found == expected
+    with serving.defence_out():
+        try:
+            droplet.check_output(f"ufw disable && {DOCKER_USER_OUT}")
+            undefended = scanned(attacker, droplet, family)
+        finally:
+            droplet.check_output("ufw --force enable")
+    assert undefended > expected
+    result(f"port scan over IPv{family}", got=said(found), control=said(undefended))
+
+
+def test_a_port_that_docker_publishes(
+    attacker: Host, droplet: Host, stray: Stray, serving: Serving, result: Callable[..., None]
+) -> None:
+    assert not open_to(attacker, droplet, PUBLIC)
+    with serving.defence_out(), taken_out(droplet, DOCKER_USER_OUT):
+        assert open_to(attacker, droplet, PUBLIC)
+    result("a port that Docker publishes", got="silence", control="connected")
+
+
+def test_routing_straight_to_a_container(
+    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Callable[..., None]
+) -> None:
+    """The live colour's container, which publishes nothing. Three layers stand before it."""
+    colour = droplet.check_output("readlink /var/lib/toogoodtogo/active").removesuffix(".sock")
+    address = {name: str(one) for name, one in lab.settings.values.colours.items()}[colour]
+    assert not open_to(attacker, droplet, 8080, address=address)
+    with serving.defence_out():
+        try:
+            with taken_out(droplet, RAW_OUT, DOCKER_USER_OUT, FORWARDED):
+                assert open_to(attacker, droplet, 8080, address=address)
+        finally:
+            droplet.check_output(NOT_FORWARDED)
+    result("routing straight to the app's container", got="silence", control="connected")
+
+
+@pytest.mark.parametrize("out", [[RAW_OUT], [DOCKER_USER_OUT]], ids=["without raw", "without DOCKER-USER"])
+def test_each_layer_stops_what_is_routed_to_a_published_container(
+    attacker: Host, droplet: Host, stray: Stray, out: list[str]
+) -> None:
+    with taken_out(droplet, *out):
+        assert not open_to(attacker, droplet, 5432, address=stray.address)
+        assert not passed_on(attacker, droplet, stray, LOOPBACK)
+
+
+def test_routing_straight_to_a_published_container(
+    attacker: Host, droplet: Host, stray: Stray, serving: Serving, result: Callable[..., None]
+) -> None:
+    assert not open_to(attacker, droplet, 5432, address=stray.address)
+    with serving.defence_out(), taken_out(droplet, RAW_OUT, DOCKER_USER_OUT):
+        assert open_to(attacker, droplet, 5432, address=stray.address)
+    result("routing straight to a published container", got="silence", control="connected")
+
+
+def test_packets_for_a_port_published_on_loopback(
+    attacker: Host, droplet: Host, stray: Stray, serving: Serving, result: Callable[..., None]
+) -> None:
+    """Published on 127.0.0.1 in so many words, or because the daemon's default is that."""
+    for port in (LOOPBACK, CARELESS):
+        assert not passed_on(attacker, droplet, stray, port)
+        with serving.defence_out(), taken_out(droplet, RAW_OUT, DOCKER_USER_OUT):
+            assert passed_on(attacker, droplet, stray, port)
+    result("for 127.0.0.1 over the wire", got="silence", control="passed on to a container")
+
+
+def test_the_host_s_own_address_on_a_container_network(
+    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Callable[..., None]
+) -> None:
+    """SSH is open to anybody, so that only the raw table can tell this address from the public one."""
+    address = droplet.check_output(
+        f"ip -4 -o address show to {lab.settings.values.app_subnet} | sed -E 's/.* inet ([0-9.]+).*/\\1/'"
+    )
+    assert not open_to(attacker, droplet, 22, address=address)
+    with serving.defence_out(), taken_out(droplet, RAW_OUT):
+        assert open_to(attacker, droplet, 22, address=address)
+    result("SSH at the bridge's address", got="silence", control="connected")
+
+
+def test_a_container_asks_for_the_droplet_s_metadata(
+    droplet: Host, stray: Stray, metadata: None, serving: Serving, result: Callable[..., None]
+) -> None:
+    """It holds what cloud-init was given, on a real droplet keys and passwords perhaps. The host itself may ask."""
+    assert droplet.run(f"docker exec stray-stray-1 {ASK_METADATA}").rc != 0
+    with serving.defence_out(), taken_out(droplet, "iptables -D DOCKER-USER -d 169.254.169.254/32 -j DROP"):
+        droplet.check_output(f"docker exec stray-stray-1 {ASK_METADATA}")
+    result("a container asks the metadata service", got="silence", control="an answer")
+
+
+@pytest.fixture
+def metadata(droplet: Host) -> Iterator[None]:
+    """A stand-in for DigitalOcean's metadata service, off the droplet: in a network namespace of its own."""
+    assert machine_of(droplet) in DROPLETS  # never where the real one is
+    steps = [
+        "ip netns add metadata",
+        "ip link add to-metadata type veth peer name eth0 netns metadata",
+        "ip address add 192.0.2.1/24 dev to-metadata",
+        "ip link set to-metadata up",
+        "ip route add 169.254.169.254/32 dev to-metadata",
+        "ip -n metadata link set eth0 up",
+        "ip -n metadata address add 169.254.169.254/32 dev eth0",
+        "ip -n metadata route add 192.0.2.0/24 dev eth0",
+        "systemd-run --quiet --unit=metadata --property=NetworkNamespacePath=/run/netns/metadata "
+        "python3 -m http.server 80",
+    ]
+    try:
+        for step in steps:
+            droplet.check_output(step)
+        deadline = time.monotonic() + 10
+        while droplet.run(ASK_METADATA).rc:
+            assert time.monotonic() < deadline, "the host itself has no answer"
+        yield
+    finally:
+        droplet.run("systemctl stop metadata; ip link del to-metadata; ip netns del metadata")
+
+
+def scanned(attacker: Host, droplet: Host, family: str) -> set[int]:
+    """The open ports among those of the droplet's services and the stray one's."""
+    target = f"-6 {machine_of(droplet).ipv6}" if family == "6" else machine_of(droplet).ipv4
+    ports = f"22,80,443,{PUBLIC},{LOOPBACK},6379,8080,2375"
+    found = attacker.check_output(f"nmap -Pn -n -T5 -p {ports} -oG - {target}")
+    return {int(port) for port in re.findall(r"(\d+)/open/", found)}
+
+
+def said(ports: set[int]) -> str:
+    return ", ".join(str(port) for port in sorted(ports))
