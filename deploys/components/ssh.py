@@ -16,6 +16,10 @@ from deploys.operations.owed import settle
 from deploys.operations.trial import tried
 from deploys.settings import Settings
 
+# A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
+# prove the old one.
+IN_FORCE = ["sshd -t", "systemctl restart ssh.service"]
+
 
 @deploy("ssh")
 def ssh(settings: Settings) -> None:
@@ -34,13 +38,16 @@ def ssh(settings: Settings) -> None:
     tried(
         name="Admit keys only, and never root",
         trial="ssh",
-        files={f"/etc/ssh/sshd_config.d/00-{settings.values.app}.conf": configuration(settings)},
-        # A restart ends no session. A reload would return before sshd has read its configuration anew, and the new
-        # login would prove the old one.
-        commands=["sshd -t", "systemctl restart ssh.service"],
+        files={drop_in(settings): configuration(settings)},
+        commands=IN_FORCE,
         debt=settings.owed("ssh"),
     )
     systemd.service(name="Run sshd", service="ssh.service", running=True, enabled=True)
+
+
+def drop_in(settings: Settings) -> str:
+    """sshd takes the first value that it reads, and droplets ship a 50-cloud-init.conf."""
+    return f"/etc/ssh/sshd_config.d/00-{settings.values.app}.conf"
 
 
 def configuration(settings: Settings) -> bytes:

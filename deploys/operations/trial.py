@@ -55,7 +55,7 @@ def confirmed_by_a_new_login(state: State, host: Host, trial: str) -> bool:  # n
         code, said = _by_a_new_login(host, f"sudo -n {STACKCTL} trial confirm {trial}")
     except Exception as error:  # whatever keeps us out: the network, sshd, our key, the host's key
         host.log_styled(
-            f"nobody can log in anew ({error or type(error).__name__}): {_what_happens_next(host, trial)}",
+            f"nobody can log in anew ({str(error) or type(error).__name__}): {_what_happens_next(host, trial)}",
             fg="red",
             log_func=logger.error,
         )

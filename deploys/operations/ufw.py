@@ -9,15 +9,20 @@ from pyinfra.api import StringCommand, operation
 
 from deploys.facts.ufw import Ufw
 from deploys.operations import Commands
+from deploys.operations.trial import on_trial
 
 
 @operation()
 def in_force(allow: Sequence[str], *, policies: Mapping[str, str]) -> Commands:
-    """Exactly these rules and policies, now and at boot.
+    """Exactly these rules and policies, now and at boot; undone by itself unless we can still log in.
 
     + allow: ports with their protocol ("22/tcp"); rules besides these are removed
     + policies: what happens to packets that no rule names, by direction ({"incoming": "deny"})
     """
+    yield from on_trial("firewall", list(_changes(allow, policies)))
+
+
+def _changes(allow: Sequence[str], policies: Mapping[str, str]) -> Commands:
     there = host.get_fact(Ufw)
     wanted = [f"allow {port}" for port in allow]
     # Allow before denying and enabling, or the operator is locked out.

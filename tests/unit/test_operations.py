@@ -125,7 +125,9 @@ ALLOWED = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 22/
 
 
 def firewall(there: Firewall) -> list[str]:
-    return commands(ufw.in_force, {Ufw: there}, allow=["22/tcp", "80/tcp"], policies={"incoming": "deny"})
+    """What is between the beginning of the trial and its confirmation."""
+    arguments: dict[str, Any] = {"allow": ["22/tcp", "80/tcp"], "policies": {"incoming": "deny"}}
+    return commands(ufw.in_force, {Ufw: there}, **arguments)[1:-1]
 
 
 def test_a_firewall_as_declared_is_left_alone() -> None:
