@@ -23,15 +23,16 @@ STACKCTL = "/usr/local/bin/stackctl"
 
 @operation()
 def tried(trial: str, files: Mapping[str, bytes], commands: Sequence[str], *, debt: str) -> Commands:
-    """Places `files` whole and runs `commands` to put them in force; undone by itself unless we can still log in.
+    """Places `files` and runs `commands` to put them in force; undone by itself unless we can still log in.
 
+    + files: content by path; root's alone
     + debt: path of the marker that says that they are not in force yet (settings.owed)
     """
     marker = PurePosixPath(debt)
     changes: list[PyinfraCommand] = [
         command
         for dest, content in files.items()
-        for command in place._inner(dest=dest, content=content, owes=debt)  # noqa: SLF001
+        for command in place._inner(dest=dest, content=content, mode="600", owes=debt)  # noqa: SLF001
     ]
     if not changes and marker.name not in host.get_fact(Owed, directory=str(marker.parent)):
         host.noop(f"{', '.join(files)} in force")

@@ -29,7 +29,7 @@ def words(facts: dict[Any, Any]) -> list[str]:
 
 def test_nothing_to_change_no_trial() -> None:
     assert list(on_trial("ssh", [])) == []
-    assert commands(tried, {Placed: PLACED | {"mode": "644"}, Owed: frozenset()}, **ARGUMENTS) == []
+    assert commands(tried, {Placed: PLACED, Owed: frozenset()}, **ARGUMENTS) == []
 
 
 def test_a_file_is_changed_inside_of_the_trial_and_its_debt_struck_off_once_it_is_confirmed() -> None:
@@ -42,7 +42,7 @@ def test_a_file_is_changed_inside_of_the_trial_and_its_debt_struck_off_once_it_i
 
 
 def test_a_reload_that_is_owed_is_on_trial_too() -> None:
-    facts = {Placed: PLACED | {"mode": "644"}, Owed: frozenset({"x"})}
+    facts = {Placed: PLACED, Owed: frozenset({"x"})}
     assert words(facts) == [BEGIN, "reload", "FunctionCommand", "rm -f /owed/x"]
 
 
