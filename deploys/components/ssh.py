@@ -1,30 +1,74 @@
-"""Keys only, and root's login off. The console (root on tty) stays the way in when SSH is broken."""
+"""Keys only, and root's login off. The console (root on tty) stays the way in when SSH is broken.
+
+What lets an operator in, this and the firewall, is changed on trial: a change that no new login confirms undoes itself.
+"""
 
 from __future__ import annotations
 
+from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import systemd
+from pyinfra.operations import files, systemd
 
 from deploys import artifacts
+from deploys.components import ci
 from deploys.operations.files import place
 from deploys.operations.owed import settle
+from deploys.operations.trial import tried
 from deploys.settings import Settings
+
+# A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
+# prove the old one.
+IN_FORCE = ["sshd -t", "systemctl restart ssh.service"]
 
 
 @deploy("ssh")
 def ssh(settings: Settings) -> None:
-    debt = settings.owed("ssh")
-    # sshd takes the first value that it reads, and droplets ship a 50-cloud-init.conf.
-    config = place(
-        name="Admit keys only, and never root",
-        dest=f"/etc/ssh/sshd_config.d/00-{settings.values.app}.conf",
-        content=artifacts.file("ssh/sshd.conf"),
-        owes=debt,
+    debt = settings.owed("trial-units")
+    placed = [
+        place(name=f"Install {unit}", dest=f"/etc/systemd/system/{unit}", content=content, owes=debt)
+        for unit, content in host.loop(units(settings).items())
+    ]
+    settle(name="Have systemd read the units", debt=debt, commands=["systemctl daemon-reload"], after=placed)
+    systemd.service(
+        name="Undo at boot what nobody confirmed",
+        service=settings.paths.trial_boot,
+        enabled=True,
+        running=None,  # it has nothing to do but then
     )
-    settle(
-        name="Reload sshd, when its configuration is sound",
-        debt=debt,
-        commands=["sshd -t", "systemctl reload ssh.service"],
-        after=[config],
+    tried(
+        name="Admit keys only, and never root",
+        trial="ssh",
+        files={drop_in(settings): configuration(settings)},
+        commands=IN_FORCE,
+        debt=settings.owed("ssh"),
+    )
+    files.file(
+        name="Keep the rest of sshd's configuration to root",
+        path="/etc/ssh/sshd_config",
+        mode="600",
+        user="root",
+        group="root",
     )
     systemd.service(name="Run sshd", service="ssh.service", running=True, enabled=True)
+
+
+def drop_in(settings: Settings) -> str:
+    """sshd takes the first value that it reads, and droplets ship a 50-cloud-init.conf."""
+    return f"/etc/ssh/sshd_config.d/00-{settings.values.app}.conf"
+
+
+def configuration(settings: Settings) -> bytes:
+    """sshd's part of the site."""
+    return artifacts.template(
+        "ssh/sshd.conf.j2", operator=settings.values.operator, ci=ci.LOGIN if settings.ci_keys else None
+    )
+
+
+def units(settings: Settings) -> dict[str, bytes]:
+    """systemd's units by name."""
+    paths = settings.paths
+    return {
+        paths.trial_boot: artifacts.template("ssh/trial.service.j2", paths=paths),
+        paths.trial_service(""): artifacts.template("ssh/trial@.service.j2"),
+        paths.trial_timer(""): artifacts.template("ssh/trial@.timer.j2", paths=paths),
+    }

@@ -2,6 +2,6 @@
 
 from collections.abc import Generator
 
-from pyinfra.api import StringCommand
+from pyinfra.api.command import PyinfraCommand
 
-Commands = Generator[StringCommand, None, None]
+Commands = Generator[PyinfraCommand, None, None]

@@ -10,19 +10,20 @@ from pyinfra.api import StringCommand, operation
 from deploys.facts.ufw import Ufw, in_our_chains
 from deploys.operations import Commands
 from deploys.operations.files import place
+from deploys.operations.trial import on_trial
 
 AFTER = "/etc/ufw/after.rules"
 
 
 @operation()
 def in_force(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes) -> Commands:
-    """Exactly these rules and policies, now and at boot.
+    """Exactly these rules and policies, now and at boot; undone by itself unless we can still log in.
 
     + allow: what ufw lets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); rules besides are removed
     + policies: what happens to packets that no rule names, by direction ({"incoming": "deny"})
     + after: after.rules, what ufw can't say itself; compared with what is loaded, too
     """
-    yield from _changes(allow, policies, after)
+    yield from on_trial("firewall", list(_changes(allow, policies, after)))
 
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:

@@ -21,8 +21,8 @@ OTHER_REDIS = "registry.lab.test/redis:of-another-time"
 
 DRIFT: dict[str, tuple[str, set[str]]] = {
     "changed file": (
-        "sed -i 's/MaxAuthTries 4/MaxAuthTries 40/' /etc/ssh/sshd_config.d/00-toogoodtogo.conf",
-        {"ssh | Admit keys only, and never root", "ssh | Reload sshd, when its configuration is sound"},
+        "sed -i 's/MaxAuthTries 3/MaxAuthTries 30/' /etc/ssh/sshd_config.d/00-toogoodtogo.conf",
+        {"ssh | Admit keys only, and never root"},
     ),
     "wrong mode": (f"chmod 644 {PATHS.secrets}/redis/password", {"data_services | Place Redis's password"}),
     "stopped container": (

@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import artifacts
-from deploys.components import app, data_services, docker, firewall, nginx, tls
+from deploys.components import app, data_services, docker, firewall, nginx, ssh, tls
 from deploys.settings import Settings
 from tests.places import Place
 from tests.unit.places import settings_of
@@ -58,8 +58,11 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
         lambda settings: {"daemon.json": docker.daemon_configuration(settings)},
         "dockerd --validate --config-file daemon.json",
     ),
-    "sshd": (lambda _: {"sshd.conf": artifacts.file("ssh/sshd.conf")}, "sshd -t -f sshd.conf"),
-    "units": (lambda settings: app.units(settings) | tls.units(settings), "systemd-analyze verify ./*.*"),
+    "sshd": (lambda settings: {"sshd.conf": ssh.configuration(settings)}, "sshd -t -f sshd.conf"),
+    "units": (
+        lambda settings: app.units(settings) | ssh.units(settings) | tls.units(settings),
+        "systemd-analyze verify ./*.*",
+    ),
     "sudoers": (
         lambda settings: {"sudoers": artifacts.template("base/sudoers.j2", operator=settings.values.operator)},
         "visudo --check --strict --file=sudoers",
@@ -85,7 +88,7 @@ BROKEN = {
     "app.yaml": (b"networks:\n  app:", b"networks:\n  another:"),
     "worker.yaml": (b"networks:\n  app:", b"networks:\n  another:"),
     "daemon.json": (b'"live-restore"', b'"life-restore"'),
-    "sshd": (b"MaxAuthTries 4", b"MaxAuthTries four"),
+    "sshd": (b"MaxAuthTries 3", b"MaxAuthTries three"),
     "units": (b"ExecStart=", b"ExecStrat="),
     "sudoers": (b"NOPASSWD:", b"NOPASSWORT:"),
     "after.rules": (b"-j DROP", b"-j DORP"),

@@ -133,8 +133,10 @@ ALLOWED = Firewall(
 
 
 def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> list[str]:
+    """What is between the beginning of the trial and its confirmation."""
     facts: Facts = {Ufw: there, Placed: placed}
-    return commands(ufw.in_force, facts, allow=["22/tcp", "80/tcp"], policies={"incoming": "deny"}, after=AFTER)
+    arguments: dict[str, Any] = {"allow": ["22/tcp", "80/tcp"], "policies": {"incoming": "deny"}, "after": AFTER}
+    return commands(ufw.in_force, facts, **arguments)[1:-1]
 
 
 def test_a_firewall_as_declared_is_left_alone() -> None:

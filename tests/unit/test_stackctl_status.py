@@ -245,7 +245,7 @@ def test_all_is_well(live: Droplet) -> None:
     assert (code, report["drift"], report["problems"]) == (0, [], [])
     assert report.keys() == {
         *("version", "app", "lock", "maintenance", "active", "release", "colours", "worker", "kept", "webhook"),
-        *("data", "certificate", "environment_differs", "drift", "stale", "problems"),
+        *("data", "certificate", "environment_differs", "drift", "stale", "problems", "trials"),
     }
     assert report["release"]["tag"] == "1.0.0"
     assert report["colours"]["green"] is None

@@ -25,12 +25,13 @@ from . import (
     release,
     state,
     status,
+    trial,
     unit,
 )
 from .errors import PersonNeededError, RefusedError, StackError
 from .events import Journal
 from .machine import Machine
-from .paths import DATA_SERVICES, Paths
+from .paths import DATA_SERVICES, TRIALS, Paths
 from .postgres import Postgres
 from .stack import Stack
 
@@ -40,6 +41,8 @@ CERTIFICATE_PATIENCE = 330
 SERVICES = ("web", "worker", *DATA_SERVICES)
 # These change nothing, and leave no trace in history.
 LOOKING = ("status", "history", "logs", "exec")
+# Of a trial, history tells what became of it without the operator.
+UNDOING = ("expire", "undo", "boot")
 FLAGS = {
     "json": "for machines",
     "dry-run": "say what would happen, and change nothing",
@@ -89,6 +92,9 @@ def parser(app: str) -> argparse.ArgumentParser:
     verb("halt", "for systemd: stop them in order")
     renewed = verb("certificate", "for systemd: obtain the declared certificate, and serve it")
     renewed.add_argument("--renewed", action="store_true", help="for certbot's hook: serve it, obtain nothing")
+    tried = verb("trial", "for the converge and systemd: a change of SSH or of the firewall that undoes itself")
+    tried.add_argument("step", choices=("begin", "confirm", "expire", "undo", "boot"))
+    tried.add_argument("what", nargs="?", choices=TRIALS, help="of all of them, for boot")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
 
@@ -104,10 +110,11 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
             return error.code
         return run(parser(paths.app).parse_args(asked), paths, machine, out, err)
     started_here = verb in unit.VERBS and arguments.run is None
-    history = None if verb in LOOKING or started_here else paths.history
+    silent = verb == "trial" and arguments.step not in UNDOING
+    history = None if verb in LOOKING or started_here or silent else paths.history
     began = machine.now()
     name = arguments.run or f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
-    op = "dry-run" if getattr(arguments, "dry_run", False) else verb
+    op = "dry-run" if getattr(arguments, "dry_run", False) else "undo" if verb == "trial" else verb
     journal = Journal(history, op, machine, out, environment.secrets_in(paths.secrets), name)
     if history and verb != "certificate":
         journal.begin(arguments.by, _asked_for(arguments, paths))
@@ -120,7 +127,9 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
 
 
 def _asked_for(arguments: argparse.Namespace, paths: Paths) -> str:
-    """The tag, where there is one; a rollback that names none is told by the one that it leads to."""
+    """The tag or the trial; a rollback that names none is told by the one that it leads to."""
+    if arguments.verb == "trial":
+        return arguments.what or ""
     tag = getattr(arguments, "tag", None) or ""
     if arguments.verb == "rollback" and not tag:
         with suppress(StackError):
@@ -150,8 +159,12 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
         return 0
     if verb in unit.VERBS and arguments.run is None:
         return _in_a_unit(arguments, paths, machine, journal)
-    stack = Stack(paths, config.load(paths), machine, journal)
     name = f"{arguments.by}'s stackctl {verb} (process {os.getpid()})"
+    if verb == "trial":
+        with lock.exclusive(paths.trial_lock, name, trial.LOCK_PATIENCE):
+            _trial(arguments, paths, machine, journal)
+        return 0
+    stack = Stack(paths, config.load(paths), machine, journal)
     match verb:
         case "release" | "rollback" | "backup":
             with lock.hold(paths, name, arguments.under):
@@ -173,6 +186,24 @@ def _change(stack: Stack, arguments: argparse.Namespace) -> None:
             release.rollback(stack, arguments.tag)
         case "backup":
             _backup(stack)
+
+
+def _trial(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> None:
+    if arguments.step != "boot" and not arguments.what:
+        raise RefusedError(f"of what? stackctl trial {arguments.step} {'|'.join(TRIALS)}")
+    match arguments.step:
+        case "begin":
+            until = trial.begin(paths, machine, arguments.what)
+            journal.tell(arguments.what, "progress", f"on trial until {until}")
+        case "confirm":
+            trial.confirm(paths, machine, arguments.what)
+            journal.tell(arguments.what, "done", "confirmed by a new login")
+        case "expire":
+            trial.expire(paths, machine, journal, arguments.what)
+        case "undo":
+            trial.undo(paths, machine, journal, arguments.what)
+        case "boot":
+            trial.boot(paths, journal)
 
 
 def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None:

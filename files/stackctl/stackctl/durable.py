@@ -28,6 +28,12 @@ def link(path: Path, target: str) -> None:
     _sync_directory(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Have no such file any more."""
+    path.unlink()
+    _sync_directory(path.parent)
+
+
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -5,6 +5,8 @@ from pathlib import Path
 COLOURS = ("blue", "green")
 DATA_SERVICES = ("postgres", "redis")
 APP_SERVICES = ("web",)
+TRIALS = ("ssh", "firewall")
+"""What lets an operator in: changed on trial (trial.py)."""
 
 
 def other(colour: str) -> str:
@@ -43,6 +45,12 @@ class Paths:
         self.certificate_lock = self.var / "certificate.lock"
         self.certificate_failure = self.var / "certificate.json"  # absent when the declared one was had
         self.owed = self.var / "owed"
+        self.trials = self.var / "trial"  # a record and copies of what an unconfirmed change replaced
+        self.trial_lock = self.var / "trial.lock"
+        self.on_trial = {
+            "ssh": (root / "etc/ssh/sshd_config", root / "etc/ssh/sshd_config.d"),
+            "firewall": (root / "etc/ufw", root / "etc/default/ufw"),
+        }
         self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
         self.access_log = root / "var/log/nginx/access.log"
         self.backups = root / "opt/backups"
@@ -58,10 +66,23 @@ class Paths:
         self.release_unit = f"{app}-release.service"  # transient: there while a release or a rollback is under way
         self.certificate_service = f"{app}-certificate.service"
         self.certificate_timer = f"{app}-certificate.timer"
+        self.trial_boot = f"{app}-trial.service"
 
     def snapshot(self, release_id: str) -> Path:
         """The environment a kept release started with."""
         return self.secrets / f"{release_id}.json"
+
+    def trial_record(self, name: str) -> Path:
+        return self.trials / f"{name}.json"
+
+    def trial_copies(self, name: str) -> Path:
+        return self.trials / name
+
+    def trial_timer(self, name: str) -> str:
+        return f"{self.app}-trial@{name}.timer"
+
+    def trial_service(self, name: str) -> str:
+        return f"{self.app}-trial@{name}.service"
 
     def socket(self, colour: str) -> Path:
         return self.var / f"{colour}.sock"

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import certificate, environment, lock, state, telegram
+from . import certificate, environment, lock, state, telegram, trial
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -13,6 +13,8 @@ from .stack import expected_sha256
 from .state import State
 
 Report = dict[str, Any]
+UNDOING_S = 10
+"""Longer than it takes to put a firewall back."""
 
 
 def report(paths: Paths, config: Config, machine: Machine) -> Report:
@@ -56,6 +58,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "version": 1,
         "app": paths.app,
         "lock": {"holder": holder.holder, "since": holder.since} if holder else None,
+        "trials": [asdict(one) for one in trial.under_way(paths)],
         "maintenance": current.maintenance,
         "active": current.active,
         "release": asdict(current.release) if current.release else None,
@@ -73,7 +76,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "environment_differs": differs,
         "drift": drift,
         "stale": stale,
-        "problems": problems + _certificate_problems(paths, served),
+        "problems": problems + _certificate_problems(paths, served) + _trial_problems(paths, machine),
     }
 
 
@@ -201,6 +204,13 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
     return lines
 
 
+def _trial_problems(paths: Paths, machine: Machine) -> list[str]:
+    """A trial that outlived its time could not be undone: it is tried again each half minute."""
+    now = machine.monotonic()
+    late = [one.name for one in trial.under_way(paths) if not -UNDOING_S < one.due - now <= trial.PATIENCE_S]
+    return [f"the change of {name} could not be undone: journalctl -u {paths.trial_service(name)}" for name in late]
+
+
 def text(report: Report) -> str:
     """The report for people."""
     release, served, holder = report["release"], report["certificate"], report["lock"]
@@ -216,6 +226,10 @@ def text(report: Report) -> str:
     if report["maintenance"]:
         rows.append(("maintenance", "on, everybody gets 503: sudo stackctl maintenance off"))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
+    rows += [
+        ("on trial", f"{one['name']}, undone at {one['until']} unless a new login confirms it")
+        for one in report["trials"]
+    ]
     rows += [("problem", problem) for problem in report["problems"]]
     earlier = [known["tag"] for known in report["kept"] if not release or known["id"] != release["id"]]
     if earlier:

@@ -1,0 +1,91 @@
+"""Changes of what lets us in: kept on the droplet only when a new login came through them (stackctl/trial.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from pyinfra import host, logger
+from pyinfra.api import FunctionCommand, Host, QuoteString, State, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.sshuserclient import SSHClient
+from stackctl.paths import Paths
+
+from deploys.facts.files import Owed
+from deploys.operations import Commands
+from deploys.operations.files import place
+
+STACKCTL = "/usr/local/bin/stackctl"
+
+
+@operation()
+def tried(trial: str, files: Mapping[str, bytes], commands: Sequence[str], *, debt: str) -> Commands:
+    """Places `files` and runs `commands` to put them in force; undone by itself unless we can still log in.
+
+    + files: content by path; root's alone
+    + debt: path of the marker that says that they are not in force yet (settings.owed)
+    """
+    marker = PurePosixPath(debt)
+    changes: list[PyinfraCommand] = [
+        command
+        for dest, content in files.items()
+        for command in place._inner(dest=dest, content=content, mode="600", owes=debt)  # noqa: SLF001
+    ]
+    if not changes and marker.name not in host.get_fact(Owed, directory=str(marker.parent)):
+        host.noop(f"{', '.join(files)} in force")
+        return
+    yield from on_trial(trial, [*changes, *map(StringCommand, commands)])
+    yield StringCommand("rm -f", QuoteString(debt))
+
+
+def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
+    """`commands`, between the beginning of a trial and its confirmation by a new login. Nothing when there are none."""
+    if not commands:
+        return
+    yield StringCommand(f"{STACKCTL} trial begin", trial)
+    yield from commands
+    yield FunctionCommand(confirmed_by_a_new_login, [trial], {})
+
+
+def confirmed_by_a_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
+    """Confirms the trial through a connection that begins now. pyinfra takes False for a failure."""
+    try:
+        code, said = _by_a_new_login(host, f"sudo -n {STACKCTL} trial confirm {trial}")
+    except Exception as error:  # whatever keeps us out: the network, sshd, our key, the host's key
+        host.log_styled(
+            f"nobody can log in anew ({str(error) or type(error).__name__}): {_what_happens_next(host, trial)}",
+            fg="red",
+            log_func=logger.error,
+        )
+        return False
+    if code:
+        host.log_styled(f"a new login can't confirm the change: {said}", fg="red", log_func=logger.error)
+    return code == 0
+
+
+def _by_a_new_login(host: Host, command: str) -> tuple[int, str]:
+    """Exit code and complaint of a command of the operator's, by the converge's configuration and pinned host key."""
+    if not isinstance(host.connector, SSHConnector):
+        raise PyinfraError(f"{host.name} is not reached by SSH")
+    arguments = host.connector.make_paramiko_kwargs()
+    arguments["username"] = host.data.operator  # a droplet that is being adopted is converged as root, this once
+    client = SSHClient()
+    try:
+        client.connect(arguments.pop("hostname"), **arguments)
+        _, out, err = client.exec_command(command, timeout=60)
+        return out.channel.recv_exit_status(), err.read().decode().strip()
+    finally:
+        client.close()
+
+
+def _what_happens_next(host: Host, trial: str) -> str:
+    """Asked over the connection that the run still has."""
+    record = Paths(host.data.app).trial_record(trial)
+    there, said = host.run_shell_command(StringCommand("cat", QuoteString(str(record))), _sudo=True)
+    if not there:
+        return "what was there before is back already"
+    until = json.loads(said.stdout)["until"]
+    return f"the droplet puts back what was there before by itself, at {until}; then correct it, and run this again"

@@ -1,0 +1,192 @@
+"""The lock-out drill: a mistake that keeps everybody out undoes itself, with and without a reboot in between.
+
+The mistakes are made as an operator makes them: by a converge of the site's own operations (lockout.py). What happens
+on the locked droplet is watched over a connection that was there before, or from its console.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stackctl.paths import Paths
+from stackctl.trial import PATIENCE_S
+from testinfra.host import Host
+
+from tests import converge
+from tests.lab import lab as machines
+from tests.lab import machine, processes
+from tests.lab.layout import by_name
+from tests.places import ROOT, Place
+
+pytestmark = pytest.mark.group("edge")
+
+PATHS = Paths("toogoodtogo")
+SLIP = "a slip in sshd's configuration"
+NOBODY = "an sshd that admits nobody"
+DENY = "a firewall that denies SSH"
+MISTAKES = {SLIP: "ssh", NOBODY: "ssh", DENY: "firewall"}
+WORDS = {
+    SLIP: "Bad configuration option: PermitRootLogni",
+    NOBODY: "nobody can log in anew",
+    DENY: "nobody can log in anew",
+}
+ADMIT = "ssh | Admit keys only, and never root"
+TAKES_S = 15
+"""Longer than it takes to put back a firewall."""
+
+
+def name_of(droplet: Host) -> str:
+    return str(droplet.backend.get_hostname())
+
+
+@pytest.fixture(autouse=True)
+def way_back(lab: Place, droplet: Host) -> Iterator[None]:
+    """Whatever a test left is put right from the console."""
+    yield
+    there = by_name(name_of(droplet))
+    for trial in ("ssh", "firewall"):
+        machine.inside(there, "sh", "-c", f"! test -e {PATHS.trial_record(trial)} || stackctl trial undo {trial}")
+    machine.inside(there, "systemctl", "enable", "--quiet", PATHS.trial_boot)
+    lab.reconnect(name_of(droplet))
+
+
+def make(mistake: str) -> str:
+    """What the converge says, which has to fail."""
+    site = [*converge.PYINFRA[:-1], "tests/faults/lockout.py", "-y", "--data", f"mistake={mistake}"]
+    ran = subprocess.run(site, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = ran.stdout + ran.stderr
+    assert ran.returncode != 0, said
+    assert "Traceback" not in said
+    return said
+
+
+def admitted(lab: Place, droplet: Host) -> bool:
+    """Whether a new connection of the operator's gets through."""
+    anew = ["-o", "ControlPath=none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3"]
+    command = ["ssh", "-F", lab.data["ssh_config_file"], *anew, name_of(droplet), "sudo -n true"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+
+def what_counts(droplet: Host) -> str:
+    """All that a trial may change."""
+    return str(
+        droplet.check_output("sha256sum /etc/ssh/sshd_config.d/* /etc/ufw/*.rules /etc/ufw/ufw.conf; ufw status")
+    )
+
+
+def undone(droplet: Host, trial: str) -> bool:
+    return not droplet.file(str(PATHS.trial_record(trial))).exists
+
+
+def wait_until_undone(droplet: Host, trial: str, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not undone(droplet, trial):
+        assert time.monotonic() < deadline, f"{trial} is still on trial after {within_s} s"
+        time.sleep(1)
+
+
+def last_run(droplet: Host) -> dict[str, object]:
+    return dict(json.loads(droplet.check_output("stackctl history --json"))[-1])
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_undone_within_two_minutes(lab: Place, droplet: Host, mistake: str) -> None:
+    trial = MISTAKES[mistake]
+    before = what_counts(droplet)
+    assert WORDS[mistake] in make(mistake)
+    assert what_counts(droplet) != before
+    # sshd goes on with what it has read before: a slip shows when it starts again.
+    assert admitted(lab, droplet) == (mistake == SLIP)
+    assert f"on trial     {trial}, undone at " in droplet.run("stackctl status").stdout
+    wait_until_undone(droplet, trial, PATIENCE_S + TAKES_S)
+    assert admitted(lab, droplet)
+    assert what_counts(droplet) == before
+    assert (last_run(droplet)["op"], last_run(droplet)["tag"], last_run(droplet)["code"]) == ("undo", trial, 0)
+    assert "no new login had confirmed the change" in droplet.check_output(
+        f"journalctl -b -u '{PATHS.trial_service(trial)}' --since -1min --output=cat"
+    )
+    # What was declared and is not in force is drift, and mended.
+    assert converge.changed(converge.site()) == ({ADMIT} if trial == "ssh" else set())
+    assert converge.planned() == set()
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_undone_by_a_reboot(lab: Place, droplet: Host, mistake: str) -> None:
+    trial = MISTAKES[mistake]
+    before = what_counts(droplet)
+    assert WORDS[mistake] in make(mistake)
+    machines.reboot(by_name(name_of(droplet)))
+    after = lab.reconnect(name_of(droplet))
+    assert undone(after, trial)
+    after.check_output("systemctl is-system-running --wait")
+    assert what_counts(after) == before
+    assert last_run(after)["op"] in {"undo", "boot"}
+    assert "no new login had confirmed the change" in after.check_output(f"journalctl -b -u {PATHS.trial_boot} -o cat")
+    converge.site()
+    assert converge.planned() == set()
+
+
+def test_without_the_timer_nobody_gets_in_again(lab: Place, droplet: Host) -> None:
+    """The control of what is undone in time; and the operator's own `undo`."""
+    make(NOBODY)
+    droplet.check_output(f"systemctl stop {PATHS.trial_timer('ssh')}")
+    time.sleep(PATIENCE_S + TAKES_S)
+    assert not admitted(lab, droplet)
+    assert "could not be undone" in droplet.run("stackctl status").stdout
+    droplet.check_output("stackctl trial undo ssh")
+    assert admitted(lab, droplet)
+    converge.site()
+
+
+def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Place, droplet: Host) -> None:
+    """The control of what is undone at boot; and the console as the way back."""
+    there = by_name(name_of(droplet))
+    make(SLIP)
+    droplet.check_output(f"systemctl disable {PATHS.trial_boot}")
+    before = processes.leader(there.name)
+    machine.inside(there, "systemctl", "reboot")
+    deadline = time.monotonic() + 60
+    while processes.leader(there.name) in {before, None} and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(10)
+    assert not admitted(lab, droplet)
+    machine.inside(there, "stackctl", "trial", "undo", "ssh")
+    assert admitted(lab, droplet)
+    lab.reconnect(there.name)
+    machine.inside(there, "systemctl", "is-system-running", "--wait")
+    converge.site()
+
+
+def test_a_second_converge_keeps_what_was_confirmed_last(lab: Place, droplet: Host) -> None:
+    """A run that fails, and is run again while it is on trial, must not take the mistake for what was there before."""
+    before = what_counts(droplet)
+    make(SLIP)
+    make(SLIP)
+    droplet.check_output("stackctl trial undo ssh")
+    assert what_counts(droplet) == before
+    converge.site()
+
+
+def test_a_confirmation_without_a_trial_is_refused(lab: Place, droplet: Host) -> None:
+    ran = droplet.run("stackctl trial confirm ssh || exit $?")
+    assert (ran.rc, "no change of ssh is on trial" in ran.stderr) == (2, True)
+
+
+def test_root_logs_in_at_the_console_with_a_password(lab: Place, droplet: Host) -> None:
+    """The way in when SSH is broken: DigitalOcean's recovery console, once "Reset root password" has set one."""
+    there = by_name(name_of(droplet))
+    locked = machine.inside(there, "getent", "shadow", "root").split(":")[1]
+    machine.inside(there, "chpasswd", stdin="root:a password for the console\n")
+    try:
+        program = Path(__file__).with_name("log_in_at_a_terminal.py")
+        right = lab.run_python(droplet, program, stdin=b"a password for the console")
+        assert b"I am root" in right.stdout, right
+        wrong = lab.run_python(droplet, program, stdin=b"a guess")
+        assert b"I am root" not in wrong.stdout
+    finally:
+        machine.inside(there, "usermod", "--password", locked, "root")

@@ -1,0 +1,212 @@
+"""Changes on trial: what is kept, put back and forgotten, wherever somebody died."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stackctl import trial
+from stackctl.machine import Result
+
+from tests.unit.stackctl_droplet import Droplet, installed, killed, stackctl
+
+RIGHT, WRONG = b"AllowUsers deploy\n", b"AllowUsers nobody\n"
+
+
+@pytest.fixture
+def bot(tmp_path: Path) -> Droplet:
+    bot = installed(tmp_path)
+    main, drop_ins = bot.paths.on_trial["ssh"]
+    drop_ins.mkdir(parents=True)
+    main.write_bytes(b"Include\n")
+    (drop_ins / "00-bot.conf").write_bytes(RIGHT)
+    (drop_ins / "00-bot.conf").chmod(0o640)
+    ufw, default = bot.paths.on_trial["firewall"]
+    ufw.mkdir(parents=True)
+    (ufw / "ufw.conf").write_text("ENABLED=yes\n")
+    default.parent.mkdir()
+    default.write_text("IPV6=yes\n")
+    return bot
+
+
+def change(bot: Droplet) -> None:
+    drop_ins = bot.paths.on_trial["ssh"][1]
+    (drop_ins / "00-bot.conf").write_bytes(WRONG)
+    (drop_ins / "99-more.conf").write_bytes(WRONG)
+
+
+def there(bot: Droplet) -> dict[str, bytes]:
+    """All of sshd's configuration."""
+    main, drop_ins = bot.paths.on_trial["ssh"]
+    return {path.name: path.read_bytes() for path in [main, *drop_ins.iterdir()]}
+
+
+def calls(bot: Droplet, program: str) -> list[list[str]]:
+    return [call for call in bot.calls if call[0] == program]
+
+
+def test_what_is_confirmed_stays(bot: Droplet) -> None:
+    assert stackctl(bot, "trial", "begin", "ssh")[0] == 0
+    change(bot)
+    assert stackctl(bot, "trial", "confirm", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == WRONG
+    assert list(bot.paths.trials.iterdir()) == []
+    timer = bot.paths.trial_timer("ssh")
+    assert calls(bot, "systemctl") == [["systemctl", "restart", timer], ["systemctl", "stop", timer]]
+    assert stackctl(bot, "trial", "boot")[0] == 0
+    assert there(bot)["00-bot.conf"] == WRONG
+
+
+@pytest.mark.parametrize("step", [("undo", "ssh"), ("expire", "ssh"), ("boot",)])
+def test_what_is_not_confirmed_is_put_back_whole(bot: Droplet, step: tuple[str, ...]) -> None:
+    before = there(bot)
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.seconds += trial.PATIENCE_S
+    bot.calls.clear()
+    assert stackctl(bot, "trial", *step)[0] == 0
+    assert there(bot) == before
+    assert (bot.paths.on_trial["ssh"][1] / "00-bot.conf").stat().st_mode & 0o777 == 0o640
+    assert list(bot.paths.trials.iterdir()) == []
+    # At boot sshd has not started yet, and must not be waited for.
+    restarted = [["systemctl", "restart", "ssh.service"]]
+    assert calls(bot, "systemctl") == ([] if step == ("boot",) else restarted)
+    assert '"op": "undo"' in bot.paths.history.read_text()
+
+
+def test_what_was_not_there_before_goes_again(bot: Droplet) -> None:
+    shutil.rmtree(bot.paths.on_trial["ssh"][1])
+    stackctl(bot, "trial", "begin", "ssh")
+    bot.paths.on_trial["ssh"][1].mkdir()
+    change(bot)
+    stackctl(bot, "trial", "undo", "ssh")
+    assert not bot.paths.on_trial["ssh"][1].exists()
+
+
+@pytest.mark.parametrize(
+    ("switch", "command"), [("ENABLED=yes", ["ufw", "reload"]), ("ENABLED=no", ["ufw", "--force", "disable"])]
+)
+def test_a_firewall_is_on_again_only_when_it_was(bot: Droplet, switch: str, command: list[str]) -> None:
+    ufw, default = bot.paths.on_trial["firewall"]
+    (ufw / "ufw.conf").write_text(f"{switch}\n")
+    bot.failing["ufw"] = Result(0)
+    stackctl(bot, "trial", "begin", "firewall")
+    (ufw / "ufw.conf").write_text("ENABLED=maybe\n")
+    default.write_text("IPV6=no\n")
+    assert stackctl(bot, "trial", "undo", "firewall")[0] == 0
+    assert calls(bot, "ufw") == [command]
+    assert default.read_text() == "IPV6=yes\n"
+
+
+def test_two_trials_know_nothing_of_each_other(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    stackctl(bot, "trial", "begin", "firewall")
+    change(bot)
+    stackctl(bot, "trial", "confirm", "firewall")
+    assert [one.name for one in trial.under_way(bot.paths)] == ["ssh"]
+    stackctl(bot, "trial", "undo", "ssh")
+    assert there(bot)["00-bot.conf"] == RIGHT
+
+
+def test_a_second_begin_keeps_what_was_confirmed_last_and_has_time_anew(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.seconds += trial.PATIENCE_S - 10
+    stackctl(bot, "trial", "begin", "ssh")
+    bot.seconds += 20
+    # The timer of the first one, that was just about to act.
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == WRONG
+    bot.seconds += trial.PATIENCE_S
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == RIGHT
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_out(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    early = bot.now()
+    bot.seconds += trial.PATIENCE_S
+    monkeypatch.setattr(Droplet, "now", lambda _: early.replace(year=1999))
+    stackctl(bot, "trial", "expire", "ssh")
+    assert there(bot)["00-bot.conf"] == RIGHT
+
+
+def test_without_a_timer_nothing_is_begun(bot: Droplet) -> None:
+    bot.failing["systemctl restart"] = Result(5, stderr="Unit bot-trial@ssh.timer not found.")
+    code, said = stackctl(bot, "trial", "begin", "ssh")
+    assert (code, "nothing may be changed" in said) == (1, True)
+    assert trial.under_way(bot.paths) == []
+
+
+@pytest.mark.parametrize("step", ["confirm", "undo"])
+def test_what_is_not_on_trial_is_neither_confirmed_nor_undone(bot: Droplet, step: str) -> None:
+    code, said = stackctl(bot, "trial", step, "ssh")
+    assert (code, "no change of ssh is on trial" in said) == (2, True)
+
+
+def test_a_timer_that_finds_no_trial_does_nothing(bot: Droplet) -> None:
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == RIGHT
+
+
+@pytest.mark.parametrize("step", ["begin", "confirm", "expire", "undo"])
+def test_of_what_has_to_be_said(bot: Droplet, step: str) -> None:
+    code, said = stackctl(bot, "trial", step)
+    assert (code, "ssh|firewall" in said) == (2, True)
+
+
+def test_an_undoing_that_fails_is_done_again(bot: Droplet) -> None:
+    """By systemd: its unit says Restart=on-failure."""
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.seconds += trial.PATIENCE_S
+    bot.failing["systemctl restart ssh"] = Result(1, stderr="Job for ssh.service failed.")
+    code, said = stackctl(bot, "trial", "expire", "ssh")
+    assert (code, "not in force: Job for ssh.service failed." in said) == (1, True)
+    bot.seconds += 30
+    assert "the change of ssh could not be undone: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]
+    bot.failing.clear()
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == RIGHT
+    assert "could not be undone" not in stackctl(bot, "status")[1]
+
+
+def test_copies_that_are_gone_take_nothing_with_them(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    shutil.rmtree(bot.paths.trial_copies("ssh"))
+    code, said = stackctl(bot, "trial", "undo", "ssh")
+    assert (code, "by hand" in said) == (4, True)
+    assert there(bot)["00-bot.conf"] == RIGHT
+
+
+def test_status_tells_of_a_trial_and_that_nobody_is_needed(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    code, said = stackctl(bot, "status")
+    assert code == 0
+    assert "ssh, undone at 20" in said
+    (told,) = json.loads(stackctl(bot, "status", "--json")[1])["trials"]
+    assert told["name"] == "ssh"
+
+
+def test_nobody_but_root_reads_the_copies(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    assert bot.paths.trials.stat().st_mode & 0o777 == 0o700
+
+
+def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> None:
+    """Before the record nothing has been changed, and nothing is put back; with it all of the copies are there."""
+    for moment in range(1, 20):
+        left = killed(bot, moment, "trial", "begin", "ssh")
+        if left is None:
+            break
+        left = replace(left, killed_at=None)
+        assert stackctl(left, "trial", "boot")[0] == 0
+        assert there(left)["00-bot.conf"] == RIGHT
+        assert stackctl(left, "trial", "begin", "ssh")[0] == 0
+        change(left)
+        assert stackctl(left, "trial", "undo", "ssh")[0] == 0
+        assert there(left)["00-bot.conf"] == RIGHT
+    else:
+        pytest.fail("begin never ended")

@@ -1,0 +1,162 @@
+"""The converge's part of a trial: between which commands a change happens, and what is made of a login that fails."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api import FunctionCommand, StringCommand
+from pyinfra.connectors.ssh import SSHConnector
+from stackctl.trial import PATIENCE_S
+
+from deploys.components import ssh
+from deploys.facts.files import Owed, Placed
+from deploys.facts.ufw import Firewall, Ufw
+from deploys.operations import trial, ufw
+from deploys.operations.trial import confirmed_by_a_new_login, on_trial, tried
+from tests.unit.places import settings_of
+from tests.unit.test_operations import CONTENT, PLACED, commands
+
+BEGIN = f"{trial.STACKCTL} trial begin ssh"
+ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": {"/etc/x": CONTENT}, "commands": ["reload"], "debt": "/owed/x"}
+
+
+def words(facts: dict[Any, Any]) -> list[str]:
+    return [command.split("(")[0] for command in commands(tried, facts, **ARGUMENTS)]
+
+
+def test_nothing_to_change_no_trial() -> None:
+    assert list(on_trial("ssh", [])) == []
+    assert commands(tried, {Placed: PLACED, Owed: frozenset()}, **ARGUMENTS) == []
+
+
+def test_a_file_is_changed_inside_of_the_trial_and_its_debt_struck_off_once_it_is_confirmed() -> None:
+    begin, owe, write, reload, confirm, settled = words({Placed: None, Owed: frozenset()})
+    assert begin == BEGIN
+    assert owe.endswith("/owed/x")
+    assert "mv -fT /etc/x.new /etc/x" in commands(tried, {Placed: None, Owed: frozenset()}, **ARGUMENTS)[2]
+    assert write
+    assert (reload, confirm, settled) == ("reload", "FunctionCommand", "rm -f /owed/x")
+
+
+def test_a_reload_that_is_owed_is_on_trial_too() -> None:
+    facts = {Placed: PLACED, Owed: frozenset({"x"})}
+    assert words(facts) == [BEGIN, "reload", "FunctionCommand", "rm -f /owed/x"]
+
+
+def test_the_firewall_changes_on_trial_alone() -> None:
+    there = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 80/tcp",))
+    begin, *changes, confirm = commands(ufw.in_force, {Ufw: there}, allow=["80/tcp", "22/tcp"], policies={})
+    assert begin == f"{trial.STACKCTL} trial begin firewall"
+    assert changes == ["ufw allow 22/tcp"]
+    assert confirm.startswith("FunctionCommand")
+
+
+class Client:
+    """paramiko's, as far as it is used; class-wide, since the code under test makes its own."""
+
+    refuses: Exception | None = None
+    code = 0
+    said = b""
+    asked: list[tuple[str, str, str]]
+    closed: int
+
+    def connect(self, hostname: str, username: str) -> None:
+        if self.refuses:
+            raise self.refuses
+        self.user = f"{username}@{hostname}"
+
+    def exec_command(self, command: str, timeout: float) -> tuple[None, Any, Any]:
+        type(self).asked.append((self.user, command, f"{timeout:.0f}"))
+        out = SimpleNamespace(channel=SimpleNamespace(recv_exit_status=lambda: self.code))
+        return None, out, io.BytesIO(self.said)
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> type[Client]:
+    class Ours(Client):
+        asked: list[tuple[str, str, str]] = []  # noqa: RUF012 - made anew for each test
+        closed = 0
+
+    monkeypatch.setattr(trial, "SSHClient", Ours)
+    return Ours
+
+
+class Droplet:
+    """A host that is being adopted: the converge's own connection is root's."""
+
+    name = "droplet"
+    data = SimpleNamespace(app="bot", operator="deploy")
+    record: str | None = '{"until": "12:02"}'
+
+    def __init__(self) -> None:
+        self.connector = object.__new__(SSHConnector)
+        self.connector.make_paramiko_kwargs = lambda: {"hostname": "h", "username": "root"}  # type: ignore[method-assign]
+        self.said = ""
+
+    def log_styled(self, message: str, **_: object) -> None:
+        self.said += message
+
+    def run_shell_command(self, _command: object, **_: object) -> tuple[bool, Any]:
+        return self.record is not None, SimpleNamespace(stdout=self.record)
+
+
+def confirm(droplet: Any) -> bool:
+    return confirmed_by_a_new_login(SimpleNamespace(), droplet, "ssh")  # type: ignore[arg-type]
+
+
+def test_it_is_the_operator_who_logs_in_anew_and_confirms(client: type[Client]) -> None:
+    assert confirm(Droplet())
+    assert client.asked == [("deploy@h", "sudo -n /usr/local/bin/stackctl trial confirm ssh", "60")]
+    assert client.closed == 1
+
+
+@pytest.mark.parametrize("cause", [OSError("timed out"), TimeoutError(), EOFError()])
+def test_a_login_that_fails_is_one_line_with_what_happens_next(client: type[Client], cause: Exception) -> None:
+    client.refuses = cause
+    droplet = Droplet()
+    assert not confirm(droplet)
+    assert "nobody can log in anew (" in droplet.said
+    assert "()" not in droplet.said
+    assert "puts back what was there before by itself, at 12:02" in droplet.said
+    assert "\n" not in droplet.said
+    assert client.closed == 1
+
+
+def test_what_was_undone_already_is_told(client: type[Client]) -> None:
+    client.refuses = OSError("refused")
+    droplet = Droplet()
+    droplet.record = None
+    assert not confirm(droplet)
+    assert droplet.said.endswith("is back already")
+
+
+def test_a_confirmation_that_is_refused_fails_the_run(client: type[Client]) -> None:
+    client.code, client.said = 2, b"stackctl trial: no change of ssh is on trial\n"
+    droplet = Droplet()
+    assert not confirm(droplet)
+    assert "no change of ssh is on trial" in droplet.said
+
+
+def test_the_run_fails_by_the_confirmation() -> None:
+    """pyinfra looks for these two names, and takes what is returned for the outcome; an exception has a traceback."""
+    *_, command = on_trial("ssh", [StringCommand("x")])
+    assert isinstance(command, FunctionCommand)
+    state, droplet = SimpleNamespace(), Droplet()
+    command.function = lambda state, host, name: (state, host, name) == (state, droplet, "ssh")
+    assert command.execute(state, droplet, {}) is True  # type: ignore[arg-type]
+
+
+def test_ci_is_admitted_only_where_it_has_a_key() -> None:
+    settings = settings_of("prod")
+    assert b"\nAllowUsers deploy\n" in ssh.configuration(settings)
+
+
+def test_the_timer_and_the_program_have_the_same_patience() -> None:
+    timer = ssh.units(settings_of("prod"))["toogoodtogo-trial@.timer"].decode()
+    assert f"OnActiveSec={PATIENCE_S}" in timer.splitlines()
