@@ -26,8 +26,15 @@ class Credentials:
     database_password: str = field(repr=False)
     redis_password: str = field(repr=False)
     registry_password: str = field(repr=False)
+    fingerprint_key: str = field(repr=False)
     app: Mapping[str, str] = field(repr=False)
     """The app's own by its name in the app's environment: Telegram's, and what group_data's `app_secrets` lists."""
+
+    @property
+    def by_name(self) -> dict[str, str]:
+        """All of them, by their names in the env file."""
+        own = {name: getattr(self, name.lower()) for name in RULES}
+        return {**own, **self.app}
 
 
 def _fault_of_password(value: str) -> str | None:
@@ -45,6 +52,10 @@ def _fault_of_webhook_secret(value: str) -> str | None:
     return None if fits else "is not 16 to 256 characters of A-Z a-z 0-9 _ -"
 
 
+def _fault_of_fingerprint_key(value: str) -> str | None:
+    return "is shorter than 32 characters" if len(value) < 32 else None
+
+
 def _no_fault(_: str) -> str | None:
     return None
 
@@ -53,6 +64,7 @@ RULES: dict[str, Callable[[str], str | None]] = {
     "DATABASE_PASSWORD": _fault_of_password,
     "REDIS_PASSWORD": _fault_of_password,
     "REGISTRY_PASSWORD": _no_fault,
+    "FINGERPRINT_KEY": _fault_of_fingerprint_key,
 }
 """The keys that every place needs; each rule says what is wrong with a value, without showing it."""
 
@@ -121,6 +133,7 @@ def credentials_from(values: Mapping[str, str], *, app_secrets: Iterable[str], s
         database_password=values["DATABASE_PASSWORD"],
         redis_password=values["REDIS_PASSWORD"],
         registry_password=values["REGISTRY_PASSWORD"],
+        fingerprint_key=values["FINGERPRINT_KEY"],
         app={name: values[name] for name in app_names},
     )
 

@@ -13,6 +13,7 @@ from deploys.components.data_services import data_services
 from deploys.components.docker import docker
 from deploys.components.firewall import firewall
 from deploys.components.nginx import nginx
+from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
 from deploys.components.tls import tls
 from deploys.preflight import check_droplet
@@ -29,6 +30,7 @@ SITE = [
     (nginx, {"edge"}),
     (app, {"app"}),
     (ci, {"app"}),
+    (secrets, EVERYWHERE),
     # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
     (tls, {"edge"}),
 ]
