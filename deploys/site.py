@@ -9,7 +9,7 @@ from deploys import session
 from deploys.components.app import app
 from deploys.components.base import base
 from deploys.components.ci import ci
-from deploys.components.data_services import data_services
+from deploys.components.data_services import data_services, former_passwords
 from deploys.components.docker import docker
 from deploys.components.firewall import firewall
 from deploys.components.nginx import nginx
@@ -29,6 +29,7 @@ SITE = [
     (data_services, {"data"}),
     (nginx, {"edge"}),
     (app, {"app"}),
+    (former_passwords, {"data"}),
     (ci, {"app"}),
     (secrets, EVERYWHERE),
     # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
