@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from dotenv.parser import Binding, parse_stream
@@ -87,12 +88,16 @@ def read_env_file(path: Path) -> dict[str, str]:
     if path.stat().st_mode & 0o077:
         raise CredentialsError(f"{path} can be read by others: chmod 600 {path}")
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            bindings = list(parse_stream(stream))
+        text = path.read_bytes().decode()
     except UnicodeDecodeError:
         raise CredentialsError(f"{path} is not UTF-8: save it as UTF-8") from None
+    return values_in(text, path)
+
+
+def values_in(text: str, path: Path) -> dict[str, str]:
+    """The same of a file's text."""
     values: dict[str, str] = {}
-    for binding in bindings:
+    for binding in bindings(text):
         if binding.key is None and not binding.error:
             continue  # a comment or an empty line
         key, value = _checked(path, binding)
@@ -100,6 +105,23 @@ def read_env_file(path: Path) -> dict[str, str]:
             raise CredentialsError(f"{path} line {_line(binding)}: {key} is there twice: keep one")
         values[key] = value
     return values
+
+
+def bindings(text: str) -> list[Binding]:
+    """The text cut into lines and whatever a quoted value holds together; joined again it is the same."""
+    return list(parse_stream(StringIO(text, newline="")))
+
+
+def with_value(text: str, key: str, value: str) -> str:
+    """An env file's text with another value of the key; every other byte stays."""
+    escaped = re.sub(r"(['\\])", r"\\\1", value)
+    quoted = re.compile(r"=(\s*)'(?:\\.|[^'\\])*'", re.DOTALL)
+    return "".join(
+        quoted.sub(lambda match: f"={match[1]}'{escaped}'", one.original.string, count=1)
+        if one.key == key
+        else one.original.string
+        for one in bindings(text)
+    )
 
 
 def _checked(path: Path, binding: Binding) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """How old each secret of a place is, and that no two are the same: a file in the checkout, without any secret in it.
 
 It holds a fingerprint of each, keyed by FINGERPRINT_KEY, and the day since which it is in use. A converge records what
-is new. `python -m deploys.ledger prod` tells the ages; `make plan`, `make site` and `make status` end with that.
+is new. `python -m deploys.ledger inventories/prod.py` tells the ages; `make plan`, `site` and `status` end with that.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def ages(ledger: Ledger, place: str, today: date) -> list[str]:
     ]
 
 
-def main(place: str) -> None:
+def main(inventory: str) -> None:
+    place = Path(inventory).stem
     try:
         known = read(Path(group_data(place)["secrets_ledger"]))
     except CredentialsError as error:

@@ -1,4 +1,4 @@
-"""The webhook's secret, the database's and Redis's passwords are changed under load: no request is lost, no update delayed."""
+"""The webhook's secret and the data services' passwords are changed under load: no request lost, no update delayed."""
 
 from __future__ import annotations
 
