@@ -46,6 +46,8 @@ class Secret:
     """What is left to a person."""
     make: Callable[[], str] | None = None
     """For what we issue ourselves."""
+    proof: str | None = None
+    """A deploy that fails when the new one is refused, where a converge doesn't use it."""
 
 
 SECRETS = {
@@ -82,6 +84,7 @@ SECRETS = {
         what="The token that may pull the app's image. The registry issues it; make a new one that may pull, no more.",
         meanwhile="Both work until you revoke the old one. What runs needs neither.",
         afterwards="Revoke the old token at the registry now.",
+        proof="deploys/registry.py",
     ),
 }
 OF_THE_APP = Secret(
@@ -142,7 +145,7 @@ def rotate(place: str, key: str, *, sure: bool) -> int:
     value = secret.make() if secret.make else asked(key)
     undertaking = Undertaking(place, Path(settings.values.env_file).resolve(), Path(settings.values.secrets_ledger))
     after = changed(settings, undertaking.before, key, value)
-    return undertaking.carry_out(after, afterwards=secret.afterwards)
+    return undertaking.carry_out(after, secret)
 
 
 def agree(*, sure: bool) -> None:
@@ -189,10 +192,11 @@ class Undertaking:
         self.before = env_file.read_bytes().decode()
         self.ages_before = ledger.read(ledger_file)
 
-    def carry_out(self, after: str, *, afterwards: str) -> int:
+    def carry_out(self, after: str, secret: Secret) -> int:
+        deploys = ["deploys/site.py", *([secret.proof] if secret.proof else [])]
         try:
             write(self.env_file, after)
-            if not pyinfra(self.place, "deploys/site.py"):
+            if not all(pyinfra(self.place, deploy) for deploy in deploys):
                 return self._undo()
         except BaseException as error:
             self._take_back()
@@ -200,7 +204,7 @@ class Undertaking:
             print(f"\n{cause}: {name} has the old value again. Bring the droplet back to it: {self._converge}")
             return NEEDS_A_PERSON
         print(
-            f"\nRotated. {afterwards}\n{self.ledger_file} has the new age: commit it. Now a look at what runs.",
+            f"\nRotated. {secret.afterwards}\n{self.ledger_file} has the new age: commit it. Now a look at what runs.",
             flush=True,
         )
         return DONE if pyinfra(self.place, "deploys/status.py") else NEEDS_A_PERSON

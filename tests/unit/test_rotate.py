@@ -194,3 +194,10 @@ def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
     text = with_value(LAYOUT, "REDIS_PASSWORD", value)
     assert read_env_file(env_file(tmp_path_factory.mktemp("env"), text)) == {**GOOD, "REDIS_PASSWORD": value}
     assert with_value(text, "REDIS_PASSWORD", GOOD["REDIS_PASSWORD"]) == LAYOUT
+
+
+def test_a_token_that_the_registry_refuses_is_undone(operator: Operator) -> None:
+    operator.ends = [True, False]
+    assert operator.rotates("REGISTRY_PASSWORD", "--yes", stdin="a-typo") == UNDONE
+    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py", "deploys/registry.py", "deploys/site.py"]
+    assert operator.file.read_bytes().decode() == LAYOUT
