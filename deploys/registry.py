@@ -11,4 +11,5 @@ status = host.get_fact(Status) or {}
 if live := status.get("release"):
     # By its tag: for a digest that is here already Docker would ask nobody.
     image = f"{live['image'].partition('@')[0]}:{live['tag']}"
-    server.shell(name=f"Ask the registry for {live['tag']}", commands=[shlex.join(["docker", "pull", "--quiet", image])])
+    command = shlex.join(["docker", "pull", "--quiet", image])
+    server.shell(name=f"Ask the registry for {live['tag']}", commands=[command])
