@@ -59,15 +59,18 @@ lab-ssh: setup ## a shell on the lab's first droplet
 
 plan: setup ## what `make site` would change on ENV, with differences
 	@$(PYTHON) -m deploys.plan $(INVENTORY)
+	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
 site: setup ## converge ENV
 	$(PYINFRA) deploys/site.py
+	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
 verify: setup ## the checks of ENV's droplets, reading only
 	$(PYTHON) -m pytest tests/droplet --place $(ENV)
 
 status: setup ## what runs on ENV, and what is wrong with it
 	@$(PYINFRA) deploys/status.py
+	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
 release: setup ## put the image TAG live on ENV
 	@$(PYINFRA) deploys/release.py --data 'tag="$(TAG)"'

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from dotenv.parser import Binding, parse_stream
@@ -26,8 +27,15 @@ class Credentials:
     database_password: str = field(repr=False)
     redis_password: str = field(repr=False)
     registry_password: str = field(repr=False)
+    fingerprint_key: str = field(repr=False)
     app: Mapping[str, str] = field(repr=False)
     """The app's own by its name in the app's environment: Telegram's, and what group_data's `app_secrets` lists."""
+
+    @property
+    def by_name(self) -> dict[str, str]:
+        """All of them, by their names in the env file."""
+        own = {name: getattr(self, name.lower()) for name in RULES}
+        return {**own, **self.app}
 
 
 def _fault_of_password(value: str) -> str | None:
@@ -45,6 +53,10 @@ def _fault_of_webhook_secret(value: str) -> str | None:
     return None if fits else "is not 16 to 256 characters of A-Z a-z 0-9 _ -"
 
 
+def _fault_of_fingerprint_key(value: str) -> str | None:
+    return "is shorter than 32 characters" if len(value) < 32 else None
+
+
 def _no_fault(_: str) -> str | None:
     return None
 
@@ -53,6 +65,7 @@ RULES: dict[str, Callable[[str], str | None]] = {
     "DATABASE_PASSWORD": _fault_of_password,
     "REDIS_PASSWORD": _fault_of_password,
     "REGISTRY_PASSWORD": _no_fault,
+    "FINGERPRINT_KEY": _fault_of_fingerprint_key,
 }
 """The keys that every place needs; each rule says what is wrong with a value, without showing it."""
 
@@ -75,12 +88,16 @@ def read_env_file(path: Path) -> dict[str, str]:
     if path.stat().st_mode & 0o077:
         raise CredentialsError(f"{path} can be read by others: chmod 600 {path}")
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            bindings = list(parse_stream(stream))
+        text = path.read_bytes().decode()
     except UnicodeDecodeError:
         raise CredentialsError(f"{path} is not UTF-8: save it as UTF-8") from None
+    return values_in(text, path)
+
+
+def values_in(text: str, path: Path) -> dict[str, str]:
+    """The same of a file's text."""
     values: dict[str, str] = {}
-    for binding in bindings:
+    for binding in bindings(text):
         if binding.key is None and not binding.error:
             continue  # a comment or an empty line
         key, value = _checked(path, binding)
@@ -88,6 +105,23 @@ def read_env_file(path: Path) -> dict[str, str]:
             raise CredentialsError(f"{path} line {_line(binding)}: {key} is there twice: keep one")
         values[key] = value
     return values
+
+
+def bindings(text: str) -> list[Binding]:
+    """The text cut into lines and whatever a quoted value holds together; joined again it is the same."""
+    return list(parse_stream(StringIO(text, newline="")))
+
+
+def with_value(text: str, key: str, value: str) -> str:
+    """An env file's text with another value of the key; every other byte stays."""
+    escaped = re.sub(r"(['\\])", r"\\\1", value)
+    quoted = re.compile(r"=(\s*)'(?:\\.|[^'\\])*'", re.DOTALL)
+    return "".join(
+        quoted.sub(lambda match: f"={match[1]}'{escaped}'", one.original.string, count=1)
+        if one.key == key
+        else one.original.string
+        for one in bindings(text)
+    )
 
 
 def _checked(path: Path, binding: Binding) -> tuple[str, str]:
@@ -121,6 +155,7 @@ def credentials_from(values: Mapping[str, str], *, app_secrets: Iterable[str], s
         database_password=values["DATABASE_PASSWORD"],
         redis_password=values["REDIS_PASSWORD"],
         registry_password=values["REGISTRY_PASSWORD"],
+        fingerprint_key=values["FINGERPRINT_KEY"],
         app={name: values[name] for name in app_names},
     )
 

@@ -33,6 +33,7 @@ from stackctl.compose import PREVIOUS_SECRET
 from stackctl.environment import problem
 from stackctl.paths import Paths
 
+from deploys import ledger
 from deploys.credentials import TELEGRAM_RULES, Credentials, credentials_from, read_env_file
 
 KEPT_BY_KERNEL = 0.12
@@ -100,6 +101,7 @@ class Values(BaseModel):
     app: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,30}$")]
     environment: Literal["lab", "staging", "production"]
     env_file: str
+    secrets_ledger: str
     operator: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     authorized_keys: str
     timezone: Annotated[str, Field(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$")]
@@ -348,6 +350,7 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
     credentials = credentials_from(
         read_env_file(Path(values.env_file)), app_secrets=values.secrets_of_the_app, source=values.env_file
     )
+    ledger.check(Path(values.secrets_ledger), ledger.fingerprints(credentials))
     operators = _read_authorized_keys(Path(values.authorized_keys))
     return Settings(
         values=values,

@@ -9,10 +9,11 @@ from deploys import session
 from deploys.components.app import app
 from deploys.components.base import base
 from deploys.components.ci import ci
-from deploys.components.data_services import data_services
+from deploys.components.data_services import data_services, former_passwords
 from deploys.components.docker import docker
 from deploys.components.firewall import firewall
 from deploys.components.nginx import nginx
+from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
 from deploys.components.tls import tls
 from deploys.preflight import check_droplet
@@ -28,7 +29,9 @@ SITE = [
     (data_services, {"data"}),
     (nginx, {"edge"}),
     (app, {"app"}),
+    (former_passwords, {"data"}),
     (ci, {"app"}),
+    (secrets, EVERYWHERE),
     # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
     (tls, {"edge"}),
 ]

@@ -1,6 +1,7 @@
 """The lab (tests/lab): names of the zone lab.test, served by the machine `world`."""
 
 env_file = ".env.lab"
+secrets_ledger = ".lab/secrets.json"
 authorized_keys = ".lab/id_ed25519.pub"
 ci_authorized_keys = ".lab/ci_ed25519.pub"
 ssh_config_file = ".lab/ssh_config"

@@ -1,6 +1,7 @@
 """prod. The example.com names are placeholders, and refused: put your own here (docs/first-droplet.md)."""
 
 env_file = ".env.production"
+secrets_ledger = "inventories/prod.secrets.json"
 authorized_keys = "inventories/prod.authorized_keys"
 ssh_config_file = "inventories/prod.ssh_config"
 ssh_known_hosts_file = "inventories/prod.known_hosts"

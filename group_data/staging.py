@@ -1,6 +1,7 @@
 """staging. The example.com names are placeholders, and refused: put your own here (docs/first-droplet.md)."""
 
 env_file = ".env.staging"
+secrets_ledger = "inventories/staging.secrets.json"
 authorized_keys = "inventories/staging.authorized_keys"
 ssh_config_file = "inventories/staging.ssh_config"
 ssh_known_hosts_file = "inventories/staging.known_hosts"

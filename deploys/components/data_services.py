@@ -9,7 +9,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from deploys import artifacts
-from deploys.operations.data import data_directory, roles
+from deploys.operations.data import data_directory, redis_admits, roles
 from deploys.operations.docker import compose_up
 from deploys.operations.files import place
 from deploys.settings import MAX_CONNECTIONS, Settings
@@ -23,10 +23,10 @@ def data_services(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
     redis_conf = artifacts.file("redis/redis.conf")
     redis_auth = _redis_auth(settings.credentials.redis_password, values.redis_memory_mib)
-    redis_password = settings.credentials.redis_password.encode()
 
-    # Without PostgreSQL's password: that file is read at its first start alone, and a new one is taken while it runs.
-    declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, redis_auth, redis_password)
+    # Without the passwords: new ones are taken while both run.
+    without_password = _redis_auth("", values.redis_memory_mib)
+    declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, without_password)
 
     for service in host.loop(("postgres", "redis")):
         files.directory(
@@ -49,10 +49,16 @@ def data_services(settings: Settings) -> None:
         mode="600",
         secret=True,
     )
+    # Before its file is replaced, by which Redis is asked to.
+    redis_admits(
+        name="Have Redis admit the declared password, beside the one that the live release has",
+        container=_redis(settings),
+        password=settings.credentials.redis_password,
+    )
     place(
         name="Place Redis's password",
         dest=str(paths.secrets / "redis/password"),
-        content=redis_password,
+        content=settings.credentials.redis_password.encode(),
         mode="600",
         secret=True,
     )
@@ -68,7 +74,6 @@ def data_services(settings: Settings) -> None:
         name="Describe the data services",
         dest=str(paths.data_yaml),
         content=compose_file(settings, sha256=declared),
-        mode="600",  # its hash is over the passwords, too
     )
     compose_up(
         name="Run PostgreSQL and Redis",
@@ -86,6 +91,21 @@ def data_services(settings: Settings) -> None:
         login=settings.login_role,
         password=settings.credentials.database_password,
     )
+
+
+@deploy("former_passwords")
+def former_passwords(settings: Settings) -> None:
+    """Behind `app`, whose release has the new ones. PostgreSQL's go with their login roles, by stackctl."""
+    redis_admits(
+        name="Have Redis admit the declared password alone",
+        container=_redis(settings),
+        password=settings.credentials.redis_password,
+        alone=True,
+    )
+
+
+def _redis(settings: Settings) -> str:
+    return f"{settings.paths.data_project}-redis-1"
 
 
 def compose_file(settings: Settings, *, sha256: str) -> bytes:

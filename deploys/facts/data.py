@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
@@ -55,6 +56,22 @@ class RolesAsDeclared(FactBase[bool]):
 
     def process(self, output: Iterable[str]) -> bool:
         return list(output) == ["t", "t"]
+
+
+class RedisPasswords(FactBase[frozenset[str]]):
+    """SHA-256 of each password that Redis admits; none when it isn't there, or not with the password in its file."""
+
+    default = frozenset
+
+    def requires_command(self, container: str) -> str:  # noqa: ARG002
+        return "docker"
+
+    def command(self, container: str) -> StringCommand:
+        ask = 'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli ACL GETUSER default'
+        return StringCommand("docker exec", QuoteString(container), "sh -c", QuoteString(ask), "2>/dev/null || true")
+
+    def process(self, output: Iterable[str]) -> frozenset[str]:
+        return frozenset(line for line in output if re.fullmatch("[0-9a-f]{64}", line))
 
 
 def _ownership(owner: str, login: str) -> str:

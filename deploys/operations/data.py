@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import PurePosixPath
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import File
 
-from deploys.facts.data import DirectoryState, RolesAsDeclared
+from deploys.facts.data import DirectoryState, RedisPasswords, RolesAsDeclared
 from deploys.operations import Commands
 
 
@@ -65,6 +66,25 @@ def roles(container: str, *, database: str, owner: str, login: str, password: st
         *("docker exec -i", QuoteString(container)),
         *("psql --quiet --no-psqlrc -v ON_ERROR_STOP=1", f"--username=postgres --dbname={database}"),
         _stdin=statements,
+    )
+
+
+@operation()
+def redis_admits(container: str, *, password: str, alone: bool = False) -> Commands:
+    """Redis, as it runs, takes the password: beside those that it takes already, or alone.
+
+    Connections that came in by another one stay. When it starts anew, it takes what its files say.
+    """
+    admitted = host.get_fact(RedisPasswords, container=container)
+    wanted = sha256(password.encode()).hexdigest()
+    if admitted == {wanted} or (not alone and (wanted in admitted or not admitted)):
+        host.noop("Redis admits it")
+        return
+    # Its answer counts: redis-cli itself ends with 0 whatever Redis says.
+    ask = 'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli | grep -qx OK'
+    yield StringCommand(
+        *("docker exec -i", QuoteString(container), "sh -c", QuoteString(ask)),
+        _stdin=f"ACL SETUSER default {'resetpass ' if alone else ''}#{wanted}",
     )
 
 

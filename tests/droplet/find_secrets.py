@@ -3,14 +3,18 @@
 command PROGRAM ARGUMENT…   how many lines of its output have one
 files FOLDER…               which files that others may read have one
 all-files FOLDER…           which files at all have one
+changed SECONDS FOLDER…     which files that changed since then (of the epoch) have one; -FOLDER is left out
 """
 
 import os
 import re
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 
-LARGEST = 8 * 2**20
+LARGEST = 64 * 2**20
 
 
 def main(mode: str, *arguments: str) -> None:
@@ -18,6 +22,12 @@ def main(mode: str, *arguments: str) -> None:
     if mode == "command":
         output = subprocess.run(arguments, stdout=subprocess.PIPE, check=True).stdout
         print(sum(1 for line in output.splitlines() if secrets.search(line)))
+        return
+    if mode == "changed":
+        since, *folders = arguments
+        for path in changed(float(since), folders):
+            if secrets.search(content(path)):
+                print(path)
         return
     for folder in arguments:
         for path in files(folder):
@@ -32,9 +42,25 @@ def files(folder: str) -> list[str]:
     return [path for path in paths if os.path.isfile(path) and not os.path.islink(path)]
 
 
+def changed(since: float, folders: list[str]) -> Iterator[str]:
+    """By ctime, which no copying preserves. What vanishes meanwhile is left out."""
+    without = {folder.removeprefix("-") for folder in folders if folder.startswith("-")}
+    for folder in folders:
+        for root, below, names in os.walk(folder):
+            below[:] = [name for name in below if os.path.join(root, name) not in without]
+            for path in (os.path.join(root, name) for name in names):
+                with suppress(FileNotFoundError):
+                    found = os.lstat(path)
+                    if stat.S_ISREG(found.st_mode) and found.st_ctime >= since:
+                        yield path
+
+
 def content(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(LARGEST)
+    try:
+        with open(path, "rb") as file:
+            return file.read(LARGEST)
+    except FileNotFoundError:
+        return b""
 
 
 main(*sys.argv[1:])

@@ -1,9 +1,10 @@
-"""The webhook's secret and the database's password are changed under load: no request is lost, no update delayed."""
+"""The webhook's secret and the data services' passwords are changed under load: no request lost, no update delayed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 
 import pytest
 from testinfra.host import Host
@@ -17,7 +18,13 @@ from tests.releases.load import Target, load
 
 pytestmark = pytest.mark.group("app")
 
-NEW = {"TELEGRAM_WEBHOOK_SECRET": "rotated-secret_0123456789", "DATABASE_PASSWORD": "rotated: p $w'ord é☃"}
+NEW = {
+    "TELEGRAM_WEBHOOK_SECRET": "rotated-secret_0123456789",
+    "DATABASE_PASSWORD": "rotated: p $w'ord é☃",
+    "REDIS_PASSWORD": "rotated: r $d'is é☃",
+}
+REDIS = "docker exec toogoodtogo-data-redis-1"
+ADMITTED = REDIS + """ sh -c 'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli ACL GETUSER default'"""
 LOGINS = "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname ~ '^toogoodtogo_'"
 
 
@@ -69,3 +76,24 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
     droplet.check_output("stackctl release 1.1.0")
     rotate("TELEGRAM_WEBHOOK_SECRET")
     assert former not in logins(droplet)
+
+
+def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
+    rotate: Callable[[str], None], droplet: Host, target: Target, show: Callable[[str], None]
+) -> None:
+    started = droplet.check_output("docker inspect --format '{{.State.StartedAt}}' toogoodtogo-data-redis-1")
+    former = sha256(secrets_file.read(ENV_FILE)["REDIS_PASSWORD"].encode()).hexdigest()
+    new = sha256(NEW["REDIS_PASSWORD"].encode()).hexdigest()
+    assert former in droplet.check_output(ADMITTED)
+    with load(target, clients=20, rate=60) as running:
+        rotate("REDIS_PASSWORD")
+        time.sleep(2)
+    show(running.tally.table())
+    assert not running.tally.lost
+    admitted = droplet.check_output(ADMITTED)
+    assert new in admitted
+    assert former not in admitted
+    # And it lives on: its files say the same.
+    assert droplet.check_output("docker inspect --format '{{.State.StartedAt}}' toogoodtogo-data-redis-1") == started
+    droplet.check_output("docker restart toogoodtogo-data-redis-1")
+    assert new in droplet.check_output(ADMITTED)

@@ -37,6 +37,7 @@ def settings_of(place: str, changes: dict[str, Any] | None = None, **secrets: st
         "database_password": "d",
         "redis_password": "r",
         "registry_password": "p",
+        "fingerprint_key": "f",
         **secrets,
     }
     values = check_values(data_of(place) | (changes or {}))

@@ -20,6 +20,7 @@ GOOD = {
     "TELEGRAM_BOT_TOKEN": "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0"[:45],
     "TELEGRAM_WEBHOOK_SECRET": "0123456789abcdef",
     "REGISTRY_PASSWORD": f"{SECRET}-3",
+    "FINGERPRINT_KEY": f"{SECRET}-of-enough-characters",
     "STRIPE_API_KEY": f"{SECRET}-4",
 }
 
@@ -75,7 +76,8 @@ def test_an_unfit_value_is_named_and_not_shown(key: str, value: str, fault: str)
     ("key", "value"),
     [("TELEGRAM_BOT_TOKEN", "110201543:short"), ("TELEGRAM_BOT_TOKEN", "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0"),
      ("TELEGRAM_WEBHOOK_SECRET", "not allowed: spaces"), ("TELEGRAM_WEBHOOK_SECRET", "short"),
-     ("DATABASE_PASSWORD", "too-brief"), ("REDIS_PASSWORD", "too-brief")],
+     ("DATABASE_PASSWORD", "too-brief"), ("REDIS_PASSWORD", "too-brief"),
+     ("FINGERPRINT_KEY", "longer-but-not-long-enough")],
 )  # fmt: skip
 def test_a_malformed_value_is_named_and_not_shown(key: str, value: str) -> None:
     with pytest.raises(CredentialsError, match=key) as caught:

@@ -17,7 +17,7 @@ from pyinfra.api import FactBase
 import deploys.facts
 from deploys.facts import accounts
 from deploys.facts.accounts import ServiceAccount
-from deploys.facts.data import DirectoryState, PostgresMajor, RolesAsDeclared
+from deploys.facts.data import DirectoryState, PostgresMajor, RedisPasswords, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import (
@@ -93,6 +93,8 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (ServiceAccount, "", None),
     (PostgresMajor, "17\n", 17),
     (PostgresMajor, "", None),
+    (RedisPasswords, f"flags\non\npasswords\n{'ab' * 32}\ncommands\n+@all\n", frozenset({"ab" * 32})),
+    (RedisPasswords, "NOAUTH Authentication required.\n", frozenset()),
     (RolesAsDeclared, "t\nt\n", True),
     (RolesAsDeclared, "t\nf\n", False),
     (RolesAsDeclared, "f\nt\n", False),

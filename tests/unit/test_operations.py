@@ -27,7 +27,7 @@ from pyinfra.facts.files import File, FindInFile
 from stackctl.compose import stack_sha256
 
 import deploys.operations
-from deploys.facts.data import DirectoryState, RolesAsDeclared
+from deploys.facts.data import DirectoryState, RedisPasswords, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, SwapfileMib, Swaps
@@ -35,7 +35,7 @@ from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import packages, ufw
 from deploys.operations.certificate import placeholder, trusted
-from deploys.operations.data import data_directory, roles
+from deploys.operations.data import data_directory, redis_admits, roles
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
 from deploys.operations.machine import account, cloud_init_done, swapfile
@@ -392,3 +392,32 @@ def test_no_parameter_shadows_a_global_of_pyinfra() -> None:
             importlib.import_module(module.name), lambda one: hasattr(one, "_inner")
         ):
             assert not reserved & set(inspect.signature(operation._inner).parameters), f"{module.name}.{name}"
+
+
+def redis(*passwords: str, alone: bool = False) -> list[str]:
+    admitted = frozenset(sha256(password.encode()).hexdigest() for password in passwords)
+    return commands(redis_admits, {RedisPasswords: admitted}, container="c", password="new", alone=alone)
+
+
+@pytest.mark.parametrize(
+    ("admitted", "beside", "alone"),
+    [
+        (["new"], 0, 0),
+        (["old"], 1, 1),
+        (["old", "new"], 0, 1),  # an interrupted converge
+        ([], 0, 1),  # not there yet: it starts with the declared one; after that it has to answer
+    ],
+)
+def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
+    admitted: list[str], beside: int, alone: int
+) -> None:
+    assert len(redis(*admitted)) == beside
+    assert len(redis(*admitted, alone=True)) == alone
+
+
+def test_redis_is_told_on_standard_input() -> None:
+    with droplet({RedisPasswords: frozenset({"0" * 64})}):
+        (command,) = redis_admits._inner(container="c", password="new", alone=True)
+    hashed = sha256(b"new").hexdigest()
+    assert hashed not in str(command)
+    assert command.connector_arguments["_stdin"] == f"ACL SETUSER default resetpass #{hashed}"

@@ -1,0 +1,19 @@
+"""The secrets' ages: once they are in use, the checkout's ledger says since when."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+
+from deploys import ledger
+from deploys.operations.ledger import recorded
+from deploys.settings import Settings
+
+
+@deploy("secrets")
+def secrets(settings: Settings) -> None:
+    recorded(
+        name="Record since when each secret is in use",
+        path=settings.values.secrets_ledger,
+        current=ledger.fingerprints(settings.credentials),
+        _run_once=True,
+    )

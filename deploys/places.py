@@ -1,0 +1,17 @@
+"""A place's values, for what runs beside pyinfra: as pyinfra merges them."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parent.parent
+
+
+def group_data(place: str) -> dict[str, Any]:
+    """group_data/all.py with the place's own over it."""
+    merged: dict[str, Any] = {}
+    for group in ("all", place):
+        merged |= runpy.run_path(str(_ROOT / "group_data" / f"{group}.py"))
+    return {name: value for name, value in merged.items() if not name.startswith("_")}

@@ -1,0 +1,247 @@
+"""Rotates a secret: `python -m deploys.rotate inventories/prod.py REDIS_PASSWORD`, or `make rotate KEY=… ENV=prod`.
+
+It says what the secret is, asks, puts the new value into the env file, converges (which releases anew), looks at what
+runs, and says what is left to do. What fails is undone: the old value back in the file, and on the droplet.
+A value is never an argument: we make it, or it is typed without echo, or it is the first line of standard input.
+Exits 0 done | 1 failed, and undone | 2 refused, nothing changed | 4 needs a person.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyinfra.api.exceptions import PyinfraError
+from stackctl import durable
+
+from deploys import ledger
+from deploys.credentials import credentials_from, values_in, with_value
+from deploys.places import group_data
+from deploys.settings import Settings, load_settings
+
+DONE, UNDONE, REFUSED, NEEDS_A_PERSON = 0, 1, 2, 4
+
+
+class RefusedError(Exception):
+    """Nothing was changed. One line: why, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What an operator has to know of one."""
+
+    what: str
+    """It is, and who issues it."""
+    meanwhile: str
+    """What goes on with the old one, and what doesn't."""
+    afterwards: str
+    """What is left to a person."""
+    make: Callable[[], str] | None = None
+    """For what we issue ourselves."""
+    proof: str | None = None
+    """A deploy that fails when the new one is refused, where a converge doesn't use it."""
+
+
+SECRETS = {
+    "DATABASE_PASSWORD": Secret(
+        what="PostgreSQL's password of the app. We make it ourselves.",
+        meanwhile="Both work: each has a login role of its own. The live tag is released anew; no request is lost.",
+        afterwards=(
+            "The old one works until no kept release needs it: after two more releases that differ. If it leaked, make "
+            "them now (make release, twice with a change), or drop its role by hand (docs/secrets.md)."
+        ),
+        make=lambda: secrets.token_urlsafe(32),
+    ),
+    "REDIS_PASSWORD": Secret(
+        what="Redis's password of the app. We make it ourselves.",
+        meanwhile="Redis admits both until the new release serves. Nothing restarts; no request is lost.",
+        afterwards="Redis refuses the old one now. A rollback to a release from before would not become healthy.",
+        make=lambda: secrets.token_urlsafe(32),
+    ),
+    "TELEGRAM_WEBHOOK_SECRET": Secret(
+        what="What Telegram sends with every update, to prove that it is Telegram. We make it ourselves.",
+        meanwhile="The new release takes both; Telegram is told the new one once it serves. No update is lost.",
+        afterwards="The old one is taken until the next release. If it leaked, release the live tag once more.",
+        make=lambda: secrets.token_hex(32),
+    ),
+    "TELEGRAM_BOT_TOKEN": Secret(
+        what="The bot's token. @BotFather issues it: /revoke gives a new one, and ends the old one at that moment.",
+        meanwhile=(
+            "Nothing overlaps. From /revoke until the new release serves the bot can send nothing; what users write is "
+            "kept by Telegram. So begin here, and go to @BotFather when the value is asked for."
+        ),
+        afterwards="Telegram has refused the old one since /revoke.",
+    ),
+    "REGISTRY_PASSWORD": Secret(
+        what="The token that may pull the app's image. The registry issues it; make a new one that may pull, no more.",
+        meanwhile="Both work until you revoke the old one. What runs needs neither.",
+        afterwards="Revoke the old token at the registry now.",
+        proof="deploys/registry.py",
+    ),
+}
+OF_THE_APP = Secret(
+    what="A secret of the app's own (group_data's app_secrets). Whoever issued it issues a new one.",
+    meanwhile=(
+        "Make a new one beside the old one, where the issuer lets both work for a while (Stripe: Roll key, with an "
+        "expiry of some hours): then no request is lost. The live tag is released anew."
+    ),
+    afterwards="Revoke the old one at its issuer now. A rollback to a release from before would start with it.",
+)
+BY_HAND = {
+    "CI_KEY": """CI's SSH key. Both can be admitted at once, so nothing waits.
+1. ssh-keygen -t ed25519 -N "" -C "CI" -f ci_new
+2. Add ci_new.pub as a line to the file that ci_authorized_keys of group_data names; make site.
+3. Put ci_new into the secret CI_KEY of the environment in the bot's repository, then delete ci_new.
+4. When a release went through, remove the old line; make site.""",
+    "OPERATOR_KEY": """An operator's SSH key. Both can be admitted at once, so nobody is locked out.
+1. ssh-keygen -t ed25519 -f ~/.ssh/id_new
+2. Add id_new.pub as a line to the file that authorized_keys of group_data names; make site.
+3. Log in with it: ssh -i ~/.ssh/id_new …, before the next step. Put it into the secret OPERATOR_KEY, where CI plans.
+4. Remove the old line; make site.""",
+    ledger.KEY: """The key of the fingerprints in the ledgers. It opens nothing, and needs no rotation unless it leaked.
+1. Put the same new one (openssl rand -hex 32) into the env files of staging and production, and into CI's ENV_FILE.
+2. git rm inventories/*.secrets.json: what they hold can't be compared with the new. The ages begin anew.
+3. make site for both, and commit the new files.""",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploys.rotate")
+    parser.add_argument("inventory")
+    parser.add_argument("key", nargs="?", default="")
+    parser.add_argument("--yes", action="store_true", help="don't ask whether")
+    arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return rotate(Path(arguments.inventory).stem, arguments.key, sure=arguments.yes)
+    except (RefusedError, PyinfraError) as error:
+        print(f"Nothing was changed: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+    return REFUSED
+
+
+def rotate(place: str, key: str, *, sure: bool) -> int:
+    """Raises RefusedError, PyinfraError or KeyboardInterrupt only while nothing is changed yet."""
+    if key in BY_HAND:
+        print(f"{key} is rotated by hand. {BY_HAND[key]}")
+        return DONE
+    settings = load_settings(group_data(place))
+    if key not in settings.credentials.by_name:
+        known = ", ".join([*settings.credentials.by_name, *(name for name in BY_HAND if name != ledger.KEY)])
+        raise RefusedError(f"which secret? KEY= is one of {known}")
+    secret = SECRETS.get(key, OF_THE_APP)
+    print(f"{key} of {place}\n  {secret.what}\n  Meanwhile: {secret.meanwhile}", flush=True)
+    agree(sure=sure)
+    value = secret.make() if secret.make else asked(key)
+    undertaking = Undertaking(place, Path(settings.values.env_file).resolve(), Path(settings.values.secrets_ledger))
+    after = changed(settings, undertaking.before, key, value)
+    return undertaking.carry_out(after, secret)
+
+
+def agree(*, sure: bool) -> None:
+    if sure:
+        return
+    if not sys.stdin.isatty():
+        raise RefusedError("nobody can be asked, standard input is no terminal: YES=1 (--yes) says yes beforehand")
+    if input("Rotate it now? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise RefusedError("you did not say yes")
+
+
+def asked(key: str) -> str:
+    """The value that somebody else issued."""
+    if sys.stdin.isatty():
+        value = getpass.getpass(f"The new {key} (it isn't shown): ")
+    else:
+        value = sys.stdin.readline().rstrip("\r\n")
+    if not value:
+        raise RefusedError(f"no new {key} came: type it, or hand it over on standard input")
+    return value
+
+
+def changed(settings: Settings, before: str, key: str, value: str) -> str:
+    """The env file's text with the new value, as sound as the old one. Raises CredentialsError or RefusedError."""
+    path, names = Path(settings.values.env_file), settings.values.secrets_of_the_app
+    if value == settings.credentials.by_name[key]:
+        raise RefusedError(f"that is the {key} that is in use")
+    if key == "TELEGRAM_BOT_TOKEN" and value.partition(":")[0] != settings.credentials.app[key].partition(":")[0]:
+        raise RefusedError("that token is another bot's: its digits before the colon differ")
+    after = with_value(before, key, value)
+    values = values_in(after, path)
+    credentials = credentials_from(values, app_secrets=names, source=str(path))
+    ledger.check(Path(settings.values.secrets_ledger), ledger.fingerprints(credentials))
+    if values != {**values_in(before, path), key: value}:
+        raise RefusedError(f"the line of {key} in {path} is written in a way that can't be changed: write it anew")
+    return after
+
+
+class Undertaking:
+    """The new value into the file and onto the droplet; back to the old one when that fails."""
+
+    def __init__(self, place: str, env_file: Path, ledger_file: Path) -> None:
+        self.place, self.env_file, self.ledger_file = place, env_file, ledger_file
+        self.before = env_file.read_bytes().decode()
+        self.ages_before = ledger.read(ledger_file)
+
+    def carry_out(self, after: str, secret: Secret) -> int:
+        deploys = ["deploys/site.py", *([secret.proof] if secret.proof else [])]
+        try:
+            write(self.env_file, after)
+            if not all(pyinfra(self.place, deploy) for deploy in deploys):
+                return self._undo()
+        except BaseException as error:
+            self._take_back()
+            name, cause = self.env_file.name, type(error).__name__
+            print(f"\n{cause}: {name} has the old value again. Bring the droplet back to it: {self._converge}")
+            return NEEDS_A_PERSON
+        print(
+            f"\nRotated. {secret.afterwards}\n{self.ledger_file} has the new age: commit it. Now a look at what runs.",
+            flush=True,
+        )
+        return DONE if pyinfra(self.place, "deploys/status.py") else NEEDS_A_PERSON
+
+    def _undo(self) -> int:
+        print(
+            f"\nThat failed, see above. Back to the old value, in {self.env_file.name} and on the droplet.", flush=True
+        )
+        self._take_back()
+        if pyinfra(self.place, "deploys/site.py"):
+            print("\nUndone: the old value is in use. Mend the cause, then rotate again.")
+            return UNDONE
+        print(f"\nThe old value is back in {self.env_file.name}, but not everywhere on the droplet: {self._converge}")
+        return NEEDS_A_PERSON
+
+    def _take_back(self) -> None:
+        write(self.env_file, self.before)
+        # Or an old secret would count as one of today.
+        ledger.write(self.ledger_file, self.ages_before)
+
+    @property
+    def _converge(self) -> str:
+        return f"make site ENV={self.place}"
+
+
+def write(path: Path, text: str) -> None:
+    """Atomically, readable by its owner alone, who stays the same when root does it. No copy is left."""
+    owner = path.stat()
+    durable.write(path, text.encode())
+    os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def pyinfra(place: str, deploy: str) -> bool:
+    """Runs a deploy, its output on the terminal. It reads nothing: standard input may hold the value."""
+    command = [sys.executable, "-m", "pyinfra", "-y", f"inventories/{place}.py", deploy]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Rotating a secret: what is asked, what the env file holds when, and that a failure leaves it as it was."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploys import ledger, rotate
+from deploys.credentials import read_env_file, with_value
+from deploys.rotate import BY_HAND, DONE, NEEDS_A_PERSON, OF_THE_APP, REFUSED, SECRETS, UNDONE
+from tests.unit.places import data_of
+from tests.unit.test_credentials import GOOD, env_file
+
+KEY = f"ssh-ed25519 {'A' * 68} operator"
+LAYOUT = "# Ours\n\n" + "".join(f"  export {name} = '{value}' # note\r\n" for name, value in GOOD.items()) + "# end"
+ISSUED = {
+    "REGISTRY_PASSWORD": "another-token",
+    "TELEGRAM_BOT_TOKEN": "110201543:" + "B" * 35,
+    "STRIPE_API_KEY": "sk_another",
+}
+
+
+@dataclass
+class Operator:
+    """At a terminal, or not; with a droplet on which converges end as `ends` says."""
+
+    directory: Path
+    monkeypatch: pytest.MonkeyPatch
+    ends: list[bool | BaseException] = field(default_factory=list)
+    ran: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    ages_seen: list[bytes] = field(default_factory=list)
+
+    @property
+    def file(self) -> Path:
+        return self.directory / ".env.test"
+
+    @property
+    def ages(self) -> Path:
+        return self.directory / "prod.secrets.json"
+
+    def runs(self, place: str, deploy: str) -> bool:
+        """Instead of pyinfra: what it would have read of the env file is kept; a converge writes the ledger."""
+        self.ran.append((deploy, read_env_file(self.file)))
+        self.ages_seen.append(self.ages.read_bytes())
+        if deploy.endswith("site.py"):
+            ledger.write(self.ages, {"A": ledger.Entry("new", date(2026, 2, 2))})
+        end = self.ends.pop(0) if self.ends else True
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+    def rotates(self, key: str, *options: str, stdin: str = "", terminal: bool = False, answer: str = "y") -> int:
+        typed = io.StringIO(stdin)
+        self.monkeypatch.setattr(typed, "isatty", lambda: terminal)
+        self.monkeypatch.setattr("sys.stdin", typed)
+        self.monkeypatch.setattr("sys.argv", ["rotate", "inventories/prod.py", key, *options])
+        self.monkeypatch.setattr("builtins.input", lambda _: answer)
+        self.monkeypatch.setattr("getpass.getpass", lambda _: stdin)
+        return rotate.main()
+
+
+@pytest.fixture
+def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    operator = Operator(tmp_path, monkeypatch)
+    keys = tmp_path / "keys"
+    keys.write_text(f"{KEY}\n")
+    env_file(tmp_path, LAYOUT)
+    ledger.write(operator.ages, {"A": ledger.Entry("old", date(2026, 1, 1))})
+    data: dict[str, Any] = data_of("prod") | {
+        "env_file": str(operator.file),
+        "secrets_ledger": str(operator.ages),
+        "authorized_keys": str(keys),
+        "ssh_strict_host_key_checking": "yes",
+    }
+    monkeypatch.setattr(rotate, "group_data", lambda _: data)
+    monkeypatch.setattr(rotate, "pyinfra", operator.runs)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    return operator
+
+
+@pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.make])
+def test_what_is_ours_is_made_anew_and_converged(
+    operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert operator.rotates(key, "--yes") == DONE
+    values = read_env_file(operator.file)
+    assert values[key] != GOOD[key]
+    assert {**values, key: ""} == {**GOOD, key: ""}
+    assert operator.ran == [("deploys/site.py", values), ("deploys/status.py", values)]
+    said = "".join(capsys.readouterr())
+    assert SECRETS[key].afterwards in said
+    assert values[key] not in said
+    assert GOOD[key] not in said
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("key", ISSUED)
+def test_what_another_issues_is_typed_or_handed_over(operator: Operator, key: str, terminal: bool) -> None:  # noqa: FBT001
+    options = [] if terminal else ["--yes"]
+    assert operator.rotates(key, *options, stdin=ISSUED[key], terminal=terminal) == DONE
+    assert read_env_file(operator.file) == {**GOOD, key: ISSUED[key]}
+
+
+@pytest.mark.parametrize(
+    ("key", "given_", "why"),
+    [
+        ("REDIS_PASSWORD", {}, "nobody can be asked"),
+        ("REDIS_PASSWORD", {"terminal": True, "answer": ""}, "you did not say yes"),
+        ("STRIPE_API_KEY", {"terminal": True}, "no new STRIPE_API_KEY came"),
+        ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["STRIPE_API_KEY"]}, "that is the STRIPE_API_KEY"),
+        ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["REDIS_PASSWORD"]}, "STRIPE_API_KEY are the same"),
+        ("STRIPE_API_KEY", {"terminal": True, "stdin": "<your-key>"}, "is still a placeholder"),
+        ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "rubbish"}, "another bot's"),
+        ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "220201543:" + "B" * 35}, "another bot's"),
+        ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "110201543:short"}, "not of the form"),
+        ("REDIS_PASWORD", {"terminal": True}, "which secret"),
+        ("", {"terminal": True}, "which secret"),
+    ],
+)
+def test_what_is_refused_changes_nothing(
+    operator: Operator, key: str, given_: dict[str, Any], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert operator.rotates(key, **given_) == REFUSED
+    assert why in capsys.readouterr().err
+    assert operator.file.read_bytes().decode() == LAYOUT
+    assert operator.ran == []
+
+
+@pytest.mark.parametrize(("second", "code"), [(True, UNDONE), (False, NEEDS_A_PERSON)])
+def test_a_converge_that_fails_is_undone(operator: Operator, second: bool, code: int) -> None:  # noqa: FBT001
+    operator.ends = [False, second]
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == code
+    assert operator.file.read_bytes().decode() == LAYOUT
+    (first, new), (again, old) = operator.ran
+    assert (first, again) == ("deploys/site.py", "deploys/site.py")
+    assert operator.ages_seen[0] == operator.ages_seen[1], "an old secret would count as one of today"
+    assert new["REDIS_PASSWORD"] != old["REDIS_PASSWORD"] == GOOD["REDIS_PASSWORD"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no memory")])
+def test_an_interruption_leaves_file_and_ages_as_they_were(
+    operator: Operator, error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.ends = [error]
+    ages = operator.ages.read_bytes()
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
+    assert operator.file.read_bytes().decode() == LAYOUT
+    assert operator.ages.read_bytes() == ages
+    assert "make site ENV=prod" in capsys.readouterr().out
+
+
+def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator) -> None:
+    there = {path.name for path in operator.directory.iterdir()}
+    operator.rotates("REDIS_PASSWORD", "--yes")
+    assert operator.file.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in operator.directory.iterdir()} == there
+
+
+def test_something_wrong_afterwards_is_no_reason_to_undo(operator: Operator) -> None:
+    operator.ends = [True, False]
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
+    assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
+
+
+@pytest.mark.parametrize("key", BY_HAND)
+def test_keys_of_ssh_are_explained_and_nothing_is_done(
+    operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert operator.rotates(key) == DONE
+    assert BY_HAND[key] in capsys.readouterr().out
+    assert operator.ran == []
+
+
+def test_every_secret_is_explained() -> None:
+    known = {*SECRETS, ledger.KEY}
+    assert {*GOOD} - known == {"STRIPE_API_KEY"}  # of the app's own
+    assert OF_THE_APP.afterwards
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
+
+
+@given(TEXT)
+def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
+    tmp_path_factory: pytest.TempPathFactory, value: str
+) -> None:
+    text = with_value(LAYOUT, "REDIS_PASSWORD", value)
+    assert read_env_file(env_file(tmp_path_factory.mktemp("env"), text)) == {**GOOD, "REDIS_PASSWORD": value}
+    assert with_value(text, "REDIS_PASSWORD", GOOD["REDIS_PASSWORD"]) == LAYOUT
+
+
+def test_a_token_that_the_registry_refuses_is_undone(operator: Operator) -> None:
+    operator.ends = [True, False]
+    assert operator.rotates("REGISTRY_PASSWORD", "--yes", stdin="a-typo") == UNDONE
+    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py", "deploys/registry.py", "deploys/site.py"]
+    assert operator.file.read_bytes().decode() == LAYOUT
