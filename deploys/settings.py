@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import scrypt
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -78,6 +78,7 @@ EnvName = Annotated[str, Field(pattern=ENV_NAME)]
 Image = Annotated[str, AfterValidator(_explicit_tag)]
 UrlPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9/_.-]*$")]
 Network = Annotated[IPv4Network, BeforeValidator(IPv4Network)]
+AnyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
 Address = Annotated[IPv4Address, BeforeValidator(IPv4Address)]
 Interface = Annotated[IPv4Interface, BeforeValidator(IPv4Interface)]
 Own = Annotated[str, Field(min_length=1), AfterValidator(_not_an_example)]
@@ -124,6 +125,7 @@ class Values(BaseModel):
     app_memory_mib: Mib
     app_cpus: Cpus
     app_command: list[Annotated[str, Field(pattern=r"^[^$\"\\]+$")]]
+    app_read_only: bool
     app_migrates: bool
     app_worker: bool
     worker_memory_mib: Mib
@@ -138,6 +140,8 @@ class Values(BaseModel):
     ready_path: UrlPath
     version_path: UrlPath | None
     webhook_path: UrlPath | None
+    webhook_allowed_from: list[AnyNetwork]
+    never_banned: list[AnyNetwork]
     healthy_timeout_s: Seconds
     migrate_timeout_s: Seconds
     watch_s: Seconds
