@@ -74,7 +74,7 @@ def _not_postgresql_s_own(value: str) -> str:
 
 def _not_everybody(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     if value.prefixlen == 0:
-        raise ValueError(f"{value} is everybody: leave the list empty for that")
+        raise ValueError(f"{value} is everybody: name networks, or leave the list empty")
     return value
 
 
@@ -86,7 +86,7 @@ Image = Annotated[str, AfterValidator(_explicit_tag)]
 UrlPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9/_.-]*$")]
 Network = Annotated[IPv4Network, BeforeValidator(IPv4Network)]
 Source = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network), AfterValidator(_not_everybody)]
-"""Addresses that something is open to, of either family."""
+"""Addresses of either family that something is said of."""
 Address = Annotated[IPv4Address, BeforeValidator(IPv4Address)]
 Interface = Annotated[IPv4Interface, BeforeValidator(IPv4Interface)]
 Own = Annotated[str, Field(min_length=1), AfterValidator(_not_an_example)]
@@ -135,6 +135,7 @@ class Values(BaseModel):
     app_memory_mib: Mib
     app_cpus: Cpus
     app_command: list[Annotated[str, Field(pattern=r"^[^$\"\\]+$")]]
+    app_read_only: bool
     app_migrates: bool
     app_worker: bool
     worker_memory_mib: Mib
@@ -149,6 +150,8 @@ class Values(BaseModel):
     ready_path: UrlPath
     version_path: UrlPath | None
     webhook_path: UrlPath | None
+    webhook_allowed_from: list[Source]
+    never_banned: list[Source]
     healthy_timeout_s: Seconds
     migrate_timeout_s: Seconds
     watch_s: Seconds

@@ -7,6 +7,7 @@ from pyinfra import host, state
 
 from deploys import session
 from deploys.components.app import app
+from deploys.components.bans import bans
 from deploys.components.base import base
 from deploys.components.ci import ci
 from deploys.components.data_services import data_services, former_passwords
@@ -28,6 +29,7 @@ SITE = [
     (docker, {"app", "data"}),
     (data_services, {"data"}),
     (nginx, {"edge"}),
+    (bans, EVERYWHERE),  # once nginx has opened the log that it reads
     (app, {"app"}),
     (former_passwords, {"data"}),
     (ci, {"app"}),

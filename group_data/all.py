@@ -42,6 +42,7 @@ redis_cpus = 0.5
 app_memory_mib = 288
 app_cpus = 1.0
 app_command = ["web"]  # how the image is told to serve; empty: by its own CMD
+app_read_only = True  # the image writes to /tmp alone, which is lost with the container
 app_migrates = True  # the image has the commands `migrate` and `schema`
 app_worker = True  # and `worker`
 worker_memory_mib = 160
@@ -56,6 +57,10 @@ public_paths = ["/webhook/telegram"]
 ready_path = "/ready"
 version_path = "/health"  # None: the image tells no version
 webhook_path = "/webhook/telegram"  # None: the app has nothing to do with Telegram
+# Whom the webhook is for: Telegram's senders (core.telegram.org/bots/webhooks). []: anybody, who then needs its secret.
+webhook_allowed_from = ["149.154.160.0/20", "91.108.4.0/22"]
+# Whom fail2ban leaves alone, besides webhook_allowed_from: the operators' fixed addresses, if there are any.
+never_banned: list[str] = []
 app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "https://api.telegram.org"}
 app_secrets = ["STRIPE_API_KEY"]
 

@@ -25,6 +25,10 @@ app_repository = "registry.lab.test/toogoodtogo-bot"
 registry_user = "deploy"
 app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "http://telegram.lab.test:8081"}
 
+# This machine, which sends the load, and the Telegram of the lab.
+webhook_allowed_from = ["10.77.0.1/32", "10.77.0.2/32", "fd00:77::1/128", "fd00:77::2/128"]
+never_banned = webhook_allowed_from
+
 # Shorter than elsewhere, so that what has to fail does so soon.
 healthy_timeout_s = 45
 migrate_timeout_s = 15

@@ -78,6 +78,11 @@ class Place:
         """Where a client or an attacker sits: the lab's neighbour, the operator's own machine for any other place."""
         return self.connect("neighbour", sudo=False) if self.name == "lab" else testinfra.get_host("local://")
 
+    def ask_as_telegram(self, url: str, options: str = "") -> str:
+        """Status line, headers and body of the answer to the lab's Telegram, whom the webhook is for."""
+        curl = "curl -sS --include --max-time 10 --cacert /etc/telegram/acme-root.pem"
+        return str(self.connect("world", sudo=False).check_output(f"{curl} {options} {url}"))
+
     @property
     def trust(self) -> str:
         """What curl is told about authorities: the lab's ACME server has a root of its own."""

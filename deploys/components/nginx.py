@@ -12,6 +12,14 @@ from deploys.operations.files import place
 from deploys.operations.owed import settle
 from deploys.settings import Settings
 
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+"""What browsers are told of an answer, unless the app tells them itself."""
+
 
 @deploy("nginx")
 def nginx(settings: Settings) -> None:
@@ -39,5 +47,11 @@ def configuration(settings: Settings) -> bytes:
     """nginx.conf, whole."""
     values = settings.values
     return artifacts.template(
-        "nginx/nginx.conf.j2", paths=settings.paths, domain=values.domain, public_paths=values.public_paths
+        "nginx/nginx.conf.j2",
+        paths=settings.paths,
+        headers=[(name, name.lower().replace("-", "_"), value) for name, value in HEADERS.items()],
+        domain=values.domain,
+        public_paths=values.public_paths,
+        webhook_path=values.webhook_path,
+        webhook_allowed_from=values.webhook_allowed_from,
     )

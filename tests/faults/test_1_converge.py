@@ -121,7 +121,7 @@ def test_a_dead_app_is_answered_for(lab: Place, droplet: Host) -> None:
     web = droplet.check_output("docker ps --quiet --filter label=com.docker.compose.service=web")
     droplet.check_output(f"docker stop {web}")
     try:
-        answer = lab.outside.check_output(f"curl -sS -o /dev/null -D - {lab.trust} {WEBHOOK} -X POST")
+        answer = lab.ask_as_telegram(WEBHOOK, "-X POST")
         assert answer.startswith("HTTP/2 503")
         assert "retry-after: 5" in answer
         assert "strict-transport-security" in answer

@@ -57,9 +57,9 @@ def test_killed_at_random_it_ends_in_the_same_state(lab: Place) -> None:
     certificate = json.loads(status.stdout)["certificate"]
     assert certificate["placeholder"] is True
     assert certificate["cause"]
-    answer = lab.outside.run("curl -sSk -o /dev/null -D - https://bot.lab.test/webhook/telegram")
-    assert answer.stdout.startswith("HTTP/2 503"), "no release yet"
-    assert "retry-after: 5" in answer.stdout
+    answer = lab.ask_as_telegram("https://bot.lab.test/webhook/telegram", "--insecure")
+    assert answer.startswith("HTTP/2 503"), "no release yet"
+    assert "retry-after: 5" in answer
 
     # What the hourly timer starts.
     timer = "systemctl list-timers --all --output=json toogoodtogo-certificate.timer"

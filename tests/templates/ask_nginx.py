@@ -28,6 +28,8 @@ class Release(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(503 if self.path.endswith("/busy") else 200)
         self.send_header("Content-Length", str(len(self.path)))
+        if self.path.endswith("/page"):
+            self.send_header("Content-Security-Policy", "default-src 'self'")
         self.end_headers()
         self.wfile.write(self.path.encode())
 

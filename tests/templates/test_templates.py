@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import artifacts
-from deploys.components import app, data_services, docker, firewall, nginx, ssh, tls
+from deploys.components import app, bans, data_services, docker, firewall, nginx, ssh, tls
 from deploys.settings import Settings
 from tests.places import Place
 from tests.unit.places import settings_of
@@ -48,6 +48,10 @@ def described(settings: Settings) -> dict[str, bytes]:
 
 CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     "nginx": (lambda settings: {"nginx.conf": nginx.configuration(settings)}, "nginx -t -c $PWD/nginx.conf"),
+    "fail2ban": (
+        lambda settings: {"jail.local": bans.configuration(settings, edge=True)["jail.d/toogoodtogo.local"]},
+        "cp -r /etc/fail2ban/. . && rm -f jail.d/* && touch jail.d/none && fail2ban-client -c $PWD --test",
+    ),
     "data.yaml": (
         lambda settings: {"data.yaml": data_services.compose_file(settings, sha256="0")},
         "docker compose -f data.yaml config --quiet",
@@ -84,6 +88,7 @@ def test_accepted(droplet: Host, lab: Place, folder: str, settings: Settings, ca
 
 BROKEN = {
     "nginx": (b"  listen 80;", b"  lissten 80;"),
+    "fail2ban": (b"filter = toogoodtogo-refusals", b"filter = toogoodtogo-refusal"),
     "data.yaml": (b"    image:", b"    imago:"),
     "app.yaml": (b"networks:\n  app:", b"networks:\n  another:"),
     "worker.yaml": (b"networks:\n  app:", b"networks:\n  another:"),

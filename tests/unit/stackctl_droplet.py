@@ -64,6 +64,7 @@ class Droplet(Machine):
     paths: Paths
     registry: dict[str, str] = field(default_factory=dict)
     """Tag → the version that its label names."""
+    image_user: str = "10001:10001"
     images: dict[str, str] = field(default_factory=dict)
     """Any name → image id; the id names the version."""
     containers: list[dict[str, Any]] = field(default_factory=list)
@@ -327,7 +328,7 @@ class Droplet(Machine):
         image = self.images[name]
         digests = [other for other, id_ in self.images.items() if "@" in other and id_ == image]
         labels = {"org.opencontainers.image.version": image}
-        return Result(0, json.dumps({"id": image, "digests": digests, "labels": labels}))
+        return Result(0, json.dumps({"id": image, "digests": digests, "labels": labels, "user": self.image_user}))
 
     def _pull(self, name: str) -> Result:
         tag = name.rpartition(":")[2]

@@ -79,6 +79,8 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"public_paths": ["/other", "/webhook"]}, "webhook_path /webhook/telegram is not passed on: add it"),
         ({"public_paths": ["webhook/telegram"]}, r"public_paths\.0 is malformed"),
         ({"webhook_path": "telegram"}, "webhook_path is malformed"),
+        ({"webhook_allowed_from": ["149.154.160.1/20"]}, "webhook_allowed_from.0 .*has host bits set"),
+        ({"never_banned": ["operator"]}, "never_banned.0 .*does not appear to be"),
         ({"ready_path": None}, "ready_path: "),
         ({"watch_s": 0}, "watch_s: .*greater than or equal to 1"),
         ({"app_worker": "yes"}, "app_worker: .*boolean"),

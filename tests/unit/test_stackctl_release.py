@@ -110,6 +110,12 @@ STARTING = {"health": "starting"}
 COMPLAINT = {"info": {"last_error_date": 1 << 40, "last_error_message": "500 Internal Server Error"}}
 BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "no such tag": ({"registry": {}}, 2, "manifest unknown"),
+    "image that runs as root": (
+        {"image_user": "0:10001"},
+        2,
+        "would run as root (USER '0:10001'): give it any USER but 0",
+    ),
+    "image without a user": ({"image_user": ""}, 2, "would run as root (USER '')"),
     "label of another version": ({"registry": {"1.1.0": "9.9.9"}}, 2, "says it is version '9.9.9'"),
     "docker is down": ({"failing": {"docker ps": Result(1, stderr="Cannot connect")}}, 1, "Cannot connect"),
     "disk full": ({"failing": {"docker tag": Result(1, stderr="no space left on device")}}, 1, "no space left"),

@@ -16,7 +16,9 @@ CONTAINER_FORMAT = (
     '{"id":{{json .Id}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},"state":{{json .State}},'
     '"restarts":{{json .RestartCount}}}'
 )
-IMAGE_FORMAT = '{"id":{{json .Id}},"digests":{{json .RepoDigests}},"labels":{{json .Config.Labels}}}'
+IMAGE_FORMAT = (
+    '{"id":{{json .Id}},"digests":{{json .RepoDigests}},"labels":{{json .Config.Labels}},"user":{{json .Config.User}}}'
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ class Image:
     id: str
     digests: list[str]
     labels: dict[str, str]
+    user: str
+    """As its USER says: name or number, and perhaps a group; empty when it says nothing."""
+
+    @property
+    def runs_as_root(self) -> bool:
+        user = self.user.partition(":")[0]
+        return user in {"", "root"} or (user.isdecimal() and int(user) == 0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class Docker:
         if found.code:
             return None
         document = json.loads(found.stdout)
-        return Image(document["id"], document["digests"] or [], document["labels"] or {})
+        return Image(document["id"], document["digests"] or [], document["labels"] or {}, document["user"])
 
     def stop(self, containers: Sequence[Container], grace: int | None = None) -> None:
         """Ask them all at once to end; `grace` in seconds, each container's own when left out."""

@@ -44,6 +44,8 @@ def pin(
     version = image.labels.get(VERSION_LABEL)
     if stack.config.version_path and version != release.tag:
         raise RefusedError(f"{reference} says it is version {version!r} (label {VERSION_LABEL}): build it anew")
+    if image.runs_as_root:
+        raise RefusedError(f"{reference} would run as root (USER {image.user!r}): give it any USER but 0")
     docker.call("the image can't be tagged", ["docker", "tag", pinned, ours(stack.paths, release)])
     return pinned, f"{pinned}, which is here; the registry: {pulled.reason}" if pulled.code else pinned
 

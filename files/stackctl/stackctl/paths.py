@@ -53,6 +53,7 @@ class Paths:
         }
         self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
         self.access_log = root / "var/log/nginx/access.log"
+        self.refused_log = root / "var/log/nginx/refused.log"  # what fail2ban counts
         self.backups = root / "opt/backups"
         # Docker's names
         self.data_project = self.data_network = f"{app}-data"

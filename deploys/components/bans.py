@@ -1,0 +1,51 @@
+"""fail2ban: who guesses at SSH, or asks nginx for what it refuses again and again, is shut out for a while."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import deploy
+from pyinfra.operations import systemd
+
+from deploys import artifacts
+from deploys.operations import packages
+from deploys.operations.files import place
+from deploys.operations.owed import settle
+from deploys.settings import Settings
+
+TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
+"""Never banned, whatever webhook_allowed_from says: a mistake there must not cut off the bot."""
+
+
+@deploy("bans")
+def bans(settings: Settings) -> None:
+    debt = settings.owed("bans")
+
+    # python3-systemd reads the journal, nftables has nft.
+    packages.installed(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
+    placed = [
+        place(name=f"Configure fail2ban: {name}", dest=f"/etc/fail2ban/{name}", content=content, owes=debt)
+        for name, content in host.loop(configuration(settings, edge="edge" in host.groups).items())
+    ]
+    settle(
+        name="Reload fail2ban, when its configuration is sound (bans stay)",
+        debt=debt,
+        commands=["fail2ban-client --test", "systemctl reload-or-restart fail2ban.service"],
+        after=placed,
+    )
+    systemd.service(name="Run fail2ban", service="fail2ban.service", running=True, enabled=True)
+
+
+def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
+    """Files by their name in /etc/fail2ban. `edge`: nginx is on this host."""
+    values, app = settings.values, settings.values.app
+    never = dict.fromkeys([*TELEGRAM, *map(str, values.webhook_allowed_from), *map(str, values.never_banned)])
+    return {
+        "fail2ban.local": artifacts.file("bans/fail2ban.conf"),
+        f"filter.d/{app}-refusals.conf": artifacts.file("bans/refusals.conf"),
+        f"jail.d/{app}.local": artifacts.template(
+            "bans/jail.conf.j2",
+            never=never,
+            filter=f"{app}-refusals",
+            refused_log=settings.paths.refused_log if edge else None,
+        ),
+    }

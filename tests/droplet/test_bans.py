@@ -1,0 +1,62 @@
+"""fail2ban: at work, for everybody but whom it is to spare. What it does to whom: tests/faults/test_10_bans.py."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+
+import pytest
+from testinfra.host import Host
+
+from deploys.components.bans import TELEGRAM
+from tests.places import Place
+
+pytestmark = pytest.mark.group("edge")
+
+JAILS = ["nginx-refusals", "sshd"]
+
+
+def test_it_runs_and_comes_up_at_boot(droplet: Host) -> None:
+    service = droplet.service("fail2ban.service")
+    assert service.is_running
+    assert service.is_enabled
+
+
+def test_ssh_and_nginx_are_watched(droplet: Host, place: Place) -> None:
+    """By what each of them really writes to."""
+    listed = droplet.check_output("fail2ban-client status").partition("Jail list:")[2]
+    assert sorted(listed.replace(",", " ").split()) == JAILS
+    assert str(place.settings.paths.refused_log) in droplet.check_output("fail2ban-client get nginx-refusals logpath")
+    assert "_SYSTEMD_UNIT=ssh.service" in droplet.check_output("fail2ban-client get sshd journalmatch")
+
+
+@pytest.mark.parametrize("jail", JAILS)
+def test_telegram_and_the_operators_are_never_banned(droplet: Host, place: Place, jail: str) -> None:
+    values = place.settings.values
+    spared = re.findall(r"[|`]- (\S+)", droplet.check_output(f"fail2ban-client get {jail} ignoreip"))
+    wanted = [*map(ip_network, TELEGRAM), *values.webhook_allowed_from, *values.never_banned]
+    assert set(wanted) <= set(map(ip_network, spared))
+    assert not [one for one in map(ip_network, spared) if one.prefixlen < (12 if one.version == 4 else 32)], (
+        "half the world"
+    )
+
+
+@pytest.mark.parametrize("jail", JAILS)
+def test_a_ban_is_dropped_by_the_kernel_on_every_port_and_lasts_longer_each_time(droplet: Host, jail: str) -> None:
+    action = droplet.check_output(f"fail2ban-client get {jail} actions").splitlines()[-1].strip()
+    assert droplet.check_output(f"fail2ban-client get {jail} action {action} blocktype") == "drop"
+    assert droplet.check_output(f"fail2ban-client get {jail} action {action} type") == "allports"
+    assert droplet.check_output(f"fail2ban-client get {jail} action {action} chain_hook") == "input"
+
+
+def test_the_log_of_refusals_has_refusals_alone_and_nothing_of_a_client_s_wording(droplet: Host, place: Place) -> None:
+    lines = droplet.check_output(f"tail -n 200 {place.settings.paths.refused_log}").splitlines()
+    assert not [line for line in lines if not re.fullmatch(r"\S+T\S+ [0-9a-f.:]+ 4\d\d", line)]
+
+
+def test_the_filter_counts_each_line_of_that_log(droplet: Host, place: Place) -> None:
+    app = place.settings.values.app
+    line = "2026-11-23T22:16:57+00:00 192.0.2.7 404"
+    program = f"fail2ban-regex '{{}}' /etc/fail2ban/filter.d/{app}-refusals.conf"
+    assert "1 matched, 0 missed" in droplet.run(program.format(line)).stdout
+    assert "0 matched, 1 missed" in droplet.run(program.format(f"{line} x")).stdout

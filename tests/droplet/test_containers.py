@@ -1,0 +1,91 @@
+"""What our containers could do, should somebody get into one: declared, and by trying. CIS Docker 4 and 5."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.places import Place
+
+pytestmark = pytest.mark.group("app")
+
+DATA_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+"""What the official images' entrypoints need: they start as root, and are nobody special afterwards."""
+
+
+def ours(droplet: Host) -> dict[str, Any]:
+    """HostConfig of every container that runs, by its Compose service. No environment is read."""
+    service = '{{json (index .Config.Labels "com.docker.compose.service")}}'
+    form = f'{{"service":{service},"id":{{{{json .Id}}}},"it":{{{{json .HostConfig}}}}}}'
+    lines = droplet.check_output(f"docker inspect -f '{form}' $(docker ps -q)").splitlines()
+    return {one["service"]: {"Id": one["id"], **one["it"]} for one in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def containers(droplet: Host) -> dict[str, Any]:
+    found = ours(droplet)
+    assert found.keys() >= {"web"}
+    return found
+
+
+def test_nothing_privileged_and_nothing_of_the_host_s_namespaces(containers: dict[str, Any]) -> None:
+    """CIS Docker 5.4, 5.9, 5.15, 5.16, 5.20, 5.30."""
+    for service, it in containers.items():
+        assert not it["Privileged"], service
+        namespaces = [it[f"{name}Mode"] for name in ("Network", "Pid", "Ipc", "UTS", "Userns")]
+        assert "host" not in namespaces, service
+        assert not it["Devices"], service
+        assert it["PortBindings"] in ({}, None), service
+
+
+def test_no_capability_but_what_an_entrypoint_needs(containers: dict[str, Any]) -> None:
+    """CIS Docker 5.3."""
+    allowed = {"postgres": DATA_CAPABILITIES, "redis": DATA_CAPABILITIES | {"SETPCAP"}}
+    for service, it in containers.items():
+        assert it["CapDrop"] == ["ALL"], service
+        added = {name.removeprefix("CAP_") for name in it["CapAdd"] or []}
+        assert added <= allowed.get(service, set()), service
+
+
+def test_no_new_privileges_and_few_processes(containers: dict[str, Any]) -> None:
+    """CIS Docker 5.25 and 5.28."""
+    for service, it in containers.items():
+        assert it["SecurityOpt"] == ["no-new-privileges:true"], service
+        assert 0 < it["PidsLimit"] <= 512, service
+
+
+def test_the_root_file_system_is_read_only(containers: dict[str, Any], place: Place) -> None:
+    """CIS Docker 5.12."""
+    for service, it in containers.items():
+        expected = service in {"postgres", "redis"} or place.settings.values.app_read_only
+        assert it["ReadonlyRootfs"] is expected, service
+
+
+def test_the_docker_socket_is_in_none(containers: dict[str, Any]) -> None:
+    """CIS Docker 5.31."""
+    for service, it in containers.items():
+        mounts = [*(it["Binds"] or []), *(mount["Source"] for mount in it.get("Mounts") or [])]
+        assert not [mount for mount in mounts if "docker.sock" in mount], service
+
+
+def test_what_runs_has_no_privilege_as_the_kernel_sees_it(droplet: Host, containers: dict[str, Any]) -> None:
+    """CIS Docker 4.1. Docker's word is not enough: the process itself is nobody special and can become nobody else."""
+    for service, it in containers.items():
+        pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {it['Id']}")
+        status = dict(line.split(":", 1) for line in droplet.check_output(f"cat /proc/{pid}/status").splitlines())
+        assert "0" not in status["Uid"].split(), service
+        assert int(status["CapEff"], 16) == 0, service
+        assert int(status["NoNewPrivs"]) == 1, service
+
+
+def test_nothing_can_be_written_but_where_it_is_meant(droplet: Host, containers: dict[str, Any]) -> None:
+    """By trying, with the same command where it has to work as the control; as root, who is stopped by nothing else."""
+    for service, it in containers.items():
+        if it["ReadonlyRootfs"]:
+            write = "touch {0}/written && rm {0}/written"
+            refused = droplet.run(f"docker exec -u 0 {it['Id']} sh -c '{write.format('/usr/local')}'")
+            assert "Read-only file system" in refused.stderr, service
+            assert droplet.run(f"docker exec {it['Id']} sh -c '{write.format('/tmp')}'").rc == 0, service
