@@ -12,6 +12,7 @@ from deploys.components.ci import ci
 from deploys.components.data_services import data_services
 from deploys.components.docker import docker
 from deploys.components.firewall import firewall
+from deploys.components.hardening import hardening
 from deploys.components.nginx import nginx
 from deploys.components.ssh import ssh
 from deploys.components.tls import tls
@@ -22,6 +23,7 @@ EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
 
 SITE = [
     (base, EVERYWHERE),
+    (hardening, EVERYWHERE),
     (ssh, EVERYWHERE),
     (firewall, EVERYWHERE),
     (docker, {"app", "data"}),

@@ -342,6 +342,8 @@ class Droplet(Machine):
             return Result(0, "active\n" if units[0] in self.units else "inactive\n")
         if verb == "is-active":
             return Result(0 if units[0] in self.units else 3)
+        if verb == "is-failed":
+            return Result(1)
         self.units = self.units | set(units) if verb == "start" else self.units - set(units)
         return Result(0)
 

@@ -46,15 +46,15 @@ class Holder:
 
 
 @contextmanager
-def hold(paths: Paths, name: str, under: str | None = None) -> Iterator[None]:
+def hold(paths: Paths, name: str, under: str | None = None, patience: float = PATIENCE) -> Iterator[None]:
     """Both locks, or LockedError naming who has them. `under` is the id of the errand that this one is part of."""
     me = Holder.new(name)
     with ExitStack() as stack:
         if under is None:
-            lock = stack.enter_context(_flock(paths.lock, PATIENCE))
+            lock = stack.enter_context(_flock(paths.lock, patience))
         else:
             _check_admission(paths.lock, under)
-        stack.enter_context(exclusive(paths.work, name, PATIENCE))
+        stack.enter_context(exclusive(paths.work, name, patience))
         if under is None:
             _sign(lock, me)
         yield

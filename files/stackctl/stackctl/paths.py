@@ -46,6 +46,9 @@ class Paths:
         self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
         self.access_log = root / "var/log/nginx/access.log"
         self.backups = root / "opt/backups"
+        # Debian's: there when an upgrade comes into force by a reboot alone, and the packages that ask for it
+        self.reboot_required = root / "run/reboot-required"
+        self.reboot_packages = root / "run/reboot-required.pkgs"
         # Docker's names
         self.data_project = self.data_network = f"{app}-data"
         self.worker_project = f"{app}-worker"
@@ -58,6 +61,11 @@ class Paths:
         self.release_unit = f"{app}-release.service"  # transient: there while a release or a rollback is under way
         self.certificate_service = f"{app}-certificate.service"
         self.certificate_timer = f"{app}-certificate.timer"
+        self.integrity_service = f"{app}-integrity.service"
+        self.integrity_timer = f"{app}-integrity.timer"
+        self.reboot_service = f"{app}-reboot.service"
+        self.reboot_timer = f"{app}-reboot.timer"
+        self.mounts_service = f"{app}-mounts.service"
 
     def snapshot(self, release_id: str) -> Path:
         """The environment a kept release started with."""
