@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import artifacts
-from deploys.components import app, data_services, docker, nginx, tls
+from deploys.components import app, data_services, docker, hardening, nginx, tls
 from deploys.settings import Settings
 from tests.places import Place
 from tests.unit.places import settings_of
@@ -46,6 +46,11 @@ def described(settings: Settings) -> dict[str, bytes]:
     return {path.name: content for path, content in app.compose_files(settings).items()}
 
 
+def _units_of_the_host(settings: Settings) -> dict[str, bytes]:
+    """Without drop-ins, which belong to other units."""
+    return {name: content for name, content in hardening.units(settings).items() if "/" not in name}
+
+
 CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     "nginx": (lambda settings: {"nginx.conf": nginx.configuration(settings)}, "nginx -t -c $PWD/nginx.conf"),
     "data.yaml": (
@@ -59,7 +64,14 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
         "dockerd --validate --config-file daemon.json",
     ),
     "sshd": (lambda _: {"sshd.conf": artifacts.file("ssh/sshd.conf")}, "sshd -t -f sshd.conf"),
-    "units": (lambda settings: app.units(settings) | tls.units(settings), "systemd-analyze verify ./*.*"),
+    "units": (
+        lambda settings: app.units(settings) | tls.units(settings) | _units_of_the_host(settings),
+        "systemd-analyze verify ./*.*",
+    ),
+    "logrotate": (
+        lambda _: {"nginx": artifacts.file("hardening/logrotate-nginx")},
+        "chown root nginx && logrotate --debug nginx",
+    ),
     "sudoers": (
         lambda settings: {"sudoers": artifacts.template("base/sudoers.j2", operator=settings.values.operator)},
         "visudo --check --strict --file=sudoers",
@@ -85,6 +97,7 @@ BROKEN = {
     "units": (b"ExecStart=", b"ExecStrat="),
     "sudoers": (b"NOPASSWD:", b"NOPASSWORT:"),
     "apt": (b'"300";', b'"300'),
+    "logrotate": (b"maxsize 64M", b"maxsize 64Mi"),
 }
 
 

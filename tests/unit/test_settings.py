@@ -79,6 +79,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"webhook_path": "telegram"}, "webhook_path is malformed"),
         ({"ready_path": None}, "ready_path: "),
         ({"watch_s": 0}, "watch_s: .*greater than or equal to 1"),
+        ({"reboot_at": "24:00"}, "reboot_at is malformed"),
         ({"app_worker": "yes"}, "app_worker: .*boolean"),
         ({"acme_server": "http://insecure.dev/dir"}, "acme_server is malformed"),
     ],
@@ -92,6 +93,7 @@ def test_a_fault_is_one_line_that_names_it(change: dict[str, Any], fault: str) -
 @pytest.mark.parametrize("change", [
     {"public_paths": ["/webhook/"]}, {"public_paths": ["/"]}, {"public_paths": ["/api/"], "webhook_path": None},
     {"app_worker": False, "worker_memory_mib": 512}, {"app_connections": 42}, {"version_path": None},
+    {"reboot_at": None},
 ])  # fmt: skip
 def test_what_fits_is_accepted(change: dict[str, Any]) -> None:
     check_values({**data_of("prod"), **change})
