@@ -107,6 +107,7 @@ class Values(BaseModel):
     timezone: Annotated[str, Field(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$")]
     journal_max_mib: Mib
     swap_mib: Annotated[int, Field(ge=0)]
+    reboot_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] | None
     extra_ca_certificates: list[str]
 
     sshd_allowed_from: list[Source]

@@ -13,6 +13,7 @@ from deploys.components.ci import ci
 from deploys.components.data_services import data_services, former_passwords
 from deploys.components.docker import docker
 from deploys.components.firewall import firewall
+from deploys.components.hardening import hardening
 from deploys.components.nginx import nginx
 from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
@@ -24,6 +25,7 @@ EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
 
 SITE = [
     (base, EVERYWHERE),
+    (hardening, EVERYWHERE),
     (ssh, EVERYWHERE),
     (firewall, EVERYWHERE),
     (docker, {"app", "data"}),

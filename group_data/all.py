@@ -8,6 +8,7 @@ operator = "deploy"
 timezone = "Etc/UTC"
 journal_max_mib = 512
 swap_mib = 1024
+reboot_at = "04:30"  # when an upgrade asks for it, in the time zone above; None: never by itself
 
 # Certificates of authorities that the droplet trusts besides Debian's own: a registry or an ACME server of one's own.
 extra_ca_certificates: list[str] = []

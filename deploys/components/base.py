@@ -56,18 +56,6 @@ def base(settings: Settings) -> None:
         commands=["systemctl restart systemd-journald.service"],
         after=[journal],
     )
-    sysctl = place(
-        name="Set the kernel's parameters",
-        dest=f"/etc/sysctl.d/60-{values.app}.conf",
-        content=artifacts.file("base/sysctl.conf"),
-        owes=settings.owed("sysctl"),
-    )
-    settle(
-        name="Apply the kernel's parameters, where the machine allows",
-        debt=settings.owed("sysctl"),
-        commands=["systemctl restart systemd-sysctl.service"],
-        after=[sysctl],
-    )
     swapfile(name="Make room to swap, where the machine allows", mib=values.swap_mib)
 
     _operator(settings)

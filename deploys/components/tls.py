@@ -45,6 +45,11 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths = settings.paths
     return {
-        paths.certificate_service: artifacts.template("tls/certificate.service.j2", domain=settings.values.domain),
+        paths.certificate_service: artifacts.template(
+            "tls/certificate.service.j2",
+            domain=settings.values.domain,
+            paths=paths,
+            data_root=settings.values.data_root,
+        ),
         paths.certificate_timer: artifacts.file("tls/certificate.timer"),
     }

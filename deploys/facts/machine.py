@@ -112,3 +112,15 @@ class Swaps(FactBase[frozenset[str]]):
 
     def process(self, output: Iterable[str]) -> frozenset[str]:
         return frozenset(line.strip() for line in output)
+
+
+class Modes(FactBase[dict[str, str]]):
+    """The modes of files and directories, octal as stat prints them, of those that are there."""
+
+    default = dict
+
+    def command(self, paths: list[str]) -> StringCommand:
+        return StringCommand("stat -c '%a %n'", *map(QuoteString, paths), "2>/dev/null || true")
+
+    def process(self, output: Iterable[str]) -> dict[str, str]:
+        return {path: mode for mode, path in (line.split(" ", 1) for line in output)}

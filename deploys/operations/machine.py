@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.operations import files
 
-from deploys.facts.machine import Account, CloudInitStatus, Container, SwapfileMib, Swaps
+from deploys.facts.machine import Account, CloudInitStatus, Container, Modes, SwapfileMib, Swaps
 from deploys.operations import Commands
 
 SWAPFILE = "/swapfile"
@@ -49,3 +51,14 @@ def swapfile(mib: int) -> Commands:
     elif mib and SWAPFILE not in host.get_fact(Swaps):
         yield StringCommand(f"swapon {SWAPFILE}")
     yield from files.line._inner(path="/etc/fstab", line=f"{SWAPFILE} none swap sw 0 0", present=bool(mib))  # noqa: SLF001
+
+
+@operation()
+def modes(wanted: Mapping[str, str]) -> Commands:
+    """Files and directories of Debian's with these modes, by path; what isn't there is not made."""
+    there = host.get_fact(Modes, paths=list(wanted))
+    wrong = [path for path, mode in there.items() if mode != wanted[path]]
+    if not wrong:
+        host.noop("their modes are as declared")
+    for path in wrong:
+        yield StringCommand("chmod", wanted[path], QuoteString(path))

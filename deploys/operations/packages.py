@@ -33,6 +33,16 @@ def installed(packages: Sequence[str]) -> Commands:
 
 
 @operation()
+def absent(packages: Sequence[str]) -> Commands:
+    """Removes what is there of them, with its configuration."""
+    there = [package for package in packages if package in host.get_fact(DebPackages)]
+    if not there:
+        host.noop(f"none of {', '.join(packages)}")
+        return
+    yield StringCommand("DEBIAN_FRONTEND=noninteractive apt-get --yes purge", *there)
+
+
+@operation()
 def whole() -> Commands:
     """Finishes what an interrupted apt left half installed; apt itself refuses to."""
     if not host.get_fact(HalfInstalled):

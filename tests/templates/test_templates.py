@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import artifacts
-from deploys.components import app, bans, data_services, docker, firewall, nginx, ssh, tls
+from deploys.components import app, bans, data_services, docker, firewall, hardening, nginx, ssh, tls
 from deploys.settings import Settings
 from tests.places import Place
 from tests.unit.places import settings_of
@@ -46,6 +46,11 @@ def described(settings: Settings) -> dict[str, bytes]:
     return {path.name: content for path, content in app.compose_files(settings).items()}
 
 
+def _units_of_the_host(settings: Settings) -> dict[str, bytes]:
+    """Without drop-ins, which belong to other units."""
+    return {name: content for name, content in hardening.units(settings).items() if "/" not in name}
+
+
 CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     "nginx": (lambda settings: {"nginx.conf": nginx.configuration(settings)}, "nginx -t -c $PWD/nginx.conf"),
     "fail2ban": (
@@ -64,8 +69,14 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     ),
     "sshd": (lambda settings: {"sshd.conf": ssh.configuration(settings)}, "sshd -t -f sshd.conf"),
     "units": (
-        lambda settings: app.units(settings) | ssh.units(settings) | tls.units(settings),
+        lambda settings: (
+            app.units(settings) | ssh.units(settings) | tls.units(settings) | _units_of_the_host(settings)
+        ),
         "systemd-analyze verify ./*.*",
+    ),
+    "logrotate": (
+        lambda _: {"nginx": artifacts.file("hardening/logrotate-nginx")},
+        "chown root nginx && logrotate --debug nginx",
     ),
     "sudoers": (
         lambda settings: {"sudoers": artifacts.template("base/sudoers.j2", operator=settings.values.operator)},
@@ -98,6 +109,7 @@ BROKEN = {
     "sudoers": (b"NOPASSWD:", b"NOPASSWORT:"),
     "after.rules": (b"-j DROP", b"-j DORP"),
     "apt": (b'"300";', b'"300'),
+    "logrotate": (b"maxsize 64M", b"maxsize 64Mi"),
 }
 
 

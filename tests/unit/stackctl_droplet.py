@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -69,6 +69,7 @@ class Droplet(Machine):
     """Any name → image id; the id names the version."""
     containers: list[dict[str, Any]] = field(default_factory=list)
     units: set[str] = field(default_factory=set)
+    failed_units: set[str] = field(default_factory=set)
     logins: set[str] = field(default_factory=lambda: {"owner_00000001"})
     """PostgreSQL's login roles."""
     connections: int = 80
@@ -79,6 +80,8 @@ class Droplet(Machine):
     """What Telegram was told, and says."""
     failing: dict[str, Result] = field(default_factory=dict)
     """By a part of the command line."""
+    programs: dict[str, Callable[[list[str]], Result]] = field(default_factory=dict)
+    """What else there is to run, by name."""
     app: dict[str, Any] = field(default_factory=lambda: {"ready": 200})
     later: dict[str, Any] = field(default_factory=dict)
     """What becomes of the app once nginx leads to the colour that was idle."""
@@ -122,6 +125,8 @@ class Droplet(Machine):
                 asked = PARSER.parse_args(rest[rest.index(PROGRAM) + 1 :])
                 cli.run(asked, self.paths, self, StringIO(), StringIO())
                 return Result(0)
+            case [program, *rest] if program in self.programs:
+                return self.programs[program](rest)
         return Result(127, stderr=f"{argv[0]} is not installed")
 
     def ask(
@@ -343,6 +348,8 @@ class Droplet(Machine):
             return Result(0, "active\n" if units[0] in self.units else "inactive\n")
         if verb == "is-active":
             return Result(0 if units[0] in self.units else 3)
+        if verb == "is-failed":
+            return Result(0 if units[0] in self.failed_units else 1)
         self.units = self.units | set(units) if verb == "start" else self.units - set(units)
         return Result(0)
 

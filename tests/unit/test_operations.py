@@ -30,7 +30,7 @@ import deploys.operations
 from deploys.facts.data import DirectoryState, RedisPasswords, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
 from deploys.facts.files import Owed, Placed
-from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, SwapfileMib, Swaps
+from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import packages, ufw
@@ -38,7 +38,7 @@ from deploys.operations.certificate import placeholder, trusted
 from deploys.operations.data import data_directory, redis_admits, roles
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
-from deploys.operations.machine import account, cloud_init_done, swapfile
+from deploys.operations.machine import account, cloud_init_done, modes, swapfile
 from deploys.operations.owed import settle
 from deploys.operations.release import released_as_declared
 
@@ -350,6 +350,20 @@ def test_a_swap_file_is_made_whole_and_swapped_on() -> None:
 
 def test_packages_are_installed_only_when_one_is_missing() -> None:
     assert commands(packages.installed, {DebPackages: {"ufw": {"1"}}}, packages=["ufw"]) == []
+
+
+def test_packages_are_removed_only_when_they_are_there() -> None:
+    there: Facts = {DebPackages: {"telnet": {"1"}, "curl": {"1"}}}
+    assert commands(packages.absent, there, packages=["nis"]) == []
+    (purge,) = commands(packages.absent, there, packages=["nis", "telnet"])
+    assert purge.endswith("apt-get --yes purge telnet")
+
+
+def test_modes_are_mended_of_what_is_there() -> None:
+    there: Facts = {Modes: {"/boot": "755", "/etc/cron.d": "700"}}
+    wanted = {"/boot": "700", "/etc/cron.d": "700", "/etc/crontab": "600"}
+    assert commands(modes, there, wanted=wanted) == ["chmod 700 /boot"]
+    assert commands(modes, {Modes: {"/boot": "700"}}, wanted=wanted) == []
 
 
 def test_an_account_is_made_once() -> None:

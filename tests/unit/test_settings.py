@@ -55,7 +55,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"database_user": "postgres"}, "database_user postgres is a role of PostgreSQL's own"),
         ({"database_user": "pg_app"}, "database_user pg_app is a role of PostgreSQL's own"),
         ({"database_user": "a" * 55}, "database_user is malformed"),
-        ({"sshd_allowed_from": ["0.0.0.0/0"]}, "0.0.0.0/0 is everybody: leave the list empty"),
+        ({"sshd_allowed_from": ["0.0.0.0/0"]}, "0.0.0.0/0 is everybody: name networks, or leave the list empty"),
         ({"sshd_allowed_from": ["192.0.2.1/24"]}, "sshd_allowed_from.*192.0.2.1/24 has host bits set"),
         ({"docker_pool": "10.1.0.0/16"}, "vpc_network overlaps docker_pool: choose another range for docker_pool"),
         ({"docker_pool": "172.30.1.0/24"}, "docker_pool overlaps app_subnet"),
@@ -83,6 +83,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"never_banned": ["operator"]}, "never_banned.0 .*does not appear to be"),
         ({"ready_path": None}, "ready_path: "),
         ({"watch_s": 0}, "watch_s: .*greater than or equal to 1"),
+        ({"reboot_at": "24:00"}, "reboot_at is malformed"),
         ({"app_worker": "yes"}, "app_worker: .*boolean"),
         ({"acme_server": "http://insecure.dev/dir"}, "acme_server is malformed"),
     ],
@@ -96,6 +97,7 @@ def test_a_fault_is_one_line_that_names_it(change: dict[str, Any], fault: str) -
 @pytest.mark.parametrize("change", [
     {"public_paths": ["/webhook/"]}, {"public_paths": ["/"]}, {"public_paths": ["/api/"], "webhook_path": None},
     {"app_worker": False, "worker_memory_mib": 512}, {"app_connections": 42}, {"version_path": None},
+    {"reboot_at": None},
 ])  # fmt: skip
 def test_what_fits_is_accepted(change: dict[str, Any]) -> None:
     check_values({**data_of("prod"), **change})

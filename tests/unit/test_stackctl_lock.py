@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from stackctl import config, lock, unit
 from stackctl.errors import LockedError
+from stackctl.machine import Result
 from stackctl.paths import Paths
 
 from tests.unit.stackctl_droplet import installed, stackctl
@@ -132,6 +133,38 @@ def test_boot_does_not_mind_a_converge_and_waits_for_a_release(tmp_path: Path) -
         assert not codes
     boot.join()
     assert codes == [0]
+
+
+def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    seen: list[str] = []
+
+    def upgrade(argv: list[str]) -> Result:
+        holders = [lock.holder_of(path) for path in (droplet.paths.lock, droplet.paths.work)]
+        seen.extend(holder.holder for holder in holders if holder)
+        return Result(0)
+
+    droplet.programs["/usr/lib/apt/apt.systemd.daily"] = upgrade
+    codes: list[int] = []
+    waiting = threading.Thread(target=lambda: codes.append(stackctl(droplet, "upgrade")[0]))
+    with another(droplet.paths):
+        waiting.start()
+        waiting.join(0.3)
+        assert not codes
+        assert not seen
+    waiting.join()
+    assert codes == [0]
+    assert seen == ["the daily upgrade of Debian's packages"] * 2
+
+
+def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    droplet.programs["/usr/lib/apt/apt.systemd.daily"] = lambda _: Result(1, stderr="E: held broken packages\n")
+    code, shown = stackctl(droplet, "upgrade")
+    assert code == 1
+    assert "the daily upgrade failed: E: held broken packages: see /var/log/unattended-upgrades" in shown
+    assert [call[0] for call in droplet.calls] == ["shield", "/usr/lib/apt/apt.systemd.daily"]
+    assert not droplet.paths.history.exists()  # the journal has it: history is for what people do
 
 
 def test_halt_asks_nobody(tmp_path: Path) -> None:

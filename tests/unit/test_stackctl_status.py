@@ -245,7 +245,7 @@ def test_all_is_well(live: Droplet) -> None:
     assert (code, report["drift"], report["problems"]) == (0, [], [])
     assert report.keys() == {
         *("version", "app", "lock", "maintenance", "active", "release", "colours", "worker", "kept", "webhook"),
-        *("data", "certificate", "environment_differs", "drift", "stale", "problems", "trials"),
+        *("data", "certificate", "reboot_due", "environment_differs", "drift", "stale", "problems", "trials"),
     }
     assert report["release"]["tag"] == "1.0.0"
     assert report["colours"]["green"] is None
@@ -271,6 +271,28 @@ def test_people_read_the_same(live: Droplet) -> None:
         "  postgres  running, healthy",
         "  redis     running, healthy",
         "lock        free",
+    ]
+
+
+def test_a_reboot_that_is_due_is_told_and_is_no_problem(live: Droplet) -> None:
+    assert status(live)[1]["reboot_due"] is None
+    assert "reboot" not in stackctl(live, "status")[1]
+    live.paths.reboot_required.parent.mkdir()
+    live.paths.reboot_required.touch()
+    assert status(live)[1]["reboot_due"] == []
+    live.paths.reboot_packages.write_text("linux-image-6.12\nlibc6\nlibc6\n")
+    code, report = status(live)
+    assert (code, report["reboot_due"]) == (0, ["libc6", "linux-image-6.12"])
+    rows = stackctl(live, "status")[1].splitlines()
+    assert "reboot      due, for libc6, linux-image-6.12: sudo systemctl reboot" in rows
+
+
+def test_files_of_debian_s_that_were_changed_are_a_problem(live: Droplet) -> None:
+    live.failed_units.add("bot-integrity.service")
+    code, report = status(live)
+    assert code == 4
+    assert report["problems"] == [
+        "files of Debian's packages are not as installed: journalctl -u bot-integrity.service"
     ]
 
 

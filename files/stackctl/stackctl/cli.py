@@ -28,7 +28,7 @@ from . import (
     trial,
     unit,
 )
-from .errors import PersonNeededError, RefusedError, StackError
+from .errors import FailedError, PersonNeededError, RefusedError, StackError
 from .events import Journal
 from .machine import Machine
 from .paths import DATA_SERVICES, TRIALS, Paths
@@ -38,11 +38,17 @@ from .stack import Stack
 # A release may be at its migrations when boot comes; TimeoutStartSec of APP.service is well above this.
 BOOT_PATIENCE = 600
 CERTIFICATE_PATIENCE = 330
+# A release with its migrations, or a backup with its proof, comes to an end within it; else the next day has its turn.
+UPGRADE_PATIENCE = 3600
+UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
+UPGRADE_TIMEOUT = 86400
 SERVICES = ("web", "worker", *DATA_SERVICES)
 # These change nothing, and leave no trace in history.
 LOOKING = ("status", "history", "logs", "exec")
 # Of a trial, history tells what became of it without the operator.
 UNDOING = ("expire", "undo", "boot")
+# A timer's: the journal has them.
+DAILY = ("certificate", "upgrade")
 FLAGS = {
     "json": "for machines",
     "dry-run": "say what would happen, and change nothing",
@@ -95,6 +101,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     tried = verb("trial", "for the converge and systemd: a change of SSH or of the firewall that undoes itself")
     tried.add_argument("step", choices=("begin", "confirm", "expire", "undo", "boot"))
     tried.add_argument("what", nargs="?", choices=TRIALS, help="of all of them, for boot")
+    verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
 
@@ -116,10 +123,10 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     name = arguments.run or f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
     op = "dry-run" if getattr(arguments, "dry_run", False) else "undo" if verb == "trial" else verb
     journal = Journal(history, op, machine, out, environment.secrets_in(paths.secrets), name)
-    if history and verb != "certificate":
+    if history and verb not in DAILY:
         journal.begin(arguments.by, _asked_for(arguments, paths))
     code, message = _ended(lambda: _verb(arguments, paths, machine, journal))
-    if history and verb != "certificate":
+    if history and verb not in DAILY:
         journal.end(code, message)
     elif message:
         print(f"stackctl {verb}: {message}", file=err)
@@ -169,7 +176,7 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
         case "release" | "rollback" | "backup":
             with lock.hold(paths, name, arguments.under):
                 _change(stack, arguments)
-        case "boot" | "halt" | "certificate":
+        case "boot" | "halt" | "certificate" | "upgrade":
             _for_systemd(stack, arguments, name)
         case "maintenance":
             _maintenance(stack, arguments.mode)
@@ -215,6 +222,17 @@ def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None
             boot.halt(stack)
         case "certificate":
             _certificate(stack, name, renewed=arguments.renewed)
+        case "upgrade":
+            with lock.hold(stack.paths, "the daily upgrade of Debian's packages", patience=UPGRADE_PATIENCE):
+                _upgrade(stack)
+
+
+def _upgrade(stack: Stack) -> None:
+    """A signal ends it as little as Debian's own unit lets one do: half an upgrade is worse than a late one."""
+    stack.machine.shield()
+    ran = stack.machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
+    if ran.code:
+        raise FailedError(f"the daily upgrade failed: {ran.reason}: see /var/log/unattended-upgrades")
 
 
 def _look(stack: Stack, arguments: argparse.Namespace) -> int:

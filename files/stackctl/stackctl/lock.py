@@ -46,15 +46,19 @@ class Holder:
 
 
 @contextmanager
-def hold(paths: Paths, name: str, under: str | None = None) -> Iterator[None]:
-    """Both locks, or LockedError naming who has them. `under` is the id of the errand that this one is part of."""
+def hold(paths: Paths, name: str, under: str | None = None, patience: float | None = None) -> Iterator[None]:
+    """Both locks, or LockedError naming who has them. `under` is the id of the errand that this one is part of.
+
+    `patience` is how long it waits for each, in seconds.
+    """
     me = Holder.new(name)
+    patience = PATIENCE if patience is None else patience
     with ExitStack() as stack:
         if under is None:
-            lock = stack.enter_context(_flock(paths.lock, PATIENCE))
+            lock = stack.enter_context(_flock(paths.lock, patience))
         else:
             _check_admission(paths.lock, under)
-        stack.enter_context(exclusive(paths.work, name, PATIENCE))
+        stack.enter_context(exclusive(paths.work, name, patience))
         if under is None:
             _sign(lock, me)
         yield

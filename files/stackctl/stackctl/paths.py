@@ -55,6 +55,9 @@ class Paths:
         self.access_log = root / "var/log/nginx/access.log"
         self.refused_log = root / "var/log/nginx/refused.log"  # what fail2ban counts
         self.backups = root / "opt/backups"
+        # Debian's: there when an upgrade comes into force by a reboot alone, and the packages that ask for it
+        self.reboot_required = root / "run/reboot-required"
+        self.reboot_packages = root / "run/reboot-required.pkgs"
         # Docker's names
         self.data_project = self.data_network = f"{app}-data"
         self.worker_project = f"{app}-worker"
@@ -68,6 +71,11 @@ class Paths:
         self.certificate_service = f"{app}-certificate.service"
         self.certificate_timer = f"{app}-certificate.timer"
         self.trial_boot = f"{app}-trial.service"
+        self.integrity_service = f"{app}-integrity.service"
+        self.integrity_timer = f"{app}-integrity.timer"
+        self.reboot_service = f"{app}-reboot.service"
+        self.reboot_timer = f"{app}-reboot.timer"
+        self.mounts_service = f"{app}-mounts.service"
 
     def snapshot(self, release_id: str) -> Path:
         """The environment a kept release started with."""

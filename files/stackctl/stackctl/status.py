@@ -53,6 +53,8 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     differs = _environment_differs(paths, current)
     if differs:
         problems.append(f"the declared environment isn't the one that runs: {_remedy(current)}")
+    if machine.run(["systemctl", "is-failed", "--quiet", paths.integrity_service]).code == 0:
+        problems.append(f"files of Debian's packages are not as installed: journalctl -u {paths.integrity_service}")
     served = _certificate(paths, config, machine)
     return {
         "version": 1,
@@ -73,6 +75,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "webhook": current.webhook.url if current.webhook else None,
         "data": [_seen(paths, container) for container in of_data],
         "certificate": served,
+        "reboot_due": _reboot_due(paths),
         "environment_differs": differs,
         "drift": drift,
         "stale": stale,
@@ -172,6 +175,16 @@ def _environment_differs(paths: Paths, current: State) -> bool:
     return current.release is not None and declared != current.release.env_sha256
 
 
+def _reboot_due(paths: Paths) -> list[str] | None:
+    """The packages whose upgrade comes into force by a reboot alone; None when none is due."""
+    if not paths.reboot_required.exists():
+        return None
+    try:
+        return sorted(set(paths.reboot_packages.read_text().split()))
+    except FileNotFoundError:
+        return []
+
+
 def _certificate(paths: Paths, config: Config, machine: Machine) -> Report | None:
     facts = certificate.read(paths.tls_current / "fullchain.pem", machine) if config.certificate else None
     if not config.certificate or not facts:
@@ -223,6 +236,8 @@ def text(report: Report) -> str:
     if served:
         what = "placeholder" if served["placeholder"] else f"{', '.join(served['subject_names'])} by {served['issuer']}"
         rows.append(("certificate", f"{what}, until {served['not_after'][:10]}"))
+    if report["reboot_due"] is not None:
+        rows.append(("reboot", f"due, for {', '.join(report['reboot_due']) or 'an upgrade'}: sudo systemctl reboot"))
     if report["maintenance"]:
         rows.append(("maintenance", "on, everybody gets 503: sudo stackctl maintenance off"))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))

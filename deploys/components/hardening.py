@@ -1,0 +1,196 @@
+"""The host itself: what the kernel, a login, a mount and a service may do. Before anything listens to the world.
+
+Each service that faces outside or runs as root gets a sandbox before its package is installed: it never runs without.
+"""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import deploy
+from pyinfra.operations import files, systemd
+
+from deploys import artifacts
+from deploys.operations import packages
+from deploys.operations.accounts import sudoers
+from deploys.operations.files import place
+from deploys.operations.machine import modes
+from deploys.operations.owed import settle
+from deploys.settings import Settings
+
+UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
+"""dev-sec package-01 to package-06, CIS Debian 2.1 and 2.2."""
+
+ROOTS_ALONE = {
+    "/boot": "700",
+    "/etc/cron.d": "700",
+    "/etc/cron.hourly": "700",
+    "/etc/cron.daily": "700",
+    "/etc/cron.weekly": "700",
+    "/etc/cron.monthly": "700",
+    "/etc/crontab": "600",
+    "/etc/sudoers.d": "750",
+    "/etc/ssh/sshd_config": "600",
+}
+"""CIS Debian 1.4.1, 2.4.1, 5.1.1; dev-sec os-13."""
+
+LOGIN = {
+    "UMASK": "027",
+    # Of a console password. yescrypt is what Debian uses; the rounds are for whoever asks for SHA-512.
+    "YESCRYPT_COST_FACTOR": "8",
+    "SHA_CRYPT_MIN_ROUNDS": "65536",
+    "SHA_CRYPT_MAX_ROUNDS": "65536",
+}
+"""login.defs. No password ages: an account without one, entered by its key, would be shut out when its day comes."""
+
+
+def unsandboxed(settings: Settings) -> dict[str, str]:
+    """The units of ours that are in no sandbox, and why: they are root by what they hold."""
+    return {
+        settings.paths.unit: "boot and halt speak to Docker's socket, which is as good as root",
+        settings.paths.release_unit: "a release speaks to Docker's socket, which is as good as root",
+        settings.paths.mounts_service: "it changes mounts that all others see, and ends at once",
+    }
+
+
+@deploy("hardening")
+def hardening(settings: Settings) -> None:
+    packages.absent(name="Have no services and clients of the clear-text age", packages=UNWANTED)
+    packages.installed(name="Install what watches packages and passwords", packages=["debsums", "libpam-pwquality"])
+    _kernel(settings)
+    _logins(settings)
+    modes(name="Keep what root alone should read", wanted=ROOTS_ALONE)
+    _sandboxes(settings)
+    _timers(settings)
+    # A flood of requests writes an access log: looked at often, and cut by size.
+    place(name="Bound nginx's logs", dest="/etc/logrotate.d/nginx", content=artifacts.file("hardening/logrotate-nginx"))
+
+
+def _kernel(settings: Settings) -> None:
+    app, debt = settings.values.app, settings.owed("sysctl")
+    placed = [
+        place(name=name, dest=dest, content=artifacts.file(f"hardening/{source}"), owes=debt)
+        for name, dest, source in host.loop(
+            [
+                ("Set the kernel's parameters", f"/etc/sysctl.d/60-{app}.conf", "sysctl.conf"),
+                ("Let ufw override none of them", "/etc/ufw/sysctl.conf", "ufw-sysctl.conf"),
+            ]
+        )
+    ]
+    settle(
+        name="Apply the kernel's parameters, where the machine allows",
+        debt=debt,
+        commands=["systemctl restart systemd-sysctl.service"],
+        after=placed,
+    )
+    place(
+        name="Load no module that nobody needs",
+        dest=f"/etc/modprobe.d/{app}.conf",
+        content=artifacts.file("hardening/modprobe.conf"),
+    )
+    for dest, source in host.loop(
+        {
+            f"/etc/security/limits.d/{app}.conf": "limits.conf",
+            f"/etc/systemd/coredump.conf.d/{app}.conf": "coredump.conf",
+        }.items()
+    ):
+        place(name=f"Have no core dump, by {source}", dest=dest, content=artifacts.file(f"hardening/{source}"))
+
+
+def _logins(settings: Settings) -> None:
+    app = settings.values.app
+    for name, value in host.loop(LOGIN.items()):
+        files.line(
+            name=f"Have {name} {value} for logins",
+            path="/etc/login.defs",
+            line=rf"^{name}\s.*$",
+            replace=f"{name} {value}",
+        )
+    place(
+        name="Have strict shells, which end when left alone",
+        dest=f"/etc/profile.d/{app}.sh",
+        content=artifacts.file("hardening/profile.sh"),
+    )
+    place(
+        name="Warn of a weak console password",
+        dest=f"/etc/security/pwquality.conf.d/{app}.conf",
+        content=artifacts.file("hardening/pwquality.conf"),
+    )
+    sudoers(name="Have sudo use a terminal of its own", login=f"00-{app}", content=artifacts.file("hardening/sudoers"))
+    for path in host.loop(("/etc/issue", "/etc/issue.net")):
+        place(name=f"Say whose machine it is, in {path}", dest=path, content=artifacts.file("hardening/issue"))
+    for path in host.loop(("/etc/cron.allow", "/etc/at.allow")):
+        place(name=f"Let root alone plan jobs, by {path}", dest=path, content=b"root\n", mode="600")
+
+
+def _sandboxes(settings: Settings) -> None:
+    paths, debt = settings.paths, settings.owed("units-of-the-host")
+    placed = [
+        place(name=f"Place {name}", dest=f"/etc/systemd/system/{name}", content=content, owes=debt)
+        for name, content in host.loop(units(settings).items())
+    ]
+    placed.append(
+        place(
+            name="Let no service dump its core",
+            dest=f"/etc/systemd/system.conf.d/{settings.values.app}.conf",
+            content=artifacts.file("hardening/system.conf"),
+            owes=debt,
+        )
+    )
+    settle(name="Have systemd read them", debt=debt, commands=["systemctl daemon-reload"], after=placed)
+    for service, content in host.loop(sandboxes(settings).items()):
+        owed = settings.owed(f"{service}-sandbox")
+        drop_in = place(
+            name=f"Keep {service} to what it needs",
+            dest=f"/etc/systemd/system/{service}.service.d/{settings.values.app}.conf",
+            content=content,
+            owes=owed,
+        )
+        settle(
+            name=f"Have {service} run like that",
+            debt=owed,
+            # A pattern, since a service that isn't installed yet is no error.
+            commands=["systemctl daemon-reload", f"systemctl try-restart '{service[:-1]}[{service[-1]}].service'"],
+            after=[drop_in],
+        )
+    systemd.service(
+        name="Let nothing be run from where all may write", service=paths.mounts_service, running=True, enabled=True
+    )
+
+
+def _timers(settings: Settings) -> None:
+    paths = settings.paths
+    if not settings.values.reboot_at:
+        systemd.service(name="Never reboot by itself", service=paths.reboot_timer, running=False, enabled=False)
+    timers = [paths.integrity_timer, *([paths.reboot_timer] if settings.values.reboot_at else [])]
+    for timer in host.loop(timers):
+        systemd.service(name=f"Run {timer}", service=timer, running=True, enabled=True)
+
+
+def sandboxes(settings: Settings) -> dict[str, bytes]:
+    """Drop-ins of the services that are restarted when theirs changes."""
+    return {
+        service: artifacts.template(
+            f"hardening/{service}.conf.j2", paths=settings.paths, data_root=settings.values.data_root
+        )
+        for service in ("nginx", "fail2ban")
+    }
+
+
+def units(settings: Settings) -> dict[str, bytes]:
+    """Units of ours, and drop-ins for what timers start, by their path below /etc/systemd/system."""
+    paths, values = settings.paths, settings.values
+    drop_in = f"{values.app}.conf"
+    found = {
+        f"certbot.service.d/{drop_in}": artifacts.template(
+            "hardening/renewal.conf.j2", paths=paths, data_root=values.data_root
+        ),
+        f"apt-daily-upgrade.service.d/{drop_in}": artifacts.template("hardening/upgrade.conf.j2", paths=paths),
+        f"logrotate.timer.d/{drop_in}": artifacts.file("hardening/logrotate.timer.conf"),
+        paths.mounts_service: artifacts.file("hardening/mounts.service"),
+        paths.integrity_service: artifacts.template("hardening/integrity.service.j2"),
+        paths.integrity_timer: artifacts.file("hardening/integrity.timer"),
+        paths.reboot_service: artifacts.template("hardening/reboot.service.j2", paths=paths),
+    }
+    if values.reboot_at:
+        found[paths.reboot_timer] = artifacts.template("hardening/reboot.timer.j2", reboot_at=values.reboot_at)
+    return found

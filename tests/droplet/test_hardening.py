@@ -1,0 +1,248 @@
+"""The host itself. Numbers: dev-sec linux-baseline (os-, package-, sysctl-) and CIS Debian Linux 12 (1.1 …)."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from testinfra.host import Host
+
+from deploys.components import hardening
+from tests.places import Place
+
+pytestmark = pytest.mark.group("everywhere")
+
+EXPOSURE = 30
+"""systemd-analyze's figure times ten: 3.0 is `OK`."""
+
+
+def parameters(place: Place, droplet: Host) -> dict[str, str]:
+    """What /etc/sysctl.d has for the kernel, by name."""
+    lines = droplet.file(f"/etc/sysctl.d/60-{place.settings.values.app}.conf").content_string.splitlines()
+    pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def test_the_kernel_has_its_parameters(droplet: Host, place: Place) -> None:
+    """sysctl-02 to 06, 08 to 17, 20 to 26, 30 to 35; CIS 1.5, 3.3. A container has those of its network alone."""
+    declared = parameters(place, droplet)
+    files = {name: "/proc/sys/" + name.replace(".", "/") for name in declared}
+    writable = set(
+        droplet.check_output(f"for f in {' '.join(files.values())}; do test -w $f && echo $f; done; true").split()
+    )
+    names = [name for name, file in files.items() if file in writable]
+    values = droplet.check_output(f"sysctl --values {' '.join(names)}").splitlines()
+    assert dict(zip(names, values, strict=True)) == {name: declared[name] for name in names}
+    assert len([name for name in names if name.startswith("net.")]) > 30
+    if droplet.run("systemd-detect-virt --container").rc != 0:
+        assert {"kernel.kptr_restrict", "fs.suid_dumpable", "kernel.yama.ptrace_scope"} <= set(names)
+
+
+def test_ufw_overrides_none_of_them(droplet: Host) -> None:
+    """ufw applies a file of its own after systemd-sysctl."""
+    assert "IPT_SYSCTL=/etc/ufw/sysctl.conf" in droplet.file("/etc/default/ufw").content_string
+    lines = droplet.file("/etc/ufw/sysctl.conf").content_string.splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == []
+
+
+@pytest.mark.parametrize(
+    "module", ["cramfs", "freevxfs", "hfs", "hfsplus", "jffs2", "udf", "dccp", "sctp", "usb-storage"]
+)
+def test_modules_that_nobody_needs_are_not_loaded(droplet: Host, module: str) -> None:
+    """os-10; CIS 1.1.1, 3.2."""
+    modules = droplet.check_output("cat /proc/modules 2>/dev/null || true").splitlines()  # a container has none to show
+    loaded = [line.split()[0] for line in modules]
+    assert f"install {module} /bin/false" in droplet.check_output("cat /etc/modprobe.d/*.conf").splitlines()
+    assert module.replace("-", "_") not in loaded
+
+
+@pytest.mark.parametrize("mount", ["/tmp", "/dev/shm"])
+def test_nothing_is_run_from_where_all_may_write(droplet: Host, mount: str) -> None:
+    """os-14 to 16; CIS 1.1.2."""
+    options = droplet.check_output(f"findmnt --noheadings --output OPTIONS {mount}").split(",")
+    assert {"nosuid", "nodev", "noexec"} <= set(options)
+
+
+def test_nothing_dumps_its_core(droplet: Host, place: Place) -> None:
+    """sysctl-31; CIS 1.5.4. A login by limits.d, a service by systemd."""
+    operator = place.settings.values.operator
+    assert droplet.check_output(f"sudo -u {operator} -i bash -c 'ulimit -H -c'") == "0"
+    assert droplet.check_output("systemctl show --property=DefaultLimitCORE --value") == "0"
+
+
+def test_what_a_person_makes_is_not_for_others_and_what_a_converge_makes_is_as_declared(
+    droplet: Host, place: Place
+) -> None:
+    """os-05; CIS 5.4.3.3."""
+    assert droplet.check_output(f"sudo -u {place.settings.values.operator} bash -lc umask") == "0027"
+    assert "UMASK 027" in droplet.file("/etc/login.defs").content_string.splitlines()
+    assert droplet.check_output("sudo bash -c umask") == "0022"
+
+
+def test_a_shell_that_is_left_alone_ends(droplet: Host, place: Place) -> None:
+    """CIS 5.4.3.2."""
+    said = droplet.run(f"sudo -u {place.settings.values.operator} bash -lc 'echo $TMOUT; TMOUT=0'")
+    assert said.stdout.strip() == "1800"
+    assert "readonly variable" in said.stderr
+
+
+def test_nobody_is_shut_out_by_the_age_of_a_password_he_has_not(droplet: Host, place: Place) -> None:
+    """Unlike os-05 and CIS 5.4.1.1: a key would be refused, too, once the account's time is over."""
+    fields = droplet.check_output(f"getent shadow {place.settings.values.operator}").split(":")
+    assert fields[4] in ("", "99999")
+    assert fields[7] == ""
+
+
+def test_sudo_uses_a_terminal_of_its_own_and_the_journal_has_each_call(droplet: Host, place: Place) -> None:
+    """CIS 5.2.2, 5.2.3."""
+    droplet.check_output(f"sudo -u {place.settings.values.operator} sudo -n true")
+    assert "use_pty" in droplet.check_output(f"sudo -l -U {place.settings.values.operator}")
+    assert "COMMAND=/usr/bin/true" in droplet.check_output("journalctl -t sudo -n 20 --no-pager --output=cat")
+
+
+def test_root_alone_plans_jobs(droplet: Host) -> None:
+    """os-13; CIS 2.4."""
+    for path in ("/etc/cron.allow", "/etc/at.allow"):
+        file = droplet.file(path)
+        assert (file.content_string, file.mode, file.user) == ("root\n", 0o600, "root")
+
+
+@pytest.mark.parametrize(("path", "mode"), hardening.ROOTS_ALONE.items())
+def test_what_root_alone_should_read(droplet: Host, path: str, mode: str) -> None:
+    """os-13; CIS 1.4.1, 2.4.1."""
+    file = droplet.file(path)
+    assert not file.exists or (oct(file.mode)[2:], file.user) == (mode, "root")
+
+
+def test_accounts(droplet: Host) -> None:
+    """os-02, os-03, os-03b, os-07, os-09; CIS 7.1, 7.2: one root, no password but in shadow, no two of one id."""
+    accounts = [line.split(":") for line in droplet.check_output("getent passwd").splitlines()]
+    assert [one[0] for one in accounts if one[2] == "0"] == ["root"]
+    assert {one[1] for one in accounts} == {"x"}
+    assert len({one[2] for one in accounts}) == len({one[0] for one in accounts}) == len(accounts)
+    for path, mode, group in (("passwd", 0o644, "root"), ("group", 0o644, "root"), ("shadow", 0o640, "shadow")):
+        file = droplet.file(f"/etc/{path}")
+        assert (file.mode, file.user, file.group) == (mode, "root", group)
+    assert droplet.check_output("find /root /home -name .rhosts -o -name .netrc") == ""
+
+
+def test_no_service_of_the_clear_text_age(droplet: Host) -> None:
+    """package-01 to 06; CIS 2.1, 2.2."""
+    there = set(droplet.check_output("dpkg-query --show --showformat='${Package}\\n'").splitlines())
+    assert "debsums" in there
+    assert not there & set(hardening.UNWANTED)
+
+
+def test_nobody_else_listens(droplet: Host) -> None:
+    """CIS 2.1.22. On loopback Docker's containerd does, too."""
+    listening = droplet.check_output("ss --listening --tcp --udp --numeric --processes --no-header").splitlines()
+    outside = [line for line in listening if not re.search(r"\s(127\.\S+|\[::1\]):\d+\s", line)]
+    # systemd-networkd's are DHCP's; timesyncd and fail2ban listen to nobody.
+    programs = {name for line in outside for name in re.findall(r'\("([^"]+)",pid', line)}
+    assert "sshd" in programs
+    assert programs <= {"sshd", "nginx", "systemd-network"}
+
+
+def sandboxed(droplet: Host, place: Place) -> list[str]:
+    """Each service of ours but those with Docker's socket, and what faces the world beside them."""
+    app = place.settings.values.app
+    ours = droplet.check_output(f"ls /etc/systemd/system | grep '^{app}.*[.]service$'").split()
+    others = [
+        unit
+        for unit in ("nginx", "certbot", "fail2ban")
+        if droplet.file(f"/usr/lib/systemd/system/{unit}.service").exists
+    ]
+    return [unit for unit in ours if unit not in hardening.unsandboxed(place.settings)] + [
+        f"{unit}.service" for unit in others
+    ]
+
+
+def test_services_have_no_more_than_they_need(droplet: Host, place: Place) -> None:
+    """`systemd-analyze security` at most 3.0; hardening.unsandboxed says who is spared, and why."""
+    units = sandboxed(droplet, place)
+    assert place.settings.paths.certificate_service in units
+    exposed = {
+        unit: said.stdout.strip().splitlines()[-1]
+        for unit in units
+        if (said := droplet.run(f"systemd-analyze security --no-pager --threshold={EXPOSURE} {unit}")).rc
+    }
+    assert exposed == {}
+
+
+@pytest.mark.group("edge")
+def test_nginx_runs_in_its_sandbox(droplet: Host, place: Place) -> None:
+    """Declared is not in force: what runs was started with it."""
+    pid = droplet.check_output("systemctl show --property=MainPID --value nginx.service")
+    status = dict(
+        line.split(":\t", 1)
+        for line in droplet.file(f"/proc/{pid}/status").content_string.splitlines()
+        if ":\t" in line
+    )
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    inside = f"nsenter --target {pid} --mount"
+    assert droplet.run(f"{inside} test -w /run").rc == 0
+    assert droplet.run(f"{inside} test -w /etc/nginx").rc == 1
+    assert droplet.check_output(f"{inside} ls {place.settings.paths.secrets}/") == ""
+    assert droplet.check_output(f"ls {place.settings.paths.secrets}/") != ""
+
+
+def test_upgrades_take_stackctl_s_lock(droplet: Host, place: Place) -> None:
+    unit = "apt-daily-upgrade.service"
+    shown = droplet.check_output(f"systemctl show --property=ExecStart --property=After {unit}")
+    assert shown.count("argv[]=") == 1
+    assert "argv[]=/usr/local/bin/stackctl upgrade" in shown
+    assert place.settings.paths.unit in shown
+
+
+def test_upgrades_keep_what_the_site_placed(droplet: Host) -> None:
+    assert "--force-confold" in droplet.check_output("apt-config dump Dpkg::Options")
+
+
+def test_the_reboot_window(droplet: Host, place: Place) -> None:
+    timer, at = place.settings.paths.reboot_timer, place.settings.values.reboot_at
+    assert droplet.service(timer).is_enabled == bool(at)
+    if at:
+        assert f"*-*-* {at}:00" in droplet.check_output(f"systemctl show --property=TimersCalendar {timer}")
+        assert droplet.service(timer).is_running
+
+
+def test_packages_are_compared_with_what_was_installed(droplet: Host, place: Place) -> None:
+    """CIS 6.3; lynis PKGS-7370."""
+    timer = droplet.service(place.settings.paths.integrity_timer)
+    assert timer.is_enabled
+    assert timer.is_running
+
+
+def test_the_console_says_whose_machine_it_is(droplet: Host) -> None:
+    """CIS 1.6."""
+    for path in ("/etc/issue", "/etc/issue.net"):
+        assert "authorised users only" in droplet.file(path).content_string
+        assert "Debian" not in droplet.file(path).content_string
+
+
+BOUNDED_OTHERWISE = re.compile(
+    r"/var/log/(journal/|README$|lastlog|faillog|private|runit/|fail2ban\.log|cloud-init|apt/eipp)"
+)
+"""By journald; a line an account; written at boot alone, or anew each time. fail2ban's rotates by its package."""
+
+
+def test_no_log_grows_without_bounds(droplet: Host) -> None:
+    """CIS 6.2.1.4; os-11. Whatever writes a log is rotated by somebody."""
+    considered = droplet.run("logrotate --debug /etc/logrotate.conf").stderr
+    logs = droplet.check_output("find /var/log -type f -not -name '*.gz' -not -name '*.[0-9]'").splitlines()
+    rotated = set(re.findall(r"considering log (\S+)", considered))
+    assert [log for log in logs if log not in rotated and not BOUNDED_OTHERWISE.match(log)] == []
+    assert oct(droplet.file("/var/log").mode)[2:] == "755"
+
+
+@pytest.mark.group("edge")
+def test_a_flood_of_requests_fills_no_disk(droplet: Host) -> None:
+    shown = droplet.check_output("systemctl show --property=TimersCalendar logrotate.timer")
+    assert "*-*-* *:00/10:00" in shown or "*:00/10" in shown
+    assert "maxsize 64M" in droplet.file("/etc/logrotate.d/nginx").content_string
+
+
+def test_the_journal_leaves_room(droplet: Host) -> None:
+    config = droplet.check_output("systemd-analyze cat-config systemd/journald.conf").splitlines()
+    assert "SystemKeepFree=1G" in config
+    assert "RuntimeMaxUse=64M" in config
