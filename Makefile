@@ -96,7 +96,7 @@ attack: ## attacks on the lab from the droplet's neighbour, each also with its d
 	$(PYTHON) -m pytest tests/attack
 
 rotate: setup ## a new value for the secret KEY of ENV
-	@$(PYTHON) -m deploys.rotate $(INVENTORY) "$(KEY)"
+	@$(PYTHON) -m deploys.rotate $(INVENTORY) $(KEY)
 
 canary: ## secrets with marker values in the lab: searched for in all that is written, and found nowhere
 	@tests/lab/install

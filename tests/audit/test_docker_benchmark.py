@@ -1,6 +1,6 @@
 """CIS Docker, sections 2, 3 and 5 and what of 4 a droplet shows, by the numbers of dev-sec's cis-docker-benchmark (CIS
-1.13). The rest of 1, 4 and 6 are rules for people. Swarm's controls hold where there is no swarm. Of section 5 these say
-nothing here: 5.2 (SELinux isn't Debian's), 5.22, 5.23 and 5.27 (what people type).
+1.13). The rest of 1, 4 and 6 are rules for people. Swarm's controls hold where there is no swarm. Of section 5 these
+say nothing here: 5.2 (SELinux isn't Debian's), 5.22, 5.23 and 5.27 (what people type).
 """
 
 from __future__ import annotations
