@@ -7,13 +7,15 @@ MAKEFLAGS += --no-print-directory
 ENV ?= lab
 DROPLETS ?= 1
 TAG ?=
+KEY ?=
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
 PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release rollback load faults lock
+.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release rollback load faults \
+	audit attack rotate canary lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +89,22 @@ faults: ## releases in the lab, broken in every way and at every step, under loa
 	@tests/lab/install
 	@$(MAKE) setup
 	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py
+
+audit: setup ## what independent judges say of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd, the baselines
+	$(PYTHON) -m pytest tests/audit --place $(ENV)
+
+attack: ## attacks on the lab from the droplet's neighbour, each also with its defence out
+	@tests/lab/install
+	@$(MAKE) setup
+	$(PYTHON) -m pytest tests/attack
+
+rotate: setup ## a new value for the secret KEY of ENV
+	@$(PYTHON) -m deploys.rotate $(INVENTORY) $(KEY)
+
+canary: ## secrets with marker values in the lab: searched for in all that is written, and found nowhere
+	@tests/lab/install
+	@$(MAKE) setup
+	$(PYTHON) -m pytest tests/canary
 
 lock: setup ## resolve the declared dependencies anew into requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \

@@ -29,8 +29,9 @@ AROUND = Recipe(
 )
 ATTACKER = Recipe(
     name="neighbour",
-    packages=(*BASE.packages, "bind9-dnsutils", "curl", "nmap", "openssl"),
-    commands=BASE.commands,
+    # lynis and testssl.sh: the audit's judges (tests/audit) sit outside the droplet.
+    packages=(*BASE.packages, "bind9-dnsutils", "curl", "lynis", "nmap", "openssl", "testssl.sh"),
+    commands=(*BASE.commands, "systemctl disable lynis.timer"),
 )
 
 
