@@ -3,7 +3,7 @@
 from pyinfra import host, state
 
 from deploys import session
-from deploys.components import ssh
+from deploys.components import firewall, ssh
 from deploys.operations import ufw
 from deploys.operations.trial import tried
 from deploys.settings import load_settings
@@ -15,7 +15,12 @@ session.begin(state, host)
 right = ssh.configuration(settings)
 admits = f"AllowUsers {settings.values.operator}".encode()
 if mistake == "a firewall that denies SSH":
-    ufw.in_force(name="Let the web in alone", allow=["80/tcp", "443/tcp"], policies={"incoming": "deny"})
+    ufw.in_force(
+        name="Let the web in alone",
+        allow=firewall.WEB,
+        policies={"incoming": "deny"},
+        after=firewall.after_rules(settings),
+    )
 else:
     wrong = {
         "a slip in sshd's configuration": right + b"PermitRootLogni no\n",

@@ -69,9 +69,7 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     ),
     "sshd": (lambda settings: {"sshd.conf": ssh.configuration(settings)}, "sshd -t -f sshd.conf"),
     "units": (
-        lambda settings: (
-            app.units(settings) | ssh.units(settings) | tls.units(settings) | _units_of_the_host(settings)
-        ),
+        lambda settings: app.units(settings) | ssh.units(settings) | tls.units(settings) | _units_of_the_host(settings),
         "systemd-analyze verify ./*.*",
     ),
     "logrotate": (

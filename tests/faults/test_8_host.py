@@ -1,4 +1,4 @@
-"""The host's own guards at work: upgrades and reboots that wait, renewals in a sandbox, logs that are cut, files that changed."""
+"""The host's own guards: upgrades and reboots that wait, renewals in a sandbox, logs that are cut, changed files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ def somebody_at_work(droplet: Host, lab: Place) -> Iterator[None]:
 
 
 def state(droplet: Host, unit: str) -> str:
-    return droplet.check_output(f"systemctl show --property=ActiveState --value {unit}")
+    return str(droplet.check_output(f"systemctl show --property=ActiveState --value {unit}"))
 
 
 def wait_until(droplet: Host, unit: str, wanted: str) -> None:
-    droplet.check_output(
-        f"timeout 120 sh -c 'until [ $(systemctl show --property=ActiveState --value {unit}) = {wanted} ]; do sleep 0.2; done'"
-    )
+    asked = f"systemctl show --property=ActiveState --value {unit}"
+    droplet.check_output(f"timeout 120 sh -c 'until [ $({asked}) = {wanted} ]; do sleep 0.2; done'")
 
 
 def test_the_daily_upgrade_waits_for_what_is_under_way(droplet: Host, lab: Place) -> None:
@@ -110,7 +109,8 @@ def forced(droplet: Host) -> Iterator[str]:
 
 def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Place, forced: str) -> None:
     paths, domain = lab.settings.paths, lab.settings.values.domain
-    asked = f"openssl s_client -connect 127.0.0.1:443 -servername {domain} </dev/null 2>/dev/null | openssl x509 -noout -serial"
+    connect = f"openssl s_client -connect 127.0.0.1:443 -servername {domain}"
+    asked = f"{connect} </dev/null 2>/dev/null | openssl x509 -noout -serial"
     before = droplet.check_output(asked)
     droplet.check_output(f"systemctl start {forced}")
     assert droplet.check_output(asked) != before

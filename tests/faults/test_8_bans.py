@@ -42,7 +42,7 @@ def ban_time(droplet: Host) -> int | None:
 
 
 def reaches(outside: Host, droplet: Host, port: int) -> bool:
-    return outside.run(f"nc -z -w 2 {address(droplet)} {port}").rc == 0
+    return bool(outside.run(f"nc -z -w 2 {address(droplet)} {port}").rc == 0)
 
 
 @pytest.fixture(autouse=True)
