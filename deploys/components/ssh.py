@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import files, systemd
+from pyinfra.operations import systemd
 
 from deploys import artifacts
 from deploys.components import ci
@@ -41,13 +41,6 @@ def ssh(settings: Settings) -> None:
         files={drop_in(settings): configuration(settings)},
         commands=IN_FORCE,
         debt=settings.owed("ssh"),
-    )
-    files.file(
-        name="Keep the rest of sshd's configuration to root",
-        path="/etc/ssh/sshd_config",
-        mode="600",
-        user="root",
-        group="root",
     )
     systemd.service(name="Run sshd", service="ssh.service", running=True, enabled=True)
 

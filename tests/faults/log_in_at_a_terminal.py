@@ -5,6 +5,7 @@ import pty
 import select
 import sys
 import time
+from contextlib import suppress
 
 PATIENCE_S = 20
 
@@ -13,16 +14,26 @@ child, terminal = pty.fork()
 if child == 0:
     os.execv("/bin/login", ["login"])  # noqa: S606 - no shell is the point
 
-seen = b""
-for awaited, answer in ((b"login:", "root"), (b"assword:", password), (b"# ", "echo I am $(id -un); exit")):
-    deadline = time.monotonic() + PATIENCE_S
-    while awaited not in seen and time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.2)[0]:
-            seen += os.read(terminal, 4096)
-    if awaited not in seen:
-        sys.exit(f"no {awaited.decode()!r} came, but {seen.decode(errors='replace')!r}")
-    print(seen.decode(errors="replace"), end="")
-    seen = b""
+
+def read() -> bytes:
+    """What the terminal shows next. login(1) hangs it up at first, and opens it anew: an error in between."""
+    if select.select([terminal], [], [], 0.2)[0]:
+        with suppress(OSError):
+            return os.read(terminal, 4096)
+    time.sleep(0.1)
+    return b""
+
+
+def wait_for(words: bytes) -> None:
+    seen, deadline = b"", time.monotonic() + PATIENCE_S
+    while words not in seen:
+        seen += (more := read())
+        print(more.decode(errors="replace"), end="")
+        if time.monotonic() > deadline:
+            sys.exit(f"no {words.decode()!r} came")
+
+
+for awaited, answer in ((b"login:", "root"), (b"assword:", password), (b"# ", "echo I am $(id -un)")):
+    wait_for(awaited)
     os.write(terminal, answer.encode() + b"\n")
-time.sleep(1)
-print(os.read(terminal, 4096).decode(errors="replace"))
+wait_for(b"I am root")

@@ -70,7 +70,7 @@ def test_what_is_not_confirmed_is_put_back_whole(bot: Droplet, step: tuple[str, 
     assert (bot.paths.on_trial["ssh"][1] / "00-bot.conf").stat().st_mode & 0o777 == 0o640
     assert list(bot.paths.trials.iterdir()) == []
     # At boot sshd has not started yet, and must not be waited for.
-    restarted = [["systemctl", "restart", "ssh.service"]]
+    restarted = [["systemctl", verb, "ssh.service"] for verb in ("reset-failed", "restart")]
     assert calls(bot, "systemctl") == ([] if step == ("boot",) else restarted)
     assert '"op": "undo"' in bot.paths.history.read_text()
 

@@ -129,7 +129,8 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _sshd(_paths: Paths, machine: Machine) -> Result:
-    """A restart, since sshd may be down. It ends no session."""
+    """A restart, since sshd may be down, and given up by systemd. It ends no session."""
+    machine.run(["systemctl", "reset-failed", "ssh.service"])
     return machine.run(["systemctl", "restart", "ssh.service"])
 
 
