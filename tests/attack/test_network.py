@@ -30,7 +30,9 @@ pytestmark = pytest.mark.group("app")
 
 FORWARDED = "iptables -P FORWARD ACCEPT"
 NOT_FORWARDED = "iptables -P FORWARD DROP"
-ASK_METADATA = "python3 -c \"import urllib.request as u; u.urlopen('http://169.254.169.254/', timeout=2)\""
+METADATA = "169.254.169.254"
+BEYOND_IPV6 = "fd00:dead::2"
+ASK_METADATA = f"python3 -c \"import urllib.request as u; u.urlopen('http://{METADATA}/', timeout=2)\""
 
 
 @pytest.fixture(scope="module")
@@ -123,30 +125,51 @@ def test_the_host_s_own_address_on_a_container_network(
 
 
 def test_a_container_asks_for_the_droplet_s_metadata(
-    droplet: Host, stray: Stray, metadata: None, serving: Serving, result: Callable[..., None]
+    droplet: Host, stray: Stray, beyond: None, serving: Serving, result: Callable[..., None]
 ) -> None:
     """It holds what cloud-init was given, on a real droplet keys and passwords perhaps. The host itself may ask."""
     assert droplet.run(f"docker exec stray-stray-1 {ASK_METADATA}").rc != 0
-    with serving.defence_out(), taken_out(droplet, "iptables -D DOCKER-USER -d 169.254.169.254/32 -j DROP"):
+    with serving.defence_out(), taken_out(droplet, f"iptables -D DOCKER-USER -d {METADATA}/32 -j DROP"):
         droplet.check_output(f"docker exec stray-stray-1 {ASK_METADATA}")
     result("a container asks the metadata service", got="silence", control="an answer")
 
 
+def test_routing_through_the_droplet_over_ipv6(
+    attacker: Host, droplet: Host, beyond: None, serving: Serving, result: Callable[..., None]
+) -> None:
+    """With the kernel's forwarding switched on, as Docker's own IPv6 would do."""
+    knock = f"timeout 2 bash -c '</dev/tcp/{BEYOND_IPV6}/80'"
+    attacker.check_output(f"ip -6 route add {BEYOND_IPV6} via {machine_of(droplet).ipv6}")
+    try:
+        droplet.check_output("sysctl -qw net.ipv6.conf.all.forwarding=1")
+        assert attacker.run(knock).rc != 0
+        with serving.defence_out():
+            droplet.check_output("ip6tables -P FORWARD ACCEPT")
+            attacker.check_output(knock)
+    finally:
+        droplet.check_output("ip6tables -P FORWARD DROP && sysctl -qw net.ipv6.conf.all.forwarding=0")
+        attacker.check_output(f"ip -6 route del {BEYOND_IPV6}")
+    result("routing through the droplet over IPv6", got="silence", control="connected")
+
+
 @pytest.fixture
-def metadata(droplet: Host) -> Iterator[None]:
-    """A stand-in for DigitalOcean's metadata service, off the droplet: in a network namespace of its own."""
+def beyond(droplet: Host) -> Iterator[None]:
+    """A machine that is reached through the droplet alone, and plays DigitalOcean's metadata service."""
     assert machine_of(droplet) in DROPLETS  # never where the real one is
     steps = [
-        "ip netns add metadata",
-        "ip link add to-metadata type veth peer name eth0 netns metadata",
-        "ip address add 192.0.2.1/24 dev to-metadata",
-        "ip link set to-metadata up",
-        "ip route add 169.254.169.254/32 dev to-metadata",
-        "ip -n metadata link set eth0 up",
-        "ip -n metadata address add 169.254.169.254/32 dev eth0",
-        "ip -n metadata route add 192.0.2.0/24 dev eth0",
-        "systemd-run --quiet --unit=metadata --property=NetworkNamespacePath=/run/netns/metadata "
-        "python3 -m http.server 80",
+        "ip netns add beyond",
+        "ip link add to-beyond type veth peer name eth0 netns beyond",
+        "ip address add 192.0.2.1/24 dev to-beyond",
+        "ip address add fd00:dead::1/64 dev to-beyond nodad",
+        "ip link set to-beyond up",
+        f"ip route add {METADATA}/32 dev to-beyond",
+        "ip -n beyond link set eth0 up",
+        f"ip -n beyond address add {METADATA}/32 dev eth0",
+        "ip -n beyond route add 192.0.2.0/24 dev eth0",
+        f"ip -n beyond address add {BEYOND_IPV6}/64 dev eth0 nodad",
+        "ip -n beyond route add default via fd00:dead::1",
+        "systemd-run --quiet --unit=beyond --property=NetworkNamespacePath=/run/netns/beyond "
+        "python3 -m http.server 80 --bind ::",
     ]
     try:
         for step in steps:
@@ -156,7 +179,7 @@ def metadata(droplet: Host) -> Iterator[None]:
             assert time.monotonic() < deadline, "the host itself has no answer"
         yield
     finally:
-        droplet.run("systemctl stop metadata; ip link del to-metadata; ip netns del metadata")
+        droplet.run("systemctl stop beyond; ip link del to-beyond; ip netns del beyond")
 
 
 def scanned(attacker: Host, droplet: Host, family: str) -> set[int]:
