@@ -145,7 +145,7 @@ def test_the_journal_has_none(run: Run) -> None:
 def test_the_droplet_has_them_in_files_that_are_root_s_alone(run: Run, droplet: Host) -> None:
     """The secrets' own files, the registry's login, and Docker's of a container: the waiver of decision 8."""
     own = (f"{run.search.place.settings.paths.secrets}/", "/root/.docker/config.json")
-    dockers = ("/var/lib/docker/containers/", "/run/docker/", "/run/containerd/")
+    dockers = ("/var/lib/docker/containers/", "/var/lib/containerd/", "/run/docker/", "/run/containerd/")
     found = run.search.files(run.secrets)
     assert sorted(path for path in found if not path.startswith((*own, *dockers))) == []
     assert str(run.search.place.settings.paths.next_environment) in found
