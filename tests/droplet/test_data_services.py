@@ -124,6 +124,12 @@ def test_redis_admits_nobody_without_the_password(droplet: Host, place: Place) -
     assert redis(droplet, place, "ping") == "PONG"
 
 
+def test_redis_admits_one_password(droplet: Host, place: Place) -> None:
+    """Two only while a new one is taken up."""
+    counted = redis(droplet, place, "ACL GETUSER default | grep -cE '^[0-9a-f]{64}$'")
+    assert counted == "1"
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
