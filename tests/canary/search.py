@@ -20,8 +20,15 @@ from tests.places import ROOT, Place
 
 FIND = ROOT / "tests" / "droplet" / "find_secrets.py"
 SHORTEST_CORE = 16
-ELSEWHERE = ("-/proc", "-/sys", "-/dev")
-"""The kernel's: what is in memory there is looked at by `Processes`."""
+ELSEWHERE = ("-/proc", "-/sys", "-/dev", "-/run/docker/netns")
+"""The kernel's, where nothing is stored; argument lists are looked at by `Processes`."""
+
+
+class Secrets(set[str]):
+    """No failing test shows them."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} secrets>"
 
 
 def core(value: str) -> str:

@@ -21,7 +21,7 @@ import pytest
 from testinfra.host import Host
 
 from tests import converge
-from tests.canary.search import Processes, Search, in_text
+from tests.canary.search import Processes, Search, Secrets, in_text
 from tests.lab import secrets_file
 from tests.lab.layout import ENV_FILE
 from tests.places import ROOT, Place
@@ -49,14 +49,14 @@ class Run:
     """What was done with the markers, and all that was said meanwhile."""
 
     search: Search
-    secrets: set[str] = field(default_factory=set)
-    output: bytes = b""
-    processes: Processes = field(default_factory=Processes)
+    secrets: Secrets = field(default_factory=Secrets)
+    output: bytes = field(default=b"", repr=False)
+    processes: Processes = field(default_factory=Processes, repr=False)
     codes: dict[str, int] = field(default_factory=dict)
 
     def use(self, values: dict[str, str]) -> None:
         whole = secrets_file.read(ENV_FILE) | values
-        self.secrets |= {*whole.values()}
+        self.secrets.update(whole.values())
         ENV_FILE.write_text("".join(secrets_file.line(*item) for item in whole.items()))
 
     def pyinfra(self, what: str, *arguments: str) -> None:
@@ -160,7 +160,7 @@ def test_only_root_may_ask_docker(run: Run, droplet: Host, user: str) -> None:
     """`docker inspect` shows the app's environment: to root, who owns it anyway."""
     containers = droplet.check_output("docker ps --quiet").split()
     asked = shlex.join(["docker", "inspect", *containers])
-    refused = droplet.run(f"setpriv --reuid={user} --regid={user} --init-groups {asked}")
+    refused = droplet.run(f"runuser -u {user} -- {asked}")
     assert refused.rc != 0
     assert "permission denied" in refused.stderr
     assert in_text(refused.stdout.encode(), run.secrets) == []

@@ -17,16 +17,10 @@ pytestmark = pytest.mark.group("app")
 def secrets(place: Place) -> list[str]:
     """Every secret in the spellings in which it might turn up: plain, escaped, and as URLs and logins have it."""
     credentials = place.settings.credentials
-    plain = [
-        credentials.database_password,
-        credentials.redis_password,
-        credentials.registry_password,
-        *credentials.app.values(),
-    ]
     environment = place.settings.app_environment()
     urls = [environment["DATABASE_URL"], environment["REDIS_URL"]]
     login = f"{place.settings.values.registry_user}:{credentials.registry_password}"
-    return spellings([*plain, *urls, b64encode(login.encode()).decode()])
+    return spellings([*credentials.by_name.values(), *urls, b64encode(login.encode()).decode()])
 
 
 def where_found(droplet: Host, place: Place, *search: str) -> str:
