@@ -65,3 +65,9 @@ def test_a_template_without_its_value_is_an_error() -> None:
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
 def test_different_inputs_have_different_fingerprints(one: list[bytes], other: list[bytes]) -> None:
     assert (artifacts.fingerprint(*one) == artifacts.fingerprint(*other)) == (one == other)
+
+
+def test_an_app_that_writes_elsewhere_may() -> None:
+    for read_only in (True, False):
+        described = app.compose_files(settings_of("lab", {"app_read_only": read_only}))
+        assert [b"read_only: true" in content for content in described.values()] == [read_only] * 2
