@@ -56,7 +56,7 @@ def main(app: str, domain: str, *paths: str) -> None:
         nginx.terminate()
         complaints = nginx.communicate(timeout=10)[1]
         shutil.rmtree(root)
-    print(json.dumps({**found, "warnings": [line for line in complaints.splitlines() if "[warn]" in line]}))
+    print(json.dumps({**found, "complaints": complaints.splitlines()}))
 
 
 def look(root: Path, app: str, domain: str, paths: tuple[str, ...]) -> dict[str, Any]:
@@ -77,7 +77,8 @@ def look(root: Path, app: str, domain: str, paths: tuple[str, ...]) -> dict[str,
     found["maintenance"] = {path: ask(connect(domain), path) for path in paths}
     (var / "maintenance").unlink()
     (var / "active").unlink()
-    found["gone"] = {path: ask(connect(domain), path) for path in paths}
+    found["gone"] = {path: ask(connect(domain), f"{path}?token=in-the-query") for path in paths}
+    found["access_log"] = (root / "var/log/nginx/access.log").read_text()
     return found
 
 

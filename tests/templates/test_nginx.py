@@ -24,12 +24,20 @@ PROGRAM = Path(__file__).parent / "ask_nginx.py"
 HERE = "127.0.0.1/32"
 
 
-def answers(lab: Place, droplet: Host, public_paths: list[str], *, webhook_allowed_from: str = HERE) -> Any:
+def answers(
+    lab: Place,
+    droplet: Host,
+    public_paths: list[str],
+    *,
+    webhook_allowed_from: str = HERE,
+    change: tuple[bytes, bytes] = (b"", b""),
+) -> Any:
     values = {"public_paths": public_paths, "webhook_allowed_from": [webhook_allowed_from]}
     settings = settings_of("lab", values)
     settings = replace(settings, paths=Paths(settings.values.app, Path("/ROOT")))
     arguments = (settings.values.app, settings.values.domain, *PATHS)
-    ran = lab.run_python(droplet, PROGRAM, *arguments, stdin=nginx.configuration(settings))
+    configuration = nginx.configuration(settings).replace(*change)
+    ran = lab.run_python(droplet, PROGRAM, *arguments, stdin=configuration)
     assert ran.returncode == 0, ran.stderr.decode()
     return json.loads(ran.stdout)
 
@@ -98,4 +106,18 @@ def test_a_renewed_certificate_is_served_without_a_reload_and_ends_no_connection
 
 
 def test_nothing_is_complained_about(said: Any) -> None:
-    assert said["warnings"] == []
+    assert [line for line in said["complaints"] if "[warn]" in line] == []
+
+
+def test_no_query_gets_into_a_log(said: Any) -> None:
+    """Also where nginx has something to say of the request, as when no release serves."""
+    assert '"path":"/app/x"' in said["access_log"]
+    assert "in-the-query" not in "\n".join([said["access_log"], *said["complaints"]])
+
+
+def test_the_usual_log_of_errors_would_hold_it(lab: Place, droplet: Host) -> None:
+    """The control."""
+    usual = answers(
+        lab, droplet, ["/app/", "/webhook/telegram"], change=(b"error_log stderr emerg", b"error_log stderr crit")
+    )
+    assert "in-the-query" in "\n".join(usual["complaints"])
