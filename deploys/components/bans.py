@@ -42,7 +42,7 @@ def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
     return {
         "fail2ban.local": artifacts.file("bans/fail2ban.conf"),
         f"filter.d/{app}-refusals.conf": artifacts.file("bans/refusals.conf"),
-        f"jail.d/{app}.local": artifacts.template(
+        "jail.local": artifacts.template(
             "bans/jail.conf.j2",
             never=never,
             filter=f"{app}-refusals",

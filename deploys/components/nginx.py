@@ -32,6 +32,7 @@ def nginx(settings: Settings) -> None:
         name="Configure nginx",
         dest="/etc/nginx/nginx.conf",
         content=configuration(settings),
+        mode="640",
         owes=debt,
     )
     settle(

@@ -88,7 +88,7 @@ def told(statuses: Counter[str]) -> str:
 
 @pytest.mark.usefixtures("nginx_alone")
 def test_slow_clients(attacker: Host, droplet: Host, serving: Serving, result: Result) -> None:
-    """nginx-baseline nginx-05 and nginx-06; they would take all of its connections, given time."""
+    """dev-sec nginx-17; they would take all of its connections, given time."""
     attack = shlex.join(["python3", "-c", SLOW, address(droplet), str(MANY), "14"])
     got = int(attacker.check_output(attack))
     assert got == 0
@@ -116,7 +116,7 @@ TOO_MUCH = {
 
 @pytest.mark.usefixtures("nginx_alone")
 def test_too_much(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
-    """nginx-baseline nginx-04: what is sent is bounded."""
+    """dev-sec nginx-06: what is sent is bounded."""
     for attack, (refused, options, program, change) in TOO_MUCH.items():
         send = f"curl -sS -o /dev/null -w '%{{http_code}}' --max-time 10 {lab.trust} {options} {site(lab)}"
         got = attacker.run(f"({program}) | {send}").stdout

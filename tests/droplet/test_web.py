@@ -82,7 +82,7 @@ def test_security_headers_are_on_every_answer(outside: Host, place: Place, path:
 
 
 def assert_hardened(answer: str) -> None:
-    """dev-sec nginx-baseline nginx-03 and nginx-12 to nginx-17: the version isn't told, browsers are held to little."""
+    """dev-sec nginx-08, nginx-15: browsers are held to little; and the version isn't told."""
     answer = answer.lower()
     assert "x-content-type-options: nosniff" in answer
     assert [f"{name}: {value}".lower() in answer for name, value in HEADERS.items()] == [True] * len(HEADERS)
@@ -127,7 +127,7 @@ def test_plain_http_on_443_is_refused_by_a_page_of_ours(outside: Host, place: Pl
 
 
 def test_an_address_that_asks_too_often_is_slowed_down(outside: Host, place: Place) -> None:
-    """nginx-baseline nginx-07 and nginx-08: the burst is served, the rest is told to come again."""
+    """dev-sec nginx-07: the burst is served, the rest is told to come again."""
     ask = f"curl -sS --parallel --parallel-immediate -o /dev/null -w '%{{http_code}}\\n' --max-time 10 {place.trust}"
     many = outside.check_output(f"{ask} '{site(place, '/nothing/[1-35]')}'").splitlines()
     time.sleep(3)  # what follows is not to be slowed down

@@ -54,8 +54,8 @@ def _units_of_the_host(settings: Settings) -> dict[str, bytes]:
 CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     "nginx": (lambda settings: {"nginx.conf": nginx.configuration(settings)}, "nginx -t -c $PWD/nginx.conf"),
     "fail2ban": (
-        lambda settings: {"jail.local": bans.configuration(settings, edge=True)["jail.d/toogoodtogo.local"]},
-        "cp -r /etc/fail2ban/. . && rm -f jail.d/* && touch jail.d/none && fail2ban-client -c $PWD --test",
+        lambda settings: {"jail.local": bans.configuration(settings, edge=True)["jail.local"]},
+        "cp --recursive --no-clobber /etc/fail2ban/. . && fail2ban-client -c $PWD --test",
     ),
     "data.yaml": (
         lambda settings: {"data.yaml": data_services.compose_file(settings, sha256="0")},

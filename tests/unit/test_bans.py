@@ -9,7 +9,7 @@ from tests.unit.places import settings_of
 
 
 def jail(*, edge: bool = True, **changes: list[str]) -> str:
-    return configuration(settings_of("prod", {**changes}), edge=edge)["jail.d/toogoodtogo.local"].decode()
+    return configuration(settings_of("prod", {**changes}), edge=edge)["jail.local"].decode()
 
 
 def spared(text: str) -> list[str]:
