@@ -8,6 +8,7 @@ ENV ?= lab
 DROPLETS ?= 1
 TAG ?=
 KEY ?=
+YES ?=
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
 PYTHON := .venv/bin/python
@@ -99,7 +100,7 @@ attack: ## attacks on the lab from the droplet's neighbour, each also with its d
 	$(PYTHON) -m pytest tests/attack
 
 rotate: setup ## a new value for the secret KEY of ENV
-	@$(PYTHON) -m deploys.rotate $(INVENTORY) $(KEY)
+	@$(PYTHON) -m deploys.rotate $(INVENTORY) "$(KEY)" $(if $(YES),--yes)
 
 canary: ## secrets with marker values in the lab: searched for in all that is written, and found nowhere
 	@tests/lab/install

@@ -16,6 +16,10 @@ from tests.droplet.test_firewall import OPEN, open_ports
 from tests.places import Place
 
 INDEX = 85
+POINTS = re.compile(
+    r"Hardening: .* \((?P<got>\d+)(?: of (?P<of>\d+))?\)\. "
+    r"Currently having (?P<sum>\d+) points \(out of (?P<total>\d+)\)"
+)
 LYNIS = "/run/lynis"
 """Where it is for the time of its test: memory, and root's alone."""
 PACK = "tar -c -C /usr/share/lynis . -C /usr/sbin lynis -C /etc/lynis default.prf plugins | base64 -w 0"
@@ -48,21 +52,22 @@ def index(items: list[Item]) -> int:
 def items_of(log: str) -> list[Item]:
     """The points of each test, from lynis's log. A test that looks at many settings has each under its name.
 
-    >>> log = '''x Performing test ID KRNL-6000 (Check sysctl key pairs in scan profile)
-    ... x Result: sysctl key kernel.sysrq has a different value than expected in scan profile. Expected=0, Real=1
-    ... x Hardening: assigned partial number of hardening points (0 of 1). Currently having 9 points (out of 18)'''
-    >>> items_of(log)
-    [Item(test='KRNL-6000:kernel.sysrq', got=0, of=1)]
+    What lynis counts in a subshell is lost to its sum, so that the next line begins from before it: lost here, too.
     """
-    found, test, detail = [], "", ""
+    found: list[tuple[Item, tuple[int, int]]] = []  # with the sum after each
+    test, detail = "", ""
     for line in log.splitlines():
         if begun := re.search(r"Performing test ID (\S+)", line):
             test, detail = begun[1], ""
         elif setting := re.search(r"(?:Result: (?:sysctl key|Option)|File system:) +(\S+)", line):
             detail = f":{setting[1]}"
-        elif points := re.search(r"Hardening: assigned .* \((\d+)(?: of (\d+))?\)\.", line):
-            found.append(Item(f"{test}{detail}", int(points[1]), int(points[2] or points[1])))
-    return found
+        elif points := POINTS.search(line):
+            got, of = int(points["got"]), int(points["of"] or points["got"])
+            after = int(points["sum"]), int(points["total"])
+            while found and found[-1][1] != (after[0] - got, after[1] - of):
+                found.pop()
+            found.append((Item(f"{test}{detail}", got, of), after))
+    return [item for item, _ in found]
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from tests.audit.test_slow_judges import Item, index, items_of
 from tests.audit.verdicts import objections, waived, waivers
 
 LOG = """\
+2026-11-23 22:13:20 Performing test ID FIRE-4508 (Check used policies of iptables chains)
+2026-11-23 22:13:20 Hardening: assigned maximum number of hardening points for this item (3). Currently having 89 points (out of 121)
 2026-11-23 22:13:24 Performing test ID USB-3000 (Check for presence of USBGuard)
 2026-11-23 22:13:24 Result: USBGuard not found
 2026-11-23 22:13:24 Hardening: assigned partial number of hardening points (0 of 8). Currently having 86 points (out of 126)
@@ -46,7 +48,7 @@ def test_each_waiver_is_one_and_has_its_reason() -> None:
     assert {one.only for one in waivers()} <= {"", "lab", "staging", "prod"}
 
 
-def test_points_are_each_setting_s() -> None:
+def test_points_are_each_setting_s_and_those_of_a_subshell_are_lost() -> None:
     assert items_of(LOG) == [
         Item("USB-3000", 0, 8),
         Item("SSH-7408:MaxAuthTries", 1, 3),
