@@ -49,6 +49,8 @@ def unsandboxed(settings: Settings) -> dict[str, str]:
         settings.paths.unit: "boot and halt speak to Docker's socket, which is as good as root",
         settings.paths.release_unit: "a release speaks to Docker's socket, which is as good as root",
         settings.paths.mounts_service: "it changes mounts that all others see, and ends at once",
+        settings.paths.trial_boot: "it puts /etc/ssh and /etc/ufw back, and ends at once",
+        settings.paths.trial_service(""): "it puts /etc/ssh and /etc/ufw back, restarts sshd and loads the firewall",
     }
 
 

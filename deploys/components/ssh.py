@@ -53,7 +53,10 @@ def drop_in(settings: Settings) -> str:
 def configuration(settings: Settings) -> bytes:
     """sshd's part of the site."""
     return artifacts.template(
-        "ssh/sshd.conf.j2", operator=settings.values.operator, ci=ci.LOGIN if settings.ci_keys else None
+        "ssh/sshd.conf.j2",
+        operator=settings.values.operator,
+        ci=ci.LOGIN if settings.ci_keys else None,
+        never_barred=settings.values.never_banned,
     )
 
 

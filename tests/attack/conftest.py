@@ -82,6 +82,7 @@ def result(request: pytest.FixtureRequest, serving: Serving) -> Callable[..., No
     """Keeps a line for the table that is printed at the end: the attack, what it got, what it gets undefended."""
 
     def keep(attack: str, *, got: str, control: str) -> None:
+        serving.running.until(FEWEST)
         meanwhile = serving.meanwhile
         served = f"{len(meanwhile.requests) - len(meanwhile.lost)} of {len(meanwhile.requests)}"
         request.config.stash.setdefault(ROWS, []).append(Row(attack, got, control, served))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from testinfra.host import Host
-from tests.attack.conftest import Serving
 
+from tests.attack.conftest import Serving
 from tests.lab.layout import NEIGHBOUR, by_name
 from tests.places import Place
 

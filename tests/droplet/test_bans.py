@@ -1,4 +1,4 @@
-"""fail2ban: at work, for everybody but whom it is to spare. What it does to whom: tests/faults/test_8_bans.py."""
+"""fail2ban: at work, for everybody but whom it is to spare. What it does to whom: tests/defences/test_bans.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the world can reach: 22, 80 and 443, over IPv4 and IPv6, whatever Docker publishes. CIS Debian 4.
 
-How it holds while ufw, Docker and the droplet start anew is for tests/faults/test_8_firewall.py.
+How it holds while ufw, Docker and the droplet start anew is for tests/defences/test_firewall.py.
 """
 
 from __future__ import annotations

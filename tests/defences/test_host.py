@@ -31,7 +31,7 @@ def somebody_at_work(droplet: Host, lab: Place) -> Iterator[None]:
 
 
 def state(droplet: Host, unit: str) -> str:
-    return droplet.check_output(f"systemctl show --property=ActiveState --value {unit}")
+    return str(droplet.check_output(f"systemctl show --property=ActiveState --value {unit}"))
 
 
 def wait_until(droplet: Host, unit: str, wanted: str) -> None:

@@ -58,7 +58,7 @@ def way_back(lab: Place, droplet: Host) -> Iterator[None]:
 
 def make(mistake: str) -> str:
     """What the converge says, which has to fail."""
-    site = [*converge.PYINFRA[:-1], "tests/faults/lockout.py", "-y", "--data", f"mistake={mistake}"]
+    site = [*converge.PYINFRA[:-1], "tests/defences/lockout.py", "-y", "--data", f"mistake={mistake}"]
     ran = subprocess.run(site, cwd=ROOT, capture_output=True, text=True, check=False)
     said = ran.stdout + ran.stderr
     assert ran.returncode != 0, said

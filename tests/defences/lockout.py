@@ -1,4 +1,4 @@
-"""What an operator gets wrong, by the site's own operations: `pyinfra … tests/faults/lockout.py --data mistake=…`."""
+"""What an operator gets wrong, by the site's own operations: `pyinfra … tests/defences/lockout.py --data mistake=…`."""
 
 from pyinfra import host, state
 
