@@ -24,7 +24,13 @@ def parameters(place: Place, droplet: Host) -> dict[str, str]:
 
 
 def test_the_kernel_has_its_parameters(droplet: Host, place: Place) -> None:
-    """sysctl-02 to 06, 08 to 17, 20 to 26, 30 to 35; CIS 1.5, 3.3. A container has those of its network alone."""
+    """dev-sec sysctl-02, sysctl-03, sysctl-04, sysctl-05, sysctl-06, sysctl-08, sysctl-09, sysctl-10, sysctl-11,
+    sysctl-12, sysctl-13, sysctl-14, sysctl-15, sysctl-16, sysctl-17, sysctl-20, sysctl-21, sysctl-22, sysctl-23,
+    sysctl-24, sysctl-25, sysctl-26, sysctl-28, sysctl-30, sysctl-31a, sysctl-31b, sysctl-32, sysctl-34, sysctl-35.
+    CIS 1.5, 3.3.
+
+    A container has those of its network alone: the rest is judged where the machine has a kernel of its own.
+    """
     declared = parameters(place, droplet)
     files = {name: "/proc/sys/" + name.replace(".", "/") for name in declared}
     writable = set(
@@ -49,7 +55,7 @@ def test_ufw_overrides_none_of_them(droplet: Host) -> None:
     "module", ["cramfs", "freevxfs", "hfs", "hfsplus", "jffs2", "udf", "dccp", "sctp", "usb-storage"]
 )
 def test_modules_that_nobody_needs_are_not_loaded(droplet: Host, module: str) -> None:
-    """os-10; CIS 1.1.1, 3.2."""
+    """dev-sec os-10; CIS 1.1.1, 3.2."""
     modules = droplet.check_output("cat /proc/modules 2>/dev/null || true").splitlines()  # a container has none to show
     loaded = [line.split()[0] for line in modules]
     assert f"install {module} /bin/false" in droplet.check_output("cat /etc/modprobe.d/*.conf").splitlines()
@@ -58,13 +64,13 @@ def test_modules_that_nobody_needs_are_not_loaded(droplet: Host, module: str) ->
 
 @pytest.mark.parametrize("mount", ["/tmp", "/dev/shm"])
 def test_nothing_is_run_from_where_all_may_write(droplet: Host, mount: str) -> None:
-    """os-14 to 16; CIS 1.1.2."""
+    """dev-sec os-14, os-15, os-16; CIS 1.1.2."""
     options = droplet.check_output(f"findmnt --noheadings --output OPTIONS {mount}").split(",")
     assert {"nosuid", "nodev", "noexec"} <= set(options)
 
 
 def test_nothing_dumps_its_core(droplet: Host, place: Place) -> None:
-    """sysctl-31; CIS 1.5.4. A login by limits.d, a service by systemd."""
+    """dev-sec sysctl-31a; CIS 1.5.4. A login by limits.d, a service by systemd."""
     operator = place.settings.values.operator
     assert droplet.check_output(f"sudo -u {operator} -i bash -c 'ulimit -H -c'") == "0"
     assert droplet.check_output("systemctl show --property=DefaultLimitCORE --value") == "0"
@@ -73,7 +79,7 @@ def test_nothing_dumps_its_core(droplet: Host, place: Place) -> None:
 def test_what_a_person_makes_is_not_for_others_and_what_a_converge_makes_is_as_declared(
     droplet: Host, place: Place
 ) -> None:
-    """os-05; CIS 5.4.3.3."""
+    """dev-sec os-05; CIS 5.4.3.3."""
     assert droplet.check_output(f"sudo -u {place.settings.values.operator} bash -lc umask") == "0027"
     assert "UMASK 027" in droplet.file("/etc/login.defs").content_string.splitlines()
     assert droplet.check_output("sudo bash -c umask") == "0022"
@@ -101,7 +107,7 @@ def test_sudo_uses_a_terminal_of_its_own_and_the_journal_has_each_call(droplet: 
 
 
 def test_root_alone_plans_jobs(droplet: Host) -> None:
-    """os-13; CIS 2.4."""
+    """dev-sec os-13; CIS 2.4."""
     for path in ("/etc/cron.allow", "/etc/at.allow"):
         file = droplet.file(path)
         assert (file.content_string, file.mode, file.user) == ("root\n", 0o600, "root")
@@ -109,13 +115,13 @@ def test_root_alone_plans_jobs(droplet: Host) -> None:
 
 @pytest.mark.parametrize(("path", "mode"), hardening.ROOTS_ALONE.items())
 def test_what_root_alone_should_read(droplet: Host, path: str, mode: str) -> None:
-    """os-13; CIS 1.4.1, 2.4.1."""
+    """dev-sec os-13; CIS 1.4.1, 2.4.1, 5.1.1."""
     file = droplet.file(path)
     assert not file.exists or (oct(file.mode)[2:], file.user) == (mode, "root")
 
 
 def test_accounts(droplet: Host) -> None:
-    """os-02, os-03, os-03b, os-07, os-09; CIS 7.1, 7.2: one root, no password but in shadow, no two of one id."""
+    """dev-sec os-02, os-03, os-03b, os-07, os-09; CIS 7.1, 7.2: one root, no password but in shadow, no id twice."""
     accounts = [line.split(":") for line in droplet.check_output("getent passwd").splitlines()]
     assert [one[0] for one in accounts if one[2] == "0"] == ["root"]
     assert {one[1] for one in accounts} == {"x"}
@@ -127,7 +133,7 @@ def test_accounts(droplet: Host) -> None:
 
 
 def test_no_service_of_the_clear_text_age(droplet: Host) -> None:
-    """package-01 to 06; CIS 2.1, 2.2."""
+    """dev-sec package-01, package-02, package-03, package-05, package-06; CIS 2.1, 2.2."""
     there = set(droplet.check_output("dpkg-query --show --showformat='${Package}\\n'").splitlines())
     assert "debsums" in there
     assert not there & set(hardening.UNWANTED)
@@ -227,7 +233,7 @@ BOUNDED_OTHERWISE = re.compile(
 
 
 def test_no_log_grows_without_bounds(droplet: Host) -> None:
-    """CIS 6.2.1.4; os-11. Whatever writes a log is rotated by somebody."""
+    """CIS 6.2.1.4; dev-sec os-11. Whatever writes a log is rotated by somebody."""
     considered = droplet.run("logrotate --debug /etc/logrotate.conf").stderr
     logs = droplet.check_output("find /var/log -type f -not -name '*.gz' -not -name '*.[0-9]'").splitlines()
     rotated = set(re.findall(r"considering log (\S+)", considered))
