@@ -101,11 +101,7 @@ def test_sysctl(droplet: Host, control: Control, number: str) -> None:
     wanted = SYSCTLS[number]
     lines = droplet.run(f"sysctl --ignore {' '.join(wanted)}").stdout.splitlines()
     running = dict(line.split(" = ") for line in lines)  # a key that this kernel hides isn't there
-    wrong = [
-        f"{key} is {running.get(key)}"
-        for key, fit in wanted.items()
-        if running.get(key) not in {str(one) for one in fit}
-    ]
+    wrong = [f"{key} is {running.get(key)}" for key, fit in wanted.items() if running.get(key) not in {*map(str, fit)}]
     control(BASELINE, number, ", ".join(wrong))
 
 
