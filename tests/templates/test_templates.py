@@ -105,7 +105,7 @@ BROKEN = {
     "sshd": (b"MaxAuthTries 3", b"MaxAuthTries three"),
     "units": (b"ExecStart=", b"ExecStrat="),
     "sudoers": (b"NOPASSWD:", b"NOPASSWORT:"),
-    "after.rules": (b"-j DROP", b"-j DORP"),
+    "after.rules": (b"-m conntrack", b"-m contrack"),
     "apt": (b'"300";', b'"300'),
     "logrotate": (b"maxsize 64M", b"maxsize 64Mi"),
 }

@@ -133,10 +133,13 @@ ALLOWED = Firewall(
 
 
 def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> list[str]:
-    """What is between the beginning of the trial and its confirmation."""
+    """What is between the beginning of a trial and its confirmation; no trial where there is nothing."""
     facts: Facts = {Ufw: there, Placed: placed}
     arguments: dict[str, Any] = {"allow": ["22/tcp", "80/tcp"], "policies": {"incoming": "deny"}, "after": AFTER}
-    return commands(ufw.in_force, facts, **arguments)[1:-1]
+    if not (ran := commands(ufw.in_force, facts, **arguments)):
+        return []
+    assert len(ran) > 2, "a trial of nothing"
+    return ran[1:-1]
 
 
 def test_a_firewall_as_declared_is_left_alone() -> None:
@@ -419,7 +422,7 @@ def redis(*passwords: str, alone: bool = False) -> list[str]:
         (["new"], 0, 0),
         (["old"], 1, 1),
         (["old", "new"], 0, 1),  # an interrupted converge
-        ([], 0, 1),  # not there yet: it starts with the declared one; after that it has to answer
+        ([], 0, 1),  # not there yet
     ],
 )
 def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
@@ -427,6 +430,11 @@ def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
 ) -> None:
     assert len(redis(*admitted)) == beside
     assert len(redis(*admitted, alone=True)) == alone
+
+
+def test_a_plan_expects_a_redis_that_is_down_to_start_with_the_declared_password() -> None:
+    arguments: dict[str, Any] = {"container": "c", "password": "new", "alone": True}
+    assert commands(redis_admits, {RedisPasswords: frozenset()}, executing=False, **arguments) == []
 
 
 def test_redis_is_told_on_standard_input() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,7 +49,9 @@ def test_a_reload_that_is_owed_is_on_trial_too() -> None:
 
 def test_the_firewall_changes_on_trial_alone() -> None:
     there = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 80/tcp",))
-    begin, *changes, confirm = commands(ufw.in_force, {Ufw: there}, allow=["80/tcp", "22/tcp"], policies={})
+    placed = {"sha256": sha256(b"").hexdigest(), "mode": "640", "owner": "root", "group": "root"}
+    arguments: dict[str, Any] = {"allow": ["80/tcp", "22/tcp"], "policies": {}, "after": b""}
+    begin, *changes, confirm = commands(ufw.in_force, {Ufw: there, Placed: placed}, **arguments)
     assert begin == f"{trial.STACKCTL} trial begin firewall"
     assert changes == ["ufw allow 22/tcp"]
     assert confirm.startswith("FunctionCommand")
