@@ -119,7 +119,7 @@ def test_a_converge_waits_for_whoever_uses_apt(lab: Place, droplet: Host) -> Non
 def test_a_dead_app_is_answered_for(lab: Place, droplet: Host) -> None:
     """Telegram backs off for long after a 502; a 503 with Retry-After brings it back soon.
 
-    Soon after a container was stopped its address is still remembered: nginx gives it 30 s, in which it may start again.
+    Soon after a container was stopped its address is still remembered: nginx gives it 30 s, to start again perhaps.
     """
     web = droplet.check_output("docker ps --quiet --filter label=com.docker.compose.service=web")
     droplet.check_output(f"docker stop {web}")

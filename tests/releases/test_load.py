@@ -93,11 +93,14 @@ def test_ten_releases_and_two_rollbacks_lose_nothing(
 def test_a_release_without_migrations_takes_ten_seconds_besides_dump_and_watch(
     droplet: Host, live_1_0_0: None, show: Show
 ) -> None:
-    events = map(json.loads, droplet.check_output("stackctl release 1.1.0 --json").splitlines())
-    took = {event["step"]: event["ms"] for event in events if event["state"] == "done"}
-    besides = took["release"] - took["backup"] - took["watch"]
-    show(f"  {besides / 1000:.1f} s besides the dump ({took['backup']} ms) and the watch ({took['watch']} ms): {took}")
-    assert besides <= MOST_MS
+    """The median of three: this machine has other things to do now and then."""
+    besides = []
+    for tag in ("1.1.0", "1.0.0", "1.1.0"):
+        events = map(json.loads, droplet.check_output(f"stackctl release {tag} --json").splitlines())
+        took = {event["step"]: event["ms"] for event in events if event["state"] == "done"}
+        besides.append(took["release"] - took["backup"] - took["watch"])
+        show(f"  {besides[-1] / 1000:.1f} s besides dump ({took['backup']} ms) and watch ({took['watch']} ms): {took}")
+    assert statistics.median(besides) <= MOST_MS
 
 
 def test_renewal_loses_nothing(lab: Place, droplet: Host, target: Target, show: Show) -> None:
