@@ -325,6 +325,7 @@ class Settings:
         config = {
             "version": 1,
             "app": values.app,
+            "operator": values.operator,
             "repository": values.app_repository,
             "colours": {colour: str(address) for colour, address in values.colours.items()},
             "healthy_timeout": values.healthy_timeout_s,

@@ -65,6 +65,7 @@ def base(settings: Settings) -> None:
 
 
 def _operator(settings: Settings) -> None:
+    """The operator's keys come with sshd (ssh.py): both are on trial."""
     operator = settings.values.operator
     account(name="Have the operator's account", login=operator)
     place(
@@ -72,15 +73,6 @@ def _operator(settings: Settings) -> None:
         dest=f"/etc/sudoers.d/{operator}",
         content=artifacts.template("base/sudoers.j2", operator=operator),
         mode="440",
-    )
-    # Whole, not line by line: a key that is not declared here opens nothing.
-    place(
-        name="Admit the operators' keys, and no other",
-        dest=f"/home/{operator}/.ssh/authorized_keys",
-        content=settings.authorized_keys,
-        mode="600",
-        owner=operator,
-        group=operator,
     )
 
 

@@ -1,6 +1,7 @@
 """Keys only, and root's login off. The console (root on tty) stays the way in when SSH is broken.
 
-What lets an operator in, this and the firewall, is changed on trial: a change that no new login confirms undoes itself.
+What lets an operator in, this, the keys and the firewall, is changed on trial: a change that no new login confirms
+undoes itself.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import systemd
+from stackctl.trial import PATIENCE_S
 
 from deploys import artifacts
 from deploys.components import ci
 from deploys.operations.files import place
 from deploys.operations.owed import settle
-from deploys.operations.trial import tried
+from deploys.operations.trial import Tried, tried
 from deploys.settings import Settings
 
 # A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
@@ -38,11 +40,25 @@ def ssh(settings: Settings) -> None:
     tried(
         name="Admit keys only, and never root",
         trial="ssh",
-        files={drop_in(settings): configuration(settings)},
+        files=files(settings),
         commands=IN_FORCE,
         debt=settings.owed("ssh"),
     )
     systemd.service(name="Run sshd", service="ssh.service", running=True, enabled=True)
+
+
+def files(settings: Settings) -> dict[str, Tried]:
+    """Whom sshd admits, and how: proven together, since neither lets anybody in alone."""
+    operator = settings.values.operator
+    return {
+        # Whole, not line by line: a key that is not declared here opens nothing.
+        keys(settings): Tried(settings.authorized_keys, owner=operator),
+        drop_in(settings): Tried(configuration(settings)),
+    }
+
+
+def keys(settings: Settings) -> str:
+    return str(settings.paths.keys(settings.values.operator))
 
 
 def drop_in(settings: Settings) -> str:
@@ -66,5 +82,5 @@ def units(settings: Settings) -> dict[str, bytes]:
     return {
         paths.trial_boot: artifacts.template("ssh/trial.service.j2", paths=paths),
         paths.trial_service(""): artifacts.template("ssh/trial@.service.j2"),
-        paths.trial_timer(""): artifacts.template("ssh/trial@.timer.j2", paths=paths),
+        paths.trial_timer(""): artifacts.template("ssh/trial@.timer.j2", paths=paths, patience_s=PATIENCE_S),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pyinfra import host, logger
@@ -13,26 +14,37 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient import SSHClient
 from stackctl.paths import Paths
+from stackctl.unit import PROGRAM
 
 from deploys.facts.files import Owed
 from deploys.operations import Commands
 from deploys.operations.files import place
 
-STACKCTL = "/usr/local/bin/stackctl"
+ANSWERS_S = 60
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A file as it is to be; nobody but its owner reads it."""
+
+    content: bytes
+    owner: str = "root"
 
 
 @operation()
-def tried(trial: str, files: Mapping[str, bytes], commands: Sequence[str], *, debt: str) -> Commands:
+def tried(trial: str, files: Mapping[str, Tried], commands: Sequence[str], *, debt: str) -> Commands:
     """Places `files` and runs `commands` to put them in force; undone by itself unless we can still log in.
 
-    + files: content by path; root's alone
+    + files: by path
     + debt: path of the marker that says that they are not in force yet (settings.owed)
     """
     marker = PurePosixPath(debt)
     changes: list[PyinfraCommand] = [
         command
-        for dest, content in files.items()
-        for command in place._inner(dest=dest, content=content, mode="600", owes=debt)  # noqa: SLF001
+        for dest, file in files.items()
+        for command in place._inner(  # noqa: SLF001
+            dest=dest, content=file.content, mode="600", owner=file.owner, group=file.owner, owes=debt
+        )
     ]
     if not changes and marker.name not in host.get_fact(Owed, directory=str(marker.parent)):
         host.noop(f"{', '.join(files)} in force")
@@ -42,18 +54,25 @@ def tried(trial: str, files: Mapping[str, bytes], commands: Sequence[str], *, de
 
 
 def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
-    """`commands`, between the beginning of a trial and its confirmation by a new login. Nothing when there are none."""
+    """`commands`, between the beginning of a trial and its confirmation by a new login. Nothing when there are none.
+
+    None of them comes after the trial's end, however long our machine sleeps: nothing would undo it.
+    """
     if not commands:
         return
-    yield StringCommand(f"{STACKCTL} trial begin", trial)
-    yield from commands
+    yield StringCommand(f"{PROGRAM} trial begin", trial)
+    for command in commands:
+        if not isinstance(command, StringCommand):
+            raise TypeError(f"{command!r} runs here, and can't be tied to a trial on the droplet")
+        arguments = command.connector_arguments
+        yield StringCommand(f"{PROGRAM} trial change", trial, QuoteString(command), **arguments)
     yield FunctionCommand(confirmed_by_a_new_login, [trial], {})
 
 
 def confirmed_by_a_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
     """Confirms the trial through a connection that begins now. pyinfra takes False for a failure."""
     try:
-        code, said = _by_a_new_login(host, f"sudo -n {STACKCTL} trial confirm {trial}")
+        code, said = _by_a_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
     except Exception as error:  # whatever keeps us out: the network, sshd, our key, the host's key
         host.log_styled(
             f"nobody can log in anew ({str(error) or type(error).__name__}): {_what_happens_next(host, trial)}",
@@ -75,17 +94,27 @@ def _by_a_new_login(host: Host, command: str) -> tuple[int, str]:
     client = SSHClient()
     try:
         client.connect(arguments.pop("hostname"), **arguments)
-        _, out, err = client.exec_command(command, timeout=60)
-        return out.channel.recv_exit_status(), err.read().decode().strip()
+        _, out, err = client.exec_command(command, timeout=ANSWERS_S)
+        said = err.read().decode().strip()
+        if not out.channel.status_event.wait(ANSWERS_S):
+            raise TimeoutError("the confirmation has no end")
+        return out.channel.recv_exit_status(), said
     finally:
         client.close()
 
 
 def _what_happens_next(host: Host, trial: str) -> str:
-    """Asked over the connection that the run still has."""
-    record = Paths(host.data.app).trial_record(trial)
-    there, said = host.run_shell_command(StringCommand("cat", QuoteString(str(record))), _sudo=True)
-    if not there:
-        return "what was there before is back already"
+    """Asked over the connection that the run still has, if it has one. That a trial is over says not how it ended."""
+    record = QuoteString(str(Paths(host.data.app).trial_record(trial)))
+    try:
+        asked, said = host.run_shell_command(
+            StringCommand("if test -e", record, "; then cat", record, "; fi"), _sudo=True
+        )
+    except Exception:  # the connection is gone as well
+        asked = False
+    if not asked:
+        return "nor can the droplet be asked: two minutes after it began it puts back by itself what nobody confirmed"
+    if not said.stdout:
+        return "its trial is over: stackctl history says whether it was undone"
     until = json.loads(said.stdout)["until"]
     return f"the droplet puts back what was there before by itself, at {until}; then correct it, and run this again"

@@ -37,6 +37,7 @@ PARSER = cli.parser("bot")
 CONFIG: dict[str, Any] = {
     "version": 1,
     "app": "bot",
+    "operator": "deploy",
     "repository": REPOSITORY,
     "colours": {"blue": "172.31.0.11", "green": "172.31.0.12"},
     "healthy_timeout": 20,
@@ -128,6 +129,9 @@ class Droplet(Machine):
             case [program, *rest] if program in self.programs:
                 return self.programs[program](rest)
         return Result(127, stderr=f"{argv[0]} is not installed")
+
+    def attached(self, argv: Sequence[str], timeout: float) -> int:
+        return self.run(argv, timeout=timeout).code
 
     def ask(
         self,

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import shlex
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
@@ -139,7 +140,7 @@ def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> l
     if not (ran := commands(ufw.in_force, facts, **arguments)):
         return []
     assert len(ran) > 2, "a trial of nothing"
-    return ran[1:-1]
+    return [shlex.split(line)[-1] for line in ran[1:-1]]
 
 
 def test_a_firewall_as_declared_is_left_alone() -> None:

@@ -150,6 +150,27 @@ def test_without_a_file_a_program_gets_nothing() -> None:
         os.close(former)
 
 
+def test_an_attached_program_has_the_callers_input_and_output(capfd: pytest.CaptureFixture[str]) -> None:
+    former, (reading, writing) = os.dup(0), os.pipe()
+    os.write(writing, b"content")
+    os.close(writing)
+    os.dup2(reading, 0)
+    try:
+        assert Machine().attached(["sh", "-c", "cat; echo complaint >&2; exit 3"], 5) == 3
+    finally:
+        os.dup2(former, 0)
+        os.close(reading)
+        os.close(former)
+    assert capfd.readouterr() == ("content", "complaint\n")
+
+
+def test_an_attached_program_that_hangs_ends_with_all_it_started(tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    assert Machine().attached(["sh", "-c", f"(sleep 0.4; touch {late}) & sleep 60"], 0.1) == TIMED_OUT
+    time.sleep(0.5)
+    assert not late.exists()
+
+
 def test_a_program_that_hangs_leaves_in_its_file_what_it_said(tmp_path: Path) -> None:
     result = Machine().run(["sh", "-c", "echo said; sleep 60"], timeout=0.2, stdout=tmp_path / "taken")
     assert (result.code, result.stdout, result.reason) == (TIMED_OUT, "", "no end within 0 s")

@@ -1,17 +1,20 @@
 """Changes on trial: what is kept, put back and forgotten, wherever somebody died."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from stackctl import trial
-from stackctl.machine import Result
+from stackctl.machine import TIMED_OUT, Result
 
 from tests.unit.stackctl_droplet import Droplet, installed, killed, stackctl
 
 RIGHT, WRONG = b"AllowUsers deploy\n", b"AllowUsers nobody\n"
+KEY = b"ssh-ed25519 AAAA operator\n"
 
 
 @pytest.fixture
@@ -22,6 +25,10 @@ def bot(tmp_path: Path) -> Droplet:
     main.write_bytes(b"Include\n")
     (drop_ins / "00-bot.conf").write_bytes(RIGHT)
     (drop_ins / "00-bot.conf").chmod(0o640)
+    keys = bot.paths.keys("deploy")
+    keys.parent.mkdir(parents=True)
+    keys.write_bytes(KEY)
+    bot.failing["sh -c"] = Result(0)
     ufw, default = bot.paths.on_trial["firewall"]
     ufw.mkdir(parents=True)
     (ufw / "ufw.conf").write_text("ENABLED=yes\n")
@@ -34,12 +41,13 @@ def change(bot: Droplet) -> None:
     drop_ins = bot.paths.on_trial["ssh"][1]
     (drop_ins / "00-bot.conf").write_bytes(WRONG)
     (drop_ins / "99-more.conf").write_bytes(WRONG)
+    bot.paths.keys("deploy").write_bytes(b"somebody else's")
 
 
 def there(bot: Droplet) -> dict[str, bytes]:
-    """All of sshd's configuration."""
+    """All of sshd's configuration, and whom it admits."""
     main, drop_ins = bot.paths.on_trial["ssh"]
-    return {path.name: path.read_bytes() for path in [main, *drop_ins.iterdir()]}
+    return {path.name: path.read_bytes() for path in [main, *drop_ins.iterdir(), bot.paths.keys("deploy")]}
 
 
 def calls(bot: Droplet, program: str) -> list[list[str]]:
@@ -73,6 +81,28 @@ def test_what_is_not_confirmed_is_put_back_whole(bot: Droplet, step: tuple[str, 
     restarted = [["systemctl", verb, "ssh.service"] for verb in ("reset-failed", "restart")]
     assert calls(bot, "systemctl") == ([] if step == ("boot",) else restarted)
     assert '"op": "undo"' in bot.paths.history.read_text()
+
+
+def test_keys_come_back_with_their_owner(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sshd reads them as the operator; what root copies is root's."""
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    given: dict[object, tuple[int, int]] = {}
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.update({path: (uid, gid)}))
+    copy = (bot.paths.trial_copies("ssh") / "2").stat()
+    stackctl(bot, "trial", "undo", "ssh")
+    assert there(bot)["authorized_keys"] == KEY
+    assert given[bot.paths.keys("deploy")] == (copy.st_uid, copy.st_gid)
+
+
+def test_what_comes_back_is_the_operators_of_that_time(bot: Droplet) -> None:
+    """A converge may declare another operator while the trial goes on."""
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.paths.config.write_text(bot.paths.config.read_text().replace('"deploy"', '"somebody"'))
+    stackctl(bot, "trial", "begin", "ssh")
+    stackctl(bot, "trial", "undo", "ssh")
+    assert there(bot)["authorized_keys"] == KEY
 
 
 def test_what_was_not_there_before_goes_again(bot: Droplet) -> None:
@@ -115,10 +145,68 @@ def test_a_second_begin_keeps_what_was_confirmed_last_and_has_time_anew(bot: Dro
     bot.seconds += trial.PATIENCE_S - 10
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += 20
-    # The timer of the first one, that was just about to act.
-    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    # The timer of the first one, that was just about to act. It fails, so that systemd asks again.
+    code, said = stackctl(bot, "trial", "expire", "ssh")
+    assert (code, "put on trial anew" in said) == (1, True)
     assert there(bot)["00-bot.conf"] == WRONG
     bot.seconds += trial.PATIENCE_S
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == RIGHT
+
+
+def test_what_comes_within_the_time_is_done(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    bot.seconds += trial.PATIENCE_S - 1
+    assert stackctl(bot, "trial", "change", "ssh", "sshd -t")[0] == 0
+    assert calls(bot, "sh") == [["sh", "-c", "sshd -t"]]
+
+
+@pytest.mark.parametrize("undone", [True, False])
+def test_what_comes_too_late_is_not_done(bot: Droplet, undone: bool) -> None:  # noqa: FBT001
+    """The converge's machine slept: nothing would undo it any more."""
+    stackctl(bot, "trial", "begin", "ssh")
+    bot.seconds += trial.PATIENCE_S
+    if undone:
+        stackctl(bot, "trial", "expire", "ssh")
+    code, said = stackctl(bot, "trial", "change", "ssh", "ufw allow 22/tcp")
+    assert (code, "no change of ssh is on trial any more" in said) == (2, True)
+    assert calls(bot, "sh") == []
+
+
+def test_a_change_that_fails_fails_as_its_command_does(bot: Droplet) -> None:
+    bot.failing["sh -c"] = Result(255)
+    stackctl(bot, "trial", "begin", "ssh")
+    assert stackctl(bot, "trial", "change", "ssh", "sshd -t")[0] == 255
+
+
+def test_a_change_without_an_end_keeps_nobody_from_undoing_it(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose sender sleeps, say: it is ended with the trial, and with it the lock is free."""
+    patience: list[float] = []
+
+    def endless(_: Droplet, argv: list[str], timeout: float) -> int:
+        patience.append(timeout)
+        return TIMED_OUT
+
+    monkeypatch.setattr(Droplet, "attached", endless)
+    stackctl(bot, "trial", "begin", "ssh")
+    bot.seconds += 50
+    code, said = stackctl(bot, "trial", "change", "ssh", "cat")
+    assert (code, "took longer than it is on trial" in said) == (1, True)
+    assert patience[0] <= trial.PATIENCE_S - 50
+
+
+def test_a_timer_that_took_long_to_be_set_finds_its_trial_due(bot: Droplet) -> None:
+    """It counts from when systemd got to it; a trial that counted from later would never be undone."""
+
+    def slow(_: Droplet, verb: str, units: list[str]) -> Result:
+        bot.seconds += 20
+        return Result(0)
+
+    began = bot.seconds
+    with patch.object(Droplet, "_systemctl", slow):
+        stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.seconds = began + trial.PATIENCE_S + 0.1
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
 
@@ -151,7 +239,7 @@ def test_a_timer_that_finds_no_trial_does_nothing(bot: Droplet) -> None:
     assert there(bot)["00-bot.conf"] == RIGHT
 
 
-@pytest.mark.parametrize("step", ["begin", "confirm", "expire", "undo"])
+@pytest.mark.parametrize("step", ["begin", "change", "confirm", "expire", "undo"])
 def test_of_what_has_to_be_said(bot: Droplet, step: str) -> None:
     code, said = stackctl(bot, "trial", step)
     assert (code, "ssh|firewall" in said) == (2, True)
@@ -179,6 +267,18 @@ def test_copies_that_are_gone_take_nothing_with_them(bot: Droplet) -> None:
     code, said = stackctl(bot, "trial", "undo", "ssh")
     assert (code, "by hand" in said) == (4, True)
     assert there(bot)["00-bot.conf"] == RIGHT
+
+
+def test_one_broken_trial_keeps_no_other_from_being_undone_at_boot(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    stackctl(bot, "trial", "begin", "firewall")
+    shutil.rmtree(bot.paths.trial_copies("ssh"))
+    switch = bot.paths.on_trial["firewall"][0] / "ufw.conf"
+    switch.write_text("ENABLED=maybe\n")
+    code, said = stackctl(bot, "trial", "boot")
+    assert (code, "ssh is not undone: " in said) == (4, True)
+    assert switch.read_text() == "ENABLED=yes\n"
+    assert [one.name for one in trial.under_way(bot.paths)] == ["ssh"]
 
 
 def test_status_tells_of_a_trial_and_that_nobody_is_needed(bot: Droplet) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import shlex
+from base64 import b64decode
+from dataclasses import replace
 from hashlib import sha256
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,21 +15,27 @@ import pytest
 from pyinfra.api import FunctionCommand, StringCommand
 from pyinfra.connectors.ssh import SSHConnector
 from stackctl.trial import PATIENCE_S
+from stackctl.unit import PROGRAM
 
 from deploys.components import ssh
 from deploys.facts.files import Owed, Placed
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import trial, ufw
-from deploys.operations.trial import confirmed_by_a_new_login, on_trial, tried
+from deploys.operations.trial import Tried, confirmed_by_a_new_login, on_trial, tried
 from tests.unit.places import settings_of
-from tests.unit.test_operations import CONTENT, PLACED, commands
+from tests.unit.test_operations import CONTENT, PLACED, commands, droplet
 
-BEGIN = f"{trial.STACKCTL} trial begin ssh"
-ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": {"/etc/x": CONTENT}, "commands": ["reload"], "debt": "/owed/x"}
+BEGIN = f"{PROGRAM} trial begin ssh"
+CHANGE = [PROGRAM, "trial", "change", "ssh"]
+FILES = {"/etc/x": Tried(CONTENT)}
+ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": FILES, "commands": ["reload"], "debt": "/owed/x"}
 
 
 def words(facts: dict[Any, Any]) -> list[str]:
-    return [command.split("(")[0] for command in commands(tried, facts, **ARGUMENTS)]
+    """The first command, the changes between, the last two."""
+    begin, *changes, confirm, settled = commands(tried, facts, **ARGUMENTS)
+    assert all(shlex.split(change)[:4] == CHANGE for change in changes), "a change that nothing undoes when it is late"
+    return [begin, *(shlex.split(change)[4] for change in changes), confirm.split("(")[0], settled]
 
 
 def test_nothing_to_change_no_trial() -> None:
@@ -37,9 +47,29 @@ def test_a_file_is_changed_inside_of_the_trial_and_its_debt_struck_off_once_it_i
     begin, owe, write, reload, confirm, settled = words({Placed: None, Owed: frozenset()})
     assert begin == BEGIN
     assert owe.endswith("/owed/x")
-    assert "mv -fT /etc/x.new /etc/x" in commands(tried, {Placed: None, Owed: frozenset()}, **ARGUMENTS)[2]
-    assert write
+    assert "mv -fT /etc/x.new /etc/x" in write
     assert (reload, confirm, settled) == ("reload", "FunctionCommand", "rm -f /owed/x")
+
+
+def test_the_content_still_travels_on_standard_input() -> None:
+    with droplet({Placed: None, Owed: frozenset()}, executing=True):
+        _, _, write, *_ = tried._inner(**ARGUMENTS)
+    assert b64decode(write.connector_arguments["_stdin"]) == CONTENT
+
+
+def test_what_runs_here_cannot_be_tied_to_a_trial() -> None:
+    with pytest.raises(TypeError, match="can't be tied"):
+        list(on_trial("ssh", [FunctionCommand(print, [], {})]))
+
+
+def test_the_operators_keys_are_on_trial_with_sshd_and_stay_theirs() -> None:
+    settings = replace(settings_of("prod"), authorized_keys=b"a key\n")
+    there = ssh.files(settings)["/home/deploy/.ssh/authorized_keys"]
+    assert (there.content, there.owner) == (b"a key\n", "deploy")
+    _, _, write, *_ = commands(
+        tried, {Placed: None, Owed: frozenset()}, **ARGUMENTS | {"files": {"/keys": Tried(b"", owner="deploy")}}
+    )
+    assert "-m 600 -o deploy -g deploy" in write
 
 
 def test_a_reload_that_is_owed_is_on_trial_too() -> None:
@@ -52,8 +82,8 @@ def test_the_firewall_changes_on_trial_alone() -> None:
     placed = {"sha256": sha256(b"").hexdigest(), "mode": "640", "owner": "root", "group": "root"}
     arguments: dict[str, Any] = {"allow": ["80/tcp", "22/tcp"], "policies": {}, "after": b""}
     begin, *changes, confirm = commands(ufw.in_force, {Ufw: there, Placed: placed}, **arguments)
-    assert begin == f"{trial.STACKCTL} trial begin firewall"
-    assert changes == ["ufw allow 22/tcp"]
+    assert begin == f"{PROGRAM} trial begin firewall"
+    assert changes == [f"{PROGRAM} trial change firewall 'ufw allow 22/tcp'"]
     assert confirm.startswith("FunctionCommand")
 
 
@@ -61,7 +91,7 @@ class Client:
     """paramiko's, as far as it is used; class-wide, since the code under test makes its own."""
 
     refuses: Exception | None = None
-    code = 0
+    code: int | None = 0
     said = b""
     asked: list[tuple[str, str, str]]
     closed: int
@@ -73,7 +103,10 @@ class Client:
 
     def exec_command(self, command: str, timeout: float) -> tuple[None, Any, Any]:
         type(self).asked.append((self.user, command, f"{timeout:.0f}"))
-        out = SimpleNamespace(channel=SimpleNamespace(recv_exit_status=lambda: self.code))
+        ended = Event()
+        if self.code is not None:
+            ended.set()
+        out = SimpleNamespace(channel=SimpleNamespace(recv_exit_status=lambda: self.code, status_event=ended))
         return None, out, io.BytesIO(self.said)
 
     def close(self) -> None:
@@ -95,18 +128,21 @@ class Droplet:
 
     name = "droplet"
     data = SimpleNamespace(app="bot", operator="deploy")
-    record: str | None = '{"until": "12:02"}'
+    record = '{"until": "12:02"}'
 
     def __init__(self) -> None:
         self.connector = object.__new__(SSHConnector)
         self.connector.make_paramiko_kwargs = lambda: {"hostname": "h", "username": "root"}  # type: ignore[method-assign]
         self.said = ""
+        self.reachable: bool | Exception = True
 
     def log_styled(self, message: str, **_: object) -> None:
         self.said += message
 
     def run_shell_command(self, _command: object, **_: object) -> tuple[bool, Any]:
-        return self.record is not None, SimpleNamespace(stdout=self.record)
+        if isinstance(self.reachable, Exception):
+            raise self.reachable
+        return self.reachable, SimpleNamespace(stdout=self.record)
 
 
 def confirm(droplet: Any) -> bool:
@@ -131,12 +167,31 @@ def test_a_login_that_fails_is_one_line_with_what_happens_next(client: type[Clie
     assert client.closed == 1
 
 
-def test_what_was_undone_already_is_told(client: type[Client]) -> None:
+def test_that_a_trial_is_over_says_not_how_it_ended(client: type[Client]) -> None:
+    """It may have been confirmed by a login whose answer was lost."""
     client.refuses = OSError("refused")
     droplet = Droplet()
-    droplet.record = None
+    droplet.record = ""
     assert not confirm(droplet)
-    assert droplet.said.endswith("is back already")
+    assert droplet.said.endswith("its trial is over: stackctl history says whether it was undone")
+
+
+@pytest.mark.parametrize("answer", [False, OSError("Socket is closed")])
+def test_a_droplet_that_cannot_be_asked_is_not_spoken_for(client: type[Client], answer: Any) -> None:
+    client.refuses = OSError("refused")
+    droplet = Droplet()
+    droplet.reachable = answer
+    assert not confirm(droplet)
+    assert "nor can the droplet be asked" in droplet.said
+
+
+def test_a_confirmation_without_an_end_is_not_waited_for(client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "ANSWERS_S", 0.01)
+    client.code = None
+    droplet = Droplet()
+    assert not confirm(droplet)
+    assert "nobody can log in anew (the confirmation has no end)" in droplet.said
+    assert client.closed == 1
 
 
 def test_a_confirmation_that_is_refused_fails_the_run(client: type[Client]) -> None:
@@ -160,6 +215,6 @@ def test_ci_is_admitted_only_where_it_has_a_key() -> None:
     assert b"\nAllowUsers deploy\n" in ssh.configuration(settings)
 
 
-def test_the_timer_and_the_program_have_the_same_patience() -> None:
+def test_the_timer_has_the_programs_patience() -> None:
     timer = ssh.units(settings_of("prod"))["toogoodtogo-trial@.timer"].decode()
     assert f"OnActiveSec={PATIENCE_S}" in timer.splitlines()

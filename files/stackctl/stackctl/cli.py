@@ -99,8 +99,9 @@ def parser(app: str) -> argparse.ArgumentParser:
     renewed = verb("certificate", "for systemd: obtain the declared certificate, and serve it")
     renewed.add_argument("--renewed", action="store_true", help="for certbot's hook: serve it, obtain nothing")
     tried = verb("trial", "for the converge and systemd: a change of SSH or of the firewall that undoes itself")
-    tried.add_argument("step", choices=("begin", "confirm", "expire", "undo", "boot"))
+    tried.add_argument("step", choices=("begin", "change", "confirm", "expire", "undo", "boot"))
     tried.add_argument("what", nargs="?", choices=TRIALS, help="of all of them, for boot")
+    tried.add_argument("command", nargs="?", help="for change: what the shell has to do")
     verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
@@ -169,8 +170,7 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
     name = f"{arguments.by}'s stackctl {verb} (process {os.getpid()})"
     if verb == "trial":
         with lock.exclusive(paths.trial_lock, name, trial.LOCK_PATIENCE):
-            _trial(arguments, paths, machine, journal)
-        return 0
+            return _trial(arguments, paths, machine, journal)
     stack = Stack(paths, config.load(paths), machine, journal)
     match verb:
         case "release" | "rollback" | "backup":
@@ -195,13 +195,15 @@ def _change(stack: Stack, arguments: argparse.Namespace) -> None:
             _backup(stack)
 
 
-def _trial(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> None:
+def _trial(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
     if arguments.step != "boot" and not arguments.what:
         raise RefusedError(f"of what? stackctl trial {arguments.step} {'|'.join(TRIALS)}")
     match arguments.step:
         case "begin":
             until = trial.begin(paths, machine, arguments.what)
             journal.tell(arguments.what, "progress", f"on trial until {until}")
+        case "change":
+            return trial.change(paths, machine, arguments.what, arguments.command or "")
         case "confirm":
             trial.confirm(paths, machine, arguments.what)
             journal.tell(arguments.what, "done", "confirmed by a new login")
@@ -211,6 +213,7 @@ def _trial(arguments: argparse.Namespace, paths: Paths, machine: Machine, journa
             trial.undo(paths, machine, journal, arguments.what)
         case "boot":
             trial.boot(paths, journal)
+    return 0
 
 
 def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None:

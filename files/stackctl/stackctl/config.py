@@ -34,6 +34,8 @@ class Data:
 class Config:
     """Seconds throughout."""
 
+    operator: str
+    """Whose login confirms what is on trial."""
     repository: str
     colours: dict[str, str]
     """The fixed address of each colour on the app's network."""
@@ -115,6 +117,7 @@ def _object(value: Any, fields: dict[str, Callable[[Any], bool]]) -> bool:
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "app": (_text, "text"),
+    "operator": (_text, "text"),
     "repository": (_text, "text"),
     **dict.fromkeys(
         ("healthy_timeout", "migrate_timeout", "stop_grace", "worker_grace", "watch", "connections"),

@@ -82,6 +82,18 @@ class Machine:
                     raise
         return Result(process.returncode, *((text or b"").decode(errors="replace") for text in said))
 
+    def attached(self, argv: Sequence[str], timeout: float) -> int:
+        """Run a program on the caller's own input and output; its exit code, or TIMED_OUT once all of it is killed."""
+        with subprocess.Popen(argv, env=ENVIRONMENT, process_group=0) as process:
+            try:
+                return process.wait(timeout)
+            except BaseException as error:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    return TIMED_OUT
+                raise
+
     def become(self, argv: Sequence[str]) -> NoReturn:
         """Go on as this program, on the caller's own terminal."""
         os.execvpe(argv[0], list(argv), ENVIRONMENT)  # noqa: S606 - no shell is the point

@@ -51,6 +51,7 @@ class Paths:
             "ssh": (root / "etc/ssh/sshd_config", root / "etc/ssh/sshd_config.d"),
             "firewall": (root / "etc/ufw", root / "etc/default/ufw"),
         }
+        self.home = root / "home"
         self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
         self.access_log = root / "var/log/nginx/access.log"
         self.refused_log = root / "var/log/nginx/refused.log"  # what fail2ban counts
@@ -80,6 +81,10 @@ class Paths:
     def snapshot(self, release_id: str) -> Path:
         """The environment a kept release started with."""
         return self.secrets / f"{release_id}.json"
+
+    def keys(self, login: str) -> Path:
+        """Which keys let somebody in."""
+        return self.home / login / ".ssh/authorized_keys"
 
     def trial_record(self, name: str) -> Path:
         return self.trials / f"{name}.json"

@@ -1,9 +1,11 @@
 """
-Changes on trial: of what lets an operator in, SSH and the firewall. One that no new login confirms in time is undone.
+Changes on trial: of what lets an operator in, SSH with its keys and the firewall. One that no new login confirms in
+time is undone.
 
 begin keeps copies and sets a timer, the converge makes the change, confirm comes through a new connection. A trial ends
 when its record goes, a file that is there whole or not at all; whoever died before that, the timer or the next boot
-puts the copies back. They are of what was confirmed last: a second begin keeps those of the first.
+puts the copies back. They are of what was confirmed last: a second begin keeps those of the first. A command of the
+change runs by `change`, which refuses once the trial is over: what comes too late would never be undone.
 """
 
 import json
@@ -14,54 +16,66 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from . import durable
+from . import config, durable
 from .errors import FailedError, PersonNeededError, RefusedError
 from .events import Journal
-from .machine import Machine, Result
+from .machine import TIMED_OUT, Machine, Result
 from .paths import TRIALS, Paths
 
 PATIENCE_S = 120
-"""How long a change waits for its confirmation; OnActiveSec of APP-trial@.timer is the same."""
+"""How long a change waits for its confirmation."""
 LOCK_PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """`due` is by the machine's monotonic clock, which nobody sets; `until` is for people."""
+    """`due` is by the machine's monotonic clock, which nobody sets; `until` is for people. `files` come back."""
 
     name: str
     since: str
     until: str
     due: float
+    files: list[str]
 
 
 def under_way(paths: Paths) -> list[Trial]:
     """The trials that wait for their confirmation."""
-    records = [paths.trial_record(name) for name in TRIALS]
-    return [Trial(**json.loads(record.read_bytes())) for record in records if record.exists()]
+    return [trial for name in TRIALS if (trial := _recorded(paths, name))]
 
 
 def begin(paths: Paths, machine: Machine, name: str) -> str:
     """Keeps what is there, and has it come back unless somebody confirms the change."""
-    record = paths.trial_record(name)
-    if not record.exists():
-        copies = paths.trial_copies(name)
-        shutil.rmtree(copies, ignore_errors=True)
-        copies.mkdir(parents=True)
-        paths.trials.chmod(0o700)
-        for number, original in enumerate(paths.on_trial[name]):
-            _copy(original, copies / str(number))
-        os.sync()
+    earlier = _recorded(paths, name)
+    files = earlier.files if earlier else _kept(paths, name)
+    # Counted from before the timer counts: however slow systemd is, the timer finds a trial whose time is over.
+    now, due = machine.now(), machine.monotonic() + PATIENCE_S
     timer = paths.trial_timer(name)
     # Set before it is recorded: a timer that finds no record does nothing, a record without a timer waits for a boot.
     armed = machine.run(["systemctl", "restart", timer])
     if armed.code:
         raise FailedError(f"{timer} can't be set, so nothing may be changed: {armed.reason}")
-    now = machine.now()
     until = (now + timedelta(seconds=PATIENCE_S)).isoformat(timespec="seconds")
-    trial = Trial(name, now.isoformat(timespec="seconds"), until, machine.monotonic() + PATIENCE_S)
-    durable.write(record, json.dumps(asdict(trial)).encode() + b"\n")
+    trial = Trial(name, now.isoformat(timespec="seconds"), until, due, files)
+    durable.write(paths.trial_record(name), json.dumps(asdict(trial)).encode() + b"\n")
     return until
+
+
+def change(paths: Paths, machine: Machine, name: str, command: str) -> int:
+    """Runs a part of the change while it is on trial, and no longer; its exit code.
+
+    Under the lock of trials, as all of this: what it did is undone after it, or it doesn't begin.
+    """
+    trial = _recorded(paths, name)
+    left = trial.due - machine.monotonic() if trial else 0
+    if left <= 0:
+        raise RefusedError(
+            f"no change of {name} is on trial any more: its two minutes were over before all of it was made, "
+            "and what was made is undone by itself (stackctl history); run it again"
+        )
+    code = machine.attached(["sh", "-c", command], left)
+    if code == TIMED_OUT:
+        raise FailedError(f"the change of {name} took longer than it is on trial, and is undone by itself")
+    return code
 
 
 def confirm(paths: Paths, machine: Machine, name: str) -> None:
@@ -74,17 +88,23 @@ def confirm(paths: Paths, machine: Machine, name: str) -> None:
 
 def expire(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
     """Undoes the change when its time is over: a trial that was begun again has more of it."""
-    if any(trial.name == name and trial.due - 1 <= machine.monotonic() for trial in under_way(paths)):
-        undo(paths, machine, journal, name)
+    trial = _recorded(paths, name)
+    if not trial:
+        return
+    if machine.monotonic() < trial.due:
+        # A failure, so that systemd asks again: nothing depends on another timer than the one that has just elapsed.
+        raise FailedError(f"the change of {name} was put on trial anew, and has until {trial.until}")
+    undo(paths, machine, journal, name)
 
 
 def undo(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
     """Puts back what was there, and in force. FailedError leaves the trial as it is, to be undone again."""
-    if not paths.trial_record(name).exists():
+    trial = _recorded(paths, name)
+    if not trial:
         raise RefusedError(f"no change of {name} is on trial")
 
     def act() -> str:
-        _put_back(paths, name)
+        _put_back(paths, trial)
         done = _IN_FORCE[name](paths, machine)
         if done.code:
             raise FailedError(f"{name} is as it was before, but not in force: {done.reason}")
@@ -96,10 +116,38 @@ def undo(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
 
 def boot(paths: Paths, journal: Journal) -> None:
     """Puts back what is on trial, before sshd and the firewall start with it."""
-    for trial in under_way(paths):
-        _put_back(paths, trial.name)
-        _end(paths, trial.name)
-        journal.tell(trial.name, "done", "no new login had confirmed the change: what was there before is booted")
+    faults = []
+    for name in TRIALS:
+        try:
+            if trial := _recorded(paths, name):
+                _put_back(paths, trial)
+                _end(paths, name)
+                journal.tell(name, "done", "no new login had confirmed the change: what was there before is booted")
+        except Exception as error:  # whatever is wrong with one of them, the others have to come back
+            faults.append(f"{name} is not undone: {error}")
+    if faults:
+        raise PersonNeededError("; ".join(faults))
+
+
+def _recorded(paths: Paths, name: str) -> Trial | None:
+    try:
+        return Trial(**json.loads(paths.trial_record(name).read_bytes()))
+    except FileNotFoundError:
+        return None
+
+
+def _kept(paths: Paths, name: str) -> list[str]:
+    """Copies what the trial may change; which files these are."""
+    copies, files = paths.trial_copies(name), list(paths.on_trial[name])
+    if name == "ssh":
+        files.append(paths.keys(config.load(paths).operator))
+    shutil.rmtree(copies, ignore_errors=True)
+    copies.mkdir(parents=True)
+    paths.trials.chmod(0o700)
+    for number, original in enumerate(files):
+        _copy(original, copies / str(number))
+    os.sync()
+    return list(map(str, files))
 
 
 def _end(paths: Paths, name: str) -> None:
@@ -107,12 +155,12 @@ def _end(paths: Paths, name: str) -> None:
     shutil.rmtree(paths.trial_copies(name), ignore_errors=True)
 
 
-def _put_back(paths: Paths, name: str) -> None:
-    copies = paths.trial_copies(name)
+def _put_back(paths: Paths, trial: Trial) -> None:
+    copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
     if not copies.is_dir():  # what is not among the copies was not there: without any, nothing would be left
-        raise PersonNeededError(f"{copies} is gone: look at {name} by hand, then remove {paths.trial_record(name)}")
-    for number, original in enumerate(paths.on_trial[name]):
-        _copy(copies / str(number), original)
+        raise PersonNeededError(f"{copies} is gone: look at {trial.name} by hand, then remove {record}")
+    for number, original in enumerate(trial.files):
+        _copy(copies / str(number), Path(original))
     os.sync()
 
 
@@ -123,9 +171,16 @@ def _copy(source: Path, target: Path) -> None:
     else:
         target.unlink(missing_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, symlinks=True)
+        shutil.copytree(source, target, symlinks=True, copy_function=_copy_file)
     elif source.exists():
-        shutil.copy2(source, target)
+        _copy_file(source, target)
+
+
+def _copy_file(source: Path | str, target: Path | str) -> None:
+    """With its owner: sshd reads an operator's keys as the operator."""
+    shutil.copy2(source, target)
+    there = Path(source).stat()
+    os.chown(target, there.st_uid, there.st_gid)
 
 
 def _sshd(_paths: Paths, machine: Machine) -> Result:
