@@ -1,5 +1,7 @@
 """What an operator gets wrong, by the site's own operations: `pyinfra … tests/defences/lockout.py --data mistake=…`."""
 
+from dataclasses import replace
+
 from pyinfra import host, state
 
 from deploys import session
@@ -12,7 +14,9 @@ data = host.data.dict()
 mistake = data.pop("mistake")
 settings = load_settings(data)
 session.begin(state, host)
-right = ssh.configuration(settings)
+right = ssh.files(settings)
+keys, drop_in = right
+configuration = right[drop_in].content
 admits = f"AllowUsers {settings.values.operator}".encode()
 if mistake == "a firewall that denies SSH":
     ufw.in_force(
@@ -23,13 +27,14 @@ if mistake == "a firewall that denies SSH":
     )
 else:
     wrong = {
-        "a slip in sshd's configuration": right + b"PermitRootLogni no\n",
-        "an sshd that admits nobody": right.replace(admits, b"AllowUsers nobody"),
+        "a slip in sshd's configuration": {drop_in: configuration + b"PermitRootLogni no\n"},
+        "an sshd that admits nobody": {drop_in: configuration.replace(admits, b"AllowUsers nobody")},
+        "a key file without the operator's key": {keys: b"# somebody else's\n"},
     }[mistake]
     tried(
         name="Admit nobody",
         trial="ssh",
-        files={ssh.drop_in(settings): wrong},
+        files={path: replace(file, content=wrong.get(path, file.content)) for path, file in right.items()},
         commands=ssh.IN_FORCE,
         debt=settings.owed("ssh"),
     )

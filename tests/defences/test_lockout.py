@@ -28,11 +28,13 @@ pytestmark = pytest.mark.group("edge")
 PATHS = Paths("toogoodtogo")
 SLIP = "a slip in sshd's configuration"
 NOBODY = "an sshd that admits nobody"
+KEYS = "a key file without the operator's key"
 DENY = "a firewall that denies SSH"
-MISTAKES = {SLIP: "ssh", NOBODY: "ssh", DENY: "firewall"}
+MISTAKES = {SLIP: "ssh", NOBODY: "ssh", KEYS: "ssh", DENY: "firewall"}
 WORDS = {
     SLIP: "Bad configuration option: PermitRootLogni",
     NOBODY: "nobody can log in anew",
+    KEYS: "nobody can log in anew",
     DENY: "nobody can log in anew",
 }
 ADMIT = "ssh | Admit keys only, and never root"
@@ -75,8 +77,12 @@ def admitted(lab: Place, droplet: Host) -> bool:
 
 def what_counts(droplet: Host) -> str:
     """All that a trial may change."""
+    keys = "/home/deploy/.ssh/authorized_keys"
     return str(
-        droplet.check_output("sha256sum /etc/ssh/sshd_config.d/* /etc/ufw/*.rules /etc/ufw/ufw.conf; ufw status")
+        droplet.check_output(
+            f"sha256sum /etc/ssh/sshd_config.d/* {keys} /etc/ufw/*.rules /etc/ufw/ufw.conf; "
+            f"stat --format '%U:%G %a' /etc/ssh/sshd_config.d/* {keys}; ufw status"
+        )
     )
 
 
@@ -171,6 +177,21 @@ def test_a_second_converge_keeps_what_was_confirmed_last(lab: Place, droplet: Ho
     droplet.check_output("stackctl trial undo ssh")
     assert what_counts(droplet) == before
     converge.site()
+
+
+def test_what_a_sleeping_machine_sends_too_late_changes_nothing(lab: Place, droplet: Host) -> None:
+    """A converge's machine falls asleep after `begin`, and goes on when nothing would undo it any more."""
+    before = what_counts(droplet)
+    droplet.check_output("stackctl trial begin ssh")
+    try:
+        droplet.check_output("stackctl trial change ssh 'touch /etc/ssh/sshd_config.d/in-time.conf'")
+        assert what_counts(droplet) != before
+        wait_until_undone(droplet, "ssh", PATIENCE_S + TAKES_S)
+        late = droplet.run("stackctl trial change ssh 'touch /etc/ssh/sshd_config.d/too-late.conf' || exit $?")
+    finally:
+        droplet.run("! test -e %s || stackctl trial undo ssh", str(PATHS.trial_record("ssh")))
+    assert (late.rc, "no change of ssh is on trial any more" in late.stderr) == (2, True)
+    assert what_counts(droplet) == before
 
 
 def test_a_confirmation_without_a_trial_is_refused(lab: Place, droplet: Host) -> None:
