@@ -53,6 +53,8 @@ class SiteLock(BaseStateCallback):
 
 def begin(state: State, host: Host) -> None:
     """Called by a deploy file for each host, before its first operation."""
+    # With -vvv pyinfra would print what facts read: hashes of secrets among it, from which a weak one can be guessed.
+    state.print_fact_output = False
     # Nagle's algorithm holds small packets back: without it a command takes 5 ms instead of 55.
     if isinstance(sock := _transport(host).sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
