@@ -1,4 +1,4 @@
-"""A place's values, for what runs beside pyinfra: as pyinfra merges them."""
+"""A place's values as pyinfra merges them, for what runs beside it."""
 
 from __future__ import annotations
 

@@ -1,21 +1,25 @@
 """Rotates a secret: `python -m deploys.rotate inventories/prod.py REDIS_PASSWORD`, or `make rotate KEY=… ENV=prod`.
 
 It says what the secret is, asks, puts the new value into the env file, converges (which releases anew), looks at what
-runs, and says what is left to do. What fails is undone: the old value back in the file, and on the droplet.
+runs, and says what is left to do. What fails is undone: the old value back in the file, and on the droplet; unless the
+old one may be dead by then.
 A value is never an argument: we make it, or it is typed without echo, or it is the first line of standard input.
-Exits 0 done | 1 failed, and undone | 2 refused, nothing changed | 4 needs a person.
+Exits 0 done | 1 failed, and undone | 2 refused, nothing changed | 3 somebody else is at work, nothing changed
+| 4 needs a person.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import getpass
 import os
 import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +29,18 @@ from stackctl import durable
 from deploys import ledger
 from deploys.credentials import credentials_from, values_in, with_value
 from deploys.places import group_data
+from deploys.session import LOCKED
 from deploys.settings import Settings, load_settings
 
-DONE, UNDONE, REFUSED, NEEDS_A_PERSON = 0, 1, 2, 4
+DONE, UNDONE, REFUSED, BUSY, NEEDS_A_PERSON = 0, 1, 2, 3, 4
 
 
 class RefusedError(Exception):
     """Nothing was changed. One line: why, and the remedy."""
+
+
+class BusyError(Exception):
+    """Nothing was changed, since somebody else is at work. One line: who, or where."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Secret:
     """For what we issue ourselves."""
     proof: str | None = None
     """A deploy that fails when the new one is refused, where a converge doesn't use it."""
+    stays: bool = False
+    """The new one is kept when the rotation fails: by then the old one may be dead, and the new one shown once only."""
 
 
 SECRETS = {
@@ -79,12 +90,13 @@ SECRETS = {
             "kept by Telegram. So begin here, and go to @BotFather when the value is asked for."
         ),
         afterwards="Telegram has refused the old one since /revoke.",
+        stays=True,
     ),
     "REGISTRY_PASSWORD": Secret(
         what="The token that may pull the app's image. The registry issues it; make a new one that may pull, no more.",
         meanwhile="Both work until you revoke the old one. What runs needs neither.",
         afterwards="Revoke the old token at the registry now.",
-        proof="deploys/registry.py",
+        proof="deploys/proofs/registry.py",
     ),
 }
 OF_THE_APP = Secret(
@@ -94,6 +106,7 @@ OF_THE_APP = Secret(
         "expiry of some hours): then no request is lost. The live tag is released anew."
     ),
     afterwards="Revoke the old one at its issuer now. A rollback to a release from before would start with it.",
+    stays=True,
 )
 BY_HAND = {
     "CI_KEY": """CI's SSH key. Both can be admitted at once, so nothing waits.
@@ -125,17 +138,46 @@ def main() -> int:
         return rotate(Path(arguments.inventory).stem, arguments.key, sure=arguments.yes)
     except (RefusedError, PyinfraError) as error:
         print(f"Nothing was changed: {error}", file=sys.stderr)
+    except BusyError as error:
+        print(f"Nothing was changed: {error}", file=sys.stderr)
+        return BUSY
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
     return REFUSED
 
 
 def rotate(place: str, key: str, *, sure: bool) -> int:
-    """Raises RefusedError, PyinfraError or KeyboardInterrupt only while nothing is changed yet."""
+    """Raises RefusedError, BusyError, PyinfraError or KeyboardInterrupt only when nothing is changed."""
     if key in BY_HAND:
         print(f"{key} is rotated by hand. {BY_HAND[key]}")
         return DONE
-    settings = load_settings(group_data(place))
+    data = group_data(place)
+    with alone(Path(data["env_file"])):
+        return _rotate(place, load_settings(data), key, sure=sure)
+
+
+@contextmanager
+def alone(env_file: Path) -> Iterator[None]:
+    """No other rotation meanwhile: of two, one would write back what it read before the other's value was there.
+
+    By the file's directory: the file itself is replaced, and its lock with it.
+    """
+    directory = env_file.resolve().parent
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise RefusedError(f"{directory}, where {env_file.name} should be: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another rotation is under way in {directory}: wait for it, then run this again") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _rotate(place: str, settings: Settings, key: str, *, sure: bool) -> int:
     if key not in settings.credentials.by_name:
         known = ", ".join([*settings.credentials.by_name, *(name for name in BY_HAND if name != ledger.KEY)])
         raise RefusedError(f"which secret? KEY= is one of {known}")
@@ -185,7 +227,7 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
 
 
 class Undertaking:
-    """The new value into the file and onto the droplet; back to the old one when that fails."""
+    """The new value into the file and onto the droplet; back to the old one when that fails, if that still counts."""
 
     def __init__(self, place: str, env_file: Path, ledger_file: Path) -> None:
         self.place, self.env_file, self.ledger_file = place, env_file, ledger_file
@@ -193,28 +235,49 @@ class Undertaking:
         self.ages_before = ledger.read(ledger_file)
 
     def carry_out(self, after: str, secret: Secret) -> int:
-        deploys = ["deploys/site.py", *([secret.proof] if secret.proof else [])]
         try:
             write(self.env_file, after)
-            if not all(pyinfra(self.place, deploy) for deploy in deploys):
+            ended = pyinfra(self.place, "deploys/site.py")
+            if ended == 0 and secret.proof:
+                ended = pyinfra(self.place, secret.proof)
+            if ended != 0 and secret.stays:
+                return self._keep(after, "That failed, see above")
+            if ended == LOCKED:
+                return self._withdraw()
+            if ended != 0:
                 return self._undo()
         except BaseException as error:
-            self._take_back()
             name, cause = self.env_file.name, type(error).__name__
+            if secret.stays:
+                return self._keep(after, cause)
+            self._take_back()
             print(f"\n{cause}: {name} has the old value again. Bring the droplet back to it: {self._converge}")
             return NEEDS_A_PERSON
         print(
             f"\nRotated. {secret.afterwards}\n{self.ledger_file} has the new age: commit it. Now a look at what runs.",
             flush=True,
         )
-        return DONE if pyinfra(self.place, "deploys/status.py") else NEEDS_A_PERSON
+        return DONE if pyinfra(self.place, "deploys/status.py") == 0 else NEEDS_A_PERSON
+
+    def _keep(self, after: str, cause: str) -> int:
+        write(self.env_file, after)  # an interruption may have come before it was
+        print(
+            f"\n{cause}. The new value stays in {self.env_file.name}, as the old one may be dead already. "
+            f"Mend the cause, then: {self._converge}. If the value itself is wrong, rotate once more instead."
+        )
+        return NEEDS_A_PERSON
+
+    def _withdraw(self) -> int:
+        self._take_back()
+        print("\nNothing was changed: the droplet is locked, see above. Wait for it, then rotate again.")
+        return BUSY
 
     def _undo(self) -> int:
         print(
             f"\nThat failed, see above. Back to the old value, in {self.env_file.name} and on the droplet.", flush=True
         )
         self._take_back()
-        if pyinfra(self.place, "deploys/site.py"):
+        if pyinfra(self.place, "deploys/site.py") == 0:
             print("\nUndone: the old value is in use. Mend the cause, then rotate again.")
             return UNDONE
         print(f"\nThe old value is back in {self.env_file.name}, but not everywhere on the droplet: {self._converge}")
@@ -237,10 +300,10 @@ def write(path: Path, text: str) -> None:
     os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def pyinfra(place: str, deploy: str) -> bool:
-    """Runs a deploy, its output on the terminal. It reads nothing: standard input may hold the value."""
+def pyinfra(place: str, deploy: str) -> int:
+    """Runs a deploy, its output on the terminal: how it ended. It reads nothing: standard input may hold the value."""
     command = [sys.executable, "-m", "pyinfra", "-y", f"inventories/{place}.py", deploy]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+import sys
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from pyinfra import logger
 from pyinfra.api import State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 LOCK_ID = uuid.uuid4().hex
 """Names this run to `stackctl --under`, which then works under the lock that the run already holds."""
 
-_CONFLICT = 3
+LOCKED = 3
+"""The code with which a run ends that found a droplet locked, and so changed nothing; as stackctl ends."""
 
 
 class SiteLock(BaseStateCallback):
@@ -50,6 +53,8 @@ class SiteLock(BaseStateCallback):
 
 def begin(state: State, host: Host) -> None:
     """Called by a deploy file for each host, before its first operation."""
+    # With -vvv pyinfra would print what facts read: hashes of secrets among it, from which a weak one can be guessed.
+    state.print_fact_output = False
     # Nagle's algorithm holds small packets back: without it a command takes 5 ms instead of 55.
     if isinstance(sock := _transport(host).sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -69,20 +74,22 @@ def _take(host: Host) -> Channel:
     host.run_shell_command(f"mkdir -p {paths.var} && touch {lock} {work} && chmod 600 {lock} {work}", _sudo=True)
     free, _ = host.run_shell_command(f"flock --timeout 2 {work} true", _sudo=True)
     if not free:
-        raise PyinfraError(_refusal(host, work))
+        _refuse(host, work)
     channel = _transport(host).open_session()
-    channel.exec_command(f"sudo -n flock --timeout 2 --conflict-exit-code {_CONFLICT} {lock} tee {lock}")
+    channel.exec_command(f"sudo -n flock --timeout 2 --conflict-exit-code {LOCKED} {lock} tee {lock}")
     channel.sendall(json.dumps(me).encode() + b"\n")
     if channel.recv(1):
         return channel
-    if channel.recv_exit_status() == _CONFLICT:
-        raise PyinfraError(_refusal(host, lock))
+    if channel.recv_exit_status() == LOCKED:
+        _refuse(host, lock)
     raise PyinfraError(f"{host.name}: no lock could be taken: {channel.recv_stderr(1000).decode().strip()}")
 
 
-def _refusal(host: Host, lock: Path) -> str:
+def _refuse(host: Host, lock: Path) -> NoReturn:
+    """Not by an exception of pyinfra's, all of which end with 1."""
     _, output = host.run_shell_command(f"cat {lock}", _sudo=True)
-    return f"{host.name} is locked: {named(output.stdout)}: wait for it, then run this again"
+    logger.error("%s is locked: %s: wait for it, then run this again", host.name, named(output.stdout))
+    sys.exit(LOCKED)
 
 
 def named(content: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import testinfra
 from testinfra.host import Host
 
+from deploys.places import group_data
 from deploys.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
@@ -26,11 +27,7 @@ class Place:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """group_data as pyinfra merges it."""
-        merged: dict[str, Any] = {}
-        for group in ("all", self.name):
-            merged |= runpy.run_path(str(ROOT / "group_data" / f"{group}.py"))
-        return {key: value for key, value in merged.items() if not key.startswith("_")}
+        return group_data(self.name)
 
     @cached_property
     def settings(self) -> Settings:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
@@ -22,11 +20,9 @@ UID = 999
 def data_services(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
     redis_conf = artifacts.file("redis/redis.conf")
-    redis_auth = _redis_auth(settings.credentials.redis_password, values.redis_memory_mib)
-
     # Without the passwords: new ones are taken while both run.
-    without_password = _redis_auth("", values.redis_memory_mib)
-    declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, without_password)
+    directives = _redis_directives(settings).encode()
+    declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, directives)
 
     for service in host.loop(("postgres", "redis")):
         files.directory(
@@ -49,23 +45,14 @@ def data_services(settings: Settings) -> None:
         mode="600",
         secret=True,
     )
-    # Before its file is replaced, by which Redis is asked to.
-    redis_admits(
-        name="Have Redis admit the declared password, beside the one that the live release has",
-        container=_redis(settings),
-        password=settings.credentials.redis_password,
+    # Before the file is replaced by whose password Redis is asked.
+    _redis_admits(
+        settings, name="Have Redis admit the declared password, beside the one that the live release has", alone=False
     )
     place(
         name="Place Redis's password",
         dest=str(paths.secrets / "redis/password"),
         content=settings.credentials.redis_password.encode(),
-        mode="600",
-        secret=True,
-    )
-    place(
-        name="Place what Redis reads of its password and its memory",
-        dest=str(paths.secrets / "redis/redis.conf"),
-        content=redis_auth,
         mode="600",
         secret=True,
     )
@@ -96,16 +83,18 @@ def data_services(settings: Settings) -> None:
 @deploy("former_passwords")
 def former_passwords(settings: Settings) -> None:
     """Behind `app`, whose release has the new ones. PostgreSQL's go with their login roles, by stackctl."""
+    _redis_admits(settings, name="Have Redis admit the declared password alone", alone=True)
+
+
+def _redis_admits(settings: Settings, *, name: str, alone: bool) -> None:
     redis_admits(
-        name="Have Redis admit the declared password alone",
-        container=_redis(settings),
+        name=name,
+        container=f"{settings.paths.data_project}-redis-1",
         password=settings.credentials.redis_password,
-        alone=True,
+        dest=str(settings.paths.secrets / "redis/redis.conf"),
+        directives=_redis_directives(settings),
+        alone=alone,
     )
-
-
-def _redis(settings: Settings) -> str:
-    return f"{settings.paths.data_project}-redis-1"
 
 
 def compose_file(settings: Settings, *, sha256: str) -> bytes:
@@ -120,15 +109,9 @@ def compose_file(settings: Settings, *, sha256: str) -> bytes:
     )
 
 
-def _redis_auth(password: str, memory_mib: int) -> bytes:
-    """What Redis reads from standard input: redis.conf, and the password's hash, so that no byte of it needs quoting.
+def _redis_directives(settings: Settings) -> str:
+    """What Redis reads from standard input, but for its passwords.
 
     maxmemory is half of the container's limit: a save forks, and copies what is written meanwhile.
     """
-    hashed = sha256(password.encode()).hexdigest()
-    lines = [
-        "include /etc/redis/redis.conf",
-        f"maxmemory {memory_mib // 2}mb",
-        f"user default on #{hashed} ~* &* +@all",
-    ]
-    return "\n".join([*lines, ""]).encode()
+    return f"include /etc/redis/redis.conf\nmaxmemory {settings.values.redis_memory_mib // 2}mb\n"

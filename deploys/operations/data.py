@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import PurePosixPath
 
@@ -11,6 +12,7 @@ from pyinfra.facts.files import File
 
 from deploys.facts.data import DirectoryState, RedisPasswords, RolesAsDeclared
 from deploys.operations import Commands
+from deploys.operations.files import place
 
 
 @operation()
@@ -70,17 +72,26 @@ def roles(container: str, *, database: str, owner: str, login: str, password: st
 
 
 @operation()
-def redis_admits(container: str, *, password: str, alone: bool = False) -> Commands:
-    """Redis, as it runs, takes the password: beside those that it takes already, or alone.
+def redis_admits(container: str, *, password: str, dest: str, directives: str, alone: bool = False) -> Commands:
+    """Redis takes the password, now and when it starts anew: beside those that it takes already, or alone.
 
-    Connections that came in by another one stay. When it starts anew, it takes what its files say.
+    Connections that came in by another one stay. The live release has one of the others until the next one serves; in
+    between a converge may stop, and Redis start anew.
+
+    + dest: what it starts with, on standard input
+    + directives: what else that says
     """
     admitted = host.get_fact(RedisPasswords, container=container)
     wanted = sha256(password.encode()).hexdigest()
+    others = admitted - {wanted}
+    if alone and not others and not state.is_executing:
+        host.noop("Redis will admit it alone")
+        return
+    kept = [wanted] if alone else [wanted, *sorted(others)]
+    yield from place._inner(dest=dest, content=_starts_with(directives, kept), mode="600", secret=True)  # noqa: SLF001
     # One that isn't there yet starts with the declared one; by the time that it is to admit no other, it has to answer.
-    to_come = not admitted and not (alone and state.is_executing)
+    to_come = not admitted and not alone
     if to_come or admitted == {wanted} or (wanted in admitted and not alone):
-        host.noop("Redis admits it")
         return
     # Its answer counts: redis-cli itself ends with 0 whatever Redis says.
     ask = 'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli | grep -qx OK'
@@ -88,6 +99,11 @@ def redis_admits(container: str, *, password: str, alone: bool = False) -> Comma
         *("docker exec -i", QuoteString(container), "sh -c", QuoteString(ask)),
         _stdin=f"ACL SETUSER default {'resetpass ' if alone else ''}#{wanted}",
     )
+
+
+def _starts_with(directives: str, hashes: Iterable[str]) -> bytes:
+    """The passwords by their hashes, so that no byte of them needs quoting."""
+    return f"{directives}user default on {' '.join(f'#{one}' for one in hashes)} ~* &* +@all\n".encode()
 
 
 def _created(role: str) -> str:

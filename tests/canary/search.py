@@ -11,6 +11,7 @@ from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from math import ceil
 from pathlib import Path
 
@@ -39,9 +40,9 @@ def core(value: str) -> str:
 
 
 def spellings(values: Iterable[str]) -> list[str]:
-    """Each secret's core, and what base64 makes of it wherever in a text it stands."""
-    cores = {core(value) for value in values}
-    return sorted(cores | {spelt for one in cores for spelt in _base64(one.encode())})
+    """Each secret's core and the whole one's plain hash, and what base64 makes of these wherever they stand."""
+    plain = {one for value in values for one in (core(value), sha256(value.encode()).hexdigest())}
+    return sorted(plain | {spelt for one in plain for spelt in _base64(one.encode())})
 
 
 def _base64(core: bytes) -> Iterator[str]:

@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from urllib.parse import quote
@@ -183,7 +184,9 @@ def search(lab: Place, droplet: Host) -> Search:
     return Search(lab, droplet, since=float(droplet.check_output("date +%s")))
 
 
-@pytest.mark.parametrize("spelling", ["plain", "percent", "json", "base64", "base64 of more", "base64 of yet more"])
+@pytest.mark.parametrize(
+    "spelling", ["plain", "percent", "json", "base64", "base64 of more", "base64 of yet more", "sha256"]
+)
 def test_it_would_be_found_however_it_is_spelt(spelling: str, planted: str) -> None:
     text = {
         "plain": planted,
@@ -192,6 +195,7 @@ def test_it_would_be_found_however_it_is_spelt(spelling: str, planted: str) -> N
         "base64": b64encode(planted.encode()).decode(),
         "base64 of more": b64encode(f"u{planted}".encode()).decode(),
         "base64 of yet more": b64encode(f"u:{planted}".encode()).decode(),
+        "sha256": sha256(planted.encode()).hexdigest(),
     }[spelling]
     assert len(in_text(f"before\nsaid: {text} and more\nafter".encode(), [planted])) == 1
     assert in_text(b"said: another", [planted]) == []

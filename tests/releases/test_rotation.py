@@ -28,13 +28,17 @@ ADMITTED = REDIS + """ sh -c 'REDISCLI_AUTH="$(cat /run/secrets/password)" redis
 LOGINS = "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname ~ '^toogoodtogo_'"
 
 
+def declare(name: str) -> None:
+    values = secrets_file.read(ENV_FILE) | {name: NEW[name]}
+    ENV_FILE.write_text("".join(secrets_file.line(*item) for item in values.items()))
+
+
 @pytest.fixture
 def rotate(lab: Place, droplet: Host) -> Iterator[Callable[[str], None]]:
     before = ENV_FILE.read_text()
 
     def rotate(name: str) -> None:
-        values = secrets_file.read(ENV_FILE) | {name: NEW[name]}
-        ENV_FILE.write_text("".join(secrets_file.line(*item) for item in values.items()))
+        declare(name)
         changed = converge.changed(converge.site())
         assert "app | Release the live tag anew, when what runs is not what is declared" in changed
 
@@ -76,6 +80,28 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
     droplet.check_output("stackctl release 1.1.0")
     rotate("TELEGRAM_WEBHOOK_SECRET")
     assert former not in logins(droplet)
+
+
+def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the_live_one(
+    rotate: Callable[[str], None], lab: Place, droplet: Host
+) -> None:
+    """The converge stops behind the data services: a directory stands where the app's next environment is written."""
+    former = sha256(secrets_file.read(ENV_FILE)["REDIS_PASSWORD"].encode()).hexdigest()
+    hindrance = f"{lab.settings.paths.next_environment}.new"
+    droplet.check_output(f"rm -f {hindrance} && mkdir {hindrance}")
+    try:
+        declare("REDIS_PASSWORD")
+        converge.failing_site()
+    finally:
+        droplet.check_output(f"rmdir {hindrance}")
+    droplet.check_output("docker restart toogoodtogo-data-redis-1")
+    assert {former, sha256(NEW["REDIS_PASSWORD"].encode()).hexdigest()} <= {*droplet.check_output(ADMITTED).split()}
+    health = (
+        f"curl -sS --retry 10 --retry-all-errors --fail --unix-socket {lab.settings.paths.active} http://app/health"
+    )
+    assert '"status": "healthy"' in droplet.check_output(health)
+    rotate("REDIS_PASSWORD")
+    assert former not in droplet.check_output(ADMITTED)
 
 
 def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 from typing import Any
 
 from stackctl.paths import Paths
 
 from deploys.credentials import Credentials
+from deploys.places import group_data
 from deploys.settings import CaCertificate, Settings, check_values
 
 ROOT = Path(__file__).parents[2]
@@ -23,12 +23,9 @@ OWN = {
 
 
 def data_of(place: str) -> dict[str, Any]:
-    """The values of group_data/all.py with those of the place over them, pyinfra's own names left out."""
-    merged: dict[str, Any] = {}
-    for name in ("all", place):
-        module = runpy.run_path(str(ROOT / "group_data" / f"{name}.py"))
-        merged |= {key: value for key, value in module.items() if not key.startswith(("_", "ssh_"))}
-    return merged | (OWN if place != "lab" else {})
+    """The place's values, pyinfra's own names left out."""
+    values = {name: value for name, value in group_data(place).items() if not name.startswith("ssh_")}
+    return values | (OWN if place != "lab" else {})
 
 
 def settings_of(place: str, changes: dict[str, Any] | None = None, **secrets: str) -> Settings:

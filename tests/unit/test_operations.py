@@ -10,7 +10,7 @@ import os
 import pkgutil
 import shlex
 import subprocess
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -412,9 +412,23 @@ def test_no_parameter_shadows_a_global_of_pyinfra() -> None:
             assert not reserved & set(inspect.signature(operation._inner).parameters), f"{module.name}.{name}"
 
 
-def redis(*passwords: str, alone: bool = False) -> list[str]:
-    admitted = frozenset(sha256(password.encode()).hexdigest() for password in passwords)
-    return commands(redis_admits, {RedisPasswords: admitted}, container="c", password="new", alone=alone)
+def sha256_of(password: str) -> str:
+    return sha256(password.encode()).hexdigest()
+
+
+NEW, OLD = sha256_of("new"), sha256_of("old")
+STARTS_WITH = {
+    ("new",): f"include x\nuser default on #{NEW} ~* &* +@all\n".encode(),
+    ("new", "old"): f"include x\nuser default on #{NEW} #{OLD} ~* &* +@all\n".encode(),
+}
+REDIS: dict[str, Any] = {"container": "c", "password": "new", "dest": "/s/redis.conf", "directives": "include x\n"}
+
+
+def redis(*passwords: str, starts_with: tuple[str, ...], alone: bool, executing: bool = True) -> list[str]:
+    """What is run when its file is as it should be."""
+    there = {**PLACED, "sha256": sha256(STARTS_WITH[starts_with]).hexdigest()}
+    facts: Facts = {RedisPasswords: frozenset(map(sha256_of, passwords)), Placed: there}
+    return commands(redis_admits, facts, executing=executing, alone=alone, **REDIS)
 
 
 @pytest.mark.parametrize(
@@ -429,18 +443,32 @@ def redis(*passwords: str, alone: bool = False) -> list[str]:
 def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
     admitted: list[str], beside: int, alone: int
 ) -> None:
-    assert len(redis(*admitted)) == beside
-    assert len(redis(*admitted, alone=True)) == alone
+    both = ("new", "old") if "old" in admitted else ("new",)
+    assert len(redis(*admitted, starts_with=both, alone=False)) == beside
+    assert len(redis(*admitted, starts_with=("new",), alone=True)) == alone
+
+
+@pytest.mark.parametrize(("alone", "wanted"), [(False, ("new", "old")), (True, ("new",))])
+def test_redis_starts_anew_with_what_it_admits_at_the_moment(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
+    """Or one that starts anew before the next release serves would refuse the live one."""
+    with droplet({RedisPasswords: frozenset(map(sha256_of, ["new", "old"])), Placed: None}):
+        write, *_ = redis_admits._inner(**REDIS, alone=alone)
+    assert "/s/redis.conf.new" in str(write)
+    assert b64decode(write.connector_arguments["_stdin"]) == STARTS_WITH[wanted]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_redis_that_admits_the_declared_password_alone_is_left_alone(alone: bool) -> None:  # noqa: FBT001
+    assert redis("new", starts_with=("new",), alone=alone) == []
 
 
 def test_a_plan_expects_a_redis_that_is_down_to_start_with_the_declared_password() -> None:
-    arguments: dict[str, Any] = {"container": "c", "password": "new", "alone": True}
-    assert commands(redis_admits, {RedisPasswords: frozenset()}, executing=False, **arguments) == []
+    assert redis(starts_with=("new", "old"), alone=True, executing=False) == []
 
 
 def test_redis_is_told_on_standard_input() -> None:
-    with droplet({RedisPasswords: frozenset({"0" * 64})}):
-        (command,) = redis_admits._inner(container="c", password="new", alone=True)
-    hashed = sha256(b"new").hexdigest()
-    assert hashed not in str(command)
-    assert command.connector_arguments["_stdin"] == f"ACL SETUSER default resetpass #{hashed}"
+    facts: Facts = {RedisPasswords: frozenset({"0" * 64}), Placed: None}
+    with droplet(facts):
+        write, command = redis_admits._inner(**REDIS, alone=True)
+    assert NEW not in f"{write} {command}"
+    assert command.connector_arguments["_stdin"] == f"ACL SETUSER default resetpass #{NEW}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import PyinfraError
+from pyinfra.connectors.ssh import SSHConnector
 
 from deploys import session
 from deploys.facts.data import PostgresMajor
@@ -94,6 +98,40 @@ def test_a_lock_whose_holder_has_not_signed_yet_is_somebody_s_all_the_same(conte
 
 def test_we_sign_with_who_and_where() -> None:
     assert session._holder().startswith(f"converge by {getpass.getuser()}@")
+
+
+LOCKED_BY_ANOTHER = """
+from pyinfra import host, state
+from pyinfra.connectors.util import CommandOutput, OutputLine
+from pyinfra.operations import server
+from deploys import session
+
+HOLDER = '{"holder": "somebody", "since": "noon"}'
+host.run_shell_command = lambda command, **_: (True, CommandOutput([OutputLine("stdout", HOLDER)]))
+session._take = lambda host: session._refuse(host, "lock")
+state.add_callback_handler(session.SiteLock())
+server.shell(name="Change it", commands=["touch changed"])
+"""
+
+
+def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Path) -> None:
+    """`make rotate` goes by it; so pyinfra itself is asked."""
+    (tmp_path / "deploy.py").write_text(LOCKED_BY_ANOTHER)
+    command = [sys.executable, "-m", "pyinfra", "-y", "@local", "deploy.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == session.LOCKED
+    assert "is locked: somebody has held it" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "changed").exists()
+
+
+def test_what_facts_read_is_not_printed_however_loud_a_run_is() -> None:
+    """Placed reads the hash of a secret's file, RedisPasswords those of passwords: not salted."""
+    state: Any = SimpleNamespace(print_fact_output=True, callback_handlers=[session.SiteLock()])
+    connector: Any = SSHConnector.__new__(SSHConnector)
+    connector.client = SimpleNamespace(get_transport=lambda: SimpleNamespace(sock=None))
+    session.begin(state, cast("Host", SimpleNamespace(name="one", connector=connector)))
+    assert state.print_fact_output is False
 
 
 def test_each_host_is_locked_once_and_all_before_the_first_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from deploys import ledger, rotate
 from deploys.credentials import read_env_file, with_value
-from deploys.rotate import BY_HAND, DONE, NEEDS_A_PERSON, OF_THE_APP, REFUSED, SECRETS, UNDONE
-from tests.unit.places import data_of
+from deploys.rotate import BUSY, BY_HAND, DONE, NEEDS_A_PERSON, OF_THE_APP, REFUSED, SECRETS, UNDONE
+from deploys.session import LOCKED
+from tests.unit.places import ROOT, data_of
 from tests.unit.test_credentials import GOOD, env_file
 
 KEY = f"ssh-ed25519 {'A' * 68} operator"
 LAYOUT = "# Ours\n\n" + "".join(f"  export {name} = '{value}' # note\r\n" for name, value in GOOD.items()) + "# end"
+PROOF = "deploys/proofs/registry.py"
 ISSUED = {
     "REGISTRY_PASSWORD": "another-token",
     "TELEGRAM_BOT_TOKEN": "110201543:" + "B" * 35,
@@ -29,11 +31,11 @@ ISSUED = {
 
 @dataclass
 class Operator:
-    """At a terminal, or not; with a droplet on which converges end as `ends` says."""
+    """At a terminal, or not; with a droplet on which deploys end as `ends` says: with a code, or an exception."""
 
     directory: Path
     monkeypatch: pytest.MonkeyPatch
-    ends: list[bool | BaseException] = field(default_factory=list)
+    ends: list[int | BaseException] = field(default_factory=list)
     ran: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     ages_seen: list[bytes] = field(default_factory=list)
 
@@ -45,13 +47,13 @@ class Operator:
     def ages(self) -> Path:
         return self.directory / "prod.secrets.json"
 
-    def runs(self, place: str, deploy: str) -> bool:
+    def runs(self, place: str, deploy: str) -> int:
         """Instead of pyinfra: what it would have read of the env file is kept; a converge writes the ledger."""
         self.ran.append((deploy, read_env_file(self.file)))
         self.ages_seen.append(self.ages.read_bytes())
         if deploy.endswith("site.py"):
             ledger.write(self.ages, {"A": ledger.Entry("new", date(2026, 2, 2))})
-        end = self.ends.pop(0) if self.ends else True
+        end = self.ends.pop(0) if self.ends else 0
         if isinstance(end, BaseException):
             raise end
         return end
@@ -133,9 +135,9 @@ def test_what_is_refused_changes_nothing(
     assert operator.ran == []
 
 
-@pytest.mark.parametrize(("second", "code"), [(True, UNDONE), (False, NEEDS_A_PERSON)])
-def test_a_converge_that_fails_is_undone(operator: Operator, second: bool, code: int) -> None:  # noqa: FBT001
-    operator.ends = [False, second]
+@pytest.mark.parametrize(("second", "code"), [(0, UNDONE), (1, NEEDS_A_PERSON), (LOCKED, NEEDS_A_PERSON)])
+def test_a_converge_that_fails_is_undone(operator: Operator, second: int, code: int) -> None:
+    operator.ends = [1, second]
     assert operator.rotates("REDIS_PASSWORD", "--yes") == code
     assert operator.file.read_bytes().decode() == LAYOUT
     (first, new), (again, old) = operator.ran
@@ -156,6 +158,75 @@ def test_an_interruption_leaves_file_and_ages_as_they_were(
     assert "make site ENV=prod" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("end", [1, LOCKED, KeyboardInterrupt(), OSError("no memory")])
+@pytest.mark.parametrize("key", ["TELEGRAM_BOT_TOKEN", "STRIPE_API_KEY"])
+def test_what_can_t_be_taken_back_stays(
+    operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """@BotFather has ended the old token; with it in the file, the next converge would break what a release mended."""
+    operator.ends = [end]
+    assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == NEEDS_A_PERSON
+    assert read_env_file(operator.file) == {**GOOD, key: ISSUED[key]}
+    assert ledger.read(operator.ages)["A"].fingerprint == "new"
+    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py"]
+    said = capsys.readouterr().out
+    assert "Mend the cause, then: make site ENV=prod" in said
+    assert ISSUED[key] not in said
+
+
+def test_it_stays_though_the_interruption_came_before_it_was_written(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter([KeyboardInterrupt()])
+    replace = rotate.durable.write
+
+    def write(*arguments: Any) -> None:
+        for end in ends:
+            raise end
+        replace(*arguments)
+
+    monkeypatch.setattr(rotate.durable, "write", write)
+    key = "TELEGRAM_BOT_TOKEN"
+    assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == NEEDS_A_PERSON
+    assert read_env_file(operator.file)[key] == ISSUED[key]
+
+
+def test_a_droplet_that_is_locked_is_no_failure(operator: Operator) -> None:
+    operator.ends = [LOCKED]
+    ages = operator.ages.read_bytes()
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == BUSY
+    assert operator.file.read_bytes().decode() == LAYOUT
+    assert operator.ages.read_bytes() == ages
+    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py"]
+
+
+def test_of_two_rotations_the_second_is_refused_until_the_first_has_ended(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even once the first has replaced the file. Each would put back what it read itself."""
+    second: list[int] = []
+
+    def converge(place: str, deploy: str) -> int:
+        if not second:
+            second.append(operator.rotates("DATABASE_PASSWORD", "--yes"))
+        return operator.runs(place, deploy)
+
+    monkeypatch.setattr(rotate, "pyinfra", converge)
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == DONE
+    assert second == [BUSY]
+    assert "another rotation is under way" in capsys.readouterr().err
+    assert read_env_file(operator.file)["DATABASE_PASSWORD"] == GOOD["DATABASE_PASSWORD"]
+    assert operator.rotates("DATABASE_PASSWORD", "--yes") == DONE
+
+
+def test_an_env_file_in_no_directory_is_refused(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rotate, "group_data", lambda _: {"env_file": str(operator.directory / "nowhere" / ".env")})
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == REFUSED
+    assert "where .env should be: No such file or directory" in capsys.readouterr().err
+
+
 def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator) -> None:
     there = {path.name for path in operator.directory.iterdir()}
     operator.rotates("REDIS_PASSWORD", "--yes")
@@ -164,7 +235,7 @@ def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator
 
 
 def test_something_wrong_afterwards_is_no_reason_to_undo(operator: Operator) -> None:
-    operator.ends = [True, False]
+    operator.ends = [0, 1]
     assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
     assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
 
@@ -197,7 +268,8 @@ def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
 
 
 def test_a_token_that_the_registry_refuses_is_undone(operator: Operator) -> None:
-    operator.ends = [True, False]
+    operator.ends = [0, 1]
     assert operator.rotates("REGISTRY_PASSWORD", "--yes", stdin="a-typo") == UNDONE
-    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py", "deploys/registry.py", "deploys/site.py"]
+    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py", PROOF, "deploys/site.py"]
+    assert (ROOT / PROOF).is_file()
     assert operator.file.read_bytes().decode() == LAYOUT
