@@ -138,7 +138,12 @@ def _sandboxes(settings: Settings) -> None:
             owes=debt,
         )
     )
-    settle(name="Have systemd read them", debt=debt, commands=["systemctl daemon-reload"], after=placed)
+    settle(
+        name="Have systemd read them, and mounts be as they are now",
+        debt=debt,
+        commands=["systemctl daemon-reload", f"systemctl try-restart {paths.mounts_service}"],
+        after=placed,
+    )
     for service, content in host.loop(sandboxes(settings).items()):
         owed = settings.owed(f"{service}-sandbox")
         drop_in = place(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from testinfra.host import Host
 
+from deploys import artifacts
 from deploys.components import hardening
 from tests.places import Place
 
@@ -66,6 +68,21 @@ def test_modules_that_nobody_needs_are_not_loaded(droplet: Host, module: str) ->
 def test_nothing_is_run_from_where_all_may_write(droplet: Host, mount: str) -> None:
     """dev-sec os-14, os-15, os-16; CIS 1.1.2."""
     options = droplet.check_output(f"findmnt --noheadings --output OPTIONS {mount}").split(",")
+    assert {"nosuid", "nodev", "noexec"} <= set(options)
+
+
+def test_no_device_is_a_program(droplet: Host) -> None:
+    """dev-sec os-14; lynis FILE-6374."""
+    assert {"nosuid", "noexec"} <= set(droplet.check_output("findmnt --noheadings --output OPTIONS /dev").split(","))
+
+
+def test_nothing_is_run_from_a_tmp_that_is_no_mount_either(droplet: Host) -> None:
+    """In a namespace of mounts that ends with the program: a droplet whose tmp.mount somebody masked."""
+    lines = artifacts.file("hardening/mounts.service").decode().splitlines()
+    unit = [line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart=")]
+    seen = "findmnt --noheadings --output OPTIONS /tmp"
+    program = " && ".join(["umount --lazy /tmp", f"! {seen}", *unit, seen])
+    options = droplet.check_output(f"unshare --mount sh -c {shlex.quote(program)}").split(",")
     assert {"nosuid", "nodev", "noexec"} <= set(options)
 
 
