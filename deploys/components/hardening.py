@@ -194,7 +194,9 @@ def units(settings: Settings) -> dict[str, bytes]:
         f"apt-daily-upgrade.service.d/{drop_in}": artifacts.template("hardening/upgrade.conf.j2", paths=paths),
         f"logrotate.timer.d/{drop_in}": artifacts.file("hardening/logrotate.timer.conf"),
         paths.mounts_service: artifacts.file("hardening/mounts.service"),
-        paths.integrity_service: artifacts.template("hardening/integrity.service.j2"),
+        paths.integrity_service: artifacts.template(
+            "hardening/integrity.service.j2", paths=paths, data_root=values.data_root
+        ),
         paths.integrity_timer: artifacts.file("hardening/integrity.timer"),
         paths.reboot_service: artifacts.template("hardening/reboot.service.j2", paths=paths),
     }
