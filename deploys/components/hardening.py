@@ -43,17 +43,6 @@ LOGIN = {
 """login.defs. No password ages: an account without one, entered by its key, would be shut out when its day comes."""
 
 
-def unsandboxed(settings: Settings) -> dict[str, str]:
-    """The units of ours that are in no sandbox, and why: they are root by what they hold."""
-    return {
-        settings.paths.unit: "boot and halt speak to Docker's socket, which is as good as root",
-        settings.paths.release_unit: "a release speaks to Docker's socket, which is as good as root",
-        settings.paths.mounts_service: "it changes mounts that all others see, and ends at once",
-        settings.paths.trial_boot: "it puts /etc/ssh and /etc/ufw back, and ends at once",
-        settings.paths.trial_service(""): "it puts /etc/ssh and /etc/ufw back, restarts sshd and loads the firewall",
-    }
-
-
 @deploy("hardening")
 def hardening(settings: Settings) -> None:
     packages.absent(name="Have no services and clients of the clear-text age", packages=UNWANTED)

@@ -14,9 +14,6 @@ from tests.places import Place
 
 pytestmark = pytest.mark.group("everywhere")
 
-EXPOSURE = 30
-"""systemd-analyze's figure times ten: 3.0 is `OK`."""
-
 
 def parameters(place: Place, droplet: Host) -> dict[str, str]:
     """What /etc/sysctl.d has for the kernel, by name."""
@@ -164,32 +161,6 @@ def test_nobody_else_listens(droplet: Host) -> None:
     programs = {name for line in outside for name in re.findall(r'\("([^"]+)",pid', line)}
     assert "sshd" in programs
     assert programs <= {"sshd", "nginx", "systemd-network"}
-
-
-def sandboxed(droplet: Host, place: Place) -> list[str]:
-    """Each service of ours but those with Docker's socket, and what faces the world beside them."""
-    app = place.settings.values.app
-    ours = droplet.check_output(f"ls /etc/systemd/system | grep '^{app}.*[.]service$'").split()
-    others = [
-        unit
-        for unit in ("nginx", "certbot", "fail2ban")
-        if droplet.file(f"/usr/lib/systemd/system/{unit}.service").exists
-    ]
-    return [unit for unit in ours if unit not in hardening.unsandboxed(place.settings)] + [
-        f"{unit}.service" for unit in others
-    ]
-
-
-def test_services_have_no_more_than_they_need(droplet: Host, place: Place) -> None:
-    """`systemd-analyze security` at most 3.0; hardening.unsandboxed says who is spared, and why."""
-    units = sandboxed(droplet, place)
-    assert place.settings.paths.certificate_service in units
-    exposed = {
-        unit: said.stdout.strip().splitlines()[-1]
-        for unit in units
-        if (said := droplet.run(f"systemd-analyze security --no-pager --threshold={EXPOSURE} {unit}")).rc
-    }
-    assert exposed == {}
 
 
 @pytest.mark.group("edge")
