@@ -43,6 +43,13 @@ def test_the_kernel_has_its_parameters(droplet: Host, place: Place) -> None:
         assert {"kernel.kptr_restrict", "fs.suid_dumpable", "kernel.yama.ptrace_scope"} <= set(names)
 
 
+def test_a_sender_s_address_is_believed_where_it_would_be_answered(droplet: Host) -> None:
+    """dev-sec sysctl-02; CIS 3.3.7. By each interface's own value: all's is no more than the least."""
+    values = droplet.check_output("grep . /proc/sys/net/ipv4/conf/*/rp_filter").splitlines()
+    assert len(values) > 3
+    assert [line for line in values if not line.endswith(":1")] == []
+
+
 def test_ufw_overrides_none_of_them(droplet: Host) -> None:
     """ufw applies a file of its own after systemd-sysctl."""
     assert "IPT_SYSCTL=/etc/ufw/sysctl.conf" in droplet.file("/etc/default/ufw").content_string
