@@ -20,6 +20,9 @@ from deploys.settings import Settings
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
 """dev-sec package-01 to package-06, CIS Debian 2.1 and 2.2."""
 
+WATCHING = ["apt-listchanges", "debsums", "libpam-pwquality", "needrestart"]
+"""lynis DEB-0811, PKGS-7370, AUTH-9262, DEB-0831."""
+
 ROOTS_ALONE = {
     "/boot": "700",
     "/etc/cron.d": "700",
@@ -46,7 +49,12 @@ LOGIN = {
 @deploy("hardening")
 def hardening(settings: Settings) -> None:
     packages.absent(name="Have no services and clients of the clear-text age", packages=UNWANTED)
-    packages.installed(name="Install what watches packages and passwords", packages=["debsums", "libpam-pwquality"])
+    place(
+        name="Let nothing restart services amid an upgrade",
+        dest=f"/etc/needrestart/conf.d/{settings.values.app}.conf",
+        content=artifacts.file("hardening/needrestart.conf"),
+    )
+    packages.installed(name="Install what watches packages and passwords", packages=WATCHING)
     _kernel(settings)
     _logins(settings)
     modes(name="Keep what root alone should read", wanted=ROOTS_ALONE)

@@ -156,7 +156,7 @@ def test_accounts(droplet: Host) -> None:
 def test_no_service_of_the_clear_text_age(droplet: Host) -> None:
     """dev-sec package-01, package-02, package-03, package-05, package-06; CIS 2.1, 2.2."""
     there = set(droplet.check_output("dpkg-query --show --showformat='${Package}\\n'").splitlines())
-    assert "debsums" in there
+    assert set(hardening.WATCHING) <= there
     assert not there & set(hardening.UNWANTED)
 
 
@@ -197,6 +197,13 @@ def test_upgrades_take_stackctl_s_lock(droplet: Host, place: Place) -> None:
 
 def test_upgrades_keep_what_the_site_placed(droplet: Host) -> None:
     assert "--force-confold" in droplet.check_output("apt-config dump Dpkg::Options")
+
+
+def test_what_runs_with_an_old_library_is_named_and_left_alone(droplet: Host) -> None:
+    """lynis DEB-0831. `-b` is for programs, and lists."""
+    assert "NEEDRESTART-VER" in droplet.check_output("needrestart -b")
+    settings = "perl -e 'our %nrconf; do $_ for glob \"/etc/needrestart/conf.d/*.conf\"; print $nrconf{restart}'"
+    assert droplet.check_output(settings) == "l"
 
 
 def test_the_reboot_window(droplet: Host, place: Place) -> None:
