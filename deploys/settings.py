@@ -171,6 +171,11 @@ class Values(BaseModel):
         return [*(TELEGRAM_RULES if self.webhook_path else []), *self.app_secrets]
 
     @property
+    def never_barred(self) -> list[IPv4Network | IPv6Network]:
+        """The operators' addresses, which no guard shuts out: who alone may reach SSH is one of them."""
+        return list(dict.fromkeys([*self.never_banned, *self.sshd_allowed_from]))
+
+    @property
     def docker_networks(self) -> dict[str, IPv4Network]:
         """Docker's ranges, by the value that names each."""
         return {

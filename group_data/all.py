@@ -60,7 +60,7 @@ version_path = "/health"  # None: the image tells no version
 webhook_path = "/webhook/telegram"  # None: the app has nothing to do with Telegram
 # Whom the webhook is for: Telegram's senders (core.telegram.org/bots/webhooks). []: anybody, who then needs its secret.
 webhook_allowed_from = ["149.154.160.0/20", "91.108.4.0/22"]
-# Whom fail2ban leaves alone, besides webhook_allowed_from: the operators' fixed addresses, if there are any.
+# Whom fail2ban and sshd spare, besides webhook_allowed_from and sshd_allowed_from: the operators' fixed addresses.
 never_banned: list[str] = []
 app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "https://api.telegram.org"}
 app_secrets = ["STRIPE_API_KEY"]

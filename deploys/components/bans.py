@@ -38,7 +38,9 @@ def bans(settings: Settings) -> None:
 def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
     """Files by their name in /etc/fail2ban. `edge`: nginx is on this host."""
     values, app = settings.values, settings.values.app
-    never = dict.fromkeys([*TELEGRAM, *map(str, values.webhook_allowed_from), *map(str, values.never_banned)])
+    # A container may ask the host's nginx, and its answers to nginx come in by the chain of the banned.
+    ours = [*values.docker_networks.values(), *values.never_barred, *values.webhook_allowed_from]
+    never = dict.fromkeys([*TELEGRAM, *map(str, ours)])
     return {
         "fail2ban.local": artifacts.file("bans/fail2ban.conf"),
         f"filter.d/{app}-refusals.conf": artifacts.file("bans/refusals.conf"),

@@ -20,6 +20,9 @@ from deploys.settings import Settings
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
 """dev-sec package-01 to package-06, CIS Debian 2.1 and 2.2."""
 
+WATCHING = ["apt-listchanges", "debsums", "libpam-pwquality", "needrestart"]
+"""lynis DEB-0811, PKGS-7370, AUTH-9262, DEB-0831."""
+
 ROOTS_ALONE = {
     "/boot": "700",
     "/etc/cron.d": "700",
@@ -43,21 +46,15 @@ LOGIN = {
 """login.defs. No password ages: an account without one, entered by its key, would be shut out when its day comes."""
 
 
-def unsandboxed(settings: Settings) -> dict[str, str]:
-    """The units of ours that are in no sandbox, and why: they are root by what they hold."""
-    return {
-        settings.paths.unit: "boot and halt speak to Docker's socket, which is as good as root",
-        settings.paths.release_unit: "a release speaks to Docker's socket, which is as good as root",
-        settings.paths.mounts_service: "it changes mounts that all others see, and ends at once",
-        settings.paths.trial_boot: "it puts /etc/ssh and /etc/ufw back, and ends at once",
-        settings.paths.trial_service(""): "it puts /etc/ssh and /etc/ufw back, restarts sshd and loads the firewall",
-    }
-
-
 @deploy("hardening")
 def hardening(settings: Settings) -> None:
     packages.absent(name="Have no services and clients of the clear-text age", packages=UNWANTED)
-    packages.installed(name="Install what watches packages and passwords", packages=["debsums", "libpam-pwquality"])
+    place(
+        name="Let nothing restart services amid an upgrade",
+        dest=f"/etc/needrestart/conf.d/{settings.values.app}.conf",
+        content=artifacts.file("hardening/needrestart.conf"),
+    )
+    packages.installed(name="Install what watches packages and passwords", packages=WATCHING)
     _kernel(settings)
     _logins(settings)
     modes(name="Keep what root alone should read", wanted=ROOTS_ALONE)
@@ -138,7 +135,12 @@ def _sandboxes(settings: Settings) -> None:
             owes=debt,
         )
     )
-    settle(name="Have systemd read them", debt=debt, commands=["systemctl daemon-reload"], after=placed)
+    settle(
+        name="Have systemd read them, and mounts be as they are now",
+        debt=debt,
+        commands=["systemctl daemon-reload", f"systemctl try-restart {paths.mounts_service}"],
+        after=placed,
+    )
     for service, content in host.loop(sandboxes(settings).items()):
         owed = settings.owed(f"{service}-sandbox")
         drop_in = place(
@@ -189,7 +191,9 @@ def units(settings: Settings) -> dict[str, bytes]:
         f"apt-daily-upgrade.service.d/{drop_in}": artifacts.template("hardening/upgrade.conf.j2", paths=paths),
         f"logrotate.timer.d/{drop_in}": artifacts.file("hardening/logrotate.timer.conf"),
         paths.mounts_service: artifacts.file("hardening/mounts.service"),
-        paths.integrity_service: artifacts.template("hardening/integrity.service.j2"),
+        paths.integrity_service: artifacts.template(
+            "hardening/integrity.service.j2", paths=paths, data_root=values.data_root
+        ),
         paths.integrity_timer: artifacts.file("hardening/integrity.timer"),
         paths.reboot_service: artifacts.template("hardening/reboot.service.j2", paths=paths),
     }

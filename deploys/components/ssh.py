@@ -72,7 +72,7 @@ def configuration(settings: Settings) -> bytes:
         "ssh/sshd.conf.j2",
         operator=settings.values.operator,
         ci=ci.LOGIN if settings.ci_keys else None,
-        never_barred=settings.values.never_banned,
+        never_barred=settings.values.never_barred,
     )
 
 

@@ -33,15 +33,21 @@ def seconds_up_to(most: int, *directives: str) -> Callable[[str], list[str]]:
     return wrong
 
 
-# Of nginx-06, nginx's own default bounds a body's buffer; a header may stand in a variable, which a map fills.
+# A header may stand in a variable, which a map fills. Where the baseline has a figure that can't be ours, it stands by
+# itself, beside a bound that holds.
 DIRECTIVES: dict[str, Callable[[str], list[str]]] = {
     "nginx-05": has(r"^\s*server_tokens off;"),
-    "nginx-06": has(
-        r"^\s*client_max_body_size \d+[km]?;",
-        r"^\s*client_header_buffer_size [12]k;",
-        r"^\s*large_client_header_buffers \d [1-8]k;",
+    "nginx-06": has(r"^\s*client_header_buffer_size 1k;"),
+    "nginx-06:bound": has(
+        r"^\s*client_max_body_size [1-9]\d*[km];",
+        r"^\s*client_body_buffer_size \d{1,2}k;",
+        r"^\s*large_client_header_buffers \d [1-4]k;",
     ),
-    "nginx-07": has(r"^\s*limit_conn_zone \$\w+ zone=", r"^\s*limit_conn \w+ \d+;"),
+    "nginx-06:1k": has(
+        r"^\s*client_max_body_size 1k;", r"^\s*client_body_buffer_size 1k;", r"^\s*large_client_header_buffers 2 1k;"
+    ),
+    "nginx-07": has(r"^\s*limit_conn_zone \$binary_remote_addr zone=", r"^\s*limit_conn \w+ \d+;"),
+    "nginx-07:5": has(r"^\s*limit_conn \w+ 5;"),
     "nginx-08": has(r"^\s*add_header X-Frame-Options \S+ always;", r"\b(DENY|SAMEORIGIN)\b"),
     "nginx-10": has(r"^\s*add_header X-Content-Type-Options \"?nosniff\"? always;"),
     "nginx-12": has(
@@ -49,10 +55,10 @@ DIRECTIVES: dict[str, Callable[[str], list[str]]] = {
     ),
     "nginx-13": has(r"^\s*add_header Strict-Transport-Security .+ always;", r"\bmax-age=\d{8,}"),
     "nginx-15": has(r"^\s*add_header Content-Security-Policy .+ always;", r"\bdefault-src 'none'"),
-    "nginx-17": seconds_up_to(15, "client_body_timeout", "client_header_timeout", "send_timeout"),
-    # Gone from browsers, which had holes by it; a policy (nginx-15) is what is left.
+    "nginx-12:DHE": has(r"^\s*ssl_prefer_server_ciphers on;", r"^\s*ssl_dhparam "),
+    "nginx-17": seconds_up_to(10, "client_body_timeout", "client_header_timeout", "send_timeout"),
+    "nginx-17:keepalive": seconds_up_to(5, "keepalive_timeout"),
     "nginx-09": has(r"^\s*add_header X-XSS-Protection"),
-    # Only POST reaches the app by the paths it has; the app answers 405 to the rest.
     "nginx-14": has(r"^\s*(limit_except|if \(\$request_method)"),
     "nginx-16": has(r"^\s*(set_cookie_flag|proxy_cookie_flags)"),
 }

@@ -73,8 +73,7 @@ CONTROLS: dict[str, tuple[str, Fits]] = {
     "sshd-16": ("useprivilegeseparation", gone),
     "sshd-17": ("permituserenvironment", is_("no")),
     "sshd-18": ("logingracetime", up_to(30)),
-    # Its 2 locks out an operator whose agent holds two other keys: CIS and lynis ask for 4 and 3.
-    "sshd-19": ("maxauthtries", up_to(3)),
+    "sshd-19": ("maxauthtries", up_to(2)),
     "sshd-20": ("maxsessions", up_to(10)),
     "sshd-21": ("maxstartups", startups_up_to(60)),
     "sshd-22": ("pubkeyauthentication", is_("yes")),

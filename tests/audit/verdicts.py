@@ -19,12 +19,13 @@ class Waiver:
     id: str
     reason: str
     only: str = ""
-    """The place where it holds: what the lab's machines can't show, a droplet has to."""
+    """The place whose machines can't show it, where others have to. Without one it is a choice."""
 
 
 @cache
 def waivers() -> tuple[Waiver, ...]:
-    return tuple(Waiver(**entry) for entry in tomllib.loads(WAIVERS.read_text())["waiver"])
+    found = tomllib.loads(WAIVERS.read_text())
+    return tuple(Waiver(**entry) for kind in ("unseen", "choice") for entry in found[kind])
 
 
 def waived(judge: str, place: str) -> frozenset[str]:

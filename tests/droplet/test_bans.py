@@ -31,10 +31,11 @@ def test_ssh_and_nginx_are_watched(droplet: Host, place: Place) -> None:
 
 
 @pytest.mark.parametrize("jail", JAILS)
-def test_telegram_and_the_operators_are_never_banned(droplet: Host, place: Place, jail: str) -> None:
+def test_telegram_the_operators_and_the_containers_are_never_banned(droplet: Host, place: Place, jail: str) -> None:
     values = place.settings.values
     spared = re.findall(r"[|`]- (\S+)", droplet.check_output(f"fail2ban-client get {jail} ignoreip"))
-    wanted = [*map(ip_network, TELEGRAM), *values.webhook_allowed_from, *values.never_banned]
+    ours = [*values.webhook_allowed_from, *values.never_barred, *values.docker_networks.values()]
+    wanted = [*map(ip_network, TELEGRAM), *ours]
     loopback = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
     assert set(map(ip_network, spared)) == {*wanted, *loopback}
 

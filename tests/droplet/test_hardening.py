@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from testinfra.host import Host
 
+from deploys import artifacts
 from deploys.components import hardening
 from tests.places import Place
 
 pytestmark = pytest.mark.group("everywhere")
-
-EXPOSURE = 30
-"""systemd-analyze's figure times ten: 3.0 is `OK`."""
 
 
 def parameters(place: Place, droplet: Host) -> dict[str, str]:
@@ -44,6 +43,13 @@ def test_the_kernel_has_its_parameters(droplet: Host, place: Place) -> None:
         assert {"kernel.kptr_restrict", "fs.suid_dumpable", "kernel.yama.ptrace_scope"} <= set(names)
 
 
+def test_a_sender_s_address_is_believed_where_it_would_be_answered(droplet: Host) -> None:
+    """dev-sec sysctl-02; CIS 3.3.7. By each interface's own value: all's is no more than the least."""
+    values = droplet.check_output("grep . /proc/sys/net/ipv4/conf/*/rp_filter").splitlines()
+    assert len(values) > 3
+    assert [line for line in values if not line.endswith(":1")] == []
+
+
 def test_ufw_overrides_none_of_them(droplet: Host) -> None:
     """ufw applies a file of its own after systemd-sysctl."""
     assert "IPT_SYSCTL=/etc/ufw/sysctl.conf" in droplet.file("/etc/default/ufw").content_string
@@ -66,6 +72,21 @@ def test_modules_that_nobody_needs_are_not_loaded(droplet: Host, module: str) ->
 def test_nothing_is_run_from_where_all_may_write(droplet: Host, mount: str) -> None:
     """dev-sec os-14, os-15, os-16; CIS 1.1.2."""
     options = droplet.check_output(f"findmnt --noheadings --output OPTIONS {mount}").split(",")
+    assert {"nosuid", "nodev", "noexec"} <= set(options)
+
+
+def test_no_device_is_a_program(droplet: Host) -> None:
+    """dev-sec os-14; lynis FILE-6374."""
+    assert {"nosuid", "noexec"} <= set(droplet.check_output("findmnt --noheadings --output OPTIONS /dev").split(","))
+
+
+def test_nothing_is_run_from_a_tmp_that_is_no_mount_either(droplet: Host) -> None:
+    """In a namespace of mounts that ends with the program: a droplet whose tmp.mount somebody masked."""
+    lines = artifacts.file("hardening/mounts.service").decode().splitlines()
+    unit = [line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart=")]
+    seen = "findmnt --noheadings --output OPTIONS /tmp"
+    program = " && ".join(["umount --lazy /tmp", f"! {seen}", *unit, seen])
+    options = droplet.check_output(f"unshare --mount sh -c {shlex.quote(program)}").split(",")
     assert {"nosuid", "nodev", "noexec"} <= set(options)
 
 
@@ -135,7 +156,7 @@ def test_accounts(droplet: Host) -> None:
 def test_no_service_of_the_clear_text_age(droplet: Host) -> None:
     """dev-sec package-01, package-02, package-03, package-05, package-06; CIS 2.1, 2.2."""
     there = set(droplet.check_output("dpkg-query --show --showformat='${Package}\\n'").splitlines())
-    assert "debsums" in there
+    assert set(hardening.WATCHING) <= there
     assert not there & set(hardening.UNWANTED)
 
 
@@ -147,32 +168,6 @@ def test_nobody_else_listens(droplet: Host) -> None:
     programs = {name for line in outside for name in re.findall(r'\("([^"]+)",pid', line)}
     assert "sshd" in programs
     assert programs <= {"sshd", "nginx", "systemd-network"}
-
-
-def sandboxed(droplet: Host, place: Place) -> list[str]:
-    """Each service of ours but those with Docker's socket, and what faces the world beside them."""
-    app = place.settings.values.app
-    ours = droplet.check_output(f"ls /etc/systemd/system | grep '^{app}.*[.]service$'").split()
-    others = [
-        unit
-        for unit in ("nginx", "certbot", "fail2ban")
-        if droplet.file(f"/usr/lib/systemd/system/{unit}.service").exists
-    ]
-    return [unit for unit in ours if unit not in hardening.unsandboxed(place.settings)] + [
-        f"{unit}.service" for unit in others
-    ]
-
-
-def test_services_have_no_more_than_they_need(droplet: Host, place: Place) -> None:
-    """`systemd-analyze security` at most 3.0; hardening.unsandboxed says who is spared, and why."""
-    units = sandboxed(droplet, place)
-    assert place.settings.paths.certificate_service in units
-    exposed = {
-        unit: said.stdout.strip().splitlines()[-1]
-        for unit in units
-        if (said := droplet.run(f"systemd-analyze security --no-pager --threshold={EXPOSURE} {unit}")).rc
-    }
-    assert exposed == {}
 
 
 @pytest.mark.group("edge")
@@ -202,6 +197,13 @@ def test_upgrades_take_stackctl_s_lock(droplet: Host, place: Place) -> None:
 
 def test_upgrades_keep_what_the_site_placed(droplet: Host) -> None:
     assert "--force-confold" in droplet.check_output("apt-config dump Dpkg::Options")
+
+
+def test_what_runs_with_an_old_library_is_named_and_left_alone(droplet: Host) -> None:
+    """lynis DEB-0831. `-b` is for programs, and lists."""
+    assert "NEEDRESTART-VER" in droplet.check_output("needrestart -b")
+    settings = "perl -e 'our %nrconf; do $_ for glob \"/etc/needrestart/conf.d/*.conf\"; print $nrconf{restart}'"
+    assert droplet.check_output(settings) == "l"
 
 
 def test_the_reboot_window(droplet: Host, place: Place) -> None:

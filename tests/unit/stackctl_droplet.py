@@ -70,7 +70,6 @@ class Droplet(Machine):
     """Any name → image id; the id names the version."""
     containers: list[dict[str, Any]] = field(default_factory=list)
     units: set[str] = field(default_factory=set)
-    failed_units: set[str] = field(default_factory=set)
     logins: set[str] = field(default_factory=lambda: {"owner_00000001"})
     """PostgreSQL's login roles."""
     connections: int = 80
@@ -352,8 +351,6 @@ class Droplet(Machine):
             return Result(0, "active\n" if units[0] in self.units else "inactive\n")
         if verb == "is-active":
             return Result(0 if units[0] in self.units else 3)
-        if verb == "is-failed":
-            return Result(0 if units[0] in self.failed_units else 1)
         self.units = self.units | set(units) if verb == "start" else self.units - set(units)
         return Result(0)
 

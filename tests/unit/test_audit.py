@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
+
+from deploys.components import nginx
 from tests.audit.test_judges import bad
+from tests.audit.test_nginx_baseline import DIRECTIVES
 from tests.audit.test_slow_judges import Item, index, items_of
-from tests.audit.verdicts import objections, waived, waivers
+from tests.audit.verdicts import WAIVERS, objections, waived, waivers
+from tests.unit.places import settings_of
 
 LOG = """\
 2026-11-23 22:13:20 Performing test ID FIRE-4508 (Check used policies of iptables chains)
@@ -45,7 +50,22 @@ def test_each_waiver_is_one_and_has_its_reason() -> None:
     names = [(one.judge, one.id) for one in waivers()]
     assert len(names) == len({*names})
     assert all(len(one.reason.split()) >= 4 for one in waivers())
-    assert {one.only for one in waivers()} <= {"", "lab", "staging", "prod"}
+
+
+def test_a_choice_is_told_from_what_a_machine_cannot_show() -> None:
+    found = tomllib.loads(WAIVERS.read_text())
+    assert {one.get("only") for one in found["unseen"]} <= {"lab", "staging", "prod"}
+    assert not any("only" in one for one in found["choice"])
+
+
+def test_lynis_s_waived_index_takes_out_only_what_the_machine_cannot_show() -> None:
+    assert not [one.id for one in waivers() if one.judge == "lynis" and not one.only]
+
+
+def test_nginx_s_baseline_complains_of_what_is_waived_and_of_nothing_else() -> None:
+    text = nginx.configuration(settings_of("prod")).decode()
+    complained = {number for number, lacks in DIRECTIVES.items() if lacks(text)}
+    assert complained == waived("dev-sec nginx-baseline", "prod")
 
 
 def test_points_are_each_setting_s_and_those_of_a_subshell_are_lost() -> None:

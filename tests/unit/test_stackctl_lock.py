@@ -2,13 +2,15 @@
 
 import multiprocessing
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from stackctl import config, lock, unit
+from stackctl import cli, config, lock, unit, upkeep
 from stackctl.errors import LockedError
 from stackctl.machine import Result
 from stackctl.paths import Paths
@@ -165,6 +167,43 @@ def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path)
     assert "the daily upgrade failed: E: held broken packages: see /var/log/unattended-upgrades" in shown
     assert [call[0] for call in droplet.calls] == ["shield", "/usr/lib/apt/apt.systemd.daily"]
     assert not droplet.paths.history.exists()  # the journal has it: history is for what people do
+
+
+def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
+    """`lock` is the waiting one's from the first moment on."""
+    with lock.hold(paths, "yesterday's release"):
+        pass
+
+    def wait() -> None:
+        with pytest.raises(LockedError, match="ada's converge"):
+            lock.hold(paths, "the upgrade", patience=0.5).__enter__()
+
+    with another(paths, paths.work):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.2)
+        with pytest.raises(LockedError, match="the upgrade has been at work"):
+            lock.hold(paths, "me").__enter__()
+        waiting.join()
+
+
+def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    seen: list[str] = []
+
+    def reboot(paths: Paths = droplet.paths) -> None:
+        seen.extend(holder.holder for path in (paths.lock, paths.work) if (holder := lock.holder_of(path)))
+
+    with another(droplet.paths), patch.object(cli, "REBOOT_PATIENCE", 0.05):
+        code, shown = stackctl(droplet, "reboot")
+    assert code == 3
+    assert "ada's release has been at work since" in shown
+    assert not droplet.calls
+    with patch.object(upkeep, "reboot", lambda _machine: reboot()):
+        assert stackctl(droplet, "reboot")[0] == 0
+    assert seen == ["the reboot that an upgrade asks for"] * 2
+    assert stackctl(droplet, "reboot")[0] == 0
+    assert droplet.calls == [["systemctl", "reboot"]]
 
 
 def test_halt_asks_nobody(tmp_path: Path) -> None:

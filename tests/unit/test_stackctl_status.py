@@ -1,6 +1,7 @@
 """boot, halt and status: what runs after a reset, what doesn't, and what an operator is told."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -288,12 +289,69 @@ def test_a_reboot_that_is_due_is_told_and_is_no_problem(live: Droplet) -> None:
 
 
 def test_files_of_debian_s_that_were_changed_are_a_problem(live: Droplet) -> None:
-    live.failed_units.add("bot-integrity.service")
-    code, report = status(live)
+    live.programs["debsums"] = lambda _: Result(2, "/bin/ls\n", "debsums: missing file /bin/cp\n")
+    code, shown = stackctl(live, "integrity")
     assert code == 4
-    assert report["problems"] == [
-        "files of Debian's packages are not as installed: journalctl -u bot-integrity.service"
+    assert "not as installed: /bin/ls, debsums: missing file /bin/cp" in shown
+    live.failing["debsums"] = Result(1, stderr="interrupted")  # and whatever else becomes of it, a reboot among it
+    code, report = status(live)
+    assert (code, report["problems"]) == (
+        4,
+        [f"files of Debian's packages are not as installed: sudo cat {live.paths.integrity_failure}"],
+    )
+    assert live.paths.integrity_failure.read_text() == "/bin/ls\ndebsums: missing file /bin/cp\n"
+
+
+def test_files_that_are_as_installed_again_are_no_problem(live: Droplet) -> None:
+    live.programs["debsums"] = lambda _: Result(2, "/bin/ls\n")
+    assert stackctl(live, "integrity")[0] == 4
+    live.programs["debsums"] = lambda _: Result(0)
+    assert stackctl(live, "integrity")[0] == 0
+    assert status(live)[1]["problems"] == []
+
+
+def test_files_that_could_not_be_compared_are_a_problem(live: Droplet) -> None:
+    live.failing["debsums"] = Result(127, stderr="debsums is not installed")
+    assert stackctl(live, "integrity")[0] == 4
+    assert status(live)[0] == 4
+    assert live.paths.integrity_failure.read_text() == "debsums is not installed\n"
+
+
+def upgrade(droplet: Droplet, *, made: bool, code: int = 0) -> None:
+    """Debian's program ends well whatever became of it; a stamp has the day of an upgrade that was made."""
+    stamp = droplet.paths.upgrade_stamp
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+
+    def daily(_argv: list[str]) -> Result:
+        if made:
+            stamp.touch()
+            os.utime(stamp, (droplet.now().timestamp(),) * 2)
+        return Result(code)
+
+    droplet.programs["/usr/lib/apt/apt.systemd.daily"] = daily
+    assert stackctl(droplet, "upgrade")[0] == code
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_upgrades_that_fail_for_a_second_day_are_a_problem_until_one_is_made(live: Droplet, code: int) -> None:
+    upgrade(live, made=True)
+    live.seconds += 86400
+    upgrade(live, made=False, code=code)
+    assert status(live)[1]["problems"] == []
+    since = live.now()
+    live.seconds += 86400 + 3 * 3600
+    upgrade(live, made=False, code=code)
+    assert status(live)[1]["problems"] == [
+        f"Debian's upgrades have failed since {since:%Y-%m-%d}: see /var/log/unattended-upgrades"
     ]
+    upgrade(live, made=True)
+    assert status(live)[0] == 0
+
+
+def test_an_upgrade_that_was_made_before_on_the_same_day_is_enough(live: Droplet) -> None:
+    upgrade(live, made=True)
+    upgrade(live, made=False)
+    assert not live.paths.upgrade_failure.exists()
 
 
 def test_before_the_first_release_nothing_is_wrong(fresh: Droplet) -> None:

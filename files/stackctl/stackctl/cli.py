@@ -27,8 +27,9 @@ from . import (
     status,
     trial,
     unit,
+    upkeep,
 )
-from .errors import FailedError, PersonNeededError, RefusedError, StackError
+from .errors import PersonNeededError, RefusedError, StackError
 from .events import Journal
 from .machine import Machine
 from .paths import DATA_SERVICES, TRIALS, Paths
@@ -40,15 +41,14 @@ BOOT_PATIENCE = 600
 CERTIFICATE_PATIENCE = 330
 # A release with its migrations, or a backup with its proof, comes to an end within it; else the next day has its turn.
 UPGRADE_PATIENCE = 3600
-UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
-UPGRADE_TIMEOUT = 86400
+REBOOT_PATIENCE = 1800
 SERVICES = ("web", "worker", *DATA_SERVICES)
 # These change nothing, and leave no trace in history.
 LOOKING = ("status", "history", "logs", "exec")
 # Of a trial, history tells what became of it without the operator.
 UNDOING = ("expire", "undo", "boot")
 # A timer's: the journal has them.
-DAILY = ("certificate", "upgrade")
+DAILY = ("certificate", "upgrade", "integrity", "reboot")
 FLAGS = {
     "json": "for machines",
     "dry-run": "say what would happen, and change nothing",
@@ -103,6 +103,8 @@ def parser(app: str) -> argparse.ArgumentParser:
     tried.add_argument("what", nargs="?", choices=TRIALS, help="of all of them, for boot")
     tried.add_argument("command", nargs="?", help="for change: what the shell has to do")
     verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
+    verb("integrity", "for systemd: whether the files of Debian's packages are as installed")
+    verb("reboot", "for systemd: the reboot that an upgrade asks for, while nothing else is under way")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
 
@@ -176,7 +178,7 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
         case "release" | "rollback" | "backup":
             with lock.hold(paths, name, arguments.under):
                 _change(stack, arguments)
-        case "boot" | "halt" | "certificate" | "upgrade":
+        case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "reboot":
             _for_systemd(stack, arguments, name)
         case "maintenance":
             _maintenance(stack, arguments.mode)
@@ -227,15 +229,12 @@ def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None
             _certificate(stack, name, renewed=arguments.renewed)
         case "upgrade":
             with lock.hold(stack.paths, "the daily upgrade of Debian's packages", patience=UPGRADE_PATIENCE):
-                _upgrade(stack)
-
-
-def _upgrade(stack: Stack) -> None:
-    """A signal ends it as little as Debian's own unit lets one do: half an upgrade is worse than a late one."""
-    stack.machine.shield()
-    ran = stack.machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
-    if ran.code:
-        raise FailedError(f"the daily upgrade failed: {ran.reason}: see /var/log/unattended-upgrades")
+                print(upkeep.upgrade(stack.paths, stack.machine), file=stack.journal.out)
+        case "integrity":
+            upkeep.compare(stack.paths, stack.machine)
+        case "reboot":
+            with lock.hold(stack.paths, "the reboot that an upgrade asks for", patience=REBOOT_PATIENCE):
+                upkeep.reboot(stack.machine)
 
 
 def _look(stack: Stack, arguments: argparse.Namespace) -> int:

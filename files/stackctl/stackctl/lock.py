@@ -51,16 +51,14 @@ def hold(paths: Paths, name: str, under: str | None = None, patience: float | No
 
     `patience` is how long it waits for each, in seconds.
     """
-    me = Holder.new(name)
     patience = PATIENCE if patience is None else patience
     with ExitStack() as stack:
         if under is None:
-            lock = stack.enter_context(_flock(paths.lock, patience))
+            # Signed before the wait for the other: whoever is refused meanwhile hears of us, and of nobody who is gone.
+            stack.enter_context(exclusive(paths.lock, name, patience))
         else:
             _check_admission(paths.lock, under)
         stack.enter_context(exclusive(paths.work, name, patience))
-        if under is None:
-            _sign(lock, me)
         yield
 
 

@@ -44,6 +44,8 @@ class Paths:
         self.work = self.var / "work"  # stackctl moving containers
         self.certificate_lock = self.var / "certificate.lock"
         self.certificate_failure = self.var / "certificate.json"  # absent when the declared one was had
+        # upkeep.py: the files of Debian's packages that differ, and since when no upgrade is made, if so
+        self.integrity_failure, self.upgrade_failure = self.var / "integrity", self.var / "upgrade"
         self.owed = self.var / "owed"
         self.trials = self.var / "trial"  # a record and copies of what an unconfirmed change replaced
         self.trial_lock = self.var / "trial.lock"
@@ -57,8 +59,8 @@ class Paths:
         self.refused_log = root / "var/log/nginx/refused.log"  # what fail2ban counts
         self.backups = root / "opt/backups"
         # Debian's: there when an upgrade comes into force by a reboot alone, and the packages that ask for it
-        self.reboot_required = root / "run/reboot-required"
-        self.reboot_packages = root / "run/reboot-required.pkgs"
+        self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
+        self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"  # of the day of the last good upgrade
         # Docker's names
         self.data_project = self.data_network = f"{app}-data"
         self.worker_project = f"{app}-worker"

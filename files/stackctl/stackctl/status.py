@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import certificate, environment, lock, state, telegram, trial
+from . import certificate, environment, lock, state, telegram, trial, upkeep
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -53,8 +53,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     differs = _environment_differs(paths, current)
     if differs:
         problems.append(f"the declared environment isn't the one that runs: {_remedy(current)}")
-    if machine.run(["systemctl", "is-failed", "--quiet", paths.integrity_service]).code == 0:
-        problems.append(f"files of Debian's packages are not as installed: journalctl -u {paths.integrity_service}")
+    problems += upkeep.problems(paths, machine)
     served = _certificate(paths, config, machine)
     return {
         "version": 1,

@@ -1,0 +1,70 @@
+"""What timers do for the host: Debian's upgrade of the day, a look at Debian's files, the reboot that is due.
+
+What went wrong is kept in a file until the same goes well. A unit's failure is forgotten by a reboot.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from . import durable
+from .errors import FailedError, PersonNeededError
+from .machine import Machine
+from .paths import Paths
+
+UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
+UPGRADE_TIMEOUT = 86400
+COMPARE = ("debsums", "--changed")
+COMPARE_TIMEOUT = 6 * 3600
+# One night may be the mirror's fault; by then the next one has had its turn.
+UPGRADE_GRACE = timedelta(hours=26)
+
+
+def upgrade(paths: Paths, machine: Machine) -> str:
+    """How it went. A signal ends it as little as Debian's own unit lets one do: half an upgrade is worse."""
+    machine.shield()
+    began = machine.now()
+    ran = machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
+    # Debian's program ends well whatever became of the upgrade, and notes the day of one that did.
+    if not ran.code and _day_of(paths.upgrade_stamp) >= began.astimezone().date():
+        paths.upgrade_failure.unlink(missing_ok=True)
+        return "the day's upgrade is made"
+    if not paths.upgrade_failure.exists():
+        durable.write(paths.upgrade_failure, began.isoformat(timespec="seconds").encode() + b"\n")
+    if ran.code:
+        raise FailedError(f"the daily upgrade failed: {ran.reason}: see /var/log/unattended-upgrades")
+    return "nothing could be upgraded: see /var/log/unattended-upgrades"
+
+
+def compare(paths: Paths, machine: Machine) -> None:
+    """Whether the files of Debian's packages are as installed; configuration is left to `make plan`."""
+    ran = machine.run(COMPARE, timeout=COMPARE_TIMEOUT)
+    if not ran.code:
+        paths.integrity_failure.unlink(missing_ok=True)
+        return
+    found = [line for line in f"{ran.stdout}\n{ran.stderr}".splitlines() if line] or [ran.reason]
+    durable.write(paths.integrity_failure, "\n".join([*found, ""]).encode())
+    raise PersonNeededError(f"files of Debian's packages are not as installed: {', '.join(found)}")
+
+
+def reboot(machine: Machine) -> None:
+    """Only asks for it: systemd ends everything in order, us among it."""
+    asked = machine.run(["systemctl", "reboot"])
+    if asked.code:
+        raise FailedError(f"no reboot: {asked.reason}")
+
+
+def problems(paths: Paths, machine: Machine) -> list[str]:
+    """What of it needs somebody, a line each."""
+    lines = []
+    if paths.integrity_failure.exists():
+        lines.append(f"files of Debian's packages are not as installed: sudo cat {paths.integrity_failure}")
+    if paths.upgrade_failure.exists():
+        since = datetime.fromisoformat(paths.upgrade_failure.read_text().strip())
+        if machine.now() - since > UPGRADE_GRACE:
+            lines.append(f"Debian's upgrades have failed since {since:%Y-%m-%d}: see /var/log/unattended-upgrades")
+    return lines
+
+
+def _day_of(stamp: Path) -> date:
+    """In the droplet's time zone, as Debian's program counts days; long ago for a stamp that isn't there."""
+    return datetime.fromtimestamp(stamp.stat().st_mtime, UTC).astimezone().date() if stamp.exists() else date.min
