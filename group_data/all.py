@@ -53,7 +53,7 @@ app_connections = 12  # what one release, web and worker, opens of PostgreSQL's 
 healthy_timeout_s = 120
 migrate_timeout_s = 300
 watch_s = 30  # how long a release is watched after the switch, with the old one warm beside it
-# What 443 passes on; a path that ends in / is a prefix. Health, readiness and metrics stay inside.
+# What 443 passes on; a path that ends in / is a prefix (the webhook's is not). Health, readiness, metrics stay inside.
 public_paths = ["/webhook/telegram"]
 ready_path = "/ready"
 version_path = "/health"  # None: the image tells no version

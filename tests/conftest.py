@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
+from tests.attack.probes import Stray, stray_compose_file
 from tests.places import Place
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,23 @@ def lab(pytestconfig: pytest.Config, place: Place) -> Place:
 @pytest.fixture(scope="session")
 def outside(place: Place) -> Host:
     return place.outside
+
+
+@pytest.fixture(params=["-4", "-6"])
+def family(request: pytest.FixtureRequest, outside: Host, place: Place) -> str:
+    """An option of curl and nmap. A place may do without IPv6 (tests/skips.txt); the lab has it."""
+    domain = place.settings.values.domain
+    if request.param == "-6" and outside.run(f"getent ahostsv6 {domain} | grep -v ::ffff:").rc != 0:
+        without = pytest.fail if place.name == "lab" else pytest.skip
+        without(f"{domain} has no IPv6 address")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def stray(lab: Place, droplet: Host) -> Iterator[Stray]:
+    """What somebody's Compose file publishes."""
+    with stray_compose_file(droplet) as there:
+        yield there
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -52,7 +52,8 @@ def configuration(settings: Settings) -> bytes:
         paths=settings.paths,
         headers=[(name, name.lower().replace("-", "_"), value) for name, value in HEADERS.items()],
         domain=values.domain,
-        public_paths=values.public_paths,
+        # The webhook's is one path and has limits of its own, also where it ends in a slash.
+        public_paths=[path for path in values.public_paths if path != values.webhook_path],
         webhook_path=values.webhook_path,
         webhook_allowed_from=values.webhook_allowed_from,
     )

@@ -1,8 +1,8 @@
 """Knock at a TCP port whose address the attacker has no route to: frames written straight onto the wire.
 
 Runs at the attacker as `python3 -c`, with the droplet whose Ethernet address takes the frames, the address and port in
-them, and for how many seconds. Prints how many knocks were answered by "come in" (SYN and ACK), how many by "nobody
-here" (RST), and how many there were.
+them, and for how many seconds; with a file's path, no longer than that is there. Prints how many knocks were answered
+by "come in" (SYN and ACK), how many by "nobody here" (RST), and how many there were.
 """
 
 import random
@@ -17,7 +17,7 @@ PATIENCE_S = 0.3
 SYN, RST, SYN_ACK = 0x02, 0x04, 0x12
 
 
-def main(droplet: str, address: str, port: int, seconds: float) -> None:
+def main(droplet: str, address: str, port: int, seconds: float, file: str = "") -> None:
     own, interface, mac = neighbour(droplet)
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
     wire.bind((interface, 0))
@@ -27,6 +27,8 @@ def main(droplet: str, address: str, port: int, seconds: float) -> None:
     first = random.randrange(40000)
     began, knocks, opened, refused = time.monotonic(), 0, 0, 0
     while (now := time.monotonic() - began) < seconds + PATIENCE_S:
+        if file and not Path(file).exists():
+            seconds = min(seconds, now)
         if now < seconds:
             wire.send(ethernet + syn(own, address, 20000 + (first + knocks) % 40000, port))
             knocks += 1
@@ -83,4 +85,4 @@ def answers(wire: socket.socket, address: str, port: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), *sys.argv[5:])

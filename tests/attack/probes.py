@@ -1,17 +1,18 @@
-"""What the attacks on the network and the firewall's faults share: knocks, a stray Compose file, rules taken out."""
+"""What attacks and tests of the defences share: knocks, guesses, a stray Compose file, rules taken out, pardon."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from testinfra.host import Host
 
-from tests.lab.layout import Machine, by_name
+from tests.lab.layout import NEIGHBOUR, Machine, by_name
 
 KNOCK = Path(__file__).with_name("knock.py").read_text()
 RULES_BACK = "iptables-restore --noflush /etc/ufw/after.rules"
@@ -21,6 +22,8 @@ RAW_OUT = "iptables -t raw -F PREROUTING"
 PUBLIC, LOOPBACK, CARELESS = 5432, 5433, 5434
 """The host's ports at which the stray container is published: to everybody, on 127.0.0.1, and without an address."""
 STRAY = "/root/stray.yaml"
+KNOCKING, TOO_LONG_S = "/run/knocking", 300
+SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=3"
 LISTENS = "import socket; socket.create_connection(('127.0.0.1', 5432), 1)"
 
 
@@ -36,10 +39,42 @@ def machine_of(droplet: Host) -> Machine:
     return by_name(droplet.backend.get_hostname())
 
 
-def open_to(attacker: Host, droplet: Host, port: int, *, address: str | None = None, seconds: float = 0.5) -> bool:
+def guess_at_ssh(attacker: Host, droplet: Host) -> bool:
+    """root, whose login is off, is guessed at most. Whether sshd answers."""
+    # 255 would be our own SSH's.
+    return "Permission denied" in attacker.run(f"{SSH} root@{machine_of(droplet).ipv4} || true").stderr
+
+
+def pardon(droplet: Host) -> None:
+    """The attacker is banned no more, and known for nothing."""
+    droplet.check_output(f"fail2ban-client unban {NEIGHBOUR.ipv4} {NEIGHBOUR.ipv6}")
+
+
+@contextmanager
+def knocking(attacker: Host, droplet: Host, port: int) -> Iterator[None]:
+    """Knocks all the while, none of which may be let in."""
+    attacker.check_output(f"touch {KNOCKING}")
+    with ThreadPoolExecutor() as beside:
+        knocks = beside.submit(open_to, attacker, droplet, port, seconds=TOO_LONG_S, while_there=KNOCKING)
+        try:
+            yield
+        finally:
+            attacker.check_output(f"rm {KNOCKING}")
+        assert not knocks.result()
+
+
+def open_to(
+    attacker: Host,
+    droplet: Host,
+    port: int,
+    *,
+    address: str | None = None,
+    seconds: float = 0.5,
+    while_there: str = "",
+) -> bool:
     """Whether a knock at `address`, written onto the droplet's wire, is let in; the droplet's own when left out."""
     own = str(machine_of(droplet).ipv4)
-    knock = ["python3", "-c", KNOCK, own, address or own, str(port), str(seconds)]
+    knock = ["python3", "-c", KNOCK, own, address or own, str(port), str(seconds), while_there]
     opened, _, knocks = (int(word) for word in attacker.check_output(shlex.join(knock)).split())
     assert knocks > 0
     return opened > 0

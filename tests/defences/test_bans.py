@@ -9,25 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
-from tests.lab.layout import NEIGHBOUR, by_name
+from tests.attack.probes import guess_at_ssh, machine_of, pardon
+from tests.lab import lab as machines
+from tests.lab.layout import NEIGHBOUR
 from tests.places import Place
 
 pytestmark = pytest.mark.group("edge")
 
 PROGRAM = (Path(__file__).parent / "ask_often.py").read_text()
 STRANGER = str(NEIGHBOUR.ipv4)
-OFTEN = "110"
-SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=3"
-
-
-def address(droplet: Host) -> str:
-    return str(by_name(droplet.backend.get_hostname()).ipv4)
+OFTEN, A_LITTLE = 110, 30
 
 
 def banned(droplet: Host, jail: str) -> set[str]:
@@ -41,17 +39,17 @@ def ban_time(droplet: Host) -> int | None:
     return int(found[1]) if found else None
 
 
-def reaches(outside: Host, droplet: Host, port: int) -> bool:
-    return bool(outside.run(f"nc -z -w 2 {address(droplet)} {port}").rc == 0)
+def reaches(outside: Host, address: object, port: int) -> bool:
+    return bool(outside.run(f"nc -z -w 2 {address} {port}").rc == 0)
 
 
 @pytest.fixture(autouse=True)
-def stranger(droplet: Host, outside: Host) -> Iterator[None]:
-    """Known for nothing before, and forgotten afterwards."""
-    droplet.check_output(f"fail2ban-client unban {STRANGER}")
+def known_for_nothing(droplet: Host, outside: Host) -> Iterator[None]:
+    """Before, and afterwards."""
+    pardon(droplet)
     yield
-    droplet.check_output(f"fail2ban-client unban {STRANGER}")
-    assert reaches(outside, droplet, 443)
+    pardon(droplet)
+    assert reaches(outside, machine_of(droplet).ipv4, 443)
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -63,47 +61,71 @@ def eventually(holds: Callable[[], bool]) -> None:
     assert holds()
 
 
-def ask_often(outside: Host, droplet: Host, place: Place) -> Any:
+def ask_often(outside: Host, address: object, place: Place, times: int = OFTEN) -> Any:
     domain = place.settings.values.domain
-    return json.loads(outside.check_output(f"python3 -c {shlex.quote(PROGRAM)} {address(droplet)} {domain} {OFTEN}"))
+    return json.loads(outside.check_output(f"python3 -c {shlex.quote(PROGRAM)} {address} {domain} {times}"))
 
 
-def test_who_asks_for_nothing_again_and_again_is_shut_out(droplet: Host, outside: Host, lab: Place) -> None:
+def assert_answered(asked: Any, times: int) -> None:
+    """All of it: by 404, and by 429 what came too fast."""
+    assert (asked["before"], asked["after"]) == (404, 404)
+    assert set(asked["burst"]) <= {"404", "429"}
+    assert sum(asked["burst"].values()) == times
+
+
+@pytest.mark.parametrize("stranger", ["ipv4", "ipv6"])
+def test_who_asks_for_nothing_again_and_again_is_shut_out(
+    droplet: Host, outside: Host, lab: Place, stranger: str
+) -> None:
     """From every port, and on the connection that was open, too. A restart of fail2ban forgets nobody."""
-    asked = ask_often(outside, droplet, lab)
+    address, own = getattr(machine_of(droplet), stranger), getattr(NEIGHBOUR, stranger)
+    asked = ask_often(outside, address, lab)
     assert (asked["before"], asked["after"]) == (404, None)
-    assert STRANGER in banned(droplet, "nginx-refusals")
-    assert [reaches(outside, droplet, port) for port in (22, 80, 443)] == [False] * 3
+    assert own in banned_addresses(droplet)
+    assert [reaches(outside, address, port) for port in (22, 80, 443)] == [False] * 3
 
     droplet.check_output("systemctl restart fail2ban.service")
-    eventually(lambda: not reaches(outside, droplet, 443))
-    assert STRANGER in banned(droplet, "nginx-refusals")
+    eventually(lambda: not reaches(outside, address, 443))
+    assert own in banned_addresses(droplet)
+
+
+def banned_addresses(droplet: Host) -> set[object]:
+    return set(map(ip_address, banned(droplet, "nginx-refusals")))
+
+
+def test_a_reboot_forgets_nobody(droplet: Host, outside: Host, lab: Place) -> None:
+    there = machine_of(droplet)
+    ask_often(outside, there.ipv4, lab)
+    assert not reaches(outside, there.ipv4, 443)
+    machines.reboot(there)
+    droplet = lab.reconnect(there.name)
+    droplet.check_output("systemctl is-system-running --wait")
+    eventually(lambda: STRANGER in banned(droplet, "nginx-refusals"))
+    assert not reaches(outside, there.ipv4, 443)
 
 
 def test_the_operator_who_does_the_same_is_not(droplet: Host, lab: Place) -> None:
     """The control: the same program from an address in never_banned, where all of the requests come through."""
-    command = [sys.executable, "-c", PROGRAM, address(droplet), lab.settings.values.domain, OFTEN]
-    asked = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    assert asked == {"before": 404, "burst": {"404": int(OFTEN)}, "after": 404}
+    command = [sys.executable, "-c", PROGRAM, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(OFTEN)]
+    assert_answered(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout), OFTEN)
     assert banned(droplet, "nginx-refusals") == set()
 
 
 def test_who_asks_a_little_is_not(droplet: Host, outside: Host, lab: Place) -> None:
     """The other control: the same address, below the limit."""
-    domain = lab.settings.values.domain
-    few = f"python3 -c {shlex.quote(PROGRAM)} {address(droplet)} {domain} 30"
-    assert json.loads(outside.check_output(few)) == {"before": 404, "burst": {"404": 30}, "after": 404}
+    assert_answered(ask_often(outside, machine_of(droplet).ipv4, lab, A_LITTLE), A_LITTLE)
 
 
 def test_who_guesses_at_ssh_is_shut_out(droplet: Host, outside: Host) -> None:
-    """root, whose login is off, is guessed at most; each guess ends before it is one, and counts all the same."""
-    assert reaches(outside, droplet, 22)
+    """Each guess ends before it is one, as there is nothing but keys, and counts all the same."""
+    address = machine_of(droplet).ipv4
+    assert reaches(outside, address, 22)
     for _ in range(12):
-        outside.run(f"{SSH} root@{address(droplet)} || true")  # 255 would be our own SSH's
+        guess_at_ssh(outside, droplet)
         if STRANGER in banned(droplet, "sshd"):
             break
     eventually(lambda: STRANGER in banned(droplet, "sshd"))
-    assert [reaches(outside, droplet, port) for port in (22, 80, 443)] == [False] * 3
+    assert [reaches(outside, address, port) for port in (22, 80, 443)] == [False] * 3
 
 
 @pytest.fixture

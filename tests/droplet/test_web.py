@@ -14,11 +14,12 @@ from tests.places import Place
 pytestmark = pytest.mark.group("edge")
 
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
+ASK = "curl -sS -o /dev/null -D - --max-time 10"
 
 
 def curl(outside: Host, place: Place, url: str, options: str = "") -> str:
     """Status line and headers, the chain verified; an empty string when there was no answer."""
-    return str(outside.run(f"curl -sS -o /dev/null -D - --max-time 10 {place.trust} {options} {url}").stdout)
+    return str(outside.run(f"{ASK} {place.trust} {options} {url}").stdout)
 
 
 def status_of(answer: str) -> int:
@@ -39,7 +40,9 @@ def test_http_redirects_to_https(outside: Host, place: Place) -> None:
 def test_the_webhook_is_reached_over_a_verified_chain(outside: Host, place: Place, family: str) -> None:
     """403: only Telegram's addresses are let through. 401, where everybody's are: the app itself misses the secret."""
     expected = 403 if place.settings.values.webhook_allowed_from else 401
-    assert status_of(curl(outside, place, site(place), f"{family} -X POST -d {{}}")) == expected
+    answer = curl(outside, place, site(place), f"{family} -X POST -d {{}}")
+    assert status_of(answer) == expected
+    assert_hardened(answer)
 
 
 def test_the_app_itself_answers_telegram(place: Place, family: str) -> None:
@@ -103,11 +106,14 @@ TOO_MUCH = {
 
 @pytest.mark.parametrize("what", TOO_MUCH)
 def test_too_much_is_refused(outside: Host, place: Place, what: str) -> None:
-    status, options, program = TOO_MUCH[what]
-    url = site(place, "/nothing")
-    answer = outside.run(f"({program}) | curl -sS -o /dev/null -D - --max-time 10 {place.trust} {options} {url}").stdout
-    assert status_of(answer) == status
+    answer = send_too_much(outside, place, what)
+    assert status_of(answer) == TOO_MUCH[what][0]
     assert_hardened(answer)
+
+
+def send_too_much(outside: Host, place: Place, what: str) -> str:
+    _, options, program = TOO_MUCH[what]
+    return str(outside.run(f"({program}) | {ASK} {place.trust} {options} {site(place, '/nothing')}").stdout)
 
 
 def test_port_80_answers_with_the_same_headers_and_without_hsts(outside: Host, place: Place) -> None:
@@ -126,13 +132,18 @@ def test_plain_http_on_443_is_refused_by_a_page_of_ours(outside: Host, place: Pl
     assert_hardened(answer)
 
 
-def test_an_address_that_asks_too_often_is_slowed_down(outside: Host, place: Place) -> None:
-    """dev-sec nginx-07: the burst is served, the rest is told to come again."""
-    ask = f"curl -sS --parallel --parallel-immediate -o /dev/null -w '%{{http_code}}\\n' --max-time 10 {place.trust}"
-    many = outside.check_output(f"{ask} '{site(place, '/nothing/[1-35]')}'").splitlines()
+@pytest.mark.parametrize(("scheme", "served"), [("https", "404"), ("http", "301")])
+def test_an_address_that_asks_too_often_is_slowed_down(outside: Host, place: Place, scheme: str, served: str) -> None:
+    """dev-sec nginx-07: the burst is served, the rest is told to come again. Both with all headers."""
+    headers = {"X-Content-Type-Options": "nosniff", **HEADERS}
+    shown = " ".join(["%{http_code}", *(f"%header{{{name}}}" for name in headers)])
+    ask = f"curl -sS --parallel --parallel-immediate -o /dev/null -w '{shown}\\n' --max-time 10 {place.trust}"
+    url = f"{scheme}://{place.settings.values.domain}/nothing/[1-35]"
+    many = outside.check_output(f"{ask} '{url}'").splitlines()
     time.sleep(3)  # what follows is not to be slowed down
-    assert set(many) == {"404", "429"}
-    assert many.count("404") >= 10, "the burst"
+    told = {status: " ".join([status, *headers.values()]) for status in (served, "429")}
+    assert set(many) == set(told.values())
+    assert many.count(told[served]) >= 10, "the burst"
 
 
 def test_another_name_is_refused(outside: Host, place: Place) -> None:
@@ -141,6 +152,8 @@ def test_another_name_is_refused(outside: Host, place: Place) -> None:
     assert other.rc == 35, "the handshake itself is refused"
     plain = outside.run(f"curl -sS --max-time 10 -H 'Host: another.test' http://{domain}/")
     assert (plain.rc, plain.stdout) == (56, ""), "the connection is reset without an answer"
+    for version in ("--http1.1", "--http2"):
+        assert status_of(curl(outside, place, site(place), f"{version} -H 'Host: another.test'")) == 0
 
 
 def handshake(outside: Host, place: Place, options: str) -> bool:

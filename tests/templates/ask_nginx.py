@@ -1,8 +1,9 @@
 """Runs on the droplet, as `python3 -c`: the site's configuration in an nginx of its own, and what that answers.
 
-On standard input the configuration, made for the root directory /ROOT; as arguments the app, the domain, and the paths
-to ask for. Prints JSON: the answers while a release serves, in maintenance, and while none serves; the certificates
-before and after a renewal, and what one connection got all the while; what nginx complained about.
+On standard input the configuration, made for the root directory /ROOT; as arguments the app, the domain, how many make
+a crowd, and the paths to ask for. Prints JSON: the answers while a release serves, in maintenance, and while none
+serves; the certificates before and after a renewal, and what one connection got all the while; how a crowd fared; what
+nginx wrote of it.
 """
 
 import json
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -21,12 +23,12 @@ from socket import create_connection
 from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
-PORT = 8443
+HTTP, HTTPS = 8080, 8443
 
 
 class Release(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(503 if self.path.endswith("/busy") else 200)
+        self.send_response({"busy": 503, "missing": 404}.get(self.path.rpartition("/")[2], 200))
         self.send_header("Content-Length", str(len(self.path)))
         if self.path.endswith("/page"):
             self.send_header("Content-Security-Policy", "default-src 'self'")
@@ -37,7 +39,7 @@ class Release(BaseHTTPRequestHandler):
         """A unix socket's client has no address to log."""
 
 
-def main(app: str, domain: str, *paths: str) -> None:
+def main(app: str, domain: str, many: str, *paths: str) -> None:
     root = Path(tempfile.mkdtemp())
     root.chmod(0o755)
     config = sys.stdin.read().replace("/ROOT", str(root)).replace("/run/nginx.pid", f"{root}/nginx.pid")
@@ -51,7 +53,7 @@ def main(app: str, domain: str, *paths: str) -> None:
     command = ["nginx", "-c", str(root / "nginx.conf"), "-g", "daemon off;"]
     nginx = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        found = look(root, app, domain, paths)
+        found = look(root, app, domain, paths) | {"crowd": crowds(domain, int(many))}
     finally:
         nginx.terminate()
         complaints = nginx.communicate(timeout=10)[1]
@@ -79,6 +81,7 @@ def look(root: Path, app: str, domain: str, paths: tuple[str, ...]) -> dict[str,
     (var / "active").unlink()
     found["gone"] = {path: ask(connect(domain), f"{path}?token=in-the-query") for path in paths}
     found["access_log"] = (root / "var/log/nginx/access.log").read_text()
+    found["refused_log"] = (root / "var/log/nginx/refused.log").read_text()
     return found
 
 
@@ -104,7 +107,7 @@ def connect(domain: str) -> HTTPConnection:
     connection = HTTPConnection(domain)
     for left in reversed(range(50)):
         try:
-            plain = create_connection(("127.0.0.1", PORT), timeout=10)
+            plain = create_connection(("127.0.0.1", HTTPS), timeout=10)
         except ConnectionRefusedError:
             if not left:
                 raise
@@ -120,6 +123,27 @@ def ask(connection: HTTPConnection, path: str) -> dict[str, Any]:
     answer = connection.getresponse()
     headers = {name.lower(): value for name, value in answer.getheaders()}
     return {"status": answer.status, "body": answer.read().decode(), "headers": headers}
+
+
+def crowds(domain: str, many: int) -> dict[int, dict[str, int]]:
+    return {port: crowd(domain, port, many) for port in (HTTP, HTTPS)} if many else {}
+
+
+def crowd(domain: str, port: int, many: int) -> dict[str, int]:
+    """How often each status is the answer to as many who are not at the end of their request; "": none yet."""
+    begun = f"POST /app/x HTTP/1.1\r\nHost: {domain}\r\nContent-Length: 9\r\n\r\n".encode()
+    members = [connect(domain).sock if port == HTTPS else create_connection(("127.0.0.1", port)) for _ in range(many)]
+    for member in members:
+        member.sendall(begun)
+    time.sleep(0.5)
+    said: Counter[str] = Counter()
+    for member in members:
+        member.settimeout(0)
+        try:
+            said[member.recv(12).decode()[-3:]] += 1
+        except (BlockingIOError, ssl.SSLWantReadError):
+            said[""] += 1
+    return dict(said)
 
 
 def serial(domain: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,11 +20,13 @@ from tests.unit.places import settings_of
 
 pytestmark = pytest.mark.group("edge")
 
-PATHS = ["/webhook/telegram", "/webhook/telegram/", "/app/x", "/app/page", "/app/busy", "/other"]
+PATHS = [
+    *("/webhook/telegram", "/webhook/telegram/", "/webhook/telegram/x"),
+    *("/app/x", "/app/page", "/app/busy", "/app/missing", "/other"),
+]
 PROGRAM = Path(__file__).parent / "ask_nginx.py"
-
-
-HERE = "127.0.0.1/32"
+HERE, ELSEWHERE = "127.0.0.1/32", "149.154.160.0/20"
+LIMITS = (b"limit_req zone=requests burst=20 nodelay;", b"limit_conn connections 20;")
 
 
 def answers(
@@ -29,14 +34,17 @@ def answers(
     droplet: Host,
     public_paths: list[str],
     *,
-    webhook_allowed_from: str = HERE,
-    change: tuple[bytes, bytes] = (b"", b""),
+    crowd: int = 0,
+    changes: Mapping[bytes, bytes] = MappingProxyType({}),
+    **values: Any,
 ) -> Any:
-    values = {"public_paths": public_paths, "webhook_allowed_from": [webhook_allowed_from]}
-    settings = settings_of("lab", values)
+    settings = settings_of("lab", {"webhook_allowed_from": [HERE], "public_paths": public_paths, **values})
     settings = replace(settings, paths=Paths(settings.values.app, Path("/ROOT")))
-    arguments = (settings.values.app, settings.values.domain, *PATHS)
-    configuration = nginx.configuration(settings).replace(*change)
+    arguments = (settings.values.app, settings.values.domain, str(crowd), *PATHS)
+    configuration = nginx.configuration(settings)
+    for before, after in changes.items():
+        assert before in configuration
+        configuration = configuration.replace(before, after)
     ran = lab.run_python(droplet, PROGRAM, *arguments, stdin=configuration)
     assert ran.returncode == 0, ran.stderr.decode()
     return json.loads(ran.stdout)
@@ -60,7 +68,7 @@ def test_a_path_is_passed_on_exactly_and_one_that_ends_in_a_slash_as_a_prefix(sa
 
 def test_the_prefix_of_all_passes_everything_on(lab: Place, droplet: Host) -> None:
     found = answers(lab, droplet, ["/"])
-    assert statuses(found["served"]) == {**dict.fromkeys(PATHS, 200), "/app/busy": 503}
+    assert statuses(found["served"]) == {**dict.fromkeys(PATHS, 200), "/app/busy": 503, "/app/missing": 404}
     assert statuses(found["maintenance"]) == dict.fromkeys(PATHS, 503)
 
 
@@ -86,18 +94,54 @@ def test_an_app_s_own_503_is_its_own(said: Any) -> None:
 def test_security_headers_are_on_every_answer(said: Any, state: str) -> None:
     """Where the app states its page's policy, that is the one: with both, the stricter would count."""
     for path, answer in said[state].items():
-        headers = answer["headers"]
-        assert headers["strict-transport-security"] == "max-age=63072000", path
-        assert headers["x-content-type-options"] == "nosniff", path
         stated = {"Content-Security-Policy": "default-src 'self'"} if (state, path) == ("served", "/app/page") else {}
-        assert {name: headers[name.lower()] for name in nginx.HEADERS} == nginx.HEADERS | stated, path
+        assert_secure(answer, **stated)
+
+
+def assert_secure(answer: dict[str, Any], **stated: str) -> None:
+    headers = answer["headers"]
+    assert headers["strict-transport-security"] == "max-age=63072000"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert {name: headers[name.lower()] for name in nginx.HEADERS} == nginx.HEADERS | stated
 
 
 def test_the_webhook_is_for_those_whom_it_is_for(lab: Place, droplet: Host) -> None:
-    """Also where a prefix would pass it on."""
+    """Also where a prefix would pass it on. The others are told by a page of ours."""
     for public_paths in (["/webhook/telegram", "/app/"], ["/"]):
-        found = statuses(answers(lab, droplet, public_paths, webhook_allowed_from="149.154.160.0/20")["served"])
-        assert (found["/webhook/telegram"], found["/app/x"]) == (403, 200), public_paths
+        found = answers(lab, droplet, public_paths, webhook_allowed_from=[ELSEWHERE])["served"]
+        assert (found["/webhook/telegram"]["status"], found["/app/x"]["status"]) == (403, 200), public_paths
+        assert found["/webhook/telegram"]["body"] == "Not from here.\n"
+        assert_secure(found["/webhook/telegram"])
+
+
+def test_the_webhook_is_everybody_s_where_nobody_is_named(lab: Place, droplet: Host) -> None:
+    found = statuses(answers(lab, droplet, ["/webhook/telegram"], webhook_allowed_from=[])["served"])
+    assert {path for path, status in found.items() if status == 200} == {"/webhook/telegram"}
+
+
+def test_the_webhook_is_one_path_also_with_a_slash_at_its_end(lab: Place, droplet: Host) -> None:
+    """What is below it would pass by its limits."""
+    path = "/webhook/telegram/"
+    found = statuses(answers(lab, droplet, [path], webhook_path=path)["served"])
+    assert {path for path, status in found.items() if status == 200} == {path}
+
+
+def test_an_address_has_twenty_requests_under_way_at_most(lab: Place, droplet: Host) -> None:
+    """dev-sec nginx-07, on both ports. Without the limit of requests in a second, which would come first."""
+    paths = ["/app/", "/webhook/telegram"]
+    there = answers(lab, droplet, paths, crowd=25, changes={LIMITS[0]: b""})
+    assert there["crowd"] == {"8080": {"301": 20, "429": 5}, "8443": {"": 20, "429": 5}}
+    out = answers(lab, droplet, paths, crowd=25, changes=dict.fromkeys(LIMITS, b""))
+    assert out["crowd"] == {"8080": {"301": 25}, "8443": {"": 25}}
+
+
+def test_what_nginx_itself_refuses_is_counted_for_bans_and_not_what_an_app_has_not(said: Any) -> None:
+    refused = Counter(line.split()[-1] for line in said["refused_log"].splitlines())
+    asked = [
+        (state, path) for state in ("served", "gone") for path in PATHS if path.startswith(("/webhook/", "/other"))
+    ]
+    assert refused["404"] == sum(said[state][path]["status"] == 404 for state, path in asked) > 0
+    assert said["served"]["/app/missing"]["status"] == 404
 
 
 def test_a_renewed_certificate_is_served_without_a_reload_and_ends_no_connection(said: Any) -> None:
@@ -118,6 +162,6 @@ def test_no_query_gets_into_a_log(said: Any) -> None:
 def test_the_usual_log_of_errors_would_hold_it(lab: Place, droplet: Host) -> None:
     """The control."""
     usual = answers(
-        lab, droplet, ["/app/", "/webhook/telegram"], change=(b"error_log stderr emerg", b"error_log stderr crit")
+        lab, droplet, ["/app/", "/webhook/telegram"], changes={b"error_log stderr emerg": b"error_log stderr crit"}
     )
     assert "in-the-query" in "\n".join(usual["complaints"])
