@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from deploys import session
 from deploys.facts.data import PostgresMajor
 from deploys.facts.machine import DebianRelease, MemoryMib, Networks
 from deploys.preflight import check_droplet, overlapping
-from tests.unit.places import settings_of
+from tests.unit.places import ROOT, settings_of
 
 Facts = dict[type[FactBase[Any]], Any]
 
@@ -118,7 +119,8 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
     """`make rotate` goes by it; so pyinfra itself is asked."""
     (tmp_path / "deploy.py").write_text(LOCKED_BY_ANOTHER)
     command = [sys.executable, "-m", "pyinfra", "-y", "@local", "deploy.py"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    ours = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=tmp_path, env=ours, capture_output=True, text=True, check=False)
     assert ran.returncode == session.LOCKED
     assert "is locked: somebody has held it" in ran.stderr
     assert "Traceback" not in ran.stderr
