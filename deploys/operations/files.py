@@ -49,7 +49,7 @@ def place(  # noqa: PLR0913 - a file has this many properties
     target, fresh = QuoteString(dest), QuoteString(f"{dest}.new")
     yield StringCommand(
         *("mkdir -p", QuoteString(str(PurePosixPath(dest).parent)), "&&"),
-        *("base64 -d | install", "-m", mode, "-o", owner, "-g", group, "/dev/stdin", fresh, "&&"),
+        *("base64 -d | install -T", "-m", mode, "-o", owner, "-g", group, "/dev/stdin", fresh, "&&"),
         # A client that dies while it sends leaves a file that is cut short: it must not take the place of the old one.
         *('test "$(stat -c %s', fresh, f')" = {len(content)}', "&&"),
         *("mv -fT", fresh, target),
