@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _web(settings: Settings) -> int:
     gc.disable()  # what an import makes is there to stay: looking for garbage in it takes a tenth of the time
+    from marketplace_bot.aiogram_import import import_aiogram  # noqa: PLC0415
+
+    import_aiogram()
     from marketplace_bot import web  # noqa: PLC0415
 
     web.serve(settings)
