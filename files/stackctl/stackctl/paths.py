@@ -42,10 +42,12 @@ class Paths:
         self.history = self.var / "history.jsonl"
         self.lock = self.var / "lock"  # an operator's whole errand; see lock.py for both
         self.work = self.var / "work"  # stackctl moving containers
+        self.backup_lock = self.var / "backup.lock"  # one backup, from its beginning to its end
         self.certificate_lock = self.var / "certificate.lock"
         self.certificate_failure = self.var / "certificate.json"  # absent when the declared one was had
         # upkeep.py: the files of Debian's packages that differ, and since when no upgrade is made, if so
         self.integrity_failure, self.upgrade_failure = self.var / "integrity", self.var / "upgrade"
+        self.amcheck_failure = self.var / "amcheck"  # absent when PostgreSQL's files were found whole
         self.owed = self.var / "owed"
         self.trials = self.var / "trial"  # a record and copies of what an unconfirmed change replaced
         self.trial_lock = self.var / "trial.lock"
@@ -71,18 +73,25 @@ class Paths:
         # systemd's names
         self.unit = f"{app}.service"
         self.release_unit = f"{app}-release.service"  # transient: there while a release or a rollback is under way
-        self.certificate_service = f"{app}-certificate.service"
-        self.certificate_timer = f"{app}-certificate.timer"
+        self.certificate_service, self.certificate_timer = f"{app}-certificate.service", f"{app}-certificate.timer"
         self.trial_boot = f"{app}-trial.service"
-        self.integrity_service = f"{app}-integrity.service"
-        self.integrity_timer = f"{app}-integrity.timer"
-        self.reboot_service = f"{app}-reboot.service"
-        self.reboot_timer = f"{app}-reboot.timer"
+        self.integrity_service, self.integrity_timer = f"{app}-integrity.service", f"{app}-integrity.timer"
+        self.reboot_service, self.reboot_timer = f"{app}-reboot.service", f"{app}-reboot.timer"
         self.mounts_service = f"{app}-mounts.service"
+        self.backup_service, self.backup_timer = f"{app}-backup.service", f"{app}-backup.timer"
+        self.amcheck_service, self.amcheck_timer = f"{app}-amcheck.service", f"{app}-amcheck.timer"
 
     def snapshot(self, release_id: str) -> Path:
         """The environment a kept release started with."""
         return self.secrets / f"{release_id}.json"
+
+    def backup(self, backup_id: str) -> Path:
+        """A whole one."""
+        return self.backups / backup_id
+
+    def verification(self, backup_id: str) -> str:
+        """The throwaway container that a backup is restored into."""
+        return f"{self.app}-verify-{backup_id}"
 
     def keys(self, login: str) -> Path:
         """Which keys let somebody in."""
