@@ -15,7 +15,7 @@ PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release rollback load faults \
+.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site isolate live verify status release rollback load faults \
 	audit attack rotate canary lock
 
 help: ## list the targets
@@ -66,6 +66,13 @@ plan: setup ## what `make site` would change on ENV, with differences
 
 site: setup ## converge ENV
 	$(PYINFRA) deploys/site.py
+	@$(PYTHON) -m deploys.ledger $(INVENTORY)
+
+isolate: setup ## converge ENV as a copy, for a restore: no worker, no webhook, nothing leaves the app
+	$(PYINFRA) deploys/site.py --data isolated=true
+
+live: setup ## converge ENV, and have a copy go live
+	$(PYINFRA) deploys/site.py --data isolated=false
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
 verify: setup ## the checks of ENV's droplets, reading only

@@ -99,6 +99,7 @@ class Values(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     app: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,30}$")]
+    isolated: bool | None
     environment: Literal["lab", "staging", "production"]
     env_file: str
     secrets_ledger: str
@@ -287,6 +288,8 @@ class Settings:
     extra_ca_certificates: tuple[CaCertificate, ...]
     paths: Paths
     ci_keys: tuple[str, ...] = ()
+    isolated: bool = False
+    """A copy, which does nothing that anybody outside hears of; as told, or as the droplet is."""
 
     def owed(self, debt: str) -> str:
         """The marker of a reload that is owed (operations/owed.py)."""
@@ -346,6 +349,7 @@ class Settings:
             "webhook_path": values.webhook_path,
             "certificate": certificate if "edge" in groups else None,
             "data": data if "data" in groups else None,
+            "isolated": self.isolated,
         }
         return json.dumps(config, indent=2).encode() + b"\n"
 

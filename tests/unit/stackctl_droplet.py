@@ -53,6 +53,7 @@ CONFIG: dict[str, Any] = {
     "data": {"database": "app", "owner": "owner", "major": 17},
     "migrate": True,
     "worker": True,
+    "isolated": False,
 }
 KNOWN = {"1.0.0": ["0001"], "1.1.0": ["0001"], "1.2.0": ["0001", "0002"], "1.3.0": ["0001", "0002", "0003"]}
 """Image → the revisions that it knows; 0003 is a contract."""

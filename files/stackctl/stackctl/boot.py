@@ -76,6 +76,9 @@ def _start_app(stack: Stack) -> str:
 
 def _start_worker(stack: Stack) -> str:
     release = state.load(stack.paths).worker
+    if stack.config.isolated:
+        stack.stop_worker()  # of before; after a hard reset Docker restarts it
+        return "none: this droplet is isolated"
     if not release or not stack.config.worker:
         return "none"
     # One of a release that was cut short gives way; any other is started as it is.

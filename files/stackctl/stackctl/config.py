@@ -58,6 +58,18 @@ class Config:
     """None: the app has nothing to do with Telegram."""
     certificate: Certificate | None
     data: Data | None
+    isolated: bool
+    """A copy, which does nothing that anybody outside hears of (docs/backups.md)."""
+
+    @property
+    def works(self) -> bool:
+        """There is to be a worker here."""
+        return self.worker and not self.isolated
+
+    @property
+    def tells_telegram(self) -> bool:
+        """Telegram is asked, and told where updates go."""
+        return self.webhook_path is not None and not self.isolated
 
 
 def load(paths: Paths) -> Config:
@@ -123,7 +135,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("healthy_timeout", "migrate_timeout", "stop_grace", "worker_grace", "watch", "connections"),
         (_count, "a whole number above 0"),
     ),
-    **dict.fromkeys(("migrate", "worker"), (_flag, "true or false")),
+    **dict.fromkeys(("migrate", "worker", "isolated"), (_flag, "true or false")),
     "colours": (_colours, "an address for blue and one for green"),
     "ready_path": (_path, "a path that begins with /"),
     **dict.fromkeys(("version_path", "webhook_path"), (_path_or_null, "null or a path that begins with /")),
