@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 
 from . import (
     backup,
+    backups,
     boot,
     certificate,
     config,
@@ -33,7 +34,6 @@ from .errors import PersonNeededError, RefusedError, StackError
 from .events import Journal
 from .machine import Machine
 from .paths import DATA_SERVICES, TRIALS, Paths
-from .postgres import Postgres
 from .stack import Stack
 
 # A release may be at its migrations when boot comes; TimeoutStartSec of APP.service is well above this.
@@ -42,9 +42,10 @@ CERTIFICATE_PATIENCE = 330
 # A release with its migrations, or a backup with its proof, comes to an end within it; else the next day has its turn.
 UPGRADE_PATIENCE = 3600
 REBOOT_PATIENCE = 1800
+NIGHTLY_PATIENCE = 3600
 SERVICES = ("web", "worker", *DATA_SERVICES)
 # These change nothing, and leave no trace in history.
-LOOKING = ("status", "history", "logs", "exec")
+LOOKING = ("status", "history", "logs", "exec", "backups")
 # Of a trial, history tells what became of it without the operator.
 UNDOING = ("expire", "undo", "boot")
 # A timer's: the journal has them.
@@ -53,6 +54,7 @@ FLAGS = {
     "json": "for machines",
     "dry-run": "say what would happen, and change nothing",
     "follow": "show the one that is under way, or the last one",
+    "nightly": "for systemd: wait for a release or a converge that is under way",
 }
 
 
@@ -93,7 +95,8 @@ def parser(app: str) -> argparse.ArgumentParser:
     said.add_argument("-n", "--lines", type=int, default=100)
     verb("exec", "run a command inside the live release").add_argument("command", nargs=argparse.REMAINDER)
     verb("maintenance", "have nginx answer 503 to everybody").add_argument("mode", choices=("on", "off"))
-    verb("backup", "dump the database, with a manifest")
+    verb("backup", "back the data up: dumped, restored elsewhere for proof, sent off the droplet", "nightly")
+    verb("backups", "which there are, and what is known of each", "json")
     verb("boot", "for systemd: start data and the live release")
     verb("halt", "for systemd: stop them in order")
     renewed = verb("certificate", "for systemd: obtain the declared certificate, and serve it")
@@ -175,9 +178,11 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
             return _trial(arguments, paths, machine, journal)
     stack = Stack(paths, config.load(paths), machine, journal)
     match verb:
-        case "release" | "rollback" | "backup":
+        case "release" | "rollback":
             with lock.hold(paths, name, arguments.under):
                 _change(stack, arguments)
+        case "backup":
+            _backup(stack, arguments, name)
         case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "reboot":
             _for_systemd(stack, arguments, name)
         case "maintenance":
@@ -193,8 +198,6 @@ def _change(stack: Stack, arguments: argparse.Namespace) -> None:
             release.release(stack, arguments.tag, again=arguments.under is not None, dry_run=arguments.dry_run)
         case "rollback":
             release.rollback(stack, arguments.tag)
-        case "backup":
-            _backup(stack)
 
 
 def _trial(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
@@ -247,6 +250,9 @@ def _look(stack: Stack, arguments: argparse.Namespace) -> int:
         case "history":
             runs = history.runs(stack.paths)
             print(json.dumps(runs, indent=2) if arguments.json else history.text(runs), file=out)
+        case "backups":
+            paths = stack.paths
+            print(json.dumps(backups.documents(paths), indent=2) if arguments.json else backups.text(paths), file=out)
         case "logs":
             inside.logs(stack, arguments.service, arguments.lines, follow=arguments.follow)
         case "exec":
@@ -276,12 +282,11 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
         ) from None
 
 
-def _backup(stack: Stack) -> None:
-    data = stack.config.data
-    if not data:
-        raise RefusedError("the database is on another host: make the backup there")
-    backup.check_room(stack, Postgres(stack.docker, stack.paths, data).room())
-    stack.journal.step("dump", lambda: str(backup.take(stack, data, stack.journal.run, "asked").directory))
+def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:
+    patience = NIGHTLY_PATIENCE if arguments.nightly else None
+    site = lock.hold(stack.paths, name, arguments.under, patience)
+    with lock.exclusive(stack.paths.backup_lock, name, lock.PATIENCE):
+        backup.backup(stack, "nightly" if arguments.nightly else "asked", site)
 
 
 def _maintenance(stack: Stack, mode: str) -> None:
