@@ -125,7 +125,8 @@ class Values(BaseModel):
     data_addresses: dict[Literal["postgres", "redis"], Address]
 
     data_root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
-    database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    # Room for the suffix of a restore's, in PostgreSQL's 63 bytes.
+    database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,52}$")]
     # Room for the login roles' suffix in PostgreSQL's 63 bytes.
     database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,53}$"), AfterValidator(_not_postgresql_s_own)]
     postgres_image: Image
@@ -349,6 +350,7 @@ class Settings:
             "owner": values.database_user,
             "major": values.postgres_major,
             "backup_memory_mib": values.backup_memory_mib,
+            "root": values.data_root,
         }
         config = {
             "version": 1,

@@ -82,6 +82,23 @@ def safety(stack: Stack) -> Manifest:
         return work.manifest
 
 
+def fetch(stack: Stack, told: Manifest) -> None:
+    """Have one here that lies off the droplet. What is here of its name, and damaged, gives way."""
+    whole = stack.paths.backup(told.id)
+    stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (free := stack.machine.free(stack.paths.backups)) < told.bytes + SPARE:
+        needed = (told.bytes + SPARE) >> 20
+        raise RefusedError(f"{stack.paths.backups} has {free >> 20} MiB left, it needs {needed}: make room there")
+    _reap(stack)
+    with _unfinished(whole) as place:
+        offsite.fetch(stack, told.id, place)
+        if faults := manifest.differing(place, told):
+            raise FailedError(f"{told.id} isn't as it was written off the droplet either: {', '.join(faults)}")
+        manifest.save(place, told)
+        shutil.rmtree(whole, ignore_errors=True)
+        durable.rename(place, whole)
+
+
 def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
     """A release's own, of before its migrations; those of former releases make room for it."""
     with ExitStack() as ends:

@@ -30,6 +30,8 @@ class Data:
     """The version that is declared."""
     backup_memory_mib: int
     """What a backup may use while it is restored for proof."""
+    root: str
+    """The directory that PostgreSQL's and Redis's lie in."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _certificate(value: Any) -> bool:
 
 def _data(value: Any) -> bool:
     return value is None or _object(
-        value, {"database": _text, "owner": _text, "major": _count, "backup_memory_mib": _count}
+        value, {"database": _text, "owner": _text, "major": _count, "backup_memory_mib": _count, "root": _path}
     )
 
 
@@ -144,7 +146,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ready_path": (_path, "a path that begins with /"),
     **dict.fromkeys(("version_path", "webhook_path"), (_path_or_null, "null or a path that begins with /")),
     "certificate": (_certificate, "null, or domain, server and email as text"),
-    "data": (_data, "null, or database and owner as text, major and backup_memory_mib as numbers"),
+    "data": (_data, "null, or database, owner and root as text, major and backup_memory_mib as numbers"),
 }
 
 

@@ -15,6 +15,11 @@ def upload(_stack: Stack, _manifest: Manifest, _directory: Path) -> str:
     raise NotImplementedError
 
 
+def fetch(_stack: Stack, _backup_id: str, _directory: Path) -> None:
+    """Its files, into a directory that is there. Raises FailedError."""
+    raise NotImplementedError
+
+
 def available(_stack: Stack) -> list[Manifest]:
     """What lies there. Raises FailedError."""
     raise NotImplementedError

@@ -54,6 +54,7 @@ class Paths:
             "ssh": (root / "etc/ssh/sshd_config", root / "etc/ssh/sshd_config.d"),
             "firewall": (root / "etc/ufw", root / "etc/default/ufw"),
         }
+        self.restoring = self.var / "restoring.json"  # there from a restore's close to its end (restoring.py)
         self.home = root / "home"
         self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
         # nginx's: all, and what fail2ban counts

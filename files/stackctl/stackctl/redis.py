@@ -1,5 +1,6 @@
 """Redis in the data project: its whole data as a file, and how its saves go."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,11 @@ class Redis:
         if ran.code or "redis_version" not in found:
             raise FailedError(f"redis-cli INFO: {ran.reason}", ran.tail())
         return found
+
+    def keys(self) -> int:
+        """How many it has, in all of its databases. Raises FailedError."""
+        counts = [value for name, value in self.info().items() if re.fullmatch("db[0-9]+", name)]
+        return sum(int(count.removeprefix("keys=").partition(",")[0]) for count in counts)
 
     def failing_saves(self) -> list[str]:
         """Those that went wrong the last time, by Redis's own names."""

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import backups, certificate, environment, lock, state, telegram, trial, upkeep
+from . import backups, certificate, environment, lock, restoring, state, telegram, trial, upkeep
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -37,7 +37,11 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         drift += _worker_drift(config, current, of_worker) if work is None else []
     except StackError as error:
         problems.append(f"{error}: systemctl status docker")
-    if work is None:  # boot or a release may be at it
+    half = restoring.load(paths) if work is None else None
+    if half:
+        # What it stopped is for it to start: a converge leaves that alone.
+        drift, problems = [], [*problems, half.remedy]
+    elif work is None:  # boot or a release may be at it
         drift += _interrupted(current, of_colour)
         drift += _webhook_drift(paths, config, current)
         problems += _nothing_live(current)
