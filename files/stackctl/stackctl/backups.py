@@ -43,8 +43,6 @@ def problems(paths: Paths, machine: Machine) -> list[str]:
     if since and abs(machine.now() - since) > OVERDUE:
         what = f"the last verified backup is of {since:%Y-%m-%d %H:%M} UTC" if newest else "there is no backup yet"
         lines.append(f"{what}: journalctl -u {paths.backup_service}, then sudo stackctl backup")
-    if paths.amcheck_failure.exists():
-        lines.append(f"PostgreSQL's files are damaged: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
     return lines
 
 

@@ -35,6 +35,7 @@ from .errors import PersonNeededError, RefusedError, StackError
 from .events import Journal
 from .machine import Machine
 from .paths import DATA_SERVICES, TRIALS, Paths
+from .postgres import Postgres
 from .stack import Stack
 
 # A release may be at its migrations when boot comes; TimeoutStartSec of APP.service is well above this.
@@ -50,7 +51,7 @@ LOOKING = ("status", "history", "logs", "exec", "backups")
 # Of a trial, history tells what became of it without the operator.
 UNDOING = ("expire", "undo", "boot")
 # A timer's: the journal has them.
-DAILY = ("certificate", "upgrade", "integrity", "reboot")
+DAILY = ("certificate", "upgrade", "integrity", "amcheck", "reboot")
 FLAGS = {
     "json": "for machines",
     "dry-run": "say what would happen, and change nothing",
@@ -114,6 +115,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     tried.add_argument("command", nargs="?", help="for change: what the shell has to do")
     verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
     verb("integrity", "for systemd: whether the files of Debian's packages are as installed")
+    verb("amcheck", "for systemd: whether PostgreSQL's tables and indexes are whole, while nothing else is under way")
     verb("reboot", "for systemd: the reboot that an upgrade asks for, while nothing else is under way")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
@@ -199,7 +201,7 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
                 lock.hold(paths, name, arguments.under),
             ):
                 restore.restore(stack, _restored(arguments))
-        case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "reboot":
+        case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "amcheck" | "reboot":
             _for_systemd(stack, arguments, name)
         case "maintenance":
             _maintenance(stack, arguments.mode)
@@ -251,6 +253,8 @@ def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None
                 print(upkeep.upgrade(stack.paths, stack.machine), file=stack.journal.out)
         case "integrity":
             upkeep.compare(stack.paths, stack.machine)
+        case "amcheck":
+            _amcheck(stack)
         case "reboot":
             with lock.hold(stack.paths, "the reboot that an upgrade asks for", patience=REBOOT_PATIENCE):
                 upkeep.reboot(stack.machine)
@@ -322,6 +326,14 @@ def _restored(arguments: argparse.Namespace) -> restore.Asked:
     return restore.Asked(
         arguments.backup, arguments.from_offsite, arguments.to_database, arguments.yes, not arguments.no_safety
     )
+
+
+def _amcheck(stack: Stack) -> None:
+    if not stack.config.data:
+        return
+    # A migration would wait for the tables that it looks at, and give up.
+    with lock.hold(stack.paths, "the weekly look at PostgreSQL's files", patience=NIGHTLY_PATIENCE):
+        upkeep.amcheck(stack.paths, Postgres(stack.docker, stack.paths, stack.config.data))
 
 
 def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:

@@ -24,6 +24,7 @@ DUMPS = "stackctl-backup"
 """Names our dumps to PostgreSQL, so that one whose caller was killed is found again."""
 PSQL = ("psql", "-qtAX", "-v", "ON_ERROR_STOP=1")
 QUERY_TIMEOUT = 60
+DAMAGED = 2  # pg_amcheck's exit code
 COUNT_TIMEOUT = 3600
 # psql runs what this finds (\\gexec): a count of each table. JSON, since a name may have anything in it. An extension's
 # own tables come with the extension, not with a dump.
@@ -136,6 +137,14 @@ class Postgres:
     def globals(self, target: Path, seconds: int) -> None:
         """Roles, as SQL, without their passwords: those stand in the operator's env file."""
         self._write(target, seconds, "pg_dumpall", "--globals-only", "--no-role-passwords")
+
+    def check(self, seconds: int) -> str:
+        """What of its tables and indexes is damaged, as pg_amcheck tells it; empty when all is whole."""
+        told = ("--install-missing", "--heapallindexed", f"--dbname={self.data.database}", "--username=postgres")
+        ran = self.docker.machine.run(self.server.inside("pg_amcheck", *told), timeout=seconds)
+        if ran.code not in {0, DAMAGED}:
+            raise FailedError(f"pg_amcheck: {ran.reason}", ran.tail())
+        return "" if not ran.code else f"{ran.stdout}{ran.stderr}"
 
     def end_dumps(self) -> None:
         """Those that an earlier call left: a `docker exec` outlives its client (docker/cli #5309)."""

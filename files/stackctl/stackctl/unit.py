@@ -1,4 +1,4 @@
-"""A release or a restore in a unit of its own: it goes on to its end when the connection drops, its caller only follows.
+"""A release or a restore in a unit of its own: it goes on to its end when the connection drops; its caller follows.
 
 The follower reads history.jsonl, as `release --follow` does later, and ends with the run's own exit code.
 """
