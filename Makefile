@@ -8,6 +8,9 @@ ENV ?= lab
 DROPLETS ?= 1
 TAG ?=
 KEY ?=
+ID ?= latest
+OFFSITE ?=
+BESIDE ?=
 YES ?=
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
@@ -87,6 +90,10 @@ release: setup ## put the image TAG live on ENV
 
 backup: setup ## back ENV's data up now: dumped, restored for proof, sent off the droplet
 	@$(PYINFRA) deploys/backup.py
+
+restore: setup ## put ENV's backup ID=…|latest in the place of what is live: shows the plan, then again with YES=the id
+	@$(PYINFRA) deploys/restore.py --data 'id="$(ID)"' --data 'yes="$(YES)"' $(if $(OFFSITE),--data offsite=true) \
+		$(if $(BESIDE),--data 'database="$(BESIDE)"')
 
 rollback: setup ## put live on ENV what was before, or TAG
 	@$(PYINFRA) deploys/rollback.py $(if $(TAG),--data 'tag="$(TAG)"')

@@ -28,8 +28,12 @@ def backups(settings: Settings) -> None:
         commands=["systemctl daemon-reload", f"systemctl try-restart {paths.backup_timer} {paths.amcheck_timer}"],
         after=placed,
     )
+    # A copy sends nothing where the backups of what it was copied from are.
+    there = not settings.isolated
     for timer in host.loop((paths.backup_timer, paths.amcheck_timer)):
-        systemd.service(name=f"Run {timer}", service=timer, running=True, enabled=True)
+        systemd.service(
+            name=f"Run {timer}" if there else f"Have {timer} rest", service=timer, running=there, enabled=there
+        )
 
 
 def units(settings: Settings) -> dict[str, bytes]:

@@ -317,7 +317,7 @@ def test_the_configuration_as_declared(paths: Paths) -> None:
     paths.config.write_text(json.dumps(CONFIG | {"certificate": certificate, "migrate": False}))
     loaded = config.load(paths)
     assert loaded.certificate == config.Certificate("bot.lab.test", "https://acme", "ops@lab.test")
-    assert loaded.data == config.Data("app", "owner", 17)
+    assert loaded.data == config.Data("app", "owner", 17, 128, "/data")
     assert (loaded.migrate, loaded.worker, loaded.watch) == (False, True, 3)
     assert (loaded.worker_grace, loaded.watch, loaded.connections) == (7, 3, 12)
     assert (loaded.ready_path, loaded.version_path, loaded.webhook_path) == ("/ready", "/health", "/webhook")

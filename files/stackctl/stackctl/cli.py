@@ -25,6 +25,7 @@ from . import (
     lock,
     release,
     restore,
+    restoring,
     state,
     status,
     trial,
@@ -211,6 +212,8 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
 
 
 def _change(stack: Stack, arguments: argparse.Namespace) -> None:
+    if half := restoring.load(stack.paths):
+        raise RefusedError(half.remedy)
     match arguments.verb:
         case "release":
             release.release(stack, arguments.tag, again=arguments.under is not None, dry_run=arguments.dry_run)

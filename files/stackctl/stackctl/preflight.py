@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 
-from . import backup, restoring
+from . import backup
 from .errors import RefusedError
 from .paths import DATA_SERVICES
 from .postgres import Postgres
@@ -16,8 +16,6 @@ IMAGES_SPARE = 512 << 20
 def check(stack: Stack, values: Mapping[str, str]) -> None:
     """What any release needs to start."""
     paths, config = stack.paths, stack.config
-    if half := restoring.load(paths):
-        raise RefusedError(half.remedy)
     for file in (paths.app_yaml, *((paths.worker_yaml,) if config.worker else ())):
         if not file.exists():
             raise RefusedError(f"{file} is missing: converge the site (make site)")

@@ -251,7 +251,7 @@ def _chosen(work: Work) -> Manifest:
         return usable[-1]
     if found := next((one for one in known if one.id == wanted), None):
         return found
-    if not work.asked.from_offsite and manifest.ID.fullmatch(wanted):
+    if not work.asked.from_offsite and manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
         manifest.load(stack.paths.backup(wanted))  # says what is wrong with it
     raise RefusedError(
         f"there is no backup {wanted!r}: stackctl backups lists them, and restore --from-offsite looks there"

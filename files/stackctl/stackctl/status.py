@@ -48,7 +48,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     if config.data and work is None:
         problems += _data_problems(paths, docker, of_data)
     if config.data:
-        problems += backups.problems(paths, machine)
+        problems += backups.problems(paths, machine, nightly=not config.isolated)
     # Amid a release the worker is still, or already, another one's.
     worker = of_worker if config.works and work is None else []
     of_release = [*of_colour[current.active], *worker] if current.active else []
