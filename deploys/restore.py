@@ -1,7 +1,7 @@
-"""Puts a backup's data in the place of what is live: `make restore ENV=prod ID=latest`, and again with YES=the id it names.
+"""Puts a backup's data in the place of what is live: `make restore ENV=prod`, and again with YES=the id that it names.
 
-`--data offsite=true` takes one from off the droplet; `--data 'database="lost"'` leaves what is live as it is, and restores
-into a database beside it.
+`--data offsite=true` takes one from off the droplet; `--data 'database="lost"'` restores into a database beside the
+live one, which stays as it is.
 """
 
 import shlex

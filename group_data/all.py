@@ -41,7 +41,7 @@ postgres_cpus = 1.0
 redis_image = "redis:8.10.1-trixie"
 redis_memory_mib = 160
 redis_cpus = 0.5
-# What Redis loses when it is killed: up to five minutes (one under load) by its snapshots alone, a second with this (docs/backups.md).
+# What a killed Redis loses: up to five minutes (one under load) by its snapshots alone, a second with this.
 redis_append_only = False
 backup_at = "02:30"  # of each day, in the time zone above, or up to half an hour later
 backup_memory_mib = 128  # what proving one may use besides: a throwaway PostgreSQL, then a throwaway Redis

@@ -335,7 +335,7 @@ class Droplet(Machine):
     def _databases(self, statement: str) -> Result:
         """Made, dropped, renamed, and asked what they say of themselves."""
         names = re.findall('"([a-z_]+)"', statement)
-        match statement.split()[0]:
+        match statement.split(maxsplit=1)[0]:
             case "CREATE":
                 self.beside[names[0]] = {}
             case "DROP":

@@ -1,4 +1,4 @@
-"""A restore on a droplet in memory: the data is the backup's, or all is as it was; killed anywhere, it can be finished."""
+"""A restore on a droplet in memory: the backup's data, or all as it was; killed anywhere, it can be finished."""
 
 from __future__ import annotations
 
