@@ -84,17 +84,13 @@ def test_the_data_is_the_backup_s_and_what_gave_way_is_a_backup_of_its_own(saved
     assert (saved.tables, saved.redis["keys"]) == (NOW, "9")
 
 
-def test_nothing_is_closed_before_it_is_saved_and_nothing_is_live_before_it_is_counted(saved: Droplet) -> None:
+def test_the_bot_is_closed_once_all_is_ready_and_what_gives_way_is_saved(saved: Droplet) -> None:
     restored(saved)
     words = [
-        "--network=none",
-        "docker stop",
-        "pg_restore --exit-on-error --dbname=app_restoring",
-        "BEGIN;",
-        "data.yaml up",
+        *("pg_restore --exit-on-error --dbname=app_restoring", "schema --json", "pg_dump --format", "--network=none"),
+        *("docker stop -t 5", "docker stop -t 7", "BEGIN;", "data.yaml up", "app.yaml up"),
     ]
-    positions = [max(i for i, call in enumerate(saved.calls) if word in " ".join(call)) for word in words[:1]]
-    positions += [next(i for i, call in enumerate(saved.calls) if word in " ".join(call)) for word in words[1:]]
+    positions = [next(i for i, call in enumerate(saved.calls) if word in " ".join(call)) for word in words]
     assert positions == sorted(positions)
 
 
@@ -251,7 +247,7 @@ def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None
 
 
 def interrupted(droplet: Droplet) -> Droplet:
-    """Killed while it loads: the bot is closed, and the live data as it was."""
+    """Killed before the swap: the bot is closed, and the live data as it was."""
 
     def killed_here(_work: object) -> str:
         droplet.killed_at = droplet.moments + 1
@@ -259,7 +255,7 @@ def interrupted(droplet: Droplet) -> Droplet:
         return ""
 
     with pytest.MonkeyPatch.context() as patched:
-        steps = tuple(step._replace(act=killed_here) if step.name == "load" else step for step in restore.RESTORE)
+        steps = tuple(step._replace(act=killed_here) if step.name == "swap" else step for step in restore.RESTORE)
         patched.setattr(restore, "RESTORE", steps)
         left = killed(droplet, 0, "restore", newest(droplet), "--yes", newest(droplet))
     assert left

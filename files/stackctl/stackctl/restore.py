@@ -1,8 +1,9 @@
 """restore: a backup's data in the place of the live data, or in a database beside it.
 
-RESTORE is the whole story, in order; BESIDE takes of it what changes nothing that is live. The live data stays as it is
-until the restored database has been counted, and changes names with it; up to `start` a failure is undone, step by step
-backwards. A kill leaves a record (restoring.py), with which the same command again finishes the job.
+RESTORE is the whole story, in order; BESIDE takes of it what changes nothing that is live. The bot serves on while the
+database is restored beside the live one, counted and migrated; it is closed while the two change names and Redis starts
+anew. Up to `start` a failure is undone, step by step backwards. A kill behind `close` leaves a record (restoring.py),
+with which the same command again finishes the job.
 """
 
 import os
@@ -113,8 +114,12 @@ class Work:
     @property
     def swapped(self) -> bool:
         """The live database is the restored one."""
-        there = f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{self.target}'"  # noqa: S608 - checked
-        return self.record is not None and _sql(self, there) == self.mark
+        return self.record is not None and _comment(self, self.target) == self.mark
+
+    @property
+    def ready(self) -> bool:
+        """There is nothing left to do for the restored database but to take its place."""
+        return self.record is not None and (self.swapped or _comment(self, self.restored) == self.mark)
 
     @property
     def redis(self) -> Path:
@@ -323,7 +328,10 @@ def _plan(work: Work) -> list[str]:
         lines.append(f"what it replaces is saved before, as backup {work.stack.journal.run}")
     else:
         lines.append("what it replaces is lost: --no-safety")
-    return [*lines, "everybody gets 503 meanwhile, and Telegram comes again"]
+    return [
+        *lines,
+        "the bot serves on until all is ready; then everybody gets 503 for some seconds, and Telegram comes again",
+    ]
 
 
 def _rows_now_and_then(work: Work) -> list[str]:
@@ -371,44 +379,11 @@ def _fetch(work: Work) -> str:
     return message
 
 
-# the live data, out of the way
-
-
-def _save(work: Work) -> str:
-    if work.record:
-        return "before the interruption"
-    if not work.asked.safety:
-        return "not wanted"
-    return backup.safety(work.stack).id
-
-
-def _close(work: Work) -> str:
-    stack = work.stack
-    if work.placed:
-        return "not any more: the data is in its place"
-    if not work.record:
-        work.record = Record(work.manifest.id, stack.journal.run, stack.paths.maintenance.exists())
-        restoring.save(stack.paths, work.record)
-    durable.write(stack.paths.maintenance, b"", 0o644)
-    boot.stop_app(stack)
-    boot.stop_worker(stack)
-    return "everybody gets 503, and nothing writes any more"
-
-
-def _reopen(work: Work) -> None:
-    if not work.record:
-        return
-    _start(work)
-    _wait_for_health(work)
-    _open(work)
-    restoring.remove(work.stack.paths.restoring)
-
-
-# the restored data, in its place
+# the restored data, beside the live data
 
 
 def _load(work: Work) -> str:
-    if work.swapped:
+    if work.ready:
         return "before the interruption"
     server = work.server
     _drop(work, work.restored)
@@ -420,7 +395,6 @@ def _load(work: Work) -> str:
     _sql(work, f'CREATE DATABASE "{work.restored}" OWNER "{work.data.owner}" TEMPLATE template0')
     server.read(work.place / manifest.DUMP, LOAD_TIMEOUT, "pg_restore", "--exit-on-error", f"--dbname={work.restored}")
     _sql(work, "ANALYZE", work.restored)
-    _sql(work, f"COMMENT ON DATABASE \"{work.restored}\" IS '{work.mark}'")
     return f"{work.manifest.rows} rows"
 
 
@@ -429,7 +403,7 @@ def _forget_restored(work: Work) -> None:
 
 
 def _count(work: Work) -> str:
-    if work.swapped:
+    if work.ready:
         return "before the interruption"
     with work.server.snapshot(work.restored) as restored:
         verify.compare(restored.rows(), work.manifest.tables)
@@ -443,9 +417,9 @@ def _name(work: Work) -> str:
 
 def _migrate(work: Work) -> str:
     stack, current = work.stack, state.load(work.stack.paths)
-    if work.swapped:
+    if work.ready:
         return "before the interruption"
-    live, revisions, message = current.release, work.revisions, "as the live release has it"
+    live, message = current.release, "as the live release has it"
     if not stack.config.migrate:
         message = "the image has none"
     elif not live or not current.active:
@@ -463,10 +437,8 @@ def _migrate(work: Work) -> str:
             raise RefusedError(_too_new(work, report.current))
         if report.pending:
             schema.migrate(stack, project, env, live)
-            revisions, message = (*revisions, *report.pending), schema.named(report.pending)
-    if work.record:
-        work.record = replace(work.record, revisions=revisions)
-        restoring.save(stack.paths, work.record)
+            work.revisions, message = (*work.revisions, *report.pending), schema.named(report.pending)
+    _sql(work, f"COMMENT ON DATABASE \"{work.restored}\" IS '{work.mark}'")
     return message
 
 
@@ -475,6 +447,40 @@ def _remove_one_shots(work: Work) -> None:
     docker, active = work.stack.docker, state.load(work.stack.paths).active
     if active:
         docker.remove(docker.containers(work.stack.paths.project(active), one_off=True))
+
+
+# the one in the other's place
+
+
+def _save(work: Work) -> str:
+    if work.record:
+        return "before the interruption"
+    if not work.asked.safety:
+        return "not wanted"
+    return backup.safety(work.stack).id
+
+
+def _close(work: Work) -> str:
+    stack = work.stack
+    if work.placed:
+        return "not any more: the data is in its place"
+    if not work.record:
+        closed = stack.paths.maintenance.exists()
+        work.record = Record(work.manifest.id, stack.journal.run, closed, work.revisions)
+        restoring.save(stack.paths, work.record)
+    durable.write(stack.paths.maintenance, b"", 0o644)
+    boot.stop_app(stack)
+    boot.stop_worker(stack)
+    return "everybody gets 503, and nothing writes any more"
+
+
+def _reopen(work: Work) -> None:
+    if not work.record:
+        return
+    _start(work)
+    _wait_for_health(work)
+    _open(work)
+    restoring.remove(work.stack.paths.restoring)
 
 
 def _swap(work: Work) -> str:
@@ -610,6 +616,11 @@ def _sql(work: Work, sql: str, database: str = "postgres") -> str:
     return work.stack.docker.call("docker exec psql", argv, timeout=SQL_TIMEOUT).stdout.strip()
 
 
+def _comment(work: Work, database: str) -> str:
+    """What a database says of itself; nothing when there is none."""
+    return _sql(work, f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'")  # noqa: S608 - checked
+
+
 def _exists(work: Work, database: str) -> bool:
     return bool(_sql(work, f"SELECT 1 FROM pg_database WHERE datname = '{database}'"))  # noqa: S608 - checked
 
@@ -639,11 +650,11 @@ PREFLIGHT = Step("preflight", "which backup, and whether it can be restored here
 PLAN = Step("plan", "what is about to happen", _tell_plan)
 _CONFIRM = Step("confirm", "somebody wants just this", _confirm)
 _FETCH = Step("fetch", "its files are here, and as they were written", _fetch)
-_SAFETY = Step("safety", "a backup of what is to be replaced", _save)
-_CLOSE = Step("close", "nginx answers 503, web and worker end", _close, _reopen)
 _LOAD = Step("load", "into a database beside the live one", _load, _forget_restored)
 _COUNT = Step("count", "compare with what the backup counted", _count)
 _MIGRATE = Step("migrate", "by the live release, when its schema is older", _migrate, _remove_one_shots)
+_SAFETY = Step("safety", "a backup of what is to be replaced", _save)
+_CLOSE = Step("close", "nginx answers 503, web and worker end", _close, _reopen)
 _SWAP = Step("swap", "the two databases change names", _swap, _swap_back)
 _RDB = Step("rdb", "Redis starts anew, from the backup's file", _place_rdb, _put_rdb_back)
 _START = Step("start", "web and worker, as they were", _start)
@@ -653,8 +664,8 @@ _FORGET = Step("forget", "what was replaced", _forget)
 _NAME = Step("name", "it gets its name", _name)
 
 RESTORE = (
-    *(PREFLIGHT, PLAN, _CONFIRM, _FETCH, _SAFETY, _CLOSE),
-    *(_LOAD, _COUNT, _MIGRATE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET),
+    *(PREFLIGHT, PLAN, _CONFIRM, _FETCH, _LOAD, _COUNT, _MIGRATE),
+    *(_SAFETY, _CLOSE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET),
 )
 # It changes nothing that is live, so nobody has to confirm it.
 BESIDE = (PREFLIGHT, PLAN, _FETCH, _LOAD, _COUNT, _NAME)
