@@ -143,6 +143,7 @@ class Droplet(Machine):
                 if stdout:
                     stdout.write_text(self.redis["keys"])
                 told = {**self.redis, "db0": f"keys={self.redis['keys']},expires=1"}
+                told |= {"rdb_last_load_keys_loaded": self.redis["keys"], "rdb_last_load_keys_expired": "0"}
                 return Result(0, "".join(f"{name}:{value}\r\n" for name, value in told.items()))
             case ["docker", *rest]:
                 return self._docker(rest)
