@@ -17,7 +17,7 @@ def test_the_mark_behind_a_stream_is_no_part_of_the_dump(tmp_path: Path, data: b
     """An append-only file can't begin with it."""
 
     class Answering(Machine):
-        def run(self, *_: object, stdout: Path | None = None, **__: object) -> Result:  # type: ignore[override]
+        def run(self, *_: object, stdout: Path | None = None, **__: object) -> Result:
             assert stdout
             stdout.write_bytes(data + mark)
             return Result(0)

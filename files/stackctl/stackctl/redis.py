@@ -56,7 +56,7 @@ class Redis:
 
 
 def _length(file: BinaryIO) -> int:
-    """Of the data in a dump. redis-cli leaves a mark of the stream behind it, with which no append-only file can begin."""
+    """Of a dump's data. redis-cli leaves a mark of the stream behind it, with which no append-only file can begin."""
     whole = file.seek(0, os.SEEK_END)
     file.seek(max(0, whole - MARK_BYTES))
     return whole - MARK_BYTES if re.fullmatch(b"[0-9a-f]{%d}" % MARK_BYTES, file.read()) else whole
