@@ -15,7 +15,7 @@ PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release rollback load faults \
+.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release rollback backup load faults \
 	audit attack rotate canary lock
 
 help: ## list the targets
@@ -77,6 +77,9 @@ status: setup ## what runs on ENV, and what is wrong with it
 
 release: setup ## put the image TAG live on ENV
 	@$(PYINFRA) deploys/release.py --data 'tag="$(TAG)"'
+
+backup: setup ## back ENV's data up now: dumped, restored for proof, sent off the droplet
+	@$(PYINFRA) deploys/backup.py
 
 rollback: setup ## put live on ENV what was before, or TAG
 	@$(PYINFRA) deploys/rollback.py $(if $(TAG),--data 'tag="$(TAG)"')

@@ -42,6 +42,8 @@ APP_PORT = 8080
 STOP_GRACE_S = 30
 MAX_CONNECTIONS = 100
 """What PostgreSQL admits."""
+SERVER_MIB = 32
+"""What Redis itself needs besides its data."""
 RESERVED_CONNECTIONS = 15
 """Of these, what is left to the superuser, a backup and migrations."""
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
@@ -133,6 +135,8 @@ class Values(BaseModel):
     redis_image: Image
     redis_memory_mib: Mib
     redis_cpus: Cpus
+    backup_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    backup_memory_mib: Mib
 
     app_repository: Own
     app_memory_mib: Mib
@@ -201,6 +205,7 @@ class Values(BaseModel):
             "system_memory_mib": self.system_memory_mib,
             "postgres_memory_mib": self.postgres_memory_mib,
             "redis_memory_mib": self.redis_memory_mib,
+            "backup_memory_mib": self.backup_memory_mib,
             "2 × app_memory_mib": 2 * self.app_memory_mib,
             **({"worker_memory_mib": self.worker_memory_mib} if self.app_worker else {}),
         }
@@ -211,6 +216,16 @@ class Values(BaseModel):
                 f"droplet_memory_mib {self.droplet_memory_mib}, of which {usable} can be used, is too small for "
                 f"{sums} = {needed}: "
                 "take a larger droplet or lower a limit"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _backups_fit(self) -> Values:
+        """A full Redis is loaded for proof; it has half of its memory for its data, and a server around it."""
+        if (needed := self.redis_memory_mib // 2 + SERVER_MIB) > self.backup_memory_mib:
+            raise ValueError(
+                f"backup_memory_mib {self.backup_memory_mib} is too small to load a full Redis for proof: "
+                f"raise it to {needed}, or lower redis_memory_mib"
             )
         return self
 
@@ -344,7 +359,12 @@ class Settings:
         """/etc/APP/stackctl.json of a host in these groups, in the shape that stackctl.config checks."""
         values = self.values
         certificate = {"domain": values.domain, "server": values.acme_server, "email": values.acme_email}
-        data = {"database": values.database, "owner": values.database_user, "major": values.postgres_major}
+        data = {
+            "database": values.database,
+            "owner": values.database_user,
+            "major": values.postgres_major,
+            "backup_memory_mib": values.backup_memory_mib,
+        }
         config = {
             "version": 1,
             "app": values.app,

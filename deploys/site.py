@@ -7,6 +7,7 @@ from pyinfra import host, state
 
 from deploys import session
 from deploys.components.app import app
+from deploys.components.backups import backups
 from deploys.components.bans import bans
 from deploys.components.base import base
 from deploys.components.ci import ci
@@ -34,6 +35,7 @@ SITE = [
     (bans, EVERYWHERE),  # once nginx has opened the log that it reads
     (app, {"app"}),
     (former_passwords, {"data"}),
+    (backups, {"data"}),
     (ci, {"app"}),
     (secrets, EVERYWHERE),
     # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.

@@ -33,14 +33,16 @@ data_root = "/var/lib/toogoodtogo/data"
 database = "telegram_marketplace"
 database_user = "toogoodtogo"
 postgres_image = "postgres:17.11-trixie"
-postgres_memory_mib = 448
+postgres_memory_mib = 384
 postgres_cpus = 1.0
 redis_image = "redis:8.10.1-trixie"
 redis_memory_mib = 160
 redis_cpus = 0.5
+backup_at = "02:30"  # of each day, in the time zone above, or up to half an hour later
+backup_memory_mib = 128  # what proving one may use besides: a throwaway PostgreSQL, then a throwaway Redis
 
 # The app. The tag comes only from a release (stackctl release TAG).
-app_memory_mib = 288
+app_memory_mib = 256
 app_cpus = 1.0
 app_command = ["web"]  # how the image is told to serve; empty: by its own CMD
 app_read_only = True  # the image writes to /tmp alone, which is lost with the container

@@ -6,7 +6,8 @@ import json
 import os
 import pickle
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -18,8 +19,9 @@ from unittest.mock import patch
 from stackctl import cli, state
 from stackctl.compose import PREVIOUS_SECRET, SECRET
 from stackctl.environment import canonical
+from stackctl.errors import FailedError
 from stackctl.machine import ENVIRONMENT as ENV
-from stackctl.machine import Machine, Result
+from stackctl.machine import Conversation, Machine, Result
 from stackctl.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
 from stackctl.unit import PROGRAM
 
@@ -50,7 +52,7 @@ CONFIG: dict[str, Any] = {
     "version_path": "/health",
     "webhook_path": "/webhook",
     "certificate": None,
-    "data": {"database": "app", "owner": "owner", "major": 17},
+    "data": {"database": "app", "owner": "owner", "major": 17, "backup_memory_mib": 128},
     "migrate": True,
     "worker": True,
 }
@@ -74,6 +76,14 @@ class Droplet(Machine):
     """PostgreSQL's login roles."""
     connections: int = 80
     """Free ones."""
+    tables: dict[str, int] = field(default_factory=lambda: {"public.offers": 12, "public.users": 3})
+    """PostgreSQL's rows."""
+    redis: dict[str, str] = field(default_factory=lambda: {"redis_version": "8.0.2", "keys": "5"})
+    """What Redis says of itself, and how many keys it has."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """What restored tables, or `keys`, are found to have instead."""
+    throwaway: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Containers of verifications: `service`, and PostgreSQL's `tables`."""
     schema: str | None = None
     bytes_free: int = 20 << 30
     webhook: dict[str, Any] = field(default_factory=dict)
@@ -114,8 +124,15 @@ class Droplet(Machine):
         match list(argv):
             case ["docker", "compose", *rest]:
                 return self._compose(rest, dict(env))
-            case ["docker", "exec", "-i", "--user", "postgres", "--env", _, _, program, *rest]:
-                return self._postgres(program, rest, stdout)
+            case ["docker", "exec", "-i", "--user", "postgres", "--env", _, container, program, *rest]:
+                if container not in self.throwaway:
+                    return self._postgres(program, rest, stdout)
+                return self._restored(container, program, stdin)
+            case ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", _, "redis-cli", *rest]:
+                assert env["REDISCLI_AUTH"] == "redis-password"
+                if stdout:
+                    stdout.write_text(self.redis["keys"])
+                return Result(0, "".join(f"{name}:{value}\r\n" for name, value in self.redis.items()))
             case ["docker", *rest]:
                 return self._docker(rest)
             case ["systemctl", verb, *units]:
@@ -128,6 +145,12 @@ class Droplet(Machine):
             case [program, *rest] if program in self.programs:
                 return self.programs[program](rest)
         return Result(127, stderr=f"{argv[0]} is not installed")
+
+    @contextmanager
+    def conversation(self, argv: Sequence[str]) -> Iterator[Conversation]:
+        self._tick(list(argv))
+        container = argv[7]
+        yield _Psql(self, self.throwaway[container]["tables"] if container in self.throwaway else self.tables)
 
     def attached(self, argv: Sequence[str], timeout: float) -> int:
         return self.run(argv, timeout=timeout).code
@@ -264,7 +287,7 @@ class Droplet(Machine):
     def _postgres(self, program: str, arguments: list[str], stdout: Path | None) -> Result:
         statement = arguments[-1]
         if stdout:
-            stdout.write_text(f"{program} of the database")
+            stdout.write_text(json.dumps(self.tables if program == "pg_dump" else {}))
         elif program == "pg_restore":
             return Result(0, "; a comment\n215; 0 16385 TABLE DATA public offers owner\n")
         elif "pg_database_size" in statement:
@@ -274,6 +297,27 @@ class Droplet(Machine):
         elif "DROP ROLE" in statement:
             self.logins.remove(statement.split()[-1])
         return Result(0, "17.11")
+
+    def _restored(self, container: str, program: str, stdin: Path | None) -> Result:
+        if program == "pg_restore":
+            assert stdin
+            try:
+                self.throwaway[container]["tables"] = json.loads(stdin.read_text()) | self.lost
+            except ValueError:
+                return Result(1, stderr="pg_restore: error: could not read from input file: end of file")
+        return Result(0)
+
+    def _run(self, arguments: list[str]) -> Result:
+        """A throwaway container of a verification."""
+        name = next(part for part in arguments if part.startswith("--name=")).removeprefix("--name=")
+        assert {"--network=none", "--memory=128m", "--memory-swap=128m", "--pull=never"} <= set(arguments)
+        if "--rm" in arguments:
+            mounted = next(part for part in arguments if "target=/dump.rdb" in part)
+            rdb = Path(mounted.partition("source=")[2].partition(",")[0])
+            return Result(0, f"[info] {rdb.read_text()} keys read\n[info] 0 already expired\n")
+        assert name not in self.throwaway
+        self.throwaway[name] = {"tables": {}, "out of memory": "oom" in self.failing}
+        return Result(0, "id of it")
 
     def _create(
         self, project: str, service: str, image: str, env: dict[str, str], *, one_off: bool = False, name: str = ""
@@ -293,6 +337,10 @@ class Droplet(Machine):
             case ["ps", *filters]:
                 project, one_off = (part.split("=", 2)[2] for part in filters if part.startswith("label="))
                 return Result(0, "\n".join(c["id"] for c in self.of(project, one_off=one_off == "True")))
+            case ["container", "inspect", "--format", "{{.State.OOMKilled}}", name]:
+                return Result(0, str(self.throwaway[name]["out of memory"]).lower())
+            case ["container", "inspect", "--format", "{{.State.Status}}", name]:
+                return Result(0, "running" if name in self.throwaway else "")
             case ["container", "inspect", "--format", _, *ids]:
                 return Result(0, "\n".join(self._inspected(c) for c in self.containers if c["id"] in ids))
             case ["image", "inspect", "--format", _, name]:
@@ -313,6 +361,14 @@ class Droplet(Machine):
                     container["state"] = "exited" if container["id"] in rest else container["state"]
             case ["rm", "--force", "--volumes", *ids]:
                 self.containers = [c for c in self.containers if c["id"] not in ids]
+                self.throwaway = {name: one for name, one in self.throwaway.items() if name not in ids}
+            case ["run", *rest]:
+                return self._run(rest)
+            case ["exec", name, "redis-cli", "PING"] if name in self.throwaway:
+                return Result(0, "PONG\n")
+            case ["exec", name, "redis-cli", "INFO", "persistence"] if name in self.throwaway:
+                keys = self.lost.get("keys", int(self.redis["keys"]))
+                return Result(0, f"rdb_last_load_keys_expired:1\r\nrdb_last_load_keys_loaded:{keys - 1}\r\n")
             case ["logs", *_, name]:
                 return Result(0, f"log of {name}: {ENVIRONMENT['TOKEN']}")
             case _:
@@ -355,11 +411,27 @@ class Droplet(Machine):
         return Result(0)
 
 
+class _Psql(Conversation):
+    def __init__(self, droplet: Droplet, tables: dict[str, int]) -> None:
+        self._droplet, self._tables = droplet, tables
+
+    def ask(self, question: str, last: str, timeout: float) -> list[str]:
+        self._droplet._tick(["psql", question])
+        for part, result in self._droplet.failing.items():
+            if part in question:
+                raise FailedError(result.reason)
+        if "pg_export_snapshot" in question:
+            return ["00000003-0000001B-1"]
+        return [json.dumps(row) for row in self._tables.items()]
+
+
 def installed(root: Path, **config: Any) -> Droplet:
     """A converged droplet without a release: what the deploys put there, data running, KNOWN published."""
     paths = Paths("bot", root)
     for directory in (paths.opt, paths.secrets, paths.tls, paths.var):
         directory.mkdir(parents=True)
+    (paths.secrets / "redis").mkdir()
+    (paths.secrets / "redis/password").write_text("redis-password")
     paths.data_yaml.write_text("services: {}\n")
     paths.app_yaml.write_text("services: {}\n")
     paths.worker_yaml.write_text("services: {}\n")

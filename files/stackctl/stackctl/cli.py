@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 
 from . import (
     backup,
+    backups,
     boot,
     certificate,
     config,
@@ -42,17 +43,19 @@ CERTIFICATE_PATIENCE = 330
 # A release with its migrations, or a backup with its proof, comes to an end within it; else the next day has its turn.
 UPGRADE_PATIENCE = 3600
 REBOOT_PATIENCE = 1800
+NIGHTLY_PATIENCE = 3600
 SERVICES = ("web", "worker", *DATA_SERVICES)
 # These change nothing, and leave no trace in history.
-LOOKING = ("status", "history", "logs", "exec")
+LOOKING = ("status", "history", "logs", "exec", "backups")
 # Of a trial, history tells what became of it without the operator.
 UNDOING = ("expire", "undo", "boot")
 # A timer's: the journal has them.
-DAILY = ("certificate", "upgrade", "integrity", "reboot")
+DAILY = ("certificate", "upgrade", "integrity", "amcheck", "reboot")
 FLAGS = {
     "json": "for machines",
     "dry-run": "say what would happen, and change nothing",
     "follow": "show the one that is under way, or the last one",
+    "nightly": "for systemd: wait for a release or a converge that is under way",
 }
 
 
@@ -93,7 +96,8 @@ def parser(app: str) -> argparse.ArgumentParser:
     said.add_argument("-n", "--lines", type=int, default=100)
     verb("exec", "run a command inside the live release").add_argument("command", nargs=argparse.REMAINDER)
     verb("maintenance", "have nginx answer 503 to everybody").add_argument("mode", choices=("on", "off"))
-    verb("backup", "dump the database, with a manifest")
+    verb("backup", "back the data up: dumped, restored elsewhere for proof, sent off the droplet", "nightly")
+    verb("backups", "which there are, and what is known of each", "json")
     verb("boot", "for systemd: start data and the live release")
     verb("halt", "for systemd: stop them in order")
     renewed = verb("certificate", "for systemd: obtain the declared certificate, and serve it")
@@ -104,6 +108,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     tried.add_argument("command", nargs="?", help="for change: what the shell has to do")
     verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
     verb("integrity", "for systemd: whether the files of Debian's packages are as installed")
+    verb("amcheck", "for systemd: whether PostgreSQL's tables and indexes are whole, while nothing else is under way")
     verb("reboot", "for systemd: the reboot that an upgrade asks for, while nothing else is under way")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
@@ -175,10 +180,12 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
             return _trial(arguments, paths, machine, journal)
     stack = Stack(paths, config.load(paths), machine, journal)
     match verb:
-        case "release" | "rollback" | "backup":
+        case "release" | "rollback":
             with lock.hold(paths, name, arguments.under):
                 _change(stack, arguments)
-        case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "reboot":
+        case "backup":
+            _backup(stack, arguments, name)
+        case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "amcheck" | "reboot":
             _for_systemd(stack, arguments, name)
         case "maintenance":
             _maintenance(stack, arguments.mode)
@@ -193,8 +200,6 @@ def _change(stack: Stack, arguments: argparse.Namespace) -> None:
             release.release(stack, arguments.tag, again=arguments.under is not None, dry_run=arguments.dry_run)
         case "rollback":
             release.rollback(stack, arguments.tag)
-        case "backup":
-            _backup(stack)
 
 
 def _trial(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
@@ -232,6 +237,8 @@ def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None
                 print(upkeep.upgrade(stack.paths, stack.machine), file=stack.journal.out)
         case "integrity":
             upkeep.compare(stack.paths, stack.machine)
+        case "amcheck":
+            _amcheck(stack)
         case "reboot":
             with lock.hold(stack.paths, "the reboot that an upgrade asks for", patience=REBOOT_PATIENCE):
                 upkeep.reboot(stack.machine)
@@ -247,6 +254,9 @@ def _look(stack: Stack, arguments: argparse.Namespace) -> int:
         case "history":
             runs = history.runs(stack.paths)
             print(json.dumps(runs, indent=2) if arguments.json else history.text(runs), file=out)
+        case "backups":
+            paths = stack.paths
+            print(json.dumps(backups.documents(paths), indent=2) if arguments.json else backups.text(paths), file=out)
         case "logs":
             inside.logs(stack, arguments.service, arguments.lines, follow=arguments.follow)
         case "exec":
@@ -276,12 +286,19 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
         ) from None
 
 
-def _backup(stack: Stack) -> None:
-    data = stack.config.data
-    if not data:
-        raise RefusedError("the database is on another host: make the backup there")
-    backup.check_room(stack, Postgres(stack.docker, stack.paths, data).room())
-    stack.journal.step("dump", lambda: str(backup.take(stack, data, stack.journal.run, "asked").directory))
+def _amcheck(stack: Stack) -> None:
+    if not stack.config.data:
+        return
+    # A migration would wait for the tables that it looks at, and give up.
+    with lock.hold(stack.paths, "the weekly look at PostgreSQL's files", patience=NIGHTLY_PATIENCE):
+        upkeep.amcheck(stack.paths, Postgres(stack.docker, stack.paths, stack.config.data))
+
+
+def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:
+    patience = NIGHTLY_PATIENCE if arguments.nightly else None
+    site = lock.hold(stack.paths, name, arguments.under, patience)
+    with lock.exclusive(stack.paths.backup_lock, name, lock.PATIENCE):
+        backup.backup(stack, "nightly" if arguments.nightly else "asked", site)
 
 
 def _maintenance(stack: Stack, mode: str) -> None:

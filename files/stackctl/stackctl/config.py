@@ -28,6 +28,8 @@ class Data:
     """The role that owns it; each login role is a member, named OWNER_<8 hex>."""
     major: int
     """The version that is declared."""
+    backup_memory_mib: int
+    """What a backup may use while it is restored for proof."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ def _certificate(value: Any) -> bool:
 
 
 def _data(value: Any) -> bool:
-    return value is None or _object(value, {"database": _text, "owner": _text, "major": _count})
+    return value is None or _object(
+        value, {"database": _text, "owner": _text, "major": _count, "backup_memory_mib": _count}
+    )
 
 
 def _object(value: Any, fields: dict[str, Callable[[Any], bool]]) -> bool:
@@ -128,7 +132,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ready_path": (_path, "a path that begins with /"),
     **dict.fromkeys(("version_path", "webhook_path"), (_path_or_null, "null or a path that begins with /")),
     "certificate": (_certificate, "null, or domain, server and email as text"),
-    "data": (_data, "null, or database and owner as text and major as a number"),
+    "data": (_data, "null, or database and owner as text, major and backup_memory_mib as numbers"),
 }
 
 

@@ -31,8 +31,7 @@ class Paths:
         self.next_environment = self.secrets / "next.json"
         # the certificate nginx serves: `current` is a symbolic link to `placeholder` or to a copy of certbot's
         self.tls = self.etc / "tls"
-        self.tls_current = self.tls / "current"
-        self.tls_placeholder = self.tls / "placeholder"
+        self.tls_current, self.tls_placeholder = self.tls / "current", self.tls / "placeholder"
         self.letsencrypt = root / "etc/letsencrypt"
         self.acme_webroot = root / "var/www/acme"
         # what is
@@ -57,11 +56,13 @@ class Paths:
         }
         self.home = root / "home"
         self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
-        self.access_log = root / "var/log/nginx/access.log"
-        self.refused_log = root / "var/log/nginx/refused.log"  # what fail2ban counts
+        # nginx's: all, and what fail2ban counts
+        self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
         self.backups = root / "opt/backups"
         # Debian's: there when an upgrade comes into force by a reboot alone, and the packages that ask for it
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
+        # systemd's: of when the timer started its service last, or was started itself
+        self.backup_stamp = root / f"var/lib/systemd/timers/stamp-{app}-backup.timer"
         self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"  # of the day of the last good upgrade
         # Docker's names
         self.data_project = self.data_network = f"{app}-data"
@@ -74,10 +75,9 @@ class Paths:
         self.unit = f"{app}.service"
         self.release_unit = f"{app}-release.service"  # transient: there while a release or a rollback is under way
         self.certificate_service, self.certificate_timer = f"{app}-certificate.service", f"{app}-certificate.timer"
-        self.trial_boot = f"{app}-trial.service"
+        self.trial_boot, self.mounts_service = f"{app}-trial.service", f"{app}-mounts.service"
         self.integrity_service, self.integrity_timer = f"{app}-integrity.service", f"{app}-integrity.timer"
         self.reboot_service, self.reboot_timer = f"{app}-reboot.service", f"{app}-reboot.timer"
-        self.mounts_service = f"{app}-mounts.service"
         self.backup_service, self.backup_timer = f"{app}-backup.service", f"{app}-backup.timer"
         self.amcheck_service, self.amcheck_timer = f"{app}-amcheck.service", f"{app}-amcheck.timer"
 

@@ -236,9 +236,8 @@ def _backup(work: Work) -> str:
     stack = work.stack
     if not stack.config.data:
         return "the database is on another host, which makes its own"
-    made = backup.take(stack, stack.config.data, work.release.id, "release")
-    backup.prune(stack.paths.backups, made.directory)
-    return f"{made.directory}, {made.size / 1e6:.1f} MB"
+    made = backup.of_release(stack, stack.config.data, work.release.id)
+    return f"{stack.paths.backup(made.id)}, {made.bytes / 1e6:.1f} MB"
 
 
 def _migrate(work: Work) -> str:

@@ -3,12 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import certificate, environment, lock, state, telegram, trial, upkeep
+from . import backups, certificate, environment, lock, state, telegram, trial, upkeep
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
 from .machine import Machine
 from .paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths, other
+from .redis import Redis
 from .stack import expected_sha256
 from .state import State
 
@@ -41,7 +42,9 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         drift += _webhook_drift(paths, config, current)
         problems += _nothing_live(current)
     if config.data and work is None:
-        problems += _data_problems(paths, of_data)
+        problems += _data_problems(paths, docker, of_data)
+    if config.data:
+        problems += backups.problems(paths, machine)
     # Amid a release the worker is still, or already, another one's.
     worker = of_worker if config.worker and work is None else []
     of_release = [*of_colour[current.active], *worker] if current.active else []
@@ -145,11 +148,21 @@ def _nothing_live(current: State) -> list[str]:
     return [f"{tag} in {colour} isn't live: sudo stackctl release {tag}" for colour, tag in known.items()]
 
 
-def _data_problems(paths: Paths, of_data: list[Container]) -> list[str]:
+def _data_problems(paths: Paths, docker: Docker, of_data: list[Container]) -> list[str]:
     serving = {container.service for container in of_data if container.serves}
     conditions = {container.service: container.condition for container in of_data}
     unwell = [f"{name} is {conditions.get(name, 'missing')}" for name in DATA_SERVICES if name not in serving]
-    return [f"{line}: sudo systemctl restart {paths.unit}" for line in unwell]
+    lines = [f"{line}: sudo systemctl restart {paths.unit}" for line in unwell]
+    return lines + (_failing_saves(paths, docker) if "redis" in serving else [])
+
+
+def _failing_saves(paths: Paths, docker: Docker) -> list[str]:
+    try:
+        failing = Redis(docker, paths).failing_saves()
+    except (StackError, OSError) as error:
+        return [f"Redis can't be asked how its saves go ({error}): stackctl logs redis"]
+    # It refuses writes until one succeeds.
+    return [f"Redis could not save ({name}): make room on the disk, and see stackctl logs redis" for name in failing]
 
 
 def _remedy(current: State) -> str:
