@@ -64,6 +64,11 @@ def _fault_of_key_id(value: str) -> str | None:
     return None if re.fullmatch(r"[A-Za-z0-9]{8,128}", value) else "is not 8 to 128 letters and digits"
 
 
+def _fault_of_restic_password(value: str) -> str | None:
+    # restic takes a new one from a file, without the white space around it.
+    return "begins or ends with white space" if value != value.strip() else _fault_of_password(value)
+
+
 def _no_fault(_: str) -> str | None:
     return None
 
@@ -85,14 +90,14 @@ TELEGRAM_RULES: dict[str, Callable[[str], str | None]] = {
 OFFSITE_RULES: dict[str, Callable[[str], str | None]] = {
     "OFFSITE_KEY_ID": _fault_of_key_id,
     "OFFSITE_KEY_SECRET": _fault_of_password,
-    "OFFSITE_PASSWORD": _fault_of_password,
+    "OFFSITE_PASSWORD": _fault_of_restic_password,
 }
 """The droplet's for its backups off it. Without `offsite_repository` they are left unread."""
 
 OPERATOR_RULES: dict[str, Callable[[str], str | None]] = {
     "OFFSITE_OPERATOR_KEY_ID": _fault_of_key_id,
     "OFFSITE_OPERATOR_KEY_SECRET": _fault_of_password,
-    "OFFSITE_OPERATOR_PASSWORD": _fault_of_password,
+    "OFFSITE_OPERATOR_PASSWORD": _fault_of_restic_password,
 }
 """The operator's for the same: never on a droplet, and left out of a file that only plans are made from, as CI's."""
 

@@ -66,8 +66,8 @@ class Secret:
 
 
 OF_THE_REPOSITORY = (
-    "The old one opens nothing any more. But whoever opened the repository with it can have kept what is behind it, the "
-    "repository's own key: if it leaked, begin a new repository (docs/backups.md)."
+    "The old one opens nothing any more. But whoever opened the repository with it can have kept the repository's own "
+    "key, which stays: if it leaked, begin a new repository (docs/backups.md)."
 )
 SECRETS = {
     "DATABASE_PASSWORD": Secret(
@@ -133,7 +133,7 @@ OF_THE_APP = Secret(
     afterwards="Revoke the old one at its issuer now. A rollback to a release from before would start with it.",
     stays=True,
 )
-KEY_PAIR = """An access key at the storage is a pair, id and secret, so both change at once. Two pairs can work beside each other.
+KEY_PAIR = """An access key at the storage is a pair: id and secret change at once, and two pairs work side by side.
 1. At the storage make a second key for the {whose}, that may do what the first one may (docs/backups.md).
 2. Put both halves into the env file, OFFSITE_{name}KEY_ID and OFFSITE_{name}KEY_SECRET.
 3. make offsite, which tries it; {then}

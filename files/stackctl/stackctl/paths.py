@@ -21,8 +21,7 @@ class Paths:
         self.app = app
         # Compose files: nothing secret
         self.opt = root / "opt" / app
-        self.data_yaml = self.opt / "data.yaml"
-        self.app_yaml = self.opt / "app.yaml"
+        self.data_yaml, self.app_yaml = self.opt / "data.yaml", self.opt / "app.yaml"
         self.worker_yaml = self.opt / "worker.yaml"  # absent when the app has no worker
         # what is declared
         self.etc = root / "etc" / app
@@ -59,6 +58,9 @@ class Paths:
         # nginx's: all, and what fail2ban counts
         self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
         self.backups = root / "opt/backups"
+        # off the droplet: how it is reached (absent where it isn't), what the key was found to do there, restic's cache
+        self.offsite = self.secrets / "offsite/access.json"
+        self.offsite_powers, self.offsite_cache = self.var / "offsite.json", self.var / "restic"
         # Debian's: there when an upgrade comes into force by a reboot alone, and the packages that ask for it
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
         # systemd's: of when the timer started its service last, or was started itself

@@ -1,15 +1,24 @@
-"""S3 as far as a look at it needs: one object asked for, written or deleted, signed with a key.
+"""S3 as far as a look at it needs: an object asked for, written or deleted, signed with a key.
 
 AWS Signature Version 4: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. restic does
-the rest; it tries a storage that refuses its key, or isn't there, for a quarter of an hour before it says so.
+the rest; a storage that refuses its key, or isn't there, it tries for a quarter of an hour before it says so.
 """
 
 import hashlib
 import hmac
 import re
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
+
+
+@dataclass(frozen=True)
+class Key:
+    """An access key, both halves."""
+
+    id: str = field(repr=False)
+    secret: str = field(repr=False)
 
 
 class Answer(NamedTuple):
@@ -33,21 +42,21 @@ def url_of(repository: str, name: str) -> str:
     return f"{repository.removeprefix('s3:')}/{name}"
 
 
-def signed(method: str, url: str, body: bytes, key_id: str, key_secret: str, now: datetime) -> dict[str, str]:
-    """The headers of a request with no query."""
+def signed(method: str, url: str, body: bytes, key: Key, now: datetime) -> dict[str, str]:
+    """The headers of a request without a query."""
     parts = urlsplit(url)
-    day, moment, content = f"{now:%Y%m%d}", f"{now:%Y%m%dT%H%M%SZ}", hashlib.sha256(body).hexdigest()
+    moment, content = f"{now:%Y%m%dT%H%M%SZ}", hashlib.sha256(body).hexdigest()
     headers = {"host": parts.netloc, "x-amz-content-sha256": content, "x-amz-date": moment}
     names = ";".join(headers)
     spelt = "".join(f"{name}:{value}\n" for name, value in headers.items())
     request = "\n".join([method, quote(parts.path), "", spelt, names, content])
-    scope = f"{day}/{region(parts.netloc)}/s3/aws4_request"
+    scope = f"{now:%Y%m%d}/{region(parts.netloc)}/s3/aws4_request"
     text = "\n".join(["AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()])
-    key = f"AWS4{key_secret}".encode()
+    derived = f"AWS4{key.secret}".encode()
     for part in scope.split("/"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
-    credential = f"AWS4-HMAC-SHA256 Credential={key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
+        derived = hmac.digest(derived, part.encode(), "sha256")
+    signature = hmac.digest(derived, text.encode(), "sha256").hex()
+    credential = f"AWS4-HMAC-SHA256 Credential={key.id}/{scope}, SignedHeaders={names}, Signature={signature}"
     return {**headers, "authorization": credential}
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import backups, certificate, environment, lock, state, telegram, trial, upkeep
+from . import backups, certificate, environment, lock, offsite, state, telegram, trial, upkeep
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -44,7 +44,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     if config.data and work is None:
         problems += _data_problems(paths, docker, of_data)
     if config.data:
-        problems += backups.problems(paths, machine)
+        problems += backups.problems(paths, machine) + offsite.problems(paths, config.environment)
     # Amid a release the worker is still, or already, another one's.
     worker = of_worker if config.worker and work is None else []
     of_release = [*of_colour[current.active], *worker] if current.active else []
