@@ -145,7 +145,7 @@ def _dump(work: Work) -> str:
     postgres.server.listing(dump)
     postgres.globals(roles, DUMP_TIMEOUT)
     current = state.load(stack.paths)
-    remembered.write_text(current.to_json())
+    durable.write(remembered, current.to_json().encode())
     work.manifest = Manifest(
         id=work.id,
         app=stack.paths.app,

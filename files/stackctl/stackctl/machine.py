@@ -84,6 +84,8 @@ class Machine:
 
         `stdin` and `stdout` are files, for what is too large to hold; without them it gets nothing, and is listened to.
         """
+        if stdout:
+            stdout.touch(mode=0o600)
         with ExitStack() as files:
             given = files.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
             taken = files.enter_context(stdout.open("wb")) if stdout else subprocess.PIPE

@@ -50,12 +50,12 @@ def compare(paths: Paths, machine: Machine) -> None:
 
 def amcheck(paths: Paths, postgres: Postgres) -> None:
     """Whether PostgreSQL's tables and indexes are whole, row by row."""
-    found = postgres.check(AMCHECK_TIMEOUT)
-    if not found:
+    ran = postgres.check(AMCHECK_TIMEOUT)
+    if not ran.code:
         paths.amcheck_failure.unlink(missing_ok=True)
         return
-    durable.write(paths.amcheck_failure, found.encode())
-    raise PersonNeededError(f"PostgreSQL's files are damaged: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
+    durable.write(paths.amcheck_failure, f"{ran.stdout}{ran.stderr}".encode())
+    raise PersonNeededError(f"pg_amcheck: {ran.reason}: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
 
 
 def reboot(machine: Machine) -> None:
@@ -71,7 +71,7 @@ def problems(paths: Paths, machine: Machine) -> list[str]:
     if paths.integrity_failure.exists():
         lines.append(f"files of Debian's packages are not as installed: sudo cat {paths.integrity_failure}")
     if paths.amcheck_failure.exists():
-        lines.append(f"PostgreSQL's files are damaged: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
+        lines.append(f"PostgreSQL's files were not found whole: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
     if paths.upgrade_failure.exists():
         since = datetime.fromisoformat(paths.upgrade_failure.read_text().strip())
         if machine.now() - since > UPGRADE_GRACE:

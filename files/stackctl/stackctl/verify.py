@@ -24,8 +24,6 @@ WORK = "work"
 """In a backup's own directory, while it is verified."""
 ROOM = 256 << 20
 """Bytes that a throwaway PostgreSQL needs besides the database."""
-SUPERUSER = "throwaway"
-"""Another one than the live database's, which is among the roles to be restored."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID")
 CLOSED = (
     *("--pull=never", "--network=none", "--read-only", "--tmpfs=/tmp:size=16m", "--pids-limit=128"),
@@ -76,14 +74,13 @@ def _restore_postgres(stack: Stack, place: Path, manifest: Manifest) -> None:
     options = (
         *_data(place, "postgres", "/var/lib/postgresql/data"),
         "--tmpfs=/run/postgresql:size=1m",
-        f"--env=POSTGRES_USER={SUPERUSER}",
         "--env=POSTGRES_PASSWORD=nobody-can-reach-it",
         "--env=PGDATA=/var/lib/postgresql/data",
         "--env=POSTGRES_INITDB_ARGS=--no-sync",
     )
     command = ("postgres", *(f"--{name}={value}" for name, value in SETTINGS.items()))
     with _container(stack, manifest.id, "postgres", options, command) as name:
-        server = Server(stack.docker, name, SUPERUSER)
+        server = Server(stack.docker, name)
         # Over TCP: while it makes its cluster, it listens on its socket alone.
         _wait(stack, name, server.inside("pg_isready", "--quiet", "--host=127.0.0.1"))
         server.read(place / GLOBALS, RESTORE_TIMEOUT, "psql", "-qX", "-v", "ON_ERROR_STOP=1", "--dbname=postgres")
