@@ -81,9 +81,11 @@ class Droplet(Machine):
     redis: dict[str, str] = field(default_factory=lambda: {"redis_version": "8.0.2", "keys": "5"})
     """What Redis says of itself, and how many keys it has."""
     lost: dict[str, int] = field(default_factory=dict)
-    """What restored tables, or `keys`, are found to have instead."""
+    """What restored tables are found to have instead."""
+    keys_lost: int = 0
+    """By Redis, when it loads what was dumped."""
     throwaway: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Containers of verifications: `service`, and PostgreSQL's `tables`."""
+    """Containers of verifications, and their `tables`."""
     schema: str | None = None
     bytes_free: int = 20 << 30
     webhook: dict[str, Any] = field(default_factory=dict)
@@ -316,7 +318,7 @@ class Droplet(Machine):
             rdb = Path(mounted.partition("source=")[2].partition(",")[0])
             return Result(0, f"[info] {rdb.read_text()} keys read\n[info] 0 already expired\n")
         assert name not in self.throwaway
-        self.throwaway[name] = {"tables": {}, "out of memory": "oom" in self.failing}
+        self.throwaway[name] = {"tables": {}}
         return Result(0, "id of it")
 
     def _create(
@@ -338,7 +340,7 @@ class Droplet(Machine):
                 project, one_off = (part.split("=", 2)[2] for part in filters if part.startswith("label="))
                 return Result(0, "\n".join(c["id"] for c in self.of(project, one_off=one_off == "True")))
             case ["container", "inspect", "--format", "{{.State.OOMKilled}}", name]:
-                return Result(0, str(self.throwaway[name]["out of memory"]).lower())
+                return Result(0, str("oom" in self.failing).lower())
             case ["container", "inspect", "--format", "{{.State.Status}}", name]:
                 return Result(0, "running" if name in self.throwaway else "")
             case ["container", "inspect", "--format", _, *ids]:
@@ -367,7 +369,7 @@ class Droplet(Machine):
             case ["exec", name, "redis-cli", "PING"] if name in self.throwaway:
                 return Result(0, "PONG\n")
             case ["exec", name, "redis-cli", "INFO", "persistence"] if name in self.throwaway:
-                keys = self.lost.get("keys", int(self.redis["keys"]))
+                keys = int(self.redis["keys"]) - self.keys_lost
                 return Result(0, f"rdb_last_load_keys_expired:1\r\nrdb_last_load_keys_loaded:{keys - 1}\r\n")
             case ["logs", *_, name]:
                 return Result(0, f"log of {name}: {ENVIRONMENT['TOKEN']}")

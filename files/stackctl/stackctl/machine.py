@@ -63,7 +63,7 @@ class Conversation:
                 raise FailedError(f"{self._program}: no answer within {timeout:.0f} s")
             said = os.read(self._process.stdout.fileno(), 1 << 16)
             if not said:
-                raise FailedError(Result(1, heard.decode(errors="replace")).reason)
+                raise FailedError(Result(1, heard.decode(errors="replace") or f"{self._program} ended").reason)
             heard += said
         return heard.decode(errors="replace").splitlines()[:-1]
 

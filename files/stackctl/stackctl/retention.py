@@ -1,7 +1,7 @@
 """Which backups to keep. Pure: it reads manifests, and no clock.
 
 What was verified counts; what wasn't is kept until something newer was. The order is the manifests' own: a clock that
-jumped ahead, back, or stood still makes it keep more, never less than the newest `daily`.
+jumped ahead, back, or stood still takes none of the newest `daily`; of weeks and months it costs the oldest at most.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -63,7 +63,10 @@ def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
     options = (*_limits(stack), mounted, "--entrypoint=redis-check-rdb")
     name = stack.paths.verification(backup_id)
     run = ["docker", "run", "--rm", f"--name={name}", *options, _image(stack, "redis"), "/dump.rdb"]
-    checked = stack.machine.run(run, timeout=RDB_TIMEOUT)
+    try:
+        checked = stack.machine.run(run, timeout=RDB_TIMEOUT)
+    finally:
+        remove(stack, backup_id)  # it outlives a client that was stopped
     found = re.search(r"\] (\d+) keys read", checked.stdout)
     if checked.code or not found:
         raise FailedError(f"{rdb.name} can't be read: {checked.reason}", checked.tail())
