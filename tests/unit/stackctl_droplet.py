@@ -39,6 +39,7 @@ PARSER = cli.parser("bot")
 CONFIG: dict[str, Any] = {
     "version": 1,
     "app": "bot",
+    "environment": "lab",
     "operator": "deploy",
     "repository": REPOSITORY,
     "colours": {"blue": "172.31.0.11", "green": "172.31.0.12"},
