@@ -25,6 +25,8 @@ from stackctl.machine import Conversation, Machine, Result
 from stackctl.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
 from stackctl.unit import PROGRAM
 
+from tests.unit.storage import Storage
+
 REPOSITORY = "registry.lab.test/bot"
 ENVIRONMENT = {
     "ENVIRONMENT": "lab",
@@ -100,6 +102,8 @@ class Droplet(Machine):
     """What becomes of the app once nginx leads to the colour that was idle."""
     new_containers: dict[str, dict[str, Any]] = field(default_factory=dict)
     """How those of 1.1.0 are, by service."""
+    storage: Storage = field(default_factory=Storage)
+    """Off the droplet."""
     calls: list[list[str]] = field(default_factory=list)
     made: int = 0
     seconds: float = 0.0
@@ -138,6 +142,8 @@ class Droplet(Machine):
                 return Result(0, "".join(f"{name}:{value}\r\n" for name, value in self.redis.items()))
             case ["docker", *rest]:
                 return self._docker(rest)
+            case ["restic", *rest]:
+                return self.storage.restic(rest, env)
             case ["systemctl", verb, *units]:
                 return self._systemctl(verb, [unit for unit in units if not unit.startswith("-")])
             case ["systemd-run", *rest]:
@@ -190,6 +196,10 @@ class Droplet(Machine):
         serving = [self.images.get(c["image"]) for c in self.of(self.paths.project(active))] if active else []
         info = {"url": self.webhook.get("url", "")} | (self.later.get("info", {}) if serving == ["1.1.0"] else {})
         return 200, json.dumps({"ok": True, "result": info}).encode()
+
+    def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        self._tick(["storage", method, url.rpartition("/")[2]])
+        return self.storage.request(method, url, body, headers)
 
     def shield(self) -> None:
         self._tick(["shield"])

@@ -301,7 +301,7 @@ def test_both_passwords_open_the_repository_until_the_new_one_is_shown_to(
 def test_a_password_of_the_repository_that_fails_is_undone_with_the_old_one_still_opening(
     operator: Operator, failing: int
 ) -> None:
-    operator.ends = [0] * failing + [1]
+    operator.ends = [*[0] * failing, 1]
     assert operator.rotates("OFFSITE_PASSWORD", "--yes") == UNDONE
     assert operator.file.read_bytes().decode() == LAYOUT
     steps = [OPENS, "deploys/site.py", SHOWS, ENDS][: failing + 1]
