@@ -19,7 +19,7 @@ PYTHON := .venv/bin/python
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
 .PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site isolate live verify status release rollback backup \
-	restore drill load faults audit attack rotate canary lock
+	restore drill load faults audit attack rotate canary lock offsite prune
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -118,6 +118,12 @@ attack: ## attacks on the lab from the droplet's neighbour, each also with its d
 
 rotate: setup ## a new value for the secret KEY of ENV
 	@$(PYTHON) -m deploys.rotate $(INVENTORY) "$(KEY)" $(if $(YES),--yes)
+
+offsite: setup ## make the repository that ENV's backups go to off the droplet, or mend its passwords
+	@$(PYTHON) -m deploys.offsite $(INVENTORY)
+
+prune: setup ## drop ENV's old backups off the droplet, once you said yes to the plan
+	@$(PYTHON) -m deploys.prune $(INVENTORY) $(if $(YES),--yes)
 
 canary: ## secrets with marker values in the lab: searched for in all that is written, and found nowhere
 	@tests/lab/install

@@ -47,6 +47,8 @@ SERVER_MIB = 32
 RESERVED_CONNECTIONS = 15
 """Of these, what is left to the superuser, a backup and migrations."""
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
+REPOSITORY = r"^s3:https://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9.-]+(/[A-Za-z0-9._-]+)*$"
+"""restic's way to name one on S3-compatible storage, s3:https://HOST/BUCKET/PREFIX."""
 _BUILT_ENV = ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", "REDIS_URL")
 
 
@@ -168,6 +170,9 @@ class Values(BaseModel):
     droplet_memory_mib: Mib
 
     domain: Annotated[Own, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$")]
+    offsite_repository: Annotated[Own, Field(pattern=REPOSITORY)] | None
+    offsite_append_only: bool
+
     acme_server: Annotated[str, Field(pattern=r"^https://")]
     acme_email: Annotated[Own, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
     ci_authorized_keys: str | None
@@ -342,6 +347,19 @@ class Settings:
             "REDIS_URL": f"redis://:{quote(secrets.redis_password, safe='')}@redis:6379/0",
         }
 
+    def offsite_access(self) -> bytes:
+        """What stackctl reaches the backups off the droplet with, in the shape that stackctl.offsite checks."""
+        secrets = self.credentials.offsite
+        access = {
+            "repository": self.values.offsite_repository,
+            "append_only": self.values.offsite_append_only,
+            "read_only": self.isolated,
+            "key_id": secrets["OFFSITE_KEY_ID"],
+            "key_secret": secrets["OFFSITE_KEY_SECRET"],
+            "password": secrets["OFFSITE_PASSWORD"],
+        }
+        return json.dumps(access, indent=2).encode() + b"\n"
+
     def stackctl_config(self, groups: Collection[str]) -> bytes:
         """/etc/APP/stackctl.json of a host in these groups, in the shape that stackctl.config checks."""
         values = self.values
@@ -356,6 +374,7 @@ class Settings:
         config = {
             "version": 1,
             "app": values.app,
+            "environment": values.environment,
             "operator": values.operator,
             "repository": values.app_repository,
             "colours": {colour: str(address) for colour, address in values.colours.items()},
@@ -385,7 +404,10 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
     check_ssh({name: value for name, value in data.items() if name.startswith("ssh_")})
     values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
     credentials = credentials_from(
-        read_env_file(Path(values.env_file)), app_secrets=values.secrets_of_the_app, source=values.env_file
+        read_env_file(Path(values.env_file)),
+        app_secrets=values.secrets_of_the_app,
+        offsite=values.offsite_repository is not None,
+        source=values.env_file,
     )
     ledger.check(Path(values.secrets_ledger), ledger.fingerprints(credentials))
     operators = _read_authorized_keys(Path(values.authorized_keys))

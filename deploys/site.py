@@ -16,6 +16,7 @@ from deploys.components.docker import docker
 from deploys.components.firewall import firewall
 from deploys.components.hardening import hardening
 from deploys.components.nginx import nginx
+from deploys.components.offsite import offsite
 from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
 from deploys.components.tls import tls
@@ -35,6 +36,7 @@ SITE = [
     (bans, EVERYWHERE),  # once nginx has opened the log that it reads
     (app, {"app"}),
     (former_passwords, {"data"}),
+    (offsite, {"data"}),
     (backups, {"data"}),
     (ci, {"app"}),
     (secrets, EVERYWHERE),

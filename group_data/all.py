@@ -75,6 +75,12 @@ app_secrets = ["STRIPE_API_KEY"]
 # Debian, Docker, nginx, sshd and their page cache.
 system_memory_mib = 448
 
+# Where backups go off the droplet (docs/backups.md): "s3:https://HOST/BUCKET/PREFIX", on S3-compatible storage. None: nowhere.
+offsite_repository = None
+# What the storage is to let the droplet's key do: add alone, so that a broken-in droplet can destroy no backup. It is
+# tried with each backup. Spaces have no such keys.
+offsite_append_only = False
+
 acme_server = "https://acme-v02.api.letsencrypt.org/directory"
 
 # The public keys that may release, roll back and ask for status, and no more (docs/ci.md): a file's name. None: no CI.

@@ -26,6 +26,8 @@ from stackctl.machine import Conversation, Machine, Result
 from stackctl.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
 from stackctl.unit import PROGRAM
 
+from tests.unit.storage import Storage
+
 REPOSITORY = "registry.lab.test/bot"
 ENVIRONMENT = {
     "ENVIRONMENT": "lab",
@@ -40,6 +42,7 @@ PARSER = cli.parser("bot")
 CONFIG: dict[str, Any] = {
     "version": 1,
     "app": "bot",
+    "environment": "lab",
     "operator": "deploy",
     "repository": REPOSITORY,
     "colours": {"blue": "172.31.0.11", "green": "172.31.0.12"},
@@ -109,6 +112,8 @@ class Droplet(Machine):
     """What becomes of the app once nginx leads to the colour that was idle."""
     new_containers: dict[str, dict[str, Any]] = field(default_factory=dict)
     """How those of 1.1.0 are, by service."""
+    storage: Storage = field(default_factory=Storage)
+    """Off the droplet."""
     calls: list[list[str]] = field(default_factory=list)
     made: int = 0
     seconds: float = 0.0
@@ -144,11 +149,14 @@ class Droplet(Machine):
                 assert env["REDISCLI_AUTH"] == "redis-password"
                 if stdout:
                     stdout.write_text(self.redis["keys"])
-                told = {**self.redis, "db0": f"keys={self.redis['keys']},expires=1"}
-                told |= {"rdb_last_load_keys_loaded": self.redis["keys"], "rdb_last_load_keys_expired": "0"}
+                keys = self.redis.get("keys", "0")
+                told = {**self.redis, "db0": f"keys={keys},expires=1"}
+                told |= {"rdb_last_load_keys_loaded": keys, "rdb_last_load_keys_expired": "0"}
                 return Result(0, "".join(f"{name}:{value}\r\n" for name, value in told.items()))
             case ["docker", *rest]:
                 return self._docker(rest)
+            case ["restic", *rest]:
+                return self.storage.restic(rest, env)
             case ["systemctl", verb, *units]:
                 return self._systemctl(verb, [unit for unit in units if not unit.startswith("-")])
             case ["systemd-run", *rest]:
@@ -205,6 +213,10 @@ class Droplet(Machine):
 
     def answer(self, question: str) -> str | None:
         return self.typed
+
+    def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        self._tick(["storage", method, url.rpartition("/")[2]])
+        return self.storage.request(method, url, body, headers)
 
     def shield(self) -> None:
         self._tick(["shield"])

@@ -292,7 +292,10 @@ DATA = CONFIG["data"]
         ({"ready_path": "ready"}, "ready_path must be a path that begins with /"),
         ({"version_path": ""}, "version_path must be null or a path that begins with /"),
         ({"webhook_path": "https://x/"}, "webhook_path must be null or a path that begins with /"),
-        ({"data": True}, "data must be null, or database and owner as text, major and backup_memory_mib as numbers"),
+        (
+            {"data": True},
+            "data must be null, or database, owner and root as text, major and backup_memory_mib as numbers",
+        ),
         ({"data": {"database": "app", "owner": "owner"}}, "data must be null, or"),
         ({"data": DATA | {"owner": ""}}, "data must be null, or"),
         ({"data": DATA | {"major": "17"}}, "data must be null, or"),

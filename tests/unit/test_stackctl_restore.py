@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from stackctl import manifest, offsite, restore, restoring, state
+from stackctl.errors import FailedError
 from stackctl.machine import TIMED_OUT, Result
 from stackctl.manifest import Manifest
 from stackctl.stack import Stack
@@ -380,6 +381,8 @@ def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def fetch(_stack: Stack, backup_id: str, directory: Path) -> None:
         shutil.copytree(there / backup_id, directory, dirs_exist_ok=True)
+        if faults := manifest.differing(directory, manifest.load(directory)):
+            raise FailedError(f"what the storage has is damaged: {', '.join(faults)}")
 
     monkeypatch.setattr(offsite, "available", lambda _: manifest.every(there))
     monkeypatch.setattr(offsite, "fetch", fetch)
@@ -411,7 +414,7 @@ def test_one_that_arrives_damaged_is_not_taken(saved: Droplet, elsewhere: Path) 
     (elsewhere / wanted / "postgres.dump").write_text("{}")
     before = as_it_was(saved)
     code, shown = stackctl(saved, "restore", wanted, "--from-offsite", "--yes", wanted)
-    assert (code, "isn't as it was written off the droplet either" in shown) == (1, True), shown
+    assert (code, "what the storage has is damaged: postgres.dump has" in shown) == (1, True), shown
     assert as_it_was(saved) == before
     assert not saved.paths.backup(wanted).exists()
 

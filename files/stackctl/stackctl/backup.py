@@ -86,14 +86,9 @@ def fetch(stack: Stack, told: Manifest) -> None:
     """Have one here that lies off the droplet. What is here of its name, and damaged, gives way."""
     whole = stack.paths.backup(told.id)
     stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if (free := stack.machine.free(stack.paths.backups)) < told.bytes + SPARE:
-        needed = (told.bytes + SPARE) >> 20
-        raise RefusedError(f"{stack.paths.backups} has {free >> 20} MiB left, it needs {needed}: make room there")
     _reap(stack)
     with _unfinished(whole) as place:
         offsite.fetch(stack, told.id, place)
-        if faults := manifest.differing(place, told):
-            raise FailedError(f"{told.id} isn't as it was written off the droplet either: {', '.join(faults)}")
         manifest.save(place, told)
         shutil.rmtree(whole, ignore_errors=True)
         durable.rename(place, whole)
@@ -215,6 +210,8 @@ def _upload(work: Work) -> str:
     stack = work.stack
     if not offsite.configured(stack):
         return "nowhere: offsite_repository is not set"
+    if stack.config.isolated:
+        return "nowhere: this droplet is isolated, and only reads what is there"
     unsent = [one for one in (*work.made, work.manifest) if one.verified and not one.offsite]
     for one in reversed(unsent):
         directory = stack.paths.backup(one.id)

@@ -1,6 +1,6 @@
 """backups: which there are, what is known of each, and what of it needs somebody."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,12 +23,15 @@ def documents(paths: Paths) -> list[dict[str, Any]]:
 
 def text(paths: Paths) -> str:
     """For people: newest first."""
-    rows = [_row(one) for one in reversed(manifest.every(paths.backups))]
-    if not rows:
-        return "\n".join(["there is no backup yet: sudo stackctl backup", *manifest.unreadable(paths.backups)])
-    widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (COLUMNS, *rows)]
+    lines = table(manifest.every(paths.backups)) or ["there is no backup yet: sudo stackctl backup"]
     return "\n".join([*lines, *manifest.unreadable(paths.backups)])
+
+
+def table(made: Sequence[Manifest]) -> list[str]:
+    """A head and a line each, newest first; nothing for none."""
+    rows = [_row(one) for one in reversed(made)]
+    widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (COLUMNS, *rows)] if rows else []
 
 
 def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -23,6 +24,7 @@ from . import (
     history,
     inside,
     lock,
+    offsite,
     release,
     restore,
     restoring,
@@ -48,7 +50,7 @@ REBOOT_PATIENCE = 1800
 NIGHTLY_PATIENCE = 3600
 SERVICES = ("web", "worker", *DATA_SERVICES)
 # These change nothing, and leave no trace in history.
-LOOKING = ("status", "history", "logs", "exec", "backups")
+LOOKING = ("status", "history", "logs", "exec", "backups", "offsite")
 # Of a trial, history tells what became of it without the operator.
 UNDOING = ("expire", "undo", "boot")
 # A timer's: the journal has them.
@@ -100,6 +102,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     verb("maintenance", "have nginx answer 503 to everybody").add_argument("mode", choices=("on", "off"))
     verb("backup", "back the data up: dumped, restored elsewhere for proof, sent off the droplet", "nightly")
     verb("backups", "which there are, and what is known of each", "json")
+    verb("offsite", "what lies off the droplet, and what its key may do there", "json")
     again = verb("restore", "put a backup's data in the place of what is live, or beside it", "follow", "json")
     again.add_argument("backup", nargs="?", help="its id, or latest: the newest one that is verified")
     again.add_argument("--from-offsite", action="store_true", help="from off the droplet, where it isn't here")
@@ -276,6 +279,8 @@ def _look(stack: Stack, arguments: argparse.Namespace) -> int:
         case "backups":
             paths = stack.paths
             print(json.dumps(backups.documents(paths), indent=2) if arguments.json else backups.text(paths), file=out)
+        case "offsite":
+            _offsite(stack, as_json=arguments.json)
         case "logs":
             inside.logs(stack, arguments.service, arguments.lines, follow=arguments.follow)
         case "exec":
@@ -344,6 +349,18 @@ def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:
     site = lock.hold(stack.paths, name, arguments.under, patience)
     with lock.exclusive(stack.paths.backup_lock, name, lock.PATIENCE):
         backup.backup(stack, "nightly" if arguments.nightly else "asked", site)
+
+
+def _offsite(stack: Stack, *, as_json: bool) -> None:
+    found, there = offsite.look(stack), offsite.available(stack)
+    repository = offsite.load(stack.paths).repository
+    if as_json:
+        powers = asdict(found) if found else None
+        document = {"repository": repository, "powers": powers, "backups": [asdict(one) for one in there]}
+        print(json.dumps(document, indent=2), file=stack.journal.out)
+        return
+    lines = [repository, f"{found or 'isolated: only read here'}", *(backups.table(there) or ["no backup yet"])]
+    print("\n".join(lines), file=stack.journal.out)
 
 
 def _maintenance(stack: Stack, mode: str) -> None:

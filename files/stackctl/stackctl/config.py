@@ -38,6 +38,8 @@ class Data:
 class Config:
     """Seconds throughout."""
 
+    environment: str
+    """lab, staging or production."""
     operator: str
     """Whose login confirms what is on trial."""
     repository: str
@@ -135,6 +137,7 @@ def _object(value: Any, fields: dict[str, Callable[[Any], bool]]) -> bool:
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "app": (_text, "text"),
+    "environment": (_text, "text"),
     "operator": (_text, "text"),
     "repository": (_text, "text"),
     **dict.fromkeys(

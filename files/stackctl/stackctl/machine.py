@@ -181,6 +181,17 @@ class Machine:
         finally:
             connection.close()
 
+    def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and body of a request to somebody else's server. Raises OSError or HTTPException."""
+        parts = urlsplit(url)
+        connection = http.client.HTTPSConnection(parts.netloc, timeout=10)
+        try:
+            connection.request(method, parts.path, body, dict(headers))
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
     def shield(self) -> None:
         """Let no signal but SIGKILL interrupt what follows."""
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,8 +21,7 @@ class Paths:
         self.app = app
         # Compose files: nothing secret
         self.opt = root / "opt" / app
-        self.data_yaml = self.opt / "data.yaml"
-        self.app_yaml = self.opt / "app.yaml"
+        self.data_yaml, self.app_yaml = self.opt / "data.yaml", self.opt / "app.yaml"
         self.worker_yaml = self.opt / "worker.yaml"  # absent when the app has no worker
         # what is declared
         self.etc = root / "etc" / app
@@ -37,7 +36,8 @@ class Paths:
         # what is
         self.var = root / "var/lib" / app
         self.active = self.var / "active"  # symbolic link to the socket of the colour that serves
-        self.state = self.var / "state.json"
+        # restoring.json is there from a restore's close to its end (restoring.py)
+        self.state, self.restoring = self.var / "state.json", self.var / "restoring.json"
         self.history = self.var / "history.jsonl"
         self.lock = self.var / "lock"  # an operator's whole errand; see lock.py for both
         self.work = self.var / "work"  # stackctl moving containers
@@ -54,12 +54,14 @@ class Paths:
             "ssh": (root / "etc/ssh/sshd_config", root / "etc/ssh/sshd_config.d"),
             "firewall": (root / "etc/ufw", root / "etc/default/ufw"),
         }
-        self.restoring = self.var / "restoring.json"  # there from a restore's close to its end (restoring.py)
         self.home = root / "home"
         self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
         # nginx's: all, and what fail2ban counts
         self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
         self.backups = root / "opt/backups"
+        # off the droplet: how it is reached (absent where it isn't), what the key was found to do there, restic's cache
+        self.offsite = self.secrets / "offsite/access.json"
+        self.offsite_powers, self.offsite_cache = self.var / "offsite.json", self.var / "restic"
         # Debian's: there when an upgrade comes into force by a reboot alone, and the packages that ask for it
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
         # systemd's: of when the timer started its service last, or was started itself

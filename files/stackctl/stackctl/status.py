@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import backups, certificate, environment, lock, restoring, state, telegram, trial, upkeep
+from . import backups, certificate, environment, lock, offsite, restoring, state, telegram, trial, upkeep
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -49,6 +49,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         problems += _data_problems(paths, docker, of_data)
     if config.data:
         problems += backups.problems(paths, machine, nightly=not config.isolated)
+        problems += offsite.problems(paths, config.environment)
     # Amid a release the worker is still, or already, another one's.
     worker = of_worker if config.works and work is None else []
     of_release = [*of_colour[current.active], *worker] if current.active else []
