@@ -12,6 +12,7 @@ ID ?= latest
 OFFSITE ?=
 BESIDE ?=
 YES ?=
+DRILL_MB ?= 20
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
 PYTHON := .venv/bin/python
@@ -107,6 +108,12 @@ faults: ## in the lab: releases broken in every way and at every step, under loa
 	@tests/lab/install
 	@$(MAKE) setup
 	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py tests/defences
+
+drill: ## the lab's droplet is lost, and comes back from what lies off it, with DRILL_MB of data
+	$(if $(filter lab,$(ENV)),,$(error make drill destroys the droplet: in the lab alone))
+	@tests/lab/install
+	@$(MAKE) setup
+	@$(PYTHON) -m tests.lab.drill --mb $(DRILL_MB)
 
 audit: setup ## what independent judges say of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd, the baselines
 	$(PYTHON) -m pytest tests/audit --place $(ENV)
