@@ -1,4 +1,4 @@
-"""A release that somebody follows over SSH, and what happens to it meanwhile: all from outside of the droplet."""
+"""A release or a backup that somebody follows over SSH, and what happens to it meanwhile: all from outside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.places import ROOT
 
 DROPLET = by_name("droplet1")
 HISTORY = DROPLET.root / Paths().history.relative_to("/")
-PROGRAM = b"/usr/local/bin/stackctl\0--run\0"
+RELEASE = b"/usr/local/bin/stackctl\0--run\0"
+BACKUP = b"python3\0/usr/local/bin/stackctl\0backup\0"
+"""How /proc names the program that does the work, not the one that follows it."""
 ENDS_WITHIN_S = 300.0
 
 
@@ -27,6 +29,7 @@ class UnderWay:
     """One that was just started. Its events are read from the droplet's disk: nothing in the product waits for us."""
 
     arguments: tuple[str, ...]
+    program: bytes = RELEASE
     _offset: int = field(init=False)
     _client: subprocess.Popen[str] = field(init=False)
 
@@ -48,8 +51,8 @@ class UnderWay:
             time.sleep(0.001)
 
     def kill(self) -> None:
-        """-9 to the program that does the work, not to the one that follows it."""
-        os.kill(_worker(), signal.SIGKILL)
+        """-9 to the program that does the work."""
+        os.kill(_pid(self.program), signal.SIGKILL)
 
     def hang_up(self) -> None:
         """The connection of whoever follows it ends."""
@@ -74,11 +77,13 @@ class UnderWay:
             return history.read()
 
 
-def _worker() -> int:
+def _pid(program: bytes) -> int:
+    """Its number on this machine, which sees those of all droplets."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
-            if PROGRAM in (directory / "cmdline").read_bytes():
+            here = (directory / "root/etc/hostname").read_text().strip() == DROPLET.name
+            if here and program in (directory / "cmdline").read_bytes():
                 return int(directory.name)
         except OSError:
             continue  # it has just ended
-    raise AssertionError("no release is at work")
+    raise AssertionError(f"nobody is at work: {program!r}")
