@@ -199,8 +199,8 @@ def nightly(droplet: Host) -> Iterator[None]:
         droplet.check_output(f"cp --recursive {OURS}/{newest['id']} {place}")
         _write_manifest(droplet, place, made)
     yield
-    for made in set(proven(droplet)) - set(before):
-        droplet.check_output(f"rm -r {OURS}/{made}")
+    for one in set(proven(droplet)) - set(before):
+        droplet.check_output(f"rm -r {OURS}/{one}")
     droplet.check_output("stackctl backup")
 
 

@@ -161,8 +161,8 @@ def _market(droplet: Host, database: Database) -> Iterator[None]:
     yield
     clear()
     # Beside it, the next one would have lost half of its size.
-    for made in set(proven(droplet)) - set(before):
-        droplet.check_output(f"rm -r /opt/backups/{made}")
+    for one in set(proven(droplet)) - set(before):
+        droplet.check_output(f"rm -r /opt/backups/{one}")
 
 
 @pytest.mark.usefixtures("_market")
