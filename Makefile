@@ -104,10 +104,10 @@ load: ## ten releases and two rollbacks in the lab under load: not one request i
 	@$(MAKE) setup
 	$(PYTHON) -m pytest tests/releases/test_client.py tests/releases/test_load.py tests/releases/test_jobs.py tests/releases/test_rotation.py
 
-faults: ## in the lab: releases broken in every way and at every step, under load; defences at every event; lock-outs
+faults: ## in the lab: releases and backups broken in every way and at every step; defences at every event; lock-outs
 	@tests/lab/install
 	@$(MAKE) setup
-	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py tests/defences
+	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py tests/defences tests/data
 
 drill: ## the lab's droplet is lost, and comes back from what lies off it, with DRILL_MB of data
 	$(if $(filter lab,$(ENV)),,$(error make drill destroys the droplet: in the lab alone))

@@ -51,6 +51,12 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"postgres_memory_mib": "512"}, "postgres_memory_mib: .*integer"),
         ({"postgres_image": "postgres:trixie"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048, .* is too small for .* = 5\d{3}"),
+        ({"backup_memory_mib": 512}, r"is too small for .*backup_memory_mib 512 .* = 2\d{3}"),
+        (
+            {"backup_memory_mib": 100},
+            "backup_memory_mib 100 is too small to load a full Redis for proof: raise it to 112",
+        ),
+        ({"backup_at": "2:30"}, "backup_at is malformed"),
         ({"worker_memory_mib": 512}, r"is too small for .*worker_memory_mib 512 = 2\d{3}"),
         ({"app_connections": 43}, "app_connections 43, for both colours, .* make 101, of which PostgreSQL admits 100"),
         ({"database_user": "postgres"}, "database_user postgres is a role of PostgreSQL's own"),

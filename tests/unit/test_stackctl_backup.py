@@ -179,6 +179,21 @@ def test_what_fails_is_named_and_leaves_nothing(live: Droplet, fault: str) -> No
     assert problems(live) == []
 
 
+def test_what_was_flipped_though_it_can_be_restored_is_no_backup(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = verify._load_redis
+
+    def flip(stack: Stack, place: Path, *rest: Any) -> None:
+        (place / manifest.GLOBALS).write_text("[]")
+        load(stack, place, *rest)
+
+    monkeypatch.setattr(verify, "_load_redis", flip)
+    code, shown = stackctl(live, "backup")
+    assert (code, "damaged since it was written: globals.sql is not what was written" in shown) == (1, True)
+    assert (proven(live), leftovers(live)) == ([], [])
+
+
 def test_what_lost_half_of_its_size_fails_though_it_is_kept_and_nothing_is_pruned(live: Droplet) -> None:
     big = made(50, live.now() - timedelta(hours=20))
     older = [made(number, live.now() - timedelta(days=60 - number)) for number in range(40, 50)]

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from types import FrameType
 from typing import NoReturn, TextIO
@@ -255,15 +255,22 @@ def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None
         case "certificate":
             _certificate(stack, name, renewed=arguments.renewed)
         case "upgrade":
-            with lock.hold(stack.paths, "the daily upgrade of Debian's packages", patience=UPGRADE_PATIENCE):
+            with _nothing_under_way(stack.paths, "the daily upgrade of Debian's packages", UPGRADE_PATIENCE):
                 print(upkeep.upgrade(stack.paths, stack.machine), file=stack.journal.out)
         case "integrity":
             upkeep.compare(stack.paths, stack.machine)
         case "amcheck":
             _amcheck(stack)
         case "reboot":
-            with lock.hold(stack.paths, "the reboot that an upgrade asks for", patience=REBOOT_PATIENCE):
+            with _nothing_under_way(stack.paths, "the reboot that an upgrade asks for", REBOOT_PATIENCE):
                 upkeep.reboot(stack.machine)
+
+
+@contextmanager
+def _nothing_under_way(paths: Paths, name: str, patience: float) -> Iterator[None]:
+    """No backup that is being proven or sent, either: of the site's lock it has no more need."""
+    with lock.exclusive(paths.backup_lock, name, patience), lock.hold(paths, name, patience=patience):
+        yield
 
 
 def _look(stack: Stack, arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import FailedError
-from .manifest import DUMP, GLOBALS, RDB, Manifest, Verified
+from .manifest import DUMP, GLOBALS, RDB, Manifest, Verified, differing
 from .postgres import Server
 from .redis import facts
 from .stack import Stack
@@ -49,12 +49,26 @@ SETTINGS = {
 def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
     """Raises FailedError, which says what isn't as it was dumped."""
     began = stack.machine.monotonic()
-    _restore_postgres(stack, place, manifest)
-    if manifest.redis:
-        _load_redis(stack, place, manifest.id, manifest.redis.keys)
+    try:
+        _restore_postgres(stack, place, manifest)
+        if manifest.redis:
+            _load_redis(stack, place, manifest.id, manifest.redis.keys)
+    except FailedError as error:
+        _check_undamaged(place, manifest)
+        if "no space left" in f"{error} {error.tail}".lower():
+            raise FailedError(
+                f"no space left on the disk ({error}): make room in {place.parent}", error.tail
+            ) from error
+        raise
     shutil.rmtree(place / WORK)
+    _check_undamaged(place, manifest)  # not each flipped bit keeps it from being restored
     at = stack.machine.now().isoformat(timespec="seconds")
     return Verified(at, round(stack.machine.monotonic() - began, 1), manifest.rows)
+
+
+def _check_undamaged(place: Path, manifest: Manifest) -> None:
+    if faults := differing(place, manifest):
+        raise FailedError(f"damaged since it was written: {', '.join(faults)}: look at the disk (journalctl -k)")
 
 
 def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
