@@ -1,6 +1,6 @@
 """`make drill`: the lab's droplet is destroyed, and comes back from what the operator keeps and what lies off it.
 
-What is kept is this checkout, the env file with restic's passwords in it, and the operator's SSH key. The new droplet is
+What is kept is this checkout, the env file with restic's passwords, and the operator's SSH key. The new droplet is
 a copy at first: the lab's Telegram tells whether it heard of it. Then every row is compared, and it goes live.
 """
 

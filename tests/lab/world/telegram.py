@@ -11,7 +11,7 @@ any 2xx is success, everything else is tried again. What the lab wants to cause 
     POST /lab/repeat  {"update_id": 5}    the same update once more: Telegram promises at least once, not exactly once
     GET  /lab/updates?from=1&to=9         -> {"updates": [{"update_id", "attempts", "deliveries", "last_status"}]}
     GET  /lab/messages                    -> {"messages": [...]}, what the bot sent
-    GET  /lab/calls                       -> {"calls": [{"method", "from"}]}, what was asked by this API, and by which address
+    GET  /lab/calls                       -> {"calls": [{"method", "from"}]}, what was asked of this API, and whence
     POST /lab/forget                      drops updates, counts, messages and calls; the webhook stays
 
 Delays and messages follow github.com/tdlib/telegram-bot-api (WebhookActor.cpp, Client.cpp), but for two things: a
