@@ -22,10 +22,12 @@ pytestmark = pytest.mark.group("edge")
 
 Result = Callable[..., None]
 
-SLOW, UNTAKEN = (Path(__file__).with_name(name).read_text() for name in ("slow.py", "untaken.py"))
+SLOW, UNTAKEN, ONE_BY_ONE = (
+    Path(__file__).with_name(name).read_text() for name in ("slow.py", "untaken.py", "many.py")
+)
 CONFIGURATION, SAVED = "/etc/nginx/nginx.conf", "/etc/nginx/nginx.conf.attacked"
 RELOAD = "nginx -t && systemctl reload nginx.service"
-MANY, UNTAKEN_AT_ONCE, GUESSES = 150, 100, 14
+MANY, UNTAKEN_AT_ONCE, CONNECTIONS, GUESSES = 150, 100, 30, 14
 UNTIL_S = "14"
 """For slow clients: a while after nginx's ten seconds."""
 
@@ -147,6 +149,20 @@ def test_a_flood_of_requests(
         control = statuses(attacker, lab, flood)
     assert control == {answer: MANY}
     result(f"a flood of requests, {scheme}", got=told(got), control=told(control))
+
+
+@pytest.mark.usefixtures("nginx_alone")
+def test_many_connections(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
+    """dev-sec nginx-07. Not too many in a second, but too many at a time."""
+    arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(CONNECTIONS))
+    attack = shlex.join(["python3", "-c", ONE_BY_ONE, *arguments])
+    for _ in serving.attacks():
+        got = Counter(attacker.check_output(attack).split())
+        assert got == {"301": 20, "429": CONNECTIONS - 20}
+    with serving.defence_out(), changed(droplet, "s/^( *)limit_conn connections 20;/\\1#/"):
+        control = Counter(attacker.check_output(attack).split())
+    assert control == {"301": CONNECTIONS}
+    result("many connections", got=told(got), control=told(control))
 
 
 @pytest.mark.usefixtures("nginx_alone")
