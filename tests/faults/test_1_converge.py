@@ -39,6 +39,10 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
         f"{DATA} /tmp/other.yaml up --detach redis && rm /tmp/other.yaml",
         {"data_services | Run PostgreSQL and Redis"},
     ),
+    "edited unit": (
+        f"echo OnActiveSec=1h >> /etc/systemd/system/{PATHS.trial_timer('')}",
+        {"ssh | Install what undoes a change"},
+    ),
     "disabled unit": (
         f"systemctl disable {PATHS.unit}",
         {"app | Bring the stack up at boot, and down in order"},
