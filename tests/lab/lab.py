@@ -166,8 +166,13 @@ def _share_secrets() -> None:
         htpasswd.write_bytes(blueprint.world_secrets()[blueprint.HTPASSWD].content)
     if tokens.read_text().strip() != secrets["TELEGRAM_BOT_TOKEN"]:
         say("The bot's token changed: Telegram starts afresh")
-        tokens.write_bytes(blueprint.world_secrets()[blueprint.TOKENS].content)
-        machine.inside(WORLD, "systemctl", "restart", "telegram.service")
+        revoke(secrets["TELEGRAM_BOT_TOKEN"])
+
+
+def revoke(token: str) -> None:
+    """What @BotFather does at /revoke: Telegram takes this token from now on, and no other. It starts afresh."""
+    (WORLD.root / blueprint.TOKENS).write_text(f"{token}\n")
+    machine.inside(WORLD, "systemctl", "restart", "telegram.service")
 
 
 @contextlib.contextmanager
