@@ -71,7 +71,7 @@ ROUNDS = [
     ["removed firewall rule", "changed file", "stopped container"],
     ["foreign firewall rule", "foreign key", "container of another image", "another environment"],
     ["firewall rule removed for IPv6 alone", "stopped app", "disabled unit"],
-    ["foreign route through the firewall", "edited daemon.json", "wrong mode"],
+    ["foreign route through the firewall", "edited daemon.json", "wrong mode", "edited unit"],
 ]
 """Kinds that are broken at once, since a look at a site takes its seconds whatever is broken. In a round no operation
 answers for two kinds, and none hides another: the app isn't stopped in a round with its data or the daemon, for one.
