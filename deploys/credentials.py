@@ -30,12 +30,14 @@ class Credentials:
     fingerprint_key: str = field(repr=False)
     app: Mapping[str, str] = field(repr=False)
     """The app's own by its name in the app's environment: Telegram's, and what group_data's `app_secrets` lists."""
+    offsite: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """For the backups off the droplet, by their names in the env file; none where there are none."""
 
     @property
     def by_name(self) -> dict[str, str]:
         """All of them, by their names in the env file."""
         own = {name: getattr(self, name.lower()) for name in RULES}
-        return {**own, **self.app}
+        return {**own, **self.app, **self.offsite}
 
 
 def _fault_of_password(value: str) -> str | None:
@@ -57,6 +59,16 @@ def _fault_of_fingerprint_key(value: str) -> str | None:
     return "is shorter than 32 characters" if len(value) < 32 else None
 
 
+def _fault_of_key_id(value: str) -> str | None:
+    # It is part of a header that has its own / and =.
+    return None if re.fullmatch(r"[A-Za-z0-9]{8,128}", value) else "is not 8 to 128 letters and digits"
+
+
+def _fault_of_restic_password(value: str) -> str | None:
+    # restic takes a new one from a file, without the white space around it.
+    return "begins or ends with white space" if value != value.strip() else _fault_of_password(value)
+
+
 def _no_fault(_: str) -> str | None:
     return None
 
@@ -74,6 +86,20 @@ TELEGRAM_RULES: dict[str, Callable[[str], str | None]] = {
     "TELEGRAM_WEBHOOK_SECRET": _fault_of_webhook_secret,
 }
 """Those of an app that Telegram sends updates to; in another one's env file they are left unread."""
+
+OFFSITE_RULES: dict[str, Callable[[str], str | None]] = {
+    "OFFSITE_KEY_ID": _fault_of_key_id,
+    "OFFSITE_KEY_SECRET": _fault_of_password,
+    "OFFSITE_PASSWORD": _fault_of_restic_password,
+}
+"""The droplet's for its backups off it. Without `offsite_repository` they are left unread."""
+
+OPERATOR_RULES: dict[str, Callable[[str], str | None]] = {
+    "OFFSITE_OPERATOR_KEY_ID": _fault_of_key_id,
+    "OFFSITE_OPERATOR_KEY_SECRET": _fault_of_password,
+    "OFFSITE_OPERATOR_PASSWORD": _fault_of_restic_password,
+}
+"""The operator's for the same: never on a droplet, and left out of a file that only plans are made from, as CI's."""
 
 _PLACEHOLDER = re.compile(r"<.*>|change.?me|your[-_ ].*|x{3,}|todo|placeholder", re.IGNORECASE)
 
@@ -144,11 +170,16 @@ def _line(binding: Binding) -> int:
     return binding.original.line + len(text[: len(text) - len(text.lstrip())].splitlines())
 
 
-def credentials_from(values: Mapping[str, str], *, app_secrets: Iterable[str], source: str) -> Credentials:
+def credentials_from(
+    values: Mapping[str, str], *, app_secrets: Iterable[str], offsite: bool, source: str
+) -> Credentials:
     """Checks against the rules and the place's `app_secrets`. Raises CredentialsError naming every fault at once."""
     app_names = tuple(app_secrets)
-    needed = [*RULES, *app_names]
-    faults = [*_unknown(values, [*needed, *TELEGRAM_RULES]), *_unfit(values, needed)]
+    # All three of the operator's, or none.
+    operator = OPERATOR_RULES if any(name in values for name in OPERATOR_RULES) else {}
+    offsite_names = [*OFFSITE_RULES, *operator] if offsite else []
+    needed = [*RULES, *app_names, *offsite_names]
+    faults = [*_unknown(values, [*needed, *TELEGRAM_RULES, *OFFSITE_RULES, *OPERATOR_RULES]), *_unfit(values, needed)]
     if faults:
         raise CredentialsError(f"{source}: {'; '.join(faults)}")
     return Credentials(
@@ -157,6 +188,7 @@ def credentials_from(values: Mapping[str, str], *, app_secrets: Iterable[str], s
         registry_password=values["REGISTRY_PASSWORD"],
         fingerprint_key=values["FINGERPRINT_KEY"],
         app={name: values[name] for name in app_names},
+        offsite={name: values[name] for name in offsite_names},
     )
 
 
@@ -184,4 +216,4 @@ def _fault_of(key: str, value: str) -> str | None:
     # A line break would end the line of an HTTP header, an environment file or a password prompt.
     if re.search(r"[\x00-\x1f\x7f]", value):
         return "has a control character or a line break in it"
-    return {**RULES, **TELEGRAM_RULES}.get(key, _no_fault)(value)
+    return {**RULES, **TELEGRAM_RULES, **OFFSITE_RULES, **OPERATOR_RULES}.get(key, _no_fault)(value)

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from stackctl import durable
 
-from deploys.credentials import Credentials, CredentialsError
+from deploys.credentials import OPERATOR_RULES, Credentials, CredentialsError
 from deploys.places import group_data
 
 KEY = "FINGERPRINT_KEY"
 """Alone the same in staging and production, so that their fingerprints can be compared."""
+OFFSITE = "OFFSITE_PASSWORD"
+"""In every env file of a place whose backups go off the droplet."""
 OLDEST_DAYS = 90
 
 
@@ -70,9 +72,11 @@ def updated(known: Ledger, current: Mapping[str, str], today: date) -> Ledger:
     """What is known, with what is new or has changed since today, and without what is gone.
 
     After a change of the key nothing can be told of the others, so they keep their age: too old rather than too young.
+    The operator's own may be left out of an env file, as CI's: that ends no age.
     """
     comparable = KEY in known and known[KEY].fingerprint == current[KEY]
-    return {
+    left_out = [name for name in OPERATOR_RULES if name not in current and OFFSITE in current]
+    return {name: known[name] for name in left_out if name in known} | {
         name: Entry(fingerprint, _since(known.get(name), fingerprint, today, comparable=comparable or name == KEY))
         for name, fingerprint in current.items()
     }

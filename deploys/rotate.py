@@ -57,10 +57,20 @@ class Secret:
     """For what we issue ourselves."""
     proof: str | None = None
     """A deploy that fails when the new one is refused where it counts, and changes nothing. It comes first."""
+    before: tuple[str, ...] = ()
+    """A program with its options: it has both taken, ahead of the converge."""
+    use: str | None = None
+    """A deploy that has the droplet use the new one, where a converge doesn't."""
+    after: tuple[str, ...] = ()
+    """A program that ends the old one, once the new one was used."""
     stays: bool = False
     """The new one is kept when the rotation fails: by then the old one may be dead, and the new one shown once only."""
 
 
+OF_THE_REPOSITORY = (
+    "The old one opens nothing any more. But whoever opened the repository with it can have kept the repository's own "
+    "key, which stays: if it leaked, begin a new repository (docs/backups.md)."
+)
 SECRETS = {
     "DATABASE_PASSWORD": Secret(
         what="PostgreSQL's password of the app. We make it ourselves.",
@@ -99,6 +109,23 @@ SECRETS = {
         afterwards="Revoke the old token at the registry now.",
         proof="deploys/proofs/registry.py",
     ),
+    "OFFSITE_PASSWORD": Secret(
+        what="What opens the restic repository off the droplet for the droplet. We make it ourselves.",
+        meanwhile="Both open it until the droplet has shown that the new one does. No backup fails.",
+        afterwards=OF_THE_REPOSITORY,
+        make=lambda: secrets.token_urlsafe(32),
+        use="deploys/proofs/offsite.py",
+        before=("deploys.offsite",),
+        after=("deploys.offsite", "--only-these"),
+    ),
+    "OFFSITE_OPERATOR_PASSWORD": Secret(
+        what="What opens the restic repository off the droplet for the operator. We make it ourselves.",
+        meanwhile="Both open it until the end. The droplet isn't concerned.",
+        afterwards=f"Put the new one where you keep it besides the env file. {OF_THE_REPOSITORY}",
+        make=lambda: secrets.token_urlsafe(32),
+        before=("deploys.offsite",),
+        after=("deploys.offsite", "--only-these"),
+    ),
 }
 OF_THE_APP = Secret(
     what="A secret of the app's own (group_data's app_secrets). Whoever issued it issues a new one.",
@@ -109,7 +136,18 @@ OF_THE_APP = Secret(
     afterwards="Revoke the old one at its issuer now. A rollback to a release from before would start with it.",
     stays=True,
 )
+KEY_PAIR = """An access key at the storage is a pair: id and secret change at once, and two pairs work side by side.
+1. At the storage make a second key for the {whose}, that may do what the first one may (docs/backups.md).
+2. Put both halves into the env file, OFFSITE_{name}KEY_ID and OFFSITE_{name}KEY_SECRET.
+3. make offsite, which tries it; {then}
+4. Delete the old key at the storage."""
+OF_THE_DROPLET = KEY_PAIR.format(whose="droplet", name="", then="make site; on the droplet sudo stackctl offsite.")
+OF_THE_OPERATOR = KEY_PAIR.format(whose="operator", name="OPERATOR_", then="make site, which records its age.")
 BY_HAND = {
+    "OFFSITE_KEY_ID": OF_THE_DROPLET,
+    "OFFSITE_KEY_SECRET": OF_THE_DROPLET,
+    "OFFSITE_OPERATOR_KEY_ID": OF_THE_OPERATOR,
+    "OFFSITE_OPERATOR_KEY_SECRET": OF_THE_OPERATOR,
     "CI_KEY": """CI's SSH key. Both can be admitted at once, so nothing waits.
 1. ssh-keygen -t ed25519 -N "" -C "CI" -f ci_new
 2. Add ci_new.pub as a line to the file that ci_authorized_keys of group_data names; make site.
@@ -215,13 +253,14 @@ def asked(key: str) -> str:
 def changed(settings: Settings, before: str, key: str, value: str) -> str:
     """The env file's text with the new value, as sound as the old one. Raises CredentialsError or RefusedError."""
     path, names = Path(settings.values.env_file), settings.values.secrets_of_the_app
+    offsite = settings.values.offsite_repository is not None
     if value == settings.credentials.by_name[key]:
         raise RefusedError(f"that is the {key} that {path} has already: make site puts it in use, where it isn't")
     if key == "TELEGRAM_BOT_TOKEN" and value.partition(":")[0] != settings.credentials.app[key].partition(":")[0]:
         raise RefusedError("that token is another bot's: its digits before the colon differ")
     after = with_value(before, key, value)
     values = values_in(after, path)
-    credentials = credentials_from(values, app_secrets=names, source="the new value")
+    credentials = credentials_from(values, app_secrets=names, offsite=offsite, source="the new value")
     ledger.check(Path(settings.values.secrets_ledger), ledger.fingerprints(credentials))
     if values != {**values_in(before, path), key: value}:
         raise RefusedError(f"the line of {key} in {path} is written in a way that can't be changed: write it anew")
@@ -241,7 +280,13 @@ class Undertaking:
             write(self.env_file, after)
             if secret.proof and pyinfra(self.place, secret.proof) != 0:
                 return self._refuse()
-            ended = pyinfra(self.place, "deploys/site.py")
+            ended = program(self.place, *secret.before) if secret.before else 0
+            if ended == 0:
+                ended = pyinfra(self.place, "deploys/site.py")
+            if ended == 0 and secret.use:
+                ended = pyinfra(self.place, secret.use)
+            if ended == 0 and secret.after:
+                ended = program(self.place, *secret.after)
             if ended != 0:
                 return self._fail(ended, after, secret)
         except BaseException as error:
@@ -325,7 +370,12 @@ def write(path: Path, text: str) -> None:
 
 def pyinfra(place: str, deploy: str) -> int:
     """Runs a deploy, its output on the terminal: how it ended. It reads nothing: standard input may hold the value."""
-    command = [sys.executable, "-m", "pyinfra", "-y", f"inventories/{place}.py", deploy]
+    return program(place, "pyinfra", deploy, "-y")
+
+
+def program(place: str, module: str, *arguments: str) -> int:
+    """The same of any program that is told of an inventory first."""
+    command = [sys.executable, "-m", module, f"inventories/{place}.py", *arguments]
     return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
 
 

@@ -42,9 +42,13 @@ APP_PORT = 8080
 STOP_GRACE_S = 30
 MAX_CONNECTIONS = 100
 """What PostgreSQL admits."""
+SERVER_MIB = 32
+"""What Redis itself needs besides its data."""
 RESERVED_CONNECTIONS = 15
 """Of these, what is left to the superuser, a backup and migrations."""
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
+REPOSITORY = r"^s3:https://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9.-]+(/[A-Za-z0-9._-]+)*$"
+"""restic's way to name one on S3-compatible storage, s3:https://HOST/BUCKET/PREFIX."""
 _BUILT_ENV = ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", "REDIS_URL")
 
 
@@ -99,6 +103,7 @@ class Values(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     app: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,30}$")]
+    isolated: bool | None
     environment: Literal["lab", "staging", "production"]
     env_file: str
     secrets_ledger: str
@@ -122,7 +127,8 @@ class Values(BaseModel):
     data_addresses: dict[Literal["postgres", "redis"], Address]
 
     data_root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
-    database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    # Room for the suffix of a restore's, in PostgreSQL's 63 bytes.
+    database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,52}$")]
     # Room for the login roles' suffix in PostgreSQL's 63 bytes.
     database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,53}$"), AfterValidator(_not_postgresql_s_own)]
     postgres_image: Image
@@ -131,6 +137,9 @@ class Values(BaseModel):
     redis_image: Image
     redis_memory_mib: Mib
     redis_cpus: Cpus
+    redis_append_only: bool
+    backup_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    backup_memory_mib: Mib
 
     app_repository: Own
     app_memory_mib: Mib
@@ -161,6 +170,9 @@ class Values(BaseModel):
     droplet_memory_mib: Mib
 
     domain: Annotated[Own, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$")]
+    offsite_repository: Annotated[Own, Field(pattern=REPOSITORY)] | None
+    offsite_append_only: bool
+
     acme_server: Annotated[str, Field(pattern=r"^https://")]
     acme_email: Annotated[Own, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
     ci_authorized_keys: str | None
@@ -196,6 +208,7 @@ class Values(BaseModel):
             "system_memory_mib": self.system_memory_mib,
             "postgres_memory_mib": self.postgres_memory_mib,
             "redis_memory_mib": self.redis_memory_mib,
+            "backup_memory_mib": self.backup_memory_mib,
             "2 × app_memory_mib": 2 * self.app_memory_mib,
             **({"worker_memory_mib": self.worker_memory_mib} if self.app_worker else {}),
         }
@@ -206,6 +219,16 @@ class Values(BaseModel):
                 f"droplet_memory_mib {self.droplet_memory_mib}, of which {usable} can be used, is too small for "
                 f"{sums} = {needed}: "
                 "take a larger droplet or lower a limit"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _backups_fit(self) -> Values:
+        """A full Redis is loaded for proof; it has half of its memory for its data, and a server around it."""
+        if (needed := self.redis_memory_mib // 2 + SERVER_MIB) > self.backup_memory_mib:
+            raise ValueError(
+                f"backup_memory_mib {self.backup_memory_mib} is too small to load a full Redis for proof: "
+                f"raise it to {needed}, or lower redis_memory_mib"
             )
         return self
 
@@ -287,6 +310,8 @@ class Settings:
     extra_ca_certificates: tuple[CaCertificate, ...]
     paths: Paths
     ci_keys: tuple[str, ...] = ()
+    isolated: bool = False
+    """A copy, which does nothing that anybody outside hears of; as told, or as the droplet is."""
 
     def owed(self, debt: str) -> str:
         """The marker of a reload that is owed (operations/owed.py)."""
@@ -322,14 +347,34 @@ class Settings:
             "REDIS_URL": f"redis://:{quote(secrets.redis_password, safe='')}@redis:6379/0",
         }
 
+    def offsite_access(self) -> bytes:
+        """What stackctl reaches the backups off the droplet with, in the shape that stackctl.offsite checks."""
+        secrets = self.credentials.offsite
+        access = {
+            "repository": self.values.offsite_repository,
+            "append_only": self.values.offsite_append_only,
+            "read_only": self.isolated,
+            "key_id": secrets["OFFSITE_KEY_ID"],
+            "key_secret": secrets["OFFSITE_KEY_SECRET"],
+            "password": secrets["OFFSITE_PASSWORD"],
+        }
+        return json.dumps(access, indent=2).encode() + b"\n"
+
     def stackctl_config(self, groups: Collection[str]) -> bytes:
         """/etc/APP/stackctl.json of a host in these groups, in the shape that stackctl.config checks."""
         values = self.values
         certificate = {"domain": values.domain, "server": values.acme_server, "email": values.acme_email}
-        data = {"database": values.database, "owner": values.database_user, "major": values.postgres_major}
+        data = {
+            "database": values.database,
+            "owner": values.database_user,
+            "major": values.postgres_major,
+            "backup_memory_mib": values.backup_memory_mib,
+            "root": values.data_root,
+        }
         config = {
             "version": 1,
             "app": values.app,
+            "environment": values.environment,
             "operator": values.operator,
             "repository": values.app_repository,
             "colours": {colour: str(address) for colour, address in values.colours.items()},
@@ -346,6 +391,7 @@ class Settings:
             "webhook_path": values.webhook_path,
             "certificate": certificate if "edge" in groups else None,
             "data": data if "data" in groups else None,
+            "isolated": self.isolated,
         }
         return json.dumps(config, indent=2).encode() + b"\n"
 
@@ -358,7 +404,10 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
     check_ssh({name: value for name, value in data.items() if name.startswith("ssh_")})
     values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
     credentials = credentials_from(
-        read_env_file(Path(values.env_file)), app_secrets=values.secrets_of_the_app, source=values.env_file
+        read_env_file(Path(values.env_file)),
+        app_secrets=values.secrets_of_the_app,
+        offsite=values.offsite_repository is not None,
+        source=values.env_file,
     )
     ledger.check(Path(values.secrets_ledger), ledger.fingerprints(credentials))
     operators = _read_authorized_keys(Path(values.authorized_keys))

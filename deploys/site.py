@@ -7,6 +7,7 @@ from pyinfra import host, state
 
 from deploys import session
 from deploys.components.app import app
+from deploys.components.backups import backups
 from deploys.components.bans import bans
 from deploys.components.base import base
 from deploys.components.ci import ci
@@ -15,10 +16,11 @@ from deploys.components.docker import docker
 from deploys.components.firewall import firewall
 from deploys.components.hardening import hardening
 from deploys.components.nginx import nginx
+from deploys.components.offsite import offsite
 from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
 from deploys.components.tls import tls
-from deploys.preflight import check_droplet
+from deploys.preflight import as_isolated_as_it_is, check_droplet
 from deploys.settings import load_settings
 
 EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
@@ -34,13 +36,15 @@ SITE = [
     (bans, EVERYWHERE),  # once nginx has opened the log that it reads
     (app, {"app"}),
     (former_passwords, {"data"}),
+    (offsite, {"data"}),
+    (backups, {"data"}),
     (ci, {"app"}),
     (secrets, EVERYWHERE),
     # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
     (tls, {"edge"}),
 ]
 
-settings = load_settings(host.data.dict())
+settings = as_isolated_as_it_is(host, load_settings(host.data.dict()))
 check_droplet(host, settings)
 session.begin(state, host)
 for component, groups in host.loop(SITE):

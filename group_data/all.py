@@ -4,6 +4,9 @@
 """
 
 app = "toogoodtogo"
+# A copy that nobody outside shall hear of (docs/backups.md): True, False, or None for what the droplet is already. For
+# `make isolate` and `make live` rather than for here.
+isolated: bool | None = None
 operator = "deploy"
 timezone = "Etc/UTC"
 journal_max_mib = 512
@@ -33,14 +36,18 @@ data_root = "/var/lib/toogoodtogo/data"
 database = "telegram_marketplace"
 database_user = "toogoodtogo"
 postgres_image = "postgres:17.11-trixie"
-postgres_memory_mib = 448
+postgres_memory_mib = 384
 postgres_cpus = 1.0
 redis_image = "redis:8.10.1-trixie"
 redis_memory_mib = 160
 redis_cpus = 0.5
+# What a killed Redis loses: up to five minutes (one under load) by its snapshots alone, a second with this.
+redis_append_only = False
+backup_at = "02:30"  # of each day, in the time zone above, or up to half an hour later
+backup_memory_mib = 128  # what proving one may use besides: a throwaway PostgreSQL, then a throwaway Redis
 
 # The app. The tag comes only from a release (stackctl release TAG).
-app_memory_mib = 288
+app_memory_mib = 256
 app_cpus = 1.0
 app_command = ["web"]  # how the image is told to serve; empty: by its own CMD
 app_read_only = True  # the image writes to /tmp alone, which is lost with the container
@@ -67,6 +74,12 @@ app_secrets = ["STRIPE_API_KEY"]
 
 # Debian, Docker, nginx, sshd and their page cache.
 system_memory_mib = 448
+
+# Where backups go off the droplet (docs/backups.md): "s3:https://HOST/BUCKET/PREFIX", S3-compatible. None: nowhere.
+offsite_repository = None
+# What the storage is to let the droplet's key do: add alone, so that a broken-in droplet can destroy no backup. It is
+# tried with each backup. Spaces have no such keys.
+offsite_append_only = False
 
 acme_server = "https://acme-v02.api.letsencrypt.org/directory"
 

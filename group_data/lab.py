@@ -14,6 +14,9 @@ acme_server = "https://acme.lab.test:14000/dir"
 acme_email = "operator@lab.test"
 extra_ca_certificates = [".lab/ca.crt"]
 
+offsite_repository = "s3:https://10.77.0.2:9000/backups/bot"
+offsite_append_only = True
+
 droplet_memory_mib = 2048
 watch_s = 3
 vpc_network = "10.77.0.0/24"

@@ -14,3 +14,5 @@ acme_email = "operator@example.com"
 droplet_memory_mib = 2048
 app_repository = "ghcr.io/example/toogoodtogo-bot"
 registry_user = "example"
+# Your Spaces bucket, in another region than the droplet's. None: no backup leaves the droplet, and status says so.
+offsite_repository = "s3:https://ams3.digitaloceanspaces.com/example/bot"

@@ -41,7 +41,7 @@ def app(settings: Settings) -> None:
         name="Release the live tag anew, when what runs is not what is declared",
         compose_files=b"".join(compose_files(settings).values()),
         environment=canonical(settings.app_environment()),
-        worker=settings.values.app_worker,
+        worker=settings.values.app_worker and not settings.isolated,
     )
     systemd.service(
         name="Bring the stack up at boot, and down in order",

@@ -1,4 +1,4 @@
-"""The lab's certificate authority: it signs for the registry and the ACME server, which have no public name."""
+"""The lab's certificate authority: it signs for the registry, the ACME server and the S3 store, none of them public."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -6,20 +6,29 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.lab.layout import DOMAIN, DOT_LAB
+from tests.lab.layout import DOMAIN, DOT_LAB, WORLD
 
 CA = DOT_LAB / "ca.crt"
 WORLD_CERTIFICATE = DOT_LAB / "world.crt"
-NAMES = (f"acme.{DOMAIN}", f"registry.{DOMAIN}")
+NAMES = x509.SubjectAlternativeName(
+    [
+        x509.DNSName(f"acme.{DOMAIN}"),
+        x509.DNSName(f"registry.{DOMAIN}"),
+        x509.IPAddress(WORLD.ipv4),  # the S3 store: this machine asks it, too, and doesn't know the lab's names
+    ]
+)
 LIFETIME = timedelta(days=825)  # the longest that every client takes from an authority of one's own
 
 
 def make() -> None:
-    """Make the authority and world's certificate, unless they are there. A new authority signs anew."""
+    """Make the authority and world's certificate, unless they are there and it has all names. A new one signs anew."""
     if CA.exists() and WORLD_CERTIFICATE.exists():
+        certificate, authority = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (WORLD_CERTIFICATE, CA))
+        if certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value != NAMES:
+            _issue(authority, _key(CA))
         return
     key = _new_key(CA)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "marketplace-infra lab authority")])
@@ -41,17 +50,23 @@ def key_of(certificate: Path) -> Path:
 
 def _issue(authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey) -> None:
     key = _new_key(WORLD_CERTIFICATE)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAMES[0])])
-    names = x509.SubjectAlternativeName([x509.DNSName(name) for name in NAMES])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"world.{DOMAIN}")])
     certificate = (
         _builder(name, key, issuer=authority.subject, issuer_key=authority_key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(names, critical=False)
+        .add_extension(NAMES, critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     _write(WORLD_CERTIFICATE, certificate)
+
+
+def _key(certificate: Path) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(key_of(certificate).read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError(f"{key_of(certificate)} is another kind of key")
+    return key
 
 
 def _builder(

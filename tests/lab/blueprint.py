@@ -1,6 +1,7 @@
 """What each machine of the lab is made of: a root file system, files laid over it, and commands to finish it."""
 
 import hashlib
+import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,18 @@ CLOUD_INIT = CHECKOUT / "files/base/cloud-init.yaml"
 REGISTRY_USER = "deploy"
 HTPASSWD = "etc/docker/registry/htpasswd"
 TOKENS = "etc/telegram/tokens"
+S3_KEYS = "etc/s3/keys"
+S3_OPERATOR = "etc/s3/operator.conf"
+RCLONE = Path(sys.executable).parent / "rclone"
 
 AROUND = Recipe(
     name="world",
     packages=(
         *(*BASE.packages, "curl", "dnsmasq", "pebble", "python3-aiohttp"),
-        *("docker-registry", "docker.io", "docker-cli", "docker-buildx", "iptables"),
+        *("docker-registry", "docker.io", "docker-cli", "docker-buildx", "iptables", "nginx"),
     ),
-    # Docker builds the images, and sleeps otherwise.
-    commands=(*BASE.commands, "systemctl disable docker.service containerd.service"),
+    # Docker builds the images, and sleeps otherwise; nginx is started as the door of the S3 store alone.
+    commands=(*BASE.commands, "systemctl disable docker.service containerd.service nginx.service"),
 )
 ATTACKER = Recipe(
     name="neighbour",
@@ -83,16 +87,17 @@ def droplet(machine: Machine) -> Blueprint:
 
 
 def world() -> Blueprint:
-    """Names, certificates, images, Telegram: see tests/lab/world."""
+    """Names, certificates, images, Telegram, an S3 store: see tests/lab/world."""
     files = _around(WORLD) | {
         "etc/dnsmasq.d/hosts.conf": _text(dnsmasq_hosts() + "".join(f"server={ip}\n" for ip in network.resolvers())),
         "etc/lab/world.crt": File(authority.WORLD_CERTIFICATE.read_bytes()),
         "etc/lab/world.key": File(authority.key_of(authority.WORLD_CERTIFICATE).read_bytes(), 0o600),
+        "opt/rclone/rclone": File(RCLONE.read_bytes(), 0o755),
         "opt/telegram/telegram.py": File((HERE / "world/telegram.py").read_bytes()),
         **_tree(HERE / "world/etc", "etc"),
     }
     identity = _host_key(WORLD) | world_secrets()
-    services = "systemctl enable dnsmasq pebble acme.socket docker-registry docker.socket telegram"
+    services = "systemctl enable dnsmasq pebble acme.socket docker-registry docker.socket telegram s3 s3-door"
     return Blueprint(AROUND, files, identity, (*ENABLE, TRUST, services))
 
 
@@ -103,7 +108,17 @@ def world_secrets() -> Files:
     return {
         HTPASSWD: _text(f"{REGISTRY_USER}:{password}\n"),
         TOKENS: File(f"{secrets['TELEGRAM_BOT_TOKEN']}\n".encode(), 0o600),
+        S3_KEYS: File(_s3_keys(secrets).encode(), 0o600),
+        S3_OPERATOR: _text(f"map $key $operator {{\n    default 0;\n    {secrets['OFFSITE_OPERATOR_KEY_ID']} 1;\n}}\n"),
     }
+
+
+def _s3_keys(secrets: dict[str, str]) -> str:
+    """rclone's --auth-key, twice, as an environment file of systemd's."""
+    pairs = (
+        f'"{secrets[f"{whose}_ID"]},{secrets[f"{whose}_SECRET"]}"' for whose in ("OFFSITE_KEY", "OFFSITE_OPERATOR_KEY")
+    )
+    return f"RCLONE_AUTH_KEY='{','.join(pairs)}'\n"
 
 
 def neighbour(machine: Machine) -> Blueprint:

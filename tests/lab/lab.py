@@ -157,7 +157,7 @@ def _share_acme_root(changed: Machine) -> None:
 
 
 def _share_secrets() -> None:
-    """World accepts the registry's password and the bot's token that the env file names now."""
+    """World accepts the registry's password, the bot's token and the S3 store's keys that the env file names now."""
     secrets = secrets_file.read(ENV_FILE)
     htpasswd, tokens = WORLD.root / blueprint.HTPASSWD, WORLD.root / blueprint.TOKENS
     _, _, known = htpasswd.read_text().strip().partition(":")
@@ -167,6 +167,13 @@ def _share_secrets() -> None:
     if tokens.read_text().strip() != secrets["TELEGRAM_BOT_TOKEN"]:
         say("The bot's token changed: Telegram starts afresh")
         revoke(secrets["TELEGRAM_BOT_TOKEN"])
+    wanted = blueprint.world_secrets()
+    of_s3 = {path: wanted[path].content for path in (blueprint.S3_KEYS, blueprint.S3_OPERATOR)}
+    if any((WORLD.root / path).read_bytes() != content for path, content in of_s3.items()):
+        say("The S3 store's keys changed")
+        for path, content in of_s3.items():
+            (WORLD.root / path).write_bytes(content)
+        machine.inside(WORLD, "systemctl", "restart", "s3.service", "s3-door.service")
 
 
 def revoke(token: str) -> None:

@@ -19,6 +19,12 @@ RECIPES: dict[str, Callable[[], str]] = {
     "TELEGRAM_BOT_TOKEN": lambda: f"{secrets.randbelow(9 * 10**8) + 10**8}:{_letters(35)}",
     "TELEGRAM_WEBHOOK_SECRET": lambda: secrets.token_urlsafe(32),
     "REGISTRY_PASSWORD": lambda: secrets.token_urlsafe(12) + AWKWARD,
+    "OFFSITE_KEY_ID": lambda: _letters(20).upper(),
+    "OFFSITE_KEY_SECRET": lambda: _letters(40),
+    "OFFSITE_PASSWORD": lambda: secrets.token_urlsafe(12) + AWKWARD,
+    "OFFSITE_OPERATOR_KEY_ID": lambda: _letters(20).upper(),
+    "OFFSITE_OPERATOR_KEY_SECRET": lambda: _letters(40),
+    "OFFSITE_OPERATOR_PASSWORD": lambda: secrets.token_urlsafe(12) + AWKWARD,
     "FINGERPRINT_KEY": lambda: secrets.token_hex(32),
     "STRIPE_API_KEY": lambda: f"sk_test_{_letters(24)}",
 }

@@ -1,4 +1,4 @@
-"""A release that somebody follows over SSH, and what happens to it meanwhile: all from outside of the droplet."""
+"""A release or a backup that somebody follows over SSH, and what happens to it meanwhile: all from outside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from tests.places import ROOT
 
 DROPLET = by_name("droplet1")
 HISTORY = DROPLET.root / Paths().history.relative_to("/")
-PROGRAM = b"/usr/local/bin/stackctl\0--run\0"
+RELEASE = b"/usr/local/bin/stackctl\0--run\0"
+BACKUP = b"python3\0/usr/local/bin/stackctl\0backup\0"
+"""How /proc names the program that does the work, not the one that follows it."""
 ENDS_WITHIN_S = 300.0
 
 
@@ -27,7 +30,9 @@ class UnderWay:
     """One that was just started. Its events are read from the droplet's disk: nothing in the product waits for us."""
 
     arguments: tuple[str, ...]
+    program: bytes = RELEASE
     _offset: int = field(init=False)
+    _worker: int | None = field(init=False, default=None)
     _client: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,14 +47,17 @@ class UnderWay:
         needle = f'"step": "{step}", "state": "start"'.encode()
         deadline = time.monotonic() + ENDS_WITHIN_S
         while needle not in self._history():
+            self._worker = self._worker or _pid(self.program)  # now: at the step, looking for it would take too long
             over = self._client.poll() is not None and needle not in self._history()
             assert not over, f"it ended before {step}: {self.end()}"
             assert time.monotonic() < deadline, f"{step} was not reached"
             time.sleep(0.001)
 
     def kill(self) -> None:
-        """-9 to the program that does the work, not to the one that follows it."""
-        os.kill(_worker(), signal.SIGKILL)
+        """-9 to the program that does the work."""
+        assert self._worker, f"nobody is at work: {self.program!r}"
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(self._worker, signal.SIGKILL)
 
     def hang_up(self) -> None:
         """The connection of whoever follows it ends."""
@@ -74,11 +82,13 @@ class UnderWay:
             return history.read()
 
 
-def _worker() -> int:
+def _pid(program: bytes) -> int | None:
+    """Its number on this machine, which sees those of all droplets."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
-            if PROGRAM in (directory / "cmdline").read_bytes():
+            here = (directory / "root/etc/hostname").read_text().strip() == DROPLET.name
+            if here and program in (directory / "cmdline").read_bytes():
                 return int(directory.name)
         except OSError:
             continue  # it has just ended
-    raise AssertionError("no release is at work")
+    return None

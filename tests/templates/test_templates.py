@@ -12,7 +12,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import artifacts
-from deploys.components import app, bans, data_services, docker, firewall, hardening, nginx, ssh, tls
+from deploys.components import app, backups, bans, data_services, docker, firewall, hardening, nginx, ssh, tls
 from deploys.settings import Settings
 from tests.places import Place
 from tests.unit.places import settings_of
@@ -69,7 +69,13 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     ),
     "sshd": (lambda settings: {"sshd.conf": ssh.configuration(settings)}, "sshd -t -f sshd.conf"),
     "units": (
-        lambda settings: app.units(settings) | ssh.units(settings) | tls.units(settings) | _units_of_the_host(settings),
+        lambda settings: {
+            **app.units(settings),
+            **backups.units(settings),
+            **ssh.units(settings),
+            **tls.units(settings),
+            **_units_of_the_host(settings),
+        },
         "systemd-analyze verify ./*.*",
     ),
     "logrotate": (

@@ -7,7 +7,7 @@ from typing import Any
 
 from stackctl.paths import Paths
 
-from deploys.credentials import Credentials
+from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, Credentials
 from deploys.places import group_data
 from deploys.settings import CaCertificate, Settings, check_values
 
@@ -18,6 +18,7 @@ OWN = {
     "acme_email": "operator@marketplace.dev",
     "app_repository": "ghcr.io/marketplace/bot",
     "registry_user": "marketplace",
+    "offsite_repository": "s3:https://ams3.digitaloceanspaces.com/marketplace/bot",
 }
 """What an owner puts in place of the examples in group_data/prod.py and staging.py."""
 
@@ -40,4 +41,5 @@ def settings_of(place: str, changes: dict[str, Any] | None = None, **secrets: st
     values = check_values(data_of(place) | (changes or {}))
     certificates = (CaCertificate("ca.crt", b"pem"),)
     app = dict.fromkeys(values.secrets_of_the_app, "s")
-    return Settings(values, Credentials(app=app, **credentials), b"", certificates, Paths(values.app))
+    offsite = dict.fromkeys([*OFFSITE_RULES, *OPERATOR_RULES] if values.offsite_repository else [], "o")
+    return Settings(values, Credentials(app=app, offsite=offsite, **credentials), b"", certificates, Paths(values.app))

@@ -10,7 +10,16 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys.credentials import RULES, TELEGRAM_RULES, Credentials, CredentialsError, credentials_from, read_env_file
+from deploys.credentials import (
+    OFFSITE_RULES,
+    OPERATOR_RULES,
+    RULES,
+    TELEGRAM_RULES,
+    Credentials,
+    CredentialsError,
+    credentials_from,
+    read_env_file,
+)
 from tests.unit.places import ROOT, data_of
 
 SECRET = "Zq8-a-secret-of-the-tests"
@@ -22,11 +31,17 @@ GOOD = {
     "REGISTRY_PASSWORD": f"{SECRET}-3",
     "FINGERPRINT_KEY": f"{SECRET}-of-enough-characters",
     "STRIPE_API_KEY": f"{SECRET}-4",
+    "OFFSITE_KEY_ID": "DROPLETSKEY",
+    "OFFSITE_KEY_SECRET": f"{SECRET}-5",
+    "OFFSITE_PASSWORD": f"{SECRET}-6",
+    "OFFSITE_OPERATOR_KEY_ID": "OPERATORSKEY",
+    "OFFSITE_OPERATOR_KEY_SECRET": f"{SECRET}-7",
+    "OFFSITE_OPERATOR_PASSWORD": f"{SECRET}-8",
 }
 
 
 def credentials(values: dict[str, str]) -> Credentials:
-    return credentials_from(values, app_secrets=[*TELEGRAM_RULES, "STRIPE_API_KEY"], source=".env.test")
+    return credentials_from(values, app_secrets=[*TELEGRAM_RULES, "STRIPE_API_KEY"], offsite=True, source=".env.test")
 
 
 def env_file(tmp_path: Path, text: str) -> Path:
@@ -40,13 +55,29 @@ def test_complete_values_are_taken() -> None:
     taken = credentials(GOOD)
     assert taken.redis_password == GOOD["REDIS_PASSWORD"]
     assert taken.app == {name: GOOD[name] for name in (*TELEGRAM_RULES, "STRIPE_API_KEY")}
+    assert taken.offsite == {name: GOOD[name] for name in (*OFFSITE_RULES, *OPERATOR_RULES)}
+    assert taken.by_name == GOOD
 
 
 @pytest.mark.parametrize("left", [{}, dict.fromkeys(TELEGRAM_RULES, "<of another app>")])
 def test_without_telegram_its_keys_are_neither_needed_nor_read(left: dict[str, str]) -> None:
     values = {name: value for name, value in GOOD.items() if name not in TELEGRAM_RULES} | left
-    taken = credentials_from(values, app_secrets=["STRIPE_API_KEY"], source=".env.test")
+    taken = credentials_from(values, app_secrets=["STRIPE_API_KEY"], offsite=True, source=".env.test")
     assert [*taken.app] == ["STRIPE_API_KEY"]
+
+
+@pytest.mark.parametrize("left", [{}, dict.fromkeys((*OFFSITE_RULES, *OPERATOR_RULES), "<of another place>")])
+def test_without_a_repository_off_the_droplet_its_keys_are_neither_needed_nor_read(left: dict[str, str]) -> None:
+    values = {name: value for name, value in GOOD.items() if not name.startswith("OFFSITE_")} | left
+    taken = credentials_from(values, app_secrets=["STRIPE_API_KEY", *TELEGRAM_RULES], offsite=False, source=".env.test")
+    assert taken.offsite == {}
+
+
+def test_the_operator_s_part_may_be_left_out_whole_and_not_in_part() -> None:
+    """As of the env file that CI has."""
+    assert [*credentials({name: GOOD[name] for name in GOOD if name not in OPERATOR_RULES}).offsite] == [*OFFSITE_RULES]
+    with pytest.raises(CredentialsError, match="OFFSITE_OPERATOR_PASSWORD is missing"):
+        credentials({name: GOOD[name] for name in GOOD if name != "OFFSITE_OPERATOR_PASSWORD"})
 
 
 def test_no_secret_is_in_a_repr() -> None:
@@ -77,7 +108,9 @@ def test_an_unfit_value_is_named_and_not_shown(key: str, value: str, fault: str)
     [("TELEGRAM_BOT_TOKEN", "110201543:short"), ("TELEGRAM_BOT_TOKEN", "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0"),
      ("TELEGRAM_WEBHOOK_SECRET", "not allowed: spaces"), ("TELEGRAM_WEBHOOK_SECRET", "short"),
      ("DATABASE_PASSWORD", "too-brief"), ("REDIS_PASSWORD", "too-brief"),
-     ("FINGERPRINT_KEY", "longer-but-not-long-enough")],
+     ("FINGERPRINT_KEY", "longer-but-not-long-enough"), ("OFFSITE_KEY_ID", "with/a-slash"),
+     ("OFFSITE_KEY_SECRET", "too-brief"), ("OFFSITE_PASSWORD", "ends in a white space "),
+     ("OFFSITE_OPERATOR_PASSWORD", " begins with a white space")],
 )  # fmt: skip
 def test_a_malformed_value_is_named_and_not_shown(key: str, value: str) -> None:
     with pytest.raises(CredentialsError, match=key) as caught:
@@ -131,14 +164,14 @@ def test_interpolation_would_have_changed_a_value(tmp_path: Path) -> None:
 
 
 def test_every_credential_has_its_rule() -> None:
-    assert [*RULES] == [field.name.upper() for field in fields(Credentials) if field.name != "app"]
+    assert [*RULES] == [field.name.upper() for field in fields(Credentials) if field.name not in {"app", "offsite"}]
 
 
 def test_the_template_lists_every_secret_with_a_comment() -> None:
     template = ROOT / ".env.production.template"
     lines = template.read_text().splitlines()
     keys = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
-    assert keys == [*RULES, *TELEGRAM_RULES, *data_of("prod")["app_secrets"]]
+    assert keys == [*RULES, *TELEGRAM_RULES, *data_of("prod")["app_secrets"], *OFFSITE_RULES, *OPERATOR_RULES]
     for key in keys:
         assert lines[[line.partition("=")[0] for line in lines].index(key) - 1].startswith("# "), key
 

@@ -13,7 +13,7 @@ from pyinfra.api import FunctionCommand
 from pyinfra.context import ctx_host
 
 from deploys import ledger
-from deploys.credentials import CredentialsError
+from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, CredentialsError
 from deploys.ledger import KEY, Entry, Ledger, ages, changed, check, fingerprints, read, updated, write
 from deploys.operations.ledger import recorded
 from tests.unit.places import settings_of
@@ -36,7 +36,16 @@ def test_a_fingerprint_is_the_key_s_and_the_value_s() -> None:
 def test_every_secret_of_the_place_has_one() -> None:
     names = {"DATABASE_PASSWORD", "REDIS_PASSWORD", "REGISTRY_PASSWORD", KEY}
     own = {"TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET", "STRIPE_API_KEY"}
-    assert {*fingerprints(settings_of("prod").credentials)} == names | own
+    assert {*fingerprints(settings_of("staging", {"offsite_repository": None}).credentials)} == names | own
+    assert {*fingerprints(settings_of("prod").credentials)} == names | own | {*OFFSITE_RULES, *OPERATOR_RULES}
+
+
+def test_the_operator_s_own_keep_their_day_when_an_env_file_leaves_them_out() -> None:
+    """As CI's does, whose plan would show drift otherwise; without any repository they are gone like the rest."""
+    given = {KEY: "k", "OFFSITE_PASSWORD": "1", "OFFSITE_OPERATOR_PASSWORD": "2"}
+    known = {name: Entry(fingerprint, BEFORE) for name, fingerprint in given.items()}
+    assert updated(known, {KEY: "k", "OFFSITE_PASSWORD": "1"}, TODAY) == known
+    assert [*updated(known, {KEY: "k"}, TODAY)] == [KEY]
 
 
 def test_what_is_known_keeps_its_day() -> None:

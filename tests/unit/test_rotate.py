@@ -88,11 +88,12 @@ def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
     }
     monkeypatch.setattr(rotate, "group_data", lambda _: data)
     monkeypatch.setattr(rotate, "pyinfra", operator.runs)
+    monkeypatch.setattr(rotate, "program", lambda place, *arguments: operator.runs(place, " ".join(arguments)))
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return operator
 
 
-@pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.make])
+@pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.make and not secret.before])
 def test_what_is_ours_is_made_anew_and_converged(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,7 +264,7 @@ def test_something_wrong_afterwards_is_no_reason_to_undo(
 
 
 @pytest.mark.parametrize("key", BY_HAND)
-def test_keys_of_ssh_are_explained_and_nothing_is_done(
+def test_what_is_done_by_hand_is_explained_and_nothing_is_done(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert operator.rotates(key) == DONE
@@ -272,7 +273,7 @@ def test_keys_of_ssh_are_explained_and_nothing_is_done(
 
 
 def test_every_secret_is_explained() -> None:
-    known = {*SECRETS, ledger.KEY}
+    known = {*SECRETS, *BY_HAND}
     assert {*GOOD} - known == {"STRIPE_API_KEY"}  # of the app's own
     assert OF_THE_APP.afterwards
 
@@ -302,3 +303,35 @@ def test_a_token_that_its_issuer_refuses_changes_nothing(
     assert operator.ages.read_bytes() == ages
     assert "Nothing was changed" in capsys.readouterr().out
     assert all((ROOT / deploy).is_file() for deploy in proof(key))
+
+
+OPENS = "deploys.offsite"
+ENDS = "deploys.offsite --only-these"
+SHOWS = "deploys/proofs/offsite.py"
+
+
+@pytest.mark.parametrize(
+    ("key", "steps"),
+    [
+        ("OFFSITE_PASSWORD", [OPENS, "deploys/site.py", SHOWS, ENDS]),
+        ("OFFSITE_OPERATOR_PASSWORD", [OPENS, "deploys/site.py", ENDS]),
+    ],
+)
+def test_both_passwords_open_the_repository_until_the_new_one_is_shown_to(
+    operator: Operator, key: str, steps: list[str]
+) -> None:
+    assert operator.rotates(key, "--yes") == DONE
+    assert [deploy for deploy, _ in operator.ran] == [*steps, "deploys/status.py"]
+    assert all(values[key] != GOOD[key] for _, values in operator.ran)
+    assert (ROOT / SHOWS).is_file()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2, 3])
+def test_a_password_of_the_repository_that_fails_is_undone_with_the_old_one_still_opening(
+    operator: Operator, failing: int
+) -> None:
+    operator.ends = [*[0] * failing, 1]
+    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == UNDONE
+    assert operator.file.read_bytes().decode() == LAYOUT
+    steps = [OPENS, "deploys/site.py", SHOWS, ENDS][: failing + 1]
+    assert [deploy for deploy, _ in operator.ran] == [*steps, "deploys/site.py"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stackctl.config import load as load_config
 from stackctl.paths import Paths
 
-from deploys.credentials import RULES, TELEGRAM_RULES
+from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, RULES, TELEGRAM_RULES
 from deploys.settings import Settings, SettingsError, check_ssh, check_values
 from tests.unit.places import data_of, settings_of
 
@@ -25,10 +25,11 @@ def test_every_place_is_accepted_once_its_examples_are_replaced(place: str) -> N
     assert check_values(data_of(place)).app == "toogoodtogo"
 
 
-@pytest.mark.parametrize("name", ["domain", "acme_email", "app_repository", "registry_user"])
+@pytest.mark.parametrize("name", ["domain", "acme_email", "app_repository", "registry_user", "offsite_repository"])
 def test_an_example_left_in_place_is_refused(name: str) -> None:
     example = {"domain": "bot.example.com", "acme_email": "me@example.com", "app_repository": "ghcr.io/example/bot",
-               "registry_user": "example"}[name]  # fmt: skip
+               "registry_user": "example",
+               "offsite_repository": "s3:https://ams3.digitaloceanspaces.com/example/bot"}[name]  # fmt: skip
     with pytest.raises(SettingsError, match=f"{name} is still a placeholder"):
         check_values({**data_of("prod"), name: example})
 
@@ -51,6 +52,12 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"postgres_memory_mib": "512"}, "postgres_memory_mib: .*integer"),
         ({"postgres_image": "postgres:trixie"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048, .* is too small for .* = 5\d{3}"),
+        ({"backup_memory_mib": 512}, r"is too small for .*backup_memory_mib 512 .* = 2\d{3}"),
+        (
+            {"backup_memory_mib": 100},
+            "backup_memory_mib 100 is too small to load a full Redis for proof: raise it to 112",
+        ),
+        ({"backup_at": "2:30"}, "backup_at is malformed"),
         ({"worker_memory_mib": 512}, r"is too small for .*worker_memory_mib 512 = 2\d{3}"),
         ({"app_connections": 43}, "app_connections 43, for both colours, .* make 101, of which PostgreSQL admits 100"),
         ({"database_user": "postgres"}, "database_user postgres is a role of PostgreSQL's own"),
@@ -58,6 +65,8 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"database_user": "a" * 55}, "database_user is malformed"),
         ({"sshd_allowed_from": ["0.0.0.0/0"]}, "0.0.0.0/0 is everybody: name networks, or leave the list empty"),
         ({"sshd_allowed_from": ["192.0.2.1/24"]}, "sshd_allowed_from.*192.0.2.1/24 has host bits set"),
+        ({"offsite_repository": "s3:http://ams3.digitaloceanspaces.com/bucket"}, "offsite_repository is malformed"),
+        ({"offsite_repository": "s3:https://ams3.digitaloceanspaces.com/"}, "offsite_repository is malformed"),
         ({"docker_pool": "10.1.0.0/16"}, "vpc_network overlaps docker_pool: choose another range for docker_pool"),
         ({"docker_pool": "172.30.1.0/24"}, "docker_pool overlaps app_subnet"),
         ({"app_ip_range": "172.30.9.0/25"}, "app_ip_range lies outside of app_subnet"),
@@ -161,4 +170,4 @@ def test_group_data_gives_no_secret_a_value(place: str) -> None:
     """pyinfra prints host data in debug-inventory."""
     data = data_of(place)
     given = {name.upper() for name in [*data, *data["app_environment"]]}
-    assert not given & {*RULES, *TELEGRAM_RULES, *data["app_secrets"]}
+    assert not given & {*RULES, *TELEGRAM_RULES, *OFFSITE_RULES, *OPERATOR_RULES, *data["app_secrets"]}

@@ -271,6 +271,9 @@ def test_parts_of_values_are_masked(said: str) -> None:
 # config
 
 
+DATA = CONFIG["data"]
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -289,11 +292,15 @@ def test_parts_of_values_are_masked(said: str) -> None:
         ({"ready_path": "ready"}, "ready_path must be a path that begins with /"),
         ({"version_path": ""}, "version_path must be null or a path that begins with /"),
         ({"webhook_path": "https://x/"}, "webhook_path must be null or a path that begins with /"),
-        ({"data": True}, "data must be null, or database and owner as text and major as a number"),
+        (
+            {"data": True},
+            "data must be null, or database, owner and root as text, major and backup_memory_mib as numbers",
+        ),
         ({"data": {"database": "app", "owner": "owner"}}, "data must be null, or"),
-        ({"data": {"database": "app", "owner": "", "major": 17}}, "data must be null, or"),
-        ({"data": {"database": "app", "owner": "owner", "major": "17"}}, "data must be null, or"),
-        ({"data": {"database": "app", "owner": "owner", "major": 17, "port": 1}}, "data must be null, or"),
+        ({"data": DATA | {"owner": ""}}, "data must be null, or"),
+        ({"data": DATA | {"major": "17"}}, "data must be null, or"),
+        ({"data": DATA | {"backup_memory_mib": 0}}, "data must be null, or"),
+        ({"data": DATA | {"port": 1}}, "data must be null, or"),
         ({"colours": {"blue": "172.31.0.11"}}, "colours must be an address"),
         ({"certificate": {"domain": "x"}}, "certificate must be null, or"),
         ({"certificate": {"domain": "x", "server": "https://x", "email": ""}}, "certificate must be null, or"),
@@ -317,7 +324,7 @@ def test_the_configuration_as_declared(paths: Paths) -> None:
     paths.config.write_text(json.dumps(CONFIG | {"certificate": certificate, "migrate": False}))
     loaded = config.load(paths)
     assert loaded.certificate == config.Certificate("bot.lab.test", "https://acme", "ops@lab.test")
-    assert loaded.data == config.Data("app", "owner", 17)
+    assert loaded.data == config.Data("app", "owner", 17, 128, "/data")
     assert (loaded.migrate, loaded.worker, loaded.watch) == (False, True, 3)
     assert (loaded.worker_grace, loaded.watch, loaded.connections) == (7, 3, 12)
     assert (loaded.ready_path, loaded.version_path, loaded.webhook_path) == ("/ready", "/health", "/webhook")

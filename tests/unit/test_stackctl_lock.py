@@ -140,9 +140,10 @@ def test_boot_does_not_mind_a_converge_and_waits_for_a_release(tmp_path: Path) -
 def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     seen: list[str] = []
+    locks = (droplet.paths.lock, droplet.paths.work, droplet.paths.backup_lock)
 
     def upgrade(argv: list[str]) -> Result:
-        holders = [lock.holder_of(path) for path in (droplet.paths.lock, droplet.paths.work)]
+        holders = [lock.holder_of(path) for path in locks]
         seen.extend(holder.holder for holder in holders if holder)
         return Result(0)
 
@@ -156,7 +157,7 @@ def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Pa
         assert not seen
     waiting.join()
     assert codes == [0]
-    assert seen == ["the daily upgrade of Debian's packages"] * 2
+    assert seen == ["the daily upgrade of Debian's packages"] * 3
 
 
 def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stackctl import cli, compose, state
 from stackctl.docker import Container
+from stackctl.errors import FailedError
 from stackctl.machine import TIMED_OUT, Machine, Result
 from stackctl.state import Release
 
@@ -134,6 +135,52 @@ def test_what_is_too_large_to_hold_goes_through_files(tmp_path: Path) -> None:
     result = Machine().run(["sh", "-c", "cat; echo warning >&2"], stdin=given_file, stdout=taken)
     assert taken.read_bytes() == given_file.read_bytes()
     assert result == Result(0, "", "warning\n")
+
+
+def test_what_goes_into_a_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    former = os.umask(0)
+    try:
+        Machine().run(["true"], stdout=tmp_path / "taken")
+    finally:
+        os.umask(former)
+    assert (tmp_path / "taken").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+    with Machine().conversation(["sh", "-c", f"cat; touch {ended}"]) as echo:
+        assert echo.ask("one\ntwo\nend\n", "end", 5) == ["one", "two"]
+        assert echo.ask("end\n", "end", 5) == []
+        assert echo.ask("bend\nend\n", "end", 5) == ["bend"]
+    time.sleep(0.2)
+    assert not ended.exists()
+
+
+def test_a_conversation_without_an_answer() -> None:
+    with (
+        Machine().conversation(["sh", "-c", "echo ERROR: no such table >&2"]) as dead,
+        pytest.raises(FailedError) as no,
+    ):
+        dead.ask("SELECT 1;\n", "end", 5)
+    assert str(no.value) == "ERROR: no such table"
+    with Machine().conversation(["sleep", "60"]) as silent, pytest.raises(FailedError, match="no answer within 0 s"):
+        silent.ask("SELECT 1;\n", "end", 0.1)
+    with Machine().conversation(["true"]) as gone, pytest.raises(FailedError, match="true ended"):
+        gone.ask("x" * (1 << 20), "end", 5)
+
+
+def test_a_partner_hears_no_more_when_its_caller_is_killed(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    child = os.fork()
+    if not child:
+        with Machine().conversation(["sh", "-c", f"cat; echo all > {heard}"]) as echo:
+            echo.ask("end\n", "end", 5)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    deadline = time.monotonic() + 5
+    while not heard.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert heard.exists()
 
 
 def test_without_a_file_a_program_gets_nothing() -> None:

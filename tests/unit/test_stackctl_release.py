@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import release, state
+from stackctl import manifest, release, state
 from stackctl.environment import canonical, env_sha256
 from stackctl.errors import RefusedError
 from stackctl.machine import TIMED_OUT, Result
@@ -272,7 +272,10 @@ def test_releases_that_fail_do_not_fill_the_disk(live: Droplet) -> None:
     live.app = {"ready": 200, "update": 500}
     for _ in range(5):
         assert stackctl(live, "release", "1.1.0")[0] == 1
-    assert len(list(live.paths.backups.iterdir())) == 3
+    # Their dumps are all there is, until a newer backup was proven. Where there is no room, a release is refused.
+    assert len(list(live.paths.backups.iterdir())) == 6
+    assert stackctl(live, "backup")[0] == 0
+    assert [one.reason for one in manifest.every(live.paths.backups)] == ["release"] * 3 + ["asked"]
     assert not [name for name in live.images if name.endswith(":1.1.0") and "@" not in name]
 
 

@@ -232,26 +232,6 @@ def test_a_digest_that_is_asked_for_is_the_one_that_is_pulled(live: Droplet) -> 
     assert live.ran(f"docker pull --quiet registry.lab.test/bot@sha256:{'0' * 64}")
 
 
-def test_a_backup_says_what_it_is_and_old_ones_of_releases_go(live: Droplet) -> None:
-    assert stackctl(live, "backup")[0] == 0
-    for _ in range(4):
-        stackctl(live, "release", "1.1.0")
-    found = sorted(live.paths.backups.iterdir())
-    manifests = [json.loads((directory / "manifest.json").read_text()) for directory in found]
-    assert [manifest["reason"] for manifest in manifests] == ["asked", "release", "release", "release"]
-    assert manifests[-1]["files"]["postgres.dump"]["bytes"] == len("pg_dump of the database")
-    assert (manifests[-1]["release"], manifests[-1]["tables"]) == ("1.1.0", 1)
-    assert found[0].stat().st_mode & 0o777 == 0o700
-
-
-def test_a_backup_that_was_killed_is_reaped(live: Droplet) -> None:
-    left = live.paths.backups / "20250101T000000.000Z.partial"
-    left.mkdir()
-    assert stackctl(live, "backup")[0] == 0
-    assert not left.exists()
-    assert live.ran("pg_terminate_backend")
-
-
 def test_history_tells_who_did_what_and_why_it_was_undone(live: Droplet) -> None:
     live.app = {"ready": 200, "update": 500}
     stackctl(live, "--by", "ada", "release", "1.2.0")

@@ -1,112 +1,304 @@
-"""backup: PostgreSQL's dump and globals, with a manifest that says what they are.
+"""backup: what PostgreSQL and Redis hold, and which release was live, under /opt/backups/ID.
 
-What stands under /opt/backups/ID was written whole, and its dump can be read; it is named so by a rename at the end.
+BACKUP is the whole story of one, in order. It is made in ID.partial, and named ID once it was restored elsewhere and
+held what was dumped: what has its name is a backup. Killed anywhere, it leaves a directory that nobody has locked; the
+next run removes it. A release's own is dumped and counted like any other, and not restored: there is no time.
 """
 
-import hashlib
-import json
+import fcntl
+import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from . import durable, state
+from . import durable, manifest, offsite, retention, state, verify
 from .config import Data
 from .errors import FailedError, RefusedError
+from .manifest import UNFINISHED, Manifest, Offsite, Reason
 from .postgres import Postgres, Room
+from .redis import Redis
 from .stack import Stack
 
 DUMP_TIMEOUT = 3600
 SPARE = 256 << 20
 """Bytes that stay free beside a backup and an image: a full disk stops PostgreSQL."""
+KEPT_DAYS = 7
 KEPT_OF_RELEASES = 3
-UNFINISHED = ".partial"
 
 
-@dataclass(frozen=True)
-class Backup:
-    """One that is whole."""
+@dataclass
+class Work:
+    """A backup under way: what its steps hand on."""
 
-    directory: Path
-    size: int
-    """Of the dump, in bytes."""
+    stack: Stack
+    data: Data
+    id: str
+    reason: Reason
+    ends: ExitStack
+    """Closed when it is over, however it went."""
+    place: Path = Path()
+    made: list[Manifest] = field(default_factory=list)
+    """Before this one."""
+    manifest: Manifest = field(init=False)
+    """Of this one, as far as it is."""
+
+    @property
+    def postgres(self) -> Postgres:
+        return Postgres(self.stack.docker, self.stack.paths, self.data)
+
+    @property
+    def whole(self) -> Path:
+        return self.stack.paths.backup(self.id)
 
 
-def check_room(stack: Stack, room: Room) -> None:
-    """RefusedError when a dump might fill the disk.
+class Step(NamedTuple):
+    """`act` returns what it has to say."""
 
-    It is compressed, and indexes aren't in it: it is smaller than the database.
+    name: str
+    what: str
+    act: Callable[[Work], str]
+
+
+def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> None:
+    """Make one. `site` is the site's lock: held while the data is dumped, and no longer.
+
+    Raises RefusedError when nothing was begun, FailedError when no backup came of it, or one that is not what it should
+    be: then nothing was pruned.
+    """
+    with _work(stack, reason) as work:
+        with site:
+            _carry_out(work, DUMPED)
+        _carry_out(work, PROVEN)
+
+
+def safety(stack: Stack) -> Manifest:
+    """One of what a restore is about to replace; whoever calls holds the site's lock. Nothing is pruned for it."""
+    with _work(stack, "safety") as work:
+        _carry_out(work, (*DUMPED, VERIFY, PUBLISH))
+        return work.manifest
+
+
+def fetch(stack: Stack, told: Manifest) -> None:
+    """Have one here that lies off the droplet. What is here of its name, and damaged, gives way."""
+    whole = stack.paths.backup(told.id)
+    stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _reap(stack)
+    with _unfinished(whole) as place:
+        offsite.fetch(stack, told.id, place)
+        manifest.save(place, told)
+        shutil.rmtree(whole, ignore_errors=True)
+        durable.rename(place, whole)
+
+
+def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
+    """A release's own, of before its migrations; those of former releases make room for it."""
+    with ExitStack() as ends:
+        work = Work(stack, data, release_id, "release", ends)
+        for act in (_begin, _dump, _publish):
+            act(work)
+    _prune_releases(stack.paths.backups)
+    return work.manifest
+
+
+def check_room(stack: Stack, room: Room, *, restored: bool = False) -> None:
+    """RefusedError when a dump, and where it is to be `restored` that as well, might fill the disk.
+
+    A dump is compressed, and indexes aren't in it: it is smaller than the database.
     """
     stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-    free, needed = stack.machine.free(stack.paths.backups), room.database_bytes + SPARE
+    needed = room.database_bytes + SPARE + (room.database_bytes + verify.ROOM if restored else 0)
+    free = stack.machine.free(stack.paths.backups)
     if free < needed:
         raise RefusedError(
             f"{stack.paths.backups} has {free >> 20} MiB left, a backup may need {needed >> 20}: make room there"
         )
 
 
-def take(stack: Stack, data: Data, backup_id: str, reason: str) -> Backup:
-    """Make one. `reason`: "release" or "asked"."""
-    postgres = Postgres(stack.docker, stack.paths, data)
-    postgres.end_dumps()
-    _reap(stack.paths.backups)
-    place = stack.paths.backups / f"{backup_id}{UNFINISHED}"
-    place.mkdir(mode=0o700, parents=True)
+@contextmanager
+def _work(stack: Stack, reason: Reason) -> Iterator[Work]:
+    data = stack.config.data
+    if not data:
+        raise RefusedError("the database is on another host: make the backup there")
+    with ExitStack() as ends:
+        yield Work(stack, data, stack.journal.run, reason, ends)
+
+
+def _carry_out(work: Work, steps: Sequence[Step]) -> None:
+    for step in steps:
+        work.stack.journal.step(step.name, partial(step.act, work), step.what)
+
+
+def _preflight(work: Work) -> str:
+    room = work.postgres.room()
+    _begin(work)
+    check_room(work.stack, room, restored=True)
+    return f"the database has {room.database_bytes / 1e6:.1f} MB"
+
+
+def _begin(work: Work) -> None:
+    """A place for it, and none for what killed runs left."""
+    stack = work.stack
+    stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
+    work.postgres.end_dumps()
+    _reap(stack)
+    work.made = manifest.every(stack.paths.backups)
+    work.place = work.ends.enter_context(_unfinished(work.whole))
+
+
+def _dump(work: Work) -> str:
+    stack, postgres = work.stack, work.postgres
+    at = stack.machine.now().isoformat(timespec="seconds")
+    dump, roles, remembered = (work.place / name for name in (manifest.DUMP, manifest.GLOBALS, manifest.STATE))
+    tables = postgres.dump(dump, DUMP_TIMEOUT)
+    postgres.server.listing(dump)
+    postgres.globals(roles, DUMP_TIMEOUT)
+    current = state.load(stack.paths)
+    durable.write(remembered, current.to_json().encode())
+    work.manifest = Manifest(
+        id=work.id,
+        app=stack.paths.app,
+        reason=work.reason,
+        at=at,
+        sequence=_next_sequence(work),
+        release=asdict(current.release) if current.release else None,
+        schema=current.revisions[-1].revision if current.revisions else None,
+        postgres=manifest.Postgres(
+            postgres.query("SHOW server_version"), work.data.database, postgres.room().database_bytes
+        ),
+        redis=None,
+        tables=tables,
+        files={file.name: manifest.describe(file) for file in (dump, roles, remembered)},
+    )
+    return f"{work.manifest.rows} rows in {len(tables)} tables, {dump.stat().st_size / 1e6:.1f} MB"
+
+
+def _next_sequence(work: Work) -> int:
+    """One more than the highest that is known; a droplet that has none yet asks where its backups go."""
+    made = work.made
+    if not made and offsite.configured(work.stack):
+        made = offsite.available(work.stack)
+    return 1 + max((one.sequence for one in made), default=0)
+
+
+def _save_redis(work: Work) -> str:
+    redis, rdb = Redis(work.stack.docker, work.stack.paths), work.place / manifest.RDB
+    redis.dump(rdb, DUMP_TIMEOUT)
+    told = manifest.Redis(redis.info()["redis_version"], verify.keys_in(work.stack, rdb, work.id))
+    files = {**work.manifest.files, rdb.name: manifest.describe(rdb)}
+    work.manifest = replace(work.manifest, redis=told, files=files)
+    return f"{told.keys} keys"
+
+
+def _verify(work: Work) -> str:
+    proof = verify.verify(work.stack, work.place, work.manifest)
+    work.manifest = replace(work.manifest, verified=proof)
+    return f"restored {proof.rows} rows, in {proof.seconds:.1f} s"
+
+
+def _publish(work: Work) -> str:
+    manifest.save(work.place, work.manifest)
+    durable.rename(work.place, work.whole)
+    return str(work.whole)
+
+
+def _upload(work: Work) -> str:
+    """What an earlier run could not send goes along."""
+    stack = work.stack
+    if not offsite.configured(stack):
+        return "nowhere: offsite_repository is not set"
+    if stack.config.isolated:
+        return "nowhere: this droplet is isolated, and only reads what is there"
+    unsent = [one for one in (*work.made, work.manifest) if one.verified and not one.offsite]
+    for one in reversed(unsent):
+        directory = stack.paths.backup(one.id)
+        snapshot = offsite.upload(stack, one, directory)
+        sent = replace(one, offsite=Offsite(stack.machine.now().isoformat(timespec="seconds"), snapshot))
+        manifest.save(directory, sent)
+        stack.journal.tell("upload", "progress", f"{one.id} is snapshot {snapshot}")
+    return f"{len(unsent)} sent"
+
+
+def _prune(work: Work) -> str:
+    paths = work.stack.paths
+    _compare_with_the_one_before(work)
+    _prune_releases(paths.backups)
+    others = [one for one in manifest.every(paths.backups) if one.reason != "release"]
+    kept = retention.choose(others, daily=KEPT_DAYS)
+    for one in others:
+        if one.id not in kept:
+            _discard(paths.backup(one.id))
+    return f"kept {', '.join(one.id for one in others if one.id in kept)}"
+
+
+def _compare_with_the_one_before(work: Work) -> None:
+    before = next((one for one in reversed(work.made) if one.verified), None)
+    if not before:
+        return
+    was, now = before.files[manifest.DUMP].bytes, work.manifest.files[manifest.DUMP].bytes
+    if 2 * now < was:
+        raise FailedError(
+            f"the dump has lost more than half of its size: {now / 1e6:.1f} MB, {was / 1e6:.1f} MB in {before.id}; "
+            "nothing was pruned: look for what is gone, and keep what has it"
+        )
+
+
+def _prune_releases(backups: Path) -> None:
+    """Of what releases made, the last ones stay, and whatever no newer verified backup makes up for."""
+    made = manifest.every(backups)
+    proven = max((one.sequence for one in made if one.verified), default=0)
+    for one in [one for one in made if one.reason == "release"][:-KEPT_OF_RELEASES]:
+        if one.sequence < proven:
+            _discard(backups / one.id)
+
+
+def _discard(whole: Path) -> None:
+    """Killed amid it, it is no backup any more, but a leftover."""
+    leftover = whole.with_name(whole.name + UNFINISHED)
+    durable.rename(whole, leftover)
+    shutil.rmtree(leftover)
+
+
+@contextmanager
+def _unfinished(whole: Path) -> Iterator[Path]:
+    """A directory to make this one in, locked by who does; gone at the end, unless it was given its name."""
+    place = whole.with_name(whole.name + UNFINISHED)
+    place.mkdir(mode=0o700)
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        dump, roles = place / "postgres.dump", place / "globals.sql"
-        postgres.dump(dump, DUMP_TIMEOUT)
-        postgres.globals(roles, DUMP_TIMEOUT)
-        tables = [entry for entry in postgres.listing(dump) if " TABLE DATA " in entry]
-        live = state.load(stack.paths).release
-        manifest = {
-            "version": 1,
-            "id": backup_id,
-            "app": stack.paths.app,
-            "reason": reason,
-            "at": stack.machine.now().isoformat(timespec="seconds"),
-            "release": live.tag if live else None,
-            "schema": live.schema if live else None,
-            "postgres": {"version": postgres.query("SHOW server_version"), "database": data.database},
-            "tables": len(tables),
-            "files": {file.name: _described(file) for file in (dump, roles)},
-        }
-        durable.write(place / "manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
-        whole = place.with_name(backup_id)
-        durable.rename(place, whole)
-    except BaseException:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield place
+    finally:
         shutil.rmtree(place, ignore_errors=True)
-        raise
-    return Backup(whole, (whole / dump.name).stat().st_size)
+        os.close(descriptor)
 
 
-def prune(backups: Path, newest: Path) -> None:
-    """Remove what releases made, but for the last ones; never `newest`, whatever the clock said when it was made."""
-    made = sorted(path for path in _whole(backups) if _manifest(path).get("reason") == "release" and path != newest)
-    for directory in made[: 1 - KEPT_OF_RELEASES]:
-        shutil.rmtree(directory)
+def _reap(stack: Stack) -> None:
+    """What killed runs left: nobody has it locked."""
+    for place in stack.paths.backups.glob(f"*{UNFINISHED}"):
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            verify.remove(stack, place.name.removesuffix(UNFINISHED))
+            shutil.rmtree(place)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
 
 
-def _whole(backups: Path) -> Iterator[Path]:
-    return (path.parent for path in backups.glob("*/manifest.json") if not path.parent.name.endswith(UNFINISHED))
+PREFLIGHT = Step("preflight", "the data answers, there is room, no leftovers", _preflight)
+DUMP = Step("dump", "PostgreSQL's data and roles, and counts of the same moment", _dump)
+REDIS = Step("redis", "all its keys", _save_redis)
+VERIFY = Step("verify", "restore it into throwaway containers, and count", _verify)
+PUBLISH = Step("publish", "give it its name: from here on it is a backup", _publish)
+UPLOAD = Step("upload", "send it off the droplet", _upload)
+PRUNE = Step("prune", f"keep those of {KEPT_DAYS} days", _prune)
 
-
-def _manifest(directory: Path) -> dict[str, object]:
-    try:
-        return dict(json.loads((directory / "manifest.json").read_text()))
-    except (OSError, ValueError):
-        return {}
-
-
-def _reap(backups: Path) -> None:
-    """What a killed call left."""
-    for directory in backups.glob(f"*{UNFINISHED}"):
-        shutil.rmtree(directory)
-
-
-def _described(file: Path) -> dict[str, object]:
-    size = file.stat().st_size
-    if not size:
-        raise FailedError(f"{file.name} is empty: see the log of PostgreSQL's container")
-    with file.open("rb") as content:
-        durable.sync(content)
-        return {"bytes": size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+DUMPED = (PREFLIGHT, DUMP, REDIS)
+"""While nobody else may change the droplet."""
+PROVEN = (VERIFY, PUBLISH, UPLOAD, PRUNE)
+BACKUP = (*DUMPED, *PROVEN)

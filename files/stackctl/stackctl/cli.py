@@ -6,13 +6,15 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from types import FrameType
 from typing import NoReturn, TextIO
 
 from . import (
     backup,
+    backups,
     boot,
     certificate,
     config,
@@ -22,7 +24,10 @@ from . import (
     history,
     inside,
     lock,
+    offsite,
     release,
+    restore,
+    restoring,
     state,
     status,
     trial,
@@ -42,17 +47,19 @@ CERTIFICATE_PATIENCE = 330
 # A release with its migrations, or a backup with its proof, comes to an end within it; else the next day has its turn.
 UPGRADE_PATIENCE = 3600
 REBOOT_PATIENCE = 1800
+NIGHTLY_PATIENCE = 3600
 SERVICES = ("web", "worker", *DATA_SERVICES)
 # These change nothing, and leave no trace in history.
-LOOKING = ("status", "history", "logs", "exec")
+LOOKING = ("status", "history", "logs", "exec", "backups", "offsite")
 # Of a trial, history tells what became of it without the operator.
 UNDOING = ("expire", "undo", "boot")
 # A timer's: the journal has them.
-DAILY = ("certificate", "upgrade", "integrity", "reboot")
+DAILY = ("certificate", "upgrade", "integrity", "amcheck", "reboot")
 FLAGS = {
     "json": "for machines",
     "dry-run": "say what would happen, and change nothing",
     "follow": "show the one that is under way, or the last one",
+    "nightly": "for systemd: wait for a release or a converge that is under way",
 }
 
 
@@ -93,7 +100,15 @@ def parser(app: str) -> argparse.ArgumentParser:
     said.add_argument("-n", "--lines", type=int, default=100)
     verb("exec", "run a command inside the live release").add_argument("command", nargs=argparse.REMAINDER)
     verb("maintenance", "have nginx answer 503 to everybody").add_argument("mode", choices=("on", "off"))
-    verb("backup", "dump the database, with a manifest")
+    verb("backup", "back the data up: dumped, restored elsewhere for proof, sent off the droplet", "nightly")
+    verb("backups", "which there are, and what is known of each", "json")
+    verb("offsite", "what lies off the droplet, and what its key may do there", "json")
+    again = verb("restore", "put a backup's data in the place of what is live, or beside it", "follow", "json")
+    again.add_argument("backup", nargs="?", help="its id, or latest: the newest one that is verified")
+    again.add_argument("--from-offsite", action="store_true", help="from off the droplet, where it isn't here")
+    again.add_argument("--to-database", metavar="NAME", help="into this one, beside the live one, which stays as it is")
+    again.add_argument("--yes", metavar="ID", help="that id once more: yes, what is live gives way to it")
+    again.add_argument("--no-safety", action="store_true", help="save nothing of what gives way")
     verb("boot", "for systemd: start data and the live release")
     verb("halt", "for systemd: stop them in order")
     renewed = verb("certificate", "for systemd: obtain the declared certificate, and serve it")
@@ -104,6 +119,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     tried.add_argument("command", nargs="?", help="for change: what the shell has to do")
     verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
     verb("integrity", "for systemd: whether the files of Debian's packages are as installed")
+    verb("amcheck", "for systemd: whether PostgreSQL's tables and indexes are whole, while nothing else is under way")
     verb("reboot", "for systemd: the reboot that an upgrade asks for, while nothing else is under way")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
@@ -140,6 +156,9 @@ def _asked_for(arguments: argparse.Namespace, paths: Paths) -> str:
     """The tag or the trial; a rollback that names none is told by the one that it leads to."""
     if arguments.verb == "trial":
         return arguments.what or ""
+    if arguments.verb == "restore":
+        beside = f" --to-database {arguments.to_database}" if arguments.to_database else ""
+        return f"{arguments.backup}{beside}"
     tag = getattr(arguments, "tag", None) or ""
     if arguments.verb == "rollback" and not tag:
         with suppress(StackError):
@@ -175,10 +194,18 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
             return _trial(arguments, paths, machine, journal)
     stack = Stack(paths, config.load(paths), machine, journal)
     match verb:
-        case "release" | "rollback" | "backup":
+        case "release" | "rollback":
             with lock.hold(paths, name, arguments.under):
                 _change(stack, arguments)
-        case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "reboot":
+        case "backup":
+            _backup(stack, arguments, name)
+        case "restore":
+            with (
+                lock.exclusive(paths.backup_lock, name, lock.PATIENCE),
+                lock.hold(paths, name, arguments.under),
+            ):
+                restore.restore(stack, _restored(arguments))
+        case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "amcheck" | "reboot":
             _for_systemd(stack, arguments, name)
         case "maintenance":
             _maintenance(stack, arguments.mode)
@@ -188,13 +215,13 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
 
 
 def _change(stack: Stack, arguments: argparse.Namespace) -> None:
+    if half := restoring.load(stack.paths):
+        raise RefusedError(half.remedy)
     match arguments.verb:
         case "release":
             release.release(stack, arguments.tag, again=arguments.under is not None, dry_run=arguments.dry_run)
         case "rollback":
             release.rollback(stack, arguments.tag)
-        case "backup":
-            _backup(stack)
 
 
 def _trial(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
@@ -228,13 +255,22 @@ def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None
         case "certificate":
             _certificate(stack, name, renewed=arguments.renewed)
         case "upgrade":
-            with lock.hold(stack.paths, "the daily upgrade of Debian's packages", patience=UPGRADE_PATIENCE):
+            with _nothing_under_way(stack.paths, "the daily upgrade of Debian's packages", UPGRADE_PATIENCE):
                 print(upkeep.upgrade(stack.paths, stack.machine), file=stack.journal.out)
         case "integrity":
             upkeep.compare(stack.paths, stack.machine)
+        case "amcheck":
+            _amcheck(stack)
         case "reboot":
-            with lock.hold(stack.paths, "the reboot that an upgrade asks for", patience=REBOOT_PATIENCE):
+            with _nothing_under_way(stack.paths, "the reboot that an upgrade asks for", REBOOT_PATIENCE):
                 upkeep.reboot(stack.machine)
+
+
+@contextmanager
+def _nothing_under_way(paths: Paths, name: str, patience: float) -> Iterator[None]:
+    """No backup that is being proven or sent, either: of the site's lock it has no more need."""
+    with lock.exclusive(paths.backup_lock, name, patience), lock.hold(paths, name, patience=patience):
+        yield
 
 
 def _look(stack: Stack, arguments: argparse.Namespace) -> int:
@@ -247,6 +283,11 @@ def _look(stack: Stack, arguments: argparse.Namespace) -> int:
         case "history":
             runs = history.runs(stack.paths)
             print(json.dumps(runs, indent=2) if arguments.json else history.text(runs), file=out)
+        case "backups":
+            paths = stack.paths
+            print(json.dumps(backups.documents(paths), indent=2) if arguments.json else backups.text(paths), file=out)
+        case "offsite":
+            _offsite(stack, as_json=arguments.json)
         case "logs":
             inside.logs(stack, arguments.service, arguments.lines, follow=arguments.follow)
         case "exec":
@@ -264,9 +305,12 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
             release.parse(arguments.tag or "")
         declared = config.load(paths)
         under = ["--under", arguments.under] if arguments.under else []
-        dry_run = ["--dry-run"] if getattr(arguments, "dry_run", False) else []
-        tag = [arguments.tag] if arguments.tag else []
-        asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb, *dry_run, *tag]
+        asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb]
+        if arguments.verb == "restore":
+            asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
+        else:
+            asked += ["--dry-run"] if getattr(arguments, "dry_run", False) else []
+            asked += [arguments.tag] if arguments.tag else []
         unit.start(paths, declared, machine, asked)
         return unit.follow(paths, machine, journal.run, show)
     except KeyboardInterrupt:
@@ -276,12 +320,54 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
         ) from None
 
 
-def _backup(stack: Stack) -> None:
-    data = stack.config.data
-    if not data:
-        raise RefusedError("the database is on another host: make the backup there")
-    backup.check_room(stack, Postgres(stack.docker, stack.paths, data).room())
-    stack.journal.step("dump", lambda: str(backup.take(stack, data, stack.journal.run, "asked").directory))
+def _confirmed(arguments: argparse.Namespace, stack: Stack) -> list[str]:
+    """What is asked for, word by word. Where nobody has confirmed it yet, the plan is shown, and somebody asked."""
+    asked = _restored(arguments)
+    if not asked.yes and not asked.to_database:
+        chosen = restore.look(stack, asked).id
+        answer = stack.machine.answer(f"Type {chosen} to have what is live give way to it: ")
+        asked = asked._replace(backup=chosen, yes=answer)
+        restore.check_answer(asked, chosen)
+    flags = {"--from-offsite": asked.from_offsite, "--no-safety": not asked.safety}
+    options = {"--to-database": asked.to_database, "--yes": asked.yes}
+    words = [flag for flag, given in flags.items() if given]
+    words += [word for option, value in options.items() if value for word in (option, value)]
+    return [asked.backup, *words]
+
+
+def _restored(arguments: argparse.Namespace) -> restore.Asked:
+    if not arguments.backup:
+        raise RefusedError("which backup? stackctl restore ID|latest; stackctl backups lists them")
+    return restore.Asked(
+        arguments.backup, arguments.from_offsite, arguments.to_database, arguments.yes, not arguments.no_safety
+    )
+
+
+def _amcheck(stack: Stack) -> None:
+    if not stack.config.data:
+        return
+    # A migration would wait for the tables that it looks at, and give up.
+    with lock.hold(stack.paths, "the weekly look at PostgreSQL's files", patience=NIGHTLY_PATIENCE):
+        upkeep.amcheck(stack.paths, Postgres(stack.docker, stack.paths, stack.config.data))
+
+
+def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:
+    patience = NIGHTLY_PATIENCE if arguments.nightly else None
+    site = lock.hold(stack.paths, name, arguments.under, patience)
+    with lock.exclusive(stack.paths.backup_lock, name, lock.PATIENCE):
+        backup.backup(stack, "nightly" if arguments.nightly else "asked", site)
+
+
+def _offsite(stack: Stack, *, as_json: bool) -> None:
+    found, there = offsite.look(stack), offsite.available(stack)
+    repository = offsite.load(stack.paths).repository
+    if as_json:
+        powers = asdict(found) if found else None
+        document = {"repository": repository, "powers": powers, "backups": [asdict(one) for one in there]}
+        print(json.dumps(document, indent=2), file=stack.journal.out)
+        return
+    lines = [repository, f"{found or 'isolated: only read here'}", *(backups.table(there) or ["no backup yet"])]
+    print("\n".join(lines), file=stack.journal.out)
 
 
 def _maintenance(stack: Stack, mode: str) -> None:

@@ -28,12 +28,18 @@ class Data:
     """The role that owns it; each login role is a member, named OWNER_<8 hex>."""
     major: int
     """The version that is declared."""
+    backup_memory_mib: int
+    """What a backup may use while it is restored for proof."""
+    root: str
+    """The directory that PostgreSQL's and Redis's lie in."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Seconds throughout."""
 
+    environment: str
+    """lab, staging or production."""
     operator: str
     """Whose login confirms what is on trial."""
     repository: str
@@ -58,6 +64,18 @@ class Config:
     """None: the app has nothing to do with Telegram."""
     certificate: Certificate | None
     data: Data | None
+    isolated: bool
+    """A copy, which does nothing that anybody outside hears of (docs/backups.md)."""
+
+    @property
+    def works(self) -> bool:
+        """There is to be a worker here."""
+        return self.worker and not self.isolated
+
+    @property
+    def tells_telegram(self) -> bool:
+        """Telegram is asked, and told where updates go."""
+        return self.webhook_path is not None and not self.isolated
 
 
 def load(paths: Paths) -> Config:
@@ -108,7 +126,9 @@ def _certificate(value: Any) -> bool:
 
 
 def _data(value: Any) -> bool:
-    return value is None or _object(value, {"database": _text, "owner": _text, "major": _count})
+    return value is None or _object(
+        value, {"database": _text, "owner": _text, "major": _count, "backup_memory_mib": _count, "root": _path}
+    )
 
 
 def _object(value: Any, fields: dict[str, Callable[[Any], bool]]) -> bool:
@@ -117,18 +137,19 @@ def _object(value: Any, fields: dict[str, Callable[[Any], bool]]) -> bool:
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "app": (_text, "text"),
+    "environment": (_text, "text"),
     "operator": (_text, "text"),
     "repository": (_text, "text"),
     **dict.fromkeys(
         ("healthy_timeout", "migrate_timeout", "stop_grace", "worker_grace", "watch", "connections"),
         (_count, "a whole number above 0"),
     ),
-    **dict.fromkeys(("migrate", "worker"), (_flag, "true or false")),
+    **dict.fromkeys(("migrate", "worker", "isolated"), (_flag, "true or false")),
     "colours": (_colours, "an address for blue and one for green"),
     "ready_path": (_path, "a path that begins with /"),
     **dict.fromkeys(("version_path", "webhook_path"), (_path_or_null, "null or a path that begins with /")),
     "certificate": (_certificate, "null, or domain, server and email as text"),
-    "data": (_data, "null, or database and owner as text and major as a number"),
+    "data": (_data, "null, or database, owner and root as text, major and backup_memory_mib as numbers"),
 }
 
 

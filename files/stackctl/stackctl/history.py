@@ -10,8 +10,10 @@ Run = dict[str, Any]
 SHOWN = 10
 
 
-def runs(paths: Paths) -> list[Run]:
-    """Every run that is remembered, oldest first: {run, op, by, tag, at, state, code, ms, message, steps: [...]}.
+def runs(paths: Paths, op: str = "") -> list[Run]:
+    """Every run that is remembered, or those of one verb, oldest first.
+
+    Each is {run, op, by, tag, at, state, code, ms, message, steps: [...]}.
 
     `state` is done, failed or unfinished: under way, or killed.
     """
@@ -19,6 +21,8 @@ def runs(paths: Paths) -> list[Run]:
         lines = paths.history.read_bytes().splitlines()
     except FileNotFoundError:
         return []
+    if op:
+        lines = [line for line in lines if f'"op": "{op}"'.encode() in line]
     found: dict[tuple[str, str], Run] = {}
     for event in filter(None, map(parsed, lines)):
         key = (event["run"], event["op"])

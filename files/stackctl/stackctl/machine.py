@@ -3,18 +3,22 @@
 import http.client
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
+
+from .errors import FailedError
 
 TIMED_OUT = 124  # as timeout(1) has it
 ENVIRONMENT = {
@@ -42,6 +46,29 @@ class Result(NamedTuple):
         return "\n".join(f"{self.stdout}\n{self.stderr}".strip().splitlines()[-lines:])
 
 
+class Conversation:
+    """With a program that answers, until the `with` ends that began it."""
+
+    def __init__(self, program: str, process: subprocess.Popen[bytes]) -> None:
+        self._program, self._process = program, process
+
+    def ask(self, question: str, last: str, timeout: float) -> list[str]:
+        """The lines of its answer, up to the line `last`. Raises FailedError with what it said when none comes."""
+        assert self._process.stdin and self._process.stdout  # noqa: S101, PT018 - for mypy: it was begun with both
+        heard, end, deadline = b"", f"\n{last}\n".encode(), time.monotonic() + timeout
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(question.encode())
+            self._process.stdin.flush()
+        while not (b"\n" + heard).endswith(end):
+            if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise FailedError(f"{self._program}: no answer within {timeout:.0f} s")
+            said = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not said:
+                raise FailedError(Result(1, heard.decode(errors="replace") or f"{self._program} ended").reason)
+            heard += said
+        return heard.decode(errors="replace").splitlines()[:-1]
+
+
 class Machine:
     """The real one."""
 
@@ -58,6 +85,8 @@ class Machine:
 
         `stdin` and `stdout` are files, for what is too large to hold; without them it gets nothing, and is listened to.
         """
+        if stdout:
+            stdout.touch(mode=0o600)
         with ExitStack() as files:
             given = files.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
             taken = files.enter_context(stdout.open("wb")) if stdout else subprocess.PIPE
@@ -82,6 +111,23 @@ class Machine:
                     raise
         return Result(process.returncode, *((text or b"").decode(errors="replace") for text in said))
 
+    @contextmanager
+    def conversation(self, argv: Sequence[str]) -> Iterator[Conversation]:
+        """A program that reads questions and writes answers. It hears no more of us when we end, however we do."""
+        with subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            process_group=0,
+        ) as process:
+            try:
+                yield Conversation(argv[0], process)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
     def attached(self, argv: Sequence[str], timeout: float) -> int:
         """Run a program on the caller's own input and output; its exit code, or TIMED_OUT once all of it is killed."""
         with subprocess.Popen(argv, env=ENVIRONMENT, process_group=0) as process:
@@ -93,6 +139,10 @@ class Machine:
                 if isinstance(error, subprocess.TimeoutExpired):
                     return TIMED_OUT
                 raise
+
+    def answer(self, question: str) -> str | None:
+        """What somebody types at a terminal; None where there is none."""
+        return input(question).strip() if sys.stdin.isatty() else None
 
     def become(self, argv: Sequence[str]) -> NoReturn:
         """Go on as this program, on the caller's own terminal."""
@@ -126,6 +176,17 @@ class Machine:
         connection = kind(parts.netloc, timeout=timeout)
         try:
             connection.request("POST", parts.path, json.dumps(document), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and body of a request to somebody else's server. Raises OSError or HTTPException."""
+        parts = urlsplit(url)
+        connection = http.client.HTTPSConnection(parts.netloc, timeout=10)
+        try:
+            connection.request(method, parts.path, body, dict(headers))
             response = connection.getresponse()
             return response.status, response.read()
         finally:

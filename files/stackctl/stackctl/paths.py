@@ -21,8 +21,7 @@ class Paths:
         self.app = app
         # Compose files: nothing secret
         self.opt = root / "opt" / app
-        self.data_yaml = self.opt / "data.yaml"
-        self.app_yaml = self.opt / "app.yaml"
+        self.data_yaml, self.app_yaml = self.opt / "data.yaml", self.opt / "app.yaml"
         self.worker_yaml = self.opt / "worker.yaml"  # absent when the app has no worker
         # what is declared
         self.etc = root / "etc" / app
@@ -31,21 +30,23 @@ class Paths:
         self.next_environment = self.secrets / "next.json"
         # the certificate nginx serves: `current` is a symbolic link to `placeholder` or to a copy of certbot's
         self.tls = self.etc / "tls"
-        self.tls_current = self.tls / "current"
-        self.tls_placeholder = self.tls / "placeholder"
+        self.tls_current, self.tls_placeholder = self.tls / "current", self.tls / "placeholder"
         self.letsencrypt = root / "etc/letsencrypt"
         self.acme_webroot = root / "var/www/acme"
         # what is
         self.var = root / "var/lib" / app
         self.active = self.var / "active"  # symbolic link to the socket of the colour that serves
-        self.state = self.var / "state.json"
+        # restoring.json is there from a restore's close to its end (restoring.py)
+        self.state, self.restoring = self.var / "state.json", self.var / "restoring.json"
         self.history = self.var / "history.jsonl"
         self.lock = self.var / "lock"  # an operator's whole errand; see lock.py for both
         self.work = self.var / "work"  # stackctl moving containers
+        self.backup_lock = self.var / "backup.lock"  # one backup, from its beginning to its end
         self.certificate_lock = self.var / "certificate.lock"
         self.certificate_failure = self.var / "certificate.json"  # absent when the declared one was had
         # upkeep.py: the files of Debian's packages that differ, and since when no upgrade is made, if so
         self.integrity_failure, self.upgrade_failure = self.var / "integrity", self.var / "upgrade"
+        self.amcheck_failure = self.var / "amcheck"  # absent when PostgreSQL's files were found whole
         self.owed = self.var / "owed"
         self.trials = self.var / "trial"  # a record and copies of what an unconfirmed change replaced
         self.trial_lock = self.var / "trial.lock"
@@ -55,11 +56,16 @@ class Paths:
         }
         self.home = root / "home"
         self.maintenance = self.var / "maintenance"  # nginx refuses with 503 while it is there
-        self.access_log = root / "var/log/nginx/access.log"
-        self.refused_log = root / "var/log/nginx/refused.log"  # what fail2ban counts
+        # nginx's: all, and what fail2ban counts
+        self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
         self.backups = root / "opt/backups"
+        # off the droplet: how it is reached (absent where it isn't), what the key was found to do there, restic's cache
+        self.offsite = self.secrets / "offsite/access.json"
+        self.offsite_powers, self.offsite_cache = self.var / "offsite.json", self.var / "restic"
         # Debian's: there when an upgrade comes into force by a reboot alone, and the packages that ask for it
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
+        # systemd's: of when the timer started its service last, or was started itself
+        self.backup_stamp = root / f"var/lib/systemd/timers/stamp-{app}-backup.timer"
         self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"  # of the day of the last good upgrade
         # Docker's names
         self.data_project = self.data_network = f"{app}-data"
@@ -71,18 +77,24 @@ class Paths:
         # systemd's names
         self.unit = f"{app}.service"
         self.release_unit = f"{app}-release.service"  # transient: there while a release or a rollback is under way
-        self.certificate_service = f"{app}-certificate.service"
-        self.certificate_timer = f"{app}-certificate.timer"
-        self.trial_boot = f"{app}-trial.service"
-        self.integrity_service = f"{app}-integrity.service"
-        self.integrity_timer = f"{app}-integrity.timer"
-        self.reboot_service = f"{app}-reboot.service"
-        self.reboot_timer = f"{app}-reboot.timer"
-        self.mounts_service = f"{app}-mounts.service"
+        self.certificate_service, self.certificate_timer = f"{app}-certificate.service", f"{app}-certificate.timer"
+        self.trial_boot, self.mounts_service = f"{app}-trial.service", f"{app}-mounts.service"
+        self.integrity_service, self.integrity_timer = f"{app}-integrity.service", f"{app}-integrity.timer"
+        self.reboot_service, self.reboot_timer = f"{app}-reboot.service", f"{app}-reboot.timer"
+        self.backup_service, self.backup_timer = f"{app}-backup.service", f"{app}-backup.timer"
+        self.amcheck_service, self.amcheck_timer = f"{app}-amcheck.service", f"{app}-amcheck.timer"
 
     def snapshot(self, release_id: str) -> Path:
         """The environment a kept release started with."""
         return self.secrets / f"{release_id}.json"
+
+    def backup(self, backup_id: str) -> Path:
+        """A whole one."""
+        return self.backups / backup_id
+
+    def verification(self, backup_id: str) -> str:
+        """The throwaway container that a backup is restored into."""
+        return f"{self.app}-verify-{backup_id}"
 
     def keys(self, login: str) -> Path:
         """Which keys let somebody in."""

@@ -4,13 +4,16 @@ The names that its statements are built from are checked where they come from (d
 """
 # ruff: noqa: S608
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .config import Data
 from .docker import Docker
 from .errors import FailedError
-from .machine import TIMED_OUT, Result
+from .machine import Conversation, Result
 from .paths import Paths
 
 # What it has for itself, besides our releases' connections (PostgreSQL's superuser_reserved_connections).
@@ -19,6 +22,20 @@ ROOM = """SELECT current_setting('server_version_num')::int / 10000,
  pg_database_size(current_database()) FROM pg_stat_activity WHERE backend_type = 'client backend'"""
 DUMPS = "stackctl-backup"
 """Names our dumps to PostgreSQL, so that one whose caller was killed is found again."""
+PSQL = ("psql", "-qtAX", "-v", "ON_ERROR_STOP=1")
+QUERY_TIMEOUT = 60
+COUNT_TIMEOUT = 3600
+# psql runs what this finds (\\gexec): a count of each table. JSON, since a name may have anything in it. An extension's
+# own tables come with the extension, not with a dump.
+COUNTS = """SELECT format(
+ 'SELECT json_build_array(%L, count(*)) FROM ONLY %s', nspname || '.' || relname, c.oid::regclass)
+ FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+ WHERE relkind = 'r' AND relpersistence <> 't' AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
+ AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+ ORDER BY 1 \\gexec"""
+# A time-out of the database's own must not end what is held still for a dump.
+HOLD_STILL = """SET client_min_messages = error; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,64 @@ class Room:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """A database as it was at one moment, for as long as psql holds it."""
+
+    psql: Conversation
+    name: str
+    """For others that are to see the same."""
+
+    def rows(self) -> dict[str, int]:
+        """Of each table, by schema.table."""
+        return dict(json.loads(line) for line in _ask(self.psql, COUNTS, COUNT_TIMEOUT))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL in a container. Everything raises FailedError."""
+
+    docker: Docker
+    container: str
+
+    def query(self, database: str, sql: str) -> str:
+        """Rows of columns between |."""
+        argv = self.inside(*PSQL, "--username=postgres", f"--dbname={database}", "-c", sql)
+        return self.docker.call("docker exec psql", argv).stdout.strip()
+
+    @contextmanager
+    def snapshot(self, database: str) -> Iterator[Snapshot]:
+        """Hold one still until the `with` ends."""
+        argv = self.inside(*PSQL, "--username=postgres", f"--dbname={database}")
+        with self.docker.machine.conversation(argv) as psql:
+            yield Snapshot(psql, _ask(psql, HOLD_STILL, QUERY_TIMEOUT)[-1])
+
+    def write(self, target: Path, seconds: int, *command: str) -> None:
+        """What a program beside it writes, into a file."""
+        argv = self.inside(*command, "--username=postgres")
+        ran = self.docker.machine.run(argv, timeout=seconds, stdout=target)
+        if ran.code:
+            raise FailedError(f"docker exec {command[0]}: {ran.reason}", ran.tail())
+
+    def read(self, source: Path, seconds: int, *command: str) -> None:
+        """Have a program beside it read a file."""
+        argv = self.inside(*command, "--username=postgres")
+        ran = self.docker.machine.run(argv, timeout=seconds, stdin=source)
+        if ran.code:
+            raise FailedError(f"{command[0]} of {source.name}: {ran.reason}", ran.tail())
+
+    def listing(self, dump: Path) -> list[str]:
+        """The dump's table of contents."""
+        listed = self.docker.machine.run(self.inside("pg_restore", "--list"), timeout=300, stdin=dump)
+        if listed.code:
+            raise FailedError(f"{dump} can't be read: {listed.reason}")
+        return [line for line in listed.stdout.splitlines() if line and not line.startswith(";")]
+
+    def inside(self, *command: str) -> list[str]:
+        """The command line of a program that runs beside it."""
+        return ["docker", "exec", "-i", "--user", "postgres", "--env", f"PGAPPNAME={DUMPS}", self.container, *command]
+
+
+@dataclass(frozen=True)
 class Postgres:
     """The one in the data project."""
 
@@ -39,28 +114,34 @@ class Postgres:
     paths: Paths
     data: Data
 
+    @property
+    def server(self) -> Server:
+        return Server(self.docker, f"{self.paths.data_project}-postgres-1")
+
     def query(self, sql: str) -> str:
         """Rows of columns between |. Raises FailedError."""
-        psql = ["psql", "-tAX", "-v", "ON_ERROR_STOP=1", "--username=postgres", f"--dbname={self.data.database}"]
-        return self.docker.call("docker exec psql", self._inside(*psql, "-c", sql)).stdout.strip()
+        return self.server.query(self.data.database, sql)
 
     def room(self) -> Room:
         return Room(*map(int, self.query(ROOM).split("|")))
 
-    def dump(self, target: Path, seconds: int) -> None:
-        """The database in custom format."""
-        self._write(target, seconds, "pg_dump", "--format=custom", f"--dbname={self.data.database}")
+    def dump(self, target: Path, seconds: int) -> dict[str, int]:
+        """The database in custom format; the rows that each of its tables has in it."""
+        with self.server.snapshot(self.data.database) as snapshot:
+            asked = ("--format=custom", f"--snapshot={snapshot.name}", f"--dbname={self.data.database}")
+            self._write(target, seconds, "pg_dump", *asked)
+            return snapshot.rows()
 
     def globals(self, target: Path, seconds: int) -> None:
         """Roles, as SQL, without their passwords: those stand in the operator's env file."""
         self._write(target, seconds, "pg_dumpall", "--globals-only", "--no-role-passwords")
+        # Every cluster has its superuser already: so psql can stop at the first error that is one.
+        target.write_text(target.read_text().replace("CREATE ROLE postgres;\n", ""))
 
-    def listing(self, dump: Path) -> list[str]:
-        """The dump's table of contents. Raises FailedError when it can't be read whole."""
-        listed = self.docker.machine.run(self._inside("pg_restore", "--list"), timeout=300, stdin=dump)
-        if listed.code:
-            raise FailedError(f"{dump} can't be read: {listed.reason}")
-        return [line for line in listed.stdout.splitlines() if line and not line.startswith(";")]
+    def check(self, seconds: int) -> Result:
+        """How pg_amcheck ended: well when all tables and indexes are whole, else with what is damaged."""
+        told = ("--username=postgres", "--install-missing", "--heapallindexed", self.data.database)
+        return self.docker.machine.run(self.server.inside("pg_amcheck", *told), timeout=seconds)
 
     def end_dumps(self) -> None:
         """Those that an earlier call left: a `docker exec` outlives its client (docker/cli #5309)."""
@@ -75,13 +156,17 @@ class Postgres:
             self.query(f"REASSIGN OWNED BY {role} TO {owner}; DROP OWNED BY {role}; DROP ROLE {role}")
 
     def _write(self, target: Path, seconds: int, *command: str) -> None:
-        argv = self._inside(*command, "--username=postgres")
-        ran: Result = self.docker.machine.run(argv, timeout=seconds, stdout=target)
-        if ran.code == TIMED_OUT:
-            self.end_dumps()
-        if ran.code:
-            raise FailedError(f"docker exec {command[0]}: {ran.reason}", ran.tail())
+        try:
+            self.server.write(target, seconds, *command)
+        except FailedError:
+            with suppress(FailedError):
+                self.end_dumps()
+            raise
 
-    def _inside(self, *command: str) -> list[str]:
-        container = f"{self.paths.data_project}-postgres-1"
-        return ["docker", "exec", "-i", "--user", "postgres", "--env", f"PGAPPNAME={DUMPS}", container, *command]
+
+def _ask(psql: Conversation, sql: str, timeout: float) -> list[str]:
+    """psql's own \\echo says where the answer ends."""
+    return psql.ask(f"{sql}\n\\echo {_END}\n", _END, timeout)
+
+
+_END = "-- the answer ends here"

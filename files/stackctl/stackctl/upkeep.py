@@ -1,4 +1,4 @@
-"""What timers do for the host: Debian's upgrade of the day, a look at Debian's files, the reboot that is due.
+"""What timers do for the host: Debian's upgrade of the day, a look at Debian's and PostgreSQL's files, the reboot due.
 
 What went wrong is kept in a file until the same goes well. A unit's failure is forgotten by a reboot.
 """
@@ -10,11 +10,13 @@ from . import durable
 from .errors import FailedError, PersonNeededError
 from .machine import Machine
 from .paths import Paths
+from .postgres import Postgres
 
 UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
 UPGRADE_TIMEOUT = 86400
 COMPARE = ("debsums", "--changed")
 COMPARE_TIMEOUT = 6 * 3600
+AMCHECK_TIMEOUT = 6 * 3600
 # One night may be the mirror's fault; by then the next one has had its turn.
 UPGRADE_GRACE = timedelta(hours=26)
 
@@ -46,6 +48,16 @@ def compare(paths: Paths, machine: Machine) -> None:
     raise PersonNeededError(f"files of Debian's packages are not as installed: {', '.join(found)}")
 
 
+def amcheck(paths: Paths, postgres: Postgres) -> None:
+    """Whether PostgreSQL's tables and indexes are whole, row by row."""
+    ran = postgres.check(AMCHECK_TIMEOUT)
+    if not ran.code:
+        paths.amcheck_failure.unlink(missing_ok=True)
+        return
+    durable.write(paths.amcheck_failure, f"{ran.stdout}{ran.stderr}".encode())
+    raise PersonNeededError(f"pg_amcheck: {ran.reason}: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
+
+
 def reboot(machine: Machine) -> None:
     """Only asks for it: systemd ends everything in order, us among it."""
     asked = machine.run(["systemctl", "reboot"])
@@ -58,6 +70,8 @@ def problems(paths: Paths, machine: Machine) -> list[str]:
     lines = []
     if paths.integrity_failure.exists():
         lines.append(f"files of Debian's packages are not as installed: sudo cat {paths.integrity_failure}")
+    if paths.amcheck_failure.exists():
+        lines.append(f"PostgreSQL's files were not found whole: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
     if paths.upgrade_failure.exists():
         since = datetime.fromisoformat(paths.upgrade_failure.read_text().strip())
         if machine.now() - since > UPGRADE_GRACE:

@@ -1,0 +1,45 @@
+"""What stackctl does for the data by itself: a backup each night, a look at PostgreSQL's files each week."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import deploy
+from pyinfra.operations import files, systemd
+
+from deploys import artifacts
+from deploys.operations.owed import systemd_units
+from deploys.settings import Settings
+
+
+@deploy("backups")
+def backups(settings: Settings) -> None:
+    paths = settings.paths
+    files.directory(
+        name="Keep backups where root alone looks", path=str(paths.backups), mode="700", user="root", group="root"
+    )
+    timers = (paths.backup_timer, paths.amcheck_timer)
+    systemd_units(
+        name="Install what makes backups",
+        units=units(settings),
+        debt=settings.owed("units-of-backups"),
+        restart=timers,
+    )
+    # A copy sends nothing where the backups of what it was copied from are.
+    there = not settings.isolated
+    for timer in host.loop(timers):
+        systemd.service(
+            name=f"Run {timer}" if there else f"Have {timer} rest", service=timer, running=there, enabled=there
+        )
+
+
+def units(settings: Settings) -> dict[str, bytes]:
+    """systemd's units by name."""
+    paths, values = settings.paths, settings.values
+    return {
+        paths.backup_service: artifacts.template("backups/backup.service.j2", paths=paths, data_root=values.data_root),
+        paths.backup_timer: artifacts.template("backups/backup.timer.j2", backup_at=values.backup_at),
+        paths.amcheck_service: artifacts.template(
+            "backups/amcheck.service.j2", paths=paths, data_root=values.data_root
+        ),
+        paths.amcheck_timer: artifacts.file("backups/amcheck.timer"),
+    }

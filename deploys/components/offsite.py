@@ -1,0 +1,34 @@
+"""The way off the droplet for its backups: restic, and what it reaches the storage with."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+from pyinfra.operations import files
+
+from deploys.operations import packages
+from deploys.operations.files import place
+from deploys.settings import Settings
+
+
+@deploy("offsite")
+def offsite(settings: Settings) -> None:
+    """The repository itself is made from the operator's side (deploys/offsite.py): no converge waits for a storage."""
+    access = settings.paths.offsite
+    if not settings.values.offsite_repository:
+        files.file(name="Have no way off the droplet", path=str(access), present=False)
+        return
+    packages.installed(name="Install restic", packages=["restic"])
+    files.directory(
+        name="Keep the way off the droplet where root alone looks",
+        path=str(access.parent),
+        mode="700",
+        user="root",
+        group="root",
+    )
+    place(
+        name="Tell stackctl the way off the droplet",
+        dest=str(access),
+        content=settings.offsite_access(),
+        mode="600",
+        secret=True,
+    )

@@ -1,0 +1,66 @@
+"""Makes the repository off the droplet: `python -m deploys.offsite inventories/prod.py`, or `make offsite ENV=prod`.
+
+It runs on the operator's machine, with the operator's keys. Two passwords open the repository, the operator's and the
+droplet's: whichever does has the other one added, so that this is also how either is mended. A second run changes
+nothing. Exits 0 done | 1 failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pyinfra.api.exceptions import PyinfraError
+
+from deploys.places import group_data
+from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from deploys.settings import load_settings
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploys.offsite")
+    parser.add_argument("inventory")
+    parser.add_argument("--only-these", action="store_true", help="end every other password")
+    arguments = parser.parse_args()
+    place = Path(arguments.inventory).stem
+    try:
+        repository = Repository.of(load_settings(group_data(place)))
+        made(repository)
+        ended = end_others(repository) if arguments.only_these else 0
+    except PyinfraError as error:
+        print(f"offsite: {error}", file=sys.stderr)
+        return 1
+    told = f", and by no other: {ended} ended" if arguments.only_these else ""
+    print(f"{repository.url} opens with the operator's password and with the droplet's{told}.")
+    return 0
+
+
+def made(repository: Repository) -> None:
+    """Have it there, opened by both passwords, and shown by the storage to both keys. Raises RepositoryError."""
+    if not repository.exists(OPERATOR):
+        repository.restic("init")
+        print(f"{repository.url} is new.")
+    opened = [whose for whose in (OPERATOR, DROPLET) if repository.opens(whose)]
+    if not opened:
+        raise RepositoryError(
+            f"{repository.url} opens with neither password of the env file: put the one back that it was made with, or "
+            "begin a new one under another offsite_repository"
+        )
+    for whose in {OPERATOR, DROPLET} - {*opened}:
+        repository.add_key(whose, opened_by=opened[0])
+        print(f"It opens with {whose}_PASSWORD now.")
+    repository.exists(DROPLET)
+
+
+def end_others(repository: Repository) -> int:
+    """Have no other password open it. How many did."""
+    ours = {repository.current_key(whose) for whose in (OPERATOR, DROPLET)}
+    others = [key["id"] for key in repository.json("key", "list") if key["id"] not in ours]
+    for key in others:
+        repository.restic("key", "remove", key)
+    return len(others)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

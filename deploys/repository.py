@@ -1,0 +1,158 @@
+"""restic on the operator's machine: the repository that backups go to off a droplet, with the operator's keys.
+
+Secrets travel in restic's environment, and a password to be added through a pipe: no argument list and no file has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import ssl
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import certifi
+from pyinfra.api.exceptions import PyinfraError
+from stackctl import s3
+from stackctl.machine import TIMED_OUT, Result
+from stackctl.offsite import WRONG_PASSWORD, reason
+
+from deploys.credentials import OPERATOR_RULES
+from deploys.settings import Settings
+
+DROPLET, OPERATOR = "OFFSITE", "OFFSITE_OPERATOR"
+"""Whose secrets: what their names in the env file begin with."""
+QUICK_S = 120
+
+
+class RepositoryError(PyinfraError):
+    """One line: the cause and the next step."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    url: str
+    app: str
+    secrets: Mapping[str, str] = field(repr=False)
+    """By their names in the env file."""
+    authorities: tuple[str, ...]
+    """Files of those trusted besides the public ones."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Repository:
+        """Raises RepositoryError when there is none, or the env file lacks the operator's part."""
+        values, secrets = settings.values, settings.credentials.offsite
+        if not values.offsite_repository:
+            raise RepositoryError("offsite_repository is None: no backup goes off the droplet (docs/backups.md)")
+        if missing := [name for name in OPERATOR_RULES if name not in secrets]:
+            raise RepositoryError(f"{values.env_file} lacks {', '.join(missing)} (.env.production.template says why)")
+        authorities = tuple(str(Path(path).resolve()) for path in values.extra_ca_certificates)
+        return cls(values.offsite_repository, values.app, secrets, authorities)
+
+    def exists(self, whose: str) -> bool:
+        """Whether the storage shows it to their key. Raises RepositoryError when it refuses that, or doesn't answer.
+
+        restic would try for minutes.
+        """
+        url = s3.url_of(self.url, "config")
+        key = s3.Key(self.secrets[f"{whose}_KEY_ID"], self.secrets[f"{whose}_KEY_SECRET"])
+        headers = s3.signed("GET", url, b"", key, datetime.now(UTC))
+        trust = ssl.create_default_context(cafile=certifi.where())
+        for authority in self.authorities:
+            trust.load_verify_locations(authority)
+        try:
+            with urlopen(Request(url, headers=headers), timeout=10, context=trust):  # noqa: S310 - it is https
+                return True
+        except HTTPError as error:
+            answer = s3.Answer.of(error.code, error.read())
+        except OSError as error:
+            raise RepositoryError(f"{self.url}: the storage can't be reached: {error}") from None
+        if answer.status == 403:
+            names = f"{whose}_KEY_ID and {whose}_KEY_SECRET"
+            raise RepositoryError(f"{self.url}: the storage refuses {names} of the env file ({answer.cause})")
+        if answer.status != 404:
+            raise RepositoryError(f"{self.url}: the storage is unwell ({answer.cause})")
+        return False
+
+    def opens(self, whose: str) -> bool:
+        """Whether their password opens it."""
+        ran = self._run("cat", "config", "--no-lock", opened_by=whose)
+        # restic's code for it is as young as 0.17.
+        if ran.code == WRONG_PASSWORD or "wrong password or no key found" in ran.stderr:
+            return False
+        self._check("cat", ran)
+        return True
+
+    def current_key(self, whose: str) -> str:
+        """The id of restic's key that their password opens it by."""
+        return next(str(key["id"]) for key in self.json("key", "list", opened_by=whose) if key["current"])
+
+    def add_key(self, whose: str, opened_by: str) -> None:
+        """Have it opened by their password, too."""
+        reading, writing = os.pipe()
+        try:
+            os.write(writing, self.secrets[f"{whose}_PASSWORD"].encode())  # less than a pipe holds
+            os.close(writing)
+            names = ("--user", whose.lower(), "--host", self.app, "--new-password-file", f"/dev/fd/{reading}")
+            self.restic("key", "add", *names, opened_by=opened_by, handed=(reading,))
+        finally:
+            os.close(reading)
+
+    def restic(
+        self, *arguments: str, opened_by: str = OPERATOR, timeout: float = QUICK_S, handed: tuple[int, ...] = ()
+    ) -> str:
+        """What it says. Raises RepositoryError."""
+        ran = self._run(*arguments, opened_by=opened_by, timeout=timeout, handed=handed)
+        self._check(arguments[0], ran)
+        return ran.stdout
+
+    def json(self, *arguments: str, opened_by: str = OPERATOR) -> Any:
+        return json.loads(self.restic(*arguments, "--json", opened_by=opened_by))
+
+    def sha256(self, snapshot: str, path: str) -> str:
+        """Of a file in it. Raises RepositoryError."""
+        with subprocess.Popen(
+            self._command("dump", snapshot, path), env=self._environment(OPERATOR), stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout  # noqa: S101 - for mypy
+            found = hashlib.file_digest(process.stdout, "sha256").hexdigest()  # type: ignore[arg-type]
+        if process.returncode:
+            raise RepositoryError(f"{self.url}: {path} of snapshot {snapshot} can't be read, see above")
+        return found
+
+    def _run(self, *arguments: str, opened_by: str, timeout: float = QUICK_S, handed: tuple[int, ...] = ()) -> Result:
+        command, env = self._command(*arguments), self._environment(opened_by)
+        try:
+            ran = subprocess.run(
+                command, env=env, capture_output=True, text=True, timeout=timeout, pass_fds=handed, check=False
+            )
+        except FileNotFoundError:
+            raise RepositoryError("restic is not installed here: apt-get install restic, brew install restic") from None
+        except subprocess.TimeoutExpired as error:
+            return Result(TIMED_OUT, stderr=(error.stderr or b"").decode(errors="replace"))
+        return Result(ran.returncode, ran.stdout, ran.stderr)
+
+    def _check(self, verb: str, ran: Result) -> None:
+        if ran.code:
+            raise RepositoryError(f"{self.url}: restic {verb}: {reason(ran)}")
+
+    def _command(self, *arguments: str) -> list[str]:
+        # restic trusts those alone that it is told.
+        trusted = (certifi.where(), *self.authorities) if self.authorities else ()
+        return ["restic", *(f"--cacert={path}" for path in trusted), *arguments]
+
+    def _environment(self, opened_by: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "RESTIC_REPOSITORY": self.url,
+            "RESTIC_PASSWORD": self.secrets[f"{opened_by}_PASSWORD"],
+            "AWS_ACCESS_KEY_ID": self.secrets[f"{OPERATOR}_KEY_ID"],
+            "AWS_SECRET_ACCESS_KEY": self.secrets[f"{OPERATOR}_KEY_SECRET"],
+        }

@@ -1,0 +1,66 @@
+"""S3 as far as a look at it needs: an object asked for, written or deleted, signed with a key.
+
+AWS Signature Version 4: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. restic does
+the rest; a storage that refuses its key, or isn't there, it tries for a quarter of an hour before it says so.
+"""
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+
+@dataclass(frozen=True)
+class Key:
+    """An access key, both halves."""
+
+    id: str = field(repr=False)
+    secret: str = field(repr=False)
+
+
+class Answer(NamedTuple):
+    status: int
+    code: str
+    """The storage's own name for what is wrong, such as NoSuchBucket; empty when it gave none."""
+    body: bytes
+
+    @classmethod
+    def of(cls, status: int, body: bytes) -> "Answer":
+        named = re.search(rb"<Code>([A-Za-z0-9.]+)</Code>", body) if status >= 400 else None
+        return cls(status, named[1].decode() if named else "", body)
+
+    @property
+    def cause(self) -> str:
+        return f"{self.status} {self.code}".strip()
+
+
+def url_of(repository: str, name: str) -> str:
+    """Of an object in a restic repository, s3:https://HOST/BUCKET/PREFIX."""
+    return f"{repository.removeprefix('s3:')}/{name}"
+
+
+def signed(method: str, url: str, body: bytes, key: Key, now: datetime) -> dict[str, str]:
+    """The headers of a request without a query."""
+    parts = urlsplit(url)
+    moment, content = f"{now:%Y%m%dT%H%M%SZ}", hashlib.sha256(body).hexdigest()
+    headers = {"host": parts.netloc, "x-amz-content-sha256": content, "x-amz-date": moment}
+    names = ";".join(headers)
+    spelt = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    request = "\n".join([method, quote(parts.path), "", spelt, names, content])
+    scope = f"{now:%Y%m%d}/{region(parts.netloc)}/s3/aws4_request"
+    text = "\n".join(["AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()])
+    derived = f"AWS4{key.secret}".encode()
+    for part in scope.split("/"):
+        derived = hmac.digest(derived, part.encode(), "sha256")
+    signature = hmac.digest(derived, text.encode(), "sha256").hex()
+    credential = f"AWS4-HMAC-SHA256 Credential={key.id}/{scope}, SignedHeaders={names}, Signature={signature}"
+    return {**headers, "authorization": credential}
+
+
+def region(host: str) -> str:
+    """As hosts name theirs: s3.eu-central-1.amazonaws.com, s3.us-west-004.backblazeb2.com. Others take any."""
+    named = re.match(r"s3[.-]([a-z]{2}-[a-z0-9-]+)\.", host)
+    return named[1] if named else "us-east-1"

@@ -1,0 +1,117 @@
+"""An S3 storage with a restic repository on it, in memory, as stackctl meets both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from stackctl.machine import Result
+from stackctl.offsite import LOCKED, WRONG_PASSWORD
+from stackctl.paths import Paths
+
+SECRETS = {"key_id": "KEYID1234", "key_secret": "the-key's-secret $x", "password": "the restic password %41"}
+REPOSITORY = "s3:https://s3.test/bucket/bot"
+ACCESS = {"repository": REPOSITORY, "append_only": True, "read_only": False, **SECRETS}
+
+
+@dataclass
+class Storage:
+    """Breaks on demand."""
+
+    objects: dict[str, bytes] = field(default_factory=lambda: {"config": b"of restic"})
+    """By their names below the repository's prefix."""
+    snapshots: list[dict[str, Any]] = field(default_factory=list)
+    """As restic lists them, each with its `files`."""
+    deletes: bool = False
+    overwrites: bool = False
+    """What it lets the key do."""
+    answers: tuple[int, str] | None = None
+    """Status and code of every answer, whatever is asked."""
+    down: bool = False
+    password: str = SECRETS["password"]
+    locks: int = 0
+    """How often restic finds the repository locked."""
+    damaged: str = ""
+    """The file that comes back other than it went."""
+    failing: dict[str, Result] = field(default_factory=dict)
+    """restic's own, by verb."""
+    ran: list[list[str]] = field(default_factory=list)
+    """restic's arguments."""
+
+    def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        if self.down:
+            raise ConnectionRefusedError("Connection refused")
+        assert f"Credential={SECRETS['key_id']}/" in headers["authorization"]
+        name = urlsplit(url).path.removeprefix("/bucket/bot/")
+        status, code = self.answers or self._act(method, name, body)
+        found = self.objects.get(name, b"")
+        return status, f"<Error><Code>{code}</Code></Error>".encode() if code else found
+
+    def _act(self, method: str, name: str, body: bytes) -> tuple[int, str]:
+        there = name in self.objects
+        if method == "GET":
+            return (200, "") if there else (404, "NoSuchKey")
+        if method == "PUT" and (self.overwrites or not there):
+            self.objects[name] = body
+            return 200, ""
+        if method == "DELETE" and self.deletes:
+            self.objects.pop(name, None)
+            return 204, ""
+        return 403, "AccessDenied"
+
+    def restic(self, arguments: list[str], env: Mapping[str, str]) -> Result:
+        self.ran.append(arguments)
+        assert env["RESTIC_REPOSITORY"] == REPOSITORY
+        assert (env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]) == (SECRETS["key_id"], SECRETS["key_secret"])
+        assert not any(secret in " ".join(arguments) for secret in SECRETS.values()), "a secret as an argument"
+        verb, *rest = [one for one in arguments if one != "--no-lock"]
+        if env["RESTIC_PASSWORD"] != self.password:
+            return Result(WRONG_PASSWORD, stderr="Fatal: wrong password or no key found")
+        if verb in self.failing:
+            return self.failing[verb]
+        if self.locks and verb not in {"unlock", "cat"}:
+            self.locks -= 1
+            return Result(LOCKED, stderr="Fatal: unable to create lock: repository is already locked by PID 7 on host")
+        return Result(0, self._done(verb, rest))
+
+    def _done(self, verb: str, rest: list[str]) -> str:
+        match verb:
+            case "backup":
+                return self._backup(Path(rest[-1]), rest[rest.index("--tag") + 1])
+            case "snapshots":
+                tag = rest[rest.index("--tag") + 1] if "--tag" in rest else None
+                found = [one for one in self.snapshots if tag is None or tag in one["tags"]]
+                return json.dumps([{name: one[name] for name in one if name != "files"} for one in found])
+            case "dump":
+                return str(self._of(rest[0])["files"][rest[1].rpartition("/")[2]].decode())
+            case "restore":
+                snapshot = self._of(rest[0].partition(":")[0])
+                assert rest[0].partition(":")[2] == snapshot["paths"][0]
+                for name, content in snapshot["files"].items():
+                    changed = content[:-1] + b"?" if name == self.damaged else content
+                    (Path(rest[-1]) / name).write_bytes(changed)
+        return ""
+
+    def _backup(self, directory: Path, tag: str) -> str:
+        number = f"{len(self.snapshots):064x}"
+        files = {path.name: path.read_bytes() for path in directory.iterdir()}
+        time = f"2025-11-23T12:00:{len(self.snapshots):02}Z"
+        snapshot = {"id": number, "time": time, "tags": [tag], "paths": [str(directory)], "files": files}
+        self.snapshots.append({**snapshot, "hostname": "bot"})
+        return '{"message_type":"status"}\n' + json.dumps({"message_type": "summary", "snapshot_id": number}) + "\n"
+
+    def _of(self, snapshot: str) -> dict[str, Any]:
+        return next(one for one in self.snapshots if one["id"] == snapshot)
+
+    def __repr__(self) -> str:
+        return "Storage()"
+
+
+def reached(paths: Paths, **access: object) -> None:
+    """As a converge has it."""
+    paths.offsite.parent.mkdir(parents=True, exist_ok=True)
+    paths.offsite.write_text(json.dumps(ACCESS | access))

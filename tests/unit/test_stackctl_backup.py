@@ -1,0 +1,387 @@
+"""A backup on a droplet in memory: it counts when it was restored, and what is left of one that failed is nothing."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stackctl import backup, config, events, lock, manifest, offsite, verify
+from stackctl.errors import FailedError
+from stackctl.machine import Result
+from stackctl.manifest import Manifest
+from stackctl.stack import Stack
+
+from tests.unit.manifests import made
+from tests.unit.stackctl_droplet import Droplet, installed, killed, stackctl
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Droplet:
+    droplet = installed(tmp_path)
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    droplet.calls.clear()
+    return droplet
+
+
+def every(droplet: Droplet) -> list[Manifest]:
+    return manifest.every(droplet.paths.backups)
+
+
+def proven(droplet: Droplet) -> list[Manifest]:
+    return [one for one in every(droplet) if one.verified]
+
+
+def leftovers(droplet: Droplet) -> list[str]:
+    """What no run may leave."""
+    return [*(path.name for path in droplet.paths.backups.glob("*.partial")), *droplet.throwaway]
+
+
+def problems(droplet: Droplet) -> list[str]:
+    found: list[str] = json.loads(stackctl(droplet, "status", "--json")[1])["problems"]
+    return found
+
+
+def keep(droplet: Droplet, one: Manifest) -> None:
+    """As if it had been made here."""
+    directory = droplet.paths.backup(one.id)
+    directory.mkdir(parents=True)
+    manifest.save(directory, one)
+
+
+def test_a_backup_says_what_it_is(live: Droplet) -> None:
+    code, shown = stackctl(live, "backup")
+    assert code == 0, shown
+    *_, found = every(live)
+    assert (found.reason, found.app, found.schema, found.postgres.database) == ("asked", "bot", "0001", "app")
+    assert (found.tables, found.redis) == (live.tables, manifest.Redis("8.0.2", 5))
+    assert found.release
+    assert found.release["tag"] == "1.0.0"
+    assert found.verified
+    assert found.verified.rows == 15
+    directory = live.paths.backup(found.id)
+    assert {path.name for path in directory.iterdir()} == {*found.files, "manifest.json"}
+    assert found.files.keys() == {"postgres.dump", "globals.sql", "redis.rdb", "state.json"}
+    assert manifest.differing(directory, found) == []
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_its_steps_are_the_tables(live: Droplet) -> None:
+    stackctl(live, "backup", "--nightly")
+    events = [json.loads(line) for line in live.paths.history.read_text().splitlines()]
+    done = [event["step"] for event in events if event["state"] == "done" and event["op"] == "backup"]
+    assert done == [*(step.name for step in backup.BACKUP), "backup"]
+    assert every(live)[-1].reason == "nightly"
+
+
+def test_a_release_s_own_is_not_restored_and_counts_as_no_proof(live: Droplet) -> None:
+    (found,) = every(live)
+    assert (found.reason, found.verified, found.redis, found.tables) == ("release", None, None, live.tables)
+    assert not live.ran("docker run")
+
+
+def test_each_has_a_number_above_all_before_whatever_the_clock_says(live: Droplet) -> None:
+    keep(live, made(41))
+    stackctl(live, "backup")
+    live.seconds -= 40 * 86400
+    stackctl(live, "backup")
+    assert [one.sequence for one in every(live)] == [1, 41, 42, 43]
+
+
+def test_the_counts_are_of_the_dump_s_own_moment(live: Droplet) -> None:
+    stackctl(live, "backup")
+    (dumped,) = live.ran("pg_dump ")
+    assert "--snapshot=00000003-0000001B-1" in dumped
+    asked = [" ".join(call) for call in live.calls]
+    opened = next(number for number, line in enumerate(asked) if "pg_export_snapshot" in line)
+    counted = next(number for number, line in enumerate(asked) if "json_build_array" in line)
+    assert opened < asked.index(" ".join(dumped)) < counted
+
+
+@contextmanager
+def looking(monkeypatch: pytest.MonkeyPatch, droplet: Droplet) -> Iterator[list[list[bool]]]:
+    """Who has the site's lock and the backup's, at each proof and each dump."""
+    seen: list[list[bool]] = []
+
+    def look() -> None:
+        seen.append([bool(lock.holder_of(path)) for path in (droplet.paths.lock, droplet.paths.backup_lock)])
+
+    run = type(droplet).run
+
+    def looked_at(self: Droplet, argv: list[str], *rest: Any, **more: Any) -> Result:
+        if {"pg_dump", "pg_restore"} & set(argv) and "--list" not in argv:
+            look()
+        return run(self, argv, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(droplet), "run", looked_at)
+        yield seen
+
+
+def test_the_site_is_free_again_while_the_backup_is_proven(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with looking(monkeypatch, live) as seen:
+        assert stackctl(live, "backup")[0] == 0
+    assert seen == [[True, True], [False, True]]
+
+
+def test_the_second_of_two_is_refused_by_name(live: Droplet) -> None:
+    with lock.exclusive(live.paths.backup_lock, "ada's stackctl backup", 0):
+        code, shown = stackctl(live, "backup")
+    assert (code, "ada's stackctl backup has been at work" in shown) == (3, True)
+    with lock.hold(live.paths, "ada's converge"):
+        code, shown = stackctl(live, "backup")
+    assert (code, "ada's converge" in shown) == (3, True)
+    assert [proven(live), leftovers(live), problems(live)] == [[], [], []]
+
+
+ENDED = Result(1, stderr="it ended")
+BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
+    "no room": ({"bytes_free": 300 << 20}, 2, "has 300 MiB left, a backup may need 525: make room there"),
+    "no PostgreSQL": ({"failing": {"pg_database_size": ENDED}}, 1, "docker exec psql: it ended"),
+    "no snapshot": ({"failing": {"pg_export_snapshot": ENDED}}, 1, "it ended"),
+    "no dump": ({"failing": {"pg_dump ": ENDED}}, 1, "docker exec pg_dump: it ended"),
+    "a dump that can't be read": ({"failing": {"pg_restore --list": ENDED}}, 1, "can't be read: it ended"),
+    "no roles": ({"failing": {"pg_dumpall": ENDED}}, 1, "docker exec pg_dumpall: it ended"),
+    "no Redis": ({"failing": {"redis-cli --rdb": ENDED}}, 1, "redis-cli --rdb: it ended"),
+    "a broken RDB": ({"failing": {"redis-check-rdb": ENDED}}, 1, "redis.rdb can't be read: it ended"),
+    "no throwaway": ({"failing": {"docker run --detach": ENDED}}, 1, "a throwaway postgres doesn't start: it ended"),
+    "roles that can't be restored": ({"failing": {"psql -qX": ENDED, "oom": ENDED}}, 1, "out of memory"),
+    "a table that lost a row": (
+        {"lost": {"public.offers": 11}},
+        1,
+        "restored, public.offers has 11 rows, the snapshot had 12",
+    ),
+    "a table too many": ({"lost": {"public.x": 0}}, 1, "restored, public.x was in no snapshot"),
+    "a key that was lost": ({"keys_lost": 1}, 1, "redis.rdb has 5 keys, Redis loaded 4 of them"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_what_fails_is_named_and_leaves_nothing(live: Droplet, fault: str) -> None:
+    changes, expected, reason = BROKEN[fault]
+    before = every(live)
+    for name, value in changes.items():
+        setattr(live, name, value)
+    code, shown = stackctl(live, "backup")
+    assert (code, reason in shown) == (expected, True), shown
+    assert every(live) == before
+    live.failing.clear()
+    assert leftovers(live) == []
+    assert [line for line in problems(live) if reason in line and "then sudo stackctl backup" in line]
+    assert [line for line in problems(live) if "the last backup failed" in line]
+    live.bytes_free, live.lost, live.keys_lost = 20 << 30, {}, 0
+    assert stackctl(live, "backup")[0] == 0
+    assert problems(live) == []
+
+
+def test_what_was_flipped_though_it_can_be_restored_is_no_backup(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = verify._load_redis
+
+    def flip(stack: Stack, place: Path, *rest: Any) -> None:
+        (place / manifest.GLOBALS).write_text("[]")
+        load(stack, place, *rest)
+
+    monkeypatch.setattr(verify, "_load_redis", flip)
+    code, shown = stackctl(live, "backup")
+    assert (code, "damaged since it was written: globals.sql is not what was written" in shown) == (1, True)
+    assert (proven(live), leftovers(live)) == ([], [])
+
+
+def test_what_lost_half_of_its_size_fails_though_it_is_kept_and_nothing_is_pruned(live: Droplet) -> None:
+    big = made(50, live.now() - timedelta(hours=20))
+    older = [made(number, live.now() - timedelta(days=60 - number)) for number in range(40, 50)]
+    for one in (*older, replace(big, files={manifest.DUMP: manifest.File(10_000_000, "0" * 64)})):
+        keep(live, one)
+    code, shown = stackctl(live, "backup")
+    assert code == 1
+    assert f"the dump has lost more than half of its size: 0.0 MB, 10.0 MB in {big.id}; nothing was pruned" in shown
+    assert [one.sequence for one in proven(live)] == [*range(40, 51), 51]
+    assert [line for line in problems(live) if "lost more than half" in line]
+    live.seconds += 86400
+    assert stackctl(live, "backup")[0] == 0
+    assert len(proven(live)) == backup.KEPT_DAYS
+
+
+def test_the_nightly_ones_of_seven_days_stay_and_the_newest_of_releases(live: Droplet) -> None:
+    for _ in range(4):
+        stackctl(live, "release", "1.1.0")
+    for _ in range(9):
+        live.seconds += 86400
+        assert stackctl(live, "backup", "--nightly")[0] == 0
+    reasons = [one.reason for one in every(live)]
+    assert reasons == ["release"] * backup.KEPT_OF_RELEASES + ["nightly"] * backup.KEPT_DAYS
+    assert leftovers(live) == []
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of what was sent off the droplet; nothing can be sent once it has three."""
+    sent: list[str] = []
+
+    def upload(_stack: Stack, one: Manifest, directory: Path) -> str:
+        assert manifest.load(directory) == one
+        if len(sent) == 3:
+            raise FailedError("the storage is down")
+        sent.append(one.id)
+        return f"snapshot-{len(sent)}"
+
+    monkeypatch.setattr(offsite, "configured", lambda _stack: True)
+    monkeypatch.setattr(offsite, "upload", upload)
+    monkeypatch.setattr(offsite, "available", lambda _stack: [made(70)])
+    return sent
+
+
+def test_what_could_not_be_sent_goes_with_the_next_one(live: Droplet, storage: list[str]) -> None:
+    for number in range(1, 4):
+        keep(live, made(number, live.now() - timedelta(days=20 - number)))
+    code, shown = stackctl(live, "backup")
+    assert (code, "the storage is down" in shown) == (1, True)
+    assert [one.sequence for one in proven(live) if not one.offsite] == [1]
+    storage.clear()
+    assert stackctl(live, "backup")[0] == 0
+    assert [one.offsite.snapshot for one in proven(live) if one.offsite][-1] == "snapshot-1"
+    assert all(one.offsite for one in proven(live))
+    assert not any(one.offsite for one in every(live) if one.reason == "release")
+
+
+def test_a_droplet_without_backups_goes_on_from_the_number_of_what_was_sent(tmp_path: Path, storage: list[str]) -> None:
+    droplet = installed(tmp_path)
+    assert stackctl(droplet, "backup")[0] == 0
+    assert [(one.sequence, one.id) for one in every(droplet)] == [(71, storage[0])]
+
+
+def test_a_safety_one_is_proven_and_prunes_nothing(live: Droplet) -> None:
+    older = [made(number, live.now() - timedelta(days=60 - number)) for number in range(10, 20)]
+    for one in older:
+        keep(live, one)
+    stack = stack_of(live)
+    found = backup.safety(stack)
+    assert (found.reason, proven(live)) == ("safety", [*older, found])
+
+
+def stack_of(droplet: Droplet) -> Stack:
+    journal = events.Journal(None, "restore", droplet, StringIO(), (), "20251123T130000.000Z")
+    return Stack(droplet.paths, config.load(droplet.paths), droplet, journal)
+
+
+def test_killed_at_any_moment_nothing_of_it_counts_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    at, counted = 0, list[int]()
+    while True:
+        at += 1
+        droplet = installed(tmp_path / str(at))
+        left = killed(droplet, at, "backup")
+        if left is None:
+            break
+        assert all(manifest.differing(left.paths.backup(one.id), one) == [] and one.verified for one in every(left))
+        counted.append(len(every(left)))
+        if left.paths.history.exists():
+            assert [
+                line for line in problems(left) if "was cut short: mend the cause, then sudo stackctl backup" in line
+            ]
+        code, shown = stackctl(left, "backup")
+        assert code == 0, (at, shown)
+        assert (leftovers(left), len(every(left))) == ([], counted[-1] + 1)
+        assert problems(left) == []
+    assert counted == sorted(counted)
+    assert {0, 1} == set(counted)
+
+
+def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
+    stack, under_way = stack_of(live), live.paths.backup("20251123T110000.000Z")
+    with backup._unfinished(under_way) as place:
+        assert stackctl(live, "backup")[0] == 0
+        assert place.exists()
+    place.mkdir()
+    live.throwaway[stack.paths.verification(under_way.name)] = {"tables": {}}
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert leftovers(live) == []
+
+
+# status and backups
+
+
+def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
+    assert problems(live) == []  # none is due yet
+    live.paths.backup_stamp.parent.mkdir(parents=True)
+    live.paths.backup_stamp.touch()
+    age(live.paths.backup_stamp, live.now())
+    live.seconds += 26 * 3600 - 60
+    assert problems(live) == []
+    live.seconds += 120
+    assert problems(live) == [
+        "there is no backup yet: journalctl -u bot-backup.service, then sudo stackctl backup",
+    ]
+    stackctl(live, "backup")
+    assert problems(live) == []
+    live.seconds += 26 * 3600
+    (line,) = problems(live)
+    assert line.startswith("the last verified backup is of 2025-11-24 14:")
+    live.seconds -= 60 * 3600  # the clock was ahead when it was made
+    assert problems(live) == [line]
+
+
+def age(path: Path, at: datetime) -> None:
+    os.utime(path, (at.timestamp(), at.timestamp()))
+
+
+def test_status_tells_of_saves_that_fail(live: Droplet) -> None:
+    live.redis |= {"rdb_last_bgsave_status": "err", "aof_last_write_status": "ok"}
+    assert problems(live) == [
+        "Redis could not save (rdb_last_bgsave_status): make room on the disk, and see stackctl logs redis",
+    ]
+    live.redis = {"-NOAUTH Authentication required.": ""}
+    (line,) = problems(live)
+    assert line.startswith("Redis can't be asked how its saves go")
+
+
+def test_status_tells_of_files_that_are_not_whole_until_they_are(live: Droplet) -> None:
+    live.failing["pg_amcheck"] = Result(2, "heap table app.public.offers, block 0: xmin is in the future\n")
+    code, shown = stackctl(live, "amcheck")
+    assert (code, "xmin is in the future" in shown) == (4, True)
+    (line,) = problems(live)
+    assert "PostgreSQL's files were not found whole: sudo cat" in line
+    assert "xmin is in the future" in live.paths.amcheck_failure.read_text()
+    live.failing.clear()
+    assert stackctl(live, "amcheck")[0] == 0
+    assert problems(live) == []
+
+
+def test_backups_are_listed_newest_first(live: Droplet) -> None:
+    stackctl(live, "backup")
+    (live.paths.backups / "20250101T000000.000Z").mkdir()
+    _, shown = stackctl(live, "backups")
+    header, newest, oldest, unreadable = shown.splitlines()
+    assert header.split() == ["id", "reason", "MB", "rows", "verified", "off-site", "release"]
+    assert newest.split()[1:4] == ["asked", "0.0", "15"]
+    assert "in 0." in newest
+    assert newest.endswith("no        1.0.0")
+    assert oldest.split()[1:] == ["release", "0.0", "15", "no", "no", "none"]
+    assert unreadable.endswith("20250101T000000.000Z/manifest.json is missing: take another backup (stackctl backups)")
+    (first, second) = json.loads(stackctl(live, "backups", "--json")[1])
+    assert (first["reason"], second["tables"]) == ("release", live.tables)
+
+
+def test_without_any_it_says_how_to_make_one(tmp_path: Path) -> None:
+    assert "there is no backup yet: sudo stackctl backup" in stackctl(installed(tmp_path), "backups")[1]
+
+
+def test_where_the_data_is_elsewhere_none_is_made(tmp_path: Path) -> None:
+    code, shown = stackctl(installed(tmp_path, data=None), "backup")
+    assert (code, "the database is on another host" in shown) == (2, True)
+    assert stackctl(installed(tmp_path / "other", data=None), "amcheck")[0] == 0
+
+
+def test_a_throwaway_is_small_alone_and_gone(live: Droplet) -> None:
+    stackctl(live, "backup")
+    limits = {"--network=none", "--memory=128m", "--memory-swap=128m", "--read-only", "--cap-drop=ALL"}
+    started = live.ran("docker run")
+    assert len(started) == 3
+    assert all(limits <= set(call) for call in started)
+    assert not list(live.paths.backups.glob(f"*/{verify.WORK}"))

@@ -1,0 +1,339 @@
+"""Backups off a droplet in memory: what is sent is fetched again, and a failure names its cause and the next step."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stackctl import backup, config, manifest, offsite, s3
+from stackctl.errors import FailedError, RefusedError
+from stackctl.events import Journal
+from stackctl.machine import TIMED_OUT, Result
+from stackctl.manifest import DUMP, NAME, Manifest
+from stackctl.offsite import LOCKED, LOCKED_S, NO_REPOSITORY, Powers
+from stackctl.stack import Stack
+
+from tests.unit.manifests import made
+from tests.unit.stackctl_droplet import Droplet, installed, stackctl
+from tests.unit.storage import ACCESS, REPOSITORY, SECRETS, Storage, reached
+
+FATAL = "Fatal: unable to open config file: context canceled\nIs there a repository at the following location?\ns3:x"
+TRIED = "Stat(<config/>) returned error, retrying after 1.4s: dial tcp 10.0.0.1:9000: connect: connection refused"
+LATER = TRIED.replace("1.4s", "2m3.5s").replace("refused", "reset by peer")
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Droplet:
+    live = installed(tmp_path)
+    reached(live.paths)
+    return live
+
+
+def stack(live: Droplet) -> Stack:
+    paths = live.paths
+    return Stack(paths, config.load(paths), live, Journal(None, "backup", live, StringIO()))
+
+
+def kept(live: Droplet, sequence: int = 1, **more: Any) -> tuple[Manifest, Path]:
+    """A whole backup on the live."""
+    told = made(sequence, **more)
+    directory = live.paths.backup(told.id)
+    directory.mkdir(parents=True)
+    (directory / DUMP).write_text(f"a dump, number {sequence}")
+    told = made(sequence, **{"files": {DUMP: manifest.describe(directory / DUMP)}, **more})
+    manifest.save(directory, told)
+    return told, directory
+
+
+def sent(live: Droplet, sequence: int = 1, **more: Any) -> Manifest:
+    told, directory = kept(live, sequence, **more)
+    offsite.upload(stack(live), told, directory)
+    return told
+
+
+def test_what_is_sent_is_known_by_its_snapshot_and_nothing_of_the_proof_is_left(live: Droplet) -> None:
+    told, directory = kept(live)
+    snapshot = offsite.upload(stack(live), told, directory)
+    (there,) = offsite.available(stack(live))
+    assert there.offsite
+    assert (there.id, there.files, there.offsite.snapshot) == (told.id, told.files, snapshot)
+    assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
+
+
+def test_a_backup_goes_off_the_droplet_and_its_manifest_says_so(live: Droplet) -> None:
+    code, shown = stackctl(live, "backup")
+    assert code == 0, shown
+    (one,) = manifest.every(live.paths.backups)
+    assert one.offsite
+    assert one.offsite.snapshot == live.storage.snapshots[0]["id"]
+    assert [name for name in backup.BACKUP if name.name == "upload"]
+
+
+@pytest.mark.parametrize("file", [DUMP, NAME])
+def test_what_comes_back_damaged_was_not_sent(live: Droplet, file: str) -> None:
+    told, directory = kept(live)
+    live.storage.damaged = file
+    with pytest.raises(FailedError):
+        offsite.upload(stack(live), told, directory)
+    assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
+
+
+def test_the_damaged_file_is_named(live: Droplet) -> None:
+    told, directory = kept(live)
+    live.storage.damaged = DUMP
+    with pytest.raises(FailedError, match=f"{told.id} is damaged: {DUMP} is not what was written"):
+        offsite.upload(stack(live), told, directory)
+
+
+def test_a_manifest_that_was_exchanged_there_is_found(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, directory = kept(live)
+    other = made(1, files=told.files, tables={"public.offers": 11})
+    done = live.storage._backup
+
+    def exchanged(place: Path, tag: str) -> str:
+        said = done(place, tag)
+        live.storage.snapshots[-1]["files"][NAME] = other.to_json().encode()
+        return said
+
+    monkeypatch.setattr(live.storage, "_backup", exchanged)
+    with pytest.raises(FailedError, match=r"another manifest\.json than was sent"):
+        offsite.upload(stack(live), told, directory)
+
+
+def test_what_a_killed_proof_left_is_no_hindrance(live: Droplet) -> None:
+    leftover = live.paths.backups / offsite.FETCHED / "20251122T000000.000Z"
+    leftover.mkdir(parents=True)
+    told = sent(live)
+    assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        ({"down": True}, r"can't be reached \(Connection refused\): .* sudo stackctl backup"),
+        ({"answers": (404, "NoSuchBucket")}, "there is no such bucket: make offsite, or mend offsite_repository"),
+        ({"answers": (404, "NoSuchKey")}, "there is no such repository: make offsite"),
+        ({"answers": (403, "SignatureDoesNotMatch")}, r"refuses the droplet's key \(403 SignatureDoesNotMatch\): mend"),
+        ({"answers": (503, "")}, r"is unwell \(503\)"),
+        ({"password": "another"}, "doesn't open with the droplet's password: make offsite"),
+        ({"failing": {"backup": Result(NO_REPOSITORY, stderr="Fatal: x")}}, "there is no such repository"),
+        ({"failing": {"backup": Result(127, stderr="restic is not installed")}}, "restic is not installed: converge"),
+        ({"failing": {"backup": Result(TIMED_OUT, stderr=f"{TRIED}\n{LATER}\nno end within 120 s")}},
+         r"got no further \(dial tcp 10.0.0.1:9000: connect: connection reset by peer\)"),
+        ({"failing": {"backup": Result(1, stderr=f"{TRIED}\n{FATAL}")}}, "restic backup: unable to open config file"),
+        ({"failing": {"backup": Result(1, stderr='{"message_type":"exit_error","message":"Fatal: no room there"}')}},
+         "restic backup: no room there: when sudo stackctl offsite goes well"),
+        ({"failing": {"backup": Result(0)}}, "restic named no snapshot"),
+        ({"failing": {"backup": Result(0, "snapshot saved")}}, "restic named no snapshot"),
+    ],
+)  # fmt: skip
+def test_a_failure_names_its_cause_and_the_next_step(live: Droplet, breaks: dict[str, Any], says: str) -> None:
+    told, directory = kept(live)
+    live.storage = Storage(**breaks)
+    with pytest.raises(FailedError, match=says):
+        offsite.upload(stack(live), told, directory)
+    assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
+
+
+def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> None:
+    """Which would try it for a quarter of an hour."""
+    told, directory = kept(live)
+    live.storage.down = True
+    with pytest.raises(FailedError):
+        offsite.upload(stack(live), told, directory)
+    assert live.storage.ran == []
+
+
+def test_no_failure_shows_a_secret(live: Droplet) -> None:
+    told, directory = kept(live)
+    live.storage.failing["backup"] = Result(1, stderr=f"Fatal: {' and '.join(SECRETS.values())} are no good")
+    with pytest.raises(FailedError, match=r"\*\*\* and \*\*\* and \*\*\* are no good"):
+        offsite.upload(stack(live), told, directory)
+
+
+def test_no_secret_is_in_a_repr(live: Droplet) -> None:
+    shown = repr(offsite.load(live.paths)) + repr(offsite.load(live.paths).key)
+    assert not [secret for secret in SECRETS.values() if secret in shown]
+
+
+def test_a_lock_is_waited_for_and_a_stale_one_taken_away(live: Droplet) -> None:
+    told, directory = kept(live)
+    live.storage.locks = 2
+    offsite.upload(stack(live), told, directory)
+    assert [arguments[0] for arguments in live.storage.ran][:5] == ["backup", "unlock", "backup", "unlock", "backup"]
+
+
+def test_a_lock_that_stays_is_not_waited_for_for_ever(live: Droplet) -> None:
+    told, directory = kept(live)
+    live.storage.locks = 10**6
+    began = live.seconds
+    with pytest.raises(FailedError, match=r"is locked \(.*locked by PID 7.*\): when make prune has ended"):
+        offsite.upload(stack(live), told, directory)
+    assert LOCKED_S < live.seconds - began < 2 * LOCKED_S
+    assert LOCKED == 11
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+@pytest.mark.parametrize("overwrites", [True, False])
+@pytest.mark.parametrize("before", [None, b"2025-11-22 2\n"])
+def test_what_the_key_may_do_is_tried(
+    live: Droplet,
+    *,
+    deletes: bool,
+    overwrites: bool,
+    before: bytes | None,
+) -> None:
+    """Whatever a former try left."""
+    live.storage.deletes, live.storage.overwrites = deletes, overwrites
+    if before:
+        live.storage.objects[offsite.PROBE] = before
+    sent(live)
+    found = offsite.powers(live.paths)
+    assert found
+    assert (found.deletes, found.overwrites) == (deletes, overwrites)
+    assert live.storage.objects["config"] == b"of restic"
+
+
+def test_nothing_is_said_of_a_key_that_was_not_tried(live: Droplet) -> None:
+    assert offsite.powers(live.paths) is None
+    assert offsite.problems(live.paths, "production") == []
+
+
+@pytest.mark.parametrize(
+    ("powers", "append_only", "says"),
+    [
+        (Powers("now", deletes=False, overwrites=False), True, ""),
+        (Powers("now", deletes=True, overwrites=True), False, ""),
+        (Powers("now", deletes=True, overwrites=False), True, "key can delete what is there, against offsite_append"),
+        (Powers("now", deletes=False, overwrites=True), True, "key can overwrite what is there"),
+        (Powers("now", deletes=True, overwrites=True), True, "key can delete and overwrite what is there"),
+    ],
+)
+def test_status_tells_when_the_key_may_do_more_than_it_was_said_to(
+    live: Droplet,
+    powers: Powers,
+    *,
+    append_only: bool,
+    says: str,
+) -> None:
+    reached(live.paths, append_only=append_only)
+    live.paths.offsite_powers.write_text(json.dumps(powers.__dict__))
+    found = offsite.problems(live.paths, "production")
+    assert [says in line for line in found] == ([True] if says else [])
+
+
+@pytest.mark.parametrize(("where", "told"), [("production", True), ("staging", False), ("lab", False)])
+def test_production_without_a_way_off_the_droplet_is_told_of(tmp_path: Path, where: str, *, told: bool) -> None:
+    live = installed(tmp_path, environment=where)
+    problems = json.loads(stackctl(live, "status", "--json")[1])["problems"]
+    assert any("no backup goes off this droplet: set offsite_repository" in line for line in problems) == told
+
+
+def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(live: Droplet) -> None:
+    told = sent(live, 2)
+    sent(live, 1)
+    again = offsite.upload(stack(live), told, live.paths.backup(told.id))
+    for tags, text in (
+        (["20251123T000000.000Z"], "no JSON"),
+        (["20251123T000001.000Z"], told.to_json()),
+        (["by hand"], told.to_json()),
+        (None, told.to_json()),
+    ):
+        number = f"{len(live.storage.snapshots):064x}"
+        foreign = {"id": number, "time": "", "tags": tags, "paths": ["/x"], "files": {NAME: text.encode()}}
+        live.storage.snapshots.append(foreign)
+    found = offsite.available(stack(live))
+    assert [one.sequence for one in found] == [1, 2]
+    assert found[1].offsite
+    assert found[1].offsite.snapshot == again
+
+
+def test_what_is_fetched_is_what_was_sent(live: Droplet, tmp_path: Path) -> None:
+    told = sent(live)
+    target = tmp_path / told.id
+    target.mkdir()
+    assert offsite.fetch(stack(live), told.id, target) == told
+    assert manifest.differing(target, told) == []
+
+
+def test_what_does_not_lie_there_is_not_fetched(live: Droplet, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"has no backup 20251123T000000\.000Z"):
+        offsite.fetch(stack(live), "20251123T000000.000Z", tmp_path)
+
+
+def test_a_disk_without_room_is_not_filled(live: Droplet) -> None:
+    told, directory = kept(live)
+    live.bytes_free = offsite.SPARE + told.bytes - 1
+    with pytest.raises(FailedError, match="fetching needs 256: make room there"):
+        offsite.upload(stack(live), told, directory)
+
+
+def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
+    told, directory = kept(live, 2)
+    sent(live, 1)
+    objects, ran = {**live.storage.objects}, len(live.storage.ran)
+    reached(live.paths, read_only=True)
+    with pytest.raises(RefusedError, match="only reads what is off it"):
+        offsite.upload(stack(live), told, directory)
+    (there,) = offsite.available(stack(live))
+    target = tmp_path / there.id
+    target.mkdir()
+    offsite.fetch(stack(live), there.id, target)
+    assert offsite.look(stack(live)) is None
+    assert live.storage.objects == objects
+    assert all(arguments[0] == "--no-lock" for arguments in live.storage.ran[ran:])
+
+
+@pytest.mark.parametrize(
+    "text", ["no JSON", "[]", json.dumps(ACCESS | {"more": 1}), json.dumps(ACCESS | {"key_id": 1})]
+)
+def test_what_a_converge_did_not_write_is_refused(live: Droplet, text: str) -> None:
+    live.paths.offsite.write_text(text)
+    with pytest.raises(RefusedError, match="is not what this stackctl reads: converge the site"):
+        offsite.load(live.paths)
+
+
+def test_stackctl_offsite_shows_what_there_is_and_what_the_key_may_do(live: Droplet) -> None:
+    told = sent(live)
+    code, shown = stackctl(live, "offsite")
+    assert code == 0
+    assert REPOSITORY in shown
+    assert "the droplet's key can add, and neither delete nor overwrite" in shown
+    assert told.id in shown
+    document = json.loads(stackctl(live, "offsite", "--json")[1])
+    assert document["powers"]["deletes"] is False
+    assert [one["id"] for one in document["backups"]] == [told.id]
+
+
+def test_stackctl_offsite_says_where_to_begin(tmp_path: Path) -> None:
+    code, shown = stackctl(installed(tmp_path), "offsite")
+    assert code == 2
+    assert "set offsite_repository in group_data (docs/backups.md), then make site" in shown
+
+
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("s3.eu-central-1.amazonaws.com", "eu-central-1"),
+        ("s3.us-west-004.backblazeb2.com", "us-west-004"),
+        ("ams3.digitaloceanspaces.com", "us-east-1"),
+        ("10.77.0.2:9000", "us-east-1"),
+    ],
+)
+def test_a_storage_s_region_is_read_from_its_host(host: str, region: str) -> None:
+    assert s3.region(host) == region
+
+
+def test_a_signature_is_of_method_path_body_and_day() -> None:
+    """That it is the right one, the lab's storage says (tests/data)."""
+    now, key = datetime(2026, 1, 2, tzinfo=UTC), s3.Key("ID", "secret")
+    url = "https://s3.test/bucket/bot/config"
+    given = [("GET", url, b"", key, now), ("PUT", url, b"", key, now), ("GET", f"{url}2", b"", key, now),
+             ("GET", url, b"x", key, now), ("GET", url, b"", s3.Key("ID", "other"), now),
+             ("GET", url, b"", key, datetime(2026, 1, 3, tzinfo=UTC))]  # fmt: skip
+    assert len({s3.signed(*one)["authorization"].rpartition("=")[2] for one in given}) == len(given)
+    assert s3.signed(*given[0]) == s3.signed(*given[0])
