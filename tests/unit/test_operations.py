@@ -399,7 +399,8 @@ def test_an_account_is_made_once() -> None:
 
 def test_a_half_installed_package_is_finished() -> None:
     assert commands(packages.whole, {HalfInstalled: False}) == []
-    configure, fix = commands(packages.whole, {HalfInstalled: True})
+    wait, configure, fix = commands(packages.whole, {HalfInstalled: True})
+    assert wait == "timeout 600 python3 -", "who is at it may finish it"
     assert "--configure --pending" in configure
     assert "--fix-broken" in fix
 
