@@ -52,8 +52,8 @@ unit: setup ## the tests that need no droplet, in seconds
 test: ## everything that CI runs: lint, unit, templates, and the checks on the lab's droplet
 	@tests/lab/install
 	@$(MAKE) setup
-	@$(MAKE) -j2 lint lab-up # two cores: the lab is built while the linters look
-	$(PYTHON) -m pytest
+	@$(MAKE) -j2 lab-up lint unit # two cores: the lab is built while what needs none is looked at
+	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 
 lab-up: setup ## boot the lab: world, neighbour and DROPLETS droplets
 	$(PYTHON) -m tests.lab up --droplets $(DROPLETS)

@@ -141,7 +141,8 @@ class Repository:
 
     def _check(self, verb: str, ran: Result) -> None:
         if ran.code:
-            raise RepositoryError(f"{self.url}: restic {verb}: {reason(ran)}")
+            wait = ": wait for its end; of one that was killed, half an hour" if "already locked" in reason(ran) else ""
+            raise RepositoryError(f"{self.url}: restic {verb}: {reason(ran)}{wait}")
 
     def _command(self, *arguments: str) -> list[str]:
         # restic trusts those alone that it is told.

@@ -152,6 +152,11 @@ class Running:
         """Requests that begin from now on count as this phase's."""
         self._phase = name
 
+    @property
+    def ended(self) -> bool:
+        """Whether it sends no more."""
+        return self._ended.is_set()
+
     def until(self, requests: int) -> None:
         """Wait until so many were answered or lost; AssertionError when the load ended before."""
         while len(self.tally.requests) < requests:

@@ -271,6 +271,14 @@ def test_anything_else_that_goes_wrong_is_told(ours: Repository, tmp_path: Path)
             act()
 
 
+def test_who_has_it_locked_is_told(ours: Repository, tmp_path: Path) -> None:
+    """In restic's words before 0.17, and since."""
+    for said in ("unable to create lock in backend: repository is already", "Fatal: unable to create lock: already"):
+        program(tmp_path, f"echo '{said} locked by PID 7 on bot\nuse unlock' >&2; exit 11")
+        with pytest.raises(RepositoryError, match="already locked by PID 7 on bot: wait for its end; of one that was"):
+            ours.restic("check")
+
+
 def test_a_machine_without_restic_is_told_what_to_install(ours: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(RepositoryError, match="restic is not installed here: apt-get install restic"):

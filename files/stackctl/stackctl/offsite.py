@@ -117,6 +117,8 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
         raise RefusedError("this droplet is isolated, and only reads what is off it: make live")
     repository.find()
     repository.probe()
+    # Of a run of ours that was killed, the lock would keep make prune out for half an hour.
+    repository.restic("unlock")
     options = ("--json", "--quiet", "--no-scan", "--host", told.app, "--tag", told.id)
     sent = repository.restic("backup", *options, directory, timeout=_patience(told))
     snapshot = Snapshot(_summary(sent), "", told.id, str(directory))
@@ -204,6 +206,8 @@ class Repository:
         if answer.status == 404:
             what = "bucket" if answer.code == "NoSuchBucket" else "repository"
             raise FailedError(f"{where}: there is no such {what}: make offsite, or mend offsite_repository")
+        if answer.code == "RequestTimeTooSkewed":
+            raise FailedError(f"{where}: the storage has another time than the droplet: timedatectl, then {AGAIN}")
         if answer.status == 403:
             raise FailedError(
                 f"{where}: the storage refuses the droplet's key ({answer.cause}): mend OFFSITE_KEY_ID and "
@@ -316,11 +320,12 @@ def read(text: str, snapshot: Snapshot) -> Manifest:
 
 
 def reason(ran: Result) -> str:
-    """What restic says last of the cause; when it was stopped, what it went on trying."""
+    """What restic says last of the cause: who has it locked; when it was stopped, what it went on trying."""
     said = [_message(line) for line in ran.stderr.splitlines()]
     tried = [match[1] for line in said if (match := re.search(r"retrying after [^:]+: (.+)", line))]
     fatal = [line.removeprefix("Fatal: ") for line in said if line.startswith("Fatal: ")]
-    return ((tried if ran.code == TIMED_OUT else fatal) or [ran.reason])[-1]
+    locked = [line for line in said if "already locked" in line]
+    return (locked or (tried if ran.code == TIMED_OUT else fatal) or [ran.reason])[-1].removeprefix("Fatal: ")
 
 
 def _message(line: str) -> str:
