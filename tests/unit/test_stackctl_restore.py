@@ -284,6 +284,23 @@ def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved:
     assert_restored(left)
 
 
+def test_an_interrupted_restore_that_can_t_be_finished_is_undone(saved: Droplet) -> None:
+    before = as_it_was(saved)
+    left = interrupted(saved)
+    truncated(left)
+    code, shown = restored(left)
+    assert (code, "postgres.dump has" in shown.splitlines()[-1]) == (2, True), shown
+    assert as_it_was(left) == before
+
+
+def test_one_that_only_has_to_change_names_needs_no_room(saved: Droplet) -> None:
+    left = interrupted(saved)
+    left.bytes_free = 100 << 20
+    code, shown = restored(left)
+    assert code == 0, shown
+    assert_restored(left)
+
+
 def test_maintenance_that_was_on_before_stays_on(saved: Droplet) -> None:
     stackctl(saved, "maintenance", "on")
     assert restored(saved)[0] == 0

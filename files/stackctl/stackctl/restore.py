@@ -175,7 +175,9 @@ def _carry_out(work: Work, steps: Sequence[Step]) -> None:
         if work.placed:
             again = f"stackctl restore {work.manifest.id}"
             raise PersonNeededError(f"the data is in its place, but {cause or repr(error)}: {again}") from error
-        left = _undo(work, reached)
+        # What a killed run had begun is undone, too, once it turns out that it can't be finished.
+        begun = steps if work.record and _FETCH in reached else reached
+        left = _undo(work, begun)
         if left:
             raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: stackctl status") from error
         if cause is None:
@@ -236,7 +238,7 @@ def _preflight(work: Work) -> str:
     if work.asked.to_database and _exists(work, work.target):
         raise RefusedError(f"there is a database {work.target} already: drop it, or choose another name")
     needed = then.postgres.bytes + min(then.postgres.bytes, WAL) + backup.SPARE
-    if (free := stack.machine.free(Path(work.data.root))) < needed and not work.placed:
+    if not work.ready and (free := stack.machine.free(Path(work.data.root))) < needed:
         raise RefusedError(
             f"{work.data.root} has {free >> 20} MiB left, a restore needs {needed >> 20}: make room there"
         )
