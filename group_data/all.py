@@ -70,7 +70,7 @@ app_secrets = ["STRIPE_API_KEY"]
 # Debian, Docker, nginx, sshd and their page cache.
 system_memory_mib = 448
 
-# Where backups go off the droplet, on S3-compatible storage (docs/backups.md): "s3:https://HOST/BUCKET/PREFIX". None: nowhere.
+# Where backups go off the droplet (docs/backups.md): "s3:https://HOST/BUCKET/PREFIX", S3-compatible. None: nowhere.
 offsite_repository = None
 # What the storage is to let the droplet's key do: add alone, so that a broken-in droplet can destroy no backup. It is
 # tried with each backup. Spaces have no such keys.
