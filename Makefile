@@ -8,15 +8,19 @@ ENV ?= lab
 DROPLETS ?= 1
 TAG ?=
 KEY ?=
+ID ?= latest
+OFFSITE ?=
+BESIDE ?=
 YES ?=
+DRILL_MB ?= 20
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
 PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site verify status release rollback backup load faults \
-	audit attack rotate canary lock offsite prune
+.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site isolate live verify status release rollback backup \
+	restore drill load faults audit attack rotate canary lock offsite prune
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,8 +52,8 @@ unit: setup ## the tests that need no droplet, in seconds
 test: ## everything that CI runs: lint, unit, templates, and the checks on the lab's droplet
 	@tests/lab/install
 	@$(MAKE) setup
-	@$(MAKE) -j2 lint lab-up # two cores: the lab is built while the linters look
-	$(PYTHON) -m pytest
+	@$(MAKE) -j2 lab-up lint unit # two cores: the lab is built while what needs none is looked at
+	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 
 lab-up: setup ## boot the lab: world, neighbour and DROPLETS droplets
 	$(PYTHON) -m tests.lab up --droplets $(DROPLETS)
@@ -68,6 +72,13 @@ site: setup ## converge ENV
 	$(PYINFRA) deploys/site.py
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
+isolate: setup ## converge ENV as a copy, for a restore: no worker, no webhook, nothing leaves the app
+	$(PYINFRA) deploys/site.py --data isolated=true
+
+live: setup ## converge ENV, and have a copy go live
+	$(PYINFRA) deploys/site.py --data isolated=false
+	@$(PYTHON) -m deploys.ledger $(INVENTORY)
+
 verify: setup ## the checks of ENV's droplets, reading only
 	$(PYTHON) -m pytest tests/droplet --place $(ENV)
 
@@ -81,6 +92,10 @@ release: setup ## put the image TAG live on ENV
 backup: setup ## back ENV's data up now: dumped, restored for proof, sent off the droplet
 	@$(PYINFRA) deploys/backup.py
 
+restore: setup ## put ENV's backup ID=…|latest in the place of what is live: shows the plan, then again with YES=the id
+	@$(PYINFRA) deploys/restore.py --data 'id="$(ID)"' --data 'yes="$(YES)"' $(if $(OFFSITE),--data offsite=true) \
+		$(if $(BESIDE),--data 'database="$(BESIDE)"')
+
 rollback: setup ## put live on ENV what was before, or TAG
 	@$(PYINFRA) deploys/rollback.py $(if $(TAG),--data 'tag="$(TAG)"')
 
@@ -93,6 +108,12 @@ faults: ## in the lab: releases and backups broken in every way and at every ste
 	@tests/lab/install
 	@$(MAKE) setup
 	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py tests/defences tests/data
+
+drill: ## the lab's droplet is lost, and comes back from what lies off it, with DRILL_MB of data
+	$(if $(filter lab,$(ENV)),,$(error make drill destroys the droplet: in the lab alone))
+	@tests/lab/install
+	@$(MAKE) setup
+	@$(PYTHON) -m tests.lab.drill --mb $(DRILL_MB)
 
 audit: setup ## what independent judges say of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd, the baselines
 	$(PYTHON) -m pytest tests/audit --place $(ENV)

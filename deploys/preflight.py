@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from pyinfra.api import Host
@@ -9,6 +10,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from deploys.facts.data import PostgresMajor
 from deploys.facts.machine import DebianRelease, MemoryMib, Networks
+from deploys.facts.stackctl import Isolated
 from deploys.settings import KEPT_BY_KERNEL, Settings, Values
 
 _OWN_INTERFACES = ("lo", "docker", "br-", "veth")
@@ -35,6 +37,13 @@ def check_droplet(host: Host, settings: Settings) -> None:
         )
     if overlap := overlapping(values, host.get_fact(Networks)):
         raise PyinfraError(f"{host.name}: {overlap}: choose another range in group_data")
+
+
+def as_isolated_as_it_is(host: Host, settings: Settings) -> Settings:
+    """A habitual converge doesn't let a restored copy go live: where nothing is told, a droplet stays what it is."""
+    told = settings.values.isolated
+    isolated = host.get_fact(Isolated, config=str(settings.paths.config)) if told is None else told
+    return replace(settings, isolated=isolated)
 
 
 def overlapping(values: Values, networks: dict[str, list[str]]) -> str | None:

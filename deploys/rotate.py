@@ -1,8 +1,8 @@
 """Rotates a secret: `python -m deploys.rotate inventories/prod.py REDIS_PASSWORD`, or `make rotate KEY=… ENV=prod`.
 
-It says what the secret is, asks, puts the new value into the env file, converges (which releases anew), looks at what
-runs, and says what is left to do. What fails is undone: the old value back in the file, and on the droplet; unless the
-old one may be dead by then.
+It says what the secret is, asks, puts the new value into the env file, has it tried where that can be done, converges
+(which releases anew), looks at what runs, and says what is left to do. What fails is undone: the old value back in the
+file, and on the droplet; unless the old one may be dead by then.
 A value is never an argument: we make it, or it is typed without echo, or it is the first line of standard input.
 Exits 0 done | 1 failed, and undone | 2 refused, nothing changed | 3 somebody else is at work, nothing changed
 | 4 needs a person.
@@ -56,11 +56,13 @@ class Secret:
     make: Callable[[], str] | None = None
     """For what we issue ourselves."""
     proof: str | None = None
-    """A deploy that fails when the new one is refused, where a converge doesn't use it."""
+    """A deploy that fails when the new one is refused where it counts, and changes nothing. It comes first."""
     before: tuple[str, ...] = ()
     """A program with its options: it has both taken, ahead of the converge."""
+    use: str | None = None
+    """A deploy that has the droplet use the new one, where a converge doesn't."""
     after: tuple[str, ...] = ()
-    """One that ends the old one, once the new one is proven."""
+    """A program that ends the old one, once the new one was used."""
     stays: bool = False
     """The new one is kept when the rotation fails: by then the old one may be dead, and the new one shown once only."""
 
@@ -98,6 +100,7 @@ SECRETS = {
             "kept by Telegram. So begin here, and go to @BotFather when the value is asked for."
         ),
         afterwards="Telegram has refused the old one since /revoke.",
+        proof="deploys/proofs/telegram.py",
         stays=True,
     ),
     "REGISTRY_PASSWORD": Secret(
@@ -111,7 +114,7 @@ SECRETS = {
         meanwhile="Both open it until the droplet has shown that the new one does. No backup fails.",
         afterwards=OF_THE_REPOSITORY,
         make=lambda: secrets.token_urlsafe(32),
-        proof="deploys/proofs/offsite.py",
+        use="deploys/proofs/offsite.py",
         before=("deploys.offsite",),
         after=("deploys.offsite", "--only-these"),
     ),
@@ -153,8 +156,9 @@ BY_HAND = {
     "OPERATOR_KEY": """An operator's SSH key. Both can be admitted at once, so nobody is locked out.
 1. ssh-keygen -t ed25519 -f ~/.ssh/id_new
 2. Add id_new.pub as a line to the file that authorized_keys of group_data names; make site.
-3. Log in with it: ssh -i ~/.ssh/id_new …, before the next step. Put it into the secret OPERATOR_KEY, where CI plans.
-4. Remove the old line; make site.""",
+3. Have the place's ssh_config use it (IdentityFile; or the new files take the place of the old ones), and see that it
+   lets you in: make status. Put it into the secret OPERATOR_KEY, where CI plans.
+4. Remove the old line; make site. Were the new key not used, this would fail, and be undone within two minutes.""",
     ledger.KEY: """The key of the fingerprints in the ledgers. It opens nothing, and needs no rotation unless it leaked.
 1. Put the same new one (openssl rand -hex 32) into the env files of staging and production, and into CI's ENV_FILE.
 2. git rm inventories/*.secrets.json: what they hold can't be compared with the new. The ages begin anew.
@@ -251,12 +255,12 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
     path, names = Path(settings.values.env_file), settings.values.secrets_of_the_app
     offsite = settings.values.offsite_repository is not None
     if value == settings.credentials.by_name[key]:
-        raise RefusedError(f"that is the {key} that is in use")
+        raise RefusedError(f"that is the {key} that {path} has already: make site puts it in use, where it isn't")
     if key == "TELEGRAM_BOT_TOKEN" and value.partition(":")[0] != settings.credentials.app[key].partition(":")[0]:
         raise RefusedError("that token is another bot's: its digits before the colon differ")
     after = with_value(before, key, value)
     values = values_in(after, path)
-    credentials = credentials_from(values, app_secrets=names, offsite=offsite, source=str(path))
+    credentials = credentials_from(values, app_secrets=names, offsite=offsite, source="the new value")
     ledger.check(Path(settings.values.secrets_ledger), ledger.fingerprints(credentials))
     if values != {**values_in(before, path), key: value}:
         raise RefusedError(f"the line of {key} in {path} is written in a way that can't be changed: write it anew")
@@ -274,31 +278,54 @@ class Undertaking:
     def carry_out(self, after: str, secret: Secret) -> int:
         try:
             write(self.env_file, after)
+            if secret.proof and pyinfra(self.place, secret.proof) != 0:
+                return self._refuse()
             ended = program(self.place, *secret.before) if secret.before else 0
             if ended == 0:
                 ended = pyinfra(self.place, "deploys/site.py")
-            if ended == 0 and secret.proof:
-                ended = pyinfra(self.place, secret.proof)
+            if ended == 0 and secret.use:
+                ended = pyinfra(self.place, secret.use)
             if ended == 0 and secret.after:
                 ended = program(self.place, *secret.after)
-            if ended != 0 and secret.stays:
-                return self._keep(after, "That failed, see above")
-            if ended == LOCKED:
-                return self._withdraw()
             if ended != 0:
-                return self._undo()
+                return self._fail(ended, after, secret)
         except BaseException as error:
-            name, cause = self.env_file.name, type(error).__name__
+            cause = "Interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
             if secret.stays:
                 return self._keep(after, cause)
             self._take_back()
-            print(f"\n{cause}: {name} has the old value again. Bring the droplet back to it: {self._converge}")
+            print(
+                f"\n{cause}. {self.env_file.name} has the old value again, the droplet may have the new one: "
+                f"{self._converge} brings it back, or rotate again."
+            )
             return NEEDS_A_PERSON
+        return self._conclude(secret)
+
+    def _conclude(self, secret: Secret) -> int:
+        """The look comes first: what is left to do shall be the last that is read. Nothing is undone any more."""
+        print("\nThe new value is in use. Now a look at what runs.", flush=True)
+        try:
+            well = pyinfra(self.place, "deploys/status.py") == 0
+        except KeyboardInterrupt:
+            well = False
+        print(f"\nRotated. {secret.afterwards}\n{self.ledger_file} has the new age: commit it.")
+        if well:
+            return DONE
+        print(f"But what runs wasn't found to be well, see above: make status ENV={self.place}")
+        return NEEDS_A_PERSON
+
+    def _refuse(self) -> int:
+        self._take_back()
         print(
-            f"\nRotated. {secret.afterwards}\n{self.ledger_file} has the new age: commit it. Now a look at what runs.",
-            flush=True,
+            "\nNothing was changed: the new value was tried, and that failed, see above. Rotate again with the right "
+            "one; with the same, where something else was the cause."
         )
-        return DONE if pyinfra(self.place, "deploys/status.py") == 0 else NEEDS_A_PERSON
+        return REFUSED
+
+    def _fail(self, ended: int, after: str, secret: Secret) -> int:
+        if secret.stays:
+            return self._keep(after, "That failed, see above")
+        return self._withdraw() if ended == LOCKED else self._undo()
 
     def _keep(self, after: str, cause: str) -> int:
         write(self.env_file, after)  # an interruption may have come before it was

@@ -103,6 +103,7 @@ class Values(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     app: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,30}$")]
+    isolated: bool | None
     environment: Literal["lab", "staging", "production"]
     env_file: str
     secrets_ledger: str
@@ -126,7 +127,8 @@ class Values(BaseModel):
     data_addresses: dict[Literal["postgres", "redis"], Address]
 
     data_root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
-    database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    # Room for the suffix of a restore's, in PostgreSQL's 63 bytes.
+    database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,52}$")]
     # Room for the login roles' suffix in PostgreSQL's 63 bytes.
     database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,53}$"), AfterValidator(_not_postgresql_s_own)]
     postgres_image: Image
@@ -135,6 +137,7 @@ class Values(BaseModel):
     redis_image: Image
     redis_memory_mib: Mib
     redis_cpus: Cpus
+    redis_append_only: bool
     backup_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
     backup_memory_mib: Mib
 
@@ -307,6 +310,8 @@ class Settings:
     extra_ca_certificates: tuple[CaCertificate, ...]
     paths: Paths
     ci_keys: tuple[str, ...] = ()
+    isolated: bool = False
+    """A copy, which does nothing that anybody outside hears of; as told, or as the droplet is."""
 
     def owed(self, debt: str) -> str:
         """The marker of a reload that is owed (operations/owed.py)."""
@@ -348,7 +353,7 @@ class Settings:
         access = {
             "repository": self.values.offsite_repository,
             "append_only": self.values.offsite_append_only,
-            "read_only": False,
+            "read_only": self.isolated,
             "key_id": secrets["OFFSITE_KEY_ID"],
             "key_secret": secrets["OFFSITE_KEY_SECRET"],
             "password": secrets["OFFSITE_PASSWORD"],
@@ -364,6 +369,7 @@ class Settings:
             "owner": values.database_user,
             "major": values.postgres_major,
             "backup_memory_mib": values.backup_memory_mib,
+            "root": values.data_root,
         }
         config = {
             "version": 1,
@@ -385,6 +391,7 @@ class Settings:
             "webhook_path": values.webhook_path,
             "certificate": certificate if "edge" in groups else None,
             "data": data if "data" in groups else None,
+            "isolated": self.isolated,
         }
         return json.dumps(config, indent=2).encode() + b"\n"
 

@@ -20,7 +20,7 @@ from deploys.components.offsite import offsite
 from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
 from deploys.components.tls import tls
-from deploys.preflight import check_droplet
+from deploys.preflight import as_isolated_as_it_is, check_droplet
 from deploys.settings import load_settings
 
 EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
@@ -44,7 +44,7 @@ SITE = [
     (tls, {"edge"}),
 ]
 
-settings = load_settings(host.data.dict())
+settings = as_isolated_as_it_is(host, load_settings(host.data.dict()))
 check_droplet(host, settings)
 session.begin(state, host)
 for component, groups in host.loop(SITE):

@@ -48,16 +48,21 @@ def droplet(request: pytest.FixtureRequest, place: Place) -> Host:
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config, place: Place) -> Place:
-    """The lab, up, converged and released. What takes it may change the place, so any other place is refused."""
+def lab_as_it_is(place: Place) -> Place:
+    """The lab, whatever state it is in. What takes it may change the place, so any other place is refused."""
     if place.name != "lab":
         pytest.fail(f"this changes things, and {place.name} is not the lab: leave --place out", pytrace=False)
-    if pytestconfig.getoption("--as-is"):
-        return place
-    from tests.lab.demo import converged_and_released  # noqa: PLC0415 - it needs root, the checks elsewhere don't
-
-    converged_and_released()
     return place
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config, lab_as_it_is: Place) -> Place:
+    """The lab, up, converged and released."""
+    if not pytestconfig.getoption("--as-is"):
+        from tests.lab.demo import converged_and_released  # noqa: PLC0415 - it needs root, the checks elsewhere don't
+
+        converged_and_released()
+    return lab_as_it_is
 
 
 @pytest.fixture(scope="session")

@@ -39,9 +39,10 @@ def changed(results: dict[str, Any]) -> set[str]:
     return {one["name"] for one in results["operations"] if one["success"]}
 
 
-def start() -> subprocess.Popen[str]:
+def start(*options: str) -> subprocess.Popen[str]:
     """A converge of the lab that goes on by itself; its output comes line by line."""
-    return subprocess.Popen([*PYINFRA, "-y"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [*PYINFRA, "-y", *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for(lines: Iterable[str], text: str) -> None:

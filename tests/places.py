@@ -43,15 +43,15 @@ class Place:
         """One connection is kept open and shared by all commands: an SSH handshake costs more than most checks."""
         options = {
             "ssh_config": self.data["ssh_config_file"],
-            "ssh_extra_args": f"-o ControlPath={self._sockets.name}/%C",
+            "ssh_extra_args": shlex.join(self._shared),
         }
         # Longer than any pause between two commands: one that meets the connection at its end fails with 255.
         return testinfra.get_host(f"ssh://{host}?controlpersist=600", sudo=sudo, **options)
 
     def reconnect(self, host: str) -> Host:
         """After a reboot the shared connection leads nowhere."""
-        control = ["-o", f"ControlPath={self._sockets.name}/%C", "-O", "exit"]
-        subprocess.run(["ssh", "-F", self.data["ssh_config_file"], *control, host], check=False, capture_output=True)
+        command = ["ssh", "-F", self.data["ssh_config_file"], *self._shared, "-O", "exit", host]
+        subprocess.run(command, check=False, capture_output=True)
         return self.connect(host)
 
     def run_python(
@@ -62,8 +62,13 @@ class Place:
         An exit code other than 0 is the caller's to look at: a traceback through here would show `stdin`.
         """
         remote = shlex.join(["sudo", "python3", "-c", program.read_text(), *arguments])
-        command = ["ssh", "-F", self.data["ssh_config_file"], host.backend.get_hostname(), remote]
+        command = ["ssh", "-F", self.data["ssh_config_file"], *self._shared, host.backend.get_hostname(), remote]
         return subprocess.run(command, input=stdin, capture_output=True, check=False)
+
+    @property
+    def _shared(self) -> list[str]:
+        """What has ssh use the connection that is kept open, where there is one."""
+        return ["-o", f"ControlPath={self._sockets.name}/%C"]
 
     @cached_property
     def _sockets(self) -> tempfile.TemporaryDirectory[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from pyinfra import host
@@ -13,7 +12,7 @@ from stackctl.environment import canonical
 
 from deploys import artifacts
 from deploys.operations.files import place
-from deploys.operations.owed import settle
+from deploys.operations.owed import systemd_units
 from deploys.operations.release import released_as_declared
 from deploys.settings import APP_PORT, STOP_GRACE_S, Settings
 
@@ -34,23 +33,15 @@ def app(settings: Settings) -> None:
         secret=True,
     )
 
-    debt = settings.owed("units")
-    placed = [
-        place(name=f"Install {name}", dest=f"/etc/systemd/system/{name}", content=content, owes=debt)
-        for name, content in host.loop(units(settings).items())
-    ]
-    settle(
-        name="Have systemd read its units",
-        debt=debt,
-        commands=["systemctl daemon-reload", shlex.join(["systemctl", "try-restart", *_ways(settings)])],
-        after=placed,
+    systemd_units(
+        name="Install the stack's units", units=units(settings), debt=settings.owed("units"), restart=_ways(settings)
     )
     # Before boot is asked to bring it up: what can't become healthy with its old environment can with the declared one.
     released_as_declared(
         name="Release the live tag anew, when what runs is not what is declared",
         compose_files=b"".join(compose_files(settings).values()),
         environment=canonical(settings.app_environment()),
-        worker=settings.values.app_worker,
+        worker=settings.values.app_worker and not settings.isolated,
     )
     systemd.service(
         name="Bring the stack up at boot, and down in order",

@@ -7,29 +7,29 @@ from pyinfra.api import deploy
 from pyinfra.operations import files, systemd
 
 from deploys import artifacts
-from deploys.operations.files import place
-from deploys.operations.owed import settle
+from deploys.operations.owed import systemd_units
 from deploys.settings import Settings
 
 
 @deploy("backups")
 def backups(settings: Settings) -> None:
-    paths, debt = settings.paths, settings.owed("units-of-backups")
+    paths = settings.paths
     files.directory(
         name="Keep backups where root alone looks", path=str(paths.backups), mode="700", user="root", group="root"
     )
-    placed = [
-        place(name=f"Place {name}", dest=f"/etc/systemd/system/{name}", content=content, owes=debt)
-        for name, content in host.loop(units(settings).items())
-    ]
-    settle(
-        name="Have systemd read when backups are made",
-        debt=debt,
-        commands=["systemctl daemon-reload", f"systemctl try-restart {paths.backup_timer} {paths.amcheck_timer}"],
-        after=placed,
+    timers = (paths.backup_timer, paths.amcheck_timer)
+    systemd_units(
+        name="Install what makes backups",
+        units=units(settings),
+        debt=settings.owed("units-of-backups"),
+        restart=timers,
     )
-    for timer in host.loop((paths.backup_timer, paths.amcheck_timer)):
-        systemd.service(name=f"Run {timer}", service=timer, running=True, enabled=True)
+    # A copy sends nothing where the backups of what it was copied from are.
+    there = not settings.isolated
+    for timer in host.loop(timers):
+        systemd.service(
+            name=f"Run {timer}" if there else f"Have {timer} rest", service=timer, running=there, enabled=there
+        )
 
 
 def units(settings: Settings) -> dict[str, bytes]:

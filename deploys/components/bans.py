@@ -20,12 +20,13 @@ TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
 def bans(settings: Settings) -> None:
     debt = settings.owed("bans")
 
-    # python3-systemd reads the journal, nftables has nft.
-    packages.installed(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
     placed = [
         place(name=f"Configure fail2ban: {name}", dest=f"/etc/fail2ban/{name}", content=content, owes=debt)
         for name, content in host.loop(configuration(settings, edge="edge" in host.groups).items())
     ]
+    # Configured before: it starts as it is installed, and Debian's own jail would ban an operator who mistyped lately.
+    # python3-systemd reads the journal, nftables has nft.
+    packages.installed(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
     settle(
         name="Reload fail2ban, when its configuration is sound (bans stay)",
         debt=debt,

@@ -36,11 +36,12 @@ def base(settings: Settings) -> None:
         dest=f"/etc/cloud/cloud.cfg.d/99-{values.app}.cfg",
         content=artifacts.file("base/keep-hostname.cfg"),
     )
+    # In the words of cloud-init, which writes it at each boot of a droplet that was made without our user data.
     files.line(
         name="Let the hostname resolve, which sudo asks for",
         path="/etc/hosts",
         line=r"^127\.0\.1\.1\s.*$",
-        replace=f"127.0.1.1 {host.name}",
+        replace=f"127.0.1.1 {host.name} {host.name}",
     )
     server.timezone(name="Set the time zone", timezone=values.timezone)
 

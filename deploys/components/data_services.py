@@ -19,10 +19,10 @@ UID = 999
 @deploy("data_services")
 def data_services(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
-    redis_conf = artifacts.file("redis/redis.conf")
+    redis_conf, redis_start = artifacts.file("redis/redis.conf"), artifacts.file("redis/start")
     # Without the passwords: new ones are taken while both run.
     directives = _redis_directives(settings).encode()
-    declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, directives)
+    declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, redis_start, directives)
 
     for service in host.loop(("postgres", "redis")):
         files.directory(
@@ -57,6 +57,7 @@ def data_services(settings: Settings) -> None:
         secret=True,
     )
     place(name="Configure Redis", dest=str(paths.opt / "redis.conf"), content=redis_conf)
+    place(name="Have Redis start in either mode", dest=str(paths.opt / "redis-start"), content=redis_start)
     place(
         name="Describe the data services",
         dest=str(paths.data_yaml),
@@ -114,4 +115,6 @@ def _redis_directives(settings: Settings) -> str:
 
     maxmemory is half of the container's limit: a save forks, and copies what is written meanwhile.
     """
-    return f"include /etc/redis/redis.conf\nmaxmemory {settings.values.redis_memory_mib // 2}mb\n"
+    values = settings.values
+    append_only = "yes" if values.redis_append_only else "no"
+    return f"include /etc/redis/redis.conf\nmaxmemory {values.redis_memory_mib // 2}mb\nappendonly {append_only}\n"

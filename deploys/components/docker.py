@@ -55,7 +55,7 @@ def docker(settings: Settings) -> None:
     place(
         name="Let the daemon pull from the app's registry",
         dest="/root/.docker/config.json",
-        content=_login(settings.registry, values.registry_user, settings.credentials.registry_password),
+        content=registry_login(settings),
         mode="600",
         secret=True,
     )
@@ -66,6 +66,8 @@ def daemon_configuration(settings: Settings) -> bytes:
     return artifacts.template("docker/daemon.json.j2", values=settings.values)
 
 
-def _login(registry: str, user: str, password: str) -> bytes:
-    auth = b64encode(f"{user}:{password}".encode()).decode()
-    return json.dumps({"auths": {registry: {"auth": auth}}}, indent=2).encode() + b"\n"
+def registry_login(settings: Settings) -> bytes:
+    """config.json."""
+    login = f"{settings.values.registry_user}:{settings.credentials.registry_password}"
+    auth = b64encode(login.encode()).decode()
+    return json.dumps({"auths": {settings.registry: {"auth": auth}}}, indent=2).encode() + b"\n"

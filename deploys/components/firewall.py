@@ -39,4 +39,8 @@ def ssh_rules(settings: Settings) -> list[str]:
 
 def after_rules(settings: Settings) -> bytes:
     """/etc/ufw/after.rules."""
-    return artifacts.template("firewall/after.rules.j2", networks=settings.values.docker_networks.values())
+    return artifacts.template(
+        "firewall/after.rules.j2",
+        networks=settings.values.docker_networks.values(),
+        isolated=settings.values.app_subnet if settings.isolated else None,
+    )

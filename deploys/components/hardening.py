@@ -14,7 +14,7 @@ from deploys.operations import packages
 from deploys.operations.accounts import sudoers
 from deploys.operations.files import place
 from deploys.operations.machine import modes
-from deploys.operations.owed import settle
+from deploys.operations.owed import settle, systemd_units
 from deploys.settings import Settings
 
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
@@ -122,43 +122,22 @@ def _logins(settings: Settings) -> None:
 
 
 def _sandboxes(settings: Settings) -> None:
-    paths, debt = settings.paths, settings.owed("units-of-the-host")
-    placed = [
-        place(name=f"Place {name}", dest=f"/etc/systemd/system/{name}", content=content, owes=debt)
-        for name, content in host.loop(units(settings).items())
-    ]
-    placed.append(
-        place(
-            name="Let no service dump its core",
-            dest=f"/etc/systemd/system.conf.d/{settings.values.app}.conf",
-            content=artifacts.file("hardening/system.conf"),
-            owes=debt,
-        )
-    )
-    settle(
-        name="Have systemd read them, and mounts be as they are now",
-        debt=debt,
-        commands=["systemctl daemon-reload", f"systemctl try-restart {paths.mounts_service}"],
-        after=placed,
+    mounts = settings.paths.mounts_service
+    systemd_units(
+        name="Keep what runs by itself to what it needs",
+        units=units(settings),
+        debt=settings.owed("units-of-the-host"),
+        restart=[mounts],
     )
     for service, content in host.loop(sandboxes(settings).items()):
-        owed = settings.owed(f"{service}-sandbox")
-        drop_in = place(
+        systemd_units(
             name=f"Keep {service} to what it needs",
-            dest=f"/etc/systemd/system/{service}.service.d/{settings.values.app}.conf",
-            content=content,
-            owes=owed,
-        )
-        settle(
-            name=f"Have {service} run like that",
-            debt=owed,
+            units={f"{service}.service.d/{settings.values.app}.conf": content},
+            debt=settings.owed(f"{service}-sandbox"),
             # A pattern, since a service that isn't installed yet is no error.
-            commands=["systemctl daemon-reload", f"systemctl try-restart '{service[:-1]}[{service[-1]}].service'"],
-            after=[drop_in],
+            restart=[f"{service[:-1]}[{service[-1]}].service"],
         )
-    systemd.service(
-        name="Let nothing be run from where all may write", service=paths.mounts_service, running=True, enabled=True
-    )
+    systemd.service(name="Let nothing be run from where all may write", service=mounts, running=True, enabled=True)
 
 
 def _timers(settings: Settings) -> None:
@@ -181,7 +160,7 @@ def sandboxes(settings: Settings) -> dict[str, bytes]:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Units of ours, and drop-ins for what timers start, by their path below /etc/systemd/system."""
+    """Units of ours, drop-ins for what timers start, and what holds for each service: no core dumps."""
     paths, values = settings.paths, settings.values
     drop_in = f"{values.app}.conf"
     found = {
@@ -190,6 +169,7 @@ def units(settings: Settings) -> dict[str, bytes]:
         ),
         f"apt-daily-upgrade.service.d/{drop_in}": artifacts.template("hardening/upgrade.conf.j2", paths=paths),
         f"logrotate.timer.d/{drop_in}": artifacts.file("hardening/logrotate.timer.conf"),
+        f"/etc/systemd/system.conf.d/{drop_in}": artifacts.file("hardening/system.conf"),
         paths.mounts_service: artifacts.file("hardening/mounts.service"),
         paths.integrity_service: artifacts.template(
             "hardening/integrity.service.j2", paths=paths, data_root=values.data_root

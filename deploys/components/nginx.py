@@ -56,4 +56,5 @@ def configuration(settings: Settings) -> bytes:
         public_paths=[path for path in values.public_paths if path != values.webhook_path],
         webhook_path=values.webhook_path,
         webhook_allowed_from=values.webhook_allowed_from,
+        isolated=settings.isolated,
     )

@@ -6,15 +6,13 @@ undoes itself.
 
 from __future__ import annotations
 
-from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import systemd
 from stackctl.trial import PATIENCE_S
 
 from deploys import artifacts
 from deploys.components import ci
-from deploys.operations.files import place
-from deploys.operations.owed import settle
+from deploys.operations.owed import systemd_units
 from deploys.operations.trial import Tried, tried
 from deploys.settings import Settings
 
@@ -25,12 +23,7 @@ IN_FORCE = ["sshd -t", "systemctl restart ssh.service"]
 
 @deploy("ssh")
 def ssh(settings: Settings) -> None:
-    debt = settings.owed("trial-units")
-    placed = [
-        place(name=f"Install {unit}", dest=f"/etc/systemd/system/{unit}", content=content, owes=debt)
-        for unit, content in host.loop(units(settings).items())
-    ]
-    settle(name="Have systemd read the units", debt=debt, commands=["systemctl daemon-reload"], after=placed)
+    systemd_units(name="Install what undoes a change", units=units(settings), debt=settings.owed("trial-units"))
     systemd.service(
         name="Undo at boot what nobody confirmed",
         service=settings.paths.trial_boot,

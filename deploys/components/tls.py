@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import systemd
 
@@ -10,7 +9,7 @@ from deploys import artifacts
 from deploys.operations import packages
 from deploys.operations.certificate import trusted
 from deploys.operations.files import place
-from deploys.operations.owed import settle
+from deploys.operations.owed import systemd_units
 from deploys.settings import Settings
 
 
@@ -25,12 +24,9 @@ def tls(settings: Settings) -> None:
         content=artifacts.file("tls/deploy-hook"),
         mode="755",
     )
-    debt = settings.owed("certificate-units")
-    placed = [
-        place(name=f"Install {unit}", dest=f"/etc/systemd/system/{unit}", content=content, owes=debt)
-        for unit, content in host.loop(units(settings).items())
-    ]
-    settle(name="Have systemd read the units", debt=debt, commands=["systemctl daemon-reload"], after=placed)
+    systemd_units(
+        name="Install what obtains a certificate", units=units(settings), debt=settings.owed("certificate-units")
+    )
     systemd.service(
         name="Try each hour for a certificate that is missing",
         service=paths.certificate_timer,

@@ -6,7 +6,20 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from pyinfra.api import FactBase
+from pyinfra.api import FactBase, QuoteString, StringCommand
+
+
+class Isolated(FactBase[bool]):
+    """Whether the droplet was told to be a copy that nobody outside hears of."""
+
+    default = bool
+
+    def command(self, config: str) -> StringCommand:
+        return StringCommand("cat", QuoteString(config), "2>/dev/null || true")
+
+    def process(self, output: Iterable[str]) -> bool:
+        text = "".join(output)
+        return bool(json.loads(text).get("isolated", False)) if text else False
 
 
 class Status(FactBase[dict[str, Any] | None]):

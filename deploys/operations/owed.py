@@ -1,12 +1,13 @@
 """Reloads that are owed: what changed on disk and is not in force yet.
 
 The droplet remembers the debt in a file, since a run can die between a change and its reload, and the next run sees
-no difference any more. `place(owes=…)` takes on the debt, `settle` pays it.
+no difference any more. `place(owes=…)` takes on the debt, `settle` pays it; `systemd_units` does both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from pyinfra import host, state
@@ -15,6 +16,9 @@ from pyinfra.api.operation import OperationMeta
 
 from deploys.facts.files import Owed
 from deploys.operations import Commands
+from deploys.operations.files import place
+
+UNITS = PurePosixPath("/etc/systemd/system")
 
 
 @operation()
@@ -23,11 +27,37 @@ def settle(debt: str, commands: Sequence[str], *, after: Sequence[OperationMeta]
 
     + after: the operations that may take on the debt, so that a plan shows the reload before the debt exists
     """
-    marker = PurePosixPath(debt)
-    owed = marker.name in host.get_fact(Owed, directory=str(marker.parent))
-    if not owed and (state.is_executing or not any(change.will_change for change in after)):
-        host.noop(f"{marker.name} is in force")
+    if not is_owed(debt) and (state.is_executing or not any(change.will_change for change in after)):
+        host.noop(f"{debt} is paid")
         return
     for command in commands:
         yield StringCommand(command)
     yield StringCommand("rm -f", QuoteString(debt))
+
+
+@operation()
+def systemd_units(units: Mapping[str, bytes], *, debt: str, restart: Sequence[str] = ()) -> Commands:
+    """Units and drop-ins, which systemd has read.
+
+    + units: by name; by path, what is not below /etc/systemd/system
+    + restart: units, or patterns of them, that are started anew where they run
+    """
+    changes = [
+        command
+        for name, content in units.items()
+        for command in place._inner(dest=str(UNITS / name), content=content, owes=debt)  # noqa: SLF001
+    ]
+    if not changes and not is_owed(debt):
+        host.noop(f"systemd has read {', '.join(units)}")
+        return
+    yield from changes
+    yield StringCommand("systemctl daemon-reload")
+    if restart:
+        yield StringCommand("systemctl try-restart", shlex.join(restart))
+    yield StringCommand("rm -f", QuoteString(debt))
+
+
+def is_owed(debt: str) -> bool:
+    """Whether the droplet remembers it."""
+    marker = PurePosixPath(debt)
+    return marker.name in host.get_fact(Owed, directory=str(marker.parent))

@@ -27,7 +27,7 @@ def installed(packages: Sequence[str]) -> Commands:
     if not missing:
         host.noop(f"{', '.join(packages)} installed")
         return
-    yield StringCommand("timeout 600 python3 -", _stdin=artifacts.file("base/wait_for_apt.py").decode())
+    yield _nobody_else_uses_apt()
     yield from apt.update._inner(cache_time=LISTS_ARE_FRESH_S)  # noqa: SLF001
     yield from apt.packages._inner(packages=missing, no_recommends=True)  # noqa: SLF001
 
@@ -44,9 +44,17 @@ def absent(packages: Sequence[str]) -> Commands:
 
 @operation()
 def whole() -> Commands:
-    """Finishes what an interrupted apt left half installed; apt itself refuses to."""
+    """Finishes what an interrupted apt left half installed; apt itself refuses to.
+
+    The apt of a converge that was killed goes on for a while, and then leaves nothing to finish.
+    """
     if not host.get_fact(HalfInstalled):
         host.noop("no package is half installed")
         return
+    yield _nobody_else_uses_apt()
     yield StringCommand("DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure --pending")
     yield StringCommand("DEBIAN_FRONTEND=noninteractive apt-get --yes --fix-broken install")
+
+
+def _nobody_else_uses_apt() -> StringCommand:
+    return StringCommand("timeout 600 python3 -", _stdin=artifacts.file("base/wait_for_apt.py").decode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, QuoteString, State, StringCommand, operation
@@ -16,9 +15,9 @@ from pyinfra.connectors.sshuserclient import SSHClient
 from stackctl.paths import Paths
 from stackctl.unit import PROGRAM
 
-from deploys.facts.files import Owed
 from deploys.operations import Commands
 from deploys.operations.files import place
+from deploys.operations.owed import is_owed
 
 ANSWERS_S = 60
 
@@ -38,7 +37,6 @@ def tried(trial: str, files: Mapping[str, Tried], commands: Sequence[str], *, de
     + files: by path
     + debt: path of the marker that says that they are not in force yet (settings.owed)
     """
-    marker = PurePosixPath(debt)
     changes: list[PyinfraCommand] = [
         command
         for dest, file in files.items()
@@ -46,7 +44,7 @@ def tried(trial: str, files: Mapping[str, Tried], commands: Sequence[str], *, de
             dest=dest, content=file.content, mode="600", owner=file.owner, group=file.owner, owes=debt
         )
     ]
-    if not changes and marker.name not in host.get_fact(Owed, directory=str(marker.parent)):
+    if not changes and not is_owed(debt):
         host.noop(f"{', '.join(files)} in force")
         return
     yield from on_trial(trial, [*changes, *map(StringCommand, commands)])

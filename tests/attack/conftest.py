@@ -1,7 +1,8 @@
 """Attacks on the lab from `neighbour`: `make attack`. What each got, what it gets with the defence out, who was served.
 
-A test takes `attacker`, `serving` and `result`: it attacks; it attacks again under `serving.defence_out()`, having
-taken the defence out, and puts it back; and says `result("slow clients", got="…", control="…")`.
+A test takes `attacker`, `serving` and `result`: it attacks, `for _ in serving.attacks()`; it attacks again under
+`serving.defence_out()`, having taken the defence out, and puts it back; and says `result("slow clients", got="…",
+control="…")`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from testinfra.host import Host
 from tests.places import Place
 from tests.releases.load import Running, Tally, lab_target, load
 
-DEFENDED, DEFENCE_OUT = "defended", "defence out"
+AT_PEACE, ATTACKED, DEFENCE_OUT = "at peace", "attacked", "defence out"
 FEWEST = 20
-"""Requests of the bot's own during an attack, at least: fewer would show nothing."""
+"""Requests that the bot answers during an attack, at least: fewer would show nothing."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `served` is of the requests that Telegram's stand-in sent meanwhile."""
+    """A line of the table; `served` is how many requests the bot answered meanwhile, its defence in place."""
 
     attack: str
     got: str
@@ -40,6 +41,15 @@ class Serving:
 
     running: Running
 
+    def attacks(self) -> Iterator[None]:
+        """Attack at least once, and again until the bot was asked often enough: some attacks are over at once."""
+        enough = len(self._attacked.requests) + FEWEST
+        self.running.phase(ATTACKED)
+        while len(self._attacked.requests) < enough:
+            assert not self.running.ended, "the load ended"
+            yield
+        self.running.phase(AT_PEACE)
+
     @contextmanager
     def defence_out(self) -> Iterator[None]:
         """Requests that begin in here may be lost: the attack is meant to succeed."""
@@ -47,12 +57,21 @@ class Serving:
         try:
             yield
         finally:
-            self.running.phase(DEFENDED)
+            self.running.phase(AT_PEACE)
 
     @property
-    def meanwhile(self) -> Tally:
-        """Of the time with the defence in place."""
-        return self.running.tally.of(DEFENDED)
+    def served(self) -> int:
+        """Requests that were answered while the droplet was attacked."""
+        return len(self._attacked.requests) - len(self._attacked.lost)
+
+    @property
+    def defended(self) -> Tally:
+        """Of all the time with the defence in place."""
+        return Tally([request for request in self.running.tally.requests if request.phase != DEFENCE_OUT])
+
+    @property
+    def _attacked(self) -> Tally:
+        return self.running.tally.of(ATTACKED)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,12 +88,11 @@ def attacker(lab: Place) -> Host:
 @pytest.fixture
 def serving(lab: Place) -> Iterator[Serving]:
     with load(lab_target(lab), clients=4, rate=20) as running:
-        running.phase(DEFENDED)
+        running.phase(AT_PEACE)
         one = Serving(running)
         yield one
-        running.until(FEWEST)
-    lost = one.meanwhile.lost
-    assert not lost, f"the bot lost {len(lost)} of {len(one.meanwhile.requests)}: {one.meanwhile.outcomes}"
+    lost = one.defended.lost
+    assert not lost, f"the bot lost {len(lost)} of {len(one.defended.requests)}: {one.defended.outcomes}"
 
 
 @pytest.fixture
@@ -82,10 +100,8 @@ def result(request: pytest.FixtureRequest, serving: Serving) -> Callable[..., No
     """Keeps a line for the table that is printed at the end: the attack, what it got, what it gets undefended."""
 
     def keep(attack: str, *, got: str, control: str) -> None:
-        serving.running.until(FEWEST)
-        meanwhile = serving.meanwhile
-        served = f"{len(meanwhile.requests) - len(meanwhile.lost)} of {len(meanwhile.requests)}"
-        request.config.stash.setdefault(ROWS, []).append(Row(attack, got, control, served))
+        assert serving.served >= FEWEST, "the bot was not asked while it was attacked"
+        request.config.stash.setdefault(ROWS, []).append(Row(attack, got, control, f"{serving.served} requests"))
 
     return keep
 
@@ -94,4 +110,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if rows := config.stash.get(ROWS, []):
         terminalreporter.section("attacks")
         for row in (Row("attack", "got", "with the defence out", "the bot answered"), *rows):
-            terminalreporter.write_line(f"{row.attack:<40} {row.got:<28} {row.control:<28} {row.served}")
+            terminalreporter.write_line(f"{row.attack:<42} {row.got:<28} {row.control:<28} {row.served}")

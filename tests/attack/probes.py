@@ -23,7 +23,8 @@ PUBLIC, LOOPBACK, CARELESS = 5432, 5433, 5434
 """The host's ports at which the stray container is published: to everybody, on 127.0.0.1, and without an address."""
 STRAY = "/root/stray.yaml"
 KNOCKING, TOO_LONG_S = "/run/knocking", 300
-SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=3"
+# A ban that falls between the greeting and the answer is silence without end: ConnectTimeout covers the greeting alone.
+SSH = "timeout 20 ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=3"
 LISTENS = "import socket; socket.create_connection(('127.0.0.1', 5432), 1)"
 
 

@@ -39,8 +39,9 @@ def test_port_scan(
     *, attacker: Host, droplet: Host, lab: Place, family: str, serving: Serving, result: Callable[..., None]
 ) -> None:
     scan = f"-p {','.join(OPEN)},{INSIDE},{LOOPBACK}"
-    found = open_ports(attacker, lab.settings.values.domain, family, scan)
-    assert found == OPEN
+    for _ in serving.attacks():
+        found = open_ports(attacker, lab.settings.values.domain, family, scan)
+        assert found == OPEN
     with serving.defence_out():
         try:
             droplet.check_output(f"ufw disable && {DOCKER_USER_OUT}")
@@ -54,7 +55,8 @@ def test_port_scan(
 def test_a_port_that_docker_publishes(
     attacker: Host, droplet: Host, stray: Stray, serving: Serving, result: Callable[..., None]
 ) -> None:
-    assert not open_to(attacker, droplet, PUBLIC)
+    for _ in serving.attacks():
+        assert not open_to(attacker, droplet, PUBLIC)
     with serving.defence_out(), taken_out(droplet, DOCKER_USER_OUT):
         assert open_to(attacker, droplet, PUBLIC)
     result("a port that Docker publishes", got="silence", control="connected")
@@ -66,7 +68,8 @@ def test_routing_straight_to_a_container(
     """The live colour's container, which publishes nothing. Three layers stand before it."""
     colour = droplet.check_output("readlink /var/lib/toogoodtogo/active").removesuffix(".sock")
     address = {name: str(one) for name, one in lab.settings.values.colours.items()}[colour]
-    assert not open_to(attacker, droplet, 8080, address=address)
+    for _ in serving.attacks():
+        assert not open_to(attacker, droplet, 8080, address=address)
     with serving.defence_out():
         try:
             with taken_out(droplet, RAW_OUT, DOCKER_USER_OUT, FORWARDED):
@@ -88,7 +91,8 @@ def test_each_layer_stops_what_is_routed_to_a_published_container(
 def test_routing_straight_to_a_published_container(
     attacker: Host, droplet: Host, stray: Stray, serving: Serving, result: Callable[..., None]
 ) -> None:
-    assert not open_to(attacker, droplet, 5432, address=stray.address)
+    for _ in serving.attacks():
+        assert not open_to(attacker, droplet, 5432, address=stray.address)
     with serving.defence_out(), taken_out(droplet, RAW_OUT, DOCKER_USER_OUT):
         assert open_to(attacker, droplet, 5432, address=stray.address)
     result("routing straight to a published container", got="silence", control="connected")
@@ -99,7 +103,8 @@ def test_packets_for_a_port_published_on_loopback(
 ) -> None:
     """Published on 127.0.0.1 in so many words, or because the daemon's default is that."""
     for port in (LOOPBACK, CARELESS):
-        assert not passed_on(attacker, droplet, stray, port)
+        for _ in serving.attacks():
+            assert not passed_on(attacker, droplet, stray, port)
         with serving.defence_out(), taken_out(droplet, RAW_OUT, DOCKER_USER_OUT):
             assert passed_on(attacker, droplet, stray, port)
     result("for 127.0.0.1 over the wire", got="silence", control="passed on to a container")
@@ -112,7 +117,8 @@ def test_the_host_s_own_address_on_a_container_network(
     address = droplet.check_output(
         f"ip -4 -o address show to {lab.settings.values.app_subnet} | sed -E 's/.* inet ([0-9.]+).*/\\1/'"
     )
-    assert not open_to(attacker, droplet, 22, address=address)
+    for _ in serving.attacks():
+        assert not open_to(attacker, droplet, 22, address=address)
     with serving.defence_out(), taken_out(droplet, RAW_OUT):
         assert open_to(attacker, droplet, 22, address=address)
     result("SSH at the bridge's address", got="silence", control="connected")
@@ -122,7 +128,8 @@ def test_a_container_asks_for_the_droplet_s_metadata(
     droplet: Host, stray: Stray, beyond: None, serving: Serving, result: Callable[..., None]
 ) -> None:
     """It holds what cloud-init was given, on a real droplet keys and passwords perhaps. The host itself may ask."""
-    assert droplet.run(f"docker exec stray-stray-1 {ASK_METADATA}").rc != 0
+    for _ in serving.attacks():
+        assert droplet.run(f"docker exec stray-stray-1 {ASK_METADATA}").rc != 0
     with serving.defence_out(), taken_out(droplet, f"iptables -D DOCKER-USER -d {METADATA}/32 -j DROP"):
         droplet.check_output(f"docker exec stray-stray-1 {ASK_METADATA}")
     result("a container asks the metadata service", got="silence", control="an answer")
@@ -136,7 +143,8 @@ def test_routing_through_the_droplet_over_ipv6(
     attacker.check_output(f"ip -6 route add {BEYOND_IPV6} via {machine_of(droplet).ipv6}")
     try:
         droplet.check_output("sysctl -qw net.ipv6.conf.all.forwarding=1")
-        assert attacker.run(knock).rc != 0
+        for _ in serving.attacks():
+            assert attacker.run(knock).rc != 0
         with serving.defence_out():
             droplet.check_output("ip6tables -P FORWARD ACCEPT")
             attacker.check_output(knock)

@@ -22,10 +22,12 @@ pytestmark = pytest.mark.group("edge")
 
 Result = Callable[..., None]
 
-SLOW, UNTAKEN = (Path(__file__).with_name(name).read_text() for name in ("slow.py", "untaken.py"))
+SLOW, UNTAKEN, ONE_BY_ONE = (
+    Path(__file__).with_name(name).read_text() for name in ("slow.py", "untaken.py", "many.py")
+)
 CONFIGURATION, SAVED = "/etc/nginx/nginx.conf", "/etc/nginx/nginx.conf.attacked"
 RELOAD = "nginx -t && systemctl reload nginx.service"
-MANY, UNTAKEN_AT_ONCE, GUESSES = 150, 100, 14
+MANY, UNTAKEN_AT_ONCE, CONNECTIONS, GUESSES = 150, 100, 30, 14
 UNTIL_S = "14"
 """For slow clients: a while after nginx's ten seconds."""
 
@@ -93,8 +95,9 @@ def test_slow_senders(
     """dev-sec nginx-17; they would take all of its connections, given time. A body is refused, and waited for."""
     arguments = (endless, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(MANY), UNTIL_S)
     attack = shlex.join(["python3", "-c", SLOW, *arguments])
-    got = int(attacker.check_output(attack))
-    assert got == 0
+    for _ in serving.attacks():
+        got = int(attacker.check_output(attack))
+        assert got == 0
     with serving.defence_out(), changed(droplet, f"s/ {defence} .*/ {defence} 60s;/"):
         control = int(attacker.check_output(attack))
     assert control == MANY
@@ -106,8 +109,9 @@ def test_answers_that_nobody_takes(attacker: Host, droplet: Host, lab: Place, se
     """Over HTTP/2, where the client itself says how much it takes; nginx has them in hand meanwhile."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(UNTAKEN_AT_ONCE), UNTIL_S)
     attack = shlex.join(["python3", "-c", UNTAKEN, *arguments])
-    got = int(attacker.check_output(attack))
-    assert got == 0
+    for _ in serving.attacks():
+        got = int(attacker.check_output(attack))
+        assert got == 0
     with serving.defence_out(), changed(droplet, "s/ send_timeout .*/ send_timeout 60s;/"):
         control = int(attacker.check_output(attack))
     assert control == UNTAKEN_AT_ONCE
@@ -123,8 +127,9 @@ UNBOUNDED = {"a body": "s/client_max_body_size .*/client_max_body_size 0;/"}
 def test_too_much(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result, *, what: str) -> None:
     """dev-sec nginx-06: what is sent is bounded."""
     refused = TOO_MUCH[what][0]
-    got = send_too_much(attacker, lab, what)
-    assert got.split()[1] == str(refused)
+    for _ in serving.attacks():
+        got = send_too_much(attacker, lab, what)
+        assert got.split()[1] == str(refused)
     with serving.defence_out(), changed(droplet, UNBOUNDED.get(what, HEADERS_LARGER)):
         control = send_too_much(attacker, lab, what)
     assert control.split()[1] == "404"
@@ -137,31 +142,50 @@ def test_a_flood_of_requests(
     attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result, *, scheme: str, answer: str
 ) -> None:
     flood = f"'{scheme}://{lab.settings.values.domain}/nothing/[1-{MANY}]'"
-    got = statuses(attacker, lab, flood)
-    assert got["429"] > MANY / 2
+    for _ in serving.attacks():
+        got = statuses(attacker, lab, flood)
+        assert got["429"] > MANY / 2
     with serving.defence_out(), changed(droplet, "s/^( *)limit_req zone=requests .*/\\1#/"):
         control = statuses(attacker, lab, flood)
     assert control == {answer: MANY}
     result(f"a flood of requests, {scheme}", got=told(got), control=told(control))
 
 
+@pytest.mark.usefixtures("nginx_alone")
+def test_many_connections(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
+    """dev-sec nginx-07. Not too many in a second, but too many at a time."""
+    arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(CONNECTIONS))
+    attack = shlex.join(["python3", "-c", ONE_BY_ONE, *arguments])
+    for _ in serving.attacks():
+        got = Counter(attacker.check_output(attack).split())
+        assert got == {"301": 20, "429": CONNECTIONS - 20}
+    with serving.defence_out(), changed(droplet, "s/^( *)limit_conn connections 20;/\\1#/"):
+        control = Counter(attacker.check_output(attack).split())
+    assert control == {"301": CONNECTIONS}
+    result("many connections", got=told(got), control=told(control))
+
+
+@pytest.mark.usefixtures("nginx_alone")
 def test_another_name(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
     """One that somebody has pointed at the droplet, or none."""
     ask = f"-H 'Host: another.test' http://{lab.settings.values.domain}/"
-    got = statuses(attacker, lab, ask)
-    assert got == {"000": 1}
+    for _ in serving.attacks():
+        got = statuses(attacker, lab, ask)
+        assert got == {"000": 1}
     with serving.defence_out(), changed(droplet, 's/return 444;/return 200 "served";/'):
         control = statuses(attacker, lab, ask)
     assert control == {"200": 1}
     result("another name", got="a reset", control=told(control))
 
 
+@pytest.mark.usefixtures("nginx_alone")
 def test_forged_addresses(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
     forged = (
         f"-H 'X-Forwarded-For: 10.77.0.2' -H 'X-Real-IP: 10.77.0.2' -X POST -d {{}} {site(lab, '/webhook/telegram')}"
     )
-    got = statuses(attacker, lab, forged)
-    assert got == {"403": 1}
+    for _ in serving.attacks():
+        got = statuses(attacker, lab, forged)
+        assert got == {"403": 1}
     believing = "s/^( *)server_tokens off;/\\1set_real_ip_from 10.77.0.0\\/24; real_ip_header X-Forwarded-For;/"
     with serving.defence_out(), changed(droplet, believing):
         control = statuses(attacker, lab, forged)
@@ -172,8 +196,9 @@ def test_forged_addresses(attacker: Host, droplet: Host, lab: Place, serving: Se
 def test_a_wrong_secret(lab: Place, serving: Serving, result: Result) -> None:
     """From Telegram's own address, which nginx lets through: the app refuses it. The control is Telegram itself."""
     guess = "-H 'X-Telegram-Bot-Api-Secret-Token: guess' -X POST -d {}"
-    got = lab.ask_as_telegram(site(lab, "/webhook/telegram"), guess).split()[1]
-    assert got == "401"
+    for _ in serving.attacks():
+        got = lab.ask_as_telegram(site(lab, "/webhook/telegram"), guess).split()[1]
+        assert got == "401"
     control = str(delivery(deliver_an_update())["last_status"])
     assert control == "200"
     result("a wrong webhook secret", got=f"{got} by the app", control=f"{control} for the right one")
@@ -182,8 +207,9 @@ def test_a_wrong_secret(lab: Place, serving: Serving, result: Result) -> None:
 def test_looking_for_what_is_there(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
     """Slowly enough for nginx's limits, a hundred of them in a minute: fail2ban sees it all the same."""
     look = f"--rate 8/s --max-time 2 'https://{lab.settings.values.domain}/nothing/[1-110]'"
-    first = statuses(attacker, lab, look)
-    assert set(first) <= {"404", "000"}
+    for _ in serving.attacks():
+        first = statuses(attacker, lab, look)
+        assert set(first) <= {"404", "000"}
     time.sleep(4)
     got = statuses(attacker, lab, f"--max-time 2 {site(lab)}")
     assert got == {"000": 1}
@@ -197,8 +223,9 @@ def test_looking_for_what_is_there(attacker: Host, droplet: Host, lab: Place, se
 
 
 def test_brute_force_on_ssh(attacker: Host, droplet: Host, serving: Serving, result: Result) -> None:
-    got = guesses(attacker, droplet)
-    assert 0 < got < GUESSES
+    for _ in serving.attacks():
+        got = guesses(attacker, droplet)
+        assert 0 < got < GUESSES
     with serving.defence_out(), without_jail(droplet, "sshd"):
         pardon(droplet)
         control = guesses(attacker, droplet)

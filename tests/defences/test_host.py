@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 import pytest
 from testinfra.host import Host
 
+from tests import converge
+from tests.lab import lab as machines
+from tests.lab.layout import by_name
 from tests.places import Place
 
 pytestmark = pytest.mark.group("edge")
@@ -163,6 +166,14 @@ def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(dro
     assert not after.file("/run/reboot-required").exists
     after.check_output(f"timeout 120 sh -c 'until systemctl is-active --quiet {paths.unit}; do sleep 0.5; done'")
     assert after.run("stackctl status").rc == 0
+
+
+def test_every_check_passes_after_a_crash(droplet: Host, lab: Place) -> None:
+    """In short, in make test: tests/faults/test_3_boot.py."""
+    name = droplet.backend.get_hostname()
+    machines.crash(by_name(name))
+    lab.reconnect(name).check_output("systemctl is-system-running --wait")
+    converge.checks()
 
 
 def _back(lab: Place, name: str, before: str) -> Host:

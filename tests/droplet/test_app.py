@@ -17,6 +17,7 @@ from tests.places import Place
 pytestmark = pytest.mark.group("app")
 
 
+@pytest.fixture(scope="module")
 def status(droplet: Host) -> Any:
     return json.loads(droplet.run("stackctl status --json").stdout)
 
@@ -25,44 +26,46 @@ def fingerprint(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
-def containers(droplet: Host, place: Place) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def containers(status: Any, place: Place) -> dict[str, str]:
     """By service, the one container of the live colour and, where the app has one, that of its worker."""
     paths = place.settings.paths
-    found = {"web": f"{paths.project(status(droplet)['active'])}-web-1"}
+    found = {"web": f"{paths.project(status['active'])}-web-1"}
     return found | ({"worker": f"{paths.worker_project}-worker-1"} if place.settings.values.app_worker else {})
 
 
-def test_stackctl_finds_nothing_wrong(droplet: Host) -> None:
-    assert status(droplet)["problems"] == []
+def test_stackctl_finds_nothing_wrong(status: Any) -> None:
+    assert status["problems"] == []
 
 
-def test_the_link_the_state_and_what_runs_agree(droplet: Host, place: Place) -> None:
-    paths, said = place.settings.paths, status(droplet)
-    colour = said["active"]
+def test_the_link_the_state_and_what_runs_agree(droplet: Host, place: Place, status: Any) -> None:
+    paths = place.settings.paths
+    colour = status["active"]
     assert droplet.check_output(f"readlink {paths.active}") == f"{colour}.sock"
-    assert said["colours"][colour]["image"].startswith(f"{place.settings.values.app_repository}@sha256:")
+    assert status["colours"][colour]["image"].startswith(f"{place.settings.values.app_repository}@sha256:")
     running = droplet.check_output(f"docker ps --filter label=com.docker.compose.project={paths.project(colour)} -q")
     assert len(running.split()) == 1
 
 
-def test_the_app_answers_behind_its_socket(droplet: Host, place: Place) -> None:
-    said = status(droplet)
+def test_the_app_answers_behind_its_socket(droplet: Host, place: Place, status: Any) -> None:
     health = json.loads(droplet.check_output(f"curl -sS --unix-socket {place.settings.paths.active} http://app/health"))
-    assert health["version"] == said["release"]["tag"]
+    assert health["version"] == status["release"]["tag"]
     assert health["dependencies"] == {"postgres": "up", "redis": "up"}
 
 
-def test_the_app_finds_its_data_without_docker_s_name_server(droplet: Host, place: Place) -> None:
+def test_the_app_finds_its_data_without_docker_s_name_server(
+    droplet: Host, place: Place, containers: dict[str, str]
+) -> None:
     """It is silent while the daemon is stopped."""
-    for container in containers(droplet, place).values():
+    for container in containers.values():
         hosts = droplet.check_output(f"docker inspect -f '{{{{.HostsPath}}}}' {container}")
         known = [line.split() for line in droplet.file(hosts).content_string.splitlines()]
         for name, address in place.settings.values.data_addresses.items():
             assert [str(address), name] in known
 
 
-def test_the_schema_is_current(droplet: Host, place: Place) -> None:
-    web = containers(droplet, place)["web"]
+def test_the_schema_is_current(droplet: Host, place: Place, containers: dict[str, str]) -> None:
+    web = containers["web"]
     python = f"docker inspect -f '{{{{json .Config.Entrypoint}}}}' {web}"
     entrypoint = shlex.join(json.loads(droplet.check_output(python)))
     schema = json.loads(droplet.check_output(f"docker exec {web} {entrypoint} schema --json"))
@@ -70,12 +73,14 @@ def test_the_schema_is_current(droplet: Host, place: Place) -> None:
     assert schema["current"] == schema["head"]
 
 
-def test_the_app_s_environment_is_the_declared_one_byte_for_byte(droplet: Host, place: Place) -> None:
+def test_the_app_s_environment_is_the_declared_one_byte_for_byte(
+    droplet: Host, place: Place, containers: dict[str, str]
+) -> None:
     """As the kernel has it, with spaces, $, #, quotes, %, backslashes and unicode. No value comes here to be shown."""
     expected = {name: fingerprint(value.encode()) for name, value in place.settings.app_environment().items()}
     control = {"NOT_IN_THE_ENVIRONMENT": ""}
     program = Path(__file__).parent / "find_differing.py"
-    for container in containers(droplet, place).values():
+    for container in containers.values():
         pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {container}")
         found = place.run_python(droplet, program, pid, stdin=json.dumps(expected | control).encode())
         assert found.returncode == 0, found.stderr.decode()
@@ -87,23 +92,25 @@ def test_the_next_environment_is_the_declared_one(droplet: Host, place: Place) -
     assert droplet.file(str(place.settings.paths.next_environment)).sha256sum == declared
 
 
-def test_a_container_can_do_little(droplet: Host, place: Place) -> None:
+def test_a_container_can_do_little(droplet: Host, place: Place, containers: dict[str, str]) -> None:
     values = place.settings.values
     memory = {"web": values.app_memory_mib, "worker": values.worker_memory_mib}
-    for service, container in containers(droplet, place).items():
+    for service, container in containers.items():
         host_config = json.loads(droplet.check_output(f"docker inspect -f '{{{{json .HostConfig}}}}' {container}"))
         assert host_config["CapDrop"] == ["ALL"]
         assert host_config["Memory"] == host_config["MemorySwap"] == memory[service] * 2**20
         assert droplet.check_output(f"docker exec {container} id -u") != "0"
 
 
-def test_one_worker_runs_beside_the_live_colour_and_is_of_the_same_release(droplet: Host, place: Place) -> None:
+def test_one_worker_runs_beside_the_live_colour_and_is_of_the_same_release(
+    droplet: Host, place: Place, containers: dict[str, str]
+) -> None:
     paths, values = place.settings.paths, place.settings.values
     assert droplet.file(str(paths.worker_yaml)).exists is values.app_worker
     running = droplet.check_output(f"docker ps --filter label=com.docker.compose.project={paths.worker_project} -q")
     assert len(running.split()) == int(values.app_worker)
     label = f"docker inspect -f '{{{{index .Config.Labels \"{paths.release_label}\"}}}}'"
-    releases = {droplet.check_output(f"{label} {one}") for one in containers(droplet, place).values()}
+    releases = {droplet.check_output(f"{label} {one}") for one in containers.values()}
     assert len(releases) == 1
 
 
@@ -115,6 +122,6 @@ def test_the_stack_comes_up_at_boot_and_does_not_hang_on_docker(droplet: Host, p
     assert "docker" not in bound
 
 
-def test_nginx_alone_may_use_the_sockets(droplet: Host, place: Place) -> None:
-    socket = droplet.file(str(place.settings.paths.socket(status(droplet)["active"])))
+def test_nginx_alone_may_use_the_sockets(droplet: Host, place: Place, status: Any) -> None:
+    socket = droplet.file(str(place.settings.paths.socket(status["active"])))
     assert (socket.mode, socket.user, socket.group) == (0o660, "root", "www-data")

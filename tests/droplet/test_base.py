@@ -11,6 +11,10 @@ from tests.places import Place
 pytestmark = pytest.mark.group("everywhere")
 
 
+def contained(droplet: Host) -> bool:
+    return bool(droplet.run("systemd-detect-virt --container").rc == 0)
+
+
 def test_debian_13(droplet: Host) -> None:
     assert (droplet.system_info.distribution, droplet.system_info.release.split(".")[0]) == ("debian", "13")
 
@@ -41,7 +45,14 @@ def test_apt_waits_for_its_lock(droplet: Host) -> None:
 
 def test_time_zone_and_clock(droplet: Host, place: Place) -> None:
     assert droplet.check_output("timedatectl show --property=Timezone --value") == place.settings.values.timezone
-    assert droplet.service("systemd-timesyncd.service").is_enabled
+    timesyncd = droplet.service("systemd-timesyncd.service")
+    assert timesyncd.is_enabled
+    if contained(droplet):  # has its host's clock: systemd, asked to start it, left it at that
+        conditions = "systemctl show --property=ConditionResult --property=Result systemd-timesyncd.service"
+        assert set(droplet.check_output(conditions).split()) == {"ConditionResult=no", "Result=success"}
+    else:
+        assert timesyncd.is_running
+        assert droplet.check_output("timedatectl show --property=NTPSynchronized --value") == "yes"
 
 
 def test_the_hostname_is_its_name_and_cloud_init_is_told_to_leave_it(droplet: Host, place: Place) -> None:
@@ -58,13 +69,11 @@ def test_the_journal_is_kept_and_bounded(droplet: Host, place: Place) -> None:
 
 def test_swap_where_the_machine_allows(droplet: Host, place: Place) -> None:
     """A container swaps where its host does."""
-    contained = droplet.run("systemd-detect-virt --container").rc == 0
-    expected = 0 if contained else place.settings.values.swap_mib * 2**20
-    sizes = droplet.check_output("swapon --show=SIZE --bytes --noheadings /swapfile 2>/dev/null || true").split()
-    if contained:
+    if contained(droplet):
         assert not droplet.file("/swapfile").exists
-    else:
-        assert abs(sum(map(int, sizes)) - expected) < 2**20
+        return
+    sizes = droplet.check_output("swapon --show=SIZE --bytes --noheadings /swapfile 2>/dev/null || true").split()
+    assert abs(sum(map(int, sizes)) - place.settings.values.swap_mib * 2**20) < 2**20
 
 
 def test_the_operator_becomes_root_by_key_alone(droplet: Host, place: Place) -> None:

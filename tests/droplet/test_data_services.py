@@ -138,12 +138,17 @@ def test_redis_admits_one_password(droplet: Host, place: Place) -> None:
         ("rdbcompression", "yes"),
         ("rdbchecksum", "yes"),
         ("dbfilename", "dump.rdb"),
-        ("appendonly", "no"),
+        ("appendfsync", "everysec"),
         ("dir", "/data"),
     ],
 )
 def test_redis_keeps_what_it_is_given(droplet: Host, place: Place, setting: str, value: str) -> None:
     assert redis(droplet, place, f"config get {setting}").split()[1] == value
+
+
+def test_redis_appends_to_a_file_where_that_is_declared(droplet: Host, place: Place) -> None:
+    wanted = "yes" if place.settings.values.redis_append_only else "no"
+    assert redis(droplet, place, "config get appendonly").split()[1] == wanted
 
 
 def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, place: Place) -> None:

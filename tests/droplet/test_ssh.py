@@ -14,6 +14,7 @@ from tests.places import ROOT, Place
 pytestmark = pytest.mark.group("everywhere")
 
 
+@pytest.fixture(scope="module")
 def in_force(droplet: Host) -> list[str]:
     return [str(line) for line in droplet.check_output("sshd -T").splitlines()]
 
@@ -78,7 +79,7 @@ DECLARED = {
 
 
 @pytest.mark.parametrize("control", DECLARED)
-def test_what_counts_is_what_sshd_has_read(droplet: Host, control: str) -> None:
+def test_what_counts_is_what_sshd_has_read(in_force: list[str], control: str) -> None:
     """
     dev-sec sshd-01, sshd-02, sshd-03, sshd-06, sshd-07, sshd-11, sshd-12, sshd-13, sshd-14, sshd-17, sshd-18, sshd-19,
     sshd-20, sshd-21, sshd-22, sshd-23, sshd-24, sshd-25, sshd-27, sshd-28, sshd-29, sshd-30, sshd-31, sshd-32, sshd-33,
@@ -88,7 +89,7 @@ def test_what_counts_is_what_sshd_has_read(droplet: Host, control: str) -> None:
     # 08 and 09: any address is listened on, and the firewall says who may knock. 45: PrintLastLog stays, it shows a
     # login that one didn't make.
     name = DECLARED[control].partition(" ")[0]
-    assert [line for line in in_force(droplet) if line.partition(" ")[0] == name] == [DECLARED[control]]
+    assert [line for line in in_force if line.partition(" ")[0] == name] == [DECLARED[control]]
 
 
 def test_no_weak_prime_lies_about(droplet: Host) -> None:
@@ -96,11 +97,11 @@ def test_no_weak_prime_lies_about(droplet: Host) -> None:
     assert droplet.run("awk '$5 ~ /^[0-9]+$/ && $5 < 2047' /etc/ssh/moduli").stdout == ""
 
 
-def test_only_who_belongs_is_admitted(droplet: Host, place: Place) -> None:
+def test_only_who_belongs_is_admitted(droplet: Host, place: Place, in_force: list[str]) -> None:
     """AllowUsers adds up over all files: one more line anywhere would admit one more."""
     settings = place.settings
     wanted = {settings.values.operator, *([ci.LOGIN] if settings.ci_keys else [])}
-    admitted = {line.removeprefix("allowusers ") for line in in_force(droplet) if line.startswith("allowusers ")}
+    admitted = {line.removeprefix("allowusers ") for line in in_force if line.startswith("allowusers ")}
     assert admitted == wanted
     for user in wanted:  # and no Match block says otherwise
         matched = droplet.check_output(f"sshd -T -C user={user},host=h,addr=192.0.2.1").splitlines()

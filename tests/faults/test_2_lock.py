@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from testinfra.host import Host
@@ -17,8 +16,9 @@ pytestmark = pytest.mark.group("app")
 ME = f"converge by {getpass.getuser()}@"
 
 
-@contextmanager
-def a_converge_under_way() -> Iterator[None]:
+@pytest.fixture(scope="class")
+def _a_converge_under_way(droplet: Host) -> Iterator[None]:
+    """`droplet` for its parameter alone: pytest would tell the tests apart by it, and begin another converge."""
     running = converge.start()
     assert running.stdout
     try:
@@ -31,16 +31,18 @@ def a_converge_under_way() -> Iterator[None]:
         assert running.wait() == 0
 
 
-def test_a_second_converge_is_refused_by_name() -> None:
-    with a_converge_under_way():
+@pytest.mark.usefixtures("_a_converge_under_way")
+class TestWhileAConvergeRuns:
+    def test_a_second_one_is_refused_by_name(self) -> None:
         assert f"is locked: {ME}" in converge.failing_site()
 
-
-def test_a_release_is_refused_by_name_while_a_converge_runs(droplet: Host) -> None:
-    with a_converge_under_way():
+    def test_a_release_is_refused_by_name(self, droplet: Host) -> None:
         refused = droplet.run("stackctl release 1.1.0")
         assert refused.rc == 3
         assert ME in refused.stdout + refused.stderr
+
+    def test_a_dry_run_takes_no_lock(self) -> None:
+        converge.planned()
 
 
 def test_a_converge_is_refused_by_name_while_a_release_runs(droplet: Host) -> None:
@@ -50,11 +52,6 @@ def test_a_converge_is_refused_by_name_while_a_release_runs(droplet: Host) -> No
     finally:
         droplet.check_output("while systemctl is-active --quiet release-of-the-tests; do sleep 0.2; done")
     assert droplet.run("stackctl status").rc == 0
-
-
-def test_a_dry_run_takes_no_lock() -> None:
-    with a_converge_under_way():
-        converge.planned()
 
 
 def test_the_lock_ends_with_its_holder() -> None:

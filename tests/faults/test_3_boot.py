@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from testinfra.host import Host
@@ -25,33 +26,40 @@ def offers(droplet: Host, title: str) -> str:
     return str(droplet.check_output(f'{psql} -c "{query}"'))
 
 
-@pytest.mark.parametrize("fault", [machines.reboot, machines.crash])
-def test_committed_rows_and_every_check_survive(lab: Place, droplet: Host, fault: Callable[[Machine], None]) -> None:
+@contextmanager
+def registry_out_of_reach(lab: Place) -> Iterator[None]:
+    world = lab.connect("world", sudo=False)
+    world.check_output("systemctl stop docker-registry")
+    try:
+        yield
+    finally:
+        world.check_output("systemctl start docker-registry")
+
+
+def boots_with_all_that_was_there(lab: Place, droplet: Host, fault: Callable[[Machine], None]) -> Host:
+    """The droplet after the fault, from which it comes up without a registry: nothing is pulled, nothing recreated."""
     title = f"Bread of the {fault.__name__} {time.time_ns()}"
     deliver_an_update(f"/offer 3.50 {title}")
     assert offers(droplet, title) == "1"
     before = droplet.check_output(CONTAINERS)
-    fault(by_name("droplet1"))
-    after = lab.reconnect("droplet1")
-    after.check_output("systemctl is-system-running --wait")
-    assert after.check_output(CONTAINERS) == before
-    assert offers(after, title) == "1"
-    converge.checks()
-    assert converge.planned() == set()
-
-
-def test_boot_needs_no_registry_and_halt_is_in_order(lab: Place, droplet: Host) -> None:
-    world = lab.connect("world", sudo=False)
-    world.check_output("systemctl stop docker-registry")
-    try:
-        machines.reboot(by_name("droplet1"))
+    with registry_out_of_reach(lab):
+        fault(by_name("droplet1"))
         after = lab.reconnect("droplet1")
         after.check_output("systemctl is-system-running --wait")
         assert after.run("stackctl status").rc == 0
-        log = after.check_output(
-            "journalctl --boot=-1 CONTAINER_NAME=toogoodtogo-data-postgres-1 --output=cat --lines=20"
-        )
-        assert "received fast shutdown request" in log
-        assert "database system is shut down" in log
-    finally:
-        world.check_output("systemctl start docker-registry")
+    assert after.check_output(CONTAINERS) == before
+    assert offers(after, title) == "1"
+    assert converge.planned() == set()
+    return after
+
+
+def test_a_crash_takes_nothing_away(lab: Place, droplet: Host) -> None:
+    boots_with_all_that_was_there(lab, droplet, machines.crash)
+
+
+def test_a_reboot_is_in_order_and_every_check_passes_after_it(lab: Place, droplet: Host) -> None:
+    after = boots_with_all_that_was_there(lab, droplet, machines.reboot)
+    log = after.check_output("journalctl --boot=-1 CONTAINER_NAME=toogoodtogo-data-postgres-1 --output=cat --lines=20")
+    assert "received fast shutdown request" in log
+    assert "database system is shut down" in log
+    converge.checks()

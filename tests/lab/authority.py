@@ -1,4 +1,4 @@
-"""The lab's certificate authority: it signs for the registry, the ACME server and the S3 store. All are private."""
+"""The lab's certificate authority: it signs for the registry, the ACME server and the S3 store, none of them public."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -166,8 +166,7 @@ def _share_secrets() -> None:
         htpasswd.write_bytes(blueprint.world_secrets()[blueprint.HTPASSWD].content)
     if tokens.read_text().strip() != secrets["TELEGRAM_BOT_TOKEN"]:
         say("The bot's token changed: Telegram starts afresh")
-        tokens.write_bytes(blueprint.world_secrets()[blueprint.TOKENS].content)
-        machine.inside(WORLD, "systemctl", "restart", "telegram.service")
+        revoke(secrets["TELEGRAM_BOT_TOKEN"])
     wanted = blueprint.world_secrets()
     of_s3 = {path: wanted[path].content for path in (blueprint.S3_KEYS, blueprint.S3_OPERATOR)}
     if any((WORLD.root / path).read_bytes() != content for path, content in of_s3.items()):
@@ -175,6 +174,12 @@ def _share_secrets() -> None:
         for path, content in of_s3.items():
             (WORLD.root / path).write_bytes(content)
         machine.inside(WORLD, "systemctl", "restart", "s3.service", "s3-door.service")
+
+
+def revoke(token: str) -> None:
+    """What @BotFather does at /revoke: Telegram takes this token from now on, and no other. It starts afresh."""
+    (WORLD.root / blueprint.TOKENS).write_text(f"{token}\n")
+    machine.inside(WORLD, "systemctl", "restart", "telegram.service")
 
 
 @contextlib.contextmanager

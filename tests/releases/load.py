@@ -67,6 +67,7 @@ def lab_target(place: Place) -> Target:
 class Request:
     """What became of one; times are seconds of the epoch."""
 
+    update_id: int
     phase: str
     began: float
     ended: float
@@ -151,6 +152,11 @@ class Running:
         """Requests that begin from now on count as this phase's."""
         self._phase = name
 
+    @property
+    def ended(self) -> bool:
+        """Whether it sends no more."""
+        return self._ended.is_set()
+
     def until(self, requests: int) -> None:
         """Wait until so many were answered or lost; AssertionError when the load ended before."""
         while len(self.tally.requests) < requests:
@@ -223,8 +229,9 @@ class Client:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due = max(due + interval, time.monotonic())
             phase, sent = self.running._phase, time.time()
-            outcome = await self._send(next(numbers))
-            self.running.tally.requests.append(Request(phase, sent, time.time(), outcome))
+            update_id = next(numbers)
+            outcome = await self._send(update_id)
+            self.running.tally.requests.append(Request(update_id, phase, sent, time.time(), outcome))
         self._close()
 
     async def _send(self, update_id: int) -> str:

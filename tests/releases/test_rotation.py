@@ -1,20 +1,32 @@
-"""The webhook's secret and the data services' passwords are changed under load: no request lost, no update delayed."""
+"""Secrets are changed under load: no request lost, no update delayed.
+
+By a converge with another value, or by `python -m deploys.rotate`, as an operator does it.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from hashlib import sha256
+from pathlib import Path
+from secrets import token_urlsafe
 
 import pytest
+import requests
 from testinfra.host import Host
 
+from deploys import ledger
+from deploys.rotate import DONE, NEEDS_A_PERSON, REFUSED, SECRETS
 from tests import converge
+from tests.lab import lab as whole_lab
 from tests.lab import secrets_file
-from tests.lab.demo import delivery, post
+from tests.lab.demo import TELEGRAM, deliver_an_update, delivery, post
 from tests.lab.layout import ENV_FILE
-from tests.places import Place
+from tests.places import ROOT, Place
 from tests.releases.load import Target, load
 
 pytestmark = pytest.mark.group("app")
@@ -35,17 +47,48 @@ def declare(name: str) -> None:
 
 
 @pytest.fixture
-def rotate(lab: Place, droplet: Host) -> Iterator[Callable[[str], None]]:
-    before = ENV_FILE.read_text()
+def restored(lab: Place) -> Iterator[None]:
+    """Afterwards every secret is what it was, and as old."""
+    ages = Path(lab.settings.values.secrets_ledger)
+    before, ages_before = ENV_FILE.read_bytes(), ages.read_bytes()
+    yield
+    ENV_FILE.write_bytes(before)
+    ages.write_bytes(ages_before)
+    converge.site()
 
+
+@pytest.fixture
+def rotate(restored: None) -> Callable[[str], None]:
     def rotate(name: str) -> None:
         declare(name)
         changed = converge.changed(converge.site())
         assert "app | Release the live tag anew, when what runs is not what is declared" in changed
 
-    yield rotate
-    ENV_FILE.write_text(before)
-    converge.site()
+    return rotate
+
+
+def start_rotating(key: str) -> subprocess.Popen[str]:
+    """As an operator does, without a terminal."""
+    command = [sys.executable, "-m", "deploys.rotate", "inventories/lab.py", key, "--yes"]
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=both, text=True)
+
+
+def rotating(key: str, value: str = "") -> tuple[int, str]:
+    """How it ended, and what it said."""
+    running = start_rotating(key)
+    said, _ = running.communicate(f"{value}\n")
+    return running.returncode, said
+
+
+def another_token(token: str) -> str:
+    """Of the same bot."""
+    return f"{token.partition(':')[0]}:{token_urlsafe(27)[:35]}"
+
+
+def age_all_secrets(ages: Path) -> None:
+    entries = ledger.read(ages).items()
+    ledger.write(ages, {name: ledger.Entry(one.fingerprint, date(2026, 1, 1)) for name, one in entries})
 
 
 def logins(droplet: Host) -> list[str]:
@@ -126,3 +169,78 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
     assert droplet.check_output("docker inspect --format '{{.State.StartedAt}}' toogoodtogo-data-redis-1") == started
     droplet.check_output("docker restart toogoodtogo-data-redis-1")
     assert new in droplet.check_output(ADMITTED)
+
+
+def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
+    restored: None, lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
+) -> None:
+    key, ages = "DATABASE_PASSWORD", Path(lab.settings.values.secrets_ledger)
+    before, ages_before, logins_before = ENV_FILE.read_bytes(), ages.read_bytes(), logins(droplet)
+    with load(target, clients=20, rate=60) as running:
+        running.phase("interrupted")
+        interrupted = start_rotating(key)
+        assert interrupted.stdout
+        # The new role is there by then, and no release has begun.
+        converge.wait_for(interrupted.stdout, "nginx | Configure nginx")
+        interrupted.terminate()
+        said, _ = interrupted.communicate()
+        assert interrupted.returncode == NEEDS_A_PERSON
+        assert "make site ENV=lab brings it back, or rotate again" in said
+        assert ENV_FILE.read_bytes() == before
+        assert ages.read_bytes() == ages_before
+        assert len(logins(droplet)) == len(logins_before) + 1
+        age_all_secrets(ages)
+        running.phase("again")
+        code, said = rotating(key)
+    show(running.tally.table())
+    assert not running.tally.lost
+    assert code == DONE, said[-2000:]
+    new = secrets_file.read(ENV_FILE)[key]
+    assert new.encode() not in before
+    assert new not in said
+    assert said.rstrip().endswith("has the new age: commit it.")
+    assert [name for name, entry in ledger.read(ages).items() if entry.since == ledger.today()] == [key]
+    assert converge.changed(converge.site()) == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [("TELEGRAM_BOT_TOKEN", another_token), ("REGISTRY_PASSWORD", "not {}".format)],
+    ids=["telegram", "registry"],
+)
+def test_a_value_that_its_issuer_doesn_t_know_changes_nothing(
+    lab: Place, droplet: Host, key: str, wrong: Callable[[str], str]
+) -> None:
+    on_the_droplet = f"sha256sum {lab.settings.paths.next_environment} /root/.docker/config.json"
+    in_use, before, there = (
+        secrets_file.read(ENV_FILE)[key],
+        ENV_FILE.read_bytes(),
+        droplet.check_output(on_the_droplet),
+    )
+    proof = [*converge.PYINFRA[:-1], "-y", str(SECRETS[key].proof)]
+    assert subprocess.run(proof, cwd=ROOT, check=False, capture_output=True).returncode == 0, "the right one is taken"
+    code, said = rotating(key, wrong(in_use))
+    assert code == REFUSED, said[-2000:]
+    assert "nauthorized" in said
+    assert ENV_FILE.read_bytes() == before
+    assert droplet.check_output(on_the_droplet) == there
+
+
+def test_a_revoked_bot_token_is_replaced_and_no_request_is_lost(
+    lab: Place, target: Target, show: Callable[[str], None]
+) -> None:
+    """Nothing is put back: the lab's Telegram, its env file and the droplet agree on the new one."""
+    key = "TELEGRAM_BOT_TOKEN"
+    former = secrets_file.read(ENV_FILE)[key]
+    new = another_token(former)
+    with load(target, clients=20, rate=60) as running:
+        whole_lab.revoke(new)
+        code, said = rotating(key, new)
+        time.sleep(2)
+    show(running.tally.table())
+    assert not running.tally.lost
+    assert code == DONE, said[-2000:]
+    assert new not in said
+    assert requests.get(f"{TELEGRAM}/bot{former}/getMe", timeout=10).status_code == requests.codes.unauthorized
+    deliver_an_update()
+    assert requests.get(f"{TELEGRAM}/lab/messages", timeout=10).json()["messages"], "the bot can send again"

@@ -36,10 +36,11 @@ def answers(
     *,
     crowd: int = 0,
     changes: Mapping[bytes, bytes] = MappingProxyType({}),
+    isolated: bool = False,
     **values: Any,
 ) -> Any:
     settings = settings_of("lab", {"webhook_allowed_from": [HERE], "public_paths": public_paths, **values})
-    settings = replace(settings, paths=Paths(settings.values.app, Path("/ROOT")))
+    settings = replace(settings, paths=Paths(settings.values.app, Path("/ROOT")), isolated=isolated)
     arguments = (settings.values.app, settings.values.domain, str(crowd), *PATHS)
     configuration = nginx.configuration(settings)
     for before, after in changes.items():
@@ -76,6 +77,12 @@ def test_in_maintenance_every_path_is_told_to_come_again(said: Any) -> None:
     for path, answer in said["maintenance"].items():
         assert (answer["status"], answer["headers"]["retry-after"]) == (503, "30"), path
         assert "maintenance" in answer["body"]
+
+
+def test_a_copy_turns_everybody_away(lab: Place, droplet: Host) -> None:
+    copy = answers(lab, droplet, ["/"], isolated=True)
+    assert statuses(copy["served"]) == dict.fromkeys(PATHS, 503)
+    assert {answer["headers"]["retry-after"] for answer in copy["served"].values()} == {"30"}
 
 
 def test_without_a_release_what_is_public_is_told_to_come_again_soon(said: Any) -> None:

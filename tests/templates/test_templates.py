@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
 
 import pytest
 from testinfra.host import Host
@@ -25,21 +27,19 @@ def settings(request: pytest.FixtureRequest) -> Settings:
     return settings_of(request.param)
 
 
-@pytest.fixture
-def folder(lab: Place, droplet: Host) -> Iterator[str]:
-    path = droplet.check_output("mktemp -d")
-    yield path
-    droplet.check_output(f"rm -r {path}")
-
-
-def accepts(droplet: Host, lab: Place, folder: str, files: dict[str, bytes], command: str) -> tuple[bool, str]:
-    """Puts `files` into `folder` and asks the program."""
-    for name, content in files.items():
-        place = f"sudo tee {shlex.quote(f'{folder}/{name}')} >/dev/null"
-        ssh = ["ssh", "-F", lab.data["ssh_config_file"], droplet.backend.get_hostname(), place]
-        subprocess.run(ssh, input=content, check=True)
-    ran = droplet.run(f"cd {folder} && {command} || exit 1")  # 255 would be SSH's own
-    return ran.rc == 0, ran.stdout + ran.stderr
+def accepts(droplet: Host, lab: Place, files: dict[str, bytes], command: str) -> tuple[bool, str]:
+    """Whether the program does, asked in a folder with `files` in it; all over one connection."""
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
+    ask = f"cd $(mktemp -d) && trap 'rm -r $PWD' EXIT && tar --extract && {command} || exit 1"  # 255 would be SSH's own
+    ssh = ["ssh", "-F", lab.data["ssh_config_file"], droplet.backend.get_hostname(), f"sudo sh -c {shlex.quote(ask)}"]
+    ran = subprocess.run(ssh, input=packed.getvalue(), capture_output=True, check=False)
+    assert ran.returncode in (0, 1), ran.stderr.decode()
+    return ran.returncode == 0, (ran.stdout + ran.stderr).decode()
 
 
 def described(settings: Settings) -> dict[str, bytes]:
@@ -95,9 +95,9 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_accepted(droplet: Host, lab: Place, folder: str, settings: Settings, case: str) -> None:
+def test_accepted(droplet: Host, lab: Place, settings: Settings, case: str) -> None:
     render, command = CASES[case]
-    accepted, said = accepts(droplet, lab, folder, render(settings), command)
+    accepted, said = accepts(droplet, lab, render(settings), command)
     assert accepted, said
 
 
@@ -118,11 +118,11 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_slip_is_not_accepted(droplet: Host, lab: Place, folder: str, settings: Settings, case: str) -> None:
+def test_a_slip_is_not_accepted(droplet: Host, lab: Place, settings: Settings, case: str) -> None:
     """The control: the same programs, one slip in the same files."""
     render, command = CASES[case]
     right, wrong = BROKEN[case]
     files = {name: content.replace(right, wrong) for name, content in render(settings).items()}
     assert files != render(settings)
-    accepted, _ = accepts(droplet, lab, folder, files, command)
+    accepted, _ = accepts(droplet, lab, files, command)
     assert not accepted

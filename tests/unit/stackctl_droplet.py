@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,9 +56,10 @@ CONFIG: dict[str, Any] = {
     "version_path": "/health",
     "webhook_path": "/webhook",
     "certificate": None,
-    "data": {"database": "app", "owner": "owner", "major": 17, "backup_memory_mib": 128},
+    "data": {"database": "app", "owner": "owner", "major": 17, "backup_memory_mib": 128, "root": "/data"},
     "migrate": True,
     "worker": True,
+    "isolated": False,
 }
 KNOWN = {"1.0.0": ["0001"], "1.1.0": ["0001"], "1.2.0": ["0001", "0002"], "1.3.0": ["0001", "0002", "0003"]}
 """Image → the revisions that it knows; 0003 is a contract."""
@@ -81,6 +83,10 @@ class Droplet(Machine):
     """Free ones."""
     tables: dict[str, int] = field(default_factory=lambda: {"public.offers": 12, "public.users": 3})
     """PostgreSQL's rows."""
+    beside: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The same of the databases beside it."""
+    comments: dict[str, str] = field(default_factory=dict)
+    """What databases say of themselves."""
     redis: dict[str, str] = field(default_factory=lambda: {"redis_version": "8.0.2", "keys": "5"})
     """What Redis says of itself, and how many keys it has."""
     lost: dict[str, int] = field(default_factory=dict)
@@ -90,6 +96,10 @@ class Droplet(Machine):
     throwaway: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Containers of verifications, and their `tables`."""
     schema: str | None = None
+    schemas: dict[str, str | None] = field(default_factory=dict)
+    """Of the databases beside it."""
+    typed: str | None = None
+    """What somebody types at a terminal; None: there is none."""
     bytes_free: int = 20 << 30
     webhook: dict[str, Any] = field(default_factory=dict)
     """What Telegram was told, and says."""
@@ -133,13 +143,16 @@ class Droplet(Machine):
                 return self._compose(rest, dict(env))
             case ["docker", "exec", "-i", "--user", "postgres", "--env", _, container, program, *rest]:
                 if container not in self.throwaway:
-                    return self._postgres(program, rest, stdout)
+                    return self._postgres(program, rest, stdin, stdout)
                 return self._restored(container, program, stdin)
             case ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", _, "redis-cli", *rest]:
                 assert env["REDISCLI_AUTH"] == "redis-password"
                 if stdout:
                     stdout.write_text(self.redis["keys"])
-                return Result(0, "".join(f"{name}:{value}\r\n" for name, value in self.redis.items()))
+                keys = self.redis.get("keys", "0")
+                told = {**self.redis, "db0": f"keys={keys},expires=1"}
+                told |= {"rdb_last_load_keys_loaded": keys, "rdb_last_load_keys_expired": "0"}
+                return Result(0, "".join(f"{name}:{value}\r\n" for name, value in told.items()))
             case ["docker", *rest]:
                 return self._docker(rest)
             case ["restic", *rest]:
@@ -158,8 +171,9 @@ class Droplet(Machine):
     @contextmanager
     def conversation(self, argv: Sequence[str]) -> Iterator[Conversation]:
         self._tick(list(argv))
-        container = argv[7]
-        yield _Psql(self, self.throwaway[container]["tables"] if container in self.throwaway else self.tables)
+        container, database = argv[7], argv[-1].removeprefix("--dbname=")
+        tables = self.throwaway[container]["tables"] if container in self.throwaway else self.database(database)
+        yield _Psql(self, tables)
 
     def attached(self, argv: Sequence[str], timeout: float) -> int:
         return self.run(argv, timeout=timeout).code
@@ -197,6 +211,9 @@ class Droplet(Machine):
         info = {"url": self.webhook.get("url", "")} | (self.later.get("info", {}) if serving == ["1.1.0"] else {})
         return 200, json.dumps({"ok": True, "result": info}).encode()
 
+    def answer(self, question: str) -> str | None:
+        return self.typed
+
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         self._tick(["storage", method, url.rpartition("/")[2]])
         return self.storage.request(method, url, body, headers)
@@ -228,6 +245,10 @@ class Droplet(Machine):
 
     def of(self, project: str, *, one_off: bool = False) -> list[dict[str, Any]]:
         return [c for c in self.containers if c["project"] == project and c["one_off"] == one_off]
+
+    def database(self, name: str) -> dict[str, int]:
+        """The rows of the live one, or of one beside it."""
+        return self.tables if name == CONFIG["data"]["database"] else self.beside[name]
 
     def running(self) -> list[str]:
         """Colours with a running container."""
@@ -280,6 +301,8 @@ class Droplet(Machine):
                 self.containers = [c for c in self.containers if c not in there]
                 there = []
             for container in there:
+                if service == "redis" and container["state"] != "running" and self._rdb.exists():
+                    self.redis["keys"] = self._rdb.read_text()
                 container["state"] = "running"
             if not there:
                 self._create(project, service, image, env)
@@ -289,16 +312,24 @@ class Droplet(Machine):
         self._create(project, "migrate", image, env, one_off=True, name=rest[rest.index("--name") + 1])
         self._tick(["in a one-shot container"])
         self.containers.pop()
-        known = KNOWN[self.images[image]]
+        known, database = KNOWN[self.images[image]], env["DATABASE_URL"].rpartition("/")[2]
+        current = self.schemas[database] if database in self.beside else self.schema
         if rest[-1] != "--json":
-            self.schema = known[-1]
+            if database in self.beside:
+                self.schemas[database] = known[-1]
+            else:
+                self.schema = known[-1]
             return Result(0)
-        pending = known[known.index(self.schema) + 1 :] if self.schema in known else known if not self.schema else []
+        pending = known[known.index(current) + 1 :] if current in known else known if not current else []
         revisions = [{"revision": one, "kind": "contract" if one == "0003" else "expand"} for one in pending]
-        return Result(0, json.dumps({"current": self.schema, "head": known[-1], "pending": revisions}))
+        return Result(0, json.dumps({"current": current, "head": known[-1], "pending": revisions}))
 
-    def _postgres(self, program: str, arguments: list[str], stdout: Path | None) -> Result:
+    def _postgres(self, program: str, arguments: list[str], stdin: Path | None, stdout: Path | None) -> Result:
         statement = arguments[-1]
+        if "DATABASE" in statement or "pg_database WHERE" in statement:
+            return self._databases(statement)
+        if stdin and "--list" not in arguments:
+            return self._load(arguments[-2].removeprefix("--dbname="), stdin)
         if stdout:
             stdout.write_text(json.dumps(self.tables if program == "pg_dump" else {}))
         elif program == "pg_restore":
@@ -310,6 +341,51 @@ class Droplet(Machine):
         elif "DROP ROLE" in statement:
             self.logins.remove(statement.split()[-1])
         return Result(0, "17.11")
+
+    @property
+    def _rdb(self) -> Path:
+        """What Redis saves when it is stopped, and starts from."""
+        return _data_root(self.paths) / "redis/dump.rdb"
+
+    def _databases(self, statement: str) -> Result:
+        """Made, dropped, renamed, and asked what they say of themselves."""
+        names = re.findall('"([a-z_]+)"', statement)
+        match statement.split(maxsplit=1)[0]:
+            case "CREATE":
+                self.beside[names[0]] = {}
+            case "DROP":
+                for of_databases in (self.beside, self.comments, self.schemas):
+                    of_databases.pop(names[0], None)
+            case "COMMENT":
+                self.comments[names[0]] = statement.partition("'")[2].rstrip("'")
+            case "ALTER" | "BEGIN;":
+                for old, new in zip(names[::2], names[1::2], strict=True):
+                    self._rename(old, new)
+            case "SELECT":
+                name = statement.rpartition("= ")[2].strip("'")
+                there = name in {*self.beside, CONFIG["data"]["database"]}
+                return Result(0, self.comments.get(name, "") if "shobj" in statement else "1" if there else "")
+        return Result(0)
+
+    def _rename(self, old: str, new: str) -> None:
+        live = CONFIG["data"]["database"]
+        tables, revision = self.database(old), self.schemas.pop(old, self.schema)
+        self.beside.pop(old, None)
+        comment = self.comments.pop(old, "")
+        if new == live:
+            self.tables, self.schema = tables, revision
+        else:
+            self.beside[new], self.schemas[new] = tables, revision
+        self.comments[new] = comment
+
+    def _load(self, database: str, dump: Path) -> Result:
+        try:
+            self.beside[database] = json.loads(dump.read_text()) | self.lost
+        except ValueError:
+            return Result(1, stderr="pg_restore: error: could not read from input file: end of file")
+        revisions = json.loads((dump.parent / "state.json").read_text())["revisions"]
+        self.schemas[database] = revisions[-1]["revision"] if revisions else None
+        return Result(0)
 
     def _restored(self, container: str, program: str, stdin: Path | None) -> Result:
         if program == "pg_restore":
@@ -371,6 +447,8 @@ class Droplet(Machine):
                 self.images.pop(name, None)
             case ["stop", *rest]:
                 for container in self.containers:
+                    if container["id"] in rest and container["service"] == "redis":
+                        self._rdb.write_text(self.redis["keys"])
                     container["state"] = "exited" if container["id"] in rest else container["state"]
             case ["rm", "--force", "--volumes", *ids]:
                 self.containers = [c for c in self.containers if c["id"] not in ids]
@@ -448,7 +526,9 @@ def installed(root: Path, **config: Any) -> Droplet:
     paths.data_yaml.write_text("services: {}\n")
     paths.app_yaml.write_text("services: {}\n")
     paths.worker_yaml.write_text("services: {}\n")
-    paths.config.write_text(json.dumps(CONFIG | config))
+    data = CONFIG["data"] | {"root": str(_data_root(paths))}
+    (_data_root(paths) / "redis").mkdir(parents=True)
+    paths.config.write_text(json.dumps(CONFIG | {"data": data} | config))
     paths.next_environment.write_bytes(canonical(ENVIRONMENT))
     droplet = Droplet(paths, images={"data": "data"})
     for tag in KNOWN:
@@ -480,6 +560,10 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
         return None
     left: Droplet = pickle.loads((droplet.paths.var / "droplet.pickle").read_bytes())  # noqa: S301 - our own
     return left
+
+
+def _data_root(paths: Paths) -> Path:
+    return paths.var / "data"
 
 
 def _declared(env: Mapping[str, str]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from deploys.facts.machine import (
     SwapfileMib,
     Swaps,
 )
-from deploys.facts.stackctl import Status
+from deploys.facts.stackctl import Isolated, Status
 from deploys.facts.ufw import Firewall, Ufw
 
 LABELS = {"com.docker.compose.project": "app-data", "com.docker.compose.service": "postgres", "app.sha256": "1"}
@@ -125,6 +125,8 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (Modes, "700 /etc/cron.d\n600 /etc/crontab\n", {"/etc/cron.d": "700", "/etc/crontab": "600"}),
     (Modes, "", {}),
     (Swaps, "/swapfile\n/dev/vda2\n", {"/swapfile", "/dev/vda2"}),
+    (Isolated, '{\n  "isolated": true\n}\n', True),
+    (Isolated, "", False),
     (Status, '{\n  "active": "blue"\n}\n', {"active": "blue"}),
     (Status, "stackctl: /etc/app/stackctl.json is missing: converge the site (make site)\n", None),
     (Ufw, "Status: inactive\n", Firewall()),

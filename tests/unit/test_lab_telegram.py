@@ -221,6 +221,10 @@ def test_messages_are_recorded_from_query_form_and_json(tmp_path: Path) -> None:
                 (number, 7, "Olá & grüße") for number in (1, 2, 3)
             ]
             assert (await call(client, "sendMessage", chat_id=7))["error_code"] == 400
+            calls = (await (await client.get("/lab/calls")).json())["calls"]
+            assert calls == [{"method": "sendMessage", "from": "127.0.0.1"}] * 4
+            await client.post("/lab/forget")
+            assert (await (await client.get("/lab/calls")).json())["calls"] == []
 
     asyncio.run(scenario())
 

@@ -40,7 +40,7 @@ from deploys.operations.data import data_directory, redis_admits, roles
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
 from deploys.operations.machine import account, cloud_init_done, modes, swapfile
-from deploys.operations.owed import settle
+from deploys.operations.owed import settle, systemd_units
 from deploys.operations.release import released_as_declared
 
 Facts = dict[type[FactBase[Any]], Any]
@@ -120,6 +120,27 @@ def test_no_debt_no_reload() -> None:
 def test_a_plan_shows_the_reload_of_a_change_to_come() -> None:
     arguments: dict[str, Any] = {"debt": "/owed/x", "commands": ["reload"], "after": [change(will_change=True)]}
     assert commands(settle, {Owed: frozenset()}, executing=False, **arguments) == ["reload", "rm -f /owed/x"]
+
+
+UNIT: dict[str, Any] = {"units": {"x.service": CONTENT}, "debt": "/owed/x", "restart": ["x.service", "[y].service"]}
+UNIT_PLACED = {**PLACED, "mode": "644"}
+READ = ["systemctl daemon-reload", "systemctl try-restart x.service '[y].service'", "rm -f /owed/x"]
+
+
+def test_units_that_systemd_has_read_are_left_alone() -> None:
+    assert commands(systemd_units, {Placed: UNIT_PLACED, Owed: frozenset({"other"})}, **UNIT) == []
+
+
+@pytest.mark.parametrize("executing", [False, True])
+def test_a_unit_that_differs_is_read_and_started_anew_where_it_runs(*, executing: bool) -> None:
+    owed, write, *read = commands(systemd_units, {Placed: None, Owed: frozenset()}, executing=executing, **UNIT)
+    assert owed.endswith("/owed/x")
+    assert write.endswith("mv -fT /etc/systemd/system/x.service.new /etc/systemd/system/x.service")
+    assert read == READ
+
+
+def test_a_unit_that_systemd_has_yet_to_read_is_read() -> None:
+    assert commands(systemd_units, {Placed: UNIT_PLACED, Owed: frozenset({"x"})}, **UNIT) == READ
 
 
 AFTER = b"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j DROP\nCOMMIT\n"
@@ -378,7 +399,8 @@ def test_an_account_is_made_once() -> None:
 
 def test_a_half_installed_package_is_finished() -> None:
     assert commands(packages.whole, {HalfInstalled: False}) == []
-    configure, fix = commands(packages.whole, {HalfInstalled: True})
+    wait, configure, fix = commands(packages.whole, {HalfInstalled: True})
+    assert wait == "timeout 600 python3 -", "who is at it may finish it"
     assert "--configure --pending" in configure
     assert "--fix-broken" in fix
 

@@ -21,12 +21,17 @@ from tests.unit.test_credentials import GOOD, env_file
 
 KEY = f"ssh-ed25519 {'A' * 68} operator"
 LAYOUT = "# Ours\n\n" + "".join(f"  export {name} = '{value}' # note\r\n" for name, value in GOOD.items()) + "# end"
-PROOF = "deploys/proofs/registry.py"
 ISSUED = {
     "REGISTRY_PASSWORD": "another-token",
     "TELEGRAM_BOT_TOKEN": "110201543:" + "B" * 35,
     "STRIPE_API_KEY": "sk_another",
 }
+
+
+def proof(key: str) -> list[str]:
+    """What is run before anything is changed."""
+    known = SECRETS.get(key, OF_THE_APP).proof
+    return [known] if known else []
 
 
 @dataclass
@@ -108,7 +113,9 @@ def test_what_is_ours_is_made_anew_and_converged(
 def test_what_another_issues_is_typed_or_handed_over(operator: Operator, key: str, terminal: bool) -> None:  # noqa: FBT001
     options = [] if terminal else ["--yes"]
     assert operator.rotates(key, *options, stdin=ISSUED[key], terminal=terminal) == DONE
-    assert read_env_file(operator.file) == {**GOOD, key: ISSUED[key]}
+    new = {**GOOD, key: ISSUED[key]}
+    assert read_env_file(operator.file) == new
+    assert operator.ran == [(deploy, new) for deploy in [*proof(key), "deploys/site.py", "deploys/status.py"]]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +124,13 @@ def test_what_another_issues_is_typed_or_handed_over(operator: Operator, key: st
         ("REDIS_PASSWORD", {}, "nobody can be asked"),
         ("REDIS_PASSWORD", {"terminal": True, "answer": ""}, "you did not say yes"),
         ("STRIPE_API_KEY", {"terminal": True}, "no new STRIPE_API_KEY came"),
-        ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["STRIPE_API_KEY"]}, "that is the STRIPE_API_KEY"),
+        ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["STRIPE_API_KEY"]}, "STRIPE_API_KEY that"),
         ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["REDIS_PASSWORD"]}, "STRIPE_API_KEY are the same"),
-        ("STRIPE_API_KEY", {"terminal": True, "stdin": "<your-key>"}, "is still a placeholder"),
+        (
+            "STRIPE_API_KEY",
+            {"terminal": True, "stdin": "<your-key>"},
+            "the new value: STRIPE_API_KEY is still a placeholder",
+        ),
         ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "rubbish"}, "another bot's"),
         ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "220201543:" + "B" * 35}, "another bot's"),
         ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "110201543:short"}, "not of the form"),
@@ -147,16 +158,20 @@ def test_a_converge_that_fails_is_undone(operator: Operator, second: int, code: 
     assert new["REDIS_PASSWORD"] != old["REDIS_PASSWORD"] == GOOD["REDIS_PASSWORD"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no memory")])
+@pytest.mark.parametrize(
+    ("error", "cause"), [(KeyboardInterrupt(), "Interrupted."), (OSError("no memory"), "OSError.")]
+)
 def test_an_interruption_leaves_file_and_ages_as_they_were(
-    operator: Operator, error: BaseException, capsys: pytest.CaptureFixture[str]
+    operator: Operator, error: BaseException, cause: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     operator.ends = [error]
     ages = operator.ages.read_bytes()
     assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
     assert operator.file.read_bytes().decode() == LAYOUT
     assert operator.ages.read_bytes() == ages
-    assert "make site ENV=prod" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert cause in said
+    assert "make site ENV=prod" in said
 
 
 @pytest.mark.parametrize("end", [1, LOCKED, KeyboardInterrupt(), OSError("no memory")])
@@ -165,11 +180,11 @@ def test_what_can_t_be_taken_back_stays(
     operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """@BotFather has ended the old token; with it in the file, the next converge would break what a release mended."""
-    operator.ends = [end]
+    operator.ends = [*(0 for _ in proof(key)), end]
     assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == NEEDS_A_PERSON
     assert read_env_file(operator.file) == {**GOOD, key: ISSUED[key]}
     assert ledger.read(operator.ages)["A"].fingerprint == "new"
-    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py"]
+    assert [deploy for deploy, _ in operator.ran] == [*proof(key), "deploys/site.py"]
     said = capsys.readouterr().out
     assert "Mend the cause, then: make site ENV=prod" in said
     assert ISSUED[key] not in said
@@ -235,10 +250,17 @@ def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator
     assert {path.name for path in operator.directory.iterdir()} == there
 
 
-def test_something_wrong_afterwards_is_no_reason_to_undo(operator: Operator) -> None:
-    operator.ends = [0, 1]
+@pytest.mark.parametrize("look", [1, KeyboardInterrupt()])
+def test_something_wrong_afterwards_is_no_reason_to_undo(
+    operator: Operator, look: int | BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is an interruption, which would otherwise pass for one before any change."""
+    operator.ends = [0, look]
     assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
     assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
+    said = capsys.readouterr().out
+    assert SECRETS["REDIS_PASSWORD"].afterwards in said
+    assert "make status ENV=prod" in said
 
 
 @pytest.mark.parametrize("key", BY_HAND)
@@ -268,12 +290,19 @@ def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
     assert with_value(text, "REDIS_PASSWORD", GOOD["REDIS_PASSWORD"]) == LAYOUT
 
 
-def test_a_token_that_the_registry_refuses_is_undone(operator: Operator) -> None:
-    operator.ends = [0, 1]
-    assert operator.rotates("REGISTRY_PASSWORD", "--yes", stdin="a-typo") == UNDONE
-    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py", PROOF, "deploys/site.py"]
-    assert (ROOT / PROOF).is_file()
+@pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.proof])
+def test_a_token_that_its_issuer_refuses_changes_nothing(
+    operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even the bot's, whose old one may be dead: the new one has shown that it is not the right one."""
+    operator.ends = [1]
+    ages = operator.ages.read_bytes()
+    assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == REFUSED
+    assert operator.ran == [(*proof(key), {**GOOD, key: ISSUED[key]})]
     assert operator.file.read_bytes().decode() == LAYOUT
+    assert operator.ages.read_bytes() == ages
+    assert "Nothing was changed" in capsys.readouterr().out
+    assert all((ROOT / deploy).is_file() for deploy in proof(key))
 
 
 OPENS = "deploys.offsite"

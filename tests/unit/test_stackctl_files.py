@@ -292,7 +292,10 @@ DATA = CONFIG["data"]
         ({"ready_path": "ready"}, "ready_path must be a path that begins with /"),
         ({"version_path": ""}, "version_path must be null or a path that begins with /"),
         ({"webhook_path": "https://x/"}, "webhook_path must be null or a path that begins with /"),
-        ({"data": True}, "data must be null, or database and owner as text, major and backup_memory_mib as numbers"),
+        (
+            {"data": True},
+            "data must be null, or database, owner and root as text, major and backup_memory_mib as numbers",
+        ),
         ({"data": {"database": "app", "owner": "owner"}}, "data must be null, or"),
         ({"data": DATA | {"owner": ""}}, "data must be null, or"),
         ({"data": DATA | {"major": "17"}}, "data must be null, or"),
@@ -321,7 +324,7 @@ def test_the_configuration_as_declared(paths: Paths) -> None:
     paths.config.write_text(json.dumps(CONFIG | {"certificate": certificate, "migrate": False}))
     loaded = config.load(paths)
     assert loaded.certificate == config.Certificate("bot.lab.test", "https://acme", "ops@lab.test")
-    assert loaded.data == config.Data("app", "owner", 17, 128)
+    assert loaded.data == config.Data("app", "owner", 17, 128, "/data")
     assert (loaded.migrate, loaded.worker, loaded.watch) == (False, True, 3)
     assert (loaded.worker_grace, loaded.watch, loaded.connections) == (7, 3, 12)
     assert (loaded.ready_path, loaded.version_path, loaded.webhook_path) == ("/ready", "/health", "/webhook")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stackctl.manifest import Manifest
 from stackctl.retention import choose
@@ -86,6 +86,7 @@ JUMPS = {"weeks": (1, 4, 0, 7), "months": (1, 0, 6, 4 * 365 + 1)}
 
 @pytest.mark.parametrize("period", JUMPS)
 @given(st.integers(1, 300), st.integers(1, 200), st.integers(1, 30), st.integers(-15, 15))
+@example(1, 62, 1, 1)
 def test_a_clock_that_jumped_and_came_back_costs_no_more_than_the_oldest(
     period: str, before: int, wrong: int, after: int, off: int
 ) -> None:

@@ -202,7 +202,7 @@ def test_one_that_was_killed_before_its_first_word_needs_a_person_too(followed: 
 
 
 def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> None:
-    with pytest.raises(RefusedError, match="there was no release yet"):
+    with pytest.raises(RefusedError, match="there was none yet"):
         unit.last_run(followed.paths)
     for run, op in (("1", "release"), ("2", "rollback"), ("3", "boot"), ("4", "backup"), ("5", "dry-run")):
         journal(followed.paths, run, op).begin("ada")
@@ -257,7 +257,7 @@ def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, hel
 
 def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
     followed.failing = {"systemd-run": Result(1, stderr="Failed to connect to bus")}
-    with pytest.raises(FailedError, match="systemd doesn't start the release: Failed to connect to bus"):
+    with pytest.raises(FailedError, match="systemd doesn't start it: Failed to connect to bus"):
         start(followed, "release", "1.1.0")
     assert not followed.ran("systemctl stop")
 
@@ -265,7 +265,7 @@ def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
 def test_a_unit_that_was_given_up_does_not_start_later(followed: Followed) -> None:
     """It waits behind a boot, say."""
     followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="no end within 60 s")}
-    with pytest.raises(FailedError, match="systemd doesn't start the release: no end within 60 s"):
+    with pytest.raises(FailedError, match="systemd doesn't start it: no end within 60 s"):
         start(followed, "release", "1.1.0")
     assert followed.calls[-1] == ["systemctl", "stop", "bot-release.service"]
 

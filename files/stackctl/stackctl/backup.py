@@ -82,6 +82,18 @@ def safety(stack: Stack) -> Manifest:
         return work.manifest
 
 
+def fetch(stack: Stack, told: Manifest) -> None:
+    """Have one here that lies off the droplet. What is here of its name, and damaged, gives way."""
+    whole = stack.paths.backup(told.id)
+    stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _reap(stack)
+    with _unfinished(whole) as place:
+        offsite.fetch(stack, told.id, place)
+        manifest.save(place, told)
+        shutil.rmtree(whole, ignore_errors=True)
+        durable.rename(place, whole)
+
+
 def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
     """A release's own, of before its migrations; those of former releases make room for it."""
     with ExitStack() as ends:
@@ -198,6 +210,8 @@ def _upload(work: Work) -> str:
     stack = work.stack
     if not offsite.configured(stack):
         return "nowhere: offsite_repository is not set"
+    if stack.config.isolated:
+        return "nowhere: this droplet is isolated, and only reads what is there"
     unsent = [one for one in (*work.made, work.manifest) if one.verified and not one.offsite]
     for one in reversed(unsent):
         directory = stack.paths.backup(one.id)

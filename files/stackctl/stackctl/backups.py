@@ -34,8 +34,8 @@ def table(made: Sequence[Manifest]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (COLUMNS, *rows)] if rows else []
 
 
-def problems(paths: Paths, machine: Machine) -> list[str]:
-    """What needs somebody, a line each."""
+def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:
+    """What needs somebody, a line each. `nightly`: one is due each night."""
     made = manifest.every(paths.backups)
     lines = manifest.unreadable(paths.backups)
     if fault := _last_fault(paths):
@@ -43,7 +43,7 @@ def problems(paths: Paths, machine: Machine) -> list[str]:
     newest = next((one for one in reversed(made) if one.verified), None)
     since = newest.time if newest else _first_planned(paths)
     # However far off: the clock may have been ahead when it was made.
-    if since and abs(machine.now() - since) > OVERDUE:
+    if nightly and since and abs(machine.now() - since) > OVERDUE:
         what = f"the last verified backup is of {since:%Y-%m-%d %H:%M} UTC" if newest else "there is no backup yet"
         lines.append(f"{what}: journalctl -u {paths.backup_service}, then sudo stackctl backup")
     return lines

@@ -7,20 +7,28 @@ Nothing is pulled or recreated. Stale sockets need no care: systemd unlinks them
 from collections.abc import Callable
 from functools import partial
 
-from . import compose, environment, state
+from . import compose, environment, restoring, state
 from .errors import FailedError, StackError
 from .paths import COLOURS
 from .stack import Stack
 
 
 def boot(stack: Stack) -> None:
-    """Data, the active colour and its worker up, the other colour down."""
-    _each(stack, idle=_stop_idle, data=_start_data, app=_start_app, worker=_start_worker, health=_wait_for_app)
+    """Data, the active colour and its worker up, the other colour down.
+
+    After a restore that was interrupted data alone: the bot must not work on half of it.
+    """
+    half = restoring.load(stack.paths)
+    if half and not half.placed:
+        _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
+        stack.journal.tell("app", "failed", half.remedy)
+        return
+    _each(stack, idle=_stop_idle, data=_start_data, app=start_app, worker=start_worker, health=wait_for_app)
 
 
 def halt(stack: Stack) -> None:
     """The app first, so that nothing writes when PostgreSQL ends: by its image's STOPSIGNAL a fast shutdown."""
-    _each(stack, app=_stop_app, worker=_stop_worker, data=_stop_data)
+    _each(stack, app=stop_app, worker=stop_worker, data=_stop_data)
 
 
 def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
@@ -59,7 +67,7 @@ def _start_data(stack: Stack) -> str:
     return "healthy"
 
 
-def _start_app(stack: Stack) -> str:
+def start_app(stack: Stack) -> str:
     current = state.load(stack.paths)
     if not current.active:
         return "no release yet"
@@ -74,8 +82,11 @@ def _start_app(stack: Stack) -> str:
     return f"{release.tag} in {colour}"
 
 
-def _start_worker(stack: Stack) -> str:
+def start_worker(stack: Stack) -> str:
     release = state.load(stack.paths).worker
+    if stack.config.isolated:
+        stack.stop_worker()  # of before; after a hard reset Docker restarts it
+        return "none: this droplet is isolated"
     if not release or not stack.config.worker:
         return "none"
     # One of a release that was cut short gives way; any other is started as it is.
@@ -85,7 +96,7 @@ def _start_worker(stack: Stack) -> str:
     return release.tag
 
 
-def _wait_for_app(stack: Stack) -> str:
+def wait_for_app(stack: Stack) -> str:
     colour = state.load(stack.paths).active
     if not colour:
         return "no release yet"
@@ -93,12 +104,13 @@ def _wait_for_app(stack: Stack) -> str:
     return "healthy"
 
 
-def _stop_app(stack: Stack) -> str:
+def stop_app(stack: Stack) -> str:
+    """In either colour."""
     stack.docker.stop([c for colour in COLOURS for c in stack.containers(colour)], stack.config.stop_grace)
     return ""
 
 
-def _stop_worker(stack: Stack) -> str:
+def stop_worker(stack: Stack) -> str:
     stack.stop_worker()
     return ""
 

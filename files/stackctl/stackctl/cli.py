@@ -26,6 +26,8 @@ from . import (
     lock,
     offsite,
     release,
+    restore,
+    restoring,
     state,
     status,
     trial,
@@ -101,6 +103,12 @@ def parser(app: str) -> argparse.ArgumentParser:
     verb("backup", "back the data up: dumped, restored elsewhere for proof, sent off the droplet", "nightly")
     verb("backups", "which there are, and what is known of each", "json")
     verb("offsite", "what lies off the droplet, and what its key may do there", "json")
+    again = verb("restore", "put a backup's data in the place of what is live, or beside it", "follow", "json")
+    again.add_argument("backup", nargs="?", help="its id, or latest: the newest one that is verified")
+    again.add_argument("--from-offsite", action="store_true", help="from off the droplet, where it isn't here")
+    again.add_argument("--to-database", metavar="NAME", help="into this one, beside the live one, which stays as it is")
+    again.add_argument("--yes", metavar="ID", help="that id once more: yes, what is live gives way to it")
+    again.add_argument("--no-safety", action="store_true", help="save nothing of what gives way")
     verb("boot", "for systemd: start data and the live release")
     verb("halt", "for systemd: stop them in order")
     renewed = verb("certificate", "for systemd: obtain the declared certificate, and serve it")
@@ -148,6 +156,9 @@ def _asked_for(arguments: argparse.Namespace, paths: Paths) -> str:
     """The tag or the trial; a rollback that names none is told by the one that it leads to."""
     if arguments.verb == "trial":
         return arguments.what or ""
+    if arguments.verb == "restore":
+        beside = f" --to-database {arguments.to_database}" if arguments.to_database else ""
+        return f"{arguments.backup}{beside}"
     tag = getattr(arguments, "tag", None) or ""
     if arguments.verb == "rollback" and not tag:
         with suppress(StackError):
@@ -188,6 +199,12 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
                 _change(stack, arguments)
         case "backup":
             _backup(stack, arguments, name)
+        case "restore":
+            with (
+                lock.exclusive(paths.backup_lock, name, lock.PATIENCE),
+                lock.hold(paths, name, arguments.under),
+            ):
+                restore.restore(stack, _restored(arguments))
         case "boot" | "halt" | "certificate" | "upgrade" | "integrity" | "amcheck" | "reboot":
             _for_systemd(stack, arguments, name)
         case "maintenance":
@@ -198,6 +215,8 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
 
 
 def _change(stack: Stack, arguments: argparse.Namespace) -> None:
+    if half := restoring.load(stack.paths):
+        raise RefusedError(half.remedy)
     match arguments.verb:
         case "release":
             release.release(stack, arguments.tag, again=arguments.under is not None, dry_run=arguments.dry_run)
@@ -286,9 +305,12 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
             release.parse(arguments.tag or "")
         declared = config.load(paths)
         under = ["--under", arguments.under] if arguments.under else []
-        dry_run = ["--dry-run"] if getattr(arguments, "dry_run", False) else []
-        tag = [arguments.tag] if arguments.tag else []
-        asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb, *dry_run, *tag]
+        asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb]
+        if arguments.verb == "restore":
+            asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
+        else:
+            asked += ["--dry-run"] if getattr(arguments, "dry_run", False) else []
+            asked += [arguments.tag] if arguments.tag else []
         unit.start(paths, declared, machine, asked)
         return unit.follow(paths, machine, journal.run, show)
     except KeyboardInterrupt:
@@ -296,6 +318,29 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
             "if it was begun, it goes on by itself: stackctl release --follow shows it, "
             f"systemctl stop {paths.release_unit} ends and undoes it"
         ) from None
+
+
+def _confirmed(arguments: argparse.Namespace, stack: Stack) -> list[str]:
+    """What is asked for, word by word. Where nobody has confirmed it yet, the plan is shown, and somebody asked."""
+    asked = _restored(arguments)
+    if not asked.yes and not asked.to_database:
+        chosen = restore.look(stack, asked).id
+        answer = stack.machine.answer(f"Type {chosen} to have what is live give way to it: ")
+        asked = asked._replace(backup=chosen, yes=answer)
+        restore.check_answer(asked, chosen)
+    flags = {"--from-offsite": asked.from_offsite, "--no-safety": not asked.safety}
+    options = {"--to-database": asked.to_database, "--yes": asked.yes}
+    words = [flag for flag, given in flags.items() if given]
+    words += [word for option, value in options.items() if value for word in (option, value)]
+    return [asked.backup, *words]
+
+
+def _restored(arguments: argparse.Namespace) -> restore.Asked:
+    if not arguments.backup:
+        raise RefusedError("which backup? stackctl restore ID|latest; stackctl backups lists them")
+    return restore.Asked(
+        arguments.backup, arguments.from_offsite, arguments.to_database, arguments.yes, not arguments.no_safety
+    )
 
 
 def _amcheck(stack: Stack) -> None:

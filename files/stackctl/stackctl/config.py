@@ -30,6 +30,8 @@ class Data:
     """The version that is declared."""
     backup_memory_mib: int
     """What a backup may use while it is restored for proof."""
+    root: str
+    """The directory that PostgreSQL's and Redis's lie in."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,18 @@ class Config:
     """None: the app has nothing to do with Telegram."""
     certificate: Certificate | None
     data: Data | None
+    isolated: bool
+    """A copy, which does nothing that anybody outside hears of (docs/backups.md)."""
+
+    @property
+    def works(self) -> bool:
+        """There is to be a worker here."""
+        return self.worker and not self.isolated
+
+    @property
+    def tells_telegram(self) -> bool:
+        """Telegram is asked, and told where updates go."""
+        return self.webhook_path is not None and not self.isolated
 
 
 def load(paths: Paths) -> Config:
@@ -113,7 +127,7 @@ def _certificate(value: Any) -> bool:
 
 def _data(value: Any) -> bool:
     return value is None or _object(
-        value, {"database": _text, "owner": _text, "major": _count, "backup_memory_mib": _count}
+        value, {"database": _text, "owner": _text, "major": _count, "backup_memory_mib": _count, "root": _path}
     )
 
 
@@ -130,12 +144,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("healthy_timeout", "migrate_timeout", "stop_grace", "worker_grace", "watch", "connections"),
         (_count, "a whole number above 0"),
     ),
-    **dict.fromkeys(("migrate", "worker"), (_flag, "true or false")),
+    **dict.fromkeys(("migrate", "worker", "isolated"), (_flag, "true or false")),
     "colours": (_colours, "an address for blue and one for green"),
     "ready_path": (_path, "a path that begins with /"),
     **dict.fromkeys(("version_path", "webhook_path"), (_path_or_null, "null or a path that begins with /")),
     "certificate": (_certificate, "null, or domain, server and email as text"),
-    "data": (_data, "null, or database and owner as text, major and backup_memory_mib as numbers"),
+    "data": (_data, "null, or database, owner and root as text, major and backup_memory_mib as numbers"),
 }
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -138,6 +139,10 @@ class Machine:
                 if isinstance(error, subprocess.TimeoutExpired):
                     return TIMED_OUT
                 raise
+
+    def answer(self, question: str) -> str | None:
+        """What somebody types at a terminal; None where there is none."""
+        return input(question).strip() if sys.stdin.isatty() else None
 
     def become(self, argv: Sequence[str]) -> NoReturn:
         """Go on as this program, on the caller's own terminal."""

@@ -36,7 +36,8 @@ class Paths:
         # what is
         self.var = root / "var/lib" / app
         self.active = self.var / "active"  # symbolic link to the socket of the colour that serves
-        self.state = self.var / "state.json"
+        # restoring.json is there from a restore's close to its end (restoring.py)
+        self.state, self.restoring = self.var / "state.json", self.var / "restoring.json"
         self.history = self.var / "history.jsonl"
         self.lock = self.var / "lock"  # an operator's whole errand; see lock.py for both
         self.work = self.var / "work"  # stackctl moving containers

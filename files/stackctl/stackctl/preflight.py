@@ -25,6 +25,18 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
         raise RefusedError(f"the app's environment lacks {', '.join(missing)}: converge the site (make site)")
     if not config.data:
         return
+    check_data(stack)
+    room = Postgres(stack.docker, paths, config.data).room()
+    if room.connections < config.connections:
+        raise RefusedError(
+            f"PostgreSQL has {room.connections} connections left, a colour may need {config.connections}: "
+            "see who holds them (pg_stat_activity)"
+        )
+
+
+def check_data(stack: Stack) -> None:
+    """PostgreSQL and Redis are well."""
+    paths, config = stack.paths, stack.config
     # After a start of Docker's, health is asked anew within the check's interval.
     with suppress(TimeoutError):
         stack.wait("preflight", config.healthy_timeout, lambda: _starting(stack))
@@ -32,12 +44,6 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
     unwell = [service for service in DATA_SERVICES if service not in well]
     if unwell:
         raise RefusedError(f"{' and '.join(unwell)} not healthy: systemctl restart {paths.unit}, then docker logs")
-    room = Postgres(stack.docker, paths, config.data).room()
-    if room.connections < config.connections:
-        raise RefusedError(
-            f"PostgreSQL has {room.connections} connections left, a colour may need {config.connections}: "
-            "see who holds them (pg_stat_activity)"
-        )
 
 
 def _starting(stack: Stack) -> str | None:

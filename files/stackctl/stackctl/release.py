@@ -60,7 +60,7 @@ class Work:
 
     @property
     def telegram(self) -> Telegram | None:
-        return Telegram(self.stack.machine, self.values) if self.stack.config.webhook_path else None
+        return Telegram(self.stack.machine, self.values) if self.stack.config.tells_telegram else None
 
 
 class Step(NamedTuple):
@@ -333,9 +333,9 @@ def _watch(work: Work) -> str:
 def _hand_over(work: Work) -> str:
     stack = work.stack
     stack.stop_worker()
-    if not stack.config.worker:
+    if not stack.config.works:
         stack.docker.remove(stack.worker)
-        return "the app has none"
+        return "this droplet is isolated" if stack.config.isolated else "the app has none"
     stack.bring_up_worker(work.release, compose.up(stack.paths.worker_project, stack.paths.worker_yaml))
     stack.wait_until_well(stack.paths.worker_project, "worker", stack.config.healthy_timeout, fail_early=True)
     return ""
@@ -346,13 +346,13 @@ def _hand_back(work: Work) -> None:
     _flip_back(work)  # first: requests don't wait for a job to end
     stack.stop_worker()
     stack.docker.remove(stack.worker)
-    if former and stack.config.worker:
+    if former and stack.config.works:
         stack.bring_up_worker(former, compose.up(stack.paths.worker_project, stack.paths.worker_yaml))
 
 
 def _record(work: Work) -> str:
     live = work.release = replace(work.release, since=work.stack.machine.now().isoformat(timespec="seconds"))
-    worker = live if work.stack.config.worker else None
+    worker = live if work.stack.config.works else None
     serving = work.before.serving(work.colour, live, KEPT_RELEASES)
     state.save(work.stack.paths, replace(serving, worker=worker))
     return ""
@@ -360,6 +360,8 @@ def _record(work: Work) -> str:
 
 def _set_webhook(work: Work) -> str:
     bot, path, current = work.telegram, work.stack.config.webhook_path, state.load(work.stack.paths)
+    if work.stack.config.isolated:
+        return "this droplet is isolated: Telegram isn't told"
     if not bot or not path:
         return "the app has nothing to do with Telegram"
     wanted = telegram.webhook(work.values, path)

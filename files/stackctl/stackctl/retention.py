@@ -29,19 +29,20 @@ def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: 
 def _newest_of_each(newest_first: Sequence[Manifest], period: Callable[[date], Period], most: int) -> set[str]:
     """The newest of each period, until there are `most`.
 
-    A period that isn't before all newer ones is a clock's that jumped: it is kept, and takes no other's place.
+    One whose time isn't before all newer ones' is of a clock that jumped: it is kept, and takes no other's place.
     """
     keep, counted = set[str](), 0
     earliest: Period | None = None
-    previous: Period | None = None
+    newer: Manifest | None = None
     for one in newest_first:
         current = period(one.time.date())
-        if current != previous and counted < most:
+        same = newer is not None and period(newer.time.date()) == current and one.time <= newer.time
+        if not same and counted < most:
             keep.add(one.id)
         if earliest is None or current < earliest:
             counted += 1
             earliest = current
-        previous = current
+        newer = one
     return keep
 
 

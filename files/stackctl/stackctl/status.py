@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import backups, certificate, environment, lock, offsite, state, telegram, trial, upkeep
+from . import backups, certificate, environment, lock, offsite, restoring, state, telegram, trial, upkeep
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -37,16 +37,21 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         drift += _worker_drift(config, current, of_worker) if work is None else []
     except StackError as error:
         problems.append(f"{error}: systemctl status docker")
-    if work is None:  # boot or a release may be at it
+    half = restoring.load(paths) if work is None else None
+    if half:
+        # What it stopped is for it to start: a converge leaves that alone.
+        drift, problems = [], [*problems, half.remedy]
+    elif work is None:  # boot or a release may be at it
         drift += _interrupted(current, of_colour)
         drift += _webhook_drift(paths, config, current)
         problems += _nothing_live(current)
     if config.data and work is None:
         problems += _data_problems(paths, docker, of_data)
     if config.data:
-        problems += backups.problems(paths, machine) + offsite.problems(paths, config.environment)
+        problems += backups.problems(paths, machine, nightly=not config.isolated)
+        problems += offsite.problems(paths, config.environment)
     # Amid a release the worker is still, or already, another one's.
-    worker = of_worker if config.worker and work is None else []
+    worker = of_worker if config.works and work is None else []
     of_release = [*of_colour[current.active], *worker] if current.active else []
     stale = stale_services(paths, of_release, expected)
     problems += [f"{line}: {_remedy(current)}" for line in drift]
@@ -64,6 +69,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "lock": {"holder": holder.holder, "since": holder.since} if holder else None,
         "trials": [asdict(one) for one in trial.under_way(paths)],
         "maintenance": current.maintenance,
+        "isolated": config.isolated,
         "active": current.active,
         "release": asdict(current.release) if current.release else None,
         "colours": {
@@ -103,6 +109,8 @@ def drift_of(current: State, of_colour: dict[str, list[Container]], expected: st
 
 
 def _worker_drift(config: Config, current: State, of_worker: list[Container]) -> list[str]:
+    if config.isolated:
+        return [f"{c.service} is {c.condition} though this droplet is isolated" for c in of_worker if c.serves]
     if not config.worker or not current.active:
         return []
     if not of_worker:
@@ -118,7 +126,7 @@ def stale_services(paths: Paths, of_release: list[Container], expected: str | No
 
 
 def _webhook_drift(paths: Paths, config: Config, current: State) -> list[str]:
-    if not config.webhook_path or not current.release:
+    if not config.tells_telegram or not config.webhook_path or not current.release:
         return []
     try:
         wanted = telegram.webhook(environment.load(paths.snapshot(current.release.id)), config.webhook_path)
@@ -250,6 +258,8 @@ def text(report: Report) -> str:
         rows.append(("certificate", f"{what}, until {served['not_after'][:10]}"))
     if report["reboot_due"] is not None:
         rows.append(("reboot", f"due, for {', '.join(report['reboot_due']) or 'an upgrade'}: sudo systemctl reboot"))
+    if report["isolated"]:
+        rows.append(("ISOLATED", "a copy: no worker, no webhook, nothing leaves, everybody gets 503: make live"))
     if report["maintenance"]:
         rows.append(("maintenance", "on, everybody gets 503: sudo stackctl maintenance off"))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))

@@ -1,4 +1,4 @@
-"""A release in a unit of its own: it goes on to its end when the connection drops; whoever asked for it only follows.
+"""A release or a restore in a unit of its own: it goes on to its end when the connection drops; its caller follows.
 
 The follower reads history.jsonl, as `release --follow` does later, and ends with the run's own exit code.
 """
@@ -17,7 +17,7 @@ from .machine import TIMED_OUT, Machine
 from .paths import Paths
 
 PROGRAM = "/usr/local/bin/stackctl"
-VERBS = ("release", "rollback")
+VERBS = ("release", "rollback", "restore")
 LOOK_SECONDS = 0.1
 LOOKS_BEFORE_ASKING = 20
 UNDO_SECONDS = 180  # besides the app's own graces
@@ -38,7 +38,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     }
     options = [f"--property={name}={value}" for name, value in properties.items()]
     unit = ["--quiet", "--collect", "--service-type=exec", f"--unit={paths.release_unit}"]
-    description = f"--description=A release of {paths.app}"
+    description = f"--description=A release or a restore of {paths.app}"
     ran = machine.run(["systemd-run", *unit, description, *options, PROGRAM, *arguments])
     if not ran.code:
         return
@@ -47,16 +47,16 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
         machine.run(["systemctl", "stop", paths.release_unit])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
-    raise FailedError(f"systemd doesn't start the release: {ran.reason}")
+    raise FailedError(f"systemd doesn't start it: {ran.reason}")
 
 
 def last_run(paths: Paths) -> str:
-    """The newest release's or rollback's, under way or over."""
+    """The newest of them, under way or over."""
     _, lines = _Tail(paths).lines()
     events = filter(None, map(parsed, lines))
     runs = [event["run"] for event in events if event["op"] in VERBS and "by" in event]
     if not runs:
-        raise RefusedError("there was no release yet: stackctl release TAG")
+        raise RefusedError("there was none yet: stackctl release TAG")
     return str(runs[-1])
 
 

@@ -103,7 +103,7 @@ def _restore_postgres(stack: Stack, place: Path, manifest: Manifest) -> None:
         server.read(place / GLOBALS, RESTORE_TIMEOUT, "psql", "-qX", "-v", "ON_ERROR_STOP=1", "--dbname=postgres")
         server.read(place / DUMP, RESTORE_TIMEOUT, "pg_restore", "--exit-on-error", "--create", "--dbname=postgres")
         with server.snapshot(manifest.postgres.database) as restored:
-            _compare(restored.rows(), manifest.tables)
+            compare(restored.rows(), manifest.tables)
 
 
 def _load_redis(stack: Stack, place: Path, backup_id: str, keys: int) -> None:
@@ -189,7 +189,7 @@ def _was_out_of_memory(stack: Stack, name: str) -> bool:
     return said.stdout.strip() == "true"
 
 
-def _compare(found: Mapping[str, int], told: Mapping[str, int]) -> None:
+def compare(found: Mapping[str, int], told: Mapping[str, int]) -> None:
     faults = [f"{name} is missing" for name in sorted(told.keys() - found.keys())]
     faults += [f"{name} was in no snapshot" for name in sorted(found.keys() - told.keys())]
     faults += [

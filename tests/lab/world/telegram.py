@@ -11,7 +11,8 @@ any 2xx is success, everything else is tried again. What the lab wants to cause 
     POST /lab/repeat  {"update_id": 5}    the same update once more: Telegram promises at least once, not exactly once
     GET  /lab/updates?from=1&to=9         -> {"updates": [{"update_id", "attempts", "deliveries", "last_status"}]}
     GET  /lab/messages                    -> {"messages": [...]}, what the bot sent
-    POST /lab/forget                      drops updates, counts and messages; the webhook stays
+    GET  /lab/calls                       -> {"calls": [{"method", "from"}]}, what was asked of this API, and whence
+    POST /lab/forget                      drops updates, counts, messages and calls; the webhook stays
 
 Delays and messages follow github.com/tdlib/telegram-bot-api (WebhookActor.cpp, Client.cpp), but for two things: a
 refused connection waits like any other failure (Telegram probes every 2 s), and private addresses are allowed.
@@ -134,6 +135,7 @@ class Bot:
         self.webhook: Webhook | None = None
         self.updates: dict[int, Update] = {}
         self.messages: list[Answer] = []
+        self.calls: list[Answer] = []
         self.last_error: tuple[int, str] | None = None
         self._trust = trust
         self._pending: dict[int, deque[Update]] = {}
@@ -181,6 +183,7 @@ class Bot:
         self.last_error = None
         self.updates.clear()
         self.messages.clear()
+        self.calls.clear()
 
     async def close(self) -> None:
         """Ends all deliveries. An update under way stays pending: nobody knows whether it arrived."""
@@ -438,6 +441,7 @@ def api(bot: Bot, token_file: Path) -> Callable[[web.Request], Awaitable[web.Res
             if method is None:
                 raise ApiError(404, "Not Found: method not found")
             bot_id = int(token.partition(":")[0])
+            bot.calls.append({"method": request.match_info["method"], "from": request.remote})
             return web.json_response(await method(bot, bot_id, await parameters(request)))
         except ApiError as error:
             return failure(error)
@@ -469,6 +473,7 @@ class Lab:
             web.get("/lab/updates", self.counts),
             web.post("/lab/repeat", self.repeat),
             web.get("/lab/messages", self.messages),
+            web.get("/lab/calls", self.calls),
             web.post("/lab/forget", self.forget),
         ]
 
@@ -496,6 +501,9 @@ class Lab:
 
     async def messages(self, _request: web.Request) -> web.Response:
         return web.json_response({"messages": self._bot.messages})
+
+    async def calls(self, _request: web.Request) -> web.Response:
+        return web.json_response({"calls": self._bot.calls})
 
     async def forget(self, _request: web.Request) -> web.Response:
         await self._bot.forget()

@@ -1,0 +1,672 @@
+"""restore: a backup's data in the place of the live data, or in a database beside it.
+
+RESTORE is the whole story, in order; BESIDE takes of it what changes nothing that is live. The bot serves on while the
+database is restored beside the live one, counted and migrated; it is closed while the two change names and Redis starts
+anew. Up to `start` a failure is undone, step by step backwards. A kill behind `close` leaves a record (restoring.py),
+with which the same command again finishes the job.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from . import (
+    backup,
+    boot,
+    compose,
+    durable,
+    environment,
+    manifest,
+    offsite,
+    preflight,
+    restoring,
+    schema,
+    state,
+    verify,
+)
+from .config import Data
+from .docker import Container
+from .errors import FailedError, PersonNeededError, RefusedError, StackError
+from .manifest import Manifest
+from .postgres import PSQL, Postgres, Server
+from .redis import Redis
+from .restoring import Record
+from .stack import Stack
+from .state import Revision
+
+LATEST = "latest"
+LOAD_TIMEOUT = 4 * 3600
+SQL_TIMEOUT = 600
+WAL = 1 << 30
+"""Bytes of write-ahead log that PostgreSQL keeps while much is written, at most (max_wal_size)."""
+SHOWN = 20
+UNFINISHED, FORMER = "_restoring", "_replaced"
+RESERVED = ("postgres", "template0", "template1")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,52}", re.ASCII)
+APPEND_ONLY = "appendonlydir"
+"""Where Redis keeps an append-only file. It starts from that alone, where there is one."""
+
+
+class Asked(NamedTuple):
+    """What the operator said."""
+
+    backup: str
+    """An id, or `latest`."""
+    from_offsite: bool = False
+    to_database: str | None = None
+    yes: str | None = None
+    """The id, once more."""
+    safety: bool = True
+
+
+@dataclass
+class Work:
+    """A restore under way: what its steps hand on."""
+
+    stack: Stack
+    asked: Asked
+    data: Data
+    manifest: Manifest = field(init=False)
+    record: Record | None = None
+    """Of this one, begun now or by a run that was killed."""
+    revisions: tuple[Revision, ...] = ()
+    """Of the backup's schema, as its droplet remembered them."""
+
+    @property
+    def place(self) -> Path:
+        return self.stack.paths.backup(self.manifest.id)
+
+    @property
+    def server(self) -> Server:
+        return Postgres(self.stack.docker, self.stack.paths, self.data).server
+
+    @property
+    def target(self) -> str:
+        return self.asked.to_database or self.data.database
+
+    @property
+    def restored(self) -> str:
+        """The database while it is restored."""
+        return self.target + UNFINISHED
+
+    @property
+    def former(self) -> str:
+        """The one that was live."""
+        return self.target + FORMER
+
+    @property
+    def mark(self) -> str:
+        """What the restored database says of itself."""
+        token = self.record.token if self.record else self.stack.journal.run
+        return f"restored from {self.manifest.id} by {token}"
+
+    @property
+    def placed(self) -> bool:
+        return self.record is not None and self.record.placed
+
+    @property
+    def swapped(self) -> bool:
+        """The live database is the restored one."""
+        return self.record is not None and _comment(self, self.target) == self.mark
+
+    @property
+    def ready(self) -> bool:
+        """There is nothing left to do for the restored database but to take its place."""
+        return self.record is not None and (self.swapped or _comment(self, self.restored) == self.mark)
+
+    @property
+    def redis(self) -> Path:
+        return Path(self.data.root) / "redis"
+
+
+class Step(NamedTuple):
+    """`act` returns what it has to say; `undo` takes back what it may have done, be it half of it."""
+
+    name: str
+    what: str
+    act: Callable[[Work], str]
+    undo: Callable[[Work], None] | None = None
+
+
+def restore(stack: Stack, asked: Asked) -> None:
+    """Whoever calls holds the site's lock and that of backups.
+
+    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when somebody has
+    to look: something couldn't be undone, or the data is in its place and the bot doesn't start.
+    """
+    work = _work(stack, asked)
+    _carry_out(work, BESIDE if asked.to_database else RESTORE)
+
+
+def look(stack: Stack, asked: Asked) -> Manifest:
+    """Tell what would happen; the backup that it would happen with."""
+    work = _work(stack, asked)
+    for step in (PREFLIGHT, PLAN):
+        stack.journal.step(step.name, partial(step.act, work), step.what)
+    return work.manifest
+
+
+def _work(stack: Stack, asked: Asked) -> Work:
+    if not stack.config.data:
+        raise RefusedError("the database is on another host: restore there")
+    name, live = asked.to_database, stack.config.data.database
+    if name and (name in {live, *RESERVED} or name.endswith((UNFINISHED, FORMER)) or not NAME.fullmatch(name)):
+        raise RefusedError(f"{name!r} can't be a database beside {live}: a-z, 0-9 and _, and none that is in use")
+    return Work(stack, asked, stack.config.data)
+
+
+def _carry_out(work: Work, steps: Sequence[Step]) -> None:
+    stack, reached = work.stack, list[Step]()
+    try:
+        for step in steps:
+            reached.append(step)
+            stack.journal.step(step.name, partial(step.act, work), step.what)
+    except BaseException as error:
+        stack.machine.shield()
+        cause = _expected(error)
+        stack.journal.show_log(reached[-1].name, cause.tail if cause else "")
+        if work.placed:
+            again = f"stackctl restore {work.manifest.id}"
+            raise PersonNeededError(f"the data is in its place, but {cause or repr(error)}: {again}") from error
+        left = _undo(work, reached)
+        if left:
+            raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: stackctl status") from error
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _expected(error: BaseException) -> StackError | None:
+    match error:
+        case StackError():
+            return error
+        case KeyboardInterrupt():
+            return FailedError("interrupted")
+        case OSError():
+            return FailedError(str(error))
+    return None
+
+
+def _undo(work: Work, reached: Sequence[Step]) -> str:
+    """What could not be undone, by the steps' names."""
+    left = []
+    for step in reversed(reached):
+        if step.undo:
+            try:
+                step.undo(work)
+            except (StackError, OSError) as error:
+                work.stack.journal.tell(step.name, "failed", f"not undone: {error}")
+                left.append(step.name)
+            else:
+                work.stack.journal.tell(step.name, "undone")
+    return ", ".join(left)
+
+
+# what is to be restored, and whether it can be
+
+
+def _preflight(work: Work) -> str:
+    stack, config = work.stack, work.stack.config
+    work.manifest = _chosen(work)
+    then = work.manifest
+    if then.app != stack.paths.app:
+        raise RefusedError(f"{then.id} is a backup of {then.app}, this is {stack.paths.app}")
+    record = restoring.load(stack.paths)
+    if record and not work.asked.to_database:
+        if record.id != then.id:
+            raise RefusedError(record.remedy)
+        work.record = record
+        # It may have been killed while it had Redis stopped.
+        stack.bring_up("data", compose.resume(stack.paths.data_project, stack.paths.data_yaml))
+        stack.wait_until_well(stack.paths.data_project, "preflight", config.healthy_timeout, fail_early=False)
+    preflight.check_data(stack)
+    room = Postgres(stack.docker, stack.paths, work.data).room()
+    if then.postgres.major > room.major:
+        raise RefusedError(
+            f"{then.id} is of PostgreSQL {then.postgres.major}, {room.major} runs: declare an image of it"
+        )
+    _check_redis(work)
+    if work.asked.to_database and _exists(work, work.target):
+        raise RefusedError(f"there is a database {work.target} already: drop it, or choose another name")
+    needed = then.postgres.bytes + min(then.postgres.bytes, WAL) + backup.SPARE
+    if (free := stack.machine.free(Path(work.data.root))) < needed and not work.placed:
+        raise RefusedError(
+            f"{work.data.root} has {free >> 20} MiB left, a restore needs {needed >> 20}: make room there"
+        )
+    _check_schema(work)
+    return f"{then.id}, {then.rows} rows of {then.at}" + (", which a run before this one began" if work.record else "")
+
+
+def _chosen(work: Work) -> Manifest:
+    """FailedError and RefusedError say why there is no such backup."""
+    stack, wanted = work.stack, work.asked.backup
+    known = offsite.available(stack) if work.asked.from_offsite else manifest.every(stack.paths.backups)
+    if wanted == LATEST:
+        # What a restore saved is for whoever names it: it has what was to be got rid of.
+        usable = [one for one in known if one.verified and one.reason != "safety"]
+        if not usable:
+            raise RefusedError("there is no verified backup: stackctl backups, and restore --from-offsite")
+        return usable[-1]
+    if found := next((one for one in known if one.id == wanted), None):
+        return found
+    if not work.asked.from_offsite and manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
+        manifest.load(stack.paths.backup(wanted))  # says what is wrong with it
+    raise RefusedError(
+        f"there is no backup {wanted!r}: stackctl backups lists them, and restore --from-offsite looks there"
+    )
+
+
+def _check_redis(work: Work) -> None:
+    """An older Redis can't read what a newer one saved."""
+    told = work.manifest.redis
+    if not told or work.asked.to_database:
+        return
+    runs = Redis(work.stack.docker, work.stack.paths).info()["redis_version"]
+    if _minor(told.version) > _minor(runs):
+        raise RefusedError(f"{work.manifest.id} is of Redis {told.version}, {runs} runs: declare an image of it")
+
+
+def _check_schema(work: Work) -> None:
+    """As far as records tell; what the live image itself says of the restored data comes before the swap."""
+    current = state.load(work.stack.paths)
+    if work.asked.to_database or not work.stack.config.migrate or not current.release:
+        return
+    coming = work.manifest.schema
+    now = current.revisions[-1].revision if current.revisions else None
+    names = [one.revision for one in current.revisions]
+    known = names[: names.index(current.release.schema) + 1] if current.release.schema in names else []
+    if coming in {None, now, current.release.schema, *known}:
+        return
+    if coming in names:
+        raise RefusedError(_too_new(work, coming))
+
+
+def _too_new(work: Work, revision: str | None) -> str:
+    live = state.load(work.stack.paths).release
+    then = work.manifest.release
+    known = f"{live.tag} knows {live.schema}" if live else ""
+    version = f"stackctl release {then['tag']}" if then else "release the version that made it"
+    return f"its schema {revision} is newer than the live release's ({known}): {version} first, or --to-database NAME"
+
+
+# what is about to happen
+
+
+def _tell_plan(work: Work) -> str:
+    for line in _plan(work):
+        work.stack.journal.tell("plan", "progress", line)
+    return ""
+
+
+def _plan(work: Work) -> list[str]:
+    then, current, database = work.manifest, state.load(work.stack.paths), work.data.database
+    proof = f"restored for proof in {then.verified.seconds:.0f} s" if then.verified else "never restored for proof"
+    lines = [f"backup {then.id} ({then.reason}), of {then.at}, {then.bytes / 1e6:.1f} MB, {proof}"]
+    if work.asked.to_database:
+        return [*lines, f"{then.rows} rows into the database {work.target}, beside {database}: nothing live is changed"]
+    with suppress(FailedError):
+        lines += _rows_now_and_then(work)
+    if then.redis:
+        keys = Redis(work.stack.docker, work.stack.paths).keys()
+        lines.append(f"Redis: {keys} keys now give way to {then.redis.keys}")
+    else:
+        lines.append("Redis stays as it is: the backup has nothing of it")
+    made_by = then.release["tag"] if then.release else "none"
+    lines.append(f"release: {current.release.tag if current.release else 'none'} now, {made_by} then")
+    if current.revisions and current.revisions[-1].revision != then.schema:
+        lines.append(f"schema: {current.revisions[-1].revision} now, {then.schema} then: migrated before it is live")
+    if work.record:
+        lines.append("what it replaces was saved before the interruption")
+    elif work.asked.safety:
+        lines.append(f"what it replaces is saved before, as backup {work.stack.journal.run}")
+    else:
+        lines.append("what it replaces is lost: --no-safety")
+    return [
+        *lines,
+        "the bot serves on until all is ready; then everybody gets 503 for some seconds, and Telegram comes again",
+    ]
+
+
+def _rows_now_and_then(work: Work) -> list[str]:
+    with work.server.snapshot(work.data.database) as snapshot:
+        now = snapshot.rows()
+    then = work.manifest.tables
+    differing = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
+    lines = [
+        f"{work.data.database}: {sum(now.values())} rows in {len(now)} tables now give way to "
+        f"{work.manifest.rows} in {len(then)}"
+    ]
+    lines += [
+        f"  {name}: {now.get(name, 'no table')} now, {then.get(name, 'no table')} then" for name in differing[:SHOWN]
+    ]
+    return lines + ([f"  … and {len(differing) - SHOWN} tables more that differ"] if len(differing) > SHOWN else [])
+
+
+def check_answer(asked: Asked, wanted: str) -> None:
+    """RefusedError unless the operator named the very backup."""
+    if asked.yes != wanted:
+        said = f"{asked.yes!r} isn't its id" if asked.yes else "nobody has confirmed it"
+        raise RefusedError(
+            f"{said}: nothing was changed; to go on: --yes {wanted} (make restore ID={wanted} YES={wanted})"
+        )
+
+
+def _confirm(work: Work) -> str:
+    check_answer(work.asked, work.manifest.id)
+    return work.manifest.id
+
+
+def _fetch(work: Work) -> str:
+    """From here on its files are here, and as they were written."""
+    faults = manifest.differing(work.place, work.manifest)
+    if not faults:
+        message = "here, and as it was written"
+    elif work.asked.from_offsite:
+        backup.fetch(work.stack, work.manifest)
+        message = f"fetched, {work.manifest.bytes / 1e6:.1f} MB"
+    else:
+        raise RefusedError(f"{work.manifest.id}: {', '.join(faults)}: restore another, or this one --from-offsite")
+    remembered = work.place / manifest.STATE
+    if remembered.exists():
+        work.revisions = state.State.from_json(remembered.read_text()).revisions
+    return message
+
+
+# the restored data, beside the live data
+
+
+def _load(work: Work) -> str:
+    if work.ready:
+        return "before the interruption"
+    server = work.server
+    _drop(work, work.restored)
+    roles = missing_roles(
+        (work.place / manifest.GLOBALS).read_text(), set(_sql(work, "SELECT rolname FROM pg_roles").splitlines())
+    )
+    if roles:
+        _sql(work, "\n".join(roles))
+    _sql(work, f'CREATE DATABASE "{work.restored}" OWNER "{work.data.owner}" TEMPLATE template0')
+    server.read(work.place / manifest.DUMP, LOAD_TIMEOUT, "pg_restore", "--exit-on-error", f"--dbname={work.restored}")
+    _sql(work, "ANALYZE", work.restored)
+    return f"{work.manifest.rows} rows"
+
+
+def _forget_restored(work: Work) -> None:
+    _drop(work, work.restored)
+
+
+def _count(work: Work) -> str:
+    if work.ready:
+        return "before the interruption"
+    with work.server.snapshot(work.restored) as restored:
+        verify.compare(restored.rows(), work.manifest.tables)
+    return f"{len(work.manifest.tables)} tables have what the backup counted"
+
+
+def _name(work: Work) -> str:
+    _sql(work, f'ALTER DATABASE "{work.restored}" RENAME TO "{work.target}"')
+    return work.target
+
+
+def _migrate(work: Work) -> str:
+    stack, current = work.stack, state.load(work.stack.paths)
+    if work.ready:
+        return "before the interruption"
+    live, message = current.release, "as the live release has it"
+    if not stack.config.migrate:
+        message = "the image has none"
+    elif not live or not current.active:
+        message = "no release yet: whatever comes migrates it"
+    else:
+        project = stack.paths.project(current.active)
+        values = environment.load(stack.paths.snapshot(live.id))
+        elsewhere = {**values, "DATABASE_URL": _of_database(values["DATABASE_URL"], work.restored)}
+        env = stack.web_environment(current.active, live, elsewhere)
+        _remove_one_shots(work)
+        report = schema.read(stack, project, env, live)
+        ahead = not report.pending and report.current != report.head
+        now = current.revisions[-1].revision if current.revisions else None
+        if ahead and report.current not in {None, now}:
+            raise RefusedError(_too_new(work, report.current))
+        if report.pending:
+            schema.migrate(stack, project, env, live)
+            work.revisions, message = (*work.revisions, *report.pending), schema.named(report.pending)
+    _sql(work, f"COMMENT ON DATABASE \"{work.restored}\" IS '{work.mark}'")
+    return message
+
+
+def _remove_one_shots(work: Work) -> None:
+    """One outlives its client, whether that was killed now or in an earlier run."""
+    docker, active = work.stack.docker, state.load(work.stack.paths).active
+    if active:
+        docker.remove(docker.containers(work.stack.paths.project(active), one_off=True))
+
+
+# the one in the other's place
+
+
+def _save(work: Work) -> str:
+    if work.record:
+        return "before the interruption"
+    if not work.asked.safety:
+        return "not wanted"
+    return backup.safety(work.stack).id
+
+
+def _close(work: Work) -> str:
+    stack = work.stack
+    if work.placed:
+        return "not any more: the data is in its place"
+    if not work.record:
+        closed = stack.paths.maintenance.exists()
+        work.record = Record(work.manifest.id, stack.journal.run, closed, work.revisions)
+        restoring.save(stack.paths, work.record)
+    durable.write(stack.paths.maintenance, b"", 0o644)
+    boot.stop_app(stack)
+    boot.stop_worker(stack)
+    return "everybody gets 503, and nothing writes any more"
+
+
+def _reopen(work: Work) -> None:
+    if not work.record:
+        return
+    _start(work)
+    _wait_for_health(work)
+    _open(work)
+    restoring.remove(work.stack.paths.restoring)
+
+
+def _swap(work: Work) -> str:
+    stack = work.stack
+    if not work.swapped:
+        _drop(work, work.former)
+        _rename(work, (work.target, work.former), (work.restored, work.target))
+    if work.record:
+        state.save(stack.paths, replace(state.load(stack.paths), revisions=work.record.revisions))
+    return f"{work.target} is the restored one"
+
+
+def _swap_back(work: Work) -> None:
+    if work.swapped and _exists(work, work.former):
+        _rename(work, (work.target, work.restored), (work.former, work.target))
+
+
+def _rename(work: Work, *names: tuple[str, str]) -> None:
+    """In one transaction: at any moment there is a database of the live one's name. Whoever is in it is thrown out."""
+    every = ", ".join(f"'{one}'" for pair in names for one in pair)
+    throw_out = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({every})"  # noqa: S608 - checked
+    renames = [f'ALTER DATABASE "{one}" RENAME TO "{other}"' for one, other in names]
+    _sql(work, "; ".join(["BEGIN", throw_out, *renames, "COMMIT"]))
+
+
+def _place_rdb(work: Work) -> str:
+    stack, directory = work.stack, work.redis
+    if not work.manifest.redis:
+        message = "the backup has nothing of it"
+    elif work.placed:
+        message = "before the interruption"
+    else:
+        stack.docker.stop(_redis(stack))  # it saves, and nothing is written any more
+        rdb, fresh = directory / "dump.rdb", directory / "dump.rdb.new"
+        shutil.copyfile(work.place / manifest.RDB, fresh)
+        os.chown(fresh, directory.stat().st_uid, directory.stat().st_gid)
+        fresh.chmod(0o600)
+        with fresh.open("rb") as content:
+            durable.sync(content)
+        _set_aside(rdb)
+        _set_aside(directory / APPEND_ONLY)
+        durable.rename(fresh, rdb)
+        _start_data(work)
+        message = _loaded(work, work.manifest.redis.keys)
+    if work.record:
+        work.record = replace(work.record, placed=True)
+        restoring.save(stack.paths, work.record)
+    return message
+
+
+def _put_rdb_back(work: Work) -> None:
+    former = [work.redis / f"{name}{FORMER}" for name in ("dump.rdb", APPEND_ONLY)]
+    if any(one.exists() for one in former):
+        work.stack.docker.stop(_redis(work.stack))
+        for one in former:
+            there = one.with_name(one.name.removesuffix(FORMER))
+            _discard(there)
+            if one.exists():
+                durable.rename(one, there)
+    _start_data(work)
+
+
+def _set_aside(path: Path) -> None:
+    """Unless it was already: what is there since is a killed run's."""
+    aside = path.with_name(path.name + FORMER)
+    if path.exists() and not aside.exists():
+        durable.rename(path, aside)
+    _discard(path)
+
+
+def _loaded(work: Work, keys: int) -> str:
+    """A key that has expired since is left out when it is loaded."""
+    told = Redis(work.stack.docker, work.stack.paths).info()
+    there = int(told["rdb_last_load_keys_loaded"]) + int(told["rdb_last_load_keys_expired"])
+    if there != keys:
+        raise FailedError(f"Redis has {there} keys, the backup has {keys}: stackctl logs redis")
+    return f"{keys} keys, those among them that have expired since"
+
+
+# the bot again
+
+
+def _start(work: Work) -> str:
+    started = boot.start_app(work.stack)
+    boot.start_worker(work.stack)
+    return started
+
+
+def _wait_for_health(work: Work) -> str:
+    return boot.wait_for_app(work.stack)
+
+
+def _open(work: Work) -> str:
+    if work.record and work.record.maintenance:
+        return "not yet: maintenance was on before"
+    work.stack.paths.maintenance.unlink(missing_ok=True)
+    return ""
+
+
+def _forget(work: Work) -> str:
+    """What was replaced is in the safety backup."""
+    _drop(work, work.former)
+    for name in ("dump.rdb", APPEND_ONLY):
+        _discard(work.redis / f"{name}{FORMER}")
+    restoring.remove(work.stack.paths.restoring)
+    current, then = state.load(work.stack.paths).release, work.manifest.release
+    return "" if current or not then else f"no release yet; at the backup it was: stackctl release {then['tag']}"
+
+
+# tools
+
+
+def missing_roles(roles: str, there: set[str]) -> list[str]:
+    """The statements of a globals.sql that make the roles which aren't there; those that are stay as they are."""
+    missing = [name for name in re.findall(r"^CREATE ROLE (.+);$", roles, re.MULTILINE) if name.strip('"') not in there]
+    patterns = [
+        re.compile(rf"(CREATE ROLE {name};|ALTER ROLE {name} .*|GRANT .* TO {name}( WITH .*| GRANTED BY .*)?;)")
+        for name in map(re.escape, missing)
+    ]
+    return [line for line in roles.splitlines() if any(pattern.fullmatch(line) for pattern in patterns)]
+
+
+def _of_database(url: str, database: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall("[0-9]+", version)[:2])
+
+
+def _sql(work: Work, sql: str, database: str = "postgres") -> str:
+    """In a database that nobody renames."""
+    argv = work.server.inside(*PSQL, "--username=postgres", f"--dbname={database}", "-c", sql)
+    return work.stack.docker.call("docker exec psql", argv, timeout=SQL_TIMEOUT).stdout.strip()
+
+
+def _comment(work: Work, database: str) -> str:
+    """What a database says of itself; nothing when there is none."""
+    return _sql(work, f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'")  # noqa: S608 - checked
+
+
+def _exists(work: Work, database: str) -> bool:
+    return bool(_sql(work, f"SELECT 1 FROM pg_database WHERE datname = '{database}'"))  # noqa: S608 - checked
+
+
+def _drop(work: Work, database: str) -> None:
+    _sql(work, f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+
+def _redis(stack: Stack) -> list[Container]:
+    return [one for one in stack.docker.containers(stack.paths.data_project) if one.service == "redis"]
+
+
+def _start_data(work: Work) -> None:
+    stack = work.stack
+    stack.bring_up("data", compose.resume(stack.paths.data_project, stack.paths.data_yaml))
+    stack.wait_until_well(stack.paths.data_project, "rdb", stack.config.healthy_timeout, fail_early=False)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+PREFLIGHT = Step("preflight", "which backup, and whether it can be restored here", _preflight)
+PLAN = Step("plan", "what is about to happen", _tell_plan)
+_CONFIRM = Step("confirm", "somebody wants just this", _confirm)
+_FETCH = Step("fetch", "its files are here, and as they were written", _fetch)
+_LOAD = Step("load", "into a database beside the live one", _load, _forget_restored)
+_COUNT = Step("count", "compare with what the backup counted", _count)
+_MIGRATE = Step("migrate", "by the live release, when its schema is older", _migrate, _remove_one_shots)
+_SAFETY = Step("safety", "a backup of what is to be replaced", _save)
+_CLOSE = Step("close", "nginx answers 503, web and worker end", _close, _reopen)
+_SWAP = Step("swap", "the two databases change names", _swap, _swap_back)
+_RDB = Step("rdb", "Redis starts anew, from the backup's file", _place_rdb, _put_rdb_back)
+_START = Step("start", "web and worker, as they were", _start)
+_HEALTH = Step("health", "wait for it", _wait_for_health)
+_OPEN = Step("open", "nginx answers again", _open)
+_FORGET = Step("forget", "what was replaced", _forget)
+_NAME = Step("name", "it gets its name", _name)
+
+RESTORE = (
+    *(PREFLIGHT, PLAN, _CONFIRM, _FETCH, _LOAD, _COUNT, _MIGRATE),
+    *(_SAFETY, _CLOSE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET),
+)
+# It changes nothing that is live, so nobody has to confirm it.
+BESIDE = (PREFLIGHT, PLAN, _FETCH, _LOAD, _COUNT, _NAME)

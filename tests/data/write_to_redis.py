@@ -1,0 +1,32 @@
+"""Runs on the droplet, as `python3 -u -c`: writes numbered keys to Redis, one after the other, and tells each it took.
+
+As arguments Redis's address, and what the keys begin with; the password on standard input. It ends when Redis does.
+"""
+
+import socket
+import sys
+import time
+from contextlib import suppress
+
+PAUSE_S = 0.002
+
+
+def main(address: str, prefix: str) -> None:
+    connection = socket.create_connection((address, 6379), timeout=10)
+    answers = connection.makefile("rb")
+
+    def ask(*words: str) -> bytes:
+        parts = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+        connection.sendall(f"*{len(words)}\r\n{parts}".encode())
+        return answers.readline()
+
+    assert ask("AUTH", sys.stdin.read()) == b"+OK\r\n"
+    number = 0
+    while ask("SET", f"{prefix}:{number}", str(number)) == b"+OK\r\n":
+        print(number, time.monotonic(), flush=True)
+        number += 1
+        time.sleep(PAUSE_S)
+
+
+with suppress(OSError):  # Redis is gone: what it took has been told
+    main(*sys.argv[1:])

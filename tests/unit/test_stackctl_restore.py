@@ -1,0 +1,452 @@
+"""A restore on a droplet in memory: the backup's data, or all as it was; killed anywhere, it can be finished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stackctl import manifest, offsite, restore, restoring, state
+from stackctl.errors import FailedError
+from stackctl.machine import TIMED_OUT, Result
+from stackctl.manifest import Manifest
+from stackctl.stack import Stack
+
+from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, killed, stackctl
+
+THEN, NOW = {"public.offers": 12, "public.users": 3}, {"public.offers": 7, "public.users": 4}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Droplet:
+    """1.2.0 is live, its data backed up; since then rows came and went, and keys."""
+    droplet = installed(tmp_path)
+    assert stackctl(droplet, "release", "1.2.0")[0] == 0
+    assert stackctl(droplet, "backup")[0] == 0
+    droplet.tables = dict(NOW)
+    droplet.redis["keys"] = "9"
+    droplet.calls.clear()
+    return droplet
+
+
+def backups(droplet: Droplet, reason: str = "asked") -> list[Manifest]:
+    return [one for one in manifest.every(droplet.paths.backups) if one.reason == reason]
+
+
+def newest(droplet: Droplet) -> str:
+    return backups(droplet)[-1].id
+
+
+def restored(droplet: Droplet, *more: str) -> tuple[int, str]:
+    wanted = newest(droplet)
+    return stackctl(droplet, "restore", wanted, "--yes", wanted, *more)
+
+
+def running(droplet: Droplet) -> list[str]:
+    return sorted(c["service"] for c in droplet.containers if c["state"] == "running")
+
+
+ALL = ["postgres", "redis", "web", "worker"]
+
+
+def as_it_was(droplet: Droplet) -> dict[str, Any]:
+    """All that a restore which comes to nothing must leave alone."""
+    return {
+        "tables": droplet.tables,
+        "beside": droplet.beside,
+        "keys": droplet.redis["keys"],
+        "schema": droplet.schema,
+        "running": running(droplet),
+        "maintenance": droplet.paths.maintenance.exists(),
+        "under way": restoring.load(droplet.paths),
+        "state": state.load(droplet.paths),
+    }
+
+
+def assert_restored(droplet: Droplet) -> None:
+    assert (droplet.tables, droplet.redis["keys"]) == (THEN, "5")
+    assert (running(droplet), droplet.beside, restoring.load(droplet.paths)) == (ALL, {}, None)
+    assert not droplet.paths.maintenance.exists()
+    assert [path.name for path in (droplet.paths.var / "data/redis").iterdir()] == ["dump.rdb"]
+    assert stackctl(droplet, "status")[0] == 0
+
+
+def test_the_data_is_the_backup_s_and_what_gave_way_is_a_backup_of_its_own(saved: Droplet) -> None:
+    code, shown = restored(saved)
+    assert code == 0, shown
+    assert_restored(saved)
+    safety = backups(saved, "safety")[-1]
+    assert (safety.tables, safety.verified is not None) == (NOW, True)
+    # And back again, by its name.
+    assert stackctl(saved, "restore", safety.id, "--yes", safety.id)[0] == 0
+    assert (saved.tables, saved.redis["keys"]) == (NOW, "9")
+
+
+def test_the_bot_is_closed_once_all_is_ready_and_what_gives_way_is_saved(saved: Droplet) -> None:
+    restored(saved)
+    words = [
+        *("pg_restore --exit-on-error --dbname=app_restoring", "schema --json", "pg_dump --format", "--network=none"),
+        *("docker stop -t 5", "docker stop -t 7", "BEGIN;", "data.yaml up", "app.yaml up"),
+    ]
+    positions = [next(i for i, call in enumerate(saved.calls) if word in " ".join(call)) for word in words]
+    assert positions == sorted(positions)
+
+
+def test_it_shows_what_it_would_replace_and_waits_for_a_yes(saved: Droplet) -> None:
+    before, wanted = as_it_was(saved), newest(saved)
+    code, shown = stackctl(saved, "restore", "latest")
+    for said in (
+        "11 rows in 2 tables now give way to 15 in 2",
+        "public.offers: 7 now, 12 then",
+        "9 keys now give way to 5",
+        "1.2.0 now, 1.2.0",
+    ):
+        assert said in shown
+    assert (code, f"--yes {wanted}" in shown.splitlines()[-1]) == (2, True), shown
+    saved.typed = "yes"
+    assert stackctl(saved, "restore", "latest")[0] == 2
+    assert stackctl(saved, "restore", wanted, "--yes", "20251123T120000.000Z")[0] == 2
+    assert as_it_was(saved) == before
+    saved.typed = wanted
+    assert stackctl(saved, "restore", "latest")[0] == 0
+    assert_restored(saved)
+
+
+def test_latest_is_the_newest_that_was_restored_for_proof_and_no_restore_made(saved: Droplet) -> None:
+    wanted = newest(saved)
+    stackctl(saved, "release", "1.2.0")  # with a dump of its own, which nobody has restored
+    restored(saved)
+    assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 0
+
+
+def test_a_release_s_own_dump_can_be_restored_and_leaves_redis_alone(saved: Droplet) -> None:
+    of_release = backups(saved, "release")[-1].id
+    saved.tables = dict(NOW)
+    code, shown = stackctl(saved, "restore", of_release, "--yes", of_release)
+    assert (code, saved.tables, saved.redis["keys"]) == (0, THEN, "9"), shown
+    assert "never restored for proof" in shown
+
+
+def truncated(droplet: Droplet) -> None:
+    path = droplet.paths.backup(newest(droplet)) / "postgres.dump"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flipped(droplet: Droplet) -> None:
+    path = droplet.paths.backup(newest(droplet)) / "redis.rdb"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+
+
+def told(droplet: Droplet, **changes: Any) -> None:
+    """The backup's manifest says something else."""
+    directory = droplet.paths.backup(newest(droplet))
+    manifest.save(directory, replace(manifest.load(directory), **changes))
+
+
+def fails(part: str, said: str, code: int = 1) -> Any:
+    def break_it(droplet: Droplet) -> None:
+        droplet.failing = {part: Result(code, stderr=said)}
+
+    return break_it
+
+
+BROKEN: dict[str, tuple[Any, int, str]] = {
+    "no such backup": (lambda d: shutil.rmtree(d.paths.backup(newest(d))), 2, "there is no backup '2025"),
+    "no manifest": (lambda d: (d.paths.backup(newest(d)) / "manifest.json").unlink(), 1, "manifest.json is missing"),
+    "a file is cut short": (truncated, 2, "postgres.dump has"),
+    "a bit is flipped": (flipped, 2, "redis.rdb is not what was written"),
+    "of a newer PostgreSQL": (
+        lambda d: told(d, postgres=manifest.Postgres("18.1", "app", 7)),
+        2,
+        "PostgreSQL 18, 17 runs",
+    ),
+    "of a newer Redis": (lambda d: told(d, redis=manifest.Redis("8.2.0", 5)), 2, "Redis 8.2.0, 8.0.2 runs"),
+    "of another app": (lambda d: told(d, app="other"), 2, "a backup of other, this is bot"),
+    "little disk": (lambda d: setattr(d, "bytes_free", 100 << 20), 2, "100 MiB left, a restore needs"),
+    "postgres is unwell": (lambda d: d.containers[0].update(health="unhealthy"), 2, "postgres not healthy"),
+    "what is there can't be dumped": (fails("pg_dump ", "invalid page in block 7"), 1, "invalid page in block 7"),
+    "the worker doesn't stop": (fails("docker stop -t 7", "no answer"), 1, "a container doesn't stop: no answer"),
+    "no database can be made": (fails("CREATE DATABASE", "no space left"), 1, "no space left"),
+    "the dump can't be loaded": (fails("--dbname=app_restoring", "out of shared memory"), 1, "out of shared memory"),
+    "migration fails": (fails("bot-migrate-", "KeyError: revision", 3), 1, "migrations failed (exit code 3)"),
+    "migration hangs": (fails("bot-migrate-", "", TIMED_OUT), 1, "took longer than 10 s"),
+    "somebody holds the database": (fails("BEGIN;", "is being accessed by other users"), 1, "accessed by other users"),
+    "redis doesn't stop": (fails("docker stop redis", "no answer"), 1, "a container doesn't stop: no answer"),
+    "redis loads less": (lambda d: told(d, redis=manifest.Redis("8.0.2", 4)), 1, "Redis has 5 keys, the backup has 4"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_fails_before_the_data_is_in_its_place_is_undone(tmp_path: Path, name: str) -> None:
+    saved = installed(tmp_path)
+    # A backup of an older release, so that there is something to migrate.
+    assert stackctl(saved, "release", "1.0.0")[0] == 0
+    assert stackctl(saved, "backup")[0] == 0
+    assert stackctl(saved, "release", "1.2.0")[0] == 0
+    saved.tables, saved.redis["keys"] = dict(NOW), "9"
+    wanted = newest(saved)
+    break_it, expected, said = BROKEN[name]
+    break_it(saved)
+    before = as_it_was(saved)
+    code, shown = stackctl(saved, "restore", wanted, "--yes", wanted)
+    assert (code, said in shown.splitlines()[-1]) == (expected, True), shown
+    assert as_it_was(saved) == before
+    saved.failing = {}
+    assert not list(saved.paths.backups.glob("*.partial"))
+
+
+def test_a_restored_database_that_lacks_rows_is_not_taken(saved: Droplet) -> None:
+    before = as_it_was(saved)
+    saved.lost = {"public.offers": 11}
+    code, shown = restored(saved, "--no-safety")
+    assert (code, "public.offers has 11 rows, the snapshot had 12" in shown) == (1, True)
+    assert as_it_was(saved) == before
+
+
+def test_a_bot_that_does_not_start_on_the_restored_data_is_left_to_a_person(saved: Droplet) -> None:
+    """The data is what was asked for: it stays, and nobody is let in."""
+    saved.failing = {"app.yaml up": Result(1, stderr="no such network")}
+    code, shown = restored(saved)
+    assert (code, "the data is in its place, but" in shown.splitlines()[-1]) == (4, True), shown
+    assert (saved.tables, saved.paths.maintenance.exists()) == (THEN, True)
+    code, shown = stackctl(saved, "status")
+    assert (code, f"sudo stackctl restore {newest(saved)} finishes it" in shown) == (4, True)
+    saved.failing = {}
+    assert restored(saved)[0] == 0
+    assert_restored(saved)
+    assert len(backups(saved, "safety")) == 1, "what was live is saved once"
+
+
+def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None:
+    """`kill -9` in a process of its own, at each call and event in turn; the files it leaves are the real ones."""
+    at, live = 0, list[bool]()
+    while True:
+        at += 1
+        droplet = installed(tmp_path / str(at))
+        stackctl(droplet, "release", "1.2.0")
+        stackctl(droplet, "backup")
+        droplet.tables, droplet.redis["keys"] = dict(NOW), "9"
+        wanted = newest(droplet)
+        left = killed(droplet, at, "restore", wanted, "--yes", wanted)
+        if left is None:
+            break
+        live.append(left.tables == NOW)
+        assert left.tables in (NOW, THEN), "never half of one"
+        if at % 2:  # a reset between the kill and the next try, or none
+            left.reset()
+            assert stackctl(left, "boot")[0] == 0
+        if not left.paths.maintenance.exists():
+            assert "web" in running(left)
+        code, shown = stackctl(left, "restore", wanted, "--yes", wanted)
+        assert code == 0, (at, shown)
+        assert_restored(left)
+    assert live == sorted(live, reverse=True)
+    assert set(live) == {True, False}
+
+
+def interrupted(droplet: Droplet) -> Droplet:
+    """Killed before the swap: the bot is closed, and the live data as it was."""
+
+    def killed_here(_work: object) -> str:
+        droplet.killed_at = droplet.moments + 1
+        droplet.now()
+        return ""
+
+    with pytest.MonkeyPatch.context() as patched:
+        steps = tuple(step._replace(act=killed_here) if step.name == "swap" else step for step in restore.RESTORE)
+        patched.setattr(restore, "RESTORE", steps)
+        left = killed(droplet, 0, "restore", newest(droplet), "--yes", newest(droplet))
+    assert left
+    left.killed_at = None
+    return left
+
+
+def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved: Droplet) -> None:
+    left = interrupted(saved)
+    said = f"the restore of {newest(saved)} was interrupted: sudo stackctl restore {newest(saved)} finishes it"
+    left.reset()
+    assert stackctl(left, "boot")[0] == 0
+    assert (running(left), left.paths.maintenance.exists()) == (["postgres", "redis"], True)
+    code, report = stackctl(left, "status", "--json")
+    assert (code, json.loads(report)["problems"], json.loads(report)["drift"]) == (4, [said], [])
+    for verb in (("release", "1.2.0"), ("rollback", "1.2.0")):
+        code, shown = stackctl(left, *verb)
+        assert (code, said in shown) == (2, True), shown
+    other = manifest.load(left.paths.backup(newest(left)))
+    stackctl(left, "backup")
+    assert newest(left) != other.id
+    code, shown = restored(left)
+    assert (code, said in shown.splitlines()[-1]) == (2, True), "another one has to wait"
+    assert stackctl(left, "restore", other.id, "--yes", other.id)[0] == 0
+    assert_restored(left)
+
+
+def test_maintenance_that_was_on_before_stays_on(saved: Droplet) -> None:
+    stackctl(saved, "maintenance", "on")
+    assert restored(saved)[0] == 0
+    assert saved.paths.maintenance.exists()
+
+
+def test_of_a_backup_without_a_release_or_worker_nothing_is_started(tmp_path: Path) -> None:
+    """A new droplet: its data first, then whatever release it is to have."""
+    droplet = installed(tmp_path, isolated=True)
+    stackctl(droplet, "backup")
+    code, shown = restored(droplet)
+    assert (code, running(droplet)) == (0, ["postgres", "redis"]), shown
+
+
+def test_a_copy_starts_no_worker(saved: Droplet) -> None:
+    config = json.loads(saved.paths.config.read_text()) | {"isolated": True}
+    saved.paths.config.write_text(json.dumps(config))
+    assert restored(saved)[0] == 0
+    assert running(saved) == ["postgres", "redis", "web"]
+
+
+# the schema
+
+
+def test_an_older_schema_is_migrated_by_the_live_release_before_it_is_live(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    stackctl(droplet, "backup")
+    stackctl(droplet, "release", "1.2.0")
+    code, shown = restored(droplet)
+    assert (code, droplet.schema) == (0, "0002"), shown
+    assert "0002 (expand)" in shown
+    assert [one.revision for one in state.load(droplet.paths).revisions] == ["0001", "0002"]
+
+
+def test_a_newer_schema_than_the_live_release_knows_is_refused(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    for tag in ("1.0.0", "1.2.0", "1.3.0"):
+        stackctl(droplet, "release", tag)
+    stackctl(droplet, "backup")
+    wanted = newest(droplet)
+    with pytest.MonkeyPatch.context():
+        # Another droplet, whose live release is older, and which has never heard of what came after.
+        current = state.load(droplet.paths)
+        assert current.release
+        older = replace(current.release, tag="1.2.0", schema="0002", image=current.kept[1].image)
+        colour = current.active or ""
+        known = replace(current.with_colour(colour, older), revisions=current.revisions[:2], kept=(older,))
+        state.save(droplet.paths, known)
+        droplet.schema = "0002"
+    before = as_it_was(droplet)
+    code, shown = stackctl(droplet, "restore", wanted, "--yes", wanted)
+    assert (code, "its schema 0003 is newer than the live release's (1.2.0 knows 0002)" in shown) == (2, True), shown
+    assert "stackctl release 1.3.0 first, or --to-database NAME" in shown
+    assert as_it_was(droplet) == before
+    assert stackctl(droplet, "restore", wanted, "--to-database", "beside")[0] == 0
+    # After a rollback the live data itself is ahead, and so are its backups.
+    state.save(droplet.paths, replace(known, revisions=current.revisions))
+    droplet.schema = "0003"
+    assert stackctl(droplet, "restore", wanted, "--yes", wanted)[0] == 0
+
+
+# beside, and from elsewhere
+
+
+def test_beside_the_live_data_it_changes_nothing_of_it(saved: Droplet) -> None:
+    before = as_it_was(saved)
+    code, shown = stackctl(saved, "restore", "latest", "--to-database", "lost")
+    assert (code, saved.beside.pop("lost")) == (0, THEN), shown
+    assert as_it_was(saved) == before
+    assert not saved.ran("docker stop")
+
+
+@pytest.mark.parametrize(
+    "name", ["app", "postgres", "template1", "app_restoring", "x_replaced", "Lost", "a-b", "a" * 54, "1a"]
+)
+def test_a_name_that_can_t_be_beside_is_refused(saved: Droplet, name: str) -> None:
+    code, shown = stackctl(saved, "restore", "latest", "--to-database", name)
+    assert (code, "can't be a database beside app" in shown) == (2, True)
+
+
+def test_a_database_that_is_there_is_not_written_over(saved: Droplet) -> None:
+    stackctl(saved, "restore", "latest", "--to-database", "lost")
+    saved.beside["lost"] = {"public.mine": 1}
+    code, shown = stackctl(saved, "restore", "latest", "--to-database", "lost")
+    assert (code, "there is a database lost already" in shown, saved.beside["lost"]) == (2, True, {"public.mine": 1})
+
+
+@pytest.fixture
+def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the backups lie off the droplet; the droplet has lost its own."""
+    there = saved.paths.var.parents[2] / "elsewhere"
+    saved.paths.backups.rename(there)
+    saved.paths.backups.mkdir()
+
+    def fetch(_stack: Stack, backup_id: str, directory: Path) -> None:
+        shutil.copytree(there / backup_id, directory, dirs_exist_ok=True)
+        if faults := manifest.differing(directory, manifest.load(directory)):
+            raise FailedError(f"what the storage has is damaged: {', '.join(faults)}")
+
+    monkeypatch.setattr(offsite, "available", lambda _: manifest.every(there))
+    monkeypatch.setattr(offsite, "fetch", fetch)
+    return there
+
+
+def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
+    wanted = manifest.every(elsewhere)[-1].id
+    assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 2, "it isn't here"
+    code, shown = stackctl(saved, "restore", "latest", "--from-offsite", "--yes", wanted)
+    assert code == 0, shown
+    assert_restored(saved)
+    assert newest(saved) == wanted, "it is here now"
+
+
+@pytest.mark.parametrize("damaged", [truncated, flipped])
+def test_a_damaged_one_is_fetched_anew(saved: Droplet, elsewhere: Path, damaged: Any) -> None:
+    wanted = manifest.every(elsewhere)[-1].id
+    shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
+    damaged(saved)
+    assert stackctl(saved, "restore", wanted, "--yes", wanted)[0] == 2
+    code, shown = stackctl(saved, "restore", wanted, "--from-offsite", "--yes", wanted)
+    assert code == 0, shown
+    assert manifest.differing(saved.paths.backup(wanted), manifest.load(saved.paths.backup(wanted))) == []
+
+
+def test_one_that_arrives_damaged_is_not_taken(saved: Droplet, elsewhere: Path) -> None:
+    wanted = manifest.every(elsewhere)[-1].id
+    (elsewhere / wanted / "postgres.dump").write_text("{}")
+    before = as_it_was(saved)
+    code, shown = stackctl(saved, "restore", wanted, "--from-offsite", "--yes", wanted)
+    assert (code, "what the storage has is damaged: postgres.dump has" in shown) == (1, True), shown
+    assert as_it_was(saved) == before
+    assert not saved.paths.backup(wanted).exists()
+
+
+# roles
+
+ROLES = """\
+CREATE ROLE app_reader;
+ALTER ROLE app_reader WITH NOSUPERUSER INHERIT NOLOGIN;
+CREATE ROLE owner;
+ALTER ROLE owner WITH NOSUPERUSER NOLOGIN;
+CREATE ROLE owner_00000001;
+ALTER ROLE owner_00000001 WITH LOGIN;
+ALTER ROLE owner_00000001 SET role TO 'owner';
+GRANT owner TO app_reader WITH INHERIT TRUE GRANTED BY postgres;
+GRANT owner TO owner_00000001 WITH INHERIT TRUE GRANTED BY postgres;
+"""
+
+
+def test_of_the_roles_only_those_that_are_missing_are_made() -> None:
+    """An old backup changes no role that the droplet has by now."""
+    assert restore.missing_roles(ROLES, {"postgres", "owner", "owner_00000001"}) == [
+        "CREATE ROLE app_reader;",
+        "ALTER ROLE app_reader WITH NOSUPERUSER INHERIT NOLOGIN;",
+        "GRANT owner TO app_reader WITH INHERIT TRUE GRANTED BY postgres;",
+    ]
+    everything = [line for line in ROLES.splitlines() if "app_reader" not in line]
+    assert restore.missing_roles(ROLES, {"app_reader"}) == everything
+
+
+def test_an_app_whose_database_is_elsewhere_is_restored_there(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, data=None)
+    code, shown = stackctl(droplet, "restore", "latest")
+    assert (code, "on another host" in shown) == (2, True)
+    assert CONFIG["data"]
