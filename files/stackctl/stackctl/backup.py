@@ -206,13 +206,14 @@ def _publish(work: Work) -> str:
 
 
 def _upload(work: Work) -> str:
-    """What an earlier run could not send goes along."""
+    """What the storage lacks of earlier ones goes along: it could not be sent, or the storage is another one now."""
     stack = work.stack
     if not offsite.configured(stack):
         return "nowhere: offsite_repository is not set"
     if stack.config.isolated:
         return "nowhere: this droplet is isolated, and only reads what is there"
-    unsent = [one for one in (*work.made, work.manifest) if one.verified and not one.offsite]
+    there = offsite.sent(stack)
+    unsent = [one for one in (*work.made, work.manifest) if one.verified and one.id not in there]
     for one in reversed(unsent):
         directory = stack.paths.backup(one.id)
         snapshot = offsite.upload(stack, one, directory)
