@@ -59,6 +59,7 @@ def converged_and_released() -> None:
     host.check()
     lab.up(1)
     forget_a_former_world()
+    have_a_repository()
     converge()
     live = status()["release"]
     # A world made anew has a Telegram that was told nothing: that is a release's to do.
@@ -75,6 +76,13 @@ def forget_a_former_world() -> None:
     if looked.returncode == untrusted:
         say("the droplet's certificate is not of this world's authority: it will be obtained anew")
         ssh(DROPLET, "cd /etc/letsencrypt 2>/dev/null && sudo rm -rf live archive renewal accounts")
+
+
+def have_a_repository() -> None:
+    """What `make offsite` does; a world made anew has lost it."""
+    made = [sys.executable, "-m", "deploys.offsite", "inventories/lab.py"]
+    if subprocess.run(made, cwd=CHECKOUT, check=False).returncode:
+        raise LabError("the repository off the droplet can't be made, see above: mend it and run make demo again")
 
 
 def release(tag: str) -> None:

@@ -378,7 +378,9 @@ def test_backups_are_listed_newest_first(live: Droplet) -> None:
     assert "in 0." in newest
     assert newest.endswith("no        1.0.0")
     assert oldest.split()[1:] == ["release", "0.0", "15", "no", "no", "none"]
-    assert unreadable.endswith("20250101T000000.000Z/manifest.json is missing: take another backup (stackctl backups)")
+    assert unreadable.endswith(
+        "20250101T000000.000Z/manifest.json is missing: take another backup, then remove this one (stackctl backups)"
+    )
     (first, second) = json.loads(stackctl(live, "backups", "--json")[1])
     assert (first["reason"], second["tables"]) == ("release", live.tables)
 

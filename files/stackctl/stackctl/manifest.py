@@ -180,7 +180,7 @@ def differing(directory: Path, manifest: Manifest) -> list[str]:
 
 
 UNFINISHED = ".partial"
-_REMEDY = "take another backup (stackctl backups)"
+_REMEDY = "take another backup, then remove this one (stackctl backups)"
 
 
 def _directories(backups: Path) -> list[Path]:
