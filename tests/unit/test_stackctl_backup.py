@@ -272,6 +272,18 @@ def test_a_droplet_without_backups_goes_on_from_the_number_of_what_was_sent(tmp_
     assert [(one.sequence, one.id) for one in every(droplet)] == [(71, storage[0])]
 
 
+def test_a_release_needs_no_storage_that_answers(
+    tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the first backup behind it asks the storage all the same."""
+    droplet = installed(tmp_path)
+    with monkeypatch.context() as down:
+        down.setattr(offsite, "available", lambda _stack: pytest.fail("asked"))
+        assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    assert stackctl(droplet, "backup")[0] == 0
+    assert [(one.sequence, one.reason) for one in every(droplet)] == [(1, "release"), (71, "asked")]
+
+
 def test_a_safety_one_is_proven_and_prunes_nothing(live: Droplet) -> None:
     older = [made(number, live.now() - timedelta(days=60 - number)) for number in range(10, 20)]
     for one in older:

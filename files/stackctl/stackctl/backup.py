@@ -177,11 +177,15 @@ def _dump(work: Work) -> str:
 
 
 def _next_sequence(work: Work) -> int:
-    """One more than the highest that is known; a droplet that has none yet asks where its backups go."""
-    made = work.made
-    if not made and offsite.configured(work.stack):
-        made = offsite.available(work.stack)
-    return 1 + max((one.sequence for one in made), default=0)
+    """One more than the highest that is known; a droplet that has made none yet asks where its backups go.
+
+    A release doesn't: its own never goes there, and must not depend on a storage that answers.
+    """
+    known = [*work.made]
+    alone = work.reason == "release" or any(one.reason != "release" for one in known)
+    if not alone and offsite.configured(work.stack):
+        known += offsite.available(work.stack)
+    return 1 + max((one.sequence for one in known), default=0)
 
 
 def _save_redis(work: Work) -> str:
