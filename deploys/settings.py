@@ -47,7 +47,7 @@ SERVER_MIB = 32
 RESERVED_CONNECTIONS = 15
 """Of these, what is left to the superuser, a backup and migrations."""
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
-REPOSITORY = r"^s3:https://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9.-]+(/[A-Za-z0-9._-]+)*$"
+REPOSITORY = r"^s3:https://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*$"
 """restic's way to name one on S3-compatible storage, s3:https://HOST/BUCKET/PREFIX."""
 _BUILT_ENV = ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", "REDIS_URL")
 

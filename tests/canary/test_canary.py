@@ -21,6 +21,7 @@ from urllib.parse import quote
 import pytest
 from testinfra.host import Host
 
+from deploys.credentials import OPERATOR_RULES
 from tests import converge
 from tests.canary.search import Processes, Search, Secrets, in_text
 from tests.lab import secrets_file
@@ -35,13 +36,14 @@ PSQL = "docker exec toogoodtogo-data-postgres-1 psql -U postgres -d telegram_mar
 
 
 def markers() -> dict[str, str]:
-    """What the world need not know beforehand. The registry's password and the bot's token are random as they are."""
+    """What the world need not know beforehand. The others are random as they are, the operator's own among them."""
     return {
         "DATABASE_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
         "REDIS_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
         "TELEGRAM_WEBHOOK_SECRET": f"canary-{token_hex(8)}",
         "STRIPE_API_KEY": f"canary-{token_hex(8)}",
         "FINGERPRINT_KEY": f"canary-{token_hex(16)}",
+        "OFFSITE_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
     }
 
 
@@ -61,9 +63,14 @@ class Run:
         ENV_FILE.write_text("".join(secrets_file.line(*item) for item in whole.items()))
 
     def pyinfra(self, what: str, *arguments: str) -> None:
-        ran = subprocess.run(
-            [*LOUD, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
+        self._note(what, [*LOUD, *arguments])
+
+    def program(self, what: str, module: str, *options: str) -> None:
+        """One of the operator's own."""
+        self._note(what, [sys.executable, "-m", module, "inventories/lab.py", *options])
+
+    def _note(self, what: str, command: list[str]) -> None:
+        ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         self.output += ran.stdout
         self.codes[what] = ran.returncode
 
@@ -77,7 +84,10 @@ def run(lab: Place) -> Iterator[Run]:
     try:
         with run.processes.watched():
             run.use(markers())
+            run.program("the way off the droplet", "deploys.offsite", "--only-these")
             run.pyinfra("converge", "deploys/site.py")
+            run.pyinfra("backup", "deploys/backup.py")
+            run.program("prune", "deploys.prune", "--yes")
             run.pyinfra("release", "deploys/release.py", "--data", 'tag="1.1.0"')
             run.pyinfra("release that fails", "deploys/release.py", "--data", 'tag="broken-crash"')
             run.use(markers())
@@ -87,9 +97,11 @@ def run(lab: Place) -> Iterator[Run]:
                 run.pyinfra("converge that can't make a role", "deploys/site.py")
             run.pyinfra("converge again", "deploys/site.py")
             run.pyinfra("status", "deploys/status.py")
+            run.pyinfra("backup by a password that doesn't open the repository", "deploys/backup.py")
         yield run
     finally:
         ENV_FILE.write_bytes(before)
+        run.program("the way off the droplet as it was", "deploys.offsite", "--only-these")
         converge.site()
 
 
@@ -118,15 +130,19 @@ def refusing_new_roles(droplet: Host) -> Iterator[None]:
 def test_what_should_succeed_did_and_what_should_fail_failed(run: Run) -> None:
     """Or the rest would have looked at nothing."""
     assert {what: code == 0 for what, code in run.codes.items()} == {
+        "the way off the droplet": True,
         "converge": True,
+        "backup": True,
+        "prune": True,
         "release": True,
         "release that fails": False,
         "converge that can't write a secret": False,
         "converge that can't make a role": False,
         "converge again": True,
         "status": True,
+        "backup by a password that doesn't open the repository": False,
     }
-    assert len(run.secrets) == 2 * len(markers()) + 2
+    assert len(run.secrets) == 2 * len(markers()) + 7
     assert run.output.count(b"Starting operation") > 200
 
 
@@ -154,6 +170,14 @@ def test_the_droplet_has_them_in_files_that_are_root_s_alone(run: Run, droplet: 
     readable = [path for path in found if droplet.run(f"{nobody} {shlex.quote(path)}").rc == 0]
     assert readable == []
     assert droplet.run(f"{nobody} /etc/hostname").rc == 0
+
+
+def test_the_droplet_has_none_of_the_operator_s_own(run: Run) -> None:
+    """With which its backups could be destroyed."""
+    offsite = run.search.place.settings.credentials.offsite
+    own = [value for name, value in offsite.items() if name in OPERATOR_RULES]
+    assert len(own) == 3
+    assert run.search.files(own) == set()
 
 
 @pytest.mark.parametrize("user", ["deploy", "ci", "nobody"])

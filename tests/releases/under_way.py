@@ -19,9 +19,9 @@ from tests.places import ROOT
 
 DROPLET = by_name("droplet1")
 HISTORY = DROPLET.root / Paths().history.relative_to("/")
-RELEASE = b"/usr/local/bin/stackctl\0--run\0"
+RELEASE = b"python3\0/usr/local/bin/stackctl\0--run\0"
 BACKUP = b"python3\0/usr/local/bin/stackctl\0backup\0"
-"""How /proc names the program that does the work, not the one that follows it."""
+"""How /proc names the program that does the work: neither the one that follows it, nor systemd-run, which starts it."""
 ENDS_WITHIN_S = 300.0
 
 

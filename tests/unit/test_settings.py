@@ -67,6 +67,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"sshd_allowed_from": ["192.0.2.1/24"]}, "sshd_allowed_from.*192.0.2.1/24 has host bits set"),
         ({"offsite_repository": "s3:http://ams3.digitaloceanspaces.com/bucket"}, "offsite_repository is malformed"),
         ({"offsite_repository": "s3:https://ams3.digitaloceanspaces.com/"}, "offsite_repository is malformed"),
+        ({"offsite_repository": "s3:https://ams3.digitaloceanspaces.com/b"}, "offsite_repository is malformed"),
         ({"docker_pool": "10.1.0.0/16"}, "vpc_network overlaps docker_pool: choose another range for docker_pool"),
         ({"docker_pool": "172.30.1.0/24"}, "docker_pool overlaps app_subnet"),
         ({"app_ip_range": "172.30.9.0/25"}, "app_ip_range lies outside of app_subnet"),

@@ -220,41 +220,68 @@ def test_the_nightly_ones_of_seven_days_stay_and_the_newest_of_releases(live: Dr
     assert leftovers(live) == []
 
 
+class Sent(list[str]):
+    """The ids of what was sent off the droplet."""
+
+    most = 3
+    """It takes no more."""
+
+
 @pytest.fixture
-def storage(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of what was sent off the droplet; nothing can be sent once it has three."""
-    sent: list[str] = []
+def storage(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    sent = Sent()
 
     def upload(_stack: Stack, one: Manifest, directory: Path) -> str:
         assert manifest.load(directory) == one
-        if len(sent) == 3:
+        if len(sent) == sent.most:
             raise FailedError("the storage is down")
         sent.append(one.id)
         return f"snapshot-{len(sent)}"
 
     monkeypatch.setattr(offsite, "configured", lambda _stack: True)
     monkeypatch.setattr(offsite, "upload", upload)
+    monkeypatch.setattr(offsite, "sent", lambda _stack: {*sent})
     monkeypatch.setattr(offsite, "available", lambda _stack: [made(70)])
     return sent
 
 
-def test_what_could_not_be_sent_goes_with_the_next_one(live: Droplet, storage: list[str]) -> None:
+def test_what_could_not_be_sent_goes_with_the_next_one(live: Droplet, storage: Sent) -> None:
     for number in range(1, 4):
         keep(live, made(number, live.now() - timedelta(days=20 - number)))
     code, shown = stackctl(live, "backup")
     assert (code, "the storage is down" in shown) == (1, True)
     assert [one.sequence for one in proven(live) if not one.offsite] == [1]
-    storage.clear()
+    storage.most = 99
     assert stackctl(live, "backup")[0] == 0
-    assert [one.offsite.snapshot for one in proven(live) if one.offsite][-1] == "snapshot-1"
+    assert [one.offsite.snapshot for one in proven(live) if one.offsite][-1] == "snapshot-4"
     assert all(one.offsite for one in proven(live))
     assert not any(one.offsite for one in every(live) if one.reason == "release")
 
 
-def test_a_droplet_without_backups_goes_on_from_the_number_of_what_was_sent(tmp_path: Path, storage: list[str]) -> None:
+def test_what_the_storage_has_lost_goes_again(live: Droplet, storage: Sent) -> None:
+    """Or never had: another one was declared."""
+    assert stackctl(live, "backup")[0] == 0
+    storage.clear()
+    assert stackctl(live, "backup")[0] == 0
+    assert {*storage} == {one.id for one in proven(live)}
+
+
+def test_a_droplet_without_backups_goes_on_from_the_number_of_what_was_sent(tmp_path: Path, storage: Sent) -> None:
     droplet = installed(tmp_path)
     assert stackctl(droplet, "backup")[0] == 0
     assert [(one.sequence, one.id) for one in every(droplet)] == [(71, storage[0])]
+
+
+def test_a_release_needs_no_storage_that_answers(
+    tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the first backup behind it asks the storage all the same."""
+    droplet = installed(tmp_path)
+    with monkeypatch.context() as down:
+        down.setattr(offsite, "available", lambda _stack: pytest.fail("asked"))
+        assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    assert stackctl(droplet, "backup")[0] == 0
+    assert [(one.sequence, one.reason) for one in every(droplet)] == [(1, "release"), (71, "asked")]
 
 
 def test_a_safety_one_is_proven_and_prunes_nothing(live: Droplet) -> None:

@@ -235,6 +235,12 @@ def test_production_without_a_way_off_the_droplet_is_told_of(tmp_path: Path, whe
     assert any("no backup goes off this droplet: set offsite_repository" in line for line in problems) == told
 
 
+def test_what_lies_there_is_known_by_its_ids(live: Droplet) -> None:
+    assert offsite.sent(stack(live)) == set()
+    told = [sent(live, number) for number in (1, 2)]
+    assert offsite.sent(stack(live)) == {one.id for one in told}
+
+
 def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(live: Droplet) -> None:
     told = sent(live, 2)
     sent(live, 1)

@@ -177,11 +177,15 @@ def _dump(work: Work) -> str:
 
 
 def _next_sequence(work: Work) -> int:
-    """One more than the highest that is known; a droplet that has none yet asks where its backups go."""
-    made = work.made
-    if not made and offsite.configured(work.stack):
-        made = offsite.available(work.stack)
-    return 1 + max((one.sequence for one in made), default=0)
+    """One more than the highest that is known; a droplet that has made none yet asks where its backups go.
+
+    A release doesn't: its own never goes there, and must not depend on a storage that answers.
+    """
+    known = [*work.made]
+    alone = work.reason == "release" or any(one.reason != "release" for one in known)
+    if not alone and offsite.configured(work.stack):
+        known += offsite.available(work.stack)
+    return 1 + max((one.sequence for one in known), default=0)
 
 
 def _save_redis(work: Work) -> str:
@@ -206,13 +210,14 @@ def _publish(work: Work) -> str:
 
 
 def _upload(work: Work) -> str:
-    """What an earlier run could not send goes along."""
+    """What the storage lacks of earlier ones goes along: it could not be sent, or the storage is another one now."""
     stack = work.stack
     if not offsite.configured(stack):
         return "nowhere: offsite_repository is not set"
     if stack.config.isolated:
         return "nowhere: this droplet is isolated, and only reads what is there"
-    unsent = [one for one in (*work.made, work.manifest) if one.verified and not one.offsite]
+    there = offsite.sent(stack)
+    unsent = [one for one in (*work.made, work.manifest) if one.verified and one.id not in there]
     for one in reversed(unsent):
         directory = stack.paths.backup(one.id)
         snapshot = offsite.upload(stack, one, directory)

@@ -135,6 +135,13 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
     return snapshot.id
 
 
+def sent(stack: Stack) -> set[str]:
+    """The ids of the backups that lie there. Raises FailedError."""
+    repository = Repository(stack)
+    repository.find()
+    return {snapshot.backup for snapshot in repository.snapshots()}
+
+
 def available(stack: Stack) -> list[Manifest]:
     """What lies there, oldest first; of what was sent twice the newest. Without a manifest that can be read it is none.
 
