@@ -94,7 +94,7 @@ backup: setup ## back ENV's data up now: dumped, restored for proof, sent off th
 
 restore: setup ## put ENV's backup ID=…|latest in the place of what is live: shows the plan, then again with YES=the id
 	@$(PYINFRA) deploys/restore.py --data 'id="$(ID)"' --data 'yes="$(YES)"' $(if $(OFFSITE),--data offsite=true) \
-		$(if $(BESIDE),--data 'database="$(BESIDE)"')
+		$(if $(BESIDE),--data 'beside="$(BESIDE)"')
 
 rollback: setup ## put live on ENV what was before, or TAG
 	@$(PYINFRA) deploys/rollback.py $(if $(TAG),--data 'tag="$(TAG)"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
@@ -14,8 +15,8 @@ from stackctl.config import load as load_config
 from stackctl.paths import Paths
 
 from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, RULES, TELEGRAM_RULES
-from deploys.settings import Settings, SettingsError, check_ssh, check_values
-from tests.unit.places import data_of, settings_of
+from deploys.settings import Settings, SettingsError, Values, check_ssh, check_values
+from tests.unit.places import ROOT, data_of, settings_of
 
 PLACES = ["lab", "staging", "prod"]
 
@@ -122,6 +123,13 @@ def test_the_major_version_is_the_image_s(image: str, major: int) -> None:
 def test_an_app_without_telegram_gets_nothing_of_it() -> None:
     names = settings_of("prod", {"webhook_path": None, "public_paths": ["/"]}).app_environment().keys()
     assert {name for name in names if name.startswith("TELEGRAM_")} == {"TELEGRAM_API_URL"}  # app_environment's own
+
+
+@pytest.mark.parametrize("deploy", sorted((ROOT / "deploys").glob("*.py")), ids=lambda path: path.stem)
+def test_an_argument_of_a_verb_is_no_name_of_group_data(deploy: Path) -> None:
+    """pyinfra hands both over alike: left out, the argument would be the value."""
+    arguments = set(re.findall(r'host\.data\.get\("(\w+)"', deploy.read_text()))
+    assert not arguments & Values.model_fields.keys()
 
 
 def test_a_password_has_a_login_role_of_its_own() -> None:
