@@ -127,6 +127,9 @@ class Machine:
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+                # Closing writes what a question left unread; a partner that is gone had its say in ask.
+                with suppress(BrokenPipeError):
+                    process.stdin.close()  # type: ignore[union-attr]
 
     def attached(self, argv: Sequence[str], timeout: float) -> int:
         """Run a program on the caller's own input and output; its exit code, or TIMED_OUT once all of it is killed."""
