@@ -170,12 +170,13 @@ def test_a_conversation_without_an_answer() -> None:
 
 
 def test_a_conversation_with_one_who_was_gone_before_the_question() -> None:
-    with (
-        pytest.raises(FailedError, match="ERROR: no such table"),
-        Machine().conversation(["sh", "-c", "exec <&-; echo ERROR: no such table; sleep 0.3"]) as deaf,
-    ):
-        time.sleep(0.2)
-        deaf.ask("SELECT 1;\n", "end", 5)
+    def ask() -> None:
+        with Machine().conversation(["sh", "-c", "exec <&-; echo ERROR: no such table; sleep 0.3"]) as deaf:
+            time.sleep(0.2)
+            deaf.ask("SELECT 1;\n", "end", 5)
+
+    with pytest.raises(FailedError, match="ERROR: no such table"):
+        ask()
 
 
 def test_a_partner_hears_no_more_when_its_caller_is_killed(tmp_path: Path) -> None:

@@ -256,8 +256,8 @@ def interrupted(droplet: Droplet) -> Droplet:
         return ""
 
     with pytest.MonkeyPatch.context() as patched:
-        steps = tuple(step._replace(act=killed_here) if step.name == "swap" else step for step in restore.RESTORE)
-        patched.setattr(restore, "RESTORE", steps)
+        steps = tuple(step._replace(act=killed_here) if step.name == "swap" else step for step in restore.REPLACED)
+        patched.setattr(restore, "REPLACED", steps)
         left = killed(droplet, 0, "restore", newest(droplet), "--yes", newest(droplet))
     assert left
     left.killed_at = None

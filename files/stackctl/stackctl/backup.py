@@ -8,12 +8,10 @@ next run removes it. A release's own is dumped and counted like any other, and n
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from . import durable, manifest, offsite, retention, state, verify
 from .config import Data
@@ -22,6 +20,7 @@ from .manifest import UNFINISHED, Manifest, Offsite, Reason
 from .postgres import Postgres, Room
 from .redis import Redis
 from .stack import Stack
+from .steps import Step, take
 
 DUMP_TIMEOUT = 3600
 SPARE = 256 << 20
@@ -55,14 +54,6 @@ class Work:
         return self.stack.paths.backup(self.id)
 
 
-class Step(NamedTuple):
-    """`act` returns what it has to say."""
-
-    name: str
-    what: str
-    act: Callable[[Work], str]
-
-
 def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> None:
     """Make one. `site` is the site's lock: held while the data is dumped, and no longer.
 
@@ -71,14 +62,14 @@ def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> 
     """
     with _work(stack, reason) as work:
         with site:
-            _carry_out(work, DUMPED)
-        _carry_out(work, PROVEN)
+            take(stack, work, DUMPED)
+        take(stack, work, PROVEN)
 
 
 def safety(stack: Stack) -> Manifest:
     """One of what a restore is about to replace; whoever calls holds the site's lock. Nothing is pruned for it."""
     with _work(stack, "safety") as work:
-        _carry_out(work, (*DUMPED, VERIFY, PUBLISH))
+        take(stack, work, (*DUMPED, VERIFY, PUBLISH))
         return work.manifest
 
 
@@ -125,11 +116,6 @@ def _work(stack: Stack, reason: Reason) -> Iterator[Work]:
         raise RefusedError("the database is on another host: make the backup there")
     with ExitStack() as ends:
         yield Work(stack, data, stack.journal.run, reason, ends)
-
-
-def _carry_out(work: Work, steps: Sequence[Step]) -> None:
-    for step in steps:
-        work.stack.journal.step(step.name, partial(step.act, work), step.what)
 
 
 def _preflight(work: Work) -> str:

@@ -6,21 +6,21 @@ colour live, and the same command again finishes the job: every step copes with 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from . import backup, compose, environment, images, preflight, probe, schema, state, telegram, watch
-from .errors import FailedError, PersonNeededError, RefusedError, StackError
+from .errors import FailedError, RefusedError, StackError
 from .events import trim
 from .paths import COLOURS, other
 from .postgres import Postgres
 from .stack import Stack
 from .state import Release, Revision, State
+from .steps import Step, carry_out, take
 from .telegram import Telegram
 from .watch import Flip
 
@@ -59,17 +59,16 @@ class Work:
         return self.stack.web_environment(self.colour, self.release, self.values)
 
     @property
+    def lasts(self) -> str:
+        return f"{self.release.tag} serves in {self.colour}" if _recorded(self) else ""
+
+    @property
+    def remedy(self) -> str:
+        return f"stackctl {self.stack.journal.op} {self.release.tag}"
+
+    @property
     def telegram(self) -> Telegram | None:
         return Telegram(self.stack.machine, self.values) if self.stack.config.tells_telegram else None
-
-
-class Step(NamedTuple):
-    """`act` returns what it has to say; `undo` takes back what it may have done, be it half of it."""
-
-    name: str
-    what: str
-    act: Callable[[Work], str]
-    undo: Callable[[Work], None] | None = None
 
 
 def parse(tag: str) -> tuple[str, str | None]:
@@ -83,18 +82,16 @@ def parse(tag: str) -> tuple[str, str | None]:
 def release(stack: Stack, tag: str, *, again: bool = False, dry_run: bool = False) -> None:
     """Put the image live. `again`: the live tag's, with the image that it has now. `dry_run`: say what would happen.
 
-    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when somebody has
-    to look: something couldn't be undone, or the new release serves and something behind it is left to do.
+    Raises what carry_out does.
     """
     name, digest = parse(tag)
     work = Work(stack, Release(stack.journal.run, name, "", "", None, ""), digest, again)
     if not dry_run:
         _settle(stack)
-        _carry_out(work, STEPS)
+        carry_out(work, STEPS)
         return
     try:
-        for step in PLAN:
-            stack.journal.step(step.name, partial(step.act, work), step.what)
+        take(stack, work, PLAN)
     finally:
         _remove_one_shots(work)
         _forget_image(work)
@@ -112,7 +109,7 @@ def rollback(stack: Stack, tag: str | None) -> None:
     if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
         raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
     serves = before.release is not None and before.release.id == chosen.id
-    _carry_out(Work(stack, chosen, watched=False), FINISH if serves else ROLLBACK)
+    carry_out(Work(stack, chosen, watched=False), FINISH if serves else ROLLBACK)
 
 
 def target(before: State, tag: str | None) -> Release:
@@ -140,28 +137,6 @@ def _settle(stack: Stack) -> None:
 def _serve_again(stack: Stack, colour: str) -> str:
     state.activate(stack.paths, colour)
     return f"{colour} serves again"
-
-
-def _carry_out(work: Work, steps: Sequence[Step]) -> None:
-    stack, reached = work.stack, list[Step]()
-    try:
-        for step in steps:
-            reached.append(step)
-            stack.journal.step(step.name, partial(step.act, work), step.what)
-    except BaseException as error:
-        stack.machine.shield()
-        cause = _expected(error)
-        stack.journal.show_log(reached[-1].name, cause.tail if cause else "")
-        again = f"stackctl {stack.journal.op} {work.release.tag}"
-        if _recorded(work):
-            what = cause or repr(error)
-            raise PersonNeededError(f"{work.release.tag} serves in {work.colour}, but {what}: {again}") from error
-        left = _undo(work, reached)
-        if left:
-            raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: {again}") from error
-        if cause is None:
-            raise
-        raise cause from error
 
 
 def _preflight(work: Work) -> str:
@@ -460,36 +435,12 @@ def _plan(work: Work) -> list[str]:
     return lines
 
 
-def _expected(error: BaseException) -> StackError | None:
-    """The error to end with, or None for a fault of our own: that one goes on as it is, once all is undone."""
-    if isinstance(error, KeyboardInterrupt):
-        return FailedError("interrupted")
-    if isinstance(error, OSError):
-        return FailedError(f"{error}: see the machine's own log (journalctl -b)")
-    return error if isinstance(error, StackError) else None
-
-
 def _recorded(work: Work) -> bool:
     """Past the point of no return? What was written knows, even when the writing was cut short."""
     with suppress(StackError):
         current = state.load(work.stack.paths)
         return current.active == work.colour and current.kept[:1] == (work.release,)
     return False
-
-
-def _undo(work: Work, reached: list[Step]) -> str:
-    """What could not be undone, by the steps' names."""
-    left = []
-    for step in reversed(reached):
-        if step.undo:
-            try:
-                step.undo(work)
-            except (StackError, OSError) as error:
-                work.stack.journal.tell(step.name, "failed", f"not undone: {error}")
-                left.append(step.name)
-            else:
-                work.stack.journal.tell(step.name, "undone")
-    return ", ".join(left)
 
 
 def _logs(work: Work) -> str:

@@ -9,10 +9,8 @@ with which the same command again finishes the job.
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -33,13 +31,14 @@ from . import (
 )
 from .config import Data
 from .docker import Container
-from .errors import FailedError, PersonNeededError, RefusedError, StackError
+from .errors import FailedError, RefusedError
 from .manifest import Manifest
 from .postgres import PSQL, Postgres, Server
 from .redis import Redis
 from .restoring import Record
 from .stack import Stack
 from .state import Revision
+from .steps import Step, carry_out, take
 
 LATEST = "latest"
 LOAD_TIMEOUT = 4 * 3600
@@ -112,6 +111,14 @@ class Work:
         return self.record is not None and self.record.placed
 
     @property
+    def lasts(self) -> str:
+        return "the data is in its place" if self.placed else ""
+
+    @property
+    def remedy(self) -> str:
+        return f"stackctl restore {self.manifest.id}"
+
+    @property
     def swapped(self) -> bool:
         """The live database is the restored one."""
         return self.record is not None and _comment(self, self.target) == self.mark
@@ -126,30 +133,23 @@ class Work:
         return Path(self.data.root) / "redis"
 
 
-class Step(NamedTuple):
-    """`act` returns what it has to say; `undo` takes back what it may have done, be it half of it."""
-
-    name: str
-    what: str
-    act: Callable[[Work], str]
-    undo: Callable[[Work], None] | None = None
-
-
 def restore(stack: Stack, asked: Asked) -> None:
     """Whoever calls holds the site's lock and that of backups.
 
-    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when somebody has
-    to look: something couldn't be undone, or the data is in its place and the bot doesn't start.
+    Raises what carry_out does.
     """
     work = _work(stack, asked)
-    _carry_out(work, BESIDE if asked.to_database else RESTORE)
+    if asked.to_database:
+        carry_out(work, BESIDE)
+        return
+    carry_out(work, AGREED)
+    carry_out(work, REPLACED, begun=REPLACED if work.record else ())
 
 
 def look(stack: Stack, asked: Asked) -> Manifest:
     """Tell what would happen; the backup that it would happen with."""
     work = _work(stack, asked)
-    for step in (PREFLIGHT, PLAN):
-        stack.journal.step(step.name, partial(step.act, work), step.what)
+    take(stack, work, (PREFLIGHT, PLAN))
     return work.manifest
 
 
@@ -160,55 +160,6 @@ def _work(stack: Stack, asked: Asked) -> Work:
     if name and (name in {live, *RESERVED} or name.endswith((UNFINISHED, FORMER)) or not NAME.fullmatch(name)):
         raise RefusedError(f"{name!r} can't be a database beside {live}: a-z, 0-9 and _, and none that is in use")
     return Work(stack, asked, stack.config.data)
-
-
-def _carry_out(work: Work, steps: Sequence[Step]) -> None:
-    stack, reached = work.stack, list[Step]()
-    try:
-        for step in steps:
-            reached.append(step)
-            stack.journal.step(step.name, partial(step.act, work), step.what)
-    except BaseException as error:
-        stack.machine.shield()
-        cause = _expected(error)
-        stack.journal.show_log(reached[-1].name, cause.tail if cause else "")
-        if work.placed:
-            again = f"stackctl restore {work.manifest.id}"
-            raise PersonNeededError(f"the data is in its place, but {cause or repr(error)}: {again}") from error
-        # What a killed run had begun is undone, too, once it turns out that it can't be finished.
-        begun = steps if work.record and _FETCH in reached else reached
-        left = _undo(work, begun)
-        if left:
-            raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: stackctl status") from error
-        if cause is None:
-            raise
-        raise cause from error
-
-
-def _expected(error: BaseException) -> StackError | None:
-    match error:
-        case StackError():
-            return error
-        case KeyboardInterrupt():
-            return FailedError("interrupted")
-        case OSError():
-            return FailedError(str(error))
-    return None
-
-
-def _undo(work: Work, reached: Sequence[Step]) -> str:
-    """What could not be undone, by the steps' names."""
-    left = []
-    for step in reversed(reached):
-        if step.undo:
-            try:
-                step.undo(work)
-            except (StackError, OSError) as error:
-                work.stack.journal.tell(step.name, "failed", f"not undone: {error}")
-                left.append(step.name)
-            else:
-                work.stack.journal.tell(step.name, "undone")
-    return ", ".join(left)
 
 
 # what is to be restored, and whether it can be
@@ -666,9 +617,8 @@ _OPEN = Step("open", "nginx answers again", _open)
 _FORGET = Step("forget", "what was replaced", _forget)
 _NAME = Step("name", "it gets its name", _name)
 
-RESTORE = (
-    *(PREFLIGHT, PLAN, _CONFIRM, _FETCH, _LOAD, _COUNT, _MIGRATE),
-    *(_SAFETY, _CLOSE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET),
-)
+AGREED = (PREFLIGHT, PLAN, _CONFIRM)
+REPLACED = (_FETCH, _LOAD, _COUNT, _MIGRATE, _SAFETY, _CLOSE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET)
+RESTORE = (*AGREED, *REPLACED)
 # It changes nothing that is live, so nobody has to confirm it.
 BESIDE = (PREFLIGHT, PLAN, _FETCH, _LOAD, _COUNT, _NAME)
