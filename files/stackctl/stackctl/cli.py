@@ -108,7 +108,9 @@ def parser(app: str) -> argparse.ArgumentParser:
     again.add_argument("--from-offsite", action="store_true", help="from off the droplet, where it isn't here")
     again.add_argument("--to-database", metavar="NAME", help="into this one, beside the live one, which stays as it is")
     again.add_argument("--yes", metavar="ID", help="that id once more: yes, what is live gives way to it")
-    again.add_argument("--no-safety", action="store_true", help="save nothing of what gives way")
+    again.add_argument(
+        "--no-safety", action="store_true", help="when what gives way can't be dumped any more: it is lost"
+    )
     verb("boot", "for systemd: start data and the live release")
     verb("halt", "for systemd: stop them in order")
     renewed = verb("certificate", "for systemd: obtain the declared certificate, and serve it")
