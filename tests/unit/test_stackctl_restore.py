@@ -272,15 +272,16 @@ def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved:
     assert (running(left), left.paths.maintenance.exists()) == (["postgres", "redis"], True)
     code, report = stackctl(left, "status", "--json")
     assert (code, json.loads(report)["problems"], json.loads(report)["drift"]) == (4, [said], [])
-    for verb in (("release", "1.2.0"), ("rollback", "1.2.0")):
+    before = manifest.every(left.paths.backups)
+    for verb in (("release", "1.2.0"), ("rollback", "1.2.0"), ("backup",), ("backup", "--nightly")):
         code, shown = stackctl(left, *verb)
         assert (code, said in shown) == (2, True), shown
-    other = manifest.load(left.paths.backup(newest(left)))
-    stackctl(left, "backup")
-    assert newest(left) != other.id
-    code, shown = restored(left)
+    assert manifest.every(left.paths.backups) == before
+    other = before[-1].id
+    code, shown = stackctl(left, "restore", other, "--yes", other)
     assert (code, said in shown.splitlines()[-1]) == (2, True), "another one has to wait"
-    assert stackctl(left, "restore", other.id, "--yes", other.id)[0] == 0
+    assert restored(left)[0] == 0
+    assert stackctl(left, "backup")[0] == 0
     assert_restored(left)
 
 

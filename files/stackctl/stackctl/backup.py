@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from . import durable, manifest, offsite, retention, state, verify
+from . import durable, manifest, offsite, restoring, retention, state, verify
 from .config import Data
 from .errors import FailedError, RefusedError
 from .manifest import UNFINISHED, Manifest, Offsite, Reason
@@ -60,6 +60,9 @@ def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> 
     Raises RefusedError when nothing was begun, FailedError when no backup came of it, or one that is not what it should
     be: then nothing was pruned.
     """
+    # PostgreSQL may be the restored one already, and Redis still the former: together they never were.
+    if half := restoring.load(stack.paths):
+        raise RefusedError(half.remedy)
     with _work(stack, reason) as work:
         with site:
             take(stack, work, DUMPED)
