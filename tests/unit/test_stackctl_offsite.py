@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -258,6 +259,47 @@ def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(liv
     assert [one.sequence for one in found] == [1, 2]
     assert found[1].offsite
     assert found[1].offsite.snapshot == again
+
+
+@pytest.mark.parametrize("breaks", ["its comparison fails", "it is killed amid it"])
+def test_what_was_not_found_to_be_whole_there_is_sent_and_compared_again(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, breaks: str
+) -> None:
+    with monkeypatch.context() as patched:
+        if breaks == "its comparison fails":
+            live.storage.damaged = DUMP
+        else:
+            patched.setattr(offsite.Repository, "restore", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert stackctl(live, "backup")[0] == 1
+    (one,) = manifest.every(live.paths.backups)
+    assert (one.offsite, offsite.sent(stack(live))) == (None, {one.id})
+    live.storage.damaged = ""
+    live.seconds += 1
+    code, shown = stackctl(live, "backup")
+    assert (code, "2 sent" in shown) == (0, True), shown
+    there = [one.offsite.snapshot for one in manifest.every(live.paths.backups) if one.offsite]
+    assert there == [live.storage.snapshots[at]["id"] for at in (2, 1)], "the newer one goes first"
+
+
+def test_what_was_fetched_is_not_sent_again(live: Droplet) -> None:
+    told = sent(live)
+    shutil.rmtree(live.paths.backup(told.id))
+    (there,) = offsite.available(stack(live))
+    backup.fetch(stack(live), there)
+    code, shown = stackctl(live, "backup")
+    assert (code, "1 sent" in shown) == (0, True), shown
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_of_what_was_sent_twice_the_whole_one_is_fetched(live: Droplet, damaged: int) -> None:
+    told = sent(live)
+    offsite.upload(stack(live), told, live.paths.backup(told.id))
+    shutil.rmtree(live.paths.backup(told.id))
+    live.storage.snapshots[damaged]["files"][DUMP] = b"something else"
+    (there,) = offsite.available(stack(live))
+    backup.fetch(stack(live), there)
+    (here,) = manifest.every(live.paths.backups)
+    assert (here.id, manifest.differing(live.paths.backup(told.id), here)) == (told.id, [])
 
 
 def test_what_is_fetched_is_what_was_sent(live: Droplet, tmp_path: Path) -> None:

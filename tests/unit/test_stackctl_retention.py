@@ -53,6 +53,11 @@ def test_of_a_day_the_newest_stays_once_the_newest_seven_are_older() -> None:
     assert kept(twice, LOCAL) == [28, 30, 32, 34, 35, 36, 37, 38, 39, 40]
 
 
+def test_what_was_sent_off_the_droplet_twice_takes_the_place_of_one() -> None:
+    of_a_day = [made(number, NOON + timedelta(minutes=number)) for number in range(1, 11)]
+    assert {*kept([*of_a_day, *of_a_day[-3:]], LOCAL)} == {*range(4, 11)}
+
+
 def test_what_was_not_verified_stays_until_something_newer_was() -> None:
     unproven = [made(number, NOON + timedelta(days=number), verified=False) for number in range(1, 20)]
     assert kept(unproven, LOCAL) == list(range(1, 20))

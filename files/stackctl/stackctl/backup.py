@@ -199,14 +199,17 @@ def _publish(work: Work) -> str:
 
 
 def _upload(work: Work) -> str:
-    """What the storage lacks of earlier ones goes along: it could not be sent, or the storage is another one now."""
+    """What the storage lacks of earlier ones goes along: it could not be sent, or the storage is another one now.
+
+    So does what lies there and was never found to be whole: its comparison failed, or was killed.
+    """
     stack = work.stack
     if not offsite.configured(stack):
         return "nowhere: offsite_repository is not set"
     if stack.config.isolated:
         return "nowhere: this droplet is isolated, and only reads what is there"
     there = offsite.sent(stack)
-    unsent = [one for one in (*work.made, work.manifest) if one.verified and one.id not in there]
+    unsent = [one for one in (*work.made, work.manifest) if one.verified and (one.id not in there or not one.offsite)]
     for one in reversed(unsent):
         directory = stack.paths.backup(one.id)
         snapshot = offsite.upload(stack, one, directory)

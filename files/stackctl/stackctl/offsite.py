@@ -159,6 +159,7 @@ def available(stack: Stack) -> list[Manifest]:
 def fetch(stack: Stack, backup_id: str, directory: Path) -> Manifest:
     """Have a backup's files in that empty directory, which is named by its id, each as its manifest says.
 
+    Of what was sent twice the newest that is whole: the clock may have jumped between the two.
     Raises RefusedError when there is no such backup, FailedError for everything else.
     """
     repository = Repository(stack)
@@ -168,7 +169,10 @@ def fetch(stack: Stack, backup_id: str, directory: Path) -> Manifest:
         raise RefusedError(
             f"{repository.access.repository} has no backup {backup_id}: sudo stackctl offsite lists them"
         )
-    return repository.restore(found[-1], repository.told(found[-1]), directory)
+    for snapshot in found[:0:-1]:
+        with suppress(FailedError):
+            return repository.restore(snapshot, repository.told(snapshot), directory)
+    return repository.restore(found[0], repository.told(found[0]), directory)
 
 
 def look(stack: Stack) -> Powers | None:

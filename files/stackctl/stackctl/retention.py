@@ -13,10 +13,13 @@ Period = tuple[int, ...]
 
 
 def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: int = 0) -> set[str]:
-    """The ids to keep: the newest of so many days, weeks and months, and the newest `daily` of all (at least one)."""
+    """The ids to keep: the newest of so many days, weeks and months, and the newest `daily` of all (at least one).
+
+    One id may come more than once: it was sent off the droplet again. It takes the place of one.
+    """
     newest_first = in_order(manifests)[::-1]
     verified = [one for one in newest_first if one.verified]
-    keep = {one.id for one in verified[: max(daily, 1)]}
+    keep = set([*dict.fromkeys(one.id for one in verified)][: max(daily, 1)])
     for period, most in ((_day, daily), (_week, weekly), (_month, monthly)):
         keep |= _newest_of_each(verified, period, most)
     for one in newest_first:
