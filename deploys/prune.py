@@ -45,6 +45,21 @@ class Plan:
         """The newest verified one."""
         return next(((one, told) for one, told in reversed(self.keep) if told.verified), None)
 
+    @property
+    def doubt(self) -> str:
+        """Why somebody has to look at it; empty when nobody has.
+
+        Who broke into the droplet can't delete what is here, but send what looks newer, until all of it is to go.
+        """
+        dump, largest = manifest.DUMP, max((told.files[manifest.DUMP].bytes for _, told in self.drop), default=0)
+        if not self.proof or 2 * self.proof[1].files[dump].bytes >= largest:
+            return ""
+        newest = self.proof[1]
+        return (
+            f"The dump of {newest.id}, the newest verified, has {newest.files[dump].bytes / 1e6:.1f} MB, and one of those "
+            f"that go has {largest / 1e6:.1f} MB: look at what was lost, and who sent it."
+        )
+
 
 def plan(found: Sequence[tuple[Snapshot, Manifest]], unread: Sequence[str] = ()) -> Plan:
     """By manifests alone."""
@@ -85,7 +100,9 @@ def prune(repository: Repository, *, sure: bool) -> int:
     if not chosen.proof:
         print("prune: no backup here was verified, so none is dropped", file=sys.stderr)
         return REFUSED
-    if not sure and not agreed():
+    if chosen.doubt:
+        sure = False
+    if not sure and not agreed("" if chosen.doubt else ": YES=1 (--yes) says yes"):
         return REFUSED
     prove(repository, *chosen.proof)
     repository.restic("forget", "--prune", *(snapshot.id for snapshot, _ in chosen.drop), timeout=LONG_S)
@@ -116,12 +133,12 @@ def told(chosen: Plan) -> list[str]:
         for snapshot, one in group
     ]
     head = f"{len(chosen.keep)} stay, by {DAILY} daily, {WEEKLY} weekly, {MONTHLY} monthly; {len(chosen.drop)} go:"
-    return [head, *lines, *chosen.unread]
+    return [head, *lines, *chosen.unread, *filter(None, [chosen.doubt])]
 
 
-def agreed() -> bool:
+def agreed(otherwise: str) -> bool:
     if not sys.stdin.isatty():
-        print("prune: nobody can be asked, standard input is no terminal: YES=1 (--yes) says yes", file=sys.stderr)
+        print(f"prune: nobody can be asked, standard input is no terminal{otherwise}", file=sys.stderr)
         return False
     return input("Drop them? [y/N] ").strip().lower() in {"y", "yes"}
 
@@ -129,7 +146,7 @@ def agreed() -> bool:
 def prove(repository: Repository, snapshot: Snapshot, newest: Manifest) -> None:
     """That the newest verified backup is there to its last byte. Raises RepositoryError."""
     for name, file in newest.files.items():
-        if repository.sha256(snapshot.id, f"{snapshot.path}/{name}") != file.sha256:
+        if repository.describe(snapshot.id, f"{snapshot.path}/{name}") != file:
             raise RepositoryError(
                 f"{name} of {newest.id}, the newest verified backup, is not what was sent: nothing is dropped; make "
                 "backup, and look into the storage"

@@ -22,6 +22,7 @@ import certifi
 from pyinfra.api.exceptions import PyinfraError
 from stackctl import s3
 from stackctl.machine import TIMED_OUT, Result
+from stackctl.manifest import File
 from stackctl.offsite import WRONG_PASSWORD, reason
 
 from deploys.credentials import OPERATOR_RULES
@@ -116,16 +117,19 @@ class Repository:
     def json(self, *arguments: str, opened_by: str = OPERATOR) -> Any:
         return json.loads(self.restic(*arguments, "--json", opened_by=opened_by))
 
-    def sha256(self, snapshot: str, path: str) -> str:
-        """Of a file in it. Raises RepositoryError."""
+    def describe(self, snapshot: str, path: str) -> File:
+        """A file in it, read to its end. Raises RepositoryError."""
         with subprocess.Popen(
             self._command("dump", snapshot, path), env=self._environment(OPERATOR), stdout=subprocess.PIPE
         ) as process:
             assert process.stdout  # noqa: S101 - for mypy
-            found = hashlib.file_digest(process.stdout, "sha256").hexdigest()  # type: ignore[arg-type]
+            size, found = 0, hashlib.sha256()
+            while part := process.stdout.read(1 << 20):
+                size += len(part)
+                found.update(part)
         if process.returncode:
             raise RepositoryError(f"{self.url}: {path} of snapshot {snapshot} can't be read, see above")
-        return found
+        return File(size, found.hexdigest())
 
     def _run(self, *arguments: str, opened_by: str, timeout: float = QUICK_S, handed: tuple[int, ...] = ()) -> Result:
         command, env = self._command(*arguments), self._environment(opened_by)

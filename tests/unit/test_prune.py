@@ -42,7 +42,9 @@ class Stored:
     others: dict[str, str] = field(default_factory=dict)
     """The manifests of snapshots that are no backups, by their ids."""
     there: bool = True
-    sha256_there: str = SHA256
+    damaged: set[str] = field(default_factory=set)
+    """Snapshots whose files are not what was sent."""
+    bytes_there: int = 1000
     passwords: dict[str, str] = field(default_factory=lambda: {OPERATOR: "k1", DROPLET: "k2"})
     """restic's keys, by whose they are."""
     ran: list[list[str]] = field(default_factory=list)
@@ -66,9 +68,9 @@ class Stored:
     def json(self, *arguments: str) -> Any:
         return [{"id": key} for key in self.passwords.values()]
 
-    def sha256(self, snapshot: str, path: str) -> str:
-        self.ran.append(["sha256", snapshot, path])
-        return self.sha256_there
+    def describe(self, snapshot: str, path: str) -> File:
+        self.ran.append(["describe", snapshot, path])
+        return File(self.bytes_there, "b" * 64 if snapshot in self.damaged else SHA256)
 
     def restic(self, *arguments: str, **_: Any) -> str:
         self.ran.append(list(arguments))
@@ -123,15 +125,31 @@ def test_what_goes_goes_by_explicit_ids_once_the_newest_was_read_back() -> None:
     wanted = [one.id for one, _ in plan(stored.backups).drop]
     newest, path = stored.backups[-1][0].id, f"{stored.backups[-1][0].path}/{DUMP}"
     assert stored.ran[-3:] == [
-        ["sha256", newest, path],
+        ["describe", newest, path],
         ["forget", "--prune", *wanted],
         ["check", "--read-data-subset=5%"],
     ]
     assert wanted
 
 
-def test_a_damaged_newest_one_saves_all_others() -> None:
-    stored = Stored(nightly(30), sha256_there="b" * 64)
+def test_a_newest_one_that_was_sent_again_needs_no_whole_first_try() -> None:
+    """Nor does it count twice; both stay as long as it does."""
+    backups = nightly(30)
+    again = [(snapshot(one, 1), one) for _, one in backups[-3:]]
+    stored = Stored([*backups, *again], damaged={first.id for first, _ in backups[-3:]})
+    assert pruned(stored) == DONE
+    assert {one.id for one, _ in plan(stored.backups).drop} == {one.id for one, _ in plan(backups).drop}
+    (forgotten,) = [arguments for arguments in stored.ran if arguments[0] == "forget"]
+    assert not {*forgotten} & {one.id for one, _ in (*backups[-3:], *again)}
+
+
+@pytest.mark.parametrize("differs", ["another content", "another size"])
+def test_a_damaged_newest_one_saves_all_others(differs: str) -> None:
+    stored = Stored(nightly(30))
+    if differs == "another size":
+        stored.bytes_there = 999
+    else:
+        stored.damaged = {one.id for one, _ in stored.backups}
     with pytest.raises(
         RepositoryError, match=r"postgres\.dump of .*, the newest verified backup, is not what was sent"
     ):
@@ -167,6 +185,25 @@ def test_without_a_yes_nothing_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     for answer, code in (("n", REFUSED), ("", REFUSED), ("y", DONE)):
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
         assert pruned(stored, sure=False) == code
+        assert ("forget" in stored.verbs) == (code == DONE)
+
+
+def test_what_shrank_goes_at_nobody_s_word_beforehand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Many that look newer, sent by who broke in: YES=1 would drop the real ones for them."""
+    backups = nightly(30)
+    forged = [made(one.sequence, one.time, files={DUMP: File(499, SHA256)}) for _, one in backups[15:]]
+    stored = Stored([*backups[:15], *((snapshot(one), one) for one in forged)], bytes_there=499)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert pruned(stored, sure=True) == REFUSED
+    shown = capsys.readouterr()
+    assert f"The dump of {forged[-1].id}, the newest verified, has 0.0 MB, and one of those that go has" in shown.out
+    assert "YES=1" not in shown.err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    for answer, code in (("n", REFUSED), ("y", DONE)):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        assert pruned(stored, sure=True) == code
         assert ("forget" in stored.verbs) == (code == DONE)
 
 
@@ -293,10 +330,11 @@ def test_restic_that_comes_to_no_end_is_stopped(ours: Repository, tmp_path: Path
 
 def test_a_file_is_hashed_as_it_comes(ours: Repository, tmp_path: Path) -> None:
     program(tmp_path, "printf 'abc'")
-    assert ours.sha256("x", "/y").startswith("ba7816bf8f01cfea")
+    found = ours.describe("x", "/y")
+    assert (found.bytes, found.sha256[:16]) == (3, "ba7816bf8f01cfea")
     program(tmp_path, "printf 'abc'; exit 1")
     with pytest.raises(RepositoryError, match="/y of snapshot x can't be read"):
-        ours.sha256("x", "/y")
+        ours.describe("x", "/y")
 
 
 def test_an_authority_of_one_s_own_is_trusted_besides_the_public_ones(ours: Repository, tmp_path: Path) -> None:
