@@ -56,8 +56,8 @@ class Plan:
             return ""
         newest = self.proof[1]
         return (
-            f"The dump of {newest.id}, the newest verified, has {newest.files[dump].bytes / 1e6:.1f} MB, and one of those "
-            f"that go has {largest / 1e6:.1f} MB: look at what was lost, and who sent it."
+            f"The dump of {newest.id}, the newest verified, has {newest.files[dump].bytes / 1e6:.1f} MB, and one of "
+            f"those that go has {largest / 1e6:.1f} MB: look at what was lost, and who sent it."
         )
 
 
