@@ -93,6 +93,14 @@ def test_each_has_a_number_above_all_before_whatever_the_clock_says(live: Drople
     assert [one.sequence for one in every(live)] == [1, 41, 42, 43]
 
 
+def test_a_number_is_given_once_though_nothing_of_it_is_left(live: Droplet) -> None:
+    assert stackctl(live, "backup")[0] == 0
+    for one in every(live):
+        backup._discard(live.paths.backup(one.id))
+    assert stackctl(live, "backup")[0] == 0
+    assert [one.sequence for one in every(live)] == [3]
+
+
 def test_the_counts_are_of_the_dump_s_own_moment(live: Droplet) -> None:
     stackctl(live, "backup")
     (dumped,) = live.ran("pg_dump ")

@@ -290,6 +290,15 @@ def test_what_was_fetched_is_not_sent_again(live: Droplet) -> None:
     assert (code, "1 sent" in shown) == (0, True), shown
 
 
+def test_a_new_droplet_that_restores_an_older_one_counts_on_from_the_newest(live: Droplet) -> None:
+    for number in range(1, 8):
+        shutil.rmtree(live.paths.backup(sent(live, number).id))
+    backup.fetch(stack(live), offsite.available(stack(live))[1])
+    assert stackctl(live, "backup")[0] == 0
+    assert [one.sequence for one in manifest.every(live.paths.backups)] == [2, 8]
+    assert offsite.available(stack(live))[-1].sequence == 8
+
+
 @pytest.mark.parametrize("damaged", [0, 1])
 def test_of_what_was_sent_twice_the_whole_one_is_fetched(live: Droplet, damaged: int) -> None:
     told = sent(live)

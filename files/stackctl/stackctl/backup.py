@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from . import durable, manifest, offsite, restoring, retention, state, verify
+from . import durable, manifest, offsite, restoring, retention, sequence, state, verify
 from .config import Data
 from .errors import FailedError, RefusedError
 from .manifest import UNFINISHED, Manifest, Offsite, Reason
@@ -42,6 +42,8 @@ class Work:
     place: Path = Path()
     made: list[Manifest] = field(default_factory=list)
     """Before this one."""
+    there: list[Manifest] = field(default_factory=list)
+    """Off the droplet, where that was asked."""
     manifest: Manifest = field(init=False)
     """Of this one, as far as it is."""
 
@@ -166,15 +168,17 @@ def _dump(work: Work) -> str:
 
 
 def _next_sequence(work: Work) -> int:
-    """One more than the highest that is known; a droplet that has made none yet asks where its backups go.
+    """One more than the highest that was ever seen; a droplet that has none here asks where its backups go.
 
     A release doesn't: its own never goes there, and must not depend on a storage that answers.
     """
-    known = [*work.made]
-    alone = work.reason == "release" or any(one.reason != "release" for one in known)
+    paths = work.stack.paths
+    alone = work.reason == "release" or any(one.reason != "release" for one in work.made)
     if not alone and offsite.configured(work.stack):
-        known += offsite.available(work.stack)
-    return 1 + max((one.sequence for one in known), default=0)
+        work.there = offsite.available(work.stack)
+    number = 1 + max((sequence.highest(paths), *(one.sequence for one in (*work.made, *work.there))))
+    sequence.seen(paths, number)
+    return number
 
 
 def _save_redis(work: Work) -> str:

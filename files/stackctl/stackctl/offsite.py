@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from . import durable, environment, manifest, s3
+from . import durable, environment, manifest, s3, sequence
 from .errors import FailedError, RefusedError
 from .machine import ENVIRONMENT, TIMED_OUT, Result
 from .manifest import Manifest, Offsite
@@ -153,6 +153,7 @@ def available(stack: Stack) -> list[Manifest]:
     for snapshot in repository.snapshots():
         with suppress(FailedError):
             found[snapshot.backup] = replace(repository.told(snapshot), offsite=Offsite(snapshot.time, snapshot.id))
+    sequence.seen(stack.paths, max((one.sequence for one in found.values()), default=0))
     return manifest.in_order(found.values())
 
 
