@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -202,19 +201,47 @@ def test_what_was_flipped_though_it_can_be_restored_is_no_backup(
     assert (proven(live), leftovers(live)) == ([], [])
 
 
-def test_what_lost_half_of_its_size_fails_though_it_is_kept_and_nothing_is_pruned(live: Droplet) -> None:
-    big = made(50, live.now() - timedelta(hours=20))
-    older = [made(number, live.now() - timedelta(days=60 - number)) for number in range(40, 50)]
-    for one in (*older, replace(big, files={manifest.DUMP: manifest.File(10_000_000, "0" * 64)})):
+def large(number: int, **more: Any) -> Manifest:
+    return made(number, files={manifest.DUMP: manifest.File(10_000_000, "0" * 64)}, **more)
+
+
+def small(number: int, **more: Any) -> Manifest:
+    """As what is dumped here."""
+    return made(number, files={manifest.DUMP: manifest.File(40, "0" * 64)}, **more)
+
+
+SHRUNK = "the dump has lost more than half of its size: 0.0 MB, 10.0 MB in {}; nothing was pruned"
+
+
+def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_backup(live: Droplet) -> None:
+    """Though it is kept; and nothing is pruned."""
+    big = large(50, at=live.now() - timedelta(hours=20))
+    for one in (*(made(number, live.now() - timedelta(days=60 - number)) for number in range(40, 50)), big):
         keep(live, one)
+    for _ in range(2):
+        code, shown = stackctl(live, "backup", "--nightly")
+        assert (code, SHRUNK.format(big.id) in shown) == (1, True)
+        assert "if it was meant, sudo stackctl backup acknowledges it" in shown
+        assert [line for line in problems(live) if "lost more than half" in line]
+        live.seconds += 86400
     code, shown = stackctl(live, "backup")
-    assert code == 1
-    assert f"the dump has lost more than half of its size: 0.0 MB, 10.0 MB in {big.id}; nothing was pruned" in shown
-    assert [one.sequence for one in proven(live)] == [*range(40, 51), 51]
-    assert [line for line in problems(live) if "lost more than half" in line]
+    assert (code, SHRUNK.format(big.id) in shown) == (1, True)
+    assert "if it was meant, this one is what the next are compared with" in shown
+    assert [one.sequence for one in proven(live)] == [*range(40, 51), 51, 52, 53]
     live.seconds += 86400
-    assert stackctl(live, "backup")[0] == 0
+    assert stackctl(live, "backup", "--nightly")[0] == 0
     assert len(proven(live)) == backup.KEPT_DAYS
+
+
+def test_what_is_compared_with_is_neither_what_a_restore_saved_nor_what_nobody_has_restored(live: Droplet) -> None:
+    """And one that grew since it was asked for counts as it is."""
+    for one in (large(40), small(41, reason="asked"), large(42, reason="safety"), large(43, verified=False)):
+        keep(live, one)
+    assert stackctl(live, "backup", "--nightly")[0] == 0
+    keep(live, large(45))
+    keep(live, small(46))
+    code, shown = stackctl(live, "backup", "--nightly")
+    assert (code, SHRUNK.format(large(45).id) in shown) == (1, True)
 
 
 def test_the_nightly_ones_of_seven_days_stay_and_the_newest_of_releases(live: Droplet) -> None:
@@ -249,7 +276,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Sent:
     monkeypatch.setattr(offsite, "configured", lambda _stack: True)
     monkeypatch.setattr(offsite, "upload", upload)
     monkeypatch.setattr(offsite, "sent", lambda _stack: {*sent})
-    monkeypatch.setattr(offsite, "available", lambda _stack: [made(70)])
+    monkeypatch.setattr(offsite, "available", lambda _stack: [small(70)])
     return sent
 
 
@@ -278,6 +305,19 @@ def test_a_droplet_without_backups_goes_on_from_the_number_of_what_was_sent(tmp_
     droplet = installed(tmp_path)
     assert stackctl(droplet, "backup")[0] == 0
     assert [(one.sequence, one.id) for one in every(droplet)] == [(71, storage[0])]
+
+
+def test_the_first_of_an_empty_droplet_is_compared_with_what_was_sent(
+    tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    droplet = installed(tmp_path)
+    newest = large(71)
+    larger = made(70, files={manifest.DUMP: manifest.File(20_000_000, "0" * 64)})
+    there = [larger, newest, small(72, verified=False), small(73, reason="safety")]
+    monkeypatch.setattr(offsite, "available", lambda _stack: there)
+    code, shown = stackctl(droplet, "backup", "--nightly")
+    assert (code, SHRUNK.format(newest.id) in shown) == (1, True)
+    assert [one.id for one in proven(droplet)] == storage, "it is kept, and sent"
 
 
 def test_a_release_needs_no_storage_that_answers(

@@ -8,7 +8,7 @@ next run removes it. A release's own is dumped and counted like any other, and n
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -225,7 +225,7 @@ def _upload(work: Work) -> str:
 
 def _prune(work: Work) -> str:
     paths = work.stack.paths
-    _compare_with_the_one_before(work)
+    _compare_with_former_ones(work)
     _prune_releases(paths.backups)
     others = [one for one in manifest.every(paths.backups) if one.reason != "release"]
     kept = retention.choose(others, daily=KEPT_DAYS)
@@ -235,16 +235,31 @@ def _prune(work: Work) -> str:
     return f"kept {', '.join(one.id for one in others if one.id in kept)}"
 
 
-def _compare_with_the_one_before(work: Work) -> None:
-    before = next((one for one in reversed(work.made) if one.verified), None)
-    if not before:
+def _compare_with_former_ones(work: Work) -> None:
+    """With the largest since somebody asked for one: each night tells of what is gone, until somebody asks again."""
+    former = _since_one_was_asked_for(work.made) or _since_one_was_asked_for(work.there)[-1:]
+    if not former:
         return
-    was, now = before.files[manifest.DUMP].bytes, work.manifest.files[manifest.DUMP].bytes
+    largest = max(former, key=_dumped)
+    was, now = _dumped(largest), _dumped(work.manifest)
     if 2 * now < was:
+        asked = work.reason == "asked"
+        meant = "this one is what the next are compared with" if asked else "sudo stackctl backup acknowledges it"
         raise FailedError(
-            f"the dump has lost more than half of its size: {now / 1e6:.1f} MB, {was / 1e6:.1f} MB in {before.id}; "
-            "nothing was pruned: look for what is gone, and keep what has it"
+            f"the dump has lost more than half of its size: {now / 1e6:.1f} MB, {was / 1e6:.1f} MB in {largest.id}; "
+            f"nothing was pruned: look for what is gone, and keep what has it; if it was meant, {meant}"
         )
+
+
+def _since_one_was_asked_for(made: Sequence[Manifest]) -> list[Manifest]:
+    """The verified ones, that one among them; all where none was."""
+    proven = [one for one in made if one.verified and one.reason != "safety"]
+    asked = [number for number, one in enumerate(proven) if one.reason == "asked"]
+    return proven[max(asked, default=0) :]
+
+
+def _dumped(one: Manifest) -> int:
+    return one.files[manifest.DUMP].bytes
 
 
 def _prune_releases(backups: Path) -> None:
