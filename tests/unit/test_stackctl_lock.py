@@ -15,6 +15,8 @@ from stackctl.errors import LockedError
 from stackctl.machine import Result
 from stackctl.paths import Paths
 
+from deploys.components import backups
+from tests.unit.places import settings_of
 from tests.unit.stackctl_droplet import installed, stackctl
 
 
@@ -158,6 +160,25 @@ def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Pa
     waiting.join()
     assert codes == [0]
     assert seen == ["the daily upgrade of Debian's packages"] * 3
+
+
+@pytest.mark.parametrize("held", ["the site's", "the backups'"])
+def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(tmp_path: Path, held: str) -> None:
+    """Such as Debian's upgrade, which has all locks."""
+    droplet = installed(tmp_path)
+    files = () if held == "the site's" else (droplet.paths.backup_lock,)
+    codes: list[int] = []
+    waiting = threading.Thread(target=lambda: codes.append(stackctl(droplet, "backup", "--nightly")[0]))
+    with another(droplet.paths, *files):
+        assert stackctl(droplet, "backup")[0] == 3
+        waiting.start()
+        waiting.join(0.3)
+        assert not codes
+    waiting.join()
+    assert codes == [0]
+    # When that went on for too long there is no backup of that night, and its unit failed.
+    settings = settings_of("prod")
+    assert b"SuccessExitStatus" not in backups.units(settings)[settings.paths.backup_service]
 
 
 def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ FLAGS = {
     "json": "for machines",
     "dry-run": "say what would happen, and change nothing",
     "follow": "show the one that is under way, or the last one",
-    "nightly": "for systemd: wait for a release or a converge that is under way",
+    "nightly": "for systemd: wait for what is under way, up to an hour",
 }
 
 
@@ -354,9 +354,9 @@ def _amcheck(stack: Stack) -> None:
 
 
 def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:
-    patience = NIGHTLY_PATIENCE if arguments.nightly else None
+    patience = NIGHTLY_PATIENCE if arguments.nightly else lock.PATIENCE
     site = lock.hold(stack.paths, name, arguments.under, patience)
-    with lock.exclusive(stack.paths.backup_lock, name, lock.PATIENCE):
+    with lock.exclusive(stack.paths.backup_lock, name, patience):
         backup.backup(stack, "nightly" if arguments.nightly else "asked", site)
 
 
