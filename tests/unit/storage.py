@@ -29,6 +29,8 @@ class Storage:
     deletes: bool = False
     overwrites: bool = False
     """What it lets the key do."""
+    takes: bool = True
+    """It lets the key add."""
     answers: tuple[int, str] | None = None
     """Status and code of every answer, whatever is asked."""
     down: bool = False
@@ -55,7 +57,7 @@ class Storage:
         there = name in self.objects
         if method == "GET":
             return (200, "") if there else (404, "NoSuchKey")
-        if method == "PUT" and (self.overwrites or not there):
+        if method == "PUT" and self.takes and (self.overwrites or not there):
             self.objects[name] = body
             return 200, ""
         if method == "DELETE" and self.deletes:

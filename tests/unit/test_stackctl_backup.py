@@ -332,6 +332,16 @@ def test_a_release_needs_no_storage_that_answers(
     assert [(one.sequence, one.reason) for one in every(droplet)] == [(1, "release"), (71, "asked")]
 
 
+def test_what_a_killed_upload_fetched_makes_room(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = live.paths.backups / offsite.FETCHED
+    (fetched / "20251122T000000.000Z").mkdir(parents=True)
+    monkeypatch.setattr(type(live), "free", lambda *_: 520 << 20 if fetched.exists() else 20 << 30)
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert fetched.exists(), "a backup may be at it"
+    assert stackctl(live, "backup")[0] == 0
+    assert not fetched.exists()
+
+
 def test_a_safety_one_is_proven_and_prunes_nothing(live: Droplet) -> None:
     older = [made(number, live.now() - timedelta(days=60 - number)) for number in range(10, 20)]
     for one in older:
@@ -423,9 +433,20 @@ def test_status_tells_of_files_that_are_not_whole_until_they_are(live: Droplet) 
     (line,) = problems(live)
     assert "PostgreSQL's files were not found whole: sudo cat" in line
     assert "xmin is in the future" in live.paths.amcheck_failure.read_text()
+    live.failing["pg_amcheck"] = Result(1, stderr="Error response from daemon: container x is not running\n")
+    code, shown = stackctl(live, "amcheck")
+    assert (code, "pg_amcheck could not look: Error response from daemon" in shown) == (1, True)
+    assert problems(live) == [line], "it was found so before"
     live.failing.clear()
     assert stackctl(live, "amcheck")[0] == 0
     assert problems(live) == []
+
+
+@pytest.mark.parametrize("code", [1, 124, 137])
+def test_a_look_that_came_to_no_end_found_nothing(live: Droplet, code: int) -> None:
+    live.failing["pg_amcheck"] = Result(code, stderr="FATAL: the database system is shutting down\n")
+    assert stackctl(live, "amcheck")[0] == 1
+    assert (live.paths.amcheck_failure.exists(), problems(live)) == (False, [])
 
 
 def test_backups_are_listed_newest_first(live: Droplet) -> None:

@@ -201,6 +201,13 @@ def test_what_the_key_may_do_is_tried(
     assert live.storage.objects["config"] == b"of restic"
 
 
+def test_a_key_that_can_t_add_is_not_one_that_can_delete(live: Droplet) -> None:
+    live.storage.takes = False
+    code, shown = stackctl(live, "offsite")
+    assert (code, "the droplet's key can't add anything (403 AccessDenied): let it write" in shown) == (1, True)
+    assert offsite.powers(live.paths) is None
+
+
 def test_nothing_is_said_of_a_key_that_was_not_tried(live: Droplet) -> None:
     assert offsite.powers(live.paths) is None
     assert offsite.problems(live.paths, "production") == []

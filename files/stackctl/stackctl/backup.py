@@ -23,8 +23,7 @@ from .stack import Stack
 from .steps import Step, take
 
 DUMP_TIMEOUT = 3600
-SPARE = 256 << 20
-"""Bytes that stay free beside a backup and an image: a full disk stops PostgreSQL."""
+SPARE = offsite.SPARE
 KEPT_DAYS = 7
 KEPT_OF_RELEASES = 3
 
@@ -126,6 +125,8 @@ def _work(stack: Stack, reason: Reason) -> Iterator[Work]:
 def _preflight(work: Work) -> str:
     room = work.postgres.room()
     _begin(work)
+    # What a killed upload fetched. A release, which has nothing of this lock, leaves it to whoever is at it.
+    shutil.rmtree(work.stack.paths.backups / offsite.FETCHED, ignore_errors=True)
     check_room(work.stack, room, restored=True)
     return f"the database has {room.database_bytes / 1e6:.1f} MB"
 

@@ -26,7 +26,7 @@ SLOWEST = 500_000
 LOCKED_S, ASK_AGAIN_S = 600, 15
 """How long somebody else's work in the repository is waited for."""
 SPARE = 256 << 20
-"""Bytes that stay free beside what is fetched: a full disk stops PostgreSQL."""
+"""Bytes that stay free beside a backup, and what is fetched or restored of one: a full disk stops PostgreSQL."""
 FETCHED = "fetched"
 """Where what was sent is fetched to, beside the backups."""
 PROBE = "stackctl-probe"
@@ -229,12 +229,20 @@ class Repository:
             raise FailedError(f"{where}: the storage is unwell ({answer.cause}): look at it, then {AGAIN}")
 
     def probe(self) -> Powers:
-        """Try what the key may do, and keep that for status. Nothing of restic's is touched."""
+        """Try what the key may do, and keep that for status. Nothing of restic's is touched.
+
+        Raises FailedError when it can't even add.
+        """
         now = self._stack.machine.now().isoformat()
         first, second = f"{now} 1\n".encode(), f"{now} 2\n".encode()
         self.ask("PUT", PROBE, first)
-        self.ask("PUT", PROBE, second)
-        overwrites = self.ask("GET", PROBE).body == second
+        put, there = self.ask("PUT", PROBE, second), self.ask("GET", PROBE)
+        if there.status == 404:
+            raise FailedError(
+                f"{self.access.repository}: the droplet's key can't add anything ({put.cause}): let it write there "
+                f"(docs/backups.md), then {AGAIN}"
+            )
+        overwrites = there.body == second
         self.ask("DELETE", PROBE)
         found = Powers(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
         durable.write(self._stack.paths.offsite_powers, json.dumps(asdict(found)).encode() + b"\n")

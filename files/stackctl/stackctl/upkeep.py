@@ -17,6 +17,8 @@ UPGRADE_TIMEOUT = 86400
 COMPARE = ("debsums", "--changed")
 COMPARE_TIMEOUT = 6 * 3600
 AMCHECK_TIMEOUT = 6 * 3600
+# pg_amcheck's, when it came to its end; with 1 it didn't, be it that PostgreSQL was stopped (pg_amcheck.c).
+DAMAGED = 2
 # One night may be the mirror's fault; by then the next one has had its turn.
 UPGRADE_GRACE = timedelta(hours=26)
 
@@ -54,6 +56,9 @@ def amcheck(paths: Paths, postgres: Postgres) -> None:
     if not ran.code:
         paths.amcheck_failure.unlink(missing_ok=True)
         return
+    if ran.code != DAMAGED:
+        again = f"mend that, then sudo systemctl start {paths.amcheck_service}"
+        raise FailedError(f"pg_amcheck could not look: {ran.reason}: {again}")
     durable.write(paths.amcheck_failure, f"{ran.stdout}{ran.stderr}".encode())
     raise PersonNeededError(f"pg_amcheck: {ran.reason}: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
 
