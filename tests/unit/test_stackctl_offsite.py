@@ -90,6 +90,16 @@ def test_the_damaged_file_is_named(live: Droplet) -> None:
         offsite.upload(stack(live), told, directory)
 
 
+def test_what_was_damaged_here_is_not_sent_and_the_storage_not_blamed(live: Droplet) -> None:
+    told, directory = kept(live)
+    (directory / DUMP).write_text("a dump, numbed 1")
+    with pytest.raises(
+        FailedError, match=f"{told.id} is no longer what was written: {DUMP} .*, then remove {directory}"
+    ):
+        offsite.upload(stack(live), told, directory)
+    assert live.storage.snapshots == []
+
+
 def test_a_manifest_that_was_exchanged_there_is_found(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     told, directory = kept(live)
     other = made(1, files=told.files, tables={"public.offers": 11})

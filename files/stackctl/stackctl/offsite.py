@@ -115,6 +115,12 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
     repository = Repository(stack)
     if repository.access.read_only:
         raise RefusedError("this droplet is isolated, and only reads what is off it: make live")
+    # Sent as it is, it would come back as damaged night by night, and the storage be blamed for it.
+    if faults := manifest.differing(directory, told):
+        raise FailedError(
+            f"{told.id} is no longer what was written: {', '.join(faults)}: look at the disk (journalctl -k), then "
+            f"remove {directory}"
+        )
     repository.find()
     repository.probe()
     # Of a run of ours that was killed, the lock would keep make prune out for half an hour.
