@@ -37,9 +37,11 @@ def another(paths: Paths, *files: Path) -> Iterator[multiprocessing.Process]:
     process = multiprocessing.get_context("fork").Process(target=_hold, args=(paths, files, theirs))
     process.start()
     assert ready.recv() == "held"
-    yield process  # type: ignore[misc]
-    ready.send("end")
-    process.join()
+    try:
+        yield process  # type: ignore[misc]
+    finally:
+        ready.send("end")
+        process.join()
 
 
 def _hold(paths: Paths, files: tuple[Path, ...], pipe: Connection) -> None:
