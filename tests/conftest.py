@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,17 @@ def family(request: pytest.FixtureRequest, outside: Host, place: Place) -> str:
         without = pytest.fail if place.name == "lab" else pytest.skip
         without(f"{domain} has no IPv6 address")
     return str(request.param)
+
+
+@pytest.fixture
+def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Prints though pytest captures: some tests are run for their figures."""
+
+    def show(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}")
+
+    return show
 
 
 @pytest.fixture(scope="module")

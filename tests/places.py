@@ -85,6 +85,12 @@ class Place:
         curl = "curl -sS --include --max-time 10 --cacert /etc/telegram/acme-root.pem"
         return str(self.connect("world", sudo=False).check_output(f"{curl} {options} {url}"))
 
+    def ask_redis(self, host: Host, command: str) -> str:
+        """Redis's answer on a host of `data`. The password comes from its file, inside the container."""
+        inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
+        container = f"{self.settings.paths.data_project}-redis-1"
+        return str(host.check_output(f"docker exec {container} sh -c {shlex.quote(inside)}"))
+
     @property
     def trust(self) -> str:
         """What curl is told about authorities: the lab's ACME server has a root of its own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.places import Place
+from tests.releases.under_way import DROPLET
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,20 +50,19 @@ class Database:
         return ["ssh", "-F", ".lab/ssh_config", self.droplet.backend.get_hostname(), f"sudo {self.psql(name)}"]
 
 
-@pytest.fixture
-def database(lab: Place, droplet: Host) -> Database:
+def live_database(lab: Place, droplet: Host) -> Database:
     return Database(droplet, f"{lab.settings.paths.data_project}-postgres-1", lab.settings.values.database)
 
 
 @pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints though pytest captures."""
+def database(lab: Place, droplet: Host) -> Database:
+    return live_database(lab, droplet)
 
-    def show(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}")
 
-    return show
+def connected(lab: Place) -> tuple[Host, Database]:
+    """Anew, since the machine may have been killed."""
+    droplet = lab.reconnect(DROPLET.name)
+    return droplet, live_database(lab, droplet)
 
 
 def backups(droplet: Host) -> list[dict[str, Any]]:

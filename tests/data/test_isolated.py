@@ -9,26 +9,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import requests
 from testinfra.host import Host
 
 from tests import converge
 from tests.data.conftest import Database
-from tests.lab.demo import TELEGRAM, delivery, post
-from tests.lab.layout import WORLD, by_name
+from tests.lab.demo import calls, delivery, post
+from tests.lab.drill import JOB
+from tests.lab.layout import WORLD
 from tests.places import Place
 
 pytestmark = pytest.mark.group("app")
 
-JOB = """INSERT INTO jobs (kind, payload) VALUES ('notify', '{"chat": 7, "text": "Your bread is ready"}')"""
 SOON_S = 30
-
-
-def calls_of(droplet: Host) -> list[str]:
-    """What Telegram was asked by this droplet, its containers included."""
-    address = str(by_name(droplet.backend.get_hostname()).ipv4)
-    calls = requests.get(f"{TELEGRAM}/lab/calls", timeout=10).json()["calls"]
-    return [call["method"] for call in calls if call["from"] == address]
 
 
 def status(droplet: Host) -> dict[str, Any]:
@@ -62,7 +54,7 @@ def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Place, da
     (update,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
     copy.check_output("stackctl release 1.1.0")
     time.sleep(5)  # in which a worker would have done its job long ago
-    assert calls_of(copy) == []
+    assert calls(copy.backend.get_hostname()) == []
     assert not reaches_telegram(copy)
     assert (delivery(update)["deliveries"], delivery(update)["last_status"]) == (0, 503)
     assert database.ask("SELECT count(*) FROM jobs WHERE kind = 'notify' AND finished_at IS NULL") != "0"
@@ -95,5 +87,7 @@ def test_once_live_it_does_what_was_left_to_do(copy: Host, database: Database) -
         assert time.monotonic() < deadline, "the job, or the update, is left"
         time.sleep(0.5)
     assert reaches_telegram(copy), "the control: it is isolation that has kept it from there"
-    assert "sendMessage" in calls_of(copy)
+    heard = set(calls(copy.backend.get_hostname()))
+    assert "sendMessage" in heard, "Telegram hears the bot's containers"
+    assert heard & {"setWebhook", "getWebhookInfo"}, "and the droplet itself, which asks or tells at a release"
     assert not converge.changed(converge.site()), "and it stays so"

@@ -12,7 +12,7 @@ import pytest
 from stackctl.restore import BESIDE, RESTORE
 from testinfra.host import Host
 
-from tests.data.conftest import Database, backups, leftovers, problems
+from tests.data.conftest import Database, backups, connected, leftovers, problems
 from tests.lab import machine
 from tests.places import Place
 from tests.releases.load import lab_target, load
@@ -39,18 +39,6 @@ class Then:
         return UnderWay(("restore", self.id, "--yes", self.id, *more))
 
 
-def redis(droplet: Host, lab: Place, command: str) -> str:
-    inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
-    return str(droplet.check_output(f"docker exec {lab.settings.paths.data_project}-redis-1 sh -c '{inside}'"))
-
-
-def connected(lab: Place) -> tuple[Host, Database]:
-    """Anew, as after a crash."""
-    droplet = lab.reconnect(DROPLET.name)
-    container = f"{lab.settings.paths.data_project}-postgres-1"
-    return droplet, Database(droplet, container, lab.settings.values.database)
-
-
 @pytest.fixture(scope="module")
 def then(lab: Place) -> Then:
     droplet, database = connected(lab)
@@ -59,7 +47,7 @@ def then(lab: Place) -> Then:
     database.ask(
         "INSERT INTO offers (title, price_cents, seller) SELECT 'Bread '||n, n, n FROM generate_series(1, 500) n"
     )
-    redis(droplet, lab, f"set {REDIS_KEY} then")
+    lab.ask_redis(droplet, f"set {REDIS_KEY} then")
     droplet.check_output("stackctl backup")
     return Then(backups(droplet)[-1]["id"], database.ask(OFFERS))
 
@@ -70,7 +58,7 @@ def now(then: Then, lab: Place, droplet: Host, database: Database) -> str:
     database.ask("UPDATE offers SET price_cents = price_cents + 1 WHERE id % 3 = 0")
     database.ask("DELETE FROM offers WHERE id % 7 = 0")
     database.ask("INSERT INTO offers (title, price_cents, seller) VALUES ('Made since', 1, 1)")
-    redis(droplet, lab, f"set {REDIS_KEY} now")
+    lab.ask_redis(droplet, f"set {REDIS_KEY} now")
     found = database.ask(OFFERS)
     assert found != then.offers
     return found
@@ -78,7 +66,7 @@ def now(then: Then, lab: Place, droplet: Host, database: Database) -> str:
 
 def assert_restored(lab: Place, then: Then) -> None:
     droplet, database = connected(lab)
-    assert (database.ask(OFFERS), redis(droplet, lab, f"get {REDIS_KEY}")) == (then.offers, "then")
+    assert (database.ask(OFFERS), lab.ask_redis(droplet, f"get {REDIS_KEY}")) == (then.offers, "then")
     assert database.ask(DATABASES) == "4", "what was replaced is gone, and nothing is left"
     assert (problems(droplet), leftovers(droplet)) == ([], "")
     assert answers(lab) == "401", "the bot is asked, and wants Telegram's secret"
@@ -166,7 +154,7 @@ def test_stopping_its_unit_undoes_it(  # noqa: PLR0917
     droplet.check_output("systemctl stop toogoodtogo-release")
     code, output = asked.end()
     assert (code, "interrupted" in output.splitlines()[-1]) == (FAILED, True), output
-    assert (database.ask(OFFERS), redis(droplet, lab, f"get {REDIS_KEY}")) == (now, "now")
+    assert (database.ask(OFFERS), lab.ask_redis(droplet, f"get {REDIS_KEY}")) == (now, "now")
     assert (database.ask(DATABASES), problems(droplet), leftovers(droplet)) == ("4", [], "")
     assert answers(lab) == "401"
 

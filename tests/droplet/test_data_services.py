@@ -31,13 +31,6 @@ def postgres(droplet: Host, place: Place, query: str) -> str:
     return str(droplet.check_output(f"{psql} -c {shlex.quote(query)}"))
 
 
-def redis(droplet: Host, place: Place, command: str) -> str:
-    """Authenticated by the password's file, inside the container."""
-    inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
-    name = f"{place.settings.paths.data_project}-redis-1"
-    return str(droplet.check_output(f"docker exec {name} sh -c {shlex.quote(inside)}"))
-
-
 @pytest.mark.parametrize("service", ["postgres", "redis"])
 def test_well_and_bounded(droplet: Host, place: Place, service: str) -> None:
     inspected, values = container(droplet, place, service), place.settings.values
@@ -121,12 +114,12 @@ def test_postgresql_is_set_up_as_declared(droplet: Host, place: Place, setting: 
 def test_redis_admits_nobody_without_the_password(droplet: Host, place: Place) -> None:
     name = f"{place.settings.paths.data_project}-redis-1"
     assert "NOAUTH" in droplet.check_output(f"docker exec {name} redis-cli ping")
-    assert redis(droplet, place, "ping") == "PONG"
+    assert place.ask_redis(droplet, "ping") == "PONG"
 
 
 def test_redis_admits_one_password(droplet: Host, place: Place) -> None:
     """Two only while a new one is taken up."""
-    counted = redis(droplet, place, "ACL GETUSER default | grep -cE '^[0-9a-f]{64}$'")
+    counted = place.ask_redis(droplet, "ACL GETUSER default | grep -cE '^[0-9a-f]{64}$'")
     assert counted == "1"
 
 
@@ -143,23 +136,23 @@ def test_redis_admits_one_password(droplet: Host, place: Place) -> None:
     ],
 )
 def test_redis_keeps_what_it_is_given(droplet: Host, place: Place, setting: str, value: str) -> None:
-    assert redis(droplet, place, f"config get {setting}").split()[1] == value
+    assert place.ask_redis(droplet, f"config get {setting}").split()[1] == value
 
 
 def test_redis_appends_to_a_file_where_that_is_declared(droplet: Host, place: Place) -> None:
     wanted = "yes" if place.settings.values.redis_append_only else "no"
-    assert redis(droplet, place, "config get appendonly").split()[1] == wanted
+    assert place.ask_redis(droplet, "config get appendonly").split()[1] == wanted
 
 
 def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, place: Place) -> None:
     """`300 1` where the seed has `300 10`: nine changes would never be saved (docs/differences.md)."""
-    saves = redis(droplet, place, "config get save").split()[1:]
+    saves = place.ask_redis(droplet, "config get save").split()[1:]
     pairs = {f"{seconds} {changes}" for seconds, changes in zip(saves[::2], saves[1::2], strict=True)}
     assert {"300 1", "60 10000"} <= pairs
 
 
 def test_redis_leaves_room_for_the_copy_of_a_save(droplet: Host, place: Place) -> None:
-    maximum = int(redis(droplet, place, "config get maxmemory").split()[1])
+    maximum = int(place.ask_redis(droplet, "config get maxmemory").split()[1])
     assert maximum == place.settings.values.redis_memory_mib // 2 * 2**20
 
 

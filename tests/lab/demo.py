@@ -141,6 +141,13 @@ def delivery(update_id: int) -> Any:
     return answer.json()["updates"][0]
 
 
+def calls(droplet: str = DROPLET) -> list[str]:
+    """What the lab's Telegram was asked by a droplet, its containers included."""
+    address = str(by_name(droplet).ipv4)
+    told = requests.get(f"{TELEGRAM}/lab/calls", timeout=10).json()["calls"]
+    return [call["method"] for call in told if call["from"] == address]
+
+
 def post(path: str, document: dict[str, Any]) -> Any:
     answer = requests.post(f"{TELEGRAM}{path}", json=document, timeout=10)
     if answer.status_code != requests.codes.ok:

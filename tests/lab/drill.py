@@ -1,13 +1,16 @@
 """`make drill`: the lab's droplet is destroyed, and comes back from what the operator keeps and what lies off it.
 
 What is kept is this checkout, the env file with restic's passwords, and the operator's SSH key. The new droplet is
-a copy at first: the lab's Telegram tells whether it heard of it. Then every row is compared, and it goes live.
+a copy at first: the lab's Telegram tells whether it heard of it. Then every row is compared, and it goes live, of which
+Telegram has to hear: or its silence before says nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import secrets
+import shlex
 import subprocess
 import sys
 import time
@@ -15,8 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-
-import requests
 
 from deploys.places import group_data
 from tests.lab import demo, host, lab
@@ -34,6 +35,11 @@ ALTER TABLE drill OWNER TO {owner};
 INSERT INTO drill (body)
 SELECT (SELECT string_agg(md5(random()::text || n || m), '') FROM generate_series(1, {md5s}) m)
 FROM generate_series(1, {rows}) n"""
+
+KEY = "drill"
+"""Of Redis."""
+HEARD_OF_A_LIVE_ONE = {"setWebhook", "sendMessage"}
+"""One from the droplet itself, one from its containers."""
 
 # After the backup: what is lost.
 WRITE_MORE = "INSERT INTO drill (body) SELECT 'after the backup' FROM generate_series(1, 3)"
@@ -84,6 +90,8 @@ def drill(megabytes: int) -> None:
     # A job that is still to be done when the backup is made: a copy that worked would do it.
     on_the_droplet("sudo docker stop toogoodtogo-worker-worker-1")
     sql(JOB)
+    value = secrets.token_hex(8)
+    redis(f"set {KEY} {value}")
     before = rows()
     with clock.step("back it up, prove it, send it off the droplet (make backup)"):
         demo.pyinfra("deploys/backup.py")
@@ -105,50 +113,73 @@ def drill(megabytes: int) -> None:
     with clock.step(f"release {tag} (make release)"):
         demo.release(tag)
     with clock.step("compare every row"):
-        found = rows()
-    heard = calls()
+        found, found_value = rows(), redis(f"get {KEY}")
+    of_the_copy = demo.calls()
     with clock.step("go live (make live)"):
         demo.pyinfra("deploys/site.py", "--data", "isolated=false")
     with clock.step("deliver an update, and do the job that is left"):
         demo.deliver_an_update()
         wait_for_jobs()
-    tell(clock, destroyed, Outcome(before, since, found, heard))
+    seen = Outcome(before, since, found, value, found_value, of_the_copy, demo.calls())
+    print("\n".join(table(clock, destroyed, seen)))
+    seen.judge()
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """What was seen of it."""
+
     before: Rows
     """At the backup."""
     since: Rows
     """Written after it."""
     found: Rows
     """Once restored."""
-    heard: list[str]
+    key: str
+    """Redis's, at the backup."""
+    found_key: str
+    of_the_copy: list[str]
     """What Telegram was asked by the copy."""
+    in_all: list[str]
+    """And once it was live."""
+
+    @property
+    def wrong(self) -> dict[str, int]:
+        """By table, how many rows are not as they were at the backup; 0 of an empty table that is missing, or new."""
+        names = sorted(self.before.keys() | self.found.keys())
+        differing = [name for name in names if self.before.get(name) != self.found.get(name)]
+        return {name: len(self.before.get(name, set()) ^ self.found.get(name, set())) for name in differing}
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """By table, how many rows that were written after the backup are gone."""
+        gone = {name: len(new - self.found.get(name, set())) for name, new in self.since.items()}
+        return {name: rows for name, rows in gone.items() if rows}
+
+    def judge(self) -> None:
+        """LabError when something isn't as it has to be."""
+        if self.wrong:
+            raise LabError(f"rows differ from what was backed up: {self.wrong}")
+        if self.found_key != self.key:
+            raise LabError(f"Redis's {KEY} was {self.key!r} when it was backed up, and is {self.found_key!r}")
+        if self.of_the_copy:
+            raise LabError(f"the copy was to keep silent, and Telegram heard {', '.join(self.of_the_copy)}")
+        if unheard := HEARD_OF_A_LIVE_ONE - {*self.in_all}:
+            raise LabError(f"Telegram's silence says nothing: of the live one it heard no {', '.join(sorted(unheard))}")
 
 
-def tell(clock: Clock, destroyed: str, seen: Outcome) -> None:
-    """The table. LabError when something isn't as it has to be."""
-    print(f"\n{'step':<64}{'seconds':>8}")
-    for what, seconds in clock.steps:
-        print(f"{what:<64}{seconds:>8.1f}")
-    written = sum(map(len, seen.before.values()))
-    wrong = {
-        table: len(there ^ seen.found.get(table, set()))
-        for table, there in seen.before.items()
-        if there != seen.found.get(table)
-    }
-    lost = {table: len(new - seen.found.get(table, set())) for table, new in seen.since.items() if new}
-    print(f"\nrecovery, from the loss to the first update: {clock.since(destroyed):.0f} s")
-    print(
-        f"rows as they were at the backup: {'all' if not wrong else 'not all'} {written} of {len(seen.before)} tables"
-    )
-    print(f"lost, what was written after it: {', '.join(f'{n} of {table}' for table, n in lost.items()) or 'nothing'}")
-    print(f"Telegram heard of the copy: {', '.join(seen.heard) or 'nothing'}")
-    if wrong:
-        raise LabError(f"rows differ from what was backed up: {wrong}")
-    if seen.heard:
-        raise LabError("the copy was to keep silent")
+def table(clock: Clock, destroyed: str, seen: Outcome) -> list[str]:
+    """What the operator is told."""
+    written, lost = sum(map(len, seen.before.values())), [f"{rows} of {name}" for name, rows in seen.lost.items()]
+    return [
+        *("", f"{'step':<64}{'seconds':>8}"),
+        *(f"{what:<64}{seconds:>8.1f}" for what, seconds in clock.steps),
+        *("", f"recovery, from the loss to the first update: {clock.since(destroyed):.0f} s"),
+        f"rows as they were at the backup: {'not all' if seen.wrong else 'all'} {written} of {len(seen.before)} tables",
+        f"lost, what was written after it: {', '.join(lost) or 'nothing'}",
+        f"Redis's key as it was at the backup: {'yes' if seen.found_key == seen.key else 'no'}",
+        f"Telegram heard of the copy: {', '.join(seen.of_the_copy) or 'nothing'}",
+    ]
 
 
 def write(megabytes: int) -> None:
@@ -174,6 +205,13 @@ def sql(statement: str) -> str:
     return on_the_droplet(f"sudo docker exec -i {container} {psql}", statement)
 
 
+def redis(command: str) -> str:
+    """Asked of the droplet's Redis; the password comes from its file, inside the container."""
+    inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
+    container = f"{group_data('lab')['app']}-data-redis-1"
+    return on_the_droplet(f"sudo docker exec {container} sh -c {shlex.quote(inside)}").strip()
+
+
 def on_the_droplet(command: str, stdin: str = "") -> str:
     argv = ["ssh", "-F", ".lab/ssh_config", demo.DROPLET, command]
     ran = subprocess.run(argv, cwd=CHECKOUT, input=stdin, capture_output=True, text=True, check=False)
@@ -196,13 +234,6 @@ def wait_for_jobs() -> None:
         if time.monotonic() > deadline:
             raise LabError("a job is left: sudo stackctl logs worker")
         time.sleep(0.5)
-
-
-def calls() -> list[str]:
-    """What the lab's Telegram was asked by the droplet, its containers included."""
-    address = str(by_name(demo.DROPLET).ipv4)
-    told = requests.get(f"{demo.TELEGRAM}/lab/calls", timeout=10).json()["calls"]
-    return [call["method"] for call in told if call["from"] == address]
 
 
 if __name__ == "__main__":
