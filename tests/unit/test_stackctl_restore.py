@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import manifest, offsite, restore, restoring, state
+from stackctl import lock, manifest, offsite, restore, restoring, state
 from stackctl.errors import FailedError
 from stackctl.machine import TIMED_OUT, Result
 from stackctl.manifest import Manifest
@@ -213,11 +213,90 @@ def test_a_bot_that_does_not_start_on_the_restored_data_is_left_to_a_person(save
     assert (code, "the data is in its place, but" in shown.splitlines()[-1]) == (4, True), shown
     assert (saved.tables, saved.paths.maintenance.exists()) == (THEN, True)
     code, shown = stackctl(saved, "status")
-    assert (code, f"sudo stackctl restore {newest(saved)} finishes it" in shown) == (4, True)
+    assert (code, f"nobody let in yet: sudo stackctl restore {newest(saved)} does" in shown) == (4, True)
     saved.failing = {}
+    truncated(saved)  # its files are needed no more
     assert restored(saved)[0] == 0
     assert_restored(saved)
     assert len(backups(saved, "safety")) == 1, "what was live is saved once"
+
+
+def placed(saved: Droplet) -> str:
+    """The data is in its place, and the live release doesn't start on it. The id of what was there before."""
+    saved.failing = {"app.yaml up": Result(1, stderr="no such network")}
+    assert restored(saved)[0] == 4
+    saved.failing = {}
+    return backups(saved, "safety")[-1].id
+
+
+def test_where_the_live_release_does_not_start_on_it_another_one_may(saved: Droplet) -> None:
+    placed(saved)
+    assert stackctl(saved, "release", "1.1.0")[0] == 0
+    assert saved.paths.maintenance.exists()
+    assert restored(saved)[0] == 0
+    assert_restored(saved)
+
+
+def test_where_nothing_starts_on_it_another_backup_takes_its_place(saved: Droplet) -> None:
+    before = as_it_was(saved)
+    former = placed(saved)
+    assert stackctl(saved, "restore", former, "--yes", former)[0] == 0
+    assert as_it_was(saved) == before
+
+
+def test_where_another_backup_s_restore_fails_as_well_the_first_one_s_data_stays_and_nobody_is_let_in(
+    saved: Droplet,
+) -> None:
+    former = placed(saved)
+    record = restoring.load(saved.paths)
+    saved.failing = {"docker stop redis": Result(1, stderr="no answer")}
+    code, shown = stackctl(saved, "restore", former, "--yes", former)
+    assert (code, "no answer" in shown.splitlines()[-1]) == (1, True), shown
+    assert (saved.tables, saved.redis["keys"], saved.paths.maintenance.exists()) == (THEN, "5", True)
+    assert restoring.load(saved.paths) == record
+    saved.failing = {}
+    assert restored(saved)[0] == 0
+    assert_restored(saved)
+
+
+@pytest.mark.parametrize("part", ['RENAME TO "app_restoring"', "data.yaml up"])
+def test_where_it_can_not_be_undone_nobody_is_let_in_on_half_of_it(saved: Droplet, part: str) -> None:
+    told(saved, redis=manifest.Redis("8.0.2", 4))  # so that the step after the swap fails
+    saved.failing = {part: Result(1, stderr="no answer")}
+    code, shown = restored(saved)
+    assert (code, "not undone: " in shown.splitlines()[-1]) == (4, True), shown
+    assert ({"web", "worker"} & {*running(saved)}, saved.paths.maintenance.exists()) == (set(), True)
+    assert stackctl(saved, "status")[0] == 4
+    saved.failing = {}
+    told(saved, redis=manifest.Redis("8.0.2", 5))
+    assert restored(saved)[0] == 0
+    assert_restored(saved)
+
+
+def test_what_is_undone_leaves_the_revisions_of_the_live_schema(tmp_path: Path) -> None:
+    """They say what a rollback may serve."""
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    stackctl(droplet, "backup")
+    stackctl(droplet, "release", "1.3.0")
+    before = state.load(droplet.paths)
+    told(droplet, redis=manifest.Redis("8.0.2", 4))
+    assert restored(droplet)[0] == 1
+    assert state.load(droplet.paths) == before
+
+
+def test_what_can_not_be_counted_any_more_can_be_replaced(saved: Droplet) -> None:
+    saved.failing = {"pg_export_snapshot": Result(1, stderr="invalid page in block 7")}
+    _, shown = stackctl(saved, "restore", "latest")
+    assert "app can't be counted now: " in shown
+
+
+def test_a_look_at_what_it_would_do_waits_for_no_one_and_meddles_with_no_one(saved: Droplet) -> None:
+    left = interrupted(saved)
+    left.calls.clear()
+    with lock.hold(left.paths, "somebody's converge"):
+        code, shown = stackctl(left, "restore", "latest")
+    assert (code, "somebody's converge" in shown, left.ran("data.yaml up")) == (3, True, []), shown
 
 
 def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None:
@@ -273,16 +352,24 @@ def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved:
     code, report = stackctl(left, "status", "--json")
     assert (code, json.loads(report)["problems"], json.loads(report)["drift"]) == (4, [said], [])
     before = manifest.every(left.paths.backups)
-    for verb in (("release", "1.2.0"), ("rollback", "1.2.0"), ("backup",), ("backup", "--nightly")):
+    for verb in (("backup",), ("backup", "--nightly"), ("release", "1.2.0"), ("rollback", "1.2.0")):
         code, shown = stackctl(left, *verb)
         assert (code, said in shown) == (2, True), shown
     assert manifest.every(left.paths.backups) == before
-    other = before[-1].id
-    code, shown = stackctl(left, "restore", other, "--yes", other)
-    assert (code, said in shown.splitlines()[-1]) == (2, True), "another one has to wait"
-    assert restored(left)[0] == 0
+    code, shown = restored(left)
+    assert code == 0, shown
     assert stackctl(left, "backup")[0] == 0
     assert_restored(left)
+
+
+def test_another_backup_s_restore_undoes_an_interrupted_one_first(saved: Droplet) -> None:
+    before = as_it_was(saved)
+    left = interrupted(saved)
+    former = backups(left, "safety")[-1].id
+    shutil.rmtree(left.paths.backup(newest(left)))
+    code, shown = stackctl(left, "restore", former, "--yes", former)
+    assert (code, "was interrupted, and is undone" in shown) == (0, True), shown
+    assert as_it_was(left) == before
 
 
 def test_an_interrupted_restore_that_can_t_be_finished_is_undone(saved: Droplet) -> None:
@@ -405,6 +492,19 @@ def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(offsite, "available", lambda _: manifest.every(there))
     monkeypatch.setattr(offsite, "fetch", fetch)
     return there
+
+
+def test_a_new_droplet_is_a_copy_before_it_has_data_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "backup")
+    monkeypatch.setattr(offsite, "available", lambda _: manifest.every(droplet.paths.backups))
+    code, shown = restored(droplet, "--from-offsite")
+    assert (code, "make isolate first" in shown.splitlines()[-1]) == (2, True), shown
+    config = json.loads(droplet.paths.config.read_text()) | {"isolated": True}
+    droplet.paths.config.write_text(json.dumps(config))
+    assert restored(droplet, "--from-offsite")[0] == 0
 
 
 def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:

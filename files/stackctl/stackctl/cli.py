@@ -217,7 +217,8 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
 
 
 def _change(stack: Stack, arguments: argparse.Namespace) -> None:
-    if half := restoring.load(stack.paths):
+    half = restoring.load(stack.paths)
+    if half and not half.placed:
         raise RefusedError(half.remedy)
     match arguments.verb:
         case "release":
@@ -326,7 +327,8 @@ def _confirmed(arguments: argparse.Namespace, stack: Stack) -> list[str]:
     """What is asked for, word by word. Where nobody has confirmed it yet, the plan is shown, and somebody asked."""
     asked = _restored(arguments)
     if not asked.yes and not asked.to_database:
-        chosen = restore.look(stack, asked).id
+        with lock.hold(stack.paths, f"{arguments.by}'s look at what stackctl restore would do (process {os.getpid()})"):
+            chosen = restore.look(stack, asked).id
         answer = stack.machine.answer(f"Type {chosen} to have what is live give way to it: ")
         asked = asked._replace(backup=chosen, yes=answer)
         restore.check_answer(asked, chosen)

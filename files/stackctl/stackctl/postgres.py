@@ -22,8 +22,11 @@ ROOM = """SELECT current_setting('server_version_num')::int / 10000,
  pg_database_size(current_database()) FROM pg_stat_activity WHERE backend_type = 'client backend'"""
 DUMPS = "stackctl-backup"
 """Names our dumps to PostgreSQL, so that one whose caller was killed is found again."""
+ADMIN = "postgres"
+"""The database to be in while others are made, renamed and dropped."""
 PSQL = ("psql", "-qtAX", "-v", "ON_ERROR_STOP=1")
 QUERY_TIMEOUT = 60
+LONG_TIMEOUT = 600
 COUNT_TIMEOUT = 3600
 # psql runs what this finds (\\gexec): a count of each table. JSON, since a name may have anything in it. An extension's
 # own tables come with the extension, not with a dump.
@@ -68,10 +71,29 @@ class Server:
     docker: Docker
     container: str
 
-    def query(self, database: str, sql: str) -> str:
+    def query(self, database: str, sql: str, timeout: float = QUERY_TIMEOUT) -> str:
         """Rows of columns between |."""
         argv = self.inside(*PSQL, "--username=postgres", f"--dbname={database}", "-c", sql)
-        return self.docker.call("docker exec psql", argv).stdout.strip()
+        return self.docker.call("docker exec psql", argv, timeout=timeout).stdout.strip()
+
+    def exists(self, database: str) -> bool:
+        return bool(self.query(ADMIN, f"SELECT 1 FROM pg_database WHERE datname = '{database}'"))
+
+    def comment(self, database: str) -> str:
+        """What it says of itself; nothing when there is none."""
+        told = "SELECT shobj_description(oid, 'pg_database') FROM pg_database"
+        return self.query(ADMIN, f"{told} WHERE datname = '{database}'")
+
+    def drop(self, database: str) -> None:
+        """Where there is one; whoever is in it is thrown out."""
+        self.query(ADMIN, f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)', LONG_TIMEOUT)
+
+    def rename(self, *names: tuple[str, str]) -> None:
+        """From and to, all in one transaction: no name is without its database. Whoever is in one is thrown out."""
+        every = ", ".join(f"'{one}'" for pair in names for one in pair)
+        throw_out = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({every})"
+        renames = [f'ALTER DATABASE "{one}" RENAME TO "{other}"' for one, other in names]
+        self.query(ADMIN, "; ".join(["BEGIN", throw_out, *renames, "COMMIT"]))
 
     @contextmanager
     def snapshot(self, database: str) -> Iterator[Snapshot]:

@@ -2,16 +2,21 @@
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from . import durable
 from .docker import Docker
 from .errors import FailedError
 from .machine import ENVIRONMENT, Result
 from .paths import Paths
 
 MARK_BYTES = 40
+RDB = "dump.rdb"
+# It starts from the append-only file alone, where there is one: that goes first.
+FILES = ("appendonlydir", RDB)
 # Of a save, of an append-only file's writes and of its compaction.
 SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
 
@@ -53,6 +58,56 @@ class Redis:
         container = f"{self.paths.data_project}-redis-1"
         argv = ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", container, "redis-cli", *arguments]
         return self.docker.machine.run(argv, env, timeout, stdout=stdout)
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Its files, changed while it is stopped."""
+
+    path: Path
+
+    @property
+    def has_former(self) -> bool:
+        return any(_aside(self.path / name).exists() for name in FILES)
+
+    def place(self, rdb: Path) -> None:
+        """Have it start from a copy of this one; what it had is set aside."""
+        fresh = self.path / "dump.rdb.new"
+        shutil.copyfile(rdb, fresh)
+        os.chown(fresh, self.path.stat().st_uid, self.path.stat().st_gid)
+        fresh.chmod(0o600)
+        with fresh.open("rb") as content:
+            durable.sync(content)
+        for there in (self.path / name for name in FILES):
+            # Unless it was already: what is there since is a killed run's.
+            if there.exists() and not _aside(there).exists():
+                durable.rename(there, _aside(there))
+            _discard(there)
+        durable.rename(fresh, self.path / RDB)
+
+    def put_back(self) -> None:
+        """What was set aside."""
+        begun = _aside(self.path / RDB).exists()  # else it has not started anew, and what is there was so before
+        for there in reversed([self.path / name for name in FILES]):
+            if begun or _aside(there).exists():
+                _discard(there)
+            if _aside(there).exists():
+                durable.rename(_aside(there), there)
+
+    def forget_former(self) -> None:
+        for name in FILES:
+            _discard(_aside(self.path / name))
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}_replaced")
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _length(file: BinaryIO) -> int:

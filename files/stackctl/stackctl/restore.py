@@ -6,10 +6,7 @@ anew. Up to `start` a failure is undone, step by step backwards. A kill behind `
 with which the same command again finishes the job.
 """
 
-import os
 import re
-import shutil
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -31,26 +28,23 @@ from . import (
 )
 from .config import Data
 from .docker import Container
-from .errors import FailedError, RefusedError
+from .errors import FailedError, PersonNeededError, RefusedError
 from .manifest import Manifest
-from .postgres import PSQL, Postgres, Server
-from .redis import Redis
+from .postgres import ADMIN, Postgres, Server
+from .redis import Directory, Redis
 from .restoring import Record
 from .stack import Stack
 from .state import Revision
-from .steps import Step, carry_out, take
+from .steps import Step, carry_out, take, undo
 
 LATEST = "latest"
 LOAD_TIMEOUT = 4 * 3600
-SQL_TIMEOUT = 600
 WAL = 1 << 30
 """Bytes of write-ahead log that PostgreSQL keeps while much is written, at most (max_wal_size)."""
 SHOWN = 20
 UNFINISHED, FORMER = "_restoring", "_replaced"
 RESERVED = ("postgres", "template0", "template1")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,52}", re.ASCII)
-APPEND_ONLY = "appendonlydir"
-"""Where Redis keeps an append-only file. It starts from that alone, where there is one."""
 
 
 class Asked(NamedTuple):
@@ -75,6 +69,8 @@ class Work:
     manifest: Manifest = field(init=False)
     record: Record | None = None
     """Of this one, begun now or by a run that was killed."""
+    earlier: Record | None = None
+    """Of another backup's, which came to no end."""
     revisions: tuple[Revision, ...] = ()
     """Of the backup's schema, as its droplet remembered them."""
 
@@ -103,8 +99,8 @@ class Work:
     @property
     def mark(self) -> str:
         """What the restored database says of itself."""
-        token = self.record.token if self.record else self.stack.journal.run
-        return f"restored from {self.manifest.id} by {token}"
+        id_, token = (self.record.id, self.record.token) if self.record else (self.manifest.id, self.stack.journal.run)
+        return f"restored from {id_} by {token}"
 
     @property
     def placed(self) -> bool:
@@ -116,21 +112,21 @@ class Work:
 
     @property
     def remedy(self) -> str:
-        return f"stackctl restore {self.manifest.id}"
+        return f"stackctl restore {self.record.id if self.record else self.asked.backup}"
 
     @property
     def swapped(self) -> bool:
         """The live database is the restored one."""
-        return self.record is not None and _comment(self, self.target) == self.mark
+        return self.record is not None and (self.placed or self.server.comment(self.target) == self.mark)
 
     @property
     def ready(self) -> bool:
         """There is nothing left to do for the restored database but to take its place."""
-        return self.record is not None and (self.swapped or _comment(self, self.restored) == self.mark)
+        return self.record is not None and (self.swapped or self.server.comment(self.restored) == self.mark)
 
     @property
-    def redis(self) -> Path:
-        return Path(self.data.root) / "redis"
+    def redis(self) -> Directory:
+        return Directory(Path(self.data.root) / "redis")
 
 
 def restore(stack: Stack, asked: Asked) -> None:
@@ -143,6 +139,7 @@ def restore(stack: Stack, asked: Asked) -> None:
         carry_out(work, BESIDE)
         return
     carry_out(work, AGREED)
+    _settle(work)
     carry_out(work, REPLACED, begun=REPLACED if work.record else ())
 
 
@@ -162,6 +159,21 @@ def _work(stack: Stack, asked: Asked) -> Work:
     return Work(stack, asked, stack.config.data)
 
 
+def _settle(work: Work) -> None:
+    """What another backup's restore has half done is undone. Where its data is in its place, that is what gives way."""
+    earlier = work.earlier
+    if not earlier:
+        return
+    if earlier.placed:
+        _forget_former(work)
+        return
+    work.earlier = None
+    begun = Work(work.stack, work.asked, work.data, record=earlier)
+    work.stack.journal.tell("settle", "progress", f"the restore of {earlier.id} was interrupted, and is undone")
+    if left := undo(begun, REPLACED):
+        raise PersonNeededError(f"the restore of {earlier.id} is not undone: {left}: {begun.remedy}")
+
+
 # what is to be restored, and whether it can be
 
 
@@ -171,11 +183,14 @@ def _preflight(work: Work) -> str:
     then = work.manifest
     if then.app != stack.paths.app:
         raise RefusedError(f"{then.id} is a backup of {then.app}, this is {stack.paths.app}")
+    if work.asked.from_offsite and not work.asked.to_database and _starts_here(stack):
+        raise RefusedError("no release was ever live here, so another droplet may live: make isolate first, then again")
     record = restoring.load(stack.paths)
     if record and not work.asked.to_database:
-        if record.id != then.id:
-            raise RefusedError(record.remedy)
-        work.record = record
+        if record.id == then.id:
+            work.record = record
+        else:
+            work.earlier = record
         # It may have been killed while it had Redis stopped.
         stack.bring_up("data", compose.resume(stack.paths.data_project, stack.paths.data_yaml))
         stack.wait_until_well(stack.paths.data_project, "preflight", config.healthy_timeout, fail_early=False)
@@ -186,7 +201,7 @@ def _preflight(work: Work) -> str:
             f"{then.id} is of PostgreSQL {then.postgres.major}, {room.major} runs: declare an image of it"
         )
     _check_redis(work)
-    if work.asked.to_database and _exists(work, work.target):
+    if work.asked.to_database and work.server.exists(work.target):
         raise RefusedError(f"there is a database {work.target} already: drop it, or choose another name")
     needed = then.postgres.bytes + min(then.postgres.bytes, WAL) + backup.SPARE
     if not work.ready and (free := stack.machine.free(Path(work.data.root))) < needed:
@@ -195,6 +210,11 @@ def _preflight(work: Work) -> str:
         )
     _check_schema(work)
     return f"{then.id}, {then.rows} rows of {then.at}" + (", which a run before this one began" if work.record else "")
+
+
+def _starts_here(stack: Stack) -> bool:
+    """A droplet that nobody works with yet, and that would go to work with its first release."""
+    return not stack.config.isolated and not state.load(stack.paths).kept
 
 
 def _chosen(work: Work) -> Manifest:
@@ -264,8 +284,10 @@ def _plan(work: Work) -> list[str]:
     lines = [f"backup {then.id} ({then.reason}), of {then.at}, {then.bytes / 1e6:.1f} MB, {proof}"]
     if work.asked.to_database:
         return [*lines, f"{then.rows} rows into the database {work.target}, beside {database}: nothing live is changed"]
-    with suppress(FailedError):
+    try:
         lines += _rows_now_and_then(work)
+    except FailedError as error:
+        lines.append(f"{database} can't be counted now: {error}")
     if then.redis:
         keys = Redis(work.stack.docker, work.stack.paths).keys()
         lines.append(f"Redis: {keys} keys now give way to {then.redis.keys}")
@@ -318,6 +340,8 @@ def _confirm(work: Work) -> str:
 
 def _fetch(work: Work) -> str:
     """From here on its files are here, and as they were written."""
+    if work.placed:
+        return "before the interruption"
     faults = manifest.differing(work.place, work.manifest)
     if not faults:
         message = "here, and as it was written"
@@ -339,20 +363,18 @@ def _load(work: Work) -> str:
     if work.ready:
         return "before the interruption"
     server = work.server
-    _drop(work, work.restored)
-    roles = missing_roles(
-        (work.place / manifest.GLOBALS).read_text(), set(_sql(work, "SELECT rolname FROM pg_roles").splitlines())
-    )
-    if roles:
-        _sql(work, "\n".join(roles))
-    _sql(work, f'CREATE DATABASE "{work.restored}" OWNER "{work.data.owner}" TEMPLATE template0')
+    server.drop(work.restored)
+    there = set(server.query(ADMIN, "SELECT rolname FROM pg_roles").splitlines())
+    if roles := missing_roles((work.place / manifest.GLOBALS).read_text(), there):
+        server.query(ADMIN, "\n".join(roles))
+    server.query(ADMIN, f'CREATE DATABASE "{work.restored}" OWNER "{work.data.owner}" TEMPLATE template0')
     server.read(work.place / manifest.DUMP, LOAD_TIMEOUT, "pg_restore", "--exit-on-error", f"--dbname={work.restored}")
-    _sql(work, "ANALYZE", work.restored)
+    server.query(work.restored, "ANALYZE", LOAD_TIMEOUT)
     return f"{work.manifest.rows} rows"
 
 
 def _forget_restored(work: Work) -> None:
-    _drop(work, work.restored)
+    work.server.drop(work.restored)
 
 
 def _count(work: Work) -> str:
@@ -364,7 +386,7 @@ def _count(work: Work) -> str:
 
 
 def _name(work: Work) -> str:
-    _sql(work, f'ALTER DATABASE "{work.restored}" RENAME TO "{work.target}"')
+    work.server.rename((work.restored, work.target))
     return work.target
 
 
@@ -391,7 +413,7 @@ def _migrate(work: Work) -> str:
         if report.pending:
             schema.migrate(stack, project, env, live)
             work.revisions, message = (*work.revisions, *report.pending), schema.named(report.pending)
-    _sql(work, f"COMMENT ON DATABASE \"{work.restored}\" IS '{work.mark}'")
+    work.server.query(ADMIN, f"COMMENT ON DATABASE \"{work.restored}\" IS '{work.mark}'")
     return message
 
 
@@ -418,7 +440,7 @@ def _close(work: Work) -> str:
     if work.placed:
         return "not any more: the data is in its place"
     if not work.record:
-        closed = stack.paths.maintenance.exists()
+        closed = work.earlier.maintenance if work.earlier else stack.paths.maintenance.exists()
         work.record = Record(work.manifest.id, stack.journal.run, closed, work.revisions)
         restoring.save(stack.paths, work.record)
     durable.write(stack.paths.maintenance, b"", 0o644)
@@ -430,6 +452,12 @@ def _close(work: Work) -> str:
 def _reopen(work: Work) -> None:
     if not work.record:
         return
+    if work.swapped or work.redis.has_former:
+        raise FailedError("the data is half the backup's, half its own: nobody is let in")
+    _start_data(work)
+    if work.earlier:
+        restoring.save(work.stack.paths, work.earlier)  # it was closed already
+        return
     _start(work)
     _wait_for_health(work)
     _open(work)
@@ -437,71 +465,39 @@ def _reopen(work: Work) -> None:
 
 
 def _swap(work: Work) -> str:
-    stack = work.stack
     if not work.swapped:
-        _drop(work, work.former)
-        _rename(work, (work.target, work.former), (work.restored, work.target))
-    if work.record:
-        state.save(stack.paths, replace(state.load(stack.paths), revisions=work.record.revisions))
+        work.server.drop(work.former)
+        work.server.rename((work.target, work.former), (work.restored, work.target))
     return f"{work.target} is the restored one"
 
 
 def _swap_back(work: Work) -> None:
-    if work.swapped and _exists(work, work.former):
-        _rename(work, (work.target, work.restored), (work.former, work.target))
-
-
-def _rename(work: Work, *names: tuple[str, str]) -> None:
-    """In one transaction: at any moment there is a database of the live one's name. Whoever is in it is thrown out."""
-    every = ", ".join(f"'{one}'" for pair in names for one in pair)
-    throw_out = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({every})"  # noqa: S608 - checked
-    renames = [f'ALTER DATABASE "{one}" RENAME TO "{other}"' for one, other in names]
-    _sql(work, "; ".join(["BEGIN", throw_out, *renames, "COMMIT"]))
+    if work.swapped and work.server.exists(work.former):
+        work.server.rename((work.target, work.restored), (work.former, work.target))
 
 
 def _place_rdb(work: Work) -> str:
-    stack, directory = work.stack, work.redis
+    stack = work.stack
     if not work.manifest.redis:
         message = "the backup has nothing of it"
     elif work.placed:
         message = "before the interruption"
     else:
         stack.docker.stop(_redis(stack))  # it saves, and nothing is written any more
-        rdb, fresh = directory / "dump.rdb", directory / "dump.rdb.new"
-        shutil.copyfile(work.place / manifest.RDB, fresh)
-        os.chown(fresh, directory.stat().st_uid, directory.stat().st_gid)
-        fresh.chmod(0o600)
-        with fresh.open("rb") as content:
-            durable.sync(content)
-        _set_aside(rdb)
-        _set_aside(directory / APPEND_ONLY)
-        durable.rename(fresh, rdb)
+        work.redis.place(work.place / manifest.RDB)
         _start_data(work)
         message = _loaded(work, work.manifest.redis.keys)
     if work.record:
         work.record = replace(work.record, placed=True)
         restoring.save(stack.paths, work.record)
+        state.save(stack.paths, replace(state.load(stack.paths), revisions=work.record.revisions))
     return message
 
 
 def _put_rdb_back(work: Work) -> None:
-    former = [work.redis / f"{name}{FORMER}" for name in ("dump.rdb", APPEND_ONLY)]
-    if any(one.exists() for one in former):
+    if work.redis.has_former:
         work.stack.docker.stop(_redis(work.stack))
-        for one in former:
-            there = one.with_name(one.name.removesuffix(FORMER))
-            _discard(there)
-            if one.exists():
-                durable.rename(one, there)
-    _start_data(work)
-
-
-def _set_aside(path: Path) -> None:
-    """Unless it was already: what is there since is a killed run's."""
-    aside = path.with_name(path.name + FORMER)
-    if path.exists() and not aside.exists():
-        durable.rename(path, aside)
-    _discard(path)
+        work.redis.put_back()
 
 
 def _loaded(work: Work, keys: int) -> str:
@@ -535,12 +531,15 @@ def _open(work: Work) -> str:
 
 def _forget(work: Work) -> str:
     """What was replaced is in the safety backup."""
-    _drop(work, work.former)
-    for name in ("dump.rdb", APPEND_ONLY):
-        _discard(work.redis / f"{name}{FORMER}")
+    _forget_former(work)
     restoring.remove(work.stack.paths.restoring)
     current, then = state.load(work.stack.paths).release, work.manifest.release
     return "" if current or not then else f"no release yet; at the backup it was: stackctl release {then['tag']}"
+
+
+def _forget_former(work: Work) -> None:
+    work.server.drop(work.former)
+    work.redis.forget_former()
 
 
 # tools
@@ -564,25 +563,6 @@ def _minor(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall("[0-9]+", version)[:2])
 
 
-def _sql(work: Work, sql: str, database: str = "postgres") -> str:
-    """In a database that nobody renames."""
-    argv = work.server.inside(*PSQL, "--username=postgres", f"--dbname={database}", "-c", sql)
-    return work.stack.docker.call("docker exec psql", argv, timeout=SQL_TIMEOUT).stdout.strip()
-
-
-def _comment(work: Work, database: str) -> str:
-    """What a database says of itself; nothing when there is none."""
-    return _sql(work, f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'")  # noqa: S608 - checked
-
-
-def _exists(work: Work, database: str) -> bool:
-    return bool(_sql(work, f"SELECT 1 FROM pg_database WHERE datname = '{database}'"))  # noqa: S608 - checked
-
-
-def _drop(work: Work, database: str) -> None:
-    _sql(work, f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-
-
 def _redis(stack: Stack) -> list[Container]:
     return [one for one in stack.docker.containers(stack.paths.data_project) if one.service == "redis"]
 
@@ -591,13 +571,6 @@ def _start_data(work: Work) -> None:
     stack = work.stack
     stack.bring_up("data", compose.resume(stack.paths.data_project, stack.paths.data_yaml))
     stack.wait_until_well(stack.paths.data_project, "rdb", stack.config.healthy_timeout, fail_early=False)
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 PREFLIGHT = Step("preflight", "which backup, and whether it can be restored here", _preflight)

@@ -25,6 +25,8 @@ class Record:
 
     @property
     def remedy(self) -> str:
+        if self.placed:
+            return f"the data of {self.id} is in its place, and nobody let in yet: sudo stackctl restore {self.id} does"
         return f"the restore of {self.id} was interrupted: sudo stackctl restore {self.id} finishes it"
 
 

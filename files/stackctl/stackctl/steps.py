@@ -62,7 +62,7 @@ def carry_out(work: L, steps: Sequence[Step[L]], begun: Sequence[Step[L]] = ()) 
         stack.journal.show_log(reached[-1].name, cause.tail if cause else "")
         if work.lasts:
             raise PersonNeededError(f"{work.lasts}, but {cause or repr(error)}: {work.remedy}") from error
-        left = _undo(work, begun or reached)
+        left = undo(work, begun or reached)
         if left:
             raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: {work.remedy}") from error
         if cause is None:
@@ -79,8 +79,8 @@ def _expected(error: BaseException) -> StackError | None:
     return error if isinstance(error, StackError) else None
 
 
-def _undo(work: L, reached: Sequence[Step[L]]) -> str:
-    """What could not be undone, by the steps' names."""
+def undo(work: L, reached: Sequence[Step[L]]) -> str:
+    """Backwards. What could not be undone, by the steps' names."""
     left = []
     for step in reversed(reached):
         if step.undo:
