@@ -120,10 +120,24 @@ def test_killed_at_any_step_the_same_again_finishes_it(  # noqa: PLR0917
     if not {"swap", *CLOSED[2:]} & {event["step"] for event in asked.events()}:
         assert there == now, "before the swap nothing was changed"
     if step in CLOSED and step != CLOSED[0]:
-        assert f"the restore of {then.id} was interrupted" in " ".join(problems(droplet))
+        assert f"sudo stackctl restore {then.id} " in " ".join(problems(droplet))
     code, output = then.restore().end()
     assert code == 0, output
     assert_restored(lab, then)
+
+
+def test_another_backup_s_restore_undoes_an_interrupted_one_first(
+    droplet: Host, database: Database, then: Then, now: str
+) -> None:
+    asked = then.restore()
+    asked.reach("rdb")  # the databases have changed places
+    asked.kill()
+    asked.end()
+    safety = next(one["id"] for one in reversed(backups(droplet)) if one["reason"] == "safety")
+    shown = droplet.check_output(f"stackctl restore {safety} --yes {safety}")
+    assert f"the restore of {then.id} was interrupted, and is undone" in shown
+    assert database.ask(OFFERS) == now
+    assert (problems(droplet), leftovers(droplet)) == ([], "")
 
 
 @pytest.mark.parametrize("step", CLOSED[1:])
