@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 from pyinfra.operations import systemd
-from stackctl.trial import PATIENCE_S
+from stackctl.trial import ASKS_S
 
 from deploys import artifacts
 from deploys.components import ci
@@ -75,5 +75,5 @@ def units(settings: Settings) -> dict[str, bytes]:
     return {
         paths.trial_boot: artifacts.template("ssh/trial.service.j2", paths=paths),
         paths.trial_service(""): artifacts.template("ssh/trial@.service.j2"),
-        paths.trial_timer(""): artifacts.template("ssh/trial@.timer.j2", paths=paths, patience_s=PATIENCE_S),
+        paths.trial_timer(""): artifacts.template("ssh/trial@.timer.j2", paths=paths, asks_s=ASKS_S),
     }

@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
             return error.code
         return run(parser(paths.app).parse_args(asked), paths, machine, out, err)
     started_here = verb in unit.VERBS and arguments.run is None
-    silent = verb == "trial" and arguments.step not in UNDOING
+    silent = verb == "trial" and not _undoes(arguments, paths, machine)
     history = None if verb in LOOKING or started_here or silent else paths.history
     began = machine.now()
     name = arguments.run or f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
@@ -152,6 +152,13 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     elif message:
         print(f"stackctl {verb}: {message}", file=err)
     return code
+
+
+def _undoes(arguments: argparse.Namespace, paths: Paths, machine: Machine) -> bool:
+    """Whether a step of a trial is one to be remembered. The timer asks every few seconds, mostly for nothing."""
+    if arguments.step == "expire" and arguments.what:
+        return trial.over(paths, machine, arguments.what)
+    return arguments.step in UNDOING
 
 
 def _asked_for(arguments: argparse.Namespace, paths: Paths) -> str:

@@ -24,6 +24,8 @@ from .paths import TRIALS, Paths
 
 PATIENCE_S = 120
 """How long a change waits for its confirmation."""
+ASKS_S = 5
+"""How often its timer asks whether that time is over."""
 LOCK_PATIENCE = 30.0
 
 
@@ -47,10 +49,9 @@ def begin(paths: Paths, machine: Machine, name: str) -> str:
     """Keeps what is there, and has it come back unless somebody confirms the change."""
     earlier = _recorded(paths, name)
     files = earlier.files if earlier else _kept(paths, name)
-    # Counted from before the timer counts: however slow systemd is, the timer finds a trial whose time is over.
     now, due = machine.now(), machine.monotonic() + PATIENCE_S
     timer = paths.trial_timer(name)
-    # Set before it is recorded: a timer that finds no record does nothing, a record without a timer waits for a boot.
+    # Set before it is recorded: a record without a timer would wait for a boot. Until then the lock keeps it waiting.
     armed = machine.run(["systemctl", "restart", timer])
     if armed.code:
         raise FailedError(f"{timer} can't be set, so nothing may be changed: {armed.reason}")
@@ -86,15 +87,18 @@ def confirm(paths: Paths, machine: Machine, name: str) -> None:
     machine.run(["systemctl", "stop", paths.trial_timer(name)])
 
 
-def expire(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
-    """Undoes the change when its time is over: a trial that was begun again has more of it."""
+def over(paths: Paths, machine: Machine, name: str) -> bool:
+    """Whether it was not confirmed in time."""
     trial = _recorded(paths, name)
-    if not trial:
-        return
-    if machine.monotonic() < trial.due:
-        # A failure, so that systemd asks again: nothing depends on another timer than the one that has just elapsed.
-        raise FailedError(f"the change of {name} was put on trial anew, and has until {trial.until}")
-    undo(paths, machine, journal, name)
+    return trial is not None and machine.monotonic() >= trial.due
+
+
+def expire(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
+    """Undoes the change when its time is over, and ends the timer when there is none any more."""
+    if over(paths, machine, name):
+        undo(paths, machine, journal, name)
+    if not _recorded(paths, name):
+        machine.run(["systemctl", "stop", paths.trial_timer(name)])
 
 
 def undo(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
