@@ -92,6 +92,7 @@ def prune(repository: Repository, *, sure: bool) -> int:
         raise RepositoryError(f"{repository.url}: there is no repository yet: make offsite")
     # Locks that a killed run left: on this machine, or not renewed for half an hour.
     repository.restic("unlock")
+    print(f"{repository.url}: {offsite.READING}", flush=True)
     chosen = read(repository)
     print("\n".join(told(chosen)), flush=True)
     if not chosen.drop:

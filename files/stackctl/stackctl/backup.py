@@ -176,6 +176,7 @@ def _next_sequence(work: Work) -> int:
     paths = work.stack.paths
     alone = work.reason == "release" or any(one.reason != "release" for one in work.made)
     if not alone and offsite.configured(work.stack):
+        work.stack.journal.tell("dump", "progress", offsite.READING)
         work.there = offsite.available(work.stack)
     number = 1 + max((sequence.highest(paths), *(one.sequence for one in (*work.made, *work.there))))
     sequence.seen(paths, number)

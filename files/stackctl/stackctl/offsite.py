@@ -27,6 +27,8 @@ LOCKED_S, ASK_AGAIN_S = 600, 15
 """How long somebody else's work in the repository is waited for."""
 SPARE = 256 << 20
 """Bytes that stay free beside a backup, and what is fetched or restored of one: a full disk stops PostgreSQL."""
+READING = "reading what lies off the droplet, about a second a backup"
+"""restic derives its key anew for each, on purpose slowly."""
 FETCHED = "fetched"
 """Where what was sent is fetched to, beside the backups."""
 PROBE = "stackctl-probe"
