@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from stackctl.backup import BACKUP, KEPT_DAYS
+from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
 from tests.data.conftest import Database, backups, leftovers, problems, proven
@@ -176,11 +177,11 @@ def test_a_release_goes_on_while_a_backup_is_proven(droplet: Host) -> None:
 
 
 @pytest.fixture(scope="module")
-def at(droplet: Host) -> Iterator[Callable[[int], str]]:
+def at(droplet: Host) -> Iterator[Callable[[int], CommandResult]]:
     """A backup by a stackctl whose clock is so many days ahead. libfaketime, which its child processes don't get."""
     droplet.check_output("apt-get install --yes --quiet faketime")
     fake = f"LD_PRELOAD={FAKETIME} FAKETIME_DONT_FAKE_MONOTONIC=1"
-    yield lambda days: droplet.check_output(f"env {fake} FAKETIME={days:+}d stackctl backup")
+    yield lambda days: droplet.run(f"env {fake} FAKETIME={days:+}d stackctl backup")
     droplet.check_output("apt-get purge --yes --quiet --autoremove faketime")
 
 
@@ -211,18 +212,23 @@ def _write_manifest(droplet: Host, place: str, made: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("nightly")
 def test_a_clock_that_was_a_month_ahead_and_came_back_drops_none_of_the_newest(
-    droplet: Host, at: Callable[[int], str]
+    droplet: Host, at: Callable[[int], CommandResult]
 ) -> None:
+    """The storage takes nothing from a droplet that has another time: what was made meanwhile is sent afterwards."""
+
     def newest() -> list[str]:
         return [one["id"] for one in sorted(backups(droplet), key=lambda one: one["sequence"]) if one["verified"]]
 
     for days in (31, 31, 0, 0):
         before = newest()
-        at(days)
+        ran = at(days)
+        refused = "the storage has another time than the droplet: timedatectl" in ran.stdout
+        assert (ran.rc, refused) == ((FAILED, True) if days else (0, False)), ran.stdout
         assert set(before[-KEPT_DAYS + 1 :]) < set(newest()), "the newest of before are there, and a new one"
         told = [line for line in problems(droplet) if "the last verified backup is of" in line]
         assert bool(told) == (days != 0), "one of a time to come proves nothing about today"
     assert len(newest()) >= KEPT_DAYS
+    assert all(one["offsite"] for one in backups(droplet) if one["verified"])
 
 
 # what a look at the data finds
