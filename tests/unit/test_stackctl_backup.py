@@ -92,14 +92,6 @@ def test_each_has_a_number_above_all_before_whatever_the_clock_says(live: Drople
     assert [one.sequence for one in every(live)] == [1, 41, 42, 43]
 
 
-def test_a_number_is_given_once_though_nothing_of_it_is_left(live: Droplet) -> None:
-    assert stackctl(live, "backup")[0] == 0
-    for one in every(live):
-        backup._discard(live.paths.backup(one.id))
-    assert stackctl(live, "backup")[0] == 0
-    assert [one.sequence for one in every(live)] == [3]
-
-
 def test_the_counts_are_of_the_dump_s_own_moment(live: Droplet) -> None:
     stackctl(live, "backup")
     (dumped,) = live.ran("pg_dump ")
@@ -330,6 +322,24 @@ def test_a_release_needs_no_storage_that_answers(
         assert stackctl(droplet, "release", "1.0.0")[0] == 0
     assert stackctl(droplet, "backup")[0] == 0
     assert [(one.sequence, one.reason) for one in every(droplet)] == [(1, "release"), (71, "asked")]
+
+
+def test_the_first_backup_needs_no_storage_that_answers_and_the_next_one_asks_again(
+    tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(_stack: Stack) -> None:
+        raise FailedError("the storage can't be reached")
+
+    droplet = installed(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(offsite, "available", down)
+        broken.setattr(offsite, "sent", down)
+        code, shown = stackctl(droplet, "backup")
+    assert (code, "the storage can't be reached" in shown.splitlines()[-1]) == (1, True)
+    assert [one.sequence for one in proven(droplet)] == [1]
+    assert stackctl(droplet, "backup")[0] == 0
+    assert [one.sequence for one in proven(droplet)] == [1, 71]
+    assert sorted(storage) == sorted(one.id for one in proven(droplet))
 
 
 def test_what_a_killed_upload_fetched_makes_room(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,18 +169,19 @@ def _dump(work: Work) -> str:
 
 
 def _next_sequence(work: Work) -> int:
-    """One more than the highest that was ever seen; a droplet that has none here asks where its backups go.
+    """One more than the highest that was ever seen. A droplet that has none here, or never could, asks off the droplet.
 
-    A release doesn't: its own never goes there, and must not depend on a storage that answers.
+    A release doesn't: its own never goes there. No backup depends on a storage that answers.
     """
-    paths = work.stack.paths
-    alone = work.reason == "release" or any(one.reason != "release" for one in work.made)
-    if not alone and offsite.configured(work.stack):
-        work.stack.journal.tell("dump", "progress", offsite.READING)
-        work.there = offsite.available(work.stack)
-    number = 1 + max((sequence.highest(paths), *(one.sequence for one in (*work.made, *work.there))))
-    sequence.seen(paths, number)
-    return number
+    stack = work.stack
+    known = sequence.highest(stack.paths) is not None and any(one.reason != "release" for one in work.made)
+    if not known and work.reason != "release" and offsite.configured(stack):
+        stack.journal.tell("dump", "progress", offsite.READING)
+        try:
+            work.there = offsite.available(stack)
+        except FailedError as error:
+            stack.journal.tell("dump", "progress", f"not read, so the next one will: {error}")
+    return 1 + max((sequence.highest(stack.paths) or 0, *(one.sequence for one in (*work.made, *work.there))))
 
 
 def _save_redis(work: Work) -> str:
@@ -239,7 +240,7 @@ def _prune(work: Work) -> str:
 
 def _compare_with_former_ones(work: Work) -> None:
     """With the largest since somebody asked for one: each night tells of what is gone, until somebody asks again."""
-    former = _since_one_was_asked_for(work.made) or _since_one_was_asked_for(work.there)[-1:]
+    former = [*_since_one_was_asked_for(work.made), *_since_one_was_asked_for(work.there)[-1:]]
     if not former:
         return
     largest = max(former, key=_dumped)

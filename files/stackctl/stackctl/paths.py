@@ -41,7 +41,7 @@ class Paths:
         self.history = self.var / "history.jsonl"
         self.lock = self.var / "lock"  # an operator's whole errand; see lock.py for both
         self.work = self.var / "work"  # stackctl moving containers
-        # one backup, from its beginning to its end; the highest number that any was seen to have
+        # one backup, from its beginning to its end; the highest number that was seen off the droplet
         self.backup_lock, self.backup_sequence = self.var / "backup.lock", self.var / "backup.sequence"
         self.certificate_lock = self.var / "certificate.lock"
         self.certificate_failure = self.var / "certificate.json"  # absent when the declared one was had

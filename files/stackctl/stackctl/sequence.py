@@ -1,4 +1,4 @@
-"""The highest number that a backup was ever seen to have, here or off the droplet.
+"""The highest number that a backup was ever seen to have off the droplet.
 
 What lies here doesn't tell: of a droplet that was lost, an older one may be restored, and be all that the new one has.
 """
@@ -7,14 +7,14 @@ from . import durable
 from .paths import Paths
 
 
-def highest(paths: Paths) -> int:
-    """0 when none was seen."""
+def highest(paths: Paths) -> int | None:
+    """0 when there was none; None when nobody has looked yet."""
     try:
         return int(paths.backup_sequence.read_text())
     except (FileNotFoundError, ValueError):
-        return 0
+        return None
 
 
 def seen(paths: Paths, number: int) -> None:
-    if number > highest(paths):
+    if number > (-1 if (before := highest(paths)) is None else before):
         durable.write(paths.backup_sequence, f"{number}\n".encode())
