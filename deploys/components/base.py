@@ -8,6 +8,7 @@ from pyinfra.operations import files, server, systemd
 
 from deploys import artifacts
 from deploys.operations import packages
+from deploys.operations.accounts import sudoers
 from deploys.operations.files import place
 from deploys.operations.machine import account, cloud_init_done, swapfile
 from deploys.operations.owed import settle
@@ -69,11 +70,10 @@ def _operator(settings: Settings) -> None:
     """The operator's keys come with sshd (ssh.py): both are on trial."""
     operator = settings.values.operator
     account(name="Have the operator's account", login=operator)
-    place(
+    sudoers(
         name="Let the operator become root",
-        dest=f"/etc/sudoers.d/{operator}",
+        login=operator,
         content=artifacts.template("base/sudoers.j2", operator=operator),
-        mode="440",
     )
 
 

@@ -39,6 +39,7 @@ def absent(packages: Sequence[str]) -> Commands:
     if not there:
         host.noop(f"none of {', '.join(packages)}")
         return
+    yield _nobody_else_uses_apt()
     yield StringCommand("DEBIAN_FRONTEND=noninteractive apt-get --yes purge", *there)
 
 

@@ -380,7 +380,8 @@ def test_packages_are_installed_only_when_one_is_missing() -> None:
 def test_packages_are_removed_only_when_they_are_there() -> None:
     there: Facts = {DebPackages: {"telnet": {"1"}, "curl": {"1"}}}
     assert commands(packages.absent, there, packages=["nis"]) == []
-    (purge,) = commands(packages.absent, there, packages=["nis", "telnet"])
+    waits, purge = commands(packages.absent, there, packages=["nis", "telnet"])
+    assert waits == "timeout 600 python3 -"
     assert purge.endswith("apt-get --yes purge telnet")
 
 

@@ -311,7 +311,7 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
     try:
         if getattr(arguments, "follow", False):
             return unit.follow(paths, machine, unit.last_run(paths), show)
-        if arguments.verb == "release":
+        if arguments.verb == "release" or (arguments.verb == "rollback" and arguments.tag):
             release.parse(arguments.tag or "")
         declared = config.load(paths)
         under = ["--under", arguments.under] if arguments.under else []
