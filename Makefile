@@ -19,8 +19,8 @@ PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup demo test lint unit lab-up lab-down lab-ssh plan site isolate live verify status release rollback backup \
-	restore drill load faults audit attack rotate canary lock offsite prune
+.PHONY: help setup lab-ready demo test lint unit lab-up lab-down lab-ssh plan site isolate live verify status release rollback \
+	backup restore drill load faults audit attack rotate canary lock offsite prune
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,9 +35,12 @@ setup: .venv/.installed ## make the virtual environment from the lock file
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-demo: ## a bare droplet of the lab becomes a home for the bot, and answers Telegram
+# The lab's packages first: the virtual environment is made with one of them.
+lab-ready:
 	@tests/lab/install
 	@$(MAKE) setup
+
+demo: lab-ready ## a bare droplet of the lab becomes a home for the bot, and answers Telegram
 	@$(PYTHON) -m tests.lab.demo
 
 lint: setup ## ruff, mypy --strict, and the linters of shell and Dockerfiles
@@ -49,13 +52,11 @@ lint: setup ## ruff, mypy --strict, and the linters of shell and Dockerfiles
 unit: setup ## the tests that need no droplet, in seconds
 	$(PYTHON) -m pytest tests/unit
 
-test: ## everything that CI runs: lint, unit, templates, and the checks on the lab's droplet
-	@tests/lab/install
-	@$(MAKE) setup
+test: lab-ready ## everything that CI runs: lint, unit, templates, and the checks on the lab's droplet
 	@$(MAKE) -j2 lab-up lint unit # two cores: the lab is built while what needs none is looked at
 	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 
-lab-up: setup ## boot the lab: world, neighbour and DROPLETS droplets
+lab-up: lab-ready ## boot the lab: world, neighbour and DROPLETS droplets
 	$(PYTHON) -m tests.lab up --droplets $(DROPLETS)
 
 lab-down: setup ## take the lab down; nothing stays but the cache
@@ -99,28 +100,20 @@ restore: setup ## put ENV's backup ID=…|latest in the place of what is live: s
 rollback: setup ## put live on ENV what was before, or TAG
 	@$(PYINFRA) deploys/rollback.py $(if $(TAG),--data 'tag="$(TAG)"')
 
-load: ## ten releases and two rollbacks in the lab under load: not one request is lost
-	@tests/lab/install
-	@$(MAKE) setup
+load: lab-ready ## ten releases and two rollbacks in the lab under load: not one request is lost
 	$(PYTHON) -m pytest tests/releases/test_client.py tests/releases/test_load.py tests/releases/test_jobs.py tests/releases/test_rotation.py
 
-faults: ## in the lab: releases and backups broken in every way and at every step; defences at every event; lock-outs
-	@tests/lab/install
-	@$(MAKE) setup
+faults: lab-ready ## in the lab: releases and backups broken in every way and at every step; defences at every event; lock-outs
 	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py tests/defences tests/data
 
-drill: ## the lab's droplet is lost, and comes back from what lies off it, with DRILL_MB of data
+drill: $(if $(filter lab,$(ENV)),lab-ready) ## the lab's droplet is lost, and comes back from what lies off it, with DRILL_MB of data
 	$(if $(filter lab,$(ENV)),,$(error make drill destroys the droplet: in the lab alone))
-	@tests/lab/install
-	@$(MAKE) setup
 	@$(PYTHON) -m tests.lab.drill --mb $(DRILL_MB)
 
-audit: setup ## what independent judges say of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd, the baselines
+audit: $(if $(filter lab,$(ENV)),lab-ready,setup) ## what independent judges say of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd, the baselines
 	$(PYTHON) -m pytest tests/audit --place $(ENV)
 
-attack: ## attacks on the lab from the droplet's neighbour, each also with its defence out
-	@tests/lab/install
-	@$(MAKE) setup
+attack: lab-ready ## attacks on the lab from the droplet's neighbour, each also with its defence out
 	$(PYTHON) -m pytest tests/attack
 
 rotate: setup ## a new value for the secret KEY of ENV
@@ -132,9 +125,7 @@ offsite: setup ## make the repository that ENV's backups go to off the droplet, 
 prune: setup ## drop ENV's old backups off the droplet, once you said yes to the plan
 	@$(PYTHON) -m deploys.prune $(INVENTORY) $(if $(YES),--yes)
 
-canary: ## secrets with marker values in the lab: searched for in all that is written, and found nowhere
-	@tests/lab/install
-	@$(MAKE) setup
+canary: lab-ready ## secrets with marker values in the lab: searched for in all that is written, and found nowhere
 	$(PYTHON) -m pytest tests/canary
 
 lock: setup ## resolve the declared dependencies anew into requirements.txt
