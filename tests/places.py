@@ -88,7 +88,7 @@ class Place:
     def ask_redis(self, host: Host, command: str) -> str:
         """Redis's answer on a host of `data`. The password comes from its file, inside the container."""
         inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
-        container = f"{self.settings.paths.data_project}-redis-1"
+        container = self.settings.paths.data_container("redis")
         return str(host.check_output(f"docker exec {container} sh -c {shlex.quote(inside)}"))
 
     @property

@@ -73,7 +73,7 @@ def data_services(settings: Settings) -> None:
     )
     roles(
         name="Have PostgreSQL admit the app with the declared password",
-        container=f"{paths.data_project}-postgres-1",
+        container=paths.data_container("postgres"),
         database=values.database,
         owner=values.database_user,
         login=settings.login_role,
@@ -90,7 +90,7 @@ def former_passwords(settings: Settings) -> None:
 def _redis_admits(settings: Settings, *, name: str, alone: bool) -> None:
     redis_admits(
         name=name,
-        container=f"{settings.paths.data_project}-redis-1",
+        container=settings.paths.data_container("redis"),
         password=settings.credentials.redis_password,
         dest=str(settings.paths.secrets / "redis/redis.conf"),
         directives=_redis_directives(settings),

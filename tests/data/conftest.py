@@ -51,7 +51,7 @@ class Database:
 
 
 def live_database(lab: Place, droplet: Host) -> Database:
-    return Database(droplet, f"{lab.settings.paths.data_project}-postgres-1", lab.settings.values.database)
+    return Database(droplet, lab.settings.paths.data_container("postgres"), lab.settings.values.database)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.group("data")
 
 
 def container(droplet: Host, place: Place, service: str) -> Any:
-    name = f"{place.settings.paths.data_project}-{service}-1"
+    name = place.settings.paths.data_container(service)
     # The environment is left out: a failing assertion would print it.
     inspected = json.loads(droplet.check_output(f"docker inspect {name}"))[0]
     inspected["Config"].pop("Env")
@@ -26,7 +26,7 @@ def container(droplet: Host, place: Place, service: str) -> Any:
 
 def postgres(droplet: Host, place: Place, query: str) -> str:
     """As the superuser, whom the container's own socket admits."""
-    name = f"{place.settings.paths.data_project}-postgres-1"
+    name = place.settings.paths.data_container("postgres")
     psql = f"docker exec {name} psql -tA -U postgres -d {place.settings.values.database}"
     return str(droplet.check_output(f"{psql} -c {shlex.quote(query)}"))
 
@@ -49,7 +49,7 @@ def test_well_and_bounded(droplet: Host, place: Place, service: str) -> None:
 def test_the_memory_limit_is_the_kernel_s(droplet: Host, place: Place) -> None:
     """Docker's word is not enough: the cgroup has to bear the limit."""
     limit = place.settings.values.redis_memory_mib * 2**20
-    name = f"{place.settings.paths.data_project}-redis-1"
+    name = place.settings.paths.data_container("redis")
     read = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
     assert int(droplet.check_output(f"docker exec {name} sh -c {shlex.quote(read)}")) == limit
 
@@ -81,7 +81,7 @@ def over_the_network(place: Place, role: str, query: str, *, given: str = "$(cat
     """The command that asks as the role, with the password given, over the container's own address."""
     psql = f'psql -tA -h "$(hostname -i)" -U {role} -d {place.settings.values.database}'
     ask = f'PGPASSWORD="{given}" {psql} -c "{query}"'
-    return f"docker exec {place.settings.paths.data_project}-postgres-1 sh -c {shlex.quote(ask)}"
+    return f"docker exec {place.settings.paths.data_container('postgres')} sh -c {shlex.quote(ask)}"
 
 
 def test_postgresql_admits_the_login_role_alone_and_with_the_password_alone(droplet: Host, place: Place) -> None:
@@ -112,7 +112,7 @@ def test_postgresql_is_set_up_as_declared(droplet: Host, place: Place, setting: 
 
 
 def test_redis_admits_nobody_without_the_password(droplet: Host, place: Place) -> None:
-    name = f"{place.settings.paths.data_project}-redis-1"
+    name = place.settings.paths.data_container("redis")
     assert "NOAUTH" in droplet.check_output(f"docker exec {name} redis-cli ping")
     assert place.ask_redis(droplet, "ping") == "PONG"
 

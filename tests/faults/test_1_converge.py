@@ -31,7 +31,7 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
         {SSH},
     ),
     "wrong mode": (f"chmod 644 {PATHS.secrets}/redis/password", {"data_services | Place Redis's password"}),
-    "stopped container": (f"docker stop {PATHS.data_project}-redis-1", {DATA_SERVICES}),
+    "stopped container": (f"docker stop {PATHS.data_container('redis')}", {DATA_SERVICES}),
     "container of another image": (
         f"docker tag registry.lab.test/redis:8-trixie {OTHER_REDIS} && "
         f"sed 's#image: .*/redis:.*#image: {OTHER_REDIS}#' {PATHS.data_yaml} > /tmp/other.yaml && "

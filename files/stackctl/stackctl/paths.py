@@ -97,6 +97,10 @@ class Paths:
         """The throwaway container that a backup is restored into."""
         return f"{self.app}-verify-{backup_id}"
 
+    def data_container(self, service: str) -> str:
+        """PostgreSQL's or Redis's, as Compose names it."""
+        return f"{self.data_project}-{service}-1"
+
     def keys(self, login: str) -> Path:
         """Which keys let somebody in."""
         return self.home / login / ".ssh/authorized_keys"

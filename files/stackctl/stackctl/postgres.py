@@ -138,7 +138,7 @@ class Postgres:
 
     @property
     def server(self) -> Server:
-        return Server(self.docker, f"{self.paths.data_project}-postgres-1")
+        return Server(self.docker, self.paths.data_container("postgres"))
 
     def query(self, sql: str) -> str:
         """Rows of columns between |. Raises FailedError."""

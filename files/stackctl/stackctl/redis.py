@@ -55,7 +55,7 @@ class Redis:
     def _cli(self, *arguments: str, timeout: float = 60, stdout: Path | None = None) -> Result:
         # The password goes by the client's environment: as an argument, everybody would see it.
         env = {**ENVIRONMENT, "REDISCLI_AUTH": (self.paths.secrets / "redis/password").read_text()}
-        container = f"{self.paths.data_project}-redis-1"
+        container = self.paths.data_container("redis")
         argv = ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", container, "redis-cli", *arguments]
         return self.docker.machine.run(argv, env, timeout, stdout=stdout)
 
