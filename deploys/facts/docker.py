@@ -7,19 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
+from stackctl.docker import CONTAINER_FORMAT, PROJECT_LABEL, Container
 
 
-@dataclass(frozen=True)
-class Service:
-    """A service of a Compose project. `health` is "none" where the image has no check."""
-
-    image: str
-    state: str
-    health: str
-    labels: dict[str, str]
-
-
-class ComposeServices(FactBase[dict[str, Service]]):
+class ComposeServices(FactBase[dict[str, Container]]):
     """The containers of a Compose project by service name."""
 
     default = dict
@@ -28,22 +19,12 @@ class ComposeServices(FactBase[dict[str, Service]]):
         return "docker"
 
     def command(self, project: str) -> StringCommand:
-        label = QuoteString(f"label=com.docker.compose.project={project}")
-        return StringCommand("docker ps -aq --filter", label, "| xargs -r docker inspect")
+        label = QuoteString(f"label={PROJECT_LABEL}={project}")
+        inspect = "| xargs -r docker container inspect --format"
+        return StringCommand("docker ps -aq --filter", label, inspect, QuoteString(CONTAINER_FORMAT))
 
-    def process(self, output: Iterable[str]) -> dict[str, Service]:
-        containers = json.loads("".join(output) or "[]")
-        return {one["Config"]["Labels"]["com.docker.compose.service"]: _service(one) for one in containers}
-
-
-def _service(container: dict) -> Service:  # type: ignore[type-arg]  # docker's JSON
-    state = container["State"]
-    return Service(
-        image=container["Config"]["Image"],
-        state=state["Status"],
-        health=state.get("Health", {}).get("Status", "none"),
-        labels=container["Config"]["Labels"],
-    )
+    def process(self, output: Iterable[str]) -> dict[str, Container]:
+        return {one.service: one for one in map(Container.read, output)}
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
+from stackctl.compose import compose
+from stackctl.docker import Container
 
-from deploys.facts.docker import ComposeServices, DockerNetworks, Service
+from deploys.facts.docker import ComposeServices, DockerNetworks
 from deploys.operations import Commands
 
 
@@ -41,19 +44,16 @@ def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str
     if not wrong:
         host.noop(f"{project} runs as declared")
         return
-    yield StringCommand(
-        *("docker compose --env-file /dev/null -p", QuoteString(project), "-f", QuoteString(file)),
-        # Compose leaves alone what runs unchanged, be it unhealthy.
-        "up --detach --no-deps --force-recreate --wait --wait-timeout 180 --quiet-pull",
-        *wrong,
-    )
+    # Compose leaves alone what runs unchanged, be it unhealthy.
+    anew = ("--detach", "--no-deps", "--force-recreate", "--wait", "--wait-timeout", "180", "--quiet-pull")
+    yield StringCommand(*map(QuoteString, compose(project, Path(file), "up", *anew, *wrong)))
 
 
-def _as_declared(service: Service | None, image: str, label: str, sha256: str) -> bool:
+def _as_declared(service: Container | None, image: str, label: str, sha256: str) -> bool:
     return (
         service is not None
         and service.image == image
         and service.state == "running"
-        and service.health in ("healthy", "starting")
+        and service.health in {"healthy", "starting"}
         and service.labels.get(label) == sha256
     )

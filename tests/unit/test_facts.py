@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from pyinfra.api import FactBase
+from stackctl import docker
 
 import deploys.facts
 from deploys.facts import accounts
 from deploys.facts.accounts import ServiceAccount
 from deploys.facts.data import DirectoryState, PostgresMajor, RedisPasswords, RolesAsDeclared
-from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
+from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import (
     Account,
@@ -36,21 +37,20 @@ from deploys.facts.stackctl import Isolated, Status
 from deploys.facts.ufw import Firewall, Ufw
 
 LABELS = {"com.docker.compose.project": "app-data", "com.docker.compose.service": "postgres", "app.sha256": "1"}
+OF_REDIS = {"com.docker.compose.service": "redis"}
 INSPECTED = [
     {
-        "Id": "f1",
-        "State": {"Status": "running", "Running": True, "Health": {"Status": "healthy", "FailingStreak": 0}},
-        "Config": {"Image": "postgres:17.11-trixie", "Labels": LABELS},
+        **{"id": "f1", "image": "postgres:17.11-trixie", "labels": LABELS, "restarts": 0},
+        "state": {"Status": "running", "ExitCode": 0, "Health": {"Status": "healthy", "FailingStreak": 0}},
     },
     {
-        "Id": "f2",
-        "State": {"Status": "exited", "Running": False},
-        "Config": {"Image": "redis:8.10.1-trixie", "Labels": {"com.docker.compose.service": "redis"}},
+        **{"id": "f2", "image": "redis:8.10.1-trixie", "labels": OF_REDIS, "restarts": 1},
+        "state": {"Status": "exited", "ExitCode": 137},
     },
 ]
 SERVICES = {
-    "postgres": Service("postgres:17.11-trixie", "running", "healthy", LABELS),
-    "redis": Service("redis:8.10.1-trixie", "exited", "none", {"com.docker.compose.service": "redis"}),
+    "postgres": docker.Container("f1", "postgres:17.11-trixie", "running", "healthy", 0, 0, LABELS),
+    "redis": docker.Container("f2", "redis:8.10.1-trixie", "exited", None, 137, 1, OF_REDIS),
 }
 INSPECTED_NETWORKS = [
     {
@@ -101,7 +101,7 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (RolesAsDeclared, "f\nt\n", False),
     (RolesAsDeclared, "t\n", False),  # one of the two was refused
     (RolesAsDeclared, "", False),
-    (ComposeServices, json.dumps(INSPECTED, indent=4), SERVICES),
+    (ComposeServices, "\n".join(map(json.dumps, INSPECTED)), SERVICES),
     (ComposeServices, "", {}),
     (DockerNetworks, json.dumps(INSPECTED_NETWORKS, indent=4), DOCKER_NETWORKS),
     (DockerNetworks, "", {}),

@@ -25,11 +25,12 @@ from pyinfra.api.arguments import all_global_arguments
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File, FindInFile
+from stackctl import docker
 from stackctl.compose import stack_sha256
 
 import deploys.operations
 from deploys.facts.data import DirectoryState, RedisPasswords, RolesAsDeclared
-from deploys.facts.docker import ComposeServices, DockerNetworks, Network, Service
+from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
@@ -212,7 +213,7 @@ def test_rules_that_are_not_the_ones_loaded_are_loaded(loaded: tuple[str, ...]) 
     assert firewall(replace(ALLOWED, loaded=loaded)) == RESTORE
 
 
-RUNNING = Service(image="postgres:17.11-trixie", state="running", health="healthy", labels={"app.sha256": "1"})
+RUNNING = docker.Container("f1", "postgres:17.11-trixie", "running", "healthy", 0, 0, {"app.sha256": "1"})
 UP: dict[str, Any] = {
     "project": "app-data",
     "file": "/opt/app/data.yaml",
@@ -230,16 +231,17 @@ def test_a_project_as_declared_is_left_alone() -> None:
     "there",
     [
         {},
-        {"postgres": Service("postgres:16.1-trixie", "running", "healthy", {"app.sha256": "1"})},
-        {"postgres": Service("postgres:17.11-trixie", "exited", "none", {"app.sha256": "1"})},
-        {"postgres": Service("postgres:17.11-trixie", "running", "unhealthy", {"app.sha256": "1"})},
-        {"postgres": Service("postgres:17.11-trixie", "running", "healthy", {"app.sha256": "2"})},
-        {"postgres": Service("postgres:17.11-trixie", "running", "healthy", {})},
+        {"postgres": replace(RUNNING, image="postgres:16.1-trixie")},
+        {"postgres": replace(RUNNING, state="exited")},
+        {"postgres": replace(RUNNING, health="unhealthy")},
+        {"postgres": replace(RUNNING, health=None)},
+        {"postgres": replace(RUNNING, labels={"app.sha256": "2"})},
+        {"postgres": replace(RUNNING, labels={})},
     ],
 )
-def test_a_project_that_differs_is_brought_up(there: dict[str, Service]) -> None:
+def test_a_project_that_differs_is_brought_up(there: dict[str, docker.Container]) -> None:
     (up,) = commands(compose_up, {ComposeServices: there}, **UP)
-    assert "-p app-data -f /opt/app/data.yaml up --detach" in up
+    assert "--project-name app-data --file /opt/app/data.yaml up --detach" in up
     assert up.endswith(" postgres")
     assert "--force-recreate" in up
 

@@ -33,6 +33,21 @@ class Container:
     restarts: int
     labels: dict[str, str]
 
+    @classmethod
+    def read(cls, line: str) -> "Container":
+        """One of CONTAINER_FORMAT."""
+        document: dict[str, Any] = json.loads(line)
+        state = document["state"]
+        return cls(
+            id=document["id"],
+            image=document["image"],
+            state=state["Status"],
+            health=(state.get("Health") or {}).get("Status"),
+            exit_code=state["ExitCode"],
+            restarts=document["restarts"],
+            labels=document["labels"] or {},
+        )
+
     @property
     def service(self) -> str:
         return self.labels.get(SERVICE_LABEL, "")
@@ -96,7 +111,7 @@ class Docker:
             return []
         # One may have gone since it was listed: what is left is printed all the same.
         found = self.machine.run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *ids])
-        containers = [_container(json.loads(line)) for line in found.stdout.splitlines() if line.strip()]
+        containers = [Container.read(line) for line in found.stdout.splitlines() if line.strip()]
         return sorted(containers, key=lambda container: container.service)
 
     def image(self, reference: str) -> Image | None:
@@ -127,16 +142,3 @@ class Docker:
         argv = ["docker", "image", "ls", "--no-trunc", "--digests", "--format", form, repository]
         lines = self.call("docker can't list images", argv).stdout.splitlines()
         return dict(line.split(maxsplit=1) for line in lines if line.strip())
-
-
-def _container(document: dict[str, Any]) -> Container:
-    state = document["state"]
-    return Container(
-        id=document["id"],
-        image=document["image"],
-        state=state["Status"],
-        health=(state.get("Health") or {}).get("Status"),
-        exit_code=state["ExitCode"],
-        restarts=document["restarts"],
-        labels=document["labels"] or {},
-    )
