@@ -7,9 +7,8 @@ type or still a placeholder stops the run with one line that names it.
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import scrypt
@@ -317,13 +316,6 @@ class Settings:
         """The marker of a reload that is owed (operations/owed.py)."""
         return str(self.paths.owed / debt)
 
-    @property
-    def registry(self) -> str:
-        """The app's registry, as Docker's config.json names it."""
-        host, slash, _ = self.values.app_repository.partition("/")
-        of_docker_hub = not slash or not re.search(r"[.:]|^localhost$", host) or host == "docker.io"
-        return "https://index.docker.io/v1/" if of_docker_hub else host
-
     @cached_property
     def login_role(self) -> str:
         """The app's role in PostgreSQL: each password has one of its own, so that a new one shuts out no live release.
@@ -346,54 +338,6 @@ class Settings:
             "DATABASE_URL": f"postgresql://{self.login_role}:{password}@postgres:5432/{values.database}",
             "REDIS_URL": f"redis://:{quote(secrets.redis_password, safe='')}@redis:6379/0",
         }
-
-    def offsite_access(self) -> bytes:
-        """What stackctl reaches the backups off the droplet with, in the shape that stackctl.offsite checks."""
-        secrets = self.credentials.offsite
-        access = {
-            "repository": self.values.offsite_repository,
-            "append_only": self.values.offsite_append_only,
-            "read_only": self.isolated,
-            "key_id": secrets["OFFSITE_KEY_ID"],
-            "key_secret": secrets["OFFSITE_KEY_SECRET"],
-            "password": secrets["OFFSITE_PASSWORD"],
-        }
-        return json.dumps(access, indent=2).encode() + b"\n"
-
-    def stackctl_config(self, groups: Collection[str]) -> bytes:
-        """/etc/APP/stackctl.json of a host in these groups, in the shape that stackctl.config checks."""
-        values = self.values
-        certificate = {"domain": values.domain, "server": values.acme_server, "email": values.acme_email}
-        data = {
-            "database": values.database,
-            "owner": values.database_user,
-            "major": values.postgres_major,
-            "backup_memory_mib": values.backup_memory_mib,
-            "root": values.data_root,
-        }
-        config = {
-            "version": 1,
-            "app": values.app,
-            "environment": values.environment,
-            "operator": values.operator,
-            "repository": values.app_repository,
-            "colours": {colour: str(address) for colour, address in values.colours.items()},
-            "healthy_timeout": values.healthy_timeout_s,
-            "migrate_timeout": values.migrate_timeout_s,
-            "stop_grace": STOP_GRACE_S,
-            "worker_grace": values.worker_grace_s,
-            "watch": values.watch_s,
-            "connections": values.app_connections,
-            "migrate": values.app_migrates,
-            "worker": values.app_worker,
-            "ready_path": values.ready_path,
-            "version_path": values.version_path,
-            "webhook_path": values.webhook_path,
-            "certificate": certificate if "edge" in groups else None,
-            "data": data if "data" in groups else None,
-            "isolated": self.isolated,
-        }
-        return json.dumps(config, indent=2).encode() + b"\n"
 
 
 def load_settings(data: Mapping[str, Any]) -> Settings:

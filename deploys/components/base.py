@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
+
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files, server, systemd
@@ -12,7 +15,7 @@ from deploys.operations.accounts import sudoers
 from deploys.operations.files import place
 from deploys.operations.machine import account, cloud_init_done, swapfile
 from deploys.operations.owed import settle
-from deploys.settings import Settings
+from deploys.settings import STOP_GRACE_S, Settings
 
 
 @deploy("base")
@@ -108,4 +111,40 @@ def _stackctl(settings: Settings) -> None:
         content=artifacts.stackctl(settings.values.app),
         mode="755",
     )
-    place(name="Tell stackctl what to run", dest=str(paths.config), content=settings.stackctl_config(host.groups))
+    place(name="Tell stackctl what to run", dest=str(paths.config), content=stackctl_config(settings, host.groups))
+
+
+def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:
+    """stackctl.json of a host in these groups, in the shape that stackctl.config checks."""
+    values = settings.values
+    certificate = {"domain": values.domain, "server": values.acme_server, "email": values.acme_email}
+    data = {
+        "database": values.database,
+        "owner": values.database_user,
+        "major": values.postgres_major,
+        "backup_memory_mib": values.backup_memory_mib,
+        "root": values.data_root,
+    }
+    config = {
+        "version": 1,
+        "app": values.app,
+        "environment": values.environment,
+        "operator": values.operator,
+        "repository": values.app_repository,
+        "colours": {colour: str(address) for colour, address in values.colours.items()},
+        "healthy_timeout": values.healthy_timeout_s,
+        "migrate_timeout": values.migrate_timeout_s,
+        "stop_grace": STOP_GRACE_S,
+        "worker_grace": values.worker_grace_s,
+        "watch": values.watch_s,
+        "connections": values.app_connections,
+        "migrate": values.app_migrates,
+        "worker": values.app_worker,
+        "ready_path": values.ready_path,
+        "version_path": values.version_path,
+        "webhook_path": values.webhook_path,
+        "certificate": certificate if "edge" in groups else None,
+        "data": data if "data" in groups else None,
+        "isolated": settings.isolated,
+    }
+    return json.dumps(config, indent=2).encode() + b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 
 from pyinfra.api import deploy
@@ -70,4 +71,11 @@ def registry_login(settings: Settings) -> bytes:
     """config.json."""
     login = f"{settings.values.registry_user}:{settings.credentials.registry_password}"
     auth = b64encode(login.encode()).decode()
-    return json.dumps({"auths": {settings.registry: {"auth": auth}}}, indent=2).encode() + b"\n"
+    return json.dumps({"auths": {_registry(settings.values.app_repository): {"auth": auth}}}, indent=2).encode() + b"\n"
+
+
+def _registry(repository: str) -> str:
+    """By the name that config.json has for it."""
+    host, slash, _ = repository.partition("/")
+    of_docker_hub = not slash or not re.search(r"[.:]|^localhost$", host) or host == "docker.io"
+    return "https://index.docker.io/v1/" if of_docker_hub else host

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
@@ -28,7 +30,21 @@ def offsite(settings: Settings) -> None:
     place(
         name="Tell stackctl the way off the droplet",
         dest=str(access),
-        content=settings.offsite_access(),
+        content=access_file(settings),
         mode="600",
         secret=True,
     )
+
+
+def access_file(settings: Settings) -> bytes:
+    """What stackctl reaches the backups off the droplet with, in the shape that stackctl.offsite checks."""
+    values, secrets = settings.values, settings.credentials.offsite
+    access = {
+        "repository": values.offsite_repository,
+        "append_only": values.offsite_append_only,
+        "read_only": settings.isolated,
+        "key_id": secrets["OFFSITE_KEY_ID"],
+        "key_secret": secrets["OFFSITE_KEY_SECRET"],
+        "password": secrets["OFFSITE_PASSWORD"],
+    }
+    return json.dumps(access, indent=2).encode() + b"\n"

@@ -26,6 +26,7 @@ from stackctl.offsite import PATIENCE_S, SLOWEST
 from testinfra.host import Host
 
 from deploys import prune
+from deploys.components.offsite import access_file
 from deploys.offsite import made
 from deploys.prune import DAILY, DONE, MONTHLY, WEEKLY
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
@@ -67,7 +68,7 @@ def told_otherwise(droplet: Host, lab: Place, **access: str) -> Iterator[None]:
     """stackctl is told another way off the droplet. No value is an argument."""
     path = str(lab.settings.paths.offsite)
     program = ROOT / "tests/data/replace_file.py"
-    before = lab.settings.offsite_access()
+    before = access_file(lab.settings)
     written = lab.run_python(droplet, program, path, stdin=json.dumps(json.loads(before) | access).encode())
     assert written.returncode == 0
     try:

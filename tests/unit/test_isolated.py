@@ -11,6 +11,7 @@ import pytest
 from pyinfra.api import Host
 from stackctl import state
 
+from deploys.components.base import stackctl_config
 from deploys.components.firewall import after_rules
 from deploys.components.nginx import configuration
 from deploys.facts.stackctl import Isolated
@@ -75,7 +76,7 @@ def test_a_droplet_stays_what_it_is_unless_it_is_told(told: bool | None, is_one:
     host = SimpleNamespace(get_fact=lambda fact, **_: {Isolated: is_one}[fact])
     settings = as_isolated_as_it_is(cast("Host", host), settings_of("prod", {"isolated": told}))
     assert settings.isolated == becomes
-    assert json.loads(settings.stackctl_config(["app"]))["isolated"] == becomes
+    assert json.loads(stackctl_config(settings, ["app"]))["isolated"] == becomes
 
 
 @pytest.mark.parametrize("is_one", [True, False])
@@ -83,7 +84,7 @@ def test_the_droplet_knows_what_it_is_by_what_it_was_told(tmp_path: Path, *, is_
     config = tmp_path / "stackctl.json"
     host = SimpleNamespace(get_fact=lambda *_, **__: is_one)
     settings = as_isolated_as_it_is(cast("Host", host), settings_of("prod"))
-    config.write_bytes(settings.stackctl_config(["app"]))
+    config.write_bytes(stackctl_config(settings, ["app"]))
     assert Isolated().process(config.read_text().splitlines()) == is_one
     assert Isolated().process([]) is False, "a bare droplet is none"
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stackctl.config import load as load_config
 from stackctl.paths import Paths
 
+from deploys.components.base import stackctl_config
 from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, RULES, TELEGRAM_RULES
 from deploys.settings import Settings, SettingsError, Values, check_ssh, check_values
 from tests.unit.places import ROOT, data_of, settings_of
@@ -152,7 +153,7 @@ def test_any_password_survives_its_url(password: str) -> None:
 def test_stackctl_reads_what_the_site_writes(tmp_path: Any, place: str) -> None:
     paths = Paths("toogoodtogo", tmp_path)
     paths.config.parent.mkdir(parents=True)
-    paths.config.write_bytes(settings_of(place).stackctl_config(["edge", "app", "data"]))
+    paths.config.write_bytes(stackctl_config(settings_of(place), ["edge", "app", "data"]))
     config = load_config(paths)
     assert config.repository == data_of(place)["app_repository"]
     assert config.certificate
