@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import shlex
 import subprocess
@@ -19,6 +20,11 @@ from deploys.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("edge", "app", "data", "monitor")
+
+
+def status(host: Host) -> dict[str, Any]:
+    """`stackctl status --json` of a host of `app`, whether all is well or not."""
+    return dict(json.loads(host.run("stackctl status --json").stdout))
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,24 @@ class Place:
         curl = "curl -sS --include --max-time 10 --cacert /etc/telegram/acme-root.pem"
         return str(self.connect("world", sudo=False).check_output(f"{curl} {options} {url}"))
 
+    def ask_postgres(self, host: Host, sql: str) -> str:
+        """PostgreSQL's answer on a host of `data`."""
+        return str(host.check_output(f"{self.psql} -c {shlex.quote(sql)}"))
+
     def ask_redis(self, host: Host, command: str) -> str:
-        """Redis's answer on a host of `data`. The password comes from its file, inside the container."""
+        """Redis's answer on a host of `data`."""
+        return str(host.check_output(self.redis_cli(command)))
+
+    @property
+    def psql(self) -> str:
+        """As the superuser, whom the container's own socket admits. Takes SQL on standard input, too."""
+        container, database = self.settings.paths.data_container("postgres"), self.settings.values.database
+        return f"docker exec -i {container} psql -qtAX -v ON_ERROR_STOP=1 -U postgres -d {database}"
+
+    def redis_cli(self, command: str) -> str:
+        """The password comes from its file, inside the container."""
         inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
-        container = self.settings.paths.data_container("redis")
-        return str(host.check_output(f"docker exec {container} sh -c {shlex.quote(inside)}"))
+        return f"docker exec {self.settings.paths.data_container('redis')} sh -c {shlex.quote(inside)}"
 
     @property
     def trust(self) -> str:

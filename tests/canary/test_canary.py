@@ -32,7 +32,6 @@ pytestmark = pytest.mark.group("app")
 
 AWKWARD = """ d $HOME ${X} #c 'd' "e" %41 \\n\\ é☃"""
 LOUD = [sys.executable, "-m", "pyinfra", "-y", "-vvv", "--diff", "inventories/lab.py"]
-PSQL = "docker exec toogoodtogo-data-postgres-1 psql -U postgres -d telegram_marketplace"
 
 
 def markers() -> dict[str, str]:
@@ -93,7 +92,7 @@ def run(lab: Place) -> Iterator[Run]:
             run.use(markers())
             with refusing_to_write_a_secret(droplet, lab):
                 run.pyinfra("converge that can't write a secret", "deploys/site.py")
-            with refusing_new_roles(droplet):
+            with refusing_new_roles(droplet, lab):
                 run.pyinfra("converge that can't make a role", "deploys/site.py")
             run.pyinfra("converge again", "deploys/site.py")
             run.pyinfra("status", "deploys/status.py")
@@ -115,16 +114,16 @@ def refusing_to_write_a_secret(droplet: Host, lab: Place) -> Iterator[None]:
 
 
 @contextmanager
-def refusing_new_roles(droplet: Host) -> Iterator[None]:
+def refusing_new_roles(droplet: Host, lab: Place) -> Iterator[None]:
     def read_only(state: str) -> None:
-        droplet.check_output(f'{PSQL} -c "ALTER SYSTEM SET default_transaction_read_only = {state}"')
-        droplet.check_output(f'{PSQL} -c "SELECT pg_reload_conf()"')
+        lab.ask_postgres(droplet, f"ALTER SYSTEM SET default_transaction_read_only = {state}")
+        lab.ask_postgres(droplet, "SELECT pg_reload_conf()")
 
     read_only("on")
     yield
     # The setting holds for the one who takes it back, too.
-    droplet.check_output(f'{PSQL} -c "ALTER SYSTEM RESET default_transaction_read_only"')
-    droplet.check_output(f'{PSQL} -c "SELECT pg_reload_conf()"')
+    lab.ask_postgres(droplet, "ALTER SYSTEM RESET default_transaction_read_only")
+    lab.ask_postgres(droplet, "SELECT pg_reload_conf()")
 
 
 def test_what_should_succeed_did_and_what_should_fail_failed(run: Run) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.places import Place
+from tests.places import Place, status
 from tests.releases.under_way import DROPLET
 
 
@@ -76,7 +76,7 @@ def proven(droplet: Host) -> list[str]:
 
 
 def problems(droplet: Host) -> list[str]:
-    return list(json.loads(droplet.run("stackctl status --json").stdout)["problems"])
+    return list(status(droplet)["problems"])
 
 
 def leftovers(droplet: Host) -> str:

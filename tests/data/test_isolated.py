@@ -6,7 +6,6 @@ import json
 import shlex
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from testinfra.host import Host
@@ -16,15 +15,11 @@ from tests.data.conftest import Database
 from tests.lab.demo import calls, delivery, post
 from tests.lab.drill import JOB
 from tests.lab.layout import WORLD
-from tests.places import Place
+from tests.places import Place, status
 
 pytestmark = pytest.mark.group("app")
 
 SOON_S = 30
-
-
-def status(droplet: Host) -> dict[str, Any]:
-    return dict(json.loads(droplet.run("stackctl status --json").stdout))
 
 
 def reaches_telegram(droplet: Host) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from stackctl.environment import canonical
 from testinfra.host import Host
 
+from tests import places
 from tests.places import Place
 
 pytestmark = pytest.mark.group("app")
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.group("app")
 
 @pytest.fixture(scope="module")
 def status(droplet: Host) -> Any:
-    return json.loads(droplet.run("stackctl status --json").stdout)
+    return places.status(droplet)
 
 
 def fingerprint(content: bytes) -> str:

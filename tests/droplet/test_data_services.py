@@ -24,13 +24,6 @@ def container(droplet: Host, place: Place, service: str) -> Any:
     return inspected
 
 
-def postgres(droplet: Host, place: Place, query: str) -> str:
-    """As the superuser, whom the container's own socket admits."""
-    name = place.settings.paths.data_container("postgres")
-    psql = f"docker exec {name} psql -tA -U postgres -d {place.settings.values.database}"
-    return str(droplet.check_output(f"{psql} -c {shlex.quote(query)}"))
-
-
 @pytest.mark.parametrize("service", ["postgres", "redis"])
 def test_well_and_bounded(droplet: Host, place: Place, service: str) -> None:
     inspected, values = container(droplet, place, service), place.settings.values
@@ -71,10 +64,10 @@ def test_the_data_lies_where_it_was_declared(droplet: Host, place: Place, servic
 
 
 def test_postgresql_of_the_declared_version_with_checksums(droplet: Host, place: Place) -> None:
-    assert postgres(droplet, place, "SHOW server_version").startswith(f"{place.settings.values.postgres_major}.")
-    assert postgres(droplet, place, "SHOW data_checksums") == "on"
-    assert postgres(droplet, place, "SELECT pg_encoding_to_char(encoding) FROM pg_database "
-                    "WHERE datname = current_database()") == "UTF8"  # fmt: skip
+    assert place.ask_postgres(droplet, "SHOW server_version").startswith(f"{place.settings.values.postgres_major}.")
+    assert place.ask_postgres(droplet, "SHOW data_checksums") == "on"
+    encoding = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+    assert place.ask_postgres(droplet, encoding) == "UTF8"
 
 
 def over_the_network(place: Place, role: str, query: str, *, given: str = "$(cat /run/secrets/password)") -> str:
@@ -99,8 +92,8 @@ def test_what_the_login_role_makes_is_the_owner_s(droplet: Host, place: Place) -
     acts_as = droplet.check_output(over_the_network(place, place.settings.login_role, "SELECT current_user"))
     assert acts_as == values.database_user
     owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
-    assert postgres(droplet, place, owners) in {"", values.database_user}
-    superusers = postgres(droplet, place, "SELECT rolname FROM pg_roles WHERE rolsuper")
+    assert place.ask_postgres(droplet, owners) in {"", values.database_user}
+    superusers = place.ask_postgres(droplet, "SELECT rolname FROM pg_roles WHERE rolsuper")
     assert superusers == "postgres"
 
 
@@ -108,7 +101,7 @@ def test_what_the_login_role_makes_is_the_owner_s(droplet: Host, place: Place) -
     ("setting", "value"), [("max_connections", str(MAX_CONNECTIONS)), ("client_connection_check_interval", "10s")]
 )
 def test_postgresql_is_set_up_as_declared(droplet: Host, place: Place, setting: str, value: str) -> None:
-    assert postgres(droplet, place, f"SHOW {setting}") == value
+    assert place.ask_postgres(droplet, f"SHOW {setting}") == value
 
 
 def test_redis_admits_nobody_without_the_password(droplet: Host, place: Place) -> None:

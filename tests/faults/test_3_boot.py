@@ -20,10 +20,8 @@ pytestmark = pytest.mark.group("data")
 CONTAINERS = "docker ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
 
 
-def offers(droplet: Host, title: str) -> str:
-    query = f"SELECT count(*) FROM offers WHERE title = '{title}'"  # noqa: S608 - our own title
-    psql = "docker exec toogoodtogo-data-postgres-1 psql -tA -U postgres -d telegram_marketplace"
-    return str(droplet.check_output(f'{psql} -c "{query}"'))
+def offers(lab: Place, droplet: Host, title: str) -> str:
+    return lab.ask_postgres(droplet, f"SELECT count(*) FROM offers WHERE title = '{title}'")  # noqa: S608 - our own
 
 
 @contextmanager
@@ -40,7 +38,7 @@ def boots_with_all_that_was_there(lab: Place, droplet: Host, fault: Callable[[Ma
     """The droplet after the fault, from which it comes up without a registry: nothing is pulled, nothing recreated."""
     title = f"Bread of the {fault.__name__} {time.time_ns()}"
     deliver_an_update(f"/offer 3.50 {title}")
-    assert offers(droplet, title) == "1"
+    assert offers(lab, droplet, title) == "1"
     before = droplet.check_output(CONTAINERS)
     with registry_out_of_reach(lab):
         fault(by_name("droplet1"))
@@ -48,7 +46,7 @@ def boots_with_all_that_was_there(lab: Place, droplet: Host, fault: Callable[[Ma
         after.check_output("systemctl is-system-running --wait")
         assert after.run("stackctl status").rc == 0
     assert after.check_output(CONTAINERS) == before
-    assert offers(after, title) == "1"
+    assert offers(lab, after, title) == "1"
     assert converge.planned() == set()
     return after
 
@@ -59,7 +57,8 @@ def test_a_crash_takes_nothing_away(lab: Place, droplet: Host) -> None:
 
 def test_a_reboot_is_in_order_and_every_check_passes_after_it(lab: Place, droplet: Host) -> None:
     after = boots_with_all_that_was_there(lab, droplet, machines.reboot)
-    log = after.check_output("journalctl --boot=-1 CONTAINER_NAME=toogoodtogo-data-postgres-1 --output=cat --lines=20")
+    postgres = lab.settings.paths.data_container("postgres")
+    log = after.check_output(f"journalctl --boot=-1 CONTAINER_NAME={postgres} --output=cat --lines=20")
     assert "received fast shutdown request" in log
     assert "database system is shut down" in log
     converge.checks()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from tests import converge
 from tests.lab import lab as machines
 from tests.lab import secrets_file
 from tests.lab.layout import ENV_FILE
-from tests.places import Place
+from tests.places import Place, status
 
 pytestmark = pytest.mark.group("app")
 
@@ -43,7 +42,7 @@ def change(env_file: str) -> None:
 
 def release(droplet: Host) -> Any:
     """The live one."""
-    return json.loads(droplet.check_output("stackctl status --json"))["release"]
+    return status(droplet)["release"]
 
 
 def test_it_reaches_postgresql_redis_the_registry_s_login_and_the_app(

@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.lab.demo import deliver_an_update
-from tests.places import Place
+from tests.places import Place, status
 from tests.releases.load import lab_target, load
 from tests.releases.under_way import UnderWay
 
@@ -29,10 +29,6 @@ def live(droplet: Host) -> str:
 def other(live: str) -> str:
     """1.0.0 and 1.1.0 are the same but for their names."""
     return "1.1.0" if live == "1.0.0" else "1.0.0"
-
-
-def status(droplet: Host) -> dict[str, Any]:
-    return dict(json.loads(droplet.run("stackctl status --json").stdout))
 
 
 def remains(droplet: Host) -> dict[str, Any]:

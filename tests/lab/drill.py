@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-import shlex
 import subprocess
 import sys
 import time
@@ -19,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploys.places import group_data
 from tests.lab import demo, host, lab
 from tests.lab.host import LabError, say
 from tests.lab.layout import CHECKOUT, by_name
+from tests.places import Place
 
+LAB = Place("lab")
 ROW_BYTES = 1024
 ROWS_A_STATEMENT = 20_000
 DONE_WITHIN_S = 60
@@ -183,7 +183,7 @@ def table(clock: Clock, destroyed: str, seen: Outcome) -> list[str]:
 
 
 def write(megabytes: int) -> None:
-    owner = group_data("lab")["database_user"]
+    owner = LAB.settings.values.database_user
     left = megabytes * 1_000_000 // ROW_BYTES
     while left > 0:
         some = min(left, ROWS_A_STATEMENT)
@@ -199,17 +199,12 @@ def rows() -> Rows:
 
 def sql(statement: str) -> str:
     """Asked of the droplet's PostgreSQL, as the superuser on its own socket."""
-    values = group_data("lab")
-    container = f"{values['app']}-data-postgres-1"
-    psql = f"psql -qtAX -v ON_ERROR_STOP=1 -U postgres -d {values['database']}"
-    return on_the_droplet(f"sudo docker exec -i {container} {psql}", statement)
+    return on_the_droplet(f"sudo {LAB.psql}", statement)
 
 
 def redis(command: str) -> str:
-    """Asked of the droplet's Redis; the password comes from its file, inside the container."""
-    inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
-    container = f"{group_data('lab')['app']}-data-redis-1"
-    return on_the_droplet(f"sudo docker exec {container} sh -c {shlex.quote(inside)}").strip()
+    """Asked of the droplet's Redis."""
+    return on_the_droplet(f"sudo {LAB.redis_cli(command)}").strip()
 
 
 def on_the_droplet(command: str, stdin: str = "") -> str:

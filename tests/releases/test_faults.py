@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from stackctl.release import ROLLBACK, STEPS
@@ -16,7 +15,7 @@ from tests.lab import lab as machines
 from tests.lab import machine
 from tests.lab.demo import deliver_an_update, post
 from tests.lab.layout import by_name
-from tests.places import Place
+from tests.places import Place, status
 from tests.releases.load import Target, load
 from tests.releases.under_way import DROPLET, UnderWay
 
@@ -26,10 +25,6 @@ CLIENTS, RATE = 8, 24.0
 KILLED, FAILED, REFUSED, PERSON = 4, 1, 2, 4
 
 Show = Callable[[str], None]
-
-
-def status(droplet: Host) -> dict[str, Any]:
-    return dict(json.loads(droplet.run("stackctl status --json").stdout))
 
 
 def live(droplet: Host) -> str:

@@ -51,17 +51,10 @@ INSERT_OVERLAPPING_RUNS = """
 Query = Callable[[str], str]
 
 
-def psql(place: Place) -> str:
-    """Takes SQL on standard input, in the container of PostgreSQL."""
-    database = place.settings.values.database
-    container = f"{place.settings.paths.data_project}-postgres-1"
-    return f"docker exec -i {container} psql -U postgres -d {database} -qAt -v ON_ERROR_STOP=1"
-
-
 @pytest.fixture
 def query(lab: Place, droplet: Host) -> Iterator[Query]:
-    def query(statements: str) -> str:
-        return str(droplet.check_output(f"{psql(lab)} <<'SQL'\n{statements};\nSQL"))
+    def query(statement: str) -> str:
+        return lab.ask_postgres(droplet, statement)
 
     query(CLEAR)
     yield query
@@ -71,7 +64,7 @@ def query(lab: Place, droplet: Host) -> Iterator[Query]:
 @contextmanager
 def inserting(place: Place, host: str) -> Iterator[list[int]]:
     """Inserts one numbered job after another, over one session; the numbers whose insertion was sent."""
-    command = ["ssh", "-F", place.data["ssh_config_file"], host, f"sudo {psql(place)}"]
+    command = ["ssh", "-F", place.data["ssh_config_file"], host, f"sudo {place.psql}"]
     session = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True)
     numbers: list[int] = []
     stop = threading.Event()

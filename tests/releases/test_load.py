@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.places import Place
+from tests.places import Place, status
 from tests.releases.load import Tally, Target, load
 
 pytestmark = pytest.mark.group("app")
@@ -63,7 +63,7 @@ def switch_table(tally: Tally, made: list[Switch]) -> str:
 
 @pytest.fixture
 def live_1_0_0(droplet: Host) -> None:
-    if json.loads(droplet.check_output("stackctl status --json"))["release"]["tag"] != "1.0.0":
+    if status(droplet)["release"]["tag"] != "1.0.0":
         droplet.check_output("stackctl release 1.0.0")
 
 

@@ -5,7 +5,6 @@ By a converge with another value, or by `python -m deploys.rotate`, as an operat
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from tests.lab import lab as whole_lab
 from tests.lab import secrets_file
 from tests.lab.demo import TELEGRAM, deliver_an_update, delivery, post
 from tests.lab.layout import ENV_FILE
-from tests.places import ROOT, Place
+from tests.places import ROOT, Place, status
 from tests.releases.load import Target, load
 
 pytestmark = pytest.mark.group("app")
@@ -36,8 +35,7 @@ NEW = {
     "DATABASE_PASSWORD": "rotated: p $w'ord é☃",
     "REDIS_PASSWORD": "rotated: r $d'is é☃",
 }
-REDIS = "docker exec toogoodtogo-data-redis-1"
-ADMITTED = REDIS + """ sh -c 'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli ACL GETUSER default'"""
+ADMITTED = "ACL GETUSER default"
 LOGINS = "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname ~ '^toogoodtogo_'"
 
 
@@ -91,9 +89,8 @@ def age_all_secrets(ages: Path) -> None:
     ledger.write(ages, {name: ledger.Entry(one.fingerprint, date(2026, 1, 1)) for name, one in entries})
 
 
-def logins(droplet: Host) -> list[str]:
-    psql = "docker exec toogoodtogo-data-postgres-1 psql -tA -U postgres -d telegram_marketplace"
-    return str(droplet.check_output(f'{psql} -c "{LOGINS}"')).split()
+def logins(lab: Place, droplet: Host) -> list[str]:
+    return lab.ask_postgres(droplet, LOGINS).split()
 
 
 def test_a_new_webhook_secret_loses_nothing(
@@ -113,20 +110,20 @@ def test_a_new_webhook_secret_loses_nothing(
 def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
     rotate: Callable[[str], None], lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
-    former, before = lab.settings.login_role, logins(droplet)
+    former, before = lab.settings.login_role, logins(lab, droplet)
     assert former in before
     with load(target, clients=20, rate=60) as running:
         rotate("DATABASE_PASSWORD")
-        after = logins(droplet)
+        after = logins(lab, droplet)
         assert former in after, "a rollback needs it"
         assert set(after) - set(before), "what is live now has one of its own"
     show(running.tally.table())
     assert not running.tally.lost
     # Three that differ are kept: two more, and none of them knows the old password.
-    live = json.loads(droplet.check_output("stackctl status --json"))["release"]["tag"]
+    live = status(droplet)["release"]["tag"]
     droplet.check_output(f"stackctl release {'1.0.0' if live == '1.1.0' else '1.1.0'}")
     rotate("TELEGRAM_WEBHOOK_SECRET")
-    assert former not in logins(droplet)
+    assert former not in logins(lab, droplet)
 
 
 def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the_live_one(
@@ -141,42 +138,43 @@ def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the
         converge.failing_site()
     finally:
         droplet.check_output(f"rmdir {hindrance}")
-    droplet.check_output("docker restart toogoodtogo-data-redis-1")
-    assert {former, sha256(NEW["REDIS_PASSWORD"].encode()).hexdigest()} <= {*droplet.check_output(ADMITTED).split()}
+    droplet.check_output(f"docker restart {lab.settings.paths.data_container('redis')}")
+    assert {former, sha256(NEW["REDIS_PASSWORD"].encode()).hexdigest()} <= {*lab.ask_redis(droplet, ADMITTED).split()}
     health = (
         f"curl -sS --retry 10 --retry-all-errors --fail --unix-socket {lab.settings.paths.active} http://app/health"
     )
     assert '"status": "healthy"' in droplet.check_output(health)
     rotate("REDIS_PASSWORD")
-    assert former not in droplet.check_output(ADMITTED)
+    assert former not in lab.ask_redis(droplet, ADMITTED)
 
 
 def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
-    rotate: Callable[[str], None], droplet: Host, target: Target, show: Callable[[str], None]
+    rotate: Callable[[str], None], lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
-    started = droplet.check_output("docker inspect --format '{{.State.StartedAt}}' toogoodtogo-data-redis-1")
+    redis = lab.settings.paths.data_container("redis")
+    started = droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}")
     former = sha256(secrets_file.read(ENV_FILE)["REDIS_PASSWORD"].encode()).hexdigest()
     new = sha256(NEW["REDIS_PASSWORD"].encode()).hexdigest()
-    assert former in droplet.check_output(ADMITTED)
+    assert former in lab.ask_redis(droplet, ADMITTED)
     with load(target, clients=20, rate=60) as running:
         rotate("REDIS_PASSWORD")
         time.sleep(2)
     show(running.tally.table())
     assert not running.tally.lost
-    admitted = droplet.check_output(ADMITTED)
+    admitted = lab.ask_redis(droplet, ADMITTED)
     assert new in admitted
     assert former not in admitted
     # And it lives on: its files say the same.
-    assert droplet.check_output("docker inspect --format '{{.State.StartedAt}}' toogoodtogo-data-redis-1") == started
-    droplet.check_output("docker restart toogoodtogo-data-redis-1")
-    assert new in droplet.check_output(ADMITTED)
+    assert droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}") == started
+    droplet.check_output(f"docker restart {redis}")
+    assert new in lab.ask_redis(droplet, ADMITTED)
 
 
 def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
     restored: None, lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
     key, ages = "DATABASE_PASSWORD", Path(lab.settings.values.secrets_ledger)
-    before, ages_before, logins_before = ENV_FILE.read_bytes(), ages.read_bytes(), logins(droplet)
+    before, ages_before, logins_before = ENV_FILE.read_bytes(), ages.read_bytes(), logins(lab, droplet)
     with load(target, clients=20, rate=60) as running:
         running.phase("interrupted")
         interrupted = start_rotating(key)
@@ -189,7 +187,7 @@ def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
         assert "make site ENV=lab brings it back, or rotate again" in said
         assert ENV_FILE.read_bytes() == before
         assert ages.read_bytes() == ages_before
-        assert len(logins(droplet)) == len(logins_before) + 1
+        assert len(logins(lab, droplet)) == len(logins_before) + 1
         age_all_secrets(ages)
         running.phase("again")
         code, said = rotating(key)
