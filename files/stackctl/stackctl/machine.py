@@ -1,7 +1,6 @@
 """The droplet as stackctl meets it: programs, HTTP through a socket, the clock. The only thing that tests replace."""
 
 import http.client
-import json
 import os
 import select
 import shutil
@@ -172,22 +171,11 @@ class Machine:
         finally:
             connection.close()
 
-    def post(self, url: str, document: Mapping[str, object], timeout: float = 10) -> tuple[int, bytes]:
-        """Status and body of a JSON POST to somebody else's server. Raises OSError or HTTPException."""
-        parts = urlsplit(url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.netloc, timeout=timeout)
-        try:
-            connection.request("POST", parts.path, json.dumps(document), {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and body of a request to somebody else's server. Raises OSError or HTTPException."""
         parts = urlsplit(url)
-        connection = http.client.HTTPSConnection(parts.netloc, timeout=10)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.netloc, timeout=10)
         try:
             connection.request(method, parts.path, body, dict(headers))
             response = connection.getresponse()

@@ -45,8 +45,9 @@ class Telegram:
 
     def _call(self, method: str, parameters: Mapping[str, object]) -> Any:
         api = self.values.get("TELEGRAM_API_URL", DEFAULT_API)
+        url, sent = f"{api}/bot{self.values['TELEGRAM_BOT_TOKEN']}/{method}", json.dumps(parameters).encode()
         try:
-            status, body = self.machine.post(f"{api}/bot{self.values['TELEGRAM_BOT_TOKEN']}/{method}", parameters)
+            status, body = self.machine.request("POST", url, sent, {"Content-Type": "application/json"})
             answer = json.loads(body)
         except (OSError, http.client.HTTPException) as error:
             raise FailedError(f"Telegram's {method}: {error or type(error).__name__}") from None
