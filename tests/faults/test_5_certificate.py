@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from testinfra.host import Host
 
 from tests import converge
 
 pytestmark = pytest.mark.group("edge")
-
-RELOAD_TIMEOUT_S = 10
 
 
 def served_serial(droplet: Host) -> str:
@@ -21,13 +17,10 @@ def served_serial(droplet: Host) -> str:
 
 
 def test_a_renewed_certificate_is_taken_up_by_nginx(droplet: Host) -> None:
-    """By certbot's deploy hook alone. A reload starts new workers and returns before the old ones have gone."""
+    """By certbot's deploy hook alone, and at once: each handshake reads what is there."""
     before = served_serial(droplet)
     droplet.check_output("certbot renew --force-renewal --no-random-sleep-on-renew")
-    deadline = time.monotonic() + RELOAD_TIMEOUT_S
-    while served_serial(droplet) == before:
-        assert time.monotonic() < deadline, "nginx still serves the certificate from before its renewal"
-        time.sleep(0.2)
+    assert served_serial(droplet) != before
     assert droplet.run("stackctl status").rc == 0
     assert converge.planned() == set()
 
@@ -39,12 +32,3 @@ def test_an_old_certificate_is_not_given_up_for_a_failed_new_one(droplet: Host) 
     assert served_serial(droplet) == before
     converge.site()
     assert droplet.run("stackctl status").rc == 0
-
-
-@pytest.mark.parametrize("tag", ["9.9.9"])
-def test_a_release_of_a_tag_that_is_not_there_changes_nothing(droplet: Host, tag: str) -> None:
-    before = droplet.check_output("cat /var/lib/toogoodtogo/state.json")
-    refused = droplet.run(f"stackctl release {tag}")
-    assert refused.rc == 2
-    assert f":{tag}" in refused.stdout + refused.stderr
-    assert droplet.check_output("cat /var/lib/toogoodtogo/state.json") == before

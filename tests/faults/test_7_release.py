@@ -17,7 +17,7 @@ from tests.releases.under_way import UnderWay
 pytestmark = pytest.mark.group("app")
 
 CLIENTS, RATE = 20, 60.0
-KILLED = 4
+REFUSED, KILLED = 2, 4
 
 
 @pytest.fixture
@@ -61,6 +61,14 @@ def test_a_bad_release_undoes_itself_and_says_why(droplet: Host) -> None:
     newest = json.loads(droplet.check_output("stackctl history --json"))[-1]
     assert (newest["tag"], newest["by"], newest["state"]) == ("broken-crash", "deploy", "failed")
     assert "web ended by itself" in newest["message"]
+
+
+def test_a_release_of_a_tag_that_is_not_there_changes_nothing(droplet: Host) -> None:
+    before = remains(droplet)
+    refused = droplet.run("stackctl release 9.9.9")
+    assert refused.rc == REFUSED
+    assert ":9.9.9" in refused.stdout + refused.stderr
+    assert remains(droplet) == before
 
 
 def test_killed_after_its_flip_it_can_be_finished(lab: Place, droplet: Host, other: str) -> None:
