@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import files, systemd
+from pyinfra.operations import systemd
 
 from deploys import artifacts
+from deploys.operations.files import private_directory
 from deploys.operations.owed import systemd_units
 from deploys.settings import Settings
 
@@ -14,9 +15,7 @@ from deploys.settings import Settings
 @deploy("backups")
 def backups(settings: Settings) -> None:
     paths = settings.paths
-    files.directory(
-        name="Keep backups where root alone looks", path=str(paths.backups), mode="700", user="root", group="root"
-    )
+    private_directory(name="Keep backups where root alone looks", path=str(paths.backups))
     timers = (paths.backup_timer, paths.amcheck_timer)
     systemd_units(
         name="Install what makes backups",

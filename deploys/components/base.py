@@ -12,7 +12,7 @@ from pyinfra.operations import files, server, systemd
 from deploys import artifacts
 from deploys.operations import packages
 from deploys.operations.accounts import sudoers
-from deploys.operations.files import place
+from deploys.operations.files import place, private_directory
 from deploys.operations.machine import account, cloud_init_done, swapfile
 from deploys.operations.owed import settle
 from deploys.settings import STOP_GRACE_S, Settings
@@ -102,9 +102,7 @@ def _trust(settings: Settings) -> None:
 
 def _stackctl(settings: Settings) -> None:
     paths = settings.paths
-    files.directory(
-        name="Keep secrets where root alone looks", path=str(paths.secrets), mode="700", user="root", group="root"
-    )
+    private_directory(name="Keep secrets where root alone looks", path=str(paths.secrets))
     place(
         name="Install stackctl",
         dest="/usr/local/bin/stackctl",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import files
 
 from deploys import artifacts
 from deploys.operations.data import data_directory, redis_admits, roles
 from deploys.operations.docker import compose_up
-from deploys.operations.files import place
+from deploys.operations.files import place, private_directory
 from deploys.settings import MAX_CONNECTIONS, Settings
 
 UID = 999
@@ -25,13 +24,7 @@ def data_services(settings: Settings) -> None:
     declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, redis_start, directives)
 
     for service in host.loop(("postgres", "redis")):
-        files.directory(
-            name=f"Keep the secrets of {service}",
-            path=str(paths.secrets / service),
-            mode="700",
-            user="root",
-            group="root",
-        )
+        private_directory(name=f"Keep the secrets of {service}", path=str(paths.secrets / service))
         data_directory(
             name=f"Have the directory of {service}",
             path=f"{values.data_root}/{service}",

@@ -8,7 +8,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from deploys.operations import packages
-from deploys.operations.files import place
+from deploys.operations.files import place, private_directory
 from deploys.settings import Settings
 
 
@@ -20,13 +20,7 @@ def offsite(settings: Settings) -> None:
         files.file(name="Have no way off the droplet", path=str(access), present=False)
         return
     packages.installed(name="Install restic", packages=["restic"])
-    files.directory(
-        name="Keep the way off the droplet where root alone looks",
-        path=str(access.parent),
-        mode="700",
-        user="root",
-        group="root",
-    )
+    private_directory(name="Keep the way off the droplet where root alone looks", path=str(access.parent))
     place(
         name="Tell stackctl the way off the droplet",
         dest=str(access),

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from pyinfra import host, logger, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import FileContents
+from pyinfra.operations import files
 from pyinfra.operations.util.files import generate_color_diff
 
 from deploys.facts.files import Placed
@@ -55,6 +56,12 @@ def place(  # noqa: PLR0913 - a file has this many properties
         *("mv -fT", fresh, target),
         _stdin=b64encode(content).decode(),
     )
+
+
+@operation()
+def private_directory(path: str) -> Commands:
+    """One that root alone looks into."""
+    yield from files.directory._inner(path=path, mode="700", user="root", group="root")  # noqa: SLF001
 
 
 def _show_difference(dest: str, content: bytes) -> None:
