@@ -11,9 +11,9 @@ from pyinfra.operations import files, server, systemd
 
 from deploys import artifacts
 from deploys.operations import packages
-from deploys.operations.accounts import sudoers
+from deploys.operations.accounts import account, sudoers
 from deploys.operations.files import place, private_directory
-from deploys.operations.machine import account, cloud_init_done, swapfile
+from deploys.operations.machine import cloud_init_done, swapfile
 from deploys.operations.owed import settle
 from deploys.settings import STOP_GRACE_S, Settings
 

@@ -60,8 +60,6 @@ def hardening(settings: Settings) -> None:
     modes(name="Keep what root alone should read", wanted=ROOTS_ALONE)
     _sandboxes(settings)
     _timers(settings)
-    # A flood of requests writes an access log: looked at often, and cut by size.
-    place(name="Bound nginx's logs", dest="/etc/logrotate.d/nginx", content=artifacts.file("hardening/logrotate-nginx"))
 
 
 def _kernel(settings: Settings) -> None:

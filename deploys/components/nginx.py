@@ -25,6 +25,8 @@ HEADERS = {
 def nginx(settings: Settings) -> None:
     values, paths, debt = settings.values, settings.paths, settings.owed("nginx")
 
+    # A flood of requests writes an access log: looked at often (hardening.py), and cut by size.
+    place(name="Bound nginx's logs", dest="/etc/logrotate.d/nginx", content=artifacts.file("nginx/logrotate"))
     packages.installed(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
     files.directory(name="Have the directory of ACME's answers", path=str(paths.acme_webroot), mode="755")
     placeholder(name="Have a certificate to start with", tls=str(paths.tls), domain=values.domain)

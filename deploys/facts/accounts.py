@@ -1,4 +1,4 @@
-"""An account that no person has."""
+"""A person's account, and one that no person has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
+
+
+class Account(FactBase[str | None]):
+    """A person's login shell; None where there is no such account."""
+
+    def command(self, login: str) -> StringCommand:
+        return StringCommand("getent passwd", QuoteString(login), "|| true")
+
+    def process(self, output: Iterable[str]) -> str | None:
+        return next((line.rpartition(":")[2] for line in output), None)
 
 
 class Service(NamedTuple):

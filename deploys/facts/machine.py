@@ -82,16 +82,6 @@ class Container(FactBase[bool]):
         return "".join(output).strip() not in ("", "none")
 
 
-class Account(FactBase[str | None]):
-    """An account's login shell; None where there is no such account."""
-
-    def command(self, login: str) -> StringCommand:
-        return StringCommand("getent passwd", QuoteString(login), "|| true")
-
-    def process(self, output: Iterable[str]) -> str | None:
-        return next((line.rpartition(":")[2] for line in output), None)
-
-
 class SwapfileMib(FactBase[int]):
     """The size of a swap file in MiB; 0 where there is none."""
 

@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.operations import files
 
-from deploys.facts.machine import Account, CloudInitStatus, Container, Modes, SwapfileMib, Swaps
+from deploys.facts.machine import CloudInitStatus, Container, Modes, SwapfileMib, Swaps
 from deploys.operations import Commands
 
 SWAPFILE = "/swapfile"
@@ -21,18 +21,6 @@ def cloud_init_done() -> Commands:
         host.noop("cloud-init is done, or not there")
         return
     yield StringCommand("timeout 600 cloud-init status --wait", _success_exit_codes=[0, 2])
-
-
-@operation()
-def account(login: str) -> Commands:
-    """A person's account with a home, bash and no password. (pyinfra's server.user reads all accounts: 0.4 s.)"""
-    match host.get_fact(Account, login=login):
-        case "/bin/bash":
-            host.noop(f"{login} is there")
-        case None:
-            yield StringCommand("useradd --create-home --shell /bin/bash", QuoteString(login))
-        case _:
-            yield StringCommand("usermod --shell /bin/bash", QuoteString(login))
 
 
 @operation()

@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
         "systemd-analyze verify ./*.*",
     ),
     "logrotate": (
-        lambda _: {"nginx": artifacts.file("hardening/logrotate-nginx")},
+        lambda _: {"nginx": artifacts.file("nginx/logrotate")},
         "chown root nginx && logrotate --debug nginx",
     ),
     "sudoers": (

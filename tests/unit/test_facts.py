@@ -17,12 +17,11 @@ from stackctl import docker
 
 import deploys.facts
 from deploys.facts import accounts
-from deploys.facts.accounts import ServiceAccount
+from deploys.facts.accounts import Account, ServiceAccount
 from deploys.facts.data import DirectoryState, PostgresMajor, RedisPasswords, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import (
-    Account,
     CloudInitStatus,
     Container,
     DebianRelease,

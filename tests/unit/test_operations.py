@@ -29,18 +29,20 @@ from stackctl import docker
 from stackctl.compose import stack_sha256
 
 import deploys.operations
+from deploys.facts.accounts import Account
 from deploys.facts.data import DirectoryState, RedisPasswords, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
-from deploys.facts.machine import Account, CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
+from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import packages, ufw
+from deploys.operations.accounts import account
 from deploys.operations.certificate import placeholder, trusted
 from deploys.operations.data import data_directory, redis_admits, roles
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
-from deploys.operations.machine import account, cloud_init_done, modes, swapfile
+from deploys.operations.machine import cloud_init_done, modes, swapfile
 from deploys.operations.owed import settle, systemd_units
 from deploys.operations.release import released_as_declared
 
