@@ -6,8 +6,7 @@ import getpass
 import json
 import socket
 import sys
-import uuid
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,14 +15,15 @@ from pyinfra.api import State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.connectors.ssh import SSHConnector
+from stackctl.lock import Holder
 from stackctl.paths import Paths
 
 if TYPE_CHECKING:
     from paramiko import Channel, Transport
     from pyinfra.api import Host
 
-LOCK_ID = uuid.uuid4().hex
-"""Names this run to `stackctl --under`, which then works under the lock that the run already holds."""
+ME = Holder.new(f"converge by {getpass.getuser()}@{socket.gethostname()}")
+"""This run, in the locks that it holds; by its id `stackctl --under` works under them."""
 
 LOCKED = 3
 """The code with which a run ends that found a droplet locked, and so changed nothing; as stackctl ends."""
@@ -69,7 +69,6 @@ def _take(host: Host) -> Channel:
     """
     paths = Paths(host.data.app)
     lock, work = paths.lock, paths.work
-    me = {"holder": _holder(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "id": LOCK_ID}
     # Whoever may open a file may lock it, so they are root's alone. `work` is a release's that outlived its converge.
     host.run_shell_command(f"mkdir -p {paths.var} && touch {lock} {work} && chmod 600 {lock} {work}", _sudo=True)
     free, _ = host.run_shell_command(f"flock --timeout 2 {work} true", _sudo=True)
@@ -77,7 +76,7 @@ def _take(host: Host) -> Channel:
         _refuse(host, work)
     channel = _transport(host).open_session()
     channel.exec_command(f"sudo -n flock --timeout 2 --conflict-exit-code {LOCKED} {lock} tee {lock}")
-    channel.sendall(json.dumps(me).encode() + b"\n")
+    channel.sendall(json.dumps(asdict(ME)).encode() + b"\n")
     if channel.recv(1):
         return channel
     if channel.recv_exit_status() == LOCKED:
@@ -88,21 +87,16 @@ def _take(host: Host) -> Channel:
 def _refuse(host: Host, lock: Path) -> NoReturn:
     """Not by an exception of pyinfra's, all of which end with 1."""
     _, output = host.run_shell_command(f"cat {lock}", _sudo=True)
-    logger.error("%s is locked: %s: wait for it, then run this again", host.name, named(output.stdout))
+    logger.error("%s is locked: %s", host.name, refusal(output.stdout))
     sys.exit(LOCKED)
 
 
-def named(content: str) -> str:
-    """Who holds a lock, by the content of its file."""
+def refusal(content: str) -> str:
+    """Who holds a lock, by the content of its file, and what to do."""
     try:
-        other = json.loads(content)
-    except ValueError:
-        return "another run has just begun"
-    return f"{other['holder']} has held it since {other['since']}"
-
-
-def _holder() -> str:
-    return f"converge by {getpass.getuser()}@{socket.gethostname()}"
+        return str(Holder(**json.loads(content)).refusal)
+    except (ValueError, TypeError):
+        return "another run has just begun: wait for its end, then run this again"
 
 
 def _transport(host: Host) -> Transport:

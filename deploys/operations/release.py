@@ -10,7 +10,7 @@ from stackctl.compose import stack_sha256
 
 from deploys.facts.stackctl import Status
 from deploys.operations import Commands
-from deploys.session import LOCK_ID
+from deploys.session import ME
 
 
 @operation()
@@ -37,7 +37,7 @@ def released_as_declared(compose_files: bytes, *, environment: bytes, worker: bo
     if not status["drift"] and all(_made_from(part) == {declared} for part in parts):
         host.noop(f"{live['tag']} runs as declared")
         return
-    yield StringCommand("stackctl --under", LOCK_ID, "release", QuoteString(live["tag"]))
+    yield StringCommand("stackctl --under", ME.id, "release", QuoteString(live["tag"]))
 
 
 def _made_from(part: dict[str, Any] | None) -> set[str]:

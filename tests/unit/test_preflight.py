@@ -89,16 +89,18 @@ def test_another_network_in_docker_s_ranges_is_named(networks: dict[str, list[st
 
 def test_the_holder_of_the_lock_is_named() -> None:
     content = '{"holder": "stackctl release 1.0.0", "since": "2026-11-23T12:00:00+00:00", "id": "1"}\n'
-    assert session.named(content) == "stackctl release 1.0.0 has held it since 2026-11-23T12:00:00+00:00"
+    assert session.refusal(content).startswith(
+        "stackctl release 1.0.0 has been at work since 2026-11-23T12:00:00+00:00"
+    )
 
 
 @pytest.mark.parametrize("content", ["", '{"holder": "conv'])
 def test_a_lock_whose_holder_has_not_signed_yet_is_somebody_s_all_the_same(content: str) -> None:
-    assert session.named(content) == "another run has just begun"
+    assert session.refusal(content).startswith("another run has just begun")
 
 
 def test_we_sign_with_who_and_where() -> None:
-    assert session._holder().startswith(f"converge by {getpass.getuser()}@")
+    assert session.ME.holder.startswith(f"converge by {getpass.getuser()}@")
 
 
 LOCKED_BY_ANOTHER = """
@@ -107,7 +109,7 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.operations import server
 from deploys import session
 
-HOLDER = '{"holder": "somebody", "since": "noon"}'
+HOLDER = '{"holder": "somebody", "since": "noon", "id": "1"}'
 host.run_shell_command = lambda command, **_: (True, CommandOutput([OutputLine("stdout", HOLDER)]))
 session._take = lambda host: session._refuse(host, "lock")
 state.add_callback_handler(session.SiteLock())
@@ -122,7 +124,7 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
     ours = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=tmp_path, env=ours, capture_output=True, text=True, check=False)
     assert ran.returncode == session.LOCKED
-    assert "is locked: somebody has held it" in ran.stderr
+    assert "is locked: somebody has been at work since noon" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "changed").exists()
 
