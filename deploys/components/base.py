@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files, server, systemd
+from stackctl.unit import PROGRAM
 
 from deploys import artifacts
 from deploys.operations import packages
@@ -105,7 +106,7 @@ def _stackctl(settings: Settings) -> None:
     private_directory(name="Keep secrets where root alone looks", path=str(paths.secrets))
     place(
         name="Install stackctl",
-        dest="/usr/local/bin/stackctl",
+        dest=PROGRAM,
         content=artifacts.stackctl(settings.values.app),
         mode="755",
     )

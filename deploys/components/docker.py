@@ -45,12 +45,14 @@ def docker(settings: Settings) -> None:
         internal=True,
         subnet=str(values.data_subnet),
         ip_range=str(values.data_ip_range),
+        unit=settings.paths.unit,
     )
     network(
         name="Have the network of the app",
         network_name=settings.paths.app_network,
         subnet=str(values.app_subnet),
         ip_range=str(values.app_ip_range),
+        unit=settings.paths.unit,
     )
     # What `docker login` would write, without a password in an argument list; it follows a changed password.
     place(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
+from stackctl.certificate import CHAIN, KEY, NGINX_GROUP
 
 from deploys.facts.files import Placed
 from deploys.facts.stackctl import Status
 from deploys.operations import Commands
-
-GROUP = "www-data"
-"""Of nginx's workers."""
 
 
 @operation()
@@ -19,17 +17,18 @@ def placeholder(tls: str, *, domain: str) -> Commands:
 
     nginx's workers read it, so a real one that is not theirs to read counts for none.
     """
-    key = host.get_fact(Placed, path=f"{tls}/current/privkey.pem")
-    if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", GROUP):
+    key = host.get_fact(Placed, path=f"{tls}/current/{KEY}")
+    if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", NGINX_GROUP):
         host.noop("nginx has a certificate")
         return
     directory = f"{tls}/placeholder"
-    private, public = QuoteString(f"{directory}/privkey.pem"), QuoteString(f"{directory}/fullchain.pem")
+    private, public = QuoteString(f"{directory}/{KEY}"), QuoteString(f"{directory}/{CHAIN}")
     yield StringCommand(
-        *(f"install -d -m 750 -g {GROUP}", QuoteString(directory), "&&"),
+        *(f"install -d -m 750 -g {NGINX_GROUP}", QuoteString(directory), "&&"),
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650",
         *("-subj", QuoteString(f"/CN={domain}"), "-addext", QuoteString(f"subjectAltName=DNS:{domain}")),
-        *("-keyout", private, "-out", public, f"&& chgrp {GROUP}", private, public, "&& chmod 640", private, public),
+        *("-keyout", private, "-out", public),
+        *(f"&& chgrp {NGINX_GROUP}", private, public, "&& chmod 640", private, public),
     )
     yield StringCommand("ln -sfn", QuoteString(directory), QuoteString(f"{tls}/current"))
 

@@ -15,17 +15,16 @@ from deploys.operations import Commands
 
 
 @operation()
-def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = False) -> Commands:
-    """A bridge network of the site's own. pyinfra's docker.network cannot make one internal."""
+def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = False, unit: str) -> Commands:
+    """A bridge network of the site's own, which `unit` uses. pyinfra's docker.network cannot make one internal."""
     there = host.get_fact(DockerNetworks).get(network_name)
     if there and (there.internal, there.subnet, there.ip_range) == (internal, subnet, ip_range):
         host.noop(f"{network_name} is there")
         return
     if there:
-        cause = f"{network_name} is {there}, which Docker cannot change: stop what is on it (systemctl stop the stack)"
-        yield StringCommand(
-            "echo", QuoteString(f"{cause}, docker network rm {network_name}, converge again"), ">&2; false"
-        )
+        cause = f"{network_name} is {there}, which Docker cannot change"
+        remedy = f"systemctl stop {unit}, docker network rm {network_name}, converge again"
+        yield StringCommand("echo", QuoteString(f"{cause}: {remedy}"), ">&2; false")
         return
     options = ["--subnet", subnet, "--ip-range", ip_range, *(["--internal"] if internal else [])]
     yield StringCommand("docker network create", *options, QuoteString(network_name))

@@ -18,7 +18,7 @@ from tests.lab.layout import by_name
 from tests.places import ROOT
 
 DROPLET = by_name("droplet1")
-HISTORY = DROPLET.root / Paths().history.relative_to("/")
+HISTORY = DROPLET.root / Paths("toogoodtogo").history.relative_to("/")
 RELEASE = b"python3\0/usr/local/bin/stackctl\0--run\0"
 BACKUP = b"python3\0/usr/local/bin/stackctl\0backup\0"
 """How /proc names the program that does the work: neither the one that follows it, nor systemd-run, which starts it."""

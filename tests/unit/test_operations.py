@@ -252,7 +252,7 @@ DATA = Network(internal=True, subnet="172.30.2.0/24", ip_range="172.30.2.128/25"
 
 
 def test_a_network_is_made_once() -> None:
-    arguments: dict[str, Any] = {"network_name": "app-data", **asdict(DATA)}
+    arguments: dict[str, Any] = {"network_name": "app-data", "unit": "app.service", **asdict(DATA)}
     assert commands(network, {DockerNetworks: {"app-data": DATA}}, **arguments) == []
     (create,) = commands(network, {DockerNetworks: {}}, **arguments)
     assert create == "docker network create --subnet 172.30.2.0/24 --ip-range 172.30.2.128/25 --internal app-data"
@@ -260,9 +260,9 @@ def test_a_network_is_made_once() -> None:
 
 @pytest.mark.parametrize("wanted", [{"internal": False}, {"subnet": "172.30.1.0/24"}, {"ip_range": "172.30.2.0/25"}])
 def test_a_network_that_differs_is_refused_with_the_remedy(wanted: dict[str, Any]) -> None:
-    arguments = {"network_name": "app-data", **asdict(DATA), **wanted}
+    arguments = {"network_name": "app-data", "unit": "app.service", **asdict(DATA), **wanted}
     (refused,) = commands(network, {DockerNetworks: {"app-data": DATA}}, **arguments)
-    assert "docker network rm app-data" in refused
+    assert "systemctl stop app.service, docker network rm app-data" in refused
     assert refused.endswith("false")
 
 

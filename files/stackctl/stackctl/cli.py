@@ -63,7 +63,7 @@ FLAGS = {
 }
 
 
-def main(app: str = "toogoodtogo") -> NoReturn:
+def main(app: str) -> NoReturn:
     """Never returns: raises SystemExit with the exit code."""
     arguments = parser(app).parse_args()
     if os.geteuid() != 0:

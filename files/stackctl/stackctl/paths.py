@@ -17,7 +17,7 @@ def other(colour: str) -> str:
 class Paths:
     """Paths on the droplet. `root` differs from / only in tests."""
 
-    def __init__(self, app: str = "toogoodtogo", root: Path = Path("/")) -> None:
+    def __init__(self, app: str, root: Path = Path("/")) -> None:
         self.app = app
         # Compose files: nothing secret
         self.opt = root / "opt" / app

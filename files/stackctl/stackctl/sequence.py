@@ -16,5 +16,6 @@ def highest(paths: Paths) -> int | None:
 
 
 def seen(paths: Paths, number: int) -> None:
-    if number > (-1 if (before := highest(paths)) is None else before):
+    before = highest(paths)
+    if before is None or number > before:
         durable.write(paths.backup_sequence, f"{number}\n".encode())

@@ -206,7 +206,7 @@ def _reboot_due(paths: Paths) -> list[str] | None:
 
 
 def _certificate(paths: Paths, config: Config, machine: Machine) -> Report | None:
-    facts = certificate.read(paths.tls_current / "fullchain.pem", machine) if config.certificate else None
+    facts = certificate.read(paths.tls_current / certificate.CHAIN, machine) if config.certificate else None
     if not config.certificate or not facts:
         return None
     served = paths.tls_current.resolve()
