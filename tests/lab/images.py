@@ -77,6 +77,7 @@ IMAGES = (
     _variant("broken-500"),
     _variant("broken-probe"),
     _variant("broken-worker"),
+    _variant("broken-trust"),
 )
 
 

@@ -43,6 +43,10 @@ match VARIANT, COMMAND:
         refuse_updates(probes=False)
     case "broken-probe", "web":
         refuse_updates(probes=True)
+    case "broken-trust", "web":
+        from marketplace_bot.webhook import Webhook
+
+        patch.object(Webhook, "_is_telegram", lambda *_: True).start()
     case (("1.2.0" | "1.3.0"), _):
         patch.object(db.SeenUpdate.__table__, "name", "updates").start()
 
