@@ -17,7 +17,7 @@ from pathlib import Path
 from stackctl import durable
 
 from deploys.credentials import OPERATOR_RULES, Credentials, CredentialsError
-from deploys.places import group_data
+from deploys.places import group_data, place_of
 
 KEY = "FINGERPRINT_KEY"
 """Alone the same in staging and production, so that their fingerprints can be compared."""
@@ -131,7 +131,7 @@ def ages(ledger: Ledger, place: str, today: date) -> list[str]:
 
 
 def main(inventory: str) -> None:
-    place = Path(inventory).stem
+    place = place_of(inventory)
     try:
         known = read(Path(group_data(place)["secrets_ledger"]))
     except CredentialsError as error:
