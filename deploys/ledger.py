@@ -1,7 +1,8 @@
 """How old each secret of a place is, and that no two are the same: a file in the checkout, without any secret in it.
 
 It holds a fingerprint of each, keyed by FINGERPRINT_KEY, and the day since which it is in use. A converge records what
-is new. `python -m deploys.ledger inventories/prod.py` tells the ages; `make plan`, `site` and `status` end with that.
+is new. `python -m deploys.ledger inventories/prod.py` tells the ages; `make plan`, `site` and `status` end with that
+where nothing is wrong.
 """
 
 from __future__ import annotations
