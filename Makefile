@@ -43,7 +43,7 @@ lab-ready:
 demo: lab-ready ## a bare droplet of the lab becomes a home for the bot, and answers Telegram
 	@$(PYTHON) -m tests.lab.demo
 
-lint: setup ## ruff, mypy --strict, and the linters of shell and Dockerfiles
+lint: setup ## ruff, mypy --strict, and the linters of shell, Dockerfiles and workflows
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy .
@@ -52,7 +52,7 @@ lint: setup ## ruff, mypy --strict, and the linters of shell and Dockerfiles
 unit: setup ## the tests that need no droplet, in seconds
 	$(PYTHON) -m pytest tests/unit
 
-test: lab-ready ## everything that CI runs: lint, unit, templates, and the checks on the lab's droplet
+test: lab-ready ## what CI runs for each push: lint, unit, templates, and the checks on the lab's droplet
 	@$(MAKE) -j2 lab-up lint unit # two cores: the lab is built while what needs none is looked at
 	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 
@@ -80,7 +80,7 @@ live: setup ## converge ENV, and have a copy go live
 	$(PYINFRA) deploys/site.py --data isolated=false
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
-verify: setup ## the checks of ENV's droplets, reading only
+verify: setup ## the checks of ENV's droplets, which only read there
 	$(PYTHON) -m pytest tests/droplet --place $(ENV)
 
 status: setup ## what runs on ENV, and what is wrong with it

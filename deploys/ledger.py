@@ -1,7 +1,8 @@
 """How old each secret of a place is, and that no two are the same: a file in the checkout, without any secret in it.
 
 It holds a fingerprint of each, keyed by FINGERPRINT_KEY, and the day since which it is in use. A converge records what
-is new. `python -m deploys.ledger inventories/prod.py` tells the ages; `make plan`, `site` and `status` end with that.
+is new. `python -m deploys.ledger inventories/prod.py` tells the ages; `make plan`, `site` and `status` end with that
+where nothing is wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from stackctl import durable
 
 from deploys.credentials import OPERATOR_RULES, Credentials, CredentialsError
-from deploys.places import group_data
+from deploys.places import group_data, place_of
 
 KEY = "FINGERPRINT_KEY"
 """Alone the same in staging and production, so that their fingerprints can be compared."""
@@ -131,7 +132,7 @@ def ages(ledger: Ledger, place: str, today: date) -> list[str]:
 
 
 def main(inventory: str) -> None:
-    place = Path(inventory).stem
+    place = place_of(inventory)
     try:
         known = read(Path(group_data(place)["secrets_ledger"]))
     except CredentialsError as error:

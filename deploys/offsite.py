@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys.places import group_data
+from deploys.places import group_data, place_of
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from deploys.settings import load_settings
 
@@ -23,9 +22,8 @@ def main() -> int:
     parser.add_argument("inventory")
     parser.add_argument("--only-these", action="store_true", help="end every other password")
     arguments = parser.parse_args()
-    place = Path(arguments.inventory).stem
     try:
-        repository = Repository.of(load_settings(group_data(place)))
+        repository = Repository.of(load_settings(group_data(place_of(arguments.inventory))))
         made(repository)
         ended = end_others(repository) if arguments.only_these else 0
     except PyinfraError as error:

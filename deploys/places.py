@@ -9,6 +9,11 @@ from typing import Any
 _ROOT = Path(__file__).parent.parent
 
 
+def place_of(inventory: str) -> str:
+    """The place that a command is told of by its inventory."""
+    return Path(inventory).stem
+
+
 def group_data(place: str) -> dict[str, Any]:
     """group_data/all.py with the place's own over it."""
     merged: dict[str, Any] = {}

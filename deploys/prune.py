@@ -12,7 +12,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 from stackctl import manifest, offsite, retention
@@ -20,7 +19,8 @@ from stackctl.errors import StackError
 from stackctl.manifest import Manifest
 from stackctl.offsite import Snapshot
 
-from deploys.places import group_data
+from deploys.consent import refusal
+from deploys.places import group_data, place_of
 from deploys.repository import OPERATOR, Repository, RepositoryError
 from deploys.settings import load_settings
 
@@ -78,9 +78,9 @@ def main() -> int:
     parser.add_argument("inventory")
     parser.add_argument("--yes", action="store_true", help="don't ask whether")
     arguments = parser.parse_args()
-    place = Path(arguments.inventory).stem
     try:
-        return prune(Repository.of(load_settings(group_data(place))), sure=arguments.yes)
+        settings = load_settings(group_data(place_of(arguments.inventory)))
+        return prune(Repository.of(settings), sure=arguments.yes)
     except PyinfraError as error:
         print(f"prune: {error}", file=sys.stderr)
     return FAILED
@@ -103,7 +103,8 @@ def prune(repository: Repository, *, sure: bool) -> int:
         return REFUSED
     if chosen.doubt:
         sure = False
-    if not sure and not agreed("" if chosen.doubt else ": YES=1 (--yes) says yes"):
+    if not sure and (why := refusal("Drop them?", "" if chosen.doubt else ": YES=1 (--yes) says yes beforehand")):
+        print(f"prune: {why}", file=sys.stderr)
         return REFUSED
     prove(repository, *chosen.proof)
     repository.restic("forget", "--prune", *(snapshot.id for snapshot, _ in chosen.drop), timeout=LONG_S)
@@ -135,13 +136,6 @@ def told(chosen: Plan) -> list[str]:
     ]
     head = f"{len(chosen.keep)} stay, by {DAILY} daily, {WEEKLY} weekly, {MONTHLY} monthly; {len(chosen.drop)} go:"
     return [head, *lines, *chosen.unread, *filter(None, [chosen.doubt])]
-
-
-def agreed(otherwise: str) -> bool:
-    if not sys.stdin.isatty():
-        print(f"prune: nobody can be asked, standard input is no terminal{otherwise}", file=sys.stderr)
-        return False
-    return input("Drop them? [y/N] ").strip().lower() in {"y", "yes"}
 
 
 def prove(repository: Repository, snapshot: Snapshot, newest: Manifest) -> None:

@@ -2,7 +2,7 @@
 
 It says what the secret is, asks, puts the new value into the env file, has it tried where that can be done, converges
 (which releases anew), looks at what runs, and says what is left to do. What fails is undone: the old value back in the
-file, and on the droplet; unless the old one may be dead by then.
+file, and on the droplet; unless the new one is in use by then, or the old one may be dead.
 A value is never an argument: we make it, or it is typed without echo, or it is the first line of standard input.
 Exits 0 done | 1 failed, and undone | 2 refused, nothing changed | 3 somebody else is at work, nothing changed
 | 4 needs a person.
@@ -27,12 +27,18 @@ from pyinfra.api.exceptions import PyinfraError
 from stackctl import durable
 
 from deploys import ledger
-from deploys.credentials import credentials_from, values_in, with_value
-from deploys.places import group_data
+from deploys.consent import refusal
+from deploys.credentials import values_in, with_value
+from deploys.places import group_data, place_of
 from deploys.session import LOCKED
-from deploys.settings import Settings, load_settings
+from deploys.settings import Settings, checked_credentials, load_settings
 
 DONE, UNDONE, REFUSED, BUSY, NEEDS_A_PERSON = 0, 1, 2, 3, 4
+
+CONVERGE = "deploys/site.py"
+OPEN_WITH_BOTH = "deploys.offsite"
+SHOW_THE_NEW_ONE = "deploys/proofs/offsite.py"
+END_THE_OTHERS = "deploys.offsite --only-these"
 
 
 class RefusedError(Exception):
@@ -57,12 +63,8 @@ class Secret:
     """For what we issue ourselves."""
     proof: str | None = None
     """A deploy that fails when the new one is refused where it counts, and changes nothing. It comes first."""
-    before: tuple[str, ...] = ()
-    """A program with its options: it has both taken, ahead of the converge."""
-    use: str | None = None
-    """A deploy that has the droplet use the new one, where a converge doesn't."""
-    after: tuple[str, ...] = ()
-    """A program that ends the old one, once the new one was used."""
+    steps: tuple[str, ...] = (CONVERGE,)
+    """What has the new one used, in order: a deploy each, or a program with its options."""
     stays: bool = False
     """The new one is kept when the rotation fails: by then the old one may be dead, and the new one shown once only."""
 
@@ -114,17 +116,14 @@ SECRETS = {
         meanwhile="Both open it until the droplet has shown that the new one does. No backup fails.",
         afterwards=OF_THE_REPOSITORY,
         make=lambda: secrets.token_urlsafe(32),
-        use="deploys/proofs/offsite.py",
-        before=("deploys.offsite",),
-        after=("deploys.offsite", "--only-these"),
+        steps=(OPEN_WITH_BOTH, CONVERGE, SHOW_THE_NEW_ONE, END_THE_OTHERS),
     ),
     "OFFSITE_OPERATOR_PASSWORD": Secret(
         what="What opens the restic repository off the droplet for the operator. We make it ourselves.",
         meanwhile="Both open it until the end. The droplet isn't concerned.",
         afterwards=f"Put the new one where you keep it besides the env file. {OF_THE_REPOSITORY}",
         make=lambda: secrets.token_urlsafe(32),
-        before=("deploys.offsite",),
-        after=("deploys.offsite", "--only-these"),
+        steps=(OPEN_WITH_BOTH, CONVERGE, END_THE_OTHERS),
     ),
 }
 OF_THE_APP = Secret(
@@ -175,7 +174,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        return rotate(Path(arguments.inventory).stem, arguments.key, sure=arguments.yes)
+        return rotate(place_of(arguments.inventory), arguments.key, sure=arguments.yes)
     except (RefusedError, PyinfraError) as error:
         print(f"Nothing was changed: {error}", file=sys.stderr)
     except BusyError as error:
@@ -223,20 +222,11 @@ def _rotate(place: str, settings: Settings, key: str, *, sure: bool) -> int:
         raise RefusedError(f"which secret? KEY= is one of {known}")
     secret = SECRETS.get(key, OF_THE_APP)
     print(f"{key} of {place}\n  {secret.what}\n  Meanwhile: {secret.meanwhile}", flush=True)
-    agree(sure=sure)
+    if not sure and (why := refusal("Rotate it now?", ": YES=1 (--yes) says yes beforehand")):
+        raise RefusedError(why)
     value = secret.make() if secret.make else asked(key)
-    undertaking = Undertaking(place, Path(settings.values.env_file).resolve(), Path(settings.values.secrets_ledger))
-    after = changed(settings, undertaking.before, key, value)
-    return undertaking.carry_out(after, secret)
-
-
-def agree(*, sure: bool) -> None:
-    if sure:
-        return
-    if not sys.stdin.isatty():
-        raise RefusedError("nobody can be asked, standard input is no terminal: YES=1 (--yes) says yes beforehand")
-    if input("Rotate it now? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise RefusedError("you did not say yes")
+    undertaking = Undertaking(place, settings, key, secret)
+    return undertaking.carry_out(changed(settings, undertaking.before, key, value))
 
 
 def asked(key: str) -> str:
@@ -252,16 +242,14 @@ def asked(key: str) -> str:
 
 def changed(settings: Settings, before: str, key: str, value: str) -> str:
     """The env file's text with the new value, as sound as the old one. Raises CredentialsError or RefusedError."""
-    path, names = Path(settings.values.env_file), settings.values.secrets_of_the_app
-    offsite = settings.values.offsite_repository is not None
+    path = Path(settings.values.env_file)
     if value == settings.credentials.by_name[key]:
         raise RefusedError(f"that is the {key} that {path} has already: make site puts it in use, where it isn't")
     if key == "TELEGRAM_BOT_TOKEN" and value.partition(":")[0] != settings.credentials.app[key].partition(":")[0]:
         raise RefusedError("that token is another bot's: its digits before the colon differ")
     after = with_value(before, key, value)
     values = values_in(after, path)
-    credentials = credentials_from(values, app_secrets=names, offsite=offsite, source="the new value")
-    ledger.check(Path(settings.values.secrets_ledger), ledger.fingerprints(credentials))
+    checked_credentials(settings.values, values, "the new value")
     if values != {**values_in(before, path), key: value}:
         raise RefusedError(f"the line of {key} in {path} is written in a way that can't be changed: write it anew")
     return after
@@ -270,49 +258,61 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
 class Undertaking:
     """The new value into the file and onto the droplet; back to the old one when that fails, if that still counts."""
 
-    def __init__(self, place: str, env_file: Path, ledger_file: Path) -> None:
-        self.place, self.env_file, self.ledger_file = place, env_file, ledger_file
-        self.before = env_file.read_bytes().decode()
-        self.ages_before = ledger.read(ledger_file)
+    def __init__(self, place: str, settings: Settings, key: str, secret: Secret) -> None:
+        self.place, self.key, self.secret = place, key, secret
+        self.env_file = Path(settings.values.env_file).resolve()
+        self.ledger_file = Path(settings.values.secrets_ledger)
+        self.before = self.env_file.read_bytes().decode()
+        self.ages_before = ledger.read(self.ledger_file)
 
-    def carry_out(self, after: str, secret: Secret) -> int:
+    def carry_out(self, after: str) -> int:
+        step, converged = self.secret.steps[0], True
         try:
             write(self.env_file, after)
-            if secret.proof and pyinfra(self.place, secret.proof) != 0:
+            if self.secret.proof and run(self.place, self.secret.proof) != 0:
                 return self._refuse()
-            ended = program(self.place, *secret.before) if secret.before else 0
-            if ended == 0:
-                ended = pyinfra(self.place, "deploys/site.py")
-            if ended == 0 and secret.use:
-                ended = pyinfra(self.place, secret.use)
-            if ended == 0 and secret.after:
-                ended = program(self.place, *secret.after)
-            if ended != 0:
-                return self._fail(ended, after, secret)
+            for step in self.secret.steps:
+                if (ended := run(self.place, step)) == 0:
+                    continue
+                if self._used(step):
+                    converged = False
+                elif self._stays(step):
+                    return self._keep(step, after, "That failed, see above")
+                else:
+                    return self._withdraw() if (ended, step) == (LOCKED, CONVERGE) else self._undo()
         except BaseException as error:
             cause = "Interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-            if secret.stays:
-                return self._keep(after, cause)
+            if self._stays(step) or self._used(step):
+                return self._keep(step, after, cause)
             self._take_back()
             print(
                 f"\n{cause}. {self.env_file.name} has the old value again, the droplet may have the new one: "
                 f"{self._converge} brings it back, or rotate again."
             )
             return NEEDS_A_PERSON
-        return self._conclude(secret)
+        return self._conclude(converged=converged)
 
-    def _conclude(self, secret: Secret) -> int:
+    def _stays(self, step: str) -> bool:
+        """Whether the old one may be dead by now. Of the repository's, one after the other is ended."""
+        return self.secret.stays or step == END_THE_OTHERS
+
+    def _used(self, step: str) -> bool:
+        """Whether a converge has recorded the new one, as it does once that is in use: it failed at something else."""
+        return step == CONVERGE and ledger.read(self.ledger_file).get(self.key) != self.ages_before.get(self.key)
+
+    def _conclude(self, *, converged: bool) -> int:
         """The look comes first: what is left to do shall be the last that is read. Nothing is undone any more."""
         print("\nThe new value is in use. Now a look at what runs.", flush=True)
         try:
-            well = pyinfra(self.place, "deploys/status.py") == 0
+            well = run(self.place, "deploys/status.py") == 0
         except KeyboardInterrupt:
             well = False
-        print(f"\nRotated. {secret.afterwards}\n{self.ledger_file} has the new age: commit it.")
-        if well:
-            return DONE
-        print(f"But what runs wasn't found to be well, see above: make status ENV={self.place}")
-        return NEEDS_A_PERSON
+        print(f"\nRotated. {self.secret.afterwards}\n{self.ledger_file} has the new age: commit it.")
+        if not converged:
+            print(f"But the converge failed at something else, see above. Mend the cause, then: {self._converge}")
+        if not well:
+            print(f"But what runs wasn't found to be well, see above: make status ENV={self.place}")
+        return DONE if converged and well else NEEDS_A_PERSON
 
     def _refuse(self) -> int:
         self._take_back()
@@ -322,22 +322,19 @@ class Undertaking:
         )
         return REFUSED
 
-    def _fail(self, ended: int, after: str, secret: Secret) -> int:
-        if secret.stays:
-            return self._keep(after, "That failed, see above")
-        return self._withdraw() if ended == LOCKED else self._undo()
-
-    def _keep(self, after: str, cause: str) -> int:
+    def _keep(self, step: str, after: str, cause: str) -> int:
         write(self.env_file, after)  # an interruption may have come before it was
         print(
-            f"\n{cause}. The new value stays in {self.env_file.name}, as the old one may be dead already. "
-            f"Mend the cause, then: {self._converge}. If the value itself is wrong, rotate once more instead."
+            f"\n{cause}. The new value stays in {self.env_file.name}: it may be in use already, or the old one dead. "
+            f"Mend the cause, then: {self._rest(step)}. If the value itself is wrong, rotate once more instead."
         )
         return NEEDS_A_PERSON
 
     def _withdraw(self) -> int:
         self._take_back()
-        print("\nNothing was changed: the droplet is locked, see above. Wait for it, then rotate again.")
+        print("\nNothing was changed on the droplet, which is locked, see above. Wait for it, then rotate again.")
+        if OPEN_WITH_BOTH in self.secret.steps:
+            print("The repository opens with a password that nobody has: the next rotation ends it.")
         return BUSY
 
     def _undo(self) -> int:
@@ -345,7 +342,7 @@ class Undertaking:
             f"\nThat failed, see above. Back to the old value, in {self.env_file.name} and on the droplet.", flush=True
         )
         self._take_back()
-        if pyinfra(self.place, "deploys/site.py") == 0:
+        if run(self.place, CONVERGE) == 0:
             print("\nUndone: the old value is in use. Mend the cause, then rotate again.")
             return UNDONE
         print(f"\nThe old value is back in {self.env_file.name}, but not everywhere on the droplet: {self._converge}")
@@ -355,6 +352,12 @@ class Undertaking:
         write(self.env_file, self.before)
         # Or an old secret would count as one of today.
         ledger.write(self.ledger_file, self.ages_before)
+
+    def _rest(self, step: str) -> str:
+        """What is to be typed for a step, and for those after it."""
+        left = self.secret.steps[self.secret.steps.index(step) :]
+        typed = {one: " ".join([".venv/bin/python", *command(self.place, one)[1:]]) for one in left}
+        return ", ".join({**typed, CONVERGE: self._converge}[one] for one in left)
 
     @property
     def _converge(self) -> str:
@@ -368,15 +371,14 @@ def write(path: Path, text: str) -> None:
     os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def pyinfra(place: str, deploy: str) -> int:
-    """Runs a deploy, its output on the terminal: how it ended. It reads nothing: standard input may hold the value."""
-    return program(place, "pyinfra", deploy, "-y")
+def run(place: str, step: str) -> int:
+    """Its output on the terminal: how it ended. It reads nothing: standard input may hold the value."""
+    return subprocess.run(command(place, step), stdin=subprocess.DEVNULL, check=False).returncode
 
 
-def program(place: str, module: str, *arguments: str) -> int:
-    """The same of any program that is told of an inventory first."""
-    command = [sys.executable, "-m", module, f"inventories/{place}.py", *arguments]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+def command(place: str, step: str) -> list[str]:
+    module, *options = ["pyinfra", step, "-y"] if step.endswith(".py") else step.split()
+    return [sys.executable, "-m", module, f"inventories/{place}.py", *options]
 
 
 if __name__ == "__main__":

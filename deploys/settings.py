@@ -347,13 +347,7 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
     """
     check_ssh({name: value for name, value in data.items() if name.startswith("ssh_")})
     values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
-    credentials = credentials_from(
-        read_env_file(Path(values.env_file)),
-        app_secrets=values.secrets_of_the_app,
-        offsite=values.offsite_repository is not None,
-        source=values.env_file,
-    )
-    ledger.check(Path(values.secrets_ledger), ledger.fingerprints(credentials))
+    credentials = checked_credentials(values, read_env_file(Path(values.env_file)), values.env_file)
     operators = _read_authorized_keys(Path(values.authorized_keys))
     return Settings(
         values=values,
@@ -363,6 +357,18 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
         paths=Paths(values.app),
         ci_keys=_read_ci_keys(values.ci_authorized_keys, operators),
     )
+
+
+def checked_credentials(values: Values, found: Mapping[str, str], source: str) -> Credentials:
+    """What an env file holds, as the place needs it, and each the only one of its value. Raises CredentialsError."""
+    credentials = credentials_from(
+        found,
+        app_secrets=values.secrets_of_the_app,
+        offsite=values.offsite_repository is not None,
+        source=source,
+    )
+    ledger.check(Path(values.secrets_ledger), ledger.fingerprints(credentials))
+    return credentials
 
 
 def check_ssh(data: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Tests that break things: in the lab alone."""
+"""Tests that break things, change them or try too often: in the lab alone."""
 
 import pytest
 

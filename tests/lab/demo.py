@@ -45,7 +45,7 @@ What to type next:
   make status                what runs on the droplet, and what is wrong with it
   make release TAG=1.1.0     put another version live
   make plan                  what a converge would change: nothing now; change a file on the droplet and look again
-  make test                  every check
+  make test                  the checks that CI runs for each push
   make lab-ssh               a shell on the droplet
   make lab-down              take it all down
 A droplet of your own at DigitalOcean: docs/first-droplet.md"""

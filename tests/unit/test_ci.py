@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from deploys import artifacts
-from deploys.components.ci import authorized_keys
 from deploys.facts.accounts import Service, ServiceAccount
 from deploys.facts.files import Placed
 from deploys.operations.accounts import no_account, service_account, sudoers
 from deploys.settings import SettingsError, _read_ci_keys
-from tests.unit.places import settings_of
+from tests.unit.places import data_of
 from tests.unit.test_operations import commands
 
 KEY = f"ssh-ed25519 {'A' * 68} CI"
@@ -70,10 +69,7 @@ def test_what_sudo_allows_is_what_the_forced_command_runs() -> None:
 
 @pytest.mark.parametrize("place", ["staging", "prod"])
 def test_by_default_there_is_no_ci(place: str) -> None:
-    settings = settings_of(place)
-    assert settings.values.ci_authorized_keys is None
-    assert settings.ci_keys == ()
-    assert "ssh-" not in authorized_keys(settings).decode()
+    assert _read_ci_keys(data_of(place)["ci_authorized_keys"], KEY.encode()) == ()
 
 
 def account(there: Any) -> list[str]:

@@ -22,12 +22,15 @@ IMAGE = "ghcr.io/marketplace/bot"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    """stackctl on staging, with an `ssh` that ends with `codes` in turn and notes what it was asked."""
+    """stackctl on staging, with an `ssh` that has `said` and ends with `codes` in turn, and notes what it was asked."""
 
-    def run(codes: str, *words: str, key: str = "k", said: str = "") -> tuple[int, list[str]]:
+    def run(codes: str, *words: str, key: str = "k", said: tuple[str, ...] = ()) -> tuple[int, list[str]]:
         asked = tmp_path / "asked"
         asked.write_text("")
-        program = f'echo "$*" >> {asked}; echo "{said}"; set -- {codes}; shift $(($(wc -l < {asked}) - 1)); exit $1'
+        for number, line in enumerate(said, start=1):
+            (tmp_path / f"said{number}").write_text(f"{line}\n")
+        turn = f'echo "$*" >> {asked}; turn=$(wc -l < {asked}); cat {tmp_path}/said$turn 2>/dev/null'
+        program = f"{turn}; set -- {codes}; shift $((turn - 1)); exit $1"
         for name, body in {"ssh": program, "ssh-agent": ":", "ssh-add": "cat >/dev/null", "sleep": ":"}.items():
             stand_in = tmp_path / name
             stand_in.write_text(f"#!/bin/sh\n{body}\n")
@@ -50,15 +53,38 @@ def test_the_committed_address_and_host_key_are_used(run: Any) -> None:
 
 
 def test_a_release_whose_connection_drops_is_watched_to_its_end(run: Any) -> None:
-    code, asked = run("255 255 1", "prod", "release", "1.0")
-    assert code == 1
-    assert [line.partition(" prod-1 ")[2] for line in asked] == ["release 1.0", "release --follow", "release --follow"]
+    code, asked = run("0 255 255 4", "prod", "release", "1.0", said=(begun("0.9"), "", "", begun("1.0")))
+    assert code == 4
+    looked = "release --follow --json"
+    assert [line.partition(" prod-1 ")[2] for line in asked] == [looked, "release 1.0", looked, looked]
 
 
-@pytest.mark.parametrize(("tag", "expected"), [("1.0", 0), ("0.9", 1)])
-def test_the_end_of_another_release_is_not_taken_for_ours(run: Any, tag: str, expected: int) -> None:
-    code, _ = run("255 0", "prod", "release", "1.0", said=f"   0.0 s  release    start {tag} by ci")
+def begun(tag: str, by: str = "ci", run: str = "20261123T221657.000Z") -> str:
+    """A release's first event."""
+    return json.dumps({"run": run, "op": "release", "step": "release", "state": "start", "message": f"{tag} by {by}"})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (begun("0.9"), begun("1.0"), 0),
+        ("", begun("1.0"), 0),
+        (begun("1.0", run="20261122T221657.000Z"), begun("1.0"), 0),
+        (begun("1.0"), begun("1.0"), 1),
+        (begun("0.9"), begun("0.9"), 1),
+        (begun("0.9"), begun("1.0", by="deploy"), 1),
+        (begun("0.9"), begun("1.0.1"), 1),
+    ],
+    ids=["ours", "the first of all", "ours, again", "our last try", "another tag", "another's", "a longer tag"],
+)
+def test_the_end_of_another_release_is_not_taken_for_ours(run: Any, before: str, after: str, expected: int) -> None:
+    code, _ = run(f"{0 if before else 2} 255 0", "prod", "release", "1.0", said=(before, "", after))
     assert code == expected
+
+
+def test_without_a_connection_to_begin_with_nothing_is_begun(run: Any) -> None:
+    code, asked = run("255", "prod", "release", "1.0")
+    assert (code, len(asked)) == (255, 1)
 
 
 @pytest.mark.parametrize("words", [("release", "1.0", "--dry-run"), ("status", "--json")])
@@ -68,8 +94,8 @@ def test_what_changes_nothing_is_not_followed(run: Any, words: tuple[str, ...]) 
 
 
 def test_a_refusal_is_final(run: Any) -> None:
-    code, asked = run("2", "prod", "release", "1.0")
-    assert (code, len(asked)) == (2, 1)
+    code, asked = run("0 2", "prod", "release", "1.0")
+    assert (code, len(asked)) == (2, 2)
 
 
 def test_without_a_key_nobody_is_asked(run: Any) -> None:
@@ -77,23 +103,26 @@ def test_without_a_key_nobody_is_asked(run: Any) -> None:
 
 
 @pytest.fixture
-def verify(monkeypatch: pytest.MonkeyPatch) -> Any:
+def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """verify.py's `main`, with the answers of the droplet and of the web."""
     program = runpy.run_path(str(ROOT / ".github/scripts/verify.py"))
 
-    def verify(status: dict[str, Any], answer: int) -> None:
+    def verify(status: dict[str, Any], answer: int, *known: str) -> None:
         said = SimpleNamespace(stdout=json.dumps(status), returncode=0)
         monkeypatch.setattr(subprocess, "run", lambda *_, **__: said)
         connection = SimpleNamespace(request=lambda *_: None, getresponse=lambda: SimpleNamespace(status=answer))
         monkeypatch.setattr(http.client, "HTTPSConnection", lambda *_, **__: connection)
         monkeypatch.chdir(ROOT)
-        program["main"]("staging", IMAGE, "1.2.0")
+        before = tmp_path / "before.json"
+        before.write_text(json.dumps(live("1.1.0", IMAGE, *known)))
+        program["main"]("staging", IMAGE, "1.2.0", str(before))
 
     return verify
 
 
 def live(tag: str = "1.2.0", image: str = IMAGE, *problems: str) -> dict[str, Any]:
-    return {"release": {"tag": tag, "image": f"{image}@{DIGEST}"}, "problems": list(problems)}
+    release = {"tag": tag, "image": f"{image}@{DIGEST}"}
+    return {"release": release, "drift": [], "stale": [], "problems": list(problems)}
 
 
 def test_the_digest_of_what_serves(verify: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,10 +136,30 @@ def test_the_digest_of_what_serves(verify: Any, capsys: pytest.CaptureFixture[st
         (live("1.1.0"), 200, "staging serves 1.1.0 of"),
         (live("1.2.0", "ghcr.io/other/bot"), 200, "of ghcr.io/other/bot, not 1.2.0"),
         (live("1.2.0", IMAGE, "worker is dead"), 200, "worker is dead"),
-        ({"release": None, "problems": []}, 200, "no release"),
+        (live() | {"release": None}, 200, "no release"),
         (live(), 503, "answers 503"),
     ],
 )
 def test_anything_else_fails(verify: Any, status: dict[str, Any], answer: int, said: str) -> None:
     with pytest.raises(SystemExit, match=said):
         verify(status, answer)
+
+
+OVERDUE = "the last verified backup is of 2026-11-20 02:49 UTC: sudo stackctl backup"
+
+
+def test_what_was_wrong_before_is_told_and_no_fault_of_the_release(
+    verify: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify(live("1.2.0", IMAGE, OVERDUE), 200, OVERDUE)
+    told = capsys.readouterr()
+    assert told.out == f"{DIGEST}\n"
+    assert OVERDUE in told.err
+    with pytest.raises(SystemExit, match="redis is missing"):
+        verify(live("1.2.0", IMAGE, OVERDUE, "redis is missing"), 200, OVERDUE)
+
+
+@pytest.mark.parametrize("kind", ["drift", "stale"])
+def test_a_release_that_is_unwell_is_no_better_at_its_second_try(verify: Any, kind: str) -> None:
+    with pytest.raises(SystemExit, match="worker is dead"):
+        verify(live("1.2.0", IMAGE, "worker is dead") | {kind: ["worker"]}, 200, "worker is dead")

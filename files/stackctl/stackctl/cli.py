@@ -306,7 +306,7 @@ def _look(stack: Stack, arguments: argparse.Namespace) -> int:
 
 
 def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
-    """Start a release or a rollback and follow it, or follow the one that there is."""
+    """Start a release, a rollback or a restore and follow it, or follow the one that there is."""
     show = unit.shown(journal.out, as_json=arguments.json)
     try:
         if getattr(arguments, "follow", False):
