@@ -19,7 +19,7 @@ def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Place,
     assert newest["reason"] == "asked"
     assert newest["verified"]["rows"] == sum(newest["tables"].values())
     assert newest["redis"]["keys"] >= 0
-    container = f"{lab.settings.paths.data_project}-postgres-1"
+    container = lab.settings.paths.data_container("postgres")
     dump = lab.settings.paths.backup(newest["id"]) / "postgres.dump"
     psql = f"docker exec {container} psql -tA -U postgres"
     droplet.check_output(f"{psql} -c 'CREATE DATABASE beside'")
