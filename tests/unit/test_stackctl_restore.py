@@ -489,7 +489,7 @@ def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
         if faults := manifest.differing(directory, manifest.load(directory)):
             raise FailedError(f"what the storage has is damaged: {', '.join(faults)}")
 
-    monkeypatch.setattr(offsite, "available", lambda _: manifest.every(there))
+    monkeypatch.setattr(offsite, "available", lambda _, *__: manifest.every(there))
     monkeypatch.setattr(offsite, "fetch", fetch)
     return there
 
@@ -499,7 +499,7 @@ def test_a_new_droplet_is_a_copy_before_it_has_data_from_elsewhere(
 ) -> None:
     droplet = installed(tmp_path)
     stackctl(droplet, "backup")
-    monkeypatch.setattr(offsite, "available", lambda _: manifest.every(droplet.paths.backups))
+    monkeypatch.setattr(offsite, "available", lambda _, *__: manifest.every(droplet.paths.backups))
     code, shown = restored(droplet, "--from-offsite")
     assert (code, "make isolate first" in shown.splitlines()[-1]) == (2, True), shown
     config = json.loads(droplet.paths.config.read_text()) | {"isolated": True}

@@ -220,9 +220,13 @@ def _starts_here(stack: Stack) -> bool:
 def _chosen(work: Work) -> Manifest:
     """FailedError and RefusedError say why there is no such backup."""
     stack, wanted = work.stack, work.asked.backup
-    if work.asked.from_offsite:
+    if work.asked.from_offsite and wanted == LATEST:
         stack.journal.tell("preflight", "progress", offsite.READING)
-    known = offsite.available(stack) if work.asked.from_offsite else manifest.every(stack.paths.backups)
+        known = offsite.available(stack)
+    elif work.asked.from_offsite:
+        known = offsite.available(stack, wanted)
+    else:
+        known = manifest.every(stack.paths.backups)
     if wanted == LATEST:
         # What a restore saved is for whoever names it: it has what was to be got rid of.
         usable = [one for one in known if one.verified and one.reason != "safety"]
