@@ -161,6 +161,20 @@ def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> 
     assert live.storage.ran == []
 
 
+def test_what_is_about_to_be_sent_does_not_stand_in_memory(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/tmp is a file system in it."""
+    used, done = set[str](), live.storage.restic
+
+    def looked_at(arguments: list[str], env: Mapping[str, str]) -> Result:
+        used.add(env["TMPDIR"])
+        return done(arguments, env)
+
+    monkeypatch.setattr(live.storage, "restic", looked_at)
+    sent(live)
+    assert used == {str(live.paths.offsite_cache)}
+    assert live.paths.offsite_cache.stat().st_mode & 0o777 == 0o700
+
+
 def test_no_failure_shows_a_secret(live: Droplet) -> None:
     told, directory = kept(live)
     live.storage.failing["backup"] = Result(1, stderr=f"Fatal: {' and '.join(SECRETS.values())} are no good")

@@ -23,7 +23,6 @@ from .stack import Stack
 from .steps import Step, take
 
 DUMP_TIMEOUT = 3600
-SPARE = offsite.SPARE
 KEPT_DAYS = 7
 KEPT_OF_RELEASES = 3
 
@@ -105,7 +104,7 @@ def check_room(stack: Stack, room: Room, *, restored: bool = False) -> None:
     A dump is compressed, and indexes aren't in it: it is smaller than the database.
     """
     stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-    needed = room.database_bytes + SPARE + (room.database_bytes + verify.ROOM if restored else 0)
+    needed = room.database_bytes + offsite.SPARE + (room.database_bytes + verify.ROOM if restored else 0)
     free = stack.machine.free(stack.paths.backups)
     if free < needed:
         raise RefusedError(

@@ -314,13 +314,16 @@ class Repository:
 
     def _run(self, *arguments: object, timeout: float) -> Result:
         access = self.access
+        cache = self._stack.paths.offsite_cache
+        cache.mkdir(mode=0o700, exist_ok=True)
         env = {
             **ENVIRONMENT,
+            "TMPDIR": str(cache),  # for what it is about to send: /tmp is memory
             "RESTIC_REPOSITORY": access.repository,
             "RESTIC_PASSWORD": access.password,
             "AWS_ACCESS_KEY_ID": access.key_id,
             "AWS_SECRET_ACCESS_KEY": access.key_secret,
-            "RESTIC_CACHE_DIR": str(self._stack.paths.offsite_cache),
+            "RESTIC_CACHE_DIR": str(cache),
         }
         # A copy of another droplet writes nothing there, be it a lock.
         argv = ["restic", *(["--no-lock"] if access.read_only else []), *map(str, arguments)]

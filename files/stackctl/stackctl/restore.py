@@ -31,7 +31,7 @@ from .docker import Container
 from .errors import FailedError, PersonNeededError, RefusedError
 from .manifest import Manifest
 from .postgres import ADMIN, Postgres, Server
-from .redis import Directory, Redis
+from .redis import Directory, Redis, loaded
 from .restoring import Record
 from .stack import Stack
 from .state import Revision
@@ -203,7 +203,7 @@ def _preflight(work: Work) -> str:
     _check_redis(work)
     if work.asked.to_database and work.server.exists(work.target):
         raise RefusedError(f"there is a database {work.target} already: drop it, or choose another name")
-    needed = then.postgres.bytes + min(then.postgres.bytes, WAL) + backup.SPARE
+    needed = then.postgres.bytes + min(then.postgres.bytes, WAL) + offsite.SPARE
     if not work.ready and (free := stack.machine.free(Path(work.data.root))) < needed:
         raise RefusedError(
             f"{work.data.root} has {free >> 20} MiB left, a restore needs {needed >> 20}: make room there"
@@ -507,9 +507,7 @@ def _put_rdb_back(work: Work) -> None:
 
 
 def _loaded(work: Work, keys: int) -> str:
-    """A key that has expired since is left out when it is loaded."""
-    told = Redis(work.stack.docker, work.stack.paths).info()
-    there = int(told["rdb_last_load_keys_loaded"]) + int(told["rdb_last_load_keys_expired"])
+    there = loaded(Redis(work.stack.docker, work.stack.paths).info())
     if there != keys:
         raise FailedError(f"Redis has {there} keys, the backup has {keys}: stackctl logs redis")
     return f"{keys} keys, those among them that have expired since"
