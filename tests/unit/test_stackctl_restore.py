@@ -326,7 +326,7 @@ def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None
     assert set(live) == {True, False}
 
 
-def interrupted(droplet: Droplet) -> Droplet:
+def interrupted(droplet: Droplet, at: str = "swap", *beside: str) -> Droplet:
     """Killed before the swap: the bot is closed, and the live data as it was."""
 
     def killed_here(_work: object) -> str:
@@ -335,12 +335,27 @@ def interrupted(droplet: Droplet) -> Droplet:
         return ""
 
     with pytest.MonkeyPatch.context() as patched:
-        steps = tuple(step._replace(act=killed_here) if step.name == "swap" else step for step in restore.REPLACED)
-        patched.setattr(restore, "REPLACED", steps)
-        left = killed(droplet, 0, "restore", newest(droplet), "--yes", newest(droplet))
+        for table in ("REPLACED", "BESIDE"):
+            steps = getattr(restore, table)
+            steps = tuple(step._replace(act=killed_here) if step.name == at else step for step in steps)
+            patched.setattr(restore, table, steps)
+        left = killed(droplet, 0, "restore", newest(droplet), *(beside or ("--yes", newest(droplet))))
     assert left
     left.killed_at = None
     return left
+
+
+@pytest.mark.parametrize(("beside", "name"), [((), "app"), (("--to-database", "lost"), "lost")])
+def test_what_a_restore_leaves_that_was_killed_before_it_closed_anything_goes_with_the_next_backup(
+    saved: Droplet, beside: tuple[str, ...], name: str
+) -> None:
+    stackctl(saved, "restore", "latest", "--to-database", "mine")
+    left = interrupted(saved, "count", *beside)
+    assert left.beside.keys() == {"mine", f"{name}_restoring"}
+    assert stackctl(left, "release", "1.2.0")[0] == 0
+    assert f"{name}_restoring" in left.beside, "a restore may be under way"
+    code, shown = stackctl(left, "backup")
+    assert (code, left.beside.keys(), left.tables) == (0, {"mine"}, NOW), shown
 
 
 def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved: Droplet) -> None:

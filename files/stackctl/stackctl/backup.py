@@ -17,7 +17,7 @@ from . import durable, manifest, offsite, restoring, retention, sequence, state,
 from .config import Data
 from .errors import FailedError, RefusedError
 from .manifest import UNFINISHED, Manifest, Offsite, Reason
-from .postgres import Postgres, Room
+from .postgres import Postgres, Room, Server
 from .redis import Redis
 from .stack import Stack
 from .steps import Step, take
@@ -124,10 +124,19 @@ def _work(stack: Stack, reason: Reason) -> Iterator[Work]:
 def _preflight(work: Work) -> str:
     room = work.postgres.room()
     _begin(work)
+    if work.reason != "safety":  # that one is part of a restore
+        _drop_half_restored(work.postgres.server)
     # What a killed upload fetched. A release, which has nothing of this lock, leaves it to whoever is at it.
     shutil.rmtree(work.stack.paths.backups / offsite.FETCHED, ignore_errors=True)
     check_room(work.stack, room, restored=True)
     return f"the database has {room.database_bytes / 1e6:.1f} MB"
+
+
+def _drop_half_restored(server: Server) -> None:
+    """What restores left that were killed before they had anything to finish: there is no other one under way."""
+    for name in server.databases():
+        if name.endswith(restoring.DATABASE):
+            server.drop(name)
 
 
 def _begin(work: Work) -> None:

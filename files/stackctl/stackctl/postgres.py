@@ -76,8 +76,8 @@ class Server:
         argv = self.inside(*PSQL, "--username=postgres", f"--dbname={database}", "-c", sql)
         return self.docker.call("docker exec psql", argv, timeout=timeout).stdout.strip()
 
-    def exists(self, database: str) -> bool:
-        return bool(self.query(ADMIN, f"SELECT 1 FROM pg_database WHERE datname = '{database}'"))
+    def databases(self) -> list[str]:
+        return self.query(ADMIN, "SELECT datname FROM pg_database").splitlines()
 
     def comment(self, database: str) -> str:
         """What it says of itself; nothing when there is none."""

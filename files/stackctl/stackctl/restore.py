@@ -42,7 +42,7 @@ LOAD_TIMEOUT = 4 * 3600
 WAL = 1 << 30
 """Bytes of write-ahead log that PostgreSQL keeps while much is written, at most (max_wal_size)."""
 SHOWN = 20
-UNFINISHED, FORMER = "_restoring", "_replaced"
+FORMER = "_replaced"
 RESERVED = ("postgres", "template0", "template1")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,52}", re.ASCII)
 
@@ -89,7 +89,7 @@ class Work:
     @property
     def restored(self) -> str:
         """The database while it is restored."""
-        return self.target + UNFINISHED
+        return self.target + restoring.DATABASE
 
     @property
     def former(self) -> str:
@@ -154,7 +154,7 @@ def _work(stack: Stack, asked: Asked) -> Work:
     if not stack.config.data:
         raise RefusedError("the database is on another host: restore there")
     name, live = asked.to_database, stack.config.data.database
-    if name and (name in {live, *RESERVED} or name.endswith((UNFINISHED, FORMER)) or not NAME.fullmatch(name)):
+    if name and (name in {live, *RESERVED} or name.endswith((restoring.DATABASE, FORMER)) or not NAME.fullmatch(name)):
         raise RefusedError(f"{name!r} can't be a database beside {live}: a-z, 0-9 and _, and none that is in use")
     return Work(stack, asked, stack.config.data)
 
@@ -201,7 +201,7 @@ def _preflight(work: Work) -> str:
             f"{then.id} is of PostgreSQL {then.postgres.major}, {room.major} runs: declare an image of it"
         )
     _check_redis(work)
-    if work.asked.to_database and work.server.exists(work.target):
+    if work.asked.to_database and work.target in work.server.databases():
         raise RefusedError(f"there is a database {work.target} already: drop it, or choose another name")
     needed = then.postgres.bytes + min(then.postgres.bytes, WAL) + offsite.SPARE
     if not work.ready and (free := stack.machine.free(Path(work.data.root))) < needed:
@@ -478,7 +478,7 @@ def _swap(work: Work) -> str:
 
 
 def _swap_back(work: Work) -> None:
-    if work.swapped and work.server.exists(work.former):
+    if work.swapped and work.former in work.server.databases():
         work.server.rename((work.target, work.restored), (work.former, work.target))
 
 
