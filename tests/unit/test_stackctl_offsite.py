@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import backup, config, manifest, offsite, s3, sequence
+from stackctl import backup, config, durable, manifest, offsite, s3, sequence
 from stackctl.errors import FailedError, RefusedError
 from stackctl.events import Journal
 from stackctl.machine import TIMED_OUT, Result
@@ -224,6 +225,17 @@ def test_what_the_key_may_do_is_tried(
     assert found
     assert (found.deletes, found.overwrites) == (deletes, overwrites)
     assert live.storage.objects["config"] == b"of restic"
+
+
+def test_on_a_full_disk_it_is_told_all_the_same_what_lies_there(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = sent(live)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable, "write", full)
+    code, shown = stackctl(live, "offsite")
+    assert (code, told.id in shown) == (0, True), shown
 
 
 def test_a_key_that_can_t_add_is_not_one_that_can_delete(live: Droplet) -> None:

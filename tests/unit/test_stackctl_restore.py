@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,7 @@ def test_it_shows_what_it_would_replace_and_waits_for_a_yes(saved: Droplet) -> N
         "public.offers: 7 now, 12 then",
         "9 keys now give way to 5",
         "1.2.0 now, 1.2.0",
+        "is in neither, and lost: where that matters, sudo stackctl maintenance on first",
     ):
         assert said in shown
     assert (code, f"--yes {wanted}" in shown.splitlines()[-1]) == (2, True), shown
@@ -113,6 +115,25 @@ def test_it_shows_what_it_would_replace_and_waits_for_a_yes(saved: Droplet) -> N
     saved.typed = wanted
     assert stackctl(saved, "restore", "latest")[0] == 0
     assert_restored(saved)
+
+
+def test_who_types_nothing_changes_nothing_and_is_told_what_to_type(
+    saved: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, wanted = as_it_was(saved), newest(saved)
+    saved.typed = ""
+    code, shown = stackctl(saved, "restore", "latest", "--no-safety")
+    assert (code, "nobody has confirmed it: nothing was changed" in shown) == (2, True), shown
+    (typed,) = re.findall(r"sudo stackctl (restore .*) \(or your make restore with ID=", shown)
+    assert typed.split() == ["restore", wanted, "--no-safety", "--yes", wanted]
+
+    def interrupted(_self: Droplet, _question: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Droplet, "answer", interrupted)
+    code, shown = stackctl(saved, "restore", "latest")
+    assert (code, "it goes on" in shown, as_it_was(saved)) == (1, False, before), shown
+    assert stackctl(saved, *typed.split())[0] == 0
 
 
 def test_latest_is_the_newest_that_was_restored_for_proof_and_no_restore_made(saved: Droplet) -> None:
@@ -367,10 +388,15 @@ def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved:
     code, report = stackctl(left, "status", "--json")
     assert (code, json.loads(report)["problems"], json.loads(report)["drift"]) == (4, [said], [])
     before = manifest.every(left.paths.backups)
-    for verb in (("backup",), ("backup", "--nightly"), ("release", "1.2.0"), ("rollback", "1.2.0")):
+    for verb in (
+        *(("backup",), ("backup", "--nightly"), ("release", "1.2.0"), ("rollback", "1.2.0")),
+        ("maintenance", "off"),
+    ):
         code, shown = stackctl(left, *verb)
         assert (code, said in shown) == (2, True), shown
     assert manifest.every(left.paths.backups) == before
+    assert left.paths.maintenance.exists()
+    assert "maintenance off" not in stackctl(left, "status")[1]
     code, shown = restored(left)
     assert code == 0, shown
     assert stackctl(left, "backup")[0] == 0
@@ -525,6 +551,8 @@ def test_a_new_droplet_is_a_copy_before_it_has_data_from_elsewhere(
 def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
     wanted = manifest.every(elsewhere)[-1].id
     assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 2, "it isn't here"
+    _, shown = stackctl(saved, "restore", "latest", "--from-offsite")
+    assert f"sudo stackctl restore {wanted} --from-offsite --yes {wanted}" in shown
     code, shown = stackctl(saved, "restore", "latest", "--from-offsite", "--yes", wanted)
     assert code == 0, shown
     assert_restored(saved)

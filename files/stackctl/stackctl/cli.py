@@ -308,21 +308,29 @@ def _look(stack: Stack, arguments: argparse.Namespace) -> int:
 def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
     """Start a release or a rollback and follow it, or follow the one that there is."""
     show = unit.shown(journal.out, as_json=arguments.json)
-    try:
-        if getattr(arguments, "follow", False):
+    if getattr(arguments, "follow", False):
+        with _going_on(paths):
             return unit.follow(paths, machine, unit.last_run(paths), show)
-        if arguments.verb == "release" or (arguments.verb == "rollback" and arguments.tag):
-            release.parse(arguments.tag or "")
-        declared = config.load(paths)
-        under = ["--under", arguments.under] if arguments.under else []
-        asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb]
-        if arguments.verb == "restore":
-            asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
-        else:
-            asked += ["--dry-run"] if getattr(arguments, "dry_run", False) else []
-            asked += [arguments.tag] if arguments.tag else []
+    if arguments.verb == "release" or (arguments.verb == "rollback" and arguments.tag):
+        release.parse(arguments.tag or "")
+    declared = config.load(paths)
+    under = ["--under", arguments.under] if arguments.under else []
+    asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb]
+    if arguments.verb == "restore":
+        asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
+    else:
+        asked += ["--dry-run"] if getattr(arguments, "dry_run", False) else []
+        asked += [arguments.tag] if arguments.tag else []
+    with _going_on(paths):
         unit.start(paths, declared, machine, asked)
         return unit.follow(paths, machine, journal.run, show)
+
+
+@contextmanager
+def _going_on(paths: Paths) -> Iterator[None]:
+    """Whoever stops following ends nothing by it, and is told so."""
+    try:
+        yield
     except KeyboardInterrupt:
         raise PersonNeededError(
             "if it was begun, it goes on by itself: stackctl release --follow shows it, "
@@ -339,11 +347,7 @@ def _confirmed(arguments: argparse.Namespace, stack: Stack) -> list[str]:
         answer = stack.machine.answer(f"Type {chosen} to have what is live give way to it: ")
         asked = asked._replace(backup=chosen, yes=answer)
         restore.check_answer(asked, chosen)
-    flags = {"--from-offsite": asked.from_offsite, "--no-safety": not asked.safety}
-    options = {"--to-database": asked.to_database, "--yes": asked.yes}
-    words = [flag for flag, given in flags.items() if given]
-    words += [word for option, value in options.items() if value for word in (option, value)]
-    return [asked.backup, *words]
+    return asked.words
 
 
 def _restored(arguments: argparse.Namespace) -> restore.Asked:
@@ -384,6 +388,8 @@ def _offsite(stack: Stack, *, as_json: bool) -> None:
 def _maintenance(stack: Stack, mode: str) -> None:
     if mode == "on":
         durable.write(stack.paths.maintenance, b"", 0o644)
+    elif half := restoring.load(stack.paths):
+        raise RefusedError(half.remedy)
     else:
         stack.paths.maintenance.unlink(missing_ok=True)
     stack.journal.tell("maintenance", "progress", f"{mode}: from the next request on")

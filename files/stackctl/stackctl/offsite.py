@@ -167,7 +167,8 @@ def available(stack: Stack, backup_id: str | None = None) -> list[Manifest]:
         with suppress(FailedError):
             found[snapshot.backup] = replace(read(text, snapshot), offsite=Offsite(snapshot.time, snapshot.id))
     if not backup_id:
-        sequence.seen(stack.paths, max((one.sequence for one in found.values()), default=0))
+        with suppress(OSError):  # as in probe; as long as nothing is kept, it is asked again
+            sequence.seen(stack.paths, max((one.sequence for one in found.values()), default=0))
     return manifest.in_order(found.values())
 
 
@@ -259,7 +260,8 @@ class Repository:
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
         found = Powers(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
-        durable.write(self._stack.paths.offsite_powers, json.dumps(asdict(found)).encode() + b"\n")
+        with suppress(OSError):  # a full disk is when somebody looks which backups may go from here
+            durable.write(self._stack.paths.offsite_powers, json.dumps(asdict(found)).encode() + b"\n")
         return found
 
     def snapshots(self, *options: str) -> list[Snapshot]:

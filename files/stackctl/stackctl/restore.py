@@ -42,6 +42,10 @@ LOAD_TIMEOUT = 4 * 3600
 WAL = 1 << 30
 """Bytes of write-ahead log that PostgreSQL keeps while much is written, at most (max_wal_size)."""
 SHOWN = 20
+BETWEEN = (
+    "what is written from then until everybody gets 503 is in neither, and lost: where that matters, sudo stackctl "
+    "maintenance on first (the worker goes on with its jobs)"
+)
 FORMER = "_replaced"
 RESERVED = ("postgres", "template0", "template1")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,52}", re.ASCII)
@@ -57,6 +61,14 @@ class Asked(NamedTuple):
     yes: str | None = None
     """The id, once more."""
     safety: bool = True
+
+    @property
+    def words(self) -> list[str]:
+        """As arguments."""
+        flags = {"--from-offsite": self.from_offsite, "--no-safety": not self.safety}
+        options = {"--to-database": self.to_database, "--yes": self.yes}
+        given = [flag for flag, wanted in flags.items() if wanted]
+        return [self.backup, *given, *(word for option, value in options.items() if value for word in (option, value))]
 
 
 @dataclass
@@ -307,6 +319,7 @@ def _plan(work: Work) -> list[str]:
         lines.append("what it replaces was saved before the interruption")
     elif work.asked.safety:
         lines.append(f"what it replaces is saved before, as backup {work.stack.journal.run}")
+        lines.append(BETWEEN)
     else:
         lines.append("what it replaces is lost: --no-safety")
     return [
@@ -334,9 +347,9 @@ def check_answer(asked: Asked, wanted: str) -> None:
     """RefusedError unless the operator named the very backup."""
     if asked.yes != wanted:
         said = f"{asked.yes!r} isn't its id" if asked.yes else "nobody has confirmed it"
-        raise RefusedError(
-            f"{said}: nothing was changed; to go on: --yes {wanted} (make restore ID={wanted} YES={wanted})"
-        )
+        again = " ".join(["sudo stackctl restore", *asked._replace(backup=wanted, yes=wanted).words])
+        added = f"your make restore with ID={wanted} YES={wanted}"
+        raise RefusedError(f"{said}: nothing was changed; to go on: {again} (or {added})")
 
 
 def _confirm(work: Work) -> str:

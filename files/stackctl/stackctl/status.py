@@ -69,6 +69,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "lock": {"holder": holder.holder, "since": holder.since} if holder else None,
         "trials": [asdict(one) for one in trial.under_way(paths)],
         "maintenance": current.maintenance,
+        "restoring": paths.restoring.exists(),
         "isolated": config.isolated,
         "active": current.active,
         "release": asdict(current.release) if current.release else None,
@@ -261,7 +262,8 @@ def text(report: Report) -> str:
     if report["isolated"]:
         rows.append(("ISOLATED", "a copy: no worker, no webhook, nothing leaves, everybody gets 503: make live"))
     if report["maintenance"]:
-        rows.append(("maintenance", "on, everybody gets 503: sudo stackctl maintenance off"))
+        until = "while data is restored" if report["restoring"] else "sudo stackctl maintenance off"
+        rows.append(("maintenance", f"on, everybody gets 503: {until}"))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
     rows += [
         ("on trial", f"{one['name']}, undone at {one['until']} unless a new login confirms it")
