@@ -121,7 +121,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     tried.add_argument("command", nargs="?", help="for change: what the shell has to do")
     verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
     verb("integrity", "for systemd: whether the files of Debian's packages are as installed")
-    verb("amcheck", "for systemd: whether PostgreSQL's tables and indexes are whole, while nothing else is under way")
+    verb("amcheck", "for systemd: whether PostgreSQL's tables and indexes are whole, amid no backup or restore")
     verb("reboot", "for systemd: the reboot that an upgrade asks for, while nothing else is under way")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
@@ -361,9 +361,12 @@ def _restored(arguments: argparse.Namespace) -> restore.Asked:
 def _amcheck(stack: Stack) -> None:
     if not stack.config.data:
         return
-    # A migration would wait for the tables that it looks at, and give up.
-    with lock.hold(stack.paths, "the weekly look at PostgreSQL's files", patience=NIGHTLY_PATIENCE):
-        upkeep.amcheck(stack.paths, Postgres(stack.docker, stack.paths, stack.config.data))
+    # It may take hours. A backup would end it, and a restore take its database away: those wait, or are refused. A
+    # release needn't: its own dump ends a look (Postgres.end_dumps) before a migration could wait for a table of it.
+    paths = stack.paths
+    name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.amcheck_service} ends it)"
+    alone = lock.exclusive(paths.backup_lock, name, NIGHTLY_PATIENCE)
+    upkeep.amcheck(paths, stack.machine, Postgres(stack.docker, paths, stack.config.data), alone)
 
 
 def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:

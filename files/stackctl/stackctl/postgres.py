@@ -166,7 +166,7 @@ class Postgres:
         return self.docker.machine.run(self.server.inside("pg_amcheck", *told), timeout=seconds)
 
     def end_dumps(self) -> None:
-        """Those that an earlier call left: a `docker exec` outlives its client (docker/cli #5309)."""
+        """Those that an earlier call left: a `docker exec` outlives its client (docker/cli #5309). And `check`."""
         others = f"application_name = '{DUMPS}' AND pid <> pg_backend_pid()"
         self.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
 

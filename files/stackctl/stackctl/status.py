@@ -61,7 +61,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     differs = _environment_differs(paths, current)
     if differs:
         problems.append(f"the declared environment isn't the one that runs: {_remedy(current)}")
-    problems += upkeep.problems(paths, machine)
+    problems += upkeep.problems(paths, machine, weekly=config.data is not None and not config.isolated)
     served = _certificate(paths, config, machine)
     return {
         "version": 1,
