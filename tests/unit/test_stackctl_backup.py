@@ -411,7 +411,7 @@ def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
     assert problems(live) == []
     live.seconds += 120
     assert problems(live) == [
-        "there is no backup yet: journalctl -u bot-backup.service, then sudo stackctl backup",
+        "there is no backup yet: sudo journalctl -u bot-backup.service, then sudo stackctl backup",
     ]
     stackctl(live, "backup")
     assert problems(live) == []
@@ -498,7 +498,7 @@ def test_looks_that_never_come_to_their_end_are_told(live: Droplet, cause: str) 
     assert missed(live) == []
     live.seconds += 15 * 86400 + 60
     (line,) = missed(live)
-    assert "since 2025-12-23: journalctl -u bot-amcheck.service, then sudo systemctl start" in line
+    assert "since 2025-12-23: sudo journalctl -u bot-amcheck.service, then sudo systemctl start" in line
     live.failing["pg_amcheck"] = Result(2, "heap table app.public.offers, block 0: xmin is in the future\n")
     stackctl(live, "amcheck")
     assert missed(live) == [], "what it found is told, and it has looked"

@@ -92,7 +92,7 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
         looked = datetime.fromisoformat(paths.amcheck_looked.read_text().strip())
         if abs(machine.now() - looked) > AMCHECK_GRACE:
             lines.append(
-                f"no look at PostgreSQL's files has come to its end since {looked:%Y-%m-%d}: journalctl -u "
+                f"no look at PostgreSQL's files has come to its end since {looked:%Y-%m-%d}: sudo journalctl -u "
                 f"{paths.amcheck_service}, then sudo systemctl start {paths.amcheck_service}"
             )
     if paths.upgrade_failure.exists():
