@@ -328,7 +328,7 @@ def test_a_storage_that_dies_amid_the_reading_hides_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(live.storage, "restic", dies)
-        with pytest.raises(FailedError):
+        with pytest.raises(FailedError, match=rf"^20251123T00000{first + 1}\.000Z \(snapshot 0+\) can't be read: s3:"):
             offsite.available(stack(live))
         code, shown = stackctl(live, "restore", "latest", "--from-offsite")
     assert (code, "give way" in shown) == (1, False), shown

@@ -275,7 +275,7 @@ class Repository:
         except FailedError as error:
             if NO_SUCH_FILE.search(str(error)):
                 return ""
-            raise
+            raise FailedError(f"{snapshot.backup} (snapshot {snapshot.id[:8]}) can't be read: {error}") from None
 
     def restore(self, snapshot: Snapshot, told: Manifest, directory: Path) -> Manifest:
         """All of it, from the storage and no cache. Raises FailedError unless it is as its manifest says."""
