@@ -13,6 +13,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,8 +45,8 @@ HEARD_OF_A_LIVE_ONE = {"setWebhook", "sendMessage"}
 # After the backup: what is lost.
 WRITE_MORE = "INSERT INTO drill (body) SELECT 'after the backup' FROM generate_series(1, 3)"
 
-Rows = dict[str, set[str]]
-"""By table, a digest of each row."""
+Rows = dict[str, Counter[str]]
+"""By table, a digest of each row, as often as it is there."""
 
 
 @dataclass
@@ -97,7 +98,7 @@ def drill(megabytes: int) -> None:
         demo.pyinfra("deploys/backup.py")
     backup = newest_offsite()
     sql(WRITE_MORE)
-    since = {table: found - before.get(table, set()) for table, found in rows().items()}
+    since = _beyond(rows(), before)
 
     destroyed = f"destroy {demo.DROPLET}"
     with clock.step(destroyed):
@@ -148,13 +149,14 @@ class Outcome:
         """By table, how many rows are not as they were at the backup; 0 of an empty table that is missing, or new."""
         names = sorted(self.before.keys() | self.found.keys())
         differing = [name for name in names if self.before.get(name) != self.found.get(name)]
-        return {name: len(self.before.get(name, set()) ^ self.found.get(name, set())) for name in differing}
+        less, more = _beyond(self.before, self.found), _beyond(self.found, self.before)
+        return {name: less.get(name, Counter()).total() + more.get(name, Counter()).total() for name in differing}
 
     @property
     def lost(self) -> dict[str, int]:
         """By table, how many rows that were written after the backup are gone."""
-        gone = {name: len(new - self.found.get(name, set())) for name, new in self.since.items()}
-        return {name: rows for name, rows in gone.items() if rows}
+        gone = _beyond(self.since, _beyond(self.found, self.before))
+        return {name: rows.total() for name, rows in gone.items() if rows}
 
     def judge(self) -> None:
         """LabError when something isn't as it has to be."""
@@ -168,9 +170,17 @@ class Outcome:
             raise LabError(f"Telegram's silence says nothing: of the live one it heard no {', '.join(sorted(unheard))}")
 
 
+def _beyond(rows: Rows, others: Rows) -> Rows:
+    """What of these is not among the others."""
+    return {name: some - others.get(name, Counter()) for name, some in rows.items()}
+
+
 def table(clock: Clock, destroyed: str, seen: Outcome) -> list[str]:
     """What the operator is told."""
-    written, lost = sum(map(len, seen.before.values())), [f"{rows} of {name}" for name, rows in seen.lost.items()]
+    written, lost = (
+        sum(some.total() for some in seen.before.values()),
+        [f"{rows} of {name}" for name, rows in seen.lost.items()],
+    )
     return [
         *("", f"{'step':<64}{'seconds':>8}"),
         *(f"{what:<64}{seconds:>8.1f}" for what, seconds in clock.steps),
@@ -194,7 +204,7 @@ def write(megabytes: int) -> None:
 def rows() -> Rows:
     """What the live database has, whole."""
     digests = "SELECT md5(one::text) FROM {} one"
-    return {table: set(sql(digests.format(table)).split()) for table in sql(TABLES).split()}
+    return {table: Counter(sql(digests.format(table)).split()) for table in sql(TABLES).split()}
 
 
 def sql(statement: str) -> str:

@@ -17,6 +17,7 @@ from tests.lab.demo import deliver_an_update, post
 from tests.lab.layout import by_name
 from tests.places import Place, status
 from tests.releases.load import Target, load
+from tests.releases.small_disk import fill, small_disk
 from tests.releases.under_way import DROPLET, UnderWay
 
 pytestmark = pytest.mark.group("app")
@@ -149,11 +150,8 @@ def test_a_registry_that_is_gone_is_told_and_the_live_tag_needs_none(lab: Place,
 @pytest.fixture
 def small_backups(droplet: Host) -> Iterator[None]:
     """A file system of its own for the backups, as large as a release asks for, and little more."""
-    droplet.check_output("mkdir -p /opt/backups && mount -t tmpfs -o size=300m,mode=700 tmpfs /opt/backups")
-    try:
+    with small_disk(droplet, 330, "/opt/backups"):
         yield
-    finally:
-        droplet.check_output("umount /opt/backups")
 
 
 def test_a_full_disk_is_refused_before_and_undone_amid_the_dump(
@@ -167,8 +165,7 @@ def test_a_full_disk_is_refused_before_and_undone_amid_the_dump(
     with load(target, clients=CLIENTS, rate=RATE) as running:
         asked = UnderWay(("release", other))
         asked.reach("image")
-        # The rest of it, but for a few pages.
-        machine.inside(DROPLET, "sh", "-c", "head -c 1G /dev/zero > /opt/backups/ballast || true")
+        fill("/opt/backups")
         code, output = asked.end()
     assert code == FAILED, output
     assert "no space left" in output.lower()

@@ -329,7 +329,7 @@ class Droplet(Machine):
 
     def _postgres(self, program: str, arguments: list[str], stdin: Path | None, stdout: Path | None) -> Result:
         statement = arguments[-1]
-        if "DATABASE" in statement or "pg_database WHERE" in statement:
+        if "DATABASE" in statement or "FROM pg_database" in statement:
             return self._databases(statement)
         if stdin and "--list" not in arguments:
             return self._load(arguments[-2].removeprefix("--dbname="), stdin)
@@ -364,10 +364,10 @@ class Droplet(Machine):
             case "ALTER" | "BEGIN;":
                 for old, new in zip(names[::2], names[1::2], strict=True):
                     self._rename(old, new)
+            case "SELECT" if "datname FROM" in statement:
+                return Result(0, "\n".join([CONFIG["data"]["database"], *self.beside]))
             case "SELECT":
-                name = statement.rpartition("= ")[2].strip("'")
-                there = name in {*self.beside, CONFIG["data"]["database"]}
-                return Result(0, self.comments.get(name, "") if "shobj" in statement else "1" if there else "")
+                return Result(0, self.comments.get(statement.rpartition("= ")[2].strip("'"), ""))
         return Result(0)
 
     def _rename(self, old: str, new: str) -> None:

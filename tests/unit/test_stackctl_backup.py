@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import backup, config, events, lock, manifest, offsite, verify
+from stackctl import backup, cli, config, events, lock, manifest, offsite, postgres, verify
 from stackctl.errors import FailedError
 from stackctl.machine import Result
 from stackctl.manifest import Manifest
@@ -104,7 +104,7 @@ def test_the_counts_are_of_the_dump_s_own_moment(live: Droplet) -> None:
 
 @contextmanager
 def looking(monkeypatch: pytest.MonkeyPatch, droplet: Droplet) -> Iterator[list[list[bool]]]:
-    """Who has the site's lock and the backup's, at each proof and each dump."""
+    """Who has the site's lock and the backup's, at each proof, each dump and each look at the files."""
     seen: list[list[bool]] = []
 
     def look() -> None:
@@ -113,7 +113,7 @@ def looking(monkeypatch: pytest.MonkeyPatch, droplet: Droplet) -> Iterator[list[
     run = type(droplet).run
 
     def looked_at(self: Droplet, argv: list[str], *rest: Any, **more: Any) -> Result:
-        if {"pg_dump", "pg_restore"} & set(argv) and "--list" not in argv:
+        if {"pg_dump", "pg_restore", "pg_amcheck"} & set(argv) and "--list" not in argv:
             look()
         return run(self, argv, *rest, **more)
 
@@ -411,7 +411,7 @@ def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
     assert problems(live) == []
     live.seconds += 120
     assert problems(live) == [
-        "there is no backup yet: journalctl -u bot-backup.service, then sudo stackctl backup",
+        "there is no backup yet: sudo journalctl -u bot-backup.service, then sudo stackctl backup",
     ]
     stackctl(live, "backup")
     assert problems(live) == []
@@ -457,6 +457,55 @@ def test_a_look_that_came_to_no_end_found_nothing(live: Droplet, code: int) -> N
     live.failing["pg_amcheck"] = Result(code, stderr="FATAL: the database system is shutting down\n")
     assert stackctl(live, "amcheck")[0] == 1
     assert (live.paths.amcheck_failure.exists(), problems(live)) == (False, [])
+
+
+def test_a_release_does_not_wait_for_the_weekly_look_and_ends_it_before_it_migrates(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration would wait for the table that is looked at, and give up."""
+    with looking(monkeypatch, live) as seen:
+        assert stackctl(live, "amcheck")[0] == 0
+    assert seen == [[False, True]]
+    (looked,) = live.ran("pg_amcheck")
+    assert f"PGAPPNAME={postgres.DUMPS}" in looked
+    live.calls.clear()
+    with lock.exclusive(live.paths.backup_lock, "the weekly look", 0):
+        assert stackctl(live, "release", "1.2.0")[0] == 0
+    asked = [" ".join(call) for call in live.calls]
+    ends = f"pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{postgres.DUMPS}'"
+    ended = next(number for number, line in enumerate(asked) if ends in line)
+    assert ended < next(number for number, line in enumerate(asked) if "bot-migrate-" in line)
+
+
+def missed(droplet: Droplet) -> list[str]:
+    return [line for line in problems(droplet) if line.startswith("no look at PostgreSQL's files")]
+
+
+@pytest.mark.parametrize("cause", ["it fails", "another is at work"])
+def test_looks_that_never_come_to_their_end_are_told(live: Droplet, cause: str) -> None:
+    assert missed(live) == [], "a droplet on which none is due yet"
+    live.seconds += 30 * 86400
+    if cause == "it fails":
+        live.failing["pg_amcheck"] = Result(1, stderr="FATAL: the database system is shutting down\n")
+        assert stackctl(live, "amcheck")[0] == 1
+    else:
+        with (
+            lock.exclusive(live.paths.backup_lock, "ada's stackctl backup", 0),
+            pytest.MonkeyPatch.context() as patched,
+        ):
+            patched.setattr(cli, "NIGHTLY_PATIENCE", 0)
+            assert stackctl(live, "amcheck")[0] == 3
+    assert missed(live) == []
+    live.seconds += 15 * 86400 + 60
+    (line,) = missed(live)
+    assert "since 2025-12-23: sudo journalctl -u bot-amcheck.service, then sudo systemctl start" in line
+    live.failing["pg_amcheck"] = Result(2, "heap table app.public.offers, block 0: xmin is in the future\n")
+    stackctl(live, "amcheck")
+    assert missed(live) == [], "what it found is told, and it has looked"
+    live.seconds += 16 * 86400
+    assert missed(live)
+    live.paths.config.write_text(json.dumps(json.loads(live.paths.config.read_text()) | {"isolated": True}))
+    assert missed(live) == [], "the timers of a copy rest"
 
 
 def test_backups_are_listed_newest_first(live: Droplet) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,14 @@ def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Pat
         assert echo.ask("bend\nend\n", "end", 5) == ["bend"]
     time.sleep(0.2)
     assert not ended.exists()
+
+
+@pytest.mark.parametrize(("typed", "answer"), [("the id \n", "the id"), ("\n", ""), ("", "")])
+def test_what_is_typed_may_be_nothing(monkeypatch: pytest.MonkeyPatch, typed: str, answer: str) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO(typed))
+    assert Machine().answer("Which? ") is None, "there is no terminal"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert Machine().answer("Which? ") == answer
 
 
 def test_a_conversation_without_an_answer() -> None:

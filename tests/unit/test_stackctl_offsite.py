@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import backup, config, manifest, offsite, s3
+from stackctl import backup, config, durable, manifest, offsite, s3, sequence
 from stackctl.errors import FailedError, RefusedError
 from stackctl.events import Journal
 from stackctl.machine import TIMED_OUT, Result
@@ -160,6 +162,20 @@ def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> 
     assert live.storage.ran == []
 
 
+def test_what_is_about_to_be_sent_does_not_stand_in_memory(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/tmp is a file system in it."""
+    used, done = set[str](), live.storage.restic
+
+    def looked_at(arguments: list[str], env: Mapping[str, str]) -> Result:
+        used.add(env["TMPDIR"])
+        return done(arguments, env)
+
+    monkeypatch.setattr(live.storage, "restic", looked_at)
+    sent(live)
+    assert used == {str(live.paths.offsite_cache)}
+    assert live.paths.offsite_cache.stat().st_mode & 0o777 == 0o700
+
+
 def test_no_failure_shows_a_secret(live: Droplet) -> None:
     told, directory = kept(live)
     live.storage.failing["backup"] = Result(1, stderr=f"Fatal: {' and '.join(SECRETS.values())} are no good")
@@ -209,6 +225,17 @@ def test_what_the_key_may_do_is_tried(
     assert found
     assert (found.deletes, found.overwrites) == (deletes, overwrites)
     assert live.storage.objects["config"] == b"of restic"
+
+
+def test_on_a_full_disk_it_is_told_all_the_same_what_lies_there(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = sent(live)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable, "write", full)
+    code, shown = stackctl(live, "offsite")
+    assert (code, told.id in shown) == (0, True), shown
 
 
 def test_a_key_that_can_t_add_is_not_one_that_can_delete(live: Droplet) -> None:
@@ -276,6 +303,78 @@ def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(liv
     assert [one.sequence for one in found] == [1, 2]
     assert found[1].offsite
     assert found[1].offsite.snapshot == again
+
+
+@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize(
+    "ended",
+    [
+        Result(TIMED_OUT, stderr=f"{TRIED}\nno end within 120 s"),
+        Result(1, stderr="Fatal: cannot dump file: Load(<data/4f1c>, 591, 0): connection reset by peer"),
+        Result(NO_REPOSITORY, stderr=FATAL),
+    ],
+)
+def test_a_storage_that_dies_amid_the_reading_hides_nothing(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, ended: Result, first: int
+) -> None:
+    """The oldest would be taken for the newest, by a restore and by what numbers the next one."""
+    for number in range(1, 4):
+        shutil.rmtree(live.paths.backup(sent(live, number).id))
+    done = live.storage.restic
+    dying = {one["id"] for one in live.storage.snapshots[first:]}
+
+    def dies(arguments: list[str], env: Mapping[str, str]) -> Result:
+        return ended if arguments[0] == "dump" and arguments[1] in dying else done(arguments, env)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live.storage, "restic", dies)
+        with pytest.raises(FailedError, match=rf"^20251123T00000{first + 1}\.000Z \(snapshot 0+\) can't be read: s3:"):
+            offsite.available(stack(live))
+        code, shown = stackctl(live, "restore", "latest", "--from-offsite")
+    assert (code, "give way" in shown) == (1, False), shown
+    assert sequence.highest(live.paths) is None
+    assert [one.sequence for one in offsite.available(stack(live))] == [1, 2, 3]
+    assert sequence.highest(live.paths) == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Fatal: cannot dump file: path "/opt/backups/x/manifest.json" not found in snapshot',
+        'Fatal: cannot dump file: "/opt/backups/x/manifest.json" should be a file, but is a "symlink"',
+        'Fatal: cannot dump file: "/opt/backups/x" should be a dir, but is a "file"',
+    ],
+)
+def test_a_snapshot_without_a_manifest_hides_no_backup(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """Whoever broke in can add one."""
+    told = sent(live)
+    foreign = {"id": "f" * 64, "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
+    live.storage.snapshots.append(foreign)
+    done = live.storage.restic
+
+    def without(arguments: list[str], env: Mapping[str, str]) -> Result:
+        return Result(1, stderr=said) if "dump" in arguments and foreign["id"] in arguments else done(arguments, env)
+
+    monkeypatch.setattr(live.storage, "restic", without)
+    assert [one.id for one in offsite.available(stack(live))] == [told.id]
+
+
+@pytest.mark.parametrize("paths", [["--password-command=true"], ["x"], ["/x\0"], ["/x", "/y"], [], None])
+def test_a_snapshot_of_another_s_making_is_given_to_restic_as_no_option(paths: list[str] | None) -> None:
+    """restic runs what --password-command says, wherever among its arguments it stands."""
+    ours = {"id": "1", "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
+    found = offsite.snapshots(json.dumps([ours, {**ours, "id": "2", "paths": paths}]))
+    assert [one.id for one in found] == ["1"]
+
+
+def test_where_one_is_asked_for_no_other_one_is_read(live: Droplet) -> None:
+    told = [sent(live, number) for number in range(1, 4)]
+    live.storage.ran.clear()
+    assert [one.id for one in offsite.available(stack(live), told[1].id)] == [told[1].id]
+    assert [ran[0] for ran in live.storage.ran] == ["snapshots", "dump"]
+    assert sequence.highest(live.paths) is None, "there may be newer ones"
 
 
 @pytest.mark.parametrize("breaks", ["its comparison fails", "it is killed amid it"])

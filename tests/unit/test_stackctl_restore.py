@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,7 @@ def test_it_shows_what_it_would_replace_and_waits_for_a_yes(saved: Droplet) -> N
         "public.offers: 7 now, 12 then",
         "9 keys now give way to 5",
         "1.2.0 now, 1.2.0",
+        "is in neither, and lost: where that matters, sudo stackctl maintenance on first",
     ):
         assert said in shown
     assert (code, f"--yes {wanted}" in shown.splitlines()[-1]) == (2, True), shown
@@ -113,6 +115,25 @@ def test_it_shows_what_it_would_replace_and_waits_for_a_yes(saved: Droplet) -> N
     saved.typed = wanted
     assert stackctl(saved, "restore", "latest")[0] == 0
     assert_restored(saved)
+
+
+def test_who_types_nothing_changes_nothing_and_is_told_what_to_type(
+    saved: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, wanted = as_it_was(saved), newest(saved)
+    saved.typed = ""
+    code, shown = stackctl(saved, "restore", "latest", "--no-safety")
+    assert (code, "nobody has confirmed it: nothing was changed" in shown) == (2, True), shown
+    (typed,) = re.findall(r"sudo stackctl (restore .*) \(or your make restore with ID=", shown)
+    assert typed.split() == ["restore", wanted, "--no-safety", "--yes", wanted]
+
+    def interrupted(_self: Droplet, _question: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Droplet, "answer", interrupted)
+    code, shown = stackctl(saved, "restore", "latest")
+    assert (code, "it goes on" in shown, as_it_was(saved)) == (1, False, before), shown
+    assert stackctl(saved, *typed.split())[0] == 0
 
 
 def test_latest_is_the_newest_that_was_restored_for_proof_and_no_restore_made(saved: Droplet) -> None:
@@ -326,7 +347,7 @@ def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None
     assert set(live) == {True, False}
 
 
-def interrupted(droplet: Droplet) -> Droplet:
+def interrupted(droplet: Droplet, at: str = "swap", *beside: str) -> Droplet:
     """Killed before the swap: the bot is closed, and the live data as it was."""
 
     def killed_here(_work: object) -> str:
@@ -335,12 +356,27 @@ def interrupted(droplet: Droplet) -> Droplet:
         return ""
 
     with pytest.MonkeyPatch.context() as patched:
-        steps = tuple(step._replace(act=killed_here) if step.name == "swap" else step for step in restore.REPLACED)
-        patched.setattr(restore, "REPLACED", steps)
-        left = killed(droplet, 0, "restore", newest(droplet), "--yes", newest(droplet))
+        for table in ("REPLACED", "BESIDE"):
+            steps = getattr(restore, table)
+            steps = tuple(step._replace(act=killed_here) if step.name == at else step for step in steps)
+            patched.setattr(restore, table, steps)
+        left = killed(droplet, 0, "restore", newest(droplet), *(beside or ("--yes", newest(droplet))))
     assert left
     left.killed_at = None
     return left
+
+
+@pytest.mark.parametrize(("beside", "name"), [((), "app"), (("--to-database", "lost"), "lost")])
+def test_what_a_restore_leaves_that_was_killed_before_it_closed_anything_goes_with_the_next_backup(
+    saved: Droplet, beside: tuple[str, ...], name: str
+) -> None:
+    stackctl(saved, "restore", "latest", "--to-database", "mine")
+    left = interrupted(saved, "count", *beside)
+    assert left.beside.keys() == {"mine", f"{name}_restoring"}
+    assert stackctl(left, "release", "1.2.0")[0] == 0
+    assert f"{name}_restoring" in left.beside, "a restore may be under way"
+    code, shown = stackctl(left, "backup")
+    assert (code, {*left.beside}, left.tables) == (0, {"mine"}, NOW), shown
 
 
 def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved: Droplet) -> None:
@@ -352,10 +388,15 @@ def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved:
     code, report = stackctl(left, "status", "--json")
     assert (code, json.loads(report)["problems"], json.loads(report)["drift"]) == (4, [said], [])
     before = manifest.every(left.paths.backups)
-    for verb in (("backup",), ("backup", "--nightly"), ("release", "1.2.0"), ("rollback", "1.2.0")):
+    for verb in (
+        *(("backup",), ("backup", "--nightly"), ("release", "1.2.0"), ("rollback", "1.2.0")),
+        ("maintenance", "off"),
+    ):
         code, shown = stackctl(left, *verb)
         assert (code, said in shown) == (2, True), shown
     assert manifest.every(left.paths.backups) == before
+    assert left.paths.maintenance.exists()
+    assert "maintenance off" not in stackctl(left, "status")[1]
     code, shown = restored(left)
     assert code == 0, shown
     assert stackctl(left, "backup")[0] == 0
@@ -489,7 +530,7 @@ def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
         if faults := manifest.differing(directory, manifest.load(directory)):
             raise FailedError(f"what the storage has is damaged: {', '.join(faults)}")
 
-    monkeypatch.setattr(offsite, "available", lambda _: manifest.every(there))
+    monkeypatch.setattr(offsite, "available", lambda _, *__: manifest.every(there))
     monkeypatch.setattr(offsite, "fetch", fetch)
     return there
 
@@ -499,7 +540,7 @@ def test_a_new_droplet_is_a_copy_before_it_has_data_from_elsewhere(
 ) -> None:
     droplet = installed(tmp_path)
     stackctl(droplet, "backup")
-    monkeypatch.setattr(offsite, "available", lambda _: manifest.every(droplet.paths.backups))
+    monkeypatch.setattr(offsite, "available", lambda _, *__: manifest.every(droplet.paths.backups))
     code, shown = restored(droplet, "--from-offsite")
     assert (code, "make isolate first" in shown.splitlines()[-1]) == (2, True), shown
     config = json.loads(droplet.paths.config.read_text()) | {"isolated": True}
@@ -510,6 +551,8 @@ def test_a_new_droplet_is_a_copy_before_it_has_data_from_elsewhere(
 def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
     wanted = manifest.every(elsewhere)[-1].id
     assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 2, "it isn't here"
+    _, shown = stackctl(saved, "restore", "latest", "--from-offsite")
+    assert f"sudo stackctl restore {wanted} --from-offsite --yes {wanted}" in shown
     code, shown = stackctl(saved, "restore", "latest", "--from-offsite", "--yes", wanted)
     assert code == 0, shown
     assert_restored(saved)

@@ -17,13 +17,12 @@ from . import durable, manifest, offsite, restoring, retention, sequence, state,
 from .config import Data
 from .errors import FailedError, RefusedError
 from .manifest import UNFINISHED, Manifest, Offsite, Reason
-from .postgres import Postgres, Room
+from .postgres import Postgres, Room, Server
 from .redis import Redis
 from .stack import Stack
 from .steps import Step, take
 
 DUMP_TIMEOUT = 3600
-SPARE = offsite.SPARE
 KEPT_DAYS = 7
 KEPT_OF_RELEASES = 3
 
@@ -105,7 +104,7 @@ def check_room(stack: Stack, room: Room, *, restored: bool = False) -> None:
     A dump is compressed, and indexes aren't in it: it is smaller than the database.
     """
     stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-    needed = room.database_bytes + SPARE + (room.database_bytes + verify.ROOM if restored else 0)
+    needed = room.database_bytes + offsite.SPARE + (room.database_bytes + verify.ROOM if restored else 0)
     free = stack.machine.free(stack.paths.backups)
     if free < needed:
         raise RefusedError(
@@ -125,10 +124,19 @@ def _work(stack: Stack, reason: Reason) -> Iterator[Work]:
 def _preflight(work: Work) -> str:
     room = work.postgres.room()
     _begin(work)
+    if work.reason != "safety":  # that one is part of a restore
+        _drop_half_restored(work.postgres.server)
     # What a killed upload fetched. A release, which has nothing of this lock, leaves it to whoever is at it.
     shutil.rmtree(work.stack.paths.backups / offsite.FETCHED, ignore_errors=True)
     check_room(work.stack, room, restored=True)
     return f"the database has {room.database_bytes / 1e6:.1f} MB"
+
+
+def _drop_half_restored(server: Server) -> None:
+    """What restores left that were killed before they had anything to finish: there is no other one under way."""
+    for name in server.databases():
+        if name.endswith(restoring.DATABASE):
+            server.drop(name)
 
 
 def _begin(work: Work) -> None:

@@ -121,7 +121,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     tried.add_argument("command", nargs="?", help="for change: what the shell has to do")
     verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
     verb("integrity", "for systemd: whether the files of Debian's packages are as installed")
-    verb("amcheck", "for systemd: whether PostgreSQL's tables and indexes are whole, while nothing else is under way")
+    verb("amcheck", "for systemd: whether PostgreSQL's tables and indexes are whole, amid no backup or restore")
     verb("reboot", "for systemd: the reboot that an upgrade asks for, while nothing else is under way")
     verb("gate", "for sshd: what CI's key asked for, if it may").add_argument("asked")
     return top
@@ -308,21 +308,29 @@ def _look(stack: Stack, arguments: argparse.Namespace) -> int:
 def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
     """Start a release, a rollback or a restore and follow it, or follow the one that there is."""
     show = unit.shown(journal.out, as_json=arguments.json)
-    try:
-        if getattr(arguments, "follow", False):
+    if getattr(arguments, "follow", False):
+        with _going_on(paths):
             return unit.follow(paths, machine, unit.last_run(paths), show)
-        if arguments.verb == "release" or (arguments.verb == "rollback" and arguments.tag):
-            release.parse(arguments.tag or "")
-        declared = config.load(paths)
-        under = ["--under", arguments.under] if arguments.under else []
-        asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb]
-        if arguments.verb == "restore":
-            asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
-        else:
-            asked += ["--dry-run"] if getattr(arguments, "dry_run", False) else []
-            asked += [arguments.tag] if arguments.tag else []
+    if arguments.verb == "release" or (arguments.verb == "rollback" and arguments.tag):
+        release.parse(arguments.tag or "")
+    declared = config.load(paths)
+    under = ["--under", arguments.under] if arguments.under else []
+    asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb]
+    if arguments.verb == "restore":
+        asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
+    else:
+        asked += ["--dry-run"] if getattr(arguments, "dry_run", False) else []
+        asked += [arguments.tag] if arguments.tag else []
+    with _going_on(paths):
         unit.start(paths, declared, machine, asked)
         return unit.follow(paths, machine, journal.run, show)
+
+
+@contextmanager
+def _going_on(paths: Paths) -> Iterator[None]:
+    """Whoever stops following ends nothing by it, and is told so."""
+    try:
+        yield
     except KeyboardInterrupt:
         raise PersonNeededError(
             "if it was begun, it goes on by itself: stackctl release --follow shows it, "
@@ -339,11 +347,7 @@ def _confirmed(arguments: argparse.Namespace, stack: Stack) -> list[str]:
         answer = stack.machine.answer(f"Type {chosen} to have what is live give way to it: ")
         asked = asked._replace(backup=chosen, yes=answer)
         restore.check_answer(asked, chosen)
-    flags = {"--from-offsite": asked.from_offsite, "--no-safety": not asked.safety}
-    options = {"--to-database": asked.to_database, "--yes": asked.yes}
-    words = [flag for flag, given in flags.items() if given]
-    words += [word for option, value in options.items() if value for word in (option, value)]
-    return [asked.backup, *words]
+    return asked.words
 
 
 def _restored(arguments: argparse.Namespace) -> restore.Asked:
@@ -357,9 +361,12 @@ def _restored(arguments: argparse.Namespace) -> restore.Asked:
 def _amcheck(stack: Stack) -> None:
     if not stack.config.data:
         return
-    # A migration would wait for the tables that it looks at, and give up.
-    with lock.hold(stack.paths, "the weekly look at PostgreSQL's files", patience=NIGHTLY_PATIENCE):
-        upkeep.amcheck(stack.paths, Postgres(stack.docker, stack.paths, stack.config.data))
+    # It may take hours. A backup would end it, and a restore take its database away: those wait, or are refused. A
+    # release needn't: its own dump ends a look (Postgres.end_dumps) before a migration could wait for a table of it.
+    paths = stack.paths
+    name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.amcheck_service} ends it)"
+    alone = lock.exclusive(paths.backup_lock, name, NIGHTLY_PATIENCE)
+    upkeep.amcheck(paths, stack.machine, Postgres(stack.docker, paths, stack.config.data), alone)
 
 
 def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:
@@ -384,6 +391,8 @@ def _offsite(stack: Stack, *, as_json: bool) -> None:
 def _maintenance(stack: Stack, mode: str) -> None:
     if mode == "on":
         durable.write(stack.paths.maintenance, b"", 0o644)
+    elif half := restoring.load(stack.paths):
+        raise RefusedError(half.remedy)
     else:
         stack.paths.maintenance.unlink(missing_ok=True)
     stack.journal.tell("maintenance", "progress", f"{mode}: from the next request on")

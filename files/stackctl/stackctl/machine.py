@@ -143,8 +143,14 @@ class Machine:
                 raise
 
     def answer(self, question: str) -> str | None:
-        """What somebody types at a terminal; None where there is none."""
-        return input(question).strip() if sys.stdin.isatty() else None
+        """What somebody types at a terminal, be it nothing (Ctrl-D); None where there is none."""
+        if not sys.stdin.isatty():
+            return None
+        try:
+            return input(question).strip()
+        except EOFError:
+            print()
+            return ""
 
     def become(self, argv: Sequence[str]) -> NoReturn:
         """Go on as this program, on the caller's own terminal."""

@@ -35,6 +35,10 @@ PROBE = "stackctl-probe"
 """An object beside restic's, by which is tried what the key may do."""
 NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
 """Exit codes of restic's, since 0.17."""
+NO_SUCH_FILE = re.compile(r"cannot dump file: .*( not found in snapshot| should be a (file|dir), but is a )")
+"""What restic says of one that a snapshot doesn't have."""
+PATH = re.compile(r"(/[\w.-]+)+")
+"""What whoever broke in sends is no option of restic's, such as --password-command."""
 AGAIN = "sudo stackctl backup"
 
 
@@ -150,18 +154,21 @@ def sent(stack: Stack) -> set[str]:
     return {snapshot.backup for snapshot in repository.snapshots()}
 
 
-def available(stack: Stack) -> list[Manifest]:
-    """What lies there, oldest first; of what was sent twice the newest. Without a manifest that can be read it is none.
+def available(stack: Stack, backup_id: str | None = None) -> list[Manifest]:
+    """What lies there, or that one alone, oldest first; of what was sent twice the newest. All of it, or FailedError.
 
-    Raises FailedError.
+    Whoever broke in can add to what is there: what has no manifest that can be read is no backup, and hides none.
     """
     repository = Repository(stack)
     repository.find()
     found = {}
-    for snapshot in repository.snapshots():
+    for snapshot in repository.snapshots(*(["--tag", backup_id] if backup_id else [])):
+        text = repository.text(snapshot)
         with suppress(FailedError):
-            found[snapshot.backup] = replace(repository.told(snapshot), offsite=Offsite(snapshot.time, snapshot.id))
-    sequence.seen(stack.paths, max((one.sequence for one in found.values()), default=0))
+            found[snapshot.backup] = replace(read(text, snapshot), offsite=Offsite(snapshot.time, snapshot.id))
+    if not backup_id:
+        with suppress(OSError):  # as in probe; as long as nothing is kept, it is asked again
+            sequence.seen(stack.paths, max((one.sequence for one in found.values()), default=0))
     return manifest.in_order(found.values())
 
 
@@ -180,8 +187,8 @@ def fetch(stack: Stack, backup_id: str, directory: Path) -> Manifest:
         )
     for snapshot in found[:0:-1]:
         with suppress(FailedError):
-            return repository.restore(snapshot, repository.told(snapshot), directory)
-    return repository.restore(found[0], repository.told(found[0]), directory)
+            return repository.restore(snapshot, read(repository.text(snapshot), snapshot), directory)
+    return repository.restore(found[0], read(repository.text(found[0]), found[0]), directory)
 
 
 def look(stack: Stack) -> Powers | None:
@@ -253,17 +260,22 @@ class Repository:
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
         found = Powers(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
-        durable.write(self._stack.paths.offsite_powers, json.dumps(asdict(found)).encode() + b"\n")
+        with suppress(OSError):  # a full disk is when somebody looks which backups may go from here
+            durable.write(self._stack.paths.offsite_powers, json.dumps(asdict(found)).encode() + b"\n")
         return found
 
     def snapshots(self, *options: str) -> list[Snapshot]:
         """Oldest first."""
         return snapshots(self.restic("snapshots", "--json", "--host", self._stack.paths.app, *options).stdout)
 
-    def told(self, snapshot: Snapshot) -> Manifest:
-        """What its manifest says. Raises FailedError."""
-        text = self.restic("dump", snapshot.id, f"{snapshot.path}/{manifest.NAME}").stdout
-        return read(text, snapshot)
+    def text(self, snapshot: Snapshot) -> str:
+        """Of its manifest; nothing where it has none. Raises FailedError."""
+        try:
+            return self.restic("dump", snapshot.id, f"{snapshot.path}/{manifest.NAME}").stdout
+        except FailedError as error:
+            if NO_SUCH_FILE.search(str(error)):
+                return ""
+            raise FailedError(f"{snapshot.backup} (snapshot {snapshot.id[:8]}) can't be read: {error}") from None
 
     def restore(self, snapshot: Snapshot, told: Manifest, directory: Path) -> Manifest:
         """All of it, from the storage and no cache. Raises FailedError unless it is as its manifest says."""
@@ -304,13 +316,16 @@ class Repository:
 
     def _run(self, *arguments: object, timeout: float) -> Result:
         access = self.access
+        cache = self._stack.paths.offsite_cache
+        cache.mkdir(mode=0o700, exist_ok=True)
         env = {
             **ENVIRONMENT,
+            "TMPDIR": str(cache),  # for what it is about to send: /tmp is memory
             "RESTIC_REPOSITORY": access.repository,
             "RESTIC_PASSWORD": access.password,
             "AWS_ACCESS_KEY_ID": access.key_id,
             "AWS_SECRET_ACCESS_KEY": access.key_secret,
-            "RESTIC_CACHE_DIR": str(self._stack.paths.offsite_cache),
+            "RESTIC_CACHE_DIR": str(cache),
         }
         # A copy of another droplet writes nothing there, be it a lock.
         argv = ["restic", *(["--no-lock"] if access.read_only else []), *map(str, arguments)]
@@ -334,8 +349,9 @@ def snapshots(listed: str) -> list[Snapshot]:
     found = []
     for one in json.loads(listed) or []:
         tags = [tag for tag in one.get("tags") or [] if manifest.ID.fullmatch(tag)]
-        if len(tags) == 1 and len(one["paths"]) == 1:
-            found.append(Snapshot(one["id"], one["time"], tags[0], one["paths"][0]))
+        paths = [path for path in one.get("paths") or [] if PATH.fullmatch(path)]
+        if len(tags) == 1 and len(paths) == 1:
+            found.append(Snapshot(one["id"], one["time"], tags[0], paths[0]))
     return found
 
 

@@ -47,7 +47,8 @@ class Paths:
         self.certificate_failure = self.var / "certificate.json"  # absent when the declared one was had
         # upkeep.py: the files of Debian's packages that differ, and since when no upgrade is made, if so
         self.integrity_failure, self.upgrade_failure = self.var / "integrity", self.var / "upgrade"
-        self.amcheck_failure = self.var / "amcheck"  # absent when PostgreSQL's files were found whole
+        # PostgreSQL's: absent when they were found whole; when a look came to its end last, or the first one began
+        self.amcheck_failure, self.amcheck_looked = self.var / "amcheck", self.var / "amcheck.looked"
         self.owed = self.var / "owed"
         self.trials = self.var / "trial"  # a record and copies of what an unconfirmed change replaced
         self.trial_lock = self.var / "trial.lock"

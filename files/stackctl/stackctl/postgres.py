@@ -76,8 +76,8 @@ class Server:
         argv = self.inside(*PSQL, "--username=postgres", f"--dbname={database}", "-c", sql)
         return self.docker.call("docker exec psql", argv, timeout=timeout).stdout.strip()
 
-    def exists(self, database: str) -> bool:
-        return bool(self.query(ADMIN, f"SELECT 1 FROM pg_database WHERE datname = '{database}'"))
+    def databases(self) -> list[str]:
+        return self.query(ADMIN, "SELECT datname FROM pg_database").splitlines()
 
     def comment(self, database: str) -> str:
         """What it says of itself; nothing when there is none."""
@@ -166,7 +166,7 @@ class Postgres:
         return self.docker.machine.run(self.server.inside("pg_amcheck", *told), timeout=seconds)
 
     def end_dumps(self) -> None:
-        """Those that an earlier call left: a `docker exec` outlives its client (docker/cli #5309)."""
+        """Those that an earlier call left: a `docker exec` outlives its client (docker/cli #5309). And `check`."""
         others = f"application_name = '{DUMPS}' AND pid <> pg_backend_pid()"
         self.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -115,6 +116,11 @@ def _length(file: BinaryIO) -> int:
     whole = file.seek(0, os.SEEK_END)
     file.seek(max(0, whole - MARK_BYTES))
     return whole - MARK_BYTES if re.fullmatch(b"[0-9a-f]{%d}" % MARK_BYTES, file.read()) else whole
+
+
+def loaded(told: Mapping[str, str]) -> int:
+    """How many keys the file had that it started from: one that has expired since is left out."""
+    return int(told["rdb_last_load_keys_loaded"]) + int(told["rdb_last_load_keys_expired"])
 
 
 def facts(info: str) -> dict[str, str]:

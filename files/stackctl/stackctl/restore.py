@@ -31,7 +31,7 @@ from .docker import Container
 from .errors import FailedError, PersonNeededError, RefusedError
 from .manifest import Manifest
 from .postgres import ADMIN, Postgres, Server
-from .redis import Directory, Redis
+from .redis import Directory, Redis, loaded
 from .restoring import Record
 from .stack import Stack
 from .state import Revision
@@ -42,7 +42,11 @@ LOAD_TIMEOUT = 4 * 3600
 WAL = 1 << 30
 """Bytes of write-ahead log that PostgreSQL keeps while much is written, at most (max_wal_size)."""
 SHOWN = 20
-UNFINISHED, FORMER = "_restoring", "_replaced"
+BETWEEN = (
+    "what is written from then until everybody gets 503 is in neither, and lost: where that matters, sudo stackctl "
+    "maintenance on first (the worker goes on with its jobs)"
+)
+FORMER = "_replaced"
 RESERVED = ("postgres", "template0", "template1")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,52}", re.ASCII)
 
@@ -57,6 +61,14 @@ class Asked(NamedTuple):
     yes: str | None = None
     """The id, once more."""
     safety: bool = True
+
+    @property
+    def words(self) -> list[str]:
+        """As arguments."""
+        flags = {"--from-offsite": self.from_offsite, "--no-safety": not self.safety}
+        options = {"--to-database": self.to_database, "--yes": self.yes}
+        given = [flag for flag, wanted in flags.items() if wanted]
+        return [self.backup, *given, *(word for option, value in options.items() if value for word in (option, value))]
 
 
 @dataclass
@@ -89,7 +101,7 @@ class Work:
     @property
     def restored(self) -> str:
         """The database while it is restored."""
-        return self.target + UNFINISHED
+        return self.target + restoring.DATABASE
 
     @property
     def former(self) -> str:
@@ -154,7 +166,7 @@ def _work(stack: Stack, asked: Asked) -> Work:
     if not stack.config.data:
         raise RefusedError("the database is on another host: restore there")
     name, live = asked.to_database, stack.config.data.database
-    if name and (name in {live, *RESERVED} or name.endswith((UNFINISHED, FORMER)) or not NAME.fullmatch(name)):
+    if name and (name in {live, *RESERVED} or name.endswith((restoring.DATABASE, FORMER)) or not NAME.fullmatch(name)):
         raise RefusedError(f"{name!r} can't be a database beside {live}: a-z, 0-9 and _, and none that is in use")
     return Work(stack, asked, stack.config.data)
 
@@ -201,9 +213,9 @@ def _preflight(work: Work) -> str:
             f"{then.id} is of PostgreSQL {then.postgres.major}, {room.major} runs: declare an image of it"
         )
     _check_redis(work)
-    if work.asked.to_database and work.server.exists(work.target):
+    if work.asked.to_database and work.target in work.server.databases():
         raise RefusedError(f"there is a database {work.target} already: drop it, or choose another name")
-    needed = then.postgres.bytes + min(then.postgres.bytes, WAL) + backup.SPARE
+    needed = then.postgres.bytes + min(then.postgres.bytes, WAL) + offsite.SPARE
     if not work.ready and (free := stack.machine.free(Path(work.data.root))) < needed:
         raise RefusedError(
             f"{work.data.root} has {free >> 20} MiB left, a restore needs {needed >> 20}: make room there"
@@ -220,9 +232,13 @@ def _starts_here(stack: Stack) -> bool:
 def _chosen(work: Work) -> Manifest:
     """FailedError and RefusedError say why there is no such backup."""
     stack, wanted = work.stack, work.asked.backup
-    if work.asked.from_offsite:
+    if work.asked.from_offsite and wanted == LATEST:
         stack.journal.tell("preflight", "progress", offsite.READING)
-    known = offsite.available(stack) if work.asked.from_offsite else manifest.every(stack.paths.backups)
+        known = offsite.available(stack)
+    elif work.asked.from_offsite:
+        known = offsite.available(stack, wanted)
+    else:
+        known = manifest.every(stack.paths.backups)
     if wanted == LATEST:
         # What a restore saved is for whoever names it: it has what was to be got rid of.
         usable = [one for one in known if one.verified and one.reason != "safety"]
@@ -303,6 +319,7 @@ def _plan(work: Work) -> list[str]:
         lines.append("what it replaces was saved before the interruption")
     elif work.asked.safety:
         lines.append(f"what it replaces is saved before, as backup {work.stack.journal.run}")
+        lines.append(BETWEEN)
     else:
         lines.append("what it replaces is lost: --no-safety")
     return [
@@ -330,9 +347,9 @@ def check_answer(asked: Asked, wanted: str) -> None:
     """RefusedError unless the operator named the very backup."""
     if asked.yes != wanted:
         said = f"{asked.yes!r} isn't its id" if asked.yes else "nobody has confirmed it"
-        raise RefusedError(
-            f"{said}: nothing was changed; to go on: --yes {wanted} (make restore ID={wanted} YES={wanted})"
-        )
+        again = " ".join(["sudo stackctl restore", *asked._replace(backup=wanted, yes=wanted).words])
+        added = f"your make restore with ID={wanted} YES={wanted}"
+        raise RefusedError(f"{said}: nothing was changed; to go on: {again} (or {added})")
 
 
 def _confirm(work: Work) -> str:
@@ -474,7 +491,7 @@ def _swap(work: Work) -> str:
 
 
 def _swap_back(work: Work) -> None:
-    if work.swapped and work.server.exists(work.former):
+    if work.swapped and work.former in work.server.databases():
         work.server.rename((work.target, work.restored), (work.former, work.target))
 
 
@@ -503,9 +520,7 @@ def _put_rdb_back(work: Work) -> None:
 
 
 def _loaded(work: Work, keys: int) -> str:
-    """A key that has expired since is left out when it is loaded."""
-    told = Redis(work.stack.docker, work.stack.paths).info()
-    there = int(told["rdb_last_load_keys_loaded"]) + int(told["rdb_last_load_keys_expired"])
+    there = loaded(Redis(work.stack.docker, work.stack.paths).info())
     if there != keys:
         raise FailedError(f"Redis has {there} keys, the backup has {keys}: stackctl logs redis")
     return f"{keys} keys, those among them that have expired since"

@@ -9,6 +9,9 @@ from .errors import FailedError
 from .paths import Paths
 from .state import Revision
 
+DATABASE = "_restoring"
+"""Ends the name of a database while it is restored, and of no other."""
+
 
 @dataclass(frozen=True)
 class Record:

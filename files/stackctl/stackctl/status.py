@@ -61,7 +61,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     differs = _environment_differs(paths, current)
     if differs:
         problems.append(f"the declared environment isn't the one that runs: {_remedy(current)}")
-    problems += upkeep.problems(paths, machine)
+    problems += upkeep.problems(paths, machine, weekly=config.data is not None and not config.isolated)
     served = _certificate(paths, config, machine)
     return {
         "version": 1,
@@ -69,6 +69,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "lock": {"holder": holder.holder, "since": holder.since} if holder else None,
         "trials": [asdict(one) for one in trial.under_way(paths)],
         "maintenance": current.maintenance,
+        "restoring": paths.restoring.exists(),
         "isolated": config.isolated,
         "active": current.active,
         "release": asdict(current.release) if current.release else None,
@@ -261,7 +262,8 @@ def text(report: Report) -> str:
     if report["isolated"]:
         rows.append(("ISOLATED", "a copy: no worker, no webhook, nothing leaves, everybody gets 503: make live"))
     if report["maintenance"]:
-        rows.append(("maintenance", "on, everybody gets 503: sudo stackctl maintenance off"))
+        until = "while data is restored" if report["restoring"] else "sudo stackctl maintenance off"
+        rows.append(("maintenance", f"on, everybody gets 503: {until}"))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
     rows += [
         ("on trial", f"{one['name']}, undone at {one['until']} unless a new login confirms it")

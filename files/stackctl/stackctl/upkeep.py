@@ -3,6 +3,7 @@
 What went wrong is kept in a file until the same goes well. A unit's failure is forgotten by a reboot.
 """
 
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,8 @@ COMPARE_TIMEOUT = 6 * 3600
 AMCHECK_TIMEOUT = 6 * 3600
 # pg_amcheck's, when it came to its end; with 1 it didn't, be it that PostgreSQL was stopped (pg_amcheck.c).
 DAMAGED = 2
+# One week somebody may have been at work, or a release have ended it.
+AMCHECK_GRACE = timedelta(days=15)
 # One night may be the mirror's fault; by then the next one has had its turn.
 UPGRADE_GRACE = timedelta(hours=26)
 
@@ -50,17 +53,25 @@ def compare(paths: Paths, machine: Machine) -> None:
     raise PersonNeededError(f"files of Debian's packages are not as installed: {', '.join(found)}")
 
 
-def amcheck(paths: Paths, postgres: Postgres) -> None:
-    """Whether PostgreSQL's tables and indexes are whole, row by row."""
-    ran = postgres.check(AMCHECK_TIMEOUT)
+def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractContextManager[None]) -> None:
+    """Whether PostgreSQL's tables and indexes are whole, row by row. `alone` is the lock that it needs."""
+    if not paths.amcheck_looked.exists():
+        _looked(paths, machine)
+    with alone:
+        ran = postgres.check(AMCHECK_TIMEOUT)
+    if ran.code not in (0, DAMAGED):
+        again = f"mend that, then sudo systemctl start {paths.amcheck_service}"
+        raise FailedError(f"pg_amcheck could not look: {ran.reason}: {again}")
+    _looked(paths, machine)
     if not ran.code:
         paths.amcheck_failure.unlink(missing_ok=True)
         return
-    if ran.code != DAMAGED:
-        again = f"mend that, then sudo systemctl start {paths.amcheck_service}"
-        raise FailedError(f"pg_amcheck could not look: {ran.reason}: {again}")
     durable.write(paths.amcheck_failure, f"{ran.stdout}{ran.stderr}".encode())
     raise PersonNeededError(f"pg_amcheck: {ran.reason}: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
+
+
+def _looked(paths: Paths, machine: Machine) -> None:
+    durable.write(paths.amcheck_looked, machine.now().isoformat(timespec="seconds").encode() + b"\n")
 
 
 def reboot(machine: Machine) -> None:
@@ -70,13 +81,20 @@ def reboot(machine: Machine) -> None:
         raise FailedError(f"no reboot: {asked.reason}")
 
 
-def problems(paths: Paths, machine: Machine) -> list[str]:
-    """What of it needs somebody, a line each."""
+def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
+    """What of it needs somebody, a line each. `weekly`: PostgreSQL's files are here, and looked at."""
     lines = []
     if paths.integrity_failure.exists():
         lines.append(f"files of Debian's packages are not as installed: sudo cat {paths.integrity_failure}")
     if paths.amcheck_failure.exists():
         lines.append(f"PostgreSQL's files were not found whole: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
+    if weekly and paths.amcheck_looked.exists():
+        looked = datetime.fromisoformat(paths.amcheck_looked.read_text().strip())
+        if abs(machine.now() - looked) > AMCHECK_GRACE:
+            lines.append(
+                f"no look at PostgreSQL's files has come to its end since {looked:%Y-%m-%d}: sudo journalctl -u "
+                f"{paths.amcheck_service}, then sudo systemctl start {paths.amcheck_service}"
+            )
     if paths.upgrade_failure.exists():
         since = datetime.fromisoformat(paths.upgrade_failure.read_text().strip())
         if machine.now() - since > UPGRADE_GRACE:

@@ -13,7 +13,7 @@ from pathlib import Path
 from .errors import FailedError
 from .manifest import DUMP, GLOBALS, RDB, Manifest, Verified, differing
 from .postgres import Server
-from .redis import facts
+from .redis import facts, loaded
 from .stack import Stack
 
 RESTORE_TIMEOUT = 4 * 3600
@@ -113,11 +113,9 @@ def _load_redis(stack: Stack, place: Path, backup_id: str, keys: int) -> None:
     with _container(stack, backup_id, "redis", options, command) as name:
         _wait(stack, name, ["docker", "exec", name, "redis-cli", "PING"], says="PONG")
         said = stack.docker.call("docker exec redis-cli", ["docker", "exec", name, "redis-cli", "INFO", "persistence"])
-        told = facts(said.stdout)
-        # A key that has expired since is left out when it is loaded.
-        loaded = int(told["rdb_last_load_keys_loaded"]) + int(told["rdb_last_load_keys_expired"])
-        if loaded != keys:
-            raise FailedError(f"{RDB} has {keys} keys, Redis loaded {loaded} of them")
+        there = loaded(facts(said.stdout))
+        if there != keys:
+            raise FailedError(f"{RDB} has {keys} keys, Redis loaded {there} of them")
 
 
 @contextmanager
