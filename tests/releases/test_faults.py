@@ -207,6 +207,34 @@ def test_killed_at_any_step_one_colour_serves_and_the_same_again_finishes(
     assert_all_is_well(droplet, tag)
 
 
+def test_a_rollback_after_a_release_that_was_killed_leads_to_what_was_live(droplet: Host, target: Target) -> None:
+    tag = live(droplet)
+    with load(target, clients=CLIENTS, rate=RATE) as running:
+        asked = UnderWay(("release", another(droplet)))
+        asked.reach("watch")
+        asked.kill()
+        assert asked.end()[0] == KILLED
+        code, output = UnderWay(("rollback",)).end()
+    assert code == 0, output
+    assert not running.tally.lost
+    assert_all_is_well(droplet, tag)
+
+
+def test_what_was_live_is_whole_again_though_the_release_after_one_that_was_killed_is_refused(
+    droplet: Host, target: Target
+) -> None:
+    tag = live(droplet)
+    with load(target, clients=CLIENTS, rate=RATE) as running:
+        asked = UnderWay(("release", another(droplet)))
+        asked.reach("worker")
+        asked.kill()
+        assert asked.end()[0] == KILLED
+        code, output = UnderWay(("release", "9.9.9")).end()
+    assert (code, "was taken back before" in output.splitlines()[-1]) == (FAILED, True), output
+    assert not running.tally.lost
+    assert_all_is_well(droplet, tag)
+
+
 @pytest.mark.parametrize("step", [step.name for step in ROLLBACK])
 def test_a_rollback_that_is_killed_too(droplet: Host, target: Target, step: str) -> None:
     tag = status(droplet)["kept"][1]["tag"]

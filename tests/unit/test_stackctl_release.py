@@ -340,6 +340,27 @@ def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: P
     assert {"blue", "green"} == set(served)
 
 
+def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_try_is_refused(tmp_path: Path) -> None:
+    at, codes = -1, list[int]()
+    while True:
+        at += 2
+        fresh = installed(tmp_path / str(at))
+        stackctl(fresh, "release", "1.0.0")
+        left = killed(fresh, at, "release", "1.1.0")
+        if left is None:
+            break
+        left.registry.clear()
+        recorded, before = state.load(left.paths).kept[0].tag, running(left)
+        code, shown = stackctl(left, "release", "9.9.9")
+        codes.append(code)
+        assert "can't be had" in shown.splitlines()[-1], (at, shown)
+        assert (code == 2) == (before == running(left)), (at, shown)
+        assert_one_colour_serves(left)
+        apps = [*left.of(f"bot-{state.load(left.paths).active}"), *left.of("bot-worker")]
+        assert {container["image"][-5:] for container in apps} == {recorded}, (at, shown)
+    assert {*codes} == {1, 2}
+
+
 def test_killed_at_its_first_release_the_next_try_finishes(tmp_path: Path) -> None:
     at = 0
     while True:

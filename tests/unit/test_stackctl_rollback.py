@@ -9,7 +9,7 @@ from stackctl.environment import canonical
 from stackctl.machine import Result
 from stackctl.state import Revision
 
-from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, killed, stackctl
+from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, killed, killed_at_its_watch, stackctl
 
 
 @pytest.fixture
@@ -146,6 +146,54 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path
         assert stackctl(left, "rollback", "1.0.0")[0] == 0
         assert (tag(left), left.running()) == ("1.0.0", ["blue"]), at
     assert at > 50
+
+
+def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tmp_path: Path) -> None:
+    """Of a release that was killed before its flip nothing was ever live."""
+    at, led = 0, set[tuple[str, str]]()
+    while True:
+        at += 2
+        droplet = installed(tmp_path / str(at))
+        for version in ("1.0.0", "1.1.0"):
+            stackctl(droplet, "release", version)
+        warm = droplet.of("bot-green")[0]["id"]
+        left = killed(droplet, at, "release", "1.2.0")
+        if left is None:
+            break
+        served = tag(left)
+        left.registry.clear()
+        code, shown = stackctl(left, "rollback")
+        assert code == 0, (at, shown)
+        assert tag(left) == ("1.1.0" if served == "1.2.0" else "1.0.0"), at
+        assert len(left.running()) == 1, at
+        assert [container["image"][-5:] for container in left.of("bot-worker")] == [tag(left)], at
+        assert served != "1.2.0" or left.of("bot-green")[0]["id"] == warm, at
+        led.add((served, tag(left)))
+    assert led == {("1.1.0", "1.0.0"), ("1.2.0", "1.1.0")}
+
+
+def test_after_a_release_that_was_killed_the_only_one_that_was_recorded_comes_back(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    left = killed_at_its_watch(droplet, "1.1.0")
+    code, shown = stackctl(left, "rollback", "9.9.9")
+    assert (code, "is kept (kept: 1.0.0)" in shown) == (2, True)
+    assert stackctl(left, "rollback")[0] == 0
+    assert (tag(left), left.running()) == ("1.0.0", ["blue"])
+
+
+def test_what_was_recorded_comes_back_though_it_runs_no_more(live: Droplet) -> None:
+    left = killed_at_its_watch(live, "1.2.0")
+    left.of("bot-green")[0]["state"] = "exited"
+    assert stackctl(left, "rollback")[0] == 0
+    assert (tag(left), left.running()) == ("1.1.0", ["green"])
+
+
+def test_an_older_one_takes_the_place_of_what_was_killed_and_not_of_what_is_proven(live: Droplet) -> None:
+    left = killed_at_its_watch(live, "1.2.0")
+    left.app = {"ready": 503}
+    assert stackctl(left, "rollback", "1.0.0")[0] == 1
+    assert (tag(left), left.running()) == ("1.1.0", ["green"])
 
 
 def test_a_full_disk_is_no_reason_to_refuse_it(live: Droplet) -> None:

@@ -6,19 +6,19 @@ colour live, and the same command again finishes the job: every step copes with 
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import backup, compose, environment, images, preflight, probe, schema, state, telegram, watch
+from . import backup, boot, compose, environment, images, preflight, probe, schema, state, telegram, watch
 from .errors import FailedError, RefusedError, StackError
 from .events import trim
 from .paths import COLOURS, other
 from .postgres import Postgres
-from .stack import Stack
+from .stack import DRAIN_SECONDS, Stack
 from .state import Release, Revision, State
 from .steps import Step, carry_out, take
 from .telegram import Telegram
@@ -26,8 +26,6 @@ from .watch import Flip
 
 TAG = re.compile(r"(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})(@(?P<digest>sha256:[0-9a-f]{64}))?", re.ASCII)
 KEPT_RELEASES = 3
-# A SIGTERM at once would reset connections that wait in the old colour's backlog.
-DRAIN_SECONDS = 1.0
 
 
 @dataclass
@@ -42,6 +40,8 @@ class Work:
     """Part of a converge, which mends what is live: the tag's image stays the one that is."""
     watched: bool = True
     """After its flip. Going back isn't, and doesn't wait for a Telegram that doesn't answer."""
+    settles: bool = False
+    """Of a dry run: what a killed release left would give way before."""
     before: State = field(default_factory=State)
     colour: str = ""
     """Empty until it is chosen."""
@@ -87,9 +87,10 @@ def release(stack: Stack, tag: str, *, again: bool = False, dry_run: bool = Fals
     name, digest = parse(tag)
     work = Work(stack, Release(stack.journal.run, name, "", "", None, ""), digest, again)
     if not dry_run:
-        _settle(stack)
-        carry_out(work, STEPS)
+        with _settled(stack):
+            carry_out(work, STEPS)
         return
+    work.settles = boot.astray(stack)
     try:
         take(stack, work, PLAN)
     finally:
@@ -108,41 +109,48 @@ def rollback(stack: Stack, tag: str | None) -> None:
         raise RefusedError(f"the image of {chosen.tag} ({chosen.id}) is gone: stackctl release {chosen.tag}")
     if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
         raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
-    serves = before.release is not None and before.release.id == chosen.id
-    carry_out(Work(stack, chosen, watched=False), FINISH if serves else ROLLBACK)
+    with _settled(stack) if before.unproven else nullcontext():
+        live = state.load(stack.paths).release
+        serves = live is not None and live.id == chosen.id
+        carry_out(Work(stack, chosen, watched=False), FINISH if serves else ROLLBACK)
 
 
 def target(before: State, tag: str | None) -> Release:
     """The release before the live one, or the newest kept one of this tag. RefusedError when there is none.
 
-    What counts as live is what was recorded: a rollback that was killed after its flip has the same target again.
+    What counts as live is what was recorded: a rollback that was killed after its flip has the same target again. A
+    release that was killed there was never recorded, so the one before it is the newest that is kept.
     """
-    found = (
-        next((known for known in before.kept if known.tag == tag), None) if tag else next(iter(before.kept[1:]), None)
-    )
+    earlier = before.kept if before.unproven else before.kept[1:]
+    found = next((known for known in before.kept if known.tag == tag), None) if tag else next(iter(earlier), None)
     if not found:
-        names = ", ".join(dict.fromkeys(known.tag for known in before.kept[1:])) or "none"
+        names = ", ".join(dict.fromkeys(known.tag for known in earlier)) or "none"
         raise RefusedError(f"no release of {tag or 'an earlier time'} is kept (kept: {names}): stackctl release TAG")
     return found
 
 
-def _settle(stack: Stack) -> None:
-    """A release that was killed before it was recorded proved nothing: what was live before is so again, if it runs."""
-    before = state.load(stack.paths)
-    proven = before.proven
-    if proven and before.active != proven and any(container.serves for container in stack.containers(proven)):
-        stack.journal.step("settle", partial(_serve_again, stack, proven), "a release was interrupted before its end")
+@contextmanager
+def _settled(stack: Stack) -> Iterator[None]:
+    """A release that was killed before it was recorded proved nothing: what was recorded is so again, if it runs.
 
-
-def _serve_again(stack: Stack, colour: str) -> str:
-    state.activate(stack.paths, colour)
-    return f"{colour} serves again"
+    Whatever is refused afterwards has failed: something was changed.
+    """
+    if not boot.astray(stack):
+        yield
+        return
+    try:
+        stack.journal.step("settle", partial(boot.settle, stack), "a release was interrupted before its end")
+        yield
+    except RefusedError as error:
+        raise FailedError(f"{error}; what an interrupted release had left was taken back before") from error
 
 
 def _preflight(work: Work) -> str:
     stack, paths = work.stack, work.stack.paths
     work.values = environment.load(paths.next_environment)
     work.before = state.load(paths)
+    if work.settles:
+        work.before = replace(work.before, active=work.before.proven)
     work.colour = other(work.before.active) if work.before.active else COLOURS[0]
     work.release = replace(work.release, env_sha256=environment.env_sha256(work.values))
     preflight.check(stack, work.values)
@@ -420,7 +428,8 @@ def _plan(work: Work) -> list[str]:
     """What a release would do, a line each."""
     live, config = work.before.release, work.stack.config
     was = f"{live.tag} in {work.before.active} gives way" if live else "the first one"
-    lines = [f"{work.release.tag} ({work.release.image}) goes live in {work.colour}; {was}"]
+    lines = ["a release was interrupted: what was recorded before it is brought back first"] if work.settles else []
+    lines.append(f"{work.release.tag} ({work.release.image}) goes live in {work.colour}; {was}")
     if live and live.env_sha256 != work.release.env_sha256:
         names = environment.differing(work.stack.paths.snapshot(live.id), work.values)
         lines.append(f"environment: {', '.join(names) or 'what was before is lost'} differ")
