@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from stackctl import state
+from stackctl import schema, state
 from stackctl.environment import canonical
-from stackctl.machine import Result
+from stackctl.errors import FailedError
 from stackctl.state import Revision
 
 from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, killed, killed_at_its_watch, stackctl
@@ -126,11 +126,27 @@ def test_an_old_tag_is_not_released_onto_a_schema_that_it_cannot_serve(live: Dro
     assert "the schema has moved past it (0003 is a contract)" in shown
 
 
-def test_a_contract_that_failed_bars_nothing(live: Droplet) -> None:
+@pytest.mark.parametrize("end", [FailedError("exit 1"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_contract_that_came_to_no_end_bars_nothing(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    """It failed, systemd stopped the release at a shutdown, or the disk was full."""
+
+    def ends(*_arguments: object) -> None:
+        raise end
+
     assert stackctl(live, "release", "1.2.0")[0] == 0
-    live.failing = {"bot-migrate-": Result(1)}
+    monkeypatch.setattr(schema, "migrate", ends)
     assert stackctl(live, "release", "1.3.0")[0] == 1
+    assert [one.revision for one in state.load(live.paths).revisions] == ["0001", "0002"]
     assert stackctl(live, "rollback", "1.1.0")[0] == 0
+
+
+def test_a_contract_of_a_release_that_failed_later_is_not_forgotten(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.app = {"ready": 503}
+    assert stackctl(live, "release", "1.3.0")[0] == 1
+    assert [one.revision for one in state.load(live.paths).revisions] == ["0001", "0002", "0003"]
 
 
 def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path) -> None:

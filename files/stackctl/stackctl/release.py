@@ -224,23 +224,23 @@ def _backup(work: Work) -> str:
 
 
 def _migrate(work: Work) -> str:
-    if not work.pending:
+    pending = work.pending
+    if not pending:
         return "nothing is pending"
     # Before they run: should we be killed amid them, a rollback must not take them for absent.
-    work.before = replace(work.before, revisions=(*work.before.revisions, *work.pending))
+    work.before = replace(work.before, revisions=(*work.before.revisions, *pending))
     state.save(work.stack.paths, work.before)
-    try:
-        schema.migrate(work.stack, work.project, work.compose_environment, work.release)
-    except FailedError:
-        _note_what_was_applied(work)
-        raise
-    return schema.named(work.pending)
+    schema.migrate(work.stack, work.project, work.compose_environment, work.release)
+    work.pending = ()
+    return schema.named(pending)
 
 
 def _note_what_was_applied(work: Work) -> None:
-    """Lest a contract that failed bars a rollback. Where it can't be asked, the next release asks."""
+    """Lest a contract that didn't come to its end bars a rollback. Where it can't be asked, the next release asks."""
+    _remove_one_shots(work)
+    if not work.pending:
+        return
     with suppress(StackError):
-        _remove_one_shots(work)
         report = schema.read(work.stack, work.project, work.compose_environment, work.release)
         work.before = replace(work.before, revisions=schema.applied(work.before.revisions, report))
         state.save(work.stack.paths, work.before)
@@ -397,7 +397,7 @@ _IMAGE = Step("image", "pull it, pin it by its digest, tag it as ours", _image, 
 _SCHEMA = Step("schema", "ask the new image what the database lacks", _schema, _remove_one_shots)
 _SNAPSHOT = Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment)
 _BACKUP = Step("backup", "dump the database", _backup)
-_MIGRATE = Step("migrate", "from the new image, once", _migrate, _remove_one_shots)
+_MIGRATE = Step("migrate", "from the new image, once", _migrate, _note_what_was_applied)
 _START = Step("start", "the idle colour, beside the live one", _start, _take_down)
 _HEALTH = Step("health", "wait for it", _wait_for_health)
 _SOCKET = Step("socket", "open the colour's socket", _open_socket)
