@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import manifest, release, state
+from stackctl import manifest, preflight, release, state
 from stackctl.environment import canonical, env_sha256
 from stackctl.errors import RefusedError
 from stackctl.machine import TIMED_OUT, Result
@@ -158,6 +158,17 @@ def test_a_failure_is_undone(tmp_path: Path, name: str, *, first: bool) -> None:
     assert (code, said in last) == (expected, True), shown
     assert before == (remembered(fresh), ids(fresh), running(fresh), fresh.units)
     assert not any(container["one_off"] for container in fresh.containers)
+
+
+def test_an_image_and_a_dump_need_room_together_where_they_share_a_disk(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.bytes_free = preflight.IMAGES_SPARE + (10 << 20)
+    code, shown = stackctl(live, "release", "1.1.0")
+    assert code == 2
+    assert "has 522 MiB left, a backup may need 262 and an image 512: make room there" in shown.splitlines()[-1]
+    monkeypatch.setattr(preflight, "IMAGES_SPARE", 250 << 20)
+    assert stackctl(live, "release", "1.1.0")[0] == 0
 
 
 def test_the_log_of_what_failed_is_shown_without_secrets(live: Droplet) -> None:

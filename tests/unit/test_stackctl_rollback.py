@@ -212,8 +212,24 @@ def test_an_older_one_takes_the_place_of_what_was_killed_and_not_of_what_is_prov
     assert (tag(left), left.running()) == ("1.1.0", ["green"])
 
 
-def test_a_full_disk_is_no_reason_to_refuse_it(live: Droplet) -> None:
+def test_a_disk_that_is_nearly_full_is_no_reason_to_refuse_it(live: Droplet) -> None:
     live.bytes_free = 0
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_where_nothing_can_be_written_down_any_more_it_is_refused_before_anything_is_changed(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = [dict(container) for container in live.containers]
+    with monkeypatch.context() as patched:
+        patched.setattr(state, "save", full)
+        code, shown = stackctl(live, "rollback")
+    assert code == 2
+    assert "No space left on device: make room on the disk (df -h), then stackctl rollback 1.0.0" in shown
+    assert live.containers == before
     assert stackctl(live, "rollback")[0] == 0
 
 

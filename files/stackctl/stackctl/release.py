@@ -159,10 +159,15 @@ def _preflight(work: Work) -> str:
 
 
 def _preflight_of_rollback(work: Work) -> str:
-    """It neither pulls nor dumps: a full disk is no reason to refuse it."""
+    """It neither pulls nor dumps: that the disk is nearly full is no reason to refuse it."""
     stack, paths = work.stack, work.stack.paths
     work.values = environment.load(paths.snapshot(work.release.id))
     work.before = state.load(paths)
+    try:
+        state.save(paths, work.before)
+    except OSError as error:
+        # Found out now, and not when the kept colour was removed to undo what can't be written down.
+        raise RefusedError(f"{error}: make room on the disk (df -h), then {work.remedy}") from None
     work.colour = other(work.before.active) if work.before.active else COLOURS[0]
     preflight.check(stack, work.values)
     return f"{work.release.tag} of {work.release.since} into {work.colour}"
