@@ -94,6 +94,9 @@ def test_a_bad_release_is_undone_by_itself(droplet: Host, target: Target, show: 
     show(f"{tag}: exit {ended[0]}, {ended[1].splitlines()[-1].strip()}\n{running.tally.table()}")
     assert ended[0] == code, ended[1]
     assert said in ended[1].splitlines()[-1]
+    if code == FAILED:
+        next_step = f"{before['release']['tag']} serves on: mend the cause, then stackctl release {tag}"
+        assert next_step in ended[1].splitlines()[-1]
     failed = [event["step"] for event in asked.events() if event["state"] == "failed"]
     assert failed == [step, "release"]
     if code == FAILED:

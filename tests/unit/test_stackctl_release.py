@@ -156,6 +156,9 @@ def test_a_failure_is_undone(tmp_path: Path, name: str, *, first: bool) -> None:
     code, shown = stackctl(fresh, "release", "1.1.0")
     last = shown.splitlines()[-1]
     assert (code, said in last) == (expected, True), shown
+    if code == 1:
+        serves = "all is undone" if first else "1.0.0 serves on"
+        assert f"; {serves}: mend the cause, then stackctl release 1.1.0" in last
     assert before == (remembered(fresh), ids(fresh), running(fresh), fresh.units)
     assert not any(container["one_off"] for container in fresh.containers)
 

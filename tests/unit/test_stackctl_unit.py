@@ -255,6 +255,13 @@ def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, hel
             start(followed, "release", "1.1.0")
 
 
+def test_one_that_has_just_begun_and_has_no_lock_yet_is_in_the_way_too(followed: Followed) -> None:
+    said = "Failed to start transient service unit: Unit bot-release.service was already loaded or has a fragment file."
+    followed.failing = {"systemd-run": Result(1, stderr=said)}
+    with pytest.raises(LockedError, match="another release or restore has just begun: wait for the end"):
+        start(followed, "release", "1.1.0")
+
+
 def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
     followed.failing = {"systemd-run": Result(1, stderr="Failed to connect to bus")}
     with pytest.raises(FailedError, match="systemd doesn't start it: Failed to connect to bus"):

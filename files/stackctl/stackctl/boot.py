@@ -5,6 +5,7 @@ Nothing is pulled or recreated. Stale sockets need no care: systemd unlinks them
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from . import compose, environment, restoring, state
@@ -46,13 +47,17 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
 
 
 def astray(stack: Stack) -> bool:
-    """Whether a release that was cut short left what was not recorded, while what was recorded still runs."""
-    current = state.load(stack.paths)
-    proven = current.proven
-    if not proven or not any(container.serves for container in stack.containers(proven)):
-        return False
-    beside = any(container.serves for container in stack.containers(other(proven)))
-    return current.active != proven or beside or _worker_is_astray(stack, current)
+    """Whether a release that was cut short left what was not recorded, while what was recorded still runs.
+
+    Where Docker can't be asked, whoever goes on without it finds out.
+    """
+    with suppress(StackError):
+        current = state.load(stack.paths)
+        proven = current.proven
+        if proven and any(container.serves for container in stack.containers(proven)):
+            beside = any(container.serves for container in stack.containers(other(proven)))
+            return current.active != proven or beside or _worker_is_astray(stack, current)
+    return False
 
 
 def _worker_is_astray(stack: Stack, current: State) -> bool:

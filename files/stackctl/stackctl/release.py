@@ -6,10 +6,9 @@ colour live, and the same command again finishes the job: every step copes with 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,7 +40,7 @@ class Work:
     watched: bool = True
     """After its flip. Going back isn't, and doesn't wait for a Telegram that doesn't answer."""
     settles: bool = False
-    """Of a dry run: what a killed release left would give way before."""
+    """What a killed release left gives way before."""
     before: State = field(default_factory=State)
     colour: str = ""
     """Empty until it is chosen."""
@@ -86,11 +85,10 @@ def release(stack: Stack, tag: str, *, again: bool = False, dry_run: bool = Fals
     """
     name, digest = parse(tag)
     work = Work(stack, Release(stack.journal.run, name, "", "", None, ""), digest, again)
-    if not dry_run:
-        with _settled(stack):
-            carry_out(work, STEPS)
-        return
     work.settles = boot.astray(stack)
+    if not dry_run:
+        _carry_out(work, STEPS)
+        return
     try:
         take(stack, work, PLAN)
     finally:
@@ -109,10 +107,10 @@ def rollback(stack: Stack, tag: str | None) -> None:
         raise RefusedError(f"the image of {chosen.tag} ({chosen.id}) is gone: stackctl release {chosen.tag}")
     if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
         raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
-    with _settled(stack) if before.unproven else nullcontext():
-        live = state.load(stack.paths).release
-        serves = live is not None and live.id == chosen.id
-        carry_out(Work(stack, chosen, watched=False), FINISH if serves else ROLLBACK)
+    settles = before.unproven and boot.astray(stack)
+    live = before.kept[0] if settles else before.release
+    work = Work(stack, chosen, watched=False, settles=settles)
+    _carry_out(work, FINISH if live and live.id == chosen.id else ROLLBACK)
 
 
 def target(before: State, tag: str | None) -> Release:
@@ -129,20 +127,22 @@ def target(before: State, tag: str | None) -> Release:
     return found
 
 
-@contextmanager
-def _settled(stack: Stack) -> Iterator[None]:
+def _carry_out(work: Work, steps: Sequence[Step[Work]]) -> None:
     """A release that was killed before it was recorded proved nothing: what was recorded is so again, if it runs.
 
     Whatever is refused afterwards has failed: something was changed.
     """
-    if not boot.astray(stack):
-        yield
+    if not work.settles:
+        carry_out(work, steps)
         return
     try:
-        stack.journal.step("settle", partial(boot.settle, stack), "a release was interrupted before its end")
-        yield
+        carry_out(work, (_SETTLE, *steps))
     except RefusedError as error:
         raise FailedError(f"{error}; what an interrupted release had left was taken back before") from error
+
+
+def _settle(work: Work) -> str:
+    return boot.settle(work.stack)
 
 
 def _preflight(work: Work) -> str:
@@ -397,6 +397,7 @@ def _logins(secrets: Path) -> set[str]:
     return {urlsplit(value).username or "" for value in values if value.startswith("postgresql://")}
 
 
+_SETTLE = Step("settle", "a release was interrupted before its end", _settle)
 _PREFLIGHT = Step("preflight", "the declaration is whole, data is well, there is room", _preflight)
 _IMAGE = Step("image", "pull it, pin it by its digest, tag it as ours", _image, _forget_image)
 _SCHEMA = Step("schema", "ask the new image what the database lacks", _schema, _remove_one_shots)

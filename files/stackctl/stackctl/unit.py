@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from . import lock
 from .config import Config
-from .errors import FailedError, PersonNeededError, RefusedError
+from .errors import FailedError, LockedError, PersonNeededError, RefusedError
 from .events import parsed, readable
 from .machine import TIMED_OUT, Machine
 from .paths import Paths
@@ -50,6 +50,9 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
         machine.run(["systemctl", "stop", paths.release_unit])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
+    if "already loaded" in ran.reason:
+        # Its stackctl is about to take the lock.
+        raise LockedError("another release or restore has just begun: wait for the end, then run this again")
     raise FailedError(f"systemd doesn't start it: {ran.reason}")
 
 
