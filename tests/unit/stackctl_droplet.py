@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 from stackctl import cli, state, watch
@@ -178,6 +178,10 @@ class Droplet(Machine):
 
     def attached(self, argv: Sequence[str], timeout: float) -> int:
         return self.run(argv, timeout=timeout).code
+
+    def become(self, argv: Sequence[str]) -> NoReturn:
+        self._tick(list(argv))
+        raise SystemExit(0)
 
     def ask(
         self,

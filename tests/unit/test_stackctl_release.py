@@ -203,6 +203,18 @@ def test_it_is_refused_while_data_is_not_well(fresh: Droplet, broken: str) -> No
     assert f"{broken} not healthy" in shown
 
 
+def test_another_major_version_of_postgresql_is_refused(tmp_path: Path) -> None:
+    """Of what is declared: data.yaml has changed, and the converge hasn't come to it yet."""
+    fresh = installed(tmp_path)
+    declared = json.loads(fresh.paths.config.read_text())
+    declared["data"]["major"] = 18
+    fresh.paths.config.write_text(json.dumps(declared))
+    code, shown = stackctl(fresh, "release", "1.0.0")
+    assert code == 2
+    assert "PostgreSQL 17 runs, 18 is declared: converge the site first" in shown.splitlines()[-1]
+    assert not fresh.ran("docker pull")
+
+
 def test_data_on_another_host_is_not_looked_for(tmp_path: Path) -> None:
     fresh = installed(tmp_path, data=None)
     fresh.containers.clear()
