@@ -90,6 +90,9 @@ def test_a_bad_release_is_undone_by_itself(droplet: Host, target: Target, show: 
     show(f"{tag}: exit {ended[0]}, {ended[1].splitlines()[-1].strip()}\n{running.tally.table()}")
     assert ended[0] == code, ended[1]
     assert said in ended[1].splitlines()[-1]
+    if code == FAILED:
+        next_step = f"{before['release']['tag']} serves on: mend the cause, then stackctl release {tag}"
+        assert next_step in ended[1].splitlines()[-1]
     failed = [event["step"] for event in asked.events() if event["state"] == "failed"]
     assert failed == [step, "release"]
     if code == FAILED:
@@ -195,6 +198,34 @@ def test_killed_at_any_step_one_colour_serves_and_the_same_again_finishes(
         again = UnderWay(("release", tag)).end()
     show(f"killed at {step} (it had come to {reached}): {len(running.tally.requests)} served")
     assert again[0] == 0, again[1]
+    assert not running.tally.lost
+    assert_all_is_well(droplet, tag)
+
+
+def test_a_rollback_after_a_release_that_was_killed_leads_to_what_was_live(droplet: Host, target: Target) -> None:
+    tag = live(droplet)
+    with load(target, clients=CLIENTS, rate=RATE) as running:
+        asked = UnderWay(("release", another(droplet)))
+        asked.reach("watch")
+        asked.kill()
+        assert asked.end()[0] == KILLED
+        code, output = UnderWay(("rollback",)).end()
+    assert code == 0, output
+    assert not running.tally.lost
+    assert_all_is_well(droplet, tag)
+
+
+def test_what_was_live_is_whole_again_though_the_release_after_one_that_was_killed_is_refused(
+    droplet: Host, target: Target
+) -> None:
+    tag = live(droplet)
+    with load(target, clients=CLIENTS, rate=RATE) as running:
+        asked = UnderWay(("release", another(droplet)))
+        asked.reach("worker")
+        asked.kill()
+        assert asked.end()[0] == KILLED
+        code, output = UnderWay(("release", "9.9.9")).end()
+    assert (code, "was taken back before" in output.splitlines()[-1]) == (FAILED, True), output
     assert not running.tally.lost
     assert_all_is_well(droplet, tag)
 

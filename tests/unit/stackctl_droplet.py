@@ -14,16 +14,17 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import patch
 
-from stackctl import cli, state
+from stackctl import cli, state, watch
 from stackctl.compose import PREVIOUS_SECRET, SECRET
 from stackctl.environment import canonical
 from stackctl.errors import FailedError
 from stackctl.machine import ENVIRONMENT as ENV
 from stackctl.machine import Conversation, Machine, Result
 from stackctl.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
+from stackctl.stack import Stack
 from stackctl.unit import PROGRAM
 
 from tests.unit.storage import Storage
@@ -177,6 +178,10 @@ class Droplet(Machine):
 
     def attached(self, argv: Sequence[str], timeout: float) -> int:
         return self.run(argv, timeout=timeout).code
+
+    def become(self, argv: Sequence[str]) -> NoReturn:
+        self._tick(list(argv))
+        raise SystemExit(0)
 
     def ask(
         self,
@@ -562,6 +567,20 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
         return None
     left: Droplet = pickle.loads((droplet.paths.var / "droplet.pickle").read_bytes())  # noqa: S301 - our own
+    return left
+
+
+def killed_at_its_watch(droplet: Droplet, tag: str) -> Droplet:
+    """What a release leaves that was killed after its flip: nginx leads to it, and what was before is warm."""
+
+    def killed_here(stack: Stack, *_rest: object) -> None:
+        there: Any = stack.machine
+        there.killed_at = there.moments + 1
+        there.now()
+
+    with patch.object(watch, "watch", killed_here):
+        left = killed(droplet, 0, "release", tag)
+    assert left
     return left
 
 

@@ -52,6 +52,13 @@ def test_compose_files_have_the_environment_s_names_and_no_value() -> None:
         assert b"\n    TELEGRAM_WEBHOOK_SECRET_PREVIOUS:\n" in content
 
 
+def test_migrations_alone_wait_for_no_lock_that_the_live_release_would_wait_behind() -> None:
+    content = app.compose_files(settings_of("prod"))[settings_of("prod").paths.app_yaml]
+    before, migrate = content.split(b"\n  migrate:\n")
+    assert b"\n      PGOPTIONS: -c lock_timeout=5s " in migrate
+    assert b"lock_timeout" not in before
+
+
 def test_without_telegram_its_names_are_not_in_the_compose_files() -> None:
     without: dict[str, Any] = {"webhook_path": None, "app_environment": {}}
     assert all(b"TELEGRAM" not in content for content in app.compose_files(settings_of("prod", without)).values())

@@ -345,9 +345,9 @@ def test_the_first_backup_needs_no_storage_that_answers_and_the_next_one_asks_ag
 def test_what_a_killed_upload_fetched_makes_room(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = live.paths.backups / offsite.FETCHED
     (fetched / "20251122T000000.000Z").mkdir(parents=True)
-    monkeypatch.setattr(type(live), "free", lambda *_: 520 << 20 if fetched.exists() else 20 << 30)
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert fetched.exists(), "a backup may be at it"
+    monkeypatch.setattr(type(live), "free", lambda *_: 520 << 20 if fetched.exists() else 20 << 30)
     assert stackctl(live, "backup")[0] == 0
     assert not fetched.exists()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -569,6 +570,22 @@ def test_history_that_cannot_be_written_stops_nothing(paths: Paths) -> None:
     journal.begin("ada", "1.0.0")
     journal.tell("pull", "start")
     assert out.getvalue().count("Is a directory") == 2
+
+
+def test_a_line_that_a_full_disk_cuts_off_goes_elsewhere(paths: Paths) -> None:
+    paths.unwritten.parent.mkdir(parents=True)
+    journal = events.Journal(paths.history, "release", Droplet(paths), StringIO(), spare=paths.unwritten)
+    journal.tell("pull", "start")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (paths.history.stat().st_size + 9, hard))
+    try:
+        journal.tell("pull", "done")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.tell("start", "start")
+    told = [line for line in map(events.parsed, paths.history.read_bytes().splitlines()) if line]
+    assert [(event["step"], event["state"]) for event in told] == [("pull", "start"), ("start", "start")]
+    assert json.loads(paths.unwritten.read_text())["state"] == "done"
 
 
 def test_a_terminal_that_is_gone_stops_nothing(paths: Paths) -> None:

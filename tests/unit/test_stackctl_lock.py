@@ -1,6 +1,7 @@
 """Who is kept out, by whom; with real processes, as flock(2) is between them."""
 
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -191,6 +192,27 @@ def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path)
     assert "the daily upgrade failed: E: held broken packages: see /var/log/unattended-upgrades" in shown
     assert [call[0] for call in droplet.calls] == ["shield", "/usr/lib/apt/apt.systemd.daily"]
     assert not droplet.paths.history.exists()  # the journal has it: history is for what people do
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is somebody named who is gone."""
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with lock.hold(paths, "yesterday's release"):
+        pass
+    monkeypatch.setattr(os, "pwrite", full)
+    with lock.hold(paths, "me"), pytest.raises(LockedError, match="another program has been at work"):
+        lock.hold(paths, "you").__enter__()
+
+
+def test_a_shorter_name_takes_the_place_of_a_longer_one(paths: Paths) -> None:
+    for name in ("yesterday's release", "me"):
+        with lock.hold(paths, name):
+            holder = lock.holder_of(paths.lock)
+            assert holder
+            assert holder.holder == name
 
 
 def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import manifest, release, state
+from stackctl import manifest, preflight, release, state
 from stackctl.environment import canonical, env_sha256
 from stackctl.errors import RefusedError
 from stackctl.machine import TIMED_OUT, Result
@@ -156,8 +156,22 @@ def test_a_failure_is_undone(tmp_path: Path, name: str, *, first: bool) -> None:
     code, shown = stackctl(fresh, "release", "1.1.0")
     last = shown.splitlines()[-1]
     assert (code, said in last) == (expected, True), shown
+    if code == 1:
+        serves = "all is undone" if first else "1.0.0 serves on"
+        assert f"; {serves}: mend the cause, then stackctl release 1.1.0" in last
     assert before == (remembered(fresh), ids(fresh), running(fresh), fresh.units)
     assert not any(container["one_off"] for container in fresh.containers)
+
+
+def test_an_image_and_a_dump_need_room_together_where_they_share_a_disk(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.bytes_free = preflight.IMAGES_SPARE + (10 << 20)
+    code, shown = stackctl(live, "release", "1.1.0")
+    assert code == 2
+    assert "has 522 MiB left, a backup may need 262 and an image 512: make room there" in shown.splitlines()[-1]
+    monkeypatch.setattr(preflight, "IMAGES_SPARE", 250 << 20)
+    assert stackctl(live, "release", "1.1.0")[0] == 0
 
 
 def test_the_log_of_what_failed_is_shown_without_secrets(live: Droplet) -> None:
@@ -187,6 +201,18 @@ def test_it_is_refused_while_data_is_not_well(fresh: Droplet, broken: str) -> No
     code, shown = stackctl(fresh, "release", "1.0.0")
     assert code == 2
     assert f"{broken} not healthy" in shown
+
+
+def test_another_major_version_of_postgresql_is_refused(tmp_path: Path) -> None:
+    """Of what is declared: data.yaml has changed, and the converge hasn't come to it yet."""
+    fresh = installed(tmp_path)
+    declared = json.loads(fresh.paths.config.read_text())
+    declared["data"]["major"] = 18
+    fresh.paths.config.write_text(json.dumps(declared))
+    code, shown = stackctl(fresh, "release", "1.0.0")
+    assert code == 2
+    assert "PostgreSQL 17 runs, 18 is declared: converge the site first" in shown.splitlines()[-1]
+    assert not fresh.ran("docker pull")
 
 
 def test_data_on_another_host_is_not_looked_for(tmp_path: Path) -> None:
@@ -338,6 +364,27 @@ def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: P
         assert state.load(left.paths).release
     assert served == sorted(served)
     assert {"blue", "green"} == set(served)
+
+
+def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_try_is_refused(tmp_path: Path) -> None:
+    at, codes = -1, list[int]()
+    while True:
+        at += 2
+        fresh = installed(tmp_path / str(at))
+        stackctl(fresh, "release", "1.0.0")
+        left = killed(fresh, at, "release", "1.1.0")
+        if left is None:
+            break
+        left.registry.clear()
+        recorded, before = state.load(left.paths).kept[0].tag, running(left)
+        code, shown = stackctl(left, "release", "9.9.9")
+        codes.append(code)
+        assert "can't be had" in shown.splitlines()[-1], (at, shown)
+        assert (code == 2) == (before == running(left)), (at, shown)
+        assert_one_colour_serves(left)
+        apps = [*left.of(f"bot-{state.load(left.paths).active}"), *left.of("bot-worker")]
+        assert {container["image"][-5:] for container in apps} == {recorded}, (at, shown)
+    assert {*codes} == {1, 2}
 
 
 def test_killed_at_its_first_release_the_next_try_finishes(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from stackctl import state
+from stackctl import schema, state
 from stackctl.environment import canonical
-from stackctl.machine import Result
+from stackctl.errors import FailedError
 from stackctl.state import Revision
 
-from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, killed, stackctl
+from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, killed, killed_at_its_watch, stackctl
 
 
 @pytest.fixture
@@ -126,11 +126,27 @@ def test_an_old_tag_is_not_released_onto_a_schema_that_it_cannot_serve(live: Dro
     assert "the schema has moved past it (0003 is a contract)" in shown
 
 
-def test_a_contract_that_failed_bars_nothing(live: Droplet) -> None:
+@pytest.mark.parametrize("end", [FailedError("exit 1"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_contract_that_came_to_no_end_bars_nothing(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    """It failed, systemd stopped the release at a shutdown, or the disk was full."""
+
+    def ends(*_arguments: object) -> None:
+        raise end
+
     assert stackctl(live, "release", "1.2.0")[0] == 0
-    live.failing = {"bot-migrate-": Result(1)}
+    monkeypatch.setattr(schema, "migrate", ends)
     assert stackctl(live, "release", "1.3.0")[0] == 1
+    assert [one.revision for one in state.load(live.paths).revisions] == ["0001", "0002"]
     assert stackctl(live, "rollback", "1.1.0")[0] == 0
+
+
+def test_a_contract_of_a_release_that_failed_later_is_not_forgotten(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.app = {"ready": 503}
+    assert stackctl(live, "release", "1.3.0")[0] == 1
+    assert [one.revision for one in state.load(live.paths).revisions] == ["0001", "0002", "0003"]
 
 
 def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path) -> None:
@@ -148,8 +164,72 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path
     assert at > 50
 
 
-def test_a_full_disk_is_no_reason_to_refuse_it(live: Droplet) -> None:
+def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tmp_path: Path) -> None:
+    """Of a release that was killed before its flip nothing was ever live."""
+    at, led = 0, set[tuple[str, str]]()
+    while True:
+        at += 2
+        droplet = installed(tmp_path / str(at))
+        for version in ("1.0.0", "1.1.0"):
+            stackctl(droplet, "release", version)
+        warm = droplet.of("bot-green")[0]["id"]
+        left = killed(droplet, at, "release", "1.2.0")
+        if left is None:
+            break
+        served = tag(left)
+        left.registry.clear()
+        code, shown = stackctl(left, "rollback")
+        assert code == 0, (at, shown)
+        assert tag(left) == ("1.1.0" if served == "1.2.0" else "1.0.0"), at
+        assert len(left.running()) == 1, at
+        assert [container["image"][-5:] for container in left.of("bot-worker")] == [tag(left)], at
+        assert served != "1.2.0" or left.of("bot-green")[0]["id"] == warm, at
+        led.add((served, tag(left)))
+    assert led == {("1.1.0", "1.0.0"), ("1.2.0", "1.1.0")}
+
+
+def test_after_a_release_that_was_killed_the_only_one_that_was_recorded_comes_back(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    left = killed_at_its_watch(droplet, "1.1.0")
+    code, shown = stackctl(left, "rollback", "9.9.9")
+    assert (code, "is kept (kept: 1.0.0)" in shown) == (2, True)
+    assert stackctl(left, "rollback")[0] == 0
+    assert (tag(left), left.running()) == ("1.0.0", ["blue"])
+
+
+def test_what_was_recorded_comes_back_though_it_runs_no_more(live: Droplet) -> None:
+    left = killed_at_its_watch(live, "1.2.0")
+    left.of("bot-green")[0]["state"] = "exited"
+    assert stackctl(left, "rollback")[0] == 0
+    assert (tag(left), left.running()) == ("1.1.0", ["green"])
+
+
+def test_an_older_one_takes_the_place_of_what_was_killed_and_not_of_what_is_proven(live: Droplet) -> None:
+    left = killed_at_its_watch(live, "1.2.0")
+    left.app = {"ready": 503}
+    assert stackctl(left, "rollback", "1.0.0")[0] == 1
+    assert (tag(left), left.running()) == ("1.1.0", ["green"])
+
+
+def test_a_disk_that_is_nearly_full_is_no_reason_to_refuse_it(live: Droplet) -> None:
     live.bytes_free = 0
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_where_nothing_can_be_written_down_any_more_it_is_refused_before_anything_is_changed(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = [dict(container) for container in live.containers]
+    with monkeypatch.context() as patched:
+        patched.setattr(state, "save", full)
+        code, shown = stackctl(live, "rollback")
+    assert code == 2
+    assert "No space left on device: make room on the disk (df -h), then stackctl rollback 1.0.0" in shown
+    assert live.containers == before
     assert stackctl(live, "rollback")[0] == 0
 
 

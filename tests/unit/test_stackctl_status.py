@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import lock, state, watch
+from stackctl import lock, state
 from stackctl.environment import canonical
 from stackctl.machine import Result
-from stackctl.stack import Stack
 from stackctl.state import Webhook
 
-from tests.unit.stackctl_droplet import CONFIG, ENVIRONMENT, Droplet, installed, killed, stackctl
+from tests.unit.stackctl_droplet import CONFIG, ENVIRONMENT, Droplet, installed, killed_at_its_watch, stackctl
 
 
 @pytest.fixture
@@ -38,18 +37,9 @@ def worker(droplet: Droplet) -> dict[str, Any]:
 
 
 @pytest.fixture
-def unproven(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> Droplet:
-    """What is left when 1.1.0 was killed while it was watched: nginx leads to it, and 1.0.0 is warm."""
-
-    def killed_here(stack: Stack, *_rest: object) -> None:
-        droplet: Any = stack.machine
-        droplet.killed_at = droplet.moments + 1
-        droplet.now()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(watch, "watch", killed_here)
-        left = killed(live, 0, "release", "1.1.0")
-    assert left
+def unproven(live: Droplet) -> Droplet:
+    """1.1.0 was killed while it was watched: nginx leads to it, and 1.0.0 is warm."""
+    left = killed_at_its_watch(live, "1.1.0")
     assert (state.load(left.paths).active, left.running()) == ("green", ["blue", "green"])
     left.calls.clear()
     return left
@@ -144,6 +134,9 @@ def test_boot_leaves_a_proven_release_where_it_is(live: Droplet) -> None:
     assert serves(live) == ("green", "1.1.0", ["green"])
 
 
+RECORDED = "1.0.0 in blue, as it was recorded"
+
+
 def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
     """Exit code, and what was told of the step `settle`."""
     code, shown = stackctl(droplet, *verb, "--json")
@@ -154,14 +147,14 @@ def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("tag", ["1.1.0", "1.2.0"])
 def test_what_was_proven_serves_again_before_the_next_release_begins(unproven: Droplet, tag: str) -> None:
     """It is what the next one is judged by, and undone to."""
-    assert settled(unproven, "release", tag) == (0, ["blue serves again"])
+    assert settled(unproven, "release", tag) == (0, [RECORDED])
     assert serves(unproven) == ("green", tag, ["green"])
     assert [known.tag for known in state.load(unproven.paths).kept] == [tag, "1.0.0"]
 
 
 def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_proven(unproven: Droplet) -> None:
     unproven.app = {"ready": 200, "update": 500}
-    assert settled(unproven, "release", "1.1.0") == (1, ["blue serves again"])
+    assert settled(unproven, "release", "1.1.0") == (1, [RECORDED])
     assert serves(unproven) == ("blue", "1.0.0", ["blue"])
 
 
@@ -169,7 +162,7 @@ def test_what_was_proven_serves_again_though_its_health_is_not_known_yet(unprove
     """After a start of Docker's."""
     for container in unproven.of("bot-blue"):
         container["health"] = "starting"
-    assert settled(unproven, "release", "9.9.9") == (2, ["blue serves again"])
+    assert settled(unproven, "release", "9.9.9") == (1, [RECORDED])
     assert serves(unproven)[:2] == ("blue", "1.0.0")
 
 
@@ -181,9 +174,22 @@ def test_what_serves_is_not_given_up_for_a_proven_one_that_does_not(unproven: Dr
     assert serves(unproven)[:2] == ("green", "1.1.0")
 
 
-def test_a_dry_run_settles_nothing(unproven: Droplet) -> None:
-    assert settled(unproven, "release", "1.1.0", "--dry-run") == (0, [])
-    assert serves(unproven)[0] == "green"
+def test_a_dry_run_settles_nothing_and_says_what_would_give_way(unproven: Droplet) -> None:
+    code, shown = stackctl(unproven, "release", "1.2.0", "--dry-run")
+    assert code == 0, shown
+    assert "a release was interrupted: what was recorded before it is brought back first" in shown
+    assert "goes live in green; 1.0.0 in blue gives way" in shown
+    assert serves(unproven) == ("green", "1.1.0", ["blue", "green"])
+
+
+def test_a_refusal_after_something_was_settled_is_none(unproven: Droplet) -> None:
+    """Exit 2 says that nothing was changed."""
+    unproven.registry.clear()
+    code, shown = stackctl(unproven, "release", "1.1.0")
+    assert code == 1
+    assert "can't be had" in shown.splitlines()[-1]
+    assert "what an interrupted release had left was taken back before" in shown.splitlines()[-1]
+    assert stackctl(unproven, "release", "1.1.0")[0] == 2
 
 
 def test_what_was_recorded_needs_no_settling(live: Droplet) -> None:

@@ -255,6 +255,13 @@ def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, hel
             start(followed, "release", "1.1.0")
 
 
+def test_one_that_has_just_begun_and_has_no_lock_yet_is_in_the_way_too(followed: Followed) -> None:
+    said = "Failed to start transient service unit: Unit bot-release.service was already loaded or has a fragment file."
+    followed.failing = {"systemd-run": Result(1, stderr=said)}
+    with pytest.raises(LockedError, match="another release or restore has just begun: wait for the end"):
+        start(followed, "release", "1.1.0")
+
+
 def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
     followed.failing = {"systemd-run": Result(1, stderr="Failed to connect to bus")}
     with pytest.raises(FailedError, match="systemd doesn't start it: Failed to connect to bus"):
@@ -297,6 +304,29 @@ def test_machines_are_told_in_json_how_it_ends(tmp_path: Path) -> None:
     first, *_, last = (json.loads(line) for line in shown.splitlines())
     assert (first["by"], first["tag"]) == ("ada", "9.9.9")
     assert (code, last["code"]) == (2, 2)
+
+
+@pytest.mark.parametrize("fits", [0, 3])
+def test_on_a_full_disk_it_is_heard_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
+    """History takes that many events."""
+    droplet, append, left = installed(tmp_path), events.append, [OSError(28, "No space left on device")]
+
+    def full(path: Path, event: Mapping[str, Any]) -> None:
+        if path == droplet.paths.history and len(left) > fits:
+            raise left[0]
+        left.extend(left[:1] if path == droplet.paths.history else [])
+        append(path, event)
+
+    droplet.paths.unwritten.parent.mkdir()
+    monkeypatch.setattr(events, "append", full)
+    code, shown = stackctl(droplet, "release", "9.9.9")
+    assert (code, "can't be had" in shown.splitlines()[-1]) == (2, True), shown
+    assert "release    start 9.9.9 by root" in shown.splitlines()[0]
+    assert stackctl(droplet, "release", "--follow") == (code, shown)
+    (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
+    assert (run["tag"], run["code"]) == ("9.9.9", 2)
+    monkeypatch.undo()
+    assert len(droplet.paths.history.read_bytes().splitlines() if fits else []) == fits
 
 
 def test_a_dry_run_is_followed_and_is_no_release(tmp_path: Path) -> None:

@@ -98,18 +98,20 @@ def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
     return work.manifest
 
 
-def check_room(stack: Stack, room: Room, *, restored: bool = False) -> None:
+def check_room(stack: Stack, room: Room, *, restored: bool = False, image: int = 0) -> None:
     """RefusedError when a dump, and where it is to be `restored` that as well, might fill the disk.
+
+    `image`: bytes of one that comes before, to where Docker and we have ours.
 
     A dump is compressed, and indexes aren't in it: it is smaller than the database.
     """
     stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
     needed = room.database_bytes + offsite.SPARE + (room.database_bytes + verify.ROOM if restored else 0)
     free = stack.machine.free(stack.paths.backups)
-    if free < needed:
-        raise RefusedError(
-            f"{stack.paths.backups} has {free >> 20} MiB left, a backup may need {needed >> 20}: make room there"
-        )
+    image = image if stack.paths.backups.stat().st_dev == stack.paths.var.stat().st_dev else 0
+    if free < needed + image:
+        what = f"a backup may need {needed >> 20}" + (f" and an image {image >> 20}" if image else "")
+        raise RefusedError(f"{stack.paths.backups} has {free >> 20} MiB left, {what}: make room there")
 
 
 @contextmanager

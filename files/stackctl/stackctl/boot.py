@@ -1,16 +1,18 @@
 """
-boot and halt: what APP.service does when the droplet starts and before it stops.
+boot and halt: what APP.service does when the droplet starts and before it stops; and what was recorded, live again.
 
 Nothing is pulled or recreated. Stale sockets need no care: systemd unlinks them before it binds.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from . import compose, environment, restoring, state
 from .errors import FailedError, StackError
-from .paths import COLOURS
-from .stack import Stack
+from .paths import COLOURS, other
+from .stack import DRAIN_SECONDS, Stack
+from .state import State
 
 
 def boot(stack: Stack) -> None:
@@ -23,7 +25,7 @@ def boot(stack: Stack) -> None:
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
         stack.journal.tell("app", "failed", half.remedy)
         return
-    _each(stack, idle=_stop_idle, data=_start_data, app=start_app, worker=start_worker, health=wait_for_app)
+    _each(stack, idle=_bring_back, data=_start_data, app=start_app, worker=start_worker, health=wait_for_app)
 
 
 def halt(stack: Stack) -> None:
@@ -44,15 +46,45 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
         raise FailedError(f"{'; '.join(failures)}: see sudo stackctl status, then systemctl restart {stack.paths.unit}")
 
 
-def _stop_idle(stack: Stack) -> str:
-    """After a hard reset Docker restarts a colour that a release had not stopped yet.
+def astray(stack: Stack) -> bool:
+    """Whether a release that was cut short left what was not recorded, while what was recorded still runs.
 
-    Of a release that was cut short before it was recorded nothing is known: the one before it comes up.
+    Where Docker can't be asked, whoever goes on without it finds out.
+    """
+    with suppress(StackError):
+        current = state.load(stack.paths)
+        proven = current.proven
+        if proven and any(container.serves for container in stack.containers(proven)):
+            beside = any(container.serves for container in stack.containers(other(proven)))
+            return current.active != proven or beside or _worker_is_astray(stack, current)
+    return False
+
+
+def _worker_is_astray(stack: Stack, current: State) -> bool:
+    runs = [one.labels.get(stack.paths.release_label) for one in stack.worker if one.state != "exited"]
+    return stack.config.works and runs != ([current.worker.id] if current.worker else [])
+
+
+def settle(stack: Stack) -> str:
+    """What was recorded, and nothing else: web and worker. For a droplet that is up; boot does the same."""
+    _bring_back(stack)
+    start_worker(stack)
+    current = state.load(stack.paths)
+    return f"{current.release.tag if current.release else 'nothing'} in {current.active}, as it was recorded"
+
+
+def _bring_back(stack: Stack) -> str:
+    """Of a release that was cut short before it was recorded nothing is known: the one before it serves, and alone.
+
+    After a hard reset Docker restarts a colour that a release had not stopped yet.
     """
     proven = state.load(stack.paths).proven
     if proven:
         state.activate(stack.paths, proven)
-    idle = [colour for colour in COLOURS if colour != state.load(stack.paths).active and stack.containers(colour)]
+    active = state.load(stack.paths).active
+    idle = {colour: there for colour in COLOURS if colour != active and (there := stack.containers(colour))}
+    if any(container.serves for there in idle.values() for container in there):
+        stack.machine.sleep(DRAIN_SECONDS)
     for colour in idle:
         stack.stop_colour(colour)
     return ", ".join(idle)
@@ -84,13 +116,13 @@ def start_app(stack: Stack) -> str:
 
 def start_worker(stack: Stack) -> str:
     release = state.load(stack.paths).worker
-    if stack.config.isolated:
+    if not release or not stack.config.works:
         stack.stop_worker()  # of before; after a hard reset Docker restarts it
-        return "none: this droplet is isolated"
-    if not release or not stack.config.worker:
-        return "none"
+        return "none: this droplet is isolated" if stack.config.isolated else "none"
     # One of a release that was cut short gives way; any other is started as it is.
     foreign = any(container.labels.get(stack.paths.release_label) != release.id for container in stack.worker)
+    if foreign:
+        stack.stop_worker()
     bring = compose.up if foreign else compose.resume
     stack.bring_up_worker(release, bring(stack.paths.worker_project, stack.paths.worker_yaml))
     return release.tag

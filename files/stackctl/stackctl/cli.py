@@ -143,7 +143,8 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     began = machine.now()
     name = arguments.run or f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
     op = "dry-run" if getattr(arguments, "dry_run", False) else "undo" if verb == "trial" else verb
-    journal = Journal(history, op, machine, out, environment.secrets_in(paths.secrets), name)
+    spare = paths.unwritten if history else None
+    journal = Journal(history, op, machine, out, environment.secrets_in(paths.secrets), name, spare)
     if history and verb not in DAILY:
         journal.begin(arguments.by, _asked_for(arguments, paths))
     code, message = _ended(lambda: _verb(arguments, paths, machine, journal))

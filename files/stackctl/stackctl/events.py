@@ -4,6 +4,7 @@ A run is one call of a verb that changes something. Its first event has the verb
 what; its last one has the exit code.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ class Journal:
     out: TextIO
     secrets: Sequence[str] = ()
     run: str = ""
+    spare: Path | None = None
+    """Takes what `path` can't: on a full disk whoever follows has to hear how it ends, too."""
 
     def __post_init__(self) -> None:
         self._began = self.machine.monotonic()
@@ -75,12 +78,13 @@ class Journal:
             **more,
         }
         self._print(readable(event, self.machine.monotonic() - self._began))
-        try:
-            if self.path:
-                append(self.path, event)
-        except OSError as error:
-            # A full disk must not keep a release from being undone.
-            self._print(f"{self.path}: {error}")
+        for path in filter(None, (self.path, self.spare)):
+            try:
+                append(path, event)
+                break
+            except OSError as error:
+                # A full disk must not keep a release from being undone.
+                self._print(f"{path}: {error}")
 
     def _ms_since(self, began: float) -> int:
         return round((self.machine.monotonic() - began) * 1000)
@@ -110,7 +114,8 @@ def append(path: Path, event: Mapping[str, Any]) -> None:
     with os.fdopen(descriptor, "ab+", buffering=0) as file:
         if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
             line = b"\n" + line
-        file.write(line)
+        if file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, "it was cut off")
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:

@@ -17,10 +17,8 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
 
     `state` is done, failed or unfinished: under way, or killed.
     """
-    try:
-        lines = paths.history.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
+    files = (path for path in (paths.history, paths.unwritten) if path.exists())
+    lines = [line for path in files for line in path.read_bytes().splitlines()]
     if op:
         lines = [line for line in lines if f'"op": "{op}"'.encode() in line]
     found: dict[tuple[str, str], Run] = {}

@@ -97,8 +97,13 @@ def _flock(path: Path, patience: float) -> Iterator[int]:
 
 
 def _sign(descriptor: int, me: Holder) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(asdict(me)).encode() + b"\n", 0)
+    """In the place of who was there before: a full disk takes that, and where it doesn't, the lock is held unsigned."""
+    line = json.dumps(asdict(me)).encode() + b"\n"
+    try:
+        os.pwrite(descriptor, line, 0)
+        os.ftruncate(descriptor, len(line))
+    except OSError:
+        os.ftruncate(descriptor, 0)
 
 
 def _check_admission(path: Path, under: str) -> None:
@@ -121,5 +126,5 @@ def _content(path: Path) -> Holder:
     try:
         return Holder(**json.loads(path.read_bytes()))
     except (ValueError, TypeError):
-        # It was taken this instant, and not signed yet.
+        # It was taken this instant, and not signed yet; or the disk is full.
         return Holder("another program", "just now", "")

@@ -38,7 +38,8 @@ class Paths:
         self.active = self.var / "active"  # symbolic link to the socket of the colour that serves
         # restoring.json is there from a restore's close to its end (restoring.py)
         self.state, self.restoring = self.var / "state.json", self.var / "restoring.json"
-        self.history = self.var / "history.jsonl"
+        # the second one is in memory, for what a full disk takes no more
+        self.history, self.unwritten = self.var / "history.jsonl", root / "run" / f"{app}-history.jsonl"
         self.lock = self.var / "lock"  # an operator's whole errand; see lock.py for both
         self.work = self.var / "work"  # stackctl moving containers
         # one backup, from its beginning to its end; the highest number that was seen off the droplet

@@ -62,4 +62,4 @@ def check_room(stack: Stack) -> None:
     room = Postgres(stack.docker, stack.paths, data).room()
     if room.major != data.major:
         raise RefusedError(f"PostgreSQL {room.major} runs, {data.major} is declared: converge the site first")
-    backup.check_room(stack, room)
+    backup.check_room(stack, room, image=IMAGES_SPARE)

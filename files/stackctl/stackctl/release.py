@@ -9,16 +9,15 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import backup, compose, environment, images, preflight, probe, schema, state, telegram, watch
+from . import backup, boot, compose, environment, images, preflight, probe, schema, state, telegram, watch
 from .errors import FailedError, RefusedError, StackError
 from .events import trim
 from .paths import COLOURS, other
 from .postgres import Postgres
-from .stack import Stack
+from .stack import DRAIN_SECONDS, Stack
 from .state import Release, Revision, State
 from .steps import Step, carry_out, take
 from .telegram import Telegram
@@ -26,8 +25,6 @@ from .watch import Flip
 
 TAG = re.compile(r"(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})(@(?P<digest>sha256:[0-9a-f]{64}))?", re.ASCII)
 KEPT_RELEASES = 3
-# A SIGTERM at once would reset connections that wait in the old colour's backlog.
-DRAIN_SECONDS = 1.0
 
 
 @dataclass
@@ -42,6 +39,8 @@ class Work:
     """Part of a converge, which mends what is live: the tag's image stays the one that is."""
     watched: bool = True
     """After its flip. Going back isn't, and doesn't wait for a Telegram that doesn't answer."""
+    settles: bool = False
+    """What a killed release left gives way before."""
     before: State = field(default_factory=State)
     colour: str = ""
     """Empty until it is chosen."""
@@ -86,9 +85,9 @@ def release(stack: Stack, tag: str, *, again: bool = False, dry_run: bool = Fals
     """
     name, digest = parse(tag)
     work = Work(stack, Release(stack.journal.run, name, "", "", None, ""), digest, again)
+    work.settles = boot.astray(stack)
     if not dry_run:
-        _settle(stack)
-        carry_out(work, STEPS)
+        _carry_out(work, STEPS)
         return
     try:
         take(stack, work, PLAN)
@@ -108,41 +107,50 @@ def rollback(stack: Stack, tag: str | None) -> None:
         raise RefusedError(f"the image of {chosen.tag} ({chosen.id}) is gone: stackctl release {chosen.tag}")
     if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
         raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
-    serves = before.release is not None and before.release.id == chosen.id
-    carry_out(Work(stack, chosen, watched=False), FINISH if serves else ROLLBACK)
+    settles = before.unproven and boot.astray(stack)
+    live = before.kept[0] if settles else before.release
+    work = Work(stack, chosen, watched=False, settles=settles)
+    _carry_out(work, FINISH if live and live.id == chosen.id else ROLLBACK)
 
 
 def target(before: State, tag: str | None) -> Release:
     """The release before the live one, or the newest kept one of this tag. RefusedError when there is none.
 
-    What counts as live is what was recorded: a rollback that was killed after its flip has the same target again.
+    What counts as live is what was recorded: a rollback that was killed after its flip has the same target again. A
+    release that was killed there was never recorded, so the one before it is the newest that is kept.
     """
-    found = (
-        next((known for known in before.kept if known.tag == tag), None) if tag else next(iter(before.kept[1:]), None)
-    )
+    earlier = before.kept if before.unproven else before.kept[1:]
+    found = next((known for known in before.kept if known.tag == tag), None) if tag else next(iter(earlier), None)
     if not found:
-        names = ", ".join(dict.fromkeys(known.tag for known in before.kept[1:])) or "none"
+        names = ", ".join(dict.fromkeys(known.tag for known in earlier)) or "none"
         raise RefusedError(f"no release of {tag or 'an earlier time'} is kept (kept: {names}): stackctl release TAG")
     return found
 
 
-def _settle(stack: Stack) -> None:
-    """A release that was killed before it was recorded proved nothing: what was live before is so again, if it runs."""
-    before = state.load(stack.paths)
-    proven = before.proven
-    if proven and before.active != proven and any(container.serves for container in stack.containers(proven)):
-        stack.journal.step("settle", partial(_serve_again, stack, proven), "a release was interrupted before its end")
+def _carry_out(work: Work, steps: Sequence[Step[Work]]) -> None:
+    """A release that was killed before it was recorded proved nothing: what was recorded is so again, if it runs.
+
+    Whatever is refused afterwards has failed: something was changed.
+    """
+    if not work.settles:
+        carry_out(work, steps)
+        return
+    try:
+        carry_out(work, (_SETTLE, *steps))
+    except RefusedError as error:
+        raise FailedError(f"{error}; what an interrupted release had left was taken back before") from error
 
 
-def _serve_again(stack: Stack, colour: str) -> str:
-    state.activate(stack.paths, colour)
-    return f"{colour} serves again"
+def _settle(work: Work) -> str:
+    return boot.settle(work.stack)
 
 
 def _preflight(work: Work) -> str:
     stack, paths = work.stack, work.stack.paths
     work.values = environment.load(paths.next_environment)
     work.before = state.load(paths)
+    if work.settles:
+        work.before = replace(work.before, active=work.before.proven)
     work.colour = other(work.before.active) if work.before.active else COLOURS[0]
     work.release = replace(work.release, env_sha256=environment.env_sha256(work.values))
     preflight.check(stack, work.values)
@@ -151,10 +159,15 @@ def _preflight(work: Work) -> str:
 
 
 def _preflight_of_rollback(work: Work) -> str:
-    """It neither pulls nor dumps: a full disk is no reason to refuse it."""
+    """It neither pulls nor dumps: that the disk is nearly full is no reason to refuse it."""
     stack, paths = work.stack, work.stack.paths
     work.values = environment.load(paths.snapshot(work.release.id))
     work.before = state.load(paths)
+    try:
+        state.save(paths, work.before)
+    except OSError as error:
+        # Found out now, and not when the kept colour was removed to undo what can't be written down.
+        raise RefusedError(f"{error}: make room on the disk (df -h), then {work.remedy}") from None
     work.colour = other(work.before.active) if work.before.active else COLOURS[0]
     preflight.check(stack, work.values)
     return f"{work.release.tag} of {work.release.since} into {work.colour}"
@@ -216,23 +229,23 @@ def _backup(work: Work) -> str:
 
 
 def _migrate(work: Work) -> str:
-    if not work.pending:
+    pending = work.pending
+    if not pending:
         return "nothing is pending"
     # Before they run: should we be killed amid them, a rollback must not take them for absent.
-    work.before = replace(work.before, revisions=(*work.before.revisions, *work.pending))
+    work.before = replace(work.before, revisions=(*work.before.revisions, *pending))
     state.save(work.stack.paths, work.before)
-    try:
-        schema.migrate(work.stack, work.project, work.compose_environment, work.release)
-    except FailedError:
-        _note_what_was_applied(work)
-        raise
-    return schema.named(work.pending)
+    schema.migrate(work.stack, work.project, work.compose_environment, work.release)
+    work.pending = ()
+    return schema.named(pending)
 
 
 def _note_what_was_applied(work: Work) -> None:
-    """Lest a contract that failed bars a rollback. Where it can't be asked, the next release asks."""
+    """Lest a contract that didn't come to its end bars a rollback. Where it can't be asked, the next release asks."""
+    _remove_one_shots(work)
+    if not work.pending:
+        return
     with suppress(StackError):
-        _remove_one_shots(work)
         report = schema.read(work.stack, work.project, work.compose_environment, work.release)
         work.before = replace(work.before, revisions=schema.applied(work.before.revisions, report))
         state.save(work.stack.paths, work.before)
@@ -384,12 +397,13 @@ def _logins(secrets: Path) -> set[str]:
     return {urlsplit(value).username or "" for value in values if value.startswith("postgresql://")}
 
 
+_SETTLE = Step("settle", "a release was interrupted before its end", _settle)
 _PREFLIGHT = Step("preflight", "the declaration is whole, data is well, there is room", _preflight)
 _IMAGE = Step("image", "pull it, pin it by its digest, tag it as ours", _image, _forget_image)
 _SCHEMA = Step("schema", "ask the new image what the database lacks", _schema, _remove_one_shots)
 _SNAPSHOT = Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment)
 _BACKUP = Step("backup", "dump the database", _backup)
-_MIGRATE = Step("migrate", "from the new image, once", _migrate, _remove_one_shots)
+_MIGRATE = Step("migrate", "from the new image, once", _migrate, _note_what_was_applied)
 _START = Step("start", "the idle colour, beside the live one", _start, _take_down)
 _HEALTH = Step("health", "wait for it", _wait_for_health)
 _SOCKET = Step("socket", "open the colour's socket", _open_socket)
@@ -420,7 +434,8 @@ def _plan(work: Work) -> list[str]:
     """What a release would do, a line each."""
     live, config = work.before.release, work.stack.config
     was = f"{live.tag} in {work.before.active} gives way" if live else "the first one"
-    lines = [f"{work.release.tag} ({work.release.image}) goes live in {work.colour}; {was}"]
+    lines = ["a release was interrupted: what was recorded before it is brought back first"] if work.settles else []
+    lines.append(f"{work.release.tag} ({work.release.image}) goes live in {work.colour}; {was}")
     if live and live.env_sha256 != work.release.env_sha256:
         names = environment.differing(work.stack.paths.snapshot(live.id), work.values)
         lines.append(f"environment: {', '.join(names) or 'what was before is lost'} differ")

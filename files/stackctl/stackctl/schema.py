@@ -56,10 +56,10 @@ def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release
     argv = compose.one_shot(project, stack.paths.app_yaml, _name(stack, "migrate", release))
     ran = stack.machine.run(argv, env, limit)
     if ran.code == TIMED_OUT:
-        what = f"migrations took longer than {limit} s: see what they wait for (pg_stat_activity), then release again"
+        what = f"migrations took longer than {limit} s: see what they wait for (pg_stat_activity)"
         raise FailedError(what, ran.tail())
     if ran.code:
-        raise FailedError(f"migrations failed (exit code {ran.code}): mend them, then release", ran.tail())
+        raise FailedError(f"migrations failed (exit code {ran.code})", ran.tail())
 
 
 def applied(meant: Sequence[Revision], report: Report) -> tuple[Revision, ...]:

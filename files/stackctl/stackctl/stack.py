@@ -15,6 +15,8 @@ from .state import Release
 UP_TIMEOUT = 180
 POLL_SECONDS = 0.3
 PROGRESS_SECONDS = 5
+# A SIGTERM at once would reset connections that wait in a colour's backlog.
+DRAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ class State:
         newest = self.kept[0].id if self.kept else None
         return next((colour for colour, known in self.colours.items() if known and known.id == newest), None)
 
+    @property
+    def unproven(self) -> bool:
+        """What serves is of a release that was cut short. A rollback that was leads to one that is kept."""
+        return self.release is not None and self.release.id not in {known.id for known in self.kept}
+
     def serving(self, colour: str, release: Release, most: int) -> "State":
         """With this release live, and the newest of those kept.
 

@@ -1,9 +1,11 @@
 """A table of steps, the whole story of a release, a restore or a backup: carried out in order, undone backwards."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from . import state
 from .errors import FailedError, PersonNeededError, StackError
 from .stack import Stack
 
@@ -48,8 +50,8 @@ def take(stack: Stack, work: W, steps: Sequence[Step[W]]) -> None:
 def carry_out(work: L, steps: Sequence[Step[L]], begun: Sequence[Step[L]] = ()) -> None:
     """Take them; should one fail, undo those that were reached, and those that an earlier run had `begun`.
 
-    Raises RefusedError when nothing was changed, FailedError when all was undone, PersonNeededError when somebody has
-    to look: something couldn't be undone, or what lasts already isn't whole.
+    Raises RefusedError when nothing was changed, FailedError when all was undone, with what serves and the next step,
+    PersonNeededError when somebody has to look: something couldn't be undone, or what lasts already isn't whole.
     """
     stack, reached = work.stack, list[Step[L]]()
     try:
@@ -67,7 +69,16 @@ def carry_out(work: L, steps: Sequence[Step[L]], begun: Sequence[Step[L]] = ()) 
             raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: {work.remedy}") from error
         if cause is None:
             raise
+        if isinstance(cause, FailedError):
+            cause = FailedError(f"{cause}; {_serving(stack)}: mend the cause, then {work.remedy}")
         raise cause from error
+
+
+def _serving(stack: Stack) -> str:
+    with suppress(StackError):
+        if live := state.load(stack.paths).release:
+            return f"{live.tag} serves on"
+    return "all is undone"
 
 
 def _expected(error: BaseException) -> StackError | None:

@@ -1,17 +1,20 @@
 """A release or a restore in a unit of its own: it goes on to its end when the connection drops; its caller follows.
 
-The follower reads history.jsonl, as `release --follow` does later, and ends with the run's own exit code.
+The follower reads history.jsonl, as `release --follow` does later, and ends with the run's own exit code; and what a
+full disk didn't take of it.
 """
 
 import json
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import itemgetter
+from pathlib import Path
 from typing import Any, TextIO
 
 from . import lock
 from .config import Config
-from .errors import FailedError, PersonNeededError, RefusedError
+from .errors import FailedError, LockedError, PersonNeededError, RefusedError
 from .events import parsed, readable
 from .machine import TIMED_OUT, Machine
 from .paths import Paths
@@ -47,29 +50,28 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
         machine.run(["systemctl", "stop", paths.release_unit])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
+    if "already loaded" in ran.reason:
+        # Its stackctl is about to take the lock.
+        raise LockedError("another release or restore has just begun: wait for the end, then run this again")
     raise FailedError(f"systemd doesn't start it: {ran.reason}")
 
 
 def last_run(paths: Paths) -> str:
     """The newest of them, under way or over."""
-    _, lines = _Tail(paths).lines()
+    lines = [line for path in (paths.history, paths.unwritten) for line in _Tail(path).lines()[1]]
     events = filter(None, map(parsed, lines))
-    runs = [event["run"] for event in events if event["op"] in VERBS and "by" in event]
+    runs = [(event["ts"], event["run"]) for event in events if event["op"] in VERBS and "by" in event]
     if not runs:
         raise RefusedError("there was none yet: stackctl release TAG")
-    return str(runs[-1])
+    return str(sorted(runs, key=itemgetter(0))[-1][1])
 
 
 def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], None]) -> int:
     """Show a run's events as they come; its exit code. PersonNeededError when it ended without a word."""
-    tail, quiet, told, what = _Tail(paths), 0, 0, "the same command"
+    tails, quiet, what = [_Tail(path) for path in (paths.history, paths.unwritten)], 0, "the same command"
     while True:
         ended = quiet > LOOKS_BEFORE_ASKING and _over(paths, machine)
-        anew, lines = tail.lines()
-        heard = [event for event in map(parsed, lines) if event and event["run"] == run]
-        # A file that was trimmed meanwhile is read from its beginning.
-        fresh = heard[told:] if anew else heard
-        told = len(heard) if anew else told + len(heard)
+        fresh = [event for tail in tails for event in tail.fresh(run)]
         for event in fresh:
             show(event)
             if event["op"] in VERBS and event.get("tag"):
@@ -100,8 +102,17 @@ def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
 class _Tail:
     """What is added to a file, which may be replaced by a shorter one meanwhile."""
 
-    def __init__(self, paths: Paths) -> None:
-        self._path, self._inode, self._offset = paths.history, 0, 0
+    def __init__(self, path: Path) -> None:
+        self._path, self._inode, self._offset, self._told = path, 0, 0, 0
+
+    def fresh(self, run: str) -> list[Event]:
+        """A run's events since."""
+        anew, lines = self.lines()
+        heard = [event for event in map(parsed, lines) if event and event["run"] == run]
+        # A file that was trimmed meanwhile is read from its beginning.
+        fresh = heard[self._told :] if anew else heard
+        self._told = len(heard) if anew else self._told + len(heard)
+        return fresh
 
     def lines(self) -> tuple[bool, list[bytes]]:
         """Whether the file is another one than before, and its whole lines since."""
