@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from pyinfra import host
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import OperationError, StringCommand, operation
 
-from deploys.facts.ufw import Ufw, in_our_chains
+from deploys.facts.ufw import Chain, Firewall, Ufw
 from deploys.operations import Commands
 from deploys.operations.files import place
 from deploys.operations.trial import on_trial
@@ -21,13 +22,20 @@ def in_force(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes)
 
     + allow: what ufw lets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); rules besides are removed
     + policies: what happens to packets that no rule names, by direction ({"incoming": "deny"})
-    + after: after.rules, what ufw can't say itself; compared with what is loaded, too
+    + after: after.rules, what ufw can't say itself
+
+    What somebody changed in the kernel alone, by iptables, is mended before all else.
     """
     yield from on_trial("firewall", list(_changes(allow, policies, after)))
 
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:
     there = host.get_fact(Ufw)
+    placing = list(place._inner(dest=AFTER, content=after, mode="640"))  # noqa: SLF001
+    if there.faults and not placing:
+        raise OperationError(f"ufw can't load its own files ({'; '.join(there.faults)}): sudo ufw reload says why")
+    if there.active and not there.faults:
+        yield from _as_in_its_files(there)
     wanted = [f"allow {rule}" for rule in allow]
     # Allow before denying and enabling, or the operator is locked out.
     for rule in wanted:
@@ -40,11 +48,30 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     for direction, policy in policies.items():
         if there.policies.get(direction) != policy:
             yield StringCommand("ufw default", policy, direction)
-    placing = list(place._inner(dest=AFTER, content=after, mode="640"))  # noqa: SLF001
     yield from placing
     if not there.active:
         yield StringCommand("ufw --force enable")
-    elif placing or there.loaded != in_our_chains(after.decode().splitlines()):
+    elif placing:
         # Not `ufw reload`, which lets everything in for a moment: this replaces a table whole, or leaves it as it was.
         yield StringCommand(f"iptables-restore --noflush --test {AFTER}")
         yield StringCommand(f"iptables-restore --noflush {AFTER}")
+
+
+def _as_in_its_files(there: Firewall) -> Commands:
+    """The chains that differ hold what ufw would load, a table at once.
+
+    After `iptables -F` a `ufw reload` would shut out everybody: it denies by policy, and leads to its own chains only
+    when these are new.
+    """
+    differing = [chain for chain in there.declared if there.loaded[chain] != there.declared[chain]]
+    for (program, table), chains in groupby(differing, lambda chain: (chain.program, chain.table)):
+        lines = [line for chain in chains for line in _restored(there, chain)]
+        text = "\n".join([f"*{table}", *sorted(lines, key=lambda line: not line.startswith(":")), "COMMIT", ""])
+        yield StringCommand(f"{program}-restore --noflush", _stdin=text)
+
+
+def _restored(there: Firewall, chain: Chain) -> list[str]:
+    policy, *rules = there.declared[chain]
+    # Docker's own are in FORWARD as well, and stay.
+    gone = [f"-D{rule[2:]}" for rule in there.loaded[chain][1:]] if chain.name == "FORWARD" else [f"-F {chain.name}"]
+    return [f":{chain.name} {policy} [0:0]", *gone, *rules]

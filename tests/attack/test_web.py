@@ -15,6 +15,7 @@ from testinfra.host import Host
 from tests.attack.conftest import Serving
 from tests.attack.probes import guess_at_ssh, machine_of, pardon
 from tests.droplet.test_web import TOO_MUCH, send_too_much
+from tests.lab.layout import NETWORK6
 from tests.places import Place
 
 pytestmark = pytest.mark.group("edge")
@@ -26,7 +27,7 @@ SLOW, UNTAKEN, ONE_BY_ONE = (
 )
 CONFIGURATION, SAVED = "/etc/nginx/nginx.conf", "/etc/nginx/nginx.conf.attacked"
 RELOAD = "nginx -t && systemctl reload nginx.service"
-MANY, UNTAKEN_AT_ONCE, CONNECTIONS, GUESSES = 150, 100, 30, 14
+MANY, UNTAKEN_AT_ONCE, CONNECTIONS, GUESSES, ADDRESSES = 150, 100, 30, 14, 100
 UNTIL_S = "14"
 """For slow clients: a while after nginx's ten seconds."""
 
@@ -152,10 +153,34 @@ def test_a_flood_of_requests(
     for _ in serving.attacks():
         got = statuses(attacker, lab, flood)
         assert got["429"] > MANY / 2
-    with serving.defence_out(), changed(droplet, "s/^( *)limit_req zone=requests .*/\\1#/"):
+    with serving.defence_out(), changed(droplet, "s/^( *)limit_req zone=request_rate .*/\\1#/"):
         control = statuses(attacker, lab, flood)
     assert control == {answer: MANY}
     result(f"a flood of requests, {scheme}", got=told(got), control=told(control))
+
+
+@pytest.mark.usefixtures("nginx_alone")
+def test_a_flood_from_many_addresses_of_one_network(
+    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result
+) -> None:
+    """Who has a /64, as every customer of a provider does, has 2^64 addresses: one for each request."""
+    device = attacker.check_output(f"ip -6 -o route get {machine_of(droplet).ipv6} | sed 's/.* dev \\([^ ]*\\).*/\\1/'")
+    many = [str(NETWORK6[0xF000 + number]) for number in range(ADDRESSES)]
+    plain = f"http://{lab.settings.values.domain}/nothing"
+    address = f"ip -6 address %s $one/128 dev {device} %s;"
+    each = f"for one in {' '.join(many)}; do"
+    asking = f"curl -sS -6 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 --interface $one {plain};"
+    attacker.check_output(f"{each} {address % ('add', 'nodad')} done")
+    try:
+        for _ in serving.attacks():
+            got = Counter(attacker.check_output(f"{each} {asking} done").split())
+            assert got["429"] > ADDRESSES / 10
+        with serving.defence_out(), changed(droplet, r's/^( *)"~\(\?s\).* \$network;/\1#/'):
+            control = Counter(attacker.check_output(f"{each} {asking} done").split())
+    finally:
+        attacker.run(f"{each} {address % ('del', '')} done")
+    assert control == {"301": ADDRESSES}
+    result("a flood from one /64", got=told(got), control=told(control))
 
 
 @pytest.mark.usefixtures("nginx_alone")
@@ -166,7 +191,7 @@ def test_many_connections(attacker: Host, droplet: Host, lab: Place, serving: Se
     for _ in serving.attacks():
         got = Counter(attacker.check_output(attack).split())
         assert got == {"301": 20, "429": CONNECTIONS - 20}
-    with serving.defence_out(), changed(droplet, "s/^( *)limit_conn connections 20;/\\1#/"):
+    with serving.defence_out(), changed(droplet, "s/^( *)limit_conn under_way 20;/\\1#/"):
         control = Counter(attacker.check_output(attack).split())
     assert control == {"301": CONNECTIONS}
     result("many connections", got=told(got), control=told(control))

@@ -33,8 +33,8 @@ def seconds_up_to(most: int, *directives: str) -> Callable[[str], list[str]]:
     return wrong
 
 
-# A header may stand in a variable, which a map fills. Where the baseline has a figure that can't be ours, it stands by
-# itself, beside a bound that holds.
+# A header may stand in a variable, which a map fills; so does a client's address, or network. Where the baseline has a
+# figure that can't be ours, it stands by itself, beside a bound that holds.
 DIRECTIVES: dict[str, Callable[[str], list[str]]] = {
     "nginx-05": has(r"^\s*server_tokens off;"),
     "nginx-06": has(r"^\s*client_header_buffer_size 1k;"),
@@ -46,7 +46,7 @@ DIRECTIVES: dict[str, Callable[[str], list[str]]] = {
     "nginx-06:1k": has(
         r"^\s*client_max_body_size 1k;", r"^\s*client_body_buffer_size 1k;", r"^\s*large_client_header_buffers 2 1k;"
     ),
-    "nginx-07": has(r"^\s*limit_conn_zone \$binary_remote_addr zone=", r"^\s*limit_conn \w+ \d+;"),
+    "nginx-07": has(r"^\s*limit_conn_zone \$client zone=", r"^\s*limit_conn \w+ \d+;"),
     "nginx-07:5": has(r"^\s*limit_conn \w+ 5;"),
     "nginx-08": has(r"^\s*add_header X-Frame-Options \S+ always;", r"\b(DENY|SAMEORIGIN)\b"),
     "nginx-10": has(r"^\s*add_header X-Content-Type-Options \"?nosniff\"? always;"),

@@ -6,7 +6,8 @@ Knocks go on through each of these, so that a moment without rules would be noti
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from testinfra.host import Host
@@ -31,6 +32,8 @@ from tests.lab.layout import GATEWAY
 from tests.places import Place
 
 pytestmark = pytest.mark.group("app")
+
+LISTENING = 9998
 
 
 def ufw_reload(place: Place, droplet: Host) -> None:
@@ -64,14 +67,32 @@ def test_nothing_is_let_in_meanwhile_nor_after(
     closed(attacker, droplet, stray)
 
 
-def test_rules_that_somebody_changed_are_planned_and_mended(lab: Place, droplet: Host, stray: Stray) -> None:
-    """The file is as it was: what is loaded is looked at."""
+OURS_OUT = f"{RAW_OUT} && iptables -I DOCKER-USER -p tcp --dport 5432 -j RETURN"
+INSERTED = "iptables -I INPUT -j ACCEPT && ip6tables -I INPUT -j ACCEPT"
+# Not `iptables -F` alone: it takes Docker's chains as well, and with them the containers' way to one another.
+FLUSHED = "iptables -P INPUT ACCEPT && iptables -F INPUT && ip6tables -P INPUT ACCEPT && ip6tables -F"
+
+
+@pytest.mark.parametrize(
+    "change", [f"{OURS_OUT} && {INSERTED}", f"{OURS_OUT} && {FLUSHED}"], ids=["inserted", "flushed"]
+)
+def test_rules_that_somebody_changed_are_planned_and_mended(
+    lab: Place, droplet: Host, stray: Stray, change: str
+) -> None:
+    """The files are as they were, and ufw says that it is active: what is loaded is looked at."""
     operation = {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"}
-    droplet.check_output(f"{RAW_OUT} && iptables -I DOCKER-USER -p tcp --dport 5432 -j RETURN")
-    assert open_to(lab.outside, droplet, PUBLIC)
-    assert converge.planned() == operation
-    assert converge.changed(converge.site()) == operation
+    with listening(droplet):
+        assert not open_to(lab.outside, droplet, LISTENING)
+        droplet.check_output(change)
+        assert open_to(lab.outside, droplet, PUBLIC)
+        assert open_to(lab.outside, droplet, LISTENING)
+        assert open_over_ipv6(lab.outside, droplet, PUBLIC)
+        assert converge.planned() == operation
+        assert converge.changed(converge.site()) == operation
+        assert not open_to(lab.outside, droplet, LISTENING)
     closed(lab.outside, droplet, stray)
+    assert open_to(lab.outside, droplet, 443)
+    assert open_over_ipv6(lab.outside, droplet, 443)
     assert converge.planned() == set()
 
 
@@ -98,6 +119,18 @@ def test_what_is_allowed_besides_over_ipv6_is_a_rule_of_ufw_s(lab: Place, drople
         assert open_over_ipv6(lab.outside, droplet, PUBLIC)
     finally:
         droplet.check_output(f"ufw delete allow {PUBLIC}/tcp")
+
+
+@contextmanager
+def listening(droplet: Host) -> Iterator[None]:
+    """A program of the droplet itself that everybody could reach: what Docker publishes doesn't come by INPUT."""
+    server = f"python3 -m http.server {LISTENING}"
+    droplet.check_output(f"systemd-run --collect --unit test-listening {server}")
+    try:
+        droplet.check_output(f"timeout 10 sh -c 'until ss -tln | grep -q :{LISTENING}; do sleep 0.1; done'")
+        yield
+    finally:
+        droplet.check_output("systemctl stop test-listening")
 
 
 def wait_for_stray(droplet: Host, stray: Stray) -> None:

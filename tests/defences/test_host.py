@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -149,9 +150,26 @@ def test_a_file_of_debian_s_that_was_changed_is_told(droplet: Host, lab: Place) 
     assert droplet.run("stackctl status").rc == 0
 
 
+def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> None:
+    """As one with a replaced library: needrestart tells of both."""
+    marks, program = "/run/reboot-required /run/reboot-required.pkgs", "/root/of-the-tests"
+    droplet.check_output(f"rm -f {marks}; systemctl start {UPGRADE}")
+    assert "outdated.service" not in droplet.run("stackctl status").stdout
+    droplet.check_output(f"cp /usr/bin/sleep {program}")
+    droplet.check_output(f"systemd-run --quiet --collect --unit=outdated --property=Type=exec {program} 300")
+    try:
+        droplet.check_output(f"rm {program}; systemctl start {UPGRADE}")
+        said = droplet.run("stackctl status")
+        assert re.search(r"reboot +due, for .*outdated\.service", said.stdout)
+        assert said.rc == 0
+    finally:
+        droplet.check_output(f"systemctl stop outdated; rm -f {marks}")
+
+
 def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(droplet: Host, lab: Place) -> None:
     paths, name = lab.settings.paths, droplet.backend.get_hostname()
     booted = droplet.check_output(BOOT)
+    droplet.check_output("rm -f /run/reboot-required")
     droplet.check_output(f"systemctl start {paths.reboot_service}")  # none is due: nothing happens
     assert droplet.check_output(BOOT) == booted
     droplet.check_output("touch /run/reboot-required; echo linux-image-of-the-tests > /run/reboot-required.pkgs")

@@ -26,7 +26,7 @@ PATHS = [
 ]
 PROGRAM = Path(__file__).parent / "ask_nginx.py"
 HERE, ELSEWHERE = "127.0.0.1/32", "149.154.160.0/20"
-LIMITS = (b"limit_req zone=requests burst=20 nodelay;", b"limit_conn connections 20;")
+LIMITS = (b"limit_req zone=request_rate burst=20 nodelay;", b"limit_conn under_way 20;")
 
 
 def answers(

@@ -117,6 +117,7 @@ class Droplet(Machine):
     """Off the droplet."""
     calls: list[list[str]] = field(default_factory=list)
     made: int = 0
+    boot: str = "the first"
     seconds: float = 0.0
     moments: int = 0
     killed_at: int | None = None
@@ -244,6 +245,9 @@ class Droplet(Machine):
 
     def monotonic(self) -> float:
         return self.seconds
+
+    def boot_id(self) -> str:
+        return self.boot
 
     def sleep(self, seconds: float) -> None:
         self._tick(["sleep"])

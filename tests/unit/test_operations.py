@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pyinfra.api import FactBase
+from pyinfra.api import FactBase, OperationError, StringCommand
 from pyinfra.api.arguments import all_global_arguments
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.deb import DebPackages
@@ -35,7 +35,7 @@ from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
-from deploys.facts.ufw import Firewall, Ufw
+from deploys.facts.ufw import Chain, Firewall, Ufw
 from deploys.operations import packages, ufw
 from deploys.operations.accounts import account
 from deploys.operations.certificate import placeholder, trusted
@@ -149,11 +149,20 @@ def test_a_unit_that_systemd_has_yet_to_read_is_read() -> None:
 AFTER = b"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j DROP\nCOMMIT\n"
 AFTER_PLACED = {"sha256": sha256(AFTER).hexdigest(), "mode": "640", "owner": "root", "group": "root"}
 RESTORE = [f"iptables-restore --noflush{test} /etc/ufw/after.rules" for test in (" --test", "")]
+INPUT, FORWARD = (Chain("iptables", "filter", name) for name in ("INPUT", "FORWARD"))
+INPUT6, PREROUTING = Chain("ip6tables", "filter", "INPUT"), Chain("iptables", "raw", "PREROUTING")
+CHAINS = {
+    FORWARD: ("DROP", "-A FORWARD -j ufw-before-forward"),
+    INPUT: ("DROP", "-A INPUT -j ufw-before-input"),
+    PREROUTING: ("ACCEPT", "-A PREROUTING -d 127.0.0.0/8 -j DROP"),
+    INPUT6: ("DROP", "-A INPUT -j ufw6-before-input"),
+}
 ALLOWED = Firewall(
     active=True,
     policies={"incoming": "deny"},
     rules=("allow 22/tcp", "allow 80/tcp"),
-    loaded=("-A DOCKER-USER -j DROP",),
+    declared=CHAINS,
+    loaded=CHAINS,
 )
 
 
@@ -210,9 +219,55 @@ def test_rules_that_changed_are_tested_then_loaded_whole() -> None:
     assert rest == RESTORE
 
 
-@pytest.mark.parametrize("loaded", [(), (*ALLOWED.loaded, "-A DOCKER-USER -j ACCEPT")])
-def test_rules_that_are_not_the_ones_loaded_are_loaded(loaded: tuple[str, ...]) -> None:
-    assert firewall(replace(ALLOWED, loaded=loaded)) == RESTORE
+ACCEPT, RAW_EMPTY = ("ACCEPT", "-A INPUT -j ACCEPT"), ("ACCEPT",)
+INPUT_BACK = "*filter\n:INPUT DROP [0:0]\n-F INPUT\n-A INPUT -j ufw-before-input\nCOMMIT\n"
+RAW_BACK = "*raw\n:PREROUTING ACCEPT [0:0]\n-F PREROUTING\n-A PREROUTING -d 127.0.0.0/8 -j DROP\nCOMMIT\n"
+FORWARD_BACK = """\
+*filter
+:FORWARD DROP [0:0]
+:INPUT DROP [0:0]
+-D FORWARD -j ACCEPT
+-D FORWARD -j ufw-before-forward
+-A FORWARD -j ufw-before-forward
+-F INPUT
+-A INPUT -j ufw-before-input
+COMMIT
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "restored"),
+    [
+        ({INPUT: ACCEPT}, {"iptables": [INPUT_BACK]}),
+        ({INPUT6: ()}, {"ip6tables": [INPUT_BACK.replace("ufw-", "ufw6-")]}),
+        ({INPUT: ACCEPT, PREROUTING: RAW_EMPTY}, {"iptables": [INPUT_BACK, RAW_BACK]}),
+        # Docker's rules in FORWARD, which no fact tells of, stay: it isn't emptied.
+        (
+            {FORWARD: ("DROP", "-A FORWARD -j ACCEPT", *CHAINS[FORWARD][1:]), INPUT: ACCEPT},
+            {"iptables": [FORWARD_BACK]},
+        ),
+    ],
+)
+def test_what_somebody_changed_in_the_kernel_is_mended_a_table_at_once(
+    changed: dict[Chain, tuple[str, ...]], restored: dict[str, list[str]]
+) -> None:
+    there = replace(ALLOWED, loaded=CHAINS | changed)
+    with droplet({Ufw: there, Placed: AFTER_PLACED}):
+        ran = list(ufw._changes(["22/tcp", "80/tcp"], {"incoming": "deny"}, AFTER))
+    found: dict[str, list[str]] = {}
+    for command in ran:
+        assert isinstance(command, StringCommand)
+        program = str(command).removesuffix("-restore --noflush")
+        found.setdefault(program, []).append(str(command.connector_arguments["_stdin"]))
+    assert found == restored
+
+
+def test_files_that_ufw_can_t_load_are_no_measure() -> None:
+    """Unless the file is the one that is placed anew."""
+    there = replace(ALLOWED, faults=("Problem running '/etc/ufw/after.rules'",), loaded=CHAINS | {INPUT: ACCEPT})
+    with pytest.raises(OperationError, match=r"Problem running '/etc/ufw/after\.rules'"):
+        firewall(there)
+    assert firewall(there, placed=None)[1:] == RESTORE
 
 
 RUNNING = docker.Container("f1", "postgres:17.11-trixie", "running", "healthy", 0, 0, {"app.sha256": "1"})

@@ -336,6 +336,7 @@ def upgrade(droplet: Droplet, *, made: bool, code: int = 0) -> None:
         return Result(code)
 
     droplet.programs["/usr/lib/apt/apt.systemd.daily"] = daily
+    droplet.programs.setdefault("needrestart", lambda _: Result(0, "NEEDRESTART-VER: 3.8\n"))
     assert stackctl(droplet, "upgrade")[0] == code
 
 
@@ -358,6 +359,33 @@ def test_upgrades_that_fail_for_a_second_day_are_a_problem_until_one_is_made(liv
 def test_an_upgrade_that_was_made_before_on_the_same_day_is_enough(live: Droplet) -> None:
     upgrade(live, made=True)
     upgrade(live, made=False)
+    assert not live.paths.upgrade_failure.exists()
+
+
+def test_an_upgrade_that_services_still_run_without_asks_for_a_reboot(live: Droplet) -> None:
+    """Beside what Debian's packages ask for. needrestart's words: its README.batch.md."""
+    live.paths.reboot_required.parent.mkdir()
+    live.paths.reboot_packages.write_text("linux-image-6.12\n")
+    upgrade(live, made=True)
+    assert status(live)[1]["reboot_due"] is None
+    found = (
+        "NEEDRESTART-VER: 3.8\nNEEDRESTART-SVC: nginx.service\nNEEDRESTART-SVC: ssh.service\nNEEDRESTART-SESS: ada\n"
+    )
+    live.programs["needrestart"] = lambda _: Result(0, found)
+    upgrade(live, made=False)  # somebody did it by hand
+    for _ in range(2):
+        upgrade(live, made=True)
+        assert status(live)[1]["reboot_due"] == ["linux-image-6.12", "nginx.service", "ssh.service"]
+    assert live.paths.reboot_packages.read_text() == "linux-image-6.12\nnginx.service\nssh.service\n"
+    assert live.ran("needrestart")[0] == ["needrestart", "-b", "-l"]
+
+
+def test_what_still_runs_with_old_libraries_has_to_be_known(live: Droplet) -> None:
+    upgrade(live, made=True)
+    live.programs["needrestart"] = lambda _: Result(2, stderr="Can't locate NeedRestart.pm in @INC")
+    code, shown = stackctl(live, "upgrade")
+    assert (code, "not known: Can't locate NeedRestart.pm" in shown) == (1, True)
+    assert not live.paths.reboot_required.exists()
     assert not live.paths.upgrade_failure.exists()
 
 

@@ -92,7 +92,7 @@ def test_keys_come_back_with_their_owner(bot: Droplet, monkeypatch: pytest.Monke
     copy = (bot.paths.trial_copies("ssh") / "2").stat()
     stackctl(bot, "trial", "undo", "ssh")
     assert there(bot)["authorized_keys"] == KEY
-    assert given[bot.paths.keys("deploy")] == (copy.st_uid, copy.st_gid)
+    assert given[bot.paths.keys("deploy").with_name("authorized_keys.new")] == (copy.st_uid, copy.st_gid)
 
 
 def test_what_comes_back_is_the_operators_of_that_time(bot: Droplet) -> None:
@@ -127,6 +127,45 @@ def test_a_firewall_is_on_again_only_when_it_was(bot: Droplet, switch: str, comm
     assert stackctl(bot, "trial", "undo", "firewall")[0] == 0
     assert calls(bot, "ufw") == [command]
     assert default.read_text() == "IPV6=yes\n"
+
+
+@pytest.mark.parametrize("target", [None, b"a file", {"a": b"1", "b": b"2"}])
+@pytest.mark.parametrize("source", [None, b"another", {"a": b"3"}])
+def test_whatever_was_there_takes_the_place_of_whatever_is_there(
+    tmp_path: Path, source: bytes | dict[str, bytes] | None, target: bytes | dict[str, bytes] | None
+) -> None:
+    for path, content in ((tmp_path / "source", source), (tmp_path / "target", target)):
+        if isinstance(content, dict):
+            path.mkdir()
+            for name, text in content.items():
+                (path / name).write_bytes(text)
+        elif content is not None:
+            path.write_bytes(content)
+    trial._copy(tmp_path / "source", tmp_path / "target")
+    found = tmp_path / "target"
+    there = {one.name: one.read_bytes() for one in found.iterdir()} if found.is_dir() else None
+    assert (there if there is not None else found.read_bytes() if found.exists() else None) == source
+    assert {one.name for one in tmp_path.iterdir()} <= {"source", "target"}
+
+
+def test_what_can_t_be_copied_takes_nothing_away(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full, at the second file of the directory."""
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    before = there(bot)
+    (bot.paths.trial_copies("ssh") / "1/99-more.conf").write_bytes(WRONG)
+    copied: list[object] = []
+
+    def full(source: Path | str, target: Path | str) -> None:
+        copied.append(target)
+        if len(copied) == 3:
+            raise OSError(28, "No space left on device")
+        shutil.copy2(source, target)
+
+    monkeypatch.setattr(trial, "_copy_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        trial._put_back(bot.paths, trial.under_way(bot.paths)[0])
+    assert there(bot) == before
 
 
 def test_two_trials_know_nothing_of_each_other(bot: Droplet) -> None:
@@ -278,6 +317,35 @@ def test_copies_that_are_gone_take_nothing_with_them(bot: Droplet) -> None:
     assert there(bot)["00-bot.conf"] == RIGHT
 
 
+def test_what_could_not_be_undone_is_not_begun(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    shutil.rmtree(bot.paths.trial_copies("ssh"))
+    bot.calls.clear()
+    code, said = stackctl(bot, "trial", "begin", "ssh")
+    assert (code, "by hand" in said) == (4, True)
+    assert bot.calls == []
+
+
+def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monotonic clock begins anew, with two minutes to come: the record is another boot's."""
+    bot.seconds = 5000
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.boot, bot.seconds = "the second", 3
+    bot.calls.clear()
+    with monkeypatch.context() as full:
+        full.setattr(trial, "_copy_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        code, said = stackctl(bot, "trial", "boot")
+        assert (code, "ssh is not undone: [Errno 28] No space left on device" in said) == (4, True)
+    assert bot.calls == [["systemctl", "start", "--no-block", bot.paths.trial_timer("ssh")]]
+    assert "the change of ssh could not be undone" in stackctl(bot, "status")[1]
+    code, said = stackctl(bot, "trial", "change", "ssh", "sshd -t")
+    assert (code, "no change of ssh is on trial any more" in said) == (2, True)
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == RIGHT
+    assert trial.under_way(bot.paths) == []
+
+
 def test_one_broken_trial_keeps_no_other_from_being_undone_at_boot(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     stackctl(bot, "trial", "begin", "firewall")
@@ -287,6 +355,8 @@ def test_one_broken_trial_keeps_no_other_from_being_undone_at_boot(bot: Droplet)
     code, said = stackctl(bot, "trial", "boot")
     assert (code, "ssh is not undone: " in said) == (4, True)
     assert switch.read_text() == "ENABLED=yes\n"
+    # Without copies there is nothing to try again.
+    assert not bot.ran(f"start --no-block {bot.paths.trial_timer('ssh')}")
     assert [one.name for one in trial.under_way(bot.paths)] == ["ssh"]
 
 

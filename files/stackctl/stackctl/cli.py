@@ -252,7 +252,7 @@ def _trial(arguments: argparse.Namespace, paths: Paths, machine: Machine, journa
         case "undo":
             trial.undo(paths, machine, journal, arguments.what)
         case "boot":
-            trial.boot(paths, journal)
+            trial.boot(paths, machine, journal)
     return 0
 
 

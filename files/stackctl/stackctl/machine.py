@@ -222,6 +222,10 @@ class Machine:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def boot_id(self) -> str:
+        """The same until the next boot."""
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 

@@ -239,9 +239,8 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
 
 
 def _trial_problems(paths: Paths, machine: Machine) -> list[str]:
-    """A trial that outlived its time could not be undone: it is tried again each half minute."""
-    now = machine.monotonic()
-    late = [one.name for one in trial.under_way(paths) if not -UNDOING_S < one.due - now <= trial.PATIENCE_S]
+    """A trial that outlived its time could not be undone: it is tried again every few seconds."""
+    late = [one.name for one in trial.under_way(paths) if trial.left_of(one, machine) <= -UNDOING_S]
     return [f"the change of {name} could not be undone: journalctl -u {paths.trial_service(name)}" for name in late]
 
 

@@ -9,6 +9,7 @@ change runs by `change`, which refuses once the trial is over: what comes too la
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -31,13 +32,14 @@ LOCK_PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Trial:
-    """`due` is by the machine's monotonic clock, which nobody sets; `until` is for people. `files` come back."""
+    """`due` is by the monotonic clock of `boot`, which nobody sets; `until` is for people. `files` come back."""
 
     name: str
     since: str
     until: str
     due: float
     files: list[str]
+    boot: str = ""
 
 
 def under_way(paths: Paths) -> list[Trial]:
@@ -48,6 +50,8 @@ def under_way(paths: Paths) -> list[Trial]:
 def begin(paths: Paths, machine: Machine, name: str) -> str:
     """Keeps what is there, and has it come back unless somebody confirms the change."""
     earlier = _recorded(paths, name)
+    if earlier:
+        _copies(paths, earlier)
     files = earlier.files if earlier else _kept(paths, name)
     now, due = machine.now(), machine.monotonic() + PATIENCE_S
     timer = paths.trial_timer(name)
@@ -56,7 +60,7 @@ def begin(paths: Paths, machine: Machine, name: str) -> str:
     if armed.code:
         raise FailedError(f"{timer} can't be set, so nothing may be changed: {armed.reason}")
     until = (now + timedelta(seconds=PATIENCE_S)).isoformat(timespec="seconds")
-    trial = Trial(name, now.isoformat(timespec="seconds"), until, due, files)
+    trial = Trial(name, now.isoformat(timespec="seconds"), until, due, files, machine.boot_id())
     durable.write(paths.trial_record(name), json.dumps(asdict(trial)).encode() + b"\n")
     return until
 
@@ -67,7 +71,7 @@ def change(paths: Paths, machine: Machine, name: str, command: str) -> int:
     Under the lock of trials, as all of this: what it did is undone after it, or it doesn't begin.
     """
     trial = _recorded(paths, name)
-    left = trial.due - machine.monotonic() if trial else 0
+    left = left_of(trial, machine) if trial else 0
     if left <= 0:
         raise RefusedError(
             f"no change of {name} is on trial any more: its two minutes were over before all of it was made, "
@@ -90,7 +94,12 @@ def confirm(paths: Paths, machine: Machine, name: str) -> None:
 def over(paths: Paths, machine: Machine, name: str) -> bool:
     """Whether it was not confirmed in time."""
     trial = _recorded(paths, name)
-    return trial is not None and machine.monotonic() >= trial.due
+    return trial is not None and left_of(trial, machine) <= 0
+
+
+def left_of(trial: Trial, machine: Machine) -> float:
+    """How many seconds it still has. One of another boot, which that one could not undo, has long been over."""
+    return trial.due - machine.monotonic() if trial.boot == machine.boot_id() else -math.inf
 
 
 def expire(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
@@ -118,8 +127,8 @@ def undo(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
     journal.step(name, act)
 
 
-def boot(paths: Paths, journal: Journal) -> None:
-    """Puts back what is on trial, before sshd and the firewall start with it."""
+def boot(paths: Paths, machine: Machine, journal: Journal) -> None:
+    """Puts back what is on trial, before sshd and the firewall start with it; its timer goes on with what can't be."""
     faults = []
     for name in TRIALS:
         try:
@@ -129,6 +138,9 @@ def boot(paths: Paths, journal: Journal) -> None:
                 journal.tell(name, "done", "no new login had confirmed the change: what was there before is booted")
         except Exception as error:  # whatever is wrong with one of them, the others have to come back
             faults.append(f"{name} is not undone: {error}")
+            if not isinstance(error, PersonNeededError):
+                # Without waiting for it: timers start once we have ended.
+                machine.run(["systemctl", "start", "--no-block", paths.trial_timer(name)])
     if faults:
         raise PersonNeededError("; ".join(faults))
 
@@ -160,24 +172,45 @@ def _end(paths: Paths, name: str) -> None:
 
 
 def _put_back(paths: Paths, trial: Trial) -> None:
-    copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
-    if not copies.is_dir():  # what is not among the copies was not there: without any, nothing would be left
-        raise PersonNeededError(f"{copies} is gone: look at {trial.name} by hand, then remove {record}")
+    copies = _copies(paths, trial)
     for number, original in enumerate(trial.files):
         _copy(copies / str(number), Path(original))
     os.sync()
 
 
+def _copies(paths: Paths, trial: Trial) -> Path:
+    """What is not among them was not there: without any, nothing would be left."""
+    copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
+    if not copies.is_dir():
+        raise PersonNeededError(f"{copies} is gone: look at {trial.name} by hand, then remove {record}")
+    return copies
+
+
 def _copy(source: Path, target: Path) -> None:
-    """`target` becomes what `source` is: a file, a directory with all that is in it, or nothing."""
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)
+    """`target` becomes what `source` is: a file, a directory with all that is in it, or nothing.
+
+    Made beside it first: what can't be made, on a full disk say, takes nothing away.
+    """
+    fresh, old = (target.with_name(f"{target.name}.{what}") for what in ("new", "old"))
+    for left in (fresh, old):
+        _remove(left)
     if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, copy_function=_copy_file)
+        shutil.copytree(source, fresh, symlinks=True, copy_function=_copy_file)
     elif source.exists():
-        _copy_file(source, target)
+        _copy_file(source, fresh)
+    # Only a file takes another's place at once.
+    if os.path.lexists(target) and (target.is_dir() or not fresh.is_file()):
+        target.rename(old)
+    if fresh.exists():
+        fresh.replace(target)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _copy_file(source: Path | str, target: Path | str) -> None:

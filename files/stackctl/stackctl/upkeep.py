@@ -15,6 +15,9 @@ from .postgres import Postgres
 
 UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
 UPGRADE_TIMEOUT = 86400
+# For programs, and of libraries alone: of a kernel Debian's own hook tells, once, whichever one the machine then boots.
+OUTDATED = ("needrestart", "-b", "-l")
+OUTDATED_TIMEOUT = 600
 COMPARE = ("debsums", "--changed")
 COMPARE_TIMEOUT = 6 * 3600
 AMCHECK_TIMEOUT = 6 * 3600
@@ -34,6 +37,10 @@ def upgrade(paths: Paths, machine: Machine) -> str:
     # Debian's program ends well whatever became of the upgrade, and notes the day of one that did.
     if not ran.code and _day_of(paths.upgrade_stamp) >= began.astimezone().date():
         paths.upgrade_failure.unlink(missing_ok=True)
+        outdated = _outdated(machine)
+        if outdated:
+            _ask_for_a_reboot(paths, outdated)
+            return f"the day's upgrade is made, and comes into force by a reboot for {', '.join(outdated)}"
         return "the day's upgrade is made"
     if not paths.upgrade_failure.exists():
         durable.write(paths.upgrade_failure, began.isoformat(timespec="seconds").encode() + b"\n")
@@ -100,6 +107,22 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
         if machine.now() - since > UPGRADE_GRACE:
             lines.append(f"Debian's upgrades have failed since {since:%Y-%m-%d}: see /var/log/unattended-upgrades")
     return lines
+
+
+def _outdated(machine: Machine) -> list[str]:
+    """The services that still run with a library or program that was replaced."""
+    ran = machine.run(OUTDATED, timeout=OUTDATED_TIMEOUT)
+    if ran.code:
+        raise FailedError(f"the upgrade is made, but what still runs with old libraries is not known: {ran.reason}")
+    word = "NEEDRESTART-SVC: "
+    return [line.removeprefix(word) for line in ran.stdout.splitlines() if line.startswith(word)]
+
+
+def _ask_for_a_reboot(paths: Paths, names: list[str]) -> None:
+    """As Debian's packages do. A reboot ends it: /run is new, and nothing old runs any more."""
+    asking = paths.reboot_packages.read_text().splitlines() if paths.reboot_packages.exists() else []
+    durable.write(paths.reboot_packages, "\n".join([*dict.fromkeys([*asking, *names]), ""]).encode(), 0o644)
+    durable.write(paths.reboot_required, b"*** System restart required ***\n", 0o644)
 
 
 def _day_of(stamp: Path) -> date:
