@@ -73,8 +73,9 @@ _DIRECTIONS = {
 _FROM_HERE = "declared"
 _UNLOADABLE = ("Problem running ", "Couldn't find ")
 """By ufw-init."""
-_BY_DOCKER = re.compile(r"-A DOCKER-USER -j RETURN|-A FORWARD .*(DOCKER|docker0|br-)")
-"""It ends DOCKER-USER with a RETURN, which nothing reaches."""
+_BY_DOCKER = re.compile(r"-A FORWARD .*(DOCKER|docker0|br-)")
+_DOCKER_S_END = ("-A DOCKER-USER -j RETURN",)
+"""Of its chain for others. Nothing reaches it there; in another place it would let in whatever comes."""
 _ALLOWED = re.compile(r"(?P<port>\S+)(?P<six> \(v6\))?\s+ALLOW IN\s+Anywhere")
 
 
@@ -104,8 +105,12 @@ def parse(output: Iterable[str]) -> Firewall:
         halves=frozenset(families[False] ^ families[True]),
         declared=declared,
         faults=tuple(line for line in lines if line.startswith(_UNLOADABLE)),
-        loaded={chain: loaded.get(chain, ()) for chain in declared},
+        loaded={chain: _without_its_end(loaded.get(chain, ())) for chain in declared},
     )
+
+
+def _without_its_end(rules: tuple[str, ...]) -> tuple[str, ...]:
+    return rules[:-1] if rules[-1:] == _DOCKER_S_END else rules
 
 
 def _chains(lines: Iterable[str]) -> Chains:

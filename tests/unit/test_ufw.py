@@ -103,6 +103,15 @@ def test_an_inactive_firewall_still_has_its_rules() -> None:
     assert firewall.rules == ("allow 22/tcp", "deny from 192.0.2.1")
 
 
+def test_docker_s_last_rule_is_another_s_anywhere_else() -> None:
+    before, after = (
+        "-A DOCKER-USER -j DROP\n-A DOCKER-USER -j RETURN\n",
+        "-A DOCKER-USER -j RETURN\n-A DOCKER-USER -j DROP\n",
+    )
+    there = parse(ACTIVE.replace(before, after).splitlines())
+    assert there.loaded[DOCKER_USER] == ("-", "-A DOCKER-USER -j RETURN", "-A DOCKER-USER -j DROP")
+
+
 def test_a_firewall_that_a_boot_would_not_load_is_not_active() -> None:
     """ufw-init says so, and loads nothing, where ufw.conf has ENABLED=no."""
     loaded_now, _, _ = ACTIVE.partition("declared\n")
