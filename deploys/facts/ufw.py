@@ -73,6 +73,8 @@ _DIRECTIONS = {
 _FROM_HERE = "declared"
 _UNLOADABLE = ("Problem running ", "Couldn't find ")
 """By ufw-init."""
+_COMPARED = ("raw", "mangle", "filter")
+"""In nat nothing is let in."""
 _BY_DOCKER = re.compile(r"-A FORWARD .*(DOCKER|docker0|br-)")
 _DOCKER_S_END = ("-A DOCKER-USER -j RETURN",)
 """Of its chain for others. Nothing reaches it there; in another place it would let in whatever comes."""
@@ -114,7 +116,7 @@ def _without_its_end(rules: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _chains(lines: Iterable[str]) -> Chains:
-    """From `iptables-save` and `ip6tables-save`. In nat and the like nothing is let in."""
+    """From `iptables-save` and `ip6tables-save`."""
     chains: dict[Chain, tuple[str, ...]] = {}
     program = table = ""
     for line in lines:
@@ -123,8 +125,8 @@ def _chains(lines: Iterable[str]) -> Chains:
             program = words[3].removesuffix("-save")
         elif line.startswith("*"):
             table = line[1:]
-        elif table in {"filter", "raw"} and line.startswith(":"):
+        elif table in _COMPARED and line.startswith(":"):
             chains[Chain(program, table, words[0][1:])] = (words[1],)
-        elif table in {"filter", "raw"} and line.startswith("-A ") and not _BY_DOCKER.match(line):
+        elif table in _COMPARED and line.startswith("-A ") and not (table == "filter" and _BY_DOCKER.match(line)):
             chains[Chain(program, table, words[1])] += (line,)
     return chains

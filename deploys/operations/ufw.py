@@ -73,5 +73,6 @@ def _as_in_its_files(there: Firewall) -> Commands:
 def _restored(there: Firewall, chain: Chain) -> list[str]:
     policy, *rules = there.declared[chain]
     # Docker's own are in FORWARD as well, and stay.
-    gone = [f"-D{rule[2:]}" for rule in there.loaded[chain][1:]] if chain.name == "FORWARD" else [f"-F {chain.name}"]
+    shared = (chain.table, chain.name) == ("filter", "FORWARD")
+    gone = [f"-D{rule[2:]}" for rule in there.loaded[chain][1:]] if shared else [f"-F {chain.name}"]
     return [f":{chain.name} {policy} [0:0]", *gone, *rules]

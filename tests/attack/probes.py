@@ -16,7 +16,8 @@ from tests.lab.layout import NEIGHBOUR, Machine, by_name
 
 KNOCK = Path(__file__).with_name("knock.py").read_text()
 RULES_BACK = "iptables-restore --noflush /etc/ufw/after.rules"
-DOCKER_USER_OUT = "iptables -D DOCKER-USER -j DROP"
+DOCKER_USER_OUT = "iptables -t mangle -F FORWARD && iptables -D DOCKER-USER -j DROP"
+"""With what holds until Docker leads there."""
 RAW_OUT = "iptables -t raw -F PREROUTING"
 
 PUBLIC, LOOPBACK, CARELESS = 5432, 5433, 5434
@@ -115,7 +116,8 @@ def stray_compose_file(droplet: Host) -> Iterator[Stray]:
     service = {
         "image": image,
         "pull_policy": "never",
-        "entrypoint": ["python3", "-m", "http.server", "5432"],
+        # As the first of its container a program that says nothing of SIGTERM is waited for: a shutdown takes 90 s then.
+        "entrypoint": ["sh", "-c", "trap exit TERM; python3 -m http.server 5432 & wait"],
         "ports": [f"0.0.0.0:{PUBLIC}:5432", f"127.0.0.1:{LOOPBACK}:5432", f"{CARELESS}:5432", f"[::]:{PUBLIC}:5432"],
         "healthcheck": {"test": ["CMD", "python3", "-c", LISTENS], "interval": "1s", "retries": 20},
         "restart": "always",

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.group("app")
 FORWARDED = "iptables -P FORWARD ACCEPT"
 NOT_FORWARDED = "iptables -P FORWARD DROP"
 METADATA = "169.254.169.254"
+METADATA_OUT = f"iptables -t mangle -F FORWARD && iptables -D DOCKER-USER -d {METADATA}/32 -j DROP"
 BEYOND_IPV6 = "fd00:dead::2"
 ASK_METADATA = f"python3 -c \"import urllib.request as u; u.urlopen('http://{METADATA}/', timeout=2)\""
 
@@ -130,7 +131,7 @@ def test_a_container_asks_for_the_droplet_s_metadata(
     """It holds what cloud-init was given, on a real droplet keys and passwords perhaps. The host itself may ask."""
     for _ in serving.attacks():
         assert droplet.run(f"docker exec stray-stray-1 {ASK_METADATA}").rc != 0
-    with serving.defence_out(), taken_out(droplet, f"iptables -D DOCKER-USER -d {METADATA}/32 -j DROP"):
+    with serving.defence_out(), taken_out(droplet, METADATA_OUT):
         droplet.check_output(f"docker exec stray-stray-1 {ASK_METADATA}")
     result("a container asks the metadata service", got="silence", control="an answer")
 

@@ -67,7 +67,7 @@ def test_nothing_is_let_in_meanwhile_nor_after(
     closed(attacker, droplet, stray)
 
 
-OURS_OUT = f"{RAW_OUT} && iptables -I DOCKER-USER -p tcp --dport 5432 -j RETURN"
+OURS_OUT = f"{RAW_OUT} && iptables -t mangle -F FORWARD && iptables -I DOCKER-USER -p tcp --dport 5432 -j RETURN"
 INSERTED = "iptables -I INPUT -j ACCEPT && ip6tables -I INPUT -j ACCEPT"
 # Not `iptables -F` alone: it takes Docker's chains as well, and with them the containers' way to one another.
 FLUSHED = "iptables -P INPUT ACCEPT && iptables -F INPUT && ip6tables -P INPUT ACCEPT && ip6tables -F"

@@ -44,8 +44,9 @@ def test_ufw_comes_up_at_boot(droplet: Host) -> None:
 
 def test_the_kernel_has_the_rules_that_are_declared(droplet: Host, place: Place) -> None:
     """Loaded, not only written; Docker's RETURN at the end of its chain follows our DROP, and is never reached."""
-    loaded = droplet.check_output("iptables -t raw -S PREROUTING; iptables -S DOCKER-USER").splitlines()
-    ours = ("-A PREROUTING ", "-A DOCKER-USER ")
+    chains = ("raw -S PREROUTING", "mangle -S FORWARD", "filter -S DOCKER-USER")
+    loaded = droplet.check_output("; ".join(f"iptables -t {chain}" for chain in chains)).splitlines()
+    ours = ("-A PREROUTING ", "-A FORWARD ", "-A DOCKER-USER ")
     declared = [line for line in after_rules(place.settings).decode().splitlines() if line.startswith(ours)]
     assert [line for line in loaded if line.startswith(ours) and line != "-A DOCKER-USER -j RETURN"] == declared
     assert declared[-1] == "-A DOCKER-USER -j DROP"

@@ -72,6 +72,6 @@ def test_the_key_gets_no_tunnel_and_no_terminal(lab: Place, droplet: Host, words
 
 @pytest.mark.parametrize("program", ["sftp -b /dev/null", "scp", "scp -O"])
 def test_the_key_gets_no_file(lab: Place, droplet: Host, program: str) -> None:
-    ran = run(program, lab, f"{droplet.backend.get_hostname()}:/etc/hostname", "/dev/null")
+    ran = run(f"{program} -v", lab, f"{droplet.backend.get_hostname()}:/etc/hostname", "/dev/null")
     assert ran.returncode != 0
-    assert "is not for this key" in ran.stderr
+    assert f"Exit status {REFUSED}\n" in ran.stderr, "it was not the gate that refused"

@@ -92,9 +92,10 @@ def test_nothing_leaves_the_app_s_network_and_that_rule_comes_first() -> None:
     host = SimpleNamespace(get_fact=lambda *_, **__: True)
     live = settings_of("prod")
     copy = as_isolated_as_it_is(cast("Host", host), live)
-    rules = _docker_user(after_rules(copy))
-    assert rules[0] == f"-A DOCKER-USER -s {live.values.app_subnet} -j DROP"
-    assert rules[1:] == _docker_user(after_rules(live))
+    for chain in ("DOCKER-USER", "FORWARD"):
+        rules = _rules_of(chain, after_rules(copy))
+        assert rules[0] == f"-A {chain} -s {live.values.app_subnet} -j DROP"
+        assert rules[1:] == _rules_of(chain, after_rules(live))
 
 
 def test_nginx_turns_everybody_away() -> None:
@@ -104,8 +105,8 @@ def test_nginx_turns_everybody_away() -> None:
     assert _bare_503(configuration(settings_of("prod"))) == 0
 
 
-def _docker_user(after: bytes) -> list[str]:
-    return [line for line in after.decode().splitlines() if line.startswith("-A DOCKER-USER")]
+def _rules_of(chain: str, after: bytes) -> list[str]:
+    return [line for line in after.decode().splitlines() if line.startswith(f"-A {chain} ")]
 
 
 def _bare_503(nginx: bytes) -> int:
