@@ -116,7 +116,7 @@ def stray_compose_file(droplet: Host) -> Iterator[Stray]:
     service = {
         "image": image,
         "pull_policy": "never",
-        # As the first of its container a program that says nothing of SIGTERM is waited for: a shutdown takes 90 s then.
+        # The first program of a container that is deaf to SIGTERM is waited for: a shutdown takes 90 s then.
         "entrypoint": ["sh", "-c", "trap exit TERM; python3 -m http.server 5432 & wait"],
         "ports": [f"0.0.0.0:{PUBLIC}:5432", f"127.0.0.1:{LOOPBACK}:5432", f"{CARELESS}:5432", f"[::]:{PUBLIC}:5432"],
         "healthcheck": {"test": ["CMD", "python3", "-c", LISTENS], "interval": "1s", "retries": 20},
