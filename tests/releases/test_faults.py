@@ -271,22 +271,30 @@ def test_without_docker_at_any_step_what_serves_serves_on(droplet: Host, target:
 def test_rebooted_at_any_step_one_colour_comes_up_and_the_same_again_finishes(  # noqa: PLR0917
     lab: Place, droplet: Host, target: Target, show: Show, step: str, fault: Callable[[machine.Machine], None]
 ) -> None:
+    """What is asked while the machine is off is lost, and Telegram sends it again; before and after nothing is."""
     tag = another(droplet)
-    asked = UnderWay(("release", tag))
-    asked.reach(step)
-    fault(DROPLET)
-    asked.end()
-    reached = asked.last_step()
-    after = lab.reconnect("droplet1")
-    after.check_output("systemctl is-system-running --wait")
-    active = status(after)["active"]
-    names = [name for name in containers(after) if "-worker-" not in name]
-    assert names == [f"toogoodtogo-{active}-web-1"]
     with load(target, clients=CLIENTS, rate=RATE) as running:
+        running.phase("released")
+        asked = UnderWay(("release", tag))
+        asked.reach(step)
+        running.phase(fault.__name__)
+        fell = time.time()
+        fault(DROPLET)
+        asked.end()
+        reached = asked.last_step()
+        after = lab.reconnect("droplet1")
+        after.check_output("systemctl is-system-running --wait")
+        active = status(after)["active"]
+        names = [name for name in containers(after) if "-worker-" not in name]
+        assert names == [f"toogoodtogo-{active}-web-1"]
+        came_up = live(after)
+        running.phase("released again")
         again = UnderWay(("release", tag)).end()
-    show(f"{fault.__name__} at {step} (it had come to {reached}): {live(after)} in {active} came up")
+    told = f"{fault.__name__} at {step} (it had come to {reached}): {came_up} in {active} came up"
+    show(f"{told}\n{running.tally.table()}")
     assert again[0] == 0, again[1]
-    assert not running.tally.lost
+    assert not [request for request in running.tally.of("released").lost if request.ended < fell]
+    assert not running.tally.of("released again").lost
     assert_all_is_well(after, tag)
 
 
