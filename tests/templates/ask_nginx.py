@@ -57,8 +57,10 @@ def main(app: str, domain: str, many: str, *paths: str) -> None:
     finally:
         nginx.terminate()
         complaints = nginx.communicate(timeout=10)[1]
+        # Not before its end: a request is logged when its answer is on the way.
+        logs = {f"{name}_log": (root / f"var/log/nginx/{name}.log").read_text() for name in ("access", "refused")}
         shutil.rmtree(root)
-    print(json.dumps({**found, "complaints": complaints.splitlines()}))
+    print(json.dumps({**found, **logs, "complaints": complaints.splitlines()}))
 
 
 def look(root: Path, app: str, domain: str, paths: tuple[str, ...]) -> dict[str, Any]:
@@ -80,8 +82,6 @@ def look(root: Path, app: str, domain: str, paths: tuple[str, ...]) -> dict[str,
     (var / "maintenance").unlink()
     (var / "active").unlink()
     found["gone"] = {path: ask(connect(domain), f"{path}?token=in-the-query") for path in paths}
-    found["access_log"] = (root / "var/log/nginx/access.log").read_text()
-    found["refused_log"] = (root / "var/log/nginx/refused.log").read_text()
     return found
 
 

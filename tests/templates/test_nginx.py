@@ -162,7 +162,7 @@ def test_nothing_is_complained_about(said: Any) -> None:
 
 def test_no_query_gets_into_a_log(said: Any) -> None:
     """Also where nginx has something to say of the request, as when no release serves."""
-    assert '"path":"/app/x"' in said["access_log"]
+    assert '"method":"GET","path":"/app/x"' in said["access_log"]
     assert "in-the-query" not in "\n".join([said["access_log"], *said["complaints"]])
 
 
