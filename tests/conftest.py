@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from testinfra.host import Host
 
 from tests.attack.probes import Stray, stray_compose_file
@@ -15,6 +16,10 @@ ROOT = Path(__file__).parents[1]
 ALLOWED_SKIPS = frozenset(
     line for line in (ROOT / "tests" / "skips.txt").read_text().splitlines() if line and not line.startswith("#")
 )
+
+# A busy machine must not fail a property that holds: hypothesis allows an example 200 ms unless told otherwise.
+settings.register_profile("marketplace-infra", deadline=None, print_blob=True)
+settings.load_profile("marketplace-infra")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
