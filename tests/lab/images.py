@@ -78,6 +78,8 @@ IMAGES = (
     _variant("broken-probe"),
     _variant("broken-worker"),
     _variant("broken-trust"),
+    _variant("deaf"),
+    _variant("deaf-broken", "VERSION=0.0.0"),
 )
 
 

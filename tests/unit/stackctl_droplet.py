@@ -103,7 +103,9 @@ class Droplet(Machine):
     """What somebody types at a terminal; None: there is none."""
     bytes_free: int = 20 << 30
     webhook: dict[str, Any] = field(default_factory=dict)
-    """What Telegram was told, and says."""
+    """What Telegram was told, and says; `info` is what else getWebhookInfo has."""
+    takes_webhook_back: set[str] = field(default_factory=set)
+    """The versions whose containers call deleteWebhook as they end."""
     failing: dict[str, Result] = field(default_factory=dict)
     """By a part of the command line."""
     programs: dict[str, Callable[[list[str]], Result]] = field(default_factory=dict)
@@ -221,7 +223,9 @@ class Droplet(Machine):
             return 200, b'{"ok": true, "result": true}'
         active = state.load(self.paths).active
         serving = [self.images.get(c["image"]) for c in self.of(self.paths.project(active))] if active else []
-        info = {"url": self.webhook.get("url", "")} | (self.later.get("info", {}) if serving == ["1.1.0"] else {})
+        info = {"url": self.webhook.get("url", ""), **self.webhook.get("info", {})} | (
+            self.later.get("info", {}) if serving == ["1.1.0"] else {}
+        )
         return 200, json.dumps({"ok": True, "result": info}).encode()
 
     def answer(self, question: str) -> str | None:
@@ -459,6 +463,9 @@ class Droplet(Machine):
                 self.images.pop(name, None)
             case ["stop", *rest]:
                 for container in self.containers:
+                    ends = container["id"] in rest and container["state"] == "running"
+                    if ends and self.images[container["image"]] in self.takes_webhook_back:
+                        self.webhook["url"] = ""
                     if container["id"] in rest and container["service"] == "redis":
                         self._rdb.write_text(self.redis["keys"])
                     container["state"] = "exited" if container["id"] in rest else container["state"]

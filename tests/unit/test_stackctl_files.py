@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stackctl import config, durable, environment, events, history, state
 from stackctl.errors import FailedError, RefusedError
+from stackctl.machine import ENVIRONMENT, Machine
 from stackctl.paths import COLOURS, Paths
 from stackctl.state import Release, Revision, State, Webhook
 
@@ -243,6 +244,7 @@ def test_an_environment_is_loaded_from_where_it_was_written(paths: Paths) -> Non
         ({"A": 1}, "A must be text"),
         ({"A": "s3cret\0"}, "A has characters"),
         ({"A": "s3cret\ud800"}, "A has characters"),
+        ({"A": "s3cret" + "ü" * environment.LONGEST}, f"A is too long: Linux takes {32 * 4096} bytes"),
     ],
 )
 def test_what_no_app_can_have_is_refused_by_name(paths: Paths, values: Any, fault: str) -> None:
@@ -250,6 +252,16 @@ def test_what_no_app_can_have_is_refused_by_name(paths: Paths, values: Any, faul
     with pytest.raises(RefusedError, match=fault) as refused:
         environment.load(paths.next_environment)
     assert "s3cret" not in str(refused.value)
+
+
+def test_the_longest_value_that_is_taken_is_the_longest_that_linux_takes() -> None:
+    """execve(2): MAX_ARG_STRLEN."""
+    longest = "x" * (environment.LONGEST - len("A=") - 1)
+    assert environment.problem({"A": longest}) is None
+    assert Machine().run(["true"], env={"A": longest, **ENVIRONMENT}).code == 0
+    assert environment.problem({"A": f"{longest}x"})
+    with pytest.raises(FailedError, match="environment is too large [(]execve[(]2[)][)], A the largest of it"):
+        Machine().run(["true"], env={"A": f"{longest}x", **ENVIRONMENT})
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=environment.SHORTEST_SECRET, max_size=30))

@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import cli, compose, state
+from stackctl import cli, compose, machine, state
 from stackctl.docker import Container
 from stackctl.errors import FailedError
 from stackctl.machine import TIMED_OUT, Machine, Result
@@ -256,6 +256,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Says what it was sent."""
 
     def do_GET(self) -> None:
+        if self.path == "/endless":
+            self.answer(200, b"x" * (machine.MOST_BYTES + 1))
+            return
+        if self.path == "/slow":
+            self.trickle()
+            return
         self.answer(503 if self.path == "/ready" else 200, b"body")
 
     def do_POST(self) -> None:
@@ -270,6 +276,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def trickle(self) -> None:
+        """A byte now and then, each of them sooner than a read would give up."""
+        with suppress(OSError):
+            for _ in range(100):
+                self.wfile.write(b"H")
+                time.sleep(0.1)
 
     def log_message(self, *_arguments: object) -> None:
         pass
@@ -314,6 +327,17 @@ def test_another_server_is_sent_a_body_with_its_headers() -> None:
     assert (sent["type"], sent["body"]) == ("application/json", "{}")
     with pytest.raises(ConnectionRefusedError):
         Machine().request("POST", url, b"", {})
+
+
+def test_an_app_that_answers_without_end_is_not_listened_to_for_ever(tmp_path: Path) -> None:
+    """It is a container, and root asks it."""
+    with serving(Server(str(tmp_path / "s"), Handler)):
+        with pytest.raises(OSError, match="larger than 4 MiB"):
+            Machine().ask(tmp_path / "s", "/endless")
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match="no answer within 1 s"):
+            Machine().ask(tmp_path / "s", "/slow", timeout=1)
+        assert time.monotonic() - began < 5
 
 
 def test_what_is_free_of_a_disk_is_no_more_than_it_has(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from . import compose, environment, restoring, state
+from . import compose, environment, restoring, state, webhook
 from .errors import FailedError, StackError
 from .paths import COLOURS, other
 from .stack import DRAIN_SECONDS, Stack
@@ -25,7 +25,9 @@ def boot(stack: Stack) -> None:
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
         stack.journal.tell("app", "failed", half.remedy)
         return
-    _each(stack, idle=_bring_back, data=_start_data, app=start_app, worker=start_worker, health=wait_for_app)
+    app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
+    # Last: the containers that ended may have taken the webhook back, and nobody waits for Telegram but boot itself.
+    _each(stack, idle=_bring_back, data=_start_data, **app, webhook=webhook.mend)
 
 
 def halt(stack: Stack) -> None:
@@ -69,6 +71,7 @@ def settle(stack: Stack) -> str:
     """What was recorded, and nothing else: web and worker. For a droplet that is up; boot does the same."""
     _bring_back(stack)
     start_worker(stack)
+    webhook.mend_and_tell(stack)
     current = state.load(stack.paths)
     return f"{current.release.tag if current.release else 'nothing'} in {current.active}, as it was recorded"
 

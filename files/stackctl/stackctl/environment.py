@@ -15,6 +15,8 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # They would steer docker, Compose or the loader instead of the app, whose environment passes through docker's.
 RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
+# execve(2), MAX_ARG_STRLEN: 32 pages for NAME=value and the zero byte behind it.
+LONGEST = 32 * 4096
 SHORTEST_SECRET = 6
 
 
@@ -64,10 +66,18 @@ def problem(document: object) -> str | None:
             return f"{name!r} is no name of an environment variable"
         if RESERVED.fullmatch(name):
             return f"{name} would steer docker instead of the app: give it another name"
-        if not isinstance(value, str):
-            return f"{name} must be text"
-        if NO_TEXT.search(value):
-            return f"{name} has characters that no environment can carry"
+        if fault := _fault_of_value(name, value):
+            return fault
+    return None
+
+
+def _fault_of_value(name: str, value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"{name} must be text"
+    if NO_TEXT.search(value):
+        return f"{name} has characters that no environment can carry"
+    if len(f"{name}={value}\0".encode()) > LONGEST:
+        return f"{name} is too long: Linux takes {LONGEST} bytes of a variable, its name included. Shorten it"
     return None
 
 

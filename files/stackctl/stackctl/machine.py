@@ -1,5 +1,6 @@
 """The droplet as stackctl meets it: programs, HTTP through a socket, the clock. The only thing that tests replace."""
 
+import errno
 import http.client
 import os
 import select
@@ -9,17 +10,22 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from .errors import FailedError
 
 TIMED_OUT = 124  # as timeout(1) has it
+REQUEST_S = 10
+MOST_BYTES = 4 << 20
+"""What a container or somebody else's server may answer with."""
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -43,6 +49,40 @@ class Result(NamedTuple):
     def tail(self, lines: int = 20) -> str:
         """The end of what it said; errors come last."""
         return "\n".join(f"{self.stdout}\n{self.stderr}".strip().splitlines()[-lines:])
+
+
+T = TypeVar("T")
+
+
+def begin(act: Callable[[], T]) -> Callable[[float], T]:
+    """Begin `act` beside us. Call the result with a number of seconds for what it returned or raised, or TimeoutError.
+
+    A socket's own timeout is for each read, so a peer that sends a byte now and then would hold us up for ever; and a
+    look-up of a name has none at all.
+    """
+    ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            result = act()
+        except BaseException as error:  # raised below, where somebody can catch it
+            failure = error
+            ended.put(lambda: _raise(failure))
+        else:
+            ended.put(lambda: result)
+
+    def wait(seconds: float) -> T:
+        try:
+            return ended.get(timeout=max(0.0, seconds))()
+        except Empty:
+            raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+
+    threading.Thread(target=run, daemon=True).start()
+    return wait
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 class Conversation:
@@ -96,6 +136,14 @@ class Machine:
                 )
             except FileNotFoundError:
                 return Result(127, stderr=f"{argv[0]} is not installed")
+            except OSError as error:
+                if error.errno != errno.E2BIG:
+                    raise
+                longest = max(env, key=lambda name: len(env[name]))
+                raise FailedError(
+                    f"{argv[0]} can't be started: its environment is too large (execve(2)), {longest} the largest of "
+                    "it. Next: shorten that in the env file, then make site"
+                ) from None
             with process:
                 try:
                     said = process.communicate(timeout=timeout)
@@ -166,28 +214,19 @@ class Machine:
     ) -> tuple[int, bytes]:
         """Status and body of a GET, or of a POST of `body`, over a unix socket.
 
-        Raises OSError or HTTPException when nothing answers.
+        Raises OSError or HTTPException when nothing answers, or too much.
         """
         connection = _UnixConnection("localhost", timeout=timeout)
         connection.unix_socket = unix_socket
-        try:
-            connection.request("GET" if body is None else "POST", target, body, dict(headers or {}))
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+        method = "GET" if body is None else "POST"
+        return begin(lambda: _answer(connection, method, target, body, headers or {}))(timeout)
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and body of a request to somebody else's server. Raises OSError or HTTPException."""
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.netloc, timeout=10)
-        try:
-            connection.request(method, parts.path, body, dict(headers))
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+        connection = kind(parts.netloc, timeout=REQUEST_S)
+        return begin(lambda: _answer(connection, method, parts.path, body, headers))(REQUEST_S)
 
     def shield(self) -> None:
         """Let no signal but SIGKILL interrupt what follows."""
@@ -228,6 +267,20 @@ class Machine:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+def _answer(
+    connection: http.client.HTTPConnection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+) -> tuple[int, bytes]:
+    try:
+        connection.request(method, target, body, dict(headers))
+        response = connection.getresponse()
+        content = response.read(MOST_BYTES + 1)
+    finally:
+        connection.close()
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EMSGSIZE, f"the answer is larger than {MOST_BYTES >> 20} MiB")
+    return response.status, content
 
 
 class _UnixConnection(http.client.HTTPConnection):

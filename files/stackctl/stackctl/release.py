@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import backup, boot, compose, environment, images, preflight, probe, schema, state, telegram, watch
+from . import backup, boot, compose, environment, images, preflight, probe, schema, state, watch, webhook
 from .errors import FailedError, RefusedError, StackError
 from .events import trim
 from .paths import COLOURS, other
@@ -272,6 +272,8 @@ def _start(work: Work) -> str:
 def _take_down(work: Work) -> None:
     work.stack.remove_colour(work.colour)
     state.save(work.stack.paths, work.before)
+    if work.before.active:
+        webhook.mend_and_tell(work.stack)
 
 
 def _wait_for_health(work: Work) -> str:
@@ -347,17 +349,7 @@ def _record(work: Work) -> str:
 
 
 def _set_webhook(work: Work) -> str:
-    bot, path, current = work.telegram, work.stack.config.webhook_path, state.load(work.stack.paths)
-    if work.stack.config.isolated:
-        return "this droplet is isolated: Telegram isn't told"
-    if not bot or not path:
-        return "the app has nothing to do with Telegram"
-    wanted = telegram.webhook(work.values, path)
-    if current.webhook == wanted and bot.url() in {wanted.url, None}:
-        return "as it was"
-    bot.set_webhook(wanted.url)
-    state.save(work.stack.paths, replace(current, webhook=wanted))
-    return "told"
+    return webhook.ensure(work.stack)
 
 
 def _drain(work: Work) -> str:

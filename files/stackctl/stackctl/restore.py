@@ -25,6 +25,7 @@ from . import (
     schema,
     state,
     verify,
+    webhook,
 )
 from .config import Data
 from .docker import Container
@@ -540,6 +541,7 @@ def _wait_for_health(work: Work) -> str:
 
 
 def _open(work: Work) -> str:
+    webhook.mend_and_tell(work.stack)
     if work.record and work.record.maintenance:
         return "not yet: maintenance was on before"
     work.stack.paths.maintenance.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import backups, certificate, environment, lock, offsite, restoring, state, telegram, trial, upkeep
+from . import backups, certificate, environment, lock, offsite, restoring, state, trial, upkeep, webhook
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -24,6 +24,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     errand, work = lock.holder_of(paths.lock), lock.holder_of(paths.work)
     holder = errand or work
     expected = _expected(paths, current)
+    asked = webhook.look(paths, config, machine, current)
     docker = Docker(machine)
     problems, drift = [], []
     of_colour: dict[str, list[Container]] = {colour: [] for colour in COLOURS}
@@ -38,12 +39,13 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     except StackError as error:
         problems.append(f"{error}: systemctl status docker")
     half = restoring.load(paths) if work is None else None
+    telegram = asked()
     if half:
         # What it stopped is for it to start: a converge leaves that alone.
         drift, problems = [], [*problems, half.remedy]
     elif work is None:  # boot or a release may be at it
         drift += _interrupted(current, of_colour)
-        drift += _webhook_drift(paths, config, current)
+        drift += _webhook_drift(telegram, current)
         problems += _nothing_live(current)
     if config.data and work is None:
         problems += _data_problems(paths, docker, of_data)
@@ -61,6 +63,8 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     differs = _environment_differs(paths, current)
     if differs:
         problems.append(f"the declared environment isn't the one that runs: {_remedy(current)}")
+    # Under maintenance nginx turns Telegram away.
+    problems += telegram.problems(machine.now().timestamp()) if work is None and not current.maintenance else []
     problems += upkeep.problems(paths, machine, weekly=config.data is not None and not config.isolated)
     served = _certificate(paths, config, machine)
     return {
@@ -82,6 +86,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         else None,
         "kept": [asdict(release) for release in current.kept],
         "webhook": current.webhook.url if current.webhook else None,
+        "telegram": telegram.document,
         "data": [_seen(paths, container) for container in of_data],
         "certificate": served,
         "reboot_due": _reboot_due(paths),
@@ -126,14 +131,10 @@ def stale_services(paths: Paths, of_release: list[Container], expected: str | No
     return [c.service for c in of_release if c.labels.get(paths.sha256_label) != expected]
 
 
-def _webhook_drift(paths: Paths, config: Config, current: State) -> list[str]:
-    if not config.tells_telegram or not config.webhook_path or not current.release:
-        return []
-    try:
-        wanted = telegram.webhook(environment.load(paths.snapshot(current.release.id)), config.webhook_path)
-    except (StackError, KeyError):
-        return []  # told by what wants to use it
-    return [] if current.webhook == wanted else ["Telegram was not told where this release takes updates"]
+def _webhook_drift(telegram: webhook.Look, current: State) -> list[str]:
+    if telegram.wanted and current.webhook != telegram.wanted:
+        return ["Telegram was not told where this release takes updates"]
+    return telegram.drift
 
 
 def _socket_drift(paths: Paths, current: State, machine: Machine) -> list[str]:
@@ -268,6 +269,8 @@ def text(report: Report) -> str:
         ("on trial", f"{one['name']}, undone at {one['until']} unless a new login confirms it")
         for one in report["trials"]
     ]
+    if report["telegram"] and report["telegram"]["silence"]:
+        rows.append(("Telegram", f"can't be asked: {report['telegram']['silence']}"))
     rows += [("problem", problem) for problem in report["problems"]]
     earlier = [known["tag"] for known in report["kept"] if not release or known["id"] != release["id"]]
     if earlier:

@@ -19,6 +19,33 @@ from .paths import Paths
 from .state import State, Webhook
 
 DEFAULT_API = "https://api.telegram.org"
+SHOWN = 200
+
+
+class RejectedError(FailedError):
+    """Telegram knows no such token (401), or the URL is none of its API's (404)."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What Telegram says of the webhook: https://core.telegram.org/bots/api#webhookinfo."""
+
+    url: str
+    """Empty when there is none."""
+    pending: int
+    error_at: int
+    """When a delivery failed last, in seconds since the epoch by Telegram's clock; 0 when none did."""
+    error: str
+
+    @classmethod
+    def read(cls, result: Any) -> "Info":
+        """Raises FailedError for what isn't of this form: it came over the network."""
+        document = result if isinstance(result, dict) else {}
+        url, error = document.get("url"), document.get("last_error_message", "")
+        pending, error_at = document.get("pending_update_count", 0), document.get("last_error_date", 0)
+        if not isinstance(url, str) or type(pending) is not int or type(error_at) is not int:
+            raise FailedError("Telegram's getWebhookInfo answers not as its API says")
+        return cls(url, pending, error_at, shown(error))
 
 
 @dataclass(frozen=True)
@@ -28,16 +55,9 @@ class Telegram:
     machine: Machine
     values: Mapping[str, str]
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Info:
         """getWebhookInfo's result. Raises FailedError when Telegram doesn't say."""
-        return dict(self._call("getWebhookInfo", {}))
-
-    def url(self) -> str | None:
-        """Where updates go; None when Telegram doesn't say."""
-        try:
-            return str(self.info().get("url"))
-        except FailedError:
-            return None
+        return Info.read(self._call("getWebhookInfo", {}))
 
     def set_webhook(self, url: str) -> None:
         """Have updates sent there, with our secret. Those that wait are kept."""
@@ -53,9 +73,17 @@ class Telegram:
             raise FailedError(f"Telegram's {method}: {error or type(error).__name__}") from None
         except ValueError:
             raise FailedError(f"Telegram's {method} answers {status}, and no JSON") from None
-        if not answer.get("ok"):
-            raise FailedError(f"Telegram's {method} answers {status}: {answer.get('description')}")
-        return answer["result"]
+        if not isinstance(answer, dict):
+            raise FailedError(f"Telegram's {method} answers {status}, and not as its API says")
+        if answer.get("ok") is not True:
+            described = f"Telegram's {method} answers {status}: {shown(answer.get('description'))}"
+            raise RejectedError(described) if status in {401, 404} else FailedError(described)
+        return answer.get("result")
+
+
+def shown(text: object) -> str:
+    """What came over the network, in a length and in characters that a terminal can take."""
+    return "".join(one if one.isprintable() else "?" for one in str(text)[:SHOWN])
 
 
 def webhook(values: Mapping[str, str], path: str) -> Webhook:

@@ -144,7 +144,7 @@ def _complaint(telegram: Telegram) -> tuple[int | None, str]:
         info = telegram.info()
     except FailedError:
         return None, ""  # that Telegram can't be asked is no fault of the release's
-    return int(info.get("last_error_date", 0)), str(info.get("last_error_message"))
+    return info.error_at, info.error
 
 
 def _answers(content: bytes, began_after: float) -> Iterator[int]:

@@ -1,12 +1,14 @@
 """The bot as its variant has it: every branch is one way in which a release can differ, most of them broken.
 
-broken-version and broken-label tell a wrong version by the Dockerfile's arguments; 1.2.0, 1.3.0, broken-migration and
-broken-hang have a revision more. Everything else stands here.
+broken-version, broken-label and deaf-broken tell a wrong version by the Dockerfile's arguments; 1.2.0, 1.3.0,
+broken-migration and broken-hang have a revision more. Everything else stands here.
 """
 
+import atexit
 import json
 import os
 import sys
+import urllib.request
 from unittest.mock import patch
 
 from aiohttp import web
@@ -32,6 +34,12 @@ def refuse_updates(*, probes: bool) -> None:
     patch.object(Webhook, "receive", refusing).start()
 
 
+def take_webhook_back() -> None:
+    """As many a bot does on shutdown."""
+    bot = f"{os.environ['TELEGRAM_API_URL']}/bot{os.environ['TELEGRAM_BOT_TOKEN']}"
+    urllib.request.urlopen(f"{bot}/deleteWebhook", timeout=5).read()  # noqa: S310 -- the lab's stand-in
+
+
 match VARIANT, COMMAND:
     case ("broken-crash", "web") | ("broken-worker", "worker"):
         sys.exit(f"{VARIANT}: {COMMAND} exits at its start")
@@ -47,6 +55,8 @@ match VARIANT, COMMAND:
         from marketplace_bot.webhook import Webhook
 
         patch.object(Webhook, "_is_telegram", lambda *_: True).start()
+    case ("deaf" | "deaf-broken", "web"):
+        atexit.register(take_webhook_back)
     case (("1.2.0" | "1.3.0"), _):
         patch.object(db.SeenUpdate.__table__, "name", "updates").start()
 
