@@ -260,7 +260,7 @@ def test_the_longest_value_that_is_taken_is_the_longest_that_linux_takes() -> No
     assert environment.problem({"A": longest}) is None
     assert Machine().run(["true"], env={"A": longest, **ENVIRONMENT}).code == 0
     assert environment.problem({"A": f"{longest}x"})
-    with pytest.raises(FailedError, match="environment is too large [(]execve[(]2[)][)], A the largest of it"):
+    with pytest.raises(FailedError, match=r"environment is too large [(]execve[(]2[)][)], A the largest of it"):
         Machine().run(["true"], env={"A": f"{longest}x", **ENVIRONMENT})
 
 
