@@ -3,13 +3,17 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from stackctl.manifest import DUMP, File, Manifest, Postgres, Verified
+from stackctl.manifest import DUMP, GLOBALS, RDB, STATE, File, Manifest, Postgres, Verified
 
+SMALL = File(1000, "a" * 64)
 NOON = datetime(2025, 11, 23, 12, tzinfo=UTC)
 
 
 def made(sequence: int, at: datetime = NOON, *, verified: bool = True, **more: Any) -> Manifest:
-    """One of so many rows and bytes; its id follows from its number, as a clock's that stood still wouldn't."""
+    """One of so many rows and bytes; its id follows from its number, as a clock's that stood still wouldn't.
+
+    Of `files` those that a backup always has may be left out.
+    """
     facts: dict[str, Any] = {
         "app": "bot",
         "reason": "nightly",
@@ -18,8 +22,12 @@ def made(sequence: int, at: datetime = NOON, *, verified: bool = True, **more: A
         "postgres": Postgres("17.11", "app", 7_000_000),
         "redis": None,
         "tables": {"public.offers": 12},
-        "files": {DUMP: File(1000, "0" * 64)},
         "verified": Verified(at.isoformat(), 3.5, 12) if verified else None,
     }
+    least = {
+        DUMP: File(1000, "0" * 64),
+        **dict.fromkeys([GLOBALS, STATE, *([RDB] if more.get("redis") else [])], SMALL),
+    }
+    facts["files"] = {**least, **more.pop("files", {})}
     name = f"20251123T{sequence // 10000:02}{sequence // 100 % 100:02}{sequence % 100:02}.000Z"
     return Manifest(id=name, at=at.isoformat(), sequence=sequence, **(facts | more))

@@ -123,9 +123,9 @@ def test_what_goes_goes_by_explicit_ids_once_the_newest_was_read_back() -> None:
     stored = Stored(nightly(30))
     assert pruned(stored) == DONE
     wanted = [one.id for one, _ in plan(stored.backups).drop]
-    newest, path = stored.backups[-1][0].id, f"{stored.backups[-1][0].path}/{DUMP}"
-    assert stored.ran[-3:] == [
-        ["describe", newest, path],
+    newest, told = stored.backups[-1]
+    assert stored.ran[-5:] == [
+        *(["describe", newest.id, f"{newest.path}/{name}"] for name in told.files),
         ["forget", "--prune", *wanted],
         ["check", "--read-data-subset=5%"],
     ]
@@ -193,7 +193,9 @@ def test_what_shrank_goes_at_nobody_s_word_beforehand(
 ) -> None:
     """Many that look newer, sent by who broke in: YES=1 would drop the real ones for them."""
     backups = nightly(30)
-    forged = [made(one.sequence, one.time, files={DUMP: File(499, SHA256)}) for _, one in backups[15:]]
+    forged = [
+        made(one.sequence, one.time, files=dict.fromkeys(one.files, File(499, SHA256))) for _, one in backups[15:]
+    ]
     stored = Stored([*backups[:15], *((snapshot(one), one) for one in forged)], bytes_there=499)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     assert pruned(stored, sure=True) == REFUSED

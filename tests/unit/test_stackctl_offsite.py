@@ -46,8 +46,9 @@ def kept(live: Droplet, sequence: int = 1, **more: Any) -> tuple[Manifest, Path]
     told = made(sequence, **more)
     directory = live.paths.backup(told.id)
     directory.mkdir(parents=True)
-    (directory / DUMP).write_text(f"a dump, number {sequence}")
-    told = made(sequence, **{"files": {DUMP: manifest.describe(directory / DUMP)}, **more})
+    for name in told.files:
+        (directory / name).write_text(f"a dump, number {sequence}")
+    told = made(sequence, **{"files": {name: manifest.describe(directory / name) for name in told.files}, **more})
     manifest.save(directory, told)
     return told, directory
 

@@ -6,14 +6,12 @@ next run removes it. A release's own is dumped and counted like any other, and n
 """
 
 import fcntl
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from . import durable, manifest, offsite, restoring, retention, sequence, state, verify
+from . import durable, manifest, offsite, openat, restoring, retention, sequence, state, verify
 from .config import Data
 from .errors import FailedError, RefusedError
 from .manifest import UNFINISHED, Manifest, Offsite, Reason
@@ -84,7 +82,8 @@ def fetch(stack: Stack, told: Manifest) -> None:
     with _unfinished(whole) as place:
         offsite.fetch(stack, told.id, place)
         manifest.save(place, told)
-        shutil.rmtree(whole, ignore_errors=True)
+        with openat.directory(whole.parent) as backups:
+            backups.remove(whole.name)
         durable.rename(place, whole)
 
 
@@ -129,7 +128,8 @@ def _preflight(work: Work) -> str:
     if work.reason != "safety":  # that one is part of a restore
         _drop_half_restored(work.postgres.server)
     # What a killed upload fetched. A release, which has nothing of this lock, leaves it to whoever is at it.
-    shutil.rmtree(work.stack.paths.backups / offsite.FETCHED, ignore_errors=True)
+    with openat.directory(work.stack.paths.backups) as backups:
+        backups.remove(offsite.FETCHED)
     check_room(work.stack, room, restored=True)
     return f"the database has {room.database_bytes / 1e6:.1f} MB"
 
@@ -286,37 +286,40 @@ def _prune_releases(backups: Path) -> None:
 
 def _discard(whole: Path) -> None:
     """Killed amid it, it is no backup any more, but a leftover."""
-    leftover = whole.with_name(whole.name + UNFINISHED)
-    durable.rename(whole, leftover)
-    shutil.rmtree(leftover)
+    leftover = whole.name + UNFINISHED
+    with openat.directory(whole.parent) as backups:
+        backups.rename(whole.name, leftover)
+        backups.remove(leftover)
 
 
 @contextmanager
 def _unfinished(whole: Path) -> Iterator[Path]:
     """A directory to make this one in, locked by who does; gone at the end, unless it was given its name."""
-    place = whole.with_name(whole.name + UNFINISHED)
-    place.mkdir(mode=0o700)
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(descriptor)
+    name = whole.name + UNFINISHED
+    with openat.directory(whole.parent) as backups:
+        place = backups.make(name)
+        try:
+            fcntl.flock(place.descriptor, fcntl.LOCK_EX)
+            yield place.path
+        finally:
+            with suppress(OSError):
+                backups.remove(name)
+            place.close()
 
 
 def _reap(stack: Stack) -> None:
     """What killed runs left: nobody has it locked."""
-    for place in stack.paths.backups.glob(f"*{UNFINISHED}"):
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            verify.remove(stack, place.name.removesuffix(UNFINISHED))
-            shutil.rmtree(place)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)
+    with openat.directory(stack.paths.backups) as backups:
+        for path in stack.paths.backups.glob(f"*{UNFINISHED}"):
+            place = backups.below(path.name)
+            try:
+                fcntl.flock(place.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                verify.remove(stack, path.name.removesuffix(UNFINISHED))
+                backups.remove(path.name)
+            except BlockingIOError:
+                continue
+            finally:
+                place.close()
 
 
 PREFLIGHT = Step("preflight", "the data answers, there is room, no leftovers", _preflight)

@@ -4,11 +4,12 @@ import re
 
 from .errors import RefusedError
 
-_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+"""A tag, as registries have it: whatever claims to be one is matched against this, wherever it came from."""
 _ALLOWED = re.compile(
-    rf"""release\ {_TAG}(@sha256:[0-9a-f]{{64}})?(\ --dry-run)?(\ --json)?
+    rf"""release\ {TAG}(@sha256:[0-9a-f]{{64}})?(\ --dry-run)?(\ --json)?
     | release\ --follow(\ --json)?
-    | rollback(\ {_TAG})?(\ --json)?
+    | rollback(\ {TAG})?(\ --json)?
     | status(\ --json)?""",
     re.ASCII | re.VERBOSE,
 )

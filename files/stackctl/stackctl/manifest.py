@@ -1,19 +1,23 @@
 """manifest.json: what a backup is, told beside its data. Checked whole before it is believed.
 
+It names every file of the backup but itself: what lies beside them is used by nobody, and is a fault.
 Version 1 was of dumps that nobody had restored; they are no backups to anything that reads this.
 """
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from . import durable
+from . import gate, openat
 from .errors import FailedError
+from .openat import Directory
 
 NAME = "manifest.json"
 DUMP = "postgres.dump"
@@ -22,6 +26,10 @@ RDB = "redis.rdb"
 STATE = "state.json"
 VERSION = 2
 ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z", re.ASCII)
+LONGEST = 32 << 20
+"""Bytes of a manifest: a table takes some fifty."""
+MOST = (1 << 63) - 1
+"""The highest number that is believed, as PostgreSQL counts."""
 
 Reason = Literal["nightly", "asked", "release", "safety"]
 """`release`: of before its migrations; it is never verified. `safety`: of before a restore."""
@@ -111,9 +119,11 @@ class Manifest:
 
 def parse(text: str | bytes, where: object) -> Manifest:
     """Raises FailedError, which says what is wrong with the one that is `where`."""
+    if len(text) > LONGEST:
+        raise FailedError(f"{where} has more than {LONGEST} bytes: {_REMEDY}")
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FailedError(f"{where} is no JSON ({error}): {_REMEDY}") from None
     if fault := _problem(document):
         raise FailedError(f"{where}: {fault}: {_REMEDY}")
@@ -128,7 +138,8 @@ def load(directory: Path) -> Manifest:
     """The manifest of the backup that lies there. Raises FailedError."""
     path = directory / NAME
     try:
-        found = parse(path.read_bytes(), path)
+        with _opened(directory) as there:
+            found = parse(there.read(NAME, LONGEST), path)
     except FileNotFoundError:
         raise FailedError(f"{path} is missing: {_REMEDY}") from None
     if found.id != directory.name.removesuffix(UNFINISHED):
@@ -137,7 +148,11 @@ def load(directory: Path) -> Manifest:
 
 
 def save(directory: Path, manifest: Manifest) -> None:
-    durable.write(directory / NAME, manifest.to_json().encode())
+    """Raises FailedError for one that nobody could read again: what a container said is in it, too."""
+    text = manifest.to_json()
+    parse(text, directory / NAME)
+    with _opened(directory) as there:
+        there.write(NAME, text.encode())
 
 
 def every(backups: Path) -> list[Manifest]:
@@ -157,34 +172,62 @@ def in_order(manifests: Iterable[Manifest]) -> list[Manifest]:
 
 def describe(file: Path) -> File:
     """Raises FailedError for an empty one. It is on the disk afterwards."""
-    size = file.stat().st_size
-    if not size:
-        raise FailedError(f"{file.name} is empty: see the log of what wrote it (stackctl logs postgres|redis)")
-    with file.open("rb") as content:
-        durable.sync(content)
-        return File(size, hashlib.file_digest(content, "sha256").hexdigest())
+    with _opened(file.parent) as there:
+        return _described(there, file.name, MOST)
 
 
 def differing(directory: Path, manifest: Manifest) -> list[str]:
-    """Which files are not what the manifest says, a line each."""
-    lines = []
-    for name, told in manifest.files.items():
-        path = directory / name
-        if not path.is_file():
-            lines.append(f"{name} is missing")
-        elif (size := path.stat().st_size) != told.bytes:
-            lines.append(f"{name} has {size} bytes, its manifest says {told.bytes}")
-        elif describe(path).sha256 != told.sha256:
-            lines.append(f"{name} is not what was written (its SHA-256 differs)")
-    return lines
+    """What is not as the manifest says, a line each: files that differ, and what it does not name."""
+    try:
+        with _opened(directory) as there:
+            # A save that was killed leaves the second one.
+            known = {*manifest.files, NAME, f"{NAME}.new"}
+            unnamed = [name for name in there.names() if name not in known]
+            faults = [_difference(there, name, told) for name, told in manifest.files.items()]
+    except FileNotFoundError:
+        return [f"{name} is missing" for name in manifest.files]
+    more = [f"and {len(unnamed) - SHOWN} more"] if len(unnamed) > SHOWN else []
+    lines = [f"{name!a} is not named in its manifest" for name in unnamed[:SHOWN]] + more
+    return [*filter(None, faults), *lines]
 
 
 UNFINISHED = ".partial"
+SHOWN = 5
 _REMEDY = "take another backup, then remove this one (stackctl backups)"
 
 
 def _directories(backups: Path) -> list[Path]:
-    return sorted(path for path in backups.glob("*") if ID.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in backups.glob("*") if ID.fullmatch(path.name))
+
+
+def _opened(directory: Path) -> AbstractContextManager[Directory]:
+    return openat.directory(directory.parent, directory.name)
+
+
+def _described(there: Directory, name: str, most: int) -> File:
+    size = there.size(name)
+    if not size:
+        raise FailedError(f"{name} is empty: see the log of what wrote it (stackctl logs postgres|redis)")
+    digest = hashlib.sha256()
+    for block in there.blocks(name, most):
+        digest.update(block)
+    with there.reading(name, most) as content:
+        os.fsync(content.fileno())
+    return File(size, digest.hexdigest())
+
+
+def _difference(there: Directory, name: str, told: File) -> str | None:
+    try:
+        size = there.size(name)
+        if size != told.bytes:
+            return f"{name} has {size} bytes, its manifest says {told.bytes}"
+        if _described(there, name, told.bytes).sha256 != told.sha256:
+            return f"{name} is not what was written (its SHA-256 differs)"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except FailedError as error:
+        return str(error)
+    return None
 
 
 def _loaded(directory: Path) -> Manifest | None:
@@ -202,36 +245,35 @@ def _fault(directory: Path) -> str | None:
     return None
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+def _like(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value, re.ASCII))
+
+
+def _table(value: Any) -> bool:
+    """Two names of PostgreSQL's, which may have anything in them."""
+    return isinstance(value, str) and 0 < len(value) <= 2 * 63 + 1
 
 
 def _count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= MOST
 
 
 def _seconds(value: Any) -> bool:
-    return type(value) in {int, float} and value >= 0
+    return type(value) in {int, float} and 0 <= value <= MOST
 
 
 def _time(value: Any) -> bool:
+    """Of this millennium: nobody reckons with a day before the first or after the last."""
     try:
-        return datetime.fromisoformat(value).tzinfo is not None
+        at = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return False
-
-
-def _sha256(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
-
-
-def _version(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.match("[0-9]", value))
+    return at.tzinfo is not None and 2000 <= at.year < 3000
 
 
 def _release(value: Any) -> bool:
     """Only what is read of it: one of an older stackctl may have less, one of a newer may have more."""
-    return isinstance(value, dict) and _text(value.get("id")) and _text(value.get("tag"))
+    return isinstance(value, dict) and _like(r"[\w.-]{1,64}")(value.get("id")) and _like(gate.TAG)(value.get("tag"))
 
 
 def _object(**rules: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -242,34 +284,32 @@ def _object(**rules: Callable[[Any], bool]) -> Callable[[Any], bool]:
     )
 
 
-def _each(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(good(one) for one in value.values())
+def _each(name: Callable[[Any], bool], good: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(name(key) and good(one) for key, one in value.items())
 
 
 def _or_null(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or good(value)
 
 
-def _files(value: Any) -> bool:
-    """Names that lead nowhere else, and a dump among them."""
-    each = _each(_object(bytes=_count, sha256=_sha256))
-    return each(value) and DUMP in value and not any("/" in name or name in {"", ".", ".."} for name in value)
-
-
+_SHA256 = _like("[0-9a-f]{64}")
+_VERSION = _like(r"\d{1,4}([. a-z][ -~]{0,200})?")
+REVISION = "[!-~]{1,200}"
+"""A revision of the schema, as the app names it: one word."""
 _RULES: dict[str, Callable[[Any], bool]] = {
-    "id": lambda value: isinstance(value, str) and bool(ID.fullmatch(value)),
-    "app": _text,
+    "id": _like(ID.pattern),
+    "app": _like("[a-z][a-z0-9]{0,30}"),
     "reason": lambda value: value in get_args(Reason),
     "at": _time,
     "sequence": _count,
     "release": _or_null(_release),
-    "schema": _or_null(_text),
-    "postgres": _object(version=_version, database=_text, bytes=_count),
-    "redis": _or_null(_object(version=_version, keys=_count)),
-    "tables": _each(_count),
-    "files": _files,
+    "schema": _or_null(_like(REVISION)),
+    "postgres": _object(version=_VERSION, database=_like("[a-z][a-z0-9_]{0,62}"), bytes=_count),
+    "redis": _or_null(_object(version=_VERSION, keys=_count)),
+    "tables": _each(_table, _count),
+    "files": _each(_like("[a-z.]{1,64}"), _object(bytes=_count, sha256=_SHA256)),
     "verified": _or_null(_object(at=_time, seconds=_seconds, rows=_count)),
-    "offsite": _or_null(_object(at=_time, snapshot=_text)),
+    "offsite": _or_null(_object(at=_time, snapshot=_like(r"\w[\w.-]{0,63}"))),
 }
 
 
@@ -283,4 +323,10 @@ def _problem(document: Any) -> str | None:
     faults = [f"{key} is missing" for key in sorted(known - document.keys())]
     faults += [f"{key} is unknown" for key in sorted(document.keys() - known)]
     faults += [f"{key} makes no sense" for key, good in _RULES.items() if not faults and not good(document[key])]
+    if not faults:
+        whole = {DUMP, GLOBALS, STATE, *([RDB] if document["redis"] else [])}
+        faults += [f"files has no {name}" for name in sorted(whole - document["files"].keys())]
+        faults += [
+            f"files has {name}, which is none of a backup's" for name in sorted(document["files"].keys() - whole)
+        ]
     return ", ".join(faults) or None

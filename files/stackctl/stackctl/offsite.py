@@ -8,12 +8,11 @@ believed: what was sent is fetched again, and compared.
 import http.client
 import json
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from . import durable, environment, manifest, s3, sequence
+from . import durable, environment, manifest, openat, s3, sequence
 from .errors import FailedError, RefusedError
 from .machine import ENVIRONMENT, TIMED_OUT, Result
 from .manifest import Manifest, Offsite
@@ -135,15 +134,15 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
     sent = repository.restic("backup", *options, directory, timeout=_patience(told))
     snapshot = Snapshot(_summary(sent), "", told.id, str(directory))
     # Nobody else sends meanwhile: what is there was left by one that was killed.
-    fetched = stack.paths.backups / FETCHED
-    shutil.rmtree(fetched, ignore_errors=True)
-    proof = fetched / told.id
-    proof.mkdir(mode=0o700, parents=True)
-    try:
-        if repository.restore(snapshot, told, proof) != told:
-            raise FailedError(f"the storage has another {manifest.NAME} than was sent: {AGAIN}")
-    finally:
-        shutil.rmtree(fetched)
+    with openat.directory(stack.paths.backups) as backups:
+        backups.remove(FETCHED)
+        try:
+            proof = stack.paths.backups / FETCHED / told.id
+            proof.mkdir(mode=0o700, parents=True)
+            if repository.restore(snapshot, told, proof) != told:
+                raise FailedError(f"the storage has another {manifest.NAME} than was sent: {AGAIN}")
+        finally:
+            backups.remove(FETCHED)
     return snapshot.id
 
 

@@ -2,20 +2,20 @@
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from . import durable
+from . import openat
 from .docker import Docker
 from .errors import FailedError
 from .machine import ENVIRONMENT, Result
 from .paths import Paths
 
 MARK_BYTES = 40
-RDB = "dump.rdb"
+RDB, FRESH = "dump.rdb", "dump.rdb.new"
 # It starts from the append-only file alone, where there is one: that goes first.
 FILES = ("appendonlydir", RDB)
 # Of a save, of an append-only file's writes and of its compaction.
@@ -46,7 +46,7 @@ class Redis:
     def keys(self) -> int:
         """How many it has, in all of its databases. Raises FailedError."""
         counts = [value for name, value in self.info().items() if re.fullmatch("db[0-9]+", name)]
-        return sum(int(count.removeprefix("keys=").partition(",")[0]) for count in counts)
+        return sum(_number(count.removeprefix("keys=").partition(",")[0]) for count in counts)
 
     def failing_saves(self) -> list[str]:
         """Those that went wrong the last time, by Redis's own names."""
@@ -63,52 +63,47 @@ class Redis:
 
 @dataclass(frozen=True)
 class Directory:
-    """Its files, changed while it is stopped."""
+    """Its files, changed while it is stopped. They are uid 999's, so nothing there is believed (openat.py)."""
 
     path: Path
 
     @property
     def has_former(self) -> bool:
-        return any(_aside(self.path / name).exists() for name in FILES)
+        with self._opened() as there:
+            return any(there.has(_aside(name)) for name in FILES)
 
     def place(self, rdb: Path) -> None:
         """Have it start from a copy of this one; what it had is set aside."""
-        fresh = self.path / "dump.rdb.new"
-        shutil.copyfile(rdb, fresh)
-        os.chown(fresh, self.path.stat().st_uid, self.path.stat().st_gid)
-        fresh.chmod(0o600)
-        with fresh.open("rb") as content:
-            durable.sync(content)
-        for there in (self.path / name for name in FILES):
-            # Unless it was already: what is there since is a killed run's.
-            if there.exists() and not _aside(there).exists():
-                durable.rename(there, _aside(there))
-            _discard(there)
-        durable.rename(fresh, self.path / RDB)
+        with self._opened() as there, openat.directory(rdb.parent.parent, rdb.parent.name) as backup:
+            there.copy(FRESH, backup, rdb.name, backup.size(rdb.name))
+            for name in FILES:
+                # Unless it was already: what is there since is a killed run's.
+                if there.has(name) and not there.has(_aside(name)):
+                    there.rename(name, _aside(name))
+                there.remove(name)
+            there.rename(FRESH, RDB)
 
     def put_back(self) -> None:
         """What was set aside."""
-        begun = _aside(self.path / RDB).exists()  # else it has not started anew, and what is there was so before
-        for there in reversed([self.path / name for name in FILES]):
-            if begun or _aside(there).exists():
-                _discard(there)
-            if _aside(there).exists():
-                durable.rename(_aside(there), there)
+        with self._opened() as there:
+            begun = there.has(_aside(RDB))  # else it has not started anew, and what is there was so before
+            for name in reversed(FILES):
+                if begun or there.has(_aside(name)):
+                    there.remove(name)
+                if there.has(_aside(name)):
+                    there.rename(_aside(name), name)
 
     def forget_former(self) -> None:
-        for name in FILES:
-            _discard(_aside(self.path / name))
+        with self._opened() as there:
+            for name in FILES:
+                there.remove(_aside(name))
+
+    def _opened(self) -> AbstractContextManager[openat.Directory]:
+        return openat.directory(self.path.parent, self.path.name)
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}_replaced")
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _aside(name: str) -> str:
+    return f"{name}_replaced"
 
 
 def _length(file: BinaryIO) -> int:
@@ -120,7 +115,14 @@ def _length(file: BinaryIO) -> int:
 
 def loaded(told: Mapping[str, str]) -> int:
     """How many keys the file had that it started from: one that has expired since is left out."""
-    return int(told["rdb_last_load_keys_loaded"]) + int(told["rdb_last_load_keys_expired"])
+    return sum(_number(told.get(f"rdb_last_load_keys_{what}", "")) for what in ("loaded", "expired"))
+
+
+def _number(told: str) -> int:
+    """A count that Redis told. Raises FailedError: whoever broke into it tells what he likes."""
+    if not re.fullmatch("[0-9]{1,18}", told):
+        raise FailedError(f"Redis says {told[:20]!a}, which is no number: stackctl logs redis")
+    return int(told)
 
 
 def facts(info: str) -> dict[str, str]:

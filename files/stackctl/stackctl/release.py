@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import backup, boot, compose, environment, images, preflight, probe, schema, state, watch, webhook
+from . import backup, boot, compose, environment, gate, images, preflight, probe, schema, state, watch, webhook
 from .errors import FailedError, RefusedError, StackError
 from .events import trim
 from .paths import COLOURS, other
@@ -23,7 +23,7 @@ from .steps import Step, carry_out, take
 from .telegram import Telegram
 from .watch import Flip
 
-TAG = re.compile(r"(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})(@(?P<digest>sha256:[0-9a-f]{64}))?", re.ASCII)
+TAG = re.compile(rf"(?P<tag>{gate.TAG})(@(?P<digest>sha256:[0-9a-f]{{64}}))?", re.ASCII)
 KEPT_RELEASES = 3
 
 

@@ -20,6 +20,7 @@ from . import (
     environment,
     manifest,
     offsite,
+    openat,
     preflight,
     restoring,
     schema,
@@ -370,10 +371,18 @@ def _fetch(work: Work) -> str:
         message = f"fetched, {work.manifest.bytes / 1e6:.1f} MB"
     else:
         raise RefusedError(f"{work.manifest.id}: {', '.join(faults)}: restore another, or this one --from-offsite")
-    remembered = work.place / manifest.STATE
-    if remembered.exists():
-        work.revisions = state.State.from_json(remembered.read_text()).revisions
+    work.revisions = _remembered(work.place)
     return message
+
+
+def _remembered(place: Path) -> tuple[Revision, ...]:
+    """The revisions of the backup's schema, by the state.json in it."""
+    with openat.directory(place.parent, place.name) as there:
+        text = there.read(manifest.STATE, manifest.LONGEST)
+    try:
+        return state.State.from_json(text).revisions
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise FailedError(f"{place / manifest.STATE} can't be read ({error!r}): restore another backup") from None
 
 
 # the restored data, beside the live data

@@ -90,7 +90,7 @@ class State:
         return json.dumps({"version": 1, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "State":
+    def from_json(cls, text: str | bytes) -> "State":
         """Raises ValueError, KeyError or TypeError when `text` is no state of version 1."""
         document = json.loads(text)
         if document["version"] != 1:

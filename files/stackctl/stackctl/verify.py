@@ -5,11 +5,11 @@ own directory, and are gone at the end; those of a killed run are named after it
 """
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import openat
 from .errors import FailedError
 from .manifest import DUMP, GLOBALS, RDB, Manifest, Verified, differing
 from .postgres import Server
@@ -50,9 +50,10 @@ def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
     """Raises FailedError, which says what isn't as it was dumped."""
     began = stack.machine.monotonic()
     try:
-        _restore_postgres(stack, place, manifest)
-        if manifest.redis:
-            _load_redis(stack, place, manifest.id, manifest.redis.keys)
+        with _work(place):
+            _restore_postgres(stack, place, manifest)
+            if manifest.redis:
+                _load_redis(stack, place, manifest.id, manifest.redis.keys)
     except FailedError as error:
         _check_undamaged(place, manifest)
         if "no space left" in f"{error} {error.tail}".lower():
@@ -60,10 +61,20 @@ def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
                 f"no space left on the disk ({error}): make room in {place.parent}", error.tail
             ) from error
         raise
-    shutil.rmtree(place / WORK)
     _check_undamaged(place, manifest)  # not each flipped bit keeps it from being restored
     at = stack.machine.now().isoformat(timespec="seconds")
     return Verified(at, round(stack.machine.monotonic() - began, 1), manifest.rows)
+
+
+@contextmanager
+def _work(place: Path) -> Iterator[None]:
+    """A directory for what the containers write. What uid 999 leaves in it is removed without being looked at."""
+    with openat.directory(place.parent, place.name) as there:
+        there.make(WORK).close()
+        try:
+            yield
+        finally:
+            there.remove(WORK)
 
 
 def _check_undamaged(place: Path, manifest: Manifest) -> None:
@@ -81,7 +92,7 @@ def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
         checked = stack.machine.run(run, timeout=RDB_TIMEOUT)
     finally:
         remove(stack, backup_id)  # it outlives a client that was stopped
-    found = re.search(r"\] (\d+) keys read", checked.stdout)
+    found = re.search(r"\] (\d{1,18}) keys read", checked.stdout)
     if checked.code or not found:
         raise FailedError(f"{rdb.name} can't be read: {checked.reason}", checked.tail())
     return int(found[1])
@@ -108,14 +119,15 @@ def _restore_postgres(stack: Stack, place: Path, manifest: Manifest) -> None:
 
 def _load_redis(stack: Stack, place: Path, backup_id: str, keys: int) -> None:
     options = _data(place, "redis", "/data")
-    shutil.copyfile(place / RDB, place / WORK / "redis/dump.rdb")
+    with openat.directory(place.parent, place.name) as there, openat.directory(place / WORK, "redis") as fresh:
+        fresh.copy("dump.rdb", there, RDB, there.size(RDB))
     command = ("redis-server", "--save", "", "--appendonly", "no")
     with _container(stack, backup_id, "redis", options, command) as name:
         _wait(stack, name, ["docker", "exec", name, "redis-cli", "PING"], says="PONG")
         said = stack.docker.call("docker exec redis-cli", ["docker", "exec", name, "redis-cli", "INFO", "persistence"])
-        there = loaded(facts(said.stdout))
-        if there != keys:
-            raise FailedError(f"{RDB} has {keys} keys, Redis loaded {there} of them")
+        found = loaded(facts(said.stdout))
+        if found != keys:
+            raise FailedError(f"{RDB} has {keys} keys, Redis loaded {found} of them")
 
 
 @contextmanager
@@ -151,7 +163,7 @@ def _limits(stack: Stack) -> list[str]:
 
 def _data(place: Path, service: str, target: str) -> list[str]:
     directory = place / WORK / service
-    directory.mkdir(mode=0o700, parents=True)
+    directory.mkdir(mode=0o700)
     return [f"--mount=type=bind,source={directory},target={target}"]
 
 
