@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface
 from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys.facts.data import PostgresMajor
+from deploys.facts.data import UNREADABLE, PostgresMajor
 from deploys.facts.machine import DebianRelease, MemoryMib, Networks
 from deploys.facts.stackctl import Isolated
 from deploys.settings import KEPT_BY_KERNEL, Settings, Values
@@ -30,6 +30,11 @@ def check_droplet(host: Host, settings: Settings) -> None:
         )
     data = f"{values.data_root}/postgres"
     made_by = host.get_fact(PostgresMajor, path=data)
+    if made_by == UNREADABLE:
+        raise PyinfraError(
+            f"{host.name}: {data}/PG_VERSION names no version of PostgreSQL, and PostgreSQL writes nothing else there. "
+            f"Nothing was changed. Next: sudo ls -l {data}/PG_VERSION"
+        )
     if made_by not in (None, values.postgres_major):
         raise PyinfraError(
             f"{host.name}: {data} was made by PostgreSQL {made_by}, which postgres_image {values.postgres_image} can't "

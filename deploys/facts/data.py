@@ -7,27 +7,46 @@ from collections.abc import Iterable
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
+LINK = "a link"
+"""What DirectoryState says of a directory that is elsewhere."""
+
 
 class DirectoryState(FactBase[str | None]):
     """A directory's "mode uid gid" ("700 999 999"; the uid is the image's), None where there is none."""
 
     def command(self, path: str) -> StringCommand:
         directory = QuoteString(path)
-        return StringCommand("test -d", directory, "&& stat -c '%a %u %g'", directory, "|| true")
+        whose = StringCommand("test -d", directory, "&& stat -c '%a %u %g'", directory, "|| true")
+        return StringCommand("if test -L", directory, f"; then echo {LINK}; else", whose, "; fi")
 
     def process(self, output: Iterable[str]) -> str | None:
         return "".join(output).strip() or None
 
 
+UNREADABLE = 0
+"""What PostgresMajor says of a PG_VERSION that names no version."""
+
+
 class PostgresMajor(FactBase[int | None]):
-    """The major version that made the database in a directory, None where there is none."""
+    """The major version that made the database in a directory, None where there is none.
+
+    The file is uid 999's. A link there is not followed, a FIFO not waited for, and no more is read than a version has;
+    what is no version is not shown, since it may come from any file of root's.
+    """
 
     def command(self, path: str) -> StringCommand:
-        return StringCommand("cat", QuoteString(f"{path}/PG_VERSION"), "2>/dev/null || true")
+        file, read = QuoteString(f"{path}/PG_VERSION"), QuoteString(f"if={path}/PG_VERSION")
+        options = "bs=8 count=1 iflag=nofollow,nonblock status=none 2>/dev/null"
+        return StringCommand(
+            "if test -e", file, "|| test -L", file, "; then echo there; dd", read, options, "; fi; true"
+        )
 
     def process(self, output: Iterable[str]) -> int | None:
-        version = "".join(output).strip()
-        return int(version) if version else None
+        said = list(output)
+        if not said:
+            return None
+        version = re.fullmatch("there ([0-9]{1,3})", " ".join(said).strip(), re.ASCII)
+        return int(version[1]) if version else UNREADABLE
 
 
 class RolesAsDeclared(FactBase[bool]):

@@ -10,7 +10,7 @@ from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import File
 
-from deploys.facts.data import DirectoryState, RedisPasswords, RolesAsDeclared
+from deploys.facts.data import LINK, DirectoryState, RedisPasswords, RolesAsDeclared
 from deploys.operations import Commands
 from deploys.operations.files import place
 
@@ -26,6 +26,11 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
     target = QuoteString(path)
     if there == f"700 {uid} {uid}":
         host.noop(f"{path} is there")
+    elif there == LINK:
+        # Root gives nothing away through one, and stackctl follows none below data_root (openat.py).
+        yield StringCommand(
+            "echo", QuoteString(f"{path} is a symbolic link: mount the volume there instead"), ">&2; false"
+        )
     elif there:
         yield StringCommand(f"chown {uid}:{uid}", target, "&& chmod 700", target)
     elif host.get_fact(File, path=installed):

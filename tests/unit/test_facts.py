@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import pkgutil
 import subprocess
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from stackctl import docker
 import deploys.facts
 from deploys.facts import accounts
 from deploys.facts.accounts import Account, ServiceAccount
-from deploys.facts.data import DirectoryState, PostgresMajor, RedisPasswords, RolesAsDeclared
+from deploys.facts.data import LINK, UNREADABLE, DirectoryState, PostgresMajor, RedisPasswords, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import (
@@ -91,8 +93,12 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
         accounts.Service("/home/ci", "/bin/sh", frozenset({"ci"})),
     ),
     (ServiceAccount, "", None),
-    (PostgresMajor, "17\n", 17),
+    (PostgresMajor, "there\n17\n", 17),
+    (PostgresMajor, "there\n", UNREADABLE),
+    (PostgresMajor, 'there\n{"DATABAS', UNREADABLE),
+    (PostgresMajor, "there\n٣\n", UNREADABLE),
     (PostgresMajor, "", None),
+    (DirectoryState, f"{LINK}\n", LINK),
     (RedisPasswords, f"flags\non\npasswords\n{'ab' * 32}\ncommands\n+@all\n", frozenset({"ab" * 32})),
     (RedisPasswords, "NOAUTH Authentication required.\n", frozenset()),
     (RolesAsDeclared, "t\nt\n", True),
@@ -194,6 +200,31 @@ def test_a_database_has_its_major_version_and_none_is_none(folder: Path) -> None
     (folder / "PG_VERSION").write_text("17\n")
     assert ask(PostgresMajor(), str(folder)) == 17
     assert ask(PostgresMajor(), str(folder / "nowhere")) is None
+
+
+def test_what_a_container_put_in_the_place_of_pg_version_is_neither_waited_for_nor_shown(
+    folder: Path, tmp_path: Path
+) -> None:
+    """S11: a link to a secret of root's came out as the text of an error, on a terminal or in CI's log."""
+    version, outside = folder / "PG_VERSION", tmp_path / "outside"
+    outside.write_text("16\n")
+    plants: list[Callable[[], object]] = [
+        lambda: version.symlink_to(outside),
+        lambda: version.symlink_to("/dev/zero"),
+        lambda: version.symlink_to(folder / "nowhere"),
+        lambda: os.mkfifo(version),
+        version.mkdir,
+        lambda: version.write_text("17 and more, without end" * 100_000),
+    ]
+    for plant in plants:
+        plant()
+        assert ask(PostgresMajor(), str(folder)) == UNREADABLE
+        version.rmdir() if version.is_dir() and not version.is_symlink() else version.unlink()
+
+
+def test_a_data_directory_that_is_a_link_is_told(folder: Path) -> None:
+    (folder / "link").symlink_to(folder)
+    assert ask(DirectoryState(), str(folder / "link")) == LINK
 
 
 def test_a_swap_file_has_its_size_and_none_has_0(folder: Path) -> None:

@@ -30,7 +30,7 @@ from stackctl.compose import stack_sha256
 
 import deploys.operations
 from deploys.facts.accounts import Account
-from deploys.facts.data import DirectoryState, RedisPasswords, RolesAsDeclared
+from deploys.facts.data import LINK, DirectoryState, RedisPasswords, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
@@ -329,6 +329,15 @@ def test_a_lost_data_directory_is_not_made_anew() -> None:
     (made,) = commands(data_directory, {DirectoryState: None, File: None}, **arguments)
     assert made == "install -d -m 700 -o 999 -g 999 /data/postgres"
     assert commands(data_directory, {DirectoryState: "700 999 999"}, **arguments) == []
+    (mended,) = commands(data_directory, {DirectoryState: "755 0 0"}, **arguments)
+    assert mended.startswith("chown 999:999")
+
+
+def test_a_data_directory_that_is_a_link_is_given_to_nobody() -> None:
+    arguments: dict[str, Any] = {"path": "/data/redis", "uid": 999, "installed": "/opt/data.yaml"}
+    (refused,) = commands(data_directory, {DirectoryState: LINK}, **arguments)
+    assert "is a symbolic link: mount the volume there instead" in refused
+    assert refused.endswith(">&2; false")
 
 
 ROLES: dict[str, Any] = {

@@ -16,7 +16,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.ssh import SSHConnector
 
 from deploys import session
-from deploys.facts.data import PostgresMajor
+from deploys.facts.data import UNREADABLE, PostgresMajor
 from deploys.facts.machine import DebianRelease, MemoryMib, Networks
 from deploys.preflight import check_droplet, overlapping
 from tests.unit.places import ROOT, settings_of
@@ -49,6 +49,7 @@ def test_a_fit_droplet_is_let_through() -> None:
             {PostgresMajor: 16},
             "postgres was made by PostgreSQL 16, which postgres_image postgres:17.* name an image of 16",
         ),
+        ({PostgresMajor: UNREADABLE}, r"postgres/PG_VERSION names no version .* Next: sudo ls -l /.*/PG_VERSION"),
         ({DebianRelease: "debian 12"}, "prod-1 runs debian 12: this is for Debian 13"),
         ({DebianRelease: "ubuntu 24.04"}, "prod-1 runs ubuntu 24.04"),
         ({MemoryMib: 967}, "prod-1 has 967 MiB of memory, droplet_memory_mib says 2048"),
