@@ -142,6 +142,7 @@ def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:
         "ready_path": values.ready_path,
         "version_path": values.version_path,
         "webhook_path": values.webhook_path,
+        "public_paths": [path for path in values.public_paths if path != values.webhook_path],
         "certificate": certificate if "edge" in groups else None,
         "data": data if "data" in groups else None,
         "isolated": settings.isolated,

@@ -199,12 +199,15 @@ class Droplet(Machine):
         web = [c for c in self.of(self.paths.project(colour)) if c["state"] == "running"]
         if self.paths.socket_unit(colour) not in self.units or not web:
             raise ConnectionResetError("nobody there")
-        app = self.app | (self.later if state.load(self.paths).active == colour else {})
+        current = state.load(self.paths)
+        app = self.app | (self.later if current.active == colour and current.unproven else {})
         if body is not None:
             accepted = web[0]["secrets"]
             given = (headers or {})["X-Telegram-Bot-Api-Secret-Token"]
             return app.get("update", 200 if given in accepted else 401), b""
         version = app.get("version", self.images[web[0]["image"]])
+        if target in app.get("pages", {}):
+            return app["pages"][target], b""
         return (app["ready"], b"") if target == "/ready" else (200, json.dumps({"version": version}).encode())
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
@@ -464,7 +467,7 @@ class Droplet(Machine):
             case ["stop", *rest]:
                 for container in self.containers:
                     ends = container["id"] in rest and container["state"] == "running"
-                    if ends and self.images[container["image"]] in self.takes_webhook_back:
+                    if ends and self.images.get(container["image"]) in self.takes_webhook_back:
                         self.webhook["url"] = ""
                     if container["id"] in rest and container["service"] == "redis":
                         self._rdb.write_text(self.redis["keys"])

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stackctl import config, probe, schema, watch
-from stackctl.errors import FailedError
+from stackctl.errors import FailedError, RefusedError
 from stackctl.events import Journal
 from stackctl.machine import Result
 from stackctl.stack import Stack
@@ -30,6 +30,7 @@ TAG = "1.1.0"
 NGINX = Path(__file__).parents[2] / "templates/nginx/nginx.conf.j2"
 LINE = Template("".join(re.findall("'(.*)'", NGINX.read_text().partition("log_format")[2].partition(";")[0])))
 """As nginx writes it."""
+NOBODY = "nobody sent a request, so this saw our own looks alone. Next: try it yourself"
 TALLIES = st.integers(0, 1000).flatmap(lambda every: st.builds(Tally, st.just(every), st.integers(0, every)))
 
 
@@ -280,7 +281,7 @@ def test_errors_that_were_there_before_are_no_rise(live: Watched) -> None:
 def test_what_the_old_colour_had_begun_is_none_of_the_new_ones(live: Watched) -> None:
     since = flip(live)
     log(live.paths.access_log, *[502] * 9, at=since.at + 1, took=1.5)
-    assert look(live, since) == "0 of 0 answers were 5xx"
+    assert look(live, since) == NOBODY
     log(live.paths.access_log, *[502] * 9, at=since.at + 1, took=0.5)
     with pytest.raises(FailedError, match="since the flip 9 of 9"):
         look(live, since)
@@ -368,7 +369,7 @@ def test_what_nginx_refuses_under_maintenance_is_no_fault_of_the_releases(live: 
     live.paths.maintenance.touch()
     refused = partial(log, live.paths.access_log, *[503] * 9, at=live.now().timestamp() + 9, reached_the_app=False)
     said = look(live, meanwhile=[refused], later=complaint(live.now().timestamp()))
-    assert said == "0 of 0 answers were 5xx"
+    assert said == NOBODY
 
 
 @pytest.mark.parametrize("at", [0, 2])
@@ -624,3 +625,87 @@ def test_a_report_is_the_last_line_of_what_the_image_says(live: Watched) -> None
     live.failing = {"schema --json": Result(0, f"a warning\n{json.dumps(report)}\n")}
     read = schema.read(stack(live), "bot-green", {}, knowing(None))
     assert (read.current, read.head, read.pending) == ("1", "2", (Revision("2", "contract"),))
+
+
+# what nobody asks for, a release asks for itself
+
+
+def site(droplet: Droplet, *public: str, **config: Any) -> None:
+    """Say what is public besides Telegram's path."""
+    declared = json.loads(droplet.paths.config.read_text())
+    droplet.paths.config.write_text(json.dumps(declared | {"public_paths": public} | config))
+
+
+def released(droplet: Droplet, tag: str) -> tuple[int, str]:
+    code, shown = stackctl(droplet, "release", tag)
+    return code, shown.splitlines()[-1] if code else shown
+
+
+def test_a_release_that_nobody_asked_for_anything_says_so(live: Watched) -> None:
+    assert f"watch      done {NOBODY}" in released(live, "1.2.0")[1]
+
+
+def test_a_bot_that_fails_its_own_look_after_the_flip_is_undone(live: Watched) -> None:
+    live.later = {"update": 500}
+    code, said = released(live, "1.2.0")
+    assert (code, "asked by ourselves, /webhook answers 500; 1.1.0 serves on" in said) == (1, True), said
+
+
+def test_a_page_that_fails_after_the_flip_is_a_reason_as_well(live: Watched) -> None:
+    site(live, "/", "/offers/")
+    live.app |= {"pages": {"/": 200, "/offers/": 200}}
+    live.later = {"pages": {"/": 200, "/offers/": 502}}
+    code, said = released(live, "1.2.0")
+    assert (code, "asked by ourselves, /offers/ answers 502" in said) == (1, True), said
+
+
+def test_a_page_that_only_the_new_release_fails_is_found_before_the_flip(
+    live: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site(live, "/")
+    ask = Droplet.ask
+
+    def pages(droplet: Droplet, unix_socket: Path, target: str, *rest: Any) -> tuple[int, bytes]:
+        if target == "/":
+            return (500 if unix_socket.stem == "green" else 404), b""
+        return ask(droplet, unix_socket, target, *rest)
+
+    monkeypatch.setattr(Droplet, "ask", pages)
+    code, said = released(live, "1.2.0")
+    assert (code, "/ answers 500; 1.1.0 serves on" in said) == (1, True), said
+    assert not live.ran("bot-worker --file")
+
+
+def test_a_page_that_the_live_release_fails_as_well_is_no_reason(live: Watched) -> None:
+    site(live, "/")
+    live.app |= {"pages": {"/": 500}}
+    assert released(live, "1.2.0")[0] == 0
+
+
+def test_a_page_of_a_first_release_has_to_be_answered(tmp_path: Path) -> None:
+    fresh = installed(tmp_path, public_paths=["/"])
+    fresh.app |= {"pages": {"/": 500}}
+    assert "/ answers 500; all is undone" in released(fresh, "1.0.0")[1]
+    fresh.app |= {"pages": {"/": 404}}
+    assert released(fresh, "1.0.0")[0] == 0
+
+
+def test_a_look_that_fails_once_or_twice_is_a_mishap(live: Watched) -> None:
+    found = [{"/": "/ answers 500"}, {"/": "/ answers 500"}, {}, {"/": "/ answers 500"}]
+    watch.watch(stack(live), "blue", None, flip(live), lambda: found.pop(0) if found else {})
+
+
+def test_a_rollback_looks_at_no_page(live: Watched) -> None:
+    """What it leads away from may be worse."""
+    assert released(live, "1.2.0")[0] == 0
+    site(live, "/")
+    live.app |= {"pages": {"/": 500}}
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_an_older_declaration_without_public_paths_is_taken(live: Watched) -> None:
+    assert "public_paths" not in json.loads(live.paths.config.read_text())
+    assert config.load(live.paths).public_paths == ()
+    site(live, "no path")
+    with pytest.raises(RefusedError, match="public_paths must be a list of paths that begin with /"):
+        config.load(live.paths)

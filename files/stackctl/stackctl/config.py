@@ -66,6 +66,8 @@ class Config:
     data: Data | None
     isolated: bool
     """A copy, which does nothing that anybody outside hears of (docs/backups.md)."""
+    public_paths: tuple[str, ...] = ()
+    """What else everybody may ask for, besides Telegram's path. A path that ends in / is a prefix."""
 
     @property
     def works(self) -> bool:
@@ -90,6 +92,7 @@ def load(paths: Paths) -> Config:
         raise RefusedError(f"{paths.config}: {fault}: converge the site (make site)")
     certificate, data = document.pop("certificate"), document.pop("data")
     del document["version"], document["app"]
+    document["public_paths"] = tuple(document.get("public_paths", ()))
     return Config(
         certificate=Certificate(**certificate) if certificate else None,
         data=Data(**data) if data else None,
@@ -115,6 +118,10 @@ def _path(value: Any) -> bool:
 
 def _path_or_null(value: Any) -> bool:
     return value is None or _path(value)
+
+
+def _paths(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_path, value))
 
 
 def _colours(value: Any) -> bool:
@@ -149,8 +156,13 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ready_path": (_path, "a path that begins with /"),
     **dict.fromkeys(("version_path", "webhook_path"), (_path_or_null, "null or a path that begins with /")),
     "certificate": (_certificate, "null, or domain, server and email as text"),
+    "public_paths": (_paths, "a list of paths that begin with /"),
     "data": (_data, "null, or database, owner and root as text, major and backup_memory_mib as numbers"),
 }
+
+
+_OPTIONAL = {"public_paths"}
+"""A stackctl.json of before this was declared doesn't have it."""
 
 
 def _problem(document: Any, app: str) -> str | None:
@@ -160,10 +172,12 @@ def _problem(document: Any, app: str) -> str | None:
     if document.get("version") != 1:
         return f"version must be 1, is {document.get('version')!r}"
     known = _RULES.keys() | {"version"}
-    faults = [f"{key} is missing" for key in sorted(known - document.keys())]
+    faults = [f"{key} is missing" for key in sorted(known - document.keys() - _OPTIONAL)]
     faults += [f"{key} is unknown" for key in sorted(document.keys() - known)]
     faults += [
-        f"{key} must be {what}" for key, (good, what) in _RULES.items() if not faults and not good(document[key])
+        f"{key} must be {what}"
+        for key, (good, what) in _RULES.items()
+        if not faults and key in document and not good(document[key])
     ]
     if not faults and document["app"] != app:
         faults = [f"app must be {app!r}, the name this stackctl was built for"]

@@ -12,6 +12,31 @@ from .stack import Stack
 UPDATE = json.dumps({"update_id": 0}).encode()
 
 
+MOST_PATHS = 5
+
+
+def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, str]:
+    """The public paths that this colour answers with a 5xx, or not at all, and what was seen of each.
+
+    Nobody may ask for them while a release is watched: so it asks itself, through the socket, where no limit counts.
+    """
+    config, unix_socket, found = stack.config, stack.paths.socket(colour), dict[str, str]()
+    for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:
+        update = (UPDATE, _of_telegram(values)) if path == config.webhook_path else (None, None)
+        try:
+            status, _ = stack.machine.ask(unix_socket, path, *update)
+        except (OSError, http.client.HTTPException) as error:
+            found[path] = f"{path}: {error or type(error).__name__}"
+        else:
+            if status >= 500:
+                found[path] = f"{path} answers {status}"
+    return found
+
+
+def _of_telegram(values: Mapping[str, str]) -> dict[str, str]:
+    return {"X-Telegram-Bot-Api-Secret-Token": values[SECRET], "Content-Type": "application/json"}
+
+
 def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str:
     """What it answered well. FailedError says what it didn't."""
     config, unix_socket = stack.config, stack.paths.socket(colour)
@@ -35,8 +60,7 @@ def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str
                 raise FailedError(f"{config.version_path} says version {version!r}, not {tag}: build it anew")
             answers.append(f"version {version}")
         if config.webhook_path:
-            headers = {"X-Telegram-Bot-Api-Secret-Token": values[SECRET], "Content-Type": "application/json"}
-            status, _ = stack.machine.ask(unix_socket, config.webhook_path, UPDATE, headers)
+            status, _ = stack.machine.ask(unix_socket, config.webhook_path, UPDATE, _of_telegram(values))
             if not 200 <= status <= 299:
                 raise FailedError(f"{config.webhook_path} answers {status} to an update with nothing in it")
             answers.append("takes updates")

@@ -46,6 +46,8 @@ class Work:
     """Empty until it is chosen."""
     values: Mapping[str, str] = field(default_factory=dict)
     pending: Sequence[Revision] = ()
+    failed_before: Mapping[str, str] = field(default_factory=dict)
+    """The public paths that what serves didn't answer before the flip."""
     flip: Flip | None = None
     """What was known just before it."""
 
@@ -288,11 +290,30 @@ def _open_socket(work: Work) -> str:
 
 
 def _probe(work: Work) -> str:
+    stack, live = work.stack, work.before.release
     try:
-        return probe.probe(work.stack, work.colour, work.release.tag, work.values)
+        said = probe.probe(stack, work.colour, work.release.tag, work.values)
+        if work.watched and live and work.before.active:
+            work.failed_before = probe.failing(stack, work.before.active, _environment_of(work, live))
+        if work.watched and (worse := _failing(work)):
+            raise FailedError(next(iter(worse.values())))
+        return said
     except FailedError as error:
         error.tail = _logs(work)
         raise
+
+
+def _failing(work: Work) -> dict[str, str]:
+    """What the new colour doesn't answer, and the one before it did."""
+    found = probe.failing(work.stack, work.colour, work.values)
+    return {path: seen for path, seen in found.items() if path not in work.failed_before}
+
+
+def _environment_of(work: Work, live: Release) -> Mapping[str, str]:
+    """Of the live release; where that is lost, ours will do to ask it."""
+    with suppress(StackError):
+        return environment.load(work.stack.paths.snapshot(live.id))
+    return work.values
 
 
 def _flip(work: Work) -> str:
@@ -314,7 +335,8 @@ def _flip_back(work: Work) -> None:
 
 def _watch(work: Work) -> str:
     try:
-        return watch.watch(work.stack, work.colour, work.telegram, work.flip or Flip.now(work.stack, work.telegram))
+        flip = work.flip or Flip.now(work.stack, work.telegram)
+        return watch.watch(work.stack, work.colour, work.telegram, flip, lambda: _failing(work))
     except FailedError as error:
         error.tail = _logs(work)
         raise

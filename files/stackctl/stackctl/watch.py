@@ -2,7 +2,8 @@
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ FEWEST_ERRORS = 3
 RISE = 0.05
 NOT_READY_LOOKS = 3
 TELEGRAM_EVERY = 1.0
+LOOK_EVERY = 1.0
 # It tries again after 120 s at most.
 TELEGRAM_REPEATS = 300
 BEFORE_BYTES = 256 << 10
@@ -33,7 +35,7 @@ class Tally:
         return self.errors / self.all if self.all else 0.0
 
     def __str__(self) -> str:
-        return f"{self.errors} of {self.all} answers were 5xx"
+        return f"{self.errors} of {self.all} answers were 5xx" if self.all else "nobody has asked"
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,21 @@ class Flip:
         return cls(Mark.now(stack.paths.access_log), machine.now().timestamp(), machine.monotonic(), complaint)
 
 
-def watch(stack: Stack, colour: str, telegram: Telegram | None, flip: Flip) -> str:
-    """Look for as long as it is declared. FailedError says what became worse."""
+def watch(
+    stack: Stack,
+    colour: str,
+    telegram: Telegram | None,
+    flip: Flip,
+    failing: Callable[[], Mapping[str, str]] = dict,
+) -> str:
+    """Look for as long as it is declared. FailedError says what became worse.
+
+    `failing`: what the new colour fails to answer of our own requests, and what was seen of each.
+    """
     machine, config = stack.machine, stack.config
     before, began = flip.mark.before(), machine.monotonic()
-    told, asked, not_ready, maintenance = began, began, 0, False
+    told, asked, looked, not_ready, maintenance = began, began, began - LOOK_EVERY, 0, False
+    failures = Counter[str]()
     while (now := machine.monotonic()) - began < config.watch:
         tally = flip.mark.since(flip.at)
         if risen(before, tally):
@@ -107,6 +119,11 @@ def watch(stack: Stack, colour: str, telegram: Telegram | None, flip: Flip) -> s
         not_ready = 0 if _ready(stack, colour) else not_ready + 1
         if not_ready >= NOT_READY_LOOKS:
             raise FailedError(f"{config.ready_path} is not ready any more")
+        if now - looked >= LOOK_EVERY:
+            found, looked = failing(), now
+            failures = Counter({path: failures[path] + 1 for path in found})
+            if lasting := [found[path] for path, times in failures.items() if times >= NOT_READY_LOOKS]:
+                raise FailedError(f"asked by ourselves, {lasting[0]}")
         # Under maintenance nginx itself turns Telegram away.
         maintenance = maintenance or stack.paths.maintenance.exists()
         if telegram and not maintenance and now - asked >= TELEGRAM_EVERY:
@@ -118,7 +135,8 @@ def watch(stack: Stack, colour: str, telegram: Telegram | None, flip: Flip) -> s
         machine.sleep(POLL_SECONDS)
     if telegram and not maintenance:
         _ask_telegram(telegram, flip)
-    return str(flip.mark.since(flip.at))
+    seen = flip.mark.since(flip.at)
+    return str(seen) if seen.all else "nobody sent a request, so this saw our own looks alone. Next: try it yourself"
 
 
 def risen(before: Tally, since: Tally) -> bool:
