@@ -90,6 +90,16 @@ class Droplet(Machine):
     """What databases say of themselves."""
     redis: dict[str, str] = field(default_factory=lambda: {"redis_version": "8.0.2", "keys": "5"})
     """What Redis says of itself, and how many keys it has."""
+    unloadable: dict[str, bool] = field(default_factory=dict)
+    """Tables whose rows no database takes, and whether that is for a CHECK constraint of theirs."""
+    unchecked: set[tuple[str, str]] = field(default_factory=set)
+    """Such tables whose constraint is put aside, with their database."""
+    dumped_schema: str = ""
+    """What pg_restore says of the schema in a dump."""
+    sessions: set[str] = field(default_factory=set)
+    """Databases that somebody else is in."""
+    plain_roles: set[str] = field(default_factory=set)
+    """PostgreSQL's that may do nothing."""
     lost: dict[str, int] = field(default_factory=dict)
     """What restored tables are found to have instead."""
     keys_lost: int = 0
@@ -148,7 +158,7 @@ class Droplet(Machine):
             case ["docker", "exec", "-i", "--user", "postgres", "--env", _, container, program, *rest]:
                 if container not in self.throwaway:
                     return self._postgres(program, rest, stdin, stdout)
-                return self._restored(container, program, stdin)
+                return self._in_the_throwaway(container, program, rest, stdin)
             case ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", _, "redis-cli", *rest]:
                 assert env["REDISCLI_AUTH"] == "redis-password"
                 if stdout:
@@ -176,7 +186,7 @@ class Droplet(Machine):
     def conversation(self, argv: Sequence[str]) -> Iterator[Conversation]:
         self._tick(list(argv))
         container, database = argv[7], argv[-1].removeprefix("--dbname=")
-        tables = self.throwaway[container]["tables"] if container in self.throwaway else self.database(database)
+        tables = self.throwaway[container][database] if container in self.throwaway else self.database(database)
         yield _Psql(self, tables)
 
     def attached(self, argv: Sequence[str], timeout: float) -> int:
@@ -343,12 +353,16 @@ class Droplet(Machine):
         revisions = [{"revision": one, "kind": "contract" if one == "0003" else "expand"} for one in pending]
         return Result(0, json.dumps({"current": current, "head": known[-1], "pending": revisions}))
 
-    def _postgres(self, program: str, arguments: list[str], stdin: Path | None, stdout: Path | None) -> Result:
+    def _postgres(  # noqa: PLR0911
+        self, program: str, arguments: list[str], stdin: Path | None, stdout: Path | None
+    ) -> Result:
         statement = arguments[-1]
+        if program == "bash":
+            return self._pg_restore(arguments, stdin, self.beside)
+        if "--username=stackctl_restore" in arguments:
+            return self._as_loader(arguments)
         if "DATABASE" in statement or "FROM pg_database" in statement:
             return self._databases(statement)
-        if stdin and "--list" not in arguments:
-            return self._load(arguments[-2].removeprefix("--dbname="), stdin)
         if stdout:
             stdout.write_text(json.dumps(self.tables if program == "pg_dump" else {}))
         elif program == "pg_restore":
@@ -356,7 +370,9 @@ class Droplet(Machine):
         elif "pg_database_size" in statement:
             return Result(0, f"17|{self.connections}|7000000\n")
         elif "rolname" in statement:
-            return Result(0, "\n".join(self.logins))
+            return Result(
+                0, "\n".join(self.plain_roles if "rolcanlogin" in statement else self.logins | self.plain_roles)
+            )
         elif "DROP ROLE" in statement:
             self.logins.remove(statement.split()[-1])
         return Result(0, "17.11")
@@ -378,6 +394,10 @@ class Droplet(Machine):
             case "COMMENT":
                 self.comments[names[0]] = statement.partition("'")[2].rstrip("'")
             case "ALTER" | "BEGIN;":
+                if "pg_terminate_backend" in statement:
+                    self.sessions -= set(re.findall("'([a-z_]+)'", statement))
+                if taken := self.sessions & set(names):
+                    return Result(1, stderr=f'ERROR:  database "{taken.pop()}" is being accessed by other users')
                 for old, new in zip(names[::2], names[1::2], strict=True):
                     self._rename(old, new)
             case "SELECT" if "datname FROM" in statement:
@@ -397,22 +417,57 @@ class Droplet(Machine):
             self.beside[new], self.schemas[new] = tables, revision
         self.comments[new] = comment
 
-    def _load(self, database: str, dump: Path) -> Result:
+    def _pg_restore(self, arguments: list[str], dump: Path | None, databases: dict[str, dict[str, int]]) -> Result:
+        """What it says of a dump, or the dump's tables in a database, as far as its options go."""
+        assert dump
         try:
-            self.beside[database] = json.loads(dump.read_text()) | self.lost
+            tables = json.loads(dump.read_text())
         except ValueError:
             return Result(1, stderr="pg_restore: error: could not read from input file: end of file")
-        revisions = json.loads((dump.parent / "state.json").read_text())["revisions"]
-        self.schemas[database] = revisions[-1]["revision"] if revisions else None
+        names = list(tables)
+        if "--list" in arguments:
+            rows = "\n".join(
+                f"{id_}; 0 1 TABLE DATA {name.replace('.', ' ', 1)} owner" for id_, name in enumerate(names)
+            )
+            return Result(0, f";\n; a comment\n{rows}\n")
+        if "--schema-only" in arguments:
+            return Result(0, self.dumped_schema)
+        database = next(word for word in arguments if word.startswith("--dbname=")).removeprefix("--dbname=")
+        assert "--username=stackctl_restore" in arguments, "nothing of a dump runs as superuser"
+        loaded = databases.setdefault(database, {})
+        wrong = []
+        for name in [names[int(id_)] for id_ in arguments if id_.isdecimal()]:
+            if name in self.unloadable and (name, database) not in self.unchecked:
+                loaded[name] = 0
+                wrong.append(
+                    f"pg_restore: error: COPY failed for table {name}: ERROR:  no\nCONTEXT:  COPY line 1: a row"
+                )
+                if "--exit-on-error" in arguments:
+                    break
+            else:
+                loaded[name] = self.lost.get(name, tables[name])
+        loaded |= {name: rows for name, rows in self.lost.items() if name not in names}
+        if database in self.beside:
+            remembered = json.loads((dump.parent / "state.json").read_text())["revisions"]
+            self.schemas[database] = remembered[-1]["revision"] if remembered else None
+        return Result(1 if wrong else 0, stderr="\n".join(wrong))
+
+    def _as_loader(self, arguments: list[str]) -> Result:
+        """Asked for the constraints that keep rows out, and to drop one."""
+        statement, database = arguments[-1], arguments[-3].removeprefix("--dbname=")
+        if "json_build_array" in statement:
+            checked = [name for name, by_a_check in self.unloadable.items() if by_a_check]
+            statements = [[f"{verb} {name}" for verb in ("DROP", "ADD", "VALIDATE")] for name in checked]
+            return Result(0, "\n".join(map(json.dumps, statements)))
+        if statement.startswith("DROP "):
+            self.unchecked.add((statement.removeprefix("DROP "), database))
         return Result(0)
 
-    def _restored(self, container: str, program: str, stdin: Path | None) -> Result:
-        if program == "pg_restore":
-            assert stdin
-            try:
-                self.throwaway[container]["tables"] = json.loads(stdin.read_text()) | self.lost
-            except ValueError:
-                return Result(1, stderr="pg_restore: error: could not read from input file: end of file")
+    def _in_the_throwaway(self, container: str, program: str, arguments: list[str], stdin: Path | None) -> Result:
+        if program == "bash":
+            return self._pg_restore(arguments, stdin, self.throwaway[container])
+        if "--username=stackctl_restore" in arguments:
+            return self._as_loader(arguments)
         return Result(0)
 
     def _run(self, arguments: list[str]) -> Result:
@@ -424,7 +479,9 @@ class Droplet(Machine):
             rdb = Path(mounted.partition("source=")[2].partition(",")[0])
             return Result(0, f"[info] {rdb.read_text()} keys read\n[info] 0 already expired\n")
         assert name not in self.throwaway
-        self.throwaway[name] = {"tables": {}}
+        data = Path(next(part for part in arguments if ",target=" in part).partition("source=")[2].partition(",")[0])
+        rdb = data / "dump.rdb"
+        self.throwaway[name] = {"redis": {"keys": int(rdb.read_text())}} if rdb.exists() else {}
         return Result(0, "id of it")
 
     def _create(
@@ -480,7 +537,7 @@ class Droplet(Machine):
             case ["exec", name, "redis-cli", "PING"] if name in self.throwaway:
                 return Result(0, "PONG\n")
             case ["exec", name, "redis-cli", "INFO", "persistence"] if name in self.throwaway:
-                keys = int(self.redis["keys"]) - self.keys_lost
+                keys = self.throwaway[name]["redis"]["keys"] - self.keys_lost
                 return Result(0, f"rdb_last_load_keys_expired:1\r\nrdb_last_load_keys_loaded:{keys - 1}\r\n")
             case ["logs", *_, name]:
                 return Result(0, f"log of {name}: {ENVIRONMENT['TOKEN']}")

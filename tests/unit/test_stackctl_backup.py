@@ -113,7 +113,7 @@ def looking(monkeypatch: pytest.MonkeyPatch, droplet: Droplet) -> Iterator[list[
     run = type(droplet).run
 
     def looked_at(self: Droplet, argv: list[str], *rest: Any, **more: Any) -> Result:
-        if {"pg_dump", "pg_restore", "pg_amcheck"} & set(argv) and "--list" not in argv:
+        if {"pg_dump", "pg_restore", "pg_amcheck"} & set(argv) and not {"--list", "--schema-only"} & set(argv):
             look()
         return run(self, argv, *rest, **more)
 
@@ -149,7 +149,6 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "no Redis": ({"failing": {"redis-cli --rdb": ENDED}}, 1, "redis-cli --rdb: it ended"),
     "a broken RDB": ({"failing": {"redis-check-rdb": ENDED}}, 1, "redis.rdb can't be read: it ended"),
     "no throwaway": ({"failing": {"docker run --detach": ENDED}}, 1, "a throwaway postgres doesn't start: it ended"),
-    "roles that can't be restored": ({"failing": {"psql -qX": ENDED, "oom": ENDED}}, 1, "out of memory"),
     "a table that lost a row": (
         {"lost": {"public.offers": 11}},
         1,
@@ -394,7 +393,7 @@ def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
         assert stackctl(live, "backup")[0] == 0
         assert place.exists()
     place.mkdir()
-    live.throwaway[stack.paths.verification(under_way.name)] = {"tables": {}}
+    live.throwaway[stack.paths.verification(under_way.name)] = {}
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert leftovers(live) == []
 

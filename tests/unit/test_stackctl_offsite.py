@@ -47,7 +47,7 @@ def kept(live: Droplet, sequence: int = 1, **more: Any) -> tuple[Manifest, Path]
     directory = live.paths.backup(told.id)
     directory.mkdir(parents=True)
     for name in told.files:
-        (directory / name).write_text(f"a dump, number {sequence}")
+        (directory / name).write_text(json.dumps(told.tables) + " " * sequence)
     told = made(sequence, **{"files": {name: manifest.describe(directory / name) for name in told.files}, **more})
     manifest.save(directory, told)
     return told, directory

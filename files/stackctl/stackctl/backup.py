@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from . import durable, manifest, offsite, openat, restoring, retention, sequence, state, verify
+from . import durable, loading, manifest, offsite, openat, restoring, retention, sequence, state, verify
 from .config import Data
 from .errors import FailedError, RefusedError
 from .manifest import UNFINISHED, Manifest, Offsite, Reason
@@ -64,27 +64,35 @@ def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> 
     with _work(stack, reason) as work:
         with site:
             take(stack, work, DUMPED)
-        take(stack, work, PROVEN)
+        _prove(work, PROVEN)
 
 
 def safety(stack: Stack) -> Manifest:
     """One of what a restore is about to replace; whoever calls holds the site's lock. Nothing is pruned for it."""
     with _work(stack, "safety") as work:
-        take(stack, work, (*DUMPED, VERIFY, PUBLISH))
+        take(stack, work, DUMPED)
+        _prove(work, (VERIFY, PUBLISH))
         return work.manifest
 
 
 def fetch(stack: Stack, told: Manifest) -> None:
-    """Have one here that lies off the droplet. What is here of its name, and damaged, gives way."""
+    """Fetch one that lies off the droplet. It is restored for proof before it gets its name: whoever broke in may send.
+
+    What is here of that name is damaged, and stays until the other one is proven.
+    """
     whole = stack.paths.backup(told.id)
-    stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_room(stack, Room(told.postgres.major, 0, told.postgres.bytes), restored=True)
     _reap(stack)
     with _unfinished(whole) as place:
         offsite.fetch(stack, told.id, place)
         manifest.save(place, told)
+        verify.verify(stack, place, told)
+        damaged = f"{whole.name}.damaged{UNFINISHED}"
         with openat.directory(whole.parent) as backups:
-            backups.remove(whole.name)
-        durable.rename(place, whole)
+            if backups.has(whole.name):
+                backups.rename(whole.name, damaged)
+            backups.rename(place.name, whole.name)
+            backups.remove(damaged)
 
 
 def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
@@ -139,6 +147,7 @@ def _drop_half_restored(server: Server) -> None:
     for name in server.databases():
         if name.endswith(restoring.DATABASE):
             server.drop(name)
+    loading.end(server)
 
 
 def _begin(work: Work) -> None:
@@ -209,6 +218,29 @@ def _verify(work: Work) -> str:
     return f"restored {proof.rows} rows, in {proof.seconds:.1f} s"
 
 
+def _prove(work: Work, steps: Sequence[Step[Work]]) -> None:
+    """Take these steps. A dump that can't be restored for proof is kept and sent all the same, and the run has failed.
+
+    Raises FailedError then. The newest such dump takes the place of earlier ones, and of nothing that is proven.
+    """
+    try:
+        take(work.stack, work, steps)
+    except verify.UnprovenError as error:
+        said = "".join(letter if letter.isprintable() else " " for letter in str(error))
+        work.manifest = replace(work.manifest, unproven=said[: manifest.MOST_TOLD])
+        take(work.stack, work, [PUBLISH])
+        for one in work.made:
+            if one.unproven and (one.reason == "safety") == (work.reason == "safety"):
+                _discard(work.stack.paths.backup(one.id))
+        also = ""
+        if UPLOAD in steps:
+            try:
+                take(work.stack, work, [UPLOAD])
+            except FailedError as upload:
+                also = f"; it was not sent off the droplet: {upload}"
+        raise FailedError(f"{error}; the dump is kept as {work.id}, unproven{also}", error.tail) from error
+
+
 def _publish(work: Work) -> str:
     manifest.save(work.place, work.manifest)
     durable.rename(work.place, work.whole)
@@ -226,7 +258,8 @@ def _upload(work: Work) -> str:
     if stack.config.isolated:
         return "nowhere: this droplet is isolated, and only reads what is there"
     there = offsite.sent(stack)
-    unsent = [one for one in (*work.made, work.manifest) if one.verified and (one.id not in there or not one.offsite)]
+    kept = [one for one in manifest.every(stack.paths.backups) if one.verified or one.unproven]
+    unsent = [one for one in kept if one.id not in there or not one.offsite]
     for one in reversed(unsent):
         directory = stack.paths.backup(one.id)
         snapshot = offsite.upload(stack, one, directory)

@@ -28,6 +28,8 @@ VERSION = 2
 ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z", re.ASCII)
 LONGEST = 32 << 20
 """Bytes of a manifest: a table takes some fifty."""
+MOST_TOLD = 500
+"""Characters of why a dump is unproven."""
 MOST = (1 << 63) - 1
 """The highest number that is believed, as PostgreSQL counts."""
 
@@ -99,6 +101,8 @@ class Manifest:
     files: Mapping[str, File]
     verified: Verified | None = None
     offsite: Offsite | None = None
+    unproven: str | None = None
+    """Why it could not be restored for proof, though it is all that was dumped."""
 
     @property
     def time(self) -> datetime:
@@ -114,7 +118,11 @@ class Manifest:
         return sum(file.bytes for file in self.files.values())
 
     def to_json(self) -> str:
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
+        """Older ones have no `unproven`, and a proven one has none: whatever reads these reads them all."""
+        document = {"version": VERSION, **asdict(self)}
+        if self.unproven is None:
+            del document["unproven"]
+        return json.dumps(document, indent=2) + "\n"
 
 
 def parse(text: str | bytes, where: object) -> Manifest:
@@ -271,6 +279,10 @@ def _time(value: Any) -> bool:
     return at.tzinfo is not None and 2000 <= at.year < 3000
 
 
+def _said(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MOST_TOLD and value.isprintable()
+
+
 def _release(value: Any) -> bool:
     """Only what is read of it: one of an older stackctl may have less, one of a newer may have more."""
     return isinstance(value, dict) and _like(r"[\w.-]{1,64}")(value.get("id")) and _like(gate.TAG)(value.get("tag"))
@@ -310,6 +322,7 @@ _RULES: dict[str, Callable[[Any], bool]] = {
     "files": _each(_like("[a-z.]{1,64}"), _object(bytes=_count, sha256=_SHA256)),
     "verified": _or_null(_object(at=_time, seconds=_seconds, rows=_count)),
     "offsite": _or_null(_object(at=_time, snapshot=_like(r"\w[\w.-]{0,63}"))),
+    "unproven": _or_null(_said),
 }
 
 
@@ -320,10 +333,11 @@ def _problem(document: Any) -> str | None:
     if document.get("version") != VERSION:
         return f"is of version {document.get('version')!r}, not {VERSION}"
     known = {field.name for field in fields(Manifest)} | {"version"}
-    faults = [f"{key} is missing" for key in sorted(known - document.keys())]
+    faults = [f"{key} is missing" for key in sorted(known - {"unproven"} - document.keys())]
     faults += [f"{key} is unknown" for key in sorted(document.keys() - known)]
-    faults += [f"{key} makes no sense" for key, good in _RULES.items() if not faults and not good(document[key])]
+    faults += [f"{key} makes no sense" for key, good in _RULES.items() if not faults and not good(document.get(key))]
     if not faults:
+        faults += ["it is verified and unproven"] if document["verified"] and document.get("unproven") else []
         whole = {DUMP, GLOBALS, STATE, *([RDB] if document["redis"] else [])}
         faults += [f"files has no {name}" for name in sorted(whole - document["files"].keys())]
         faults += [

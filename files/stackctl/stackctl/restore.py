@@ -7,6 +7,8 @@ with which the same command again finishes the job.
 """
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from . import (
     compose,
     durable,
     environment,
+    loading,
     manifest,
     offsite,
     openat,
@@ -85,6 +88,8 @@ class Work:
     """Of this one, begun now or by a run that was killed."""
     earlier: Record | None = None
     """Of another backup's, which came to no end."""
+    left_out: Sequence[str] = ()
+    """What the restored database has not as it was, a line each."""
     revisions: tuple[Revision, ...] = ()
     """Of the backup's schema, as its droplet remembered them."""
 
@@ -95,6 +100,11 @@ class Work:
     @property
     def server(self) -> Server:
         return Postgres(self.stack.docker, self.stack.paths, self.data).server
+
+    @property
+    def load(self) -> loading.Load:
+        dump, roles = (self.place / name for name in (manifest.DUMP, manifest.GLOBALS))
+        return loading.Load(self.server, self.restored, self.data.owner, dump, roles, LOAD_TIMEOUT)
 
     @property
     def target(self) -> str:
@@ -126,7 +136,8 @@ class Work:
 
     @property
     def remedy(self) -> str:
-        return f"stackctl restore {self.record.id if self.record else self.asked.backup}"
+        asked = self.asked._replace(backup=self.record.id) if self.record else self.asked
+        return " ".join(["sudo stackctl restore", *asked.words])
 
     @property
     def swapped(self) -> bool:
@@ -245,15 +256,29 @@ def _chosen(work: Work) -> Manifest:
         # What a restore saved is for whoever names it: it has what was to be got rid of.
         usable = [one for one in known if one.verified and one.reason != "safety"]
         if not usable:
-            raise RefusedError("there is no verified backup: stackctl backups, and restore --from-offsite")
-        return usable[-1]
+            raise RefusedError(
+                "there is no verified backup here. Next: sudo stackctl backups; sudo stackctl restore latest "
+                "--from-offsite (make restore OFFSITE=yes) looks off the droplet"
+            )
+        return _as_here(stack, usable[-1])
     if found := next((one for one in known if one.id == wanted), None):
-        return found
+        return _as_here(stack, found)
     if not work.asked.from_offsite and manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
         manifest.load(stack.paths.backup(wanted))  # says what is wrong with it
     raise RefusedError(
-        f"there is no backup {wanted!r}: stackctl backups lists them, and restore --from-offsite looks there"
+        f"there is no backup {wanted!r}: sudo stackctl backups lists those here, sudo stackctl offsite the others, "
+        "which --from-offsite takes (make restore OFFSITE=yes)"
     )
+
+
+def _as_here(stack: Stack, found: Manifest) -> Manifest:
+    """The one that is here under its id, where that is whole: whoever broke in may have sent another."""
+    place = stack.paths.backup(found.id)
+    with suppress(FailedError):
+        here = manifest.load(place)
+        if not manifest.differing(place, here):
+            return here
+    return found
 
 
 def _check_redis(work: Work) -> None:
@@ -302,6 +327,9 @@ def _plan(work: Work) -> list[str]:
     then, current, database = work.manifest, state.load(work.stack.paths), work.data.database
     proof = f"restored for proof in {then.verified.seconds:.0f} s" if then.verified else "never restored for proof"
     lines = [f"backup {then.id} ({then.reason}), of {then.at}, {then.bytes / 1e6:.1f} MB, {proof}"]
+    if then.unproven:
+        lines.append(f"unproven, since it does not restore in one go: {then.unproven}")
+    lines += _not_as_it_was(work)
     if work.asked.to_database:
         return [*lines, f"{then.rows} rows into the database {work.target}, beside {database}: nothing live is changed"]
     try:
@@ -321,13 +349,34 @@ def _plan(work: Work) -> list[str]:
         lines.append("what it replaces was saved before the interruption")
     elif work.asked.safety:
         lines.append(f"what it replaces is saved before, as backup {work.stack.journal.run}")
-        lines.append(BETWEEN)
+        lines += [BETWEEN] if _is_asked(work.stack) else []
     else:
         lines.append("what it replaces is lost: --no-safety")
-    return [
-        *lines,
-        "the bot serves on until all is ready; then everybody gets 503 for some seconds, and Telegram comes again",
-    ]
+    return [*lines, _downtime(work.stack)]
+
+
+def _is_asked(stack: Stack) -> bool:
+    """Whether a release answers here."""
+    return bool(state.load(stack.paths).release) and not stack.config.isolated and not stack.paths.maintenance.exists()
+
+
+def _downtime(stack: Stack) -> str:
+    """Who notices."""
+    if not _is_asked(stack):
+        return f"{_answers(stack)}, so nobody is turned away for it"
+    telegram = ", and Telegram asks again" if stack.config.webhook_path else ""
+    return f"the live release goes on until all is ready; then everybody gets 503 for some seconds{telegram}"
+
+
+def _not_as_it_was(work: Work) -> list[str]:
+    """What the restored database will lack, or have otherwise. What is yet to be fetched tells it when it is loaded."""
+    if work.ready or not (work.place / manifest.DUMP).exists():
+        return []
+    try:
+        told = work.load.contents().told
+    except FailedError:
+        return []  # what is damaged is refused, or fetched
+    return [*told[:SHOWN], *([f"… and {len(told) - SHOWN} more"] if len(told) > SHOWN else [])]
 
 
 def _rows_now_and_then(work: Work) -> list[str]:
@@ -350,8 +399,9 @@ def check_answer(asked: Asked, wanted: str) -> None:
     if asked.yes != wanted:
         said = f"{asked.yes!r} isn't its id" if asked.yes else "nobody has confirmed it"
         again = " ".join(["sudo stackctl restore", *asked._replace(backup=wanted, yes=wanted).words])
-        added = f"your make restore with ID={wanted} YES={wanted}"
-        raise RefusedError(f"{said}: nothing was changed; to go on: {again} (or {added})")
+        elsewhere = " OFFSITE=yes" if asked.from_offsite else ""
+        added = f" (or your make restore with ID={wanted}{elsewhere} YES={wanted})" if asked.safety else ""
+        raise RefusedError(f"{said}: nothing was changed; to go on: {again}{added}")
 
 
 def _confirm(work: Work) -> str:
@@ -370,7 +420,9 @@ def _fetch(work: Work) -> str:
         backup.fetch(work.stack, work.manifest)
         message = f"fetched, {work.manifest.bytes / 1e6:.1f} MB"
     else:
-        raise RefusedError(f"{work.manifest.id}: {', '.join(faults)}: restore another, or this one --from-offsite")
+        raise RefusedError(
+            f"{work.manifest.id}: {', '.join(faults)}: restore another, or this one --from-offsite (make: OFFSITE=yes)"
+        )
     work.revisions = _remembered(work.place)
     return message
 
@@ -391,32 +443,51 @@ def _remembered(place: Path) -> tuple[Revision, ...]:
 def _load(work: Work) -> str:
     if work.ready:
         return "before the interruption"
-    server = work.server
-    server.drop(work.restored)
-    there = set(server.query(ADMIN, "SELECT rolname FROM pg_roles").splitlines())
-    if roles := missing_roles((work.place / manifest.GLOBALS).read_text(), there):
-        server.query(ADMIN, "\n".join(roles))
-    server.query(ADMIN, f'CREATE DATABASE "{work.restored}" OWNER "{work.data.owner}" TEMPLATE template0')
-    server.read(work.place / manifest.DUMP, LOAD_TIMEOUT, "pg_restore", "--exit-on-error", f"--dbname={work.restored}")
-    server.query(work.restored, "ANALYZE", LOAD_TIMEOUT)
+    load = work.load
+    work.server.drop(work.restored)
+    contents = load.contents()
+    try:
+        if work.manifest.unproven:
+            work.left_out = [*contents.told, *load.as_far_as_possible(contents)]
+        else:
+            load.strictly(contents)
+            work.left_out = contents.told
+        load.as_live(work.data.database)
+    finally:
+        loading.end(work.server)
     return f"{work.manifest.rows} rows"
 
 
 def _forget_restored(work: Work) -> None:
     work.server.drop(work.restored)
+    loading.end(work.server)
 
 
 def _count(work: Work) -> str:
     if work.ready:
         return "before the interruption"
-    with work.server.snapshot(work.restored) as restored:
-        verify.compare(restored.rows(), work.manifest.tables)
+    try:
+        verify.compare(work.server.rows(work.restored), work.manifest.tables)
+    except FailedError as error:
+        if not work.manifest.unproven:
+            raise
+        if not work.asked.to_database:
+            raise FailedError(f"{error}; --to-database NAME takes what there is of it") from error
+        work.left_out = [*work.left_out, str(error)]
     return f"{len(work.manifest.tables)} tables have what the backup counted"
 
 
 def _name(work: Work) -> str:
     work.server.rename((work.restored, work.target))
+    _tell_left_out(work)
     return work.target
+
+
+def _tell_left_out(work: Work) -> None:
+    for line in work.left_out[:SHOWN]:
+        work.stack.journal.tell("load", "progress", f"not as it was: {line}")
+    if len(work.left_out) > SHOWN:
+        work.stack.journal.tell("load", "progress", f"not as it was: {len(work.left_out) - SHOWN} things more")
 
 
 def _migrate(work: Work) -> str:
@@ -554,15 +625,27 @@ def _open(work: Work) -> str:
     if work.record and work.record.maintenance:
         return "not yet: maintenance was on before"
     work.stack.paths.maintenance.unlink(missing_ok=True)
-    return ""
+    return _answers(work.stack)
+
+
+def _answers(stack: Stack) -> str:
+    """What nginx says to those who ask now."""
+    if stack.config.isolated:
+        return "everybody gets 503, since this droplet is isolated"
+    if not state.load(stack.paths).release:
+        return "everybody gets 503, since no release is live"
+    return "everybody gets 503, since maintenance is on" if stack.paths.maintenance.exists() else "nginx answers again"
 
 
 def _forget(work: Work) -> str:
     """What was replaced is in the safety backup."""
+    _tell_left_out(work)
     _forget_former(work)
     restoring.remove(work.stack.paths.restoring)
     current, then = state.load(work.stack.paths).release, work.manifest.release
-    return "" if current or not then else f"no release yet; at the backup it was: stackctl release {then['tag']}"
+    if current or not then:
+        return ""
+    return f"no release is live. At the backup it was {then['tag']}. Next: make release TAG={then['tag']}"
 
 
 def _forget_former(work: Work) -> None:
@@ -571,16 +654,6 @@ def _forget_former(work: Work) -> None:
 
 
 # tools
-
-
-def missing_roles(roles: str, there: set[str]) -> list[str]:
-    """The statements of a globals.sql that make the roles which aren't there; those that are stay as they are."""
-    missing = [name for name in re.findall(r"^CREATE ROLE (.+);$", roles, re.MULTILINE) if name.strip('"') not in there]
-    patterns = [
-        re.compile(rf"(CREATE ROLE {name};|ALTER ROLE {name} .*|GRANT .* TO {name}( WITH .*| GRANTED BY .*)?;)")
-        for name in map(re.escape, missing)
-    ]
-    return [line for line in roles.splitlines() if any(pattern.fullmatch(line) for pattern in patterns)]
 
 
 def _of_database(url: str, database: str) -> str:
@@ -614,7 +687,7 @@ _SWAP = Step("swap", "the two databases change names", _swap, _swap_back)
 _RDB = Step("rdb", "Redis starts anew, from the backup's file", _place_rdb, _put_rdb_back)
 _START = Step("start", "web and worker, as they were", _start)
 _HEALTH = Step("health", "wait for it", _wait_for_health)
-_OPEN = Step("open", "nginx answers again", _open)
+_OPEN = Step("open", "maintenance ends, unless it was on before", _open)
 _FORGET = Step("forget", "what was replaced", _forget)
 _NAME = Step("name", "it gets its name", _name)
 
