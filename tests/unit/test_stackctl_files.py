@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import stat
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackctl import config, durable, environment, events, history, state
+from stackctl import config, durable, environment, events, gate, history, state
 from stackctl.errors import FailedError, RefusedError
 from stackctl.machine import ENVIRONMENT, Machine
 from stackctl.paths import COLOURS, Paths
@@ -25,7 +26,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,9}", fullmatch=True).filter(lambda name: not environment.problem({name: ""}))
 VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 ENVIRONMENTS = st.dictionaries(NAMES, VALUES, max_size=5)
-RELEASES = st.builds(Release, TEXT, TEXT, TEXT, TEXT, st.none() | TEXT, TEXT)
+TAGS = st.from_regex(re.compile(gate.TAG, re.ASCII), fullmatch=True)
+RELEASES = st.builds(Release, TEXT, TAGS, TEXT, TEXT, st.none() | TEXT, TEXT)
 COLOUR = st.none() | RELEASES
 STATES = st.builds(
     State,

@@ -59,6 +59,8 @@ REFUSED = [
     "release `id`",
     "release 1.0 && id",
     "release 'a b'",
+    "release a/b",
+    "release a+b",
     "release ../../x",
     "release example.com/image:1.0",
     "release 1.0@sha256:abc",
@@ -127,6 +129,9 @@ mutations = st.tuples(st.sampled_from(ALLOWED), st.integers(0, 80), st.text(min_
 
 @given(st.text() | sentences | mutations)
 @example("status --json")
+@example("release a/b")
+@example("release a+b")
+@example("rollback a/b")
 def test_nothing_but_the_grammar_gets_through(command: str) -> None:
     """Said again, and otherwise than gate.py says it: word by word."""
     try:

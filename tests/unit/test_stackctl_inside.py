@@ -23,19 +23,25 @@ def became(droplet: Droplet, *arguments: str) -> list[str]:
     return droplet.calls[-1]
 
 
+def shown(droplet: Droplet, *arguments: str) -> list[str]:
+    """The program whose output `stackctl logs` shows."""
+    assert stackctl(droplet, "logs", *arguments) == (0, "")
+    return droplet.calls[-1]
+
+
 @pytest.mark.parametrize(
     ("service", "project"),
     [("web", "bot-green"), ("worker", "bot-worker"), ("postgres", "bot-data"), ("redis", "bot-data")],
 )
 def test_logs_are_those_of_the_live_release_and_of_data(live: Droplet, service: str, project: str) -> None:
     (container,) = (one for one in live.of(project) if one["service"] == service)
-    assert became(live, "logs", service) == ["docker", "logs", "--tail", "100", container["id"]]
+    assert shown(live, service) == ["docker", "logs", "--tail", "100", container["id"]]
 
 
 def test_logs_are_the_web_s_as_many_as_asked_and_go_on_where_that_is_asked(live: Droplet) -> None:
     web = live.of("bot-green")[0]["id"]
-    assert became(live, "logs") == ["docker", "logs", "--tail", "100", web]
-    assert became(live, "logs", "-f", "-n", "5") == ["docker", "logs", "--tail", "5", "--follow", web]
+    assert shown(live) == ["docker", "logs", "--tail", "100", web]
+    assert shown(live, "-f", "-n", "5") == ["docker", "logs", "--tail", "5", "--follow", web]
 
 
 def test_a_command_runs_in_the_live_web_container_with_its_own_options(live: Droplet) -> None:

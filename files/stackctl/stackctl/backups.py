@@ -10,6 +10,7 @@ from .errors import LockedError
 from .machine import Machine
 from .manifest import Manifest
 from .paths import Paths
+from .printable import printable
 
 OVERDUE = timedelta(hours=26)
 """Of what is made each night."""
@@ -24,12 +25,12 @@ def documents(paths: Paths) -> list[dict[str, Any]]:
 def text(paths: Paths) -> str:
     """For people: newest first."""
     lines = table(manifest.every(paths.backups)) or ["there is no backup yet: sudo stackctl backup"]
-    return "\n".join([*lines, *manifest.unreadable(paths.backups)])
+    return "\n".join([*lines, *map(printable, manifest.unreadable(paths.backups))])
 
 
 def table(made: Sequence[Manifest]) -> list[str]:
     """A head and a line each, newest first; nothing for none."""
-    rows = [_row(one) for one in reversed(made)]
+    rows = [tuple(map(printable, _row(one))) for one in reversed(made)]
     widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (COLUMNS, *rows)] if rows else []
 

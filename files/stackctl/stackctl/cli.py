@@ -39,6 +39,7 @@ from .events import Journal
 from .machine import Machine
 from .paths import DATA_SERVICES, TRIALS, Paths
 from .postgres import Postgres
+from .printable import printable
 from .stack import Stack
 
 # A release may be at its migrations when boot comes; TimeoutStartSec of APP.service is well above this.
@@ -134,7 +135,7 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
         try:
             asked = gate.parse(arguments.asked)
         except RefusedError as error:
-            print(f"stackctl: {error}", file=err)
+            print(printable(f"stackctl: {error}"), file=err)
             return error.code
         return run(parser(paths.app).parse_args(asked), paths, machine, out, err)
     started_here = verb in unit.VERBS and arguments.run is None
@@ -151,7 +152,7 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     if history and verb not in DAILY:
         journal.end(code, message)
     elif message:
-        print(f"stackctl {verb}: {message}", file=err)
+        print(printable(f"stackctl {verb}: {message}"), file=err)
     return code
 
 
@@ -187,7 +188,7 @@ def _ended(act: Callable[[], int]) -> tuple[int, str]:
     except OSError as error:
         return 1, f"{error}: see the machine's own log (journalctl -b)"
     except Exception as error:  # whoever follows has to hear of a fault of our own, too
-        traceback.print_exc()
+        print(printable(traceback.format_exc(), "\t\n"), file=sys.stderr)
         return 4, f"a fault of stackctl's own ({error!r}): stackctl status, and tell us"
 
 
@@ -267,7 +268,7 @@ def _for_systemd(stack: Stack, arguments: argparse.Namespace, name: str) -> None
             _certificate(stack, name, renewed=arguments.renewed)
         case "upgrade":
             with _nothing_under_way(stack.paths, "the daily upgrade of Debian's packages", UPGRADE_PATIENCE):
-                print(upkeep.upgrade(stack.paths, stack.machine), file=stack.journal.out)
+                print(printable(upkeep.upgrade(stack.paths, stack.machine)), file=stack.journal.out)
         case "integrity":
             upkeep.compare(stack.paths, stack.machine)
         case "amcheck":
@@ -300,7 +301,7 @@ def _look(stack: Stack, arguments: argparse.Namespace) -> int:
         case "offsite":
             _offsite(stack, as_json=arguments.json)
         case "logs":
-            inside.logs(stack, arguments.service, arguments.lines, follow=arguments.follow)
+            return inside.logs(stack, arguments.service, arguments.lines, follow=arguments.follow)
         case "exec":
             inside.execute(stack, arguments.command)
     return 0
@@ -385,7 +386,8 @@ def _offsite(stack: Stack, *, as_json: bool) -> None:
         document = {"repository": repository, "powers": powers, "backups": [asdict(one) for one in there]}
         print(json.dumps(document, indent=2), file=stack.journal.out)
         return
-    lines = [repository, f"{found or 'isolated: only read here'}", *(backups.table(there) or ["no backup yet"])]
+    lines = [repository, f"{found or 'isolated: only read here'}"]
+    lines = [*map(printable, lines), *(backups.table(there) or ["no backup yet"])]
     print("\n".join(lines), file=stack.journal.out)
 
 
@@ -418,5 +420,5 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _refusal(message: str) -> int:
-    print(f"stackctl: {message}", file=sys.stderr)
+    print(printable(f"stackctl: {message}"), file=sys.stderr)
     return RefusedError.code

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from . import durable
 from .environment import mask
 from .machine import Machine
+from .printable import printable
 
 MOST_LINES = 20_000
 KEPT_LINES = 10_000
@@ -84,7 +85,7 @@ class Journal:
                 break
             except OSError as error:
                 # A full disk must not keep a release from being undone.
-                self._print(f"{path}: {error}")
+                self._print(printable(f"{path}: {error}"))
 
     def _ms_since(self, began: float) -> int:
         return round((self.machine.monotonic() - began) * 1000)
@@ -100,10 +101,10 @@ class Journal:
 def readable(event: Mapping[str, Any], elapsed: float) -> str:
     """An event as a line for people: seconds since the run began, step, what happened, how long it took."""
     if event["state"] == "log":
-        return f"    | {event['message']}"
+        return printable(f"    | {event['message']}")
     took = f"({event['ms'] / 1000:.1f} s)" if event["ms"] is not None else ""
     text = " ".join(word for word in (event["state"], event["message"], took) if word)
-    return f"{elapsed:6.1f} s  {event['step']:<10} {text}"
+    return printable(f"{elapsed:6.1f} s  {event['step']:<10} {text}")
 
 
 def append(path: Path, event: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from .events import parsed
 from .paths import Paths
+from .printable import printable
 
 Run = dict[str, Any]
 SHOWN = 10
@@ -50,4 +51,4 @@ def text(every: Iterable[Run]) -> str:
             lines.append(f"    {', '.join(timed)}")
         if run["message"]:
             lines.append(f"    {run['message']}")
-    return "\n".join(lines) or "nothing was done here yet"
+    return "\n".join(map(printable, lines)) or "nothing was done here yet"

@@ -11,10 +11,10 @@ from .paths import DATA_SERVICES
 from .stack import Stack
 
 
-def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> NoReturn:
-    """Goes on as `docker logs`."""
+def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> int:
+    """Shows what `docker logs` says, made printable; its exit code."""
     going_on = ["--follow"] if follow else []
-    stack.machine.become(["docker", "logs", "--tail", str(lines), *going_on, _container(stack, service).id])
+    return stack.machine.shown(["docker", "logs", "--tail", str(lines), *going_on, _container(stack, service).id])
 
 
 def execute(stack: Stack, command: Sequence[str]) -> NoReturn:

@@ -4,6 +4,7 @@ import errno
 import http.client
 import os
 import select
+import selectors
 import shutil
 import signal
 import socket
@@ -21,8 +22,10 @@ from typing import NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from .errors import FailedError
+from .printable import Filter
 
 TIMED_OUT = 124  # as timeout(1) has it
+INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 REQUEST_S = 10
 MOST_BYTES = 4 << 20
 """What a container or somebody else's server may answer with."""
@@ -108,6 +111,18 @@ class Conversation:
         return heard.decode(errors="replace").splitlines()[:-1]
 
 
+def _show(process: subprocess.Popen[bytes]) -> None:
+    with selectors.DefaultSelector() as selector:
+        for pipe, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+            selector.register(pipe, selectors.EVENT_READ, Filter(out))  # type: ignore[arg-type]
+        while selector.get_map():
+            for key, _ in selector.select():
+                part = os.read(key.fd, 1 << 16)
+                key.data.write(part, final=not part)
+                if not part:
+                    selector.unregister(key.fileobj)
+
+
 class Machine:
     """The real one."""
 
@@ -189,6 +204,32 @@ class Machine:
                 if isinstance(error, subprocess.TimeoutExpired):
                     return TIMED_OUT
                 raise
+
+    def shown(self, argv: Sequence[str]) -> int:
+        """Run a program, and show what it says made printable, as it comes; its exit code.
+
+        Ctrl-C and a reader that is gone (`| head`) are its ordinary ends.
+        """
+        with subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            process_group=0,
+        ) as process:
+            try:
+                _show(process)
+                return process.wait()
+            except KeyboardInterrupt:
+                return INTERRUPTED
+            except OSError:
+                # Python would try to write what is left once more at its own end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def answer(self, question: str) -> str | None:
         """What somebody types at a terminal, be it nothing (Ctrl-D); None where there is none."""

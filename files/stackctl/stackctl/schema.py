@@ -1,6 +1,7 @@
 """The schema's revisions: what the database lacks, migrating it, and which release can still serve with it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from .stack import Stack
 from .state import Release, Revision
 
 READ_TIMEOUT = 60
+REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", re.ASCII)
+"""As migration tools name theirs."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
         report = Report(document["current"], document["head"], pending)
     except (ValueError, LookupError, TypeError) as error:
         raise FailedError(f"`schema --json` isn't of the contract's form ({error!r})", ran.tail()) from None
+    named = [*(one.revision for one in pending), *filter(None, (report.current, report.head))]
+    if odd := [name for name in named if not REVISION.fullmatch(str(name))]:
+        raise FailedError(f"{odd[0]!a} is no revision's name: letters, digits, _ . + - and at most 128 of them")
     if unknown := {one.kind for one in pending} - {"expand", "contract"}:
         raise FailedError(f"a revision's kind is {', '.join(sorted(unknown))}: mark it expand or contract")
     return report

@@ -1,11 +1,12 @@
 """What the droplet remembers of its releases: the contract's STATE."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import durable
+from . import durable, gate
 from .errors import FailedError
 from .paths import COLOURS, Paths
 
@@ -101,14 +102,22 @@ class State:
             maintenance=document["maintenance"],
             colours={colour: _release(document["colours"][colour]) for colour in COLOURS},
             # A state of before these were kept doesn't have them.
-            kept=tuple(Release(**one) for one in document.get("kept", ())),
+            kept=tuple(map(_known, document.get("kept", ()))),
             revisions=tuple(Revision(**one) for one in document.get("revisions", ())),
             webhook=Webhook(**document["webhook"]) if document.get("webhook") else None,
         )
 
 
 def _release(document: dict[str, Any] | None) -> Release | None:
-    return Release(**document) if document is not None else None
+    return _known(document) if document is not None else None
+
+
+def _known(document: dict[str, Any]) -> Release:
+    """Its tag is shown as something to type, so it has to look like one."""
+    release = Release(**document)
+    if not re.fullmatch(gate.TAG, release.tag, re.ASCII):
+        raise ValueError(f"{release.tag!a} is no tag of an image")
+    return release
 
 
 def load(paths: Paths) -> State:

@@ -9,6 +9,7 @@ from .docker import Container, Docker
 from .errors import StackError
 from .machine import Machine
 from .paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths, other
+from .printable import printable
 from .redis import Redis
 from .stack import expected_sha256
 from .state import State
@@ -276,7 +277,7 @@ def text(report: Report) -> str:
     if earlier:
         rows.append(("kept", f"{', '.join(earlier)}: sudo stackctl rollback"))
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(printable(f"{name:<{width}}  {value}") for name, value in rows)
 
 
 def _conditions(containers: list[Report]) -> list[tuple[str, str]]:
