@@ -13,6 +13,16 @@ OFFSITE ?=
 BESIDE ?=
 YES ?=
 DRILL_MB ?= 20
+# A mistyped variable would be ignored, and `make restore BESIDES=lost` be a restore in place.
+KNOWN := ENV DROPLETS TAG KEY ID OFFSITE BESIDE YES DRILL_MB PYTHON
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
+# Words that are near one another, by the library that deploys/ uses for the same.
+LIKE = $(shell python3 -c 'import difflib, sys; print(*("(did you mean " + name + "?)" for name in \
+	difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)))' '$(firstword $(UNKNOWN))' $(KNOWN))
+$(if $(UNKNOWN),$(error $(strip There is no variable $(firstword $(UNKNOWN)) $(LIKE)). Nothing was changed. Next: make help))
+# As variables of the shell they need no quoting, whatever is in them.
+export TAG KEY ID YES BESIDE
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
 PYTHON := .venv/bin/python
@@ -24,7 +34,7 @@ PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "  Variables: ENV=lab|staging|prod (now: $(ENV)), DROPLETS=$(DROPLETS)"
+	@echo "  Variables: ENV=lab|staging|prod (now: $(ENV)), $(filter-out ENV PYTHON,$(KNOWN))"
 
 setup: .venv/.installed ## make the virtual environment from the lock file
 
@@ -49,7 +59,7 @@ lint: setup ## ruff, mypy --strict, and the linters of shell, Dockerfiles and wo
 	$(PYTHON) -m mypy .
 	$(PYTHON) -m tests.lint
 
-unit: setup ## the tests that need no droplet, in seconds
+unit: setup ## the tests that need no droplet, in a few minutes
 	$(PYTHON) -m pytest tests/unit
 
 test: lab-ready ## what CI runs for each push: lint, unit, templates, and the checks on the lab's droplet
@@ -88,17 +98,17 @@ status: setup ## what runs on ENV, and what is wrong with it
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
 release: setup ## put the image TAG live on ENV
-	@$(PYINFRA) deploys/release.py --data 'tag="$(TAG)"'
+	@$(PYINFRA) deploys/release.py --data "tag=\"$$TAG\""
 
 backup: setup ## back ENV's data up now: dumped, restored for proof, sent off the droplet
 	@$(PYINFRA) deploys/backup.py
 
 restore: setup ## put ENV's backup ID=…|latest in the place of what is live: shows the plan, then again with YES=the id
-	@$(PYINFRA) deploys/restore.py --data 'id="$(ID)"' --data 'yes="$(YES)"' $(if $(OFFSITE),--data offsite=true) \
-		$(if $(BESIDE),--data 'beside="$(BESIDE)"')
+	@$(PYINFRA) deploys/restore.py --data "id=\"$$ID\"" --data "yes=\"$$YES\"" $(if $(value OFFSITE),--data offsite=true) \
+		$(if $(value BESIDE),--data "beside=\"$$BESIDE\"")
 
 rollback: setup ## put live on ENV what was before, or TAG
-	@$(PYINFRA) deploys/rollback.py $(if $(TAG),--data 'tag="$(TAG)"')
+	@$(PYINFRA) deploys/rollback.py $(if $(value TAG),--data "tag=\"$$TAG\"")
 
 load: lab-ready ## ten releases and two rollbacks in the lab under load: not one request is lost
 	$(PYTHON) -m pytest tests/releases/test_client.py tests/releases/test_load.py tests/releases/test_jobs.py tests/releases/test_rotation.py
@@ -117,13 +127,13 @@ attack: lab-ready ## attacks on the lab from the droplet's neighbour, each also 
 	$(PYTHON) -m pytest tests/attack
 
 rotate: setup ## a new value for the secret KEY of ENV
-	@$(PYTHON) -m deploys.rotate $(INVENTORY) "$(KEY)" $(if $(YES),--yes)
+	@$(PYTHON) -m deploys.rotate $(INVENTORY) "$$KEY" $(if $(value YES),--yes)
 
 offsite: setup ## make the repository that ENV's backups go to off the droplet, or mend its passwords
 	@$(PYTHON) -m deploys.offsite $(INVENTORY)
 
 prune: setup ## drop ENV's old backups off the droplet, once you said yes to the plan
-	@$(PYTHON) -m deploys.prune $(INVENTORY) $(if $(YES),--yes)
+	@$(PYTHON) -m deploys.prune $(INVENTORY) $(if $(value YES),--yes)
 
 canary: lab-ready ## secrets with marker values in the lab: searched for in all that is written, and found nowhere
 	$(PYTHON) -m pytest tests/canary

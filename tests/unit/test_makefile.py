@@ -1,0 +1,101 @@
+"""The Makefile: each word reaches the program as it was typed, and a mistyped variable is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.places import ROOT
+
+ODD = ["1.0", "1.10", "1.0 0", "1.0\"'`id`", "1;id", "$(id)", "a\\b"]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """In the place of .venv's Python: prints its arguments."""
+    path = tmp_path / "python"
+    path.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    path.chmod(0o755)
+    return path
+
+
+def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """No setup: the virtual environment is taken as it is."""
+    command = ["make", "-o", ".venv/.installed", *words]
+    env = {**os.environ, "MAKEFLAGS": "", **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def data(ran: subprocess.CompletedProcess[str]) -> list[str]:
+    assert ran.returncode == 0, ran.stderr
+    words = json.loads(ran.stdout.splitlines()[0])
+    return [after for one, after in pairwise(words) if one == "--data"]
+
+
+@pytest.mark.parametrize("tag", ODD)
+@pytest.mark.parametrize("target", ["release", "rollback"])
+def test_a_tag_arrives_as_it_was_typed(program: Path, target: str, tag: str) -> None:
+    assert data(make(target, f"PYTHON={program}", TAG=tag)) == [f'tag="{tag}"']
+
+
+def test_the_words_of_a_restore_arrive_as_they_were_typed(program: Path) -> None:
+    told = data(
+        make("restore", f"PYTHON={program}", "ID=20251123T023004.123Z", "YES=y's", 'BESIDE=lo"st', "OFFSITE=yes")
+    )
+    assert told == ['id="20251123T023004.123Z"', 'yes="y\'s"', "offsite=true", 'beside="lo"st"']
+    assert data(make("restore", f"PYTHON={program}")) == ['id="latest"', 'yes=""']
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("site", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/site.py"]),
+        ("isolate", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/site.py", "--data", "isolated=true"]),
+        ("live", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/site.py", "--data", "isolated=false"]),
+        ("status", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/status.py"]),
+        ("backup", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/backup.py"]),
+        ("plan", ["-m", "deploys.plan", "inventories/prod.py"]),
+        ("prune", ["-m", "deploys.prune", "inventories/prod.py"]),
+        ("offsite", ["-m", "deploys.offsite", "inventories/prod.py"]),
+        ("rotate", ["-m", "deploys.rotate", "inventories/prod.py", "A 'B"]),
+    ],
+)
+def test_a_target_runs_its_program(program: Path, target: str, words: list[str]) -> None:
+    ran = make(target, "ENV=prod", f"PYTHON={program}", KEY="A 'B")
+    assert ran.returncode == 0, ran.stderr
+    assert words in [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("[")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("BESIDES=lost", "BESIDE"),
+        ("env=prod", "ENV"),
+        ("TAGS=1.0", "TAG"),
+        ("Id=latest", "ID"),
+        ("OFSITE=1", "OFFSITE"),
+    ],
+)
+def test_an_unknown_variable_is_refused_and_the_likely_one_named(program: Path, variable: str, meant: str) -> None:
+    ran = make("restore", variable, f"PYTHON={program}")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"no variable {variable.partition('=')[0]} (did you mean {meant}?). Nothing was changed" in ran.stderr
+
+
+def test_a_variable_like_no_other_is_refused(program: Path) -> None:
+    ran = make("status", "COLOR=1", f"PYTHON={program}")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "There is no variable COLOR. Nothing" in ran.stderr
+
+
+def test_every_variable_that_the_makefile_reads_is_known() -> None:
+    known = make("help").stdout.splitlines()[-1]
+    for name in ("ENV", "DROPLETS", "TAG", "KEY", "ID", "OFFSITE", "BESIDE", "YES", "DRILL_MB"):
+        assert make("help", f"{name}={'lab' if name == 'ENV' else '1'}").returncode == 0
+        assert name in known
