@@ -7,8 +7,11 @@ import sys
 
 def refusal(question: str, otherwise: str = "") -> str:
     """Why it isn't to be done; empty once somebody said yes. `otherwise`: what says yes where nobody can be asked."""
-    if not sys.stdin.isatty():
+    if not sys.stdin or not sys.stdin.isatty():
         return f"nobody can be asked, standard input is no terminal{otherwise}"
-    if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
-        return "you did not say yes"
-    return ""
+    try:
+        answer = input(f"{question} [y/N] ")
+    except (EOFError, KeyboardInterrupt):  # Ctrl-D, Ctrl-C
+        print()
+        answer = ""
+    return "" if answer.strip().lower() in {"y", "yes"} else "you did not say yes"

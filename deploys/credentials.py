@@ -15,6 +15,8 @@ from pathlib import Path
 from dotenv.parser import Binding, parse_stream
 from pyinfra.api.exceptions import PyinfraError
 
+from deploys.places import NO_LAB
+
 
 class CredentialsError(PyinfraError):
     """The env file is not fit for use. One line: the key or the line, and the remedy."""
@@ -110,6 +112,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     Raises CredentialsError when the file is missing, readable by others, or has a malformed or doubled line.
     """
     if not path.is_file():
+        if path.name == ".env.lab":
+            raise CredentialsError(f"{path} is missing. {NO_LAB}")
         raise CredentialsError(f"{path} is missing: copy .env.production.template to it and fill it in (chmod 600)")
     if path.stat().st_mode & 0o077:
         raise CredentialsError(f"{path} can be read by others: chmod 600 {path}")

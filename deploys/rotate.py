@@ -181,7 +181,7 @@ def main() -> int:
         print(f"Nothing was changed: {error}", file=sys.stderr)
         return BUSY
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        print("\nNothing was changed: interrupted.", file=sys.stderr)
     return REFUSED
 
 
@@ -231,10 +231,13 @@ def _rotate(place: str, settings: Settings, key: str, *, sure: bool) -> int:
 
 def asked(key: str) -> str:
     """The value that somebody else issued."""
-    if sys.stdin.isatty():
-        value = getpass.getpass(f"The new {key} (it isn't shown): ")
+    if sys.stdin and sys.stdin.isatty():
+        try:
+            value = getpass.getpass(f"The new {key} (it isn't shown): ")
+        except EOFError:  # Ctrl-D
+            value = ""
     else:
-        value = sys.stdin.readline().rstrip("\r\n")
+        value = sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
     if not value:
         raise RefusedError(f"no new {key} came: type it, or hand it over on standard input")
     return value

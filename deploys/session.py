@@ -18,6 +18,9 @@ from pyinfra.connectors.ssh import SSHConnector
 from stackctl.lock import Holder
 from stackctl.paths import Paths
 
+from deploys import terminal
+from deploys.places import place_among
+
 if TYPE_CHECKING:
     from paramiko import Channel, Transport
     from pyinfra.api import Host
@@ -58,8 +61,18 @@ def begin(state: State, host: Host) -> None:
     # Nagle's algorithm holds small packets back: without it a command takes 5 ms instead of 55.
     if isinstance(sock := _transport(host).sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    terminal.on_interrupt(going_on(place_among(host.groups)))
     if not any(isinstance(handler, SiteLock) for handler in state.callback_handlers):
         state.add_callback_handler(SiteLock())
+
+
+def going_on(place: str) -> str:
+    """What Ctrl-C leaves behind."""
+    return (
+        "Interrupted between two steps. The droplet keeps what was done, and remembers what is still owed; a change of "
+        "SSH or of the firewall that no new login confirmed is undone within two minutes.\n"
+        f"Next: make site ENV={place}, which goes on from there. make plan ENV={place} shows what is left."
+    )
 
 
 def _take(host: Host) -> Channel:

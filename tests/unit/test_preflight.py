@@ -135,7 +135,7 @@ def test_what_facts_read_is_not_printed_however_loud_a_run_is() -> None:
     state: Any = SimpleNamespace(print_fact_output=True, callback_handlers=[session.SiteLock()])
     connector: Any = SSHConnector.__new__(SSHConnector)
     connector.client = SimpleNamespace(get_transport=lambda: SimpleNamespace(sock=None))
-    session.begin(state, cast("Host", SimpleNamespace(name="one", connector=connector)))
+    session.begin(state, cast("Host", SimpleNamespace(name="one", connector=connector, groups=["prod"])))
     assert state.print_fact_output is False
 
 

@@ -1,0 +1,46 @@
+"""One verb of stackctl on each droplet of a place, with its words on the terminal: what the entry scripts do."""
+
+from __future__ import annotations
+
+import shlex
+
+from pyinfra import host, state
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.facts.server import Which
+from pyinfra.operations import server
+from stackctl import unit
+from stackctl.paths import Paths
+
+from deploys import terminal
+from deploys.places import place_among
+
+
+def run(name: str, *words: str, group: str | None = None) -> None:
+    """Run `stackctl` with these words, where the host is in the group. Raises PyinfraError before the first site."""
+    if group and group not in host.groups:
+        return
+    place = place_among(host.groups)
+    if not host.get_fact(Which, command="stackctl"):
+        raise PyinfraError(f"{host.name} is not set up yet. Nothing was changed. Next: make site ENV={place}")
+    terminal.on_interrupt(going_on(words[0], place))
+    state.print_output = True
+    server.shell(name=name, commands=[shlex.join(["stackctl", *words])])
+
+
+def going_on(verb: str, place: str) -> str:
+    """What Ctrl-C leaves behind, and how it is followed, ended and undone."""
+    there = f"  ssh -F {host.data.ssh_config_file} {host.name} sudo"
+    if verb in unit.VERBS:
+        follow = "restore --follow" if verb == "restore" else "release --follow"
+        back = "" if verb == "restore" else f"\n  make rollback ENV={place}{' ' * 20}takes it back once it is live"
+        return (
+            f"Interrupted here. The {verb} goes on by itself on {host.name}, if it was begun:\n"
+            f"{there} stackctl {follow}    shows it\n"
+            f"{there} systemctl stop {Paths(host.data.app).release_unit}    ends and undoes it{back}"
+        )
+    if verb == "backup":
+        return (
+            f"Interrupted here. The backup goes on by itself on {host.name}, if it was begun:\n"
+            f"{there} stackctl backups    shows what came of it"
+        )
+    return "Interrupted. Nothing was changed."
