@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from unicodedata import category
 
 from dotenv.parser import Binding, parse_stream
 from pyinfra.api.exceptions import PyinfraError
@@ -103,7 +104,8 @@ OPERATOR_RULES: dict[str, Callable[[str], str | None]] = {
 }
 """The operator's for the same: never on a droplet, and left out of a file that only plans are made from, as CI's."""
 
-_PLACEHOLDER = re.compile(r"<.*>|change.?me|your[-_ ].*|x{3,}|todo|placeholder", re.IGNORECASE)
+# A real value may begin with "your_": it has a digit, as a placeholder has not.
+_PLACEHOLDER = re.compile(r"<.*>|change.?me|your([-_ ][a-z]+)+|x{3,}|todo|placeholder", re.IGNORECASE)
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -197,8 +199,9 @@ def credentials_from(
 
 
 def _unknown(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
-    for key in values:
-        if key not in known:
+    for key, value in values.items():
+        # A line of the template that this place has no use for may stay as it came.
+        if key not in known and not _PLACEHOLDER.fullmatch(value.strip()):
             near = difflib.get_close_matches(key, known, n=1)
             remedy = f"did you mean {near[0]}?" if near else "remove it, or list it in group_data's app_secrets"
             yield f"{key} is not known: {remedy}"
@@ -218,6 +221,10 @@ def _fault_of(key: str, value: str) -> str | None:
     if _PLACEHOLDER.fullmatch(value.strip()):
         return "is still a placeholder"
     # A line break would end the line of an HTTP header, an environment file or a password prompt.
+    if re.search(r"[\r\n]", value):
+        return "has a line break in it, a control character (in base64, or with \\n for each, it is one line)"
     if re.search(r"[\x00-\x1f\x7f]", value):
-        return "has a control character or a line break in it"
+        return "has a control character in it"
+    if invisible := [one for one in (value[0], value[-1]) if one != " " and category(one) in {"Cf", "Zl", "Zp", "Zs"}]:
+        return f"begins or ends with a character that nobody sees (U+{ord(invisible[0]):04X}): type the value again"
     return {**RULES, **TELEGRAM_RULES, **OFFSITE_RULES, **OPERATOR_RULES}.get(key, _no_fault)(value)

@@ -9,7 +9,7 @@ from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 
 from deploys.facts.data import UNREADABLE, PostgresMajor
-from deploys.facts.machine import DebianRelease, MemoryMib, Networks
+from deploys.facts.machine import Cpus, DebianRelease, MemoryMib, Networks, TimeZoneThere
 from deploys.facts.stackctl import Isolated
 from deploys.settings import KEPT_BY_KERNEL, Settings, Values
 
@@ -27,6 +27,16 @@ def check_droplet(host: Host, settings: Settings) -> None:
         raise PyinfraError(
             f"{host.name} has {memory} MiB of memory, droplet_memory_mib says {values.droplet_memory_mib}: "
             "correct it in group_data, or resize the droplet"
+        )
+    cpus, wanted = host.get_fact(Cpus), values.cpus
+    if wanted[most := max(wanted, key=lambda name: wanted[name])] > cpus:
+        raise PyinfraError(
+            f"{host.name} has {cpus} CPUs, {most} says {wanted[most]}: lower it in group_data, or resize the droplet"
+        )
+    if not host.get_fact(TimeZoneThere, timezone=values.timezone):
+        raise PyinfraError(
+            f"{host.name} has no time zone {values.timezone}: name one that `timedatectl list-timezones` lists there, "
+            "such as America/New_York, Europe/Kyiv or Etc/UTC"
         )
     data = f"{values.data_root}/postgres"
     made_by = host.get_fact(PostgresMajor, path=data)

@@ -63,9 +63,54 @@ def _not_an_example(value: str) -> str:
 
 
 def _explicit_tag(value: str) -> str:
-    name, _, tag = value.rpartition("/")[2].partition(":")
-    if not name or not re.search(r"^[0-9].*-(trixie|bookworm)$", tag):
-        raise ValueError("needs a tag that names its version and base, such as postgres:17.11-trixie")
+    name, _, tag = _without_digest(value).rpartition("/")[2].partition(":")
+    if not name or not re.search(r"^(pg)?[0-9].*-(trixie|bookworm)$", tag):
+        raise ValueError(
+            "needs a tag that names its version and base, such as postgres:17.11-trixie, "
+            "and may have a digest behind it (@sha256:…)"
+        )
+    return value
+
+
+def _without_digest(image: str) -> str:
+    return re.sub(r"@sha256:[0-9a-f]{64}$", "", image)
+
+
+def _names_postgresql(value: str) -> str:
+    if not 9 <= _postgres_major(value) <= 99:
+        raise ValueError("has no version of PostgreSQL in its tag, such as 17.11-trixie or 0.8.1-pg17-trixie")
+    return value
+
+
+def _postgres_major(image: str) -> int:
+    """The number behind "pg" in the tag, as extensions' images have it behind their own version; else the first one."""
+    tag = _without_digest(image).rpartition(":")[2]
+    found = re.search(r"(?:^|-)pg([0-9]{1,3})(?![0-9])", tag) or re.match(r"([0-9]{1,3})(?![0-9])", tag)
+    return int(found[1]) if found else 0
+
+
+def _repository(value: str) -> str:
+    """A name by Docker's reference format, without what a release adds to it."""
+    part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+    if not re.fullmatch(rf"{part}(?::[0-9]{{1,5}})?(?:/{part})+|{part}", value):
+        raise ValueError(
+            f"{value!r} is no repository: write it in lower case, without https://, tag or digest, "
+            "such as ghcr.io/your-team/your-bot; a release names the tag"
+        )
+    return value
+
+
+def _domain(value: str) -> str:
+    if not value.isascii():
+        try:
+            written = f": {value.encode('idna').decode()}"
+        except UnicodeError:
+            written = ""
+        raise ValueError(f"has letters beyond a to z: write it in punycode{written}")
+    label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    # The last one has a letter, or it would be an address. RFC 1035, 2.3.4: a label has 63 octets at most, a name 253.
+    if len(value) > 253 or not re.fullmatch(rf"({label}\.)+(?=[a-z0-9-]*[a-z]){label}", value):
+        raise ValueError("is malformed: a name such as bot.your-domain.dev, in lower case, without https://")
     return value
 
 
@@ -86,6 +131,7 @@ Seconds = Annotated[int, Field(ge=1, le=3600)]
 Cpus = Annotated[float, Field(gt=0, le=64)]
 EnvName = Annotated[str, Field(pattern=ENV_NAME)]
 Image = Annotated[str, AfterValidator(_explicit_tag)]
+PostgresImage = Annotated[Image, AfterValidator(_names_postgresql)]
 UrlPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9/_.-]*$")]
 Network = Annotated[IPv4Network, BeforeValidator(IPv4Network)]
 Source = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network), AfterValidator(_not_everybody)]
@@ -130,7 +176,7 @@ class Values(BaseModel):
     database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,52}$")]
     # Room for the login roles' suffix in PostgreSQL's 63 bytes.
     database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,53}$"), AfterValidator(_not_postgresql_s_own)]
-    postgres_image: Image
+    postgres_image: PostgresImage
     postgres_memory_mib: Mib
     postgres_cpus: Cpus
     redis_image: Image
@@ -140,7 +186,7 @@ class Values(BaseModel):
     backup_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
     backup_memory_mib: Mib
 
-    app_repository: Own
+    app_repository: Annotated[Own, AfterValidator(_repository)]
     app_memory_mib: Mib
     app_cpus: Cpus
     app_command: list[Annotated[str, Field(pattern=r"^[^$\"\\]+$")]]
@@ -155,6 +201,8 @@ class Values(BaseModel):
     app_secrets: list[EnvName]
     registry_user: Own
 
+    client_rate: Annotated[int, Field(ge=1, le=10_000)]
+    client_burst: Annotated[int, Field(ge=1, le=10_000)]
     public_paths: Annotated[list[UrlPath], Field(min_length=1)]
     ready_path: UrlPath
     version_path: UrlPath | None
@@ -168,7 +216,7 @@ class Values(BaseModel):
     system_memory_mib: Mib
     droplet_memory_mib: Mib
 
-    domain: Annotated[Own, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$")]
+    domain: Annotated[Own, AfterValidator(_domain)]
     offsite_repository: Annotated[Own, Field(pattern=REPOSITORY)] | None
     offsite_append_only: bool
 
@@ -197,8 +245,18 @@ class Values(BaseModel):
         }
 
     @property
+    def cpus(self) -> dict[str, float]:
+        """Each container's share, by the value that names it."""
+        return {
+            "postgres_cpus": self.postgres_cpus,
+            "redis_cpus": self.redis_cpus,
+            "app_cpus": self.app_cpus,
+            **({"worker_cpus": self.worker_cpus} if self.app_worker else {}),
+        }
+
+    @property
     def postgres_major(self) -> int:
-        return int(re.split("[^0-9]", self.postgres_image.rpartition(":")[2])[0])
+        return _postgres_major(self.postgres_image)
 
     @model_validator(mode="after")
     def _fits_the_droplet(self) -> Values:
@@ -288,7 +346,7 @@ class Values(BaseModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"app_environment, app_secrets: {name} is set twice or built by us: remove it")
-        if fault := problem(dict.fromkeys(names, "")):
+        if fault := problem({**dict.fromkeys(names, ""), **self.app_environment}):
             raise ValueError(f"app_environment, app_secrets: {fault}")
         return self
 
@@ -349,7 +407,7 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
     values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
     credentials = checked_credentials(values, read_env_file(Path(values.env_file)), values.env_file)
     operators = _read_authorized_keys(Path(values.authorized_keys))
-    return Settings(
+    settings = Settings(
         values=values,
         credentials=credentials,
         authorized_keys=operators,
@@ -357,6 +415,10 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
         paths=Paths(values.app),
         ci_keys=_read_ci_keys(values.ci_authorized_keys, operators),
     )
+    # With its values, and the URLs made from them.
+    if fault := problem(settings.app_environment()):
+        raise SettingsError(f"{values.env_file}: {fault}")
+    return settings
 
 
 def checked_credentials(values: Values, found: Mapping[str, str], source: str) -> Credentials:
@@ -431,7 +493,11 @@ def _read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
 
 
 def _keys_in(path: Path, content: bytes) -> list[str]:
-    keys = [line for line in content.decode().splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not UTF-8 (PowerShell's > writes UTF-16): save it as UTF-8") from None
+    keys = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     for number, key in enumerate(keys, start=1):
         if not re.match(r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/]{40,}={0,3}( |$)", key):
             raise SettingsError(f"{path}: key {number} is malformed: one public key a line, as in id_ed25519.pub")

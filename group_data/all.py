@@ -65,6 +65,10 @@ public_paths = ["/webhook/telegram"]
 ready_path = "/ready"
 version_path = "/health"  # None: the image tells no version
 webhook_path = "/webhook/telegram"  # None: the app has nothing to do with Telegram
+# What one client (an IPv4 address, or a /64 of IPv6) may ask of 80 and 443: so many requests a second, and so many at
+# once before that counts. A page asks for all of its files at once; an office or a mobile network shares one address.
+client_rate = 10
+client_burst = 200
 # Whom the webhook is for: Telegram's senders (core.telegram.org/bots/webhooks). []: anybody, who then needs its secret.
 webhook_allowed_from = ["149.154.160.0/20", "91.108.4.0/22"]
 # Whom fail2ban and sshd spare, besides webhook_allowed_from and sshd_allowed_from: the operators' fixed addresses.

@@ -32,6 +32,7 @@ app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "http://telegram.lab
 webhook_allowed_from = ["10.77.0.1/32", "10.77.0.2/32", "fd00:77::1/128", "fd00:77::2/128"]
 never_banned = webhook_allowed_from
 
+client_burst = 20
 # Shorter than elsewhere, so that what has to fail does so soon.
 healthy_timeout_s = 45
 migrate_timeout_s = 15

@@ -11,6 +11,7 @@ from stackctl.compose import PREVIOUS_SECRET
 from stackctl.environment import canonical
 
 from deploys import artifacts
+from deploys.operations.docker import compose_accepts
 from deploys.operations.files import place
 from deploys.operations.owed import systemd_units
 from deploys.operations.release import released_as_declared
@@ -22,7 +23,14 @@ def app(settings: Settings) -> None:
     paths = settings.paths
 
     for path, content in host.loop(compose_files(settings).items()):
-        place(name=f"Describe the app in {path.name}", dest=str(path), content=content)
+        place(
+            name=f"Describe the app in {path.name}",
+            dest=str(path),
+            content=content,
+            validate=compose_accepts(
+                STACK_IMAGE="i", STACK_SHA256="s", STACK_RELEASE="r", STACK_ADDRESS=str(settings.values.colours["blue"])
+            ),
+        )
     if not settings.values.app_worker:
         files.file(name="Have no worker described", path=str(paths.worker_yaml), present=False)
     place(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import systemd
 
 from deploys import artifacts
 from deploys.operations import packages
-from deploys.operations.files import place
+from deploys.operations.files import if_installed, place
 from deploys.operations.owed import settle
 from deploys.settings import Settings
 
@@ -21,19 +23,32 @@ def bans(settings: Settings) -> None:
     debt = settings.owed("bans")
 
     placed = [
-        place(name=f"Configure fail2ban: {name}", dest=f"/etc/fail2ban/{name}", content=content, owes=debt)
+        place(
+            name=f"Configure fail2ban: {name}",
+            dest=f"/etc/fail2ban/{name}",
+            content=content,
+            owes=debt,
+            validate=if_installed("fail2ban-client", _accepted(name)),
+        )
         for name, content in host.loop(configuration(settings, edge="edge" in host.groups).items())
     ]
     # Configured before: it starts as it is installed, and Debian's own jail would ban an operator who mistyped lately.
     # python3-systemd reads the journal, nftables has nft.
     packages.installed(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
     settle(
-        name="Reload fail2ban, when its configuration is sound (bans stay)",
+        # Not by a reload, which drops an action that is new (fail2ban 1.1, Actions.reload): the jail would ban nobody.
+        name="Restart fail2ban, when its configuration is sound (bans stay)",
         debt=debt,
-        commands=["fail2ban-client --test", "systemctl reload-or-restart fail2ban.service"],
+        commands=["fail2ban-client --test", "systemctl restart fail2ban.service"],
         after=placed,
     )
     systemd.service(name="Run fail2ban", service="fail2ban.service", running=True, enabled=True)
+
+
+def _accepted(name: str) -> str:
+    """fail2ban tests a whole directory: a copy of the real one, with the new file in it."""
+    folder = "d=$(mktemp -d) && trap 'rm -r $d' EXIT && cp -r /etc/fail2ban/. $d"
+    return f"{folder} && mkdir -p $d/{PurePosixPath(name).parent} && cp %s $d/{name} && fail2ban-client -c $d --test"
 
 
 def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
@@ -42,13 +57,20 @@ def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
     # A container may ask the host's nginx, and its answers to nginx come in by the chain of the banned.
     ours = [*values.docker_networks.values(), *values.never_barred, *values.webhook_allowed_from]
     never = dict.fromkeys([*TELEGRAM, *map(str, ours)])
+    # The jails last: they name the others.
     return {
         "fail2ban.local": artifacts.file("bans/fail2ban.conf"),
         f"filter.d/{app}-refusals.conf": artifacts.file("bans/refusals.conf"),
+        f"filter.d/{app}-floods.conf": artifacts.file("bans/floods.conf"),
+        f"action.d/{app}-nftables.conf": artifacts.template(
+            "bans/action.conf.j2", app=app, spared=["::1", *(one for one in never if ":" in one)]
+        ),
         "jail.local": artifacts.template(
             "bans/jail.conf.j2",
             never=never,
+            action=f"{app}-nftables",
             filter=f"{app}-refusals",
+            floods=f"{app}-floods",
             refused_log=settings.paths.refused_log if edge else None,
         ),
     }

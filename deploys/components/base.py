@@ -28,6 +28,7 @@ def base(settings: Settings) -> None:
         name="Let apt wait for its lock, and upgrade what is urgent by itself",
         dest=f"/etc/apt/apt.conf.d/90{values.app}",
         content=artifacts.file("base/apt.conf"),
+        validate="apt-config --config-file=%s dump",
     )
     packages.whole(name="Finish what an interrupted apt left half installed")
     packages.installed(
@@ -89,6 +90,7 @@ def _trust(settings: Settings) -> None:
             dest=f"/usr/local/share/ca-certificates/{settings.values.app}-{certificate.name}",
             content=certificate.pem,
             owes=debt,
+            validate="openssl x509 -noout -in %s",
         )
         for certificate in host.loop(settings.extra_ca_certificates)
     ]
@@ -109,6 +111,7 @@ def _stackctl(settings: Settings) -> None:
         dest=PROGRAM,
         content=artifacts.stackctl(settings.values.app),
         mode="755",
+        validate="python3 %s --help",
     )
     place(name="Tell stackctl what to run", dest=str(paths.config), content=stackctl_config(settings, host.groups))
 

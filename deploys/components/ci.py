@@ -29,7 +29,12 @@ def ci(settings: Settings) -> None:
     # All of it root's: what the account could write, it could let itself in by.
     for path in host.loop((HOME, f"{HOME}/.ssh")):
         files.directory(name=f"Keep {path} root's", path=path, user="root", group="root", mode="755")
-    place(name="Admit CI's keys through the gate alone", dest=KEYS, content=authorized_keys(settings))
+    place(
+        name="Admit CI's keys through the gate alone",
+        dest=KEYS,
+        content=authorized_keys(settings),
+        validate="ssh-keygen -l -f %s",
+    )
 
 
 def authorized_keys(settings: Settings) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys import artifacts
 from deploys.operations.data import data_directory, redis_admits, roles
-from deploys.operations.docker import compose_up
+from deploys.operations.docker import compose_accepts, compose_up
 from deploys.operations.files import place, private_directory
 from deploys.settings import MAX_CONNECTIONS, Settings
 
@@ -49,12 +51,23 @@ def data_services(settings: Settings) -> None:
         mode="600",
         secret=True,
     )
-    place(name="Configure Redis", dest=str(paths.opt / "redis.conf"), content=redis_conf)
-    place(name="Have Redis start in either mode", dest=str(paths.opt / "redis-start"), content=redis_start)
+    place(
+        name="Configure Redis",
+        dest=str(paths.opt / "redis.conf"),
+        content=redis_conf,
+        validate=_redis_accepts(values.redis_image),
+    )
+    place(
+        name="Have Redis start in either mode",
+        dest=str(paths.opt / "redis-start"),
+        content=redis_start,
+        validate="sh -n %s",
+    )
     place(
         name="Describe the data services",
         dest=str(paths.data_yaml),
         content=compose_file(settings, sha256=declared),
+        validate=compose_accepts(),
     )
     compose_up(
         name="Run PostgreSQL and Redis",
@@ -101,6 +114,14 @@ def compose_file(settings: Settings, *, sha256: str) -> bytes:
         max_connections=MAX_CONNECTIONS,
         sha256=sha256,
     )
+
+
+def _redis_accepts(image: str) -> str:
+    """Redis can't only test a file: with one that it refuses it ends at once, otherwise it runs until it is ended."""
+    mount = "--mount type=bind,source=%s,target=/redis.conf,readonly"
+    apart = "--rm --network none --user 999:999 --cap-drop ALL"
+    server = "timeout 2 redis-server /redis.conf --port 0 --dir /tmp --save ''"
+    return f"docker run {apart} {mount} --entrypoint '' {shlex.quote(image)} {server}; test $? = 124"
 
 
 def _redis_directives(settings: Settings) -> str:

@@ -12,8 +12,8 @@ from pyinfra.operations import systemd
 from deploys import artifacts
 from deploys.operations import packages
 from deploys.operations.docker import network
-from deploys.operations.files import place
-from deploys.operations.owed import settle
+from deploys.operations.files import if_installed, place
+from deploys.operations.owed import settle, systemd_units
 from deploys.settings import Settings
 
 
@@ -21,12 +21,18 @@ from deploys.settings import Settings
 def docker(settings: Settings) -> None:
     values, debt = settings.values, settings.owed("docker")
 
+    systemd_units(
+        name="Bound what the daemon writes into the journal",
+        units={f"docker.service.d/{values.app}.conf": artifacts.file("docker/journal.conf")},
+        debt=settings.owed("docker-journal"),
+    )
     # Before the package, whose installation starts the daemon: it never runs with other networks than these.
     daemon = place(
         name="Configure the daemon",
         dest="/etc/docker/daemon.json",
         content=daemon_configuration(settings),
         owes=debt,
+        validate=if_installed("dockerd", "dockerd --validate --config-file %s"),
     )
     packages.installed(
         name="Install Docker and Compose",

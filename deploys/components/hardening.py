@@ -53,6 +53,7 @@ def hardening(settings: Settings) -> None:
         name="Let nothing restart services amid an upgrade",
         dest=f"/etc/needrestart/conf.d/{settings.values.app}.conf",
         content=artifacts.file("hardening/needrestart.conf"),
+        validate="perl -c %s",
     )
     packages.installed(name="Install what watches packages and passwords", packages=WATCHING)
     _kernel(settings)
@@ -65,7 +66,14 @@ def hardening(settings: Settings) -> None:
 def _kernel(settings: Settings) -> None:
     app, debt = settings.values.app, settings.owed("sysctl")
     placed = [
-        place(name=name, dest=dest, content=artifacts.file(f"hardening/{source}"), owes=debt)
+        place(
+            name=name,
+            dest=dest,
+            content=artifacts.file(f"hardening/{source}"),
+            owes=debt,
+            # sysctl ends with 0 whatever it can't read.
+            validate="! sysctl --dry-run --load=%s 2>&1 | grep 'invalid syntax'",
+        )
         for name, dest, source in host.loop(
             [
                 ("Set the kernel's parameters", f"/etc/sysctl.d/60-{app}.conf", "sysctl.conf"),
@@ -106,6 +114,7 @@ def _logins(settings: Settings) -> None:
         name="Have strict shells, which end when left alone",
         dest=f"/etc/profile.d/{app}.sh",
         content=artifacts.file("hardening/profile.sh"),
+        validate="bash -n %s",
     )
     place(
         name="Warn of a weak console password",

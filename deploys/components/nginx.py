@@ -8,7 +8,7 @@ from pyinfra.operations import files, systemd
 from deploys import artifacts
 from deploys.operations import packages
 from deploys.operations.certificate import placeholder
-from deploys.operations.files import place
+from deploys.operations.files import if_installed, place
 from deploys.operations.owed import settle
 from deploys.settings import Settings
 
@@ -20,13 +20,42 @@ HEADERS = {
 }
 """What browsers are told of an answer, unless the app tells them itself."""
 
+PROXY_ONLY = (
+    "Forwarded",
+    "X-Forwarded",
+    *(
+        f"X-Forwarded-{what}"
+        for what in ("By", "Host", "Port", "Prefix", "Protocol", "Scheme", "Server", "Ssl", "User")
+    ),
+    # The path or host that another proxy would have rewritten: frameworks route by them.
+    *("X-Original-Host", "X-Original-Method", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X-Host"),
+    # The client's address, in the words of content delivery networks and load balancers.
+    *("CF-Connecting-IP", "CF-Connecting-IPv6", "CF-IPCountry", "CF-Visitor", "Fastly-Client-IP", "Fastly-SSL"),
+    *("True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "X-Originating-IP", "X-ProxyUser-Ip", "X-Remote-Addr"),
+    *("X-Remote-IP", "Front-End-Https", "X-Scheme", "X-Url-Scheme"),
+    # Who logged in, or which client certificate was verified, by a proxy that does so.
+    *("Remote-User", "X-Remote-User", "X-Client-Cert", "X-SSL-Client-Cert", "X-SSL-Client-DN", "X-SSL-Client-Verify"),
+    # "Proxy" becomes HTTP_PROXY in CGI's environment (CVE-2016-5385).
+    *("Via", "Proxy"),
+)
+"""Request headers that nginx removes. X-HTTP-Method-Override stays: that is the client's own wish, and no rule of ours
+goes by the method."""
+
+STREAMS = 128
+"""What one HTTP/2 connection may ask for at once (nginx's http2_max_concurrent_streams)."""
+
 
 @deploy("nginx")
 def nginx(settings: Settings) -> None:
     values, paths, debt = settings.values, settings.paths, settings.owed("nginx")
 
     # A flood of requests writes an access log: looked at often (hardening.py), and cut by size.
-    place(name="Bound nginx's logs", dest="/etc/logrotate.d/nginx", content=artifacts.file("nginx/logrotate"))
+    place(
+        name="Bound nginx's logs",
+        dest="/etc/logrotate.d/nginx",
+        content=artifacts.file("nginx/logrotate"),
+        validate=if_installed("logrotate", "logrotate --debug %s"),
+    )
     packages.installed(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
     files.directory(name="Have the directory of ACME's answers", path=str(paths.acme_webroot), mode="755")
     placeholder(name="Have a certificate to start with", tls=str(paths.tls), domain=values.domain)
@@ -36,6 +65,7 @@ def nginx(settings: Settings) -> None:
         content=configuration(settings),
         mode="640",
         owes=debt,
+        validate="nginx -t -q -c %s",
     )
     settle(
         name="Reload nginx, when its configuration is sound",
@@ -53,6 +83,10 @@ def configuration(settings: Settings) -> bytes:
         "nginx/nginx.conf.j2",
         paths=settings.paths,
         headers=[(name, name.lower().replace("-", "_"), value) for name, value in HEADERS.items()],
+        proxy_only=PROXY_ONLY,
+        client_rate=values.client_rate,
+        client_burst=values.client_burst,
+        at_once=min(values.client_burst, STREAMS),
         domain=values.domain,
         # The webhook's is one path and has limits of its own, also where it ends in a slash.
         public_paths=[path for path in values.public_paths if path != values.webhook_path],

@@ -45,8 +45,8 @@ def files(settings: Settings) -> dict[str, Tried]:
     operator = settings.values.operator
     return {
         # Whole, not line by line: a key that is not declared here opens nothing.
-        keys(settings): Tried(settings.authorized_keys, owner=operator),
-        drop_in(settings): Tried(configuration(settings)),
+        keys(settings): Tried(settings.authorized_keys, validate="ssh-keygen -l -f %s", owner=operator),
+        drop_in(settings): Tried(configuration(settings), validate="sshd -t -f %s"),
     }
 
 

@@ -23,6 +23,7 @@ def tls(settings: Settings) -> None:
         dest=f"/etc/letsencrypt/renewal-hooks/deploy/{values.app}",
         content=artifacts.file("tls/deploy-hook"),
         mode="755",
+        validate="sh -n %s",
     )
     systemd_units(
         name="Install what obtains a certificate", units=units(settings), debt=settings.owed("certificate-units")

@@ -59,6 +59,26 @@ class MemoryMib(FactBase[int]):
         return int("".join(output).split()[1]) // 1024
 
 
+class Cpus(FactBase[int]):
+    """How many CPUs the droplet has: Docker gives no container more."""
+
+    def command(self) -> str:
+        return "nproc --all"
+
+    def process(self, output: Iterable[str]) -> int:
+        return int("".join(output))
+
+
+class TimeZoneThere(FactBase[bool]):
+    """Whether tzdata has this time zone. Debian 13 moved the old names, such as US/Eastern, to tzdata-legacy."""
+
+    def command(self, timezone: str) -> StringCommand:
+        return StringCommand("test -f", QuoteString(f"/usr/share/zoneinfo/{timezone}"), "&& echo yes || echo no")
+
+    def process(self, output: Iterable[str]) -> bool:
+        return "".join(output).strip() == "yes"
+
+
 class Networks(FactBase[dict[str, list[str]]]):
     """The droplet's IPv4 networks by interface, in CIDR notation ("10.116.0.2/20")."""
 

@@ -47,7 +47,6 @@ def no_account(login: str) -> Commands:
 def sudoers(login: str, content: bytes) -> Commands:
     """What `login` may do as root, once visudo accepts it: a file that is wrong would lock everybody out."""
     dest = f"/etc/sudoers.d/{login}"
-    writes = list(place._inner(dest=dest, content=content, mode="440"))  # noqa: SLF001
-    if writes:
-        yield StringCommand("visudo --check --strict --file=-", _stdin=content.decode())
-    yield from writes
+    yield from place._inner(  # noqa: SLF001
+        dest=dest, content=content, mode="440", validate="visudo --check --strict --file=%s"
+    )

@@ -30,6 +30,12 @@ def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = F
     yield StringCommand("docker network create", *options, QuoteString(network_name))
 
 
+def compose_accepts(**environment: str) -> str:
+    """The test of a Compose file, with what its variables are to be (`validate` of place)."""
+    given = [f"{name}={value}" for name, value in environment.items()]
+    return " ".join([*given, "docker compose --env-file /dev/null --profile '*' -f %s config --quiet"])
+
+
 @operation()
 def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str, sha256: str) -> Commands:
     """Brings a Compose project up and waits for its health, when a service is not as declared.

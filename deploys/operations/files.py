@@ -6,6 +6,7 @@ the change and the reload never reloads.
 
 from __future__ import annotations
 
+import shlex
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import PurePosixPath
@@ -30,10 +31,13 @@ def place(  # noqa: PLR0913 - a file has this many properties
     group: str = "root",
     owes: str | None = None,
     secret: bool = False,
+    validate: str | None = None,
 ) -> Commands:
     """Puts `content` at `dest` atomically, with its directory.
 
     + owes: path of the marker that says a reload is owed (settings.owed); written before the change
+    + validate: a shell command that tests the new file, `%s` (Ansible's word), before it takes the old one's place;
+      when it fails, the old one stays
     + secret: `--diff` says only that it differs. Content never shows in an argument list: it travels on standard input.
     """
     placed = host.get_fact(Placed, path=dest)
@@ -53,9 +57,25 @@ def place(  # noqa: PLR0913 - a file has this many properties
         *("base64 -d | install -T", "-m", mode, "-o", owner, "-g", group, "/dev/stdin", fresh, "&&"),
         # A client that dies while it sends leaves a file that is cut short: it must not take the place of the old one.
         *('test "$(stat -c %s', fresh, f')" = {len(content)}', "&&"),
+        *(_tested(validate, dest) if validate else ()),
         *("mv -fT", fresh, target),
         _stdin=b64encode(content).decode(),
     )
+
+
+def _tested(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
+    """What the program says is shown when it refuses the file, which is then removed."""
+    fresh = shlex.quote(f"{dest}.new")
+    refused = f"{dest} is refused, as said above. The file that was there stays, and nothing was put in force."
+    return (
+        f"{{ said=$( {{ {validate.replace('%s', fresh)}; }} 2>&1 ) ||",
+        *(f'{{ echo "$said" >&2; rm -f {fresh}; echo', QuoteString(refused), ">&2; false; }; }", "&&"),
+    )
+
+
+def if_installed(program: str, validate: str) -> str:
+    """The same test, where the program is there already: some files are placed before it first runs."""
+    return f"command -v {program} >/dev/null || exit 0; {{ {validate}; }}"
 
 
 @operation()

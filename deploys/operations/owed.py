@@ -45,7 +45,9 @@ def systemd_units(units: Mapping[str, bytes], *, debt: str, restart: Sequence[st
     changes = [
         command
         for name, content in units.items()
-        for command in place._inner(dest=str(UNITS / name), content=content, owes=debt)  # noqa: SLF001
+        for command in place._inner(  # noqa: SLF001
+            dest=str(UNITS / name), content=content, owes=debt, validate=_verified(name)
+        )
     ]
     if not changes and not is_owed(debt):
         host.noop(f"systemd has read {', '.join(units)}")
@@ -55,6 +57,22 @@ def systemd_units(units: Mapping[str, bytes], *, debt: str, restart: Sequence[st
     if restart:
         yield StringCommand("systemctl try-restart", shlex.join(restart))
     yield StringCommand("rm -f", QuoteString(debt))
+
+
+def _verified(name: str) -> str | None:
+    """Returns systemd's test of a unit, or of a drop-in with its unit where that is installed.
+
+    systemd goes by names, so the file is copied into a directory of its own, which is searched first. Only the unit's
+    own faults count: what it requires may come later in the same converge. None: systemd has no test for such a file.
+    """
+    unit = PurePosixPath(name).parts[0].removesuffix(".d")
+    if name.startswith("/"):
+        return None
+    there = "true" if unit == name else f"systemctl cat {unit} >/dev/null 2>&1"
+    return (
+        f"{there} || exit 0; d=$(mktemp -d) && trap 'rm -r $d' EXIT && mkdir -p $d/{PurePosixPath(name).parent}"
+        f" && cp %s $d/{name} && SYSTEMD_UNIT_PATH=$d: systemd-analyze verify --man=no --recursive-errors=no {unit}"
+    )
 
 
 def is_owed(debt: str) -> bool:

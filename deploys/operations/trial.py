@@ -24,9 +24,10 @@ ANSWERS_S = 60
 
 @dataclass(frozen=True)
 class Tried:
-    """A file as it is to be; nobody but its owner reads it."""
+    """A file as it is to be, and what tests it (`validate` of place); nobody but its owner reads it."""
 
     content: bytes
+    validate: str
     owner: str = "root"
 
 
@@ -41,7 +42,13 @@ def tried(trial: str, files: Mapping[str, Tried], commands: Sequence[str], *, de
         command
         for dest, file in files.items()
         for command in place._inner(  # noqa: SLF001
-            dest=dest, content=file.content, mode="600", owner=file.owner, group=file.owner, owes=debt
+            dest=dest,
+            content=file.content,
+            mode="600",
+            owner=file.owner,
+            group=file.owner,
+            owes=debt,
+            validate=file.validate,
         )
     ]
     if not changes and not is_owed(debt):

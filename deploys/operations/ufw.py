@@ -31,7 +31,9 @@ def in_force(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes)
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:
     there = host.get_fact(Ufw)
-    placing = list(place._inner(dest=AFTER, content=after, mode="640"))  # noqa: SLF001
+    # Before ufw's first start its chains, which the rules lead to, aren't there.
+    test = "iptables-restore --noflush --test %s" if there.active else None
+    placing = list(place._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:
         raise OperationError(f"ufw can't load its own files ({'; '.join(there.faults)}): sudo ufw reload says why")
     if there.active and not there.faults:
@@ -53,7 +55,6 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
         yield StringCommand("ufw --force enable")
     elif placing:
         # Not `ufw reload`, which lets everything in for a moment: this replaces a table whole, or leaves it as it was.
-        yield StringCommand(f"iptables-restore --noflush --test {AFTER}")
         yield StringCommand(f"iptables-restore --noflush {AFTER}")
 
 

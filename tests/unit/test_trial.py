@@ -26,7 +26,7 @@ from tests.unit.test_operations import CONTENT, PLACED, commands, droplet
 
 BEGIN = f"{PROGRAM} trial begin ssh"
 CHANGE = [PROGRAM, "trial", "change", "ssh"]
-FILES = {"/etc/x": Tried(CONTENT)}
+FILES = {"/etc/x": Tried(CONTENT, validate="true %s")}
 ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": FILES, "commands": ["reload"], "debt": "/owed/x"}
 
 
@@ -66,7 +66,9 @@ def test_the_operators_keys_are_on_trial_with_sshd_and_stay_theirs() -> None:
     there = ssh.files(settings)["/home/deploy/.ssh/authorized_keys"]
     assert (there.content, there.owner) == (b"a key\n", "deploy")
     _, _, write, *_ = commands(
-        tried, {Placed: None, Owed: frozenset()}, **ARGUMENTS | {"files": {"/keys": Tried(b"", owner="deploy")}}
+        tried,
+        {Placed: None, Owed: frozenset()},
+        **ARGUMENTS | {"files": {"/keys": Tried(b"", validate="true %s", owner="deploy")}},
     )
     assert "-m 600 -o deploy -g deploy" in write
 
