@@ -23,10 +23,11 @@ def placeholder(tls: str, *, domain: str) -> Commands:
         return
     directory = f"{tls}/placeholder"
     private, public = QuoteString(f"{directory}/{KEY}"), QuoteString(f"{directory}/{CHAIN}")
+    # The common name's 64 characters are X.520's limit. Nobody goes by it: names are in subjectAltName (RFC 9525, 6.4.4).
     yield StringCommand(
         *(f"install -d -m 750 -g {NGINX_GROUP}", QuoteString(directory), "&&"),
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650",
-        *("-subj", QuoteString(f"/CN={domain}"), "-addext", QuoteString(f"subjectAltName=DNS:{domain}")),
+        *("-subj", QuoteString(f"/CN={domain[:64]}"), "-addext", QuoteString(f"subjectAltName=DNS:{domain}")),
         *("-keyout", private, "-out", public),
         *(f"&& chgrp {NGINX_GROUP}", private, public, "&& chmod 640", private, public),
     )

@@ -1,9 +1,10 @@
 """Runs on the droplet, as `python3 -c`: the site's configuration in an nginx of its own, and what that answers.
 
 On standard input the configuration, made for the root directory /ROOT; as arguments the app, the domain, how many make
-a crowd, and the paths to ask for. Prints JSON: the answers while a release serves, in maintenance, and while none
-serves; the certificates before and after a renewal, and what one connection got all the while; how a crowd fared; what
-nginx wrote of it.
+a crowd, how many files a page has, and the paths to ask for. Prints JSON: the answers while a release serves, in
+maintenance, and while none serves; which headers of a client reach the release; which paths do, sent as they are; the
+certificates before and after a renewal, and what one connection got all the while; how the page's visitor and a crowd
+fared; what nginx wrote of it.
 """
 
 import json
@@ -26,20 +27,34 @@ from typing import Any
 HTTP, HTTPS = 8080, 8443
 
 
+FORGED = "198.51.100.66"
+"""What a client says of itself, in each header that only a proxy may send."""
+RAW = [
+    *("/app/../other", "/other/../app/x", "/app/..;/other", "/app/%2e%2e/other", "/app/..%2fother", "/app/..%5cother"),
+    *("//app/x", "/app//x", "/app/a%2fb", "/app/x?next=/../y", "/app/a.b..c"),
+]
+LARGE_HEADER = 9000
+
+
 class Release(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response({"busy": 503, "missing": 404}.get(self.path.rpartition("/")[2], 200))
-        self.send_header("Content-Length", str(len(self.path)))
-        if self.path.endswith("/page"):
+        """Answers with the path, or with the headers that it got."""
+        last = self.path.rpartition("/")[2]
+        body = json.dumps(dict(self.headers.items())) if last == "headers" else self.path
+        self.send_response({"busy": 503, "missing": 404}.get(last, 200))
+        self.send_header("Content-Length", str(len(body)))
+        if last == "page":
             self.send_header("Content-Security-Policy", "default-src 'self'")
+        if last == "large":
+            self.send_header("X-Large", "x" * LARGE_HEADER)
         self.end_headers()
-        self.wfile.write(self.path.encode())
+        self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
         """A unix socket's client has no address to log."""
 
 
-def main(app: str, domain: str, many: str, *paths: str) -> None:
+def main(app: str, domain: str, many: str, files: str, forged: str, *paths: str) -> None:
     root = Path(tempfile.mkdtemp())
     root.chmod(0o755)
     config = sys.stdin.read().replace("/ROOT", str(root)).replace("/run/nginx.pid", f"{root}/nginx.pid")
@@ -53,7 +68,7 @@ def main(app: str, domain: str, many: str, *paths: str) -> None:
     command = ["nginx", "-c", str(root / "nginx.conf"), "-g", "daemon off;"]
     nginx = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        found = look(root, app, domain, paths) | {"crowd": crowds(domain, int(many))}
+        found = look(root, app, domain, paths, forged.split(","), int(files)) | {"crowd": crowds(domain, int(many))}
     finally:
         nginx.terminate()
         complaints = nginx.communicate(timeout=10)[1]
@@ -63,13 +78,18 @@ def main(app: str, domain: str, many: str, *paths: str) -> None:
     print(json.dumps({**found, **logs, "complaints": complaints.splitlines()}))
 
 
-def look(root: Path, app: str, domain: str, paths: tuple[str, ...]) -> dict[str, Any]:
+def look(root: Path, app: str, domain: str, paths: tuple[str, ...], forged: list[str], files: int) -> dict[str, Any]:
     var = root / f"var/lib/{app}"
     release = ThreadingUnixStreamServer(str(var / "blue.sock"), Release)
     (var / "blue.sock").chmod(0o666)
     threading.Thread(target=release.serve_forever, daemon=True).start()
     (var / "active").symlink_to("blue.sock")
     found: dict[str, Any] = {"served": {path: ask(connect(domain), path) for path in paths}}
+
+    found["headers"] = json.loads(ask(connect(domain), "/app/headers", dict.fromkeys(forged, FORGED))["body"])
+    found["raw"] = {path: ask(connect(domain), path)["status"] for path in RAW}
+    found["large"] = ask(connect(domain), "/app/large")["status"]
+    found["page"] = [visit(domain, files) for _ in range(3)] if files else []
 
     kept = connect(domain)
     before = ask(kept, paths[0])["status"], serial(domain)
@@ -118,11 +138,22 @@ def connect(domain: str) -> HTTPConnection:
     return connection
 
 
-def ask(connection: HTTPConnection, path: str) -> dict[str, Any]:
-    connection.request("GET", path)
+def ask(connection: HTTPConnection, path: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    connection.request("GET", path, headers=headers or {})
     answer = connection.getresponse()
     headers = {name.lower(): value for name, value in answer.getheaders()}
     return {"status": answer.status, "body": answer.read().decode(), "headers": headers}
+
+
+def visit(domain: str, files: int) -> dict[str, int]:
+    """A page's files over one HTTP/2 connection, all at once: how often each answer, and how many connections."""
+    url = f"https://{domain}:{HTTPS}/app/file-[1-{files}]"
+    # The first one alone, so that the others find its connection.
+    ask_all = ["curl", "-sk", "--http2", "--parallel", "--parallel-max", str(files), "-o", "/dev/null"]
+    shown = ["-w", "%{http_version} %{http_code} %{num_connects}\\n", "--resolve", f"{domain}:{HTTPS}:127.0.0.1"]
+    lines = subprocess.run([*ask_all, *shown, url], capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+    answers = Counter(line.rpartition(" ")[0] for line in lines)
+    return {**answers, "connections": sum(int(line.rpartition(" ")[2]) for line in lines)}
 
 
 def crowds(domain: str, many: int) -> dict[int, dict[str, int]]:

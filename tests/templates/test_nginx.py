@@ -25,6 +25,12 @@ PATHS = [
     *("/app/x", "/app/page", "/app/busy", "/app/missing", "/other"),
 ]
 PROGRAM = Path(__file__).parent / "ask_nginx.py"
+FORGED = """
+X-Forwarded-For X-Real-IP X-Forwarded-Proto Forwarded X-Forwarded-Host X-Forwarded-Port X-Forwarded-Server
+X-Forwarded-Prefix X-Forwarded-Scheme X-Original-URL X-Rewrite-URL X-Original-Host X-Host True-Client-IP
+CF-Connecting-IP Fastly-Client-IP X-Client-IP X-Cluster-Client-IP Via Proxy X-Request-ID Remote-User
+""".split()
+"""Headers that a client may send, and that only nginx has to say."""
 HERE, ELSEWHERE = "127.0.0.1/32", "149.154.160.0/20"
 LIMITS = (b"limit_req zone=request_rate burst=20 nodelay;", b"limit_conn under_way 20;")
 
@@ -35,13 +41,14 @@ def answers(
     public_paths: list[str],
     *,
     crowd: int = 0,
+    files: int = 0,
     changes: Mapping[bytes, bytes] = MappingProxyType({}),
     isolated: bool = False,
     **values: Any,
 ) -> Any:
     settings = settings_of("lab", {"webhook_allowed_from": [HERE], "public_paths": public_paths, **values})
     settings = replace(settings, paths=Paths(settings.values.app, Path("/ROOT")), isolated=isolated)
-    arguments = (settings.values.app, settings.values.domain, str(crowd), *PATHS)
+    arguments = (settings.values.app, settings.values.domain, str(crowd), str(files), ",".join(FORGED), *PATHS)
     configuration = nginx.configuration(settings)
     for before, after in changes.items():
         assert before in configuration
@@ -149,6 +156,66 @@ def test_what_nginx_itself_refuses_is_counted_for_bans_and_not_what_an_app_has_n
     ]
     assert refused["404"] == sum(said[state][path]["status"] == 404 for state, path in asked) > 0
     assert said["served"]["/app/missing"]["status"] == 404
+
+
+def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said: Any) -> None:
+    """dev-sec nginx-13. What nginx says itself is its own."""
+    own = {name: said["headers"].get(name) for name in ("X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "Host")}
+    domain = settings_of("lab").values.domain
+    assert own == {
+        "X-Real-IP": "127.0.0.1",
+        "X-Forwarded-For": "127.0.0.1",
+        "X-Forwarded-Proto": "https",
+        "Host": domain,
+    }
+    assert "198.51.100.66" not in json.dumps(said["headers"])
+    assert set(said["headers"]) == {*own, "X-Request-ID", "Accept-Encoding"}, "an empty one isn't sent"
+
+
+def test_a_client_s_own_words_would_reach_it(lab: Place, droplet: Host) -> None:
+    """The control: nginx passes on what it isn't told to remove, and adds to a list of addresses where it is told to."""
+    changes = {
+        b"X-Forwarded-For $remote_addr": b"X-Forwarded-For $proxy_add_x_forwarded_for",
+        b'proxy_set_header Forwarded "";': b"",
+    }
+    found = answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["headers"]
+    assert found["Forwarded"] == "198.51.100.66"
+    assert found["X-Forwarded-For"] == "198.51.100.66, 127.0.0.1"
+
+
+def test_a_path_that_an_app_may_read_otherwise_than_nginx_is_refused(said: Any) -> None:
+    by_status = {code: {path for path, status in said["raw"].items() if status == code} for code in (200, 400)}
+    assert by_status[200] == {"/app//x", "/app/a%2fb", "/app/x?next=/../y", "/app/a.b..c"}
+    assert by_status[400] == set(said["raw"]) - by_status[200]
+
+
+def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Place, droplet: Host) -> None:
+    """The control."""
+    changes = {b"        if ($path_is_ambiguous) {\n            return 400;\n        }\n": b""}
+    raw = answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["raw"]
+    assert (raw["/other/../app/x"], raw["/app/..;/other"], raw["//app/x"]) == (200, 200, 200)
+
+
+def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no_ban(lab: Place, droplet: Host) -> None:
+    """By the values that every place has, three times in a row: a page, and a reload or two."""
+    values = settings_of("prod").values
+    limits = {"client_rate": values.client_rate, "client_burst": values.client_burst}
+    found = answers(lab, droplet, ["/"], files=60, webhook_path=None, **limits)
+    assert found["page"] == [{"2 200": 60, "connections": 1}] * 3
+    assert " 429" not in found["refused_log"]
+
+
+def test_sixty_files_are_too_many_with_a_small_burst(lab: Place, droplet: Host) -> None:
+    """The control."""
+    found = answers(lab, droplet, ["/"], files=60, client_rate=10, client_burst=20)["page"]
+    assert sum(visit.get("2 429", 0) for visit in found) > 60
+
+
+def test_a_large_header_of_an_answer_is_passed_on(lab: Place, droplet: Host, said: Any) -> None:
+    """Cookies and policies of pages. With nginx's own 4 KiB it is an error, as the control has it."""
+    assert said["large"] == 200
+    changes = {b"proxy_buffer_size 16k;": b"", b"proxy_busy_buffers_size 32k;": b""}
+    assert answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["large"] == 503
 
 
 def test_a_renewed_certificate_is_served_without_a_reload_and_ends_no_connection(said: Any) -> None:

@@ -101,6 +101,19 @@ def test_accepted(droplet: Host, lab: Place, settings: Settings, case: str) -> N
     assert accepted, said
 
 
+@pytest.mark.parametrize("length", [46, 47, 60, 253])
+def test_nginx_takes_any_legal_domain(droplet: Host, lab: Place, length: int) -> None:
+    """With the usual 64 bytes of a bucket, a domain of 47 characters was too long; as the control has it."""
+    domain = ".".join([*["x" * 49] * ((length - 4) // 50), "y" * ((length - 4) % 50), "dev"])
+    assert len(domain) == length
+    content = nginx.configuration(settings_of("prod", {"domain": domain}))
+    accepted, said = accepts(droplet, lab, {"nginx.conf": content}, CASES["nginx"][1])
+    assert accepted, said
+    usual = content.replace(b"server_names_hash_bucket_size 512;", b"")
+    accepted, said = accepts(droplet, lab, {"nginx.conf": usual}, CASES["nginx"][1])
+    assert accepted == (length < 47), said
+
+
 BROKEN = {
     "nginx": (b"  listen 80;", b"  lissten 80;"),
     "fail2ban": (b"filter = toogoodtogo-refusals", b"filter = toogoodtogo-refusal"),

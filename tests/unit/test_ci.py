@@ -103,9 +103,12 @@ def test_an_account_is_removed_once() -> None:
 
 
 def test_sudoers_are_checked_before_they_are_placed() -> None:
-    check, write = commands(sudoers, {Placed: None}, login="ci", content=b"x\n")
-    assert check.startswith("visudo --check")
-    assert "mv -fT /etc/sudoers.d/ci.new /etc/sudoers.d/ci" in write
+    (write,) = commands(sudoers, {Placed: None}, login="ci", content=b"x\n")
+    check, placed = (
+        "visudo --check --strict --file=/etc/sudoers.d/ci.new",
+        "mv -fT /etc/sudoers.d/ci.new /etc/sudoers.d/ci",
+    )
+    assert 0 < write.index(check) < write.index(placed)
     assert " 440 " in write
 
 

@@ -94,7 +94,9 @@ def test_a_missing_key_is_named(key: str) -> None:
 @pytest.mark.parametrize(
     ("value", "fault"),
     [("", "is empty"), ("  ", "is empty"), ("<your-key>", "placeholder"), ("changeme", "placeholder"),
-     (f"{SECRET}\nx", "control character")],
+     (f"{SECRET}\nx", "control character"), (f"{SECRET}\u200b", r"nobody sees \(U\+200B\)"),
+     (f"{SECRET}\xa0", r"nobody sees \(U\+00A0\)"), (f"\ufeff{SECRET}", r"nobody sees \(U\+FEFF\)"),
+     ("-----BEGIN PRIVATE KEY-----\nMC4C\n", r"in base64, or with .n for each, it is one line")],
 )  # fmt: skip
 def test_an_unfit_value_is_named_and_not_shown(key: str, value: str, fault: str) -> None:
     with pytest.raises(CredentialsError, match=f"{key} .*{fault}") as caught:
@@ -181,3 +183,25 @@ def test_the_template_itself_is_refused_whole(tmp_path: Path) -> None:
     with pytest.raises(CredentialsError) as caught:
         credentials(read_env_file(path))
     assert str(caught.value).count("still a placeholder") == len(GOOD)
+
+
+@pytest.mark.parametrize(
+    "value", ["your-stripe-key", "<your-stripe-key>", "YOUR_API_KEY", "changeme", "change-me", "xxx"]
+)
+def test_a_placeholder_is_known_by_its_words(value: str) -> None:
+    with pytest.raises(CredentialsError, match="STRIPE_API_KEY is still a placeholder"):
+        credentials({**GOOD, "STRIPE_API_KEY": value})
+
+
+@pytest.mark.parametrize(
+    "value", ["your_company_api_v2_ab12cd34", "your-1st-key-9f", "exchangeme-but-longer", f"x{SECRET}"]
+)
+def test_a_value_that_only_begins_like_one_is_taken(value: str) -> None:
+    assert credentials({**GOOD, "STRIPE_API_KEY": value}).app["STRIPE_API_KEY"] == value
+
+
+def test_a_line_of_the_template_that_nobody_asks_for_may_stay_as_it_came() -> None:
+    """`app_secrets = []`, as docs/app-contract.md has it, with the template's STRIPE_API_KEY line."""
+    assert credentials({**GOOD, "ANOTHER_KEY": "<your-other-key>"}) == credentials(GOOD)
+    with pytest.raises(CredentialsError, match="ANOTHER_KEY is not known"):
+        credentials({**GOOD, "ANOTHER_KEY": SECRET})

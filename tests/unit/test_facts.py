@@ -26,6 +26,7 @@ from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import (
     CloudInitStatus,
     Container,
+    Cpus,
     DebianRelease,
     HalfInstalled,
     MemoryMib,
@@ -33,6 +34,7 @@ from deploys.facts.machine import (
     Networks,
     SwapfileMib,
     Swaps,
+    TimeZoneThere,
 )
 from deploys.facts.stackctl import Isolated, Status
 from deploys.facts.ufw import Firewall, Ufw
@@ -120,6 +122,9 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (HalfInstalled, "", False),
     (DebianRelease, "debian 13\n", "debian 13"),
     (MemoryMib, "MemTotal:        2014540 kB\n", 1967),
+    (Cpus, "2\n", 2),
+    (TimeZoneThere, "yes\n", True),
+    (TimeZoneThere, "no\n", False),
     (Networks, ADDRESSES, NETWORKS),
     (Container, "systemd-nspawn\n", True),
     (Container, "none\n", False),

@@ -148,7 +148,7 @@ def test_a_unit_that_systemd_has_yet_to_read_is_read() -> None:
 
 AFTER = b"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j DROP\nCOMMIT\n"
 AFTER_PLACED = {"sha256": sha256(AFTER).hexdigest(), "mode": "640", "owner": "root", "group": "root"}
-RESTORE = [f"iptables-restore --noflush{test} /etc/ufw/after.rules" for test in (" --test", "")]
+RESTORE = ["iptables-restore --noflush /etc/ufw/after.rules"]
 INPUT, FORWARD = (Chain("iptables", "filter", name) for name in ("INPUT", "FORWARD"))
 INPUT6, PREROUTING = Chain("ip6tables", "filter", "INPUT"), Chain("iptables", "raw", "PREROUTING")
 CHAINS = {
@@ -210,12 +210,14 @@ def test_a_firewall_that_is_off_is_enabled() -> None:
 def test_rules_after_ufw_s_own_are_placed_before_the_firewall_is_enabled() -> None:
     said = firewall(Firewall(), placed=None)
     assert "/etc/ufw/after.rules.new" in said[-2]
+    assert "--test" not in said[-2], "the chains that it leads to come with ufw's first start"
     assert said[-1] == "ufw --force enable"
 
 
 def test_rules_that_changed_are_tested_then_loaded_whole() -> None:
     placing, *rest = firewall(ALLOWED, placed={**AFTER_PLACED, "sha256": "another"})
-    assert "/etc/ufw/after.rules.new" in placing
+    test, placed = "iptables-restore --noflush --test /etc/ufw/after.rules.new", "mv -fT /etc/ufw/after.rules.new"
+    assert 0 < placing.index(test) < placing.index(placed)
     assert rest == RESTORE
 
 
@@ -483,6 +485,18 @@ def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placehold
     assert make.startswith("install -d -m 750 -g www-data /tls/placeholder && openssl req ")
     assert make.endswith("chmod 640 /tls/placeholder/privkey.pem /tls/placeholder/fullchain.pem")
     assert link == "ln -sfn /tls/placeholder /tls/current"
+
+
+def test_a_placeholder_is_made_for_the_longest_name(tmp_path: Path) -> None:
+    """openssl itself is asked: it refuses a common name of more than 64 characters."""
+    domain = ".".join([*("x" * 63 for _ in range(3)), "y" * 57, "dev"])
+    make, _ = commands(placeholder, {Placed: None}, tls="/tls", domain=domain)
+    (openssl,) = [part for part in make.split("&&") if part.strip().startswith("openssl")]
+    ran = subprocess.run(
+        ["sh", "-c", openssl.replace("/tls/placeholder", str(tmp_path))], capture_output=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "fullchain.pem").exists()
 
 
 def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:

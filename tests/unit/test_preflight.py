@@ -17,7 +17,7 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from deploys import session
 from deploys.facts.data import UNREADABLE, PostgresMajor
-from deploys.facts.machine import DebianRelease, MemoryMib, Networks
+from deploys.facts.machine import Cpus, DebianRelease, MemoryMib, Networks, TimeZoneThere
 from deploys.preflight import check_droplet, overlapping
 from tests.unit.places import ROOT, settings_of
 
@@ -27,6 +27,8 @@ SETTINGS = settings_of("prod")  # 2048 MiB; 172.30.0.0/24, 172.30.128.0/17 and 1
 FIT: Facts = {
     DebianRelease: "debian 13",
     MemoryMib: 1967,
+    Cpus: 1,
+    TimeZoneThere: True,
     PostgresMajor: 17,
     Networks: {"lo": ["127.0.0.1/8"], "eth0": ["203.0.113.7/20"], "eth1": ["10.116.0.2/20"]},
 }
@@ -52,6 +54,8 @@ def test_a_fit_droplet_is_let_through() -> None:
         ({PostgresMajor: UNREADABLE}, r"postgres/PG_VERSION names no version .* Next: sudo ls -l /.*/PG_VERSION"),
         ({DebianRelease: "debian 12"}, "prod-1 runs debian 12: this is for Debian 13"),
         ({DebianRelease: "ubuntu 24.04"}, "prod-1 runs ubuntu 24.04"),
+        ({Cpus: 0}, "prod-1 has 0 CPUs, postgres_cpus says 1.0: lower it in group_data, or resize the droplet"),
+        ({TimeZoneThere: False}, "prod-1 has no time zone Etc/UTC: name one that `timedatectl list-timezones` lists"),
         ({MemoryMib: 967}, "prod-1 has 967 MiB of memory, droplet_memory_mib says 2048"),
         (
             {Networks: {"eth1": ["172.30.1.9/24"]}},

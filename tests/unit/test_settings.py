@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,17 @@ from stackctl.paths import Paths
 
 from deploys.components.base import stackctl_config
 from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, RULES, TELEGRAM_RULES
-from deploys.settings import Settings, SettingsError, Values, check_ssh, check_values
+from deploys.settings import (
+    Settings,
+    SettingsError,
+    Values,
+    _read_authorized_keys,
+    _read_certificate,
+    _read_ci_keys,
+    check_ssh,
+    check_values,
+    load_settings,
+)
 from tests.unit.places import ROOT, data_of, settings_of
 
 PLACES = ["lab", "staging", "prod"]
@@ -52,6 +63,34 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"postgres_image": "postgres:17"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_memory_mib": "512"}, "postgres_memory_mib: .*integer"),
         ({"postgres_image": "postgres:trixie"}, "postgres_image .*tag that names its version and base"),
+        (
+            {"postgres_image": "pgvector/pgvector:0.8.1-trixie"},
+            "postgres_image has no version of PostgreSQL in its tag",
+        ),
+        ({"postgres_image": f"postgres@sha256:{'a' * 64}"}, "postgres_image .*tag that names its version and base"),
+        (
+            {"postgres_image": "postgres:17.11-trixie@sha256:abc"},
+            "postgres_image .*tag that names its version and base",
+        ),
+        (
+            {"domain": "бот.маркет.рф"},
+            r"domain has letters beyond a to z: write it in punycode: xn--90a0am.xn--80akogvo.xn--p1ai",
+        ),
+        ({"domain": f"{'a' * 64}.dev"}, "domain is malformed"),
+        ({"domain": f"{'a.' * 126}dev"}, "domain is malformed"),
+        ({"domain": "bot.marketplace.1"}, "domain is malformed"),
+        ({"domain": "bot.xn--p1ai-.xn--p1ai-"}, "domain is malformed"),
+        ({"domain": "Bot.marketplace.dev"}, "domain is malformed"),
+        *(
+            ({"app_repository": name}, "app_repository .* is no repository: write it in lower case, without https://")
+            for name in (
+                *("ghcr.io/MyTeam/Bot", "ghcr.io/team/bot:latest", "https://ghcr.io/team/bot", "ghcr.io/team/bot/"),
+                *(f"ghcr.io/team/bot@sha256:{'a' * 64}", "ghcr.io/team/bot ", "ghcr.io//bot", "ghcr.io/team/-bot"),
+            )
+        ),
+        ({"client_rate": 0}, "client_rate: .*greater than or equal to 1"),
+        ({"client_burst": "200"}, "client_burst: .*integer"),
+        ({"app_environment": {"BIG": "x" * 131_069}}, "BIG is longer than 128 KiB"),
         ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048, .* is too small for .* = 5\d{3}"),
         ({"backup_memory_mib": 512}, r"is too small for .*backup_memory_mib 512 .* = 2\d{3}"),
         (
@@ -109,13 +148,20 @@ def test_a_fault_is_one_line_that_names_it(change: dict[str, Any], fault: str) -
 @pytest.mark.parametrize("change", [
     {"public_paths": ["/webhook/"]}, {"public_paths": ["/"]}, {"public_paths": ["/api/"], "webhook_path": None},
     {"app_worker": False, "worker_memory_mib": 512}, {"app_connections": 42}, {"version_path": None},
-    {"reboot_at": None},
+    {"reboot_at": None}, {"domain": "bot.xn--e1afmkfd.xn--p1ai"}, {"domain": "bazar.xn--j1amh"},
+    {"domain": f"{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 57}.dev"}, {"app_repository": "registry.dev:5000/a/b_c/d-e.f"},
+    {"app_repository": "team/bot"}, {"app_environment": {"BIG": "x" * 131_067}},
 ])  # fmt: skip
 def test_what_fits_is_accepted(change: dict[str, Any]) -> None:
     check_values({**data_of("prod"), **change})
 
 
-@pytest.mark.parametrize(("image", "major"), [("postgres:17.11-trixie", 17), ("r.dev:5000/x/postgres:9-bookworm", 9)])
+@pytest.mark.parametrize(("image", "major"), [
+    ("postgres:17.11-trixie", 17), ("r.dev:5000/x/postgres:9-bookworm", 9),
+    (f"postgres:17.11-trixie@sha256:{'a' * 64}", 17), ("pgvector/pgvector:0.8.1-pg17-trixie", 17),
+    ("pgvector/pgvector:pg16-bookworm", 16), ("imresamu/postgis:17-3.5-trixie", 17),
+    ("timescale/timescaledb-ha:2.17.2-pg17.2-bookworm", 17),
+])  # fmt: skip
 def test_the_major_version_is_the_image_s(image: str, major: int) -> None:
     assert check_values({**data_of("prod"), "postgres_image": image}).postgres_major == major
 
@@ -184,3 +230,81 @@ def test_group_data_gives_no_secret_a_value(place: str) -> None:
     data = data_of(place)
     given = {name.upper() for name in [*data, *data["app_environment"]]}
     assert not given & {*RULES, *TELEGRAM_RULES, *OFFSITE_RULES, *OPERATOR_RULES, *data["app_secrets"]}
+
+
+KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA{'A' * 40} anna"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (KEY.encode("utf-16"), "is not UTF-8 .*: save it as UTF-8"),
+        (f"{KEY} Zoë\n".encode("latin-1"), "is not UTF-8 .*: save it as UTF-8"),
+        (b"# nobody yet\n\n", "has no key in it, and would lock everybody out"),
+        (b"", "has no key in it, and would lock everybody out"),
+        (b"ssh-ed25519 short\n", "key 1 is malformed"),
+    ],
+)
+def test_keys_that_would_let_nobody_in_are_refused_in_one_line_that_names_the_file(
+    tmp_path: Path, content: bytes, fault: str
+) -> None:
+    path = tmp_path / "prod.authorized_keys"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"{path}.*{fault}") as caught:
+        _read_authorized_keys(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match=str(path)):
+        _read_ci_keys(str(path), b"")
+
+
+def test_a_key_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(f"# Anna\r\n{KEY}\r\n".encode())
+    assert _read_authorized_keys(path) == path.read_bytes()
+    with pytest.raises(SettingsError, match="missing: put the operators' public keys there"):
+        _read_authorized_keys(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("ca.crt", None, "is missing: put the PEM file there"),
+        ("ca.crt", b"der", "is no certificate in PEM named"),
+        ("ca.pem", b"-----BEGIN CERTIFICATE-----", "is no certificate in PEM named"),
+    ],
+)
+def test_an_authority_s_certificate_is_looked_at(tmp_path: Path, name: str, content: bytes | None, fault: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"extra_ca_certificates: {path} {fault}"):
+        _read_certificate(path)
+
+
+def test_an_authority_s_certificate_has_its_file_s_name(tmp_path: Path) -> None:
+    path = tmp_path / "ca.crt"
+    path.write_bytes(b"-----BEGIN CERTIFICATE-----\n")
+    assert (_read_certificate(path).name, _read_certificate(path).pem) == ("ca.crt", path.read_bytes())
+
+
+def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password's URL counts, in which some characters are three times as long."""
+    monkeypatch.chdir(tmp_path)
+    names = ["DATABASE_PASSWORD", "REDIS_PASSWORD", "REGISTRY_PASSWORD", "FINGERPRINT_KEY", "TELEGRAM_WEBHOOK_SECRET"]
+    secrets = {name: f"{name}-is-a-long-made-up-secret".replace("_", "-") for name in names}
+    secrets["TELEGRAM_BOT_TOKEN"] = f"110201543:{'A' * 35}"
+    Path("keys").write_text(KEY)
+    data = {**data_of("prod"), "offsite_repository": None, "authorized_keys": "keys", "env_file": ".env"}
+    data |= {"secrets_ledger": "ledger.json", "ssh_strict_host_key_checking": "yes"}
+    for name, value, refused in (
+        ("STRIPE_API_KEY", "k" * 131_072, "STRIPE_API_KEY"),
+        ("DATABASE_PASSWORD", "/" * 44_000, "DATABASE_URL"),
+    ):
+        Path(".env").write_text(
+            "".join(f"{one}='{secret}'\n" for one, secret in {**secrets, "STRIPE_API_KEY": "key", name: value}.items())
+        )
+        Path(".env").chmod(0o600)
+        with pytest.raises(SettingsError, match=rf"\.env: {refused} is longer than 128 KiB"):
+            load_settings(data)
