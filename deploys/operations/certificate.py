@@ -23,7 +23,7 @@ def placeholder(tls: str, *, domain: str) -> Commands:
         return
     directory = f"{tls}/placeholder"
     private, public = QuoteString(f"{directory}/{KEY}"), QuoteString(f"{directory}/{CHAIN}")
-    # The common name's 64 characters are X.520's limit. Nobody goes by it: names are in subjectAltName (RFC 9525, 6.4.4).
+    # A common name has 64 characters at most (X.520). Clients go by subjectAltName (RFC 9525, 6.4.4).
     yield StringCommand(
         *(f"install -d -m 750 -g {NGINX_GROUP}", QuoteString(directory), "&&"),
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650",

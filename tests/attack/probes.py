@@ -12,7 +12,7 @@ from pathlib import Path
 
 from testinfra.host import Host
 
-from tests.lab.layout import NEIGHBOUR, Machine, by_name
+from tests.lab.layout import NEIGHBOUR, NETWORK6, Machine, by_name
 
 KNOCK = Path(__file__).with_name("knock.py").read_text()
 RULES_BACK = "iptables-restore --noflush /etc/ufw/after.rules"
@@ -49,7 +49,7 @@ def guess_at_ssh(attacker: Host, droplet: Host) -> bool:
 
 def pardon(droplet: Host) -> None:
     """The attacker is banned no more, and known for nothing."""
-    droplet.check_output(f"fail2ban-client unban {NEIGHBOUR.ipv4} {NEIGHBOUR.ipv6}")
+    droplet.check_output(f"fail2ban-client unban {NEIGHBOUR.ipv4} {NEIGHBOUR.ipv6} {NETWORK6.network_address}")
 
 
 @contextmanager

@@ -50,7 +50,7 @@ DAEMON: dict[str, Callable[[Engine], bool]] = {
     "2.9": lambda engine: "cgroup-parent" not in engine.daemon,
     "2.10": lambda engine: "storage-opts" not in engine.daemon,
     "2.11": lambda engine: bool(engine.info["Plugins"]["Authorization"]),
-    "2.12": lambda engine: engine.info["LoggingDriver"] == "journald",
+    "2.12": lambda engine: engine.info["LoggingDriver"] not in {"local", "json-file", "none"},
     "2.13": lambda engine: engine.daemon.get("disable-legacy-registry", True) is True,
     "2.14": lambda engine: engine.info["LiveRestoreEnabled"] is True,
     "2.15": without_swarm,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,17 @@ def test_who_asks_for_nothing_again_and_again_is_shut_out(
     address, own = getattr(machine_of(droplet), stranger), getattr(NEIGHBOUR, stranger)
     asked = ask_often(outside, address, lab)
     assert (asked["before"], asked["after"]) == (404, None)
-    assert own in banned_addresses(droplet)
+    assert as_counted(own) in banned_addresses(droplet)
     assert [reaches(outside, address, port) for port in (22, 80, 443)] == [False] * 3
 
     droplet.check_output("systemctl restart fail2ban.service")
     eventually(lambda: not reaches(outside, address, 443))
-    assert own in banned_addresses(droplet)
+    assert as_counted(own) in banned_addresses(droplet)
+
+
+def as_counted(address: Any) -> object:
+    """nginx's log has an IPv6 client's /64, by its first address; whom fail2ban spares in it is spared all the same."""
+    return ip_network((address, 64), strict=False).network_address if address.version == 6 else address
 
 
 def banned_addresses(droplet: Host) -> set[object]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from ipaddress import ip_network
 
 import pytest
 from testinfra.host import Host
 
-from deploys.components.bans import TELEGRAM
 from tests.places import Place
 
 pytestmark = pytest.mark.group("edge")
 
-JAILS = ["nginx-refusals", "sshd"]
+JAILS = ["nginx-floods", "nginx-refusals", "sshd"]
+TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
+"""core.telegram.org/bots/webhooks."""
 
 
 def test_it_runs_and_comes_up_at_boot(droplet: Host) -> None:
@@ -46,6 +48,33 @@ def test_a_ban_is_dropped_by_the_kernel_on_every_port_and_lasts_longer_each_time
     assert droplet.check_output(f"fail2ban-client get {jail} action {action} blocktype") == "drop"
     assert droplet.check_output(f"fail2ban-client get {jail} action {action} type") == "allports"
     assert droplet.check_output(f"fail2ban-client get {jail} action {action} chain_hook") == "input"
+    assert "flags interval" in droplet.check_output(f"fail2ban-client get {jail} action {action} actionstart")
+
+
+def test_a_ban_of_an_ipv6_address_is_of_its_64_and_spares_in_it_whom_it_is_to_spare(
+    droplet: Host, place: Place
+) -> None:
+    """An address of documentation's (RFC 3849), which nobody has. tests/defences bans for real."""
+    address, network = "2001:db8:7:7::66", "2001:db8:7:7::/64"
+    table = f"nft list table inet f2b-{place.settings.values.app}"
+    try:
+        droplet.check_output(f"fail2ban-client set sshd banip {address}")
+        rules = eventually(droplet, table, network)
+        match = r"ip6 saddr != \{ ([^}]*) \} ip6 saddr @addr6-set-sshd drop"
+        spared = re.search(match, rules)
+        assert spared
+        assert "::1" in spared[1].split(", ")
+    finally:
+        droplet.check_output(f"fail2ban-client unban {address}")
+
+
+def eventually(droplet: Host, command: str, has: str) -> str:
+    """Its output, once that has it: fail2ban bans each second or so."""
+    for _ in range(20):
+        if has in (said := str(droplet.run(command).stdout)):
+            return said
+        time.sleep(0.5)
+    raise AssertionError(f"{has} is not in the output of {command}")
 
 
 def test_the_log_of_refusals_has_refusals_alone_and_nothing_of_a_client_s_wording(droplet: Host, place: Place) -> None:
@@ -57,7 +86,11 @@ def test_the_log_of_refusals_has_refusals_alone_and_nothing_of_a_client_s_wordin
 
 def test_the_filter_counts_each_line_of_that_log(droplet: Host, place: Place) -> None:
     app = place.settings.values.app
-    line = "2026-11-23T22:16:57+00:00 192.0.2.7 404"
-    program = f"fail2ban-regex '{{}}' /etc/fail2ban/filter.d/{app}-refusals.conf"
-    assert "1 matched, 0 missed" in droplet.run(program.format(line)).stdout
-    assert "0 matched, 1 missed" in droplet.run(program.format(f"{line} x")).stdout
+    counted = {"refusals": {"404", "403", "400"}, "floods": {"429"}}
+    for name, statuses in counted.items():
+        program = f"fail2ban-regex '{{}}' /etc/fail2ban/filter.d/{app}-{name}.conf"
+        for status in ("404", "403", "400", "429"):
+            line = f"2026-11-23T22:16:57+00:00 192.0.2.7 {status}"
+            matched = "1 matched, 0 missed" if status in statuses else "0 matched, 1 missed"
+            assert matched in droplet.run(program.format(line)).stdout, (name, status)
+            assert "0 matched, 1 missed" in droplet.run(program.format(f"{line} x")).stdout

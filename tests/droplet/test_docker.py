@@ -15,10 +15,19 @@ pytestmark = pytest.mark.group("app")
 
 def test_the_daemon_took_its_configuration(droplet: Host, place: Place) -> None:
     info = json.loads(droplet.check_output("docker info --format '{{json .}}'"))
-    assert info["LoggingDriver"] == "journald"
+    assert info["LoggingDriver"] == "local"
     assert info["LiveRestoreEnabled"] is True
     assert [pool["Base"] for pool in info["DefaultAddressPools"]] == [str(place.settings.values.docker_pool)]
     assert "name=no-new-privileges" in info["SecurityOptions"]
+
+
+def test_a_container_s_output_is_bounded_and_not_in_the_journal(droplet: Host) -> None:
+    """Each of them: those of before a converge have the driver that they were made with. tests/attack floods."""
+    shown = "{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}"
+    drivers = droplet.check_output(f"docker ps --all --quiet | xargs docker inspect --format '{shown}'").splitlines()
+    assert set(drivers) == {'local {"max-file":"5","max-size":"10m"}'}
+    limits = droplet.check_output("systemctl show -p LogRateLimitBurst -p LogRateLimitIntervalUSec docker.service")
+    assert set(limits.splitlines()) == {"LogRateLimitBurst=60", "LogRateLimitIntervalUSec=1min"}
 
 
 def test_compose_is_docker_s_plugin(droplet: Host) -> None:

@@ -50,6 +50,11 @@ def test_the_kernel_has_the_rules_that_are_declared(droplet: Host, place: Place)
     declared = [line for line in after_rules(place.settings).decode().splitlines() if line.startswith(ours)]
     assert [line for line in loaded if line.startswith(ours) and line != "-A DOCKER-USER -j RETURN"] == declared
     assert declared[-1] == "-A DOCKER-USER -j DROP"
+    # Not by the template alone, which would be as wrong as what was made from it.
+    for chain in ("FORWARD", "DOCKER-USER"):
+        assert loaded.count(f"-A {chain} -d 169.254.169.254/32 -j DROP") == 1
+        assert f"-A {chain} -j DROP" in loaded
+    assert "-A PREROUTING -d 127.0.0.0/8 -j DROP" in loaded
 
 
 def test_the_kernel_has_what_ufw_s_files_say_and_nothing_is_let_in_besides(droplet: Host) -> None:

@@ -38,7 +38,10 @@ def test_the_directory_is_root_s_alone(droplet: Host, place: Place) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["ps -eo args", "journalctl --no-pager --output=cat", "docker image inspect {image}", "docker ps --no-trunc"],
+    [
+        *("ps -eo args", "journalctl --no-pager --output=cat", "docker image inspect {image}", "docker ps --no-trunc"),
+        "find /var/lib/docker/containers -path */local-logs/container.log -exec cat {{}} +",
+    ],
 )
 def test_no_secret_is_in_the_output_of_(droplet: Host, place: Place, command: str) -> None:
     image = droplet.check_output(f"docker image ls -q {place.settings.paths.release_repository}").split()[0]

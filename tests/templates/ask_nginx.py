@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -34,6 +35,14 @@ RAW = [
     *("//app/x", "/app//x", "/app/a%2fb", "/app/x?next=/../y", "/app/a.b..c"),
 ]
 LARGE_HEADER = 9000
+
+
+@dataclass(frozen=True)
+class Client:
+    """Headers that it makes up, and how many files the page has that it visits."""
+
+    forges: list[str]
+    files: int
 
 
 class Release(BaseHTTPRequestHandler):
@@ -54,6 +63,12 @@ class Release(BaseHTTPRequestHandler):
         """A unix socket's client has no address to log."""
 
 
+class Releases(ThreadingUnixStreamServer):
+    """Taken as they come, as the colour's socket does."""
+
+    request_queue_size = 1024
+
+
 def main(app: str, domain: str, many: str, files: str, forged: str, *paths: str) -> None:
     root = Path(tempfile.mkdtemp())
     root.chmod(0o755)
@@ -68,7 +83,8 @@ def main(app: str, domain: str, many: str, files: str, forged: str, *paths: str)
     command = ["nginx", "-c", str(root / "nginx.conf"), "-g", "daemon off;"]
     nginx = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        found = look(root, app, domain, paths, forged.split(","), int(files)) | {"crowd": crowds(domain, int(many))}
+        found = look(root, app, domain, paths, Client(forged.split(","), int(files)))
+        found["crowd"] = crowds(domain, int(many))
     finally:
         nginx.terminate()
         complaints = nginx.communicate(timeout=10)[1]
@@ -78,18 +94,19 @@ def main(app: str, domain: str, many: str, files: str, forged: str, *paths: str)
     print(json.dumps({**found, **logs, "complaints": complaints.splitlines()}))
 
 
-def look(root: Path, app: str, domain: str, paths: tuple[str, ...], forged: list[str], files: int) -> dict[str, Any]:
+def look(root: Path, app: str, domain: str, paths: tuple[str, ...], client: Client) -> dict[str, Any]:
     var = root / f"var/lib/{app}"
-    release = ThreadingUnixStreamServer(str(var / "blue.sock"), Release)
+    release = Releases(str(var / "blue.sock"), Release)
     (var / "blue.sock").chmod(0o666)
     threading.Thread(target=release.serve_forever, daemon=True).start()
     (var / "active").symlink_to("blue.sock")
     found: dict[str, Any] = {"served": {path: ask(connect(domain), path) for path in paths}}
 
-    found["headers"] = json.loads(ask(connect(domain), "/app/headers", dict.fromkeys(forged, FORGED))["body"])
+    told = ask(connect(domain), "/app/headers", dict.fromkeys(client.forges, FORGED))
+    found["headers"] = json.loads(told["body"]) if told["status"] == 200 else None
     found["raw"] = {path: ask(connect(domain), path)["status"] for path in RAW}
     found["large"] = ask(connect(domain), "/app/large")["status"]
-    found["page"] = [visit(domain, files) for _ in range(3)] if files else []
+    found["page"] = [visit(domain, client.files) for _ in range(3)] if client.files else []
 
     kept = connect(domain)
     before = ask(kept, paths[0])["status"], serial(domain)

@@ -25,11 +25,12 @@ PATHS = [
     *("/app/x", "/app/page", "/app/busy", "/app/missing", "/other"),
 ]
 PROGRAM = Path(__file__).parent / "ask_nginx.py"
-FORGED = """
-X-Forwarded-For X-Real-IP X-Forwarded-Proto Forwarded X-Forwarded-Host X-Forwarded-Port X-Forwarded-Server
-X-Forwarded-Prefix X-Forwarded-Scheme X-Original-URL X-Rewrite-URL X-Original-Host X-Host True-Client-IP
-CF-Connecting-IP Fastly-Client-IP X-Client-IP X-Cluster-Client-IP Via Proxy X-Request-ID Remote-User
-""".split()
+FORGED = [
+    *("X-Forwarded-For", "X-Real-IP", "X-Forwarded-Proto", "Forwarded", "X-Forwarded-Host", "X-Forwarded-Port"),
+    *("X-Forwarded-Server", "X-Forwarded-Prefix", "X-Forwarded-Scheme", "X-Original-URL", "X-Rewrite-URL", "X-Host"),
+    *("X-Original-Host", "True-Client-IP", "CF-Connecting-IP", "Fastly-Client-IP", "X-Client-IP", "Via", "Proxy"),
+    *("X-Cluster-Client-IP", "X-Request-ID", "Remote-User"),
+]
 """Headers that a client may send, and that only nginx has to say."""
 HERE, ELSEWHERE = "127.0.0.1/32", "149.154.160.0/20"
 LIMITS = (b"limit_req zone=request_rate burst=20 nodelay;", b"limit_conn under_way 20;")
@@ -173,7 +174,7 @@ def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said
 
 
 def test_a_client_s_own_words_would_reach_it(lab: Place, droplet: Host) -> None:
-    """The control: nginx passes on what it isn't told to remove, and adds to a list of addresses where it is told to."""
+    """The control: nginx passes on what it isn't told to remove, and adds to a list of addresses."""
     changes = {
         b"X-Forwarded-For $remote_addr": b"X-Forwarded-For $proxy_add_x_forwarded_for",
         b'proxy_set_header Forwarded "";': b"",
@@ -199,8 +200,8 @@ def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Place, droplet: Host
 def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no_ban(lab: Place, droplet: Host) -> None:
     """By the values that every place has, three times in a row: a page, and a reload or two."""
     values = settings_of("prod").values
-    limits = {"client_rate": values.client_rate, "client_burst": values.client_burst}
-    found = answers(lab, droplet, ["/"], files=60, webhook_path=None, **limits)
+    rate, burst = values.client_rate, values.client_burst
+    found = answers(lab, droplet, ["/"], files=60, webhook_path=None, client_rate=rate, client_burst=burst)
     assert found["page"] == [{"2 200": 60, "connections": 1}] * 3
     assert " 429" not in found["refused_log"]
 

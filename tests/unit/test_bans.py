@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_network
+from pathlib import Path
 
-from deploys.components import ssh
+import pytest
+
+from deploys.components import bans, ssh
 from deploys.components.bans import TELEGRAM, configuration
 from tests.unit.places import settings_of
 
@@ -51,3 +54,39 @@ def test_without_nginx_its_log_is_not_watched() -> None:
     """fail2ban doesn't start when a log is missing, and SSH would be watched no more."""
     assert "[nginx-refusals]" in jail()
     assert "nginx" not in jail(edge=False)
+
+
+LINE = "2026-11-23T22:16:57+00:00 192.0.2.7 {}"
+
+
+@pytest.mark.parametrize(
+    ("name", "counted"), [("refusals", {"400", "403", "404", "405", "413", "431", "444"}), ("floods", {"429"})]
+)
+def test_a_page_of_many_files_counts_for_no_ban(name: str, counted: set[str]) -> None:
+    """429 is what its visitor gets; it counts ten times less. tests/droplet asks fail2ban itself."""
+    text = configuration(settings_of("prod"), edge=True)[f"filter.d/toogoodtogo-{name}.conf"].decode()
+    found = re.search(r"^failregex = (.*)$", text, re.MULTILINE)
+    assert found
+    date = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+\d\d:\d\d"
+    assert "datepattern = ^%%Y-%%m-%%dT%%H:%%M:%%S%%z" in text
+    line = re.compile(date + found[1].removeprefix("^").replace("<ADDR>", r"(?P<ip>[0-9a-f.:]+)"))
+    statuses = ("400", "403", "404", "405", "413", "429", "431", "444")
+    assert {status for status in statuses if line.search(LINE.format(status))} == counted
+    assert not line.search(LINE.format("404") + " x")
+
+
+def test_a_ban_of_an_ipv6_address_is_of_its_64_and_spares_the_operator_in_it() -> None:
+    settings = settings_of("prod", {"never_banned": ["2001:db8::7/128", "192.0.2.7/32"]})
+    action = configuration(settings, edge=True)["action.d/toogoodtogo-nftables.conf"].decode()
+    ipv4, ipv6 = action.split("[Init?family=inet6]")
+    assert "prefix = /64" in ipv6
+    assert r"spared = ip6 saddr != \{ ::1, 2001:db8::7/128 \}" in ipv6
+    assert "prefix =\n" in ipv4
+    assert jail().count("banaction = toogoodtogo-nftables[type=allports, blocktype=drop]") == 1
+
+
+def test_fail2ban_starts_again_with_a_new_configuration() -> None:
+    """By a reload it would drop an action that is new, and ban nobody (seen with 1.1 in Debian 13)."""
+    source = Path(bans.__file__).read_text()
+    assert '"systemctl restart fail2ban.service"' in source
+    assert "reload-or-restart" not in source

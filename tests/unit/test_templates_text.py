@@ -292,3 +292,15 @@ def test_no_module_is_barred_that_docker_or_a_cloud_image_needs() -> None:
     needed = {"overlay", "br_netfilter", "bridge", "veth", "nf_tables", "xt_conntrack", "iptable_nat", "ip_tables"}
     needed |= {"vfat", "isofs", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_rng", "ext4", "fuse", "nf_conntrack"}
     assert not barred & needed
+
+
+def test_what_droplet_tests_go_by_is_whole() -> None:
+    """tests/droplet looks at each of these: one that is taken out would take its test along."""
+    root_s = {"/boot": "700", "/etc/crontab": "600", "/etc/sudoers.d": "750", "/etc/ssh/sshd_config": "600"}
+    cron = {f"/etc/cron.{often}": "700" for often in ("d", "hourly", "daily", "weekly", "monthly")}
+    assert root_s | cron == hardening.ROOTS_ALONE
+    assert {"telnet", "rsh-client", "rsh-server", "talk", "nis", "xinetd", "rpcbind"} <= set(hardening.UNWANTED)
+    assert {"debsums", "needrestart", "libpam-pwquality", "apt-listchanges"} == set(hardening.WATCHING)
+    assert set(bans.TELEGRAM) == {"149.154.160.0/20", "91.108.4.0/22"}
+    assert set(nginx.HEADERS) == {"Content-Security-Policy", "X-Frame-Options", "Referrer-Policy", "Permissions-Policy"}
+    assert nginx.HEADERS["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
