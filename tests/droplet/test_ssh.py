@@ -37,10 +37,10 @@ DECLARED = {
     "sshd-13": "loglevel VERBOSE",
     "sshd-14": "hostkey /etc/ssh/ssh_host_ed25519_key",
     "sshd-17": "permituserenvironment no",
-    "sshd-18": "logingracetime 30",
+    "sshd-18": "logingracetime 20",
     "sshd-19": "maxauthtries 3",  # 2 would be one key too few for an agent that has more
     "sshd-20": "maxsessions 4",  # a converge has two open at once
-    "sshd-21": "maxstartups 10:30:60",
+    "sshd-21": "maxstartups 40:30:60",
     "sshd-22": "pubkeyauthentication yes",
     "sshd-23": "ignorerhosts yes",
     "sshd-24": "ignoreuserknownhosts yes",
@@ -70,6 +70,7 @@ DECLARED = {
     "one host key's algorithm": "hostkeyalgorithms ssh-ed25519",
     "no short key": "requiredrsasize 2048",
     "nobody takes all": "persourcemaxstartups 5",
+    "a /64 of IPv6 is one client": "persourcenetblocksize 32:64",
     "no sockets": "allowstreamlocalforwarding no",
     "no program at login": "permituserrc no",
     "no compression": "compression no",

@@ -34,7 +34,7 @@ SSHD = """
 PermitRootLogin no · PubkeyAuthentication yes · AuthenticationMethods publickey · PasswordAuthentication no
 KbdInteractiveAuthentication no · PermitEmptyPasswords no · HostbasedAuthentication no · GSSAPIAuthentication no
 KerberosAuthentication no · AuthorizedKeysFile .ssh/authorized_keys · MaxAuthTries 3 · LoginGraceTime 20
-MaxStartups 50:30:100 · PerSourceMaxStartups 5 · PerSourceNetBlockSize 32:64 · AllowTcpForwarding no
+MaxStartups 40:30:60 · PerSourceMaxStartups 5 · PerSourceNetBlockSize 32:64 · AllowTcpForwarding no
 AllowStreamLocalForwarding no · AllowAgentForwarding no · PermitTunnel no · GatewayPorts no · X11Forwarding no
 PermitUserEnvironment no · PermitUserRC no · LogLevel VERBOSE · AllowUsers deploy
 """
