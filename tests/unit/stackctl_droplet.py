@@ -62,6 +62,7 @@ CONFIG: dict[str, Any] = {
     "worker": True,
     "isolated": False,
 }
+KILLED = 9
 KNOWN = {"1.0.0": ["0001"], "1.1.0": ["0001"], "1.2.0": ["0001", "0002"], "1.3.0": ["0001", "0002", "0003"]}
 """Image → the revisions that it knows; 0003 is a contract."""
 
@@ -311,7 +312,7 @@ class Droplet(Machine):
         self.moments += 1
         if self.moments == self.killed_at:
             (self.paths.var / "droplet.pickle").write_bytes(pickle.dumps(self))
-            os._exit(9)
+            os._exit(KILLED)
 
     def _compose(self, arguments: list[str], env: dict[str, str]) -> Result:
         assert arguments[:4] == ["--ansi", "never", "--env-file", "/dev/null"]
@@ -624,7 +625,8 @@ def installed(root: Path, **config: Any) -> Droplet:
 def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
     """Exit code and what the terminal showed."""
     out = StringIO()
-    with patch("os.fsync"):  # slow, and shown to be there elsewhere
+    # Slow. Each is a moment at which a kill finds what was written before, and nothing of what comes next.
+    with patch("os.fsync", lambda _: droplet._survive()):
         code = cli.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
     shown = out.getvalue() + _text(droplet.paths.history)
     for secret in (*(value for value in ENVIRONMENT.values() if value not in PUBLIC), "p%20w%24d", "p w$d"):
@@ -636,11 +638,16 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
     """The droplet after `kill -9` of stackctl at its call or event number `at`; None when it had ended before."""
     child = os.fork()
     if not child:
-        droplet.moments, droplet.killed_at = 0, at
-        stackctl(droplet, *arguments)
-        os._exit(0)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        try:
+            droplet.moments, droplet.killed_at = 0, at
+            stackctl(droplet, *arguments)
+            os._exit(0)
+        finally:
+            os._exit(1)  # or a failure would go on as a second pytest
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == 0:
         return None
+    assert code == KILLED, "stackctl raised"
     left: Droplet = pickle.loads((droplet.paths.var / "droplet.pickle").read_bytes())  # noqa: S301 - our own
     return left
 

@@ -224,6 +224,15 @@ def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_b
     assert len(proven(live)) == backup.KEPT_DAYS
 
 
+@pytest.mark.parametrize(("percent", "code"), [(49, 1), (51, 0)])
+def test_half_is_half(live: Droplet, percent: int, code: int) -> None:
+    assert stackctl(live, "backup")[0] == 0
+    size = proven(live)[-1].files[manifest.DUMP].bytes
+    keep(live, made(40, files={manifest.DUMP: manifest.File(size * 100 // percent, "0" * 64)}))
+    ended, shown = stackctl(live, "backup", "--nightly")
+    assert (ended, "more than half of its size" in shown) == (code, bool(code)), shown
+
+
 def test_what_is_compared_with_is_neither_what_a_restore_saved_nor_what_nobody_has_restored(live: Droplet) -> None:
     """And one that grew since it was asked for counts as it is."""
     for one in (large(40), small(41, reason="asked"), large(42, reason="safety"), large(43, verified=False)):
@@ -396,6 +405,163 @@ def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
     live.throwaway[stack.paths.verification(under_way.name)] = {}
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert leftovers(live) == []
+
+
+# what is whole, and does not restore in one go
+
+ROW = "a customer's own"
+
+
+@pytest.fixture
+def odd(live: Droplet) -> Droplet:
+    """A table whose rows no database takes in one go."""
+    live.unloadable = {"public.offers": True}
+    return live
+
+
+def unproven(droplet: Droplet) -> list[Manifest]:
+    return [one for one in every(droplet) if one.unproven]
+
+
+def test_a_schema_that_does_not_restore_in_one_go_keeps_its_dump_and_says_so(odd: Droplet, storage: Sent) -> None:
+    code, shown = stackctl(odd, "backup", "--nightly")
+    (kept,) = unproven(odd)
+    assert (code, kept.verified, kept.reason, kept.tables) == (1, None, "nightly", odd.tables), shown
+    assert manifest.differing(odd.paths.backup(kept.id), kept) == []
+    assert kept.unproven
+    assert "COPY failed for table public.offers" in kept.unproven
+    assert f"the dump is kept as {kept.id}, unproven" in shown.splitlines()[-1]
+    assert storage == [kept.id], "the droplet may be lost before anybody mends the schema"
+    assert leftovers(odd) == []
+    assert [line for line in problems(odd) if kept.id in line and "unproven" in line and "public.offers" in line]
+    row = next(line for line in stackctl(odd, "backups")[1].splitlines() if kept.id in line)
+    assert "unproven" in row
+    assert f"{kept.id} is unproven: {kept.unproven}" in stackctl(odd, "backups")[1]
+
+
+def test_it_is_kept_though_it_can_t_be_sent(odd: Droplet, storage: Sent) -> None:
+    storage.most = 0
+    code, shown = stackctl(odd, "backup")
+    assert (code, len(unproven(odd))) == (1, 1)
+    assert "COPY failed for table public.offers" in shown.splitlines()[-1]
+    assert "it was not sent off the droplet: the storage is down" in shown.splitlines()[-1]
+
+
+def test_one_for_which_the_memory_is_too_small_is_kept(odd: Droplet) -> None:
+    odd.failing = {"oom": ENDED}
+    code, shown = stackctl(odd, "backup")
+    assert (code, "out of memory while postgres was restored" in shown.splitlines()[-1]) == (1, True)
+    (kept,) = unproven(odd)
+    assert "raise backup_memory_mib" in (kept.unproven or "")
+
+
+def test_a_newer_one_takes_its_place_and_no_proven_one_s(live: Droplet) -> None:
+    assert stackctl(live, "backup")[0] == 0
+    before = proven(live)
+    live.unloadable = {"public.offers": True}
+    for _ in range(backup.KEPT_DAYS + 3):
+        live.seconds += 86400
+        assert stackctl(live, "backup", "--nightly")[0] == 1
+    (kept,) = unproven(live)
+    assert (proven(live), kept.sequence) == (before, max(one.sequence for one in every(live)))
+    live.unloadable = {}
+    assert stackctl(live, "backup", "--nightly")[0] == 0
+    assert (unproven(live), len(proven(live))) == ([], 2)
+    assert problems(live) == []
+
+
+def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> None:
+    at, kept = 0, set[int]()
+    while True:
+        at += 1
+        droplet = installed(tmp_path / str(at))
+        droplet.unloadable = {"public.offers": True}
+        assert stackctl(droplet, "backup")[0] == 1
+        left = killed(droplet, at, "backup")
+        if left is None:
+            break
+        kept.add(len(unproven(left)))
+        assert all(manifest.differing(left.paths.backup(one.id), one) == [] for one in every(left))
+    assert kept == {1, 2}
+
+
+def test_what_a_restore_saves_must_be_proven_and_is_kept_all_the_same(odd: Droplet) -> None:
+    with pytest.raises(FailedError, match=r"is kept as 20251123T130000\.000Z, unproven"):
+        backup.safety(stack_of(odd))
+    assert [one.reason for one in unproven(odd)] == ["safety"]
+    assert stackctl(odd, "backup")[0] == 1
+    assert [one.reason for one in unproven(odd)] == ["safety", "asked"], "it may be all that is left of that data"
+
+
+@pytest.mark.parametrize("changes", [{"lost": {"public.offers": 11}}, {"keys_lost": 1}])
+def test_one_that_restores_and_is_another_is_none(live: Droplet, changes: dict[str, Any]) -> None:
+    for name, value in changes.items():
+        setattr(live, name, value)
+    before = every(live)
+    assert stackctl(live, "backup")[0] == 1
+    assert every(live) == before
+
+
+def test_the_proof_stops_at_the_first_thing_that_does_not_load(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    live.tables = {"public.a": 1, "public.b": 2, "public.c": 3}
+    live.unloadable = {"public.b": False}
+    seen: list[dict[str, int]] = []
+    restored = Droplet._pg_restore
+
+    def look(self: Droplet, arguments: list[str], dump: Path | None, databases: dict[str, dict[str, int]]) -> Result:
+        ran = restored(self, arguments, dump, databases)
+        seen.extend(databases.values())
+        return ran
+
+    monkeypatch.setattr(Droplet, "_pg_restore", look)
+    assert stackctl(live, "backup")[0] == 1
+    assert seen == [{"public.a": 1, "public.b": 0}]
+
+
+def test_the_throwaway_server_has_locks_for_all_tables(live: Droplet) -> None:
+    live.tables = {f"public.day_{number}": 1 for number in range(2000)}
+    assert stackctl(live, "backup")[0] == 0
+    (started,) = [call for call in live.ran("docker run --detach") if "postgres" in call]
+    assert "--max_locks_per_transaction=2064" in started
+    assert len(live.ran("BEGIN ISOLATION LEVEL REPEATABLE READ")) == 1, "the restored one is counted without it"
+
+
+NO_SPACE = Result(1, stderr="pg_restore: error: could not extend file: No space left on device")
+
+
+def test_a_full_disk_amid_the_proof_says_where_to_make_room(live: Droplet) -> None:
+    live.failing = {"--exit-on-error": NO_SPACE}
+    code, shown = stackctl(live, "backup")
+    said = f"no space left on the disk (pg_restore of postgres.dump: {NO_SPACE.stderr}): make room in "
+    assert (code, f"{said}{live.paths.backups}" in shown.splitlines()[-1]) == (1, True), shown
+
+
+def test_a_service_without_a_container_is_named(live: Droplet) -> None:
+    postgres = next(c for c in live.containers if c["service"] == "postgres")
+    live.containers.remove(postgres)
+    with pytest.raises(FailedError, match=r"postgres has no container: sudo systemctl restart bot\.service"):
+        verify._image(stack_of(live), "postgres")
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "patience"),
+    [
+        ("exited", "the throwaway container ended: FATAL: out of shared memory", 0),
+        ("running", "the throwaway container isn't ready", verify.READY_TIMEOUT),
+    ],
+)
+def test_a_throwaway_that_does_not_come_up_is_told(live: Droplet, state: str, said: str, patience: int) -> None:
+    live.failing = {
+        "pg_isready": ENDED,
+        "{{.State.Status}} bot-verify": Result(0, state),
+        "docker logs --tail 20 bot-verify": Result(0, "FATAL: out of shared memory"),
+    }
+    began = live.seconds
+    code, shown = stackctl(live, "backup")
+    assert (code, said in shown.splitlines()[-1]) == (1, True), shown
+    assert live.seconds - began >= patience
+    live.failing = {}
+    assert (leftovers(live), unproven(live)) == ([], [])
 
 
 # status and backups

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import lock, manifest, offsite, restore, restoring, state
+from stackctl import lock, manifest, offsite, restore, restoring, state, verify
 from stackctl.errors import FailedError
 from stackctl.machine import TIMED_OUT, Result
 from stackctl.manifest import Manifest
@@ -451,6 +451,174 @@ def test_a_copy_starts_no_worker(saved: Droplet) -> None:
     assert running(saved) == ["postgres", "redis", "web"]
 
 
+def test_it_holds_both_locks_to_its_end(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release or a converge amid a swap of databases finds half of each."""
+    seen: dict[str, tuple[str, str]] = {}
+    run = Droplet.run
+
+    def look(self: Droplet, argv: Any, *rest: Any, **more: Any) -> Result:
+        if self.paths.restoring.exists():
+            names = [lock.holder_of(path) for path in (self.paths.lock, self.paths.backup_lock)]
+            seen[" ".join(argv)] = (names[0].holder if names[0] else "", names[1].holder if names[1] else "")
+        return run(self, argv, *rest, **more)
+
+    monkeypatch.setattr(Droplet, "run", look)
+    assert restored(saved)[0] == 0
+    assert len(seen) > 10
+    assert all(re.search("stackctl restore", holder) for holders in seen.values() for holder in holders)
+
+
+@pytest.mark.parametrize("beside", [(), ("--to-database", "lost")])
+@pytest.mark.parametrize("name", ["lock", "backup_lock"])
+def test_whoever_holds_either_lock_has_it_refused(saved: Droplet, name: str, beside: tuple[str, ...]) -> None:
+    before, wanted = as_it_was(saved), newest(saved)
+    path = getattr(saved.paths, name)
+    with lock.exclusive(path, "somebody's errand", 0):
+        code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, *beside)
+    assert (code, "somebody's errand" in shown) == (3, True), shown
+    assert as_it_was(saved) == before
+
+
+def test_whoever_is_in_a_database_is_thrown_out_before_it_changes_its_name(saved: Droplet) -> None:
+    saved.sessions = {"app", "app_restoring"}
+    code, shown = restored(saved)
+    assert code == 0, shown
+    assert_restored(saved)
+
+
+def test_an_interrupted_one_that_can_t_be_undone_is_told_and_another_does_not_begin(saved: Droplet) -> None:
+    left = interrupted(saved, "rdb")  # the databases have changed places
+    former = backups(left, "safety")[-1].id
+    left.failing = {'RENAME TO "app_restoring"': Result(1, stderr="no answer")}
+    code, shown = stackctl(left, "restore", former, "--yes", former)
+    said = f"the restore of {newest(left)} is not undone: "
+    assert (code, said in shown.splitlines()[-1]) == (4, True), shown
+    assert f"sudo stackctl restore {newest(left)}" in shown.splitlines()[-1]
+    left.failing = {}
+    assert restored(left)[0] == 0
+    assert_restored(left)
+
+
+def test_an_app_without_migrations_is_restored_as_it_is(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, migrate=False)
+    assert stackctl(droplet, "release", "1.2.0")[0] == 0
+    assert stackctl(droplet, "backup")[0] == 0
+    droplet.tables = dict(NOW)
+    code, shown = restored(droplet)
+    assert (code, droplet.tables) == (0, THEN), shown
+    assert not droplet.ran("schema --json")
+
+
+def test_a_newer_schema_is_refused_by_the_records_before_anybody_is_asked(tmp_path: Path) -> None:
+    """The live release was rolled back to; the records know what came after it."""
+    droplet = installed(tmp_path)
+    for tag in ("1.0.0", "1.2.0"):
+        assert stackctl(droplet, "release", tag)[0] == 0
+    stackctl(droplet, "backup")
+    current = state.load(droplet.paths)
+    assert current.release
+    assert current.active
+    older = replace(current.release, tag="1.0.0", schema="0001")
+    later = state.Revision("0003", "contract")
+    state.save(
+        droplet.paths,
+        replace(current.with_colour(current.active, older), revisions=(*current.revisions, later), kept=(older,)),
+    )
+    droplet.calls.clear()
+    code, shown = stackctl(droplet, "restore", newest(droplet))
+    assert (code, "its schema 0002 is newer than the live release's (1.0.0 knows 0001)" in shown) == (2, True), shown
+    assert not droplet.ran("schema --json")
+
+
+# what does not restore in one go
+
+
+def unprovable(droplet: Droplet, *, by_a_check: bool) -> str:
+    """A backup of a table whose rows no database takes in one go. Its id."""
+    droplet.tables = dict(THEN)
+    droplet.unloadable = {"public.offers": by_a_check}
+    assert stackctl(droplet, "backup")[0] == 1
+    droplet.tables = dict(NOW)
+    return next(one.id for one in reversed(backups(droplet)) if one.unproven)
+
+
+def test_latest_is_no_unproven_one(saved: Droplet) -> None:
+    wanted = newest(saved)
+    unproven = unprovable(saved, by_a_check=True)
+    assert unproven > wanted
+    _, shown = stackctl(saved, "restore", "latest")
+    assert f"--yes {wanted}" in shown
+
+
+def test_an_unproven_one_is_restored_by_its_id_with_its_checks_put_aside(saved: Droplet) -> None:
+    wanted = unprovable(saved, by_a_check=True)
+    code, shown = stackctl(saved, "restore", wanted)
+    assert "unproven, since it does not restore in one go: " in shown
+    saved.unloadable = {"public.offers": True}
+    code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")
+    assert (code, saved.tables) == (0, THEN), shown
+    sections = [part for call in saved.ran("--section=") for part in call if part.startswith("--section=")]
+    assert sections == ["--section=pre-data", "--section=data", "--section=post-data"]
+    asked = [call[-1] for call in saved.ran("--username=stackctl_restore")]
+    dropped = asked.index("DROP public.offers")
+    assert dropped < asked.index("SET search_path = public; ADD public.offers")
+    assert asked[-1] == "ANALYZE"
+
+
+def test_one_of_which_rows_are_lost_is_not_put_in_place_and_can_be_had_beside(saved: Droplet) -> None:
+    wanted = unprovable(saved, by_a_check=False)
+    before = as_it_was(saved)
+    code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")
+    assert (code, "public.offers has 0 rows, the snapshot had 12; --to-database NAME takes" in shown) == (1, True), (
+        shown
+    )
+    assert as_it_was(saved) == before
+    code, shown = stackctl(saved, "restore", wanted, "--to-database", "lost")
+    assert (code, saved.beside["lost"]) == (0, {"public.offers": 0, "public.users": 3}), shown
+    for line in ("COPY failed for table public.offers", "public.offers has 0 rows, the snapshot had 12"):
+        assert re.search(f"not as it was: .*{line}", shown), shown
+    assert "a row" not in shown
+
+
+def test_where_what_is_live_can_t_be_proven_it_is_kept_and_nothing_is_replaced(saved: Droplet) -> None:
+    wanted, before = newest(saved), as_it_was(saved)
+    verified = verify._load_postgres
+
+    def of_what_is_live(stack: Stack, server: Any, place: Path, told: Manifest) -> None:
+        saved.unloadable = {"public.offers": True} if told.reason == "safety" else {}
+        verified(stack, server, place, told)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(verify, "_load_postgres", of_what_is_live)
+        code, shown = restored(saved)
+    assert (code, "unproven" in shown.splitlines()[-1]) == (1, True), shown
+    assert as_it_was(saved) == before
+    assert [one.reason for one in manifest.every(saved.paths.backups) if one.unproven] == ["safety"]
+    saved.unloadable = {}
+    assert stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")[0] == 0
+
+
+def test_what_is_not_as_it_was_is_told_before_and_at_the_end(saved: Droplet) -> None:
+    saved.dumped_schema = "ALTER TABLE public.offers OWNER TO ada;\n"
+    said = "1 of ada's become owner's"
+    _, shown = stackctl(saved, "restore", "latest")
+    assert f"plan       progress {said}" in shown
+    _, shown = restored(saved)
+    assert f"not as it was: {said}" in shown
+
+
+def test_nothing_of_a_dump_is_run_by_the_superuser(saved: Droplet) -> None:
+    """Neither here nor in the throwaway; and the loader is gone afterwards."""
+    saved.calls.clear()
+    assert restored(saved)[0] == 0
+    for call in saved.ran("pg_restore"):
+        into_one = any(part.startswith("--dbname=") for part in call)
+        assert ("--username=stackctl_restore" in call) == into_one
+    assert not saved.ran("ON_ERROR_STOP=1 --dbname=postgres --username=postgres")
+    assert [call[-1] for call in saved.ran("ANALYZE")] == ["ANALYZE"] * 2
+    assert all("--username=stackctl_restore" in call for call in saved.ran("ANALYZE"))
+
+
 # the schema
 
 
@@ -568,6 +736,93 @@ def test_a_damaged_one_is_fetched_anew(saved: Droplet, elsewhere: Path, damaged:
     code, shown = stackctl(saved, "restore", wanted, "--from-offsite", "--yes", wanted)
     assert code == 0, shown
     assert manifest.differing(saved.paths.backup(wanted), manifest.load(saved.paths.backup(wanted))) == []
+
+
+def test_what_is_here_and_whole_is_taken_whatever_lies_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
+    """Whoever broke in can send another one under its id."""
+    wanted = manifest.every(elsewhere)[-1].id
+    shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
+    forged = elsewhere / wanted / "postgres.dump"
+    forged.write_text(json.dumps({"public.offers": 666}))
+    told_by_it = manifest.load(elsewhere / wanted)
+    files = {**told_by_it.files, forged.name: manifest.describe(forged)}
+    manifest.save(elsewhere / wanted, replace(told_by_it, files=files, tables={"public.offers": 666}))
+    for more in (("--yes", wanted), ("--to-database", "lost")):
+        code, shown = stackctl(saved, "restore", wanted, "--from-offsite", *more)
+        assert code == 0, shown
+    assert (saved.tables, saved.beside["lost"]) == (THEN, THEN)
+
+
+def test_what_was_fetched_is_restored_elsewhere_before_anything_live_is_touched(
+    saved: Droplet, elsewhere: Path
+) -> None:
+    wanted = manifest.every(elsewhere)[-1].id
+    saved.calls.clear()
+    assert stackctl(saved, "restore", wanted, "--from-offsite", "--to-database", "lost")[0] == 0
+    asked = [" ".join(call) for call in saved.calls]
+    proven = next(number for number, line in enumerate(asked) if "--dbname=proof" in line and "pg_restore" in line)
+    assert proven < next(number for number, line in enumerate(asked) if "CREATE DATABASE" in line and "lost" in line)
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_what_was_fetched_and_does_not_restore_is_not_taken(saved: Droplet, elsewhere: Path, here: bool) -> None:  # noqa: FBT001
+    wanted = manifest.every(elsewhere)[-1].id
+    if here:
+        shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
+        truncated(saved)
+    kept = saved.paths.backup(wanted) / "postgres.dump"
+    there = kept.read_bytes() if here else None
+    before = as_it_was(saved)
+    saved.lost = {"public.offers": 11}
+    for more in (("--yes", wanted), ("--to-database", "lost")):
+        code, shown = stackctl(saved, "restore", wanted, "--from-offsite", *more)
+        assert (code, "public.offers has 11 rows, the snapshot had 12" in shown) == (1, True), shown
+        assert not [line for line in shown.splitlines() if re.match(" *[0-9.]+ s +load ", line)]
+    assert as_it_was(saved) == before
+    assert (kept.read_bytes() if kept.exists() else None) == there
+
+
+@pytest.mark.parametrize("arrives", ["damaged", "unproven"])
+def test_what_is_here_stays_until_the_other_one_has_arrived(saved: Droplet, elsewhere: Path, arrives: str) -> None:
+    """Damaged as it is: it may be the only one."""
+    wanted = manifest.every(elsewhere)[-1].id
+    shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
+    flipped(saved)
+    names = sorted(path.name for path in saved.paths.backup(wanted).iterdir())
+    if arrives == "damaged":
+        (elsewhere / wanted / "postgres.dump").write_text("{}")
+    else:
+        saved.unloadable = {"public.offers": True}
+    assert stackctl(saved, "restore", wanted, "--from-offsite", "--yes", wanted)[0] == 1
+    assert sorted(path.name for path in saved.paths.backup(wanted).iterdir()) == names
+    assert not list(saved.paths.backups.glob("*.partial"))
+
+
+def test_to_fetch_needs_room_for_the_proof(saved: Droplet, elsewhere: Path) -> None:
+    wanted = manifest.every(elsewhere)[-1].id
+    saved.bytes_free = 300 << 20
+    code, shown = stackctl(saved, "restore", wanted, "--from-offsite", "--to-database", "lost")
+    assert (code, "make room there" in shown.splitlines()[-1]) == (2, True), shown
+    assert not list(saved.paths.backups.iterdir())
+
+
+def test_what_to_type_has_all_that_was_said(saved: Droplet, elsewhere: Path) -> None:
+    wanted = manifest.every(elsewhere)[-1].id
+    _, shown = stackctl(saved, "restore", "latest", "--from-offsite")
+    assert f"(or your make restore with ID={wanted} OFFSITE=yes YES={wanted})" in shown.splitlines()[-1]
+    saved.failing = {"CREATE DATABASE": Result(1, stderr="no space left")}
+    _, shown = stackctl(saved, "restore", wanted, "--from-offsite", "--to-database", "lost")
+    assert f"sudo stackctl restore {wanted} --from-offsite --to-database lost" in shown.splitlines()[-1]
+
+
+def test_on_a_droplet_without_a_release_nobody_is_said_to_answer(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, isolated=True)
+    stackctl(droplet, "backup")
+    code, shown = restored(droplet)
+    assert code == 0
+    for said in ("goes on until", "nginx answers again", "maintenance on first", "serves on"):
+        assert said not in shown
+    assert "everybody gets 503, since this droplet is isolated" in shown
 
 
 def test_one_that_arrives_damaged_is_not_taken(saved: Droplet, elsewhere: Path) -> None:

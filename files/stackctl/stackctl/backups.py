@@ -24,8 +24,10 @@ def documents(paths: Paths) -> list[dict[str, Any]]:
 
 def text(paths: Paths) -> str:
     """For people: newest first."""
-    lines = table(manifest.every(paths.backups)) or ["there is no backup yet: sudo stackctl backup"]
-    return "\n".join([*lines, *map(printable, manifest.unreadable(paths.backups))])
+    made = manifest.every(paths.backups)
+    lines = table(made) or ["there is no backup yet: sudo stackctl backup"]
+    return "
+".join([*lines, *map(printable, [*_unproven(made), *manifest.unreadable(paths.backups)])])
 
 
 def table(made: Sequence[Manifest]) -> list[str]:
@@ -42,6 +44,7 @@ def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:
     if fault := _last_fault(paths):
         lines.append(f"the last backup {fault}: mend the cause, then sudo stackctl backup")
     newest = next((one for one in reversed(made) if one.verified), None)
+    lines += _unproven([one for one in made if not newest or one.sequence > newest.sequence])
     since = newest.time if newest else _first_planned(paths)
     # However far off: the clock may have been ahead when it was made.
     if nightly and since and abs(machine.now() - since) > OVERDUE:
@@ -50,13 +53,17 @@ def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:
     return lines
 
 
+def _unproven(made: Sequence[Manifest]) -> list[str]:
+    return [f"{one.id} is unproven: {one.unproven}" for one in made if one.unproven]
+
+
 def _row(one: Manifest) -> tuple[str, ...]:
     return (
         one.id,
         one.reason,
         f"{one.bytes / 1e6:.1f}",
         str(one.rows),
-        f"in {one.verified.seconds:.1f} s" if one.verified else "no",
+        f"in {one.verified.seconds:.1f} s" if one.verified else "unproven" if one.unproven else "no",
         one.offsite.snapshot[:8] if one.offsite else "no",
         one.release["tag"] if one.release else "none",
     )

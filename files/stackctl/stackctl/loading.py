@@ -35,7 +35,7 @@ ENTRY = re.compile(r"(\d+); \d+ \d+ ([A-Z]+(?: [A-Z]+)*) (\S+) (.*)")
 NAME_BYTES = 63
 EXTENSION = re.compile(rf"CREATE EXTENSION IF NOT EXISTS ({IDENTIFIER}) WITH SCHEMA ({IDENTIFIER});")
 CREATED_ROLE = re.compile(rf"CREATE ROLE ({IDENTIFIER});")
-OWNED = re.compile(rf"ALTER (?!EVENT|SERVER|FOREIGN|PUBLICATION|SUBSCRIPTION).+ OWNER TO ({IDENTIFIER});")
+OWNED = re.compile(rf"ALTER (?!DATABASE|EVENT|SERVER|FOREIGN|PUBLICATION|SUBSCRIPTION).+ OWNER TO ({IDENTIFIER});")
 OWNED_BY_NAME = re.compile(
     rf"ALTER (TABLE|VIEW|MATERIALIZED VIEW|SEQUENCE|SCHEMA|TYPE|DOMAIN) "
     rf"((?:{IDENTIFIER})(?:\.(?:{IDENTIFIER}))?) OWNER TO ({IDENTIFIER});"
@@ -260,7 +260,8 @@ class Load:
         argv = self.server.inside("bash", "-c", script, "pg_restore", *options, *entries)
         ran = self.server.docker.machine.run(argv, timeout=self.seconds, stdin=self.dump)
         if ran.code:
-            raise FailedError(f"pg_restore of {self.dump.name}: {ran.reason}", ran.tail())
+            why = next((line.strip() for line in ran.stderr.splitlines() if "ERROR:" in line), ran.reason)
+            raise FailedError(f"pg_restore of {self.dump.name}: {why}", ran.tail())
 
     def _read(self, *options: str) -> str:
         """What pg_restore says of the dump, without a database."""

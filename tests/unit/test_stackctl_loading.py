@@ -1,0 +1,250 @@
+"""What is loaded of a dump, by whom, and what is left out: pg_restore's own words of a database full of odd things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from stackctl import loading
+from stackctl.docker import Docker
+from stackctl.errors import FailedError
+from stackctl.loading import LOADER, Contents, Load
+from stackctl.machine import ENVIRONMENT, Machine, Result
+from stackctl.postgres import Server
+
+LISTED = """\
+;
+; Archive created at 2026-11-29 16:03:51 UTC
+3769; 1262 16388 DATABASE - app postgres
+3770; 0 0 ACL - DATABASE app postgres
+3771; 0 0 DATABASE PROPERTIES - app postgres
+10; 2615 16420 SCHEMA - fdw postgres
+11; 2615 17212 SCHEMA - odd schema owner
+9; 2615 2200 SCHEMA - public owner
+4; 3079 16441 EXTENSION - citext 
+3773; 0 0 COMMENT - EXTENSION citext 
+3; 3079 16421 EXTENSION - postgres_fdw 
+3775; 0 0 COMMENT - EXTENSION postgres_fdw 
+3780; 0 0 ACL public FUNCTION dblink_connect_u(text) postgres
+234; 1255 16438 FUNCTION public ev() postgres
+3785; 0 0 ACL public FUNCTION ev() postgres
+2432; 1417 16428 SERVER - s1 postgres
+3776; 0 0 ACL - FOREIGN SERVER s1 postgres
+228; 1259 17213 TABLE odd schema t x owner
+222; 1259 16429 FOREIGN TABLE public ft postgres
+3778; 0 0 COMMENT public FOREIGN TABLE ft postgres
+3779; 0 0 ACL public TABLE ft postgres
+223; 1259 16435 TABLE public fti keeper
+226; 1259 17197 TABLE public my table owner
+3781; 0 0 ACL public TABLE "my table" owner
+3762; 2613 4242 BLOB - 4242 keeper
+3757; 0 16435 TABLE DATA public fti keeper
+3753; 6104 16440 PUBLICATION - allp postgres
+3754; 6104 17205 PUBLICATION - mine owner
+2433; 826 17204 DEFAULT ACL - DEFAULT PRIVILEGES FOR TABLES owner
+2434; 826 17205 DEFAULT ACL public DEFAULT PRIVILEGES FOR TABLES postgres
+3604; 3466 16439 EVENT TRIGGER - et postgres
+"""  # noqa: W291 - pg_restore's own
+LOADED = ("11", "9", "4", "234", "3785", "228", "223", "226", "3781", "3762", "3757", "3754", "2433")
+SCHEMA = """\
+ALTER DATABASE app OWNER TO postgres;
+ALTER DATABASE app SET work_mem TO '5MB';
+CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public;
+CREATE EXTENSION IF NOT EXISTS postgres_fdw WITH SCHEMA fdw;
+ALTER FUNCTION public.ev() OWNER TO postgres;
+ALTER SERVER s1 OWNER TO postgres;
+ALTER TABLE public.fti OWNER TO keeper;
+ALTER TABLE public."my table" OWNER TO owner;
+CREATE PUBLICATION allp FOR ALL TABLES WITH (publish = 'insert, update, delete, truncate');
+GRANT CREATE,CONNECT ON DATABASE app TO owner;
+GRANT SELECT ON TABLE public."my table" TO "app reader";
+"""
+ROLES = """\
+CREATE ROLE "app reader";
+ALTER ROLE "app reader" WITH SUPERUSER LOGIN PASSWORD 'x';
+CREATE ROLE keeper;
+CREATE ROLE owner;
+CREATE ROLE postgres;
+CREATE ROLE unused;
+GRANT postgres TO keeper;
+"""
+
+
+@dataclass
+class Programs(Machine):
+    """PostgreSQL's, and what they were asked."""
+
+    listed: str = LISTED
+    schema: str = SCHEMA
+    answers: dict[str, str] = field(
+        default_factory=lambda: {"NOT v.trusted": "postgres_fdw\ndblink", "rolname": "owner"}
+    )
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """By whom, and what."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] = ENVIRONMENT,
+        timeout: float = 60,
+        *,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+    ) -> Result:
+        if "--list" in argv or "--schema-only" in argv:
+            return Result(0, self.listed if "--list" in argv else self.schema)
+        who = next(word for word in argv if word.startswith("--username=")).removeprefix("--username=")
+        self.asked.append((who, " ".join(argv[argv.index("bash") :]) if "bash" in argv else argv[-1]))
+        return Result(0, next((said for part, said in self.answers.items() if part in argv[-1]), ""))
+
+    def by(self, who: str) -> list[str]:
+        return [what for asked_by, what in self.asked if asked_by == who]
+
+
+@pytest.fixture
+def programs() -> Programs:
+    return Programs()
+
+
+@pytest.fixture
+def load(tmp_path: Path, programs: Programs) -> Load:
+    (tmp_path / "globals.sql").write_text(ROLES)
+    (tmp_path / "postgres.dump").write_text("")
+    server = Server(Docker(programs), "postgres")
+    return Load(server, "app_restoring", "owner", tmp_path / "postgres.dump", tmp_path / "globals.sql", 60)
+
+
+def test_what_only_a_superuser_makes_is_left_out_and_named(load: Load) -> None:
+    contents = load.contents()
+    assert contents.entries == LOADED
+    assert sorted(contents.told) == sorted(
+        [
+            loading.LIVE_ONES,
+            "privileges on an extension's FUNCTION dblink_connect_u(text)",
+            "server s1: only a superuser may make it",
+            "foreign table ft: only a superuser may make it",
+            "publication allp: only a superuser may make it",
+            "default privileges of postgres",
+            "event trigger et: only a superuser may make it",
+            "1 of postgres's become owner's",
+            "extension postgres_fdw becomes the superuser's, who alone may make it",
+            "role app reader is made, with no login, password or membership",
+            "role keeper is made, with no login, password or membership",
+        ]
+    )
+    assert (contents.extensions, contents.roles) == ((("postgres_fdw", "fdw"),), ("app reader", "keeper"))
+    assert contents.owners == (("TABLE", "public.fti", "keeper"), ("LARGE OBJECT", "4242", "keeper"))
+
+
+def test_a_plain_dump_has_nothing_to_tell(load: Load, programs: Programs) -> None:
+    """The owner may make a schema in its database: so says a dump of the database that we made."""
+    programs.schema = "GRANT CREATE ON DATABASE app TO owner;\nALTER TABLE public.offers OWNER TO owner;\n"
+    programs.listed = "3770; 0 0 ACL - DATABASE app postgres\n7; 1259 1 TABLE public offers owner\n"
+    assert load.contents() == Contents(("7",), (), (), (), ())
+
+
+@pytest.mark.parametrize(
+    "line", ["REVOKE CONNECT ON DATABASE app FROM PUBLIC;", "GRANT CONNECT ON DATABASE app TO ada;"]
+)
+def test_privileges_of_the_database_are_told(load: Load, programs: Programs, line: str) -> None:
+    programs.schema = f"{line}\n"
+    programs.listed = "3770; 0 0 ACL - DATABASE app postgres\n"
+    assert load.contents().told == (loading.LIVE_ONES,)
+
+
+HOSTILE = [
+    "CREATE ROLE x NOLOGIN; COPY (SELECT 1) TO PROGRAM 'id > /tmp/x';",
+    "CREATE ROLE x; DROP DATABASE app;",
+    'CREATE ROLE "x""; DROP DATABASE app; --";',
+    "CREATE ROLE pg_read_all_data;",
+    f"CREATE ROLE {LOADER};",
+    "CREATE ROLE " + "x" * 64 + ";",
+    "ALTER ROLE x NOLOGIN; COPY (SELECT 1) TO PROGRAM 'id > /tmp/x'; --",
+    "\\! id",
+]
+
+
+@pytest.mark.parametrize("line", HOSTILE)
+def test_no_line_of_globals_sql_is_run_and_no_such_role_is_made(load: Load, programs: Programs, line: str) -> None:
+    load.roles.write_text(f"{line}\n")
+    programs.schema = 'GRANT SELECT ON TABLE t TO x;\nGRANT SELECT ON TABLE t TO "x""; DROP DATABASE app; --";\n'
+    programs.schema += f"GRANT SELECT ON TABLE t TO pg_read_all_data, {'x' * 64}, {LOADER};\n"
+    contents = load.contents()
+    load.strictly(contents)
+    assert contents.roles == ()
+    assert not [said for said in programs.by("postgres") if "PROGRAM" in said or "DROP DATABASE" in said]
+
+
+def test_roles_get_no_power_and_those_that_are_there_stay_as_they_are(load: Load, programs: Programs) -> None:
+    programs.answers["rolname"] = "owner\nkeeper"
+    load.strictly(load.contents())
+    (made,) = [said for said in programs.by("postgres") if said.startswith("CREATE ROLE")]
+    assert made == 'CREATE ROLE "app reader" NOLOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS'
+    assert not [said for said in programs.by("postgres") if "GRANT" in said and "keeper" in said]
+
+
+def test_pg_restore_and_analyze_are_the_loader_s(load: Load, programs: Programs) -> None:
+    load.strictly(load.contents())
+    loaded, analyzed = programs.by(LOADER)
+    assert "--no-owner --no-tablespaces --exit-on-error" in loaded
+    assert loaded.endswith(" ".join(load.contents().entries))
+    assert analyzed == "ANALYZE"
+    assert not [said for said in programs.by("postgres") if "pg_restore" in said or "ANALYZE" in said]
+
+
+def test_nobody_else_is_let_into_the_database_before_it_is_whole(load: Load, programs: Programs) -> None:
+    load.strictly(load.contents())
+    asked = programs.by("postgres")
+    made = next(place for place, said in enumerate(asked) if said.startswith("CREATE DATABASE"))
+    assert asked[made] == 'CREATE DATABASE "app_restoring" TEMPLATE template0 CONNECTION LIMIT 0'
+    assert 'REVOKE ALL ON DATABASE "app_restoring" FROM PUBLIC' in asked[made + 1]
+    assert re.findall("GRANT CONNECT [^;]* TO ([^;]*);", asked[made + 1]) == [LOADER]
+
+
+def test_an_untrusted_extension_is_made_while_there_is_nothing_but_it(load: Load, programs: Programs) -> None:
+    load.strictly(load.contents())
+    made = next(place for place, (_, said) in enumerate(programs.asked) if "CREATE EXTENSION" in said)
+    assert LOADER not in [who for who, _ in programs.asked[:made]]
+    assert 'CREATE EXTENSION "postgres_fdw" SCHEMA "fdw" CASCADE' in programs.asked[made][1]
+    assert 'CREATE SCHEMA IF NOT EXISTS "fdw" AUTHORIZATION "owner"' in programs.asked[made][1]
+
+
+@pytest.mark.parametrize(("plain", "given"), [("keeper", 1), ("", 0)])
+def test_what_was_another_s_becomes_its_own_again_where_that_one_has_no_power(
+    load: Load, programs: Programs, plain: str, given: int
+) -> None:
+    programs.answers = {"rolcanlogin": plain, **programs.answers}
+    load.strictly(load.contents())
+    said = programs.by("postgres")[-1]
+    assert said.count('ALTER TABLE public.fti OWNER TO "keeper"; ALTER LARGE OBJECT 4242 OWNER TO "keeper"') == given
+    assert "postgres" not in said
+
+
+def test_nothing_of_a_dump_becomes_a_superuser_s(load: Load, programs: Programs) -> None:
+    """A function of a superuser's is one that runs as superuser, if it says SECURITY DEFINER."""
+    programs.schema = "ALTER TABLE public.t OWNER TO postgres;\nALTER FUNCTION public.f() OWNER TO keeper;\n"
+    assert load.contents().owners == (("LARGE OBJECT", "4242", "keeper"),)
+
+
+def test_a_schema_without_end_is_not_read_to_its_end(
+    load: Load, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "MOST_BYTES", 100)
+    with pytest.raises(FailedError, match=r"postgres\.dump has a schema of more than"):
+        load.contents()
+    monkeypatch.undo()
+    monkeypatch.setattr(loading, "MOST_ROLES", 1)
+    with pytest.raises(FailedError, match="names more than 1 roles"):
+        load.contents()
+
+
+def test_settings_and_privileges_are_the_live_database_s(load: Load, programs: Programs) -> None:
+    load.as_live("app")
+    (said,) = programs.by("postgres")
+    assert "aclexplode" in said
+    assert "datname = 'app'" in said
+    assert "rolsuper" in said
+    assert "FROM CURRENT" in said
