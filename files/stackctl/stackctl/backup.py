@@ -16,6 +16,7 @@ from .config import Data
 from .errors import FailedError, RefusedError
 from .manifest import UNFINISHED, Manifest, Offsite, Reason
 from .postgres import Postgres, Room, Server
+from .printable import printable
 from .redis import Redis
 from .stack import Stack
 from .steps import Step, take
@@ -226,8 +227,7 @@ def _prove(work: Work, steps: Sequence[Step[Work]]) -> None:
     try:
         take(work.stack, work, steps)
     except verify.UnprovenError as error:
-        said = "".join(letter if letter.isprintable() else " " for letter in str(error))
-        work.manifest = replace(work.manifest, unproven=said[: manifest.MOST_TOLD])
+        work.manifest = replace(work.manifest, unproven=printable(str(error), "")[: manifest.MOST_TOLD])
         take(work.stack, work, [PUBLISH])
         for one in work.made:
             if one.unproven and (one.reason == "safety") == (work.reason == "safety"):

@@ -26,8 +26,7 @@ def text(paths: Paths) -> str:
     """For people: newest first."""
     made = manifest.every(paths.backups)
     lines = table(made) or ["there is no backup yet: sudo stackctl backup"]
-    return "
-".join([*lines, *map(printable, [*_unproven(made), *manifest.unreadable(paths.backups)])])
+    return "\n".join([*lines, *map(printable, [*_unproven(made), *manifest.unreadable(paths.backups)])])
 
 
 def table(made: Sequence[Manifest]) -> list[str]:
