@@ -578,11 +578,19 @@ class Droplet(Machine):
         return Result(0, name)
 
     def _systemctl(self, verb: str, units: list[str]) -> Result:
-        if verb == "show":
-            return Result(0, "active\n" if units[0] in self.units else "inactive\n")
-        if verb == "is-active":
-            return Result(0 if units[0] in self.units else 3)
-        self.units = self.units | set(units) if verb == "start" else self.units - set(units)
+        match verb:
+            case "show":
+                return Result(0, "active\n" if units[0] in self.units else "inactive\n")
+            case "is-active":
+                return Result(0 if units[0] in self.units else 3)
+            case "start" | "restart":
+                self.units |= set(units)
+            case "stop":
+                self.units -= set(units)
+            case "reload" | "reset-failed" | "reboot":
+                pass
+            case _:
+                raise AssertionError(f"systemctl {verb} {units}")
         return Result(0)
 
 
@@ -652,18 +660,23 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
     return left
 
 
-def killed_at_its_watch(droplet: Droplet, tag: str) -> Droplet:
-    """What a release leaves that was killed after its flip: nginx leads to it, and what was before is warm."""
+def killed_at(droplet: Droplet, where: tuple[Any, str], *arguments: str) -> Droplet:
+    """What is left after `kill -9` at this function, a name in a module or a class. Its first argument is the stack."""
 
-    def killed_here(stack: Stack, *_rest: object) -> None:
+    def killed_here(stack: Stack, *_rest: object, **_named: object) -> None:
         there: Any = stack.machine
         there.killed_at = there.moments + 1
         there.now()
 
-    with patch.object(watch, "watch", killed_here):
-        left = killed(droplet, 0, "release", tag)
+    with patch.object(*where, killed_here):
+        left = killed(droplet, 0, *arguments)
     assert left
     return left
+
+
+def killed_at_its_watch(droplet: Droplet, tag: str) -> Droplet:
+    """What a release leaves that was killed after its flip: nginx leads to it, and what was before is warm."""
+    return killed_at(droplet, (watch, "watch"), "release", tag)
 
 
 def _data_root(paths: Paths) -> Path:

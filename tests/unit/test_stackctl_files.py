@@ -76,7 +76,15 @@ def test_the_state_has_the_contracts_shape() -> None:
         "kept": [],
         "revisions": [],
         "webhook": None,
+        "left": [],
     }
+
+
+def test_a_state_of_before_rollbacks_were_remembered_still_loads() -> None:
+    before = State(active="blue", worker=LIVE, kept=(LIVE,)).with_colour("blue", LIVE)
+    document = json.loads(before.to_json())
+    del document["left"]
+    assert State.from_json(json.dumps(document)) == before
 
 
 def test_a_state_of_before_releases_were_kept_still_loads() -> None:

@@ -50,6 +50,13 @@ def test_a_command_runs_in_the_live_web_container_with_its_own_options(live: Dro
     assert ran == ["docker", "exec", "--interactive", web, "python", "--version", "-n", "5"]
 
 
+def test_the_sign_that_no_option_follows_is_none_of_the_command(live: Droplet) -> None:
+    web = live.of("bot-green")[0]["id"]
+    assert became(live, "exec", "--", "env", "-0") == ["docker", "exec", "--interactive", web, "env", "-0"]
+    assert became(live, "exec", "--", "--", "env")[4:] == ["--", "env"]
+    assert stackctl(live, "exec", "--")[0] == 2
+
+
 def test_it_has_a_terminal_where_there_is_one(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     assert became(live, "exec", "bash")[:4] == ["docker", "exec", "--interactive", "--tty"]

@@ -65,6 +65,21 @@ def test_the_first_release_serves_in_blue(fresh: Droplet) -> None:
     assert fresh.paths.snapshot(current.release.id).stat().st_mode & 0o777 == 0o600
 
 
+def test_a_first_release_of_an_app_without_a_worker_speaks_of_no_other(tmp_path: Path) -> None:
+    fresh = installed(tmp_path, worker=False)
+    _, planned = stackctl(fresh, "release", "1.0.0", "--dry-run")
+    _, shown = stackctl(fresh, "release", "1.0.0")
+    for untrue in ("stays warm", "the worker gives way", "gives way", "old colour"):
+        assert untrue not in planned + shown
+    assert "1.0.0 (registry.lab.test/bot@sha256:1.0.0) goes live in blue; the first one" in planned
+    ended = [line.split(maxsplit=2)[2] for line in shown.splitlines() if re.search("(worker|drain|stop) +done", line)]
+    assert [line.rpartition(" (")[0] for line in ended] == [
+        "worker     done the app has none",
+        "drain      done nothing served before",
+        "stop       done nothing served before",
+    ]
+
+
 def test_the_next_release_takes_the_other_colour_and_ends_the_old_one(live: Droplet) -> None:
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert state.load(live.paths).active == "green"

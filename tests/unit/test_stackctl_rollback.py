@@ -7,9 +7,18 @@ import pytest
 from stackctl import schema, state
 from stackctl.environment import canonical
 from stackctl.errors import FailedError
+from stackctl.stack import Stack
 from stackctl.state import Revision
 
-from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, killed, killed_at_its_watch, stackctl
+from tests.unit.stackctl_droplet import (
+    ENVIRONMENT,
+    Droplet,
+    installed,
+    killed,
+    killed_at,
+    killed_at_its_watch,
+    stackctl,
+)
 
 
 @pytest.fixture
@@ -40,8 +49,95 @@ def test_what_was_before_serves_again_without_pulling_migrating_or_dumping(live:
 
 def test_it_goes_back_and_forth(live: Droplet) -> None:
     for expected in ("1.0.0", "1.1.0", "1.0.0"):
-        assert stackctl(live, "rollback")[0] == 0
+        assert stackctl(live, "rollback", expected)[0] == 0
         assert tag(live) == expected
+
+
+def three(live: Droplet) -> None:
+    """1.2.0 serves, 1.1.0 and 1.0.0 are kept."""
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+
+
+def kept_rows(droplet: Droplet) -> list[str]:
+    return [
+        row.removeprefix("kept").strip() for row in stackctl(droplet, "status")[1].splitlines() if row[:4] == "kept"
+    ]
+
+
+def test_twice_leads_further_back_and_never_to_the_one_that_it_fled_from(live: Droplet) -> None:
+    three(live)
+    assert kept_rows(live) == ["1.1.0, 1.0.0: sudo stackctl rollback"]
+    assert stackctl(live, "rollback")[0] == 0
+    assert tag(live) == "1.1.0"
+    assert kept_rows(live) == [
+        "1.0.0: sudo stackctl rollback",
+        "1.2.0, which a rollback has left: sudo stackctl rollback 1.2.0",
+    ]
+    assert stackctl(live, "rollback")[0] == 0
+    assert tag(live) == "1.0.0"
+    code, shown = stackctl(live, "rollback")
+    assert code == 2
+    assert (
+        "there is no earlier release but one that a rollback has left (1.1.0, 1.2.0). Nothing was changed. "
+        "Next: stackctl rollback 1.1.0, if you want just that one"
+    ) in shown
+    assert (tag(live), live.running()) == ("1.0.0", ["blue"])
+
+
+def test_one_that_was_left_is_reached_by_its_name_and_counts_again(live: Droplet) -> None:
+    three(live)
+    assert stackctl(live, "rollback")[0] == 0
+    assert stackctl(live, "rollback", "1.2.0")[0] == 0
+    assert tag(live) == "1.2.0"
+    # The one that was live in between was left as well.
+    assert [known.tag for known in state.load(live.paths).kept if known.id in state.load(live.paths).left] == ["1.1.0"]
+    assert stackctl(live, "rollback")[0] == 0
+    assert tag(live) == "1.0.0"
+
+
+def test_a_release_of_the_same_tag_again_is_another_one(live: Droplet) -> None:
+    three(live)
+    assert stackctl(live, "rollback")[0] == 0
+    for again in ("1.2.0", "1.0.0"):
+        assert stackctl(live, "release", again)[0] == 0
+    assert state.load(live.paths).left == ()
+    assert stackctl(live, "rollback")[0] == 0
+    assert tag(live) == "1.2.0"
+
+
+def test_a_rollback_that_was_undone_left_nothing(live: Droplet) -> None:
+    three(live)
+    live.app = {"ready": 503}
+    assert stackctl(live, "rollback")[0] == 1
+    assert state.load(live.paths).left == ()
+
+
+def test_killed_before_its_record_it_leads_to_the_same_again_and_marks_what_it_left(live: Droplet) -> None:
+    three(live)
+    left = killed_at(live, (Stack, "stop_worker"), "rollback")
+    assert (tag(left), state.load(left.paths).left) == ("1.1.0", ())
+    assert stackctl(left, "rollback")[0] == 0
+    assert tag(left) == "1.1.0"
+    marked = state.load(left.paths)
+    assert [known.tag for known in marked.kept if known.id in marked.left] == ["1.2.0"]
+
+
+def test_after_a_release_that_was_killed_nothing_that_was_recorded_is_left(live: Droplet) -> None:
+    killed_release = killed_at_its_watch(live, "1.2.0")
+    assert stackctl(killed_release, "rollback")[0] == 0
+    assert (tag(killed_release), state.load(killed_release.paths).left) == ("1.1.0", ())
+
+
+def test_status_offers_no_rollback_to_an_image_that_is_gone(live: Droplet) -> None:
+    """As after `docker system prune --all`."""
+    three(live)
+    live.images = {name: image for name, image in live.images.items() if image != "1.1.0"}
+    assert kept_rows(live) == [
+        "1.0.0: sudo stackctl rollback 1.0.0",
+        "1.1.0, whose image is gone: sudo stackctl release 1.1.0",
+    ]
+    assert stackctl(live, "rollback")[0] == 2
+    assert stackctl(live, "rollback", "1.0.0")[0] == 0
 
 
 def test_an_older_one_comes_from_our_own_image_though_the_registry_is_gone(live: Droplet) -> None:
@@ -62,13 +158,19 @@ def test_the_environment_is_the_one_that_it_had(live: Droplet) -> None:
     assert now.env_sha256 == before.env_sha256
 
 
-@pytest.mark.parametrize("asked", [[], ["9.9.9"]])
-def test_what_is_not_kept_is_refused_by_name(tmp_path: Path, asked: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ([], "there is no earlier release to go back to (kept: none): stackctl release TAG"),
+        (["9.9.9"], "no release of 9.9.9 is kept (kept: none): stackctl release TAG"),
+    ],
+)
+def test_what_is_not_kept_is_refused_by_name(tmp_path: Path, asked: list[str], said: str) -> None:
     droplet = installed(tmp_path)
     stackctl(droplet, "release", "1.0.0")
     code, shown = stackctl(droplet, "rollback", *asked)
     assert code == 2
-    assert "is kept (kept: none): stackctl release TAG" in shown
+    assert said in shown
 
 
 def test_an_image_that_somebody_removed_is_told(live: Droplet) -> None:

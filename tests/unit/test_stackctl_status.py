@@ -11,9 +11,18 @@ import pytest
 from stackctl import lock, state
 from stackctl.environment import canonical
 from stackctl.machine import Result
+from stackctl.stack import Stack
 from stackctl.state import Webhook
 
-from tests.unit.stackctl_droplet import CONFIG, ENVIRONMENT, Droplet, installed, killed_at_its_watch, stackctl
+from tests.unit.stackctl_droplet import (
+    CONFIG,
+    ENVIRONMENT,
+    Droplet,
+    installed,
+    killed_at,
+    killed_at_its_watch,
+    stackctl,
+)
 
 
 @pytest.fixture
@@ -253,7 +262,7 @@ def test_all_is_well(live: Droplet) -> None:
     assert report.keys() == {
         *("version", "app", "lock", "maintenance", "active", "release", "colours", "worker", "kept", "webhook"),
         *("data", "certificate", "reboot_due", "environment_differs", "drift", "stale", "problems", "trials"),
-        *("isolated", "restoring", "telegram"),
+        *("isolated", "restoring", "telegram", "left", "gone", "under_way"),
     }
     assert report["release"]["tag"] == "1.0.0"
     assert report["colours"]["green"] is None
@@ -267,6 +276,33 @@ def test_all_is_well(live: Droplet) -> None:
     assert report["kept"] == [report["release"]]
     assert report["webhook"] == "https://bot.lab.test/webhook"
     assert [container["service"] for container in report["data"]] == ["postgres", "redis"]
+
+
+def rows(droplet: Droplet) -> list[str]:
+    return stackctl(droplet, "status")[1].splitlines()
+
+
+def test_status_amid_a_release_says_what_is_under_way(live: Droplet) -> None:
+    """Nothing is recorded yet, and somebody holds the lock."""
+    left = killed_at_its_watch(live, "1.1.0")
+    with lock.exclusive(left.paths.work, "ada's stackctl release (process 7)", 0):
+        _, report = status(left)
+        shown = rows(left)
+    at = report["under_way"]
+    assert (at["op"], at["tag"], at["by"], at["step"]) == ("release", "1.1.0", "root", "watch")
+    assert shown[0].endswith("1.1.0 in green and not recorded yet")
+    assert f"under way   release 1.1.0 by root since {at['since'][:19]}, at watch" in shown
+    # And when it was killed:
+    assert status(left)[1]["under_way"] is None
+    assert rows(left)[0].endswith("1.1.0 in green and never recorded: a release was interrupted")
+
+
+def test_before_its_flip_a_release_is_under_way_beside_the_live_one(live: Droplet) -> None:
+    left = killed_at(live, (Stack, "wait_until_well"), "--by", "ada", "--key", "ada@laptop", "release", "1.1.0")
+    with lock.exclusive(left.paths.work, "ada's stackctl release (process 7)", 0):
+        shown = rows(left)
+    assert shown[0].startswith("bot         1.0.0 in blue since 20")
+    assert any(row.startswith("under way   release 1.1.0 by ada (ada@laptop) since") for row in shown)
 
 
 def test_people_read_the_same(live: Droplet) -> None:

@@ -16,6 +16,7 @@ from . import (
     backup,
     backups,
     boot,
+    caller,
     certificate,
     config,
     durable,
@@ -81,6 +82,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     top.add_argument("--under", metavar="ID", help="part of the errand that holds the lock under this id")
     top.add_argument("--run", metavar="ID", help="for systemd: do it here, as the run of this id")
     top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="for systemd: who asked for it")
+    top.add_argument("--key", help="for systemd: whose key that was")
     verbs = top.add_subparsers(dest="verb", required=True)
 
     def verb(name: str, what: str, *flags: str) -> argparse.ArgumentParser:
@@ -145,9 +147,11 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     name = arguments.run or f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
     op = "dry-run" if getattr(arguments, "dry_run", False) else "undo" if verb == "trial" else verb
     spare = paths.unwritten if history else None
+    if arguments.key is None:
+        arguments.key = caller.key(paths, machine) if history or started_here else ""
     journal = Journal(history, op, machine, out, environment.secrets_in(paths.secrets), name, spare)
     if history and verb not in DAILY:
-        journal.begin(arguments.by, _asked_for(arguments, paths))
+        journal.begin(arguments.by, _asked_for(arguments, paths), arguments.key)
     code, message = _ended(lambda: _verb(arguments, paths, machine, journal))
     if history and verb not in DAILY:
         journal.end(code, message)
@@ -161,6 +165,10 @@ def _undoes(arguments: argparse.Namespace, paths: Paths, machine: Machine) -> bo
     if arguments.step == "expire" and arguments.what:
         return trial.over(paths, machine, arguments.what)
     return arguments.step in UNDOING
+
+
+def _who(arguments: argparse.Namespace) -> str:
+    return f"{arguments.by} ({arguments.key})" if arguments.key else str(arguments.by)
 
 
 def _asked_for(arguments: argparse.Namespace, paths: Paths) -> str:
@@ -199,7 +207,7 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
         return 0
     if verb in unit.VERBS and arguments.run is None:
         return _in_a_unit(arguments, paths, machine, journal)
-    name = f"{arguments.by}'s stackctl {verb} (process {os.getpid()})"
+    name = f"{_who(arguments)}'s stackctl {verb} (process {os.getpid()})"
     if verb == "trial":
         with lock.exclusive(paths.trial_lock, name, trial.LOCK_PATIENCE):
             return _trial(arguments, paths, machine, journal)
@@ -317,7 +325,7 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
         release.parse(arguments.tag or "")
     declared = config.load(paths)
     under = ["--under", arguments.under] if arguments.under else []
-    asked = ["--run", journal.run, "--by", arguments.by, *under, arguments.verb]
+    asked = ["--run", journal.run, "--by", arguments.by, "--key", arguments.key, *under, arguments.verb]
     if arguments.verb == "restore":
         asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
     else:
@@ -344,7 +352,8 @@ def _confirmed(arguments: argparse.Namespace, stack: Stack) -> list[str]:
     """What is asked for, word by word. Where nobody has confirmed it yet, the plan is shown, and somebody asked."""
     asked = _restored(arguments)
     if not asked.yes and not asked.to_database:
-        with lock.hold(stack.paths, f"{arguments.by}'s look at what stackctl restore would do (process {os.getpid()})"):
+        name = f"{_who(arguments)}'s look at what stackctl restore would do (process {os.getpid()})"
+        with lock.hold(stack.paths, name):
             chosen = restore.look(stack, asked).id
         answer = stack.machine.answer(f"Type {chosen} to have what is live give way to it: ")
         asked = asked._replace(backup=chosen, yes=answer)

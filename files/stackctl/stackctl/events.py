@@ -38,9 +38,12 @@ class Journal:
     def __post_init__(self) -> None:
         self._began = self.machine.monotonic()
 
-    def begin(self, by: str, tag: str = "") -> None:
-        """The run's first event."""
-        self._record(self.op, "start", f"{tag} by {by}".strip(), None, {"by": by, "tag": tag})
+    def begin(self, by: str, tag: str = "", key: str = "") -> None:
+        """The run's first event. `key`: whose key it was, where several log in by one name."""
+        who = f"{by} ({key})" if key else by
+        self._record(
+            self.op, "start", f"{tag} by {who}".strip(), None, {"by": by, **({"key": key} if key else {}), "tag": tag}
+        )
 
     def end(self, code: int, message: str = "") -> None:
         """The run's last event, with its exit code."""

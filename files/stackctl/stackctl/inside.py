@@ -19,6 +19,8 @@ def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> int:
 
 def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
     """Goes on as `docker exec` in the live web container, on a terminal where there is one."""
+    # argparse leaves the sign that no option follows in what it takes whole.
+    command = command[1:] if command[:1] == ["--"] else command
     if not command:
         raise RefusedError("which command? stackctl exec python --version")
     terminal = ["--tty"] if sys.stdin.isatty() else []

@@ -39,6 +39,8 @@ class Work:
     """Part of a converge, which mends what is live: the tag's image stays the one that is."""
     watched: bool = True
     """After its flip. Going back isn't, and doesn't wait for a Telegram that doesn't answer."""
+    back: bool = False
+    """A rollback, which leaves what is live."""
     settles: bool = False
     """What a killed release left gives way before."""
     before: State = field(default_factory=State)
@@ -111,22 +113,26 @@ def rollback(stack: Stack, tag: str | None) -> None:
         raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
     settles = before.unproven and boot.astray(stack)
     live = before.kept[0] if settles else before.release
-    work = Work(stack, chosen, watched=False, settles=settles)
+    work = Work(stack, chosen, watched=False, back=True, settles=settles)
     _carry_out(work, FINISH if live and live.id == chosen.id else ROLLBACK)
 
 
 def target(before: State, tag: str | None) -> Release:
     """The release before the live one, or the newest kept one of this tag. RefusedError when there is none.
 
-    What counts as live is what was recorded: a rollback that was killed after its flip has the same target again. A
-    release that was killed there was never recorded, so the one before it is the newest that is kept.
+    A rollback that was killed after its flip has the same target again.
     """
-    earlier = before.kept if before.unproven else before.kept[1:]
-    found = next((known for known in before.kept if known.tag == tag), None) if tag else next(iter(earlier), None)
-    if not found:
-        names = ", ".join(dict.fromkeys(known.tag for known in earlier)) or "none"
-        raise RefusedError(f"no release of {tag or 'an earlier time'} is kept (kept: {names}): stackctl release TAG")
-    return found
+    found = next((known for known in before.kept if known.tag == tag), None) if tag else before.back
+    if found:
+        return found
+    names = ", ".join(dict.fromkeys(known.tag for known in before.earlier))
+    if names and not tag:
+        raise RefusedError(
+            f"there is no earlier release but one that a rollback has left ({names}). Nothing was changed. "
+            f"Next: stackctl rollback {before.earlier[0].tag}, if you want just that one"
+        )
+    what = f"no release of {tag} is kept" if tag else "there is no earlier release to go back to"
+    raise RefusedError(f"{what} (kept: {names or 'none'}): stackctl release TAG")
 
 
 def _carry_out(work: Work, steps: Sequence[Step[Work]]) -> None:
@@ -365,7 +371,11 @@ def _hand_back(work: Work) -> None:
 def _record(work: Work) -> str:
     live = work.release = replace(work.release, since=work.stack.machine.now().isoformat(timespec="seconds"))
     worker = live if work.stack.config.works else None
-    serving = work.before.serving(work.colour, live, KEPT_RELEASES)
+    before, serving = work.before, work.before.serving(work.colour, live, KEPT_RELEASES)
+    # The one that was recorded last: what was killed before that, say, is kept by nobody.
+    fled = before.kept[0].id if work.back and before.kept and before.kept[0].id != live.id else None
+    if fled and fled not in serving.left:
+        serving = replace(serving, left=(*serving.left, fled))
     state.save(work.stack.paths, replace(serving, worker=worker))
     return ""
 
@@ -375,14 +385,17 @@ def _set_webhook(work: Work) -> str:
 
 
 def _drain(work: Work) -> str:
+    if not work.before.active:
+        return "nothing served before"
     since = work.stack.machine.monotonic() - work.flip.monotonic if work.flip else 0.0
     work.stack.machine.sleep(max(0.0, DRAIN_SECONDS - since))
     return ""
 
 
 def _stop_old(work: Work) -> str:
-    work.stack.stop_colour(other(work.colour))
-    return other(work.colour)
+    idle = other(work.colour)
+    work.stack.stop_colour(idle)
+    return idle if work.stack.containers(idle) else "nothing served before"
 
 
 def _prune(work: Work) -> str:
@@ -418,18 +431,20 @@ _SCHEMA = Step("schema", "ask the new image what the database lacks", _schema, _
 _SNAPSHOT = Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment)
 _BACKUP = Step("backup", "dump the database", _backup)
 _MIGRATE = Step("migrate", "from the new image, once", _migrate, _note_what_was_applied)
-_START = Step("start", "the idle colour, beside the live one", _start, _take_down)
+_START = Step("start", "in the idle colour, beside what serves", _start, _take_down)
 _HEALTH = Step("health", "wait for it", _wait_for_health)
 _SOCKET = Step("socket", "open the colour's socket", _open_socket)
 _PROBE = Step("probe", "ask through the socket, as nginx will", _probe)
 _FLIP = Step("flip", "point nginx at it", _flip, _flip_back)
-_WATCH = Step("watch", "look at it while the old colour is warm", _watch)
-_WORKER = Step("worker", "the old one ends after its job, the new one starts", _hand_over, _hand_back)
+_WATCH = Step("watch", "look at it before it is recorded", _watch)
+_WORKER = Step(
+    "worker", "where there is one: the old one ends after its job, the new one starts", _hand_over, _hand_back
+)
 _RECORD = Step("record", "write down that it serves", _record)
 _WEBHOOK = Step("webhook", "tell Telegram, when that differs", _set_webhook)
-_DRAIN = Step("drain", "let the old colour's last connections in", _drain)
-_STOP = Step("stop", "end the old colour, and keep it for a rollback", _stop_old)
-_PRUNE = Step("prune", f"forget all but {KEPT_RELEASES} releases", _prune)
+_DRAIN = Step("drain", "let requests that are under way end", _drain)
+_STOP = Step("stop", "end what served before, and keep it for a rollback", _stop_old)
+_PRUNE = Step("prune", f"keep the last {KEPT_RELEASES} releases, and forget others", _prune)
 
 _TELL_PLAN = Step("plan", "what is about to happen", _tell_plan)
 
@@ -458,8 +473,9 @@ def _plan(work: Work) -> list[str]:
     if any(revision.kind == "contract" for revision in work.pending):
         lines.append("a contract is among them: there is no rollback past what is live now")
     lines.append("the database is dumped before" if config.data else "the database is on another host")
-    lines.append(f"the old colour stays warm for {config.watch} s, then it is stopped and kept")
-    if config.worker:
+    if live:
+        lines.append(f"the old colour stays warm for {config.watch} s, then it is stopped and kept")
+    if live and config.works:
         lines.append("the worker gives way after its job")
     return lines
 

@@ -57,6 +57,8 @@ class State:
     revisions: tuple[Revision, ...] = ()
     """Of the schema, as far as releases applied them; oldest first."""
     webhook: Webhook | None = None
+    left: tuple[str, ...] = ()
+    """The ids of the kept releases that a rollback has left: it goes back to none of them unless it is named."""
 
     @property
     def release(self) -> Release | None:
@@ -84,8 +86,24 @@ class State:
         """
         same = (release.tag, release.image, release.env_sha256)
         others = [known for known in self.kept if (known.tag, known.image, known.env_sha256) != same]
-        known = replace(self, active=colour, kept=(release, *others)[:most])
+        kept = (release, *others)[:most]
+        left = tuple(known.id for known in kept if known.id in self.left and known.id != release.id)
+        known = replace(self, active=colour, kept=kept, left=left)
         return known.with_colour(colour, release)
+
+    @property
+    def earlier(self) -> tuple[Release, ...]:
+        """Those that were recorded before the live one, newest first.
+
+        What counts as live is what was recorded: a release that was killed before that was never recorded, so the one
+        before it is the newest that is kept.
+        """
+        return self.kept if self.unproven else self.kept[1:]
+
+    @property
+    def back(self) -> Release | None:
+        """The one that a rollback leads to where none is named."""
+        return next((known for known in self.earlier if known.id not in self.left), None)
 
     def to_json(self) -> str:
         return json.dumps({"version": 1, **asdict(self)}, indent=2) + "\n"
@@ -105,6 +123,7 @@ class State:
             kept=tuple(map(_known, document.get("kept", ()))),
             revisions=tuple(Revision(**one) for one in document.get("revisions", ())),
             webhook=Webhook(**document["webhook"]) if document.get("webhook") else None,
+            left=tuple(map(str, document.get("left", ()))),
         )
 
 

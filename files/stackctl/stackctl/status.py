@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import backups, certificate, environment, lock, offsite, restoring, state, trial, upkeep, webhook
+from . import backups, certificate, environment, history, lock, offsite, restoring, state, trial, upkeep, webhook
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -31,10 +31,12 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     of_colour: dict[str, list[Container]] = {colour: [] for colour in COLOURS}
     of_data: list[Container] = []
     of_worker: list[Container] = []
+    gone: list[str] = []
     try:
         of_colour = {colour: docker.containers(paths.project(colour)) for colour in COLOURS}
         of_data = docker.containers(paths.data_project) if config.data else []
         of_worker = docker.containers(paths.worker_project)
+        gone = [known.id for known in current.earlier if not docker.image(known.image)]
         drift = drift_of(current, of_colour, expected) + _socket_drift(paths, current, machine)
         drift += _worker_drift(config, current, of_worker) if work is None else []
     except StackError as error:
@@ -86,6 +88,9 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         if current.worker
         else None,
         "kept": [asdict(release) for release in current.kept],
+        "left": list(current.left),
+        "gone": gone,
+        "under_way": history.under_way(paths) if work else None,
         "webhook": current.webhook.url if current.webhook else None,
         "telegram": telegram.document,
         "data": [_seen(paths, container) for container in of_data],
@@ -249,7 +254,7 @@ def _trial_problems(paths: Paths, machine: Machine) -> list[str]:
 def text(report: Report) -> str:
     """The report for people."""
     release, served, holder = report["release"], report["certificate"], report["lock"]
-    live = f"{release['tag']} in {report['active']} since {release['since']}" if release else "no release yet"
+    live = f"{release['tag']} in {report['active']} {_since(report)}" if release else "no release yet"
     rows = [(report["app"], live if release else f"{live}: sudo stackctl release TAG")]
     if release:
         rows += _conditions(report["colours"][report["active"]]["containers"])
@@ -265,6 +270,9 @@ def text(report: Report) -> str:
     if report["maintenance"]:
         until = "while data is restored" if report["restoring"] else "sudo stackctl maintenance off"
         rows.append(("maintenance", f"on, everybody gets 503: {until}"))
+    if at := report["under_way"]:
+        what = f"{at['op']} {at['tag']}".strip()
+        rows.append(("under way", f"{what} by {at['by']} since {at['since'][:19]}, at {at['step'] or 'its start'}"))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
     rows += [
         ("on trial", f"{one['name']}, undone at {one['until']} unless a new login confirms it")
@@ -273,11 +281,36 @@ def text(report: Report) -> str:
     if report["telegram"] and report["telegram"]["silence"]:
         rows.append(("Telegram", f"can't be asked: {report['telegram']['silence']}"))
     rows += [("problem", problem) for problem in report["problems"]]
-    earlier = [known["tag"] for known in report["kept"] if not release or known["id"] != release["id"]]
-    if earlier:
-        rows.append(("kept", f"{', '.join(earlier)}: sudo stackctl rollback"))
+    rows += _kept(report)
     width = max(len(name) for name, _ in rows)
     return "\n".join(printable(f"{name:<{width}}  {value}") for name, value in rows)
+
+
+def _since(report: Report) -> str:
+    """A release is recorded when it was watched: until then nobody knows whether it stays."""
+    if report["release"]["since"]:
+        return f"since {report['release']['since']}"
+    return "and not recorded yet" if report["under_way"] else "and never recorded: a release was interrupted"
+
+
+def _kept(report: Report) -> list[tuple[str, str]]:
+    """What a rollback leads to; apart from that, what it leads to only by name, and what it can't lead to."""
+    live = report["release"]["id"] if report["release"] else None
+    earlier = [known for known in report["kept"] if known["id"] != live]
+    gone = [known["tag"] for known in earlier if known["id"] in report["gone"]]
+    there = [known for known in earlier if known["id"] not in report["gone"]]
+    left = [known["tag"] for known in there if known["id"] in report["left"]]
+    usable = [known["tag"] for known in there if known["id"] not in report["left"]]
+    rows = []
+    if usable:
+        first = next(known["tag"] for known in earlier if known["id"] not in report["left"])
+        named = "" if usable[0] == first else f" {usable[0]}"
+        rows.append(("kept", f"{', '.join(usable)}: sudo stackctl rollback{named}"))
+    if left:
+        rows.append(("kept", f"{', '.join(left)}, which a rollback has left: sudo stackctl rollback {left[0]}"))
+    if gone:
+        rows.append(("kept", f"{', '.join(gone)}, whose image is gone: sudo stackctl release {gone[0]}"))
+    return rows
 
 
 def _conditions(containers: list[Report]) -> list[tuple[str, str]]:
