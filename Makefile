@@ -10,11 +10,12 @@ TAG ?=
 KEY ?=
 ID ?= latest
 OFFSITE ?=
+SNAPSHOT ?=
 BESIDE ?=
 YES ?=
 DRILL_MB ?= 20
 # A mistyped variable would be ignored, and `make restore BESIDES=lost` be a restore in place.
-KNOWN := ENV DROPLETS TAG KEY ID OFFSITE BESIDE YES DRILL_MB PYTHON
+KNOWN := ENV DROPLETS TAG KEY ID OFFSITE SNAPSHOT BESIDE YES DRILL_MB PYTHON
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
 # Words that are near one another, by the library that deploys/ uses for the same.
@@ -22,7 +23,7 @@ LIKE = $(shell python3 -c 'import difflib, sys; print(*("(did you mean " + name 
 	difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)))' '$(firstword $(UNKNOWN))' $(KNOWN))
 $(if $(UNKNOWN),$(error $(strip There is no variable $(firstword $(UNKNOWN)) $(LIKE)). Nothing was changed. Next: make help))
 # As variables of the shell they need no quoting, whatever is in them.
-export TAG KEY ID YES BESIDE
+export TAG KEY ID YES SNAPSHOT BESIDE
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
 PYTHON := .venv/bin/python
@@ -105,6 +106,7 @@ backup: setup ## back ENV's data up now: dumped, restored for proof, sent off th
 
 restore: setup ## put ENV's backup ID=…|latest in the place of what is live: shows the plan, then again with YES=the id
 	@$(PYINFRA) deploys/restore.py --data "id=\"$$ID\"" --data "yes=\"$$YES\"" $(if $(value OFFSITE),--data offsite=true) \
+		$(if $(value SNAPSHOT),--data "snapshot=\"$$SNAPSHOT\"") \
 		$(if $(value BESIDE),--data "beside=\"$$BESIDE\"")
 
 rollback: setup ## put live on ENV what was before, or TAG

@@ -2,16 +2,20 @@
 
 It runs on the operator's machine, with the operator's keys. Two passwords open the repository, the operator's and the
 droplet's: whichever does has the other one added, so that this is also how either is mended. A second run changes
-nothing. Exits 0 done | 1 failed.
+nothing there. It ends with a look at what the storage has, and notes in the ledger what is new (deploys/look.py).
+Exits 0 done | 1 failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
+from deploys import look
+from deploys.look import Ledger
 from deploys.places import group_data, place_of
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from deploys.settings import load_settings
@@ -23,20 +27,29 @@ def main() -> int:
     parser.add_argument("--only-these", action="store_true", help="end every other password")
     arguments = parser.parse_args()
     try:
-        repository = Repository.of(load_settings(group_data(place_of(arguments.inventory))))
-        made(repository)
+        settings = load_settings(group_data(place_of(arguments.inventory)))
+        repository, ledger = Repository.of(settings), Path(settings.values.backups_ledger)
+        is_new = made(repository)
         ended = end_others(repository) if arguments.only_these else 0
     except PyinfraError as error:
         print(f"offsite: {error}", file=sys.stderr)
         return 1
     told = f", and by no other: {ended} ended" if arguments.only_these else ""
     print(f"{repository.url} opens with the operator's password and with the droplet's{told}.")
+    try:
+        print("\n".join(looked(repository, ledger, is_new=is_new)))
+    except PyinfraError as error:
+        print(f"offsite: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def made(repository: Repository) -> None:
-    """Have it there, opened by both passwords, and shown by the storage to both keys. Raises RepositoryError."""
-    if not repository.exists(OPERATOR):
+def made(repository: Repository) -> bool:
+    """Have it there, opened by both passwords, and shown by the storage to both keys; whether it is a new one.
+
+    Raises RepositoryError.
+    """
+    if is_new := not repository.exists(OPERATOR):
         repository.restic("init")
         print(f"{repository.url} is new.")
     opened = [whose for whose in (OPERATOR, DROPLET) if repository.opens(whose)]
@@ -49,6 +62,21 @@ def made(repository: Repository) -> None:
         repository.add_key(whose, opened_by=opened[0])
         print(f"It opens with {whose}_PASSWORD now.")
     repository.exists(DROPLET)
+    return is_new
+
+
+def looked(repository: Repository, path: Path, *, is_new: bool = False) -> list[str]:
+    """Note in the ledger what the storage has. A line for each backup, and for each that is in doubt."""
+    seen = look.look(repository, Ledger(repository.url) if is_new else look.load(path, repository.url))
+    after = look.remembered(seen)
+    look.save(path, after)
+    lines = [f"{len(seen.found)} snapshots of backups, {path} knows since when:"]
+    for one in seen.found:
+        known = after.snapshots.get(one.snapshot.id)
+        since = f"known since {known.first_seen:%Y-%m-%d}" if known else "not known"
+        lines.append(f"  {one.name}, {since}")
+        lines += [f"    in doubt: {doubt}" for doubt in one.doubts]
+    return [*lines, *seen.unread, *seen.alarms]
 
 
 def end_others(repository: Repository) -> int:

@@ -1,8 +1,9 @@
 """Drops old backups off the droplet: `python -m deploys.prune inventories/prod.py`, or `make prune ENV=prod`.
 
 It runs on the operator's machine, with the operator's key, since the droplet's is not to delete. What goes is chosen
-from the backups' manifests, shown, and dropped by explicit ids. Nothing goes before the newest verified backup has been
-read back from the storage: whatever a clock or a manifest says, one is left that can be restored.
+by the storage's own dates and by what was seen there before (deploys/look.py): a manifest's dates and numbers are the
+sender's word. It is shown, and dropped by explicit IDs. Nothing goes before the newest verified backup has been read
+back from the storage, and nothing that the storage took less than FLOOR ago.
 Exits 0 done | 1 failed, and said at what | 2 refused, nothing dropped.
 """
 
@@ -11,20 +12,24 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 from stackctl import manifest, offsite, retention
-from stackctl.errors import StackError
-from stackctl.manifest import Manifest
-from stackctl.offsite import Snapshot
+from stackctl.stored import Stored
 
+from deploys import look
 from deploys.consent import refusal
 from deploys.places import group_data, place_of
 from deploys.repository import OPERATOR, Repository, RepositoryError
 from deploys.settings import load_settings
 
 DAILY, WEEKLY, MONTHLY = 7, 4, 6
+FLOOR = timedelta(days=60)
+"""Nothing younger than this goes, by the storage's own dates: so long there is to find out about a break-in. restic's
+manual asks for such a floor wherever keys only append ("Security considerations in append-only mode")."""
 READ = "5%"
 """Of all that is stored, read anew by each check, at random."""
 LONG_S = 6 * 3600
@@ -35,41 +40,66 @@ DONE, FAILED, REFUSED = 0, 1, 2
 class Plan:
     """What stays and what goes, both oldest first."""
 
-    keep: Sequence[tuple[Snapshot, Manifest]]
-    drop: Sequence[tuple[Snapshot, Manifest]]
-    unread: Sequence[str]
-    """Why a snapshot is taken for no backup. It stays."""
+    keep: Sequence[Stored]
+    drop: Sequence[Stored]
+    unexplained: str = ""
+    """Why a person has to look: more goes than the time since the last prune explains."""
 
     @property
-    def proof(self) -> tuple[Snapshot, Manifest] | None:
-        """The newest verified one."""
-        return next(((one, told) for one, told in reversed(self.keep) if told.verified), None)
+    def proof(self) -> Sequence[Stored]:
+        """The newest verified one that is in no doubt, and its copies; empty if there is none."""
+        clear = [one for one in self.keep if one.manifest.verified and not one.doubts]
+        return [one for one in clear if one.manifest.id == clear[-1].manifest.id]
 
     @property
-    def doubt(self) -> str:
-        """Why somebody has to look at it; empty when nobody has.
-
-        Who broke into the droplet can't delete what is here, but send what looks newer, until all of it is to go.
-        """
-        dump, largest = manifest.DUMP, max((told.files[manifest.DUMP].bytes for _, told in self.drop), default=0)
-        if not self.proof or 2 * self.proof[1].files[dump].bytes >= largest:
+    def shrunk(self) -> str:
+        """Why a person has to look: the newest dump is much smaller than one of those that go."""
+        dump = manifest.DUMP
+        largest = max((one.manifest.files[dump].bytes for one in self.drop), default=0)
+        if not self.proof or 2 * self.proof[0].manifest.files[dump].bytes >= largest:
             return ""
-        newest = self.proof[1]
+        newest = self.proof[0].manifest
         return (
             f"The dump of {newest.id}, the newest verified, has {newest.files[dump].bytes / 1e6:.1f} MB, and one of "
             f"those that go has {largest / 1e6:.1f} MB: look at what was lost, and who sent it."
         )
 
 
-def plan(found: Sequence[tuple[Snapshot, Manifest]], unread: Sequence[str] = ()) -> Plan:
-    """By manifests alone."""
-    order = manifest.in_order(told for _, told in found)
-    in_order = sorted(found, key=lambda one: order.index(one[1]))
-    ids = retention.choose(order, DAILY, WEEKLY, MONTHLY)
+def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta = FLOOR) -> Plan:
+    """Choose by the storage's dates. What is in doubt stays, and takes nobody's place.
+
+    `pruned`: when a prune last came to an end.
+    """
+    clear = [one for one in found if not one.doubts]
+    first = {one.manifest.id: one.at for one in sorted(clear, key=lambda one: one.at, reverse=True)}
+    told = {one.manifest.id: one.manifest for one in clear}
+    dated = [replace(told[name], at=first[name].isoformat(), sequence=rank) for rank, name in enumerate(told)]
+    ids = retention.choose(dated, DAILY, WEEKLY, MONTHLY)
+    stays = [bool(one.doubts) or one.manifest.id in ids or now - one.at < floor for one in found]
+    drop = [one for one, stay in zip(found, stays, strict=True) if not stay]
     return Plan(
-        keep=[one for one in in_order if one[1].id in ids],
-        drop=[one for one in in_order if one[1].id not in ids],
-        unread=unread,
+        keep=[one for one, stay in zip(found, stays, strict=True) if stay],
+        drop=drop,
+        unexplained=_unexplained(drop, now, pruned, floor),
+    )
+
+
+def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta) -> str:
+    """The last prune left what was younger than the floor, and a backup for each of the months before.
+
+    So what goes now has passed the floor since, but for one backup of a month for each month that has begun.
+    """
+    if not drop:
+        return ""
+    if not pruned:
+        return "No prune has come to an end yet, as far as the ledger knows."
+    months = 12 * (now.year - pruned.year) + now.month - pruned.month
+    older = {one.manifest.id for one in drop if one.at <= pruned - floor}
+    if len(older) <= months:
+        return ""
+    return (
+        f"{len(older)} of those that go were older than {floor.days} days at the last prune ({pruned:%Y-%m-%d}), which "
+        f"left them. The time since explains {months} of them: look at what made them go."
     )
 
 
@@ -80,73 +110,84 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         settings = load_settings(group_data(place_of(arguments.inventory)))
-        return prune(Repository.of(settings), sure=arguments.yes)
+        return prune(Repository.of(settings), Path(settings.values.backups_ledger), sure=arguments.yes)
     except PyinfraError as error:
         print(f"prune: {error}", file=sys.stderr)
     return FAILED
 
 
-def prune(repository: Repository, *, sure: bool) -> int:
+def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
     """Raises RepositoryError."""
     if not repository.exists(OPERATOR):
         raise RepositoryError(f"{repository.url}: there is no repository yet: make offsite")
     # Locks that a killed run left: on this machine, or not renewed for half an hour.
     repository.restic("unlock")
     print(f"{repository.url}: {offsite.READING}", flush=True)
-    chosen = read(repository)
-    print("\n".join(told(chosen)), flush=True)
+    seen = look.look(repository, look.load(ledger, repository.url))
+    look.save(ledger, look.remembered(seen))
+    chosen = plan(seen.found, seen.at, seen.known.pruned)
+    needs_a_person = [*seen.alarms, *filter(None, [chosen.unexplained, chosen.shrunk])]
+    print("\n".join([*told(chosen), *seen.unread, *needs_a_person]), flush=True)
     if not chosen.drop:
+        look.save(ledger, look.without(look.remembered(seen), (), seen.at))
         print("Nothing is to be dropped.")
         return DONE
     if not chosen.proof:
         print("prune: no backup here was verified, so none is dropped", file=sys.stderr)
         return REFUSED
-    if chosen.doubt:
-        sure = False
-    if not sure and (why := refusal("Drop them?", "" if chosen.doubt else ": YES=1 (--yes) says yes beforehand")):
+    asked = bool(needs_a_person) or not sure
+    if asked and (why := refusal("Drop them?", "" if needs_a_person else ": YES=1 (--yes) says yes beforehand")):
         print(f"prune: {why}", file=sys.stderr)
         return REFUSED
-    prove(repository, *chosen.proof)
-    repository.restic("forget", "--prune", *(snapshot.id for snapshot, _ in chosen.drop), timeout=LONG_S)
+    prove(repository, chosen.proof)
+    dropped = [one.snapshot.id for one in chosen.drop]
+    known = look.remembered(seen, accepted=asked)
+    look.save(ledger, replace(known, dropping=dropped))
+    repository.restic("forget", "--prune", *dropped, timeout=LONG_S)
+    look.save(ledger, look.without(known, dropped, seen.at))
     repository.restic("check", f"--read-data-subset={READ}", timeout=LONG_S)
     print(f"Dropped {len(chosen.drop)}. What is left was checked, {READ} of it read.")
     return DONE
 
 
-def read(repository: Repository) -> Plan:
-    """What the storage has, by its snapshots' manifests."""
-    listed = repository.restic("snapshots", "--json", "--host", repository.app)
-    found, unread = [], []
-    for snapshot in offsite.snapshots(listed):
-        try:
-            text = repository.restic("dump", snapshot.id, f"{snapshot.path}/{manifest.NAME}")
-            found.append((snapshot, offsite.read(text, snapshot)))
-        except (RepositoryError, StackError) as error:
-            unread.append(f"{snapshot.id[:8]} stays, and is no backup: {error}")
-    return plan(found, unread)
-
-
 def told(chosen: Plan) -> list[str]:
-    """The plan, a line each."""
-    lines = [
-        f"  {what}  {snapshot.id[:8]}  {one.id}  {one.reason:<7}  {one.bytes / 1e6:8.1f} MB  {one.rows} rows  "
-        + ("verified" if one.verified else "not verified")
-        for what, group in (("keep", chosen.keep), ("DROP", chosen.drop))
-        for snapshot, one in group
-    ]
-    head = f"{len(chosen.keep)} stay, by {DAILY} daily, {WEEKLY} weekly, {MONTHLY} monthly; {len(chosen.drop)} go:"
-    return [head, *lines, *chosen.unread, *filter(None, [chosen.doubt])]
-
-
-def prove(repository: Repository, snapshot: Snapshot, newest: Manifest) -> None:
-    """That the newest verified backup is there to its last byte. Raises RepositoryError."""
-    for name, file in newest.files.items():
-        if repository.describe(snapshot.id, f"{snapshot.path}/{name}") != file:
-            raise RepositoryError(
-                f"{name} of {newest.id}, the newest verified backup, is not what was sent: nothing is dropped; make "
-                "backup, and look into the storage"
+    """The plan, a line each, and a line for each doubt."""
+    lines = []
+    for what, group in (("keep", chosen.keep), ("DROP", chosen.drop)):
+        for one in group:
+            verified = "verified" if one.manifest.verified else "not verified"
+            lines.append(
+                f"  {what}  {one.snapshot.id[:8]}  {one.manifest.id}  {one.manifest.reason:<7}  "
+                f"{one.manifest.bytes / 1e6:8.1f} MB  {one.manifest.rows} rows  {verified}  stored {one.at:%Y-%m-%d}"
             )
+    doubts = [f"{one.name} stays, and is in doubt: {doubt}" for one in chosen.keep for doubt in one.doubts]
+    head = (
+        f"{len(chosen.keep)} stay, by {DAILY} daily, {WEEKLY} weekly, {MONTHLY} monthly, and all of {FLOOR.days} days; "
+        f"{len(chosen.drop)} go:"
+    )
+    return [head, *lines, *doubts]
+
+
+def prove(repository: Repository, copies: Sequence[Stored]) -> None:
+    """That the newest verified backup is there to its last byte, in one of its copies. Raises RepositoryError."""
+    newest = copies[0].manifest
+    for number, one in enumerate(copies, start=1):
+        try:
+            _read_back(repository, one)
+            break
+        except RepositoryError:
+            if number == len(copies):
+                raise
     print(f"{newest.id}, the newest verified, was read back whole.", flush=True)
+
+
+def _read_back(repository: Repository, one: Stored) -> None:
+    for name, file in one.manifest.files.items():
+        if repository.describe(one.snapshot.id, f"{one.snapshot.path}/{name}") != file:
+            raise RepositoryError(
+                f"{name} of {one.manifest.id}, the newest verified backup, is not what was sent: nothing is dropped; "
+                "make backup, and look into the storage"
+            )
 
 
 if __name__ == "__main__":

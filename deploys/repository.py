@@ -62,25 +62,39 @@ class Repository:
 
         restic would try for minutes.
         """
-        url = s3.url_of(self.url, "config")
-        key = s3.Key(self.secrets[f"{whose}_KEY_ID"], self.secrets[f"{whose}_KEY_SECRET"])
-        headers = s3.signed("GET", url, b"", key, datetime.now(UTC))
-        trust = ssl.create_default_context(cafile=certifi.where())
-        for authority in self.authorities:
-            trust.load_verify_locations(authority)
-        try:
-            with urlopen(Request(url, headers=headers), timeout=10, context=trust):  # noqa: S310 - it is https
-                return True
-        except HTTPError as error:
-            answer = s3.Answer.of(error.code, error.read())
-        except OSError as error:
-            raise RepositoryError(f"{self.url}: the storage can't be reached: {error}") from None
+        answer, _ = self._ask("GET", "config", whose)
+        if answer.status == 200:
+            return True
         if answer.status == 403:
             names = f"{whose}_KEY_ID and {whose}_KEY_SECRET"
             raise RepositoryError(f"{self.url}: the storage refuses {names} of the env file ({answer.cause})")
         if answer.status != 404:
             raise RepositoryError(f"{self.url}: the storage is unwell ({answer.cause})")
         return False
+
+    def stored_at(self, snapshot: str) -> datetime:
+        """The storage's own date for a snapshot. Raises RepositoryError when it names none."""
+        answer, last_modified = self._ask("HEAD", f"snapshots/{snapshot}", OPERATOR)
+        try:
+            return s3.date_of(answer.status, last_modified)
+        except ValueError as error:
+            raise RepositoryError(f"{self.url}: the storage has no date for snapshot {snapshot}: {error}") from None
+
+    def _ask(self, method: str, name: str, whose: str) -> tuple[s3.Answer, str]:
+        """An object's answer and its date, past restic. Raises RepositoryError when nobody answers."""
+        url = s3.url_of(self.url, name)
+        key = s3.Key(self.secrets[f"{whose}_KEY_ID"], self.secrets[f"{whose}_KEY_SECRET"])
+        headers = s3.signed(method, url, b"", key, datetime.now(UTC))
+        trust = ssl.create_default_context(cafile=certifi.where())
+        for authority in self.authorities:
+            trust.load_verify_locations(authority)
+        try:
+            with urlopen(Request(url, headers=headers, method=method), timeout=10, context=trust) as said:  # noqa: S310 - it is https
+                return s3.Answer.of(said.status, b""), said.headers.get("Last-Modified", "")
+        except HTTPError as error:
+            return s3.Answer.of(error.code, error.read()), ""
+        except OSError as error:
+            raise RepositoryError(f"{self.url}: the storage can't be reached: {error}") from None
 
     def opens(self, whose: str) -> bool:
         """Whether their password opens it."""

@@ -1,7 +1,7 @@
 """Puts a backup's data in the place of what is live: `make restore ENV=prod`, and again with YES=the id that it names.
 
-`--data offsite=true` takes one from off the droplet; `--data 'beside="lost"'` restores into a database beside the
-live one, which stays as it is.
+`--data offsite=true` takes one from off the droplet, `--data 'snapshot="4f1c2d3e"'` this one of several that have one
+id; `--data 'beside="lost"'` restores into a database beside the live one, which stays as it is.
 """
 
 from pyinfra import host
@@ -10,9 +10,11 @@ from pyinfra.api.exceptions import PyinfraError
 from deploys import verb
 
 chosen, yes, beside = host.data.get("id", ""), host.data.get("yes", ""), host.data.get("beside", "")
-if not all(isinstance(word, str) for word in (chosen, yes, beside)) or not chosen:
+snapshot = host.data.get("snapshot", "")
+if not all(isinstance(word, str) for word in (chosen, yes, beside, snapshot)) or not chosen:
     raise PyinfraError("which backup? make restore ID=latest, or --data 'id=\"20251123T023004.123Z\"'")
 words = ["restore", chosen, *(["--from-offsite"] if host.data.get("offsite") else [])]
+words += ["--snapshot", snapshot] if snapshot else []
 words += ["--to-database", beside] if beside else []
 words += ["--yes", yes] if yes else []
 verb.run(f"Restore {chosen}", *words, group="data")

@@ -152,6 +152,7 @@ class Values(BaseModel):
     environment: Literal["lab", "staging", "production"]
     env_file: str
     secrets_ledger: str
+    backups_ledger: str
     operator: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     authorized_keys: str
     timezone: Annotated[str, Field(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$")]

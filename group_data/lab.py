@@ -2,6 +2,7 @@
 
 env_file = ".env.lab"
 secrets_ledger = ".lab/secrets.json"
+backups_ledger = ".lab/backups.json"
 authorized_keys = ".lab/id_ed25519.pub"
 ci_authorized_keys = ".lab/ci_ed25519.pub"
 ssh_config_file = ".lab/ssh_config"

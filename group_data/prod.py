@@ -2,6 +2,7 @@
 
 env_file = ".env.production"
 secrets_ledger = "inventories/prod.secrets.json"
+backups_ledger = "inventories/prod.backups.json"
 authorized_keys = "inventories/prod.authorized_keys"
 ssh_config_file = "inventories/prod.ssh_config"
 ssh_known_hosts_file = "inventories/prod.known_hosts"

@@ -2,6 +2,7 @@
 
 env_file = ".env.staging"
 secrets_ledger = "inventories/staging.secrets.json"
+backups_ledger = "inventories/staging.backups.json"
 authorized_keys = "inventories/staging.authorized_keys"
 ssh_config_file = "inventories/staging.ssh_config"
 ssh_known_hosts_file = "inventories/staging.known_hosts"

@@ -6,12 +6,13 @@ The storage is the lab's, which others use meanwhile: it is not stopped, but kep
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,16 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
-from stackctl import manifest, offsite, s3
-from stackctl.manifest import DUMP, Manifest
+from stackctl import manifest, s3, stored
+from stackctl.manifest import DUMP, GLOBALS, STATE, Manifest
 from stackctl.offsite import PATIENCE_S, SLOWEST
+from stackctl.stored import Snapshot
 from testinfra.host import Host
 
-from deploys import prune
+from deploys import look, prune
 from deploys.components.offsite import access_file
 from deploys.offsite import made
-from deploys.prune import DAILY, DONE, MONTHLY, WEEKLY
+from deploys.prune import DAILY, DONE, MONTHLY, WEEKLY, Plan
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from tests.data.conftest import Database, backups, problems
 from tests.lab.layout import WORLD
@@ -236,21 +238,46 @@ def asked(repository: Repository, method: str, name: str) -> int:
 # --- prune ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Year:
+    """A repository with a backup every 25 days of a year, and of each of the last ten days; pruned yesterday."""
+
+    repository: Repository
+    ledger: Path
+
+    @property
+    def plan(self) -> Plan:
+        seen = look.look(self.repository, look.load(self.ledger, self.repository.url))
+        return prune.plan(seen.found, seen.at, seen.known.pruned)
+
+    def prune(self) -> int:
+        return prune.prune(self.repository, self.ledger, sure=True)
+
+
 @pytest.fixture(scope="module")
-def a_year(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
-    """A repository with a backup every 25 days of a year, and of each of the last ten days."""
+def a_year(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Year]:
     apart = replace(repository, url=f"{repository.url}-year")
     made(apart)
     now = datetime.now(UTC)
     for number, days in enumerate((*range(360, 10, -25), *range(9, -1, -1))):
-        at = now - timedelta(days=days)
-        directory = tmp_path_factory.mktemp("backups") / f"{at:%Y%m%dT%H%M%S}.000Z"
-        directory.mkdir()
-        (directory / DUMP).write_text(f"a dump, number {number}")
-        (directory / manifest.NAME).write_text(manifest_of(directory, number, at).to_json())
-        apart.restic("backup", "--host", apart.app, "--tag", directory.name, str(directory))
-    yield apart
+        send(apart, tmp_path_factory.mktemp("backups"), number, now - timedelta(days=days))
+    ledger = tmp_path_factory.mktemp("ledger") / "backups.json"
+    seen = look.look(apart, look.load(ledger, apart.url))
+    look.save(ledger, replace(look.remembered(seen), pruned=now - timedelta(days=300)))
+    yield Year(apart, ledger)
     shutil.rmtree(on_disk(apart))
+
+
+def send(repository: Repository, place: Path, number: int, at: datetime) -> None:
+    """One that the storage took at that time."""
+    directory = place / f"{at:%Y%m%dT%H%M%S}.000Z"
+    directory.mkdir()
+    for name in (DUMP, GLOBALS, STATE):
+        (directory / name).write_text(f"{name}, number {number}")
+    (directory / manifest.NAME).write_text(manifest_of(directory, number, at).to_json())
+    sent = repository.restic("backup", "--json", "--host", repository.app, "--tag", directory.name, str(directory))
+    snapshot = json.loads(sent.splitlines()[-1])["snapshot_id"]
+    os.utime(on_disk(repository) / "snapshots" / snapshot, (at.timestamp(), at.timestamp()))
 
 
 def manifest_of(directory: Path, number: int, at: datetime) -> Manifest:
@@ -266,49 +293,61 @@ def manifest_of(directory: Path, number: int, at: datetime) -> Manifest:
         "postgres": {"version": "17.11", "database": "app", "bytes": 1},
         "redis": None,
         "tables": {"public.offers": 1},
-        "files": {DUMP: vars(manifest.describe(directory / DUMP))},
+        "files": {name: vars(manifest.describe(directory / name)) for name in (DUMP, GLOBALS, STATE)},
         "verified": {"at": at.isoformat(), "seconds": 1.0, "rows": 1},
         "offsite": None,
     }
     return manifest.parse(json.dumps(told), directory)
 
 
-def test_a_damaged_newest_backup_keeps_prune_from_dropping_any(a_year: Repository) -> None:
-    before = snapshots(a_year)
-    proof = prune.read(a_year).proof
-    assert proof
-    pack, offset = where_stored(a_year, proof[1].files[DUMP].sha256)
+def test_the_storage_s_dates_are_those_of_what_it_took(repository: Repository) -> None:
+    """Of a snapshot of now, by the operator's key as by the droplet's: not the one that restic was told."""
+    apart = replace(repository, url=f"{repository.url}-dated")
+    made(apart)
+    try:
+        apart.restic("backup", "--host", apart.app, "--time", "2020-01-01 00:00:00", str(ROOT / "README.md"))
+        (snapshot,) = apart.json("snapshots")
+        assert snapshot["time"].startswith("2020-01-01")
+        assert abs(apart.stored_at(snapshot["id"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    finally:
+        shutil.rmtree(on_disk(apart))
+
+
+def test_a_damaged_newest_backup_keeps_prune_from_dropping_any(a_year: Year) -> None:
+    before = snapshots(a_year.repository)
+    (proof,) = a_year.plan.proof
+    pack, offset = where_stored(a_year.repository, proof.manifest.files[DUMP].sha256)
     whole = pack.read_bytes()
     pack.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
     try:
-        with pytest.raises(RepositoryError, match=f"{DUMP} of snapshot {proof[0].id} can't be read"):
-            prune.prune(a_year, sure=True)
+        with pytest.raises(RepositoryError, match=f"{DUMP} of snapshot {proof.snapshot.id} can't be read"):
+            a_year.prune()
     finally:
         pack.write_bytes(whole)
-    assert snapshots(a_year) == before
+    assert snapshots(a_year.repository) == before
 
 
 def test_prune_leaves_what_its_plan_says_and_a_repository_that_is_whole(
-    a_year: Repository, capsys: pytest.CaptureFixture[str]
+    a_year: Year, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = prune.read(a_year)
-    keep, drop = ({told.id for _, told in group} for group in (chosen.keep, chosen.drop))
+    chosen = a_year.plan
+    keep, drop = ({one.manifest.id for one in group} for group in (chosen.keep, chosen.drop))
     assert DAILY < len(keep) <= DAILY + WEEKLY + MONTHLY
     assert {*sorted(keep | drop)[-DAILY:]} <= keep
-    assert prune.prune(a_year, sure=True) == DONE
+    assert a_year.prune() == DONE
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[2]: line.split()[0] for line in lines if line.startswith("  ")} == {
         **dict.fromkeys(keep, "keep"),
         **dict.fromkeys(drop, "DROP"),
     }
-    assert {one.backup for one in snapshots(a_year)} == keep
-    a_year.restic("check", "--read-data")
-    assert prune.prune(a_year, sure=True) == DONE
-    assert {one.backup for one in snapshots(a_year)} == keep
+    assert {one.backup for one in snapshots(a_year.repository)} == keep
+    a_year.repository.restic("check", "--read-data")
+    assert a_year.prune() == DONE
+    assert {one.backup for one in snapshots(a_year.repository)} == keep
 
 
-def snapshots(repository: Repository) -> list[offsite.Snapshot]:
-    return offsite.snapshots(repository.restic("snapshots", "--json"))
+def snapshots(repository: Repository) -> list[Snapshot]:
+    return stored.snapshots(repository.restic("snapshots", "--json"))
 
 
 def where_stored(repository: Repository, blob: str) -> tuple[Path, int]:

@@ -171,6 +171,8 @@ class Droplet(Machine):
             case ["docker", *rest]:
                 return self._docker(rest)
             case ["restic", *rest]:
+                self.storage.now = self._now()
+                self.storage.patience[next(word for word in rest if word != "--no-lock")] = timeout
                 return self.storage.restic(rest, env)
             case ["systemctl", verb, *units]:
                 return self._systemctl(verb, [unit for unit in units if not unit.startswith("-")])
@@ -232,6 +234,10 @@ class Droplet(Machine):
         self._tick(["storage", method, asked])
         return self.storage.request(method, url, body, headers)
 
+    def head(self, url: str, headers: Mapping[str, str]) -> tuple[int, str]:
+        self._tick(["storage", "HEAD", url.rpartition("/")[2]])
+        return self.storage.head(url, headers)
+
     def _telegram(self, method: str, body: bytes) -> tuple[int, bytes]:
         self._tick(["telegram", method])
         if "telegram" in self.failing:
@@ -263,7 +269,7 @@ class Droplet(Machine):
 
     def now(self) -> datetime:
         self._survive()
-        return datetime(2025, 11, 23, 12, tzinfo=UTC) + timedelta(seconds=self.seconds)
+        return self._now()
 
     def monotonic(self) -> float:
         return self.seconds
@@ -302,6 +308,9 @@ class Droplet(Machine):
         return [call for call in self.calls if words in " ".join(call)]
 
     # inside
+
+    def _now(self) -> datetime:
+        return datetime(2025, 11, 23, 12, tzinfo=UTC) + timedelta(seconds=self.seconds)
 
     def _tick(self, call: list[str]) -> None:
         self.calls.append(call)

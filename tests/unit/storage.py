@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +27,9 @@ class Storage:
     objects: dict[str, bytes] = field(default_factory=lambda: {"config": b"of restic"})
     """By their names below the repository's prefix."""
     snapshots: list[dict[str, Any]] = field(default_factory=list)
-    """As restic lists them, each with its `files`."""
+    """As restic lists them, each with its `files`, and when the storage took it: `stored`."""
+    now: datetime = datetime(2025, 11, 23, 12, tzinfo=UTC)
+    """By the storage's own clock."""
     deletes: bool = False
     overwrites: bool = False
     """What it lets the key do."""
@@ -43,6 +47,8 @@ class Storage:
     """restic's own, by verb."""
     ran: list[list[str]] = field(default_factory=list)
     """restic's arguments."""
+    patience: dict[str, float] = field(default_factory=dict)
+    """How long restic was waited for at last, by verb."""
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         if self.down:
@@ -52,6 +58,15 @@ class Storage:
         status, code = self.answers or self._act(method, name, body)
         found = self.objects.get(name, b"")
         return status, f"<Error><Code>{code}</Code></Error>".encode() if code else found
+
+    def head(self, url: str, headers: Mapping[str, str]) -> tuple[int, str]:
+        if self.down:
+            raise ConnectionRefusedError("Connection refused")
+        assert f"Credential={SECRETS['key_id']}/" in headers["authorization"]
+        if self.answers:
+            return self.answers[0], ""
+        found = [one for one in self.snapshots if url == f"{REPOSITORY[3:]}/snapshots/{one['id']}"]
+        return (200, format_datetime(found[0].get("stored", self.now), usegmt=True)) if found else (404, "")
 
     def _act(self, method: str, name: str, body: bytes) -> tuple[int, str]:
         there = name in self.objects
@@ -83,27 +98,36 @@ class Storage:
     def _done(self, verb: str, rest: list[str]) -> str:
         match verb:
             case "backup":
-                return self._backup(Path(rest[-1]), rest[rest.index("--tag") + 1])
+                return self._backup(Path(rest[-1]), rest[rest.index("--tag") + 1], rest[rest.index("--host") + 1])
             case "snapshots":
-                tag = rest[rest.index("--tag") + 1] if "--tag" in rest else None
-                found = [one for one in self.snapshots if tag is None or tag in one["tags"]]
-                return json.dumps([{name: one[name] for name in one if name != "files"} for one in found])
+                wanted = {rest[at + 1] for at, word in enumerate(rest) if word == "--tag"}
+                found = [one for one in self.snapshots if not wanted or wanted & {*(one["tags"] or [])}]
+                if "--host" in rest:
+                    found = [one for one in found if one.get("hostname", "bot") == rest[rest.index("--host") + 1]]
+                ours = {"files", "stored", "sent"}
+                return json.dumps([{name: one[name] for name in one if name not in ours} for one in found])
             case "dump":
                 return str(self._of(rest[0])["files"][rest[1].rpartition("/")[2]].decode())
             case "restore":
                 snapshot = self._of(rest[0].partition(":")[0])
                 assert rest[0].partition(":")[2] == snapshot["paths"][0]
-                for name, content in snapshot["files"].items():
-                    changed = content[:-1] + b"?" if name == self.damaged else content
+                # restic has what it sent in its cache, which hides what became of it.
+                files = snapshot["files"] if "--no-cache" in rest else snapshot.get("sent", snapshot["files"])
+                for name, content in files.items():
+                    changed = content[:-1] + b"?" if name == self.damaged and "--no-cache" in rest else content
                     (Path(rest[-1]) / name).write_bytes(changed)
+            case "cat" | "unlock":
+                pass
+            case _:
+                raise AssertionError(f"restic has no verb {verb}")
         return ""
 
-    def _backup(self, directory: Path, tag: str) -> str:
+    def _backup(self, directory: Path, tag: str, host: str) -> str:
         number = f"{len(self.snapshots):064x}"
         files = {path.name: path.read_bytes() for path in directory.iterdir()}
         time = f"2025-11-23T12:00:{len(self.snapshots):02}Z"
-        snapshot = {"id": number, "time": time, "tags": [tag], "paths": [str(directory)], "files": files}
-        self.snapshots.append({**snapshot, "hostname": "bot"})
+        snapshot = {"id": number, "time": time, "tags": [tag], "paths": [str(directory)], "hostname": host}
+        self.snapshots.append({**snapshot, "files": files, "sent": {**files}, "stored": self.now})
         return '{"message_type":"status"}\n' + json.dumps({"message_type": "summary", "snapshot_id": number}) + "\n"
 
     def _of(self, snapshot: str) -> dict[str, Any]:

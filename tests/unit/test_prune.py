@@ -3,42 +3,71 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl.manifest import DUMP, NAME, File, Manifest
-from stackctl.offsite import Snapshot
+from stackctl import stored
+from stackctl.manifest import DUMP, GLOBALS, NAME, STATE, File, Manifest
+from stackctl.stored import Snapshot, Stored
 
-from deploys import offsite, prune, repository
-from deploys.prune import DONE, REFUSED, plan
+from deploys import look, offsite, prune, repository
+from deploys.look import Ledger
+from deploys.prune import DONE, FLOOR, REFUSED, Plan
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from tests.unit.manifests import NOON, made
-from tests.unit.places import settings_of
+from tests.unit.places import ROOT, settings_of
 
 SHA256 = "a" * 64
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-def snapshot(told: Manifest, number: int = 0) -> Snapshot:
-    return Snapshot(f"{told.sequence:032x}{number:032x}", told.at, told.id, f"/opt/backups/{told.id}")
+def stored_as(told: Manifest, at: datetime | None = None, number: int = 0) -> Stored:
+    """Taken by the storage an hour after its dump, unless it is told otherwise."""
+    name = f"{told.sequence:032x}{number:032x}"
+    path = f"/opt/backups/{told.id}"
+    return Stored(Snapshot(name, told.at, told.id, path), told, at or told.time + HOUR)
 
 
-def nightly(days: int) -> list[tuple[Snapshot, Manifest]]:
-    files = {DUMP: File(1000, SHA256)}
-    told = [made(number, NOON + timedelta(days=number), files=files) for number in range(days)]
-    return [(snapshot(one), one) for one in told]
+def night(number: int, **more: Any) -> Manifest:
+    return made(number, NOON + number * DAY, **({"files": {DUMP: File(1000, SHA256)}} | more))
+
+
+def nightly(days: int) -> list[Stored]:
+    return [stored_as(night(number)) for number in range(days)]
+
+
+def plan(
+    found: Sequence[Stored],
+    *,
+    floor: timedelta = timedelta(0),
+    now: datetime | None = None,
+    pruned: datetime | None = None,
+) -> Plan:
+    """On the day after the last one, unless it is told otherwise; by retention alone, unless there is a floor."""
+    now = now or max((one.at for one in found), default=NOON) + DAY
+    return prune.plan(stored.judged(found), now, pruned or now - DAY, floor)
+
+
+def ids(group: Sequence[Stored]) -> set[str]:
+    return {one.snapshot.id for one in group}
 
 
 @dataclass
-class Stored:
-    """A repository in memory, in the place of one that restic asks for."""
+class InMemory:
+    """A repository in the place of one that restic asks for."""
 
-    backups: list[tuple[Snapshot, Manifest]] = field(default_factory=list)
+    backups: list[Stored] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
     """The manifests of snapshots that are no backups, by their ids."""
     there: bool = True
@@ -51,6 +80,11 @@ class Stored:
     failing: str = ""
     url: str = "s3:https://s3.test/bucket"
     app: str = "bot"
+    identity: str = "r1"
+    now: datetime = NOON
+
+    def __post_init__(self) -> None:
+        self.now = max((one.at for one in self.backups), default=NOON) + DAY
 
     def exists(self, whose: str) -> bool:
         return self.there
@@ -66,11 +100,16 @@ class Stored:
         self.passwords[whose] = f"new of {whose}"
 
     def json(self, *arguments: str) -> Any:
+        if arguments == ("cat", "config"):
+            return {"id": self.identity}
         return [{"id": key} for key in self.passwords.values()]
 
     def describe(self, snapshot: str, path: str) -> File:
         self.ran.append(["describe", snapshot, path])
         return File(self.bytes_there, "b" * 64 if snapshot in self.damaged else SHA256)
+
+    def stored_at(self, snapshot: str) -> datetime:
+        return next(one.at for one in self.backups if one.snapshot.id == snapshot)
 
     def restic(self, *arguments: str, **_: Any) -> str:
         self.ran.append(list(arguments))
@@ -81,22 +120,62 @@ class Stored:
                 self.there, self.passwords = True, {OPERATOR: "k1"}
             case ("key", "remove", key):
                 self.passwords = {whose: one for whose, one in self.passwords.items() if one != key}
-            case ("snapshots", *_):
-                every = [(one.id, one.backup, one.path) for one, _ in self.backups]
+            case ("snapshots", "--json", "--host", self.app):
+                every = [(one.snapshot.id, one.snapshot.backup, one.snapshot.path) for one in self.backups]
                 every += [(number, "20251123T000000.000Z", "/x") for number in self.others]
                 return json.dumps([{"id": i, "time": "", "tags": [tag], "paths": [path]} for i, tag, path in every])
             case ("dump", number, path):
                 assert path.endswith(NAME)
-                return {**self.others, **{one.id: told.to_json() for one, told in self.backups}}[number]
+                found = [one.manifest for one in self.backups if one.snapshot.id == number]
+                return found[0].to_json() if found else self.others[number]
+            case ("forget", "--prune", *gone):
+                self.backups = [one for one in self.backups if one.snapshot.id not in gone]
+            case ("unlock",) | ("check", *_):
+                pass
+            case _:
+                raise AssertionError(f"restic {arguments}")
         return ""
 
     @property
     def verbs(self) -> list[str]:
         return [arguments[0] for arguments in self.ran]
 
+    @property
+    def forgotten(self) -> list[str]:
+        return [name for arguments in self.ran if arguments[0] == "forget" for name in arguments[2:]]
 
-def pruned(stored: Stored, *, sure: bool = True) -> int:
-    return prune.prune(cast(Repository, stored), sure=sure)
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "prod.backups.json"
+
+
+def pruned(there: InMemory, ledger: Path, *, sure: bool = True) -> int:
+    with patch.object(look, "now", lambda: there.now), patch("os.fsync"):
+        return prune.prune(cast(Repository, there), ledger, sure=sure)
+
+
+def looked(there: InMemory, ledger: Path) -> list[str]:
+    with patch.object(look, "now", lambda: there.now), patch("os.fsync"):
+        return offsite.looked(cast(Repository, there), ledger)
+
+
+def pruned_before(there: InMemory, ledger: Path, ago: timedelta = 30 * DAY) -> InMemory:
+    """Here it was seen before, and a prune came to its end `ago`."""
+    looked(there, ledger)
+    look.save(ledger, replace(look.load(ledger, there.url), pruned=there.now - ago))
+    there.ran.clear()
+    return there
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch, answer: str | None) -> None:
+    """Where somebody types that; None: there is no terminal."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: answer is not None, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+
+
+QUARTER = 90
+"""Nights, of which a month's are past the floor."""
 
 
 # --- what is dropped ------------------------------------------------------------------------------------------------
@@ -105,157 +184,393 @@ def pruned(stored: Stored, *, sure: bool = True) -> int:
 def test_seven_days_four_weeks_and_six_months_stay() -> None:
     chosen = plan(nightly(365))
     assert len(chosen.keep) in range(7 + 4 + 6 - 4, 7 + 4 + 6 + 1)
-    assert [told.sequence for _, told in chosen.keep][-7:] == [*range(358, 365)]
+    assert [one.manifest.sequence for one in chosen.keep][-7:] == [*range(358, 365)]
     assert len(chosen.keep) + len(chosen.drop) == 365
+
+
+def test_the_numbers_are_those_of_the_docs() -> None:
+    assert (7, 4, 6, timedelta(days=60)) == (prune.DAILY, prune.WEEKLY, prune.MONTHLY, FLOOR)
+    text = (ROOT / "docs/backups.md").read_text()
+    assert "The newest of 7 days, 4 weeks and 6 months stay" in text.replace("\n", " ")
+    assert "less than 60 days ago" in text.replace("\n", " ")
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=40))
 def test_nothing_goes_for_which_no_newer_verified_one_stays(days: Sequence[tuple[int, bool]]) -> None:
     """Whatever the clock said."""
-    told = [made(number, NOON + timedelta(days=day), verified=good) for number, (day, good) in enumerate(days)]
-    chosen = plan([(snapshot(one), one) for one in told])
-    stays = [one.sequence for _, one in chosen.keep if one.verified]
-    assert all(any(one.sequence < kept for kept in stays) for _, one in chosen.drop)
-    assert chosen.proof is None or chosen.proof[1].sequence == max(one.sequence for one in told if one.verified)
+    told = [made(number, NOON + day * DAY, verified=good) for number, (day, good) in enumerate(days)]
+    chosen = plan([stored_as(one) for one in told])
+    stays = [one.manifest.time for one in chosen.keep if one.manifest.verified]
+    assert all(any(one.manifest.time <= kept for kept in stays) for one in chosen.drop)
+    verified = [one.at for one in stored.judged(map(stored_as, told)) if one.manifest.verified and not one.doubts]
+    assert [one.at for one in chosen.proof][:1] == sorted(verified)[-1:]
 
 
-def test_what_goes_goes_by_explicit_ids_once_the_newest_was_read_back() -> None:
-    stored = Stored(nightly(30))
-    assert pruned(stored) == DONE
-    wanted = [one.id for one, _ in plan(stored.backups).drop]
-    newest, told = stored.backups[-1]
-    assert stored.ran[-5:] == [
-        *(["describe", newest.id, f"{newest.path}/{name}"] for name in told.files),
+@given(st.lists(st.integers(0, 400), max_size=60), st.integers(0, 400))
+def test_nothing_goes_that_the_storage_took_within_the_floor(days: Sequence[int], seed: int) -> None:
+    """Whatever its manifest says."""
+    chance, now = random.Random(seed), NOON + 400 * DAY
+    found = [stored_as(night(chance.randrange(800)), NOON + day * DAY, day) for day in days]
+    chosen = plan(found, floor=FLOOR, now=now)
+    assert all(now - one.at >= FLOOR for one in chosen.drop)
+
+
+def test_what_goes_goes_by_explicit_ids_once_the_newest_was_read_back(ledger: Path) -> None:
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
+    before = there.backups
+    assert pruned(there, ledger) == DONE
+    wanted = [one.snapshot.id for one in plan(before, floor=FLOOR).drop]
+    newest = before[-1]
+    assert there.ran[-5:] == [
+        *(["describe", newest.snapshot.id, f"{newest.snapshot.path}/{name}"] for name in newest.manifest.files),
         ["forget", "--prune", *wanted],
         ["check", "--read-data-subset=5%"],
     ]
     assert wanted
 
 
-def test_a_newest_one_that_was_sent_again_needs_no_whole_first_try() -> None:
-    """Nor does it count twice; both stay as long as it does."""
-    backups = nightly(30)
-    again = [(snapshot(one, 1), one) for _, one in backups[-3:]]
-    stored = Stored([*backups, *again], damaged={first.id for first, _ in backups[-3:]})
-    assert pruned(stored) == DONE
-    assert {one.id for one, _ in plan(stored.backups).drop} == {one.id for one, _ in plan(backups).drop}
-    (forgotten,) = [arguments for arguments in stored.ran if arguments[0] == "forget"]
-    assert not {*forgotten} & {one.id for one, _ in (*backups[-3:], *again)}
+def test_a_newest_one_that_was_sent_again_needs_no_whole_first_try(ledger: Path) -> None:
+    """Nor does it count twice; both stay as long as it does. Nor does an intruder's damaged copy do any harm."""
+    backups = nightly(QUARTER)
+    again = [stored_as(one.manifest, one.at + HOUR, 1) for one in backups[-3:]]
+    for damaged in (ids(backups[-3:]), ids(again)):
+        there = pruned_before(InMemory([*backups, *again], damaged=damaged), ledger)
+        assert pruned(there, ledger) == DONE
+        assert {*there.forgotten} == ids(plan(backups, floor=FLOOR).drop)
+        ledger.unlink()
 
 
 @pytest.mark.parametrize("differs", ["another content", "another size"])
-def test_a_damaged_newest_one_saves_all_others(differs: str) -> None:
-    stored = Stored(nightly(30))
+def test_a_damaged_newest_one_saves_all_others(differs: str, ledger: Path) -> None:
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
     if differs == "another size":
-        stored.bytes_there = 999
+        there.bytes_there = 999
     else:
-        stored.damaged = {one.id for one, _ in stored.backups}
+        there.damaged = ids(there.backups)
     with pytest.raises(
         RepositoryError, match=r"postgres\.dump of .*, the newest verified backup, is not what was sent"
     ):
-        pruned(stored)
-    assert "forget" not in stored.verbs
+        pruned(there, ledger)
+    assert "forget" not in there.verbs
 
 
-def test_of_nothing_verified_nothing_goes() -> None:
-    told = [made(number, NOON + timedelta(days=number), verified=False) for number in range(30)]
-    stored = Stored([(snapshot(one), one) for one in told])
-    assert pruned(stored) == DONE
-    assert "forget" not in stored.verbs
+def test_of_nothing_verified_nothing_goes(ledger: Path) -> None:
+    told = [made(number, NOON + number * DAY, verified=False) for number in range(QUARTER)]
+    there = pruned_before(InMemory([stored_as(one) for one in told]), ledger)
+    assert pruned(there, ledger) == DONE
+    assert "forget" not in there.verbs
 
 
-def test_a_plan_without_a_proof_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_without_a_proof_is_refused(monkeypatch: pytest.MonkeyPatch, ledger: Path) -> None:
     """Should the choice ever be wrong."""
-    stored = Stored(nightly(30))
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
     monkeypatch.setattr(prune.retention, "choose", lambda *_: set())
-    assert pruned(stored) == REFUSED
-    assert "forget" not in stored.verbs
+    monkeypatch.setattr(prune, "FLOOR", timedelta(0))
+    monkeypatch.setattr(prune.plan, "__defaults__", (timedelta(0),))
+    assert pruned(there, ledger) == REFUSED
+    assert "forget" not in there.verbs
 
 
-def test_nothing_to_drop_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert pruned(Stored(nightly(3)), sure=False) == DONE
+def test_nothing_to_drop_is_no_failure(capsys: pytest.CaptureFixture[str], ledger: Path) -> None:
+    assert pruned(InMemory(nightly(3)), ledger, sure=False) == DONE
     assert "Nothing is to be dropped." in capsys.readouterr().out
 
 
-def test_without_a_yes_nothing_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = Stored(nightly(30))
-    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    assert pruned(stored, sure=False) == REFUSED
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    for answer, code in (("n", REFUSED), ("", REFUSED), ("y", DONE)):
-        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
-        assert pruned(stored, sure=False) == code
-        assert ("forget" in stored.verbs) == (code == DONE)
+def test_without_a_yes_nothing_goes(monkeypatch: pytest.MonkeyPatch, ledger: Path) -> None:
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
+    for answer, code in ((None, REFUSED), ("n", REFUSED), ("", REFUSED), ("y", DONE)):
+        at_a_terminal(monkeypatch, answer)
+        assert pruned(there, ledger, sure=False) == code
+        assert ("forget" in there.verbs) == (code == DONE)
+
+
+def a_person_is_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: InMemory, ledger: Path, says: str
+) -> None:
+    """YES=1 drops nothing, and isn't offered; somebody at a terminal may."""
+    at_a_terminal(monkeypatch, None)
+    assert pruned(there, ledger, sure=True) == REFUSED
+    shown = capsys.readouterr()
+    assert says in shown.out
+    assert "YES=1" not in shown.err
+    for answer, code in (("n", REFUSED), ("y", DONE)):
+        at_a_terminal(monkeypatch, answer)
+        assert pruned(there, ledger, sure=True) == code
+        assert ("forget" in there.verbs) == (code == DONE)
 
 
 def test_what_shrank_goes_at_nobody_s_word_beforehand(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
     """Many that look newer, sent by who broke in: YES=1 would drop the real ones for them."""
-    backups = nightly(30)
-    forged = [
-        made(one.sequence, one.time, files=dict.fromkeys(one.files, File(499, SHA256))) for _, one in backups[15:]
-    ]
-    stored = Stored([*backups[:15], *((snapshot(one), one) for one in forged)], bytes_there=499)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    assert pruned(stored, sure=True) == REFUSED
-    shown = capsys.readouterr()
-    assert f"The dump of {forged[-1].id}, the newest verified, has 0.0 MB, and one of those that go has" in shown.out
-    assert "YES=1" not in shown.err
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    for answer, code in (("n", REFUSED), ("y", DONE)):
-        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
-        assert pruned(stored, sure=True) == code
-        assert ("forget" in stored.verbs) == (code == DONE)
+    shrunk = dict.fromkeys((DUMP, GLOBALS, STATE), File(499, SHA256))
+    forged = [stored_as(night(number, files=shrunk)) for number in range(15, QUARTER)]
+    there = pruned_before(InMemory([*nightly(15), *forged], bytes_there=499), ledger)
+    newest = forged[-1].manifest.id
+    a_person_is_needed(
+        monkeypatch,
+        capsys,
+        there,
+        ledger,
+        f"The dump of {newest}, the newest verified, has 0.0 MB, and one of those that go has",
+    )
 
 
-def test_what_has_no_manifest_that_can_be_read_stays_and_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
-    stored = Stored(nightly(30), others={"f" * 64: "no JSON", "e" * 64: made(99).to_json()})
-    assert pruned(stored) == DONE
-    (forgotten,) = [arguments for arguments in stored.ran if arguments[0] == "forget"]
-    assert not {*forgotten} & {*stored.others}
+def test_the_first_prune_needs_a_person(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
+) -> None:
+    there = InMemory(nightly(QUARTER))
+    a_person_is_needed(monkeypatch, capsys, there, ledger, "No prune has come to an end yet")
+    at_a_terminal(monkeypatch, None)
+    there.now += 2 * DAY
+    assert pruned(there, ledger) == DONE
+
+
+def test_a_year_of_prunes_needs_nobody_and_a_hole_in_what_they_left_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
+) -> None:
+    """Every ten days. Then the nights of five months are sent with dates that make the older months go at once."""
+    at_a_terminal(monkeypatch, None)
+    there = pruned_before(InMemory(nightly(FLOOR.days)), ledger)
+    for number in range(FLOOR.days, 400):
+        there.backups.append(stored_as(night(number)))
+        there.now = there.backups[-1].at + HOUR
+        if number % 10 == 0:
+            assert pruned(there, ledger) == DONE, capsys.readouterr()
+    assert pruned(there, ledger) == DONE
+    assert len(there.backups) in range(FLOOR.days + 3, FLOOR.days + 6)
+    monkeypatch.setattr(prune, "MONTHLY", 0)
+    there.ran.clear()
+    capsys.readouterr()
+    a_person_is_needed(monkeypatch, capsys, there, ledger, "of those that go were older than 60 days at the last prune")
+
+
+# --- who broke in ---------------------------------------------------------------------------------------------------
+
+
+def seven_forgeries(now: datetime) -> list[Stored]:
+    """As the review sent them: in one go, with high numbers, and with dates a month apart."""
+    dates = [datetime(2027, month, 1, tzinfo=UTC) for month in range(1, 8)]
+    files = {DUMP: File(1000, SHA256)}
+    forged = [made(100000 + number, at, files=files) for number, at in enumerate(dates)]
+    named = [replace(one, id=f"2027{number:02}01T000000.000Z") for number, one in enumerate(forged, start=1)]
+    return [stored_as(one, now) for one in named]
+
+
+def test_seven_forgeries_take_nobody_s_place(capsys: pytest.CaptureFixture[str], ledger: Path) -> None:
+    real = nightly(200)
+    there = pruned_before(InMemory(real), ledger)
+    expected = ids(plan(real, floor=FLOOR).drop)
+    there.backups = [*real, *seven_forgeries(there.now)]
+    assert pruned(there, ledger) == REFUSED, "there is more to drop than the last prune left"
+    assert pruned(pruned_before(there, ledger, 200 * DAY), ledger) == DONE
+    assert {*there.forgotten} == expected
+    shown = capsys.readouterr().out
+    for number in range(1, 8):
+        assert f"2027{number:02}01T000000.000Z (snapshot 0000" in shown
+    assert "stays, and is in doubt: its manifest says 2027-01-01 00:00, later than the storage took it" in shown
+    assert "its number, 100000, jumps" in shown
+
+
+@pytest.mark.parametrize("backdated", [True, False])
+def test_forgeries_with_the_storage_s_own_dates_take_a_day_s_place(*, backdated: bool) -> None:
+    """They are consistent with their manifests; or `restic backup --time` and manifests spread them over months."""
+    real = nightly(200)
+    now = real[-1].at + DAY
+    times = [now - 25 * number * DAY if backdated else now - number * HOUR for number in range(1, 8)]
+    forged = [made(200 + number, at, files={DUMP: File(1000, SHA256)}) for number, at in enumerate(times)]
+    both = [*real, *(stored_as(one, now) for one in forged)]
+    dropped, before = ids(plan(both, floor=FLOOR, now=now).drop), ids(plan(real, floor=FLOOR, now=now).drop)
+    assert dropped == before
+    assert before
+
+
+def test_without_the_storage_s_dates_the_forgeries_would_have_won() -> None:
+    """The control: had the storage had the dates that the manifests have, all older backups would be gone."""
+    real = nightly(200)
+    forged = [replace(one, at=one.manifest.time) for one in seven_forgeries(NOON)]
+    believed = [replace(one, manifest=replace(one.manifest, sequence=200 + n)) for n, one in enumerate(forged)]
+    late = plan([*real, *believed], now=believed[-1].at + DAY)
+    assert ids(real) <= ids(late.drop)
+
+
+def test_two_snapshots_of_one_id_stay_and_neither_counts(capsys: pytest.CaptureFixture[str], ledger: Path) -> None:
+    real = nightly(QUARTER)
+    shadow = stored_as(replace(real[-1].manifest, tables={"public.offers": 666}), real[-1].at + HOUR, 1)
+    there = pruned_before(InMemory([*real, shadow]), ledger)
+    assert pruned(there, ledger) == DONE
+    described = {arguments[1] for arguments in there.ran if arguments[0] == "describe"}
+    assert described == {real[-2].snapshot.id}, "the one before is the newest that is in no doubt"
+    assert {real[-1].snapshot.id, shadow.snapshot.id} <= ids(there.backups)
+    assert "is in doubt: another one has its ID, snapshot" in capsys.readouterr().out
+
+
+def test_a_shadow_of_an_old_one_has_neither_dropped() -> None:
+    real = nightly(200)
+    shadow = stored_as(replace(real[3].manifest, tables={}), real[-1].at, 1)
+    assert not {real[3].snapshot.id, shadow.snapshot.id} & ids(plan([*real, shadow], floor=FLOOR).drop)
+    assert real[3].snapshot.id in ids(plan(real, floor=FLOOR).drop)
+
+
+# --- what was seen before -------------------------------------------------------------------------------------------
+
+
+def test_what_was_seen_is_remembered_with_its_first_day(ledger: Path) -> None:
+    there = InMemory(nightly(2))
+    looked(there, ledger)
+    first = there.now
+    there.backups.append(stored_as(night(2)))
+    there.now = first + DAY
+    shown = looked(there, ledger)
+    kept = look.load(ledger, there.url)
+    assert [one.first_seen for one in kept.snapshots.values()] == [first, first, first + DAY]
+    assert {one.backup for one in kept.snapshots.values()} == {one.manifest.id for one in there.backups}
+    assert (kept.looked, kept.pruned, kept.repository) == (first + DAY, None, "r1")
+    assert f"{there.backups[2].name}, known since {first + DAY:%Y-%m-%d}" in shown[3]
+    assert ledger.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("how", ["gone", "changed", "dated again", "of old", "another repository"])
+def test_what_is_not_as_it_was_seen_is_told_until_a_person_agrees(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path, how: str
+) -> None:
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
+    says = {
+        "gone": "is gone, and make prune did not drop it",
+        "changed": "it is no longer what was seen on 2026-02-21",
+        "dated again": "it is no longer what was seen on 2026-02-21",
+        "of old": "which did not see it",
+        "another repository": "is another repository than at the last look",
+    }[how]
+    one = there.backups[-2]
+    match how:
+        case "gone":
+            there.backups.remove(one)
+        case "changed":
+            there.backups[-2] = replace(one, manifest=replace(one.manifest, tables={}))
+        case "dated again":
+            there.backups[-2] = replace(one, at=one.at + HOUR)
+        case "of old":
+            there.backups.insert(1, stored_as(night(0), NOON + 2 * HOUR, 1))
+        case "another repository":
+            there.identity = "r2"
+    there.now += DAY
+    assert any(says in line for line in looked(there, ledger))
+    assert any(says in line for line in looked(there, ledger)), "it is told again"
+    capsys.readouterr()
+    a_person_is_needed(monkeypatch, capsys, there, ledger, says)
+    assert not any(says in line for line in looked(there, ledger)), "somebody has seen it"
+
+
+def test_what_was_never_seen_and_is_of_old_takes_nobody_s_place(ledger: Path) -> None:
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
+    of_old = stored_as(night(0), NOON + 2 * HOUR, 1)
+    seen = look.look(cast(Repository, replace(there, backups=[of_old, *there.backups])), look.load(ledger, there.url))
+    assert [one.snapshot.id for one in seen.found if one.doubts] == [of_old.snapshot.id]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_prune_that_was_killed_raises_no_alarm(ledger: Path, *, gone: bool) -> None:
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
+    before = there.backups
+    there.failing = "forget"
+    with pytest.raises(RepositoryError, match="restic failed"):
+        pruned(there, ledger)
+    dropped = ids(plan(before, floor=FLOOR).drop)
+    if gone:
+        there.backups = [one for one in before if one.snapshot.id not in dropped]
+    there.failing = ""
+    for _ in range(2):
+        assert not [line for line in looked(there, ledger) if "gone" in line or "doubt" in line]
+    assert pruned(there, ledger) == DONE
+    assert ids(there.backups) == ids(before) - dropped
+
+
+def test_a_prune_that_dropped_something_leaves_no_alarm(ledger: Path) -> None:
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
+    assert pruned(there, ledger) == DONE
+    assert there.forgotten
+    assert not [line for line in looked(there, ledger) if "gone" in line or "doubt" in line]
+    assert look.load(ledger, there.url).pruned == there.now
+
+
+def test_a_ledger_of_a_repository_that_group_data_named_before_is_none_of_this(ledger: Path) -> None:
+    there = pruned_before(InMemory(nightly(3)), ledger)
+    there.url += "2"
+    assert look.load(ledger, there.url) == Ledger(there.url)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"url": "s3:https://s3.test/bucket", "snapshots": {"a": {}}}'])
+def test_a_malformed_ledger_is_one_line(ledger: Path, content: str) -> None:
+    ledger.write_text(content)
+    with pytest.raises(RepositoryError, match="is malformed: take it from git again"):
+        look.load(ledger, "s3:https://s3.test/bucket")
+
+
+def test_a_new_repository_begins_a_ledger(ledger: Path) -> None:
+    there = pruned_before(InMemory(nightly(3)), ledger)
+    there.backups, there.identity = [], "r2"
+    with patch.object(look, "now", lambda: there.now):
+        shown = offsite.looked(cast(Repository, there), ledger, is_new=True)
+    assert not [line for line in shown if "gone" in line or "another" in line]
+    assert look.load(ledger, there.url).repository == "r2"
+
+
+def test_what_has_no_manifest_that_can_be_read_stays_and_is_told_of(
+    capsys: pytest.CaptureFixture[str], ledger: Path
+) -> None:
+    others = {"f" * 64: "no JSON", "e" * 64: made(99).to_json()}
+    there = pruned_before(InMemory(nightly(QUARTER), others=others), ledger)
+    assert pruned(there, ledger) == DONE
+    assert there.forgotten
+    assert not {*there.forgotten} & {*there.others}
     shown = capsys.readouterr().out
     assert "ffffffff stays, and is no backup" in shown
     assert "eeeeeeee stays, and is no backup" in shown
 
 
-def test_without_a_repository_it_says_how_to_make_one() -> None:
+def test_without_a_repository_it_says_how_to_make_one(ledger: Path) -> None:
     with pytest.raises(RepositoryError, match="there is no repository yet: make offsite"):
-        pruned(Stored(there=False))
+        pruned(InMemory(there=False), ledger)
 
 
 # --- how the repository is made -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("stored", "done"),
+    ("there", "done"),
     [
-        (Stored(there=False), ["init"]),
-        (Stored(), []),
-        (Stored(passwords={OPERATOR: "k1"}), []),
-        (Stored(passwords={DROPLET: "k2"}), []),
+        (InMemory(there=False), ["init"]),
+        (InMemory(), []),
+        (InMemory(passwords={OPERATOR: "k1"}), []),
+        (InMemory(passwords={DROPLET: "k2"}), []),
     ],
     ids=["no repository", "a second run", "without the droplet's password", "without the operator's"],
 )
-def test_both_passwords_open_it_whatever_there_was(stored: Stored, done: list[str]) -> None:
-    before = {**stored.passwords}
-    offsite.made(cast(Repository, stored))
-    assert {*stored.passwords} == {OPERATOR, DROPLET}
-    assert stored.verbs == done
+def test_both_passwords_open_it_whatever_there_was(there: InMemory, done: list[str]) -> None:
+    before = {**there.passwords}
+    offsite.made(cast(Repository, there))
+    assert {*there.passwords} == {OPERATOR, DROPLET}
+    assert there.verbs == done
     if not done:
-        assert before.items() <= stored.passwords.items()
+        assert before.items() <= there.passwords.items()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_whether_it_is_new_is_told(*, there: bool) -> None:
+    assert offsite.made(cast(Repository, InMemory(there=there))) is not there
 
 
 def test_one_that_opens_with_neither_password_is_left_alone() -> None:
     with pytest.raises(RepositoryError, match="opens with neither password of the env file"):
-        offsite.made(cast(Repository, Stored(passwords={"else": "k3"})))
+        offsite.made(cast(Repository, InMemory(passwords={"else": "k3"})))
 
 
 def test_every_other_password_is_ended_when_that_is_asked() -> None:
-    stored = Stored(passwords={OPERATOR: "k1", DROPLET: "k2", "former": "k3"})
-    assert offsite.end_others(cast(Repository, stored)) == 1
-    assert {*stored.passwords} == {OPERATOR, DROPLET}
-    assert offsite.end_others(cast(Repository, stored)) == 0
+    there = InMemory(passwords={OPERATOR: "k1", DROPLET: "k2", "former": "k3"})
+    assert offsite.end_others(cast(Repository, there)) == 1
+    assert {*there.passwords} == {OPERATOR, DROPLET}
+    assert offsite.end_others(cast(Repository, there)) == 0
 
 
 # --- restic at the operator's ---------------------------------------------------------------------------------------
@@ -355,3 +670,88 @@ def test_a_place_without_the_operator_s_part_is_told_what_is_missing() -> None:
     object.__setattr__(partial.credentials, "offsite", droplets)
     with pytest.raises(RepositoryError, match=r"\.env\.production lacks OFFSITE_OPERATOR_KEY_ID, "):
         Repository.of(partial)
+
+
+# --- past restic ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def a_storage(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """Its address; it answers every request so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def do_HEAD(self) -> None:
+            answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"s3:http://127.0.0.1:{server.server_port}/bucket"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def says(status: int, body: str = "", *, last_modified: str = "") -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        assert "Credential=secret OFFSITE" in handler.headers["authorization"]
+        handler.send_response(status)
+        if last_modified:
+            handler.send_header("Last-Modified", last_modified)
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(body.encode())
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outcome"),
+    [
+        (200, "", "there"),
+        (404, "NoSuchKey", "none"),
+        (403, "AccessDenied", "the storage refuses OFFSITE_OPERATOR_KEY_ID and OFFSITE_OPERATOR_KEY_SECRET of the env"),
+        (500, "InternalError", r"the storage is unwell \(500 InternalError\)"),
+        (503, "SlowDown", r"the storage is unwell \(503 SlowDown\)"),
+    ],
+)
+def test_whether_there_is_a_repository_is_asked_past_restic(
+    ours: Repository, status: int, code: str, outcome: str
+) -> None:
+    with a_storage(says(status, f"<Error><Code>{code}</Code></Error>" if code else "")) as url:
+        apart = replace(ours, url=url)
+        if outcome in {"there", "none"}:
+            assert apart.exists(OPERATOR) == (outcome == "there")
+            return
+        with pytest.raises(RepositoryError, match=outcome):
+            apart.exists(OPERATOR)
+
+
+def test_a_storage_that_nobody_reaches_is_told_of(ours: Repository) -> None:
+    with a_storage(says(200)) as url:
+        pass
+    with pytest.raises(RepositoryError, match="the storage can't be reached"):
+        replace(ours, url=url).exists(OPERATOR)
+    with pytest.raises(RepositoryError, match="the storage can't be reached"):
+        replace(ours, url=url).stored_at("a" * 64)
+
+
+def test_a_snapshot_s_date_is_the_storage_s(ours: Repository) -> None:
+    with a_storage(says(200, last_modified="Sun, 23 Nov 2025 12:00:07 GMT")) as url:
+        assert replace(ours, url=url).stored_at("a" * 64) == NOON + timedelta(seconds=7)
+
+
+@pytest.mark.parametrize(("status", "date"), [(404, ""), (403, ""), (200, ""), (200, "yesterday"), (503, "")])
+def test_a_snapshot_without_a_date_is_not_guessed_at(ours: Repository, status: int, date: str) -> None:
+    with (
+        a_storage(says(status, last_modified=date)) as url,
+        pytest.raises(RepositoryError, match="the storage has no date for snapshot aaaa"),
+    ):
+        replace(ours, url=url).stored_at("a" * 64)

@@ -173,7 +173,7 @@ def test_an_app_without_telegram_gets_nothing_of_it() -> None:
 
 @pytest.mark.parametrize(
     ("verb", "arguments"),
-    [("release", {"tag"}), ("rollback", {"tag"}), ("restore", {"id", "yes", "beside", "offsite"})],
+    [("release", {"tag"}), ("rollback", {"tag"}), ("restore", {"id", "yes", "beside", "offsite", "snapshot"})],
 )
 def test_an_argument_of_a_verb_is_no_name_of_group_data(verb: str, arguments: set[str]) -> None:
     """pyinfra hands both over alike: left out, the argument would be the value."""

@@ -17,6 +17,7 @@ from stackctl.manifest import Manifest
 from stackctl.stack import Stack
 
 from tests.unit.manifests import made
+from tests.unit.places import ROOT
 from tests.unit.stackctl_droplet import Droplet, installed, killed, stackctl
 
 
@@ -707,3 +708,10 @@ def test_a_throwaway_is_small_alone_and_gone(live: Droplet) -> None:
     assert len(started) == 3
     assert all(limits <= set(call) for call in started)
     assert not list(live.paths.backups.glob(f"*/{verify.WORK}"))
+
+
+def test_the_numbers_of_what_stays_are_those_of_the_docs() -> None:
+    assert (backup.KEPT_DAYS, backup.KEPT_OF_RELEASES) == (7, 3)
+    text = (ROOT / "docs/backups.md").read_text().replace("\n", " ")
+    assert "The newest of each of 7 days stay, the newest 7 in any case, and of releases' own the last 3." in text
+    assert "those of 7 days stay here" in text

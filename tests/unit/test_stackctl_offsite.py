@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from stackctl import backup, config, durable, manifest, offsite, s3, sequence
+from stackctl import backup, config, durable, manifest, offsite, restore, s3, sequence, stored
 from stackctl.errors import FailedError, RefusedError
 from stackctl.events import Journal
 from stackctl.machine import TIMED_OUT, Result
@@ -20,8 +23,8 @@ from stackctl.manifest import DUMP, NAME, Manifest
 from stackctl.offsite import LOCKED, LOCKED_S, NO_REPOSITORY, Powers
 from stackctl.stack import Stack
 
-from tests.unit.manifests import made
-from tests.unit.stackctl_droplet import Droplet, installed, stackctl
+from tests.unit.manifests import NOON, made
+from tests.unit.stackctl_droplet import PARSER, Droplet, installed, stackctl
 from tests.unit.storage import ACCESS, REPOSITORY, SECRETS, Storage, reached
 
 FATAL = "Fatal: unable to open config file: context canceled\nIs there a repository at the following location?\ns3:x"
@@ -108,8 +111,8 @@ def test_a_manifest_that_was_exchanged_there_is_found(live: Droplet, monkeypatch
     other = made(1, files=told.files, tables={"public.offers": 11})
     done = live.storage._backup
 
-    def exchanged(place: Path, tag: str) -> str:
-        said = done(place, tag)
+    def exchanged(place: Path, tag: str, host: str) -> str:
+        said = done(place, tag, host)
         live.storage.snapshots[-1]["files"][NAME] = other.to_json().encode()
         return said
 
@@ -366,14 +369,14 @@ def test_a_snapshot_without_a_manifest_hides_no_backup(
 def test_a_snapshot_of_another_s_making_is_given_to_restic_as_no_option(paths: list[str] | None) -> None:
     """restic runs what --password-command says, wherever among its arguments it stands."""
     ours = {"id": "1", "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
-    found = offsite.snapshots(json.dumps([ours, {**ours, "id": "2", "paths": paths}]))
+    found = stored.snapshots(json.dumps([ours, {**ours, "id": "2", "paths": paths}]))
     assert [one.id for one in found] == ["1"]
 
 
 def test_where_one_is_asked_for_no_other_one_is_read(live: Droplet) -> None:
     told = [sent(live, number) for number in range(1, 4)]
     live.storage.ran.clear()
-    assert [one.id for one in offsite.available(stack(live), told[1].id)] == [told[1].id]
+    assert [one.manifest.id for one in offsite.everything(stack(live), told[1].id)] == [told[1].id]
     assert [ran[0] for ran in live.storage.ran] == ["snapshots", "dump"]
     assert sequence.highest(live.paths) is None, "there may be newer ones"
 
@@ -432,13 +435,13 @@ def test_what_is_fetched_is_what_was_sent(live: Droplet, tmp_path: Path) -> None
     told = sent(live)
     target = tmp_path / told.id
     target.mkdir()
-    assert offsite.fetch(stack(live), told.id, target) == told
+    assert offsite.fetch(stack(live), told, target) == told
     assert manifest.differing(target, told) == []
 
 
 def test_what_does_not_lie_there_is_not_fetched(live: Droplet, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match=r"has no backup 20251123T000000\.000Z"):
-        offsite.fetch(stack(live), "20251123T000000.000Z", tmp_path)
+    with pytest.raises(RefusedError, match=r"has no such backup 20251123T000000\.000Z"):
+        offsite.fetch(stack(live), made(0), tmp_path)
 
 
 def test_a_disk_without_room_is_not_filled(live: Droplet) -> None:
@@ -458,7 +461,7 @@ def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
     (there,) = offsite.available(stack(live))
     target = tmp_path / there.id
     target.mkdir()
-    offsite.fetch(stack(live), there.id, target)
+    offsite.fetch(stack(live), there, target)
     assert offsite.look(stack(live)) is None
     assert live.storage.objects == objects
     assert all(arguments[0] == "--no-lock" for arguments in live.storage.ran[ran:])
@@ -513,3 +516,333 @@ def test_a_signature_is_of_method_path_body_and_day() -> None:
              ("GET", url, b"", key, datetime(2026, 1, 3, tzinfo=UTC))]  # fmt: skip
     assert len({s3.signed(*one)["authorization"].rpartition("=")[2] for one in given}) == len(given)
     assert s3.signed(*given[0]) == s3.signed(*given[0])
+
+
+# --- what an intruder sends -----------------------------------------------------------------------------------------
+
+DAY = timedelta(days=1)
+
+
+def planted(live: Droplet, told: Manifest, *, dump: str = "a dump", stored: datetime | None = None) -> str:
+    """A snapshot that is consistent with its own manifest, sent past stackctl; its ID."""
+    path = live.paths.backup(told.id)
+    name = f"{len(live.storage.snapshots):08x}{'f' * 56}"
+    contents = {file: dump.encode() if file == DUMP else file.encode() for file in told.files}
+    files = {
+        file: manifest.File(len(content), hashlib.sha256(content).hexdigest()) for file, content in contents.items()
+    }
+    told = replace(told, files=files)
+    live.storage.snapshots.append(
+        {
+            "id": name,
+            "time": "2027-01-01T00:00:00Z",
+            "hostname": "bot",
+            "tags": [told.id],
+            "paths": [str(path)],
+            "files": {**contents, NAME: told.to_json().encode()},
+            "stored": stored or live.storage.now,
+        }
+    )
+    return name
+
+
+def nights(live: Droplet, *numbers: int) -> None:
+    """Backups off the droplet, each of the day of its number and stored an hour later; none is here."""
+    for number in numbers:
+        at = NOON + number * DAY
+        planted(live, dated(number), stored=at + timedelta(hours=1))
+
+
+def dated(number: int, sequence: int | None = None) -> Manifest:
+    at = NOON + number * DAY
+    return replace(made(sequence or number, at), id=f"{at:%Y%m%dT%H%M%S}.000Z")
+
+
+def asked(live: Droplet, wanted: str = "latest", snapshot: str | None = None) -> Manifest:
+    return offsite.chosen(stack(live), wanted, snapshot)
+
+
+def test_two_that_differ_under_one_id_are_ambiguous_and_named_with_the_storage_s_dates(live: Droplet) -> None:
+    nights(live, 1, 2)
+    real = dated(2)
+    shadow = planted(live, replace(real, tables={"public.offers": 666}), stored=NOON + 9 * DAY)
+    live.storage.snapshots[-1]["time"] = "2025-11-25T12:00:00Z"  # restic backup --time
+    with pytest.raises(RefusedError) as caught:
+        asked(live, real.id)
+    said = str(caught.value)
+    assert f"{real.id} is ambiguous" in said
+    assert "(snapshot 00000001, stored 2025-11-25 13:00 UTC)" in said
+    assert "(snapshot 00000002, stored 2025-12-02 12:00 UTC)" in said
+    assert f"restore {real.id} --from-offsite --snapshot SNAPSHOT" in said
+    assert asked(live, real.id, "00000001").tables == real.tables
+    assert asked(live, real.id, shadow).tables == {"public.offers": 666}
+    with pytest.raises(RefusedError, match="which backup is the latest is in doubt"):
+        asked(live)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "snapshot", "says"),
+    [
+        ("latest", "00000000", "needs a backup's ID"),
+        ("20251124T120000.000Z", "0000", "at least 8 characters"),
+        ("20251124T120000.000Z", "--no-lock", "at least 8 characters"),
+        ("20251124T120000.000Z", "00000001", "0 snapshots of 20251124T120000.000Z begin with 00000001"),
+        ("20251129T120000.000Z", None, "the storage has no backup 20251129T120000.000Z"),
+        ("--help", None, "there is no backup '--help'"),
+    ],
+)
+def test_who_chooses_names_the_backup_and_its_snapshot(
+    live: Droplet, wanted: str, snapshot: str | None, says: str
+) -> None:
+    nights(live, 1, 2)
+    with pytest.raises(RefusedError, match=says):
+        asked(live, wanted, snapshot)
+
+
+def test_a_person_s_choice_is_fetched_and_no_other(live: Droplet) -> None:
+    told = sent(live)
+    shutil.rmtree(live.paths.backup(told.id))
+    shadow = planted(live, replace(told, tables={}), dump="forged")
+    code, shown = stackctl(live, "restore", told.id, "--from-offsite", "--to-database", "beside")
+    assert (code, "is ambiguous" in shown) == (2, True), shown
+    first = live.storage.snapshots[0]
+    for snapshot, dump in ((first["id"], first["files"][DUMP].decode()), (shadow, "forged")):
+        target = live.paths.backups / "target" / told.id
+        target.mkdir(parents=True)
+        offsite.fetch(stack(live), asked(live, told.id, snapshot[:12]), target)
+        assert (target / DUMP).read_text() == dump
+        shutil.rmtree(target.parent)
+
+
+def test_a_person_s_choice_reaches_the_unit(live: Droplet) -> None:
+    words = restore.Asked("20251124T120000.000Z", from_offsite=True, snapshot="0123456789").words
+    assert words == ["20251124T120000.000Z", "--from-offsite", "--snapshot", "0123456789"]
+    assert PARSER.parse_args(["restore", *words]).snapshot == "0123456789"
+    code, shown = stackctl(live, "restore", "20251124T120000.000Z", "--snapshot", "0123456789", "--to-database", "x")
+    assert (code, "add --from-offsite" in shown) == (2, True), shown
+
+
+def test_an_intact_one_here_is_never_replaced(live: Droplet) -> None:
+    told = sent(live)
+    shadow = planted(live, replace(told, tables={}), dump="forged")
+    assert asked(live, told.id).tables == told.tables, "the one here is taken, whatever lies there"
+    with pytest.raises(RefusedError, match="is intact, and is not what snapshot 00000001"):
+        asked(live, told.id, shadow)
+    assert (live.paths.backup(told.id) / DUMP).read_bytes() == live.storage.snapshots[0]["files"][DUMP]
+    (live.paths.backup(told.id) / DUMP).write_text("damaged")
+    with pytest.raises(RefusedError, match="is ambiguous"):
+        asked(live, told.id)
+
+
+def test_the_latest_off_the_droplet_replaces_no_intact_one_here(live: Droplet) -> None:
+    told, _ = kept(live)
+    planted(live, replace(told, tables={}), dump="forged")
+    assert asked(live).tables == told.tables
+
+
+@pytest.mark.parametrize("copied", ["by stackctl", "by an intruder, damaged"])
+def test_copies_are_no_ambiguity(live: Droplet, copied: str, tmp_path: Path) -> None:
+    told = sent(live)
+    if copied == "by stackctl":
+        offsite.upload(stack(live), told, live.paths.backup(told.id))
+    else:
+        first = live.storage.snapshots[0]
+        files = {**first["files"], DUMP: b"no dump"}
+        live.storage.snapshots.append({**first, "id": "e" * 64, "files": files, "stored": NOON + 30 * DAY})
+    shutil.rmtree(live.paths.backup(told.id))
+    for wanted in (told.id, "latest"):
+        target = tmp_path / wanted / told.id
+        target.mkdir(parents=True)
+        offsite.fetch(stack(live), asked(live, wanted), target)
+        assert (target / DUMP).read_bytes() == live.storage.snapshots[0]["files"][DUMP]
+
+
+FORGED = {
+    "dates in 2027": [(datetime(2027, month, 1, tzinfo=UTC), 100000 + month) for month in range(1, 8)],
+    "the next hours": [(NOON + 9 * DAY + timedelta(hours=3 + n), 20 + n) for n in range(7)],
+    "dates of long ago": [(NOON - month * 30 * DAY, 100000 + month) for month in range(1, 8)],
+    "numbers that jump": [(NOON + 9 * DAY + timedelta(hours=1), 10**6)],
+}
+"""Manifests' dates and numbers, all of them sent on the ninth day, an hour behind its backup."""
+
+
+@pytest.mark.parametrize("how", FORGED)
+def test_the_latest_is_no_forgery(live: Droplet, how: str) -> None:
+    """A newer night settles it; until then an operator is asked, where the forgery would have been the latest."""
+    nights(live, *range(1, 10))
+    for at, number in FORGED[how]:
+        told = replace(made(number, at), id=f"{at:%Y%m%dT%H%M%S}.001Z")
+        planted(live, told, dump="forged", stored=NOON + 9 * DAY + timedelta(hours=2))
+    if how == "dates of long ago":
+        assert asked(live).id == dated(9).id
+    else:
+        with pytest.raises(RefusedError, match=f"in doubt: .*the newest without a doubt is {dated(9).id}"):
+            asked(live)
+    nights(live, 10)
+    assert asked(live).id == dated(10).id
+    shown = stackctl(live, "offsite")[1]
+    doubted = {line.split()[0] for line in shown.splitlines() if "is in doubt" in line}
+    assert doubted == {f"{at:%Y%m%dT%H%M%S}.001Z" for at, _ in FORGED[how]}
+
+
+def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
+    """Nor read from the storage by a droplet that has none of its own."""
+    nights(live, 1, 2)
+    planted(live, replace(dated(3, 10**6)), stored=NOON + 2 * DAY)
+    assert [one.sequence for one in offsite.available(stack(live))] == [1, 2]
+    assert sequence.highest(live.paths) == 2
+
+
+def test_what_was_sent_late_is_in_doubt_and_no_hindrance(live: Droplet) -> None:
+    nights(live, 1)
+    late = NOON + 5 * DAY + timedelta(hours=1)
+    for number in (5, 4, 3, 2):  # as an upload behind an outage does
+        planted(live, dated(number), stored=late)
+    assert asked(live).id == dated(5).id
+    assert asked(live, dated(3).id).id == dated(3).id
+    doubts = {one.manifest.id: one.doubts for one in offsite.everything(stack(live))}
+    assert [name for name, found in doubts.items() if found] == [dated(2).id, dated(3).id, dated(4).id]
+    assert doubts[dated(2).id] == ("its manifest says 2025-11-25 12:00, 3 days before the storage took it",)
+
+
+def test_a_hundred_releases_a_day_are_no_jump(live: Droplet) -> None:
+    for number in range(1, 30):
+        planted(live, dated(number, 90 * number), stored=NOON + number * DAY)
+    planted(live, dated(60, 90 * 60), stored=NOON + 60 * DAY)
+    assert not [one for one in offsite.everything(stack(live)) if one.doubts]
+
+
+def test_stackctl_offsite_shows_every_snapshot_with_the_storage_s_date(live: Droplet) -> None:
+    nights(live, 1, 2)
+    planted(live, replace(dated(2), tables={}), stored=NOON + 9 * DAY)
+    code, shown = stackctl(live, "offsite")
+    assert code == 0
+    lines = shown.splitlines()
+    assert [line.split()[:3] for line in lines if line.startswith(dated(2).id) and "doubt" not in line] == [
+        [dated(2).id, "2025-12-02", "12:00"],
+        [dated(2).id, "2025-11-25", "13:00"],
+    ]
+    assert (
+        f"{dated(2).id} (snapshot 00000001, stored 2025-11-25 13:00 UTC) is in doubt: another one has its ID" in shown
+    )
+    document = json.loads(stackctl(live, "offsite", "--json")[1])
+    assert [len(one["doubts"]) for one in document["backups"]] == [0, 1, 2]
+    assert document["backups"][0]["offsite"] == {"at": "2025-11-24T13:00:00+00:00", "snapshot": "00000000" + "f" * 56}
+
+
+def test_a_snapshot_whose_date_can_t_be_had_hides_nothing(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    nights(live, 1, 2)
+    monkeypatch.setattr(live.storage, "head", lambda *_: (503, ""))
+    with pytest.raises(FailedError, match=r"no date of snapshot 00000000 \(503\)"):
+        offsite.everything(stack(live))
+
+
+# --- a droplet that went back ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("newer", [1, 2, 3])
+def test_after_the_droplet_went_back_the_latest_there_is_the_newest_night_s(live: Droplet, newer: int) -> None:
+    """Nights 8 to 15, then put back to 10: nights 16 to 18 follow as 11, 12, 13, as older checkouts numbered them."""
+    nights(live, *range(8, 16))
+    for number in range(16, 16 + newer):
+        planted(live, dated(number, number - 5), stored=NOON + number * DAY + timedelta(hours=1))
+    assert asked(live).id == dated(15 + newer).id
+    assert not [one for one in offsite.everything(stack(live)) if one.doubts]
+
+
+def put_back(live: Droplet) -> None:
+    """The storage has 8 to 15; here there are 8 to 10, as the provider's snapshot had them."""
+    nights(live, *range(8, 16))
+    for number in range(8, 11):
+        directory = live.paths.backup(dated(number).id)
+        directory.mkdir(parents=True)
+        there = live.storage.snapshots[number - 8]["files"]
+        for name, content in there.items():
+            (directory / name).write_bytes(content)
+        manifest.save(directory, replace(manifest.load(directory), offsite=manifest.Offsite(NOON.isoformat(), "1")))
+    sequence.seen(live.paths, 10)
+
+
+def test_a_droplet_that_went_back_numbers_its_first_night_behind_what_the_storage_has(live: Droplet) -> None:
+    """So it counts as the newest here, too, where one of the nights that were given up was fetched."""
+    put_back(live)
+    for day, number in ((16, 16), (17, 17)):
+        live.seconds = (day * DAY).total_seconds()
+        code, shown = stackctl(live, "backup")
+        assert code == 0, shown
+        assert ("numbered behind them" in shown) == (day == 16)
+        here = manifest.every(live.paths.backups)[-1]
+        assert (here.sequence, here.offsite is not None) == (number, True)
+        assert asked(live).id == here.id
+        assert offsite.everything(stack(live))[-1].manifest.sequence == number
+    assert sequence.highest(live.paths) == 15
+    dumped = [arguments[1][:8] for arguments in live.storage.ran if arguments[0] == "dump"]
+    live.storage.ran.clear()
+    live.seconds += DAY.total_seconds()
+    assert stackctl(live, "backup")[0] == 0
+    assert "dump" not in [arguments[0] for arguments in live.storage.ran], "what is known is not read each night"
+    assert dumped
+
+
+def test_a_first_night_that_could_not_be_sent_is_numbered_by_the_next(live: Droplet) -> None:
+    put_back(live)
+    live.seconds = (16 * DAY).total_seconds()
+    live.storage.down = True
+    assert stackctl(live, "backup")[0] == 1
+    live.storage.down = False
+    live.seconds += DAY.total_seconds()
+    code, shown = stackctl(live, "backup")
+    assert code == 0, shown
+    assert [one.sequence for one in manifest.every(live.paths.backups)][-2:] == [16, 17]
+
+
+def test_a_forgery_moves_no_number_of_ours(live: Droplet) -> None:
+    put_back(live)
+    planted(live, replace(dated(15, 10**6), id="20251208T120000.001Z"), stored=NOON + 15 * DAY)
+    live.seconds = (16 * DAY).total_seconds()
+    assert stackctl(live, "backup")[0] == 0
+    assert manifest.every(live.paths.backups)[-1].sequence == 16
+
+
+# --- numbers that hold ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["backup", "restore"])
+def test_what_is_large_has_longer(live: Droplet, verb: str) -> None:
+    """A gigabyte more than half an hour, or the backup of a large shop would never get off the droplet."""
+    told, directory = kept(live)
+    with patch.object(Manifest, "bytes", 10**9):
+        offsite.upload(stack(live), told, directory)
+    assert live.storage.patience[verb] > 2000
+    offsite.upload(stack(live), told, directory)
+    assert live.storage.patience[verb] < 200
+
+
+def test_another_host_s_snapshots_are_none_of_this_app(live: Droplet) -> None:
+    """Where a bucket and its prefix are shared."""
+    told = sent(live)
+    foreign = {**live.storage.snapshots[0], "id": "e" * 64, "hostname": "another"}
+    live.storage.snapshots.append({**foreign, "tags": ["20251124T000000.000Z"]})
+    assert offsite.sent(stack(live)) == {told.id}
+    assert [one.manifest.id for one in offsite.everything(stack(live))] == [told.id]
+
+
+def test_what_is_compared_comes_from_the_storage_and_no_cache(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, directory = kept(live)
+    done = live.storage._backup
+
+    def lost_a_byte(place: Path, tag: str, host: str) -> str:
+        said = done(place, tag, host)
+        live.storage.snapshots[-1]["files"][DUMP] = b"another"
+        return said
+
+    monkeypatch.setattr(live.storage, "_backup", lost_a_byte)
+    with pytest.raises(FailedError, match=f"what the storage has of {told.id} is damaged"):
+        offsite.upload(stack(live), told, directory)
+
+
+def test_a_verb_that_restic_does_not_have_is_refused_by_the_stand_in() -> None:
+    env = {"RESTIC_REPOSITORY": REPOSITORY, "RESTIC_PASSWORD": SECRETS["password"]}
+    env |= {"AWS_ACCESS_KEY_ID": SECRETS["key_id"], "AWS_SECRET_ACCESS_KEY": SECRETS["key_secret"]}
+    with pytest.raises(AssertionError, match="restic has no verb snapshot"):
+        Storage().restic(["snapshot"], env)

@@ -15,6 +15,7 @@ from stackctl.errors import FailedError
 from stackctl.machine import TIMED_OUT, Result
 from stackctl.manifest import Manifest
 from stackctl.stack import Stack
+from stackctl.stored import Snapshot, Stored
 
 from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, killed, stackctl
 
@@ -686,6 +687,10 @@ def test_a_database_that_is_there_is_not_written_over(saved: Droplet) -> None:
     assert (code, "there is a database lost already" in shown, saved.beside["lost"]) == (2, True, {"public.mine": 1})
 
 
+def in_storage(told: Manifest) -> Stored:
+    return Stored(Snapshot("a" * 64, told.at, told.id, f"/opt/backups/{told.id}"), told, told.time)
+
+
 @pytest.fixture
 def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the backups lie off the droplet; the droplet has lost its own."""
@@ -693,12 +698,15 @@ def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
     saved.paths.backups.rename(there)
     saved.paths.backups.mkdir()
 
-    def fetch(_stack: Stack, backup_id: str, directory: Path) -> None:
-        shutil.copytree(there / backup_id, directory, dirs_exist_ok=True)
+    def fetch(_stack: Stack, told: Manifest, directory: Path) -> None:
+        shutil.copytree(there / told.id, directory, dirs_exist_ok=True)
         if faults := manifest.differing(directory, manifest.load(directory)):
             raise FailedError(f"what the storage has is damaged: {', '.join(faults)}")
 
-    monkeypatch.setattr(offsite, "available", lambda _, *__: manifest.every(there))
+    def everything(_stack: Stack, *ids: str) -> list[Stored]:
+        return [in_storage(one) for one in manifest.every(there) if not ids or one.id in ids]
+
+    monkeypatch.setattr(offsite, "everything", everything)
     monkeypatch.setattr(offsite, "fetch", fetch)
     return there
 
@@ -708,7 +716,8 @@ def test_a_new_droplet_is_a_copy_before_it_has_data_from_elsewhere(
 ) -> None:
     droplet = installed(tmp_path)
     stackctl(droplet, "backup")
-    monkeypatch.setattr(offsite, "available", lambda _, *__: manifest.every(droplet.paths.backups))
+    there = [in_storage(one) for one in manifest.every(droplet.paths.backups)]
+    monkeypatch.setattr(offsite, "everything", lambda *_: there)
     code, shown = restored(droplet, "--from-offsite")
     assert (code, "make isolate first" in shown.splitlines()[-1]) == (2, True), shown
     config = json.loads(droplet.paths.config.read_text()) | {"isolated": True}

@@ -85,7 +85,7 @@ def fetch(stack: Stack, told: Manifest) -> None:
     check_room(stack, Room(told.postgres.major, 0, told.postgres.bytes), restored=True)
     _reap(stack)
     with _unfinished(whole) as place:
-        offsite.fetch(stack, told.id, place)
+        offsite.fetch(stack, told, place)
         manifest.save(place, told)
         verify.verify(stack, place, told)
         damaged = f"{whole.name}.damaged{UNFINISHED}"
@@ -258,6 +258,7 @@ def _upload(work: Work) -> str:
     if stack.config.isolated:
         return "nowhere: this droplet is isolated, and only reads what is there"
     there = offsite.sent(stack)
+    _number_behind(work, there)
     kept = [one for one in manifest.every(stack.paths.backups) if one.verified or one.unproven]
     unsent = [one for one in kept if one.id not in there or not one.offsite]
     for one in reversed(unsent):
@@ -267,6 +268,30 @@ def _upload(work: Work) -> str:
         manifest.save(directory, sent)
         stack.journal.tell("upload", "progress", f"{one.id} is snapshot {snapshot}")
     return f"{len(unsent)} sent"
+
+
+def _number_behind(work: Work, there: set[str]) -> None:
+    """Number what was not sent yet behind what the storage has and this droplet never saw.
+
+    Numbers are kept on this disk. After the droplet was put back to a provider's snapshot they would be used twice, and
+    the nights that were given up would count as the newest ones.
+    """
+    ours = [*work.made, work.manifest]
+    shared = max((one.id for one in ours if one.id in there), default="")
+    strangers = {one for one in there if one > shared} - {one.id for one in ours}
+    highest = offsite.highest_since(work.stack, shared, strangers)
+    if not highest:
+        return
+    sequence.seen(work.stack.paths, highest)
+    late = [one for one in ours if one.id > shared and one.reason != "release"]
+    if not late or late[0].sequence > highest:
+        return
+    again = {one.id: replace(one, sequence=number) for number, one in enumerate(late, start=highest + 1)}
+    for one in again.values():
+        manifest.save(work.stack.paths.backup(one.id), one)
+    work.made = [again.get(one.id, one) for one in work.made]
+    work.manifest = again.get(work.manifest.id, work.manifest)
+    work.stack.journal.tell("upload", "progress", f"the storage has numbers up to {highest}: numbered behind them")
 
 
 def _prune(work: Work) -> str:

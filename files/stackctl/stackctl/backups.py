@@ -11,6 +11,7 @@ from .machine import Machine
 from .manifest import Manifest
 from .paths import Paths
 from .printable import printable
+from .stored import Stored
 
 OVERDUE = timedelta(hours=26)
 """Of what is made each night."""
@@ -31,9 +32,20 @@ def text(paths: Paths) -> str:
 
 def table(made: Sequence[Manifest]) -> list[str]:
     """A head and a line each, newest first; nothing for none."""
-    rows = [tuple(map(printable, _row(one))) for one in reversed(made)]
-    widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (COLUMNS, *rows)] if rows else []
+    return _table(COLUMNS, [_row(one) for one in reversed(made)])
+
+
+def stored_table(there: Sequence[Stored]) -> list[str]:
+    """The same of every snapshot off the droplet, with the storage's own dates, and a line for each doubt."""
+    rows = [(one.manifest.id, f"{one.at:%Y-%m-%d %H:%M}", *_row(one.manifest)[1:]) for one in reversed(there)]
+    doubts = [f"{one.name} is in doubt: {doubt}" for one in reversed(there) for doubt in one.doubts]
+    return _table(("id", "stored (UTC)", *COLUMNS[1:]), rows) + doubts
+
+
+def _table(head: tuple[str, ...], told: Iterable[tuple[str, ...]]) -> list[str]:
+    rows = [tuple(map(printable, row)) for row in told]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)] if rows else []
 
 
 def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:

@@ -109,6 +109,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     again = verb("restore", "put a backup's data in the place of what is live, or beside it", "follow", "json")
     again.add_argument("backup", nargs="?", help="its id, or latest: the newest one that is verified")
     again.add_argument("--from-offsite", action="store_true", help="from off the droplet, where it isn't here")
+    again.add_argument("--snapshot", metavar="SNAPSHOT", help="off the droplet, where several have this id")
     again.add_argument("--to-database", metavar="NAME", help="into this one, beside the live one, which stays as it is")
     again.add_argument("--yes", metavar="ID", help="that id once more: yes, what is live gives way to it")
     again.add_argument(
@@ -365,7 +366,12 @@ def _restored(arguments: argparse.Namespace) -> restore.Asked:
     if not arguments.backup:
         raise RefusedError("which backup? stackctl restore ID|latest; stackctl backups lists them")
     return restore.Asked(
-        arguments.backup, arguments.from_offsite, arguments.to_database, arguments.yes, not arguments.no_safety
+        arguments.backup,
+        arguments.from_offsite,
+        arguments.to_database,
+        arguments.yes,
+        not arguments.no_safety,
+        arguments.snapshot,
     )
 
 
@@ -388,15 +394,16 @@ def _backup(stack: Stack, arguments: argparse.Namespace, name: str) -> None:
 
 
 def _offsite(stack: Stack, *, as_json: bool) -> None:
-    found, there = offsite.look(stack), offsite.available(stack)
+    found, there = offsite.look(stack), offsite.everything(stack)
     repository = offsite.load(stack.paths).repository
     if as_json:
         powers = asdict(found) if found else None
-        document = {"repository": repository, "powers": powers, "backups": [asdict(one) for one in there]}
+        shown = [asdict(one.manifest) | {"doubts": one.doubts} for one in there]
+        document = {"repository": repository, "powers": powers, "backups": shown}
         print(json.dumps(document, indent=2), file=stack.journal.out)
         return
     lines = [repository, f"{found or 'isolated: only read here'}"]
-    lines = [*map(printable, lines), *(backups.table(there) or ["no backup yet"])]
+    lines = [*map(printable, lines), *(backups.stored_table(there) or ["no backup yet"])]
     print("\n".join(lines), file=stack.journal.out)
 
 

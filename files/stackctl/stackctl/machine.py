@@ -269,6 +269,16 @@ class Machine:
         connection = kind(parts.netloc, timeout=REQUEST_S)
         return begin(lambda: _answer(connection, method, parts.path, body, headers))(REQUEST_S)
 
+    def head(self, url: str, headers: Mapping[str, str]) -> tuple[int, str]:
+        """The status and the date (Last-Modified) of something on somebody else's server, without it.
+
+        Raises OSError or HTTPException.
+        """
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.netloc, timeout=REQUEST_S)
+        return begin(lambda: _dated(connection, parts.path, headers))(REQUEST_S)
+
     def shield(self) -> None:
         """Let no signal but SIGKILL interrupt what follows."""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -322,6 +332,15 @@ def _answer(
     if len(content) > MOST_BYTES:
         raise OSError(errno.EMSGSIZE, f"the answer is larger than {MOST_BYTES >> 20} MiB")
     return response.status, content
+
+
+def _dated(connection: http.client.HTTPConnection, target: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    try:
+        connection.request("HEAD", target, headers=dict(headers))
+        response = connection.getresponse()
+        return response.status, response.getheader("Last-Modified", "")
+    finally:
+        connection.close()
 
 
 class _UnixConnection(http.client.HTTPConnection):

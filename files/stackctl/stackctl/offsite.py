@@ -8,16 +8,19 @@ believed: what was sent is fetched again, and compared.
 import http.client
 import json
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from pathlib import Path
 
-from . import durable, environment, manifest, openat, s3, sequence
+from . import durable, environment, manifest, openat, s3, sequence, stored
 from .errors import FailedError, RefusedError
 from .machine import ENVIRONMENT, TIMED_OUT, Result
 from .manifest import Manifest, Offsite
 from .paths import Paths
 from .stack import Stack
+from .stored import LATEST, Snapshot, Stored
 
 PATIENCE_S = 120
 SLOWEST = 500_000
@@ -36,8 +39,6 @@ NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
 """Exit codes of restic's, since 0.17."""
 NO_SUCH_FILE = re.compile(r"cannot dump file: .*( not found in snapshot| should be a (file|dir), but is a )")
 """What restic says of one that a snapshot doesn't have."""
-PATH = re.compile(r"(/[\w.-]+)+")
-"""What whoever broke in sends is no option of restic's, such as --password-command."""
 AGAIN = "sudo stackctl backup"
 
 
@@ -80,18 +81,6 @@ class Powers:
             return "the droplet's key can add, and neither delete nor overwrite"
         can = [word for word, may in (("delete", self.deletes), ("overwrite", self.overwrites)) if may]
         return f"the droplet's key can {' and '.join(can)} what is there"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What restic has of a backup."""
-
-    id: str
-    time: str
-    backup: str
-    """The backup's id, from the tag."""
-    path: str
-    """Of its directory on the droplet."""
 
 
 def configured(stack: Stack) -> bool:
@@ -139,8 +128,7 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
         try:
             proof = stack.paths.backups / FETCHED / told.id
             proof.mkdir(mode=0o700, parents=True)
-            if repository.restore(snapshot, told, proof) != told:
-                raise FailedError(f"the storage has another {manifest.NAME} than was sent: {AGAIN}")
+            repository.restore(snapshot, told, proof)
         finally:
             backups.remove(FETCHED)
     return snapshot.id
@@ -153,41 +141,107 @@ def sent(stack: Stack) -> set[str]:
     return {snapshot.backup for snapshot in repository.snapshots()}
 
 
-def available(stack: Stack, backup_id: str | None = None) -> list[Manifest]:
-    """What lies there, or that one alone, oldest first; of what was sent twice the newest. All of it, or FailedError.
+def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
+    """Every snapshot of a backup there, or of these backups alone, oldest first and with its doubts.
 
-    Whoever broke in can add to what is there: what has no manifest that can be read is no backup, and hides none.
+    Raises FailedError unless all of it could be read. A snapshot without a readable manifest is no backup and hides
+    none: an intruder can add one.
     """
     repository = Repository(stack)
     repository.find()
-    found = {}
-    for snapshot in repository.snapshots(*(["--tag", backup_id] if backup_id else [])):
+    found = []
+    for snapshot in repository.snapshots(*(word for one in backup_ids for word in ("--tag", one))):
         text = repository.text(snapshot)
-        with suppress(FailedError):
-            found[snapshot.backup] = replace(read(text, snapshot), offsite=Offsite(snapshot.time, snapshot.id))
-    if not backup_id:
-        with suppress(OSError):  # as in probe; as long as nothing is kept, it is asked again
-            sequence.seen(stack.paths, max((one.sequence for one in found.values()), default=0))
-    return manifest.in_order(found.values())
+        try:
+            told = stored.read(text, snapshot)
+        except FailedError:
+            continue
+        at = repository.stored_at(snapshot)
+        note = Offsite(at.isoformat(timespec="seconds"), snapshot.id)
+        found.append(Stored(snapshot, replace(told, offsite=note), at))
+    return stored.judged(found)
 
 
-def fetch(stack: Stack, backup_id: str, directory: Path) -> Manifest:
-    """Have a backup's files in that empty directory, which is named by its id, each as its manifest says.
+def available(stack: Stack) -> list[Manifest]:
+    """The manifests of the backups there that are in no doubt, oldest first, as `everything` has them."""
+    found = {one.manifest.id: one.manifest for one in everything(stack) if not one.doubts}
+    with suppress(OSError):  # as in probe; as long as nothing is kept, it is asked again
+        sequence.seen(stack.paths, _highest(found.values()))
+    return list(found.values())
 
-    Of what was sent twice the newest that is whole: the clock may have jumped between the two.
-    Raises RefusedError when there is no such backup, FailedError for everything else.
+
+def highest_since(stack: Stack, backup_id: str, later: Iterable[str]) -> int:
+    """The highest number among those `later` backups there; 0 if there is none.
+
+    `backup_id` is the newest backup that this droplet and the storage share. A number that jumps from there is not
+    followed.
+    """
+    later = [*later]
+    if not later:
+        return 0
+    found = everything(stack, *([backup_id] if backup_id else []), *later)
+    return _highest(one.manifest for one in found if one.manifest.id in later and not one.doubts)
+
+
+def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
+    """The manifest of what an operator asks for. Its doubts are told.
+
+    Where an intact backup lies here under this ID it is taken, and never replaced. Raises RefusedError when there is no
+    such backup, or when it is in doubt which one is meant.
+    """
+    if wanted == LATEST:
+        stack.journal.tell("preflight", "progress", READING)
+    elif not manifest.ID.fullmatch(wanted):
+        raise RefusedError(f"there is no backup {wanted!r}: sudo stackctl offsite lists those off the droplet")
+    elif not snapshot and (here := intact(stack.paths.backup(wanted))):
+        return here
+    found = everything(stack, *([] if wanted == LATEST else [wanted]))
+    one = stored.choose(found, wanted, snapshot)
+    place = stack.paths.backup(one.manifest.id)
+    if (here := intact(place)) and not one.copies(here):
+        if snapshot:
+            raise RefusedError(
+                f"{place} is intact, and is not what snapshot {snapshot} has. Nothing was changed. Next: restore it "
+                "without --from-offsite, or move it away first"
+            )
+        stack.journal.tell("preflight", "progress", f"{one.name} is not what lies here under its ID, which is taken")
+        return here
+    for doubt in one.doubts:
+        stack.journal.tell("preflight", "progress", f"{one.name} is in doubt: {doubt}")
+    if wanted == LATEST and (doubtful := sum(1 for other in found if other.doubts)):
+        stack.journal.tell("preflight", "progress", f"{doubtful} others are in doubt: sudo stackctl offsite")
+    return here or one.manifest
+
+
+def intact(directory: Path) -> Manifest | None:
+    """The manifest of the backup in it, if that is whole."""
+    with suppress(FailedError):
+        here = manifest.load(directory)
+        if not manifest.differing(directory, here):
+            return here
+    return None
+
+
+def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
+    """Have this very backup's files in that empty directory, which is named by its ID, each as its manifest says.
+
+    Where it was sent more than once, any whole copy will do. Raises RefusedError when the storage has none, FailedError
+    for everything else.
     """
     repository = Repository(stack)
-    repository.find()
-    found = repository.snapshots("--tag", backup_id)
-    if not found:
-        raise RefusedError(
-            f"{repository.access.repository} has no backup {backup_id}: sudo stackctl offsite lists them"
-        )
-    for snapshot in found[:0:-1]:
+    copies = [one.snapshot for one in everything(stack, told.id) if one.copies(told)]
+    if not copies:
+        raise RefusedError(f"{repository.access.repository} has no such backup {told.id}: sudo stackctl offsite")
+    for snapshot in copies[:-1]:
         with suppress(FailedError):
-            return repository.restore(snapshot, read(repository.text(snapshot), snapshot), directory)
-    return repository.restore(found[0], read(repository.text(found[0]), found[0]), directory)
+            return repository.restore(snapshot, told, directory)
+        with openat.directory(directory.parent, directory.name) as there:
+            there.empty()
+    return repository.restore(copies[-1], told, directory)
+
+
+def _highest(found: Iterable[Manifest]) -> int:
+    return max((one.sequence for one in found), default=0)
 
 
 def look(stack: Stack) -> Powers | None:
@@ -264,8 +318,20 @@ class Repository:
         return found
 
     def snapshots(self, *options: str) -> list[Snapshot]:
-        """Oldest first."""
-        return snapshots(self.restic("snapshots", "--json", "--host", self._stack.paths.app, *options).stdout)
+        """In restic's order."""
+        return stored.snapshots(self.restic("snapshots", "--json", "--host", self._stack.paths.app, *options).stdout)
+
+    def stored_at(self, snapshot: Snapshot) -> datetime:
+        """The storage's own date for it, past restic. Raises FailedError."""
+        access, machine = self.access, self._stack.machine
+        url = s3.url_of(access.repository, f"snapshots/{snapshot.id}")
+        headers = s3.signed("HEAD", url, b"", access.key, machine.now())
+        try:
+            return s3.date_of(*machine.head(url, headers))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise FailedError(
+                f"{access.repository}: no date of snapshot {snapshot.id[:8]} ({error}): {AGAIN}"
+            ) from None
 
     def text(self, snapshot: Snapshot) -> str:
         """Of its manifest; nothing where it has none. Raises FailedError."""
@@ -286,6 +352,8 @@ class Repository:
         found = manifest.load(directory)
         if faults := manifest.differing(directory, found):
             raise FailedError(f"what the storage has of {told.id} is damaged: {', '.join(faults)}: {AGAIN}")
+        if replace(found, offsite=None) != replace(told, offsite=None):
+            raise FailedError(f"the storage has another {manifest.NAME} than was sent: {AGAIN}")
         return found
 
     def restic(self, *arguments: object, timeout: float = PATIENCE_S) -> Result:
@@ -341,25 +409,6 @@ class Repository:
             TIMED_OUT: f"{where}: restic {verb} got no further ({said}): when sudo stackctl offsite goes well, {AGAIN}",
         }
         return known.get(ran.code, f"{where}: restic {verb}: {said}: when sudo stackctl offsite goes well, {AGAIN}")
-
-
-def snapshots(listed: str) -> list[Snapshot]:
-    """Those of `restic snapshots --json` that are backups, oldest first."""
-    found = []
-    for one in json.loads(listed) or []:
-        tags = [tag for tag in one.get("tags") or [] if manifest.ID.fullmatch(tag)]
-        paths = [path for path in one.get("paths") or [] if PATH.fullmatch(path)]
-        if len(tags) == 1 and len(paths) == 1:
-            found.append(Snapshot(one["id"], one["time"], tags[0], paths[0]))
-    return found
-
-
-def read(text: str, snapshot: Snapshot) -> Manifest:
-    """A snapshot's manifest. Raises FailedError."""
-    told = manifest.parse(text, f"{manifest.NAME} of snapshot {snapshot.id}")
-    if told.id != snapshot.backup:
-        raise FailedError(f"snapshot {snapshot.id} is tagged {snapshot.backup}, and has {told.id} in it")
-    return told
 
 
 def reason(ran: Result) -> str:

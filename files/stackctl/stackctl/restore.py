@@ -8,7 +8,6 @@ with which the same command again finishes the job.
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -41,8 +40,8 @@ from .restoring import Record
 from .stack import Stack
 from .state import Revision
 from .steps import Step, carry_out, take, undo
+from .stored import LATEST
 
-LATEST = "latest"
 LOAD_TIMEOUT = 4 * 3600
 WAL = 1 << 30
 """Bytes of write-ahead log that PostgreSQL keeps while much is written, at most (max_wal_size)."""
@@ -66,12 +65,14 @@ class Asked(NamedTuple):
     yes: str | None = None
     """The id, once more."""
     safety: bool = True
+    snapshot: str | None = None
+    """Off the droplet, where several have one ID."""
 
     @property
     def words(self) -> list[str]:
         """As arguments."""
         flags = {"--from-offsite": self.from_offsite, "--no-safety": not self.safety}
-        options = {"--to-database": self.to_database, "--yes": self.yes}
+        options = {"--to-database": self.to_database, "--yes": self.yes, "--snapshot": self.snapshot}
         given = [flag for flag, wanted in flags.items() if wanted]
         return [self.backup, *given, *(word for option, value in options.items() if value for word in (option, value))]
 
@@ -245,13 +246,11 @@ def _starts_here(stack: Stack) -> bool:
 def _chosen(work: Work) -> Manifest:
     """FailedError and RefusedError say why there is no such backup."""
     stack, wanted = work.stack, work.asked.backup
-    if work.asked.from_offsite and wanted == LATEST:
-        stack.journal.tell("preflight", "progress", offsite.READING)
-        known = offsite.available(stack)
-    elif work.asked.from_offsite:
-        known = offsite.available(stack, wanted)
-    else:
-        known = manifest.every(stack.paths.backups)
+    if work.asked.from_offsite:
+        return offsite.chosen(stack, wanted, work.asked.snapshot)
+    if work.asked.snapshot:
+        raise RefusedError("--snapshot is one off the droplet: add --from-offsite")
+    known = manifest.every(stack.paths.backups)
     if wanted == LATEST:
         # What a restore saved is for whoever names it: it has what was to be got rid of.
         usable = [one for one in known if one.verified and one.reason != "safety"]
@@ -260,25 +259,15 @@ def _chosen(work: Work) -> Manifest:
                 "there is no verified backup here. Next: sudo stackctl backups; sudo stackctl restore latest "
                 "--from-offsite (make restore OFFSITE=yes) looks off the droplet"
             )
-        return _as_here(stack, usable[-1])
+        return usable[-1]
     if found := next((one for one in known if one.id == wanted), None):
-        return _as_here(stack, found)
-    if not work.asked.from_offsite and manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
+        return found
+    if manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
         manifest.load(stack.paths.backup(wanted))  # says what is wrong with it
     raise RefusedError(
         f"there is no backup {wanted!r}: sudo stackctl backups lists those here, sudo stackctl offsite the others, "
         "which --from-offsite takes (make restore OFFSITE=yes)"
     )
-
-
-def _as_here(stack: Stack, found: Manifest) -> Manifest:
-    """The one that is here under its id, where that is whole: whoever broke in may have sent another."""
-    place = stack.paths.backup(found.id)
-    with suppress(FailedError):
-        here = manifest.load(place)
-        if not manifest.differing(place, here):
-            return here
-    return found
 
 
 def _check_redis(work: Work) -> None:

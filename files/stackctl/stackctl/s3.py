@@ -8,7 +8,8 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -40,6 +41,13 @@ class Answer(NamedTuple):
 def url_of(repository: str, name: str) -> str:
     """Of an object in a restic repository, s3:https://HOST/BUCKET/PREFIX."""
     return f"{repository.removeprefix('s3:')}/{name}"
+
+
+def date_of(status: int, last_modified: str) -> datetime:
+    """The date in the answer to a HEAD request (RFC 9110, 8.8.2). Raises ValueError when there is none."""
+    if status != 200:
+        raise ValueError(str(status))
+    return parsedate_to_datetime(last_modified).astimezone(UTC)
 
 
 def signed(method: str, url: str, body: bytes, key: Key, now: datetime) -> dict[str, str]:

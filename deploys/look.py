@@ -1,0 +1,209 @@
+"""What the off-site storage has, compared with what this side has seen of it before.
+
+The ledger is a file in the checkout, out of the droplet's reach. It has each snapshot that was seen, the hash of its
+manifest, the storage's date for it, and the day on which it was first seen. Who breaks into the droplet can send
+snapshots, but can't have been seen before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stackctl import durable, stored
+from stackctl.errors import StackError
+from stackctl.manifest import NAME
+from stackctl.printable import printable
+from stackctl.stored import SKEW, Stored
+
+from deploys.repository import Repository, RepositoryError
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A snapshot as it was seen first."""
+
+    backup: str
+    manifest: str
+    """SHA-256."""
+    stored: datetime
+    """The storage's date."""
+    first_seen: datetime
+
+
+@dataclass(frozen=True)
+class Ledger:
+    url: str
+    repository: str = ""
+    """restic's ID of it; empty before the first look."""
+    looked: datetime | None = None
+    """When all of it was last read."""
+    pruned: datetime | None = None
+    """When `make prune` last came to an end."""
+    snapshots: Mapping[str, Seen] = field(default_factory=dict)
+    dropping: Sequence[str] = ()
+    """What a prune set out to drop: killed in between, it may be gone or not."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The storage now."""
+
+    known: Ledger
+    """Of before this look."""
+    repository: str
+    listed: frozenset[str]
+    """Every snapshot's ID, readable or not."""
+    seen: Mapping[str, Seen]
+    found: Sequence[Stored]
+    """The backups, oldest first, with all that is doubtful about them."""
+    unread: Sequence[str]
+    """Why a snapshot is no backup, a line each."""
+    alarms: Sequence[str]
+    """What is not as it was at the last look, a line each."""
+    at: datetime
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def look(repository: Repository, known: Ledger) -> Look:
+    """Read every manifest there, about a second each. Raises RepositoryError when a date can't be had."""
+    at = now()
+    identity = str(repository.json("cat", "config")["id"])
+    listed = stored.snapshots(repository.restic("snapshots", "--json", "--host", repository.app))
+    found, unread, seen = [], [], {}
+    for snapshot in listed:
+        try:
+            text = repository.restic("dump", snapshot.id, f"{snapshot.path}/{NAME}")
+            told = stored.read(text, snapshot)
+        except (RepositoryError, StackError) as error:
+            unread.append(f"{snapshot.id[:8]} stays, and is no backup: {printable(str(error))}")
+            continue
+        date = repository.stored_at(snapshot.id)
+        found.append(Stored(snapshot, told, date))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        seen[snapshot.id] = Seen(snapshot.backup, digest, date, at)
+    ids = frozenset(snapshot.id for snapshot in listed)
+    doubts = _doubts(known, seen)
+    return Look(
+        known=known,
+        repository=identity,
+        listed=ids,
+        seen=seen,
+        found=[_also(one, doubts.get(one.snapshot.id)) for one in stored.judged(found)],
+        unread=unread,
+        alarms=_alarms(known, identity, ids, doubts),
+        at=at,
+    )
+
+
+def remembered(seen: Look, *, accepted: bool = False) -> Ledger:
+    """The ledger after that look. What raised an alarm is only taken over once a person has `accepted` it."""
+    known = seen.known
+    trusted = accepted or not known.repository
+    doubtful = set[str]() if trusted else {*_doubts(known, seen.seen)}
+    kept = {
+        number: one
+        for number, one in known.snapshots.items()
+        if number in seen.listed or not (trusted or number in known.dropping)
+    }
+    for number, one in seen.seen.items():
+        first = known.snapshots.get(number)
+        if number not in doubtful:
+            kept[number] = replace(one, first_seen=first.first_seen) if first else one
+    identity = seen.repository if trusted else known.repository
+    return replace(known, repository=identity, looked=seen.at, snapshots=kept, dropping=())
+
+
+def without(known: Ledger, dropped: Sequence[str], at: datetime) -> Ledger:
+    """The ledger after a prune."""
+    left = {number: one for number, one in known.snapshots.items() if number not in dropped}
+    return replace(known, pruned=at, snapshots=left, dropping=())
+
+
+def load(path: Path, url: str) -> Ledger:
+    """Raises RepositoryError. The ledger of another repository, which group_data named before, is no ledger of this."""
+    if not path.is_file():
+        return Ledger(url)
+    try:
+        document = json.loads(path.read_bytes())
+        if document["url"] != url:
+            return Ledger(url)
+        entries = document["snapshots"].items()
+        return Ledger(
+            url,
+            document["repository"],
+            _moment(document["looked"]),
+            _moment(document["pruned"]),
+            {number: _seen(one) for number, one in entries},
+            [str(number) for number in document["dropping"]],
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise RepositoryError(f"{path} is malformed: take it from git again (git checkout {path})") from None
+
+
+def save(path: Path, ledger: Ledger) -> None:
+    """Whole or not at all. Its lines are sorted, so that git shows what is new."""
+    document = {
+        "url": ledger.url,
+        "repository": ledger.repository,
+        "looked": _text(ledger.looked),
+        "pruned": _text(ledger.pruned),
+        "dropping": [*ledger.dropping],
+        "snapshots": {
+            number: {
+                "backup": one.backup,
+                "manifest": one.manifest,
+                "stored": _text(one.stored),
+                "first_seen": _text(one.first_seen),
+            }
+            for number, one in sorted(ledger.snapshots.items(), key=lambda item: (item[1].backup, item[0]))
+        },
+    }
+    durable.write(path, json.dumps(document, indent=2).encode() + b"\n", 0o644)
+
+
+def _doubts(known: Ledger, seen: Mapping[str, Seen]) -> dict[str, str]:
+    """What the ledger has against a snapshot, by its ID."""
+    doubts = {}
+    for number, one in seen.items():
+        before = known.snapshots.get(number)
+        if before and replace(one, first_seen=before.first_seen) != before:
+            doubts[number] = f"it is no longer what was seen on {before.first_seen:%Y-%m-%d}"
+        if not before and known.looked and one.stored < known.looked - SKEW:
+            doubts[number] = f"the storage dates it before the last look ({_text(known.looked)}), which did not see it"
+    return doubts
+
+
+def _alarms(known: Ledger, repository: str, listed: frozenset[str], doubts: Mapping[str, str]) -> list[str]:
+    alarms = [f"snapshot {number[:8]}: {doubt}" for number, doubt in doubts.items()]
+    if known.repository and known.repository != repository:
+        alarms.append(f"{known.url} is another repository than at the last look ({_text(known.looked)})")
+    return alarms + [
+        f"{one.backup} (snapshot {number[:8]}, stored {one.stored:%Y-%m-%d}) is gone, and make prune did not drop it"
+        for number, one in known.snapshots.items()
+        if number not in listed and number not in known.dropping
+    ]
+
+
+def _also(one: Stored, doubt: str | None) -> Stored:
+    return replace(one, doubts=(*one.doubts, doubt)) if doubt else one
+
+
+def _seen(entry: Mapping[str, str]) -> Seen:
+    stored_at, first_seen = (datetime.fromisoformat(entry[name]) for name in ("stored", "first_seen"))
+    return Seen(entry["backup"], entry["manifest"], stored_at, first_seen)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _text(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
