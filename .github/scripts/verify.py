@@ -1,13 +1,14 @@
-"""That a place serves a release, by stackctl's word and over HTTPS: `verify.py staging IMAGE TAG BEFORE`.
+"""That a place serves a release, by stackctl's word and over HTTPS: `verify.py staging IMAGE TAG DIGEST BEFORE`.
 
-BEFORE is the file with its status of before the release: what was wrong then is no fault of the release. CI_KEY is in
-the environment, the checkout's root the working directory. The image's digest goes to standard output.
+DIGEST is what the build pushed. BEFORE is the file with its status of before the release: what was wrong then is no
+fault of the release. CI_KEY is in the environment, the checkout's root the working directory.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -15,31 +16,38 @@ from pathlib import Path
 from typing import Any
 
 
-def main(place: str, image: str, tag: str, before: str) -> None:
+def main(place: str, image: str, tag: str, digest: str, before: str) -> None:
     data: dict[str, Any] = runpy.run_path("group_data/all.py") | runpy.run_path(f"group_data/{place}.py")
-    digest = serving(place, image, tag, json.loads(Path(before).read_text())["problems"])
+    check_serving(place, f"{image}@{digest}", tag, json.loads(Path(before).read_text())["problems"])
     answer = answering(data["domain"], data["public_paths"][0])
-    print(f"{place} serves {tag} as {digest}; {data['domain']} answers {answer}", file=sys.stderr)
-    print(digest)
+    print(f"{place} serves {tag} as {digest}; {data['domain']} answers {answer}")
 
 
-def serving(place: str, image: str, tag: str, known: list[str]) -> str:
-    """The live release's digest."""
+def printable(text: str) -> str:
+    """A droplet's words on one line: a terminal obeys nothing of it, nor does GitHub's runner.
+
+    The runner takes a line that begins with `::`, spaces before it aside, for a command, and `##[` anywhere in one
+    (actions/runner, ActionCommand.cs).
+    """
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return re.sub(r"^\s*(?=::)", "| ", shown.replace("##[", "# #["))
+
+
+def check_serving(place: str, image: str, tag: str, known: list[str]) -> None:
+    """Exit with what is wrong, unless the release is live from that very image."""
     asked = [str(Path(__file__).with_name("stackctl")), place, "status", "--json"]
     ran = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
     if not ran.stdout:
         sys.exit(ran.returncode or 1)
     status = json.loads(ran.stdout)
-    problems = "\n".join(status["problems"])
+    problems = "\n".join(printable(str(problem)) for problem in status["problems"])
     # What the release itself is made of has to be well, though it was not before an earlier try.
     if status["drift"] or status["stale"] or not {*status["problems"]} <= {*known}:
         sys.exit(problems)
-    print(f"As before the release: {problems or 'no problem'}", file=sys.stderr)
+    print(f"As before the release: {problems or 'no problem'}")
     release = status["release"] or {"tag": "no release", "image": "no image"}
-    name, _, digest = release["image"].partition("@")
-    if (name, release["tag"]) != (image, tag):
-        sys.exit(f"{place} serves {release['tag']} of {name}, not {tag} of {image}")
-    return str(digest)
+    if (release["image"], release["tag"]) != (image, tag):
+        sys.exit(printable(f"{place} serves {release['tag']} of {release['image']}, not {tag} of {image}"))
 
 
 def answering(domain: str, path: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from deploys.facts.accounts import Service, ServiceAccount
 from deploys.facts.files import Placed
 from deploys.operations.accounts import no_account, service_account, sudoers
 from deploys.settings import SettingsError, _read_ci_keys
+from tests.places import ROOT
 from tests.unit.places import data_of
 from tests.unit.test_operations import commands
 
@@ -116,3 +118,41 @@ def test_sudoers_as_declared_are_left_alone() -> None:
     content = artifacts.file("ci/sudoers")
     placed = {"mode": "440", "owner": "root", "group": "root", "sha256": sha256(content).hexdigest()}
     assert commands(sudoers, {Placed: placed}, login="ci", content=content) == []
+
+
+WORKFLOW = (ROOT / ".github/workflows/release.yml").read_text()
+EXAMPLE = (ROOT / "docs/examples/release.yml").read_text()
+
+
+def test_both_environments_release_what_the_build_pushed() -> None:
+    """The digest comes with the call. No word of a droplet's decides what another one runs."""
+    released = re.findall(r"scripts/stackctl (\S+) release (\S+)", WORKFLOW)
+    assert released == [(place, '"$TAG@$DIGEST"') for place in ("staging", "staging", "prod", "prod")]
+    assert re.findall(r"^ +DIGEST: (.*)$", WORKFLOW, re.MULTILINE) == ["${{ inputs.digest }}"]
+    assert "outputs" not in WORKFLOW
+    assert "GITHUB_OUTPUT" not in WORKFLOW
+    assert re.search(
+        r"^      digest:\n        description: .*\n        type: string\n        required: true$", WORKFLOW, re.M
+    )
+    for place in ("staging", "prod"):
+        assert f'verify.py {place} "$IMAGE" "$TAG" "$DIGEST" before.json' in WORKFLOW
+
+
+def test_the_example_hands_on_the_digest_of_its_build() -> None:
+    assert "--metadata-file build.json" in EXAMPLE
+    assert """jq --exit-status --raw-output '."containerimage.digest"' build.json""" in EXAMPLE
+    assert "digest: ${{ steps.build.outputs.digest }}" in EXAMPLE
+    assert "digest: ${{ needs.image.outputs.digest }}" in EXAMPLE
+
+
+def test_the_nightly_plan_shows_lines_of_a_droplet_that_the_runner_does_not_obey() -> None:
+    plan = (ROOT / ".github/workflows/nightly.yml").read_text().partition("id: plan")[2]
+    steps = ["exec 2>&1", "::stop-commands::$token", "deploys.plan"]
+    assert sorted(steps, key=plan.index) == steps
+    assert r'printf "\n::%s::\n" "$token"' in plan
+
+
+def test_without_a_lab_the_checks_name_what_they_leave_out() -> None:
+    checks = (ROOT / ".github/workflows/checks.yml").read_text()
+    assert "name: unit (of templates only their text" in checks
+    assert "LAB_RUNNER)" in checks

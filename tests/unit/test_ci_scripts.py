@@ -17,6 +17,7 @@ from tests.places import ROOT
 
 STACKCTL = ROOT / ".github/scripts/stackctl"
 DIGEST = f"sha256:{'0' * 64}"
+OTHER = f"sha256:{'f' * 64}"
 IMAGE = "ghcr.io/marketplace/bot"
 
 
@@ -24,7 +25,9 @@ IMAGE = "ghcr.io/marketplace/bot"
 def run(tmp_path: Path) -> Any:
     """stackctl on staging, with an `ssh` that has `said` and ends with `codes` in turn, and notes what it was asked."""
 
-    def run(codes: str, *words: str, key: str = "k", said: tuple[str, ...] = ()) -> tuple[int, list[str]]:
+    def run(
+        codes: str, *words: str, key: str = "k", said: tuple[str, ...] = (), github: bool = False
+    ) -> tuple[int, list[str]]:
         asked = tmp_path / "asked"
         asked.write_text("")
         for number, line in enumerate(said, start=1):
@@ -36,7 +39,10 @@ def run(tmp_path: Path) -> Any:
             stand_in.write_text(f"#!/bin/sh\n{body}\n")
             stand_in.chmod(0o755)
         environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CI_KEY": key}
-        ran = subprocess.run([STACKCTL, *words], cwd=ROOT, env=environment, capture_output=True, check=False)
+        environment["GITHUB_ACTIONS"] = "true" if github else ""
+        ran = subprocess.run([STACKCTL, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        (tmp_path / "out").write_text(ran.stdout)
+        (tmp_path / "err").write_text(ran.stderr)
         return ran.returncode, asked.read_text().splitlines()
 
     return run
@@ -115,7 +121,7 @@ def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.chdir(ROOT)
         before = tmp_path / "before.json"
         before.write_text(json.dumps(live("1.1.0", IMAGE, *known)))
-        program["main"]("staging", IMAGE, "1.2.0", str(before))
+        program["main"]("staging", IMAGE, "1.2.0", DIGEST, str(before))
 
     return verify
 
@@ -125,16 +131,21 @@ def live(tag: str = "1.2.0", image: str = IMAGE, *problems: str) -> dict[str, An
     return {"release": release, "drift": [], "stale": [], "problems": list(problems)}
 
 
-def test_the_digest_of_what_serves(verify: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_build_pushed_serves(verify: Any, capsys: pytest.CaptureFixture[str]) -> None:
     verify(live(), 403)
-    assert capsys.readouterr().out == f"{DIGEST}\n"
+    assert f"staging serves 1.2.0 as {DIGEST}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("status", "answer", "said"),
     [
         (live("1.1.0"), 200, "staging serves 1.1.0 of"),
-        (live("1.2.0", "ghcr.io/other/bot"), 200, "of ghcr.io/other/bot, not 1.2.0"),
+        (live("1.2.0", "ghcr.io/other/bot"), 200, f"of ghcr.io/other/bot@{DIGEST}, not 1.2.0"),
+        (
+            live() | {"release": {"tag": "1.2.0", "image": f"{IMAGE}@{OTHER}"}},
+            200,
+            f"@{OTHER}, not 1.2.0 of .*@{DIGEST}",
+        ),
         (live("1.2.0", IMAGE, "worker is dead"), 200, "worker is dead"),
         (live() | {"release": None}, 200, "no release"),
         (live(), 503, "answers 503"),
@@ -152,9 +163,7 @@ def test_what_was_wrong_before_is_told_and_no_fault_of_the_release(
     verify: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify(live("1.2.0", IMAGE, OVERDUE), 200, OVERDUE)
-    told = capsys.readouterr()
-    assert told.out == f"{DIGEST}\n"
-    assert OVERDUE in told.err
+    assert OVERDUE in capsys.readouterr().out
     with pytest.raises(SystemExit, match="redis is missing"):
         verify(live("1.2.0", IMAGE, OVERDUE, "redis is missing"), 200, OVERDUE)
 
@@ -163,3 +172,73 @@ def test_what_was_wrong_before_is_told_and_no_fault_of_the_release(
 def test_a_release_that_is_unwell_is_no_better_at_its_second_try(verify: Any, kind: str) -> None:
     with pytest.raises(SystemExit, match="worker is dead"):
         verify(live("1.2.0", IMAGE, "worker is dead") | {kind: ["worker"]}, 200, "worker is dead")
+
+
+# GitHub's runner takes some lines of a log for commands
+
+COMMANDS = [
+    "::add-mask::x",
+    "  ::error::x",
+    "\t::stop-commands::x",
+    "x ##[add-mask]y",
+    "\x1b]0;PWNED\x07",
+    "a\n::error::b",
+]
+
+
+def obeyed(log: str) -> list[str]:
+    """The commands in it, as the runner finds them (actions/runner, ActionCommand.cs and ActionCommandManager.cs)."""
+    found, token = [], None
+    for line in log.splitlines():
+        if token:
+            token = None if line.strip() == f"::{token}::" else token
+        elif line.strip().startswith("::stop-commands::"):
+            token = line.strip().removeprefix("::stop-commands::")
+        elif line.strip().startswith("::") or "##[" in line:
+            found.append(line)
+    assert token is None, "commands would be stopped for the steps after it"
+    return found
+
+
+def test_the_runner_would_obey_what_a_droplet_says(run: Any, tmp_path: Path) -> None:
+    run("0", "staging", "status", said=("::add-mask::x",))
+    assert obeyed((tmp_path / "out").read_text()) == ["::add-mask::x"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("words", [("status",), ("release", "1.2.0"), ("release", "1.2.0", "--dry-run")])
+def test_what_a_droplet_says_is_no_command_to_the_runner(
+    run: Any, tmp_path: Path, command: str, words: tuple[str, ...]
+) -> None:
+    run("0 0", "staging", *words, said=(command, command), github=True)
+    log = (tmp_path / "out").read_text()
+    assert command in log
+    assert (tmp_path / "err").read_text() == "", "the runner reads both, in no order"
+    assert obeyed(log) == []
+
+
+def test_json_stays_json(run: Any, tmp_path: Path) -> None:
+    run("0", "staging", "status", "--json", said=('{"problems": ["::add-mask::x"]}',), github=True)
+    assert json.loads((tmp_path / "out").read_text()) == {"problems": ["::add-mask::x"]}
+    assert obeyed((tmp_path / "err").read_text()) == []
+
+
+def test_no_two_runs_have_the_same_token(run: Any, tmp_path: Path) -> None:
+    tokens = set()
+    for _ in range(2):
+        run("0", "staging", "status", github=True)
+        tokens.add((tmp_path / "out").read_text().splitlines()[0])
+    assert len(tokens) == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_problem_is_shown_and_obeyed_by_nobody(verify: Any, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    verify(live("1.2.0", IMAGE, command), 200, command)
+    log = capsys.readouterr().out
+    assert log.replace("\n", "").isprintable()
+    assert obeyed(log.replace("As before the release: ", "")) == []
+    for unwell in (live("1.2.0", IMAGE, command), live(command), live("1.2.0", command)):
+        with pytest.raises(SystemExit) as raised:
+            verify(unwell, 200)
+        assert str(raised.value).replace("\n", "").isprintable()
+        assert obeyed(str(raised.value)) == []
