@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ settings.load_profile("marketplace-infra")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--place", default="lab", choices=["lab", "staging", "prod"], help="where the checks look")
+    parser.addoption("--data", action="append", default=[], help="NAME=JSON, where the converge was told it, too")
     parser.addoption("--as-is", action="store_true", help="look at the lab as it is: don't converge it first")
 
 
@@ -44,7 +46,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def place(pytestconfig: pytest.Config) -> Place:
-    return Place(pytestconfig.getoption("--place"))
+    told = (one.partition("=") for one in pytestconfig.getoption("--data"))
+    return Place(pytestconfig.getoption("--place"), {name: json.loads(value) for name, _, value in told})
 
 
 @pytest.fixture(scope="session")

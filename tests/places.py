@@ -7,7 +7,8 @@ import runpy
 import shlex
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ def status(host: Host) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Place:
     name: str
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    """What the converge was told besides group_data, as by pyinfra's --data."""
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        return group_data(self.name)
+        return {**group_data(self.name), **self.changed}
 
     @cached_property
     def settings(self) -> Settings:

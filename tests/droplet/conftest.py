@@ -5,18 +5,36 @@ after three refused logins sshd shuts the operator's address out, after ten fail
 """
 
 import json
+import shutil
+import socket
 
 import pytest
 
 from tests.places import Place
 
+NEEDED = ("ssh", "curl", "openssl", "nmap")
+"""What asks from here. The lab's neighbour has them."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _there(request: pytest.FixtureRequest, place: Place) -> None:
     if place.name != "lab":
+        if why := unfit(place.settings.values.domain):
+            pytest.exit(f"{why} Nothing was looked at.", returncode=pytest.ExitCode.USAGE_ERROR)
         return
     request.getfixturevalue("lab")
     for host in place.hosts("data"):
         droplet = place.connect(host)
         if not any(one["verified"] for one in json.loads(droplet.check_output("stackctl backups --json"))):
             droplet.check_output("stackctl backup")
+
+
+def unfit(domain: str) -> str:
+    """Why this machine can't look at a place from outside; empty when it can."""
+    if missing := [program for program in NEEDED if not shutil.which(program)]:
+        return f"Not installed here: {', '.join(missing)}. Next: apt-get install, or brew install, what is missing."
+    try:
+        socket.getaddrinfo(domain, 443)
+    except OSError as error:
+        return f"{domain} has no address here ({error}). Next: its A record (docs/first-droplet.md)."
+    return ""

@@ -29,12 +29,14 @@ GROUP_DATA = {
 }
 
 
-@pytest.fixture
+DATA = [word for name, value in GROUP_DATA.items() for word in ("--data", f"{name}={json.dumps(value)}")]
+
+
+@pytest.fixture(scope="module")
 def of_another_team(lab: Place) -> Iterator[Host]:
     """A droplet made anew, converged with what group_data would have for it."""
     machines.recreate(by_name("droplet1"))
-    data = [word for name, value in GROUP_DATA.items() for word in ("--data", f"{name}={json.dumps(value)}")]
-    pyinfra = [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *data]
+    pyinfra = [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *DATA]
     try:
         for deploy in (["deploys/site.py"], ["deploys/release.py", "--data", 'tag="1.0.0"']):
             ran = run([*pyinfra, *deploy], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -54,3 +56,11 @@ def test_it_is_released_and_answers(of_another_team: Host, lab: Place, outside: 
     assert (status.rc, report["problems"], report["worker"], report["webhook"]) == (0, [], None, None)
     # And again, over itself.
     assert of_another_team.run("stackctl release 1.0.0").rc == 0
+
+
+def test_make_verify_passes_for_it(of_another_team: Host) -> None:
+    """No JSON, schema, worker or webhook is asked for where the app has none."""
+    assert of_another_team.run("stackctl status").rc == 0
+    verify = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--as-is", *DATA, "tests/droplet"]
+    ran = run(verify, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-6000:]
