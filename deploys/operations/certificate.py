@@ -44,4 +44,5 @@ def trusted(domain: str, *, server: str) -> Commands:
     if status and (certificate := status.get("certificate")) and certificate.get("as_declared"):
         host.noop(f"{domain} has its certificate from {server}")
         return
-    yield StringCommand("stackctl certificate")
+    rest = "All else is done. Next, once the cause is gone: make site, or wait for the hourly try."
+    yield StringCommand("stackctl certificate || { code=$?; echo", QuoteString(rest), ">&2; exit $code; }")

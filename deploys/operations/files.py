@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import PurePosixPath
 
@@ -16,6 +17,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import FileContents
 from pyinfra.operations import files
 from pyinfra.operations.util.files import generate_color_diff
+from stackctl.printable import printable
 
 from deploys.facts.files import Placed
 from deploys.operations import Commands
@@ -86,11 +88,15 @@ def private_directory(path: str) -> Commands:
 
 def _show_difference(dest: str, content: bytes) -> None:
     try:
-        wanted = content.decode().splitlines(keepends=True)
+        wanted = content.decode().splitlines()
     except UnicodeDecodeError:
         host.log(f"{dest} differs (binary)", logger.info)
         return
-    there = [f"{line}\n" for line in host.get_fact(FileContents, path=dest) or []]
-    host.log(f"{dest} differs:", logger.info)
-    for line in generate_color_diff(there, wanted):
+    show_difference(dest, host.get_fact(FileContents, path=dest) or [], wanted)
+
+
+def show_difference(what: str, there: Sequence[str], wanted: Sequence[str]) -> None:
+    """As `diff` has it, in colour. The lines are made printable: those that are there may be anybody's."""
+    host.log(f"{what} differs:", logger.info)
+    for line in generate_color_diff(*([f"{printable(one)}\n" for one in lines] for lines in (there, wanted))):
         logger.info("  %s", line)

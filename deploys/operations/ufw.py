@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import OperationError, StringCommand, operation
 
-from deploys.facts.ufw import Chain, Firewall, Ufw
+from deploys.facts.ufw import Chain, Chains, Firewall, Ufw
 from deploys.operations import Commands
-from deploys.operations.files import place
+from deploys.operations.files import place, show_difference
 from deploys.operations.trial import on_trial
 
 AFTER = "/etc/ufw/after.rules"
@@ -39,6 +39,8 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     if there.active and not there.faults:
         yield from _as_in_its_files(there)
     wanted = [f"allow {rule}" for rule in allow]
+    if state.config.DIFF and (differing := _as_lines(there)) != (declared := _as_declared(there, wanted, policies)):
+        show_difference("The firewall", differing, declared)
     # Allow before denying and enabling, or the operator is locked out.
     for rule in wanted:
         if rule not in there.rules or (there.active and rule in there.halves):
@@ -56,6 +58,36 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     elif placing:
         # Not `ufw reload`, which lets everything in for a moment: this replaces a table whole, or leaves it as it was.
         yield StringCommand(f"iptables-restore --noflush {AFTER}")
+
+
+def _as_lines(there: Firewall) -> list[str]:
+    """For a plan: what is in force, a line each, in an order that doesn't depend on when it was added."""
+    rules = [f"{rule}{' (IPv4 or IPv6 alone)' if rule in there.halves else ''}" for rule in there.rules]
+    return [
+        "on, now and at boot" if there.active else "off",
+        *(f"default {policy} {direction}" for direction, policy in sorted(there.policies.items())),
+        *sorted(rules),
+        *_in_the_kernel(there, there.loaded),
+    ]
+
+
+def _as_declared(there: Firewall, wanted: Sequence[str], policies: Mapping[str, str]) -> list[str]:
+    return [
+        "on, now and at boot",
+        *(f"default {policy} {direction}" for direction, policy in sorted({**there.policies, **policies}.items())),
+        *sorted(wanted),
+        *_in_the_kernel(there, there.declared),
+    ]
+
+
+def _in_the_kernel(there: Firewall, chains: Chains) -> list[str]:
+    """Of the chains that somebody changed by iptables: those rules."""
+    return [
+        f"{chain.program} -t {chain.table} {rule if number else f'-P {chain.name} {rule}'}"
+        for chain in there.declared
+        if there.active and not there.faults and there.loaded[chain] != there.declared[chain]
+        for number, rule in enumerate(chains[chain])
+    ]
 
 
 def _as_in_its_files(there: Firewall) -> Commands:

@@ -17,14 +17,17 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import click
 import pytest
+from pyinfra import host
+from pyinfra import state as pyinfra_state
 from pyinfra.api import FactBase, OperationError, StringCommand
 from pyinfra.api.arguments import all_global_arguments
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.deb import DebPackages
-from pyinfra.facts.files import File, FindInFile
+from pyinfra.facts.files import File, FileContents, FindInFile
 from stackctl import docker
 from stackctl.compose import stack_sha256
 
@@ -503,7 +506,9 @@ def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:
     assert commands(placeholder, {Placed: PLACED | NGINX_S}, tls="/tls", domain="d") == []
     assert commands(trusted, {Status: {"certificate": {"as_declared": True}}}, domain="d", server="s") == []
     for status in (None, {"certificate": None}, {"certificate": {"as_declared": False}}):
-        assert commands(trusted, {Status: status}, domain="d", server="s") == ["stackctl certificate"]
+        (asked,) = commands(trusted, {Status: status}, domain="d", server="s")
+        assert asked.startswith("stackctl certificate || { code=$?; echo 'All else is done. Next")
+        assert asked.endswith("exit $code; }")
 
 
 def test_no_parameter_shadows_a_global_of_pyinfra() -> None:
@@ -577,3 +582,63 @@ def test_redis_is_told_on_standard_input() -> None:
         write, command = redis_admits._inner(**REDIS, alone=True)
     assert NEW not in f"{write} {command}"
     assert command.connector_arguments["_stdin"] == f"ACL SETUSER default resetpass #{NEW}"
+
+
+# what a plan shows
+
+
+def planned(facts: Facts, act: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of `--diff`, without their colours."""
+    shown: list[str] = []
+    logger = SimpleNamespace(info=lambda message, *words: shown.append(message % words if words else message))
+    monkeypatch.setattr("deploys.operations.files.logger", logger)
+    with droplet(facts, executing=False):
+        cast("Any", pyinfra_state).config.DIFF = True
+        cast("Any", host).log = lambda message, log: log(message)
+        list(act())
+    return [click.unstyle(line).strip() for line in shown]
+
+
+ARGUMENTS: dict[str, Any] = {
+    "allow": ["22/tcp", "80/tcp"],
+    "policies": {"incoming": "deny"},
+    "after": AFTER,
+}
+
+
+@pytest.mark.parametrize(
+    ("there", "lines"),
+    [
+        (replace(ALLOWED, rules=(*ALLOWED.rules, "allow 5432")), ["- allow 5432"]),
+        (replace(ALLOWED, rules=("allow 22/tcp",)), ["+ allow 80/tcp"]),
+        (replace(ALLOWED, policies={"incoming": "allow"}), ["- default allow incoming", "+ default deny incoming"]),
+        (replace(ALLOWED, active=False), ["- off", "+ on, now and at boot"]),
+        (
+            replace(ALLOWED, halves=frozenset({"allow 80/tcp"})),
+            ["- allow 80/tcp (IPv4 or IPv6 alone)", "+ allow 80/tcp"],
+        ),
+        (
+            replace(ALLOWED, loaded=CHAINS | {INPUT: ("DROP", "-A INPUT -j ACCEPT")}),
+            ["- iptables -t filter -A INPUT -j ACCEPT", "+ iptables -t filter -A INPUT -j ufw-before-input"],
+        ),
+        (replace(ALLOWED, loaded=CHAINS | {INPUT6: ()}), ["+ ip6tables -t filter -P INPUT DROP"]),
+    ],
+)
+def test_a_firewall_that_differs_is_shown_rule_by_rule(
+    monkeypatch: pytest.MonkeyPatch, there: Firewall, lines: list[str]
+) -> None:
+    shown = planned({Ufw: there, Placed: AFTER_PLACED}, lambda: ufw._changes(**ARGUMENTS), monkeypatch)
+    assert shown[0] == "The firewall differs:"
+    assert {*lines} <= {line for line in shown[1:] if line[:1] in "+-"}
+
+
+def test_a_firewall_as_declared_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever order its rules were added."""
+    there = replace(ALLOWED, rules=ALLOWED.rules[::-1])
+    assert planned({Ufw: there, Placed: AFTER_PLACED}, lambda: ufw._changes(**ARGUMENTS), monkeypatch) == []
+
+
+def test_a_file_that_differs_is_shown_made_printable(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts: Facts = {Placed: PLACED | {"sha256": "another"}, FileContents: ["\x1b]0;PWNED\x07\x1b[31m", "x"]}
+    shown = planned(facts, lambda: place._inner(dest="/etc/x", content=CONTENT), monkeypatch)
+    assert r"- \x1b]0;PWNED\x07\x1b[31m" in shown

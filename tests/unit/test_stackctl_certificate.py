@@ -310,3 +310,26 @@ def test_a_link_to_nothing_is_told(certified: Edge) -> None:
     assert code == 4
     assert not served
     assert "leads to no certificate" in problems
+
+
+def test_a_name_that_dns_does_not_know_is_told_before_anybody_else_is_asked(edge: Edge) -> None:
+    """An authority would say so after most of a minute, and count it as one of few failures an hour."""
+    edge.programs["getent"] = lambda words: Result(2) if words == ["ahosts", DOMAIN] else Result(0)
+    code, shown = stackctl(edge, "certificate")
+    assert code == 1
+    assert f"DNS has no address for {DOMAIN}: give it an A record that leads to this droplet" in shown
+    assert "it is tried again each hour; HTTPS serves a placeholder until then" in shown
+    assert shown.count("DNS has no address") == 1, "said twice"
+    assert edge.ran("certbot") == []
+    assert "DNS has no address" in (certificate.failure(edge.paths) or "")
+
+
+def test_an_older_certificate_is_what_is_served_meanwhile(certified: Edge) -> None:
+    certified.paths.renewal(DOMAIN).write_text("server = https://another.test/\n")
+    certified.programs["getent"] = lambda _: Result(2)
+    assert "HTTPS serves what it has until then" in stackctl(certified, "certificate")[1]
+
+
+def test_a_resolver_that_is_down_keeps_nobody_from_asking(edge: Edge) -> None:
+    edge.programs["getent"] = lambda _: Result(1)
+    assert stackctl(edge, "certificate")[0] == 0

@@ -23,6 +23,8 @@ from .paths import Paths
 from .stack import Stack
 
 CERTBOT_TIMEOUT = 300
+RESOLVER_TIMEOUT = 30
+NO_SUCH_NAME = 2  # getent(1), "Exit status"
 CHAIN, KEY = "fullchain.pem", "privkey.pem"
 NGINX_GROUP = "www-data"
 READ = ("openssl", "x509", "-noout", "-issuer", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253", "-in")
@@ -83,14 +85,26 @@ def _take_over(stack: Stack, live: Path) -> str:
 
 def _obtain(stack: Stack, declared: Certificate) -> str:
     paths, machine = stack.paths, stack.machine
-    argv = issue(paths, declared, anew=paths.renewal(declared.domain).exists())
-    result = machine.run(argv, timeout=CERTBOT_TIMEOUT)
-    why = cause(result) if result.code else difference(paths, declared, machine)
+    why = _unknown_name(declared.domain, machine)
+    if not why:
+        argv = issue(paths, declared, anew=paths.renewal(declared.domain).exists())
+        result = machine.run(argv, timeout=CERTBOT_TIMEOUT)
+        why = cause(result) if result.code else difference(paths, declared, machine)
     if why:
         document = {"at": machine.now().isoformat(timespec="seconds"), "cause": why}
         durable.write(paths.certificate_failure, json.dumps(document).encode() + b"\n")
-        raise FailedError(f"no certificate for {declared.domain}: {why}: it is tried again each hour")
+        has = "a placeholder" if paths.tls_current.resolve() == paths.tls_placeholder.resolve() else "what it has"
+        raise FailedError(
+            f"no certificate for {declared.domain}: {why}: it is tried again each hour; HTTPS serves {has} until then"
+        )
     return declared.domain
+
+
+def _unknown_name(domain: str, machine: Machine) -> str | None:
+    """In a second, what an authority says after most of a minute, and counts as a failure of ours."""
+    if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
+        return None
+    return f"DNS has no address for {domain}: give it an A record that leads to this droplet"
 
 
 def issue(paths: Paths, declared: Certificate, *, anew: bool) -> list[str]:

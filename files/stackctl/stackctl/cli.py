@@ -156,7 +156,7 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     code, message = _ended(lambda: _verb(arguments, paths, machine, journal))
     if history and verb not in DAILY:
         journal.end(code, message)
-    elif message:
+    elif message and message != journal.failure:  # that was said already
         print(printable(f"stackctl {verb}: {message}"), file=err)
     return code
 

@@ -34,6 +34,8 @@ class Journal:
     run: str = ""
     spare: Path | None = None
     """Takes what `path` can't: on a full disk whoever follows has to hear how it ends, too."""
+    failure: str = ""
+    """What the last step that failed said."""
 
     def __post_init__(self) -> None:
         self._began = self.machine.monotonic()
@@ -61,7 +63,8 @@ class Journal:
         try:
             message = act()
         except BaseException as error:
-            self.tell(name, "failed", str(error) or type(error).__name__, self._ms_since(began))
+            self.failure = str(error) or type(error).__name__
+            self.tell(name, "failed", self.failure, self._ms_since(began))
             raise
         self.tell(name, "done", message, self._ms_since(began))
 
