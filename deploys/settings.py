@@ -462,14 +462,47 @@ def _fault(error: dict[str, Any]) -> str:
         case "missing":
             return f"{name} is missing: add it to group_data"
         case "extra_forbidden":
-            near = difflib.get_close_matches(name, Values.model_fields, n=1)
-            return f"{name} is not known: " + (f"did you mean {near[0]}?" if near else "remove it")
+            near = difflib.get_close_matches(name, Values.model_fields, n=1, cutoff=0.7)
+            other = f"did you mean {near[0]}?" if near else "remove it"
+            return f"{name} is not known: {FIXED.get(name, other)}"
         case "string_pattern_mismatch":
-            return f"{name} is malformed: it has to match {error['ctx']['pattern']}"
+            return f"{name} is malformed: {error['input']!r} {IN_WORDS[error['ctx']['pattern']]}"
         case "value_error":
             return f"{name} {error['ctx']['error']}".strip()
+        case kind if kind in KINDS:
+            return f"{name} has to be {KINDS[kind]}: it is {error['input']!r}"
         case _:
             return f"{name}: {error['msg']}"
+
+
+FIXED = {"app_port": f"the app has to listen on {APP_PORT} (docs/app-contract.md)"}
+"""What somebody may look for, and isn't a value."""
+KINDS = {
+    "int_type": "a whole number without quotes",
+    "float_type": "a number without quotes",
+    "bool_type": "True or False without quotes",
+    "string_type": "text in quotes",
+    "list_type": "a list in brackets",
+    "dict_type": "a table in braces",
+}
+_TIME = "has to be a time of day with both digits of the hour, such as 04:30"
+_NAME = "has to begin with a letter and go on with a to z, 0 to 9 and _"
+IN_WORDS = {
+    ENV_NAME: "has to be a name in capitals, such as LOG_LEVEL",
+    r"^/[A-Za-z0-9/_.-]*$": "has to begin with / and to have letters, digits, / _ . - alone",
+    r"^[a-z][a-z0-9]{1,30}$": "has to begin with a letter and to have 2 to 31 of a to z and 0 to 9",
+    r"^[a-z][a-z0-9-]*$": "has to begin with a letter and go on with a to z, 0 to 9 and -",
+    r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$": "has to be a time zone's name, such as Europe/Berlin",
+    r"^([01][0-9]|2[0-3]):[0-5][0-9]$": _TIME,
+    r"^(/[A-Za-z0-9._-]+)+$": "has to be a path from / on, without an end in /",
+    r"^[a-z][a-z0-9_]{0,52}$": f"{_NAME}, 53 at most",
+    r"^[a-z][a-z0-9_]{0,53}$": f"{_NAME}, 54 at most",
+    r"^[^$\"\\]+$": 'has to be a word without $, " and backslash',
+    REPOSITORY: "has to be s3:https://HOST/BUCKET or s3:https://HOST/BUCKET/PREFIX",
+    r"^https://": "has to begin with https://",
+    r"^[^@\s]+@[^@\s]+$": "has to be an e-mail address",
+}
+"""Each pattern above, as one would say it."""
 
 
 def _read_authorized_keys(path: Path) -> bytes:

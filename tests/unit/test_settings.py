@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from stackctl.config import load as load_config
 from stackctl.paths import Paths
 
+from deploys import settings
 from deploys.components.base import stackctl_config
 from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, RULES, TELEGRAM_RULES
 from deploys.settings import (
@@ -58,10 +60,16 @@ def test_a_missing_name_is_named(name: str) -> None:
     ("change", "fault"),
     [
         ({"domian": "x.dev"}, "domian is not known: did you mean domain"),
+        ({"app_port": 3000}, r"app_port is not known: the app has to listen on 8080 \(docs/app-contract.md\)"),
+        ({"frobnicate": 3000}, "frobnicate is not known: remove it"),
+        ({"watch_s": "30"}, "watch_s has to be a whole number without quotes: it is '30'"),
+        ({"app_worker": "yes"}, "app_worker has to be True or False without quotes: it is 'yes'"),
+        ({"public_paths": ["webhook"]}, r"public_paths\.0 is malformed: 'webhook' has to begin with /"),
+        ({"public_paths": "/"}, "public_paths has to be a list in brackets: it is '/'"),
         ({"domain": "https://bot.marketplace.dev"}, "domain is malformed"),
         ({"postgres_image": "postgres:latest"}, "postgres_image .*tag that names its version and base"),
         ({"postgres_image": "postgres:17"}, "postgres_image .*tag that names its version and base"),
-        ({"postgres_memory_mib": "512"}, "postgres_memory_mib: .*integer"),
+        ({"postgres_memory_mib": "512"}, "postgres_memory_mib has to be a whole number"),
         ({"postgres_image": "postgres:trixie"}, "postgres_image .*tag that names its version and base"),
         (
             {"postgres_image": "pgvector/pgvector:0.8.1-trixie"},
@@ -89,7 +97,7 @@ def test_a_missing_name_is_named(name: str) -> None:
             )
         ),
         ({"client_rate": 0}, "client_rate: .*greater than or equal to 1"),
-        ({"client_burst": "200"}, "client_burst: .*integer"),
+        ({"client_burst": "200"}, "client_burst has to be a whole number"),
         ({"app_environment": {"BIG": "x" * 131_069}}, "BIG is too long: Linux takes 131072 bytes of a variable"),
         ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048, .* is too small for .* = 5\d{3}"),
         ({"backup_memory_mib": 512}, r"is too small for .*backup_memory_mib 512 .* = 2\d{3}"),
@@ -132,10 +140,10 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"webhook_path": "telegram"}, "webhook_path is malformed"),
         ({"webhook_allowed_from": ["149.154.160.1/20"]}, "webhook_allowed_from.0 .*has host bits set"),
         ({"never_banned": ["operator"]}, "never_banned.0 .*does not appear to be"),
-        ({"ready_path": None}, "ready_path: "),
+        ({"ready_path": None}, "ready_path has to be text in quotes: it is None"),
         ({"watch_s": 0}, "watch_s: .*greater than or equal to 1"),
         ({"reboot_at": "24:00"}, "reboot_at is malformed"),
-        ({"app_worker": "yes"}, "app_worker: .*boolean"),
+        ({"app_worker": "yes"}, "app_worker has to be True or False"),
         ({"acme_server": "http://insecure.dev/dir"}, "acme_server is malformed"),
     ],
 )
@@ -308,3 +316,10 @@ def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
         Path(".env").chmod(0o600)
         with pytest.raises(SettingsError, match=rf"\.env: {refused} is too long: Linux takes 131072 bytes"):
             load_settings(data)
+
+
+def test_no_pattern_is_shown_to_a_person() -> None:
+    """Each that a value has to match is told in words."""
+    schema = json.dumps(Values.model_json_schema())
+    patterns = {match[1] for match in re.finditer(r'"pattern": ("(?:[^"\\]|\\.)*")', schema)}
+    assert {json.loads(pattern) for pattern in patterns} <= settings.IN_WORDS.keys()
