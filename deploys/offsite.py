@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
+from stackctl.printable import printable
 
 from deploys import look
 from deploys.look import Ledger
@@ -32,14 +33,14 @@ def main() -> int:
         is_new = made(repository)
         ended = end_others(repository) if arguments.only_these else 0
     except PyinfraError as error:
-        print(f"offsite: {error}", file=sys.stderr)
+        print(printable(f"offsite: {error}"), file=sys.stderr)
         return 1
     told = f", and by no other: {ended} ended" if arguments.only_these else ""
     print(f"{repository.url} opens with the operator's password and with the droplet's{told}.")
     try:
-        print("\n".join(looked(repository, ledger, is_new=is_new)))
+        print("\n".join(map(printable, looked(repository, ledger, is_new=is_new))))
     except PyinfraError as error:
-        print(f"offsite: {error}", file=sys.stderr)
+        print(printable(f"offsite: {error}"), file=sys.stderr)
         return 1
     return 0
 

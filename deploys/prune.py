@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 from stackctl import manifest, offsite, retention
+from stackctl.printable import printable
 from stackctl.stored import Stored
 
 from deploys import look
@@ -112,7 +113,7 @@ def main() -> int:
         settings = load_settings(group_data(place_of(arguments.inventory)))
         return prune(Repository.of(settings), Path(settings.values.backups_ledger), sure=arguments.yes)
     except PyinfraError as error:
-        print(f"prune: {error}", file=sys.stderr)
+        print(printable(f"prune: {error}"), file=sys.stderr)
     return FAILED
 
 
@@ -127,7 +128,7 @@ def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
     look.save(ledger, look.remembered(seen))
     chosen = plan(seen.found, seen.at, seen.known.pruned)
     needs_a_person = [*seen.alarms, *filter(None, [chosen.unexplained, chosen.shrunk])]
-    print("\n".join([*told(chosen), *seen.unread, *needs_a_person]), flush=True)
+    print("\n".join(map(printable, [*told(chosen), *seen.unread, *needs_a_person])), flush=True)
     if not chosen.drop:
         look.save(ledger, look.without(look.remembered(seen), (), seen.at))
         print("Nothing is to be dropped.")

@@ -63,7 +63,6 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"app_port": 3000}, r"app_port is not known: the app has to listen on 8080 \(docs/app-contract.md\)"),
         ({"frobnicate": 3000}, "frobnicate is not known: remove it"),
         ({"watch_s": "30"}, "watch_s has to be a whole number without quotes: it is '30'"),
-        ({"app_worker": "yes"}, "app_worker has to be True or False without quotes: it is 'yes'"),
         ({"public_paths": ["webhook"]}, r"public_paths\.0 is malformed: 'webhook' has to begin with /"),
         ({"public_paths": "/"}, "public_paths has to be a list in brackets: it is '/'"),
         ({"domain": "https://bot.marketplace.dev"}, "domain is malformed"),
