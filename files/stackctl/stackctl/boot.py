@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from . import compose, environment, restoring, state, webhook
+from . import compose, durable, environment, restoring, state, webhook
 from .errors import FailedError, StackError
 from .paths import COLOURS, other
 from .stack import DRAIN_SECONDS, Stack
@@ -22,6 +22,7 @@ def boot(stack: Stack) -> None:
     """
     half = restoring.load(stack.paths)
     if half and not half.placed:
+        durable.write(stack.paths.maintenance, b"", 0o644)  # it was killed between its record and this
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
         stack.journal.tell("app", "failed", half.remedy)
         return
