@@ -471,6 +471,16 @@ def test_a_newer_one_takes_its_place_and_no_proven_one_s(live: Droplet) -> None:
     assert problems(live) == []
 
 
+def test_what_gave_way_to_a_newer_one_is_numbered_no_more(odd: Droplet, storage: Sent, monkeypatch: Any) -> None:
+    """The storage has numbers that this droplet never saw."""
+    assert stackctl(odd, "backup")[0] == 1
+    monkeypatch.setattr(offsite, "highest_since", lambda *_: 500)
+    storage.clear()
+    code, shown = stackctl(odd, "backup")
+    (kept,) = unproven(odd)
+    assert (code, kept.sequence, "numbered behind them" in shown) == (1, 501, True), shown
+
+
 def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> None:
     at, kept = 0, set[int]()
     while True:

@@ -229,9 +229,9 @@ def _prove(work: Work, steps: Sequence[Step[Work]]) -> None:
     except verify.UnprovenError as error:
         work.manifest = replace(work.manifest, unproven=printable(str(error), "")[: manifest.MOST_TOLD])
         take(work.stack, work, [PUBLISH])
-        for one in work.made:
-            if one.unproven and (one.reason == "safety") == (work.reason == "safety"):
-                _discard(work.stack.paths.backup(one.id))
+        for one in [one for one in work.made if one.unproven and _is_a_safety_one(one) == _is_a_safety_one(work)]:
+            _discard(work.stack.paths.backup(one.id))
+            work.made.remove(one)
         also = ""
         if UPLOAD in steps:
             try:
@@ -239,6 +239,11 @@ def _prove(work: Work, steps: Sequence[Step[Work]]) -> None:
             except FailedError as upload:
                 also = f"; it was not sent off the droplet: {upload}"
         raise FailedError(f"{error}; the dump is kept as {work.id}, unproven{also}", error.tail) from error
+
+
+def _is_a_safety_one(one: Work | Manifest) -> bool:
+    """What a restore saved may be all that is left of its data: nothing but another such one takes its place."""
+    return one.reason == "safety"
 
 
 def _publish(work: Work) -> str:
