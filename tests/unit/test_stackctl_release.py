@@ -10,15 +10,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import manifest, preflight, release, state
+from stackctl import lock, manifest, preflight, release, state
 from stackctl.environment import canonical, env_sha256
 from stackctl.errors import RefusedError
 from stackctl.machine import TIMED_OUT, Result
 from stackctl.paths import other
-from stackctl.stack import Stack
+from stackctl.stack import DRAIN_SECONDS, Stack
 from stackctl.state import State
 
-from tests.unit.stackctl_droplet import ENVIRONMENT, KNOWN, REPOSITORY, Droplet, installed, killed, stackctl
+from tests.unit.stackctl_droplet import (
+    ENVIRONMENT,
+    KNOWN,
+    REPOSITORY,
+    Droplet,
+    installed,
+    killed,
+    killed_at_its_watch,
+    stackctl,
+)
 
 
 @pytest.fixture
@@ -293,10 +302,10 @@ def test_an_interruption_or_a_fault_of_our_own_is_undone_too(
     assert before == (state.load(live.paths), ids(live), running(live))
 
 
-def test_three_releases_are_kept_and_the_images_they_need(fresh: Droplet) -> None:
+def test_three_releases_are_kept_and_the_images_they_need(fresh: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     for minor in range(6):
         fresh.publish(f"2.{minor}.0")
-        KNOWN[f"2.{minor}.0"] = ["0001"]
+        monkeypatch.setitem(KNOWN, f"2.{minor}.0", ["0001"])
         assert stackctl(fresh, "release", f"2.{minor}.0")[0] == 0
     assert len(ids(fresh)) == 3
     assert {image for name, image in fresh.images.items() if name.startswith(REPOSITORY)} == {"2.3.0", "2.4.0", "2.5.0"}
@@ -436,3 +445,129 @@ def test_a_bad_tag_is_refused_before_anything_is_looked_at(fresh: Droplet, tag: 
 
 def test_other() -> None:
     assert (other("blue"), other("green")) == ("green", "blue")
+
+
+# what no test noticed when it was taken away
+
+
+def moved(droplet: Droplet, tag: str, version: str) -> None:
+    """Somebody pushed another image under a tag that is live. Its label still says the tag."""
+    droplet.registry[tag] = version
+
+
+def declared_anew(droplet: Droplet) -> None:
+    droplet.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
+
+
+def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(live: Droplet) -> None:
+    """It mends what runs. What is new is for a release."""
+    moved(live, "1.0.0", "9.9.9")
+    declared_anew(live)
+    with lock.exclusive(live.paths.lock, "ada's converge", 0):
+        holder = lock.holder_of(live.paths.lock)
+        assert holder
+        code, shown = stackctl(live, "--under", holder.id, "release", "1.0.0")
+    assert code == 0, shown
+    current = state.load(live.paths).release
+    assert current
+    assert current.image == f"{REPOSITORY}@sha256:1.0.0"
+    assert {container["image"] for container in live.of("bot-green")} == {f"{REPOSITORY}@sha256:1.0.0"}
+    assert f"{REPOSITORY}@sha256:1.0.0, which is live" in shown
+    assert not live.ran("docker pull")
+    # By itself it is a release of what is there now, and is refused, as its label doesn't say the tag.
+    assert "says it is version '9.9.9'" in stackctl(live, "release", "1.0.0")[1]
+
+
+DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+@pytest.mark.parametrize(("asked", "code"), [(DIGEST, 0), (OTHER, 2)])
+def test_a_digest_is_the_live_one_s_or_refused_when_the_registry_is_gone(live: Droplet, asked: str, code: int) -> None:
+    """CI asks for the very image that it built."""
+    current = state.load(live.paths)
+    assert current.release
+    pinned = f"{REPOSITORY}@{DIGEST}"
+    live.images[pinned] = live.images[current.release.image]
+    there = replace(current.release, image=pinned)
+    state.save(live.paths, replace(current.with_colour("blue", there), kept=(there,), worker=there))
+    live.registry.clear()
+    ended, shown = stackctl(live, "release", f"1.0.0@{asked}")
+    assert ended == code, shown
+    assert ("can't be had" in shown) == (code == 2)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
+def test_an_undoing_that_the_system_refuses_is_told_and_the_rest_is_undone_all_the_same(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    before = {path.name for path in live.paths.secrets.glob("*.json")}
+
+    def refuses(*_: object) -> None:
+        raise error
+
+    remove, opened = Stack.remove_colour, live.ran
+    live.app = {"ready": 200, "update": 500}
+    monkeypatch.setattr(
+        Stack, "remove_colour", lambda stack, colour: refuses() if opened("POST green.sock") else remove(stack, colour)
+    )
+    code, shown = stackctl(live, "release", "1.1.0")
+    assert code == 4
+    assert "; not undone: start: stackctl release 1.1.0" in shown.splitlines()[-1]
+    assert f"start      failed not undone: {error}" in shown
+    assert {path.name for path in live.paths.secrets.glob("*.json")} == before
+
+
+def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb: str) -> float:
+    """The seconds from the last time that nginx was pointed elsewhere to the end of what it had pointed to."""
+    flipped, ended = list[float](), list[float]()
+    activate, stop = state.activate, Stack.stop_colour
+
+    def flips(paths: Any, colour: str) -> None:
+        activate(paths, colour)
+        flipped.append(droplet.seconds)
+        ended.clear()
+
+    def stops(stack: Stack, colour: str) -> None:
+        if any(container["state"] == "running" for container in droplet.of(f"bot-{colour}")):
+            ended.append(droplet.seconds)
+        stop(stack, colour)
+
+    monkeypatch.setattr(state, "activate", flips)
+    monkeypatch.setattr(Stack, "stop_colour", stops)
+    stackctl(droplet, *verb)
+    return ended[0] - flipped[-1]
+
+
+def test_what_served_ends_a_second_after_the_flip_at_the_earliest(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SIGTERM at once resets connections that wait in its backlog. A rollback isn't watched, so it has to wait."""
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert DRAIN_SECONDS == 1.0
+    assert 1.0 <= ends_after_the_flip(live, monkeypatch, "rollback") < 3.0
+
+
+def test_a_watch_is_long_enough_to_drain(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 3.0 <= ends_after_the_flip(live, monkeypatch, "release", "1.1.0") < 4.5
+
+
+def test_so_does_one_that_is_flipped_back(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    live.later = {"ready": 503}
+    assert ends_after_the_flip(live, monkeypatch, "release", "1.1.0") >= 1.0
+
+
+@pytest.mark.parametrize("verb", ["boot", "rollback"])
+def test_so_does_what_a_killed_release_left(live: Droplet, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    left = killed_at_its_watch(live, "1.1.0")
+    assert ends_after_the_flip(left, monkeypatch, verb) >= 1.0
+
+
+def test_secrets_of_releases_that_are_kept_are_masked_though_the_declared_ones_have_changed(live: Droplet) -> None:
+    """A log of the release before still has them. `stackctl` looks for every one of ENVIRONMENT's in what was shown."""
+    changed = {name: f"another-{value}" for name, value in ENVIRONMENT.items() if name == "TOKEN"}
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, **changed}))
+    live.new_containers = {"web": ENDED}
+    code, shown = stackctl(live, "release", "1.1.0")
+    assert code == 1
+    assert re.search(r"\| log of web\d+: \*\*\*$", shown, re.MULTILINE)
+    assert "s3cr3t" not in shown
