@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import caller
+from stackctl import caller, lock, release
 from stackctl.machine import Machine, Result
 from stackctl.paths import Paths
 
@@ -142,6 +142,20 @@ def test_history_names_the_key_and_so_does_who_is_refused(tmp_path: Path, monkey
     # The unit that does the work is nobody's child: it is told.
     (asked,) = droplet.ran("systemd-run")
     assert re.search("--by deploy --key ada@laptop release", " ".join(asked))
+
+
+def test_who_is_kept_out_is_told_by_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    droplet = installed(tmp_path)
+    monkeypatch.setattr(caller, "key", lambda *_: "ada@laptop")
+    seen: list[str] = []
+    monkeypatch.setattr(
+        release, "release", lambda *_, **__: seen.append(getattr(lock.holder_of(droplet.paths.work), "holder", ""))
+    )
+    assert stackctl(droplet, "--by", "deploy", "release", "1.0.0")[0] == 0
+    assert re.fullmatch(r"deploy's stackctl release \(ada@laptop, process \d+\)", seen[0])
+    # .github/scripts/stackctl knows its own run by these words.
+    first = json.loads(droplet.paths.history.read_text().splitlines()[0])
+    assert first["message"] == "1.0.0 by deploy"
 
 
 def test_where_the_key_is_not_known_the_login_s_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

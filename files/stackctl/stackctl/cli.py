@@ -168,8 +168,10 @@ def _undoes(arguments: argparse.Namespace, paths: Paths, machine: Machine) -> bo
     return arguments.step in UNDOING
 
 
-def _who(arguments: argparse.Namespace) -> str:
-    return f"{arguments.by} ({arguments.key})" if arguments.key else str(arguments.by)
+def _holder(arguments: argparse.Namespace, what: str) -> str:
+    """For those who are kept out meanwhile."""
+    key = f"{arguments.key}, " if arguments.key else ""
+    return f"{arguments.by}'s {what} ({key}process {os.getpid()})"
 
 
 def _asked_for(arguments: argparse.Namespace, paths: Paths) -> str:
@@ -208,7 +210,7 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
         return 0
     if verb in unit.VERBS and arguments.run is None:
         return _in_a_unit(arguments, paths, machine, journal)
-    name = f"{_who(arguments)}'s stackctl {verb} (process {os.getpid()})"
+    name = _holder(arguments, f"stackctl {verb}")
     if verb == "trial":
         with lock.exclusive(paths.trial_lock, name, trial.LOCK_PATIENCE):
             return _trial(arguments, paths, machine, journal)
@@ -353,7 +355,7 @@ def _confirmed(arguments: argparse.Namespace, stack: Stack) -> list[str]:
     """What is asked for, word by word. Where nobody has confirmed it yet, the plan is shown, and somebody asked."""
     asked = _restored(arguments)
     if not asked.yes and not asked.to_database:
-        name = f"{_who(arguments)}'s look at what stackctl restore would do (process {os.getpid()})"
+        name = _holder(arguments, "look at what stackctl restore would do")
         with lock.hold(stack.paths, name):
             chosen = restore.look(stack, asked).id
         answer = stack.machine.answer(f"Type {chosen} to have what is live give way to it: ")

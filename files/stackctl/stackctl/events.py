@@ -42,10 +42,8 @@ class Journal:
 
     def begin(self, by: str, tag: str = "", key: str = "") -> None:
         """The run's first event. `key`: whose key it was, where several log in by one name."""
-        who = f"{by} ({key})" if key else by
-        self._record(
-            self.op, "start", f"{tag} by {who}".strip(), None, {"by": by, **({"key": key} if key else {}), "tag": tag}
-        )
+        told = {"by": by, **({"key": key} if key else {}), "tag": tag}
+        self._record(self.op, "start", f"{tag} by {by}".strip(), None, told)
 
     def end(self, code: int, message: str = "") -> None:
         """The run's last event, with its exit code."""
