@@ -1,11 +1,14 @@
 """The state of what the data services stand on."""
+# ruff: noqa: S608 - the names in statements are checked by deploys/settings.py
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
+from stackctl.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SESSION, SUPERUSER, session
 
 LINK = "a link"
 """What DirectoryState says of a directory that is elsewhere."""
@@ -50,9 +53,10 @@ class PostgresMajor(FactBase[int | None]):
 
 
 class RolesAsDeclared(FactBase[bool]):
-    """Whether the database is its owner's, and the login role is admitted with the password in the secret file.
+    """Whether roles and database are as operations.data.roles makes them.
 
-    Asked over the container's own address, since the image trusts loopback; the rest as the superuser, over the socket.
+    The login role is asked over the container's own address, since the image trusts loopback. The superuser is asked in
+    the database `postgres`, over the socket. Both with our settings: the app's roles may have left others.
     """
 
     @staticmethod
@@ -63,15 +67,19 @@ class RolesAsDeclared(FactBase[bool]):
         return "docker"
 
     def command(self, container: str, owner: str, login: str, database: str) -> StringCommand:
-        psql = f"psql --no-psqlrc -tA -d {database}"
-        acts_as_owner = f"SELECT current_user = '{owner}'"
+        # `role` is what the login role is asked about.
+        as_it_acts = session({name: value for name, value in SESSION.items() if name != "role"})
+        login_settings = f'PGPASSWORD="$(cat /run/secrets/password)" PGOPTIONS={shlex.quote(as_it_acts)}'
+        psql = "psql --no-psqlrc -tA"
         ask = "; ".join(
             [
-                f'PGPASSWORD="$(cat /run/secrets/password)" {psql} -h "$(hostname -i)" -U {login} -c "{acts_as_owner}"',
-                f'{psql} -U postgres -c "{_ownership(owner, login)}"',
+                f'{login_settings} {psql} -d {database} -h "$(hostname -i)" -U {login} -c "{_as_login(owner)}"',
+                f'{psql} -d {ADMIN} -U {SUPERUSER} -c "{_as_superuser(owner, login, database)}"',
             ]
         )
-        return StringCommand("docker exec", QuoteString(container), "sh -c", QuoteString(ask), "2>/dev/null || true")
+        settings = QuoteString(f"PGOPTIONS={session(OF_SUPERUSER)}")
+        shell = StringCommand("docker exec --env", settings, QuoteString(container), "sh -c", QuoteString(ask))
+        return StringCommand(shell, "2>/dev/null || true")
 
     def process(self, output: Iterable[str]) -> bool:
         return list(output) == ["t", "t"]
@@ -93,16 +101,22 @@ class RedisPasswords(FactBase[frozenset[str]]):
         return frozenset(line for line in output if re.fullmatch("[0-9a-f]{64}", line))
 
 
-def _ownership(owner: str, login: str) -> str:
+def _as_login(owner: str) -> str:
+    """What the login role sees of itself; an app that has no schema public any more may go on without one."""
+    public = f"SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner <> '{owner}'::regrole"
+    return f"SELECT current_user = '{owner}' AND NOT EXISTS ({public})"
+
+
+def _as_superuser(owner: str, login: str, database: str) -> str:
     """What operations.data.roles sees to, but for what the login role itself shows."""
     powers = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
+    granted = " AND ".join(f"has_database_privilege('{owner}', '{database}', '{one}')" for one in PRIVILEGES)
     return " ".join(
         [
-            "SELECT EXISTS (SELECT FROM pg_database WHERE datname = current_database()",
-            f"AND datdba = '{owner}'::regrole)",
-            f"AND EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner = '{owner}'::regrole)",
+            f"SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{database}'",
+            f"AND datdba = '{SUPERUSER}'::regrole AND {granted})",
             f"AND NOT EXISTS (SELECT FROM pg_authid WHERE rolname IN ('{owner}', '{login}') AND ({powers}))",
             f"AND NOT EXISTS (SELECT FROM pg_authid WHERE rolname = '{owner}' AND rolcanlogin)",
-            "AND NOT EXISTS (SELECT FROM pg_authid WHERE rolname = 'postgres' AND rolpassword IS NOT NULL)",
+            f"AND NOT EXISTS (SELECT FROM pg_authid WHERE rolname = '{SUPERUSER}' AND rolpassword IS NOT NULL)",
         ]
     )

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import File
+from stackctl.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SUPERUSER, session
 
 from deploys.facts.data import LINK, DirectoryState, RedisPasswords, RolesAsDeclared
 from deploys.operations import Commands
@@ -42,15 +43,16 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
 
 @operation()
 def roles(container: str, *, database: str, owner: str, login: str, password: str) -> Commands:
-    """The database is `owner`'s, who can't log in; `login` is admitted with the password, and acts as the owner.
+    """`login` is admitted with the password and acts as `owner`, who can't log in and may make all it needs.
 
+    The database is the superuser's, since its owner can leave settings for all who come in (ALTER DATABASE … SET).
     The superuser `postgres` is left without a password: it is for the container's own socket.
     """
     if host.get_fact(RolesAsDeclared, container=container, owner=owner, login=login, database=database):
-        host.noop(f"{login} is admitted, and {owner} owns {database}")
+        host.noop(f"{login} is admitted, and acts as {owner}")
         return
-    # standard_conforming_strings is on by default, so a backslash stands for itself. Neither the server's log nor psql
-    # shows the statement, be it one that fails.
+    # standard_conforming_strings is on, so a backslash stands for itself. Neither the server's log nor psql shows the
+    # statement, be it one that fails.
     quoted = password.replace("'", "''")
     plain = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
     statements = [
@@ -62,16 +64,24 @@ def roles(container: str, *, database: str, owner: str, login: str, password: st
         f'ALTER ROLE "{owner}" NOLOGIN {plain};',
         f"ALTER ROLE \"{login}\" LOGIN {plain} PASSWORD '{quoted}';",
         f'GRANT "{owner}" TO "{login}";',
-        # So that whatever it makes is the owner's, and the next login role's as well.
+        # So that whatever it makes is the owner's, and the next login role's as well. What it set for itself goes.
+        f'ALTER ROLE "{login}" RESET ALL;',
+        f'ALTER ROLE "{login}" IN DATABASE "{database}" RESET ALL;',
         f'ALTER ROLE "{login}" SET role = "{owner}";',
-        f'ALTER DATABASE "{database}" OWNER TO "{owner}";',
-        f'ALTER SCHEMA public OWNER TO "{owner}";',
-        "ALTER ROLE postgres PASSWORD NULL;",
+        f'ALTER DATABASE "{database}" OWNER TO {SUPERUSER};',
+        f'GRANT {", ".join(PRIVILEGES)} ON DATABASE "{database}" TO "{owner}";',
+        f"ALTER ROLE {SUPERUSER} PASSWORD NULL;",
         "COMMIT;",
+        # From here on in a database where the app is at home.
+        f'\\connect "{database}"',
+        # An app may have done without it.
+        f"SELECT 'ALTER SCHEMA public OWNER TO \"{owner}\"' FROM pg_namespace WHERE nspname = 'public' \\gexec",  # noqa: S608
     ]
+    # A role of the app's that holds a lock for ever must not hold up the converge.
+    settings = session(OF_SUPERUSER | {"lock_timeout": "10s"})
     yield StringCommand(
-        *("docker exec -i", QuoteString(container)),
-        *("psql --quiet --no-psqlrc -v ON_ERROR_STOP=1", f"--username=postgres --dbname={database}"),
+        *("docker exec -i --env", QuoteString(f"PGOPTIONS={settings}"), QuoteString(container)),
+        *("psql --quiet --no-psqlrc -v ON_ERROR_STOP=1", f"--username={SUPERUSER} --dbname={ADMIN}"),
         _stdin=statements,
     )
 

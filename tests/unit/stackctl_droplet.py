@@ -65,6 +65,9 @@ CONFIG: dict[str, Any] = {
 KILLED = 9
 KNOWN = {"1.0.0": ["0001"], "1.1.0": ["0001"], "1.2.0": ["0001", "0002"], "1.3.0": ["0001", "0002", "0003"]}
 """Image → the revisions that it knows; 0003 is a contract."""
+OTHER_ROLES = ("postgres", "owner", "owner_reporting", "other_00000001")
+UNANSWERED = ("DO $$", "ALTER ", "REASSIGN ", "CREATE ROLE ", "DROP ROLE", "SELECT pg_terminate_backend")
+"""How the statements begin that PostgreSQL has no rows for."""
 
 
 @dataclass
@@ -81,6 +84,8 @@ class Droplet(Machine):
     units: set[str] = field(default_factory=set)
     logins: set[str] = field(default_factory=lambda: {"owner_00000001"})
     """PostgreSQL's login roles."""
+    roles: list[list[Any]] = field(default_factory=list)
+    """What PostgreSQL says of powers and settings (stackctl.roles)."""
     connections: int = 80
     """Free ones."""
     tables: dict[str, int] = field(default_factory=lambda: {"public.offers": 12, "public.users": 3})
@@ -156,7 +161,8 @@ class Droplet(Machine):
         match list(argv):
             case ["docker", "compose", *rest]:
                 return self._compose(rest, dict(env))
-            case ["docker", "exec", "-i", "--user", "postgres", "--env", _, container, program, *rest]:
+            case ["docker", "exec", "-i", "--user", "postgres", *_]:
+                container, program, *rest = _beside(argv)
                 if container not in self.throwaway:
                     return self._postgres(program, rest, stdin, stdout)
                 return self._in_the_throwaway(container, program, rest, stdin)
@@ -188,7 +194,7 @@ class Droplet(Machine):
     @contextmanager
     def conversation(self, argv: Sequence[str]) -> Iterator[Conversation]:
         self._tick(list(argv))
-        container, database = argv[7], argv[-1].removeprefix("--dbname=")
+        container, database = _beside(argv)[0], argv[-1].removeprefix("--dbname=")
         tables = self.throwaway[container][database] if container in self.throwaway else self.database(database)
         yield _Psql(self, tables)
 
@@ -367,29 +373,37 @@ class Droplet(Machine):
         revisions = [{"revision": one, "kind": "contract" if one == "0003" else "expand"} for one in pending]
         return Result(0, json.dumps({"current": current, "head": known[-1], "pending": revisions}))
 
-    def _postgres(  # noqa: PLR0911
-        self, program: str, arguments: list[str], stdin: Path | None, stdout: Path | None
-    ) -> Result:
-        statement = arguments[-1]
+    def _postgres(self, program: str, arguments: list[str], stdin: Path | None, stdout: Path | None) -> Result:
         if program == "bash":
             return self._pg_restore(arguments, stdin, self.beside)
         if "--username=stackctl_restore" in arguments:
             return self._as_loader(arguments)
-        if "DATABASE" in statement or "FROM pg_database" in statement:
-            return self._databases(statement)
+        if program == "psql":
+            return self._sql(arguments[-1])
         if stdout:
             stdout.write_text(json.dumps(self.tables if program == "pg_dump" else {}))
         elif program == "pg_restore":
             return Result(0, "; a comment\n215; 0 16385 TABLE DATA public offers owner\n")
-        elif "pg_database_size" in statement:
+        return Result(0)
+
+    def _sql(self, statement: str) -> Result:  # noqa: PLR0911
+        """The answer to what the superuser is known to ask."""
+        if "pg_database_size" in statement:
             return Result(0, f"17|{self.connections}|7000000\n")
-        elif "rolname" in statement:
-            return Result(
-                0, "\n".join(self.plain_roles if "rolcanlogin" in statement else self.logins | self.plain_roles)
-            )
-        elif "DROP ROLE" in statement:
-            self.logins.remove(statement.split()[-1])
-        return Result(0, "17.11")
+        if "rolcanlogin" in statement and statement.startswith("SELECT rolname"):
+            return Result(0, "\n".join(self.plain_roles))
+        if re.fullmatch(r"SELECT rolname FROM (pg_catalog\.)?pg_roles", statement):
+            return Result(0, "\n".join([*self.logins, *self.plain_roles, *OTHER_ROLES]))
+        if "json_build_array('role'" in statement:
+            return Result(0, "\n".join(json.dumps(row) for row in self.roles))
+        if "DROP ROLE" in statement:
+            self.logins.discard(statement.rsplit(maxsplit=1)[-1].strip('"'))
+        if "pg_shdepend" in statement or "pg_available_extensions" in statement or statement.startswith(UNANSWERED):
+            return Result(0)
+        if statement == "SHOW server_version":
+            return Result(0, "17.11")
+        assert "DATABASE" in statement or "FROM pg_database" in statement, statement
+        return self._databases(statement)
 
     @property
     def _rdb(self) -> Path:
@@ -612,9 +626,31 @@ class _Psql(Conversation):
         for part, result in self._droplet.failing.items():
             if part in question:
                 raise FailedError(result.reason)
-        if "pg_export_snapshot" in question:
-            return ["00000003-0000001B-1"]
-        return [json.dumps(row) for row in self._tables.items()]
+        names = [tuple(name.split(".")) for name in self._tables]
+        match [word for word in question.split() if word != "a;"]:
+            case (
+                ["SET", "client_min_messages", *_] | ["SET", "lock_timeout", *_] | ["BEGIN", *_] | ["LOCK", "TABLE", *_]
+            ):
+                return []
+            case ["SELECT", "pg_catalog.pg_export_snapshot();", *_]:
+                return ["00000003-0000001B-1"]
+            case ["SELECT", "pg_catalog.json_build_array(", *_]:
+                return [json.dumps([16385 + n, *name, "id", True]) for n, name in enumerate(names)]
+            case ["SELECT", "l.relation::pg_catalog.int8", *_]:
+                return ["7", str(16385 + len(names) - 1)]
+            case ["SAVEPOINT", "COPY", table, *_]:
+                return [str(self._tables[table.replace('"', "")])]
+            case _:
+                raise AssertionError(question)
+
+
+def _beside(argv: Sequence[str]) -> list[str]:
+    """Container, program and arguments of what runs beside PostgreSQL, with our settings."""
+    match list(argv):
+        case ["docker", "exec", "-i", "--user", "postgres", "--env", _, "--env", options, *rest]:
+            assert options.startswith("PGOPTIONS=-c search_path=pg_catalog,pg_temp "), options
+            return rest
+    raise AssertionError(argv)
 
 
 def installed(root: Path, **config: Any) -> Droplet:

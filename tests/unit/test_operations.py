@@ -365,8 +365,43 @@ def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_lo
     statements = alter.connector_arguments["_stdin"]
     (secret,) = (number for number, line in enumerate(statements) if "PASSWORD 'it''s \\ secret';" in line)
     assert "SET log_min_error_statement = 'panic';" in statements[:secret]
-    assert 'ALTER ROLE "app_01234567" SET role = "app";' in statements
+    reset, acts = (statements.index(f'ALTER ROLE "app_01234567" {what};') for what in ("RESET ALL", 'SET role = "app"'))
+    assert reset < acts
     assert "ALTER ROLE postgres PASSWORD NULL;" in statements
+
+
+def test_the_app_owns_neither_the_database_nor_its_settings() -> None:
+    """S1. It may still make schemas and trusted extensions, for which CREATE is enough."""
+    with droplet({RolesAsDeclared: False}):
+        (alter,) = roles._inner(**ROLES)
+    statements = alter.connector_arguments["_stdin"]
+    assert 'ALTER DATABASE "shop" OWNER TO postgres;' in statements
+    assert 'GRANT CREATE, CONNECT, TEMPORARY ON DATABASE "shop" TO "app";' in statements
+
+
+def test_roles_are_made_in_a_session_that_the_app_cannot_influence() -> None:
+    with droplet({RolesAsDeclared: False}):
+        (alter,) = roles._inner(**ROLES)
+    line, statements = str(alter), alter.connector_arguments["_stdin"]
+    assert "PGOPTIONS=-c search_path=pg_catalog,pg_temp -c role=none" in line
+    assert "lock_timeout=10s" in line
+    assert "--dbname=postgres" in line
+    moved = statements.index('\\connect "shop"')
+    assert [one for one in statements[moved:] if "SCHEMA" not in one] == ['\\connect "shop"']
+
+
+def test_who_owns_what_is_asked_where_the_app_cannot_lie() -> None:
+    """With our settings, and of the superuser in the database `postgres` alone."""
+    told = {"container": "c", "owner": "app", "login": "app_01234567", "database": "shop"}
+    line = str(RolesAsDeclared().command(**told))
+    by_login, by_superuser = line.split("; psql")
+    assert by_login.startswith("docker exec --env 'PGOPTIONS=-c search_path=pg_catalog,pg_temp -c role=none")
+    assert "-d shop -h" in by_login
+    assert by_login.count("search_path=pg_catalog,pg_temp") == 2
+    assert by_login.count("role=none") == 1, "the login role is asked as whom it acts"
+    assert "-d postgres -U postgres" in by_superuser
+    assert "--no-psqlrc" in by_superuser
+    assert all(word in by_superuser for word in ("datdba =", "CREATE", "CONNECT", "TEMPORARY"))
 
 
 MADE = stack_sha256(b"app.yaml", b"{}\n", "bot@sha256:1")

@@ -153,6 +153,7 @@ def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Pat
         assert echo.ask("one\ntwo\nend\n", "end", 5) == ["one", "two"]
         assert echo.ask("end\n", "end", 5) == []
         assert echo.ask("bend\nend\n", "end", 5) == ["bend"]
+        assert echo.ask("a\u2028b\x0bc\n\nend\n", "end", 5) == ["a\u2028b\x0bc", ""]
     time.sleep(0.2)
     assert not ended.exists()
 
@@ -163,6 +164,18 @@ def test_what_is_typed_may_be_nothing(monkeypatch: pytest.MonkeyPatch, typed: st
     assert Machine().answer("Which? ") is None, "there is no terminal"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     assert Machine().answer("Which? ") == answer
+
+
+def test_what_a_partner_says_on_standard_error_is_no_answer() -> None:
+    """RAISE INFO in a function of the app's reaches psql's standard error whatever client_min_messages says."""
+    with Machine().conversation(["sh", "-c", "echo 'INFO:  x\nforged' >&2; sleep 0.1; cat; echo late >&2"]) as echo:
+        assert echo.ask("true\nend\n", "end", 5) == ["true"]
+
+
+def test_a_partner_that_says_too_much_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stackctl.machine.LONGEST_ANSWER", 1 << 16)
+    with Machine().conversation(["yes"]) as chatty, pytest.raises(FailedError, match="more than"):
+        chatty.ask("", "end", 5)
 
 
 def test_a_conversation_without_an_answer() -> None:
@@ -180,7 +193,7 @@ def test_a_conversation_without_an_answer() -> None:
 
 def test_a_conversation_with_one_who_was_gone_before_the_question() -> None:
     def ask() -> None:
-        with Machine().conversation(["sh", "-c", "exec <&-; echo ERROR: no such table; sleep 0.3"]) as deaf:
+        with Machine().conversation(["sh", "-c", "exec <&-; echo ERROR: no such table >&2; sleep 0.3"]) as deaf:
             time.sleep(0.2)
             deaf.ask("SELECT 1;\n", "end", 5)
 

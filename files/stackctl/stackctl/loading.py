@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import FailedError
-from .postgres import ADMIN, LONG_TIMEOUT, PSQL, Server
+from .postgres import ADMIN, LONG_TIMEOUT, PSQL, READER, SESSION, Server
 
 LOADER = "stackctl_restore"
 """A login without a password, for the container's own socket, and for one load."""
@@ -154,6 +154,11 @@ class Load:
     """Its globals.sql: read for names, and never run."""
     seconds: int
 
+    @property
+    def _settings(self) -> dict[str, str]:
+        """Of a session of the loader's, which acts as the owner."""
+        return SESSION | {"role": self.owner}
+
     def contents(self) -> Contents:
         """Raises FailedError when the dump can't be read."""
         found, schema = (
@@ -250,14 +255,15 @@ class Load:
         return [f"SET search_path = public; {back}" for _, *again in found for back in again]
 
     def _as_loader(self, sql: str) -> str:
-        argv = self.server.inside(*PSQL, f"--username={LOADER}", f"--dbname={self.database}", "-c", sql)
+        who = (f"--username={LOADER}", f"--dbname={self.database}")
+        argv = self.server.inside(*PSQL, *who, "-c", sql, settings=self._settings)
         return self.server.docker.call("docker exec psql", argv, timeout=self.seconds).stdout
 
     def _restore(self, entries: Sequence[str], *options: str) -> None:
         """Standard input is the dump, so its list goes by another descriptor."""
         options = ("--no-owner", "--no-tablespaces", *options, f"--dbname={self.database}", f"--username={LOADER}")
         script = f'exec pg_restore "${{@:1:{len(options)}}}" --use-list=<(printf "%s\\n" "${{@:{len(options) + 1}}}")'
-        argv = self.server.inside("bash", "-c", script, "pg_restore", *options, *entries)
+        argv = self.server.inside("bash", "-c", script, "pg_restore", *options, *entries, settings=self._settings)
         ran = self.server.docker.machine.run(argv, timeout=self.seconds, stdin=self.dump)
         if ran.code:
             why = next((line.strip() for line in ran.stderr.splitlines() if "ERROR:" in line), ran.reason)
@@ -361,7 +367,7 @@ def _needed(roles: Path, schema: Sequence[str], owner: str) -> tuple[str, ...]:
     names = [name for one in used if ROLE_NAME.fullmatch(name := unquoted(one)) and len(name.encode()) <= NAME_BYTES]
     if len(names) > MOST_ROLES:
         raise FailedError(f"{roles.name} names more than {MOST_ROLES} roles")
-    return tuple(name for name in names if name not in {owner, LOADER, "postgres", "public"})
+    return tuple(name for name in names if name not in {owner, LOADER, READER, "postgres", "public"})
 
 
 def _become_the_owner_s(

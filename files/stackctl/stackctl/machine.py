@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
+from . import postgres_errors
 from .errors import FailedError
 from .printable import Filter
 
@@ -29,6 +30,10 @@ INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 REQUEST_S = 10
 MOST_BYTES = 4 << 20
 """What a container or somebody else's server may answer with."""
+LONGEST_SAID = 1 << 16
+"""Characters of a program's output that are looked at for what went wrong."""
+LONGEST_ANSWER = 64 << 20
+"""Bytes of one answer in a conversation."""
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -46,12 +51,19 @@ class Result(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """The last thing it said, one line."""
+        """Why it failed, in one line: PostgreSQL's error where there is one, else the last thing it said."""
+        if error := postgres_errors.reason(self._shown()):
+            return error
         return next((line.strip() for line in reversed(self.tail().splitlines()) if line.strip()), f"exit {self.code}")
 
     def tail(self, lines: int = 20) -> str:
-        """The end of what it said; errors come last."""
-        return "\n".join(f"{self.stdout}\n{self.stderr}".strip().splitlines()[-lines:])
+        """The end of what it said; errors come last. No row of PostgreSQL's is in it."""
+        return "\n".join(self._shown().splitlines()[-lines:])
+
+    def _shown(self) -> str:
+        said = f"{self.stdout}\n{self.stderr}"
+        whole = said if len(said) <= LONGEST_SAID else said[-LONGEST_SAID:].partition("\n")[2]
+        return postgres_errors.without_rows(whole.strip())
 
 
 T = TypeVar("T")
@@ -89,26 +101,42 @@ def _raise(error: BaseException) -> NoReturn:
 
 
 class Conversation:
-    """With a program that answers, until the `with` ends that began it."""
+    """With a program that answers on its standard output, until the `with` ends that began it.
+
+    What it says on standard error is heard only when it ends: nothing in there can pass for an answer.
+    """
 
     def __init__(self, program: str, process: subprocess.Popen[bytes]) -> None:
         self._program, self._process = program, process
+        self._errors = b""
 
     def ask(self, question: str, last: str, timeout: float) -> list[str]:
         """The lines of its answer, up to the line `last`. Raises FailedError with what it said when none comes."""
-        assert self._process.stdin and self._process.stdout  # noqa: S101, PT018 - for mypy: it was begun with both
-        heard, end, deadline = b"", f"\n{last}\n".encode(), time.monotonic() + timeout
+        assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: S101, PT018 - for mypy
+        heard, end, deadline = bytearray(b"\n"), f"\n{last}\n".encode(), time.monotonic() + timeout
         with suppress(BrokenPipeError):
             self._process.stdin.write(question.encode())
             self._process.stdin.flush()
-        while not (b"\n" + heard).endswith(end):
-            if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        open_ends = [self._process.stdout, self._process.stderr]
+        while not heard.endswith(end):
+            ready = select.select(open_ends, [], [], max(0.0, deadline - time.monotonic()))[0]
+            if not ready:
                 raise FailedError(f"{self._program}: no answer within {timeout:.0f} s")
-            said = os.read(self._process.stdout.fileno(), 1 << 16)
-            if not said:
-                raise FailedError(Result(1, heard.decode(errors="replace") or f"{self._program} ended").reason)
-            heard += said
-        return heard.decode(errors="replace").splitlines()[:-1]
+            for pipe in ready:
+                said = os.read(pipe.fileno(), 1 << 16)
+                if not said:
+                    open_ends.remove(pipe)
+                elif pipe is self._process.stderr:
+                    self._errors = (self._errors + said)[-LONGEST_SAID:]
+                else:
+                    heard += said
+            if not open_ends:
+                said_at_last = self._errors.decode(errors="replace") or f"{self._program} ended"
+                raise FailedError(Result(1, stderr=said_at_last).reason)
+            if len(heard) > LONGEST_ANSWER:
+                raise FailedError(f"{self._program}: its answer has more than {LONGEST_ANSWER >> 20} MiB")
+        # Not splitlines, for which U+2028 in a name ends a line, too.
+        return heard.decode(errors="replace").removesuffix(f"{last}\n").split("\n")[1:-1]
 
 
 def _show(process: subprocess.Popen[bytes]) -> None:
@@ -180,7 +208,7 @@ class Machine:
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             env=ENVIRONMENT,
             process_group=0,
         ) as process:

@@ -3,12 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import backups, certificate, environment, history, lock, offsite, restoring, state, trial, upkeep, webhook
+from . import backups, certificate, environment, history, lock, offsite, restoring, roles, state, trial, upkeep, webhook
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
 from .machine import Machine
 from .paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths, other
+from .postgres import Server
 from .printable import printable
 from .redis import Redis
 from .stack import expected_sha256
@@ -28,6 +29,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     asked = webhook.look(paths, config, machine, current)
     docker = Docker(machine)
     problems, drift = [], []
+    settings: list[str] = []
     of_colour: dict[str, list[Container]] = {colour: [] for colour in COLOURS}
     of_data: list[Container] = []
     of_worker: list[Container] = []
@@ -52,6 +54,8 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         problems += _nothing_live(current)
     if config.data and work is None:
         problems += _data_problems(paths, docker, of_data)
+        undeclared, settings = _roles(paths, config.data.database, docker, of_data)
+        problems += undeclared
     if config.data:
         problems += backups.problems(paths, machine, nightly=not config.isolated)
         problems += offsite.problems(paths, config.environment)
@@ -94,6 +98,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "webhook": current.webhook.url if current.webhook else None,
         "telegram": telegram.document,
         "data": [_seen(paths, container) for container in of_data],
+        "database_settings": settings,
         "certificate": served,
         "reboot_due": _reboot_due(paths),
         "environment_differs": differs,
@@ -170,6 +175,16 @@ def _data_problems(paths: Paths, docker: Docker, of_data: list[Container]) -> li
     unwell = [f"{name} is {conditions.get(name, 'missing')}" for name in DATA_SERVICES if name not in serving]
     lines = [f"{line}: sudo systemctl restart {paths.unit}" for line in unwell]
     return lines + (_failing_saves(paths, docker) if "redis" in serving else [])
+
+
+def _roles(paths: Paths, database: str, docker: Docker, of_data: list[Container]) -> roles.Found:
+    """What PostgreSQL says of them; nothing while it does not serve, which is a problem of its own."""
+    if not any(container.service == "postgres" and container.serves for container in of_data):
+        return roles.Found([], [])
+    try:
+        return roles.look(Server(docker, paths.data_container("postgres")), database)
+    except StackError as error:
+        return roles.Found([f"PostgreSQL can't be asked who has power there ({error}): stackctl logs postgres"], [])
 
 
 def _failing_saves(paths: Paths, docker: Docker) -> list[str]:
@@ -260,6 +275,7 @@ def text(report: Report) -> str:
         rows += _conditions(report["colours"][report["active"]]["containers"])
         rows += _conditions(report["worker"]["containers"]) if report["worker"] else []
     rows += _conditions(report["data"])
+    rows += [("setting", f"{one} (stackctl's own sessions overrule it)") for one in report["database_settings"]]
     if served:
         what = "placeholder" if served["placeholder"] else f"{', '.join(served['subject_names'])} by {served['issuer']}"
         rows.append(("certificate", f"{what}, until {served['not_after'][:10]}"))

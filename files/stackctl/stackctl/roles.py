@@ -1,0 +1,59 @@
+"""Who has power in PostgreSQL, and which settings somebody left there: for `status`.
+
+Asked as the superuser in the database `postgres`, where the app's roles can leave nothing that would falsify an answer.
+Whoever was superuser once can: what this finds is an honest server's answer, and docs/runbook.md says what to do then.
+"""
+# ruff: noqa: S608
+
+import json
+from typing import NamedTuple
+
+from .postgres import ADMIN, READER, SUPERUSER, Server
+
+POWERS = {
+    "rolsuper": "superuser",
+    "rolcreaterole": "createrole",
+    "rolcreatedb": "createdb",
+    "rolreplication": "replication",
+    "rolbypassrls": "bypassrls",
+}
+DECLARED = {READER: {"bypassrls", "member of pg_read_all_data"}}
+"""Besides the superuser, and the roles that PostgreSQL comes with."""
+LONGEST = 80
+_POWERFUL = "(" + " OR ".join(f"g.{column}" for column in POWERS) + " OR g.oid < 16384)"
+_OF_ROLE = ", ".join(f"CASE WHEN r.{column} THEN '{power}' END" for column, power in POWERS.items())
+# What PostgreSQL comes with has an OID below 16384 (access/transam.h), and is a member of its own roles alone.
+QUERY = f"""SELECT json_build_array('role', r.rolname, array_to_json(array_remove(ARRAY[{_OF_ROLE}] || ARRAY(
+ SELECT 'member of ' || g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+ WHERE m.member = r.oid AND {_POWERFUL} AND r.oid >= 16384 ORDER BY g.rolname), NULL)))
+ FROM pg_roles r WHERE r.rolname <> '{SUPERUSER}'
+UNION ALL
+SELECT json_build_array('setting', coalesce(r.rolname, d.datname, 'every role'), array_to_json(s.setconfig))
+ FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
+ WHERE r.rolname IN ('{SUPERUSER}', '{READER}')
+ OR (s.setrole = 0 AND (s.setdatabase = 0 OR d.datname = '{{database}}'))"""
+
+
+class Found(NamedTuple):
+    undeclared: list[str]
+    """Roles with a power that nobody declared, a line each."""
+    settings: list[str]
+    """On the database, or on a role of ours: our sessions overrule them, the app's obey them."""
+
+
+def look(server: Server, database: str) -> Found:
+    """Raises FailedError."""
+    rows = [json.loads(line) for line in server.query(ADMIN, QUERY.format(database=database)).split("\n") if line]
+    undeclared = [
+        f"PostgreSQL's role {_shown(name)} has powers that nobody declared ({', '.join(sorted(map(_shown, more)))}). "
+        "Next: docs/runbook.md, A role of PostgreSQL's that nobody declared"
+        for kind, name, powers in rows
+        if kind == "role" and (more := set(powers) - DECLARED.get(name, set()))
+    ]
+    settings = [f"{_shown(name)}: {_shown(one)}" for kind, name, those in rows if kind == "setting" for one in those]
+    return Found(sorted(undeclared), sorted(settings))
+
+
+def _shown(name: str) -> str:
+    """As it can be printed: a role's name may be anything."""
+    return name[:LONGEST] if name.isprintable() else ascii(name)[:LONGEST]
