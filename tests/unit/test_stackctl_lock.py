@@ -222,12 +222,15 @@ def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
 
     def wait() -> None:
         with pytest.raises(LockedError, match="ada's converge"):
-            lock.hold(paths, "the upgrade", patience=0.5).__enter__()
+            lock.hold(paths, "the upgrade", patience=5).__enter__()
 
     with another(paths, paths.work):
         waiting = threading.Thread(target=wait)
         waiting.start()
-        time.sleep(0.2)
+        deadline = time.monotonic() + 30
+        while not ((holder := lock.holder_of(paths.lock)) and holder.holder == "the upgrade"):
+            assert time.monotonic() < deadline, "it never came to wait"
+            time.sleep(0.01)
         with pytest.raises(LockedError, match="the upgrade has been at work"):
             lock.hold(paths, "me").__enter__()
         waiting.join()
