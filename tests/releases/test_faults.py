@@ -10,11 +10,12 @@ import pytest
 from stackctl.release import ROLLBACK, STEPS
 from testinfra.host import Host
 
+from deploys.credentials import read_env_file
 from tests import converge
 from tests.lab import lab as machines
 from tests.lab import machine
-from tests.lab.demo import deliver_an_update, post
-from tests.lab.layout import by_name
+from tests.lab.demo import deliver_an_update, post, webhook_is_set
+from tests.lab.layout import ENV_FILE, by_name
 from tests.places import Place, status
 from tests.releases.load import Target, load
 from tests.releases.small_disk import fill, small_disk
@@ -317,6 +318,49 @@ def test_stopping_its_unit_undoes_it(droplet: Host) -> None:
     code, output = asked.end()
     assert (code, "interrupted" in output.splitlines()[-1]) == (FAILED, True)
     assert_all_is_well(droplet, tag)
+
+
+# a bot that takes its webhook back as it ends
+
+
+def take_webhook_back() -> None:
+    """What everybody can who has the token."""
+    post(f"/bot{read_env_file(ENV_FILE)['TELEGRAM_BOT_TOKEN']}/deleteWebhook", {})
+
+
+def assert_it_hears(droplet: Host) -> None:
+    assert webhook_is_set()
+    deliver_an_update()
+    assert status(droplet)["problems"] == []
+
+
+def test_a_bot_that_takes_its_webhook_back_goes_on_to_hear(lab: Place, droplet: Host) -> None:
+    """By the release of another one that is undone, by a restart of the unit, by a reboot and by the way back."""
+    droplet.check_output("stackctl release deaf")
+    assert_it_hears(droplet)
+    assert UnderWay(("release", "deaf-broken")).end()[0] == FAILED
+    assert_it_hears(droplet)
+    droplet.check_output("systemctl stop toogoodtogo.service")
+    assert not webhook_is_set(), "this bot doesn't take it back: nothing was shown"
+    droplet.check_output("systemctl start toogoodtogo.service")
+    assert_it_hears(droplet)
+    machines.reboot(DROPLET)
+    after = lab.reconnect(DROPLET.name)
+    after.check_output("systemctl is-system-running --wait")
+    assert_it_hears(after)
+    after.check_output("stackctl rollback")
+    assert_it_hears(after)
+
+
+def test_a_webhook_that_somebody_took_away_is_told_and_mended_by_a_converge(droplet: Host) -> None:
+    take_webhook_back()
+    told = "Telegram has no webhook, so the bot hears nothing"
+    report = json.loads(droplet.run("stackctl status --json").stdout)
+    assert [line for line in report["drift"] if line.startswith(told)]
+    assert any(name.endswith("when what runs is not what is declared") for name in converge.planned())
+    converge.site()
+    assert_it_hears(droplet)
+    assert converge.planned() == set()
 
 
 # last, since there is no way back from a contract: the droplet is made anew after it

@@ -78,6 +78,7 @@ class Droplet(Machine):
     registry: dict[str, str] = field(default_factory=dict)
     """Tag → the version that its label names."""
     image_user: str = "10001:10001"
+    image_architecture: str = "amd64"
     images: dict[str, str] = field(default_factory=dict)
     """Any name → image id; the id names the version."""
     containers: list[dict[str, Any]] = field(default_factory=list)
@@ -279,6 +280,9 @@ class Droplet(Machine):
 
     def monotonic(self) -> float:
         return self.seconds
+
+    def architecture(self) -> str:
+        return "amd64"
 
     def boot_id(self) -> str:
         return self.boot
@@ -590,7 +594,8 @@ class Droplet(Machine):
         image = self.images[name]
         digests = [other for other, id_ in self.images.items() if "@" in other and id_ == image]
         labels = {"org.opencontainers.image.version": image}
-        return Result(0, json.dumps({"id": image, "digests": digests, "labels": labels, "user": self.image_user}))
+        shown = {"id": image, "digests": digests, "labels": labels, "user": self.image_user}
+        return Result(0, json.dumps({**shown, "architecture": self.image_architecture}))
 
     def _pull(self, name: str) -> Result:
         tag = name.rpartition(":")[2]

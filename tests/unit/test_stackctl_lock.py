@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from stackctl import cli, config, lock, unit, upkeep
+from stackctl import certificate, cli, config, lock, trial, unit, upkeep
 from stackctl.errors import LockedError
 from stackctl.machine import Result
 from stackctl.paths import Paths
@@ -220,20 +220,24 @@ def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
     with lock.hold(paths, "yesterday's release"):
         pass
 
+    got: list[str] = []
+
     def wait() -> None:
-        with pytest.raises(LockedError, match="ada's converge"):
-            lock.hold(paths, "the upgrade", patience=5).__enter__()
+        with lock.hold(paths, "the upgrade", patience=60):
+            got.append("both")
 
     with another(paths, paths.work):
         waiting = threading.Thread(target=wait)
         waiting.start()
         deadline = time.monotonic() + 30
-        while not ((holder := lock.holder_of(paths.lock)) and holder.holder == "the upgrade"):
-            assert time.monotonic() < deadline, "it never came to wait"
+        while getattr(lock.holder_of(paths.lock), "holder", "") != "the upgrade":
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         with pytest.raises(LockedError, match="the upgrade has been at work"):
-            lock.hold(paths, "me").__enter__()
-        waiting.join()
+            lock.hold(paths, "me", patience=0.05).__enter__()
+        assert not got
+    waiting.join()
+    assert got == ["both"]
 
 
 def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Path) -> None:
@@ -253,6 +257,41 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
     assert seen == ["the reboot that an upgrade asks for"] * 2
     assert stackctl(droplet, "reboot")[0] == 0
     assert droplet.calls == [["systemctl", "reboot"]]
+
+
+def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) -> None:
+    """The timer's and a converge's: certbot would refuse the second one, and the link could lead to either's."""
+    declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
+    droplet = installed(tmp_path, certificate=declared)
+    seen: list[object] = []
+    patience = patch.object(cli, "CERTIFICATE_PATIENCE", 0.05)
+    ensure = patch.object(
+        certificate, "ensure", lambda stack, _: seen.append(lock.holder_of(stack.paths.certificate_lock))
+    )
+    with patience, ensure:
+        with another(droplet.paths, droplet.paths.certificate_lock):
+            code, shown = stackctl(droplet, "certificate")
+        assert (code, "ada's converge has been at work since" in shown) == (3, True)
+        assert not seen
+        assert stackctl(droplet, "certificate")[0] == 0
+    assert all(seen)
+    assert len(seen) == 1
+
+
+def test_two_steps_of_trials_are_never_at_work_at_once(tmp_path: Path) -> None:
+    """A timer's undoing would mix with the change of the converge that it undoes."""
+    droplet = installed(tmp_path)
+    seen: list[object] = []
+    patience = patch.object(trial, "LOCK_PATIENCE", 0.05)
+    undo = patch.object(trial, "undo", lambda paths, *_: seen.append(lock.holder_of(paths.trial_lock)))
+    with patience, undo:
+        with another(droplet.paths, droplet.paths.trial_lock):
+            code, shown = stackctl(droplet, "trial", "undo", "ssh")
+        assert (code, "ada's converge has been at work since" in shown) == (3, True)
+        assert not seen
+        assert stackctl(droplet, "trial", "undo", "ssh")[0] == 0
+    assert all(seen)
+    assert len(seen) == 1
 
 
 def test_halt_asks_nobody(tmp_path: Path) -> None:

@@ -379,6 +379,7 @@ def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> N
     for moment in range(1, 20):
         left = killed(bot, moment, "trial", "begin", "ssh")
         if left is None:
+            assert moment > 3, "hardly a kill"
             break
         left = replace(left, killed_at=None)
         assert stackctl(left, "trial", "boot")[0] == 0
@@ -389,3 +390,16 @@ def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> N
         assert there(left)["00-bot.conf"] == RIGHT
     else:
         pytest.fail("begin never ended")
+
+
+def test_a_change_that_nobody_confirms_is_undone_after_two_minutes(bot: Droplet) -> None:
+    """As docs say: a number, and not the program's own."""
+    assert trial.PATIENCE_S == 120
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.seconds += 110
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] != RIGHT
+    bot.seconds += 11
+    stackctl(bot, "trial", "expire", "ssh")
+    assert there(bot)["00-bot.conf"] == RIGHT

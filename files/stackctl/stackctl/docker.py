@@ -17,7 +17,8 @@ CONTAINER_FORMAT = (
     '"restarts":{{json .RestartCount}}}'
 )
 IMAGE_FORMAT = (
-    '{"id":{{json .Id}},"digests":{{json .RepoDigests}},"labels":{{json .Config.Labels}},"user":{{json .Config.User}}}'
+    '{"id":{{json .Id}},"digests":{{json .RepoDigests}},"labels":{{json .Config.Labels}},"user":{{json .Config.User}},'
+    '"architecture":{{json .Architecture}}}'
 )
 
 
@@ -83,6 +84,8 @@ class Image:
     labels: dict[str, str]
     user: str
     """As its USER says: name or number, and perhaps a group; empty when it says nothing."""
+    architecture: str
+    """As Go spells it: amd64, arm64."""
 
     @property
     def runs_as_root(self) -> bool:
@@ -119,7 +122,13 @@ class Docker:
         if found.code:
             return None
         document = json.loads(found.stdout)
-        return Image(document["id"], document["digests"] or [], document["labels"] or {}, document["user"])
+        return Image(
+            id=document["id"],
+            digests=document["digests"] or [],
+            labels=document["labels"] or {},
+            user=document["user"],
+            architecture=document["architecture"],
+        )
 
     def stop(self, containers: Sequence[Container], grace: int | None = None) -> None:
         """Ask them all at once to end; `grace` in seconds, each container's own when left out."""

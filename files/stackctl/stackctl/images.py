@@ -7,6 +7,8 @@ from .state import Release
 
 VERSION_LABEL = "org.opencontainers.image.version"
 PULL_TIMEOUT = 900
+FOREIGN = {"amd64", "arm64"}
+"""Neither runs on the other. What 32-bit ones do depends on the kernel."""
 
 
 def ours(paths: Paths, release: Release) -> str:
@@ -46,6 +48,12 @@ def pin(
         raise RefusedError(f"{reference} says it is version {version!r} (label {VERSION_LABEL}): build it anew")
     if image.runs_as_root:
         raise RefusedError(f"{reference} would run as root (USER {image.user!r}): give it any USER but 0")
+    ours_is = stack.machine.architecture()
+    if image.architecture in FOREIGN - {ours_is} and ours_is in FOREIGN:
+        raise RefusedError(
+            f"{reference} is built for another architecture, {image.architecture}: this droplet is {ours_is}. Nothing "
+            f"was changed. Next: build it with --platform linux/{ours_is}"
+        )
     docker.call("the image can't be tagged", ["docker", "tag", pinned, ours(stack.paths, release)])
     return pinned, f"{pinned}, which is here; the registry: {pulled.reason}" if pulled.code else pinned
 

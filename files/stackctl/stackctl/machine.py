@@ -340,6 +340,10 @@ class Machine:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def architecture(self) -> str:
+        """As Docker names it where it has a name of its own for it: amd64, arm64."""
+        return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+
     def boot_id(self) -> str:
         """The same until the next boot."""
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

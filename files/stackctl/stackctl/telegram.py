@@ -16,6 +16,7 @@ from .compose import SECRET
 from .errors import FailedError, StackError
 from .machine import Machine
 from .paths import Paths
+from .printable import printable
 from .state import State, Webhook
 
 DEFAULT_API = "https://api.telegram.org"
@@ -83,7 +84,7 @@ class Telegram:
 
 def shown(text: object) -> str:
     """What came over the network, in a length and in characters that a terminal can take."""
-    return "".join(one if one.isprintable() else "?" for one in str(text)[:SHOWN])
+    return printable(str(text)[:SHOWN], "")
 
 
 def webhook(values: Mapping[str, str], path: str) -> Webhook:
