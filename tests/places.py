@@ -16,6 +16,7 @@ from typing import Any
 import testinfra
 from testinfra.host import Host
 
+from deploys.facts.data import redis_cli
 from deploys.places import group_data
 from deploys.settings import Settings, load_settings
 
@@ -109,8 +110,8 @@ class Place:
         return f"docker exec -i {container} psql -qtAX -v ON_ERROR_STOP=1 -U postgres -d {database}"
 
     def redis_cli(self, command: str) -> str:
-        """The password comes from its file, inside the container."""
-        inside = f'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli {command}'
+        """As the administrator. The password comes from its file, inside the container."""
+        inside = f"{redis_cli('administrator')} {command}"
         return f"docker exec {self.settings.paths.data_container('redis')} sh -c {shlex.quote(inside)}"
 
     @property

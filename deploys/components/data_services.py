@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys import artifacts
-from deploys.operations.data import data_directory, redis_admits, roles
+from deploys.operations.data import data_directory, own_secret, redis_admits, roles
 from deploys.operations.docker import compose_accepts, compose_up
 from deploys.operations.files import place, private_directory
 from deploys.settings import MAX_CONNECTIONS, Settings
@@ -40,7 +40,8 @@ def data_services(settings: Settings) -> None:
         mode="600",
         secret=True,
     )
-    # Before the file is replaced by whose password Redis is asked.
+    own_secret(name="Have a password for Redis's administrator", dest=str(paths.redis_administrator))
+    # Before the file is replaced by whose password a Redis is asked that has no administrator yet.
     _redis_admits(
         settings, name="Have Redis admit the declared password, beside the one that the live release has", alone=False
     )
@@ -98,6 +99,7 @@ def _redis_admits(settings: Settings, *, name: str, alone: bool) -> None:
         name=name,
         container=settings.paths.data_container("redis"),
         password=settings.credentials.redis_password,
+        administrator=str(settings.paths.redis_administrator),
         dest=str(settings.paths.secrets / "redis/redis.conf"),
         directives=_redis_directives(settings),
         alone=alone,

@@ -6,9 +6,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from stackctl.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SESSION, SUPERUSER, session
+from stackctl.redis import ADMINISTRATOR
 
 LINK = "a link"
 """What DirectoryState says of a directory that is elsewhere."""
@@ -85,20 +88,47 @@ class RolesAsDeclared(FactBase[bool]):
         return list(output) == ["t", "t"]
 
 
-class RedisPasswords(FactBase[frozenset[str]]):
-    """SHA-256 of each password that Redis admits; none when it isn't there, or not with the password in its file."""
+class RedisUser(NamedTuple):
+    """The app's user of Redis, `default`."""
 
-    default = frozenset
+    passwords: frozenset[str] = frozenset()
+    """The SHA-256 of each that it is admitted with; none when Redis isn't there or admits neither user."""
+    rules: str = ""
+    """Which commands it may give, as Redis has them."""
+    by_administrator: bool = False
+    """Redis admits its administrator, who told this."""
+
+
+class RedisUsers(FactBase[RedisUser]):
+    """What Redis says of the app's user, to its administrator, or where it has none yet to that user itself.
+
+    Until November 2026 the app's user was allowed everything, and the only one.
+    """
+
+    default = RedisUser
 
     def requires_command(self, container: str) -> str:  # noqa: ARG002
         return "docker"
 
     def command(self, container: str) -> StringCommand:
-        ask = 'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli ACL GETUSER default'
+        get = "ACL GETUSER default"
+        ask = f"{redis_cli('administrator')} -e {get} && echo {_BY_ADMINISTRATOR} || {redis_cli('password')} {get}"
         return StringCommand("docker exec", QuoteString(container), "sh -c", QuoteString(ask), "2>/dev/null || true")
 
-    def process(self, output: Iterable[str]) -> frozenset[str]:
-        return frozenset(line for line in output if re.fullmatch("[0-9a-f]{64}", line))
+    def process(self, output: Iterable[str]) -> RedisUser:
+        lines = list(output)
+        passwords = frozenset(line for line in lines if re.fullmatch("[0-9a-f]{64}", line))
+        rules = [after for before, after in pairwise(lines) if before == "commands"]
+        return RedisUser(passwords, rules[0] if rules else "", by_administrator=_BY_ADMINISTRATOR in lines)
+
+
+def redis_cli(who: Literal["administrator", "password"]) -> str:
+    """Redis's client inside its container, as one of the two users: the password comes from the file of that name."""
+    user = ADMINISTRATOR if who == "administrator" else "default"
+    return f'REDISCLI_AUTH="$(cat /run/secrets/{who})" redis-cli --user {user}'
+
+
+_BY_ADMINISTRATOR = "told by the administrator"
 
 
 def _as_login(owner: str) -> str:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import PurePosixPath
+from typing import Literal
 
 from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
-from pyinfra.facts.files import File
+from pyinfra.facts.files import File, Sha256File
 from stackctl.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SUPERUSER, session
+from stackctl.redis import ADMINISTRATOR
 
-from deploys.facts.data import LINK, DirectoryState, RedisPasswords, RolesAsDeclared
+from deploys.facts.data import LINK, DirectoryState, RedisUsers, RolesAsDeclared, redis_cli
+from deploys.facts.files import Placed
 from deploys.operations import Commands
 from deploys.operations.files import place
+
+RULES = "+@all -@dangerous -function|restore +client|list +flushall +flushdb +info +keys +sort +sort_ro"
+"""What the app's user may do, by Redis's categories.
+
+@dangerous has all that is an administrator's (@admin is part of it): CONFIG, DEBUG, MODULE, REPLICAOF, ACL, SHUTDOWN,
+SAVE, MONITOR, CLIENT KILL, FAILOVER, and RESTORE, which takes apart whatever bytes it is given. Given back is what
+libraries and frameworks ask for and what shows or changes no more than the keys, which are the app's own anyway. EVAL
+stays (it is not @dangerous): locks, queues and rate limits are written in it.
+"""
+APP = f"~* &* {RULES}"
 
 
 @operation()
@@ -87,38 +99,66 @@ def roles(container: str, *, database: str, owner: str, login: str, password: st
 
 
 @operation()
-def redis_admits(container: str, *, password: str, dest: str, directives: str, alone: bool = False) -> Commands:
-    """Redis takes the password, now and when it starts anew: beside those that it takes already, or alone.
+def own_secret(dest: str) -> Commands:
+    """A secret of the droplet's own: made there once, and known to nobody."""
+    placed = host.get_fact(Placed, path=dest)
+    if placed and (placed["mode"], placed["owner"], placed["group"]) == ("600", "root", "root"):
+        host.noop(f"{dest} is there")
+        return
+    target, fresh = QuoteString(dest), QuoteString(f"{dest}.new")
+    # 256 bits, in hexadecimal: no byte of them needs quoting. No line end, so that the file's hash is the secret's.
+    made = StringCommand("umask 077; head -c 32 /dev/urandom | sha256sum | head -c 64 >", fresh, "&& sync", fresh)
+    yield StringCommand("test -s", target, "|| {", made, "&& mv -fT", fresh, target, "; }")
+    yield StringCommand("chown root:root", target, "&& chmod 600", target)
+
+
+@operation()
+def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
+    container: str, *, password: str, administrator: str, dest: str, directives: str, alone: bool = False
+) -> Commands:
+    """Redis takes the app's password, now and when it starts anew: beside those that it takes already, or alone.
 
     Connections that came in by another one stay. The live release has one of the others until the next one serves; in
-    between a converge may stop, and Redis start anew.
+    between a converge may stop, and Redis start anew. What the app's user may do is as declared from now on, too, and
+    Redis admits its administrator.
 
+    + administrator: the file of that one's password on the droplet
     + dest: what it starts with, on standard input
     + directives: what else that says
     """
-    admitted = host.get_fact(RedisPasswords, container=container)
+    user = host.get_fact(RedisUsers, container=container)
+    # A plan of the first converge finds none yet: the operation before this one makes it.
+    admin = host.get_fact(Sha256File, path=administrator) or "0" * 64
     wanted = sha256(password.encode()).hexdigest()
-    others = admitted - {wanted}
+    others = user.passwords - {wanted}
     if alone and not others and not state.is_executing:
         host.noop("Redis will admit it alone")
         return
     kept = [wanted] if alone else [wanted, *sorted(others)]
-    yield from place._inner(dest=dest, content=_starts_with(directives, kept), mode="600", secret=True)  # noqa: SLF001
+    # The passwords by their hashes, so that no byte of them needs quoting.
+    app = f"user default on {' '.join(f'#{one}' for one in kept)} {APP}"
+    content = f"{directives}{app}\nuser {ADMINISTRATOR} {_admin(admin)}\n"
+    yield from place._inner(dest=dest, content=content.encode(), mode="600", secret=True)  # noqa: SLF001
     # One that isn't there yet starts with the declared one; by the time that it is to admit no other, it has to answer.
-    to_come = not admitted and not alone
-    if to_come or admitted == {wanted} or (wanted in admitted and not alone):
+    to_come = not user.passwords and not alone
+    admits = user.passwords == {wanted} or (wanted in user.passwords and not alone)
+    if to_come or (admits and user.by_administrator and user.rules == RULES):
         return
-    # Its answer counts: redis-cli itself ends with 0 whatever Redis says.
-    ask = 'REDISCLI_AUTH="$(cat /run/secrets/password)" redis-cli | grep -qx OK'
+    # Their answers count: redis-cli itself ends with 0 whatever Redis says.
+    who: Literal["administrator", "password"] = "administrator" if user.by_administrator else "password"
+    ask = f'test "$({redis_cli(who)} | grep -cx OK)" = 2'
     yield StringCommand(
         *("docker exec -i", QuoteString(container), "sh -c", QuoteString(ask)),
-        _stdin=f"ACL SETUSER default {'resetpass ' if alone else ''}#{wanted}",
+        # The administrator first: whoever loses the right to say so says the second.
+        _stdin=[
+            f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
+            f"ACL SETUSER default {'resetpass ' if alone else ''}#{wanted} {APP}",
+        ],
     )
 
 
-def _starts_with(directives: str, hashes: Iterable[str]) -> bytes:
-    """The passwords by their hashes, so that no byte of them needs quoting."""
-    return f"{directives}user default on {' '.join(f'#{one}' for one in hashes)} ~* &* +@all\n".encode()
+def _admin(sha256_of_password: str) -> str:
+    return f"on #{sha256_of_password} ~* &* +@all"
 
 
 def _created(role: str) -> str:

@@ -167,8 +167,8 @@ class Droplet(Machine):
                 if container not in self.throwaway:
                     return self._postgres(program, rest, stdin, stdout)
                 return self._in_the_throwaway(container, program, rest, stdin)
-            case ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", _, "redis-cli", *rest]:
-                assert env["REDISCLI_AUTH"] == "redis-password"
+            case ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", _, "redis-cli", "--user", "stackctl", *rest]:
+                assert env["REDISCLI_AUTH"] == "administrator's password"
                 if stdout:
                     stdout.write_text(self.redis["keys"])
                 keys = self.redis.get("keys", "0")
@@ -664,7 +664,7 @@ def installed(root: Path, **config: Any) -> Droplet:
     for directory in (paths.opt, paths.secrets, paths.tls, paths.var):
         directory.mkdir(parents=True)
     (paths.secrets / "redis").mkdir()
-    (paths.secrets / "redis/password").write_text("redis-password")
+    paths.redis_administrator.write_text("administrator's password")
     paths.data_yaml.write_text("services: {}\n")
     paths.app_yaml.write_text("services: {}\n")
     paths.worker_yaml.write_text("services: {}\n")

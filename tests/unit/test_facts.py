@@ -20,7 +20,7 @@ from stackctl import docker
 import deploys.facts
 from deploys.facts import accounts
 from deploys.facts.accounts import Account, ServiceAccount
-from deploys.facts.data import LINK, UNREADABLE, DirectoryState, PostgresMajor, RedisPasswords, RolesAsDeclared
+from deploys.facts.data import LINK, UNREADABLE, DirectoryState, PostgresMajor, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import (
@@ -39,6 +39,8 @@ from deploys.facts.machine import (
 from deploys.facts.stackctl import Isolated, Status
 from deploys.facts.ufw import Firewall, Ufw
 
+GETUSER = f"flags\non\npasswords\n{'ab' * 32}\ncommands\n+@all -@x\nkeys\n~*\nchannels\n&*\nselectors\n\n"
+REDIS_USER = RedisUser(frozenset({"ab" * 32}), "+@all -@x")
 LABELS = {"com.docker.compose.project": "app-data", "com.docker.compose.service": "postgres", "app.sha256": "1"}
 OF_REDIS = {"com.docker.compose.service": "redis"}
 INSPECTED = [
@@ -101,8 +103,14 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (PostgresMajor, "there\n٣\n", UNREADABLE),
     (PostgresMajor, "", None),
     (DirectoryState, f"{LINK}\n", LINK),
-    (RedisPasswords, f"flags\non\npasswords\n{'ab' * 32}\ncommands\n+@all\n", frozenset({"ab" * 32})),
-    (RedisPasswords, "NOAUTH Authentication required.\n", frozenset()),
+    (
+        RedisUsers,
+        f"{GETUSER}told by the administrator\n",
+        RedisUser(frozenset({"ab" * 32}), "+@all -@x", by_administrator=True),
+    ),
+    (RedisUsers, f"NOAUTH Authentication required.\n{GETUSER}", REDIS_USER),
+    (RedisUsers, "NOAUTH Authentication required.\n", RedisUser()),
+    (RedisUsers, "", RedisUser()),
     (RolesAsDeclared, "t\nt\n", True),
     (RolesAsDeclared, "t\nf\n", False),
     (RolesAsDeclared, "f\nt\n", False),

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 import shlex
 import subprocess
 from base64 import b64decode, b64encode
@@ -27,13 +28,13 @@ from pyinfra.api import FactBase, OperationError, StringCommand
 from pyinfra.api.arguments import all_global_arguments
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.deb import DebPackages
-from pyinfra.facts.files import File, FileContents, FindInFile
+from pyinfra.facts.files import File, FileContents, FindInFile, Sha256File
 from stackctl import docker
 from stackctl.compose import stack_sha256
 
 import deploys.operations
 from deploys.facts.accounts import Account
-from deploys.facts.data import LINK, DirectoryState, RedisPasswords, RolesAsDeclared
+from deploys.facts.data import LINK, DirectoryState, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
@@ -42,7 +43,7 @@ from deploys.facts.ufw import Chain, Firewall, Ufw
 from deploys.operations import packages, ufw
 from deploys.operations.accounts import account
 from deploys.operations.certificate import placeholder, trusted
-from deploys.operations.data import data_directory, redis_admits, roles
+from deploys.operations.data import APP, RULES, data_directory, own_secret, redis_admits, roles
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
 from deploys.operations.machine import cloud_init_done, modes, swapfile
@@ -562,17 +563,28 @@ def sha256_of(password: str) -> str:
 
 
 NEW, OLD = sha256_of("new"), sha256_of("old")
-STARTS_WITH = {
-    ("new",): f"include x\nuser default on #{NEW} ~* &* +@all\n".encode(),
-    ("new", "old"): f"include x\nuser default on #{NEW} #{OLD} ~* &* +@all\n".encode(),
+ADMIN = "ad" * 32
+STARTS_WITH: dict[tuple[str, ...], bytes] = {
+    passwords: (
+        f"include x\nuser default on {' '.join(f'#{sha256_of(one)}' for one in passwords)} {APP}\n"
+        f"user stackctl on #{ADMIN} ~* &* +@all\n"
+    ).encode()
+    for passwords in (("new",), ("new", "old"))
 }
-REDIS: dict[str, Any] = {"container": "c", "password": "new", "dest": "/s/redis.conf", "directives": "include x\n"}
+REDIS: dict[str, Any] = {
+    **{"container": "c", "password": "new", "administrator": "/s/administrator", "dest": "/s/redis.conf"},
+    "directives": "include x\n",
+}
 
 
-def redis(*passwords: str, starts_with: tuple[str, ...], alone: bool, executing: bool = True) -> list[str]:
+def admitting(*passwords: str, rules: str = RULES, by_administrator: bool = True) -> RedisUser:
+    return RedisUser(frozenset(map(sha256_of, passwords)), rules, by_administrator)
+
+
+def redis(user: RedisUser, *, starts_with: tuple[str, ...], alone: bool, executing: bool = True) -> list[str]:
     """What is run when its file is as it should be."""
     there = {**PLACED, "sha256": sha256(STARTS_WITH[starts_with]).hexdigest()}
-    facts: Facts = {RedisPasswords: frozenset(map(sha256_of, passwords)), Placed: there}
+    facts: Facts = {RedisUsers: user, Placed: there, Sha256File: ADMIN}
     return commands(redis_admits, facts, executing=executing, alone=alone, **REDIS)
 
 
@@ -589,14 +601,14 @@ def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
     admitted: list[str], beside: int, alone: int
 ) -> None:
     both = ("new", "old") if "old" in admitted else ("new",)
-    assert len(redis(*admitted, starts_with=both, alone=False)) == beside
-    assert len(redis(*admitted, starts_with=("new",), alone=True)) == alone
+    assert len(redis(admitting(*admitted), starts_with=both, alone=False)) == beside
+    assert len(redis(admitting(*admitted), starts_with=("new",), alone=True)) == alone
 
 
 @pytest.mark.parametrize(("alone", "wanted"), [(False, ("new", "old")), (True, ("new",))])
 def test_redis_starts_anew_with_what_it_admits_at_the_moment(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
     """Or one that starts anew before the next release serves would refuse the live one."""
-    with droplet({RedisPasswords: frozenset(map(sha256_of, ["new", "old"])), Placed: None}):
+    with droplet({RedisUsers: admitting("new", "old"), Placed: None, Sha256File: ADMIN}):
         write, *_ = redis_admits._inner(**REDIS, alone=alone)
     assert "/s/redis.conf.new" in str(write)
     assert b64decode(write.connector_arguments["_stdin"]) == STARTS_WITH[wanted]
@@ -604,19 +616,65 @@ def test_redis_starts_anew_with_what_it_admits_at_the_moment(alone: bool, wanted
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_redis_that_admits_the_declared_password_alone_is_left_alone(alone: bool) -> None:  # noqa: FBT001
-    assert redis("new", starts_with=("new",), alone=alone) == []
+    assert redis(admitting("new"), starts_with=("new",), alone=alone) == []
 
 
 def test_a_plan_expects_a_redis_that_is_down_to_start_with_the_declared_password() -> None:
-    assert redis(starts_with=("new", "old"), alone=True, executing=False) == []
+    assert redis(admitting(), starts_with=("new", "old"), alone=True, executing=False) == []
+
+
+def test_a_plan_of_the_first_converge_knows_no_password_of_the_administrator_yet() -> None:
+    with droplet({RedisUsers: RedisUser(), Placed: None, Sha256File: None}, executing=False):
+        (write,) = redis_admits._inner(**REDIS)
+    assert "/s/redis.conf.new" in str(write)
+
+
+@pytest.mark.parametrize(
+    ("user", "who"),
+    [
+        (admitting("new", rules="+@all", by_administrator=False), '/run/secrets/password)" redis-cli --user default'),
+        (admitting("new", rules="+@all"), '/run/secrets/administrator)" redis-cli --user stackctl'),
+        (admitting("new", by_administrator=False), '/run/secrets/password)" redis-cli --user default'),
+    ],
+    ids=["converged before November 2026", "other rules", "its administrator is refused"],
+)
+def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, who: str) -> None:
+    """Both users are told in one go: neither the app's connections nor its password go."""
+    with droplet({RedisUsers: user, Placed: {**PLACED, "sha256": "0"}, Sha256File: ADMIN}):
+        _, command = redis_admits._inner(**REDIS)
+    assert who in str(command)
+    assert '| grep -cx OK)" = 2' in str(command)
+    assert command.connector_arguments["_stdin"] == [
+        f"ACL SETUSER stackctl reset on #{ADMIN} ~* &* +@all",
+        f"ACL SETUSER default #{NEW} ~* &* {RULES}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("there", "made"),
+    [(None, True), (PLACED, False), ({**PLACED, "mode": "644"}, True), ({**PLACED, "owner": "deploy"}, True)],
+)
+def test_a_secret_of_the_droplet_s_own_is_made_once(tmp_path: Path, there: Any, made: bool) -> None:  # noqa: FBT001
+    dest = tmp_path / "administrator"
+    run = commands(own_secret, {Placed: there}, dest=str(dest))
+    assert bool(run) == made
+    found = []
+    for _ in range(2 * bool(run)):
+        for command in run:
+            subprocess.run(["sh", "-c", command.replace("root:root", f"{os.getuid()}:{os.getgid()}")], check=True)
+        found.append(dest.read_bytes())
+        assert dest.stat().st_mode & 0o777 == 0o600
+        dest.chmod(0o644)
+    assert len(set(found)) == made, "what is there stays"
+    assert all(re.fullmatch(b"[0-9a-f]{64}", one) for one in found)
 
 
 def test_redis_is_told_on_standard_input() -> None:
-    facts: Facts = {RedisPasswords: frozenset({"0" * 64}), Placed: None}
+    facts: Facts = {RedisUsers: admitting("old"), Placed: None, Sha256File: ADMIN}
     with droplet(facts):
         write, command = redis_admits._inner(**REDIS, alone=True)
     assert NEW not in f"{write} {command}"
-    assert command.connector_arguments["_stdin"] == f"ACL SETUSER default resetpass #{NEW}"
+    assert command.connector_arguments["_stdin"][1] == f"ACL SETUSER default resetpass #{NEW} {APP}"
 
 
 # what a plan shows

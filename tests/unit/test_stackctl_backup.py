@@ -147,7 +147,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "no dump": ({"failing": {"pg_dump ": ENDED}}, 1, "docker exec pg_dump: it ended"),
     "a dump that can't be read": ({"failing": {"pg_restore --list": ENDED}}, 1, "can't be read: it ended"),
     "no roles": ({"failing": {"pg_dumpall": ENDED}}, 1, "docker exec pg_dumpall: it ended"),
-    "no Redis": ({"failing": {"redis-cli --rdb": ENDED}}, 1, "redis-cli --rdb: it ended"),
+    "no Redis": ({"failing": {"redis-cli --user stackctl --rdb": ENDED}}, 1, "redis-cli --rdb: it ended"),
     "a broken RDB": ({"failing": {"redis-check-rdb": ENDED}}, 1, "redis.rdb can't be read: it ended"),
     "no throwaway": ({"failing": {"docker run --detach": ENDED}}, 1, "a throwaway postgres doesn't start: it ended"),
     "a table that lost a row": (

@@ -34,9 +34,15 @@ def test_the_mark_behind_a_stream_is_no_part_of_the_dump(tmp_path: Path, data: b
 
     paths = Paths("bot", tmp_path)
     (paths.secrets / "redis").mkdir(parents=True)
-    (paths.secrets / "redis/password").write_text("p")
+    paths.redis_administrator.write_text("p")
     Redis(Docker(Answering()), paths).dump(tmp_path / "redis.rdb", 10)
     assert (tmp_path / "redis.rdb").read_bytes() == data
+
+
+def test_a_droplet_without_a_password_of_the_administrator_is_told_how_it_gets_one(tmp_path: Path) -> None:
+    """It was converged before November 2026, and make site has not come to Redis since."""
+    with pytest.raises(FailedError, match=r"redis/administrator is missing\. Next: make site"):
+        Redis(Docker(Machine()), Paths("bot", tmp_path)).keys()
 
 
 @pytest.mark.parametrize("told", ["", "-1", "1" * 5000, "5\x1b[2J", "٣"])

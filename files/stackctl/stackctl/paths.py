@@ -87,6 +87,11 @@ class Paths:
         self.backup_service, self.backup_timer = f"{app}-backup.service", f"{app}-backup.timer"
         self.amcheck_service, self.amcheck_timer = f"{app}-amcheck.service", f"{app}-amcheck.timer"
 
+    @property
+    def redis_administrator(self) -> Path:
+        """The password of stackctl's own user of Redis."""
+        return self.secrets / "redis/administrator"
+
     def snapshot(self, release_id: str) -> Path:
         """The environment a kept release started with."""
         return self.secrets / f"{release_id}.json"

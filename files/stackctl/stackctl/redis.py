@@ -14,6 +14,8 @@ from .errors import FailedError
 from .machine import ENVIRONMENT, Result
 from .paths import Paths
 
+ADMINISTRATOR = "stackctl"
+"""Our own user of Redis, who may do everything. The app's, `default`, may not (deploys/operations/data.py)."""
 MARK_BYTES = 40
 RDB, FRESH = "dump.rdb", "dump.rdb.new"
 # It starts from the append-only file alone, where there is one: that goes first.
@@ -54,11 +56,15 @@ class Redis:
         return [name for name in SAVES if told.get(name, "ok") != "ok"]
 
     def _cli(self, *arguments: str, timeout: float = 60, stdout: Path | None = None) -> Result:
-        # The password goes by the client's environment: as an argument, everybody would see it.
-        env = {**ENVIRONMENT, "REDISCLI_AUTH": (self.paths.secrets / "redis/password").read_text()}
+        try:
+            password = self.paths.redis_administrator.read_text()
+        except FileNotFoundError:
+            raise FailedError(f"{self.paths.redis_administrator} is missing. Next: make site") from None
+        # It goes by the client's environment: as an argument, everybody would see it.
+        env = {**ENVIRONMENT, "REDISCLI_AUTH": password}
         container = self.paths.data_container("redis")
-        argv = ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", container, "redis-cli", *arguments]
-        return self.docker.machine.run(argv, env, timeout, stdout=stdout)
+        argv = ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", container, "redis-cli", "--user", ADMINISTRATOR]
+        return self.docker.machine.run([*argv, *arguments], env, timeout, stdout=stdout)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""files/redis/start, in a directory of its own in the place of /data, and with nothing to start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploys import artifacts
+
+BASE = "appendonlydir/appendonly.aof.1.base.rdb"
+
+
+def start(data: Path, append_only: str) -> None:
+    script = artifacts.file("redis/start").decode()
+    assert script.count("\ncd /data\n") == 1
+    assert script.count("\nexec ") == 1
+    script = script.replace("cd /data", f"cd {data}").partition("\nexec ")[0]
+    subprocess.run(["sh", "-c", script, "start", append_only], check=True, timeout=10)
+
+
+def test_a_dump_becomes_the_append_only_file_s_base(tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"REDIS")
+    start(tmp_path, "yes")
+    assert (tmp_path / BASE).read_bytes() == b"REDIS"
+    start(tmp_path, "yes")
+    os.utime(tmp_path / "dump.rdb", (2**31, 2**31))
+    start(tmp_path, "no")
+    assert [path.name for path in tmp_path.iterdir()] == ["dump.rdb"]
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [lambda path, other: path.symlink_to(other), lambda path, _: os.mkfifo(path), lambda path, _: path.mkdir()],
+    ids=["link", "fifo", "directory"],
+)
+def test_what_is_no_file_in_its_place_is_not_read_by_root(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
+    """Root of the container: a link to its secrets would come out as a file of uid 999's."""
+    data, other = tmp_path / "data", tmp_path / "secret"
+    data.mkdir()
+    other.write_bytes(b"SECRET")
+    plant(data / "dump.rdb", other)
+    start(data, "yes")
+    assert [path.name for path in data.iterdir()] == ["dump.rdb"]
+
+
+def test_a_link_in_the_place_of_the_append_only_file_is_not_entered(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    data.mkdir()
+    elsewhere.mkdir()
+    (data / "dump.rdb").write_bytes(b"REDIS")
+    (data / "appendonlydir").symlink_to(elsewhere)
+    (data / "appendonlydir.new").symlink_to(elsewhere)
+    start(data, "yes")
+    assert list(elsewhere.iterdir()) == []
+    start(data, "no")
+    assert elsewhere.is_dir()
