@@ -122,7 +122,8 @@ def _redis_accepts(image: str) -> str:
     """Redis can't only test a file: with one that it refuses it ends at once, otherwise it runs until it is ended."""
     mount = "--mount type=bind,source=%s,target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
-    server = "timeout 2 redis-server /redis.conf --port 0 --dir /tmp --save ''"
+    # A Redis that listens nowhere ends at once, too: so it listens on a socket that nobody else reaches.
+    server = "timeout 2 redis-server /redis.conf --port 0 --unixsocket /tmp/redis.sock --dir /tmp --save ''"
     return f"docker run {apart} {mount} --entrypoint '' {shlex.quote(image)} {server}; test $? = 124"
 
 

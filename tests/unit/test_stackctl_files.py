@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackctl import config, durable, environment, events, gate, history, state
+from stackctl import config, durable, environment, events, gate, history, openat, state
 from stackctl.errors import FailedError, RefusedError
 from stackctl.machine import ENVIRONMENT, Machine
 from stackctl.paths import COLOURS, Paths
 from stackctl.state import Release, Revision, State, Webhook
 
+from tests.unit.power import Disk
 from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, stackctl
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -166,20 +167,77 @@ class Power(BaseException):
     """It went."""
 
 
-@pytest.mark.parametrize("act", [lambda p: durable.write(p, b"new" * 5000), lambda p: durable.link(p, "new")])
-def test_when_the_power_goes_a_file_is_the_old_or_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None]
+NEW = b"new" * 50_000
+
+
+def openat_write(path: Path) -> None:
+    with openat.directory(path.parent) as directory:
+        directory.write(path.name, NEW)
+
+
+def openat_copy(path: Path) -> None:
+    with openat.directory(path.parent) as directory, openat.directory(path.parent / "source") as source:
+        directory.copy("fresh", source, "original", len(NEW))
+        directory.rename("fresh", path.name)
+
+
+def openat_remove(path: Path) -> None:
+    with openat.directory(path.parent) as directory:
+        directory.remove(path.name)
+
+
+@pytest.mark.parametrize(
+    ("act", "becomes"),
+    [
+        (lambda path: durable.write(path, NEW), NEW),
+        (openat_write, NEW),
+        (openat_copy, NEW),
+        (lambda path: durable.link(path, "new"), b"new"),
+        (durable.remove, None),
+        (openat_remove, None),
+        (lambda path: durable.rename(path.with_name("finished"), path), NEW),
+    ],
+    ids=["write", "openat write", "openat copy", "link", "remove", "openat remove", "rename"],
+)
+def test_when_the_power_goes_a_file_is_the_old_or_the_new_one_and_the_new_one_once_that_is_told(
+    tmp_path: Path, act: Callable[[Path], None], becomes: bytes | None
 ) -> None:
-    """Cut before each call to the kernel in turn; then the same act again goes through."""
+    """At each moment: a file is on the disk before it has its name, and its name before anybody goes on.
+
+    The old one is not written to: whoever has it open reads on.
+    """
+    path, old = tmp_path / "file", b"old" * 50_000
+    path.write_bytes(old)
+    (tmp_path / "finished").write_bytes(NEW)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/original").write_bytes(NEW)
+    disk, seen = Disk(tmp_path), set[bytes | None]()
+    with path.open("rb") as reader:
+        with disk.watching(lambda: seen.update(disk.after_a_cut(path))):
+            act(path)
+        assert reader.read() == old
+    assert seen == {old, becomes}
+    assert disk.after_a_cut(path) == {becomes}
+
+
+def test_a_power_cut_is_seen_where_nothing_was_synced(tmp_path: Path) -> None:
+    """The control: what is written to a file is not there yet, and neither is a name."""
     path = tmp_path / "file"
-    calls = ("open", "fsync", "replace", "rename", "unlink", "symlink", "write")
-    cuts = 0
+    path.write_bytes(b"old")
+    disk = Disk(tmp_path)
+    (tmp_path / "file.new").write_bytes(b"new")
+    (tmp_path / "file.new").replace(path)
+    assert disk.after_a_cut(path) == {b"old", b""}
+    with path.open("rb") as file:
+        disk._keep(file.fileno())
+    assert disk.after_a_cut(path) == {b"old", b"new"}
+
+
+@pytest.mark.parametrize("act", [lambda path: durable.write(path, NEW), lambda path: durable.link(path, "new")])
+def test_cut_short_anywhere_the_same_again_goes_through(tmp_path: Path, act: Callable[[Path], None]) -> None:
+    """What an earlier try left is in nobody's way."""
+    path, cuts = tmp_path / "file", 0
     for cut in range(20):
-        path.unlink(missing_ok=True)
-        path.symlink_to("old")
-        if act.__code__.co_names[0] == "durable" and "write" in act.__code__.co_names:
-            path.unlink()
-            path.write_bytes(b"old")
         left = [cut]
 
         def cutting(real: Callable[..., Any], left: list[int] = left) -> Callable[..., Any]:
@@ -191,16 +249,15 @@ def test_when_the_power_goes_a_file_is_the_old_or_the_new_one(
 
             return call
 
-        with monkeypatch.context() as patched:
-            for name in calls:
+        with pytest.MonkeyPatch.context() as patched:
+            for name in ("open", "fsync", "replace", "unlink", "symlink"):
                 patched.setattr(os, name, cutting(getattr(os, name)))
             try:
                 act(path)
             except Power:
                 cuts += 1
-        now = bytes(path.readlink()) if path.is_symlink() else path.read_bytes()
-        assert now in {b"old", b"new", b"new" * 5000}
         act(path)
+        path.unlink()
     assert cuts >= 4
 
 
