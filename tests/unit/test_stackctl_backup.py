@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from stackctl.stack import Stack
 
 from tests.unit.manifests import made
 from tests.unit.places import ROOT
-from tests.unit.stackctl_droplet import Droplet, installed, killed, stackctl
+from tests.unit.power import Disk
+from tests.unit.stackctl_droplet import PARSER, Droplet, installed, killed, stackctl
 
 
 @pytest.fixture
@@ -52,6 +54,27 @@ def keep(droplet: Droplet, one: Manifest) -> None:
     directory = droplet.paths.backup(one.id)
     directory.mkdir(parents=True)
     manifest.save(directory, one)
+
+
+def test_what_has_a_backup_s_name_is_on_the_disk_to_its_last_byte(live: Droplet) -> None:
+    """Whenever the power goes: its files before its manifest, and both before its name."""
+    backups = live.paths.backups
+    disk, looked = Disk(live.paths.var.parents[2]), list[int]()
+
+    def look() -> None:
+        for whole in (path for path in backups.iterdir() if manifest.ID.fullmatch(path.name)):
+            (told,) = disk.after_a_cut(whole / manifest.NAME)
+            assert told, "a manifest that is not on the disk"
+            for name, file in manifest.parse(told, whole).files.items():
+                (content,) = disk.after_a_cut(whole / name)
+                assert content is not None
+                assert sha256(content).hexdigest() == file.sha256
+            looked.append(len(looked))
+
+    out = StringIO()
+    with disk.watching(look):
+        assert cli.run(PARSER.parse_args(["backup"]), live.paths, live, out, out) == 0, out.getvalue()
+    assert looked
 
 
 def test_a_backup_says_what_it_is(live: Droplet) -> None:
