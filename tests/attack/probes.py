@@ -130,3 +130,16 @@ def stray_compose_file(droplet: Host) -> Iterator[Stray]:
         yield Stray(inspected["NetworkSettings"]["Networks"]["stray_default"]["IPAddress"])
     finally:
         droplet.check_output(f"{compose} down && rm {STRAY}")
+
+
+@contextmanager
+def addresses_of_one_network(attacker: Host, droplet: Host, many: int) -> Iterator[list[str]]:
+    """Who has a /64, as every customer of a provider does, has 2^64 addresses: some of them, for a while."""
+    device = attacker.check_output(f"ip -6 -o route get {machine_of(droplet).ipv6} | sed 's/.* dev \\([^ ]*\\).*/\\1/'")
+    own = [str(NETWORK6[0xF000 + number]) for number in range(many)]
+    each = f"for one in {' '.join(own)}; do ip -6 address %s $one/128 dev {device} %s; done"
+    attacker.check_output(each % ("add", "nodad"))
+    try:
+        yield own
+    finally:
+        attacker.run(each % ("del", ""))

@@ -13,9 +13,8 @@ import pytest
 from testinfra.host import Host
 
 from tests.attack.conftest import Serving
-from tests.attack.probes import guess_at_ssh, machine_of, pardon
+from tests.attack.probes import addresses_of_one_network, guess_at_ssh, machine_of, pardon
 from tests.droplet.test_web import TOO_MUCH, send_too_much
-from tests.lab.layout import NETWORK6
 from tests.places import Place
 
 pytestmark = pytest.mark.group("edge")
@@ -51,13 +50,14 @@ def unknown_in_the_end(droplet: Host) -> Iterator[None]:
 @pytest.fixture
 def nginx_alone(droplet: Host) -> Iterator[None]:
     """What nginx does by itself: no ban comes to help."""
-    with without_jail(droplet, "nginx-refusals"):
+    with without_jail(droplet, "nginx-refusals", "nginx-floods"):
         yield
 
 
 @contextmanager
-def without_jail(droplet: Host, jail: str) -> Iterator[None]:
-    droplet.check_output(f"fail2ban-client stop {jail}")
+def without_jail(droplet: Host, *jails: str) -> Iterator[None]:
+    for jail in jails:
+        droplet.check_output(f"fail2ban-client stop {jail}")
     try:
         yield
     finally:
@@ -163,22 +163,16 @@ def test_a_flood_of_requests(
 def test_a_flood_from_many_addresses_of_one_network(
     attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result
 ) -> None:
-    """Who has a /64, as every customer of a provider does, has 2^64 addresses: one for each request."""
-    device = attacker.check_output(f"ip -6 -o route get {machine_of(droplet).ipv6} | sed 's/.* dev \\([^ ]*\\).*/\\1/'")
-    many = [str(NETWORK6[0xF000 + number]) for number in range(ADDRESSES)]
+    """One for each request."""
     plain = f"http://{lab.settings.values.domain}/nothing"
-    address = f"ip -6 address %s $one/128 dev {device} %s;"
-    each = f"for one in {' '.join(many)}; do"
     asking = f"curl -sS -6 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 --interface $one {plain};"
-    attacker.check_output(f"{each} {address % ('add', 'nodad')} done")
-    try:
+    with addresses_of_one_network(attacker, droplet, ADDRESSES) as many:
+        each = f"for one in {' '.join(many)}; do {asking} done"
         for _ in serving.attacks():
-            got = Counter(attacker.check_output(f"{each} {asking} done").split())
+            got = Counter(attacker.check_output(each).split())
             assert got["429"] > ADDRESSES / 10
         with serving.defence_out(), changed(droplet, r's/^( *)"~\(\?s\).* \$network;/\1#/'):
-            control = Counter(attacker.check_output(f"{each} {asking} done").split())
-    finally:
-        attacker.run(f"{each} {address % ('del', '')} done")
+            control = Counter(attacker.check_output(each).split())
     assert control == {"301": ADDRESSES}
     result("a flood from one /64", got=told(got), control=told(control))
 

@@ -1,0 +1,40 @@
+"""Runs on the attacker, as `python3 -c`: connections to sshd that say nothing, from many addresses of one network.
+
+Arguments: the droplet's address, how many from each, for how long, the attacker's addresses. Prints "holding" once
+all are made, and at the end how many of them sshd greeted and still held.
+"""
+
+import sys
+import time
+from socket import AF_INET6, SOCK_STREAM, socket
+
+
+def main(address: str, each: str, seconds: str, *own: str) -> None:
+    held = [one for source in own for _ in range(int(each)) if (one := connected(source, address))]
+    print("holding", flush=True)
+    time.sleep(float(seconds))
+    print(sum(map(is_open, held)))
+
+
+def connected(source: str, address: str) -> socket | None:
+    one = socket(AF_INET6, SOCK_STREAM)
+    one.settimeout(5)
+    try:
+        one.bind((source, 0))
+        one.connect((address, 22))
+        return one if one.recv(256).startswith(b"SSH-") else None
+    except OSError:
+        return None
+
+
+def is_open(one: socket) -> bool:
+    one.settimeout(0)
+    try:
+        return bool(one.recv(1))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+main(*sys.argv[1:])
