@@ -300,6 +300,16 @@ class Values(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _nginx_takes_the_paths(self) -> Values:
+        """A location twice is one that nginx refuses, and /.nginx/ is where its own pages are."""
+        for path in self.public_paths:
+            if self.public_paths.count(path) > 1:
+                raise ValueError(f"public_paths names {path} twice: keep one")
+            if path.startswith("/.nginx"):
+                raise ValueError(f"public_paths: {path} is for nginx's own pages: choose another path")
+        return self
+
+    @model_validator(mode="after")
     def _telegram_gets_through(self) -> Values:
         webhook = self.webhook_path
         if webhook and not any(

@@ -58,7 +58,11 @@ def test_ufw_overrides_none_of_them(droplet: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["cramfs", "freevxfs", "hfs", "hfsplus", "jffs2", "udf", "dccp", "sctp", "usb-storage"]
+    "module",
+    [
+        *("cramfs", "freevxfs", "hfs", "hfsplus", "jffs2", "udf", "dccp", "sctp", "usb-storage"),
+        *("algif_aead", "can", "ax25", "n_hdlc", "rxrpc", "cifs", "ksmbd"),
+    ],
 )
 def test_modules_that_nobody_needs_are_not_loaded(droplet: Host, module: str) -> None:
     """dev-sec os-10; CIS 1.1.1, 3.2."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -183,6 +184,16 @@ def test_the_template_itself_is_refused_whole(tmp_path: Path) -> None:
     with pytest.raises(CredentialsError) as caught:
         credentials(read_env_file(path))
     assert str(caught.value).count("still a placeholder") == len(GOOD)
+
+
+def test_the_template_and_an_app_without_secrets_of_its_own_agree(tmp_path: Path) -> None:
+    """docs/app-contract.md's `app_secrets = []`, no Telegram, no way off the droplet: the lines stay as they came."""
+    text = (ROOT / ".env.production.template").read_text()
+    for key in RULES:
+        text = re.sub(rf"(?m)^{key}='.*'$", f"{key}='{key.replace('_', '-')}-{SECRET * 3}'", text)
+    found = read_env_file(env_file(tmp_path, text))
+    taken = credentials_from(found, app_secrets=[], offsite=False, source=".env.test")
+    assert (taken.app, taken.offsite) == ({}, {})
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from stackctl import verify
 
 from deploys import artifacts
 from deploys.components import app, backups, bans, ci, data_services, docker, firewall, hardening, nginx, ssh
@@ -66,7 +69,7 @@ ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_the_firewall_lets_in_nothing_for_containers(settings: Settings, *, isolated: bool) -> None:
-    there = chains(firewall.after_rules(type(settings)(**{**vars(settings), "isolated": isolated})))
+    there = chains(firewall.after_rules(replace(settings, isolated=isolated)))
     assert set(there) == {"raw PREROUTING", "mangle FORWARD", "filter DOCKER-USER"}
     first = ["-s 172.30.1.0/24 -j DROP"] if isolated else []
     bridges = ["-i docker0 -j RETURN", "-i br-+ -j RETURN"]
@@ -101,6 +104,9 @@ def test_nginx_listens_limits_and_refuses(settings: Settings) -> None:
         assert f"limit_req zone=request_rate burst={burst} nodelay;" in there[listen]
         assert f"limit_conn under_way {at_once};" in there[listen]
         assert f"server_name {settings.values.domain};" in there[listen]
+    # Telegram comes again when it is told when.
+    seconds = re.findall(r"set \$retry_after (\d+);", nginx.configuration(settings).decode())
+    assert seconds == ["5", "30"]
     assert "return 444;" in there["80 default_server"]
     assert "ssl_reject_handshake on;" in there["443 ssl default_server"]
     for port in ("80", "443 ssl"):
@@ -243,6 +249,28 @@ def test_what_runs_by_itself_makes_up_for_what_it_slept_through(settings: Settin
         assert "Persistent=yes" in lines(content), name
 
 
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_copy_s_timers_rest(settings: Settings, monkeypatch: pytest.MonkeyPatch, *, isolated: bool) -> None:
+    """Its backups would go where those of what it was copied from are."""
+    asked = {}
+    for name in ("private_directory", "systemd_units"):
+        monkeypatch.setattr(backups, name, lambda **_: None)
+    told = SimpleNamespace(
+        service=lambda *, service, running, enabled, **_: asked.update({service: (running, enabled)})
+    )
+    monkeypatch.setattr(backups, "systemd", told)
+    monkeypatch.setattr(backups, "host", SimpleNamespace(loop=lambda items: items))
+    backups.backups._inner(replace(settings, isolated=isolated))
+    timers = ("toogoodtogo-backup.timer", "toogoodtogo-amcheck.timer")
+    assert asked == dict.fromkeys(timers, (not isolated, not isolated))
+
+
+def test_a_throwaway_container_gains_nothing_by_a_program_that_it_runs() -> None:
+    """daemon.json says so for all; a throwaway that loads what came from elsewhere says it itself."""
+    assert "--security-opt=no-new-privileges:true" in verify.CLOSED
+    assert "--cap-drop=ALL" in verify.CLOSED
+
+
 def test_the_daily_upgrade_holds_stackctl_s_locks(settings: Settings) -> None:
     unit = hardening.units(settings)["apt-daily-upgrade.service.d/toogoodtogo.conf"]
     starts = [line for line in lines(unit) if line.startswith("ExecStart=")]
@@ -263,10 +291,12 @@ def test_fail2ban_counts_guesses_soon_and_a_page_of_many_files_late(settings: Se
 
 
 def test_root_s_rules() -> None:
-    assert lines(artifacts.file("ci/sudoers"))[-1] == "ci ALL=(root) NOPASSWD: /usr/local/bin/stackctl gate -- *"
+    gate = "ci ALL=(root) NOPASSWD: /usr/local/bin/stackctl gate -- *"
+    # Debian's own sudoers resets the environment as well; this holds for CI whatever becomes of that file.
+    assert lines(artifacts.file("ci/sudoers")) == ["Defaults:ci env_reset, !setenv", gate]
     keys = artifacts.template("ci/authorized_keys.j2", keys=["ssh-ed25519 AAAA ci"])
-    gate = 'restrict,command="sudo -n /usr/local/bin/stackctl gate -- \\"$SSH_ORIGINAL_COMMAND\\"" ssh-ed25519 AAAA ci'
-    assert lines(keys) == [gate]
+    line = 'restrict,command="sudo -n /usr/local/bin/stackctl gate -- \\"$SSH_ORIGINAL_COMMAND\\"" ssh-ed25519 AAAA ci'
+    assert lines(keys) == [line]
     assert "Defaults use_pty" in lines(artifacts.file("hardening/sudoers"))
     assert ci.LOGIN == "ci"
 

@@ -121,19 +121,32 @@ def test_systemd_s_own_configuration_has_no_test() -> None:
     assert "verify" not in write
 
 
-def placing() -> dict[str, bool]:
-    """Each `place(…)` of a component by its name, and whether it is tested."""
+def placing() -> dict[str, dict[str, str]]:
+    """Each `place(…)` of a component: its arguments as they are written, by its name."""
     found = {}
     for path in sorted((ROOT / "deploys/components").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "place":
-                arguments = {one.arg: one.value for one in call.keywords}
-                name = ast.unparse(arguments["name"]).removeprefix("f").strip("'\"")
-                found[name] = "validate" in arguments
+                arguments = {str(one.arg): ast.unparse(one.value) for one in call.keywords}
+                found[arguments["name"].removeprefix("f").strip("'\"")] = arguments
     return found
 
 
 def test_whatever_a_component_places_is_tested_or_has_a_reason_why_not() -> None:
     found = placing()
     assert len(found) > 15
-    assert {name for name, tested in found.items() if not tested} == set(UNTESTED)
+    assert {name for name, arguments in found.items() if "validate" not in arguments} == set(UNTESTED)
+
+
+def test_a_secret_is_root_s_to_read_alone() -> None:
+    secret = {name: arguments.get("mode") for name, arguments in placing().items() if arguments.get("secret") == "True"}
+    assert secret == dict.fromkeys(
+        [
+            "Place the app's next environment",
+            "Place PostgreSQL's password",
+            "Place Redis's password",
+            "Let the daemon pull from the app's registry",
+            "Tell stackctl the way off the droplet",
+        ],
+        "'600'",
+    )
