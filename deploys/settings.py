@@ -120,6 +120,14 @@ def _not_postgresql_s_own(value: str) -> str:
     return value
 
 
+def _not_taken(value: str) -> str:
+    if value in {"root", "ci"}:
+        raise ValueError(
+            f"{value} can't be the operator's account: root's login is off, and ci is CI's. Name another one"
+        )
+    return value
+
+
 def _not_everybody(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     if value.prefixlen == 0:
         raise ValueError(f"{value} is everybody: name networks, or leave the list empty")
@@ -153,7 +161,8 @@ class Values(BaseModel):
     env_file: str
     secrets_ledger: str
     backups_ledger: str
-    operator: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    # useradd takes 32 characters.
+    operator: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_taken)]
     authorized_keys: str
     timezone: Annotated[str, Field(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$")]
     journal_max_mib: Mib

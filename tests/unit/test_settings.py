@@ -138,6 +138,8 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"public_paths": ["webhook/telegram"]}, r"public_paths\.0 is malformed"),
         ({"public_paths": ["/a", "/webhook/telegram", "/a"]}, "public_paths names /a twice: keep one"),
         ({"public_paths": ["/webhook/telegram", "/.nginx/refused"]}, "/.nginx/refused is for nginx's own pages"),
+        ({"operator": "root"}, "operator root can't be the operator's account"),
+        ({"operator": "ci"}, "operator ci can't be the operator's account"),
         ({"webhook_path": "telegram"}, "webhook_path is malformed"),
         ({"webhook_allowed_from": ["149.154.160.1/20"]}, "webhook_allowed_from.0 .*has host bits set"),
         ({"never_banned": ["operator"]}, "never_banned.0 .*does not appear to be"),
