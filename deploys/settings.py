@@ -510,7 +510,7 @@ IN_WORDS = {
     ENV_NAME: "has to be a name in capitals, such as LOG_LEVEL",
     r"^/[A-Za-z0-9/_.-]*$": "has to begin with / and to have letters, digits, / _ . - alone",
     r"^[a-z][a-z0-9]{1,30}$": "has to begin with a letter and to have 2 to 31 of a to z and 0 to 9",
-    r"^[a-z][a-z0-9-]*$": "has to begin with a letter and go on with a to z, 0 to 9 and -",
+    r"^[a-z][a-z0-9-]{0,31}$": "has to begin with a letter and go on with a to z, 0 to 9 and -, 32 characters at most",
     r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$": "has to be a time zone's name, such as Europe/Berlin",
     r"^([01][0-9]|2[0-3]):[0-5][0-9]$": _TIME,
     r"^(/[A-Za-z0-9._-]+)+$": "has to be a path from / on, without an end in /",
