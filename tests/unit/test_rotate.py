@@ -6,13 +6,14 @@ import io
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys import ledger, rotate
+from deploys import consent, ledger, rotate
 from deploys.credentials import read_env_file, with_value
 from deploys.rotate import BUSY, BY_HAND, DONE, NEEDS_A_PERSON, OF_THE_APP, REFUSED, SECRETS, UNDONE
 from deploys.session import LOCKED
@@ -403,3 +404,18 @@ def test_a_step_is_a_deploy_or_a_program_with_its_options() -> None:
     python = rotate.sys.executable
     assert rotate.command("prod", SHOWS) == [python, "-m", "pyinfra", "inventories/prod.py", SHOWS, "-y"]
     assert rotate.command("prod", ENDS) == [python, "-m", "deploys.offsite", "inventories/prod.py", "--only-these"]
+
+
+def test_ctrl_d_and_ctrl_c_at_a_question_are_a_no(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    for end in (EOFError, KeyboardInterrupt):
+
+        def ended(_: str, end: type[BaseException] = end) -> str:
+            raise end
+
+        monkeypatch.setattr("builtins.input", ended)
+        assert consent.refusal("Rotate it now?") == "you did not say yes"
+    monkeypatch.setattr("sys.stdin", None)
+    assert consent.refusal("Drop them?").startswith("nobody can be asked")

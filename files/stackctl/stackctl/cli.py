@@ -35,7 +35,7 @@ from . import (
     unit,
     upkeep,
 )
-from .errors import PersonNeededError, RefusedError, StackError
+from .errors import FailedError, PersonNeededError, RefusedError, StackError
 from .events import Journal
 from .machine import Machine
 from .paths import DATA_SERVICES, TRIALS, Paths
@@ -330,7 +330,10 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
     under = ["--under", arguments.under] if arguments.under else []
     asked = ["--run", journal.run, "--by", arguments.by, "--key", arguments.key, *under, arguments.verb]
     if arguments.verb == "restore":
-        asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
+        try:
+            asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
+        except KeyboardInterrupt:
+            raise FailedError("interrupted: nothing was changed") from None
     else:
         asked += ["--dry-run"] if getattr(arguments, "dry_run", False) else []
         asked += [arguments.tag] if arguments.tag else []
