@@ -607,6 +607,12 @@ def test_where_what_is_live_told_no_schema_nothing_is_in_its_way() -> None:
         ("[]", "isn't of the contract's form"),
         ('{"current": null, "head": null}', "isn't of the contract's form"),
         ('{"current": null, "head": null, "pending": null}', "isn't of the contract's form"),
+        (r'{"current": "\u001b]0;x\u0007", "head": "1", "pending": []}', "'\\\\x1b]0;x\\\\x07' is no revision's name"),
+        ('{"current": null, "head": "1; id", "pending": []}', "'1; id' is no revision's name"),
+        (
+            '{"current": null, "head": "1", "pending": [{"revision": "-f", "kind": "expand"}]}',
+            "'-f' is no revision's name",
+        ),
         ('{"current": null, "head": "1", "pending": [{"revision": "1"}]}', "isn't of the contract's form"),
         (
             '{"current": null, "head": "1", "pending": [{"revision": "1", "kind": "both"}]}',
