@@ -140,8 +140,11 @@ def test_what_only_a_superuser_makes_is_left_out_and_named(load: Load) -> None:
 
 
 def test_a_plain_dump_has_nothing_to_tell(load: Load, programs: Programs) -> None:
-    """The owner may make a schema in its database: so says a dump of the database that we made."""
-    programs.schema = "GRANT CREATE ON DATABASE app TO owner;\nALTER TABLE public.offers OWNER TO owner;\n"
+    """The owner has its privileges on the database, and the one that counts: so says a dump of one that we made."""
+    programs.schema = (
+        "GRANT ALL ON DATABASE app TO owner;\nGRANT CONNECT ON DATABASE app TO stackctl_reader;\n"
+        "ALTER TABLE public.offers OWNER TO owner;\n"
+    )
     programs.listed = "3770; 0 0 ACL - DATABASE app postgres\n7; 1259 1 TABLE public offers owner\n"
     assert load.contents() == Contents(("7",), (), (), (), ())
 

@@ -168,6 +168,30 @@ def test_what_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
     assert list((tmp_path / one.id).iterdir()) == []
 
 
+WHY = 'pg_restore of postgres.dump: ERROR:  relation "z" does not exist'
+
+
+def test_one_that_could_not_be_proven_says_why_and_a_proven_one_is_read_by_an_older_stackctl() -> None:
+    """Which refuses a manifest with a key that it does not know."""
+    unproven = made(1, verified=False, unproven=WHY)
+    assert manifest.parse(unproven.to_json(), "here") == unproven
+    assert "unproven" not in json.loads(made(1).to_json())
+
+
+@pytest.mark.parametrize("why", ["", "x" * 501, "two\nlines", "\x1b[31mred", 7, True])
+def test_why_it_is_unproven_is_one_line_that_can_be_shown(why: Any) -> None:
+    document = json.loads(made(1, verified=False).to_json()) | {"unproven": why}
+    with pytest.raises(FailedError, match="unproven makes no sense"):
+        manifest.parse(json.dumps(document), "here")
+
+
+def test_nothing_is_proven_and_unproven() -> None:
+    """It would be the latest, and its rows would be compared with nothing."""
+    document = json.loads(made(1).to_json()) | {"unproven": WHY}
+    with pytest.raises(FailedError, match="it is verified and unproven"):
+        manifest.parse(json.dumps(document), "here")
+
+
 def test_a_backup_of_before_is_still_read(tmp_path: Path) -> None:
     """As stackctl wrote it until November 2026."""
     directory = tmp_path / "20251123T120003.580Z"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import FailedError
-from .postgres import ADMIN, LONG_TIMEOUT, PSQL, READER, SESSION, Server
+from .postgres import ADMIN, LONG_TIMEOUT, PRIVILEGES, PSQL, READER, SESSION, Server
 
 LOADER = "stackctl_restore"
 """A login without a password, for the container's own socket, and for one load."""
@@ -75,10 +75,8 @@ CHECKS = """SELECT pg_catalog.json_build_array(altered || ' DROP ' || named, alt
 # It may change itself, as every role may, so it is made what it should be for each load.
 LOGIN = """DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{loader}') THEN
  CREATE ROLE {loader}; END IF; END $$;
-ALTER ROLE {loader} LOGIN {powers} INHERIT CONNECTION LIMIT -1 PASSWORD NULL VALID UNTIL 'infinity';
-ALTER ROLE {loader} RESET ALL; ALTER ROLE {loader} SET role = "{owner}"; ALTER ROLE {loader} SET statement_timeout = 0;
-ALTER ROLE {loader} SET lock_timeout = 0; ALTER ROLE {loader} SET idle_in_transaction_session_timeout = 0;
-ALTER ROLE {loader} SET default_transaction_read_only = off; GRANT "{owner}" TO {loader}"""
+ALTER ROLE {loader} LOGIN {powers} INHERIT CONNECTION LIMIT -1 PASSWORD NULL VALID UNTIL '-infinity';
+ALTER ROLE {loader} RESET ALL; GRANT "{owner}" TO {loader}"""
 # A setting is copied as it is in force (FROM CURRENT), since lists are quoted in a way of their own. The path of our
 # own session is put back at once. Only a superuser makes settings of a database that is a superuser's; those of login
 # roles are their own.
@@ -91,7 +89,7 @@ AS_LIVE = """DO $$ DECLARE one record; statement text; BEGIN
   EXECUTE pg_catalog.format('GRANT %s ON DATABASE %I TO %s', one.privilege_type, '{new}', one.whom) ||
    CASE WHEN one.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END;
  END LOOP;
- EXECUTE pg_catalog.format('GRANT CREATE ON DATABASE %I TO %I', '{new}', '{owner}');
+ EXECUTE pg_catalog.format('GRANT {privileges} ON DATABASE %I TO %I', '{new}', '{owner}');
  FOR one IN SELECT setrole, s.rolname, pg_catalog.split_part(pair, '=', 1) AS name,
    pg_catalog.substr(pair, pg_catalog.strpos(pair, '=') + 1) AS value FROM pg_catalog.pg_db_role_setting
    JOIN pg_catalog.pg_database d ON d.oid = setdatabase JOIN pg_catalog.pg_roles o ON o.oid = datdba AND o.rolsuper
@@ -218,7 +216,9 @@ class Load:
 
     def as_live(self, live: str) -> None:
         """What the live database itself has: privileges, and settings that a superuser made. Until then, it is shut."""
-        self.server.query(ADMIN, AS_LIVE.format(live=live, new=self.database, owner=self.owner))
+        self.server.query(
+            ADMIN, AS_LIVE.format(live=live, new=self.database, owner=self.owner, privileges=", ".join(PRIVILEGES))
+        )
 
     def _begin(self, contents: Contents) -> None:
         """The database, with what takes a superuser in it, and nobody but the loader let in."""
@@ -344,7 +344,8 @@ def _chosen(
 
 def _is_set_up(found: Iterable[Entry], schema: Iterable[str], owner: str) -> bool:
     """Whether the database as a whole has settings, or other privileges than we give it."""
-    granted = [line for line in schema if (match := OF_DATABASE.fullmatch(line)) and unquoted(match[1]) != owner]
+    ours = {owner, READER}
+    granted = [line for line in schema if (match := OF_DATABASE.fullmatch(line)) and unquoted(match[1]) not in ours]
     return bool(granted) or any(one.kind == "DATABASE PROPERTIES" for one in found)
 
 
