@@ -215,6 +215,16 @@ def test_an_untrusted_extension_is_made_while_there_is_nothing_but_it(load: Load
     assert 'CREATE SCHEMA IF NOT EXISTS "fdw" AUTHORIZATION "owner"' in programs.asked[made][1]
 
 
+def test_the_extension_of_the_weekly_look_needs_no_schema_of_its_own(load: Load, programs: Programs) -> None:
+    """pg_amcheck --install-missing puts it into pg_catalog, in the app's own database."""
+    programs.schema = "CREATE EXTENSION IF NOT EXISTS amcheck WITH SCHEMA pg_catalog;\n"
+    programs.answers["NOT v.trusted"] = "amcheck"
+    load.strictly(load.contents())
+    (made,) = [said for _, said in programs.asked if "CREATE EXTENSION" in said]
+    assert 'CREATE EXTENSION "amcheck" SCHEMA "pg_catalog" CASCADE' in made
+    assert "CREATE SCHEMA" not in made
+
+
 @pytest.mark.parametrize(("plain", "given"), [("keeper", 1), ("", 0)])
 def test_what_was_another_s_becomes_its_own_again_where_that_one_has_no_power(
     load: Load, programs: Programs, plain: str, given: int

@@ -80,6 +80,11 @@ def test_the_reason_is_the_error_and_not_what_comes_after_it() -> None:
     assert reason("no end within 60 s") is None
 
 
+def test_names_stay() -> None:
+    said = 'ERROR:  permission denied to create extension "x" in schema "y": unacceptable schema name "pg_catalog"'
+    assert without_rows(said) == said
+
+
 def test_what_is_not_postgresqls_stays_as_it_is() -> None:
     log = 'Error response from daemon: container "x" is not running\n\n{"a": "b"}\nLine 7: a message, "in quotes"'
     assert without_rows(log) == log

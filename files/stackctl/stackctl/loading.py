@@ -232,7 +232,8 @@ class Load:
         server.query(ADMIN, f'{shut}; {granted}; ALTER DATABASE "{new}" CONNECTION LIMIT -1')
         made = [f'ALTER SCHEMA public OWNER TO "{self.owner}"']
         for name, where in contents.extensions:
-            made += [f'CREATE SCHEMA IF NOT EXISTS {quoted(where)} AUTHORIZATION "{self.owner}"']
+            if where != "pg_catalog":  # which pg_amcheck --install-missing takes for its own
+                made += [f'CREATE SCHEMA IF NOT EXISTS {quoted(where)} AUTHORIZATION "{self.owner}"']
             made += [f"CREATE EXTENSION {quoted(name)} SCHEMA {quoted(where)} CASCADE"]
         _query(server, new, made)
 

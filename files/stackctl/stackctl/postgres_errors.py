@@ -38,7 +38,7 @@ _NAMED = (
     "operator|operator class|extension|parameter|encoding|trigger|policy|rule|collation|tablespace|publication|"
     "subscription|server|language|access method|snapshot|file|savepoint|cast|aggregate"
 )
-_QUOTED = re.compile(rf'(?P<name>\b(?:{_NAMED}) )?"(?P<value>[^"]*)"(?!\w)')
+_QUOTED = re.compile(rf'(?P<name>\b(?:{_NAMED})(?: name)? )?"(?P<value>[^"]*)"(?!\w)')
 
 
 def without_rows(text: str) -> str:

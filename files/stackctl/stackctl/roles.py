@@ -9,6 +9,7 @@ import json
 from typing import NamedTuple
 
 from .postgres import ADMIN, READER, SUPERUSER, Server
+from .printable import printable
 
 POWERS = {
     "rolsuper": "superuser",
@@ -29,31 +30,35 @@ QUERY = f"""SELECT json_build_array('role', r.rolname, array_to_json(array_remov
  FROM pg_roles r WHERE r.rolname <> '{SUPERUSER}'
 UNION ALL
 SELECT json_build_array('setting', coalesce(r.rolname, d.datname, 'every role'), array_to_json(s.setconfig))
- FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
- WHERE r.rolname IN ('{SUPERUSER}', '{READER}')
- OR (s.setrole = 0 AND (s.setdatabase = 0 OR d.datname = '{{database}}'))"""
+ FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase"""
 
 
 class Found(NamedTuple):
     undeclared: list[str]
     """Roles with a power that nobody declared, a line each."""
     settings: list[str]
-    """On the database, or on a role of ours: our sessions overrule them, the app's obey them."""
+    """Of databases and roles, but for the roles that logins act as: our sessions overrule them, the app's obey them."""
 
 
 def look(server: Server, database: str) -> Found:
     """Raises FailedError."""
-    rows = [json.loads(line) for line in server.query(ADMIN, QUERY.format(database=database)).split("\n") if line]
+    rows = [json.loads(line) for line in server.query(ADMIN, QUERY).split("\n") if line]
     undeclared = [
         f"PostgreSQL's role {_shown(name)} has powers that nobody declared ({', '.join(sorted(map(_shown, more)))}). "
         "Next: docs/runbook.md, A role of PostgreSQL's that nobody declared"
         for kind, name, powers in rows
         if kind == "role" and (more := set(powers) - DECLARED.get(name, set()))
     ]
-    settings = [f"{_shown(name)}: {_shown(one)}" for kind, name, those in rows if kind == "setting" for one in those]
+    settings = [
+        f"{_shown(name)}: {_shown(one)}"
+        for kind, name, those in rows
+        if kind == "setting"
+        for one in those
+        if not one.startswith("role=") or name == database
+    ]
     return Found(sorted(undeclared), sorted(settings))
 
 
 def _shown(name: str) -> str:
     """As it can be printed: a role's name may be anything."""
-    return name[:LONGEST] if name.isprintable() else ascii(name)[:LONGEST]
+    return printable(name, "")[:LONGEST]
