@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,6 +140,8 @@ class Droplet(Machine):
     boot: str = "the first"
     seconds: float = 0.0
     moments: int = 0
+    moments_kept: Path | None = None
+    """Where what a kill would leave is copied to, at each moment."""
     killed_at: int | None = None
     """The number of a call or an event."""
 
@@ -332,6 +335,10 @@ class Droplet(Machine):
         if self.moments == self.killed_at:
             (self.paths.var / "droplet.pickle").write_bytes(pickle.dumps(self))
             os._exit(KILLED)
+        if self.moments_kept:
+            there = self.moments_kept / str(self.moments)
+            shutil.copytree(_root(self), there, symlinks=True)
+            (there / "droplet.pickle").write_bytes(pickle.dumps(self))
 
     def _compose(self, arguments: list[str], env: dict[str, str]) -> Result:
         assert arguments[:4] == ["--ansi", "never", "--env-file", "/dev/null"]
@@ -708,6 +715,36 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
     assert code == KILLED, "stackctl raised"
     left: Droplet = pickle.loads((droplet.paths.var / "droplet.pickle").read_bytes())  # noqa: S301 - our own
     return left
+
+
+def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[int, Droplet]]:
+    """What `kill -9` of stackctl leaves at each of its moments in turn, or at every second one and so on.
+
+    One run leaves them all: in a process of its own, which copies its files whenever it could be killed. A kill leaves
+    no more than that, since no lock and no memory outlives its process (`killed` shows it, with a real one).
+    """
+    root, aside = _root(droplet), _root(droplet).with_name("moments")
+    child = os.fork()
+    if not child:
+        try:
+            droplet.moments, droplet.moments_kept = 0, aside
+            stackctl(droplet, *arguments)
+            os._exit(0)
+        finally:
+            os._exit(1)  # or a failure would go on as a second pytest
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "stackctl raised"
+    for at in sorted(int(path.name) for path in aside.iterdir())[::every]:
+        shutil.rmtree(root)
+        (aside / str(at)).rename(root)
+        left: Droplet = pickle.loads((root / "droplet.pickle").read_bytes())  # noqa: S301 - our own
+        left.moments_kept = None
+        yield at, left
+    shutil.rmtree(aside)
+
+
+def _root(droplet: Droplet) -> Path:
+    """That of all its files."""
+    return droplet.paths.home.parent
 
 
 def killed_at(droplet: Droplet, where: tuple[Any, str], *arguments: str) -> Droplet:

@@ -26,6 +26,7 @@ from tests.unit.stackctl_droplet import (
     installed,
     killed,
     killed_at_its_watch,
+    kills,
     stackctl,
 )
 
@@ -369,15 +370,11 @@ def assert_one_colour_serves(fresh: Droplet) -> None:
 
 
 def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
-    """`kill -9` in a process of its own, at each call and event in turn; the files it leaves are the real ones."""
-    at, served = 0, list[str]()
-    while True:
-        at += 1
-        fresh = installed(tmp_path / str(at))
-        stackctl(fresh, "release", "1.0.0")
-        left = killed(fresh, at, "release", "1.1.0")
-        if left is None:
-            break
+    """At each call and event in turn; the files it leaves are the real ones."""
+    served = list[str]()
+    fresh = installed(tmp_path / "droplet")
+    stackctl(fresh, "release", "1.0.0")
+    for at, left in kills(fresh, "release", "1.1.0"):
         current = state.load(left.paths)
         served.append(current.active or "")
         assert current.active in left.running()
@@ -396,15 +393,39 @@ def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: P
     assert {"blue", "green"} == set(served)
 
 
+@pytest.mark.parametrize("at", [30, 150])
+def test_what_a_kill_leaves_is_what_was_copied_at_its_moment(tmp_path: Path, at: int) -> None:
+    """`kills` is a quicker `killed`, and has to show the same."""
+
+    def seen(left: Droplet) -> tuple[dict[str, object], dict[str, bytes], State]:
+        known = vars(left).keys() - {"paths", "killed_at", "moments_kept", "calls", "storage"}
+        files = {
+            str(path.relative_to(left.paths.home.parent)): path.read_bytes()
+            for path in left.paths.home.parent.rglob("*")
+            if path.is_file() and path.name not in {"droplet.pickle", "lock", "work"}
+        }
+        return {name: getattr(left, name) for name in known}, files, state.load(left.paths)
+
+    really = killed(released(tmp_path / "1/droplet"), at, "release", "1.1.0")
+    assert really
+    copied = next(left for moment, left in kills(released(tmp_path / "2/droplet"), "release", "1.1.0") if moment == at)
+    one, other = seen(really), seen(copied)
+    assert one[0] == other[0]
+    assert one[2] == other[2]
+    assert {name: content.replace(b"/1/droplet", b"/2/droplet") for name, content in one[1].items()} == other[1]
+
+
+def released(root: Path) -> Droplet:
+    droplet = installed(root)
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    return droplet
+
+
 def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_try_is_refused(tmp_path: Path) -> None:
-    at, codes = -1, list[int]()
-    while True:
-        at += 2
-        fresh = installed(tmp_path / str(at))
-        stackctl(fresh, "release", "1.0.0")
-        left = killed(fresh, at, "release", "1.1.0")
-        if left is None:
-            break
+    codes = list[int]()
+    fresh = installed(tmp_path / "droplet")
+    stackctl(fresh, "release", "1.0.0")
+    for at, left in kills(fresh, "release", "1.1.0", every=2):
         left.registry.clear()
         recorded, before = state.load(left.paths).kept[0].tag, running(left)
         code, shown = stackctl(left, "release", "9.9.9")
@@ -418,18 +439,14 @@ def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_t
 
 
 def test_killed_at_its_first_release_the_next_try_finishes(tmp_path: Path) -> None:
-    at, recorded = 0, set[bool]()
-    while True:
-        at += 3
-        left = killed(installed(tmp_path / str(at)), at, "release", "1.0.0")
-        if left is None:
-            break
-        recorded.add(bool(state.load(left.paths).kept))
+    recorded: list[bool] = []
+    for _, left in kills(installed(tmp_path / "droplet"), "release", "1.0.0", every=3):
+        recorded.append(bool(state.load(left.paths).kept))
         assert stackctl(left, "boot")[0] == 0
         assert stackctl(left, "release", "1.0.0")[0] == 0
         assert_one_colour_serves(left)
-    assert at > 50
-    assert recorded == {False, True}
+    assert len(recorded) > 30
+    assert {*recorded} == {False, True}
 
 
 WORD = string.ascii_letters + string.digits + "_"

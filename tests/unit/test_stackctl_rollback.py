@@ -14,9 +14,9 @@ from tests.unit.stackctl_droplet import (
     ENVIRONMENT,
     Droplet,
     installed,
-    killed,
     killed_at,
     killed_at_its_watch,
+    kills,
     stackctl,
 )
 
@@ -253,14 +253,10 @@ def test_a_contract_of_a_release_that_failed_later_is_not_forgotten(live: Drople
 
 def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path) -> None:
     at = 0
-    while True:
-        at += 2
-        droplet = installed(tmp_path / str(at))
-        for version in ("1.0.0", "1.1.0"):
-            stackctl(droplet, "release", version)
-        left = killed(droplet, at, "rollback", "1.0.0")
-        if left is None:
-            break
+    droplet = installed(tmp_path / "droplet")
+    for version in ("1.0.0", "1.1.0"):
+        stackctl(droplet, "release", version)
+    for at, left in kills(droplet, "rollback", "1.0.0", every=2):
         assert stackctl(left, "rollback", "1.0.0")[0] == 0
         assert (tag(left), left.running()) == ("1.0.0", ["blue"]), at
     assert at > 50
@@ -268,16 +264,12 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path
 
 def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tmp_path: Path) -> None:
     """Of a release that was killed before its flip nothing was ever live."""
-    at, led = 0, set[tuple[str, str]]()
-    while True:
-        at += 2
-        droplet = installed(tmp_path / str(at))
-        for version in ("1.0.0", "1.1.0"):
-            stackctl(droplet, "release", version)
-        warm = droplet.of("bot-green")[0]["id"]
-        left = killed(droplet, at, "release", "1.2.0")
-        if left is None:
-            break
+    led = set[tuple[str, str]]()
+    droplet = installed(tmp_path / "droplet")
+    for version in ("1.0.0", "1.1.0"):
+        stackctl(droplet, "release", version)
+    warm = droplet.of("bot-green")[0]["id"]
+    for at, left in kills(droplet, "release", "1.2.0", every=2):
         served = tag(left)
         left.registry.clear()
         code, shown = stackctl(left, "rollback")
@@ -288,6 +280,23 @@ def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tm
         assert served != "1.2.0" or left.of("bot-green")[0]["id"] == warm, at
         led.add((served, tag(left)))
     assert led == {("1.1.0", "1.0.0"), ("1.2.0", "1.1.0")}
+
+
+def test_killed_amid_a_contract_no_rollback_leads_past_it(tmp_path: Path) -> None:
+    """What is about to be applied is written down before: nobody would tell it afterwards."""
+    droplet, barred, lost = installed(tmp_path / "droplet"), set[bool](), list[str]()
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        stackctl(droplet, "release", version)
+    for at, left in kills(droplet, "release", "1.3.0"):
+        applied = left.schema == "0003"
+        barred.add(applied)
+        if applied and "0003" not in {one.revision for one in state.load(left.paths).revisions}:
+            lost.append(f"at {at}")
+        elif applied and at % 10 == 0:
+            code, shown = stackctl(left, "rollback", "1.1.0")
+            assert (code, "0003 is a contract" in shown) == (2, True), (at, shown)
+    assert barred == {False, True}
+    assert not lost
 
 
 def test_after_a_release_that_was_killed_the_only_one_that_was_recorded_comes_back(tmp_path: Path) -> None:
