@@ -293,7 +293,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def trickle(self) -> None:
         """A byte now and then, each of them sooner than a read would give up."""
         with suppress(OSError):
-            for _ in range(100):
+            for _ in range(20):
                 self.wfile.write(b"H")
                 time.sleep(0.1)
 
