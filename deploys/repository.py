@@ -11,8 +11,10 @@ import os
 import ssl
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -21,7 +23,7 @@ from urllib.request import Request, urlopen
 import certifi
 from pyinfra.api.exceptions import PyinfraError
 from stackctl import s3
-from stackctl.machine import TIMED_OUT, Result
+from stackctl.machine import MOST_BYTES, TIMED_OUT, Result
 from stackctl.manifest import File
 from stackctl.offsite import WRONG_PASSWORD, reason
 
@@ -92,8 +94,10 @@ class Repository:
             with urlopen(Request(url, headers=headers, method=method), timeout=10, context=trust) as said:  # noqa: S310 - it is https
                 return s3.Answer.of(said.status, b""), said.headers.get("Last-Modified", "")
         except HTTPError as error:
-            return s3.Answer.of(error.code, error.read()), ""
-        except OSError as error:
+            with suppress(OSError, HTTPException):  # its name for what is wrong is no loss
+                return s3.Answer.of(error.code, error.read(MOST_BYTES)), ""
+            return s3.Answer(error.code, "", b""), ""
+        except (OSError, HTTPException) as error:
             raise RepositoryError(f"{self.url}: the storage can't be reached: {error}") from None
 
     def opens(self, whose: str) -> bool:

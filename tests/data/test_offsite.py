@@ -6,7 +6,6 @@ The storage is the lab's, which others use meanwhile: it is not stopped, but kep
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import ssl
 import time
@@ -15,14 +14,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
-from stackctl import manifest, s3, stored
-from stackctl.manifest import DUMP, GLOBALS, STATE, Manifest
+from stackctl import s3, stored
+from stackctl.manifest import DUMP
 from stackctl.offsite import PATIENCE_S, SLOWEST
 from stackctl.stored import Snapshot
 from testinfra.host import Host
@@ -33,12 +31,11 @@ from deploys.offsite import made
 from deploys.prune import DAILY, DONE, MONTHLY, WEEKLY, Plan
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from tests.data.conftest import Database, backups, problems
-from tests.lab.layout import WORLD
+from tests.data.storage import on_disk, send
 from tests.places import ROOT, Place
 
 pytestmark = pytest.mark.group("data")
 
-STORED = WORLD.root / "var/lib/s3"
 TOLD_WITHIN_S = 60
 """Most of it the backup itself, before it is sent."""
 AT_ONCE_S = 15
@@ -211,11 +208,6 @@ def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: R
     shutil.rmtree(stored)
 
 
-def on_disk(repository: Repository) -> Path:
-    """The storage's own files."""
-    return STORED / urlsplit(repository.url.removeprefix("s3:")).path.lstrip("/")
-
-
 def contents(directory: Path) -> dict[str, bytes]:
     """But for locks, which come and go."""
     found = {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}
@@ -266,38 +258,6 @@ def a_year(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
     look.save(ledger, replace(look.remembered(seen), pruned=now - timedelta(days=300)))
     yield Year(apart, ledger)
     shutil.rmtree(on_disk(apart))
-
-
-def send(repository: Repository, place: Path, number: int, at: datetime) -> None:
-    """One that the storage took at that time."""
-    directory = place / f"{at:%Y%m%dT%H%M%S}.000Z"
-    directory.mkdir()
-    for name in (DUMP, GLOBALS, STATE):
-        (directory / name).write_text(f"{name}, number {number}")
-    (directory / manifest.NAME).write_text(manifest_of(directory, number, at).to_json())
-    sent = repository.restic("backup", "--json", "--host", repository.app, "--tag", directory.name, str(directory))
-    snapshot = json.loads(sent.splitlines()[-1])["snapshot_id"]
-    os.utime(on_disk(repository) / "snapshots" / snapshot, (at.timestamp(), at.timestamp()))
-
-
-def manifest_of(directory: Path, number: int, at: datetime) -> Manifest:
-    told: dict[str, Any] = {
-        "version": manifest.VERSION,
-        "id": directory.name,
-        "app": "bot",
-        "reason": "nightly",
-        "at": at.isoformat(),
-        "sequence": number,
-        "release": None,
-        "schema": None,
-        "postgres": {"version": "17.11", "database": "app", "bytes": 1},
-        "redis": None,
-        "tables": {"public.offers": 1},
-        "files": {name: vars(manifest.describe(directory / name)) for name in (DUMP, GLOBALS, STATE)},
-        "verified": {"at": at.isoformat(), "seconds": 1.0, "rows": 1},
-        "offsite": None,
-    }
-    return manifest.parse(json.dumps(told), directory)
 
 
 def test_the_storage_s_dates_are_those_of_what_it_took(repository: Repository) -> None:

@@ -734,6 +734,27 @@ def test_whether_there_is_a_repository_is_asked_past_restic(
             apart.exists(OPERATOR)
 
 
+def breaks_off(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(503)
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    handler.wfile.write(b"<Error>")
+
+
+def speaks_no_http(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"220 ready\r\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [(breaks_off, "is unwell"), (speaks_no_http, "the storage can't be reached")]
+)
+def test_a_storage_that_answers_nonsense_is_one_line(
+    ours: Repository, answer: Callable[[BaseHTTPRequestHandler], None], told: str
+) -> None:
+    with a_storage(answer) as url, pytest.raises(RepositoryError, match=told):
+        replace(ours, url=url).exists(OPERATOR)
+
+
 def test_a_storage_that_nobody_reaches_is_told_of(ours: Repository) -> None:
     with a_storage(says(200)) as url:
         pass

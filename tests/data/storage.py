@@ -1,0 +1,66 @@
+"""Backups that never were, in the lab's storage, with the dates that a test wants. Its objects are files here."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from stackctl import manifest
+from stackctl.manifest import DUMP, GLOBALS, STATE, Manifest
+
+from deploys.repository import Repository
+from tests.lab.layout import WORLD
+
+STORED = WORLD.root / "var/lib/s3"
+LISTED_ANEW_S = 10
+"""rclone reads a directory again after a second (--dir-cache-time)."""
+
+
+def on_disk(repository: Repository) -> Path:
+    """The storage's own files."""
+    return STORED / urlsplit(repository.url.removeprefix("s3:")).path.lstrip("/")
+
+
+def send(repository: Repository, place: Path, number: int, at: datetime) -> None:
+    """Send a backup of that time, which the storage took then."""
+    directory = place / f"{at:%Y%m%dT%H%M%S}.000Z"
+    directory.mkdir()
+    for name in (DUMP, GLOBALS, STATE):
+        (directory / name).write_text(f"{name}, number {number}")
+    (directory / manifest.NAME).write_text(manifest_of(directory, number, at).to_json())
+    repository.restic("backup", "--host", repository.app, "--tag", directory.name, str(directory))
+    (snapshot,) = repository.json("snapshots", "--tag", directory.name, "--path", str(directory))
+    os.utime(on_disk(repository) / "snapshots" / snapshot["id"], (at.timestamp(), at.timestamp()))
+    deadline = time.monotonic() + LISTED_ANEW_S
+    while abs(repository.stored_at(snapshot["id"]) - at) > timedelta(seconds=1):
+        assert time.monotonic() < deadline, "the storage doesn't date its objects as its files are dated"
+        time.sleep(0.2)
+
+
+def manifest_of(directory: Path, number: int, at: datetime) -> Manifest:
+    files = {name: vars(manifest.describe(directory / name)) for name in (DUMP, GLOBALS, STATE)}
+    return manifest.parse(json.dumps(document(directory.name, number, at) | {"files": files}), directory)
+
+
+def document(name: str, number: int, at: datetime) -> dict[str, Any]:
+    """A manifest without its files."""
+    return {
+        "version": manifest.VERSION,
+        "id": name,
+        "app": "bot",
+        "reason": "nightly",
+        "at": at.isoformat(),
+        "sequence": number,
+        "release": None,
+        "schema": None,
+        "postgres": {"version": "17.11", "database": "app", "bytes": 1},
+        "redis": None,
+        "tables": {"public.offers": 1},
+        "verified": {"at": at.isoformat(), "seconds": 1.0, "rows": 1},
+        "offsite": None,
+    }
