@@ -20,7 +20,7 @@ from stackctl.stack import Stack
 from tests.unit.manifests import made
 from tests.unit.places import ROOT
 from tests.unit.power import Disk
-from tests.unit.stackctl_droplet import PARSER, Droplet, installed, killed, stackctl
+from tests.unit.stackctl_droplet import PARSER, Droplet, installed, kills, stackctl
 
 
 @pytest.fixture
@@ -399,13 +399,8 @@ def stack_of(droplet: Droplet) -> Stack:
 
 
 def test_killed_at_any_moment_nothing_of_it_counts_and_the_next_one_is_whole(tmp_path: Path) -> None:
-    at, counted = 0, list[int]()
-    while True:
-        at += 1
-        droplet = installed(tmp_path / str(at))
-        left = killed(droplet, at, "backup")
-        if left is None:
-            break
+    counted = list[int]()
+    for at, left in kills(installed(tmp_path / "droplet"), "backup"):
         assert all(manifest.differing(left.paths.backup(one.id), one) == [] and one.verified for one in every(left))
         counted.append(len(every(left)))
         if left.paths.history.exists():
@@ -505,15 +500,11 @@ def test_what_gave_way_to_a_newer_one_is_numbered_no_more(odd: Droplet, storage:
 
 
 def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> None:
-    at, kept = 0, set[int]()
-    while True:
-        at += 1
-        droplet = installed(tmp_path / str(at))
-        droplet.unloadable = {"public.offers": True}
-        assert stackctl(droplet, "backup")[0] == 1
-        left = killed(droplet, at, "backup")
-        if left is None:
-            break
+    kept = set[int]()
+    droplet = installed(tmp_path / "droplet")
+    droplet.unloadable = {"public.offers": True}
+    assert stackctl(droplet, "backup")[0] == 1
+    for _, left in kills(droplet, "backup"):
         kept.add(len(unproven(left)))
         assert all(manifest.differing(left.paths.backup(one.id), one) == [] for one in every(left))
     assert kept == {1, 2}

@@ -17,7 +17,7 @@ from stackctl.manifest import Manifest
 from stackctl.stack import Stack
 from stackctl.stored import Snapshot, Stored
 
-from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, killed, stackctl
+from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, killed, kills, stackctl
 
 THEN, NOW = {"public.offers": 12, "public.users": 3}, {"public.offers": 7, "public.users": 4}
 
@@ -323,18 +323,14 @@ def test_a_look_at_what_it_would_do_waits_for_no_one_and_meddles_with_no_one(sav
 
 
 def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None:
-    """`kill -9` in a process of its own, at each call and event in turn; the files it leaves are the real ones."""
-    at, live = 0, list[bool]()
-    while True:
-        at += 1
-        droplet = installed(tmp_path / str(at))
-        stackctl(droplet, "release", "1.2.0")
-        stackctl(droplet, "backup")
-        droplet.tables, droplet.redis["keys"] = dict(NOW), "9"
-        wanted = newest(droplet)
-        left = killed(droplet, at, "restore", wanted, "--yes", wanted)
-        if left is None:
-            break
+    """At each call and event in turn; the files it leaves are the real ones."""
+    live = list[bool]()
+    droplet = installed(tmp_path / "droplet")
+    stackctl(droplet, "release", "1.2.0")
+    stackctl(droplet, "backup")
+    droplet.tables, droplet.redis["keys"] = dict(NOW), "9"
+    wanted = newest(droplet)
+    for at, left in kills(droplet, "restore", wanted, "--yes", wanted):
         live.append(left.tables == NOW)
         assert left.tables in (NOW, THEN), "never half of one"
         if at % 2:  # a reset between the kill and the next try, or none
