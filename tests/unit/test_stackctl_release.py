@@ -1,8 +1,11 @@
 """A release on a droplet in memory: it goes through, or all is as it was; killed anywhere, it can be finished."""
 
 import json
+import os
 import re
+import signal
 import string
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import lock, manifest, preflight, release, state
+from stackctl import cli, lock, manifest, preflight, release, state
 from stackctl.environment import canonical, env_sha256
 from stackctl.errors import RefusedError
 from stackctl.machine import TIMED_OUT, Result
@@ -334,6 +337,38 @@ def test_releases_that_fail_do_not_fill_the_disk(live: Droplet) -> None:
     assert stackctl(live, "backup")[0] == 0
     assert [one.reason for one in manifest.every(live.paths.backups)] == ["release"] * 3 + ["asked"]
     assert not [name for name in live.images if name.endswith(":1.1.0") and "@" not in name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_has_it_undone_and_further_ones_do_not_end_that(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """As systemd's at a shutdown, and then somebody's who loses patience."""
+    before, sent = (remembered(live), ids(live), running(live)), list[str]()
+    run = Droplet.run
+
+    def signalled(droplet: Droplet, argv: Sequence[str], *rest: Any, **named: Any) -> Result:
+        line = " ".join(argv)
+        if "bot-green" in line and " up " in line and not sent:
+            sent.append("first")
+            os.kill(os.getpid(), number)
+        elif sent and line.startswith(("docker stop", "docker rm")):
+            sent.append("again")
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+        return run(droplet, argv, *rest, **named)
+
+    monkeypatch.setattr(Droplet, "run", signalled)
+    former = {known: signal.signal(known, cli._interrupt) for known in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        live.publish("1.1.0")
+        code, shown = stackctl(live, "release", "1.1.0")
+    finally:
+        for known, handler in former.items():
+            signal.signal(known, handler)
+    assert (code, "interrupted; 1.0.0 serves on" in shown.splitlines()[-1]) == (1, True), shown
+    assert {*sent} == {"first", "again"}
+    assert before == (remembered(live), ids(live), running(live))
 
 
 def test_a_signal_amid_the_undoing_does_not_end_it(live: Droplet) -> None:
