@@ -44,7 +44,8 @@ def systemd_units(units: Mapping[str, bytes], *, debt: str, restart: Sequence[st
     """
     changes = [
         command
-        for name, content in units.items()
+        # A socket or a timer is refused while the service that it starts isn't there.
+        for name, content in sorted(units.items(), key=lambda unit: not unit[0].endswith(".service"))
         for command in place._inner(  # noqa: SLF001
             dest=str(UNITS / name), content=content, owes=debt, validate=_verified(name)
         )

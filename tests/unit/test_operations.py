@@ -735,3 +735,11 @@ def test_a_file_that_differs_is_shown_made_printable(monkeypatch: pytest.MonkeyP
     facts: Facts = {Placed: PLACED | {"sha256": "another"}, FileContents: ["\x1b]0;PWNED\x07\x1b[31m", "x"]}
     shown = planned(facts, lambda: place._inner(dest="/etc/x", content=CONTENT), monkeypatch)
     assert r"- \x1b]0;PWNED\x07\x1b[31m" in shown
+
+
+def test_a_service_is_placed_before_the_socket_or_timer_that_starts_it() -> None:
+    """systemd-analyze refuses a socket whose service isn't there: a bare droplet could not be converged."""
+    units = {"x.socket": CONTENT, "x.timer": CONTENT, "x.service": CONTENT}
+    ran = commands(systemd_units, {Placed: None, Owed: frozenset()}, units=units, debt="/owed/x")
+    written = [command.rpartition("/")[2].strip() for command in ran if "mv -fT" in command]
+    assert written == ["x.service", "x.socket", "x.timer"]
