@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import testinfra
+from stackctl.postgres import OF_SUPERUSER, SESSION, session
 from testinfra.host import Host
 
 from deploys.facts.data import redis_cli
@@ -96,7 +97,11 @@ class Place:
         return str(self.connect("world", sudo=False).check_output(f"{curl} {options} {url}"))
 
     def ask_postgres(self, host: Host, sql: str) -> str:
-        """PostgreSQL's answer on a host of `data`."""
+        """PostgreSQL's answer on a host of `data`. Of no app's role is a function run or a setting obeyed."""
+        return str(host.check_output(f"{self._psql(SESSION['search_path'])} -c {shlex.quote(sql)}"))
+
+    def ask_app_tables(self, host: Host, sql: str) -> str:
+        """The same in the lab, with the app's tables in the path."""
         return str(host.check_output(f"{self.psql} -c {shlex.quote(sql)}"))
 
     def ask_redis(self, host: Host, command: str) -> str:
@@ -105,9 +110,14 @@ class Place:
 
     @property
     def psql(self) -> str:
-        """As the superuser, whom the container's own socket admits. Takes SQL on standard input, too."""
+        """In the lab, whose app we trust, with the app's tables in the path. Takes SQL on standard input, too."""
+        return self._psql("public,pg_temp")
+
+    def _psql(self, search_path: str) -> str:
+        """As the superuser, whom the container's own socket admits."""
         container, database = self.settings.paths.data_container("postgres"), self.settings.values.database
-        return f"docker exec -i {container} psql -qtAX -v ON_ERROR_STOP=1 -U postgres -d {database}"
+        settings = shlex.quote(f"PGOPTIONS={session({**OF_SUPERUSER, 'search_path': search_path})}")
+        return f"docker exec -i --env {settings} {container} psql -qtAX -v ON_ERROR_STOP=1 -U postgres -d {database}"
 
     def redis_cli(self, command: str) -> str:
         """As the administrator. The password comes from its file, inside the container."""

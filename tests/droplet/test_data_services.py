@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 import pytest
+from stackctl.postgres import PRIVILEGES
 from testinfra.host import Host
 
 from deploys.components.data_services import UID
@@ -95,6 +96,27 @@ def test_what_the_login_role_makes_is_the_owner_s(droplet: Host, place: Place) -
     assert place.ask_postgres(droplet, owners) in {"", values.database_user}
     superusers = place.ask_postgres(droplet, "SELECT rolname FROM pg_roles WHERE rolsuper")
     assert superusers == "postgres"
+
+
+def test_the_database_and_its_settings_are_the_superuser_s(droplet: Host, place: Place) -> None:
+    values = place.settings.values
+    owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{values.database}'"  # noqa: S608
+    assert place.ask_postgres(droplet, owner) == "postgres"
+    may = ", ".join(
+        f"has_database_privilege('{values.database_user}', '{values.database}', '{one}')" for one in PRIVILEGES
+    )
+    assert place.ask_postgres(droplet, f"SELECT {may}") == "t|t|t"
+
+
+def test_who_counts_backups_can_only_read(droplet: Host, place: Place) -> None:
+    """By the container's own socket alone: over the network no password of its would be valid."""
+    rows = place.ask_postgres(
+        droplet,
+        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolpassword IS NULL, rolvaliduntil "
+        "FROM pg_authid WHERE rolname = 'stackctl_reader'",
+    )
+    assert rows in {"", "f|f|f|f|t|-infinity"}, "it is made by the first backup"
+    assert droplet.run(over_the_network(place, "stackctl_reader", "SELECT 1")).rc == 2
 
 
 @pytest.mark.parametrize(

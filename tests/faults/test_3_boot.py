@@ -21,7 +21,7 @@ CONTAINERS = "docker ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
 
 
 def offers(lab: Place, droplet: Host, title: str) -> str:
-    return lab.ask_postgres(droplet, f"SELECT count(*) FROM offers WHERE title = '{title}'")  # noqa: S608 - our own
+    return lab.ask_app_tables(droplet, f"SELECT count(*) FROM offers WHERE title = '{title}'")  # noqa: S608 - our own
 
 
 @contextmanager

@@ -31,4 +31,8 @@ def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Place,
             assert droplet.check_output(f"{psql} -d beside -c 'SELECT count(*) FROM {name}'") == str(rows)  # noqa: S608
     finally:
         droplet.check_output(f"{psql} -c 'DROP DATABASE beside'")
+    assert droplet.run(f"grep -c SCRAM-SHA-256 {dump.parent}/globals.sql").stdout.strip() == "0", (
+        "B6: no password's verifier"
+    )
+    assert droplet.check_output(f"grep -c 'CREATE ROLE' {dump.parent}/globals.sql") != "0"
     assert not droplet.check_output("docker ps --all --quiet --filter name=-verify-")

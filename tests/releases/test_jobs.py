@@ -54,7 +54,7 @@ Query = Callable[[str], str]
 @pytest.fixture
 def query(lab: Place, droplet: Host) -> Iterator[Query]:
     def query(statement: str) -> str:
-        return lab.ask_postgres(droplet, statement)
+        return lab.ask_app_tables(droplet, statement)
 
     query(CLEAR)
     yield query
