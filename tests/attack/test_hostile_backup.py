@@ -71,12 +71,12 @@ def database(lab: Place, droplet: Host) -> Database:
     return live_database(lab, droplet)
 
 
-def as_the_app(lab: Place, droplet: Host, database: Database, sql: str) -> None:
-    """By its own login role, which acts as the owner."""
+def as_the_app(lab: Place, droplet: Host, database: Database, sql: str) -> str:
+    """The answer to its own login role, which acts as the owner."""
     owner = lab.settings.values.database_user
     login = database.ask(f"SELECT rolname FROM pg_roles WHERE rolname ~ '^{owner}_[0-9a-f]{{8}}$' LIMIT 1")
-    psql = f"docker exec -i {database.container} psql -qX -v ON_ERROR_STOP=1 -U {login} -d {database.name}"
-    droplet.check_output(f"printf %s {shlex.quote(sql)} | {psql}")
+    psql = f"docker exec -i {database.container} psql -qtAX -v ON_ERROR_STOP=1 -U {login} -d {database.name}"
+    return str(droplet.check_output(f"printf %s {shlex.quote(sql)} | {psql}"))
 
 
 def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str]]:
@@ -114,7 +114,7 @@ def test_what_runs_while_rows_are_loaded_runs_as_nobody_special(
         seen = witnesses(droplet, database, name)
         assert seen.keys() >= WHERE_IT_RUNS, seen
         assert set().union(*seen.values()) <= {owner, "stackctl_restore"}, seen
-    assert database.ask("SELECT count(*) FROM sec.loaded") == "2"
+    assert as_the_app(lab, droplet, database, "SELECT count(*) FROM sec.loaded") == "2"
     assert database.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'stackctl_restore'") == "0"
 
     control = f"{BESIDE}_control"
