@@ -5,8 +5,6 @@ lies off the droplet may have been written whole by whoever broke in, globals.sq
 superuser in the loader's place, which is how it was once done, that the attack works.
 """
 
-# ruff: noqa: S608
-
 from __future__ import annotations
 
 import json
@@ -71,11 +69,9 @@ def database(lab: Place, droplet: Host) -> Database:
     return live_database(lab, droplet)
 
 
-def as_the_app(lab: Place, droplet: Host, database: Database, sql: str) -> str:
+def as_the_app(droplet: Host, database: Database, sql: str) -> str:
     """The answer to its own login role, which acts as the owner."""
-    owner = lab.settings.values.database_user
-    login = database.ask(f"SELECT rolname FROM pg_roles WHERE rolname ~ '^{owner}_[0-9a-f]{{8}}$' LIMIT 1")
-    psql = f"docker exec -i {database.container} psql -qtAX -v ON_ERROR_STOP=1 -U {login} -d {database.name}"
+    psql = f"docker exec -i {database.container} psql -qtAX -v ON_ERROR_STOP=1 -U {database.login} -d {database.name}"
     return str(droplet.check_output(f"printf %s {shlex.quote(sql)} | {psql}"))
 
 
@@ -92,7 +88,7 @@ def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str
 @pytest.fixture
 def hostile(lab: Place, droplet: Host, database: Database) -> Iterator[str]:
     """A backup of what the app planted. Its id: that it was proven says that nothing of it ran as superuser there."""
-    as_the_app(lab, droplet, database, WITNESS)
+    as_the_app(droplet, database, WITNESS)
     droplet.check_output("stackctl backup")
     yield backups(droplet)[-1]["id"]
     droplet, database = connected(lab)
@@ -114,7 +110,7 @@ def test_what_runs_while_rows_are_loaded_runs_as_nobody_special(
         seen = witnesses(droplet, database, name)
         assert seen.keys() >= WHERE_IT_RUNS, seen
         assert set().union(*seen.values()) <= {owner, "stackctl_restore"}, seen
-    assert as_the_app(lab, droplet, database, "SELECT count(*) FROM sec.loaded") == "2"
+    assert as_the_app(droplet, database, "SELECT count(*) FROM sec.loaded") == "2"
     assert database.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'stackctl_restore'") == "0"
 
     control = f"{BESIDE}_control"

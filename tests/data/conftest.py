@@ -36,6 +36,11 @@ class Database:
     def ask(self, sql: str, name: str = "") -> str:
         return str(self.droplet.check_output(f"{self.psql(name)} -c {shlex.quote(sql)}"))
 
+    @property
+    def login(self) -> str:
+        """The app's own role that logs in, and acts as the owner."""
+        return self.ask("SELECT min(rolname) FROM pg_roles WHERE rolname ~ '^toogoodtogo_[0-9a-f]{8}$'")
+
     def restore(self, dump: Path, name: str) -> None:
         """By hand, into one that is empty."""
         restore = f"docker exec -i {self.container} pg_restore --exit-on-error -U postgres -d {name}"

@@ -76,7 +76,7 @@ def carry_out(work: L, steps: Sequence[Step[L]], begun: Sequence[Step[L]] = ()) 
 
 def _serving(stack: Stack) -> str:
     with suppress(StackError):
-        if live := state.load(stack.paths).release:
+        if (live := state.load(stack.paths).release) and not stack.config.isolated:
             return f"{live.tag} serves on"
     return "all is undone"
 
