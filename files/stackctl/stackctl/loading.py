@@ -267,8 +267,7 @@ class Load:
         argv = self.server.inside("bash", "-c", script, "pg_restore", *options, *entries, settings=self._settings)
         ran = self.server.docker.machine.run(argv, timeout=self.seconds, stdin=self.dump)
         if ran.code:
-            why = next((line.strip() for line in ran.stderr.splitlines() if "ERROR:" in line), ran.reason)
-            raise FailedError(f"pg_restore of {self.dump.name}: {why}", ran.tail())
+            raise FailedError(f"pg_restore of {self.dump.name}: {ran.reason}", ran.tail())
 
     def _read(self, *options: str) -> str:
         """What pg_restore says of the dump, without a database."""

@@ -255,13 +255,6 @@ class Server:
         if ran.code:
             raise FailedError(f"docker exec {command[0]}: {ran.reason}", ran.tail())
 
-    def read(self, source: Path, seconds: int, *command: str) -> None:
-        """Have a program beside it read a file."""
-        argv = self.inside(*command, f"--username={SUPERUSER}")
-        ran = self.docker.machine.run(argv, timeout=seconds, stdin=source)
-        if ran.code:
-            raise FailedError(f"{command[0]} of {source.name}: {ran.reason}", ran.tail())
-
     def listing(self, dump: Path) -> list[str]:
         """The dump's table of contents."""
         listed = self.docker.machine.run(self.inside("pg_restore", "--list"), timeout=300, stdin=dump)
@@ -327,8 +320,6 @@ class Postgres:
     def globals(self, target: Path, seconds: int) -> None:
         """Roles, as SQL, without their passwords: those stand in the operator's env file."""
         self._write(target, seconds, "pg_dumpall", "--globals-only", "--no-role-passwords")
-        # Every cluster has its superuser already: so psql can stop at the first error that is one.
-        target.write_text(target.read_text().replace("CREATE ROLE postgres;\n", ""))
 
     def check(self, seconds: int) -> Result:
         """How pg_amcheck ended: well when all tables and indexes are whole, else with what is damaged."""
