@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -206,13 +205,40 @@ def test_nothing_goes_for_which_no_newer_verified_one_stays(days: Sequence[tuple
     assert [one.at for one in chosen.proof][:1] == sorted(verified)[-1:]
 
 
-@given(st.lists(st.integers(0, 400), max_size=60), st.integers(0, 400))
-def test_nothing_goes_that_the_storage_took_within_the_floor(days: Sequence[int], seed: int) -> None:
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(-20, 40), st.integers(0, 300)), max_size=40))
+def test_nothing_goes_that_the_storage_took_within_the_floor(sent: Sequence[tuple[int, int, int]]) -> None:
     """Whatever its manifest says."""
-    chance, now = random.Random(seed), NOON + 400 * DAY
-    found = [stored_as(night(chance.randrange(800)), NOON + day * DAY, day) for day in days]
+    now = NOON + 400 * DAY
+    found = [
+        stored_as(made(number, NOON + day * DAY - off * HOUR), NOON + day * DAY, position)
+        for position, (day, off, number) in enumerate(sent)
+    ]
+    assert all(now - one.at >= FLOOR for one in plan(found, floor=FLOOR, now=now).drop)
+
+
+def test_all_of_the_floor_stays_and_what_is_older_goes_by_its_month() -> None:
+    found = nightly(150)
+    now = found[-1].at + HOUR
     chosen = plan(found, floor=FLOOR, now=now)
-    assert all(now - one.at >= FLOOR for one in chosen.drop)
+    within = {one.snapshot.id for one in found if now - one.at < FLOOR}
+    assert len(within) == FLOOR.days
+    assert within <= ids(chosen.keep)
+    older = [one.at for one in chosen.keep if one.snapshot.id not in within]
+    assert [f"{at:%m-%d}" for at in older] == ["11-30", "12-31", "01-31"]
+
+
+def test_periods_are_those_of_the_storage_s_dates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest may be hours off, which nobody doubts, and so lie in another day, week and month."""
+    found = [stored_as(one.manifest, one.at + 20 * HOUR) for one in nightly(3)]
+    seen: list[Manifest] = []
+
+    def choose(told: Sequence[Manifest], *_: int) -> set[str]:
+        seen.extend(told)
+        return set()
+
+    monkeypatch.setattr(prune.retention, "choose", choose)
+    plan(found)
+    assert [one.time for one in seen] == [one.at for one in found]
 
 
 def test_what_goes_goes_by_explicit_ids_once_the_newest_was_read_back(ledger: Path) -> None:
@@ -370,6 +396,10 @@ def test_seven_forgeries_take_nobody_s_place(capsys: pytest.CaptureFixture[str],
         assert f"2027{number:02}01T000000.000Z (snapshot 0000" in shown
     assert "stays, and is in doubt: its manifest says 2027-01-01 00:00, later than the storage took it" in shown
     assert "its number, 100000, jumps" in shown
+    there.now += 2 * FLOOR
+    there.backups += [stored_as(night(200 + day)) for day in range(1, 100)]
+    assert pruned(there, ledger) == DONE
+    assert ids(there.backups) >= ids(seven_forgeries(NOON)), "in doubt, they stay until a person has looked"
 
 
 @pytest.mark.parametrize("backdated", [True, False])
@@ -769,7 +799,9 @@ def test_a_snapshot_s_date_is_the_storage_s(ours: Repository) -> None:
         assert replace(ours, url=url).stored_at("a" * 64) == NOON + timedelta(seconds=7)
 
 
-@pytest.mark.parametrize(("status", "date"), [(404, ""), (403, ""), (200, ""), (200, "yesterday"), (503, "")])
+@pytest.mark.parametrize(
+    ("status", "date"), [(404, ""), (403, "Sun, 23 Nov 2025 12:00:07 GMT"), (200, ""), (200, "yesterday")]
+)
 def test_a_snapshot_without_a_date_is_not_guessed_at(ours: Repository, status: int, date: str) -> None:
     with (
         a_storage(says(status, last_modified=date)) as url,

@@ -732,7 +732,7 @@ def test_stackctl_offsite_shows_every_snapshot_with_the_storage_s_date(live: Dro
 
 def test_a_snapshot_whose_date_can_t_be_had_hides_nothing(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     nights(live, 1, 2)
-    monkeypatch.setattr(live.storage, "head", lambda *_: (503, ""))
+    monkeypatch.setattr(live.storage, "head", lambda *_: (503, "Sun, 23 Nov 2025 12:00:07 GMT"))
     with pytest.raises(FailedError, match=r"no date of snapshot 00000000 \(503\)"):
         offsite.everything(stack(live))
 

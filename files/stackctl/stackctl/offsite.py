@@ -205,7 +205,6 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
                 "without --from-offsite, or move it away first"
             )
         stack.journal.tell("preflight", "progress", f"{one.name} is not what lies here under its ID, which is taken")
-        return here
     for doubt in one.doubts:
         stack.journal.tell("preflight", "progress", f"{one.name} is in doubt: {doubt}")
     if wanted == LATEST and (doubtful := sum(1 for other in found if other.doubts)):
