@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
-from stackctl import cli, state, watch
+from stackctl import cli, openat, state, watch
 from stackctl.compose import PREVIOUS_SECRET, SECRET
 from stackctl.environment import canonical
 from stackctl.errors import FailedError
@@ -147,7 +147,7 @@ class Droplet(Machine):
 
     # what Machine offers
 
-    def run(  # noqa: PLR0911
+    def run(  # noqa: PLR0911, PLR0912
         self,
         argv: Sequence[str],
         env: Mapping[str, str] = ENV,
@@ -162,6 +162,9 @@ class Droplet(Machine):
         for start, result in self.failing.items():
             if start in line:
                 return result
+        if stdin:  # what is no file of its own is not read, as in Machine
+            with openat.directory(stdin.parent) as there:
+                there.size(stdin.name)
         match list(argv):
             case ["docker", "compose", *rest]:
                 return self._compose(rest, dict(env))

@@ -77,6 +77,60 @@ def test_what_has_a_backup_s_name_is_on_the_disk_to_its_last_byte(live: Droplet)
     assert looked
 
 
+def hostile(directory: Path, outside: Path) -> None:
+    """What uid 999 may leave in a directory that it has: links, a FIFO, a deep tree."""
+    (directory / "link").symlink_to(outside)
+    (directory / "loop").symlink_to(directory)
+    os.mkfifo(directory / "fifo")
+    here = os.open(directory, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d", dir_fd=here)
+        os.symlink(outside, "s", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
+    live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It restored what somebody may have written who owns the app."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").touch()
+    real, planted = Droplet._run, list[str]()
+
+    def run(self: Droplet, arguments: list[str]) -> Result:
+        for mounted in (one for one in arguments if "/work/" in one):
+            directory = Path(mounted.partition("source=")[2].partition(",")[0])
+            hostile(directory, outside)
+            planted.append(directory.name)
+        return real(self, arguments)
+
+    monkeypatch.setattr(Droplet, "_run", run)
+    code, shown = stackctl(live, "backup")
+    assert code == 0, shown
+    assert planted == ["postgres", "redis"]
+    assert sorted(path.name for path in live.paths.backup(every(live)[-1].id).iterdir()) == [
+        *("globals.sql", "manifest.json", "postgres.dump", "redis.rdb", "state.json")
+    ]
+    assert ([path.name for path in outside.iterdir()], leftovers(live)) == (["file"], [])
+
+
+def test_what_killed_runs_left_is_removed_and_leads_nowhere(live: Droplet, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").touch()
+    for name in ("20251122T000000.000Z.partial", offsite.FETCHED):
+        directory = live.paths.backups / name / "work/postgres"
+        directory.mkdir(parents=True)
+        hostile(directory, outside)
+    assert stackctl(live, "backup")[0] == 0
+    assert [path.name for path in live.paths.backups.iterdir() if not manifest.ID.fullmatch(path.name)] == []
+    assert [path.name for path in outside.iterdir()] == ["file"]
+
+
 def test_a_backup_says_what_it_is(live: Droplet) -> None:
     code, shown = stackctl(live, "backup")
     assert code == 0, shown

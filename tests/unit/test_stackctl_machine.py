@@ -8,7 +8,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stackctl import cli, compose, machine, state
 from stackctl.docker import Container
 from stackctl.errors import FailedError
-from stackctl.machine import TIMED_OUT, Machine, Result
+from stackctl.machine import SPARE, TIMED_OUT, Machine, Result
 from stackctl.state import Release
 
 from tests.unit.stackctl_droplet import installed, stackctl
@@ -145,6 +145,38 @@ def test_what_goes_into_a_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     finally:
         os.umask(former)
     assert (tmp_path / "taken").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda path, other: path.symlink_to(other),
+        lambda path, other: path.hardlink_to(other),
+        lambda path, _: os.mkfifo(path),
+    ],
+    ids=["link", "hard link", "fifo"],
+)
+def test_what_is_given_and_taken_is_a_file_of_its_own(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
+    """Whatever lies at its name."""
+    other, path = tmp_path / "other", tmp_path / "path"
+    other.write_text("root's alone")
+    plant(path, other)
+    with pytest.raises(FailedError, match=r"is a symbolic link|has 2 names|is a FIFO"):
+        Machine().run(["cat"], stdin=path)
+    assert Machine().run(["echo", "taken"], stdout=path).code == 0
+    assert (path.read_text(), other.read_text()) == ("taken\n", "root's alone")
+
+
+def test_what_a_container_says_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that somebody broke into never ends its dump: a full disk would stop PostgreSQL."""
+    monkeypatch.setattr(Machine, "free", lambda *_: SPARE + (2 << 20))
+    taken = tmp_path / "taken"
+    result = Machine().run(["head", "-c", "1M", "/dev/zero"], stdout=taken)
+    assert (result.code, taken.stat().st_size) == (0, 1 << 20)
+    for command in ("cat /dev/zero", "trap '' XFSZ; cat /dev/zero; true"):
+        result = Machine().run(["sh", "-c", command], timeout=20, stdout=taken)
+        assert (result.code != 0, taken.stat().st_size) == (True, 2 << 20)
+        assert result.reason.startswith(f"no space left on the disk: {taken} would take more than the 2 MiB")
 
 
 def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Path) -> None:

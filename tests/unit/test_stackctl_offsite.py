@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -26,6 +26,7 @@ from stackctl.stack import Stack
 from tests.unit.manifests import NOON, made
 from tests.unit.stackctl_droplet import PARSER, Droplet, installed, stackctl
 from tests.unit.storage import ACCESS, REPOSITORY, SECRETS, Storage, reached
+from tests.unit.test_stackctl_openat import PLANTED, SECRET
 
 FATAL = "Fatal: unable to open config file: context canceled\nIs there a repository at the following location?\ns3:x"
 TRIED = "Stat(<config/>) returned error, retrying after 1.4s: dial tcp 10.0.0.1:9000: connect: connection refused"
@@ -94,6 +95,40 @@ def test_the_damaged_file_is_named(live: Droplet) -> None:
     live.storage.damaged = DUMP
     with pytest.raises(FailedError, match=f"{told.id} is damaged: {DUMP} is not what was written"):
         offsite.upload(stack(live), told, directory)
+
+
+@pytest.mark.parametrize("name", [DUMP, "redis.rdb", NAME])
+@PLANTED
+def test_what_comes_back_as_no_file_of_its_own_or_unasked_is_not_taken(
+    live: Droplet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    name: str,
+    plant: Callable[[Path, Path], None],
+    kind: str,
+) -> None:
+    """restic restores links and FIFOs as they were sent, and files that the manifest says nothing of (S8)."""
+    told, directory = kept(live)
+    outside = tmp_path / "outside"
+    outside.write_bytes(SECRET)
+    real = Storage._done
+
+    def done(self: Storage, verb: str, rest: list[str]) -> str:
+        said = real(self, verb, rest)
+        if verb == "restore":
+            path = Path(rest[-1]) / name
+            path.unlink(missing_ok=True)
+            plant(path, outside)
+        return said
+
+    monkeypatch.setattr(Storage, "_done", done)
+    unasked = "'redis.rdb' is not named in its manifest"
+    with pytest.raises(FailedError, match=unasked if name == "redis.rdb" else f"{name} {kind}"):
+        offsite.upload(stack(live), told, directory)
+    assert outside.read_bytes() == SECRET
+    assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
+    assert manifest.differing(directory, told) == []
 
 
 def test_what_was_damaged_here_is_not_sent_and_the_storage_not_blamed(live: Droplet) -> None:

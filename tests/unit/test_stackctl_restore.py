@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stackctl.stack import Stack
 from stackctl.stored import Snapshot, Stored
 
 from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, killed, kills, stackctl
+from tests.unit.test_stackctl_openat import PLANTED, SECRET
 
 THEN, NOW = {"public.offers": 12, "public.users": 3}, {"public.offers": 7, "public.users": 4}
 
@@ -731,6 +733,52 @@ def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
     assert code == 0, shown
     assert_restored(saved)
     assert newest(saved) == wanted, "it is here now"
+
+
+@pytest.mark.parametrize("name", [manifest.DUMP, manifest.GLOBALS, manifest.STATE, manifest.RDB, "more"])
+@PLANTED
+def test_what_is_no_file_of_its_own_in_a_backup_is_restored_by_nobody(
+    saved: Droplet, tmp_path: Path, name: str, *, plant: Callable[[Path, Path], None], kind: str
+) -> None:
+    """S8: a FIFO was waited for with both locks held, a link to a secret was placed where uid 999 could read it."""
+    outside, path = tmp_path / "outside", saved.paths.backup(newest(saved)) / name
+    outside.write_bytes(SECRET)
+    path.unlink(missing_ok=True)
+    plant(path, outside)
+    before = as_it_was(saved)
+    code, shown = restored(saved)
+    assert (code, as_it_was(saved)) == (2, before), shown
+    assert re.search("'more' is not named in its manifest" if name == "more" else f"{name} {kind}", shown)
+    assert outside.read_bytes() == SECRET
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "revisions": 7}', "[" * 100_000, "\xff"])
+def test_a_state_in_a_backup_that_is_none_is_told_in_a_line(saved: Droplet, text: str) -> None:
+    """Its manifest is whoever wrote its files."""
+    place = saved.paths.backup(newest(saved))
+    (place / manifest.STATE).write_text(text or " ")
+    told = manifest.load(place)
+    files = {**told.files, manifest.STATE: manifest.describe(place / manifest.STATE)}
+    manifest.save(place, replace(told, files=files))
+    before = as_it_was(saved)
+    code, shown = restored(saved)
+    assert (code, as_it_was(saved)) == (1, before), shown
+    assert "state.json can't be read" in shown
+
+
+@PLANTED
+def test_what_redis_lays_in_its_directory_leads_a_restore_nowhere(
+    saved: Droplet, tmp_path: Path, *, plant: Callable[[Path, Path], None], kind: str
+) -> None:
+    """S2, by the whole verb."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(SECRET)
+    outside.chmod(0o600)
+    plant(saved.paths.var / "data/redis/dump.rdb.new", outside)
+    code, shown = restored(saved)
+    assert code == 0, shown
+    assert_restored(saved)
+    assert (outside.read_bytes(), outside.stat().st_mode & 0o777) == (SECRET, 0o600)
 
 
 @pytest.mark.parametrize("damaged", [truncated, flipped])

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from . import openat
 from .errors import FailedError
 from .postgres import ADMIN, LONG_TIMEOUT, PRIVILEGES, PSQL, READER, SESSION, Server
 
@@ -362,8 +363,9 @@ def _is_known(one: Entry, objects: Container[tuple[str, str]]) -> bool:
 def _needed(roles: Path, schema: Sequence[str], owner: str) -> tuple[str, ...]:
     """The roles that globals.sql names, and the schema's privileges, policies or owners as well."""
     naming = "\n".join(line for line in schema if line.startswith(NAMES_ROLES) or OWNED.fullmatch(line))
-    with roles.open(encoding="utf-8", errors="replace") as file:
-        spelled = [found[1] for line in file.read(MOST_BYTES).splitlines() if (found := CREATED_ROLE.fullmatch(line))]
+    with openat.directory(roles.parent) as there:
+        text = there.read(roles.name, MOST_BYTES).decode(errors="replace")
+    spelled = [found[1] for line in text.splitlines() if (found := CREATED_ROLE.fullmatch(line))]
     used = [one for one in spelled if re.search(rf'(?<![\w$"]){re.escape(one)}(?![\w$"])', naming)]
     names = [name for one in used if ROLE_NAME.fullmatch(name := unquoted(one)) and len(name.encode()) <= NAME_BYTES]
     if len(names) > MOST_ROLES:

@@ -3,6 +3,7 @@
 import errno
 import http.client
 import os
+import resource
 import select
 import selectors
 import shutil
@@ -18,10 +19,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import BinaryIO, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from . import postgres_errors
+from . import openat, postgres_errors
 from .errors import FailedError
 from .printable import Filter
 
@@ -34,6 +35,8 @@ LONGEST_SAID = 1 << 16
 """Characters of a program's output that are looked at for what went wrong."""
 LONGEST_ANSWER = 64 << 20
 """Bytes of one answer in a conversation."""
+SPARE = 256 << 20
+"""Bytes that stay free beside a backup, and what is fetched or restored of one: a full disk stops PostgreSQL."""
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -139,6 +142,21 @@ class Conversation:
         return heard.decode(errors="replace").removesuffix(f"{last}\n").split("\n")[1:-1]
 
 
+_FULL = "\nno space left on the disk: {} would take more than the {} MiB that may be used: make room there"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    with openat.directory(path.parent) as there, there.reading(path.name, sys.maxsize) as file:
+        yield file
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    with openat.directory(path.parent) as there, there.creating(path.name) as file:
+        yield file
+
+
 def _show(process: subprocess.Popen[bytes]) -> None:
     with selectors.DefaultSelector() as selector:
         for pipe, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
@@ -166,12 +184,12 @@ class Machine:
         """Run a program to its end, however it ends; `env` is its whole environment.
 
         `stdin` and `stdout` are files, for what is too large to hold; without them it gets nothing, and is listened to.
+        What it writes may be a container's word, which has no end: it gets the room that there is, but for SPARE.
         """
-        if stdout:
-            stdout.touch(mode=0o600)
+        most = max(0, self.free(stdout.parent) - SPARE) if stdout else sys.maxsize
         with ExitStack() as files:
-            given = files.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
-            taken = files.enter_context(stdout.open("wb")) if stdout else subprocess.PIPE
+            given = files.enter_context(_reading(stdin)) if stdin else subprocess.DEVNULL
+            taken = files.enter_context(_writing(stdout)) if stdout else subprocess.PIPE
             try:
                 # In a process group of its own: Compose is docker's child and must end with it, and not by a Ctrl-C.
                 process = subprocess.Popen(
@@ -188,6 +206,9 @@ class Machine:
                     "it. Next: shorten that in the env file, then make site"
                 ) from None
             with process:
+                if stdout:
+                    with suppress(ProcessLookupError):
+                        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
                 try:
                     said = process.communicate(timeout=timeout)
                 except subprocess.TimeoutExpired:
@@ -199,7 +220,10 @@ class Machine:
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
                     raise
-        return Result(process.returncode, *((text or b"").decode(errors="replace") for text in said))
+        code, (printed, errors) = process.returncode, said
+        if stdout and stdout.stat().st_size >= most:
+            code, errors = code or 1, errors + _FULL.format(stdout, most >> 20).encode()
+        return Result(code, *((text or b"").decode(errors="replace") for text in (printed, errors)))
 
     @contextmanager
     def conversation(self, argv: Sequence[str]) -> Iterator[Conversation]:

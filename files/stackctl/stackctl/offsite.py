@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import durable, environment, manifest, openat, s3, sequence, stored
 from .errors import FailedError, RefusedError
-from .machine import ENVIRONMENT, TIMED_OUT, Result
+from .machine import ENVIRONMENT, SPARE, TIMED_OUT, Result
 from .manifest import Manifest, Offsite
 from .paths import Paths
 from .stack import Stack
@@ -27,8 +27,6 @@ SLOWEST = 500_000
 """Bytes a second; slower than that, nothing gets through. restic itself would try on for a quarter of an hour."""
 LOCKED_S, ASK_AGAIN_S = 600, 15
 """How long somebody else's work in the repository is waited for."""
-SPARE = 256 << 20
-"""Bytes that stay free beside a backup, and what is fetched or restored of one: a full disk stops PostgreSQL."""
 READING = "reading what lies off the droplet, about a second a backup"
 """restic derives its key anew for each, on purpose slowly."""
 FETCHED = "fetched"

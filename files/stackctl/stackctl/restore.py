@@ -363,7 +363,7 @@ def _not_as_it_was(work: Work) -> list[str]:
         return []
     try:
         told = work.load.contents().told
-    except FailedError:
+    except (FailedError, FileNotFoundError):
         return []  # what is damaged is refused, or fetched
     return [*told[:SHOWN], *([f"… and {len(told) - SHOWN} more"] if len(told) > SHOWN else [])]
 
