@@ -147,8 +147,13 @@ def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
     # Their answers count: redis-cli itself ends with 0 whatever Redis says.
     who: Literal["administrator", "password"] = "administrator" if user.by_administrator else "password"
     ask = f'test "$({redis_cli(who)} | grep -cx OK)" = 2'
+    refused = (
+        f"Redis refuses both of its users, and starts with the declared ones. Next: sudo docker restart {container}, "
+        "make site"
+    )
     yield StringCommand(
         *("docker exec -i", QuoteString(container), "sh -c", QuoteString(ask)),
+        *("|| { echo", QuoteString(refused), ">&2; false; }"),
         # The administrator first: whoever loses the right to say so says the second.
         _stdin=[
             f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",

@@ -5,6 +5,7 @@ By a converge with another value, or by `python -m deploys.rotate`, as an operat
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -16,9 +17,12 @@ from secrets import token_urlsafe
 
 import pytest
 import requests
+from stackctl.redis import ADMINISTRATOR
 from testinfra.host import Host
 
 from deploys import ledger
+from deploys.facts.data import redis_cli
+from deploys.operations.data import RULES
 from deploys.rotate import DONE, NEEDS_A_PERSON, REFUSED, SECRETS
 from tests import converge
 from tests.lab import lab as whole_lab
@@ -168,6 +172,29 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
     assert droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}") == started
     droplet.check_output(f"docker restart {redis}")
     assert new in lab.ask_redis(droplet, ADMITTED)
+
+
+def test_a_redis_whose_app_was_its_administrator_is_corrected_while_it_serves(
+    rotate: Callable[[str], None], lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
+) -> None:
+    """As each droplet was until November 2026, and with a new password in the same converge."""
+    redis, file = lab.settings.paths.data_container("redis"), lab.settings.paths.redis_administrator
+    started = droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}")
+    lab.ask_redis(droplet, "ACL SETUSER default +@all")
+    as_before = shlex.quote(f"{redis_cli('password')} ACL DELUSER {ADMINISTRATOR}")
+    assert droplet.check_output(f"docker exec {redis} sh -c {as_before} && rm {file}") == "1"
+    with load(target, clients=20, rate=60) as running:
+        rotate("REDIS_PASSWORD")
+        time.sleep(2)
+    show(running.tally.table())
+    assert not running.tally.lost
+    admitted = lab.ask_redis(droplet, ADMITTED).split("\n")
+    assert admitted[admitted.index("commands") + 1] == RULES
+    assert sha256(NEW["REDIS_PASSWORD"].encode()).hexdigest() in admitted
+    assert droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}") == started
+    assert converge.changed(converge.site()) == set()
+    droplet.check_output(f"docker restart {redis}")
+    assert RULES in lab.ask_redis(droplet, ADMITTED), "and it starts with both users"
 
 
 def test_an_interrupted_rotation_is_run_again_and_loses_nothing(

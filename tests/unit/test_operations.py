@@ -644,6 +644,7 @@ def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, wh
         _, command = redis_admits._inner(**REDIS)
     assert who in str(command)
     assert '| grep -cx OK)" = 2' in str(command)
+    assert str(command).endswith("Next: sudo docker restart c, make site' >&2; false; }")
     assert command.connector_arguments["_stdin"] == [
         f"ACL SETUSER stackctl reset on #{ADMIN} ~* &* +@all",
         f"ACL SETUSER default #{NEW} ~* &* {RULES}",
