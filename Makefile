@@ -131,8 +131,9 @@ attack: lab-ready ## attacks on the lab from the droplet's neighbour, each also 
 rotate: setup ## a new value for the secret KEY of ENV
 	@$(PYTHON) -m deploys.rotate $(INVENTORY) "$$KEY" $(if $(value YES),--yes)
 
-offsite: setup ## make the repository that ENV's backups go to off the droplet, or mend its passwords
+offsite: setup ## make the repository that ENV's backups go to off the droplet, or mend its passwords; look at what is there
 	@$(PYTHON) -m deploys.offsite $(INVENTORY)
+	@$(PYTHON) -m deploys.look $(INVENTORY)
 
 prune: setup ## drop ENV's old backups off the droplet, once you said yes to the plan
 	@$(PYTHON) -m deploys.prune $(INVENTORY) $(if $(value YES),--yes)

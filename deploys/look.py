@@ -1,26 +1,31 @@
-"""What the off-site storage has, compared with what this side has seen of it before.
+"""What the off-site storage has, compared with what this side has seen of it before: `make offsite ENV=prod`.
 
 The ledger is a file in the checkout, out of the droplet's reach. It has each snapshot that was seen, the hash of its
 manifest, the storage's date for it, and the day on which it was first seen. Who breaks into the droplet can send
-snapshots, but can't have been seen before.
+snapshots, but can't have been seen before. `python -m deploys.look inventories/prod.py` looks, tells, and notes what is
+new. Exits 0 as before, but for new ones | 1 failed | 4 something is not as it was: it needs somebody.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pyinfra.api.exceptions import PyinfraError
 from stackctl import durable, stored
 from stackctl.errors import StackError
 from stackctl.manifest import NAME
 from stackctl.printable import printable
 from stackctl.stored import SKEW, Stored
 
+from deploys.places import group_data, place_of
 from deploys.repository import Repository, RepositoryError
+from deploys.settings import load_settings
 
 
 @dataclass(frozen=True)
@@ -207,3 +212,37 @@ def _moment(text: str | None) -> datetime | None:
 
 def _text(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
+
+
+def told(seen: Look, after: Ledger) -> list[str]:
+    """What there is, a line for each snapshot, each doubt and each alarm."""
+    lines = [f"{after.url}: {len(seen.found)} snapshots of backups"]
+    for one in seen.found:
+        known = after.snapshots.get(one.snapshot.id)
+        since = f"known since {known.first_seen:%Y-%m-%d}" if known else "not known"
+        lines.append(f"  {one.name}, {since}")
+        lines += [f"    in doubt: {doubt}" for doubt in one.doubts]
+    return [*lines, *seen.unread, *seen.alarms]
+
+
+def looked(repository: Repository, path: Path) -> tuple[int, list[str]]:
+    """Look, and note it in the ledger. The exit code, and what to tell."""
+    seen = look(repository, load(path, repository.url))
+    after = remembered(seen)
+    save(path, after)
+    return 4 if seen.alarms else 0, told(seen, after)
+
+
+def main(inventory: str) -> int:
+    try:
+        settings = load_settings(group_data(place_of(inventory)))
+        code, lines = looked(Repository.of(settings), Path(settings.values.backups_ledger))
+    except PyinfraError as error:
+        print(printable(f"look: {error}"), file=sys.stderr)
+        return 1
+    print("\n".join(map(printable, lines)))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -2,8 +2,7 @@
 
 It runs on the operator's machine, with the operator's keys. Two passwords open the repository, the operator's and the
 droplet's: whichever does has the other one added, so that this is also how either is mended. A second run changes
-nothing there. It ends with a look at what the storage has, and notes in the ledger what is new (deploys/look.py).
-Exits 0 done | 1 failed.
+nothing. A new repository begins a new ledger (deploys/look.py). Exits 0 done | 1 failed.
 """
 
 from __future__ import annotations
@@ -29,19 +28,15 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         settings = load_settings(group_data(place_of(arguments.inventory)))
-        repository, ledger = Repository.of(settings), Path(settings.values.backups_ledger)
-        is_new = made(repository)
+        repository = Repository.of(settings)
+        if made(repository):
+            look.save(Path(settings.values.backups_ledger), Ledger(repository.url))
         ended = end_others(repository) if arguments.only_these else 0
     except PyinfraError as error:
         print(printable(f"offsite: {error}"), file=sys.stderr)
         return 1
     told = f", and by no other: {ended} ended" if arguments.only_these else ""
     print(f"{repository.url} opens with the operator's password and with the droplet's{told}.")
-    try:
-        print("\n".join(map(printable, looked(repository, ledger, is_new=is_new))))
-    except PyinfraError as error:
-        print(printable(f"offsite: {error}"), file=sys.stderr)
-        return 1
     return 0
 
 
@@ -64,20 +59,6 @@ def made(repository: Repository) -> bool:
         print(f"It opens with {whose}_PASSWORD now.")
     repository.exists(DROPLET)
     return is_new
-
-
-def looked(repository: Repository, path: Path, *, is_new: bool = False) -> list[str]:
-    """Note in the ledger what the storage has. A line for each backup, and for each that is in doubt."""
-    seen = look.look(repository, Ledger(repository.url) if is_new else look.load(path, repository.url))
-    after = look.remembered(seen)
-    look.save(path, after)
-    lines = [f"{len(seen.found)} snapshots of backups, {path} knows since when:"]
-    for one in seen.found:
-        known = after.snapshots.get(one.snapshot.id)
-        since = f"known since {known.first_seen:%Y-%m-%d}" if known else "not known"
-        lines.append(f"  {one.name}, {since}")
-        lines += [f"    in doubt: {doubt}" for doubt in one.doubts]
-    return [*lines, *seen.unread, *seen.alarms]
 
 
 def end_others(repository: Repository) -> int:

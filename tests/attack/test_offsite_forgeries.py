@@ -21,7 +21,8 @@ from stackctl.stored import Stored
 from testinfra.host import Host
 
 from deploys import look, prune
-from deploys.offsite import looked, made
+from deploys.look import looked
+from deploys.offsite import made
 from deploys.prune import DAILY, DONE, MONTHLY, REFUSED, WEEKLY, Plan
 from deploys.repository import Repository
 from tests.data.storage import document, on_disk, send
@@ -222,7 +223,7 @@ def test_seven_forgeries_have_nothing_dropped(
     later = year.now.year + 1
     dates = {
         "dates in 2027": [datetime(later, month, 1, tzinfo=UTC) for month in range(1, 8)],
-        "dates of long ago": [year.now - 27 * n * DAY for n in range(1, 8)],
+        "dates of long ago": [year.now - 27 * n * DAY for n in range(7, 0, -1)],
         "dates of today": [year.now - timedelta(minutes=n) for n in range(1, 8)],
     }[how]
     first = 100000 if how == "dates in 2027" else 11
@@ -265,7 +266,9 @@ def test_what_the_operator_s_side_saw_is_compared(year: Year, tmp_path: Path) ->
     gone = sorted(year.snapshots)[0]
     (on_disk(year.repository) / "snapshots" / gone).unlink()
     send(year.repository, tmp_path, 11, year.now - 31 * DAY)
-    shown = "\n".join(looked(year.repository, year.ledger))
+    code, lines = looked(year.repository, year.ledger)
+    shown = "\n".join(lines)
+    assert code == 4
     assert f"(snapshot {gone[:8]}, stored" in shown
     assert "is gone, and make prune did not drop it" in shown
     assert "which did not see it" in shown

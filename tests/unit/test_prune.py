@@ -156,7 +156,9 @@ def pruned(there: InMemory, ledger: Path, *, sure: bool = True) -> int:
 
 def looked(there: InMemory, ledger: Path) -> list[str]:
     with patch.object(look, "now", lambda: there.now), patch("os.fsync"):
-        return offsite.looked(cast(Repository, there), ledger)
+        code, lines = look.looked(cast(Repository, there), ledger)
+    assert code in {0, 4}
+    return lines
 
 
 def pruned_before(there: InMemory, ledger: Path, ago: timedelta = 30 * DAY) -> InMemory:
@@ -537,13 +539,37 @@ def test_a_malformed_ledger_is_one_line(ledger: Path, content: str) -> None:
         look.load(ledger, "s3:https://s3.test/bucket")
 
 
-def test_a_new_repository_begins_a_ledger(ledger: Path) -> None:
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_new_repository_begins_a_ledger(ledger: Path, monkeypatch: pytest.MonkeyPatch, *, is_new: bool) -> None:
     there = pruned_before(InMemory(nightly(3)), ledger)
-    there.backups, there.identity = [], "r2"
+    settings = settings_of("prod", {"backups_ledger": str(ledger)})
+    monkeypatch.setattr(offsite, "load_settings", lambda _: settings)
+    monkeypatch.setattr(offsite.Repository, "of", lambda _: there)
+    monkeypatch.setattr("sys.argv", ["offsite", "inventories/prod.py"])
+    there.there, there.backups, there.identity = not is_new, [], "r2"
+    assert offsite.main() == 0
     with patch.object(look, "now", lambda: there.now):
-        shown = offsite.looked(cast(Repository, there), ledger, is_new=True)
-    assert not [line for line in shown if "gone" in line or "another" in line]
-    assert look.load(ledger, there.url).repository == "r2"
+        code, shown = look.looked(cast(Repository, there), ledger)
+    assert code == (0 if is_new else 4)
+    assert bool([line for line in shown if "gone" in line or "another" in line]) is not is_new
+    assert look.load(ledger, there.url).repository == ("r2" if is_new else "r1")
+
+
+def test_a_look_is_a_program_that_says_whether_somebody_has_to_look(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = InMemory(nightly(3))
+    settings = settings_of("prod", {"backups_ledger": str(ledger)})
+    monkeypatch.setattr(look, "load_settings", lambda _: settings)
+    monkeypatch.setattr(look.Repository, "of", lambda _: there)
+    assert look.main("inventories/prod.py") == 0
+    assert f"{there.backups[2].name}, known since" in capsys.readouterr().out
+    del there.backups[0]
+    assert look.main("inventories/prod.py") == 4
+    assert "is gone, and make prune did not drop it" in capsys.readouterr().out
+    there.failing = "snapshots"
+    assert look.main("inventories/prod.py") == 1
+    assert "look: restic failed" in capsys.readouterr().err
 
 
 def test_what_has_no_manifest_that_can_be_read_stays_and_is_told_of(
