@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from io import StringIO
@@ -377,6 +378,19 @@ def test_what_the_storage_has_lost_goes_again(live: Droplet, storage: Sent) -> N
     storage.clear()
     assert stackctl(live, "backup")[0] == 0
     assert {*storage} == {one.id for one in proven(live)}
+
+
+@pytest.mark.parametrize("number", [2**62, 2**63 - 1])
+def test_a_number_that_nobody_has_counted_to_leaves_one_for_the_next_backup(
+    tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Whoever broke in sent the highest one that a manifest may have, so that there is none after it."""
+    monkeypatch.setattr(offsite, "available", lambda _stack: [replace(small(1), sequence=number)])
+    droplet = installed(tmp_path)
+    for _ in range(2):
+        code, shown = stackctl(droplet, "backup")
+        assert code == 0, shown
+    assert [one.sequence for one in every(droplet)] == [1, 2]
 
 
 def test_a_droplet_without_backups_goes_on_from_the_number_of_what_was_sent(tmp_path: Path, storage: Sent) -> None:

@@ -201,7 +201,9 @@ def _next_sequence(work: Work) -> int:
             work.there = offsite.available(stack)
         except FailedError as error:
             stack.journal.tell("dump", "progress", f"not read, so the next one will: {error}")
-    return 1 + max((sequence.highest(stack.paths) or 0, *(one.sequence for one in (*work.made, *work.there))))
+    return 1 + max(
+        sequence.highest(stack.paths) or 0, sequence.greatest(one.sequence for one in (*work.made, *work.there))
+    )
 
 
 def _save_redis(work: Work) -> str:

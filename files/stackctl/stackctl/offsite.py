@@ -238,7 +238,7 @@ def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
 
 
 def _highest(found: Iterable[Manifest]) -> int:
-    return max((one.sequence for one in found), default=0)
+    return sequence.greatest(one.sequence for one in found)
 
 
 def look(stack: Stack) -> Powers | None:
