@@ -103,7 +103,7 @@ def look(repository: Repository, known: Ledger) -> Look:
         seen=seen,
         found=[_also(one, doubts.get(one.snapshot.id)) for one in stored.judged(found)],
         unread=unread,
-        alarms=_alarms(known, identity, ids, doubts),
+        alarms=_alarms(known, identity, ids, seen, doubts),
         at=at,
     )
 
@@ -186,15 +186,19 @@ def _doubts(known: Ledger, seen: Mapping[str, Seen]) -> dict[str, str]:
     return doubts
 
 
-def _alarms(known: Ledger, repository: str, listed: frozenset[str], doubts: Mapping[str, str]) -> list[str]:
+def _alarms(
+    known: Ledger, repository: str, listed: frozenset[str], seen: Mapping[str, Seen], doubts: Mapping[str, str]
+) -> list[str]:
     alarms = [f"snapshot {number[:8]}: {doubt}" for number, doubt in doubts.items()]
     if known.repository and known.repository != repository:
         alarms.append(f"{known.url} is another repository than at the last look ({_text(known.looked)})")
-    return alarms + [
-        f"{one.backup} (snapshot {number[:8]}, stored {one.stored:%Y-%m-%d}) is gone, and make prune did not drop it"
-        for number, one in known.snapshots.items()
-        if number not in listed and number not in known.dropping
-    ]
+    for number, one in known.snapshots.items():
+        name = f"{one.backup} (snapshot {number[:8]}, stored {one.stored:%Y-%m-%d})"
+        if number in listed and number not in seen:
+            alarms.append(f"{name} can't be read any more")
+        if number not in listed and number not in known.dropping:
+            alarms.append(f"{name} is gone, and make prune did not drop it")
+    return alarms
 
 
 def _also(one: Stored, doubt: str | None) -> Stored:

@@ -501,6 +501,15 @@ def test_what_was_never_seen_and_is_of_old_takes_nobody_s_place(ledger: Path) ->
     assert [one.snapshot.id for one in seen.found if one.doubts] == [of_old.snapshot.id]
 
 
+def test_what_could_be_read_before_and_can_t_be_now_is_an_alarm(ledger: Path) -> None:
+    """Where the key can delete, what a snapshot is made of may be gone, and its name still there."""
+    there = pruned_before(InMemory(nightly(3)), ledger)
+    gone = there.backups.pop(1)
+    there.others[gone.snapshot.id] = "no JSON"
+    for _ in range(2):
+        assert any(f"(snapshot {gone.snapshot.id[:8]}" in line and "any more" in line for line in looked(there, ledger))
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_prune_that_was_killed_raises_no_alarm(ledger: Path, *, gone: bool) -> None:
     there = pruned_before(InMemory(nightly(QUARTER)), ledger)

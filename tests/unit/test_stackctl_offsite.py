@@ -831,6 +831,22 @@ def test_a_first_night_that_could_not_be_sent_is_numbered_by_the_next(live: Drop
     assert [one.sequence for one in manifest.every(live.paths.backups)][-2:] == [16, 17]
 
 
+def test_a_night_that_was_given_up_and_is_damaged_keeps_nothing_here(live: Droplet) -> None:
+    put_back(live)
+    live.seconds = (16 * DAY).total_seconds()
+    done = live.storage.restic
+    damaged = live.storage.snapshots[-1]["id"]
+
+    def fails(arguments: list[str], env: Mapping[str, str]) -> Result:
+        broken = arguments[0] == "dump" and arguments[1] == damaged
+        return Result(1, stderr="Fatal: ciphertext verification failed") if broken else done(arguments, env)
+
+    with patch.object(live.storage, "restic", fails):
+        code, shown = stackctl(live, "backup")
+    assert (code, "the numbers there were not read" in shown) == (0, True), shown
+    assert asked(live).id == manifest.every(live.paths.backups)[-1].id, "by time it is the newest all the same"
+
+
 def test_a_forgery_moves_no_number_of_ours(live: Droplet) -> None:
     put_back(live)
     planted(live, replace(dated(15, 10**6), id="20251208T120000.001Z"), stored=NOON + 15 * DAY)

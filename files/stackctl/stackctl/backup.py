@@ -286,7 +286,11 @@ def _number_behind(work: Work, there: set[str]) -> None:
     ours = [*work.made, work.manifest]
     shared = max((one.id for one in ours if one.id in there), default="")
     strangers = {one for one in there if one > shared} - {one.id for one in ours}
-    highest = offsite.highest_since(work.stack, shared, strangers)
+    try:
+        highest = offsite.highest_since(work.stack, shared, strangers)
+    except FailedError as error:  # off the droplet the time has the order anyway
+        work.stack.journal.tell("upload", "progress", f"the numbers there were not read: {error}")
+        return
     if not highest:
         return
     sequence.seen(work.stack.paths, highest)
