@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
-from tests.data.conftest import Database, backups, leftovers, problems, proven
+from tests.data.conftest import Database, backups, leftovers, live_database, problems, proven
 from tests.places import ROOT, Place
 from tests.releases import under_way
 from tests.releases.under_way import UnderWay
@@ -21,7 +21,7 @@ from tests.releases.under_way import UnderWay
 pytestmark = pytest.mark.group("data")
 
 ROWS = 1000
-BIG = 300_000
+BIG = 200_000
 RELOAD = f"BEGIN; TRUNCATE sec_near; INSERT INTO sec_near SELECT n FROM generate_series(1, {ROWS}) n; COMMIT;"
 DURING = {
     "reload": RELOAD,
@@ -31,21 +31,33 @@ DURING = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _something_to_dump(lab: Place, droplet: Host) -> Iterator[None]:
+    """A dump that takes a moment."""
+    database = live_database(lab, droplet)
+    database.ask(f"{as_owner(lab)} CREATE TABLE sec_big AS SELECT n, md5(n::text) FROM generate_series(1, {BIG}) n")
+    yield
+    database.ask("DROP TABLE sec_big")
+    droplet.run("stackctl backup")  # of less than half the size of the one before, which it says
+    droplet.check_output("stackctl backup")
+    assert (problems(droplet), leftovers(droplet)) == ([], "")
+
+
 @pytest.fixture
-def database(lab: Place, droplet: Host, database: Database) -> Iterator[Database]:
+def database(lab: Place, database: Database) -> Iterator[Database]:
     made = f"""
-    CREATE TABLE sec_big AS SELECT n, md5(n::text) FROM generate_series(1, {BIG}) n;
     CREATE TABLE sec_near AS SELECT n FROM generate_series(1, {ROWS}) n;
     CREATE TABLE sec_days (n int) PARTITION BY LIST (n);
     CREATE TABLE sec_days_1 PARTITION OF sec_days FOR VALUES IN (1);
     INSERT INTO sec_days VALUES (1);
     """
-    owner = lab.settings.values.database_user
-    database.ask(f"SET ROLE {owner}; {made}")
+    database.ask(f"{as_owner(lab)} {made}")
     yield database
-    database.ask("DROP TABLE IF EXISTS sec_big, sec_near, sec_days")
-    droplet.check_output("stackctl backup")
-    assert (problems(droplet), leftovers(droplet)) == ([], "")
+    database.ask("DROP TABLE IF EXISTS sec_near, sec_days")
+
+
+def as_owner(lab: Place) -> str:
+    return f"SET ROLE {lab.settings.values.database_user};"
 
 
 def at_once(database: Database, sql: str) -> subprocess.Popen[str]:
@@ -101,7 +113,7 @@ def test_what_a_snapshot_without_locks_sees(database: Database) -> None:
 
 
 @pytest.mark.parametrize("what", DURING)
-@pytest.mark.parametrize("after", [0.3, 0.8, 1.4])
+@pytest.mark.parametrize("after", [0.3, 1.0])
 def test_what_comes_while_a_dump_is_made_waits_for_its_end(
     droplet: Host, database: Database, what: str, after: float
 ) -> None:

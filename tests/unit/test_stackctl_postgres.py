@@ -103,7 +103,7 @@ def test_all_tables_are_locked_before_the_snapshot_is_taken(live: Droplet) -> No
     for between in lines[begin + 1 : export]:
         assert between.split(maxsplit=1)[1].startswith("LOCK TABLE ONLY "), "a query would take the snapshot"
     assert "SET lock_timeout = 500;" in lines[begin]
-    assert "--lock-wait-timeout=500" in lines[dump]
+    assert "--lock-wait-timeout=2010" in lines[dump], "by its own statement_timeout: with time for all tables"
 
 
 def test_tables_that_came_meanwhile_have_it_all_again(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ DISTURBANCES = {
     "a lock": ("LOCK TABLE", "ERROR:  canceling statement due to lock timeout", "public.offers can't be locked"),
     "a drop": ("LOCK TABLE", 'ERROR:  relation "public.offers" does not exist', "public.offers can't be locked"),
     "pg_dump's lock": (
-        *("pg_dump ", "pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout"),
+        *("pg_dump ", "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout"),
         "public.users can't be dumped",
     ),
     "a view that went": ("pg_dump ", "pg_dump: error: query failed: ERROR:  cache lookup failed for view 7", ""),

@@ -72,12 +72,16 @@ LONG_TIMEOUT = 600
 COUNT_TIMEOUT = 3600
 LOCK_TIMEOUT_MS = 500
 """Below deadlock_timeout (1 s), at which PostgreSQL might end the app's transaction rather than ours."""
+DUMP_LOCKS_MS, DUMP_LOCK_MS = 2000, 5
+"""What pg_dump may take to lock all tables, and each of them, which are locked already. It waits for one only behind
+somebody who waits for us, so it has to give up. Its --lock-wait-timeout is a statement_timeout."""
 LOCK_PATIENCE = 120
 """Seconds in which all tables have to be locked together once."""
 FEWEST_TRIES = 3
 # What a transaction of somebody else's makes of a dump. It is tried again.
 DISTURBED = re.compile(
-    "lock timeout|deadlock detected|cache lookup failed|could not open relation|relation .* does not exist"
+    "lock timeout|statement timeout|deadlock detected|cache lookup failed|could not open relation|"
+    "relation .* does not exist"
 )
 READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # transaction_timeout is PostgreSQL 17's: an older one refuses to start a session that names it.
@@ -353,7 +357,8 @@ class Postgres:
 
     def _dump_at_once(self, target: Path, seconds: int) -> dict[str, int]:
         with self.server.locked(self.data.database) as snapshot:
-            asked = (f"--snapshot={snapshot.name}", f"--lock-wait-timeout={LOCK_TIMEOUT_MS}")
+            patience = DUMP_LOCKS_MS + DUMP_LOCK_MS * len(snapshot.tables)
+            asked = (f"--snapshot={snapshot.name}", f"--lock-wait-timeout={patience}")
             try:
                 self.server.write(
                     target, seconds, "pg_dump", "--format=custom", *asked, f"--dbname={self.data.database}"
