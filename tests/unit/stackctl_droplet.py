@@ -84,6 +84,8 @@ class Droplet(Machine):
     """Any name → image id; the id names the version."""
     containers: list[dict[str, Any]] = field(default_factory=list)
     units: set[str] = field(default_factory=set)
+    beside_ours: set[str] = field(default_factory=lambda: {"nginx.service"})
+    """Debian's that run."""
     logins: set[str] = field(default_factory=lambda: {"owner_00000001"})
     """PostgreSQL's login roles."""
     roles: list[list[Any]] = field(default_factory=list)
@@ -620,7 +622,7 @@ class Droplet(Machine):
             case "show":
                 return Result(0, "active\n" if units[0] in self.units else "inactive\n")
             case "is-active":
-                return Result(0 if units[0] in self.units else 3)
+                return Result(0 if units[0] in self.units | self.beside_ours else 3)
             case "start" | "restart":
                 self.units |= set(units)
             case "stop":

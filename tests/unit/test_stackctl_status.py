@@ -305,6 +305,19 @@ def test_before_its_flip_a_release_is_under_way_beside_the_live_one(live: Drople
     assert any(row.startswith("under way   release 1.1.0 by ada (ada@laptop) since") for row in shown)
 
 
+def test_an_nginx_that_does_not_run_is_a_problem_where_it_should(live: Droplet) -> None:
+    live.beside_ours.clear()
+    assert status(live)[0] == 0, "nginx is on another host"
+    declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
+    live.paths.config.write_text(json.dumps(json.loads(live.paths.config.read_text()) | {"certificate": declared}))
+    told = (
+        "nginx.service is not active, so nobody is served. Next: sudo nginx -t && sudo systemctl restart nginx.service"
+    )
+    assert told in status(live)[1]["problems"]
+    live.beside_ours.add("nginx.service")
+    assert told not in status(live)[1]["problems"]
+
+
 def test_people_read_the_same(live: Droplet) -> None:
     code, shown = stackctl(live, "status")
     assert code == 0

@@ -16,6 +16,7 @@ from .stack import expected_sha256
 from .state import State
 
 Report = dict[str, Any]
+NGINX = "nginx.service"
 UNDOING_S = 10
 """Longer than it takes to put a firewall back."""
 
@@ -73,6 +74,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     # Under maintenance nginx turns Telegram away.
     problems += telegram.problems(machine.now().timestamp()) if work is None and not current.maintenance else []
     problems += upkeep.problems(paths, machine, weekly=config.data is not None and not config.isolated)
+    problems += _edge_problems(config, machine)
     served = _certificate(paths, config, machine)
     return {
         "version": 1,
@@ -153,6 +155,13 @@ def _socket_drift(paths: Paths, current: State, machine: Machine) -> list[str]:
         return []
     unit = paths.socket_unit(current.active)
     return [f"{unit} is not active"] if machine.run(["systemctl", "is-active", "--quiet", unit]).code else []
+
+
+def _edge_problems(config: Config, machine: Machine) -> list[str]:
+    """Where nginx is to run, and doesn't, nothing that is well here is of use to anybody."""
+    if not config.certificate or not machine.run(["systemctl", "is-active", "--quiet", NGINX]).code:
+        return []
+    return [f"{NGINX} is not active, so nobody is served. Next: sudo nginx -t && sudo systemctl restart {NGINX}"]
 
 
 def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[str]:
