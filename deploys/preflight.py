@@ -9,8 +9,8 @@ from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 
 from deploys.facts.data import UNREADABLE, PostgresMajor
-from deploys.facts.machine import Cpus, DebianRelease, MemoryMib, Networks, TimeZoneThere
-from deploys.facts.stackctl import Isolated
+from deploys.facts.machine import Cpus, DebianRelease, HasAddress, MemoryMib, Networks, TimeZoneThere
+from deploys.facts.stackctl import Isolated, TelegramsHost
 from deploys.settings import KEPT_BY_KERNEL, Settings, Values
 
 _OWN_INTERFACES = ("lo", "docker", "br-", "veth")
@@ -52,6 +52,19 @@ def check_droplet(host: Host, settings: Settings) -> None:
         )
     if overlap := overlapping(values, host.get_fact(Networks)):
         raise PyinfraError(f"{host.name}: {overlap}: choose another range in group_data")
+
+
+def check_name(host: Host, settings: Settings) -> None:
+    """Raise PyinfraError where Telegram would be told a name that nobody can look up: the release would fail by it."""
+    domain = settings.values.domain
+    if settings.isolated or not settings.values.webhook_path:
+        return
+    told = host.get_fact(TelegramsHost, state=str(settings.paths.state))
+    if told not in (None, domain) and not host.get_fact(HasAddress, domain=domain):
+        raise PyinfraError(
+            f"{host.name}: DNS has no address for {domain}, and Telegram would be told to send updates there instead "
+            f"of to {told}. Nothing was changed. Next: give {domain} an A record that leads to this droplet."
+        )
 
 
 def as_isolated_as_it_is(host: Host, settings: Settings) -> Settings:

@@ -20,7 +20,7 @@ from deploys.components.offsite import offsite
 from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
 from deploys.components.tls import tls
-from deploys.preflight import as_isolated_as_it_is, check_droplet
+from deploys.preflight import as_isolated_as_it_is, check_droplet, check_name
 from deploys.settings import load_settings
 
 EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
@@ -46,6 +46,7 @@ SITE = [
 
 settings = as_isolated_as_it_is(host, load_settings(host.data.dict()))
 check_droplet(host, settings)
+check_name(host, settings)
 session.begin(state, host)
 for component, groups in host.loop(SITE):
     if groups & set(host.groups):

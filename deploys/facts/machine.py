@@ -25,6 +25,17 @@ class CloudInitStatus(FactBase[str | None]):
         return {"not": "running"}.get(found[1], found[1]) if found else None
 
 
+class HasAddress(FactBase[bool]):
+    """Whether DNS has an address of the name. A resolver that does not answer counts as one."""
+
+    def command(self, domain: str) -> StringCommand:
+        # 2: no such key (getent(1)).
+        return StringCommand("getent ahosts", QuoteString(domain), ">/dev/null; test $? -ne 2 && echo yes || true")
+
+    def process(self, output: Iterable[str]) -> bool:
+        return bool(list(output))
+
+
 class HalfInstalled(FactBase[bool]):
     """Whether an interrupted dpkg left packages unpacked or unconfigured."""
 

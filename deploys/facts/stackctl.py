@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
@@ -20,6 +21,19 @@ class Isolated(FactBase[bool]):
     def process(self, output: Iterable[str]) -> bool:
         text = "".join(output)
         return bool(json.loads(text).get("isolated", False)) if text else False
+
+
+class TelegramsHost(FactBase[str | None]):
+    """The host name where Telegram was told to send updates; None when it was told none."""
+
+    def command(self, state: str) -> StringCommand:
+        return StringCommand("cat", QuoteString(state), "2>/dev/null || true")
+
+    def process(self, output: Iterable[str]) -> str | None:
+        try:
+            return urlsplit(str(json.loads("".join(output))["webhook"]["url"])).hostname
+        except (ValueError, LookupError, TypeError):
+            return None  # stackctl status says what is wrong with it
 
 
 class Status(FactBase[dict[str, Any] | None]):

@@ -6,6 +6,7 @@ import getpass
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,8 +18,9 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from deploys import session
 from deploys.facts.data import UNREADABLE, PostgresMajor
-from deploys.facts.machine import Cpus, DebianRelease, MemoryMib, Networks, TimeZoneThere
-from deploys.preflight import check_droplet, overlapping
+from deploys.facts.machine import Cpus, DebianRelease, HasAddress, MemoryMib, Networks, TimeZoneThere
+from deploys.facts.stackctl import TelegramsHost
+from deploys.preflight import check_droplet, check_name, overlapping
 from tests.unit.places import ROOT, settings_of
 
 Facts = dict[type[FactBase[Any]], Any]
@@ -155,3 +157,45 @@ def test_each_host_is_locked_once_and_all_before_the_first_change(monkeypatch: p
     for _ in range(2):
         session.SiteLock.operation_start(state, "hash")
     assert taken == ["two", "one"]
+
+
+def named(told: str | None, *, has_address: bool, isolated: bool = False, webhook: str | None = "/webhook") -> None:
+    facts: Facts = {TelegramsHost: told, HasAddress: has_address}
+    host = SimpleNamespace(name="prod-1", get_fact=lambda fact, **_: facts[fact])
+    settings = settings_of("prod", {"webhook_path": webhook, "public_paths": ["/webhook"]})
+    check_name(cast("Host", host), replace(settings, isolated=isolated))
+
+
+def test_telegram_is_told_no_name_that_dns_does_not_know() -> None:
+    own = settings_of("prod").values.domain
+    with pytest.raises(PyinfraError, match=f"no address for {own}, .* instead of to old.dev. Nothing was changed"):
+        named("old.dev", has_address=False)
+
+
+def test_a_name_in_use_or_looked_up_by_nobody_stops_no_converge() -> None:
+    """A resolver that is down, or a first converge, say: the certificate says so at the end."""
+    named(settings_of("prod").values.domain, has_address=False)
+    named(None, has_address=False)
+    named("old.dev", has_address=True)
+    named("old.dev", has_address=False, isolated=True)
+    named("old.dev", has_address=False, webhook=None)
+
+
+@pytest.mark.parametrize(
+    ("state", "host"),
+    [
+        ('{"webhook": {"url": "https://bot.dev/webhook/telegram", "fingerprint": "x"}}', "bot.dev"),
+        ('{"webhook": null}', None),
+        ("", None),
+        ("{", None),
+        ("[]", None),
+    ],
+)
+def test_where_telegram_sends_updates_is_read_from_the_state(state: str, host: str | None) -> None:
+    assert TelegramsHost().process(state.splitlines()) == host
+
+
+def test_a_name_is_looked_up_as_the_droplet_does() -> None:
+    for name, known in (("localhost", True), ("no-such-name.invalid", False)):
+        ran = subprocess.run(["sh", "-c", str(HasAddress().command(name))], capture_output=True, text=True, check=False)
+        assert HasAddress().process(ran.stdout.splitlines()) is known
