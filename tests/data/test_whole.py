@@ -90,6 +90,7 @@ def app(lab: Place, droplet: Host, database: Database) -> Iterator[Callable[[str
     database.ask("DROP DATABASE IF EXISTS lost", "postgres")
     if database.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'odd reader'") == "1":
         database.ask('DROP OWNED BY "odd reader"; DROP ROLE "odd reader"')
+    droplet.run("stackctl backup")  # it fails, where that has lost half of its size
     droplet.check_output("stackctl backup")
     assert (problems(droplet), leftovers(droplet)) == ([], "")
 
