@@ -13,9 +13,10 @@ OFFSITE ?=
 SNAPSHOT ?=
 BESIDE ?=
 YES ?=
+REMOVE ?=
 DRILL_MB ?= 20
 # A mistyped variable would be ignored, and `make restore BESIDES=lost` be a restore in place.
-KNOWN := ENV DROPLETS TAG KEY ID OFFSITE SNAPSHOT BESIDE YES DRILL_MB PYTHON
+KNOWN := ENV DROPLETS TAG KEY ID OFFSITE SNAPSHOT BESIDE YES REMOVE DRILL_MB PYTHON
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
 # Words that are near one another, by the library that deploys/ uses for the same.
@@ -23,7 +24,7 @@ LIKE = $(shell python3 -c 'import difflib, sys; print(*("(did you mean " + name 
 	difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)))' '$(firstword $(UNKNOWN))' $(KNOWN))
 $(if $(UNKNOWN),$(error $(strip There is no variable $(firstword $(UNKNOWN)) $(LIKE)). Nothing was changed. Next: make help))
 # As variables of the shell they need no quoting, whatever is in them.
-export TAG KEY ID YES SNAPSHOT BESIDE
+export TAG KEY ID YES SNAPSHOT BESIDE REMOVE
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
 PYTHON := .venv/bin/python
@@ -80,8 +81,8 @@ plan: setup ## what `make site` would change on ENV, with differences
 	@$(PYTHON) -m deploys.plan $(INVENTORY)
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
-site: setup ## converge ENV
-	$(PYINFRA) deploys/site.py
+site: setup ## converge ENV, and remove what is foreign and named: REMOVE="NAME NAME"
+	$(PYINFRA) deploys/site.py $(if $(value REMOVE),--data "foreign_removed=\"$$REMOVE\"")
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
 isolate: setup ## converge ENV as a copy, for a restore: no worker, no webhook, nothing leaves the app

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
+from deploys.declared import FOREIGN_LIST
+
 Operations = list[dict[str, Any]]
+Foreign = dict[str, list[dict[str, Any]]]
+"""What is foreign on each host, as stackctl lists it."""
 
 
 def main() -> int:
@@ -22,29 +28,41 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="for machines")
     arguments = parser.parse_args()
     command = [sys.executable, "-m", "pyinfra", arguments.inventory, "deploys/site.py", "--dry", "--diff", "--json"]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    with tempfile.NamedTemporaryFile() as listed:
+        environment = os.environ | {FOREIGN_LIST: listed.name}
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+        found: Foreign = json.loads(listed.read() or b"{}")
     if run.returncode:
         return run.returncode
     operations = json.loads(run.stdout)["plan"]
     if not operations:
         sys.stderr.write(f"{arguments.inventory} has no host: nothing was looked at\n")
         return 1
-    sys.stdout.write(for_machines(operations) if arguments.json else summary(operations))
+    sys.stdout.write(for_machines(operations, found) if arguments.json else summary(operations, found))
     return 0
 
 
-def summary(operations: Operations) -> str:
+def summary(operations: Operations, found: Foreign) -> str:
     """The operations that would change something by host, and the count of hosts in the last line."""
     by_host = _changes(operations)
     lines = [line for host, names in by_host.items() for line in (f"\n{host} would change:", *_listed(names))]
     hosts = "1 host" if len(by_host) == 1 else f"{len(by_host)} hosts"
+    for host, there in sorted(found.items()):
+        if there:
+            lines += [f"\n{host} has what nobody declared:", *(f"  - {told(one)}" for one in there)]
     return "\n".join([*lines, f"\n{hosts} would change ({len(operations)} operations looked at).\n"])
 
 
-def for_machines(operations: Operations) -> str:
+def for_machines(operations: Operations, found: Foreign) -> str:
     """The same in one line of JSON."""
     by_host = _changes(operations)
-    return json.dumps({"hosts": by_host, "changed": len(by_host)}) + "\n"
+    foreign = {host: [told(one) for one in there] for host, there in sorted(found.items()) if there}
+    return json.dumps({"hosts": by_host, "changed": len(by_host), "foreign": foreign}) + "\n"
+
+
+def told(one: dict[str, Any]) -> str:
+    """One finding with its remedy, in a line."""
+    return f"{one['name']}: {one['what']}: {one['next']}"
 
 
 def _changes(operations: Operations) -> dict[str, list[str]]:

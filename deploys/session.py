@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyinfra import logger
 from pyinfra.api import State
@@ -19,6 +20,7 @@ from stackctl.lock import Holder
 from stackctl.paths import Paths
 
 from deploys import terminal
+from deploys.declared import FOREIGN_LIST
 from deploys.places import place_among
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ ME = Holder.new(f"converge by {getpass.getuser()}@{socket.gethostname()}")
 
 LOCKED = 3
 """The code with which a run ends that found a droplet locked, and so changed nothing; as stackctl ends."""
+
+
+_refusals: dict[str, str] = {}
+"""Why a host must not be changed; a dry run goes on."""
+_foreign: dict[str, list[dict[str, Any]]] = {}
 
 
 class SiteLock(BaseStateCallback):
@@ -50,6 +57,9 @@ class SiteLock(BaseStateCallback):
 
     @staticmethod
     def _take_once(host: Host) -> None:
+        if host.name in _refusals:
+            logger.error("%s: %s", host.name, _refusals[host.name])
+            sys.exit(1)
         if host.name not in SiteLock._held:
             SiteLock._held[host.name] = _take(host)
 
@@ -73,6 +83,21 @@ def going_on(place: str) -> str:
         "SSH or of the firewall that no new login confirmed is undone within two minutes.\n"
         f"Next: make site ENV={place}, which goes on from there. make plan ENV={place} shows what is left."
     )
+
+
+def refuse_to_begin(host: Host, cause: str) -> None:
+    """Have the run end before its first change."""
+    _refusals[host.name] = cause
+
+
+def tell_foreign(host: Host, found: list[dict[str, Any]]) -> None:
+    """Say what is foreign: at the plan's end where deploys/plan.py asks for it, here and now otherwise."""
+    _foreign[host.name] = found
+    if listed := os.environ.get(FOREIGN_LIST):
+        Path(listed).write_text(json.dumps(_foreign))
+        return
+    for one in found:
+        host.log(f"foreign: {one['name']}: {one['what']}: {one['next']}", logger.warning)
 
 
 def _take(host: Host) -> Channel:

@@ -14,12 +14,13 @@ from deploys.components.ci import ci
 from deploys.components.data_services import data_services, former_passwords
 from deploys.components.docker import docker
 from deploys.components.firewall import firewall
+from deploys.components.foreign import declared, foreign
 from deploys.components.hardening import hardening
 from deploys.components.nginx import nginx
 from deploys.components.offsite import offsite
 from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
-from deploys.components.tls import tls
+from deploys.components.tls import certificate, tls
 from deploys.preflight import as_isolated_as_it_is, check_droplet, check_name
 from deploys.settings import load_settings
 
@@ -27,6 +28,7 @@ EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
 
 SITE = [
     (base, EVERYWHERE),
+    (foreign, EVERYWHERE),
     (hardening, EVERYWHERE),
     (ssh, EVERYWHERE),
     (firewall, EVERYWHERE),
@@ -40,8 +42,10 @@ SITE = [
     (backups, {"data"}),
     (ci, {"app"}),
     (secrets, EVERYWHERE),
-    # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
     (tls, {"edge"}),
+    (declared, EVERYWHERE),  # behind all that places anything
+    # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
+    (certificate, {"edge"}),
 ]
 
 settings = as_isolated_as_it_is(host, load_settings(host.data.dict()))

@@ -89,3 +89,9 @@ acme_server = "https://acme-v02.api.letsencrypt.org/directory"
 
 # The public keys that may release, roll back and ask for status, and no more (docs/ci.md): a file's name. None: no CI.
 ci_authorized_keys = None
+
+# What is on a droplet that nobody declared is foreign, and told by `make plan` and `make status` (docs/security.md).
+# Accepted: by the name that they give it, with the reason. Only the name counts, whatever becomes of the content.
+foreign_accepted: dict[str, str] = {}
+# Removed at the next converge, by name; `make site REMOVE="NAME NAME"` does so once.
+foreign_removed: list[str] = []

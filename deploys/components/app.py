@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import files, systemd
+from pyinfra.operations import files
 from stackctl.compose import PREVIOUS_SECRET
 from stackctl.environment import canonical
 
@@ -15,6 +15,7 @@ from deploys.operations.docker import compose_accepts
 from deploys.operations.files import place
 from deploys.operations.owed import systemd_units
 from deploys.operations.release import released_as_declared
+from deploys.operations.units import service
 from deploys.settings import APP_PORT, STOP_GRACE_S, Settings
 
 
@@ -51,9 +52,9 @@ def app(settings: Settings) -> None:
         environment=canonical(settings.app_environment()),
         worker=settings.values.app_worker and not settings.isolated,
     )
-    systemd.service(
+    service(
         name="Bring the stack up at boot, and down in order",
-        service=paths.unit,
+        unit=paths.unit,
         running=True,
         enabled=True,
     )

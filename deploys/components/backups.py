@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import systemd
 
 from deploys import artifacts
 from deploys.operations.files import private_directory
 from deploys.operations.owed import systemd_units
+from deploys.operations.units import service
 from deploys.settings import Settings
 
 
@@ -26,9 +26,7 @@ def backups(settings: Settings) -> None:
     # A copy sends nothing where the backups of what it was copied from are.
     there = not settings.isolated
     for timer in host.loop(timers):
-        systemd.service(
-            name=f"Run {timer}" if there else f"Have {timer} rest", service=timer, running=there, enabled=there
-        )
+        service(name=f"Run {timer}" if there else f"Have {timer} rest", unit=timer, running=there, enabled=there)
 
 
 def units(settings: Settings) -> dict[str, bytes]:

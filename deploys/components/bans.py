@@ -6,12 +6,12 @@ from pathlib import PurePosixPath
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import systemd
 
 from deploys import artifacts
 from deploys.operations import packages
 from deploys.operations.files import if_installed, place
 from deploys.operations.owed import settle
+from deploys.operations.units import service
 from deploys.settings import Settings
 
 TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
@@ -42,7 +42,7 @@ def bans(settings: Settings) -> None:
         commands=["fail2ban-client --test", "systemctl restart fail2ban.service"],
         after=placed,
     )
-    systemd.service(name="Run fail2ban", service="fail2ban.service", running=True, enabled=True)
+    service(name="Run fail2ban", unit="fail2ban.service", running=True, enabled=True)
 
 
 def _accepted(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import files, server, systemd
+from pyinfra.operations import files, server
 from stackctl.unit import PROGRAM
 
 from deploys import artifacts
@@ -16,6 +16,7 @@ from deploys.operations.accounts import account, sudoers
 from deploys.operations.files import place, private_directory
 from deploys.operations.machine import cloud_init_done, swapfile
 from deploys.operations.owed import settle
+from deploys.operations.units import service
 from deploys.settings import STOP_GRACE_S, Settings
 
 
@@ -68,7 +69,7 @@ def base(settings: Settings) -> None:
     _operator(settings)
     _trust(settings)
     _stackctl(settings)
-    systemd.service(name="Upgrade by itself each day", service="apt-daily-upgrade.timer", running=True, enabled=True)
+    service(name="Upgrade by itself each day", unit="apt-daily-upgrade.timer", running=True, enabled=True)
 
 
 def _operator(settings: Settings) -> None:

@@ -7,13 +7,13 @@ import re
 from base64 import b64encode
 
 from pyinfra.api import deploy
-from pyinfra.operations import systemd
 
 from deploys import artifacts
 from deploys.operations import packages
 from deploys.operations.docker import network
 from deploys.operations.files import if_installed, place
 from deploys.operations.owed import settle, systemd_units
+from deploys.operations.units import service
 from deploys.settings import Settings
 
 
@@ -44,7 +44,7 @@ def docker(settings: Settings) -> None:
         commands=["dockerd --validate", "systemctl restart docker.service"],
         after=[daemon],
     )
-    systemd.service(name="Run the daemon", service="docker.service", running=True, enabled=True)
+    service(name="Run the daemon", unit="docker.service", running=True, enabled=True)
     network(
         name="Have the network of the data services",
         network_name=settings.paths.data_network,

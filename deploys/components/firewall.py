@@ -6,10 +6,10 @@ Docker publishes nothing of ours; what it published by mistake would bypass ufw,
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from pyinfra.operations import systemd
 
 from deploys import artifacts
 from deploys.operations import packages, ufw
+from deploys.operations.units import service
 from deploys.settings import Settings
 
 WEB = ["80/tcp", "443/tcp"]
@@ -25,7 +25,7 @@ def firewall(settings: Settings) -> None:
         policies={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
         after=after_rules(settings),
     )
-    systemd.service(name="Raise the firewall at boot", service="ufw.service", running=True, enabled=True)
+    service(name="Raise the firewall at boot", unit="ufw.service", running=True, enabled=True)
 
 
 def ssh_rules(settings: Settings) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import files, systemd
+from pyinfra.operations import files
 
 from deploys import artifacts
 from deploys.operations import packages
@@ -15,6 +15,7 @@ from deploys.operations.accounts import sudoers
 from deploys.operations.files import place
 from deploys.operations.machine import modes
 from deploys.operations.owed import settle, systemd_units
+from deploys.operations.units import service
 from deploys.settings import Settings
 
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
@@ -136,24 +137,24 @@ def _sandboxes(settings: Settings) -> None:
         debt=settings.owed("units-of-the-host"),
         restart=[mounts],
     )
-    for service, content in host.loop(sandboxes(settings).items()):
+    for kept, content in host.loop(sandboxes(settings).items()):
         systemd_units(
-            name=f"Keep {service} to what it needs",
-            units={f"{service}.service.d/{settings.values.app}.conf": content},
-            debt=settings.owed(f"{service}-sandbox"),
+            name=f"Keep {kept} to what it needs",
+            units={f"{kept}.service.d/{settings.values.app}.conf": content},
+            debt=settings.owed(f"{kept}-sandbox"),
             # A pattern, since a service that isn't installed yet is no error.
-            restart=[f"{service[:-1]}[{service[-1]}].service"],
+            restart=[f"{kept[:-1]}[{kept[-1]}].service"],
         )
-    systemd.service(name="Let nothing be run from where all may write", service=mounts, running=True, enabled=True)
+    service(name="Let nothing be run from where all may write", unit=mounts, running=True, enabled=True)
 
 
 def _timers(settings: Settings) -> None:
     paths = settings.paths
     if not settings.values.reboot_at:
-        systemd.service(name="Never reboot by itself", service=paths.reboot_timer, running=False, enabled=False)
+        service(name="Never reboot by itself", unit=paths.reboot_timer, running=False, enabled=False)
     timers = [paths.integrity_timer, *([paths.reboot_timer] if settings.values.reboot_at else [])]
     for timer in host.loop(timers):
-        systemd.service(name=f"Run {timer}", service=timer, running=True, enabled=True)
+        service(name=f"Run {timer}", unit=timer, running=True, enabled=True)
 
 
 def sandboxes(settings: Settings) -> dict[str, bytes]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from pyinfra.operations import files, systemd
+from pyinfra.operations import files
 
 from deploys import artifacts
 from deploys.operations import packages
 from deploys.operations.certificate import placeholder
 from deploys.operations.files import if_installed, place
 from deploys.operations.owed import settle
+from deploys.operations.units import service
 from deploys.settings import Settings
 
 HEADERS = {
@@ -73,7 +74,7 @@ def nginx(settings: Settings) -> None:
         commands=["nginx -t", "systemctl reload-or-restart nginx.service"],
         after=[config],
     )
-    systemd.service(name="Run nginx", service="nginx.service", running=True, enabled=True)
+    service(name="Run nginx", unit="nginx.service", running=True, enabled=True)
 
 
 def configuration(settings: Settings) -> bytes:

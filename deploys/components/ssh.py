@@ -7,13 +7,13 @@ undoes itself.
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from pyinfra.operations import systemd
 from stackctl.trial import ASKS_S
 
 from deploys import artifacts
 from deploys.components import ci
 from deploys.operations.owed import systemd_units
 from deploys.operations.trial import Tried, tried
+from deploys.operations.units import service
 from deploys.settings import Settings
 
 # A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
@@ -24,9 +24,9 @@ IN_FORCE = ["sshd -t", "systemctl restart ssh.service"]
 @deploy("ssh")
 def ssh(settings: Settings) -> None:
     systemd_units(name="Install what undoes a change", units=units(settings), debt=settings.owed("trial-units"))
-    systemd.service(
+    service(
         name="Undo at boot what nobody confirmed",
-        service=settings.paths.trial_boot,
+        unit=settings.paths.trial_boot,
         enabled=True,
         running=None,  # it has nothing to do but then
     )
@@ -37,7 +37,7 @@ def ssh(settings: Settings) -> None:
         commands=IN_FORCE,
         debt=settings.owed("ssh"),
     )
-    systemd.service(name="Run sshd", service="ssh.service", running=True, enabled=True)
+    service(name="Run sshd", unit="ssh.service", running=True, enabled=True)
 
 
 def files(settings: Settings) -> dict[str, Tried]:

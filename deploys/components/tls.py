@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from pyinfra.operations import systemd
 
 from deploys import artifacts
 from deploys.operations import packages
 from deploys.operations.certificate import trusted
 from deploys.operations.files import place
 from deploys.operations.owed import systemd_units
+from deploys.operations.units import service
 from deploys.settings import Settings
 
 
@@ -28,13 +28,18 @@ def tls(settings: Settings) -> None:
     systemd_units(
         name="Install what obtains a certificate", units=units(settings), debt=settings.owed("certificate-units")
     )
-    systemd.service(
+    service(
         name="Try each hour for a certificate that is missing",
-        service=paths.certificate_timer,
+        unit=paths.certificate_timer,
         running=True,
         enabled=True,
     )
-    systemd.service(name="Renew in time", service="certbot.timer", running=True, enabled=True)
+    service(name="Renew in time", unit="certbot.timer", running=True, enabled=True)
+
+
+@deploy("certificate")
+def certificate(settings: Settings) -> None:
+    values = settings.values
     trusted(name="Obtain the certificate", domain=values.domain, server=values.acme_server)
 
 

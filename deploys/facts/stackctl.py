@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
+from pyinfra.context import ctx_host, ctx_state
 
 
 class Isolated(FactBase[bool]):
@@ -48,3 +49,18 @@ class Status(FactBase[dict[str, Any] | None]):
     def process(self, output: Iterable[str]) -> dict[str, Any] | None:
         text = "".join(output)
         return dict(json.loads(text)) if text.startswith("{") else None
+
+
+def status() -> dict[str, Any] | None:
+    """What Status says of this host. A plan changes nothing, so it asks once; a converge asks again as it goes."""
+    host = ctx_host.get()
+    if ctx_state.get().is_executing:
+        return cast("dict[str, Any] | None", host.get_fact(Status))
+    return planned(host)
+
+
+def planned(host: Any) -> dict[str, Any] | None:
+    """What Status said when the plan was made."""
+    if "stackctl_status" not in vars(host):
+        vars(host)["stackctl_status"] = host.get_fact(Status)
+    return cast("dict[str, Any] | None", vars(host)["stackctl_status"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
+from deploys import declared
 from deploys.facts.accounts import Account, Service, ServiceAccount
 from deploys.operations import Commands
 from deploys.operations.files import place
@@ -13,6 +14,7 @@ from deploys.operations.files import place
 @operation()
 def account(login: str) -> Commands:
     """A person's account with a home, bash and no password. (pyinfra's server.user reads all accounts: 0.4 s.)"""
+    declared.of(host).logins.add(login)
     match host.get_fact(Account, login=login):
         case "/bin/bash":
             host.noop(f"{login} is there")
@@ -25,6 +27,7 @@ def account(login: str) -> Commands:
 @operation()
 def service_account(login: str, *, home: str) -> Commands:
     """An account without a password, in no group but its own. Its home is not made: that is root's to fill."""
+    declared.of(host).logins.add(login)
     wanted = Service(home, "/bin/sh", frozenset({login}))
     there = host.get_fact(ServiceAccount, login=login)
     if there == wanted:

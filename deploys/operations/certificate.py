@@ -6,8 +6,8 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 from stackctl.certificate import CHAIN, KEY, NGINX_GROUP
 
+from deploys.facts import stackctl
 from deploys.facts.files import Placed
-from deploys.facts.stackctl import Status
 from deploys.operations import Commands
 
 
@@ -40,7 +40,7 @@ def trusted(domain: str, *, server: str) -> Commands:
 
     Fails with ACME's own words: nginx goes on with what it has, and a timer tries again each hour.
     """
-    status = host.get_fact(Status)
+    status = stackctl.status()
     if status and (certificate := status.get("certificate")) and certificate.get("as_declared"):
         host.noop(f"{domain} has its certificate from {server}")
         return

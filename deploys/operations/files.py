@@ -19,6 +19,7 @@ from pyinfra.operations import files
 from pyinfra.operations.util.files import generate_color_diff
 from stackctl.printable import printable
 
+from deploys import declared
 from deploys.facts.files import Placed
 from deploys.operations import Commands
 
@@ -42,6 +43,7 @@ def place(  # noqa: PLR0913 - a file has this many properties
       when it fails, the old one stays
     + secret: `--diff` says only that it differs. Content never shows in an argument list: it travels on standard input.
     """
+    declared.of(host).files.add(dest)
     placed = host.get_fact(Placed, path=dest)
     wanted = sha256(content).hexdigest()
     if placed and placed["sha256"] == wanted:

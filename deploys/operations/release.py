@@ -8,7 +8,7 @@ from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from stackctl.compose import stack_sha256
 
-from deploys.facts.stackctl import Status
+from deploys.facts import stackctl
 from deploys.operations import Commands
 from deploys.session import ME
 
@@ -20,7 +20,7 @@ def released_as_declared(compose_files: bytes, *, environment: bytes, worker: bo
     + compose_files: app.yaml, and worker.yaml behind it where there is a worker
     + environment: the next environment, as stackctl.environment.canonical spells it
     """
-    status = host.get_fact(Status)
+    status = stackctl.status()
     if not status and not state.is_executing:
         host.noop("nothing is installed yet")
         return

@@ -8,6 +8,7 @@ from itertools import groupby
 from pyinfra import host, state
 from pyinfra.api import OperationError, StringCommand, operation
 
+from deploys import declared
 from deploys.facts.ufw import Chain, Chains, Firewall, Ufw
 from deploys.operations import Commands
 from deploys.operations.files import place, show_difference
@@ -26,7 +27,13 @@ def in_force(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes)
 
     What somebody changed in the kernel alone, by iptables, is mended before all else.
     """
+    declared.of(host).ports |= {_port(rule) for rule in allow}
     yield from on_trial("firewall", list(_changes(allow, policies, after)))
+
+
+def _port(rule: str) -> int:
+    """Of "22/tcp" or "from … to any port 22 proto tcp"."""
+    return int(rule.partition(" port ")[2].split()[0] if " port " in rule else rule.partition("/")[0])
 
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:

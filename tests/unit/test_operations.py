@@ -56,6 +56,7 @@ Facts = dict[type[FactBase[Any]], Any]
 @contextmanager
 def droplet(facts: Facts, *, executing: bool = True) -> Iterator[None]:
     host = SimpleNamespace(
+        name="droplet",
         get_fact=lambda fact, **_: facts[fact],
         noop=lambda _: None,
         log=lambda *_: None,

@@ -21,6 +21,7 @@ from . import (
     config,
     durable,
     environment,
+    foreign,
     gate,
     history,
     inside,
@@ -123,6 +124,9 @@ def parser(app: str) -> argparse.ArgumentParser:
     tried.add_argument("step", choices=("begin", "change", "confirm", "expire", "undo", "boot"))
     tried.add_argument("what", nargs="?", choices=TRIALS, help="of all of them, for boot")
     tried.add_argument("command", nargs="?", help="for change: what the shell has to do")
+    verb("remove-foreign", "for the converge: take away what status lists as foreign, by its name").add_argument(
+        "names", nargs="+"
+    )
     verb("upgrade", "for systemd: Debian's daily upgrade, while nothing else is under way")
     verb("integrity", "for systemd: whether the files of Debian's packages are as installed")
     verb("amcheck", "for systemd: whether PostgreSQL's tables and indexes are whole, amid no backup or restore")
@@ -231,6 +235,9 @@ def _verb(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal
             _for_systemd(stack, arguments, name)
         case "maintenance":
             _maintenance(stack, arguments.mode)
+        case "remove-foreign":
+            for gone in foreign.remove(stack.paths, stack.config, stack.machine, arguments.names):
+                journal.tell("foreign", "done", f"removed {gone}")
         case _:
             return _look(stack, arguments)
     return 0

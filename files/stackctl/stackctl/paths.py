@@ -17,8 +17,8 @@ def other(colour: str) -> str:
 class Paths:
     """Paths on the droplet. `root` differs from / only in tests."""
 
-    def __init__(self, app: str, root: Path = Path("/")) -> None:
-        self.app = app
+    def __init__(self, app: str, root: Path = Path("/")) -> None:  # noqa: PLR0915 - a path has no shorter form
+        self.app, self.root = app, root
         # Compose files: nothing secret
         self.opt = root / "opt" / app
         self.data_yaml, self.app_yaml = self.opt / "data.yaml", self.opt / "app.yaml"
@@ -26,6 +26,7 @@ class Paths:
         # what is declared
         self.etc = root / "etc" / app
         self.config = self.etc / "stackctl.json"
+        self.declared = self.etc / "declared.json"  # which paths, units and accounts are the site's (foreign.py)
         self.secrets = self.etc / "secrets"
         self.next_environment = self.secrets / "next.json"
         # the certificate nginx serves: `current` is a symbolic link to `placeholder` or to a copy of certbot's

@@ -3,7 +3,21 @@
 from dataclasses import asdict
 from typing import Any
 
-from . import backups, certificate, environment, history, lock, offsite, restoring, roles, state, trial, upkeep, webhook
+from . import (
+    backups,
+    certificate,
+    environment,
+    foreign,
+    history,
+    lock,
+    offsite,
+    restoring,
+    roles,
+    state,
+    trial,
+    upkeep,
+    webhook,
+)
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
@@ -76,6 +90,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     problems += upkeep.problems(paths, machine, weekly=config.data is not None and not config.isolated)
     problems += _edge_problems(config, machine)
     served = _certificate(paths, config, machine)
+    found = foreign.look(paths, config, machine)
     return {
         "version": 1,
         "app": paths.app,
@@ -106,7 +121,12 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         "environment_differs": differs,
         "drift": drift,
         "stale": stale,
-        "problems": problems + _certificate_problems(paths, served) + _trial_problems(paths, machine),
+        "foreign": [{**asdict(one), "next": foreign.next_step(one)} for one in found.findings],
+        "foreign_accepted": found.accepted,
+        "problems": problems
+        + _certificate_problems(paths, served)
+        + _trial_problems(paths, machine)
+        + foreign.problems(found),
     }
 
 

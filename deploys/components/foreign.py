@@ -1,0 +1,29 @@
+"""What nobody declared: told, put right where it switches something of ours off, removed where it is named."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+
+from deploys.components.ssh import IN_FORCE
+from deploys.operations import foreign as operations
+from deploys.settings import Settings
+
+
+@deploy("foreign")
+def foreign(settings: Settings) -> None:
+    """Behind `base`, which brings stackctl, and before what a mask would make fail."""
+    values = settings.values
+    operations.report(values.foreign_removed)
+    operations.back_in_force(
+        name="Put back in force what somebody switched off", sysctls=f"/etc/sysctl.d/60-{values.app}.conf"
+    )
+    operations.removed(name="Remove what is foreign and named", names=values.foreign_removed, sshd=IN_FORCE)
+
+
+@deploy("declared")
+def declared(settings: Settings) -> None:
+    operations.told(
+        name="Tell stackctl what is the site's",
+        dest=str(settings.paths.declared),
+        accepted=settings.values.foreign_accepted,
+    )

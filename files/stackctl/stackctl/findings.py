@@ -1,0 +1,42 @@
+"""A finding: one thing on the droplet that nobody declared, or that switches off what was declared."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .printable import printable
+
+MOST_SHOWN = 160
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`name` is what an operator types to have it removed, or writes down to accept it."""
+
+    name: str
+    what: str
+    remedy: str
+    """`remove`: on request. `site`: the next converge mends it. `refuse`: a converge refuses until it is gone.
+    `hand`: only a person can."""
+    path: str | None = None
+    """The file, or another file that is the cause."""
+
+
+def shown(text: str) -> str:
+    """One short printable line."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}…"
+
+
+def read(path: Path, most: int = 1 << 18) -> str:
+    """The beginning of a file that root alone can replace; empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def meant(text: str, comment: str = "#") -> list[str]:
+    """The lines that are neither empty nor a comment."""
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith(tuple(comment))]
