@@ -42,5 +42,4 @@ migrate_timeout_s = 15
 foreign_accepted = {
     "/etc/apt/sources.list": "it may name a mirror of this machine's",
     "/etc/systemd/system/lab-cgroups.service": "a droplet of the lab is a container",
-    "/etc/systemd/system/sysinit.target.wants/lab-cgroups.service": "a droplet of the lab is a container",
 }

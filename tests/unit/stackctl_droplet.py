@@ -683,6 +683,8 @@ def installed(root: Path, **config: Any) -> Droplet:
     data = CONFIG["data"] | {"root": str(_data_root(paths))}
     (_data_root(paths) / "redis").mkdir(parents=True)
     paths.config.write_text(json.dumps(CONFIG | {"data": data} | config))
+    nothing: dict[str, Any] = {"files": [], "units": [], "logins": [], "ports": [], "accepted": {}}
+    paths.declared.write_text(json.dumps({"version": 1, **nothing}))
     paths.next_environment.write_bytes(canonical(ENVIRONMENT))
     droplet = Droplet(paths, images={"data": "data"})
     for tag in KNOWN:

@@ -262,7 +262,8 @@ def test_all_is_well(live: Droplet) -> None:
     assert report.keys() == {
         *("version", "app", "lock", "maintenance", "active", "release", "colours", "worker", "kept", "webhook"),
         *("data", "certificate", "reboot_due", "environment_differs", "drift", "stale", "problems", "trials"),
-        *("isolated", "restoring", "telegram", "left", "gone", "under_way", "database_settings"),
+        *("isolated", "restoring", "telegram", "left", "gone", "under_way", "database_settings", "foreign"),
+        "foreign_accepted",
     }
     assert report["release"]["tag"] == "1.0.0"
     assert report["colours"]["green"] is None

@@ -41,7 +41,11 @@ def look(paths: Paths, config: Config, machine: Machine) -> Foreign:
     force = Force(paths, ours, config.operator, machine)
     accounts = Accounts(paths, ours, config.operator, force.key_files)
     files = Files(paths, ours, config.operator, Packaged(paths.root))
-    by_name = {one.name: one for one in [*accounts.findings(), *force.findings(), *files.findings()]}
+    there = files.findings()
+    in_force = [
+        one for one in force.findings() if one.path not in {file.name for file in there} or one.remedy != "hand"
+    ]
+    by_name = {one.name: one for one in [*accounts.findings(), *in_force, *there]}
     return Foreign(
         known=True,
         findings=[one for name, one in by_name.items() if name not in ours.accepted],

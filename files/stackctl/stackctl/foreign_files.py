@@ -199,7 +199,9 @@ class Files:
     def _is_enabled_as_meant(self, path: str, target: str) -> bool:
         """Whether systemctl made this link for a unit of ours, or for one of Debian's that is on by default."""
         unit, of = os.path.basename(path), os.path.basename(target)  # noqa: PTH119
-        if target not in self._declared.files and not self._packaged.has(target):
+        # One that is neither ours nor Debian's is judged itself, where it lies.
+        is_known = target in self._declared.files or self._packaged.has(target)
+        if not is_known and not target.startswith(("/etc/systemd/system/", "/run/systemd/system/")):
             return False
         directory = os.path.basename(os.path.dirname(path))  # noqa: PTH119, PTH120
         if directory.endswith((".wants", ".requires", ".upholds")):
