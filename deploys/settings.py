@@ -233,7 +233,7 @@ class Values(BaseModel):
     acme_server: Annotated[str, Field(pattern=r"^https://")]
     acme_email: Annotated[Own, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
     ci_authorized_keys: str | None
-    foreign_accepted: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(pattern=r"\S")]]
+    foreign_accepted: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]]
     foreign_removed: Annotated[
         list[str], BeforeValidator(lambda given: given.split() if isinstance(given, str) else given)
     ]

@@ -6,6 +6,7 @@ import getpass
 import grp
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
@@ -33,6 +34,7 @@ from stackctl import docker
 from stackctl.compose import stack_sha256
 
 import deploys.operations
+from deploys import declared, session
 from deploys.facts.accounts import Account
 from deploys.facts.data import LINK, DirectoryState, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
@@ -40,7 +42,7 @@ from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Chain, Firewall, Ufw
-from deploys.operations import packages, ufw
+from deploys.operations import foreign, packages, ufw
 from deploys.operations.accounts import account
 from deploys.operations.certificate import placeholder, trusted
 from deploys.operations.data import APP, RULES, data_directory, own_secret, redis_admits, roles
@@ -745,3 +747,76 @@ def test_a_service_is_placed_before_the_socket_or_timer_that_starts_it() -> None
     ran = commands(systemd_units, {Placed: None, Owed: frozenset()}, units=units, debt="/owed/x")
     written = [command.rpartition("/")[2].strip() for command in ran if "mv -fT" in command]
     assert written == ["x.service", "x.socket", "x.timer"]
+
+
+def seen(*found: dict[str, Any]) -> Facts:
+    return {Status: {"foreign": list(found)}}
+
+
+def finding(name: str, remedy: str, path: str | None = None) -> dict[str, Any]:
+    return {"name": name, "what": "x", "remedy": remedy, "path": path, "next": "make site"}
+
+
+MASK = finding("/run/systemd/system/x.service", "site", "/run/systemd/system/x.service")
+SYSCTL = finding("sysctl:vm.swappiness", "site")
+JOB = finding("/etc/cron.d/job", "remove", "/etc/cron.d/job")
+OVERRIDE = finding("/etc/ssh/sshd_config.d/00-a.conf", "remove", "/etc/ssh/sshd_config.d/00-a.conf")
+
+
+@pytest.mark.parametrize("status", [None, {}, {"foreign": None}, {"foreign": []}, {"foreign": [JOB]}])
+def test_nothing_is_switched_off(status: Any) -> None:
+    assert commands(foreign.back_in_force, {Status: status}, sysctls="/etc/sysctl.d/60-app.conf") == []
+
+
+@pytest.mark.parametrize("executing", [True, False])
+def test_a_mask_goes_and_parameters_are_set_by_our_file_alone(*, executing: bool) -> None:
+    arguments: dict[str, Any] = {"executing": executing, "sysctls": "/etc/sysctl.d/60-app.conf"}
+    assert commands(foreign.back_in_force, seen(MASK, SYSCTL, JOB), **arguments) == [
+        "rm -f /run/systemd/system/x.service",
+        "systemctl daemon-reload",
+        "/usr/lib/systemd/systemd-sysctl /etc/sysctl.d/60-app.conf",
+    ]
+
+
+def test_only_what_is_there_and_named_is_removed() -> None:
+    names = ["/etc/cron.d/job", "/etc/cron.d/gone", MASK["name"]]
+    assert commands(foreign.removed, seen(JOB, MASK, OVERRIDE), names=names, sshd=["restart"]) == [
+        "/usr/local/bin/stackctl remove-foreign /etc/cron.d/job"
+    ]
+    assert commands(foreign.removed, seen(JOB), names=[], sshd=["restart"]) == []
+
+
+def test_a_file_of_sshd_s_is_removed_on_trial() -> None:
+    begin, remove, restart, confirm = commands(
+        foreign.removed, seen(OVERRIDE), names=[OVERRIDE["name"]], sshd=["restart"]
+    )
+    assert "trial begin ssh" in begin
+    assert "remove-foreign /etc/ssh/sshd_config.d/00-a.conf" in remove
+    assert "trial change ssh restart" in restart
+    assert "confirmed_by_a_new_login" in confirm
+
+
+def test_a_converge_that_sshd_would_not_obey_ends_before_its_first_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+    monkeypatch.setattr(session, "refuse_to_begin", lambda _, cause: refused.append(cause))
+    monkeypatch.setattr(session, "tell_foreign", lambda *_: None)
+    overridden = {**finding("sshd:passwordauthentication", "refuse", OVERRIDE["path"]), "next": "make site REMOVE=x"}
+    with droplet(seen(JOB, overridden)):
+        foreign.report([OVERRIDE["path"]])
+        assert refused == []
+        foreign.report([])
+    assert refused == ["x. Next: make site REMOVE=x. Nothing was changed"]
+
+
+def test_the_site_tells_what_its_operations_were_asked_for() -> None:
+    with droplet({Placed: None, Account: "/bin/bash", Ufw: Firewall()}):
+        known = declared.of(ctx_host.get())
+        for told in (known.files, known.logins, known.ports):
+            told.clear()
+        list(place._inner(dest="/etc/x/y", content=b""))
+        list(account._inner(login="me"))
+        list(ufw.in_force._inner(allow=["80/tcp", "from 192.0.2.1 to any port 22 proto tcp"], policies={}, after=b""))
+    assert known.files == {"/etc/x/y", "/etc/ufw/after.rules"}
+    assert (known.logins, known.ports) == ({"me"}, {22, 80})
+    document = json.loads(declared.document(known, {"/etc/z": "why"}))
+    assert (document["files"], document["accepted"]) == (["/etc/ufw/after.rules", "/etc/x/y"], {"/etc/z": "why"})
