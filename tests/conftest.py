@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,6 +87,13 @@ def family(request: pytest.FixtureRequest, outside: Host, place: Place) -> str:
         without = pytest.fail if place.name == "lab" else pytest.skip
         without(f"{domain} has no IPv6 address")
     return str(request.param)
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Iterator[None]:
+    """Whatever a test leaves in its directory is removed, be it too deep for pytest, which would fail in a later run."""
+    yield
+    subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ def hostile(directory: Path, outside: Path) -> None:
     os.close(here)
 
 
+@pytest.mark.usefixtures("swept")
 def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
     live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
     assert ([path.name for path in outside.iterdir()], leftovers(live)) == (["file"], [])
 
 
+@pytest.mark.usefixtures("swept")
 def test_what_killed_runs_left_is_removed_and_leads_nowhere(live: Droplet, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -242,6 +242,7 @@ def test_a_copy_belongs_to_whoever_owns_the_directory(opened: Directory, theirs:
     assert ((theirs / "name").read_bytes(), (theirs / "name").stat().st_mode & 0o777) == (b"data", 0o600)
 
 
+@pytest.mark.usefixtures("swept")
 def test_no_tree_is_too_deep_or_too_wide_to_be_removed(
     opened: Directory, theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,7 @@ def test_a_link_laid_while_it_is_copied_is_refused(
     assert as_it_was(there)
 
 
+@pytest.mark.usefixtures("swept")
 def test_no_tree_is_too_deep_to_be_forgotten(there: Path, rdb: Path) -> None:
     """shutil.rmtree fails with a thousand levels, and with it each later restore."""
     here = os.open(there, os.O_RDONLY)
