@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from testinfra.host import Host
 
@@ -89,3 +91,8 @@ def test_stackctl_is_the_one_of_this_checkout(droplet: Host, place: Place) -> No
     program = droplet.file("/usr/local/bin/stackctl")
     assert program.content == artifacts.stackctl(place.settings.values.app)
     assert (program.mode, program.user) == (0o755, "root")
+
+
+def test_nothing_on_the_droplet_is_foreign(droplet: Host) -> None:
+    """But for what was accepted; what is there is compared by tests/unit/test_stackctl_foreign.py."""
+    assert json.loads(droplet.run("stackctl status --json").stdout)["foreign"] == []
