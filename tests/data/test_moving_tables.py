@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
-from tests.data.conftest import Database, backups, leftovers, live_database, problems, proven
+from tests.data.conftest import Database, backups, leftovers, live_database, problems
 from tests.places import ROOT, Place
 from tests.releases import under_way
 from tests.releases.under_way import UnderWay
@@ -80,7 +80,7 @@ def at_once(database: Database, sql: str) -> subprocess.Popen[str]:
 def test_a_table_that_is_reloaded_all_the_time_is_whole_in_each_backup(droplet: Host, database: Database) -> None:
     job = "\n".join(f"{RELOAD}\nSELECT pg_sleep(0.7);" for _ in range(300))
     reloading = at_once(database, job)
-    before = proven(droplet)
+    before = {one["id"] for one in backups(droplet)}
     try:
         for _ in range(3):
             droplet.check_output("stackctl backup")
@@ -117,7 +117,7 @@ def test_what_a_snapshot_without_locks_sees(database: Database) -> None:
 def test_what_comes_while_a_dump_is_made_waits_for_its_end(
     droplet: Host, database: Database, what: str, after: float
 ) -> None:
-    before = proven(droplet)
+    before = {one["id"] for one in backups(droplet)}
     asked = UnderWay(("backup",), program=under_way.BACKUP)
     asked.reach("dump")
     time.sleep(after)
