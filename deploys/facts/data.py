@@ -12,8 +12,6 @@ from typing import Literal, NamedTuple
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from stackctl.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SESSION, SUPERUSER, session
 from stackctl.redis import ADMINISTRATOR
-from stackctl.roles import QUERY as POWERS
-from stackctl.roles import found
 
 LINK = "a link"
 """What DirectoryState says of a directory that is elsewhere."""
@@ -88,23 +86,6 @@ class RolesAsDeclared(FactBase[bool]):
 
     def process(self, output: Iterable[str]) -> bool:
         return list(output) == ["t", "t"]
-
-
-class UndeclaredRoles(FactBase[list[str]]):
-    """The roles of PostgreSQL's with a power that nobody declared, a line each; as `stackctl status` tells them."""
-
-    default = list
-
-    def requires_command(self, container: str) -> str:  # noqa: ARG002
-        return "docker"
-
-    def command(self, container: str) -> StringCommand:
-        settings = QuoteString(f"PGOPTIONS={session(OF_SUPERUSER)}")
-        psql = StringCommand(f"psql --no-psqlrc -qtA -d {ADMIN} -U {SUPERUSER} -c", QuoteString(POWERS))
-        return StringCommand("docker exec --env", settings, QuoteString(container), psql, "2>/dev/null || true")
-
-    def process(self, output: Iterable[str]) -> list[str]:
-        return found(output, "").undeclared
 
 
 class RedisUser(NamedTuple):

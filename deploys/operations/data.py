@@ -6,13 +6,13 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Literal
 
-from pyinfra import host, logger, state
+from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import File, Sha256File
 from stackctl.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SUPERUSER, session
 from stackctl.redis import ADMINISTRATOR
 
-from deploys.facts.data import LINK, DirectoryState, RedisUsers, RolesAsDeclared, UndeclaredRoles, redis_cli
+from deploys.facts.data import LINK, DirectoryState, RedisUsers, RolesAsDeclared, redis_cli
 from deploys.facts.files import Placed
 from deploys.operations import Commands
 from deploys.operations.files import place
@@ -58,11 +58,8 @@ def roles(container: str, *, database: str, owner: str, login: str, password: st
     """`login` is admitted with the password and acts as `owner`, who can't log in and may make all it needs.
 
     The database is the superuser's, since its owner can leave settings for all who come in (ALTER DATABASE … SET).
-    The superuser `postgres` is left without a password: it is for the container's own socket. A plan and a converge
-    tell of roles with powers that nobody declared, and leave them: what they are for is for a person to say.
+    The superuser `postgres` is left without a password: it is for the container's own socket.
     """
-    for line in host.get_fact(UndeclaredRoles, container=container):
-        host.log(line, logger.warning)
     if host.get_fact(RolesAsDeclared, container=container, owner=owner, login=login, database=database):
         host.noop(f"{login} is admitted, and acts as {owner}")
         return

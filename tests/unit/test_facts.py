@@ -20,16 +20,7 @@ from stackctl import docker
 import deploys.facts
 from deploys.facts import accounts
 from deploys.facts.accounts import Account, ServiceAccount
-from deploys.facts.data import (
-    LINK,
-    UNREADABLE,
-    DirectoryState,
-    PostgresMajor,
-    RedisUser,
-    RedisUsers,
-    RolesAsDeclared,
-    UndeclaredRoles,
-)
+from deploys.facts.data import LINK, UNREADABLE, DirectoryState, PostgresMajor, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import (
@@ -125,15 +116,6 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (RolesAsDeclared, "f\nt\n", False),
     (RolesAsDeclared, "t\n", False),  # one of the two was refused
     (RolesAsDeclared, "", False),
-    (
-        UndeclaredRoles,
-        '["role", "app", []]\n["role", "x", ["superuser"]]\n["setting", "app", ["a=b"]]\n',
-        [
-            "PostgreSQL's role x has powers that nobody declared (superuser). "
-            "Next: docs/runbook.md, A role of PostgreSQL's that nobody declared"
-        ],
-    ),
-    (UndeclaredRoles, "", []),
     (ComposeServices, "\n".join(map(json.dumps, INSPECTED)), SERVICES),
     (ComposeServices, "", {}),
     (DockerNetworks, json.dumps(INSPECTED_NETWORKS, indent=4), DOCKER_NETWORKS),

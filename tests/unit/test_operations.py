@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import click
 import pytest
-from pyinfra import host, logger
+from pyinfra import host
 from pyinfra import state as pyinfra_state
 from pyinfra.api import FactBase, OperationError, StringCommand
 from pyinfra.api.arguments import all_global_arguments
@@ -36,7 +36,7 @@ from stackctl.compose import stack_sha256
 import deploys.operations
 from deploys import declared, session
 from deploys.facts.accounts import Account
-from deploys.facts.data import LINK, DirectoryState, RedisUser, RedisUsers, RolesAsDeclared, UndeclaredRoles
+from deploys.facts.data import LINK, DirectoryState, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
@@ -359,11 +359,11 @@ ROLES: dict[str, Any] = {
 
 
 def test_roles_as_declared_are_left_alone() -> None:
-    assert commands(roles, {RolesAsDeclared: True, UndeclaredRoles: []}, **ROLES) == []
+    assert commands(roles, {RolesAsDeclared: True}, **ROLES) == []
 
 
 def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_log() -> None:
-    with droplet({RolesAsDeclared: False, UndeclaredRoles: []}):
+    with droplet({RolesAsDeclared: False}):
         (alter,) = roles._inner(**ROLES)
     assert "secret" not in str(alter)
     statements = alter.connector_arguments["_stdin"]
@@ -376,24 +376,15 @@ def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_lo
 
 def test_the_app_owns_neither_the_database_nor_its_settings() -> None:
     """S1. It may still make schemas and trusted extensions, for which CREATE is enough."""
-    with droplet({RolesAsDeclared: False, UndeclaredRoles: []}):
+    with droplet({RolesAsDeclared: False}):
         (alter,) = roles._inner(**ROLES)
     statements = alter.connector_arguments["_stdin"]
     assert 'ALTER DATABASE "shop" OWNER TO postgres;' in statements
     assert 'GRANT CREATE, CONNECT, TEMPORARY ON DATABASE "shop" TO "app";' in statements
 
 
-def test_a_plan_tells_of_roles_with_powers_that_nobody_declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[tuple[object, ...]] = []
-    told = "PostgreSQL's role sec_backdoor has powers that nobody declared (superuser)"
-    with droplet({RolesAsDeclared: True, UndeclaredRoles: [told]}):
-        monkeypatch.setattr(ctx_host.get(), "log", lambda *what: said.append(what))
-        assert list(roles._inner(**ROLES)) == []
-    assert said == [(told, logger.warning)]
-
-
 def test_roles_are_made_in_a_session_that_the_app_cannot_influence() -> None:
-    with droplet({RolesAsDeclared: False, UndeclaredRoles: []}):
+    with droplet({RolesAsDeclared: False}):
         (alter,) = roles._inner(**ROLES)
     line, statements = str(alter), alter.connector_arguments["_stdin"]
     assert "PGOPTIONS=-c search_path=pg_catalog,pg_temp -c role=none" in line

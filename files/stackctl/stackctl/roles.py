@@ -6,7 +6,6 @@ Whoever was superuser once can: what this finds is an honest server's answer, an
 # ruff: noqa: S608
 
 import json
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from .postgres import ADMIN, READER, SUPERUSER, Server
@@ -43,12 +42,7 @@ class Found(NamedTuple):
 
 def look(server: Server, database: str) -> Found:
     """Raises FailedError."""
-    return found(server.query(ADMIN, QUERY).split("\n"), database)
-
-
-def found(lines: Iterable[str], database: str) -> Found:
-    """What QUERY's lines say."""
-    rows = [json.loads(line) for line in lines if line]
+    rows = [json.loads(line) for line in server.query(ADMIN, QUERY).split("\n") if line]
     undeclared = [
         f"PostgreSQL's role {_shown(name)} has powers that nobody declared ({', '.join(sorted(map(_shown, more)))}). "
         "Next: docs/runbook.md, A role of PostgreSQL's that nobody declared"
