@@ -199,32 +199,49 @@ def test_what_a_login_owns_is_looked_for_in_every_database(live: Droplet, monkey
     assert [call[-3] for call in reassigned] == ["--dbname=app", "--dbname=postgres", "--dbname=postgres"]
 
 
-def test_a_role_with_powers_that_nobody_declared_is_told(live: Droplet) -> None:
+def accept(live: Droplet, name: str) -> None:
+    document = json.loads(live.paths.declared.read_text())
+    live.paths.declared.write_text(json.dumps(document | {"accepted": {name: "it watches"}}))
+
+
+def test_a_role_with_powers_that_nobody_declared_is_told_as_foreign(live: Droplet) -> None:
+    """So the plan tells of it as well, and it can be accepted with a reason."""
     live.roles = [
         ["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data"]],
         ["role", "owner", []],
         ["role", "sec_backdoor", ["superuser", "member of pg_monitor"]],
         ["setting", "app", ["search_path=public, pg_catalog"]],
+        ["setting", "owner_00000001", ["role=owner"]],
     ]
     code, shown = stackctl(live, "status")
-    assert "PostgreSQL's role sec_backdoor has powers that nobody declared (member of pg_monitor, superuser)" in shown
+    assert "postgres-role:sec_backdoor: PostgreSQL's role has powers" in shown
+    assert "declared: member of pg_monitor, superuser (" in shown
     assert "app: search_path=public, pg_catalog" in shown
-    assert (code, shown.count("nobody declared (")) == (4, 1)
+    assert code == 4
     document, _ = json.JSONDecoder().raw_decode(stackctl(live, "status", "--json")[1])
     assert document["database_settings"] == ["app: search_path=public, pg_catalog"]
+    assert [(one["name"], one["remedy"]) for one in document["foreign"]] == [("postgres-role:sec_backdoor", "hand")]
+    accept(live, "postgres-role:sec_backdoor")
+    assert stackctl(live, "status")[0] == 0
+
+
+def test_an_accepted_role_is_gone_only_when_postgresql_said_so(live: Droplet) -> None:
+    accept(live, "postgres-role:monitor")
+    assert "postgres-role:monitor, which is not there" in stackctl(live, "status")[1]
+    live.failing["json_build_array('role'"] = Result(1, stderr="FATAL:  the database system is starting up")
+    assert "which is not there" not in stackctl(live, "status")[1]
 
 
 def test_more_than_the_reader_needs_is_told_as_well(live: Droplet) -> None:
     live.roles = [["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data", "superuser"]]]
-    found = roles.look(postgres(live).server, "app")
-    assert len(found.undeclared) == 1
-    assert "(superuser)" in found.undeclared[0]
+    (found,) = roles.look(postgres(live).server, "app").undeclared
+    assert "declared: superuser (" in found.what
 
 
 def test_a_name_may_be_anything(live: Droplet) -> None:
     live.roles = [["role", "\x1b[31mx\u202e", ["superuser"]]]
-    (line,) = roles.look(postgres(live).server, "app").undeclared
-    assert line.isprintable()
+    (found,) = roles.look(postgres(live).server, "app").undeclared
+    assert found.name.isprintable()
 
 
 def test_a_postgresql_that_does_not_answer_is_a_problem(live: Droplet) -> None:

@@ -75,6 +75,10 @@ def test_the_reason_is_the_error_and_not_what_comes_after_it() -> None:
     assert Result(1, stderr=OF_A_RESTORE).reason.endswith('ERROR:  relation "z" does not exist')
     hint = 'ERROR:  out of shared memory\nHINT:  You might need to increase "max_locks_per_transaction".'
     assert Result(1, stderr=hint).reason == "ERROR:  out of shared memory"
+    ignored = (
+        "pg_restore: error: could not execute query: ERROR:  no\npg_restore: warning: errors ignored on restore: 1"
+    )
+    assert Result(1, stderr=ignored).reason == "pg_restore: error: could not execute query: ERROR:  no"
     dumped = SAID["pg_dump"][0]
     assert "invalid page in block 7" in Result(1, stderr=dumped).reason
     assert reason("no end within 60 s") is None

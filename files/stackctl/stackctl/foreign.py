@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from . import declared, openat
+from . import declared, openat, roles
 from .config import Config
 from .errors import FailedError, RefusedError
 from .findings import Finding
@@ -33,8 +33,8 @@ class Foreign(NamedTuple):
     """What was accepted and is not there any more."""
 
 
-def look(paths: Paths, config: Config, machine: Machine) -> Foreign:
-    """Everything that is foreign, but for what was accepted."""
+def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Finding] | None = None) -> Foreign:
+    """Everything that is foreign, but for what was accepted. `of_roles`: PostgreSQL's, where it was asked."""
     ours = declared.load(paths)
     if ours is None:
         return Foreign(known=False, findings=[], accepted=[], gone=[])
@@ -45,13 +45,16 @@ def look(paths: Paths, config: Config, machine: Machine) -> Foreign:
     in_force = [
         one for one in force.findings() if one.path not in {file.name for file in there} or one.remedy != "hand"
     ]
-    by_name = {one.name: one for one in [*accounts.findings(), *in_force, *there]}
+    by_name = {one.name: one for one in [*accounts.findings(), *in_force, *there, *(of_roles or ())]}
+    unknown = () if of_roles is not None else tuple(name for name in ours.accepted if name.startswith(roles.KIND))
     return Foreign(
         known=True,
         findings=[one for name, one in by_name.items() if name not in ours.accepted],
         accepted=[name for name in ours.accepted if name in by_name],
         # One that is there and would need no acceptance does no harm.
-        gone=[name for name in ours.accepted if name not in by_name and not _is_there(paths, name)],
+        gone=[
+            name for name in ours.accepted if name not in by_name and name not in unknown and not _is_there(paths, name)
+        ],
     )
 
 

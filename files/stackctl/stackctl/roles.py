@@ -8,6 +8,7 @@ Whoever was superuser once can: what this finds is an honest server's answer, an
 import json
 from typing import NamedTuple
 
+from .findings import Finding
 from .postgres import ADMIN, READER, SUPERUSER, Server
 from .printable import printable
 
@@ -20,6 +21,8 @@ POWERS = {
 }
 DECLARED = {READER: {"bypassrls", "member of pg_read_all_data"}}
 """Besides the superuser, and the roles that PostgreSQL comes with."""
+KIND = "postgres-role:"
+"""What the names of findings begin with."""
 LONGEST = 80
 _POWERFUL = "(" + " OR ".join(f"g.{column}" for column in POWERS) + " OR g.oid < 16384)"
 _OF_ROLE = ", ".join(f"CASE WHEN r.{column} THEN '{power}' END" for column, power in POWERS.items())
@@ -34,8 +37,8 @@ SELECT json_build_array('setting', coalesce(r.rolname, d.datname, 'every role'),
 
 
 class Found(NamedTuple):
-    undeclared: list[str]
-    """Roles with a power that nobody declared, a line each."""
+    undeclared: list[Finding]
+    """Roles with a power that nobody declared."""
     settings: list[str]
     """Of databases and roles, but for the roles that logins act as: our sessions overrule them, the app's obey them."""
 
@@ -44,8 +47,7 @@ def look(server: Server, database: str) -> Found:
     """Raises FailedError."""
     rows = [json.loads(line) for line in server.query(ADMIN, QUERY).split("\n") if line]
     undeclared = [
-        f"PostgreSQL's role {_shown(name)} has powers that nobody declared ({', '.join(sorted(map(_shown, more)))}). "
-        "Next: docs/runbook.md, A role of PostgreSQL's that nobody declared"
+        Finding(f"{KIND}{_shown(name)}", f"PostgreSQL's role has {_listed(more)} (docs/runbook.md)", "hand")
         for kind, name, powers in rows
         if kind == "role" and (more := set(powers) - DECLARED.get(name, set()))
     ]
@@ -56,7 +58,11 @@ def look(server: Server, database: str) -> Found:
         for one in those
         if not one.startswith("role=") or name == database
     ]
-    return Found(sorted(undeclared), sorted(settings))
+    return Found(undeclared, sorted(settings))
+
+
+def _listed(powers: set[str]) -> str:
+    return f"powers that nobody declared: {', '.join(sorted(map(_shown, powers)))}"
 
 
 def _shown(name: str) -> str:

@@ -21,6 +21,7 @@ from . import (
 from .config import Config
 from .docker import Container, Docker
 from .errors import StackError
+from .findings import Finding
 from .machine import Machine
 from .paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths, other
 from .postgres import Server
@@ -44,7 +45,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     asked = webhook.look(paths, config, machine, current)
     docker = Docker(machine)
     problems, drift = [], []
-    settings: list[str] = []
+    of_roles, settings = None, list[str]()
     of_colour: dict[str, list[Container]] = {colour: [] for colour in COLOURS}
     of_data: list[Container] = []
     of_worker: list[Container] = []
@@ -69,8 +70,8 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         problems += _nothing_live(current)
     if config.data and work is None:
         problems += _data_problems(paths, docker, of_data)
-        undeclared, settings = _roles(paths, config.data.database, docker, of_data)
-        problems += undeclared
+        of_roles, settings, silent = _roles(paths, config.data.database, docker, of_data)
+        problems += silent
     if config.data:
         problems += backups.problems(paths, machine, nightly=not config.isolated)
         problems += offsite.problems(paths, config.environment)
@@ -90,7 +91,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     problems += upkeep.problems(paths, machine, weekly=config.data is not None and not config.isolated)
     problems += _edge_problems(config, machine)
     served = _certificate(paths, config, machine)
-    found = foreign.look(paths, config, machine)
+    found = foreign.look(paths, config, machine, of_roles)
     return {
         "version": 1,
         "app": paths.app,
@@ -206,14 +207,17 @@ def _data_problems(paths: Paths, docker: Docker, of_data: list[Container]) -> li
     return lines + (_failing_saves(paths, docker) if "redis" in serving else [])
 
 
-def _roles(paths: Paths, database: str, docker: Docker, of_data: list[Container]) -> roles.Found:
-    """What PostgreSQL says of them; nothing while it does not serve, which is a problem of its own."""
+def _roles(
+    paths: Paths, database: str, docker: Docker, of_data: list[Container]
+) -> tuple[list[Finding] | None, list[str], list[str]]:
+    """What PostgreSQL says of roles and settings, and why it doesn't: that it does not serve is told already."""
     if not any(container.service == "postgres" and container.serves for container in of_data):
-        return roles.Found([], [])
+        return None, [], []
     try:
-        return roles.look(Server(docker, paths.data_container("postgres")), database)
+        found = roles.look(Server(docker, paths.data_container("postgres")), database)
     except StackError as error:
-        return roles.Found([f"PostgreSQL can't be asked who has power there ({error}): stackctl logs postgres"], [])
+        return None, [], [f"PostgreSQL can't be asked who has power there ({error}): stackctl logs postgres"]
+    return found.undeclared, found.settings, []
 
 
 def _failing_saves(paths: Paths, docker: Docker) -> list[str]:
