@@ -29,6 +29,7 @@ from deploys.facts.machine import (
     Cpus,
     DebianRelease,
     HalfInstalled,
+    HasAddress,
     MemoryMib,
     Modes,
     Networks,
@@ -36,7 +37,7 @@ from deploys.facts.machine import (
     Swaps,
     TimeZoneThere,
 )
-from deploys.facts.stackctl import Isolated, Status
+from deploys.facts.stackctl import Isolated, Status, TelegramsHost
 from deploys.facts.ufw import Firewall, Ufw
 
 GETUSER = f"flags\non\npasswords\n{'ab' * 32}\ncommands\n+@all -@x\nkeys\n~*\nchannels\n&*\nselectors\n\n"
@@ -131,6 +132,10 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (DebianRelease, "debian 13\n", "debian 13"),
     (MemoryMib, "MemTotal:        2014540 kB\n", 1967),
     (Cpus, "2\n", 2),
+    (HasAddress, "yes\n", True),
+    (HasAddress, "", False),
+    (TelegramsHost, '{"webhook": {"url": "https://bot.lab.test/webhook"}}', "bot.lab.test"),
+    (TelegramsHost, "", None),
     (TimeZoneThere, "yes\n", True),
     (TimeZoneThere, "no\n", False),
     (Networks, ADDRESSES, NETWORKS),
