@@ -3,7 +3,6 @@
 import errno
 import http.client
 import os
-import resource
 import select
 import selectors
 import shutil
@@ -187,6 +186,8 @@ class Machine:
         What it writes may be a container's word, which has no end: it gets the room that there is, but for SPARE.
         """
         most = max(0, self.free(stdout.parent) - SPARE) if stdout else sys.maxsize
+        if stdout:
+            argv = ["prlimit", f"--fsize={most}", "--", *argv]  # of util-linux; before its first byte
         with ExitStack() as files:
             given = files.enter_context(_reading(stdin)) if stdin else subprocess.DEVNULL
             taken = files.enter_context(_writing(stdout)) if stdout else subprocess.PIPE
@@ -206,9 +207,6 @@ class Machine:
                     "it. Next: shorten that in the env file, then make site"
                 ) from None
             with process:
-                if stdout:
-                    with suppress(ProcessLookupError):
-                        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
                 try:
                     said = process.communicate(timeout=timeout)
                 except subprocess.TimeoutExpired:
