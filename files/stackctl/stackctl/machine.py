@@ -193,8 +193,10 @@ class Machine:
             taken = files.enter_context(_writing(stdout)) if stdout else subprocess.PIPE
             try:
                 # In a process group of its own: Compose is docker's child and must end with it, and not by a Ctrl-C.
+                # The limit has to stand before the program: a child that it starts first would have none.
+                limited = ["prlimit", f"--fsize={most}", "--", *argv] if stdout else argv
                 process = subprocess.Popen(
-                    argv, stdin=given, stdout=taken, stderr=subprocess.PIPE, env=env, process_group=0
+                    limited, stdin=given, stdout=taken, stderr=subprocess.PIPE, env=env, process_group=0
                 )
             except FileNotFoundError:
                 return Result(127, stderr=f"{argv[0]} is not installed")
