@@ -255,10 +255,8 @@ def test_a_copy_s_timers_rest(settings: Settings, monkeypatch: pytest.MonkeyPatc
     asked = {}
     for name in ("private_directory", "systemd_units"):
         monkeypatch.setattr(backups, name, lambda **_: None)
-    told = SimpleNamespace(
-        service=lambda *, service, running, enabled, **_: asked.update({service: (running, enabled)})
-    )
-    monkeypatch.setattr(backups, "systemd", told)
+    told = lambda *, unit, running, enabled, **_: asked.update({unit: (running, enabled)})  # noqa: E731
+    monkeypatch.setattr(backups, "service", told)
     monkeypatch.setattr(backups, "host", SimpleNamespace(loop=lambda items: items))
     backups.backups._inner(replace(settings, isolated=isolated))
     timers = ("toogoodtogo-backup.timer", "toogoodtogo-amcheck.timer")
