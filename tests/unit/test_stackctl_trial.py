@@ -28,7 +28,7 @@ def bot(tmp_path: Path) -> Droplet:
     keys = bot.paths.keys("deploy")
     keys.parent.mkdir(parents=True)
     keys.write_bytes(KEY)
-    bot.failing["sh -c"] = Result(0)
+    bot.failing["sh -c"] = bot.failing["sshd -T"] = Result(0)
     ufw, default = bot.paths.on_trial["firewall"]
     ufw.mkdir(parents=True)
     (ufw / "ufw.conf").write_text("ENABLED=yes\n")
