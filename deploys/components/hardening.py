@@ -14,7 +14,7 @@ from deploys.operations import packages
 from deploys.operations.accounts import sudoers
 from deploys.operations.files import place
 from deploys.operations.machine import modes
-from deploys.operations.owed import settle, systemd_units
+from deploys.operations.owed import UNITS, settle, systemd_units
 from deploys.operations.units import service
 from deploys.settings import Settings
 
@@ -152,6 +152,7 @@ def _timers(settings: Settings) -> None:
     paths = settings.paths
     if not settings.values.reboot_at:
         service(name="Never reboot by itself", unit=paths.reboot_timer, running=False, enabled=False)
+        files.file(name="Have no timer of reboots", path=str(UNITS / paths.reboot_timer), present=False)
     timers = [paths.integrity_timer, *([paths.reboot_timer] if settings.values.reboot_at else [])]
     for timer in host.loop(timers):
         service(name=f"Run {timer}", unit=timer, running=True, enabled=True)
