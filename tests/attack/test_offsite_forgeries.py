@@ -227,18 +227,20 @@ def test_seven_forgeries_have_nothing_dropped(
         "dates of today": [year.now - timedelta(minutes=n) for n in range(1, 8)],
     }[how]
     first = 100000 if how == "dates in 2027" else 11
-    before, real = year.plan(year.found), year.snapshots
+    found_before = year.found
+    before, real = year.plan(found_before), {one.snapshot.id for one in found_before}
     forged = {*forge(forgeries(year.now, dates, first), year.repository.url)}
     assert len(forged) == 7
-    after = year.plan(year.found)
+    found = year.found
+    after = year.plan(found)
     assert {one.snapshot.id for one in after.drop} == {one.snapshot.id for one in before.drop}
     assert {one.snapshot.id for one in after.keep} >= forged
     doubted = {one.snapshot.id for one in after.keep if one.doubts}
     assert doubted == (forged if how != "dates of today" else set())
 
     # The control: by manifests alone, as it was, they take the places of real ones.
-    kept = retention.choose([one.manifest for one in year.found], DAILY, WEEKLY, MONTHLY)
-    lost = {one.snapshot.id for one in year.found if one.manifest.id not in kept} & real
+    kept = retention.choose([one.manifest for one in found], DAILY, WEEKLY, MONTHLY)
+    lost = {one.snapshot.id for one in found if one.manifest.id not in kept} & real
     assert lost - {one.snapshot.id for one in before.drop}, "they would have cost backups"
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)

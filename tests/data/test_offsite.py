@@ -178,6 +178,28 @@ def test_a_storage_that_dies_amid_an_upload_leaves_no_backup_that_is_none(
     repository.restic("check", "--read-data")
 
 
+def test_after_the_droplet_was_put_back_the_newest_night_is_the_latest_there(droplet: Host, lab: Place) -> None:
+    """To a provider's snapshot: what it knows of its backups, and how far it has counted, goes back."""
+    kept, counted = "/root/as-it-was", lab.settings.paths.backup_sequence
+    droplet.check_output("stackctl backup")
+    droplet.check_output(f"mkdir {kept} && cp -a /opt/backups {counted} {kept}/")
+    try:
+        for _ in range(2):
+            droplet.check_output("stackctl backup")
+        given_up = backups(droplet)[-1]
+        droplet.check_output(f"rm -rf /opt/backups && cp -a {kept}/backups /opt/backups")
+        droplet.check_output(f"cp -a {kept}/{counted.name} {counted}")
+        droplet.check_output("stackctl backup")
+        newest = backups(droplet)[-1]
+        assert newest["id"] > given_up["id"]
+        assert newest["sequence"] == given_up["sequence"] + 1
+        planned = droplet.run("stackctl restore latest --from-offsite")
+        assert f"backup {newest['id']} (asked)" in planned.stdout, planned.stdout + planned.stderr
+    finally:
+        droplet.check_output(f"rm -rf {kept}")
+    assert problems(droplet) == []
+
+
 # --- who may destroy what -------------------------------------------------------------------------------------------
 
 
