@@ -153,7 +153,14 @@ class Repository:
         command, env = self._command(*arguments), self._environment(opened_by)
         try:
             ran = subprocess.run(
-                command, env=env, capture_output=True, text=True, timeout=timeout, pass_fds=handed, check=False
+                command,
+                env=env,
+                capture_output=True,
+                text=True,
+                errors="replace",  # an intruder's manifest may be no text
+                timeout=timeout,
+                pass_fds=handed,
+                check=False,
             )
         except FileNotFoundError:
             raise RepositoryError("restic is not installed here: apt-get install restic, brew install restic") from None

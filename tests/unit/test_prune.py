@@ -690,6 +690,12 @@ def test_anything_else_that_goes_wrong_is_told(ours: Repository, tmp_path: Path)
             act()
 
 
+def test_what_is_no_text_stops_no_look(ours: Repository, tmp_path: Path) -> None:
+    """The droplet's key can send any bytes as a manifest."""
+    program(tmp_path, r"printf '\xff{}'")
+    assert ours.restic("dump", "x", "/y") == "\ufffd{}"
+
+
 def test_who_has_it_locked_is_told(ours: Repository, tmp_path: Path) -> None:
     """In restic's words before 0.17, and since."""
     for said in ("unable to create lock in backend: repository is already", "Fatal: unable to create lock: already"):
