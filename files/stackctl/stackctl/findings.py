@@ -1,5 +1,6 @@
 """A finding: one thing on the droplet that nobody declared, or that switches off what was declared."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,16 @@ class Finding:
     `hand`: only a person can."""
     path: str | None = None
     """The file, or another file that is the cause."""
+
+
+def named(text: str) -> str:
+    """A name that no other has. Blanks are escaped, so that it can't pass for one that was accepted."""
+    return "".join(f"\\x{ord(one):02x}" if one.isspace() or one == "\\" else printable(one, "") for one in text)
+
+
+def can_be_typed(name: str) -> bool:
+    """Whether a shell takes the name as it is; one of a stranger's must not be a command where it is pasted."""
+    return bool(re.fullmatch(r"[\w@%+=:,./-]+", name, re.ASCII))
 
 
 def shown(text: str) -> str:

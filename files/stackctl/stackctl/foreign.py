@@ -11,7 +11,7 @@ from typing import NamedTuple
 from . import declared, openat, roles
 from .config import Config
 from .errors import FailedError, RefusedError
-from .findings import Finding
+from .findings import Finding, can_be_typed
 from .foreign_accounts import MOST as MOST_KEYS
 from .foreign_accounts import Accounts, parse_keys
 from .foreign_files import Files
@@ -79,9 +79,9 @@ def next_step(one: Finding) -> str:
     match one.remedy:
         case "site":
             return "make site"
-        case "remove":
+        case "remove" if can_be_typed(one.name):
             return f"make site REMOVE={one.name}, or accept it in group_data (foreign_accepted)"
-        case "refuse" if one.path:
+        case "refuse" if one.path and can_be_typed(one.path):
             return f"make site REMOVE={one.path}" if one.path.count("sshd_config.d/") else f"correct {one.path}"
     return "put it right by hand, or accept it in group_data (foreign_accepted)"
 
@@ -91,7 +91,7 @@ def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str])
     there = look(paths, config, machine)
     by_name = {one.name: one for one in there.findings}
     for name in names:
-        if name not in by_name or by_name[name].remedy != "remove":
+        if name not in by_name or by_name[name].remedy != "remove" or not can_be_typed(name):
             raise RefusedError(f"{name} is nothing foreign that could be removed: sudo stackctl status lists what is")
     for name in names:
         _remove(paths, machine, by_name[name])
@@ -124,9 +124,10 @@ def _remove_key(paths: Paths, one: Finding, key: str) -> None:
         text = directory.read(name, MOST_KEYS).decode(errors="surrogateescape")
         gone = {found.number for found in parse_keys(text) if found.name == key}
         kept = [line for number, line in enumerate(text.splitlines(keepends=True), start=1) if number not in gone]
-        directory.unlink(name)
-        with directory.creating(name, 0o600, directory.owner) as file:
+        fresh = f"{name}.new"
+        with directory.creating(fresh, 0o600, directory.owner) as file:
             file.write("".join(kept).encode(errors="surrogateescape"))
+        directory.rename(fresh, name)
 
 
 def _remove_file(paths: Paths, machine: Machine, one: Finding) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .declared import Declared
-from .findings import Finding, read, shown
+from .findings import Finding, named, read, shown
 from .paths import Paths
 
 _NAMES = "root sudo adm docker disk shadow lxd incus incus-admin systemd-journal wheel kmem staff libvirt kvm sys"
@@ -18,9 +18,13 @@ PRIVILEGED = frozenset(_NAMES.split())
 """Groups whose members read what is root's, or become root."""
 NO_SHELLS = ("nologin", "false", "sync", "shutdown", "halt")
 FIRST_PERSON, NOBODY = 1000, 65534
-MOST = 1 << 16
+MOST, MOST_ROWS = 1 << 16, 1 << 22
 KEY_FILES = (".ssh/authorized_keys", ".ssh/authorized_keys2")
-_KEY = re.compile(r"(?:^|\s)((?:sk-)?(?:ssh-|ecdsa-sha2-)[\w.@-]+)\s+([A-Za-z0-9+/]{16,}={0,3})(?:\s+(.*))?$")
+# As sshd reads it: options end at the first blank outside of quotes, so no key that is quoted in them is one.
+_KEY = re.compile(
+    r"""((?>(?:\\"|"(?>(?:\\"|[^"])*)"|[^ \t"])+)[ \t]+)??"""
+    r"((?:sk-)?(?:ssh-|ecdsa-sha2-)[\w.@-]+)[ \t]+([A-Za-z0-9+/]{16,}={0,3})(?:\s+(.*))?"
+)
 # cloud-init's prefix before the keys of a root that may not log in: it prints a hint, and opens nothing.
 _PRINTS_A_HINT = re.compile(
     r"no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=\"echo 'Please login as the user "
@@ -76,10 +80,10 @@ class Accounts:
         for one in self.accounts:
             if one.login == "root" or (one.login in self._ours and one.uid != "0"):
                 continue
-            name = f"account:{shown(one.login)}"
-            if not one.uid.strip("0"):
+            name = f"account:{named(one.login)}"
+            if not _is_other_than_root(one.uid):
                 yield Finding(name, "has uid 0: it is root by another name", "remove")
-            elif not one.gid.strip("0"):
+            elif not _is_other_than_root(one.gid):
                 yield Finding(name, "has root's group as its own", "remove")
             elif one.shell.rpartition("/")[2] not in NO_SHELLS:
                 yield Finding(name, f"is an account that can log in, with {shown(one.shell) or 'a shell'}", "remove")
@@ -91,26 +95,26 @@ class Accounts:
             in_shadow = one.password == "x"  # noqa: S105 - passwd(5): the password is in shadow
             password = self._passwords.get(one.login, "*") if in_shadow else one.password
             if not password:
-                yield Finding(f"password:{shown(one.login)}", "logs in without a password", "hand")
+                yield Finding(f"password:{named(one.login)}", "logs in without a password", "hand")
             # root's opens the provider's console, which is the way in when SSH is broken.
             elif password[0] not in "!*" and one.login != "root":
-                yield Finding(f"password:{shown(one.login)}", "has a password; nobody here needs one", "hand")
+                yield Finding(f"password:{named(one.login)}", "has a password; nobody here needs one", "hand")
 
     def _of_groups(self) -> Iterator[Finding]:
         privileged = {fields[2] for fields in self._groups if fields[0] in PRIVILEGED}
         for name, _, gid, members in self._groups:
             if gid in privileged and name not in PRIVILEGED:
-                yield Finding(f"group:{shown(name)}", f"is a privileged group by another name: gid {gid}", "hand")
+                yield Finding(f"group:{named(name)}", f"is a privileged group by another name: gid {gid}", "hand")
             if gid not in privileged:
                 continue
             for member in filter(None, members.split(",")):
                 if member not in {"root", self._operator}:
                     yield Finding(
-                        f"member:{shown(name)}:{shown(member)}", f"{shown(member)} is in group {name}", "remove"
+                        f"member:{named(name)}:{named(member)}", f"{shown(member)} is in group {name}", "remove"
                     )
             for one in self.accounts:
                 if one.gid == gid and gid.strip("0") and one.login not in {"root", self._operator, name}:
-                    yield Finding(f"account:{shown(one.login)}", f"has the group {name} as its own", "remove")
+                    yield Finding(f"account:{named(one.login)}", f"has the group {name} as its own", "remove")
 
     def _of_keys(self) -> Iterator[Finding]:
         known = {key.blob for path in self._declared.files if "/authorized_keys" in path for key in self._keys(path)}
@@ -121,7 +125,7 @@ class Accounts:
                 if key.blob in known or _PRINTS_A_HINT.fullmatch(key.options):
                     continue
                 said = f"lets {shown(login)} in by SSH: {key.kind} {shown(key.comment)}".strip()
-                yield Finding(f"key:{shown(login)}:{key.name}", f"{said} (in {shown(path)})", "remove", path)
+                yield Finding(f"key:{named(login)}:{key.name}", f"{said} (in {shown(path)})", "remove", path)
 
     def key_paths(self) -> dict[str, str]:
         """Whose each file is, of all accounts. A home that two accounts share is named by the first."""
@@ -152,15 +156,21 @@ def parse_keys(text: str) -> list[Key]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        found = _KEY.search(line.strip())
+        found = _KEY.fullmatch(line.strip())
         keys.append(
-            Key(number, line.strip()[: found.start()], found[1], found[2], found[3] or "")
+            Key(number, (found[1] or "").rstrip(), found[2], found[3], found[4] or "")
             if found
             else Key(number, "", "a line of another form", "", "")
         )
     return keys
 
 
+def _is_other_than_root(number: str) -> bool:
+    """Whether the C library can read it as nothing but another number than 0: it takes " 0" and "+0", too."""
+    return bool(re.fullmatch("0*[1-9][0-9]*", number))
+
+
 def _rows(path: Path, fields: int) -> list[list[str]]:
-    rows = (line.split(":") for line in read(path).splitlines())
-    return [row for row in rows if len(row) >= fields]
+    """The C library takes fields that are missing at a line's end for empty ones."""
+    rows = (line.split(":") for line in read(path, MOST_ROWS).splitlines())
+    return [row + [""] * (fields - len(row)) for row in rows if row != [""]]

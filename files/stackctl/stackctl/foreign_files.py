@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .declared import Declared
-from .findings import Finding, meant, read, shown
+from .findings import Finding, meant, named, read, shown
 from .packaged import Packaged
 from .paths import Paths
 
@@ -26,11 +26,20 @@ WATCHED = {
         ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d"), "it sets the kernel"
     ),
     **dict.fromkeys(
-        [f"{place}/{what}" for place in UNIT_DIRECTORIES for what in ("system", "user", "system.control")],
+        [
+            f"{place}/{what}"
+            for place in UNIT_DIRECTORIES
+            for what in ("system", "user", "system.control", "system.attached")
+        ],
         "systemd reads it",
     ),
     **dict.fromkeys(
-        [f"{place}/{what}-generators" for place in UNIT_DIRECTORIES for what in ("system", "user")],
+        [
+            f"{place}/{what}-{kind}"
+            for place in UNIT_DIRECTORIES
+            for what in ("system", "user")
+            for kind in ("generators", "environment-generators")
+        ],
         "systemd runs it as root at each boot",
     ),
     **dict.fromkeys(
@@ -40,10 +49,16 @@ WATCHED = {
         ],
         "systemd reads it",
     ),
+    **dict.fromkeys(
+        [f"usr/lib/systemd/system-{when}" for when in ("shutdown", "sleep")], "systemd runs it as root at that time"
+    ),
+    "var/lib/cloud/scripts/per-boot": "cloud-init runs it as root at each boot",
+    "usr/share/pam-configs": "pam-auth-update makes the rules of logins from it",
     "run/systemd/transient": "systemd runs it",
     "var/lib/systemd/linger": "systemd runs this account's own units without a login",
     "etc/init.d": "systemd runs it as root",
     "etc/apt/sources.list.d": "apt installs from it",
+    "etc/apt/mirrors": "apt installs from it",
     "etc/apt/trusted.gpg.d": "apt believes packages of its keys",
     "etc/apt/keyrings": "apt may believe packages of its keys",
     "etc/apt/apt.conf.d": "apt obeys it",
@@ -98,27 +113,37 @@ SINGLE = {
     "etc/environment": "each login has it",
 }
 # What dpkg and ucf leave beside a file: nothing that reads these directories takes names like these.
-_LEFT_BY_DPKG = re.compile(r"\.(?:dpkg|ucf)-(?:dist|old|new|bak|remove|tmp)$|/\.placeholder$")
+# run-parts and certbot do take some of them, so each must be beside a file that a package or the site has.
+_LEFT_BY_DPKG = re.compile(r"(.+)\.(?:dpkg-(?:dist|old|new|bak|tmp)|ucf-(?:dist|old|new))")
+_MOST = 1 << 18
 # What is in these the firewall's own operation compares with what is declared.
 _COMPARED = frozenset({"/etc/ufw/user.rules", "/etc/ufw/user6.rules", "/etc/ufw/ufw.conf"})
 _HOSTS = r"(?:[a-z0-9-]+\.)*debian\.org|(?:mirrors|repos-droplet|repos\.insights)\.digitalocean\.com"
 _URI = rf"https?://(?:{_HOSTS})(?:/\S*)?"
+# Debian's own cloud images name their mirrors in a file.
+_SOURCE = rf"(?:{_URI}|mirror\+file:///etc/apt/mirrors/[\w-]+\.list)"
+_PATH = r"(?:(?:/usr(?:/local)?)?/s?bin|/usr(?:/local)?/games|/snap/bin)"
 _APT_OPTIONS = r"(?:\[(?:arch=\w+ ?|signed-by=/usr/share/keyrings/\S+ ?)+\] )?"
 # What is made on the droplet by Debian, cloud-init or DigitalOcean: by path, and by each line that it may have.
 _MADE = {
     r"/etc/ssh/sshd_config\.d/50-cloud-init\.conf": r"PasswordAuthentication (?:yes|no)",
     r"/etc/ssh/sshd_config\.d/60-cloudimg-settings\.conf": r"PasswordAuthentication no",
-    r"/etc/apt/sources\.list(?:\.d/[\w-]+\.list)?": rf"deb(?:-src)? {_APT_OPTIONS}{_URI} [\w/-]+(?: [\w-]+)*",
-    r"/etc/apt/sources\.list\.d/[\w-]+\.sources": rf"URIs:(?: {_URI})+|Signed-By: /usr/share/keyrings/\S+|"
+    r"/etc/apt/sources\.list(?:\.d/[\w-]+\.list)?": rf"deb(?:-src)? {_APT_OPTIONS}{_SOURCE} [\w/-]+(?: [\w-]+)*",
+    r"/etc/apt/sources\.list\.d/[\w-]+\.sources": rf"URIs:(?: {_SOURCE})+|Signed-By: /usr/share/keyrings/\S+|"
     r"(?:Types|Suites|Components|Enabled): [\w /.-]+",
+    r"/etc/apt/mirrors/[\w-]+\.list": _URI,
     r"/etc/apt/apt\.conf\.d/(?:20auto-upgrades|10periodic)": r'APT::Periodic::[\w-]+ "\d+";',
-    r"/etc/apt/apt\.conf\.d/(?:90|94)cloud-init\S*": r'Acquire::\S+ "\S*";|APT::\S+ "\S*";',
-    r"/etc/environment": r'(?:PATH="?[/\w:]+"?|LANG=\S+|LC_\w+=\S+)',
-    r"/etc/udev/rules\.d/70-persistent-net\.rules": r'SUBSYSTEM=="net", .*NAME="\w+"',
+    r"/etc/apt/apt\.conf\.d/(?:90|94)cloud-init\S*": r'Acquire::https?::(?:Proxy|Pipeline-Depth) "[\w:/.-]*";|'
+    r'APT::(?:Install-(?:Recommends|Suggests)|Periodic::[\w-]+) "\w*";',
+    r"/etc/environment": rf'(?:PATH="?{_PATH}(?::{_PATH})*"?|LANG=\S+|LC_\w+=\S+)',
+    r"/etc/udev/rules\.d/70-persistent-net\.rules": r'SUBSYSTEM=="net", (?:[\w{}]+=="[^"]*", )*NAME="\w+"',
     r"/etc/docker/key\.json": r".*",
     r"/etc/security/opasswd": r".*",
 }
-_STATIC_PAM = ("requisite pam_deny.so", "required pam_permit.so", "[default=N] pam_permit.so", "optional pam_umask.so")
+_DENY, _PERMIT, _PASSES_DENY = "requisite pam_deny.so", "required pam_permit.so", "[default=N] pam_permit.so"
+_STATIC_PAM = (_DENY, _PERMIT, _PASSES_DENY, "optional pam_umask.so")
+# Without these neither sshd nor sudo lets anybody in: they can be corrected, and never removed.
+_LETS_US_IN = re.compile(r"/etc/(?:ssh/sshd_config|sudoers|pam\.d/(?:common-\w+|sshd|sudo|sudo-i|su|login|other))")
 _TRANSIENT = re.compile(r"\.(?:scope|slice)$")
 
 
@@ -156,26 +181,45 @@ class Files:
 
     def _judged(self, seen: Seen) -> Finding | None:
         path = seen.path
-        if path in self._declared.files or path in _COMPARED or _LEFT_BY_DPKG.search(path):
+        if path in self._declared.files or path in _COMPARED or self._is_left(path):
             return None
         if self._packaged.has(path):
-            if not self._packaged.is_changed(path):
+            if not self._packaged.is_changed(path) or self._is_sshd_of_an_image(seen):
                 return None
-            return Finding(shown(path), f"is not as its package has it, and {seen.reason}", "hand", path)
+            return Finding(named(path), f"is not as its package has it, and {seen.reason}", "hand", path)
         found = os.lstat(seen.file)
         if stat.S_ISLNK(found.st_mode):
             return self._judged_link(seen)
         if not stat.S_ISREG(found.st_mode):
-            return Finding(shown(path), f"is no regular file, and {seen.reason}", "remove", path)
+            return Finding(named(path), f"is no regular file, and {seen.reason}", "remove", path)
         return self._judged_file(seen, found)
+
+    def _is_sshd_of_an_image(self, seen: Seen) -> bool:
+        """Whether no more was changed than whether passwords and root are admitted, which our drop-in decides.
+
+        DigitalOcean's images do that (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet).
+        """
+        if seen.path != "/etc/ssh/sshd_config":
+            return False
+        here, debians = (meant(read(path)) for path in (seen.where, self._paths.root / "usr/share/openssh/sshd_config"))
+        set_by_images = re.compile("(?:PermitRootLogin|PasswordAuthentication) [a-z-]+")
+        return [line for line in here if not set_by_images.fullmatch(line)] == debians
+
+    def _is_left(self, path: str) -> bool:
+        left = _LEFT_BY_DPKG.fullmatch(path)
+        if left:
+            return left[1] in self._declared.files or self._packaged.has(left[1])
+        return path.endswith("/.placeholder")
 
     def _judged_file(self, seen: Seen, found: os.stat_result) -> Finding | None:
         path = seen.path
         if not found.st_size and seen.where.suffix in {".service", ".timer", ".socket"}:
             return self._masked(seen)
-        if self._is_made(seen):
+        # Of a longer one only the beginning would be read.
+        if found.st_size <= _MOST and self._is_made(seen):
             return None
-        return Finding(shown(path), f"{self._described(seen, found)}: {seen.reason}", "remove", path)
+        remedy = "hand" if _LETS_US_IN.fullmatch(path) else "remove"
+        return Finding(named(path), f"{self._described(seen, found)}: {seen.reason}", remedy, path)
 
     def _judged_link(self, seen: Seen) -> Finding | None:
         path, target = seen.path, os.fspath(seen.where.readlink())
@@ -188,13 +232,13 @@ class Files:
             known = self._is_enabled_as_meant(path, target)
         else:
             known = path.startswith("/etc/nginx/") and self._packaged.has(target)
-        return None if known else Finding(shown(path), f"is a link to {shown(target)}: {seen.reason}", "remove", path)
+        return None if known else Finding(named(path), f"is a link to {shown(target)}: {seen.reason}", "remove", path)
 
     def _masked(self, seen: Seen) -> Finding:
         unit = os.path.basename(seen.path)  # noqa: PTH119
         ours = unit in self._declared.units or any(f"/{unit}.d/" in path for path in self._declared.files)
         what = f"masks {shown(unit)}, which the site needs" if ours else f"masks {shown(unit)}"
-        return Finding(shown(seen.path), what, "site" if ours else "remove", seen.path)
+        return Finding(named(seen.path), what, "site" if ours else "remove", seen.path)
 
     def _is_enabled_as_meant(self, path: str, target: str) -> bool:
         """Whether systemctl made this link for a unit of ours, or for one of Debian's that is on by default."""
@@ -229,8 +273,10 @@ class Files:
             return bool(_TRANSIENT.search(unit)) or unit == self._paths.release_unit
         for pattern, line in _MADE.items():
             if re.fullmatch(pattern, path):
-                rows = meant(read(seen.where), "#" if not path.startswith("/etc/apt/apt") else "#/")
-                return all(re.fullmatch(line, row) for row in rows)
+                rows = read(seen.where).splitlines()
+                # "#include" and "#clear" are orders to apt, and what follows "/* */" counts (apt.conf(5)).
+                comment = r"#(?!include|clear).*|//.*" if path.startswith("/etc/apt/apt") else "#.*"
+                return all(re.fullmatch(rf"(?:{line}|{comment})?", row.strip()) for row in rows)
         return False
 
     def _is_pam_as_packaged(self, where: Path) -> bool:
@@ -239,7 +285,14 @@ class Files:
         offered = set(_STATIC_PAM)
         for profile in profiles.glob("*"):
             offered |= {_pam(line) for line in meant(read(profile))}
-        return all(_pam(re.sub(r"^-?\w+\s+", "", line)) in offered for line in meant(read(where)))
+        lines = [line.removeprefix("-").partition(" ") for line in map(_pam, meant(read(where)))]
+        of, rules = where.name.split("-")[1], [rule for _, _, rule in lines]
+        if {kind for kind, _, _ in lines} - {of} or not offered.issuperset(rules):
+            return False
+        if of == "session":
+            return True
+        # Whatever comes to pam_permit gets in: it counts only behind pam_deny, which nothing but a success passes by.
+        return _PASSES_DENY not in rules and (_PERMIT not in rules or _DENY in rules[: rules.index(_PERMIT)])
 
     def _described(self, seen: Seen, found: os.stat_result) -> str:
         try:

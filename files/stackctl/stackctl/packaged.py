@@ -8,7 +8,10 @@ from pathlib import Path
 from .findings import meant, read
 
 # Only what is looked at; a droplet has twenty thousand other paths.
-_LISTED = re.compile(rb"^(?:/usr)?(/lib/(?:systemd|sysctl\.d|mod|udev|tmpfiles\.d)[^\n]*|/etc/[^\n]+)$", re.MULTILINE)
+_LISTED = re.compile(
+    rb"^(?:/usr)?(/(?:lib/(?:systemd|sysctl\.d|mod|udev|tmpfiles\.d)|share/pam-configs/)[^\n]*|/etc/[^\n]+)$",
+    re.MULTILINE,
+)
 _CONFFILE = re.compile(rb"^ (/\S+) ([0-9a-f]{32})(?: \w+)*$", re.MULTILINE)
 _UCF = re.compile(rb"^([0-9a-f]{32}) +(/\S+)$", re.MULTILINE)
 
@@ -24,7 +27,7 @@ class Packaged:
         for listing in info.glob("*.list"):
             found = map(os.fsdecode, _LISTED.findall(listing.read_bytes()))
             # A package may still say /lib, which is a link to /usr/lib.
-            self._paths.update(f"/usr{path}" if path.startswith("/lib") else path for path in found)
+            self._paths.update(f"/usr{path}" if path.startswith(("/lib/", "/share/")) else path for path in found)
         self._sums: dict[str, str] = {}
         for path, one in _CONFFILE.findall(_bytes(dpkg / "status")):
             self._sums[os.fsdecode(path)] = one.decode()
