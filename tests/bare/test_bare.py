@@ -56,7 +56,7 @@ def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Place) -> None
         said = converge.failing_site()
         assert "no certificate for bot.lab.test" in said, said[-4000:]
     droplet = lab.reconnect("droplet1")
-    assert converge.planned() == {f"tls | {TRUSTED}"}
+    assert converge.planned() == {f"certificate | {TRUSTED}"}
 
     status = droplet.run("stackctl status --json")
     assert status.rc == 4
