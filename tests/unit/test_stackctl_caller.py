@@ -141,7 +141,14 @@ def test_history_names_the_key_and_so_does_who_is_refused(tmp_path: Path, monkey
     assert "by deploy (ada@laptop)" in stackctl(droplet, "history")[1]
     # The unit that does the work is nobody's child: it is told.
     (asked,) = droplet.ran("systemd-run")
-    assert re.search("--by deploy --key ada@laptop release", " ".join(asked))
+    assert re.search("--by deploy --key=ada@laptop release", " ".join(asked))
+
+
+def test_a_comment_that_looks_like_an_option_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    droplet = installed(tmp_path)
+    monkeypatch.setattr(caller, "key", lambda *_: "--json")
+    assert stackctl(droplet, "--by", "deploy", "release", "1.0.0")[0] == 0
+    assert json.loads(stackctl(droplet, "history", "--json")[1])[0]["key"] == "--json"
 
 
 def test_who_is_kept_out_is_told_by_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

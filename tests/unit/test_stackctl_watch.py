@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stackctl import config, probe, schema, watch
+from stackctl.environment import canonical
 from stackctl.errors import FailedError, RefusedError
 from stackctl.events import Journal
 from stackctl.machine import Result
@@ -694,6 +695,18 @@ def test_a_page_of_a_first_release_has_to_be_answered(tmp_path: Path) -> None:
     assert "/ answers 500; all is undone" in released(fresh, "1.0.0")[1]
     fresh.app |= {"pages": {"/": 404}}
     assert released(fresh, "1.0.0")[0] == 0
+
+
+def test_an_app_gets_its_first_webhook_while_it_serves(tmp_path: Path) -> None:
+    """The live release has no secret of Telegram's to be asked with."""
+    fresh = installed(tmp_path, webhook_path=None)
+    without = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("TELEGRAM_")}
+    fresh.paths.next_environment.write_bytes(canonical(without))
+    assert released(fresh, "1.0.0")[0] == 0
+    site(fresh, webhook_path="/webhook")
+    fresh.paths.next_environment.write_bytes(canonical(ENVIRONMENT))
+    code, shown = stackctl(fresh, "release", "1.0.0")
+    assert (code, "webhook    done told" in shown) == (0, True), shown
 
 
 def test_a_look_that_fails_once_or_twice_is_a_mishap(live: Watched) -> None:

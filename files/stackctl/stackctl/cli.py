@@ -335,7 +335,7 @@ def _in_a_unit(arguments: argparse.Namespace, paths: Paths, machine: Machine, jo
         release.parse(arguments.tag or "")
     declared = config.load(paths)
     under = ["--under", arguments.under] if arguments.under else []
-    asked = ["--run", journal.run, "--by", arguments.by, "--key", arguments.key, *under, arguments.verb]
+    asked = ["--run", journal.run, "--by", arguments.by, f"--key={arguments.key}", *under, arguments.verb]
     if arguments.verb == "restore":
         try:
             asked += _confirmed(arguments, Stack(paths, declared, machine, journal))
