@@ -104,7 +104,7 @@ def look(root: Path, app: str, domain: str, paths: tuple[str, ...], client: Clie
 
     told = ask(connect(domain), "/app/headers", dict.fromkeys(client.forges, FORGED))
     found["headers"] = json.loads(told["body"]) if told["status"] == 200 else None
-    found["raw"] = {path: ask(connect(domain), path)["status"] for path in RAW}
+    found["raw"] = {path: ask(connect(domain), path) for path in RAW}
     found["large"] = ask(connect(domain), "/app/large")["status"]
     found["page"] = [visit(domain, client.files) for _ in range(3)] if client.files else []
 

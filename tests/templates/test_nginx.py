@@ -185,15 +185,17 @@ def test_a_client_s_own_words_would_reach_it(lab: Place, droplet: Host) -> None:
 
 
 def test_a_path_that_an_app_may_read_otherwise_than_nginx_is_refused(said: Any) -> None:
-    by_status = {code: {path for path, status in said["raw"].items() if status == code} for code in (200, 400)}
+    answered = statuses(said["raw"])
+    by_status = {code: {path for path, status in answered.items() if status == code} for code in (200, 400)}
     assert by_status[200] == {"/app//x", "/app/a%2fb", "/app/x?next=/../y", "/app/a.b..c"}
-    assert by_status[400] == set(said["raw"]) - by_status[200]
+    assert by_status[400] == set(answered) - by_status[200]
+    assert {said["raw"][path]["body"] for path in by_status[400]} == {"Refused.\n"}, "a page of ours"
 
 
 def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Place, droplet: Host) -> None:
     """The control."""
-    changes = {b"        if ($path_is_ambiguous) {\n            return 400;\n        }\n": b""}
-    raw = answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["raw"]
+    changes = {b"        if ($path_is_ambiguous) {\n            return 418;\n        }\n": b""}
+    raw = statuses(answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["raw"])
     assert (raw["/other/../app/x"], raw["/app/..;/other"], raw["//app/x"]) == (200, 200, 200)
 
 

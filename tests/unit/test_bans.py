@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from deploys.components import bans, ssh
+from deploys.components import bans, nginx, ssh
 from deploys.components.bans import TELEGRAM, configuration
 from tests.unit.places import settings_of
 
@@ -83,6 +85,34 @@ def test_a_ban_of_an_ipv6_address_is_of_its_64_and_spares_the_operator_in_it() -
     assert r"spared = ip6 saddr != \{ ::1, 2001:db8::7/128 \}" in ipv6
     assert "prefix =\n" in ipv4
     assert jail().count("banaction = toogoodtogo-nftables[type=allports, blocktype=drop]") == 1
+
+
+COUNTED = re.findall(
+    r'"(~\S+)" "?([^";]+)"?;',
+    nginx.configuration(settings_of("prod")).decode().partition("map $remote_addr $counted {")[2].partition("}\n")[0],
+)
+"""nginx's map of an address, with Python's spelling of names to come."""
+GROUPS = st.lists(st.sampled_from([0, 0, 1, 0xDB8, 0xFFFF]), min_size=7, max_size=7)
+
+
+def counted(address: str) -> str:
+    for pattern, name in COUNTED:
+        if found := re.search(pattern[1:].replace("(?<", "(?P<"), address):
+            return re.sub(r"\$\{?(\w+)\}?", lambda variable: found[variable[1]], name)
+    return address
+
+
+@given(GROUPS)
+@example([0, 0, 0xA, 0xB, 0xC, 0xD, 0xE])
+def test_nginx_s_log_has_the_64_of_an_ipv6_client(rest: list[int]) -> None:
+    """nginx and Python shorten an address by the same rule: the first one of the longest runs of zeros, if of two."""
+    address = IPv6Address(b"".join(group.to_bytes(2, "big") for group in [0x2001, *rest]))
+    assert IPv6Address(counted(str(address))) == ip_network((address, 64), strict=False)[0]
+
+
+def test_nginx_s_log_has_an_ipv4_client_as_it_is() -> None:
+    assert len(COUNTED) == 3
+    assert counted("192.0.2.7") == "192.0.2.7"
 
 
 def test_fail2ban_starts_again_with_a_new_configuration() -> None:

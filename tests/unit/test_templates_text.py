@@ -176,6 +176,19 @@ def test_a_path_of_a_page_is_not(path: str) -> None:
     assert not AMBIGUOUS.search(path)
 
 
+def test_what_is_refused_whatever_the_location_has_a_page_by_name(settings: Settings) -> None:
+    """Behind a redirect to a path, nginx would refuse it once more and send its built-in page."""
+    config = nginx.configuration(settings).decode()
+    pages = {
+        code: rule.split()[-1]
+        for rule in re.findall(r"^ +error_page (.*?);", config, re.MULTILINE)
+        for code in rule.split()[:-1]
+    }
+    refused = re.findall(r"^        if \(\S+.*\) \{\n +return ([0-9]+);", config, re.MULTILINE)
+    assert len(refused) == 2
+    assert [pages[code][0] for code in refused] == ["@", "@"]
+
+
 def test_docker_s_daemon(settings: Settings) -> None:
     daemon = json.loads(docker.daemon_configuration(settings))
     assert {name: daemon[name] for name in ("icc", "live-restore", "no-new-privileges", "ip")} == {
