@@ -78,7 +78,7 @@ def now() -> datetime:
 
 
 def look(repository: Repository, known: Ledger) -> Look:
-    """Read every manifest there, about a second each. Raises RepositoryError when a date can't be had."""
+    """Read every manifest there, about a second each. Raises RepositoryError when the storage gives no date."""
     at = now()
     identity = str(repository.json("cat", "config")["id"])
     listed = stored.snapshots(repository.restic("snapshots", "--json", "--host", repository.app))

@@ -91,7 +91,7 @@ def family(request: pytest.FixtureRequest, outside: Host, place: Place) -> str:
 
 @pytest.fixture
 def swept(tmp_path: Path) -> Iterator[None]:
-    """Whatever a test leaves is removed, be it too deep for pytest, which would fail with it in a later run."""
+    """Removes what a test leaves, even a tree too deep for pytest, which would fail with it in a later run."""
     yield
     subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
 

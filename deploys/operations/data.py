@@ -64,7 +64,7 @@ def roles(container: str, *, database: str, owner: str, login: str, password: st
         host.noop(f"{login} is admitted, and acts as {owner}")
         return
     # standard_conforming_strings is on, so a backslash stands for itself. Neither the server's log nor psql shows the
-    # statement, be it one that fails.
+    # statement, even when it fails.
     quoted = password.replace("'", "''")
     plain = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
     statements = [
@@ -116,10 +116,10 @@ def own_secret(dest: str) -> Commands:
 def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
     container: str, *, password: str, administrator: str, dest: str, directives: str, alone: bool = False
 ) -> Commands:
-    """Redis takes the app's password, now and when it starts anew: beside those that it takes already, or alone.
+    """Redis takes the app's password, now and after a restart: beside those that it takes already, or alone.
 
     Connections that came in by another one stay. The live release has one of the others until the next one serves; in
-    between a converge may stop, and Redis start anew. What the app's user may do is as declared from now on, too, and
+    between a converge may stop, and Redis restart. What the app's user may do is as declared from now on, too, and
     Redis admits its administrator.
 
     + administrator: the file of that one's password on the droplet
@@ -154,7 +154,7 @@ def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
     yield StringCommand(
         *("docker exec -i", QuoteString(container), "sh -c", QuoteString(ask)),
         *("|| { echo", QuoteString(refused), ">&2; false; }"),
-        # The administrator first: whoever loses the right to say so says the second.
+        # The administrator first: the user who asks may lose the right to do so by the second line.
         _stdin=[
             f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
             f"ACL SETUSER default {'resetpass ' if alone else ''}#{wanted} {APP}",

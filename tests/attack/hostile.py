@@ -17,7 +17,7 @@ from testinfra.host import Host
 from tests.places import Place
 
 ROWS = 3
-# What runs tries to be whoever logged in: pg_amcheck and autovacuum act as a table's owner, and don't let go of that.
+# What runs tries to become the login's user: pg_amcheck and autovacuum act as a table's owner, and stay so.
 # What our own statements once used comes first: S1's operator, as it was carried out, then functions and casts.
 PLANTED = f"""
 CREATE SCHEMA sec_app;

@@ -47,7 +47,7 @@ def counted(droplet: Host) -> dict[str, int]:
 def test_nothing_of_the_apps_runs_as_who_backs_up_releases_plans_or_asks(
     lab: Place, droplet: Host, hostile: App
 ) -> None:
-    """S1. Nor are they lied to: its policy hides all rows from whoever obeys it."""
+    """S1. Nor are they lied to: its policy hides all rows from a role that obeys it."""
     tag = status(droplet)["release"]["tag"]
     for verb in ("backup", f"release {tag}", "status", "amcheck"):
         droplet.check_output(f"stackctl {verb}")

@@ -1,7 +1,7 @@
 """A backup whose text wants to be run by PostgreSQL's superuser: when it is proven, restored in place, or beside.
 
 An app's schema is text that runs while rows are loaded: CHECK constraints, generated columns, index functions. What
-lies off the droplet may have been written whole by whoever broke in, globals.sql among it. Each test shows with the
+lies off the droplet may have been written whole by an intruder, globals.sql among it. Each test shows with the
 superuser in the loader's place, which is how it was once done, that the attack works.
 """
 
@@ -21,7 +21,7 @@ from tests.places import Place
 pytestmark = pytest.mark.group("data")
 
 BESIDE = "sec_beside"
-# It tries to be whoever logged in, says who it is by then, and breaks what a superuser runs. Neither a
+# It tries to become the user who logged in, says who it is by then, and breaks what a superuser runs. Neither a
 # dump nor a count calls it.
 WITNESS = """
 CREATE SCHEMA sec;

@@ -1,4 +1,4 @@
-"""Whoever is uid 999 in Redis's container, or has the app's password of Redis, gets no further than Redis's keys."""
+"""An attacker with uid 999 in Redis's container, or with the app's password, gets no further than Redis's keys."""
 
 from __future__ import annotations
 

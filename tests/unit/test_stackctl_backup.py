@@ -386,7 +386,7 @@ def test_what_the_storage_has_lost_goes_again(live: Droplet, storage: Sent) -> N
 def test_a_number_that_nobody_has_counted_to_leaves_one_for_the_next_backup(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Whoever broke in sent the highest one that a manifest may have, so that there is none after it."""
+    """An intruder sent the highest one that a manifest may have, so that there is none after it."""
     monkeypatch.setattr(offsite, "available", lambda _stack: [replace(small(1), sequence=number)])
     droplet = installed(tmp_path)
     for _ in range(2):

@@ -204,7 +204,7 @@ def test_when_the_power_goes_a_file_is_the_old_or_the_new_one_and_the_new_one_on
 ) -> None:
     """At each moment: a file is on the disk before it has its name, and its name before anybody goes on.
 
-    The old one is not written to: whoever has it open reads on.
+    The old one is not written to: a program that has it open reads on.
     """
     path, old = tmp_path / "file", b"old" * 50_000
     path.write_bytes(old)

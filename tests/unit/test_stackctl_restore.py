@@ -452,7 +452,7 @@ def test_a_copy_starts_no_worker(saved: Droplet) -> None:
 
 
 def test_it_holds_both_locks_to_its_end(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release or a converge amid a swap of databases finds half of each."""
+    """A release or a converge during a swap of databases finds half of each."""
     seen: dict[str, tuple[str, str]] = {}
     run = Droplet.run
 
@@ -754,7 +754,7 @@ def test_what_is_no_file_of_its_own_in_a_backup_is_restored_by_nobody(
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "revisions": 7}', "[" * 100_000, "\xff"])
 def test_a_state_in_a_backup_that_is_none_is_told_in_a_line(saved: Droplet, text: str) -> None:
-    """Its manifest is whoever wrote its files."""
+    """The author of its files wrote its manifest, too."""
     place = saved.paths.backup(newest(saved))
     (place / manifest.STATE).write_text(text or " ")
     told = manifest.load(place)
@@ -793,7 +793,7 @@ def test_a_damaged_one_is_fetched_anew(saved: Droplet, elsewhere: Path, damaged:
 
 
 def test_what_is_here_and_whole_is_taken_whatever_lies_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
-    """Whoever broke in can send another one under its id."""
+    """An intruder can send another one under its ID."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
     forged = elsewhere / wanted / "postgres.dump"

@@ -1,4 +1,4 @@
-"""Telegram's webhook: whoever takes it away, it leads here again, or an operator is told."""
+"""Telegram's webhook leads here again after anybody takes it away, or an operator is told."""
 
 import json
 import time
@@ -52,7 +52,7 @@ def test_what_is_undone_leaves_a_bot_that_hears(live: Droplet, verb: list[str], 
     if verb[0] == "rollback":
         for tag in ("1.1.0", "1.0.0"):
             assert stackctl(live, "release", tag)[0] == 0
-        for container in live.of("bot-green"):  # so that the rollback makes them anew, as broken
+        for container in live.of("bot-green"):  # so that the rollback recreates them, as broken
             live.containers.remove(container)
     if verb[0] == "rollback" and "later" in broken:
         return  # it isn't watched

@@ -77,9 +77,9 @@ def safety(stack: Stack) -> Manifest:
 
 
 def fetch(stack: Stack, told: Manifest) -> None:
-    """Fetch one that lies off the droplet. It is restored for proof before it gets its name: whoever broke in may send.
+    """Fetch one that lies off the droplet, and restore it for proof before it gets its name.
 
-    What is here of that name is damaged, and stays until the other one is proven.
+    An intruder may have sent it. What is here of that name is damaged, and stays until the other one is proven.
     """
     whole = stack.paths.backup(told.id)
     check_room(stack, Room(told.postgres.major, 0, told.postgres.bytes), restored=True)

@@ -1,6 +1,6 @@
 """Loads a backup's dump into a new database, as a role that may do nothing but be the owner.
 
-A dump is text that an app, or whoever sent it, wrote. So none of it runs as superuser: pg_restore connects as LOADER,
+A dump is text that an app wrote, or an intruder who sent it. None of it runs as superuser: pg_restore is LOADER's,
 which acts as the owner, and so do CHECK constraints, defaults, index functions and generated columns while rows are
 loaded (PostgreSQL's manual warns of that: pg_restore, Notes). What needs a superuser is done by statements of our own,
 built from names that were checked. The rest is left out, and named.
@@ -191,7 +191,7 @@ class Load:
         return Contents(entries, ours, roles, owners, told)
 
     def strictly(self, contents: Contents) -> None:
-        """All of it, or FailedError. The database is left as it is then: whoever calls drops it."""
+        """All of it, or FailedError. The database is left as it is then: the caller drops it."""
         self._begin(contents)
         self._restore(contents.entries, "--exit-on-error")
         self._finish(contents)

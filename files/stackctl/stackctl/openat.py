@@ -20,7 +20,7 @@ from .errors import FailedError
 
 BLOCK = 1 << 20
 BATCH = 1000
-"""How many names of a directory are held at once: whoever fills it decides how many there are."""
+"""How many names of a directory are held at once: others decide how many there are."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -80,7 +80,7 @@ class Directory:
             return sorted(entry.name for entry in islice(entries, BATCH))
 
     def has(self, name: str) -> bool:
-        """Whether there is something of that name, be it a link that leads nowhere."""
+        """Whether there is something of that name, even a link that leads nowhere."""
         try:
             self._stat(name)
         except FileNotFoundError:
@@ -143,7 +143,7 @@ class Directory:
             os.fsync(descriptor)
 
     def copy(self, name: str, source: "Directory", original: str, most: int) -> None:
-        """Make `name` a copy of the file `original` in `source`; whoever owns this directory owns it."""
+        """Make `name` a copy of the file `original` in `source`; its owner is this directory's."""
         with self.creating(name, owner=self.owner) as file:
             for block in source.blocks(original, most):
                 file.write(block)

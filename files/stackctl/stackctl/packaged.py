@@ -51,7 +51,7 @@ class Packaged:
         if known is None:
             return False
         try:
-            # MD5 is what dpkg keeps. Whoever could make another file of the same sum is root already.
+            # MD5 is what dpkg keeps. To replace a file by another one of the same sum, one has to be root already.
             return md5((self._root / path[1:]).read_bytes(), usedforsecurity=False).hexdigest() != known
         except OSError:
             return False

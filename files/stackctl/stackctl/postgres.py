@@ -234,8 +234,8 @@ class Server:
         """The same of one that is in use, with all its tables locked against TRUNCATE, DROP and rewriting ALTERs.
 
         These are not MVCC-safe: a snapshot older than one of them sees an empty table (PostgreSQL's manual, 13.6).
-        LOCK takes no snapshot, so the snapshot is younger than all locks. Raises _DisturbedError when that can't be had
-        at once: to wait longer would hold up what waits for the tables that are locked already.
+        LOCK takes no snapshot, so the snapshot is younger than all locks. Raises _DisturbedError when a lock is not
+        granted at once: to wait longer would hold up what waits for the tables that are locked already.
         """
         with self._reading(database) as psql:
             meant = _tables(psql)

@@ -92,7 +92,7 @@ class Directory:
     def put_back(self) -> None:
         """What was set aside."""
         with self._opened() as there:
-            begun = there.has(_aside(RDB))  # else it has not started anew, and what is there was so before
+            begun = there.has(_aside(RDB))  # else it has not restarted, and what is there was so before
             for name in reversed(FILES):
                 if begun or there.has(_aside(name)):
                     there.remove(name)
@@ -125,7 +125,7 @@ def loaded(told: Mapping[str, str]) -> int:
 
 
 def _number(told: str) -> int:
-    """A count that Redis told. Raises FailedError: whoever broke into it tells what he likes."""
+    """A count that Redis told. Raises FailedError: a Redis that was broken into says anything."""
     if not re.fullmatch("[0-9]{1,18}", told):
         raise FailedError(f"Redis says {told[:20]!a}, which is no number: stackctl logs redis")
     return int(told)

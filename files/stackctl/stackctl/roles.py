@@ -1,7 +1,7 @@
 """Who has power in PostgreSQL, and which settings somebody left there: for `status`.
 
 Asked as the superuser in the database `postgres`, where the app's roles can leave nothing that would falsify an answer.
-Whoever was superuser once can: what this finds is an honest server's answer, and docs/runbook.md says what to do then.
+A former superuser can: this finds what an honest server answers, and docs/runbook.md says what to do otherwise.
 """
 # ruff: noqa: S608
 
