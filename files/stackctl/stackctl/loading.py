@@ -41,7 +41,10 @@ OWNED_BY_NAME = re.compile(
     rf"ALTER (TABLE|VIEW|MATERIALIZED VIEW|SEQUENCE|SCHEMA|TYPE|DOMAIN) "
     rf"((?:{IDENTIFIER})(?:\.(?:{IDENTIFIER}))?) OWNER TO ({IDENTIFIER});"
 )
-OF_DATABASE = re.compile(rf"(?:GRANT|REVOKE) .+ ON DATABASE .+ (?:TO|FROM) ({IDENTIFIER}|PUBLIC);")
+OF_DATABASE = re.compile(
+    rf"(?:GRANT|REVOKE) [A-Z, ]+ ON DATABASE (?:{IDENTIFIER}) (?:TO|FROM) ({IDENTIFIER}|PUBLIC)(?: WITH GRANT OPTION)?;"
+)
+"""Only one part of it may be of any length: a line of a dump has many millions of characters if somebody wants that."""
 FOR_ALL_TABLES = re.compile(rf"CREATE PUBLICATION ({IDENTIFIER}) FOR ALL TABLES")
 NAMES_ROLES = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ", "CREATE POLICY ")
 
@@ -67,6 +70,16 @@ NO_POWERS = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
 UNTRUSTED = """SELECT e.name FROM pg_catalog.pg_available_extensions e
  JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
  WHERE v.superuser AND NOT v.trusted"""
+# What a dump's text says is somebody's may be PostgreSQL's own. A superuser may give pg_catalog away, and whoever gets it
+# gets each superuser's session there. So a name counts only if it is the owner's, as all is that was loaded.
+THE_OWNERS = """SELECT pg_catalog.json_build_array('SCHEMA', nspname) FROM pg_catalog.pg_namespace
+ WHERE nspowner = '"{owner}"'::pg_catalog.regrole
+UNION ALL SELECT pg_catalog.json_build_array('LARGE OBJECT', oid::text) FROM pg_catalog.pg_largeobject_metadata
+ WHERE lomowner = '"{owner}"'::pg_catalog.regrole
+UNION ALL SELECT pg_catalog.json_build_array(nspname, relname) FROM pg_catalog.pg_class
+ JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace WHERE relowner = '"{owner}"'::pg_catalog.regrole
+UNION ALL SELECT pg_catalog.json_build_array(nspname, typname) FROM pg_catalog.pg_type
+ JOIN pg_catalog.pg_namespace n ON n.oid = typnamespace WHERE typowner = '"{owner}"'::pg_catalog.regrole"""
 CHECKS = """SELECT pg_catalog.json_build_array(altered || ' DROP ' || named, altered || ' ADD ' || named || ' ' ||
  pg_catalog.pg_get_constraintdef(oid) || ' NOT VALID', altered || ' VALIDATE ' || named)
  FROM (SELECT oid, pg_catalog.format('ALTER TABLE %s', conrelid::pg_catalog.regclass) AS altered,
@@ -78,10 +91,10 @@ LOGIN = """DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE roln
  CREATE ROLE {loader}; END IF; END $$;
 ALTER ROLE {loader} LOGIN {powers} INHERIT CONNECTION LIMIT -1 PASSWORD NULL VALID UNTIL '-infinity';
 ALTER ROLE {loader} RESET ALL; GRANT "{owner}" TO {loader}"""
-# A setting is copied as it is in force (FROM CURRENT), since lists are quoted in a way of their own. The path of our
-# own session is put back at once. Only a superuser makes settings of a database that is a superuser's; those of login
-# roles are their own.
-AS_LIVE = """DO $$ DECLARE one record; statement text; BEGIN
+# Settings are copied as rows, and never set: who is the owner may have left one that would stop us
+# (transaction_read_only), and one may fit its own database alone (default_text_search_config). Only a superuser makes
+# settings of a database that is a superuser's; those of login roles are their own.
+AS_LIVE = """DO $$ DECLARE one record; BEGIN
  EXECUTE pg_catalog.format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I', '{new}', '{owner}');
  FOR one IN SELECT privilege_type, is_grantable, CASE grantee WHEN 0 THEN 'PUBLIC'
    ELSE pg_catalog.quote_ident(rolname) END AS whom FROM pg_catalog.pg_database,
@@ -91,18 +104,12 @@ AS_LIVE = """DO $$ DECLARE one record; statement text; BEGIN
    CASE WHEN one.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END;
  END LOOP;
  EXECUTE pg_catalog.format('GRANT {privileges} ON DATABASE %I TO %I', '{new}', '{owner}');
- FOR one IN SELECT setrole, s.rolname, pg_catalog.split_part(pair, '=', 1) AS name,
-   pg_catalog.substr(pair, pg_catalog.strpos(pair, '=') + 1) AS value FROM pg_catalog.pg_db_role_setting
-   JOIN pg_catalog.pg_database d ON d.oid = setdatabase JOIN pg_catalog.pg_roles o ON o.oid = datdba AND o.rolsuper
-   LEFT JOIN pg_catalog.pg_roles s ON s.oid = setrole, pg_catalog.unnest(setconfig) AS pair
-   WHERE datname = '{live}' AND (setrole = 0 OR NOT s.rolcanlogin) LOOP
-  CONTINUE WHEN one.name IN ('role', 'session_authorization');
-  statement := pg_catalog.format(CASE one.setrole WHEN 0 THEN 'ALTER DATABASE %1$I SET %2$I FROM CURRENT'
-   ELSE 'ALTER ROLE %3$I IN DATABASE %1$I SET %2$I FROM CURRENT' END, '{new}', one.name, one.rolname);
-  PERFORM pg_catalog.set_config(one.name, one.value, true);
-  EXECUTE statement;
-  PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
- END LOOP;
+ INSERT INTO pg_catalog.pg_db_role_setting SELECT n.oid, setrole, kept FROM pg_catalog.pg_db_role_setting
+  JOIN pg_catalog.pg_database d ON d.oid = setdatabase JOIN pg_catalog.pg_roles o ON o.oid = d.datdba AND o.rolsuper
+  JOIN pg_catalog.pg_database n ON n.datname = '{new}' LEFT JOIN pg_catalog.pg_roles s ON s.oid = setrole,
+  LATERAL (SELECT pg_catalog.array_agg(pair) AS kept FROM pg_catalog.unnest(setconfig) AS pair
+   WHERE pg_catalog.split_part(pair, '=', 1) NOT IN ('role', 'session_authorization')) AS pairs
+  WHERE d.datname = '{live}' AND kept IS NOT NULL AND (setrole = 0 OR NOT s.rolcanlogin);
 END $$"""
 
 
@@ -162,11 +169,16 @@ class Load:
         """Raises FailedError when the dump can't be read."""
         found, schema = (
             _entries(self._read("--list", "--create")),
-            self._read("--schema-only", "--create", "--file=-").splitlines(),
+            self._read("--schema-only", "--create", "--file=-").split("\n"),  # U+2028 in a name ends no line
         )
         untrusted = set(self.server.query(ADMIN, UNTRUSTED).splitlines())
-        named = [(unquoted(match[1]), unquoted(match[2])) for line in schema if (match := EXTENSION.fullmatch(line))]
-        ours = tuple((name, where) for name, where in named if name in untrusted)
+        # A line of a function's body may look like it. The table of contents has none of those, and they come later.
+        untrusted &= {one.name for one in found if one.kind == "EXTENSION"}
+        named = dict[str, str]()
+        for line in schema:
+            if match := EXTENSION.fullmatch(line):
+                named.setdefault(unquoted(match[1]), unquoted(match[2]))
+        ours = tuple((name, where) for name, where in named.items() if name in untrusted)
         publications = {unquoted(match[1]) for line in schema if (match := FOR_ALL_TABLES.match(line))}
         roles = _needed(self.roles, schema, self.owner)
         owners = tuple(
@@ -242,16 +254,20 @@ class Load:
         # As the owner, before anything is somebody else's: index functions run as their table's owner either way.
         self._as_loader("ANALYZE")
         plain = set(self.server.query(ADMIN, f"SELECT rolname FROM pg_catalog.pg_roles r WHERE {PLAIN}").splitlines())
-        given = [
-            f"ALTER {kind} {name} OWNER TO {quoted(role)}" for kind, name, role in contents.owners if role in plain
-        ]
         # What hostile text made as the loader itself is the owner's, too, so that the loader can go.
-        taken = [f'REASSIGN OWNED BY {LOADER} TO "{self.owner}"', f"DROP OWNED BY {LOADER}"]
-        _query(self.server, self.database, [*taken, *given])
+        _query(self.server, self.database, [f'REASSIGN OWNED BY {LOADER} TO "{self.owner}"', f"DROP OWNED BY {LOADER}"])
+        if not (wanted := [one for one in contents.owners if one[2] in plain]):
+            return
+        listed = self.server.query(self.database, THE_OWNERS.format(owner=self.owner), LONG_TIMEOUT).split("\n")
+        theirs = {tuple(json.loads(line)) for line in listed if line}
+        given = [
+            f"ALTER {kind} {name} OWNER TO {quoted(role)}" for kind, name, role in wanted if _key(kind, name) in theirs
+        ]
+        _query(self.server, self.database, given)
 
     def _put_checks_aside(self) -> list[str]:
         """The statements that bring them back, and validate them."""
-        found = [json.loads(line) for line in self._as_loader(CHECKS).splitlines()]
+        found = [json.loads(line) for line in self._as_loader(CHECKS).split("\n") if line]
         for dropped, *_ in found:
             self._as_loader(dropped)
         return [f"SET search_path = public; {back}" for _, *again in found for back in again]
@@ -315,7 +331,7 @@ def _query(server: Server, database: str, statements: Sequence[str]) -> None:
 
 
 def _entries(listed: str) -> list[Entry]:
-    return [Entry(*match.groups()) for line in listed.splitlines() if (match := ENTRY.fullmatch(line))]
+    return [Entry(*match.groups()) for line in listed.split("\n") if (match := ENTRY.fullmatch(line))]
 
 
 def _chosen(
@@ -362,12 +378,16 @@ def _is_known(one: Entry, objects: Container[tuple[str, str]]) -> bool:
 
 def _needed(roles: Path, schema: Sequence[str], owner: str) -> tuple[str, ...]:
     """The roles that globals.sql names, and the schema's privileges, policies or owners as well."""
-    naming = "\n".join(line for line in schema if line.startswith(NAMES_ROLES) or OWNED.fullmatch(line))
+    naming = (line for line in schema if line.startswith(NAMES_ROLES) or OWNED.fullmatch(line))
+    used = {name for line in naming for name in re.findall(IDENTIFIER, line)}
     with openat.directory(roles.parent) as there:
         text = there.read(roles.name, MOST_BYTES).decode(errors="replace")
-    spelled = [found[1] for line in text.splitlines() if (found := CREATED_ROLE.fullmatch(line))]
-    used = [one for one in spelled if re.search(rf'(?<![\w$"]){re.escape(one)}(?![\w$"])', naming)]
-    names = [name for one in used if ROLE_NAME.fullmatch(name := unquoted(one)) and len(name.encode()) <= NAME_BYTES]
+    spelled = [found[1] for line in text.split("\n") if (found := CREATED_ROLE.fullmatch(line))]
+    names = [
+        name
+        for one in spelled
+        if one in used and ROLE_NAME.fullmatch(name := unquoted(one)) and len(name.encode()) <= NAME_BYTES
+    ]
     if len(names) > MOST_ROLES:
         raise FailedError(f"{roles.name} names more than {MOST_ROLES} roles")
     return tuple(name for name in names if name not in {owner, LOADER, READER, "postgres", "public"})
@@ -382,6 +402,12 @@ def _become_the_owner_s(
         every[role] -= 1
     every[owner] = every["pg_database_owner"] = 0
     return [f"{count} of {role}'s become {owner}'s" for role, count in every.items() if count > 0]
+
+
+def _key(kind: str, name: str) -> tuple[str, ...]:
+    """As THE_OWNERS has it."""
+    parts = tuple(unquoted(part) for part in re.findall(rf"{IDENTIFIER}|[0-9]+", name))
+    return parts if len(parts) > 1 else (kind, *parts)
 
 
 @contextmanager
