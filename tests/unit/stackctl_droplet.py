@@ -242,6 +242,9 @@ class Droplet(Machine):
             return app["pages"][target], b""
         return (app["ready"], b"") if target == "/ready" else (200, json.dumps({"version": version}).encode())
 
+    def status(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
+        return self.ask(unix_socket, target)[0]
+
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         asked = url.rpartition("/")[2]
         if method == "POST":

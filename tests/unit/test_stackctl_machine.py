@@ -307,6 +307,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/slow":
             self.trickle()
             return
+        if self.path == "/stream":
+            self.send_response(200)
+            self.end_headers()
+            self.trickle()
+            return
         self.answer(503 if self.path == "/ready" else 200, b"body")
 
     def do_POST(self) -> None:
@@ -341,6 +346,17 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
             yield
         finally:
             server.shutdown()
+
+
+def test_a_status_is_told_whatever_body_comes_with_it(tmp_path: Path) -> None:
+    """Server-sent events, or a page that is larger than what is read of an answer."""
+    with serving(Server(str(tmp_path / "s"), Handler)):
+        for path, status in (("/stream", 200), ("/endless", 200), ("/ready", 503)):
+            assert Machine().status(tmp_path / "s", path, timeout=1) == status
+        with pytest.raises(OSError, match="larger than"):
+            Machine().ask(tmp_path / "s", "/endless")
+        with pytest.raises(OSError):  # noqa: PT011 - whichever comes first
+            Machine().ask(tmp_path / "s", "/stream", timeout=1)
 
 
 def test_a_socket_is_asked_over_http(tmp_path: Path) -> None:

@@ -309,10 +309,17 @@ class Machine:
 
         Raises OSError or HTTPException when nothing answers, or too much.
         """
-        connection = _UnixConnection("localhost", timeout=timeout)
-        connection.unix_socket = unix_socket
+        connection = _connection(unix_socket, timeout)
         method = "GET" if body is None else "POST"
         return begin(lambda: _answer(connection, method, target, body, headers or {}))(timeout)
+
+    def status(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
+        """The status of a GET over a unix socket. The body is not read: it may be a stream, or of any length.
+
+        Raises OSError or HTTPException when nothing answers.
+        """
+        connection = _connection(unix_socket, timeout)
+        return begin(lambda: _answer(connection, "GET", target, None, {}, most=0))(timeout)[0]
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and body of a request to somebody else's server. Raises OSError or HTTPException."""
@@ -376,13 +383,19 @@ class Machine:
         time.sleep(seconds)
 
 
-def _answer(
-    connection: http.client.HTTPConnection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+def _answer(  # noqa: PLR0913 - a request, and how much of its answer is read
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    *,
+    most: int = MOST_BYTES + 1,
 ) -> tuple[int, bytes]:
     try:
         connection.request(method, target, body, dict(headers))
         response = connection.getresponse()
-        content = response.read(MOST_BYTES + 1)
+        content = response.read(most) if most else b""
     finally:
         connection.close()
     if len(content) > MOST_BYTES:
@@ -397,6 +410,12 @@ def _dated(connection: http.client.HTTPConnection, target: str, headers: Mapping
         return response.status, response.getheader("Last-Modified", "")
     finally:
         connection.close()
+
+
+def _connection(unix_socket: Path, timeout: float) -> http.client.HTTPConnection:
+    connection = _UnixConnection("localhost", timeout=timeout)
+    connection.unix_socket = unix_socket
+    return connection
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -22,9 +22,11 @@ def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, s
     """
     config, unix_socket, found = stack.config, stack.paths.socket(colour), dict[str, str]()
     for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:
-        update = (UPDATE, _of_telegram(values)) if path == config.webhook_path else (None, None)
         try:
-            status, _ = stack.machine.ask(unix_socket, path, *update)
+            if path == config.webhook_path:
+                status = stack.machine.ask(unix_socket, path, UPDATE, _of_telegram(values))[0]
+            else:
+                status = stack.machine.status(unix_socket, path)
         except (OSError, http.client.HTTPException) as error:
             found[path] = f"{path}: {error or type(error).__name__}"
         else:
