@@ -10,6 +10,8 @@ import json
 import os
 import ssl
 import subprocess
+import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ import certifi
 from pyinfra.api.exceptions import PyinfraError
 from stackctl import s3
 from stackctl.machine import MOST_BYTES, TIMED_OUT, Result
-from stackctl.manifest import File
+from stackctl.manifest import LONGEST, File
 from stackctl.offsite import WRONG_PASSWORD, reason
 
 from deploys.credentials import OPERATOR_RULES
@@ -150,23 +152,38 @@ class Repository:
         return File(size, found.hexdigest())
 
     def _run(self, *arguments: str, opened_by: str, timeout: float = QUICK_S, handed: tuple[int, ...] = ()) -> Result:
+        """Run it to its end, or until it has said too much: an intruder's manifest can be larger than our memory."""
         command, env = self._command(*arguments), self._environment(opened_by)
-        try:
-            ran = subprocess.run(
-                command,
-                env=env,
-                capture_output=True,
-                text=True,
-                errors="replace",  # an intruder's manifest may be no text
-                timeout=timeout,
-                pass_fds=handed,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise RepositoryError("restic is not installed here: apt-get install restic, brew install restic") from None
-        except subprocess.TimeoutExpired as error:
-            return Result(TIMED_OUT, stderr=(error.stderr or b"").decode(errors="replace"))
-        return Result(ran.returncode, ran.stdout, ran.stderr)
+        with tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors, pass_fds=handed)
+            except FileNotFoundError:
+                raise RepositoryError(
+                    "restic is not installed here: apt-get install restic, brew install restic"
+                ) from None
+            assert process.stdout  # noqa: S101 - for mypy
+            late = threading.Event()
+
+            def end() -> None:
+                late.set()
+                process.kill()
+
+            timer = threading.Timer(timeout, end)
+            timer.start()
+            try:
+                printed = process.stdout.read(LONGEST + 1)
+                if len(printed) > LONGEST:
+                    raise RepositoryError(f"{self.url}: restic {arguments[0]} says more than {LONGEST >> 20} MiB")
+                process.wait()
+            finally:
+                timer.cancel()
+                process.kill()
+                process.stdout.close()
+                process.wait()
+            errors.seek(0)
+            said = errors.read(MOST_BYTES).decode(errors="replace")
+        # It may be no text either.
+        return Result(TIMED_OUT if late.is_set() else process.returncode, printed.decode(errors="replace"), said)
 
     def _check(self, verb: str, ran: Result) -> None:
         if ran.code:

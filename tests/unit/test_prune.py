@@ -696,6 +696,12 @@ def test_what_is_no_text_stops_no_look(ours: Repository, tmp_path: Path) -> None
     assert ours.restic("dump", "x", "/y") == "\ufffd{}"
 
 
+def test_a_manifest_without_an_end_is_one_line(ours: Repository, tmp_path: Path) -> None:
+    program(tmp_path, "exec cat /dev/zero")
+    with pytest.raises(RepositoryError, match="restic dump says more than 32 MiB"):
+        ours.restic("dump", "x", "/y")
+
+
 def test_who_has_it_locked_is_told(ours: Repository, tmp_path: Path) -> None:
     """In restic's words before 0.17, and since."""
     for said in ("unable to create lock in backend: repository is already", "Fatal: unable to create lock: already"):

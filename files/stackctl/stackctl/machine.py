@@ -186,14 +186,13 @@ class Machine:
         What it writes may be a container's word, which has no end: it gets the room that there is, but for SPARE.
         """
         most = max(0, self.free(stdout.parent) - SPARE) if stdout else sys.maxsize
-        if stdout:
-            argv = ["prlimit", f"--fsize={most}", "--", *argv]  # of util-linux; before its first byte
         with ExitStack() as files:
             given = files.enter_context(_reading(stdin)) if stdin else subprocess.DEVNULL
             taken = files.enter_context(_writing(stdout)) if stdout else subprocess.PIPE
             try:
                 # In a process group of its own: Compose is docker's child and must end with it, and not by a Ctrl-C.
-                # The limit has to stand before the program: a child that it starts first would have none.
+                # The limit (util-linux's prlimit) has to stand before the program: a child that it starts first would
+                # have none.
                 limited = ["prlimit", f"--fsize={most}", "--", *argv] if stdout else argv
                 process = subprocess.Popen(
                     limited, stdin=given, stdout=taken, stderr=subprocess.PIPE, env=env, process_group=0
