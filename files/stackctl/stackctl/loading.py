@@ -70,8 +70,8 @@ NO_POWERS = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
 UNTRUSTED = """SELECT e.name FROM pg_catalog.pg_available_extensions e
  JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
  WHERE v.superuser AND NOT v.trusted"""
-# What a dump's text says is somebody's may be PostgreSQL's own. A superuser may give pg_catalog away, and whoever gets it
-# gets each superuser's session there. So a name counts only if it is the owner's, as all is that was loaded.
+# What a dump's text says is somebody's may be PostgreSQL's own. A superuser may give pg_catalog away, and its new owner
+# has each superuser's session there. So a name counts only if it is the owner's, as all is that was loaded.
 THE_OWNERS = """SELECT pg_catalog.json_build_array('SCHEMA', nspname) FROM pg_catalog.pg_namespace
  WHERE nspowner = '"{owner}"'::pg_catalog.regrole
 UNION ALL SELECT pg_catalog.json_build_array('LARGE OBJECT', oid::text) FROM pg_catalog.pg_largeobject_metadata
