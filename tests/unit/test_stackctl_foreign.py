@@ -279,6 +279,11 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "/etc/letsencrypt/renewal-hooks/deploy/x.dpkg-old",
         "remove",
     ),
+    "netplan's drop-in with another program": (
+        put("run/systemd/system/systemd-networkd-wait-online.service.d/10-netplan.conf", "[Service]\nExecStart=/x\n"),
+        "/run/systemd/system/systemd-networkd-wait-online.service.d/10-netplan.conf",
+        "remove",
+    ),
     "a generator": (put("etc/systemd/system-generators/x"), "/etc/systemd/system-generators/x", "remove"),
     "a mask of ours": (link(f"{SYSTEM}/fail2ban.service", "/dev/null"), f"/{SYSTEM}/fail2ban.service", "site"),
     "a mask by an empty file": (put(f"{SYSTEM}/fail2ban.service", ""), f"/{SYSTEM}/fail2ban.service", "site"),
@@ -524,6 +529,12 @@ def test_what_debian_and_cloud_init_make_is_not_foreign(bare: Droplet) -> None:
     bare.put("etc/environment", 'PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"\n')
     rule = 'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{address}=="de:ad:00:00:00:01", NAME="eth0"\n'
     bare.put("etc/udev/rules.d/70-persistent-net.rules", rule)
+    bare.put("run/udev/rules.d/99-netplan-eth0.rules", rule)
+    wait = "systemd-networkd-wait-online"
+    condition = f"ConditionPathIsSymbolicLink=/run/systemd/generator/network-online.target.wants/{wait}.service"
+    starts = "".join(f"ExecStart={command}\n" for command in ("", f"/lib/systemd/{wait} --any --dns -i eth0:degraded"))
+    text = f"[Unit]\n{condition}\n\n[Service]\n{starts}"
+    bare.put(f"run/systemd/system/{wait}.service.d/10-netplan.conf", text)
     assert bare.names() == []
 
 

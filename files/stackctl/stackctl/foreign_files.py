@@ -122,6 +122,7 @@ _HOSTS = r"(?:[a-z0-9-]+\.)*debian\.org|(?:mirrors|repos-droplet|repos\.insights
 _URI = rf"https?://(?:{_HOSTS})(?:/\S*)?"
 # Debian's own cloud images name their mirrors in a file.
 _SOURCE = rf"(?:{_URI}|mirror\+file:///etc/apt/mirrors/[\w-]+\.list)"
+_WAIT = "systemd-networkd-wait-online"
 _PATH = r"(?:(?:/usr(?:/local)?)?/s?bin|/usr(?:/local)?/games|/snap/bin)"
 _APT_OPTIONS = r"(?:\[(?:arch=\w+ ?|signed-by=/usr/share/keyrings/\S+ ?)+\] )?"
 # What is made on the droplet by Debian, cloud-init or DigitalOcean: by path, and by each line that it may have.
@@ -136,7 +137,11 @@ _MADE = {
     r"/etc/apt/apt\.conf\.d/(?:90|94)cloud-init\S*": r'Acquire::https?::(?:Proxy|Pipeline-Depth) "[\w:/.-]*";|'
     r'APT::(?:Install-(?:Recommends|Suggests)|Periodic::[\w-]+) "\w*";',
     r"/etc/environment": rf'(?:PATH="?{_PATH}(?::{_PATH})*"?|LANG=\S+|LC_\w+=\S+)',
-    r"/etc/udev/rules\.d/70-persistent-net\.rules": r'SUBSYSTEM=="net", (?:[\w{}]+=="[^"]*", )*NAME="\w+"',
+    # cloud-init's and netplan's, which give an interface its name by its address.
+    r"/etc/udev/rules\.d/70-persistent-net\.rules|/run/udev/rules\.d/99-netplan-[\w.-]+\.rules": r'SUBSYSTEM=="net", (?:[\w{}]+=="[^"]*", )*NAME="\w+"',
+    r"/run/systemd/system/systemd-networkd-wait-online\.service\.d/10-netplan\.conf": r"\[(?:Unit|Service)\]|"
+    rf"ConditionPathIsSymbolicLink=/run/systemd/generator/network-online\.target\.wants/{_WAIT}\.service|"
+    rf"ExecStart=(?:(?:/usr)?/lib/systemd/{_WAIT}(?: [\w:.-]+)*)?",
     r"/etc/docker/key\.json": r".*",
     r"/etc/security/opasswd": r".*",
 }
