@@ -446,3 +446,15 @@ def test_only_root_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         cli.main("bot")
     assert refused.value.code == 2
     assert capsys.readouterr().err == "stackctl: only root may: sudo stackctl status --json\n"
+
+
+def test_what_a_program_prints_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of the app's may warn without end while its index is analyzed, and psql repeats each warning."""
+    monkeypatch.setattr(machine, "LONGEST_ERRORS", 1000)
+    ran = Machine().run(["sh", "-c", "yes warning | head -c 1000000 >&2; echo the error >&2; echo said; exit 3"])
+    assert (ran.code, ran.stdout, len(ran.stderr)) == (3, "said\n", 1000)
+    assert ran.reason == "the error"
+    monkeypatch.setattr(machine, "LONGEST_OUTPUT", 1 << 20)
+    ran = Machine().run(["yes"], timeout=30)
+    assert (ran.code, ran.reason) == (1, "it printed more than 1 MiB")
+    assert len(ran.stdout) < 2 << 20

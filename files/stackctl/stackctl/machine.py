@@ -32,6 +32,10 @@ MOST_BYTES = 4 << 20
 """What a container or somebody else's server may answer with."""
 LONGEST_SAID = 1 << 16
 """Characters of a program's output that are looked at for what went wrong."""
+LONGEST_OUTPUT = 96 << 20
+"""Bytes that a program may print for us to hold. The largest that we ask for is a dump's schema (loading.py)."""
+LONGEST_ERRORS = 1 << 20
+"""Bytes of what it said on standard error that are kept: the last ones."""
 LONGEST_ANSWER = 64 << 20
 """Bytes of one answer in a conversation."""
 SPARE = 256 << 20
@@ -156,6 +160,38 @@ def _writing(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+class _Output:
+    """What a program prints, held in memory. A function of the app's may warn without end, and psql repeats it."""
+
+    def __init__(self) -> None:
+        self.printed, self.errors = bytearray(), bytearray()
+
+    def hear(self, process: subprocess.Popen[bytes], timeout: float) -> None:
+        """Until the program ends. Raises subprocess.TimeoutExpired, or _TooMuchError."""
+        deadline = time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            for pipe, said in ((process.stdout, self.printed), (process.stderr, self.errors)):
+                if pipe:
+                    selector.register(pipe, selectors.EVENT_READ, said)
+            while selector.get_map():
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if time.monotonic() > deadline:
+                    raise subprocess.TimeoutExpired(process.args, timeout)
+                for key, _ in ready:
+                    part = os.read(key.fd, 1 << 16)
+                    key.data.extend(part)
+                    if not part:
+                        selector.unregister(key.fileobj)
+                del self.errors[:-LONGEST_ERRORS]
+                if len(self.printed) > LONGEST_OUTPUT:
+                    raise _TooMuchError
+        process.wait(max(0.0, deadline - time.monotonic()))
+
+
+class _TooMuchError(Exception):
+    pass
+
+
 def _show(process: subprocess.Popen[bytes]) -> None:
     with selectors.DefaultSelector() as selector:
         for pipe, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
@@ -208,21 +244,24 @@ class Machine:
                     "it. Next: shorten that in the env file, then make site"
                 ) from None
             with process:
+                output, code, why = _Output(), 0, ""
                 try:
-                    said = process.communicate(timeout=timeout)
+                    output.hear(process, timeout)
                 except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    printed, errors = process.communicate()
-                    said = printed, errors + f"\nno end within {timeout:.0f} s".encode()
-                    process.returncode = TIMED_OUT
+                    code, why = TIMED_OUT, f"\nno end within {timeout:.0f} s"
+                except _TooMuchError:
+                    code, why = 1, f"\nit printed more than {LONGEST_OUTPUT >> 20} MiB"
                 except BaseException:
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
                     raise
-        code, (printed, errors) = process.returncode, said
+                if why:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+        code, printed, errors = code or process.returncode, bytes(output.printed), bytes(output.errors) + why.encode()
         if stdout and stdout.stat().st_size >= most:
             code, errors = code or 1, errors + _FULL.format(stdout, most >> 20).encode()
-        return Result(code, *((text or b"").decode(errors="replace") for text in (printed, errors)))
+        return Result(code, printed.decode(errors="replace"), errors.decode(errors="replace"))
 
     @contextmanager
     def conversation(self, argv: Sequence[str]) -> Iterator[Conversation]:
