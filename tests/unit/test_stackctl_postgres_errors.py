@@ -29,6 +29,16 @@ SAID = {
     ),
     "a value": (f'ERROR:  invalid input syntax for type integer: "{NAME}"', "invalid input syntax for type integer"),
     "a value by a driver": (f'asyncpg.DataError: invalid input syntax for type uuid: "{NAME}"', "syntax for type uuid"),
+    "a value with quotes in it": (
+        f'ERROR:  invalid input syntax for type integer: "12" {NAME} {PHONE} 34"',
+        "invalid input syntax for type integer",
+    ),
+    "a value of several lines": (
+        f'ERROR:  invalid input value for enum mood: "x\n{NAME}\n{PHONE}"\npsql:<stdin>:2: ERROR:  another one',
+        "another one",
+    ),
+    "a time with quotes in it": (f'ERROR:  date/time field value out of range: "a" {NAME} "b"', "value out of range"),
+    "an array of several lines": (f'ERROR:  malformed array literal: "{{a\n{NAME}}}"', "malformed array literal"),
     "pg_dump": (
         'pg_dump: error: Dumping the contents of table "t" failed: PQgetResult() failed.\n'
         "pg_dump: detail: Error message from server: ERROR:  invalid page in block 7 of relation base/5/16384\n"

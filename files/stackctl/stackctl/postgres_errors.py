@@ -32,6 +32,10 @@ _SPEAKS_OF_A_VALUE = re.compile(
     r"(?:ERROR|FATAL|PANIC):\s|invalid input (?:syntax|value) for |malformed \w+ literal: |"
     r"out of range(?: for type \w+)?: "
 )
+# A value to the end of the message. It may have quotes and line ends in it, which PostgreSQL leaves as they are.
+_VALUE = re.compile(
+    r"((?:invalid input (?:syntax|value) for [^:]{1,200}|malformed \w+ literal|\bout of range(?: for type [\w ]{1,200})?): \\*)\".*"
+)
 # Of what stands in double quotes, these are names.
 _NAMED = (
     "column|constraint|relation|table|partition|index|view|sequence|schema|database|role|user|type|domain|function|"
@@ -55,7 +59,9 @@ def without_rows(text: str) -> str:
             shown = "" if _COMMAND.search(line) or _DRIVER.search(line) else shown
         if _CARET.match(line) or (skipping and _PREFIX.match(shown)):
             continue
-        kept.append(_without_values(shown))
+        cut = _VALUE.sub(r'\1"…"', shown)
+        skipping = skipping or cut != shown
+        kept.append(_without_values(cut))
     return "\n".join(kept)
 
 
