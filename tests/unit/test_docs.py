@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -24,3 +26,18 @@ def test_a_test_that_a_page_names_exists(page: Path) -> None:
 def test_security_md_names_tests() -> None:
     """The check above passes on nothing."""
     assert len(NAMED.findall((ROOT / "docs/security.md").read_text())) > 50
+
+
+def test_a_new_droplet_gets_the_host_key_that_first_droplet_md_makes(tmp_path: Path) -> None:
+    """Its two commands: what the second one prints is YAML for cloud-init's user data, the key as a block of text."""
+    page = (ROOT / "docs/first-droplet.md").read_text()
+    commands = [line for line in page.splitlines() if line.startswith("    ") and "first_host_key" in line]
+    ran = subprocess.run(["sh", "-ec", "\n".join(commands)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    head, name, *private, public = ran.stdout.splitlines()
+    assert (head, name) == ("ssh_keys:", "  ed25519_private: |")
+    assert all(line.startswith("    ") for line in private)
+    key = tmp_path / "as_cloud_init_writes_it"
+    key.write_text(dedent("\n".join(private)) + "\n")
+    key.chmod(0o600)
+    derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=True).stdout
+    assert public.split()[:3] == ["ed25519_public:", *derived.split()[:2]]

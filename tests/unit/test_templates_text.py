@@ -136,6 +136,11 @@ Via Proxy
 """
 
 
+def test_an_app_has_the_time_and_the_room_that_its_contract_promises(settings: Settings) -> None:
+    there = servers(settings)["443 ssl"]
+    assert {"proxy_read_timeout 30s;", "proxy_buffer_size 16k;"} <= set(there)
+
+
 def test_the_app_hears_of_a_client_what_nginx_knows_and_nothing_that_only_a_proxy_may_say(settings: Settings) -> None:
     there = servers(settings)["443 ssl"]
     own = ("Host $host", "X-Real-IP $remote_addr", "X-Forwarded-For $remote_addr", "X-Forwarded-Proto https")
