@@ -138,7 +138,8 @@ _MADE = {
     r'APT::(?:Install-(?:Recommends|Suggests)|Periodic::[\w-]+) "\w*";',
     r"/etc/environment": rf'(?:PATH="?{_PATH}(?::{_PATH})*"?|LANG=\S+|LC_\w+=\S+)',
     # cloud-init's and netplan's, which give an interface its name by its address.
-    r"/etc/udev/rules\.d/70-persistent-net\.rules|/run/udev/rules\.d/99-netplan-[\w.-]+\.rules": r'SUBSYSTEM=="net", (?:[\w{}]+=="[^"]*", )*NAME="\w+"',
+    r"/etc/udev/rules\.d/70-persistent-net\.rules|/run/udev/rules\.d/99-netplan-[\w.-]+\.rules": r'SUBSYSTEM=="net", '
+    r'(?:[\w{}]+=="[^"]*", )*NAME="\w+"',
     r"/run/systemd/system/systemd-networkd-wait-online\.service\.d/10-netplan\.conf": r"\[(?:Unit|Service)\]|"
     rf"ConditionPathIsSymbolicLink=/run/systemd/generator/network-online\.target\.wants/{_WAIT}\.service|"
     rf"ExecStart=(?:(?:/usr)?/lib/systemd/{_WAIT}(?: [\w:.-]+)*)?",

@@ -34,7 +34,8 @@ _SPEAKS_OF_A_VALUE = re.compile(
 )
 # A value to the end of the message. It may have quotes and line ends in it, which PostgreSQL leaves as they are.
 _VALUE = re.compile(
-    r"((?:invalid input (?:syntax|value) for [^:]{1,200}|malformed \w+ literal|\bout of range(?: for type [\w ]{1,200})?): \\*)\".*"
+    r"((?:invalid input (?:syntax|value) for [^:]{1,200}|malformed \w+ literal|"
+    r"\bout of range(?: for type [\w ]{1,200})?): \\*)\".*"
 )
 # Of what stands in double quotes, these are names.
 _NAMED = (
