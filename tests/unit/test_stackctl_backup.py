@@ -588,6 +588,23 @@ def test_what_a_restore_saves_must_be_proven_and_is_kept_all_the_same(odd: Dropl
     assert [one.reason for one in unproven(odd)] == ["safety", "asked"], "it may be all that is left of that data"
 
 
+def test_a_proven_one_is_of_other_data_than_what_a_restore_saved(live: Droplet) -> None:
+    """It stays as long as a proven one would have."""
+    assert stackctl(live, "backup")[0] == 0
+    live.seconds += 60
+    live.unloadable = {"public.offers": True}
+    with pytest.raises(FailedError, match="unproven"):
+        backup.safety(stack_of(live))
+    live.unloadable = {}
+    for _ in range(backup.KEPT_DAYS - 1):
+        live.seconds += 86400
+        assert stackctl(live, "backup", "--nightly")[0] == 0
+        assert [one.reason for one in unproven(live)] == ["safety"]
+    live.seconds += 86400
+    assert stackctl(live, "backup", "--nightly")[0] == 0
+    assert unproven(live) == []
+
+
 @pytest.mark.parametrize("changes", [{"lost": {"public.offers": 11}}, {"keys_lost": 1}])
 def test_one_that_restores_and_is_another_is_none(live: Droplet, changes: dict[str, Any]) -> None:
     for name, value in changes.items():

@@ -311,6 +311,9 @@ def _prune(work: Work) -> str:
     _prune_releases(paths.backups)
     others = [one for one in manifest.every(paths.backups) if one.reason != "release"]
     kept = retention.choose(others, daily=KEPT_DAYS)
+    # What is newer and proven has other data: a restore put that in the place of what this one has.
+    oldest = min(one.sequence for one in others if one.id in kept)
+    kept |= {one.id for one in others if one.unproven and _is_a_safety_one(one) and one.sequence > oldest}
     for one in others:
         if one.id not in kept:
             _discard(paths.backup(one.id))
