@@ -766,6 +766,29 @@ def test_a_state_in_a_backup_that_is_none_is_told_in_a_line(saved: Droplet, text
     assert "state.json can't be read" in shown
 
 
+@pytest.mark.parametrize(
+    "revisions",
+    [
+        [{"revision": {"a": 1}, "kind": "expand"}],
+        [{"revision": "a\x1b[2J", "kind": "expand"}],
+        [{"revision": "a", "kind": "none"}],
+        [{"revision": "a", "kind": "expand"}] * 10_001,
+    ],
+    ids=["no text", "an escape", "no kind", "too many"],
+)
+def test_revisions_that_are_none_do_not_come_into_the_live_state(saved: Droplet, revisions: list[Any]) -> None:
+    place = saved.paths.backup(newest(saved))
+    remembered = json.loads((place / manifest.STATE).read_text()) | {"revisions": revisions}
+    (place / manifest.STATE).write_text(json.dumps(remembered))
+    told = manifest.load(place)
+    files = {**told.files, manifest.STATE: manifest.describe(place / manifest.STATE)}
+    manifest.save(place, replace(told, files=files))
+    before = as_it_was(saved)
+    code, shown = restored(saved)
+    assert (code, as_it_was(saved)) == (1, before), shown
+    assert "state.json can't be read" in shown
+
+
 @PLANTED
 def test_what_redis_lays_in_its_directory_leads_a_restore_nowhere(
     saved: Droplet, tmp_path: Path, *, plant: Callable[[Path, Path], None], kind: str

@@ -46,6 +46,8 @@ LOAD_TIMEOUT = 4 * 3600
 WAL = 1 << 30
 """Bytes of write-ahead log that PostgreSQL keeps while much is written, at most (max_wal_size)."""
 SHOWN = 20
+MOST_REVISIONS = 10_000
+"""Of a backup's schema: they are the live state's afterwards, which each command reads."""
 BETWEEN = (
     "what is written from then until everybody gets 503 is in neither, and lost: where that matters, sudo stackctl "
     "maintenance on first (the worker goes on with its jobs)"
@@ -421,7 +423,12 @@ def _remembered(place: Path) -> tuple[Revision, ...]:
     with openat.directory(place.parent, place.name) as there:
         text = there.read(manifest.STATE, manifest.LONGEST)
     try:
-        return state.State.from_json(text).revisions
+        found = state.State.from_json(text).revisions
+        if odd := next((one for one in found if not re.fullmatch(manifest.REVISION, one.revision, re.ASCII)), None):
+            raise ValueError(f"{str(odd.revision)[:80]!a} is no revision")
+        if len(found) > MOST_REVISIONS or not {one.kind for one in found} <= {"expand", "contract"}:
+            raise ValueError("its revisions make no sense")
+        return found
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FailedError(f"{place / manifest.STATE} can't be read ({error!r}): restore another backup") from None
 
