@@ -206,12 +206,20 @@ def _also(one: Stored, doubt: str | None) -> Stored:
 
 
 def _seen(entry: Mapping[str, str]) -> Seen:
-    stored_at, first_seen = (datetime.fromisoformat(entry[name]) for name in ("stored", "first_seen"))
+    stored_at, first_seen = (_time(entry[name]) for name in ("stored", "first_seen"))
     return Seen(entry["backup"], entry["manifest"], stored_at, first_seen)
 
 
+def _time(text: str) -> datetime:
+    """Raises ValueError for one without its offset: it can be compared with no other."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment
+
+
 def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    return _time(text) if text else None
 
 
 def _text(moment: datetime | None) -> str | None:

@@ -548,6 +548,18 @@ def test_a_malformed_ledger_is_one_line(ledger: Path, content: str) -> None:
         look.load(ledger, "s3:https://s3.test/bucket")
 
 
+def test_a_ledger_whose_days_have_no_offset_is_malformed(ledger: Path) -> None:
+    """They could be compared with no other."""
+    url = "s3:https://s3.test/bucket"
+    look.save(ledger, Ledger(url, "r1", NOON, NOON, {"a": look.Seen("b", "c", NOON, NOON)}))
+    whole = ledger.read_text()
+    for name in ("looked", "pruned", "stored", "first_seen"):
+        without = NOON.replace(tzinfo=None).isoformat()
+        ledger.write_text(whole.replace(f'"{name}": "{NOON.isoformat()}', f'"{name}": "{without}'))
+        with pytest.raises(RepositoryError, match="is malformed"):
+            look.load(ledger, url)
+
+
 @pytest.mark.parametrize("is_new", [True, False])
 def test_a_new_repository_begins_a_ledger(ledger: Path, monkeypatch: pytest.MonkeyPatch, *, is_new: bool) -> None:
     there = pruned_before(InMemory(nightly(3)), ledger)

@@ -182,8 +182,18 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
     "no password at all": (add("etc/passwd", "svc::9:9::/:/bin/false\n"), "password:svc", "hand"),
     "nobody in docker": (put("etc/group", "docker:x:990:nobody\n"), "member:docker:nobody", "remove"),
     "docker by another name": (add("etc/group", "players:x:990:\n"), "group:players", "hand"),
+    "docker by another name, with its number spelt otherwise": (
+        add("etc/group", "players:x:0990:\n"),
+        "group:players",
+        "hand",
+    ),
     "docker as one's own group": (add("etc/passwd", "svc:x:500:990::/:/bin/false\n"), "account:svc", "remove"),
     "a key of root's": (add("root/.ssh/authorized_keys", f"ssh-rsa {KEY} eve\n"), f"key:root:{FINGERPRINT}", "remove"),
+    "a key behind more than is read": (
+        add("root/.ssh/authorized_keys", "#\n" * (1 << 15) + f"ssh-rsa {KEY} eve\n"),
+        "key:root:line-32729",
+        "remove",
+    ),
     "a second file of keys": (
         put("root/.ssh/authorized_keys2", f"ssh-rsa {KEY}\n"),
         f"key:root:{FINGERPRINT}",
@@ -260,6 +270,16 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
     "a program for the environment": (
         put("etc/systemd/system-environment-generators/x"),
         "/etc/systemd/system-environment-generators/x",
+        "remove",
+    ),
+    "an environment for all units": (
+        put("etc/systemd/system.conf", "[Manager]\nDefaultEnvironment=LD_PRELOAD=/x\n"),
+        "/etc/systemd/system.conf",
+        "remove",
+    ),
+    "a hook of dhclient's": (
+        put("etc/dhcp/dhclient-exit-hooks.d/x"),
+        "/etc/dhcp/dhclient-exit-hooks.d/x",
         "remove",
     ),
     "a program at each shutdown": (

@@ -19,6 +19,8 @@ PRIVILEGED = frozenset(_NAMES.split())
 NO_SHELLS = ("nologin", "false", "sync", "shutdown", "halt")
 FIRST_PERSON, NOBODY = 1000, 65534
 MOST, MOST_ROWS = 1 << 16, 1 << 22
+UNREAD = "and more than is read"
+"""The last line of a file that is too long; as it is no key, it is reported."""
 KEY_FILES = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 # As sshd reads it: options end at the first blank outside of quotes, so no key that is quoted in them is one.
 _KEY = re.compile(
@@ -101,8 +103,9 @@ class Accounts:
                 yield Finding(f"password:{named(one.login)}", "has a password; nobody here needs one", "hand")
 
     def _of_groups(self) -> Iterator[Finding]:
-        privileged = {fields[2] for fields in self._groups if fields[0] in PRIVILEGED}
-        for name, _, gid, members in self._groups:
+        privileged = {_number(fields[2]) for fields in self._groups if fields[0] in PRIVILEGED}
+        for name, _, said, members, *_ in self._groups:
+            gid = _number(said)
             if gid in privileged and name not in PRIVILEGED:
                 yield Finding(f"group:{named(name)}", f"is a privileged group by another name: gid {gid}", "hand")
             if gid not in privileged:
@@ -113,7 +116,7 @@ class Accounts:
                         f"member:{named(name)}:{named(member)}", f"{shown(member)} is in group {name}", "remove"
                     )
             for one in self.accounts:
-                if one.gid == gid and gid.strip("0") and one.login not in {"root", self._operator, name}:
+                if _number(one.gid) == gid != "0" and one.login not in {"root", self._operator, name}:
                     yield Finding(f"account:{named(one.login)}", f"has the group {name} as its own", "remove")
 
     def _of_keys(self) -> Iterator[Finding]:
@@ -148,7 +151,10 @@ def key_text(path: Path) -> str:
     except OSError:
         return ""
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(MOST).decode(errors="replace") if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        text = file.read(MOST).decode(errors="replace")
+        return f"{text}\n{UNREAD}\n" if file.read(1) else text
 
 
 def parse_keys(text: str) -> list[Key]:
@@ -168,6 +174,11 @@ def parse_keys(text: str) -> list[Key]:
 def _is_other_than_root(number: str) -> bool:
     """Whether the C library can read it as nothing but another number than 0: it takes " 0" and "+0", too."""
     return bool(re.fullmatch("0*[1-9][0-9]*", number))
+
+
+def _number(said: str) -> str:
+    """The number as the C library reads it, in one spelling."""
+    return str(int(said)) if re.fullmatch(r"\s*[+-]?[0-9]{1,10}", said, re.ASCII) else said
 
 
 def _rows(path: Path, fields: int) -> list[list[str]]:

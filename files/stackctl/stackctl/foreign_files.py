@@ -81,6 +81,7 @@ WATCHED = {
     **dict.fromkeys(
         [f"etc/network/if-{when}.d" for when in ("up", "down", "pre-up", "post-down")], "ifupdown runs it as root"
     ),
+    **dict.fromkeys([f"etc/dhcp/dhclient-{when}-hooks.d" for when in ("enter", "exit")], "dhclient runs it as root"),
     "etc/networkd-dispatcher": "it runs as root when the network changes",
     "etc/letsencrypt/renewal-hooks": "certbot runs it as root",
     "etc/ufw": "ufw reads it",
@@ -99,6 +100,7 @@ SINGLE = {
     "etc/crontab": "cron runs it",
     "etc/anacrontab": "anacron runs it",
     "etc/ld.so.preload": "each program loads its libraries",
+    **dict.fromkeys(("etc/systemd/system.conf", "etc/systemd/user.conf"), "systemd hands it to all that it starts"),
     "etc/rc.local": "systemd runs it as root at each boot",
     "etc/ssh/sshrc": "each login by SSH runs it",
     "etc/apt/sources.list": "apt installs from it",
@@ -122,6 +124,8 @@ _HOSTS = r"(?:[a-z0-9-]+\.)*debian\.org|(?:mirrors|repos-droplet|repos\.insights
 _URI = rf"https?://(?:{_HOSTS})(?:/\S*)?"
 # Debian's own cloud images name their mirrors in a file.
 _SOURCE = rf"(?:{_URI}|mirror\+file:///etc/apt/mirrors/[\w-]+\.list)"
+# cloud-init's and netplan's: by its address.
+_NAMES_INTERFACE = r'SUBSYSTEM=="net", (?:[\w{}]+=="[^"]*", )*NAME="\w+"'
 _WAIT = "systemd-networkd-wait-online"
 _PATH = r"(?:(?:/usr(?:/local)?)?/s?bin|/usr(?:/local)?/games|/snap/bin)"
 _APT_OPTIONS = r"(?:\[(?:arch=\w+ ?|signed-by=/usr/share/keyrings/\S+ ?)+\] )?"
@@ -137,9 +141,8 @@ _MADE = {
     r"/etc/apt/apt\.conf\.d/(?:90|94)cloud-init\S*": r'Acquire::https?::(?:Proxy|Pipeline-Depth) "[\w:/.-]*";|'
     r'APT::(?:Install-(?:Recommends|Suggests)|Periodic::[\w-]+) "\w*";',
     r"/etc/environment": rf'(?:PATH="?{_PATH}(?::{_PATH})*"?|LANG=\S+|LC_\w+=\S+)',
-    # cloud-init's and netplan's, which give an interface its name by its address.
-    r"/etc/udev/rules\.d/70-persistent-net\.rules|/run/udev/rules\.d/99-netplan-[\w.-]+\.rules": r'SUBSYSTEM=="net", '
-    r'(?:[\w{}]+=="[^"]*", )*NAME="\w+"',
+    r"/etc/udev/rules\.d/70-persistent-net\.rules": _NAMES_INTERFACE,
+    r"/run/udev/rules\.d/99-netplan-[\w.-]+\.rules": _NAMES_INTERFACE,
     r"/run/systemd/system/systemd-networkd-wait-online\.service\.d/10-netplan\.conf": r"\[(?:Unit|Service)\]|"
     rf"ConditionPathIsSymbolicLink=/run/systemd/generator/network-online\.target\.wants/{_WAIT}\.service|"
     rf"ExecStart=(?:(?:/usr)?/lib/systemd/{_WAIT}(?: [\w:.-]+)*)?",
