@@ -395,6 +395,7 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "/etc/pam.d/common-auth",
         "hand",
     ),
+    "PAM behind a link": (link("etc/pam.d/common-account", "/srv/x"), "/etc/pam.d/common-account", "hand"),
     "a profile of PAM": (put("usr/share/pam-configs/x"), "/usr/share/pam-configs/x", "remove"),
     "sshd's configuration": (put("etc/ssh/sshd_config"), "/etc/ssh/sshd_config", "hand"),
     "a PAM file": (put("etc/pam.d/x"), "/etc/pam.d/x", "remove"),

@@ -5,6 +5,7 @@ import pwd
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,7 +179,8 @@ class Files:
         self._paths, self._declared, self._operator, self._packaged = paths, declared, operator, packaged
 
     def findings(self) -> list[Finding]:
-        return [finding for seen in self._seen() if (finding := self._judged(seen))]
+        found = [finding for seen in self._seen() if (finding := self._judged(seen))]
+        return [replace(one, remedy="hand") if _LETS_US_IN.fullmatch(one.name) else one for one in found]
 
     def _seen(self) -> Iterator[Seen]:
         root = self._paths.root
@@ -227,8 +229,7 @@ class Files:
         # Of a longer one only the beginning would be read.
         if found.st_size <= _MOST and self._is_made(seen):
             return None
-        remedy = "hand" if _LETS_US_IN.fullmatch(path) else "remove"
-        return Finding(named(path), f"{self._described(seen, found)}: {seen.reason}", remedy, path)
+        return Finding(named(path), f"{self._described(seen, found)}: {seen.reason}", "remove", path)
 
     def _judged_link(self, seen: Seen) -> Finding | None:
         path, target = seen.path, os.fspath(seen.where.readlink())
