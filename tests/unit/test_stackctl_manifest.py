@@ -299,3 +299,13 @@ def test_what_is_named_like_a_backup_and_is_no_directory_is_named(tmp_path: Path
     (path.symlink_to("/etc") if what == "link" else path.touch())
     assert manifest.every(tmp_path) == []
     assert [f"{path} is a " in fault for fault in manifest.unreadable(tmp_path)] == [True]
+
+
+@pytest.mark.parametrize(
+    "document", [{"version": "x" * 1_000_000}, {"version": 2} | {f"key{n}": 1 for n in range(100_000)}]
+)
+def test_what_is_wrong_with_one_is_told_in_a_line_of_some_length(document: dict[str, Any]) -> None:
+    """It comes to `status`, the journal and history."""
+    with pytest.raises(FailedError) as told:
+        manifest.parse(json.dumps(document), "one")
+    assert len(str(told.value)) < 2 * manifest.MOST_TOLD

@@ -134,7 +134,7 @@ def parse(text: str | bytes, where: object) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise FailedError(f"{where} is no JSON ({error}): {_REMEDY}") from None
     if fault := _problem(document):
-        raise FailedError(f"{where}: {fault}: {_REMEDY}")
+        raise FailedError(f"{where}: {fault[:MOST_TOLD]}: {_REMEDY}")  # its names are in it, which may be millions
     del document["version"]
     for name, kind in (("postgres", Postgres), ("redis", Redis), ("verified", Verified), ("offsite", Offsite)):
         document[name] = kind(**document[name]) if document[name] else None
