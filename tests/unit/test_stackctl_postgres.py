@@ -153,6 +153,22 @@ def test_what_somebody_else_does_to_a_table_is_waited_for(
     assert postgres(live).dump(live.paths.var / "dump", 60) == live.tables
 
 
+def test_who_holds_up_each_table_for_a_while_does_not_hold_us_up_for_hours(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = live._tick
+
+    def slow(call: list[str]) -> None:
+        before(call)
+        if "LOCK TABLE" in " ".join(call):
+            live.seconds += LOCK_PATIENCE + 1
+
+    monkeypatch.setattr(live, "_tick", slow)
+    with pytest.raises(FailedError, match="not all tables are locked after 120 s"):
+        postgres(live).dump(live.paths.var / "dump", 60)
+    assert not live.ran("pg_dump ")
+
+
 def test_what_is_broken_is_not_tried_again(live: Droplet) -> None:
     live.failing["pg_dump "] = Result(1, stderr="pg_dump: error: query failed: ERROR:  invalid page in block 7")
     with pytest.raises(FailedError, match="invalid page in block 7"):

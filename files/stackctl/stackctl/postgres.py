@@ -237,6 +237,8 @@ class Server:
         LOCK takes no snapshot, so the snapshot is younger than all locks. Raises _DisturbedError when a lock is not
         granted at once: to wait longer would hold up what waits for the tables that are locked already.
         """
+        machine = self.docker.machine
+        deadline = machine.monotonic() + LOCK_PATIENCE
         with self._reading(database) as psql:
             meant = _tables(psql)
             _ask(psql, f"SET lock_timeout = {LOCK_TIMEOUT_MS}; {READ_ONLY};", QUERY_TIMEOUT)
@@ -247,6 +249,8 @@ class Server:
                     if DISTURBED.search(str(error)):
                         raise _DisturbedError(f"{table.key} can't be locked: {error}") from None
                     raise
+                if machine.monotonic() > deadline:  # somebody may hold up each of thousands for a little while
+                    raise _DisturbedError(f"not all tables are locked after {LOCK_PATIENCE} s")
             snapshot = _exported(psql)
             if snapshot.tables != meant:
                 raise _DisturbedError("tables came or went before all were locked")
