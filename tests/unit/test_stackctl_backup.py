@@ -103,7 +103,7 @@ def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
     real, planted = Droplet._run, list[str]()
 
     def run(self: Droplet, arguments: list[str]) -> Result:
-        for mounted in (one for one in arguments if "/work/" in one):
+        for mounted in (one for one in arguments if f"/{verify.WORK}/" in one):
             directory = Path(mounted.partition("source=")[2].partition(",")[0])
             if not planted:
                 hostile(directory, outside)

@@ -347,7 +347,7 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "remove",
     ),
     "Debian's source, trusted without a key": (
-        put("etc/apt/sources.list", "deb [trusted=yes] http://deb.debian.org/debian trixie main\n"),
+        put("etc/apt/sources.list", "deb [trusted=yes] http://ftp.debian.org/debian trixie main\n"),
         "/etc/apt/sources.list",
         "remove",
     ),
@@ -544,7 +544,7 @@ def test_what_debian_and_cloud_init_make_is_not_foreign(bare: Droplet) -> None:
     )
     pipelining = "//Written by cloud-init per 'apt_pipelining'\nAcquire::http::Pipeline-Depth \"0\";\n"
     bare.put("etc/apt/apt.conf.d/90cloud-init-pipelining", pipelining)
-    bare.put("etc/apt/mirrors/debian.list", "https://deb.debian.org/debian\n")
+    bare.put("etc/apt/mirrors/debian.list", "https://ftp.debian.org/debian\n")
     uris = "Types: deb deb-src\nURIs: mirror+file:///etc/apt/mirrors/debian.list\n"
     bare.put("etc/apt/sources.list.d/debian.sources", f"{uris}Suites: trixie trixie-updates\nComponents: main\n")
     bare.put("etc/environment", 'PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"\n')
