@@ -4,7 +4,7 @@ from pyinfra import config
 
 from deploys import connection, places, terminal
 
-# The operator is `deploy` with sudo from the first converge on (docs/first-droplet.md, "Adopting").
+# The operator is `deploy` with sudo from the first converge on (docs/getting-started.md, "Adopting").
 config.SUDO = True
 config.REQUIRE_PYINFRA_VERSION = ">=3.10,<3.11"
 

@@ -51,7 +51,7 @@ class Client(SSHClient):
         except BadHostKeyException as error:
             raise ConnectError(
                 f"{address} shows another host key than {known_hosts} has: {_fingerprint(error.key)}. Nothing was "
-                "changed. A droplet that was rebuilt has a new key: check it (docs/first-droplet.md), then replace its "
+                "changed. A rebuilt droplet has a new key: check it (docs/getting-started.md), then replace its "
                 f"line in {known_hosts}. Otherwise stop: somebody may stand between you and the droplet."
             ) from None
         except AuthenticationException:
@@ -70,7 +70,7 @@ class Client(SSHClient):
             raise ConnectError(
                 f"no answer from {address}, port {found.get('port', 22)} ({error.strerror or error}). Is the droplet "
                 f"on? Is that its address ({config})? Does a cloud firewall or sshd_allowed_from keep this machine "
-                "out, or is it banned? docs/runbook.md, SSH is broken"
+                "out, or is it banned? docs/how-to/runbook.md, SSH is broken"
             ) from None
 
     def set_missing_host_key_policy(self, policy: Any) -> None:  # noqa: ARG002 - ours, whatever pyinfra chose
@@ -84,7 +84,7 @@ class _Unknown(MissingHostKeyPolicy):
     def missing_host_key(self, client: ParamikoClient, hostname: str, key: PKey) -> None:  # noqa: ARG002
         raise ConnectError(
             f"{self._known_hosts} has no key of {hostname}, which shows {_fingerprint(key)}. Nothing was changed. "
-            "Next: check it, and add its line (docs/first-droplet.md)."
+            "Next: check it, and add its line (docs/getting-started.md)."
         )
 
 
@@ -95,7 +95,7 @@ def _fingerprint(key: PKey) -> str:
 def _lookup(hostname: str, config: str) -> dict[str, Any]:
     """What the place's ssh_config says of it. Raises ConnectError for one that is missing, or still an example."""
     if not Path(config).expanduser().is_file():
-        remedy = NO_LAB if config == ".lab/ssh_config" else f"It says where {hostname} is (docs/first-droplet.md)."
+        remedy = NO_LAB if config == ".lab/ssh_config" else f"It says where {hostname} is (docs/getting-started.md)."
         raise ConnectError(f"{config} is missing. {remedy}")
     found: dict[str, Any] = get_ssh_config(config).lookup(hostname)
     address = found.get("hostname", hostname)

@@ -60,7 +60,7 @@ def check(path: Path, current: Mapping[str, str]) -> None:
 def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
     theirs = read(beside)
     if KEY in theirs and theirs[KEY].fingerprint != current[KEY]:
-        return [f"{beside} was made with another {KEY}: put the same into both env files (docs/secrets.md)"]
+        return [f"{beside} was made with another {KEY}: put the same into both env files (docs/how-to/secrets.md)"]
     return [
         f"{one} is the same as {other} of {beside}: give each place its own"
         for one, fingerprint in current.items()

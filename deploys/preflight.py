@@ -48,7 +48,7 @@ def check_droplet(host: Host, settings: Settings) -> None:
     if made_by not in (None, values.postgres_major):
         raise PyinfraError(
             f"{host.name}: {data} was made by PostgreSQL {made_by}, which postgres_image {values.postgres_image} can't "
-            f"read: name an image of {made_by} again; docs/runbook.md has the way to move on"
+            f"read: name an image of {made_by} again; docs/how-to/runbook.md has the way to move on"
         )
     if overlap := overlapping(values, host.get_fact(Networks)):
         raise PyinfraError(f"{host.name}: {overlap}: choose another range in group_data")

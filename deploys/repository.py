@@ -55,7 +55,9 @@ class Repository:
         """Raises RepositoryError when there is none, or the env file lacks the operator's part."""
         values, secrets = settings.values, settings.credentials.offsite
         if not values.offsite_repository:
-            raise RepositoryError("offsite_repository is None: no backup goes off the droplet (docs/backups.md)")
+            raise RepositoryError(
+                "offsite_repository is None: no backup goes off the droplet (docs/explanation/backups.md)"
+            )
         if missing := [name for name in OPERATOR_RULES if name not in secrets]:
             raise RepositoryError(f"{values.env_file} lacks {', '.join(missing)} (.env.production.template says why)")
         authorities = tuple(str(Path(path).resolve()) for path in values.extra_ca_certificates)

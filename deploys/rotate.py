@@ -71,7 +71,7 @@ class Secret:
 
 OF_THE_REPOSITORY = (
     "The old one opens nothing any more. But whoever opened the repository with it can have kept the repository's own "
-    "key, which stays: if it leaked, begin a new repository (docs/backups.md)."
+    "key, which stays: if it leaked, begin a new repository (docs/explanation/backups.md)."
 )
 SECRETS = {
     "DATABASE_PASSWORD": Secret(
@@ -79,7 +79,7 @@ SECRETS = {
         meanwhile="Both work: each has a login role of its own. The live tag is released anew; no request is lost.",
         afterwards=(
             "The old one works until no kept release needs it: after two more releases that differ. If it leaked, make "
-            "them now (make release, twice with a change), or drop its role by hand (docs/secrets.md)."
+            "them now (make release, twice with a change), or drop its role by hand (docs/how-to/secrets.md)."
         ),
         make=lambda: secrets.token_urlsafe(32),
     ),
@@ -136,7 +136,7 @@ OF_THE_APP = Secret(
     stays=True,
 )
 KEY_PAIR = """An access key at the storage is a pair: id and secret change at once, and two pairs work side by side.
-1. At the storage make a second key for the {whose}, that may do what the first one may (docs/backups.md).
+1. At the storage make a second key for the {whose}, that may do what the first one may (docs/explanation/backups.md).
 2. Put both halves into the env file, OFFSITE_{name}KEY_ID and OFFSITE_{name}KEY_SECRET.
 3. make offsite, which tries it; {then}
 4. Delete the old key at the storage."""

@@ -498,7 +498,7 @@ def _fault(error: dict[str, Any]) -> str:
             return f"{name}: {error['msg']}"
 
 
-FIXED = {"app_port": f"the app has to listen on {APP_PORT} (docs/app-contract.md)"}
+FIXED = {"app_port": f"the app has to listen on {APP_PORT} (docs/reference/app-contract.md)"}
 """What somebody may look for, and isn't a value."""
 KINDS = {
     "int_type": "a whole number without quotes",
@@ -545,7 +545,9 @@ def _read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
     if not keys:
         raise SettingsError(f"group_data: ci_authorized_keys: {path} has no key: put CI's there, or say None")
     if any(key.split()[1].encode() in operators for key in keys):
-        raise SettingsError(f"{path} has an operator's key, which opens a shell: make one for CI alone (docs/ci.md)")
+        raise SettingsError(
+            f"{path} has an operator's key, which opens a shell: make one for CI alone (docs/how-to/ci.md)"
+        )
     return tuple(keys)
 
 

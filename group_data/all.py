@@ -4,7 +4,7 @@
 """
 
 app = "toogoodtogo"
-# A copy that nobody outside shall hear of (docs/backups.md): True, False, or None for what the droplet is already. For
+# An isolated droplet (docs/explanation/backups.md): True, False, or None for what the droplet is already. For
 # `make isolate` and `make live` rather than for here.
 isolated: bool | None = None
 operator = "deploy"
@@ -79,7 +79,7 @@ app_secrets = ["STRIPE_API_KEY"]
 # Debian, Docker, nginx, sshd and their page cache.
 system_memory_mib = 448
 
-# Where backups go off the droplet (docs/backups.md): "s3:https://HOST/BUCKET/PREFIX", S3-compatible. None: nowhere.
+# Off-site backups (docs/explanation/backups.md): "s3:https://HOST/BUCKET/PREFIX", S3-compatible. None: nowhere.
 offsite_repository = None
 # What the storage is to let the droplet's key do: add alone, so that a broken-in droplet can destroy no backup. It is
 # tried with each backup. Spaces have no such keys.
@@ -87,10 +87,10 @@ offsite_append_only = False
 
 acme_server = "https://acme-v02.api.letsencrypt.org/directory"
 
-# The public keys that may release, roll back and ask for status, and no more (docs/ci.md): a file's name. None: no CI.
+# A file of public keys that may release, roll back and ask for status only (docs/how-to/ci.md). None: no CI.
 ci_authorized_keys = None
 
-# What is on a droplet that nobody declared is foreign, and told by `make plan` and `make status` (docs/security.md).
+# Foreign is what nobody declared. `make plan` and `make status` report it (docs/explanation/security.md).
 # Accepted: by the name that they give it, with the reason. Only the name counts, whatever becomes of the content.
 foreign_accepted: dict[str, str] = {}
 # Removed at the next converge, by name; `make site REMOVE="NAME NAME"` does so once.

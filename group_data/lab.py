@@ -22,7 +22,7 @@ droplet_memory_mib = 2048
 watch_s = 3
 vpc_network = "10.77.0.0/24"
 
-# The lab's stand-ins for the official images keep their interface (docs/lab.md).
+# The lab's stand-ins for the official images keep their interface (docs/how-to/lab.md).
 postgres_image = "registry.lab.test/postgres:17-trixie"
 redis_image = "registry.lab.test/redis:8-trixie"
 app_repository = "registry.lab.test/toogoodtogo-bot"

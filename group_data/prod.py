@@ -1,4 +1,4 @@
-"""prod. The example.com names are placeholders, and refused: put your own here (docs/first-droplet.md)."""
+"""prod. The example.com names are placeholders, and refused: put your own here (docs/getting-started.md)."""
 
 env_file = ".env.production"
 secrets_ledger = "inventories/prod.secrets.json"

@@ -1,4 +1,4 @@
-"""ufw and Docker together: from outside nothing but SSH and the web, whatever Docker publishes (docs/security.md).
+"""ufw and Docker together: only SSH and the web are open, whatever Docker publishes (docs/explanation/security.md).
 
 Docker publishes nothing of ours; what it published by mistake would bypass ufw, but for the rules in after.rules.
 """

@@ -1,7 +1,7 @@
 """PostgreSQL, Redis and the machine killed while much is written: what was acknowledged is there afterwards.
 
 In the lab the machine is killed by killing its processes: the kernel keeps what it was handed, as it doesn't in a power
-cut. So this finds what a process kept to itself, and no missing fsync: for that, take a VM (docs/lab.md).
+cut. So this finds what a process kept to itself, and no missing fsync: for that, take a VM (docs/how-to/lab.md).
 
 Redis promises less: by its snapshots what there was at the last one, with an append-only file all but the last second.
 """

@@ -1,4 +1,4 @@
-"""A droplet made without cloud-init's user data is root's at first (docs/first-droplet.md, "Adopting").
+"""A droplet made without cloud-init's user data is root's at first (docs/getting-started.md, "Adopting").
 
 Whenever its first converge dies, root or the operator gets in.
 """

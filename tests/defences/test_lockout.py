@@ -38,7 +38,7 @@ WORDS = {
 }
 ADMIT = "ssh | Admit keys only, and never root"
 PATIENCE_S = 120
-"""As docs/security.md has it: the two minutes are asked of the droplet, not of its program."""
+"""As docs/explanation/security.md has it: the two minutes are asked of the droplet, not of its program."""
 TAKES_S = 15
 """Longer than it takes to put back a firewall."""
 

@@ -36,5 +36,5 @@ def unfit(domain: str) -> str:
     try:
         socket.getaddrinfo(domain, 443)
     except OSError as error:
-        return f"{domain} has no address here ({error}). Next: its A record (docs/first-droplet.md)."
+        return f"{domain} has no address here ({error}). Next: its A record (docs/getting-started.md)."
     return ""

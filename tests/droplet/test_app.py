@@ -49,7 +49,7 @@ def test_the_link_the_state_and_what_runs_agree(droplet: Host, place: Place, sta
 
 
 def test_the_app_answers_behind_its_socket(droplet: Host, place: Place, status: Any) -> None:
-    """It is ready; and tells its version and what it stands on, where it tells that (docs/app-contract.md)."""
+    """It is ready, and tells its version and services if it does at all (docs/reference/app-contract.md)."""
     values = place.settings.values
     ask = f"curl -sS --fail --unix-socket {place.settings.paths.active} http://app"
     droplet.check_output(f"{ask}{values.ready_path}")

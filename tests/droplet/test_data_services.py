@@ -160,7 +160,7 @@ def test_redis_appends_to_a_file_where_that_is_declared(droplet: Host, place: Pl
 
 
 def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, place: Place) -> None:
-    """`300 1` where the seed has `300 10`: nine changes would never be saved (docs/differences.md)."""
+    """`300 1` where the seed has `300 10`: nine changes would never be saved (docs/explanation/differences.md)."""
     saves = place.ask_redis(droplet, "config get save").split()[1:]
     pairs = {f"{seconds} {changes}" for seconds, changes in zip(saves[::2], saves[1::2], strict=True)}
     assert {"300 1", "60 10000"} <= pairs

@@ -1,1 +1,1 @@
-"""The lab: a stand-in for DigitalOcean on one machine. See docs/lab.md."""
+"""The lab: a stand-in for DigitalOcean on one machine. See docs/how-to/lab.md."""

@@ -1,4 +1,4 @@
-"""`python -m tests.lab VERB`: see docs/lab.md."""
+"""`python -m tests.lab VERB`: see docs/how-to/lab.md."""
 
 import argparse
 import os

@@ -48,7 +48,7 @@ What to type next:
   make test                  the checks that CI runs for each push
   make lab-ssh               a shell on the droplet
   make lab-down              take it all down
-A droplet of your own at DigitalOcean: docs/first-droplet.md"""
+A droplet of your own at DigitalOcean: docs/getting-started.md"""
     )
     return 0
 

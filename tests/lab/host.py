@@ -59,7 +59,7 @@ def check() -> None:
     """Raise LabError naming all that this machine lacks, and the next step."""
     if sys.platform != "linux":
         raise LabError(
-            "The lab boots its machines with systemd-nspawn, which only Linux has. See docs/lab.md for others."
+            "The lab boots its machines with systemd-nspawn, which only Linux has. See docs/how-to/lab.md for others."
         )
     if os.geteuid() != 0:
         raise LabError("The lab needs root: it mounts, makes a bridge and boots machines. Run it with sudo.")

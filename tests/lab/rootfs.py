@@ -112,7 +112,7 @@ def sources_of(targets: str, codename: str) -> list[str]:
             found.append(f"deb {site} {suites[release]} main")
     if any(f" {SUITE} " in line for line in found):
         return sorted(set(found))
-    raise LabError("apt has no sources of Debian here. Next: use Debian 12 or 13, or a VM (docs/lab.md).")
+    raise LabError("apt has no sources of Debian here. Next: use Debian 12 or 13, or a VM (docs/how-to/lab.md).")
 
 
 def copy(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.places import ROOT
 
 NAMED = re.compile(r"\btests/[\w/.-]*?\w+\.(?:py|toml|txt)(?:::(test_\w+))?")
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -25,12 +25,12 @@ def test_a_test_that_a_page_names_exists(page: Path) -> None:
 
 def test_security_md_names_tests() -> None:
     """The check above passes on nothing."""
-    assert len(NAMED.findall((ROOT / "docs/security.md").read_text())) > 50
+    assert len(NAMED.findall((ROOT / "docs/explanation/security.md").read_text())) > 50
 
 
 def test_a_new_droplet_gets_the_host_key_that_first_droplet_md_makes(tmp_path: Path) -> None:
     """Its two commands: what the second one prints is YAML for cloud-init's user data, the key as a block of text."""
-    page = (ROOT / "docs/first-droplet.md").read_text()
+    page = (ROOT / "docs/getting-started.md").read_text()
     commands = [line for line in page.splitlines() if line.startswith("    ") and "first_host_key" in line]
     ran = subprocess.run(["sh", "-ec", "\n".join(commands)], cwd=tmp_path, capture_output=True, text=True, check=True)
     head, name, *private, public = ran.stdout.splitlines()

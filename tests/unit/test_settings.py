@@ -60,7 +60,10 @@ def test_a_missing_name_is_named(name: str) -> None:
     ("change", "fault"),
     [
         ({"domian": "x.dev"}, "domian is not known: did you mean domain"),
-        ({"app_port": 3000}, r"app_port is not known: the app has to listen on 8080 \(docs/app-contract.md\)"),
+        (
+            {"app_port": 3000},
+            r"app_port is not known: the app has to listen on 8080 \(docs/reference/app-contract.md\)",
+        ),
         ({"frobnicate": 3000}, "frobnicate is not known: remove it"),
         ({"watch_s": "30"}, "watch_s has to be a whole number without quotes: it is '30'"),
         ({"public_paths": ["webhook"]}, r"public_paths\.0 is malformed: 'webhook' has to begin with /"),

@@ -826,6 +826,6 @@ def test_a_throwaway_is_small_alone_and_gone(live: Droplet) -> None:
 
 def test_the_numbers_of_what_stays_are_those_of_the_docs() -> None:
     assert (backup.KEPT_DAYS, backup.KEPT_OF_RELEASES) == (7, 3)
-    text = (ROOT / "docs/backups.md").read_text().replace("\n", " ")
+    text = (ROOT / "docs/explanation/backups.md").read_text().replace("\n", " ")
     assert "The newest of each of 7 days stay, the newest 7 in any case, and of releases' own the last 3." in text
     assert "those of 7 days stay here" in text

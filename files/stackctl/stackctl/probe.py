@@ -8,7 +8,7 @@ from .compose import SECRET
 from .errors import FailedError
 from .stack import Stack
 
-# Nothing is in it, so it changes nothing (docs/app-contract.md).
+# Nothing is in it, so it changes nothing (docs/reference/app-contract.md).
 UPDATE = json.dumps({"update_id": 0}).encode()
 
 

@@ -1,7 +1,7 @@
 """Who has power in PostgreSQL, and which settings somebody left there: for `status`.
 
 Asked as the superuser in the database `postgres`, where the app's roles can leave nothing that would falsify an answer.
-A former superuser can: this finds what an honest server answers, and docs/runbook.md says what to do otherwise.
+A former superuser can: this finds what an honest server answers, and docs/how-to/runbook.md says what to do otherwise.
 """
 # ruff: noqa: S608
 
@@ -47,7 +47,7 @@ def look(server: Server, database: str) -> Found:
     """Raises FailedError."""
     rows = [json.loads(line) for line in server.query(ADMIN, QUERY).split("\n") if line]
     undeclared = [
-        Finding(f"{KIND}{_shown(name)}", f"PostgreSQL's role has {_listed(more)} (docs/runbook.md)", "hand")
+        Finding(f"{KIND}{_shown(name)}", f"PostgreSQL's role has {_listed(more)} (docs/how-to/runbook.md)", "hand")
         for kind, name, powers in rows
         if kind == "role" and (more := set(powers) - DECLARED.get(name, set()))
     ]

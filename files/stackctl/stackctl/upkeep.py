@@ -74,7 +74,7 @@ def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractC
         paths.amcheck_failure.unlink(missing_ok=True)
         return
     durable.write(paths.amcheck_failure, f"{ran.stdout}{ran.stderr}".encode())
-    raise PersonNeededError(f"pg_amcheck: {ran.reason}: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
+    raise PersonNeededError(f"pg_amcheck: {ran.reason}: sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md")
 
 
 def _looked(paths: Paths, machine: Machine) -> None:
@@ -94,7 +94,9 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
     if paths.integrity_failure.exists():
         lines.append(f"files of Debian's packages are not as installed: sudo cat {paths.integrity_failure}")
     if paths.amcheck_failure.exists():
-        lines.append(f"PostgreSQL's files were not found whole: sudo cat {paths.amcheck_failure}, then docs/runbook.md")
+        lines.append(
+            f"PostgreSQL's files were not found whole: sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md"
+        )
     if weekly and paths.amcheck_looked.exists():
         looked = datetime.fromisoformat(paths.amcheck_looked.read_text().strip())
         if abs(machine.now() - looked) > AMCHECK_GRACE:

@@ -1,1 +1,1 @@
-"""The stand-in bot: a small Telegram marketplace, with all that docs/app-contract.md asks of an app image."""
+"""The stand-in bot: a small Telegram marketplace, with all that docs/reference/app-contract.md asks of an app image."""
