@@ -1,7 +1,8 @@
-"""That a place serves a release, by stackctl's word and over HTTPS: `verify.py staging IMAGE TAG DIGEST BEFORE`.
+"""Verify that an environment serves a release, by stackctl's status and over HTTPS.
 
-DIGEST is what the build pushed. BEFORE is the file with its status of before the release: what was wrong then is no
-fault of the release. CI_KEY is in the environment, the checkout's root the working directory.
+Call it as `verify.py staging IMAGE TAG DIGEST BEFORE`. DIGEST is the digest that the build pushed. BEFORE is a file
+with the output of `status --json` from before the release: the problems in it are not the release's fault. The
+environment variable CI_KEY must be set, and the working directory must be the checkout's root.
 """
 
 from __future__ import annotations
@@ -16,42 +17,42 @@ from pathlib import Path
 from typing import Any
 
 
-def main(place: str, image: str, tag: str, digest: str, before: str) -> None:
-    data: dict[str, Any] = runpy.run_path("group_data/all.py") | runpy.run_path(f"group_data/{place}.py")
-    check_serving(place, f"{image}@{digest}", tag, json.loads(Path(before).read_text())["problems"])
+def main(environment: str, image: str, tag: str, digest: str, before: str) -> None:
+    data: dict[str, Any] = runpy.run_path("group_data/all.py") | runpy.run_path(f"group_data/{environment}.py")
+    check_serving(environment, f"{image}@{digest}", tag, json.loads(Path(before).read_text())["problems"])
     answer = answering(data["domain"], data["public_paths"][0])
-    print(f"{place} serves {tag} as {digest}; {data['domain']} answers {answer}")
+    print(f"{environment} serves {tag} as {digest}; {data['domain']} answers {answer}")
 
 
 def printable(text: str) -> str:
-    """A droplet's words on one line: a terminal obeys nothing of it, nor does GitHub's runner.
+    """Return a droplet's text as one line that neither a terminal nor GitHub's runner obeys.
 
-    The runner takes a line that begins with `::`, spaces before it aside, for a command, and `##[` anywhere in one
+    The runner takes a line for a command if it begins with `::`, after any spaces, or has `##[` anywhere in it
     (actions/runner, ActionCommand.cs).
     """
     shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return re.sub(r"^\s*(?=::)", "| ", shown.replace("##[", "# #["))
 
 
-def check_serving(place: str, image: str, tag: str, known: list[str]) -> None:
-    """Exit with what is wrong, unless the release is live from that very image."""
-    asked = [str(Path(__file__).with_name("stackctl")), place, "status", "--json"]
+def check_serving(environment: str, image: str, tag: str, known: list[str]) -> None:
+    """Exit with the problems, unless the release is live from exactly that image."""
+    asked = [str(Path(__file__).with_name("stackctl")), environment, "status", "--json"]
     ran = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
     if not ran.stdout:
         sys.exit(ran.returncode or 1)
     status = json.loads(ran.stdout)
     problems = "\n".join(printable(str(problem)) for problem in status["problems"])
-    # What the release itself is made of has to be well, though it was not before an earlier try.
+    # The containers of the release must be healthy, even if an earlier attempt had already broken them.
     if status["drift"] or status["stale"] or not {*status["problems"]} <= {*known}:
         sys.exit(problems)
     print(f"As before the release: {problems or 'no problem'}")
     release = status["release"] or {"tag": "no release", "image": "no image"}
     if (release["image"], release["tag"]) != (image, tag):
-        sys.exit(printable(f"{place} serves {release['tag']} of {release['image']}, not {tag} of {image}"))
+        sys.exit(printable(f"{environment} serves {release['tag']} of {release['image']}, not {tag} of {image}"))
 
 
 def answering(domain: str, path: str) -> int:
-    """Any answer of the app's will do, which may well want a secret. 5xx is nginx's word for nobody there."""
+    """Return the HTTP status. The app may refuse a request without a secret; a 5xx means that nginx found no app."""
     connection = http.client.HTTPSConnection(domain, timeout=20)
     try:
         connection.request("GET", path)
