@@ -187,7 +187,7 @@ def test_the_template_itself_is_refused_whole(tmp_path: Path) -> None:
 
 
 def test_the_template_and_an_app_without_secrets_of_its_own_agree(tmp_path: Path) -> None:
-    """`app_secrets = []` (docs/reference/app-contract.md), no Telegram, nothing off-site: lines stay as they came."""
+    """`app_secrets = []` (docs/how-to/own-image.md), no Telegram, nothing off-site: lines stay as they came."""
     text = (ROOT / ".env.production.template").read_text()
     for key in RULES:
         text = re.sub(rf"(?m)^{key}='.*'$", f"{key}='{key.replace('_', '-')}-{SECRET * 3}'", text)
@@ -212,7 +212,7 @@ def test_a_value_that_only_begins_like_one_is_taken(value: str) -> None:
 
 
 def test_a_line_of_the_template_that_nobody_asks_for_may_stay_as_it_came() -> None:
-    """`app_secrets = []`, as docs/reference/app-contract.md has it, with the template's STRIPE_API_KEY line."""
+    """`app_secrets = []`, as docs/how-to/own-image.md has it, with the template's STRIPE_API_KEY line."""
     assert credentials({**GOOD, "ANOTHER_KEY": "<your-other-key>"}) == credentials(GOOD)
     with pytest.raises(CredentialsError, match="ANOTHER_KEY is not known"):
         credentials({**GOOD, "ANOTHER_KEY": SECRET})
