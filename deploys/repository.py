@@ -56,7 +56,7 @@ class Repository:
         values, secrets = settings.values, settings.credentials.offsite
         if not values.offsite_repository:
             raise RepositoryError(
-                "offsite_repository is None: no backup goes off the droplet (docs/explanation/backups.md)"
+                "offsite_repository is None: no backup goes off the droplet (docs/how-to/offsite-backups.md)"
             )
         if missing := [name for name in OPERATOR_RULES if name not in secrets]:
             raise RepositoryError(f"{values.env_file} lacks {', '.join(missing)} (.env.production.template says why)")

@@ -71,7 +71,7 @@ class Secret:
 
 OF_THE_REPOSITORY = (
     "The old one opens nothing any more. But whoever opened the repository with it can have kept the repository's own "
-    "key, which stays: if it leaked, begin a new repository (docs/explanation/backups.md)."
+    "key, which stays: if it leaked, begin a new repository (docs/how-to/offsite-backups.md)."
 )
 SECRETS = {
     "DATABASE_PASSWORD": Secret(
@@ -136,7 +136,7 @@ OF_THE_APP = Secret(
     stays=True,
 )
 KEY_PAIR = """An access key at the storage is a pair: id and secret change at once, and two pairs work side by side.
-1. At the storage make a second key for the {whose}, that may do what the first one may (docs/explanation/backups.md).
+1. At the storage, create a second key for the {whose} with the same permissions (docs/how-to/offsite-backups.md).
 2. Put both halves into the env file, OFFSITE_{name}KEY_ID and OFFSITE_{name}KEY_SECRET.
 3. make offsite, which tries it; {then}
 4. Delete the old key at the storage."""

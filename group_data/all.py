@@ -4,7 +4,7 @@
 """
 
 app = "toogoodtogo"
-# An isolated droplet (docs/explanation/backups.md): True, False, or None for what the droplet is already. For
+# An isolated droplet (docs/reference/restore.md): True, False, or None for what the droplet is already. For
 # `make isolate` and `make live` rather than for here.
 isolated: bool | None = None
 operator = "deploy"
@@ -79,7 +79,7 @@ app_secrets = ["STRIPE_API_KEY"]
 # Debian, Docker, nginx, sshd and their page cache.
 system_memory_mib = 448
 
-# Off-site backups (docs/explanation/backups.md): "s3:https://HOST/BUCKET/PREFIX", S3-compatible. None: nowhere.
+# Off-site backups (docs/how-to/offsite-backups.md): "s3:https://HOST/BUCKET/PREFIX", S3-compatible. None: nowhere.
 offsite_repository = None
 # What the storage is to let the droplet's key do: add alone, so that a broken-in droplet can destroy no backup. It is
 # tried with each backup. Spaces have no such keys.

@@ -826,6 +826,7 @@ def test_a_throwaway_is_small_alone_and_gone(live: Droplet) -> None:
 
 def test_the_numbers_of_what_stays_are_those_of_the_docs() -> None:
     assert (backup.KEPT_DAYS, backup.KEPT_OF_RELEASES) == (7, 3)
-    text = (ROOT / "docs/explanation/backups.md").read_text().replace("\n", " ")
-    assert "The newest of each of 7 days stay, the newest 7 in any case, and of releases' own the last 3." in text
-    assert "those of 7 days stay here" in text
+    text = (ROOT / "docs/reference/backups.md").read_text().replace("\n", " ")
+    assert "The newest backup of each of 7 days stays, and at least the newest 7 backups." in text
+    assert "The last 3 dumps made by releases stay." in text
+    assert "keeps the backups of 7 days on the droplet" in text

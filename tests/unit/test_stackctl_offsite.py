@@ -526,7 +526,7 @@ def test_stackctl_offsite_shows_what_there_is_and_what_the_key_may_do(live: Drop
 def test_stackctl_offsite_says_where_to_begin(tmp_path: Path) -> None:
     code, shown = stackctl(installed(tmp_path), "offsite")
     assert code == 2
-    assert "set offsite_repository in group_data (docs/explanation/backups.md), then make site" in shown
+    assert "set offsite_repository in group_data (docs/how-to/offsite-backups.md), then make site" in shown
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Config:
     certificate: Certificate | None
     data: Data | None
     isolated: bool
-    """A copy, which does nothing that anybody outside hears of (docs/explanation/backups.md)."""
+    """A copy, which does nothing that anybody outside hears of (docs/reference/restore.md)."""
     public_paths: tuple[str, ...] = ()
     """What else everybody may ask for, besides Telegram's path. A path that ends in / is a prefix."""
 

@@ -263,11 +263,11 @@ def problems(paths: Paths, where: str) -> list[str]:
         return [NOWHERE] if where == "production" else []
     found = powers(paths)
     if found and not found.appends_only and load(paths).append_only:
-        return [f"{found}, against offsite_append_only: give it one that only adds (docs/explanation/backups.md)"]
+        return [f"{found}, against offsite_append_only: give it one that only adds (docs/how-to/offsite-backups.md)"]
     return []
 
 
-NOWHERE = "no backup goes off this droplet: set offsite_repository in group_data (docs/explanation/backups.md)"
+NOWHERE = "no backup goes off this droplet: set offsite_repository in group_data (docs/how-to/offsite-backups.md)"
 
 
 class Repository:
@@ -305,7 +305,7 @@ class Repository:
         if there.status == 404:
             raise FailedError(
                 f"{self.access.repository}: the droplet's key can't add anything ({put.cause}): let it write there "
-                f"(docs/explanation/backups.md), then {AGAIN}"
+                f"(docs/how-to/offsite-backups.md), then {AGAIN}"
             )
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
