@@ -1,9 +1,20 @@
-# What an operator and CI type. `make help` lists it. ENV names the place: lab (the default), staging or prod.
+# What an operator and CI type. `make help` lists it; docs/reference/commands.md is generated from this file.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# ENV: the environment: `lab` (the default), `staging` or `prod`
+# TAG: the image tag for `release` or `rollback`
+# KEY: the name of the secret that `rotate` replaces
+# ID: the backup for `restore`: its ID, or `latest` (the default)
+# OFFSITE: `OFFSITE=yes` lets `restore` fetch a backup from off-site that is not on the droplet
+# SNAPSHOT: the off-site snapshot for `restore`, where several have the same backup ID
+# BESIDE: a database name: `restore` loads the backup there, beside the live database
+# YES: confirms without a question: the backup's ID for `restore`, anything for `prune` and `rotate`
+# REMOVE: names of foreign findings that `site` removes
+# DROPLETS: how many droplets `lab-up` boots
+# DRILL_MB: how much data `drill` restores, in MB
 ENV ?= lab
 DROPLETS ?= 1
 TAG ?=
@@ -26,19 +37,19 @@ $(if $(UNKNOWN),$(error $(strip There is no variable $(firstword $(UNKNOWN)) $(L
 # As variables of the shell they need no quoting, whatever is in them.
 export TAG KEY ID YES SNAPSHOT BESIDE REMOVE
 INVENTORY := inventories/$(ENV).py
-$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no place: lab, staging or prod))
+$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no environment: lab, staging or prod))
 PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup lab-ready demo test lint unit lab-up lab-down lab-ssh plan site isolate live verify status release rollback \
+.PHONY: help setup lab-ready demo test lint docs unit lab-up lab-down lab-ssh plan site isolate live verify status release rollback \
 	backup restore drill load faults audit attack rotate canary lock offsite prune
 
-help: ## list the targets
+help: ## list the targets and variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 	@echo "  Variables: ENV=lab|staging|prod (now: $(ENV)), $(filter-out ENV PYTHON,$(KNOWN))"
 
-setup: .venv/.installed ## make the virtual environment from the lock file
+setup: .venv/.installed ## create the virtual environment from the lock file
 
 .venv/.installed: requirements.txt pyproject.toml
 	@echo "==> Setting up .venv from requirements.txt (about half a minute)"
@@ -52,97 +63,100 @@ lab-ready:
 	@tests/lab/install
 	@$(MAKE) setup
 
-demo: lab-ready ## a bare droplet of the lab becomes a home for the bot, and answers Telegram
+demo: lab-ready ## converge a bare droplet in the lab, release the bot and deliver a Telegram update to it
 	@$(PYTHON) -m tests.lab.demo
 
-lint: setup ## ruff, mypy --strict, and the linters of shell, Dockerfiles and workflows
+lint: setup ## run ruff, mypy --strict, the linters of shell, Dockerfiles and workflows, and the check of the docs
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy .
 	$(PYTHON) -m tests.lint
 
-unit: setup ## the tests that need no droplet, in a few minutes
+docs: setup ## generate the reference pages from group_data, the Makefile and stackctl
+	$(PYTHON) -m tests.docs --write
+
+unit: setup ## run the tests that need no droplet, in a few minutes
 	$(PYTHON) -m pytest tests/unit
 
-test: lab-ready ## what CI runs for each push: lint, unit, templates, and the checks on the lab's droplet
+test: lab-ready ## run what CI runs for each push: lint, unit tests, templates, and the checks of the lab's droplet
 	@$(MAKE) -j2 lab-up lint unit # two cores: the lab is built while what needs none is looked at
 	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 
 lab-up: lab-ready ## boot the lab: world, neighbour and DROPLETS droplets
 	$(PYTHON) -m tests.lab up --droplets $(DROPLETS)
 
-lab-down: setup ## take the lab down; nothing stays but the cache
+lab-down: setup ## remove the lab; only the cache stays
 	$(PYTHON) -m tests.lab down
 
-lab-ssh: setup ## a shell on the lab's first droplet
+lab-ssh: setup ## open a shell on the lab's first droplet
 	$(PYTHON) -m tests.lab ssh droplet1
 
-plan: setup ## what `make site` would change on ENV, with differences
+plan: setup ## show what `make site` would change on ENV, with differences
 	@$(PYTHON) -m deploys.plan $(INVENTORY)
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
-site: setup ## converge ENV, and remove what is foreign and named: REMOVE="NAME NAME"
+site: setup ## converge ENV, and remove the foreign findings named by REMOVE="NAME NAME"
 	$(PYINFRA) deploys/site.py $(if $(value REMOVE),--data "foreign_removed=\"$$REMOVE\"")
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
-isolate: setup ## converge ENV as a copy, for a restore: no worker, no webhook, nothing leaves the app
+isolate: setup ## converge ENV as an isolated droplet: no worker, no webhook, no outgoing connections from the app
 	$(PYINFRA) deploys/site.py --data isolated=true
 
-live: setup ## converge ENV, and have a copy go live
+live: setup ## converge ENV and end its isolation
 	$(PYINFRA) deploys/site.py --data isolated=false
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
-verify: setup ## the checks of ENV's droplets, which only read there
+verify: setup ## run the read-only checks of ENV's droplets
 	$(PYTHON) -m pytest tests/droplet --place $(ENV)
 
-status: setup ## what runs on ENV, and what is wrong with it
+status: setup ## show what is running on ENV, and any problems
 	@$(PYINFRA) deploys/status.py
 	@$(PYTHON) -m deploys.ledger $(INVENTORY)
 
-release: setup ## put the image TAG live on ENV
+release: setup ## release the image TAG on ENV
 	@$(PYINFRA) deploys/release.py --data "tag=\"$$TAG\""
 
-backup: setup ## back ENV's data up now: dumped, restored for proof, sent off the droplet
+backup: setup ## back up ENV's data now, verify the backup and send it off-site
 	@$(PYINFRA) deploys/backup.py
 
-restore: setup ## put ENV's backup ID=…|latest in the place of what is live: shows the plan, then again with YES=the id
+restore: setup ## replace ENV's live data by the backup ID: shows the plan first, and runs with YES=ID
 	@$(PYINFRA) deploys/restore.py --data "id=\"$$ID\"" --data "yes=\"$$YES\"" $(if $(value OFFSITE),--data offsite=true) \
 		$(if $(value SNAPSHOT),--data "snapshot=\"$$SNAPSHOT\"") \
 		$(if $(value BESIDE),--data "beside=\"$$BESIDE\"")
 
-rollback: setup ## put live on ENV what was before, or TAG
+rollback: setup ## roll ENV back to the previous release, or to TAG
 	@$(PYINFRA) deploys/rollback.py $(if $(value TAG),--data "tag=\"$$TAG\"")
 
-load: lab-ready ## ten releases and two rollbacks in the lab under load: not one request is lost
+load: lab-ready ## run releases and rollbacks in the lab under load, and count lost requests
 	$(PYTHON) -m pytest tests/releases/test_client.py tests/releases/test_load.py tests/releases/test_jobs.py tests/releases/test_rotation.py
 
-faults: lab-ready ## in the lab: releases and backups broken in every way and at every step; defences at every event; lock-outs
+faults: lab-ready ## break releases, backups and defences in the lab at every step
 	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py tests/defences tests/data
 
-drill: $(if $(filter lab,$(ENV)),lab-ready) ## the lab's droplet is lost, and comes back from what lies off it, with DRILL_MB of data
+drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and rebuild it from its off-site backup, with DRILL_MB of data
 	$(if $(filter lab,$(ENV)),,$(error make drill destroys the droplet: in the lab alone))
 	@$(PYTHON) -m tests.lab.drill --mb $(DRILL_MB)
 
-audit: $(if $(filter lab,$(ENV)),lab-ready,setup) ## what independent judges say of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd, the baselines
+audit: $(if $(filter lab,$(ENV)),lab-ready,setup) ## run independent audits of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd and the baselines
 	$(PYTHON) -m pytest tests/audit --place $(ENV)
 
-attack: lab-ready ## attacks on the lab from the droplet's neighbour, each also with its defence out
+attack: lab-ready ## attack the lab's droplet from its neighbour, with each defence on and off
 	$(PYTHON) -m pytest tests/attack
 
-rotate: setup ## a new value for the secret KEY of ENV
+rotate: setup ## replace the secret KEY of ENV
 	@$(PYTHON) -m deploys.rotate $(INVENTORY) "$$KEY" $(if $(value YES),--yes)
 
-offsite: setup ## make the repository that ENV's backups go to off the droplet, or mend its passwords; look at what is there
+offsite: setup ## create ENV's off-site repository or repair its passwords, and list what is there
 	@$(PYTHON) -m deploys.offsite $(INVENTORY)
 	@$(PYTHON) -m deploys.look $(INVENTORY)
 
-prune: setup ## drop ENV's old backups off the droplet, once you said yes to the plan
+prune: setup ## delete ENV's old off-site backups, after you confirm the plan
 	@$(PYTHON) -m deploys.prune $(INVENTORY) $(if $(value YES),--yes)
 
-canary: lab-ready ## secrets with marker values in the lab: searched for in all that is written, and found nowhere
+canary: lab-ready ## plant marker secrets in the lab and prove that they leak nowhere
 	$(PYTHON) -m pytest tests/canary
 
-lock: setup ## resolve the declared dependencies anew into requirements.txt
+lock: setup ## resolve the dependencies again into requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \
 		--constraint tests/lab/bot/requirements.txt --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --output-file requirements.txt

@@ -1,97 +1,110 @@
-"""What every place shares. A value here is a default; group_data/<place>.py overrides it. Nothing here is secret.
+"""Defaults for every environment. group_data/ENV.py overrides them for one environment. Nothing here is secret.
 
-`deploys/settings.py` gives each name its type and its rules, and refuses a run with a name that it does not know.
+`deploys/settings.py` checks every value and refuses a name that it does not know. `make docs` turns these comments into
+docs/reference/configuration.md: `# == Title ==` begins a section, and the comment above or beside a value describes it.
 """
 
-app = "toogoodtogo"
-# An isolated droplet (docs/reference/restore.md): True, False, or None for what the droplet is already. For
-# `make isolate` and `make live` rather than for here.
+# == General ==
+app = "toogoodtogo"  # Name of the app. Paths, units, accounts and Docker names on the droplet derive from it.
+# Whether the droplet is isolated (docs/reference/restore.md): True, False, or None to leave it as it is. Don't set it
+# here: `make isolate` sets it for one converge, and the droplet remembers it.
 isolated: bool | None = None
-operator = "deploy"
-timezone = "Etc/UTC"
-journal_max_mib = 512
-swap_mib = 1024
-reboot_at = "04:30"  # when an upgrade asks for it, in the time zone above; None: never by itself
-
-# Certificates of authorities that the droplet trusts besides Debian's own: a registry or an ACME server of one's own.
+operator = "deploy"  # The account that the operator logs in with.
+timezone = "Etc/UTC"  # Time zone of the droplet. `reboot_at` and `backup_at` are in it.
+journal_max_mib = 512  # Disk space for the systemd journal, in MiB.
+swap_mib = 1024  # Size of the swap file in MiB. 0: no swap file.
+reboot_at = "04:30"  # Time of day for a reboot that an upgrade requires. None: never reboot automatically.
+# Certificate files of authorities to trust besides Debian's, such as that of a private registry or ACME server.
 extra_ca_certificates: list[str] = []
+system_memory_mib = 448  # Memory reserved for Debian, Docker, nginx, sshd and their page cache, in MiB.
 
-# Who may reach SSH: networks or single addresses, IPv4 or IPv6. Empty: anybody, which CI at GitHub needs.
+# == Access ==
+# Networks or addresses, IPv4 or IPv6, that may reach SSH. Empty: everyone, which CI on GitHub's runners needs.
 sshd_allowed_from: list[str] = []
+# Networks or addresses, IPv4 or IPv6, that fail2ban and sshd never block, such as the operators' fixed addresses.
+# Addresses in `webhook_allowed_from` and `sshd_allowed_from` are never blocked either.
+never_banned: list[str] = []
+# File with the public keys that CI logs in with. They may only release, roll back and read the status
+# (docs/how-to/ci.md). None: no CI.
+ci_authorized_keys = None
+# Findings that `make plan` and `make status` should no longer report as foreign: the finding's name and the reason.
+# Only the name counts, whatever its content becomes (docs/explanation/security.md).
+foreign_accepted: dict[str, str] = {}
+# Names of foreign findings that the next converge removes. `make site REMOVE="NAME NAME"` does so once.
+foreign_removed: list[str] = []
 
-# Docker's networks. They must not overlap the VPC, whose hosts the droplet could no longer reach.
-vpc_network = "10.0.0.0/8"
-docker_bridge = "172.30.0.1/24"
-docker_pool = "172.30.128.0/17"
-app_subnet = "172.30.1.0/24"
-app_ip_range = "172.30.1.128/25"  # what Docker hands out itself; the colours' addresses stay outside of it
-colours = {"blue": "172.30.1.11", "green": "172.30.1.12"}
-# Fixed, so that the app finds its data by address: Docker's name server is silent while the daemon is down.
-data_subnet = "172.30.2.0/24"
-data_ip_range = "172.30.2.128/25"
+# == Networks ==
+# The ranges must not overlap. The droplet could no longer reach hosts of the VPC whose addresses Docker uses.
+vpc_network = "10.0.0.0/8"  # DigitalOcean's private network.
+docker_bridge = "172.30.0.1/24"  # Address and network of Docker's default bridge.
+docker_pool = "172.30.128.0/17"  # Range from which Docker takes networks that have no range of their own.
+app_subnet = "172.30.1.0/24"  # Network of the app.
+app_ip_range = "172.30.1.128/25"  # Part of `app_subnet` that Docker assigns itself. The colours lie outside of it.
+colours = {"blue": "172.30.1.11", "green": "172.30.1.12"}  # Address of each colour's `web` container.
+data_subnet = "172.30.2.0/24"  # Network of PostgreSQL and Redis, without a way out.
+data_ip_range = "172.30.2.128/25"  # Part of `data_subnet` that Docker assigns itself.
+# Addresses of PostgreSQL and Redis. They are fixed because Docker's name server does not answer while its daemon is
+# down.
 data_addresses = {"postgres": "172.30.2.11", "redis": "172.30.2.12"}
 
-# Data services. Memory in MiB, CPUs in cores; Settings adds the memory up and refuses what the droplet cannot hold.
-data_root = "/var/lib/toogoodtogo/data"
-database = "telegram_marketplace"
-database_user = "toogoodtogo"
-postgres_image = "postgres:17.11-trixie"
-postgres_memory_mib = 384
-postgres_cpus = 1.0
-redis_image = "redis:8.10.1-trixie"
-redis_memory_mib = 160
-redis_cpus = 0.5
-# What a killed Redis loses: up to five minutes (one under load) by its snapshots alone, a second with this.
+# == Data services ==
+# Memory is in MiB, CPUs are in cores. A converge refuses limits that add up to more than the droplet has.
+data_root = "/var/lib/toogoodtogo/data"  # Directory of the data, or of a mounted volume.
+database = "telegram_marketplace"  # Name of the app's database.
+database_user = "toogoodtogo"  # Role that owns the database. The app logs in with a member role, one for each password.
+postgres_image = "postgres:17.11-trixie"  # PostgreSQL's image. The tag names version and base; a digest may follow.
+postgres_memory_mib = 384  # Memory limit of PostgreSQL.
+postgres_cpus = 1.0  # CPU limit of PostgreSQL.
+redis_image = "redis:8.10.1-trixie"  # Redis's image. The tag names version and base; a digest may follow.
+redis_memory_mib = 160  # Memory limit of Redis. Half of it is for data, because a save may need the other half.
+redis_cpus = 0.5  # CPU limit of Redis.
+# Write an append-only file. Data lost if Redis is killed: with it, one second; without it, up to five minutes (one
+# under load).
 redis_append_only = False
-backup_at = "02:30"  # of each day, in the time zone above, or up to half an hour later
-backup_memory_mib = 128  # what proving one may use besides: a throwaway PostgreSQL, then a throwaway Redis
 
-# The app. The tag comes only from a release (stackctl release TAG).
-app_memory_mib = 256
-app_cpus = 1.0
-app_command = ["web"]  # how the image is told to serve; empty: by its own CMD
-app_read_only = True  # the image writes to /tmp alone, which is lost with the container
-app_migrates = True  # the image has the commands `migrate` and `schema`
-app_worker = True  # and `worker`
-worker_memory_mib = 160
-worker_cpus = 1.0
-worker_grace_s = 60  # how long a job may take to end
-app_connections = 12  # what one release, web and worker, opens of PostgreSQL's at most
-healthy_timeout_s = 120
-migrate_timeout_s = 300
-watch_s = 30  # how long a release is watched after the switch, with the old one warm beside it
-# What 443 passes on; a path that ends in / is a prefix (the webhook's is not). Health, readiness, metrics stay inside.
-public_paths = ["/webhook/telegram"]
-ready_path = "/ready"
-version_path = "/health"  # None: the image tells no version
-webhook_path = "/webhook/telegram"  # None: the app has nothing to do with Telegram
-# What one client (an IPv4 address, or a /64 of IPv6) may ask of 80 and 443: so many requests a second, and so many at
-# once before that counts. A page asks for all of its files at once; an office or a mobile network shares one address.
-client_rate = 10
-client_burst = 200
-# Whom the webhook is for: Telegram's senders (core.telegram.org/bots/webhooks). []: anybody, who then needs its secret.
-webhook_allowed_from = ["149.154.160.0/20", "91.108.4.0/22"]
-# Whom fail2ban and sshd spare, besides webhook_allowed_from and sshd_allowed_from: the operators' fixed addresses.
-never_banned: list[str] = []
-app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "https://api.telegram.org"}
-app_secrets = ["STRIPE_API_KEY"]
-
-# Debian, Docker, nginx, sshd and their page cache.
-system_memory_mib = 448
-
-# Off-site backups (docs/how-to/offsite-backups.md): "s3:https://HOST/BUCKET/PREFIX", S3-compatible. None: nowhere.
+# == Backups ==
+backup_at = "02:30"  # Time of day of the nightly backup, which starts up to half an hour later.
+backup_memory_mib = 128  # Memory for the throwaway PostgreSQL or Redis that verifies a backup.
+# Off-site storage, S3-compatible: "s3:https://HOST/BUCKET/PREFIX" (docs/how-to/offsite-backups.md). None: no off-site
+# backups.
 offsite_repository = None
-# What the storage is to let the droplet's key do: add alone, so that a broken-in droplet can destroy no backup. It is
-# tried with each backup. Spaces have no such keys.
+# Whether the storage lets the droplet's key only add objects, so that an intruder on the droplet cannot delete backups.
+# Every upload tests this. DigitalOcean Spaces has no such keys.
 offsite_append_only = False
 
-acme_server = "https://acme-v02.api.letsencrypt.org/directory"
+# == The app ==
+# What your image needs and offers (docs/reference/app-contract.md). The image tag is no setting: a release names it.
+app_memory_mib = 256  # Memory limit of `web`. It counts twice, because a release runs both colours for a while.
+app_cpus = 1.0  # CPU limit of `web`.
+app_command = ["web"]  # Arguments with which the image serves. Empty: the image's own CMD.
+app_read_only = True  # The image's file system is read-only except for /tmp, which is lost with the container.
+app_migrates = True  # The image has the commands `migrate` and `schema`.
+app_worker = True  # The image has the command `worker`.
+worker_memory_mib = 160  # Memory limit of the worker.
+worker_cpus = 1.0  # CPU limit of the worker.
+worker_grace_s = 60  # Seconds that a job may take to finish when its worker is stopped.
+app_connections = 12  # Most connections to PostgreSQL that one release opens, `web` and worker together.
+app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "https://api.telegram.org"}  # Plain variables for the app.
+app_secrets = ["STRIPE_API_KEY"]  # Names of the app's own secrets. Their values are in the env file.
+ready_path = "/ready"  # Path that answers 200 when the app can serve.
+version_path = "/health"  # Path that tells the running version. None: the app does not tell it.
 
-# A file of public keys that may release, roll back and ask for status only (docs/how-to/ci.md). None: no CI.
-ci_authorized_keys = None
+# == Releases ==
+healthy_timeout_s = 120  # Seconds that a new release may take to become healthy.
+migrate_timeout_s = 300  # Seconds that migrations may take.
+watch_s = 30  # Seconds that a release is watched after the flip. The old one stays ready beside it.
 
-# Foreign is what nobody declared. `make plan` and `make status` report it (docs/explanation/security.md).
-# Accepted: by the name that they give it, with the reason. Only the name counts, whatever becomes of the content.
-foreign_accepted: dict[str, str] = {}
-# Removed at the next converge, by name; `make site REMOVE="NAME NAME"` does so once.
-foreign_removed: list[str] = []
+# == Web ==
+# Paths that nginx passes to the app. A path that ends in / is a prefix, except for the webhook's. Keep the paths for
+# health, readiness and metrics out of this list: they are internal.
+public_paths = ["/webhook/telegram"]
+webhook_path = "/webhook/telegram"  # Path of Telegram's webhook. None: the app does not use Telegram.
+# Networks that may call the webhook: Telegram's (core.telegram.org/bots/webhooks). Empty: everyone who knows its
+# secret.
+webhook_allowed_from = ["149.154.160.0/20", "91.108.4.0/22"]
+# Requests per second that nginx accepts from one client, which is an IPv4 address or an IPv6 /64.
+client_rate = 10
+# Requests that one client may send at once before `client_rate` applies. A page requests all its files at once, and the
+# users of an office or a mobile network share one address.
+client_burst = 200
+acme_server = "https://acme-v02.api.letsencrypt.org/directory"  # Directory URL of the ACME server.

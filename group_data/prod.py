@@ -1,19 +1,19 @@
-"""prod. The example.com names are placeholders, and refused: put your own here (docs/getting-started.md)."""
+"""Values of prod. The example.com names are placeholders and refused: put in your own (docs/getting-started.md)."""
 
-env_file = ".env.production"
-secrets_ledger = "inventories/prod.secrets.json"
-backups_ledger = "inventories/prod.backups.json"
-authorized_keys = "inventories/prod.authorized_keys"
-ssh_config_file = "inventories/prod.ssh_config"
-ssh_known_hosts_file = "inventories/prod.known_hosts"
-ssh_strict_host_key_checking = "yes"
+env_file = ".env.production"  # File with the secrets.
+secrets_ledger = "inventories/prod.secrets.json"  # Ledger of the secrets' ages. Commit it.
+backups_ledger = "inventories/prod.backups.json"  # Ledger of the off-site snapshots that were seen. Commit it.
+authorized_keys = "inventories/prod.authorized_keys"  # File with the public keys of all operators.
+ssh_config_file = "inventories/prod.ssh_config"  # SSH client configuration with the droplets' addresses.
+ssh_known_hosts_file = "inventories/prod.known_hosts"  # File with the droplets' host keys.
+ssh_strict_host_key_checking = "yes"  # Refuse unknown host keys. Keep it.
 
-environment = "production"
-domain = "bot.example.com"
-acme_email = "operator@example.com"
+environment = "production"  # Value of the app's ENVIRONMENT variable: `lab`, `staging` or `production`.
+domain = "bot.example.com"  # Domain of the bot and its certificate.
+acme_email = "operator@example.com"  # E-mail address of the account at the ACME server.
 
-droplet_memory_mib = 2048
-app_repository = "ghcr.io/example/toogoodtogo-bot"
-registry_user = "example"
-# Your Spaces bucket, in another region than the droplet's. None: no backup leaves the droplet, and status says so.
+droplet_memory_mib = 2048  # Memory of the droplet, in MiB.
+app_repository = "ghcr.io/example/toogoodtogo-bot"  # Repository of the app's image, without a tag.
+registry_user = "example"  # User at the image registry. The password is in the env file.
+# A Spaces bucket, in another region than the droplet. None: no backup leaves the droplet, and status reports it.
 offsite_repository = "s3:https://ams3.digitaloceanspaces.com/example/bot"

@@ -1,4 +1,4 @@
-"""The linters of what ruff and mypy don't read: shell, Dockerfiles, GitHub's workflows. `python -m tests.lint`."""
+"""Lints what ruff and mypy don't read: shell, Dockerfiles, GitHub's workflows, the docs. `python -m tests.lint`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-
-
-def tracked() -> list[Path]:
-    """Every file that git knows or would add."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return [path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file()]
+from tests import docs
+from tests.docs import ROOT, tracked
 
 
 def is_shell(path: Path) -> bool:
@@ -26,7 +20,7 @@ def is_workflow(path: Path) -> bool:
 
 
 def main() -> int:
-    files = tracked()
+    files = [ROOT / path for path in tracked()]
     shell = [path for path in files if is_shell(path)]
     dockerfiles = [path for path in files if path.name == "Dockerfile"]
     programs = Path(sys.executable).parent
@@ -37,7 +31,7 @@ def main() -> int:
         (["actionlint", "-shellcheck", str(programs / "shellcheck")], workflows),
         (["zizmor", "--offline", "--quiet", "--no-progress"], workflows),
     ]
-    codes = []
+    codes = [docs.main([])]
     for (program, *options), found in looks:
         print(f"{program}: {len(found)} files", flush=True)
         if not found:

@@ -1,34 +1,62 @@
-"""What the docs name as proof of a claim is there."""
+"""The checks of the documentation find what is wrong, and its commands do what it says."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from tests import docs
 from tests.places import ROOT
 
-NAMED = re.compile(r"\btests/[\w/.-]*?\w+\.(?:py|toml|txt)(?:::(test_\w+))?")
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("see tests/unit/test_nothing.py", "names tests/unit/test_nothing.py, which does not exist"),
+        ("see nothing/at_all.py", "names nothing/at_all.py, which does not exist"),
+        ("see `templates/nothing/`", "names templates/nothing, which does not exist"),
+        ("tests/unit/test_docs.py::test_nothing", "names tests/unit/test_docs.py::test_nothing, which does not exist"),
+        ("[a](nothing.md)", "links to nothing.md, which does not exist"),
+        ("# One heading\n[a](#another)", "links to #another, but no heading there has that anchor"),
+        ("type `make nothing ENV=prod`", "names `make nothing`, which does not exist"),
+        ("    make plan && make nothing", "names `make nothing`, which does not exist"),
+        ("type `sudo stackctl nothing`", "names `stackctl nothing`, which does not exist"),
+    ],
+)
+def test_what_does_not_exist_is_reported(tmp_path: Path, text: str, problem: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    assert {*docs.problems_of(page)} == {problem}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_test_that_a_page_names_exists(page: Path) -> None:
-    for found in NAMED.finditer(page.read_text()):
-        path, _, name = found[0].partition("::")
-        assert (ROOT / path).is_file(), found[0]
-        assert not name or f"\ndef {name}(" in (ROOT / path).read_text(), found[0]
+def test_what_exists_is_not_reported(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One, two\n[a](#one-two) [b](https://example.com/x.md) `make plan ENV=prod` `sudo stackctl status`\n"
+        "`inventories/ENV.secrets.json` `group_data/ENV.py` `deploys/` /etc/nothing.toml "
+        "`tests/unit/test_docs.py::test_what_exists_is_not_reported`\n\n    make site ENV=prod\n"
+    )
+    assert list(docs.problems_of(page)) == []
 
 
-def test_security_md_names_tests() -> None:
-    """The check above passes on nothing."""
-    assert len(NAMED.findall((ROOT / "docs/explanation/security.md").read_text())) > 50
+def test_a_page_that_is_out_of_date_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(docs.GENERATORS, docs.COMMANDS, lambda: "another page")
+    assert "docs/reference/commands.md is out of date. Next: make docs" in docs.problems()
 
 
-def test_a_new_droplet_gets_the_host_key_that_first_droplet_md_makes(tmp_path: Path) -> None:
+def test_a_value_is_described_by_the_comment_above_or_beside_it() -> None:
+    source = '"""Values."""\n\n# == One ==\n# For all.\na = 1  # About a.\n# About\n# b.\nb: list[str] = []\n\nc = 2\n'
+    assert list(docs.values_of(source)) == [
+        docs.Value("One", "For all.", "a", "1", "About a."),
+        docs.Value("One", "For all.", "b", "[]", "About b."),
+        docs.Value("One", "For all.", "c", "2", ""),
+    ]
+
+
+def test_a_new_droplet_gets_the_host_key_that_getting_started_makes(tmp_path: Path) -> None:
     """Its two commands: what the second one prints is YAML for cloud-init's user data, the key as a block of text."""
     page = (ROOT / "docs/getting-started.md").read_text()
     commands = [line for line in page.splitlines() if line.startswith("    ") and "first_host_key" in line]
