@@ -33,7 +33,7 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
     """A data directory, made once, before the services first ran; never again.
 
     + installed: the file whose presence says that they did. A directory that is gone then is a volume that isn't
-      mounted, and a new one in its place would start an empty database (docs/explanation/architecture.md, decision 13).
+      mounted, and a new one in its place would start an empty database (docs/adr/0012-data-directories.md).
     """
     there = host.get_fact(DirectoryState, path=path)
     target = QuoteString(path)

@@ -42,7 +42,7 @@ def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str
 
     + images: image by service
     + label, sha256: what each container bears when it was made from the declared inputs. Compose's own hash leaves out
-      mounted files and environment files (docs/explanation/architecture.md, decision 11).
+      mounted files and environment files (docs/adr/0004-one-compose-project-per-colour.md).
     """
     there = host.get_fact(ComposeServices, project=project)
     wrong = [name for name, image in images.items() if not _as_declared(there.get(name), image, label, sha256)]
