@@ -57,6 +57,15 @@ def make_targets() -> dict[str, str]:
 
 
 @cache
+def make_variables() -> dict[str, str]:
+    """Each variable that make accepts, with its description, which is empty if the Makefile has none."""
+    makefile = (ROOT / "Makefile").read_text()
+    described = dict(re.findall(r"^# ([A-Z_]+): (.+)$", makefile, re.MULTILINE))
+    (known,) = re.findall(r"^KNOWN := (.+)$", makefile, re.MULTILINE)
+    return {name: described.get(name, "") for name in known.split() if name != "PYTHON"}
+
+
+@cache
 def verbs() -> dict[str, tuple[str, argparse.ArgumentParser]]:
     """Each verb of stackctl with its description and its parser."""
     from stackctl.cli import parser  # noqa: PLC0415 - only here: the rest of this module needs no stackctl
@@ -175,8 +184,7 @@ def configuration() -> str:
 
 def commands() -> str:
     """The page on make's targets and stackctl's verbs."""
-    makefile = (ROOT / "Makefile").read_text()
-    variables = re.findall(r"^# ([A-Z_]+): (.+)$", makefile, re.MULTILINE)
+    variables = make_variables()
     operators = {name: verb for name, verb in verbs().items() if not verb[0].startswith("for ")}
     lines = [
         "# Commands",
@@ -186,7 +194,7 @@ def commands() -> str:
         *table(("target", "what it does"), [(f"`make {name}`", text) for name, text in make_targets().items()]),
         "",
         "Variables follow the target: `make release ENV=prod TAG=1.0.0`. An unknown variable is refused.",
-        *table(("variable", "meaning"), [(f"`{name}`", text) for name, text in variables]),
+        *table(("variable", "meaning"), [(f"`{name}`", text) for name, text in variables.items()]),
         "",
         "## stackctl",
         "Run these on the droplet as `sudo stackctl VERB`. To log in there, use `make lab-ssh` or",
@@ -252,6 +260,9 @@ def problems() -> Iterator[str]:
         for value in values_of((ROOT / f"group_data/{source}.py").read_text()):
             if not value.meaning:
                 yield f"group_data/{source}.py says nothing of {value.name}. Next: describe it in a comment above it"
+    for name, text in make_variables().items():
+        if not text:
+            yield f"Makefile says nothing of {name}. Next: describe it in a line `# {name}: …`"
     for page in pages():
         yield from (f"{page.relative_to(ROOT)} {problem}" for problem in dict.fromkeys(problems_of(page)))
     yield from pages_named_in_code()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from pathlib import Path
 from textwrap import dedent
@@ -47,6 +49,14 @@ def test_a_page_that_is_out_of_date_is_reported(monkeypatch: pytest.MonkeyPatch)
     assert "docs/reference/commands.md is out of date. Next: make docs" in docs.problems()
 
 
+def test_what_is_not_described_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docs, "make_variables", lambda: {"NEW": ""})
+    monkeypatch.setattr(docs, "values_of", lambda _: [docs.Value("", "", "new", "1", "")])
+    found = list(docs.problems())
+    assert "Makefile says nothing of NEW. Next: describe it in a line `# NEW: …`" in found
+    assert "group_data/all.py says nothing of new. Next: describe it in a comment above it" in found
+
+
 def test_a_value_is_described_by_the_comment_above_or_beside_it() -> None:
     source = '"""Values."""\n\n# == One ==\n# For all.\na = 1  # About a.\n# About\n# b.\nb: list[str] = []\n\nc = 2\n'
     assert list(docs.values_of(source)) == [
@@ -69,3 +79,15 @@ def test_a_new_droplet_gets_the_host_key_that_getting_started_makes(tmp_path: Pa
     key.chmod(0o600)
     derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=True).stdout
     assert public.split()[:3] == ["ed25519_public:", *derived.split()[:2]]
+
+
+def test_renovate_finds_the_pinned_images() -> None:
+    (manager,) = json.loads((ROOT / "renovate.json").read_text())["customManagers"]
+    pattern = manager["matchStrings"][0].replace("(?<", "(?P<")
+    defaults = (ROOT / "group_data/all.py").read_text()
+    found = {image["depName"]: image["currentValue"] for image in re.finditer(pattern, defaults)}
+    assert found.keys() == {"postgres", "redis"}
+    assert all(version.endswith("-trixie") for version in found.values())
+    pinned = re.search(pattern, f'redis_image = "redis:8-trixie@sha256:{"0" * 64}"')
+    assert pinned
+    assert pinned["currentDigest"] == f"sha256:{'0' * 64}"
