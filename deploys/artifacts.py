@@ -37,9 +37,9 @@ def file(name: str) -> bytes:
 
 def stackctl(app: str) -> bytes:
     """The droplet's program as a zipapp for `app`: entries in order and of one time, since a zip holds both."""
-    package = _ROOT / "files" / "stackctl" / "stackctl"
-    entries = {f"stackctl/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
-    entries["__main__.py"] = f'from stackctl.cli import main\n\nmain(app="{app}")\n'.encode()
+    sources = sorted((_ROOT / "stackctl").rglob("*.py"))
+    entries = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sources}
+    entries["__main__.py"] = f'from stackctl.cli.main import main\n\nmain(app="{app}")\n'.encode()
     archive = io.BytesIO()
     archive.write(b"#!/usr/bin/python3\n")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:

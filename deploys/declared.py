@@ -1,7 +1,7 @@
 """What the site puts on each droplet, as its operations tell it: nobody keeps a list by hand that could go stale.
 
 An operation tells it each time it is looked at, changed or not. At the end declared.json brings it to the droplet,
-where stackctl takes everything else for foreign (stackctl/foreign.py).
+where stackctl takes everything else for foreign (stackctl/host/foreign.py).
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ def of(host: Host) -> Known:
 
 
 def document(known: Known, accepted: Mapping[str, str]) -> bytes:
-    """declared.json, in the shape that stackctl.declared reads."""
+    """declared.json, in the shape that stackctl.host.declared reads."""
     lists = {name: sorted(getattr(known, name)) for name in ("files", "units", "logins", "ports")}
     return json.dumps({"version": 1, **lists, "accepted": dict(accepted)}, indent=2).encode() + b"\n"

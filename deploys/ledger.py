@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from stackctl import durable
-
 from deploys.credentials import OPERATOR_RULES, Credentials, CredentialsError
 from deploys.places import group_data, place_of
+from stackctl.core import durable
 
 KEY = "FINGERPRINT_KEY"
 """Alone the same in staging and production, so that their fingerprints can be compared."""

@@ -17,15 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
-from stackctl import durable, stored
-from stackctl.errors import StackError
-from stackctl.manifest import NAME
-from stackctl.printable import printable
-from stackctl.stored import SKEW, Stored
 
 from deploys.places import group_data, place_of
 from deploys.repository import Repository, RepositoryError
 from deploys.settings import load_settings
+from stackctl.backup import stored
+from stackctl.backup.manifest import NAME
+from stackctl.backup.stored import SKEW, Stored
+from stackctl.core import durable
+from stackctl.core.errors import StackError
+from stackctl.core.printable import printable
 
 
 @dataclass(frozen=True)

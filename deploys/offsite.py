@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
-from stackctl.printable import printable
 
 from deploys import look
 from deploys.look import Ledger
 from deploys.places import group_data, place_of
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from deploys.settings import load_settings
+from stackctl.core.printable import printable
 
 
 def main() -> int:

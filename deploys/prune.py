@@ -17,15 +17,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
-from stackctl import manifest, offsite, retention
-from stackctl.printable import printable
-from stackctl.stored import Stored
 
 from deploys import look
 from deploys.consent import refusal
 from deploys.places import group_data, place_of
 from deploys.repository import OPERATOR, Repository, RepositoryError
 from deploys.settings import load_settings
+from stackctl.backup import manifest, offsite, retention
+from stackctl.backup.stored import Stored
+from stackctl.core.printable import printable
 
 DAILY, WEEKLY, MONTHLY = 7, 4, 6
 FLOOR = timedelta(days=60)

@@ -24,13 +24,13 @@ from urllib.request import Request, urlopen
 
 import certifi
 from pyinfra.api.exceptions import PyinfraError
-from stackctl import s3
-from stackctl.machine import MOST_BYTES, TIMED_OUT, Result
-from stackctl.manifest import LONGEST, File
-from stackctl.offsite import WRONG_PASSWORD, reason
 
 from deploys.credentials import OPERATOR_RULES
 from deploys.settings import Settings
+from stackctl.backup.manifest import LONGEST, File
+from stackctl.backup.offsite import WRONG_PASSWORD, reason
+from stackctl.core.machine import MOST_BYTES, TIMED_OUT, Result
+from stackctl.services import s3
 
 DROPLET, OPERATOR = "OFFSITE", "OFFSITE_OPERATOR"
 """Whose secrets: what their names in the env file begin with."""

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
-from stackctl import durable
 
 from deploys import ledger
 from deploys.consent import refusal
@@ -32,6 +31,7 @@ from deploys.credentials import values_in, with_value
 from deploys.places import group_data, place_of
 from deploys.session import LOCKED
 from deploys.settings import Settings, checked_credentials, load_settings
+from stackctl.core import durable
 
 DONE, UNDONE, REFUSED, BUSY, NEEDS_A_PERSON = 0, 1, 2, 3, 4
 

@@ -16,12 +16,12 @@ from pyinfra.api import State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.connectors.ssh import SSHConnector
-from stackctl.lock import Holder
-from stackctl.paths import Paths
 
 from deploys import terminal
 from deploys.declared import FOREIGN_LIST
 from deploys.places import place_among
+from stackctl.core.lock import Holder
+from stackctl.core.paths import Paths
 
 if TYPE_CHECKING:
     from paramiko import Channel, Transport

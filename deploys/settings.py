@@ -28,12 +28,12 @@ from pydantic import (
 )
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.ssh import ConnectorData
-from stackctl.compose import PREVIOUS_SECRET
-from stackctl.environment import problem
-from stackctl.paths import Paths
 
 from deploys import ledger
 from deploys.credentials import TELEGRAM_RULES, Credentials, credentials_from, read_env_file
+from stackctl.app.app_env import problem
+from stackctl.core.paths import Paths
+from stackctl.services.compose import PREVIOUS_SECRET
 
 KEPT_BY_KERNEL = 0.12
 """The share of a droplet's memory that its kernel and firmware keep, at most."""

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import click
 from pyinfra import logger
 from pyinfra.api.output import set_echo
-from stackctl.printable import printable
+
+from stackctl.core.printable import printable
 
 INTERRUPTED = 130
 """The exit code of a run that Ctrl-C ended, as a shell has it: 128 + SIGINT."""

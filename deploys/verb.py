@@ -8,11 +8,11 @@ from pyinfra import host, state
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.facts.server import Which
 from pyinfra.operations import server
-from stackctl import unit
-from stackctl.paths import Paths
 
 from deploys import terminal
 from deploys.places import place_among
+from stackctl.cli import background
+from stackctl.core.paths import Paths
 
 
 def run(name: str, *words: str, group: str | None = None) -> None:
@@ -30,7 +30,7 @@ def run(name: str, *words: str, group: str | None = None) -> None:
 def going_on(verb: str, place: str) -> str:
     """What Ctrl-C leaves behind, and how it is followed, ended and undone."""
     there = f"  ssh -F {host.data.ssh_config_file} {host.name} sudo"
-    if verb in unit.VERBS:
+    if verb in background.VERBS:
         follow = "restore --follow" if verb == "restore" else "release --follow"
         back = "" if verb == "restore" else f"\n  make rollback ENV={place}{' ' * 20}takes it back once it is live"
         return (

@@ -68,7 +68,7 @@ def make_variables() -> dict[str, str]:
 @cache
 def verbs() -> dict[str, tuple[str, argparse.ArgumentParser]]:
     """Each verb of stackctl with its description and its parser."""
-    from stackctl.cli import parser  # noqa: PLC0415 - only here: the rest of this module needs no stackctl
+    from stackctl.cli.main import parser  # noqa: PLC0415 - only here: the rest of this module needs no stackctl
 
     (subparsers,) = (one for one in parser("APP")._actions if isinstance(one, argparse._SubParsersAction))
     described = {one.dest: one.help or "" for one in subparsers._choices_actions}

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import testinfra
-from stackctl.postgres import OF_SUPERUSER, SESSION, session
 from testinfra.host import Host
 
 from deploys.facts.data import redis_cli
 from deploys.places import group_data
 from deploys.settings import Settings, load_settings
+from stackctl.services.postgres import OF_SUPERUSER, SESSION, session
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("edge", "app", "data", "monitor")

@@ -7,8 +7,6 @@ from pathlib import Path
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
-from stackctl.compose import PREVIOUS_SECRET
-from stackctl.environment import canonical
 
 from deploys import artifacts
 from deploys.operations.docker import compose_accepts
@@ -17,6 +15,8 @@ from deploys.operations.owed import systemd_units
 from deploys.operations.release import released_as_declared
 from deploys.operations.units import service
 from deploys.settings import APP_PORT, STOP_GRACE_S, Settings
+from stackctl.app.app_env import canonical
+from stackctl.services.compose import PREVIOUS_SECRET
 
 
 @deploy("app")

@@ -8,7 +8,6 @@ from collections.abc import Collection
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files, server
-from stackctl.unit import PROGRAM
 
 from deploys import artifacts
 from deploys.operations import packages
@@ -18,6 +17,7 @@ from deploys.operations.machine import cloud_init_done, swapfile
 from deploys.operations.owed import settle
 from deploys.operations.units import service
 from deploys.settings import STOP_GRACE_S, Settings
+from stackctl.cli.background import PROGRAM
 
 
 @deploy("base")
@@ -118,7 +118,7 @@ def _stackctl(settings: Settings) -> None:
 
 
 def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:
-    """stackctl.json of a host in these groups, in the shape that stackctl.config checks."""
+    """stackctl.json of a host in these groups, in the shape that stackctl.core.config checks."""
     values = settings.values
     certificate = {"domain": values.domain, "server": values.acme_server, "email": values.acme_email}
     data = {

@@ -7,7 +7,6 @@ undoes itself.
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from stackctl.trial import ASKS_S
 
 from deploys import artifacts
 from deploys.components import ci
@@ -15,6 +14,7 @@ from deploys.operations.owed import systemd_units
 from deploys.operations.trial import Tried, tried
 from deploys.operations.units import service
 from deploys.settings import Settings
+from stackctl.host.trial import ASKS_S
 
 # A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
 # prove the old one.

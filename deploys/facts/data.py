@@ -10,8 +10,9 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
-from stackctl.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SESSION, SUPERUSER, session
-from stackctl.redis import ADMINISTRATOR
+
+from stackctl.services.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SESSION, SUPERUSER, session
+from stackctl.services.redis import ADMINISTRATOR
 
 LINK = "a link"
 """What DirectoryState says of a directory that is elsewhere."""

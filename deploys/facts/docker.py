@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
-from stackctl.docker import CONTAINER_FORMAT, PROJECT_LABEL, Container
+
+from stackctl.services.docker import CONTAINER_FORMAT, PROJECT_LABEL, Container
 
 
 class ComposeServices(FactBase[dict[str, Container]]):

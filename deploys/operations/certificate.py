@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
-from stackctl.certificate import CHAIN, KEY, NGINX_GROUP
 
 from deploys.facts import stackctl
 from deploys.facts.files import Placed
 from deploys.operations import Commands
+from stackctl.host.certificate import CHAIN, KEY, NGINX_GROUP
 
 
 @operation()

@@ -9,13 +9,13 @@ from typing import Literal
 from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import File, Sha256File
-from stackctl.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SUPERUSER, session
-from stackctl.redis import ADMINISTRATOR
 
 from deploys.facts.data import LINK, DirectoryState, RedisUsers, RolesAsDeclared, redis_cli
 from deploys.facts.files import Placed
 from deploys.operations import Commands
 from deploys.operations.files import place
+from stackctl.services.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SUPERUSER, session
+from stackctl.services.redis import ADMINISTRATOR
 
 RULES = "+@all -@dangerous -function|restore +client|list +flushall +flushdb +info +keys +sort +sort_ro"
 """What the app's user may do, by Redis's categories.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
-from stackctl.compose import compose
-from stackctl.docker import Container
 
 from deploys.facts.docker import ComposeServices, DockerNetworks
 from deploys.operations import Commands
+from stackctl.services.compose import compose
+from stackctl.services.docker import Container
 
 
 @operation()

@@ -17,11 +17,11 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import FileContents
 from pyinfra.operations import files
 from pyinfra.operations.util.files import generate_color_diff
-from stackctl.printable import printable
 
 from deploys import declared
 from deploys.facts.files import Placed
 from deploys.operations import Commands
+from stackctl.core.printable import printable
 
 
 @operation()

@@ -9,13 +9,13 @@ from typing import Any
 from pyinfra import host, logger
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.context import ctx_host
-from stackctl.unit import PROGRAM
 
 from deploys import declared, session
 from deploys.facts.stackctl import planned
 from deploys.operations import Commands
 from deploys.operations.files import place
 from deploys.operations.trial import on_trial
+from stackctl.cli.background import PROGRAM
 
 SYSCTL = "/usr/lib/systemd/systemd-sysctl"
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
-from stackctl.compose import stack_sha256
 
 from deploys.facts import stackctl
 from deploys.operations import Commands
 from deploys.session import ME
+from stackctl.services.compose import stack_sha256
 
 
 @operation()
@@ -18,7 +18,7 @@ def released_as_declared(compose_files: bytes, *, environment: bytes, worker: bo
     """Releases the live tag anew when its containers are not well, or not made from what is declared.
 
     + compose_files: app.yaml, and worker.yaml behind it where there is a worker
-    + environment: the next environment, as stackctl.environment.canonical spells it
+    + environment: the next environment, as stackctl.app.app_env.canonical spells it
     """
     status = stackctl.status()
     if not status and not state.is_executing:

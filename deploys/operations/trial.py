@@ -1,4 +1,4 @@
-"""Changes of what lets us in: kept on the droplet only when a new login came through them (stackctl/trial.py)."""
+"""Changes of what lets us in: kept on the droplet only when a new login came through them (stackctl/host/trial.py)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient import SSHClient
-from stackctl.paths import Paths
-from stackctl.unit import PROGRAM
 
 from deploys.operations import Commands
 from deploys.operations.files import place
 from deploys.operations.owed import is_owed
+from stackctl.cli.background import PROGRAM
+from stackctl.core.paths import Paths
 
 ANSWERS_S = 60
 

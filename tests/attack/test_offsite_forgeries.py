@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import retention
-from stackctl.manifest import DUMP, GLOBALS, STATE
-from stackctl.stored import Stored
 from testinfra.host import Host
 
 from deploys import look, prune
@@ -25,6 +22,9 @@ from deploys.look import looked
 from deploys.offsite import made
 from deploys.prune import DAILY, DONE, MONTHLY, REFUSED, WEEKLY, Plan
 from deploys.repository import Repository
+from stackctl.backup import retention
+from stackctl.backup.manifest import DUMP, GLOBALS, STATE
+from stackctl.backup.stored import Stored
 from tests.data.storage import document, on_disk, send
 from tests.places import ROOT, Place
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from stackctl import manifest
-from stackctl.manifest import DUMP, GLOBALS, STATE, Manifest
-
 from deploys.repository import Repository
+from stackctl.backup import manifest
+from stackctl.backup.manifest import DUMP, GLOBALS, STATE, Manifest
 from tests.lab.layout import WORLD
 
 STORED = WORLD.root / "var/lib/s3"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl.backup import BACKUP, KEPT_DAYS
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
+from stackctl.backup.create import BACKUP, KEPT_DAYS
 from tests.data.conftest import Database, backups, leftovers, problems, proven
 from tests.places import Place
 from tests.releases import under_way

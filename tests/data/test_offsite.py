@@ -19,10 +19,6 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
-from stackctl import s3, stored
-from stackctl.manifest import DUMP
-from stackctl.offsite import PATIENCE_S, SLOWEST
-from stackctl.stored import Snapshot
 from testinfra.host import Host
 
 from deploys import look, prune
@@ -30,6 +26,11 @@ from deploys.components.offsite import access_file
 from deploys.offsite import made
 from deploys.prune import DAILY, DONE, MONTHLY, WEEKLY, Plan
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from stackctl.backup import stored
+from stackctl.backup.manifest import DUMP
+from stackctl.backup.offsite import PATIENCE_S, SLOWEST
+from stackctl.backup.stored import Snapshot
+from stackctl.services import s3
 from tests.data.conftest import Database, backups, problems
 from tests.data.storage import on_disk, send
 from tests.places import ROOT, Place

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from stackctl.restore import BESIDE, RESTORE
 from testinfra.host import Host
 
+from stackctl.restore.restore import BESIDE, RESTORE
 from tests.data.conftest import Database, backups, connected, leftovers, problems
 from tests.lab import machine
 from tests.places import Place

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stackctl.paths import Paths
 from testinfra.host import Host
 
+from stackctl.core.paths import Paths
 from tests import converge
 from tests.lab import lab as machines
 from tests.lab import machine, processes

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl.environment import canonical
 from testinfra.host import Host
 
+from stackctl.app.app_env import canonical
 from tests import places
 from tests.places import Place
 

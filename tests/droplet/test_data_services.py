@@ -7,11 +7,11 @@ import shlex
 from typing import Any
 
 import pytest
-from stackctl.postgres import PRIVILEGES
 from testinfra.host import Host
 
 from deploys.components.data_services import UID
 from deploys.settings import MAX_CONNECTIONS
+from stackctl.services.postgres import PRIVILEGES
 from tests.places import Place
 
 pytestmark = pytest.mark.group("data")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl.environment import spellings
 from testinfra.host import Host
 
 from deploys.credentials import OPERATOR_RULES
+from stackctl.app.app_env import spellings
 from tests.places import Place
 
 pytestmark = pytest.mark.group("data")

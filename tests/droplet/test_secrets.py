@@ -6,9 +6,9 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from stackctl.environment import spellings
 from testinfra.host import Host
 
+from stackctl.app.app_env import spellings
 from tests.places import Place
 
 pytestmark = pytest.mark.group("app")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from stackctl.paths import Paths
 from testinfra.host import Host
 
+from stackctl.core.paths import Paths
 from tests import converge
 from tests.lab.demo import WEBHOOK
 from tests.places import Place

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from stackctl.release import ROLLBACK, STEPS
 from testinfra.host import Host
 
 from deploys.credentials import read_env_file
+from stackctl.release.release import ROLLBACK, STEPS
 from tests import converge
 from tests.lab import lab as machines
 from tests.lab import machine

@@ -17,13 +17,13 @@ from secrets import token_urlsafe
 
 import pytest
 import requests
-from stackctl.redis import ADMINISTRATOR
 from testinfra.host import Host
 
 from deploys import ledger
 from deploys.facts.data import redis_cli
 from deploys.operations.data import RULES
 from deploys.rotate import DONE, NEEDS_A_PERSON, REFUSED, SECRETS
+from stackctl.services.redis import ADMINISTRATOR
 from tests import converge
 from tests.lab import lab as whole_lab
 from tests.lab import secrets_file

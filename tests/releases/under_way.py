@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackctl.paths import Paths
-
+from stackctl.core.paths import Paths
 from tests.lab.layout import by_name
 from tests.places import ROOT
 

@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from stackctl.paths import Paths
 from testinfra.host import Host
 
 from deploys.components import nginx
+from stackctl.core.paths import Paths
 from tests.places import Place
 from tests.unit.places import settings_of
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from stackctl.manifest import DUMP, GLOBALS, RDB, STATE, File, Manifest, Postgres, Verified
+from stackctl.backup.manifest import DUMP, GLOBALS, RDB, STATE, File, Manifest, Postgres, Verified
 
 SMALL = File(1000, "a" * 64)
 NOON = datetime(2025, 11, 23, 12, tzinfo=UTC)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stackctl.paths import Paths
-
 from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, Credentials
 from deploys.places import group_data
 from deploys.settings import CaCertificate, Settings, check_values
+from stackctl.core.paths import Paths
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
-from stackctl import cli, openat, state, watch
-from stackctl.compose import PREVIOUS_SECRET, SECRET
-from stackctl.environment import canonical
-from stackctl.errors import FailedError
-from stackctl.machine import ENVIRONMENT as ENV
-from stackctl.machine import Conversation, Machine, Result
-from stackctl.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
-from stackctl.stack import Stack
-from stackctl.unit import PROGRAM
-
+from stackctl.app import state
+from stackctl.app.app_env import canonical
+from stackctl.app.stack import Stack
+from stackctl.cli import main
+from stackctl.cli.background import PROGRAM
+from stackctl.core import openat
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import ENVIRONMENT as ENV
+from stackctl.core.machine import Conversation, Machine, Result
+from stackctl.core.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
+from stackctl.release import watch
+from stackctl.services.compose import PREVIOUS_SECRET, SECRET
 from tests.unit.storage import Storage
 
 REPOSITORY = "registry.lab.test/bot"
@@ -40,7 +42,7 @@ ENVIRONMENT = {
     "TOKEN": "12345:s3cr3t $# '\" ü",
 }
 PUBLIC = {"lab", "https://bot.lab.test"}
-PARSER = cli.parser("bot")
+PARSER = main.parser("bot")
 CONFIG: dict[str, Any] = {
     "version": 1,
     "app": "bot",
@@ -89,7 +91,7 @@ class Droplet(Machine):
     logins: set[str] = field(default_factory=lambda: {"owner_00000001"})
     """PostgreSQL's login roles."""
     roles: list[list[Any]] = field(default_factory=list)
-    """What PostgreSQL says of powers and settings (stackctl.roles)."""
+    """What PostgreSQL says of powers and settings (stackctl.host.roles)."""
     connections: int = 80
     """Free ones."""
     tables: dict[str, int] = field(default_factory=lambda: {"public.offers": 12, "public.users": 3})
@@ -194,7 +196,7 @@ class Droplet(Machine):
             case ["systemd-run", *rest]:
                 # What a unit of its own would do, here and now.
                 asked = PARSER.parse_args(rest[rest.index(PROGRAM) + 1 :])
-                cli.run(asked, self.paths, self, StringIO(), StringIO())
+                main.run(asked, self.paths, self, StringIO(), StringIO())
                 return Result(0)
             case [program, *rest] if program in self.programs:
                 return self.programs[program](rest)
@@ -702,7 +704,7 @@ def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
     out = StringIO()
     # Slow. Each is a moment at which a kill finds what was written before, and nothing of what comes next.
     with patch("os.fsync", lambda _: droplet._survive()):
-        code = cli.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
+        code = main.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
     shown = out.getvalue() + _text(droplet.paths.history)
     for secret in (*(value for value in ENVIRONMENT.values() if value not in PUBLIC), "p%20w%24d", "p w$d"):
         assert secret not in shown

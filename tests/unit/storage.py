@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from stackctl.machine import Result
-from stackctl.offsite import LOCKED, WRONG_PASSWORD
-from stackctl.paths import Paths
+from stackctl.backup.offsite import LOCKED, WRONG_PASSWORD
+from stackctl.core.machine import Result
+from stackctl.core.paths import Paths
 
 SECRETS = {"key_id": "KEYID1234", "key_secret": "the-key's-secret $x", "password": "the restic password %41"}
 REPOSITORY = "s3:https://s3.test/bucket/bot"

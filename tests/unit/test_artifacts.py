@@ -20,7 +20,7 @@ from tests.unit.places import settings_of
 
 def test_the_zipapp_does_not_depend_on_file_times() -> None:
     before = artifacts.stackctl("toogoodtogo")
-    for path in Path("files/stackctl/stackctl").glob("*.py"):
+    for path in Path("stackctl").rglob("*.py"):
         os.utime(path)
     assert artifacts.stackctl("toogoodtogo") == before
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from pyinfra.api import FactBase
-from stackctl import docker
 
 import deploys.facts
 from deploys.facts import accounts
@@ -39,6 +38,7 @@ from deploys.facts.machine import (
 )
 from deploys.facts.stackctl import Isolated, Status, TelegramsHost
 from deploys.facts.ufw import Firewall, Ufw
+from stackctl.services import docker
 
 GETUSER = f"flags\non\npasswords\n{'ab' * 32}\ncommands\n+@all -@x\nkeys\n~*\nchannels\n&*\nselectors\n\n"
 REDIS_USER = RedisUser(frozenset({"ab" * 32}), "+@all -@x")

@@ -30,8 +30,6 @@ from pyinfra.api.arguments import all_global_arguments
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File, FileContents, FindInFile, Sha256File
-from stackctl import docker
-from stackctl.compose import stack_sha256
 
 import deploys.operations
 from deploys import declared, session
@@ -51,6 +49,8 @@ from deploys.operations.files import place
 from deploys.operations.machine import cloud_init_done, modes, swapfile
 from deploys.operations.owed import settle, systemd_units
 from deploys.operations.release import released_as_declared
+from stackctl.services import docker
+from stackctl.services.compose import stack_sha256
 
 Facts = dict[type[FactBase[Any]], Any]
 

@@ -16,14 +16,14 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import stored
-from stackctl.manifest import DUMP, GLOBALS, NAME, STATE, File, Manifest
-from stackctl.stored import Snapshot, Stored
 
 from deploys import look, offsite, prune, repository
 from deploys.look import Ledger
 from deploys.prune import DONE, FLOOR, REFUSED, Plan
 from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from stackctl.backup import stored
+from stackctl.backup.manifest import DUMP, GLOBALS, NAME, STATE, File, Manifest
+from stackctl.backup.stored import Snapshot, Stored
 from tests.unit.manifests import NOON, made
 from tests.unit.places import ROOT, settings_of
 

@@ -12,8 +12,6 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl.config import load as load_config
-from stackctl.paths import Paths
 
 from deploys import settings
 from deploys.components.base import stackctl_config
@@ -29,6 +27,8 @@ from deploys.settings import (
     check_values,
     load_settings,
 )
+from stackctl.core.config import load as load_config
+from stackctl.core.paths import Paths
 from tests.unit.places import ROOT, data_of, settings_of
 
 PLACES = ["lab", "staging", "prod"]

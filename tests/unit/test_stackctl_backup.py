@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import backup, cli, config, events, lock, manifest, offsite, postgres, verify
-from stackctl.errors import FailedError
-from stackctl.machine import Result
-from stackctl.manifest import Manifest
-from stackctl.stack import Stack
 
+from stackctl.app.stack import Stack
+from stackctl.backup import create, manifest, offsite, verify
+from stackctl.backup.manifest import Manifest
+from stackctl.cli import main
+from stackctl.core import config, events, lock
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import Result
+from stackctl.services import postgres
 from tests.unit.manifests import made
 from tests.unit.places import ROOT
 from tests.unit.power import Disk
@@ -74,7 +77,7 @@ def test_what_has_a_backup_s_name_is_on_the_disk_to_its_last_byte(live: Droplet)
 
     out = StringIO()
     with disk.watching(look):
-        assert cli.run(PARSER.parse_args(["backup"]), live.paths, live, out, out) == 0, out.getvalue()
+        assert main.run(PARSER.parse_args(["backup"]), live.paths, live, out, out) == 0, out.getvalue()
     assert looked
 
 
@@ -155,7 +158,7 @@ def test_its_steps_are_the_tables(live: Droplet) -> None:
     stackctl(live, "backup", "--nightly")
     events = [json.loads(line) for line in live.paths.history.read_text().splitlines()]
     done = [event["step"] for event in events if event["state"] == "done" and event["op"] == "backup"]
-    assert done == [*(step.name for step in backup.BACKUP), "backup"]
+    assert done == [*(step.name for step in create.BACKUP), "backup"]
     assert every(live)[-1].reason == "nightly"
 
 
@@ -302,7 +305,7 @@ def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_b
     assert [one.sequence for one in proven(live)] == [*range(40, 51), 51, 52, 53]
     live.seconds += 86400
     assert stackctl(live, "backup", "--nightly")[0] == 0
-    assert len(proven(live)) == backup.KEPT_DAYS
+    assert len(proven(live)) == create.KEPT_DAYS
 
 
 @pytest.mark.parametrize(("percent", "code"), [(49, 1), (51, 0)])
@@ -332,7 +335,7 @@ def test_the_nightly_ones_of_seven_days_stay_and_the_newest_of_releases(live: Dr
         live.seconds += 86400
         assert stackctl(live, "backup", "--nightly")[0] == 0
     reasons = [one.reason for one in every(live)]
-    assert reasons == ["release"] * backup.KEPT_OF_RELEASES + ["nightly"] * backup.KEPT_DAYS
+    assert reasons == ["release"] * create.KEPT_OF_RELEASES + ["nightly"] * create.KEPT_DAYS
     assert leftovers(live) == []
 
 
@@ -459,7 +462,7 @@ def test_a_safety_one_is_proven_and_prunes_nothing(live: Droplet) -> None:
     for one in older:
         keep(live, one)
     stack = stack_of(live)
-    found = backup.safety(stack)
+    found = create.safety(stack)
     assert (found.reason, proven(live)) == ("safety", [*older, found])
 
 
@@ -487,7 +490,7 @@ def test_killed_at_any_moment_nothing_of_it_counts_and_the_next_one_is_whole(tmp
 
 def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
     stack, under_way = stack_of(live), live.paths.backup("20251123T110000.000Z")
-    with backup._unfinished(under_way) as place:
+    with create._unfinished(under_way) as place:
         assert stackctl(live, "backup")[0] == 0
         assert place.exists()
     place.mkdir()
@@ -548,7 +551,7 @@ def test_a_newer_one_takes_its_place_and_no_proven_one_s(live: Droplet) -> None:
     assert stackctl(live, "backup")[0] == 0
     before = proven(live)
     live.unloadable = {"public.offers": True}
-    for _ in range(backup.KEPT_DAYS + 3):
+    for _ in range(create.KEPT_DAYS + 3):
         live.seconds += 86400
         assert stackctl(live, "backup", "--nightly")[0] == 1
     (kept,) = unproven(live)
@@ -582,7 +585,7 @@ def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> No
 
 def test_what_a_restore_saves_must_be_proven_and_is_kept_all_the_same(odd: Droplet) -> None:
     with pytest.raises(FailedError, match=r"is kept as 20251123T130000\.000Z, unproven"):
-        backup.safety(stack_of(odd))
+        create.safety(stack_of(odd))
     assert [one.reason for one in unproven(odd)] == ["safety"]
     assert stackctl(odd, "backup")[0] == 1
     assert [one.reason for one in unproven(odd)] == ["safety", "asked"], "it may be all that is left of that data"
@@ -594,9 +597,9 @@ def test_a_proven_one_is_of_other_data_than_what_a_restore_saved(live: Droplet) 
     live.seconds += 60
     live.unloadable = {"public.offers": True}
     with pytest.raises(FailedError, match="unproven"):
-        backup.safety(stack_of(live))
+        create.safety(stack_of(live))
     live.unloadable = {}
-    for _ in range(backup.KEPT_DAYS - 1):
+    for _ in range(create.KEPT_DAYS - 1):
         live.seconds += 86400
         assert stackctl(live, "backup", "--nightly")[0] == 0
         assert [one.reason for one in unproven(live)] == ["safety"]
@@ -773,7 +776,7 @@ def test_looks_that_never_come_to_their_end_are_told(live: Droplet, cause: str) 
             lock.exclusive(live.paths.backup_lock, "ada's stackctl backup", 0),
             pytest.MonkeyPatch.context() as patched,
         ):
-            patched.setattr(cli, "NIGHTLY_PATIENCE", 0)
+            patched.setattr(main, "NIGHTLY_PATIENCE", 0)
             assert stackctl(live, "amcheck")[0] == 3
     assert missed(live) == []
     live.seconds += 15 * 86400 + 60
@@ -825,7 +828,7 @@ def test_a_throwaway_is_small_alone_and_gone(live: Droplet) -> None:
 
 
 def test_the_numbers_of_what_stays_are_those_of_the_docs() -> None:
-    assert (backup.KEPT_DAYS, backup.KEPT_OF_RELEASES) == (7, 3)
+    assert (create.KEPT_DAYS, create.KEPT_OF_RELEASES) == (7, 3)
     text = (ROOT / "docs/reference/backups.md").read_text().replace("\n", " ")
     assert "The newest backup of each of 7 days stays, and at least the newest 7 backups." in text
     assert "The last 3 dumps made by releases stay." in text

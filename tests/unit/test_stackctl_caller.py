@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import caller, lock, release
-from stackctl.machine import Machine, Result
-from stackctl.paths import Paths
 
+from stackctl.cli import caller
+from stackctl.core import lock
+from stackctl.core.machine import Machine, Result
+from stackctl.core.paths import Paths
+from stackctl.release import release
 from tests.unit.stackctl_droplet import installed, stackctl
 
 ADA, BOB = base64.b64encode(b"\0\0\0\x0bssh-ed25519 ada").decode(), base64.b64encode(b"\0\0\0\x0bbob").decode()

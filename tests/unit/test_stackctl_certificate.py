@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import certificate
-from stackctl.machine import ENVIRONMENT as ENV
-from stackctl.machine import Machine, Result
-from stackctl.paths import Paths
 
+from stackctl.core.machine import ENVIRONMENT as ENV
+from stackctl.core.machine import Machine, Result
+from stackctl.core.paths import Paths
+from stackctl.host import certificate
 from tests.unit.stackctl_droplet import Droplet, installed, self_signed, stackctl
 
 DOMAIN, SERVER = "bot.lab.test", "https://acme.lab.test:14000/dir"

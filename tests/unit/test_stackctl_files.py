@@ -14,17 +14,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackctl import config, durable, environment, events, gate, history, openat, state
-from stackctl.errors import FailedError, RefusedError
-from stackctl.machine import ENVIRONMENT, Machine
-from stackctl.paths import COLOURS, Paths
-from stackctl.state import Release, Revision, State, Webhook
 
+from stackctl.app import app_env, state
+from stackctl.app.state import Release, Revision, State, Webhook
+from stackctl.cli import gate
+from stackctl.core import config, durable, events, history, openat
+from stackctl.core.errors import FailedError, RefusedError
+from stackctl.core.machine import ENVIRONMENT, Machine
+from stackctl.core.paths import COLOURS, Paths
 from tests.unit.power import Disk
 from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, stackctl
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,9}", fullmatch=True).filter(lambda name: not environment.problem({name: ""}))
+NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,9}", fullmatch=True).filter(lambda name: not app_env.problem({name: ""}))
 VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 ENVIRONMENTS = st.dictionaries(NAMES, VALUES, max_size=5)
 TAGS = st.from_regex(re.compile(gate.TAG, re.ASCII), fullmatch=True)
@@ -279,21 +281,21 @@ def test_only_root_reads_what_is_written_unless_it_is_meant_for_others(tmp_path:
 @settings(max_examples=50)
 @given(ENVIRONMENTS)
 def test_an_environment_survives_byte_for_byte(before: dict[str, str]) -> None:
-    spelt = environment.canonical(before)
+    spelt = app_env.canonical(before)
     assert json.loads(spelt) == before
-    assert environment.canonical(dict(reversed(before.items()))) == spelt
+    assert app_env.canonical(dict(reversed(before.items()))) == spelt
 
 
 @settings(max_examples=50)
 @given(ENVIRONMENTS, ENVIRONMENTS)
 def test_only_equal_environments_have_equal_fingerprints(one: dict[str, str], other: dict[str, str]) -> None:
-    assert (environment.env_sha256(one) == environment.env_sha256(other)) == (one == other)
+    assert (app_env.env_sha256(one) == app_env.env_sha256(other)) == (one == other)
 
 
 def test_an_environment_is_loaded_from_where_it_was_written(paths: Paths) -> None:
     values = {"A": "spaces $ # ' \" % \\ ü\n"}
-    durable.write(paths.next_environment, environment.canonical(values))
-    assert environment.load(paths.next_environment) == values
+    durable.write(paths.next_environment, app_env.canonical(values))
+    assert app_env.load(paths.next_environment) == values
 
 
 @pytest.mark.parametrize(
@@ -311,27 +313,27 @@ def test_an_environment_is_loaded_from_where_it_was_written(paths: Paths) -> Non
         ({"A": 1}, "A must be text"),
         ({"A": "s3cret\0"}, "A has characters"),
         ({"A": "s3cret\ud800"}, "A has characters"),
-        ({"A": "s3cret" + "ü" * environment.LONGEST}, f"A is too long: Linux takes {32 * 4096} bytes"),
+        ({"A": "s3cret" + "ü" * app_env.LONGEST}, f"A is too long: Linux takes {32 * 4096} bytes"),
     ],
 )
 def test_what_no_app_can_have_is_refused_by_name(paths: Paths, values: Any, fault: str) -> None:
     paths.next_environment.write_text(json.dumps(values))
     with pytest.raises(RefusedError, match=fault) as refused:
-        environment.load(paths.next_environment)
+        app_env.load(paths.next_environment)
     assert "s3cret" not in str(refused.value)
 
 
 def test_the_longest_value_that_is_taken_is_the_longest_that_linux_takes() -> None:
     """execve(2): MAX_ARG_STRLEN."""
-    longest = "x" * (environment.LONGEST - len("A=") - 1)
-    assert environment.problem({"A": longest}) is None
+    longest = "x" * (app_env.LONGEST - len("A=") - 1)
+    assert app_env.problem({"A": longest}) is None
     assert Machine().run(["true"], env={"A": longest, **ENVIRONMENT}).code == 0
-    assert environment.problem({"A": f"{longest}x"})
+    assert app_env.problem({"A": f"{longest}x"})
     with pytest.raises(FailedError, match=r"environment is too large [(]execve[(]2[)][)], A the largest of it"):
         Machine().run(["true"], env={"A": f"{longest}x", **ENVIRONMENT})
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=environment.SHORTEST_SECRET, max_size=30))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=app_env.SHORTEST_SECRET, max_size=30))
 def test_a_value_is_masked_in_every_spelling(secret: str) -> None:
     for spelling in (
         secret,
@@ -339,13 +341,13 @@ def test_a_value_is_masked_in_every_spelling(secret: str) -> None:
         json.dumps(secret, ensure_ascii=False)[1:-1],
         repr(secret)[1:-1],
     ):
-        assert environment.mask(f"<{spelling}>", environment.spellings([secret])) == "<***>"
+        assert app_env.mask(f"<{spelling}>", app_env.spellings([secret])) == "<***>"
 
 
 @pytest.mark.parametrize("said", ["p%40ss w", "p@ss w", "-----KEY-----", "postgresql://bot:p%40ss w@db/x"])
 def test_parts_of_values_are_masked(said: str) -> None:
-    secrets = environment.spellings(["postgresql://bot:p%40ss w@db/x", "-----KEY-----\nabcdefgh\n"])
-    assert environment.mask(f"error: {said}!", secrets) == "error: ***!"
+    secrets = app_env.spellings(["postgresql://bot:p%40ss w@db/x", "-----KEY-----\nabcdefgh\n"])
+    assert app_env.mask(f"error: {said}!", secrets) == "error: ***!"
 
 
 # config

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import config, foreign
-from stackctl.errors import FailedError, RefusedError
-from stackctl.findings import Finding
-from stackctl.machine import ENVIRONMENT, Machine, Result
-from stackctl.paths import Paths
 
+from stackctl.core import config
+from stackctl.core.errors import FailedError, RefusedError
+from stackctl.core.machine import ENVIRONMENT, Machine, Result
+from stackctl.core.paths import Paths
+from stackctl.host import foreign
+from stackctl.host.findings import Finding
 from tests.unit.stackctl_droplet import CONFIG
 
 OURS = "PasswordAuthentication no\nAuthorizedKeysFile .ssh/authorized_keys\n"

@@ -7,8 +7,9 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from stackctl import gate
-from stackctl.errors import RefusedError
+
+from stackctl.cli import gate
+from stackctl.core.errors import RefusedError
 
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 ALLOWED = [

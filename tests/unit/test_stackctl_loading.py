@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from stackctl import loading
-from stackctl.docker import Docker
-from stackctl.errors import FailedError
-from stackctl.loading import LOADER, Contents, Load
-from stackctl.machine import ENVIRONMENT, Machine, Result
-from stackctl.postgres import Server
+
+from stackctl.backup import loading
+from stackctl.backup.loading import LOADER, Contents, Load
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import ENVIRONMENT, Machine, Result
+from stackctl.services.docker import Docker
+from stackctl.services.postgres import Server
 
 LISTED = """\
 ;

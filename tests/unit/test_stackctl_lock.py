@@ -11,12 +11,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from stackctl import certificate, cli, config, lock, trial, unit, upkeep
-from stackctl.errors import LockedError
-from stackctl.machine import Result
-from stackctl.paths import Paths
 
 from deploys.components import backups
+from stackctl.cli import background, main
+from stackctl.core import config, lock
+from stackctl.core.errors import LockedError
+from stackctl.core.machine import Result
+from stackctl.core.paths import Paths
+from stackctl.host import certificate, trial, upkeep
 from tests.unit.places import settings_of
 from tests.unit.stackctl_droplet import installed, stackctl
 
@@ -86,7 +88,7 @@ def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.work):
         with pytest.raises(LockedError, match="ada's converge has been at work since"):
-            unit.start(droplet.paths, config.load(droplet.paths), droplet, ["release", "1.0.0"])
+            background.start(droplet.paths, config.load(droplet.paths), droplet, ["release", "1.0.0"])
         assert stackctl(droplet, "rollback")[0] == 3
     assert not droplet.calls
 
@@ -247,7 +249,7 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
     def reboot(paths: Paths = droplet.paths) -> None:
         seen.extend(holder.holder for path in (paths.lock, paths.work) if (holder := lock.holder_of(path)))
 
-    with another(droplet.paths), patch.object(cli, "REBOOT_PATIENCE", 0.05):
+    with another(droplet.paths), patch.object(main, "REBOOT_PATIENCE", 0.05):
         code, shown = stackctl(droplet, "reboot")
     assert code == 3
     assert "ada's release has been at work since" in shown
@@ -264,7 +266,7 @@ def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) 
     declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
     droplet = installed(tmp_path, certificate=declared)
     seen: list[object] = []
-    patience = patch.object(cli, "CERTIFICATE_PATIENCE", 0.05)
+    patience = patch.object(main, "CERTIFICATE_PATIENCE", 0.05)
     ensure = patch.object(
         certificate, "ensure", lambda stack, _: seen.append(lock.holder_of(stack.paths.certificate_lock))
     )

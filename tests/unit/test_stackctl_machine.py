@@ -16,12 +16,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import cli, compose, machine, state
-from stackctl.docker import Container
-from stackctl.errors import FailedError
-from stackctl.machine import SPARE, TIMED_OUT, Machine, Result
-from stackctl.state import Release
 
+from stackctl.app import state
+from stackctl.app.state import Release
+from stackctl.cli import main
+from stackctl.core import machine
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import SPARE, TIMED_OUT, Machine, Result
+from stackctl.services import compose
+from stackctl.services.docker import Container
 from tests.unit.stackctl_droplet import installed, stackctl
 
 FILE = Path("/opt/bot/app.yaml")
@@ -205,7 +208,7 @@ def test_what_a_partner_says_on_standard_error_is_no_answer() -> None:
 
 
 def test_a_partner_that_says_too_much_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stackctl.machine.LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr("stackctl.core.machine.LONGEST_ANSWER", 1 << 16)
     with Machine().conversation(["yes"]) as chatty, pytest.raises(FailedError, match="more than"):
         chatty.ask("", "end", 5)
 
@@ -443,7 +446,7 @@ def test_only_root_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setattr(sys, "argv", ["stackctl", "status", "--json"])
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit) as refused:
-        cli.main("bot")
+        main.main("bot")
     assert refused.value.code == 2
     assert capsys.readouterr().err == "stackctl: only root may: sudo stackctl status --json\n"
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import manifest, openat
-from stackctl.errors import FailedError
-from stackctl.manifest import DUMP, GLOBALS, NAME, RDB, STATE, File, Manifest, Offsite, Redis
 
+from stackctl.backup import manifest
+from stackctl.backup.manifest import DUMP, GLOBALS, NAME, RDB, STATE, File, Manifest, Offsite, Redis
+from stackctl.core import openat
+from stackctl.core.errors import FailedError
 from tests.unit.manifests import made
 
 WHOLE = replace(

@@ -15,14 +15,17 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from stackctl import backup, config, durable, manifest, offsite, restore, s3, sequence, stored
-from stackctl.errors import FailedError, RefusedError
-from stackctl.events import Journal
-from stackctl.machine import TIMED_OUT, Result
-from stackctl.manifest import DUMP, NAME, Manifest
-from stackctl.offsite import LOCKED, LOCKED_S, NO_REPOSITORY, Powers
-from stackctl.stack import Stack
 
+from stackctl.app.stack import Stack
+from stackctl.backup import backup_number, create, manifest, offsite, stored
+from stackctl.backup.manifest import DUMP, NAME, Manifest
+from stackctl.backup.offsite import LOCKED, LOCKED_S, NO_REPOSITORY, Powers
+from stackctl.core import config, durable
+from stackctl.core.errors import FailedError, RefusedError
+from stackctl.core.events import Journal
+from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.restore import restore
+from stackctl.services import s3
 from tests.unit.manifests import NOON, made
 from tests.unit.stackctl_droplet import PARSER, Droplet, installed, stackctl
 from tests.unit.storage import ACCESS, REPOSITORY, SECRETS, Storage, reached
@@ -78,7 +81,7 @@ def test_a_backup_goes_off_the_droplet_and_its_manifest_says_so(live: Droplet) -
     (one,) = manifest.every(live.paths.backups)
     assert one.offsite
     assert one.offsite.snapshot == live.storage.snapshots[0]["id"]
-    assert [name for name in backup.BACKUP if name.name == "upload"]
+    assert [name for name in create.BACKUP if name.name == "upload"]
 
 
 @pytest.mark.parametrize("file", [DUMP, NAME])
@@ -371,9 +374,9 @@ def test_a_storage_that_dies_amid_the_reading_hides_nothing(
             offsite.available(stack(live))
         code, shown = stackctl(live, "restore", "latest", "--from-offsite")
     assert (code, "give way" in shown) == (1, False), shown
-    assert sequence.highest(live.paths) is None
+    assert backup_number.highest(live.paths) is None
     assert [one.sequence for one in offsite.available(stack(live))] == [1, 2, 3]
-    assert sequence.highest(live.paths) == 3
+    assert backup_number.highest(live.paths) == 3
 
 
 @pytest.mark.parametrize(
@@ -413,7 +416,7 @@ def test_where_one_is_asked_for_no_other_one_is_read(live: Droplet) -> None:
     live.storage.ran.clear()
     assert [one.manifest.id for one in offsite.everything(stack(live), told[1].id)] == [told[1].id]
     assert [ran[0] for ran in live.storage.ran] == ["snapshots", "dump"]
-    assert sequence.highest(live.paths) is None, "there may be newer ones"
+    assert backup_number.highest(live.paths) is None, "there may be newer ones"
 
 
 @pytest.mark.parametrize("breaks", ["its comparison fails", "it is killed amid it"])
@@ -440,7 +443,7 @@ def test_what_was_fetched_is_not_sent_again(live: Droplet) -> None:
     told = sent(live)
     shutil.rmtree(live.paths.backup(told.id))
     (there,) = offsite.available(stack(live))
-    backup.fetch(stack(live), there)
+    create.fetch(stack(live), there)
     code, shown = stackctl(live, "backup")
     assert (code, "1 sent" in shown) == (0, True), shown
 
@@ -448,7 +451,7 @@ def test_what_was_fetched_is_not_sent_again(live: Droplet) -> None:
 def test_a_new_droplet_that_restores_an_older_one_counts_on_from_the_newest(live: Droplet) -> None:
     for number in range(1, 8):
         shutil.rmtree(live.paths.backup(sent(live, number).id))
-    backup.fetch(stack(live), offsite.available(stack(live))[1])
+    create.fetch(stack(live), offsite.available(stack(live))[1])
     assert stackctl(live, "backup")[0] == 0
     assert [one.sequence for one in manifest.every(live.paths.backups)] == [2, 8]
     assert offsite.available(stack(live))[-1].sequence == 8
@@ -461,7 +464,7 @@ def test_of_what_was_sent_twice_the_whole_one_is_fetched(live: Droplet, damaged:
     shutil.rmtree(live.paths.backup(told.id))
     live.storage.snapshots[damaged]["files"][DUMP] = b"something else"
     (there,) = offsite.available(stack(live))
-    backup.fetch(stack(live), there)
+    create.fetch(stack(live), there)
     (here,) = manifest.every(live.paths.backups)
     assert (here.id, manifest.differing(live.paths.backup(told.id), here)) == (told.id, [])
 
@@ -725,7 +728,7 @@ def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
     nights(live, 1, 2)
     planted(live, replace(dated(3, 10**6)), stored=NOON + 2 * DAY)
     assert [one.sequence for one in offsite.available(stack(live))] == [1, 2]
-    assert sequence.highest(live.paths) == 2
+    assert backup_number.highest(live.paths) == 2
 
 
 def test_what_was_sent_late_is_in_doubt_and_no_hindrance(live: Droplet) -> None:
@@ -795,7 +798,7 @@ def put_back(live: Droplet) -> None:
         for name, content in there.items():
             (directory / name).write_bytes(content)
         manifest.save(directory, replace(manifest.load(directory), offsite=manifest.Offsite(NOON.isoformat(), "1")))
-    sequence.seen(live.paths, 10)
+    backup_number.seen(live.paths, 10)
 
 
 def test_a_droplet_that_went_back_numbers_its_first_night_behind_what_the_storage_has(live: Droplet) -> None:
@@ -810,7 +813,7 @@ def test_a_droplet_that_went_back_numbers_its_first_night_behind_what_the_storag
         assert (here.sequence, here.offsite is not None) == (number, True)
         assert asked(live).id == here.id
         assert offsite.everything(stack(live))[-1].manifest.sequence == number
-    assert sequence.highest(live.paths) == 15
+    assert backup_number.highest(live.paths) == 15
     dumped = [arguments[1][:8] for arguments in live.storage.ran if arguments[0] == "dump"]
     live.storage.ran.clear()
     live.seconds += DAY.total_seconds()

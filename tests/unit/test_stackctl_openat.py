@@ -11,9 +11,10 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from stackctl import openat
-from stackctl.errors import FailedError
-from stackctl.openat import Directory
+
+from stackctl.core import openat
+from stackctl.core.errors import FailedError
+from stackctl.core.openat import Directory
 
 SECRET = b"root's alone"
 

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from stackctl import roles
-from stackctl.config import Data
-from stackctl.docker import Docker
-from stackctl.errors import FailedError
-from stackctl.machine import Result
-from stackctl.postgres import LOCK_PATIENCE, OF_SUPERUSER, SESSION, Postgres, Table, session
 
+from stackctl.core.config import Data
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import Result
+from stackctl.host import roles
+from stackctl.services.docker import Docker
+from stackctl.services.postgres import LOCK_PATIENCE, OF_SUPERUSER, SESSION, Postgres, Table, session
 from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, stackctl
 
 OFFLINE = {"pg_restore", "pg_isready"}

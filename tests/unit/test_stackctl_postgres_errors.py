@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import pytest
-from stackctl.machine import Result
-from stackctl.postgres_errors import reason, without_rows
+
+from stackctl.core.machine import Result
+from stackctl.core.postgres_errors import reason, without_rows
 
 PHONE, NAME = "+380441234567", "Olena"
 OF_A_RESTORE = f"""pg_restore: error: COPY failed for table "a_customers": ERROR:  relation "z" does not exist

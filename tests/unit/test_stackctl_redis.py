@@ -8,13 +8,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from stackctl import openat
-from stackctl.docker import Docker
-from stackctl.errors import FailedError
-from stackctl.machine import Machine, Result
-from stackctl.paths import Paths
-from stackctl.redis import FRESH, RDB, Directory, Redis, facts, loaded
 
+from stackctl.core import openat
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import Machine, Result
+from stackctl.core.paths import Paths
+from stackctl.services.docker import Docker
+from stackctl.services.redis import FRESH, RDB, Directory, Redis, facts, loaded
 from tests.unit.test_stackctl_openat import PLANTED, SECRET
 
 DATA = b"REDIS0012...\xff\xe4\xdd\x62\xaf\xd5\x0e\xca\xfe"

@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import cli, lock, manifest, preflight, release, state
-from stackctl.environment import canonical, env_sha256
-from stackctl.errors import RefusedError
-from stackctl.machine import TIMED_OUT, Result
-from stackctl.paths import other
-from stackctl.stack import DRAIN_SECONDS, Stack
-from stackctl.state import State
 
+from stackctl.app import state
+from stackctl.app.app_env import canonical, env_sha256
+from stackctl.app.stack import DRAIN_SECONDS, Stack
+from stackctl.app.state import State
+from stackctl.backup import manifest
+from stackctl.cli import main
+from stackctl.core import lock
+from stackctl.core.errors import RefusedError
+from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.core.paths import other
+from stackctl.release import preflight, release
 from tests.unit.stackctl_droplet import (
     ENVIRONMENT,
     KNOWN,
@@ -359,7 +363,7 @@ def test_a_signal_has_it_undone_and_further_ones_do_not_end_that(
         return run(droplet, argv, *rest, **named)
 
     monkeypatch.setattr(Droplet, "run", signalled)
-    former = {known: signal.signal(known, cli._interrupt) for known in (signal.SIGTERM, signal.SIGINT)}
+    former = {known: signal.signal(known, main._interrupt) for known in (signal.SIGTERM, signal.SIGINT)}
     try:
         live.publish("1.1.0")
         code, shown = stackctl(live, "release", "1.1.0")

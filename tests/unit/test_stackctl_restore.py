@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import lock, manifest, offsite, restore, restoring, state, verify
-from stackctl.errors import FailedError
-from stackctl.machine import TIMED_OUT, Result
-from stackctl.manifest import Manifest
-from stackctl.stack import Stack
-from stackctl.stored import Snapshot, Stored
 
+from stackctl.app import state, unfinished_restore
+from stackctl.app.stack import Stack
+from stackctl.backup import manifest, offsite, verify
+from stackctl.backup.manifest import Manifest
+from stackctl.backup.stored import Snapshot, Stored
+from stackctl.core import lock
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.restore import restore
 from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, killed, kills, stackctl
 from tests.unit.test_stackctl_openat import PLANTED, SECRET
 
@@ -65,14 +68,14 @@ def as_it_was(droplet: Droplet) -> dict[str, Any]:
         "schema": droplet.schema,
         "running": running(droplet),
         "maintenance": droplet.paths.maintenance.exists(),
-        "under way": restoring.load(droplet.paths),
+        "under way": unfinished_restore.load(droplet.paths),
         "state": state.load(droplet.paths),
     }
 
 
 def assert_restored(droplet: Droplet) -> None:
     assert (droplet.tables, droplet.redis["keys"]) == (THEN, "5")
-    assert (running(droplet), droplet.beside, restoring.load(droplet.paths)) == (ALL, {}, None)
+    assert (running(droplet), droplet.beside, unfinished_restore.load(droplet.paths)) == (ALL, {}, None)
     assert not droplet.paths.maintenance.exists()
     assert [path.name for path in (droplet.paths.var / "data/redis").iterdir()] == ["dump.rdb"]
     assert stackctl(droplet, "status")[0] == 0
@@ -273,12 +276,12 @@ def test_where_another_backup_s_restore_fails_as_well_the_first_one_s_data_stays
     saved: Droplet,
 ) -> None:
     former = placed(saved)
-    record = restoring.load(saved.paths)
+    record = unfinished_restore.load(saved.paths)
     saved.failing = {"docker stop redis": Result(1, stderr="no answer")}
     code, shown = stackctl(saved, "restore", former, "--yes", former)
     assert (code, "no answer" in shown.splitlines()[-1]) == (1, True), shown
     assert (saved.tables, saved.redis["keys"], saved.paths.maintenance.exists()) == (THEN, "5", True)
-    assert restoring.load(saved.paths) == record
+    assert unfinished_restore.load(saved.paths) == record
     saved.failing = {}
     assert restored(saved)[0] == 0
     assert_restored(saved)

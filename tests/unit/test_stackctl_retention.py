@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from stackctl.manifest import Manifest
-from stackctl.retention import choose
 
+from stackctl.backup.manifest import Manifest
+from stackctl.backup.retention import choose
 from tests.unit.manifests import NOON, made
 
 LOCAL = (7, 0, 0)

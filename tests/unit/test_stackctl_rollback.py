@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from stackctl import schema, state
-from stackctl.environment import canonical
-from stackctl.errors import FailedError
-from stackctl.stack import Stack
-from stackctl.state import Revision
 
+from stackctl.app import schema, state
+from stackctl.app.app_env import canonical
+from stackctl.app.stack import Stack
+from stackctl.app.state import Revision
+from stackctl.core.errors import FailedError
 from tests.unit.stackctl_droplet import (
     ENVIRONMENT,
     Droplet,

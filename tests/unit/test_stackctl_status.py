@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import lock, state
-from stackctl.environment import canonical
-from stackctl.machine import Result
-from stackctl.stack import Stack
-from stackctl.state import Webhook
 
+from stackctl.app import state
+from stackctl.app.app_env import canonical
+from stackctl.app.stack import Stack
+from stackctl.app.state import Webhook
+from stackctl.core import lock
+from stackctl.core.machine import Result
 from tests.unit.stackctl_droplet import (
     CONFIG,
     ENVIRONMENT,

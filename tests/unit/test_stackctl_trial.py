@@ -8,9 +8,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from stackctl import trial
-from stackctl.machine import TIMED_OUT, Result
 
+from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.host import trial
 from tests.unit.stackctl_droplet import Droplet, installed, killed, stackctl
 
 RIGHT, WRONG = b"AllowUsers deploy\n", b"AllowUsers nobody\n"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import config, events, lock, unit
-from stackctl.errors import FailedError, LockedError, PersonNeededError, RefusedError
-from stackctl.machine import ENVIRONMENT as ENV
-from stackctl.machine import TIMED_OUT, Result
-from stackctl.paths import Paths
 
+from stackctl.cli import background
+from stackctl.core import config, events, lock
+from stackctl.core.errors import FailedError, LockedError, PersonNeededError, RefusedError
+from stackctl.core.machine import ENVIRONMENT as ENV
+from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.core.paths import Paths
 from tests.unit.stackctl_droplet import Droplet, installed, stackctl
 
 RUN = "20251123T120000.000Z"
@@ -67,13 +68,13 @@ def journal(paths: Paths, run: str = RUN, op: str = "release") -> events.Journal
 
 
 def start(followed: Followed, *arguments: str) -> None:
-    unit.start(followed.paths, config.load(followed.paths), followed, arguments)
+    background.start(followed.paths, config.load(followed.paths), followed, arguments)
 
 
 def follow(followed: Followed, run: str = RUN) -> tuple[int, list[str]]:
     """Exit code and messages."""
     heard: list[str] = []
-    return unit.follow(followed.paths, followed, run, lambda event: heard.append(event["message"])), heard
+    return background.follow(followed.paths, followed, run, lambda event: heard.append(event["message"])), heard
 
 
 def test_a_run_is_heard_from_its_first_event_to_its_exit_code(followed: Followed) -> None:
@@ -203,12 +204,12 @@ def test_one_that_was_killed_before_its_first_word_needs_a_person_too(followed: 
 
 def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> None:
     with pytest.raises(RefusedError, match="there was none yet"):
-        unit.last_run(followed.paths)
+        background.last_run(followed.paths)
     for run, op in (("1", "release"), ("2", "rollback"), ("3", "boot"), ("4", "backup"), ("5", "dry-run")):
         journal(followed.paths, run, op).begin("ada")
         journal(followed.paths, run, op).end(0)
     journal(followed.paths, "1").tell("release", "start", "a step of that name")
-    assert unit.last_run(followed.paths) == "2"
+    assert background.last_run(followed.paths) == "2"
 
 
 def test_people_see_seconds_and_machines_see_the_events(followed: Followed) -> None:
@@ -220,7 +221,7 @@ def test_people_see_seconds_and_machines_see_the_events(followed: Followed) -> N
     shown: dict[bool, str] = {}
     for as_json in (True, False):
         out = StringIO()
-        assert unit.follow(followed.paths, followed, RUN, unit.shown(out, as_json=as_json)) == 1
+        assert background.follow(followed.paths, followed, RUN, background.shown(out, as_json=as_json)) == 1
         shown[as_json] = out.getvalue()
     assert shown[True] == followed.paths.history.read_text()
     assert shown[False].splitlines() == [
@@ -237,7 +238,7 @@ def test_a_release_is_a_unit_that_ends_before_docker_and_undoes_what_it_did(foll
     assert "--unit=bot-release.service" in argv
     assert {"--property=KillMode=mixed", "--property=After=docker.service bot.service"} <= set(argv)
     # Undoing waits for a colour (5 s) and for a worker twice (7 s), the new one and the old one.
-    assert f"--property=TimeoutStopSec={unit.UNDO_SECONDS + 5 + 7 + 7}" in argv
+    assert f"--property=TimeoutStopSec={background.UNDO_SECONDS + 5 + 7 + 7}" in argv
     assert argv[-5:] == ["/usr/local/bin/stackctl", "--run", RUN, "release", "1.1.0"]
 
 
@@ -282,7 +283,7 @@ def test_who_stops_following_is_told_that_it_goes_on(tmp_path: Path, monkeypatch
         raise KeyboardInterrupt
 
     droplet = installed(tmp_path)
-    monkeypatch.setattr(unit, "follow", interrupted)
+    monkeypatch.setattr(background, "follow", interrupted)
     code, shown = stackctl(droplet, "release", "1.0.0")
     assert code == 4
     for said in ("it goes on by itself", "stackctl release --follow shows it", "systemctl stop bot-release.service"):

@@ -15,16 +15,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackctl import config, probe, schema, watch
-from stackctl.environment import canonical
-from stackctl.errors import FailedError, RefusedError
-from stackctl.events import Journal
-from stackctl.machine import Result
-from stackctl.stack import Stack
-from stackctl.state import Release, Revision
-from stackctl.telegram import Telegram
-from stackctl.watch import TELEGRAM_REPEATS, Flip, Mark, Tally, risen
 
+from stackctl.app import schema
+from stackctl.app.app_env import canonical
+from stackctl.app.stack import Stack
+from stackctl.app.state import Release, Revision
+from stackctl.app.telegram import Telegram
+from stackctl.core import config
+from stackctl.core.errors import FailedError, RefusedError
+from stackctl.core.events import Journal
+from stackctl.core.machine import Result
+from stackctl.release import probe, watch
+from stackctl.release.watch import TELEGRAM_REPEATS, Flip, Mark, Tally, risen
 from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, stackctl
 
 TAG = "1.1.0"

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackctl import state, webhook
-from stackctl.errors import FailedError
-from stackctl.machine import Result
-from stackctl.telegram import Info, RejectedError, Telegram
 
+from stackctl.app import state, webhook
+from stackctl.app.telegram import Info, RejectedError, Telegram
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import Result
 from tests.unit.stackctl_droplet import ENVIRONMENT, Droplet, installed, killed_at_its_watch, stackctl
 
 OURS = "https://bot.lab.test/webhook"

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from stackctl import verify
 
 from deploys import artifacts
 from deploys.components import app, backups, bans, ci, data_services, docker, firewall, hardening, nginx, ssh
 from deploys.settings import Settings
+from stackctl.backup import verify
 from tests.unit.places import settings_of
 
 PLACES = ["lab", "staging", "prod"]

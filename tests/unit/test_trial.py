@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from pyinfra.api import FunctionCommand, StringCommand
 from pyinfra.connectors.ssh import SSHConnector
-from stackctl.unit import PROGRAM
 
 from deploys.components import ssh
 from deploys.facts.files import Owed, Placed
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import trial, ufw
 from deploys.operations.trial import Tried, confirmed_by_a_new_login, on_trial, tried
+from stackctl.cli.background import PROGRAM
 from tests.unit.places import settings_of
 from tests.unit.test_operations import CONTENT, PLACED, commands, droplet
 

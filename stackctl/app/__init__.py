@@ -1,0 +1,1 @@
+"""The app on the droplet: its state, environment, containers, schema and webhook."""

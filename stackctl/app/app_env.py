@@ -1,0 +1,115 @@
+"""An app's environment: its one spelling as bytes, its fingerprint, and how its values are kept out of sight."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from stackctl.core import durable
+from stackctl.core.errors import RefusedError, StackError
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+# They would steer docker, Compose or the loader instead of the app, whose environment passes through docker's.
+RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
+# execve(2), MAX_ARG_STRLEN: 32 pages for NAME=value and the zero byte behind it.
+LONGEST = 32 * 4096
+SHORTEST_SECRET = 6
+
+
+def canonical(environment: Mapping[str, str]) -> bytes:
+    """The one spelling of an environment: compact JSON in UTF-8, names sorted, a newline at the end."""
+    text = json.dumps(dict(environment), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode() + b"\n"
+
+
+def env_sha256(environment: Mapping[str, str]) -> str:
+    return hashlib.sha256(canonical(environment)).hexdigest()
+
+
+def load(path: Path) -> dict[str, str]:
+    """Read and check an environment. Errors name the variable, never its value."""
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RefusedError(f"{path} is missing: converge the site (make site)") from None
+    except ValueError:
+        raise RefusedError(f"{path} is no JSON: converge the site (make site)") from None
+    fault = problem(document)
+    if fault:
+        raise RefusedError(f"{path}: {fault}")
+    return dict(document)
+
+
+def save(path: Path, environment: Mapping[str, str]) -> None:
+    durable.write(path, canonical(environment))
+
+
+def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
+    """The names whose values aren't those of the environment kept there; none when that is lost."""
+    try:
+        former = load(path)
+    except StackError:
+        return []
+    return sorted(name for name in former.keys() | environment.keys() if former.get(name) != environment.get(name))
+
+
+def problem(document: object) -> str | None:
+    """Why this can't be an app's environment, or None."""
+    if not isinstance(document, dict):
+        return "must be an object of names and values"
+    for name, value in document.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            return f"{name!r} is no name of an environment variable"
+        if RESERVED.fullmatch(name):
+            return f"{name} would steer docker instead of the app: give it another name"
+        if fault := _fault_of_value(name, value):
+            return fault
+    return None
+
+
+def _fault_of_value(name: str, value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"{name} must be text"
+    if NO_TEXT.search(value):
+        return f"{name} has characters that no environment can carry"
+    if len(f"{name}={value}\0".encode()) > LONGEST:
+        return f"{name} is too long: Linux takes {LONGEST} bytes of a variable, its name included. Shorten it"
+    return None
+
+
+def secrets_in(directory: Path) -> list[str]:
+    """What must not be shown: the values of every environment kept there, rotated ones too, for `mask`."""
+    values: set[str] = set()
+    for path in directory.glob("*.json"):
+        with suppress(StackError, OSError):
+            values |= set(load(path).values())
+    return spellings(values)
+
+
+def spellings(values: Iterable[str]) -> list[str]:
+    """The values and their parts as logs and URLs spell them, longest first."""
+    every = {spelt for value in values for spelt in _spellings(value) if len(spelt) >= SHORTEST_SECRET}
+    return sorted(every, key=len, reverse=True)
+
+
+def mask(text: str, secrets: Sequence[str]) -> str:
+    """The text without them."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _spellings(value: str) -> set[str]:
+    plain = {value, *value.splitlines()}
+    try:
+        password = urlsplit(value).password
+    except ValueError:
+        password = None
+    if password:
+        plain |= {password, unquote(password)}
+    escaped = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in plain for ascii_only in (True, False)}
+    return plain | escaped | {repr(text)[1:-1] for text in plain}

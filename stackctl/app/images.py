@@ -1,0 +1,70 @@
+"""The images of releases: pulled, pinned by digest, and tagged by us, since one pulled by digest counts as dangling."""
+
+from stackctl.app.stack import Stack
+from stackctl.app.state import Release
+from stackctl.core.errors import RefusedError
+from stackctl.core.paths import Paths
+
+VERSION_LABEL = "org.opencontainers.image.version"
+PULL_TIMEOUT = 900
+FOREIGN = {"amd64", "arm64"}
+"""Neither runs on the other. What 32-bit ones do depends on the kernel."""
+
+
+def ours(paths: Paths, release: Release) -> str:
+    """Our own tag on a release's image."""
+    return f"{paths.release_repository}:{release.id}"
+
+
+def pin(
+    stack: Stack, release: Release, *, digest: str | None, live: Release | None, stays: Release | None
+) -> tuple[str, str]:
+    """repository@sha256:… of the release's image, tagged as ours, and what there is to say of it.
+
+    `digest`: what it has to be. `stays`: its image is taken as it is; a converge mends what runs and must not bring in
+    what was pushed under the same tag since.
+    """
+    docker, repository = stack.docker, stack.config.repository
+    if stays and docker.image(stays.image):
+        docker.call("the image can't be tagged", ["docker", "tag", stays.image, ours(stack.paths, release)])
+        return stays.image, f"{stays.image}, which is live"
+    exactly = stays.image if stays else f"{repository}@{digest}" if digest else None
+    reference = exactly or f"{repository}:{release.tag}"
+    pulled = stack.machine.run(["docker", "pull", "--quiet", reference], timeout=PULL_TIMEOUT)
+    image = pinned = None
+    if not pulled.code:
+        image = docker.image(reference)
+        short = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens its own
+        names = image.digests if image else []
+        pinned = exactly or next((name for name in names if name.startswith(short)), None)
+    elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):
+        image, pinned = docker.image(live.image), live.image
+    if not pulled.code and not image:
+        raise RefusedError(f"docker doesn't show {reference} though it was pulled: systemctl status docker")
+    if not image or not pinned:
+        raise RefusedError(f"{reference} can't be had: {pulled.reason}: check the tag and the registry's login")
+    version = image.labels.get(VERSION_LABEL)
+    if stack.config.version_path and version != release.tag:
+        raise RefusedError(f"{reference} says it is version {version!r} (label {VERSION_LABEL}): build it anew")
+    if image.runs_as_root:
+        raise RefusedError(f"{reference} would run as root (USER {image.user!r}): give it any USER but 0")
+    ours_is = stack.machine.architecture()
+    if image.architecture in FOREIGN - {ours_is} and ours_is in FOREIGN:
+        raise RefusedError(
+            f"{reference} is built for another architecture, {image.architecture}: this droplet is {ours_is}. Nothing "
+            f"was changed. Next: build it with --platform linux/{ours_is}"
+        )
+    docker.call("the image can't be tagged", ["docker", "tag", pinned, ours(stack.paths, release)])
+    return pinned, f"{pinned}, which is here; the registry: {pulled.reason}" if pulled.code else pinned
+
+
+def prune(stack: Stack, kept: set[str]) -> None:
+    """Remove our images but for those of the releases with these ids; what a failed release pulled goes, too."""
+    docker, ours_of = stack.docker, stack.docker.images_of(stack.paths.release_repository)
+    needed = {image for release_id, image in ours_of.items() if release_id in kept}
+    for image in {*ours_of.values(), *docker.images_of(stack.config.repository).values()} - needed:
+        stack.machine.run(["docker", "rmi", "--force", image])
+    for release_id, image in ours_of.items():
+        # Of an image that another release needs, our name for it alone.
+        if release_id not in kept and image in needed:
+            stack.machine.run(["docker", "rmi", f"{stack.paths.release_repository}:{release_id}"])

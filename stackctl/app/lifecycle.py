@@ -1,0 +1,158 @@
+"""
+boot and halt: what APP.service does when the droplet starts and before it stops; and what was recorded, live again.
+
+Nothing is pulled or recreated. Stale sockets need no care: systemd unlinks them before it binds.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from stackctl.app import app_env, state, unfinished_restore, webhook
+from stackctl.app.stack import DRAIN_SECONDS, Stack
+from stackctl.app.state import State
+from stackctl.core import durable
+from stackctl.core.errors import FailedError, StackError
+from stackctl.core.paths import COLOURS, other
+from stackctl.services import compose
+
+
+def boot(stack: Stack) -> None:
+    """Data, the active colour and its worker up, the other colour down.
+
+    After a restore that was interrupted data alone: the bot must not work on half of it.
+    """
+    half = unfinished_restore.load(stack.paths)
+    if half and not half.placed:
+        durable.write(stack.paths.maintenance, b"", 0o644)  # it was killed between its record and this
+        _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
+        stack.journal.tell("app", "failed", half.remedy)
+        return
+    app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
+    # Last: the containers that ended may have taken the webhook back, and nobody waits for Telegram but boot itself.
+    _each(stack, idle=_bring_back, data=_start_data, **app, webhook=webhook.mend)
+
+
+def halt(stack: Stack) -> None:
+    """The app first, so that nothing writes when PostgreSQL ends: by its image's STOPSIGNAL a fast shutdown."""
+    _each(stack, app=stop_app, worker=stop_worker, data=_stop_data)
+
+
+def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
+    """Every step, whatever became of the one before; then FailedError for those that failed."""
+    failures: list[str] = []
+    for name, act in steps.items():
+        try:
+            stack.journal.step(name, partial(act, stack))
+        except (StackError, OSError) as error:
+            stack.journal.show_log(name, getattr(error, "tail", ""))
+            failures.append(f"{name}: {error}")
+    if failures:
+        raise FailedError(f"{'; '.join(failures)}: see sudo stackctl status, then systemctl restart {stack.paths.unit}")
+
+
+def astray(stack: Stack) -> bool:
+    """Whether a release that was cut short left what was not recorded, while what was recorded still runs.
+
+    Where Docker can't be asked, whoever goes on without it finds out.
+    """
+    with suppress(StackError):
+        current = state.load(stack.paths)
+        proven = current.proven
+        if proven and any(container.serves for container in stack.containers(proven)):
+            beside = any(container.serves for container in stack.containers(other(proven)))
+            return current.active != proven or beside or _worker_is_astray(stack, current)
+    return False
+
+
+def _worker_is_astray(stack: Stack, current: State) -> bool:
+    runs = [one.labels.get(stack.paths.release_label) for one in stack.worker if one.state != "exited"]
+    return stack.config.works and runs != ([current.worker.id] if current.worker else [])
+
+
+def settle(stack: Stack) -> str:
+    """What was recorded, and nothing else: web and worker. For a droplet that is up; boot does the same."""
+    _bring_back(stack)
+    start_worker(stack)
+    webhook.mend_and_tell(stack)
+    current = state.load(stack.paths)
+    return f"{current.release.tag if current.release else 'nothing'} in {current.active}, as it was recorded"
+
+
+def _bring_back(stack: Stack) -> str:
+    """Of a release that was cut short before it was recorded nothing is known: the one before it serves, and alone.
+
+    After a hard reset Docker restarts a colour that a release had not stopped yet.
+    """
+    proven = state.load(stack.paths).proven
+    if proven:
+        state.activate(stack.paths, proven)
+    active = state.load(stack.paths).active
+    idle = {colour: there for colour in COLOURS if colour != active and (there := stack.containers(colour))}
+    if any(container.serves for there in idle.values() for container in there):
+        stack.machine.sleep(DRAIN_SECONDS)
+    for colour in idle:
+        stack.stop_colour(colour)
+    return ", ".join(idle)
+
+
+def _start_data(stack: Stack) -> str:
+    if not stack.paths.data_yaml.exists():
+        return "none on this host"
+    project = stack.paths.data_project
+    stack.bring_up("data", compose.resume(project, stack.paths.data_yaml))
+    stack.wait_until_well(project, "data", stack.config.healthy_timeout, fail_early=False)
+    return "healthy"
+
+
+def start_app(stack: Stack) -> str:
+    current = state.load(stack.paths)
+    if not current.active:
+        return "no release yet"
+    colour, release = current.active, current.release
+    if not release:
+        raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs: release anew")
+    values = app_env.load(stack.paths.snapshot(release.id))
+    argv = compose.resume(stack.paths.project(colour), stack.paths.app_yaml)
+    stack.bring_up(colour, argv, stack.web_environment(colour, release, values))
+    # Before it is healthy: whoever comes early is told to come again, and gets through as soon as it is.
+    stack.systemctl("start", stack.paths.socket_unit(colour))
+    return f"{release.tag} in {colour}"
+
+
+def start_worker(stack: Stack) -> str:
+    release = state.load(stack.paths).worker
+    if not release or not stack.config.works:
+        stack.stop_worker()  # of before; after a hard reset Docker restarts it
+        return "none: this droplet is isolated" if stack.config.isolated else "none"
+    # One of a release that was cut short gives way; any other is started as it is.
+    foreign = any(container.labels.get(stack.paths.release_label) != release.id for container in stack.worker)
+    if foreign:
+        stack.stop_worker()
+    bring = compose.up if foreign else compose.resume
+    stack.bring_up_worker(release, bring(stack.paths.worker_project, stack.paths.worker_yaml))
+    return release.tag
+
+
+def wait_for_app(stack: Stack) -> str:
+    colour = state.load(stack.paths).active
+    if not colour:
+        return "no release yet"
+    stack.wait_until_well(stack.paths.project(colour), "health", stack.config.healthy_timeout, fail_early=False)
+    return "healthy"
+
+
+def stop_app(stack: Stack) -> str:
+    """In either colour."""
+    stack.docker.stop([c for colour in COLOURS for c in stack.containers(colour)], stack.config.stop_grace)
+    return ""
+
+
+def stop_worker(stack: Stack) -> str:
+    stack.stop_worker()
+    return ""
+
+
+def _stop_data(stack: Stack) -> str:
+    stack.docker.stop(stack.docker.containers(stack.paths.data_project))
+    return ""

@@ -1,0 +1,117 @@
+"""What release, rollback, boot, halt and status do alike: containers up, well, stopped; sockets started."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from stackctl.app import app_env, state, telegram
+from stackctl.app.state import Release
+from stackctl.core.config import Config
+from stackctl.core.errors import FailedError
+from stackctl.core.events import Journal
+from stackctl.core.machine import ENVIRONMENT, Machine
+from stackctl.core.paths import Paths
+from stackctl.services import compose
+from stackctl.services.docker import Container, Docker
+
+UP_TIMEOUT = 180
+POLL_SECONDS = 0.3
+PROGRESS_SECONDS = 5
+# A SIGTERM at once would reset connections that wait in a colour's backlog.
+DRAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a verb works with."""
+
+    paths: Paths
+    config: Config
+    machine: Machine
+    journal: Journal
+
+    @property
+    def docker(self) -> Docker:
+        return Docker(self.machine)
+
+    def systemctl(self, verb: str, *units: str) -> None:
+        self.docker.call(f"systemctl {verb} {' '.join(units)}", ["systemctl", verb, *units])
+
+    def containers(self, colour: str) -> list[Container]:
+        return self.docker.containers(self.paths.project(colour))
+
+    @property
+    def worker(self) -> list[Container]:
+        return self.docker.containers(self.paths.worker_project)
+
+    def web_environment(self, colour: str, release: Release, values: Mapping[str, str]) -> dict[str, str]:
+        return self._environment(release, values, self.config.colours[colour])
+
+    def worker_environment(self, release: Release) -> dict[str, str]:
+        return self._environment(release, app_env.load(self.paths.snapshot(release.id)), None)
+
+    def _environment(self, release: Release, values: Mapping[str, str], address: str | None) -> dict[str, str]:
+        sha256 = expected_sha256(self.paths, release, values)
+        sent = telegram.sent_secret(self.paths, state.load(self.paths))
+        previous = sent if sent != values.get(compose.SECRET) else None
+        return compose.app_environment(release, values, sha256, address, previous)
+
+    def bring_up(self, what: str, argv: list[str], env: Mapping[str, str] = ENVIRONMENT) -> None:
+        self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)
+
+    def stop_colour(self, colour: str) -> None:
+        """Containers first: what is under way ends through a socket that still stands."""
+        self.docker.stop(self.containers(colour), self.config.stop_grace)
+        # Without waiting: at a shutdown systemd stops them when we have ended, and we would wait for ourselves.
+        self.systemctl("stop", "--no-block", self.paths.socket_unit(colour), self.paths.proxy_unit(colour))
+
+    def remove_colour(self, colour: str) -> None:
+        self.stop_colour(colour)
+        self.docker.remove(self.containers(colour))
+
+    def stop_worker(self) -> None:
+        """It finishes the job that it is at."""
+        self.docker.stop(self.worker, self.config.worker_grace)
+
+    def bring_up_worker(self, release: Release, argv: list[str]) -> None:
+        self.bring_up("worker", argv, self.worker_environment(release))
+
+    def wait_until_well(self, project: str, step: str, seconds: float, *, fail_early: bool) -> None:
+        """Until every container of the project runs and is healthy. `fail_early`: one that ended won't come back."""
+        docker = self.docker
+
+        def look() -> str | None:
+            containers = docker.containers(project)
+            ended = next((c for c in containers if c.end), None)
+            if ended and ended.end and fail_early:
+                raise FailedError(ended.end, docker.logs(ended))
+            waiting = [f"{c.service} is {c.condition}" for c in containers if not c.well]
+            return ", ".join(waiting) if containers else "no container yet"
+
+        try:
+            self.wait(step, seconds, look)
+        except TimeoutError as error:
+            unwell = [c for c in docker.containers(project) if not c.well]
+            raise FailedError(str(error), "\n".join(docker.logs(c) for c in unwell)) from None
+
+    def wait(self, step: str, seconds: float, look: Callable[[], str | None]) -> None:
+        """Call `look` until it waits for nothing more; tell what it waits for. TimeoutError has the last of it."""
+        began = told = self.machine.monotonic()
+        while waiting_for := look():
+            now = self.machine.monotonic()
+            if now - began > seconds:
+                raise TimeoutError(f"{waiting_for} after {seconds:.0f} s")
+            if now - told >= PROGRESS_SECONDS:
+                self.journal.tell(step, "progress", f"{waiting_for}, {now - began:.0f} of at most {seconds:.0f} s")
+                told = now
+            self.machine.sleep(POLL_SECONDS)
+
+
+def expected_sha256(paths: Paths, release: Release, values: Mapping[str, str]) -> str:
+    """The label that this release's containers carry when they are of this Compose files, environment and image."""
+    try:
+        files = paths.app_yaml.read_bytes()
+    except FileNotFoundError:
+        raise FailedError(f"{paths.app_yaml} is missing: converge the site (make site)") from None
+    if paths.worker_yaml.exists():
+        files += paths.worker_yaml.read_bytes()
+    return compose.stack_sha256(files, app_env.canonical(values), release.image)

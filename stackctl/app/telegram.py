@@ -1,0 +1,110 @@
+"""Telegram's Bot API, as far as a release needs it: where updates go, and how their delivery does.
+
+https://core.telegram.org/bots/api#setwebhook. The token is part of every URL, so no URL is ever told.
+"""
+
+import hashlib
+import http.client
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from stackctl.app import app_env
+from stackctl.app.state import State, Webhook
+from stackctl.core.errors import FailedError, StackError
+from stackctl.core.machine import Machine
+from stackctl.core.paths import Paths
+from stackctl.core.printable import printable
+from stackctl.services.compose import SECRET
+
+DEFAULT_API = "https://api.telegram.org"
+SHOWN = 200
+
+
+class RejectedError(FailedError):
+    """Telegram knows no such token (401), or the URL is none of its API's (404)."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What Telegram says of the webhook: https://core.telegram.org/bots/api#webhookinfo."""
+
+    url: str
+    """Empty when there is none."""
+    pending: int
+    error_at: int
+    """When a delivery failed last, in seconds since the epoch by Telegram's clock; 0 when none did."""
+    error: str
+
+    @classmethod
+    def read(cls, result: Any) -> "Info":
+        """Raises FailedError for what isn't of this form: it came over the network."""
+        document = result if isinstance(result, dict) else {}
+        url, error = document.get("url"), document.get("last_error_message", "")
+        pending, error_at = document.get("pending_update_count", 0), document.get("last_error_date", 0)
+        if not isinstance(url, str) or type(pending) is not int or type(error_at) is not int:
+            raise FailedError("Telegram's getWebhookInfo answers not as its API says")
+        return cls(url, pending, error_at, shown(error))
+
+
+@dataclass(frozen=True)
+class Telegram:
+    """One bot's account, by the environment of its release."""
+
+    machine: Machine
+    values: Mapping[str, str]
+
+    def info(self) -> Info:
+        """getWebhookInfo's result. Raises FailedError when Telegram doesn't say."""
+        return Info.read(self._call("getWebhookInfo", {}))
+
+    def set_webhook(self, url: str) -> None:
+        """Have updates sent there, with our secret. Those that wait are kept."""
+        self._call("setWebhook", {"url": url, "secret_token": self.values[SECRET]})
+
+    def _call(self, method: str, parameters: Mapping[str, object]) -> Any:
+        api = self.values.get("TELEGRAM_API_URL", DEFAULT_API)
+        url, sent = f"{api}/bot{self.values['TELEGRAM_BOT_TOKEN']}/{method}", json.dumps(parameters).encode()
+        try:
+            status, body = self.machine.request("POST", url, sent, {"Content-Type": "application/json"})
+            answer = json.loads(body)
+        except (OSError, http.client.HTTPException) as error:
+            raise FailedError(f"Telegram's {method}: {error or type(error).__name__}") from None
+        except ValueError:
+            raise FailedError(f"Telegram's {method} answers {status}, and no JSON") from None
+        if not isinstance(answer, dict):
+            raise FailedError(f"Telegram's {method} answers {status}, and not as its API says")
+        if answer.get("ok") is not True:
+            described = f"Telegram's {method} answers {status}: {shown(answer.get('description'))}"
+            raise RejectedError(described) if status in {401, 404} else FailedError(described)
+        return answer.get("result")
+
+
+def shown(text: object) -> str:
+    """What came over the network, in a length and in characters that a terminal can take."""
+    return printable(str(text)[:SHOWN], "")
+
+
+def webhook(values: Mapping[str, str], path: str) -> Webhook:
+    """What Telegram is to be told."""
+    return Webhook(values["PUBLIC_URL"] + path, fingerprint(values))
+
+
+def fingerprint(values: Mapping[str, str]) -> str:
+    """Of the secret, keyed by the token."""
+    keyed = f"{values['TELEGRAM_BOT_TOKEN']}\n{values[SECRET]}"
+    return hashlib.sha256(keyed.encode()).hexdigest()
+
+
+def sent_secret(paths: Paths, state: State) -> str | None:
+    """The secret that Telegram sends now, out of the environments that are kept; None where it isn't known."""
+    if not state.webhook:
+        return None
+    for path in paths.secrets.glob("*.json"):
+        with suppress(StackError, OSError, KeyError):
+            values = app_env.load(path)
+            if fingerprint(values) == state.webhook.fingerprint:
+                return values[SECRET]
+    return None

@@ -1,0 +1,153 @@
+"""Telegram's webhook leads here, and goes on doing so.
+
+Telegram keeps it, and changes it for everybody who has the bot's token. Many a bot calls deleteWebhook as it ends
+(aiogram's examples do so on shutdown), so each verb that has ended a container asks Telegram afterwards, and sets the
+webhook where it leads elsewhere. `status` asks as well: a colleague's trial run on the same token takes it away, too.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from stackctl.app import app_env, state, telegram
+from stackctl.app.stack import Stack
+from stackctl.app.state import State, Webhook
+from stackctl.app.telegram import Info, RejectedError, Telegram
+from stackctl.core.config import Config
+from stackctl.core.errors import FailedError, StackError
+from stackctl.core.machine import Machine, begin
+from stackctl.core.paths import Paths
+
+LOOK_S = 3.0
+"""How long status waits for Telegram, counted from its own beginning."""
+RECENT_S = 600
+"""Telegram tries again within minutes."""
+MANY = 100
+"""A bot that keeps up leaves fewer updates waiting than this."""
+
+
+def ensure(stack: Stack) -> str:
+    """Set the webhook where it isn't the live release's, and say what was found. Updates that wait are kept.
+
+    Raises StackError when Telegram can't be told what it was never told.
+    """
+    current = state.load(stack.paths)
+    if stack.config.isolated:
+        return "this droplet is isolated: Telegram isn't told"
+    live = _of_live(stack.paths, stack.config, current)
+    if not live:
+        return "the app has nothing to do with Telegram" if current.active else "no release yet"
+    wanted, values = live
+    bot = Telegram(stack.machine, values)
+    if current.webhook == wanted:
+        try:
+            info = bot.info()
+        except FailedError as error:
+            return f"as it was told before; now it can't be asked ({error}): stackctl status asks again"
+        if not _fault(info, wanted):
+            return "as it was"
+    bot.set_webhook(wanted.url)
+    state.save(stack.paths, replace(current, webhook=wanted))
+    return "told"
+
+
+def mend(stack: Stack) -> str:
+    """As `ensure`, for a bot that serves in any case. What Telegram doesn't take is told, and fails nothing."""
+    try:
+        return ensure(stack)
+    except (StackError, OSError) as error:
+        return f"Telegram could not be told ({error}): stackctl status asks again"
+
+
+def mend_and_tell(stack: Stack) -> None:
+    """Behind the end of containers that may have taken the webhook back."""
+    if stack.config.tells_telegram:
+        stack.journal.tell("webhook", "progress", mend(stack))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What Telegram said of the webhook."""
+
+    wanted: Webhook | None = None
+    """None where Telegram is nothing to this droplet, or has no release to lead to."""
+    info: Info | None = None
+    silence: str = ""
+    """Why it couldn't be asked."""
+    rejected: bool = False
+    """It doesn't know the bot's token."""
+
+    @property
+    def drift(self) -> list[str]:
+        """What a release, and so a converge, mends."""
+        fault = _fault(self.info, self.wanted) if self.info and self.wanted else None
+        return [fault] if fault else []
+
+    def problems(self, now: float) -> list[str]:
+        """What it complains of. Its own clock and ours differ little: it wouldn't accept our certificate otherwise."""
+        if self.rejected:
+            return [f"the bot is deaf and mute: {self.silence}. Next: set TELEGRAM_BOT_TOKEN, then make site"]
+        if not self.info or self.drift:
+            return []
+        waiting = f"{self.info.pending} updates wait at Telegram"
+        if self.info.pending and self.info.error_at > now - RECENT_S:
+            return [f"{waiting}, which can't deliver them: {self.info.error}. Next: stackctl logs"]
+        return [f"{waiting}: the bot doesn't keep up. Next: stackctl logs"] if self.info.pending >= MANY else []
+
+    @property
+    def document(self) -> dict[str, Any] | None:
+        """For status --json; None where Telegram isn't asked."""
+        if not self.wanted:
+            return None
+        said = {**asdict(self.info), "url": _host(self.info.url)} if self.info else {}
+        return {"url": None, "pending": None, "error_at": None, "error": "", **said, "silence": self.silence}
+
+
+def look(paths: Paths, config: Config, machine: Machine, current: State) -> Callable[[], Look]:
+    """Begin to ask Telegram; the result waits for the answer. It takes no longer than what status does meanwhile."""
+    try:
+        live = _of_live(paths, config, current)
+    except StackError:
+        live = None  # told by what wants to use that environment
+    if not live:
+        return Look
+    wanted, values = live
+    wait, until = begin(Telegram(machine, values).info), machine.monotonic() + LOOK_S
+
+    def finish() -> Look:
+        try:
+            return Look(wanted, wait(until - machine.monotonic()))
+        except (StackError, OSError) as error:
+            return Look(wanted, None, str(error), isinstance(error, RejectedError))
+
+    return finish
+
+
+def _of_live(paths: Paths, config: Config, current: State) -> tuple[Webhook, Mapping[str, str]] | None:
+    """What Telegram has to know of the release that serves, and that release's environment."""
+    path, release = config.webhook_path, current.release
+    if not config.tells_telegram or not path or not release:
+        return None
+    values = app_env.load(paths.snapshot(release.id))
+    try:
+        return telegram.webhook(values, path), values
+    except KeyError as missing:
+        raise FailedError(f"the environment of {release.tag} has no {missing.args[0]}") from None
+
+
+def _fault(info: Info, wanted: Webhook) -> str | None:
+    if not info.url:
+        return "Telegram has no webhook, so the bot hears nothing: somebody called deleteWebhook"
+    if info.url != wanted.url:
+        return f"Telegram sends updates to {_host(info.url)} instead of {wanted.url}"
+    # The app compares the secret, and Telegram doesn't tell it back.
+    if info.pending and "401" in info.error:
+        return f"Telegram sends another secret than the app wants: {info.error}"
+    return None
+
+
+def _host(url: str) -> str:
+    """A stranger's path may be a secret of his."""
+    scheme, _, rest = url.partition("://")
+    host = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
+    return telegram.shown(f"{scheme}://{host}/…" if rest else "") if url else ""

@@ -1,0 +1,1 @@
+"""Backups: made, verified, listed, kept for a time, and copied off the droplet."""

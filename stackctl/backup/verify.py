@@ -1,0 +1,242 @@
+"""verify: a backup is restored where nothing depends on it, and what is there is counted.
+
+Into containers of the live services' own images, without a network, one after the other. They write below the backup's
+own directory, and are gone at the end; those of a killed run are named after its backup, and go with what it left.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from stackctl.app.stack import Stack
+from stackctl.backup import loading
+from stackctl.backup.manifest import DUMP, GLOBALS, RDB, Manifest, Verified, differing
+from stackctl.core import openat
+from stackctl.core.errors import FailedError
+from stackctl.services.postgres import Server
+from stackctl.services.redis import facts, loaded
+
+DATABASE = "proof"
+RESTORE_TIMEOUT = 4 * 3600
+READY_TIMEOUT = 180
+RDB_TIMEOUT = 600
+SHOWN = 5
+WORK = "work"
+"""In a backup's own directory, while it is verified."""
+ROOM = 256 << 20
+"""Bytes that a throwaway PostgreSQL needs besides the database."""
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID")
+CLOSED = (
+    *("--pull=never", "--network=none", "--read-only", "--tmpfs=/tmp:size=16m", "--pids-limit=128"),
+    *("--security-opt=no-new-privileges:true", "--cap-drop=ALL", *(f"--cap-add={name}" for name in CAPABILITIES)),
+    "--cpu-shares=128",  # an eighth of what the live ones get, where both want it
+)
+CONNECTIONS, MOST_LOCKS = 10, 10_000
+# Nobody misses it after a crash, and no other is connected. Little memory goes a long way without workers beside.
+SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "64MB",
+    "autovacuum": "off",
+    "max_connections": str(CONNECTIONS),
+    "max_parallel_workers": "0",
+    "shared_buffers": "16MB",
+    "maintenance_work_mem": "32MB",
+}
+
+
+class UnprovenError(FailedError):
+    """The dump is whole, and could not be restored for proof."""
+
+
+def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
+    """Raises FailedError, which says what isn't as it was dumped; UnprovenError when it doesn't load.
+
+    One that is known to be unproven is loaded as far as possible, and not compared.
+    """
+    began = stack.machine.monotonic()
+    try:
+        with _work(place):
+            _restore_postgres(stack, place, manifest)
+            if manifest.redis:
+                _load_redis(stack, place, manifest.id, manifest.redis.keys)
+    except FailedError as error:
+        _check_undamaged(place, manifest)
+        if "no space left" in f"{error} {error.tail}".lower():
+            raise type(error)(
+                f"no space left on the disk ({error}): make room in {place.parent}", error.tail
+            ) from error
+        raise
+    _check_undamaged(place, manifest)  # not each flipped bit keeps it from being restored
+    at = stack.machine.now().isoformat(timespec="seconds")
+    return Verified(at, round(stack.machine.monotonic() - began, 1), manifest.rows)
+
+
+@contextmanager
+def _work(place: Path) -> Iterator[None]:
+    """A directory for what the containers write. What uid 999 leaves in it is removed without being looked at."""
+    with openat.directory(place.parent, place.name) as there:
+        there.make(WORK).close()
+        try:
+            yield
+        finally:
+            there.remove(WORK)
+
+
+def _check_undamaged(place: Path, manifest: Manifest) -> None:
+    if faults := differing(place, manifest):
+        raise FailedError(f"damaged since it was written: {', '.join(faults)}: look at the disk (journalctl -k)")
+
+
+def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
+    """How many keys a file of Redis's has, once it was read whole and its checksum fits. Raises FailedError."""
+    mounted = f"--mount=type=bind,source={rdb},target=/dump.rdb,readonly"
+    options = (*_limits(stack), mounted, "--entrypoint=redis-check-rdb")
+    name = stack.paths.verification(backup_id)
+    run = ["docker", "run", "--rm", f"--name={name}", *options, _image(stack, "redis"), "/dump.rdb"]
+    try:
+        checked = stack.machine.run(run, timeout=RDB_TIMEOUT)
+    finally:
+        remove(stack, backup_id)  # it outlives a client that was stopped
+    found = re.search(r"\] (\d{1,18}) keys read", checked.stdout)
+    if checked.code or not found:
+        raise FailedError(f"{rdb.name} can't be read: {checked.reason}", checked.tail())
+    return int(found[1])
+
+
+def _restore_postgres(stack: Stack, place: Path, manifest: Manifest) -> None:
+    options = (
+        *_data(place, "postgres", "/var/lib/postgresql/data"),
+        "--tmpfs=/run/postgresql:size=1m",
+        "--env=POSTGRES_PASSWORD=nobody-can-reach-it",
+        "--env=PGDATA=/var/lib/postgresql/data",
+        "--env=POSTGRES_INITDB_ARGS=--no-sync",
+    )
+    settings = {**SETTINGS, "max_locks_per_transaction": str(_locks(manifest))}
+    command = ("postgres", *(f"--{name}={value}" for name, value in settings.items()))
+    with _container(stack, manifest.id, "postgres", options, command) as name:
+        server = Server(stack.docker, name)
+        # Over TCP: while it makes its cluster, it listens on its socket alone.
+        _wait(stack, name, server.inside("pg_isready", "--quiet", "--host=127.0.0.1"))
+        _load_postgres(stack, server, place, manifest)
+
+
+def _load_postgres(stack: Stack, server: Server, place: Path, manifest: Manifest) -> None:
+    """As a restore does it (loading.py)."""
+    assert stack.config.data  # noqa: S101 - for mypy: without it, there is no backup
+    owner = stack.config.data.owner
+    load = loading.Load(server, DATABASE, owner, place / DUMP, place / GLOBALS, RESTORE_TIMEOUT)
+    loading.create_roles(server, [owner])
+    contents = load.contents()
+    if manifest.unproven:
+        load.as_far_as_possible(contents)
+        return
+    try:
+        load.strictly(contents)
+    except FailedError as error:
+        raise UnprovenError(str(error), error.tail) from error
+    compare(server.rows(DATABASE), manifest.tables)
+
+
+def _locks(manifest: Manifest) -> int:
+    """A transaction may lock all tables with a few indexes each: DROP SCHEMA, or a look at all partitions of one."""
+    return min(64 + len(manifest.tables), MOST_LOCKS)
+
+
+def _load_redis(stack: Stack, place: Path, backup_id: str, keys: int) -> None:
+    options = _data(place, "redis", "/data")
+    with openat.directory(place.parent, place.name) as there, openat.directory(place / WORK, "redis") as fresh:
+        fresh.copy("dump.rdb", there, RDB, there.size(RDB))
+    command = ("redis-server", "--save", "", "--appendonly", "no")
+    with _container(stack, backup_id, "redis", options, command) as name:
+        _wait(stack, name, ["docker", "exec", name, "redis-cli", "PING"], says="PONG")
+        said = stack.docker.call("docker exec redis-cli", ["docker", "exec", name, "redis-cli", "INFO", "persistence"])
+        found = loaded(facts(said.stdout))
+        if found != keys:
+            raise FailedError(f"{RDB} has {keys} keys, Redis loaded {found} of them")
+
+
+@contextmanager
+def _container(
+    stack: Stack, backup_id: str, service: str, options: Sequence[str], command: Sequence[str]
+) -> Iterator[str]:
+    """Its name. Of what fails within, the FailedError says whether the memory was too small for it."""
+    name = stack.paths.verification(backup_id)
+    run = ["docker", "run", "--detach", f"--name={name}", *_limits(stack), *options, _image(stack, service), *command]
+    try:
+        stack.docker.call(f"a throwaway {service} doesn't start", run, timeout=120)
+        yield name
+    except FailedError as error:
+        if _was_out_of_memory(stack, name):
+            raise type(error)(
+                f"out of memory while {service} was restored ({error}): raise backup_memory_mib, then make site"
+            ) from error
+        raise
+    finally:
+        remove(stack, backup_id)
+
+
+def remove(stack: Stack, backup_id: str) -> None:
+    """The container of a backup's verification, if there is one."""
+    stack.machine.run(["docker", "rm", "--force", "--volumes", stack.paths.verification(backup_id)])
+
+
+def _limits(stack: Stack) -> list[str]:
+    data = stack.config.data
+    mib = data.backup_memory_mib if data else 0
+    return [*CLOSED, f"--memory={mib}m", f"--memory-swap={mib}m"]
+
+
+def _data(place: Path, service: str, target: str) -> list[str]:
+    directory = place / WORK / service
+    directory.mkdir(mode=0o700)
+    return [f"--mount=type=bind,source={directory},target={target}"]
+
+
+def _image(stack: Stack, service: str) -> str:
+    containers = stack.docker.containers(stack.paths.data_project)
+    found = next((one.image for one in containers if one.service == service), None)
+    if not found:
+        raise FailedError(f"{service} has no container: sudo systemctl restart {stack.paths.unit}")
+    return found
+
+
+def _wait(stack: Stack, name: str, argv: Sequence[str], says: str = "") -> None:
+    """Until this program, beside the throwaway server, ends well and says so."""
+
+    def look() -> str | None:
+        asked = stack.machine.run(argv)
+        if not asked.code and says in asked.stdout:
+            return None
+        state = stack.machine.run(["docker", "container", "inspect", "--format", "{{.State.Status}}", name]).stdout
+        if state.strip() != "running":
+            ended = stack.machine.run(["docker", "logs", "--tail", "20", name])
+            raise FailedError(f"the throwaway container ended: {ended.reason}", ended.tail())
+        return "the throwaway container isn't ready"
+
+    try:
+        stack.wait("verify", READY_TIMEOUT, look)
+    except TimeoutError as error:
+        raise FailedError(str(error)) from None
+
+
+def _was_out_of_memory(stack: Stack, name: str) -> bool:
+    said = stack.machine.run(["docker", "container", "inspect", "--format", "{{.State.OOMKilled}}", name])
+    return said.stdout.strip() == "true"
+
+
+def compare(found: Mapping[str, int], told: Mapping[str, int]) -> None:
+    faults = [f"{name} is missing" for name in sorted(told.keys() - found.keys())]
+    faults += [f"{name} was in no snapshot" for name in sorted(found.keys() - told.keys())]
+    faults += [
+        f"{name} has {found[name]} rows, the snapshot had {told[name]}"
+        for name in sorted(found.keys() & told.keys())
+        if found[name] != told[name]
+    ]
+    if faults:
+        more = f", and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise FailedError(f"restored, {', '.join(faults[:SHOWN])}{more}")

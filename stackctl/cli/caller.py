@@ -1,0 +1,93 @@
+"""Whose key a caller logged in with: several people share one login, and history should tell them apart.
+
+Nothing that the caller says is believed: neither SSH_USER_AUTH, which sshd sets with ExposeAuthInfo and anybody may set
+as well, nor a process's own name. Root follows the parents of this process up to the sshd-session that is root's, and
+asks the journal, whose fields that begin with _ are journald's own, what that process accepted. Somebody who leaves
+that tree on purpose (setsid, at, another login's tmux) is told by the login's name alone, or as the one whose tree it
+is: this is a record for colleagues, and no defence against them.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from stackctl.core import openat
+from stackctl.core.errors import StackError
+from stackctl.core.machine import Machine
+from stackctl.core.paths import Paths
+
+PROC = Path("/proc")
+SESSION = "sshd-session"
+"""OpenSSH 9.8 and later: https://www.openssh.com/txt/release-9.8."""
+MOST_PARENTS = 30
+MOST_BYTES = 1 << 20
+_ACCEPTED = re.compile(r"Accepted publickey for (\S+) from \S+ port [0-9]+ ssh2: \S+ (SHA256:[A-Za-z0-9+/]{43})")
+_KEY = re.compile(r"(?:^|\s)(?:ssh|ecdsa|sk)-[a-z0-9@.-]+\s+(AAAA[A-Za-z0-9+/]+=*)(?:\s+(.*))?$")
+_UNUSUAL = re.compile(r"[^A-Za-z0-9@._+ -]")
+_SHOWN = 64
+
+
+class _Process(NamedTuple):
+    parent: int
+    ticks: int
+    """When it began, in ticks since the boot."""
+
+
+def key(paths: Paths, machine: Machine, proc: Path = PROC, pid: int | None = None) -> str:
+    """The comment of the key in authorized_keys, or "" where nobody came by SSH or it isn't known."""
+    try:
+        session, began = _session(proc, pid or os.getpid())
+        accepted = _accepted(machine, session, began)
+        return _comments(paths, accepted[0]).get(accepted[1], "") if accepted else ""
+    except (StackError, OSError, ValueError, LookupError):
+        return ""  # it must keep nobody from releasing
+
+
+def _session(proc: Path, pid: int) -> tuple[int, float]:
+    """The privileged sshd-session above this process, and when it began. LookupError when there is none."""
+    for _ in range(MOST_PARENTS):
+        process = _process(proc, pid)
+        if (proc / str(pid) / "exe").readlink().name == SESSION and _is_root_s(proc, pid):
+            booted = int(re.findall(r"^btime (\d+)$", (proc / "stat").read_text(), re.MULTILINE)[0])
+            return pid, booted + process.ticks / os.sysconf("SC_CLK_TCK")
+        pid = process.parent
+    raise LookupError
+
+
+def _process(proc: Path, pid: int) -> _Process:
+    """Of proc_pid_stat(5). A program may have spaces and brackets in its name."""
+    fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    return _Process(parent=int(fields[1]), ticks=int(fields[19]))
+
+
+def _is_root_s(proc: Path, pid: int) -> bool:
+    return bool(re.search(r"^Uid:\s+0\s+0\s", (proc / str(pid) / "status").read_text(), re.MULTILINE))
+
+
+def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] | None:
+    """The login and the key's fingerprint. An older process may have had that number."""
+    fields = [f"_PID={session}", "_UID=0", f"SYSLOG_IDENTIFIER={SESSION}"]
+    asked = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=@{began - 2:.0f}", *fields]
+    lines = machine.run(asked, timeout=5).stdout.splitlines()
+    found = [match for line in lines if (match := _ACCEPTED.fullmatch(line))]
+    return (found[-1][1], found[-1][2]) if found else None
+
+
+def _comments(paths: Paths, login: str) -> dict[str, str]:
+    """By fingerprint, as sshd spells it."""
+    file = paths.keys(login)
+    found: dict[str, str] = {}
+    with openat.directory(paths.home, *file.parent.relative_to(paths.home).parts) as there:
+        lines = there.read(file.name, MOST_BYTES).decode(errors="replace").splitlines()
+    for known in filter(None, (_KEY.search(line) for line in lines if not line.startswith("#"))):
+        try:
+            digest = hashlib.sha256(base64.b64decode(known[1])).digest()
+        except binascii.Error:
+            continue
+        fingerprint = f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+        found[fingerprint] = _UNUSUAL.sub("?", (known[2] or "").strip())[:_SHOWN]
+    return found

@@ -1,0 +1,43 @@
+"""logs and exec: what happens inside the containers that serve now."""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from stackctl.app import state
+from stackctl.app.stack import Stack
+from stackctl.core.errors import RefusedError
+from stackctl.core.paths import DATA_SERVICES
+from stackctl.services.docker import Container
+
+
+def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> int:
+    """Shows what `docker logs` says, made printable; its exit code."""
+    going_on = ["--follow"] if follow else []
+    return stack.machine.shown(["docker", "logs", "--tail", str(lines), *going_on, _container(stack, service).id])
+
+
+def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
+    """Goes on as `docker exec` in the live web container, on a terminal where there is one."""
+    # argparse leaves the sign that no option follows in what it takes whole.
+    command = command[1:] if command[:1] == ["--"] else command
+    if not command:
+        raise RefusedError("which command? stackctl exec python --version")
+    terminal = ["--tty"] if sys.stdin.isatty() else []
+    stack.machine.become(["docker", "exec", "--interactive", *terminal, _container(stack, "web").id, *command])
+
+
+def _container(stack: Stack, service: str) -> Container:
+    paths, active = stack.paths, state.load(stack.paths).active
+    if service in DATA_SERVICES:
+        project = paths.data_project
+    elif service == "worker":
+        project = paths.worker_project
+    elif active:
+        project = paths.project(active)
+    else:
+        raise RefusedError("no release yet: stackctl release TAG")
+    found = next((one for one in stack.docker.containers(project) if one.service == service), None)
+    if not found:
+        raise RefusedError(f"{service} has no container: stackctl status says why")
+    return found

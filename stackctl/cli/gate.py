@@ -1,0 +1,28 @@
+"""The gate: all that CI's key may say. Its forced command hands over what the client asked for, as one string."""
+
+import re
+
+from stackctl.core.errors import RefusedError
+
+TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+"""A tag, as registries have it: whatever claims to be one is matched against this, wherever it came from."""
+_ALLOWED = re.compile(
+    rf"""release\ {TAG}(@sha256:[0-9a-f]{{64}})?(\ --dry-run)?(\ --json)?
+    | release\ --follow(\ --json)?
+    | rollback(\ {TAG})?(\ --json)?
+    | status(\ --json)?""",
+    re.ASCII | re.VERBOSE,
+)
+_IN_WORDS = (
+    "release TAG[@sha256:DIGEST] [--dry-run] [--json], release --follow [--json], rollback [TAG] [--json], "
+    "status [--json]: in this order, with single spaces"
+)
+_SHOWN = 80
+
+
+def parse(original_command: str) -> list[str]:
+    """The arguments to go on with, or RefusedError. No word of them can be an option but those named here."""
+    if not _ALLOWED.fullmatch(original_command):
+        # !a: what a stranger sent is shown on a terminal and in logs.
+        raise RefusedError(f"{original_command[:_SHOWN]!a} is not for this key, which may: {_IN_WORDS}")
+    return original_command.split(" ")

@@ -1,0 +1,142 @@
+"""What happens, told once: a line in history.jsonl and a line on the terminal, from the same event.
+
+A run is one call of a verb that changes something. Its first event has the verb for a step, and says who asked for
+what; its last one has the exit code.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from stackctl.app.app_env import mask
+from stackctl.core import durable
+from stackctl.core.machine import Machine
+from stackctl.core.printable import printable
+
+MOST_LINES = 20_000
+KEPT_LINES = 10_000
+
+
+@dataclass
+class Journal:
+    """One run's voice. Everything said is cleared of `secrets`."""
+
+    path: Path | None
+    """history.jsonl, or None for a verb that only looks."""
+    op: str
+    machine: Machine
+    out: TextIO
+    secrets: Sequence[str] = ()
+    run: str = ""
+    spare: Path | None = None
+    """Takes what `path` can't: on a full disk whoever follows has to hear how it ends, too."""
+    failure: str = ""
+    """What the last step that failed said."""
+
+    def __post_init__(self) -> None:
+        self._began = self.machine.monotonic()
+
+    def begin(self, by: str, tag: str = "", key: str = "") -> None:
+        """The run's first event. `key`: whose key it was, where several log in by one name."""
+        told = {"by": by, **({"key": key} if key else {}), "tag": tag}
+        self._record(self.op, "start", f"{tag} by {by}".strip(), None, told)
+
+    def end(self, code: int, message: str = "") -> None:
+        """The run's last event, with its exit code."""
+        state = "failed" if code else "done"
+        self._record(self.op, state, message, self._ms_since(self._began), {"code": code})
+
+    def tell(self, step: str, state: str, message: str = "", ms: int | None = None) -> None:
+        """`state` is start, progress, log, done, failed or undone; `ms` how long it took, where that is known."""
+        self._record(step, state, message, ms, {})
+
+    def step(self, name: str, act: Callable[[], str], what: str = "") -> None:
+        """Tell that `act` begins, then what it has to say at its end and how long it took."""
+        began = self.machine.monotonic()
+        self.tell(name, "start", what)
+        try:
+            message = act()
+        except BaseException as error:
+            self.failure = str(error) or type(error).__name__
+            self.tell(name, "failed", self.failure, self._ms_since(began))
+            raise
+        self.tell(name, "done", message, self._ms_since(began))
+
+    def show_log(self, step: str, tail: str) -> None:
+        """The last lines of a container's log."""
+        for line in mask(tail, self.secrets).splitlines():
+            self.tell(step, "log", line)
+
+    def _record(self, step: str, state: str, message: str, ms: int | None, more: Mapping[str, object]) -> None:
+        event = {
+            "ts": self.machine.now().isoformat(timespec="milliseconds"),
+            "run": self.run,
+            "op": self.op,
+            "step": step,
+            "state": state,
+            "ms": ms,
+            "message": mask(message, self.secrets),
+            **more,
+        }
+        self._print(readable(event, self.machine.monotonic() - self._began))
+        for path in filter(None, (self.path, self.spare)):
+            try:
+                append(path, event)
+                break
+            except OSError as error:
+                # A full disk must not keep a release from being undone.
+                self._print(printable(f"{path}: {error}"))
+
+    def _ms_since(self, began: float) -> int:
+        return round((self.machine.monotonic() - began) * 1000)
+
+    def _print(self, line: str) -> None:
+        try:
+            print(line, file=self.out, flush=True)
+        except OSError:
+            # The terminal is gone, the work isn't.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
+
+
+def readable(event: Mapping[str, Any], elapsed: float) -> str:
+    """An event as a line for people: seconds since the run began, step, what happened, how long it took."""
+    if event["state"] == "log":
+        return printable(f"    | {event['message']}")
+    took = f"({event['ms'] / 1000:.1f} s)" if event["ms"] is not None else ""
+    text = " ".join(word for word in (event["state"], event["message"], took) if word)
+    return printable(f"{elapsed:6.1f} s  {event['step']:<10} {text}")
+
+
+def append(path: Path, event: Mapping[str, Any]) -> None:
+    """Add one line. A line torn by a crash is closed first, so that it can spoil no other."""
+    line = json.dumps(event).encode() + b"\n"
+    # Root's alone: a container's log lines are among them.
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "ab+", buffering=0) as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            line = b"\n" + line
+        if file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, "it was cut off")
+
+
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None for one that a crash tore."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and {"run", "op", "step", "state"} <= event.keys() else None
+
+
+def trim(path: Path) -> None:
+    """Keep the file's newest lines, when they have become too many."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+        if len(lines) > MOST_LINES:
+            durable.write(path, b"".join(lines[-KEPT_LINES:]))
+    except OSError:
+        return  # not yet there, or the disk is full: `append` says so

@@ -1,0 +1,87 @@
+"""history: who released what and when, how long each step took, and why it was undone."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stackctl.core.events import parsed
+from stackctl.core.paths import Paths
+from stackctl.core.printable import printable
+
+Run = dict[str, Any]
+SHOWN = 10
+TAIL_BYTES = 256 << 10
+"""More than a run says."""
+
+
+def runs(paths: Paths, op: str = "") -> list[Run]:
+    """Every run that is remembered, or those of one verb, oldest first.
+
+    Each is {run, op, by, key?, tag, at, state, code, ms, message, steps: [...]}.
+
+    `state` is done, failed or unfinished: under way, or killed.
+    """
+    files = (path for path in (paths.history, paths.unwritten) if path.exists())
+    lines = [line for path in files for line in path.read_bytes().splitlines()]
+    if op:
+        lines = [line for line in lines if f'"op": "{op}"'.encode() in line]
+    found: dict[tuple[str, str], Run] = {}
+    for event in filter(None, map(parsed, lines)):
+        key = (event["run"], event["op"])
+        if "by" in event:
+            found[key] = {
+                **{"run": event["run"], "op": event["op"], "by": event["by"]},
+                **({"key": event["key"]} if event.get("key") else {}),
+                **{"tag": event["tag"], "at": event["ts"]},
+                **{"state": "unfinished", "code": None, "ms": None, "message": "", "steps": []},
+            }
+        elif (run := found.get(key)) is None:
+            continue  # its beginning was trimmed away
+        elif "code" in event:
+            run |= {key: event[key] for key in ("state", "code", "ms", "message")}
+        elif event["state"] in {"done", "failed", "undone"}:
+            run["steps"].append({name: event[name] for name in ("step", "state", "ms", "message")})
+    return list(found.values())
+
+
+def under_way(paths: Paths) -> Run | None:
+    """The newest run that has begun and not ended, with the step it is at; for as long as somebody holds the lock."""
+    lines = [line for path in (paths.history, paths.unwritten) for line in _tail(path)]
+    begun: Run | None = None
+    for event in filter(None, map(parsed, lines)):
+        if "by" in event:
+            who = by(event)
+            begun = {"run": event["run"], "op": event["op"], "tag": event["tag"], "by": who, "since": event["ts"]}
+            begun["step"] = ""
+        elif begun and event["run"] == begun["run"]:
+            begun = None if "code" in event else {**begun, "step": event["step"]}
+    return begun
+
+
+def _tail(path: Path) -> list[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def by(run: Mapping[str, Any]) -> str:
+    """Whose login it was, and whose key where that is known."""
+    return f"{run['by']} ({run['key']})" if run.get("key") else str(run["by"])
+
+
+def text(every: Iterable[Run]) -> str:
+    """The newest runs for people, newest first."""
+    lines = []
+    for run in list(every)[: -SHOWN - 1 : -1]:
+        took = f"{run['ms'] / 1000:.1f} s" if run["ms"] is not None else ""
+        what = f"{run['op']} {run['tag']}".strip()
+        lines.append(f"{run['at'][:19]}  {what:<16}  {run['state']:<10} {took:>8}  by {by(run)}")
+        timed = [f"{step['step']} {step['ms'] / 1000:.1f}" for step in run["steps"] if step["ms"] is not None]
+        if timed:
+            lines.append(f"    {', '.join(timed)}")
+        if run["message"]:
+            lines.append(f"    {run['message']}")
+    return "\n".join(map(printable, lines)) or "nothing was done here yet"

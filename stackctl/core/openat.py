@@ -1,0 +1,256 @@
+"""Files in directories that somebody less than root fills: reached by descriptors, one name at a time.
+
+What is below DATA_ROOT belongs to uid 999, which is PostgreSQL or Redis in its container; what was fetched is whatever
+the storage sent. Root that goes there by path follows the links that lie there (CWE-59), waits at a FIFO for ever, or
+reads a file that has another name elsewhere. So a path is only believed as far as root alone can change it; from there
+on each name is opened from its directory's descriptor (openat(2)), looked at before it is used, and never followed.
+"""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from stackctl.core.errors import FailedError
+
+BLOCK = 1 << 20
+BATCH = 1000
+"""How many names of a directory are held at once: others decide how many there are."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@contextmanager
+def directory(start: Path, *names: str) -> Iterator["Directory"]:
+    """Open `start`, which root alone may change, and go down from it by these names.
+
+    Raises FailedError when `start` is somebody else's or one of the names is no directory, OSError as open(2) does.
+    """
+    here = Directory(os.open(start, _DIRECTORY), start)
+    try:
+        here.check_owner()
+        for name in names:
+            below = here.below(name)
+            here.close()
+            here = below
+        yield here
+    finally:
+        here.close()
+
+
+class Directory:
+    """An open directory. A `name` is one entry of it, and never a path. `path` is for messages alone."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self.descriptor, self.path = descriptor, path
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def below(self, name: str) -> "Directory":
+        """Open a directory in this one; the caller closes it."""
+        try:
+            return Directory(self._open(name, _DIRECTORY), self.path / name)
+        except OSError as error:
+            if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+                raise FailedError(f"{self.path / name} is {self._kind(name)}, not a directory") from None
+            raise
+
+    def check_owner(self) -> None:
+        """Raise FailedError unless root alone may change what is in it (the caller, in tests)."""
+        found = os.fstat(self.descriptor)
+        if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
+            raise FailedError(
+                f"{self.path} can be changed by others than root: sudo chown root:root {self.path} && "
+                f"sudo chmod go-w {self.path}"
+            )
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        found = os.fstat(self.descriptor)
+        return found.st_uid, found.st_gid
+
+    def names(self) -> list[str]:
+        """What is in it, BATCH of them at most."""
+        with os.scandir(self.descriptor) as entries:
+            return sorted(entry.name for entry in islice(entries, BATCH))
+
+    def has(self, name: str) -> bool:
+        """Whether there is something of that name, even a link that leads nowhere."""
+        try:
+            self._stat(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def size(self, name: str) -> int:
+        """The size of a file. Raises FailedError unless it is a regular file with a single name."""
+        found = self._stat(name)
+        self._check(name, found)
+        return found.st_size
+
+    @contextmanager
+    def reading(self, name: str, most: int) -> Iterator[BinaryIO]:
+        """Open a file to read. Raises FailedError unless it is a regular file with one name and at most `most` bytes.
+
+        It is looked at before it is opened, since to open a device may already do something. What is opened then is
+        what was looked at, whatever has its name by now.
+        """
+        seen = self._open(name, os.O_PATH | os.O_CLOEXEC)
+        try:
+            found = os.fstat(seen)
+            self._check(name, found)
+            if found.st_size > most:
+                raise FailedError(self._too_long(name, most))
+            descriptor = os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(seen)
+        with os.fdopen(descriptor, "rb") as file:
+            yield file
+
+    def blocks(self, name: str, most: int) -> Iterator[bytes]:
+        """The content of a file, which may grow meanwhile: never more than `most` bytes of it. Raises as `reading`."""
+        with self.reading(name, most) as file:
+            left = most
+            while block := file.read(BLOCK):
+                left -= len(block)
+                if left < 0:
+                    raise FailedError(self._too_long(name, most))
+                yield block
+
+    def read(self, name: str, most: int) -> bytes:
+        """The content of a small file. Raises as `reading` does."""
+        return b"".join(self.blocks(name, most))
+
+    @contextmanager
+    def creating(self, name: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> Iterator[BinaryIO]:
+        """Make a new file in the place of whatever has that name. At the end it is on the disk, and `owner` has it.
+
+        It is root's own until then. A link that somebody lays there meanwhile is no new file, and refused by open(2).
+        """
+        self.remove(name)
+        descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            if owner:
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+
+    def copy(self, name: str, source: "Directory", original: str, most: int) -> None:
+        """Make `name` a copy of the file `original` in `source`; its owner is this directory's."""
+        with self.creating(name, owner=self.owner) as file:
+            for block in source.blocks(original, most):
+                file.write(block)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace `name` by this content, all of it or nothing, whenever the power goes."""
+        fresh = f"{name}.new"
+        with self.creating(fresh) as file:
+            file.write(content)
+        self.rename(fresh, name)
+
+    def rename(self, name: str, target: str) -> None:
+        """Give an entry another name, in the place of a file that has it. It is on the disk afterwards."""
+        os.rename(_one(name), _one(target), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        self.sync()
+
+    def make(self, name: str) -> "Directory":
+        """Make a directory that root alone enters, and open it; the caller closes it."""
+        os.mkdir(_one(name), 0o700, dir_fd=self.descriptor)
+        return self.below(name)
+
+    def remove(self, name: str) -> None:
+        """Remove it, whatever it is, with all that is in it. Nothing happens when there is no such thing."""
+        try:
+            self.unlink(name)
+        except FileNotFoundError:
+            return
+        except IsADirectoryError:
+            below = self.below(name)
+            try:
+                below.empty()
+            finally:
+                below.close()
+            os.rmdir(name, dir_fd=self.descriptor)
+        self.sync()
+
+    def unlink(self, name: str) -> None:
+        """Take a name away from what is no directory. It may come back when the power goes."""
+        os.unlink(_one(name), dir_fd=self.descriptor)
+
+    def sync(self) -> None:
+        os.fsync(self.descriptor)
+
+    def empty(self) -> None:
+        """Remove all that is in it.
+
+        The directories in it are emptied into this one: no tree is so deep that descriptors or the stack run out.
+        """
+        while names := self.names():
+            for name in names:
+                try:
+                    self.unlink(name)
+                except IsADirectoryError:
+                    self._flatten(name)
+
+    def _flatten(self, name: str) -> None:
+        below = self.below(name)
+        try:
+            while names := below.names():
+                for inner in names:
+                    try:
+                        below.unlink(inner)
+                    except IsADirectoryError:
+                        aside = secrets.token_hex(16)  # which nobody can have taken before
+                        os.rename(inner, aside, src_dir_fd=below.descriptor, dst_dir_fd=self.descriptor)
+        finally:
+            below.close()
+        os.rmdir(name, dir_fd=self.descriptor)
+
+    def _stat(self, name: str) -> os.stat_result:
+        return os.stat(_one(name), dir_fd=self.descriptor, follow_symlinks=False)
+
+    def _open(self, name: str, flags: int) -> int:
+        try:
+            return os.open(_one(name), flags | os.O_NOFOLLOW, 0o600, dir_fd=self.descriptor)
+        except OSError as error:
+            error.filename = str(self.path / name)
+            raise
+
+    def _check(self, name: str, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise FailedError(f"{self.path / name} is {_kind(found)}, not a file")
+        if found.st_nlink != 1:
+            raise FailedError(f"{self.path / name} has {found.st_nlink} names (hard links), not one")
+
+    def _kind(self, name: str) -> str:
+        try:
+            return _kind(self._stat(name))
+        except FileNotFoundError:
+            return "gone"
+
+    def _too_long(self, name: str, most: int) -> str:
+        return f"{self.path / name} has more than {most} bytes"
+
+
+def _kind(found: os.stat_result) -> str:
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFREG: "a file",
+    }
+    return kinds.get(stat.S_IFMT(found.st_mode), "a device or a socket")
+
+
+def _one(name: str) -> str:
+    """The name, if it leads nowhere else."""
+    if "/" in name or name in {"", ".", ".."}:
+        raise ValueError(f"{name!r} is no name of one entry")
+    return name

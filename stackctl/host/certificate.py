@@ -1,0 +1,189 @@
+"""
+certificate: nginx serves the declared certificate, or goes on with the one it has.
+
+Cheap when all is as declared: a timer calls it hourly, certbot's own timer renews, and certbot's deploy hook calls it
+with --renewed. What nginx serves is asked of nginx itself.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from stackctl.app.stack import Stack
+from stackctl.core import durable
+from stackctl.core.config import Certificate
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import Machine, Result
+from stackctl.core.paths import Paths
+
+CERTBOT_TIMEOUT = 300
+RESOLVER_TIMEOUT = 30
+NO_SUCH_NAME = 2  # getent(1), "Exit status"
+CHAIN, KEY = "fullchain.pem", "privkey.pem"
+NGINX_GROUP = "www-data"
+READ = ("openssl", "x509", "-noout", "-issuer", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253", "-in")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a certificate says of itself."""
+
+    issuer: str
+    names: frozenset[str]
+    not_after: datetime
+
+
+def ensure(stack: Stack, declared: Certificate) -> None:
+    """Obtain the declared certificate where it is missing, and have it served."""
+    fault = difference(stack.paths, declared, stack.machine)
+    if fault:
+        stack.journal.step("issue", partial(_obtain, stack, declared), f"from {declared.server}: {fault}")
+    stack.paths.certificate_failure.unlink(missing_ok=True)
+    serve(stack, declared)
+
+
+def serve(stack: Stack, declared: Certificate) -> None:
+    """Point `current` at a copy of what certbot holds, if that is as declared.
+
+    nginx reads it at each handshake: a reload would reset keep-alive clients, and none is needed.
+    """
+    current, live = stack.paths.tls_current, stack.paths.tls_live(declared.domain)
+    if difference(stack.paths, declared, stack.machine) is None and not same(current, live):
+        stack.journal.step("serve", partial(_take_over, stack, live), "the certificate that certbot has")
+    if stack.machine.served_certificate(declared.domain) != _first_of(current / CHAIN):
+        raise FailedError("nginx serves another certificate than it should: nginx -t, then systemctl reload nginx")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two directories hold the same certificate."""
+    return _first_of(one / CHAIN) == _first_of(other / CHAIN)
+
+
+def _take_over(stack: Stack, live: Path) -> str:
+    """certbot's directory is root's alone, and nginx's workers are www-data: they read a copy that is theirs."""
+    paths, machine = stack.paths, stack.machine
+    contents = {name: (live / name).read_bytes() for name in (CHAIN, KEY)}
+    copy = paths.tls / hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
+    copy.mkdir(exist_ok=True)
+    copy.chmod(0o750)
+    machine.give(copy, NGINX_GROUP)
+    for name, content in contents.items():
+        durable.write(copy / name, content, 0o640)
+        machine.give(copy / name, NGINX_GROUP)
+    durable.link(paths.tls_current, copy.name)
+    for former in paths.tls.iterdir():
+        if former.is_dir() and not former.is_symlink() and former not in {copy, paths.tls_placeholder}:
+            shutil.rmtree(former)
+    return copy.name
+
+
+def _obtain(stack: Stack, declared: Certificate) -> str:
+    paths, machine = stack.paths, stack.machine
+    why = _unknown_name(declared.domain, machine)
+    if not why:
+        argv = issue(paths, declared, anew=paths.renewal(declared.domain).exists())
+        result = machine.run(argv, timeout=CERTBOT_TIMEOUT)
+        why = cause(result) if result.code else difference(paths, declared, machine)
+    if why:
+        document = {"at": machine.now().isoformat(timespec="seconds"), "cause": why}
+        durable.write(paths.certificate_failure, json.dumps(document).encode() + b"\n")
+        has = "a placeholder" if paths.tls_current.resolve() == paths.tls_placeholder.resolve() else "what it has"
+        raise FailedError(
+            f"no certificate for {declared.domain}: {why}: it is tried again each hour; HTTPS serves {has} until then"
+        )
+    return declared.domain
+
+
+def _unknown_name(domain: str, machine: Machine) -> str | None:
+    """In a second, what an authority says after most of a minute, and counts as a failure of ours."""
+    if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
+        return None
+    return f"DNS has no address for {domain}: give it an A record that leads to this droplet"
+
+
+def issue(paths: Paths, declared: Certificate, *, anew: bool) -> list[str]:
+    """certbot's arguments. `anew`: it has a lineage of this name, from another server or for other names."""
+    account = ["--email", declared.email]
+    where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
+    what = ["--cert-name", declared.domain, "--domain", declared.domain]
+    # Its hook would call us again, while we are at it.
+    quiet = ["--non-interactive", "--agree-tos", "--no-directory-hooks"]
+    # With the key it has: nginx reads certificate and key one after the other, and must never meet an ill-matched pair.
+    return [
+        "certbot",
+        "certonly",
+        *quiet,
+        *account,
+        *where,
+        *what,
+        "--reuse-key",
+        *(["--force-renewal"] if anew else []),
+    ]
+
+
+def difference(paths: Paths, declared: Certificate, machine: Machine) -> str | None:
+    """Why certbot's lineage isn't the declared one, or None."""
+    facts = read(paths.tls_live(declared.domain) / CHAIN, machine)
+    if facts is None:
+        return "there is none yet"
+    server = _server(paths.renewal(declared.domain))
+    if server != declared.server:
+        return f"the one there is comes from {server or 'elsewhere'}"
+    if facts.names != {declared.domain}:
+        return f"the one there is names {', '.join(sorted(facts.names))}"
+    return None
+
+
+def read(chain: Path, machine: Machine) -> Facts | None:
+    """The first certificate of a file; None when there is none."""
+    result = machine.run([*READ, str(chain)])
+    fields = dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
+    if result.code or "notAfter" not in fields:
+        return None
+    not_after = datetime.fromtimestamp(ssl.cert_time_to_seconds(fields["notAfter"]), UTC)
+    return Facts(fields.get("issuer", ""), frozenset(re.findall(r"DNS:([^\s,]+)", result.stdout)), not_after)
+
+
+def failure(paths: Paths) -> str | None:
+    """Why the last attempt to have one failed, or None."""
+    try:
+        return str(json.loads(paths.certificate_failure.read_text())["cause"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def cause(result: Result) -> str:
+    """What went wrong, in one line of certbot's many: the authority's detail, or else its error."""
+    said = f"{result.stdout}\n{result.stderr}"
+    detail = re.search(r"Type:\s*(\S+)\s+Detail:\s*(.+)", said)
+    if detail:
+        return f"{detail[1]}: {detail[2].strip()}"
+    unexpected = re.search(r"An unexpected error occurred:\n(.+)", said)
+    if unexpected:
+        return unexpected[1].strip()
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Saving debug log", "Ask for help", "See the logfile"))]
+    return told[-1] if told else result.reason
+
+
+def _server(renewal: Path) -> str | None:
+    """The ACME server a lineage comes from, by certbot's own notes."""
+    try:
+        found = re.search(r"^server = (\S+)$", renewal.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def _first_of(chain: Path) -> bytes | None:
+    try:
+        first = re.search(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", chain.read_text(), re.DOTALL)
+    except OSError:
+        return None
+    return ssl.PEM_cert_to_DER_cert(first[0]) if first else None

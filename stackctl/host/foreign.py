@@ -1,0 +1,145 @@
+"""What is on the droplet, or in force there, that nobody declared. A look only reads; `remove` takes away by name.
+
+It finds what was left, forgotten or changed by hand. A person who is root and hides from it can: that person can change
+this program, too.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from stackctl.core import openat
+from stackctl.core.config import Config
+from stackctl.core.errors import FailedError, RefusedError
+from stackctl.core.machine import Machine
+from stackctl.core.paths import Paths
+from stackctl.host import declared, roles
+from stackctl.host.findings import Finding, can_be_typed
+from stackctl.host.foreign_accounts import MOST as MOST_KEYS
+from stackctl.host.foreign_accounts import Accounts, parse_keys
+from stackctl.host.foreign_files import Files
+from stackctl.host.foreign_force import Force
+from stackctl.host.packaged import Packaged
+
+MOST_PROBLEMS = 20
+
+
+class Foreign(NamedTuple):
+    """The answer to a look. `known` is False before the first converge has told what is ours."""
+
+    known: bool
+    findings: list[Finding]
+    accepted: list[str]
+    gone: list[str]
+    """What was accepted and is not there any more."""
+
+
+def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Finding] | None = None) -> Foreign:
+    """Everything that is foreign, but for what was accepted. `of_roles`: PostgreSQL's, where it was asked."""
+    ours = declared.load(paths)
+    if ours is None:
+        return Foreign(known=False, findings=[], accepted=[], gone=[])
+    force = Force(paths, ours, config.operator, machine)
+    accounts = Accounts(paths, ours, config.operator, force.key_files)
+    files = Files(paths, ours, config.operator, Packaged(paths.root))
+    there = files.findings()
+    in_force = [
+        one for one in force.findings() if one.path not in {file.name for file in there} or one.remedy != "hand"
+    ]
+    by_name = {one.name: one for one in [*accounts.findings(), *in_force, *there, *(of_roles or ())]}
+    unknown = () if of_roles is not None else tuple(name for name in ours.accepted if name.startswith(roles.KIND))
+    return Foreign(
+        known=True,
+        findings=[one for name, one in by_name.items() if name not in ours.accepted],
+        accepted=[name for name in ours.accepted if name in by_name],
+        # One that is there and would need no acceptance does no harm.
+        gone=[
+            name for name in ours.accepted if name not in by_name and name not in unknown and not _is_there(paths, name)
+        ],
+    )
+
+
+def _is_there(paths: Paths, name: str) -> bool:
+    return name.startswith("/") and os.path.lexists(paths.root / name[1:])
+
+
+def problems(found: Foreign) -> list[str]:
+    """A line for each, with what to do about it."""
+    if not found.known:
+        return ["what the site put here is not known, so nothing foreign can be told from it: make site"]
+    lines = [f"{one.name}: {one.what}: {next_step(one)}" for one in found.findings[:MOST_PROBLEMS]]
+    if len(found.findings) > MOST_PROBLEMS:
+        lines.append(f"{len(found.findings) - MOST_PROBLEMS} more are foreign: sudo stackctl status --json")
+    return lines + [
+        f"foreign_accepted names {name}, which is not there: take it out of group_data" for name in found.gone
+    ]
+
+
+def next_step(one: Finding) -> str:
+    """What an operator types or does."""
+    match one.remedy:
+        case "site":
+            return "make site"
+        case "remove" if can_be_typed(one.name):
+            return f"make site REMOVE={one.name}, or accept it in group_data (foreign_accepted)"
+        case "refuse" if one.path and can_be_typed(one.path):
+            return f"make site REMOVE={one.path}" if one.path.count("sshd_config.d/") else f"correct {one.path}"
+    return "put it right by hand, or accept it in group_data (foreign_accepted)"
+
+
+def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str]) -> list[str]:
+    """Take away what is foreign and named; anything else is refused, and nothing is done then. The names again."""
+    there = look(paths, config, machine)
+    by_name = {one.name: one for one in there.findings}
+    for name in names:
+        if name not in by_name or by_name[name].remedy != "remove" or not can_be_typed(name):
+            raise RefusedError(f"{name} is nothing foreign that could be removed: sudo stackctl status lists what is")
+    for name in names:
+        _remove(paths, machine, by_name[name])
+    if any("/systemd/" in name or "/init.d/" in name for name in names):
+        _run(machine, ["systemctl", "daemon-reload"])
+    if any("sysctl" in name for name in names):
+        _run(machine, ["systemctl", "restart", "systemd-sysctl.service"])
+    return list(names)
+
+
+def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
+    kind, _, rest = one.name.partition(":")
+    match kind:
+        case "account":
+            # --force, since each process of root's counts as one of a second uid 0. Its home stays.
+            _run(machine, ["userdel", "--force", rest])
+        case "member":
+            group, _, login = rest.partition(":")
+            _run(machine, ["gpasswd", "--delete", login, group])
+        case "key":
+            _remove_key(paths, one, rest.partition(":")[2])
+        case _:
+            _remove_file(paths, machine, one)
+
+
+def _remove_key(paths: Paths, one: Finding, key: str) -> None:
+    """By descriptors: the directory is somebody's who is not root, and a link there could lead anywhere."""
+    *directories, name = str(one.path).strip("/").split("/")
+    with openat.directory(paths.root, *directories) as directory:
+        text = directory.read(name, MOST_KEYS).decode(errors="surrogateescape")
+        gone = {found.number for found in parse_keys(text) if found.name == key}
+        kept = [line for number, line in enumerate(text.splitlines(keepends=True), start=1) if number not in gone]
+        fresh = f"{name}.new"
+        with directory.creating(fresh, 0o600, directory.owner) as file:
+            file.write("".join(kept).encode(errors="surrogateescape"))
+        directory.rename(fresh, name)
+
+
+def _remove_file(paths: Paths, machine: Machine, one: Finding) -> None:
+    where = paths.root / str(one.path)[1:]
+    if where.parent == paths.root / "etc/systemd/system" and not where.is_symlink():
+        # One that has nothing to disable is no fault.
+        machine.run(["systemctl", "disable", "--now", where.name])
+    where.unlink(missing_ok=True)
+
+
+def _run(machine: Machine, argv: list[str]) -> None:
+    ran = machine.run(argv)
+    if ran.code:
+        raise FailedError(f"{' '.join(argv)} failed: {ran.reason}")

@@ -1,0 +1,132 @@
+"""What timers do for the host: Debian's upgrade of the day, a look at Debian's and PostgreSQL's files, the reboot due.
+
+What went wrong is kept in a file until the same goes well. A unit's failure is forgotten by a reboot.
+"""
+
+from contextlib import AbstractContextManager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from stackctl.core import durable
+from stackctl.core.errors import FailedError, PersonNeededError
+from stackctl.core.machine import Machine
+from stackctl.core.paths import Paths
+from stackctl.services.postgres import Postgres
+
+UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
+UPGRADE_TIMEOUT = 86400
+# For programs, and of libraries alone: of a kernel Debian's own hook tells, once, whichever one the machine then boots.
+OUTDATED = ("needrestart", "-b", "-l")
+OUTDATED_TIMEOUT = 600
+COMPARE = ("debsums", "--changed")
+COMPARE_TIMEOUT = 6 * 3600
+AMCHECK_TIMEOUT = 6 * 3600
+# pg_amcheck's, when it came to its end; with 1 it didn't, be it that PostgreSQL was stopped (pg_amcheck.c).
+DAMAGED = 2
+# One week somebody may have been at work, or a release have ended it.
+AMCHECK_GRACE = timedelta(days=15)
+# One night may be the mirror's fault; by then the next one has had its turn.
+UPGRADE_GRACE = timedelta(hours=26)
+
+
+def upgrade(paths: Paths, machine: Machine) -> str:
+    """How it went. A signal ends it as little as Debian's own unit lets one do: half an upgrade is worse."""
+    machine.shield()
+    began = machine.now()
+    ran = machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
+    # Debian's program ends well whatever became of the upgrade, and notes the day of one that did.
+    if not ran.code and _day_of(paths.upgrade_stamp) >= began.astimezone().date():
+        paths.upgrade_failure.unlink(missing_ok=True)
+        outdated = _outdated(machine)
+        if outdated:
+            _ask_for_a_reboot(paths, outdated)
+            return f"the day's upgrade is made, and comes into force by a reboot for {', '.join(outdated)}"
+        return "the day's upgrade is made"
+    if not paths.upgrade_failure.exists():
+        durable.write(paths.upgrade_failure, began.isoformat(timespec="seconds").encode() + b"\n")
+    if ran.code:
+        raise FailedError(f"the daily upgrade failed: {ran.reason}: see /var/log/unattended-upgrades")
+    return "nothing could be upgraded: see /var/log/unattended-upgrades"
+
+
+def compare(paths: Paths, machine: Machine) -> None:
+    """Whether the files of Debian's packages are as installed; configuration is left to `make plan`."""
+    ran = machine.run(COMPARE, timeout=COMPARE_TIMEOUT)
+    if not ran.code:
+        paths.integrity_failure.unlink(missing_ok=True)
+        return
+    found = [line for line in f"{ran.stdout}\n{ran.stderr}".splitlines() if line] or [ran.reason]
+    durable.write(paths.integrity_failure, "\n".join([*found, ""]).encode())
+    raise PersonNeededError(f"files of Debian's packages are not as installed: {', '.join(found)}")
+
+
+def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractContextManager[None]) -> None:
+    """Whether PostgreSQL's tables and indexes are whole, row by row. `alone` is the lock that it needs."""
+    if not paths.amcheck_looked.exists():
+        _looked(paths, machine)
+    with alone:
+        ran = postgres.check(AMCHECK_TIMEOUT)
+    if ran.code not in (0, DAMAGED):
+        again = f"mend that, then sudo systemctl start {paths.amcheck_service}"
+        raise FailedError(f"pg_amcheck could not look: {ran.reason}: {again}")
+    _looked(paths, machine)
+    if not ran.code:
+        paths.amcheck_failure.unlink(missing_ok=True)
+        return
+    durable.write(paths.amcheck_failure, f"{ran.stdout}{ran.stderr}".encode())
+    raise PersonNeededError(f"pg_amcheck: {ran.reason}: sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md")
+
+
+def _looked(paths: Paths, machine: Machine) -> None:
+    durable.write(paths.amcheck_looked, machine.now().isoformat(timespec="seconds").encode() + b"\n")
+
+
+def reboot(machine: Machine) -> None:
+    """Only asks for it: systemd ends everything in order, us among it."""
+    asked = machine.run(["systemctl", "reboot"])
+    if asked.code:
+        raise FailedError(f"no reboot: {asked.reason}")
+
+
+def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
+    """What of it needs somebody, a line each. `weekly`: PostgreSQL's files are here, and looked at."""
+    lines = []
+    if paths.integrity_failure.exists():
+        lines.append(f"files of Debian's packages are not as installed: sudo cat {paths.integrity_failure}")
+    if paths.amcheck_failure.exists():
+        lines.append(
+            f"PostgreSQL's files were not found whole: sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md"
+        )
+    if weekly and paths.amcheck_looked.exists():
+        looked = datetime.fromisoformat(paths.amcheck_looked.read_text().strip())
+        if abs(machine.now() - looked) > AMCHECK_GRACE:
+            lines.append(
+                f"no look at PostgreSQL's files has come to its end since {looked:%Y-%m-%d}: sudo journalctl -u "
+                f"{paths.amcheck_service}, then sudo systemctl start {paths.amcheck_service}"
+            )
+    if paths.upgrade_failure.exists():
+        since = datetime.fromisoformat(paths.upgrade_failure.read_text().strip())
+        if machine.now() - since > UPGRADE_GRACE:
+            lines.append(f"Debian's upgrades have failed since {since:%Y-%m-%d}: see /var/log/unattended-upgrades")
+    return lines
+
+
+def _outdated(machine: Machine) -> list[str]:
+    """The services that still run with a library or program that was replaced."""
+    ran = machine.run(OUTDATED, timeout=OUTDATED_TIMEOUT)
+    if ran.code:
+        raise FailedError(f"the upgrade is made, but what still runs with old libraries is not known: {ran.reason}")
+    word = "NEEDRESTART-SVC: "
+    return [line.removeprefix(word) for line in ran.stdout.splitlines() if line.startswith(word)]
+
+
+def _ask_for_a_reboot(paths: Paths, names: list[str]) -> None:
+    """As Debian's packages do. A reboot ends it: /run is new, and nothing old runs any more."""
+    asking = paths.reboot_packages.read_text().splitlines() if paths.reboot_packages.exists() else []
+    durable.write(paths.reboot_packages, "\n".join([*dict.fromkeys([*asking, *names]), ""]).encode(), 0o644)
+    durable.write(paths.reboot_required, b"*** System restart required ***\n", 0o644)
+
+
+def _day_of(stamp: Path) -> date:
+    """In the droplet's time zone, as Debian's program counts days; long ago for a stamp that isn't there."""
+    return datetime.fromtimestamp(stamp.stat().st_mtime, UTC).astimezone().date() if stamp.exists() else date.min

@@ -1,0 +1,65 @@
+"""What has to be right before a release changes anything: RefusedError says what isn't, and what to do."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from stackctl.app.stack import Stack
+from stackctl.backup import create
+from stackctl.core.errors import RefusedError
+from stackctl.core.paths import DATA_SERVICES
+from stackctl.services.postgres import Postgres
+
+IMAGES_SPARE = 512 << 20
+"""Bytes that Docker needs for a new image, at least."""
+
+
+def check(stack: Stack, values: Mapping[str, str]) -> None:
+    """What any release needs to start."""
+    paths, config = stack.paths, stack.config
+    for file in (paths.app_yaml, *((paths.worker_yaml,) if config.worker else ())):
+        if not file.exists():
+            raise RefusedError(f"{file} is missing: converge the site (make site)")
+    telegram = ("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET") if config.webhook_path else ()
+    missing = [name for name in ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", *telegram) if not values.get(name)]
+    if missing:
+        raise RefusedError(f"the app's environment lacks {', '.join(missing)}: converge the site (make site)")
+    if not config.data:
+        return
+    check_data(stack)
+    room = Postgres(stack.docker, paths, config.data).room()
+    if room.connections < config.connections:
+        raise RefusedError(
+            f"PostgreSQL has {room.connections} connections left, a colour may need {config.connections}: "
+            "see who holds them (pg_stat_activity)"
+        )
+
+
+def check_data(stack: Stack) -> None:
+    """PostgreSQL and Redis are well."""
+    paths, config = stack.paths, stack.config
+    # After a start of Docker's, health is asked anew within the check's interval.
+    with suppress(TimeoutError):
+        stack.wait("preflight", config.healthy_timeout, lambda: _starting(stack))
+    well = {container.service for container in stack.docker.containers(paths.data_project) if container.well}
+    unwell = [service for service in DATA_SERVICES if service not in well]
+    if unwell:
+        raise RefusedError(f"{' and '.join(unwell)} not healthy: systemctl restart {paths.unit}, then docker logs")
+
+
+def _starting(stack: Stack) -> str | None:
+    starting = [c for c in stack.docker.containers(stack.paths.data_project) if c.health == "starting"]
+    return ", ".join(f"{container.service} is {container.condition}" for container in starting) or None
+
+
+def check_room(stack: Stack) -> None:
+    """What a new image and a dump need besides."""
+    free = stack.machine.free(stack.paths.var)
+    if free < IMAGES_SPARE:
+        raise RefusedError(f"the disk has {free >> 20} MiB left, an image may need {IMAGES_SPARE >> 20}: make room")
+    data = stack.config.data
+    if not data:
+        return
+    room = Postgres(stack.docker, stack.paths, data).room()
+    if room.major != data.major:
+        raise RefusedError(f"PostgreSQL {room.major} runs, {data.major} is declared: converge the site first")
+    create.check_room(stack, room, image=IMAGES_SPARE)

@@ -1,0 +1,72 @@
+"""Is the new colour what was asked for? Asked through its own socket, the way that nginx will take."""
+
+import http.client
+import json
+from collections.abc import Mapping
+
+from stackctl.app.stack import Stack
+from stackctl.core.errors import FailedError
+from stackctl.services.compose import SECRET
+
+# Nothing is in it, so it changes nothing (docs/reference/app-contract.md).
+UPDATE = json.dumps({"update_id": 0}).encode()
+
+
+MOST_PATHS = 5
+
+
+def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, str]:
+    """The public paths that this colour answers with a 5xx, or not at all, and what was seen of each.
+
+    Nobody may ask for them while a release is watched: so it asks itself, through the socket, where no limit counts.
+    """
+    config, unix_socket, found = stack.config, stack.paths.socket(colour), dict[str, str]()
+    for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:
+        try:
+            if path == config.webhook_path:
+                status = stack.machine.ask(unix_socket, path, UPDATE, _of_telegram(values))[0]
+            else:
+                status = stack.machine.status(unix_socket, path)
+        except (OSError, http.client.HTTPException) as error:
+            found[path] = f"{path}: {error or type(error).__name__}"
+        else:
+            if status >= 500:
+                found[path] = f"{path} answers {status}"
+    return found
+
+
+def _of_telegram(values: Mapping[str, str]) -> dict[str, str]:
+    # A live release from before the app had a webhook was given no secret.
+    return {"X-Telegram-Bot-Api-Secret-Token": values.get(SECRET, ""), "Content-Type": "application/json"}
+
+
+def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str:
+    """What it answered well. FailedError says what it didn't."""
+    config, unix_socket = stack.config, stack.paths.socket(colour)
+
+    def not_ready() -> str | None:
+        ended = next((container.end for container in stack.containers(colour) if container.end), None)
+        if ended:
+            raise FailedError(ended)
+        try:
+            status, _ = stack.machine.ask(unix_socket, config.ready_path)
+        except (OSError, http.client.HTTPException) as error:
+            return f"{config.ready_path}: {error or type(error).__name__}"
+        return None if status == 200 else f"{config.ready_path} answers {status}"
+
+    answers = ["ready"]
+    try:
+        stack.wait("probe", config.healthy_timeout, not_ready)
+        if config.version_path:
+            version = json.loads(stack.machine.ask(unix_socket, config.version_path)[1])["version"]
+            if version != tag:
+                raise FailedError(f"{config.version_path} says version {version!r}, not {tag}: build it anew")
+            answers.append(f"version {version}")
+        if config.webhook_path:
+            status, _ = stack.machine.ask(unix_socket, config.webhook_path, UPDATE, _of_telegram(values))
+            if not 200 <= status <= 299:
+                raise FailedError(f"{config.webhook_path} answers {status} to an update with nothing in it")
+            answers.append("takes updates")
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise FailedError(f"no good answer: {error or type(error).__name__}") from None
+    return ", ".join(answers)

@@ -1,0 +1,176 @@
+"""The look at a release that has just gone live, while the one before it is still warm: is it worse?"""
+
+import http.client
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackctl.app.stack import POLL_SECONDS, PROGRESS_SECONDS, Stack
+from stackctl.app.telegram import Telegram
+from stackctl.core.errors import FailedError
+
+# A rise is told from a single mishap by both: so many answers, and so much more of all than before the flip.
+FEWEST_ERRORS = 3
+RISE = 0.05
+NOT_READY_LOOKS = 3
+TELEGRAM_EVERY = 1.0
+LOOK_EVERY = 1.0
+# It tries again after 120 s at most.
+TELEGRAM_REPEATS = 300
+BEFORE_BYTES = 256 << 10
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The app's answers, as nginx passed them on."""
+
+    all: int
+    errors: int
+    """5xx."""
+
+    @property
+    def share(self) -> float:
+        return self.errors / self.all if self.all else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.errors} of {self.all} answers were 5xx" if self.all else "nobody has asked"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in nginx's log: what was answered before it, and since. A log that was rotated begins anew."""
+
+    path: Path
+    inode: int
+    offset: int
+
+    @classmethod
+    def now(cls, path: Path) -> "Mark":
+        try:
+            at = path.stat()
+        except FileNotFoundError:  # nginx is on another host
+            return cls(path, 0, 0)
+        return cls(path, at.st_ino, at.st_size)
+
+    def before(self) -> Tally:
+        """Of what was answered lately."""
+        return self._tally(max(0, self.offset - BEFORE_BYTES), self.offset, 0.0)
+
+    def since(self, moment: float) -> Tally:
+        """Of what began after this moment: the old colour answers what it had begun."""
+        try:
+            rotated = self.path.stat().st_ino != self.inode
+        except FileNotFoundError:
+            return Tally(0, 0)
+        return self._tally(0 if rotated else self.offset, None, moment)
+
+    def _tally(self, start: int, end: int | None, began_after: float) -> Tally:
+        try:
+            with self.path.open("rb") as log:
+                log.seek(start)
+                content = log.read() if end is None else log.read(end - start)
+        except FileNotFoundError:
+            content = b""
+        statuses = list(_answers(content, began_after))
+        return Tally(len(statuses), sum(status >= 500 for status in statuses))
+
+
+@dataclass(frozen=True)
+class Flip:
+    """What was known just before nginx was pointed at another colour."""
+
+    mark: Mark
+    at: float
+    """Seconds since the epoch, by this droplet's clock, which is nginx's, too."""
+    monotonic: float
+    complaint: int | None
+    """When Telegram complained last, by its own clock: 0 when it never did, None when it couldn't be asked."""
+
+    @classmethod
+    def now(cls, stack: Stack, telegram: Telegram | None) -> "Flip":
+        machine, complaint = stack.machine, _complaint(telegram)[0] if telegram else None
+        return cls(Mark.now(stack.paths.access_log), machine.now().timestamp(), machine.monotonic(), complaint)
+
+
+def watch(
+    stack: Stack,
+    colour: str,
+    telegram: Telegram | None,
+    flip: Flip,
+    failing: Callable[[], Mapping[str, str]] = dict,
+) -> str:
+    """Look for as long as it is declared. FailedError says what became worse.
+
+    `failing`: what the new colour fails to answer of our own requests, and what was seen of each.
+    """
+    machine, config = stack.machine, stack.config
+    before, began = flip.mark.before(), machine.monotonic()
+    told, asked, looked, not_ready, maintenance = began, began, began - LOOK_EVERY, 0, False
+    failures = Counter[str]()
+    while (now := machine.monotonic()) - began < config.watch:
+        tally = flip.mark.since(flip.at)
+        if risen(before, tally):
+            raise FailedError(f"since the flip {tally}; before it {before}")
+        for container in stack.containers(colour):
+            if container.end:
+                raise FailedError(container.end)
+        not_ready = 0 if _ready(stack, colour) else not_ready + 1
+        if not_ready >= NOT_READY_LOOKS:
+            raise FailedError(f"{config.ready_path} is not ready any more")
+        if now - looked >= LOOK_EVERY:
+            found, looked = failing(), now
+            failures = Counter({path: failures[path] + 1 for path in found})
+            if lasting := [found[path] for path, times in failures.items() if times >= NOT_READY_LOOKS]:
+                raise FailedError(f"asked by ourselves, {lasting[0]}")
+        # Under maintenance nginx itself turns Telegram away.
+        maintenance = maintenance or stack.paths.maintenance.exists()
+        if telegram and not maintenance and now - asked >= TELEGRAM_EVERY:
+            _ask_telegram(telegram, flip)
+            asked = now
+        if now - told >= PROGRESS_SECONDS:
+            stack.journal.tell("watch", "progress", f"{tally}, {now - began:.0f} of {config.watch} s")
+            told = now
+        machine.sleep(POLL_SECONDS)
+    if telegram and not maintenance:
+        _ask_telegram(telegram, flip)
+    seen = flip.mark.since(flip.at)
+    return str(seen) if seen.all else "nobody sent a request, so this saw our own looks alone. Next: try it yourself"
+
+
+def risen(before: Tally, since: Tally) -> bool:
+    return since.errors >= FEWEST_ERRORS and since.share > before.share + RISE
+
+
+def _ready(stack: Stack, colour: str) -> bool:
+    try:
+        return stack.machine.ask(stack.paths.socket(colour), stack.config.ready_path)[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
+    """What it complained of shortly before is repeated after the flip, whatever the new release is like."""
+    date, message = _complaint(telegram)
+    if date is not None and flip.complaint is not None and date > flip.complaint + TELEGRAM_REPEATS:
+        raise FailedError(f"Telegram says: {message}")
+
+
+def _complaint(telegram: Telegram) -> tuple[int | None, str]:
+    try:
+        info = telegram.info()
+    except FailedError:
+        return None, ""  # that Telegram can't be asked is no fault of the release's
+    return info.error_at, info.error
+
+
+def _answers(content: bytes, began_after: float) -> Iterator[int]:
+    """The statuses of requests that reached the app and began after that moment; nginx's own answers tell nothing."""
+    for line in content.splitlines():
+        try:
+            answer = json.loads(line)
+            if answer["upstream_status"] and answer["msec"] - answer["request_time"] >= began_after:
+                yield int(answer["status"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the first and the last line may be cut

@@ -1,0 +1,1 @@
+"""Clients of Docker, PostgreSQL, Redis and S3."""
