@@ -31,9 +31,8 @@ from pyinfra.connectors.ssh import ConnectorData
 
 from deploys import ledger
 from deploys.credentials import TELEGRAM_RULES, Credentials, credentials_from, read_env_file
-from stackctl.app.app_env import problem
+from stackctl.app.app_env import PREVIOUS_SECRET, problem
 from stackctl.core.paths import Paths
-from stackctl.services.compose import PREVIOUS_SECRET
 
 KEPT_BY_KERNEL = 0.12
 """The share of a droplet's memory that its kernel and firmware keep, at most."""

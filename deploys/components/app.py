@@ -15,8 +15,7 @@ from deploys.operations.owed import systemd_units
 from deploys.operations.release import released_as_declared
 from deploys.operations.units import service
 from deploys.settings import APP_PORT, STOP_GRACE_S, Settings
-from stackctl.app.app_env import canonical
-from stackctl.services.compose import PREVIOUS_SECRET
+from stackctl.app.app_env import PREVIOUS_SECRET, canonical
 
 
 @deploy("app")

@@ -1,14 +1,14 @@
-"""An app's environment: its one spelling as bytes, its fingerprint, and how its values are kept out of sight."""
+"""An app's environment: its one spelling as bytes, its fingerprint, and what Compose gets of it."""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from stackctl.core import durable
+from stackctl.app.state import Release
+from stackctl.core import durable, machine, redact
 from stackctl.core.errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -17,7 +17,8 @@ RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 # execve(2), MAX_ARG_STRLEN: 32 pages for NAME=value and the zero byte behind it.
 LONGEST = 32 * 4096
-SHORTEST_SECRET = 6
+SECRET = "TELEGRAM_WEBHOOK_SECRET"  # noqa: S105 - names of variables, both
+PREVIOUS_SECRET = "TELEGRAM_WEBHOOK_SECRET_PREVIOUS"  # noqa: S105
 
 
 def canonical(environment: Mapping[str, str]) -> bytes:
@@ -82,34 +83,28 @@ def _fault_of_value(name: str, value: object) -> str | None:
 
 
 def secrets_in(directory: Path) -> list[str]:
-    """What must not be shown: the values of every environment kept there, rotated ones too, for `mask`."""
+    """What must not be shown: the values of every environment kept there, rotated ones too, for `redact.mask`."""
     values: set[str] = set()
     for path in directory.glob("*.json"):
         with suppress(StackError, OSError):
             values |= set(load(path).values())
-    return spellings(values)
+    return redact.spellings(values)
 
 
-def spellings(values: Iterable[str]) -> list[str]:
-    """The values and their parts as logs and URLs spell them, longest first."""
-    every = {spelt for value in values for spelt in _spellings(value) if len(spelt) >= SHORTEST_SECRET}
-    return sorted(every, key=len, reverse=True)
+def app_environment(
+    release: Release, environment: Mapping[str, str], sha256: str, address: str | None, previous_secret: str | None
+) -> dict[str, str]:
+    """The whole process environment of a `docker compose` for the app: its file takes the values from it by name.
 
-
-def mask(text: str, secrets: Sequence[str]) -> str:
-    """The text without them."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
-
-
-def _spellings(value: str) -> set[str]:
-    plain = {value, *value.splitlines()}
-    try:
-        password = urlsplit(value).password
-    except ValueError:
-        password = None
-    if password:
-        plain |= {password, unquote(password)}
-    escaped = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in plain for ascii_only in (True, False)}
-    return plain | escaped | {repr(text)[1:-1] for text in plain}
+    `address`: the colour's, None for the worker. `previous_secret`: the one that Telegram still sends, when it isn't
+    this environment's; no part of what the release is, since it is of no use a moment later.
+    """
+    return {
+        **machine.ENVIRONMENT,
+        **environment,
+        **({PREVIOUS_SECRET: previous_secret} if previous_secret else {}),
+        **({"STACK_ADDRESS": address} if address else {}),
+        "STACK_IMAGE": release.image,
+        "STACK_SHA256": sha256,
+        "STACK_RELEASE": release.id,
+    }

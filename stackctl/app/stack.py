@@ -1,14 +1,14 @@
 """What release, rollback, boot, halt and status do alike: containers up, well, stopped; sockets started."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from stackctl.app import app_env, state, telegram
 from stackctl.app.state import Release
-from stackctl.core.config import Config
-from stackctl.core.errors import FailedError
-from stackctl.core.events import Journal
-from stackctl.core.machine import ENVIRONMENT, Machine
+from stackctl.core.context import Context
+from stackctl.core.errors import FailedError, StackError
+from stackctl.core.machine import ENVIRONMENT
 from stackctl.core.paths import Paths
 from stackctl.services import compose
 from stackctl.services.docker import Container, Docker
@@ -21,17 +21,20 @@ DRAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Stack:
-    """What a verb works with."""
-
-    paths: Paths
-    config: Config
-    machine: Machine
-    journal: Journal
+class Stack(Context):
+    """A verb's context, with what it does to containers and sockets."""
 
     @property
     def docker(self) -> Docker:
         return Docker(self.machine)
+
+    @property
+    def serving(self) -> str:
+        """What serves once all that was begun is undone, in words."""
+        with suppress(StackError):
+            if (live := state.load(self.paths).release) and not self.config.isolated:
+                return f"{live.tag} serves on"
+        return "all is undone"
 
     def systemctl(self, verb: str, *units: str) -> None:
         self.docker.call(f"systemctl {verb} {' '.join(units)}", ["systemctl", verb, *units])
@@ -52,8 +55,8 @@ class Stack:
     def _environment(self, release: Release, values: Mapping[str, str], address: str | None) -> dict[str, str]:
         sha256 = expected_sha256(self.paths, release, values)
         sent = telegram.sent_secret(self.paths, state.load(self.paths))
-        previous = sent if sent != values.get(compose.SECRET) else None
-        return compose.app_environment(release, values, sha256, address, previous)
+        previous = sent if sent != values.get(app_env.SECRET) else None
+        return app_env.app_environment(release, values, sha256, address, previous)
 
     def bring_up(self, what: str, argv: list[str], env: Mapping[str, str] = ENVIRONMENT) -> None:
         self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stackctl.cli import gate
-from stackctl.core import durable
+from stackctl.core import durable, names
 from stackctl.core.errors import FailedError
 from stackctl.core.paths import COLOURS, Paths
 
@@ -135,7 +134,7 @@ def _release(document: dict[str, Any] | None) -> Release | None:
 def _known(document: dict[str, Any]) -> Release:
     """Its tag is shown as something to type, so it has to look like one."""
     release = Release(**document)
-    if not re.fullmatch(gate.TAG, release.tag, re.ASCII):
+    if not re.fullmatch(names.TAG, release.tag, re.ASCII):
         raise ValueError(f"{release.tag!a} is no tag of an image")
     return release
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackctl.app import app_env
+from stackctl.app.app_env import SECRET
 from stackctl.app.state import State, Webhook
 from stackctl.core.errors import FailedError, StackError
 from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
 from stackctl.core.printable import printable
-from stackctl.services.compose import SECRET
 
 DEFAULT_API = "https://api.telegram.org"
 SHOWN = 200

@@ -15,8 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from stackctl.cli import gate
-from stackctl.core import openat
+from stackctl.core import names, openat
 from stackctl.core.errors import FailedError
 from stackctl.core.openat import Directory
 
@@ -286,7 +285,7 @@ def _said(value: Any) -> bool:
 
 def _release(value: Any) -> bool:
     """Only what is read of it: one of an older stackctl may have less, one of a newer may have more."""
-    return isinstance(value, dict) and _like(r"[\w.-]{1,64}")(value.get("id")) and _like(gate.TAG)(value.get("tag"))
+    return isinstance(value, dict) and _like(r"[\w.-]{1,64}")(value.get("id")) and _like(names.TAG)(value.get("tag"))
 
 
 def _object(**rules: Callable[[Any], bool]) -> Callable[[Any], bool]:

@@ -14,12 +14,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 
-from stackctl.app import app_env
 from stackctl.app.stack import Stack
 from stackctl.backup import backup_number, manifest, stored
 from stackctl.backup.manifest import Manifest, Offsite
 from stackctl.backup.stored import LATEST, Snapshot, Stored
-from stackctl.core import durable, openat
+from stackctl.core import durable, openat, redact
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.machine import ENVIRONMENT, SPARE, TIMED_OUT, Result
 from stackctl.core.paths import Paths
@@ -62,7 +61,7 @@ class Access:
 
     @property
     def secrets(self) -> list[str]:
-        return app_env.spellings([self.key_id, self.key_secret, self.password])
+        return redact.spellings([self.key_id, self.key_secret, self.password])
 
 
 @dataclass(frozen=True)
@@ -400,7 +399,7 @@ class Repository:
 
     def _fault(self, verb: str, ran: Result) -> str:
         """The cause and the next step."""
-        where, said = self.access.repository, app_env.mask(reason(ran), self.access.secrets)
+        where, said = self.access.repository, redact.mask(reason(ran), self.access.secrets)
         known = {
             127: "restic is not installed: converge the site (make site)",
             NO_REPOSITORY: f"{where}: there is no such repository: make offsite",

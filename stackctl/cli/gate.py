@@ -2,14 +2,13 @@
 
 import re
 
+from stackctl.core import names
 from stackctl.core.errors import RefusedError
 
-TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
-"""A tag, as registries have it: whatever claims to be one is matched against this, wherever it came from."""
 _ALLOWED = re.compile(
-    rf"""release\ {TAG}(@sha256:[0-9a-f]{{64}})?(\ --dry-run)?(\ --json)?
+    rf"""release\ {names.TAG}(@sha256:[0-9a-f]{{64}})?(\ --dry-run)?(\ --json)?
     | release\ --follow(\ --json)?
-    | rollback(\ {TAG})?(\ --json)?
+    | rollback(\ {names.TAG})?(\ --json)?
     | status(\ --json)?""",
     re.ASCII | re.VERBOSE,
 )

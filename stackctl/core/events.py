@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from stackctl.app.app_env import mask
 from stackctl.core import durable
 from stackctl.core.machine import Machine
 from stackctl.core.printable import printable
+from stackctl.core.redact import mask
 
 MOST_LINES = 20_000
 KEPT_LINES = 10_000

@@ -1,19 +1,19 @@
 """A table of steps, the whole story of a release, a restore or a backup: carried out in order, undone backwards."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from stackctl.app import state
-from stackctl.app.stack import Stack
+from stackctl.core.context import Context
 from stackctl.core.errors import FailedError, PersonNeededError, StackError
 
 
 class Work(Protocol):
     """What the steps of one run hand on."""
 
-    stack: Stack
+    @property
+    def stack(self) -> Context:
+        """What it works with."""
 
 
 class Lasting(Work, Protocol):
@@ -22,6 +22,10 @@ class Lasting(Work, Protocol):
     @property
     def lasts(self) -> str:
         """What stays as it is, should a step fail now, in words; empty while all can be undone."""
+
+    @property
+    def serving(self) -> str:
+        """What serves once all is undone, in words."""
 
     @property
     def remedy(self) -> str:
@@ -41,7 +45,7 @@ class Step(NamedTuple, Generic[W]):
     undo: Callable[[W], None] | None = None
 
 
-def take(stack: Stack, work: W, steps: Sequence[Step[W]]) -> None:
+def take(stack: Context, work: W, steps: Sequence[Step[W]]) -> None:
     """One after the other, in the journal. What fails ends it."""
     for step in steps:
         stack.journal.step(step.name, partial(step.act, work), step.what)
@@ -70,15 +74,8 @@ def carry_out(work: L, steps: Sequence[Step[L]], begun: Sequence[Step[L]] = ()) 
         if cause is None:
             raise
         if isinstance(cause, FailedError):
-            cause = FailedError(f"{cause}; {_serving(stack)}: mend the cause, then {work.remedy}")
+            cause = FailedError(f"{cause}; {work.serving}: mend the cause, then {work.remedy}")
         raise cause from error
-
-
-def _serving(stack: Stack) -> str:
-    with suppress(StackError):
-        if (live := state.load(stack.paths).release) and not stack.config.isolated:
-            return f"{live.tag} serves on"
-    return "all is undone"
 
 
 def _expected(error: BaseException) -> StackError | None:

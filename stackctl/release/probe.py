@@ -4,9 +4,9 @@ import http.client
 import json
 from collections.abc import Mapping
 
+from stackctl.app.app_env import SECRET
 from stackctl.app.stack import Stack
 from stackctl.core.errors import FailedError
-from stackctl.services.compose import SECRET
 
 # Nothing is in it, so it changes nothing (docs/reference/app-contract.md).
 UPDATE = json.dumps({"update_id": 0}).encode()

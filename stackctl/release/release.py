@@ -17,7 +17,7 @@ from stackctl.app.stack import DRAIN_SECONDS, Stack
 from stackctl.app.state import Release, Revision, State
 from stackctl.app.telegram import Telegram
 from stackctl.backup import create
-from stackctl.cli import gate
+from stackctl.core import names
 from stackctl.core.errors import FailedError, RefusedError, StackError
 from stackctl.core.events import trim
 from stackctl.core.paths import COLOURS, other
@@ -27,7 +27,7 @@ from stackctl.release.watch import Flip
 from stackctl.services import compose
 from stackctl.services.postgres import Postgres
 
-TAG = re.compile(rf"(?P<tag>{gate.TAG})(@(?P<digest>sha256:[0-9a-f]{{64}}))?", re.ASCII)
+TAG = re.compile(rf"(?P<tag>{names.TAG})(@(?P<digest>sha256:[0-9a-f]{{64}}))?", re.ASCII)
 KEPT_RELEASES = 3
 
 
@@ -68,6 +68,10 @@ class Work:
     @property
     def lasts(self) -> str:
         return f"{self.release.tag} serves in {self.colour}" if _recorded(self) else ""
+
+    @property
+    def serving(self) -> str:
+        return self.stack.serving
 
     @property
     def remedy(self) -> str:

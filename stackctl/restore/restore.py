@@ -126,6 +126,10 @@ class Work:
         return "the data is in its place" if self.placed else ""
 
     @property
+    def serving(self) -> str:
+        return self.stack.serving
+
+    @property
     def remedy(self) -> str:
         asked = self.asked._replace(backup=self.record.id) if self.record else self.asked
         return " ".join(["sudo stackctl restore", *asked.words])

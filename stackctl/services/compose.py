@@ -1,15 +1,9 @@
 """Docker Compose, asked in one way: pure builders of arguments and environments. No value is ever an argument."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
-from stackctl.app.state import Release
-from stackctl.core import machine
-
 NEITHER_PULL_NOR_BUILD = ("--no-build", "--pull", "never")
-SECRET = "TELEGRAM_WEBHOOK_SECRET"  # noqa: S105 - names of variables, both
-PREVIOUS_SECRET = "TELEGRAM_WEBHOOK_SECRET_PREVIOUS"  # noqa: S105
 
 
 def compose(project: str, file: Path, *arguments: str) -> list[str]:
@@ -43,22 +37,3 @@ def stack_sha256(compose_files: bytes, environment: bytes, image: str) -> str:
     """
     parts = [hashlib.sha256(part).digest() for part in (compose_files, environment, image.encode())]
     return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def app_environment(
-    release: Release, environment: Mapping[str, str], sha256: str, address: str | None, previous_secret: str | None
-) -> dict[str, str]:
-    """The whole process environment of a `docker compose` for the app: its file takes the values from it by name.
-
-    `address`: the colour's, None for the worker. `previous_secret`: the one that Telegram still sends, when it isn't
-    this environment's; no part of what the release is, since it is of no use a moment later.
-    """
-    return {
-        **machine.ENVIRONMENT,
-        **environment,
-        **({PREVIOUS_SECRET: previous_secret} if previous_secret else {}),
-        **({"STACK_ADDRESS": address} if address else {}),
-        "STACK_IMAGE": release.image,
-        "STACK_SHA256": sha256,
-        "STACK_RELEASE": release.id,
-    }

@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys.credentials import OPERATOR_RULES
-from stackctl.app.app_env import spellings
+from stackctl.core.redact import spellings
 from tests.places import Place
 
 pytestmark = pytest.mark.group("data")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from stackctl.app.app_env import spellings
+from stackctl.core.redact import spellings
 from tests.places import Place
 
 pytestmark = pytest.mark.group("app")

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 from stackctl.app import state
-from stackctl.app.app_env import canonical
+from stackctl.app.app_env import PREVIOUS_SECRET, SECRET, canonical
 from stackctl.app.stack import Stack
 from stackctl.cli import main
 from stackctl.cli.background import PROGRAM
@@ -29,7 +29,6 @@ from stackctl.core.machine import ENVIRONMENT as ENV
 from stackctl.core.machine import Conversation, Machine, Result
 from stackctl.core.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
 from stackctl.release import watch
-from stackctl.services.compose import PREVIOUS_SECRET, SECRET
 from tests.unit.storage import Storage
 
 REPOSITORY = "registry.lab.test/bot"

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from stackctl.app import app_env, state
 from stackctl.app.state import Release, Revision, State, Webhook
-from stackctl.cli import gate
-from stackctl.core import config, durable, events, history, openat
+from stackctl.core import config, durable, events, history, names, openat, redact
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.machine import ENVIRONMENT, Machine
 from stackctl.core.paths import COLOURS, Paths
@@ -29,7 +28,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,9}", fullmatch=True).filter(lambda name: not app_env.problem({name: ""}))
 VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 ENVIRONMENTS = st.dictionaries(NAMES, VALUES, max_size=5)
-TAGS = st.from_regex(re.compile(gate.TAG, re.ASCII), fullmatch=True)
+TAGS = st.from_regex(re.compile(names.TAG, re.ASCII), fullmatch=True)
 RELEASES = st.builds(Release, TEXT, TAGS, TEXT, TEXT, st.none() | TEXT, TEXT)
 COLOUR = st.none() | RELEASES
 STATES = st.builds(
@@ -333,7 +332,7 @@ def test_the_longest_value_that_is_taken_is_the_longest_that_linux_takes() -> No
         Machine().run(["true"], env={"A": f"{longest}x", **ENVIRONMENT})
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=app_env.SHORTEST_SECRET, max_size=30))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=redact.SHORTEST_SECRET, max_size=30))
 def test_a_value_is_masked_in_every_spelling(secret: str) -> None:
     for spelling in (
         secret,
@@ -341,13 +340,13 @@ def test_a_value_is_masked_in_every_spelling(secret: str) -> None:
         json.dumps(secret, ensure_ascii=False)[1:-1],
         repr(secret)[1:-1],
     ):
-        assert app_env.mask(f"<{spelling}>", app_env.spellings([secret])) == "<***>"
+        assert redact.mask(f"<{spelling}>", redact.spellings([secret])) == "<***>"
 
 
 @pytest.mark.parametrize("said", ["p%40ss w", "p@ss w", "-----KEY-----", "postgresql://bot:p%40ss w@db/x"])
 def test_parts_of_values_are_masked(said: str) -> None:
-    secrets = app_env.spellings(["postgresql://bot:p%40ss w@db/x", "-----KEY-----\nabcdefgh\n"])
-    assert app_env.mask(f"error: {said}!", secrets) == "error: ***!"
+    secrets = redact.spellings(["postgresql://bot:p%40ss w@db/x", "-----KEY-----\nabcdefgh\n"])
+    assert redact.mask(f"error: {said}!", secrets) == "error: ***!"
 
 
 # config

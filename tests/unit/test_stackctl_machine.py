@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackctl.app import state
+from stackctl.app import app_env, state
 from stackctl.app.state import Release
 from stackctl.cli import main
 from stackctl.core import machine
@@ -49,7 +49,7 @@ def test_compose_commands(argv: list[str], line: str) -> None:
 
 
 def test_compose_gets_the_apps_environment_and_ours_and_nothing_else() -> None:
-    assert compose.app_environment(RELEASE, {"TOKEN": "$x"}, "hash", "172.31.0.12", None) == {
+    assert app_env.app_environment(RELEASE, {"TOKEN": "$x"}, "hash", "172.31.0.12", None) == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
         "LC_ALL": "C.UTF-8",
@@ -62,15 +62,15 @@ def test_compose_gets_the_apps_environment_and_ours_and_nothing_else() -> None:
 
 
 def test_the_worker_has_no_address() -> None:
-    env = compose.app_environment(RELEASE, {"TOKEN": "$x"}, "hash", None, None)
+    env = app_env.app_environment(RELEASE, {"TOKEN": "$x"}, "hash", None, None)
     assert "STACK_ADDRESS" not in env
     assert env["TOKEN"] == "$x"
 
 
 def test_a_webhook_secret_that_telegram_still_sends_is_handed_on_beside_the_new_one() -> None:
-    env = compose.app_environment(RELEASE, {compose.SECRET: "new"}, "hash", None, "old")
+    env = app_env.app_environment(RELEASE, {app_env.SECRET: "new"}, "hash", None, "old")
     assert (env["TELEGRAM_WEBHOOK_SECRET"], env["TELEGRAM_WEBHOOK_SECRET_PREVIOUS"]) == ("new", "old")
-    assert compose.PREVIOUS_SECRET not in compose.app_environment(RELEASE, {compose.SECRET: "new"}, "hash", None, None)
+    assert app_env.PREVIOUS_SECRET not in app_env.app_environment(RELEASE, {app_env.SECRET: "new"}, "hash", None, None)
 
 
 PARTS = st.tuples(st.binary(max_size=3), st.binary(max_size=3), st.text("ab", max_size=3))

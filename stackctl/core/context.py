@@ -1,0 +1,18 @@
+"""What a verb works with, whatever it does."""
+
+from dataclasses import dataclass
+
+from stackctl.core.config import Config
+from stackctl.core.events import Journal
+from stackctl.core.machine import Machine
+from stackctl.core.paths import Paths
+
+
+@dataclass(frozen=True)
+class Context:
+    """The droplet, its declared configuration, and the journal of the run."""
+
+    paths: Paths
+    config: Config
+    machine: Machine
+    journal: Journal
