@@ -1,0 +1,81 @@
+"""A package imports itself and those to its left. What they import decides what can be read, tested and moved alone."""
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+ORDER = {
+    "stackctl": ("core", "services", "app", "backup", "host", "release", "restore", "cli"),
+}
+APART: set[str] = set()
+"""Packages whose modules never import one another."""
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """The line and the full name of everything that a file imports; a relative import is shown as it is."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, one.name) for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{base}.{one.name}") for one in node.names)
+
+
+def wrong(root: Path, program: str, order: Sequence[str]) -> list[str]:
+    """Every import of `program` that goes to the right. What is in no package stands behind them all."""
+    rank = {name: place for place, name in enumerate(order)}
+    found = []
+    for path in sorted((root / program).rglob("*.py")):
+        _, *own = path.relative_to(root).with_suffix("").parts
+        for line, name in imported(path):
+            first, *other = name.split(".")
+            there = rank.get(other[0], len(order)) if first == program else -1
+            sideways = first == program and own[0] == other[0] and own[1] != other[1] and f"{program}.{own[0]}" in APART
+            if not first or there > rank.get(own[0], len(order)) or sideways:
+                found.append(f"{path.relative_to(root)}:{line} {name}")
+    return found
+
+
+@pytest.mark.parametrize("program", ORDER)
+def test_imports_go_to_the_left(program: str) -> None:
+    assert wrong(Path(), program, ORDER[program]) == []
+
+
+@pytest.mark.parametrize("program", ORDER)
+def test_every_package_has_its_place(program: str) -> None:
+    assert {path.parent.name for path in Path(program).glob("*/__init__.py")} <= {*ORDER[program]}
+
+
+def test_stackctl_needs_nothing_but_the_standard_library() -> None:
+    names = {name.split(".")[0] for path in Path("stackctl").rglob("*.py") for _, name in imported(path)}
+    assert names <= {"stackctl", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ("from stackctl.app import state", ["stackctl.app.state"]),
+        ("from stackctl.app.state import load", ["stackctl.app.state.load"]),
+        ("from stackctl import app", ["stackctl.app"]),
+        ("def late():\n    import stackctl.app.state", ["stackctl.app.state"]),
+        ("from stackctl import __version__", ["stackctl.__version__"]),
+        ("from ..app import state", ["..app.state"]),
+        ("from stackctl.core import durable\nfrom stackctl.services import redis\nimport os", []),
+    ],
+)
+def test_an_import_to_the_right_is_seen(source: str, seen: list[str], tmp_path: Path) -> None:
+    module = tmp_path / "stackctl" / "services" / "docker.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(source)
+    assert [one.split()[1] for one in wrong(tmp_path, "stackctl", ORDER["stackctl"])] == seen
+
+
+def test_modules_that_stand_apart_import_none_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "APART", {"deploys.components"})
+    module = tmp_path / "deploys" / "components" / "ssh.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("from deploys.components import ci\nfrom deploys.config import settings\n")
+    assert wrong(tmp_path, "deploys", ("config", "components")) == ["deploys/components/ssh.py:1 deploys.components.ci"]
