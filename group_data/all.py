@@ -28,7 +28,7 @@ never_banned: list[str] = []
 # (docs/how-to/ci.md). None: no CI.
 ci_authorized_keys = None
 # Findings that `make plan` and `make status` should no longer report as foreign: the finding's name and the reason.
-# Only the name counts, whatever its content becomes (docs/explanation/security.md).
+# Only the name counts, whatever its content becomes (docs/how-to/security.md).
 foreign_accepted: dict[str, str] = {}
 # Names of foreign findings that the next converge removes. `make site REMOVE="NAME NAME"` does so once.
 foreign_removed: list[str] = []
