@@ -56,7 +56,7 @@ def data_services(settings: Settings) -> None:
         name="Configure Redis",
         dest=str(paths.opt / "redis.conf"),
         content=redis_conf,
-        validate=_redis_accepts(values.redis_image),
+        validate=_redis_accepts(values.redis_image, "%s"),
     )
     place(
         name="Have Redis start in either mode",
@@ -68,7 +68,7 @@ def data_services(settings: Settings) -> None:
         name="Describe the data services",
         dest=str(paths.data_yaml),
         content=compose_file(settings, sha256=declared),
-        validate=compose_accepts(),
+        validate=_services_accepted(values.redis_image, f"{paths.opt}/redis.conf"),
     )
     compose_up(
         name="Run PostgreSQL and Redis",
@@ -118,9 +118,14 @@ def compose_file(settings: Settings, *, sha256: str) -> bytes:
     )
 
 
-def _redis_accepts(image: str) -> str:
+def _services_accepted(image: str, conf: str) -> str:
+    """The image stands in the Compose file: another Redis may refuse the configuration that is there already."""
+    return f"{compose_accepts()} && {{ {_redis_accepts(image, conf)}; }}"
+
+
+def _redis_accepts(image: str, conf: str) -> str:
     """Redis can't only test a file: with one that it refuses it ends at once, otherwise it runs until it is ended."""
-    mount = "--mount type=bind,source=%s,target=/redis.conf,readonly"
+    mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
     # A Redis that listens nowhere ends at once, too: so it listens on a socket that nobody else reaches.
     server = "timeout 2 redis-server /redis.conf --port 0 --unixsocket /tmp/redis.sock --dir /tmp --save ''"

@@ -52,6 +52,13 @@ def test_a_container_is_spared_since_its_answers_to_nginx_would_be_dropped_too()
     assert set(values.docker_networks.values()) <= set(never)
 
 
+def test_one_line_of_each_address_is_kept_in_memory() -> None:
+    """By default as many as `maxretry`, so a thousand of each address in a flood from many."""
+    default, *jails = re.split(r"^\[(?!DEFAULT)", jail(), flags=re.MULTILINE)
+    assert "maxmatches = 1" in default.splitlines()
+    assert not [one for one in jails if "maxmatches" in one]
+
+
 def test_without_nginx_its_log_is_not_watched() -> None:
     """fail2ban doesn't start when a log is missing, and SSH would be watched no more."""
     assert "[nginx-refusals]" in jail()

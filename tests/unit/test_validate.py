@@ -94,9 +94,34 @@ def test_a_compose_file_is_tested_with_its_variables_and_nothing_of_the_machine_
 
 
 def test_redis_has_to_run_with_a_file_until_it_is_ended() -> None:
-    said = data_services._redis_accepts("redis:8-trixie")
+    said = data_services._redis_accepts("redis:8-trixie", "%s")
     assert "--network none" in said
     assert said.endswith("test $? = 124"), "timeout's own code: it was still running"
+
+
+@pytest.mark.parametrize(("code", "text"), [(124, NEW), (0, b"good"), (1, b"good"), (125, b"good")])
+def test_another_redis_has_to_accept_the_configuration_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, text: bytes
+) -> None:
+    """Its image is named in the Compose file alone, so that file is refused."""
+    asked = tmp_path / "asked"
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$*" >> {asked}\ntest "$1" = compose || exit {code}\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    dest = tmp_path / "data.yaml"
+    dest.write_text("good")
+    run(dest, data_services._services_accepted("redis:9-trixie", "/opt/app/redis.conf"))
+    assert dest.read_bytes() == text
+    tested, ran = asked.read_text().splitlines()
+    assert f"-f {dest}.new config" in tested
+    assert "source=/opt/app/redis.conf,target=/redis.conf,readonly" in ran
+    assert " redis:9-trixie timeout 2 redis-server " in ran
+
+
+def test_the_compose_file_of_the_data_services_is_placed_by_that_test() -> None:
+    said = placing()["Describe the data services"]["validate"]
+    assert said.startswith("_services_accepted(values.redis_image, ")
 
 
 @pytest.mark.parametrize(
