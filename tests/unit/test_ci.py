@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import textwrap
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -150,6 +155,43 @@ def test_the_nightly_plan_shows_lines_of_a_droplet_that_the_runner_does_not_obey
     steps = ["exec 2>&1", "::stop-commands::$token", "deploys.plan"]
     assert sorted(steps, key=plan.index) == steps
     assert r'printf "\n::%s::\n" "$token"' in plan
+
+
+CHANGE = {"prod-1": ["Configure nginx"]}
+FOREIGN = {"prod-1": ["/etc/cron.d/x: cron runs it: make site REMOVE=/etc/cron.d/x"]}
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="GitHub's machines have jq")
+@pytest.mark.parametrize(
+    ("hosts", "foreign", "told"),
+    [
+        (CHANGE, {}, ["would change, as of RUN:", "**prod-1**", "- Configure nginx"]),
+        (
+            {},
+            FOREIGN,
+            ["would change nothing of its own, as of RUN.", "Foreign (declared by nobody) on **prod-1**:", "- /etc"],
+        ),
+        (
+            CHANGE,
+            FOREIGN,
+            ["would change, as of RUN:", "- Configure nginx", "Foreign (declared by", "- /etc/cron.d/x"],
+        ),
+    ],
+)
+def test_the_drift_issue_says_whether_a_converge_would_change_anything(
+    tmp_path: Path, hosts: dict[str, list[str]], foreign: dict[str, list[str]], told: list[str]
+) -> None:
+    report = (ROOT / ".github/workflows/nightly.yml").read_text().partition("Open, update or close the issue")[2]
+    script = report.partition("run: |\n")[2].partition("        env:\n")[0]
+    gh = tmp_path / "gh"
+    gh.write_text("#!/bin/sh\n")
+    gh.chmod(0o755)
+    plan = json.dumps({"hosts": hosts, "changed": len(hosts), "foreign": foreign})
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PLAN": plan, "RUN": "RUN"}
+    subprocess.run(["bash", "-eu", "-c", textwrap.dedent(script)], cwd=tmp_path, env=environment, check=True)
+    body = (tmp_path / "body.md").read_text()
+    assert sorted(told, key=body.index) == told
+    assert ("Foreign" in body) == bool(foreign)
 
 
 def test_without_a_lab_the_checks_name_what_they_leave_out() -> None:
