@@ -82,6 +82,8 @@ WATCHED = {
     **dict.fromkeys(
         [f"etc/network/if-{when}.d" for when in ("up", "down", "pre-up", "post-down")], "ifupdown runs it as root"
     ),
+    "etc/network/interfaces.d": "ifupdown runs commands by it as root",
+    "etc/default/grub.d": "update-grub runs it as root",
     **dict.fromkeys([f"etc/dhcp/dhclient-{when}-hooks.d" for when in ("enter", "exit")], "dhclient runs it as root"),
     "etc/networkd-dispatcher": "it runs as root when the network changes",
     "etc/letsencrypt/renewal-hooks": "certbot runs it as root",
@@ -114,7 +116,16 @@ SINGLE = {
     "etc/default/docker": "Docker is started with it",
     "etc/default/nginx": "nginx is started with it",
     "etc/environment": "each login has it",
+    "etc/modules": "it loads kernel modules",
+    "etc/network/interfaces": "ifupdown runs commands by it as root",
+    **dict.fromkeys(
+        [f"root/.{name}" for name in ("bashrc", "profile", "bash_profile", "bash_login", "bash_logout")],
+        "a shell of root's runs it",
+    ),
 }
+# Of these directories only what Python loads by itself: which program of root's loads a module, its name does not tell.
+PYTHONS = ("usr/lib/python3*/dist-packages", "usr/local/lib/python3*/dist-packages")
+_LOADED_BY_PYTHON = re.compile(r".*\.pth|(?:site|user)customize\..+")
 # What dpkg and ucf leave beside a file: nothing that reads these directories takes names like these.
 # run-parts and certbot do take some of them, so each must be beside a file that a package or the site has.
 _LEFT_BY_DPKG = re.compile(r"(.+)\.(?:dpkg-(?:dist|old|new|bak|tmp)|ucf-(?:dist|old|new))")
@@ -147,13 +158,28 @@ _MADE = {
     r"/run/systemd/system/systemd-networkd-wait-online\.service\.d/10-netplan\.conf": r"\[(?:Unit|Service)\]|"
     rf"ConditionPathIsSymbolicLink=/run/systemd/generator/network-online\.target\.wants/{_WAIT}\.service|"
     rf"ExecStart=(?:(?:/usr)?/lib/systemd/{_WAIT}(?: [\w:.-]+)*)?",
+    r"/etc/network/interfaces(?:\.d/50-cloud-init(?:\.cfg)?)?": r"(?:auto|allow-hotplug)(?: [\w.:-]+)+|"
+    r"iface [\w.:-]+ inet6? (?:loopback|static|dhcp|manual|auto)|"
+    r"source(?:-directory)? /etc/network/interfaces\.d(?:/\*)?|"
+    r"(?:address|netmask|broadcast|gateway|network|hwaddress|mtu|metric|dns-(?:nameservers|search))(?: [\w.:/-]+)*|"
+    r"(?:post-up|pre-down) route (?:add|del)(?: [\w.:/-]+)* \|\| true",
+    # Of the images. What the kernel is told by it is not looked at, commands are.
+    r"/etc/default/grub\.d/[\w-]+\.cfg": r"""GRUB_\w+=(?:"(?:[^"`$\\]|\$\{?GRUB_\w+\}?)*"|'[^']*'|[\w.,:/=-]*)""",
+    r"/etc/modules": r"",
     r"/etc/docker/key\.json": r".*",
     r"/etc/security/opasswd": r".*",
 }
+# What a package copies once, and no list of dpkg's has.
+_COPIES = {
+    **{f"/etc/ufw/{when}.init": f"usr/share/ufw/{when}.init" for when in ("before", "after")},
+    **{f"/root/.{name}": f"usr/share/base-files/dot.{name}" for name in ("bashrc", "profile")},
+}
 _DENY, _PERMIT, _PASSES_DENY = "requisite pam_deny.so", "required pam_permit.so", "[default=N] pam_permit.so"
 _STATIC_PAM = (_DENY, _PERMIT, _PASSES_DENY, "optional pam_umask.so")
-# Without these neither sshd nor sudo lets anybody in: they can be corrected, and never removed.
-_LETS_US_IN = re.compile(r"/etc/(?:ssh/sshd_config|sudoers|pam\.d/(?:common-\w+|sshd|sudo|sudo-i|su|login|other))")
+# Without these there is no network, or neither sshd nor sudo lets anybody in: they can be corrected, and never removed.
+_LETS_US_IN = re.compile(
+    r"/etc/(?:network/interfaces(?:\.d/.*)?|ssh/sshd_config|sudoers|pam\.d/(?:common-\w+|sshd|sudo|sudo-i|su|login|other))"
+)
 _TRANSIENT = re.compile(r"\.(?:scope|slice)$")
 
 
@@ -187,6 +213,10 @@ class Files:
         for path, reason in SINGLE.items():
             if os.path.lexists(root / path):
                 yield Seen(f"/{path}", str(root / path), reason)
+        for directory in sorted(found for pattern in PYTHONS for found in root.glob(pattern)):
+            for name in filter(_LOADED_BY_PYTHON.fullmatch, sorted(os.listdir(directory))):  # noqa: PTH208
+                path = directory / name
+                yield Seen(f"/{path.relative_to(root)}", str(path), "each program in Python runs it, root's too")
         for path, reason in WATCHED.items():
             yield from _below(str(root / path), f"/{path}", reason)
 
@@ -276,8 +306,8 @@ class Files:
             return all(re.fullmatch(rule, line) for line in read(seen.where).splitlines())
         if path.startswith("/etc/pam.d/common-"):
             return self._is_pam_as_packaged(seen.where)
-        if path in {"/etc/ufw/before.init", "/etc/ufw/after.init"}:
-            return read(seen.where) == read(self._paths.root / f"usr/share{path.removeprefix('/etc')}")
+        if original := _COPIES.get(path):
+            return read(seen.where) == read(self._paths.root / original)
         if path.startswith("/run/systemd/transient/"):
             unit = path.removeprefix("/run/systemd/transient/").partition(".d/")[0]
             return bool(_TRANSIENT.search(unit)) or unit == self._paths.release_unit

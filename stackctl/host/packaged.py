@@ -9,7 +9,8 @@ from stackctl.host.findings import meant, read
 
 # Only what is looked at; a droplet has twenty thousand other paths.
 _LISTED = re.compile(
-    rb"^(?:/usr)?(/(?:lib/(?:systemd|sysctl\.d|mod|udev|tmpfiles\.d)|share/pam-configs/)[^\n]*|/etc/[^\n]+)$",
+    rb"^(?:/usr)?(/(?:lib/(?:systemd|sysctl\.d|mod|udev|tmpfiles\.d)|share/pam-configs/)[^\n]*|/etc/[^\n]+"
+    rb"|/lib/python3[^/\n]*/dist-packages/[^/\n]+\.(?:pth|py))$",
     re.MULTILINE,
 )
 _CONFFILE = re.compile(rb"^ (/\S+) ([0-9a-f]{32})(?: \w+)*$", re.MULTILINE)

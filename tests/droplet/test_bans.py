@@ -43,6 +43,11 @@ def test_telegram_the_operators_and_the_containers_are_never_banned(droplet: Hos
 
 
 @pytest.mark.parametrize("jail", JAILS)
+def test_one_line_of_each_address_is_kept_in_memory(droplet: Host, jail: str) -> None:
+    assert droplet.check_output(f"fail2ban-client get {jail} maxmatches") == "1"
+
+
+@pytest.mark.parametrize("jail", JAILS)
 def test_a_ban_is_dropped_by_the_kernel_on_every_port_and_lasts_longer_each_time(droplet: Host, jail: str) -> None:
     action = droplet.check_output(f"fail2ban-client get {jail} actions").splitlines()[-1].strip()
     assert droplet.check_output(f"fail2ban-client get {jail} action {action} blocktype") == "drop"

@@ -102,8 +102,33 @@ class Droplet:
         self.put(
             "usr/share/pam-configs/unix", "Name: Unix\nAuth:\n\t[success=end default=ignore]\tpam_unix.so nullok\n"
         )
+        self._images()
         self._packages()
         assert self.names() == []
+
+    def _images(self) -> None:
+        """What images, installers and cloud-init write, and no package has."""
+        for name in ("bashrc", "profile"):
+            self.put(f"usr/share/base-files/dot.{name}", f"# {name}\n")
+            self.put(f"root/.{name}", f"# {name}\n")
+        self.put("etc/modules", "# /etc/modules: kernel modules to load at boot time.\n")
+        self.put(
+            "etc/default/grub.d/10_cloud.cfg",
+            'GRUB_CMDLINE_LINUX="consoleblank=0 $GRUB_CMDLINE_LINUX"\nGRUB_TIMEOUT=0\nGRUB_TERMINAL="console serial"\n',
+        )
+        self.put(
+            "etc/network/interfaces",
+            "# lo\nauto lo\niface lo inet loopback\n\nsource /etc/network/interfaces.d/*\nsource-directory "
+            "/etc/network/interfaces.d\n",
+        )
+        self.put(
+            "etc/network/interfaces.d/50-cloud-init",
+            "auto eth0\niface eth0 inet static\n    address 192.0.2.7/20\n    dns-nameservers 192.0.2.2 192.0.2.3\n"
+            "    gateway 192.0.2.1\n    mtu 1500\n"
+            "    post-up route add -net 10.0.0.0 netmask 255.0.0.0 gw 10.1.0.1 || true\n"
+            "    pre-down route del -net 10.0.0.0 netmask 255.0.0.0 gw 10.1.0.1 || true\n\n"
+            "# control-alias eth0\niface eth0 inet6 static\n    address 2001:db8::7/64\n",
+        )
 
     def _packages(self) -> None:
         self.put("usr/lib/systemd/system/fail2ban.service", "[Install]\nWantedBy=multi-user.target\n")
@@ -114,6 +139,8 @@ class Droplet:
         listed = ["fail2ban.service", "debug-shell.service"]
         lines = "".join(f"/lib/systemd/system/{name}\n" for name in listed) + "/etc/cron.d/e2scrub\n"
         lines += "/usr/share/pam-configs/unix\n"
+        self.put("usr/lib/python3/dist-packages/distutils-precedence.pth", "import os\n")
+        lines += "/usr/lib/python3/dist-packages/distutils-precedence.pth\n"
         self.put("var/lib/dpkg/info/some.list", f"/.\n/etc\n{lines}")
         digest = hashlib.md5(DEBIANS_CRON.encode(), usedforsecurity=False).hexdigest()
         sums = f" /etc/cron.d/e2scrub {digest}\n /etc/crontab {digest}\n"
@@ -341,6 +368,53 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "remove",
     ),
     "udev": (put("etc/udev/rules.d/x.rules"), "/etc/udev/rules.d/x.rules", "remove"),
+    "modules, in the old file": (put("etc/modules", "# x\nx\n"), "/etc/modules", "remove"),
+    "the boot loader's configuration with a command": (
+        put("etc/default/grub.d/15_timeout.cfg", 'GRUB_TIMEOUT="$(/x)"\n'),
+        "/etc/default/grub.d/15_timeout.cfg",
+        "remove",
+    ),
+    "the same behind a value": (
+        put("etc/default/grub.d/15_timeout.cfg", "GRUB_TIMEOUT=0; /x\n"),
+        "/etc/default/grub.d/15_timeout.cfg",
+        "remove",
+    ),
+    # the network
+    "a command of ifupdown's": (
+        add("etc/network/interfaces", "    up /x\n"),
+        "/etc/network/interfaces",
+        "hand",
+    ),
+    "a command behind a route": (
+        add("etc/network/interfaces.d/50-cloud-init", "post-up route add default gw 192.0.2.1 || true; /x\n"),
+        "/etc/network/interfaces.d/50-cloud-init",
+        "hand",
+    ),
+    "an interface": (put("etc/network/interfaces.d/x", "auto eth0\n"), "/etc/network/interfaces.d/x", "hand"),
+    # root's own programs
+    "root's shell": (add("root/.bashrc", "alias sudo=/x\n"), "/root/.bashrc", "remove"),
+    "root's login": (add("root/.profile", "/x\n"), "/root/.profile", "remove"),
+    "root's login, by bash's own name": (put("root/.bash_profile"), "/root/.bash_profile", "remove"),
+    "a line that Python runs at each start": (
+        put("usr/lib/python3/dist-packages/x.pth", "import x\n"),
+        "/usr/lib/python3/dist-packages/x.pth",
+        "remove",
+    ),
+    "the same beside Debian's": (
+        put("usr/local/lib/python3.13/dist-packages/x.pth", "import x\n"),
+        "/usr/local/lib/python3.13/dist-packages/x.pth",
+        "remove",
+    ),
+    "a module that Python loads by itself": (
+        put("usr/local/lib/python3.13/dist-packages/sitecustomize.py"),
+        "/usr/local/lib/python3.13/dist-packages/sitecustomize.py",
+        "remove",
+    ),
+    "one by a link": (
+        link("usr/lib/python3/dist-packages/usercustomize.py", "/srv/x.py"),
+        "/usr/lib/python3/dist-packages/usercustomize.py",
+        "remove",
+    ),
     # the rest
     "a source of packages": (
         put("etc/apt/sources.list.d/x.list", "deb https://packages.example.com/debian trixie main\n"),
