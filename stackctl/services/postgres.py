@@ -17,7 +17,7 @@ The names that its statements are built from are checked where they come from (d
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -361,6 +361,7 @@ class Postgres:
 
     def _dump_at_once(self, target: Path, seconds: int) -> dict[str, int]:
         with self.server.locked(self.data.database) as snapshot:
+            _refuse_one_key_for_two(snapshot.tables)
             patience = DUMP_LOCKS_MS + DUMP_LOCK_MS * len(snapshot.tables)
             asked = (f"--snapshot={snapshot.name}", f"--lock-wait-timeout={patience}")
             try:
@@ -401,6 +402,18 @@ def _exported(psql: Conversation) -> Snapshot:
 def _tables(psql: Conversation) -> tuple[Table, ...]:
     """Whose rows a dump has."""
     return tuple(Table(*json.loads(line)) for line in _ask(psql, TABLES, QUERY_TIMEOUT))
+
+
+def _refuse_one_key_for_two(tables: Iterable[Table]) -> None:
+    """Of two tables with one key the manifest would have the rows of one, and nobody would miss the other's."""
+    known: dict[str, Table] = {}
+    for table in tables:
+        other = known.setdefault(table.key, table) if table.counted else table
+        if other is not table:
+            raise FailedError(
+                f"{other.quoted} and {table.quoted} are both {table.key} in a manifest, so their rows can't be told "
+                "apart. Nothing was dumped. Next: rename one of them, so that its name has no dot, then again"
+            )
 
 
 def _ask(psql: Conversation, sql: str, timeout: float) -> list[str]:
