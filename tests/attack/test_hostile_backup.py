@@ -71,8 +71,7 @@ def database(lab: Place, droplet: Host) -> Database:
 
 def as_the_app(droplet: Host, database: Database, sql: str) -> str:
     """The answer to its own login role, which acts as the owner."""
-    psql = f"docker exec -i {database.container} psql -qtAX -v ON_ERROR_STOP=1 -U {database.login} -d {database.name}"
-    return str(droplet.check_output(f"printf %s {shlex.quote(sql)} | {psql}"))
+    return str(droplet.check_output(f"printf %s {shlex.quote(sql)} | {database.psql()}"))
 
 
 def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str]]:
@@ -139,7 +138,7 @@ def forged(lab: Place, droplet: Host, database: Database) -> Iterator[str]:
     droplet, database = connected(lab)
     droplet.check_output(f"rm -r {place}; docker exec {database.container} rm -f /tmp/sec_evil")
     for role in ("sec_evil", "sec_login"):
-        database.ask(f"DROP ROLE IF EXISTS {role}")
+        database.ask(f"DROP ROLE IF EXISTS {role}", "postgres")
     database.ask(f"DROP DATABASE IF EXISTS {BESIDE}", "postgres")
 
 

@@ -27,36 +27,48 @@ def _alone(lab: Place, droplet: Host) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Database:
-    """The live PostgreSQL, as its superuser sees it; of its databases, the app's unless another one is named."""
+    """The live PostgreSQL; of its databases, the app's unless another one is named.
+
+    Asked as docs/how-to/runbook.md says: in `postgres` as the superuser, and everywhere else as the app's own login,
+    which acts as the owner.
+    """
 
     droplet: Host
     container: str
     name: str
+    owner: str
+    login: str
 
     def ask(self, sql: str, name: str = "") -> str:
         return str(self.droplet.check_output(f"{self.psql(name)} -c {shlex.quote(sql)}"))
 
-    @property
-    def login(self) -> str:
-        """The app's own role that logs in, and acts as the owner."""
-        return self.ask("SELECT min(rolname) FROM pg_roles WHERE rolname ~ '^toogoodtogo_[0-9a-f]{8}$'")
+    def ask_as_superuser(self, sql: str) -> str:
+        """In the app's database, what the app itself may not do or see."""
+        return str(self.droplet.check_output(f"{self._psql('postgres', self.name)} -c {shlex.quote(sql)}"))
+
+    def create(self, name: str) -> None:
+        """An empty database of the app's."""
+        self.ask(f"CREATE DATABASE {name} TEMPLATE template0 OWNER {self.owner}", "postgres")
 
     def restore(self, dump: Path, name: str) -> None:
-        """By hand, into one that is empty."""
-        restore = f"docker exec -i {self.container} pg_restore --exit-on-error -U postgres -d {name}"
-        self.droplet.check_output(f"{restore} < {dump}")
+        """By hand, into one that is empty: what the app wrote is loaded with no more powers than the app has."""
+        load = f"docker exec -i {self.container} pg_restore --exit-on-error --no-owner -U {self.login} -d {name}"
+        self.droplet.check_output(f"{load} < {dump}")
 
     def psql(self, name: str = "") -> str:
         """Takes SQL on standard input."""
-        program = "psql -qtAX -v ON_ERROR_STOP=1 -U postgres"
-        return f"docker exec -i {self.container} {program} -d {name or self.name}"
+        return self._psql("postgres" if name == "postgres" else self.login, name or self.name)
 
     def over_ssh(self, name: str = "") -> list[str]:
         return ["ssh", "-F", ".lab/ssh_config", self.droplet.backend.get_hostname(), f"sudo {self.psql(name)}"]
 
+    def _psql(self, role: str, name: str) -> str:
+        return f"docker exec -i {self.container} psql -qtAX -v ON_ERROR_STOP=1 -U {role} -d {name}"
+
 
 def live_database(lab: Place, droplet: Host) -> Database:
-    return Database(droplet, lab.settings.paths.data_container("postgres"), lab.settings.values.database)
+    values, container = lab.settings.values, lab.settings.paths.data_container("postgres")
+    return Database(droplet, container, values.database, values.database_user, lab.settings.login_role)
 
 
 @pytest.fixture

@@ -236,7 +236,8 @@ def test_a_damaged_table_is_found_by_the_weekly_look(lab: Place, droplet: Host, 
     service = lab.settings.paths.amcheck_service
     database.ask("CREATE TABLE damaged AS SELECT n, repeat('x', 500) AS text FROM generate_series(1, 1000) n")
     try:
-        file = database.ask("CHECKPOINT; SELECT pg_relation_filepath('damaged')")
+        database.ask("CHECKPOINT", "postgres")
+        file = database.ask("SELECT pg_relation_filepath('damaged')")
         droplet.check_output(f"docker stop {database.container}")
         where = f"{lab.settings.values.data_root}/postgres/{file}"
         droplet.check_output(f"printf 'nonsense' | dd of={where} bs=1 seek=20000 conv=notrunc")

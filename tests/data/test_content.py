@@ -153,7 +153,7 @@ def _market(droplet: Host, database: Database) -> Iterator[None]:
     def clear() -> None:
         database.ask("DROP SCHEMA IF EXISTS market CASCADE")
         for name in ("restored", "replayed"):
-            database.ask(f"DROP DATABASE IF EXISTS {name}")
+            database.ask(f"DROP DATABASE IF EXISTS {name}", "postgres")
 
     clear()
     database.ask(SCHEMA)
@@ -183,7 +183,7 @@ def test_restored_it_is_what_the_database_was_at_one_moment(
 
     *_, newest = backups(droplet)
     dump = lab.settings.paths.backup(newest["id"]) / "postgres.dump"
-    database.ask("CREATE DATABASE restored")
+    database.create("restored")
     database.restore(dump, "restored")
     newest_trade = "SELECT max(number) FROM market.trades WHERE seller = {}"
     held = [int(database.ask(newest_trade.format(one), "restored")) for one in range(SELLERS)]
@@ -191,7 +191,7 @@ def test_restored_it_is_what_the_database_was_at_one_moment(
     assert all(sooner <= there for sooner, there in zip(before, held, strict=True)), "what was confirmed is in it"
     assert all(there < later for there, later in zip(held, after, strict=True)), "it is of one moment amid the trade"
 
-    database.ask("CREATE DATABASE replayed")
+    database.create("replayed")
     replay = [SCHEMA]
     for seller, last in enumerate(held):
         replay += islice(trades(seed, seller), last + 1)

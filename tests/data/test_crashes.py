@@ -104,15 +104,15 @@ def test_a_database_that_promises_less_would_be_noticed(lab: Place, show: Callab
     _, database = connected(lab)
     lazy = {"synchronous_commit": "off", "wal_writer_delay": "'10s'", "wal_writer_flush_after": "'1GB'"}
     for name, value in lazy.items():
-        database.ask(f"ALTER SYSTEM SET {name} = {value}")
-    database.ask("SELECT pg_reload_conf()")
+        database.ask(f"ALTER SYSTEM SET {name} = {value}", "postgres")
+    database.ask("SELECT pg_reload_conf()", "postgres")
     try:
         running, gone = under_load(lab, fault)
     finally:
         _, database = connected(lab)
         for name in lazy:
-            database.ask(f"ALTER SYSTEM RESET {name}")
-        database.ask("SELECT pg_reload_conf()")
+            database.ask(f"ALTER SYSTEM RESET {name}", "postgres")
+        database.ask("SELECT pg_reload_conf()", "postgres")
     sent = len(running.tally.requests)
     show(f"{fault.__name__} killed, with synchronous_commit off: {len(gone)} of {sent} updates are gone")
     assert gone

@@ -35,7 +35,7 @@ DURING = {
 def _something_to_dump(lab: Place, droplet: Host) -> Iterator[None]:
     """A dump that takes a moment."""
     database = live_database(lab, droplet)
-    database.ask(f"{as_owner(lab)} CREATE TABLE sec_big AS SELECT n, md5(n::text) FROM generate_series(1, {BIG}) n")
+    database.ask(f"CREATE TABLE sec_big AS SELECT n, md5(n::text) FROM generate_series(1, {BIG}) n")
     yield
     database.ask("DROP TABLE sec_big")
     droplet.run("stackctl backup")  # of less than half the size of the one before, which it says
@@ -51,13 +51,9 @@ def database(lab: Place, database: Database) -> Iterator[Database]:
     CREATE TABLE sec_days_1 PARTITION OF sec_days FOR VALUES IN (1);
     INSERT INTO sec_days VALUES (1);
     """
-    database.ask(f"{as_owner(lab)} {made}")
+    database.ask(made)
     yield database
     database.ask("DROP TABLE IF EXISTS sec_near, sec_days")
-
-
-def as_owner(lab: Place) -> str:
-    return f"SET ROLE {lab.settings.values.database_user};"
 
 
 def at_once(database: Database, sql: str) -> subprocess.Popen[str]:
@@ -88,7 +84,8 @@ def test_a_table_that_is_reloaded_all_the_time_is_whole_in_each_backup(droplet: 
         assert reloading.poll() is None, "the job ended: nothing was shown"
         database.ask(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.7)%'"
-            " AND pid <> pg_backend_pid()"
+            " AND pid <> pg_backend_pid()",
+            "postgres",
         )
         said, _ = reloading.communicate(timeout=30)
     assert "deadlock" not in said, "the app's transaction must not be the one that PostgreSQL ends"

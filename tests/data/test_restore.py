@@ -217,7 +217,7 @@ def beside(droplet: Host, database: Database, then: Then) -> Iterator[str]:
     """The backup's data in a database of its own."""
     droplet.check_output(f"stackctl restore {then.id} --to-database lost")
     yield "lost"
-    database.ask("DROP DATABASE lost")
+    database.ask("DROP DATABASE lost", "postgres")
 
 
 @pytest.mark.parametrize("step", [step.name for step in BESIDE])
@@ -234,28 +234,22 @@ def test_beside_killed_at_any_step_the_same_again_finishes_it(
             assert code == 0, output
         assert (database.ask(OFFERS, "lost"), database.ask(OFFERS)) == (then.offers, now)
     finally:
-        database.ask("DROP DATABASE lost")
+        database.ask("DROP DATABASE lost", "postgres")
     assert database.ask(DATABASES) == "4"
 
 
-def as_the_app(lab: Place, name: str) -> str:
-    """The runbook's `app`: nothing that the app's role left is run by a superuser."""
-    container = lab.settings.paths.data_container("postgres")
-    return f"docker exec -i {container} psql -X -v ON_ERROR_STOP=1 -U {lab.settings.login_role} -d {name}"
-
-
-def test_a_lost_row_comes_back(lab: Place, droplet: Host, database: Database, beside: str) -> None:
+def test_a_lost_row_comes_back(droplet: Host, database: Database, beside: str) -> None:
     wanted = database.ask("SELECT one FROM offers one WHERE id % 7 = 0 ORDER BY id LIMIT 1", beside)
     assert wanted not in database.ask("SELECT one FROM offers one")
-    rows = f"{as_the_app(lab, beside)} -c 'COPY (SELECT * FROM offers WHERE id % 7 = 0) TO STDOUT'"  # noqa: S608
-    droplet.check_output(f"{rows} | {as_the_app(lab, database.name)} -c 'COPY offers FROM STDIN'")
+    rows = f"{database.psql(beside)} -c 'COPY (SELECT * FROM offers WHERE id % 7 = 0) TO STDOUT'"  # noqa: S608
+    droplet.check_output(f"{rows} | {database.psql()} -c 'COPY offers FROM STDIN'")
     assert wanted in database.ask("SELECT one FROM offers one")
 
 
-def test_a_lost_table_comes_back(lab: Place, droplet: Host, database: Database, then: Then, beside: str) -> None:
+def test_a_lost_table_comes_back(droplet: Host, database: Database, then: Then, beside: str) -> None:
     database.ask("DROP TABLE offers")
-    dump = f"docker exec {database.container} pg_dump -U {lab.settings.login_role} -d {beside} --table=offers"
-    droplet.check_output(f"{dump} | {as_the_app(lab, database.name)}")
+    dump = f"docker exec {database.container} pg_dump -U {database.login} -d {beside} --table=offers"
+    droplet.check_output(f"{dump} | {database.psql()}")
     assert database.ask(OFFERS) == then.offers
     owner = database.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'offers'")
     assert owner == database.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'jobs'")

@@ -77,19 +77,20 @@ def app(lab: Place, droplet: Host, database: Database) -> Iterator[Callable[[str
 
     def ask(sql: str) -> str:
         now, there = connected(lab)
-        psql = f"docker exec -i {there.container} psql -qtAX -v ON_ERROR_STOP=1 -U {there.login} -d {there.name}"
-        return str(now.check_output(f"printf %s {shlex.quote(sql)} | {psql}"))
+        return str(now.check_output(f"printf %s {shlex.quote(sql)} | {there.psql()}"))
 
     yield ask
     droplet, database = connected(lab)
-    database.ask("DROP EVENT TRIGGER IF EXISTS odd_drop; DROP SCHEMA IF EXISTS odd CASCADE")
-    database.ask(
+    database.ask_as_superuser("DROP EVENT TRIGGER IF EXISTS odd_drop; DROP SCHEMA IF EXISTS odd CASCADE")
+    database.ask_as_superuser(
         "DROP EXTENSION IF EXISTS citext, hstore, btree_gist; SELECT lo_unlink(oid) FROM pg_largeobject_metadata"
     )
-    database.ask(f"ALTER DATABASE {database.name} RESET ALL; GRANT TEMPORARY ON DATABASE {database.name} TO PUBLIC")
+    database.ask_as_superuser(
+        f"ALTER DATABASE {database.name} RESET ALL; GRANT TEMPORARY ON DATABASE {database.name} TO PUBLIC"
+    )
     database.ask("DROP DATABASE IF EXISTS lost", "postgres")
     if database.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'odd reader'") == "1":
-        database.ask('DROP OWNED BY "odd reader"; DROP ROLE "odd reader"')
+        database.ask_as_superuser('DROP OWNED BY "odd reader"; DROP ROLE "odd reader"')
     droplet.run("stackctl backup")  # it fails, where that has lost half of its size
     droplet.check_output("stackctl backup")
     assert (problems(droplet), leftovers(droplet)) == ([], "")
@@ -98,10 +99,10 @@ def app(lab: Place, droplet: Host, database: Database) -> Iterator[Callable[[str
 def test_all_that_the_owner_can_make_comes_back_and_the_rest_is_told(
     lab: Place, droplet: Host, database: Database, app: Callable[[str], str]
 ) -> None:
-    database.ask('CREATE ROLE "odd reader"')
+    database.ask('CREATE ROLE "odd reader"', "postgres")
     app(BY_THE_APP)
-    database.ask(BY_A_SUPERUSER.format(name=database.name))
-    before = database.ask(SEEN)
+    database.ask_as_superuser(BY_A_SUPERUSER.format(name=database.name))
+    before = database.ask_as_superuser(SEEN)
     droplet.check_output("stackctl backup")
     wanted = backups(droplet)[-1]["id"]
     planned = droplet.run(f"stackctl restore {wanted}").stdout
@@ -113,7 +114,7 @@ def test_all_that_the_owner_can_make_comes_back_and_the_rest_is_told(
         assert told in planned
         assert f"not as it was: {told}" in done
     _, database = connected(lab)
-    assert database.ask(SEEN) == before
+    assert database.ask_as_superuser(SEEN) == before
     # What the next migration does with its extension.
     app("ALTER EXTENSION citext UPDATE; DROP EXTENSION hstore CASCADE")
 

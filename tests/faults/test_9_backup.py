@@ -21,16 +21,25 @@ def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Place,
     assert newest["redis"]["keys"] >= 0
     container = lab.settings.paths.data_container("postgres")
     dump = lab.settings.paths.backup(newest["id"]) / "postgres.dump"
-    psql = f"docker exec {container} psql -tA -U postgres"
-    droplet.check_output(f"{psql} -c 'CREATE DATABASE beside'")
+    owner = lab.settings.values.database_user
+    psql = f"docker exec {container} psql -X -v ON_ERROR_STOP=1 -tA"
+    droplet.check_output(
+        f"{psql} -U postgres -c 'CREATE ROLE loader LOGIN' -c 'GRANT {owner} TO loader' "
+        f"-c 'ALTER ROLE loader SET role = {owner}' -c 'CREATE DATABASE beside TEMPLATE template0' "
+        f"-c 'GRANT CREATE ON DATABASE beside TO {owner}'"
+    )
     try:
-        droplet.check_output(
-            f"docker exec -i {container} pg_restore --exit-on-error -U postgres --dbname=beside < {dump}"
-        )
+        # While nothing of the app's is in it.
+        droplet.check_output(f"{psql} -U postgres -d beside -c 'ALTER SCHEMA public OWNER TO {owner}'")
+        load = "pg_restore --exit-on-error --no-owner -U loader -d beside"
+        droplet.check_output(f"docker exec -i {container} {load} < {dump}")
         for name, rows in newest["tables"].items():
-            assert droplet.check_output(f"{psql} -d beside -c 'SELECT count(*) FROM {name}'") == str(rows)  # noqa: S608
+            counted = droplet.check_output(f"{psql} -U loader -d beside -c 'SELECT count(*) FROM {name}'")  # noqa: S608
+            assert counted == str(rows)
     finally:
-        droplet.check_output(f"{psql} -c 'DROP DATABASE beside'")
+        droplet.check_output(
+            f"{psql} -U postgres -c 'DROP DATABASE beside' -c 'DROP OWNED BY loader' -c 'DROP ROLE loader'"
+        )
     assert droplet.run(f"grep -c SCRAM-SHA-256 {dump.parent}/globals.sql").stdout.strip() == "0", (
         "B6: no password's verifier"
     )
