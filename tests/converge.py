@@ -27,9 +27,9 @@ def failing_site(*options: str) -> str:
     return ran.stdout + ran.stderr
 
 
-def planned() -> set[str]:
+def planned(*options: str) -> set[str]:
     """The operations that a dry run says would change something."""
-    ran = subprocess.run([*PYINFRA, "--dry", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    ran = subprocess.run([*PYINFRA, "--dry", "--json", *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return {one["name"] for one in json.loads(ran.stdout)["plan"] if one["hosts_with_change"]}
 

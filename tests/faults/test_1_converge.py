@@ -116,6 +116,20 @@ def test_a_second_converge_changes_nothing_even_days_later(lab: Place, droplet: 
     assert results["totals"]["no_change"] >= FEWEST_OPERATIONS
 
 
+def test_an_image_that_is_pinned_by_its_digest_is_brought_once(lab: Place, droplet: Host) -> None:
+    image, container = lab.settings.values.redis_image, PATHS.data_container("redis")
+    there = droplet.check_output(f"docker image inspect --format '{{{{index .RepoDigests 0}}}}' {image}")
+    pinned = f"{image}@{there.partition('@')[2]}"
+    option = ("--data", f"redis_image={pinned}")
+    try:
+        assert DATA_SERVICES in converge.changed(converge.site(*option))
+        assert droplet.check_output(f"docker inspect --format '{{{{.Config.Image}}}}' {container}") == pinned
+        assert converge.planned(*option) == set()
+        assert converge.changed(converge.site(*option)) == set()
+    finally:
+        converge.site()
+
+
 @pytest.mark.parametrize(
     ("option", "line"),
     [
