@@ -215,8 +215,8 @@ class Files:
                 yield Seen(f"/{path}", str(root / path), reason)
         for directory in sorted(found for pattern in PYTHONS for found in root.glob(pattern)):
             for name in filter(_LOADED_BY_PYTHON.fullmatch, sorted(os.listdir(directory))):  # noqa: PTH208
-                path = directory / name
-                yield Seen(f"/{path.relative_to(root)}", str(path), "each program in Python runs it, root's too")
+                file = directory / name
+                yield Seen(f"/{file.relative_to(root)}", str(file), "each program in Python runs it, root's too")
         for path, reason in WATCHED.items():
             yield from _below(str(root / path), f"/{path}", reason)
 
