@@ -1,5 +1,7 @@
-"""
-stackctl: the droplet's own program. It releases, tells, starts and halts the stack; standard library only.
+"""The droplet's own program: it releases, backs up, restores and reports. It uses the standard library only.
 
-What the deploys need as well, from paths to backups' manifests, they import from here; nothing here knows about them.
+deploys imports from here what both sides share, from paths to manifests. Nothing here imports deploys.
 """
+
+__version__ = "0.1.0"
+"""The version of the whole project, stated here once: `stackctl status` shows it."""

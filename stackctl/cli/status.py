@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from stackctl import __version__
 from stackctl.app import app_env, state, unfinished_restore, webhook
 from stackctl.app.stack import expected_sha256
 from stackctl.app.state import State
@@ -83,6 +84,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     found = foreign.look(paths, config, machine, of_roles)
     return {
         "version": 1,
+        "stackctl": __version__,
         "app": paths.app,
         "lock": {"holder": holder.holder, "since": holder.since} if holder else None,
         "trials": [asdict(one) for one in trial.under_way(paths)],
@@ -311,6 +313,7 @@ def text(report: Report) -> str:
     if at := report["under_way"]:
         what = f"{at['op']} {at['tag']}".strip()
         rows.append(("under way", f"{what} by {at['by']} since {at['since'][:19]}, at {at['step'] or 'its start'}"))
+    rows.append(("stackctl", report["stackctl"]))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
     rows += [
         ("on trial", f"{one['name']}, undone at {one['until']} unless a new login confirms it")

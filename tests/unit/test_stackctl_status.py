@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from stackctl import __version__
 from stackctl.app import state
 from stackctl.app.app_env import canonical
 from stackctl.app.stack import Stack
@@ -261,7 +262,19 @@ def test_all_is_well(live: Droplet) -> None:
     code, report = status(live)
     assert (code, report["drift"], report["problems"]) == (0, [], [])
     assert report.keys() == {
-        *("version", "app", "lock", "maintenance", "active", "release", "colours", "worker", "kept", "webhook"),
+        *(
+            "version",
+            "stackctl",
+            "app",
+            "lock",
+            "maintenance",
+            "active",
+            "release",
+            "colours",
+            "worker",
+            "kept",
+            "webhook",
+        ),
         *("data", "certificate", "reboot_due", "environment_differs", "drift", "stale", "problems", "trials"),
         *("isolated", "restoring", "telegram", "left", "gone", "under_way", "database_settings", "foreign"),
         "foreign_accepted",
@@ -329,6 +342,7 @@ def test_people_read_the_same(live: Droplet) -> None:
         "  worker    running, healthy",
         "  postgres  running, healthy",
         "  redis     running, healthy",
+        f"stackctl    {__version__}",
         "lock        free",
     ]
 
