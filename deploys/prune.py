@@ -184,7 +184,7 @@ def prove(repository: Repository, copies: Sequence[Stored]) -> None:
 
 def _read_back(repository: Repository, one: Stored) -> None:
     for name, file in one.manifest.files.items():
-        if repository.describe(one.snapshot.id, f"{one.snapshot.path}/{name}") != file:
+        if repository.describe(one.snapshot.id, f"{one.snapshot.path}/{name}", file.bytes) != file:
             raise RepositoryError(
                 f"{name} of {one.manifest.id}, the newest verified backup, is not what was sent: nothing is dropped; "
                 "make backup, and look into the storage"

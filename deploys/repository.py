@@ -30,6 +30,7 @@ from deploys.settings import Settings
 from stackctl.backup.manifest import LONGEST, File
 from stackctl.backup.offsite import WRONG_PASSWORD, reason
 from stackctl.core.machine import MOST_BYTES, TIMED_OUT, Result
+from stackctl.core.openat import BLOCK
 from stackctl.services import s3
 
 DROPLET, OPERATOR = "OFFSITE", "OFFSITE_OPERATOR"
@@ -139,18 +140,24 @@ class Repository:
     def json(self, *arguments: str, opened_by: str = OPERATOR) -> Any:
         return json.loads(self.restic(*arguments, "--json", opened_by=opened_by))
 
-    def describe(self, snapshot: str, path: str) -> File:
-        """A file in it, read to its end. Raises RepositoryError."""
-        with subprocess.Popen(
-            self._command("dump", snapshot, path), env=self._environment(OPERATOR), stdout=subprocess.PIPE
-        ) as process:
+    def describe(self, snapshot: str, path: str, most: int) -> File:
+        """A file in it, read to its end, or until it has more than `most` bytes. Raises RepositoryError."""
+        command, env = self._command("dump", snapshot, path), self._environment(OPERATOR)
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors) as process,
+        ):
             assert process.stdout  # noqa: S101 - for mypy
             size, found = 0, hashlib.sha256()
-            while part := process.stdout.read(1 << 20):
+            while part := process.stdout.read(min(BLOCK, most + 1 - size)):
                 size += len(part)
                 found.update(part)
-        if process.returncode:
-            raise RepositoryError(f"{self.url}: {path} of snapshot {snapshot} can't be read, see above")
+            if size > most:
+                process.kill()
+            elif code := process.wait():
+                errors.seek(0)
+                said = reason(Result(code, stderr=errors.read(MOST_BYTES).decode(errors="replace")))
+                raise RepositoryError(f"{self.url}: {path} of snapshot {snapshot} can't be read: {said}")
         return File(size, found.hexdigest())
 
     def _run(self, *arguments: str, opened_by: str, timeout: float = QUICK_S, handed: tuple[int, ...] = ()) -> Result:

@@ -8,6 +8,7 @@ believed: what was sent is fetched again, and compared.
 import http.client
 import json
 import re
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -20,7 +21,7 @@ from stackctl.backup.manifest import Manifest, Offsite
 from stackctl.backup.stored import LATEST, Snapshot, Stored
 from stackctl.core import durable, openat, redact
 from stackctl.core.errors import FailedError, RefusedError
-from stackctl.core.machine import ENVIRONMENT, SPARE, TIMED_OUT, Result
+from stackctl.core.machine import ENVIRONMENT, SPARE, TIMED_OUT, TOO_LONG, Result
 from stackctl.core.paths import Paths
 from stackctl.services import s3
 
@@ -342,24 +343,39 @@ class Repository:
             raise FailedError(f"{snapshot.backup} (snapshot {snapshot.id[:8]}) can't be read: {error}") from None
 
     def restore(self, snapshot: Snapshot, told: Manifest, directory: Path) -> Manifest:
-        """All of it, from the storage and no cache. Raises FailedError unless it is as its manifest says."""
+        """All of it, from the storage and no cache. Raises FailedError unless it is as its manifest says.
+
+        `restic restore` would write whatever an intruder's snapshot has. Of this one, the files that the manifest names
+        are written, and of each no more than the manifest says.
+        """
         free, needed = self._stack.machine.free(directory), told.bytes + SPARE
         if free < needed:
             raise FailedError(f"{directory} has {free >> 20} MiB left, fetching needs {needed >> 20}: make room there")
-        source = f"{snapshot.id}:{snapshot.path}"
-        self.restic("restore", source, "--no-cache", "--target", directory, timeout=_patience(told))
+        self._fetch(snapshot, directory / manifest.NAME, manifest.LONGEST, PATIENCE_S)
         found = manifest.load(directory)
-        if faults := manifest.differing(directory, found):
-            raise FailedError(f"what the storage has of {told.id} is damaged: {', '.join(faults)}: {AGAIN}")
         if replace(found, offsite=None) != replace(told, offsite=None):
             raise FailedError(f"the storage has another {manifest.NAME} than was sent: {AGAIN}")
+        for name, file in told.files.items():
+            self._fetch(snapshot, directory / name, file.bytes, _patience(told))
+        if faults := manifest.differing(directory, found):
+            raise FailedError(f"what the storage has of {told.id} is damaged: {', '.join(faults)}: {AGAIN}")
         return found
 
-    def restic(self, *arguments: object, timeout: float = PATIENCE_S) -> Result:
-        """Raises FailedError."""
+    def _fetch(self, snapshot: Snapshot, file: Path, most: int, timeout: float) -> None:
+        source = f"{snapshot.path}/{file.name}"
+        self.restic("dump", snapshot.id, source, "--no-cache", timeout=timeout, stdout=file, most=most)
+
+    def restic(
+        self, *arguments: object, timeout: float = PATIENCE_S, stdout: Path | None = None, most: int = sys.maxsize
+    ) -> Result:
+        """Raises FailedError. `stdout` and `most` are as Machine.run has them."""
         machine = self._stack.machine
+
+        def run() -> Result:
+            return self._run(*arguments, timeout=timeout, stdout=stdout, most=most)
+
         deadline = machine.monotonic() + LOCKED_S
-        while (ran := self._run(*arguments, timeout=timeout)).code == LOCKED and machine.monotonic() < deadline:
+        while (ran := run()).code == LOCKED and machine.monotonic() < deadline:
             # Takes only locks whose holder is known to be gone, or that were not renewed for half an hour.
             self._run("unlock", timeout=PATIENCE_S)
             machine.sleep(ASK_AGAIN_S)
@@ -380,7 +396,7 @@ class Repository:
                 f"{access.repository}: the storage can't be reached ({cause}): when it answers again, {AGAIN}"
             ) from None
 
-    def _run(self, *arguments: object, timeout: float) -> Result:
+    def _run(self, *arguments: object, timeout: float, stdout: Path | None = None, most: int = sys.maxsize) -> Result:
         access = self.access
         cache = self._stack.paths.offsite_cache
         cache.mkdir(mode=0o700, exist_ok=True)
@@ -395,7 +411,7 @@ class Repository:
         }
         # A copy of another droplet writes nothing there, be it a lock.
         argv = ["restic", *(["--no-lock"] if access.read_only else []), *map(str, arguments)]
-        return self._stack.machine.run(argv, env, timeout)
+        return self._stack.machine.run(argv, env, timeout, stdout=stdout, most=most)
 
     def _fault(self, verb: str, ran: Result) -> str:
         """The cause and the next step."""
@@ -405,6 +421,7 @@ class Repository:
             NO_REPOSITORY: f"{where}: there is no such repository: make offsite",
             WRONG_PASSWORD: f"{where} doesn't open with the droplet's password: make offsite, which has it do so",
             LOCKED: f"{where} is locked ({said}): when make prune has ended, or half an hour after it died, {AGAIN}",
+            TOO_LONG: f"{where}: what the storage has is damaged or forged: {ran.reason}: {AGAIN}",
             TIMED_OUT: f"{where}: restic {verb} got no further ({said}): when sudo stackctl offsite goes well, {AGAIN}",
         }
         return known.get(ran.code, f"{where}: restic {verb}: {said}: when sudo stackctl offsite goes well, {AGAIN}")

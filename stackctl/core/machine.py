@@ -27,6 +27,7 @@ from stackctl.core.printable import Filter
 
 TIMED_OUT = 124  # as timeout(1) has it
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+TOO_LONG = 153  # 128 + SIGXFSZ
 REQUEST_S = 10
 MOST_BYTES = 4 << 20
 """What a container or somebody else's server may answer with."""
@@ -207,7 +208,7 @@ def _show(process: subprocess.Popen[bytes]) -> None:
 class Machine:
     """The real one."""
 
-    def run(
+    def run(  # noqa: PLR0913 - a program, and where its streams lead
         self,
         argv: Sequence[str],
         env: Mapping[str, str] = ENVIRONMENT,
@@ -215,13 +216,16 @@ class Machine:
         *,
         stdin: Path | None = None,
         stdout: Path | None = None,
+        most: int = sys.maxsize,
     ) -> Result:
         """Run a program to its end, however it ends; `env` is its whole environment.
 
         `stdin` and `stdout` are files, for what is too large to hold; without them it gets nothing, and is listened to.
-        What it writes may be a container's word, which has no end: it gets the room that there is, but for SPARE.
+        What it writes may be a container's word, which has no end: `stdout` gets `most` bytes, and never more than the
+        room that there is, but for SPARE. A program that fails at `most` ended by TOO_LONG.
         """
-        most = max(0, self.free(stdout.parent) - SPARE) if stdout else sys.maxsize
+        room = max(0, self.free(stdout.parent) - SPARE) if stdout else sys.maxsize
+        limit = min(room, most)
         with ExitStack() as files:
             given = files.enter_context(_reading(stdin)) if stdin else subprocess.DEVNULL
             taken = files.enter_context(_writing(stdout)) if stdout else subprocess.PIPE
@@ -229,7 +233,7 @@ class Machine:
                 # In a process group of its own: Compose is docker's child and must end with it, and not by a Ctrl-C.
                 # The limit (util-linux's prlimit) has to stand before the program: a child that it starts first would
                 # have none.
-                limited = ["prlimit", f"--fsize={most}", "--", *argv] if stdout else argv
+                limited = ["prlimit", f"--fsize={limit}", "--", *argv] if stdout else argv
                 process = subprocess.Popen(
                     limited, stdin=given, stdout=taken, stderr=subprocess.PIPE, env=env, process_group=0
                 )
@@ -259,8 +263,11 @@ class Machine:
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
         code, printed, errors = code or process.returncode, bytes(output.printed), bytes(output.errors) + why.encode()
-        if stdout and stdout.stat().st_size >= most:
-            code, errors = code or 1, errors + _FULL.format(stdout, most >> 20).encode()
+        if stdout and stdout.stat().st_size >= limit:
+            if room < most:
+                code, errors = code or 1, errors + _FULL.format(stdout, room >> 20).encode()
+            elif code:
+                code, errors = TOO_LONG, errors + f"\n{stdout.name} has more than the {most} bytes expected".encode()
         return Result(code, printed.decode(errors="replace"), errors.decode(errors="replace"))
 
     @contextmanager

@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from stackctl.cli.background import PROGRAM
 from stackctl.core import openat
 from stackctl.core.errors import FailedError
 from stackctl.core.machine import ENVIRONMENT as ENV
-from stackctl.core.machine import Conversation, Machine, Result
+from stackctl.core.machine import TOO_LONG, Conversation, Machine, Result
 from stackctl.core.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
 from stackctl.release import watch
 from tests.unit.storage import Storage
@@ -158,6 +159,7 @@ class Droplet(Machine):
         *,
         stdin: Path | None = None,
         stdout: Path | None = None,
+        most: int = sys.maxsize,
     ) -> Result:
         self._tick(list(argv))
         line = " ".join(argv)
@@ -189,7 +191,13 @@ class Droplet(Machine):
             case ["restic", *rest]:
                 self.storage.now = self._now()
                 self.storage.patience[next(word for word in rest if word != "--no-lock")] = timeout
-                return self.storage.restic(rest, env)
+                ran = self.storage.restic(rest, env)
+                if not stdout or ran.code:
+                    return ran
+                said = ran.stdout.encode()
+                stdout.write_bytes(said[:most])
+                more = f"{stdout.name} has more than the {most} bytes expected"
+                return Result(TOO_LONG, stderr=more) if len(said) > most else Result(0)
             case ["systemctl", verb, *units]:
                 return self._systemctl(verb, [unit for unit in units if not unit.startswith("-")])
             case ["systemd-run", *rest]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from stackctl.backup.manifest import NAME
 from stackctl.backup.offsite import LOCKED, WRONG_PASSWORD
 from stackctl.core.machine import Result
 from stackctl.core.paths import Paths
@@ -107,15 +108,15 @@ class Storage:
                 ours = {"files", "stored", "sent"}
                 return json.dumps([{name: one[name] for name in one if name not in ours} for one in found])
             case "dump":
-                return str(self._of(rest[0])["files"][rest[1].rpartition("/")[2]].decode())
-            case "restore":
-                snapshot = self._of(rest[0].partition(":")[0])
-                assert rest[0].partition(":")[2] == snapshot["paths"][0]
-                # restic has what it sent in its cache, which hides what became of it.
-                files = snapshot["files"] if "--no-cache" in rest else snapshot.get("sent", snapshot["files"])
-                for name, content in files.items():
-                    changed = content[:-1] + b"?" if name == self.damaged and "--no-cache" in rest else content
-                    (Path(rest[-1]) / name).write_bytes(changed)
+                snapshot, (place, _, name) = self._of(rest[0]), rest[1].rpartition("/")
+                assert place == snapshot["paths"][0]
+                content: bytes = snapshot["files"][name]
+                if name != NAME and "--no-cache" not in rest:
+                    # restic has what it sent in its cache, which hides what became of it.
+                    content = snapshot.get("sent", snapshot["files"])[name]
+                elif name == self.damaged and "--no-cache" in rest:
+                    content = content[:-1] + b"?"
+                return content.decode()
             case "cat" | "unlock":
                 pass
             case _:

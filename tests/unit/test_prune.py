@@ -103,9 +103,9 @@ class InMemory:
             return {"id": self.identity}
         return [{"id": key} for key in self.passwords.values()]
 
-    def describe(self, snapshot: str, path: str) -> File:
+    def describe(self, snapshot: str, path: str, most: int) -> File:
         self.ran.append(["describe", snapshot, path])
-        return File(self.bytes_there, "b" * 64 if snapshot in self.damaged else SHA256)
+        return File(min(self.bytes_there, most + 1), "b" * 64 if snapshot in self.damaged else SHA256)
 
     def stored_at(self, snapshot: str) -> datetime:
         return next(one.at for one in self.backups if one.snapshot.id == snapshot)
@@ -736,11 +736,24 @@ def test_restic_that_comes_to_no_end_is_stopped(ours: Repository, tmp_path: Path
 
 def test_a_file_is_hashed_as_it_comes(ours: Repository, tmp_path: Path) -> None:
     program(tmp_path, "printf 'abc'")
-    found = ours.describe("x", "/y")
+    found = ours.describe("x", "/y", 3)
     assert (found.bytes, found.sha256[:16]) == (3, "ba7816bf8f01cfea")
-    program(tmp_path, "printf 'abc'; exit 1")
-    with pytest.raises(RepositoryError, match="/y of snapshot x can't be read"):
-        ours.describe("x", "/y")
+
+
+def test_a_file_that_can_t_be_read_is_told_with_restic_s_reason_and_nothing_else_is_shown(
+    ours: Repository, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What restic says may have an intruder's words in it: who shows the error makes it printable."""
+    program(tmp_path, r"printf 'abc'; printf 'Fatal: \x1b[2Jlost\n' >&2; exit 1")
+    with pytest.raises(RepositoryError, match="/y of snapshot x can't be read: \x1b\\[2Jlost"):
+        ours.describe("x", "/y", 3)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_without_an_end_is_read_as_far_as_its_manifest_says(ours: Repository, tmp_path: Path) -> None:
+    program(tmp_path, "exec cat /dev/zero")
+    for most in (0, 7, 3 << 20):
+        assert ours.describe("x", "/y", most).bytes == most + 1
 
 
 def test_an_authority_of_one_s_own_is_trusted_besides_the_public_ones(ours: Repository, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class Edge(Droplet):
         *,
         stdin: Path | None = None,
         stdout: Path | None = None,
+        most: int = sys.maxsize,
     ) -> Result:
         if argv[0] == "openssl":
             return Machine().run(argv)

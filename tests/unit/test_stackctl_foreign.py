@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class Sshd(Machine):
         *,
         stdin: Path | None = None,
         stdout: Path | None = None,
+        most: int = sys.maxsize,
     ) -> Result:
         if argv[0] != "/usr/sbin/sshd":
             self.ran.append(" ".join(argv))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,6 +97,7 @@ class Programs(Machine):
         *,
         stdin: Path | None = None,
         stdout: Path | None = None,
+        most: int = sys.maxsize,
     ) -> Result:
         if "--list" in argv or "--schema-only" in argv:
             return Result(0, self.listed if "--list" in argv else self.schema)

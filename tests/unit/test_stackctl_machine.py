@@ -22,7 +22,7 @@ from stackctl.app.state import Release
 from stackctl.cli import main
 from stackctl.core import machine
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import SPARE, TIMED_OUT, Machine, Result
+from stackctl.core.machine import SPARE, TIMED_OUT, TOO_LONG, Machine, Result
 from stackctl.services import compose
 from stackctl.services.docker import Container
 from tests.unit.stackctl_droplet import installed, stackctl
@@ -180,6 +180,15 @@ def test_what_a_container_says_does_not_fill_the_disk(tmp_path: Path, monkeypatc
         result = Machine().run(["sh", "-c", command], timeout=20, stdout=taken)
         assert (result.code != 0, taken.stat().st_size) == (True, 2 << 20)
         assert result.reason.startswith(f"no space left on the disk: {taken} would take more than the 2 MiB")
+
+
+def test_what_is_to_have_a_size_gets_no_more(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    for size, code in ((1000, 0), (1001, TOO_LONG), (999, 0)):
+        result = Machine().run(["head", "-c", str(size), "/dev/zero"], stdout=taken, most=1000)
+        assert (result.code, taken.stat().st_size) == (code, min(size, 1000)), result
+        assert ("taken has more than the 1000 bytes expected" in result.reason) == bool(code)
+    assert Machine().run(["sh", "-c", "exit 3"], stdout=taken, most=1000).code == 3
 
 
 def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -20,16 +20,16 @@ from stackctl.app.stack import Stack
 from stackctl.backup import backup_number, create, manifest, offsite, stored
 from stackctl.backup.manifest import DUMP, NAME, Manifest
 from stackctl.backup.offsite import LOCKED, LOCKED_S, NO_REPOSITORY, Powers
+from stackctl.backup.stored import Snapshot
 from stackctl.core import config, durable
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.events import Journal
-from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.core.machine import ENVIRONMENT, TIMED_OUT, Machine, Result
 from stackctl.restore import restore
 from stackctl.services import s3
 from tests.unit.manifests import NOON, made
 from tests.unit.stackctl_droplet import PARSER, Droplet, installed, stackctl
 from tests.unit.storage import ACCESS, REPOSITORY, SECRETS, Storage, reached
-from tests.unit.test_stackctl_openat import PLANTED, SECRET
 
 FATAL = "Fatal: unable to open config file: context canceled\nIs there a repository at the following location?\ns3:x"
 TRIED = "Stat(<config/>) returned error, retrying after 1.4s: dial tcp 10.0.0.1:9000: connect: connection refused"
@@ -100,38 +100,58 @@ def test_the_damaged_file_is_named(live: Droplet) -> None:
         offsite.upload(stack(live), told, directory)
 
 
-@pytest.mark.parametrize("name", [DUMP, "redis.rdb", NAME])
-@PLANTED
-def test_what_comes_back_as_no_file_of_its_own_or_unasked_is_not_taken(
-    live: Droplet,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    name: str,
-    plant: Callable[[Path, Path], None],
-    kind: str,
-) -> None:
-    """restic restores links and FIFOs as they were sent, and files that the manifest says nothing of (S8)."""
+def test_what_its_manifest_does_not_name_is_not_fetched(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     told, directory = kept(live)
-    outside = tmp_path / "outside"
-    outside.write_bytes(SECRET)
-    real = Storage._done
+    done = live.storage._backup
 
-    def done(self: Storage, verb: str, rest: list[str]) -> str:
-        said = real(self, verb, rest)
-        if verb == "restore":
-            path = Path(rest[-1]) / name
-            path.unlink(missing_ok=True)
-            plant(path, outside)
+    def more(place: Path, tag: str, host: str) -> str:
+        said = done(place, tag, host)
+        live.storage.snapshots[-1]["files"]["redis.rdb"] = b"unasked"
         return said
 
-    monkeypatch.setattr(Storage, "_done", done)
-    unasked = "'redis.rdb' is not named in its manifest"
-    with pytest.raises(FailedError, match=unasked if name == "redis.rdb" else f"{name} {kind}"):
-        offsite.upload(stack(live), told, directory)
-    assert outside.read_bytes() == SECRET
-    assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
-    assert manifest.differing(directory, told) == []
+    monkeypatch.setattr(live.storage, "_backup", more)
+    offsite.upload(stack(live), told, directory)
+    fetched = [Path(arguments[2]).name for arguments in live.storage.ran if arguments[0] == "dump"]
+    assert fetched == [NAME, *told.files]
+    assert "restore" not in {arguments[0] for arguments in live.storage.ran}
+
+
+HOSTILE = {
+    "a dump without an end": (f"*{DUMP}*) exec cat /dev/zero;;", f"{DUMP} has more than the .* bytes expected"),
+    "a dump a byte too long": (
+        f"*{DUMP}*) dd status=none if={{sent}}/{DUMP}; exec printf x;;",
+        f"{DUMP} has more than the .* bytes expected",
+    ),
+    "a manifest without an end": (f"*{NAME}*) exec cat /dev/zero;;", f"{NAME} has more than the .* bytes expected"),
+    "a dump that is too short": (f"*{DUMP}*) exec printf x;;", f"{DUMP} has 1 bytes, its manifest says"),
+    "no dump": (f"*{DUMP}*) echo 'Fatal: cannot dump file: no' >&2; exit 1;;", "restic dump: cannot dump file: no"),
+}
+"""What restic does when a file is asked for, and what is said then."""
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_of_no_file_more_is_written_than_its_manifest_says(
+    live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A forged snapshot may have any size: a full disk stops PostgreSQL."""
+    told, sent_from = kept(live)
+    program, says = HOSTILE[how]
+    monkeypatch.setattr(manifest, "LONGEST", 1 << 20)
+    whole = f'exec dd status=none if="{sent_from}/${{3##*/}}"'
+    restic = tmp_path / "restic"
+    restic.write_text(f'#!/bin/bash\ncase "$3" in {program.format(sent=sent_from)}\n*) {whole};;\nesac\n')
+    restic.chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tmp_path}:/usr/bin:/bin")
+    target = tmp_path / told.id
+    target.mkdir()
+    real = Stack(live.paths, config.load(live.paths), Machine(), Journal(None, "backup", live, StringIO()))
+    snapshot = Snapshot("0" * 64, "", told.id, str(sent_from))
+    with pytest.raises(FailedError, match=says):
+        offsite.Repository(real).restore(snapshot, told, target)
+    for path in target.iterdir():
+        assert path.stat().st_size <= (1 << 20 if path.name == NAME else told.files[path.name].bytes)
+    restic.write_text(f"#!/bin/bash\n{whole}\n")
+    assert offsite.Repository(real).restore(snapshot, told, target) == told
 
 
 def test_what_was_damaged_here_is_not_sent_and_the_storage_not_blamed(live: Droplet) -> None:
@@ -814,12 +834,13 @@ def test_a_droplet_that_went_back_numbers_its_first_night_behind_what_the_storag
         assert asked(live).id == here.id
         assert offsite.everything(stack(live))[-1].manifest.sequence == number
     assert backup_number.highest(live.paths) == 15
-    dumped = [arguments[1][:8] for arguments in live.storage.ran if arguments[0] == "dump"]
+    read = [arguments for arguments in live.storage.ran if arguments[0] == "dump" and "--no-cache" not in arguments]
     live.storage.ran.clear()
     live.seconds += DAY.total_seconds()
     assert stackctl(live, "backup")[0] == 0
-    assert "dump" not in [arguments[0] for arguments in live.storage.ran], "what is known is not read each night"
-    assert dumped
+    fetched = [arguments for arguments in live.storage.ran if arguments[0] == "dump"]
+    assert all("--no-cache" in arguments for arguments in fetched), "what is known is not read each night"
+    assert read
 
 
 def test_a_first_night_that_could_not_be_sent_is_numbered_by_the_next(live: Droplet) -> None:
@@ -861,7 +882,7 @@ def test_a_forgery_moves_no_number_of_ours(live: Droplet) -> None:
 # --- numbers that hold ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["backup", "restore"])
+@pytest.mark.parametrize("verb", ["backup", "dump"])
 def test_what_is_large_has_longer(live: Droplet, verb: str) -> None:
     """A gigabyte more than half an hour, or the backup of a large shop would never get off the droplet."""
     told, directory = kept(live)

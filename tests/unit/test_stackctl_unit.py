@@ -1,6 +1,7 @@
 """A release in a unit of its own, and whoever follows it: what they hear, and how it ends for them."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -49,8 +50,9 @@ class Followed(Droplet):
         *,
         stdin: Path | None = None,
         stdout: Path | None = None,
+        most: int = sys.maxsize,
     ) -> Result:
-        result = super().run(argv, env, timeout, stdin=stdin, stdout=stdout)
+        result = super().run(argv, env, timeout, stdin=stdin, stdout=stdout, most=most)
         if list(argv) != ["systemctl", "show", "--property=ActiveState", "--value", self.paths.release_unit]:
             return result
         if self.unit == self.over:
