@@ -5,6 +5,7 @@ own directory, and are gone at the end; those of a killed run are named after it
 """
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from stackctl.backup import loading
 from stackctl.backup.manifest import DUMP, GLOBALS, RDB, Manifest, Verified, differing
 from stackctl.core import openat
 from stackctl.core.errors import FailedError
+from stackctl.core.machine import SPARE
 from stackctl.services.postgres import Server
 from stackctl.services.redis import facts, loaded
 
@@ -26,6 +28,8 @@ WORK = "work"
 """In a backup's own directory, while it is verified."""
 ROOM = 256 << 20
 """Bytes that a throwaway PostgreSQL needs besides the database."""
+LOOK_S = 0.2
+"""One session fills hundreds of MB a second at most: what is left of SPARE lasts until the container has ended."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID")
 CLOSED = (
     *("--pull=never", "--network=none", "--read-only", "--tmpfs=/tmp:size=16m", "--pids-limit=128"),
@@ -169,7 +173,8 @@ def _container(
     run = ["docker", "run", "--detach", f"--name={name}", *_limits(stack), *options, _image(stack, service), *command]
     try:
         stack.docker.call(f"a throwaway {service} doesn't start", run, timeout=120)
-        yield name
+        with _leaving_room(stack, name):
+            yield name
     except FailedError as error:
         if _was_out_of_memory(stack, name):
             raise type(error)(
@@ -178,6 +183,37 @@ def _container(
         raise
     finally:
         remove(stack, backup_id)
+
+
+@contextmanager
+def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
+    """End the container once less than SPARE is left of the disk. Raises FailedError then.
+
+    A function of the app's or of an intruder's, which runs while rows are loaded, may write without end.
+    """
+    over, full = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            if stack.machine.free(stack.paths.backups) < SPARE:
+                full.set()
+                stack.machine.run(["docker", "kill", name])
+
+    watch = threading.Thread(target=look, daemon=True)
+    watch.start()
+    why = f"no space left but {SPARE >> 20} MiB, so what was loaded for proof was ended"
+    try:
+        yield
+    except FailedError as error:
+        if full.is_set():
+            raise type(error)(f"{why} ({error})", error.tail) from error
+        raise
+    else:
+        if full.is_set():
+            raise FailedError(why)
+    finally:
+        over.set()
+        watch.join()
 
 
 def remove(stack: Stack, backup_id: str) -> None:

@@ -585,6 +585,8 @@ class Droplet(Machine):
                     if container["id"] in rest and container["service"] == "redis":
                         self._rdb.write_text(self.redis["keys"])
                     container["state"] = "exited" if container["id"] in rest else container["state"]
+            case ["kill", name]:
+                self.throwaway.pop(name, None)
             case ["rm", "--force", "--volumes", *ids]:
                 self.containers = [c for c in self.containers if c["id"] not in ids]
                 self.throwaway = {name: one for name, one in self.throwaway.items() if name not in ids}

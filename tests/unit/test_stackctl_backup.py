@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from stackctl.backup.manifest import Manifest
 from stackctl.cli import main
 from stackctl.core import config, events, lock
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import Result
+from stackctl.core.machine import SPARE, Result
 from stackctl.services import postgres
 from tests.unit.manifests import made
 from tests.unit.places import ROOT
@@ -652,6 +653,38 @@ def test_a_full_disk_amid_the_proof_says_where_to_make_room(live: Droplet) -> No
     code, shown = stackctl(live, "backup")
     said = f"no space left on the disk (pg_restore of postgres.dump: {NO_SPACE.stderr}): make room in "
     assert (code, f"{said}{live.paths.backups}" in shown.splitlines()[-1]) == (1, True), shown
+
+
+def test_what_writes_without_end_while_it_is_loaded_is_ended_before_the_disk_is_full(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CHECK constraint's function, say."""
+
+    def written(*_: object) -> Result:
+        live.bytes_free = SPARE - 1
+        deadline = time.monotonic() + 10
+        while live.throwaway and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return Result(2 if not live.throwaway else 0, stderr="server closed the connection unexpectedly")
+
+    monkeypatch.setattr(Droplet, "_pg_restore", written)
+    code, shown = stackctl(live, "backup")
+    assert (code, f"no space left but {SPARE >> 20} MiB" in shown.splitlines()[-1]) == (1, True), shown
+    assert live.ran("docker kill bot-verify")
+    assert leftovers(live) == []
+
+
+def test_one_that_was_ended_is_not_proven_though_its_faults_are_expected(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is unproven is loaded as far as possible, whatever fails."""
+    monkeypatch.setattr(verify, "LOOK_S", 0.001)
+    live.bytes_free = SPARE - 1
+    with pytest.raises(FailedError, match="no space left but"), verify._leaving_room(stack_of(live), "bot-verify"):
+        time.sleep(0.2)
+    live.bytes_free = SPARE
+    with verify._leaving_room(stack_of(live), "bot-verify"):
+        time.sleep(0.2)
 
 
 def test_a_service_without_a_container_is_named(live: Droplet) -> None:
