@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
+from stackctl.core.machine import SPARE
 from tests.data.conftest import Database, backups, connected, leftovers, live_database, problems
 from tests.places import Place
 
@@ -60,6 +61,41 @@ CREATE ROLE sec_login;
 ALTER ROLE sec_login WITH SUPERUSER LOGIN PASSWORD 'sec';
 GRANT postgres TO sec_evil;
 \\! touch /tmp/sec_evil
+"""
+ENDLESS = """
+CREATE SCHEMA sec;
+CREATE TABLE sec.junk (filler text);
+ALTER TABLE sec.junk ALTER filler SET STORAGE EXTERNAL;
+CREATE FUNCTION sec.endless() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+  WHILE pg_catalog.current_database() = 'proof' LOOP
+    INSERT INTO sec.junk VALUES (pg_catalog.repeat('x', 1000000));
+  END LOOP;
+  RETURN true;
+END $$;
+CREATE TABLE sec.loaded (id int CHECK (sec.endless()));
+INSERT INTO sec.loaded VALUES (1);
+"""
+MAY_FILL = 400
+"""MiB."""
+# The lab's disk is everybody's: what has to stay free is so much that there is little to fill.
+BACKUP = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "/usr/local/bin/stackctl")
+sys.argv = ["stackctl", "backup"]
+from stackctl.backup import verify
+from stackctl.cli.main import main
+from stackctl.core.machine import Machine
+verify.SPARE = Machine().free(Path("{backups}")) - ({may_fill} << 20)
+main("{app}")
+"""
+FILLED = """
+(while :; do du -sm {backups}/*/work 2>/dev/null; sleep 0.1; done > /tmp/sec_filled) & watch=$!
+python3 -c {program}
+code=$?
+kill $watch
+sort -n /tmp/sec_filled | tail -n 1
+exit $code
 """
 THERE = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sec%'"
 
@@ -158,3 +194,22 @@ def test_no_line_of_its_globals_is_run(lab: Place, droplet: Host, database: Data
         f"grep -v '^.!' {globals_} | docker exec -i {database.container} psql -qX -U postgres -d postgres"
     )
     assert (was_run(droplet, database), database.ask(THERE)) == (True, "2")
+
+
+@pytest.fixture
+def endless(lab: Place, droplet: Host, database: Database) -> Iterator[None]:
+    as_the_app(droplet, database, ENDLESS)
+    yield
+    database.ask("DROP SCHEMA sec CASCADE")
+    droplet.check_output("rm -f /tmp/sec_filled; stackctl backup")
+    assert (problems(droplet), leftovers(droplet)) == ([], "")
+
+
+@pytest.mark.usefixtures("endless")
+def test_what_writes_without_end_while_it_is_proven_does_not_fill_the_disk(lab: Place, droplet: Host) -> None:
+    paths = lab.settings.paths
+    program = BACKUP.format(backups=paths.backups, may_fill=MAY_FILL, app=paths.app)
+    ran = droplet.run(FILLED.format(backups=paths.backups, program=shlex.quote(program)))
+    assert (ran.rc, "no space left but" in ran.stdout + ran.stderr) == (1, True), ran
+    filled = int(ran.stdout.splitlines()[-1].split()[0])
+    assert MAY_FILL / 2 < filled < MAY_FILL + (SPARE >> 20), ran.stdout
