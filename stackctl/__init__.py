@@ -2,6 +2,3 @@
 
 deploys imports from here what both sides share, from paths to manifests. Nothing here imports deploys.
 """
-
-__version__ = "0.1.0"
-"""The version of the whole project, stated here once: `stackctl status` shows it."""

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from typing import Any
 
-from stackctl import __version__
 from stackctl.app import app_env, state, unfinished_restore, webhook
 from stackctl.app.stack import expected_sha256
 from stackctl.app.state import State
@@ -14,6 +13,7 @@ from stackctl.core.errors import StackError
 from stackctl.core.machine import Machine
 from stackctl.core.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths, other
 from stackctl.core.printable import printable
+from stackctl.core.version import VERSION
 from stackctl.host import certificate, foreign, roles, trial, upkeep
 from stackctl.host.findings import Finding
 from stackctl.services.docker import Container, Docker
@@ -84,7 +84,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
     found = foreign.look(paths, config, machine, of_roles)
     return {
         "version": 1,
-        "stackctl": __version__,
+        "stackctl": VERSION,
         "app": paths.app,
         "lock": {"holder": holder.holder, "since": holder.since} if holder else None,
         "trials": [asdict(one) for one in trial.under_way(paths)],

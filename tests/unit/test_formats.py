@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from stackctl import __version__
 from stackctl.app.state import Release
 from stackctl.app.unfinished_restore import Record
 from stackctl.backup.manifest import Manifest
+from stackctl.core.version import VERSION
 from tests.docs import ROOT
 from tests.unit.stackctl_droplet import Droplet, installed, stackctl
 
@@ -36,8 +36,8 @@ def documented(heading: str, table: int = 0) -> set[str]:
 def test_status_is_documented(live: Droplet) -> None:
     report = json.loads(stackctl(live, "status", "--json")[1])
     assert report.keys() == documented("status --json")
-    assert report["stackctl"] == __version__
-    assert re.search(rf"^stackctl +{re.escape(__version__)}$", stackctl(live, "status")[1], re.MULTILINE)
+    assert report["stackctl"] == VERSION
+    assert re.search(rf"^stackctl +{re.escape(VERSION)}$", stackctl(live, "status")[1], re.MULTILINE)
 
 
 def test_history_is_documented(live: Droplet) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from stackctl import __version__
 from stackctl.app import state
 from stackctl.app.app_env import canonical
 from stackctl.app.stack import Stack
 from stackctl.app.state import Webhook
 from stackctl.core import lock
 from stackctl.core.machine import Result
+from stackctl.core.version import VERSION
 from tests.unit.stackctl_droplet import (
     CONFIG,
     ENVIRONMENT,
@@ -342,7 +342,7 @@ def test_people_read_the_same(live: Droplet) -> None:
         "  worker    running, healthy",
         "  postgres  running, healthy",
         "  redis     running, healthy",
-        f"stackctl    {__version__}",
+        f"stackctl    {VERSION}",
         "lock        free",
     ]
 
