@@ -92,26 +92,26 @@ lab-ssh: setup ## open a shell on the lab's first droplet
 	$(PYTHON) -m tests.lab ssh droplet1
 
 plan: setup ## show what `make site` would change on ENV, with differences
-	@$(PYTHON) -m deploys.plan $(INVENTORY)
-	@$(PYTHON) -m deploys.ledger $(INVENTORY)
+	@$(PYTHON) -m deploys.converge.plan $(INVENTORY)
+	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 
 site: setup ## converge ENV, and remove the foreign findings named by REMOVE="NAME NAME"
 	$(PYINFRA) deploys/site.py $(if $(value REMOVE),--data "foreign_removed=\"$$REMOVE\"")
-	@$(PYTHON) -m deploys.ledger $(INVENTORY)
+	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 
 isolate: setup ## converge ENV as an isolated droplet: no worker, no webhook, no outgoing connections from the app
 	$(PYINFRA) deploys/site.py --data isolated=true
 
 live: setup ## converge ENV and end its isolation
 	$(PYINFRA) deploys/site.py --data isolated=false
-	@$(PYTHON) -m deploys.ledger $(INVENTORY)
+	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 
 verify: setup ## run the read-only checks of ENV's droplets
 	$(PYTHON) -m pytest tests/droplet --place $(ENV)
 
 status: setup ## show what is running on ENV, and any problems
 	@$(PYINFRA) deploys/status.py
-	@$(PYTHON) -m deploys.ledger $(INVENTORY)
+	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 
 release: setup ## release the image TAG on ENV
 	@$(PYINFRA) deploys/release.py --data "tag=\"$$TAG\""
@@ -144,14 +144,14 @@ attack: lab-ready ## attack the lab's droplet from its neighbour, with each defe
 	$(PYTHON) -m pytest tests/attack
 
 rotate: setup ## replace the secret KEY of ENV
-	@$(PYTHON) -m deploys.rotate $(INVENTORY) "$$KEY" $(if $(value YES),--yes)
+	@$(PYTHON) -m deploys.rotation.rotate $(INVENTORY) "$$KEY" $(if $(value YES),--yes)
 
 offsite: setup ## create ENV's off-site repository or repair its passwords, and list what is there
-	@$(PYTHON) -m deploys.offsite $(INVENTORY)
-	@$(PYTHON) -m deploys.look $(INVENTORY)
+	@$(PYTHON) -m deploys.offsite.setup $(INVENTORY)
+	@$(PYTHON) -m deploys.offsite.look $(INVENTORY)
 
 prune: setup ## delete ENV's old off-site backups, after you confirm the plan
-	@$(PYTHON) -m deploys.prune $(INVENTORY) $(if $(value YES),--yes)
+	@$(PYTHON) -m deploys.offsite.prune $(INVENTORY) $(if $(value YES),--yes)
 
 canary: lab-ready ## plant marker secrets in the lab and prove that they leak nowhere
 	$(PYTHON) -m pytest tests/canary

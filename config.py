@@ -2,12 +2,14 @@
 
 from pyinfra import config
 
-from deploys import connection, places, terminal
+from deploys.config import environments
+from deploys.converge import connection
+from deploys.terminal import screen
 
 # The operator is `deploy` with sudo from the first converge on (docs/getting-started.md, "Adopting").
 config.SUDO = True
 config.REQUIRE_PYINFRA_VERSION = ">=3.10,<3.11"
 
-terminal.install()
+screen.install()
 connection.install()
-places.check()
+environments.check()

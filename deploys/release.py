@@ -3,7 +3,7 @@
 from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys import verb
+from deploys.cli import verb
 
 tag = host.data.get("tag")
 # pyinfra reads --data as JSON where it can: without quotes of its own 1.10 would arrive as the number 1.1.

@@ -7,7 +7,7 @@ id; `--data 'beside="lost"'` restores into a database beside the live one, which
 from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys import verb
+from deploys.cli import verb
 
 chosen, yes, beside = host.data.get("id", ""), host.data.get("yes", ""), host.data.get("beside", "")
 snapshot = host.data.get("snapshot", "")

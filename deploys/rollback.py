@@ -3,7 +3,7 @@
 from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys import verb
+from deploys.cli import verb
 
 tag = host.data.get("tag", "")
 if not isinstance(tag, str):

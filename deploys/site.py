@@ -5,14 +5,13 @@ pyinfra inventories/prod.py deploys/site.py      # or: make site ENV=prod
 
 from pyinfra import host, state
 
-from deploys import session
 from deploys.components.app import app
 from deploys.components.backups import backups
-from deploys.components.bans import bans
 from deploys.components.base import base
 from deploys.components.ci import ci
 from deploys.components.data_services import data_services, former_passwords
 from deploys.components.docker import docker
+from deploys.components.fail2ban import bans
 from deploys.components.firewall import firewall
 from deploys.components.foreign import declared, foreign
 from deploys.components.hardening import hardening
@@ -21,8 +20,10 @@ from deploys.components.offsite import offsite
 from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
 from deploys.components.tls import certificate, tls
-from deploys.preflight import as_isolated_as_it_is, check_droplet, check_name
-from deploys.settings import load_settings
+from deploys.config.settings import load_settings
+from deploys.converge import session
+from deploys.converge.isolation import as_isolated_as_it_is
+from deploys.converge.preflight import check_droplet, check_name
 
 EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
 

@@ -1,7 +1,8 @@
 """Defaults for every environment. group_data/ENV.py overrides them for one environment. Nothing here is secret.
 
-`deploys/settings.py` checks every value and refuses a name that it does not know. `make docs` turns these comments into
-docs/reference/configuration.md: `# == Title ==` begins a section, and the comment above or beside a value describes it.
+`deploys/config/values.py` checks every value and refuses a name that it does not know. `make docs` turns these comments
+into docs/reference/configuration.md: `# == Title ==` begins a section, and the comment above or beside a value
+describes it.
 """
 
 # == General ==

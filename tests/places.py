@@ -16,9 +16,9 @@ from typing import Any
 import testinfra
 from testinfra.host import Host
 
+from deploys.config.environments import group_data
+from deploys.config.settings import Settings, load_settings
 from deploys.facts.data import redis_cli
-from deploys.places import group_data
-from deploys.settings import Settings, load_settings
 from stackctl.services.postgres import OF_SUPERUSER, SESSION, session
 
 ROOT = Path(__file__).parents[1]

@@ -8,13 +8,14 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
+from deploys.config.values import APP_PORT, STOP_GRACE_S
 from deploys.operations.docker import compose_accepts
 from deploys.operations.files import place
 from deploys.operations.owed import systemd_units
 from deploys.operations.release import released_as_declared
 from deploys.operations.units import service
-from deploys.settings import APP_PORT, STOP_GRACE_S, Settings
 from stackctl.app.app_env import PREVIOUS_SECRET, canonical
 
 
@@ -64,7 +65,7 @@ def compose_files(settings: Settings) -> dict[Path, bytes]:
     values, paths = settings.values, settings.paths
     telegram = [PREVIOUS_SECRET] if values.webhook_path else []
     return {
-        path: artifacts.template(
+        path: build.template(
             f"app/{path.name}.j2",
             values=values,
             paths=paths,
@@ -79,13 +80,11 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths = settings.paths
     found = {
-        paths.unit: artifacts.template(
-            "app/stack.service.j2", paths=paths, values=settings.values, ways=_ways(settings)
-        )
+        paths.unit: build.template("app/stack.service.j2", paths=paths, values=settings.values, ways=_ways(settings))
     }
     for colour, address in settings.values.colours.items():
-        found[paths.socket_unit(colour)] = artifacts.template("app/colour.socket.j2", paths=paths, colour=colour)
-        found[paths.proxy_unit(colour)] = artifacts.template(
+        found[paths.socket_unit(colour)] = build.template("app/colour.socket.j2", paths=paths, colour=colour)
+        found[paths.proxy_unit(colour)] = build.template(
             "app/colour.service.j2", paths=paths, colour=colour, address=address, port=APP_PORT
         )
     return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
 from deploys.operations.files import private_directory
 from deploys.operations.owed import systemd_units
 from deploys.operations.units import service
-from deploys.settings import Settings
 
 
 @deploy("backups")
@@ -33,10 +33,8 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths, values = settings.paths, settings.values
     return {
-        paths.backup_service: artifacts.template("backups/backup.service.j2", paths=paths, data_root=values.data_root),
-        paths.backup_timer: artifacts.template("backups/backup.timer.j2", backup_at=values.backup_at),
-        paths.amcheck_service: artifacts.template(
-            "backups/amcheck.service.j2", paths=paths, data_root=values.data_root
-        ),
-        paths.amcheck_timer: artifacts.file("backups/amcheck.timer"),
+        paths.backup_service: build.template("backups/backup.service.j2", paths=paths, data_root=values.data_root),
+        paths.backup_timer: build.template("backups/backup.timer.j2", backup_at=values.backup_at),
+        paths.amcheck_service: build.template("backups/amcheck.service.j2", paths=paths, data_root=values.data_root),
+        paths.amcheck_timer: build.file("backups/amcheck.timer"),
     }

@@ -9,14 +9,15 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files, server
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
+from deploys.config.values import STOP_GRACE_S
 from deploys.operations import packages
 from deploys.operations.accounts import account, sudoers
 from deploys.operations.files import place, private_directory
 from deploys.operations.machine import cloud_init_done, swapfile
 from deploys.operations.owed import settle
 from deploys.operations.units import service
-from deploys.settings import STOP_GRACE_S, Settings
 from stackctl.cli.background import PROGRAM
 
 
@@ -28,7 +29,7 @@ def base(settings: Settings) -> None:
     place(
         name="Let apt wait for its lock, and upgrade what is urgent by itself",
         dest=f"/etc/apt/apt.conf.d/90{values.app}",
-        content=artifacts.file("base/apt.conf"),
+        content=build.file("base/apt.conf"),
         validate="apt-config --config-file=%s dump",
     )
     packages.whole(name="Finish what an interrupted apt left half installed")
@@ -41,7 +42,7 @@ def base(settings: Settings) -> None:
     place(
         name="Keep cloud-init from resetting hostname and hosts",
         dest=f"/etc/cloud/cloud.cfg.d/99-{values.app}.cfg",
-        content=artifacts.file("base/keep-hostname.cfg"),
+        content=build.file("base/keep-hostname.cfg"),
     )
     # In the words of cloud-init, which writes it at each boot of a droplet that was made without our user data.
     files.line(
@@ -55,7 +56,7 @@ def base(settings: Settings) -> None:
     journal = place(
         name="Limit the journal",
         dest=f"/etc/systemd/journald.conf.d/{values.app}.conf",
-        content=artifacts.template("base/journald.conf.j2", max_mib=values.journal_max_mib),
+        content=build.template("base/journald.conf.j2", max_mib=values.journal_max_mib),
         owes=settings.owed("journald"),
     )
     settle(
@@ -79,7 +80,7 @@ def _operator(settings: Settings) -> None:
     sudoers(
         name="Let the operator become root",
         login=operator,
-        content=artifacts.template("base/sudoers.j2", operator=operator),
+        content=build.template("base/sudoers.j2", operator=operator),
     )
 
 
@@ -110,7 +111,7 @@ def _stackctl(settings: Settings) -> None:
     place(
         name="Install stackctl",
         dest=PROGRAM,
-        content=artifacts.stackctl(settings.values.app),
+        content=build.stackctl(settings.values.app),
         mode="755",
         validate="python3 %s --help",
     )

@@ -6,15 +6,15 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
+from deploys.config.values import CI_LOGIN
 from deploys.operations.accounts import no_account, service_account, sudoers
 from deploys.operations.files import place
-from deploys.settings import Settings
 
-LOGIN = "ci"
-HOME = f"/home/{LOGIN}"
+HOME = f"/home/{CI_LOGIN}"
 KEYS = f"{HOME}/.ssh/authorized_keys"
-SUDOERS = f"/etc/sudoers.d/{LOGIN}"
+SUDOERS = f"/etc/sudoers.d/{CI_LOGIN}"
 
 
 @deploy("ci")
@@ -22,10 +22,10 @@ def ci(settings: Settings) -> None:
     if not settings.ci_keys:
         files.file(name="Let CI's account do nothing as root", path=SUDOERS, present=False)
         files.directory(name="Admit no key of CI's", path=HOME, present=False)
-        no_account(name="Have no account of CI's", login=LOGIN)
+        no_account(name="Have no account of CI's", login=CI_LOGIN)
         return
-    service_account(name="Have CI's account", login=LOGIN, home=HOME)
-    sudoers(name="Let CI's account run the gate as root", login=LOGIN, content=artifacts.file("ci/sudoers"))
+    service_account(name="Have CI's account", login=CI_LOGIN, home=HOME)
+    sudoers(name="Let CI's account run the gate as root", login=CI_LOGIN, content=build.file("ci/sudoers"))
     # All of it root's: what the account could write, it could let itself in by.
     for path in host.loop((HOME, f"{HOME}/.ssh")):
         files.directory(name=f"Keep {path} root's", path=path, user="root", group="root", mode="755")
@@ -39,4 +39,4 @@ def ci(settings: Settings) -> None:
 
 def authorized_keys(settings: Settings) -> bytes:
     """sshd's lines: a forced command before each key, and nothing of forwarding, terminals or rc files."""
-    return artifacts.template("ci/authorized_keys.j2", keys=settings.ci_keys)
+    return build.template("ci/authorized_keys.j2", keys=settings.ci_keys)

@@ -7,11 +7,12 @@ import shlex
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
+from deploys.config.values import MAX_CONNECTIONS
 from deploys.operations.data import data_directory, own_secret, redis_admits, roles
 from deploys.operations.docker import compose_accepts, compose_up
 from deploys.operations.files import place, private_directory
-from deploys.settings import MAX_CONNECTIONS, Settings
 
 UID = 999
 """The user inside the official images of both PostgreSQL and Redis."""
@@ -20,10 +21,10 @@ UID = 999
 @deploy("data_services")
 def data_services(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
-    redis_conf, redis_start = artifacts.file("redis/redis.conf"), artifacts.file("redis/start")
+    redis_conf, redis_start = build.file("data_services/redis.conf"), build.file("data_services/redis-start")
     # Without the passwords: new ones are taken while both run.
     directives = _redis_directives(settings).encode()
-    declared = artifacts.fingerprint(compose_file(settings, sha256=""), redis_conf, redis_start, directives)
+    declared = build.fingerprint(compose_file(settings, sha256=""), redis_conf, redis_start, directives)
 
     for service in host.loop(("postgres", "redis")):
         private_directory(name=f"Keep the secrets of {service}", path=str(paths.secrets / service))
@@ -108,7 +109,7 @@ def _redis_admits(settings: Settings, *, name: str, alone: bool) -> None:
 
 def compose_file(settings: Settings, *, sha256: str) -> bytes:
     """data.yaml. The label `sha256` says what the containers were made from; it is left out of its own hash."""
-    return artifacts.template(
+    return build.template(
         "data_services/data.yaml.j2",
         values=settings.values,
         paths=settings.paths,

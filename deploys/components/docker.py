@@ -8,13 +8,13 @@ from base64 import b64encode
 
 from pyinfra.api import deploy
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.docker import network
 from deploys.operations.files import if_installed, place
 from deploys.operations.owed import settle, systemd_units
 from deploys.operations.units import service
-from deploys.settings import Settings
 
 
 @deploy("docker")
@@ -23,7 +23,7 @@ def docker(settings: Settings) -> None:
 
     systemd_units(
         name="Bound what the daemon writes into the journal",
-        units={f"docker.service.d/{values.app}.conf": artifacts.file("docker/journal.conf")},
+        units={f"docker.service.d/{values.app}.conf": build.file("docker/journal.conf")},
         debt=settings.owed("docker-journal"),
     )
     # Before the package, whose installation starts the daemon: it never runs with other networks than these.
@@ -72,7 +72,7 @@ def docker(settings: Settings) -> None:
 
 def daemon_configuration(settings: Settings) -> bytes:
     """daemon.json."""
-    return artifacts.template("docker/daemon.json.j2", values=settings.values)
+    return build.template("docker/daemon.json.j2", values=settings.values)
 
 
 def registry_login(settings: Settings) -> bytes:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
 from deploys.operations import packages, ufw
 from deploys.operations.units import service
-from deploys.settings import Settings
 
 WEB = ["80/tcp", "443/tcp"]
 
@@ -39,7 +39,7 @@ def ssh_rules(settings: Settings) -> list[str]:
 
 def after_rules(settings: Settings) -> bytes:
     """/etc/ufw/after.rules."""
-    return artifacts.template(
+    return build.template(
         "firewall/after.rules.j2",
         networks=settings.values.docker_networks.values(),
         isolated=settings.values.app_subnet if settings.isolated else None,

@@ -9,14 +9,14 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.accounts import sudoers
 from deploys.operations.files import place
 from deploys.operations.machine import modes
 from deploys.operations.owed import UNITS, settle, systemd_units
 from deploys.operations.units import service
-from deploys.settings import Settings
 
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
 """dev-sec package-01 to package-06, CIS Debian 2.1 and 2.2."""
@@ -53,7 +53,7 @@ def hardening(settings: Settings) -> None:
     place(
         name="Let nothing restart services amid an upgrade",
         dest=f"/etc/needrestart/conf.d/{settings.values.app}.conf",
-        content=artifacts.file("hardening/needrestart.conf"),
+        content=build.file("hardening/needrestart.conf"),
         validate="perl -c %s",
     )
     packages.installed(name="Install what watches packages and passwords", packages=WATCHING)
@@ -70,7 +70,7 @@ def _kernel(settings: Settings) -> None:
         place(
             name=name,
             dest=dest,
-            content=artifacts.file(f"hardening/{source}"),
+            content=build.file(f"hardening/{source}"),
             owes=debt,
             # sysctl ends with 0 whatever it can't read.
             validate="! sysctl --dry-run --load=%s 2>&1 | grep 'invalid syntax'",
@@ -91,7 +91,7 @@ def _kernel(settings: Settings) -> None:
     place(
         name="Load no module that nobody needs",
         dest=f"/etc/modprobe.d/{app}.conf",
-        content=artifacts.file("hardening/modprobe.conf"),
+        content=build.file("hardening/modprobe.conf"),
     )
     for dest, source in host.loop(
         {
@@ -99,7 +99,7 @@ def _kernel(settings: Settings) -> None:
             f"/etc/systemd/coredump.conf.d/{app}.conf": "coredump.conf",
         }.items()
     ):
-        place(name=f"Have no core dump, by {source}", dest=dest, content=artifacts.file(f"hardening/{source}"))
+        place(name=f"Have no core dump, by {source}", dest=dest, content=build.file(f"hardening/{source}"))
 
 
 def _logins(settings: Settings) -> None:
@@ -114,17 +114,17 @@ def _logins(settings: Settings) -> None:
     place(
         name="Have strict shells, which end when left alone",
         dest=f"/etc/profile.d/{app}.sh",
-        content=artifacts.file("hardening/profile.sh"),
+        content=build.file("hardening/profile.sh"),
         validate="bash -n %s",
     )
     place(
         name="Warn of a weak console password",
         dest=f"/etc/security/pwquality.conf.d/{app}.conf",
-        content=artifacts.file("hardening/pwquality.conf"),
+        content=build.file("hardening/pwquality.conf"),
     )
-    sudoers(name="Have sudo use a terminal of its own", login=f"00-{app}", content=artifacts.file("hardening/sudoers"))
+    sudoers(name="Have sudo use a terminal of its own", login=f"00-{app}", content=build.file("hardening/sudoers"))
     for path in host.loop(("/etc/issue", "/etc/issue.net")):
-        place(name=f"Say whose machine it is, in {path}", dest=path, content=artifacts.file("hardening/issue"))
+        place(name=f"Say whose machine it is, in {path}", dest=path, content=build.file("hardening/issue"))
     for path in host.loop(("/etc/cron.allow", "/etc/at.allow")):
         place(name=f"Let root alone plan jobs, by {path}", dest=path, content=b"root\n", mode="600")
 
@@ -161,9 +161,7 @@ def _timers(settings: Settings) -> None:
 def sandboxes(settings: Settings) -> dict[str, bytes]:
     """Drop-ins of the services that are restarted when theirs changes."""
     return {
-        service: artifacts.template(
-            f"hardening/{service}.conf.j2", paths=settings.paths, data_root=settings.values.data_root
-        )
+        service: build.template(f"{service}/sandbox.conf.j2", paths=settings.paths, data_root=settings.values.data_root)
         for service in ("nginx", "fail2ban")
     }
 
@@ -173,19 +171,17 @@ def units(settings: Settings) -> dict[str, bytes]:
     paths, values = settings.paths, settings.values
     drop_in = f"{values.app}.conf"
     found = {
-        f"certbot.service.d/{drop_in}": artifacts.template(
-            "hardening/renewal.conf.j2", paths=paths, data_root=values.data_root
-        ),
-        f"apt-daily-upgrade.service.d/{drop_in}": artifacts.template("hardening/upgrade.conf.j2", paths=paths),
-        f"logrotate.timer.d/{drop_in}": artifacts.file("hardening/logrotate.timer.conf"),
-        f"/etc/systemd/system.conf.d/{drop_in}": artifacts.file("hardening/system.conf"),
-        paths.mounts_service: artifacts.file("hardening/mounts.service"),
-        paths.integrity_service: artifacts.template(
+        f"certbot.service.d/{drop_in}": build.template("tls/renewal.conf.j2", paths=paths, data_root=values.data_root),
+        f"apt-daily-upgrade.service.d/{drop_in}": build.template("hardening/upgrade.conf.j2", paths=paths),
+        f"logrotate.timer.d/{drop_in}": build.file("hardening/logrotate.timer.conf"),
+        f"/etc/systemd/system.conf.d/{drop_in}": build.file("hardening/system.conf"),
+        paths.mounts_service: build.file("hardening/mounts.service"),
+        paths.integrity_service: build.template(
             "hardening/integrity.service.j2", paths=paths, data_root=values.data_root
         ),
-        paths.integrity_timer: artifacts.file("hardening/integrity.timer"),
-        paths.reboot_service: artifacts.template("hardening/reboot.service.j2", paths=paths),
+        paths.integrity_timer: build.file("hardening/integrity.timer"),
+        paths.reboot_service: build.template("hardening/reboot.service.j2", paths=paths),
     }
     if values.reboot_at:
-        found[paths.reboot_timer] = artifacts.template("hardening/reboot.timer.j2", reboot_at=values.reboot_at)
+        found[paths.reboot_timer] = build.template("hardening/reboot.timer.j2", reboot_at=values.reboot_at)
     return found

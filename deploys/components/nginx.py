@@ -5,13 +5,13 @@ from __future__ import annotations
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.certificate import placeholder
 from deploys.operations.files import if_installed, place
 from deploys.operations.owed import settle
 from deploys.operations.units import service
-from deploys.settings import Settings
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -54,7 +54,7 @@ def nginx(settings: Settings) -> None:
     place(
         name="Bound nginx's logs",
         dest="/etc/logrotate.d/nginx",
-        content=artifacts.file("nginx/logrotate"),
+        content=build.file("nginx/logrotate"),
         validate=if_installed("logrotate", "logrotate --debug %s"),
     )
     packages.installed(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
@@ -80,7 +80,7 @@ def nginx(settings: Settings) -> None:
 def configuration(settings: Settings) -> bytes:
     """nginx.conf, whole."""
     values = settings.values
-    return artifacts.template(
+    return build.template(
         "nginx/nginx.conf.j2",
         paths=settings.paths,
         headers=[(name, name.lower().replace("-", "_"), value) for name, value in HEADERS.items()],

@@ -7,14 +7,14 @@ import json
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
+from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.files import place, private_directory
-from deploys.settings import Settings
 
 
 @deploy("offsite")
 def offsite(settings: Settings) -> None:
-    """The repository itself is made from the operator's side (deploys/offsite.py): no converge waits for a storage."""
+    """The repository itself is made from the operator's side (offsite/setup.py): no converge waits for a storage."""
     access = settings.paths.offsite
     if not settings.values.offsite_repository:
         files.file(name="Have no way off the droplet", path=str(access), present=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 
-from deploys import ledger
+from deploys.config.settings import Settings
 from deploys.operations.ledger import recorded
-from deploys.settings import Settings
+from deploys.secrets import ledger
 
 
 @deploy("secrets")

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 
-from deploys import artifacts
-from deploys.components import ci
+from deploys import build
+from deploys.config.settings import Settings
+from deploys.config.values import CI_LOGIN
 from deploys.operations.owed import systemd_units
-from deploys.operations.trial import Tried, tried
+from deploys.operations.trial import SSHD_IN_FORCE, Tried, tried
 from deploys.operations.units import service
-from deploys.settings import Settings
 from stackctl.host.trial import ASKS_S
-
-# A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
-# prove the old one.
-IN_FORCE = ["sshd -t", "systemctl restart ssh.service"]
 
 
 @deploy("ssh")
@@ -34,7 +30,7 @@ def ssh(settings: Settings) -> None:
         name="Admit keys only, and never root",
         trial="ssh",
         files=files(settings),
-        commands=IN_FORCE,
+        commands=SSHD_IN_FORCE,
         debt=settings.owed("ssh"),
     )
     service(name="Run sshd", unit="ssh.service", running=True, enabled=True)
@@ -61,10 +57,10 @@ def drop_in(settings: Settings) -> str:
 
 def configuration(settings: Settings) -> bytes:
     """sshd's part of the site."""
-    return artifacts.template(
+    return build.template(
         "ssh/sshd.conf.j2",
         operator=settings.values.operator,
-        ci=ci.LOGIN if settings.ci_keys else None,
+        ci=CI_LOGIN if settings.ci_keys else None,
         never_barred=settings.values.never_barred,
     )
 
@@ -73,7 +69,7 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths = settings.paths
     return {
-        paths.trial_boot: artifacts.template("ssh/trial.service.j2", paths=paths),
-        paths.trial_service(""): artifacts.template("ssh/trial@.service.j2"),
-        paths.trial_timer(""): artifacts.template("ssh/trial@.timer.j2", paths=paths, asks_s=ASKS_S),
+        paths.trial_boot: build.template("ssh/trial.service.j2", paths=paths),
+        paths.trial_service(""): build.template("ssh/trial@.service.j2"),
+        paths.trial_timer(""): build.template("ssh/trial@.timer.j2", paths=paths, asks_s=ASKS_S),
     }

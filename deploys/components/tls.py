@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.certificate import trusted
 from deploys.operations.files import place
 from deploys.operations.owed import systemd_units
 from deploys.operations.units import service
-from deploys.settings import Settings
 
 
 @deploy("tls")
@@ -21,7 +21,7 @@ def tls(settings: Settings) -> None:
     place(
         name="Have nginx take up a renewed certificate",
         dest=f"/etc/letsencrypt/renewal-hooks/deploy/{values.app}",
-        content=artifacts.file("tls/deploy-hook"),
+        content=build.file("tls/deploy-hook"),
         mode="755",
         validate="sh -n %s",
     )
@@ -47,11 +47,11 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths = settings.paths
     return {
-        paths.certificate_service: artifacts.template(
+        paths.certificate_service: build.template(
             "tls/certificate.service.j2",
             domain=settings.values.domain,
             paths=paths,
             data_root=settings.values.data_root,
         ),
-        paths.certificate_timer: artifacts.file("tls/certificate.timer"),
+        paths.certificate_timer: build.file("tls/certificate.timer"),
     }

@@ -1,5 +1,5 @@
 """The state of what the data services stand on."""
-# ruff: noqa: S608 - the names in statements are checked by deploys/settings.py
+# ruff: noqa: S608 - the names in statements are checked by deploys/config/values.py
 
 from __future__ import annotations
 

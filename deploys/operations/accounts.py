@@ -5,9 +5,8 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from deploys import declared
 from deploys.facts.accounts import Account, Service, ServiceAccount
-from deploys.operations import Commands
+from deploys.operations import Commands, declared
 from deploys.operations.files import place
 
 

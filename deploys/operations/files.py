@@ -18,9 +18,8 @@ from pyinfra.facts.files import FileContents
 from pyinfra.operations import files
 from pyinfra.operations.util.files import generate_color_diff
 
-from deploys import declared
 from deploys.facts.files import Placed
-from deploys.operations import Commands
+from deploys.operations import Commands, declared
 from stackctl.core.printable import printable
 
 

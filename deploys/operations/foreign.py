@@ -10,9 +10,8 @@ from pyinfra import host, logger
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.context import ctx_host
 
-from deploys import declared, session
 from deploys.facts.stackctl import planned
-from deploys.operations import Commands
+from deploys.operations import Commands, declared, this_run
 from deploys.operations.files import place
 from deploys.operations.trial import on_trial
 from stackctl.cli.background import PROGRAM
@@ -82,11 +81,11 @@ def report(names: Sequence[str]) -> None:
     + names: what this run removes
     """
     there = findings()
-    session.tell_foreign(host, there)
+    this_run.tell_foreign(host, there)
     for name in names:
         if name not in {one["name"] for one in there}:
             host.log(f"{name} is not among what is foreign: nothing is removed for it", logger.warning)
     overriding = [one for one in there if one["remedy"] == "refuse" and one["path"] not in names]
     if overriding:
         causes = "; ".join(f"{one['what']}. Next: {one['next']}" for one in overriding)
-        session.refuse_to_begin(host, f"{causes}. Nothing was changed")
+        this_run.refuse_to_begin(host, f"{causes}. Nothing was changed")

@@ -8,7 +8,7 @@ from pathlib import Path
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, operation
 
-from deploys import ledger
+from deploys.secrets import ledger
 
 
 @operation()

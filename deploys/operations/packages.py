@@ -9,7 +9,7 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.facts.deb import DebPackages
 from pyinfra.operations import apt
 
-from deploys import artifacts
+from deploys import build
 from deploys.facts.machine import HalfInstalled
 from deploys.operations import Commands
 
@@ -58,4 +58,4 @@ def whole() -> Commands:
 
 
 def _nobody_else_uses_apt() -> StringCommand:
-    return StringCommand("timeout 600 python3 -", _stdin=artifacts.file("base/wait_for_apt.py").decode())
+    return StringCommand("timeout 600 python3 -", _stdin=build.file("base/wait_for_apt.py").decode())

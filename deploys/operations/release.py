@@ -9,7 +9,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from deploys.facts import stackctl
 from deploys.operations import Commands
-from deploys.session import ME
+from deploys.operations.this_run import ME
 from stackctl.services.compose import stack_sha256
 
 

@@ -20,6 +20,9 @@ from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
 ANSWERS_S = 60
+# A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
+# prove the old one.
+SSHD_IN_FORCE = ["sshd -t", "systemctl restart ssh.service"]
 
 
 @dataclass(frozen=True)

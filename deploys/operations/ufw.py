@@ -8,9 +8,8 @@ from itertools import groupby
 from pyinfra import host, state
 from pyinfra.api import OperationError, StringCommand, operation
 
-from deploys import declared
 from deploys.facts.ufw import Chain, Chains, Firewall, Ufw
-from deploys.operations import Commands
+from deploys.operations import Commands, declared
 from deploys.operations.files import place, show_difference
 from deploys.operations.trial import on_trial
 

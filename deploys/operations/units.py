@@ -6,8 +6,7 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.operations import systemd
 
-from deploys import declared
-from deploys.operations import Commands
+from deploys.operations import Commands, declared
 
 
 @operation()

@@ -34,7 +34,7 @@ def hostile(app: App) -> Iterator[App]:
 
 def plan() -> str:
     """What `make plan` says, warnings among it."""
-    argv = [sys.executable, "-m", "deploys.plan", "inventories/lab.py"]
+    argv = [sys.executable, "-m", "deploys.converge.plan", "inventories/lab.py"]
     ran = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     return ran.stdout + ran.stderr
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from deploys import look, prune
-from deploys.look import looked
-from deploys.offsite import made
-from deploys.prune import DAILY, DONE, MONTHLY, REFUSED, WEEKLY, Plan
-from deploys.repository import Repository
+from deploys.offsite import look, prune
+from deploys.offsite.look import looked
+from deploys.offsite.prune import DAILY, DONE, MONTHLY, REFUSED, WEEKLY, Plan
+from deploys.offsite.repository import Repository
+from deploys.offsite.setup import made
 from stackctl.backup import retention
 from stackctl.backup.manifest import DUMP, GLOBALS, STATE
 from stackctl.backup.stored import Stored

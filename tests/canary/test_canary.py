@@ -21,7 +21,7 @@ from urllib.parse import quote
 import pytest
 from testinfra.host import Host
 
-from deploys.credentials import OPERATOR_RULES
+from deploys.secrets.rules import OPERATOR_RULES
 from tests import converge
 from tests.canary.search import Processes, Search, Secrets, in_text
 from tests.lab import secrets_file
@@ -83,10 +83,10 @@ def run(lab: Place) -> Iterator[Run]:
     try:
         with run.processes.watched():
             run.use(markers())
-            run.program("the way off the droplet", "deploys.offsite", "--only-these")
+            run.program("the way off the droplet", "deploys.offsite.setup", "--only-these")
             run.pyinfra("converge", "deploys/site.py")
             run.pyinfra("backup", "deploys/backup.py")
-            run.program("prune", "deploys.prune", "--yes")
+            run.program("prune", "deploys.offsite.prune", "--yes")
             run.pyinfra("release", "deploys/release.py", "--data", 'tag="1.1.0"')
             run.pyinfra("release that fails", "deploys/release.py", "--data", 'tag="broken-crash"')
             run.use(markers())
@@ -100,7 +100,7 @@ def run(lab: Place) -> Iterator[Run]:
         yield run
     finally:
         ENV_FILE.write_bytes(before)
-        run.program("the way off the droplet as it was", "deploys.offsite", "--only-these")
+        run.program("the way off the droplet as it was", "deploys.offsite.setup", "--only-these")
         converge.site()
 
 

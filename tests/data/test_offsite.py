@@ -21,11 +21,11 @@ from urllib.request import Request, urlopen
 import pytest
 from testinfra.host import Host
 
-from deploys import look, prune
 from deploys.components.offsite import access_file
-from deploys.offsite import made
-from deploys.prune import DAILY, DONE, MONTHLY, WEEKLY, Plan
-from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from deploys.offsite import look, prune
+from deploys.offsite.prune import DAILY, DONE, MONTHLY, WEEKLY, Plan
+from deploys.offsite.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from deploys.offsite.setup import made
 from stackctl.backup import stored
 from stackctl.backup.manifest import DUMP
 from stackctl.backup.offsite import PATIENCE_S, SLOWEST

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from pyinfra import host, state
 
-from deploys import session
 from deploys.components import firewall, ssh
+from deploys.config.settings import load_settings
+from deploys.converge import session
 from deploys.operations import ufw
-from deploys.operations.trial import tried
-from deploys.settings import load_settings
+from deploys.operations.trial import SSHD_IN_FORCE, tried
 
 data = host.data.dict()
 mistake = data.pop("mistake")
@@ -35,6 +35,6 @@ else:
         name="Admit nobody",
         trial="ssh",
         files={path: replace(file, content=wrong.get(path, file.content)) for path, file in right.items()},
-        commands=ssh.IN_FORCE,
+        commands=SSHD_IN_FORCE,
         debt=settings.owed("ssh"),
     )

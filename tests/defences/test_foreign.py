@@ -40,7 +40,7 @@ SWITCHED_OFF = {
 
 
 def planned() -> dict[str, Any]:
-    command = [sys.executable, "-m", "deploys.plan", "inventories/lab.py", "--json"]
+    command = [sys.executable, "-m", "deploys.converge.plan", "inventories/lab.py", "--json"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return dict(json.loads(ran.stdout))
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from testinfra.host import Host
 
-from deploys import artifacts
+from deploys import build
 from tests.places import Place
 
 pytestmark = pytest.mark.group("everywhere")
@@ -89,7 +89,7 @@ def test_the_operator_becomes_root_by_key_alone(droplet: Host, place: Place) -> 
 
 def test_stackctl_is_the_one_of_this_checkout(droplet: Host, place: Place) -> None:
     program = droplet.file("/usr/local/bin/stackctl")
-    assert program.content == artifacts.stackctl(place.settings.values.app)
+    assert program.content == build.stackctl(place.settings.values.app)
     assert (program.mode, program.user) == (0o755, "root")
 
 

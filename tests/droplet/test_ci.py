@@ -12,8 +12,9 @@ import pytest
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
-from deploys import artifacts
-from deploys.components.ci import HOME, KEYS, LOGIN, SUDOERS, authorized_keys
+from deploys import build
+from deploys.components.ci import HOME, KEYS, SUDOERS, authorized_keys
+from deploys.config.values import CI_LOGIN
 from tests.places import Place
 
 pytestmark = pytest.mark.group("app")
@@ -28,7 +29,7 @@ def declared(place: Place) -> bool:
 
 def sudo_of_ci(droplet: Host, arguments: str) -> CommandResult:
     """What the account could say to sudo, if the forced command were out of the way."""
-    return droplet.run(f"sudo -n -u {LOGIN} sudo -n {arguments} || exit 1")  # 255 would be SSH's own
+    return droplet.run(f"sudo -n -u {CI_LOGIN} sudo -n {arguments} || exit 1")  # 255 would be SSH's own
 
 
 def test_the_account_cannot_change_how_it_is_let_in(droplet: Host, declared: bool) -> None:  # noqa: FBT001
@@ -39,11 +40,11 @@ def test_the_account_cannot_change_how_it_is_let_in(droplet: Host, declared: boo
             f"{HOME}/.ssh d 755 root root",
             f"{KEYS} f 644 root root",
         }
-        assert droplet.check_output(f"id -Gn {LOGIN}") == LOGIN
-        assert droplet.check_output(f"passwd --status {LOGIN}").split()[1] == "L"  # no password to guess
+        assert droplet.check_output(f"id -Gn {CI_LOGIN}") == CI_LOGIN
+        assert droplet.check_output(f"passwd --status {CI_LOGIN}").split()[1] == "L"  # no password to guess
     else:
         assert found == []
-        assert droplet.run(f"getent passwd {LOGIN}").rc != 0
+        assert droplet.run(f"getent passwd {CI_LOGIN}").rc != 0
 
 
 def test_every_key_is_behind_the_forced_command(droplet: Host, place: Place, declared: bool) -> None:  # noqa: FBT001
@@ -53,15 +54,15 @@ def test_every_key_is_behind_the_forced_command(droplet: Host, place: Place, dec
 
 
 def test_sudo_allows_the_gate_and_nothing_else(droplet: Host, declared: bool) -> None:  # noqa: FBT001
-    allowed = droplet.run(f"sudo -l -U {LOGIN}").stdout.partition("may run the following commands")[2]
+    allowed = droplet.run(f"sudo -l -U {CI_LOGIN}").stdout.partition("may run the following commands")[2]
     assert [line.strip() for line in allowed.splitlines()[1:]] == ([f"(root) NOPASSWD: {GATE} *"] if declared else [])
     assert droplet.file(SUDOERS).exists == declared
     if declared:
-        assert droplet.file(SUDOERS).content == artifacts.file("ci/sudoers")
+        assert droplet.file(SUDOERS).content == build.file("ci/sudoers")
 
 
 def test_the_gate_tells_status(droplet: Host, place: Place, declared: bool) -> None:  # noqa: FBT001
-    told = droplet.run(f"sudo -n -u {LOGIN} sudo -n {GATE} 'status --json' || true").stdout
+    told = droplet.run(f"sudo -n -u {CI_LOGIN} sudo -n {GATE} 'status --json' || true").stdout
     assert (json.loads(told)["app"] == place.settings.values.app) if declared else told == ""
 
 

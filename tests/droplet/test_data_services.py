@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys.components.data_services import UID
-from deploys.settings import MAX_CONNECTIONS
+from deploys.config.values import MAX_CONNECTIONS
 from stackctl.services.postgres import PRIVILEGES
 from tests.places import Place
 

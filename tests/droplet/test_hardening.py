@@ -8,7 +8,7 @@ import shlex
 import pytest
 from testinfra.host import Host
 
-from deploys import artifacts
+from deploys import build
 from deploys.components import hardening
 from tests.places import Place
 
@@ -86,7 +86,7 @@ def test_no_device_is_a_program(droplet: Host) -> None:
 
 def test_nothing_is_run_from_a_tmp_that_is_no_mount_either(droplet: Host) -> None:
     """In a namespace of mounts that ends with the program: a droplet whose tmp.mount somebody masked."""
-    lines = artifacts.file("hardening/mounts.service").decode().splitlines()
+    lines = build.file("hardening/mounts.service").decode().splitlines()
     unit = [line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart=")]
     seen = "findmnt --noheadings --output OPTIONS /tmp"
     program = " && ".join(["umount --lazy /tmp", f"! {seen}", *unit, seen])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from deploys.credentials import OPERATOR_RULES
+from deploys.secrets.rules import OPERATOR_RULES
 from stackctl.core.redact import spellings
 from tests.places import Place
 

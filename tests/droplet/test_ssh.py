@@ -8,7 +8,8 @@ import subprocess
 import pytest
 from testinfra.host import Host
 
-from deploys.components import ci, ssh
+from deploys.components import ssh
+from deploys.config.values import CI_LOGIN
 from tests.places import ROOT, Place
 
 pytestmark = pytest.mark.group("everywhere")
@@ -101,7 +102,7 @@ def test_no_weak_prime_lies_about(droplet: Host) -> None:
 def test_only_who_belongs_is_admitted(droplet: Host, place: Place, in_force: list[str]) -> None:
     """AllowUsers adds up over all files: one more line anywhere would admit one more."""
     settings = place.settings
-    wanted = {settings.values.operator, *([ci.LOGIN] if settings.ci_keys else [])}
+    wanted = {settings.values.operator, *([CI_LOGIN] if settings.ci_keys else [])}
     admitted = {line.removeprefix("allowusers ") for line in in_force if line.startswith("allowusers ")}
     assert admitted == wanted
     for user in wanted:  # and no Match block says otherwise

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from testinfra.host import Host
 
-from deploys.components.ci import LOGIN
+from deploys.config.values import CI_LOGIN
 from tests.places import ROOT, Place
 
 pytestmark = pytest.mark.group("app")
@@ -19,7 +19,7 @@ NO_CONNECTION = 255
 
 
 def run(program: str, place: Place, *words: str) -> subprocess.CompletedProcess[str]:
-    key = ["-i", str(ROOT / ".lab/ci_ed25519"), "-o", f"User={LOGIN}"]
+    key = ["-i", str(ROOT / ".lab/ci_ed25519"), "-o", f"User={CI_LOGIN}"]
     command = [*shlex.split(program), "-F", place.data["ssh_config_file"], *key, "-o", "BatchMode=yes", *words]
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 

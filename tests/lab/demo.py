@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from deploys.credentials import read_env_file
+from deploys.secrets.env_file import read_env_file
 from tests.lab import host, lab
 from tests.lab.host import LabError, say
 from tests.lab.layout import CHECKOUT, ENV_FILE, WORLD, by_name
@@ -80,7 +80,7 @@ def forget_a_former_world() -> None:
 
 def have_a_repository() -> None:
     """What `make offsite` does; a world made anew has lost it."""
-    made = [sys.executable, "-m", "deploys.offsite", "inventories/lab.py"]
+    made = [sys.executable, "-m", "deploys.offsite.setup", "inventories/lab.py"]
     if subprocess.run(made, cwd=CHECKOUT, check=False).returncode:
         raise LabError("the repository off the droplet can't be made, see above: mend it and run make demo again")
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from itertools import count, pairwise
 from math import ceil
 
-from deploys.credentials import read_env_file
+from deploys.secrets.env_file import read_env_file
 from tests.lab.layout import ENV_FILE, by_name
 from tests.places import Place
 from tests.releases.relay import relay

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from testinfra.host import Host
 
-from deploys.credentials import read_env_file
+from deploys.secrets.env_file import read_env_file
 from stackctl.release.release import ROLLBACK, STEPS
 from tests import converge
 from tests.lab import lab as machines

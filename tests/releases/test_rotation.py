@@ -1,6 +1,6 @@
 """Secrets are changed under load: no request lost, no update delayed.
 
-By a converge with another value, or by `python -m deploys.rotate`, as an operator does it.
+By a converge with another value, or by `python -m deploys.rotation.rotate`, as an operator does it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import pytest
 import requests
 from testinfra.host import Host
 
-from deploys import ledger
 from deploys.facts.data import redis_cli
 from deploys.operations.data import RULES
-from deploys.rotate import DONE, NEEDS_A_PERSON, REFUSED, SECRETS
+from deploys.rotation.rotate import DONE, NEEDS_A_PERSON, REFUSED, SECRETS
+from deploys.secrets import ledger
 from stackctl.services.redis import ADMINISTRATOR
 from tests import converge
 from tests.lab import lab as whole_lab
@@ -71,7 +71,7 @@ def rotate(restored: None) -> Callable[[str], None]:
 
 def start_rotating(key: str) -> subprocess.Popen[str]:
     """As an operator does, without a terminal."""
-    command = [sys.executable, "-m", "deploys.rotate", "inventories/lab.py", key, "--yes"]
+    command = [sys.executable, "-m", "deploys.rotation.rotate", "inventories/lab.py", key, "--yes"]
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=both, text=True)
 

@@ -11,9 +11,9 @@ from io import BytesIO
 import pytest
 from testinfra.host import Host
 
-from deploys import artifacts
-from deploys.components import app, backups, bans, data_services, docker, firewall, hardening, nginx, ssh, tls
-from deploys.settings import Settings
+from deploys import build
+from deploys.components import app, backups, data_services, docker, fail2ban, firewall, hardening, nginx, ssh, tls
+from deploys.config.settings import Settings
 from tests.places import Place
 from tests.unit.places import settings_of
 
@@ -54,7 +54,7 @@ def _units_of_the_host(settings: Settings) -> dict[str, bytes]:
 CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
     "nginx": (lambda settings: {"nginx.conf": nginx.configuration(settings)}, "nginx -t -c $PWD/nginx.conf"),
     "fail2ban": (
-        lambda settings: {"jail.local": bans.configuration(settings, edge=True)["jail.local"]},
+        lambda settings: {"jail.local": fail2ban.configuration(settings, edge=True)["jail.local"]},
         "cp --recursive --no-clobber /etc/fail2ban/. . && fail2ban-client -c $PWD --test",
     ),
     "data.yaml": (
@@ -79,18 +79,18 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
         "systemd-analyze verify ./*.*",
     ),
     "logrotate": (
-        lambda _: {"nginx": artifacts.file("nginx/logrotate")},
+        lambda _: {"nginx": build.file("nginx/logrotate")},
         "chown root nginx && logrotate --debug nginx",
     ),
     "sudoers": (
-        lambda settings: {"sudoers": artifacts.template("base/sudoers.j2", operator=settings.values.operator)},
+        lambda settings: {"sudoers": build.template("base/sudoers.j2", operator=settings.values.operator)},
         "visudo --check --strict --file=sudoers",
     ),
     "after.rules": (
         lambda settings: {"after.rules": firewall.after_rules(settings)},
         "iptables-restore --noflush --test after.rules",
     ),
-    "apt": (lambda _: {"apt.conf": artifacts.file("base/apt.conf")}, "apt-config --config-file=apt.conf dump"),
+    "apt": (lambda _: {"apt.conf": build.file("base/apt.conf")}, "apt-config --config-file=apt.conf dump"),
 }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, Credentials
-from deploys.places import group_data
-from deploys.settings import CaCertificate, Settings, check_values
+from deploys.config.environments import group_data
+from deploys.config.keys import CaCertificate
+from deploys.config.settings import Settings, check_values
+from deploys.secrets.rules import OFFSITE_RULES, OPERATOR_RULES, Credentials
 from stackctl.core.paths import Paths
 
 ROOT = Path(__file__).parents[2]

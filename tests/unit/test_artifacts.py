@@ -13,27 +13,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from deploys import artifacts
+from deploys import build
 from deploys.components import app
 from tests.unit.places import settings_of
 
 
 def test_the_zipapp_does_not_depend_on_file_times() -> None:
-    before = artifacts.stackctl("toogoodtogo")
+    before = build.stackctl("toogoodtogo")
     for path in Path("stackctl").rglob("*.py"):
         os.utime(path)
-    assert artifacts.stackctl("toogoodtogo") == before
+    assert build.stackctl("toogoodtogo") == before
 
 
 def test_the_zipapp_runs_by_itself(tmp_path: Path) -> None:
     program = tmp_path / "stackctl"
-    program.write_bytes(artifacts.stackctl("toogoodtogo"))
+    program.write_bytes(build.stackctl("toogoodtogo"))
     run = subprocess.run([sys.executable, "-I", program, "--help"], capture_output=True, text=True, check=True)
     assert "release" in run.stdout
 
 
 def test_the_zipapp_holds_the_apps_name_and_nothing_but_source() -> None:
-    bundle = zipfile.ZipFile(io.BytesIO(artifacts.stackctl("another")))
+    bundle = zipfile.ZipFile(io.BytesIO(build.stackctl("another")))
     assert b'main(app="another")' in bundle.read("__main__.py")
     assert all(name.endswith(".py") for name in bundle.namelist())
 
@@ -66,12 +66,12 @@ def test_without_telegram_its_names_are_not_in_the_compose_files() -> None:
 
 def test_a_template_without_its_value_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        artifacts.template("base/journald.conf.j2")
+        build.template("base/journald.conf.j2")
 
 
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
 def test_different_inputs_have_different_fingerprints(one: list[bytes], other: list[bytes]) -> None:
-    assert (artifacts.fingerprint(*one) == artifacts.fingerprint(*other)) == (one == other)
+    assert (build.fingerprint(*one) == build.fingerprint(*other)) == (one == other)
 
 
 def test_an_app_that_writes_elsewhere_may() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deploys.components import bans, nginx, ssh
-from deploys.components.bans import TELEGRAM, configuration
+from deploys.components import fail2ban, nginx, ssh
+from deploys.components.fail2ban import TELEGRAM, configuration
 from tests.unit.places import settings_of
 
 
@@ -124,6 +124,6 @@ def test_nginx_s_log_has_an_ipv4_client_as_it_is() -> None:
 
 def test_fail2ban_starts_again_with_a_new_configuration() -> None:
     """By a reload it would drop an action that is new, and ban nobody (seen with 1.1 in Debian 13)."""
-    source = Path(bans.__file__).read_text()
+    source = Path(fail2ban.__file__).read_text()
     assert '"systemctl restart fail2ban.service"' in source
     assert "reload-or-restart" not in source

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.keys import read_ci_keys
+from deploys.config.values import SettingsError
 from deploys.facts.accounts import Service, ServiceAccount
 from deploys.facts.files import Placed
 from deploys.operations.accounts import no_account, service_account, sudoers
-from deploys.settings import SettingsError, _read_ci_keys
 from tests.places import ROOT
 from tests.unit.places import data_of
 from tests.unit.test_operations import commands
@@ -31,11 +32,11 @@ THERE = Service("/home/ci", "/bin/sh", frozenset({"ci"}))
 def read(tmp_path: Path, content: str, operators: str = OTHER) -> tuple[str, ...]:
     path = tmp_path / "keys"
     path.write_text(content)
-    return _read_ci_keys(str(path), operators.encode())
+    return read_ci_keys(str(path), operators.encode())
 
 
 def test_no_file_named_no_keys() -> None:
-    assert _read_ci_keys(None, KEY.encode()) == ()
+    assert read_ci_keys(None, KEY.encode()) == ()
 
 
 def test_keys_without_comments_and_empty_lines(tmp_path: Path) -> None:
@@ -59,24 +60,24 @@ def test_keys_that_would_open_nothing_or_too_much_are_refused(tmp_path: Path, co
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"ci_authorized_keys: .*nowhere"):
-        _read_ci_keys(str(tmp_path / "nowhere"), b"")
+        read_ci_keys(str(tmp_path / "nowhere"), b"")
 
 
 def test_every_key_is_behind_the_gate() -> None:
-    lines = artifacts.template("ci/authorized_keys.j2", keys=(KEY, OTHER)).decode().splitlines()
+    lines = build.template("ci/authorized_keys.j2", keys=(KEY, OTHER)).decode().splitlines()
     keys = [line for line in lines if not line.startswith("#")]
     forced = r'restrict,command="sudo -n /usr/local/bin/stackctl gate -- \"$SSH_ORIGINAL_COMMAND\"" '
     assert keys == [f"{forced}{KEY}", f"{forced}{OTHER}"]
 
 
 def test_what_sudo_allows_is_what_the_forced_command_runs() -> None:
-    (rule,) = [line for line in artifacts.file("ci/sudoers").decode().splitlines() if line.startswith("ci ")]
+    (rule,) = [line for line in build.file("ci/sudoers").decode().splitlines() if line.startswith("ci ")]
     assert rule == "ci ALL=(root) NOPASSWD: /usr/local/bin/stackctl gate -- *"
 
 
 @pytest.mark.parametrize("place", ["staging", "prod"])
 def test_by_default_there_is_no_ci(place: str) -> None:
-    assert _read_ci_keys(data_of(place)["ci_authorized_keys"], KEY.encode()) == ()
+    assert read_ci_keys(data_of(place)["ci_authorized_keys"], KEY.encode()) == ()
 
 
 def account(there: Any) -> list[str]:
@@ -120,7 +121,7 @@ def test_sudoers_are_checked_before_they_are_placed() -> None:
 
 
 def test_sudoers_as_declared_are_left_alone() -> None:
-    content = artifacts.file("ci/sudoers")
+    content = build.file("ci/sudoers")
     placed = {"mode": "440", "owner": "root", "group": "root", "sha256": sha256(content).hexdigest()}
     assert commands(sudoers, {Placed: placed}, login="ci", content=content) == []
 
@@ -152,7 +153,7 @@ def test_the_example_hands_on_the_digest_of_its_build() -> None:
 
 def test_the_nightly_plan_shows_lines_of_a_droplet_that_the_runner_does_not_obey() -> None:
     plan = (ROOT / ".github/workflows/nightly.yml").read_text().partition("id: plan")[2]
-    steps = ["exec 2>&1", "::stop-commands::$token", "deploys.plan"]
+    steps = ["exec 2>&1", "::stop-commands::$token", "deploys.converge.plan"]
     assert sorted(steps, key=plan.index) == steps
     assert r'printf "\n::%s::\n" "$token"' in plan
 

@@ -17,8 +17,8 @@ from pyinfra.connectors import ssh
 from pyinfra.connectors.sshuserclient import client as pyinfras
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
-from deploys import connection
-from deploys.connection import Client
+from deploys.converge import connection
+from deploys.converge.connection import Client
 
 ADDRESS = "127.0.0.1"
 HOST_KEY = paramiko.ECDSAKey.generate()
@@ -156,4 +156,4 @@ def test_pyinfra_connects_by_these(monkeypatch: pytest.MonkeyPatch) -> None:
     connection.install()
     assert ssh.SSHClient is Client
     assert ssh.execute_command_with_sudo_retry is connection.without_a_password
-    assert "connection.install()" in (Path(connection.__file__).parents[1] / "config.py").read_text()
+    assert "connection.install()" in (Path(connection.__file__).parents[2] / "config.py").read_text()

@@ -11,7 +11,8 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys.credentials import (
+from deploys.secrets.env_file import read_env_file
+from deploys.secrets.rules import (
     OFFSITE_RULES,
     OPERATOR_RULES,
     RULES,
@@ -19,7 +20,6 @@ from deploys.credentials import (
     Credentials,
     CredentialsError,
     credentials_from,
-    read_env_file,
 )
 from tests.unit.places import ROOT, data_of
 

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 ORDER = {
+    "deploys": (
+        *("terminal", "secrets", "config", "build", "facts", "operations", "components"),
+        *("converge", "checks", "offsite", "rotation", "cli"),
+    ),
     "stackctl": ("core", "services", "app", "backup", "host", "release", "restore", "cli"),
 }
-APART: set[str] = set()
+APART = {"deploys.components"}
 """Packages whose modules never import one another."""
 
 
@@ -73,9 +77,26 @@ def test_an_import_to_the_right_is_seen(source: str, seen: list[str], tmp_path: 
     assert [one.split()[1] for one in wrong(tmp_path, "stackctl", ORDER["stackctl"])] == seen
 
 
-def test_modules_that_stand_apart_import_none_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "APART", {"deploys.components"})
+def test_modules_that_stand_apart_import_none_of_the_others(tmp_path: Path) -> None:
     module = tmp_path / "deploys" / "components" / "ssh.py"
     module.parent.mkdir(parents=True)
     module.write_text("from deploys.components import ci\nfrom deploys.config import settings\n")
     assert wrong(tmp_path, "deploys", ("config", "components")) == ["deploys/components/ssh.py:1 deploys.components.ci"]
+
+
+def test_entry_scripts_define_nothing() -> None:
+    """What they do can be read and tested in a package."""
+    scripts = [path for path in Path("deploys").glob("*.py") if path.name not in {"__init__.py", "build.py"}]
+    assert len(scripts) == 6
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    assert [
+        path.name
+        for path in scripts
+        if any(isinstance(node, definitions) for node in ast.walk(ast.parse(path.read_bytes())))
+    ] == []
+
+
+@pytest.mark.parametrize("assets", ["files", "templates"])
+def test_a_component_s_assets_bear_its_name(assets: str) -> None:
+    components = {path.stem for path in Path("deploys/components").glob("*.py")}
+    assert {path.parts[1] for path in Path(assets).rglob("*") if path.is_file()} <= components

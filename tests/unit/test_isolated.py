@@ -13,8 +13,8 @@ from pyinfra.api import Host
 from deploys.components.base import stackctl_config
 from deploys.components.firewall import after_rules
 from deploys.components.nginx import configuration
+from deploys.converge.isolation import as_isolated_as_it_is
 from deploys.facts.stackctl import Isolated
-from deploys.preflight import as_isolated_as_it_is
 from stackctl.app import state
 from tests.unit.places import settings_of
 from tests.unit.stackctl_droplet import CONFIG, Droplet, installed, stackctl

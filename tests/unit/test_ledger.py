@@ -12,10 +12,10 @@ import pytest
 from pyinfra.api import FunctionCommand
 from pyinfra.context import ctx_host
 
-from deploys import ledger
-from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, CredentialsError
-from deploys.ledger import KEY, Entry, Ledger, ages, changed, check, fingerprints, read, updated, write
 from deploys.operations.ledger import recorded
+from deploys.secrets import ledger
+from deploys.secrets.ledger import KEY, Entry, Ledger, ages, changed, check, fingerprints, read, updated, write
+from deploys.secrets.rules import OFFSITE_RULES, OPERATOR_RULES, CredentialsError
 from tests.unit.places import settings_of
 
 BEFORE, TODAY = date(2026, 1, 2), date(2026, 4, 1)

@@ -61,10 +61,10 @@ def test_the_words_of_a_restore_arrive_as_they_were_typed(program: Path) -> None
         ("live", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/site.py", "--data", "isolated=false"]),
         ("status", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/status.py"]),
         ("backup", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/backup.py"]),
-        ("plan", ["-m", "deploys.plan", "inventories/prod.py"]),
-        ("prune", ["-m", "deploys.prune", "inventories/prod.py"]),
-        ("offsite", ["-m", "deploys.offsite", "inventories/prod.py"]),
-        ("rotate", ["-m", "deploys.rotate", "inventories/prod.py", "A 'B"]),
+        ("plan", ["-m", "deploys.converge.plan", "inventories/prod.py"]),
+        ("prune", ["-m", "deploys.offsite.prune", "inventories/prod.py"]),
+        ("offsite", ["-m", "deploys.offsite.setup", "inventories/prod.py"]),
+        ("rotate", ["-m", "deploys.rotation.rotate", "inventories/prod.py", "A 'B"]),
     ],
 )
 def test_a_target_runs_its_program(program: Path, target: str, words: list[str]) -> None:

@@ -32,7 +32,6 @@ from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File, FileContents, FindInFile, Sha256File
 
 import deploys.operations
-from deploys import declared, session
 from deploys.facts.accounts import Account
 from deploys.facts.data import LINK, DirectoryState, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
@@ -40,7 +39,7 @@ from deploys.facts.files import Owed, Placed
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Chain, Firewall, Ufw
-from deploys.operations import foreign, packages, ufw
+from deploys.operations import declared, foreign, packages, this_run, ufw
 from deploys.operations.accounts import account
 from deploys.operations.certificate import placeholder, trusted
 from deploys.operations.data import APP, RULES, data_directory, own_secret, redis_admits, roles
@@ -798,8 +797,8 @@ def test_a_file_of_sshd_s_is_removed_on_trial() -> None:
 
 def test_a_converge_that_sshd_would_not_obey_ends_before_its_first_change(monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[str] = []
-    monkeypatch.setattr(session, "refuse_to_begin", lambda _, cause: refused.append(cause))
-    monkeypatch.setattr(session, "tell_foreign", lambda *_: None)
+    monkeypatch.setattr(this_run, "refuse_to_begin", lambda _, cause: refused.append(cause))
+    monkeypatch.setattr(this_run, "tell_foreign", lambda *_: None)
     overridden = {**finding("sshd:passwordauthentication", "refuse", OVERRIDE["path"]), "next": "make site REMOVE=x"}
     with droplet(seen(JOB, overridden)):
         foreign.report([OVERRIDE["path"]])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deploys import plan
-from deploys.plan import for_machines, summary
+from deploys.converge import plan
+from deploys.converge.plan import for_machines, summary
 
 
 def operation(name: str, *hosts: str) -> dict[str, object]:

@@ -16,11 +16,12 @@ from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.ssh import SSHConnector
 
-from deploys import session
+from deploys.converge import session
+from deploys.converge.preflight import check_droplet, check_name, overlapping
 from deploys.facts.data import UNREADABLE, PostgresMajor
 from deploys.facts.machine import Cpus, DebianRelease, HasAddress, MemoryMib, Networks, TimeZoneThere
 from deploys.facts.stackctl import TelegramsHost
-from deploys.preflight import check_droplet, check_name, overlapping
+from deploys.operations import this_run
 from tests.unit.places import ROOT, settings_of
 
 Facts = dict[type[FactBase[Any]], Any]
@@ -107,14 +108,14 @@ def test_a_lock_whose_holder_has_not_signed_yet_is_somebody_s_all_the_same(conte
 
 
 def test_we_sign_with_who_and_where() -> None:
-    assert session.ME.holder.startswith(f"converge by {getpass.getuser()}@")
+    assert this_run.ME.holder.startswith(f"converge by {getpass.getuser()}@")
 
 
 LOCKED_BY_ANOTHER = """
 from pyinfra import host, state
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.operations import server
-from deploys import session
+from deploys.converge import session
 
 HOLDER = '{"holder": "somebody", "since": "noon", "id": "1"}'
 host.run_shell_command = lambda command, **_: (True, CommandOutput([OutputLine("stdout", HOLDER)]))

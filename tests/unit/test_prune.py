@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys import look, offsite, prune, repository
-from deploys.look import Ledger
-from deploys.prune import DONE, FLOOR, REFUSED, Plan
-from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from deploys.offsite import look, prune, repository, setup
+from deploys.offsite.look import Ledger
+from deploys.offsite.prune import DONE, FLOOR, REFUSED, Plan
+from deploys.offsite.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from stackctl.backup import stored
 from stackctl.backup.manifest import DUMP, GLOBALS, NAME, STATE, File, Manifest
 from stackctl.backup.stored import Snapshot, Stored
@@ -564,11 +564,11 @@ def test_a_ledger_whose_days_have_no_offset_is_malformed(ledger: Path) -> None:
 def test_a_new_repository_begins_a_ledger(ledger: Path, monkeypatch: pytest.MonkeyPatch, *, is_new: bool) -> None:
     there = pruned_before(InMemory(nightly(3)), ledger)
     settings = settings_of("prod", {"backups_ledger": str(ledger)})
-    monkeypatch.setattr(offsite, "load_settings", lambda _: settings)
-    monkeypatch.setattr(offsite.Repository, "of", lambda _: there)
+    monkeypatch.setattr(setup, "load_settings", lambda _: settings)
+    monkeypatch.setattr(setup.Repository, "of", lambda _: there)
     monkeypatch.setattr("sys.argv", ["offsite", "inventories/prod.py"])
     there.there, there.backups, there.identity = not is_new, [], "r2"
-    assert offsite.main() == 0
+    assert setup.main() == 0
     with patch.object(look, "now", lambda: there.now):
         code, shown = look.looked(cast(Repository, there), ledger)
     assert code == (0 if is_new else 4)
@@ -626,7 +626,7 @@ def test_without_a_repository_it_says_how_to_make_one(ledger: Path) -> None:
 )
 def test_both_passwords_open_it_whatever_there_was(there: InMemory, done: list[str]) -> None:
     before = {**there.passwords}
-    offsite.made(cast(Repository, there))
+    setup.made(cast(Repository, there))
     assert {*there.passwords} == {OPERATOR, DROPLET}
     assert there.verbs == done
     if not done:
@@ -635,19 +635,19 @@ def test_both_passwords_open_it_whatever_there_was(there: InMemory, done: list[s
 
 @pytest.mark.parametrize("there", [True, False])
 def test_whether_it_is_new_is_told(*, there: bool) -> None:
-    assert offsite.made(cast(Repository, InMemory(there=there))) is not there
+    assert setup.made(cast(Repository, InMemory(there=there))) is not there
 
 
 def test_one_that_opens_with_neither_password_is_left_alone() -> None:
     with pytest.raises(RepositoryError, match="opens with neither password of the env file"):
-        offsite.made(cast(Repository, InMemory(passwords={"else": "k3"})))
+        setup.made(cast(Repository, InMemory(passwords={"else": "k3"})))
 
 
 def test_every_other_password_is_ended_when_that_is_asked() -> None:
     there = InMemory(passwords={OPERATOR: "k1", DROPLET: "k2", "former": "k3"})
-    assert offsite.end_others(cast(Repository, there)) == 1
+    assert setup.end_others(cast(Repository, there)) == 1
     assert {*there.passwords} == {OPERATOR, DROPLET}
-    assert offsite.end_others(cast(Repository, there)) == 0
+    assert setup.end_others(cast(Repository, there)) == 0
 
 
 # --- restic at the operator's ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""files/redis/start, in a directory of its own in the place of /data, and with nothing to start."""
+"""files/data_services/redis-start, in a directory of its own in the place of /data, and with nothing to start."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from deploys import artifacts
+from deploys import build
 
 BASE = "appendonlydir/appendonly.aof.1.base.rdb"
 
 
 def start(data: Path, append_only: str) -> None:
-    script = artifacts.file("redis/start").decode()
+    script = build.file("data_services/redis-start").decode()
     assert script.count("\ncd /data\n") == 1
     assert script.count("\nexec ") == 1
     script = script.replace("cd /data", f"cd {data}").partition("\nexec ")[0]

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys import consent, ledger, rotate
-from deploys.credentials import read_env_file, with_value
-from deploys.rotate import BUSY, BY_HAND, DONE, NEEDS_A_PERSON, OF_THE_APP, REFUSED, SECRETS, UNDONE
-from deploys.session import LOCKED
+from deploys.converge.session import LOCKED
+from deploys.rotation import rotate
+from deploys.rotation.rotate import BUSY, BY_HAND, DONE, NEEDS_A_PERSON, OF_THE_APP, REFUSED, SECRETS, UNDONE
+from deploys.secrets import ledger
+from deploys.secrets.env_file import read_env_file, with_value
+from deploys.terminal import prompt
 from tests.unit.places import ROOT, data_of
 from tests.unit.test_credentials import GOOD, env_file
 
@@ -335,9 +337,9 @@ def test_a_token_that_its_issuer_refuses_changes_nothing(
     assert all((ROOT / deploy).is_file() for deploy in proof(key))
 
 
-OPENS = "deploys.offsite"
-ENDS = "deploys.offsite --only-these"
-SHOWS = "deploys/proofs/offsite.py"
+OPENS = "deploys.offsite.setup"
+ENDS = "deploys.offsite.setup --only-these"
+SHOWS = "deploys/checks/offsite.py"
 
 
 @pytest.mark.parametrize(
@@ -380,7 +382,7 @@ def test_once_old_passwords_of_the_repository_are_being_ended_the_new_one_stays(
     assert values[key] != GOOD[key]
     assert all(seen == values for _, seen in operator.ran)
     assert [step for step, _ in operator.ran] == [*steps]
-    again = ".venv/bin/python -m deploys.offsite inventories/prod.py --only-these"
+    again = ".venv/bin/python -m deploys.offsite.setup inventories/prod.py --only-these"
     assert f"Mend the cause, then: {again}. If" in capsys.readouterr().out
 
 
@@ -403,7 +405,13 @@ def test_a_proof_that_meets_a_lock_is_undone(operator: Operator) -> None:
 def test_a_step_is_a_deploy_or_a_program_with_its_options() -> None:
     python = rotate.sys.executable
     assert rotate.command("prod", SHOWS) == [python, "-m", "pyinfra", "inventories/prod.py", SHOWS, "-y"]
-    assert rotate.command("prod", ENDS) == [python, "-m", "deploys.offsite", "inventories/prod.py", "--only-these"]
+    assert rotate.command("prod", ENDS) == [
+        python,
+        "-m",
+        "deploys.offsite.setup",
+        "inventories/prod.py",
+        "--only-these",
+    ]
 
 
 def test_ctrl_d_and_ctrl_c_at_a_question_are_a_no(
@@ -416,6 +424,6 @@ def test_ctrl_d_and_ctrl_c_at_a_question_are_a_no(
             raise end
 
         monkeypatch.setattr("builtins.input", ended)
-        assert consent.refusal("Rotate it now?") == "you did not say yes"
+        assert prompt.refusal("Rotate it now?") == "you did not say yes"
     monkeypatch.setattr("sys.stdin", None)
-    assert consent.refusal("Drop them?").startswith("nobody can be asked")
+    assert prompt.refusal("Drop them?").startswith("nobody can be asked")

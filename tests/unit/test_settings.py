@@ -13,20 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys import settings
 from deploys.components.base import stackctl_config
-from deploys.credentials import OFFSITE_RULES, OPERATOR_RULES, RULES, TELEGRAM_RULES
-from deploys.settings import (
-    Settings,
-    SettingsError,
-    Values,
-    _read_authorized_keys,
-    _read_certificate,
-    _read_ci_keys,
-    check_ssh,
-    check_values,
-    load_settings,
-)
+from deploys.config import settings
+from deploys.config.keys import read_authorized_keys, read_certificate, read_ci_keys
+from deploys.config.settings import Settings, check_ssh, check_values, load_settings
+from deploys.config.values import SettingsError, Values
+from deploys.secrets.rules import OFFSITE_RULES, OPERATOR_RULES, RULES, TELEGRAM_RULES
 from stackctl.core.config import load as load_config
 from stackctl.core.paths import Paths
 from tests.unit.places import ROOT, data_of, settings_of
@@ -265,18 +257,18 @@ def test_keys_that_would_let_nobody_in_are_refused_in_one_line_that_names_the_fi
     path = tmp_path / "prod.authorized_keys"
     path.write_bytes(content)
     with pytest.raises(SettingsError, match=f"{path}.*{fault}") as caught:
-        _read_authorized_keys(path)
+        read_authorized_keys(path)
     assert "\n" not in str(caught.value)
     with pytest.raises(SettingsError, match=str(path)):
-        _read_ci_keys(str(path), b"")
+        read_ci_keys(str(path), b"")
 
 
 def test_a_key_file_is_taken_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_bytes(f"# Anna\r\n{KEY}\r\n".encode())
-    assert _read_authorized_keys(path) == path.read_bytes()
+    assert read_authorized_keys(path) == path.read_bytes()
     with pytest.raises(SettingsError, match="missing: put the operators' public keys there"):
-        _read_authorized_keys(tmp_path / "none")
+        read_authorized_keys(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -292,13 +284,13 @@ def test_an_authority_s_certificate_is_looked_at(tmp_path: Path, name: str, cont
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SettingsError, match=f"extra_ca_certificates: {path} {fault}"):
-        _read_certificate(path)
+        read_certificate(path)
 
 
 def test_an_authority_s_certificate_has_its_file_s_name(tmp_path: Path) -> None:
     path = tmp_path / "ca.crt"
     path.write_bytes(b"-----BEGIN CERTIFICATE-----\n")
-    assert (_read_certificate(path).name, _read_certificate(path).pem) == ("ca.crt", path.read_bytes())
+    assert (read_certificate(path).name, read_certificate(path).pem) == ("ca.crt", path.read_bytes())
 
 
 def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(

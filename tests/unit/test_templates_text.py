@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploys import artifacts
-from deploys.components import app, backups, bans, ci, data_services, docker, firewall, hardening, nginx, ssh
-from deploys.settings import Settings
+from deploys import build
+from deploys.components import app, backups, data_services, docker, fail2ban, firewall, hardening, nginx, ssh
+from deploys.config.settings import Settings
+from deploys.config.values import CI_LOGIN
 from stackctl.backup import verify
 from tests.unit.places import settings_of
 
@@ -209,7 +210,7 @@ def test_docker_s_daemon(settings: Settings) -> None:
     assert (daemon["log-driver"], daemon["log-opts"]) == ("local", {"max-size": "10m", "max-file": "5"})
     assert "userland-proxy" not in daemon
     assert "hosts" not in daemon
-    assert "LogRateLimitBurst=60" in lines(artifacts.file("docker/journal.conf"))
+    assert "LogRateLimitBurst=60" in lines(build.file("docker/journal.conf"))
 
 
 def services(settings: Settings) -> dict[str, list[str]]:
@@ -253,14 +254,14 @@ def test_a_container_has_nothing_that_it_does_not_need(settings: Settings) -> No
 
 
 def test_redis_refuses_what_it_has_no_room_for_and_deletes_nothing() -> None:
-    there = lines(artifacts.file("redis/redis.conf"))
+    there = lines(build.file("data_services/redis.conf"))
     assert {"maxmemory-policy noeviction", "protected-mode yes", "stop-writes-on-bgsave-error yes"} <= set(there)
 
 
 def test_what_runs_by_itself_makes_up_for_what_it_slept_through(settings: Settings) -> None:
     timers = {
         **{name: content for name, content in backups.units(settings).items() if name.endswith(".timer")},
-        "integrity.timer": artifacts.file("hardening/integrity.timer"),
+        "integrity.timer": build.file("hardening/integrity.timer"),
     }
     assert len(timers) == 3
     for name, content in timers.items():
@@ -294,7 +295,7 @@ def test_the_daily_upgrade_holds_stackctl_s_locks(settings: Settings) -> None:
 
 
 def test_fail2ban_counts_guesses_soon_and_a_page_of_many_files_late(settings: Settings) -> None:
-    jail = lines(bans.configuration(settings, edge=True)["jail.local"])
+    jail = lines(fail2ban.configuration(settings, edge=True)["jail.local"])
     starts = [number for number, line in enumerate(jail) if line.startswith("[")]
     jails = {
         jail[start]: dict(line.split(" = ", 1) for line in jail[start + 1 : end])
@@ -309,12 +310,12 @@ def test_fail2ban_counts_guesses_soon_and_a_page_of_many_files_late(settings: Se
 def test_root_s_rules() -> None:
     gate = "ci ALL=(root) NOPASSWD: /usr/local/bin/stackctl gate -- *"
     # Debian's own sudoers resets the environment as well; this holds for CI whatever becomes of that file.
-    assert lines(artifacts.file("ci/sudoers")) == ["Defaults:ci env_reset, !setenv", gate]
-    keys = artifacts.template("ci/authorized_keys.j2", keys=["ssh-ed25519 AAAA ci"])
+    assert lines(build.file("ci/sudoers")) == ["Defaults:ci env_reset, !setenv", gate]
+    keys = build.template("ci/authorized_keys.j2", keys=["ssh-ed25519 AAAA ci"])
     line = 'restrict,command="sudo -n /usr/local/bin/stackctl gate -- \\"$SSH_ORIGINAL_COMMAND\\"" ssh-ed25519 AAAA ci'
     assert lines(keys) == [line]
-    assert "Defaults use_pty" in lines(artifacts.file("hardening/sudoers"))
-    assert ci.LOGIN == "ci"
+    assert "Defaults use_pty" in lines(build.file("hardening/sudoers"))
+    assert CI_LOGIN == "ci"
 
 
 SYSCTLS = """
@@ -327,13 +328,13 @@ kernel.core_pattern = |/bin/false · fs.suid_dumpable = 0 · fs.protected_symlin
 
 
 def test_the_kernel_s_parameters() -> None:
-    there = lines(artifacts.file("hardening/sysctl.conf"))
+    there = lines(build.file("hardening/sysctl.conf"))
     assert set(re.split(r"\s*[·\n]\s*", SYSCTLS.strip())) <= set(there)
     assert all(re.fullmatch(r"[a-z][a-z0-9_.*-]+ = \S+.*", line) for line in there)
 
 
 def test_no_module_is_barred_that_docker_or_a_cloud_image_needs() -> None:
-    barred = {line.split()[1] for line in lines(artifacts.file("hardening/modprobe.conf"))}
+    barred = {line.split()[1] for line in lines(build.file("hardening/modprobe.conf"))}
     assert {"sctp", "dccp", "rds", "tipc", "algif_aead", "vsock", "can", "ax25", "n_hdlc", "cifs", "rxrpc"} <= barred
     needed = {"overlay", "br_netfilter", "bridge", "veth", "nf_tables", "xt_conntrack", "iptable_nat", "ip_tables"}
     needed |= {"vfat", "isofs", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_rng", "ext4", "fuse", "nf_conntrack"}
@@ -347,6 +348,6 @@ def test_what_droplet_tests_go_by_is_whole() -> None:
     assert root_s | cron == hardening.ROOTS_ALONE
     assert {"telnet", "rsh-client", "rsh-server", "talk", "nis", "xinetd", "rpcbind"} <= set(hardening.UNWANTED)
     assert {"debsums", "needrestart", "libpam-pwquality", "apt-listchanges"} == set(hardening.WATCHING)
-    assert set(bans.TELEGRAM) == {"149.154.160.0/20", "91.108.4.0/22"}
+    assert set(fail2ban.TELEGRAM) == {"149.154.160.0/20", "91.108.4.0/22"}
     assert set(nginx.HEADERS) == {"Content-Security-Policy", "X-Frame-Options", "Referrer-Policy", "Permissions-Policy"}
     assert nginx.HEADERS["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"

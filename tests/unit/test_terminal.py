@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_host, ctx_state
 
-from deploys import places, session, terminal, verb
+from deploys.cli import verb
+from deploys.config import environments
+from deploys.converge import session
+from deploys.terminal import screen
 from tests.places import ROOT
 
 CONFIG = """
 from pyinfra import config
-from deploys import terminal
-terminal.install()
+from deploys.terminal import screen
+screen.install()
 """
 SAYS = """
 from pyinfra import host, logger, state
@@ -67,15 +70,15 @@ def test_without_it_a_terminal_would_obey(tmp_path: Path) -> None:
 @given(st.text(), st.sampled_from(["red", "green", "yellow", "cyan", "bright_red"]), st.booleans())
 def test_pyinfras_colours_stay(text: str, colour: str, bold: bool) -> None:  # noqa: FBT001
     styled = click.style("x", fg=colour, bold=bold)
-    shown = terminal.shown(f"{styled}{text}")
+    shown = screen.shown(f"{styled}{text}")
     assert shown.startswith(styled)
     assert click.unstyle(shown).replace("\n", "").replace("\t", "").isprintable()
 
 
 WAITS = """
 from pyinfra.operations import server
-from deploys import terminal
-terminal.on_interrupt("Interrupted here. The release goes on by itself.")
+from deploys.terminal import screen
+screen.on_interrupt("Interrupted here. The release goes on by itself.")
 server.shell(name="Wait", commands=["touch begun; sleep 20"])
 """
 
@@ -91,7 +94,7 @@ def test_ctrl_c_says_what_goes_on_and_is_no_success(tmp_path: Path) -> None:
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == terminal.INTERRUPTED
+        assert process.wait(60) == screen.INTERRUPTED
     assert "Interrupted here. The release goes on by itself." in shown.read_text()
 
 
@@ -151,9 +154,9 @@ def test_a_fault_in_group_data_is_told_by_file_line_and_cause(
     (tmp_path / "group_data").mkdir()
     (tmp_path / "group_data/all.py").write_text("")
     (tmp_path / "group_data/prod.py").write_text(f"# ours\n{text}")
-    monkeypatch.setattr(places, "_ROOT", tmp_path)
-    for look in (places.check, lambda: places.group_data("prod")):
-        with pytest.raises(places.PlaceError) as raised:
+    monkeypatch.setattr(environments, "_ROOT", tmp_path)
+    for look in (environments.check, lambda: environments.group_data("prod")):
+        with pytest.raises(environments.PlaceError) as raised:
             look()
         assert str(raised.value).startswith(said)
 
@@ -165,7 +168,8 @@ def test_pyinfra_tells_it_in_one_line_before_it_reads_group_data_itself(tmp_path
     (tmp_path / "group_data/all.py").write_text("x = 'a\n")
     check = (
         CONFIG
-        + "from deploys import places\nfrom pathlib import Path\nplaces._ROOT = Path('.').resolve()\nplaces.check()\n"
+        + "from deploys.config import environments\nfrom pathlib import Path\n"
+        + "environments._ROOT = Path('.').resolve()\nenvironments.check()\n"
     )
     command = pyinfra(tmp_path, "", check)
     ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
@@ -173,5 +177,5 @@ def test_pyinfra_tells_it_in_one_line_before_it_reads_group_data_itself(tmp_path
     assert "group_data/all.py line 1: unterminated string literal" in ran.stderr
     assert "internal exception" not in ran.stderr
     assert not (tmp_path / "pyinfra-debug.log").exists()
-    assert "places.check()" in (ROOT / "config.py").read_text()
-    assert "terminal.install()" in (ROOT / "config.py").read_text()
+    assert "environments.check()" in (ROOT / "config.py").read_text()
+    assert "screen.install()" in (ROOT / "config.py").read_text()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 
+from deploys.config.settings import Settings
+from deploys.config.values import KEPT_BY_KERNEL, Values
 from deploys.facts.data import UNREADABLE, PostgresMajor
 from deploys.facts.machine import Cpus, DebianRelease, HasAddress, MemoryMib, Networks, TimeZoneThere
-from deploys.facts.stackctl import Isolated, TelegramsHost
-from deploys.settings import KEPT_BY_KERNEL, Settings, Values
+from deploys.facts.stackctl import TelegramsHost
 
 _OWN_INTERFACES = ("lo", "docker", "br-", "veth")
 
@@ -65,13 +65,6 @@ def check_name(host: Host, settings: Settings) -> None:
             f"{host.name}: DNS has no address for {domain}, and Telegram would be told to send updates there instead "
             f"of to {told}. Nothing was changed. Next: give {domain} an A record that leads to this droplet."
         )
-
-
-def as_isolated_as_it_is(host: Host, settings: Settings) -> Settings:
-    """A habitual converge doesn't let a restored copy go live: where nothing is told, a droplet stays what it is."""
-    told = settings.values.isolated
-    isolated = host.get_fact(Isolated, config=str(settings.paths.config)) if told is None else told
-    return replace(settings, isolated=isolated)
 
 
 def overlapping(values: Values, networks: dict[str, list[str]]) -> str | None:

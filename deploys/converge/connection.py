@@ -20,7 +20,7 @@ from pyinfra.connectors.sshuserclient import SSHClient
 from pyinfra.connectors.sshuserclient.client import get_ssh_config
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput
 
-from deploys.places import NO_LAB
+from deploys.secrets.env_file import NO_LAB
 
 # RFC 5737, RFC 3849: reserved for documentation, so it can only be what the template had.
 _EXAMPLES = [

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pyinfra import logger
 from pyinfra.api import State
@@ -17,9 +15,9 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.connectors.ssh import SSHConnector
 
-from deploys import terminal
-from deploys.declared import FOREIGN_LIST
-from deploys.places import place_among
+from deploys.config.environments import place_among
+from deploys.operations.this_run import ME, refusals
+from deploys.terminal import screen
 from stackctl.core.lock import Holder
 from stackctl.core.paths import Paths
 
@@ -27,16 +25,9 @@ if TYPE_CHECKING:
     from paramiko import Channel, Transport
     from pyinfra.api import Host
 
-ME = Holder.new(f"converge by {getpass.getuser()}@{socket.gethostname()}")
-"""This run, in the locks that it holds; by its id `stackctl --under` works under them."""
 
 LOCKED = 3
 """The code with which a run ends that found a droplet locked, and so changed nothing; as stackctl ends."""
-
-
-_refusals: dict[str, str] = {}
-"""Why a host must not be changed; a dry run goes on."""
-_foreign: dict[str, list[dict[str, Any]]] = {}
 
 
 class SiteLock(BaseStateCallback):
@@ -57,8 +48,8 @@ class SiteLock(BaseStateCallback):
 
     @staticmethod
     def _take_once(host: Host) -> None:
-        if host.name in _refusals:
-            logger.error("%s: %s", host.name, _refusals[host.name])
+        if host.name in refusals:
+            logger.error("%s: %s", host.name, refusals[host.name])
             sys.exit(1)
         if host.name not in SiteLock._held:
             SiteLock._held[host.name] = _take(host)
@@ -71,7 +62,7 @@ def begin(state: State, host: Host) -> None:
     # Nagle's algorithm holds small packets back: without it a command takes 5 ms instead of 55.
     if isinstance(sock := _transport(host).sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    terminal.on_interrupt(going_on(place_among(host.groups)))
+    screen.on_interrupt(going_on(place_among(host.groups)))
     if not any(isinstance(handler, SiteLock) for handler in state.callback_handlers):
         state.add_callback_handler(SiteLock())
 
@@ -83,21 +74,6 @@ def going_on(place: str) -> str:
         "SSH or of the firewall that no new login confirmed is undone within two minutes.\n"
         f"Next: make site ENV={place}, which goes on from there. make plan ENV={place} shows what is left."
     )
-
-
-def refuse_to_begin(host: Host, cause: str) -> None:
-    """Have the run end before its first change."""
-    _refusals[host.name] = cause
-
-
-def tell_foreign(host: Host, found: list[dict[str, Any]]) -> None:
-    """Say what is foreign: at the plan's end where deploys/plan.py asks for it, here and now otherwise."""
-    _foreign[host.name] = found
-    if listed := os.environ.get(FOREIGN_LIST):
-        Path(listed).write_text(json.dumps(_foreign))
-        return
-    for one in found:
-        host.log(f"foreign: {one['name']}: {one['what']}: {one['next']}", logger.warning)
 
 
 def _take(host: Host) -> Channel:

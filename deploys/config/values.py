@@ -1,21 +1,10 @@
-"""What differs between places, typed and checked whole before the first change.
-
-`group_data` gives plain values; `Settings` is what the components get. A name that is missing, unknown, of the wrong
-type or still a placeholder stops the run with one line that names it.
-"""
+"""The schema of group_data: the type and the rules of each value, and what has to hold between values."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import scrypt
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
-from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,20 +12,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 from pyinfra.api.exceptions import PyinfraError
-from pyinfra.connectors.ssh import ConnectorData
 
-from deploys import ledger
-from deploys.credentials import TELEGRAM_RULES, Credentials, credentials_from, read_env_file
+from deploys.secrets.rules import TELEGRAM_RULES
 from stackctl.app.app_env import PREVIOUS_SECRET, problem
-from stackctl.core.paths import Paths
 
 KEPT_BY_KERNEL = 0.12
 """The share of a droplet's memory that its kernel and firmware keep, at most."""
 APP_PORT = 8080
+CI_LOGIN = "ci"
 STOP_GRACE_S = 30
 MAX_CONNECTIONS = 100
 """What PostgreSQL admits."""
@@ -120,7 +106,7 @@ def _not_postgresql_s_own(value: str) -> str:
 
 
 def _not_taken(value: str) -> str:
-    if value in {"root", "ci"}:
+    if value in {"root", CI_LOGIN}:
         raise ValueError(
             f"{value} can't be the operator's account: root's login is off, and ci is CI's. Name another one"
         )
@@ -372,200 +358,3 @@ class Values(BaseModel):
         if fault := problem({**dict.fromkeys(names, ""), **self.app_environment}):
             raise ValueError(f"app_environment, app_secrets: {fault}")
         return self
-
-
-@dataclass(frozen=True)
-class CaCertificate:
-    name: str
-    pem: bytes
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that a component may ask for."""
-
-    values: Values
-    credentials: Credentials
-    authorized_keys: bytes
-    extra_ca_certificates: tuple[CaCertificate, ...]
-    paths: Paths
-    ci_keys: tuple[str, ...] = ()
-    isolated: bool = False
-    """A copy, which does nothing that anybody outside hears of; as told, or as the droplet is."""
-
-    def owed(self, debt: str) -> str:
-        """The marker of a reload that is owed (operations/owed.py)."""
-        return str(self.paths.owed / debt)
-
-    @cached_property
-    def login_role(self) -> str:
-        """The app's role in PostgreSQL: each password has one of its own, so that a new one shuts out no live release.
-
-        The name is the same on every machine. scrypt, since it is no secret and must not help to guess one.
-        """
-        values, password = self.values, self.credentials.database_password
-        suffix = scrypt(password.encode(), salt=values.database_user.encode(), n=2**14, r=8, p=1, dklen=4).hex()
-        return f"{values.database_user}_{suffix}"
-
-    def app_environment(self) -> dict[str, str]:
-        """The app's next environment. URLs are built from parts, so that any password survives (RFC 3986, 2.1)."""
-        values, secrets = self.values, self.credentials
-        password = quote(secrets.database_password, safe="")
-        return {
-            **values.app_environment,
-            **secrets.app,
-            "ENVIRONMENT": values.environment,
-            "PUBLIC_URL": f"https://{values.domain}",
-            "DATABASE_URL": f"postgresql://{self.login_role}:{password}@postgres:5432/{values.database}",
-            "REDIS_URL": f"redis://:{quote(secrets.redis_password, safe='')}@redis:6379/0",
-        }
-
-
-def load_settings(data: Mapping[str, Any]) -> Settings:
-    """Settings from a host's data (pyinfra's own `ssh_…` names aside) and the env file that it names.
-
-    Raises SettingsError or CredentialsError: one line, before anything was changed.
-    """
-    check_ssh({name: value for name, value in data.items() if name.startswith("ssh_")})
-    values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
-    credentials = checked_credentials(values, read_env_file(Path(values.env_file)), values.env_file)
-    operators = _read_authorized_keys(Path(values.authorized_keys))
-    settings = Settings(
-        values=values,
-        credentials=credentials,
-        authorized_keys=operators,
-        extra_ca_certificates=tuple(_read_certificate(Path(path)) for path in values.extra_ca_certificates),
-        paths=Paths(values.app),
-        ci_keys=_read_ci_keys(values.ci_authorized_keys, operators),
-    )
-    # With its values, and the URLs made from them.
-    if fault := problem(settings.app_environment()):
-        raise SettingsError(f"{values.env_file}: {fault}")
-    return settings
-
-
-def checked_credentials(values: Values, found: Mapping[str, str], source: str) -> Credentials:
-    """What an env file holds, as the place needs it, and each the only one of its value. Raises CredentialsError."""
-    credentials = credentials_from(
-        found,
-        app_secrets=values.secrets_of_the_app,
-        offsite=values.offsite_repository is not None,
-        source=source,
-    )
-    ledger.check(Path(values.secrets_ledger), ledger.fingerprints(credentials))
-    return credentials
-
-
-def check_ssh(data: Mapping[str, Any]) -> None:
-    """pyinfra itself ignores a name that it doesn't know, and accepts any host key unless told otherwise."""
-    known = list(ConnectorData.__annotations__)
-    for name in data:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise SettingsError(
-                f"group_data: {name} is not known: " + (f"did you mean {near[0]}?" if near else "remove it")
-            )
-    if data.get("ssh_strict_host_key_checking") != "yes":
-        raise SettingsError('group_data: ssh_strict_host_key_checking has to be "yes": an unknown host key is refused')
-
-
-def check_values(data: Mapping[str, Any]) -> Values:
-    """Raises SettingsError naming every fault at once."""
-    try:
-        return Values.model_validate(dict(data))
-    except ValidationError as error:
-        faults = "; ".join(_fault(dict(one)) for one in error.errors())
-    raise SettingsError(f"group_data: {faults}")
-
-
-def _fault(error: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    match error["type"]:
-        case "missing":
-            return f"{name} is missing: add it to group_data"
-        case "extra_forbidden":
-            near = difflib.get_close_matches(name, Values.model_fields, n=1, cutoff=0.7)
-            other = f"did you mean {near[0]}?" if near else "remove it"
-            return f"{name} is not known: {FIXED.get(name, other)}"
-        case "string_pattern_mismatch":
-            return f"{name} is malformed: {error['input']!r} {IN_WORDS[error['ctx']['pattern']]}"
-        case "value_error":
-            return f"{name} {error['ctx']['error']}".strip()
-        case kind if kind in KINDS:
-            return f"{name} has to be {KINDS[kind]}: it is {error['input']!r}"
-        case _:
-            return f"{name}: {error['msg']}"
-
-
-FIXED = {"app_port": f"the app has to listen on {APP_PORT} (docs/reference/app-contract.md)"}
-"""What somebody may look for, and isn't a value."""
-KINDS = {
-    "int_type": "a whole number without quotes",
-    "float_type": "a number without quotes",
-    "bool_type": "True or False without quotes",
-    "string_type": "text in quotes",
-    "list_type": "a list in brackets",
-    "dict_type": "a table in braces",
-}
-_TIME = "has to be a time of day with both digits of the hour, such as 04:30"
-_NAME = "has to begin with a letter and go on with a to z, 0 to 9 and _"
-IN_WORDS = {
-    ENV_NAME: "has to be a name in capitals, such as LOG_LEVEL",
-    r"^/[A-Za-z0-9/_.-]*$": "has to begin with / and to have letters, digits, / _ . - alone",
-    r"^[a-z][a-z0-9]{1,30}$": "has to begin with a letter and to have 2 to 31 of a to z and 0 to 9",
-    r"^[a-z][a-z0-9-]{0,31}$": "has to begin with a letter and go on with a to z, 0 to 9 and -, 32 characters at most",
-    r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$": "has to be a time zone's name, such as Europe/Berlin",
-    r"^([01][0-9]|2[0-3]):[0-5][0-9]$": _TIME,
-    r"^(/[A-Za-z0-9._-]+)+$": "has to be a path from / on, without an end in /",
-    r"^[a-z][a-z0-9_]{0,52}$": f"{_NAME}, 53 at most",
-    r"^[a-z][a-z0-9_]{0,53}$": f"{_NAME}, 54 at most",
-    r"^[^$\"\\]+$": 'has to be a word without $, " and backslash',
-    REPOSITORY: "has to be s3:https://HOST/BUCKET or s3:https://HOST/BUCKET/PREFIX",
-    r"^https://": "has to begin with https://",
-    r"^[^@\s]+@[^@\s]+$": "has to be an e-mail address",
-}
-"""Each pattern above, as one would say it."""
-
-
-def _read_authorized_keys(path: Path) -> bytes:
-    if not path.is_file():
-        raise SettingsError(f"group_data: authorized_keys: {path} is missing: put the operators' public keys there")
-    content = path.read_bytes()
-    if not _keys_in(path, content):
-        raise SettingsError(f"{path} has no key in it, and would lock everybody out: put your public key there")
-    return content
-
-
-def _read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
-    if name is None:
-        return ()
-    path = Path(name)
-    keys = _keys_in(path, path.read_bytes()) if path.is_file() else []
-    if not keys:
-        raise SettingsError(f"group_data: ci_authorized_keys: {path} has no key: put CI's there, or say None")
-    if any(key.split()[1].encode() in operators for key in keys):
-        raise SettingsError(
-            f"{path} has an operator's key, which opens a shell: make one for CI alone (docs/how-to/ci.md)"
-        )
-    return tuple(keys)
-
-
-def _keys_in(path: Path, content: bytes) -> list[str]:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} is not UTF-8 (PowerShell's > writes UTF-16): save it as UTF-8") from None
-    keys = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    for number, key in enumerate(keys, start=1):
-        if not re.match(r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/]{40,}={0,3}( |$)", key):
-            raise SettingsError(f"{path}: key {number} is malformed: one public key a line, as in id_ed25519.pub")
-    return keys
-
-
-def _read_certificate(path: Path) -> CaCertificate:
-    if not path.is_file():
-        raise SettingsError(f"group_data: extra_ca_certificates: {path} is missing: put the PEM file there")
-    pem = path.read_bytes()
-    if b"-----BEGIN CERTIFICATE-----" not in pem or path.suffix != ".crt":
-        raise SettingsError(f"group_data: extra_ca_certificates: {path} is no certificate in PEM named *.crt")
-    return CaCertificate(path.name, pem)

@@ -2,8 +2,8 @@
 
 The ledger is a file in the checkout, out of the droplet's reach. It has each snapshot that was seen, the hash of its
 manifest, the storage's date for it, and the day on which it was first seen. Who breaks into the droplet can send
-snapshots, but can't have been seen before. `python -m deploys.look inventories/prod.py` looks, tells, and notes what is
-new. Exits 0 as before, but for new ones | 1 failed | 4 something is not as it was: it needs somebody.
+snapshots, but can't have been seen before. `python -m deploys.offsite.look inventories/prod.py` looks, tells, and
+notes what is new. Exits 0 as before, but for new ones | 1 failed | 4 something is not as it was: it needs somebody.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys.places import group_data, place_of
-from deploys.repository import Repository, RepositoryError
-from deploys.settings import load_settings
+from deploys.config.environments import group_data, place_of
+from deploys.config.settings import load_settings
+from deploys.offsite.repository import Repository, RepositoryError
 from stackctl.backup import stored
 from stackctl.backup.manifest import NAME
 from stackctl.backup.stored import SKEW, Stored

@@ -7,12 +7,12 @@ from pathlib import PurePosixPath
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys import artifacts
+from deploys import build
+from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.files import if_installed, place
 from deploys.operations.owed import settle
 from deploys.operations.units import service
-from deploys.settings import Settings
 
 TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
 """Never banned, whatever webhook_allowed_from says: a mistake there must not cut off the bot."""
@@ -59,14 +59,14 @@ def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
     never = dict.fromkeys([*TELEGRAM, *map(str, ours)])
     # The jails last: they name the others.
     return {
-        "fail2ban.local": artifacts.file("bans/fail2ban.conf"),
-        f"filter.d/{app}-refusals.conf": artifacts.file("bans/refusals.conf"),
-        f"filter.d/{app}-floods.conf": artifacts.file("bans/floods.conf"),
-        f"action.d/{app}-nftables.conf": artifacts.template(
-            "bans/action.conf.j2", app=app, spared=["::1", *(one for one in never if ":" in one)]
+        "fail2ban.local": build.file("fail2ban/fail2ban.conf"),
+        f"filter.d/{app}-refusals.conf": build.file("fail2ban/refusals.conf"),
+        f"filter.d/{app}-floods.conf": build.file("fail2ban/floods.conf"),
+        f"action.d/{app}-nftables.conf": build.template(
+            "fail2ban/action.conf.j2", app=app, spared=["::1", *(one for one in never if ":" in one)]
         ),
-        "jail.local": artifacts.template(
-            "bans/jail.conf.j2",
+        "jail.local": build.template(
+            "fail2ban/jail.conf.j2",
             never=never,
             action=f"{app}-nftables",
             filter=f"{app}-refusals",

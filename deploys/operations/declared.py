@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyinfra.api import Host
 
-FOREIGN_LIST = "FOREIGN_LIST"
-"""The variable by which deploys/plan.py names the file that it reads what is foreign from."""
-
 
 @dataclass
 class Known:

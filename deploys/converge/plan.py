@@ -1,6 +1,7 @@
-"""What `make site` would change, with differences, and how many hosts: `python -m deploys.plan inventories/prod.py`.
+"""Tells what `make site` would change, with differences, and on how many hosts: `make plan ENV=prod`.
 
-pyinfra's dry run shows the differences as it meets them (on standard error) and gives the rest as JSON. `--json` gives
+pyinfra's dry run shows the differences as it meets them (on standard error) and gives the rest as JSON.
+`python -m deploys.converge.plan inventories/prod.py --json` gives
 {"hosts": {host: [operation, …]}, "changed": how many hosts} instead of a summary for people.
 Exits 0 whether there are changes or not, and with pyinfra's own code when it could not look.
 """
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from typing import Any
 
-from deploys.declared import FOREIGN_LIST
+from deploys.operations.this_run import FOREIGN_LIST
 
 Operations = list[dict[str, Any]]
 Foreign = dict[str, list[dict[str, Any]]]
@@ -23,7 +24,7 @@ Foreign = dict[str, list[dict[str, Any]]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deploys.plan")
+    parser = argparse.ArgumentParser(prog="python -m deploys.converge.plan")
     parser.add_argument("inventory")
     parser.add_argument("--json", action="store_true", help="for machines")
     arguments = parser.parse_args()

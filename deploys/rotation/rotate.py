@@ -1,5 +1,6 @@
-"""Rotates a secret: `python -m deploys.rotate inventories/prod.py REDIS_PASSWORD`, or `make rotate KEY=… ENV=prod`.
+"""Rotates a secret: `make rotate KEY=REDIS_PASSWORD ENV=prod`.
 
+By itself: `python -m deploys.rotation.rotate inventories/prod.py REDIS_PASSWORD`.
 It says what the secret is, asks, puts the new value into the env file, has it tried where that can be done, converges
 (which releases anew), looks at what runs, and says what is left to do. What fails is undone: the old value back in the
 file, and on the droplet; unless the new one is in use by then, or the old one may be dead.
@@ -25,20 +26,20 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys import ledger
-from deploys.consent import refusal
-from deploys.credentials import values_in, with_value
-from deploys.places import group_data, place_of
-from deploys.session import LOCKED
-from deploys.settings import Settings, checked_credentials, load_settings
+from deploys.config.environments import group_data, place_of
+from deploys.config.settings import Settings, checked_credentials, load_settings
+from deploys.converge.session import LOCKED
+from deploys.secrets import ledger
+from deploys.secrets.env_file import values_in, with_value
+from deploys.terminal.prompt import refusal
 from stackctl.core import durable
 
 DONE, UNDONE, REFUSED, BUSY, NEEDS_A_PERSON = 0, 1, 2, 3, 4
 
 CONVERGE = "deploys/site.py"
-OPEN_WITH_BOTH = "deploys.offsite"
-SHOW_THE_NEW_ONE = "deploys/proofs/offsite.py"
-END_THE_OTHERS = "deploys.offsite --only-these"
+OPEN_WITH_BOTH = "deploys.offsite.setup"
+SHOW_THE_NEW_ONE = "deploys/checks/offsite.py"
+END_THE_OTHERS = "deploys.offsite.setup --only-these"
 
 
 class RefusedError(Exception):
@@ -102,14 +103,14 @@ SECRETS = {
             "kept by Telegram. So begin here, and go to @BotFather when the value is asked for."
         ),
         afterwards="Telegram has refused the old one since /revoke.",
-        proof="deploys/proofs/telegram.py",
+        proof="deploys/checks/telegram.py",
         stays=True,
     ),
     "REGISTRY_PASSWORD": Secret(
         what="The token that may pull the app's image. The registry issues it; make a new one that may pull, no more.",
         meanwhile="Both work until you revoke the old one. What runs needs neither.",
         afterwards="Revoke the old token at the registry now.",
-        proof="deploys/proofs/registry.py",
+        proof="deploys/checks/registry.py",
     ),
     "OFFSITE_PASSWORD": Secret(
         what="What opens the restic repository off the droplet for the droplet. We make it ourselves.",
@@ -166,7 +167,7 @@ BY_HAND = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deploys.rotate")
+    parser = argparse.ArgumentParser(prog="python -m deploys.rotation.rotate")
     parser.add_argument("inventory")
     parser.add_argument("key", nargs="?", default="")
     parser.add_argument("--yes", action="store_true", help="don't ask whether")

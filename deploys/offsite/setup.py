@@ -1,8 +1,9 @@
-"""Makes the repository off the droplet: `python -m deploys.offsite inventories/prod.py`, or `make offsite ENV=prod`.
+"""Makes the repository off the droplet: `make offsite ENV=prod`.
 
+By itself: `python -m deploys.offsite.setup inventories/prod.py`.
 It runs on the operator's machine, with the operator's keys. Two passwords open the repository, the operator's and the
 droplet's: whichever does has the other one added, so that this is also how either is mended. A second run changes
-nothing. A new repository begins a new ledger (deploys/look.py). Exits 0 done | 1 failed.
+nothing. A new repository begins a new ledger (look.py). Exits 0 done | 1 failed.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys import look
-from deploys.look import Ledger
-from deploys.places import group_data, place_of
-from deploys.repository import DROPLET, OPERATOR, Repository, RepositoryError
-from deploys.settings import load_settings
+from deploys.config.environments import group_data, place_of
+from deploys.config.settings import load_settings
+from deploys.offsite import look
+from deploys.offsite.look import Ledger
+from deploys.offsite.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from stackctl.core.printable import printable
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deploys.offsite")
+    parser = argparse.ArgumentParser(prog="python -m deploys.offsite.setup")
     parser.add_argument("inventory")
     parser.add_argument("--only-these", action="store_true", help="end every other password")
     arguments = parser.parse_args()

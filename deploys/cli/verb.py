@@ -9,8 +9,8 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.facts.server import Which
 from pyinfra.operations import server
 
-from deploys import terminal
-from deploys.places import place_among
+from deploys.config.environments import place_among
+from deploys.terminal import screen
 from stackctl.cli import background
 from stackctl.core.paths import Paths
 
@@ -22,7 +22,7 @@ def run(name: str, *words: str, group: str | None = None) -> None:
     place = place_among(host.groups)
     if not host.get_fact(Which, command="stackctl"):
         raise PyinfraError(f"{host.name} is not set up yet. Nothing was changed. Next: make site ENV={place}")
-    terminal.on_interrupt(going_on(words[0], place))
+    screen.on_interrupt(going_on(words[0], place))
     state.print_output = True
     server.shell(name=name, commands=[shlex.join(["stackctl", *words])])
 

@@ -6,8 +6,8 @@ From the droplet, which is where it will be used.
 from pyinfra import host
 from pyinfra.operations import server
 
+from deploys.config.settings import load_settings
 from deploys.facts.stackctl import Status
-from deploys.settings import load_settings
 from stackctl.app.telegram import DEFAULT_API
 
 settings = load_settings(host.data.dict())

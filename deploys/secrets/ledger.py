@@ -1,7 +1,7 @@
 """How old each secret of a place is, and that no two are the same: a file in the checkout, without any secret in it.
 
 It holds a fingerprint of each, keyed by FINGERPRINT_KEY, and the day since which it is in use. A converge records what
-is new. `python -m deploys.ledger inventories/prod.py` tells the ages; `make plan`, `site` and `status` end with that
+is new. `python -m deploys.cli.ages inventories/prod.py` tells the ages; `make plan`, `site` and `status` end with that
 where nothing is wrong.
 """
 
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hmac
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from deploys.credentials import OPERATOR_RULES, Credentials, CredentialsError
-from deploys.places import group_data, place_of
+from deploys.secrets.rules import OPERATOR_RULES, Credentials, CredentialsError
 from stackctl.core import durable
 
 KEY = "FINGERPRINT_KEY"
@@ -128,16 +126,3 @@ def ages(ledger: Ledger, place: str, today: date) -> list[str]:
             if age > OLDEST_DAYS
         ),
     ]
-
-
-def main(inventory: str) -> None:
-    place = place_of(inventory)
-    try:
-        known = read(Path(group_data(place)["secrets_ledger"]))
-    except CredentialsError as error:
-        sys.exit(str(error))
-    print("\n".join(ages(known, place, today())))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

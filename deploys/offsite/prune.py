@@ -1,7 +1,7 @@
-"""Drops old backups off the droplet: `python -m deploys.prune inventories/prod.py`, or `make prune ENV=prod`.
+"""Drops old backups off the droplet: `python -m deploys.offsite.prune inventories/prod.py`, or `make prune ENV=prod`.
 
 It runs on the operator's machine, with the operator's key, since the droplet's is not to delete. What goes is chosen
-by the storage's own dates and by what was seen there before (deploys/look.py): a manifest's dates and numbers are the
+by the storage's own dates and by what was seen there before (look.py): a manifest's dates and numbers are the
 sender's word. It is shown, and dropped by explicit IDs. Nothing goes before the newest verified backup has been read
 back from the storage, and nothing that the storage took less than FLOOR ago.
 Exits 0 done | 1 failed, and said at what | 2 refused, nothing dropped.
@@ -18,11 +18,11 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys import look
-from deploys.consent import refusal
-from deploys.places import group_data, place_of
-from deploys.repository import OPERATOR, Repository, RepositoryError
-from deploys.settings import load_settings
+from deploys.config.environments import group_data, place_of
+from deploys.config.settings import load_settings
+from deploys.offsite import look
+from deploys.offsite.repository import OPERATOR, Repository, RepositoryError
+from deploys.terminal.prompt import refusal
 from stackctl.backup import manifest, offsite, retention
 from stackctl.backup.stored import Stored
 from stackctl.core.printable import printable
@@ -105,7 +105,7 @@ def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None,
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deploys.prune")
+    parser = argparse.ArgumentParser(prog="python -m deploys.offsite.prune")
     parser.add_argument("inventory")
     parser.add_argument("--yes", action="store_true", help="don't ask whether")
     arguments = parser.parse_args()

@@ -10,8 +10,7 @@ from typing import Any
 
 from pyinfra.api.exceptions import PyinfraError
 
-_ROOT = Path(__file__).parent.parent
-NO_LAB = "There is no lab here (make lab-up, make demo). Did you mean ENV=staging or ENV=prod?"
+_ROOT = Path(__file__).parents[2]
 
 
 class PlaceError(PyinfraError):

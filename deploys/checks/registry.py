@@ -9,8 +9,8 @@ from pyinfra import host
 from pyinfra.operations import server
 
 from deploys.components.docker import registry_login
+from deploys.config.settings import load_settings
 from deploys.facts.stackctl import Status
-from deploys.settings import load_settings
 
 settings = load_settings(host.data.dict())
 status = host.get_fact(Status) or {}

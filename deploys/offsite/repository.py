@@ -25,8 +25,8 @@ from urllib.request import Request, urlopen
 import certifi
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys.credentials import OPERATOR_RULES
-from deploys.settings import Settings
+from deploys.config.settings import Settings
+from deploys.secrets.rules import OPERATOR_RULES
 from stackctl.backup.manifest import LONGEST, File
 from stackctl.backup.offsite import WRONG_PASSWORD, reason
 from stackctl.core.machine import MOST_BYTES, TIMED_OUT, Result

@@ -1,0 +1,1 @@
+"""What stands behind the commands that an operator types."""

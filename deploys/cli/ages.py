@@ -1,0 +1,23 @@
+"""Tells the ages of an environment's secrets: `python -m deploys.cli.ages inventories/prod.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from deploys.config.environments import group_data, place_of
+from deploys.secrets.ledger import ages, read, today
+from deploys.secrets.rules import CredentialsError
+
+
+def main(inventory: str) -> None:
+    place = place_of(inventory)
+    try:
+        known = read(Path(group_data(place)["secrets_ledger"]))
+    except CredentialsError as error:
+        sys.exit(str(error))
+    print("\n".join(ages(known, place, today())))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""A converge: its connections, its lock, and what a droplet must be."""

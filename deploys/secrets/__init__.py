@@ -1,0 +1,1 @@
+"""The secrets of the env file: their rules and their ages."""

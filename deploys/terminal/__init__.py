@@ -1,0 +1,1 @@
+"""What the operator sees, and is asked, on the terminal."""
