@@ -1,4 +1,4 @@
-"""/etc/APP/declared.json: what the site put on the droplet, as its own operations told it (deploys/declared.py)."""
+"""/etc/APP/declared.json: what the site put on the droplet, as its own operations told it (operations/declared.py)."""
 
 import json
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ superuser who comes by would run or obey them (CVE-2018-1058; PostgreSQL's manua
 - The superuser goes into the app's database by PostgreSQL's own programs, which guard themselves (pg_dump, pg_amcheck),
   and to take login roles away.
 
-The names that its statements are built from are checked where they come from (deploys/settings.py), or are our own.
+The names that its statements are built from are checked where they come from (config/values.py), or are our own.
 """
 # ruff: noqa: S608
 
