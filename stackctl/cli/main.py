@@ -25,6 +25,8 @@ from stackctl.core.printable import printable
 from stackctl.host import certificate, foreign, trial, upkeep
 from stackctl.release import release
 from stackctl.restore import restore
+from stackctl.restore.plan import check_answer
+from stackctl.restore.run import Request
 from stackctl.services.postgres import Postgres
 
 # A release may be at its migrations when boot comes; TimeoutStartSec of APP.service is well above this.
@@ -353,14 +355,14 @@ def _confirmed(arguments: argparse.Namespace, stack: Stack) -> list[str]:
             chosen = restore.look(stack, asked).id
         answer = stack.machine.answer(f"Type {chosen} to have what is live give way to it: ")
         asked = asked._replace(backup=chosen, yes=answer)
-        restore.check_answer(asked, chosen)
+        check_answer(asked, chosen)
     return asked.words
 
 
-def _restored(arguments: argparse.Namespace) -> restore.Asked:
+def _restored(arguments: argparse.Namespace) -> Request:
     if not arguments.backup:
         raise RefusedError("which backup? stackctl restore ID|latest; stackctl backups lists them")
-    return restore.Asked(
+    return Request(
         arguments.backup,
         arguments.from_offsite,
         arguments.to_database,

@@ -25,7 +25,7 @@ from stackctl.core import config, durable
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.events import Journal
 from stackctl.core.machine import ENVIRONMENT, TIMED_OUT, Machine, Result
-from stackctl.restore import restore
+from stackctl.restore.run import Request
 from stackctl.services import s3
 from tests.unit.manifests import NOON, made
 from tests.unit.stackctl_droplet import PARSER, Droplet, installed, stackctl
@@ -673,7 +673,7 @@ def test_a_person_s_choice_is_fetched_and_no_other(live: Droplet) -> None:
 
 
 def test_a_person_s_choice_reaches_the_unit(live: Droplet) -> None:
-    words = restore.Asked("20251124T120000.000Z", from_offsite=True, snapshot="0123456789").words
+    words = Request("20251124T120000.000Z", from_offsite=True, snapshot="0123456789").words
     assert words == ["20251124T120000.000Z", "--from-offsite", "--snapshot", "0123456789"]
     assert PARSER.parse_args(["restore", *words]).snapshot == "0123456789"
     code, shown = stackctl(live, "restore", "20251124T120000.000Z", "--snapshot", "0123456789", "--to-database", "x")

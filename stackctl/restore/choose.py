@@ -1,0 +1,131 @@
+"""The preflight of a restore: find the backup, and check that this droplet can restore it."""
+
+import re
+from pathlib import Path
+
+from stackctl.app import state, unfinished_restore
+from stackctl.app.stack import Stack
+from stackctl.backup import manifest, offsite
+from stackctl.backup.manifest import Manifest
+from stackctl.backup.stored import LATEST
+from stackctl.core.errors import RefusedError
+from stackctl.release.preflight import check_data
+from stackctl.restore.run import RestoreRun, start_data, too_new
+from stackctl.services.postgres import Postgres
+from stackctl.services.redis import Redis
+
+WAL = 1 << 30
+"""PostgreSQL keeps at most this many bytes of write-ahead log during heavy writes (max_wal_size)."""
+
+
+def preflight(run: RestoreRun) -> str:
+    stack = run.stack
+    run.manifest = _chosen(run)
+    then = run.manifest
+    if then.app != stack.paths.app:
+        raise RefusedError(f"{then.id} is a backup of {then.app}, this is {stack.paths.app}")
+    if run.asked.from_offsite and not run.asked.to_database and _is_fresh(stack):
+        raise RefusedError("no release was ever live here, so another droplet may live: make isolate first, then again")
+    if not run.asked.to_database:
+        _read_marker(run)
+    check_data(stack)
+    _check_postgres(run)
+    _check_redis(run)
+    if run.asked.to_database and run.target in run.server.databases():
+        raise RefusedError(f"there is a database {run.target} already: drop it, or choose another name")
+    if not run.ready:
+        _check_disk_space(run)
+    _check_schema(run)
+    return f"{then.id}, {then.rows} rows of {then.at}" + (", which a run before this one began" if run.record else "")
+
+
+def _is_fresh(stack: Stack) -> bool:
+    """Return whether the first release would put this droplet to work, and none has yet."""
+    return not stack.config.isolated and not state.load(stack.paths).kept
+
+
+def _read_marker(run: RestoreRun) -> None:
+    record = unfinished_restore.load(run.stack.paths)
+    if not record:
+        return
+    if record.id == run.manifest.id:
+        run.record = record
+    else:
+        run.earlier = record
+    # The earlier run may have been killed after it had stopped Redis.
+    start_data(run.stack, "preflight")
+
+
+def _chosen(run: RestoreRun) -> Manifest:
+    """Find the backup that the operator asked for. Raise FailedError or RefusedError if there is none."""
+    stack, wanted = run.stack, run.asked.backup
+    if run.asked.from_offsite:
+        return offsite.chosen(stack, wanted, run.asked.snapshot)
+    if run.asked.snapshot:
+        raise RefusedError("--snapshot is one off the droplet: add --from-offsite")
+    known = manifest.every(stack.paths.backups)
+    if wanted == LATEST:
+        # A pre-restore backup holds the data that the restore had to replace. It is restored only by its ID.
+        usable = [one for one in known if one.verified and one.reason != "safety"]
+        if not usable:
+            raise RefusedError(
+                "there is no verified backup here. Next: sudo stackctl backups; sudo stackctl restore latest "
+                "--from-offsite (make restore OFFSITE=yes) looks off the droplet"
+            )
+        return usable[-1]
+    if found := next((one for one in known if one.id == wanted), None):
+        return found
+    if manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
+        manifest.load(stack.paths.backup(wanted))  # raises with the reason why it is not among `known`
+    raise RefusedError(
+        f"there is no backup {wanted!r}: sudo stackctl backups lists those here, sudo stackctl offsite the others, "
+        "which --from-offsite takes (make restore OFFSITE=yes)"
+    )
+
+
+def _check_postgres(run: RestoreRun) -> None:
+    """Raise RefusedError if the dump is of a newer major version of PostgreSQL."""
+    then, running = run.manifest, Postgres(run.stack.docker, run.stack.paths, run.data).room().major
+    if then.postgres.major > running:
+        raise RefusedError(f"{then.id} is of PostgreSQL {then.postgres.major}, {running} runs: declare an image of it")
+
+
+def _check_redis(run: RestoreRun) -> None:
+    """Raise RefusedError if the RDB file is of a newer Redis. An older Redis cannot read it."""
+    saved = run.manifest.redis
+    if not saved or run.asked.to_database:
+        return
+    running = Redis(run.stack.docker, run.stack.paths).info()["redis_version"]
+    if _minor(saved.version) > _minor(running):
+        raise RefusedError(f"{run.manifest.id} is of Redis {saved.version}, {running} runs: declare an image of it")
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall("[0-9]+", version)[:2])
+
+
+def _check_disk_space(run: RestoreRun) -> None:
+    database = run.manifest.postgres.bytes
+    needed = database + min(database, WAL) + offsite.SPARE
+    if (free := run.stack.machine.free(Path(run.data.root))) < needed:
+        raise RefusedError(
+            f"{run.data.root} has {free >> 20} MiB left, a restore needs {needed >> 20}: make room there"
+        )
+
+
+def _check_schema(run: RestoreRun) -> None:
+    """Raise RefusedError if, according to state.json, the live release does not know the backup's schema.
+
+    Before the swap the image of the live release itself reads the schema of the restored data.
+    """
+    current = state.load(run.stack.paths)
+    if run.asked.to_database or not run.stack.config.migrate or not current.release:
+        return
+    coming = run.manifest.schema
+    now = current.revisions[-1].revision if current.revisions else None
+    names = [one.revision for one in current.revisions]
+    known = names[: names.index(current.release.schema) + 1] if current.release.schema in names else []
+    if coming in {None, now, current.release.schema, *known}:
+        return
+    if coming in names:
+        raise too_new(run, coming)

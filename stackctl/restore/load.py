@@ -1,0 +1,145 @@
+"""The steps that load the backup into a new database beside the live one."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from stackctl.app import app_env, schema, state
+from stackctl.app.state import Release, Revision
+from stackctl.backup import create, loading, manifest, verify
+from stackctl.core import openat
+from stackctl.core.errors import FailedError, RefusedError
+from stackctl.restore.run import DONE_BEFORE, SHOWN, RestoreRun, too_new
+from stackctl.services.postgres import ADMIN
+
+MOST_REVISIONS = 10_000
+"""A backup may bring at most this many revisions. After the restore they are in state.json, which each verb reads."""
+
+
+def fetch(run: RestoreRun) -> str:
+    """Make sure that the backup's files are on this droplet, undamaged."""
+    if run.placed:
+        return DONE_BEFORE
+    faults = manifest.differing(run.directory, run.manifest)
+    if not faults:
+        message = "here, and as it was written"
+    elif run.asked.from_offsite:
+        create.fetch(run.stack, run.manifest)
+        message = f"fetched, {run.manifest.bytes / 1e6:.1f} MB"
+    else:
+        raise RefusedError(
+            f"{run.manifest.id}: {', '.join(faults)}: restore another, or this one --from-offsite (make: OFFSITE=yes)"
+        )
+    run.revisions = _revisions(run.directory)
+    return message
+
+
+def _revisions(directory: Path) -> tuple[Revision, ...]:
+    """Read the revisions of the backup's schema from its state.json."""
+    with openat.directory(directory.parent, directory.name) as there:
+        text = there.read(manifest.STATE, manifest.LONGEST)
+    try:
+        found = state.State.from_json(text).revisions
+        if odd := next((one for one in found if not re.fullmatch(manifest.REVISION, one.revision, re.ASCII)), None):
+            raise ValueError(f"{str(odd.revision)[:80]!a} is no revision")
+        if len(found) > MOST_REVISIONS or not {one.kind for one in found} <= {"expand", "contract"}:
+            raise ValueError("its revisions make no sense")
+        return found
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise FailedError(f"{directory / manifest.STATE} can't be read ({error!r}): restore another backup") from None
+
+
+def load(run: RestoreRun) -> str:
+    """Load the dump into the new database."""
+    if run.ready:
+        return DONE_BEFORE
+    dump = run.load
+    run.server.drop(run.restored)
+    contents = dump.contents()
+    try:
+        if run.manifest.unproven:
+            run.left_out = [*contents.told, *dump.as_far_as_possible(contents)]
+        else:
+            dump.strictly(contents)
+            run.left_out = contents.told
+        dump.as_live(run.data.database)
+    finally:
+        loading.end(run.server)
+    return f"{run.manifest.rows} rows"
+
+
+def drop(run: RestoreRun) -> None:
+    """Drop the new database and its loader role."""
+    run.server.drop(run.restored)
+    loading.end(run.server)
+
+
+def count(run: RestoreRun) -> str:
+    """Compare the row counts of the new database with the manifest."""
+    if run.ready:
+        return DONE_BEFORE
+    try:
+        verify.compare(run.server.rows(run.restored), run.manifest.tables)
+    except FailedError as error:
+        if not run.manifest.unproven:
+            raise
+        if not run.asked.to_database:
+            raise FailedError(f"{error}; --to-database NAME takes what there is of it") from error
+        run.left_out = [*run.left_out, str(error)]
+    return f"{len(run.manifest.tables)} tables have what the backup counted"
+
+
+def name(run: RestoreRun) -> str:
+    """Give the new database the name that the operator chose."""
+    run.server.rename((run.restored, run.target))
+    tell_left_out(run)
+    return run.target
+
+
+def tell_left_out(run: RestoreRun) -> None:
+    """Emit what the restored database lacks or has otherwise."""
+    for line in run.left_out[:SHOWN]:
+        run.stack.journal.tell("load", "progress", f"not as it was: {line}")
+    if len(run.left_out) > SHOWN:
+        run.stack.journal.tell("load", "progress", f"not as it was: {len(run.left_out) - SHOWN} things more")
+
+
+def migrate(run: RestoreRun) -> str:
+    """Migrate the new database with the live release, if its schema is older; then mark it as ready."""
+    current = state.load(run.stack.paths)
+    if run.ready:
+        return DONE_BEFORE
+    if not run.stack.config.migrate:
+        message = "the image has none"
+    elif not current.release or not current.active:
+        message = "no release yet: whatever comes migrates it"
+    else:
+        message = _migrate_with(run, current.release, current.active)
+    run.server.query(ADMIN, f"COMMENT ON DATABASE \"{run.restored}\" IS '{run.mark}'")
+    return message
+
+
+def _migrate_with(run: RestoreRun, live: Release, colour: str) -> str:
+    stack = run.stack
+    values = app_env.load(stack.paths.snapshot(live.id))
+    url = urlsplit(values["DATABASE_URL"])._replace(path=f"/{run.restored}")
+    env = stack.web_environment(colour, live, {**values, "DATABASE_URL": urlunsplit(url)})
+    remove_one_shots(run)
+    project = stack.paths.project(colour)
+    report = schema.read(stack, project, env, live)
+    revisions = state.load(stack.paths).revisions
+    ahead = not report.pending and report.current != report.head
+    if ahead and report.current not in {None, revisions[-1].revision if revisions else None}:
+        raise too_new(run, report.current)
+    if not report.pending:
+        return "as the live release has it"
+    schema.migrate(stack, project, env, live)
+    run.revisions = (*run.revisions, *report.pending)
+    return schema.named(report.pending)
+
+
+def remove_one_shots(run: RestoreRun) -> None:
+    """Remove the containers of migrations. Such a container outlives its client, killed now or in an earlier run."""
+    docker, active = run.stack.docker, state.load(run.stack.paths).active
+    if active:
+        docker.remove(docker.containers(run.stack.paths.project(active), one_off=True))

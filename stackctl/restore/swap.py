@@ -1,0 +1,136 @@
+"""The steps that put the restored data in the place of the live data, and start the bot again."""
+
+from dataclasses import replace
+
+from stackctl.app import lifecycle, state, unfinished_restore, webhook
+from stackctl.app.stack import Stack
+from stackctl.app.unfinished_restore import Record
+from stackctl.backup import create, manifest
+from stackctl.core import durable
+from stackctl.core.errors import FailedError
+from stackctl.restore.load import tell_left_out
+from stackctl.restore.run import DONE_BEFORE, RestoreRun, answer, forget_former, start_data
+from stackctl.services.docker import Container
+from stackctl.services.redis import Redis, loaded
+
+
+def save(run: RestoreRun) -> str:
+    """Take a backup of the data that is about to be replaced."""
+    if run.record:
+        return DONE_BEFORE
+    if not run.asked.safety:
+        return "not wanted"
+    return create.safety(run.stack).id
+
+
+def close(run: RestoreRun) -> str:
+    """Write the marker, have nginx answer 503, and stop web and worker."""
+    stack = run.stack
+    if run.placed:
+        return "not any more: the data is in its place"
+    if not run.record:
+        closed = run.earlier.maintenance if run.earlier else stack.paths.maintenance.exists()
+        run.record = Record(run.manifest.id, stack.journal.run, closed, run.revisions)
+        unfinished_restore.save(stack.paths, run.record)
+    durable.write(stack.paths.maintenance, b"", 0o644)
+    lifecycle.stop_app(stack)
+    lifecycle.stop_worker(stack)
+    return "everybody gets 503, and nothing writes any more"
+
+
+def reopen(run: RestoreRun) -> None:
+    """Start the bot on the former data, and remove the marker."""
+    if not run.record:
+        return
+    if run.swapped or run.redis.has_former:
+        raise FailedError("the data is half the backup's, half its own: nobody is let in")
+    start_data(run.stack, "rdb")
+    if run.earlier:
+        unfinished_restore.save(run.stack.paths, run.earlier)  # that restore had already closed the bot
+        return
+    start(run)
+    wait_for_health(run)
+    end_maintenance(run)
+    unfinished_restore.remove(run.stack.paths.restoring)
+
+
+def swap(run: RestoreRun) -> str:
+    """Rename the live database away and the restored one to its name, in one transaction."""
+    if not run.swapped:
+        run.server.drop(run.former)
+        run.server.rename((run.target, run.former), (run.restored, run.target))
+    return f"{run.target} is the restored one"
+
+
+def swap_back(run: RestoreRun) -> None:
+    """Rename both databases back."""
+    if run.swapped and run.former in run.server.databases():
+        run.server.rename((run.target, run.restored), (run.former, run.target))
+
+
+def replace_redis(run: RestoreRun) -> str:
+    """Restart Redis on the backup's RDB file, and record that all data is in place."""
+    stack = run.stack
+    if not run.manifest.redis:
+        message = "the backup has nothing of it"
+    elif run.placed:
+        message = DONE_BEFORE
+    else:
+        stack.docker.stop(_redis(stack))  # Redis saves as it stops; after that nothing writes
+        run.redis.place(run.directory / manifest.RDB)
+        start_data(stack, "rdb")
+        message = _loaded(run, run.manifest.redis.keys)
+    if run.record:
+        run.record = replace(run.record, placed=True)
+        unfinished_restore.save(stack.paths, run.record)
+        state.save(stack.paths, replace(state.load(stack.paths), revisions=run.record.revisions))
+    return message
+
+
+def put_redis_back(run: RestoreRun) -> None:
+    """Stop Redis and put its former files back. `reopen` starts it."""
+    if run.redis.has_former:
+        run.stack.docker.stop(_redis(run.stack))
+        run.redis.put_back()
+
+
+def _loaded(run: RestoreRun, keys: int) -> str:
+    found = loaded(Redis(run.stack.docker, run.stack.paths).info())
+    if found != keys:
+        raise FailedError(f"Redis has {found} keys, the backup has {keys}: stackctl logs redis")
+    return f"{keys} keys, those among them that have expired since"
+
+
+def _redis(stack: Stack) -> list[Container]:
+    return [one for one in stack.docker.containers(stack.paths.data_project) if one.service == "redis"]
+
+
+def start(run: RestoreRun) -> str:
+    """Start web and worker."""
+    started = lifecycle.start_app(run.stack)
+    lifecycle.start_worker(run.stack)
+    return started
+
+
+def wait_for_health(run: RestoreRun) -> str:
+    return lifecycle.wait_for_app(run.stack)
+
+
+def end_maintenance(run: RestoreRun) -> str:
+    """Open the site, unless maintenance was on before the restore."""
+    webhook.mend_and_tell(run.stack)
+    if run.record and run.record.maintenance:
+        return "not yet: maintenance was on before"
+    run.stack.paths.maintenance.unlink(missing_ok=True)
+    return answer(run.stack)
+
+
+def forget(run: RestoreRun) -> str:
+    """Delete the replaced data, which the pre-restore backup still has, and the marker."""
+    tell_left_out(run)
+    forget_former(run)
+    unfinished_restore.remove(run.stack.paths.restoring)
+    current, then = state.load(run.stack.paths).release, run.manifest.release
+    if current or not then:
+        return ""
+    return f"no release is live. At the backup it was {then['tag']}. Next: make release TAG={then['tag']}"
