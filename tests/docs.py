@@ -27,6 +27,7 @@ FILE = re.compile(r"(?<![\w/.~:@-])((?:[\w.-]+/)*[\w.-]+\.(?:py|j2|md|toml))(?::
 DIRECTORY = re.compile(
     r"(?<![\w/.~:-])((?:deploys|docs|files|group_data|inventories|stackctl|templates|tests)/[\w./-]*\w)", re.ASCII
 )
+MODULE = re.compile(r"(?<![\w/.])((?:deploys|stackctl|tests)(?:\.(?!py\b|json\b)\w+)+)", re.ASCII)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 CODE = re.compile(r"`([^`\n]+)`|^ {4}(.+)$", re.MULTILINE)
 COMMAND = re.compile(r"(?:^|&& |then |Next: |sudo )(make|stackctl) ([a-z][a-z-]*)")
@@ -81,27 +82,45 @@ def verbs() -> dict[str, tuple[str, argparse.ArgumentParser]]:
 def problems_of(page: Path) -> Iterator[str]:
     """Everything that a page names and that does not exist, one line each."""
     text = page.read_text()
+    yield from lost_links(page, text)
+    names = itertools.chain(lost_paths(LINK.sub("", text).replace("/ENV.", "/prod.")), lost_commands(text))
+    yield from (f"names {name}, which does not exist" for name in names)
+
+
+def lost_links(page: Path, text: str) -> Iterator[str]:
+    """Links to a page or a heading that does not exist."""
     for path, anchor in LINK.findall(text):
         target = (page.parent / path).resolve() if path else page
         if not target.exists():
             yield f"links to {path}, which does not exist"
         elif anchor and anchor not in anchors(target):
             yield f"links to {path}#{anchor}, but no heading there has that anchor"
-    prose = LINK.sub("", text).replace("/ENV.", "/prod.")
+
+
+def lost_paths(prose: str) -> Iterator[str]:
+    """Files, tests, directories and modules that do not exist."""
     for path, test in FILE.findall(prose):
         found = [one for one in tracked() if f"/{one}".endswith(f"/{path}")]
         if not found and not MADE_LATER.fullmatch(path):
-            yield f"names {path}, which does not exist"
+            yield path
         if test and not any(f"\ndef {test}(" in (ROOT / one).read_text() for one in found):
-            yield f"names {path}::{test}, which does not exist"
+            yield f"{path}::{test}"
     for path in DIRECTORY.findall(prose):
         if not any(f"/{path}" in f"/{one}" for one in tracked()) and not MADE_LATER.fullmatch(path):
-            yield f"names {path}, which does not exist"
+            yield path
+    for name in MODULE.findall(prose):
+        path = name.replace(".", "/")
+        if not any(one.startswith((f"{path}.py", f"{path}/")) for one in tracked()):
+            yield name
+
+
+def lost_commands(text: str) -> Iterator[str]:
+    """Make targets and stackctl verbs that do not exist."""
     known: dict[str, Container[str]] = {"make": make_targets(), "stackctl": verbs()}
     for code in ("".join(one) for one in CODE.findall(text)):
         for program, word in COMMAND.findall(code):
             if word not in known[program]:
-                yield f"names `{program} {word}`, which does not exist"
+                yield f"`{program} {word}`"
 
 
 @cache

@@ -21,6 +21,7 @@ from tests.places import ROOT
         ("see nothing/at_all.py", "names nothing/at_all.py, which does not exist"),
         ("see `templates/nothing/`", "names templates/nothing, which does not exist"),
         ("tests/unit/test_docs.py::test_nothing", "names tests/unit/test_docs.py::test_nothing, which does not exist"),
+        ("`.venv/bin/python -m deploys.nothing`", "names deploys.nothing, which does not exist"),
         ("[a](nothing.md)", "links to nothing.md, which does not exist"),
         ("# One heading\n[a](#another)", "links to #another, but no heading there has that anchor"),
         ("type `make nothing ENV=prod`", "names `make nothing`, which does not exist"),
@@ -38,7 +39,7 @@ def test_what_exists_is_not_reported(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# One, two\n[a](#one-two) [b](https://example.com/x.md) `make plan ENV=prod` `sudo stackctl status`\n"
-        "`inventories/ENV.secrets.json` `group_data/ENV.py` `deploys/` /etc/nothing.toml "
+        "`python -m tests.docs` `inventories/ENV.secrets.json` `group_data/ENV.py` `deploys/` /etc/nothing.toml "
         "`tests/unit/test_docs.py::test_what_exists_is_not_reported`\n\n    make site ENV=prod\n"
     )
     assert list(docs.problems_of(page)) == []
