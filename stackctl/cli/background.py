@@ -6,12 +6,15 @@ full disk didn't take of it.
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
+from stackctl.cli import verbs
+from stackctl.cli.call import Call
 from stackctl.core import lock
 from stackctl.core.config import Config
 from stackctl.core.errors import FailedError, LockedError, PersonNeededError, RefusedError
@@ -20,12 +23,39 @@ from stackctl.core.machine import TIMED_OUT, Machine
 from stackctl.core.paths import Paths
 
 PROGRAM = "/usr/local/bin/stackctl"
-VERBS = ("release", "rollback", "restore")
+VERBS = tuple(verb.name for verb in verbs.VERBS if verb.background)
 LOOK_SECONDS = 0.1
 LOOKS_BEFORE_ASKING = 20
 UNDO_SECONDS = 180  # besides the app's own graces
 
 Event = dict[str, Any]
+
+
+def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
+    """Start a release, a rollback or a restore and follow it, or follow the one that there is."""
+    arguments, paths, machine = call.arguments, call.paths, call.machine
+    show = shown(call.journal.out, as_json=arguments.json)
+    if getattr(arguments, "follow", False):
+        with _going_on(paths):
+            return follow(paths, machine, last_run(paths), show)
+    asked = words(call)
+    under = ["--under", arguments.under] if arguments.under else []
+    as_run = ["--run", call.journal.run, "--by", arguments.by, f"--key={arguments.key}", *under, arguments.verb]
+    with _going_on(paths):
+        start(paths, call.stack.config, machine, [*as_run, *asked])
+        return follow(paths, machine, call.journal.run, show)
+
+
+@contextmanager
+def _going_on(paths: Paths) -> Iterator[None]:
+    """Whoever stops following ends nothing by it, and is told so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise PersonNeededError(
+            "if it was begun, it goes on by itself: stackctl release --follow shows it, "
+            f"systemctl stop {paths.release_unit} ends and undoes it"
+        ) from None
 
 
 def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from unittest.mock import patch
 from stackctl.app import state
 from stackctl.app.app_env import PREVIOUS_SECRET, SECRET, canonical
 from stackctl.app.stack import Stack
-from stackctl.cli import main
+from stackctl.cli import main, run
 from stackctl.cli.background import PROGRAM
 from stackctl.core import openat
 from stackctl.core.errors import FailedError
@@ -203,7 +203,7 @@ class Droplet(Machine):
             case ["systemd-run", *rest]:
                 # What a unit of its own would do, here and now.
                 asked = PARSER.parse_args(rest[rest.index(PROGRAM) + 1 :])
-                main.run(asked, self.paths, self, StringIO(), StringIO())
+                run.run(asked, self.paths, self, StringIO(), StringIO())
                 return Result(0)
             case [program, *rest] if program in self.programs:
                 return self.programs[program](rest)
@@ -713,7 +713,7 @@ def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
     out = StringIO()
     # Slow. Each is a moment at which a kill finds what was written before, and nothing of what comes next.
     with patch("os.fsync", lambda _: droplet._survive()):
-        code = main.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
+        code = run.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
     shown = out.getvalue() + _text(droplet.paths.history)
     for secret in (*(value for value in ENVIRONMENT.values() if value not in PUBLIC), "p%20w%24d", "p w$d"):
         assert secret not in shown

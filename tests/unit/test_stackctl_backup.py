@@ -17,7 +17,7 @@ import pytest
 from stackctl.app.stack import Stack
 from stackctl.backup import create, manifest, offsite, verify
 from stackctl.backup.manifest import Manifest
-from stackctl.cli import main
+from stackctl.cli import run, timers
 from stackctl.core import config, events, lock
 from stackctl.core.errors import FailedError
 from stackctl.core.machine import SPARE, Result
@@ -78,7 +78,7 @@ def test_what_has_a_backup_s_name_is_on_the_disk_to_its_last_byte(live: Droplet)
 
     out = StringIO()
     with disk.watching(look):
-        assert main.run(PARSER.parse_args(["backup"]), live.paths, live, out, out) == 0, out.getvalue()
+        assert run.run(PARSER.parse_args(["backup"]), live.paths, live, out, out) == 0, out.getvalue()
     assert looked
 
 
@@ -809,7 +809,7 @@ def test_looks_that_never_come_to_their_end_are_told(live: Droplet, cause: str) 
             lock.exclusive(live.paths.backup_lock, "ada's stackctl backup", 0),
             pytest.MonkeyPatch.context() as patched,
         ):
-            patched.setattr(main, "NIGHTLY_PATIENCE", 0)
+            patched.setattr(timers, "AMCHECK_PATIENCE", 0)
             assert stackctl(live, "amcheck")[0] == 3
     assert missed(live) == []
     live.seconds += 15 * 86400 + 60

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from deploys.components import backups
-from stackctl.cli import background, main
+from stackctl.cli import background, timers
 from stackctl.core import config, lock
 from stackctl.core.errors import LockedError
 from stackctl.core.machine import Result
@@ -249,7 +249,7 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
     def reboot(paths: Paths = droplet.paths) -> None:
         seen.extend(holder.holder for path in (paths.lock, paths.work) if (holder := lock.holder_of(path)))
 
-    with another(droplet.paths), patch.object(main, "REBOOT_PATIENCE", 0.05):
+    with another(droplet.paths), patch.object(timers, "REBOOT_PATIENCE", 0.05):
         code, shown = stackctl(droplet, "reboot")
     assert code == 3
     assert "ada's release has been at work since" in shown
@@ -266,7 +266,7 @@ def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) 
     declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
     droplet = installed(tmp_path, certificate=declared)
     seen: list[object] = []
-    patience = patch.object(main, "CERTIFICATE_PATIENCE", 0.05)
+    patience = patch.object(timers, "CERTIFICATE_PATIENCE", 0.05)
     ensure = patch.object(
         certificate, "ensure", lambda stack, _: seen.append(lock.holder_of(stack.paths.certificate_lock))
     )

@@ -1,0 +1,47 @@
+"""backup, backups and offsite."""
+
+import json
+from dataclasses import asdict
+
+from stackctl.app.stack import Stack
+from stackctl.backup import create, listing, offsite
+from stackctl.cli.call import Call
+from stackctl.core import lock
+from stackctl.core.printable import printable
+
+NIGHTLY_PATIENCE = 3600
+
+
+def backup(call: Call) -> int:
+    stack, nightly = call.stack, call.arguments.nightly
+    patience = NIGHTLY_PATIENCE if nightly else lock.PATIENCE
+    site = lock.hold(call.paths, call.holder, call.arguments.under, patience)
+    with lock.exclusive(call.paths.backup_lock, call.holder, patience):
+        create.backup(stack, "nightly" if nightly else "asked", site)
+    return 0
+
+
+def backups(call: Call) -> int:
+    paths = call.stack.paths
+    said = json.dumps(listing.documents(paths), indent=2) if call.arguments.json else listing.text(paths)
+    print(said, file=call.journal.out)
+    return 0
+
+
+def off_the_droplet(call: Call) -> int:
+    _offsite(call.stack, as_json=call.arguments.json)
+    return 0
+
+
+def _offsite(stack: Stack, *, as_json: bool) -> None:
+    found, there = offsite.look(stack), offsite.everything(stack)
+    repository = offsite.load(stack.paths).repository
+    if as_json:
+        powers = asdict(found) if found else None
+        shown = [asdict(one.manifest) | {"doubts": one.doubts} for one in there]
+        document = {"repository": repository, "powers": powers, "backups": shown}
+        print(json.dumps(document, indent=2), file=stack.journal.out)
+        return
+    lines = [repository, f"{found or 'isolated: only read here'}"]
+    lines = [*map(printable, lines), *(listing.stored_table(there) or ["no backup yet"])]
+    print("\n".join(lines), file=stack.journal.out)

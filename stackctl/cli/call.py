@@ -1,0 +1,36 @@
+"""One call of a verb: what its handler works with."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+from stackctl.app.stack import Stack
+from stackctl.core import config
+from stackctl.core.events import Journal
+from stackctl.core.machine import Machine
+from stackctl.core.paths import Paths
+
+
+@dataclass(frozen=True)
+class Call:
+    """A verb's arguments, and the droplet that they are for."""
+
+    arguments: argparse.Namespace
+    paths: Paths
+    machine: Machine
+    journal: Journal
+
+    @cached_property
+    def stack(self) -> Stack:
+        """Reads the site's configuration, and raises RefusedError where that is not as it should be."""
+        return Stack(self.paths, config.load(self.paths), self.machine, self.journal)
+
+    @property
+    def holder(self) -> str:
+        """For those who are kept out meanwhile."""
+        return self.held_for(f"stackctl {self.arguments.verb}")
+
+    def held_for(self, what: str) -> str:
+        key = f"{self.arguments.key}, " if self.arguments.key else ""
+        return f"{self.arguments.by}'s {what} ({key}process {os.getpid()})"

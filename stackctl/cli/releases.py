@@ -1,0 +1,47 @@
+"""release and rollback."""
+
+import argparse
+from contextlib import suppress
+
+from stackctl.app import state, unfinished_restore
+from stackctl.app.stack import Stack
+from stackctl.cli.call import Call
+from stackctl.core.errors import RefusedError, StackError
+from stackctl.core.paths import Paths
+from stackctl.release import release as releasing
+
+
+def release(call: Call) -> int:
+    asked = call.arguments
+    _refuse_amid_a_restore(call.stack)
+    releasing.release(call.stack, asked.tag, again=asked.under is not None, dry_run=asked.dry_run)
+    return 0
+
+
+def rollback(call: Call) -> int:
+    _refuse_amid_a_restore(call.stack)
+    releasing.rollback(call.stack, call.arguments.tag)
+    return 0
+
+
+def subject(arguments: argparse.Namespace, paths: Paths) -> str:
+    """The tag; a rollback that names none is told by the one that it leads to."""
+    tag = arguments.tag or ""
+    if arguments.verb == "rollback" and not tag:
+        with suppress(StackError):
+            return releasing.target(state.load(paths), None).tag
+    return tag
+
+
+def words(call: Call) -> list[str]:
+    """What is asked for, as arguments."""
+    asked = call.arguments
+    if asked.verb == "release" or asked.tag:
+        releasing.parse(asked.tag or "")
+    return [*(["--dry-run"] if getattr(asked, "dry_run", False) else []), *([asked.tag] if asked.tag else [])]
+
+
+def _refuse_amid_a_restore(stack: Stack) -> None:
+    half = unfinished_restore.load(stack.paths)
+    if half and not half.placed:
+        raise RefusedError(half.remedy)

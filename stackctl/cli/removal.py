@@ -1,0 +1,11 @@
+"""remove-foreign: what a converge takes away by name."""
+
+from stackctl.cli.call import Call
+from stackctl.host import foreign
+
+
+def remove(call: Call) -> int:
+    stack = call.stack
+    for gone in foreign.remove(stack.paths, stack.config, stack.machine, call.arguments.names):
+        call.journal.tell("foreign", "done", f"removed {gone}")
+    return 0

@@ -1,0 +1,88 @@
+"""One verb from its arguments to its exit code."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TextIO
+
+from stackctl.app import app_env
+from stackctl.cli import background, caller, gate, verbs
+from stackctl.cli.call import Call
+from stackctl.cli.main import parser
+from stackctl.cli.verbs import Lock, Verb
+from stackctl.core import lock
+from stackctl.core.errors import RefusedError, StackError
+from stackctl.core.events import Journal
+from stackctl.core.machine import Machine
+from stackctl.core.paths import Paths
+from stackctl.core.printable import printable
+
+
+def main(arguments: argparse.Namespace, paths: Paths) -> int:
+    """Run it on this machine."""
+    return run(arguments, paths, Machine(), sys.stdout, sys.stderr)
+
+
+def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO, err: TextIO) -> int:
+    """The verb's exit code. What a run has to say is among its events; any other verb complains to `err`."""
+    verb = arguments.verb
+    if verb == "gate":
+        try:
+            asked = gate.parse(arguments.asked)
+        except RefusedError as error:
+            print(printable(f"stackctl: {error}"), file=err)
+            return error.code
+        return run(parser(paths.app).parse_args(asked), paths, machine, out, err)
+    row = verbs.BY_NAME[verb]
+    started_here = bool(row.background) and arguments.run is None
+    silent = bool(row.remembered) and not verbs.function(row.remembered)(arguments, paths, machine)
+    history = None if row.reads_only or started_here or silent else paths.history
+    began = machine.now()
+    name = arguments.run or f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
+    op = "dry-run" if getattr(arguments, "dry_run", False) else row.op or verb
+    spare = paths.unwritten if history else None
+    if arguments.key is None:
+        arguments.key = caller.key(paths, machine) if history or started_here else ""
+    journal = Journal(history, op, machine, out, app_env.secrets_in(paths.secrets), name, spare)
+    told = history and row.journalled
+    if told:
+        subject = verbs.function(row.subject)(arguments, paths) if row.subject else ""
+        journal.begin(arguments.by, subject, arguments.key)
+    code, message = _ended(lambda: _handled(row, Call(arguments, paths, machine, journal)))
+    if told:
+        journal.end(code, message)
+    elif message and message != journal.failure:  # that was said already
+        print(printable(f"stackctl {verb}: {message}"), file=err)
+    return code
+
+
+def _handled(row: Verb, call: Call) -> int:
+    """The verb at work under its locks, in a unit of its own where it has one."""
+    if row.background and call.arguments.run is None:
+        return background.run(call, verbs.function(row.background))
+    # Before any wait for a lock: a converge that holds it may put another zipapp in the place of ours.
+    handler = verbs.function(row.handler)
+    with ExitStack() as held:
+        if row.lock is not Lock.NONE:
+            name, paths, _ = call.holder, call.paths, call.stack
+            if row.lock is Lock.BACKUP_AND_SITE:
+                held.enter_context(lock.exclusive(paths.backup_lock, name, lock.PATIENCE))
+            held.enter_context(lock.hold(paths, name, call.arguments.under))
+        return int(handler(call))
+
+
+def _ended(act: Callable[[], int]) -> tuple[int, str]:
+    """Exit code and the cause, when there is one."""
+    try:
+        return act(), ""
+    except StackError as error:
+        return error.code, str(error)
+    except KeyboardInterrupt:
+        return 1, "interrupted: run it again"
+    except OSError as error:
+        return 1, f"{error}: see the machine's own log (journalctl -b)"
+    except Exception as error:  # whoever follows has to hear of a fault of our own, too
+        print(printable(traceback.format_exc(), "\t\n"), file=sys.stderr)
+        return 4, f"a fault of stackctl's own ({error!r}): stackctl status, and tell us"

@@ -1,0 +1,46 @@
+"""boot, halt and maintenance: what the site serves at all."""
+
+from stackctl.app import lifecycle, unfinished_restore
+from stackctl.app.stack import Stack
+from stackctl.cli.call import Call
+from stackctl.core import durable, lock
+from stackctl.core.errors import RefusedError
+
+# A release may be at its migrations when boot comes; TimeoutStartSec of APP.service is well above this.
+BOOT_PATIENCE = 600
+
+
+def boot(call: Call) -> int:
+    if _installed(call):
+        stack = call.stack
+        with lock.exclusive(call.paths.work, call.holder, BOOT_PATIENCE):
+            lifecycle.boot(stack)
+    return 0
+
+
+def halt(call: Call) -> int:
+    if _installed(call):
+        lifecycle.halt(call.stack)
+    return 0
+
+
+def maintenance(call: Call) -> int:
+    _maintenance(call.stack, call.arguments.mode)
+    return 0
+
+
+def _installed(call: Call) -> bool:
+    found = call.paths.config.exists()
+    if not found:
+        call.journal.tell(call.arguments.verb, "done", "nothing is installed yet")
+    return found
+
+
+def _maintenance(stack: Stack, mode: str) -> None:
+    if mode == "on":
+        durable.write(stack.paths.maintenance, b"", 0o644)
+    elif half := unfinished_restore.load(stack.paths):
+        raise RefusedError(half.remedy)
+    else:
+        stack.paths.maintenance.unlink(missing_ok=True)
+    stack.journal.tell("maintenance", "progress", f"{mode}: from the next request on")

@@ -1,0 +1,69 @@
+"""certificate, upgrade, integrity, amcheck and reboot: what systemd's timers call."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stackctl.cli.call import Call
+from stackctl.core import lock
+from stackctl.core.paths import Paths
+from stackctl.core.printable import printable
+from stackctl.host import certificate, upkeep
+from stackctl.services.postgres import Postgres
+
+CERTIFICATE_PATIENCE = 330
+# A release with its migrations, or a backup with its proof, comes to an end within it; else the next day has its turn.
+UPGRADE_PATIENCE = 3600
+REBOOT_PATIENCE = 1800
+AMCHECK_PATIENCE = 3600
+
+
+def certificate_now(call: Call) -> int:
+    stack = call.stack
+    declared = stack.config.certificate
+    if not declared:
+        return 0
+    if call.arguments.renewed:
+        certificate.serve(stack, declared)
+        return 0
+    with lock.exclusive(call.paths.certificate_lock, call.holder, CERTIFICATE_PATIENCE):
+        certificate.ensure(stack, declared)
+    return 0
+
+
+def upgrade(call: Call) -> int:
+    stack = call.stack
+    with _nothing_under_way(stack.paths, "the daily upgrade of Debian's packages", UPGRADE_PATIENCE):
+        print(printable(upkeep.upgrade(stack.paths, stack.machine)), file=stack.journal.out)
+    return 0
+
+
+def integrity(call: Call) -> int:
+    upkeep.compare(call.stack.paths, call.machine)
+    return 0
+
+
+def amcheck(call: Call) -> int:
+    stack = call.stack
+    if not stack.config.data:
+        return 0
+    # It may take hours. A backup would end it, and a restore take its database away: those wait, or are refused. A
+    # release needn't: its own dump ends a look (Postgres.end_dumps) before a migration could wait for a table of it.
+    paths = stack.paths
+    name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.amcheck_service} ends it)"
+    alone = lock.exclusive(paths.backup_lock, name, AMCHECK_PATIENCE)
+    upkeep.amcheck(paths, stack.machine, Postgres(stack.docker, paths, stack.config.data), alone)
+    return 0
+
+
+def reboot(call: Call) -> int:
+    stack = call.stack
+    with _nothing_under_way(stack.paths, "the reboot that an upgrade asks for", REBOOT_PATIENCE):
+        upkeep.reboot(stack.machine)
+    return 0
+
+
+@contextmanager
+def _nothing_under_way(paths: Paths, name: str, patience: float) -> Iterator[None]:
+    """No backup that is being proven or sent, either: of the site's lock it has no more need."""
+    with lock.exclusive(paths.backup_lock, name, patience), lock.hold(paths, name, patience=patience):
+        yield
