@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stackctl.app import state, unfinished_restore
 from stackctl.app.stack import Stack
-from stackctl.backup import backup_number, loading, manifest, offsite, retention, verify
+from stackctl.backup import backup_number, manifest, offsite, retention, roles, verify
 from stackctl.backup.manifest import UNFINISHED, Manifest, Offsite, Reason
 from stackctl.core import durable, openat
 from stackctl.core.config import Data
@@ -150,7 +150,7 @@ def _drop_half_restored(server: Server) -> None:
     for name in server.databases():
         if name.endswith(unfinished_restore.DATABASE):
             server.drop(name)
-    loading.end(server)
+    roles.end_loader(server)
 
 
 def _begin(work: Work) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stackctl.app.stack import Stack
-from stackctl.backup import loading
+from stackctl.backup import loading, roles
 from stackctl.backup.manifest import DUMP, GLOBALS, RDB, Manifest, Verified, differing
 from stackctl.core import openat
 from stackctl.core.errors import FailedError
@@ -134,7 +134,7 @@ def _load_postgres(stack: Stack, server: Server, place: Path, manifest: Manifest
     assert stack.config.data  # noqa: S101 - for mypy: without it, there is no backup
     owner = stack.config.data.owner
     load = loading.Load(server, DATABASE, owner, place / DUMP, place / GLOBALS, RESTORE_TIMEOUT)
-    loading.create_roles(server, [owner])
+    roles.create(server, [owner])
     contents = load.contents()
     if manifest.unproven:
         load.as_far_as_possible(contents)

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from stackctl.app import app_env, schema, state
 from stackctl.app.state import Release, Revision
-from stackctl.backup import create, loading, manifest, verify
+from stackctl.backup import create, manifest, verify
+from stackctl.backup.roles import end_loader
 from stackctl.core import openat
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.restore.run import DONE_BEFORE, SHOWN, RestoreRun, too_new
@@ -64,14 +65,14 @@ def load(run: RestoreRun) -> str:
             run.left_out = contents.told
         dump.as_live(run.data.database)
     finally:
-        loading.end(run.server)
+        end_loader(run.server)
     return f"{run.manifest.rows} rows"
 
 
 def drop(run: RestoreRun) -> None:
     """Drop the new database and its loader role."""
     run.server.drop(run.restored)
-    loading.end(run.server)
+    end_loader(run.server)
 
 
 def count(run: RestoreRun) -> str:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.backup import loading
-from stackctl.backup.loading import LOADER, Contents, Load
+from stackctl.backup import loading, roles
+from stackctl.backup.contents import LIVE_ONES, Contents
+from stackctl.backup.loading import Load
+from stackctl.backup.roles import LOADER
 from stackctl.core.errors import FailedError
 from stackctl.core.machine import ENVIRONMENT, Machine, Result
 from stackctl.services.docker import Docker
@@ -127,7 +129,7 @@ def test_what_only_a_superuser_makes_is_left_out_and_named(load: Load) -> None:
     assert contents.entries == LOADED
     assert sorted(contents.told) == sorted(
         [
-            loading.LIVE_ONES,
+            LIVE_ONES,
             "privileges on an extension's FUNCTION dblink_connect_u(text)",
             "server s1: only a superuser may make it",
             "foreign table ft: only a superuser may make it",
@@ -160,7 +162,7 @@ def test_a_plain_dump_has_nothing_to_tell(load: Load, programs: Programs) -> Non
 def test_privileges_of_the_database_are_told(load: Load, programs: Programs, line: str) -> None:
     programs.schema = f"{line}\n"
     programs.listed = "3770; 0 0 ACL - DATABASE app postgres\n"
-    assert load.contents().told == (loading.LIVE_ONES,)
+    assert load.contents().told == (LIVE_ONES,)
 
 
 HOSTILE = [
@@ -297,7 +299,7 @@ def test_a_schema_without_end_is_not_read_to_its_end(
     with pytest.raises(FailedError, match=r"postgres\.dump has a schema of more than"):
         load.contents()
     monkeypatch.undo()
-    monkeypatch.setattr(loading, "MOST_ROLES", 1)
+    monkeypatch.setattr(roles, "MOST_ROLES", 1)
     with pytest.raises(FailedError, match="names more than 1 roles"):
         load.contents()
 

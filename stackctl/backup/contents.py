@@ -1,0 +1,152 @@
+"""The contents of a dump: what is loaded, what a superuser's statement creates instead, and what is left out."""
+
+import re
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stackctl.backup.roles import IDENTIFIER, OWNED, unquoted
+from stackctl.services.postgres import READER
+
+ENTRY = re.compile(r"(\d+); \d+ \d+ ([A-Z]+(?: [A-Z]+)*) (\S+) (.*)")
+"""A line of `pg_restore --list`. If a name makes the line ambiguous, the entry counts as the owner's and is loaded."""
+EXTENSION = re.compile(rf"CREATE EXTENSION IF NOT EXISTS ({IDENTIFIER}) WITH SCHEMA ({IDENTIFIER});")
+OWNED_BY_NAME = re.compile(
+    rf"ALTER (TABLE|VIEW|MATERIALIZED VIEW|SEQUENCE|SCHEMA|TYPE|DOMAIN) "
+    rf"((?:{IDENTIFIER})(?:\.(?:{IDENTIFIER}))?) OWNER TO ({IDENTIFIER});"
+)
+OF_DATABASE = re.compile(
+    rf"(?:GRANT|REVOKE) [A-Z, ]+ ON DATABASE (?:{IDENTIFIER}) (?:TO|FROM) ({IDENTIFIER}|PUBLIC)(?: WITH GRANT OPTION)?;"
+)
+"""Only one part of the pattern has unlimited length: a hostile dump may have lines of many millions of characters."""
+FOR_ALL_TABLES = re.compile(rf"CREATE PUBLICATION ({IDENTIFIER}) FOR ALL TABLES")
+
+SUPERUSERS_ALONE = (
+    *("EVENT TRIGGER", "FOREIGN DATA WRAPPER", "SERVER", "USER MAPPING", "FOREIGN TABLE", "ACCESS METHOD"),
+    *("PROCEDURAL LANGUAGE", "OPERATOR CLASS", "OPERATOR FAMILY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE"),
+    *("SUBSCRIPTION TABLE", "SUBSCRIPTION", "SECURITY LABEL", "PUBLICATION TABLES IN SCHEMA"),
+)
+"""What only a superuser may create, by the kinds in a dump's table of contents."""
+OF_THE_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
+"""Kinds that are copied from the live database instead (`Load.as_live`)."""
+ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
+OF_OTHERS = ("DATABASE ", "EXTENSION ", "EVENT TRIGGER ", "FOREIGN SERVER ", "SERVER ", "FOREIGN DATA WRAPPER ")
+"""Targets of the kinds in ABOUT that are not loaded, or that bring these entries along themselves."""
+LIVE_ONES = "privileges and settings of the database itself stay as the live one has them"
+LARGE_OBJECTS = ("BLOB", "BLOB METADATA")
+
+
+class Entry(NamedTuple):
+    """An entry of a dump's table of contents."""
+
+    id: str
+    kind: str
+    schema: str
+    rest: str
+    """Its name and its owner."""
+
+    @property
+    def name(self) -> str:
+        return self.rest.rpartition(" ")[0]
+
+    @property
+    def owner(self) -> str:
+        return self.rest.rpartition(" ")[2]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a dump has, and what of it can be loaded."""
+
+    entries: tuple[str, ...]
+    """IDs in the table of contents, in order."""
+    extensions: tuple[tuple[str, str], ...]
+    """The extensions that only a superuser may create, each with its schema."""
+    roles: tuple[str, ...]
+    """The roles, besides the owner, that privileges, policies or owners name."""
+    owners: tuple[tuple[str, str, str], ...]
+    """Each object that belongs to one of the roles: its kind and name as they are written, and the role."""
+    told: tuple[str, ...]
+    """Each line names something that a restored database lacks or has otherwise."""
+
+
+def entries(listed: str) -> list[Entry]:
+    """Parse the output of `pg_restore --list`."""
+    return [Entry(*match.groups()) for line in listed.split("\n") if (match := ENTRY.fullmatch(line))]
+
+
+def extensions(schema: Iterable[str], untrusted: Container[str]) -> tuple[tuple[str, str], ...]:
+    """Return the untrusted extensions of the schema, each with the schema that it is in.
+
+    A line in the body of a function may look the same. Such lines come later, so the first line of a name counts.
+    """
+    named = dict[str, str]()
+    for line in schema:
+        if match := EXTENSION.fullmatch(line):
+            named.setdefault(unquoted(match[1]), unquoted(match[2]))
+    return tuple((name, where) for name, where in named.items() if name in untrusted)
+
+
+def owners(found: Iterable[Entry], schema: Iterable[str], roles: Container[str]) -> tuple[tuple[str, str, str], ...]:
+    """Return the objects that belong to one of the roles: kind, name and role."""
+    named = tuple(
+        (match[1], match[2], role)
+        for line in schema
+        if (match := OWNED_BY_NAME.fullmatch(line)) and (role := unquoted(match[3])) in roles
+    )
+    # The name of a large object is its number. PostgreSQL 17 may list several in one entry; they become the owner's.
+    large = ((one.name, one.owner) for one in found if one.kind in LARGE_OBJECTS and one.name.isdecimal())
+    return named + tuple(("LARGE OBJECT", name, role) for name, role in large if role in roles)
+
+
+def chosen(
+    found: Sequence[Entry], ours: Sequence[tuple[str, str]], schema: Iterable[str], owner: str
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return the IDs of the entries to load, and a line for each thing that is left out."""
+    publications = {unquoted(match[1]) for line in schema if (match := FOR_ALL_TABLES.match(line))}
+    extensions, schemas = {name for name, _ in ours}, {where for _, where in ours} - {"public"}
+    objects = {(one.schema, one.rest) for one in found}
+    foreign = {(one.schema, one.name) for one in found if one.kind == "FOREIGN TABLE"}
+    ids, left_out = list[str](), list[str]()
+    for one in found:
+        made = (one.kind == "EXTENSION" and one.name in extensions) or (one.kind == "SCHEMA" and one.name in schemas)
+        if made or one.kind in OF_THE_DATABASE or (one.kind in ABOUT and one.rest.startswith(OF_OTHERS)):
+            continue
+        if one.kind in SUPERUSERS_ALONE or (one.kind == "PUBLICATION" and one.name in publications):
+            left_out.append(f"{one.kind.lower()} {one.name}: only a superuser may make it")
+        elif any(one.schema == schema_ and _is_about(one, table) for schema_, table in foreign):
+            continue
+        elif one.kind == "DEFAULT ACL" and one.owner != owner:
+            left_out.append(f"default privileges of {one.owner}")
+        elif one.kind == "ACL" and one.owner != owner and not _is_known(one, objects):
+            left_out.append(f"privileges on an extension's {one.name}")
+        else:
+            ids.append(one.id)
+    return tuple(ids), left_out
+
+
+def is_set_up(found: Iterable[Entry], schema: Iterable[str], owner: str) -> bool:
+    """Return whether the database itself has settings, or other privileges than every database of this host."""
+    ours = {owner, READER}
+    granted = [line for line in schema if (match := OF_DATABASE.fullmatch(line)) and unquoted(match[1]) not in ours]
+    return bool(granted) or any(one.kind == "DATABASE PROPERTIES" for one in found)
+
+
+def _is_about(one: Entry, table: str) -> bool:
+    return bool(re.match(rf'((FOREIGN )?TABLE |COLUMN )?"?{re.escape(table)}"?[ .]', one.rest))
+
+
+def _is_known(one: Entry, objects: Container[tuple[str, str]]) -> bool:
+    """Return whether these privileges are on an object that the dump creates."""
+    kind, _, target = one.rest.partition(" ")
+    return kind in {"COLUMN", "LARGE"} or (one.schema, target.replace('"', "")) in objects
+
+
+def reassigned(schema: Iterable[str], kept: Iterable[tuple[str, str, str]], owner: str) -> list[str]:
+    """Return a line for each role whose objects, or some of them, become the owner's."""
+    every = Counter(unquoted(found[1]) for line in schema if (found := OWNED.fullmatch(line)))
+    for *_, role in kept:
+        every[role] -= 1
+    every[owner] = every["pg_database_owner"] = 0
+    return [f"{count} of {role}'s become {owner}'s" for role, count in every.items() if count > 0]
