@@ -1,4 +1,4 @@
-"""The lab (tests/lab): names of the zone lab.test, served by the machine `world`."""
+"""Values of the lab (tests/lab). The machine `world` serves the zone lab.test."""
 
 env_file = ".env.lab"
 secrets_ledger = ".lab/secrets.json"
@@ -22,23 +22,23 @@ droplet_memory_mib = 2048
 watch_s = 3
 vpc_network = "10.77.0.0/24"
 
-# The lab's stand-ins for the official images keep their interface (docs/how-to/lab.md).
+# The lab's stand-ins have the official images' interface (docs/how-to/lab.md).
 postgres_image = "registry.lab.test/postgres:17-trixie"
 redis_image = "registry.lab.test/redis:8-trixie"
 app_repository = "registry.lab.test/toogoodtogo-bot"
 registry_user = "deploy"
 app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "http://telegram.lab.test:8081"}
 
-# This machine, which sends the load, and the Telegram of the lab.
+# This computer, which sends the load, and the lab's Telegram.
 webhook_allowed_from = ["10.77.0.1/32", "10.77.0.2/32", "fd00:77::1/128", "fd00:77::2/128"]
 never_banned = webhook_allowed_from
 
 client_burst = 20
-# Shorter than elsewhere, so that what has to fail does so soon.
+# Shorter than elsewhere, so that releases that must fail do so soon.
 healthy_timeout_s = 45
 migrate_timeout_s = 15
 
-# What the lab's machines are made with, in the place of DigitalOcean's.
+# The lab's machines have these where DigitalOcean's droplets have others.
 foreign_accepted = {
     "/etc/apt/sources.list": "it may name a mirror of this machine's",
     "/etc/systemd/system/lab-cgroups.service": "a droplet of the lab is a container",

@@ -1,4 +1,4 @@
-"""staging. The example.com names are placeholders, and refused: put your own here (docs/getting-started.md)."""
+"""Values of staging. The example.com names are placeholders and refused: put in your own (docs/getting-started.md)."""
 
 env_file = ".env.staging"
 secrets_ledger = "inventories/staging.secrets.json"
