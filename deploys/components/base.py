@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 
 from pyinfra import host
@@ -19,6 +18,8 @@ from deploys.operations.machine import cloud_init_done, swapfile
 from deploys.operations.owed import settle
 from deploys.operations.units import service
 from stackctl.cli.background import PROGRAM
+from stackctl.core import records
+from stackctl.core.config import VERSION, Certificate, Config, Data
 
 
 @deploy("base")
@@ -119,37 +120,36 @@ def _stackctl(settings: Settings) -> None:
 
 
 def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:
-    """stackctl.json of a host in these groups, in the shape that stackctl.core.config checks."""
+    """Write stackctl.json for a host in these groups."""
     values = settings.values
-    certificate = {"domain": values.domain, "server": values.acme_server, "email": values.acme_email}
-    data = {
-        "database": values.database,
-        "owner": values.database_user,
-        "major": values.postgres_major,
-        "backup_memory_mib": values.backup_memory_mib,
-        "root": values.data_root,
-    }
-    config = {
-        "version": 1,
-        "app": values.app,
-        "environment": values.environment,
-        "operator": values.operator,
-        "repository": values.app_repository,
-        "colours": {colour: str(address) for colour, address in values.colours.items()},
-        "healthy_timeout": values.healthy_timeout_s,
-        "migrate_timeout": values.migrate_timeout_s,
-        "stop_grace": STOP_GRACE_S,
-        "worker_grace": values.worker_grace_s,
-        "watch": values.watch_s,
-        "connections": values.app_connections,
-        "migrate": values.app_migrates,
-        "worker": values.app_worker,
-        "ready_path": values.ready_path,
-        "version_path": values.version_path,
-        "webhook_path": values.webhook_path,
-        "public_paths": [path for path in values.public_paths if path != values.webhook_path],
-        "certificate": certificate if "edge" in groups else None,
-        "data": data if "data" in groups else None,
-        "isolated": settings.isolated,
-    }
-    return json.dumps(config, indent=2).encode() + b"\n"
+    certificate = Certificate(domain=values.domain, server=values.acme_server, email=values.acme_email)
+    data = Data(
+        database=values.database,
+        owner=values.database_user,
+        major=values.postgres_major,
+        backup_memory_mib=values.backup_memory_mib,
+        root=values.data_root,
+    )
+    config = Config(
+        app=values.app,
+        environment=values.environment,
+        operator=values.operator,
+        repository=values.app_repository,
+        colours={colour: str(address) for colour, address in values.colours.items()},
+        healthy_timeout=values.healthy_timeout_s,
+        migrate_timeout=values.migrate_timeout_s,
+        stop_grace=STOP_GRACE_S,
+        worker_grace=values.worker_grace_s,
+        watch=values.watch_s,
+        connections=values.app_connections,
+        migrate=values.app_migrates,
+        worker=values.app_worker,
+        ready_path=values.ready_path,
+        version_path=values.version_path,
+        webhook_path=values.webhook_path,
+        public_paths=tuple(path for path in values.public_paths if path != values.webhook_path),
+        certificate=certificate if "edge" in groups else None,
+        data=data if "data" in groups else None,
+        isolated=settings.isolated,
+    )
+    return records.dumps(config, version=VERSION, indent=2)

@@ -728,5 +728,5 @@ def test_an_older_declaration_without_public_paths_is_taken(live: Watched) -> No
     assert "public_paths" not in json.loads(live.paths.config.read_text())
     assert config.load(live.paths).public_paths == ()
     site(live, "no path")
-    with pytest.raises(RefusedError, match="public_paths must be a list of paths that begin with /"):
+    with pytest.raises(RefusedError, match=r"public_paths\[0\] must be a path that begins with /"):
         config.load(live.paths)
