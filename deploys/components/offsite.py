@@ -31,7 +31,7 @@ def offsite(settings: Settings) -> None:
 
 
 def access_file(settings: Settings) -> bytes:
-    """What stackctl reaches the backups off the droplet with, in the shape that stackctl.backup.offsite checks."""
+    """Return the settings of the off-site storage in the format that stackctl.backup.offsite.access reads."""
     values, secrets = settings.values, settings.credentials.offsite
     access = {
         "repository": values.offsite_repository,

@@ -23,7 +23,8 @@ from deploys.config.settings import load_settings
 from deploys.offsite import look
 from deploys.offsite.repository import OPERATOR, Repository, RepositoryError
 from deploys.terminal.prompt import refusal
-from stackctl.backup import manifest, offsite, retention
+from stackctl.backup import manifest, retention
+from stackctl.backup.offsite import download
 from stackctl.backup.stored import Stored
 from stackctl.core.printable import printable
 
@@ -123,7 +124,7 @@ def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
         raise RepositoryError(f"{repository.url}: there is no repository yet: make offsite")
     # Locks that a killed run left: on this machine, or not renewed for half an hour.
     repository.restic("unlock")
-    print(f"{repository.url}: {offsite.READING}", flush=True)
+    print(f"{repository.url}: {download.READING}", flush=True)
     seen = look.look(repository, look.load(ledger, repository.url))
     look.save(ledger, look.remembered(seen))
     chosen = plan(seen.found, seen.at, seen.known.pruned)

@@ -28,7 +28,7 @@ from pyinfra.api.exceptions import PyinfraError
 from deploys.config.settings import Settings
 from deploys.secrets.rules import OPERATOR_RULES
 from stackctl.backup.manifest import LONGEST, File
-from stackctl.backup.offsite import WRONG_PASSWORD, reason
+from stackctl.backup.offsite.repository import WRONG_PASSWORD, reason
 from stackctl.core.machine import MOST_BYTES, TIMED_OUT, Result
 from stackctl.core.openat import BLOCK
 from stackctl.services import s3

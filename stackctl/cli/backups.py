@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 
 from stackctl.app.stack import Stack
-from stackctl.backup import create, listing, offsite
+from stackctl.backup import create, listing
+from stackctl.backup.offsite import access, download, repository
 from stackctl.cli.call import Call
 from stackctl.core import lock
 from stackctl.core.printable import printable
@@ -34,14 +35,14 @@ def off_the_droplet(call: Call) -> int:
 
 
 def _offsite(stack: Stack, *, as_json: bool) -> None:
-    found, there = offsite.look(stack), offsite.everything(stack)
-    repository = offsite.load(stack.paths).repository
+    found, there = repository.look(stack), download.everything(stack)
+    url = access.load(stack.paths).repository
     if as_json:
         powers = asdict(found) if found else None
         shown = [asdict(one.manifest) | {"doubts": one.doubts} for one in there]
-        document = {"repository": repository, "powers": powers, "backups": shown}
+        document = {"repository": url, "powers": powers, "backups": shown}
         print(json.dumps(document, indent=2), file=stack.journal.out)
         return
-    lines = [repository, f"{found or 'isolated: only read here'}"]
+    lines = [url, f"{found or 'isolated: only read here'}"]
     lines = [*map(printable, lines), *(listing.stored_table(there) or ["no backup yet"])]
     print("\n".join(lines), file=stack.journal.out)

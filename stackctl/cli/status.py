@@ -6,7 +6,8 @@ from typing import Any
 from stackctl.app import app_env, state, unfinished_restore, webhook
 from stackctl.app.stack import expected_sha256
 from stackctl.app.state import State
-from stackctl.backup import listing, offsite
+from stackctl.backup import listing
+from stackctl.backup.offsite import access
 from stackctl.core import history, lock
 from stackctl.core.config import Config
 from stackctl.core.errors import StackError
@@ -64,7 +65,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
         problems += silent
     if config.data:
         problems += listing.problems(paths, machine, nightly=not config.isolated)
-        problems += offsite.problems(paths, config.environment)
+        problems += access.problems(paths, config.environment)
     # Amid a release the worker is still, or already, another one's.
     worker = of_worker if config.works and work is None else []
     of_release = [*of_colour[current.active], *worker] if current.active else []

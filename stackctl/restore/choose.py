@@ -5,10 +5,12 @@ from pathlib import Path
 
 from stackctl.app import state, unfinished_restore
 from stackctl.app.stack import Stack
-from stackctl.backup import manifest, offsite
+from stackctl.backup import manifest
 from stackctl.backup.manifest import Manifest
+from stackctl.backup.offsite import download
 from stackctl.backup.stored import LATEST
 from stackctl.core.errors import RefusedError
+from stackctl.core.machine import SPARE
 from stackctl.release.preflight import check_data
 from stackctl.restore.run import RestoreRun, start_data, too_new
 from stackctl.services.postgres import Postgres
@@ -60,7 +62,7 @@ def _chosen(run: RestoreRun) -> Manifest:
     """Find the backup that the operator asked for. Raise FailedError or RefusedError if there is none."""
     stack, wanted = run.stack, run.asked.backup
     if run.asked.from_offsite:
-        return offsite.chosen(stack, wanted, run.asked.snapshot)
+        return download.chosen(stack, wanted, run.asked.snapshot)
     if run.asked.snapshot:
         raise RefusedError("--snapshot is one off the droplet: add --from-offsite")
     known = manifest.every(stack.paths.backups)
@@ -106,7 +108,7 @@ def _minor(version: str) -> tuple[int, ...]:
 
 def _check_disk_space(run: RestoreRun) -> None:
     database = run.manifest.postgres.bytes
-    needed = database + min(database, WAL) + offsite.SPARE
+    needed = database + min(database, WAL) + SPARE
     if (free := run.stack.machine.free(Path(run.data.root))) < needed:
         raise RefusedError(
             f"{run.data.root} has {free >> 20} MiB left, a restore needs {needed >> 20}: make room there"

@@ -12,7 +12,8 @@ import pytest
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
-from stackctl.backup.create import BACKUP, KEPT_DAYS
+from stackctl.backup.create import BACKUP
+from stackctl.backup.prune import KEPT_DAYS
 from tests.data.conftest import Database, backups, leftovers, problems, proven
 from tests.places import Place
 from tests.releases import under_way

@@ -28,7 +28,7 @@ from deploys.offsite.repository import DROPLET, OPERATOR, Repository, Repository
 from deploys.offsite.setup import made
 from stackctl.backup import stored
 from stackctl.backup.manifest import DUMP
-from stackctl.backup.offsite import PATIENCE_S, SLOWEST
+from stackctl.backup.offsite.repository import PATIENCE_S, SLOWEST
 from stackctl.backup.stored import Snapshot
 from stackctl.services import s3
 from tests.data.conftest import Database, backups, problems

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stackctl.backup.manifest import NAME
-from stackctl.backup.offsite import LOCKED, WRONG_PASSWORD
+from stackctl.backup.offsite.repository import LOCKED, WRONG_PASSWORD
 from stackctl.core.machine import Result
 from stackctl.core.paths import Paths
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from stackctl.app.stack import Stack
-from stackctl.backup import create, manifest, offsite, verify
+from stackctl.backup import create, manifest, partial, prune, verify
 from stackctl.backup.manifest import Manifest
+from stackctl.backup.offsite import access, download, upload
 from stackctl.cli import run, timers
 from stackctl.core import config, events, lock
 from stackctl.core.errors import FailedError
@@ -129,7 +130,7 @@ def test_what_killed_runs_left_is_removed_and_leads_nowhere(live: Droplet, tmp_p
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").touch()
-    for name in ("20251122T000000.000Z.partial", offsite.FETCHED):
+    for name in ("20251122T000000.000Z.partial", upload.FETCHED):
         directory = live.paths.backups / name / "work/postgres"
         directory.mkdir(parents=True)
         hostile(directory, outside)
@@ -306,7 +307,7 @@ def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_b
     assert [one.sequence for one in proven(live)] == [*range(40, 51), 51, 52, 53]
     live.seconds += 86400
     assert stackctl(live, "backup", "--nightly")[0] == 0
-    assert len(proven(live)) == create.KEPT_DAYS
+    assert len(proven(live)) == prune.KEPT_DAYS
 
 
 @pytest.mark.parametrize(("percent", "code"), [(49, 1), (51, 0)])
@@ -336,7 +337,7 @@ def test_the_nightly_ones_of_seven_days_stay_and_the_newest_of_releases(live: Dr
         live.seconds += 86400
         assert stackctl(live, "backup", "--nightly")[0] == 0
     reasons = [one.reason for one in every(live)]
-    assert reasons == ["release"] * create.KEPT_OF_RELEASES + ["nightly"] * create.KEPT_DAYS
+    assert reasons == ["release"] * prune.KEPT_OF_RELEASES + ["nightly"] * prune.KEPT_DAYS
     assert leftovers(live) == []
 
 
@@ -351,17 +352,17 @@ class Sent(list[str]):
 def storage(monkeypatch: pytest.MonkeyPatch) -> Sent:
     sent = Sent()
 
-    def upload(_stack: Stack, one: Manifest, directory: Path) -> str:
+    def send(_stack: Stack, one: Manifest, directory: Path) -> str:
         assert manifest.load(directory) == one
         if len(sent) == sent.most:
             raise FailedError("the storage is down")
         sent.append(one.id)
         return f"snapshot-{len(sent)}"
 
-    monkeypatch.setattr(offsite, "configured", lambda _stack: True)
-    monkeypatch.setattr(offsite, "upload", upload)
-    monkeypatch.setattr(offsite, "sent", lambda _stack: {*sent})
-    monkeypatch.setattr(offsite, "available", lambda _stack: [small(70)])
+    monkeypatch.setattr(access, "configured", lambda _stack: True)
+    monkeypatch.setattr(upload, "upload", send)
+    monkeypatch.setattr(upload, "sent", lambda _stack: {*sent})
+    monkeypatch.setattr(download, "available", lambda _stack: [small(70)])
     return sent
 
 
@@ -391,7 +392,7 @@ def test_a_number_that_nobody_has_counted_to_leaves_one_for_the_next_backup(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """An intruder sent the highest one that a manifest may have, so that there is none after it."""
-    monkeypatch.setattr(offsite, "available", lambda _stack: [replace(small(1), sequence=number)])
+    monkeypatch.setattr(download, "available", lambda _stack: [replace(small(1), sequence=number)])
     droplet = installed(tmp_path)
     for _ in range(2):
         code, shown = stackctl(droplet, "backup")
@@ -412,7 +413,7 @@ def test_the_first_of_an_empty_droplet_is_compared_with_what_was_sent(
     newest = large(71)
     larger = made(70, files={manifest.DUMP: manifest.File(20_000_000, "0" * 64)})
     there = [larger, newest, small(72, verified=False), small(73, reason="safety")]
-    monkeypatch.setattr(offsite, "available", lambda _stack: there)
+    monkeypatch.setattr(download, "available", lambda _stack: there)
     code, shown = stackctl(droplet, "backup", "--nightly")
     assert (code, SHRUNK.format(newest.id) in shown) == (1, True)
     assert [one.id for one in proven(droplet)] == storage, "it is kept, and sent"
@@ -424,7 +425,7 @@ def test_a_release_needs_no_storage_that_answers(
     """And the first backup behind it asks the storage all the same."""
     droplet = installed(tmp_path)
     with monkeypatch.context() as down:
-        down.setattr(offsite, "available", lambda _stack: pytest.fail("asked"))
+        down.setattr(download, "available", lambda _stack: pytest.fail("asked"))
         assert stackctl(droplet, "release", "1.0.0")[0] == 0
     assert stackctl(droplet, "backup")[0] == 0
     assert [(one.sequence, one.reason) for one in every(droplet)] == [(1, "release"), (71, "asked")]
@@ -438,8 +439,8 @@ def test_the_first_backup_needs_no_storage_that_answers_and_the_next_one_asks_ag
 
     droplet = installed(tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr(offsite, "available", down)
-        broken.setattr(offsite, "sent", down)
+        broken.setattr(download, "available", down)
+        broken.setattr(upload, "sent", down)
         code, shown = stackctl(droplet, "backup")
     assert (code, "the storage can't be reached" in shown.splitlines()[-1]) == (1, True)
     assert [one.sequence for one in proven(droplet)] == [1]
@@ -449,7 +450,7 @@ def test_the_first_backup_needs_no_storage_that_answers_and_the_next_one_asks_ag
 
 
 def test_what_a_killed_upload_fetched_makes_room(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched = live.paths.backups / offsite.FETCHED
+    fetched = live.paths.backups / upload.FETCHED
     (fetched / "20251122T000000.000Z").mkdir(parents=True)
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert fetched.exists(), "a backup may be at it"
@@ -491,7 +492,7 @@ def test_killed_at_any_moment_nothing_of_it_counts_and_the_next_one_is_whole(tmp
 
 def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
     stack, under_way = stack_of(live), live.paths.backup("20251123T110000.000Z")
-    with create._unfinished(under_way) as place:
+    with partial.directory(under_way) as place:
         assert stackctl(live, "backup")[0] == 0
         assert place.exists()
     place.mkdir()
@@ -552,7 +553,7 @@ def test_a_newer_one_takes_its_place_and_no_proven_one_s(live: Droplet) -> None:
     assert stackctl(live, "backup")[0] == 0
     before = proven(live)
     live.unloadable = {"public.offers": True}
-    for _ in range(create.KEPT_DAYS + 3):
+    for _ in range(prune.KEPT_DAYS + 3):
         live.seconds += 86400
         assert stackctl(live, "backup", "--nightly")[0] == 1
     (kept,) = unproven(live)
@@ -566,7 +567,7 @@ def test_a_newer_one_takes_its_place_and_no_proven_one_s(live: Droplet) -> None:
 def test_what_gave_way_to_a_newer_one_is_numbered_no_more(odd: Droplet, storage: Sent, monkeypatch: Any) -> None:
     """The storage has numbers that this droplet never saw."""
     assert stackctl(odd, "backup")[0] == 1
-    monkeypatch.setattr(offsite, "highest_since", lambda *_: 500)
+    monkeypatch.setattr(download, "highest_since", lambda *_: 500)
     storage.clear()
     code, shown = stackctl(odd, "backup")
     (kept,) = unproven(odd)
@@ -600,7 +601,7 @@ def test_a_proven_one_is_of_other_data_than_what_a_restore_saved(live: Droplet) 
     with pytest.raises(FailedError, match="unproven"):
         create.safety(stack_of(live))
     live.unloadable = {}
-    for _ in range(create.KEPT_DAYS - 1):
+    for _ in range(prune.KEPT_DAYS - 1):
         live.seconds += 86400
         assert stackctl(live, "backup", "--nightly")[0] == 0
         assert [one.reason for one in unproven(live)] == ["safety"]
@@ -861,7 +862,7 @@ def test_a_throwaway_is_small_alone_and_gone(live: Droplet) -> None:
 
 
 def test_the_numbers_of_what_stays_are_those_of_the_docs() -> None:
-    assert (create.KEPT_DAYS, create.KEPT_OF_RELEASES) == (7, 3)
+    assert (prune.KEPT_DAYS, prune.KEPT_OF_RELEASES) == (7, 3)
     text = (ROOT / "docs/reference/backups.md").read_text().replace("\n", " ")
     assert "The newest backup of each of 7 days stays, and at least the newest 7 backups." in text
     assert "The last 3 dumps made by releases stay." in text

@@ -17,14 +17,16 @@ from unittest.mock import patch
 import pytest
 
 from stackctl.app.stack import Stack
-from stackctl.backup import backup_number, create, manifest, offsite, stored
+from stackctl.backup import backup_number, create, manifest, stored
 from stackctl.backup.manifest import DUMP, NAME, Manifest
-from stackctl.backup.offsite import LOCKED, LOCKED_S, NO_REPOSITORY, Powers
+from stackctl.backup.offsite import access, download, repository, upload
+from stackctl.backup.offsite.access import Powers
+from stackctl.backup.offsite.repository import LOCKED, LOCKED_S, NO_REPOSITORY
 from stackctl.backup.stored import Snapshot
 from stackctl.core import config, durable
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.events import Journal
-from stackctl.core.machine import ENVIRONMENT, TIMED_OUT, Machine, Result
+from stackctl.core.machine import ENVIRONMENT, SPARE, TIMED_OUT, Machine, Result
 from stackctl.restore.run import Request
 from stackctl.services import s3
 from tests.unit.manifests import NOON, made
@@ -62,14 +64,14 @@ def kept(live: Droplet, sequence: int = 1, **more: Any) -> tuple[Manifest, Path]
 
 def sent(live: Droplet, sequence: int = 1, **more: Any) -> Manifest:
     told, directory = kept(live, sequence, **more)
-    offsite.upload(stack(live), told, directory)
+    upload.upload(stack(live), told, directory)
     return told
 
 
 def test_what_is_sent_is_known_by_its_snapshot_and_nothing_of_the_proof_is_left(live: Droplet) -> None:
     told, directory = kept(live)
-    snapshot = offsite.upload(stack(live), told, directory)
-    (there,) = offsite.available(stack(live))
+    snapshot = upload.upload(stack(live), told, directory)
+    (there,) = download.available(stack(live))
     assert there.offsite
     assert (there.id, there.files, there.offsite.snapshot) == (told.id, told.files, snapshot)
     assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
@@ -89,7 +91,7 @@ def test_what_comes_back_damaged_was_not_sent(live: Droplet, file: str) -> None:
     told, directory = kept(live)
     live.storage.damaged = file
     with pytest.raises(FailedError):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
     assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
 
 
@@ -97,7 +99,7 @@ def test_the_damaged_file_is_named(live: Droplet) -> None:
     told, directory = kept(live)
     live.storage.damaged = DUMP
     with pytest.raises(FailedError, match=f"{told.id} is damaged: {DUMP} is not what was written"):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
 
 
 def test_what_its_manifest_does_not_name_is_not_fetched(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,7 @@ def test_what_its_manifest_does_not_name_is_not_fetched(live: Droplet, monkeypat
         return said
 
     monkeypatch.setattr(live.storage, "_backup", more)
-    offsite.upload(stack(live), told, directory)
+    upload.upload(stack(live), told, directory)
     fetched = [Path(arguments[2]).name for arguments in live.storage.ran if arguments[0] == "dump"]
     assert fetched == [NAME, *told.files]
     assert "restore" not in {arguments[0] for arguments in live.storage.ran}
@@ -147,11 +149,11 @@ def test_of_no_file_more_is_written_than_its_manifest_says(
     real = Stack(live.paths, config.load(live.paths), Machine(), Journal(None, "backup", live, StringIO()))
     snapshot = Snapshot("0" * 64, "", told.id, str(sent_from))
     with pytest.raises(FailedError, match=says):
-        offsite.Repository(real).restore(snapshot, told, target)
+        repository.Repository(real).restore(snapshot, told, target)
     for path in target.iterdir():
         assert path.stat().st_size <= (1 << 20 if path.name == NAME else told.files[path.name].bytes)
     restic.write_text(f"#!/bin/bash\n{whole}\n")
-    assert offsite.Repository(real).restore(snapshot, told, target) == told
+    assert repository.Repository(real).restore(snapshot, told, target) == told
 
 
 def test_what_was_damaged_here_is_not_sent_and_the_storage_not_blamed(live: Droplet) -> None:
@@ -160,7 +162,7 @@ def test_what_was_damaged_here_is_not_sent_and_the_storage_not_blamed(live: Drop
     with pytest.raises(
         FailedError, match=f"{told.id} is no longer what was written: {DUMP} .*, then remove {directory}"
     ):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
     assert live.storage.snapshots == []
 
 
@@ -176,11 +178,11 @@ def test_a_manifest_that_was_exchanged_there_is_found(live: Droplet, monkeypatch
 
     monkeypatch.setattr(live.storage, "_backup", exchanged)
     with pytest.raises(FailedError, match=r"another manifest\.json than was sent"):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
 
 
 def test_what_a_killed_proof_left_is_no_hindrance(live: Droplet) -> None:
-    leftover = live.paths.backups / offsite.FETCHED / "20251122T000000.000Z"
+    leftover = live.paths.backups / upload.FETCHED / "20251122T000000.000Z"
     leftover.mkdir(parents=True)
     told = sent(live)
     assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
@@ -211,7 +213,7 @@ def test_a_failure_names_its_cause_and_the_next_step(live: Droplet, breaks: dict
     told, directory = kept(live)
     live.storage = Storage(**breaks)
     with pytest.raises(FailedError, match=says):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
     assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
 
 
@@ -220,7 +222,7 @@ def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> 
     told, directory = kept(live)
     live.storage.down = True
     with pytest.raises(FailedError):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
     assert live.storage.ran == []
 
 
@@ -242,18 +244,18 @@ def test_no_failure_shows_a_secret(live: Droplet) -> None:
     told, directory = kept(live)
     live.storage.failing["backup"] = Result(1, stderr=f"Fatal: {' and '.join(SECRETS.values())} are no good")
     with pytest.raises(FailedError, match=r"\*\*\* and \*\*\* and \*\*\* are no good"):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
 
 
 def test_no_secret_is_in_a_repr(live: Droplet) -> None:
-    shown = repr(offsite.load(live.paths)) + repr(offsite.load(live.paths).key)
+    shown = repr(access.load(live.paths)) + repr(access.load(live.paths).key)
     assert not [secret for secret in SECRETS.values() if secret in shown]
 
 
 def test_a_lock_is_waited_for_and_a_stale_one_taken_away(live: Droplet) -> None:
     told, directory = kept(live)
     live.storage.locks = 2
-    offsite.upload(stack(live), told, directory)
+    upload.upload(stack(live), told, directory)
     tried = ["unlock", "backup", "unlock", "backup", "unlock", "backup"]
     assert [arguments[0] for arguments in live.storage.ran][:6] == tried
 
@@ -263,7 +265,7 @@ def test_a_lock_that_stays_is_not_waited_for_for_ever(live: Droplet) -> None:
     live.storage.locks = 10**6
     began = live.seconds
     with pytest.raises(FailedError, match=r"is locked \(.*locked by PID 7.*\): when make prune has ended"):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
     assert LOCKED_S < live.seconds - began < 2 * LOCKED_S
     assert LOCKED == 11
 
@@ -281,9 +283,9 @@ def test_what_the_key_may_do_is_tried(
     """Whatever a former try left."""
     live.storage.deletes, live.storage.overwrites = deletes, overwrites
     if before:
-        live.storage.objects[offsite.PROBE] = before
+        live.storage.objects[repository.PROBE] = before
     sent(live)
-    found = offsite.powers(live.paths)
+    found = access.powers(live.paths)
     assert found
     assert (found.deletes, found.overwrites) == (deletes, overwrites)
     assert live.storage.objects["config"] == b"of restic"
@@ -304,12 +306,12 @@ def test_a_key_that_can_t_add_is_not_one_that_can_delete(live: Droplet) -> None:
     live.storage.takes = False
     code, shown = stackctl(live, "offsite")
     assert (code, "the droplet's key can't add anything (403 AccessDenied): let it write" in shown) == (1, True)
-    assert offsite.powers(live.paths) is None
+    assert access.powers(live.paths) is None
 
 
 def test_nothing_is_said_of_a_key_that_was_not_tried(live: Droplet) -> None:
-    assert offsite.powers(live.paths) is None
-    assert offsite.problems(live.paths, "production") == []
+    assert access.powers(live.paths) is None
+    assert access.problems(live.paths, "production") == []
 
 
 @pytest.mark.parametrize(
@@ -331,7 +333,7 @@ def test_status_tells_when_the_key_may_do_more_than_it_was_said_to(
 ) -> None:
     reached(live.paths, append_only=append_only)
     live.paths.offsite_powers.write_text(json.dumps(powers.__dict__))
-    found = offsite.problems(live.paths, "production")
+    found = access.problems(live.paths, "production")
     assert [says in line for line in found] == ([True] if says else [])
 
 
@@ -343,15 +345,15 @@ def test_production_without_a_way_off_the_droplet_is_told_of(tmp_path: Path, whe
 
 
 def test_what_lies_there_is_known_by_its_ids(live: Droplet) -> None:
-    assert offsite.sent(stack(live)) == set()
+    assert upload.sent(stack(live)) == set()
     told = [sent(live, number) for number in (1, 2)]
-    assert offsite.sent(stack(live)) == {one.id for one in told}
+    assert upload.sent(stack(live)) == {one.id for one in told}
 
 
 def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(live: Droplet) -> None:
     told = sent(live, 2)
     sent(live, 1)
-    again = offsite.upload(stack(live), told, live.paths.backup(told.id))
+    again = upload.upload(stack(live), told, live.paths.backup(told.id))
     for tags, text in (
         (["20251123T000000.000Z"], "no JSON"),
         (["20251123T000001.000Z"], told.to_json()),
@@ -361,7 +363,7 @@ def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(liv
         number = f"{len(live.storage.snapshots):064x}"
         foreign = {"id": number, "time": "", "tags": tags, "paths": ["/x"], "files": {NAME: text.encode()}}
         live.storage.snapshots.append(foreign)
-    found = offsite.available(stack(live))
+    found = download.available(stack(live))
     assert [one.sequence for one in found] == [1, 2]
     assert found[1].offsite
     assert found[1].offsite.snapshot == again
@@ -391,11 +393,11 @@ def test_a_storage_that_dies_amid_the_reading_hides_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(live.storage, "restic", dies)
         with pytest.raises(FailedError, match=rf"^20251123T00000{first + 1}\.000Z \(snapshot 0+\) can't be read: s3:"):
-            offsite.available(stack(live))
+            download.available(stack(live))
         code, shown = stackctl(live, "restore", "latest", "--from-offsite")
     assert (code, "give way" in shown) == (1, False), shown
     assert backup_number.highest(live.paths) is None
-    assert [one.sequence for one in offsite.available(stack(live))] == [1, 2, 3]
+    assert [one.sequence for one in download.available(stack(live))] == [1, 2, 3]
     assert backup_number.highest(live.paths) == 3
 
 
@@ -420,7 +422,7 @@ def test_a_snapshot_without_a_manifest_hides_no_backup(
         return Result(1, stderr=said) if "dump" in arguments and foreign["id"] in arguments else done(arguments, env)
 
     monkeypatch.setattr(live.storage, "restic", without)
-    assert [one.id for one in offsite.available(stack(live))] == [told.id]
+    assert [one.id for one in download.available(stack(live))] == [told.id]
 
 
 @pytest.mark.parametrize("paths", [["--password-command=true"], ["x"], ["/x\0"], ["/x", "/y"], [], None])
@@ -434,7 +436,7 @@ def test_a_snapshot_of_another_s_making_is_given_to_restic_as_no_option(paths: l
 def test_where_one_is_asked_for_no_other_one_is_read(live: Droplet) -> None:
     told = [sent(live, number) for number in range(1, 4)]
     live.storage.ran.clear()
-    assert [one.manifest.id for one in offsite.everything(stack(live), told[1].id)] == [told[1].id]
+    assert [one.manifest.id for one in download.everything(stack(live), told[1].id)] == [told[1].id]
     assert [ran[0] for ran in live.storage.ran] == ["snapshots", "dump"]
     assert backup_number.highest(live.paths) is None, "there may be newer ones"
 
@@ -447,10 +449,10 @@ def test_what_was_not_found_to_be_whole_there_is_sent_and_compared_again(
         if breaks == "its comparison fails":
             live.storage.damaged = DUMP
         else:
-            patched.setattr(offsite.Repository, "restore", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr(repository.Repository, "restore", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert stackctl(live, "backup")[0] == 1
     (one,) = manifest.every(live.paths.backups)
-    assert (one.offsite, offsite.sent(stack(live))) == (None, {one.id})
+    assert (one.offsite, upload.sent(stack(live))) == (None, {one.id})
     live.storage.damaged = ""
     live.seconds += 1
     code, shown = stackctl(live, "backup")
@@ -462,7 +464,7 @@ def test_what_was_not_found_to_be_whole_there_is_sent_and_compared_again(
 def test_what_was_fetched_is_not_sent_again(live: Droplet) -> None:
     told = sent(live)
     shutil.rmtree(live.paths.backup(told.id))
-    (there,) = offsite.available(stack(live))
+    (there,) = download.available(stack(live))
     create.fetch(stack(live), there)
     code, shown = stackctl(live, "backup")
     assert (code, "1 sent" in shown) == (0, True), shown
@@ -471,19 +473,19 @@ def test_what_was_fetched_is_not_sent_again(live: Droplet) -> None:
 def test_a_new_droplet_that_restores_an_older_one_counts_on_from_the_newest(live: Droplet) -> None:
     for number in range(1, 8):
         shutil.rmtree(live.paths.backup(sent(live, number).id))
-    create.fetch(stack(live), offsite.available(stack(live))[1])
+    create.fetch(stack(live), download.available(stack(live))[1])
     assert stackctl(live, "backup")[0] == 0
     assert [one.sequence for one in manifest.every(live.paths.backups)] == [2, 8]
-    assert offsite.available(stack(live))[-1].sequence == 8
+    assert download.available(stack(live))[-1].sequence == 8
 
 
 @pytest.mark.parametrize("damaged", [0, 1])
 def test_of_what_was_sent_twice_the_whole_one_is_fetched(live: Droplet, damaged: int) -> None:
     told = sent(live)
-    offsite.upload(stack(live), told, live.paths.backup(told.id))
+    upload.upload(stack(live), told, live.paths.backup(told.id))
     shutil.rmtree(live.paths.backup(told.id))
     live.storage.snapshots[damaged]["files"][DUMP] = b"something else"
-    (there,) = offsite.available(stack(live))
+    (there,) = download.available(stack(live))
     create.fetch(stack(live), there)
     (here,) = manifest.every(live.paths.backups)
     assert (here.id, manifest.differing(live.paths.backup(told.id), here)) == (told.id, [])
@@ -493,20 +495,20 @@ def test_what_is_fetched_is_what_was_sent(live: Droplet, tmp_path: Path) -> None
     told = sent(live)
     target = tmp_path / told.id
     target.mkdir()
-    assert offsite.fetch(stack(live), told, target) == told
+    assert download.fetch(stack(live), told, target) == told
     assert manifest.differing(target, told) == []
 
 
 def test_what_does_not_lie_there_is_not_fetched(live: Droplet, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=r"has no such backup 20251123T000000\.000Z"):
-        offsite.fetch(stack(live), made(0), tmp_path)
+        download.fetch(stack(live), made(0), tmp_path)
 
 
 def test_a_disk_without_room_is_not_filled(live: Droplet) -> None:
     told, directory = kept(live)
-    live.bytes_free = offsite.SPARE + told.bytes - 1
+    live.bytes_free = SPARE + told.bytes - 1
     with pytest.raises(FailedError, match="fetching needs 256: make room there"):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
 
 
 def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
@@ -515,12 +517,12 @@ def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
     objects, ran = {**live.storage.objects}, len(live.storage.ran)
     reached(live.paths, read_only=True)
     with pytest.raises(RefusedError, match="only reads what is off it"):
-        offsite.upload(stack(live), told, directory)
-    (there,) = offsite.available(stack(live))
+        upload.upload(stack(live), told, directory)
+    (there,) = download.available(stack(live))
     target = tmp_path / there.id
     target.mkdir()
-    offsite.fetch(stack(live), there, target)
-    assert offsite.look(stack(live)) is None
+    download.fetch(stack(live), there, target)
+    assert repository.look(stack(live)) is None
     assert live.storage.objects == objects
     assert all(arguments[0] == "--no-lock" for arguments in live.storage.ran[ran:])
 
@@ -531,7 +533,7 @@ def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
 def test_what_a_converge_did_not_write_is_refused(live: Droplet, text: str) -> None:
     live.paths.offsite.write_text(text)
     with pytest.raises(RefusedError, match="is not what this stackctl reads: converge the site"):
-        offsite.load(live.paths)
+        access.load(live.paths)
 
 
 def test_stackctl_offsite_shows_what_there_is_and_what_the_key_may_do(live: Droplet) -> None:
@@ -617,7 +619,7 @@ def dated(number: int, sequence: int | None = None) -> Manifest:
 
 
 def asked(live: Droplet, wanted: str = "latest", snapshot: str | None = None) -> Manifest:
-    return offsite.chosen(stack(live), wanted, snapshot)
+    return download.chosen(stack(live), wanted, snapshot)
 
 
 def test_two_that_differ_under_one_id_are_ambiguous_and_named_with_the_storage_s_dates(live: Droplet) -> None:
@@ -667,7 +669,7 @@ def test_a_person_s_choice_is_fetched_and_no_other(live: Droplet) -> None:
     for snapshot, dump in ((first["id"], first["files"][DUMP].decode()), (shadow, "forged")):
         target = live.paths.backups / "target" / told.id
         target.mkdir(parents=True)
-        offsite.fetch(stack(live), asked(live, told.id, snapshot[:12]), target)
+        download.fetch(stack(live), asked(live, told.id, snapshot[:12]), target)
         assert (target / DUMP).read_text() == dump
         shutil.rmtree(target.parent)
 
@@ -702,7 +704,7 @@ def test_the_latest_off_the_droplet_replaces_no_intact_one_here(live: Droplet) -
 def test_copies_are_no_ambiguity(live: Droplet, copied: str, tmp_path: Path) -> None:
     told = sent(live)
     if copied == "by stackctl":
-        offsite.upload(stack(live), told, live.paths.backup(told.id))
+        upload.upload(stack(live), told, live.paths.backup(told.id))
     else:
         first = live.storage.snapshots[0]
         files = {**first["files"], DUMP: b"no dump"}
@@ -711,7 +713,7 @@ def test_copies_are_no_ambiguity(live: Droplet, copied: str, tmp_path: Path) -> 
     for wanted in (told.id, "latest"):
         target = tmp_path / wanted / told.id
         target.mkdir(parents=True)
-        offsite.fetch(stack(live), asked(live, wanted), target)
+        download.fetch(stack(live), asked(live, wanted), target)
         assert (target / DUMP).read_bytes() == live.storage.snapshots[0]["files"][DUMP]
 
 
@@ -747,7 +749,7 @@ def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
     """Nor read from the storage by a droplet that has none of its own."""
     nights(live, 1, 2)
     planted(live, replace(dated(3, 10**6)), stored=NOON + 2 * DAY)
-    assert [one.sequence for one in offsite.available(stack(live))] == [1, 2]
+    assert [one.sequence for one in download.available(stack(live))] == [1, 2]
     assert backup_number.highest(live.paths) == 2
 
 
@@ -758,7 +760,7 @@ def test_what_was_sent_late_is_in_doubt_and_no_hindrance(live: Droplet) -> None:
         planted(live, dated(number), stored=late)
     assert asked(live).id == dated(5).id
     assert asked(live, dated(3).id).id == dated(3).id
-    doubts = {one.manifest.id: one.doubts for one in offsite.everything(stack(live))}
+    doubts = {one.manifest.id: one.doubts for one in download.everything(stack(live))}
     assert [name for name, found in doubts.items() if found] == [dated(2).id, dated(3).id, dated(4).id]
     assert doubts[dated(2).id] == ("its manifest says 2025-11-25 12:00, 3 days before the storage took it",)
 
@@ -767,7 +769,7 @@ def test_a_hundred_releases_a_day_are_no_jump(live: Droplet) -> None:
     for number in range(1, 30):
         planted(live, dated(number, 90 * number), stored=NOON + number * DAY)
     planted(live, dated(60, 90 * 60), stored=NOON + 60 * DAY)
-    assert not [one for one in offsite.everything(stack(live)) if one.doubts]
+    assert not [one for one in download.everything(stack(live)) if one.doubts]
 
 
 def test_stackctl_offsite_shows_every_snapshot_with_the_storage_s_date(live: Droplet) -> None:
@@ -792,7 +794,7 @@ def test_a_snapshot_whose_date_can_t_be_had_hides_nothing(live: Droplet, monkeyp
     nights(live, 1, 2)
     monkeypatch.setattr(live.storage, "head", lambda *_: (503, "Sun, 23 Nov 2025 12:00:07 GMT"))
     with pytest.raises(FailedError, match=r"no date of snapshot 00000000 \(503\)"):
-        offsite.everything(stack(live))
+        download.everything(stack(live))
 
 
 # --- a droplet that went back ---------------------------------------------------------------------------------------
@@ -805,7 +807,7 @@ def test_after_the_droplet_went_back_the_latest_there_is_the_newest_night_s(live
     for number in range(16, 16 + newer):
         planted(live, dated(number, number - 5), stored=NOON + number * DAY + timedelta(hours=1))
     assert asked(live).id == dated(15 + newer).id
-    assert not [one for one in offsite.everything(stack(live)) if one.doubts]
+    assert not [one for one in download.everything(stack(live)) if one.doubts]
 
 
 def put_back(live: Droplet) -> None:
@@ -832,7 +834,7 @@ def test_a_droplet_that_went_back_numbers_its_first_night_behind_what_the_storag
         here = manifest.every(live.paths.backups)[-1]
         assert (here.sequence, here.offsite is not None) == (number, True)
         assert asked(live).id == here.id
-        assert offsite.everything(stack(live))[-1].manifest.sequence == number
+        assert download.everything(stack(live))[-1].manifest.sequence == number
     assert backup_number.highest(live.paths) == 15
     read = [arguments for arguments in live.storage.ran if arguments[0] == "dump" and "--no-cache" not in arguments]
     live.storage.ran.clear()
@@ -887,9 +889,9 @@ def test_what_is_large_has_longer(live: Droplet, verb: str) -> None:
     """A gigabyte more than half an hour, or the backup of a large shop would never get off the droplet."""
     told, directory = kept(live)
     with patch.object(Manifest, "bytes", 10**9):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
     assert live.storage.patience[verb] > 2000
-    offsite.upload(stack(live), told, directory)
+    upload.upload(stack(live), told, directory)
     assert live.storage.patience[verb] < 200
 
 
@@ -898,8 +900,8 @@ def test_another_host_s_snapshots_are_none_of_this_app(live: Droplet) -> None:
     told = sent(live)
     foreign = {**live.storage.snapshots[0], "id": "e" * 64, "hostname": "another"}
     live.storage.snapshots.append({**foreign, "tags": ["20251124T000000.000Z"]})
-    assert offsite.sent(stack(live)) == {told.id}
-    assert [one.manifest.id for one in offsite.everything(stack(live))] == [told.id]
+    assert upload.sent(stack(live)) == {told.id}
+    assert [one.manifest.id for one in download.everything(stack(live))] == [told.id]
 
 
 def test_what_is_compared_comes_from_the_storage_and_no_cache(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -913,7 +915,7 @@ def test_what_is_compared_comes_from_the_storage_and_no_cache(live: Droplet, mon
 
     monkeypatch.setattr(live.storage, "_backup", lost_a_byte)
     with pytest.raises(FailedError, match=f"what the storage has of {told.id} is damaged"):
-        offsite.upload(stack(live), told, directory)
+        upload.upload(stack(live), told, directory)
 
 
 def test_a_verb_that_restic_does_not_have_is_refused_by_the_stand_in() -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from stackctl.app import state, unfinished_restore
 from stackctl.app.stack import Stack
-from stackctl.backup import manifest, offsite, verify
+from stackctl.backup import manifest, verify
 from stackctl.backup.manifest import Manifest
+from stackctl.backup.offsite import download
 from stackctl.backup.stored import Snapshot, Stored
 from stackctl.core import lock
 from stackctl.core.errors import FailedError
@@ -708,8 +709,8 @@ def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
     def everything(_stack: Stack, *ids: str) -> list[Stored]:
         return [in_storage(one) for one in manifest.every(there) if not ids or one.id in ids]
 
-    monkeypatch.setattr(offsite, "everything", everything)
-    monkeypatch.setattr(offsite, "fetch", fetch)
+    monkeypatch.setattr(download, "everything", everything)
+    monkeypatch.setattr(download, "fetch", fetch)
     return there
 
 
@@ -719,7 +720,7 @@ def test_a_new_droplet_is_a_copy_before_it_has_data_from_elsewhere(
     droplet = installed(tmp_path)
     stackctl(droplet, "backup")
     there = [in_storage(one) for one in manifest.every(droplet.paths.backups)]
-    monkeypatch.setattr(offsite, "everything", lambda *_: there)
+    monkeypatch.setattr(download, "everything", lambda *_: there)
     code, shown = restored(droplet, "--from-offsite")
     assert (code, "make isolate first" in shown.splitlines()[-1]) == (2, True), shown
     config = json.loads(droplet.paths.config.read_text()) | {"isolated": True}

@@ -1,0 +1,89 @@
+"""Access to the off-site storage: the settings that the deploys write, and what the droplet's key may do there."""
+
+import json
+from dataclasses import dataclass, field, fields
+
+from stackctl.app.stack import Stack
+from stackctl.core import redact
+from stackctl.core.errors import RefusedError
+from stackctl.core.paths import Paths
+from stackctl.services import s3
+
+NOWHERE = "no backup goes off this droplet: set offsite_repository in group_data (docs/how-to/offsite-backups.md)"
+
+
+@dataclass(frozen=True)
+class Access:
+    """What the deploys declare about the storage, in paths.offsite."""
+
+    repository: str
+    append_only: bool
+    """Whether this key is meant to be able to add, and nothing else."""
+    read_only: bool
+    """Whether this droplet is isolated, so that it must not write to the storage."""
+    key_id: str = field(repr=False)
+    key_secret: str = field(repr=False)
+    password: str = field(repr=False)
+
+    @property
+    def key(self) -> s3.Key:
+        return s3.Key(self.key_id, self.key_secret)
+
+    @property
+    def secrets(self) -> list[str]:
+        return redact.spellings([self.key_id, self.key_secret, self.password])
+
+
+@dataclass(frozen=True)
+class Powers:
+    """What the droplet's key was able to do to an existing object."""
+
+    at: str
+    deletes: bool
+    overwrites: bool
+
+    @property
+    def appends_only(self) -> bool:
+        return not (self.deletes or self.overwrites)
+
+    def __str__(self) -> str:
+        if self.appends_only:
+            return "the droplet's key can add, and neither delete nor overwrite"
+        can = [word for word, may in (("delete", self.deletes), ("overwrite", self.overwrites)) if may]
+        return f"the droplet's key can {' and '.join(can)} what is there"
+
+
+def configured(stack: Stack) -> bool:
+    return stack.paths.offsite.exists()
+
+
+def load(paths: Paths) -> Access:
+    """Read the settings. Raise RefusedError if there are none, or they have another format."""
+    try:
+        document = json.loads(paths.offsite.read_text())
+    except FileNotFoundError:
+        raise RefusedError(f"{NOWHERE}, then make site") from None
+    except ValueError:
+        document = None
+    kinds = {one.name: bool if one.name.endswith("_only") else str for one in fields(Access)}
+    if not isinstance(document, dict) or {name: type(value) for name, value in document.items()} != kinds:
+        raise RefusedError(f"{paths.offsite} is not what this stackctl reads: converge the site (make site)")
+    return Access(**document)
+
+
+def powers(paths: Paths) -> Powers | None:
+    """Return the result of the last probe, or None if there was none."""
+    try:
+        return Powers(**json.loads(paths.offsite_powers.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def problems(paths: Paths, where: str) -> list[str]:
+    """Return a line for each problem. Only in production is a missing storage a problem; `where` is the environment."""
+    if not paths.offsite.exists():
+        return [NOWHERE] if where == "production" else []
+    found = powers(paths)
+    if found and not found.appends_only and load(paths).append_only:
+        return [f"{found}, against offsite_append_only: give it one that only adds (docs/how-to/offsite-backups.md)"]
+    return []

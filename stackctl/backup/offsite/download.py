@@ -1,0 +1,119 @@
+"""Finds backups in the off-site storage, and fetches them."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from stackctl.app.stack import Stack
+from stackctl.backup import backup_number, manifest, stored
+from stackctl.backup.manifest import Manifest, Offsite
+from stackctl.backup.offsite.repository import Repository
+from stackctl.backup.stored import LATEST, Stored
+from stackctl.core import openat
+from stackctl.core.errors import FailedError, RefusedError
+
+READING = "reading what lies off the droplet, about a second a backup"
+"""restic derives its key again for each backup, which is slow on purpose."""
+
+
+def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
+    """Return all snapshots in the storage, or those of these backups, oldest first, each with its doubts.
+
+    Raises FailedError unless every snapshot could be read. A snapshot without a valid manifest is skipped: an intruder
+    can add one, and it must not hide the backups.
+    """
+    repository = Repository(stack)
+    repository.find()
+    found = []
+    for snapshot in repository.snapshots(*(word for one in backup_ids for word in ("--tag", one))):
+        text = repository.text(snapshot)
+        try:
+            told = stored.read(text, snapshot)
+        except FailedError:
+            continue
+        at = repository.stored_at(snapshot)
+        note = Offsite(at.isoformat(timespec="seconds"), snapshot.id)
+        found.append(Stored(snapshot, replace(told, offsite=note), at))
+    return stored.judged(found)
+
+
+def available(stack: Stack) -> list[Manifest]:
+    """Return the manifests of the backups that are not in doubt, oldest first."""
+    found = {one.manifest.id: one.manifest for one in everything(stack) if not one.doubts}
+    with suppress(OSError):  # a full disk, as in probe; the next run then reads the storage again
+        backup_number.seen(stack.paths, _highest(found.values()))
+    return list(found.values())
+
+
+def highest_since(stack: Stack, backup_id: str, later: Iterable[str]) -> int:
+    """Return the highest number of the backups `later`, or 0 if there are none.
+
+    `backup_id` is the newest backup that both this droplet and the storage have. A number that jumps from there is
+    ignored.
+    """
+    later = [*later]
+    if not later:
+        return 0
+    found = everything(stack, *([backup_id] if backup_id else []), *later)
+    return _highest(one.manifest for one in found if one.manifest.id in later and not one.doubts)
+
+
+def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
+    """Return the manifest of the backup that the operator asked for, and emit its doubts.
+
+    An intact backup with this ID on the droplet is used instead, and never replaced. Raises RefusedError if there is no
+    such backup, or if it is in doubt which one is meant.
+    """
+    if wanted == LATEST:
+        stack.journal.tell("preflight", "progress", READING)
+    elif not manifest.ID.fullmatch(wanted):
+        raise RefusedError(f"there is no backup {wanted!r}: sudo stackctl offsite lists those off the droplet")
+    elif not snapshot and (here := intact(stack.paths.backup(wanted))):
+        return here
+    found = everything(stack, *([] if wanted == LATEST else [wanted]))
+    one = stored.choose(found, wanted, snapshot)
+    place = stack.paths.backup(one.manifest.id)
+    if (here := intact(place)) and not one.copies(here):
+        if snapshot:
+            raise RefusedError(
+                f"{place} is intact, and is not what snapshot {snapshot} has. Nothing was changed. Next: restore it "
+                "without --from-offsite, or move it away first"
+            )
+        stack.journal.tell("preflight", "progress", f"{one.name} is not what lies here under its ID, which is taken")
+    for doubt in one.doubts:
+        stack.journal.tell("preflight", "progress", f"{one.name} is in doubt: {doubt}")
+    if wanted == LATEST and (doubtful := sum(1 for other in found if other.doubts)):
+        stack.journal.tell("preflight", "progress", f"{doubtful} others are in doubt: sudo stackctl offsite")
+    return here or one.manifest
+
+
+def intact(directory: Path) -> Manifest | None:
+    """Return the manifest of the backup in the directory, or None if the backup is not intact."""
+    with suppress(FailedError):
+        here = manifest.load(directory)
+        if not manifest.differing(directory, here):
+            return here
+    return None
+
+
+def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
+    """Fetch the files of this backup into an empty directory named after its ID, and compare them with its manifest.
+
+    If it was sent more than once, any intact copy will do. Raises RefusedError if the storage has none, FailedError for
+    every other problem.
+    """
+    repository = Repository(stack)
+    copies = [one.snapshot for one in everything(stack, told.id) if one.copies(told)]
+    if not copies:
+        raise RefusedError(f"{repository.access.repository} has no such backup {told.id}: sudo stackctl offsite")
+    for snapshot in copies[:-1]:
+        with suppress(FailedError):
+            return repository.restore(snapshot, told, directory)
+        with openat.directory(directory.parent, directory.name) as there:
+            there.empty()
+    return repository.restore(copies[-1], told, directory)
+
+
+def _highest(found: Iterable[Manifest]) -> int:
+    return backup_number.greatest(one.sequence for one in found)

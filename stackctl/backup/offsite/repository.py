@@ -1,0 +1,218 @@
+"""The client of the restic repository."""
+
+import http.client
+import json
+import re
+import sys
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+
+from stackctl.app.stack import Stack
+from stackctl.backup import manifest, stored
+from stackctl.backup.manifest import Manifest
+from stackctl.backup.offsite.access import Powers, load
+from stackctl.backup.stored import Snapshot
+from stackctl.core import durable, redact
+from stackctl.core.errors import FailedError
+from stackctl.core.machine import ENVIRONMENT, SPARE, TIMED_OUT, TOO_LONG, Result
+from stackctl.services import s3
+
+PATIENCE_S = 120
+SLOWEST = 500_000
+"""Bytes per second. A slower transfer is given up; restic itself would retry for a quarter of an hour."""
+LOCKED_S, ASK_AGAIN_S = 600, 15
+"""How long to wait while another process has the repository locked, and how often to look."""
+PROBE = "stackctl-probe"
+"""An object beside restic's own. It is written and deleted to find out what the key may do."""
+NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
+"""Exit codes of restic since 0.17."""
+NO_SUCH_FILE = re.compile(r"cannot dump file: .*( not found in snapshot| should be a (file|dir), but is a )")
+"""The error of restic for a file that a snapshot does not have."""
+AGAIN = "sudo stackctl backup"
+
+
+class Repository:
+    """The restic repository, with the droplet's credentials."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.access = load(stack.paths)
+        self._stack = stack
+
+    def find(self) -> None:
+        """Raise FailedError if the storage cannot be reached, refuses the key or has no repository."""
+        where, answer = self.access.repository, self.ask("GET", "config")
+        if answer.status == 404:
+            what = "bucket" if answer.code == "NoSuchBucket" else "repository"
+            raise FailedError(f"{where}: there is no such {what}: make offsite, or mend offsite_repository")
+        if answer.code == "RequestTimeTooSkewed":
+            raise FailedError(f"{where}: the storage has another time than the droplet: timedatectl, then {AGAIN}")
+        if answer.status == 403:
+            raise FailedError(
+                f"{where}: the storage refuses the droplet's key ({answer.cause}): mend OFFSITE_KEY_ID and "
+                "OFFSITE_KEY_SECRET in the env file, then make site"
+            )
+        if answer.status >= 500:
+            raise FailedError(f"{where}: the storage is unwell ({answer.cause}): look at it, then {AGAIN}")
+
+    def probe(self) -> Powers:
+        """Find out what the key may do, and save the result for status. No object of restic is touched.
+
+        Raises FailedError if the key cannot even add.
+        """
+        now = self._stack.machine.now().isoformat()
+        first, second = f"{now} 1\n".encode(), f"{now} 2\n".encode()
+        self.ask("PUT", PROBE, first)
+        put, there = self.ask("PUT", PROBE, second), self.ask("GET", PROBE)
+        if there.status == 404:
+            raise FailedError(
+                f"{self.access.repository}: the droplet's key can't add anything ({put.cause}): let it write there "
+                f"(docs/how-to/offsite-backups.md), then {AGAIN}"
+            )
+        overwrites = there.body == second
+        self.ask("DELETE", PROBE)
+        found = Powers(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
+        with suppress(OSError):  # on a full disk the operator wants to know which backups are safe off the droplet
+            durable.write(self._stack.paths.offsite_powers, json.dumps(asdict(found)).encode() + b"\n")
+        return found
+
+    def snapshots(self, *options: str) -> list[Snapshot]:
+        """List the snapshots in the order of restic."""
+        return stored.snapshots(self.restic("snapshots", "--json", "--host", self._stack.paths.app, *options).stdout)
+
+    def stored_at(self, snapshot: Snapshot) -> datetime:
+        """Return the date on which the storage took the snapshot. Ask the storage itself, not restic."""
+        access, machine = self.access, self._stack.machine
+        url = s3.url_of(access.repository, f"snapshots/{snapshot.id}")
+        headers = s3.signed("HEAD", url, b"", access.key, machine.now())
+        try:
+            return s3.date_of(*machine.head(url, headers))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise FailedError(
+                f"{access.repository}: no date of snapshot {snapshot.id[:8]} ({error}): {AGAIN}"
+            ) from None
+
+    def text(self, snapshot: Snapshot) -> str:
+        """Return the text of the snapshot's manifest, or an empty text if it has none."""
+        try:
+            return self.restic("dump", snapshot.id, f"{snapshot.path}/{manifest.NAME}").stdout
+        except FailedError as error:
+            if NO_SUCH_FILE.search(str(error)):
+                return ""
+            raise FailedError(f"{snapshot.backup} (snapshot {snapshot.id[:8]}) can't be read: {error}") from None
+
+    def restore(self, snapshot: Snapshot, told: Manifest, directory: Path) -> Manifest:
+        """Fetch a backup from the storage, without a cache. Raise FailedError unless it matches its manifest.
+
+        `restic restore` would write everything that an intruder's snapshot has. Here only the files that the manifest
+        names are written, each with no more bytes than the manifest says.
+        """
+        free, needed = self._stack.machine.free(directory), told.bytes + SPARE
+        if free < needed:
+            raise FailedError(f"{directory} has {free >> 20} MiB left, fetching needs {needed >> 20}: make room there")
+        self._fetch(snapshot, directory / manifest.NAME, manifest.LONGEST, PATIENCE_S)
+        found = manifest.load(directory)
+        if replace(found, offsite=None) != replace(told, offsite=None):
+            raise FailedError(f"the storage has another {manifest.NAME} than was sent: {AGAIN}")
+        for name, file in told.files.items():
+            self._fetch(snapshot, directory / name, file.bytes, timeout_for(told))
+        if faults := manifest.differing(directory, found):
+            raise FailedError(f"what the storage has of {told.id} is damaged: {', '.join(faults)}: {AGAIN}")
+        return found
+
+    def _fetch(self, snapshot: Snapshot, file: Path, most: int, timeout: float) -> None:
+        source = f"{snapshot.path}/{file.name}"
+        self.restic("dump", snapshot.id, source, "--no-cache", timeout=timeout, stdout=file, most=most)
+
+    def restic(
+        self, *arguments: object, timeout: float = PATIENCE_S, stdout: Path | None = None, most: int = sys.maxsize
+    ) -> Result:
+        """Run restic, and wait for locks. Raise FailedError if it fails. `stdout` and `most`: see Machine.run."""
+        machine = self._stack.machine
+
+        def run() -> Result:
+            return self._run(*arguments, timeout=timeout, stdout=stdout, most=most)
+
+        deadline = machine.monotonic() + LOCKED_S
+        while (ran := run()).code == LOCKED and machine.monotonic() < deadline:
+            # Removes only locks whose holder is known to be gone, or that were not renewed for half an hour.
+            self._run("unlock", timeout=PATIENCE_S)
+            machine.sleep(ASK_AGAIN_S)
+        if ran.code:
+            raise FailedError(self._fault(str(arguments[0]), ran))
+        return ran
+
+    def ask(self, method: str, name: str, body: bytes = b"") -> s3.Answer:
+        """Send a request to the storage, without restic. Raise FailedError if there is no answer."""
+        machine, access = self._stack.machine, self.access
+        url = s3.url_of(access.repository, name)
+        headers = s3.signed(method, url, body, access.key, machine.now())
+        try:
+            return s3.Answer.of(*machine.request(method, url, body, headers))
+        except (OSError, http.client.HTTPException) as error:
+            cause = error or type(error).__name__
+            raise FailedError(
+                f"{access.repository}: the storage can't be reached ({cause}): when it answers again, {AGAIN}"
+            ) from None
+
+    def _run(self, *arguments: object, timeout: float, stdout: Path | None = None, most: int = sys.maxsize) -> Result:
+        access = self.access
+        cache = self._stack.paths.offsite_cache
+        cache.mkdir(mode=0o700, exist_ok=True)
+        env = {
+            **ENVIRONMENT,
+            "TMPDIR": str(cache),  # restic writes there what it is about to send; /tmp is in memory
+            "RESTIC_REPOSITORY": access.repository,
+            "RESTIC_PASSWORD": access.password,
+            "AWS_ACCESS_KEY_ID": access.key_id,
+            "AWS_SECRET_ACCESS_KEY": access.key_secret,
+            "RESTIC_CACHE_DIR": str(cache),
+        }
+        # An isolated droplet writes nothing to the storage, not even a lock.
+        argv = ["restic", *(["--no-lock"] if access.read_only else []), *map(str, arguments)]
+        return self._stack.machine.run(argv, env, timeout, stdout=stdout, most=most)
+
+    def _fault(self, verb: str, ran: Result) -> str:
+        """Return the cause of a failure, and the next step."""
+        where, said = self.access.repository, redact.mask(reason(ran), self.access.secrets)
+        known = {
+            127: "restic is not installed: converge the site (make site)",
+            NO_REPOSITORY: f"{where}: there is no such repository: make offsite",
+            WRONG_PASSWORD: f"{where} doesn't open with the droplet's password: make offsite, which has it do so",
+            LOCKED: f"{where} is locked ({said}): when make prune has ended, or half an hour after it died, {AGAIN}",
+            TOO_LONG: f"{where}: what the storage has is damaged or forged: {ran.reason}: {AGAIN}",
+            TIMED_OUT: f"{where}: restic {verb} got no further ({said}): when sudo stackctl offsite goes well, {AGAIN}",
+        }
+        return known.get(ran.code, f"{where}: restic {verb}: {said}: when sudo stackctl offsite goes well, {AGAIN}")
+
+
+def look(stack: Stack) -> Powers | None:
+    """Open the repository and probe the key. Return None, without a probe, if this droplet only reads."""
+    repository = Repository(stack)
+    repository.find()
+    repository.restic("cat", "config")
+    return None if repository.access.read_only else repository.probe()
+
+
+def reason(ran: Result) -> str:
+    """Return the cause that restic printed last: the holder of a lock, or the error behind its retries."""
+    said = [_message(line) for line in ran.stderr.splitlines()]
+    tried = [match[1] for line in said if (match := re.search(r"retrying after [^:]+: (.+)", line))]
+    fatal = [line.removeprefix("Fatal: ") for line in said if line.startswith("Fatal: ")]
+    locked = [line for line in said if "already locked" in line]
+    return (locked or (tried if ran.code == TIMED_OUT else fatal) or [ran.reason])[-1].removeprefix("Fatal: ")
+
+
+def _message(line: str) -> str:
+    """Return the message of a line. With --json, restic prints errors as JSON."""
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return line
+    return str(document.get("message", line)) if isinstance(document, dict) else line
+
+
+def timeout_for(told: Manifest) -> float:
+    """Return the time that a transfer of the whole backup may take."""
+    return PATIENCE_S + told.bytes / SLOWEST

@@ -1,0 +1,64 @@
+"""Sends backups to the off-site storage."""
+
+import json
+from pathlib import Path
+
+from stackctl.app.stack import Stack
+from stackctl.backup import manifest
+from stackctl.backup.manifest import Manifest
+from stackctl.backup.offsite.repository import AGAIN, Repository, timeout_for
+from stackctl.backup.stored import Snapshot
+from stackctl.core import openat
+from stackctl.core.errors import FailedError, RefusedError
+from stackctl.core.machine import Result
+
+FETCHED = "fetched"
+"""The directory beside the backups into which a sent backup is fetched for comparison."""
+
+
+def upload(stack: Stack, told: Manifest, directory: Path) -> str:
+    """Send a backup, fetch it again and compare. Return the ID of its snapshot.
+
+    Raises FailedError with the cause and the next step.
+    """
+    repository = Repository(stack)
+    if repository.access.read_only:
+        raise RefusedError("this droplet is isolated, and only reads what is off it: make live")
+    # A backup that is damaged here would be reported each night as damaged by the storage.
+    if faults := manifest.differing(directory, told):
+        raise FailedError(
+            f"{told.id} is no longer what was written: {', '.join(faults)}: look at the disk (journalctl -k), then "
+            f"remove {directory}"
+        )
+    repository.find()
+    repository.probe()
+    # The lock of a killed run would keep make prune out for half an hour.
+    repository.restic("unlock")
+    options = ("--json", "--quiet", "--no-scan", "--host", told.app, "--tag", told.id)
+    sent = repository.restic("backup", *options, directory, timeout=timeout_for(told))
+    snapshot = Snapshot(_summary(sent), "", told.id, str(directory))
+    # No other upload is running, so FETCHED was left by a killed one.
+    with openat.directory(stack.paths.backups) as backups:
+        backups.remove(FETCHED)
+        try:
+            proof = stack.paths.backups / FETCHED / told.id
+            proof.mkdir(mode=0o700, parents=True)
+            repository.restore(snapshot, told, proof)
+        finally:
+            backups.remove(FETCHED)
+    return snapshot.id
+
+
+def sent(stack: Stack) -> set[str]:
+    """Return the IDs of the backups in the storage. Raise FailedError if it cannot be read."""
+    repository = Repository(stack)
+    repository.find()
+    return {snapshot.backup for snapshot in repository.snapshots()}
+
+
+def _summary(sent: Result) -> str:
+    """Return the ID of the snapshot from the last line of `restic backup --json`."""
+    try:
+        return str(json.loads(sent.stdout.splitlines()[-1])["snapshot_id"])
+    except (ValueError, LookupError, TypeError):
+        raise FailedError(f"restic named no snapshot ({sent.reason}): {AGAIN}") from None

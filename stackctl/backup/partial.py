@@ -1,0 +1,49 @@
+"""Directories ID.partial: backups that are being made, fetched or removed. A run that is killed leaves one behind."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stackctl.app.stack import Stack
+from stackctl.backup import verify
+from stackctl.backup.manifest import UNFINISHED
+from stackctl.core import openat
+
+
+@contextmanager
+def directory(whole: Path) -> Iterator[Path]:
+    """Make the partial directory of a backup and lock it. Remove it at the end, unless it was renamed."""
+    name = whole.name + UNFINISHED
+    with openat.directory(whole.parent) as backups:
+        made = backups.make(name)
+        try:
+            fcntl.flock(made.descriptor, fcntl.LOCK_EX)
+            yield made.path
+        finally:
+            with suppress(OSError):
+                backups.remove(name)
+            made.close()
+
+
+def remove_leftovers(stack: Stack) -> None:
+    """Remove what killed runs left: partial directories that no process has locked."""
+    with openat.directory(stack.paths.backups) as backups:
+        for path in stack.paths.backups.glob(f"*{UNFINISHED}"):
+            left = backups.below(path.name)
+            try:
+                fcntl.flock(left.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                verify.remove(stack, path.name.removesuffix(UNFINISHED))
+                backups.remove(path.name)
+            except BlockingIOError:
+                continue
+            finally:
+                left.close()
+
+
+def discard(whole: Path) -> None:
+    """Delete a backup. It is renamed first, so that a kill leaves a partial directory and no damaged backup."""
+    leftover = whole.name + UNFINISHED
+    with openat.directory(whole.parent) as backups:
+        backups.rename(whole.name, leftover)
+        backups.remove(leftover)

@@ -1,0 +1,68 @@
+"""The step `prune`: deletes old backups, unless the new one has lost more than half of its size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stackctl.backup import manifest, partial, retention
+from stackctl.backup.manifest import Manifest
+from stackctl.backup.run import BackupRun
+from stackctl.core.errors import FailedError
+
+KEPT_DAYS = 7
+KEPT_OF_RELEASES = 3
+
+
+def prune(run: BackupRun) -> str:
+    """Keep what `retention` chooses, unproven pre-restore backups that are still needed, and the last of releases."""
+    paths = run.stack.paths
+    _check_size(run)
+    prune_releases(paths.backups)
+    others = [one for one in manifest.every(paths.backups) if one.reason != "release"]
+    kept = retention.choose(others, daily=KEPT_DAYS)
+    # A newer verified backup does not replace an unproven pre-restore one: a restore has changed the data since.
+    oldest = min(one.sequence for one in others if one.id in kept)
+    kept |= {one.id for one in others if one.unproven and one.reason == "safety" and one.sequence > oldest}
+    for one in others:
+        if one.id not in kept:
+            partial.discard(paths.backup(one.id))
+    return f"kept {', '.join(one.id for one in others if one.id in kept)}"
+
+
+def prune_releases(backups: Path) -> None:
+    """Delete backups that releases made, except the last ones and those newer than every verified backup."""
+    made = manifest.every(backups)
+    proven = max((one.sequence for one in made if one.verified), default=0)
+    for one in [one for one in made if one.reason == "release"][:-KEPT_OF_RELEASES]:
+        if one.sequence < proven:
+            partial.discard(backups / one.id)
+
+
+def _check_size(run: BackupRun) -> None:
+    """Raise FailedError if the dump has lost more than half of its size.
+
+    It is compared with the largest one since the last manual backup. So each night reports the loss until the operator
+    makes a backup by hand.
+    """
+    former = [*_since_manual(run.made), *_since_manual(run.there)[-1:]]
+    if not former:
+        return
+    largest = max(former, key=_dumped)
+    was, now = _dumped(largest), _dumped(run.manifest)
+    if 2 * now < was:
+        manual = run.reason == "asked"
+        meant = "this one is what the next are compared with" if manual else "sudo stackctl backup acknowledges it"
+        raise FailedError(
+            f"the dump has lost more than half of its size: {now / 1e6:.1f} MB, {was / 1e6:.1f} MB in {largest.id}; "
+            f"nothing was pruned: look for what is gone, and keep what has it; if it was meant, {meant}"
+        )
+
+
+def _since_manual(made: Sequence[Manifest]) -> list[Manifest]:
+    """Return the verified backups from the last manual one on, or all if there is none."""
+    proven = [one for one in made if one.verified and one.reason != "safety"]
+    manual = [number for number, one in enumerate(proven) if one.reason == "asked"]
+    return proven[max(manual, default=0) :]
+
+
+def _dumped(one: Manifest) -> int:
+    return one.files[manifest.DUMP].bytes

@@ -1,0 +1,60 @@
+"""The step `upload`: sends backups to the off-site storage."""
+
+from dataclasses import replace
+
+from stackctl.backup import backup_number, manifest
+from stackctl.backup.manifest import Offsite
+from stackctl.backup.offsite import access, download, upload
+from stackctl.backup.run import BackupRun
+from stackctl.core.errors import FailedError
+
+
+def send(run: BackupRun) -> str:
+    """Send this backup, and earlier ones that the storage lacks, e.g. after an outage or a change of storage.
+
+    A backup that is in the storage, but was never fully compared, is sent again.
+    """
+    stack = run.stack
+    if not access.configured(stack):
+        return "nowhere: offsite_repository is not set"
+    if stack.config.isolated:
+        return "nowhere: this droplet is isolated, and only reads what is there"
+    there = upload.sent(stack)
+    _renumber(run, there)
+    kept = [one for one in manifest.every(stack.paths.backups) if one.verified or one.unproven]
+    unsent = [one for one in kept if one.id not in there or not one.offsite]
+    for one in reversed(unsent):
+        directory = stack.paths.backup(one.id)
+        snapshot = upload.upload(stack, one, directory)
+        sent = replace(one, offsite=Offsite(stack.machine.now().isoformat(timespec="seconds"), snapshot))
+        manifest.save(directory, sent)
+        stack.journal.tell("upload", "progress", f"{one.id} is snapshot {snapshot}")
+    return f"{len(unsent)} sent"
+
+
+def _renumber(run: BackupRun, there: set[str]) -> None:
+    """Give unsent backups numbers after those of backups in the storage that this droplet has never seen.
+
+    The last number is kept on this disk. After the disk went back to a provider's snapshot, numbers would be used
+    twice, and the abandoned nights would count as the newest backups.
+    """
+    ours = [*run.made, run.manifest]
+    shared = max((one.id for one in ours if one.id in there), default="")
+    strangers = {one for one in there if one > shared} - {one.id for one in ours}
+    try:
+        highest = download.highest_since(run.stack, shared, strangers)
+    except FailedError as error:  # the order off the droplet is by time anyway
+        run.stack.journal.tell("upload", "progress", f"the numbers there were not read: {error}")
+        return
+    if not highest:
+        return
+    backup_number.seen(run.stack.paths, highest)
+    late = [one for one in ours if one.id > shared and one.reason != "release"]
+    if not late or late[0].sequence > highest:
+        return
+    again = {one.id: replace(one, sequence=number) for number, one in enumerate(late, start=highest + 1)}
+    for one in again.values():
+        manifest.save(run.stack.paths.backup(one.id), one)
+    run.made = [again.get(one.id, one) for one in run.made]
+    run.manifest = again.get(run.manifest.id, run.manifest)
+    run.stack.journal.tell("upload", "progress", f"the storage has numbers up to {highest}: numbered behind them")
