@@ -99,9 +99,7 @@ def _bring_back(stack: Stack) -> str:
 def _start_data(stack: Stack) -> str:
     if not stack.paths.data_yaml.exists():
         return "none on this host"
-    project = stack.paths.data_project
-    stack.bring_up("data", compose.resume(project, stack.paths.data_yaml))
-    stack.wait_until_well(project, "data", stack.config.healthy_timeout, fail_early=False)
+    stack.start_data("data")
     return "healthy"
 
 

@@ -9,7 +9,7 @@ from stackctl.app.state import Release
 from stackctl.core.context import Context
 from stackctl.core.errors import FailedError, StackError
 from stackctl.core.machine import ENVIRONMENT
-from stackctl.core.paths import Paths
+from stackctl.core.paths import COLOURS, Paths
 from stackctl.services import compose
 from stackctl.services.docker import Container, Docker
 
@@ -70,6 +70,17 @@ class Stack(Context):
     def remove_colour(self, colour: str) -> None:
         self.stop_colour(colour)
         self.docker.remove(self.containers(colour))
+
+    def start_data(self, step: str) -> None:
+        """Start PostgreSQL and Redis, and wait until they are healthy."""
+        project = self.paths.data_project
+        self.bring_up("data", compose.resume(project, self.paths.data_yaml))
+        self.wait_until_well(project, step, self.config.healthy_timeout, fail_early=False)
+
+    def remove_one_shots(self) -> None:
+        """Remove the containers of migrations. They outlive their client, killed now or in an earlier run."""
+        for colour in COLOURS:
+            self.docker.remove(self.docker.containers(self.paths.project(colour), one_off=True))
 
     def stop_worker(self) -> None:
         """It finishes the job that it is at."""

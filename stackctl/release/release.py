@@ -104,7 +104,7 @@ def release(stack: Stack, tag: str, *, again: bool = False, dry_run: bool = Fals
     try:
         take(stack, work, PLAN)
     finally:
-        _remove_one_shots(work)
+        stack.remove_one_shots()
         _forget_image(work)
 
 
@@ -211,7 +211,7 @@ def _forget_image(work: Work) -> None:
 def _schema(work: Work) -> str:
     if not work.stack.config.migrate:
         return "the image has none"
-    _remove_one_shots(work)
+    work.stack.remove_one_shots()
     report = schema.read(work.stack, work.project, work.compose_environment, work.release)
     work.pending = report.pending
     work.release = replace(work.release, schema=report.head)
@@ -258,7 +258,7 @@ def _migrate(work: Work) -> str:
 
 def _note_what_was_applied(work: Work) -> None:
     """Lest a contract that didn't come to its end bars a rollback. Where it can't be asked, the next release asks."""
-    _remove_one_shots(work)
+    work.stack.remove_one_shots()
     if not work.pending:
         return
     with suppress(StackError):
@@ -268,10 +268,7 @@ def _note_what_was_applied(work: Work) -> None:
 
 
 def _remove_one_shots(work: Work) -> None:
-    """A one-shot container outlives its client, whether that was killed now or in an earlier run."""
-    docker = work.stack.docker
-    for colour in COLOURS:
-        docker.remove(docker.containers(work.stack.paths.project(colour), one_off=True))
+    work.stack.remove_one_shots()
 
 
 def _start(work: Work) -> str:

@@ -12,7 +12,7 @@ from stackctl.backup.stored import LATEST
 from stackctl.core.errors import RefusedError
 from stackctl.core.machine import SPARE
 from stackctl.release.preflight import check_data
-from stackctl.restore.run import RestoreRun, start_data, too_new
+from stackctl.restore.run import RestoreRun, too_new
 from stackctl.services.postgres import Postgres
 from stackctl.services.redis import Redis
 
@@ -55,7 +55,7 @@ def _read_marker(run: RestoreRun) -> None:
     else:
         run.earlier = record
     # The earlier run may have been killed after it had stopped Redis.
-    start_data(run.stack, "preflight")
+    run.stack.start_data("preflight")
 
 
 def _chosen(run: RestoreRun) -> Manifest:

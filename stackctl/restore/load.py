@@ -125,7 +125,7 @@ def _migrate_with(run: RestoreRun, live: Release, colour: str) -> str:
     values = app_env.load(stack.paths.snapshot(live.id))
     url = urlsplit(values["DATABASE_URL"])._replace(path=f"/{run.restored}")
     env = stack.web_environment(colour, live, {**values, "DATABASE_URL": urlunsplit(url)})
-    remove_one_shots(run)
+    stack.remove_one_shots()
     project = stack.paths.project(colour)
     report = schema.read(stack, project, env, live)
     revisions = state.load(stack.paths).revisions
@@ -140,7 +140,5 @@ def _migrate_with(run: RestoreRun, live: Release, colour: str) -> str:
 
 
 def remove_one_shots(run: RestoreRun) -> None:
-    """Remove the containers of migrations. Such a container outlives its client, killed now or in an earlier run."""
-    docker, active = run.stack.docker, state.load(run.stack.paths).active
-    if active:
-        docker.remove(docker.containers(run.stack.paths.project(active), one_off=True))
+    """Remove the containers of migrations."""
+    run.stack.remove_one_shots()

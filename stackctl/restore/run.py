@@ -13,7 +13,6 @@ from stackctl.backup import loading, manifest
 from stackctl.backup.manifest import Manifest
 from stackctl.core.config import Data
 from stackctl.core.errors import RefusedError
-from stackctl.services import compose
 from stackctl.services.postgres import Postgres, Server
 from stackctl.services.redis import Directory
 
@@ -129,12 +128,6 @@ class RestoreRun:
     @property
     def redis(self) -> Directory:
         return Directory(Path(self.data.root) / "redis")
-
-
-def start_data(stack: Stack, step: str) -> None:
-    """Start PostgreSQL and Redis, and wait until they are healthy."""
-    stack.bring_up("data", compose.resume(stack.paths.data_project, stack.paths.data_yaml))
-    stack.wait_until_well(stack.paths.data_project, step, stack.config.healthy_timeout, fail_early=False)
 
 
 def forget_former(run: RestoreRun) -> None:

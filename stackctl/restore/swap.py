@@ -9,7 +9,7 @@ from stackctl.backup import create, manifest
 from stackctl.core import durable
 from stackctl.core.errors import FailedError
 from stackctl.restore.load import tell_left_out
-from stackctl.restore.run import DONE_BEFORE, RestoreRun, answer, forget_former, start_data
+from stackctl.restore.run import DONE_BEFORE, RestoreRun, answer, forget_former
 from stackctl.services.docker import Container
 from stackctl.services.redis import Redis, loaded
 
@@ -44,7 +44,7 @@ def reopen(run: RestoreRun) -> None:
         return
     if run.swapped or run.redis.has_former:
         raise FailedError("the data is half the backup's, half its own: nobody is let in")
-    start_data(run.stack, "rdb")
+    run.stack.start_data("rdb")
     if run.earlier:
         unfinished_restore.save(run.stack.paths, run.earlier)  # that restore had already closed the bot
         return
@@ -78,7 +78,7 @@ def replace_redis(run: RestoreRun) -> str:
     else:
         stack.docker.stop(_redis(stack))  # Redis saves as it stops; after that nothing writes
         run.redis.place(run.directory / manifest.RDB)
-        start_data(stack, "rdb")
+        stack.start_data("rdb")
         message = _loaded(run, run.manifest.redis.keys)
     if run.record:
         run.record = replace(run.record, placed=True)
