@@ -8,6 +8,7 @@ from pyinfra import host, state
 from deploys.components.app import app
 from deploys.components.backups import backups
 from deploys.components.base import base
+from deploys.components.ca_certificates import ca_certificates
 from deploys.components.ci import ci
 from deploys.components.data_services import data_services, former_passwords
 from deploys.components.docker import docker
@@ -17,9 +18,12 @@ from deploys.components.foreign import declared, foreign
 from deploys.components.hardening import hardening
 from deploys.components.nginx import nginx
 from deploys.components.offsite import offsite
+from deploys.components.operator import operator
 from deploys.components.secrets import secrets
 from deploys.components.ssh import ssh
+from deploys.components.stackctl import stackctl
 from deploys.components.tls import certificate, tls
+from deploys.components.upkeep import upkeep
 from deploys.config.settings import load_settings
 from deploys.converge import session
 from deploys.converge.isolation import as_isolated_as_it_is
@@ -29,8 +33,12 @@ EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
 
 SITE = [
     (base, EVERYWHERE),
+    (operator, EVERYWHERE),
+    (ca_certificates, EVERYWHERE),
+    (stackctl, EVERYWHERE),
     (foreign, EVERYWHERE),
     (hardening, EVERYWHERE),
+    (upkeep, EVERYWHERE),
     (ssh, EVERYWHERE),
     (firewall, EVERYWHERE),
     (docker, {"app", "data"}),

@@ -1,8 +1,7 @@
-"""What stackctl does for the data by itself: a backup each night, a look at PostgreSQL's files each week."""
+"""The nightly backup by stackctl."""
 
 from __future__ import annotations
 
-from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys import build
@@ -15,18 +14,17 @@ from deploys.operations.units import service
 @deploy("backups")
 def backups(settings: Settings) -> None:
     paths = settings.paths
+    timer = paths.backup_timer
     private_directory(name="Keep backups where root alone looks", path=str(paths.backups))
-    timers = (paths.backup_timer, paths.amcheck_timer)
     systemd_units(
         name="Install what makes backups",
         units=units(settings),
         debt=settings.owed("units-of-backups"),
-        restart=timers,
+        restart=[timer],
     )
     # A copy sends nothing where the backups of what it was copied from are.
-    there = not settings.isolated
-    for timer in host.loop(timers):
-        service(name=f"Run {timer}" if there else f"Have {timer} rest", unit=timer, running=there, enabled=there)
+    on = not settings.isolated
+    service(name=f"Run {timer}" if on else f"Have {timer} rest", unit=timer, running=on, enabled=on)
 
 
 def units(settings: Settings) -> dict[str, bytes]:
@@ -35,6 +33,4 @@ def units(settings: Settings) -> dict[str, bytes]:
     return {
         paths.backup_service: build.template("backups/backup.service.j2", paths=paths, data_root=values.data_root),
         paths.backup_timer: build.template("backups/backup.timer.j2", backup_at=values.backup_at),
-        paths.amcheck_service: build.template("backups/amcheck.service.j2", paths=paths, data_root=values.data_root),
-        paths.amcheck_timer: build.file("backups/amcheck.timer"),
     }

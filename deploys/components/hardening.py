@@ -15,7 +15,7 @@ from deploys.operations import packages
 from deploys.operations.accounts import sudoers
 from deploys.operations.files import place
 from deploys.operations.machine import modes
-from deploys.operations.owed import UNITS, settle, systemd_units
+from deploys.operations.owed import settle, systemd_units
 from deploys.operations.units import service
 
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
@@ -61,7 +61,6 @@ def hardening(settings: Settings) -> None:
     _logins(settings)
     modes(name="Keep what root alone should read", wanted=ROOTS_ALONE)
     _sandboxes(settings)
-    _timers(settings)
 
 
 def _kernel(settings: Settings) -> None:
@@ -148,16 +147,6 @@ def _sandboxes(settings: Settings) -> None:
     service(name="Let nothing be run from where all may write", unit=mounts, running=True, enabled=True)
 
 
-def _timers(settings: Settings) -> None:
-    paths = settings.paths
-    if not settings.values.reboot_at:
-        service(name="Never reboot by itself", unit=paths.reboot_timer, running=False, enabled=False)
-        files.file(name="Have no timer of reboots", path=str(UNITS / paths.reboot_timer), present=False)
-    timers = [paths.integrity_timer, *([paths.reboot_timer] if settings.values.reboot_at else [])]
-    for timer in host.loop(timers):
-        service(name=f"Run {timer}", unit=timer, running=True, enabled=True)
-
-
 def sandboxes(settings: Settings) -> dict[str, bytes]:
     """Drop-ins of the services that are restarted when theirs changes."""
     return {
@@ -170,18 +159,9 @@ def units(settings: Settings) -> dict[str, bytes]:
     """Units of ours, drop-ins for what timers start, and what holds for each service: no core dumps."""
     paths, values = settings.paths, settings.values
     drop_in = f"{values.app}.conf"
-    found = {
+    return {
         f"certbot.service.d/{drop_in}": build.template("tls/renewal.conf.j2", paths=paths, data_root=values.data_root),
-        f"apt-daily-upgrade.service.d/{drop_in}": build.template("hardening/upgrade.conf.j2", paths=paths),
         f"logrotate.timer.d/{drop_in}": build.file("hardening/logrotate.timer.conf"),
         f"/etc/systemd/system.conf.d/{drop_in}": build.file("hardening/system.conf"),
         paths.mounts_service: build.file("hardening/mounts.service"),
-        paths.integrity_service: build.template(
-            "hardening/integrity.service.j2", paths=paths, data_root=values.data_root
-        ),
-        paths.integrity_timer: build.file("hardening/integrity.timer"),
-        paths.reboot_service: build.template("hardening/reboot.service.j2", paths=paths),
     }
-    if values.reboot_at:
-        found[paths.reboot_timer] = build.template("hardening/reboot.timer.j2", reboot_at=values.reboot_at)
-    return found

@@ -12,7 +12,19 @@ import pytest
 from testinfra.host import Host
 
 from deploys import build
-from deploys.components import app, backups, data_services, docker, fail2ban, firewall, hardening, nginx, ssh, tls
+from deploys.components import (
+    app,
+    backups,
+    data_services,
+    docker,
+    fail2ban,
+    firewall,
+    hardening,
+    nginx,
+    ssh,
+    tls,
+    upkeep,
+)
 from deploys.config.settings import Settings
 from tests.places import Place
 from tests.unit.places import settings_of
@@ -48,7 +60,8 @@ def described(settings: Settings) -> dict[str, bytes]:
 
 def _units_of_the_host(settings: Settings) -> dict[str, bytes]:
     """Without drop-ins, which belong to other units."""
-    return {name: content for name, content in hardening.units(settings).items() if "/" not in name}
+    found = hardening.units(settings) | upkeep.units(settings, data=True)
+    return {name: content for name, content in found.items() if "/" not in name}
 
 
 CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
@@ -83,7 +96,7 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
         "chown root nginx && logrotate --debug nginx",
     ),
     "sudoers": (
-        lambda settings: {"sudoers": build.template("base/sudoers.j2", operator=settings.values.operator)},
+        lambda settings: {"sudoers": build.template("operator/sudoers.j2", operator=settings.values.operator)},
         "visudo --check --strict --file=sudoers",
     ),
     "after.rules": (

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from pyinfra.api import Host
 
-from deploys.components.base import stackctl_config
 from deploys.components.firewall import after_rules
 from deploys.components.nginx import configuration
+from deploys.components.stackctl import stackctl_config
 from deploys.converge.isolation import as_isolated_as_it_is
 from deploys.facts.stackctl import Isolated
 from stackctl.app import state

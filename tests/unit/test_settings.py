@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys.components.base import stackctl_config
+from deploys.components.stackctl import stackctl_config
 from deploys.config import settings
 from deploys.config.keys import read_authorized_keys, read_certificate, read_ci_keys
 from deploys.config.settings import Settings, check_ssh, check_values, load_settings

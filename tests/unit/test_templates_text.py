@@ -14,7 +14,18 @@ from types import SimpleNamespace
 import pytest
 
 from deploys import build
-from deploys.components import app, backups, data_services, docker, fail2ban, firewall, hardening, nginx, ssh
+from deploys.components import (
+    app,
+    backups,
+    data_services,
+    docker,
+    fail2ban,
+    firewall,
+    hardening,
+    nginx,
+    ssh,
+    upkeep,
+)
 from deploys.config.settings import Settings
 from deploys.config.values import CI_LOGIN
 from stackctl.backup import verify
@@ -259,27 +270,35 @@ def test_redis_refuses_what_it_has_no_room_for_and_deletes_nothing() -> None:
 
 
 def test_what_runs_by_itself_makes_up_for_what_it_slept_through(settings: Settings) -> None:
-    timers = {
-        **{name: content for name, content in backups.units(settings).items() if name.endswith(".timer")},
-        "integrity.timer": build.file("hardening/integrity.timer"),
-    }
+    units = backups.units(settings) | upkeep.units(settings, data=True)
+    # A reboot that was slept through is not made up for: the droplet has just booted.
+    timers = [name for name in units if name.endswith(".timer") and name != settings.paths.reboot_timer]
     assert len(timers) == 3
-    for name, content in timers.items():
-        assert "Persistent=yes" in lines(content), name
+    for name in timers:
+        assert "Persistent=yes" in lines(units[name]), name
 
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_a_copy_s_timers_rest(settings: Settings, monkeypatch: pytest.MonkeyPatch, *, isolated: bool) -> None:
     """Its backups would go where those of what it was copied from are."""
     asked = {}
-    for name in ("private_directory", "systemd_units"):
-        monkeypatch.setattr(backups, name, lambda **_: None)
+    monkeypatch.setattr(backups, "private_directory", lambda **_: None)
     told = lambda *, unit, running, enabled, **_: asked.update({unit: (running, enabled)})  # noqa: E731
-    monkeypatch.setattr(backups, "service", told)
-    monkeypatch.setattr(backups, "host", SimpleNamespace(loop=lambda items: items))
-    backups.backups._inner(replace(settings, isolated=isolated))
+    for component in (backups, upkeep):
+        monkeypatch.setattr(component, "systemd_units", lambda **_: None)
+        monkeypatch.setattr(component, "service", told)
+    monkeypatch.setattr(upkeep, "host", SimpleNamespace(loop=lambda items: items, groups=["data"]))
+    for deploy in (backups.backups, upkeep.upkeep):
+        deploy._inner(replace(settings, isolated=isolated))
     timers = ("toogoodtogo-backup.timer", "toogoodtogo-amcheck.timer")
-    assert asked == dict.fromkeys(timers, (not isolated, not isolated))
+    others = ("apt-daily-upgrade.timer", "toogoodtogo-integrity.timer", "toogoodtogo-reboot.timer")
+    assert asked == dict.fromkeys(timers, (not isolated, not isolated)) | dict.fromkeys(others, (True, True))
+
+
+def test_postgresql_s_files_are_checked_where_postgresql_is(settings: Settings) -> None:
+    paths = settings.paths
+    there, elsewhere = (upkeep.units(settings, data=data) for data in (True, False))
+    assert there.keys() - elsewhere.keys() == {paths.amcheck_service, paths.amcheck_timer}
 
 
 def test_a_throwaway_container_gains_nothing_by_a_program_that_it_runs() -> None:
@@ -289,7 +308,7 @@ def test_a_throwaway_container_gains_nothing_by_a_program_that_it_runs() -> None
 
 
 def test_the_daily_upgrade_holds_stackctl_s_locks(settings: Settings) -> None:
-    unit = hardening.units(settings)["apt-daily-upgrade.service.d/toogoodtogo.conf"]
+    unit = upkeep.units(settings, data=False)["apt-daily-upgrade.service.d/toogoodtogo.conf"]
     starts = [line for line in lines(unit) if line.startswith("ExecStart=")]
     assert starts == ["ExecStart=", "ExecStart=/usr/local/bin/stackctl upgrade"]
 
