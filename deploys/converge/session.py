@@ -18,8 +18,10 @@ from pyinfra.connectors.ssh import SSHConnector
 from deploys.config.environments import place_among
 from deploys.operations.this_run import ME, refusals
 from deploys.terminal import screen
+from stackctl.core import records
 from stackctl.core.lock import Holder
 from stackctl.core.paths import Paths
+from stackctl.core.records import RecordError
 
 if TYPE_CHECKING:
     from paramiko import Channel, Transport
@@ -108,8 +110,8 @@ def _refuse(host: Host, lock: Path) -> NoReturn:
 def refusal(content: str) -> str:
     """Who holds a lock, by the content of its file, and what to do."""
     try:
-        return str(Holder(**json.loads(content)).refusal)
-    except (ValueError, TypeError):
+        return str(records.loads(Holder, content).refusal)
+    except RecordError:
         return "another run has just begun: wait for its end, then run this again"
 
 

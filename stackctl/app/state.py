@@ -1,14 +1,15 @@
 """What the droplet remembers of its releases: the contract's STATE."""
 
-import json
-import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from stackctl.core import durable, names
+from stackctl.core import durable, names, records
 from stackctl.core.errors import FailedError
 from stackctl.core.paths import COLOURS, Paths
+from stackctl.core.records import RecordError, Rule, matching
+
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Release:
 
     id: str
     """UTC time of its start, as 20251123T154100.123Z; names the environment's snapshot and our tag on the image."""
-    tag: str
+    tag: Annotated[str, matching(names.TAG, "a tag of an image")]
+    """It is shown as something to type, so it has to look like a tag."""
     image: str
     """repository@sha256:…"""
     env_sha256: str
@@ -51,7 +53,9 @@ class State:
     worker: Release | None = None
     maintenance: bool = False
     """Whether the flag that nginx looks for is there, whatever was written."""
-    colours: dict[str, Release | None] = field(default_factory=lambda: dict.fromkeys(COLOURS))
+    colours: Annotated[
+        dict[str, Release | None], Rule(lambda known: known.keys() == {*COLOURS}, "an object with blue and green")
+    ] = field(default_factory=lambda: dict.fromkeys(COLOURS))
     kept: tuple[Release, ...] = ()
     """What can be rolled back to, and what is live: newest first. Their images and environments are kept."""
     revisions: tuple[Revision, ...] = ()
@@ -106,49 +110,23 @@ class State:
         return next((known for known in self.earlier if known.id not in self.left), None)
 
     def to_json(self) -> str:
-        return json.dumps({"version": 1, **asdict(self)}, indent=2) + "\n"
+        return records.dumps(self, version=VERSION, indent=2).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "State":
-        """Raises ValueError, KeyError or TypeError when `text` is no state of version 1."""
-        document = json.loads(text)
-        if document["version"] != 1:
-            raise ValueError(f"version {document['version']!r} instead of 1")
-        return cls(
-            active=document["active"],
-            worker=_release(document["worker"]),
-            maintenance=document["maintenance"],
-            colours={colour: _release(document["colours"][colour]) for colour in COLOURS},
-            # A state of before these were kept doesn't have them.
-            kept=tuple(map(_known, document.get("kept", ()))),
-            revisions=tuple(Revision(**one) for one in document.get("revisions", ())),
-            webhook=Webhook(**document["webhook"]) if document.get("webhook") else None,
-            left=tuple(map(str, document.get("left", ()))),
-        )
-
-
-def _release(document: dict[str, Any] | None) -> Release | None:
-    return _known(document) if document is not None else None
-
-
-def _known(document: dict[str, Any]) -> Release:
-    """Its tag is shown as something to type, so it has to look like one."""
-    release = Release(**document)
-    if not re.fullmatch(names.TAG, release.tag, re.ASCII):
-        raise ValueError(f"{release.tag!a} is no tag of an image")
-    return release
+        """Read a state. The keys since `kept` are absent from older ones. Raises RecordError."""
+        return records.loads(cls, text, version=VERSION)
 
 
 def load(paths: Paths) -> State:
     """The state as saved, an empty one before the first release; `active` is read from the symbolic link."""
     try:
-        state = State.from_json(paths.state.read_text())
+        state = State.from_json(paths.state.read_bytes())
     except FileNotFoundError:
         state = State()
-    except (ValueError, KeyError, TypeError) as error:
+    except RecordError as error:
         raise FailedError(
-            f"{paths.state} can't be read ({type(error).__name__}: {error}): "
-            f"move it away and release anew; what serves now is left alone"
+            f"{paths.state} can't be read ({error}): move it away and release anew; what serves now is left alone"
         ) from None
     return replace(state, active=_linked_colour(paths.active), maintenance=paths.maintenance.exists())
 

@@ -1,13 +1,13 @@
 """The record of a restore that has closed the bot, and not come to its end: what boot, status and a release go by."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from stackctl.app.state import Revision
-from stackctl.core import durable
+from stackctl.core import durable, records
 from stackctl.core.errors import FailedError
 from stackctl.core.paths import Paths
+from stackctl.core.records import RecordError
 
 DATABASE = "_restoring"
 """Ends the name of a database while it is restored, and of no other."""
@@ -36,19 +36,17 @@ class Record:
 def load(paths: Paths) -> Record | None:
     """None when there is none under way."""
     try:
-        document = json.loads(paths.restoring.read_bytes())
-        revisions = tuple(Revision(**one) for one in document.pop("revisions"))
-        return Record(**document, revisions=revisions)
+        return records.loads(Record, paths.restoring.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except RecordError as error:
         raise FailedError(
             f"{paths.restoring} can't be read ({error}): remove it, then restore again (stackctl backups)"
         ) from None
 
 
 def save(paths: Paths, record: Record) -> None:
-    durable.write(paths.restoring, json.dumps(asdict(record)).encode() + b"\n")
+    durable.write(paths.restoring, records.dumps(record))
 
 
 def remove(path: Path) -> None:

@@ -11,18 +11,19 @@ halt takes neither: a shutdown asks nobody, and what it interrupts is mended by 
 """
 
 import fcntl
-import json
 import os
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stackctl.core import records
 from stackctl.core.errors import LockedError
 from stackctl.core.paths import Paths
+from stackctl.core.records import RecordError
 
 # `holder_of` looks for less than a moment: whoever is refused was kept out for longer than that.
 PATIENCE = 1.0
@@ -98,7 +99,7 @@ def _flock(path: Path, patience: float) -> Iterator[int]:
 
 def _sign(descriptor: int, me: Holder) -> None:
     """In the place of who was there before: a full disk takes that, and where it doesn't, the lock is held unsigned."""
-    line = json.dumps(asdict(me)).encode() + b"\n"
+    line = records.dumps(me)
     try:
         os.pwrite(descriptor, line, 0)
         os.ftruncate(descriptor, len(line))
@@ -124,7 +125,7 @@ def _try(descriptor: int, kind: int) -> bool:
 
 def _content(path: Path) -> Holder:
     try:
-        return Holder(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
+        return records.loads(Holder, path.read_bytes())
+    except RecordError:
         # It was taken this instant, and not signed yet; or the disk is full.
         return Holder("another program", "just now", "")

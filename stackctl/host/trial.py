@@ -8,20 +8,20 @@ puts the copies back. They are of what was confirmed last: a second begin keeps 
 change runs by `change`, which refuses once the trial is over: what comes too late would never be undone.
 """
 
-import json
 import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from stackctl.core import config, durable
+from stackctl.core import config, durable, records
 from stackctl.core.errors import FailedError, PersonNeededError, RefusedError
 from stackctl.core.events import Journal
 from stackctl.core.machine import TIMED_OUT, Machine, Result
 from stackctl.core.paths import TRIALS, Paths
+from stackctl.core.records import RecordError
 
 PATIENCE_S = 120
 """How long a change waits for its confirmation."""
@@ -38,7 +38,7 @@ class Trial:
     since: str
     until: str
     due: float
-    files: list[str]
+    files: tuple[str, ...]
     boot: str = ""
 
 
@@ -61,7 +61,7 @@ def begin(paths: Paths, machine: Machine, name: str) -> str:
         raise FailedError(f"{timer} can't be set, so nothing may be changed: {armed.reason}")
     until = (now + timedelta(seconds=PATIENCE_S)).isoformat(timespec="seconds")
     trial = Trial(name, now.isoformat(timespec="seconds"), until, due, files, machine.boot_id())
-    durable.write(paths.trial_record(name), json.dumps(asdict(trial)).encode() + b"\n")
+    durable.write(paths.trial_record(name), records.dumps(trial))
     return until
 
 
@@ -146,13 +146,16 @@ def boot(paths: Paths, machine: Machine, journal: Journal) -> None:
 
 
 def _recorded(paths: Paths, name: str) -> Trial | None:
+    record = paths.trial_record(name)
     try:
-        return Trial(**json.loads(paths.trial_record(name).read_bytes()))
+        return records.loads(Trial, record.read_bytes())
     except FileNotFoundError:
         return None
+    except RecordError as error:
+        raise PersonNeededError(f"{record} can't be read ({error}): look at {name} by hand, then remove it") from None
 
 
-def _kept(paths: Paths, name: str) -> list[str]:
+def _kept(paths: Paths, name: str) -> tuple[str, ...]:
     """Copies what the trial may change; which files these are."""
     copies, files = paths.trial_copies(name), list(paths.on_trial[name])
     if name == "ssh":
@@ -163,7 +166,7 @@ def _kept(paths: Paths, name: str) -> list[str]:
     for number, original in enumerate(files):
         _copy(original, copies / str(number))
     os.sync()
-    return list(map(str, files))
+    return tuple(map(str, files))
 
 
 def _end(paths: Paths, name: str) -> None:

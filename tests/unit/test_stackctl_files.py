@@ -150,6 +150,8 @@ def test_the_link_is_the_truth(paths: Paths) -> None:
         *("", "{", "[]", "{}", '{"version": 2}', State().to_json().replace("null", "7")),
         *(State().to_json().replace(f'"{key}": []', f'"{key}": [7]') for key in ("kept", "revisions")),
         State().to_json().replace('"webhook": null', '"webhook": {"url": "x"}'),
+        State().to_json().replace('"blue"', '"red"'),
+        State().to_json().replace('"left"', '"lost"'),
     ],
 )
 def test_a_broken_state_says_so(paths: Paths, content: str) -> None:

@@ -22,6 +22,7 @@ from stackctl.core.errors import FailedError
 from stackctl.core.events import Journal, readable
 from stackctl.core.machine import INTERRUPTED, Machine
 from stackctl.core.printable import Filter, printable
+from stackctl.core.records import RecordError
 from tests.unit.manifests import made
 from tests.unit.stackctl_droplet import installed, stackctl
 
@@ -137,7 +138,7 @@ def test_a_state_with_what_is_no_tag_is_not_believed(tmp_path: Path, change: dic
     document = json.loads(droplet.paths.state.read_text())
     assert state.State.from_json(json.dumps(document)).kept
     document["kept"][0] |= change
-    with pytest.raises(ValueError, match="is no tag of an image"):
+    with pytest.raises(RecordError, match=r"kept\[0\]\.tag must be a tag of an image"):
         state.State.from_json(json.dumps(document))
 
 

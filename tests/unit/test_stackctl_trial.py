@@ -329,6 +329,16 @@ def test_what_could_not_be_undone_is_not_begun(bot: Droplet) -> None:
     assert bot.calls == []
 
 
+@pytest.mark.parametrize("record", ["", "{}", '{"name": "ssh", "due": "soon"}'])
+def test_a_record_that_cannot_be_read_is_left_to_a_person(bot: Droplet, record: str) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    bot.paths.trial_record("ssh").write_text(record)
+    bot.calls.clear()
+    code, said = stackctl(bot, "trial", "boot")
+    assert (code, "ssh.json can't be read" in said, "look at ssh by hand" in said) == (4, True, True)
+    assert bot.calls == []
+
+
 def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The monotonic clock begins anew, with two minutes to come: the record is another boot's."""
     bot.seconds = 5000
