@@ -128,20 +128,20 @@ rollback: setup ## roll ENV back to the previous release, or to TAG
 	@$(PYINFRA) deploys/rollback.py $(if $(value TAG),--data "tag=\"$$TAG\"")
 
 load: lab-ready ## run releases and rollbacks in the lab under load, and count lost requests
-	$(PYTHON) -m pytest tests/releases/test_client.py tests/releases/test_load.py tests/releases/test_jobs.py tests/releases/test_rotation.py
+	$(PYTHON) -m pytest tests/system/load
 
 faults: lab-ready ## break releases, backups and defences in the lab at every step
-	$(PYTHON) -m pytest tests/releases/test_faults.py tests/releases/test_other_team.py tests/defences tests/data
+	$(PYTHON) -m pytest tests/system/faults
 
 drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and rebuild it from its off-site backup, with DRILL_MB of data
 	$(if $(filter lab,$(ENV)),,$(error make drill destroys the droplet: in the lab alone))
 	@$(PYTHON) -m tests.lab.drill --mb $(DRILL_MB)
 
 audit: $(if $(filter lab,$(ENV)),lab-ready,setup) ## run independent audits of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd and the baselines
-	$(PYTHON) -m pytest tests/audit --place $(ENV)
+	$(PYTHON) -m pytest tests/system/audit --place $(ENV)
 
 attack: lab-ready ## attack the lab's droplet from its neighbour, with each defence on and off
-	$(PYTHON) -m pytest tests/attack
+	$(PYTHON) -m pytest tests/system/attack
 
 rotate: setup ## replace the secret KEY of ENV
 	@$(PYTHON) -m deploys.rotation.rotate $(INVENTORY) "$$KEY" $(if $(value YES),--yes)
@@ -154,7 +154,7 @@ prune: setup ## delete ENV's old off-site backups, after you confirm the plan
 	@$(PYTHON) -m deploys.offsite.prune $(INVENTORY) $(if $(value YES),--yes)
 
 canary: lab-ready ## plant marker secrets in the lab and prove that they leak nowhere
-	$(PYTHON) -m pytest tests/canary
+	$(PYTHON) -m pytest tests/system/canary
 
 lock: setup ## resolve the dependencies again into requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \

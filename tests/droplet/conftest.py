@@ -10,7 +10,7 @@ import socket
 
 import pytest
 
-from tests.places import Place
+from tests.support.environment import Place
 
 NEEDED = ("ssh", "curl", "openssl", "nmap")
 """What asks from here. The lab's neighbour has them."""

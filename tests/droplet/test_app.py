@@ -12,15 +12,15 @@ import pytest
 from testinfra.host import Host
 
 from stackctl.app.app_env import canonical
-from tests import places
-from tests.places import Place
+from tests.support import environment
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("app")
 
 
 @pytest.fixture(scope="module")
 def status(droplet: Host) -> Any:
-    return places.status(droplet)
+    return environment.status(droplet)
 
 
 def fingerprint(content: bytes) -> str:

@@ -7,7 +7,7 @@ import json
 import pytest
 from testinfra.host import Host
 
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("data")
 

@@ -1,4 +1,4 @@
-"""fail2ban: at work, for everybody but whom it is to spare. What it does to whom: tests/defences/test_bans.py."""
+"""fail2ban: at work, for everybody but whom it is to spare. What it does to whom: faults/defences/test_bans.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 from testinfra.host import Host
 
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("edge")
 
@@ -59,7 +59,7 @@ def test_a_ban_is_dropped_by_the_kernel_on_every_port_and_lasts_longer_each_time
 def test_a_ban_of_an_ipv6_address_is_of_its_64_and_spares_in_it_whom_it_is_to_spare(
     droplet: Host, place: Place
 ) -> None:
-    """An address of documentation's (RFC 3849), which nobody has. tests/defences bans for real."""
+    """An address of documentation's (RFC 3849), which nobody has. tests/system/faults/defences bans for real."""
     address, network = "2001:db8:7:7::66", "2001:db8:7:7::/64"
     table = f"nft list table inet f2b-{place.settings.values.app}"
     try:

@@ -8,7 +8,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import build
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("everywhere")
 
@@ -94,5 +94,5 @@ def test_stackctl_is_the_one_of_this_checkout(droplet: Host, place: Place) -> No
 
 
 def test_nothing_on_the_droplet_is_foreign(droplet: Host) -> None:
-    """But for what was accepted; what is there is compared by tests/unit/test_stackctl_foreign.py."""
+    """But for what was accepted; what is there is compared by tests/unit/stackctl/host/test_foreign.py."""
     assert json.loads(droplet.run("stackctl status --json").stdout)["foreign"] == []

@@ -1,6 +1,6 @@
 """CI's account, as the droplet sees it: nothing but status, release and rollback gets past sudo and the gate.
 
-A place without a key for CI has no account. What the key gets over SSH: tests/faults/test_8_ci.py. Only the lab has it,
+A place without a key for CI has no account. What the key gets over SSH: converge/test_ci.py. Only the lab has it,
 and who knocks elsewhere in vain, again and again, is shut out.
 """
 
@@ -15,7 +15,7 @@ from testinfra.host import Host
 from deploys import build
 from deploys.components.ci import HOME, KEYS, SUDOERS, authorized_keys
 from deploys.config.values import CI_LOGIN
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("app")
 

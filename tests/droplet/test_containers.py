@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("app")
 

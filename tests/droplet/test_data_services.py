@@ -12,7 +12,7 @@ from testinfra.host import Host
 from deploys.components.data_services import UID
 from deploys.config.values import MAX_CONNECTIONS
 from stackctl.services.postgres import PRIVILEGES
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("data")
 

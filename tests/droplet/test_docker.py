@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 import pytest
 from testinfra.host import Host
 
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("app")
 
@@ -22,7 +22,7 @@ def test_the_daemon_took_its_configuration(droplet: Host, place: Place) -> None:
 
 
 def test_a_container_s_output_is_bounded_and_not_in_the_journal(droplet: Host) -> None:
-    """Each that runs: one has the driver that it was made with, whatever the daemon's is now. tests/attack floods."""
+    """Each that runs: one has the driver that it was made with, whatever the daemon's is now. system/attack floods."""
     shown = "{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}"
     drivers = droplet.check_output(f"docker ps --quiet | xargs docker inspect --format '{shown}'").splitlines()
     assert set(drivers) == {'local {"max-file":"5","max-size":"10m"}'}

@@ -1,6 +1,6 @@
 """What the world can reach: 22, 80 and 443, over IPv4 and IPv6, whatever Docker publishes. CIS Debian 4.
 
-How it holds while ufw, Docker and the droplet start anew is for tests/defences/test_firewall.py.
+How it holds while ufw, Docker and the droplet start anew is for tests/system/faults/defences/test_firewall.py.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from testinfra.host import Host
 
 from deploys.components.firewall import after_rules
 from deploys.facts.ufw import Ufw, parse
-from tests.places import Place
+from tests.support.environment import Place
+from tests.support.ports import INSIDE, OPEN, open_ports
 
 pytestmark = pytest.mark.group("everywhere")
-
-OPEN = {"22", "80", "443"}
-INSIDE = "5432,6379,8080,2375,2376,9090,9100,5000,111,25"
-"""Ports that a mistake would open: databases, the app, Docker, metrics."""
 
 
 def test_ufw_denies_by_default(droplet: Host) -> None:
@@ -95,8 +92,3 @@ def test_from_outside_only_three_ports_answer(outside: Host, place: Place, famil
     assert open_ports(outside, domain, family, f"-p 22,80,443,{INSIDE}") == OPEN
     if place.name == "lab":
         assert open_ports(outside, domain, family, "-p- --min-rate 50000 --max-retries 0") <= OPEN
-
-
-def open_ports(outside: Host, domain: str, family: str, options: str) -> set[str]:
-    flag = "-6" if family == "-6" else ""
-    return set(re.findall(r"(\d+)/open/", outside.check_output(f"nmap {flag} -Pn -n -T5 {options} -oG - {domain}")))

@@ -10,7 +10,7 @@ from testinfra.host import Host
 
 from deploys import build
 from deploys.components import hardening
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("everywhere")
 

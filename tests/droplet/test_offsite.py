@@ -11,7 +11,7 @@ from testinfra.host import Host
 
 from deploys.secrets.rules import OPERATOR_RULES
 from stackctl.core.redact import spellings
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("data")
 

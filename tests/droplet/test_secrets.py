@@ -9,7 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from stackctl.core.redact import spellings
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("app")
 

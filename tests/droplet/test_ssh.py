@@ -10,7 +10,7 @@ from testinfra.host import Host
 
 from deploys.components import ssh
 from deploys.config.values import CI_LOGIN
-from tests.places import ROOT, Place
+from tests.support.environment import ROOT, Place
 
 pytestmark = pytest.mark.group("everywhere")
 
@@ -195,7 +195,7 @@ def test_nothing_is_on_trial(droplet: Host, place: Place) -> None:
 
 
 def test_root_may_log_in_at_the_console(droplet: Host) -> None:
-    """A getty waits there, and PAM keeps root out nowhere. That a password opens it: tests/defences/test_lockout.py."""
+    """A getty waits there, and PAM keeps root out nowhere. That a password opens it: defences/test_lockout.py."""
     assert droplet.check_output("systemctl is-enabled getty@tty1.service") == "enabled"
     assert droplet.check_output("getent passwd root").split(":")[-1] == "/bin/bash"
     assert not droplet.file("/etc/nologin").exists

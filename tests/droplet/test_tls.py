@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
-from tests.places import Place
+from tests.support.environment import Place
 
 pytestmark = pytest.mark.group("edge")
 

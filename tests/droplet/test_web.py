@@ -8,7 +8,8 @@ import time
 import pytest
 from testinfra.host import Host
 
-from tests.places import Place
+from tests.support.environment import Place
+from tests.support.web import TOO_MUCH, curl, is_public, send_too_much, site, status_of, the_apps_own
 
 pytestmark = pytest.mark.group("edge")
 
@@ -19,32 +20,6 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
-ASK = "curl -sS -o /dev/null -D - --max-time 10"
-
-
-def curl(outside: Host, place: Place, url: str, options: str = "") -> str:
-    """Status line and headers, the chain verified; an empty string when there was no answer."""
-    return str(outside.run(f"{ASK} {place.trust} {options} {url}").stdout)
-
-
-def status_of(answer: str) -> int:
-    found = re.match(r"HTTP/\S+ (\d+)", answer)
-    return int(found[1]) if found else 0
-
-
-def site(place: Place, path: str = "") -> str:
-    return f"https://{place.settings.values.domain}{path or the_apps_own(place)}"
-
-
-def the_apps_own(place: Place) -> str:
-    """A path that is passed on to the app."""
-    values = place.settings.values
-    return values.webhook_path or values.public_paths[0]
-
-
-def is_public(place: Place, path: str) -> bool:
-    public = place.settings.values.public_paths
-    return any(path == one or (one.endswith("/") and path.startswith(one)) for one in public)
 
 
 def test_http_redirects_to_https(outside: Host, place: Place) -> None:
@@ -127,28 +102,11 @@ def assert_hardened(answer: str) -> None:
     assert not re.search(r"^server: nginx/", answer, re.MULTILINE)
 
 
-TOO_MUCH = {
-    "a body": (413, "-X POST --data-binary @-", "head -c 1100000 /dev/zero"),
-    "a header": (431, "--http1.1 -H @-", "printf 'X-A: '; head -c 5000 /dev/zero | tr '\\0' a"),
-    "headers": (
-        431,
-        "--http1.1 -H @-",
-        "for n in $(seq 30); do printf 'X-%s: %0900d\\n' $n 1; done",
-    ),
-    "a path": (414, "--http1.1 --url-query @-", "head -c 5000 /dev/zero | tr '\\0' a"),
-}
-
-
 @pytest.mark.parametrize("what", TOO_MUCH)
 def test_too_much_is_refused(outside: Host, place: Place, what: str) -> None:
     answer = send_too_much(outside, place, what)
     assert status_of(answer) == TOO_MUCH[what][0]
     assert_hardened(answer)
-
-
-def send_too_much(outside: Host, place: Place, what: str) -> str:
-    _, options, program = TOO_MUCH[what]
-    return str(outside.run(f"({program}) | {ASK} {place.trust} {options} {site(place, '/nothing')}").stdout)
 
 
 def test_port_80_answers_with_the_same_headers_and_without_hsts(outside: Host, place: Place) -> None:

@@ -33,7 +33,7 @@ AROUND = Recipe(
 )
 ATTACKER = Recipe(
     name="neighbour",
-    # lynis and testssl.sh: the audit's judges (tests/audit) sit outside the droplet.
+    # lynis and testssl.sh: the audit's judges (tests/system/audit) sit outside the droplet.
     packages=(*BASE.packages, "bind9-dnsutils", "curl", "lynis", "nmap", "openssl", "testssl.sh"),
     commands=(*BASE.commands, "systemctl disable lynis.timer"),
 )

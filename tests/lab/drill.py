@@ -22,7 +22,7 @@ from typing import Any
 from tests.lab import demo, host, lab
 from tests.lab.host import LabError, say
 from tests.lab.layout import CHECKOUT, by_name
-from tests.places import Place
+from tests.support.environment import Place
 
 LAB = Place("lab")
 ROW_BYTES = 1024

@@ -15,8 +15,8 @@ from testinfra.host import Host
 
 from deploys.components import nginx
 from stackctl.core.paths import Paths
-from tests.places import Place
-from tests.unit.places import settings_of
+from tests.support.environment import Place
+from tests.support.settings import settings_of
 
 pytestmark = pytest.mark.group("edge")
 

@@ -26,8 +26,8 @@ from deploys.components import (
     upkeep,
 )
 from deploys.config.settings import Settings
-from tests.places import Place
-from tests.unit.places import settings_of
+from tests.support.environment import Place
+from tests.support.settings import settings_of
 
 pytestmark = pytest.mark.group("everywhere")
 

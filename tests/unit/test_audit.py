@@ -5,11 +5,9 @@ from __future__ import annotations
 import tomllib
 
 from deploys.components import nginx
-from tests.audit.test_judges import bad
-from tests.audit.test_nginx_baseline import DIRECTIVES
-from tests.audit.test_slow_judges import Item, index, items_of
-from tests.audit.verdicts import WAIVERS, objections, waived, waivers
-from tests.unit.places import settings_of
+from tests.support.settings import settings_of
+from tests.system.audit.judges import DIRECTIVES, Item, bad, index, items_of
+from tests.system.audit.verdicts import WAIVERS, objections, waived, waivers
 
 LOG = """\
 2026-11-23 22:13:20 Performing test ID FIRE-4508 (Check used policies of iptables chains)

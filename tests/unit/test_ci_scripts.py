@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.places import ROOT
+from tests.support.environment import ROOT
+from tests.support.runner import obeyed
 
 STACKCTL = ROOT / ".github/scripts/stackctl"
 DIGEST = f"sha256:{'0' * 64}"
@@ -184,20 +185,6 @@ COMMANDS = [
     "\x1b]0;PWNED\x07",
     "a\n::error::b",
 ]
-
-
-def obeyed(log: str) -> list[str]:
-    """The commands in it, as the runner finds them (actions/runner, ActionCommand.cs and ActionCommandManager.cs)."""
-    found, token = [], None
-    for line in log.splitlines():
-        if token:
-            token = None if line.strip() == f"::{token}::" else token
-        elif line.strip().startswith("::stop-commands::"):
-            token = line.strip().removeprefix("::stop-commands::")
-        elif line.strip().startswith("::") or "##[" in line:
-            found.append(line)
-    assert token is None, "commands would be stopped for the steps after it"
-    return found
 
 
 def test_the_runner_would_obey_what_a_droplet_says(run: Any, tmp_path: Path) -> None:

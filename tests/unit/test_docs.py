@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from tests import docs
-from tests.places import ROOT
+from tests.support.environment import ROOT
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from stackctl.app.unfinished_restore import Record
 from stackctl.backup.manifest import Manifest
 from stackctl.core.version import VERSION
 from tests.docs import ROOT
-from tests.unit.stackctl_droplet import Droplet, installed, stackctl
+from tests.support.fakes.droplet import Droplet, installed, stackctl
 
 PAGE = ROOT / "docs/reference/formats.md"
 

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from tests.places import ROOT
+import pytest
 
-
-def run_pytest(*arguments: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ran.returncode != 0, ran.stdout
-    return ran.stdout
+from tests.support import order
+from tests.support.environment import ROOT
+from tests.support.suite import run_pytest
 
 
 def test_what_changes_something_refuses_any_place_but_the_lab() -> None:
     """This one doesn't ask for the lab by name."""
-    said = run_pytest("--place", "prod", "tests/faults/test_2_lock.py", "-k", "test_a_dry_run_takes_no_lock")
+    said = run_pytest("--place", "prod", "tests/system/converge/test_lock.py", "-k", "test_a_dry_run_takes_no_lock")
     assert "this changes things, and prod is not the lab" in said
 
 
 def test_a_skip_that_is_not_committed_fails_the_run() -> None:
     said = run_pytest("tests/unit/skipping.py")
     assert "skipped without standing in tests/skips.txt: tests/unit/skipping.py::test_left_out" in said
+
+
+def test_no_test_module_is_imported_by_another() -> None:
+    """What several use stands in tests/support."""
+    imports = re.compile(
+        r"^\s*(?:from|import) tests\.(?:\w+\.)*test_\w+|^\s*from tests[\w.]* import test_", re.MULTILINE
+    )
+    assert [path for path in (ROOT / "tests").rglob("*.py") if imports.search(path.read_text())] == []
+
+
+def test_a_directory_s_order_is_kept_and_names_each_module() -> None:
+    there = Path("/tests/converge")
+    items: list[Any] = [
+        SimpleNamespace(path=there.parent / name) for name in ("a.py", "converge/a.py", "converge/b/c.py")
+    ]
+    order.sort(items, there, ("b", "a"))
+    assert [item.path.name for item in items] == ["a.py", "c.py", "a.py"]
+    with pytest.raises(ValueError, match="not in"):
+        order.sort(items, there, ("b",))

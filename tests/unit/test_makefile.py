@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.places import ROOT
+from tests.support.environment import ROOT
 
 ODD = ["1.0", "1.10", "1.0 0", "1.0\"'`id`", "1;id", "$(id)", "a\\b"]
 

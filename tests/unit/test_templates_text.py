@@ -29,7 +29,7 @@ from deploys.components import (
 from deploys.config.settings import Settings
 from deploys.config.values import CI_LOGIN
 from stackctl.backup import verify
-from tests.unit.places import settings_of
+from tests.support.settings import settings_of
 
 PLACES = ["lab", "staging", "prod"]
 

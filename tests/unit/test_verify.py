@@ -8,9 +8,9 @@ import socket
 import pytest
 
 from tests.droplet.conftest import NEEDED, unfit
-from tests.droplet.test_web import is_public
-from tests.places import ROOT
-from tests.unit.test_guards import run_pytest
+from tests.support.environment import ROOT
+from tests.support.suite import run_pytest
+from tests.support.web import is_public
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,85 @@
+"""The lab's live data and its backups, as an operator sees them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testinfra.host import Host
+
+from tests.support.environment import Place, status
+from tests.support.under_way import DROPLET
+
+
+@dataclass(frozen=True)
+class Database:
+    """The live PostgreSQL; of its databases, the app's unless another one is named.
+
+    Asked as docs/how-to/runbook.md says: in `postgres` as the superuser, and everywhere else as the app's own login,
+    which acts as the owner.
+    """
+
+    droplet: Host
+    container: str
+    name: str
+    owner: str
+    login: str
+
+    def ask(self, sql: str, name: str = "") -> str:
+        return str(self.droplet.check_output(f"{self.psql(name)} -c {shlex.quote(sql)}"))
+
+    def ask_as_superuser(self, sql: str) -> str:
+        """In the app's database, what the app itself may not do or see."""
+        return str(self.droplet.check_output(f"{self._psql('postgres', self.name)} -c {shlex.quote(sql)}"))
+
+    def create(self, name: str) -> None:
+        """An empty database of the app's."""
+        self.ask(f"CREATE DATABASE {name} TEMPLATE template0 OWNER {self.owner}", "postgres")
+
+    def restore(self, dump: Path, name: str) -> None:
+        """By hand, into one that is empty: what the app wrote is loaded with no more powers than the app has."""
+        load = f"docker exec -i {self.container} pg_restore --exit-on-error --no-owner -U {self.login} -d {name}"
+        self.droplet.check_output(f"{load} < {dump}")
+
+    def psql(self, name: str = "") -> str:
+        """Takes SQL on standard input."""
+        return self._psql("postgres" if name == "postgres" else self.login, name or self.name)
+
+    def over_ssh(self, name: str = "") -> list[str]:
+        return ["ssh", "-F", ".lab/ssh_config", self.droplet.backend.get_hostname(), f"sudo {self.psql(name)}"]
+
+    def _psql(self, role: str, name: str) -> str:
+        return f"docker exec -i {self.container} psql -qtAX -v ON_ERROR_STOP=1 -U {role} -d {name}"
+
+
+def live_database(lab: Place, droplet: Host) -> Database:
+    values, container = lab.settings.values, lab.settings.paths.data_container("postgres")
+    return Database(droplet, container, values.database, values.database_user, lab.settings.login_role)
+
+
+def connected(lab: Place) -> tuple[Host, Database]:
+    """Anew, since the machine may have been killed."""
+    droplet = lab.reconnect(DROPLET.name)
+    return droplet, live_database(lab, droplet)
+
+
+def backups(droplet: Host) -> list[dict[str, Any]]:
+    """Oldest first."""
+    return list(json.loads(droplet.check_output("stackctl backups --json")))
+
+
+def proven(droplet: Host) -> list[str]:
+    """By their ids."""
+    return [one["id"] for one in backups(droplet) if one["verified"]]
+
+
+def problems(droplet: Host) -> list[str]:
+    return list(status(droplet)["problems"])
+
+
+def leftovers(droplet: Host) -> str:
+    """What no run may leave."""
+    return str(droplet.check_output("ls -d /opt/backups/*.partial; docker ps -aq --filter name=-verify-; true"))

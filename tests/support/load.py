@@ -1,0 +1,299 @@
+"""Keep-alive clients that post updates as Telegram does, from some way off, and what became of each request.
+
+    with load(target) as running:
+        running.phase("before"), time.sleep(10)
+        running.phase("during"), release()
+    assert not running.tally.lost
+
+A request is lost when it was written and no answer of 2xx came back, whatever the reason; nobody asks again. A
+connection that the server closed while nothing was asked of it is opened anew, as any client does; one that can't be
+opened loses the request it was for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from math import ceil
+
+from deploys.secrets.env_file import read_env_file
+from tests.lab.layout import ENV_FILE, by_name
+from tests.support.environment import Place
+from tests.support.relay import relay
+
+CLIENTS = 40
+RATE = 120  # requests a second of all clients: see `busy`
+ROUND_TRIP_S = 0.030
+ANSWER_WITHIN_S = 20.0
+LONGEST_S = 900.0
+CHATS = 2_000  # a chat may send 30 messages a minute
+AROUND_A_SWITCH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A droplet's webhook: the relay leads to `address`, the clients ask for `host`."""
+
+    address: str
+    host: str
+    secret: str = field(repr=False)
+    roots: str = field(repr=False)
+    """PEM."""
+    port: int = 443
+    path: str = "/webhook/telegram"
+
+
+def lab_target(place: Place) -> Target:
+    """The lab's first droplet."""
+    return Target(
+        address=str(by_name(place.hosts("edge")[0]).ipv4),
+        host=place.settings.values.domain,
+        secret=read_env_file(ENV_FILE)["TELEGRAM_WEBHOOK_SECRET"],
+        roots=place.outside.check_output("cat /root/acme-root.pem"),
+    )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What became of one; times are seconds of the epoch."""
+
+    update_id: int
+    phase: str
+    began: float
+    ended: float
+    outcome: str
+    """The answer's status, or why there was none."""
+
+    @property
+    def lost(self) -> bool:
+        return not (len(self.outcome) == 3 and self.outcome.startswith("2"))
+
+    @property
+    def ms(self) -> float:
+        return (self.ended - self.began) * 1000
+
+
+@dataclass
+class Tally:
+    """Every request so far."""
+
+    requests: list[Request] = field(default_factory=list, repr=False)
+    connections: int = 0
+    busy: float = 0.0
+    """Share of a core that clients and relay took: near 1, it is they who are slow."""
+
+    @property
+    def lost(self) -> list[Request]:
+        return [request for request in self.requests if request.lost]
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How often each status came back, and each reason for none."""
+        return Counter(request.outcome for request in self.requests)
+
+    def of(self, phase: str) -> Tally:
+        return Tally([request for request in self.requests if request.phase == phase])
+
+    @property
+    def phases(self) -> list[str]:
+        return list(dict.fromkeys(request.phase for request in self.requests))
+
+    def gaps(self, since: float, until: float) -> list[float]:
+        """Milliseconds between one successful answer and the next."""
+        answered = sorted(r.ended for r in self.requests if not r.lost and since <= r.ended <= until)
+        return [(after - before) * 1000 for before, after in pairwise([since, *answered, until])]
+
+    def gap_around(self, moment: float) -> float:
+        """The largest that a switch at `moment` may have caused, in milliseconds."""
+        return max(self.gaps(moment - AROUND_A_SWITCH_S, moment + AROUND_A_SWITCH_S))
+
+    def table(self) -> str:
+        """For people: a line for each phase, and one for each reason of a loss."""
+        lines = [f"{'':<22}{'requests':>9}{'lost':>6}{'/s':>6}   {'p50':>6}{'p95':>7}{'p99':>7}{'max':>8}  ms"]
+        lines += [_line(phase, self.of(phase)) for phase in self.phases]
+        lines += [_line("all", self)]
+        lines += [f"  lost: {times} x {why}" for why, times in Counter(one.outcome for one in self.lost).most_common()]
+        lines += [f"  {self.connections} connections opened; clients and relay took {self.busy:.0%} of a core"]
+        return "\n".join(lines)
+
+
+def _line(name: str, tally: Tally) -> str:
+    times = sorted(request.ms for request in tally.requests if not request.lost)
+    ends = [request.ended for request in tally.requests]
+    rate = len(ends) / (max(ends) - min(ends)) if len(ends) > 1 else 0.0
+    p50, p95, p99, p100 = (percentile(times, share) for share in (0.5, 0.95, 0.99, 1))
+    return f"{name:<22}{len(ends):>9}{len(tally.lost):>6}{rate:>6.0f}   {p50:>6.0f}{p95:>7.0f}{p99:>7.0f}{p100:>8.0f}"
+
+
+def percentile(times: Sequence[float], share: float) -> float:
+    """The smallest of the sorted `times` that `share` of them don't exceed."""
+    return times[ceil(share * len(times)) - 1] if times else float("nan")
+
+
+@dataclass
+class Running:
+    """A load under way."""
+
+    tally: Tally = field(default_factory=Tally)
+    _phase: str = "connecting"
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def phase(self, name: str) -> None:
+        """Requests that begin from now on count as this phase's."""
+        self._phase = name
+
+    @property
+    def ended(self) -> bool:
+        """Whether it sends no more."""
+        return self._ended.is_set()
+
+    def until(self, requests: int) -> None:
+        """Wait until so many were answered or lost; AssertionError when the load ended before."""
+        while len(self.tally.requests) < requests:
+            assert not self._ended.wait(0.1), f"the load ended after {len(self.tally.requests)} requests"
+
+
+@contextmanager
+def load(target: Target, *, clients: int = CLIENTS, rate: float = RATE, fresh: int = 0) -> Iterator[Running]:
+    """The clients at work, in a thread of their own, and `fresh` ones besides that open a connection for each request.
+
+    The tally is whole when the context ends: requests under way are waited for. It ends by itself after LONGEST_S.
+    """
+    running, stop = Running(), threading.Event()
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            asyncio.run(_load(target, running, stop, clients=clients, rate=rate, fresh=fresh))
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+        finally:
+            running._ended.set()
+
+    thread = threading.Thread(target=work, name="load", daemon=True)
+    thread.start()
+    try:
+        yield running
+    finally:
+        stop.set()
+        thread.join()
+    done.result()
+    assert running.tally.requests, "the load sent nothing"
+
+
+async def _load(
+    target: Target, running: Running, stop: threading.Event, *, clients: int, rate: float, fresh: int
+) -> None:
+    context = ssl.create_default_context(cadata=target.roots)
+    began, took = time.monotonic(), time.thread_time()
+    async with relay(target.address, target.port, ROUND_TRIP_S / 2) as port:
+        numbers = count(time.time_ns() // 1_000)
+        interval = (clients + fresh) / rate
+        senders = [
+            asyncio.create_task(
+                Client(target, context, port, running, keeps=number < clients).work(numbers, interval, stop)
+            )
+            for number in range(clients + fresh)
+        ]
+        await asyncio.gather(*senders)
+    running.tally.busy = (time.thread_time() - took) / (time.monotonic() - began)
+
+
+@dataclass
+class Client:
+    """One that keeps its connection, or, with `keeps` false, opens one for each request."""
+
+    target: Target
+    context: ssl.SSLContext
+    port: int
+    running: Running
+    keeps: bool
+    _connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def work(self, numbers: Iterator[int], interval: float, stop: threading.Event) -> None:
+        """Send one update after another, one an interval; a late one isn't made up for."""
+        began = time.monotonic()
+        due = began + random.uniform(0, interval)
+        while not stop.is_set() and due < began + LONGEST_S:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = max(due + interval, time.monotonic())
+            phase, sent = self.running._phase, time.time()
+            update_id = next(numbers)
+            outcome = await self._send(update_id)
+            self.running.tally.requests.append(Request(update_id, phase, sent, time.time(), outcome))
+        self._close()
+
+    async def _send(self, update_id: int) -> str:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                reader, writer = await self._connected()
+                # Nothing is awaited between that look at the connection and this: what has closed by now was seen.
+                writer.write(_request(self.target, update_id))
+                status, stays = await _answer(reader)
+        except EOFError:
+            self._close()
+            return "closed without an answer"
+        except (OSError, ValueError) as error:
+            self._close()
+            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if not (stays and self.keeps):
+            self._close()
+        return status
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._connection:
+            reader, writer = self._connection
+            if not (reader.at_eof() or writer.is_closing()):
+                return self._connection
+            self._close()
+        self._connection = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=self.context, server_hostname=self.target.host
+        )
+        self.running.tally.connections += 1
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection:
+            self._connection[1].transport.abort()
+            self._connection = None
+
+
+def _request(target: Target, update_id: int) -> bytes:
+    chat = {"id": 1_000_000 + update_id % CHATS, "first_name": "Load"}
+    message = {
+        "message_id": update_id % 1_000_000_000,
+        "from": {**chat, "is_bot": False},
+        "chat": {**chat, "type": "private"},
+        "date": int(time.time()),
+        "text": "/offers",
+        "entities": [{"type": "bot_command", "offset": 0, "length": 7}],
+    }
+    body = json.dumps({"update_id": update_id, "message": message}).encode()
+    head = (
+        f"POST {target.path} HTTP/1.1\r\nHost: {target.host}\r\nContent-Type: application/json\r\n"
+        f"X-Telegram-Bot-Api-Secret-Token: {target.secret}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
+    """An answer's status, and whether the connection stays; ValueError when it is none of HTTP's."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    status_line, *lines = head.rstrip().split("\r\n")
+    version, status, *_ = status_line.split(" ")
+    headers = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if version != "http/1.1" or "content-length" not in headers:
+        raise ValueError(f"an answer whose end isn't told: {status_line}")
+    await reader.readexactly(int(headers["content-length"]))
+    return status, headers.get("connection") != "close"

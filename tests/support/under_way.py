@@ -1,0 +1,93 @@
+"""A release or a backup that somebody follows over SSH, and what happens to it meanwhile: all from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stackctl.core.paths import Paths
+from tests.lab.layout import by_name
+from tests.support.environment import ROOT
+
+DROPLET = by_name("droplet1")
+HISTORY = DROPLET.root / Paths("toogoodtogo").history.relative_to("/")
+RELEASE = b"python3\0/usr/local/bin/stackctl\0--run\0"
+BACKUP = b"python3\0/usr/local/bin/stackctl\0backup\0"
+"""How /proc names the program that does the work: neither the one that follows it, nor systemd-run, which starts it."""
+ENDS_WITHIN_S = 300.0
+
+
+@dataclass
+class UnderWay:
+    """One that was just started. Its events are read from the droplet's disk: nothing in the product waits for us."""
+
+    arguments: tuple[str, ...]
+    program: bytes = RELEASE
+    _offset: int = field(init=False)
+    _worker: int | None = field(init=False, default=None)
+    _client: subprocess.Popen[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._offset = HISTORY.stat().st_size if HISTORY.exists() else 0
+        argv = ["ssh", "-F", ".lab/ssh_config", DROPLET.name, "sudo", "stackctl", *self.arguments]
+        self._client = subprocess.Popen(
+            argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def reach(self, step: str) -> None:
+        """Return as soon as this step has begun."""
+        needle = f'"step": "{step}", "state": "start"'.encode()
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        while needle not in self._history():
+            self._worker = self._worker or _pid(self.program)  # now: at the step, looking for it would take too long
+            over = self._client.poll() is not None and needle not in self._history()
+            assert not over, f"it ended before {step}: {self.end()}"
+            assert time.monotonic() < deadline, f"{step} was not reached"
+            time.sleep(0.001)
+
+    def kill(self) -> None:
+        """-9 to the program that does the work."""
+        assert self._worker, f"nobody is at work: {self.program!r}"
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(self._worker, signal.SIGKILL)
+
+    def hang_up(self) -> None:
+        """The connection of whoever follows it ends."""
+        self._client.kill()
+        self._client.wait()
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and output of whoever followed it."""
+        output, _ = self._client.communicate(timeout=ENDS_WITHIN_S)
+        return self._client.returncode, output
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._history().splitlines() if line.endswith(b"}")]
+
+    def last_step(self) -> str:
+        """Where it was."""
+        return str(next(event["step"] for event in reversed(self.events()) if event["op"] == self.arguments[0]))
+
+    def _history(self) -> bytes:
+        with HISTORY.open("rb") as history:
+            history.seek(self._offset)
+            return history.read()
+
+
+def _pid(program: bytes) -> int | None:
+    """Its number on this machine, which sees those of all droplets."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            here = (directory / "root/etc/hostname").read_text().strip() == DROPLET.name
+            if here and program in (directory / "cmdline").read_bytes():
+                return int(directory.name)
+        except OSError:
+            continue  # it has just ended
+    return None

@@ -1,0 +1,53 @@
+"""Requests to the public address, by curl."""
+
+from __future__ import annotations
+
+import re
+
+from testinfra.host import Host
+
+from tests.support.environment import Place
+
+ASK = "curl -sS -o /dev/null -D - --max-time 10"
+
+
+def curl(outside: Host, place: Place, url: str, options: str = "") -> str:
+    """Status line and headers, the chain verified; an empty string when there was no answer."""
+    return str(outside.run(f"{ASK} {place.trust} {options} {url}").stdout)
+
+
+def status_of(answer: str) -> int:
+    found = re.match(r"HTTP/\S+ (\d+)", answer)
+    return int(found[1]) if found else 0
+
+
+def site(place: Place, path: str = "") -> str:
+    return f"https://{place.settings.values.domain}{path or the_apps_own(place)}"
+
+
+def the_apps_own(place: Place) -> str:
+    """A path that is passed on to the app."""
+    values = place.settings.values
+    return values.webhook_path or values.public_paths[0]
+
+
+def is_public(place: Place, path: str) -> bool:
+    public = place.settings.values.public_paths
+    return any(path == one or (one.endswith("/") and path.startswith(one)) for one in public)
+
+
+TOO_MUCH = {
+    "a body": (413, "-X POST --data-binary @-", "head -c 1100000 /dev/zero"),
+    "a header": (431, "--http1.1 -H @-", "printf 'X-A: '; head -c 5000 /dev/zero | tr '\\0' a"),
+    "headers": (
+        431,
+        "--http1.1 -H @-",
+        "for n in $(seq 30); do printf 'X-%s: %0900d\\n' $n 1; done",
+    ),
+    "a path": (414, "--http1.1 --url-query @-", "head -c 5000 /dev/zero | tr '\\0' a"),
+}
+
+
+def send_too_much(outside: Host, place: Place, what: str) -> str:
+    _, options, program = TOO_MUCH[what]
+    return str(outside.run(f"({program}) | {ASK} {place.trust} {options} {site(place, '/nothing')}").stdout)

@@ -1,0 +1,143 @@
+"""An app that was broken into, as PostgreSQL meets it: what its roles can plant, and who has run it since.
+
+Everything that is planted says in the server's log by whom it is run. Other suites may plant it, too.
+"""
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from testinfra.host import Host
+
+from tests.support.environment import Place
+
+ROWS = 3
+# What runs tries to become the login's user: pg_amcheck and autovacuum act as a table's owner, and stay so.
+# What our own statements once used comes first: S1's operator, as it was carried out, then functions and casts.
+PLANTED = f"""
+CREATE SCHEMA sec_app;
+CREATE FUNCTION sec_app.ran(what text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE was text := pg_catalog.current_setting('role');
+BEGIN
+  BEGIN PERFORM pg_catalog.set_config('role', 'none', true); EXCEPTION WHEN OTHERS THEN NULL; END;
+  RAISE LOG 'sec app: % run by %', what, current_user;
+  BEGIN PERFORM pg_catalog.set_config('role', was, true); EXCEPTION WHEN OTHERS THEN NULL; END;
+  RETURN 1;
+END $$;
+CREATE FUNCTION public.sec_cat(a name, b name) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM sec_app.ran('operator ||'); RETURN a::text OPERATOR(pg_catalog.||) b::text;
+END $$;
+CREATE OPERATOR public.|| (LEFTARG = name, RIGHTARG = name, FUNCTION = public.sec_cat);
+CREATE FUNCTION public.pg_database_size(name) RETURNS bigint LANGUAGE sql AS $$ SELECT sec_app.ran('size')::bigint $$;
+CREATE FUNCTION public.count() RETURNS bigint LANGUAGE sql AS $$ SELECT sec_app.ran('count')::bigint $$;
+CREATE FUNCTION public.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS
+  $$ SELECT sec_app.ran('set_config')::text $$;
+CREATE TYPE sec_app.cast AS (n int);
+CREATE FUNCTION sec_app.as_text(sec_app.cast) RETURNS text LANGUAGE sql AS $$ SELECT sec_app.ran('cast')::text $$;
+CREATE CAST (sec_app.cast AS text) WITH FUNCTION sec_app.as_text AS IMPLICIT;
+CREATE DOMAIN sec_app.domain AS int CHECK (sec_app.ran('domain') = 1);
+CREATE TABLE sec_app.t (
+  n int DEFAULT sec_app.ran('default'), cast_ sec_app.cast, domain_ sec_app.domain,
+  made int GENERATED ALWAYS AS (sec_app.ran('generated column')) STORED, CHECK (sec_app.ran('check') = 1)
+);
+INSERT INTO sec_app.t (n, cast_, domain_) SELECT n, row(n)::sec_app.cast, n FROM generate_series(1, {ROWS}) n;
+CREATE INDEX ON sec_app.t ((n + sec_app.ran('index')));
+CREATE INDEX ON sec_app.t (n) WHERE sec_app.ran('predicate') = 1;
+CREATE POLICY hides ON sec_app.t USING (sec_app.ran('policy') = 0);
+ALTER TABLE sec_app.t ENABLE ROW LEVEL SECURITY;
+ALTER TABLE sec_app.t FORCE ROW LEVEL SECURITY;
+CREATE TABLE sec_app."odd "".""
+name" (n int);
+INSERT INTO sec_app."odd "".""
+name" VALUES (1);
+SET ROLE NONE;
+ALTER ROLE CURRENT_USER SET search_path = public, pg_catalog;
+"""
+TAKEN_AWAY = """
+DROP SCHEMA IF EXISTS sec_app CASCADE;
+DROP OPERATOR IF EXISTS public.|| (name, name);
+DROP FUNCTION IF EXISTS public.sec_cat, public.pg_database_size(name), public.count(), public.set_config;
+"""
+# As an owner of the database could leave them until its owner was the superuser.
+FORMER_SETTINGS = {
+    "search_path": "public, pg_catalog",
+    "role": "'pg_monitor'",
+    "statement_timeout": "1",
+    "lock_timeout": "1",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "serializable",
+    "row_security": "on",
+    "client_encoding": "'SQL_ASCII'",
+    "exit_on_error": "on",
+    "DateStyle": "'German'",
+}
+
+
+@dataclass(frozen=True)
+class App:
+    """Its login role, at the live server."""
+
+    droplet: Host
+    container: str
+    database: str
+    login: str
+
+    def asks(self, sql: str, *, fails: bool = False) -> str:
+        """As the login role, which acts as the owner; the error, where it is to fail."""
+        ran = self._psql(self.login, self.database, sql)
+        assert bool(ran[0]) == fails, ran
+        return ran[1]
+
+    def superuser(self, sql: str, database: str = "postgres") -> str:
+        """As the tests' own superuser, with nothing that would protect it in the app's database."""
+        return self._psql("postgres", database, sql)[1]
+
+    def ran_by(self) -> dict[str, set[str]]:
+        """Who has run what of it since the server's container began."""
+        log = self.droplet.check_output(f"docker logs {self.container} 2>&1 | grep 'sec app: ' || true")
+        found: dict[str, set[str]] = {}
+        for what, who in re.findall(r"sec app: (.*) run by (\w+)", log):
+            found.setdefault(what, set()).add(who)
+        return found
+
+    def run_as(self, who: str) -> set[str]:
+        """What of it this role has run."""
+        return {what for what, by in self.ran_by().items() if who in by}
+
+    def _psql(self, role: str, database: str, sql: str) -> tuple[int, str]:
+        psql = f"docker exec -i {self.container} psql -qtAX -v ON_ERROR_STOP=1 -U {role} -d {database}"
+        ran = self.droplet.run(f"printf %s {shlex.quote(sql)} | {psql} 2>&1")
+        return ran.rc, str(ran.stdout).strip()
+
+
+def app_of(lab: Place, droplet: Host) -> App:
+    paths, values = lab.settings.paths, lab.settings.values
+    return App(droplet, paths.data_container("postgres"), values.database, lab.settings.login_role)
+
+
+@contextmanager
+def planted(app: App) -> Iterator[App]:
+    """All of it, until the `with` ends."""
+    app.asks(PLANTED)
+    try:
+        yield app
+    finally:
+        # By ALTER ROLE first: its path would have psql use what is dropped.
+        app.superuser(f"ALTER ROLE {app.login} RESET search_path")
+        app.superuser(f"SET search_path = pg_catalog; {TAKEN_AWAY}", app.database)
+
+
+@contextmanager
+def left_by_a_former_owner(app: App) -> Iterator[None]:
+    """Settings of the database. Each would falsify or end what a superuser without settings of its own asks."""
+    for name, value in FORMER_SETTINGS.items():
+        app.superuser(f"ALTER DATABASE {app.database} SET {name} = {value}")
+    try:
+        yield
+    finally:
+        app.superuser(f"ALTER DATABASE {app.database} RESET ALL")

@@ -1,0 +1,98 @@
+"""What sshd, sudo and stackctl said stays, however much a container writes."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from testinfra.host import Host
+
+from tests.system.attack.conftest import Serving
+
+pytestmark = pytest.mark.group("app")
+
+LINES, LINE_BYTES, JOURNAL_MIB = 9000, 6000, 24
+"""A flood of twice what the journal holds meanwhile, in fewer lines than journald's own limit of a service (10,000)."""
+FLOOD = (
+    f"l=$(head -c {LINE_BYTES} /dev/urandom | base64 -w0 | head -c {LINE_BYTES}); i=0; "
+    f'while [ $i -lt {LINES} ]; do echo "$i $l"; i=$((i+1)); done'
+)
+SMALL = "/run/systemd/journald.conf.d/zz-attack.conf"
+LIMITS, ASIDE = "/run/systemd/units/log-rate-limit-*:docker.service", "/run/attack-aside"
+RESTART = "systemctl restart systemd-journald.service && journalctl --sync"
+
+
+def test_a_container_that_floods_the_log(droplet: Host, serving: Serving, result: Callable[..., None]) -> None:
+    """With a small journal, which takes seconds; the usual one of 512 MiB takes minutes."""
+    with small_journal(droplet):
+        for _ in serving.attacks():
+            mark = said_by_root(droplet)
+            flood(droplet)
+            got = is_there(droplet, mark)
+            assert got
+        with serving.defence_out(), no_limit_of_the_daemon(droplet):
+            flood(droplet, "--log-driver journald")
+            control = is_there(droplet, mark)
+        assert not control
+    result("a flood of a container's output", got="root's line is there", control="root's line is gone")
+
+
+def test_a_container_s_log_is_bounded_and_can_be_read_once_it_has_ended(droplet: Host) -> None:
+    """What `docker logs` shows of an ended one: its last words, from at most 50 MB on the disk."""
+    name = f"flooded-{uuid4().hex[:8]}"
+    try:
+        flood(droplet, f"--name {name}", rounds=3, remove=False)
+        last = droplet.check_output(f"docker logs --tail 1 {name} | cut -c1-10")
+        assert last.startswith(f"{LINES - 1} ")
+        folder = droplet.check_output(f"docker inspect --format '/var/lib/docker/containers/{{{{.Id}}}}' {name}")
+        kept = int(droplet.check_output(f"du -sm {folder}").split()[0])
+        assert 1 <= kept <= 51, "of 162 MB that were written"
+    finally:
+        droplet.run(f"docker rm --force {name}")
+
+
+def flood(droplet: Host, options: str = "", *, rounds: int = 1, remove: bool = True) -> None:
+    web = "docker ps --quiet --filter label=com.docker.compose.service=web"
+    image = droplet.check_output(f"docker inspect --format '{{{{.Image}}}}' $({web} | head -n1)")
+    program = " ".join([FLOOD + ";"] * rounds)
+    once = "--rm " if remove else ""
+    run = f"docker run {once}{options} --network none --memory 64m --entrypoint sh {image} -c {shlex.quote(program)}"
+    droplet.check_output(f"{run} > /dev/null && journalctl --sync")
+
+
+def said_by_root(droplet: Host) -> str:
+    """A line of a root's program, where sshd's and stackctl's are as well."""
+    mark = uuid4().hex
+    droplet.check_output(f"logger -t evidence {mark} && journalctl --sync")
+    assert is_there(droplet, mark)
+    return mark
+
+
+def is_there(droplet: Host, mark: str) -> bool:
+    """By its tag alone: the journal also has this very command, as sudo's."""
+    return mark in droplet.check_output("journalctl -t evidence --no-pager --output=cat")
+
+
+@contextmanager
+def small_journal(droplet: Host) -> Iterator[None]:
+    conf = f"[Journal]\\nSystemMaxUse={JOURNAL_MIB}M\\nSystemMaxFileSize=4M\\n"
+    droplet.check_output(f"mkdir -p $(dirname {SMALL}) && printf '{conf}' > {SMALL} && {RESTART}")
+    try:
+        yield
+    finally:
+        droplet.check_output(f"rm {SMALL} && {RESTART}")
+
+
+@contextmanager
+def no_limit_of_the_daemon(droplet: Host) -> Iterator[None]:
+    """journald reads the limit of a service here, where systemd leaves it."""
+    droplet.check_output(f"mkdir -p {ASIDE} && mv {LIMITS} {ASIDE} && {RESTART}")
+    time.sleep(1)
+    try:
+        yield
+    finally:
+        droplet.check_output(f"mv {ASIDE}/* /run/systemd/units && rmdir {ASIDE} && {RESTART}")

@@ -1,0 +1,87 @@
+"""sshd: nobody who isn't logged in keeps an operator out."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from tests.lab.layout import CHECKOUT
+from tests.support.environment import Place
+from tests.support.probes import addresses_of_one_network, machine_of, pardon
+from tests.system.attack.conftest import Serving
+
+pytestmark = pytest.mark.group("everywhere")
+
+IDLE = Path(__file__).with_name("idle.py").read_text()
+ADDRESSES, EACH, LOGINS = 16, 4, 8
+HELD_S = 14
+"""Less than LoginGraceTime."""
+PER_SOURCE = 5
+"""PerSourceMaxStartups."""
+
+
+def test_idle_connections_from_one_network_while_an_operator_logs_in(
+    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Callable[..., None]
+) -> None:
+    """Four from each of 16 addresses of one /64: below what one address may have, and without a login that failed."""
+    for _ in serving.attacks():
+        held, logins = attacked(attacker, droplet, lab)
+        assert logins == LOGINS
+        assert held <= PER_SOURCE
+    with serving.defence_out(), by_address(droplet, lab):
+        control_held, control = attacked(attacker, droplet, lab)
+    pardon(droplet)
+    assert control_held > 40
+    assert control < LOGINS
+    result(
+        "idle connections from one /64",
+        got=f"{held} held, {logins} of {LOGINS} logins",
+        control=f"{control_held} held, {control} of {LOGINS} logins",
+    )
+
+
+def attacked(attacker: Host, droplet: Host, lab: Place) -> tuple[int, int]:
+    """How many connections the attacker holds to the end, and how many of the operator's logins came through."""
+    config = str(lab.data["ssh_config_file"])
+    name = droplet.backend.get_hostname()
+    with addresses_of_one_network(attacker, droplet, ADDRESSES) as own:
+        program = ["python3", "-c", IDLE, str(machine_of(droplet).ipv6), str(EACH), str(HELD_S), *own]
+        to_attacker = ["ssh", "-F", config, attacker.backend.get_hostname(), f"sudo {shlex.join(program)}"]
+        with subprocess.Popen(to_attacker, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as attack:
+            assert attack.stdout
+            assert attack.stdout.readline().strip() == "holding"
+            began = time.monotonic()
+            logins = sum(logs_in(config, name) for _ in range(LOGINS))
+            assert time.monotonic() - began < HELD_S, "the attack ended before the last login"
+            return int(attack.stdout.readline()), logins
+
+
+def logs_in(config: str, name: str) -> bool:
+    """By a connection of its own."""
+    login = ["ssh", "-F", config, "-o", "ControlPath=none", "-o", "ConnectTimeout=5", name, "true"]
+    return subprocess.run(login, cwd=CHECKOUT, capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def by_address(droplet: Host, lab: Place) -> Iterator[None]:
+    """sshd as it is by default: it counts each IPv6 address for itself. Its restart forgives what was before, too."""
+    drop_in = f"/etc/ssh/sshd_config.d/00-{lab.settings.values.app}.conf"
+    restart = "sshd -t && systemctl restart ssh.service"
+    droplet.check_output(
+        f"sed -i 's/^PerSourceNetBlockSize 32:64$/PerSourceNetBlockSize 32:128/' {drop_in} && {restart}"
+    )
+    assert "persourcenetblocksize 32:128" in droplet.check_output("sshd -T")
+    try:
+        yield
+    finally:
+        time.sleep(1)
+        droplet.check_output(
+            f"sed -i 's/^PerSourceNetBlockSize 32:128$/PerSourceNetBlockSize 32:64/' {drop_in} && {restart}"
+        )

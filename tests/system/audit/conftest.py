@@ -1,0 +1,83 @@
+"""Judges other than ourselves: `make audit`. A table at the end has each one's figure, its goal, and what is waived.
+
+A judge's test takes `verdict` and hands it what the judge complained of; a control's test takes `control`. Reading
+only: whatever a judge needs on the droplet goes with it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.support.environment import Place
+from tests.system.audit.verdicts import Row, objections, waived
+
+
+@dataclass
+class Book:
+    """What was found in this run."""
+
+    rows: list[Row] = field(default_factory=list)
+    controls: dict[str, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))
+    """By baseline and number: does it hold, or is it waived?"""
+
+
+BOOK = pytest.StashKey[Book]()
+Verdict = Callable[..., None]
+Control = Callable[[str, str, str], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _there(request: pytest.FixtureRequest, place: Place) -> None:
+    if place.name == "lab":
+        request.getfixturevalue("lab")
+
+
+@pytest.fixture(scope="session")
+def book(pytestconfig: pytest.Config) -> Book:
+    return pytestconfig.stash.setdefault(BOOK, Book())
+
+
+@pytest.fixture(scope="session")
+def verdict(book: Book, place: Place) -> Verdict:
+    """Keeps a line for the table, and fails for what isn't waived."""
+
+    def give(judge: str, complaints: Collection[str], *, figure: str, goal: str) -> None:
+        known = waived(judge, place.name)
+        book.rows.append(Row(judge, figure, goal, len(known)))
+        if found := objections(complaints, known):
+            pytest.fail(f"{judge}: " + "; ".join(found), pytrace=False)
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def control(book: Book, place: Place) -> Control:
+    """Keeps what became of a baseline's control: `complaint` says why it doesn't hold, and is empty when it does."""
+
+    def judge(baseline: str, number: str, complaint: str) -> None:
+        known = waived(baseline, place.name) & {number}
+        found = objections({number} if complaint else set(), known)
+        book.controls[baseline][number] = not found and book.controls[baseline].get(number, True)
+        if found:
+            pytest.fail(f"{baseline} {'; '.join(found)}: {complaint}", pytrace=False)
+
+    return judge
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if (book := config.stash.get(BOOK, None)) is None:
+        return
+    place = config.getoption("--place")
+    rows = [(row.judge, row.figure, row.goal, str(row.waived or "")) for row in book.rows]
+    for baseline, outcomes in sorted(book.controls.items()):
+        known = len(waived(baseline, place))
+        figure = f"{sum(outcomes.values()) - known} of {len(outcomes)} hold"
+        rows.append((baseline, figure, "all, or waived", str(known or "")))
+    terminalreporter.section("audit")
+    for judge, figure, goal, number in (("judge", "figure", "goal", "waived"), *rows):
+        terminalreporter.write_line(f"{judge:<26} {figure:<44} {goal:<34} {number}")
+    terminalreporter.write_line("What is waived, and why: tests/system/audit/waivers.toml")

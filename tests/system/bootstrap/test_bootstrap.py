@@ -1,0 +1,78 @@
+"""A bare droplet becomes a home for the bot with all against it: converges killed at random, no certificate to be had.
+
+First of what needs a droplet: the rest of `make test` looks at the one that came of this, every check of it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.lab import demo
+from tests.lab import lab as machines
+from tests.lab.layout import by_name
+from tests.support import converge
+from tests.support.environment import Place
+
+KILLS = 3
+SEED = 20261123
+TRUSTED = "Obtain the certificate"
+
+
+@contextmanager
+def authority_out_of_reach(lab: Place) -> Iterator[None]:
+    """Pebble itself goes on: it would have another root after a restart."""
+    world = lab.connect("world", sudo=False)
+    rule = "INPUT -p tcp --dport 14000 -j REJECT --reject-with tcp-reset"
+    for program in ("iptables", "ip6tables"):
+        world.check_output(f"{program} -I {rule}")
+    try:
+        yield
+    finally:
+        for program in ("iptables", "ip6tables"):
+            world.check_output(f"{program} -D {rule}")
+
+
+def made_anew_unless_bare(lab: Place) -> None:
+    machines.up(1)
+    if lab.reconnect("droplet1").file("/usr/local/bin/stackctl").exists:
+        machines.recreate(by_name("droplet1"))
+
+
+def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Place) -> None:
+    """Without an authority at first: the site is finished with a placeholder, and says so."""
+    lab = lab_as_it_is
+    with authority_out_of_reach(lab):
+        made_anew_unless_bare(lab)
+        moments = random.Random(SEED)
+        for _ in range(KILLS):
+            running = converge.start()
+            time.sleep(moments.uniform(3, 20))
+            running.kill()
+            running.wait()
+        said = converge.failing_site()
+        assert "no certificate for bot.lab.test" in said, said[-4000:]
+    droplet = lab.reconnect("droplet1")
+    assert converge.planned() == {f"certificate | {TRUSTED}"}
+
+    status = droplet.run("stackctl status --json")
+    assert status.rc == 4
+    certificate = json.loads(status.stdout)["certificate"]
+    assert certificate["placeholder"] is True
+    assert certificate["cause"]
+    answer = lab.ask_as_telegram("https://bot.lab.test/webhook/telegram", "--insecure")
+    assert answer.startswith("HTTP/2 503"), "no release yet"
+    assert "retry-after: 5" in answer
+
+    # What the hourly timer starts.
+    timer = "systemctl list-timers --all --output=json toogoodtogo-certificate.timer"
+    assert json.loads(droplet.check_output(timer))[0]["activates"] == "toogoodtogo-certificate.service"
+    droplet.check_output("systemctl start toogoodtogo-certificate.service")
+
+
+def test_released_it_is_as_declared(lab_as_it_is: Place) -> None:
+    demo.release(demo.TAG)
+    assert converge.changed(converge.site()) == set()

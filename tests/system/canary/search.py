@@ -1,0 +1,130 @@
+"""Where a secret might turn up on both sides, and how it would be spelt there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import ceil
+from pathlib import Path
+
+from testinfra.host import Host
+
+from tests.support.environment import ROOT, Place
+
+FIND = ROOT / "tests" / "droplet" / "find_secrets.py"
+SHORTEST_CORE = 16
+ELSEWHERE = ("-/proc", "-/sys", "-/dev", "-/run/docker/netns")
+"""The kernel's, where nothing is stored; argument lists are looked at by `Processes`."""
+
+
+class Secrets(set[str]):
+    """No failing test shows them."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} secrets>"
+
+
+def core(value: str) -> str:
+    """The part of a secret that JSON, percent-encoding, a shell's and Python's quoting all leave as it is."""
+    found: str = max(re.findall(r"[A-Za-z0-9_-]+", value), key=len)
+    assert len(found) >= SHORTEST_CORE, "too short to be found by"
+    return found
+
+
+def spellings(values: Iterable[str]) -> list[str]:
+    """Each secret's core and the whole one's plain hash, and what base64 makes of these wherever they stand."""
+    plain = {one for value in values for one in (core(value), sha256(value.encode()).hexdigest())}
+    return sorted(plain | {spelt for one in plain for spelt in _base64(one.encode())})
+
+
+def _base64(core: bytes) -> Iterator[str]:
+    for offset in range(3):
+        start, end = ceil(offset * 8 / 6), (offset + len(core)) * 8 // 6
+        for encode in (b64encode, urlsafe_b64encode):
+            yield encode(b"\0" * offset + core).decode()[start:end]
+
+
+def in_text(text: bytes, values: Iterable[str]) -> list[str]:
+    """The lines in which one stands."""
+    needles = re.compile(b"|".join(re.escape(one.encode()) for one in spellings(values)))
+    return [line.decode(errors="replace")[:300] for line in text.splitlines() if needles.search(line)]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What changed since a moment: all files of the droplet, its journal, and the operator's side."""
+
+    place: Place
+    droplet: Host
+    since: float
+
+    def files(self, values: Iterable[str]) -> set[str]:
+        """The droplet's: images, layers, logs, histories, `/tmp`, whoever may read them."""
+        return self._lines(values, "changed", str(self.since), "/", *ELSEWHERE)
+
+    def journal(self, values: Iterable[str]) -> int:
+        """Lines of the journal with every field of it: a field may hold a command's arguments."""
+        begin = f"--since=@{int(self.since)}"
+        (count,) = self._lines(values, "command", "journalctl", "--no-pager", "--all", "--output=export", begin)
+        return int(count)
+
+    def operator(self, values: Iterable[str]) -> set[str]:
+        """The operator's side: the checkout (pyinfra-debug.log lies there), caches, SSH's files, histories, `/tmp`."""
+        home = Path.home()
+        kept = [home / ".ssh", home / ".cache", home / ".local" / "state", *home.glob(".*history")]
+        folders = [ROOT, Path("/tmp"), *(path for path in kept if path.is_dir())]
+        single = {str(path) for path in kept if path.is_file() and in_text(path.read_bytes(), values)}
+        # The lab's root file systems are no part of the operator's machine.
+        search = ["changed", str(self.since), *map(str, folders), f"-{home / '.cache' / 'marketplace-infra'}"]
+        command = [sys.executable, str(FIND), *search]
+        found = subprocess.run(command, input=self._needles(values), capture_output=True, check=True)
+        return single | {*found.stdout.decode().splitlines()}
+
+    def _lines(self, values: Iterable[str], *search: str) -> set[str]:
+        found = self.place.run_python(self.droplet, FIND, *search, stdin=self._needles(values))
+        assert found.returncode == 0, found.stderr.decode()[-2000:]
+        return {*found.stdout.decode().splitlines()}
+
+    @staticmethod
+    def _needles(values: Iterable[str]) -> bytes:
+        return "\0".join(spellings(values)).encode()
+
+
+@dataclass
+class Processes:
+    """Argument lists of all processes on this machine, and so on the lab's, too: they share its kernel."""
+
+    seen: set[bytes] = field(default_factory=set)
+    looks: int = 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        ended = threading.Event()
+        watching = threading.Thread(target=self._watch, args=[ended])
+        watching.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.join()
+
+    def _watch(self, ended: threading.Event) -> None:
+        """Those of the last second again and again, since a process begins with its parent's arguments."""
+        known: dict[str, float] = {}
+        while not ended.wait(0.02):
+            self.looks += 1
+            now = time.monotonic()
+            there = {path.name for path in Path("/proc").iterdir() if path.name.isdigit()}
+            known = {pid: known.get(pid, now) for pid in there}
+            for pid in there:
+                if now - known[pid] < 1:
+                    with suppress(OSError):
+                        self.seen.add(Path(f"/proc/{pid}/cmdline").read_bytes())

@@ -1,0 +1,11 @@
+"""Tests of a whole droplet, one directory for each make target. All but the audit change it: in the lab alone."""
+
+import pytest
+
+from tests.support.environment import Place
+from tests.support.load import Target, lab_target
+
+
+@pytest.fixture(scope="session")
+def target(lab: Place) -> Target:
+    return lab_target(lab)

@@ -1,0 +1,30 @@
+"""Tests that break things, change them or try too often: in the lab alone."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import order
+from tests.support.environment import Place
+
+ORDER = (
+    "test_converge",
+    "test_lock",
+    "test_boot",
+    "test_interruption",
+    "test_certificate",
+    "test_passwords",
+    "test_release",
+    "test_ci",
+    "test_backup",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _in_the_lab_alone(lab: Place) -> None:
+    """For the tests that don't name `lab` themselves."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order.sort(items, Path(__file__).parent, ORDER)

@@ -1,0 +1,47 @@
+"""A backup that is asked for, and what it is worth. At length, broken at each step: make faults."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.environment import Place
+
+pytestmark = pytest.mark.group("data")
+
+
+def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Place, droplet: Host) -> None:
+    """By what docs/how-to/restore-by-hand.md says: from a plain file, by the container's own pg_restore."""
+    droplet.check_output("stackctl backup")
+    *_, newest = json.loads(droplet.check_output("stackctl backups --json"))
+    assert newest["reason"] == "asked"
+    assert newest["verified"]["rows"] == sum(newest["tables"].values())
+    assert newest["redis"]["keys"] >= 0
+    container = lab.settings.paths.data_container("postgres")
+    dump = lab.settings.paths.backup(newest["id"]) / "postgres.dump"
+    owner = lab.settings.values.database_user
+    psql = f"docker exec {container} psql -X -v ON_ERROR_STOP=1 -tA"
+    droplet.check_output(
+        f"{psql} -U postgres -c 'CREATE ROLE loader LOGIN' -c 'GRANT {owner} TO loader' "
+        f"-c 'ALTER ROLE loader SET role = {owner}' -c 'CREATE DATABASE beside TEMPLATE template0' "
+        f"-c 'GRANT CREATE ON DATABASE beside TO {owner}'"
+    )
+    try:
+        # While nothing of the app's is in it.
+        droplet.check_output(f"{psql} -U postgres -d beside -c 'ALTER SCHEMA public OWNER TO {owner}'")
+        load = "pg_restore --exit-on-error --no-owner -U loader -d beside"
+        droplet.check_output(f"docker exec -i {container} {load} < {dump}")
+        for name, rows in newest["tables"].items():
+            counted = droplet.check_output(f"{psql} -U loader -d beside -c 'SELECT count(*) FROM {name}'")  # noqa: S608
+            assert counted == str(rows)
+    finally:
+        droplet.check_output(
+            f"{psql} -U postgres -c 'DROP DATABASE beside' -c 'DROP OWNED BY loader' -c 'DROP ROLE loader'"
+        )
+    assert droplet.run(f"grep -c SCRAM-SHA-256 {dump.parent}/globals.sql").stdout.strip() == "0", (
+        "B6: no password's verifier"
+    )
+    assert droplet.check_output(f"grep -c 'CREATE ROLE' {dump.parent}/globals.sql") != "0"
+    assert not droplet.check_output("docker ps --all --quiet --filter name=-verify-")

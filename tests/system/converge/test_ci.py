@@ -1,0 +1,77 @@
+"""What CI's key gets over SSH: status, and nothing else but a release and a rollback. The lab has its private half."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+
+import pytest
+from testinfra.host import Host
+
+from deploys.config.values import CI_LOGIN
+from tests.support.environment import ROOT, Place
+
+pytestmark = pytest.mark.group("app")
+
+REFUSED = 2
+NO_CONNECTION = 255
+
+
+def run(program: str, place: Place, *words: str) -> subprocess.CompletedProcess[str]:
+    key = ["-i", str(ROOT / ".lab/ci_ed25519"), "-o", f"User={CI_LOGIN}"]
+    command = [*shlex.split(program), "-F", place.data["ssh_config_file"], *key, "-o", "BatchMode=yes", *words]
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+def ssh(place: Place, droplet: Host, *words: str) -> subprocess.CompletedProcess[str]:
+    return run("ssh", place, *words[:-1], droplet.backend.get_hostname(), words[-1])
+
+
+def test_the_key_is_told_status(lab: Place, droplet: Host) -> None:
+    """The control of what follows: the key does open the door."""
+    assert json.loads(ssh(lab, droplet, "status --json").stdout)["app"] == lab.settings.values.app
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "",
+        "id",
+        "bash",
+        "release --under x 1.0",
+        "exec id",
+        "maintenance on",
+        "status; id",
+        "status --json\nexec id",
+        "status $(id)",
+        'status"; id; echo "',
+        "/usr/lib/openssh/sftp-server",
+        "scp -f /etc/hostname",
+    ],
+)
+def test_the_key_gets_nothing_else(lab: Place, droplet: Host, asked: str) -> None:
+    ran = ssh(lab, droplet, asked)
+    assert (ran.returncode, ran.stdout) == (REFUSED, "")
+    assert "release TAG" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-W", "127.0.0.1:22", ""), "administratively prohibited"),
+        (("-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:22", ""), "remote port forwarding failed"),
+        (("-tt", "status"), "PTY allocation request failed"),
+    ],
+)
+def test_the_key_gets_no_tunnel_and_no_terminal(lab: Place, droplet: Host, words: tuple[str, ...], said: str) -> None:
+    ran = ssh(lab, droplet, *words)
+    assert ran.returncode == NO_CONNECTION
+    assert said in ran.stderr
+
+
+@pytest.mark.parametrize("program", ["sftp -b /dev/null", "scp", "scp -O"])
+def test_the_key_gets_no_file(lab: Place, droplet: Host, program: str) -> None:
+    ran = run(f"{program} -v", lab, f"{droplet.backend.get_hostname()}:/etc/hostname", "/dev/null")
+    assert ran.returncode != 0
+    assert f"Exit status {REFUSED}\n" in ran.stderr, "it was not the gate that refused"

@@ -1,0 +1,171 @@
+"""After drift the plan tells the truth and the site mends exactly that; a second converge changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+from testinfra.host import Host
+
+from stackctl.core.paths import Paths
+from tests.lab.demo import WEBHOOK
+from tests.support import converge
+from tests.support.environment import Place
+
+pytestmark = pytest.mark.group("app")
+
+FEWEST_OPERATIONS = 60
+"""What a converge looks at, at least: a site that lost its components would change nothing either."""
+
+PATHS = Paths("toogoodtogo")
+DATA = f"docker compose --env-file /dev/null -p {PATHS.data_project} -f"
+OTHER_REDIS = "registry.lab.test/redis:of-another-time"
+
+SSH = "ssh | Admit keys only, and never root"
+FIREWALL = "firewall | Let SSH, HTTP and HTTPS in, and nothing else"
+DATA_SERVICES = "data_services | Run PostgreSQL and Redis"
+
+DRIFT: dict[str, tuple[str, set[str]]] = {
+    "changed file": ("sed -i 's/MaxAuthTries 3/MaxAuthTries 30/' /etc/ssh/sshd_config.d/00-toogoodtogo.conf", {SSH}),
+    "foreign key": (
+        "echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF mallory' "
+        ">> /home/deploy/.ssh/authorized_keys",
+        {SSH},
+    ),
+    "wrong mode": (f"chmod 644 {PATHS.secrets}/redis/password", {"data_services | Place Redis's password"}),
+    "stopped container": (f"docker stop {PATHS.data_container('redis')}", {DATA_SERVICES}),
+    "container of another image": (
+        f"docker tag registry.lab.test/redis:8-trixie {OTHER_REDIS} && "
+        f"sed 's#image: .*/redis:.*#image: {OTHER_REDIS}#' {PATHS.data_yaml} > /tmp/other.yaml && "
+        f"{DATA} /tmp/other.yaml up --detach redis && rm /tmp/other.yaml",
+        {DATA_SERVICES},
+    ),
+    "stopped app": (
+        "docker stop $(docker ps -q --filter label=toogoodtogo.release)",
+        {"app | Release the live tag anew, when what runs is not what is declared"},
+    ),
+    "another environment": (
+        f"sed -i 's/INFO/DEBUG/' {PATHS.next_environment}",
+        {"app | Place the app's next environment"},
+    ),
+    "edited unit": (
+        f"echo OnActiveSec=1h >> /etc/systemd/system/{PATHS.trial_timer('')}",
+        {"ssh | Install what undoes a change"},
+    ),
+    "disabled unit": (
+        f"systemctl disable {PATHS.unit}",
+        {"app | Bring the stack up at boot, and down in order"},
+    ),
+    "removed firewall rule": ("ufw delete allow 443/tcp", {FIREWALL}),
+    "foreign firewall rule": ("ufw allow 5432/tcp", {FIREWALL}),
+    "firewall rule removed for IPv6 alone": (
+        "ufw --force delete $(ufw status numbered | sed -n 's/^\\[ *\\([0-9]*\\)\\] 443.tcp (v6).*/\\1/p')",
+        {FIREWALL},
+    ),
+    "foreign route through the firewall": ("ufw route allow in on eth9", {FIREWALL}),
+    "edited daemon.json": (
+        'sed -i \'s/"live-restore": true/"live-restore": false/\' /etc/docker/daemon.json',
+        {"docker | Configure the daemon", "docker | Restart the daemon (containers live on)"},
+    ),
+}
+
+ROUNDS = [
+    ["removed firewall rule", "changed file"],
+    ["foreign firewall rule", "foreign key", "container of another image", "another environment"],
+    ["firewall rule removed for IPv6 alone", "stopped app", "edited unit"],
+    ["foreign route through the firewall", "edited daemon.json", "wrong mode"],
+    ["stopped container", "disabled unit"],
+]
+"""Kinds that are broken at once, since a look at a site takes its seconds whatever is broken. In a round no operation
+answers for two kinds, and none hides another: the app isn't stopped in a round with its data or the daemon, and what
+takes time comes in none with a Redis that is stopped, since the app is unhealthy after 30 s of that.
+"""
+OF_NO_KIND = "of no kind that was broken"
+
+
+def by_kind(kinds: list[str], operations: set[str]) -> dict[str, set[str]]:
+    """The operations, each under the kind it is expected of."""
+    found = {kind: operations & DRIFT[kind][1] for kind in kinds}
+    return {**found, OF_NO_KIND: operations.difference(*found.values())}
+
+
+def test_a_round_breaks_each_kind_once_and_tells_its_kinds_apart() -> None:
+    assert sorted(kind for kinds in ROUNDS for kind in kinds) == sorted(DRIFT)
+    for kinds in ROUNDS:
+        expected = [operation for kind in kinds for operation in DRIFT[kind][1]]
+        assert len(expected) == len(set(expected)), kinds
+
+
+@pytest.mark.parametrize("kinds", ROUNDS, ids=", ".join)
+def test_drift_is_planned_and_mended(lab: Place, droplet: Host, kinds: list[str]) -> None:
+    for kind in kinds:
+        droplet.check_output(DRIFT[kind][0])
+    planned = converge.planned()
+    changed = converge.changed(converge.site())  # whatever was planned, or the next test would meet this drift, too
+    expected = {**{kind: DRIFT[kind][1] for kind in kinds}, OF_NO_KIND: set()}
+    assert {"planned": by_kind(kinds, planned), "changed": by_kind(kinds, changed)} == {
+        "planned": expected,
+        "changed": expected,
+    }
+
+
+def test_a_second_converge_changes_nothing_even_days_later(lab: Place, droplet: Host) -> None:
+    droplet.check_output("find /var/lib/apt/lists /var/lib/apt/periodic -exec touch -d '3 days ago' {} +")
+    results = converge.site()
+    assert converge.changed(results) == set()
+    assert results["totals"]["success"] == 0
+    assert results["totals"]["error"] == 0
+    assert results["totals"]["no_change"] >= FEWEST_OPERATIONS
+
+
+def test_an_image_that_is_pinned_by_its_digest_is_brought_once(lab: Place, droplet: Host) -> None:
+    image, container = lab.settings.values.redis_image, PATHS.data_container("redis")
+    there = droplet.check_output(f"docker image inspect --format '{{{{index .RepoDigests 0}}}}' {image}")
+    pinned = f"{image}@{there.partition('@')[2]}"
+    option = ("--data", f"redis_image={pinned}")
+    try:
+        assert DATA_SERVICES in converge.changed(converge.site(*option))
+        assert droplet.check_output(f"docker inspect --format '{{{{.Config.Image}}}}' {container}") == pinned
+        assert converge.planned(*option) == set()
+        assert converge.changed(converge.site(*option)) == set()
+    finally:
+        converge.site()
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("domian=bot.lab.test", "group_data: domian is not known: did you mean domain?"),
+        ("postgres_memory_mib=4096", "is too small for"),
+        ("env_file=.env.nowhere", ".env.nowhere is missing: copy .env.production.template"),
+        ("authorized_keys=.lab/nobody.pub", "authorized_keys: .lab/nobody.pub is missing"),
+    ],
+)
+def test_a_wrong_value_stops_the_run_before_the_first_change(lab: Place, option: str, line: str) -> None:
+    said = converge.failing_site("--data", option)
+    assert [line in one for one in said.splitlines()].count(True) == 1
+    assert "Starting operation" not in said
+    assert "Traceback" not in said
+
+
+def test_a_converge_waits_for_whoever_uses_apt(lab: Place, droplet: Host) -> None:
+    droplet.check_output("apt-get remove -qq -y logrotate")
+    hold = "import fcntl, time; fcntl.lockf(open('/var/lib/apt/lists/lock', 'w'), fcntl.LOCK_EX); time.sleep(8)"
+    droplet.check_output(f'systemd-run --quiet --unit=holds-apt python3 -c "{hold}"')
+    assert converge.changed(converge.site()) == {"nginx | Install nginx"}
+    assert droplet.package("logrotate").is_installed
+
+
+def test_a_dead_app_is_answered_for(lab: Place, droplet: Host) -> None:
+    """Telegram backs off for long after a 502; a 503 with Retry-After brings it back soon.
+
+    Soon after a container was stopped its address is still remembered: nginx gives it 30 s, to start again perhaps.
+    """
+    web = droplet.check_output("docker ps --quiet --filter label=com.docker.compose.service=web")
+    droplet.check_output(f"docker stop {web}")
+    try:
+        answer = lab.ask_as_telegram(WEBHOOK, "-X POST --max-time 40")
+        assert answer.startswith("HTTP/2 503")
+        assert "retry-after: 5" in answer
+        assert "strict-transport-security" in answer
+    finally:
+        droplet.check_output(f"docker start {web}")
+        droplet.check_output("timeout 60 sh -c 'until stackctl status; do sleep 0.5; done'")

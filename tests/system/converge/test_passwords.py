@@ -1,0 +1,65 @@
+"""A password changes in the env file: the next converge carries it to where it counts, whatever characters it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.lab import lab as machines
+from tests.lab import secrets_file
+from tests.lab.layout import ENV_FILE
+from tests.support import converge
+from tests.support.environment import Place, status
+
+pytestmark = pytest.mark.group("app")
+
+NEW = {
+    "DATABASE_PASSWORD": r"""new: a b$HOME#c%d"e'f\g\\h ünï ☂ @/:?&""",
+    "REGISTRY_PASSWORD": r"""new: p q$HOME#r%d"s't\u\\v ünï ☂ @/:?&""",
+    "REDIS_PASSWORD": r"""new: r s${PATH}#t%20"u'v\w ünï ☂ @/:?&""",
+}
+
+
+@pytest.fixture
+def changed_passwords(lab: Place, droplet: Host) -> Iterator[None]:
+    before = ENV_FILE.read_text()
+    values = secrets_file.read(ENV_FILE) | NEW
+    try:
+        change("".join(secrets_file.line(name, value) for name, value in values.items()))
+        yield
+    finally:
+        change(before)
+        converge.site()
+
+
+def change(env_file: str) -> None:
+    ENV_FILE.write_text(env_file)
+    machines.up(1)  # the registry takes the password that the file names now
+
+
+def release(droplet: Host) -> Any:
+    """The live one."""
+    return status(droplet)["release"]
+
+
+def test_it_reaches_postgresql_redis_the_registry_s_login_and_the_app(
+    changed_passwords: None, lab: Place, droplet: Host
+) -> None:
+    before = release(droplet)
+    changed = converge.changed(converge.site())
+    assert "data_services | Have PostgreSQL admit the app with the declared password" in changed
+    assert "docker | Let the daemon pull from the app's registry" in changed
+    assert "app | Release the live tag anew, when what runs is not what is declared" in changed
+    assert droplet.run("stackctl status").rc == 0
+    assert release(droplet)["id"] != before["id"]
+    # The app itself reaches both with the new ones.
+    active = lab.settings.paths.active
+    assert '"status": "healthy"' in droplet.check_output(f"curl -sS --unix-socket {active} http://app/health")
+    assert converge.changed(converge.site()) == set()
+    # A tag that isn't live has to be pulled: with the new login, since the registry takes no other.
+    other = "1.1.0" if before["tag"] == "1.0.0" else "1.0.0"
+    droplet.check_output(f"stackctl release {other}")
+    assert release(droplet)["tag"] == other

@@ -1,0 +1,20 @@
+"""Releases, defences and recovery, broken on purpose: in the lab alone, and too slow for `make test`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import order
+from tests.support.environment import Place
+
+ORDER = ("test_release", "defences", "recovery", "test_other_team")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _in_the_lab_alone(lab: Place) -> None:
+    """For the tests that don't name `lab` themselves."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order.sort(items, Path(__file__).parent, ORDER)

@@ -1,0 +1,92 @@
+"""A droplet made without cloud-init's user data is root's at first (docs/getting-started.md, "Adopting").
+
+Whenever its first converge dies, root or the operator gets in.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from deploys.components import ssh
+from tests.lab import keys, machine
+from tests.lab.layout import by_name
+from tests.support import converge
+from tests.support.environment import Place
+
+pytestmark = pytest.mark.group("edge")
+
+ROOT, OPERATOR = "root", "deploy"
+AS_ROOT = ("--ssh-user", ROOT)
+DIES = {
+    "base | Let the operator become root": ROOT,
+    "hardening | Have strict shells, which end when left alone": ROOT,
+    "ssh | Install what undoes a change": ROOT,
+    "ssh | Run sshd": OPERATOR,
+}
+"""What a converge begins when it dies, and who gets in then."""
+
+
+def at_the_console(droplet: Host, command: str) -> None:
+    machine.inside(by_name(droplet.backend.get_hostname()), "sh", "-c", command)
+
+
+def admitted(lab: Place, droplet: Host) -> set[str]:
+    """Who gets in anew, and is root then."""
+    anew = ["ssh", "-F", lab.data["ssh_config_file"], "-o", "ControlPath=none", "-o", "BatchMode=yes"]
+    return {
+        user
+        for user in (ROOT, OPERATOR)
+        if subprocess.run(
+            [*anew, "-o", f"User={user}", droplet.backend.get_hostname(), "sudo -n true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        ).returncode
+        == 0
+    }
+
+
+@pytest.fixture(autouse=True)
+def _root_s(lab: Place, droplet: Host) -> Iterator[None]:
+    """The droplet without an operator. Bare it is not: what is there already is the sooner looked at."""
+    known, roots = keys.public(keys.IDENTITY), "/root/.ssh/authorized_keys"
+    at_the_console(
+        droplet,
+        f"rm -f /etc/sudoers.d/{OPERATOR} {ssh.drop_in(lab.settings)}; userdel --force --remove {OPERATOR} 2>&1; "
+        f"install -D -m 600 /dev/null {roots} && echo '{known}' >{roots} && systemctl restart ssh.service",
+    )
+    assert admitted(lab, droplet) == {ROOT}
+    yield
+    if ROOT in admitted(lab, droplet):
+        converge.site(*AS_ROOT)
+    at_the_console(droplet, f"rm {roots}")
+    lab.reconnect(droplet.backend.get_hostname())
+
+
+def test_whoever_gets_in_goes_on_with_it(lab: Place, droplet: Host) -> None:
+    for moment, gets_in in DIES.items():
+        with converge.start(*AS_ROOT) as adopting:
+            assert adopting.stdout
+            converge.wait_for(adopting.stdout, moment)
+            adopting.kill()
+        assert admitted(lab, droplet) == {gets_in}, moment
+    converge.site()
+    assert admitted(lab, droplet) == {OPERATOR}
+    assert converge.planned() == set()
+
+
+def test_root_comes_back_when_the_operator_s_own_key_was_forgotten(lab: Place, droplet: Host, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "another"], check=True)
+    said = converge.failing_site(*AS_ROOT, "--data", f"authorized_keys={tmp_path}/another.pub")
+    assert "nobody can log in anew" in said
+    assert admitted(lab, droplet) == set()
+    # What the droplet does by itself two minutes later (test_lockout.py).
+    at_the_console(droplet, "stackctl trial undo ssh")
+    assert admitted(lab, droplet) == {ROOT}
+    converge.site(*AS_ROOT)
+    assert admitted(lab, droplet) == {OPERATOR}

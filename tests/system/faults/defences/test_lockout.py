@@ -1,0 +1,246 @@
+"""The lock-out drill: a mistake that keeps everybody out undoes itself, with and without a reboot in between.
+
+The mistakes are made as an operator makes them: by a converge of the site's own operations (lockout.py). What happens
+on the locked droplet is watched over a connection that was there before, or from its console.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from stackctl.core.paths import Paths
+from tests.lab import lab as machines
+from tests.lab import machine, processes
+from tests.lab.layout import Machine, by_name
+from tests.support import converge
+from tests.support.environment import ROOT, Place
+
+pytestmark = pytest.mark.group("edge")
+
+PATHS = Paths("toogoodtogo")
+SLIP = "a slip in sshd's configuration"
+NOBODY = "an sshd that admits nobody"
+KEYS = "a key file without the operator's key"
+DENY = "a firewall that denies SSH"
+MISTAKES = {SLIP: "ssh", NOBODY: "ssh", KEYS: "ssh", DENY: "firewall"}
+WORDS = {
+    SLIP: "Bad configuration option: PermitRootLogni",
+    NOBODY: "nobody can log in anew",
+    KEYS: "nobody can log in anew",
+    DENY: "nobody can log in anew",
+}
+ADMIT = "ssh | Admit keys only, and never root"
+PATIENCE_S = 120
+"""As docs/explanation/security.md has it: the two minutes are asked of the droplet, not of its program."""
+TAKES_S = 15
+"""Longer than it takes to put back a firewall."""
+
+
+def name_of(droplet: Host) -> str:
+    return str(droplet.backend.get_hostname())
+
+
+@pytest.fixture(autouse=True)
+def way_back(lab: Place, droplet: Host) -> Iterator[None]:
+    """A connection that is there before the mistake, to watch by; what is left in the end is mended at the console."""
+    droplet.check_output("true")
+    yield
+    there = by_name(name_of(droplet))
+    for trial in ("ssh", "firewall"):
+        machine.inside(there, "sh", "-c", f"! test -e {PATHS.trial_record(trial)} || stackctl trial undo {trial}")
+    machine.inside(there, "systemctl", "enable", "--quiet", PATHS.trial_boot)
+    lab.reconnect(name_of(droplet))
+
+
+def make(mistake: str) -> str:
+    """What the converge says, which has to fail."""
+    site = [*converge.PYINFRA[:-1], "tests/system/faults/defences/lockout.py", "-y", "--data", f"mistake={mistake}"]
+    ran = subprocess.run(site, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = ran.stdout + ran.stderr
+    assert ran.returncode != 0, said
+    assert "Traceback" not in said
+    return said
+
+
+def admitted(lab: Place, droplet: Host) -> bool:
+    """Whether a new connection of the operator's gets through."""
+    anew = ["-o", "ControlPath=none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3"]
+    command = ["ssh", "-F", lab.data["ssh_config_file"], *anew, name_of(droplet), "sudo -n true"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+
+def what_counts(droplet: Host) -> str:
+    """All that a trial may change."""
+    keys = "/home/deploy/.ssh/authorized_keys"
+    return str(
+        droplet.check_output(
+            f"sha256sum /etc/ssh/sshd_config.d/* {keys} /etc/ufw/*.rules /etc/ufw/ufw.conf; "
+            f"stat --format '%U:%G %a' /etc/ssh/sshd_config.d/* {keys}; ufw status"
+        )
+    )
+
+
+def undone(droplet: Host, trial: str) -> bool:
+    return not droplet.file(str(PATHS.trial_record(trial))).exists
+
+
+def wait_until_undone(droplet: Host, trial: str, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not undone(droplet, trial):
+        assert time.monotonic() < deadline, f"{trial} is still on trial after {within_s} s"
+        time.sleep(1)
+
+
+def last_run(droplet: Host) -> dict[str, object]:
+    return dict(json.loads(droplet.check_output("stackctl history --json"))[-1])
+
+
+def reboot_without_a_login(there: Machine) -> None:
+    """The lab's own waits for one, which can't come."""
+    before = processes.leader(there.name)
+    machine.inside(there, "systemctl", "reboot")
+    deadline = time.monotonic() + 60
+    while processes.leader(there.name) in {before, None} and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(10)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_undone_within_two_minutes(lab: Place, droplet: Host, mistake: str) -> None:
+    trial = MISTAKES[mistake]
+    before = what_counts(droplet)
+    assert WORDS[mistake] in make(mistake)
+    assert what_counts(droplet) != before
+    # sshd goes on with what it has read before: a slip shows when it starts again.
+    assert admitted(lab, droplet) == (mistake == SLIP)
+    assert f"on trial     {trial}, undone at " in droplet.run("stackctl status").stdout
+    time.sleep(PATIENCE_S / 2)
+    droplet.check_output("systemctl daemon-reload")  # as a package's script would
+    wait_until_undone(droplet, trial, PATIENCE_S / 2 + TAKES_S)
+    assert admitted(lab, droplet)
+    assert what_counts(droplet) == before
+    assert (last_run(droplet)["op"], last_run(droplet)["tag"], last_run(droplet)["code"]) == ("undo", trial, 0)
+    assert "no new login had confirmed the change" in droplet.check_output(
+        f"journalctl -b -u '{PATHS.trial_service(trial)}' --since -1min --output=cat"
+    )
+    # What was declared and is not in force is drift, and mended.
+    assert converge.changed(converge.site()) == ({ADMIT} if trial == "ssh" else set())
+    assert converge.planned() == set()
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_undone_by_a_reboot(lab: Place, droplet: Host, mistake: str) -> None:
+    trial = MISTAKES[mistake]
+    before = what_counts(droplet)
+    assert WORDS[mistake] in make(mistake)
+    machines.reboot(by_name(name_of(droplet)))
+    after = lab.reconnect(name_of(droplet))
+    assert undone(after, trial)
+    after.check_output("systemctl is-system-running --wait")
+    assert what_counts(after) == before
+    assert last_run(after)["op"] in {"undo", "boot"}
+    assert "no new login had confirmed the change" in after.check_output(f"journalctl -b -u {PATHS.trial_boot} -o cat")
+    converge.site()
+    assert converge.planned() == set()
+
+
+def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Place, droplet: Host) -> None:
+    """A file that can't be written, say."""
+    before = what_counts(droplet)
+    make(NOBODY)
+    record = PATHS.trial_record("ssh")
+    # A container may keep its machine's boot id, and its clock goes on.
+    good, bad = 's|"boot": "|&another|', 's|"/etc/ssh/sshd_config"|"/proc/version"|'
+    droplet.check_output(f"sed '{good}' {record} > /root/record && sed '{bad}' /root/record > /root/bad")
+    droplet.check_output(f"mv /root/bad {record}")
+    there = by_name(name_of(droplet))
+    reboot_without_a_login(there)
+    assert not admitted(lab, droplet)
+    assert "could not be undone" in machine.inside(there, "sh", "-c", "stackctl status || true")
+    machine.inside(there, "mv", "/root/record", str(record))
+    time.sleep(TAKES_S)
+    assert admitted(lab, droplet)
+    after = lab.reconnect(there.name)
+    assert undone(after, "ssh")
+    assert what_counts(after) == before
+    after.check_output("systemctl reset-failed")
+    converge.site()
+
+
+def test_without_the_timer_nobody_gets_in_again(lab: Place, droplet: Host) -> None:
+    """The control of what is undone in time; and the operator's own `undo`."""
+    make(NOBODY)
+    droplet.check_output(f"systemctl stop {PATHS.trial_timer('ssh')}")
+    time.sleep(PATIENCE_S + TAKES_S)
+    assert not admitted(lab, droplet)
+    assert "could not be undone" in droplet.run("stackctl status").stdout
+    droplet.check_output("stackctl trial undo ssh")
+    assert admitted(lab, droplet)
+    converge.site()
+
+
+def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Place, droplet: Host) -> None:
+    """The control of what is undone at boot; and the console as the way back."""
+    there = by_name(name_of(droplet))
+    make(SLIP)
+    droplet.check_output(f"systemctl disable {PATHS.trial_boot}")
+    reboot_without_a_login(there)
+    assert not admitted(lab, droplet)
+    machine.inside(there, "stackctl", "trial", "undo", "ssh")
+    assert admitted(lab, droplet)
+    lab.reconnect(there.name)
+    machine.inside(there, "systemctl", "is-system-running", "--wait")
+    converge.site()
+
+
+def test_a_second_converge_keeps_what_was_confirmed_last(lab: Place, droplet: Host) -> None:
+    """A run that fails, and is run again while it is on trial, must not take the mistake for what was there before."""
+    before = what_counts(droplet)
+    make(SLIP)
+    make(SLIP)
+    droplet.check_output("stackctl trial undo ssh")
+    assert what_counts(droplet) == before
+    converge.site()
+
+
+def test_what_a_sleeping_machine_sends_too_late_changes_nothing(lab: Place, droplet: Host) -> None:
+    """A converge's machine falls asleep after `begin`, and goes on when nothing would undo it any more."""
+    before = what_counts(droplet)
+    droplet.check_output("stackctl trial begin ssh")
+    try:
+        droplet.check_output("stackctl trial change ssh 'touch /etc/ssh/sshd_config.d/in-time.conf'")
+        assert what_counts(droplet) != before
+        wait_until_undone(droplet, "ssh", PATIENCE_S + TAKES_S)
+        late = droplet.run("stackctl trial change ssh 'touch /etc/ssh/sshd_config.d/too-late.conf' || exit $?")
+    finally:
+        droplet.run("! test -e %s || stackctl trial undo ssh", str(PATHS.trial_record("ssh")))
+    assert (late.rc, "no change of ssh is on trial any more" in late.stderr) == (2, True)
+    assert what_counts(droplet) == before
+
+
+def test_a_confirmation_without_a_trial_is_refused(lab: Place, droplet: Host) -> None:
+    ran = droplet.run("stackctl trial confirm ssh || exit $?")
+    assert (ran.rc, "no change of ssh is on trial" in ran.stderr) == (2, True)
+
+
+def test_root_logs_in_at_the_console_with_a_password(lab: Place, droplet: Host) -> None:
+    """The way in when SSH is broken: DigitalOcean's recovery console, once "Reset root password" has set one."""
+    there = by_name(name_of(droplet))
+    locked = machine.inside(there, "getent", "shadow", "root").split(":")[1]
+    machine.inside(there, "chpasswd", stdin="root:a password for the console\n")
+    try:
+        program = Path(__file__).with_name("log_in_at_a_terminal.py")
+        right = lab.run_python(droplet, program, stdin=b"a password for the console")
+        assert b"\nI am root" in right.stdout, right.stdout
+        wrong = lab.run_python(droplet, program, stdin=b"a guess")
+        assert b"Login incorrect" in wrong.stdout
+        assert b"\nI am root" not in wrong.stdout
+    finally:
+        machine.inside(there, "usermod", "--password", locked, "root")

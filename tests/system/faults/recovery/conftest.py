@@ -1,0 +1,25 @@
+"""Data that has to survive, in the lab alone. Each test begins on a droplet that is well, and leaves one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.data import Database, live_database
+from tests.support.environment import Place
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _alone(lab: Place, droplet: Host) -> Iterator[None]:
+    """No timer's backup comes in between."""
+    timer = lab.settings.paths.backup_timer
+    droplet.check_output(f"systemctl stop {timer}")
+    yield
+    droplet.check_output(f"systemctl start {timer}")
+
+
+@pytest.fixture
+def database(lab: Place, droplet: Host) -> Database:
+    return live_database(lab, droplet)

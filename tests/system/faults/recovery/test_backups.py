@@ -1,0 +1,269 @@
+"""Backups that something happens to: what the operator is told, what counts afterwards, and what is left."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.backend.base import CommandResult
+from testinfra.host import Host
+
+from stackctl.backup.create import BACKUP
+from stackctl.backup.prune import KEPT_DAYS
+from tests.support import under_way
+from tests.support.data import Database, backups, leftovers, problems, proven
+from tests.support.environment import Place
+from tests.support.small_disk import fill, small_disk
+from tests.support.under_way import DROPLET, UnderWay
+
+pytestmark = pytest.mark.group("data")
+
+KILLED, FAILED, REFUSED, LOCKED = 255, 1, 2, 3  # SSH says 255 of a program that was killed
+OURS = "/opt/backups"
+DAY = 86400
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+def begun() -> UnderWay:
+    return UnderWay(("backup",), program=under_way.BACKUP)
+
+
+def assert_the_next_one_is_whole(droplet: Host) -> None:
+    before = proven(droplet)
+    droplet.check_output("stackctl backup")
+    assert leftovers(droplet) == ""
+    assert problems(droplet) == []
+    assert len(set(proven(droplet)) - set(before)) == 1
+
+
+@pytest.fixture(autouse=True)
+def _well_before(droplet: Host) -> None:
+    if problems(droplet):
+        droplet.check_output("stackctl backup")
+    assert problems(droplet) == []
+
+
+# damage
+
+
+def truncated(file: Path) -> None:
+    with file.open("rb+") as content:
+        content.truncate(file.stat().st_size * 2 // 3)
+
+
+def flipped(file: Path) -> None:
+    """One bit, in the middle."""
+    with file.open("rb+") as content:
+        content.seek(file.stat().st_size // 2)
+        byte = content.read(1)[0]
+        content.seek(-1, 1)
+        content.write(bytes([byte ^ 0x10]))
+
+
+@pytest.mark.parametrize("name", ["postgres.dump", "globals.sql", "redis.rdb"])
+@pytest.mark.parametrize("damage", [truncated, flipped])
+def test_what_was_damaged_after_it_was_written_is_no_backup(
+    droplet: Host, show: Callable[[str], None], damage: Callable[[Path], None], name: str
+) -> None:
+    before = proven(droplet)
+    asked = begun()
+    asked.reach("verify")
+    (place,) = (DROPLET.root / OURS.removeprefix("/")).glob("*.partial")
+    damage(place / name)
+    code, output = asked.end()
+    show(f"{name} {damage.__name__}: {output.splitlines()[-1]}")
+    assert code == FAILED, output
+    assert name in output.splitlines()[-1]
+    assert proven(droplet) == before
+    assert any("the last backup failed" in line for line in problems(droplet))
+    assert_the_next_one_is_whole(droplet)
+
+
+def test_a_full_disk_is_refused_before_and_told_amid_it(droplet: Host, show: Callable[[str], None]) -> None:
+    """A file system of its own, as large as a backup asks for, and little more."""
+    with small_disk(droplet, 640, OURS):
+        droplet.check_output(f"fallocate -l 200m {OURS}/ballast")
+        code, output = begun().end()
+        assert (code, "make room there" in output.splitlines()[-1]) == (REFUSED, True)
+        for step in ("dump", "verify"):
+            droplet.check_output(f"rm {OURS}/ballast")
+            asked = begun()
+            asked.reach(step)
+            fill(OURS)
+            code, output = asked.end()
+            show(f"full at {step}: {output.splitlines()[-1]}")
+            assert (code, "no space left" in output.lower()) == (FAILED, True), output
+            assert (proven(droplet), leftovers(droplet)) == ([], "")
+        droplet.check_output(f"rm {OURS}/ballast")
+        droplet.check_output("stackctl backup")
+
+
+@pytest.mark.parametrize("step", [step.name for step in BACKUP])
+def test_killed_at_any_step_nothing_of_it_counts_and_the_next_one_is_whole(
+    droplet: Host, show: Callable[[str], None], step: str
+) -> None:
+    before, steps = proven(droplet), [one.name for one in BACKUP]
+    asked = begun()
+    asked.reach(step)
+    asked.kill()
+    code, output = asked.end()
+    # The last steps may be over before they are hit.
+    assert code == KILLED or (code == 0 and step in {"upload", "prune"}), output
+    reached = steps.index(asked.last_step()) if code else len(steps)
+    show(f"to be killed at {step}: {asked.last_step() if code else 'it had ended'}")
+    counted = len(set(proven(droplet)) - set(before))
+    assert counted == 0 or reached >= steps.index("publish")
+    assert counted == 1 or reached <= steps.index("publish")
+    assert any("was cut short" in line for line in problems(droplet)) == bool(code)
+    assert_the_next_one_is_whole(droplet)
+
+
+def test_out_of_memory_it_says_which_value_to_raise(droplet: Host, show: Callable[[str], None]) -> None:
+    before, config = proven(droplet), "/etc/toogoodtogo/stackctl.json"
+    droplet.check_output(f"cp --archive {config} {config}.before")
+    try:
+        droplet.check_output(f"""sed -i 's/"backup_memory_mib": [0-9]*/"backup_memory_mib": 24/' {config}""")
+        code, output = begun().end()
+    finally:
+        droplet.check_output(f"mv {config}.before {config}")
+    show(output.splitlines()[-1])
+    assert (code, "raise backup_memory_mib" in output.splitlines()[-1]) == (FAILED, True)
+    assert proven(droplet) == before
+    assert_the_next_one_is_whole(droplet)
+
+
+def test_what_lost_half_of_its_size_fails_though_it_is_kept(droplet: Host, database: Database) -> None:
+    database.ask("CREATE TABLE ballast AS SELECT sha512(n::text::bytea) FROM generate_series(1, 50000) n")
+    try:
+        droplet.check_output("stackctl backup")
+    finally:
+        database.ask("DROP TABLE ballast")
+    before = proven(droplet)
+    code, output = begun().end()
+    assert (code, "the dump has lost more than half of its size" in output.splitlines()[-1]) == (FAILED, True)
+    assert set(before) < set(proven(droplet)), "nothing was pruned"
+    assert_the_next_one_is_whole(droplet)
+
+
+# others at work
+
+
+def test_the_second_of_two_is_refused_by_name(droplet: Host) -> None:
+    first = begun()
+    first.reach("dump")
+    code, output = begun().end()
+    assert (code, "deploy's stackctl backup" in output.splitlines()[-1]) == (LOCKED, True)
+    assert first.end()[0] == 0
+    assert problems(droplet) == []
+
+
+def test_a_release_goes_on_while_a_backup_is_proven(droplet: Host) -> None:
+    live = json.loads(droplet.check_output("stackctl status --json"))["release"]["tag"]
+    first = begun()
+    first.reach("verify")
+    assert UnderWay(("release", live)).end()[0] == 0
+    assert first.end()[0] == 0
+    assert (problems(droplet), leftovers(droplet)) == ([], "")
+
+
+# the clock
+
+
+@pytest.fixture(scope="module")
+def at(droplet: Host) -> Iterator[Callable[[int], CommandResult]]:
+    """A backup by a stackctl whose clock is so many days ahead. libfaketime, which its child processes don't get."""
+    droplet.check_output("apt-get install --yes --quiet faketime")
+    fake = f"LD_PRELOAD={FAKETIME} FAKETIME_DONT_FAKE_MONOTONIC=1"
+    yield lambda days: droplet.run(f"env {fake} FAKETIME={days:+}d stackctl backup")
+    droplet.check_output("apt-get purge --yes --quiet --autoremove faketime")
+
+
+@pytest.fixture
+def nightly(droplet: Host) -> Iterator[None]:
+    """Ten nights, as if they had gone by: a real backup under other names, of other days."""
+    before = proven(droplet)
+    droplet.check_output("stackctl backup")
+    newest = backups(droplet)[-1]
+    for night in range(1, 11):
+        made = dict(
+            newest, id=f"{newest['id'][:8]}T00000{night % 10}.{night:03}Z", sequence=newest["sequence"] - 20 + night
+        )
+        made["at"] = droplet.check_output(f"date --utc --iso-8601=seconds --date='{11 - night} days ago'")
+        place = f"{OURS}/{made['id']}"
+        droplet.check_output(f"cp --recursive {OURS}/{newest['id']} {place}")
+        _write_manifest(droplet, place, made)
+    yield
+    for one in set(proven(droplet)) - set(before):
+        droplet.check_output(f"rm -r {OURS}/{one}")
+    droplet.check_output("stackctl backup")
+
+
+def _write_manifest(droplet: Host, place: str, made: dict[str, Any]) -> None:
+    text = json.dumps({"version": 2, **made})
+    droplet.check_output(f"printf %s {shlex.quote(text)} > {place}/manifest.json")
+
+
+@pytest.mark.usefixtures("nightly")
+def test_a_clock_that_was_a_month_ahead_and_one_behind_drops_none_of_the_newest(
+    droplet: Host, at: Callable[[int], CommandResult]
+) -> None:
+    """The storage takes nothing from a droplet that has another time: what was made meanwhile is sent afterwards."""
+
+    def newest() -> list[str]:
+        return [one["id"] for one in sorted(backups(droplet), key=lambda one: one["sequence"]) if one["verified"]]
+
+    # To a clock that is behind, a certificate of the storage's that is young is one of a time to come.
+    says = ("the storage has another time than the droplet: timedatectl", "certificate is not yet valid")
+    for days in (31, 31, 0, -31, 0, 0):
+        before = newest()
+        ran = at(days)
+        refused = any(said in ran.stdout for said in says)
+        assert (ran.rc, refused) == ((FAILED, True) if days else (0, False)), ran.stdout
+        assert set(before[-KEPT_DAYS + 1 :]) < set(newest()), "the newest of before are there, and a new one"
+        told = [line for line in problems(droplet) if "the last verified backup is of" in line]
+        assert bool(told) == (days != 0), "one of another time proves nothing about today"
+    assert len(newest()) >= KEPT_DAYS
+    assert all(one["offsite"] for one in backups(droplet) if one["verified"])
+
+
+# what a look at the data finds
+
+
+def test_a_damaged_table_is_found_by_the_weekly_look(lab: Place, droplet: Host, database: Database) -> None:
+    service = lab.settings.paths.amcheck_service
+    database.ask("CREATE TABLE damaged AS SELECT n, repeat('x', 500) AS text FROM generate_series(1, 1000) n")
+    try:
+        database.ask("CHECKPOINT", "postgres")
+        file = database.ask("SELECT pg_relation_filepath('damaged')")
+        droplet.check_output(f"docker stop {database.container}")
+        where = f"{lab.settings.values.data_root}/postgres/{file}"
+        droplet.check_output(f"printf 'nonsense' | dd of={where} bs=1 seek=20000 conv=notrunc")
+        droplet.check_output(f"systemctl restart {lab.settings.paths.unit}")
+        assert droplet.run(f"systemctl start {service}").rc != 0
+        (line,) = problems(droplet)
+        assert "PostgreSQL's files were not found whole" in line
+        assert "damaged" in droplet.check_output(f"cat {lab.settings.paths.amcheck_failure}")
+    finally:
+        database.ask("DROP TABLE damaged")
+    droplet.check_output(f"systemctl start {service}")
+    assert problems(droplet) == []
+
+
+def test_saves_of_redis_that_fail_are_told(lab: Place, droplet: Host) -> None:
+    directory = f"{lab.settings.values.data_root}/redis"
+    droplet.check_output(f"chown root {directory}")
+    try:
+        lab.ask_redis(droplet, "BGSAVE")
+        droplet.check_output("sleep 1")
+        (line,) = problems(droplet)
+        assert "Redis could not save (rdb_last_bgsave_status)" in line
+    finally:
+        droplet.check_output(f"chown 999 {directory}")
+        lab.ask_redis(droplet, "SAVE")
+    lab.ask_redis(droplet, "BGSAVE")
+    droplet.check_output("sleep 1")
+    assert problems(droplet) == []

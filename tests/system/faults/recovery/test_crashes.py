@@ -1,0 +1,235 @@
+"""PostgreSQL, Redis and the machine killed while much is written: what was acknowledged is there afterwards.
+
+In the lab the machine is killed by killing its processes: the kernel keeps what it was handed, as it doesn't in a power
+cut. So this finds what a process kept to itself, and no missing fsync: for that, take a VM (docs/how-to/lab.md).
+
+Redis promises less: by its snapshots what there was at the last one, with an append-only file all but the last second.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from testinfra.host import Host
+
+from tests.lab import machine
+from tests.support import converge
+from tests.support.data import connected, problems
+from tests.support.environment import ROOT, Place
+from tests.support.load import Running, lab_target, load
+from tests.support.under_way import DROPLET
+
+pytestmark = pytest.mark.group("data")
+
+WRITER = Path(__file__).parent / "write_to_redis.py"
+AGAIN_WITHIN_S = 120
+# An fsync a second, and one that is late may have the next wait for another.
+APPENDED_WITHIN_S = 2.0
+
+
+def killed(droplet: Host, lab: Place, service: str) -> None:
+    """-9 from outside: to Docker it ended by itself, so that its restart policy holds."""
+    container = lab.settings.paths.data_container(service)
+    pid = droplet.check_output(f"docker inspect --format '{{{{.State.Pid}}}}' {container}")
+    machine.inside(DROPLET, "kill", "-KILL", pid)
+
+
+def postgres(droplet: Host, lab: Place) -> None:
+    killed(droplet, lab, "postgres")
+
+
+def redis(droplet: Host, lab: Place) -> None:
+    killed(droplet, lab, "redis")
+
+
+def the_machine(_droplet: Host, _lab: Place) -> None:
+    """All of its processes; the page cache stays."""
+    machine.crash(DROPLET)
+
+
+Fault = Callable[[Host, Place], None]
+
+
+def wait_for_answers(running: Running) -> None:
+    """Until an update is taken that was sent from now on."""
+    since, deadline = time.time(), time.monotonic() + AGAIN_WITHIN_S
+    while not any(one.began > since and not one.lost for one in running.tally.requests[-100:]):
+        assert time.monotonic() < deadline, "it doesn't come back"
+        time.sleep(0.2)
+
+
+def under_load(lab: Place, fault: Fault) -> tuple[Running, set[int]]:
+    """The load, and of the updates that were answered those whose effect is gone."""
+    droplet, _ = connected(lab)
+    with load(lab_target(lab), clients=8, rate=60.0) as running:
+        time.sleep(3)
+        running.phase("killed")
+        fault(droplet, lab)
+        wait_for_answers(running)
+        running.phase("after")
+        time.sleep(2)
+    _, database = connected(lab)
+    there = {int(line) for line in database.ask("SELECT update_id FROM seen_updates").splitlines()}
+    return running, {one.update_id for one in running.tally.requests if not one.lost} - there
+
+
+def assert_well(lab: Place) -> None:
+    droplet, _ = connected(lab)
+    deadline = time.monotonic() + AGAIN_WITHIN_S
+    while found := problems(droplet):
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("fault", [postgres, redis, the_machine])
+def test_every_update_that_was_answered_is_there(lab: Place, show: Callable[[str], None], fault: Fault) -> None:
+    running, gone = under_load(lab, fault)
+    show(f"{fault.__name__} killed:\n{running.tally.table()}")
+    assert running.tally.of("after").requests
+    assert gone == set()
+    assert_well(lab)
+
+
+@pytest.mark.parametrize("fault", [postgres, the_machine])
+def test_a_database_that_promises_less_would_be_noticed(lab: Place, show: Callable[[str], None], fault: Fault) -> None:
+    """The control: one that answers before it has written."""
+    _, database = connected(lab)
+    lazy = {"synchronous_commit": "off", "wal_writer_delay": "'10s'", "wal_writer_flush_after": "'1GB'"}
+    for name, value in lazy.items():
+        database.ask(f"ALTER SYSTEM SET {name} = {value}", "postgres")
+    database.ask("SELECT pg_reload_conf()", "postgres")
+    try:
+        running, gone = under_load(lab, fault)
+    finally:
+        _, database = connected(lab)
+        for name in lazy:
+            database.ask(f"ALTER SYSTEM RESET {name}", "postgres")
+        database.ask("SELECT pg_reload_conf()", "postgres")
+    sent = len(running.tally.requests)
+    show(f"{fault.__name__} killed, with synchronous_commit off: {len(gone)} of {sent} updates are gone")
+    assert gone
+    assert_well(lab)
+
+
+# Redis
+
+
+class Written(NamedTuple):
+    """A key that Redis acknowledged; `at` is the droplet's clock of the time since its boot."""
+
+    number: int
+    at: float
+
+
+@contextmanager
+def writing(lab: Place, prefix: str) -> Iterator[list[Written]]:
+    """Keys, written until Redis is gone."""
+    address = lab.settings.values.data_addresses["redis"]
+    program = shlex.join(["sudo", "python3", "-u", "-c", WRITER.read_text(), str(address), prefix])
+    command = ["ssh", "-F", ".lab/ssh_config", DROPLET.name, program]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin
+        assert writer.stdout
+        writer.stdin.write(lab.settings.credentials.redis_password)
+        writer.stdin.close()
+        written: list[Written] = []
+
+        def listen() -> None:
+            assert writer.stdout
+            for line in writer.stdout:
+                number, at = line.split()
+                written.append(Written(int(number), float(at)))
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        while len(written) < 200:
+            assert writer.poll() is None, "nothing could be written"
+            time.sleep(0.1)
+        yield written
+        writer.wait(timeout=60)
+        listener.join()
+
+
+def kept(droplet: Host, lab: Place, prefix: str) -> set[int]:
+    """Which of the keys Redis has."""
+    keys = lab.ask_redis(droplet, f'--scan --pattern "{prefix}:*"').split()
+    return {int(key.partition(":")[2]) for key in keys}
+
+
+@pytest.fixture(scope="module")
+def append_only(lab: Place) -> Iterator[None]:
+    """Turned on for what follows, and off again. Neither loses a key."""
+    for mode in ("true", "false"):
+        droplet, _ = connected(lab)
+        keys = [f"before-{mode}:{number}" for number in range(20)]
+        lab.ask_redis(droplet, f"mset {' 1 '.join(keys)} 1")
+        converge.site("--data", f"redis_append_only={mode}")
+        assert lab.ask_redis(droplet, "config get appendonly").split()[1] == ("yes" if mode == "true" else "no")
+        assert lab.ask_redis(droplet, f"exists {' '.join(keys)}") == "20"
+        lab.ask_redis(droplet, f"del {' '.join(keys)}")
+        if mode == "true":
+            yield
+
+
+@pytest.mark.parametrize("fault", [redis, the_machine])
+def test_by_its_snapshots_redis_has_what_there_was_at_the_last_one(
+    lab: Place, show: Callable[[str], None], fault: Fault
+) -> None:
+    droplet, _ = connected(lab)
+    prefix = f"snapshots-{time.time_ns()}"
+    with writing(lab, prefix) as written:
+        saved = lab.ask_redis(droplet, "lastsave")
+        had = len(written)
+        lab.ask_redis(droplet, "bgsave")
+        while lab.ask_redis(droplet, "lastsave") == saved:
+            time.sleep(0.2)
+        time.sleep(1)
+        fault(droplet, lab)
+    droplet, _ = connected(lab)
+    assert_well(lab)
+    there = kept(droplet, lab, prefix)
+    lost = [one.number for one in written if one.number not in there]
+    show(f"{fault.__name__} killed: {len(lost)} of {len(written)} keys lost, all written since the snapshot")
+    assert {one.number for one in written[:had]} <= there
+    assert lost, "what wasn't saved can't be there: the file that it starts from is another"
+
+
+@pytest.mark.usefixtures("append_only")
+@pytest.mark.parametrize("fault", [redis, the_machine])
+def test_with_an_append_only_file_redis_has_all_but_the_last_moment(
+    lab: Place, show: Callable[[str], None], fault: Fault
+) -> None:
+    droplet, _ = connected(lab)
+    prefix = f"appended-{time.time_ns()}"
+    with writing(lab, prefix) as written:
+        time.sleep(1)
+        fault(droplet, lab)
+    droplet, _ = connected(lab)
+    assert_well(lab)
+    there = kept(droplet, lab, prefix)
+    lost = [one for one in written if one.number not in there]
+    show(f"{fault.__name__} killed: {len(lost)} of {len(written)} keys lost")
+    assert all(written[-1].at - one.at <= APPENDED_WITHIN_S for one in lost)
+
+
+@pytest.mark.usefixtures("append_only")
+def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Place) -> None:
+    """Redis starts from that alone: left where it is, it would bring back what was to be replaced."""
+    droplet, _ = connected(lab)
+    lab.ask_redis(droplet, "set restored then")
+    droplet.check_output("stackctl backup")
+    lab.ask_redis(droplet, "set restored now")
+    wanted = droplet.check_output("stackctl backups | awk '$2 == \"asked\" { print $1; exit }'")
+    droplet.check_output(f"stackctl restore {wanted} --yes {wanted}")
+    assert lab.ask_redis(droplet, "get restored") == "then"
+    killed(droplet, lab, "redis")
+    assert_well(lab)
+    assert lab.ask_redis(droplet, "get restored") == "then", "and it stays"

@@ -1,0 +1,88 @@
+"""A copy, seen from outside: Telegram hears nothing of it, until it is told to go live."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator
+
+import pytest
+from testinfra.host import Host
+
+from tests.lab.demo import calls, delivery, post
+from tests.lab.drill import JOB
+from tests.lab.layout import WORLD
+from tests.support import converge
+from tests.support.data import Database
+from tests.support.environment import Place, status
+
+pytestmark = pytest.mark.group("app")
+
+SOON_S = 30
+
+
+def reaches_telegram(droplet: Host) -> bool:
+    """From inside of the bot's container, by address: a name server is no matter here."""
+    web = f"toogoodtogo-{status(droplet)['active']}-web-1"
+    python = json.loads(droplet.check_output(f"docker inspect -f '{{{{json .Config.Entrypoint}}}}' {web}"))[0]
+    connect = f"import socket; socket.create_connection(('{WORLD.ipv4}', 8081), timeout=3)"
+    return bool(droplet.run(f"docker exec {web} {python} -c {shlex.quote(connect)}").rc == 0)
+
+
+@pytest.fixture(scope="module")
+def copy(lab: Place) -> Iterator[Host]:
+    """A droplet with a job to do, told that it is a copy."""
+    droplet = lab.connect(lab.hosts("app")[0])
+    if droplet.run("stackctl status").rc:
+        droplet.check_output("stackctl release 1.0.0")
+    converge.site("--data", "isolated=true")
+    post("/lab/forget", {})
+    try:
+        yield droplet
+    finally:
+        converge.site("--data", "isolated=false")
+
+
+def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Place, database: Database) -> None:
+    database.ask(JOB)
+    (update,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
+    copy.check_output("stackctl release 1.1.0")
+    time.sleep(5)  # in which a worker would have done its job long ago
+    assert calls(copy.backend.get_hostname()) == []
+    assert not reaches_telegram(copy)
+    assert (delivery(update)["deliveries"], delivery(update)["last_status"]) == (0, 503)
+    assert database.ask("SELECT count(*) FROM jobs WHERE kind = 'notify' AND finished_at IS NULL") != "0"
+    timers = copy.check_output("systemctl list-timers --all --no-legend")
+    assert lab.settings.paths.backup_timer not in timers
+    assert lab.settings.paths.certificate_timer in timers, "the host's own go on"
+
+
+def test_a_copy_says_so_and_is_one_after_a_habitual_converge_and_a_reboot(copy: Host, lab: Place) -> None:
+    assert "ISOLATED" in copy.check_output("stackctl status")
+    changed = converge.changed(converge.site())
+    assert not changed, "a converge that tells nothing changes nothing of it"
+    assert (status(copy)["isolated"], status(copy)["worker"], status(copy)["problems"]) == (True, None, [])
+
+
+def test_a_copy_reads_the_backups_off_the_droplet_and_adds_none(copy: Host) -> None:
+    before = json.loads(copy.check_output("stackctl offsite --json"))
+    said = copy.check_output("stackctl backup")
+    assert "this droplet is isolated" in said
+    assert json.loads(copy.check_output("stackctl offsite --json")) == before
+
+
+def test_once_live_it_does_what_was_left_to_do(copy: Host, database: Database) -> None:
+    converge.site("--data", "isolated=false")
+    assert (status(copy)["isolated"], status(copy)["problems"]) == (False, [])
+    (update,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
+    deadline = time.monotonic() + SOON_S
+    left = "SELECT count(*) FROM jobs WHERE kind = 'notify' AND finished_at IS NULL"
+    while database.ask(left) != "0" or not delivery(update)["deliveries"]:
+        assert time.monotonic() < deadline, "the job, or the update, is left"
+        time.sleep(0.5)
+    assert reaches_telegram(copy), "the control: it is isolation that has kept it from there"
+    heard = set(calls(copy.backend.get_hostname()))
+    assert "sendMessage" in heard, "Telegram hears the bot's containers"
+    assert heard & {"setWebhook", "getWebhookInfo"}, "and the droplet itself, which asks or tells at a release"
+    assert not converge.changed(converge.site()), "and it stays so"

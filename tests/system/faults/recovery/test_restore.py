@@ -1,0 +1,255 @@
+"""A restore, and what may happen to it: the data is the backup's or as it was; the same again finishes it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from testinfra.host import Host
+
+from stackctl.restore.restore import BESIDE, RESTORE
+from tests.lab import machine
+from tests.support.data import Database, backups, connected, leftovers, problems
+from tests.support.environment import Place
+from tests.support.load import lab_target, load
+from tests.support.under_way import DROPLET, UnderWay
+
+pytestmark = pytest.mark.group("data")
+
+KILLED, FAILED, REFUSED = 4, 1, 2
+STEPS = [step.name for step in RESTORE]
+CLOSED = STEPS[STEPS.index("close") :]
+OFFERS = "SELECT md5(string_agg(one::text, '|' ORDER BY id)) FROM offers one"
+DATABASES = "SELECT count(*) FROM pg_database"
+REDIS_KEY = "restored"
+
+
+@dataclass(frozen=True)
+class Then:
+    """What was backed up."""
+
+    id: str
+    offers: str
+
+    def restore(self, *more: str) -> UnderWay:
+        return UnderWay(("restore", self.id, "--yes", self.id, *more))
+
+
+@pytest.fixture(scope="module")
+def then(lab: Place) -> Then:
+    droplet, database = connected(lab)
+    if droplet.run("stackctl status").rc:
+        droplet.check_output("stackctl release 1.0.0")
+    database.ask(
+        "INSERT INTO offers (title, price_cents, seller) SELECT 'Bread '||n, n, n FROM generate_series(1, 500) n"
+    )
+    lab.ask_redis(droplet, f"set {REDIS_KEY} then")
+    droplet.check_output("stackctl backup")
+    return Then(backups(droplet)[-1]["id"], database.ask(OFFERS))
+
+
+@pytest.fixture(autouse=True)
+def now(then: Then, lab: Place, droplet: Host, database: Database) -> str:
+    """What is there by now: rows were changed, lost and made."""
+    database.ask("UPDATE offers SET price_cents = price_cents + 1 WHERE id % 3 = 0")
+    database.ask("DELETE FROM offers WHERE id % 7 = 0")
+    database.ask("INSERT INTO offers (title, price_cents, seller) VALUES ('Made since', 1, 1)")
+    lab.ask_redis(droplet, f"set {REDIS_KEY} now")
+    found = database.ask(OFFERS)
+    assert found != then.offers
+    return found
+
+
+def assert_restored(lab: Place, then: Then) -> None:
+    droplet, database = connected(lab)
+    assert (database.ask(OFFERS), lab.ask_redis(droplet, f"get {REDIS_KEY}")) == (then.offers, "then")
+    assert database.ask(DATABASES) == "4", "what was replaced is gone, and nothing is left"
+    assert (problems(droplet), leftovers(droplet)) == ([], "")
+    assert answers(lab) == "401", "the bot is asked, and wants Telegram's secret"
+
+
+def answers(lab: Place) -> str:
+    """What nginx says to Telegram, and what the bot does when it is asked."""
+    domain = lab.settings.values.domain
+    return lab.ask_as_telegram(f"https://{domain}/webhook/telegram", "--request POST").split()[1]
+
+
+def test_what_gave_way_was_saved_and_comes_back_by_its_name(lab: Place, droplet: Host, then: Then, now: str) -> None:
+    code, output = then.restore().end()
+    assert code == 0, output
+    assert_restored(lab, then)
+    safety = next(one["id"] for one in reversed(backups(droplet)) if one["reason"] == "safety")
+    droplet.check_output(f"stackctl restore {safety} --yes {safety}")
+    assert connected(lab)[1].ask(OFFERS) == now
+
+
+def test_nobody_is_turned_away_but_while_the_databases_change_places(
+    lab: Place, then: Then, show: Callable[[str], None]
+) -> None:
+    with load(lab_target(lab), clients=8, rate=40.0) as running:
+        time.sleep(2)
+        asked = then.restore()
+        code, output = asked.end()
+        time.sleep(2)
+    assert code == 0, output
+    tally = running.tally
+    assert {one.outcome for one in tally.lost} == {"503"}, tally.table()
+    closed = max(one.ended for one in tally.lost) - min(one.began for one in tally.lost)
+    whole = (asked.events()[-1]["ms"] or 0) / 1000
+    show(f"a restore of {whole:.1f} s turned Telegram away for {closed:.1f} s\n{tally.table()}")
+    assert closed < 60
+    droplet, _ = connected(lab)
+    assert (problems(droplet), leftovers(droplet)) == ([], "")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_the_same_again_finishes_it(  # noqa: PLR0917
+    lab: Place, droplet: Host, database: Database, then: Then, now: str, step: str
+) -> None:
+    asked = then.restore()
+    asked.reach(step)
+    asked.kill()
+    code, output = asked.end()
+    assert (code, "it ended without a word" in output) == (KILLED, True), output
+    there = database.ask(OFFERS)
+    assert there in {then.offers, now}
+    if not {"swap", *CLOSED[2:]} & {event["step"] for event in asked.events()}:
+        assert there == now, "before the swap nothing was changed"
+    if step in CLOSED and step != CLOSED[0]:
+        assert f"sudo stackctl restore {then.id} " in " ".join(problems(droplet))
+    code, output = then.restore().end()
+    assert code == 0, output
+    assert_restored(lab, then)
+
+
+def test_another_backup_s_restore_undoes_an_interrupted_one_first(
+    droplet: Host, database: Database, then: Then, now: str
+) -> None:
+    asked = then.restore()
+    asked.reach("rdb")  # the databases have changed places
+    asked.kill()
+    asked.end()
+    safety = next(one["id"] for one in reversed(backups(droplet)) if one["reason"] == "safety")
+    shown = droplet.check_output(f"stackctl restore {safety} --yes {safety}")
+    assert f"the restore of {then.id} was interrupted, and is undone" in shown
+    assert database.ask(OFFERS) == now
+    assert (problems(droplet), leftovers(droplet)) == ([], "")
+
+
+@pytest.mark.parametrize("step", CLOSED[1:])
+def test_the_machine_killed_while_it_is_closed_nothing_works_on_half_of_it(lab: Place, then: Then, step: str) -> None:
+    asked = then.restore()
+    asked.reach(step)
+    machine.crash(DROPLET)
+    asked.end()
+    droplet, _ = connected(lab)
+    droplet.check_output("systemctl is-system-running --wait")
+    record = droplet.run("cat /var/lib/toogoodtogo/restoring.json").stdout
+    running = droplet.check_output("docker ps --format '{{.Names}}'")
+    if record and not json.loads(record)["placed"]:
+        assert "-web-" not in running
+        assert "-worker-" not in running
+        assert answers(lab) == "503"
+    code, output = then.restore().end()
+    assert code == 0, output
+    assert_restored(lab, then)
+
+
+@pytest.mark.parametrize("step", ["load", "migrate", "safety", "close", "swap", "rdb"])
+def test_stopping_its_unit_undoes_it(  # noqa: PLR0917
+    lab: Place, droplet: Host, database: Database, then: Then, now: str, step: str
+) -> None:
+    asked = then.restore()
+    asked.reach(step)
+    droplet.check_output("systemctl stop toogoodtogo-release")
+    code, output = asked.end()
+    assert (code, "interrupted" in output.splitlines()[-1]) == (FAILED, True), output
+    assert (database.ask(OFFERS), lab.ask_redis(droplet, f"get {REDIS_KEY}")) == (now, "now")
+    assert (database.ask(DATABASES), problems(droplet), leftovers(droplet)) == ("4", [], "")
+    assert answers(lab) == "401"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("postgres.dump", "truncate --size=-1", "postgres.dump has [0-9]+ bytes, its manifest says [0-9]+"),
+        (
+            "postgres.dump",
+            r"printf '\001' | dd conv=notrunc bs=1 seek=100 status=none of=",
+            "postgres.dump is not what was",
+        ),
+        ("redis.rdb", "rm", "redis.rdb is missing"),
+    ],
+)
+def test_a_damaged_backup_is_refused_before_anything_is_touched(  # noqa: PLR0917
+    droplet: Host, database: Database, then: Then, now: str, file: str, damage: str, said: str
+) -> None:
+    path = f"/opt/backups/{then.id}/{file}"
+    droplet.check_output(f"cp --archive {path} /root/{file}")
+    try:
+        droplet.check_output(f"{damage}{path}" if damage.endswith("=") else f"{damage} {path}")
+        code, output = then.restore().end()
+        assert code == REFUSED, output
+        assert re.search(said, output.splitlines()[-1]), output
+        assert database.ask(OFFERS) == now
+    finally:
+        droplet.check_output(f"mv /root/{file} {path}")
+
+
+def test_a_wrong_answer_changes_nothing(droplet: Host, database: Database, then: Then, now: str) -> None:
+    shown = droplet.run(f"stackctl restore {then.id}")
+    assert (shown.rc, f"--yes {then.id}" in shown.stderr) == (REFUSED, True)
+    assert "rows in " in shown.stdout
+    assert "public.offers: " in shown.stdout
+    assert droplet.run(f"stackctl restore {then.id} --yes 20200101T000000.000Z").rc == REFUSED
+    assert database.ask(OFFERS) == now
+
+
+# the runbook's ways to get a part back
+
+
+@pytest.fixture
+def beside(droplet: Host, database: Database, then: Then) -> Iterator[str]:
+    """The backup's data in a database of its own."""
+    droplet.check_output(f"stackctl restore {then.id} --to-database lost")
+    yield "lost"
+    database.ask("DROP DATABASE lost", "postgres")
+
+
+@pytest.mark.parametrize("step", [step.name for step in BESIDE])
+def test_beside_killed_at_any_step_the_same_again_finishes_it(
+    database: Database, then: Then, now: str, step: str
+) -> None:
+    asked = UnderWay(("restore", then.id, "--to-database", "lost"))
+    asked.reach(step)
+    asked.kill()
+    asked.end()
+    try:
+        if database.ask("SELECT 1 FROM pg_database WHERE datname = 'lost'") != "1":
+            code, output = UnderWay(("restore", then.id, "--to-database", "lost")).end()
+            assert code == 0, output
+        assert (database.ask(OFFERS, "lost"), database.ask(OFFERS)) == (then.offers, now)
+    finally:
+        database.ask("DROP DATABASE lost", "postgres")
+    assert database.ask(DATABASES) == "4"
+
+
+def test_a_lost_row_comes_back(droplet: Host, database: Database, beside: str) -> None:
+    wanted = database.ask("SELECT one FROM offers one WHERE id % 7 = 0 ORDER BY id LIMIT 1", beside)
+    assert wanted not in database.ask("SELECT one FROM offers one")
+    rows = f"{database.psql(beside)} -c 'COPY (SELECT * FROM offers WHERE id % 7 = 0) TO STDOUT'"  # noqa: S608
+    droplet.check_output(f"{rows} | {database.psql()} -c 'COPY offers FROM STDIN'")
+    assert wanted in database.ask("SELECT one FROM offers one")
+
+
+def test_a_lost_table_comes_back(droplet: Host, database: Database, then: Then, beside: str) -> None:
+    database.ask("DROP TABLE offers")
+    dump = f"docker exec {database.container} pg_dump -U {database.login} -d {beside} --table=offers"
+    droplet.check_output(f"{dump} | {database.psql()}")
+    assert database.ask(OFFERS) == then.offers
+    owner = database.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'offers'")
+    assert owner == database.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'jobs'")

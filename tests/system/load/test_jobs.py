@@ -1,0 +1,112 @@
+"""Numbered jobs, inserted while ten releases go on: none is missed, and none runs twice at once."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.environment import ROOT, Place
+
+pytestmark = pytest.mark.group("app")
+
+RELEASES = ("1.1.0", "1.0.0") * 5
+EVERY_S = 0.05
+PAUSE_MS = 30
+"""How long a job takes: most of the time one is at hand when the worker is told to stop."""
+DONE_WITHIN_S = 60
+
+CLEAR = "DELETE FROM jobs WHERE kind = 'count'"
+PREPARE = """
+    PREPARE insert_job (int, int) AS INSERT INTO jobs (kind, payload)
+    VALUES ('count', jsonb_build_object('number', $1, 'pause_ms', $2));
+"""
+LEFT = "SELECT count(*) FROM jobs WHERE kind = 'count' AND finished_at IS NULL"
+RUNS = "SELECT payload->>'number' FROM job_runs JOIN jobs ON jobs.id = job_id WHERE kind = 'count'"
+WORKERS = "SELECT count(DISTINCT worker) FROM job_runs JOIN jobs ON jobs.id = job_id WHERE kind = 'count'"
+# Of any job with any other, since the worker is alone.
+OVERLAPPING_RUNS = """
+    SELECT count(*) FROM (
+        SELECT started_at, max(coalesce(job_runs.finished_at, 'infinity')) OVER (
+            ORDER BY started_at, job_runs.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS busy_until
+        FROM job_runs JOIN jobs ON jobs.id = job_id WHERE kind = 'count'
+    ) AS runs
+    WHERE started_at < busy_until
+"""
+# A job that is finished, so that no worker takes it: a run that has ended, and one that began before that.
+INSERT_OVERLAPPING_RUNS = """
+    WITH job AS (INSERT INTO jobs (kind, finished_at) VALUES ('count', now()) RETURNING id)
+    INSERT INTO job_runs (job_id, worker, started_at, finished_at)
+    SELECT id, 'nobody', began, ended
+    FROM job, (VALUES (now() - interval '2 s', now()), (now() - interval '1 s', NULL)) AS run (began, ended)
+"""
+
+Query = Callable[[str], str]
+
+
+@pytest.fixture
+def query(lab: Place, droplet: Host) -> Iterator[Query]:
+    def query(statement: str) -> str:
+        return lab.ask_app_tables(droplet, statement)
+
+    query(CLEAR)
+    yield query
+    query(CLEAR)
+
+
+@contextmanager
+def inserting(place: Place, host: str) -> Iterator[list[int]]:
+    """Inserts one numbered job after another, over one session; the numbers whose insertion was sent."""
+    command = ["ssh", "-F", place.data["ssh_config_file"], host, f"sudo {place.psql}"]
+    session = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True)
+    numbers: list[int] = []
+    stop = threading.Event()
+
+    def insert() -> None:
+        assert session.stdin
+        session.stdin.write(PREPARE)
+        for number in count():
+            if stop.wait(EVERY_S):
+                return
+            session.stdin.write(f"EXECUTE insert_job ({number}, {PAUSE_MS});\n")
+            session.stdin.flush()
+            numbers.append(number)
+
+    thread = threading.Thread(target=insert)
+    thread.start()
+    try:
+        yield numbers
+    finally:
+        stop.set()
+        thread.join()
+        session.communicate()
+    assert session.returncode == 0
+
+
+def test_no_job_is_missed_and_none_runs_twice_at_once(lab: Place, droplet: Host, query: Query) -> None:
+    with inserting(lab, "droplet1") as numbers:
+        for tag in RELEASES:
+            droplet.check_output(f"stackctl release {tag}")
+    deadline = time.monotonic() + DONE_WITHIN_S
+    while query(LEFT) != "0":
+        assert time.monotonic() < deadline, "jobs are left"
+        time.sleep(1)
+    inserted, run = [str(number) for number in numbers], query(RUNS).split()
+    assert len(inserted) > 1000
+    assert {*run} == {*inserted}
+    assert len(run) == len(inserted), "a worker that was told to stop left its job to the next one"
+    assert query(OVERLAPPING_RUNS) == "0"
+    assert int(query(WORKERS)) >= len(RELEASES)
+
+
+def test_two_runs_at_once_would_be_noticed(query: Query) -> None:
+    """The control of the test above."""
+    query(INSERT_OVERLAPPING_RUNS)
+    assert query(OVERLAPPING_RUNS) == "1"

@@ -1,0 +1,113 @@
+"""A copy: nobody outside hears of it until it is told to go live, and a habitual converge doesn't tell it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pyinfra.api import Host
+
+from deploys.components.firewall import after_rules
+from deploys.components.nginx import configuration
+from deploys.components.stackctl import stackctl_config
+from deploys.converge.isolation import as_isolated_as_it_is
+from deploys.facts.stackctl import Isolated
+from stackctl.app import state
+from tests.support.fakes.droplet import CONFIG, Droplet, installed, stackctl
+from tests.support.settings import settings_of
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Droplet:
+    return installed(tmp_path, isolated=True)
+
+
+def isolate(droplet: Droplet, *, isolated: bool) -> None:
+    droplet.paths.config.write_text(json.dumps(CONFIG | {"isolated": isolated}))
+
+
+def status(droplet: Droplet) -> dict[str, Any]:
+    return dict(json.loads(stackctl(droplet, "status", "--json")[1]))
+
+
+def test_a_release_of_a_copy_serves_without_a_worker_and_without_a_word_to_telegram(copy: Droplet) -> None:
+    assert stackctl(copy, "release", "1.0.0")[0] == 0
+    assert copy.running() == ["blue"]
+    assert not copy.of("bot-worker")
+    assert not copy.ran("telegram ")
+    report = status(copy)
+    assert (report["isolated"], report["problems"], report["worker"]) == (True, [], None)
+    assert "ISOLATED" in stackctl(copy, "status")[1]
+
+
+def test_going_live_is_a_release_of_what_is_live(copy: Droplet) -> None:
+    """The converge releases anew where status names drift."""
+    stackctl(copy, "release", "1.0.0")
+    isolate(copy, isolated=False)
+    assert status(copy)["drift"] == ["worker is missing", "Telegram was not told where this release takes updates"]
+    assert stackctl(copy, "release", "1.0.0")[0] == 0
+    assert status(copy)["drift"] == []
+    assert copy.webhook["url"] == "https://bot.lab.test/webhook"
+    assert [container["state"] for container in copy.of("bot-worker")] == ["running"]
+    assert "ISOLATED" not in stackctl(copy, "status")[1]
+
+
+def test_what_was_live_and_becomes_a_copy_ends_its_worker(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    isolate(droplet, isolated=True)
+    assert status(droplet)["drift"] == ["worker is running, healthy though this droplet is isolated"]
+    # Before the converge has come to the release: a boot, at which Docker restarts what was running.
+    assert stackctl(droplet, "boot")[0] == 0
+    assert [container["state"] for container in droplet.of("bot-worker")] == ["exited"]
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    assert not droplet.of("bot-worker")
+    assert state.load(droplet.paths).worker is None
+
+
+@pytest.mark.parametrize(
+    ("told", "is_one", "becomes"), [(None, False, False), (None, True, True), (True, False, True), (False, True, False)]
+)
+def test_a_droplet_stays_what_it_is_unless_it_is_told(told: bool | None, is_one: bool, becomes: bool) -> None:  # noqa: FBT001
+    host = SimpleNamespace(get_fact=lambda fact, **_: {Isolated: is_one}[fact])
+    settings = as_isolated_as_it_is(cast("Host", host), settings_of("prod", {"isolated": told}))
+    assert settings.isolated == becomes
+    assert json.loads(stackctl_config(settings, ["app"]))["isolated"] == becomes
+
+
+@pytest.mark.parametrize("is_one", [True, False])
+def test_the_droplet_knows_what_it_is_by_what_it_was_told(tmp_path: Path, *, is_one: bool) -> None:
+    config = tmp_path / "stackctl.json"
+    host = SimpleNamespace(get_fact=lambda *_, **__: is_one)
+    settings = as_isolated_as_it_is(cast("Host", host), settings_of("prod"))
+    config.write_bytes(stackctl_config(settings, ["app"]))
+    assert Isolated().process(config.read_text().splitlines()) == is_one
+    assert Isolated().process([]) is False, "a bare droplet is none"
+
+
+def test_nothing_leaves_the_app_s_network_and_that_rule_comes_first() -> None:
+    host = SimpleNamespace(get_fact=lambda *_, **__: True)
+    live = settings_of("prod")
+    copy = as_isolated_as_it_is(cast("Host", host), live)
+    for chain in ("DOCKER-USER", "FORWARD"):
+        rules = _rules_of(chain, after_rules(copy))
+        assert rules[0] == f"-A {chain} -s {live.values.app_subnet} -j DROP"
+        assert rules[1:] == _rules_of(chain, after_rules(live))
+
+
+def test_nginx_turns_everybody_away() -> None:
+    host = SimpleNamespace(get_fact=lambda *_, **__: True)
+    copy = as_isolated_as_it_is(cast("Host", host), settings_of("prod"))
+    assert _bare_503(configuration(copy)) == 1
+    assert _bare_503(configuration(settings_of("prod"))) == 0
+
+
+def _rules_of(chain: str, after: bytes) -> list[str]:
+    return [line for line in after.decode().splitlines() if line.startswith(f"-A {chain} ")]
+
+
+def _bare_503(nginx: bytes) -> int:
+    return nginx.decode().splitlines().count("        return 503;")

@@ -1,0 +1,221 @@
+"""The converge's part of a trial: between which commands a change happens, and what is made of a login that fails."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from base64 import b64decode
+from dataclasses import replace
+from hashlib import sha256
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api import FunctionCommand, StringCommand
+from pyinfra.connectors.ssh import SSHConnector
+
+from deploys.components import ssh
+from deploys.facts.files import Owed, Placed
+from deploys.facts.ufw import Firewall, Ufw
+from deploys.operations import trial, ufw
+from deploys.operations.trial import Tried, confirmed_by_a_new_login, on_trial, tried
+from stackctl.cli.background import PROGRAM
+from tests.support.operations import CONTENT, PLACED, commands, droplet
+from tests.support.settings import settings_of
+
+BEGIN = f"{PROGRAM} trial begin ssh"
+CHANGE = [PROGRAM, "trial", "change", "ssh"]
+FILES = {"/etc/x": Tried(CONTENT, validate="true %s")}
+ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": FILES, "commands": ["reload"], "debt": "/owed/x"}
+
+
+def words(facts: dict[Any, Any]) -> list[str]:
+    """The first command, the changes between, the last two."""
+    begin, *changes, confirm, settled = commands(tried, facts, **ARGUMENTS)
+    assert all(shlex.split(change)[:4] == CHANGE for change in changes), "a change that nothing undoes when it is late"
+    return [begin, *(shlex.split(change)[4] for change in changes), confirm.split("(")[0], settled]
+
+
+def test_nothing_to_change_no_trial() -> None:
+    assert list(on_trial("ssh", [])) == []
+    assert commands(tried, {Placed: PLACED, Owed: frozenset()}, **ARGUMENTS) == []
+
+
+def test_a_file_is_changed_inside_of_the_trial_and_its_debt_struck_off_once_it_is_confirmed() -> None:
+    begin, owe, write, reload, confirm, settled = words({Placed: None, Owed: frozenset()})
+    assert begin == BEGIN
+    assert owe.endswith("/owed/x")
+    assert "mv -fT /etc/x.new /etc/x" in write
+    assert (reload, confirm, settled) == ("reload", "FunctionCommand", "rm -f /owed/x")
+
+
+def test_the_content_still_travels_on_standard_input() -> None:
+    with droplet({Placed: None, Owed: frozenset()}, executing=True):
+        _, _, write, *_ = tried._inner(**ARGUMENTS)
+    assert b64decode(write.connector_arguments["_stdin"]) == CONTENT
+
+
+def test_what_runs_here_cannot_be_tied_to_a_trial() -> None:
+    with pytest.raises(TypeError, match="can't be tied"):
+        list(on_trial("ssh", [FunctionCommand(print, [], {})]))
+
+
+def test_the_operators_keys_are_on_trial_with_sshd_and_stay_theirs() -> None:
+    settings = replace(settings_of("prod"), authorized_keys=b"a key\n")
+    there = ssh.files(settings)["/home/deploy/.ssh/authorized_keys"]
+    assert (there.content, there.owner) == (b"a key\n", "deploy")
+    _, _, write, *_ = commands(
+        tried,
+        {Placed: None, Owed: frozenset()},
+        **ARGUMENTS | {"files": {"/keys": Tried(b"", validate="true %s", owner="deploy")}},
+    )
+    assert "-m 600 -o deploy -g deploy" in write
+
+
+def test_a_reload_that_is_owed_is_on_trial_too() -> None:
+    facts = {Placed: PLACED, Owed: frozenset({"x"})}
+    assert words(facts) == [BEGIN, "reload", "FunctionCommand", "rm -f /owed/x"]
+
+
+def test_the_firewall_changes_on_trial_alone() -> None:
+    there = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 80/tcp",))
+    placed = {"sha256": sha256(b"").hexdigest(), "mode": "640", "owner": "root", "group": "root"}
+    arguments: dict[str, Any] = {"allow": ["80/tcp", "22/tcp"], "policies": {}, "after": b""}
+    begin, *changes, confirm = commands(ufw.in_force, {Ufw: there, Placed: placed}, **arguments)
+    assert begin == f"{PROGRAM} trial begin firewall"
+    assert changes == [f"{PROGRAM} trial change firewall 'ufw allow 22/tcp'"]
+    assert confirm.startswith("FunctionCommand")
+
+
+class Client:
+    """paramiko's, as far as it is used; class-wide, since the code under test makes its own."""
+
+    refuses: Exception | None = None
+    code: int | None = 0
+    said = b""
+    asked: list[tuple[str, str, str]]
+    closed: int
+
+    def connect(self, hostname: str, username: str) -> None:
+        if self.refuses:
+            raise self.refuses
+        self.user = f"{username}@{hostname}"
+
+    def exec_command(self, command: str, timeout: float) -> tuple[None, Any, Any]:
+        type(self).asked.append((self.user, command, f"{timeout:.0f}"))
+        ended = Event()
+        if self.code is not None:
+            ended.set()
+        out = SimpleNamespace(channel=SimpleNamespace(recv_exit_status=lambda: self.code, status_event=ended))
+        return None, out, io.BytesIO(self.said)
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> type[Client]:
+    class Ours(Client):
+        asked: list[tuple[str, str, str]] = []  # noqa: RUF012 - made anew for each test
+        closed = 0
+
+    monkeypatch.setattr(trial, "SSHClient", Ours)
+    return Ours
+
+
+class Droplet:
+    """A host that is being adopted: the converge's own connection is root's."""
+
+    name = "droplet"
+    data = SimpleNamespace(app="bot", operator="deploy")
+    record = '{"until": "12:02"}'
+
+    def __init__(self) -> None:
+        self.connector = object.__new__(SSHConnector)
+        self.connector.make_paramiko_kwargs = lambda: {"hostname": "h", "username": "root"}  # type: ignore[method-assign]
+        self.said = ""
+        self.reachable: bool | Exception = True
+
+    def log_styled(self, message: str, **_: object) -> None:
+        self.said += message
+
+    def run_shell_command(self, _command: object, **_: object) -> tuple[bool, Any]:
+        if isinstance(self.reachable, Exception):
+            raise self.reachable
+        return self.reachable, SimpleNamespace(stdout=self.record)
+
+
+def confirm(droplet: Any) -> bool:
+    return confirmed_by_a_new_login(SimpleNamespace(), droplet, "ssh")  # type: ignore[arg-type]
+
+
+def test_it_is_the_operator_who_logs_in_anew_and_confirms(client: type[Client]) -> None:
+    assert confirm(Droplet())
+    assert client.asked == [("deploy@h", "sudo -n /usr/local/bin/stackctl trial confirm ssh", "60")]
+    assert client.closed == 1
+
+
+@pytest.mark.parametrize("cause", [OSError("timed out"), TimeoutError(), EOFError()])
+def test_a_login_that_fails_is_one_line_with_what_happens_next(client: type[Client], cause: Exception) -> None:
+    client.refuses = cause
+    droplet = Droplet()
+    assert not confirm(droplet)
+    assert "nobody can log in anew (" in droplet.said
+    assert "()" not in droplet.said
+    assert "puts back what was there before by itself, at 12:02" in droplet.said
+    assert "\n" not in droplet.said
+    assert client.closed == 1
+
+
+def test_that_a_trial_is_over_says_not_how_it_ended(client: type[Client]) -> None:
+    """It may have been confirmed by a login whose answer was lost."""
+    client.refuses = OSError("refused")
+    droplet = Droplet()
+    droplet.record = ""
+    assert not confirm(droplet)
+    assert droplet.said.endswith("its trial is over: stackctl history says whether it was undone")
+
+
+@pytest.mark.parametrize("answer", [False, OSError("Socket is closed")])
+def test_a_droplet_that_cannot_be_asked_is_not_spoken_for(client: type[Client], answer: Any) -> None:
+    client.refuses = OSError("refused")
+    droplet = Droplet()
+    droplet.reachable = answer
+    assert not confirm(droplet)
+    assert "nor can the droplet be asked" in droplet.said
+
+
+def test_a_confirmation_without_an_end_is_not_waited_for(client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "ANSWERS_S", 0.01)
+    client.code = None
+    droplet = Droplet()
+    assert not confirm(droplet)
+    assert "nobody can log in anew (the confirmation has no end)" in droplet.said
+    assert client.closed == 1
+
+
+def test_a_confirmation_that_is_refused_fails_the_run(client: type[Client]) -> None:
+    client.code, client.said = 2, b"stackctl trial: no change of ssh is on trial\n"
+    droplet = Droplet()
+    assert not confirm(droplet)
+    assert "no change of ssh is on trial" in droplet.said
+
+
+def test_the_run_fails_by_the_confirmation() -> None:
+    """pyinfra looks for these two names, and takes what is returned for the outcome; an exception has a traceback."""
+    *_, command = on_trial("ssh", [StringCommand("x")])
+    assert isinstance(command, FunctionCommand)
+    state, droplet = SimpleNamespace(), Droplet()
+    command.function = lambda state, host, name: (state, host, name) == (state, droplet, "ssh")
+    assert command.execute(state, droplet, {}) is True  # type: ignore[arg-type]
+
+
+def test_ci_is_admitted_only_where_it_has_a_key() -> None:
+    settings = settings_of("prod")
+    assert b"\nAllowUsers deploy\n" in ssh.configuration(settings)
+
+
+def test_the_timer_asks_every_few_seconds_and_counts_nothing_that_a_daemon_reload_begins_anew() -> None:
+    timer = ssh.units(settings_of("prod"))["toogoodtogo-trial@.timer"].decode()
+    assert [line for line in timer.splitlines() if line.startswith("On")] == ["OnCalendar=*:*:0/5"]

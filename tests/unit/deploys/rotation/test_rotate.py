@@ -1,0 +1,429 @@
+"""Rotating a secret: what is asked, what the env file holds when, and that a failure leaves it as it was."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploys.converge.session import LOCKED
+from deploys.rotation import rotate
+from deploys.rotation.rotate import BUSY, BY_HAND, DONE, NEEDS_A_PERSON, OF_THE_APP, REFUSED, SECRETS, UNDONE
+from deploys.secrets import ledger
+from deploys.secrets.env_file import read_env_file, with_value
+from deploys.terminal import prompt
+from tests.support.env_file import GOOD, env_file
+from tests.support.settings import ROOT, data_of
+
+KEY = f"ssh-ed25519 {'A' * 68} operator"
+LAYOUT = "# Ours\n\n" + "".join(f"  export {name} = '{value}' # note\r\n" for name, value in GOOD.items()) + "# end"
+ISSUED = {
+    "REGISTRY_PASSWORD": "another-token",
+    "TELEGRAM_BOT_TOKEN": "110201543:" + "B" * 35,
+    "STRIPE_API_KEY": "sk_another",
+}
+
+
+def proof(key: str) -> list[str]:
+    """What is run before anything is changed."""
+    known = SECRETS.get(key, OF_THE_APP).proof
+    return [known] if known else []
+
+
+@dataclass
+class Operator:
+    """At a terminal, or not; with a droplet on which steps end as `ends` says: with a code, or an exception."""
+
+    directory: Path
+    monkeypatch: pytest.MonkeyPatch
+    ends: list[int | BaseException] = field(default_factory=list)
+    ran: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    ages_seen: list[bytes] = field(default_factory=list)
+    recorded: str = "A"
+    """Whose new age a converge comes to write, however it ends."""
+
+    @property
+    def file(self) -> Path:
+        return self.directory / ".env.test"
+
+    @property
+    def ages(self) -> Path:
+        return self.directory / "prod.secrets.json"
+
+    def runs(self, place: str, deploy: str) -> int:
+        """Instead of a step: what it would have read of the env file is kept; a converge writes the ledger."""
+        self.ran.append((deploy, read_env_file(self.file)))
+        self.ages_seen.append(self.ages.read_bytes())
+        if deploy.endswith("site.py"):
+            ledger.write(self.ages, {self.recorded: ledger.Entry("new", date(2026, 2, 2))})
+        end = self.ends.pop(0) if self.ends else 0
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+    def rotates(self, key: str, *options: str, stdin: str = "", terminal: bool = False, answer: str = "y") -> int:
+        typed = io.StringIO(stdin)
+        self.monkeypatch.setattr(typed, "isatty", lambda: terminal)
+        self.monkeypatch.setattr("sys.stdin", typed)
+        self.monkeypatch.setattr("sys.argv", ["rotate", "inventories/prod.py", key, *options])
+        self.monkeypatch.setattr("builtins.input", lambda _: answer)
+        self.monkeypatch.setattr("getpass.getpass", lambda _: stdin)
+        return rotate.main()
+
+
+@pytest.fixture
+def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    operator = Operator(tmp_path, monkeypatch)
+    keys = tmp_path / "keys"
+    keys.write_text(f"{KEY}\n")
+    env_file(tmp_path, LAYOUT)
+    ledger.write(operator.ages, {"A": ledger.Entry("old", date(2026, 1, 1))})
+    data: dict[str, Any] = data_of("prod") | {
+        "env_file": str(operator.file),
+        "secrets_ledger": str(operator.ages),
+        "authorized_keys": str(keys),
+        "ssh_strict_host_key_checking": "yes",
+    }
+    monkeypatch.setattr(rotate, "group_data", lambda _: data)
+    monkeypatch.setattr(rotate, "run", operator.runs)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    return operator
+
+
+@pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.make and "OFFSITE" not in key])
+def test_what_is_ours_is_made_anew_and_converged(
+    operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert operator.rotates(key, "--yes") == DONE
+    values = read_env_file(operator.file)
+    assert values[key] != GOOD[key]
+    assert {**values, key: ""} == {**GOOD, key: ""}
+    assert operator.ran == [("deploys/site.py", values), ("deploys/status.py", values)]
+    said = "".join(capsys.readouterr())
+    assert SECRETS[key].afterwards in said
+    assert values[key] not in said
+    assert GOOD[key] not in said
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("key", ISSUED)
+def test_what_another_issues_is_typed_or_handed_over(operator: Operator, key: str, terminal: bool) -> None:  # noqa: FBT001
+    options = [] if terminal else ["--yes"]
+    assert operator.rotates(key, *options, stdin=ISSUED[key], terminal=terminal) == DONE
+    new = {**GOOD, key: ISSUED[key]}
+    assert read_env_file(operator.file) == new
+    assert operator.ran == [(deploy, new) for deploy in [*proof(key), "deploys/site.py", "deploys/status.py"]]
+
+
+@pytest.mark.parametrize(
+    ("key", "given_", "why"),
+    [
+        ("REDIS_PASSWORD", {}, "nobody can be asked"),
+        ("REDIS_PASSWORD", {"terminal": True, "answer": ""}, "you did not say yes"),
+        ("STRIPE_API_KEY", {"terminal": True}, "no new STRIPE_API_KEY came"),
+        ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["STRIPE_API_KEY"]}, "STRIPE_API_KEY that"),
+        ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["REDIS_PASSWORD"]}, "STRIPE_API_KEY are the same"),
+        (
+            "STRIPE_API_KEY",
+            {"terminal": True, "stdin": "<your-key>"},
+            "the new value: STRIPE_API_KEY is still a placeholder",
+        ),
+        ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "rubbish"}, "another bot's"),
+        ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "220201543:" + "B" * 35}, "another bot's"),
+        ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "110201543:short"}, "not of the form"),
+        ("REDIS_PASWORD", {"terminal": True}, "which secret"),
+        ("", {"terminal": True}, "which secret"),
+    ],
+)
+def test_what_is_refused_changes_nothing(
+    operator: Operator, key: str, given_: dict[str, Any], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert operator.rotates(key, **given_) == REFUSED
+    assert why in capsys.readouterr().err
+    assert operator.file.read_bytes().decode() == LAYOUT
+    assert operator.ran == []
+
+
+@pytest.mark.parametrize(("second", "code"), [(0, UNDONE), (1, NEEDS_A_PERSON), (LOCKED, NEEDS_A_PERSON)])
+def test_a_converge_that_fails_is_undone(operator: Operator, second: int, code: int) -> None:
+    operator.ends = [1, second]
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == code
+    assert operator.file.read_bytes().decode() == LAYOUT
+    (first, new), (again, old) = operator.ran
+    assert (first, again) == ("deploys/site.py", "deploys/site.py")
+    assert operator.ages_seen[0] == operator.ages_seen[1], "an old secret would count as one of today"
+    assert new["REDIS_PASSWORD"] != old["REDIS_PASSWORD"] == GOOD["REDIS_PASSWORD"]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"), [(KeyboardInterrupt(), "Interrupted."), (OSError("no memory"), "OSError.")]
+)
+def test_an_interruption_leaves_file_and_ages_as_they_were(
+    operator: Operator, error: BaseException, cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.ends = [error]
+    ages = operator.ages.read_bytes()
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
+    assert operator.file.read_bytes().decode() == LAYOUT
+    assert operator.ages.read_bytes() == ages
+    said = capsys.readouterr().out
+    assert cause in said
+    assert "make site ENV=prod" in said
+
+
+@pytest.mark.parametrize("end", [1, LOCKED, KeyboardInterrupt(), OSError("no memory")])
+@pytest.mark.parametrize("key", ["TELEGRAM_BOT_TOKEN", "STRIPE_API_KEY"])
+def test_what_can_t_be_taken_back_stays(
+    operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """@BotFather has ended the old token; with it in the file, the next converge would break what a release mended."""
+    operator.ends = [*(0 for _ in proof(key)), end]
+    assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == NEEDS_A_PERSON
+    assert read_env_file(operator.file) == {**GOOD, key: ISSUED[key]}
+    assert ledger.read(operator.ages)["A"].fingerprint == "new"
+    assert [deploy for deploy, _ in operator.ran] == [*proof(key), "deploys/site.py"]
+    said = capsys.readouterr().out
+    assert "Mend the cause, then: make site ENV=prod" in said
+    assert ISSUED[key] not in said
+
+
+def test_it_stays_though_the_interruption_came_before_it_was_written(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter([KeyboardInterrupt()])
+    replace = rotate.durable.write
+
+    def write(*arguments: Any) -> None:
+        for end in ends:
+            raise end
+        replace(*arguments)
+
+    monkeypatch.setattr(rotate.durable, "write", write)
+    key = "TELEGRAM_BOT_TOKEN"
+    assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == NEEDS_A_PERSON
+    assert read_env_file(operator.file)[key] == ISSUED[key]
+
+
+def test_a_droplet_that_is_locked_is_no_failure(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
+    operator.ends = [LOCKED]
+    ages = operator.ages.read_bytes()
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == BUSY
+    assert operator.file.read_bytes().decode() == LAYOUT
+    assert operator.ages.read_bytes() == ages
+    assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py"]
+    assert "repository" not in capsys.readouterr().out
+
+
+def test_of_two_rotations_the_second_is_refused_until_the_first_has_ended(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even once the first has replaced the file. Each would put back what it read itself."""
+    second: list[int] = []
+
+    def converge(place: str, deploy: str) -> int:
+        if not second:
+            second.append(operator.rotates("DATABASE_PASSWORD", "--yes"))
+        return operator.runs(place, deploy)
+
+    monkeypatch.setattr(rotate, "run", converge)
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == DONE
+    assert second == [BUSY]
+    assert "another rotation is under way" in capsys.readouterr().err
+    assert read_env_file(operator.file)["DATABASE_PASSWORD"] == GOOD["DATABASE_PASSWORD"]
+    assert operator.rotates("DATABASE_PASSWORD", "--yes") == DONE
+
+
+def test_an_env_file_in_no_directory_is_refused(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rotate, "group_data", lambda _: {"env_file": str(operator.directory / "nowhere" / ".env")})
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == REFUSED
+    assert "where .env should be: No such file or directory" in capsys.readouterr().err
+
+
+def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator) -> None:
+    there = {path.name for path in operator.directory.iterdir()}
+    operator.rotates("REDIS_PASSWORD", "--yes")
+    assert operator.file.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in operator.directory.iterdir()} == there
+
+
+@pytest.mark.parametrize("key", ["REDIS_PASSWORD", "STRIPE_API_KEY", "OFFSITE_PASSWORD"])
+def test_a_converge_that_fails_once_the_new_one_is_in_use_is_no_reason_to_undo(
+    operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its last component is the certificate, which may fail whatever is rotated, and each time."""
+    operator.recorded = key
+    secret = SECRETS.get(key, OF_THE_APP)
+    operator.ends = [*[0] * secret.steps.index("deploys/site.py"), 1]
+    assert operator.rotates(key, "--yes", stdin="sk_another") == NEEDS_A_PERSON
+    assert read_env_file(operator.file)[key] != GOOD[key]
+    assert [*ledger.read(operator.ages)] == [key]
+    assert [step for step, _ in operator.ran] == [*secret.steps, "deploys/status.py"]
+    said = capsys.readouterr().out
+    assert "failed at something else, see above. Mend the cause, then: make site ENV=prod" in said
+    assert secret.afterwards in said
+
+
+def test_interrupted_once_the_new_one_is_in_use_it_stays(
+    operator: Operator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.recorded, operator.ends = "REDIS_PASSWORD", [KeyboardInterrupt()]
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
+    assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
+    assert [*ledger.read(operator.ages)] == ["REDIS_PASSWORD"]
+    assert "Mend the cause, then: make site ENV=prod." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("look", [1, KeyboardInterrupt()])
+def test_something_wrong_afterwards_is_no_reason_to_undo(
+    operator: Operator, look: int | BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is an interruption, which would otherwise pass for one before any change."""
+    operator.ends = [0, look]
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
+    assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
+    said = capsys.readouterr().out
+    assert SECRETS["REDIS_PASSWORD"].afterwards in said
+    assert "make status ENV=prod" in said
+
+
+@pytest.mark.parametrize("key", BY_HAND)
+def test_what_is_done_by_hand_is_explained_and_nothing_is_done(
+    operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert operator.rotates(key) == DONE
+    assert BY_HAND[key] in capsys.readouterr().out
+    assert operator.ran == []
+
+
+def test_every_secret_is_explained() -> None:
+    known = {*SECRETS, *BY_HAND}
+    assert {*GOOD} - known == {"STRIPE_API_KEY"}  # of the app's own
+    assert OF_THE_APP.afterwards
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
+
+
+@given(TEXT)
+def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
+    tmp_path_factory: pytest.TempPathFactory, value: str
+) -> None:
+    text = with_value(LAYOUT, "REDIS_PASSWORD", value)
+    assert read_env_file(env_file(tmp_path_factory.mktemp("env"), text)) == {**GOOD, "REDIS_PASSWORD": value}
+    assert with_value(text, "REDIS_PASSWORD", GOOD["REDIS_PASSWORD"]) == LAYOUT
+
+
+@pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.proof])
+def test_a_token_that_its_issuer_refuses_changes_nothing(
+    operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even the bot's, whose old one may be dead: the new one has shown that it is not the right one."""
+    operator.ends = [1]
+    ages = operator.ages.read_bytes()
+    assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == REFUSED
+    assert operator.ran == [(*proof(key), {**GOOD, key: ISSUED[key]})]
+    assert operator.file.read_bytes().decode() == LAYOUT
+    assert operator.ages.read_bytes() == ages
+    assert "Nothing was changed" in capsys.readouterr().out
+    assert all((ROOT / deploy).is_file() for deploy in proof(key))
+
+
+OPENS = "deploys.offsite.setup"
+ENDS = "deploys.offsite.setup --only-these"
+SHOWS = "deploys/checks/offsite.py"
+
+
+@pytest.mark.parametrize(
+    ("key", "steps"),
+    [
+        ("OFFSITE_PASSWORD", [OPENS, "deploys/site.py", SHOWS, ENDS]),
+        ("OFFSITE_OPERATOR_PASSWORD", [OPENS, "deploys/site.py", ENDS]),
+    ],
+)
+def test_both_passwords_open_the_repository_until_the_new_one_is_shown_to(
+    operator: Operator, key: str, steps: list[str]
+) -> None:
+    assert operator.rotates(key, "--yes") == DONE
+    assert [deploy for deploy, _ in operator.ran] == [*steps, "deploys/status.py"]
+    assert all(values[key] != GOOD[key] for _, values in operator.ran)
+    assert (ROOT / SHOWS).is_file()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_password_of_the_repository_that_fails_is_undone_with_the_old_one_still_opening(
+    operator: Operator, failing: int
+) -> None:
+    operator.ends = [*[0] * failing, 1]
+    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == UNDONE
+    assert operator.file.read_bytes().decode() == LAYOUT
+    steps = [OPENS, "deploys/site.py", SHOWS, ENDS][: failing + 1]
+    assert [deploy for deploy, _ in operator.ran] == [*steps, "deploys/site.py"]
+
+
+@pytest.mark.parametrize("end", [1, KeyboardInterrupt()])
+@pytest.mark.parametrize("key", ["OFFSITE_PASSWORD", "OFFSITE_OPERATOR_PASSWORD"])
+def test_once_old_passwords_of_the_repository_are_being_ended_the_new_one_stays(
+    operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The old one may be among those that are ended, and the operator's new one is in no other place."""
+    steps = SECRETS[key].steps
+    operator.recorded, operator.ends = key, [*[0] * steps.index(ENDS), end]
+    assert operator.rotates(key, "--yes") == NEEDS_A_PERSON
+    values = read_env_file(operator.file)
+    assert values[key] != GOOD[key]
+    assert all(seen == values for _, seen in operator.ran)
+    assert [step for step, _ in operator.ran] == [*steps]
+    again = ".venv/bin/python -m deploys.offsite.setup inventories/prod.py --only-these"
+    assert f"Mend the cause, then: {again}. If" in capsys.readouterr().out
+
+
+def test_a_locked_droplet_leaves_a_password_of_the_repository_that_nobody_has(
+    operator: Operator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.ends = [0, LOCKED]
+    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == BUSY
+    assert operator.file.read_bytes().decode() == LAYOUT
+    assert "opens with a password that nobody has: the next rotation ends it" in capsys.readouterr().out
+
+
+def test_a_proof_that_meets_a_lock_is_undone(operator: Operator) -> None:
+    """By then the droplet has the new one."""
+    operator.ends = [0, 0, LOCKED]
+    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == UNDONE
+    assert [step for step, _ in operator.ran] == [OPENS, "deploys/site.py", SHOWS, "deploys/site.py"]
+
+
+def test_a_step_is_a_deploy_or_a_program_with_its_options() -> None:
+    python = rotate.sys.executable
+    assert rotate.command("prod", SHOWS) == [python, "-m", "pyinfra", "inventories/prod.py", SHOWS, "-y"]
+    assert rotate.command("prod", ENDS) == [
+        python,
+        "-m",
+        "deploys.offsite.setup",
+        "inventories/prod.py",
+        "--only-these",
+    ]
+
+
+def test_ctrl_d_and_ctrl_c_at_a_question_are_a_no(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    for end in (EOFError, KeyboardInterrupt):
+
+        def ended(_: str, end: type[BaseException] = end) -> str:
+            raise end
+
+        monkeypatch.setattr("builtins.input", ended)
+        assert prompt.refusal("Rotate it now?") == "you did not say yes"
+    monkeypatch.setattr("sys.stdin", None)
+    assert prompt.refusal("Drop them?").startswith("nobody can be asked")

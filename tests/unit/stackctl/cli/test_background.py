@@ -1,0 +1,349 @@
+"""A release in a unit of its own, and whoever follows it: what they hear, and how it ends for them."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackctl.cli import background
+from stackctl.core import config, events, lock
+from stackctl.core.errors import FailedError, LockedError, PersonNeededError, RefusedError
+from stackctl.core.machine import ENVIRONMENT as ENV
+from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.core.paths import Paths
+from tests.support.fakes.droplet import Droplet, installed, stackctl
+
+RUN = "20251123T120000.000Z"
+
+
+@dataclass
+class Followed(Droplet):
+    """While the follower sleeps, what is to come happens, one thing at a time; then the unit is over."""
+
+    coming: list[Callable[[], object]] = field(default_factory=list)
+    unit: str = "active"
+    """What systemd calls it until then."""
+    over: str = "inactive"
+    """And what afterwards."""
+    last_words: Callable[[], object] = lambda: None
+    """Said after the follower's last look, just before the unit is over."""
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        assert self.seconds < 100, "it is followed for ever"
+        if self.coming:
+            self.coming.pop(0)()
+        else:
+            self.unit = self.over
+
+    def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] = ENV,
+        timeout: float = 60,
+        *,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+        most: int = sys.maxsize,
+    ) -> Result:
+        result = super().run(argv, env, timeout, stdin=stdin, stdout=stdout, most=most)
+        if list(argv) != ["systemctl", "show", "--property=ActiveState", "--value", self.paths.release_unit]:
+            return result
+        if self.unit == self.over:
+            self.last_words()
+        return result if result.code else Result(0, f"{self.unit}\n")
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Followed:
+    return Followed(installed(tmp_path).paths)
+
+
+def journal(paths: Paths, run: str = RUN, op: str = "release") -> events.Journal:
+    return events.Journal(paths.history, op, Droplet(paths), StringIO(), (), run)
+
+
+def start(followed: Followed, *arguments: str) -> None:
+    background.start(followed.paths, config.load(followed.paths), followed, arguments)
+
+
+def follow(followed: Followed, run: str = RUN) -> tuple[int, list[str]]:
+    """Exit code and messages."""
+    heard: list[str] = []
+    return background.follow(followed.paths, followed, run, lambda event: heard.append(event["message"])), heard
+
+
+def test_a_run_is_heard_from_its_first_event_to_its_exit_code(followed: Followed) -> None:
+    """What was said before, and by others meanwhile, is not."""
+    before, mine, others = journal(followed.paths, "earlier"), journal(followed.paths), journal(followed.paths, "other")
+    before.begin("ada", "1.0.0")
+    before.end(0, "over")
+    mine.begin("ada", "1.1.0")
+
+    def both() -> None:
+        mine.tell("pull", "log", "two")
+        others.end(0)
+        mine.tell("pull", "done", "three")
+
+    followed.coming = [
+        lambda: mine.tell("pull", "start", "one"),
+        lambda: others.begin("bob"),
+        both,
+        lambda: mine.end(2, "no room"),
+        lambda: mine.tell("pull", "start", "never heard"),
+    ]
+    assert follow(followed) == (2, ["1.1.0 by ada", "one", "two", "three", "no room"])
+    assert len(followed.coming) == 1
+
+
+def test_a_history_that_is_not_there_yet_is_waited_for(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    followed.coming = [lambda: None, lambda: mine.begin("ada"), lambda: mine.end(0)]
+    assert follow(followed) == (0, ["by ada", ""])
+
+
+def test_a_line_is_heard_when_it_is_whole(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.tell("pull", "done", "ü" * 9)
+    whole = followed.paths.history.read_bytes()
+    followed.paths.history.write_bytes(whole[:50])
+
+    def write_the_rest() -> None:
+        with followed.paths.history.open("ab") as file:
+            file.write(whole[50:])
+
+    followed.coming = [lambda: None, write_the_rest, lambda: mine.end(0, "end")]
+    assert follow(followed) == (0, ["ü" * 9, "end"])
+
+
+def test_a_torn_line_spoils_none_that_is_heard(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.tell("pull", "done", "one")
+
+    def tear() -> None:
+        with followed.paths.history.open("ab") as file:
+            file.write(b'{"run": "\xff')
+
+    followed.coming = [tear, lambda: mine.tell("start", "done", "two"), tear, lambda: mine.end(1, "end")]
+    assert follow(followed) == (1, ["one", "two", "end"])
+
+
+@pytest.mark.parametrize("said_before_it", [0, 1, 3])
+def test_each_event_is_heard_once_though_the_history_is_trimmed_meanwhile(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, said_before_it: int
+) -> None:
+    """It is another file from then on, and a shorter one; twice."""
+    monkeypatch.setattr(events, "MOST_LINES", 12)
+    monkeypatch.setattr(events, "KEPT_LINES", 12)
+    mine, others = journal(followed.paths), journal(followed.paths, "other", "maintenance")
+    for n in range(12):
+        journal(followed.paths, "earlier").tell("pull", "done", str(n))
+    mine.begin("ada", "1.1.0")
+
+    def meanwhile() -> None:
+        for n in range(said_before_it):
+            mine.tell("start", "done", f"before {n}")
+        others.tell("maintenance", "progress")
+        events.trim(followed.paths.history)
+        mine.tell("health", "done", "after")
+
+    followed.coming = [lambda: mine.tell("pull", "done", "one"), meanwhile, meanwhile, lambda: mine.end(0, "end")]
+    once = [*(f"before {n}" for n in range(said_before_it)), "after"]
+    assert follow(followed) == (0, ["1.1.0 by ada", "one", *once, *once, "end"])
+    assert len(followed.paths.history.read_bytes().splitlines()) == 14
+
+
+def test_what_is_said_last_is_heard_though_the_unit_is_over(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.begin("ada")
+    followed.last_words = lambda: mine.end(1, "undone")
+    assert follow(followed) == (1, ["by ada", "undone"])
+
+
+def test_one_that_is_silent_is_waited_for_while_its_unit_is_there(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.begin("ada")
+    followed.coming = [*[lambda: None] * 200, lambda: mine.end(0, "end")]
+    assert follow(followed) == (0, ["by ada", "end"])
+    assert followed.seconds < 60
+
+
+def test_one_that_undoes_its_work_is_waited_for(followed: Followed) -> None:
+    """It was stopped, and is `deactivating` as long as that takes."""
+    mine = journal(followed.paths)
+    mine.begin("ada")
+    followed.unit = "deactivating"
+    followed.coming = [*[lambda: None] * 200, lambda: mine.end(1, "undone")]
+    assert follow(followed) == (1, ["by ada", "undone"])
+
+
+def test_one_that_systemd_does_not_tell_of_is_waited_for(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.begin("ada")
+    followed.failing = {"systemctl show": Result(TIMED_OUT)}
+    followed.coming = [*[lambda: None] * 200, lambda: mine.end(0, "end")]
+    assert follow(followed) == (0, ["by ada", "end"])
+
+
+@pytest.mark.parametrize("over", ["inactive", "failed"])
+def test_one_that_was_killed_needs_a_person(followed: Followed, over: str) -> None:
+    followed.over = over
+    journal(followed.paths, op="rollback").begin("ada", "1.0.0")
+    with pytest.raises(PersonNeededError, match=r"killed\? .*bot-release.service\): stackctl rollback 1.0.0 finishes"):
+        follow(followed)
+
+
+def test_one_that_was_killed_before_its_first_word_needs_a_person_too(followed: Followed) -> None:
+    with pytest.raises(PersonNeededError, match="the same command finishes the job"):
+        follow(followed)
+
+
+def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> None:
+    with pytest.raises(RefusedError, match="there was none yet"):
+        background.last_run(followed.paths)
+    for run, op in (("1", "release"), ("2", "rollback"), ("3", "boot"), ("4", "backup"), ("5", "dry-run")):
+        journal(followed.paths, run, op).begin("ada")
+        journal(followed.paths, run, op).end(0)
+    journal(followed.paths, "1").tell("release", "start", "a step of that name")
+    assert background.last_run(followed.paths) == "2"
+
+
+def test_people_see_seconds_and_machines_see_the_events(followed: Followed) -> None:
+    mine = journal(followed.paths)
+    mine.begin("ada", "1.1.0")
+    mine.machine.sleep(1.5)
+    mine.show_log("start", "Traceback")
+    mine.end(1, "no room")
+    shown: dict[bool, str] = {}
+    for as_json in (True, False):
+        out = StringIO()
+        assert background.follow(followed.paths, followed, RUN, background.shown(out, as_json=as_json)) == 1
+        shown[as_json] = out.getvalue()
+    assert shown[True] == followed.paths.history.read_text()
+    assert shown[False].splitlines() == [
+        "   0.0 s  release    start 1.1.0 by ada",
+        "    | Traceback",
+        "   1.5 s  release    failed no room (1.5 s)",
+    ]
+
+
+def test_a_release_is_a_unit_that_ends_before_docker_and_undoes_what_it_did(followed: Followed) -> None:
+    followed.failing = {"systemd-run": Result(0)}
+    start(followed, "--run", RUN, "release", "1.1.0")
+    (argv,) = followed.calls
+    assert "--unit=bot-release.service" in argv
+    assert {"--property=KillMode=mixed", "--property=After=docker.service bot.service"} <= set(argv)
+    # Undoing waits for a colour (5 s) and for a worker twice (7 s), the new one and the old one.
+    assert f"--property=TimeoutStopSec={background.UNDO_SECONDS + 5 + 7 + 7}" in argv
+    assert argv[-5:] == ["/usr/local/bin/stackctl", "--run", RUN, "release", "1.1.0"]
+
+
+@pytest.mark.parametrize("held", ["lock", "work"])
+def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, held: str) -> None:
+    """The lock was taken between the look at it and the start of the unit."""
+
+    def loses(*arguments: Any, **_named: Any) -> Result:
+        taken.enter_context(lock.exclusive(getattr(followed.paths, held), "ada's release", 0))
+        return Result(1, stderr="Unit bot-release.service was already loaded")
+
+    with ExitStack() as taken, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(followed, "run", loses)
+        with pytest.raises(LockedError, match="ada's release has been at work"):
+            start(followed, "release", "1.1.0")
+
+
+def test_one_that_has_just_begun_and_has_no_lock_yet_is_in_the_way_too(followed: Followed) -> None:
+    said = "Failed to start transient service unit: Unit bot-release.service was already loaded or has a fragment file."
+    followed.failing = {"systemd-run": Result(1, stderr=said)}
+    with pytest.raises(LockedError, match="another release or restore has just begun: wait for the end"):
+        start(followed, "release", "1.1.0")
+
+
+def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
+    followed.failing = {"systemd-run": Result(1, stderr="Failed to connect to bus")}
+    with pytest.raises(FailedError, match="systemd doesn't start it: Failed to connect to bus"):
+        start(followed, "release", "1.1.0")
+    assert not followed.ran("systemctl stop")
+
+
+def test_a_unit_that_was_given_up_does_not_start_later(followed: Followed) -> None:
+    """It waits behind a boot, say."""
+    followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="no end within 60 s")}
+    with pytest.raises(FailedError, match="systemd doesn't start it: no end within 60 s"):
+        start(followed, "release", "1.1.0")
+    assert followed.calls[-1] == ["systemctl", "stop", "bot-release.service"]
+
+
+def test_who_stops_following_is_told_that_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    droplet = installed(tmp_path)
+    monkeypatch.setattr(background, "follow", interrupted)
+    code, shown = stackctl(droplet, "release", "1.0.0")
+    assert code == 4
+    for said in ("it goes on by itself", "stackctl release --follow shows it", "systemctl stop bot-release.service"):
+        assert said in shown
+
+
+def test_a_bad_declaration_is_refused_before_a_unit_is_started(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, watch=0)
+    for verb in (["release", "1.0.0"], ["rollback"]):
+        code, shown = stackctl(droplet, *verb)
+        assert code == 2
+        assert "watch must be a whole number above 0" in shown
+    assert not droplet.calls
+
+
+def test_machines_are_told_in_json_how_it_ends(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    code, shown = stackctl(droplet, "--by", "ada", "release", "9.9.9", "--json")
+    first, *_, last = (json.loads(line) for line in shown.splitlines())
+    assert (first["by"], first["tag"]) == ("ada", "9.9.9")
+    assert (code, last["code"]) == (2, 2)
+
+
+@pytest.mark.parametrize("fits", [0, 3])
+def test_on_a_full_disk_it_is_heard_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
+    """History takes that many events."""
+    droplet, append, left = installed(tmp_path), events.append, [OSError(28, "No space left on device")]
+
+    def full(path: Path, event: Mapping[str, Any]) -> None:
+        if path == droplet.paths.history and len(left) > fits:
+            raise left[0]
+        left.extend(left[:1] if path == droplet.paths.history else [])
+        append(path, event)
+
+    droplet.paths.unwritten.parent.mkdir()
+    monkeypatch.setattr(events, "append", full)
+    code, shown = stackctl(droplet, "release", "9.9.9")
+    assert (code, "can't be had" in shown.splitlines()[-1]) == (2, True), shown
+    assert "release    start 9.9.9 by root" in shown.splitlines()[0]
+    assert stackctl(droplet, "release", "--follow") == (code, shown)
+    (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
+    assert (run["tag"], run["code"]) == ("9.9.9", 2)
+    monkeypatch.undo()
+    assert len(droplet.paths.history.read_bytes().splitlines() if fits else []) == fits
+
+
+def test_a_dry_run_is_followed_and_is_no_release(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    code, shown = stackctl(droplet, "release", "1.0.0", "--dry-run", "--json")
+    first, *_, last = (json.loads(line) for line in shown.splitlines())
+    assert (code, first["op"], first["tag"], last["code"]) == (0, "dry-run", "1.0.0", 0)
+    assert stackctl(droplet, "release", "--follow")[0] == 2
+
+
+def test_a_rollback_is_told_by_the_tag_that_it_leads_to(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    for tag in ("1.0.0", "1.1.0"):
+        assert stackctl(droplet, "release", tag)[0] == 0
+    code, shown = stackctl(droplet, "rollback", "--json")
+    first = json.loads(shown.splitlines()[0])
+    assert (code, first["op"], first["tag"]) == (0, "rollback", "1.0.0")

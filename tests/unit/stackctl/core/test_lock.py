@@ -1,0 +1,312 @@
+"""Who is kept out, by whom; with real processes, as flock(2) is between them."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from deploys.components import backups
+from stackctl.cli import background, timers
+from stackctl.core import config, lock
+from stackctl.core.errors import LockedError
+from stackctl.core.machine import Result
+from stackctl.core.paths import Paths
+from stackctl.host import certificate, trial, upkeep
+from tests.support.fakes.droplet import installed, stackctl
+from tests.support.settings import settings_of
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return installed(tmp_path).paths
+
+
+@contextmanager
+def another(paths: Paths, *files: Path) -> Iterator[multiprocessing.Process]:
+    """Another process holds these locks: `lock` and `work`, or only those named."""
+    ready, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=_hold, args=(paths, files, theirs))
+    process.start()
+    assert ready.recv() == "held"
+    try:
+        yield process  # type: ignore[misc]
+    finally:
+        ready.send("end")
+        process.join()
+
+
+def _hold(paths: Paths, files: tuple[Path, ...], pipe: Connection) -> None:
+    with lock.exclusive(files[0], "ada's converge", 0) if files else lock.hold(paths, "ada's release"):
+        pipe.send("held")
+        pipe.recv()
+
+
+def test_the_second_one_is_told_who_and_since_when(paths: Paths) -> None:
+    with another(paths):
+        holder = lock.holder_of(paths.lock)
+        assert holder
+        with pytest.raises(LockedError, match=f"ada's release has been at work since {holder.since[:10]}"):
+            lock.hold(paths, "me").__enter__()
+    with lock.hold(paths, "me"):
+        pass
+    assert lock.holder_of(paths.lock) is None
+
+
+def test_a_killed_holder_leaves_no_lock(paths: Paths) -> None:
+    with another(paths) as process:
+        process.kill()
+        process.join()
+        assert lock.holder_of(paths.lock) is None
+        with lock.hold(paths, "me"):
+            holder = lock.holder_of(paths.lock)
+            assert holder
+            assert holder.holder == "me"
+
+
+def test_release_is_locked_out_with_exit_3(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    with another(droplet.paths):
+        code, shown = stackctl(droplet, "release", "1.0.0")
+    assert code == 3
+    assert "ada's release" in shown
+    assert not droplet.calls
+
+
+def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    with another(droplet.paths, droplet.paths.work):
+        with pytest.raises(LockedError, match="ada's converge has been at work since"):
+            background.start(droplet.paths, config.load(droplet.paths), droplet, ["release", "1.0.0"])
+        assert stackctl(droplet, "rollback")[0] == 3
+    assert not droplet.calls
+
+
+def test_a_release_amid_a_converge_is_told_whose_it_is(tmp_path: Path) -> None:
+    """It is the unit that is refused; whoever follows it hears so."""
+    droplet = installed(tmp_path)
+    with another(droplet.paths, droplet.paths.lock):
+        code, shown = stackctl(droplet, "release", "1.0.0")
+    assert code == 3
+    assert "ada's converge has been at work since" in shown.splitlines()[-1]
+    assert not droplet.ran("docker ")
+
+
+def test_a_release_can_be_followed_while_it_holds_its_locks(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    with another(droplet.paths):
+        assert stackctl(droplet, "release", "--follow")[0] == 0
+        assert stackctl(droplet, "history")[0] == 0
+        assert stackctl(droplet, "status")[0] == 0
+
+
+def test_a_part_of_the_errand_is_admitted_by_its_id(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    with another(droplet.paths, droplet.paths.lock):
+        holder = lock.holder_of(droplet.paths.lock)
+        assert holder
+        assert stackctl(droplet, "--under", holder.id, "release", "1.0.0")[0] == 0
+        assert lock.holder_of(droplet.paths.lock) == holder
+        assert stackctl(droplet, "--under", "another", "release", "1.0.0")[0] == 3
+        assert stackctl(droplet, "release", "1.0.0")[0] == 3
+    assert stackctl(droplet, "--under", holder.id, "release", "1.0.0")[0] == 3
+
+
+def test_a_release_whose_converge_is_gone_keeps_others_out(paths: Paths) -> None:
+    with another(paths, paths.work), pytest.raises(LockedError, match="ada's converge"):
+        lock.hold(paths, "me").__enter__()
+
+
+def test_boot_does_not_mind_a_converge_and_waits_for_a_release(tmp_path: Path) -> None:
+    """A converge starts APP.service while it holds the lock."""
+    droplet = installed(tmp_path)
+    with another(droplet.paths, droplet.paths.lock):
+        assert stackctl(droplet, "boot")[0] == 0
+    codes: list[int] = []
+    boot = threading.Thread(target=lambda: codes.append(stackctl(droplet, "boot")[0]))
+    with another(droplet.paths):
+        boot.start()
+        boot.join(0.3)
+        assert not codes
+    boot.join()
+    assert codes == [0]
+
+
+def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    seen: list[str] = []
+    locks = (droplet.paths.lock, droplet.paths.work, droplet.paths.backup_lock)
+
+    def upgrade(argv: list[str]) -> Result:
+        holders = [lock.holder_of(path) for path in locks]
+        seen.extend(holder.holder for holder in holders if holder)
+        return Result(0)
+
+    droplet.programs["/usr/lib/apt/apt.systemd.daily"] = upgrade
+    codes: list[int] = []
+    waiting = threading.Thread(target=lambda: codes.append(stackctl(droplet, "upgrade")[0]))
+    with another(droplet.paths):
+        waiting.start()
+        waiting.join(0.3)
+        assert not codes
+        assert not seen
+    waiting.join()
+    assert codes == [0]
+    assert seen == ["the daily upgrade of Debian's packages"] * 3
+
+
+@pytest.mark.parametrize("held", ["the site's", "the backups'"])
+def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(tmp_path: Path, held: str) -> None:
+    """Such as Debian's upgrade, which has all locks."""
+    droplet = installed(tmp_path)
+    files = () if held == "the site's" else (droplet.paths.backup_lock,)
+    codes: list[int] = []
+    waiting = threading.Thread(target=lambda: codes.append(stackctl(droplet, "backup", "--nightly")[0]))
+    with another(droplet.paths, *files):
+        assert stackctl(droplet, "backup")[0] == 3
+        waiting.start()
+        waiting.join(0.3)
+        assert not codes
+    waiting.join()
+    assert codes == [0]
+    # When that went on for too long there is no backup of that night, and its unit failed.
+    settings = settings_of("prod")
+    assert b"SuccessExitStatus" not in backups.units(settings)[settings.paths.backup_service]
+
+
+def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    droplet.programs["/usr/lib/apt/apt.systemd.daily"] = lambda _: Result(1, stderr="E: held broken packages\n")
+    code, shown = stackctl(droplet, "upgrade")
+    assert code == 1
+    assert "the daily upgrade failed: E: held broken packages: see /var/log/unattended-upgrades" in shown
+    assert [call[0] for call in droplet.calls] == ["shield", "/usr/lib/apt/apt.systemd.daily"]
+    assert not droplet.paths.history.exists()  # the journal has it: history is for what people do
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is somebody named who is gone."""
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with lock.hold(paths, "yesterday's release"):
+        pass
+    monkeypatch.setattr(os, "pwrite", full)
+    with lock.hold(paths, "me"), pytest.raises(LockedError, match="another program has been at work"):
+        lock.hold(paths, "you").__enter__()
+
+
+def test_a_shorter_name_takes_the_place_of_a_longer_one(paths: Paths) -> None:
+    for name in ("yesterday's release", "me"):
+        with lock.hold(paths, name):
+            holder = lock.holder_of(paths.lock)
+            assert holder
+            assert holder.holder == name
+
+
+def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
+    """`lock` is the waiting one's from the first moment on."""
+    with lock.hold(paths, "yesterday's release"):
+        pass
+
+    got: list[str] = []
+
+    def wait() -> None:
+        with lock.hold(paths, "the upgrade", patience=60):
+            got.append("both")
+
+    with another(paths, paths.work):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        deadline = time.monotonic() + 30
+        while getattr(lock.holder_of(paths.lock), "holder", "") != "the upgrade":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(LockedError, match="the upgrade has been at work"):
+            lock.hold(paths, "me", patience=0.05).__enter__()
+        assert not got
+    waiting.join()
+    assert got == ["both"]
+
+
+def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    seen: list[str] = []
+
+    def reboot(paths: Paths = droplet.paths) -> None:
+        seen.extend(holder.holder for path in (paths.lock, paths.work) if (holder := lock.holder_of(path)))
+
+    with another(droplet.paths), patch.object(timers, "REBOOT_PATIENCE", 0.05):
+        code, shown = stackctl(droplet, "reboot")
+    assert code == 3
+    assert "ada's release has been at work since" in shown
+    assert not droplet.calls
+    with patch.object(upkeep, "reboot", lambda _machine: reboot()):
+        assert stackctl(droplet, "reboot")[0] == 0
+    assert seen == ["the reboot that an upgrade asks for"] * 2
+    assert stackctl(droplet, "reboot")[0] == 0
+    assert droplet.calls == [["systemctl", "reboot"]]
+
+
+def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) -> None:
+    """The timer's and a converge's: certbot would refuse the second one, and the link could lead to either's."""
+    declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
+    droplet = installed(tmp_path, certificate=declared)
+    seen: list[object] = []
+    patience = patch.object(timers, "CERTIFICATE_PATIENCE", 0.05)
+    ensure = patch.object(
+        certificate, "ensure", lambda stack, _: seen.append(lock.holder_of(stack.paths.certificate_lock))
+    )
+    with patience, ensure:
+        with another(droplet.paths, droplet.paths.certificate_lock):
+            code, shown = stackctl(droplet, "certificate")
+        assert (code, "ada's converge has been at work since" in shown) == (3, True)
+        assert not seen
+        assert stackctl(droplet, "certificate")[0] == 0
+    assert all(seen)
+    assert len(seen) == 1
+
+
+def test_two_steps_of_trials_are_never_at_work_at_once(tmp_path: Path) -> None:
+    """A timer's undoing would mix with the change of the converge that it undoes."""
+    droplet = installed(tmp_path)
+    seen: list[object] = []
+    patience = patch.object(trial, "LOCK_PATIENCE", 0.05)
+    undo = patch.object(trial, "undo", lambda paths, *_: seen.append(lock.holder_of(paths.trial_lock)))
+    with patience, undo:
+        with another(droplet.paths, droplet.paths.trial_lock):
+            code, shown = stackctl(droplet, "trial", "undo", "ssh")
+        assert (code, "ada's converge has been at work since" in shown) == (3, True)
+        assert not seen
+        assert stackctl(droplet, "trial", "undo", "ssh")[0] == 0
+    assert all(seen)
+    assert len(seen) == 1
+
+
+def test_halt_asks_nobody(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    with another(droplet.paths):
+        assert stackctl(droplet, "halt")[0] == 0
+
+
+def test_looking_keeps_nobody_out(paths: Paths) -> None:
+    with lock.hold(paths, "me"):
+        pass
+    with lock._flock(paths.lock, 0):
+        assert lock.holder_of(paths.lock) is not None
+    assert lock.holder_of(paths.lock) is None
+    with lock._flock(paths.lock, 0):
+        pass

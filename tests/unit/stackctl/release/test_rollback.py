@@ -1,0 +1,477 @@
+"""Going back on a droplet in memory, and what a release keeps for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stackctl.app import schema, state
+from stackctl.app.app_env import canonical
+from stackctl.app.stack import Stack
+from stackctl.app.state import Revision
+from stackctl.core.errors import FailedError
+from tests.support.fakes.droplet import (
+    ENVIRONMENT,
+    Droplet,
+    installed,
+    killed_at,
+    killed_at_its_watch,
+    kills,
+    stackctl,
+)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Droplet:
+    """1.1.0, and 1.0.0 before it."""
+    droplet = installed(tmp_path)
+    for tag in ("1.0.0", "1.1.0"):
+        assert stackctl(droplet, "release", tag)[0] == 0
+    droplet.calls.clear()
+    return droplet
+
+
+def tag(droplet: Droplet) -> str:
+    release = state.load(droplet.paths).release
+    assert release
+    return release.tag
+
+
+def test_what_was_before_serves_again_without_pulling_migrating_or_dumping(live: Droplet) -> None:
+    before = {container["id"] for container in live.of("bot-blue")}
+    code, shown = stackctl(live, "rollback")
+    assert code == 0, shown
+    assert (tag(live), live.running()) == ("1.0.0", ["blue"])
+    assert {container["id"] for container in live.of("bot-blue")} == before
+    assert not any(live.ran(what) for what in ("docker pull", " run ", "pg_dump"))
+    assert [container["image"][-5:] for container in live.of("bot-worker")] == ["1.0.0"]
+
+
+def test_it_goes_back_and_forth(live: Droplet) -> None:
+    for expected in ("1.0.0", "1.1.0", "1.0.0"):
+        assert stackctl(live, "rollback", expected)[0] == 0
+        assert tag(live) == expected
+
+
+def three(live: Droplet) -> None:
+    """1.2.0 serves, 1.1.0 and 1.0.0 are kept."""
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+
+
+def kept_rows(droplet: Droplet) -> list[str]:
+    return [
+        row.removeprefix("kept").strip() for row in stackctl(droplet, "status")[1].splitlines() if row[:4] == "kept"
+    ]
+
+
+def test_twice_leads_further_back_and_never_to_the_one_that_it_fled_from(live: Droplet) -> None:
+    three(live)
+    assert kept_rows(live) == ["1.1.0, 1.0.0: sudo stackctl rollback"]
+    assert stackctl(live, "rollback")[0] == 0
+    assert tag(live) == "1.1.0"
+    assert kept_rows(live) == [
+        "1.0.0: sudo stackctl rollback",
+        "1.2.0, which a rollback has left: sudo stackctl rollback 1.2.0",
+    ]
+    assert stackctl(live, "rollback")[0] == 0
+    assert tag(live) == "1.0.0"
+    code, shown = stackctl(live, "rollback")
+    assert code == 2
+    assert (
+        "there is no earlier release but one that a rollback has left (1.1.0, 1.2.0). Nothing was changed. "
+        "Next: stackctl rollback 1.1.0, if you want just that one"
+    ) in shown
+    assert (tag(live), live.running()) == ("1.0.0", ["blue"])
+
+
+def test_one_that_was_left_is_reached_by_its_name_and_counts_again(live: Droplet) -> None:
+    three(live)
+    assert stackctl(live, "rollback")[0] == 0
+    assert stackctl(live, "rollback", "1.2.0")[0] == 0
+    assert tag(live) == "1.2.0"
+    # The one that was live in between was left as well.
+    assert [known.tag for known in state.load(live.paths).kept if known.id in state.load(live.paths).left] == ["1.1.0"]
+    assert stackctl(live, "rollback")[0] == 0
+    assert tag(live) == "1.0.0"
+
+
+def test_a_release_of_the_same_tag_again_is_another_one(live: Droplet) -> None:
+    three(live)
+    assert stackctl(live, "rollback")[0] == 0
+    for again in ("1.2.0", "1.0.0"):
+        assert stackctl(live, "release", again)[0] == 0
+    assert state.load(live.paths).left == ()
+    assert stackctl(live, "rollback")[0] == 0
+    assert tag(live) == "1.2.0"
+
+
+def test_a_rollback_that_was_undone_left_nothing(live: Droplet) -> None:
+    three(live)
+    live.app = {"ready": 503}
+    assert stackctl(live, "rollback")[0] == 1
+    assert state.load(live.paths).left == ()
+
+
+def test_killed_before_its_record_it_leads_to_the_same_again_and_marks_what_it_left(live: Droplet) -> None:
+    three(live)
+    left = killed_at(live, (Stack, "stop_worker"), "rollback")
+    assert (tag(left), state.load(left.paths).left) == ("1.1.0", ())
+    assert stackctl(left, "rollback")[0] == 0
+    assert tag(left) == "1.1.0"
+    marked = state.load(left.paths)
+    assert [known.tag for known in marked.kept if known.id in marked.left] == ["1.2.0"]
+
+
+def test_after_a_release_that_was_killed_nothing_that_was_recorded_is_left(live: Droplet) -> None:
+    killed_release = killed_at_its_watch(live, "1.2.0")
+    assert stackctl(killed_release, "rollback")[0] == 0
+    assert (tag(killed_release), state.load(killed_release.paths).left) == ("1.1.0", ())
+
+
+def test_status_offers_no_rollback_to_an_image_that_is_gone(live: Droplet) -> None:
+    """As after `docker system prune --all`."""
+    three(live)
+    live.images = {name: image for name, image in live.images.items() if image != "1.1.0"}
+    assert kept_rows(live) == [
+        "1.0.0: sudo stackctl rollback 1.0.0",
+        "1.1.0, whose image is gone: sudo stackctl release 1.1.0",
+    ]
+    assert stackctl(live, "rollback")[0] == 2
+    assert stackctl(live, "rollback", "1.0.0")[0] == 0
+
+
+def test_an_older_one_comes_from_our_own_image_though_the_registry_is_gone(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.registry.clear()
+    assert stackctl(live, "rollback", "1.0.0")[0] == 0
+    assert tag(live) == "1.0.0"
+
+
+def test_the_environment_is_the_one_that_it_had(live: Droplet) -> None:
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
+    before = state.load(live.paths).release
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert stackctl(live, "rollback")[0] == 0
+    now = state.load(live.paths).release
+    assert now
+    assert before
+    assert now.env_sha256 == before.env_sha256
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ([], "there is no earlier release to go back to (kept: none): stackctl release TAG"),
+        (["9.9.9"], "no release of 9.9.9 is kept (kept: none): stackctl release TAG"),
+    ],
+)
+def test_what_is_not_kept_is_refused_by_name(tmp_path: Path, asked: list[str], said: str) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    code, shown = stackctl(droplet, "rollback", *asked)
+    assert code == 2
+    assert said in shown
+
+
+def test_an_image_that_somebody_removed_is_told(live: Droplet) -> None:
+    live.images = {name: image for name, image in live.images.items() if image != "1.0.0"}
+    code, shown = stackctl(live, "rollback")
+    assert code == 2
+    assert "the image of 1.0.0" in shown
+
+
+def test_past_an_expand_it_may(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert state.load(live.paths).revisions == (Revision("0001", "expand"), Revision("0002", "expand"))
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_a_contract_is_refused_while_its_expand_is_pending_too(live: Droplet) -> None:
+    code, shown = stackctl(live, "release", "1.3.0")
+    assert code == 2
+    assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
+    assert (tag(live), live.schema) == ("1.1.0", "0001")
+
+
+def test_past_a_contract_it_is_refused_with_the_reason(live: Droplet) -> None:
+    for version in ("1.2.0", "1.3.0"):
+        assert stackctl(live, "release", version)[0] == 0
+    assert stackctl(live, "rollback", "1.2.0")[0] == 0
+    code, shown = stackctl(live, "rollback", "1.1.0")
+    assert code == 2
+    assert "1.1.0 can't serve: the schema has moved past it (0003 is a contract)" in shown
+    assert tag(live) == "1.2.0"
+
+
+def test_a_migration_of_a_release_that_was_undone_counts(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.app = {"ready": 200, "update": 500}
+    assert stackctl(live, "release", "1.3.0")[0] == 1
+    live.app = {"ready": 200}
+    assert stackctl(live, "rollback", "1.1.0")[0] == 2
+
+
+def test_no_contract_comes_to_a_live_release_that_is_older_than_its_expand(live: Droplet) -> None:
+    """Though the expand was applied: the release that brought it was undone, or rolled back."""
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert stackctl(live, "rollback")[0] == 0
+    code, shown = stackctl(live, "release", "1.3.0")
+    assert (code, live.schema) == (2, "0002"), shown
+    assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
+
+
+def test_an_old_tag_is_not_released_onto_a_schema_that_it_cannot_serve(live: Droplet) -> None:
+    for version in ("1.2.0", "1.3.0"):
+        assert stackctl(live, "release", version)[0] == 0
+    code, shown = stackctl(live, "release", "1.1.0")
+    assert code == 2
+    assert "the schema has moved past it (0003 is a contract)" in shown
+
+
+@pytest.mark.parametrize("end", [FailedError("exit 1"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_contract_that_came_to_no_end_bars_nothing(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    """It failed, systemd stopped the release at a shutdown, or the disk was full."""
+
+    def ends(*_arguments: object) -> None:
+        raise end
+
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    monkeypatch.setattr(schema, "migrate", ends)
+    assert stackctl(live, "release", "1.3.0")[0] == 1
+    assert [one.revision for one in state.load(live.paths).revisions] == ["0001", "0002"]
+    assert stackctl(live, "rollback", "1.1.0")[0] == 0
+
+
+def test_a_contract_of_a_release_that_failed_later_is_not_forgotten(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.app = {"ready": 503}
+    assert stackctl(live, "release", "1.3.0")[0] == 1
+    assert [one.revision for one in state.load(live.paths).revisions] == ["0001", "0002", "0003"]
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path) -> None:
+    at = 0
+    droplet = installed(tmp_path / "droplet")
+    for version in ("1.0.0", "1.1.0"):
+        stackctl(droplet, "release", version)
+    for at, left in kills(droplet, "rollback", "1.0.0", every=2):
+        assert stackctl(left, "rollback", "1.0.0")[0] == 0
+        assert (tag(left), left.running()) == ("1.0.0", ["blue"]), at
+    assert at > 50
+
+
+def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tmp_path: Path) -> None:
+    """Of a release that was killed before its flip nothing was ever live."""
+    led = set[tuple[str, str]]()
+    droplet = installed(tmp_path / "droplet")
+    for version in ("1.0.0", "1.1.0"):
+        stackctl(droplet, "release", version)
+    warm = droplet.of("bot-green")[0]["id"]
+    for at, left in kills(droplet, "release", "1.2.0", every=2):
+        served = tag(left)
+        left.registry.clear()
+        code, shown = stackctl(left, "rollback")
+        assert code == 0, (at, shown)
+        assert tag(left) == ("1.1.0" if served == "1.2.0" else "1.0.0"), at
+        assert len(left.running()) == 1, at
+        assert [container["image"][-5:] for container in left.of("bot-worker")] == [tag(left)], at
+        assert served != "1.2.0" or left.of("bot-green")[0]["id"] == warm, at
+        led.add((served, tag(left)))
+    assert led == {("1.1.0", "1.0.0"), ("1.2.0", "1.1.0")}
+
+
+def test_killed_amid_a_contract_no_rollback_leads_past_it(tmp_path: Path) -> None:
+    """What is about to be applied is written down before: nobody would tell it afterwards."""
+    droplet, barred, lost = installed(tmp_path / "droplet"), set[bool](), list[str]()
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        stackctl(droplet, "release", version)
+    for at, left in kills(droplet, "release", "1.3.0"):
+        applied = left.schema == "0003"
+        barred.add(applied)
+        if applied and "0003" not in {one.revision for one in state.load(left.paths).revisions}:
+            lost.append(f"at {at}")
+        elif applied and at % 10 == 0:
+            code, shown = stackctl(left, "rollback", "1.1.0")
+            assert (code, "0003 is a contract" in shown) == (2, True), (at, shown)
+    assert barred == {False, True}
+    assert not lost
+
+
+def test_after_a_release_that_was_killed_the_only_one_that_was_recorded_comes_back(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    left = killed_at_its_watch(droplet, "1.1.0")
+    code, shown = stackctl(left, "rollback", "9.9.9")
+    assert (code, "is kept (kept: 1.0.0)" in shown) == (2, True)
+    assert stackctl(left, "rollback")[0] == 0
+    assert (tag(left), left.running()) == ("1.0.0", ["blue"])
+
+
+def test_what_was_recorded_comes_back_though_it_runs_no_more(live: Droplet) -> None:
+    left = killed_at_its_watch(live, "1.2.0")
+    left.of("bot-green")[0]["state"] = "exited"
+    assert stackctl(left, "rollback")[0] == 0
+    assert (tag(left), left.running()) == ("1.1.0", ["green"])
+
+
+def test_an_older_one_takes_the_place_of_what_was_killed_and_not_of_what_is_proven(live: Droplet) -> None:
+    left = killed_at_its_watch(live, "1.2.0")
+    left.app = {"ready": 503}
+    assert stackctl(left, "rollback", "1.0.0")[0] == 1
+    assert (tag(left), left.running()) == ("1.1.0", ["green"])
+
+
+def test_a_disk_that_is_nearly_full_is_no_reason_to_refuse_it(live: Droplet) -> None:
+    live.bytes_free = 0
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_where_nothing_can_be_written_down_any_more_it_is_refused_before_anything_is_changed(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = [dict(container) for container in live.containers]
+    with monkeypatch.context() as patched:
+        patched.setattr(state, "save", full)
+        code, shown = stackctl(live, "rollback")
+    assert code == 2
+    assert "No space left on device: make room on the disk (df -h), then stackctl rollback 1.0.0" in shown
+    assert live.containers == before
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_one_that_does_not_become_well_is_undone(live: Droplet) -> None:
+    live.app = {"ready": 503}
+    code, shown = stackctl(live, "rollback")
+    assert code == 1, shown
+    assert (tag(live), live.running()) == ("1.1.0", ["green"])
+    live.app = {"ready": 200}
+    assert stackctl(live, "rollback")[0] == 0
+
+
+def test_while_telegram_still_sends_the_old_secret_both_are_accepted(live: Droplet) -> None:
+    rotated = {**ENVIRONMENT, "TELEGRAM_WEBHOOK_SECRET": "webhook-secret-2"}
+    live.paths.next_environment.write_bytes(canonical(rotated))
+    assert live.webhook["secret_token"] == "webhook-secret-1"
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert [container["secrets"] for container in live.of("bot-blue")] == [["webhook-secret-2", "webhook-secret-1"]]
+    assert live.webhook["secret_token"] == "webhook-secret-2"
+    assert "drop_pending_updates" not in live.webhook
+    # And back: the old release knows nothing of the new secret, but for what it is told as it starts.
+    assert stackctl(live, "rollback")[0] == 0
+    assert [container["secrets"][:2] for container in live.of("bot-green")] == [
+        ["webhook-secret-1", "webhook-secret-2"]
+    ]
+    assert live.webhook["secret_token"] == "webhook-secret-1"
+
+
+def test_telegram_is_told_only_when_something_differs(live: Droplet) -> None:
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert not live.ran("setWebhook")
+    live.webhook["url"] = "https://elsewhere.test/"
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    assert len(live.ran("setWebhook")) == 1
+
+
+def test_an_app_without_telegram_is_not_asked_about_it(tmp_path: Path) -> None:
+    droplet = installed(tmp_path, webhook_path=None, version_path=None, worker=False, migrate=False)
+    droplet.publish("7", version="of no label")
+    assert stackctl(droplet, "release", "7")[0] == 0
+    assert not droplet.ran("getWebhookInfo")
+    assert not droplet.ran("POST")
+    assert not droplet.of("bot-worker")
+
+
+def test_the_login_role_of_a_password_that_is_gone_is_dropped(live: Droplet) -> None:
+    live.logins |= {"owner_00000002"}
+    new = {**ENVIRONMENT, "DATABASE_URL": "postgresql://owner_00000002:other-password@db/app"}
+    live.paths.next_environment.write_bytes(canonical(new))
+    assert stackctl(live, "release", "1.1.0")[0] == 0
+    assert live.logins == {"owner_00000001", "owner_00000002"}
+    for version in ("1.0.0", "1.2.0"):
+        assert stackctl(live, "release", version)[0] == 0
+    assert live.logins == {"owner_00000002"}
+
+
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> None:
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "ERROR"}))
+    before = state.load(live.paths), [dict(container) for container in live.containers], live.schema
+    code, shown = stackctl(live, "release", "1.3.0", "--dry-run")
+    assert code == 0
+    for said in (
+        "1.3.0 (",
+        "1.2.0 in blue gives way",
+        "LOG_LEVEL differ",
+        "0003 (contract)",
+        "no rollback past what is live",
+    ):
+        assert said in shown
+    assert before == (state.load(live.paths), live.containers, live.schema)
+    assert not [name for name in live.images if name.startswith("bot/release:") and live.images[name] == "1.3.0"]
+
+
+def test_a_digest_that_is_asked_for_is_the_one_that_is_pulled(live: Droplet) -> None:
+    code, shown = stackctl(live, "release", f"1.2.0@sha256:{'0' * 64}")
+    assert code == 2
+    assert "can't be had" in shown
+    assert live.ran(f"docker pull --quiet registry.lab.test/bot@sha256:{'0' * 64}")
+
+
+def test_history_tells_who_did_what_and_why_it_was_undone(live: Droplet) -> None:
+    live.app = {"ready": 200, "update": 500}
+    stackctl(live, "--by", "ada", "release", "1.2.0")
+    runs = json.loads(stackctl(live, "history", "--json")[1])
+    assert [(run["op"], run["tag"], run["by"], run["state"], run["code"]) for run in runs] == [
+        ("release", "1.0.0", "root", "done", 0),
+        ("release", "1.1.0", "root", "done", 0),
+        ("release", "1.2.0", "ada", "failed", 1),
+    ]
+    assert "/webhook answers 500" in runs[-1]["message"]
+    assert {"step": "probe", "state": "done"}.items() <= next(
+        s for s in runs[0]["steps"] if s["step"] == "probe"
+    ).items()
+    shown = stackctl(live, "history")[1]
+    assert "by ada" in shown.splitlines()[0]
+    assert "/webhook answers 500" in shown
+
+
+def test_a_release_can_be_followed_from_elsewhere(live: Droplet) -> None:
+    code, shown = stackctl(live, "release", "--follow")
+    assert code == 0
+    assert "release    start 1.1.0 by root" in shown
+    lines = [json.loads(line) for line in stackctl(live, "release", "--follow", "--json")[1].splitlines()]
+    assert lines[-1]["code"] == 0
+
+
+def test_one_that_was_killed_is_told_as_that(live: Droplet) -> None:
+    lines = live.paths.history.read_bytes().splitlines(keepends=True)
+    live.paths.history.write_bytes(b"".join(lines[:-1]))
+    code, shown = stackctl(live, "release", "--follow")
+    assert code == 4
+    assert "ended without a word" in shown
+    assert "unfinished" in stackctl(live, "history")[1]
+
+
+def test_maintenance_is_a_file_that_nginx_looks_for(live: Droplet) -> None:
+    assert stackctl(live, "maintenance", "on")[0] == 0
+    assert live.paths.maintenance.stat().st_mode & 0o777 == 0o644
+    assert "maintenance" in stackctl(live, "status")[1]
+    assert stackctl(live, "maintenance", "off")[0] == 0
+    assert not live.paths.maintenance.exists()
+
+
+def test_after_a_kill_behind_the_handover_boot_mixes_no_versions(live: Droplet) -> None:
+    """The worker is the new release's already, and nothing was recorded."""
+    current = state.load(live.paths)
+    assert stackctl(live, "release", "1.2.0")[0] == 0
+    state.save(live.paths, current)
+    live.reset()
+    assert stackctl(live, "boot")[0] == 0
+    assert (tag(live), live.running()) == ("1.1.0", ["green"])
+    assert [container["image"][-5:] for container in live.of("bot-worker")] == ["1.1.0"]
