@@ -30,11 +30,17 @@ def base(settings: Settings) -> None:
         name="Install what the rest stands on",
         packages=["ca-certificates", "curl", "unattended-upgrades", "systemd-timesyncd"],
     )
+    _hostname(settings)
+    server.timezone(name="Set the time zone", timezone=values.timezone)
+    _journal(settings)
+    swapfile(name="Make room to swap, where the machine allows", mib=values.swap_mib)
 
+
+def _hostname(settings: Settings) -> None:
     server.hostname(name="Set the hostname", hostname=host.name)
     place(
         name="Keep cloud-init from resetting hostname and hosts",
-        dest=f"/etc/cloud/cloud.cfg.d/99-{values.app}.cfg",
+        dest=f"/etc/cloud/cloud.cfg.d/99-{settings.values.app}.cfg",
         content=build.file("base/keep-hostname.cfg"),
     )
     # In the words of cloud-init, which writes it at each boot of a droplet that was made without our user data.
@@ -44,8 +50,10 @@ def base(settings: Settings) -> None:
         line=r"^127\.0\.1\.1\s.*$",
         replace=f"127.0.1.1 {host.name} {host.name}",
     )
-    server.timezone(name="Set the time zone", timezone=values.timezone)
 
+
+def _journal(settings: Settings) -> None:
+    values = settings.values
     journal = place(
         name="Limit the journal",
         dest=f"/etc/systemd/journald.conf.d/{values.app}.conf",
@@ -58,4 +66,3 @@ def base(settings: Settings) -> None:
         commands=["systemctl restart systemd-journald.service"],
         after=[journal],
     )
-    swapfile(name="Make room to swap, where the machine allows", mib=values.swap_mib)

@@ -16,24 +16,50 @@ from deploys.operations.files import place, private_directory
 
 UID = 999
 """The user inside the official images of both PostgreSQL and Redis."""
+REDIS_CONF = "data_services/redis.conf"
+REDIS_START = "data_services/redis-start"
 
 
 @deploy("data_services")
 def data_services(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
-    redis_conf, redis_start = build.file("data_services/redis.conf"), build.file("data_services/redis-start")
-    # Without the passwords: new ones are taken while both run.
-    directives = _redis_directives(settings).encode()
-    declared = build.fingerprint(compose_file(settings, sha256=""), redis_conf, redis_start, directives)
+    declared = fingerprint(settings)
 
+    _directories(settings)
+    _passwords(settings)
+    _configuration(settings, declared)
+    compose_up(
+        name="Run PostgreSQL and Redis",
+        project=paths.data_project,
+        file=str(paths.data_yaml),
+        images={"postgres": values.postgres_image, "redis": values.redis_image},
+        label=paths.sha256_label,
+        sha256=declared,
+    )
+    roles(
+        name="Have PostgreSQL admit the app with the declared password",
+        container=paths.data_container("postgres"),
+        database=values.database,
+        owner=values.database_user,
+        login=settings.login_role,
+        password=settings.credentials.database_password,
+    )
+
+
+def _directories(settings: Settings) -> None:
+    paths = settings.paths
     for service in host.loop(("postgres", "redis")):
         private_directory(name=f"Keep the secrets of {service}", path=str(paths.secrets / service))
         data_directory(
             name=f"Have the directory of {service}",
-            path=f"{values.data_root}/{service}",
+            path=f"{settings.values.data_root}/{service}",
             uid=UID,
             installed=str(paths.data_yaml),
         )
+
+
+def _passwords(settings: Settings) -> None:
+    paths = settings.paths
     place(
         name="Place PostgreSQL's password",
         dest=str(paths.secrets / "postgres/password"),
@@ -53,16 +79,20 @@ def data_services(settings: Settings) -> None:
         mode="600",
         secret=True,
     )
+
+
+def _configuration(settings: Settings, declared: str) -> None:
+    values, paths = settings.values, settings.paths
     place(
         name="Configure Redis",
         dest=str(paths.opt / "redis.conf"),
-        content=redis_conf,
+        content=build.file(REDIS_CONF),
         validate=_redis_accepts(values.redis_image, "%s"),
     )
     place(
         name="Have Redis start in either mode",
         dest=str(paths.opt / "redis-start"),
-        content=redis_start,
+        content=build.file(REDIS_START),
         validate="sh -n %s",
     )
     place(
@@ -70,22 +100,6 @@ def data_services(settings: Settings) -> None:
         dest=str(paths.data_yaml),
         content=compose_file(settings, sha256=declared),
         validate=_services_accepted(values.redis_image, f"{paths.opt}/redis.conf"),
-    )
-    compose_up(
-        name="Run PostgreSQL and Redis",
-        project=paths.data_project,
-        file=str(paths.data_yaml),
-        images={"postgres": values.postgres_image, "redis": values.redis_image},
-        label=paths.sha256_label,
-        sha256=declared,
-    )
-    roles(
-        name="Have PostgreSQL admit the app with the declared password",
-        container=paths.data_container("postgres"),
-        database=values.database,
-        owner=values.database_user,
-        login=settings.login_role,
-        password=settings.credentials.database_password,
     )
 
 
@@ -104,6 +118,16 @@ def _redis_admits(settings: Settings, *, name: str, alone: bool) -> None:
         dest=str(settings.paths.secrets / "redis/redis.conf"),
         directives=_redis_directives(settings),
         alone=alone,
+    )
+
+
+def fingerprint(settings: Settings) -> str:
+    """Hash all that the containers are made from, without the passwords: new ones are taken while both run."""
+    return build.fingerprint(
+        compose_file(settings, sha256=""),
+        build.file(REDIS_CONF),
+        build.file(REDIS_START),
+        _redis_directives(settings).encode(),
     )
 
 

@@ -19,11 +19,23 @@ from deploys.operations.units import service
 
 @deploy("docker")
 def docker(settings: Settings) -> None:
-    values, debt = settings.values, settings.owed("docker")
+    _daemon(settings)
+    _networks(settings)
+    # What `docker login` would write, without a password in an argument list; it follows a changed password.
+    place(
+        name="Let the daemon pull from the app's registry",
+        dest="/root/.docker/config.json",
+        content=registry_login(settings),
+        mode="600",
+        secret=True,
+    )
 
+
+def _daemon(settings: Settings) -> None:
+    debt = settings.owed("docker")
     systemd_units(
         name="Bound what the daemon writes into the journal",
-        units={f"docker.service.d/{values.app}.conf": build.file("docker/journal.conf")},
+        units={f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf")},
         debt=settings.owed("docker-journal"),
     )
     # Before the package, whose installation starts the daemon: it never runs with other networks than these.
@@ -45,28 +57,24 @@ def docker(settings: Settings) -> None:
         after=[daemon],
     )
     service(name="Run the daemon", unit="docker.service", running=True, enabled=True)
+
+
+def _networks(settings: Settings) -> None:
+    values, paths = settings.values, settings.paths
     network(
         name="Have the network of the data services",
-        network_name=settings.paths.data_network,
+        network_name=paths.data_network,
         internal=True,
         subnet=str(values.data_subnet),
         ip_range=str(values.data_ip_range),
-        unit=settings.paths.unit,
+        unit=paths.unit,
     )
     network(
         name="Have the network of the app",
-        network_name=settings.paths.app_network,
+        network_name=paths.app_network,
         subnet=str(values.app_subnet),
         ip_range=str(values.app_ip_range),
-        unit=settings.paths.unit,
-    )
-    # What `docker login` would write, without a password in an argument list; it follows a changed password.
-    place(
-        name="Let the daemon pull from the app's registry",
-        dest="/root/.docker/config.json",
-        content=registry_login(settings),
-        mode="600",
-        secret=True,
+        unit=paths.unit,
     )
 
 

@@ -63,11 +63,22 @@ def roles(container: str, *, database: str, owner: str, login: str, password: st
     if host.get_fact(RolesAsDeclared, container=container, owner=owner, login=login, database=database):
         host.noop(f"{login} is admitted, and acts as {owner}")
         return
+    # A role of the app's that holds a lock for ever must not hold up the converge.
+    settings = session(OF_SUPERUSER | {"lock_timeout": "10s"})
+    yield StringCommand(
+        *("docker exec -i --env", QuoteString(f"PGOPTIONS={settings}"), QuoteString(container)),
+        *("psql --quiet --no-psqlrc -v ON_ERROR_STOP=1", f"--username={SUPERUSER} --dbname={ADMIN}"),
+        _stdin=_statements(database, owner, login, password),
+    )
+
+
+def _statements(database: str, owner: str, login: str, password: str) -> list[str]:
+    """psql's input: it makes what is missing, and sets all that can be otherwise."""
     # standard_conforming_strings is on, so a backslash stands for itself. Neither the server's log nor psql shows the
     # statement, even when it fails.
     quoted = password.replace("'", "''")
     plain = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
-    statements = [
+    return [
         "\\set VERBOSITY terse",
         "SET log_statement = 'none';",
         "SET log_min_error_statement = 'panic';",
@@ -89,13 +100,6 @@ def roles(container: str, *, database: str, owner: str, login: str, password: st
         # An app may have done without it.
         f"SELECT 'ALTER SCHEMA public OWNER TO \"{owner}\"' FROM pg_namespace WHERE nspname = 'public' \\gexec",  # noqa: S608
     ]
-    # A role of the app's that holds a lock for ever must not hold up the converge.
-    settings = session(OF_SUPERUSER | {"lock_timeout": "10s"})
-    yield StringCommand(
-        *("docker exec -i --env", QuoteString(f"PGOPTIONS={settings}"), QuoteString(container)),
-        *("psql --quiet --no-psqlrc -v ON_ERROR_STOP=1", f"--username={SUPERUSER} --dbname={ADMIN}"),
-        _stdin=statements,
-    )
 
 
 @operation()
@@ -144,21 +148,28 @@ def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
     admits = user.passwords == {wanted} or (wanted in user.passwords and not alone)
     if to_come or (admits and user.by_administrator and user.rules == RULES):
         return
-    # Their answers count: redis-cli itself ends with 0 whatever Redis says.
-    who: Literal["administrator", "password"] = "administrator" if user.by_administrator else "password"
-    ask = f'test "$({redis_cli(who)} | grep -cx OK)" = 2'
+    yield _told_to_redis(
+        "administrator" if user.by_administrator else "password",
+        container,
+        # The administrator first: the user who asks may lose the right to do so by the second line.
+        [
+            f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
+            f"ACL SETUSER default {'resetpass ' if alone else ''}#{wanted} {APP}",
+        ],
+    )
+
+
+def _told_to_redis(who: Literal["administrator", "password"], container: str, lines: list[str]) -> StringCommand:
+    """Gives Redis these two lines. Its answers count: redis-cli itself ends with 0 whatever Redis says."""
+    ask = f'test "$({redis_cli(who)} | grep -cx OK)" = {len(lines)}'
     refused = (
         f"Redis refuses both of its users, and starts with the declared ones. Next: sudo docker restart {container}, "
         "make site"
     )
-    yield StringCommand(
+    return StringCommand(
         *("docker exec -i", QuoteString(container), "sh -c", QuoteString(ask)),
         *("|| { echo", QuoteString(refused), ">&2; false; }"),
-        # The administrator first: the user who asks may lose the right to do so by the second line.
-        _stdin=[
-            f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
-            f"ACL SETUSER default {'resetpass ' if alone else ''}#{wanted} {APP}",
-        ],
+        _stdin=lines,
     )
 
 
