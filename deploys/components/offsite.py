@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.files import place, private_directory
+from stackctl.backup.offsite.access import Access
+from stackctl.core import records
 
 
 @deploy("offsite")
@@ -31,14 +31,15 @@ def offsite(settings: Settings) -> None:
 
 
 def access_file(settings: Settings) -> bytes:
-    """Return the settings of the off-site storage in the format that stackctl.backup.offsite.access reads."""
+    """Return the settings of the off-site storage in the format that stackctl reads."""
     values, secrets = settings.values, settings.credentials.offsite
-    access = {
-        "repository": values.offsite_repository,
-        "append_only": values.offsite_append_only,
-        "read_only": settings.isolated,
-        "key_id": secrets["OFFSITE_KEY_ID"],
-        "key_secret": secrets["OFFSITE_KEY_SECRET"],
-        "password": secrets["OFFSITE_PASSWORD"],
-    }
-    return json.dumps(access, indent=2).encode() + b"\n"
+    assert values.offsite_repository  # noqa: S101 - for mypy
+    access = Access(
+        repository=values.offsite_repository,
+        append_only=values.offsite_append_only,
+        read_only=settings.isolated,
+        key_id=secrets["OFFSITE_KEY_ID"],
+        key_secret=secrets["OFFSITE_KEY_SECRET"],
+        password=secrets["OFFSITE_PASSWORD"],
+    )
+    return records.dumps(access, indent=2)

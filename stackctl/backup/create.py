@@ -159,6 +159,8 @@ def _dump(run: BackupRun) -> str:
         redis=None,
         tables=tables,
         files={file.name: manifest.describe(file) for file in (dump, globals_, remembered)},
+        verified=None,
+        offsite=None,
     )
     return f"{run.manifest.rows} rows in {len(tables)} tables, {dump.stat().st_size / 1e6:.1f} MB"
 

@@ -8,16 +8,17 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from stackctl.core import names, openat
+from stackctl.core import names, openat, records
 from stackctl.core.errors import FailedError
 from stackctl.core.openat import Directory
+from stackctl.core.records import MOST, Count, RecordError, Rule, matching
 
 NAME = "manifest.json"
 DUMP = "postgres.dump"
@@ -26,29 +27,57 @@ RDB = "redis.rdb"
 STATE = "state.json"
 VERSION = 2
 ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z", re.ASCII)
-LONGEST = 32 << 20
-"""Bytes of a manifest: a table takes some fifty."""
+LONGEST = records.LONGEST
 MOST_TOLD = 500
 """Characters of why a dump is unproven."""
-MOST = (1 << 63) - 1
-"""The highest number that is believed, as PostgreSQL counts."""
-
 Reason = Literal["nightly", "asked", "release", "safety"]
 """`release`: of before its migrations; it is never verified. `safety`: of before a restore."""
 
 
+REVISION = "[!-~]{1,200}"
+"""A revision of the schema, as the app names it: one word."""
+
+
+def _is_time(text: str) -> bool:
+    """Accept a time of this millennium: Python's arithmetic fails beyond its first and last day."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return at.tzinfo is not None and 2000 <= at.year < 3000
+
+
+def _is_release(value: Mapping[str, Any]) -> bool:
+    """Check what is read of it: one of an older stackctl may have less, one of a newer may have more."""
+    return all(
+        isinstance(value.get(key), str) and re.fullmatch(pattern, value[key], re.ASCII)
+        for key, pattern in (("id", r"[\w.-]{1,64}"), ("tag", names.TAG))
+    )
+
+
+Time = Annotated[str, Rule(_is_time, "a time of this millennium with its zone")]
+Version = Annotated[str, matching(r"\d{1,4}([. a-z][ -~]{0,200})?", "a version")]
+Table = Annotated[str, Rule(lambda name: 0 < len(name) <= 2 * 63 + 1, "a schema and a table")]
+"""Two names of PostgreSQL, which may contain anything."""
+FileName = Annotated[str, matching("[a-z.]{1,64}", "the name of a backup's file")]
+Line = Annotated[
+    str,
+    Rule(lambda text: 0 < len(text) <= MOST_TOLD and text.isprintable(), f"a line of at most {MOST_TOLD} characters"),
+]
+
+
 @dataclass(frozen=True)
 class File:
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Annotated[str, matching("[0-9a-f]{64}", "a SHA-256")]
 
 
 @dataclass(frozen=True)
 class Postgres:
-    version: str
+    version: Version
     """As `SHOW server_version` has it."""
-    database: str
-    bytes: int
+    database: Annotated[str, matching("[a-z][a-z0-9_]{0,62}", "the name of a database")]
+    bytes: Count
     """Of the live database, indexes and all: what a restore needs."""
 
     @property
@@ -58,8 +87,8 @@ class Postgres:
 
 @dataclass(frozen=True)
 class Redis:
-    version: str
-    keys: int
+    version: Version
+    keys: Count
     """In the file, those among it that have expired since."""
 
 
@@ -67,41 +96,41 @@ class Redis:
 class Verified:
     """That it was restored, and held what was dumped."""
 
-    at: str
-    seconds: float
-    rows: int
+    at: Time
+    seconds: Annotated[float, Rule(lambda value: value >= 0, "a number, 0 or more")]
+    rows: Count
 
 
 @dataclass(frozen=True)
 class Offsite:
     """That it lies off the droplet, and was read back there."""
 
-    at: str
-    snapshot: str
+    at: Time
+    snapshot: Annotated[str, matching(r"\w[\w.-]{0,63}", "the ID of a snapshot")]
 
 
 @dataclass(frozen=True)
 class Manifest:
     """`sequence` has the order: a clock may jump."""
 
-    id: str
-    app: str
+    id: Annotated[str, matching(ID.pattern, "the ID of a backup")]
+    app: Annotated[str, matching("[a-z][a-z0-9]{0,30}", "the name of an app")]
     reason: Reason
-    at: str
+    at: Time
     """ISO 8601, UTC: when its snapshot was taken."""
-    sequence: int
-    release: Mapping[str, Any] | None
+    sequence: Count
+    release: Annotated[Mapping[str, Any], Rule(_is_release, "a release with its id and tag")] | None
     """The live one, as state.json has it."""
-    schema: str | None
+    schema: Annotated[str, matching(REVISION, "a revision of the schema")] | None
     """The newest revision that was applied to the data."""
     postgres: Postgres
     redis: Redis | None
-    tables: Mapping[str, int]
+    tables: Mapping[Table, Count]
     """Rows by schema.table."""
-    files: Mapping[str, File]
-    verified: Verified | None = None
-    offsite: Offsite | None = None
-    unproven: str | None = None
+    files: Mapping[FileName, File]
+    verified: Verified | None
+    offsite: Offsite | None
+    unproven: Line | None = None
     """Why it could not be restored for proof, though it is all that was dumped."""
 
     @property
@@ -127,19 +156,13 @@ class Manifest:
 
 def parse(text: str | bytes, where: object) -> Manifest:
     """Raises FailedError, which says what is wrong with the one that is `where`."""
-    if len(text) > LONGEST:
-        raise FailedError(f"{where} has more than {LONGEST} bytes: {_REMEDY}")
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FailedError(f"{where} is no JSON ({error}): {_REMEDY}") from None
-    if fault := _problem(document):
-        raise FailedError(f"{where}: {fault[:MOST_TOLD]}: {_REMEDY}")  # its names are in it, which may be millions
-    del document["version"]
-    for name, kind in (("postgres", Postgres), ("redis", Redis), ("verified", Verified), ("offsite", Offsite)):
-        document[name] = kind(**document[name]) if document[name] else None
-    document["files"] = {name: File(**file) for name, file in document["files"].items()}
-    return Manifest(**document)
+        manifest = records.loads(Manifest, text, version=VERSION)
+    except RecordError as error:
+        raise FailedError(f"{where}: {str(error)[:MOST_TOLD]}: {_REMEDY}") from None
+    if fault := _inconsistency(manifest):
+        raise FailedError(f"{where}: {fault}: {_REMEDY}")
+    return manifest
 
 
 def load(directory: Path) -> Manifest:
@@ -253,94 +276,9 @@ def _fault(directory: Path) -> str | None:
     return None
 
 
-def _like(pattern: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value, re.ASCII))
-
-
-def _table(value: Any) -> bool:
-    """Two names of PostgreSQL's, which may have anything in them."""
-    return isinstance(value, str) and 0 < len(value) <= 2 * 63 + 1
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MOST
-
-
-def _seconds(value: Any) -> bool:
-    return type(value) in {int, float} and 0 <= value <= MOST
-
-
-def _time(value: Any) -> bool:
-    """Of this millennium: nobody reckons with a day before the first or after the last."""
-    try:
-        at = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return False
-    return at.tzinfo is not None and 2000 <= at.year < 3000
-
-
-def _said(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MOST_TOLD and value.isprintable()
-
-
-def _release(value: Any) -> bool:
-    """Only what is read of it: one of an older stackctl may have less, one of a newer may have more."""
-    return isinstance(value, dict) and _like(r"[\w.-]{1,64}")(value.get("id")) and _like(names.TAG)(value.get("tag"))
-
-
-def _object(**rules: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, dict)
-        and value.keys() == rules.keys()
-        and all(good(value[key]) for key, good in rules.items())
-    )
-
-
-def _each(name: Callable[[Any], bool], good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(name(key) and good(one) for key, one in value.items())
-
-
-def _or_null(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or good(value)
-
-
-_SHA256 = _like("[0-9a-f]{64}")
-_VERSION = _like(r"\d{1,4}([. a-z][ -~]{0,200})?")
-REVISION = "[!-~]{1,200}"
-"""A revision of the schema, as the app names it: one word."""
-_RULES: dict[str, Callable[[Any], bool]] = {
-    "id": _like(ID.pattern),
-    "app": _like("[a-z][a-z0-9]{0,30}"),
-    "reason": lambda value: value in get_args(Reason),
-    "at": _time,
-    "sequence": _count,
-    "release": _or_null(_release),
-    "schema": _or_null(_like(REVISION)),
-    "postgres": _object(version=_VERSION, database=_like("[a-z][a-z0-9_]{0,62}"), bytes=_count),
-    "redis": _or_null(_object(version=_VERSION, keys=_count)),
-    "tables": _each(_table, _count),
-    "files": _each(_like("[a-z.]{1,64}"), _object(bytes=_count, sha256=_SHA256)),
-    "verified": _or_null(_object(at=_time, seconds=_seconds, rows=_count)),
-    "offsite": _or_null(_object(at=_time, snapshot=_like(r"\w[\w.-]{0,63}"))),
-    "unproven": _or_null(_said),
-}
-
-
-def _problem(document: Any) -> str | None:
-    """The first thing that is wrong with it, or None."""
-    if not isinstance(document, dict):
-        return "is no object"
-    if document.get("version") != VERSION:
-        return f"is of version {document.get('version')!r}, not {VERSION}"
-    known = {field.name for field in fields(Manifest)} | {"version"}
-    faults = [f"{key} is missing" for key in sorted(known - {"unproven"} - document.keys())]
-    faults += [f"{key} is unknown" for key in sorted(document.keys() - known)]
-    faults += [f"{key} makes no sense" for key, good in _RULES.items() if not faults and not good(document.get(key))]
-    if not faults:
-        faults += ["it is verified and unproven"] if document["verified"] and document.get("unproven") else []
-        whole = {DUMP, GLOBALS, STATE, *([RDB] if document["redis"] else [])}
-        faults += [f"files has no {name}" for name in sorted(whole - document["files"].keys())]
-        faults += [
-            f"files has {name}, which is none of a backup's" for name in sorted(document["files"].keys() - whole)
-        ]
-    return ", ".join(faults) or None
+def _inconsistency(manifest: Manifest) -> str:
+    faults = ["it is verified and unproven"] if manifest.verified and manifest.unproven else []
+    whole = {DUMP, GLOBALS, STATE, *([RDB] if manifest.redis else [])}
+    faults += [f"files has no {name}" for name in sorted(whole - manifest.files.keys())]
+    faults += [f"files has {name}, which is none of a backup's" for name in sorted(manifest.files.keys() - whole)]
+    return ", ".join(faults)[:MOST_TOLD]

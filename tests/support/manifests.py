@@ -23,6 +23,7 @@ def made(sequence: int, at: datetime = NOON, *, verified: bool = True, **more: A
         "redis": None,
         "tables": {"public.offers": 12},
         "verified": Verified(at.isoformat(), 3.5, 12) if verified else None,
+        "offsite": None,
     }
     least = {
         DUMP: File(1000, "0" * 64),

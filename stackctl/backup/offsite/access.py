@@ -1,12 +1,12 @@
 """Access to the off-site storage: the settings that the deploys write, and what the droplet's key may do there."""
 
-import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from stackctl.app.stack import Stack
-from stackctl.core import redact
+from stackctl.core import records, redact
 from stackctl.core.errors import RefusedError
 from stackctl.core.paths import Paths
+from stackctl.core.records import RecordError
 from stackctl.services import s3
 
 NOWHERE = "no backup goes off this droplet: set offsite_repository in group_data (docs/how-to/offsite-backups.md)"
@@ -60,22 +60,18 @@ def configured(stack: Stack) -> bool:
 def load(paths: Paths) -> Access:
     """Read the settings. Raise RefusedError if there are none, or they have another format."""
     try:
-        document = json.loads(paths.offsite.read_text())
+        return records.loads(Access, paths.offsite.read_bytes())
     except FileNotFoundError:
         raise RefusedError(f"{NOWHERE}, then make site") from None
-    except ValueError:
-        document = None
-    kinds = {one.name: bool if one.name.endswith("_only") else str for one in fields(Access)}
-    if not isinstance(document, dict) or {name: type(value) for name, value in document.items()} != kinds:
-        raise RefusedError(f"{paths.offsite} is not what this stackctl reads: converge the site (make site)")
-    return Access(**document)
+    except RecordError as error:
+        raise RefusedError(f"{paths.offsite}: {error}: converge the site (make site)") from None
 
 
 def powers(paths: Paths) -> Powers | None:
     """Return the result of the last probe, or None if there was none."""
     try:
-        return Powers(**json.loads(paths.offsite_powers.read_text()))
-    except (OSError, ValueError, TypeError):
+        return records.loads(Powers, paths.offsite_powers.read_bytes())
+    except (OSError, RecordError):
         return None
 
 

