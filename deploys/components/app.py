@@ -13,9 +13,8 @@ from deploys.config.settings import Settings
 from deploys.config.values import APP_PORT, STOP_GRACE_S
 from deploys.operations.docker import compose_accepts
 from deploys.operations.files import place
-from deploys.operations.owed import systemd_units
 from deploys.operations.release import released_as_declared
-from deploys.operations.units import service
+from deploys.operations.units import service, systemd_units
 from stackctl.app.app_env import PREVIOUS_SECRET, canonical
 
 
@@ -42,9 +41,7 @@ def app(settings: Settings) -> None:
         secret=True,
     )
 
-    systemd_units(
-        name="Install the stack's units", units=units(settings), debt=settings.owed("units"), restart=_ways(settings)
-    )
+    systemd_units(name="Install the stack's units", units=units(settings), handler="units", restart=_ways(settings))
     # Before boot is asked to bring it up: what can't become healthy with its old environment can with the declared one.
     released_as_declared(
         name="Release the live tag anew, when what runs is not what is declared",

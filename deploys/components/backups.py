@@ -7,8 +7,7 @@ from pyinfra.api import deploy
 from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations.files import private_directory
-from deploys.operations.owed import systemd_units
-from deploys.operations.units import service
+from deploys.operations.units import service, systemd_units
 
 
 @deploy("backups")
@@ -19,7 +18,7 @@ def backups(settings: Settings) -> None:
     systemd_units(
         name="Install what makes backups",
         units=units(settings),
-        debt=settings.owed("units-of-backups"),
+        handler="units-of-backups",
         restart=[timer],
     )
     # A copy sends nothing where the backups of what it was copied from are.

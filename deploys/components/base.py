@@ -10,8 +10,10 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.files import place
+from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.machine import cloud_init_done, swapfile
-from deploys.operations.owed import settle
+
+RESTART_JOURNALD = Handler("journald", ["systemctl restart systemd-journald.service"])
 
 
 @deploy("base")
@@ -58,11 +60,6 @@ def _journal(settings: Settings) -> None:
         name="Limit the journal",
         dest=f"/etc/systemd/journald.conf.d/{values.app}.conf",
         content=build.template("base/journald.conf.j2", max_mib=values.journal_max_mib),
-        owes=settings.owed("journald"),
+        notify=RESTART_JOURNALD,
     )
-    settle(
-        name="Restart journald with its limits",
-        debt=settings.owed("journald"),
-        commands=["systemctl restart systemd-journald.service"],
-        after=[journal],
-    )
+    run_handler(name="Restart journald with its limits", handler=RESTART_JOURNALD, after=[journal])

@@ -7,26 +7,26 @@ from pyinfra.api import deploy
 
 from deploys.config.settings import Settings
 from deploys.operations.files import place
-from deploys.operations.owed import settle
+from deploys.operations.handlers import Handler, run_handler
+
+# Docker reads the list once, when it starts. A pattern, since a droplet without Docker is no error.
+UPDATE = Handler("ca-certificates", ["update-ca-certificates", "systemctl try-restart 'docker.servic[e]'"])
 
 
 @deploy("ca_certificates")
 def ca_certificates(settings: Settings) -> None:
-    debt = settings.owed("ca-certificates")
     placed = [
         place(
             name=f"Trust the authority {certificate.name}",
             dest=f"/usr/local/share/ca-certificates/{settings.values.app}-{certificate.name}",
             content=certificate.pem,
-            owes=debt,
+            notify=UPDATE,
             validate="openssl x509 -noout -in %s",
         )
         for certificate in host.loop(settings.extra_ca_certificates)
     ]
-    settle(
+    run_handler(
         name="Renew the droplet's list of authorities",
-        debt=debt,
-        # Docker reads the list once, when it starts. A pattern, since a droplet without Docker is no error.
-        commands=["update-ca-certificates", "systemctl try-restart 'docker.servic[e]'"],
+        handler=UPDATE,
         after=placed,
     )

@@ -13,8 +13,10 @@ from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.docker import network
 from deploys.operations.files import if_installed, place
-from deploys.operations.owed import settle, systemd_units
-from deploys.operations.units import service
+from deploys.operations.handlers import Handler, run_handler
+from deploys.operations.units import service, systemd_units
+
+RESTART = Handler("docker", ["dockerd --validate", "systemctl restart docker.service"])
 
 
 @deploy("docker")
@@ -32,28 +34,26 @@ def docker(settings: Settings) -> None:
 
 
 def _daemon(settings: Settings) -> None:
-    debt = settings.owed("docker")
     systemd_units(
         name="Bound what the daemon writes into the journal",
         units={f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf")},
-        debt=settings.owed("docker-journal"),
+        handler="docker-journal",
     )
     # Before the package, whose installation starts the daemon: it never runs with other networks than these.
     daemon = place(
         name="Configure the daemon",
         dest="/etc/docker/daemon.json",
         content=daemon_configuration(settings),
-        owes=debt,
+        notify=RESTART,
         validate=if_installed("dockerd", "dockerd --validate --config-file %s"),
     )
     packages.installed(
         name="Install Docker and Compose",
         packages=["docker.io", "docker-cli", "docker-compose", "apparmor"],
     )
-    settle(
+    run_handler(
         name="Restart the daemon (containers live on)",
-        debt=debt,
-        commands=["dockerd --validate", "systemctl restart docker.service"],
+        handler=RESTART,
         after=[daemon],
     )
     service(name="Run the daemon", unit="docker.service", running=True, enabled=True)

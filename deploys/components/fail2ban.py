@@ -11,23 +11,24 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.files import if_installed, place
-from deploys.operations.owed import settle
+from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.units import service
 
 TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
 """Never banned, whatever webhook_allowed_from says: a mistake there must not cut off the bot."""
 
+# Not by a reload, which drops an action that is new (fail2ban 1.1, Actions.reload): the jail would ban nobody.
+RESTART = Handler("bans", ["fail2ban-client --test", "systemctl restart fail2ban.service"])
+
 
 @deploy("bans")
 def bans(settings: Settings) -> None:
-    debt = settings.owed("bans")
-
     placed = [
         place(
             name=f"Configure fail2ban: {name}",
             dest=f"/etc/fail2ban/{name}",
             content=content,
-            owes=debt,
+            notify=RESTART,
             validate=if_installed("fail2ban-client", _accepted(name)),
         )
         for name, content in host.loop(configuration(settings, edge="edge" in host.groups).items())
@@ -35,11 +36,9 @@ def bans(settings: Settings) -> None:
     # Configured before: it starts as it is installed, and Debian's own jail would ban an operator who mistyped lately.
     # python3-systemd reads the journal, nftables has nft.
     packages.installed(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
-    settle(
-        # Not by a reload, which drops an action that is new (fail2ban 1.1, Actions.reload): the jail would ban nobody.
+    run_handler(
         name="Restart fail2ban, when its configuration is sound (bans stay)",
-        debt=debt,
-        commands=["fail2ban-client --test", "systemctl restart fail2ban.service"],
+        handler=RESTART,
         after=placed,
     )
     service(name="Run fail2ban", unit="fail2ban.service", running=True, enabled=True)

@@ -6,7 +6,7 @@ from pyinfra.api import deploy
 
 from deploys.config.settings import Settings
 from deploys.operations import foreign as operations
-from deploys.operations.trial import SSHD_IN_FORCE
+from deploys.operations.trial import RESTART_SSHD
 
 
 @deploy("foreign")
@@ -17,7 +17,7 @@ def foreign(settings: Settings) -> None:
     operations.back_in_force(
         name="Put back in force what somebody switched off", sysctls=f"/etc/sysctl.d/60-{values.app}.conf"
     )
-    operations.removed(name="Remove what is foreign and named", names=values.foreign_removed, sshd=SSHD_IN_FORCE)
+    operations.removed(name="Remove what is foreign and named", names=values.foreign_removed, sshd=RESTART_SSHD)
 
 
 @deploy("declared")

@@ -14,9 +14,9 @@ from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.accounts import sudoers
 from deploys.operations.files import place
+from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.machine import modes
-from deploys.operations.owed import settle, systemd_units
-from deploys.operations.units import service
+from deploys.operations.units import service, systemd_units
 
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
 """dev-sec package-01 to package-06, CIS Debian 2.1 and 2.2."""
@@ -47,6 +47,9 @@ LOGIN = {
 """login.defs. No password ages: an account without one, entered by its key, would be shut out when its day comes."""
 
 
+APPLY_SYSCTL = Handler("sysctl", ["systemctl restart systemd-sysctl.service"])
+
+
 @deploy("hardening")
 def hardening(settings: Settings) -> None:
     packages.absent(name="Have no services and clients of the clear-text age", packages=UNWANTED)
@@ -64,13 +67,13 @@ def hardening(settings: Settings) -> None:
 
 
 def _kernel(settings: Settings) -> None:
-    app, debt = settings.values.app, settings.owed("sysctl")
+    app = settings.values.app
     placed = [
         place(
             name=name,
             dest=dest,
             content=build.file(f"hardening/{source}"),
-            owes=debt,
+            notify=APPLY_SYSCTL,
             # sysctl ends with 0 whatever it can't read.
             validate="! sysctl --dry-run --load=%s 2>&1 | grep 'invalid syntax'",
         )
@@ -81,10 +84,9 @@ def _kernel(settings: Settings) -> None:
             ]
         )
     ]
-    settle(
+    run_handler(
         name="Apply the kernel's parameters, where the machine allows",
-        debt=debt,
-        commands=["systemctl restart systemd-sysctl.service"],
+        handler=APPLY_SYSCTL,
         after=placed,
     )
     place(
@@ -133,14 +135,14 @@ def _sandboxes(settings: Settings) -> None:
     systemd_units(
         name="Keep what runs by itself to what it needs",
         units=units(settings),
-        debt=settings.owed("units-of-the-host"),
+        handler="units-of-the-host",
         restart=[mounts],
     )
     for kept, content in host.loop(sandboxes(settings).items()):
         systemd_units(
             name=f"Keep {kept} to what it needs",
             units={f"{kept}.service.d/{settings.values.app}.conf": content},
-            debt=settings.owed(f"{kept}-sandbox"),
+            handler=f"{kept}-sandbox",
             # A pattern, since a service that isn't installed yet is no error.
             restart=[f"{kept[:-1]}[{kept[-1]}].service"],
         )

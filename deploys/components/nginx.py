@@ -10,7 +10,7 @@ from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.certificate import placeholder
 from deploys.operations.files import if_installed, place
-from deploys.operations.owed import settle
+from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.units import service
 
 HEADERS = {
@@ -45,10 +45,12 @@ goes by the method."""
 STREAMS = 128
 """What one HTTP/2 connection may ask for at once (nginx's http2_max_concurrent_streams)."""
 
+RELOAD = Handler("nginx", ["nginx -t", "systemctl reload-or-restart nginx.service"])
+
 
 @deploy("nginx")
 def nginx(settings: Settings) -> None:
-    values, paths, debt = settings.values, settings.paths, settings.owed("nginx")
+    values, paths = settings.values, settings.paths
 
     # A flood of requests writes an access log: looked at often (hardening.py), and cut by size.
     place(
@@ -65,13 +67,12 @@ def nginx(settings: Settings) -> None:
         dest="/etc/nginx/nginx.conf",
         content=configuration(settings),
         mode="640",
-        owes=debt,
+        notify=RELOAD,
         validate="nginx -t -q -c %s",
     )
-    settle(
+    run_handler(
         name="Reload nginx, when its configuration is sound",
-        debt=debt,
-        commands=["nginx -t", "systemctl reload-or-restart nginx.service"],
+        handler=RELOAD,
         after=[config],
     )
     service(name="Run nginx", unit="nginx.service", running=True, enabled=True)

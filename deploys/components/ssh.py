@@ -11,15 +11,14 @@ from pyinfra.api import deploy
 from deploys import build
 from deploys.config.settings import Settings
 from deploys.config.values import CI_LOGIN
-from deploys.operations.owed import systemd_units
-from deploys.operations.trial import SSHD_IN_FORCE, Tried, tried
-from deploys.operations.units import service
+from deploys.operations.trial import RESTART_SSHD, Tried, tried
+from deploys.operations.units import service, systemd_units
 from stackctl.host.trial import ASKS_S
 
 
 @deploy("ssh")
 def ssh(settings: Settings) -> None:
-    systemd_units(name="Install what undoes a change", units=units(settings), debt=settings.owed("trial-units"))
+    systemd_units(name="Install what undoes a change", units=units(settings), handler="trial-units")
     service(
         name="Undo at boot what nobody confirmed",
         unit=settings.paths.trial_boot,
@@ -30,8 +29,7 @@ def ssh(settings: Settings) -> None:
         name="Admit keys only, and never root",
         trial="ssh",
         files=files(settings),
-        commands=SSHD_IN_FORCE,
-        debt=settings.owed("ssh"),
+        handler=RESTART_SSHD,
     )
     service(name="Run sshd", unit="ssh.service", running=True, enabled=True)
 

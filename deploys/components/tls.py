@@ -9,8 +9,7 @@ from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.certificate import trusted
 from deploys.operations.files import place
-from deploys.operations.owed import systemd_units
-from deploys.operations.units import service
+from deploys.operations.units import service, systemd_units
 
 
 @deploy("tls")
@@ -25,9 +24,7 @@ def tls(settings: Settings) -> None:
         mode="755",
         validate="sh -n %s",
     )
-    systemd_units(
-        name="Install what obtains a certificate", units=units(settings), debt=settings.owed("certificate-units")
-    )
+    systemd_units(name="Install what obtains a certificate", units=units(settings), handler="certificate-units")
     service(
         name="Try each hour for a certificate that is missing",
         unit=paths.certificate_timer,

@@ -8,8 +8,7 @@ from pyinfra.operations import files
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations.owed import UNITS, systemd_units
-from deploys.operations.units import service
+from deploys.operations.units import UNITS, service, systemd_units
 
 
 @deploy("upkeep")
@@ -17,7 +16,7 @@ def upkeep(settings: Settings) -> None:
     paths = settings.paths
     wanted = units(settings, data="data" in host.groups)
     ours = [name for name in wanted if name.endswith(".timer")]
-    systemd_units(name="Install the units of upkeep", units=wanted, debt=settings.owed("units-of-upkeep"), restart=ours)
+    systemd_units(name="Install the units of upkeep", units=wanted, handler="units-of-upkeep", restart=ours)
     if not settings.values.reboot_at:
         service(name="Never reboot by itself", unit=paths.reboot_timer, running=False, enabled=False)
         files.file(name="Have no timer of reboots", path=str(UNITS / paths.reboot_timer), present=False)

@@ -42,10 +42,6 @@ class Settings:
     isolated: bool = False
     """A copy, which does nothing that anybody outside hears of; as told, or as the droplet is."""
 
-    def owed(self, debt: str) -> str:
-        """The marker of a reload that is owed (operations/owed.py)."""
-        return str(self.paths.owed / debt)
-
     @cached_property
     def login_role(self) -> str:
         """The app's role in PostgreSQL: each password has one of its own, so that a new one shuts out no live release.

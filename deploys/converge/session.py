@@ -72,7 +72,7 @@ def begin(state: State, host: Host) -> None:
 def going_on(place: str) -> str:
     """What Ctrl-C leaves behind."""
     return (
-        "Interrupted between two steps. The droplet keeps what was done, and remembers what is still owed; a change of "
+        "Interrupted between two steps. The droplet keeps what was done, and which handlers are pending; a change of "
         "SSH or of the firewall that no new login confirmed is undone within two minutes.\n"
         f"Next: make site ENV={place}, which goes on from there. make plan ENV={place} shows what is left."
     )

@@ -32,8 +32,8 @@ class Placed(FactBase[PlacedFile | None]):
         return PlacedFile(mode=mode, owner=owner, group=group, sha256=lines[1].split()[0])
 
 
-class Owed(FactBase[frozenset[str]]):
-    """The names of what changed without its reload having happened yet (operations/owed.py)."""
+class PendingHandlers(FactBase[frozenset[str]]):
+    """The names of the handlers that have yet to run (operations/handlers.py)."""
 
     default = frozenset
 

@@ -20,6 +20,7 @@ from pyinfra.operations.util.files import generate_color_diff
 
 from deploys.facts.files import Placed
 from deploys.operations import Commands, declared
+from deploys.operations.handlers import Handler
 from stackctl.core.printable import printable
 
 
@@ -31,13 +32,13 @@ def place(  # noqa: PLR0913 - a file has this many properties
     mode: str = "644",
     owner: str = "root",
     group: str = "root",
-    owes: str | None = None,
+    notify: Handler | None = None,
     secret: bool = False,
     validate: str | None = None,
 ) -> Commands:
     """Puts `content` at `dest` atomically, with its directory.
 
-    + owes: path of the marker that says a reload is owed (settings.owed); written before the change
+    + notify: the handler that puts the file in force; marked as pending before the change
     + validate: a shell command that tests the new file, `%s` (Ansible's word), before it takes the old one's place;
       when it fails, the old one stays
     + secret: `--diff` says only that it differs. Content never shows in an argument list: it travels on standard input.
@@ -52,8 +53,8 @@ def place(  # noqa: PLR0913 - a file has this many properties
     elif state.config.DIFF and not secret:
         _show_difference(dest, content)
 
-    if owes:
-        yield StringCommand("install -D -m 600 /dev/null", QuoteString(owes))
+    if notify:
+        yield notify.notify()
     target, fresh = QuoteString(dest), QuoteString(f"{dest}.new")
     yield StringCommand(
         *("mkdir -p", QuoteString(str(PurePosixPath(dest).parent)), "&&"),

@@ -13,6 +13,7 @@ from pyinfra.context import ctx_host
 from deploys.facts.stackctl import planned
 from deploys.operations import Commands, declared, this_run
 from deploys.operations.files import place
+from deploys.operations.handlers import Handler
 from deploys.operations.trial import on_trial
 from stackctl.cli.background import PROGRAM
 
@@ -48,10 +49,10 @@ def back_in_force(sysctls: str) -> Commands:
 
 
 @operation()
-def removed(names: Sequence[str], *, sshd: Sequence[str]) -> Commands:
+def removed(names: Sequence[str], *, sshd: Handler) -> Commands:
     """Removes what is foreign and named. A name that is not there is gone already.
 
-    + sshd: the commands that put sshd's files in force; what is removed of them is on trial
+    + sshd: the handler that puts sshd's files in force; what is removed of them is on trial
     """
     there = {one["name"] for one in findings() if one["remedy"] == "remove"}
     gone = [name for name in names if name in there]
@@ -64,7 +65,7 @@ def removed(names: Sequence[str], *, sshd: Sequence[str]) -> Commands:
         yield StringCommand(PROGRAM, "remove-foreign", shlex.join(others))
     if of_sshd:
         removal = StringCommand(PROGRAM, "remove-foreign", shlex.join(of_sshd))
-        yield from on_trial("ssh", [removal, *map(StringCommand, sshd)])
+        yield from on_trial("ssh", [removal, *map(StringCommand, sshd.commands)])
 
 
 @operation()

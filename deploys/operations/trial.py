@@ -15,14 +15,14 @@ from pyinfra.connectors.sshuserclient import SSHClient
 
 from deploys.operations import Commands
 from deploys.operations.files import place
-from deploys.operations.owed import is_owed
+from deploys.operations.handlers import Handler
 from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
 ANSWERS_S = 60
 # A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
 # prove the old one.
-SSHD_IN_FORCE = ["sshd -t", "systemctl restart ssh.service"]
+RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,10 @@ class Tried:
 
 
 @operation()
-def tried(trial: str, files: Mapping[str, Tried], commands: Sequence[str], *, debt: str) -> Commands:
-    """Places `files` and runs `commands` to put them in force; undone by itself unless we can still log in.
+def tried(trial: str, files: Mapping[str, Tried], *, handler: Handler) -> Commands:
+    """Place `files` and run `handler`, which puts them in force; undone by itself unless we can still log in.
 
     + files: by path
-    + debt: path of the marker that says that they are not in force yet (settings.owed)
     """
     changes: list[PyinfraCommand] = [
         command
@@ -50,15 +49,15 @@ def tried(trial: str, files: Mapping[str, Tried], commands: Sequence[str], *, de
             mode="600",
             owner=file.owner,
             group=file.owner,
-            owes=debt,
+            notify=handler,
             validate=file.validate,
         )
     ]
-    if not changes and not is_owed(debt):
+    if not changes and not handler.pending:
         host.noop(f"{', '.join(files)} in force")
         return
-    yield from on_trial(trial, [*changes, *map(StringCommand, commands)])
-    yield StringCommand("rm -f", QuoteString(debt))
+    yield from on_trial(trial, [*changes, *map(StringCommand, handler.commands)])
+    yield handler.done()
 
 
 def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:

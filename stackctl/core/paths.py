@@ -51,7 +51,7 @@ class Paths:
         self.integrity_failure, self.upgrade_failure = self.var / "integrity", self.var / "upgrade"
         # PostgreSQL's: absent when they were found whole; when a look came to its end last, or the first one began
         self.amcheck_failure, self.amcheck_looked = self.var / "amcheck", self.var / "amcheck.looked"
-        self.owed = self.var / "owed"
+        self.pending_handlers = self.var / "owed"
         self.trials = self.var / "trial"  # a record and copies of what an unconfirmed change replaced
         self.trial_lock = self.var / "trial.lock"
         self.on_trial = {

@@ -25,10 +25,10 @@ def test_no_unit_has_failed(droplet: Host) -> None:
     assert droplet.check_output("systemctl list-units --failed --plain --no-legend") == ""
 
 
-def test_no_reload_is_owed(droplet: Host, place: Place) -> None:
-    """The directory is there only once something was owed; the one around it always is, or the search fails."""
+def test_no_handler_is_pending(droplet: Host, place: Place) -> None:
+    """The directory is there only once a handler was pending; the one around it always is, or the search fails."""
     paths = place.settings.paths
-    assert droplet.check_output(f"find {paths.var} -mindepth 2 -maxdepth 2 -path '{paths.owed}/*'") == ""
+    assert droplet.check_output(f"find {paths.var} -mindepth 2 -maxdepth 2 -path '{paths.pending_handlers}/*'") == ""
 
 
 def test_security_upgrades_come_by_themselves(droplet: Host) -> None:

@@ -18,6 +18,7 @@ Facts = dict[type[FactBase[Any]], Any]
 def droplet(facts: Facts, *, executing: bool = True) -> Iterator[None]:
     host = SimpleNamespace(
         name="droplet",
+        data=SimpleNamespace(app="app"),
         get_fact=lambda fact, **_: facts[fact],
         noop=lambda _: None,
         log=lambda *_: None,

@@ -8,7 +8,7 @@ from deploys.components import firewall, ssh
 from deploys.config.settings import load_settings
 from deploys.converge import session
 from deploys.operations import ufw
-from deploys.operations.trial import SSHD_IN_FORCE, tried
+from deploys.operations.trial import RESTART_SSHD, tried
 
 data = host.data.dict()
 mistake = data.pop("mistake")
@@ -35,6 +35,5 @@ else:
         name="Admit nobody",
         trial="ssh",
         files={path: replace(file, content=wrong.get(path, file.content)) for path, file in right.items()},
-        commands=SSHD_IN_FORCE,
-        debt=settings.owed("ssh"),
+        handler=RESTART_SSHD,
     )

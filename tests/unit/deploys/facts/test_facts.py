@@ -21,7 +21,7 @@ from deploys.facts import accounts
 from deploys.facts.accounts import Account, ServiceAccount
 from deploys.facts.data import LINK, UNREADABLE, DirectoryState, PostgresMajor, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
-from deploys.facts.files import Owed, Placed
+from deploys.facts.files import PendingHandlers, Placed
 from deploys.facts.machine import (
     CloudInitStatus,
     Container,
@@ -89,7 +89,7 @@ PLACED = {"mode": "640", "owner": "root", "group": "adm", "sha256": HASH}
 CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (Placed, f"640 root adm\n{HASH}  -\n", PLACED),
     (Placed, "", None),
-    (Owed, "nginx\nunits\n", {"nginx", "units"}),
+    (PendingHandlers, "nginx\nunits\n", {"nginx", "units"}),
     (DirectoryState, "700 999 999\n", "700 999 999"),
     (DirectoryState, "", None),
     (
@@ -200,10 +200,10 @@ def test_a_file_is_found_and_a_directory_or_nothing_is_none(folder: Path) -> Non
     assert ask(Placed(), str(folder / "nowhere")) is None
 
 
-def test_debts_are_found_and_no_directory_is_no_debt(folder: Path) -> None:
+def test_pending_handlers_are_found_and_no_directory_is_none(folder: Path) -> None:
     (folder / "nginx").touch()
-    assert ask(Owed(), str(folder)) == {"nginx"}
-    assert ask(Owed(), str(folder / "nowhere")) == set()
+    assert ask(PendingHandlers(), str(folder)) == {"nginx"}
+    assert ask(PendingHandlers(), str(folder / "nowhere")) == set()
 
 
 def test_a_directory_is_found_and_a_file_or_nothing_is_none(folder: Path) -> None:

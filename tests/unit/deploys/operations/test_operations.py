@@ -33,7 +33,7 @@ import deploys.operations
 from deploys.facts.accounts import Account
 from deploys.facts.data import LINK, DirectoryState, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
-from deploys.facts.files import Owed, Placed
+from deploys.facts.files import PendingHandlers, Placed
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Chain, Firewall, Ufw
@@ -43,9 +43,10 @@ from deploys.operations.certificate import placeholder, trusted
 from deploys.operations.data import APP, RULES, data_directory, own_secret, redis_admits, roles
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import place
+from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.machine import cloud_init_done, modes, swapfile
-from deploys.operations.owed import settle, systemd_units
 from deploys.operations.release import released_as_declared
+from deploys.operations.units import systemd_units
 from stackctl.services import docker
 from stackctl.services.compose import stack_sha256
 from tests.support.operations import CONTENT, PLACED, Facts, commands, droplet
@@ -55,18 +56,22 @@ def change(*, will_change: bool) -> Any:
     return SimpleNamespace(will_change=will_change)
 
 
+HANDLER = Handler("x", ["reload"])
+MARKER = "/var/lib/app/owed/x"
+
+
 def placed(facts: Facts, **arguments: Any) -> list[str]:
     return commands(place, facts, dest="/etc/x/y", content=CONTENT, mode="600", **arguments)
 
 
 def test_a_file_as_declared_is_left_alone() -> None:
-    assert placed({Placed: PLACED}, owes="/owed/x") == []
+    assert placed({Placed: PLACED}, notify=HANDLER) == []
 
 
 @pytest.mark.parametrize("difference", [{"mode": "644"}, {"owner": "nobody"}, {"group": "adm"}, {"sha256": "0"}])
-def test_a_file_that_differs_is_placed_after_its_reload_is_owed(difference: dict[str, str]) -> None:
-    owed, write = placed({Placed: {**PLACED, **difference}}, owes="/owed/x")
-    assert owed.endswith("/owed/x")
+def test_a_file_that_differs_is_placed_after_its_handler_is_pending(difference: dict[str, str]) -> None:
+    notify, write = placed({Placed: {**PLACED, **difference}}, notify=HANDLER)
+    assert notify == f"install -D -m 600 /dev/null {MARKER}"
     assert "mv -fT /etc/x/y.new /etc/x/y" in write
 
 
@@ -89,41 +94,45 @@ def test_content_travels_on_standard_input_alone() -> None:
     assert "content" not in str(write)
 
 
-def test_a_debt_is_paid_and_struck_off_last() -> None:
-    done = commands(settle, {Owed: frozenset({"x"})}, debt="/owed/x", commands=["reload"], after=[])
-    assert done == ["reload", "rm -f /owed/x"]
+def test_a_pending_handler_runs_and_is_pending_no_more() -> None:
+    done = commands(run_handler, {PendingHandlers: frozenset({"x"})}, handler=HANDLER, after=[])
+    assert done == ["reload", f"rm -f {MARKER}"]
 
 
-def test_no_debt_no_reload() -> None:
-    arguments: dict[str, Any] = {"debt": "/owed/x", "commands": ["reload"]}
-    assert commands(settle, {Owed: frozenset({"other"})}, after=[change(will_change=True)], **arguments) == []
-    assert commands(settle, {Owed: frozenset()}, executing=False, after=[change(will_change=False)], **arguments) == []
+def test_a_handler_that_is_not_pending_does_not_run() -> None:
+    changed, unchanged = change(will_change=True), change(will_change=False)
+    other: Facts = {PendingHandlers: frozenset({"other"})}
+    assert commands(run_handler, other, handler=HANDLER, after=[changed]) == []
+    assert commands(run_handler, other, executing=False, handler=HANDLER, after=[unchanged]) == []
 
 
 def test_a_plan_shows_the_reload_of_a_change_to_come() -> None:
-    arguments: dict[str, Any] = {"debt": "/owed/x", "commands": ["reload"], "after": [change(will_change=True)]}
-    assert commands(settle, {Owed: frozenset()}, executing=False, **arguments) == ["reload", "rm -f /owed/x"]
+    arguments: dict[str, Any] = {"handler": HANDLER, "after": [change(will_change=True)]}
+    ran = commands(run_handler, {PendingHandlers: frozenset()}, executing=False, **arguments)
+    assert ran == ["reload", f"rm -f {MARKER}"]
 
 
-UNIT: dict[str, Any] = {"units": {"x.service": CONTENT}, "debt": "/owed/x", "restart": ["x.service", "[y].service"]}
+UNIT: dict[str, Any] = {"units": {"x.service": CONTENT}, "handler": "x", "restart": ["x.service", "[y].service"]}
 UNIT_PLACED = {**PLACED, "mode": "644"}
-READ = ["systemctl daemon-reload", "systemctl try-restart x.service '[y].service'", "rm -f /owed/x"]
+READ = ["systemctl daemon-reload", "systemctl try-restart x.service '[y].service'", f"rm -f {MARKER}"]
 
 
 def test_units_that_systemd_has_read_are_left_alone() -> None:
-    assert commands(systemd_units, {Placed: UNIT_PLACED, Owed: frozenset({"other"})}, **UNIT) == []
+    assert commands(systemd_units, {Placed: UNIT_PLACED, PendingHandlers: frozenset({"other"})}, **UNIT) == []
 
 
 @pytest.mark.parametrize("executing", [False, True])
 def test_a_unit_that_differs_is_read_and_started_anew_where_it_runs(*, executing: bool) -> None:
-    owed, write, *read = commands(systemd_units, {Placed: None, Owed: frozenset()}, executing=executing, **UNIT)
-    assert owed.endswith("/owed/x")
+    notify, write, *read = commands(
+        systemd_units, {Placed: None, PendingHandlers: frozenset()}, executing=executing, **UNIT
+    )
+    assert notify == f"install -D -m 600 /dev/null {MARKER}"
     assert write.endswith("mv -fT /etc/systemd/system/x.service.new /etc/systemd/system/x.service")
     assert read == READ
 
 
 def test_a_unit_that_systemd_has_yet_to_read_is_read() -> None:
-    assert commands(systemd_units, {Placed: UNIT_PLACED, Owed: frozenset({"x"})}, **UNIT) == READ
+    assert commands(systemd_units, {Placed: UNIT_PLACED, PendingHandlers: frozenset({"x"})}, **UNIT) == READ
 
 
 AFTER = b"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j DROP\nCOMMIT\n"
@@ -717,7 +726,7 @@ def test_a_file_that_differs_is_shown_made_printable(monkeypatch: pytest.MonkeyP
 def test_a_service_is_placed_before_the_socket_or_timer_that_starts_it() -> None:
     """systemd-analyze refuses a socket whose service isn't there: a bare droplet could not be converged."""
     units = {"x.socket": CONTENT, "x.timer": CONTENT, "x.service": CONTENT}
-    ran = commands(systemd_units, {Placed: None, Owed: frozenset()}, units=units, debt="/owed/x")
+    ran = commands(systemd_units, {Placed: None, PendingHandlers: frozenset()}, units=units, handler="x")
     written = [command.rpartition("/")[2].strip() for command in ran if "mv -fT" in command]
     assert written == ["x.service", "x.socket", "x.timer"]
 
@@ -753,15 +762,15 @@ def test_a_mask_goes_and_parameters_are_set_by_our_file_alone(*, executing: bool
 
 def test_only_what_is_there_and_named_is_removed() -> None:
     names = ["/etc/cron.d/job", "/etc/cron.d/gone", MASK["name"]]
-    assert commands(foreign.removed, seen(JOB, MASK, OVERRIDE), names=names, sshd=["restart"]) == [
+    assert commands(foreign.removed, seen(JOB, MASK, OVERRIDE), names=names, sshd=Handler("ssh", ["restart"])) == [
         "/usr/local/bin/stackctl remove-foreign /etc/cron.d/job"
     ]
-    assert commands(foreign.removed, seen(JOB), names=[], sshd=["restart"]) == []
+    assert commands(foreign.removed, seen(JOB), names=[], sshd=Handler("ssh", ["restart"])) == []
 
 
 def test_a_file_of_sshd_s_is_removed_on_trial() -> None:
     begin, remove, restart, confirm = commands(
-        foreign.removed, seen(OVERRIDE), names=[OVERRIDE["name"]], sshd=["restart"]
+        foreign.removed, seen(OVERRIDE), names=[OVERRIDE["name"]], sshd=Handler("ssh", ["restart"])
     )
     assert "trial begin ssh" in begin
     assert "remove-foreign /etc/ssh/sshd_config.d/00-a.conf" in remove

@@ -16,9 +16,10 @@ from pyinfra.api import FunctionCommand, StringCommand
 from pyinfra.connectors.ssh import SSHConnector
 
 from deploys.components import ssh
-from deploys.facts.files import Owed, Placed
+from deploys.facts.files import PendingHandlers, Placed
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import trial, ufw
+from deploys.operations.handlers import Handler
 from deploys.operations.trial import Tried, confirmed_by_a_new_login, on_trial, tried
 from stackctl.cli.background import PROGRAM
 from tests.support.operations import CONTENT, PLACED, commands, droplet
@@ -27,31 +28,32 @@ from tests.support.settings import settings_of
 BEGIN = f"{PROGRAM} trial begin ssh"
 CHANGE = [PROGRAM, "trial", "change", "ssh"]
 FILES = {"/etc/x": Tried(CONTENT, validate="true %s")}
-ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": FILES, "commands": ["reload"], "debt": "/owed/x"}
+MARKER = "/var/lib/app/owed/x"
+ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": FILES, "handler": Handler("x", ["reload"])}
 
 
 def words(facts: dict[Any, Any]) -> list[str]:
     """The first command, the changes between, the last two."""
-    begin, *changes, confirm, settled = commands(tried, facts, **ARGUMENTS)
+    begin, *changes, confirm, done = commands(tried, facts, **ARGUMENTS)
     assert all(shlex.split(change)[:4] == CHANGE for change in changes), "a change that nothing undoes when it is late"
-    return [begin, *(shlex.split(change)[4] for change in changes), confirm.split("(")[0], settled]
+    return [begin, *(shlex.split(change)[4] for change in changes), confirm.split("(")[0], done]
 
 
 def test_nothing_to_change_no_trial() -> None:
     assert list(on_trial("ssh", [])) == []
-    assert commands(tried, {Placed: PLACED, Owed: frozenset()}, **ARGUMENTS) == []
+    assert commands(tried, {Placed: PLACED, PendingHandlers: frozenset()}, **ARGUMENTS) == []
 
 
-def test_a_file_is_changed_inside_of_the_trial_and_its_debt_struck_off_once_it_is_confirmed() -> None:
-    begin, owe, write, reload, confirm, settled = words({Placed: None, Owed: frozenset()})
+def test_a_file_is_changed_inside_of_the_trial_and_its_handler_is_pending_until_it_is_confirmed() -> None:
+    begin, notify, write, reload, confirm, done = words({Placed: None, PendingHandlers: frozenset()})
     assert begin == BEGIN
-    assert owe.endswith("/owed/x")
+    assert notify.endswith(MARKER)
     assert "mv -fT /etc/x.new /etc/x" in write
-    assert (reload, confirm, settled) == ("reload", "FunctionCommand", "rm -f /owed/x")
+    assert (reload, confirm, done) == ("reload", "FunctionCommand", f"rm -f {MARKER}")
 
 
 def test_the_content_still_travels_on_standard_input() -> None:
-    with droplet({Placed: None, Owed: frozenset()}, executing=True):
+    with droplet({Placed: None, PendingHandlers: frozenset()}, executing=True):
         _, _, write, *_ = tried._inner(**ARGUMENTS)
     assert b64decode(write.connector_arguments["_stdin"]) == CONTENT
 
@@ -67,15 +69,15 @@ def test_the_operators_keys_are_on_trial_with_sshd_and_stay_theirs() -> None:
     assert (there.content, there.owner) == (b"a key\n", "deploy")
     _, _, write, *_ = commands(
         tried,
-        {Placed: None, Owed: frozenset()},
+        {Placed: None, PendingHandlers: frozenset()},
         **ARGUMENTS | {"files": {"/keys": Tried(b"", validate="true %s", owner="deploy")}},
     )
     assert "-m 600 -o deploy -g deploy" in write
 
 
-def test_a_reload_that_is_owed_is_on_trial_too() -> None:
-    facts = {Placed: PLACED, Owed: frozenset({"x"})}
-    assert words(facts) == [BEGIN, "reload", "FunctionCommand", "rm -f /owed/x"]
+def test_a_pending_handler_is_on_trial_too() -> None:
+    facts = {Placed: PLACED, PendingHandlers: frozenset({"x"})}
+    assert words(facts) == [BEGIN, "reload", "FunctionCommand", f"rm -f {MARKER}"]
 
 
 def test_the_firewall_changes_on_trial_alone() -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from deploys.components import data_services
-from deploys.facts.files import Owed, Placed
+from deploys.facts.files import PendingHandlers, Placed
 from deploys.operations.docker import compose_accepts
 from deploys.operations.files import if_installed, place
-from deploys.operations.owed import systemd_units
+from deploys.operations.units import systemd_units
 from tests.support.operations import commands, droplet
 from tests.support.settings import ROOT
 
@@ -132,17 +132,17 @@ def test_the_compose_file_of_the_data_services_is_placed_by_that_test() -> None:
     ],
 )
 def test_a_unit_is_tested_under_its_own_name(name: str, tested: str) -> None:
-    facts: dict[Any, Any] = {Placed: None, Owed: frozenset()}
-    _, write, *_ = commands(systemd_units, facts, units={name: b"[Unit]\n"}, debt="/owed/x")
+    facts: dict[Any, Any] = {Placed: None, PendingHandlers: frozenset()}
+    _, write, *_ = commands(systemd_units, facts, units={name: b"[Unit]\n"}, handler="x")
     assert tested in write
     assert f"cp /etc/systemd/system/{name}.new $d/{name}" in write
     assert write.index("systemd-analyze verify") < write.index("mv -fT")
 
 
 def test_systemd_s_own_configuration_has_no_test() -> None:
-    facts: dict[Any, Any] = {Placed: None, Owed: frozenset()}
+    facts: dict[Any, Any] = {Placed: None, PendingHandlers: frozenset()}
     units = {"/etc/systemd/system.conf.d/app.conf": b"[Manager]\n"}
-    _, write, *_ = commands(systemd_units, facts, units=units, debt="/owed/x")
+    _, write, *_ = commands(systemd_units, facts, units=units, handler="x")
     assert "verify" not in write
 
 

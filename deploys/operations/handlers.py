@@ -1,0 +1,59 @@
+"""Handlers: commands that put a change in force.
+
+A change that notifies a handler writes a marker file on the droplet first, so the handler stays pending until it has
+run. A converge can die between a change and its handler; the next one sees no difference, and still runs the handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pyinfra import host, state
+from pyinfra.api import QuoteString, StringCommand, operation
+from pyinfra.api.operation import OperationMeta
+
+from deploys.facts.files import PendingHandlers
+from deploys.operations import Commands
+from stackctl.core.paths import Paths
+
+
+@dataclass(frozen=True)
+class Handler:
+    """The commands that put a change in force, and the name under which the droplet remembers that they are pending."""
+
+    name: str
+    commands: Sequence[str]
+
+    @property
+    def marker(self) -> str:
+        """Path of the file that is there while the handler is pending."""
+        return str(Paths(host.data.app).pending_handlers / self.name)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the droplet remembers that it has to run."""
+        return self.name in host.get_fact(PendingHandlers, directory=str(PurePosixPath(self.marker).parent))
+
+    def notify(self) -> StringCommand:
+        """Mark it as pending."""
+        return StringCommand("install -D -m 600 /dev/null", QuoteString(self.marker))
+
+    def done(self) -> StringCommand:
+        """Remove the marker."""
+        return StringCommand("rm -f", QuoteString(self.marker))
+
+
+@operation()
+def run_handler(handler: Handler, *, after: Sequence[OperationMeta]) -> Commands:
+    """Run a pending handler.
+
+    + after: the operations that may notify it, so that a plan shows its commands before it is pending
+    """
+    if not handler.pending and (state.is_executing or not any(change.will_change for change in after)):
+        host.noop(f"{handler.name} is not pending")
+        return
+    for command in handler.commands:
+        yield StringCommand(command)
+    yield handler.done()
