@@ -9,18 +9,19 @@ from stackctl.cli.call import Call
 from stackctl.core.errors import RefusedError, StackError
 from stackctl.core.paths import Paths
 from stackctl.release import release as releasing
+from stackctl.release import rollback as rolling_back
 
 
 def release(call: Call) -> int:
     asked = call.arguments
     _refuse_amid_a_restore(call.stack)
-    releasing.release(call.stack, asked.tag, again=asked.under is not None, dry_run=asked.dry_run)
+    releasing.release(call.stack, asked.tag, keep_image=asked.under is not None, dry_run=asked.dry_run)
     return 0
 
 
 def rollback(call: Call) -> int:
     _refuse_amid_a_restore(call.stack)
-    releasing.rollback(call.stack, call.arguments.tag)
+    rolling_back.rollback(call.stack, call.arguments.tag)
     return 0
 
 
@@ -29,7 +30,7 @@ def subject(arguments: argparse.Namespace, paths: Paths) -> str:
     tag = arguments.tag or ""
     if arguments.verb == "rollback" and not tag:
         with suppress(StackError):
-            return releasing.target(state.load(paths), None).tag
+            return rolling_back.target(state.load(paths), None).tag
     return tag
 
 

@@ -10,7 +10,8 @@ import pytest
 from testinfra.host import Host
 
 from deploys.secrets.env_file import read_env_file
-from stackctl.release.release import ROLLBACK, STEPS
+from stackctl.release.release import STEPS
+from stackctl.release.rollback import ROLLBACK
 from tests.lab import lab as machines
 from tests.lab import machine
 from tests.lab.demo import deliver_an_update, post, webhook_is_set

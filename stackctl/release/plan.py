@@ -1,0 +1,89 @@
+"""The steps before anything live changes: check, pull the image, ask what the database lacks, say what will happen."""
+
+from dataclasses import replace
+
+from stackctl.app import app_env, images, schema, state
+from stackctl.core.errors import RefusedError
+from stackctl.core.paths import COLOURS, other
+from stackctl.core.steps import Step
+from stackctl.release import preflight
+from stackctl.release.run import ReleaseRun
+from stackctl.release.tidy import kept
+
+
+def _preflight(run: ReleaseRun) -> str:
+    stack, paths = run.stack, run.stack.paths
+    run.values = app_env.load(paths.next_environment)
+    run.before = state.load(paths)
+    if run.recovers:
+        run.before = replace(run.before, active=run.before.proven)
+    run.colour = other(run.before.active) if run.before.active else COLOURS[0]
+    run.release = replace(run.release, env_sha256=app_env.env_sha256(run.values))
+    preflight.check(stack, run.values)
+    preflight.check_room(stack)
+    return f"{run.release.tag} as {run.release.id} into {run.colour}"
+
+
+def _pin_image(run: ReleaseRun) -> str:
+    live = run.before.release
+    stays = live if run.keep_image and live and live.tag == run.release.tag else None
+    pinned, message = images.pin(run.stack, run.release, digest=run.digest, live=live, stays=stays)
+    run.release = replace(run.release, image=pinned)
+    return message
+
+
+def forget_image(run: ReleaseRun) -> None:
+    """Remove the images that no kept release needs."""
+    images.prune(run.stack, kept(state.load(run.stack.paths)))
+
+
+def _read_schema(run: ReleaseRun) -> str:
+    if not run.stack.config.migrate:
+        return "the image has none"
+    run.stack.remove_one_shots()
+    report = schema.read(run.stack, run.project, run.compose_environment, run.release)
+    run.pending = report.pending
+    run.release = replace(run.release, schema=report.head)
+    run.before = replace(run.before, revisions=schema.applied(run.before.revisions, report))
+    if reason := schema.conflict(run.before.revisions, report, run.before.release):
+        raise RefusedError(reason)
+    return f"at {report.current or 'nothing'}, pending: {schema.named(report.pending)}"
+
+
+def _remove_one_shots(run: ReleaseRun) -> None:
+    run.stack.remove_one_shots()
+
+
+def _emit_plan(run: ReleaseRun) -> str:
+    for line in _lines(run):
+        run.stack.journal.tell("plan", "progress", line)
+    return ""
+
+
+def _lines(run: ReleaseRun) -> list[str]:
+    live, config = run.before.release, run.stack.config
+    was = f"{live.tag} in {run.before.active} gives way" if live else "the first one"
+    lines = ["a release was interrupted: what was recorded before it is brought back first"] if run.recovers else []
+    lines.append(f"{run.release.tag} ({run.release.image}) goes live in {run.colour}; {was}")
+    if live and live.env_sha256 != run.release.env_sha256:
+        names = app_env.differing(run.stack.paths.snapshot(live.id), run.values)
+        lines.append(f"environment: {', '.join(names) or 'what was before is lost'} differ")
+    if config.migrate:
+        lines.append(f"migrations: {schema.named(run.pending)}")
+    if any(revision.kind == "contract" for revision in run.pending):
+        lines.append("a contract is among them: there is no rollback past what is live now")
+    lines.append("the database is dumped before" if config.data else "the database is on another host")
+    if live:
+        lines.append(f"the old colour stays warm for {config.watch} s, then it is stopped and kept")
+    if live and config.works:
+        lines.append("the worker gives way after its job")
+    return lines
+
+
+PREFLIGHT = Step("preflight", "the declaration is whole, data is well, there is room", _preflight)
+PLAN = (
+    PREFLIGHT,
+    Step("image", "pull it, pin it by its digest, tag it as ours", _pin_image, forget_image),
+    Step("schema", "ask the new image what the database lacks", _read_schema, _remove_one_shots),
+    Step("plan", "what is about to happen", _emit_plan),
+)

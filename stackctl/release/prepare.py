@@ -1,0 +1,60 @@
+"""The steps that prepare the data for a new release: keep its environment, dump the database, migrate it."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+from stackctl.app import app_env, schema, state
+from stackctl.backup import create
+from stackctl.core.errors import StackError
+from stackctl.core.steps import Step
+from stackctl.release.run import ReleaseRun
+
+
+def _save_environment(run: ReleaseRun) -> str:
+    app_env.save(run.stack.paths.snapshot(run.release.id), run.values)
+    return f"{len(run.values)} values"
+
+
+def _forget_environment(run: ReleaseRun) -> None:
+    run.stack.paths.snapshot(run.release.id).unlink(missing_ok=True)
+
+
+def _backup(run: ReleaseRun) -> str:
+    stack = run.stack
+    if not stack.config.data:
+        return "the database is on another host, which makes its own"
+    made = create.of_release(stack, stack.config.data, run.release.id)
+    return f"{stack.paths.backup(made.id)}, {made.bytes / 1e6:.1f} MB"
+
+
+def _migrate(run: ReleaseRun) -> str:
+    pending = run.pending
+    if not pending:
+        return "nothing is pending"
+    # Before the migrations run: if we are killed meanwhile, a rollback must not take them for absent.
+    run.before = replace(run.before, revisions=(*run.before.revisions, *pending))
+    state.save(run.stack.paths, run.before)
+    schema.migrate(run.stack, run.project, run.compose_environment, run.release)
+    run.pending = ()
+    return schema.named(pending)
+
+
+def _record_applied(run: ReleaseRun) -> None:
+    """Record which migrations the database has, so that a failed contract bars no rollback.
+
+    If the database does not answer, the next release asks it.
+    """
+    run.stack.remove_one_shots()
+    if not run.pending:
+        return
+    with suppress(StackError):
+        report = schema.read(run.stack, run.project, run.compose_environment, run.release)
+        run.before = replace(run.before, revisions=schema.applied(run.before.revisions, report))
+        state.save(run.stack.paths, run.before)
+
+
+PREPARE = (
+    Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment),
+    Step("backup", "dump the database", _backup),
+    Step("migrate", "from the new image, once", _migrate, _record_applied),
+)

@@ -1,0 +1,78 @@
+"""rollback: brings an earlier release live again, with its image and its environment.
+
+A rollback never migrates, and it is not watched: there would be nothing to go back to. One that was killed after its
+flip is finished by the same command.
+"""
+
+from stackctl.app import app_env, lifecycle, schema, state
+from stackctl.app.stack import Stack
+from stackctl.app.state import Release, State
+from stackctl.core.errors import RefusedError
+from stackctl.core.paths import COLOURS, other
+from stackctl.core.steps import Step
+from stackctl.release import preflight
+from stackctl.release.plan import PREFLIGHT
+from stackctl.release.run import ReleaseRun, recover_and_carry_out
+from stackctl.release.serve import SERVE
+from stackctl.release.tidy import TIDY_ROLLBACK
+
+
+def rollback(stack: Stack, tag: str | None) -> None:
+    """Bring the `target` live, or finish a rollback to it that was interrupted after its flip.
+
+    Raises what `carry_out` raises.
+    """
+    before = state.load(stack.paths)
+    chosen = target(before, tag)
+    if not stack.docker.image(chosen.image):
+        raise RefusedError(f"the image of {chosen.tag} ({chosen.id}) is gone: stackctl release {chosen.tag}")
+    if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
+        raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
+    recovers = before.unproven and lifecycle.astray(stack)
+    live = before.kept[0] if recovers else before.release
+    run = ReleaseRun(stack, chosen, recovers=recovers)
+    recover_and_carry_out(run, RESUME if live and live.id == chosen.id else ROLLBACK)
+
+
+def target(before: State, tag: str | None) -> Release:
+    """Return the release before the live one, or the newest kept release with this tag.
+
+    A rollback that was killed after its flip has the same target again. Raises RefusedError if there is none.
+    """
+    found = next((known for known in before.kept if known.tag == tag), None) if tag else before.back
+    if found:
+        return found
+    names = ", ".join(dict.fromkeys(known.tag for known in before.earlier))
+    if names and not tag:
+        raise RefusedError(
+            f"there is no earlier release but one that a rollback has left ({names}). Nothing was changed. "
+            f"Next: stackctl rollback {before.earlier[0].tag}, if you want just that one"
+        )
+    what = f"no release of {tag} is kept" if tag else "there is no earlier release to go back to"
+    raise RefusedError(f"{what} (kept: {names or 'none'}): stackctl release TAG")
+
+
+def _preflight(run: ReleaseRun) -> str:
+    """Check what a rollback needs. It neither pulls nor dumps, so a disk that is nearly full does not refuse it."""
+    stack, paths = run.stack, run.stack.paths
+    run.values = app_env.load(paths.snapshot(run.release.id))
+    run.before = state.load(paths)
+    try:
+        state.save(paths, run.before)
+    except OSError as error:
+        # Found out now, before the kept colour would have to be removed to undo a rollback that cannot be recorded.
+        raise RefusedError(f"{error}: make room on the disk (df -h), then {run.remedy}") from None
+    run.colour = other(run.before.active) if run.before.active else COLOURS[0]
+    preflight.check(stack, run.values)
+    return f"{run.release.tag} of {run.release.since} into {run.colour}"
+
+
+def _preflight_of_resuming(run: ReleaseRun) -> str:
+    run.values = app_env.load(run.stack.paths.snapshot(run.release.id))
+    run.before = state.load(run.stack.paths)
+    run.colour = run.before.active or COLOURS[0]
+    return f"{run.release.tag} serves in {run.colour} already"
+
+
+ROLLBACK = (Step("preflight", PREFLIGHT.what, _preflight), *SERVE, *TIDY_ROLLBACK)
+RESUME = (Step("preflight", "an earlier run came this far", _preflight_of_resuming), *TIDY_ROLLBACK)

@@ -1,0 +1,94 @@
+"""The data of one release or rollback, and how its steps are run."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from stackctl.app import lifecycle, state
+from stackctl.app.stack import Stack
+from stackctl.app.state import Release, Revision, State
+from stackctl.app.telegram import Telegram
+from stackctl.core.errors import FailedError, RefusedError, StackError
+from stackctl.core.steps import Step, carry_out
+from stackctl.release.watch import Flip
+
+
+@dataclass
+class ReleaseRun:
+    """A release or a rollback in progress."""
+
+    stack: Stack
+    release: Release
+    digest: str | None = None
+    """The digest that the image must have, if the caller named one."""
+    keep_image: bool = False
+    """Whether a tag that is live already keeps its image. A converge repairs what is live, and upgrades nothing."""
+    recovers: bool = False
+    """Whether the remains of an interrupted release are removed first."""
+    before: State = field(default_factory=State)
+    colour: str = ""
+    """Empty until it is chosen."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    pending: Sequence[Revision] = ()
+    failed_before: Mapping[str, str] = field(default_factory=dict)
+    """The public paths that the live release did not answer before the flip."""
+    flip: Flip | None = None
+    """What was known just before the flip."""
+
+    @property
+    def project(self) -> str:
+        return self.stack.paths.project(self.colour)
+
+    @property
+    def compose_environment(self) -> dict[str, str]:
+        return self.stack.web_environment(self.colour, self.release, self.values)
+
+    @property
+    def lasts(self) -> str:
+        return f"{self.release.tag} serves in {self.colour}" if self._recorded else ""
+
+    @property
+    def serving(self) -> str:
+        return self.stack.serving
+
+    @property
+    def remedy(self) -> str:
+        return f"stackctl {self.stack.journal.op} {self.release.tag}"
+
+    @property
+    def telegram(self) -> Telegram | None:
+        return Telegram(self.stack.machine, self.values) if self.stack.config.tells_telegram else None
+
+    @property
+    def logs(self) -> str:
+        """The last lines that the new colour's containers have logged."""
+        return "\n".join(self.stack.docker.logs(container) for container in self.stack.containers(self.colour))
+
+    @property
+    def _recorded(self) -> bool:
+        """Whether state.json names this release as the live one. The file knows, even if its write was interrupted."""
+        with suppress(StackError):
+            current = state.load(self.stack.paths)
+            return current.active == self.colour and current.kept[:1] == (self.release,)
+        return False
+
+
+def recover_and_carry_out(run: ReleaseRun, steps: Sequence[Step[ReleaseRun]]) -> None:
+    """Run the steps. First bring back the recorded release, if an interrupted one has left something.
+
+    A refusal after the recovery is raised as FailedError, since something has changed by then.
+    """
+    if not run.recovers:
+        carry_out(run, steps)
+        return
+    try:
+        carry_out(run, (_RECOVER, *steps))
+    except RefusedError as error:
+        raise FailedError(f"{error}; what an interrupted release had left was taken back before") from error
+
+
+def _recover(run: ReleaseRun) -> str:
+    return lifecycle.settle(run.stack)
+
+
+_RECOVER = Step("settle", "a release was interrupted before its end", _recover)

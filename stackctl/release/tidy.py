@@ -1,0 +1,122 @@
+"""The steps after the flip: the worker, the record of the release, the former colour, old releases, the webhook."""
+
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from stackctl.app import app_env, images, state, webhook
+from stackctl.app.stack import DRAIN_SECONDS
+from stackctl.app.state import State
+from stackctl.core.events import trim
+from stackctl.core.paths import other
+from stackctl.core.steps import Step
+from stackctl.release.run import ReleaseRun
+from stackctl.release.serve import flip_back
+from stackctl.services import compose
+from stackctl.services.postgres import Postgres
+
+KEPT_RELEASES = 3
+
+
+def _hand_over(run: ReleaseRun) -> str:
+    stack = run.stack
+    stack.stop_worker()
+    if not stack.config.works:
+        stack.docker.remove(stack.worker)
+        return "this droplet is isolated" if stack.config.isolated else "the app has none"
+    stack.bring_up_worker(run.release, compose.up(stack.paths.worker_project, stack.paths.worker_yaml))
+    stack.wait_until_well(stack.paths.worker_project, "worker", stack.config.healthy_timeout, fail_early=True)
+    return ""
+
+
+def _hand_back(run: ReleaseRun) -> None:
+    stack, former = run.stack, run.before.worker
+    flip_back(run)  # first, so that requests do not wait for the worker's job to end
+    stack.stop_worker()
+    stack.docker.remove(stack.worker)
+    if former and stack.config.works:
+        stack.bring_up_worker(former, compose.up(stack.paths.worker_project, stack.paths.worker_yaml))
+
+
+def _record(run: ReleaseRun) -> str:
+    _save(run, _with_release(run))
+    return ""
+
+
+def _record_rollback(run: ReleaseRun) -> str:
+    """Record the release, and mark the one that was rolled back: later rollbacks skip it unless it is named."""
+    current = _with_release(run)
+    # The release recorded last: one that was killed before that is not kept.
+    left = run.before.kept[0].id if run.before.kept and run.before.kept[0].id != run.release.id else None
+    if left and left not in current.left:
+        current = replace(current, left=(*current.left, left))
+    _save(run, current)
+    return ""
+
+
+def _with_release(run: ReleaseRun) -> State:
+    run.release = replace(run.release, since=run.stack.machine.now().isoformat(timespec="seconds"))
+    return run.before.serving(run.colour, run.release, KEPT_RELEASES)
+
+
+def _save(run: ReleaseRun, current: State) -> None:
+    state.save(run.stack.paths, replace(current, worker=run.release if run.stack.config.works else None))
+
+
+def _drain(run: ReleaseRun) -> str:
+    if not run.before.active:
+        return "nothing served before"
+    since = run.stack.machine.monotonic() - run.flip.monotonic if run.flip else 0.0
+    run.stack.machine.sleep(max(0.0, DRAIN_SECONDS - since))
+    return ""
+
+
+def _stop_former(run: ReleaseRun) -> str:
+    idle = other(run.colour)
+    run.stack.stop_colour(idle)
+    return idle if run.stack.containers(idle) else "nothing served before"
+
+
+def _prune(run: ReleaseRun) -> str:
+    """Delete what neither a rollback nor a recorded colour needs."""
+    stack, paths = run.stack, run.stack.paths
+    current = state.load(paths)
+    trim(paths.history)
+    needed = kept(current)
+    images.prune(stack, needed)
+    for path in paths.secrets.glob("*.json"):
+        if path != paths.next_environment and path.stem not in needed:
+            path.unlink()
+    if stack.config.data:
+        Postgres(stack.docker, paths, stack.config.data).forget_logins(_logins(paths.secrets))
+    return f"kept {', '.join(f'{known.tag} ({known.id})' for known in current.kept)}"
+
+
+def kept(current: State) -> set[str]:
+    """Return the ids of the releases whose image and environment may be needed."""
+    return {known.id for known in (*current.kept, *current.colours.values(), current.worker) if known}
+
+
+def _logins(secrets: Path) -> set[str]:
+    """Return the database users that the kept environments name."""
+    values = [value for path in secrets.glob("*.json") for value in app_env.load(path).values()]
+    return {urlsplit(value).username or "" for value in values if value.startswith("postgresql://")}
+
+
+def _set_webhook(run: ReleaseRun) -> str:
+    return webhook.ensure(run.stack)
+
+
+_WORKER = Step(
+    "worker", "where there is one: the old one ends after its job, the new one starts", _hand_over, _hand_back
+)
+_RECORDED = "write down that it serves"
+# Telegram comes last: if it cannot be reached, everything else is done.
+_REST = (
+    Step("drain", "let requests that are under way end", _drain),
+    Step("stop", "end what served before, and keep it for a rollback", _stop_former),
+    Step("prune", f"keep the last {KEPT_RELEASES} releases, and forget others", _prune),
+    Step("webhook", "tell Telegram, when that differs", _set_webhook),
+)
+TIDY = (_WORKER, Step("record", _RECORDED, _record), *_REST)
+TIDY_ROLLBACK = (_WORKER, Step("record", _RECORDED, _record_rollback), *_REST)
