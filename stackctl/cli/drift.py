@@ -1,0 +1,90 @@
+"""Drift: differences between what runs and what the live release should run, which a new release repairs."""
+
+from stackctl.app import app_env, webhook
+from stackctl.app.state import State
+from stackctl.cli.observed import Observed
+from stackctl.core.config import Config
+from stackctl.core.errors import StackError
+from stackctl.core.machine import Machine
+from stackctl.core.paths import APP_SERVICES, Paths, other
+from stackctl.services.docker import Container
+
+
+def lines(seen: Observed) -> list[str]:
+    """Return why the app should be released again, one reason a line."""
+    if seen.unfinished:
+        return []  # the restore starts what it stopped; a converge leaves that alone
+    current, there, found = seen.current, seen.containers, list[str]()
+    if not there.error:
+        found += _app(current, there.colours, seen.expected_sha256) + _socket(seen.paths, current, seen.machine)
+        found += [] if seen.work else _worker(seen.config, current, there.worker)
+    if not seen.work:  # boot or a release may be at it
+        found += _interrupted(current, there.colours) + _webhook(seen.telegram, current)
+    return found
+
+
+def stale(seen: Observed) -> list[str]:
+    """Return the live services that were made from other Compose files, environment or image than those of now."""
+    if not seen.current.active or seen.expected_sha256 is None:
+        return []
+    # During a release the worker may still, or already, be another release's.
+    worker = seen.containers.worker if seen.config.works and not seen.work else []
+    live = [*seen.containers.colours[seen.current.active], *worker]
+    return [one.service for one in live if one.labels.get(seen.paths.sha256_label) != seen.expected_sha256]
+
+
+def environment_differs(paths: Paths, current: State) -> bool:
+    """Return whether the declared environment is another than the live one.
+
+    An environment that cannot be read is not reported here: the next release, which uses it, reports it.
+    """
+    try:
+        declared = app_env.env_sha256(app_env.load(paths.next_environment))
+    except StackError:
+        return False
+    return current.release is not None and declared != current.release.env_sha256
+
+
+def _app(current: State, of_colour: dict[str, list[Container]], expected: str | None) -> list[str]:
+    colour, release = current.active, current.release
+    if colour is None:
+        return []
+    if release is None or expected is None:
+        return [f"what {colour} was started with is lost"]
+    found = {container.service for container in of_colour[colour]}
+    lines = [f"{service} is missing" for service in APP_SERVICES if service not in found]
+    for container in of_colour[colour]:
+        if not container.serves:
+            lines.append(f"{container.service} is {container.condition}")
+        if container.image != release.image:
+            lines.append(f"{container.service} is of another image, {container.image}")
+    return lines
+
+
+def _worker(config: Config, current: State, of_worker: list[Container]) -> list[str]:
+    if config.isolated:
+        return [f"{c.service} is {c.condition} though this droplet is isolated" for c in of_worker if c.serves]
+    if not config.worker or not current.active:
+        return []
+    if not of_worker:
+        return ["worker is missing"]
+    return [f"{c.service} is {c.condition}" for c in of_worker if not c.serves]
+
+
+def _socket(paths: Paths, current: State, machine: Machine) -> list[str]:
+    if current.active is None:
+        return []
+    unit = paths.socket_unit(current.active)
+    return [f"{unit} is not active"] if machine.run(["systemctl", "is-active", "--quiet", unit]).code else []
+
+
+def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[str]:
+    """Return what a killed release left running. Without a live release there is none to repeat."""
+    idle = other(current.active) if current.active else None
+    return [f"{idle} still runs: a release was interrupted"] if idle and any(c.well for c in of_colour[idle]) else []
+
+
+def _webhook(telegram: webhook.Look, current: State) -> list[str]:
+    if telegram.wanted and current.webhook != telegram.wanted:
+        return ["Telegram was not told where this release takes updates"]
+    return telegram.drift
