@@ -111,17 +111,14 @@ class Force:
         return sorted(name for name in found if name not in wanted)
 
     def _later_files(self, wanted: dict[str, str]) -> dict[str, Path]:
-        """Which parameter of ours another file sets to something else, after ours."""
-        found: dict[str, Path] = {}
+        """Return the parameters of ours that a later file sets to another value, each with that file."""
         named: dict[str, Path] = {}
         for directory in reversed(_SYSCTL_DIRECTORIES):
             named |= {path.name: path for path in (self._paths.root / directory).glob("*.conf")}
-        for name in sorted(named):
-            if name > self._sysctls.name:
-                for key, value in _assignments(named[name]).items():
-                    if key in wanted and wanted[key] != value:
-                        found[key] = named[name]
-        return found
+        later = [named[name] for name in sorted(named) if name > self._sysctls.name]
+        return {
+            key: path for path in later for key, value in _assignments(path).items() if wanted.get(key, value) != value
+        }
 
     def _of_units(self) -> Iterator[Finding]:
         system = self._paths.root / "etc/systemd/system"

@@ -101,42 +101,79 @@ def watch(
     flip: Flip,
     failing: Callable[[], Mapping[str, str]] = dict,
 ) -> str:
-    """Look for as long as it is declared. FailedError says what became worse.
+    """Watch the release for the declared time. Raise FailedError as soon as something gets worse.
 
-    `failing`: what the new colour fails to answer of our own requests, and what was seen of each.
+    `failing` returns the public paths that the new colour does not answer, each with what was seen of it.
     """
-    machine, config = stack.machine, stack.config
-    before, began = flip.mark.before(), machine.monotonic()
-    told, asked, looked, not_ready, maintenance = began, began, began - LOOK_EVERY, 0, False
-    failures = Counter[str]()
-    while (now := machine.monotonic()) - began < config.watch:
-        tally = flip.mark.since(flip.at)
-        if risen(before, tally):
-            raise FailedError(f"since the flip {tally}; before it {before}")
-        for container in stack.containers(colour):
+    return _Watch(stack, colour, telegram, flip, failing).run()
+
+
+class _Watch:
+    def __init__(
+        self,
+        stack: Stack,
+        colour: str,
+        telegram: Telegram | None,
+        flip: Flip,
+        failing: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self.stack, self.colour, self.telegram, self.flip, self.failing = stack, colour, telegram, flip, failing
+        self.before, self.began = flip.mark.before(), stack.machine.monotonic()
+        self.told = self.asked = self.began
+        self.looked = self.began - LOOK_EVERY
+        self.not_ready = 0
+        self.maintenance = False
+        self.failures = Counter[str]()
+
+    def run(self) -> str:
+        machine, seconds = self.stack.machine, self.stack.config.watch
+        while (now := machine.monotonic()) - self.began < seconds:
+            tally = self._check_answers()
+            self._check_containers()
+            self._check_ready()
+            self._check_paths(now)
+            self._check_telegram(now)
+            if now - self.told >= PROGRESS_SECONDS:
+                self.stack.journal.tell("watch", "progress", f"{tally}, {now - self.began:.0f} of {seconds} s")
+                self.told = now
+            machine.sleep(POLL_SECONDS)
+        if self.telegram and not self.maintenance:
+            _ask_telegram(self.telegram, self.flip)
+        seen = self.flip.mark.since(self.flip.at)
+        return (
+            str(seen) if seen.all else "nobody sent a request, so this saw our own looks alone. Next: try it yourself"
+        )
+
+    def _check_answers(self) -> Tally:
+        tally = self.flip.mark.since(self.flip.at)
+        if risen(self.before, tally):
+            raise FailedError(f"since the flip {tally}; before it {self.before}")
+        return tally
+
+    def _check_containers(self) -> None:
+        for container in self.stack.containers(self.colour):
             if container.end:
                 raise FailedError(container.end)
-        not_ready = 0 if _ready(stack, colour) else not_ready + 1
-        if not_ready >= NOT_READY_LOOKS:
-            raise FailedError(f"{config.ready_path} is not ready any more")
-        if now - looked >= LOOK_EVERY:
-            found, looked = failing(), now
-            failures = Counter({path: failures[path] + 1 for path in found})
-            if lasting := [found[path] for path, times in failures.items() if times >= NOT_READY_LOOKS]:
-                raise FailedError(f"asked by ourselves, {lasting[0]}")
-        # Under maintenance nginx itself turns Telegram away.
-        maintenance = maintenance or stack.paths.maintenance.exists()
-        if telegram and not maintenance and now - asked >= TELEGRAM_EVERY:
-            _ask_telegram(telegram, flip)
-            asked = now
-        if now - told >= PROGRESS_SECONDS:
-            stack.journal.tell("watch", "progress", f"{tally}, {now - began:.0f} of {config.watch} s")
-            told = now
-        machine.sleep(POLL_SECONDS)
-    if telegram and not maintenance:
-        _ask_telegram(telegram, flip)
-    seen = flip.mark.since(flip.at)
-    return str(seen) if seen.all else "nobody sent a request, so this saw our own looks alone. Next: try it yourself"
+
+    def _check_ready(self) -> None:
+        self.not_ready = 0 if _ready(self.stack, self.colour) else self.not_ready + 1
+        if self.not_ready >= NOT_READY_LOOKS:
+            raise FailedError(f"{self.stack.config.ready_path} is not ready any more")
+
+    def _check_paths(self, now: float) -> None:
+        if now - self.looked < LOOK_EVERY:
+            return
+        found, self.looked = self.failing(), now
+        self.failures = Counter({path: self.failures[path] + 1 for path in found})
+        if lasting := [found[path] for path, times in self.failures.items() if times >= NOT_READY_LOOKS]:
+            raise FailedError(f"asked by ourselves, {lasting[0]}")
+
+    def _check_telegram(self, now: float) -> None:
+        # During maintenance nginx itself turns Telegram away.
+        self.maintenance = self.maintenance or self.stack.paths.maintenance.exists()
+        if self.telegram and not self.maintenance and now - self.asked >= TELEGRAM_EVERY:
+            _ask_telegram(self.telegram, self.flip)
+            self.asked = now
 
 
 def risen(before: Tally, since: Tally) -> bool:
