@@ -396,15 +396,15 @@ class Machine:
         """Let a group have it."""
         shutil.chown(path, group=group)
 
-    def served_certificate(self, domain: str) -> bytes | None:
-        """The certificate (DER) that nginx serves for this name now; None when it serves none."""
+    def peer_certificate(self, address: tuple[str, int], name: str) -> bytes | None:
+        """Return the certificate (DER) that a server shows for this name, or None if it shows none."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # looked at, not trusted: it may be the placeholder
         try:
             with (
-                socket.create_connection(("127.0.0.1", 443), timeout=5) as plain,
-                context.wrap_socket(plain, server_hostname=domain) as tls,
+                socket.create_connection(address, timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname=name) as tls,
             ):
                 return tls.getpeercert(binary_form=True)
         except OSError:

@@ -26,6 +26,7 @@ CERTBOT_TIMEOUT = 300
 RESOLVER_TIMEOUT = 30
 NO_SUCH_NAME = 2  # getent(1), "Exit status"
 CHAIN, KEY = "fullchain.pem", "privkey.pem"
+NGINX = ("127.0.0.1", 443)
 NGINX_GROUP = "www-data"
 READ = ("openssl", "x509", "-noout", "-issuer", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253", "-in")
 
@@ -56,7 +57,7 @@ def serve(stack: Stack, declared: Certificate) -> None:
     current, live = stack.paths.tls_current, stack.paths.tls_live(declared.domain)
     if difference(stack.paths, declared, stack.machine) is None and not same(current, live):
         stack.journal.step("serve", partial(_take_over, stack, live), "the certificate that certbot has")
-    if stack.machine.served_certificate(declared.domain) != _first_of(current / CHAIN):
+    if stack.machine.peer_certificate(NGINX, declared.domain) != _first_of(current / CHAIN):
         raise FailedError("nginx serves another certificate than it should: nginx -t, then systemctl reload nginx")
 
 

@@ -291,7 +291,7 @@ class Droplet(Machine):
     def give(self, path: Path, group: str) -> None:
         self._tick(["chgrp", group, path.name])
 
-    def served_certificate(self, domain: str) -> bytes | None:
+    def peer_certificate(self, address: tuple[str, int], name: str) -> bytes | None:
         return None
 
     def now(self) -> datetime:

@@ -66,8 +66,8 @@ class Edge(Droplet):
     def served(self) -> bytes | None:
         return der(self.paths.tls_current)
 
-    def served_certificate(self, domain: str) -> bytes | None:
-        return self.served if self.nginx and domain == DOMAIN else None
+    def peer_certificate(self, address: tuple[str, int], name: str) -> bytes | None:
+        return self.served if self.nginx and (address, name) == (("127.0.0.1", 443), DOMAIN) else None
 
 
 def der(directory: Path) -> bytes | None:
