@@ -26,7 +26,7 @@ from deploys.components.tls import certificate, tls
 from deploys.components.upkeep import upkeep
 from deploys.config.settings import load_settings
 from deploys.converge import session
-from deploys.converge.isolation import as_isolated_as_it_is
+from deploys.converge.isolation import with_isolation_of
 from deploys.converge.preflight import check_droplet, check_name
 
 EVERYWHERE = frozenset({"edge", "app", "data", "monitor"})
@@ -57,7 +57,7 @@ SITE = [
     (certificate, {"edge"}),
 ]
 
-settings = as_isolated_as_it_is(host, load_settings(host.data.dict()))
+settings = with_isolation_of(host, load_settings(host.data.dict()))
 check_droplet(host, settings)
 check_name(host, settings)
 session.begin(state, host)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from deploys.config.environments import group_data
 
 
 def main(environment: str, image: str, tag: str, digest: str, before: str) -> None:
-    data: dict[str, Any] = runpy.run_path("group_data/all.py") | runpy.run_path(f"group_data/{environment}.py")
+    data = group_data(environment)
     check_serving(environment, f"{image}@{digest}", tag, json.loads(Path(before).read_text())["problems"])
     answer = answering(data["domain"], data["public_paths"][0])
     print(f"{environment} serves {tag} as {digest}; {data['domain']} answers {answer}")

@@ -1,1 +1,1 @@
-"""What stands behind the commands that an operator types."""
+"""The programs behind the commands that an operator types."""

@@ -1,4 +1,4 @@
-"""Tells the ages of an environment's secrets: `python -m deploys.cli.ages inventories/prod.py`."""
+"""Prints the ages of an environment's secrets: `python -m deploys.cli.ages inventories/prod.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from deploys.secrets.rules import CredentialsError
 
 
 def main(inventory: str) -> None:
+    """Print the ages, or exit with the reason why they cannot be read."""
     place = place_of(inventory)
     try:
         known = read(Path(group_data(place)["secrets_ledger"]))

@@ -1,4 +1,4 @@
-"""One verb of stackctl on each droplet of a place, with its words on the terminal: what the entry scripts do."""
+"""Runs one verb of stackctl on each droplet of an environment, and shows its output. Entry scripts call it."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from stackctl.core.paths import Paths
 
 
 def run(name: str, *words: str, group: str | None = None) -> None:
-    """Run `stackctl` with these words, where the host is in the group. Raises PyinfraError before the first site."""
+    """Run `stackctl` with these words if the host is in the group. Raises PyinfraError if stackctl is not installed."""
     if group and group not in host.groups:
         return
     place = place_among(host.groups)
     if not host.get_fact(Which, command="stackctl"):
         raise PyinfraError(f"{host.name} is not set up yet. Nothing was changed. Next: make site ENV={place}")
-    screen.on_interrupt(going_on(words[0], place))
+    screen.on_interrupt(interrupt_message(words[0], place))
     state.print_output = True
     server.shell(name=name, commands=[shlex.join(["stackctl", *words])])
 
 
-def going_on(verb: str, place: str) -> str:
-    """What Ctrl-C leaves behind, and how it is followed, ended and undone."""
+def interrupt_message(verb: str, place: str) -> str:
+    """Tell what continues after Ctrl-C, and how to follow, end and undo it."""
     there = f"  ssh -F {host.data.ssh_config_file} {host.name} sudo"
     if verb in background.VERBS:
         follow = "restore --follow" if verb == "restore" else "release --follow"
-        back = "" if verb == "restore" else f"\n  make rollback ENV={place}{' ' * 20}takes it back once it is live"
+        back = "" if verb == "restore" else f"\n  make rollback ENV={place}{' ' * 20}undoes it once it is live"
         return (
-            f"Interrupted here. The {verb} goes on by itself on {host.name}, if it was begun:\n"
+            f"Interrupted here. If the {verb} had begun, it continues on {host.name}:\n"
             f"{there} stackctl {follow}    shows it\n"
             f"{there} systemctl stop {Paths(host.data.app).release_unit}    ends and undoes it{back}"
         )
     if verb == "backup":
         return (
-            f"Interrupted here. The backup goes on by itself on {host.name}, if it was begun:\n"
-            f"{there} stackctl backups    shows what came of it"
+            f"Interrupted here. If the backup had begun, it continues on {host.name}:\n"
+            f"{there} stackctl backups    shows whether it succeeded"
         )
     return "Interrupted. Nothing was changed."

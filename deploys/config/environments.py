@@ -1,4 +1,4 @@
-"""A place's values as pyinfra merges them, for what runs beside it."""
+"""An environment's group_data, merged as pyinfra merges it, for programs that run beside pyinfra."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.exceptions import PyinfraError
+try:
+    from pyinfra.api.exceptions import PyinfraError
+except ModuleNotFoundError:  # CI's scripts run on the standard library alone
+    PyinfraError = Exception  # type: ignore[misc, assignment]
 
 _ROOT = Path(__file__).parents[2]
 
 
-class PlaceError(PyinfraError):
-    """group_data can't be read. One line: the file, the line, and what is wrong."""
+class GroupDataError(PyinfraError):
+    """A file of group_data cannot be read. The message is one line with the file, the line and the fault."""
 
 
 def place_of(inventory: str) -> str:
-    """The place that a command is told of by its inventory."""
+    """Return the environment that an inventory file belongs to."""
     return Path(inventory).stem
 
 
 def place_among(groups: Iterable[str]) -> str:
-    """The place that a host belongs to: pyinfra makes a group of each inventory, named after its file."""
+    """Return the environment of a host: pyinfra makes each inventory a group, named after its file."""
     return next((name for name in groups if (_ROOT / "inventories" / f"{name}.py").is_file()), "lab")
 
 
 def group_data(place: str) -> dict[str, Any]:
-    """group_data/all.py with the place's own over it. Raises PlaceError."""
+    """Return group_data/all.py, overridden by the environment's own file. Raises GroupDataError."""
     merged: dict[str, Any] = {}
     for group in ("all", place):
         merged |= _run(_ROOT / "group_data" / f"{group}.py")
@@ -36,7 +39,7 @@ def group_data(place: str) -> dict[str, Any]:
 
 
 def check() -> None:
-    """Raise PlaceError for the first file of group_data that can't be read. pyinfra reads all, whatever the place."""
+    """Raise GroupDataError for the first file that cannot be read. pyinfra reads all of them, for any environment."""
     for path in sorted((_ROOT / "group_data").glob("*.py")):
         _run(path)
 
@@ -46,7 +49,7 @@ def _run(path: Path) -> dict[str, Any]:
     try:
         return runpy.run_path(str(path))
     except SyntaxError as error:
-        raise PlaceError(f"{shown} line {error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
-    except Exception as error:  # a misspelt name, say
+        raise GroupDataError(f"{shown} line {error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
+    except Exception as error:  # such as NameError for a misspelt name
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        raise PlaceError(f"{shown} line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
+        raise GroupDataError(f"{shown} line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None

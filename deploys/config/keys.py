@@ -1,4 +1,4 @@
-"""Public keys and certificates, read from the files that group_data names."""
+"""Public keys and certificates from the files that group_data names."""
 
 from __future__ import annotations
 
@@ -11,29 +11,35 @@ from deploys.config.values import SettingsError
 
 @dataclass(frozen=True)
 class CaCertificate:
+    """A certificate authority to trust besides Debian's."""
+
     name: str
     pem: bytes
 
 
 def read_authorized_keys(path: Path) -> bytes:
+    """Return the file with the operators' public keys. Raises SettingsError if it has none."""
     if not path.is_file():
         raise SettingsError(f"group_data: authorized_keys: {path} is missing: put the operators' public keys there")
     content = path.read_bytes()
     if not _keys_in(path, content):
-        raise SettingsError(f"{path} has no key in it, and would lock everybody out: put your public key there")
+        raise SettingsError(f"{path} has no key, which would lock everyone out: put your public key there")
     return content
 
 
 def read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
+    """Return CI's public keys. Raises SettingsError if the file has none, or has a key that is also an operator's."""
     if name is None:
         return ()
     path = Path(name)
     keys = _keys_in(path, path.read_bytes()) if path.is_file() else []
     if not keys:
-        raise SettingsError(f"group_data: ci_authorized_keys: {path} has no key: put CI's there, or say None")
+        raise SettingsError(
+            f"group_data: ci_authorized_keys: {path} has no key: put CI's public key there, or set it to None"
+        )
     if any(key.split()[1].encode() in operators for key in keys):
         raise SettingsError(
-            f"{path} has an operator's key, which opens a shell: make one for CI alone (docs/how-to/ci.md)"
+            f"{path} has an operator's key, which opens a shell: create a key for CI alone (docs/how-to/ci.md)"
         )
     return tuple(keys)
 
@@ -46,14 +52,17 @@ def _keys_in(path: Path, content: bytes) -> list[str]:
     keys = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     for number, key in enumerate(keys, start=1):
         if not re.match(r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/]{40,}={0,3}( |$)", key):
-            raise SettingsError(f"{path}: key {number} is malformed: one public key a line, as in id_ed25519.pub")
+            raise SettingsError(
+                f"{path}: key {number} is malformed: write one public key per line, as in id_ed25519.pub"
+            )
     return keys
 
 
 def read_certificate(path: Path) -> CaCertificate:
+    """Return a certificate authority from a PEM file. Raises SettingsError."""
     if not path.is_file():
         raise SettingsError(f"group_data: extra_ca_certificates: {path} is missing: put the PEM file there")
     pem = path.read_bytes()
     if b"-----BEGIN CERTIFICATE-----" not in pem or path.suffix != ".crt":
-        raise SettingsError(f"group_data: extra_ca_certificates: {path} is no certificate in PEM named *.crt")
+        raise SettingsError(f"group_data: extra_ca_certificates: {path} has to be a PEM certificate named *.crt")
     return CaCertificate(path.name, pem)

@@ -1,7 +1,7 @@
-"""What differs between places, typed and checked whole before the first change.
+"""The settings of an environment: group_data and the env file, typed and checked before the first change.
 
-`group_data` gives plain values; `Settings` is what the components get. A name that is missing, unknown, of the wrong
-type or still a placeholder stops the run with one line that names it.
+group_data has plain values, and components get `Settings`. If a value is missing, unknown, of the wrong type or still a
+placeholder, the run stops with one line that names it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import (
-    ValidationError,
-)
-from pyinfra.connectors.ssh import ConnectorData
+from pydantic import ValidationError
 
 from deploys.config.keys import CaCertificate, read_authorized_keys, read_certificate, read_ci_keys
 from deploys.config.values import APP_PORT, ENV_NAME, REPOSITORY, SettingsError, Values
+from deploys.internals import SSH_DATA
 from deploys.secrets import ledger
 from deploys.secrets.env_file import read_env_file
 from deploys.secrets.rules import Credentials, credentials_from
@@ -31,7 +29,7 @@ from stackctl.core.paths import Paths
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a component may ask for."""
+    """Everything that a component may read."""
 
     values: Values
     credentials: Credentials
@@ -40,20 +38,21 @@ class Settings:
     paths: Paths
     ci_keys: tuple[str, ...] = ()
     isolated: bool = False
-    """A copy, which does nothing that anybody outside hears of; as told, or as the droplet is."""
+    """Whether the droplet is isolated: as group_data says, or else as the droplet is now."""
 
     @cached_property
     def login_role(self) -> str:
-        """The app's role in PostgreSQL: each password has one of its own, so that a new one shuts out no live release.
+        """The role that the app logs in to PostgreSQL with.
 
-        The name is the same on every machine. scrypt, since it is no secret and must not help to guess one.
+        Each password has its own role, so that a new password does not lock out the live release. The name is the same
+        on every machine. It is no secret, so it is made with scrypt, which makes it useless for guessing the password.
         """
         values, password = self.values, self.credentials.database_password
         suffix = scrypt(password.encode(), salt=values.database_user.encode(), n=2**14, r=8, p=1, dklen=4).hex()
         return f"{values.database_user}_{suffix}"
 
     def app_environment(self) -> dict[str, str]:
-        """The app's next environment. URLs are built from parts, so that any password survives (RFC 3986, 2.1)."""
+        """Return the app's next environment. Passwords are percent-encoded in its URLs (RFC 3986, 2.1)."""
         values, secrets = self.values, self.credentials
         password = quote(secrets.database_password, safe="")
         return {
@@ -67,9 +66,9 @@ class Settings:
 
 
 def load_settings(data: Mapping[str, Any]) -> Settings:
-    """Settings from a host's data (pyinfra's own `ssh_…` names aside) and the env file that it names.
+    """Return the settings from a host's data and the env file that it names.
 
-    Raises SettingsError or CredentialsError: one line, before anything was changed.
+    pyinfra's own names, which begin with `ssh_`, are checked and left out. Raises SettingsError or CredentialsError.
     """
     check_ssh({name: value for name, value in data.items() if name.startswith("ssh_")})
     values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
@@ -83,14 +82,14 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
         paths=Paths(values.app),
         ci_keys=read_ci_keys(values.ci_authorized_keys, operators),
     )
-    # With its values, and the URLs made from them.
+    # Only now are all values known, with the URLs that are made from secrets.
     if fault := problem(settings.app_environment()):
         raise SettingsError(f"{values.env_file}: {fault}")
     return settings
 
 
 def checked_credentials(values: Values, found: Mapping[str, str], source: str) -> Credentials:
-    """What an env file holds, as the place needs it, and each the only one of its value. Raises CredentialsError."""
+    """Return the credentials of an env file. Raises CredentialsError if one is unfit, or if two are equal."""
     credentials = credentials_from(
         found,
         app_secrets=values.secrets_of_the_app,
@@ -102,25 +101,29 @@ def checked_credentials(values: Values, found: Mapping[str, str], source: str) -
 
 
 def check_ssh(data: Mapping[str, Any]) -> None:
-    """pyinfra itself ignores a name that it doesn't know, and accepts any host key unless told otherwise."""
-    known = list(ConnectorData.__annotations__)
+    """Check the names that configure pyinfra's SSH connection. Raises SettingsError.
+
+    pyinfra ignores names that it does not know, and by default accepts any host key.
+    """
     for name in data:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in SSH_DATA:
+            near = difflib.get_close_matches(name, SSH_DATA, n=1)
             raise SettingsError(
                 f"group_data: {name} is not known: " + (f"did you mean {near[0]}?" if near else "remove it")
             )
     if data.get("ssh_strict_host_key_checking") != "yes":
-        raise SettingsError('group_data: ssh_strict_host_key_checking has to be "yes": an unknown host key is refused')
+        raise SettingsError(
+            'group_data: ssh_strict_host_key_checking has to be "yes", so that an unknown host key is refused'
+        )
 
 
 def check_values(data: Mapping[str, Any]) -> Values:
-    """Raises SettingsError naming every fault at once."""
+    """Return the checked values. Raises SettingsError, which names every fault at once."""
     try:
         return Values.model_validate(dict(data))
     except ValidationError as error:
         faults = "; ".join(_fault(dict(one)) for one in error.errors())
-    raise SettingsError(f"group_data: {faults}")
+    raise SettingsError(f"group_data: {faults}. Nothing was changed")
 
 
 def _fault(error: dict[str, Any]) -> str:
@@ -143,7 +146,7 @@ def _fault(error: dict[str, Any]) -> str:
 
 
 FIXED = {"app_port": f"the app has to listen on {APP_PORT} (docs/reference/app-contract.md)"}
-"""What somebody may look for, and isn't a value."""
+"""Names that somebody may look for, but that are no values."""
 KINDS = {
     "int_type": "a whole number without quotes",
     "float_type": "a number without quotes",
@@ -152,21 +155,21 @@ KINDS = {
     "list_type": "a list in brackets",
     "dict_type": "a table in braces",
 }
-_TIME = "has to be a time of day with both digits of the hour, such as 04:30"
-_NAME = "has to begin with a letter and go on with a to z, 0 to 9 and _"
+_TIME = "has to be a time of day with two digits for the hour, such as 04:30"
+_NAME = "has to begin with a letter and continue with a to z, 0 to 9 and _"
 IN_WORDS = {
     ENV_NAME: "has to be a name in capitals, such as LOG_LEVEL",
-    r"^/[A-Za-z0-9/_.-]*$": "has to begin with / and to have letters, digits, / _ . - alone",
-    r"^[a-z][a-z0-9]{1,30}$": "has to begin with a letter and to have 2 to 31 of a to z and 0 to 9",
-    r"^[a-z][a-z0-9-]{0,31}$": "has to begin with a letter and go on with a to z, 0 to 9 and -, 32 characters at most",
-    r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$": "has to be a time zone's name, such as Europe/Berlin",
+    r"^/[A-Za-z0-9/_.-]*$": "has to begin with / and to consist of letters, digits and / _ . -",
+    r"^[a-z][a-z0-9]{1,30}$": "has to begin with a letter and to consist of 2 to 31 characters a to z and 0 to 9",
+    r"^[a-z][a-z0-9-]{0,31}$": "has to begin with a letter and continue with a to z, 0 to 9 and -, at most 32",
+    r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$": "has to be the name of a time zone, such as Europe/Berlin",
     r"^([01][0-9]|2[0-3]):[0-5][0-9]$": _TIME,
-    r"^(/[A-Za-z0-9._-]+)+$": "has to be a path from / on, without an end in /",
-    r"^[a-z][a-z0-9_]{0,52}$": f"{_NAME}, 53 at most",
-    r"^[a-z][a-z0-9_]{0,53}$": f"{_NAME}, 54 at most",
+    r"^(/[A-Za-z0-9._-]+)+$": "has to be an absolute path that does not end in /",
+    r"^[a-z][a-z0-9_]{0,52}$": f"{_NAME}, at most 53 characters",
+    r"^[a-z][a-z0-9_]{0,53}$": f"{_NAME}, at most 54 characters",
     r"^[^$\"\\]+$": 'has to be a word without $, " and backslash',
     REPOSITORY: "has to be s3:https://HOST/BUCKET or s3:https://HOST/BUCKET/PREFIX",
     r"^https://": "has to begin with https://",
     r"^[^@\s]+@[^@\s]+$": "has to be an e-mail address",
 }
-"""Each pattern above, as one would say it."""
+"""Each pattern of the schema, in words."""

@@ -1,4 +1,4 @@
-"""The schema of group_data: the type and the rules of each value, and what has to hold between values."""
+"""The schema of group_data: the type and the rules of each value, and the rules between values."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from pyinfra.api.exceptions import PyinfraError
 from deploys.secrets.rules import TELEGRAM_RULES
 from stackctl.app.app_env import PREVIOUS_SECRET, problem
 
-KEPT_BY_KERNEL = 0.12
-"""The share of a droplet's memory that its kernel and firmware keep, at most."""
+KERNEL_RESERVED_SHARE = 0.12
+"""The largest share of a droplet's memory that kernel and firmware reserve."""
 APP_PORT = 8080
 CI_LOGIN = "ci"
 STOP_GRACE_S = 30
 MAX_CONNECTIONS = 100
-"""What PostgreSQL admits."""
-SERVER_MIB = 32
-"""What Redis itself needs besides its data."""
+"""Connections that PostgreSQL accepts."""
+REDIS_BASE_MIB = 32
+"""Memory that Redis needs besides its data."""
 RESERVED_CONNECTIONS = 15
-"""Of these, what is left to the superuser, a backup and migrations."""
+"""Connections of these that are reserved for the superuser, a backup and migrations."""
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
 REPOSITORY = r"^s3:https://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*$"
-"""restic's way to name one on S3-compatible storage, s3:https://HOST/BUCKET/PREFIX."""
+"""restic's name of a repository on S3-compatible storage: s3:https://HOST/BUCKET/PREFIX."""
 _BUILT_ENV = ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", "REDIS_URL")
 
 
 class SettingsError(PyinfraError):
-    """group_data is not fit for use. One line: the name, what is wrong with it, the remedy."""
+    """group_data has a fault. The message is one line with the name, the fault and the remedy."""
 
 
 def _not_an_example(value: str) -> str:
-    # RFC 2606 reserves these names for documentation, so they can only be what the template had.
+    # RFC 2606 reserves these names for documentation, so only the template can contain them.
     if re.search(r"(^|[./@])example(\.(com|net|org))?($|[/:])|\.(example|invalid)$", value):
-        raise ValueError("is still a placeholder: put your own here")
+        raise ValueError("is still a placeholder: put in your own value")
     return value
 
 
@@ -51,8 +51,8 @@ def _explicit_tag(value: str) -> str:
     name, _, tag = _without_digest(value).rpartition("/")[2].partition(":")
     if not name or not re.search(r"^(pg)?[0-9].*-(trixie|bookworm)$", tag):
         raise ValueError(
-            "needs a tag that names its version and base, such as postgres:17.11-trixie, "
-            "and may have a digest behind it (@sha256:…)"
+            "needs a tag that names its version and base, such as postgres:17.11-trixie. "
+            "A digest may follow it (@sha256:…)"
         )
     return value
 
@@ -68,19 +68,19 @@ def _names_postgresql(value: str) -> str:
 
 
 def _postgres_major(image: str) -> int:
-    """The number behind "pg" in the tag, as extensions' images have it behind their own version; else the first one."""
+    """Read the major version from the tag: the number after "pg", which images of extensions have, or the first one."""
     tag = _without_digest(image).rpartition(":")[2]
     found = re.search(r"(?:^|-)pg([0-9]{1,3})(?![0-9])", tag) or re.match(r"([0-9]{1,3})(?![0-9])", tag)
     return int(found[1]) if found else 0
 
 
 def _repository(value: str) -> str:
-    """A name by Docker's reference format, without what a release adds to it."""
+    """Accept a name in Docker's reference format, without the tag and digest that a release adds."""
     part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
     if not re.fullmatch(rf"{part}(?::[0-9]{{1,5}})?(?:/{part})+|{part}", value):
         raise ValueError(
             f"{value!r} is no repository: write it in lower case, without https://, tag or digest, "
-            "such as ghcr.io/your-team/your-bot; a release names the tag"
+            "such as ghcr.io/your-team/your-bot. A release names the tag"
         )
     return value
 
@@ -93,29 +93,30 @@ def _domain(value: str) -> str:
             written = ""
         raise ValueError(f"has letters beyond a to z: write it in punycode{written}")
     label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-    # The last one has a letter, or it would be an address. RFC 1035, 2.3.4: a label has 63 octets at most, a name 253.
+    # The last label needs a letter, or the name could be an address. RFC 1035, 2.3.4: at most 63 octets in a label, 253
+    # in a name.
     if len(value) > 253 or not re.fullmatch(rf"({label}\.)+(?=[a-z0-9-]*[a-z]){label}", value):
-        raise ValueError("is malformed: a name such as bot.your-domain.dev, in lower case, without https://")
+        raise ValueError("is malformed: write a name such as bot.your-domain.dev, in lower case, without https://")
     return value
 
 
-def _not_postgresql_s_own(value: str) -> str:
+def _not_reserved_role(value: str) -> str:
     if value == "postgres" or value.startswith("pg_"):
-        raise ValueError(f"{value} is a role of PostgreSQL's own: choose another name")
+        raise ValueError(f"{value} is reserved for PostgreSQL: choose another name")
     return value
 
 
 def _not_taken(value: str) -> str:
     if value in {"root", CI_LOGIN}:
         raise ValueError(
-            f"{value} can't be the operator's account: root's login is off, and ci is CI's. Name another one"
+            f"{value} can't be the operator's account: root cannot log in, and ci is CI's account. Choose another name"
         )
     return value
 
 
-def _not_everybody(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+def _not_everyone(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     if value.prefixlen == 0:
-        raise ValueError(f"{value} is everybody: name networks, or leave the list empty")
+        raise ValueError(f"{value} is everyone: name networks, or leave the list empty")
     return value
 
 
@@ -127,16 +128,16 @@ Image = Annotated[str, AfterValidator(_explicit_tag)]
 PostgresImage = Annotated[Image, AfterValidator(_names_postgresql)]
 UrlPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9/_.-]*$")]
 Network = Annotated[IPv4Network, BeforeValidator(IPv4Network)]
-Source = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network), AfterValidator(_not_everybody)]
-"""Addresses of either family that something is said of."""
+Cidr = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network), AfterValidator(_not_everyone)]
+"""A network or an address, IPv4 or IPv6."""
 Address = Annotated[IPv4Address, BeforeValidator(IPv4Address)]
 Interface = Annotated[IPv4Interface, BeforeValidator(IPv4Interface)]
-Own = Annotated[str, Field(min_length=1), AfterValidator(_not_an_example)]
-"""A value that only the owner can know."""
+NotPlaceholder = Annotated[str, Field(min_length=1), AfterValidator(_not_an_example)]
+"""A value that only the owner knows. group_data comes with a placeholder for it."""
 
 
 class Values(BaseModel):
-    """group_data's names, one field each. Memory in MiB, CPUs in cores, networks in CIDR notation."""
+    """The values of group_data, one field each. Memory is in MiB, CPUs are in cores, networks are in CIDR notation."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -146,7 +147,7 @@ class Values(BaseModel):
     env_file: str
     secrets_ledger: str
     backups_ledger: str
-    # useradd takes 32 characters.
+    # useradd accepts 32 characters.
     operator: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_taken)]
     authorized_keys: str
     timezone: Annotated[str, Field(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$")]
@@ -155,7 +156,7 @@ class Values(BaseModel):
     reboot_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] | None
     extra_ca_certificates: list[str]
 
-    sshd_allowed_from: list[Source]
+    sshd_allowed_from: list[Cidr]
     vpc_network: Network
     docker_bridge: Interface
     docker_pool: Network
@@ -167,10 +168,10 @@ class Values(BaseModel):
     data_addresses: dict[Literal["postgres", "redis"], Address]
 
     data_root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
-    # Room for the suffix of a restore's, in PostgreSQL's 63 bytes.
+    # PostgreSQL's names have 63 bytes. A restore adds a suffix.
     database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,52}$")]
-    # Room for the login roles' suffix in PostgreSQL's 63 bytes.
-    database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,53}$"), AfterValidator(_not_postgresql_s_own)]
+    # PostgreSQL's names have 63 bytes. A login role adds a suffix.
+    database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,53}$"), AfterValidator(_not_reserved_role)]
     postgres_image: PostgresImage
     postgres_memory_mib: Mib
     postgres_cpus: Cpus
@@ -181,7 +182,7 @@ class Values(BaseModel):
     backup_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
     backup_memory_mib: Mib
 
-    app_repository: Annotated[Own, AfterValidator(_repository)]
+    app_repository: Annotated[NotPlaceholder, AfterValidator(_repository)]
     app_memory_mib: Mib
     app_cpus: Cpus
     app_command: list[Annotated[str, Field(pattern=r"^[^$\"\\]+$")]]
@@ -194,7 +195,7 @@ class Values(BaseModel):
     app_connections: Annotated[int, Field(ge=1)]
     app_environment: dict[EnvName, str]
     app_secrets: list[EnvName]
-    registry_user: Own
+    registry_user: NotPlaceholder
 
     client_rate: Annotated[int, Field(ge=1, le=10_000)]
     client_burst: Annotated[int, Field(ge=1, le=10_000)]
@@ -202,8 +203,8 @@ class Values(BaseModel):
     ready_path: UrlPath
     version_path: UrlPath | None
     webhook_path: UrlPath | None
-    webhook_allowed_from: list[Source]
-    never_banned: list[Source]
+    webhook_allowed_from: list[Cidr]
+    never_banned: list[Cidr]
     healthy_timeout_s: Seconds
     migrate_timeout_s: Seconds
     watch_s: Seconds
@@ -211,12 +212,12 @@ class Values(BaseModel):
     system_memory_mib: Mib
     droplet_memory_mib: Mib
 
-    domain: Annotated[Own, AfterValidator(_domain)]
-    offsite_repository: Annotated[Own, Field(pattern=REPOSITORY)] | None
+    domain: Annotated[NotPlaceholder, AfterValidator(_domain)]
+    offsite_repository: Annotated[NotPlaceholder, Field(pattern=REPOSITORY)] | None
     offsite_append_only: bool
 
     acme_server: Annotated[str, Field(pattern=r"^https://")]
-    acme_email: Annotated[Own, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+    acme_email: Annotated[NotPlaceholder, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
     ci_authorized_keys: str | None
     foreign_accepted: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]]
     foreign_removed: Annotated[
@@ -225,17 +226,17 @@ class Values(BaseModel):
 
     @property
     def secrets_of_the_app(self) -> list[str]:
-        """What the env file has for the app, by its name in the app's environment."""
+        """Names of the secrets that the env file has for the app. They are also the names of the app's variables."""
         return [*(TELEGRAM_RULES if self.webhook_path else []), *self.app_secrets]
 
     @property
     def never_barred(self) -> list[IPv4Network | IPv6Network]:
-        """The operators' addresses, which no guard shuts out: who alone may reach SSH is one of them."""
+        """The operators' addresses, which neither fail2ban nor sshd blocks: `sshd_allowed_from` belongs to them."""
         return list(dict.fromkeys([*self.never_banned, *self.sshd_allowed_from]))
 
     @property
     def docker_networks(self) -> dict[str, IPv4Network]:
-        """Docker's ranges, by the value that names each."""
+        """Docker's ranges by the name of their value."""
         return {
             "docker_bridge": self.docker_bridge.network,
             "docker_pool": self.docker_pool,
@@ -245,7 +246,7 @@ class Values(BaseModel):
 
     @property
     def cpus(self) -> dict[str, float]:
-        """Each container's share, by the value that names it."""
+        """The CPU limit of each container by the name of its value."""
         return {
             "postgres_cpus": self.postgres_cpus,
             "redis_cpus": self.redis_cpus,
@@ -259,7 +260,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _fits_the_droplet(self) -> Values:
-        """Both colours serve side by side during a release, so the app counts twice."""
+        """Count the app twice, because both colours run side by side during a release."""
         parts = {
             "system_memory_mib": self.system_memory_mib,
             "postgres_memory_mib": self.postgres_memory_mib,
@@ -268,22 +269,21 @@ class Values(BaseModel):
             "2 × app_memory_mib": 2 * self.app_memory_mib,
             **({"worker_memory_mib": self.worker_memory_mib} if self.app_worker else {}),
         }
-        usable = int(self.droplet_memory_mib * (1 - KEPT_BY_KERNEL))
+        usable = int(self.droplet_memory_mib * (1 - KERNEL_RESERVED_SHARE))
         if (needed := sum(parts.values())) > usable:
             sums = " + ".join(f"{name} {mib}" for name, mib in parts.items())
             raise ValueError(
                 f"droplet_memory_mib {self.droplet_memory_mib}, of which {usable} can be used, is too small for "
-                f"{sums} = {needed}: "
-                "take a larger droplet or lower a limit"
+                f"{sums} = {needed}: choose a larger droplet, or lower a limit"
             )
         return self
 
     @model_validator(mode="after")
     def _backups_fit(self) -> Values:
-        """A full Redis is loaded for proof; it has half of its memory for its data, and a server around it."""
-        if (needed := self.redis_memory_mib // 2 + SERVER_MIB) > self.backup_memory_mib:
+        """Leave enough memory to verify a backup of a full Redis. Half of its memory is for data."""
+        if (needed := self.redis_memory_mib // 2 + REDIS_BASE_MIB) > self.backup_memory_mib:
             raise ValueError(
-                f"backup_memory_mib {self.backup_memory_mib} is too small to load a full Redis for proof: "
+                f"backup_memory_mib {self.backup_memory_mib} is too small to verify a backup of a full Redis: "
                 f"raise it to {needed}, or lower redis_memory_mib"
             )
         return self
@@ -292,14 +292,14 @@ class Values(BaseModel):
     def _fits_postgresql(self) -> Values:
         if (needed := 2 * self.app_connections + RESERVED_CONNECTIONS) > MAX_CONNECTIONS:
             raise ValueError(
-                f"app_connections {self.app_connections}, for both colours, and {RESERVED_CONNECTIONS} for upkeep make "
-                f"{needed}, of which PostgreSQL admits {MAX_CONNECTIONS}: lower it, and the app's pools"
+                f"app_connections {self.app_connections} for each colour and {RESERVED_CONNECTIONS} for upkeep make "
+                f"{needed}, but PostgreSQL accepts {MAX_CONNECTIONS}: lower it, and the app's pools"
             )
         return self
 
     @model_validator(mode="after")
-    def _nginx_takes_the_paths(self) -> Values:
-        """A location twice is one that nginx refuses, and /.nginx/ is where its own pages are."""
+    def _nginx_accepts_the_paths(self) -> Values:
+        """Refuse a path that is there twice, as nginx would, and /.nginx/, which has nginx's own pages."""
         for path in self.public_paths:
             if self.public_paths.count(path) > 1:
                 raise ValueError(f"public_paths names {path} twice: keep one")
@@ -308,12 +308,14 @@ class Values(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _telegram_gets_through(self) -> Values:
+    def _webhook_is_public(self) -> Values:
         webhook = self.webhook_path
         if webhook and not any(
             webhook == path or (path.endswith("/") and webhook.startswith(path)) for path in self.public_paths
         ):
-            raise ValueError(f"webhook_path {webhook} is not passed on: add it to public_paths, or set it to None")
+            raise ValueError(
+                f"webhook_path {webhook} is not passed to the app: add it to public_paths, or set it to None"
+            )
         return self
 
     @model_validator(mode="after")
@@ -328,7 +330,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _fixed_addresses_are_free(self) -> Values:
-        """Docker hands out none of them itself."""
+        """Keep the fixed addresses out of the ranges from which Docker assigns addresses itself."""
         app = ("app", self.app_subnet, self.app_ip_range, "colours", self.colours, {"blue", "green"})
         data = (
             "data",
@@ -340,12 +342,14 @@ class Values(BaseModel):
         )
         for network, subnet, ip_range, name, addresses, holders in (app, data):
             if not ip_range.subnet_of(subnet):
-                raise ValueError(f"{network}_ip_range lies outside of {network}_subnet: take a part of it")
+                raise ValueError(f"{network}_ip_range lies outside of {network}_subnet: choose a part of it")
             if set(addresses) != holders or len(set(addresses.values())) != len(holders):
-                raise ValueError(f"{name} needs {' and '.join(sorted(holders))}, each with an address of its own")
+                raise ValueError(f"{name} needs {' and '.join(sorted(holders))}, each with its own address")
             for holder, address in addresses.items():
                 if address not in subnet or address in ip_range:
-                    raise ValueError(f"{name}: {holder} must lie in {network}_subnet and outside of {network}_ip_range")
+                    raise ValueError(
+                        f"{name}: {holder} has to lie in {network}_subnet and outside of {network}_ip_range"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -354,7 +358,9 @@ class Values(BaseModel):
         names = [*self.app_environment, *self.app_secrets, *_BUILT_ENV, *telegram]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"app_environment, app_secrets: {name} is set twice or built by us: remove it")
+                raise ValueError(
+                    f"app_environment, app_secrets: {name} is set twice, or set by the site itself: remove it"
+                )
         if fault := problem({**dict.fromkeys(names, ""), **self.app_environment}):
             raise ValueError(f"app_environment, app_secrets: {fault}")
         return self

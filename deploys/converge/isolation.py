@@ -1,4 +1,4 @@
-"""Whether a droplet is isolated, where no value says so."""
+"""Whether a droplet is isolated, if group_data leaves that open."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from deploys.config.settings import Settings
 from deploys.facts.stackctl import Isolated
 
 
-def as_isolated_as_it_is(host: Host, settings: Settings) -> Settings:
-    """A habitual converge doesn't let a restored copy go live: where nothing is told, a droplet stays what it is."""
-    told = settings.values.isolated
-    isolated = host.get_fact(Isolated, config=str(settings.paths.config)) if told is None else told
+def with_isolation_of(host: Host, settings: Settings) -> Settings:
+    """Fill in whether the host is isolated: as `isolated` says, or else as the droplet is now.
+
+    So an ordinary converge never promotes an isolated droplet.
+    """
+    declared = settings.values.isolated
+    isolated = host.get_fact(Isolated, config=str(settings.paths.config)) if declared is None else declared
     return replace(settings, isolated=isolated)

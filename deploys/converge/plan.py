@@ -1,9 +1,9 @@
-"""Tells what `make site` would change, with differences, and on how many hosts: `make plan ENV=prod`.
+"""Shows what `make site` would change, with differences, and on how many hosts: `make plan ENV=prod`.
 
-pyinfra's dry run shows the differences as it meets them (on standard error) and gives the rest as JSON.
-`python -m deploys.converge.plan inventories/prod.py --json` gives
-{"hosts": {host: [operation, …]}, "changed": how many hosts} instead of a summary for people.
-Exits 0 whether there are changes or not, and with pyinfra's own code when it could not look.
+pyinfra's dry run prints the differences on standard error as it finds them, and the rest as JSON.
+`python -m deploys.converge.plan inventories/prod.py --json` prints
+{"hosts": {host: [operation, …]}, "changed": how many hosts, "foreign": {host: [finding, …]}} instead of a summary.
+The exit code is 0 with and without changes. If pyinfra fails, the exit code is pyinfra's.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from typing import Any
 
 from deploys.operations.this_run import FOREIGN_LIST
+from deploys.terminal.exit_codes import DONE, FAILED
 
 Operations = list[dict[str, Any]]
 Foreign = dict[str, list[dict[str, Any]]]
-"""What is foreign on each host, as stackctl lists it."""
+"""The foreign findings of each host, as stackctl lists them."""
 
 
 def main() -> int:
+    """Plan, print the result and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploys.converge.plan")
     parser.add_argument("inventory")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
     arguments = parser.parse_args()
     command = [sys.executable, "-m", "pyinfra", arguments.inventory, "deploys/site.py", "--dry", "--diff", "--json"]
     with tempfile.NamedTemporaryFile() as listed:
@@ -37,33 +40,33 @@ def main() -> int:
         return run.returncode
     operations = json.loads(run.stdout)["plan"]
     if not operations:
-        sys.stderr.write(f"{arguments.inventory} has no host: nothing was looked at\n")
-        return 1
+        sys.stderr.write(f"Cannot plan: {arguments.inventory} has no host. Next: name one in each of its groups\n")
+        return FAILED
     sys.stdout.write(for_machines(operations, found) if arguments.json else summary(operations, found))
-    return 0
+    return DONE
 
 
 def summary(operations: Operations, found: Foreign) -> str:
-    """The operations that would change something by host, and the count of hosts in the last line."""
+    """List the operations that would change something by host. The last line counts the hosts."""
     by_host = _changes(operations)
     lines = [line for host, names in by_host.items() for line in (f"\n{host} would change:", *_listed(names))]
     hosts = "1 host" if len(by_host) == 1 else f"{len(by_host)} hosts"
     for host, there in sorted(found.items()):
         if there:
-            lines += [f"\n{host} has what nobody declared:", *(f"  - {told(one)}" for one in there)]
+            lines += [f"\n{host} has foreign findings:", *_listed(map(one_line, there))]
     return "\n".join([*lines, f"\n{hosts} would change ({len(operations)} operations looked at).\n"])
 
 
 def for_machines(operations: Operations, found: Foreign) -> str:
-    """The same in one line of JSON."""
+    """Return the same as one line of JSON."""
     by_host = _changes(operations)
-    foreign = {host: [told(one) for one in there] for host, there in sorted(found.items()) if there}
+    foreign = {host: [one_line(one) for one in there] for host, there in sorted(found.items()) if there}
     return json.dumps({"hosts": by_host, "changed": len(by_host), "foreign": foreign}) + "\n"
 
 
-def told(one: dict[str, Any]) -> str:
-    """One finding with its remedy, in a line."""
-    return f"{one['name']}: {one['what']}: {one['next']}"
+def one_line(finding: dict[str, Any]) -> str:
+    """Return one finding and its remedy as a line."""
+    return f"{finding['name']}: {finding['what']}: {finding['next']}"
 
 
 def _changes(operations: Operations) -> dict[str, list[str]]:
@@ -74,7 +77,7 @@ def _changes(operations: Operations) -> dict[str, list[str]]:
     return dict(sorted(by_host.items()))
 
 
-def _listed(names: list[str]) -> list[str]:
+def _listed(names: Iterable[str]) -> list[str]:
     return [f"  - {name}" for name in names]
 
 

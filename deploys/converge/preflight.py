@@ -1,14 +1,15 @@
-"""What a droplet must be, looked at before the first change."""
+"""Checks a droplet before its first change."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Interface
 
 from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 
 from deploys.config.settings import Settings
-from deploys.config.values import KEPT_BY_KERNEL, Values
+from deploys.config.values import KERNEL_RESERVED_SHARE, Values
 from deploys.facts.data import UNREADABLE, PostgresMajor
 from deploys.facts.machine import Cpus, DebianRelease, HasAddress, MemoryMib, Networks, TimeZoneThere
 from deploys.facts.stackctl import TelegramsHost
@@ -17,63 +18,107 @@ _OWN_INTERFACES = ("lo", "docker", "br-", "veth")
 
 
 def check_droplet(host: Host, settings: Settings) -> None:
-    """Raises PyinfraError, one line, when the site could not live there."""
-    values = settings.values
-    release = host.get_fact(DebianRelease)
-    if release != "debian 13":
-        raise PyinfraError(f"{host.name} runs {release}: this is for Debian 13; rebuild the droplet from that image")
-    memory = host.get_fact(MemoryMib)
-    if memory < values.droplet_memory_mib * (1 - KEPT_BY_KERNEL):
-        raise PyinfraError(
-            f"{host.name} has {memory} MiB of memory, droplet_memory_mib says {values.droplet_memory_mib}: "
-            "correct it in group_data, or resize the droplet"
-        )
-    cpus, wanted = host.get_fact(Cpus), values.cpus
-    if wanted[most := max(wanted, key=lambda name: wanted[name])] > cpus:
-        raise PyinfraError(
-            f"{host.name} has {cpus} CPUs, {most} says {wanted[most]}: lower it in group_data, or resize the droplet"
-        )
-    if not host.get_fact(TimeZoneThere, timezone=values.timezone):
-        raise PyinfraError(
-            f"{host.name} has no time zone {values.timezone}: name one that `timedatectl list-timezones` lists there, "
-            "such as America/New_York, Europe/Kyiv or Etc/UTC"
-        )
+    """Raise PyinfraError with one line if the site cannot run on this droplet."""
+    for problem_of in CHECKS:
+        if problem := problem_of(host, settings.values):
+            raise PyinfraError(f"{host.name} {problem}")
+
+
+def _debian(host: Host, _: Values) -> str | None:
+    if (release := host.get_fact(DebianRelease)) == "debian 13":
+        return None
+    return f"runs {release}, but only Debian 13 is supported. Nothing was changed. Next: rebuild it from Debian 13"
+
+
+def _memory(host: Host, values: Values) -> str | None:
+    memory, declared = host.get_fact(MemoryMib), values.droplet_memory_mib
+    if memory >= declared * (1 - KERNEL_RESERVED_SHARE):
+        return None
+    return (
+        f"has {memory} MiB of memory, but droplet_memory_mib is {declared}. Nothing was changed. "
+        "Next: correct it in group_data, or resize the droplet"
+    )
+
+
+def _cpus(host: Host, values: Values) -> str | None:
+    cpus = host.get_fact(Cpus)
+    name, most = max(values.cpus.items(), key=lambda item: item[1])
+    if most <= cpus:
+        return None
+    return (
+        f"has {cpus} CPUs, but {name} is {most}. Nothing was changed. "
+        "Next: lower it in group_data, or resize the droplet"
+    )
+
+
+def _timezone(host: Host, values: Values) -> str | None:
+    if host.get_fact(TimeZoneThere, timezone=values.timezone):
+        return None
+    return (
+        f"has no time zone {values.timezone}. Nothing was changed. Next: set timezone in group_data to a name that "
+        "`timedatectl list-timezones` lists there, such as America/New_York, Europe/Kyiv or Etc/UTC"
+    )
+
+
+def _postgres_data(host: Host, values: Values) -> str | None:
     data = f"{values.data_root}/postgres"
     made_by = host.get_fact(PostgresMajor, path=data)
     if made_by == UNREADABLE:
-        raise PyinfraError(
-            f"{host.name}: {data}/PG_VERSION names no version of PostgreSQL, and PostgreSQL writes nothing else there. "
-            f"Nothing was changed. Next: sudo ls -l {data}/PG_VERSION"
+        return (
+            f"has no version of PostgreSQL in {data}/PG_VERSION, where PostgreSQL writes nothing else. Nothing was "
+            f"changed. Next: sudo ls -l {data}/PG_VERSION"
         )
-    if made_by not in (None, values.postgres_major):
-        raise PyinfraError(
-            f"{host.name}: {data} was made by PostgreSQL {made_by}, which postgres_image {values.postgres_image} can't "
-            f"read: name an image of {made_by} again; docs/how-to/runbook.md has the way to move on"
-        )
-    if overlap := overlapping(values, host.get_fact(Networks)):
-        raise PyinfraError(f"{host.name}: {overlap}: choose another range in group_data")
+    if made_by in (None, values.postgres_major):
+        return None
+    return (
+        f"cannot start PostgreSQL: {data} was made by PostgreSQL {made_by}, which postgres_image "
+        f"{values.postgres_image} can't read. Nothing was changed. Next: name an image of {made_by} in group_data "
+        "again, then see docs/how-to/upgrade-postgres.md"
+    )
+
+
+def _networks(host: Host, values: Values) -> str | None:
+    overlap = overlapping(values, host.get_fact(Networks))
+    return f"{overlap}. Nothing was changed. Next: choose another range in group_data" if overlap else None
+
+
+CHECKS: tuple[Callable[[Host, Values], str | None], ...] = (
+    _debian,
+    _memory,
+    _cpus,
+    _timezone,
+    _postgres_data,
+    _networks,
+)
+"""Each returns what is wrong with the droplet and the next step, or None. They run in this order."""
 
 
 def check_name(host: Host, settings: Settings) -> None:
-    """Raise PyinfraError where Telegram would be told a name that nobody can look up: the release would fail by it."""
+    """Raise PyinfraError if Telegram would be sent to a name without an address. The release would fail because of it.
+
+    Telegram may already use the name: then its DNS is not this converge's business.
+    """
     domain = settings.values.domain
     if settings.isolated or not settings.values.webhook_path:
         return
     told = host.get_fact(TelegramsHost, state=str(settings.paths.state))
     if told not in (None, domain) and not host.get_fact(HasAddress, domain=domain):
         raise PyinfraError(
-            f"{host.name}: DNS has no address for {domain}, and Telegram would be told to send updates there instead "
-            f"of to {told}. Nothing was changed. Next: give {domain} an A record that leads to this droplet."
+            f"{host.name} cannot move Telegram's webhook from {told} to {domain}: DNS has no address for {domain}. "
+            f"Nothing was changed. Next: give {domain} an A record that leads to this droplet"
         )
 
 
 def overlapping(values: Values, networks: dict[str, list[str]]) -> str | None:
-    """The first of Docker's ranges that the droplet already reaches something else by."""
-    for interface, addresses in networks.items():
-        if interface.startswith(_OWN_INTERFACES):
-            continue
-        for address in addresses:
-            for name, network in values.docker_networks.items():
-                if network.overlaps(IPv4Interface(address).network):
-                    return f"{name} {network} overlaps {address} of {interface}"
+    """Name the first of Docker's ranges that overlaps a network of the droplet."""
+    reached = [
+        (interface, address)
+        for interface, addresses in networks.items()
+        if not interface.startswith(_OWN_INTERFACES)
+        for address in addresses
+    ]
+    for interface, address in reached:
+        for name, network in values.docker_networks.items():
+            if network.overlaps(IPv4Interface(address).network):
+                return f"reaches {address} by {interface}, and {name} {network} overlaps it"
     return None

@@ -8,7 +8,8 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
-from pyinfra.context import ctx_host, ctx_state
+
+from deploys.internals import ctx_host, ctx_state
 
 
 class Isolated(FactBase[bool]):

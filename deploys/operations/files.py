@@ -16,9 +16,9 @@ from pyinfra import host, logger, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import FileContents
 from pyinfra.operations import files
-from pyinfra.operations.util.files import generate_color_diff
 
 from deploys.facts.files import Placed
+from deploys.internals import generate_color_diff
 from deploys.operations import Commands, declared
 from deploys.operations.handlers import Handler
 from stackctl.core.printable import printable

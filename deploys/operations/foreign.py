@@ -8,9 +8,9 @@ from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import QuoteString, StringCommand, operation
-from pyinfra.context import ctx_host
 
 from deploys.facts.stackctl import planned
+from deploys.internals import ctx_host
 from deploys.operations import Commands, declared, this_run
 from deploys.operations.files import place
 from deploys.operations.handlers import Handler

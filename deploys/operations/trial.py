@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, QuoteString, State, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
-from pyinfra.api.exceptions import PyinfraError
-from pyinfra.connectors.ssh import SSHConnector
-from pyinfra.connectors.sshuserclient import SSHClient
 
+from deploys.internals import new_connection
 from deploys.operations import Commands
 from deploys.operations.files import place
 from deploys.operations.handlers import Handler
@@ -94,20 +92,13 @@ def confirmed_by_a_new_login(state: State, host: Host, trial: str) -> bool:  # n
 
 def _by_a_new_login(host: Host, command: str) -> tuple[int, str]:
     """Exit code and complaint of a command of the operator's, by the converge's configuration and pinned host key."""
-    if not isinstance(host.connector, SSHConnector):
-        raise PyinfraError(f"{host.name} is not reached by SSH")
-    arguments = host.connector.make_paramiko_kwargs()
-    arguments["username"] = host.data.operator  # a droplet that is being adopted is converged as root, this once
-    client = SSHClient()
-    try:
-        client.connect(arguments.pop("hostname"), **arguments)
+    # Not as the user of this run: a droplet that is being adopted is converged as root once.
+    with new_connection(host, host.data.operator) as client:
         _, out, err = client.exec_command(command, timeout=ANSWERS_S)
         said = err.read().decode().strip()
         if not out.channel.status_event.wait(ANSWERS_S):
             raise TimeoutError("the confirmation has no end")
         return out.channel.recv_exit_status(), said
-    finally:
-        client.close()
 
 
 def _what_happens_next(host: Host, trial: str) -> str:

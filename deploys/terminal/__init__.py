@@ -1,1 +1,1 @@
-"""What the operator sees, and is asked, on the terminal."""
+"""What the operator sees and answers on the terminal."""

@@ -1,4 +1,4 @@
-"""What pyinfra puts on the operator's terminal: made printable, and what a Ctrl-C there leaves behind."""
+"""pyinfra's output on the operator's terminal: it is made printable, and Ctrl-C tells what continues."""
 
 from __future__ import annotations
 
@@ -11,26 +11,23 @@ from typing import Any, NoReturn
 
 import click
 from pyinfra import logger
-from pyinfra.api.output import set_echo
 
+from deploys.internals import set_echo
+from deploys.terminal.exit_codes import INTERRUPTED
 from stackctl.core.printable import printable
 
-INTERRUPTED = 130
-"""The exit code of a run that Ctrl-C ended, as a shell has it: 128 + SIGINT."""
-_OF_PYINFRA = re.compile(r"(\x1b\[(?:0|1|22|3[0-7]|9[0-7])(?:;(?:0|1|22|3[0-7]|9[0-7]))*m)")
-"""The colours that click.style makes for pyinfra (ECMA-48, SGR): bold, a foreground, and back."""
-_going_on = ["Interrupted. Nothing was begun."]
+_COLOURS = re.compile(r"(\x1b\[(?:0|1|22|3[0-7]|9[0-7])(?:;(?:0|1|22|3[0-7]|9[0-7]))*m)")
+"""The escape sequences that click.style writes for pyinfra (ECMA-48, SGR): bold, a foreground colour, and reset."""
+_on_interrupt = ["Interrupted before anything began."]
 
 
 def shown(text: str) -> str:
-    """The text with its lines and pyinfra's colours, everything else in it made printable."""
-    return "".join(
-        part if number % 2 else printable(part, "\t\n") for number, part in enumerate(_OF_PYINFRA.split(text))
-    )
+    """Return the text with its lines and pyinfra's colours, and everything else made printable."""
+    return "".join(part if number % 2 else printable(part, "\t\n") for number, part in enumerate(_COLOURS.split(text)))
 
 
 def install() -> None:
-    """Called by config.py, once pyinfra has installed its own echo, logging and signal handler."""
+    """Replace pyinfra's echo and signal handler, and filter its log. config.py calls this after pyinfra's set-up."""
     set_echo(_echo)
     for handler in logger.handlers:
         handler.addFilter(_made_printable)
@@ -38,8 +35,8 @@ def install() -> None:
 
 
 def on_interrupt(message: str) -> None:
-    """What Ctrl-C says from now on: what goes on without us, and how it is followed, ended or undone."""
-    _going_on[:] = [message]
+    """Set what Ctrl-C prints from now on: what continues on the droplet, and how to follow, end or undo it."""
+    _on_interrupt[:] = [message]
 
 
 def _echo(message: Any = None, **options: Any) -> None:
@@ -53,6 +50,6 @@ def _made_printable(record: logging.LogRecord) -> bool:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # pyinfra ends with 0 here, which `make` would take for success and go on.
-    click.echo(f"\n{_going_on[0]}", err=True)
+    # pyinfra would exit with 0, and `make` would take that for success and continue.
+    click.echo(f"\n{_on_interrupt[0]}", err=True)
     sys.exit(INTERRUPTED)

@@ -13,7 +13,7 @@ from pyinfra.api import Host
 from deploys.components.firewall import after_rules
 from deploys.components.nginx import configuration
 from deploys.components.stackctl import stackctl_config
-from deploys.converge.isolation import as_isolated_as_it_is
+from deploys.converge.isolation import with_isolation_of
 from deploys.facts.stackctl import Isolated
 from stackctl.app import state
 from tests.support.fakes.droplet import CONFIG, Droplet, installed, stackctl
@@ -73,7 +73,7 @@ def test_what_was_live_and_becomes_a_copy_ends_its_worker(tmp_path: Path) -> Non
 )
 def test_a_droplet_stays_what_it_is_unless_it_is_told(told: bool | None, is_one: bool, becomes: bool) -> None:  # noqa: FBT001
     host = SimpleNamespace(get_fact=lambda fact, **_: {Isolated: is_one}[fact])
-    settings = as_isolated_as_it_is(cast("Host", host), settings_of("prod", {"isolated": told}))
+    settings = with_isolation_of(cast("Host", host), settings_of("prod", {"isolated": told}))
     assert settings.isolated == becomes
     assert json.loads(stackctl_config(settings, ["app"]))["isolated"] == becomes
 
@@ -82,7 +82,7 @@ def test_a_droplet_stays_what_it_is_unless_it_is_told(told: bool | None, is_one:
 def test_the_droplet_knows_what_it_is_by_what_it_was_told(tmp_path: Path, *, is_one: bool) -> None:
     config = tmp_path / "stackctl.json"
     host = SimpleNamespace(get_fact=lambda *_, **__: is_one)
-    settings = as_isolated_as_it_is(cast("Host", host), settings_of("prod"))
+    settings = with_isolation_of(cast("Host", host), settings_of("prod"))
     config.write_bytes(stackctl_config(settings, ["app"]))
     assert Isolated().process(config.read_text().splitlines()) == is_one
     assert Isolated().process([]) is False, "a bare droplet is none"
@@ -91,7 +91,7 @@ def test_the_droplet_knows_what_it_is_by_what_it_was_told(tmp_path: Path, *, is_
 def test_nothing_leaves_the_app_s_network_and_that_rule_comes_first() -> None:
     host = SimpleNamespace(get_fact=lambda *_, **__: True)
     live = settings_of("prod")
-    copy = as_isolated_as_it_is(cast("Host", host), live)
+    copy = with_isolation_of(cast("Host", host), live)
     for chain in ("DOCKER-USER", "FORWARD"):
         rules = _rules_of(chain, after_rules(copy))
         assert rules[0] == f"-A {chain} -s {live.values.app_subnet} -j DROP"
@@ -100,7 +100,7 @@ def test_nothing_leaves_the_app_s_network_and_that_rule_comes_first() -> None:
 
 def test_nginx_turns_everybody_away() -> None:
     host = SimpleNamespace(get_fact=lambda *_, **__: True)
-    copy = as_isolated_as_it_is(cast("Host", host), settings_of("prod"))
+    copy = with_isolation_of(cast("Host", host), settings_of("prod"))
     assert _bare_503(configuration(copy)) == 1
     assert _bare_503(configuration(settings_of("prod"))) == 0
 

@@ -36,7 +36,7 @@ FOUND = {"name": "/etc/cron.d/x", "what": "cron runs it", "next": "make site REM
 def test_what_is_foreign_is_told_at_the_end() -> None:
     found = {"one": [FOUND], "two": []}
     *_, heading, line, _, last = summary([operation("a")], found).strip().split("\n")
-    assert heading == "one has what nobody declared:"
+    assert heading == "one has foreign findings:"
     assert line == "  - /etc/cron.d/x: cron runs it: make site REMOVE=/etc/cron.d/x"
     assert last.startswith("0 hosts would change")
     told = json.loads(for_machines([operation("a")], found))["foreign"]
@@ -54,7 +54,7 @@ def test_a_plan_is_told_of_what_is_foreign_by_pyinfra(
     monkeypatch.setattr(plan.sys, "executable", str(pyinfra))
     monkeypatch.setattr(plan.sys, "argv", ["plan", "inventories/lab.py"])
     assert plan.main() == 0
-    assert "one has what nobody declared:\n  - /etc/cron.d/x: cron runs it" in capsys.readouterr().out
+    assert "one has foreign findings:\n  - /etc/cron.d/x: cron runs it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

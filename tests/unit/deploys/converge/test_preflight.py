@@ -22,6 +22,7 @@ from deploys.facts.data import UNREADABLE, PostgresMajor
 from deploys.facts.machine import Cpus, DebianRelease, HasAddress, MemoryMib, Networks, TimeZoneThere
 from deploys.facts.stackctl import TelegramsHost
 from deploys.operations import this_run
+from deploys.terminal.exit_codes import LOCKED
 from tests.support.settings import ROOT, settings_of
 
 Facts = dict[type[FactBase[Any]], Any]
@@ -54,15 +55,27 @@ def test_a_fit_droplet_is_let_through() -> None:
             {PostgresMajor: 16},
             "postgres was made by PostgreSQL 16, which postgres_image postgres:17.* name an image of 16",
         ),
-        ({PostgresMajor: UNREADABLE}, r"postgres/PG_VERSION names no version .* Next: sudo ls -l /.*/PG_VERSION"),
-        ({DebianRelease: "debian 12"}, "prod-1 runs debian 12: this is for Debian 13"),
+        (
+            {PostgresMajor: UNREADABLE},
+            r"no version of PostgreSQL in .*postgres/PG_VERSION.* Next: sudo ls -l /.*/PG_VERSION",
+        ),
+        (
+            {DebianRelease: "debian 12"},
+            "prod-1 runs debian 12, but only Debian 13 is supported. Nothing was changed. Next: rebuild it",
+        ),
         ({DebianRelease: "ubuntu 24.04"}, "prod-1 runs ubuntu 24.04"),
-        ({Cpus: 0}, "prod-1 has 0 CPUs, postgres_cpus says 1.0: lower it in group_data, or resize the droplet"),
-        ({TimeZoneThere: False}, "prod-1 has no time zone Etc/UTC: name one that `timedatectl list-timezones` lists"),
-        ({MemoryMib: 967}, "prod-1 has 967 MiB of memory, droplet_memory_mib says 2048"),
+        (
+            {Cpus: 0},
+            "prod-1 has 0 CPUs, but postgres_cpus is 1.0. Nothing .* lower it in group_data, or resize the droplet",
+        ),
+        (
+            {TimeZoneThere: False},
+            "prod-1 has no time zone Etc/UTC. Nothing .* a name that `timedatectl list-timezones` lists",
+        ),
+        ({MemoryMib: 967}, "prod-1 has 967 MiB of memory, but droplet_memory_mib is 2048"),
         (
             {Networks: {"eth1": ["172.30.1.9/24"]}},
-            r"prod-1: app_subnet 172\.30\.1\.0/24 overlaps 172\.30\.1\.9/24 of eth1",
+            r"prod-1 reaches 172\.30\.1\.9/24 by eth1, and app_subnet 172\.30\.1\.0/24 overlaps it",
         ),
     ],
 )
@@ -92,19 +105,19 @@ def test_memory_may_lack_what_the_kernel_keeps_and_no_more() -> None:
 )
 def test_another_network_in_docker_s_ranges_is_named(networks: dict[str, list[str]], named: str | None) -> None:
     found = overlapping(SETTINGS.values, networks)
-    assert (found.split()[0] if found else None) == named
+    assert (found.split()[-4] if found else None) == named
 
 
 def test_the_holder_of_the_lock_is_named() -> None:
     content = '{"holder": "stackctl release 1.0.0", "since": "2026-11-23T12:00:00+00:00", "id": "1"}\n'
-    assert session.refusal(content).startswith(
+    assert session.holder_message(content).startswith(
         "stackctl release 1.0.0 has been at work since 2026-11-23T12:00:00+00:00"
     )
 
 
 @pytest.mark.parametrize("content", ["", '{"holder": "conv'])
 def test_a_lock_whose_holder_has_not_signed_yet_is_somebody_s_all_the_same(content: str) -> None:
-    assert session.refusal(content).startswith("another run has just begun")
+    assert session.holder_message(content).startswith("another run has just begun")
 
 
 def test_we_sign_with_who_and_where() -> None:
@@ -119,7 +132,7 @@ from deploys.converge import session
 
 HOLDER = '{"holder": "somebody", "since": "noon", "id": "1"}'
 host.run_shell_command = lambda command, **_: (True, CommandOutput([OutputLine("stdout", HOLDER)]))
-session._take = lambda host: session._refuse(host, "lock")
+session._lock = lambda host: session._exit_locked(host, "lock")
 state.add_callback_handler(session.SiteLock())
 server.shell(name="Change it", commands=["touch changed"])
 """
@@ -131,7 +144,7 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
     command = [sys.executable, "-m", "pyinfra", "-y", "@local", "deploy.py"]
     ours = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=tmp_path, env=ours, capture_output=True, text=True, check=False)
-    assert ran.returncode == session.LOCKED
+    assert ran.returncode == LOCKED
     assert "is locked: somebody has been at work since noon" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "changed").exists()
@@ -150,7 +163,7 @@ def test_each_host_is_locked_once_and_all_before_the_first_change(monkeypatch: p
     """Also with --serial and --no-wait, where pyinfra tells of each host alone."""
     taken: list[str] = []
     monkeypatch.setattr(session.SiteLock, "_held", {})
-    monkeypatch.setattr(session, "_take", lambda host: taken.append(host.name))
+    monkeypatch.setattr(session, "_lock", lambda host: taken.append(host.name))
     hosts = [SimpleNamespace(name="one"), SimpleNamespace(name="two")]
     state: Any = SimpleNamespace(inventory=SimpleNamespace(get_active_hosts=lambda: hosts))
     session.SiteLock.operation_host_start(state, cast("Host", hosts[1]), "hash")
@@ -169,7 +182,7 @@ def named(told: str | None, *, has_address: bool, isolated: bool = False, webhoo
 
 def test_telegram_is_told_no_name_that_dns_does_not_know() -> None:
     own = settings_of("prod").values.domain
-    with pytest.raises(PyinfraError, match=f"no address for {own}, .* instead of to old.dev. Nothing was changed"):
+    with pytest.raises(PyinfraError, match=f"from old.dev to {own}: DNS has no address for {own}. Nothing was changed"):
         named("old.dev", has_address=False)
 
 

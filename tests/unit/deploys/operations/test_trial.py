@@ -15,6 +15,7 @@ import pytest
 from pyinfra.api import FunctionCommand, StringCommand
 from pyinfra.connectors.ssh import SSHConnector
 
+from deploys import internals
 from deploys.components import ssh
 from deploys.facts.files import PendingHandlers, Placed
 from deploys.facts.ufw import Firewall, Ufw
@@ -122,7 +123,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> type[Client]:
         asked: list[tuple[str, str, str]] = []  # noqa: RUF012 - made anew for each test
         closed = 0
 
-    monkeypatch.setattr(trial, "SSHClient", Ours)
+    monkeypatch.setattr(internals, "SSHClient", Ours)
     return Ours
 
 

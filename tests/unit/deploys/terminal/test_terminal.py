@@ -22,6 +22,7 @@ from deploys.cli import verb
 from deploys.config import environments
 from deploys.converge import session
 from deploys.terminal import screen
+from deploys.terminal.exit_codes import INTERRUPTED
 from tests.support.environment import ROOT
 
 CONFIG = """
@@ -78,7 +79,7 @@ def test_pyinfras_colours_stay(text: str, colour: str, bold: bool) -> None:  # n
 WAITS = """
 from pyinfra.operations import server
 from deploys.terminal import screen
-screen.on_interrupt("Interrupted here. The release goes on by itself.")
+screen.on_interrupt("Interrupted here. The release continues.")
 server.shell(name="Wait", commands=["touch begun; sleep 20"])
 """
 
@@ -94,8 +95,8 @@ def test_ctrl_c_says_what_goes_on_and_is_no_success(tmp_path: Path) -> None:
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == screen.INTERRUPTED
-    assert "Interrupted here. The release goes on by itself." in shown.read_text()
+        assert process.wait(60) == INTERRUPTED
+    assert "Interrupted here. The release continues." in shown.read_text()
 
 
 def droplet(facts: dict[str, Any]) -> Any:
@@ -111,8 +112,8 @@ def droplet(facts: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("word", ["release", "rollback", "restore"])
 def test_what_goes_on_is_followed_ended_and_taken_back_by_what_is_told(word: str) -> None:
     with ctx_host.use(droplet({})):
-        told = verb.going_on(word, "prod")
-    assert f"The {word} goes on by itself on prod-1, if it was begun" in told
+        told = verb.interrupt_message(word, "prod")
+    assert f"If the {word} had begun, it continues on prod-1" in told
     there = "ssh -F inventories/prod.ssh_config prod-1 sudo"
     assert f"{there} stackctl {'restore' if word == 'restore' else 'release'} --follow " in told
     assert f"{there} systemctl stop bot-release.service " in told
@@ -121,9 +122,9 @@ def test_what_goes_on_is_followed_ended_and_taken_back_by_what_is_told(word: str
 
 def test_a_backup_goes_on_and_a_look_leaves_nothing() -> None:
     with ctx_host.use(droplet({})):
-        assert "prod-1 sudo stackctl backups" in verb.going_on("backup", "prod")
-        assert verb.going_on("status", "prod") == "Interrupted. Nothing was changed."
-    assert "make site ENV=prod, which goes on from there" in session.going_on("prod")
+        assert "prod-1 sudo stackctl backups" in verb.interrupt_message("backup", "prod")
+        assert verb.interrupt_message("status", "prod") == "Interrupted. Nothing was changed."
+    assert "make site ENV=prod, which continues from there" in session.interrupt_message("prod")
 
 
 def test_a_bare_droplet_is_not_set_up_yet() -> None:
@@ -156,9 +157,16 @@ def test_a_fault_in_group_data_is_told_by_file_line_and_cause(
     (tmp_path / "group_data/prod.py").write_text(f"# ours\n{text}")
     monkeypatch.setattr(environments, "_ROOT", tmp_path)
     for look in (environments.check, lambda: environments.group_data("prod")):
-        with pytest.raises(environments.PlaceError) as raised:
+        with pytest.raises(environments.GroupDataError) as raised:
             look()
         assert str(raised.value).startswith(said)
+
+
+def test_group_data_is_read_where_pyinfra_is_not_installed() -> None:
+    """As by CI's scripts, which verify a release on a bare runner."""
+    program = "from deploys.config.environments import group_data; print(group_data('prod')['app'])"
+    bare = [sys.executable, "-S", "-c", program]
+    assert subprocess.run(bare, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "toogoodtogo\n"
 
 
 def test_pyinfra_tells_it_in_one_line_before_it_reads_group_data_itself(tmp_path: Path) -> None:
