@@ -22,10 +22,12 @@ from deploys.config.environments import group_data, place_of
 from deploys.config.settings import load_settings
 from deploys.offsite import look
 from deploys.offsite.repository import OPERATOR, Repository, RepositoryError
-from deploys.terminal.prompt import refusal
+from deploys.terminal.exit_codes import DONE, FAILED
+from deploys.terminal.prompt import confirm
 from stackctl.backup import manifest, retention
 from stackctl.backup.offsite import download
 from stackctl.backup.stored import Stored
+from stackctl.core.errors import RefusedError, StackError
 from stackctl.core.printable import printable
 
 DAILY, WEEKLY, MONTHLY = 7, 4, 6
@@ -35,7 +37,6 @@ manual asks for such a floor wherever keys only append ("Security considerations
 READ = "5%"
 """Of all that is stored, read anew by each check, at random."""
 LONG_S = 6 * 3600
-DONE, FAILED, REFUSED = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ def main() -> int:
     try:
         settings = load_settings(group_data(place_of(arguments.inventory)))
         return prune(Repository.of(settings), Path(settings.values.backups_ledger), sure=arguments.yes)
-    except PyinfraError as error:
+    except (PyinfraError, StackError) as error:
         print(printable(f"prune: {error}"), file=sys.stderr)
-    return FAILED
+        return error.code if isinstance(error, StackError) else FAILED
 
 
 def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
@@ -135,12 +136,10 @@ def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
         print("Nothing is to be dropped.")
         return DONE
     if not chosen.proof:
-        print("prune: no backup here was verified, so none is dropped", file=sys.stderr)
-        return REFUSED
+        raise RefusedError("no backup here is verified, so none is deleted")
     asked = bool(needs_a_person) or not sure
-    if asked and (why := refusal("Drop them?", "" if needs_a_person else ": YES=1 (--yes) says yes beforehand")):
-        print(f"prune: {why}", file=sys.stderr)
-        return REFUSED
+    if asked:
+        confirm("Drop them?", "" if needs_a_person else ". Next: confirm in advance with YES=1 (--yes)")
     prove(repository, chosen.proof)
     dropped = [one.snapshot.id for one in chosen.drop]
     known = look.remembered(seen, accepted=asked)

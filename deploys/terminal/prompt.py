@@ -1,17 +1,23 @@
-"""Whoever types a command is asked before it does what can't be taken back."""
+"""Asks for confirmation before a command does something that cannot be undone."""
 
 from __future__ import annotations
 
 import sys
 
+from stackctl.core.errors import RefusedError
 
-def refusal(question: str, otherwise: str = "") -> str:
-    """Why it isn't to be done; empty once somebody said yes. `otherwise`: what says yes where nobody can be asked."""
+
+def confirm(question: str, otherwise: str = "") -> None:
+    """Ask, and raise RefusedError unless the answer is yes.
+
+    `otherwise` says how to confirm in advance, for a run without a terminal.
+    """
     if not sys.stdin or not sys.stdin.isatty():
-        return f"nobody can be asked, standard input is no terminal{otherwise}"
+        raise RefusedError(f"cannot ask for confirmation, because standard input is no terminal{otherwise}")
     try:
         answer = input(f"{question} [y/N] ")
     except (EOFError, KeyboardInterrupt):  # Ctrl-D, Ctrl-C
         print()
         answer = ""
-    return "" if answer.strip().lower() in {"y", "yes"} else "you did not say yes"
+    if answer.strip().lower() not in {"y", "yes"}:
+        raise RefusedError("you did not answer yes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +20,13 @@ from hypothesis import strategies as st
 
 from deploys.offsite import look, prune, repository, setup
 from deploys.offsite.look import Ledger
-from deploys.offsite.prune import DONE, FLOOR, REFUSED, Plan
+from deploys.offsite.prune import FLOOR, Plan
 from deploys.offsite.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from deploys.terminal.exit_codes import DONE, REFUSED
 from stackctl.backup import stored
 from stackctl.backup.manifest import DUMP, GLOBALS, NAME, STATE, File, Manifest
 from stackctl.backup.stored import Snapshot, Stored
+from stackctl.core.errors import RefusedError
 from tests.support.manifests import NOON, made
 from tests.support.settings import ROOT, settings_of
 
@@ -151,7 +154,11 @@ def ledger(tmp_path: Path) -> Path:
 
 def pruned(there: InMemory, ledger: Path, *, sure: bool = True) -> int:
     with patch.object(look, "now", lambda: there.now), patch("os.fsync"):
-        return prune.prune(cast(Repository, there), ledger, sure=sure)
+        try:
+            return prune.prune(cast(Repository, there), ledger, sure=sure)
+        except RefusedError as error:
+            print(error, file=sys.stderr)
+            return error.code
 
 
 def looked(there: InMemory, ledger: Path) -> list[str]:

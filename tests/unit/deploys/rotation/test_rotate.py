@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys.converge.session import LOCKED
 from deploys.rotation import rotate
-from deploys.rotation.rotate import BUSY, BY_HAND, DONE, NEEDS_A_PERSON, OF_THE_APP, REFUSED, SECRETS, UNDONE
+from deploys.rotation.secrets import APP_SECRET, BY_HAND, SECRETS
 from deploys.secrets import ledger
 from deploys.secrets.env_file import read_env_file, with_value
 from deploys.terminal import prompt
+from deploys.terminal.exit_codes import DONE, FAILED, LOCKED, NEEDS_A_PERSON, REFUSED
+from stackctl.core.errors import RefusedError
 from tests.support.env_file import GOOD, env_file
 from tests.support.settings import ROOT, data_of
 
@@ -33,7 +34,7 @@ ISSUED = {
 
 def proof(key: str) -> list[str]:
     """What is run before anything is changed."""
-    known = SECRETS.get(key, OF_THE_APP).proof
+    known = SECRETS.get(key, APP_SECRET).check
     return [known] if known else []
 
 
@@ -107,7 +108,7 @@ def test_what_is_ours_is_made_anew_and_converged(
     assert {**values, key: ""} == {**GOOD, key: ""}
     assert operator.ran == [("deploys/site.py", values), ("deploys/status.py", values)]
     said = "".join(capsys.readouterr())
-    assert SECRETS[key].afterwards in said
+    assert SECRETS[key].after in said
     assert values[key] not in said
     assert GOOD[key] not in said
 
@@ -125,10 +126,10 @@ def test_what_another_issues_is_typed_or_handed_over(operator: Operator, key: st
 @pytest.mark.parametrize(
     ("key", "given_", "why"),
     [
-        ("REDIS_PASSWORD", {}, "nobody can be asked"),
-        ("REDIS_PASSWORD", {"terminal": True, "answer": ""}, "you did not say yes"),
-        ("STRIPE_API_KEY", {"terminal": True}, "no new STRIPE_API_KEY came"),
-        ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["STRIPE_API_KEY"]}, "STRIPE_API_KEY that"),
+        ("REDIS_PASSWORD", {}, "cannot ask for confirmation"),
+        ("REDIS_PASSWORD", {"terminal": True, "answer": ""}, "you did not answer yes"),
+        ("STRIPE_API_KEY", {"terminal": True}, "no new STRIPE_API_KEY was given"),
+        ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["STRIPE_API_KEY"]}, "already has that STRIPE_API_KEY"),
         ("STRIPE_API_KEY", {"terminal": True, "stdin": GOOD["REDIS_PASSWORD"]}, "STRIPE_API_KEY are the same"),
         (
             "STRIPE_API_KEY",
@@ -138,8 +139,8 @@ def test_what_another_issues_is_typed_or_handed_over(operator: Operator, key: st
         ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "rubbish"}, "another bot's"),
         ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "220201543:" + "B" * 35}, "another bot's"),
         ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "110201543:short"}, "not of the form"),
-        ("REDIS_PASWORD", {"terminal": True}, "which secret"),
-        ("", {"terminal": True}, "which secret"),
+        ("REDIS_PASWORD", {"terminal": True}, "is no secret of prod. Next: set KEY to one of DATABASE_PASSWORD, "),
+        ("", {"terminal": True}, "no KEY was given. Next: set KEY to one of DATABASE_PASSWORD, "),
     ],
 )
 def test_what_is_refused_changes_nothing(
@@ -151,7 +152,7 @@ def test_what_is_refused_changes_nothing(
     assert operator.ran == []
 
 
-@pytest.mark.parametrize(("second", "code"), [(0, UNDONE), (1, NEEDS_A_PERSON), (LOCKED, NEEDS_A_PERSON)])
+@pytest.mark.parametrize(("second", "code"), [(0, FAILED), (1, NEEDS_A_PERSON), (LOCKED, NEEDS_A_PERSON)])
 def test_a_converge_that_fails_is_undone(operator: Operator, second: int, code: int) -> None:
     operator.ends = [1, second]
     assert operator.rotates("REDIS_PASSWORD", "--yes") == code
@@ -190,7 +191,7 @@ def test_what_can_t_be_taken_back_stays(
     assert ledger.read(operator.ages)["A"].fingerprint == "new"
     assert [deploy for deploy, _ in operator.ran] == [*proof(key), "deploys/site.py"]
     said = capsys.readouterr().out
-    assert "Mend the cause, then: make site ENV=prod" in said
+    assert "fix the cause, then make site ENV=prod" in said
     assert ISSUED[key] not in said
 
 
@@ -214,7 +215,7 @@ def test_it_stays_though_the_interruption_came_before_it_was_written(
 def test_a_droplet_that_is_locked_is_no_failure(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
     operator.ends = [LOCKED]
     ages = operator.ages.read_bytes()
-    assert operator.rotates("REDIS_PASSWORD", "--yes") == BUSY
+    assert operator.rotates("REDIS_PASSWORD", "--yes") == LOCKED
     assert operator.file.read_bytes().decode() == LAYOUT
     assert operator.ages.read_bytes() == ages
     assert [deploy for deploy, _ in operator.ran] == ["deploys/site.py"]
@@ -234,8 +235,8 @@ def test_of_two_rotations_the_second_is_refused_until_the_first_has_ended(
 
     monkeypatch.setattr(rotate, "run", converge)
     assert operator.rotates("REDIS_PASSWORD", "--yes") == DONE
-    assert second == [BUSY]
-    assert "another rotation is under way" in capsys.readouterr().err
+    assert second == [LOCKED]
+    assert "another rotation is running" in capsys.readouterr().err
     assert read_env_file(operator.file)["DATABASE_PASSWORD"] == GOOD["DATABASE_PASSWORD"]
     assert operator.rotates("DATABASE_PASSWORD", "--yes") == DONE
 
@@ -261,15 +262,15 @@ def test_a_converge_that_fails_once_the_new_one_is_in_use_is_no_reason_to_undo(
 ) -> None:
     """Its last component is the certificate, which may fail whatever is rotated, and each time."""
     operator.recorded = key
-    secret = SECRETS.get(key, OF_THE_APP)
+    secret = SECRETS.get(key, APP_SECRET)
     operator.ends = [*[0] * secret.steps.index("deploys/site.py"), 1]
     assert operator.rotates(key, "--yes", stdin="sk_another") == NEEDS_A_PERSON
     assert read_env_file(operator.file)[key] != GOOD[key]
     assert [*ledger.read(operator.ages)] == [key]
     assert [step for step, _ in operator.ran] == [*secret.steps, "deploys/status.py"]
     said = capsys.readouterr().out
-    assert "failed at something else, see above. Mend the cause, then: make site ENV=prod" in said
-    assert secret.afterwards in said
+    assert "failed at something else, see above. Next: fix the cause, then make site ENV=prod" in said
+    assert secret.after in said
 
 
 def test_interrupted_once_the_new_one_is_in_use_it_stays(
@@ -279,7 +280,7 @@ def test_interrupted_once_the_new_one_is_in_use_it_stays(
     assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
     assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
     assert [*ledger.read(operator.ages)] == ["REDIS_PASSWORD"]
-    assert "Mend the cause, then: make site ENV=prod." in capsys.readouterr().out
+    assert "fix the cause, then make site ENV=prod." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("look", [1, KeyboardInterrupt()])
@@ -291,7 +292,7 @@ def test_something_wrong_afterwards_is_no_reason_to_undo(
     assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
     assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
     said = capsys.readouterr().out
-    assert SECRETS["REDIS_PASSWORD"].afterwards in said
+    assert SECRETS["REDIS_PASSWORD"].after in said
     assert "make status ENV=prod" in said
 
 
@@ -307,7 +308,7 @@ def test_what_is_done_by_hand_is_explained_and_nothing_is_done(
 def test_every_secret_is_explained() -> None:
     known = {*SECRETS, *BY_HAND}
     assert {*GOOD} - known == {"STRIPE_API_KEY"}  # of the app's own
-    assert OF_THE_APP.afterwards
+    assert APP_SECRET.after
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
@@ -322,7 +323,7 @@ def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
     assert with_value(text, "REDIS_PASSWORD", GOOD["REDIS_PASSWORD"]) == LAYOUT
 
 
-@pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.proof])
+@pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.check])
 def test_a_token_that_its_issuer_refuses_changes_nothing(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -363,7 +364,7 @@ def test_a_password_of_the_repository_that_fails_is_undone_with_the_old_one_stil
     operator: Operator, failing: int
 ) -> None:
     operator.ends = [*[0] * failing, 1]
-    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == UNDONE
+    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == FAILED
     assert operator.file.read_bytes().decode() == LAYOUT
     steps = [OPENS, "deploys/site.py", SHOWS, ENDS][: failing + 1]
     assert [deploy for deploy, _ in operator.ran] == [*steps, "deploys/site.py"]
@@ -383,22 +384,22 @@ def test_once_old_passwords_of_the_repository_are_being_ended_the_new_one_stays(
     assert all(seen == values for _, seen in operator.ran)
     assert [step for step, _ in operator.ran] == [*steps]
     again = ".venv/bin/python -m deploys.offsite.setup inventories/prod.py --only-these"
-    assert f"Mend the cause, then: {again}. If" in capsys.readouterr().out
+    assert f"fix the cause, then {again}. If" in capsys.readouterr().out
 
 
 def test_a_locked_droplet_leaves_a_password_of_the_repository_that_nobody_has(
     operator: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     operator.ends = [0, LOCKED]
-    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == BUSY
+    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == LOCKED
     assert operator.file.read_bytes().decode() == LAYOUT
-    assert "opens with a password that nobody has: the next rotation ends it" in capsys.readouterr().out
+    assert "one password more, which nobody has. The next rotation revokes it" in capsys.readouterr().out
 
 
 def test_a_proof_that_meets_a_lock_is_undone(operator: Operator) -> None:
     """By then the droplet has the new one."""
     operator.ends = [0, 0, LOCKED]
-    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == UNDONE
+    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == FAILED
     assert [step for step, _ in operator.ran] == [OPENS, "deploys/site.py", SHOWS, "deploys/site.py"]
 
 
@@ -424,6 +425,8 @@ def test_ctrl_d_and_ctrl_c_at_a_question_are_a_no(
             raise end
 
         monkeypatch.setattr("builtins.input", ended)
-        assert prompt.refusal("Rotate it now?") == "you did not say yes"
+        with pytest.raises(RefusedError, match="you did not answer yes"):
+            prompt.confirm("Rotate it now?")
     monkeypatch.setattr("sys.stdin", None)
-    assert prompt.refusal("Drop them?").startswith("nobody can be asked")
+    with pytest.raises(RefusedError, match="cannot ask for confirmation"):
+        prompt.confirm("Drop them?")
