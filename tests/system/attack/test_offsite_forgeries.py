@@ -19,12 +19,14 @@ from testinfra.host import Host
 
 from deploys.offsite import look, prune
 from deploys.offsite.look import looked
-from deploys.offsite.prune import DAILY, DONE, MONTHLY, REFUSED, WEEKLY, Plan
+from deploys.offsite.prune import DAILY, MONTHLY, WEEKLY, Plan
 from deploys.offsite.repository import Repository
 from deploys.offsite.setup import made
+from deploys.terminal.exit_codes import DONE
 from stackctl.backup import retention
 from stackctl.backup.manifest import DUMP, GLOBALS, STATE
 from stackctl.backup.stored import Stored
+from stackctl.core.errors import RefusedError
 from tests.support.environment import ROOT, Place
 from tests.support.lab_storage import document, on_disk, send
 
@@ -258,7 +260,8 @@ def test_more_than_a_period_s_worth_needs_a_person(
     look.save(year.ledger, replace(looked_at, pruned=year.now - DAY))
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     before = year.snapshots
-    assert prune.prune(year.repository, year.ledger, sure=True) == REFUSED
+    with pytest.raises(RefusedError, match="cannot ask for confirmation"):
+        prune.prune(year.repository, year.ledger, sure=True)
     assert year.snapshots == before
     assert "were older than 60 days at the last prune" in capsys.readouterr().out
 

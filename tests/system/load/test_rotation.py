@@ -21,8 +21,9 @@ from testinfra.host import Host
 
 from deploys.facts.data import redis_cli
 from deploys.operations.data import RULES
-from deploys.rotation.rotate import DONE, NEEDS_A_PERSON, REFUSED, SECRETS
+from deploys.rotation.secrets import SECRETS
 from deploys.secrets import ledger
+from deploys.terminal.exit_codes import DONE, NEEDS_A_PERSON, REFUSED
 from stackctl.services.redis import ADMINISTRATOR
 from tests.lab import lab as whole_lab
 from tests.lab import secrets_file
@@ -211,7 +212,7 @@ def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
         interrupted.terminate()
         said, _ = interrupted.communicate()
         assert interrupted.returncode == NEEDS_A_PERSON
-        assert "make site ENV=lab brings it back, or rotate again" in said
+        assert "make site ENV=lab, which restores the old value there, or rotate again" in said
         assert ENV_FILE.read_bytes() == before
         assert ages.read_bytes() == ages_before
         assert len(logins(lab, droplet)) == len(logins_before) + 1
@@ -224,7 +225,7 @@ def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
     new = secrets_file.read(ENV_FILE)[key]
     assert new.encode() not in before
     assert new not in said
-    assert said.rstrip().endswith("has the new age: commit it.")
+    assert said.rstrip().endswith("has the new age. Commit it.")
     assert [name for name, entry in ledger.read(ages).items() if entry.since == ledger.today()] == [key]
     assert converge.changed(converge.site()) == set()
 
@@ -243,7 +244,7 @@ def test_a_value_that_its_issuer_doesn_t_know_changes_nothing(
         ENV_FILE.read_bytes(),
         droplet.check_output(on_the_droplet),
     )
-    proof = [*converge.PYINFRA[:-1], "-y", str(SECRETS[key].proof)]
+    proof = [*converge.PYINFRA[:-1], "-y", str(SECRETS[key].check)]
     assert subprocess.run(proof, cwd=ROOT, check=False, capture_output=True).returncode == 0, "the right one is taken"
     code, said = rotating(key, wrong(in_use))
     assert code == REFUSED, said[-2000:]

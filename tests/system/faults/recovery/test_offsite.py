@@ -23,9 +23,10 @@ from testinfra.host import Host
 
 from deploys.components.offsite import access_file
 from deploys.offsite import look, prune
-from deploys.offsite.prune import DAILY, DONE, MONTHLY, WEEKLY, Plan
+from deploys.offsite.prune import DAILY, MONTHLY, WEEKLY, Plan
 from deploys.offsite.repository import DROPLET, OPERATOR, Repository, RepositoryError
 from deploys.offsite.setup import made
+from deploys.terminal.exit_codes import DONE
 from stackctl.backup import stored
 from stackctl.backup.manifest import DUMP
 from stackctl.backup.offsite.repository import PATIENCE_S, SLOWEST
