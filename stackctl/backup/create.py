@@ -20,7 +20,7 @@ from stackctl.core.config import Data
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.machine import SPARE
 from stackctl.core.printable import printable
-from stackctl.core.steps import Step, take
+from stackctl.core.steps import Step, run_steps
 from stackctl.services.postgres import Room, Server
 from stackctl.services.redis import Redis
 
@@ -38,14 +38,14 @@ def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> 
         raise RefusedError(half.remedy)
     with _run(stack, reason) as run:
         with site:
-            take(stack, run, DUMPED)
+            run_steps(stack, run, DUMPED)
         _prove(run, PROVEN)
 
 
 def safety(stack: Stack) -> Manifest:
     """Make a pre-restore backup. The caller holds the lock of the site. Nothing is pruned for it."""
     with _run(stack, "safety") as run:
-        take(stack, run, DUMPED)
+        run_steps(stack, run, DUMPED)
         _prove(run, (VERIFY, PUBLISH))
         return run.manifest
 
@@ -207,17 +207,17 @@ def _prove(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
     be the only copy of its data, so only another pre-restore backup replaces it.
     """
     try:
-        take(run.stack, run, steps)
+        run_steps(run.stack, run, steps)
     except verify.UnprovenError as error:
         run.manifest = replace(run.manifest, unproven=printable(str(error), "")[: manifest.MOST_TOLD])
-        take(run.stack, run, [PUBLISH])
+        run_steps(run.stack, run, [PUBLISH])
         for one in [one for one in run.made if one.unproven and (one.reason == "safety") == (run.reason == "safety")]:
             partial.discard(run.stack.paths.backup(one.id))
             run.made.remove(one)
         also = ""
         if UPLOAD in steps:
             try:
-                take(run.stack, run, [UPLOAD])
+                run_steps(run.stack, run, [UPLOAD])
             except FailedError as fault:
                 also = f"; it was not sent off the droplet: {fault}"
         raise FailedError(f"{error}; the dump is kept as {run.id}, unproven{also}", error.tail) from error

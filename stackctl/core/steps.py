@@ -1,4 +1,7 @@
-"""A table of steps, the whole story of a release, a restore or a backup: carried out in order, undone backwards."""
+"""Runs a table of steps in order.
+
+If one fails, those already done are undone in reverse, unless the run is committed.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,78 +11,78 @@ from stackctl.core.context import Context
 from stackctl.core.errors import FailedError, PersonNeededError, StackError
 
 
-class Work(Protocol):
-    """What the steps of one run hand on."""
+class Run(Protocol):
+    """The data that the steps of one run share."""
 
     @property
     def stack(self) -> Context:
-        """What it works with."""
+        """What the run works with."""
 
 
-class Lasting(Work, Protocol):
-    """Of steps that can be undone up to one of them."""
+class Undoable(Run, Protocol):
+    """A run whose steps can be undone until it is committed."""
 
     @property
-    def lasts(self) -> str:
-        """What stays as it is, should a step fail now, in words; empty while all can be undone."""
+    def committed(self) -> str:
+        """What stays as it is if a step fails now, in words. Empty while everything can be undone."""
 
     @property
     def serving(self) -> str:
-        """What serves once all is undone, in words."""
+        """What is live once everything is undone, in words."""
 
     @property
     def remedy(self) -> str:
-        """The command that goes on with it, once the cause is gone."""
+        """The command that continues the run once the cause of a failure is gone."""
 
 
-W = TypeVar("W")
-L = TypeVar("L", bound=Lasting)
+R = TypeVar("R")
+U = TypeVar("U", bound=Undoable)
 
 
-class Step(NamedTuple, Generic[W]):
-    """`act` returns what it has to say; `undo` takes back what it may have done, be it half of it."""
+class Step(NamedTuple, Generic[R]):
+    """One step. `act` returns its message. `undo` reverts what `act` has done, even if that is half of it."""
 
     name: str
-    what: str
-    act: Callable[[W], str]
-    undo: Callable[[W], None] | None = None
+    description: str
+    act: Callable[[R], str]
+    undo: Callable[[R], None] | None = None
 
 
-def take(stack: Context, work: W, steps: Sequence[Step[W]]) -> None:
-    """One after the other, in the journal. What fails ends it."""
+def run_steps(stack: Context, run: R, steps: Sequence[Step[R]]) -> None:
+    """Run the steps in order, each with its events. The first failure ends the run."""
     for step in steps:
-        stack.journal.step(step.name, partial(step.act, work), step.what)
+        stack.journal.step(step.name, partial(step.act, run), step.description)
 
 
-def carry_out(work: L, steps: Sequence[Step[L]], begun: Sequence[Step[L]] = ()) -> None:
-    """Take them; should one fail, undo those that were reached, and those that an earlier run had `begun`.
+def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U]] = ()) -> None:
+    """Run the steps. If one fails, undo those done so far, and those that an earlier run had `already_begun`.
 
-    Raises RefusedError when nothing was changed, FailedError when all was undone, with what serves and the next step,
-    PersonNeededError when somebody has to look: something couldn't be undone, or what lasts already isn't whole.
+    Raises RefusedError if nothing was changed; FailedError if everything was undone, naming what is live and the next
+    command; PersonNeededError if something could not be undone, or if the run is committed but incomplete.
     """
-    stack, reached = work.stack, list[Step[L]]()
+    stack, done = run.stack, list[Step[U]]()
     try:
         for step in steps:
-            reached.append(step)
-            take(stack, work, [step])
+            done.append(step)
+            run_steps(stack, run, [step])
     except BaseException as error:
         stack.machine.shield()
         cause = _expected(error)
-        stack.journal.show_log(reached[-1].name, cause.tail if cause else "")
-        if work.lasts:
-            raise PersonNeededError(f"{work.lasts}, but {cause or repr(error)}: {work.remedy}") from error
-        left = undo(work, begun or reached)
+        stack.journal.show_log(done[-1].name, cause.tail if cause else "")
+        if run.committed:
+            raise PersonNeededError(f"{run.committed}, but {cause or repr(error)}: {run.remedy}") from error
+        left = undo(run, already_begun or done)
         if left:
-            raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: {work.remedy}") from error
+            raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: {run.remedy}") from error
         if cause is None:
             raise
         if isinstance(cause, FailedError):
-            cause = FailedError(f"{cause}; {work.serving}: mend the cause, then {work.remedy}")
+            cause = FailedError(f"{cause}; {run.serving}: mend the cause, then {run.remedy}")
         raise cause from error
 
 
 def _expected(error: BaseException) -> StackError | None:
-    """The error to end with, or None for a fault of our own: that one goes on as it is, once all is undone."""
+    """Return the error to end with, or None for an internal error, which is raised again once everything is undone."""
     if isinstance(error, KeyboardInterrupt):
         return FailedError("interrupted")
     if isinstance(error, OSError):
@@ -87,16 +90,16 @@ def _expected(error: BaseException) -> StackError | None:
     return error if isinstance(error, StackError) else None
 
 
-def undo(work: L, reached: Sequence[Step[L]]) -> str:
-    """Backwards. What could not be undone, by the steps' names."""
+def undo(run: U, done: Sequence[Step[U]]) -> str:
+    """Undo the steps in reverse. Return the names of those that could not be undone."""
     left = []
-    for step in reversed(reached):
+    for step in reversed(done):
         if step.undo:
             try:
-                step.undo(work)
+                step.undo(run)
             except (StackError, OSError) as error:
-                work.stack.journal.tell(step.name, "failed", f"not undone: {error}")
+                run.stack.journal.tell(step.name, "failed", f"not undone: {error}")
                 left.append(step.name)
             else:
-                work.stack.journal.tell(step.name, "undone")
+                run.stack.journal.tell(step.name, "undone")
     return ", ".join(left)

@@ -12,10 +12,10 @@ from stackctl.app.stack import Stack
 from stackctl.app.state import Release
 from stackctl.core import names
 from stackctl.core.errors import RefusedError
-from stackctl.core.steps import take
+from stackctl.core.steps import run_steps
 from stackctl.release.plan import PLAN, forget_image
 from stackctl.release.prepare import PREPARE
-from stackctl.release.run import ReleaseRun, recover_and_carry_out
+from stackctl.release.run import ReleaseRun, recover_and_run
 from stackctl.release.serve import SERVE_AND_WATCH
 from stackctl.release.tidy import TIDY
 
@@ -34,16 +34,16 @@ def parse(tag: str) -> tuple[str, str | None]:
 def release(stack: Stack, tag: str, *, keep_image: bool = False, dry_run: bool = False) -> None:
     """Bring the image live, or only say what that would do (`dry_run`).
 
-    With `keep_image`, a tag that is live already keeps its image. Raises what `carry_out` raises.
+    With `keep_image`, a tag that is live already keeps its image. Raises what `run_or_undo` raises.
     """
     name, digest = parse(tag)
     run = ReleaseRun(stack, Release(stack.journal.run, name, "", "", None, ""), digest, keep_image)
     run.recovers = lifecycle.astray(stack)
     if not dry_run:
-        recover_and_carry_out(run, STEPS)
+        recover_and_run(run, STEPS)
         return
     try:
-        take(stack, run, PLAN)
+        run_steps(stack, run, PLAN)
     finally:
         stack.remove_one_shots()
         forget_image(run)

@@ -12,7 +12,7 @@ from stackctl.core.paths import COLOURS, other
 from stackctl.core.steps import Step
 from stackctl.release import preflight
 from stackctl.release.plan import PREFLIGHT
-from stackctl.release.run import ReleaseRun, recover_and_carry_out
+from stackctl.release.run import ReleaseRun, recover_and_run
 from stackctl.release.serve import SERVE
 from stackctl.release.tidy import TIDY_ROLLBACK
 
@@ -20,7 +20,7 @@ from stackctl.release.tidy import TIDY_ROLLBACK
 def rollback(stack: Stack, tag: str | None) -> None:
     """Bring the `target` live, or finish a rollback to it that was interrupted after its flip.
 
-    Raises what `carry_out` raises.
+    Raises what `run_or_undo` raises.
     """
     before = state.load(stack.paths)
     chosen = target(before, tag)
@@ -31,7 +31,7 @@ def rollback(stack: Stack, tag: str | None) -> None:
     recovers = before.unproven and lifecycle.astray(stack)
     live = before.kept[0] if recovers else before.release
     run = ReleaseRun(stack, chosen, recovers=recovers)
-    recover_and_carry_out(run, RESUME if live and live.id == chosen.id else ROLLBACK)
+    recover_and_run(run, RESUME if live and live.id == chosen.id else ROLLBACK)
 
 
 def target(before: State, tag: str | None) -> Release:
@@ -74,5 +74,5 @@ def _preflight_of_resuming(run: ReleaseRun) -> str:
     return f"{run.release.tag} serves in {run.colour} already"
 
 
-ROLLBACK = (Step("preflight", PREFLIGHT.what, _preflight), *SERVE, *TIDY_ROLLBACK)
+ROLLBACK = (Step("preflight", PREFLIGHT.description, _preflight), *SERVE, *TIDY_ROLLBACK)
 RESUME = (Step("preflight", "an earlier run came this far", _preflight_of_resuming), *TIDY_ROLLBACK)

@@ -9,7 +9,7 @@ from stackctl.app.stack import Stack
 from stackctl.app.state import Release, Revision, State
 from stackctl.app.telegram import Telegram
 from stackctl.core.errors import FailedError, RefusedError, StackError
-from stackctl.core.steps import Step, carry_out
+from stackctl.core.steps import Step, run_or_undo
 from stackctl.release.watch import Flip
 
 
@@ -44,7 +44,7 @@ class ReleaseRun:
         return self.stack.web_environment(self.colour, self.release, self.values)
 
     @property
-    def lasts(self) -> str:
+    def committed(self) -> str:
         return f"{self.release.tag} serves in {self.colour}" if self._recorded else ""
 
     @property
@@ -73,16 +73,16 @@ class ReleaseRun:
         return False
 
 
-def recover_and_carry_out(run: ReleaseRun, steps: Sequence[Step[ReleaseRun]]) -> None:
+def recover_and_run(run: ReleaseRun, steps: Sequence[Step[ReleaseRun]]) -> None:
     """Run the steps. First bring back the recorded release, if an interrupted one has left something.
 
     A refusal after the recovery is raised as FailedError, since something has changed by then.
     """
     if not run.recovers:
-        carry_out(run, steps)
+        run_or_undo(run, steps)
         return
     try:
-        carry_out(run, (_RECOVER, *steps))
+        run_or_undo(run, (_RECOVER, *steps))
     except RefusedError as error:
         raise FailedError(f"{error}; what an interrupted release had left was taken back before") from error
 

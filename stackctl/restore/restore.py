@@ -12,7 +12,7 @@ from stackctl.app import unfinished_restore
 from stackctl.app.stack import Stack
 from stackctl.backup.manifest import Manifest
 from stackctl.core.errors import PersonNeededError, RefusedError
-from stackctl.core.steps import Step, carry_out, take, undo
+from stackctl.core.steps import Step, run_or_undo, run_steps, undo
 from stackctl.restore import choose, load, plan, swap
 from stackctl.restore.run import FORMER, Request, RestoreRun, forget_former
 
@@ -23,21 +23,21 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,52}", re.ASCII)
 def restore(stack: Stack, asked: Request) -> None:
     """Restore a backup. The caller holds the lock of the site and the lock of the backups.
 
-    Raises what `carry_out` raises.
+    Raises what `run_or_undo` raises.
     """
     run = _run(stack, asked)
     if asked.to_database:
-        carry_out(run, BESIDE)
+        run_or_undo(run, BESIDE)
         return
-    carry_out(run, AGREED)
+    run_or_undo(run, AGREED)
     _undo_earlier(run)
-    carry_out(run, REPLACED, begun=REPLACED if run.record else ())
+    run_or_undo(run, REPLACED, already_begun=REPLACED if run.record else ())
 
 
 def look(stack: Stack, asked: Request) -> Manifest:
     """Show the plan of a restore without starting it, and return the manifest of the backup."""
     run = _run(stack, asked)
-    take(stack, run, (PREFLIGHT, PLAN))
+    run_steps(stack, run, (PREFLIGHT, PLAN))
     return run.manifest
 
 

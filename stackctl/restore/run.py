@@ -103,7 +103,7 @@ class RestoreRun:
         return self.record is not None and self.record.placed
 
     @property
-    def lasts(self) -> str:
+    def committed(self) -> str:
         return "the data is in its place" if self.placed else ""
 
     @property
