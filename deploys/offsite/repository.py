@@ -29,8 +29,9 @@ from deploys.config.settings import Settings
 from deploys.secrets.rules import OPERATOR_RULES
 from stackctl.backup.manifest import LONGEST, File
 from stackctl.backup.offsite.repository import WRONG_PASSWORD, reason
-from stackctl.core.machine import MOST_BYTES, TIMED_OUT, Result
+from stackctl.core.http_client import MOST_BYTES
 from stackctl.core.openat import BLOCK
+from stackctl.core.program import TIMED_OUT, Result
 from stackctl.services import s3
 
 DROPLET, OPERATOR = "OFFSITE", "OFFSITE_OPERATOR"

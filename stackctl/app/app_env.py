@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stackctl.app.state import Release
-from stackctl.core import durable, machine, redact
+from stackctl.core import durable, program, redact
 from stackctl.core.errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -100,7 +100,7 @@ def app_environment(
     this environment's; no part of what the release is, since it is of no use a moment later.
     """
     return {
-        **machine.ENVIRONMENT,
+        **program.ENVIRONMENT,
         **environment,
         **({PREVIOUS_SECRET: previous_secret} if previous_secret else {}),
         **({"STACK_ADDRESS": address} if address else {}),

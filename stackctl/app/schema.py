@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stackctl.app.stack import Stack
 from stackctl.app.state import Release, Revision
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import TIMED_OUT
+from stackctl.core.program import TIMED_OUT
 from stackctl.services import compose
 
 READ_TIMEOUT = 60

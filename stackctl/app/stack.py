@@ -8,8 +8,8 @@ from stackctl.app import app_env, state, telegram
 from stackctl.app.state import Release
 from stackctl.core.context import Context
 from stackctl.core.errors import FailedError, StackError
-from stackctl.core.machine import ENVIRONMENT
 from stackctl.core.paths import COLOURS, Paths
+from stackctl.core.program import ENVIRONMENT
 from stackctl.services import compose
 from stackctl.services.docker import Container, Docker
 

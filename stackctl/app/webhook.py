@@ -14,8 +14,9 @@ from stackctl.app.stack import Stack
 from stackctl.app.state import State, Webhook
 from stackctl.app.telegram import Info, RejectedError, Telegram
 from stackctl.core.config import Config
+from stackctl.core.deadline import begin
 from stackctl.core.errors import FailedError, StackError
-from stackctl.core.machine import Machine, begin
+from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
 
 LOOK_S = 3.0

@@ -17,8 +17,8 @@ from stackctl.backup.offsite import access, download, upload
 from stackctl.backup.run import BackupRun
 from stackctl.core import durable, openat
 from stackctl.core.config import Data
+from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError, RefusedError
-from stackctl.core.machine import SPARE
 from stackctl.core.printable import printable
 from stackctl.core.steps import Step, run_steps
 from stackctl.services.postgres import Room, Server

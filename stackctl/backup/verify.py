@@ -14,8 +14,8 @@ from stackctl.app.stack import Stack
 from stackctl.backup import loading, roles
 from stackctl.backup.manifest import DUMP, GLOBALS, RDB, Manifest, Verified, differing
 from stackctl.core import openat
+from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import SPARE
 from stackctl.services.postgres import Server
 from stackctl.services.redis import facts, loaded
 

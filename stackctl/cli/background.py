@@ -19,8 +19,9 @@ from stackctl.core import lock
 from stackctl.core.config import Config
 from stackctl.core.errors import FailedError, LockedError, PersonNeededError, RefusedError
 from stackctl.core.events import parsed, readable
-from stackctl.core.machine import TIMED_OUT, Machine
+from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
+from stackctl.core.program import TIMED_OUT
 
 PROGRAM = "/usr/local/bin/stackctl"
 VERBS = tuple(verb.name for verb in verbs.VERBS if verb.background)

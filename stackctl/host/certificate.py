@@ -19,8 +19,9 @@ from stackctl.app.stack import Stack
 from stackctl.core import durable
 from stackctl.core.config import Certificate
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import Machine, Result
+from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
+from stackctl.core.program import Result
 
 CERTBOT_TIMEOUT = 300
 RESOLVER_TIMEOUT = 30

@@ -19,8 +19,9 @@ from pathlib import Path
 from stackctl.core import config, durable, records
 from stackctl.core.errors import FailedError, PersonNeededError, RefusedError
 from stackctl.core.events import Journal
-from stackctl.core.machine import TIMED_OUT, Machine, Result
+from stackctl.core.machine import Machine
 from stackctl.core.paths import TRIALS, Paths
+from stackctl.core.program import TIMED_OUT, Result
 from stackctl.core.records import RecordError
 
 PATIENCE_S = 120

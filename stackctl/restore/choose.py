@@ -9,8 +9,8 @@ from stackctl.backup import manifest
 from stackctl.backup.manifest import Manifest
 from stackctl.backup.offsite import download
 from stackctl.backup.stored import LATEST
+from stackctl.core.disk import SPARE
 from stackctl.core.errors import RefusedError
-from stackctl.core.machine import SPARE
 from stackctl.release.preflight import check_data
 from stackctl.restore.run import RestoreRun, too_new
 from stackctl.services.postgres import Postgres

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import ENVIRONMENT, Machine, Result
+from stackctl.core.machine import Machine
+from stackctl.core.program import ENVIRONMENT, Result
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"

@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 from stackctl.core.config import Data
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import Conversation, Result
 from stackctl.core.paths import Paths
+from stackctl.core.program import Conversation, Result
 from stackctl.services.docker import Docker
 
 SESSION = {

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from stackctl.core import openat
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import ENVIRONMENT, Result
 from stackctl.core.paths import Paths
+from stackctl.core.program import ENVIRONMENT, Result
 from stackctl.services.docker import Docker
 
 ADMINISTRATOR = "stackctl"

@@ -15,8 +15,9 @@ from stackctl.backup.manifest import Manifest
 from stackctl.backup.offsite.access import Powers, load
 from stackctl.backup.stored import Snapshot
 from stackctl.core import durable, records, redact
+from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import ENVIRONMENT, SPARE, TIMED_OUT, TOO_LONG, Result
+from stackctl.core.program import ENVIRONMENT, TIMED_OUT, TOO_LONG, Result
 from stackctl.services import s3
 
 PATIENCE_S = 120

@@ -10,7 +10,7 @@ from stackctl.backup.offsite.repository import AGAIN, Repository, timeout_for
 from stackctl.backup.stored import Snapshot
 from stackctl.core import openat
 from stackctl.core.errors import FailedError, RefusedError
-from stackctl.core.machine import Result
+from stackctl.core.program import Result
 
 FETCHED = "fetched"
 """The directory beside the backups into which a sent backup is fetched for comparison."""

@@ -26,9 +26,10 @@ from stackctl.cli import main, run
 from stackctl.cli.background import PROGRAM
 from stackctl.core import openat
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import ENVIRONMENT as ENV
-from stackctl.core.machine import TOO_LONG, Conversation, Machine, Result
+from stackctl.core.machine import Machine
 from stackctl.core.paths import APP_SERVICES, COLOURS, DATA_SERVICES, Paths
+from stackctl.core.program import ENVIRONMENT as ENV
+from stackctl.core.program import TOO_LONG, Conversation, Result
 from stackctl.release import watch
 from tests.support.fakes.restic import Storage
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
-from stackctl.core.machine import SPARE
+from stackctl.core.disk import SPARE
 from tests.support.data import Database, backups, connected, leftovers, live_database, problems
 from tests.support.environment import Place
 

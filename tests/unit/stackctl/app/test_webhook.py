@@ -10,7 +10,7 @@ import pytest
 from stackctl.app import state, webhook
 from stackctl.app.telegram import Info, RejectedError, Telegram
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import Result
+from stackctl.core.program import Result
 from tests.support.fakes.droplet import ENVIRONMENT, Droplet, installed, killed_at_its_watch, stackctl
 
 OURS = "https://bot.lab.test/webhook"

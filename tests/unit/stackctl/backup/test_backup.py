@@ -20,8 +20,9 @@ from stackctl.backup.manifest import Manifest
 from stackctl.backup.offsite import access, download, upload
 from stackctl.cli import run, timers
 from stackctl.core import config, events, lock
+from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import SPARE, Result
+from stackctl.core.program import Result
 from stackctl.services import postgres
 from tests.support.fakes.droplet import PARSER, Droplet, installed, kills, stackctl
 from tests.support.manifests import made

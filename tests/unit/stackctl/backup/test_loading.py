@@ -17,7 +17,8 @@ from stackctl.backup.contents import LIVE_ONES, Contents
 from stackctl.backup.loading import Load
 from stackctl.backup.roles import LOADER
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import ENVIRONMENT, Machine, Result
+from stackctl.core.machine import Machine
+from stackctl.core.program import ENVIRONMENT, Result
 from stackctl.services.docker import Docker
 from stackctl.services.postgres import Server
 

@@ -14,9 +14,9 @@ import pytest
 from stackctl.cli import background
 from stackctl.core import config, events, lock
 from stackctl.core.errors import FailedError, LockedError, PersonNeededError, RefusedError
-from stackctl.core.machine import ENVIRONMENT as ENV
-from stackctl.core.machine import TIMED_OUT, Result
 from stackctl.core.paths import Paths
+from stackctl.core.program import ENVIRONMENT as ENV
+from stackctl.core.program import TIMED_OUT, Result
 from tests.support.fakes.droplet import Droplet, installed, stackctl
 
 RUN = "20251123T120000.000Z"
@@ -274,8 +274,8 @@ def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
 
 def test_a_unit_that_was_given_up_does_not_start_later(followed: Followed) -> None:
     """It waits behind a boot, say."""
-    followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="no end within 60 s")}
-    with pytest.raises(FailedError, match="systemd doesn't start it: no end within 60 s"):
+    followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="timed out after 60 s")}
+    with pytest.raises(FailedError, match="systemd doesn't start it: timed out after 60 s"):
         start(followed, "release", "1.1.0")
     assert followed.calls[-1] == ["systemctl", "stop", "bot-release.service"]
 

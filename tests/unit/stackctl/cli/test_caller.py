@@ -13,8 +13,9 @@ import pytest
 
 from stackctl.cli import caller
 from stackctl.core import lock
-from stackctl.core.machine import Machine, Result
+from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
+from stackctl.core.program import Result
 from stackctl.release import release
 from tests.support.fakes.droplet import installed, stackctl
 

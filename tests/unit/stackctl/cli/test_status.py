@@ -14,7 +14,7 @@ from stackctl.app.app_env import canonical
 from stackctl.app.stack import Stack
 from stackctl.app.state import Webhook
 from stackctl.core import lock
-from stackctl.core.machine import Result
+from stackctl.core.program import Result
 from stackctl.core.version import VERSION
 from tests.support.fakes.droplet import (
     CONFIG,

@@ -19,8 +19,9 @@ from stackctl.app import app_env, state
 from stackctl.app.state import Release, Revision, State, Webhook
 from stackctl.core import config, durable, events, history, names, openat, redact
 from stackctl.core.errors import FailedError, RefusedError
-from stackctl.core.machine import ENVIRONMENT, Machine
+from stackctl.core.machine import Machine
 from stackctl.core.paths import COLOURS, Paths
+from stackctl.core.program import ENVIRONMENT
 from tests.support.fakes.droplet import CONFIG, Droplet, installed, stackctl
 from tests.support.power import Disk
 

@@ -16,8 +16,8 @@ from deploys.components import backups
 from stackctl.cli import background, timers
 from stackctl.core import config, lock
 from stackctl.core.errors import LockedError
-from stackctl.core.machine import Result
 from stackctl.core.paths import Paths
+from stackctl.core.program import Result
 from stackctl.host import certificate, trial, upkeep
 from tests.support.fakes.droplet import installed, stackctl
 from tests.support.settings import settings_of

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from stackctl.app import app_env, state
 from stackctl.app.state import Release
 from stackctl.cli import main
-from stackctl.core import machine
+from stackctl.core import http_client, program
+from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import SPARE, TIMED_OUT, TOO_LONG, Machine, Result
+from stackctl.core.machine import Machine
+from stackctl.core.program import TIMED_OUT, TOO_LONG, Result
 from stackctl.services import compose
 from stackctl.services.docker import Container
 from tests.support.fakes.droplet import installed, stackctl
@@ -125,7 +127,7 @@ def test_a_program_that_hangs_ends_with_all_it_started() -> None:
     began = time.monotonic()
     result = Machine().run(["sh", "-c", "echo said; sleep 60 & sleep 60"], timeout=0.2)
     assert time.monotonic() - began < 5
-    assert (result.code, result.stdout, result.reason) == (TIMED_OUT, "said\n", "no end within 0 s")
+    assert (result.code, result.stdout, result.reason) == (TIMED_OUT, "said\n", "timed out after 0 s")
 
 
 def test_a_program_that_is_not_there() -> None:
@@ -217,7 +219,7 @@ def test_what_a_partner_says_on_standard_error_is_no_answer() -> None:
 
 
 def test_a_partner_that_says_too_much_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stackctl.core.machine.LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr("stackctl.core.program.LONGEST_ANSWER", 1 << 16)
     with Machine().conversation(["yes"]) as chatty, pytest.raises(FailedError, match="more than"):
         chatty.ask("", "end", 5)
 
@@ -296,7 +298,7 @@ def test_an_attached_program_that_hangs_ends_with_all_it_started(tmp_path: Path)
 
 def test_a_program_that_hangs_leaves_in_its_file_what_it_said(tmp_path: Path) -> None:
     result = Machine().run(["sh", "-c", "echo said; sleep 60"], timeout=0.2, stdout=tmp_path / "taken")
-    assert (result.code, result.stdout, result.reason) == (TIMED_OUT, "", "no end within 0 s")
+    assert (result.code, result.stdout, result.reason) == (TIMED_OUT, "", "timed out after 0 s")
     assert (tmp_path / "taken").read_text() == "said\n"
 
 
@@ -314,7 +316,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/endless":
-            self.answer(200, b"x" * (machine.MOST_BYTES + 1))
+            self.answer(200, b"x" * (http_client.MOST_BYTES + 1))
             return
         if self.path == "/slow":
             self.trickle()
@@ -462,11 +464,11 @@ def test_only_root_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 def test_what_a_program_prints_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function of the app's may warn without end while its index is analyzed, and psql repeats each warning."""
-    monkeypatch.setattr(machine, "LONGEST_ERRORS", 1000)
+    monkeypatch.setattr(program, "LONGEST_ERRORS", 1000)
     ran = Machine().run(["sh", "-c", "yes warning | head -c 1000000 >&2; echo the error >&2; echo said; exit 3"])
     assert (ran.code, ran.stdout, len(ran.stderr)) == (3, "said\n", 1000)
     assert ran.reason == "the error"
-    monkeypatch.setattr(machine, "LONGEST_OUTPUT", 1 << 20)
+    monkeypatch.setattr(program, "LONGEST_OUTPUT", 1 << 20)
     ran = Machine().run(["yes"], timeout=30)
     assert (ran.code, ran.reason) == (1, "it printed more than 1 MiB")
     assert len(ran.stdout) < 2 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from stackctl.core.machine import Result
 from stackctl.core.postgres_errors import reason, without_rows
+from stackctl.core.program import Result
 
 PHONE, NAME = "+380441234567", "Olena"
 OF_A_RESTORE = f"""pg_restore: error: COPY failed for table "a_customers": ERROR:  relation "z" does not exist
@@ -92,7 +92,7 @@ def test_the_reason_is_the_error_and_not_what_comes_after_it() -> None:
     assert Result(1, stderr=ignored).reason == "pg_restore: error: could not execute query: ERROR:  no"
     dumped = SAID["pg_dump"][0]
     assert "invalid page in block 7" in Result(1, stderr=dumped).reason
-    assert reason("no end within 60 s") is None
+    assert reason("timed out after 60 s") is None
 
 
 def test_names_stay() -> None:

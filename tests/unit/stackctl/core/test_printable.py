@@ -20,8 +20,9 @@ from stackctl.cli import status
 from stackctl.core import history
 from stackctl.core.errors import FailedError
 from stackctl.core.events import Journal, readable
-from stackctl.core.machine import INTERRUPTED, Machine
+from stackctl.core.machine import Machine
 from stackctl.core.printable import Filter, printable
+from stackctl.core.program import INTERRUPTED
 from stackctl.core.records import RecordError
 from tests.support.fakes.droplet import installed, stackctl
 from tests.support.manifests import made

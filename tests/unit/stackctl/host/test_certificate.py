@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from stackctl.core.machine import ENVIRONMENT as ENV
-from stackctl.core.machine import Machine, Result
+from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
+from stackctl.core.program import ENVIRONMENT as ENV
+from stackctl.core.program import Result
 from stackctl.host import certificate
 from tests.support.fakes.droplet import Droplet, installed, self_signed, stackctl
 

@@ -16,8 +16,9 @@ import pytest
 
 from stackctl.core import config
 from stackctl.core.errors import FailedError, RefusedError
-from stackctl.core.machine import ENVIRONMENT, Machine, Result
+from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
+from stackctl.core.program import ENVIRONMENT, Result
 from stackctl.host import foreign
 from stackctl.host.findings import Finding
 from tests.support.fakes.droplet import CONFIG

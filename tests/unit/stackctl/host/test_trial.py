@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.core.program import TIMED_OUT, Result
 from stackctl.host import trial
 from tests.support.fakes.droplet import Droplet, installed, killed, stackctl
 

@@ -22,8 +22,8 @@ from stackctl.backup import manifest
 from stackctl.cli import main
 from stackctl.core import lock
 from stackctl.core.errors import RefusedError
-from stackctl.core.machine import TIMED_OUT, Result
 from stackctl.core.paths import other
+from stackctl.core.program import TIMED_OUT, Result
 from stackctl.release import preflight, release
 from tests.support.fakes.droplet import (
     ENVIRONMENT,

@@ -24,7 +24,7 @@ from stackctl.app.telegram import Telegram
 from stackctl.core import config
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.events import Journal
-from stackctl.core.machine import Result
+from stackctl.core.program import Result
 from stackctl.release import probe, watch
 from stackctl.release.watch import TELEGRAM_REPEATS, Flip, Mark, Tally, risen
 from tests.support.fakes.droplet import ENVIRONMENT, Droplet, installed, stackctl

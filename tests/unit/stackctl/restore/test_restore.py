@@ -20,7 +20,7 @@ from stackctl.backup.offsite import download
 from stackctl.backup.stored import Snapshot, Stored
 from stackctl.core import lock
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import TIMED_OUT, Result
+from stackctl.core.program import TIMED_OUT, Result
 from stackctl.restore import restore
 from tests.support.fakes.droplet import CONFIG, Droplet, installed, killed, kills, stackctl
 from tests.support.planted import PLANTED, SECRET

@@ -9,7 +9,7 @@ import pytest
 
 from stackctl.core.config import Data
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import Result
+from stackctl.core.program import Result
 from stackctl.host import roles
 from stackctl.services.docker import Docker
 from stackctl.services.postgres import LOCK_PATIENCE, OF_SUPERUSER, SESSION, Postgres, Table, session

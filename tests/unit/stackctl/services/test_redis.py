@@ -11,8 +11,9 @@ import pytest
 
 from stackctl.core import openat
 from stackctl.core.errors import FailedError
-from stackctl.core.machine import Machine, Result
+from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
+from stackctl.core.program import Result
 from stackctl.services.docker import Docker
 from stackctl.services.redis import FRESH, RDB, Directory, Redis, facts, loaded
 from tests.support.planted import PLANTED, SECRET

@@ -24,9 +24,11 @@ from stackctl.backup.offsite.access import Powers
 from stackctl.backup.offsite.repository import LOCKED, LOCKED_S, NO_REPOSITORY
 from stackctl.backup.stored import Snapshot
 from stackctl.core import config, durable
+from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.events import Journal
-from stackctl.core.machine import ENVIRONMENT, SPARE, TIMED_OUT, Machine, Result
+from stackctl.core.machine import Machine
+from stackctl.core.program import ENVIRONMENT, TIMED_OUT, Result
 from stackctl.restore.run import Request
 from stackctl.services import s3
 from tests.support.fakes.droplet import PARSER, Droplet, installed, stackctl
@@ -200,7 +202,7 @@ def test_what_a_killed_proof_left_is_no_hindrance(live: Droplet) -> None:
         ({"password": "another"}, "doesn't open with the droplet's password: make offsite"),
         ({"failing": {"backup": Result(NO_REPOSITORY, stderr="Fatal: x")}}, "there is no such repository"),
         ({"failing": {"backup": Result(127, stderr="restic is not installed")}}, "restic is not installed: converge"),
-        ({"failing": {"backup": Result(TIMED_OUT, stderr=f"{TRIED}\n{LATER}\nno end within 120 s")}},
+        ({"failing": {"backup": Result(TIMED_OUT, stderr=f"{TRIED}\n{LATER}\ntimed out after 120 s")}},
          r"got no further \(dial tcp 10.0.0.1:9000: connect: connection reset by peer\)"),
         ({"failing": {"backup": Result(1, stderr=f"{TRIED}\n{FATAL}")}}, "restic backup: unable to open config file"),
         ({"failing": {"backup": Result(1, stderr='{"message_type":"exit_error","message":"Fatal: no room there"}')}},
@@ -373,7 +375,7 @@ def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(liv
 @pytest.mark.parametrize(
     "ended",
     [
-        Result(TIMED_OUT, stderr=f"{TRIED}\nno end within 120 s"),
+        Result(TIMED_OUT, stderr=f"{TRIED}\ntimed out after 120 s"),
         Result(1, stderr="Fatal: cannot dump file: Load(<data/4f1c>, 591, 0): connection reset by peer"),
         Result(NO_REPOSITORY, stderr=FATAL),
     ],

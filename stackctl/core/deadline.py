@@ -1,0 +1,39 @@
+"""Runs a call in a thread of its own, so that waiting for it can end on time."""
+
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+def begin(act: Callable[[], T]) -> Callable[[float], T]:
+    """Start `act` in the background. Call the result with a number of seconds to get what `act` returned or raised.
+
+    It raises TimeoutError if `act` has not ended by then. The timeout of a socket does not do: it applies to each read,
+    so a peer that sends a byte now and then is never cut off, and the look-up of a name has none at all.
+    """
+    ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            result = act()
+        except BaseException as error:  # raised in `wait`, where the caller can catch it
+            failure = error
+            ended.put(lambda: _raise(failure))
+        else:
+            ended.put(lambda: result)
+
+    def wait(seconds: float) -> T:
+        try:
+            return ended.get(timeout=max(0.0, seconds))()
+        except Empty:
+            raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+
+    threading.Thread(target=run, daemon=True).start()
+    return wait
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -1,0 +1,264 @@
+"""Runs programs, and bounds how long they take and how much they print. stackctl starts them by Machine."""
+
+import errno
+import os
+import select
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, NamedTuple
+
+from stackctl.core import postgres_errors
+from stackctl.core.errors import FailedError
+from stackctl.core.printable import Filter
+
+TIMED_OUT = 124  # as timeout(1) has it
+INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+TOO_LONG = 153  # 128 + SIGXFSZ
+LONGEST_SAID = 1 << 16
+"""Characters of a program's output that are searched for the cause of its failure."""
+LONGEST_OUTPUT = 96 << 20
+"""Bytes that a program may print into memory. The longest output that we ask for is the schema of a dump."""
+LONGEST_ERRORS = 1 << 20
+"""Bytes of standard error that are kept: the last ones."""
+LONGEST_ANSWER = 64 << 20
+"""Bytes of one answer in a conversation."""
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+}
+"""The environment of programs. Nothing of the caller's is in it: a shell may set DOCKER_HOST or a locale."""
+
+
+class Result(NamedTuple):
+    """How a program ended: TIMED_OUT if it was stopped after its timeout, 127 if it is not installed."""
+
+    code: int
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line: PostgreSQL's error if there is one, otherwise the last line of its output."""
+        if error := postgres_errors.reason(self._shown()):
+            return error
+        return next((line.strip() for line in reversed(self.tail().splitlines()) if line.strip()), f"exit {self.code}")
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the last lines of its output, errors last, without rows of PostgreSQL."""
+        return "\n".join(self._shown().splitlines()[-lines:])
+
+    def _shown(self) -> str:
+        said = f"{self.stdout}\n{self.stderr}"
+        whole = said if len(said) <= LONGEST_SAID else said[-LONGEST_SAID:].partition("\n")[2]
+        return postgres_errors.without_rows(whole.strip())
+
+
+def run(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    timeout: float,
+    stdin: BinaryIO | int = subprocess.DEVNULL,
+    stdout: BinaryIO | int = subprocess.PIPE,
+) -> Result:
+    """Run a program and wait for its end. `env` is its whole environment."""
+    try:
+        process = _started(argv, env, stdin, stdout)
+    except FileNotFoundError:
+        return Result(127, stderr=f"{argv[0]} is not installed")
+    output, code, why = _Output(), 0, ""
+    with process:
+        try:
+            output.hear(process, timeout)
+        except subprocess.TimeoutExpired:
+            code, why = TIMED_OUT, f"\ntimed out after {timeout:.0f} s"
+        except _TooMuchError:
+            code, why = 1, f"\nit printed more than {LONGEST_OUTPUT >> 20} MiB"
+        finally:
+            if process.returncode is None:
+                _kill(process)
+    printed, errors = (bytes(said).decode(errors="replace") for said in (output.printed, output.errors))
+    return Result(code or process.returncode, printed, errors + why)
+
+
+def _started(
+    argv: Sequence[str], env: Mapping[str, str], stdin: BinaryIO | int, stdout: BinaryIO | int
+) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own.
+
+    Compose is a child of docker, and has to end with it. Ctrl-C must end neither.
+    """
+    try:
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env, process_group=0)
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        longest = max(env, key=lambda name: len(env[name]))
+        raise FailedError(
+            f"{argv[0]} can't be started: its environment is too large (execve(2)), {longest} the largest of it. "
+            "Next: shorten that in the env file, then make site"
+        ) from None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process group of a program, if it still has one."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+class _Output:
+    """Output of a program, in memory. A function of the app may print warnings without end, and psql repeats them."""
+
+    def __init__(self) -> None:
+        self.printed, self.errors = bytearray(), bytearray()
+
+    def hear(self, process: subprocess.Popen[bytes], timeout: float) -> None:
+        """Read until the program ends. Raises subprocess.TimeoutExpired, or _TooMuchError."""
+        deadline = time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            for pipe, said in ((process.stdout, self.printed), (process.stderr, self.errors)):
+                if pipe:
+                    selector.register(pipe, selectors.EVENT_READ, said)
+            while selector.get_map():
+                _read_ready(selector, max(0.0, deadline - time.monotonic()))
+                if time.monotonic() > deadline:
+                    raise subprocess.TimeoutExpired(process.args, timeout)
+                del self.errors[:-LONGEST_ERRORS]
+                if len(self.printed) > LONGEST_OUTPUT:
+                    raise _TooMuchError
+        process.wait(max(0.0, deadline - time.monotonic()))
+
+
+class _TooMuchError(Exception):
+    """The program printed more than LONGEST_OUTPUT."""
+
+
+def _read_ready(selector: selectors.BaseSelector, timeout: float) -> None:
+    """Add what can be read now to the bytearray of each pipe. A pipe whose end is reached is forgotten."""
+    for key, _ in selector.select(timeout):
+        part = os.read(key.fd, 1 << 16)
+        key.data.extend(part)
+        if not part:
+            selector.unregister(key.fileobj)
+
+
+class Conversation:
+    """A program that reads questions and writes an answer to each.
+
+    Its standard error is used only when it ends, so that nothing in it can pass for an answer.
+    """
+
+    def __init__(self, program: str, process: subprocess.Popen[bytes]) -> None:
+        self._program, self._process = program, process
+        self._errors = b""
+
+    def ask(self, question: str, last: str, timeout: float) -> list[str]:
+        """Return the lines of the answer, up to the line `last`. Raises FailedError if none comes."""
+        assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: S101, PT018 - for mypy
+        heard, end, deadline = bytearray(b"\n"), f"\n{last}\n".encode(), time.monotonic() + timeout
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(question.encode())
+            self._process.stdin.flush()
+        open_pipes = [self._process.stdout, self._process.stderr]
+        while not heard.endswith(end):
+            ready = select.select(open_pipes, [], [], max(0.0, deadline - time.monotonic()))[0]
+            if not ready:
+                raise FailedError(f"{self._program}: no answer within {timeout:.0f} s")
+            for pipe in ready:
+                if not self._hear(pipe, heard):
+                    open_pipes.remove(pipe)
+            if not open_pipes:
+                said_at_last = self._errors.decode(errors="replace") or f"{self._program} ended"
+                raise FailedError(Result(1, stderr=said_at_last).reason)
+            if len(heard) > LONGEST_ANSWER:
+                raise FailedError(f"{self._program}: its answer has more than {LONGEST_ANSWER >> 20} MiB")
+        # Not splitlines, which would end a line at U+2028 in a name, too.
+        return heard.decode(errors="replace").removesuffix(f"{last}\n").split("\n")[1:-1]
+
+    def _hear(self, pipe: Any, heard: bytearray) -> bool:
+        """Read what a pipe has. False at its end."""
+        said = os.read(pipe.fileno(), 1 << 16)
+        if pipe is self._process.stderr:
+            self._errors = (self._errors + said)[-LONGEST_SAID:]
+        else:
+            heard += said
+        return bool(said)
+
+
+@contextmanager
+def conversation(argv: Sequence[str]) -> Iterator[Conversation]:
+    """Start a program that answers questions. It is killed when the context exits, even on an error."""
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        process_group=0,
+    ) as process:
+        try:
+            yield Conversation(argv[0], process)
+        finally:
+            _kill(process)
+            # Closing writes what is left of a question. If the program has ended, `ask` has said why.
+            with suppress(BrokenPipeError):
+                process.stdin.close()  # type: ignore[union-attr]
+
+
+def attached(argv: Sequence[str], timeout: float) -> int:
+    """Run a program on the input and output of the caller. Return its exit code, or TIMED_OUT after killing it."""
+    with subprocess.Popen(argv, env=ENVIRONMENT, process_group=0) as process:
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return TIMED_OUT
+        finally:
+            if process.returncode is None:
+                _kill(process)
+
+
+def shown(argv: Sequence[str]) -> int:
+    """Run a program and show its output, made printable, as it comes. Return its exit code.
+
+    Ctrl-C and a reader that has gone (`| head`) are ordinary ends.
+    """
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        process_group=0,
+    ) as process:
+        try:
+            _show(process)
+            return process.wait()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except OSError:
+            # At its own end, Python would try once more to write what is left.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        finally:
+            _kill(process)
+
+
+def _show(process: subprocess.Popen[bytes]) -> None:
+    with selectors.DefaultSelector() as selector:
+        for pipe, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+            selector.register(pipe, selectors.EVENT_READ, Filter(out))  # type: ignore[arg-type]
+        while selector.get_map():
+            _show_ready(selector)
+
+
+def _show_ready(selector: selectors.BaseSelector) -> None:
+    for key, _ in selector.select():
+        part = os.read(key.fd, 1 << 16)
+        key.data.write(part, final=not part)
+        if not part:
+            selector.unregister(key.fileobj)
