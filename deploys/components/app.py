@@ -12,7 +12,7 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.config.values import APP_PORT, STOP_GRACE_S
 from deploys.operations.docker import compose_accepts
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.release import released_as_declared
 from deploys.operations.units import service, systemd_units
 from stackctl.app.app_env import PREVIOUS_SECRET, canonical
@@ -23,7 +23,7 @@ def app(settings: Settings) -> None:
     paths = settings.paths
 
     for path, content in host.loop(compose_files(settings).items()):
-        place(
+        atomic_file(
             name=f"Describe the app in {path.name}",
             dest=str(path),
             content=content,
@@ -33,7 +33,7 @@ def app(settings: Settings) -> None:
         )
     if not settings.values.app_worker:
         files.file(name="Have no worker described", path=str(paths.worker_yaml), present=False)
-    place(
+    atomic_file(
         name="Place the app's next environment",
         dest=str(paths.next_environment),
         content=canonical(settings.app_environment()),

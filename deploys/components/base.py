@@ -9,7 +9,7 @@ from pyinfra.operations import files, server
 from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations import packages
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.machine import cloud_init_done, swapfile
 
@@ -21,7 +21,7 @@ def base(settings: Settings) -> None:
     values = settings.values
 
     cloud_init_done(name="Wait for cloud-init, which holds apt on a first boot")
-    place(
+    atomic_file(
         name="Let apt wait for its lock, and upgrade what is urgent by itself",
         dest=f"/etc/apt/apt.conf.d/90{values.app}",
         content=build.file("base/apt.conf"),
@@ -40,7 +40,7 @@ def base(settings: Settings) -> None:
 
 def _hostname(settings: Settings) -> None:
     server.hostname(name="Set the hostname", hostname=host.name)
-    place(
+    atomic_file(
         name="Keep cloud-init from resetting hostname and hosts",
         dest=f"/etc/cloud/cloud.cfg.d/99-{settings.values.app}.cfg",
         content=build.file("base/keep-hostname.cfg"),
@@ -56,7 +56,7 @@ def _hostname(settings: Settings) -> None:
 
 def _journal(settings: Settings) -> None:
     values = settings.values
-    journal = place(
+    journal = atomic_file(
         name="Limit the journal",
         dest=f"/etc/systemd/journald.conf.d/{values.app}.conf",
         content=build.template("base/journald.conf.j2", max_mib=values.journal_max_mib),

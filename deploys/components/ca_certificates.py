@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys.config.settings import Settings
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
 
 # Docker reads the list once, when it starts. A pattern, since a droplet without Docker is no error.
@@ -16,7 +16,7 @@ UPDATE = Handler("ca-certificates", ["update-ca-certificates", "systemctl try-re
 @deploy("ca_certificates")
 def ca_certificates(settings: Settings) -> None:
     placed = [
-        place(
+        atomic_file(
             name=f"Trust the authority {certificate.name}",
             dest=f"/usr/local/share/ca-certificates/{settings.values.app}-{certificate.name}",
             content=certificate.pem,

@@ -10,7 +10,7 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.config.values import CI_LOGIN
 from deploys.operations.accounts import no_account, service_account, sudoers
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 
 HOME = f"/home/{CI_LOGIN}"
 KEYS = f"{HOME}/.ssh/authorized_keys"
@@ -29,7 +29,7 @@ def ci(settings: Settings) -> None:
     # All of it root's: what the account could write, it could let itself in by.
     for path in host.loop((HOME, f"{HOME}/.ssh")):
         files.directory(name=f"Keep {path} root's", path=path, user="root", group="root", mode="755")
-    place(
+    atomic_file(
         name="Admit CI's keys through the gate alone",
         dest=KEYS,
         content=authorized_keys(settings),

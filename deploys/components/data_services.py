@@ -12,7 +12,7 @@ from deploys.config.settings import Settings
 from deploys.config.values import MAX_CONNECTIONS
 from deploys.operations.data import data_directory, own_secret, redis_admits, roles
 from deploys.operations.docker import compose_accepts, compose_up
-from deploys.operations.files import place, private_directory
+from deploys.operations.files import atomic_file, private_directory
 
 UID = 999
 """The user inside the official images of both PostgreSQL and Redis."""
@@ -60,7 +60,7 @@ def _directories(settings: Settings) -> None:
 
 def _passwords(settings: Settings) -> None:
     paths = settings.paths
-    place(
+    atomic_file(
         name="Place PostgreSQL's password",
         dest=str(paths.secrets / "postgres/password"),
         content=settings.credentials.database_password.encode(),
@@ -72,7 +72,7 @@ def _passwords(settings: Settings) -> None:
     _redis_admits(
         settings, name="Have Redis admit the declared password, beside the one that the live release has", alone=False
     )
-    place(
+    atomic_file(
         name="Place Redis's password",
         dest=str(paths.secrets / "redis/password"),
         content=settings.credentials.redis_password.encode(),
@@ -83,19 +83,19 @@ def _passwords(settings: Settings) -> None:
 
 def _configuration(settings: Settings, declared: str) -> None:
     values, paths = settings.values, settings.paths
-    place(
+    atomic_file(
         name="Configure Redis",
         dest=str(paths.opt / "redis.conf"),
         content=build.file(REDIS_CONF),
         validate=_redis_accepts(values.redis_image, "%s"),
     )
-    place(
+    atomic_file(
         name="Have Redis start in either mode",
         dest=str(paths.opt / "redis-start"),
         content=build.file(REDIS_START),
         validate="sh -n %s",
     )
-    place(
+    atomic_file(
         name="Describe the data services",
         dest=str(paths.data_yaml),
         content=compose_file(settings, sha256=declared),

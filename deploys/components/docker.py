@@ -12,7 +12,7 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.docker import network
-from deploys.operations.files import if_installed, place
+from deploys.operations.files import atomic_file, if_installed
 from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.units import service, systemd_units
 
@@ -24,7 +24,7 @@ def docker(settings: Settings) -> None:
     _daemon(settings)
     _networks(settings)
     # What `docker login` would write, without a password in an argument list; it follows a changed password.
-    place(
+    atomic_file(
         name="Let the daemon pull from the app's registry",
         dest="/root/.docker/config.json",
         content=registry_login(settings),
@@ -40,7 +40,7 @@ def _daemon(settings: Settings) -> None:
         handler="docker-journal",
     )
     # Before the package, whose installation starts the daemon: it never runs with other networks than these.
-    daemon = place(
+    daemon = atomic_file(
         name="Configure the daemon",
         dest="/etc/docker/daemon.json",
         content=daemon_configuration(settings),

@@ -10,7 +10,7 @@ from pyinfra.api import deploy
 from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations import packages
-from deploys.operations.files import if_installed, place
+from deploys.operations.files import atomic_file, if_installed
 from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.units import service
 
@@ -24,7 +24,7 @@ RESTART = Handler("bans", ["fail2ban-client --test", "systemctl restart fail2ban
 @deploy("bans")
 def bans(settings: Settings) -> None:
     placed = [
-        place(
+        atomic_file(
             name=f"Configure fail2ban: {name}",
             dest=f"/etc/fail2ban/{name}",
             content=content,

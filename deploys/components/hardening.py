@@ -13,7 +13,7 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.accounts import sudoers
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.machine import modes
 from deploys.operations.units import service, systemd_units
@@ -53,7 +53,7 @@ APPLY_SYSCTL = Handler("sysctl", ["systemctl restart systemd-sysctl.service"])
 @deploy("hardening")
 def hardening(settings: Settings) -> None:
     packages.absent(name="Have no services and clients of the clear-text age", packages=UNWANTED)
-    place(
+    atomic_file(
         name="Let nothing restart services amid an upgrade",
         dest=f"/etc/needrestart/conf.d/{settings.values.app}.conf",
         content=build.file("hardening/needrestart.conf"),
@@ -69,7 +69,7 @@ def hardening(settings: Settings) -> None:
 def _kernel(settings: Settings) -> None:
     app = settings.values.app
     placed = [
-        place(
+        atomic_file(
             name=name,
             dest=dest,
             content=build.file(f"hardening/{source}"),
@@ -89,7 +89,7 @@ def _kernel(settings: Settings) -> None:
         handler=APPLY_SYSCTL,
         after=placed,
     )
-    place(
+    atomic_file(
         name="Load no module that nobody needs",
         dest=f"/etc/modprobe.d/{app}.conf",
         content=build.file("hardening/modprobe.conf"),
@@ -100,7 +100,7 @@ def _kernel(settings: Settings) -> None:
             f"/etc/systemd/coredump.conf.d/{app}.conf": "coredump.conf",
         }.items()
     ):
-        place(name=f"Have no core dump, by {source}", dest=dest, content=build.file(f"hardening/{source}"))
+        atomic_file(name=f"Have no core dump, by {source}", dest=dest, content=build.file(f"hardening/{source}"))
 
 
 def _logins(settings: Settings) -> None:
@@ -112,22 +112,22 @@ def _logins(settings: Settings) -> None:
             line=rf"^{name}\s.*$",
             replace=f"{name} {value}",
         )
-    place(
+    atomic_file(
         name="Have strict shells, which end when left alone",
         dest=f"/etc/profile.d/{app}.sh",
         content=build.file("hardening/profile.sh"),
         validate="bash -n %s",
     )
-    place(
+    atomic_file(
         name="Warn of a weak console password",
         dest=f"/etc/security/pwquality.conf.d/{app}.conf",
         content=build.file("hardening/pwquality.conf"),
     )
     sudoers(name="Have sudo use a terminal of its own", login=f"00-{app}", content=build.file("hardening/sudoers"))
     for path in host.loop(("/etc/issue", "/etc/issue.net")):
-        place(name=f"Say whose machine it is, in {path}", dest=path, content=build.file("hardening/issue"))
+        atomic_file(name=f"Say whose machine it is, in {path}", dest=path, content=build.file("hardening/issue"))
     for path in host.loop(("/etc/cron.allow", "/etc/at.allow")):
-        place(name=f"Let root alone plan jobs, by {path}", dest=path, content=b"root\n", mode="600")
+        atomic_file(name=f"Let root alone plan jobs, by {path}", dest=path, content=b"root\n", mode="600")
 
 
 def _sandboxes(settings: Settings) -> None:

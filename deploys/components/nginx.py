@@ -9,7 +9,7 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.certificate import placeholder
-from deploys.operations.files import if_installed, place
+from deploys.operations.files import atomic_file, if_installed
 from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.units import service
 
@@ -53,7 +53,7 @@ def nginx(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
 
     # A flood of requests writes an access log: looked at often (hardening.py), and cut by size.
-    place(
+    atomic_file(
         name="Bound nginx's logs",
         dest="/etc/logrotate.d/nginx",
         content=build.file("nginx/logrotate"),
@@ -62,7 +62,7 @@ def nginx(settings: Settings) -> None:
     packages.installed(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
     files.directory(name="Have the directory of ACME's answers", path=str(paths.acme_webroot), mode="755")
     placeholder(name="Have a certificate to start with", tls=str(paths.tls), domain=values.domain)
-    config = place(
+    config = atomic_file(
         name="Configure nginx",
         dest="/etc/nginx/nginx.conf",
         content=configuration(settings),

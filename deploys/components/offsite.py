@@ -7,7 +7,7 @@ from pyinfra.operations import files
 
 from deploys.config.settings import Settings
 from deploys.operations import packages
-from deploys.operations.files import place, private_directory
+from deploys.operations.files import atomic_file, private_directory
 from stackctl.backup.offsite.access import Access
 from stackctl.core import records
 
@@ -21,7 +21,7 @@ def offsite(settings: Settings) -> None:
         return
     packages.installed(name="Install restic", packages=["restic"])
     private_directory(name="Keep the way off the droplet where root alone looks", path=str(access.parent))
-    place(
+    atomic_file(
         name="Tell stackctl the way off the droplet",
         dest=str(access),
         content=access_file(settings),

@@ -10,7 +10,7 @@ from pyinfra.api import deploy
 from deploys import build
 from deploys.config.settings import Settings
 from deploys.config.values import STOP_GRACE_S
-from deploys.operations.files import place, private_directory
+from deploys.operations.files import atomic_file, private_directory
 from stackctl.cli.background import PROGRAM
 from stackctl.core import records
 from stackctl.core.config import VERSION, Certificate, Config, Data
@@ -20,14 +20,16 @@ from stackctl.core.config import VERSION, Certificate, Config, Data
 def stackctl(settings: Settings) -> None:
     paths = settings.paths
     private_directory(name="Keep secrets where root alone looks", path=str(paths.secrets))
-    place(
+    atomic_file(
         name="Install stackctl",
         dest=PROGRAM,
         content=build.stackctl(settings.values.app),
         mode="755",
         validate="python3 %s --help",
     )
-    place(name="Tell stackctl what to run", dest=str(paths.config), content=stackctl_config(settings, host.groups))
+    atomic_file(
+        name="Tell stackctl what to run", dest=str(paths.config), content=stackctl_config(settings, host.groups)
+    )
 
 
 def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:

@@ -8,7 +8,7 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations import packages
 from deploys.operations.certificate import trusted
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.units import service, systemd_units
 
 
@@ -17,7 +17,7 @@ def tls(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
 
     packages.installed(name="Install certbot", packages=["certbot"])
-    place(
+    atomic_file(
         name="Have nginx take up a renewed certificate",
         dest=f"/etc/letsencrypt/renewal-hooks/deploy/{values.app}",
         content=build.file("tls/deploy-hook"),

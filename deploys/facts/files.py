@@ -8,7 +8,7 @@ from typing import TypedDict
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
 
-class PlacedFile(TypedDict):
+class FileProperties(TypedDict):
     """`mode` octal as stat prints it ("644"), `owner` and `group` numeric or by name as the droplet knows them."""
 
     mode: str
@@ -17,19 +17,19 @@ class PlacedFile(TypedDict):
     sha256: str
 
 
-class Placed(FactBase[PlacedFile | None]):
+class FileState(FactBase[FileProperties | None]):
     """A regular file's mode, owner and content hash; None where there is none."""
 
     def command(self, path: str) -> StringCommand:
         file = QuoteString(path)
         return StringCommand("test -f", file, "&& stat -L -c '%a %U %G'", file, "&& sha256sum <", file, "|| true")
 
-    def process(self, output: Iterable[str]) -> PlacedFile | None:
+    def process(self, output: Iterable[str]) -> FileProperties | None:
         lines = list(output)
         if len(lines) != 2:
             return None
         mode, owner, group = lines[0].split()
-        return PlacedFile(mode=mode, owner=owner, group=group, sha256=lines[1].split()[0])
+        return FileProperties(mode=mode, owner=owner, group=group, sha256=lines[1].split()[0])
 
 
 class PendingHandlers(FactBase[frozenset[str]]):

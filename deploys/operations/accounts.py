@@ -7,7 +7,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from deploys.facts.accounts import Account, Service, ServiceAccount
 from deploys.operations import Commands, declared
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 
 
 @operation()
@@ -49,6 +49,6 @@ def no_account(login: str) -> Commands:
 def sudoers(login: str, content: bytes) -> Commands:
     """What `login` may do as root, once visudo accepts it: a file that is wrong would lock everybody out."""
     dest = f"/etc/sudoers.d/{login}"
-    yield from place._inner(  # noqa: SLF001
+    yield from atomic_file._inner(  # noqa: SLF001
         dest=dest, content=content, mode="440", validate="visudo --check --strict --file=%s"
     )

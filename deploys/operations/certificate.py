@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from deploys.facts import stackctl
-from deploys.facts.files import Placed
+from deploys.facts.files import FileState
 from deploys.operations import Commands
 from stackctl.host.certificate import CHAIN, KEY, NGINX_GROUP
 
@@ -17,7 +17,7 @@ def placeholder(tls: str, *, domain: str) -> Commands:
 
     nginx's workers read it, so a real one that is not theirs to read counts for none.
     """
-    key = host.get_fact(Placed, path=f"{tls}/current/{KEY}")
+    key = host.get_fact(FileState, path=f"{tls}/current/{KEY}")
     if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", NGINX_GROUP):
         host.noop("nginx has a certificate")
         return

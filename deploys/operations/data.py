@@ -11,9 +11,9 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import File, Sha256File
 
 from deploys.facts.data import LINK, DirectoryState, RedisUsers, RolesAsDeclared, redis_cli
-from deploys.facts.files import Placed
+from deploys.facts.files import FileState
 from deploys.operations import Commands
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from stackctl.services.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SUPERUSER, session
 from stackctl.services.redis import ADMINISTRATOR
 
@@ -105,7 +105,7 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
 @operation()
 def own_secret(dest: str) -> Commands:
     """A secret of the droplet's own: made there once, and known to nobody."""
-    placed = host.get_fact(Placed, path=dest)
+    placed = host.get_fact(FileState, path=dest)
     if placed and (placed["mode"], placed["owner"], placed["group"]) == ("600", "root", "root"):
         host.noop(f"{dest} is there")
         return
@@ -142,7 +142,7 @@ def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
     # The passwords by their hashes, so that no byte of them needs quoting.
     app = f"user default on {' '.join(f'#{one}' for one in kept)} {APP}"
     content = f"{directives}{app}\nuser {ADMINISTRATOR} {_admin(admin)}\n"
-    yield from place._inner(dest=dest, content=content.encode(), mode="600", secret=True)  # noqa: SLF001
+    yield from atomic_file._inner(dest=dest, content=content.encode(), mode="600", secret=True)  # noqa: SLF001
     # One that isn't there yet starts with the declared one; by the time that it is to admit no other, it has to answer.
     to_come = not user.passwords and not alone
     admits = user.passwords == {wanted} or (wanted in user.passwords and not alone)

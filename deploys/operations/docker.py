@@ -31,7 +31,7 @@ def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = F
 
 
 def compose_accepts(**environment: str) -> str:
-    """The test of a Compose file, with what its variables are to be (`validate` of place)."""
+    """The test of a Compose file, with what its variables are to be (`validate` of atomic_file)."""
     given = [f"{name}={value}" for name, value in environment.items()]
     return " ".join([*given, "docker compose --env-file /dev/null --profile '*' -f %s config --quiet"])
 

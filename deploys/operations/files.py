@@ -17,7 +17,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.files import FileContents
 from pyinfra.operations import files
 
-from deploys.facts.files import Placed
+from deploys.facts.files import FileState
 from deploys.internals import generate_color_diff
 from deploys.operations import Commands, declared
 from deploys.operations.handlers import Handler
@@ -25,7 +25,7 @@ from stackctl.core.printable import printable
 
 
 @operation()
-def place(  # noqa: PLR0913 - a file has this many properties
+def atomic_file(  # noqa: PLR0913 - a file has this many properties
     dest: str,
     content: bytes,
     *,
@@ -44,7 +44,7 @@ def place(  # noqa: PLR0913 - a file has this many properties
     + secret: `--diff` says only that it differs. Content never shows in an argument list: it travels on standard input.
     """
     declared.of(host).files.add(dest)
-    placed = host.get_fact(Placed, path=dest)
+    placed = host.get_fact(FileState, path=dest)
     wanted = sha256(content).hexdigest()
     if placed and placed["sha256"] == wanted:
         if (placed["mode"], placed["owner"], placed["group"]) == (mode, owner, group):

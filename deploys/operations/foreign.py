@@ -12,7 +12,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from deploys.facts.stackctl import planned
 from deploys.internals import ctx_host
 from deploys.operations import Commands, declared, this_run
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler
 from deploys.operations.trial import on_trial
 from stackctl.cli.background import PROGRAM
@@ -73,7 +73,7 @@ def told(dest: str, accepted: Mapping[str, str]) -> Commands:
     """Tells stackctl what the site put here; the last of what places anything."""
     declared.of(host).files.add(dest)
     content = declared.document(declared.of(host), accepted)
-    yield from place._inner(dest=dest, content=content, mode="600")  # noqa: SLF001
+    yield from atomic_file._inner(dest=dest, content=content, mode="600")  # noqa: SLF001
 
 
 def report(names: Sequence[str]) -> None:

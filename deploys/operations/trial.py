@@ -12,7 +12,7 @@ from pyinfra.api.command import PyinfraCommand
 
 from deploys.internals import new_connection
 from deploys.operations import Commands
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler
 from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
@@ -25,7 +25,7 @@ RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
 @dataclass(frozen=True)
 class Tried:
-    """A file as it is to be, and what tests it (`validate` of place); nobody but its owner reads it."""
+    """A file as it is to be, and what tests it (`validate` of atomic_file); nobody but its owner reads it."""
 
     content: bytes
     validate: str
@@ -41,7 +41,7 @@ def tried(trial: str, files: Mapping[str, Tried], *, handler: Handler) -> Comman
     changes: list[PyinfraCommand] = [
         command
         for dest, file in files.items()
-        for command in place._inner(  # noqa: SLF001
+        for command in atomic_file._inner(  # noqa: SLF001
             dest=dest,
             content=file.content,
             mode="600",

@@ -10,7 +10,7 @@ from pyinfra.api import OperationError, StringCommand, operation
 
 from deploys.facts.ufw import Chain, Chains, Firewall, Ufw
 from deploys.operations import Commands, declared
-from deploys.operations.files import place, show_difference
+from deploys.operations.files import atomic_file, show_difference
 from deploys.operations.trial import on_trial
 
 AFTER = "/etc/ufw/after.rules"
@@ -39,7 +39,7 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     there = host.get_fact(Ufw)
     # Before ufw's first start its chains, which the rules lead to, aren't there.
     test = "iptables-restore --noflush --test %s" if there.active else None
-    placing = list(place._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
+    placing = list(atomic_file._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:
         raise OperationError(f"ufw can't load its own files ({'; '.join(there.faults)}): sudo ufw reload says why")
     if there.active and not there.faults:

@@ -11,7 +11,7 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.operations import systemd
 
 from deploys.operations import Commands, declared
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler
 
 UNITS = PurePosixPath("/etc/systemd/system")
@@ -39,7 +39,7 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
         command
         # A socket or a timer is refused while the service that it starts isn't there.
         for name, content in sorted(units.items(), key=lambda unit: not unit[0].endswith(".service"))
-        for command in place._inner(  # noqa: SLF001
+        for command in atomic_file._inner(  # noqa: SLF001
             dest=str(UNITS / name), content=content, notify=read, validate=_verified(name)
         )
     ]

@@ -18,7 +18,7 @@ from deploys import build
 from deploys.config.keys import read_ci_keys
 from deploys.config.values import SettingsError
 from deploys.facts.accounts import Service, ServiceAccount
-from deploys.facts.files import Placed
+from deploys.facts.files import FileState
 from deploys.operations.accounts import no_account, service_account, sudoers
 from tests.support.environment import ROOT
 from tests.support.operations import commands
@@ -111,7 +111,7 @@ def test_an_account_is_removed_once() -> None:
 
 
 def test_sudoers_are_checked_before_they_are_placed() -> None:
-    (write,) = commands(sudoers, {Placed: None}, login="ci", content=b"x\n")
+    (write,) = commands(sudoers, {FileState: None}, login="ci", content=b"x\n")
     check, placed = (
         "visudo --check --strict --file=/etc/sudoers.d/ci.new",
         "mv -fT /etc/sudoers.d/ci.new /etc/sudoers.d/ci",
@@ -123,7 +123,7 @@ def test_sudoers_are_checked_before_they_are_placed() -> None:
 def test_sudoers_as_declared_are_left_alone() -> None:
     content = build.file("ci/sudoers")
     placed = {"mode": "440", "owner": "root", "group": "root", "sha256": sha256(content).hexdigest()}
-    assert commands(sudoers, {Placed: placed}, login="ci", content=content) == []
+    assert commands(sudoers, {FileState: placed}, login="ci", content=content) == []
 
 
 WORKFLOW = (ROOT / ".github/workflows/release.yml").read_text()

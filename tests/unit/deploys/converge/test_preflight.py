@@ -151,7 +151,7 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
 
 
 def test_what_facts_read_is_not_printed_however_loud_a_run_is() -> None:
-    """Placed reads the hash of a secret's file, RedisUsers those of passwords: not salted."""
+    """FileState reads the hash of a secret's file, RedisUsers those of passwords: not salted."""
     state: Any = SimpleNamespace(print_fact_output=True, callback_handlers=[session.SiteLock()])
     connector: Any = SSHConnector.__new__(SSHConnector)
     connector.client = SimpleNamespace(get_transport=lambda: SimpleNamespace(sock=None))

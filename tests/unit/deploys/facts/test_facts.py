@@ -21,7 +21,7 @@ from deploys.facts import accounts
 from deploys.facts.accounts import Account, ServiceAccount
 from deploys.facts.data import LINK, UNREADABLE, DirectoryState, PostgresMajor, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
-from deploys.facts.files import PendingHandlers, Placed
+from deploys.facts.files import FileState, PendingHandlers
 from deploys.facts.machine import (
     CloudInitStatus,
     Container,
@@ -87,8 +87,8 @@ HASH = sha256(b"content\n").hexdigest()
 PLACED = {"mode": "640", "owner": "root", "group": "adm", "sha256": HASH}
 
 CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
-    (Placed, f"640 root adm\n{HASH}  -\n", PLACED),
-    (Placed, "", None),
+    (FileState, f"640 root adm\n{HASH}  -\n", PLACED),
+    (FileState, "", None),
     (PendingHandlers, "nginx\nunits\n", {"nginx", "units"}),
     (DirectoryState, "700 999 999\n", "700 999 999"),
     (DirectoryState, "", None),
@@ -195,9 +195,9 @@ def test_a_file_is_found_and_a_directory_or_nothing_is_none(folder: Path) -> Non
     file.write_bytes(b"content\n")
     file.chmod(0o640)
     there = {"mode": "640", "owner": file.owner(), "group": file.group(), "sha256": HASH}
-    assert ask(Placed(), str(file)) == there
-    assert ask(Placed(), str(folder)) is None
-    assert ask(Placed(), str(folder / "nowhere")) is None
+    assert ask(FileState(), str(file)) == there
+    assert ask(FileState(), str(folder)) is None
+    assert ask(FileState(), str(folder / "nowhere")) is None
 
 
 def test_pending_handlers_are_found_and_no_directory_is_none(folder: Path) -> None:

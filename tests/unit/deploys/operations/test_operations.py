@@ -33,7 +33,7 @@ import deploys.operations
 from deploys.facts.accounts import Account
 from deploys.facts.data import LINK, DirectoryState, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
-from deploys.facts.files import PendingHandlers, Placed
+from deploys.facts.files import FileState, PendingHandlers
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Chain, Firewall, Ufw
@@ -42,7 +42,7 @@ from deploys.operations.accounts import account
 from deploys.operations.certificate import placeholder, trusted
 from deploys.operations.data import APP, RULES, data_directory, own_secret, redis_admits, roles
 from deploys.operations.docker import compose_up, network
-from deploys.operations.files import place
+from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
 from deploys.operations.machine import cloud_init_done, modes, swapfile
 from deploys.operations.release import released_as_declared
@@ -61,16 +61,16 @@ MARKER = "/var/lib/app/owed/x"
 
 
 def placed(facts: Facts, **arguments: Any) -> list[str]:
-    return commands(place, facts, dest="/etc/x/y", content=CONTENT, mode="600", **arguments)
+    return commands(atomic_file, facts, dest="/etc/x/y", content=CONTENT, mode="600", **arguments)
 
 
 def test_a_file_as_declared_is_left_alone() -> None:
-    assert placed({Placed: PLACED}, notify=HANDLER) == []
+    assert placed({FileState: PLACED}, notify=HANDLER) == []
 
 
 @pytest.mark.parametrize("difference", [{"mode": "644"}, {"owner": "nobody"}, {"group": "adm"}, {"sha256": "0"}])
 def test_a_file_that_differs_is_placed_after_its_handler_is_pending(difference: dict[str, str]) -> None:
-    notify, write = placed({Placed: {**PLACED, **difference}}, notify=HANDLER)
+    notify, write = placed({FileState: {**PLACED, **difference}}, notify=HANDLER)
     assert notify == f"install -D -m 600 /dev/null {MARKER}"
     assert "mv -fT /etc/x/y.new /etc/x/y" in write
 
@@ -81,15 +81,17 @@ def test_a_file_that_is_cut_short_does_not_take_the_place_of_the_old_one(tmp_pat
     target = tmp_path / "file"
     target.write_text("old")
     me = getpass.getuser()
-    with droplet({Placed: None}):
-        (write,) = place._inner(dest=str(target), content=CONTENT, owner=me, group=grp.getgrgid(os.getgid()).gr_name)
+    with droplet({FileState: None}):
+        (write,) = atomic_file._inner(
+            dest=str(target), content=CONTENT, owner=me, group=grp.getgrgid(os.getgid()).gr_name
+        )
     subprocess.run(["sh", "-c", str(write)], input=sent, check=False, capture_output=True)
     assert target.read_bytes() == (CONTENT if sent == b64encode(CONTENT) else b"old")
 
 
 def test_content_travels_on_standard_input_alone() -> None:
-    with droplet({Placed: None}):
-        (write,) = place._inner(dest="/etc/x/y", content=CONTENT, secret=True)
+    with droplet({FileState: None}):
+        (write,) = atomic_file._inner(dest="/etc/x/y", content=CONTENT, secret=True)
     assert write.connector_arguments["_stdin"] == b64encode(CONTENT).decode()
     assert "content" not in str(write)
 
@@ -118,13 +120,13 @@ READ = ["systemctl daemon-reload", "systemctl try-restart x.service '[y].service
 
 
 def test_units_that_systemd_has_read_are_left_alone() -> None:
-    assert commands(systemd_units, {Placed: UNIT_PLACED, PendingHandlers: frozenset({"other"})}, **UNIT) == []
+    assert commands(systemd_units, {FileState: UNIT_PLACED, PendingHandlers: frozenset({"other"})}, **UNIT) == []
 
 
 @pytest.mark.parametrize("executing", [False, True])
 def test_a_unit_that_differs_is_read_and_started_anew_where_it_runs(*, executing: bool) -> None:
     notify, write, *read = commands(
-        systemd_units, {Placed: None, PendingHandlers: frozenset()}, executing=executing, **UNIT
+        systemd_units, {FileState: None, PendingHandlers: frozenset()}, executing=executing, **UNIT
     )
     assert notify == f"install -D -m 600 /dev/null {MARKER}"
     assert write.endswith("mv -fT /etc/systemd/system/x.service.new /etc/systemd/system/x.service")
@@ -132,7 +134,7 @@ def test_a_unit_that_differs_is_read_and_started_anew_where_it_runs(*, executing
 
 
 def test_a_unit_that_systemd_has_yet_to_read_is_read() -> None:
-    assert commands(systemd_units, {Placed: UNIT_PLACED, PendingHandlers: frozenset({"x"})}, **UNIT) == READ
+    assert commands(systemd_units, {FileState: UNIT_PLACED, PendingHandlers: frozenset({"x"})}, **UNIT) == READ
 
 
 AFTER = b"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j DROP\nCOMMIT\n"
@@ -157,7 +159,7 @@ ALLOWED = Firewall(
 
 def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> list[str]:
     """What is between the beginning of a trial and its confirmation; no trial where there is nothing."""
-    facts: Facts = {Ufw: there, Placed: placed}
+    facts: Facts = {Ufw: there, FileState: placed}
     arguments: dict[str, Any] = {"allow": ["22/tcp", "80/tcp"], "policies": {"incoming": "deny"}, "after": AFTER}
     if not (ran := commands(ufw.in_force, facts, **arguments)):
         return []
@@ -243,7 +245,7 @@ def test_what_somebody_changed_in_the_kernel_is_mended_a_table_at_once(
     changed: dict[Chain, tuple[str, ...]], restored: dict[str, list[str]]
 ) -> None:
     there = replace(ALLOWED, loaded=CHAINS | changed)
-    with droplet({Ufw: there, Placed: AFTER_PLACED}):
+    with droplet({Ufw: there, FileState: AFTER_PLACED}):
         ran = list(ufw._changes(["22/tcp", "80/tcp"], {"incoming": "deny"}, AFTER))
     found: dict[str, list[str]] = {}
     for command in ran:
@@ -505,7 +507,7 @@ NGINX_S = {"mode": "640", "group": "www-data"}
 
 @pytest.mark.parametrize("key", [None, PLACED, PLACED | NGINX_S | {"mode": "600"}])
 def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placeholder(key: Any) -> None:
-    make, link = commands(placeholder, {Placed: key}, tls="/tls", domain="d")
+    make, link = commands(placeholder, {FileState: key}, tls="/tls", domain="d")
     assert make.startswith("install -d -m 750 -g www-data /tls/placeholder && openssl req ")
     assert make.endswith("chmod 640 /tls/placeholder/privkey.pem /tls/placeholder/fullchain.pem")
     assert link == "ln -sfn /tls/placeholder /tls/current"
@@ -514,7 +516,7 @@ def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placehold
 def test_a_placeholder_is_made_for_the_longest_name(tmp_path: Path) -> None:
     """openssl itself is asked: it refuses a common name of more than 64 characters."""
     domain = ".".join([*("x" * 63 for _ in range(3)), "y" * 57, "dev"])
-    make, _ = commands(placeholder, {Placed: None}, tls="/tls", domain=domain)
+    make, _ = commands(placeholder, {FileState: None}, tls="/tls", domain=domain)
     (openssl,) = [part for part in make.split("&&") if part.strip().startswith("openssl")]
     ran = subprocess.run(
         ["sh", "-c", openssl.replace("/tls/placeholder", str(tmp_path))], capture_output=True, check=False
@@ -524,7 +526,7 @@ def test_a_placeholder_is_made_for_the_longest_name(tmp_path: Path) -> None:
 
 
 def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:
-    assert commands(placeholder, {Placed: PLACED | NGINX_S}, tls="/tls", domain="d") == []
+    assert commands(placeholder, {FileState: PLACED | NGINX_S}, tls="/tls", domain="d") == []
     assert commands(trusted, {Status: {"certificate": {"as_declared": True}}}, domain="d", server="s") == []
     for status in (None, {"certificate": None}, {"certificate": {"as_declared": False}}):
         (asked,) = commands(trusted, {Status: status}, domain="d", server="s")
@@ -569,7 +571,7 @@ def admitting(*passwords: str, rules: str = RULES, by_administrator: bool = True
 def redis(user: RedisUser, *, starts_with: tuple[str, ...], alone: bool, executing: bool = True) -> list[str]:
     """What is run when its file is as it should be."""
     there = {**PLACED, "sha256": sha256(STARTS_WITH[starts_with]).hexdigest()}
-    facts: Facts = {RedisUsers: user, Placed: there, Sha256File: ADMIN}
+    facts: Facts = {RedisUsers: user, FileState: there, Sha256File: ADMIN}
     return commands(redis_admits, facts, executing=executing, alone=alone, **REDIS)
 
 
@@ -593,7 +595,7 @@ def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
 @pytest.mark.parametrize(("alone", "wanted"), [(False, ("new", "old")), (True, ("new",))])
 def test_redis_starts_anew_with_what_it_admits_at_the_moment(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
     """Or one that starts anew before the next release serves would refuse the live one."""
-    with droplet({RedisUsers: admitting("new", "old"), Placed: None, Sha256File: ADMIN}):
+    with droplet({RedisUsers: admitting("new", "old"), FileState: None, Sha256File: ADMIN}):
         write, *_ = redis_admits._inner(**REDIS, alone=alone)
     assert "/s/redis.conf.new" in str(write)
     assert b64decode(write.connector_arguments["_stdin"]) == STARTS_WITH[wanted]
@@ -609,7 +611,7 @@ def test_a_plan_expects_a_redis_that_is_down_to_start_with_the_declared_password
 
 
 def test_a_plan_of_the_first_converge_knows_no_password_of_the_administrator_yet() -> None:
-    with droplet({RedisUsers: RedisUser(), Placed: None, Sha256File: None}, executing=False):
+    with droplet({RedisUsers: RedisUser(), FileState: None, Sha256File: None}, executing=False):
         (write,) = redis_admits._inner(**REDIS)
     assert "/s/redis.conf.new" in str(write)
 
@@ -625,7 +627,7 @@ def test_a_plan_of_the_first_converge_knows_no_password_of_the_administrator_yet
 )
 def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, who: str) -> None:
     """Both users are told in one go: neither the app's connections nor its password go."""
-    with droplet({RedisUsers: user, Placed: {**PLACED, "sha256": "0"}, Sha256File: ADMIN}):
+    with droplet({RedisUsers: user, FileState: {**PLACED, "sha256": "0"}, Sha256File: ADMIN}):
         _, command = redis_admits._inner(**REDIS)
     assert who in str(command)
     assert '| grep -cx OK)" = 2' in str(command)
@@ -642,7 +644,7 @@ def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, wh
 )
 def test_a_secret_of_the_droplet_s_own_is_made_once(tmp_path: Path, there: Any, made: bool) -> None:  # noqa: FBT001
     dest = tmp_path / "administrator"
-    run = commands(own_secret, {Placed: there}, dest=str(dest))
+    run = commands(own_secret, {FileState: there}, dest=str(dest))
     assert bool(run) == made
     found = []
     for _ in range(2 * bool(run)):
@@ -656,7 +658,7 @@ def test_a_secret_of_the_droplet_s_own_is_made_once(tmp_path: Path, there: Any, 
 
 
 def test_redis_is_told_on_standard_input() -> None:
-    facts: Facts = {RedisUsers: admitting("old"), Placed: None, Sha256File: ADMIN}
+    facts: Facts = {RedisUsers: admitting("old"), FileState: None, Sha256File: ADMIN}
     with droplet(facts):
         write, command = redis_admits._inner(**REDIS, alone=True)
     assert NEW not in f"{write} {command}"
@@ -706,7 +708,7 @@ ARGUMENTS: dict[str, Any] = {
 def test_a_firewall_that_differs_is_shown_rule_by_rule(
     monkeypatch: pytest.MonkeyPatch, there: Firewall, lines: list[str]
 ) -> None:
-    shown = planned({Ufw: there, Placed: AFTER_PLACED}, lambda: ufw._changes(**ARGUMENTS), monkeypatch)
+    shown = planned({Ufw: there, FileState: AFTER_PLACED}, lambda: ufw._changes(**ARGUMENTS), monkeypatch)
     assert shown[0] == "The firewall differs:"
     assert {*lines} <= {line for line in shown[1:] if line[:1] in "+-"}
 
@@ -714,19 +716,19 @@ def test_a_firewall_that_differs_is_shown_rule_by_rule(
 def test_a_firewall_as_declared_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """In whatever order its rules were added."""
     there = replace(ALLOWED, rules=ALLOWED.rules[::-1])
-    assert planned({Ufw: there, Placed: AFTER_PLACED}, lambda: ufw._changes(**ARGUMENTS), monkeypatch) == []
+    assert planned({Ufw: there, FileState: AFTER_PLACED}, lambda: ufw._changes(**ARGUMENTS), monkeypatch) == []
 
 
 def test_a_file_that_differs_is_shown_made_printable(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts: Facts = {Placed: PLACED | {"sha256": "another"}, FileContents: ["\x1b]0;PWNED\x07\x1b[31m", "x"]}
-    shown = planned(facts, lambda: place._inner(dest="/etc/x", content=CONTENT), monkeypatch)
+    facts: Facts = {FileState: PLACED | {"sha256": "another"}, FileContents: ["\x1b]0;PWNED\x07\x1b[31m", "x"]}
+    shown = planned(facts, lambda: atomic_file._inner(dest="/etc/x", content=CONTENT), monkeypatch)
     assert r"- \x1b]0;PWNED\x07\x1b[31m" in shown
 
 
 def test_a_service_is_placed_before_the_socket_or_timer_that_starts_it() -> None:
     """systemd-analyze refuses a socket whose service isn't there: a bare droplet could not be converged."""
     units = {"x.socket": CONTENT, "x.timer": CONTENT, "x.service": CONTENT}
-    ran = commands(systemd_units, {Placed: None, PendingHandlers: frozenset()}, units=units, handler="x")
+    ran = commands(systemd_units, {FileState: None, PendingHandlers: frozenset()}, units=units, handler="x")
     written = [command.rpartition("/")[2].strip() for command in ran if "mv -fT" in command]
     assert written == ["x.service", "x.socket", "x.timer"]
 
@@ -791,11 +793,11 @@ def test_a_converge_that_sshd_would_not_obey_ends_before_its_first_change(monkey
 
 
 def test_the_site_tells_what_its_operations_were_asked_for() -> None:
-    with droplet({Placed: None, Account: "/bin/bash", Ufw: Firewall()}):
+    with droplet({FileState: None, Account: "/bin/bash", Ufw: Firewall()}):
         known = declared.of(ctx_host.get())
         for told in (known.files, known.logins, known.ports):
             told.clear()
-        list(place._inner(dest="/etc/x/y", content=b""))
+        list(atomic_file._inner(dest="/etc/x/y", content=b""))
         list(account._inner(login="me"))
         list(ufw.in_force._inner(allow=["80/tcp", "from 192.0.2.1 to any port 22 proto tcp"], policies={}, after=b""))
     assert known.files == {"/etc/x/y", "/etc/ufw/after.rules"}

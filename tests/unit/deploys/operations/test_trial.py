@@ -17,7 +17,7 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from deploys import internals
 from deploys.components import ssh
-from deploys.facts.files import PendingHandlers, Placed
+from deploys.facts.files import FileState, PendingHandlers
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import trial, ufw
 from deploys.operations.handlers import Handler
@@ -42,11 +42,11 @@ def words(facts: dict[Any, Any]) -> list[str]:
 
 def test_nothing_to_change_no_trial() -> None:
     assert list(on_trial("ssh", [])) == []
-    assert commands(tried, {Placed: PLACED, PendingHandlers: frozenset()}, **ARGUMENTS) == []
+    assert commands(tried, {FileState: PLACED, PendingHandlers: frozenset()}, **ARGUMENTS) == []
 
 
 def test_a_file_is_changed_inside_of_the_trial_and_its_handler_is_pending_until_it_is_confirmed() -> None:
-    begin, notify, write, reload, confirm, done = words({Placed: None, PendingHandlers: frozenset()})
+    begin, notify, write, reload, confirm, done = words({FileState: None, PendingHandlers: frozenset()})
     assert begin == BEGIN
     assert notify.endswith(MARKER)
     assert "mv -fT /etc/x.new /etc/x" in write
@@ -54,7 +54,7 @@ def test_a_file_is_changed_inside_of_the_trial_and_its_handler_is_pending_until_
 
 
 def test_the_content_still_travels_on_standard_input() -> None:
-    with droplet({Placed: None, PendingHandlers: frozenset()}, executing=True):
+    with droplet({FileState: None, PendingHandlers: frozenset()}, executing=True):
         _, _, write, *_ = tried._inner(**ARGUMENTS)
     assert b64decode(write.connector_arguments["_stdin"]) == CONTENT
 
@@ -70,14 +70,14 @@ def test_the_operators_keys_are_on_trial_with_sshd_and_stay_theirs() -> None:
     assert (there.content, there.owner) == (b"a key\n", "deploy")
     _, _, write, *_ = commands(
         tried,
-        {Placed: None, PendingHandlers: frozenset()},
+        {FileState: None, PendingHandlers: frozenset()},
         **ARGUMENTS | {"files": {"/keys": Tried(b"", validate="true %s", owner="deploy")}},
     )
     assert "-m 600 -o deploy -g deploy" in write
 
 
 def test_a_pending_handler_is_on_trial_too() -> None:
-    facts = {Placed: PLACED, PendingHandlers: frozenset({"x"})}
+    facts = {FileState: PLACED, PendingHandlers: frozenset({"x"})}
     assert words(facts) == [BEGIN, "reload", "FunctionCommand", f"rm -f {MARKER}"]
 
 
@@ -85,7 +85,7 @@ def test_the_firewall_changes_on_trial_alone() -> None:
     there = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 80/tcp",))
     placed = {"sha256": sha256(b"").hexdigest(), "mode": "640", "owner": "root", "group": "root"}
     arguments: dict[str, Any] = {"allow": ["80/tcp", "22/tcp"], "policies": {}, "after": b""}
-    begin, *changes, confirm = commands(ufw.in_force, {Ufw: there, Placed: placed}, **arguments)
+    begin, *changes, confirm = commands(ufw.in_force, {Ufw: there, FileState: placed}, **arguments)
     assert begin == f"{PROGRAM} trial begin firewall"
     assert changes == [f"{PROGRAM} trial change firewall 'ufw allow 22/tcp'"]
     assert confirm.startswith("FunctionCommand")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from deploys.components import data_services
-from deploys.facts.files import PendingHandlers, Placed
+from deploys.facts.files import FileState, PendingHandlers
 from deploys.operations.docker import compose_accepts
-from deploys.operations.files import if_installed, place
+from deploys.operations.files import atomic_file, if_installed
 from deploys.operations.units import systemd_units
 from tests.support.operations import commands, droplet
 from tests.support.settings import ROOT
@@ -44,8 +44,8 @@ UNTESTED = {
 def run(dest: Path, validate: str | None, content: bytes = NEW) -> subprocess.CompletedProcess[bytes]:
     """What the droplet runs, here, as the user who runs the tests."""
     owner, group = getpass.getuser(), grp.getgrgid(os.getgid()).gr_name
-    with droplet({Placed: None}):
-        (write,) = place._inner(dest=str(dest), content=content, owner=owner, group=group, validate=validate)
+    with droplet({FileState: None}):
+        (write,) = atomic_file._inner(dest=str(dest), content=content, owner=owner, group=group, validate=validate)
     return subprocess.run(["sh", "-c", str(write)], input=b64encode(content), check=False, capture_output=True)
 
 
@@ -132,7 +132,7 @@ def test_the_compose_file_of_the_data_services_is_placed_by_that_test() -> None:
     ],
 )
 def test_a_unit_is_tested_under_its_own_name(name: str, tested: str) -> None:
-    facts: dict[Any, Any] = {Placed: None, PendingHandlers: frozenset()}
+    facts: dict[Any, Any] = {FileState: None, PendingHandlers: frozenset()}
     _, write, *_ = commands(systemd_units, facts, units={name: b"[Unit]\n"}, handler="x")
     assert tested in write
     assert f"cp /etc/systemd/system/{name}.new $d/{name}" in write
@@ -140,18 +140,18 @@ def test_a_unit_is_tested_under_its_own_name(name: str, tested: str) -> None:
 
 
 def test_systemd_s_own_configuration_has_no_test() -> None:
-    facts: dict[Any, Any] = {Placed: None, PendingHandlers: frozenset()}
+    facts: dict[Any, Any] = {FileState: None, PendingHandlers: frozenset()}
     units = {"/etc/systemd/system.conf.d/app.conf": b"[Manager]\n"}
     _, write, *_ = commands(systemd_units, facts, units=units, handler="x")
     assert "verify" not in write
 
 
 def placing() -> dict[str, dict[str, str]]:
-    """Each `place(…)` of a component: its arguments as they are written, by its name."""
+    """Each `atomic_file(…)` of a component: its arguments as they are written, by its name."""
     found = {}
     for path in sorted((ROOT / "deploys/components").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "place":
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "atomic_file":
                 arguments = {str(one.arg): ast.unparse(one.value) for one in call.keywords}
                 found[arguments["name"].removeprefix("f").strip("'\"")] = arguments
     return found
