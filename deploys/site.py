@@ -10,7 +10,7 @@ from deploys.components.backups import backups
 from deploys.components.base import base
 from deploys.components.ca_certificates import ca_certificates
 from deploys.components.ci import ci
-from deploys.components.data_services import data_services, former_passwords
+from deploys.components.data_services import data_services, retire_old_redis_passwords
 from deploys.components.docker import docker
 from deploys.components.fail2ban import bans
 from deploys.components.firewall import firewall
@@ -46,7 +46,7 @@ SITE = [
     (nginx, {"edge"}),
     (bans, EVERYWHERE),  # once nginx has opened the log that it reads
     (app, {"app"}),
-    (former_passwords, {"data"}),
+    (retire_old_redis_passwords, {"data"}),
     (offsite, {"data"}),
     (backups, {"data"}),
     (ci, {"app"}),

@@ -13,7 +13,7 @@ from deploys.config.settings import Settings
 from deploys.config.values import APP_PORT, STOP_GRACE_S
 from deploys.operations.docker import compose_accepts
 from deploys.operations.files import atomic_file
-from deploys.operations.release import released_as_declared
+from deploys.operations.release import current_release
 from deploys.operations.units import service, systemd_units
 from stackctl.app.app_env import PREVIOUS_SECRET, canonical
 
@@ -43,7 +43,7 @@ def app(settings: Settings) -> None:
 
     systemd_units(name="Install the stack's units", units=units(settings), handler="units", restart=_ways(settings))
     # Before boot is asked to bring it up: what can't become healthy with its old environment can with the declared one.
-    released_as_declared(
+    current_release(
         name="Release the live tag anew, when what runs is not what is declared",
         compose_files=b"".join(compose_files(settings).values()),
         environment=canonical(settings.app_environment()),

@@ -8,10 +8,10 @@ from pyinfra.operations import files, server
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations import packages
 from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
-from deploys.operations.machine import cloud_init_done, swapfile
+from deploys.operations.machine import swapfile, wait_for_cloud_init
+from deploys.operations.packages import packages, repair_interrupted_dpkg
 
 RESTART_JOURNALD = Handler("journald", ["systemctl restart systemd-journald.service"])
 
@@ -20,15 +20,15 @@ RESTART_JOURNALD = Handler("journald", ["systemctl restart systemd-journald.serv
 def base(settings: Settings) -> None:
     values = settings.values
 
-    cloud_init_done(name="Wait for cloud-init, which holds apt on a first boot")
+    wait_for_cloud_init(name="Wait for cloud-init, which holds apt on a first boot")
     atomic_file(
         name="Let apt wait for its lock, and upgrade what is urgent by itself",
         dest=f"/etc/apt/apt.conf.d/90{values.app}",
         content=build.file("base/apt.conf"),
         validate="apt-config --config-file=%s dump",
     )
-    packages.whole(name="Finish what an interrupted apt left half installed")
-    packages.installed(
+    repair_interrupted_dpkg(name="Finish what an interrupted apt left half installed")
+    packages(
         name="Install what the rest stands on",
         packages=["ca-certificates", "curl", "unattended-upgrades", "systemd-timesyncd"],
     )

@@ -9,7 +9,7 @@ from pyinfra.operations import files
 from deploys import build
 from deploys.config.settings import Settings
 from deploys.config.values import CI_LOGIN
-from deploys.operations.accounts import no_account, service_account, sudoers
+from deploys.operations.accounts import sudoers, system_user
 from deploys.operations.files import atomic_file
 
 HOME = f"/home/{CI_LOGIN}"
@@ -22,9 +22,9 @@ def ci(settings: Settings) -> None:
     if not settings.ci_keys:
         files.file(name="Let CI's account do nothing as root", path=SUDOERS, present=False)
         files.directory(name="Admit no key of CI's", path=HOME, present=False)
-        no_account(name="Have no account of CI's", login=CI_LOGIN)
+        system_user(name="Have no account of CI's", login=CI_LOGIN, home=HOME, present=False)
         return
-    service_account(name="Have CI's account", login=CI_LOGIN, home=HOME)
+    system_user(name="Have CI's account", login=CI_LOGIN, home=HOME)
     sudoers(name="Let CI's account run the gate as root", login=CI_LOGIN, content=build.file("ci/sudoers"))
     # All of it root's: what the account could write, it could let itself in by.
     for path in host.loop((HOME, f"{HOME}/.ssh")):

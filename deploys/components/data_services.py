@@ -10,7 +10,7 @@ from pyinfra.api import deploy
 from deploys import build
 from deploys.config.settings import Settings
 from deploys.config.values import MAX_CONNECTIONS
-from deploys.operations.data import data_directory, own_secret, redis_admits, roles
+from deploys.operations.data import data_directory, generated_secret, postgres_roles, redis_password
 from deploys.operations.docker import compose_accepts, compose_up
 from deploys.operations.files import atomic_file, private_directory
 
@@ -36,7 +36,7 @@ def data_services(settings: Settings) -> None:
         label=paths.sha256_label,
         sha256=declared,
     )
-    roles(
+    postgres_roles(
         name="Have PostgreSQL admit the app with the declared password",
         container=paths.data_container("postgres"),
         database=values.database,
@@ -67,10 +67,12 @@ def _passwords(settings: Settings) -> None:
         mode="600",
         secret=True,
     )
-    own_secret(name="Have a password for Redis's administrator", dest=str(paths.redis_administrator))
+    generated_secret(name="Have a password for Redis's administrator", dest=str(paths.redis_administrator))
     # Before the file is replaced by whose password a Redis is asked that has no administrator yet.
-    _redis_admits(
-        settings, name="Have Redis admit the declared password, beside the one that the live release has", alone=False
+    _redis_password(
+        settings,
+        name="Have Redis admit the declared password, beside the one that the live release has",
+        exclusive=False,
     )
     atomic_file(
         name="Place Redis's password",
@@ -103,21 +105,21 @@ def _configuration(settings: Settings, declared: str) -> None:
     )
 
 
-@deploy("former_passwords")
-def former_passwords(settings: Settings) -> None:
+@deploy("retire_old_redis_passwords")
+def retire_old_redis_passwords(settings: Settings) -> None:
     """Behind `app`, whose release has the new ones. PostgreSQL's go with their login roles, by stackctl."""
-    _redis_admits(settings, name="Have Redis admit the declared password alone", alone=True)
+    _redis_password(settings, name="Remove every other password from Redis", exclusive=True)
 
 
-def _redis_admits(settings: Settings, *, name: str, alone: bool) -> None:
-    redis_admits(
+def _redis_password(settings: Settings, *, name: str, exclusive: bool) -> None:
+    redis_password(
         name=name,
         container=settings.paths.data_container("redis"),
         password=settings.credentials.redis_password,
         administrator=str(settings.paths.redis_administrator),
         dest=str(settings.paths.secrets / "redis/redis.conf"),
         directives=_redis_directives(settings),
-        alone=alone,
+        exclusive=exclusive,
     )
 
 

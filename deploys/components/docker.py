@@ -10,10 +10,10 @@ from pyinfra.api import deploy
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations import packages
 from deploys.operations.docker import network
 from deploys.operations.files import atomic_file, if_installed
 from deploys.operations.handlers import Handler, run_handler
+from deploys.operations.packages import packages
 from deploys.operations.units import service, systemd_units
 
 RESTART = Handler("docker", ["dockerd --validate", "systemctl restart docker.service"])
@@ -47,7 +47,7 @@ def _daemon(settings: Settings) -> None:
         notify=RESTART,
         validate=if_installed("dockerd", "dockerd --validate --config-file %s"),
     )
-    packages.installed(
+    packages(
         name="Install Docker and Compose",
         packages=["docker.io", "docker-cli", "docker-compose", "apparmor"],
     )

@@ -9,9 +9,9 @@ from pyinfra.api import deploy
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations import packages
 from deploys.operations.files import atomic_file, if_installed
 from deploys.operations.handlers import Handler, run_handler
+from deploys.operations.packages import packages
 from deploys.operations.units import service
 
 TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
@@ -35,7 +35,7 @@ def bans(settings: Settings) -> None:
     ]
     # Configured before: it starts as it is installed, and Debian's own jail would ban an operator who mistyped lately.
     # python3-systemd reads the journal, nftables has nft.
-    packages.installed(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
+    packages(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
     run_handler(
         name="Restart fail2ban, when its configuration is sound (bans stay)",
         handler=RESTART,

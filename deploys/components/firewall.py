@@ -9,7 +9,8 @@ from pyinfra.api import deploy
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations import packages, ufw
+from deploys.operations import ufw
+from deploys.operations.packages import packages
 from deploys.operations.units import service
 
 WEB = ["80/tcp", "443/tcp"]
@@ -17,8 +18,8 @@ WEB = ["80/tcp", "443/tcp"]
 
 @deploy("firewall")
 def firewall(settings: Settings) -> None:
-    packages.installed(name="Install ufw", packages=["ufw"])
-    ufw.in_force(
+    packages(name="Install ufw", packages=["ufw"])
+    ufw.rules(
         name="Let SSH, HTTP and HTTPS in, and nothing else",
         allow=[*ssh_rules(settings), *WEB],
         # IPv6 is forwarded nowhere: Docker's networks have none.

@@ -14,15 +14,15 @@ def foreign(settings: Settings) -> None:
     """Behind `base`, which brings stackctl, and before what a mask would make fail."""
     values = settings.values
     operations.report(values.foreign_removed)
-    operations.back_in_force(
+    operations.undo_overrides(
         name="Put back in force what somebody switched off", sysctls=f"/etc/sysctl.d/60-{values.app}.conf"
     )
-    operations.removed(name="Remove what is foreign and named", names=values.foreign_removed, sshd=RESTART_SSHD)
+    operations.remove(name="Remove what is foreign and named", names=values.foreign_removed, sshd=RESTART_SSHD)
 
 
 @deploy("declared")
 def declared(settings: Settings) -> None:
-    operations.told(
+    operations.declaration(
         name="Tell stackctl what is the site's",
         dest=str(settings.paths.declared),
         accepted=settings.values.foreign_accepted,

@@ -11,11 +11,11 @@ from pyinfra.operations import files
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations import packages
 from deploys.operations.accounts import sudoers
 from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
-from deploys.operations.machine import modes
+from deploys.operations.machine import permissions
+from deploys.operations.packages import packages
 from deploys.operations.units import service, systemd_units
 
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
@@ -52,17 +52,17 @@ APPLY_SYSCTL = Handler("sysctl", ["systemctl restart systemd-sysctl.service"])
 
 @deploy("hardening")
 def hardening(settings: Settings) -> None:
-    packages.absent(name="Have no services and clients of the clear-text age", packages=UNWANTED)
+    packages(name="Have no services and clients of the clear-text age", packages=UNWANTED, present=False)
     atomic_file(
         name="Let nothing restart services amid an upgrade",
         dest=f"/etc/needrestart/conf.d/{settings.values.app}.conf",
         content=build.file("hardening/needrestart.conf"),
         validate="perl -c %s",
     )
-    packages.installed(name="Install what watches packages and passwords", packages=WATCHING)
+    packages(name="Install what watches packages and passwords", packages=WATCHING)
     _kernel(settings)
     _logins(settings)
-    modes(name="Keep what root alone should read", wanted=ROOTS_ALONE)
+    permissions(name="Keep what root alone should read", wanted=ROOTS_ALONE)
     _sandboxes(settings)
 
 

@@ -7,10 +7,10 @@ from pyinfra.operations import files
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations import packages
-from deploys.operations.certificate import placeholder
+from deploys.operations.certificate import self_signed_certificate
 from deploys.operations.files import atomic_file, if_installed
 from deploys.operations.handlers import Handler, run_handler
+from deploys.operations.packages import packages
 from deploys.operations.units import service
 
 HEADERS = {
@@ -59,9 +59,9 @@ def nginx(settings: Settings) -> None:
         content=build.file("nginx/logrotate"),
         validate=if_installed("logrotate", "logrotate --debug %s"),
     )
-    packages.installed(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
+    packages(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
     files.directory(name="Have the directory of ACME's answers", path=str(paths.acme_webroot), mode="755")
-    placeholder(name="Have a certificate to start with", tls=str(paths.tls), domain=values.domain)
+    self_signed_certificate(name="Have a certificate to start with", tls=str(paths.tls), domain=values.domain)
     config = atomic_file(
         name="Configure nginx",
         dest="/etc/nginx/nginx.conf",

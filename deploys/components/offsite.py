@@ -6,8 +6,8 @@ from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from deploys.config.settings import Settings
-from deploys.operations import packages
 from deploys.operations.files import atomic_file, private_directory
+from deploys.operations.packages import packages
 from stackctl.backup.offsite.access import Access
 from stackctl.core import records
 
@@ -19,7 +19,7 @@ def offsite(settings: Settings) -> None:
     if not settings.values.offsite_repository:
         files.file(name="Have no way off the droplet", path=str(access), present=False)
         return
-    packages.installed(name="Install restic", packages=["restic"])
+    packages(name="Install restic", packages=["restic"])
     private_directory(name="Keep the way off the droplet where root alone looks", path=str(access.parent))
     atomic_file(
         name="Tell stackctl the way off the droplet",

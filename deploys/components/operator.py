@@ -6,14 +6,14 @@ from pyinfra.api import deploy
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations.accounts import account, sudoers
+from deploys.operations.accounts import sudoers, user
 
 
 @deploy("operator")
 def operator(settings: Settings) -> None:
     """Create the account. Its keys are installed with sshd's configuration (ssh.py): both are on trial."""
     login = settings.values.operator
-    account(name="Have the operator's account", login=login)
+    user(name="Have the operator's account", login=login)
     sudoers(
         name="Let the operator become root",
         login=login,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pyinfra.api import deploy
 
 from deploys.config.settings import Settings
-from deploys.operations.ledger import recorded
+from deploys.operations.ledger import record_secret_ages
 from deploys.secrets import ledger
 
 
 @deploy("secrets")
 def secrets(settings: Settings) -> None:
-    recorded(
+    record_secret_ages(
         name="Record since when each secret is in use",
         path=settings.values.secrets_ledger,
         current=ledger.fingerprints(settings.credentials),

@@ -6,9 +6,9 @@ from pyinfra.api import deploy
 
 from deploys import build
 from deploys.config.settings import Settings
-from deploys.operations import packages
-from deploys.operations.certificate import trusted
+from deploys.operations.certificate import acme_certificate
 from deploys.operations.files import atomic_file
+from deploys.operations.packages import packages
 from deploys.operations.units import service, systemd_units
 
 
@@ -16,7 +16,7 @@ from deploys.operations.units import service, systemd_units
 def tls(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
 
-    packages.installed(name="Install certbot", packages=["certbot"])
+    packages(name="Install certbot", packages=["certbot"])
     atomic_file(
         name="Have nginx take up a renewed certificate",
         dest=f"/etc/letsencrypt/renewal-hooks/deploy/{values.app}",
@@ -37,7 +37,7 @@ def tls(settings: Settings) -> None:
 @deploy("certificate")
 def certificate(settings: Settings) -> None:
     values = settings.values
-    trusted(name="Obtain the certificate", domain=values.domain, server=values.acme_server)
+    acme_certificate(name="Obtain the certificate", domain=values.domain, server=values.acme_server)
 
 
 def units(settings: Settings) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
 
-class Account(FactBase[str | None]):
+class LoginShell(FactBase[str | None]):
     """A person's login shell; None where there is no such account."""
 
     def command(self, login: str) -> StringCommand:
@@ -18,22 +18,22 @@ class Account(FactBase[str | None]):
         return next((line.rpartition(":")[2] for line in output), None)
 
 
-class Service(NamedTuple):
+class SystemAccount(NamedTuple):
     home: str
     shell: str
     groups: frozenset[str]
 
 
-class ServiceAccount(FactBase[Service | None]):
+class SystemUser(FactBase[SystemAccount | None]):
     """A service's account; None where there is no such account."""
 
     def command(self, login: str) -> StringCommand:
         name = QuoteString(login)
         return StringCommand("getent passwd", name, "&& id -Gn", name, "|| true")
 
-    def process(self, output: Iterable[str]) -> Service | None:
+    def process(self, output: Iterable[str]) -> SystemAccount | None:
         lines = list(output)
         if len(lines) != 2:
             return None
         *_, home, shell = lines[0].split(":")
-        return Service(home, shell, frozenset(lines[1].split()))
+        return SystemAccount(home, shell, frozenset(lines[1].split()))

@@ -57,7 +57,7 @@ class PostgresMajor(FactBase[int | None]):
 
 
 class RolesAsDeclared(FactBase[bool]):
-    """Whether roles and database are as operations.data.roles makes them.
+    """Whether roles and database are as operations.data.postgres_roles makes them.
 
     The login role is asked over the container's own address, since the image trusts loopback. The superuser is asked in
     the database `postgres`, over the socket. Both with our settings: the app's roles may have left others.
@@ -139,7 +139,7 @@ def _as_login(owner: str) -> str:
 
 
 def _as_superuser(owner: str, login: str, database: str) -> str:
-    """What operations.data.roles sees to, but for what the login role itself shows."""
+    """What operations.data.postgres_roles sees to, but for what the login role itself shows."""
     powers = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
     granted = " AND ".join(f"has_database_privilege('{owner}', '{database}', '{one}')" for one in PRIVILEGES)
     return " ".join(

@@ -1,22 +1,25 @@
-"""A person's account, those that no person has, and what sudo lets an account do."""
+"""Accounts of people and of programs, and their sudo rules."""
 
 from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from deploys.facts.accounts import Account, Service, ServiceAccount
+from deploys.facts.accounts import LoginShell, SystemAccount, SystemUser
 from deploys.operations import Commands, declared
 from deploys.operations.files import atomic_file
 
 
 @operation()
-def account(login: str) -> Commands:
-    """A person's account with a home, bash and no password. (pyinfra's server.user reads all accounts: 0.4 s.)"""
+def user(login: str) -> Commands:
+    """Create a person's account with a home, bash and no password.
+
+    pyinfra's server.user reads all accounts, which takes 0.4 s.
+    """
     declared.of(host).logins.add(login)
-    match host.get_fact(Account, login=login):
+    match host.get_fact(LoginShell, login=login):
         case "/bin/bash":
-            host.noop(f"{login} is there")
+            host.noop(f"{login} exists")
         case None:
             yield StringCommand("useradd --create-home --shell /bin/bash", QuoteString(login))
         case _:
@@ -24,30 +27,31 @@ def account(login: str) -> Commands:
 
 
 @operation()
-def service_account(login: str, *, home: str) -> Commands:
-    """An account without a password, in no group but its own. Its home is not made: that is root's to fill."""
+def system_user(login: str, *, home: str, present: bool = True) -> Commands:
+    """Create an account that no person has: without a password, in no group but its own.
+
+    Its home is not created: root fills it. An absent account is deleted even while it is logged in; what it started as
+    root goes on.
+    """
+    found = host.get_fact(SystemUser, login=login)
+    if not present:
+        if found:
+            yield StringCommand("userdel --force", QuoteString(login))
+        else:
+            host.noop(f"{login} does not exist")
+        return
     declared.of(host).logins.add(login)
-    wanted = Service(home, "/bin/sh", frozenset({login}))
-    there = host.get_fact(ServiceAccount, login=login)
-    if there == wanted:
-        host.noop(f"{login} is there")
+    wanted = SystemAccount(home, "/bin/sh", frozenset({login}))
+    if found == wanted:
+        host.noop(f"{login} exists")
         return
     properties = ("--shell", wanted.shell, "-d", QuoteString(home), QuoteString(login))
-    yield StringCommand("usermod --groups ''" if there else "useradd --system --no-create-home", *properties)
-
-
-@operation()
-def no_account(login: str) -> Commands:
-    """No such account, even while it is logged in; what it started as root goes on."""
-    if host.get_fact(ServiceAccount, login=login) is None:
-        host.noop(f"{login} is not there")
-        return
-    yield StringCommand("userdel --force", QuoteString(login))
+    yield StringCommand("usermod --groups ''" if found else "useradd --system --no-create-home", *properties)
 
 
 @operation()
 def sudoers(login: str, content: bytes) -> Commands:
-    """What `login` may do as root, once visudo accepts it: a file that is wrong would lock everybody out."""
+    """Say what `login` may do as root. visudo tests the file first: a wrong one would lock everybody out."""
     dest = f"/etc/sudoers.d/{login}"
     yield from atomic_file._inner(  # noqa: SLF001
         dest=dest, content=content, mode="440", validate="visudo --check --strict --file=%s"

@@ -12,7 +12,7 @@ from stackctl.host.certificate import CHAIN, KEY, NGINX_GROUP
 
 
 @operation()
-def placeholder(tls: str, *, domain: str) -> Commands:
+def self_signed_certificate(tls: str, *, domain: str) -> Commands:
     """A self-signed certificate in `tls`/placeholder, with `tls`/current leading to it while there is no real one.
 
     nginx's workers read it, so a real one that is not theirs to read counts for none.
@@ -35,7 +35,7 @@ def placeholder(tls: str, *, domain: str) -> Commands:
 
 
 @operation()
-def trusted(domain: str, *, server: str) -> Commands:
+def acme_certificate(domain: str, *, server: str) -> Commands:
     """Obtains the certificate when nginx doesn't serve the declared one.
 
     Fails with ACME's own words: nginx goes on with what it has, and a timer tries again each hour.

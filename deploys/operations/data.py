@@ -54,7 +54,7 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
 
 
 @operation()
-def roles(container: str, *, database: str, owner: str, login: str, password: str) -> Commands:
+def postgres_roles(container: str, *, database: str, owner: str, login: str, password: str) -> Commands:
     """`login` is admitted with the password and acts as `owner`, who can't log in and may make all it needs.
 
     The database is the superuser's, since its owner can leave settings for all who come in (ALTER DATABASE … SET).
@@ -103,7 +103,7 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
 
 
 @operation()
-def own_secret(dest: str) -> Commands:
+def generated_secret(dest: str) -> Commands:
     """A secret of the droplet's own: made there once, and known to nobody."""
     placed = host.get_fact(FileState, path=dest)
     if placed and (placed["mode"], placed["owner"], placed["group"]) == ("600", "root", "root"):
@@ -117,8 +117,8 @@ def own_secret(dest: str) -> Commands:
 
 
 @operation()
-def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
-    container: str, *, password: str, administrator: str, dest: str, directives: str, alone: bool = False
+def redis_password(  # noqa: PLR0913 - two users, and what it starts with
+    container: str, *, password: str, administrator: str, dest: str, directives: str, exclusive: bool = False
 ) -> Commands:
     """Redis takes the app's password, now and after a restart: beside those that it takes already, or alone.
 
@@ -135,17 +135,17 @@ def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
     admin = host.get_fact(Sha256File, path=administrator) or "0" * 64
     wanted = sha256(password.encode()).hexdigest()
     others = user.passwords - {wanted}
-    if alone and not others and not state.is_executing:
+    if exclusive and not others and not state.is_executing:
         host.noop("Redis will admit it alone")
         return
-    kept = [wanted] if alone else [wanted, *sorted(others)]
+    kept = [wanted] if exclusive else [wanted, *sorted(others)]
     # The passwords by their hashes, so that no byte of them needs quoting.
     app = f"user default on {' '.join(f'#{one}' for one in kept)} {APP}"
     content = f"{directives}{app}\nuser {ADMINISTRATOR} {_admin(admin)}\n"
     yield from atomic_file._inner(dest=dest, content=content.encode(), mode="600", secret=True)  # noqa: SLF001
     # One that isn't there yet starts with the declared one; by the time that it is to admit no other, it has to answer.
-    to_come = not user.passwords and not alone
-    admits = user.passwords == {wanted} or (wanted in user.passwords and not alone)
+    to_come = not user.passwords and not exclusive
+    admits = user.passwords == {wanted} or (wanted in user.passwords and not exclusive)
     if to_come or (admits and user.by_administrator and user.rules == RULES):
         return
     yield _told_to_redis(
@@ -154,7 +154,7 @@ def redis_admits(  # noqa: PLR0913 - two users, and what it starts with
         # The administrator first: the user who asks may lose the right to do so by the second line.
         [
             f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
-            f"ACL SETUSER default {'resetpass ' if alone else ''}#{wanted} {APP}",
+            f"ACL SETUSER default {'resetpass ' if exclusive else ''}#{wanted} {APP}",
         ],
     )
 

@@ -28,7 +28,7 @@ def findings() -> list[Finding]:
 
 
 @operation()
-def back_in_force(sysctls: str) -> Commands:
+def undo_overrides(sysctls: str) -> Commands:
     """Unmasks what somebody masked, and sets the kernel's parameters that somebody changed.
 
     + sysctls: the path of our sysctl.d file
@@ -49,7 +49,7 @@ def back_in_force(sysctls: str) -> Commands:
 
 
 @operation()
-def removed(names: Sequence[str], *, sshd: Handler) -> Commands:
+def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
     """Removes what is foreign and named. A name that is not there is gone already.
 
     + sshd: the handler that puts sshd's files in force; what is removed of them is on trial
@@ -69,7 +69,7 @@ def removed(names: Sequence[str], *, sshd: Handler) -> Commands:
 
 
 @operation()
-def told(dest: str, accepted: Mapping[str, str]) -> Commands:
+def declaration(dest: str, accepted: Mapping[str, str]) -> Commands:
     """Tells stackctl what the site put here; the last of what places anything."""
     declared.of(host).files.add(dest)
     content = declared.document(declared.of(host), accepted)

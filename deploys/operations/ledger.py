@@ -12,7 +12,7 @@ from deploys.secrets import ledger
 
 
 @operation()
-def recorded(path: str, current: Mapping[str, str]) -> Generator[FunctionCommand, None, None]:
+def record_secret_ages(path: str, current: Mapping[str, str]) -> Generator[FunctionCommand, None, None]:
     """Records since when each secret is in use.
 
     + current: the fingerprints of what is in use now, by name

@@ -15,7 +15,7 @@ SWAPFILE = "/swapfile"
 
 
 @operation()
-def cloud_init_done() -> Commands:
+def wait_for_cloud_init() -> Commands:
     """Waits at most ten minutes for cloud-init to end; one that ended with recoverable errors (2) has ended."""
     if host.get_fact(CloudInitStatus) != "running":
         host.noop("cloud-init is done, or not there")
@@ -42,7 +42,7 @@ def swapfile(mib: int) -> Commands:
 
 
 @operation()
-def modes(wanted: Mapping[str, str]) -> Commands:
+def permissions(wanted: Mapping[str, str]) -> Commands:
     """Files and directories of Debian's with these modes, by path; what isn't there is not made."""
     there = host.get_fact(Modes, paths=list(wanted))
     wrong = [path for path, mode in there.items() if mode != wanted[path]]

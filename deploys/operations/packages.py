@@ -17,34 +17,27 @@ LISTS_ARE_FRESH_S = 3600
 
 
 @operation()
-def installed(packages: Sequence[str]) -> Commands:
-    """Installs what is missing, without recommendations, once nobody else (cloud-init, apt's timers) uses apt.
+def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
+    """Install the packages that are missing, without recommendations, or purge those that are there.
 
-    The lists are read anew only when something is missing: apt.packages(update=True) would do so each day, as drift.
+    apt runs once nothing else (cloud-init, its own timers) uses it. The package lists are updated only when a package
+    is missing: apt.packages(update=True) would update them each day, as drift.
     """
-    there = host.get_fact(DebPackages)
-    missing = [package for package in packages if package not in there]
-    if not missing:
-        host.noop(f"{', '.join(packages)} installed")
+    installed = host.get_fact(DebPackages)
+    changing = [package for package in packages if (package in installed) != present]
+    if not changing:
+        host.noop(f"{', '.join(packages)}: {'installed' if present else 'not installed'}")
         return
-    yield _nobody_else_uses_apt()
-    yield from apt.update._inner(cache_time=LISTS_ARE_FRESH_S)  # noqa: SLF001
-    yield from apt.packages._inner(packages=missing, no_recommends=True)  # noqa: SLF001
+    yield _wait_for_apt()
+    if present:
+        yield from apt.update._inner(cache_time=LISTS_ARE_FRESH_S)  # noqa: SLF001
+        yield from apt.packages._inner(packages=changing, no_recommends=True)  # noqa: SLF001
+    else:
+        yield StringCommand("DEBIAN_FRONTEND=noninteractive apt-get --yes purge", *changing)
 
 
 @operation()
-def absent(packages: Sequence[str]) -> Commands:
-    """Removes what is there of them, with its configuration."""
-    there = [package for package in packages if package in host.get_fact(DebPackages)]
-    if not there:
-        host.noop(f"none of {', '.join(packages)}")
-        return
-    yield _nobody_else_uses_apt()
-    yield StringCommand("DEBIAN_FRONTEND=noninteractive apt-get --yes purge", *there)
-
-
-@operation()
-def whole() -> Commands:
+def repair_interrupted_dpkg() -> Commands:
     """Finishes what an interrupted apt left half installed; apt itself refuses to.
 
     The apt of a converge that was killed goes on for a while, and then leaves nothing to finish.
@@ -52,10 +45,10 @@ def whole() -> Commands:
     if not host.get_fact(HalfInstalled):
         host.noop("no package is half installed")
         return
-    yield _nobody_else_uses_apt()
+    yield _wait_for_apt()
     yield StringCommand("DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure --pending")
     yield StringCommand("DEBIAN_FRONTEND=noninteractive apt-get --yes --fix-broken install")
 
 
-def _nobody_else_uses_apt() -> StringCommand:
+def _wait_for_apt() -> StringCommand:
     return StringCommand("timeout 600 python3 -", _stdin=build.file("base/wait_for_apt.py").decode())

@@ -14,7 +14,7 @@ from stackctl.services.compose import stack_sha256
 
 
 @operation()
-def released_as_declared(compose_files: bytes, *, environment: bytes, worker: bool) -> Commands:
+def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -> Commands:
     """Releases the live tag anew when its containers are not well, or not made from what is declared.
 
     + compose_files: app.yaml, and worker.yaml behind it where there is a worker

@@ -17,7 +17,7 @@ AFTER = "/etc/ufw/after.rules"
 
 
 @operation()
-def in_force(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes) -> Commands:
+def rules(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes) -> Commands:
     """Exactly these rules and policies, now and at boot; undone by itself unless we can still log in.
 
     + allow: what ufw lets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); rules besides are removed

@@ -19,7 +19,7 @@ keys, drop_in = right
 configuration = right[drop_in].content
 admits = f"AllowUsers {settings.values.operator}".encode()
 if mistake == "a firewall that denies SSH":
-    ufw.in_force(
+    ufw.rules(
         name="Let the web in alone",
         allow=firewall.WEB,
         policies={"incoming": "deny"},

@@ -17,16 +17,16 @@ import pytest
 from deploys import build
 from deploys.config.keys import read_ci_keys
 from deploys.config.values import SettingsError
-from deploys.facts.accounts import Service, ServiceAccount
+from deploys.facts.accounts import SystemAccount, SystemUser
 from deploys.facts.files import FileState
-from deploys.operations.accounts import no_account, service_account, sudoers
+from deploys.operations.accounts import sudoers, system_user
 from tests.support.environment import ROOT
 from tests.support.operations import commands
 from tests.support.settings import data_of
 
 KEY = f"ssh-ed25519 {'A' * 68} CI"
 OTHER = f"ssh-ed25519 {'B' * 68} another"
-THERE = Service("/home/ci", "/bin/sh", frozenset({"ci"}))
+THERE = SystemAccount("/home/ci", "/bin/sh", frozenset({"ci"}))
 
 
 def read(tmp_path: Path, content: str, operators: str = OTHER) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ def test_by_default_there_is_no_ci(place: str) -> None:
 
 
 def account(there: Any) -> list[str]:
-    return commands(service_account, {ServiceAccount: there}, login="ci", home="/home/ci")
+    return commands(system_user, {SystemUser: there}, login="ci", home="/home/ci")
 
 
 def test_an_account_as_declared_is_left_alone() -> None:
@@ -101,13 +101,15 @@ def test_an_account_that_differs_is_mended(difference: dict[str, Any]) -> None:
 
 def test_an_account_is_read_as_the_droplet_tells_it() -> None:
     told = ["ci:x:993:993::/home/ci:/bin/sh", "ci docker"]
-    assert ServiceAccount().process(told) == Service("/home/ci", "/bin/sh", frozenset({"ci", "docker"}))
-    assert ServiceAccount().process([]) is None
+    assert SystemUser().process(told) == SystemAccount("/home/ci", "/bin/sh", frozenset({"ci", "docker"}))
+    assert SystemUser().process([]) is None
 
 
 def test_an_account_is_removed_once() -> None:
-    assert commands(no_account, {ServiceAccount: THERE}, login="ci") == ["userdel --force ci"]
-    assert commands(no_account, {ServiceAccount: None}, login="ci") == []
+    assert commands(system_user, {SystemUser: THERE}, login="ci", home="/home/ci", present=False) == [
+        "userdel --force ci"
+    ]
+    assert commands(system_user, {SystemUser: None}, login="ci", home="/home/ci", present=False) == []
 
 
 def test_sudoers_are_checked_before_they_are_placed() -> None:

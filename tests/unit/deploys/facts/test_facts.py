@@ -18,7 +18,7 @@ from pyinfra.api import FactBase
 
 import deploys.facts
 from deploys.facts import accounts
-from deploys.facts.accounts import Account, ServiceAccount
+from deploys.facts.accounts import LoginShell, SystemUser
 from deploys.facts.data import LINK, UNREADABLE, DirectoryState, PostgresMajor, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import FileState, PendingHandlers
@@ -93,11 +93,11 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (DirectoryState, "700 999 999\n", "700 999 999"),
     (DirectoryState, "", None),
     (
-        ServiceAccount,
+        SystemUser,
         "ci:x:993:993::/home/ci:/bin/sh\nci\n",
-        accounts.Service("/home/ci", "/bin/sh", frozenset({"ci"})),
+        accounts.SystemAccount("/home/ci", "/bin/sh", frozenset({"ci"})),
     ),
-    (ServiceAccount, "", None),
+    (SystemUser, "", None),
     (PostgresMajor, "there\n17\n", 17),
     (PostgresMajor, "there\n", UNREADABLE),
     (PostgresMajor, 'there\n{"DATABAS', UNREADABLE),
@@ -141,8 +141,8 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (Networks, ADDRESSES, NETWORKS),
     (Container, "systemd-nspawn\n", True),
     (Container, "none\n", False),
-    (Account, "deploy:x:1000:1000:Operator,,,:/home/deploy:/bin/bash\n", "/bin/bash"),
-    (Account, "", None),
+    (LoginShell, "deploy:x:1000:1000:Operator,,,:/home/deploy:/bin/bash\n", "/bin/bash"),
+    (LoginShell, "", None),
     (SwapfileMib, "1073741824\n", 1024),
     (SwapfileMib, "0\n", 0),
     (Modes, "700 /etc/cron.d\n600 /etc/crontab\n", {"/etc/cron.d": "700", "/etc/crontab": "600"}),
@@ -253,5 +253,5 @@ def test_a_swap_file_has_its_size_and_none_has_0(folder: Path) -> None:
 
 
 def test_an_account_has_its_shell_and_none_is_none() -> None:
-    assert ask(Account(), "root").startswith("/")
-    assert ask(Account(), "nobody-of-this-name") is None
+    assert ask(LoginShell(), "root").startswith("/")
+    assert ask(LoginShell(), "nobody-of-this-name") is None

@@ -30,22 +30,23 @@ from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File, FileContents, FindInFile, Sha256File
 
 import deploys.operations
-from deploys.facts.accounts import Account
+from deploys.facts.accounts import LoginShell
 from deploys.facts.data import LINK, DirectoryState, RedisUser, RedisUsers, RolesAsDeclared
 from deploys.facts.docker import ComposeServices, DockerNetworks, Network
 from deploys.facts.files import FileState, PendingHandlers
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.facts.stackctl import Status
 from deploys.facts.ufw import Chain, Firewall, Ufw
-from deploys.operations import declared, foreign, packages, this_run, ufw
-from deploys.operations.accounts import account
-from deploys.operations.certificate import placeholder, trusted
-from deploys.operations.data import APP, RULES, data_directory, own_secret, redis_admits, roles
+from deploys.operations import declared, foreign, this_run, ufw
+from deploys.operations.accounts import user
+from deploys.operations.certificate import acme_certificate, self_signed_certificate
+from deploys.operations.data import APP, RULES, data_directory, generated_secret, postgres_roles, redis_password
 from deploys.operations.docker import compose_up, network
 from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
-from deploys.operations.machine import cloud_init_done, modes, swapfile
-from deploys.operations.release import released_as_declared
+from deploys.operations.machine import permissions, swapfile, wait_for_cloud_init
+from deploys.operations.packages import packages, repair_interrupted_dpkg
+from deploys.operations.release import current_release
 from deploys.operations.units import systemd_units
 from stackctl.services import docker
 from stackctl.services.compose import stack_sha256
@@ -161,7 +162,7 @@ def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> l
     """What is between the beginning of a trial and its confirmation; no trial where there is nothing."""
     facts: Facts = {Ufw: there, FileState: placed}
     arguments: dict[str, Any] = {"allow": ["22/tcp", "80/tcp"], "policies": {"incoming": "deny"}, "after": AFTER}
-    if not (ran := commands(ufw.in_force, facts, **arguments)):
+    if not (ran := commands(ufw.rules, facts, **arguments)):
         return []
     assert len(ran) > 2, "a trial of nothing"
     return [shlex.split(line)[-1] for line in ran[1:-1]]
@@ -343,12 +344,12 @@ ROLES: dict[str, Any] = {
 
 
 def test_roles_as_declared_are_left_alone() -> None:
-    assert commands(roles, {RolesAsDeclared: True}, **ROLES) == []
+    assert commands(postgres_roles, {RolesAsDeclared: True}, **ROLES) == []
 
 
 def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_log() -> None:
     with droplet({RolesAsDeclared: False}):
-        (alter,) = roles._inner(**ROLES)
+        (alter,) = postgres_roles._inner(**ROLES)
     assert "secret" not in str(alter)
     statements = alter.connector_arguments["_stdin"]
     (secret,) = (number for number, line in enumerate(statements) if "PASSWORD 'it''s \\ secret';" in line)
@@ -361,7 +362,7 @@ def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_lo
 def test_the_app_owns_neither_the_database_nor_its_settings() -> None:
     """S1. It may still make schemas and trusted extensions, for which CREATE is enough."""
     with droplet({RolesAsDeclared: False}):
-        (alter,) = roles._inner(**ROLES)
+        (alter,) = postgres_roles._inner(**ROLES)
     statements = alter.connector_arguments["_stdin"]
     assert 'ALTER DATABASE "shop" OWNER TO postgres;' in statements
     assert 'GRANT CREATE, CONNECT, TEMPORARY ON DATABASE "shop" TO "app";' in statements
@@ -369,7 +370,7 @@ def test_the_app_owns_neither_the_database_nor_its_settings() -> None:
 
 def test_roles_are_made_in_a_session_that_the_app_cannot_influence() -> None:
     with droplet({RolesAsDeclared: False}):
-        (alter,) = roles._inner(**ROLES)
+        (alter,) = postgres_roles._inner(**ROLES)
     line, statements = str(alter), alter.connector_arguments["_stdin"]
     assert "PGOPTIONS=-c search_path=pg_catalog,pg_temp -c role=none" in line
     assert "lock_timeout=10s" in line
@@ -418,7 +419,7 @@ def released(
     executing: bool = True,
 ) -> list[str]:
     declared = {"compose_files": compose_files, "environment": environment, "worker": worker}
-    return commands(released_as_declared, {Status: status}, executing=executing, **declared)
+    return commands(current_release, {Status: status}, executing=executing, **declared)
 
 
 def test_a_release_as_declared_is_left_alone() -> None:
@@ -455,9 +456,9 @@ def test_the_live_tag_is_released_anew_when_anything_differs(differs: tuple[Any,
 
 
 def test_cloud_init_is_waited_for_only_while_it_runs() -> None:
-    assert commands(cloud_init_done, {CloudInitStatus: "done"}) == []
-    assert commands(cloud_init_done, {CloudInitStatus: None}) == []
-    assert commands(cloud_init_done, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
+    assert commands(wait_for_cloud_init, {CloudInitStatus: "done"}) == []
+    assert commands(wait_for_cloud_init, {CloudInitStatus: None}) == []
+    assert commands(wait_for_cloud_init, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
 
 
 def test_a_swap_file_is_made_whole_and_swapped_on() -> None:
@@ -470,13 +471,13 @@ def test_a_swap_file_is_made_whole_and_swapped_on() -> None:
 
 
 def test_packages_are_installed_only_when_one_is_missing() -> None:
-    assert commands(packages.installed, {DebPackages: {"ufw": {"1"}}}, packages=["ufw"]) == []
+    assert commands(packages, {DebPackages: {"ufw": {"1"}}}, packages=["ufw"]) == []
 
 
 def test_packages_are_removed_only_when_they_are_there() -> None:
     there: Facts = {DebPackages: {"telnet": {"1"}, "curl": {"1"}}}
-    assert commands(packages.absent, there, packages=["nis"]) == []
-    waits, purge = commands(packages.absent, there, packages=["nis", "telnet"])
+    assert commands(packages, there, present=False, packages=["nis"]) == []
+    waits, purge = commands(packages, there, present=False, packages=["nis", "telnet"])
     assert waits == "timeout 600 python3 -"
     assert purge.endswith("apt-get --yes purge telnet")
 
@@ -484,19 +485,19 @@ def test_packages_are_removed_only_when_they_are_there() -> None:
 def test_modes_are_mended_of_what_is_there() -> None:
     there: Facts = {Modes: {"/boot": "755", "/etc/cron.d": "700"}}
     wanted = {"/boot": "700", "/etc/cron.d": "700", "/etc/crontab": "600"}
-    assert commands(modes, there, wanted=wanted) == ["chmod 700 /boot"]
-    assert commands(modes, {Modes: {"/boot": "700"}}, wanted=wanted) == []
+    assert commands(permissions, there, wanted=wanted) == ["chmod 700 /boot"]
+    assert commands(permissions, {Modes: {"/boot": "700"}}, wanted=wanted) == []
 
 
 def test_an_account_is_made_once() -> None:
-    assert commands(account, {Account: "/bin/bash"}, login="deploy") == []
-    assert commands(account, {Account: None}, login="deploy") == ["useradd --create-home --shell /bin/bash deploy"]
-    assert commands(account, {Account: "/bin/sh"}, login="deploy") == ["usermod --shell /bin/bash deploy"]
+    assert commands(user, {LoginShell: "/bin/bash"}, login="deploy") == []
+    assert commands(user, {LoginShell: None}, login="deploy") == ["useradd --create-home --shell /bin/bash deploy"]
+    assert commands(user, {LoginShell: "/bin/sh"}, login="deploy") == ["usermod --shell /bin/bash deploy"]
 
 
 def test_a_half_installed_package_is_finished() -> None:
-    assert commands(packages.whole, {HalfInstalled: False}) == []
-    wait, configure, fix = commands(packages.whole, {HalfInstalled: True})
+    assert commands(repair_interrupted_dpkg, {HalfInstalled: False}) == []
+    wait, configure, fix = commands(repair_interrupted_dpkg, {HalfInstalled: True})
     assert wait == "timeout 600 python3 -", "who is at it may finish it"
     assert "--configure --pending" in configure
     assert "--fix-broken" in fix
@@ -507,7 +508,7 @@ NGINX_S = {"mode": "640", "group": "www-data"}
 
 @pytest.mark.parametrize("key", [None, PLACED, PLACED | NGINX_S | {"mode": "600"}])
 def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placeholder(key: Any) -> None:
-    make, link = commands(placeholder, {FileState: key}, tls="/tls", domain="d")
+    make, link = commands(self_signed_certificate, {FileState: key}, tls="/tls", domain="d")
     assert make.startswith("install -d -m 750 -g www-data /tls/placeholder && openssl req ")
     assert make.endswith("chmod 640 /tls/placeholder/privkey.pem /tls/placeholder/fullchain.pem")
     assert link == "ln -sfn /tls/placeholder /tls/current"
@@ -516,7 +517,7 @@ def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placehold
 def test_a_placeholder_is_made_for_the_longest_name(tmp_path: Path) -> None:
     """openssl itself is asked: it refuses a common name of more than 64 characters."""
     domain = ".".join([*("x" * 63 for _ in range(3)), "y" * 57, "dev"])
-    make, _ = commands(placeholder, {FileState: None}, tls="/tls", domain=domain)
+    make, _ = commands(self_signed_certificate, {FileState: None}, tls="/tls", domain=domain)
     (openssl,) = [part for part in make.split("&&") if part.strip().startswith("openssl")]
     ran = subprocess.run(
         ["sh", "-c", openssl.replace("/tls/placeholder", str(tmp_path))], capture_output=True, check=False
@@ -526,10 +527,10 @@ def test_a_placeholder_is_made_for_the_longest_name(tmp_path: Path) -> None:
 
 
 def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:
-    assert commands(placeholder, {FileState: PLACED | NGINX_S}, tls="/tls", domain="d") == []
-    assert commands(trusted, {Status: {"certificate": {"as_declared": True}}}, domain="d", server="s") == []
+    assert commands(self_signed_certificate, {FileState: PLACED | NGINX_S}, tls="/tls", domain="d") == []
+    assert commands(acme_certificate, {Status: {"certificate": {"as_declared": True}}}, domain="d", server="s") == []
     for status in (None, {"certificate": None}, {"certificate": {"as_declared": False}}):
-        (asked,) = commands(trusted, {Status: status}, domain="d", server="s")
+        (asked,) = commands(acme_certificate, {Status: status}, domain="d", server="s")
         assert asked.startswith("stackctl certificate || { code=$?; echo 'All else is done. Next")
         assert asked.endswith("exit $code; }")
 
@@ -568,11 +569,11 @@ def admitting(*passwords: str, rules: str = RULES, by_administrator: bool = True
     return RedisUser(frozenset(map(sha256_of, passwords)), rules, by_administrator)
 
 
-def redis(user: RedisUser, *, starts_with: tuple[str, ...], alone: bool, executing: bool = True) -> list[str]:
+def redis(user: RedisUser, *, starts_with: tuple[str, ...], exclusive: bool, executing: bool = True) -> list[str]:
     """What is run when its file is as it should be."""
     there = {**PLACED, "sha256": sha256(STARTS_WITH[starts_with]).hexdigest()}
     facts: Facts = {RedisUsers: user, FileState: there, Sha256File: ADMIN}
-    return commands(redis_admits, facts, executing=executing, alone=alone, **REDIS)
+    return commands(redis_password, facts, executing=executing, exclusive=exclusive, **REDIS)
 
 
 @pytest.mark.parametrize(
@@ -588,31 +589,31 @@ def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
     admitted: list[str], beside: int, alone: int
 ) -> None:
     both = ("new", "old") if "old" in admitted else ("new",)
-    assert len(redis(admitting(*admitted), starts_with=both, alone=False)) == beside
-    assert len(redis(admitting(*admitted), starts_with=("new",), alone=True)) == alone
+    assert len(redis(admitting(*admitted), starts_with=both, exclusive=False)) == beside
+    assert len(redis(admitting(*admitted), starts_with=("new",), exclusive=True)) == alone
 
 
 @pytest.mark.parametrize(("alone", "wanted"), [(False, ("new", "old")), (True, ("new",))])
 def test_redis_starts_anew_with_what_it_admits_at_the_moment(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
     """Or one that starts anew before the next release serves would refuse the live one."""
     with droplet({RedisUsers: admitting("new", "old"), FileState: None, Sha256File: ADMIN}):
-        write, *_ = redis_admits._inner(**REDIS, alone=alone)
+        write, *_ = redis_password._inner(**REDIS, exclusive=alone)
     assert "/s/redis.conf.new" in str(write)
     assert b64decode(write.connector_arguments["_stdin"]) == STARTS_WITH[wanted]
 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_redis_that_admits_the_declared_password_alone_is_left_alone(alone: bool) -> None:  # noqa: FBT001
-    assert redis(admitting("new"), starts_with=("new",), alone=alone) == []
+    assert redis(admitting("new"), starts_with=("new",), exclusive=alone) == []
 
 
 def test_a_plan_expects_a_redis_that_is_down_to_start_with_the_declared_password() -> None:
-    assert redis(admitting(), starts_with=("new", "old"), alone=True, executing=False) == []
+    assert redis(admitting(), starts_with=("new", "old"), exclusive=True, executing=False) == []
 
 
 def test_a_plan_of_the_first_converge_knows_no_password_of_the_administrator_yet() -> None:
     with droplet({RedisUsers: RedisUser(), FileState: None, Sha256File: None}, executing=False):
-        (write,) = redis_admits._inner(**REDIS)
+        (write,) = redis_password._inner(**REDIS)
     assert "/s/redis.conf.new" in str(write)
 
 
@@ -628,7 +629,7 @@ def test_a_plan_of_the_first_converge_knows_no_password_of_the_administrator_yet
 def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, who: str) -> None:
     """Both users are told in one go: neither the app's connections nor its password go."""
     with droplet({RedisUsers: user, FileState: {**PLACED, "sha256": "0"}, Sha256File: ADMIN}):
-        _, command = redis_admits._inner(**REDIS)
+        _, command = redis_password._inner(**REDIS)
     assert who in str(command)
     assert '| grep -cx OK)" = 2' in str(command)
     assert str(command).endswith("Next: sudo docker restart c, make site' >&2; false; }")
@@ -644,7 +645,7 @@ def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, wh
 )
 def test_a_secret_of_the_droplet_s_own_is_made_once(tmp_path: Path, there: Any, made: bool) -> None:  # noqa: FBT001
     dest = tmp_path / "administrator"
-    run = commands(own_secret, {FileState: there}, dest=str(dest))
+    run = commands(generated_secret, {FileState: there}, dest=str(dest))
     assert bool(run) == made
     found = []
     for _ in range(2 * bool(run)):
@@ -660,7 +661,7 @@ def test_a_secret_of_the_droplet_s_own_is_made_once(tmp_path: Path, there: Any, 
 def test_redis_is_told_on_standard_input() -> None:
     facts: Facts = {RedisUsers: admitting("old"), FileState: None, Sha256File: ADMIN}
     with droplet(facts):
-        write, command = redis_admits._inner(**REDIS, alone=True)
+        write, command = redis_password._inner(**REDIS, exclusive=True)
     assert NEW not in f"{write} {command}"
     assert command.connector_arguments["_stdin"][1] == f"ACL SETUSER default resetpass #{NEW} {APP}"
 
@@ -749,13 +750,13 @@ OVERRIDE = finding("/etc/ssh/sshd_config.d/00-a.conf", "remove", "/etc/ssh/sshd_
 
 @pytest.mark.parametrize("status", [None, {}, {"foreign": None}, {"foreign": []}, {"foreign": [JOB]}])
 def test_nothing_is_switched_off(status: Any) -> None:
-    assert commands(foreign.back_in_force, {Status: status}, sysctls="/etc/sysctl.d/60-app.conf") == []
+    assert commands(foreign.undo_overrides, {Status: status}, sysctls="/etc/sysctl.d/60-app.conf") == []
 
 
 @pytest.mark.parametrize("executing", [True, False])
 def test_a_mask_goes_and_parameters_are_set_by_our_file_alone(*, executing: bool) -> None:
     arguments: dict[str, Any] = {"executing": executing, "sysctls": "/etc/sysctl.d/60-app.conf"}
-    assert commands(foreign.back_in_force, seen(MASK, SYSCTL, JOB), **arguments) == [
+    assert commands(foreign.undo_overrides, seen(MASK, SYSCTL, JOB), **arguments) == [
         "rm -f /run/systemd/system/x.service",
         "systemctl daemon-reload",
         "/usr/lib/systemd/systemd-sysctl /etc/sysctl.d/60-app.conf",
@@ -764,15 +765,15 @@ def test_a_mask_goes_and_parameters_are_set_by_our_file_alone(*, executing: bool
 
 def test_only_what_is_there_and_named_is_removed() -> None:
     names = ["/etc/cron.d/job", "/etc/cron.d/gone", MASK["name"]]
-    assert commands(foreign.removed, seen(JOB, MASK, OVERRIDE), names=names, sshd=Handler("ssh", ["restart"])) == [
+    assert commands(foreign.remove, seen(JOB, MASK, OVERRIDE), names=names, sshd=Handler("ssh", ["restart"])) == [
         "/usr/local/bin/stackctl remove-foreign /etc/cron.d/job"
     ]
-    assert commands(foreign.removed, seen(JOB), names=[], sshd=Handler("ssh", ["restart"])) == []
+    assert commands(foreign.remove, seen(JOB), names=[], sshd=Handler("ssh", ["restart"])) == []
 
 
 def test_a_file_of_sshd_s_is_removed_on_trial() -> None:
     begin, remove, restart, confirm = commands(
-        foreign.removed, seen(OVERRIDE), names=[OVERRIDE["name"]], sshd=Handler("ssh", ["restart"])
+        foreign.remove, seen(OVERRIDE), names=[OVERRIDE["name"]], sshd=Handler("ssh", ["restart"])
     )
     assert "trial begin ssh" in begin
     assert "remove-foreign /etc/ssh/sshd_config.d/00-a.conf" in remove
@@ -793,13 +794,13 @@ def test_a_converge_that_sshd_would_not_obey_ends_before_its_first_change(monkey
 
 
 def test_the_site_tells_what_its_operations_were_asked_for() -> None:
-    with droplet({FileState: None, Account: "/bin/bash", Ufw: Firewall()}):
+    with droplet({FileState: None, LoginShell: "/bin/bash", Ufw: Firewall()}):
         known = declared.of(ctx_host.get())
         for told in (known.files, known.logins, known.ports):
             told.clear()
         list(atomic_file._inner(dest="/etc/x/y", content=b""))
-        list(account._inner(login="me"))
-        list(ufw.in_force._inner(allow=["80/tcp", "from 192.0.2.1 to any port 22 proto tcp"], policies={}, after=b""))
+        list(user._inner(login="me"))
+        list(ufw.rules._inner(allow=["80/tcp", "from 192.0.2.1 to any port 22 proto tcp"], policies={}, after=b""))
     assert known.files == {"/etc/x/y", "/etc/ufw/after.rules"}
     assert (known.logins, known.ports) == ({"me"}, {22, 80})
     document = json.loads(declared.document(known, {"/etc/z": "why"}))

@@ -85,7 +85,7 @@ def test_the_firewall_changes_on_trial_alone() -> None:
     there = Firewall(active=True, policies={"incoming": "deny"}, rules=("allow 80/tcp",))
     placed = {"sha256": sha256(b"").hexdigest(), "mode": "640", "owner": "root", "group": "root"}
     arguments: dict[str, Any] = {"allow": ["80/tcp", "22/tcp"], "policies": {}, "after": b""}
-    begin, *changes, confirm = commands(ufw.in_force, {Ufw: there, FileState: placed}, **arguments)
+    begin, *changes, confirm = commands(ufw.rules, {Ufw: there, FileState: placed}, **arguments)
     assert begin == f"{PROGRAM} trial begin firewall"
     assert changes == [f"{PROGRAM} trial change firewall 'ufw allow 22/tcp'"]
     assert confirm.startswith("FunctionCommand")

@@ -12,7 +12,7 @@ import pytest
 from pyinfra.api import FunctionCommand
 from pyinfra.context import ctx_host
 
-from deploys.operations.ledger import recorded
+from deploys.operations.ledger import record_secret_ages
 from deploys.secrets import ledger
 from deploys.secrets.ledger import KEY, Entry, Ledger, ages, changed, check, fingerprints, read, updated, write
 from deploys.secrets.rules import OFFSITE_RULES, OPERATOR_RULES, CredentialsError
@@ -122,7 +122,7 @@ def test_ages_are_told_and_what_is_due_named_with_the_remedy() -> None:
 
 def operations(path: Path, current: Mapping[str, str]) -> list[Any]:
     with ctx_host.use(SimpleNamespace(noop=lambda _: None, current_op_global_arguments=None)):
-        return list(recorded._inner(path=str(path), current=current))
+        return list(record_secret_ages._inner(path=str(path), current=current))
 
 
 def test_a_converge_records_what_is_new_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
