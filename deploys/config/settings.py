@@ -123,7 +123,7 @@ def check_values(data: Mapping[str, Any]) -> Values:
         return Values.model_validate(dict(data))
     except ValidationError as error:
         faults = "; ".join(_fault(dict(one)) for one in error.errors())
-    raise SettingsError(f"group_data: {faults}. Nothing was changed")
+    raise SettingsError(f"group_data: {faults}")
 
 
 def _fault(error: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""How old each secret of a place is, and that no two are the same: a file in the checkout, without any secret in it.
+"""The ledger of an environment's secrets: how old each one is, and whether two are equal.
 
-It holds a fingerprint of each, keyed by FINGERPRINT_KEY, and the day since which it is in use. A converge records what
-is new. `python -m deploys.cli.ages inventories/prod.py` tells the ages; `make plan`, `site` and `status` end with that
-where nothing is wrong.
+It is a file in the checkout, and has no secret in it: for each secret it has a fingerprint, keyed by FINGERPRINT_KEY,
+and the day since which the secret is in use. A converge records new secrets.
+`python -m deploys.cli.ages inventories/prod.py` prints the ages. `make plan`, `site` and `status` end with them if
+nothing is wrong.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from deploys.secrets.rules import OPERATOR_RULES, Credentials, CredentialsError
 from stackctl.core import durable
 
 KEY = "FINGERPRINT_KEY"
-"""Alone the same in staging and production, so that their fingerprints can be compared."""
+"""The one secret that staging and production share, so that their fingerprints can be compared."""
 OFFSITE = "OFFSITE_PASSWORD"
-"""In every env file of a place whose backups go off the droplet."""
+"""A secret in every env file of an environment with off-site backups."""
 OLDEST_DAYS = 90
 
 
 @dataclass(frozen=True)
 class Entry:
+    """A secret in the ledger: its fingerprint, and the day since which it is in use."""
+
     fingerprint: str
     since: date
 
@@ -34,15 +37,15 @@ Ledger = Mapping[str, Entry]
 
 
 def fingerprints(credentials: Credentials) -> dict[str, str]:
-    """Of every secret by its name in the env file. The key makes guessing a weak one from a fingerprint impossible."""
+    """Return the fingerprint of every secret by name. Nobody can guess a weak secret from it without the key."""
     key = credentials.fingerprint_key.encode()
     return {name: hmac.digest(key, value.encode(), "sha256")[:16].hex() for name, value in credentials.by_name.items()}
 
 
 def check(path: Path, current: Mapping[str, str]) -> None:
-    """Every secret is the only one of its value: in its own place, and in those whose ledgers lie beside this one."""
+    """Raise CredentialsError if two secrets are equal, in this environment or in one whose ledger lies beside this."""
     faults = [
-        f"{one} and {other} are the same: give each its own"
+        f"{one} and {other} are the same: give each its own value"
         for position, one in enumerate(current)
         for other in list(current)[position + 1 :]
         if current[one] == current[other]
@@ -57,9 +60,9 @@ def check(path: Path, current: Mapping[str, str]) -> None:
 def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
     theirs = read(beside)
     if KEY in theirs and theirs[KEY].fingerprint != current[KEY]:
-        return [f"{beside} was made with another {KEY}: put the same into both env files (docs/how-to/secrets.md)"]
+        return [f"{beside} was made with another {KEY}: put the same one into both env files (docs/how-to/secrets.md)"]
     return [
-        f"{one} is the same as {other} of {beside}: give each place its own"
+        f"{one} is the same as {other} of {beside}: give each environment its own value"
         for one, fingerprint in current.items()
         for other, entry in theirs.items()
         if KEY not in (one, other) and entry.fingerprint == fingerprint
@@ -67,10 +70,10 @@ def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
 
 
 def updated(known: Ledger, current: Mapping[str, str], today: date) -> Ledger:
-    """What is known, with what is new or has changed since today, and without what is gone.
+    """Return the known ledger with the current secrets: new and changed ones date from today, missing ones are gone.
 
-    After a change of the key nothing can be told of the others, so they keep their age: too old rather than too young.
-    The operator's own may be left out of an env file, as CI's: that ends no age.
+    After a change of the key the fingerprints cannot be compared. Then the other secrets keep their age, because one
+    that seems too old does no harm. An env file such as CI's may lack the operator's secrets: they stay in the ledger.
     """
     comparable = KEY in known and known[KEY].fingerprint == current[KEY]
     left_out = [name for name in OPERATOR_RULES if name not in current and OFFSITE in current]
@@ -87,15 +90,17 @@ def _since(former: Entry | None, fingerprint: str, today: date, *, comparable: b
 
 
 def changed(known: Ledger, current: Ledger) -> list[str]:
-    """The names that differ, gone ones too."""
+    """Return the names that differ, including those that are gone."""
     return [name for name in {**known, **current} if known.get(name) != current.get(name)]
 
 
 def today() -> date:
+    """Return the date in UTC."""
     return datetime.now(UTC).date()
 
 
 def read(path: Path) -> Ledger:
+    """Return a ledger, which is empty if there is no file. Raises CredentialsError."""
     if not path.is_file():
         return {}
     try:
@@ -104,19 +109,20 @@ def read(path: Path) -> Ledger:
             name: Entry(entry["fingerprint"], date.fromisoformat(entry["since"])) for name, entry in document.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise CredentialsError(f"{path} is malformed: take it from git again (git checkout {path})") from None
+        raise CredentialsError(f"{path} is malformed. Next: git checkout {path}") from None
 
 
 def write(path: Path, ledger: Ledger) -> None:
+    """Write a ledger atomically."""
     document = {name: {"fingerprint": one.fingerprint, "since": one.since.isoformat()} for name, one in ledger.items()}
     durable.write(path, json.dumps(document, indent=2).encode() + b"\n", 0o644)
 
 
 def ages(ledger: Ledger, place: str, today: date) -> list[str]:
-    """What an operator is told: a line on the oldest, and one for each that is due."""
+    """Return a line about the oldest secret, and one for each that is due for a rotation."""
     days = {name: (today - entry.since).days for name, entry in ledger.items() if name != KEY}
     if not days:
-        return ["No secret's age is known yet: the next converge records them."]
+        return ["The secrets have no known age yet. The next converge records them."]
     oldest = max(days, key=lambda name: days[name])
     return [
         f"{len(days)} secrets, the oldest {oldest}: {days[oldest]} days.",

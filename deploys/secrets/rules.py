@@ -1,6 +1,6 @@
-"""The env file, checked whole: every secret that a place needs, and nothing else.
+"""The rules of the env file: it has every secret that an environment needs, and nothing else.
 
-Values are taken byte for byte: no interpolation, no entry in os.environ. A message names keys and lines, never a value.
+Messages name keys, never a value.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from pyinfra.api.exceptions import PyinfraError
 
 
 class CredentialsError(PyinfraError):
-    """The env file is not fit for use. One line: the key or the line, and the remedy."""
+    """The env file has a fault. The message is one line with the key or the line, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A place's secrets. Not one of them shows in a repr, so none gets into a log or an error by way of one."""
+    """An environment's secrets. A repr shows none of them, so none gets into a log or an error that way."""
 
     database_password: str = field(repr=False)
     redis_password: str = field(repr=False)
     registry_password: str = field(repr=False)
     fingerprint_key: str = field(repr=False)
     app: Mapping[str, str] = field(repr=False)
-    """The app's own by its name in the app's environment: Telegram's, and what group_data's `app_secrets` lists."""
+    """The app's secrets by the name of their variable: Telegram's, and those that `app_secrets` of group_data lists."""
     offsite: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """For the backups off the droplet, by their names in the env file; none where there are none."""
+    """The secrets of off-site backups by their names in the env file. Empty without off-site backups."""
 
     @property
     def by_name(self) -> dict[str, str]:
-        """All of them, by their names in the env file."""
+        """All secrets by their names in the env file."""
         own = {name: getattr(self, name.lower()) for name in RULES}
         return {**own, **self.app, **self.offsite}
 
@@ -44,11 +44,11 @@ def _fault_of_password(value: str) -> str | None:
 
 def _fault_of_bot_token(value: str) -> str | None:
     fits = re.fullmatch(r"[0-9]{6,}:[A-Za-z0-9_-]{35}", value)
-    return None if fits else "is not of the form that @BotFather gives (digits, a colon, 35 characters)"
+    return None if fits else "does not have the form of @BotFather's tokens (digits, a colon, 35 characters)"
 
 
 def _fault_of_webhook_secret(value: str) -> str | None:
-    # https://core.telegram.org/bots/api#setwebhook allows 1; what protects the webhook has to be long.
+    # https://core.telegram.org/bots/api#setwebhook allows one character, but a short secret protects nothing.
     fits = re.fullmatch(r"[A-Za-z0-9_-]{16,256}", value)
     return None if fits else "is not 16 to 256 characters of A-Z a-z 0-9 _ -"
 
@@ -58,12 +58,12 @@ def _fault_of_fingerprint_key(value: str) -> str | None:
 
 
 def _fault_of_key_id(value: str) -> str | None:
-    # It is part of a header that has its own / and =.
+    # It is part of a header in which / and = have a meaning.
     return None if re.fullmatch(r"[A-Za-z0-9]{8,128}", value) else "is not 8 to 128 letters and digits"
 
 
 def _fault_of_restic_password(value: str) -> str | None:
-    # restic takes a new one from a file, without the white space around it.
+    # restic reads a new password from a file, and strips white space.
     return "begins or ends with white space" if value != value.strip() else _fault_of_password(value)
 
 
@@ -77,38 +77,38 @@ RULES: dict[str, Callable[[str], str | None]] = {
     "REGISTRY_PASSWORD": _no_fault,
     "FINGERPRINT_KEY": _fault_of_fingerprint_key,
 }
-"""The keys that every place needs; each rule says what is wrong with a value, without showing it."""
+"""Rules of the keys that every environment needs. A rule returns the fault of a value, without the value."""
 
 TELEGRAM_RULES: dict[str, Callable[[str], str | None]] = {
     "TELEGRAM_BOT_TOKEN": _fault_of_bot_token,
     "TELEGRAM_WEBHOOK_SECRET": _fault_of_webhook_secret,
 }
-"""Those of an app that Telegram sends updates to; in another one's env file they are left unread."""
+"""Rules of the keys for an app that uses Telegram. For another app the keys may be there, and are ignored."""
 
 OFFSITE_RULES: dict[str, Callable[[str], str | None]] = {
     "OFFSITE_KEY_ID": _fault_of_key_id,
     "OFFSITE_KEY_SECRET": _fault_of_password,
     "OFFSITE_PASSWORD": _fault_of_restic_password,
 }
-"""The droplet's for its backups off it. Without `offsite_repository` they are left unread."""
+"""Rules of the droplet's keys for off-site backups. Without `offsite_repository` the keys are ignored."""
 
 OPERATOR_RULES: dict[str, Callable[[str], str | None]] = {
     "OFFSITE_OPERATOR_KEY_ID": _fault_of_key_id,
     "OFFSITE_OPERATOR_KEY_SECRET": _fault_of_password,
     "OFFSITE_OPERATOR_PASSWORD": _fault_of_restic_password,
 }
-"""The operator's for the same: never on a droplet, and left out of a file that only plans are made from, as CI's."""
+"""Rules of the operator's keys for the same. No droplet gets them. An env file that only makes plans may lack them."""
 
-# A real value may begin with "your_": it has a digit, as a placeholder has not.
+# A real value may begin with "your_", but then it has a digit, which no placeholder has.
 _PLACEHOLDER = re.compile(r"<.*>|change.?me|your([-_ ][a-z]+)+|x{3,}|todo|placeholder", re.IGNORECASE)
 
 
 def credentials_from(
     values: Mapping[str, str], *, app_secrets: Iterable[str], offsite: bool, source: str
 ) -> Credentials:
-    """Checks against the rules and the place's `app_secrets`. Raises CredentialsError naming every fault at once."""
+    """Check the values of an env file and return them. Raises CredentialsError, which names every fault at once."""
     app_names = tuple(app_secrets)
-    # All three of the operator's, or none.
+    # The operator's keys are there together, or not at all.
     operator = OPERATOR_RULES if any(name in values for name in OPERATOR_RULES) else {}
     offsite_names = [*OFFSITE_RULES, *operator] if offsite else []
     needed = [*RULES, *app_names, *offsite_names]
@@ -127,7 +127,7 @@ def credentials_from(
 
 def _unknown(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
     for key, value in values.items():
-        # A line of the template that this place has no use for may stay as it came.
+        # A line of the template that this environment does not need may stay unchanged.
         if key not in known and not _PLACEHOLDER.fullmatch(value.strip()):
             near = difflib.get_close_matches(key, known, n=1)
             remedy = f"did you mean {near[0]}?" if near else "remove it, or list it in group_data's app_secrets"
@@ -147,11 +147,11 @@ def _fault_of(key: str, value: str) -> str | None:
         return "is empty"
     if _PLACEHOLDER.fullmatch(value.strip()):
         return "is still a placeholder"
-    # A line break would end the line of an HTTP header, an environment file or a password prompt.
+    # A line break would end the line of an HTTP header, an env file or a password prompt.
     if re.search(r"[\r\n]", value):
-        return "has a line break in it, a control character (in base64, or with \\n for each, it is one line)"
+        return "has a line break, which is a control character (encode it with base64, or write \\n for each)"
     if re.search(r"[\x00-\x1f\x7f]", value):
-        return "has a control character in it"
+        return "has a control character"
     if invisible := [one for one in (value[0], value[-1]) if one != " " and category(one) in {"Cf", "Zl", "Zp", "Zs"}]:
-        return f"begins or ends with a character that nobody sees (U+{ord(invisible[0]):04X}): type the value again"
+        return f"begins or ends with an invisible character (U+{ord(invisible[0]):04X}): type the value again"
     return {**RULES, **TELEGRAM_RULES, **OFFSITE_RULES, **OPERATOR_RULES}.get(key, _no_fault)(value)

@@ -132,7 +132,9 @@ def test_an_address_of_the_example_is_no_address(said: Callable[..., str], addre
 
 def test_where_there_is_no_lab_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConnectError, match=r"\.lab/ssh_config is missing\. There is no lab here.*Did you mean ENV="):
+    with pytest.raises(
+        ConnectError, match=r"\.lab/ssh_config is missing\. There is no lab here\. Next: make lab-up.*Did you mean ENV="
+    ):
         Client().connect("droplet1", _pyinfra_ssh_config_file=".lab/ssh_config")
 
 

@@ -138,7 +138,7 @@ def test_what_another_issues_is_typed_or_handed_over(operator: Operator, key: st
         ),
         ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "rubbish"}, "another bot's"),
         ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "220201543:" + "B" * 35}, "another bot's"),
-        ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "110201543:short"}, "not of the form"),
+        ("TELEGRAM_BOT_TOKEN", {"terminal": True, "stdin": "110201543:short"}, "does not have the form"),
         ("REDIS_PASWORD", {"terminal": True}, "is no secret of prod. Next: set KEY to one of DATABASE_PASSWORD, "),
         ("", {"terminal": True}, "no KEY was given. Next: set KEY to one of DATABASE_PASSWORD, "),
     ],

@@ -74,7 +74,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_a_malformed_file_is_one_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "prod.secrets.json"
     path.write_text(content)
-    with pytest.raises(CredentialsError, match="is malformed: take it from git"):
+    with pytest.raises(CredentialsError, match=r"is malformed\. Next: git checkout"):
         read(path)
 
 
@@ -86,13 +86,13 @@ def refusal(tmp_path: Path, current: Mapping[str, str], beside: Ledger) -> str:
 
 
 def test_two_of_one_place_must_differ(tmp_path: Path) -> None:
-    assert refusal(tmp_path, {**CURRENT, "C": "1"}, {}) == "A and C are the same: give each its own"
+    assert refusal(tmp_path, {**CURRENT, "C": "1"}, {}) == "A and C are the same: give each its own value"
 
 
 def test_two_places_must_differ_under_whatever_name(tmp_path: Path) -> None:
     theirs = {KEY: Entry("k", BEFORE), "B": Entry("1", BEFORE), "C": Entry("9", BEFORE)}
     said = refusal(tmp_path, CURRENT, theirs)
-    assert said == f"A is the same as B of {tmp_path}/staging.secrets.json: give each place its own"
+    assert said == f"A is the same as B of {tmp_path}/staging.secrets.json: give each environment its own value"
 
 
 def test_places_that_can_t_be_compared_are_refused(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_ages_are_told_and_what_is_due_named_with_the_remedy() -> None:
         "A is 91 days old, more than 90: make rotate KEY=A ENV=prod",
     ]
     assert ages(entries, "prod", TODAY) == ["2 secrets, the oldest A: 90 days."]
-    assert "known yet" in ages({}, "prod", TODAY)[0]
+    assert "no known age yet" in ages({}, "prod", TODAY)[0]
 
 
 def operations(path: Path, current: Mapping[str, str]) -> list[Any]:
