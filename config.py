@@ -1,4 +1,4 @@
-"""pyinfra reads this file from the working directory, whatever the deploy. Here it gets to know the operator's side."""
+"""Configures pyinfra, which reads this file from the working directory for every deploy."""
 
 from pyinfra import config
 
@@ -6,7 +6,7 @@ from deploys.config import environments
 from deploys.converge import connection
 from deploys.terminal import screen
 
-# The operator is `deploy` with sudo from the first converge on (docs/getting-started.md, "Adopting").
+# From the first converge on, the operator is `deploy` with sudo (docs/getting-started.md, "Adopting").
 config.SUDO = True
 config.REQUIRE_PYINFRA_VERSION = ">=3.10,<3.11"
 

@@ -1,5 +1,5 @@
-"""Makes a backup now, proves it and sends it off the droplet: `make backup ENV=prod`."""
+"""Backs up the data now, verifies the backup and sends it off-site: `make backup ENV=prod`."""
 
 from deploys.cli import verb
 
-verb.run("Back the data up", "backup", group="data")
+verb.run("Back up the data", "backup", group="data")

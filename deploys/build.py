@@ -1,6 +1,6 @@
-"""What is built before it is sent: rendered templates, files as they are, and stackctl's zipapp.
+"""Builds what a converge sends: rendered templates, plain files, and stackctl's zipapp.
 
-The same input gives the same bytes, on every machine and in every clone: a droplet compares hashes.
+The same input gives the same bytes on every machine and in every clone, because droplets compare hashes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 _ROOT = Path(__file__).parent.parent
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold (PKWARE APPNOTE, 4.4.6)
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip (PKWARE APPNOTE, 4.4.6)
 
 _templates = Environment(
     loader=FileSystemLoader(_ROOT / "templates"),
@@ -26,17 +26,17 @@ _templates = Environment(
 
 
 def template(name: str, **values: object) -> bytes:
-    """templates/`name` rendered; a value that it needs and does not get is an error."""
+    """Render templates/`name`. A value that the template uses and does not get is an error."""
     return _templates.get_template(name).render(**values).encode()
 
 
 def file(name: str) -> bytes:
-    """files/`name` as it is."""
+    """Return files/`name` unchanged."""
     return (_ROOT / "files" / name).read_bytes()
 
 
 def stackctl(app: str) -> bytes:
-    """The droplet's program as a zipapp for `app`: entries in order and of one time, since a zip holds both."""
+    """Build the zipapp of stackctl for `app`. Its entries are sorted and have one time, because a zip stores both."""
     sources = sorted((_ROOT / "stackctl").rglob("*.py"))
     entries = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sources}
     entries["__main__.py"] = f'from stackctl.cli.main import main\n\nmain(app="{app}")\n'.encode()
@@ -49,7 +49,7 @@ def stackctl(app: str) -> bytes:
 
 
 def fingerprint(*parts: bytes) -> str:
-    """One SHA-256 over several inputs, hexadecimal; no two lists of inputs run together."""
+    """Return one SHA-256 over several inputs, in hexadecimal. Different lists of inputs have different fingerprints."""
     total = sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "big") + part)

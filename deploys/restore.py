@@ -1,7 +1,7 @@
-"""Puts a backup's data in the place of what is live: `make restore ENV=prod`, and again with YES=the id that it names.
+"""Replaces the live data by a backup: `make restore ENV=prod` shows the plan, and with YES=ID runs it.
 
-`--data offsite=true` takes one from off the droplet, `--data 'snapshot="4f1c2d3e"'` this one of several that have one
-id; `--data 'beside="lost"'` restores into a database beside the live one, which stays as it is.
+`--data offsite=true` fetches the backup from off-site, and `--data 'snapshot="4f1c2d3e"'` chooses one of several
+snapshots with its ID. `--data 'beside="lost"'` restores into a database beside the live one, which stays as it is.
 """
 
 from pyinfra import host
@@ -12,7 +12,9 @@ from deploys.cli import verb
 chosen, yes, beside = host.data.get("id", ""), host.data.get("yes", ""), host.data.get("beside", "")
 snapshot = host.data.get("snapshot", "")
 if not all(isinstance(word, str) for word in (chosen, yes, beside, snapshot)) or not chosen:
-    raise PyinfraError("which backup? make restore ID=latest, or --data 'id=\"20251123T023004.123Z\"'")
+    raise PyinfraError(
+        "Cannot restore: no backup was named. Next: make restore ID=latest, or --data 'id=\"20251123T023004.123Z\"'"
+    )
 words = ["restore", chosen, *(["--from-offsite"] if host.data.get("offsite") else [])]
 words += ["--snapshot", snapshot] if snapshot else []
 words += ["--to-database", beside] if beside else []

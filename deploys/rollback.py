@@ -1,4 +1,7 @@
-"""Puts live what was before: `pyinfra inventories/prod.py deploys/rollback.py`, or that tag: `--data 'tag="1.1.0"'`."""
+"""Releases the previous release again: `pyinfra inventories/prod.py deploys/rollback.py`.
+
+`--data 'tag="1.1.0"'` chooses an earlier one.
+"""
 
 from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
@@ -7,5 +10,5 @@ from deploys.cli import verb
 
 tag = host.data.get("tag", "")
 if not isinstance(tag, str):
-    raise PyinfraError("a tag needs quotes of its own: --data 'tag=\"1.1.0\"'")
-verb.run(f"Roll back to {tag or 'what was before'}", "rollback", *(["--", tag] if tag else []), group="app")
+    raise PyinfraError("Cannot roll back: the tag is a number. Next: quote it, --data 'tag=\"1.1.0\"'")
+verb.run(f"Roll back to {tag or 'the previous release'}", "rollback", *(["--", tag] if tag else []), group="app")

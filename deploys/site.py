@@ -1,4 +1,4 @@
-"""The site: which component for which group, in order.
+"""The site: each component with its groups, in order.
 
 pyinfra inventories/prod.py deploys/site.py      # or: make site ENV=prod
 """
@@ -44,7 +44,7 @@ SITE = [
     (docker, {"app", "data"}),
     (data_services, {"data"}),
     (nginx, {"edge"}),
-    (bans, EVERYWHERE),  # once nginx has opened the log that it reads
+    (bans, EVERYWHERE),  # after nginx, which creates the log that fail2ban reads
     (app, {"app"}),
     (retire_old_redis_passwords, {"data"}),
     (offsite, {"data"}),
@@ -52,8 +52,8 @@ SITE = [
     (ci, {"app"}),
     (secrets, EVERYWHERE),
     (tls, {"edge"}),
-    (declared, EVERYWHERE),  # behind all that places anything
-    # Last, since it can fail for reasons outside of the droplet: the site is finished then, with a placeholder.
+    (declared, EVERYWHERE),  # after all components that write files
+    # Last, because it can fail for reasons outside of the droplet. Then the site is finished with a placeholder.
     (certificate, {"edge"}),
 ]
 

@@ -1,5 +1,5 @@
-"""What runs on each droplet, and what is wrong with it: `make status ENV=prod`."""
+"""Shows what runs on each droplet, and any problems: `make status ENV=prod`."""
 
 from deploys.cli import verb
 
-verb.run("Say what runs, and what is wrong with it", "status")
+verb.run("Show what runs, and any problems", "status")

@@ -40,6 +40,6 @@ migrate_timeout_s = 15
 
 # The lab's machines have these where DigitalOcean's droplets have others.
 foreign_accepted = {
-    "/etc/apt/sources.list": "it may name a mirror of this machine's",
+    "/etc/apt/sources.list": "it may name this computer's mirror",
     "/etc/systemd/system/lab-cgroups.service": "a droplet of the lab is a container",
 }

@@ -1,4 +1,4 @@
-"""The lab's droplets (tests/lab). One droplet is in every group."""
+"""The droplets of the lab (tests/lab). One droplet is in every group."""
 
 _droplet = ["droplet1"]
 

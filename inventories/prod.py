@@ -1,4 +1,4 @@
-"""prod's droplet: address and user stand in prod.ssh_config beside this, its host key in prod.known_hosts."""
+"""The droplet of prod. prod.ssh_config has its address and user, prod.known_hosts its host key."""
 
 _droplet = ["prod-1"]
 

@@ -1,4 +1,4 @@
-"""staging's droplet: address and user stand in staging.ssh_config beside this, its host key in staging.known_hosts."""
+"""The droplet of staging. staging.ssh_config has its address and user, staging.known_hosts its host key."""
 
 _droplet = ["staging-1"]
 

@@ -1,1 +1,1 @@
-"""Checks that a new credential is accepted where it counts. A rotation runs them."""
+"""Deploys that check whether a new credential is accepted where it is used. A rotation runs them."""

@@ -1,7 +1,7 @@
-"""Opens the repository off the droplet with what the droplet has: a rotation's proof that it counts."""
+"""Opens the off-site repository with the droplet's credentials. A rotation checks the new ones with it."""
 
 from pyinfra import host
 from pyinfra.operations import server
 
 if "data" in host.groups:
-    server.shell(name="Open the repository off the droplet", commands=["stackctl offsite"])
+    server.shell(name="Open the off-site repository", commands=["stackctl offsite"])

@@ -1,6 +1,6 @@
-"""Asks the app's registry for the live tag, with the login that the env file declares: a rotation's proof.
+"""Pulls the live tag with the registry login of the env file. A rotation checks the new password with it.
 
-The login stands in memory alone meanwhile: what the droplet has stays until a converge.
+The login is in memory only. The droplet keeps its own until the next converge.
 """
 
 import shlex
@@ -15,10 +15,10 @@ from deploys.facts.stackctl import Status
 settings = load_settings(host.data.dict())
 status = host.get_fact(Status) or {}
 if live := status.get("release"):
-    # By its tag: for a digest that is here already Docker would ask nobody.
+    # By its tag, because Docker asks no registry for a digest that it already has.
     image = shlex.quote(f"{live['image'].partition('@')[0]}:{live['tag']}")
     server.shell(
-        name=f"Ask the registry for {live['tag']} with the new login",
+        name=f"Pull {live['tag']} with the new login",
         commands=[
             'login=$(mktemp -d -p /run) && trap \'rm -r "$login"\' EXIT && cat > "$login/config.json" && '
             f'docker --config "$login" pull --quiet {image}'

@@ -1,6 +1,6 @@
-"""Asks Telegram whose the token is that the env file declares: a rotation's proof.
+"""Asks Telegram which bot the token of the env file belongs to. A rotation checks the new token with it.
 
-From the droplet, which is where it will be used.
+It asks from the droplet, because that is where the token is used.
 """
 
 from pyinfra import host
@@ -15,8 +15,8 @@ environment = settings.app_environment()
 if (host.get_fact(Status) or {}).get("release"):
     api, token = environment.get("TELEGRAM_API_URL", DEFAULT_API), environment["TELEGRAM_BOT_TOKEN"]
     server.shell(
-        name="Ask Telegram whose the new token is",
-        # On standard input, as the token is part of the address.
+        name="Ask Telegram which bot the new token belongs to",
+        # On standard input, because the URL contains the token.
         commands=["curl --silent --show-error --fail-with-body --max-time 20 --config -"],
         _stdin=f'url = "{api}/bot{token}/getMe"',
     )
