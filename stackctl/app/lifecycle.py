@@ -51,26 +51,26 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
         raise FailedError(f"{'; '.join(failures)}: see sudo stackctl status, then systemctl restart {stack.paths.unit}")
 
 
-def astray(stack: Stack) -> bool:
+def needs_recovery(stack: Stack) -> bool:
     """Whether a release that was cut short left what was not recorded, while what was recorded still runs.
 
     Where Docker can't be asked, whoever goes on without it finds out.
     """
     with suppress(StackError):
         current = state.load(stack.paths)
-        proven = current.proven
-        if proven and any(container.serves for container in stack.containers(proven)):
-            beside = any(container.serves for container in stack.containers(other(proven)))
-            return current.active != proven or beside or _worker_is_astray(stack, current)
+        recorded = current.recorded_colour
+        if recorded and any(container.serves for container in stack.containers(recorded)):
+            beside = any(container.serves for container in stack.containers(other(recorded)))
+            return current.active != recorded or beside or _worker_differs(stack, current)
     return False
 
 
-def _worker_is_astray(stack: Stack, current: State) -> bool:
+def _worker_differs(stack: Stack, current: State) -> bool:
     runs = [one.labels.get(stack.paths.release_label) for one in stack.worker if one.state != "exited"]
     return stack.config.works and runs != ([current.worker.id] if current.worker else [])
 
 
-def settle(stack: Stack) -> str:
+def recover(stack: Stack) -> str:
     """What was recorded, and nothing else: web and worker. For a droplet that is up; boot does the same."""
     _bring_back(stack)
     start_worker(stack)
@@ -84,9 +84,9 @@ def _bring_back(stack: Stack) -> str:
 
     After a hard reset Docker restarts a colour that a release had not stopped yet.
     """
-    proven = state.load(stack.paths).proven
-    if proven:
-        state.activate(stack.paths, proven)
+    recorded = state.load(stack.paths).recorded_colour
+    if recorded:
+        state.activate(stack.paths, recorded)
     active = state.load(stack.paths).active
     idle = {colour: there for colour in COLOURS if colour != active and (there := stack.containers(colour))}
     if any(container.serves for there in idle.values() for container in there):

@@ -73,13 +73,13 @@ class State:
         return replace(self, colours={**self.colours, colour: release})
 
     @property
-    def proven(self) -> str | None:
+    def recorded_colour(self) -> str | None:
         """The colour of the release that was recorded last. Another one is active amid a release, or after a kill."""
         newest = self.kept[0].id if self.kept else None
         return next((colour for colour, known in self.colours.items() if known and known.id == newest), None)
 
     @property
-    def unproven(self) -> bool:
+    def uncommitted(self) -> bool:
         """What serves is of a release that was cut short. A rollback that was leads to one that is kept."""
         return self.release is not None and self.release.id not in {known.id for known in self.kept}
 
@@ -102,7 +102,7 @@ class State:
         What counts as live is what was recorded: a release that was killed before that was never recorded, so the one
         before it is the newest that is kept.
         """
-        return self.kept if self.unproven else self.kept[1:]
+        return self.kept if self.uncommitted else self.kept[1:]
 
     @property
     def back(self) -> Release | None:

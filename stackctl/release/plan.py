@@ -16,7 +16,7 @@ def _preflight(run: ReleaseRun) -> str:
     run.values = app_env.load(paths.next_environment)
     run.before = state.load(paths)
     if run.recovers:
-        run.before = replace(run.before, active=run.before.proven)
+        run.before = replace(run.before, active=run.before.recorded_colour)
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     run.release = replace(run.release, env_sha256=app_env.env_sha256(run.values))
     preflight.check(stack, run.values)

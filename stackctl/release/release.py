@@ -38,7 +38,7 @@ def release(stack: Stack, tag: str, *, keep_image: bool = False, dry_run: bool =
     """
     name, digest = parse(tag)
     run = ReleaseRun(stack, Release(stack.journal.run, name, "", "", None, ""), digest, keep_image)
-    run.recovers = lifecycle.astray(stack)
+    run.recovers = lifecycle.needs_recovery(stack)
     if not dry_run:
         recover_and_run(run, STEPS)
         return

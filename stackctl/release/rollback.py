@@ -28,7 +28,7 @@ def rollback(stack: Stack, tag: str | None) -> None:
         raise RefusedError(f"the image of {chosen.tag} ({chosen.id}) is gone: stackctl release {chosen.tag}")
     if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
         raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
-    recovers = before.unproven and lifecycle.astray(stack)
+    recovers = before.uncommitted and lifecycle.needs_recovery(stack)
     live = before.kept[0] if recovers else before.release
     run = ReleaseRun(stack, chosen, recovers=recovers)
     recover_and_run(run, RESUME if live and live.id == chosen.id else ROLLBACK)

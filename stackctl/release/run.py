@@ -88,7 +88,7 @@ def recover_and_run(run: ReleaseRun, steps: Sequence[Step[ReleaseRun]]) -> None:
 
 
 def _recover(run: ReleaseRun) -> str:
-    return lifecycle.settle(run.stack)
+    return lifecycle.recover(run.stack)
 
 
 _RECOVER = Step("settle", "a release was interrupted before its end", _recover)

@@ -242,7 +242,7 @@ class Droplet(Machine):
         if self.paths.socket_unit(colour) not in self.units or not web:
             raise ConnectionResetError("nobody there")
         current = state.load(self.paths)
-        app = self.app | (self.later if current.active == colour and current.unproven else {})
+        app = self.app | (self.later if current.active == colour and current.uncommitted else {})
         if body is not None:
             accepted = web[0]["secrets"]
             given = (headers or {})["X-Telegram-Bot-Api-Secret-Token"]

@@ -48,7 +48,7 @@ def worker(droplet: Droplet) -> dict[str, Any]:
 
 
 @pytest.fixture
-def unproven(live: Droplet) -> Droplet:
+def uncommitted(live: Droplet) -> Droplet:
     """1.1.0 was killed while it was watched: nginx leads to it, and 1.0.0 is warm."""
     left = killed_at_its_watch(live, "1.1.0")
     assert (state.load(left.paths).active, left.running()) == ("green", ["blue", "green"])
@@ -129,17 +129,17 @@ def test_boot_stops_the_colour_that_does_not_serve(live: Droplet) -> None:
     assert live.running() == ["blue"]
 
 
-def test_boot_takes_an_unproven_release_back(unproven: Droplet) -> None:
+def test_boot_takes_an_uncommitted_release_back(uncommitted: Droplet) -> None:
     """Nobody saw whether it does well, and after a hard reset both colours run."""
-    unproven.reset()
-    assert stackctl(unproven, "boot")[0] == 0
-    assert serves(unproven) == ("blue", "1.0.0", ["blue"])
-    assert unproven.units == {"bot-blue.socket"}
-    code, report = status(unproven)
+    uncommitted.reset()
+    assert stackctl(uncommitted, "boot")[0] == 0
+    assert serves(uncommitted) == ("blue", "1.0.0", ["blue"])
+    assert uncommitted.units == {"bot-blue.socket"}
+    code, report = status(uncommitted)
     assert (code, report["drift"], report["worker"]["tag"]) == (0, [], "1.0.0")
 
 
-def test_boot_leaves_a_proven_release_where_it_is(live: Droplet) -> None:
+def test_boot_leaves_a_recorded_release_where_it_is(live: Droplet) -> None:
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert stackctl(live, "boot")[0] == 0
     assert serves(live) == ("green", "1.1.0", ["green"])
@@ -156,51 +156,53 @@ def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("tag", ["1.1.0", "1.2.0"])
-def test_what_was_proven_serves_again_before_the_next_release_begins(unproven: Droplet, tag: str) -> None:
+def test_what_was_recorded_serves_again_before_the_next_release_begins(uncommitted: Droplet, tag: str) -> None:
     """It is what the next one is judged by, and undone to."""
-    assert settled(unproven, "release", tag) == (0, [RECORDED])
-    assert serves(unproven) == ("green", tag, ["green"])
-    assert [known.tag for known in state.load(unproven.paths).kept] == [tag, "1.0.0"]
+    assert settled(uncommitted, "release", tag) == (0, [RECORDED])
+    assert serves(uncommitted) == ("green", tag, ["green"])
+    assert [known.tag for known in state.load(uncommitted.paths).kept] == [tag, "1.0.0"]
 
 
-def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_proven(unproven: Droplet) -> None:
-    unproven.app = {"ready": 200, "update": 500}
-    assert settled(unproven, "release", "1.1.0") == (1, [RECORDED])
-    assert serves(unproven) == ("blue", "1.0.0", ["blue"])
+def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_recorded(uncommitted: Droplet) -> None:
+    uncommitted.app = {"ready": 200, "update": 500}
+    assert settled(uncommitted, "release", "1.1.0") == (1, [RECORDED])
+    assert serves(uncommitted) == ("blue", "1.0.0", ["blue"])
 
 
-def test_what_was_proven_serves_again_though_its_health_is_not_known_yet(unproven: Droplet) -> None:
+def test_what_was_recorded_serves_again_though_its_health_is_not_known_yet(uncommitted: Droplet) -> None:
     """After a start of Docker's."""
-    for container in unproven.of("bot-blue"):
+    for container in uncommitted.of("bot-blue"):
         container["health"] = "starting"
-    assert settled(unproven, "release", "9.9.9") == (1, [RECORDED])
-    assert serves(unproven)[:2] == ("blue", "1.0.0")
+    assert settled(uncommitted, "release", "9.9.9") == (1, [RECORDED])
+    assert serves(uncommitted)[:2] == ("blue", "1.0.0")
 
 
 @pytest.mark.parametrize("how", [{"state": "exited"}, {"health": "unhealthy"}])
-def test_what_serves_is_not_given_up_for_a_proven_one_that_does_not(unproven: Droplet, how: dict[str, str]) -> None:
-    for container in unproven.of("bot-blue"):
+def test_what_serves_is_not_given_up_for_a_recorded_one_that_does_not(
+    uncommitted: Droplet, how: dict[str, str]
+) -> None:
+    for container in uncommitted.of("bot-blue"):
         container.update(how)
-    assert settled(unproven, "release", "9.9.9") == (2, [])
-    assert serves(unproven)[:2] == ("green", "1.1.0")
+    assert settled(uncommitted, "release", "9.9.9") == (2, [])
+    assert serves(uncommitted)[:2] == ("green", "1.1.0")
 
 
-def test_a_dry_run_settles_nothing_and_says_what_would_give_way(unproven: Droplet) -> None:
-    code, shown = stackctl(unproven, "release", "1.2.0", "--dry-run")
+def test_a_dry_run_settles_nothing_and_says_what_would_give_way(uncommitted: Droplet) -> None:
+    code, shown = stackctl(uncommitted, "release", "1.2.0", "--dry-run")
     assert code == 0, shown
     assert "a release was interrupted: what was recorded before it is brought back first" in shown
     assert "goes live in green; 1.0.0 in blue gives way" in shown
-    assert serves(unproven) == ("green", "1.1.0", ["blue", "green"])
+    assert serves(uncommitted) == ("green", "1.1.0", ["blue", "green"])
 
 
-def test_a_refusal_after_something_was_settled_is_none(unproven: Droplet) -> None:
+def test_a_refusal_after_something_was_settled_is_none(uncommitted: Droplet) -> None:
     """Exit 2 says that nothing was changed."""
-    unproven.registry.clear()
-    code, shown = stackctl(unproven, "release", "1.1.0")
+    uncommitted.registry.clear()
+    code, shown = stackctl(uncommitted, "release", "1.1.0")
     assert code == 1
     assert "can't be had" in shown.splitlines()[-1]
     assert "what an interrupted release had left was taken back before" in shown.splitlines()[-1]
-    assert stackctl(unproven, "release", "1.1.0")[0] == 2
+    assert stackctl(uncommitted, "release", "1.1.0")[0] == 2
 
 
 def test_what_was_recorded_needs_no_settling(live: Droplet) -> None:
@@ -593,8 +595,8 @@ def test_what_breaks_amid_a_release_is_drift_all_the_same(live: Droplet, name: s
         assert status(live)[1]["drift"] == [line]
 
 
-def test_a_release_that_was_killed_is_told_though_it_serves(unproven: Droplet) -> None:
-    code, report = status(unproven)
+def test_a_release_that_was_killed_is_told_though_it_serves(uncommitted: Droplet) -> None:
+    code, report = status(uncommitted)
     assert (code, report["drift"]) == (4, ["blue still runs: a release was interrupted"])
 
 

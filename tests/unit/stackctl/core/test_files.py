@@ -120,14 +120,14 @@ def test_what_serves_is_kept_once_and_before_the_newest_others(
     assert (after.colours["blue"], after.worker) == (before.colours["blue"], before.worker)
 
 
-def test_proven_is_the_colour_of_what_was_recorded_last() -> None:
+def test_the_recorded_colour_is_the_colour_of_what_was_recorded_last() -> None:
     """Whichever is active: a release is recorded when all is done, well after the flip."""
     recorded = State().serving("blue", LIVE, 3)
-    assert (State(active="blue").proven, recorded.proven) == (None, "blue")
+    assert (State(active="blue").recorded_colour, recorded.recorded_colour) == (None, "blue")
     amid = replace(recorded.with_colour("green", replace(LIVE, id="later")), active="green")
-    assert amid.proven == "blue"
-    assert amid.serving("green", replace(LIVE, id="later", tag="1.1.0"), 3).proven == "green"
-    assert recorded.with_colour("blue", None).proven is None
+    assert amid.recorded_colour == "blue"
+    assert amid.serving("green", replace(LIVE, id="later", tag="1.1.0"), 3).recorded_colour == "green"
+    assert recorded.with_colour("blue", None).recorded_colour is None
 
 
 def test_maintenance_is_whether_nginx_finds_the_flag(paths: Paths) -> None:
