@@ -15,13 +15,12 @@ from stackctl.backup import backup_number, manifest, partial, prune, roles, send
 from stackctl.backup.manifest import UNFINISHED, Manifest, Reason
 from stackctl.backup.offsite import access, download, upload
 from stackctl.backup.run import BackupRun
-from stackctl.core import durable, openat
+from stackctl.core import disk, durable, openat
 from stackctl.core.config import Data
-from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.printable import printable
 from stackctl.core.steps import Step, run_steps
-from stackctl.services.postgres import Room, Server
+from stackctl.services.postgres import Server
 from stackctl.services.redis import Redis
 
 DUMP_TIMEOUT = 3600
@@ -56,7 +55,7 @@ def fetch(stack: Stack, wanted: Manifest) -> None:
     A damaged backup of the same ID on the droplet is replaced only after that.
     """
     whole = stack.paths.backup(wanted.id)
-    check_room(stack, Room(wanted.postgres.major, 0, wanted.postgres.bytes), restored=True)
+    check_disk_space(stack, wanted.postgres.bytes, verified=True)
     partial.remove_leftovers(stack)
     with partial.directory(whole) as directory:
         download.fetch(stack, wanted, directory)
@@ -80,20 +79,16 @@ def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
     return run.manifest
 
 
-def check_room(stack: Stack, room: Room, *, restored: bool = False, image: int = 0) -> None:
-    """Raise RefusedError if a dump might fill the disk. With `restored`, include a restored copy of the database.
+def check_disk_space(stack: Stack, database: int, *, verified: bool = False, image: int = 0) -> None:
+    """Raise RefusedError if a dump of a database of so many bytes might fill the disk.
 
     `image` is the size of an image that is pulled first. It counts if Docker's directory is on the same disk.
-
-    A dump is smaller than the database: it is compressed and has no indexes.
     """
-    stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-    needed = room.database_bytes + SPARE + (room.database_bytes + verify.ROOM if restored else 0)
-    free = stack.machine.free(stack.paths.backups)
-    image = image if stack.paths.backups.stat().st_dev == stack.paths.var.stat().st_dev else 0
-    if free < needed + image:
-        what = f"a backup may need {needed >> 20}" + (f" and an image {image >> 20}" if image else "")
-        raise RefusedError(f"{stack.paths.backups} has {free >> 20} MiB left, {what}: make room there")
+    backups = stack.paths.backups
+    backups.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shared = backups.stat().st_dev == stack.paths.var.stat().st_dev
+    needs = {"a backup": disk.of_backup(database, verified=verified), "an image": image if shared else 0}
+    disk.check(backups, stack.machine.free(backups), needs)
 
 
 @contextmanager
@@ -114,7 +109,7 @@ def _preflight(run: BackupRun) -> str:
     # remove the files of a running one.
     with openat.directory(run.stack.paths.backups) as backups:
         backups.remove(upload.FETCHED)
-    check_room(run.stack, room, restored=True)
+    check_disk_space(run.stack, room.database_bytes, verified=True)
     return f"the database has {room.database_bytes / 1e6:.1f} MB"
 
 

@@ -26,8 +26,6 @@ RDB_TIMEOUT = 600
 SHOWN = 5
 WORK = "work"
 """In a backup's own directory, while it is verified."""
-ROOM = 256 << 20
-"""Bytes that a throwaway PostgreSQL needs besides the database."""
 LOOK_S = 0.2
 """One session fills hundreds of MB a second at most: what is left of SPARE lasts until the container has ended."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID")

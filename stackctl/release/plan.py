@@ -20,7 +20,7 @@ def _preflight(run: ReleaseRun) -> str:
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     run.release = replace(run.release, env_sha256=app_env.env_sha256(run.values))
     preflight.check(stack, run.values)
-    preflight.check_room(stack)
+    preflight.check_disk_space(stack)
     return f"{run.release.tag} as {run.release.id} into {run.colour}"
 
 

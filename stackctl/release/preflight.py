@@ -5,12 +5,10 @@ from contextlib import suppress
 
 from stackctl.app.stack import Stack
 from stackctl.backup import create
+from stackctl.core import disk
 from stackctl.core.errors import RefusedError
 from stackctl.core.paths import DATA_SERVICES
 from stackctl.services.postgres import Postgres
-
-IMAGES_SPARE = 512 << 20
-"""Bytes that Docker needs for a new image, at least."""
 
 
 def check(stack: Stack, values: Mapping[str, str]) -> None:
@@ -51,15 +49,13 @@ def _starting(stack: Stack) -> str | None:
     return ", ".join(f"{container.service} is {container.condition}" for container in starting) or None
 
 
-def check_room(stack: Stack) -> None:
-    """What a new image and a dump need besides."""
-    free = stack.machine.free(stack.paths.var)
-    if free < IMAGES_SPARE:
-        raise RefusedError(f"the disk has {free >> 20} MiB left, an image may need {IMAGES_SPARE >> 20}: make room")
+def check_disk_space(stack: Stack) -> None:
+    """Raise RefusedError unless a new image and a dump fit on the disk, and PostgreSQL has the declared version."""
+    disk.check(stack.paths.var, stack.machine.free(stack.paths.var), {"an image": disk.IMAGE})
     data = stack.config.data
     if not data:
         return
     room = Postgres(stack.docker, stack.paths, data).room()
     if room.major != data.major:
         raise RefusedError(f"PostgreSQL {room.major} runs, {data.major} is declared: converge the site first")
-    create.check_room(stack, room, image=IMAGES_SPARE)
+    create.check_disk_space(stack, room.database_bytes, image=disk.IMAGE)

@@ -9,15 +9,12 @@ from stackctl.backup import manifest
 from stackctl.backup.manifest import Manifest
 from stackctl.backup.offsite import download
 from stackctl.backup.stored import LATEST
-from stackctl.core.disk import SPARE
+from stackctl.core import disk
 from stackctl.core.errors import RefusedError
 from stackctl.release.preflight import check_data
 from stackctl.restore.run import RestoreRun, too_new
 from stackctl.services.postgres import Postgres
 from stackctl.services.redis import Redis
-
-WAL = 1 << 30
-"""PostgreSQL keeps at most this many bytes of write-ahead log during heavy writes (max_wal_size)."""
 
 
 def preflight(run: RestoreRun) -> str:
@@ -107,12 +104,9 @@ def _minor(version: str) -> tuple[int, ...]:
 
 
 def _check_disk_space(run: RestoreRun) -> None:
-    database = run.manifest.postgres.bytes
-    needed = database + min(database, WAL) + SPARE
-    if (free := run.stack.machine.free(Path(run.data.root))) < needed:
-        raise RefusedError(
-            f"{run.data.root} has {free >> 20} MiB left, a restore needs {needed >> 20}: make room there"
-        )
+    directory = Path(run.data.root)
+    needs = {"a restore": disk.of_restore(run.manifest.postgres.bytes)}
+    disk.check(directory, run.stack.machine.free(directory), needs)
 
 
 def _check_schema(run: RestoreRun) -> None:

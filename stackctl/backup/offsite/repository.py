@@ -14,8 +14,7 @@ from stackctl.backup import manifest, stored
 from stackctl.backup.manifest import Manifest
 from stackctl.backup.offsite.access import Powers, load
 from stackctl.backup.stored import Snapshot
-from stackctl.core import durable, records, redact
-from stackctl.core.disk import SPARE
+from stackctl.core import disk, durable, records, redact
 from stackctl.core.errors import FailedError
 from stackctl.core.program import ENVIRONMENT, TIMED_OUT, TOO_LONG, Result
 from stackctl.services import s3
@@ -109,9 +108,8 @@ class Repository:
         `restic restore` would write everything that an intruder's snapshot has. Here only the files that the manifest
         names are written, each with no more bytes than the manifest says.
         """
-        free, needed = self._stack.machine.free(directory), told.bytes + SPARE
-        if free < needed:
-            raise FailedError(f"{directory} has {free >> 20} MiB left, fetching needs {needed >> 20}: make room there")
+        needs = {"a download": told.bytes + disk.SPARE}
+        disk.check(directory, self._stack.machine.free(directory), needs, FailedError)
         self._fetch(snapshot, directory / manifest.NAME, manifest.LONGEST, PATIENCE_S)
         found = manifest.load(directory)
         if replace(found, offsite=None) != replace(told, offsite=None):

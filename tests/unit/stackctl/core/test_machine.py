@@ -181,7 +181,7 @@ def test_what_a_container_says_does_not_fill_the_disk(tmp_path: Path, monkeypatc
     for command in ("cat /dev/zero", "trap '' XFSZ; cat /dev/zero; true"):
         result = Machine().run(["sh", "-c", command], timeout=20, stdout=taken)
         assert (result.code != 0, taken.stat().st_size) == (True, 2 << 20)
-        assert result.reason.startswith(f"no space left on the disk: {taken} would take more than the 2 MiB")
+        assert result.reason.startswith(f"no space left on the disk: {taken} needs more than the 2 MiB")
 
 
 def test_what_is_to_have_a_size_gets_no_more(tmp_path: Path) -> None:

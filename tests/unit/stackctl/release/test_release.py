@@ -20,11 +20,11 @@ from stackctl.app.stack import DRAIN_SECONDS, Stack
 from stackctl.app.state import State
 from stackctl.backup import manifest
 from stackctl.cli import main
-from stackctl.core import lock
+from stackctl.core import disk, lock
 from stackctl.core.errors import RefusedError
 from stackctl.core.paths import other
 from stackctl.core.program import TIMED_OUT, Result
-from stackctl.release import preflight, release
+from stackctl.release import release
 from tests.support.fakes.droplet import (
     ENVIRONMENT,
     KNOWN,
@@ -204,11 +204,13 @@ def test_a_failure_is_undone(tmp_path: Path, name: str, *, first: bool) -> None:
 def test_an_image_and_a_dump_need_room_together_where_they_share_a_disk(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live.bytes_free = preflight.IMAGES_SPARE + (10 << 20)
+    live.bytes_free = disk.IMAGE + (10 << 20)
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 2
-    assert "has 522 MiB left, a backup may need 262 and an image 512: make room there" in shown.splitlines()[-1]
-    monkeypatch.setattr(preflight, "IMAGES_SPARE", 250 << 20)
+    assert (
+        "has 522 MiB left, a backup may need 262 and an image may need 512: make room there" in shown.splitlines()[-1]
+    )
+    monkeypatch.setattr(disk, "IMAGE", 250 << 20)
     assert stackctl(live, "release", "1.1.0")[0] == 0
 
 

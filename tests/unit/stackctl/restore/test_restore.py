@@ -194,7 +194,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
     ),
     "of a newer Redis": (lambda d: told(d, redis=manifest.Redis("8.2.0", 5)), 2, "Redis 8.2.0, 8.0.2 runs"),
     "of another app": (lambda d: told(d, app="other"), 2, "a backup of other, this is bot"),
-    "little disk": (lambda d: setattr(d, "bytes_free", 100 << 20), 2, "100 MiB left, a restore needs"),
+    "little disk": (lambda d: setattr(d, "bytes_free", 100 << 20), 2, "100 MiB left, a restore may need"),
     "postgres is unwell": (lambda d: d.containers[0].update(health="unhealthy"), 2, "postgres not healthy"),
     "what is there can't be dumped": (fails("pg_dump ", "invalid page in block 7"), 1, "invalid page in block 7"),
     "the worker doesn't stop": (fails("docker stop -t 7", "no answer"), 1, "a container doesn't stop: no answer"),

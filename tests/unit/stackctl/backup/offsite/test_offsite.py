@@ -509,7 +509,7 @@ def test_what_does_not_lie_there_is_not_fetched(live: Droplet, tmp_path: Path) -
 def test_a_disk_without_room_is_not_filled(live: Droplet) -> None:
     told, directory = kept(live)
     live.bytes_free = SPARE + told.bytes - 1
-    with pytest.raises(FailedError, match="fetching needs 256: make room there"):
+    with pytest.raises(FailedError, match="a download may need 256: make room there"):
         upload.upload(stack(live), told, directory)
 
 
