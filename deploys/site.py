@@ -12,7 +12,7 @@ from deploys.components.ca_certificates import ca_certificates
 from deploys.components.ci import ci
 from deploys.components.data_services import data_services, retire_old_redis_passwords
 from deploys.components.docker import docker
-from deploys.components.fail2ban import bans
+from deploys.components.fail2ban import fail2ban
 from deploys.components.firewall import firewall
 from deploys.components.foreign import declared, foreign
 from deploys.components.hardening import hardening
@@ -44,7 +44,7 @@ SITE = [
     (docker, {"app", "data"}),
     (data_services, {"data"}),
     (nginx, {"edge"}),
-    (bans, EVERYWHERE),  # after nginx, which creates the log that fail2ban reads
+    (fail2ban, EVERYWHERE),  # after nginx, which creates the log that fail2ban reads
     (app, {"app"}),
     (retire_old_redis_passwords, {"data"}),
     (offsite, {"data"}),

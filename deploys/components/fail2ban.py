@@ -21,8 +21,8 @@ TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
 RESTART = Handler("bans", ["fail2ban-client --test", "systemctl restart fail2ban.service"])
 
 
-@deploy("bans")
-def bans(settings: Settings) -> None:
+@deploy("fail2ban")
+def fail2ban(settings: Settings) -> None:
     placed = [
         atomic_file(
             name=f"Configure fail2ban: {name}",

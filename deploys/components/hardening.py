@@ -24,7 +24,7 @@ UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "i
 WATCHING = ["apt-listchanges", "debsums", "libpam-pwquality", "needrestart"]
 """lynis DEB-0811, PKGS-7370, AUTH-9262, DEB-0831."""
 
-ROOTS_ALONE = {
+ROOT_ONLY = {
     "/boot": "700",
     "/etc/cron.d": "700",
     "/etc/cron.hourly": "700",
@@ -62,7 +62,7 @@ def hardening(settings: Settings) -> None:
     packages(name="Install what watches packages and passwords", packages=WATCHING)
     _kernel(settings)
     _logins(settings)
-    permissions(name="Keep what root alone should read", wanted=ROOTS_ALONE)
+    permissions(name="Keep what root alone should read", wanted=ROOT_ONLY)
     _sandboxes(settings)
 
 

@@ -11,7 +11,7 @@ from pyinfra.api import deploy
 from deploys import build
 from deploys.config.settings import Settings
 from deploys.config.values import CI_LOGIN
-from deploys.operations.trial import RESTART_SSHD, Tried, tried
+from deploys.operations.trial import RESTART_SSHD, TrialFile, apply_on_trial
 from deploys.operations.units import service, systemd_units
 from stackctl.host.trial import ASKS_S
 
@@ -25,7 +25,7 @@ def ssh(settings: Settings) -> None:
         enabled=True,
         running=None,  # it has nothing to do but then
     )
-    tried(
+    apply_on_trial(
         name="Admit keys only, and never root",
         trial="ssh",
         files=files(settings),
@@ -34,13 +34,13 @@ def ssh(settings: Settings) -> None:
     service(name="Run sshd", unit="ssh.service", running=True, enabled=True)
 
 
-def files(settings: Settings) -> dict[str, Tried]:
+def files(settings: Settings) -> dict[str, TrialFile]:
     """Whom sshd admits, and how: proven together, since neither lets anybody in alone."""
     operator = settings.values.operator
     return {
         # Whole, not line by line: a key that is not declared here opens nothing.
-        keys(settings): Tried(settings.authorized_keys, validate="ssh-keygen -l -f %s", owner=operator),
-        drop_in(settings): Tried(configuration(settings), validate="sshd -t -f %s"),
+        keys(settings): TrialFile(settings.authorized_keys, validate="ssh-keygen -l -f %s", owner=operator),
+        drop_in(settings): TrialFile(configuration(settings), validate="sshd -t -f %s"),
     }
 
 

@@ -11,8 +11,8 @@ from pyinfra.api.exceptions import PyinfraError
 from deploys.config.settings import Settings
 from deploys.config.values import KERNEL_RESERVED_SHARE, Values
 from deploys.facts.data import UNREADABLE, PostgresMajor
-from deploys.facts.machine import Cpus, DebianRelease, HasAddress, MemoryMib, Networks, TimeZoneThere
-from deploys.facts.stackctl import TelegramsHost
+from deploys.facts.machine import Cpus, DebianRelease, HasAddress, HasTimeZone, MemoryMib, Networks
+from deploys.facts.stackctl import WebhookHost
 
 _OWN_INTERFACES = ("lo", "docker", "br-", "veth")
 
@@ -52,7 +52,7 @@ def _cpus(host: Host, values: Values) -> str | None:
 
 
 def _timezone(host: Host, values: Values) -> str | None:
-    if host.get_fact(TimeZoneThere, timezone=values.timezone):
+    if host.get_fact(HasTimeZone, timezone=values.timezone):
         return None
     return (
         f"has no time zone {values.timezone}. Nothing was changed. Next: set timezone in group_data to a name that "
@@ -101,7 +101,7 @@ def check_name(host: Host, settings: Settings) -> None:
     domain = settings.values.domain
     if settings.isolated or not settings.values.webhook_path:
         return
-    told = host.get_fact(TelegramsHost, state=str(settings.paths.state))
+    told = host.get_fact(WebhookHost, state=str(settings.paths.state))
     if told not in (None, domain) and not host.get_fact(HasAddress, domain=domain):
         raise PyinfraError(
             f"{host.name} cannot move Telegram's webhook from {told} to {domain}: DNS has no address for {domain}. "

@@ -80,7 +80,7 @@ class Cpus(FactBase[int]):
         return int("".join(output))
 
 
-class TimeZoneThere(FactBase[bool]):
+class HasTimeZone(FactBase[bool]):
     """Whether tzdata has this time zone. Debian 13 moved the old names, such as US/Eastern, to tzdata-legacy."""
 
     def command(self, timezone: str) -> StringCommand:

@@ -25,7 +25,7 @@ class Isolated(FactBase[bool]):
         return bool(json.loads(text).get("isolated", False)) if text else False
 
 
-class TelegramsHost(FactBase[str | None]):
+class WebhookHost(FactBase[str | None]):
     """The host name where Telegram was told to send updates; None when it was told none."""
 
     def command(self, state: str) -> StringCommand:

@@ -35,7 +35,7 @@ class Firewall:
     active: bool = False
     policies: dict[str, str] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
-    halves: frozenset[str] = frozenset()
+    single_family_rules: frozenset[str] = frozenset()
     """Of an active firewall: the rules that hold for one of IPv4 and IPv6 only, which `show added` doesn't tell."""
     declared: Chains = field(default_factory=dict)
     """What ufw loads from its files, after.rules among them; empty when it would load nothing."""
@@ -56,7 +56,7 @@ class Ufw(FactBase[Firewall]):
     def command(self) -> str:
         saved = "iptables-save && ip6tables-save"
         declared = f"unshare --net sh -c '/lib/ufw/ufw-init start; {saved}'"
-        return f"ufw status verbose; cat /etc/default/ufw; ufw show added; {saved} && echo {_FROM_HERE} && {declared}"
+        return f"ufw status verbose; cat /etc/default/ufw; ufw show added; {saved} && echo {_DECLARED} && {declared}"
 
     def process(self, output: Iterable[str]) -> Firewall:
         return parse(output)
@@ -70,13 +70,13 @@ _DIRECTIONS = {
 }
 
 
-_FROM_HERE = "declared"
+_DECLARED = "declared"
 _UNLOADABLE = ("Problem running ", "Couldn't find ")
 """By ufw-init."""
 _COMPARED = ("raw", "mangle", "filter")
 """In nat nothing is let in."""
 _BY_DOCKER = re.compile(r"-A FORWARD .*(DOCKER|docker0|br-)")
-_DOCKER_S_END = ("-A DOCKER-USER -j RETURN",)
+_DOCKER_TRAILING_RULES = ("-A DOCKER-USER -j RETURN",)
 """Of its chain for others. Nothing reaches it there; in another place it would let in whatever comes."""
 _ALLOWED = re.compile(r"(?P<port>\S+)(?P<six> \(v6\))?\s+ALLOW IN\s+Anywhere")
 
@@ -98,21 +98,21 @@ def parse(output: Iterable[str]) -> Firewall:
             policies[_DIRECTIONS[name]] = _POLICIES.get(value.strip('"'), value.strip('"').lower())
         elif allowed := _ALLOWED.match(line):
             families[bool(allowed["six"])].add(f"allow {allowed['port']}")
-    end = lines.index(_FROM_HERE) if _FROM_HERE in lines else len(lines)
+    end = lines.index(_DECLARED) if _DECLARED in lines else len(lines)
     declared, loaded = _chains(lines[end:]), _chains(lines[:end])
     return Firewall(
         active=active and bool(declared),
         policies=policies,
         rules=tuple(rules),
-        halves=frozenset(families[False] ^ families[True]),
+        single_family_rules=frozenset(families[False] ^ families[True]),
         declared=declared,
         faults=tuple(line for line in lines if line.startswith(_UNLOADABLE)),
-        loaded={chain: _without_its_end(loaded.get(chain, ())) for chain in declared},
+        loaded={chain: _without_docker_s_trailing_rules(loaded.get(chain, ())) for chain in declared},
     )
 
 
-def _without_its_end(rules: tuple[str, ...]) -> tuple[str, ...]:
-    return rules[:-1] if rules[-1:] == _DOCKER_S_END else rules
+def _without_docker_s_trailing_rules(rules: tuple[str, ...]) -> tuple[str, ...]:
+    return rules[:-1] if rules[-1:] == _DOCKER_TRAILING_RULES else rules
 
 
 def _chains(lines: Iterable[str]) -> Chains:

@@ -17,14 +17,14 @@ from deploys.operations.handlers import Handler
 from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
-ANSWERS_S = 60
+LOGIN_TIMEOUT_S = 60
 # A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
 # prove the old one.
 RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialFile:
     """A file as it is to be, and what tests it (`validate` of atomic_file); nobody but its owner reads it."""
 
     content: bytes
@@ -33,7 +33,7 @@ class Tried:
 
 
 @operation()
-def tried(trial: str, files: Mapping[str, Tried], *, handler: Handler) -> Commands:
+def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handler) -> Commands:
     """Place `files` and run `handler`, which puts them in force; undone by itself unless we can still log in.
 
     + files: by path
@@ -71,16 +71,16 @@ def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
             raise TypeError(f"{command!r} runs here, and can't be tied to a trial on the droplet")
         arguments = command.connector_arguments
         yield StringCommand(f"{PROGRAM} trial change", trial, QuoteString(command), **arguments)
-    yield FunctionCommand(confirmed_by_a_new_login, [trial], {})
+    yield FunctionCommand(confirm_by_new_login, [trial], {})
 
 
-def confirmed_by_a_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
+def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
     """Confirms the trial through a connection that begins now. pyinfra takes False for a failure."""
     try:
-        code, said = _by_a_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
+        code, said = _run_by_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
     except Exception as error:  # whatever keeps us out: the network, sshd, our key, the host's key
         host.log_styled(
-            f"nobody can log in anew ({str(error) or type(error).__name__}): {_what_happens_next(host, trial)}",
+            f"nobody can log in anew ({str(error) or type(error).__name__}): {_revert_notice(host, trial)}",
             fg="red",
             log_func=logger.error,
         )
@@ -90,18 +90,18 @@ def confirmed_by_a_new_login(state: State, host: Host, trial: str) -> bool:  # n
     return code == 0
 
 
-def _by_a_new_login(host: Host, command: str) -> tuple[int, str]:
+def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
     """Exit code and complaint of a command of the operator's, by the converge's configuration and pinned host key."""
     # Not as the user of this run: a droplet that is being adopted is converged as root once.
     with new_connection(host, host.data.operator) as client:
-        _, out, err = client.exec_command(command, timeout=ANSWERS_S)
+        _, out, err = client.exec_command(command, timeout=LOGIN_TIMEOUT_S)
         said = err.read().decode().strip()
-        if not out.channel.status_event.wait(ANSWERS_S):
+        if not out.channel.status_event.wait(LOGIN_TIMEOUT_S):
             raise TimeoutError("the confirmation has no end")
         return out.channel.recv_exit_status(), said
 
 
-def _what_happens_next(host: Host, trial: str) -> str:
+def _revert_notice(host: Host, trial: str) -> str:
     """Asked over the connection that the run still has, if it has one. That a trial is over says not how it ended."""
     record = QuoteString(str(Paths(host.data.app).trial_record(trial)))
     try:

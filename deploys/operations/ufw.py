@@ -43,13 +43,15 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     if there.faults and not placing:
         raise OperationError(f"ufw can't load its own files ({'; '.join(there.faults)}): sudo ufw reload says why")
     if there.active and not there.faults:
-        yield from _as_in_its_files(there)
+        yield from _reload_changed_chains(there)
     wanted = [f"allow {rule}" for rule in allow]
-    if state.config.DIFF and (differing := _as_lines(there)) != (declared := _as_declared(there, wanted, policies)):
+    if state.config.DIFF and (differing := _lines_in_force(there)) != (
+        declared := _lines_declared(there, wanted, policies)
+    ):
         show_difference("The firewall", differing, declared)
     # Allow before denying and enabling, or the operator is locked out.
     for rule in wanted:
-        if rule not in there.rules or (there.active and rule in there.halves):
+        if rule not in there.rules or (there.active and rule in there.single_family_rules):
             yield StringCommand("ufw", rule)
     for rule in there.rules:
         if rule not in wanted:
@@ -66,27 +68,27 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
         yield StringCommand(f"iptables-restore --noflush {AFTER}")
 
 
-def _as_lines(there: Firewall) -> list[str]:
+def _lines_in_force(there: Firewall) -> list[str]:
     """For a plan: what is in force, a line each, in an order that doesn't depend on when it was added."""
-    rules = [f"{rule}{' (IPv4 or IPv6 alone)' if rule in there.halves else ''}" for rule in there.rules]
+    rules = [f"{rule}{' (IPv4 or IPv6 alone)' if rule in there.single_family_rules else ''}" for rule in there.rules]
     return [
         "on, now and at boot" if there.active else "off",
         *(f"default {policy} {direction}" for direction, policy in sorted(there.policies.items())),
         *sorted(rules),
-        *_in_the_kernel(there, there.loaded),
+        *_changed_rules(there, there.loaded),
     ]
 
 
-def _as_declared(there: Firewall, wanted: Sequence[str], policies: Mapping[str, str]) -> list[str]:
+def _lines_declared(there: Firewall, wanted: Sequence[str], policies: Mapping[str, str]) -> list[str]:
     return [
         "on, now and at boot",
         *(f"default {policy} {direction}" for direction, policy in sorted({**there.policies, **policies}.items())),
         *sorted(wanted),
-        *_in_the_kernel(there, there.declared),
+        *_changed_rules(there, there.declared),
     ]
 
 
-def _in_the_kernel(there: Firewall, chains: Chains) -> list[str]:
+def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
     """Of the chains that somebody changed by iptables: those rules."""
     return [
         f"{chain.program} -t {chain.table} {rule if number else f'-P {chain.name} {rule}'}"
@@ -96,7 +98,7 @@ def _in_the_kernel(there: Firewall, chains: Chains) -> list[str]:
     ]
 
 
-def _as_in_its_files(there: Firewall) -> Commands:
+def _reload_changed_chains(there: Firewall) -> Commands:
     """The chains that differ hold what ufw would load, a table at once.
 
     After `iptables -F` a `ufw reload` would shut out everybody: it denies by policy, and leads to its own chains only
@@ -104,12 +106,12 @@ def _as_in_its_files(there: Firewall) -> Commands:
     """
     differing = [chain for chain in there.declared if there.loaded[chain] != there.declared[chain]]
     for (program, table), chains in groupby(differing, lambda chain: (chain.program, chain.table)):
-        lines = [line for chain in chains for line in _restored(there, chain)]
+        lines = [line for chain in chains for line in _chain_lines(there, chain)]
         text = "\n".join([f"*{table}", *sorted(lines, key=lambda line: not line.startswith(":")), "COMMIT", ""])
         yield StringCommand(f"{program}-restore --noflush", _stdin=text)
 
 
-def _restored(there: Firewall, chain: Chain) -> list[str]:
+def _chain_lines(there: Firewall, chain: Chain) -> list[str]:
     policy, *rules = there.declared[chain]
     # Docker's own are in FORWARD as well, and stay.
     shared = (chain.table, chain.name) == ("filter", "FORWARD")

@@ -138,7 +138,7 @@ def test_root_alone_plans_jobs(droplet: Host) -> None:
         assert (file.content_string, file.mode, file.user) == ("root\n", 0o600, "root")
 
 
-@pytest.mark.parametrize(("path", "mode"), hardening.ROOTS_ALONE.items())
+@pytest.mark.parametrize(("path", "mode"), hardening.ROOT_ONLY.items())
 def test_what_root_alone_should_read(droplet: Host, path: str, mode: str) -> None:
     """dev-sec os-13; CIS 1.4.1, 2.4.1, 5.1.1."""
     file = droplet.file(path)

@@ -364,7 +364,7 @@ def test_what_droplet_tests_go_by_is_whole() -> None:
     """tests/droplet looks at each of these: one that is taken out would take its test along."""
     root_s = {"/boot": "700", "/etc/crontab": "600", "/etc/sudoers.d": "750", "/etc/ssh/sshd_config": "600"}
     cron = {f"/etc/cron.{often}": "700" for often in ("d", "hourly", "daily", "weekly", "monthly")}
-    assert root_s | cron == hardening.ROOTS_ALONE
+    assert root_s | cron == hardening.ROOT_ONLY
     assert {"telnet", "rsh-client", "rsh-server", "talk", "nis", "xinetd", "rpcbind"} <= set(hardening.UNWANTED)
     assert {"debsums", "needrestart", "libpam-pwquality", "apt-listchanges"} == set(hardening.WATCHING)
     assert set(fail2ban.TELEGRAM) == {"149.154.160.0/20", "91.108.4.0/22"}

@@ -8,7 +8,7 @@ from deploys.components import firewall, ssh
 from deploys.config.settings import load_settings
 from deploys.converge import session
 from deploys.operations import ufw
-from deploys.operations.trial import RESTART_SSHD, tried
+from deploys.operations.trial import RESTART_SSHD, apply_on_trial
 
 data = host.data.dict()
 mistake = data.pop("mistake")
@@ -31,7 +31,7 @@ else:
         "an sshd that admits nobody": {drop_in: configuration.replace(admits, b"AllowUsers nobody")},
         "a key file without the operator's key": {keys: b"# somebody else's\n"},
     }[mistake]
-    tried(
+    apply_on_trial(
         name="Admit nobody",
         trial="ssh",
         files={path: replace(file, content=wrong.get(path, file.content)) for path, file in right.items()},

@@ -19,8 +19,8 @@ from pyinfra.connectors.ssh import SSHConnector
 from deploys.converge import session
 from deploys.converge.preflight import check_droplet, check_name, overlapping
 from deploys.facts.data import UNREADABLE, PostgresMajor
-from deploys.facts.machine import Cpus, DebianRelease, HasAddress, MemoryMib, Networks, TimeZoneThere
-from deploys.facts.stackctl import TelegramsHost
+from deploys.facts.machine import Cpus, DebianRelease, HasAddress, HasTimeZone, MemoryMib, Networks
+from deploys.facts.stackctl import WebhookHost
 from deploys.operations import this_run
 from deploys.terminal.exit_codes import LOCKED
 from tests.support.settings import ROOT, settings_of
@@ -32,7 +32,7 @@ FIT: Facts = {
     DebianRelease: "debian 13",
     MemoryMib: 1967,
     Cpus: 1,
-    TimeZoneThere: True,
+    HasTimeZone: True,
     PostgresMajor: 17,
     Networks: {"lo": ["127.0.0.1/8"], "eth0": ["203.0.113.7/20"], "eth1": ["10.116.0.2/20"]},
 }
@@ -69,7 +69,7 @@ def test_a_fit_droplet_is_let_through() -> None:
             "prod-1 has 0 CPUs, but postgres_cpus is 1.0. Nothing .* lower it in group_data, or resize the droplet",
         ),
         (
-            {TimeZoneThere: False},
+            {HasTimeZone: False},
             "prod-1 has no time zone Etc/UTC. Nothing .* a name that `timedatectl list-timezones` lists",
         ),
         ({MemoryMib: 967}, "prod-1 has 967 MiB of memory, but droplet_memory_mib is 2048"),
@@ -174,7 +174,7 @@ def test_each_host_is_locked_once_and_all_before_the_first_change(monkeypatch: p
 
 
 def named(told: str | None, *, has_address: bool, isolated: bool = False, webhook: str | None = "/webhook") -> None:
-    facts: Facts = {TelegramsHost: told, HasAddress: has_address}
+    facts: Facts = {WebhookHost: told, HasAddress: has_address}
     host = SimpleNamespace(name="prod-1", get_fact=lambda fact, **_: facts[fact])
     settings = settings_of("prod", {"webhook_path": webhook, "public_paths": ["/webhook"]})
     check_name(cast("Host", host), replace(settings, isolated=isolated))
@@ -206,7 +206,7 @@ def test_a_name_in_use_or_looked_up_by_nobody_stops_no_converge() -> None:
     ],
 )
 def test_where_telegram_sends_updates_is_read_from_the_state(state: str, host: str | None) -> None:
-    assert TelegramsHost().process(state.splitlines()) == host
+    assert WebhookHost().process(state.splitlines()) == host
 
 
 def test_a_name_is_looked_up_as_the_droplet_does() -> None:

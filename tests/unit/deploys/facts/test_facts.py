@@ -29,14 +29,14 @@ from deploys.facts.machine import (
     DebianRelease,
     HalfInstalled,
     HasAddress,
+    HasTimeZone,
     MemoryMib,
     Modes,
     Networks,
     SwapfileMib,
     Swaps,
-    TimeZoneThere,
 )
-from deploys.facts.stackctl import Isolated, Status, TelegramsHost
+from deploys.facts.stackctl import Isolated, Status, WebhookHost
 from deploys.facts.ufw import Firewall, Ufw
 from stackctl.services import docker
 
@@ -134,10 +134,10 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (Cpus, "2\n", 2),
     (HasAddress, "yes\n", True),
     (HasAddress, "", False),
-    (TelegramsHost, '{"webhook": {"url": "https://bot.lab.test/webhook"}}', "bot.lab.test"),
-    (TelegramsHost, "", None),
-    (TimeZoneThere, "yes\n", True),
-    (TimeZoneThere, "no\n", False),
+    (WebhookHost, '{"webhook": {"url": "https://bot.lab.test/webhook"}}', "bot.lab.test"),
+    (WebhookHost, "", None),
+    (HasTimeZone, "yes\n", True),
+    (HasTimeZone, "no\n", False),
     (Networks, ADDRESSES, NETWORKS),
     (Container, "systemd-nspawn\n", True),
     (Container, "none\n", False),

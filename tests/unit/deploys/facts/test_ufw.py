@@ -80,7 +80,7 @@ def test_an_active_firewall() -> None:
         active=True,
         policies={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
         rules=("allow 22/tcp", "deny from 192.0.2.1"),
-        halves=frozenset({"allow 443/tcp"}),
+        single_family_rules=frozenset({"allow 443/tcp"}),
         declared={
             **AS_BOTH,
             INPUT: ("DROP", "-A INPUT -j ufw-before-input"),

@@ -187,7 +187,7 @@ def test_a_foreign_rule_goes_after_a_missing_one_came() -> None:
 
 
 def test_a_rule_that_holds_for_one_family_only_is_made_whole() -> None:
-    assert firewall(replace(ALLOWED, halves=frozenset({"allow 80/tcp"}))) == ["ufw allow 80/tcp"]
+    assert firewall(replace(ALLOWED, single_family_rules=frozenset({"allow 80/tcp"}))) == ["ufw allow 80/tcp"]
 
 
 def test_a_foreign_route_rule_is_deleted_as_one() -> None:
@@ -696,7 +696,7 @@ ARGUMENTS: dict[str, Any] = {
         (replace(ALLOWED, policies={"incoming": "allow"}), ["- default allow incoming", "+ default deny incoming"]),
         (replace(ALLOWED, active=False), ["- off", "+ on, now and at boot"]),
         (
-            replace(ALLOWED, halves=frozenset({"allow 80/tcp"})),
+            replace(ALLOWED, single_family_rules=frozenset({"allow 80/tcp"})),
             ["- allow 80/tcp (IPv4 or IPv6 alone)", "+ allow 80/tcp"],
         ),
         (
@@ -778,7 +778,7 @@ def test_a_file_of_sshd_s_is_removed_on_trial() -> None:
     assert "trial begin ssh" in begin
     assert "remove-foreign /etc/ssh/sshd_config.d/00-a.conf" in remove
     assert "trial change ssh restart" in restart
-    assert "confirmed_by_a_new_login" in confirm
+    assert "confirm_by_new_login" in confirm
 
 
 def test_a_converge_that_sshd_would_not_obey_ends_before_its_first_change(monkeypatch: pytest.MonkeyPatch) -> None:

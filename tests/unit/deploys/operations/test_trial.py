@@ -21,28 +21,28 @@ from deploys.facts.files import FileState, PendingHandlers
 from deploys.facts.ufw import Firewall, Ufw
 from deploys.operations import trial, ufw
 from deploys.operations.handlers import Handler
-from deploys.operations.trial import Tried, confirmed_by_a_new_login, on_trial, tried
+from deploys.operations.trial import TrialFile, apply_on_trial, confirm_by_new_login, on_trial
 from stackctl.cli.background import PROGRAM
 from tests.support.operations import CONTENT, PLACED, commands, droplet
 from tests.support.settings import settings_of
 
 BEGIN = f"{PROGRAM} trial begin ssh"
 CHANGE = [PROGRAM, "trial", "change", "ssh"]
-FILES = {"/etc/x": Tried(CONTENT, validate="true %s")}
+FILES = {"/etc/x": TrialFile(CONTENT, validate="true %s")}
 MARKER = "/var/lib/app/owed/x"
 ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": FILES, "handler": Handler("x", ["reload"])}
 
 
 def words(facts: dict[Any, Any]) -> list[str]:
     """The first command, the changes between, the last two."""
-    begin, *changes, confirm, done = commands(tried, facts, **ARGUMENTS)
+    begin, *changes, confirm, done = commands(apply_on_trial, facts, **ARGUMENTS)
     assert all(shlex.split(change)[:4] == CHANGE for change in changes), "a change that nothing undoes when it is late"
     return [begin, *(shlex.split(change)[4] for change in changes), confirm.split("(")[0], done]
 
 
 def test_nothing_to_change_no_trial() -> None:
     assert list(on_trial("ssh", [])) == []
-    assert commands(tried, {FileState: PLACED, PendingHandlers: frozenset()}, **ARGUMENTS) == []
+    assert commands(apply_on_trial, {FileState: PLACED, PendingHandlers: frozenset()}, **ARGUMENTS) == []
 
 
 def test_a_file_is_changed_inside_of_the_trial_and_its_handler_is_pending_until_it_is_confirmed() -> None:
@@ -55,7 +55,7 @@ def test_a_file_is_changed_inside_of_the_trial_and_its_handler_is_pending_until_
 
 def test_the_content_still_travels_on_standard_input() -> None:
     with droplet({FileState: None, PendingHandlers: frozenset()}, executing=True):
-        _, _, write, *_ = tried._inner(**ARGUMENTS)
+        _, _, write, *_ = apply_on_trial._inner(**ARGUMENTS)
     assert b64decode(write.connector_arguments["_stdin"]) == CONTENT
 
 
@@ -69,9 +69,9 @@ def test_the_operators_keys_are_on_trial_with_sshd_and_stay_theirs() -> None:
     there = ssh.files(settings)["/home/deploy/.ssh/authorized_keys"]
     assert (there.content, there.owner) == (b"a key\n", "deploy")
     _, _, write, *_ = commands(
-        tried,
+        apply_on_trial,
         {FileState: None, PendingHandlers: frozenset()},
-        **ARGUMENTS | {"files": {"/keys": Tried(b"", validate="true %s", owner="deploy")}},
+        **ARGUMENTS | {"files": {"/keys": TrialFile(b"", validate="true %s", owner="deploy")}},
     )
     assert "-m 600 -o deploy -g deploy" in write
 
@@ -150,7 +150,7 @@ class Droplet:
 
 
 def confirm(droplet: Any) -> bool:
-    return confirmed_by_a_new_login(SimpleNamespace(), droplet, "ssh")  # type: ignore[arg-type]
+    return confirm_by_new_login(SimpleNamespace(), droplet, "ssh")  # type: ignore[arg-type]
 
 
 def test_it_is_the_operator_who_logs_in_anew_and_confirms(client: type[Client]) -> None:
@@ -190,7 +190,7 @@ def test_a_droplet_that_cannot_be_asked_is_not_spoken_for(client: type[Client], 
 
 
 def test_a_confirmation_without_an_end_is_not_waited_for(client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "ANSWERS_S", 0.01)
+    monkeypatch.setattr(trial, "LOGIN_TIMEOUT_S", 0.01)
     client.code = None
     droplet = Droplet()
     assert not confirm(droplet)
