@@ -23,7 +23,7 @@ pytestmark = pytest.mark.group("edge")
 ROOT, OPERATOR = "root", "deploy"
 AS_ROOT = ("--ssh-user", ROOT)
 DIES = {
-    "base | Let the operator become root": ROOT,
+    "operator | Let the operator become root": ROOT,
     "hardening | Have strict shells, which end when left alone": ROOT,
     "ssh | Install what undoes a change": ROOT,
     "ssh | Run sshd": OPERATOR,
