@@ -13,7 +13,7 @@ from deploys.config.settings import Settings
 from deploys.config.values import CI_LOGIN
 from deploys.operations.trial import RESTART_SSHD, TrialFile, apply_on_trial
 from deploys.operations.units import service, systemd_units
-from stackctl.host.trial import ASKS_S
+from stackctl.host.trial import POLL_S
 
 
 @deploy("ssh")
@@ -69,5 +69,5 @@ def units(settings: Settings) -> dict[str, bytes]:
     return {
         paths.trial_boot: build.template("ssh/trial.service.j2", paths=paths),
         paths.trial_service(""): build.template("ssh/trial@.service.j2"),
-        paths.trial_timer(""): build.template("ssh/trial@.timer.j2", paths=paths, asks_s=ASKS_S),
+        paths.trial_timer(""): build.template("ssh/trial@.timer.j2", paths=paths, asks_s=POLL_S),
     }

@@ -18,7 +18,7 @@ from stackctl.services.redis import Redis
 
 Report = dict[str, Any]
 NGINX = "nginx.service"
-UNDOING_S = 10
+REVERTING_S = 10
 """Longer than it takes to restore a firewall."""
 
 
@@ -193,9 +193,9 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
 def _trials(seen: Observed) -> Section:
     """Report the trials, and those that outlived their time: reverting them failed, and is tried every few seconds."""
     running = trial.under_way(seen.paths)
-    late = [one.name for one in running if trial.left_of(one, seen.machine) <= -UNDOING_S]
+    late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]
     problems = [
-        f"the change of {name} could not be undone: journalctl -u {seen.paths.trial_service(name)}" for name in late
+        f"the change of {name} could not be reverted: journalctl -u {seen.paths.trial_service(name)}" for name in late
     ]
     return Section({"trials": [asdict(one) for one in running]}, problems)
 

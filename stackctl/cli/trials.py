@@ -1,4 +1,4 @@
-"""trial: what a converge and its timers call, every few seconds."""
+"""trial: the verb that a converge and the timers of trials call."""
 
 import argparse
 
@@ -10,8 +10,8 @@ from stackctl.core.machine import Machine
 from stackctl.core.paths import TRIALS, Paths
 from stackctl.host import trial
 
-# Of a trial, history tells what became of it without the operator.
-UNDOING = ("expire", "undo", "boot")
+# The history records what happens to a trial without the operator.
+REVERTING = ("expire", "undo", "boot")
 
 
 def step(call: Call) -> int:
@@ -20,10 +20,10 @@ def step(call: Call) -> int:
 
 
 def remembered(arguments: argparse.Namespace, paths: Paths, machine: Machine) -> bool:
-    """Whether a step is one to be remembered. The timer asks every few seconds, mostly for nothing."""
+    """Return whether the history records this step. The timer calls often, and rarely has anything to do."""
     if arguments.step == "expire" and arguments.what:
-        return trial.over(paths, machine, arguments.what)
-    return arguments.step in UNDOING
+        return trial.expired(paths, machine, arguments.what)
+    return arguments.step in REVERTING
 
 
 def subject(arguments: argparse.Namespace, _paths: Paths) -> str:
@@ -32,20 +32,20 @@ def subject(arguments: argparse.Namespace, _paths: Paths) -> str:
 
 def _step(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
     if arguments.step != "boot" and not arguments.what:
-        raise RefusedError(f"of what? stackctl trial {arguments.step} {'|'.join(TRIALS)}")
+        raise RefusedError(f"name the trial: stackctl trial {arguments.step} {'|'.join(TRIALS)}")
     match arguments.step:
         case "begin":
             until = trial.begin(paths, machine, arguments.what)
             journal.tell(arguments.what, "progress", f"on trial until {until}")
         case "change":
-            return trial.change(paths, machine, arguments.what, arguments.command or "")
+            return trial.run(paths, machine, arguments.what, arguments.command or "")
         case "confirm":
             trial.confirm(paths, machine, arguments.what)
             journal.tell(arguments.what, "done", "confirmed by a new login")
         case "expire":
-            trial.expire(paths, machine, journal, arguments.what)
+            trial.revert_if_expired(paths, machine, journal, arguments.what)
         case "undo":
-            trial.undo(paths, machine, journal, arguments.what)
+            trial.revert(paths, machine, journal, arguments.what)
         case "boot":
-            trial.boot(paths, machine, journal)
+            trial.revert_at_boot(paths, machine, journal)
     return 0

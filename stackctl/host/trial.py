@@ -1,11 +1,11 @@
 """
-Changes on trial: of what lets an operator in, SSH with its keys and the firewall. One that no new login confirms in
-time is undone.
+Trials: changes to SSH, its keys and the firewall are reverted unless a new login confirms them in time.
 
-begin keeps copies and sets a timer, the converge makes the change, confirm comes through a new connection. A trial ends
-when its record goes, a file that is there whole or not at all; whoever died before that, the timer or the next boot
-puts the copies back. They are of what was confirmed last: a second begin keeps those of the first. A command of the
-change runs by `change`, which refuses once the trial is over: what comes too late would never be undone.
+Network devices call this a confirmed commit (RFC 6241); `netplan try` does the same. `begin` copies the files and
+starts a timer, the converge makes the change, and `confirm` comes through a new connection. A trial ends when its
+record is removed. If anything crashes before that, the timer or the next boot restores the copies. They hold what was
+confirmed last: a second `begin` keeps the copies of the first. The commands of a change run through `run`, which
+refuses once the trial has expired: a change that came later would never be reverted.
 """
 
 import math
@@ -24,16 +24,19 @@ from stackctl.core.paths import TRIALS, Paths
 from stackctl.core.program import TIMED_OUT, Result
 from stackctl.core.records import RecordError
 
-PATIENCE_S = 120
-"""How long a change waits for its confirmation."""
-ASKS_S = 5
-"""How often its timer asks whether that time is over."""
+CONFIRM_TIMEOUT_S = 120
+"""A change that is not confirmed within this time is reverted."""
+POLL_S = 5
+"""The interval at which the timer looks for an expired trial."""
 LOCK_PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """`due` is by the monotonic clock of `boot`, which nobody sets; `until` is for people. `files` come back."""
+    """The record of a trial.
+
+    `due` is a time of the monotonic clock of the boot with ID `boot`; `until` is for people. `files` are restored.
+    """
 
     name: str
     since: str
@@ -44,103 +47,103 @@ class Trial:
 
 
 def under_way(paths: Paths) -> list[Trial]:
-    """The trials that wait for their confirmation."""
+    """Return the trials that are not confirmed yet."""
     return [trial for name in TRIALS if (trial := _recorded(paths, name))]
 
 
 def begin(paths: Paths, machine: Machine, name: str) -> str:
-    """Keeps what is there, and has it come back unless somebody confirms the change."""
+    """Copy the files and start the timer that restores them unless the change is confirmed. Return when it will."""
     earlier = _recorded(paths, name)
     if earlier:
         _copies(paths, earlier)
-    files = earlier.files if earlier else _kept(paths, name)
-    now, due = machine.now(), machine.monotonic() + PATIENCE_S
+    files = earlier.files if earlier else _keep_copies(paths, name)
+    now, due = machine.now(), machine.monotonic() + CONFIRM_TIMEOUT_S
     timer = paths.trial_timer(name)
-    # Set before it is recorded: a record without a timer would wait for a boot. Until then the lock keeps it waiting.
+    # The timer comes first: a record without a timer would wait for a boot. The lock keeps the timer waiting meanwhile.
     armed = machine.run(["systemctl", "restart", timer])
     if armed.code:
-        raise FailedError(f"{timer} can't be set, so nothing may be changed: {armed.reason}")
-    until = (now + timedelta(seconds=PATIENCE_S)).isoformat(timespec="seconds")
+        raise FailedError(f"cannot start {timer}: {armed.reason}. Nothing was changed")
+    until = (now + timedelta(seconds=CONFIRM_TIMEOUT_S)).isoformat(timespec="seconds")
     trial = Trial(name, now.isoformat(timespec="seconds"), until, due, files, machine.boot_id())
     durable.write(paths.trial_record(name), records.dumps(trial))
     return until
 
 
-def change(paths: Paths, machine: Machine, name: str, command: str) -> int:
-    """Runs a part of the change while it is on trial, and no longer; its exit code.
+def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
+    """Run one command of the change, for as long as the trial lasts, and return its exit code.
 
-    Under the lock of trials, as all of this: what it did is undone after it, or it doesn't begin.
+    The caller holds the lock of trials: either the command is reverted after its end, or it does not start.
     """
     trial = _recorded(paths, name)
-    left = left_of(trial, machine) if trial else 0
+    left = seconds_left(trial, machine) if trial else 0
     if left <= 0:
         raise RefusedError(
-            f"no change of {name} is on trial any more: its two minutes were over before all of it was made, "
-            "and what was made is undone by itself (stackctl history); run it again"
+            f"no change of {name} is on trial any more: it took longer than two minutes. It is reverted by itself "
+            "(stackctl history). Next: run the converge again"
         )
     code = machine.attached(["sh", "-c", command], left)
     if code == TIMED_OUT:
-        raise FailedError(f"the change of {name} took longer than it is on trial, and is undone by itself")
+        raise FailedError(f"the change of {name} took longer than its trial. It is reverted by itself")
     return code
 
 
 def confirm(paths: Paths, machine: Machine, name: str) -> None:
-    """The change stays."""
+    """End the trial; the change stays."""
     if not paths.trial_record(name).exists():
-        raise RefusedError(f"no change of {name} is on trial: it took too long, and was undone (stackctl history)")
+        raise RefusedError(f"no change of {name} is on trial: it took too long, and was reverted (stackctl history)")
     _end(paths, name)
     machine.run(["systemctl", "stop", paths.trial_timer(name)])
 
 
-def over(paths: Paths, machine: Machine, name: str) -> bool:
-    """Whether it was not confirmed in time."""
+def expired(paths: Paths, machine: Machine, name: str) -> bool:
+    """Return whether the change was not confirmed in time."""
     trial = _recorded(paths, name)
-    return trial is not None and left_of(trial, machine) <= 0
+    return trial is not None and seconds_left(trial, machine) <= 0
 
 
-def left_of(trial: Trial, machine: Machine) -> float:
-    """How many seconds it still has. One of another boot, which that one could not undo, has long been over."""
+def seconds_left(trial: Trial, machine: Machine) -> float:
+    """Return the seconds until the trial expires. A trial of an earlier boot has long expired."""
     return trial.due - machine.monotonic() if trial.boot == machine.boot_id() else -math.inf
 
 
-def expire(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
-    """Undoes the change when its time is over, and ends the timer when there is none any more."""
-    if over(paths, machine, name):
-        undo(paths, machine, journal, name)
+def revert_if_expired(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
+    """Revert the change if its trial has expired, and stop the timer once there is no trial."""
+    if expired(paths, machine, name):
+        revert(paths, machine, journal, name)
     if not _recorded(paths, name):
         machine.run(["systemctl", "stop", paths.trial_timer(name)])
 
 
-def undo(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
-    """Puts back what was there, and in force. FailedError leaves the trial as it is, to be undone again."""
+def revert(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
+    """Restore the files and put them in force. After a FailedError the trial stays, so that it is tried again."""
     trial = _recorded(paths, name)
     if not trial:
         raise RefusedError(f"no change of {name} is on trial")
 
     def act() -> str:
-        _put_back(paths, trial)
+        _restore(paths, trial)
         done = _IN_FORCE[name](paths, machine)
         if done.code:
-            raise FailedError(f"{name} is as it was before, but not in force: {done.reason}")
+            raise FailedError(f"the files of {name} are restored, but not in force: {done.reason}")
         _end(paths, name)
-        return "no new login had confirmed the change: what was there before is back"
+        return "no new login had confirmed the change: reverted"
 
     journal.step(name, act)
 
 
-def boot(paths: Paths, machine: Machine, journal: Journal) -> None:
-    """Puts back what is on trial, before sshd and the firewall start with it; its timer goes on with what can't be."""
+def revert_at_boot(paths: Paths, machine: Machine, journal: Journal) -> None:
+    """Revert every trial before sshd and the firewall start. The timer retries what cannot be reverted now."""
     faults = []
     for name in TRIALS:
         try:
             if trial := _recorded(paths, name):
-                _put_back(paths, trial)
+                _restore(paths, trial)
                 _end(paths, name)
-                journal.tell(name, "done", "no new login had confirmed the change: what was there before is booted")
-        except Exception as error:  # whatever is wrong with one of them, the others have to come back
-            faults.append(f"{name} is not undone: {error}")
+                journal.tell(name, "done", "no new login had confirmed the change: reverted before the boot")
+        except Exception as error:  # one that fails must not keep the others from being reverted
+            faults.append(f"{name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):
-                # Without waiting for it: timers start once we have ended.
+                # Without waiting: timers start once this boot step has ended.
                 machine.run(["systemctl", "start", "--no-block", paths.trial_timer(name)])
     if faults:
         raise PersonNeededError("; ".join(faults))
@@ -153,11 +156,13 @@ def _recorded(paths: Paths, name: str) -> Trial | None:
     except FileNotFoundError:
         return None
     except RecordError as error:
-        raise PersonNeededError(f"{record} can't be read ({error}): look at {name} by hand, then remove it") from None
+        raise PersonNeededError(
+            f"{record} can't be read ({error}): check {name} by hand, then remove the file"
+        ) from None
 
 
-def _kept(paths: Paths, name: str) -> tuple[str, ...]:
-    """Copies what the trial may change; which files these are."""
+def _keep_copies(paths: Paths, name: str) -> tuple[str, ...]:
+    """Copy what the trial may change, and return the paths of those files."""
     copies, files = paths.trial_copies(name), list(paths.on_trial[name])
     if name == "ssh":
         files.append(paths.keys(config.load(paths).operator))
@@ -175,7 +180,7 @@ def _end(paths: Paths, name: str) -> None:
     shutil.rmtree(paths.trial_copies(name), ignore_errors=True)
 
 
-def _put_back(paths: Paths, trial: Trial) -> None:
+def _restore(paths: Paths, trial: Trial) -> None:
     copies = _copies(paths, trial)
     for number, original in enumerate(trial.files):
         _copy(copies / str(number), Path(original))
@@ -183,17 +188,17 @@ def _put_back(paths: Paths, trial: Trial) -> None:
 
 
 def _copies(paths: Paths, trial: Trial) -> Path:
-    """What is not among them was not there: without any, nothing would be left."""
+    """Return the directory of the copies. Without it everything would be removed, since a file without a copy is."""
     copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
     if not copies.is_dir():
-        raise PersonNeededError(f"{copies} is gone: look at {trial.name} by hand, then remove {record}")
+        raise PersonNeededError(f"{copies} is gone: check {trial.name} by hand, then remove {record}")
     return copies
 
 
 def _copy(source: Path, target: Path) -> None:
-    """`target` becomes what `source` is: a file, a directory with all that is in it, or nothing.
+    """Make `target` what `source` is: a file, a directory with its content, or nothing.
 
-    Made beside it first: what can't be made, on a full disk say, takes nothing away.
+    The copy is made beside the target first, so that a failure, such as a full disk, removes nothing.
     """
     fresh, old = (target.with_name(f"{target.name}.{what}") for what in ("new", "old"))
     for left in (fresh, old):
@@ -202,7 +207,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, fresh, symlinks=True, copy_function=_copy_file)
     elif source.exists():
         _copy_file(source, fresh)
-    # Only a file takes another's place at once.
+    # Only a file can replace another one atomically.
     if os.path.lexists(target) and (target.is_dir() or not fresh.is_file()):
         target.rename(old)
     if fresh.exists():
@@ -218,14 +223,14 @@ def _remove(path: Path) -> None:
 
 
 def _copy_file(source: Path | str, target: Path | str) -> None:
-    """With its owner: sshd reads an operator's keys as the operator."""
+    """Copy a file with its owner: sshd reads an operator's keys as the operator."""
     shutil.copy2(source, target)
     there = Path(source).stat()
     os.chown(target, there.st_uid, there.st_gid)
 
 
 def _sshd(_paths: Paths, machine: Machine) -> Result:
-    """A restart, since sshd may be down, and given up by systemd. It ends no session."""
+    """Restart sshd, since it may be down and systemd may have given up on it. Sessions go on."""
     machine.run(["systemctl", "reset-failed", "ssh.service"])
     return machine.run(["systemctl", "restart", "ssh.service"])
 

@@ -163,7 +163,7 @@ def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Place, dr
     there = by_name(name_of(droplet))
     reboot_without_a_login(there)
     assert not admitted(lab, droplet)
-    assert "could not be undone" in machine.inside(there, "sh", "-c", "stackctl status || true")
+    assert "could not be reverted" in machine.inside(there, "sh", "-c", "stackctl status || true")
     machine.inside(there, "mv", "/root/record", str(record))
     time.sleep(TAKES_S)
     assert admitted(lab, droplet)
@@ -180,7 +180,7 @@ def test_without_the_timer_nobody_gets_in_again(lab: Place, droplet: Host) -> No
     droplet.check_output(f"systemctl stop {PATHS.trial_timer('ssh')}")
     time.sleep(PATIENCE_S + TAKES_S)
     assert not admitted(lab, droplet)
-    assert "could not be undone" in droplet.run("stackctl status").stdout
+    assert "could not be reverted" in droplet.run("stackctl status").stdout
     droplet.check_output("stackctl trial undo ssh")
     assert admitted(lab, droplet)
     converge.site()

@@ -70,11 +70,11 @@ def test_what_is_confirmed_stays(bot: Droplet) -> None:
 
 
 @pytest.mark.parametrize("step", [("undo", "ssh"), ("expire", "ssh"), ("boot",)])
-def test_what_is_not_confirmed_is_put_back_whole(bot: Droplet, step: tuple[str, ...]) -> None:
+def test_what_is_not_confirmed_is_restore_whole(bot: Droplet, step: tuple[str, ...]) -> None:
     before = there(bot)
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
-    bot.seconds += trial.PATIENCE_S
+    bot.seconds += trial.CONFIRM_TIMEOUT_S
     bot.calls.clear()
     assert stackctl(bot, "trial", *step)[0] == 0
     assert there(bot) == before
@@ -167,7 +167,7 @@ def test_what_can_t_be_copied_takes_nothing_away(bot: Droplet, monkeypatch: pyte
 
     monkeypatch.setattr(trial, "_copy_file", full)
     with pytest.raises(OSError, match="No space left"):
-        trial._put_back(bot.paths, trial.under_way(bot.paths)[0])
+        trial._restore(bot.paths, trial.under_way(bot.paths)[0])
     assert there(bot) == before
 
 
@@ -184,19 +184,19 @@ def test_two_trials_know_nothing_of_each_other(bot: Droplet) -> None:
 def test_a_second_begin_keeps_what_was_confirmed_last_and_has_time_anew(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
-    bot.seconds += trial.PATIENCE_S - 10
+    bot.seconds += trial.CONFIRM_TIMEOUT_S - 10
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += 20
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == WRONG
-    bot.seconds += trial.PATIENCE_S
+    bot.seconds += trial.CONFIRM_TIMEOUT_S
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
 
 
 def test_what_comes_within_the_time_is_done(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
-    bot.seconds += trial.PATIENCE_S - 1
+    bot.seconds += trial.CONFIRM_TIMEOUT_S - 1
     assert stackctl(bot, "trial", "change", "ssh", "sshd -t")[0] == 0
     assert calls(bot, "sh") == [["sh", "-c", "sshd -t"]]
 
@@ -205,7 +205,7 @@ def test_what_comes_within_the_time_is_done(bot: Droplet) -> None:
 def test_what_comes_too_late_is_not_done(bot: Droplet, undone: bool) -> None:  # noqa: FBT001
     """The converge's machine slept: nothing would undo it any more."""
     stackctl(bot, "trial", "begin", "ssh")
-    bot.seconds += trial.PATIENCE_S
+    bot.seconds += trial.CONFIRM_TIMEOUT_S
     if undone:
         stackctl(bot, "trial", "expire", "ssh")
     code, said = stackctl(bot, "trial", "change", "ssh", "ufw allow 22/tcp")
@@ -221,18 +221,18 @@ def test_a_change_that_fails_fails_as_its_command_does(bot: Droplet) -> None:
 
 def test_a_change_without_an_end_keeps_nobody_from_undoing_it(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose sender sleeps, say: it is ended with the trial, and with it the lock is free."""
-    patience: list[float] = []
+    timeouts: list[float] = []
 
     def endless(_: Droplet, argv: list[str], timeout: float) -> int:
-        patience.append(timeout)
+        timeouts.append(timeout)
         return TIMED_OUT
 
     monkeypatch.setattr(Droplet, "attached", endless)
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += 50
     code, said = stackctl(bot, "trial", "change", "ssh", "cat")
-    assert (code, "took longer than it is on trial" in said) == (1, True)
-    assert patience[0] <= trial.PATIENCE_S - 50
+    assert (code, "took longer than its trial" in said) == (1, True)
+    assert timeouts[0] <= trial.CONFIRM_TIMEOUT_S - 50
 
 
 def test_a_timer_that_took_long_to_be_set_finds_its_trial_due(bot: Droplet) -> None:
@@ -246,7 +246,7 @@ def test_a_timer_that_took_long_to_be_set_finds_its_trial_due(bot: Droplet) -> N
     with patch.object(Droplet, "_systemctl", slow):
         stackctl(bot, "trial", "begin", "ssh")
     change(bot)
-    bot.seconds = began + trial.PATIENCE_S + 0.1
+    bot.seconds = began + trial.CONFIRM_TIMEOUT_S + 0.1
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
 
@@ -255,7 +255,7 @@ def test_a_clock_that_is_set_back_keeps_nobody_out(bot: Droplet, monkeypatch: py
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     early = bot.now()
-    bot.seconds += trial.PATIENCE_S
+    bot.seconds += trial.CONFIRM_TIMEOUT_S
     monkeypatch.setattr(Droplet, "now", lambda _: early.replace(year=1999))
     stackctl(bot, "trial", "expire", "ssh")
     assert there(bot)["00-bot.conf"] == RIGHT
@@ -264,7 +264,7 @@ def test_a_clock_that_is_set_back_keeps_nobody_out(bot: Droplet, monkeypatch: py
 def test_without_a_timer_nothing_is_begun(bot: Droplet) -> None:
     bot.failing["systemctl restart"] = Result(5, stderr="Unit bot-trial@ssh.timer not found.")
     code, said = stackctl(bot, "trial", "begin", "ssh")
-    assert (code, "nothing may be changed" in said) == (1, True)
+    assert (code, "Nothing was changed" in said) == (1, True)
     assert trial.under_way(bot.paths) == []
 
 
@@ -283,7 +283,7 @@ def test_a_timer_that_finds_no_trial_ends(bot: Droplet) -> None:
 
 def test_a_timer_that_asks_too_early_goes_on_and_leaves_no_trace(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
-    bot.seconds += trial.PATIENCE_S - 1
+    bot.seconds += trial.CONFIRM_TIMEOUT_S - 1
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert calls(bot, "systemctl") == [["systemctl", "restart", bot.paths.trial_timer("ssh")]]
     assert stackctl(bot, "history", "--json")[1].strip() == "[]"
@@ -299,17 +299,17 @@ def test_an_undoing_that_fails_is_done_again(bot: Droplet) -> None:
     """The timer goes on to ask."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
-    bot.seconds += trial.PATIENCE_S
+    bot.seconds += trial.CONFIRM_TIMEOUT_S
     bot.failing["systemctl restart ssh"] = Result(1, stderr="Job for ssh.service failed.")
     code, said = stackctl(bot, "trial", "expire", "ssh")
     assert (code, "not in force: Job for ssh.service failed." in said) == (1, True)
     assert calls(bot, "systemctl")[-1] == ["systemctl", "restart", "ssh.service"]
     bot.seconds += 30
-    assert "the change of ssh could not be undone: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]
+    assert "the change of ssh could not be reverted: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]
     bot.failing.clear()
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
-    assert "could not be undone" not in stackctl(bot, "status")[1]
+    assert "could not be reverted" not in stackctl(bot, "status")[1]
 
 
 def test_copies_that_are_gone_take_nothing_with_them(bot: Droplet) -> None:
@@ -351,7 +351,7 @@ def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, mo
         code, said = stackctl(bot, "trial", "boot")
         assert (code, "ssh is not undone: [Errno 28] No space left on device" in said) == (4, True)
     assert bot.calls == [["systemctl", "start", "--no-block", bot.paths.trial_timer("ssh")]]
-    assert "the change of ssh could not be undone" in stackctl(bot, "status")[1]
+    assert "the change of ssh could not be reverted" in stackctl(bot, "status")[1]
     code, said = stackctl(bot, "trial", "change", "ssh", "sshd -t")
     assert (code, "no change of ssh is on trial any more" in said) == (2, True)
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
@@ -407,7 +407,7 @@ def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> N
 
 def test_a_change_that_nobody_confirms_is_undone_after_two_minutes(bot: Droplet) -> None:
     """As docs say: a number, and not the program's own."""
-    assert trial.PATIENCE_S == 120
+    assert trial.CONFIRM_TIMEOUT_S == 120
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     bot.seconds += 110
