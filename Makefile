@@ -107,7 +107,7 @@ live: setup ## converge ENV and end its isolation
 	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 
 verify: setup ## run the read-only checks of ENV's droplets
-	$(PYTHON) -m pytest tests/droplet --place $(ENV)
+	$(PYTHON) -m pytest tests/droplet --env $(ENV)
 
 status: setup ## show what is running on ENV, and any problems
 	@$(PYINFRA) deploys/status.py
@@ -138,7 +138,7 @@ drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and reb
 	@$(PYTHON) -m tests.lab.drill --mb $(DRILL_MB)
 
 audit: $(if $(filter lab,$(ENV)),lab-ready,setup) ## run independent audits of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd and the baselines
-	$(PYTHON) -m pytest tests/system/audit --place $(ENV)
+	$(PYTHON) -m pytest tests/system/audit --env $(ENV)
 
 attack: lab-ready ## attack the lab's droplet from its neighbour, with each defence on and off
 	$(PYTHON) -m pytest tests/system/attack

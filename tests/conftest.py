@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.probes import Stray, stray_compose_file
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "marketplace-infra")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--place", default="lab", choices=["lab", "staging", "prod"], help="where the checks look")
+    parser.addoption("--env", default="lab", choices=["lab", "staging", "prod"], help="the environment to check")
     parser.addoption("--data", action="append", default=[], help="NAME=JSON, where the converge was told it, too")
     parser.addoption("--as-is", action="store_true", help="look at the lab as it is: don't converge it first")
 
@@ -44,31 +44,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "droplet" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("group")
         group = marker.args[0] if marker else "everywhere"
-        hosts = Place(metafunc.config.getoption("--place")).hosts(group)
+        hosts = Environment(metafunc.config.getoption("--env")).hosts(group)
         metafunc.parametrize("droplet", hosts, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def place(pytestconfig: pytest.Config) -> Place:
+def env(pytestconfig: pytest.Config) -> Environment:
     told = (one.partition("=") for one in pytestconfig.getoption("--data"))
-    return Place(pytestconfig.getoption("--place"), {name: json.loads(value) for name, _, value in told})
+    return Environment(pytestconfig.getoption("--env"), {name: json.loads(value) for name, _, value in told})
 
 
 @pytest.fixture(scope="session")
-def droplet(request: pytest.FixtureRequest, place: Place) -> Host:
-    return place.connect(request.param)
+def droplet(request: pytest.FixtureRequest, env: Environment) -> Host:
+    return env.connect(request.param)
 
 
 @pytest.fixture(scope="session")
-def lab_as_it_is(place: Place) -> Place:
-    """The lab, whatever state it is in. What takes it may change the place, so any other place is refused."""
-    if place.name != "lab":
-        pytest.fail(f"this changes things, and {place.name} is not the lab: leave --place out", pytrace=False)
-    return place
+def lab_as_it_is(env: Environment) -> Environment:
+    """Return the lab in whatever state it is. A test that takes it may change things, so `--env` must be lab."""
+    if env.name != "lab":
+        pytest.fail(f"this changes things, and {env.name} is not the lab: leave --env out", pytrace=False)
+    return env
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config, lab_as_it_is: Place) -> Place:
+def lab(pytestconfig: pytest.Config, lab_as_it_is: Environment) -> Environment:
     """The lab, up, converged and released."""
     if not pytestconfig.getoption("--as-is"):
         from tests.lab.demo import converged_and_released  # noqa: PLC0415 - it needs root, the checks elsewhere don't
@@ -78,16 +78,16 @@ def lab(pytestconfig: pytest.Config, lab_as_it_is: Place) -> Place:
 
 
 @pytest.fixture(scope="session")
-def outside(place: Place) -> Host:
-    return place.outside
+def outside(env: Environment) -> Host:
+    return env.outside
 
 
 @pytest.fixture(params=["-4", "-6"])
-def family(request: pytest.FixtureRequest, outside: Host, place: Place) -> str:
-    """An option of curl and nmap. A place may do without IPv6 (tests/skips.txt); the lab has it."""
-    domain = place.settings.values.domain
+def family(request: pytest.FixtureRequest, outside: Host, env: Environment) -> str:
+    """An option of curl and nmap. An environment may do without IPv6 (tests/skips.txt); the lab has it."""
+    domain = env.settings.values.domain
     if request.param == "-6" and outside.run(f"getent ahostsv6 {domain} | grep -v ::ffff:").rc != 0:
-        without = pytest.fail if place.name == "lab" else pytest.skip
+        without = pytest.fail if env.name == "lab" else pytest.skip
         without(f"{domain} has no IPv6 address")
     return str(request.param)
 
@@ -111,7 +111,7 @@ def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="module")
-def stray(lab: Place, droplet: Host) -> Iterator[Stray]:
+def stray(lab: Environment, droplet: Host) -> Iterator[Stray]:
     """What somebody's Compose file publishes."""
     with stray_compose_file(droplet) as there:
         yield there

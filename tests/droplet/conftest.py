@@ -10,27 +10,27 @@ import socket
 
 import pytest
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 NEEDED = ("ssh", "curl", "openssl", "nmap")
 """What asks from here. The lab's neighbour has them."""
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _there(request: pytest.FixtureRequest, place: Place) -> None:
-    if place.name != "lab":
-        if why := unfit(place.settings.values.domain):
+def _there(request: pytest.FixtureRequest, env: Environment) -> None:
+    if env.name != "lab":
+        if why := unfit(env.settings.values.domain):
             pytest.exit(f"{why} Nothing was looked at.", returncode=pytest.ExitCode.USAGE_ERROR)
         return
     request.getfixturevalue("lab")
-    for host in place.hosts("data"):
-        droplet = place.connect(host)
+    for host in env.hosts("data"):
+        droplet = env.connect(host)
         if not any(one["verified"] for one in json.loads(droplet.check_output("stackctl backups --json"))):
             droplet.check_output("stackctl backup")
 
 
 def unfit(domain: str) -> str:
-    """Why this machine can't look at a place from outside; empty when it can."""
+    """Say why this machine cannot check an environment from outside; return "" if it can."""
     if missing := [program for program in NEEDED if not shutil.which(program)]:
         return f"Not installed here: {', '.join(missing)}. Next: apt-get install, or brew install, what is missing."
     try:

@@ -13,7 +13,7 @@ from testinfra.host import Host
 
 from stackctl.app.app_env import canonical
 from tests.support import environment
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("app")
 
@@ -28,30 +28,30 @@ def fingerprint(content: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-def containers(status: Any, place: Place) -> dict[str, str]:
+def containers(status: Any, env: Environment) -> dict[str, str]:
     """By service, the one container of the live colour and, where the app has one, that of its worker."""
-    paths = place.settings.paths
+    paths = env.settings.paths
     found = {"web": f"{paths.project(status['active'])}-web-1"}
-    return found | ({"worker": f"{paths.worker_project}-worker-1"} if place.settings.values.app_worker else {})
+    return found | ({"worker": f"{paths.worker_project}-worker-1"} if env.settings.values.app_worker else {})
 
 
 def test_stackctl_finds_nothing_wrong(status: Any) -> None:
     assert status["problems"] == []
 
 
-def test_the_link_the_state_and_what_runs_agree(droplet: Host, place: Place, status: Any) -> None:
-    paths = place.settings.paths
+def test_the_link_the_state_and_what_runs_agree(droplet: Host, env: Environment, status: Any) -> None:
+    paths = env.settings.paths
     colour = status["active"]
     assert droplet.check_output(f"readlink {paths.active}") == f"{colour}.sock"
-    assert status["colours"][colour]["image"].startswith(f"{place.settings.values.app_repository}@sha256:")
+    assert status["colours"][colour]["image"].startswith(f"{env.settings.values.app_repository}@sha256:")
     running = droplet.check_output(f"docker ps --filter label=com.docker.compose.project={paths.project(colour)} -q")
     assert len(running.split()) == 1
 
 
-def test_the_app_answers_behind_its_socket(droplet: Host, place: Place, status: Any) -> None:
+def test_the_app_answers_behind_its_socket(droplet: Host, env: Environment, status: Any) -> None:
     """It is ready, and tells its version and services if it does at all (docs/reference/app-contract.md)."""
-    values = place.settings.values
-    ask = f"curl -sS --fail --unix-socket {place.settings.paths.active} http://app"
+    values = env.settings.values
+    ask = f"curl -sS --fail --unix-socket {env.settings.paths.active} http://app"
     droplet.check_output(f"{ask}{values.ready_path}")
     if values.version_path:
         health = json.loads(droplet.check_output(f"{ask}{values.version_path}"))
@@ -60,18 +60,18 @@ def test_the_app_answers_behind_its_socket(droplet: Host, place: Place, status: 
 
 
 def test_the_app_finds_its_data_without_docker_s_name_server(
-    droplet: Host, place: Place, containers: dict[str, str]
+    droplet: Host, env: Environment, containers: dict[str, str]
 ) -> None:
     """It is silent while the daemon is stopped."""
     for container in containers.values():
         hosts = droplet.check_output(f"docker inspect -f '{{{{.HostsPath}}}}' {container}")
         known = [line.split() for line in droplet.file(hosts).content_string.splitlines()]
-        for name, address in place.settings.values.data_addresses.items():
+        for name, address in env.settings.values.data_addresses.items():
             assert [str(address), name] in known
 
 
-def test_the_schema_is_current(droplet: Host, place: Place, status: Any, containers: dict[str, str]) -> None:
-    if not place.settings.values.app_migrates:
+def test_the_schema_is_current(droplet: Host, env: Environment, status: Any, containers: dict[str, str]) -> None:
+    if not env.settings.values.app_migrates:
         assert status["release"]["schema"] is None
         return
     web = containers["web"]
@@ -83,26 +83,26 @@ def test_the_schema_is_current(droplet: Host, place: Place, status: Any, contain
 
 
 def test_the_app_s_environment_is_the_declared_one_byte_for_byte(
-    droplet: Host, place: Place, containers: dict[str, str]
+    droplet: Host, env: Environment, containers: dict[str, str]
 ) -> None:
     """As the kernel has it, with spaces, $, #, quotes, %, backslashes and unicode. No value comes here to be shown."""
-    expected = {name: fingerprint(value.encode()) for name, value in place.settings.app_environment().items()}
+    expected = {name: fingerprint(value.encode()) for name, value in env.settings.app_environment().items()}
     control = {"NOT_IN_THE_ENVIRONMENT": ""}
     program = Path(__file__).parent / "find_differing.py"
     for container in containers.values():
         pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {container}")
-        found = place.run_python(droplet, program, pid, stdin=json.dumps(expected | control).encode())
+        found = env.run_python(droplet, program, pid, stdin=json.dumps(expected | control).encode())
         assert found.returncode == 0, found.stderr.decode()
         assert json.loads(found.stdout) == [*control], container
 
 
-def test_the_next_environment_is_the_declared_one(droplet: Host, place: Place) -> None:
-    declared = fingerprint(canonical(place.settings.app_environment()))
-    assert droplet.file(str(place.settings.paths.next_environment)).sha256sum == declared
+def test_the_next_environment_is_the_declared_one(droplet: Host, env: Environment) -> None:
+    declared = fingerprint(canonical(env.settings.app_environment()))
+    assert droplet.file(str(env.settings.paths.next_environment)).sha256sum == declared
 
 
-def test_a_container_can_do_little(droplet: Host, place: Place, containers: dict[str, str]) -> None:
-    values = place.settings.values
+def test_a_container_can_do_little(droplet: Host, env: Environment, containers: dict[str, str]) -> None:
+    values = env.settings.values
     memory = {"web": values.app_memory_mib, "worker": values.worker_memory_mib}
     for service, container in containers.items():
         host_config = json.loads(droplet.check_output(f"docker inspect -f '{{{{json .HostConfig}}}}' {container}"))
@@ -113,9 +113,9 @@ def test_a_container_can_do_little(droplet: Host, place: Place, containers: dict
 
 
 def test_one_worker_runs_beside_the_live_colour_and_is_of_the_same_release(
-    droplet: Host, place: Place, containers: dict[str, str]
+    droplet: Host, env: Environment, containers: dict[str, str]
 ) -> None:
-    paths, values = place.settings.paths, place.settings.values
+    paths, values = env.settings.paths, env.settings.values
     assert droplet.file(str(paths.worker_yaml)).exists is values.app_worker
     running = droplet.check_output(f"docker ps --filter label=com.docker.compose.project={paths.worker_project} -q")
     assert len(running.split()) == int(values.app_worker)
@@ -124,14 +124,14 @@ def test_one_worker_runs_beside_the_live_colour_and_is_of_the_same_release(
     assert len(releases) == 1
 
 
-def test_the_stack_comes_up_at_boot_and_does_not_hang_on_docker(droplet: Host, place: Place) -> None:
-    unit = place.settings.paths.unit
+def test_the_stack_comes_up_at_boot_and_does_not_hang_on_docker(droplet: Host, env: Environment) -> None:
+    unit = env.settings.paths.unit
     assert droplet.service(unit).is_enabled
     assert droplet.service(unit).is_running
     bound = droplet.check_output(f"systemctl show {unit} --property=Requires --property=BindsTo")
     assert "docker" not in bound
 
 
-def test_nginx_alone_may_use_the_sockets(droplet: Host, place: Place, status: Any) -> None:
-    socket = droplet.file(str(place.settings.paths.socket(status["active"])))
+def test_nginx_alone_may_use_the_sockets(droplet: Host, env: Environment, status: Any) -> None:
+    socket = droplet.file(str(env.settings.paths.socket(status["active"])))
     assert (socket.mode, socket.user, socket.group) == (0o660, "root", "www-data")

@@ -7,13 +7,13 @@ import json
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("data")
 
 
-def test_they_are_made_by_themselves(droplet: Host, place: Place) -> None:
-    paths = place.settings.paths
+def test_they_are_made_by_themselves(droplet: Host, env: Environment) -> None:
+    paths = env.settings.paths
     for timer in (paths.backup_timer, paths.amcheck_timer):
         assert droplet.service(timer).is_enabled
         assert droplet.service(timer).is_running
@@ -23,17 +23,17 @@ def test_they_are_made_by_themselves(droplet: Host, place: Place) -> None:
     assert not droplet.check_output(f"systemctl list-units --failed --plain --no-legend '{paths.app}-backup*'")
 
 
-def test_root_alone_sees_them(droplet: Host, place: Place) -> None:
-    directory = droplet.file(str(place.settings.paths.backups))
+def test_root_alone_sees_them(droplet: Host, env: Environment) -> None:
+    directory = droplet.file(str(env.settings.paths.backups))
     assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o700)
     assert not droplet.check_output(f"find {directory.path} -type f ! -perm 600")
 
 
-def test_the_newest_are_what_their_manifests_say(droplet: Host, place: Place) -> None:
+def test_the_newest_are_what_their_manifests_say(droplet: Host, env: Environment) -> None:
     made = json.loads(droplet.check_output("stackctl backups --json"))
     if not made:
-        without = pytest.fail if place.name == "lab" else pytest.skip
-        without(f"there is no backup yet: make backup ENV={place.name}")
+        without = pytest.fail if env.name == "lab" else pytest.skip
+        without(f"there is no backup yet: make backup ENV={env.name}")
     for one in made[-3:]:
         sums = "".join(f"{told['sha256']}  {name}\n" for name, told in one["files"].items())
-        droplet.check_output(f"cd {place.settings.paths.backup(one['id'])} && echo '{sums}' | sha256sum --check")
+        droplet.check_output(f"cd {env.settings.paths.backup(one['id'])} && echo '{sums}' | sha256sum --check")

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("edge")
 
@@ -24,17 +24,17 @@ def test_it_runs_and_comes_up_at_boot(droplet: Host) -> None:
     assert service.is_enabled
 
 
-def test_ssh_and_nginx_are_watched(droplet: Host, place: Place) -> None:
+def test_ssh_and_nginx_are_watched(droplet: Host, env: Environment) -> None:
     """By what each of them really writes to."""
     listed = droplet.check_output("fail2ban-client status").partition("Jail list:")[2]
     assert sorted(listed.replace(",", " ").split()) == JAILS
-    assert str(place.settings.paths.refused_log) in droplet.check_output("fail2ban-client get nginx-refusals logpath")
+    assert str(env.settings.paths.refused_log) in droplet.check_output("fail2ban-client get nginx-refusals logpath")
     assert "_SYSTEMD_UNIT=ssh.service" in droplet.check_output("fail2ban-client get sshd journalmatch")
 
 
 @pytest.mark.parametrize("jail", JAILS)
-def test_telegram_the_operators_and_the_containers_are_never_banned(droplet: Host, place: Place, jail: str) -> None:
-    values = place.settings.values
+def test_telegram_the_operators_and_the_containers_are_never_banned(droplet: Host, env: Environment, jail: str) -> None:
+    values = env.settings.values
     spared = re.findall(r"[|`]- (\S+)", droplet.check_output(f"fail2ban-client get {jail} ignoreip"))
     ours = [*values.webhook_allowed_from, *values.never_barred, *values.docker_networks.values()]
     wanted = [*map(ip_network, TELEGRAM), *ours]
@@ -57,11 +57,11 @@ def test_a_ban_is_dropped_by_the_kernel_on_every_port_and_lasts_longer_each_time
 
 
 def test_a_ban_of_an_ipv6_address_is_of_its_64_and_spares_in_it_whom_it_is_to_spare(
-    droplet: Host, place: Place
+    droplet: Host, env: Environment
 ) -> None:
     """An address of documentation's (RFC 3849), which nobody has. tests/system/faults/defences bans for real."""
     address, network = "2001:db8:7:7::66", "2001:db8:7:7::/64"
-    table = f"nft list table inet f2b-{place.settings.values.app}"
+    table = f"nft list table inet f2b-{env.settings.values.app}"
     try:
         droplet.check_output(f"fail2ban-client set sshd banip {address}")
         rules = eventually(droplet, table, network)
@@ -82,15 +82,17 @@ def eventually(droplet: Host, command: str, has: str) -> str:
     raise AssertionError(f"{has} is not in the output of {command}")
 
 
-def test_the_log_of_refusals_has_refusals_alone_and_nothing_of_a_client_s_wording(droplet: Host, place: Place) -> None:
+def test_the_log_of_refusals_has_refusals_alone_and_nothing_of_a_client_s_wording(
+    droplet: Host, env: Environment
+) -> None:
     droplet.run("curl -s -o /dev/null http://127.0.0.1/ -H 'Host: nobody.test'")  # one at least; loopback is spared
-    lines = droplet.check_output(f"tail -n 200 {place.settings.paths.refused_log}").splitlines()
+    lines = droplet.check_output(f"tail -n 200 {env.settings.paths.refused_log}").splitlines()
     assert [line for line in lines if line.endswith(" 127.0.0.1 444")]
     assert not [line for line in lines if not re.fullmatch(r"\S+T\S+ [0-9a-f.:]+ 4\d\d", line)]
 
 
-def test_the_filter_counts_each_line_of_that_log(droplet: Host, place: Place) -> None:
-    app = place.settings.values.app
+def test_the_filter_counts_each_line_of_that_log(droplet: Host, env: Environment) -> None:
+    app = env.settings.values.app
     counted = {"refusals": {"404", "403", "400"}, "floods": {"429"}}
     for name, statuses in counted.items():
         program = f"fail2ban-regex '{{}}' /etc/fail2ban/filter.d/{app}-{name}.conf"

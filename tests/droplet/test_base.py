@@ -8,7 +8,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import build
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("everywhere")
 
@@ -25,9 +25,9 @@ def test_no_unit_has_failed(droplet: Host) -> None:
     assert droplet.check_output("systemctl list-units --failed --plain --no-legend") == ""
 
 
-def test_no_handler_is_pending(droplet: Host, place: Place) -> None:
+def test_no_handler_is_pending(droplet: Host, env: Environment) -> None:
     """The directory is there only once a handler was pending; the one around it always is, or the search fails."""
-    paths = place.settings.paths
+    paths = env.settings.paths
     assert droplet.check_output(f"find {paths.var} -mindepth 2 -maxdepth 2 -path '{paths.pending_handlers}/*'") == ""
 
 
@@ -45,8 +45,8 @@ def test_apt_waits_for_its_lock(droplet: Host) -> None:
     assert 'DPkg::Lock::Timeout "300";' in droplet.check_output("apt-config dump DPkg::Lock::Timeout")
 
 
-def test_time_zone_and_clock(droplet: Host, place: Place) -> None:
-    assert droplet.check_output("timedatectl show --property=Timezone --value") == place.settings.values.timezone
+def test_time_zone_and_clock(droplet: Host, env: Environment) -> None:
+    assert droplet.check_output("timedatectl show --property=Timezone --value") == env.settings.values.timezone
     timesyncd = droplet.service("systemd-timesyncd.service")
     assert timesyncd.is_enabled
     if contained(droplet):  # has its host's clock: systemd, asked to start it, left it at that
@@ -57,39 +57,39 @@ def test_time_zone_and_clock(droplet: Host, place: Place) -> None:
         assert droplet.check_output("timedatectl show --property=NTPSynchronized --value") == "yes"
 
 
-def test_the_hostname_is_its_name_and_cloud_init_is_told_to_leave_it(droplet: Host, place: Place) -> None:
+def test_the_hostname_is_its_name_and_cloud_init_is_told_to_leave_it(droplet: Host, env: Environment) -> None:
     assert droplet.check_output("hostname") == droplet.backend.get_hostname()
-    config = droplet.file(f"/etc/cloud/cloud.cfg.d/99-{place.settings.values.app}.cfg").content_string
+    config = droplet.file(f"/etc/cloud/cloud.cfg.d/99-{env.settings.values.app}.cfg").content_string
     assert "preserve_hostname: true" in config.splitlines()
 
 
-def test_the_journal_is_kept_and_bounded(droplet: Host, place: Place) -> None:
+def test_the_journal_is_kept_and_bounded(droplet: Host, env: Environment) -> None:
     config = droplet.check_output("systemd-analyze cat-config systemd/journald.conf")
-    assert f"\nSystemMaxUse={place.settings.values.journal_max_mib}M" in config
+    assert f"\nSystemMaxUse={env.settings.values.journal_max_mib}M" in config
     assert droplet.file("/var/log/journal").is_directory
 
 
-def test_swap_where_the_machine_allows(droplet: Host, place: Place) -> None:
+def test_swap_where_the_machine_allows(droplet: Host, env: Environment) -> None:
     """A container swaps where its host does."""
     if contained(droplet):
         assert not droplet.file("/swapfile").exists
         return
     sizes = droplet.check_output("swapon --show=SIZE --bytes --noheadings /swapfile 2>/dev/null || true").split()
-    assert abs(sum(map(int, sizes)) - place.settings.values.swap_mib * 2**20) < 2**20
+    assert abs(sum(map(int, sizes)) - env.settings.values.swap_mib * 2**20) < 2**20
 
 
-def test_the_operator_becomes_root_by_key_alone(droplet: Host, place: Place) -> None:
-    operator = place.settings.values.operator
+def test_the_operator_becomes_root_by_key_alone(droplet: Host, env: Environment) -> None:
+    operator = env.settings.values.operator
     assert droplet.check_output(f"sudo -n -u {operator} sudo -n id -u") == "0"
     assert droplet.check_output(f"passwd --status {operator}").split()[1] == "L"  # no password to guess
     keys = droplet.file(f"/home/{operator}/.ssh/authorized_keys")
-    assert keys.content == place.settings.authorized_keys
+    assert keys.content == env.settings.authorized_keys
     assert (keys.mode, keys.user) == (0o600, operator)
 
 
-def test_stackctl_is_the_one_of_this_checkout(droplet: Host, place: Place) -> None:
+def test_stackctl_is_the_one_of_this_checkout(droplet: Host, env: Environment) -> None:
     program = droplet.file("/usr/local/bin/stackctl")
-    assert program.content == build.stackctl(place.settings.values.app)
+    assert program.content == build.stackctl(env.settings.values.app)
     assert (program.mode, program.user) == (0o755, "root")
 
 

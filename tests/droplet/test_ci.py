@@ -1,7 +1,7 @@
 """CI's account, as the droplet sees it: nothing but status, release and rollback gets past sudo and the gate.
 
-A place without a key for CI has no account. What the key gets over SSH: converge/test_ci.py. Only the lab has it,
-and who knocks elsewhere in vain, again and again, is shut out.
+An environment without a key for CI has no account. converge/test_ci.py tests what the key gets over SSH: in the lab
+only, because repeated failed logins elsewhere would get the operator's address banned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from testinfra.host import Host
 from deploys import build
 from deploys.components.ci import HOME, KEYS, SUDOERS, authorized_keys
 from deploys.config.values import CI_LOGIN
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("app")
 
@@ -23,8 +23,8 @@ GATE = "/usr/local/bin/stackctl gate --"
 
 
 @pytest.fixture
-def declared(place: Place) -> bool:
-    return bool(place.settings.ci_keys)
+def declared(env: Environment) -> bool:
+    return bool(env.settings.ci_keys)
 
 
 def sudo_of_ci(droplet: Host, arguments: str) -> CommandResult:
@@ -47,10 +47,10 @@ def test_the_account_cannot_change_how_it_is_let_in(droplet: Host, declared: boo
         assert droplet.run(f"getent passwd {CI_LOGIN}").rc != 0
 
 
-def test_every_key_is_behind_the_forced_command(droplet: Host, place: Place, declared: bool) -> None:  # noqa: FBT001
+def test_every_key_is_behind_the_forced_command(droplet: Host, env: Environment, declared: bool) -> None:  # noqa: FBT001
     assert droplet.file(KEYS).exists == declared
     if declared:
-        assert droplet.file(KEYS).content == authorized_keys(place.settings)
+        assert droplet.file(KEYS).content == authorized_keys(env.settings)
 
 
 def test_sudo_allows_the_gate_and_nothing_else(droplet: Host, declared: bool) -> None:  # noqa: FBT001
@@ -61,9 +61,9 @@ def test_sudo_allows_the_gate_and_nothing_else(droplet: Host, declared: bool) ->
         assert droplet.file(SUDOERS).content == build.file("ci/sudoers")
 
 
-def test_the_gate_tells_status(droplet: Host, place: Place, declared: bool) -> None:  # noqa: FBT001
+def test_the_gate_tells_status(droplet: Host, env: Environment, declared: bool) -> None:  # noqa: FBT001
     told = droplet.run(f"sudo -n -u {CI_LOGIN} sudo -n {GATE} 'status --json' || true").stdout
-    assert (json.loads(told)["app"] == place.settings.values.app) if declared else told == ""
+    assert (json.loads(told)["app"] == env.settings.values.app) if declared else told == ""
 
 
 @pytest.mark.parametrize(

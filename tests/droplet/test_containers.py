@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("app")
 
@@ -57,10 +57,10 @@ def test_no_new_privileges_and_few_processes(containers: dict[str, Any]) -> None
         assert 0 < it["PidsLimit"] <= 512, service
 
 
-def test_the_root_file_system_is_read_only(containers: dict[str, Any], place: Place) -> None:
+def test_the_root_file_system_is_read_only(containers: dict[str, Any], env: Environment) -> None:
     """CIS Docker 5.12."""
     for service, it in containers.items():
-        expected = service in {"postgres", "redis"} or place.settings.values.app_read_only
+        expected = service in {"postgres", "redis"} or env.settings.values.app_read_only
         assert it["ReadonlyRootfs"] is expected, service
 
 

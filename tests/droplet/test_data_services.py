@@ -12,13 +12,13 @@ from testinfra.host import Host
 from deploys.components.data_services import UID
 from deploys.config.values import MAX_CONNECTIONS
 from stackctl.services.postgres import PRIVILEGES
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("data")
 
 
-def container(droplet: Host, place: Place, service: str) -> Any:
-    name = place.settings.paths.data_container(service)
+def container(droplet: Host, env: Environment, service: str) -> Any:
+    name = env.settings.paths.data_container(service)
     # The environment is left out: a failing assertion would print it.
     inspected = json.loads(droplet.check_output(f"docker inspect {name}"))[0]
     inspected["Config"].pop("Env")
@@ -26,8 +26,8 @@ def container(droplet: Host, place: Place, service: str) -> Any:
 
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])
-def test_well_and_bounded(droplet: Host, place: Place, service: str) -> None:
-    inspected, values = container(droplet, place, service), place.settings.values
+def test_well_and_bounded(droplet: Host, env: Environment, service: str) -> None:
+    inspected, values = container(droplet, env, service), env.settings.values
     memory = {"postgres": values.postgres_memory_mib, "redis": values.redis_memory_mib}[service]
     cpus = {"postgres": values.postgres_cpus, "redis": values.redis_cpus}[service]
     image = {"postgres": values.postgres_image, "redis": values.redis_image}[service]
@@ -40,101 +40,101 @@ def test_well_and_bounded(droplet: Host, place: Place, service: str) -> None:
     assert inspected["HostConfig"]["CapDrop"] == ["ALL"]
 
 
-def test_the_memory_limit_is_the_kernel_s(droplet: Host, place: Place) -> None:
+def test_the_memory_limit_is_the_kernel_s(droplet: Host, env: Environment) -> None:
     """Docker's word is not enough: the cgroup has to bear the limit."""
-    limit = place.settings.values.redis_memory_mib * 2**20
-    name = place.settings.paths.data_container("redis")
+    limit = env.settings.values.redis_memory_mib * 2**20
+    name = env.settings.paths.data_container("redis")
     read = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
     assert int(droplet.check_output(f"docker exec {name} sh -c {shlex.quote(read)}")) == limit
 
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])
-def test_the_server_runs_as_nobody_special(droplet: Host, place: Place, service: str) -> None:
+def test_the_server_runs_as_nobody_special(droplet: Host, env: Environment, service: str) -> None:
     """The server itself: a health check that happens to run beside it is root's."""
-    pid = container(droplet, place, service)["State"]["Pid"]
+    pid = container(droplet, env, service)["State"]["Pid"]
     assert droplet.check_output(f"stat -c %u /proc/{pid}") == str(UID)
 
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])
-def test_the_data_lies_where_it_was_declared(droplet: Host, place: Place, service: str) -> None:
-    directory = f"{place.settings.values.data_root}/{service}"
+def test_the_data_lies_where_it_was_declared(droplet: Host, env: Environment, service: str) -> None:
+    directory = f"{env.settings.values.data_root}/{service}"
     assert droplet.check_output(f"stat -c '%a %u' {directory}") == f"700 {UID}"
-    mounts = container(droplet, place, service)["HostConfig"]["Mounts"]
+    mounts = container(droplet, env, service)["HostConfig"]["Mounts"]
     assert directory in [mount["Source"] for mount in mounts]
     assert all(not mount.get("BindOptions", {}).get("CreateMountpoint") for mount in mounts)
 
 
-def test_postgresql_of_the_declared_version_with_checksums(droplet: Host, place: Place) -> None:
-    assert place.ask_postgres(droplet, "SHOW server_version").startswith(f"{place.settings.values.postgres_major}.")
-    assert place.ask_postgres(droplet, "SHOW data_checksums") == "on"
+def test_postgresql_of_the_declared_version_with_checksums(droplet: Host, env: Environment) -> None:
+    assert env.ask_postgres(droplet, "SHOW server_version").startswith(f"{env.settings.values.postgres_major}.")
+    assert env.ask_postgres(droplet, "SHOW data_checksums") == "on"
     encoding = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
-    assert place.ask_postgres(droplet, encoding) == "UTF8"
+    assert env.ask_postgres(droplet, encoding) == "UTF8"
 
 
-def over_the_network(place: Place, role: str, query: str, *, given: str = "$(cat /run/secrets/password)") -> str:
+def over_the_network(env: Environment, role: str, query: str, *, given: str = "$(cat /run/secrets/password)") -> str:
     """The command that asks as the role, with the password given, over the container's own address."""
-    psql = f'psql -tA -h "$(hostname -i)" -U {role} -d {place.settings.values.database}'
+    psql = f'psql -tA -h "$(hostname -i)" -U {role} -d {env.settings.values.database}'
     ask = f'PGPASSWORD="{given}" {psql} -c "{query}"'
-    return f"docker exec {place.settings.paths.data_container('postgres')} sh -c {shlex.quote(ask)}"
+    return f"docker exec {env.settings.paths.data_container('postgres')} sh -c {shlex.quote(ask)}"
 
 
-def test_postgresql_admits_the_login_role_alone_and_with_the_password_alone(droplet: Host, place: Place) -> None:
-    login, owner = place.settings.login_role, place.settings.values.database_user
-    refused = [over_the_network(place, role, "SELECT 1") for role in (owner, "postgres")]
-    refused += [over_the_network(place, login, "SELECT 1", given=password) for password in ("", "wrong")]
+def test_postgresql_admits_the_login_role_alone_and_with_the_password_alone(droplet: Host, env: Environment) -> None:
+    login, owner = env.settings.login_role, env.settings.values.database_user
+    refused = [over_the_network(env, role, "SELECT 1") for role in (owner, "postgres")]
+    refused += [over_the_network(env, login, "SELECT 1", given=password) for password in ("", "wrong")]
     for command in refused:
         assert droplet.run(command).rc == 2, command
-    assert droplet.run(over_the_network(place, login, "SELECT 1")).rc == 0
+    assert droplet.run(over_the_network(env, login, "SELECT 1")).rc == 0
 
 
-def test_what_the_login_role_makes_is_the_owner_s(droplet: Host, place: Place) -> None:
+def test_what_the_login_role_makes_is_the_owner_s(droplet: Host, env: Environment) -> None:
     """So that the next password's login role has it, too."""
-    values = place.settings.values
-    acts_as = droplet.check_output(over_the_network(place, place.settings.login_role, "SELECT current_user"))
+    values = env.settings.values
+    acts_as = droplet.check_output(over_the_network(env, env.settings.login_role, "SELECT current_user"))
     assert acts_as == values.database_user
     owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
-    assert place.ask_postgres(droplet, owners) in {"", values.database_user}
-    superusers = place.ask_postgres(droplet, "SELECT rolname FROM pg_roles WHERE rolsuper")
+    assert env.ask_postgres(droplet, owners) in {"", values.database_user}
+    superusers = env.ask_postgres(droplet, "SELECT rolname FROM pg_roles WHERE rolsuper")
     assert superusers == "postgres"
 
 
-def test_the_database_and_its_settings_are_the_superuser_s(droplet: Host, place: Place) -> None:
-    values = place.settings.values
+def test_the_database_and_its_settings_are_the_superuser_s(droplet: Host, env: Environment) -> None:
+    values = env.settings.values
     owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{values.database}'"  # noqa: S608
-    assert place.ask_postgres(droplet, owner) == "postgres"
+    assert env.ask_postgres(droplet, owner) == "postgres"
     may = ", ".join(
         f"has_database_privilege('{values.database_user}', '{values.database}', '{one}')" for one in PRIVILEGES
     )
-    assert place.ask_postgres(droplet, f"SELECT {may}") == "t|t|t"
+    assert env.ask_postgres(droplet, f"SELECT {may}") == "t|t|t"
 
 
-def test_who_counts_backups_can_only_read(droplet: Host, place: Place) -> None:
+def test_who_counts_backups_can_only_read(droplet: Host, env: Environment) -> None:
     """By the container's own socket alone: over the network no password of its would be valid."""
-    rows = place.ask_postgres(
+    rows = env.ask_postgres(
         droplet,
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolpassword IS NULL, rolvaliduntil "
         "FROM pg_authid WHERE rolname = 'stackctl_reader'",
     )
     assert rows in {"", "f|f|f|f|t|-infinity"}, "it is made by the first backup"
-    assert droplet.run(over_the_network(place, "stackctl_reader", "SELECT 1")).rc == 2
+    assert droplet.run(over_the_network(env, "stackctl_reader", "SELECT 1")).rc == 2
 
 
 @pytest.mark.parametrize(
     ("setting", "value"), [("max_connections", str(MAX_CONNECTIONS)), ("client_connection_check_interval", "10s")]
 )
-def test_postgresql_is_set_up_as_declared(droplet: Host, place: Place, setting: str, value: str) -> None:
-    assert place.ask_postgres(droplet, f"SHOW {setting}") == value
+def test_postgresql_is_set_up_as_declared(droplet: Host, env: Environment, setting: str, value: str) -> None:
+    assert env.ask_postgres(droplet, f"SHOW {setting}") == value
 
 
-def test_redis_admits_nobody_without_the_password(droplet: Host, place: Place) -> None:
-    name = place.settings.paths.data_container("redis")
+def test_redis_admits_nobody_without_the_password(droplet: Host, env: Environment) -> None:
+    name = env.settings.paths.data_container("redis")
     assert "NOAUTH" in droplet.check_output(f"docker exec {name} redis-cli ping")
-    assert place.ask_redis(droplet, "ping") == "PONG"
+    assert env.ask_redis(droplet, "ping") == "PONG"
 
 
-def test_redis_admits_one_password(droplet: Host, place: Place) -> None:
+def test_redis_admits_one_password(droplet: Host, env: Environment) -> None:
     """Two only while a new one is taken up."""
-    counted = place.ask_redis(droplet, "ACL GETUSER default | grep -cE '^[0-9a-f]{64}$'")
+    counted = env.ask_redis(droplet, "ACL GETUSER default | grep -cE '^[0-9a-f]{64}$'")
     assert counted == "1"
 
 
@@ -150,25 +150,25 @@ def test_redis_admits_one_password(droplet: Host, place: Place) -> None:
         ("dir", "/data"),
     ],
 )
-def test_redis_keeps_what_it_is_given(droplet: Host, place: Place, setting: str, value: str) -> None:
-    assert place.ask_redis(droplet, f"config get {setting}").split()[1] == value
+def test_redis_keeps_what_it_is_given(droplet: Host, env: Environment, setting: str, value: str) -> None:
+    assert env.ask_redis(droplet, f"config get {setting}").split()[1] == value
 
 
-def test_redis_appends_to_a_file_where_that_is_declared(droplet: Host, place: Place) -> None:
-    wanted = "yes" if place.settings.values.redis_append_only else "no"
-    assert place.ask_redis(droplet, "config get appendonly").split()[1] == wanted
+def test_redis_appends_to_a_file_where_that_is_declared(droplet: Host, env: Environment) -> None:
+    wanted = "yes" if env.settings.values.redis_append_only else "no"
+    assert env.ask_redis(droplet, "config get appendonly").split()[1] == wanted
 
 
-def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, place: Place) -> None:
+def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, env: Environment) -> None:
     """`300 1` where the seed has `300 10`: nine changes would never be saved (docs/explanation/differences.md)."""
-    saves = place.ask_redis(droplet, "config get save").split()[1:]
+    saves = env.ask_redis(droplet, "config get save").split()[1:]
     pairs = {f"{seconds} {changes}" for seconds, changes in zip(saves[::2], saves[1::2], strict=True)}
     assert {"300 1", "60 10000"} <= pairs
 
 
-def test_redis_leaves_room_for_the_copy_of_a_save(droplet: Host, place: Place) -> None:
-    maximum = int(place.ask_redis(droplet, "config get maxmemory").split()[1])
-    assert maximum == place.settings.values.redis_memory_mib // 2 * 2**20
+def test_redis_leaves_room_for_the_copy_of_a_save(droplet: Host, env: Environment) -> None:
+    maximum = int(env.ask_redis(droplet, "config get maxmemory").split()[1])
+    assert maximum == env.settings.values.redis_memory_mib // 2 * 2**20
 
 
 @pytest.mark.parametrize("port", [5432, 6379])

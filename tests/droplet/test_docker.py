@@ -8,16 +8,16 @@ from ipaddress import IPv4Network
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("app")
 
 
-def test_the_daemon_took_its_configuration(droplet: Host, place: Place) -> None:
+def test_the_daemon_took_its_configuration(droplet: Host, env: Environment) -> None:
     info = json.loads(droplet.check_output("docker info --format '{{json .}}'"))
     assert info["LoggingDriver"] == "local"
     assert info["LiveRestoreEnabled"] is True
-    assert [pool["Base"] for pool in info["DefaultAddressPools"]] == [str(place.settings.values.docker_pool)]
+    assert [pool["Base"] for pool in info["DefaultAddressPools"]] == [str(env.settings.values.docker_pool)]
     assert "name=no-new-privileges" in info["SecurityOptions"]
 
 
@@ -56,8 +56,8 @@ def test_the_registry_s_login_is_root_s_alone(droplet: Host) -> None:
     assert (login.mode, login.user) == (0o600, "root")
 
 
-def test_networks(droplet: Host, place: Place) -> None:
-    paths, values = place.settings.paths, place.settings.values
+def test_networks(droplet: Host, env: Environment) -> None:
+    paths, values = env.settings.paths, env.settings.values
     declared = {
         paths.app_network: (False, values.app_subnet, values.app_ip_range),
         paths.data_network: (True, values.data_subnet, values.data_ip_range),

@@ -13,7 +13,7 @@ from testinfra.host import Host
 
 from deploys.components.firewall import after_rules
 from deploys.facts.ufw import Ufw, parse
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.ports import INSIDE, OPEN, open_ports
 
 pytestmark = pytest.mark.group("everywhere")
@@ -27,10 +27,10 @@ def test_ufw_denies_by_default(droplet: Host) -> None:
     assert allowed == OPEN
 
 
-def test_ssh_is_open_to_whom_group_data_names(droplet: Host, place: Place) -> None:
+def test_ssh_is_open_to_whom_group_data_names(droplet: Host, env: Environment) -> None:
     status = droplet.check_output("ufw status")
     sources = {re.sub(r".*ALLOW\s+(\S+).*", r"\1", line) for line in status.splitlines() if line.startswith("22/tcp")}
-    named = place.settings.values.sshd_allowed_from
+    named = env.settings.values.sshd_allowed_from
     assert {ip_network(one) for one in sources - {"Anywhere"}} == set(named)
     assert ("Anywhere" in sources) == (not named)
 
@@ -39,12 +39,12 @@ def test_ufw_comes_up_at_boot(droplet: Host) -> None:
     assert droplet.service("ufw.service").is_enabled
 
 
-def test_the_kernel_has_the_rules_that_are_declared(droplet: Host, place: Place) -> None:
+def test_the_kernel_has_the_rules_that_are_declared(droplet: Host, env: Environment) -> None:
     """Loaded, not only written; Docker's RETURN at the end of its chain follows our DROP, and is never reached."""
     chains = ("raw -S PREROUTING", "mangle -S FORWARD", "filter -S DOCKER-USER")
     loaded = droplet.check_output("; ".join(f"iptables -t {chain}" for chain in chains)).splitlines()
     ours = ("-A PREROUTING ", "-A FORWARD ", "-A DOCKER-USER ")
-    declared = [line for line in after_rules(place.settings).decode().splitlines() if line.startswith(ours)]
+    declared = [line for line in after_rules(env.settings).decode().splitlines() if line.startswith(ours)]
     assert [line for line in loaded if line.startswith(ours) and line != "-A DOCKER-USER -j RETURN"] == declared
     assert declared[-1] == "-A DOCKER-USER -j DROP"
     # Not by the template alone, which would be as wrong as what was made from it.
@@ -86,9 +86,9 @@ def test_docker_has_no_ipv6_of_its_own(droplet: Host) -> None:
     assert set(networks.split()) == {"false"}
 
 
-def test_from_outside_only_three_ports_answer(outside: Host, place: Place, family: str) -> None:
-    """The lab is asked for every port besides; any other place only for the ones that a mistake would open."""
-    domain = place.settings.values.domain
+def test_from_outside_only_three_ports_answer(outside: Host, env: Environment, family: str) -> None:
+    """Scan every port in the lab; in other environments only the ports that a mistake would open."""
+    domain = env.settings.values.domain
     assert open_ports(outside, domain, family, f"-p 22,80,443,{INSIDE}") == OPEN
-    if place.name == "lab":
+    if env.name == "lab":
         assert open_ports(outside, domain, family, "-p- --min-rate 50000 --max-retries 0") <= OPEN

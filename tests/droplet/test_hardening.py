@@ -10,19 +10,19 @@ from testinfra.host import Host
 
 from deploys import build
 from deploys.components import hardening
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("everywhere")
 
 
-def parameters(place: Place, droplet: Host) -> dict[str, str]:
+def parameters(env: Environment, droplet: Host) -> dict[str, str]:
     """What /etc/sysctl.d has for the kernel, by name."""
-    lines = droplet.file(f"/etc/sysctl.d/60-{place.settings.values.app}.conf").content_string.splitlines()
+    lines = droplet.file(f"/etc/sysctl.d/60-{env.settings.values.app}.conf").content_string.splitlines()
     pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def test_the_kernel_has_its_parameters(droplet: Host, place: Place) -> None:
+def test_the_kernel_has_its_parameters(droplet: Host, env: Environment) -> None:
     """dev-sec sysctl-02, sysctl-03, sysctl-04, sysctl-05, sysctl-06, sysctl-08, sysctl-09, sysctl-10, sysctl-11,
     sysctl-12, sysctl-13, sysctl-14, sysctl-15, sysctl-16, sysctl-17, sysctl-20, sysctl-21, sysctl-22, sysctl-23,
     sysctl-24, sysctl-25, sysctl-26, sysctl-28, sysctl-30, sysctl-31a, sysctl-31b, sysctl-32, sysctl-34, sysctl-35.
@@ -30,7 +30,7 @@ def test_the_kernel_has_its_parameters(droplet: Host, place: Place) -> None:
 
     A container has those of its network alone: the rest is judged where the machine has a kernel of its own.
     """
-    declared = parameters(place, droplet)
+    declared = parameters(env, droplet)
     files = {name: "/proc/sys/" + name.replace(".", "/") for name in declared}
     writable = set(
         droplet.check_output(f"for f in {' '.join(files.values())}; do test -w $f && echo $f; done; true").split()
@@ -94,40 +94,40 @@ def test_nothing_is_run_from_a_tmp_that_is_no_mount_either(droplet: Host) -> Non
     assert {"nosuid", "nodev", "noexec"} <= set(options)
 
 
-def test_nothing_dumps_its_core(droplet: Host, place: Place) -> None:
+def test_nothing_dumps_its_core(droplet: Host, env: Environment) -> None:
     """dev-sec sysctl-31a; CIS 1.5.4. A login by limits.d, a service by systemd."""
-    operator = place.settings.values.operator
+    operator = env.settings.values.operator
     assert droplet.check_output(f"sudo -u {operator} -i bash -c 'ulimit -H -c'") == "0"
     assert droplet.check_output("systemctl show --property=DefaultLimitCORE --value") == "0"
 
 
 def test_what_a_person_makes_is_not_for_others_and_what_a_converge_makes_is_as_declared(
-    droplet: Host, place: Place
+    droplet: Host, env: Environment
 ) -> None:
     """dev-sec os-05; CIS 5.4.3.3."""
-    assert droplet.check_output(f"sudo -u {place.settings.values.operator} bash -lc umask") == "0027"
+    assert droplet.check_output(f"sudo -u {env.settings.values.operator} bash -lc umask") == "0027"
     assert "UMASK 027" in droplet.file("/etc/login.defs").content_string.splitlines()
     assert droplet.check_output("sudo bash -c umask") == "0022"
 
 
-def test_a_shell_that_is_left_alone_ends(droplet: Host, place: Place) -> None:
+def test_a_shell_that_is_left_alone_ends(droplet: Host, env: Environment) -> None:
     """CIS 5.4.3.2."""
-    said = droplet.run(f"sudo -u {place.settings.values.operator} bash -lc 'echo $TMOUT; TMOUT=0'")
+    said = droplet.run(f"sudo -u {env.settings.values.operator} bash -lc 'echo $TMOUT; TMOUT=0'")
     assert said.stdout.strip() == "1800"
     assert "readonly variable" in said.stderr
 
 
-def test_nobody_is_shut_out_by_the_age_of_a_password_he_has_not(droplet: Host, place: Place) -> None:
+def test_nobody_is_shut_out_by_the_age_of_a_password_he_has_not(droplet: Host, env: Environment) -> None:
     """Unlike os-05 and CIS 5.4.1.1: a key would be refused, too, once the account's time is over."""
-    fields = droplet.check_output(f"getent shadow {place.settings.values.operator}").split(":")
+    fields = droplet.check_output(f"getent shadow {env.settings.values.operator}").split(":")
     assert fields[4] in ("", "99999")
     assert fields[7] == ""
 
 
-def test_sudo_uses_a_terminal_of_its_own_and_the_journal_has_each_call(droplet: Host, place: Place) -> None:
+def test_sudo_uses_a_terminal_of_its_own_and_the_journal_has_each_call(droplet: Host, env: Environment) -> None:
     """CIS 5.2.2, 5.2.3."""
-    droplet.check_output(f"sudo -u {place.settings.values.operator} sudo -n true")
-    assert "use_pty" in droplet.check_output(f"sudo -l -U {place.settings.values.operator}")
+    droplet.check_output(f"sudo -u {env.settings.values.operator} sudo -n true")
+    assert "use_pty" in droplet.check_output(f"sudo -l -U {env.settings.values.operator}")
     assert "COMMAND=/usr/bin/true" in droplet.check_output("journalctl -t sudo -n 20 --no-pager --output=cat")
 
 
@@ -176,7 +176,7 @@ def test_nobody_else_listens(droplet: Host) -> None:
 
 
 @pytest.mark.group("edge")
-def test_nginx_runs_in_its_sandbox(droplet: Host, place: Place) -> None:
+def test_nginx_runs_in_its_sandbox(droplet: Host, env: Environment) -> None:
     """Declared is not in force: what runs was started with it."""
     pid = droplet.check_output("systemctl show --property=MainPID --value nginx.service")
     status = dict(
@@ -188,16 +188,16 @@ def test_nginx_runs_in_its_sandbox(droplet: Host, place: Place) -> None:
     inside = f"nsenter --target {pid} --mount"
     assert droplet.run(f"{inside} test -w /run").rc == 0
     assert droplet.run(f"{inside} test -w /etc/nginx").rc == 1
-    assert droplet.check_output(f"{inside} ls {place.settings.paths.secrets}/") == ""
-    assert droplet.check_output(f"ls {place.settings.paths.secrets}/") != ""
+    assert droplet.check_output(f"{inside} ls {env.settings.paths.secrets}/") == ""
+    assert droplet.check_output(f"ls {env.settings.paths.secrets}/") != ""
 
 
-def test_upgrades_take_stackctl_s_lock(droplet: Host, place: Place) -> None:
+def test_upgrades_take_stackctl_s_lock(droplet: Host, env: Environment) -> None:
     unit = "apt-daily-upgrade.service"
     shown = droplet.check_output(f"systemctl show --property=ExecStart --property=After {unit}")
     assert shown.count("argv[]=") == 1
     assert "argv[]=/usr/local/bin/stackctl upgrade" in shown
-    assert place.settings.paths.unit in shown
+    assert env.settings.paths.unit in shown
 
 
 def test_upgrades_keep_what_the_site_placed(droplet: Host) -> None:
@@ -211,17 +211,17 @@ def test_what_runs_with_an_old_library_is_named_and_left_alone(droplet: Host) ->
     assert droplet.check_output(settings) == "l"
 
 
-def test_the_reboot_window(droplet: Host, place: Place) -> None:
-    timer, at = place.settings.paths.reboot_timer, place.settings.values.reboot_at
+def test_the_reboot_window(droplet: Host, env: Environment) -> None:
+    timer, at = env.settings.paths.reboot_timer, env.settings.values.reboot_at
     assert droplet.service(timer).is_enabled == bool(at)
     if at:
         assert f"*-*-* {at}:00" in droplet.check_output(f"systemctl show --property=TimersCalendar {timer}")
         assert droplet.service(timer).is_running
 
 
-def test_packages_are_compared_with_what_was_installed(droplet: Host, place: Place) -> None:
+def test_packages_are_compared_with_what_was_installed(droplet: Host, env: Environment) -> None:
     """CIS 6.3; lynis PKGS-7370."""
-    timer = droplet.service(place.settings.paths.integrity_timer)
+    timer = droplet.service(env.settings.paths.integrity_timer)
     assert timer.is_enabled
     assert timer.is_running
 

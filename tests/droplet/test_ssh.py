@@ -10,7 +10,7 @@ from testinfra.host import Host
 
 from deploys.components import ssh
 from deploys.config.values import CI_LOGIN
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 
 pytestmark = pytest.mark.group("everywhere")
 
@@ -99,9 +99,9 @@ def test_no_weak_prime_lies_about(droplet: Host) -> None:
     assert droplet.check_output("awk '$5 ~ /^[0-9]+$/ && $5 < 2047' /etc/ssh/moduli") == ""
 
 
-def test_only_who_belongs_is_admitted(droplet: Host, place: Place, in_force: list[str]) -> None:
+def test_only_who_belongs_is_admitted(droplet: Host, env: Environment, in_force: list[str]) -> None:
     """AllowUsers adds up over all files: one more line anywhere would admit one more."""
-    settings = place.settings
+    settings = env.settings
     wanted = {settings.values.operator, *([CI_LOGIN] if settings.ci_keys else [])}
     admitted = {line.removeprefix("allowusers ") for line in in_force if line.startswith("allowusers ")}
     assert admitted == wanted
@@ -110,13 +110,13 @@ def test_only_who_belongs_is_admitted(droplet: Host, place: Place, in_force: lis
         assert {"authenticationmethods publickey", "permitrootlogin no"} <= set(matched)
 
 
-def test_root_alone_says_so(droplet: Host, place: Place) -> None:
+def test_root_alone_says_so(droplet: Host, env: Environment) -> None:
     """dev-sec sshd-04, sshd-05."""
     modes = {
         "/etc/ssh": 0o755,
         "/etc/ssh/sshd_config.d": 0o755,
         "/etc/ssh/sshd_config": 0o600,
-        ssh.drop_in(place.settings): 0o600,
+        ssh.drop_in(env.settings): 0o600,
         "/etc/ssh/ssh_host_ed25519_key": 0o600,
     }
     there = {path: droplet.file(path) for path in modes}
@@ -125,17 +125,17 @@ def test_root_alone_says_so(droplet: Host, place: Place) -> None:
     }
 
 
-def test_a_password_is_not_even_asked_for(outside: Host, place: Place) -> None:
+def test_a_password_is_not_even_asked_for(outside: Host, env: Environment) -> None:
     refused = outside.run(
         "ssh -o BatchMode=no -o NumberOfPasswordPrompts=0 -o PreferredAuthentications=password,keyboard-interactive "
         "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
-        f"{place.settings.values.operator}@{place.settings.values.domain} true || true"
+        f"{env.settings.values.operator}@{env.settings.values.domain} true || true"
     )
     assert "Permission denied (publickey)" in refused.stderr
 
 
-def operator_s(place: Place, droplet: Host, *options: str) -> subprocess.CompletedProcess[str]:
-    command = ["ssh", "-F", place.data["ssh_config_file"], "-o", "BatchMode=yes", "-o", "ControlPath=none", *options]
+def operator_s(env: Environment, droplet: Host, *options: str) -> subprocess.CompletedProcess[str]:
+    command = ["ssh", "-F", env.data["ssh_config_file"], "-o", "BatchMode=yes", "-o", "ControlPath=none", *options]
     return subprocess.run(
         [*command, droplet.backend.get_hostname(), "true"],
         cwd=ROOT,
@@ -146,10 +146,10 @@ def operator_s(place: Place, droplet: Host, *options: str) -> subprocess.Complet
     )
 
 
-def test_the_operator_s_key_opens_no_other_account(droplet: Host, place: Place) -> None:
+def test_the_operator_s_key_opens_no_other_account(droplet: Host, env: Environment) -> None:
     """Root's own authorized_keys may hold whatever DigitalOcean's droplet-agent puts there."""
-    assert operator_s(place, droplet).returncode == 0
-    refused = operator_s(place, droplet, "-o", "User=root")
+    assert operator_s(env, droplet).returncode == 0
+    refused = operator_s(env, droplet, "-o", "User=root")
     assert refused.returncode == 255
     assert "Permission denied (publickey)" in refused.stderr
 
@@ -163,8 +163,10 @@ def test_the_operator_s_key_opens_no_other_account(droplet: Host, place: Place) 
         (("-o", "ExitOnForwardFailure=yes", "-o", "Tunnel=yes", "-w", "9:9"), "Tunnel"),
     ],
 )
-def test_not_even_the_operator_gets_a_tunnel(droplet: Host, place: Place, options: tuple[str, ...], said: str) -> None:
-    refused = operator_s(place, droplet, *options)
+def test_not_even_the_operator_gets_a_tunnel(
+    droplet: Host, env: Environment, options: tuple[str, ...], said: str
+) -> None:
+    refused = operator_s(env, droplet, *options)
     assert refused.returncode == 255
     assert said.lower() in refused.stderr.lower()
 
@@ -177,9 +179,9 @@ def test_strangers_are_told_no_more_than_the_version(droplet: Host) -> None:
 # The way back: what no new login confirms is undone.
 
 
-def test_a_change_that_nobody_confirms_would_be_undone(droplet: Host, place: Place) -> None:
-    paths = place.settings.paths
-    for unit, content in ssh.units(place.settings).items():
+def test_a_change_that_nobody_confirms_would_be_undone(droplet: Host, env: Environment) -> None:
+    paths = env.settings.paths
+    for unit, content in ssh.units(env.settings).items():
         assert droplet.file(f"/etc/systemd/system/{unit}").content == content
     assert droplet.service(paths.trial_boot).is_enabled
     before = droplet.check_output(f"systemctl show --property=Before --value {paths.trial_boot}").split()
@@ -189,9 +191,9 @@ def test_a_change_that_nobody_confirms_would_be_undone(droplet: Host, place: Pla
         assert timer == "loaded"
 
 
-def test_nothing_is_on_trial(droplet: Host, place: Place) -> None:
-    assert not droplet.file(str(place.settings.paths.trial_record("ssh"))).exists
-    assert not droplet.file(str(place.settings.paths.trial_record("firewall"))).exists
+def test_nothing_is_on_trial(droplet: Host, env: Environment) -> None:
+    assert not droplet.file(str(env.settings.paths.trial_record("ssh"))).exists
+    assert not droplet.file(str(env.settings.paths.trial_record("firewall"))).exists
 
 
 def test_root_may_log_in_at_the_console(droplet: Host) -> None:

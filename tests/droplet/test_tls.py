@@ -5,36 +5,36 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("edge")
 
 
-def test_nginx_serves_what_certbot_holds(droplet: Host, place: Place) -> None:
-    paths, domain = place.settings.paths, place.settings.values.domain
+def test_nginx_serves_what_certbot_holds(droplet: Host, env: Environment) -> None:
+    paths, domain = env.settings.paths, env.settings.values.domain
     served = f"openssl s_client -connect 127.0.0.1:443 -servername {domain} </dev/null 2>/dev/null"
     fingerprint = "openssl x509 -noout -fingerprint -sha256"
     held = droplet.check_output(f"{fingerprint} -in {paths.tls_live(domain)}/fullchain.pem")
     assert droplet.check_output(f"{served} | {fingerprint}") == held
 
 
-def test_it_comes_from_the_declared_server(droplet: Host, place: Place) -> None:
-    renewal = droplet.file(f"/etc/letsencrypt/renewal/{place.settings.values.domain}.conf").content_string
-    assert f"server = {place.settings.values.acme_server}" in renewal
+def test_it_comes_from_the_declared_server(droplet: Host, env: Environment) -> None:
+    renewal = droplet.file(f"/etc/letsencrypt/renewal/{env.settings.values.domain}.conf").content_string
+    assert f"server = {env.settings.values.acme_server}" in renewal
     assert "authenticator = webroot" in renewal
 
 
-def test_it_is_renewed_and_tried_for(droplet: Host, place: Place) -> None:
-    for timer in ("certbot.timer", place.settings.paths.certificate_timer):
+def test_it_is_renewed_and_tried_for(droplet: Host, env: Environment) -> None:
+    for timer in ("certbot.timer", env.settings.paths.certificate_timer):
         assert droplet.service(timer).is_enabled
         assert droplet.service(timer).is_running
-    hook = droplet.file(f"/etc/letsencrypt/renewal-hooks/deploy/{place.settings.values.app}")
+    hook = droplet.file(f"/etc/letsencrypt/renewal-hooks/deploy/{env.settings.values.app}")
     assert hook.mode == 0o755
 
 
-def test_the_key_is_for_root_and_nginx_s_workers_alone(droplet: Host, place: Place) -> None:
+def test_the_key_is_for_root_and_nginx_s_workers_alone(droplet: Host, env: Environment) -> None:
     """They read it at each handshake, so that a renewal needs no reload. No other secret is theirs."""
-    paths = place.settings.paths
+    paths = env.settings.paths
     key = f"{paths.tls_current}/privkey.pem"
     assert droplet.check_output(f"stat -L -c '%a %U %G' {key}") == "640 root www-data"
     assert droplet.run(f"runuser -u www-data -- test -r {key}").rc == 0

@@ -8,7 +8,7 @@ import time
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.web import TOO_MUCH, curl, is_public, send_too_much, site, status_of, the_apps_own
 
 pytestmark = pytest.mark.group("edge")
@@ -22,74 +22,72 @@ HEADERS = {
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
 
 
-def test_http_redirects_to_https(outside: Host, place: Place) -> None:
-    answer = curl(outside, place, f"http://{place.settings.values.domain}/any?x=1")
+def test_http_redirects_to_https(outside: Host, env: Environment) -> None:
+    answer = curl(outside, env, f"http://{env.settings.values.domain}/any?x=1")
     assert status_of(answer) == 301
-    assert f"Location: https://{place.settings.values.domain}/any?x=1" in answer
+    assert f"Location: https://{env.settings.values.domain}/any?x=1" in answer
 
 
-def test_the_app_is_reached_over_a_verified_chain(outside: Host, place: Place, family: str) -> None:
+def test_the_app_is_reached_over_a_verified_chain(outside: Host, env: Environment, family: str) -> None:
     """Whatever it answers: 5xx is nginx's word for nobody there."""
-    for path in place.settings.values.public_paths:
-        answer = curl(outside, place, site(place, path), family)
+    for path in env.settings.values.public_paths:
+        answer = curl(outside, env, site(env, path), family)
         assert 200 <= status_of(answer) < 500, path
         assert_hardened(answer)
 
 
-def test_the_webhook_is_reached_over_a_verified_chain(outside: Host, place: Place, family: str) -> None:
+def test_the_webhook_is_reached_over_a_verified_chain(outside: Host, env: Environment, family: str) -> None:
     """403: only Telegram's addresses are let through. 401, where everybody's are: the app itself misses the secret.
 
     An app that has none has nothing at its usual path that a stranger could send updates to.
     """
-    values = place.settings.values
+    values = env.settings.values
     if values.webhook_path is None:
-        answer = curl(outside, place, site(place, "/webhook/telegram"), f"{family} -X POST -d {{}}")
-        assert is_public(place, "/webhook/telegram") or status_of(answer) == 404
+        answer = curl(outside, env, site(env, "/webhook/telegram"), f"{family} -X POST -d {{}}")
+        assert is_public(env, "/webhook/telegram") or status_of(answer) == 404
         assert_hardened(answer)
         return
-    answer = curl(outside, place, site(place), f"{family} -X POST -d {{}}")
+    answer = curl(outside, env, site(env), f"{family} -X POST -d {{}}")
     assert status_of(answer) == (403 if values.webhook_allowed_from else 401)
     assert_hardened(answer)
 
 
-def test_the_app_itself_answers_telegram(place: Place, family: str) -> None:
+def test_the_app_itself_answers_telegram(env: Environment, family: str) -> None:
     """401: without the secret. The lab's Telegram stands for the real one, whose addresses nobody else has."""
-    if place.name != "lab" or not place.settings.values.webhook_path:
+    if env.name != "lab" or not env.settings.values.webhook_path:
         pytest.skip("asks as Telegram, where there is a webhook")
-    assert status_of(place.ask_as_telegram(site(place), f"{family} -X POST -d {{}}")) == 401
+    assert status_of(env.ask_as_telegram(site(env), f"{family} -X POST -d {{}}")) == 401
 
 
-def test_a_forged_address_is_not_believed(outside: Host, place: Place) -> None:
+def test_a_forged_address_is_not_believed(outside: Host, env: Environment) -> None:
     """What a client says of its own address counts for nothing."""
-    values = place.settings.values
+    values = env.settings.values
     if not values.webhook_path or not values.webhook_allowed_from:
         pytest.skip("the webhook is everybody's, or there is none")
     forged = "-H 'X-Forwarded-For: 149.154.160.1' -H 'X-Real-IP: 149.154.160.1' -H 'Forwarded: for=149.154.160.1'"
-    assert status_of(curl(outside, place, site(place), f"{forged} -X POST -d {{}}")) == 403
+    assert status_of(curl(outside, env, site(env), f"{forged} -X POST -d {{}}")) == 403
 
 
-def test_an_unverified_chain_would_be_noticed(outside: Host, place: Place) -> None:
+def test_an_unverified_chain_would_be_noticed(outside: Host, env: Environment) -> None:
     """The control: with no authority to trust, the same request fails."""
-    distrusting = outside.run(
-        f"curl -sS -o /dev/null --max-time 10 --cacert /dev/null --capath /dev/null {site(place)}"
-    )
+    distrusting = outside.run(f"curl -sS -o /dev/null --max-time 10 --cacert /dev/null --capath /dev/null {site(env)}")
     assert distrusting.rc in (60, 77)
 
 
-def test_http2(outside: Host, place: Place) -> None:
-    assert curl(outside, place, site(place), "--http2 -X POST").startswith("HTTP/2 ")
+def test_http2(outside: Host, env: Environment) -> None:
+    assert curl(outside, env, site(env), "--http2 -X POST").startswith("HTTP/2 ")
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/live", "/metrics", "/webhook/telegram/", "/webhook"])
-def test_nothing_else_is_passed_on(outside: Host, place: Place, path: str) -> None:
+def test_nothing_else_is_passed_on(outside: Host, env: Environment, path: str) -> None:
     """What public_paths names is the app's own, and answers as it likes."""
-    answer = status_of(curl(outside, place, site(place, path)))
-    assert 200 <= answer < 500 if is_public(place, path) else answer == 404
+    answer = status_of(curl(outside, env, site(env, path)))
+    assert 200 <= answer < 500 if is_public(env, path) else answer == 404
 
 
 @pytest.mark.parametrize("path", ["", "/nothing"], ids=["the app's", "/nothing"])
-def test_security_headers_are_on_every_answer(outside: Host, place: Place, path: str) -> None:
-    answer = curl(outside, place, site(place, path)).lower()
+def test_security_headers_are_on_every_answer(outside: Host, env: Environment, path: str) -> None:
+    answer = curl(outside, env, site(env, path)).lower()
     assert "strict-transport-security: max-age=63072000" in answer
     assert_hardened(answer)
 
@@ -103,38 +101,38 @@ def assert_hardened(answer: str) -> None:
 
 
 @pytest.mark.parametrize("what", TOO_MUCH)
-def test_too_much_is_refused(outside: Host, place: Place, what: str) -> None:
-    answer = send_too_much(outside, place, what)
+def test_too_much_is_refused(outside: Host, env: Environment, what: str) -> None:
+    answer = send_too_much(outside, env, what)
     assert status_of(answer) == TOO_MUCH[what][0]
     assert_hardened(answer)
 
 
-def test_port_80_answers_with_the_same_headers_and_without_hsts(outside: Host, place: Place) -> None:
+def test_port_80_answers_with_the_same_headers_and_without_hsts(outside: Host, env: Environment) -> None:
     """RFC 6797, 7.2: HSTS isn't for plain HTTP."""
-    domain = place.settings.values.domain
+    domain = env.settings.values.domain
     for path, status in (("any", 301), (".well-known/acme-challenge/none", 404)):
-        answer = curl(outside, place, f"http://{domain}/{path}")
+        answer = curl(outside, env, f"http://{domain}/{path}")
         assert status_of(answer) == status
         assert_hardened(answer)
         assert "strict-transport-security" not in answer.lower()
 
 
-def test_plain_http_on_443_is_refused_by_a_page_of_ours(outside: Host, place: Place) -> None:
-    answer = curl(outside, place, f"http://{place.settings.values.domain}:443/")
+def test_plain_http_on_443_is_refused_by_a_page_of_ours(outside: Host, env: Environment) -> None:
+    answer = curl(outside, env, f"http://{env.settings.values.domain}:443/")
     assert status_of(answer) == 400
     assert_hardened(answer)
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
-def test_an_address_that_asks_too_often_is_slowed_down(outside: Host, place: Place, scheme: str) -> None:
+def test_an_address_that_asks_too_often_is_slowed_down(outside: Host, env: Environment, scheme: str) -> None:
     """dev-sec nginx-07: the burst is served, the rest is told to come again. Both with all headers."""
     served = "301" if scheme == "http" else "404"
-    if scheme == "https" and is_public(place, "/nothing/1"):
-        served = str(status_of(curl(outside, place, site(place, "/nothing/1"))))  # the app's own answer
+    if scheme == "https" and is_public(env, "/nothing/1"):
+        served = str(status_of(curl(outside, env, site(env, "/nothing/1"))))  # the app's own answer
     headers = {"X-Content-Type-Options": "nosniff", **HEADERS}
     shown = " ".join(["%{http_code}", *(f"%header{{{name}}}" for name in headers)])
-    ask = f"curl -sS --parallel --parallel-immediate -o /dev/null -w '{shown}\\n' --max-time 10 {place.trust}"
-    url = f"{scheme}://{place.settings.values.domain}/nothing/[1-{place.settings.values.client_burst + 15}]"
+    ask = f"curl -sS --parallel --parallel-immediate -o /dev/null -w '{shown}\\n' --max-time 10 {env.trust}"
+    url = f"{scheme}://{env.settings.values.domain}/nothing/[1-{env.settings.values.client_burst + 15}]"
     many = outside.check_output(f"{ask} '{url}'").splitlines()
     time.sleep(3)  # what follows is not to be slowed down
     told = {status: " ".join([status, *headers.values()]) for status in (served, "429")}
@@ -142,18 +140,18 @@ def test_an_address_that_asks_too_often_is_slowed_down(outside: Host, place: Pla
     assert many.count(told[served]) >= 10, "the burst"
 
 
-def test_another_name_is_refused(outside: Host, place: Place) -> None:
-    domain = place.settings.values.domain
+def test_another_name_is_refused(outside: Host, env: Environment) -> None:
+    domain = env.settings.values.domain
     other = outside.run(f"curl -sSk --max-time 10 --connect-to another.test:443:{domain}:443 https://another.test/")
     assert other.rc == 35, "the handshake itself is refused"
     plain = outside.run(f"curl -sS --max-time 10 -H 'Host: another.test' http://{domain}/")
     assert (plain.rc, plain.stdout) == (56, ""), "the connection is reset without an answer"
     for version in ("--http1.1", "--http2"):
-        assert status_of(curl(outside, place, site(place), f"{version} -H 'Host: another.test'")) == 0
+        assert status_of(curl(outside, env, site(env), f"{version} -H 'Host: another.test'")) == 0
 
 
-def handshake(outside: Host, place: Place, options: str) -> bool:
-    domain = place.settings.values.domain
+def handshake(outside: Host, env: Environment, options: str) -> bool:
+    domain = env.settings.values.domain
     tried = outside.run(f"openssl s_client -connect {domain}:443 -servername {domain} {options} </dev/null")
     return tried.rc == 0 and "Cipher is (NONE)" not in tried.stdout
 
@@ -170,13 +168,13 @@ def handshake(outside: Host, place: Place, options: str) -> bool:
         ("-tls1_2 -cipher AES128-GCM-SHA256", False),
     ],
 )
-def test_tls_is_mozilla_s_intermediate(outside: Host, place: Place, options: str, accepted: bool) -> None:  # noqa: FBT001
-    assert handshake(outside, place, options) is accepted
+def test_tls_is_mozilla_s_intermediate(outside: Host, env: Environment, options: str, accepted: bool) -> None:  # noqa: FBT001
+    assert handshake(outside, env, options) is accepted
 
 
-def test_the_log_has_neither_query_nor_secret(droplet: Host, outside: Host, place: Place) -> None:
-    probe = f"{site(place)}?token=should-not-be-logged"
-    curl(outside, place, probe, f"-H '{SECRET}: should-not-be-logged' -X POST -d {{}}")
+def test_the_log_has_neither_query_nor_secret(droplet: Host, outside: Host, env: Environment) -> None:
+    probe = f"{site(env)}?token=should-not-be-logged"
+    curl(outside, env, probe, f"-H '{SECRET}: should-not-be-logged' -X POST -d {{}}")
     tail = droplet.check_output("tail -n 50 /var/log/nginx/access.log")
-    assert f'"path":"{the_apps_own(place)}"' in tail
+    assert f'"path":"{the_apps_own(env)}"' in tail
     assert "should-not-be-logged" not in tail

@@ -22,9 +22,9 @@ from typing import Any
 from tests.lab import demo, host, lab
 from tests.lab.host import LabError, say
 from tests.lab.layout import CHECKOUT, by_name
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
-LAB = Place("lab")
+LAB = Environment("lab")
 ROW_BYTES = 1024
 ROWS_A_STATEMENT = 20_000
 DONE_WITHIN_S = 60

@@ -10,7 +10,7 @@ from typing import Any
 
 from testinfra.host import Host
 
-from tests.support.environment import Place, status
+from tests.support.environment import Environment, status
 from tests.support.under_way import DROPLET
 
 
@@ -55,12 +55,12 @@ class Database:
         return f"docker exec -i {self.container} psql -qtAX -v ON_ERROR_STOP=1 -U {role} -d {name}"
 
 
-def live_database(lab: Place, droplet: Host) -> Database:
+def live_database(lab: Environment, droplet: Host) -> Database:
     values, container = lab.settings.values, lab.settings.paths.data_container("postgres")
     return Database(droplet, container, values.database, values.database_user, lab.settings.login_role)
 
 
-def connected(lab: Place) -> tuple[Host, Database]:
+def connected(lab: Environment) -> tuple[Host, Database]:
     """Anew, since the machine may have been killed."""
     droplet = lab.reconnect(DROPLET.name)
     return droplet, live_database(lab, droplet)

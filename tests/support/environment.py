@@ -1,4 +1,4 @@
-"""A place as the tests meet it: its inventory's groups, its values, and SSH to its hosts. `--place` names it."""
+"""An environment as tests see it: its inventory's groups, its values, and SSH to its hosts. `--env` names it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def status(host: Host) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Place:
+class Environment:
     name: str
     changed: Mapping[str, Any] = field(default_factory=dict)
     """What the converge was told besides group_data, as by pyinfra's --data."""
@@ -88,7 +88,7 @@ class Place:
 
     @cached_property
     def outside(self) -> Host:
-        """Where a client or an attacker sits: the lab's neighbour, the operator's own machine for any other place."""
+        """Where a client or an attacker sits: the lab's neighbour, the operator's machine for any other environment."""
         return self.connect("neighbour", sudo=False) if self.name == "lab" else testinfra.get_host("local://")
 
     def ask_as_telegram(self, url: str, options: str = "") -> str:

@@ -28,7 +28,7 @@ from math import ceil
 
 from deploys.secrets.env_file import read_env_file
 from tests.lab.layout import ENV_FILE, by_name
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.relay import relay
 
 CLIENTS = 40
@@ -53,13 +53,13 @@ class Target:
     path: str = "/webhook/telegram"
 
 
-def lab_target(place: Place) -> Target:
+def lab_target(env: Environment) -> Target:
     """The lab's first droplet."""
     return Target(
-        address=str(by_name(place.hosts("edge")[0]).ipv4),
-        host=place.settings.values.domain,
+        address=str(by_name(env.hosts("edge")[0]).ipv4),
+        host=env.settings.values.domain,
         secret=read_env_file(ENV_FILE)["TELEGRAM_WEBHOOK_SECRET"],
-        roots=place.outside.check_output("cat /root/acme-root.pem"),
+        roots=env.outside.check_output("cat /root/acme-root.pem"),
     )
 
 

@@ -23,14 +23,14 @@ OWN = {
 """What an owner puts in place of the examples in group_data/prod.py and staging.py."""
 
 
-def data_of(place: str) -> dict[str, Any]:
-    """The place's values, pyinfra's own names left out."""
-    values = {name: value for name, value in group_data(place).items() if not name.startswith("ssh_")}
-    return values | (OWN if place != "lab" else {})
+def data_of(environment: str) -> dict[str, Any]:
+    """Return the environment's values without pyinfra's names."""
+    values = {name: value for name, value in group_data(environment).items() if not name.startswith("ssh_")}
+    return values | (OWN if environment != "lab" else {})
 
 
-def settings_of(place: str, changes: dict[str, Any] | None = None, **secrets: str) -> Settings:
-    """The place's settings, some values changed, with made-up secrets in place of an env file."""
+def settings_of(environment: str, changes: dict[str, Any] | None = None, **secrets: str) -> Settings:
+    """Return the environment's settings with `changes`, and with made-up secrets instead of an env file."""
     credentials = {
         "database_password": "d",
         "redis_password": "r",
@@ -38,7 +38,7 @@ def settings_of(place: str, changes: dict[str, Any] | None = None, **secrets: st
         "fingerprint_key": "f",
         **secrets,
     }
-    values = check_values(data_of(place) | (changes or {}))
+    values = check_values(data_of(environment) | (changes or {}))
     certificates = (CaCertificate("ca.crt", b"pem"),)
     app = dict.fromkeys(values.secrets_of_the_app, "s")
     offsite = dict.fromkeys([*OFFSITE_RULES, *OPERATOR_RULES] if values.offsite_repository else [], "o")

@@ -6,14 +6,14 @@ import re
 
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 ASK = "curl -sS -o /dev/null -D - --max-time 10"
 
 
-def curl(outside: Host, place: Place, url: str, options: str = "") -> str:
+def curl(outside: Host, env: Environment, url: str, options: str = "") -> str:
     """Status line and headers, the chain verified; an empty string when there was no answer."""
-    return str(outside.run(f"{ASK} {place.trust} {options} {url}").stdout)
+    return str(outside.run(f"{ASK} {env.trust} {options} {url}").stdout)
 
 
 def status_of(answer: str) -> int:
@@ -21,18 +21,18 @@ def status_of(answer: str) -> int:
     return int(found[1]) if found else 0
 
 
-def site(place: Place, path: str = "") -> str:
-    return f"https://{place.settings.values.domain}{path or the_apps_own(place)}"
+def site(env: Environment, path: str = "") -> str:
+    return f"https://{env.settings.values.domain}{path or the_apps_own(env)}"
 
 
-def the_apps_own(place: Place) -> str:
+def the_apps_own(env: Environment) -> str:
     """A path that is passed on to the app."""
-    values = place.settings.values
+    values = env.settings.values
     return values.webhook_path or values.public_paths[0]
 
 
-def is_public(place: Place, path: str) -> bool:
-    public = place.settings.values.public_paths
+def is_public(env: Environment, path: str) -> bool:
+    public = env.settings.values.public_paths
     return any(path == one or (one.endswith("/") and path.startswith(one)) for one in public)
 
 
@@ -48,6 +48,6 @@ TOO_MUCH = {
 }
 
 
-def send_too_much(outside: Host, place: Place, what: str) -> str:
+def send_too_much(outside: Host, env: Environment, what: str) -> str:
     _, options, program = TOO_MUCH[what]
-    return str(outside.run(f"({program}) | {ASK} {place.trust} {options} {site(place, '/nothing')}").stdout)
+    return str(outside.run(f"({program}) | {ASK} {env.trust} {options} {site(env, '/nothing')}").stdout)

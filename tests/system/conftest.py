@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.load import Target, lab_target
 
 
 @pytest.fixture(scope="session")
-def target(lab: Place) -> Target:
+def target(lab: Environment) -> Target:
     return lab_target(lab)

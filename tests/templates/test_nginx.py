@@ -15,7 +15,7 @@ from testinfra.host import Host
 
 from deploys.components import nginx
 from stackctl.core.paths import Paths
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.settings import settings_of
 
 pytestmark = pytest.mark.group("edge")
@@ -37,7 +37,7 @@ LIMITS = (b"limit_req zone=request_rate burst=20 nodelay;", b"limit_conn under_w
 
 
 def answers(
-    lab: Place,
+    lab: Environment,
     droplet: Host,
     public_paths: list[str],
     *,
@@ -60,7 +60,7 @@ def answers(
 
 
 @pytest.fixture(scope="module")
-def said(lab: Place, droplet: Host) -> Any:
+def said(lab: Environment, droplet: Host) -> Any:
     return answers(lab, droplet, ["/webhook/telegram", "/app/"])
 
 
@@ -75,7 +75,7 @@ def test_a_path_is_passed_on_exactly_and_one_that_ends_in_a_slash_as_a_prefix(sa
     assert said["served"]["/app/x"]["body"] == "/app/x", "with nothing cut off"
 
 
-def test_the_prefix_of_all_passes_everything_on(lab: Place, droplet: Host) -> None:
+def test_the_prefix_of_all_passes_everything_on(lab: Environment, droplet: Host) -> None:
     found = answers(lab, droplet, ["/"])
     assert statuses(found["served"]) == {**dict.fromkeys(PATHS, 200), "/app/busy": 503, "/app/missing": 404}
     assert statuses(found["maintenance"]) == dict.fromkeys(PATHS, 503)
@@ -87,7 +87,7 @@ def test_in_maintenance_every_path_is_told_to_come_again(said: Any) -> None:
         assert "maintenance" in answer["body"]
 
 
-def test_a_copy_turns_everybody_away(lab: Place, droplet: Host) -> None:
+def test_a_copy_turns_everybody_away(lab: Environment, droplet: Host) -> None:
     copy = answers(lab, droplet, ["/"], isolated=True)
     assert statuses(copy["served"]) == dict.fromkeys(PATHS, 503)
     assert {answer["headers"]["retry-after"] for answer in copy["served"].values()} == {"30"}
@@ -120,7 +120,7 @@ def assert_secure(answer: dict[str, Any], **stated: str) -> None:
     assert {name: headers[name.lower()] for name in nginx.HEADERS} == nginx.HEADERS | stated
 
 
-def test_the_webhook_is_for_those_whom_it_is_for(lab: Place, droplet: Host) -> None:
+def test_the_webhook_is_for_those_whom_it_is_for(lab: Environment, droplet: Host) -> None:
     """Also where a prefix would pass it on. The others are told by a page of ours."""
     for public_paths in (["/webhook/telegram", "/app/"], ["/"]):
         found = answers(lab, droplet, public_paths, webhook_allowed_from=[ELSEWHERE])["served"]
@@ -129,19 +129,19 @@ def test_the_webhook_is_for_those_whom_it_is_for(lab: Place, droplet: Host) -> N
         assert_secure(found["/webhook/telegram"])
 
 
-def test_the_webhook_is_everybody_s_where_nobody_is_named(lab: Place, droplet: Host) -> None:
+def test_the_webhook_is_everybody_s_where_nobody_is_named(lab: Environment, droplet: Host) -> None:
     found = statuses(answers(lab, droplet, ["/webhook/telegram"], webhook_allowed_from=[])["served"])
     assert {path for path, status in found.items() if status == 200} == {"/webhook/telegram"}
 
 
-def test_the_webhook_is_one_path_also_with_a_slash_at_its_end(lab: Place, droplet: Host) -> None:
+def test_the_webhook_is_one_path_also_with_a_slash_at_its_end(lab: Environment, droplet: Host) -> None:
     """What is below it would pass by its limits."""
     path = "/webhook/telegram/"
     found = statuses(answers(lab, droplet, [path], webhook_path=path)["served"])
     assert {path for path, status in found.items() if status == 200} == {path}
 
 
-def test_an_address_has_twenty_requests_under_way_at_most(lab: Place, droplet: Host) -> None:
+def test_an_address_has_twenty_requests_under_way_at_most(lab: Environment, droplet: Host) -> None:
     """dev-sec nginx-07, on both ports. Without the limit of requests in a second, which would come first."""
     paths = ["/app/", "/webhook/telegram"]
     there = answers(lab, droplet, paths, crowd=25, changes={LIMITS[0]: b""})
@@ -173,7 +173,7 @@ def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said
     assert set(said["headers"]) == {*own, "X-Request-ID", "Accept-Encoding"}, "an empty one isn't sent"
 
 
-def test_a_client_s_own_words_would_reach_it(lab: Place, droplet: Host) -> None:
+def test_a_client_s_own_words_would_reach_it(lab: Environment, droplet: Host) -> None:
     """The control: nginx passes on what it isn't told to remove, and adds to a list of addresses."""
     changes = {
         b"X-Forwarded-For $remote_addr": b"X-Forwarded-For $proxy_add_x_forwarded_for",
@@ -192,15 +192,17 @@ def test_a_path_that_an_app_may_read_otherwise_than_nginx_is_refused(said: Any) 
     assert {said["raw"][path]["body"] for path in by_status[400]} == {"Refused.\n"}, "a page of ours"
 
 
-def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Place, droplet: Host) -> None:
+def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Environment, droplet: Host) -> None:
     """The control."""
     changes = {b"        if ($path_is_ambiguous) {\n            return 418;\n        }\n": b""}
     raw = statuses(answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["raw"])
     assert (raw["/other/../app/x"], raw["/app/..;/other"], raw["//app/x"]) == (200, 200, 200)
 
 
-def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no_ban(lab: Place, droplet: Host) -> None:
-    """By the values that every place has, three times in a row: a page, and a reload or two."""
+def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no_ban(
+    lab: Environment, droplet: Host
+) -> None:
+    """Use the values of every environment, three times in a row: a page, and a reload or two."""
     values = settings_of("prod").values
     rate, burst = values.client_rate, values.client_burst
     found = answers(lab, droplet, ["/"], files=60, webhook_path=None, client_rate=rate, client_burst=burst)
@@ -208,13 +210,13 @@ def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no
     assert " 429" not in found["refused_log"]
 
 
-def test_sixty_files_are_too_many_with_a_small_burst(lab: Place, droplet: Host) -> None:
+def test_sixty_files_are_too_many_with_a_small_burst(lab: Environment, droplet: Host) -> None:
     """The control."""
     found = answers(lab, droplet, ["/"], files=60, client_rate=10, client_burst=20)["page"]
     assert sum(visit.get("2 429", 0) for visit in found) > 60
 
 
-def test_a_large_header_of_an_answer_is_passed_on(lab: Place, droplet: Host, said: Any) -> None:
+def test_a_large_header_of_an_answer_is_passed_on(lab: Environment, droplet: Host, said: Any) -> None:
     """Cookies and policies of pages. With nginx's own 4 KiB it is an error, as the control has it."""
     assert said["large"] == 200
     changes = {b"proxy_buffer_size 16k;": b"", b"proxy_busy_buffers_size 32k;": b""}
@@ -236,7 +238,7 @@ def test_no_query_gets_into_a_log(said: Any) -> None:
     assert "in-the-query" not in "\n".join([said["access_log"], *said["complaints"]])
 
 
-def test_the_usual_log_of_errors_would_hold_it(lab: Place, droplet: Host) -> None:
+def test_the_usual_log_of_errors_would_hold_it(lab: Environment, droplet: Host) -> None:
     """The control."""
     usual = answers(
         lab, droplet, ["/app/", "/webhook/telegram"], changes={b"error_log stderr emerg": b"error_log stderr crit"}

@@ -26,7 +26,7 @@ from deploys.components import (
     upkeep,
 )
 from deploys.config.settings import Settings
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.settings import settings_of
 
 pytestmark = pytest.mark.group("everywhere")
@@ -39,7 +39,7 @@ def settings(request: pytest.FixtureRequest) -> Settings:
     return settings_of(request.param)
 
 
-def accepts(droplet: Host, lab: Place, files: dict[str, bytes], command: str) -> tuple[bool, str]:
+def accepts(droplet: Host, lab: Environment, files: dict[str, bytes], command: str) -> tuple[bool, str]:
     """Whether the program does, asked in a folder with `files` in it; all over one connection."""
     packed = BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -108,14 +108,14 @@ CASES: dict[str, tuple[Callable[[Settings], dict[str, bytes]], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_accepted(droplet: Host, lab: Place, settings: Settings, case: str) -> None:
+def test_accepted(droplet: Host, lab: Environment, settings: Settings, case: str) -> None:
     render, command = CASES[case]
     accepted, said = accepts(droplet, lab, render(settings), command)
     assert accepted, said
 
 
 @pytest.mark.parametrize("length", [46, 47, 60, 253])
-def test_nginx_takes_any_legal_domain(droplet: Host, lab: Place, length: int) -> None:
+def test_nginx_takes_any_legal_domain(droplet: Host, lab: Environment, length: int) -> None:
     """With the usual 64 bytes of a bucket, a domain of 47 characters was too long; as the control has it."""
     domain = ".".join([*["x" * 49] * ((length - 4) // 50), "y" * ((length - 4) % 50), "dev"])
     assert len(domain) == length
@@ -144,7 +144,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_slip_is_not_accepted(droplet: Host, lab: Place, settings: Settings, case: str) -> None:
+def test_a_slip_is_not_accepted(droplet: Host, lab: Environment, settings: Settings, case: str) -> None:
     """The control: the same programs, one slip in the same files."""
     render, command = CASES[case]
     right, wrong = BROKEN[case]

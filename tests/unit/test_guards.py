@@ -1,4 +1,4 @@
-"""The suite's own guards: what changes a place refuses any but the lab, and a skip has to be committed."""
+"""The suite's own guards: what changes an environment refuses any but the lab, and a skip has to be committed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.support.environment import ROOT
 from tests.support.suite import run_pytest
 
 
-def test_what_changes_something_refuses_any_place_but_the_lab() -> None:
+def test_what_changes_something_refuses_any_environment_but_the_lab() -> None:
     """This one doesn't ask for the lab by name."""
-    said = run_pytest("--place", "prod", "tests/system/converge/test_lock.py", "-k", "test_a_dry_run_takes_no_lock")
+    said = run_pytest("--env", "prod", "tests/system/converge/test_lock.py", "-k", "test_a_dry_run_takes_no_lock")
     assert "this changes things, and prod is not the lab" in said
 
 

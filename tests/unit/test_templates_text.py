@@ -31,10 +31,10 @@ from deploys.config.values import CI_LOGIN
 from stackctl.backup import verify
 from tests.support.settings import settings_of
 
-PLACES = ["lab", "staging", "prod"]
+ENVIRONMENTS = ["lab", "staging", "prod"]
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=ENVIRONMENTS)
 def settings(request: pytest.FixtureRequest) -> Settings:
     return settings_of(request.param)
 

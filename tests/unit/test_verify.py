@@ -48,5 +48,5 @@ def test_what_is_public_is_told_as_nginx_does(path: str, public: bool) -> None: 
 
 
 def test_data_is_handed_on_as_to_a_converge() -> None:
-    said = run_pytest("--place", "prod", "--data", "env_file=17", "tests/droplet/test_tls.py")
+    said = run_pytest("--env", "prod", "--data", "env_file=17", "tests/droplet/test_tls.py")
     assert "env_file" in said

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.load import Running, Tally, lab_target, load
 
 AT_PEACE, ATTACKED, DEFENCE_OUT = "at peace", "attacked", "defence out"
@@ -75,18 +75,18 @@ class Serving:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _in_the_lab_alone(lab: Place) -> None:
+def _in_the_lab_alone(lab: Environment) -> None:
     """Nobody else is attacked."""
 
 
 @pytest.fixture(scope="session")
-def attacker(lab: Place) -> Host:
+def attacker(lab: Environment) -> Host:
     """Another customer's machine on the droplet's network, as root."""
     return lab.outside
 
 
 @pytest.fixture
-def serving(lab: Place) -> Iterator[Serving]:
+def serving(lab: Environment) -> Iterator[Serving]:
     with load(lab_target(lab), clients=4, rate=20) as running:
         running.phase(AT_PEACE)
         one = Serving(running)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 ROWS = 3
 # What runs tries to become the login's user: pg_amcheck and autovacuum act as a table's owner, and stay so.
@@ -115,7 +115,7 @@ class App:
         return ran.rc, str(ran.stdout).strip()
 
 
-def app_of(lab: Place, droplet: Host) -> App:
+def app_of(lab: Environment, droplet: Host) -> App:
     paths, values = lab.settings.paths, lab.settings.values
     return App(droplet, paths.data_container("postgres"), values.database, lab.settings.login_role)
 

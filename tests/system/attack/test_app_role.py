@@ -15,14 +15,14 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.data import backups, problems
-from tests.support.environment import ROOT, Place, status
+from tests.support.environment import ROOT, Environment, status
 from tests.system.attack.hostile import FORMER_SETTINGS, ROWS, App, app_of, left_by_a_former_owner, planted
 
 pytestmark = pytest.mark.group("data")
 
 
 @pytest.fixture
-def app(lab: Place, droplet: Host) -> App:
+def app(lab: Environment, droplet: Host) -> App:
     return app_of(lab, droplet)
 
 
@@ -45,7 +45,7 @@ def counted(droplet: Host) -> dict[str, int]:
 
 
 def test_nothing_of_the_apps_runs_as_who_backs_up_releases_plans_or_asks(
-    lab: Place, droplet: Host, hostile: App
+    lab: Environment, droplet: Host, hostile: App
 ) -> None:
     """S1. Nor are they lied to: its policy hides all rows from a role that obeys it."""
     tag = status(droplet)["release"]["tag"]
@@ -111,7 +111,7 @@ def test_a_role_with_powers_that_nobody_declared_is_told(droplet: Host, app: App
     assert problems(droplet) == []
 
 
-def test_a_login_whose_password_leaked_is_ended_whatever_it_left(lab: Place, droplet: Host, app: App) -> None:
+def test_a_login_whose_password_leaked_is_ended_whatever_it_left(lab: Environment, droplet: Host, app: App) -> None:
     """A large object in another database kept the role from being dropped, and its password alive."""
     owner, leaked = lab.settings.values.database_user, f"{lab.settings.values.database_user}_0badc0de"
     app.superuser(f"CREATE ROLE {leaked} LOGIN PASSWORD 'leaked' IN ROLE {owner}; GRANT {owner} TO {leaked}")

@@ -17,7 +17,7 @@ from testinfra.host import Host
 
 from stackctl.core.disk import SPARE
 from tests.support.data import Database, backups, connected, leftovers, live_database, problems
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("data")
 
@@ -101,7 +101,7 @@ THERE = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sec%'"
 
 
 @pytest.fixture
-def database(lab: Place, droplet: Host) -> Database:
+def database(lab: Environment, droplet: Host) -> Database:
     return live_database(lab, droplet)
 
 
@@ -121,7 +121,7 @@ def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str
 
 
 @pytest.fixture
-def hostile(lab: Place, droplet: Host, database: Database) -> Iterator[str]:
+def hostile(lab: Environment, droplet: Host, database: Database) -> Iterator[str]:
     """A backup of what the app planted. Its id: that it was proven says that nothing of it ran as superuser there."""
     as_the_app(droplet, database, WITNESS)
     droplet.check_output("stackctl backup")
@@ -135,7 +135,7 @@ def hostile(lab: Place, droplet: Host, database: Database) -> Iterator[str]:
 
 
 def test_what_runs_while_rows_are_loaded_runs_as_nobody_special(
-    lab: Place, droplet: Host, database: Database, hostile: str
+    lab: Environment, droplet: Host, database: Database, hostile: str
 ) -> None:
     owner = lab.settings.values.database_user
     droplet.check_output(f"stackctl restore {hostile} --to-database {BESIDE}")
@@ -157,7 +157,7 @@ def test_what_runs_while_rows_are_loaded_runs_as_nobody_special(
 
 
 @pytest.fixture
-def forged(lab: Place, droplet: Host, database: Database) -> Iterator[str]:
+def forged(lab: Environment, droplet: Host, database: Database) -> Iterator[str]:
     """A backup with another globals.sql, consistent with its own manifest. Its id."""
     droplet.check_output("stackctl backup")
     (newest,) = backups(droplet)[-1:]
@@ -182,7 +182,7 @@ def was_run(droplet: Host, database: Database) -> bool:
     return bool(droplet.run(f"docker exec {database.container} test -e /tmp/sec_evil").rc == 0)
 
 
-def test_no_line_of_its_globals_is_run(lab: Place, droplet: Host, database: Database, forged: str) -> None:
+def test_no_line_of_its_globals_is_run(lab: Environment, droplet: Host, database: Database, forged: str) -> None:
     droplet.check_output(f"stackctl restore {forged} --to-database {BESIDE}")
     assert (was_run(droplet, database), database.ask(THERE)) == (False, "0")
     droplet.check_output(f"stackctl restore {forged} --yes {forged}")
@@ -197,7 +197,7 @@ def test_no_line_of_its_globals_is_run(lab: Place, droplet: Host, database: Data
 
 
 @pytest.fixture
-def endless(lab: Place, droplet: Host, database: Database) -> Iterator[None]:
+def endless(lab: Environment, droplet: Host, database: Database) -> Iterator[None]:
     as_the_app(droplet, database, ENDLESS)
     yield
     database.ask("DROP SCHEMA sec CASCADE")
@@ -206,7 +206,7 @@ def endless(lab: Place, droplet: Host, database: Database) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("endless")
-def test_what_writes_without_end_while_it_is_proven_does_not_fill_the_disk(lab: Place, droplet: Host) -> None:
+def test_what_writes_without_end_while_it_is_proven_does_not_fill_the_disk(lab: Environment, droplet: Host) -> None:
     paths = lab.settings.paths
     program = BACKUP.format(backups=paths.backups, may_fill=MAY_FILL, app=paths.app)
     ran = droplet.run(FILLED.format(backups=paths.backups, program=shlex.quote(program)))

@@ -9,7 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.lab.layout import DROPLETS
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.ports import INSIDE, OPEN, open_ports
 from tests.support.probes import (
     CARELESS,
@@ -37,7 +37,7 @@ ASK_METADATA = f"python3 -c \"import urllib.request as u; u.urlopen('http://{MET
 
 @pytest.mark.usefixtures("stray")
 def test_port_scan(
-    *, attacker: Host, droplet: Host, lab: Place, family: str, serving: Serving, result: Callable[..., None]
+    *, attacker: Host, droplet: Host, lab: Environment, family: str, serving: Serving, result: Callable[..., None]
 ) -> None:
     scan = f"-p {','.join(OPEN)},{INSIDE},{LOOPBACK}"
     for _ in serving.attacks():
@@ -64,7 +64,7 @@ def test_a_port_that_docker_publishes(
 
 
 def test_routing_straight_to_a_container(
-    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Callable[..., None]
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
     """The live colour's container, which publishes nothing. Three layers stand before it."""
     colour = droplet.check_output("readlink /var/lib/toogoodtogo/active").removesuffix(".sock")
@@ -112,7 +112,7 @@ def test_packets_for_a_port_published_on_loopback(
 
 
 def test_the_host_s_own_address_on_a_container_network(
-    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Callable[..., None]
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
     """SSH is open to anybody, so that only the raw table can tell this address from the public one."""
     address = droplet.check_output(

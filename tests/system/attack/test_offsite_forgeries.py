@@ -27,7 +27,7 @@ from stackctl.backup import retention
 from stackctl.backup.manifest import DUMP, GLOBALS, STATE
 from stackctl.backup.stored import Stored
 from stackctl.core.errors import RefusedError
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 from tests.support.lab_storage import document, on_disk, send
 
 pytestmark = pytest.mark.group("data")
@@ -40,12 +40,12 @@ Send = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def repository(lab: Place) -> Repository:
+def repository(lab: Environment) -> Repository:
     return Repository.of(lab.settings)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _alone(lab: Place, droplet: Host) -> Iterator[None]:
+def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
     """No timer's backup comes in between."""
     timer = lab.settings.paths.backup_timer
     droplet.check_output(f"systemctl stop {timer}")
@@ -54,7 +54,7 @@ def _alone(lab: Place, droplet: Host) -> Iterator[None]:
 
 
 @pytest.fixture
-def forge(lab: Place, droplet: Host, repository: Repository) -> Iterator[Send]:
+def forge(lab: Environment, droplet: Host, repository: Repository) -> Iterator[Send]:
     """Sends snapshots as root on the droplet. Those in its own repository go with the operator's key at the end."""
     sent: list[str] = []
 
@@ -100,12 +100,12 @@ class Shadowed:
         ran = self.droplet.run(f"stackctl restore {' '.join(options)} --from-offsite --to-database beside")
         return ran.rc, ran.stdout + ran.stderr
 
-    def forget_restored(self, lab: Place) -> None:
+    def forget_restored(self, lab: Environment) -> None:
         lab.ask_postgres(self.droplet, "DROP DATABASE IF EXISTS beside")
 
 
 @pytest.fixture
-def shadowed(lab: Place, droplet: Host) -> Iterator[Shadowed]:
+def shadowed(lab: Environment, droplet: Host) -> Iterator[Shadowed]:
     made_now = droplet.run("stackctl backup")
     assert made_now.rc == 0, made_now.stdout
     newest = json.loads(droplet.check_output("stackctl backups --json"))[-1]
@@ -116,7 +116,7 @@ def shadowed(lab: Place, droplet: Host) -> Iterator[Shadowed]:
 
 @pytest.mark.parametrize("time", [None, "2020-01-01 00:00:00", "2035-01-01 00:00:00"])
 def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
-    lab: Place, repository: Repository, shadowed: Shadowed, forge: Send, time: str | None
+    lab: Environment, repository: Repository, shadowed: Shadowed, forge: Send, time: str | None
 ) -> None:
     droplet, told = shadowed.droplet, shadowed.manifest | {"redis": None, "offsite": None}
     before = droplet.check_output(f"sha256sum {shadowed.here}/*")
@@ -156,7 +156,7 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
 
 
 def test_a_copy_is_no_ambiguity_and_damage_in_it_is_found(
-    repository: Repository, shadowed: Shadowed, forge: Send, lab: Place
+    repository: Repository, shadowed: Shadowed, forge: Send, lab: Environment
 ) -> None:
     """It has the good one's manifest, and other files."""
     droplet = shadowed.droplet

@@ -10,7 +10,7 @@ from testinfra.host import Host
 
 from deploys.facts.data import redis_cli
 from tests.support.data import backups, problems
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("data")
 
@@ -20,13 +20,13 @@ KEY = "attack"
 
 
 @pytest.fixture
-def inside(lab: Place) -> str:
+def inside(lab: Environment) -> str:
     """A shell as uid 999 in Redis's container. Takes a command."""
     return f"docker exec --user 999 {lab.settings.paths.data_container('redis')} sh -c"
 
 
 @pytest.fixture
-def planted(droplet: Host, lab: Place, inside: str) -> Iterator[str]:
+def planted(droplet: Host, lab: Environment, inside: str) -> Iterator[str]:
     """The payload is one of Redis's keys, and the name that a restore writes to leads to a file of the host's."""
     assert not droplet.file(TARGET).exists
     lab.ask_redis(droplet, f"set {KEY} {shlex.quote(PAYLOAD)}")
@@ -37,7 +37,7 @@ def planted(droplet: Host, lab: Place, inside: str) -> Iterator[str]:
     droplet.check_output(f"rm -f {TARGET}")
 
 
-def test_a_link_that_redis_lays_leads_a_restore_nowhere(droplet: Host, lab: Place, planted: str) -> None:
+def test_a_link_that_redis_lays_leads_a_restore_nowhere(droplet: Host, lab: Environment, planted: str) -> None:
     """S2: the backup's file, whose bytes are Redis's own keys, went through the link, as root, and on the host."""
     droplet.check_output("stackctl backup")
     id_ = backups(droplet)[-1]["id"]
@@ -49,7 +49,7 @@ def test_a_link_that_redis_lays_leads_a_restore_nowhere(droplet: Host, lab: Plac
 
 
 def test_the_control_a_file_that_is_written_by_its_name_goes_through_the_link(
-    droplet: Host, planted: str, lab: Place
+    droplet: Host, planted: str, lab: Environment
 ) -> None:
     """As a restore did it until November 2026: by the path, as root."""
     droplet.check_output("stackctl backup")
@@ -84,19 +84,19 @@ THE_APP_S = [
 
 
 @pytest.mark.parametrize("command", ADMINISTRATORS)
-def test_the_app_s_password_makes_nobody_redis_s_administrator(droplet: Host, lab: Place, command: str) -> None:
+def test_the_app_s_password_makes_nobody_redis_s_administrator(droplet: Host, lab: Environment, command: str) -> None:
     """The control is the administrator. DRYRUN asks Redis itself, and does nothing."""
     assert "has no permissions" in lab.ask_redis(droplet, f"ACL DRYRUN default {command}")
     assert lab.ask_redis(droplet, f"ACL DRYRUN stackctl {command}") == "OK"
 
 
 @pytest.mark.parametrize("command", THE_APP_S)
-def test_what_libraries_ask_for_is_the_app_s(droplet: Host, lab: Place, command: str) -> None:
+def test_what_libraries_ask_for_is_the_app_s(droplet: Host, lab: Environment, command: str) -> None:
     assert lab.ask_redis(droplet, f"ACL DRYRUN default {command}") == "OK"
 
 
 @pytest.mark.parametrize("command", ["slowlog len", "eval \"return redis.call('slowlog', 'len')\" 0"])
-def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Place, command: str) -> None:
+def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Environment, command: str) -> None:
     """By the app's password itself; from within a script, too."""
     container = lab.settings.paths.data_container("redis")
     asked = shlex.quote(f"{redis_cli('password')} {command}")
@@ -104,7 +104,7 @@ def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Place, command: st
     assert lab.ask_redis(droplet, command).isdecimal()
 
 
-def test_the_administrator_s_password_is_root_s_alone(droplet: Host, lab: Place, inside: str) -> None:
+def test_the_administrator_s_password_is_root_s_alone(droplet: Host, lab: Environment, inside: str) -> None:
     """Not the app's, not uid 999's, and in no container's environment or arguments."""
     file = droplet.file(str(lab.settings.paths.redis_administrator))
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)

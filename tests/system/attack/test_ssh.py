@@ -13,7 +13,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.lab.layout import CHECKOUT
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.probes import addresses_of_one_network, machine_of, pardon
 from tests.system.attack.conftest import Serving
 
@@ -28,7 +28,7 @@ PER_SOURCE = 5
 
 
 def test_idle_connections_from_one_network_while_an_operator_logs_in(
-    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Callable[..., None]
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
     """Four from each of 16 addresses of one /64: below what one address may have, and without a login that failed."""
     for _ in serving.attacks():
@@ -47,7 +47,7 @@ def test_idle_connections_from_one_network_while_an_operator_logs_in(
     )
 
 
-def attacked(attacker: Host, droplet: Host, lab: Place) -> tuple[int, int]:
+def attacked(attacker: Host, droplet: Host, lab: Environment) -> tuple[int, int]:
     """How many connections the attacker holds to the end, and how many of the operator's logins came through."""
     config = str(lab.data["ssh_config_file"])
     name = droplet.backend.get_hostname()
@@ -70,7 +70,7 @@ def logs_in(config: str, name: str) -> bool:
 
 
 @contextmanager
-def by_address(droplet: Host, lab: Place) -> Iterator[None]:
+def by_address(droplet: Host, lab: Environment) -> Iterator[None]:
     """sshd as it is by default: it counts each IPv6 address for itself. Its restart forgives what was before, too."""
     drop_in = f"/etc/ssh/sshd_config.d/00-{lab.settings.values.app}.conf"
     restart = "sshd -t && systemctl restart ssh.service"

@@ -14,7 +14,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support import environment
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 from tests.support.runner import obeyed
 
 pytestmark = pytest.mark.group("app")
@@ -26,7 +26,7 @@ IN_SHELL = r"\033]0;PWNED\007"
 
 
 @pytest.fixture(scope="module")
-def web(droplet: Host, lab: Place) -> str:
+def web(droplet: Host, lab: Environment) -> str:
     return f"{lab.settings.paths.project(environment.status(droplet)['active'])}-web-1"
 
 
@@ -40,7 +40,7 @@ def test_a_log_line_of_the_apps(droplet: Host, web: str) -> None:
 
 
 @contextmanager
-def stranger(droplet: Host, lab: Place, web: str) -> Iterator[None]:
+def stranger(droplet: Host, lab: Environment, web: str) -> Iterator[None]:
     """A container that says it is one of the live release's, by a label with control characters."""
     image = droplet.check_output(f"docker inspect -f '{{{{.Image}}}}' {web}")
     project = lab.settings.paths.project(environment.status(droplet)["active"])
@@ -53,7 +53,7 @@ def stranger(droplet: Host, lab: Place, web: str) -> Iterator[None]:
         droplet.check_output("docker rm --force stranger")
 
 
-def test_a_containers_label(droplet: Host, lab: Place, web: str) -> None:
+def test_a_containers_label(droplet: Host, lab: Environment, web: str) -> None:
     """By `stackctl status`, `make status` and CI's script: what each of the three has on its screen."""
     key = Path(".lab/ci_ed25519").read_text()
     with stranger(droplet, lab, web):
@@ -76,7 +76,7 @@ def test_a_containers_label(droplet: Host, lab: Place, web: str) -> None:
     assert obeyed(ci.stdout + ci.stderr) == []
 
 
-def test_a_tables_name_and_a_manifest(droplet: Host, lab: Place) -> None:
+def test_a_tables_name_and_a_manifest(droplet: Host, lab: Environment) -> None:
     """A backup tells neither of them to a terminal, whatever it makes of them."""
     spelt = "".join(rf"\{ord(one):04x}" for one in TITLE)
     lab.ask_postgres(droplet, f'CREATE TABLE public.U&"{spelt}" AS SELECT 1 AS one')

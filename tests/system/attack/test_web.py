@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.probes import addresses_of_one_network, guess_at_ssh, machine_of, pardon
 from tests.support.web import TOO_MUCH, send_too_much
 from tests.system.attack.conftest import Serving
@@ -81,11 +81,11 @@ def changed(droplet: Host, *changes: str) -> Iterator[None]:
         time.sleep(1)
 
 
-def site(lab: Place, path: str = "/nothing") -> str:
+def site(lab: Environment, path: str = "/nothing") -> str:
     return f"https://{lab.settings.values.domain}{path}"
 
 
-def statuses(attacker: Host, lab: Place, options: str) -> Counter[str]:
+def statuses(attacker: Host, lab: Environment, options: str) -> Counter[str]:
     """How often each status came back; 000 for no answer."""
     said = attacker.run(f"curl -sS -4 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 {lab.trust} {options}").stdout
     return Counter(said.split())
@@ -98,7 +98,7 @@ def told(statuses: Counter[str]) -> str:
 @pytest.mark.usefixtures("nginx_alone")
 @pytest.mark.parametrize(("endless", "defence"), [("headers", "client_header_timeout"), ("body", "lingering_time")])
 def test_slow_senders(
-    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result, *, endless: str, defence: str
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, endless: str, defence: str
 ) -> None:
     """dev-sec nginx-17; they would take all of its connections, given time. A body is refused, and waited for."""
     arguments = (endless, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(MANY), UNTIL_S)
@@ -113,7 +113,9 @@ def test_slow_senders(
 
 
 @pytest.mark.usefixtures("nginx_alone")
-def test_answers_that_nobody_takes(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
+def test_answers_that_nobody_takes(
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
+) -> None:
     """Over HTTP/2, where the client itself says how much it takes; nginx has them in hand meanwhile."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(UNTAKEN_AT_ONCE), UNTIL_S)
     attack = shlex.join(["python3", "-c", UNTAKEN, *arguments])
@@ -132,7 +134,9 @@ UNBOUNDED = {"a body": "s/client_max_body_size .*/client_max_body_size 0;/"}
 
 @pytest.mark.usefixtures("nginx_alone")
 @pytest.mark.parametrize("what", TOO_MUCH)
-def test_too_much(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result, *, what: str) -> None:
+def test_too_much(
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, what: str
+) -> None:
     """dev-sec nginx-06: what is sent is bounded."""
     refused = TOO_MUCH[what][0]
     for _ in serving.attacks():
@@ -147,7 +151,7 @@ def test_too_much(attacker: Host, droplet: Host, lab: Place, serving: Serving, r
 @pytest.mark.usefixtures("nginx_alone")
 @pytest.mark.parametrize(("scheme", "answer"), [("https", "404"), ("http", "301")])
 def test_a_flood_of_requests(
-    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result, *, scheme: str, answer: str
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, scheme: str, answer: str
 ) -> None:
     flood = f"'{scheme}://{lab.settings.values.domain}/nothing/[1-{MANY}]'"
     for _ in serving.attacks():
@@ -161,7 +165,7 @@ def test_a_flood_of_requests(
 
 @pytest.mark.usefixtures("nginx_alone")
 def test_a_flood_from_many_addresses_of_one_network(
-    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
     """One for each request."""
     plain = f"http://{lab.settings.values.domain}/nothing"
@@ -178,7 +182,7 @@ def test_a_flood_from_many_addresses_of_one_network(
 
 
 @pytest.mark.usefixtures("nginx_alone")
-def test_many_connections(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
+def test_many_connections(attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result) -> None:
     """dev-sec nginx-07. Not too many in a second, but too many at a time."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(CONNECTIONS))
     attack = shlex.join(["python3", "-c", ONE_BY_ONE, *arguments])
@@ -203,7 +207,7 @@ ANOTHER_NAME = {
 @pytest.mark.usefixtures("nginx_alone")
 @pytest.mark.parametrize("scheme", ANOTHER_NAME)
 def test_another_name(
-    attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result, *, scheme: str
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, scheme: str
 ) -> None:
     """One that somebody has pointed at the droplet. Whoever does so doesn't mind whose certificate it is."""
     address = machine_of(droplet).ipv4
@@ -218,7 +222,7 @@ def test_another_name(
 
 
 @pytest.mark.usefixtures("nginx_alone")
-def test_forged_addresses(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
+def test_forged_addresses(attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result) -> None:
     forged = (
         f"-H 'X-Forwarded-For: 10.77.0.2' -H 'X-Real-IP: 10.77.0.2' -X POST -d {{}} {site(lab, '/webhook/telegram')}"
     )
@@ -242,7 +246,7 @@ def released(droplet: Host, tag: str) -> Iterator[None]:
         droplet.check_output("stackctl rollback")
 
 
-def test_a_wrong_secret(droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
+def test_a_wrong_secret(droplet: Host, lab: Environment, serving: Serving, result: Result) -> None:
     """From Telegram's own address, which nginx lets through: the app refuses it."""
     guess = "-H 'X-Telegram-Bot-Api-Secret-Token: guess' -X POST -d '{\"update_id\": 0}'"
     for _ in serving.attacks():
@@ -254,7 +258,9 @@ def test_a_wrong_secret(droplet: Host, lab: Place, serving: Serving, result: Res
     result("a wrong webhook secret", got=f"{got} by the app", control=f"{control} by one that trusts anybody")
 
 
-def test_looking_for_what_is_there(attacker: Host, droplet: Host, lab: Place, serving: Serving, result: Result) -> None:
+def test_looking_for_what_is_there(
+    attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
+) -> None:
     """Slowly enough for nginx's limits, a hundred of them in a minute: fail2ban sees it all the same."""
     look = f"--rate 8/s --max-time 2 'https://{lab.settings.values.domain}/nothing/[1-110]'"
     for _ in serving.attacks():

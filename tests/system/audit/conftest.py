@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.system.audit.verdicts import Row, objections, waived
 
 
@@ -31,8 +31,8 @@ Control = Callable[[str, str, str], None]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _there(request: pytest.FixtureRequest, place: Place) -> None:
-    if place.name == "lab":
+def _there(request: pytest.FixtureRequest, env: Environment) -> None:
+    if env.name == "lab":
         request.getfixturevalue("lab")
 
 
@@ -42,11 +42,11 @@ def book(pytestconfig: pytest.Config) -> Book:
 
 
 @pytest.fixture(scope="session")
-def verdict(book: Book, place: Place) -> Verdict:
+def verdict(book: Book, env: Environment) -> Verdict:
     """Keeps a line for the table, and fails for what isn't waived."""
 
     def give(judge: str, complaints: Collection[str], *, figure: str, goal: str) -> None:
-        known = waived(judge, place.name)
+        known = waived(judge, env.name)
         book.rows.append(Row(judge, figure, goal, len(known)))
         if found := objections(complaints, known):
             pytest.fail(f"{judge}: " + "; ".join(found), pytrace=False)
@@ -55,11 +55,11 @@ def verdict(book: Book, place: Place) -> Verdict:
 
 
 @pytest.fixture(scope="session")
-def control(book: Book, place: Place) -> Control:
+def control(book: Book, env: Environment) -> Control:
     """Keeps what became of a baseline's control: `complaint` says why it doesn't hold, and is empty when it does."""
 
     def judge(baseline: str, number: str, complaint: str) -> None:
-        known = waived(baseline, place.name) & {number}
+        known = waived(baseline, env.name) & {number}
         found = objections({number} if complaint else set(), known)
         book.controls[baseline][number] = not found and book.controls[baseline].get(number, True)
         if found:
@@ -71,10 +71,10 @@ def control(book: Book, place: Place) -> Control:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if (book := config.stash.get(BOOK, None)) is None:
         return
-    place = config.getoption("--place")
+    env = config.getoption("--env")
     rows = [(row.judge, row.figure, row.goal, str(row.waived or "")) for row in book.rows]
     for baseline, outcomes in sorted(book.controls.items()):
-        known = len(waived(baseline, place))
+        known = len(waived(baseline, env))
         figure = f"{sum(outcomes.values()) - known} of {len(outcomes)} hold"
         rows.append((baseline, figure, "all, or waived", str(known or "")))
     terminalreporter.section("audit")

@@ -19,7 +19,7 @@ class Waiver:
     id: str
     reason: str
     only: str = ""
-    """The place whose machines can't show it, where others have to. Without one it is a choice."""
+    """The only environment whose machines cannot show it; elsewhere it has to hold. Empty: it is a choice."""
 
 
 @cache
@@ -28,9 +28,9 @@ def waivers() -> tuple[Waiver, ...]:
     return tuple(Waiver(**entry) for kind in ("unseen", "choice") for entry in found[kind])
 
 
-def waived(judge: str, place: str) -> frozenset[str]:
-    """The complaints of a judge that are waived at a place."""
-    return frozenset(one.id for one in waivers() if one.judge == judge and one.only in {"", place})
+def waived(judge: str, environment: str) -> frozenset[str]:
+    """Return the judge's complaints that are waived in this environment."""
+    return frozenset(one.id for one in waivers() if one.judge == judge and one.only in {"", environment})
 
 
 def objections(complaints: Collection[str], waived: Collection[str]) -> list[str]:

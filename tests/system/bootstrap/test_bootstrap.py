@@ -15,7 +15,7 @@ from tests.lab import demo
 from tests.lab import lab as machines
 from tests.lab.layout import by_name
 from tests.support import converge
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 KILLS = 3
 SEED = 20261123
@@ -23,7 +23,7 @@ TRUSTED = "Obtain the certificate"
 
 
 @contextmanager
-def authority_out_of_reach(lab: Place) -> Iterator[None]:
+def authority_out_of_reach(lab: Environment) -> Iterator[None]:
     """Pebble itself goes on: it would have another root after a restart."""
     world = lab.connect("world", sudo=False)
     rule = "INPUT -p tcp --dport 14000 -j REJECT --reject-with tcp-reset"
@@ -36,13 +36,13 @@ def authority_out_of_reach(lab: Place) -> Iterator[None]:
             world.check_output(f"{program} -D {rule}")
 
 
-def made_anew_unless_bare(lab: Place) -> None:
+def made_anew_unless_bare(lab: Environment) -> None:
     machines.up(1)
     if lab.reconnect("droplet1").file("/usr/local/bin/stackctl").exists:
         machines.recreate(by_name("droplet1"))
 
 
-def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Place) -> None:
+def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Environment) -> None:
     """Without an authority at first: the site is finished with a placeholder, and says so."""
     lab = lab_as_it_is
     with authority_out_of_reach(lab):
@@ -73,6 +73,6 @@ def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Place) -> None
     droplet.check_output("systemctl start toogoodtogo-certificate.service")
 
 
-def test_released_it_is_as_declared(lab_as_it_is: Place) -> None:
+def test_released_it_is_as_declared(lab_as_it_is: Environment) -> None:
     demo.release(demo.TAG)
     assert converge.changed(converge.site()) == set()

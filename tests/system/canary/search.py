@@ -17,7 +17,7 @@ from pathlib import Path
 
 from testinfra.host import Host
 
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 
 FIND = ROOT / "tests" / "droplet" / "find_secrets.py"
 SHORTEST_CORE = 16
@@ -62,7 +62,7 @@ def in_text(text: bytes, values: Iterable[str]) -> list[str]:
 class Search:
     """What changed since a moment: all files of the droplet, its journal, and the operator's side."""
 
-    place: Place
+    env: Environment
     droplet: Host
     since: float
 
@@ -89,7 +89,7 @@ class Search:
         return single | {*found.stdout.decode().splitlines()}
 
     def _lines(self, values: Iterable[str], *search: str) -> set[str]:
-        found = self.place.run_python(self.droplet, FIND, *search, stdin=self._needles(values))
+        found = self.env.run_python(self.droplet, FIND, *search, stdin=self._needles(values))
         assert found.returncode == 0, found.stderr.decode()[-2000:]
         return {*found.stdout.decode().splitlines()}
 

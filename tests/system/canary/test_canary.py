@@ -25,7 +25,7 @@ from deploys.secrets.rules import OPERATOR_RULES
 from tests.lab import secrets_file
 from tests.lab.layout import ENV_FILE
 from tests.support import converge
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 from tests.system.canary.search import Processes, Search, Secrets, in_text
 
 pytestmark = pytest.mark.group("app")
@@ -75,7 +75,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(lab: Place) -> Iterator[Run]:
+def run(lab: Environment) -> Iterator[Run]:
     (name,) = lab.hosts("app")
     droplet = lab.connect(name)
     before = ENV_FILE.read_bytes()
@@ -105,7 +105,7 @@ def run(lab: Place) -> Iterator[Run]:
 
 
 @contextmanager
-def refusing_to_write_a_secret(droplet: Host, lab: Place) -> Iterator[None]:
+def refusing_to_write_a_secret(droplet: Host, lab: Environment) -> Iterator[None]:
     """A directory stands where the new file would be written."""
     hindrance = f"{lab.settings.paths.next_environment}.new"
     droplet.check_output(f"rm -f {hindrance} && mkdir {hindrance}")
@@ -114,7 +114,7 @@ def refusing_to_write_a_secret(droplet: Host, lab: Place) -> Iterator[None]:
 
 
 @contextmanager
-def refusing_new_roles(droplet: Host, lab: Place) -> Iterator[None]:
+def refusing_new_roles(droplet: Host, lab: Environment) -> Iterator[None]:
     def read_only(state: str) -> None:
         lab.ask_postgres(droplet, f"ALTER SYSTEM SET default_transaction_read_only = {state}")
         lab.ask_postgres(droplet, "SELECT pg_reload_conf()")
@@ -160,11 +160,11 @@ def test_the_journal_has_none(run: Run) -> None:
 
 def test_the_droplet_has_them_in_files_that_are_root_s_alone(run: Run, droplet: Host) -> None:
     """The secrets' own files, the registry's login, and Docker's of a container: the waiver of decision 8."""
-    own = (f"{run.search.place.settings.paths.secrets}/", "/root/.docker/config.json")
+    own = (f"{run.search.env.settings.paths.secrets}/", "/root/.docker/config.json")
     dockers = ("/var/lib/docker/containers/", "/var/lib/containerd/", "/run/docker/", "/run/containerd/")
     found = run.search.files(run.secrets)
     assert sorted(path for path in found if not path.startswith((*own, *dockers))) == []
-    assert str(run.search.place.settings.paths.next_environment) in found
+    assert str(run.search.env.settings.paths.next_environment) in found
     nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups cat"
     readable = [path for path in found if droplet.run(f"{nobody} {shlex.quote(path)}").rc == 0]
     assert readable == []
@@ -173,7 +173,7 @@ def test_the_droplet_has_them_in_files_that_are_root_s_alone(run: Run, droplet: 
 
 def test_the_droplet_has_none_of_the_operator_s_own(run: Run) -> None:
     """With which its backups could be destroyed."""
-    offsite = run.search.place.settings.credentials.offsite
+    offsite = run.search.env.settings.credentials.offsite
     own = [value for name, value in offsite.items() if name in OPERATOR_RULES]
     assert len(own) == 3
     assert run.search.files(own) == set()
@@ -203,7 +203,7 @@ def planted() -> str:
 
 
 @pytest.fixture
-def search(lab: Place, droplet: Host) -> Search:
+def search(lab: Environment, droplet: Host) -> Search:
     return Search(lab, droplet, since=float(droplet.check_output("date +%s")))
 
 
@@ -259,7 +259,7 @@ PLACES = [
 def plant(search: Search, droplet: Host, text: str, *paths: str) -> None:
     """Not by a command that has it among its arguments: sudo tells those to the journal."""
     program = Path(__file__).parent / "plant.py"
-    assert search.place.run_python(droplet, program, *paths, stdin=text.encode()).returncode == 0
+    assert search.env.run_python(droplet, program, *paths, stdin=text.encode()).returncode == 0
 
 
 def test_it_would_be_found_in_files(search: Search, droplet: Host, planted: str) -> None:

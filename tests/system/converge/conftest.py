@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import order
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 ORDER = (
     "test_converge",
@@ -21,7 +21,7 @@ ORDER = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _in_the_lab_alone(lab: Place) -> None:
+def _in_the_lab_alone(lab: Environment) -> None:
     """For the tests that don't name `lab` themselves."""
 
 

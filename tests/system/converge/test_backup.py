@@ -7,12 +7,12 @@ import json
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("data")
 
 
-def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Place, droplet: Host) -> None:
+def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Environment, droplet: Host) -> None:
     """By what docs/how-to/restore-by-hand.md says: from a plain file, by the container's own pg_restore."""
     droplet.check_output("stackctl backup")
     *_, newest = json.loads(droplet.check_output("stackctl backups --json"))

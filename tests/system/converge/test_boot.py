@@ -13,19 +13,19 @@ from tests.lab import lab as machines
 from tests.lab.demo import deliver_an_update
 from tests.lab.layout import Machine, by_name
 from tests.support import converge
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("data")
 
 CONTAINERS = "docker ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
 
 
-def offers(lab: Place, droplet: Host, title: str) -> str:
+def offers(lab: Environment, droplet: Host, title: str) -> str:
     return lab.ask_app_tables(droplet, f"SELECT count(*) FROM offers WHERE title = '{title}'")  # noqa: S608 - our own
 
 
 @contextmanager
-def registry_out_of_reach(lab: Place) -> Iterator[None]:
+def registry_out_of_reach(lab: Environment) -> Iterator[None]:
     world = lab.connect("world", sudo=False)
     world.check_output("systemctl stop docker-registry")
     try:
@@ -34,7 +34,7 @@ def registry_out_of_reach(lab: Place) -> Iterator[None]:
         world.check_output("systemctl start docker-registry")
 
 
-def boots_with_all_that_was_there(lab: Place, droplet: Host, fault: Callable[[Machine], None]) -> Host:
+def boots_with_all_that_was_there(lab: Environment, droplet: Host, fault: Callable[[Machine], None]) -> Host:
     """The droplet after the fault, from which it comes up without a registry: nothing is pulled, nothing recreated."""
     title = f"Bread of the {fault.__name__} {time.time_ns()}"
     deliver_an_update(f"/offer 3.50 {title}")
@@ -51,11 +51,11 @@ def boots_with_all_that_was_there(lab: Place, droplet: Host, fault: Callable[[Ma
     return after
 
 
-def test_a_crash_takes_nothing_away(lab: Place, droplet: Host) -> None:
+def test_a_crash_takes_nothing_away(lab: Environment, droplet: Host) -> None:
     boots_with_all_that_was_there(lab, droplet, machines.crash)
 
 
-def test_a_reboot_is_in_order_and_every_check_passes_after_it(lab: Place, droplet: Host) -> None:
+def test_a_reboot_is_in_order_and_every_check_passes_after_it(lab: Environment, droplet: Host) -> None:
     after = boots_with_all_that_was_there(lab, droplet, machines.reboot)
     postgres = lab.settings.paths.data_container("postgres")
     log = after.run(f"docker logs --tail 60 {postgres} 2>&1").stdout

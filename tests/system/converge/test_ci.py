@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys.config.values import CI_LOGIN
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 
 pytestmark = pytest.mark.group("app")
 
@@ -18,17 +18,17 @@ REFUSED = 2
 NO_CONNECTION = 255
 
 
-def run(program: str, place: Place, *words: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, env: Environment, *words: str) -> subprocess.CompletedProcess[str]:
     key = ["-i", str(ROOT / ".lab/ci_ed25519"), "-o", f"User={CI_LOGIN}"]
-    command = [*shlex.split(program), "-F", place.data["ssh_config_file"], *key, "-o", "BatchMode=yes", *words]
+    command = [*shlex.split(program), "-F", env.data["ssh_config_file"], *key, "-o", "BatchMode=yes", *words]
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 
-def ssh(place: Place, droplet: Host, *words: str) -> subprocess.CompletedProcess[str]:
-    return run("ssh", place, *words[:-1], droplet.backend.get_hostname(), words[-1])
+def ssh(env: Environment, droplet: Host, *words: str) -> subprocess.CompletedProcess[str]:
+    return run("ssh", env, *words[:-1], droplet.backend.get_hostname(), words[-1])
 
 
-def test_the_key_is_told_status(lab: Place, droplet: Host) -> None:
+def test_the_key_is_told_status(lab: Environment, droplet: Host) -> None:
     """The control of what follows: the key does open the door."""
     assert json.loads(ssh(lab, droplet, "status --json").stdout)["app"] == lab.settings.values.app
 
@@ -50,7 +50,7 @@ def test_the_key_is_told_status(lab: Place, droplet: Host) -> None:
         "scp -f /etc/hostname",
     ],
 )
-def test_the_key_gets_nothing_else(lab: Place, droplet: Host, asked: str) -> None:
+def test_the_key_gets_nothing_else(lab: Environment, droplet: Host, asked: str) -> None:
     ran = ssh(lab, droplet, asked)
     assert (ran.returncode, ran.stdout) == (REFUSED, "")
     assert "release TAG" in ran.stderr
@@ -64,14 +64,16 @@ def test_the_key_gets_nothing_else(lab: Place, droplet: Host, asked: str) -> Non
         (("-tt", "status"), "PTY allocation request failed"),
     ],
 )
-def test_the_key_gets_no_tunnel_and_no_terminal(lab: Place, droplet: Host, words: tuple[str, ...], said: str) -> None:
+def test_the_key_gets_no_tunnel_and_no_terminal(
+    lab: Environment, droplet: Host, words: tuple[str, ...], said: str
+) -> None:
     ran = ssh(lab, droplet, *words)
     assert ran.returncode == NO_CONNECTION
     assert said in ran.stderr
 
 
 @pytest.mark.parametrize("program", ["sftp -b /dev/null", "scp", "scp -O"])
-def test_the_key_gets_no_file(lab: Place, droplet: Host, program: str) -> None:
+def test_the_key_gets_no_file(lab: Environment, droplet: Host, program: str) -> None:
     ran = run(f"{program} -v", lab, f"{droplet.backend.get_hostname()}:/etc/hostname", "/dev/null")
     assert ran.returncode != 0
     assert f"Exit status {REFUSED}\n" in ran.stderr, "it was not the gate that refused"

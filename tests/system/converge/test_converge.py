@@ -8,7 +8,7 @@ from testinfra.host import Host
 from stackctl.core.paths import Paths
 from tests.lab.demo import WEBHOOK
 from tests.support import converge
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("app")
 
@@ -95,7 +95,7 @@ def test_a_round_breaks_each_kind_once_and_tells_its_kinds_apart() -> None:
 
 
 @pytest.mark.parametrize("kinds", ROUNDS, ids=", ".join)
-def test_drift_is_planned_and_mended(lab: Place, droplet: Host, kinds: list[str]) -> None:
+def test_drift_is_planned_and_mended(lab: Environment, droplet: Host, kinds: list[str]) -> None:
     for kind in kinds:
         droplet.check_output(DRIFT[kind][0])
     planned = converge.planned()
@@ -107,7 +107,7 @@ def test_drift_is_planned_and_mended(lab: Place, droplet: Host, kinds: list[str]
     }
 
 
-def test_a_second_converge_changes_nothing_even_days_later(lab: Place, droplet: Host) -> None:
+def test_a_second_converge_changes_nothing_even_days_later(lab: Environment, droplet: Host) -> None:
     droplet.check_output("find /var/lib/apt/lists /var/lib/apt/periodic -exec touch -d '3 days ago' {} +")
     results = converge.site()
     assert converge.changed(results) == set()
@@ -116,7 +116,7 @@ def test_a_second_converge_changes_nothing_even_days_later(lab: Place, droplet: 
     assert results["totals"]["no_change"] >= FEWEST_OPERATIONS
 
 
-def test_an_image_that_is_pinned_by_its_digest_is_brought_once(lab: Place, droplet: Host) -> None:
+def test_an_image_that_is_pinned_by_its_digest_is_brought_once(lab: Environment, droplet: Host) -> None:
     image, container = lab.settings.values.redis_image, PATHS.data_container("redis")
     there = droplet.check_output(f"docker image inspect --format '{{{{index .RepoDigests 0}}}}' {image}")
     pinned = f"{image}@{there.partition('@')[2]}"
@@ -139,14 +139,14 @@ def test_an_image_that_is_pinned_by_its_digest_is_brought_once(lab: Place, dropl
         ("authorized_keys=.lab/nobody.pub", "authorized_keys: .lab/nobody.pub is missing"),
     ],
 )
-def test_a_wrong_value_stops_the_run_before_the_first_change(lab: Place, option: str, line: str) -> None:
+def test_a_wrong_value_stops_the_run_before_the_first_change(lab: Environment, option: str, line: str) -> None:
     said = converge.failing_site("--data", option)
     assert [line in one for one in said.splitlines()].count(True) == 1
     assert "Starting operation" not in said
     assert "Traceback" not in said
 
 
-def test_a_converge_waits_for_whoever_uses_apt(lab: Place, droplet: Host) -> None:
+def test_a_converge_waits_for_whoever_uses_apt(lab: Environment, droplet: Host) -> None:
     droplet.check_output("apt-get remove -qq -y logrotate")
     hold = "import fcntl, time; fcntl.lockf(open('/var/lib/apt/lists/lock', 'w'), fcntl.LOCK_EX); time.sleep(8)"
     droplet.check_output(f'systemd-run --quiet --unit=holds-apt python3 -c "{hold}"')
@@ -154,7 +154,7 @@ def test_a_converge_waits_for_whoever_uses_apt(lab: Place, droplet: Host) -> Non
     assert droplet.package("logrotate").is_installed
 
 
-def test_a_dead_app_is_answered_for(lab: Place, droplet: Host) -> None:
+def test_a_dead_app_is_answered_for(lab: Environment, droplet: Host) -> None:
     """Telegram backs off for long after a 502; a 503 with Retry-After brings it back soon.
 
     Soon after a container was stopped its address is still remembered: nginx gives it 30 s, to start again perhaps.

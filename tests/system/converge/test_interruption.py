@@ -6,22 +6,22 @@ import pytest
 from testinfra.host import Host
 
 from tests.support import converge
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("edge")
 
 ATTEMPTS = 8
 
 
-def version_shown(lab: Place) -> bool:
+def version_shown(lab: Environment) -> bool:
     """Whether nginx, as it runs, tells its version: what the drift below makes it do."""
     domain = lab.settings.values.domain
     headers = lab.outside.check_output(f"curl -sS -o /dev/null -D - {lab.trust} https://{domain}/")
     return "nginx/" in headers
 
 
-def die_between_change_and_reload(lab: Place, droplet: Host) -> None:
-    """Kills converges until one has placed the file and not yet reloaded."""
+def die_between_change_and_reload(lab: Environment, droplet: Host) -> None:
+    """Kills converges until one has written the file and not yet reloaded."""
     for _ in range(ATTEMPTS):
         droplet.check_output(
             "sed -i 's/server_tokens off/server_tokens on/' /etc/nginx/nginx.conf && systemctl reload nginx"
@@ -31,13 +31,13 @@ def die_between_change_and_reload(lab: Place, droplet: Host) -> None:
         converge.wait_for(running.stdout, "nginx | Reload nginx")
         running.kill()
         running.wait()
-        placed = "server_tokens off" in droplet.file("/etc/nginx/nginx.conf").content_string
-        if placed and version_shown(lab):
+        written = "server_tokens off" in droplet.file("/etc/nginx/nginx.conf").content_string
+        if written and version_shown(lab):
             return
     pytest.fail(f"no converge of {ATTEMPTS} could be killed between the change and its reload")
 
 
-def test_a_reload_that_was_owed_is_caught_up(lab: Place, droplet: Host) -> None:
+def test_a_reload_that_was_owed_is_caught_up(lab: Environment, droplet: Host) -> None:
     die_between_change_and_reload(lab, droplet)
     results = converge.site()
     assert converge.changed(results) == {"nginx | Reload nginx, when its configuration is sound"}

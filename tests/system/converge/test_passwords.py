@@ -12,7 +12,7 @@ from tests.lab import lab as machines
 from tests.lab import secrets_file
 from tests.lab.layout import ENV_FILE
 from tests.support import converge
-from tests.support.environment import Place, status
+from tests.support.environment import Environment, status
 
 pytestmark = pytest.mark.group("app")
 
@@ -24,7 +24,7 @@ NEW = {
 
 
 @pytest.fixture
-def changed_passwords(lab: Place, droplet: Host) -> Iterator[None]:
+def changed_passwords(lab: Environment, droplet: Host) -> Iterator[None]:
     before = ENV_FILE.read_text()
     values = secrets_file.read(ENV_FILE) | NEW
     try:
@@ -46,7 +46,7 @@ def release(droplet: Host) -> Any:
 
 
 def test_it_reaches_postgresql_redis_the_registry_s_login_and_the_app(
-    changed_passwords: None, lab: Place, droplet: Host
+    changed_passwords: None, lab: Environment, droplet: Host
 ) -> None:
     before = release(droplet)
     changed = converge.changed(converge.site())

@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.lab.demo import deliver_an_update
-from tests.support.environment import Place, status
+from tests.support.environment import Environment, status
 from tests.support.load import lab_target, load
 from tests.support.under_way import UnderWay
 
@@ -41,7 +41,7 @@ def tag(droplet: Host) -> str:
     return str(status(droplet)["release"]["tag"])
 
 
-def test_a_release_and_a_rollback_lose_no_request(lab: Place, droplet: Host, live: str, other: str) -> None:
+def test_a_release_and_a_rollback_lose_no_request(lab: Environment, droplet: Host, live: str, other: str) -> None:
     with load(lab_target(lab), clients=CLIENTS, rate=RATE) as running:
         droplet.check_output(f"stackctl release {other}")
         assert tag(droplet) == other
@@ -71,7 +71,7 @@ def test_a_release_of_a_tag_that_is_not_there_changes_nothing(droplet: Host) -> 
     assert remains(droplet) == before
 
 
-def test_killed_after_its_flip_it_can_be_finished(lab: Place, droplet: Host, other: str) -> None:
+def test_killed_after_its_flip_it_can_be_finished(lab: Environment, droplet: Host, other: str) -> None:
     with load(lab_target(lab), clients=CLIENTS, rate=RATE) as running:
         asked = UnderWay(("release", other))
         asked.reach("watch")
@@ -101,7 +101,7 @@ def maintenance(droplet: Host) -> Iterator[None]:
         droplet.check_output("stackctl maintenance off")
 
 
-def test_maintenance_asks_everybody_to_come_again(lab: Place, outside: Host, maintenance: None) -> None:
+def test_maintenance_asks_everybody_to_come_again(lab: Environment, outside: Host, maintenance: None) -> None:
     ask = f"curl -sS --include --max-time 5 {lab.trust} https://{lab.settings.values.domain}/webhook/telegram"
     answer = outside.check_output(f"{ask} -d x").lower()
     assert answer.startswith("http/2 503")
@@ -109,5 +109,5 @@ def test_maintenance_asks_everybody_to_come_again(lab: Place, outside: Host, mai
     assert "down for maintenance" in answer
 
 
-def test_after_maintenance_telegram_gets_through(lab: Place) -> None:
+def test_after_maintenance_telegram_gets_through(lab: Environment) -> None:
     deliver_an_update()

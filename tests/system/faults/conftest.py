@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import order
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 ORDER = ("test_release", "defences", "recovery", "test_other_team")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _in_the_lab_alone(lab: Place) -> None:
+def _in_the_lab_alone(lab: Environment) -> None:
     """For the tests that don't name `lab` themselves."""
 
 

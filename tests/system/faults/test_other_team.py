@@ -13,7 +13,7 @@ from testinfra.host import Host
 from tests.lab import lab as machines
 from tests.lab.layout import by_name
 from tests.support import converge
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 
 pytestmark = pytest.mark.group("app")
 
@@ -33,7 +33,7 @@ DATA = [word for name, value in GROUP_DATA.items() for word in ("--data", f"{nam
 
 
 @pytest.fixture(scope="module")
-def of_another_team(lab: Place) -> Iterator[Host]:
+def of_another_team(lab: Environment) -> Iterator[Host]:
     """A droplet made anew, converged with what group_data would have for it."""
     machines.recreate(by_name("droplet1"))
     pyinfra = [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *DATA]
@@ -52,7 +52,7 @@ def of_another_team(lab: Place) -> Iterator[Host]:
         lab.reconnect("droplet1").check_output("stackctl release 1.0.0")
 
 
-def test_it_is_released_and_answers(of_another_team: Host, lab: Place, outside: Host) -> None:
+def test_it_is_released_and_answers(of_another_team: Host, lab: Environment, outside: Host) -> None:
     ask = f"curl -sS --max-time 5 {lab.trust} https://{lab.settings.values.domain}/"
     assert "A plain page." in outside.check_output(ask)
     status = of_another_team.run("stackctl status --json")

@@ -17,7 +17,7 @@ from tests.lab import machine
 from tests.lab.demo import deliver_an_update, post, webhook_is_set
 from tests.lab.layout import ENV_FILE, by_name
 from tests.support import converge
-from tests.support.environment import Place, status
+from tests.support.environment import Environment, status
 from tests.support.load import Target, load
 from tests.support.small_disk import fill, small_disk
 from tests.support.under_way import DROPLET, UnderWay
@@ -140,7 +140,7 @@ def test_what_telegram_complains_of_is_undone(droplet: Host, unreachable: Callab
     assert_all_is_well(droplet, tag)
 
 
-def test_a_registry_that_is_gone_is_told_and_the_live_tag_needs_none(lab: Place, droplet: Host) -> None:
+def test_a_registry_that_is_gone_is_told_and_the_live_tag_needs_none(lab: Environment, droplet: Host) -> None:
     world, tag = lab.connect("world", sudo=False), live(droplet)
     world.check_output("systemctl stop docker-registry")
     try:
@@ -271,7 +271,7 @@ def test_without_docker_at_any_step_what_serves_serves_on(droplet: Host, target:
 @pytest.mark.parametrize("fault", [machines.reboot, machines.crash])
 @pytest.mark.parametrize("step", [step.name for step in STEPS])
 def test_rebooted_at_any_step_one_colour_comes_up_and_the_same_again_finishes(  # noqa: PLR0917
-    lab: Place, droplet: Host, target: Target, show: Show, step: str, fault: Callable[[machine.Machine], None]
+    lab: Environment, droplet: Host, target: Target, show: Show, step: str, fault: Callable[[machine.Machine], None]
 ) -> None:
     """What is asked while the machine is off is lost, and Telegram sends it again; before and after nothing is."""
     tag = another(droplet)
@@ -335,7 +335,7 @@ def assert_it_hears(droplet: Host) -> None:
     assert status(droplet)["problems"] == []
 
 
-def test_a_bot_that_takes_its_webhook_back_goes_on_to_hear(lab: Place, droplet: Host) -> None:
+def test_a_bot_that_takes_its_webhook_back_goes_on_to_hear(lab: Environment, droplet: Host) -> None:
     """By the release of another one that is undone, by a restart of the unit, by a reboot and by the way back."""
     droplet.check_output("stackctl release deaf")
     assert_it_hears(droplet)
@@ -367,7 +367,7 @@ def test_a_webhook_that_somebody_took_away_is_told_and_mended_by_a_converge(drop
 # last, since there is no way back from a contract: the droplet is made anew after it
 
 
-def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Place, droplet: Host) -> None:
+def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Environment, droplet: Host) -> None:
     try:
         droplet.check_output("stackctl release 1.1.0")
         code, output = UnderWay(("release", "1.3.0")).end()

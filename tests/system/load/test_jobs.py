@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 
 pytestmark = pytest.mark.group("app")
 
@@ -52,7 +52,7 @@ Query = Callable[[str], str]
 
 
 @pytest.fixture
-def query(lab: Place, droplet: Host) -> Iterator[Query]:
+def query(lab: Environment, droplet: Host) -> Iterator[Query]:
     def query(statement: str) -> str:
         return lab.ask_app_tables(droplet, statement)
 
@@ -62,9 +62,9 @@ def query(lab: Place, droplet: Host) -> Iterator[Query]:
 
 
 @contextmanager
-def inserting(place: Place, host: str) -> Iterator[list[int]]:
+def inserting(env: Environment, host: str) -> Iterator[list[int]]:
     """Inserts one numbered job after another, over one session; the numbers whose insertion was sent."""
-    command = ["ssh", "-F", place.data["ssh_config_file"], host, f"sudo {place.psql}"]
+    command = ["ssh", "-F", env.data["ssh_config_file"], host, f"sudo {env.psql}"]
     session = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True)
     numbers: list[int] = []
     stop = threading.Event()
@@ -90,7 +90,7 @@ def inserting(place: Place, host: str) -> Iterator[list[int]]:
     assert session.returncode == 0
 
 
-def test_no_job_is_missed_and_none_runs_twice_at_once(lab: Place, droplet: Host, query: Query) -> None:
+def test_no_job_is_missed_and_none_runs_twice_at_once(lab: Environment, droplet: Host, query: Query) -> None:
     with inserting(lab, "droplet1") as numbers:
         for tag in RELEASES:
             droplet.check_output(f"stackctl release {tag}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place, status
+from tests.support.environment import Environment, status
 from tests.support.load import Tally, Target, load
 
 pytestmark = pytest.mark.group("app")
@@ -42,8 +42,8 @@ class Switch:
     ms: int
 
 
-def switches(droplet: Host, place: Place, since: float) -> list[Switch]:
-    events = map(json.loads, droplet.check_output(f"tail -n 2000 {place.settings.paths.history}").splitlines())
+def switches(droplet: Host, env: Environment, since: float) -> list[Switch]:
+    events = map(json.loads, droplet.check_output(f"tail -n 2000 {env.settings.paths.history}").splitlines())
     flips = [event for event in events if (event["step"], event["state"]) == ("flip", "done")]
     all_of_them = [Switch(flip["op"], datetime.fromisoformat(flip["ts"]).timestamp(), flip["ms"]) for flip in flips]
     return [switch for switch in all_of_them if switch.at >= since]
@@ -68,7 +68,7 @@ def live_1_0_0(droplet: Host) -> None:
 
 
 def test_ten_releases_and_two_rollbacks_lose_nothing(
-    lab: Place, droplet: Host, target: Target, live_1_0_0: None, show: Show
+    lab: Environment, droplet: Host, target: Target, live_1_0_0: None, show: Show
 ) -> None:
     began = time.time()
     with load(target) as running:
@@ -103,7 +103,7 @@ def test_a_release_without_migrations_takes_ten_seconds_besides_dump_and_watch(
     assert statistics.median(besides) <= MOST_MS
 
 
-def test_renewal_loses_nothing(lab: Place, droplet: Host, target: Target, show: Show) -> None:
+def test_renewal_loses_nothing(lab: Environment, droplet: Host, target: Target, show: Show) -> None:
     handshake = f"openssl s_client -connect localhost:443 -servername {target.host} </dev/null 2>&1"
     serial = f"{handshake} | openssl x509 -noout -serial"
     seen = {droplet.check_output(serial)}
@@ -140,7 +140,7 @@ def test_reloads_of_nginx_lose_requests(droplet: Host, target: Target, show: Sho
 
 
 @pytest.fixture
-def plain(lab: Place, droplet: Host) -> Iterator[Callable[..., None]]:
+def plain(lab: Environment, droplet: Host) -> Iterator[Callable[..., None]]:
     """plain.py on the droplet, serving; gone at the end."""
 
     def run(*arguments: str) -> None:

@@ -30,7 +30,7 @@ from tests.lab import secrets_file
 from tests.lab.demo import TELEGRAM, deliver_an_update, delivery, post
 from tests.lab.layout import ENV_FILE
 from tests.support import converge
-from tests.support.environment import ROOT, Place, status
+from tests.support.environment import ROOT, Environment, status
 from tests.support.load import Target, load
 
 pytestmark = pytest.mark.group("app")
@@ -50,7 +50,7 @@ def declare(name: str) -> None:
 
 
 @pytest.fixture
-def restored(lab: Place) -> Iterator[None]:
+def restored(lab: Environment) -> Iterator[None]:
     """Afterwards every secret is what it was, and as old."""
     ages = Path(lab.settings.values.secrets_ledger)
     before, ages_before = ENV_FILE.read_bytes(), ages.read_bytes()
@@ -94,7 +94,7 @@ def age_all_secrets(ages: Path) -> None:
     ledger.write(ages, {name: ledger.Entry(one.fingerprint, date(2026, 1, 1)) for name, one in entries})
 
 
-def logins(lab: Place, droplet: Host) -> list[str]:
+def logins(lab: Environment, droplet: Host) -> list[str]:
     return lab.ask_postgres(droplet, LOGINS).split()
 
 
@@ -113,7 +113,7 @@ def test_a_new_webhook_secret_loses_nothing(
 
 
 def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
-    rotate: Callable[[str], None], lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
+    rotate: Callable[[str], None], lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
     former, before = lab.settings.login_role, logins(lab, droplet)
     assert former in before
@@ -132,7 +132,7 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
 
 
 def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the_live_one(
-    rotate: Callable[[str], None], lab: Place, droplet: Host
+    rotate: Callable[[str], None], lab: Environment, droplet: Host
 ) -> None:
     """The converge stops behind the data services: a directory stands where the app's next environment is written."""
     former = sha256(secrets_file.read(ENV_FILE)["REDIS_PASSWORD"].encode()).hexdigest()
@@ -154,7 +154,7 @@ def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the
 
 
 def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
-    rotate: Callable[[str], None], lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
+    rotate: Callable[[str], None], lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
     redis = lab.settings.paths.data_container("redis")
     started = droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}")
@@ -176,7 +176,7 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
 
 
 def test_a_redis_whose_app_was_its_administrator_is_corrected_while_it_serves(
-    rotate: Callable[[str], None], lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
+    rotate: Callable[[str], None], lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
     """As each droplet was until November 2026, and with a new password in the same converge."""
     redis, file = lab.settings.paths.data_container("redis"), lab.settings.paths.redis_administrator
@@ -199,7 +199,7 @@ def test_a_redis_whose_app_was_its_administrator_is_corrected_while_it_serves(
 
 
 def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
-    restored: None, lab: Place, droplet: Host, target: Target, show: Callable[[str], None]
+    restored: None, lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
     key, ages = "DATABASE_PASSWORD", Path(lab.settings.values.secrets_ledger)
     before, ages_before, logins_before = ENV_FILE.read_bytes(), ages.read_bytes(), logins(lab, droplet)
@@ -236,7 +236,7 @@ def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
     ids=["telegram", "registry"],
 )
 def test_a_value_that_its_issuer_doesn_t_know_changes_nothing(
-    lab: Place, droplet: Host, key: str, wrong: Callable[[str], str]
+    lab: Environment, droplet: Host, key: str, wrong: Callable[[str], str]
 ) -> None:
     on_the_droplet = f"sha256sum {lab.settings.paths.next_environment} /root/.docker/config.json"
     in_use, before, there = (
@@ -254,7 +254,7 @@ def test_a_value_that_its_issuer_doesn_t_know_changes_nothing(
 
 
 def test_a_revoked_bot_token_is_replaced_and_no_request_is_lost(
-    lab: Place, target: Target, show: Callable[[str], None]
+    lab: Environment, target: Target, show: Callable[[str], None]
 ) -> None:
     """Nothing is put back: the lab's Telegram, its env file and the droplet agree on the new one."""
     key = "TELEGRAM_BOT_TOKEN"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.system.audit.conftest import Verdict
 from tests.system.audit.judges import bad
 
@@ -22,9 +22,9 @@ EXPOSURE = 3.0
 
 
 @pytest.mark.group("everywhere")
-def test_ssh_audit_passes(droplet: Host, place: Place, verdict: Verdict) -> None:
+def test_ssh_audit_passes(droplet: Host, env: Environment, verdict: Verdict) -> None:
     """No algorithm that it warns of, or that fails it."""
-    found = ssh_audit(*address(place, droplet.backend.get_hostname()))
+    found = ssh_audit(*address(env, droplet.backend.get_hostname()))
     complaints = {
         f"{kind} {one['algorithm']}" for kind in ("kex", "key", "enc", "mac") for one in found[kind] if bad(one)
     }
@@ -32,9 +32,9 @@ def test_ssh_audit_passes(droplet: Host, place: Place, verdict: Verdict) -> None
     verdict("ssh-audit", complaints, figure=f"{len(complaints)} of {offered} algorithms complained of", goal="0")
 
 
-def address(place: Place, host: str) -> tuple[str, str]:
+def address(env: Environment, host: str) -> tuple[str, str]:
     """Where SSH goes for a host of the inventory: ssh-audit reads no ssh_config."""
-    command = ["ssh", "-F", place.data["ssh_config_file"], "-G", host]
+    command = ["ssh", "-F", env.data["ssh_config_file"], "-G", host]
     settings = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     options = dict(line.split(" ", 1) for line in settings.splitlines() if " " in line)
     return options["hostname"], options["port"]
@@ -69,10 +69,10 @@ def test_gixy_would_find_something() -> None:
 
 
 @pytest.mark.group("everywhere")
-def test_units_are_closed(droplet: Host, place: Place, verdict: Verdict) -> None:
+def test_units_are_closed(droplet: Host, env: Environment, verdict: Verdict) -> None:
     """`systemd-analyze security` of what we wrote, and of what faces the world."""
-    exposed = {unit: exposure(droplet, unit) for unit in units(droplet, place)}
-    app = place.settings.values.app
+    exposed = {unit: exposure(droplet, unit) for unit in units(droplet, env)}
+    app = env.settings.values.app
     open_ones = {re.sub(rf"^{app}\b", "APP", unit) for unit, level in exposed.items() if level > EXPOSURE}
     rest = [level for unit, level in exposed.items() if re.sub(rf"^{app}\b", "APP", unit) not in open_ones]
     worst = max(rest, default=0.0)
@@ -84,10 +84,10 @@ def test_units_are_closed(droplet: Host, place: Place, verdict: Verdict) -> None
     )
 
 
-def units(droplet: Host, place: Place) -> list[str]:
+def units(droplet: Host, env: Environment) -> list[str]:
     """Our own, and the services of others that our configuration makes ours to close."""
     ours = droplet.check_output(
-        f"find /etc/systemd/system -maxdepth 1 -name '{place.settings.values.app}*.service' -printf '%f\\n'"
+        f"find /etc/systemd/system -maxdepth 1 -name '{env.settings.values.app}*.service' -printf '%f\\n'"
     )
     named = [unit for unit in ("nginx.service", "certbot.service", "fail2ban.service") if droplet.service(unit).exists]
     return [re.sub(r"@\.service$", "@audit.service", unit) for unit in (*ours.splitlines(), *named)]

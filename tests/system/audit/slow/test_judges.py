@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.ports import OPEN, open_ports
 from tests.system.audit.conftest import Verdict
 from tests.system.audit.judges import index, items_of
@@ -46,15 +46,15 @@ def lynis(droplet: Host, outside: Host) -> Iterator[str]:
 
 
 @pytest.fixture
-def upgraded(droplet: Host, place: Place) -> None:
+def upgraded(droplet: Host, env: Environment) -> None:
     """As each morning. The lab's droplet has seen none, and Debian may have mended something since it was made."""
-    if place.name == "lab":
+    if env.name == "lab":
         droplet.check_output("apt-get update -qq && unattended-upgrade")
 
 
 @pytest.mark.group("everywhere")
 @pytest.mark.usefixtures("upgraded")
-def test_lynis(droplet: Host, place: Place, lynis: str, verdict: Verdict) -> None:
+def test_lynis(droplet: Host, env: Environment, lynis: str, verdict: Verdict) -> None:
     """No warning; its index, raw and without what this machine can't show, side by side."""
     files = f"--plugindir {lynis}/plugins --logfile {lynis}/log --report-file {lynis}/report"
     droplet.run(f"cd {lynis} && sh lynis audit system --cronjob --profile {lynis}/default.prf {files}")
@@ -63,7 +63,7 @@ def test_lynis(droplet: Host, place: Place, lynis: str, verdict: Verdict) -> Non
     assert f"hardening_index={index(items)}\n" in report, "its points are no longer counted as lynis counts them"
     warnings = set(re.findall(r"^warning\[\]=([^|]+)", report, re.MULTILINE))
     lost = {item.test for item in items if item.got < item.of}
-    known = waived("lynis", place.name)
+    known = waived("lynis", env.name)
     without = index([item for item in items if item.test not in known])
     complaints = warnings | (lost & known) | ({f"index {without}"} if without < INDEX else set())
     figure = f"{len(warnings)} warnings, index {index(items)} raw, {without} waived"
@@ -71,11 +71,11 @@ def test_lynis(droplet: Host, place: Place, lynis: str, verdict: Verdict) -> Non
 
 
 @pytest.mark.group("edge")
-def test_testssl(outside: Host, place: Place, verdict: Verdict) -> None:
+def test_testssl(outside: Host, env: Environment, verdict: Verdict) -> None:
     """A+, and nothing offered but what Mozilla's intermediate profile has."""
-    trust = place.trust.replace("--cacert", "--add-ca")
+    trust = env.trust.replace("--cacert", "--add-ca")
     told = f"--quiet --color 0 --warnings off {trust} --jsonfile /dev/stderr --overwrite"
-    found = json.loads(outside.run(f"testssl {told} {place.settings.values.domain}:443 >/dev/null").stderr)
+    found = json.loads(outside.run(f"testssl {told} {env.settings.values.domain}:443 >/dev/null").stderr)
     said = {one["id"].split(" ")[0]: one["finding"] for one in found}
     grave = {one["id"] for one in found if one["severity"] in {"MEDIUM", "HIGH", "CRITICAL", "FATAL"}}
     beyond = {
@@ -94,9 +94,9 @@ def test_testssl(outside: Host, place: Place, verdict: Verdict) -> None:
 
 
 @pytest.mark.group("edge")
-def test_nmap_finds_three_ports(outside: Host, place: Place, family: str, verdict: Verdict) -> None:
+def test_nmap_finds_three_ports(outside: Host, env: Environment, family: str, verdict: Verdict) -> None:
     """Every TCP port, asked twice."""
-    domain = place.settings.values.domain
+    domain = env.settings.values.domain
     found = open_ports(outside, domain, family, "-p- --min-rate 10000 --max-retries 1")
     complaints = {f"{port} is open" for port in found - OPEN} | {f"{port} doesn't answer" for port in OPEN - found}
     verdict(f"nmap {family}", complaints, figure=f"open: {', '.join(sorted(found, key=int))}", goal="22, 80, 443")

@@ -16,7 +16,7 @@ from deploys.components import ssh
 from tests.lab import keys, machine
 from tests.lab.layout import by_name
 from tests.support import converge
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("edge")
 
@@ -35,7 +35,7 @@ def at_the_console(droplet: Host, command: str) -> None:
     machine.inside(by_name(droplet.backend.get_hostname()), "sh", "-c", command)
 
 
-def admitted(lab: Place, droplet: Host) -> set[str]:
+def admitted(lab: Environment, droplet: Host) -> set[str]:
     """Who gets in anew, and is root then."""
     anew = ["ssh", "-F", lab.data["ssh_config_file"], "-o", "ControlPath=none", "-o", "BatchMode=yes"]
     return {
@@ -52,7 +52,7 @@ def admitted(lab: Place, droplet: Host) -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def _root_s(lab: Place, droplet: Host) -> Iterator[None]:
+def _root_s(lab: Environment, droplet: Host) -> Iterator[None]:
     """The droplet without an operator. Bare it is not: what is there already is the sooner looked at."""
     known, roots = keys.public(keys.IDENTITY), "/root/.ssh/authorized_keys"
     at_the_console(
@@ -68,7 +68,7 @@ def _root_s(lab: Place, droplet: Host) -> Iterator[None]:
     lab.reconnect(droplet.backend.get_hostname())
 
 
-def test_whoever_gets_in_goes_on_with_it(lab: Place, droplet: Host) -> None:
+def test_whoever_gets_in_goes_on_with_it(lab: Environment, droplet: Host) -> None:
     for moment, gets_in in DIES.items():
         with converge.start(*AS_ROOT) as adopting:
             assert adopting.stdout
@@ -80,7 +80,9 @@ def test_whoever_gets_in_goes_on_with_it(lab: Place, droplet: Host) -> None:
     assert converge.planned() == set()
 
 
-def test_root_comes_back_when_the_operator_s_own_key_was_forgotten(lab: Place, droplet: Host, tmp_path: Path) -> None:
+def test_root_comes_back_when_the_operator_s_own_key_was_forgotten(
+    lab: Environment, droplet: Host, tmp_path: Path
+) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "another"], check=True)
     said = converge.failing_site(*AS_ROOT, "--data", f"authorized_keys={tmp_path}/another.pub")
     assert "nobody can log in anew" in said

@@ -18,7 +18,7 @@ from testinfra.host import Host
 
 from tests.lab import lab as machines
 from tests.lab.layout import NEIGHBOUR
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.probes import guess_at_ssh, machine_of, pardon
 
 pytestmark = pytest.mark.group("edge")
@@ -61,8 +61,8 @@ def eventually(holds: Callable[[], bool]) -> None:
     assert holds()
 
 
-def ask_often(outside: Host, address: object, place: Place, times: int = OFTEN) -> Any:
-    domain = place.settings.values.domain
+def ask_often(outside: Host, address: object, env: Environment, times: int = OFTEN) -> Any:
+    domain = env.settings.values.domain
     return json.loads(outside.check_output(f"python3 -c {shlex.quote(PROGRAM)} {address} {domain} {times}"))
 
 
@@ -75,7 +75,7 @@ def assert_answered(asked: Any, times: int) -> None:
 
 @pytest.mark.parametrize("stranger", ["ipv4", "ipv6"])
 def test_who_asks_for_nothing_again_and_again_is_shut_out(
-    droplet: Host, outside: Host, lab: Place, stranger: str
+    droplet: Host, outside: Host, lab: Environment, stranger: str
 ) -> None:
     """From every port, and on the connection that was open, too. A restart of fail2ban forgets nobody."""
     address, own = getattr(machine_of(droplet), stranger), getattr(NEIGHBOUR, stranger)
@@ -98,7 +98,7 @@ def banned_addresses(droplet: Host) -> set[object]:
     return set(map(ip_address, banned(droplet, "nginx-refusals")))
 
 
-def test_a_reboot_forgets_nobody(droplet: Host, outside: Host, lab: Place) -> None:
+def test_a_reboot_forgets_nobody(droplet: Host, outside: Host, lab: Environment) -> None:
     there = machine_of(droplet)
     ask_often(outside, there.ipv4, lab)
     assert not reaches(outside, there.ipv4, 443)
@@ -109,14 +109,14 @@ def test_a_reboot_forgets_nobody(droplet: Host, outside: Host, lab: Place) -> No
     assert not reaches(outside, there.ipv4, 443)
 
 
-def test_the_operator_who_does_the_same_is_not(droplet: Host, lab: Place) -> None:
+def test_the_operator_who_does_the_same_is_not(droplet: Host, lab: Environment) -> None:
     """The control: the same program from an address in never_banned, where all of the requests come through."""
     command = [sys.executable, "-c", PROGRAM, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(OFTEN)]
     assert_answered(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout), OFTEN)
     assert banned(droplet, "nginx-refusals") == set()
 
 
-def test_who_asks_a_little_is_not(droplet: Host, outside: Host, lab: Place) -> None:
+def test_who_asks_a_little_is_not(droplet: Host, outside: Host, lab: Environment) -> None:
     """The other control: the same address, below the limit."""
     assert_answered(ask_often(outside, machine_of(droplet).ipv4, lab, A_LITTLE), A_LITTLE)
 

@@ -15,7 +15,7 @@ from testinfra.host import Host
 from tests.lab import lab as machines
 from tests.lab.layout import GATEWAY
 from tests.support import converge
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.probes import (
     CARELESS,
     DOCKER_USER_OUT,
@@ -36,22 +36,22 @@ pytestmark = pytest.mark.group("app")
 LISTENING = 9998
 
 
-def ufw_reload(place: Place, droplet: Host) -> None:
+def ufw_reload(env: Environment, droplet: Host) -> None:
     droplet.check_output("ufw reload")
 
 
-def docker_restart(place: Place, droplet: Host) -> None:
+def docker_restart(env: Environment, droplet: Host) -> None:
     droplet.check_output("systemctl restart docker.service")
 
 
-def reboot(place: Place, droplet: Host) -> None:
+def reboot(env: Environment, droplet: Host) -> None:
     machines.reboot(machine_of(droplet))
-    place.reconnect(machine_of(droplet).name).check_output("systemctl is-system-running --wait")
+    env.reconnect(machine_of(droplet).name).check_output("systemctl is-system-running --wait")
 
 
 @pytest.mark.parametrize("event", [ufw_reload, docker_restart, reboot])
 def test_nothing_is_let_in_meanwhile_nor_after(
-    lab: Place, droplet: Host, stray: Stray, event: Callable[[Place, Host], None]
+    lab: Environment, droplet: Host, stray: Stray, event: Callable[[Environment, Host], None]
 ) -> None:
     attacker = lab.outside
     with knocking(attacker, droplet, PUBLIC):
@@ -77,7 +77,7 @@ FLUSHED = "iptables -P INPUT ACCEPT && iptables -F INPUT && ip6tables -P INPUT A
     "change", [f"{OURS_OUT} && {INSERTED}", f"{OURS_OUT} && {FLUSHED}"], ids=["inserted", "flushed"]
 )
 def test_rules_that_somebody_changed_are_planned_and_mended(
-    lab: Place, droplet: Host, stray: Stray, change: str
+    lab: Environment, droplet: Host, stray: Stray, change: str
 ) -> None:
     """The files are as they were, and ufw says that it is active: what is loaded is looked at."""
     operation = {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"}
@@ -96,7 +96,7 @@ def test_rules_that_somebody_changed_are_planned_and_mended(
     assert converge.planned() == set()
 
 
-def test_ssh_can_be_limited_to_addresses(lab: Place, droplet: Host) -> None:
+def test_ssh_can_be_limited_to_addresses(lab: Environment, droplet: Host) -> None:
     """To those that the tests come from, or they would lock themselves out."""
     operation = {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"}
     assert open_to(lab.outside, droplet, 22)
@@ -111,7 +111,7 @@ def test_ssh_can_be_limited_to_addresses(lab: Place, droplet: Host) -> None:
     assert open_to(lab.outside, droplet, 22)
 
 
-def test_what_is_allowed_besides_over_ipv6_is_a_rule_of_ufw_s(lab: Place, droplet: Host, stray: Stray) -> None:
+def test_what_is_allowed_besides_over_ipv6_is_a_rule_of_ufw_s(lab: Environment, droplet: Host, stray: Stray) -> None:
     """Docker has no rules for IPv6, only a program of its own that listens: ufw alone keeps it in."""
     assert not open_over_ipv6(lab.outside, droplet, PUBLIC)
     droplet.check_output(f"ufw allow {PUBLIC}/tcp")

@@ -12,7 +12,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support import converge, environment
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 
 pytestmark = pytest.mark.group("edge")
 
@@ -68,7 +68,7 @@ def _planted(droplet: Host) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_planted")
-def test_what_somebody_added_is_told_mended_and_removed_by_name(lab: Place, droplet: Host) -> None:
+def test_what_somebody_added_is_told_mended_and_removed_by_name(lab: Environment, droplet: Host) -> None:
     everything = {*PLANTED, *SWITCHED_OFF, "sshd:passwordauthentication"}
     assert found(droplet) == everything
     assert droplet.run("stackctl status").rc == 4

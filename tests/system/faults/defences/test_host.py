@@ -14,7 +14,7 @@ from testinfra.host import Host
 from tests.lab import lab as machines
 from tests.lab.layout import by_name
 from tests.support import converge
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("edge")
 
@@ -25,7 +25,7 @@ BOOT = "stat --format=%Y /proc/1"
 
 
 @contextmanager
-def somebody_at_work(droplet: Host, lab: Place) -> Iterator[None]:
+def somebody_at_work(droplet: Host, lab: Environment) -> Iterator[None]:
     """A holder of both locks, as a release or a backup is, for half a minute at most."""
     paths = lab.settings.paths
     droplet.check_output(f"systemd-run --quiet --unit=at-work flock {paths.lock} flock {paths.work} sleep 30")
@@ -44,7 +44,7 @@ def wait_until(droplet: Host, unit: str, wanted: str) -> None:
     droplet.check_output(f"timeout 120 sh -c 'until [ $({asked}) = {wanted} ]; do sleep 0.2; done'")
 
 
-def test_the_daily_upgrade_waits_for_what_is_under_way(droplet: Host, lab: Place) -> None:
+def test_the_daily_upgrade_waits_for_what_is_under_way(droplet: Host, lab: Environment) -> None:
     with somebody_at_work(droplet, lab):
         droplet.check_output(f"systemctl start --no-block {UPGRADE}")
         time.sleep(3)
@@ -55,7 +55,7 @@ def test_the_daily_upgrade_waits_for_what_is_under_way(droplet: Host, lab: Place
     assert droplet.run("stackctl status").rc == 0
 
 
-def test_a_release_is_refused_by_name_while_packages_are_upgraded(droplet: Host, lab: Place) -> None:
+def test_a_release_is_refused_by_name_while_packages_are_upgraded(droplet: Host, lab: Environment) -> None:
     """dpkg's own lock makes the upgrade last: stackctl has taken both locks by then."""
     hold_dpkg = (
         "import fcntl, time; fcntl.lockf(open('/var/lib/dpkg/lock-frontend', 'w'), fcntl.LOCK_EX); time.sleep(20)"
@@ -83,7 +83,7 @@ def forced(droplet: Host) -> Iterator[str]:
     droplet.check_output(f"rm -r {directory} && systemctl daemon-reload")
 
 
-def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Place, forced: str) -> None:
+def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Environment, forced: str) -> None:
     paths, domain = lab.settings.paths, lab.settings.values.domain
     served = f"openssl s_client -connect 127.0.0.1:443 -servername {domain} </dev/null 2>/dev/null"
     asked = f"{served} | openssl x509 -noout -serial"
@@ -93,7 +93,7 @@ def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Place, forced: str) 
     droplet.check_output(f"systemctl start {paths.certificate_service}")  # ours, in the same one
 
 
-def test_the_sandbox_keeps_it_from_the_rest(droplet: Host, lab: Place) -> None:
+def test_the_sandbox_keeps_it_from_the_rest(droplet: Host, lab: Environment) -> None:
     """What is in the unit's place can write where a renewal does, and nowhere else; without the sandbox it could."""
     paths = lab.settings.paths
     unit = paths.certificate_service
@@ -133,7 +133,7 @@ def test_debian_s_own_rotation_would_wait_for_the_night(droplet: Host) -> None:
         droplet.check_output(f"rm {rules} {status}; systemctl start logrotate.service; rm -f {LOG}.1")
 
 
-def test_a_file_of_debian_s_that_was_changed_is_told(droplet: Host, lab: Place) -> None:
+def test_a_file_of_debian_s_that_was_changed_is_told(droplet: Host, lab: Environment) -> None:
     unit = lab.settings.paths.integrity_service
     file = droplet.check_output("dpkg --listfiles debsums | grep '/bin/debsums$'")
     droplet.check_output(f"systemctl start {unit}")
@@ -169,7 +169,7 @@ def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> No
         droplet.check_output(f"systemctl stop outdated; rm -f {marks}")
 
 
-def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(droplet: Host, lab: Place) -> None:
+def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(droplet: Host, lab: Environment) -> None:
     paths, name = lab.settings.paths, droplet.backend.get_hostname()
     booted = droplet.check_output(BOOT)
     droplet.check_output("rm -f /run/reboot-required")
@@ -189,7 +189,7 @@ def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(dro
     assert after.run("stackctl status").rc == 0
 
 
-def test_every_check_passes_after_a_crash(droplet: Host, lab: Place) -> None:
+def test_every_check_passes_after_a_crash(droplet: Host, lab: Environment) -> None:
     """In short, in make test: tests/system/converge/test_boot.py."""
     name = droplet.backend.get_hostname()
     machines.crash(by_name(name))
@@ -197,7 +197,7 @@ def test_every_check_passes_after_a_crash(droplet: Host, lab: Place) -> None:
     converge.checks()
 
 
-def _back(lab: Place, name: str, before: str) -> Host:
+def _back(lab: Environment, name: str, before: str) -> Host:
     """The droplet after its reboot, as soon as it lets anybody in."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:

@@ -20,7 +20,7 @@ from tests.lab import lab as machines
 from tests.lab import machine, processes
 from tests.lab.layout import Machine, by_name
 from tests.support import converge
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 
 pytestmark = pytest.mark.group("edge")
 
@@ -48,7 +48,7 @@ def name_of(droplet: Host) -> str:
 
 
 @pytest.fixture(autouse=True)
-def way_back(lab: Place, droplet: Host) -> Iterator[None]:
+def way_back(lab: Environment, droplet: Host) -> Iterator[None]:
     """A connection that is there before the mistake, to watch by; what is left in the end is mended at the console."""
     droplet.check_output("true")
     yield
@@ -69,7 +69,7 @@ def make(mistake: str) -> str:
     return said
 
 
-def admitted(lab: Place, droplet: Host) -> bool:
+def admitted(lab: Environment, droplet: Host) -> bool:
     """Whether a new connection of the operator's gets through."""
     anew = ["-o", "ControlPath=none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3"]
     command = ["ssh", "-F", lab.data["ssh_config_file"], *anew, name_of(droplet), "sudo -n true"]
@@ -113,7 +113,7 @@ def reboot_without_a_login(there: Machine) -> None:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_undone_within_two_minutes(lab: Place, droplet: Host, mistake: str) -> None:
+def test_a_mistake_is_undone_within_two_minutes(lab: Environment, droplet: Host, mistake: str) -> None:
     trial = MISTAKES[mistake]
     before = what_counts(droplet)
     assert WORDS[mistake] in make(mistake)
@@ -136,7 +136,7 @@ def test_a_mistake_is_undone_within_two_minutes(lab: Place, droplet: Host, mista
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_undone_by_a_reboot(lab: Place, droplet: Host, mistake: str) -> None:
+def test_a_mistake_is_undone_by_a_reboot(lab: Environment, droplet: Host, mistake: str) -> None:
     trial = MISTAKES[mistake]
     before = what_counts(droplet)
     assert WORDS[mistake] in make(mistake)
@@ -151,7 +151,7 @@ def test_a_mistake_is_undone_by_a_reboot(lab: Place, droplet: Host, mistake: str
     assert converge.planned() == set()
 
 
-def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Place, droplet: Host) -> None:
+def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Environment, droplet: Host) -> None:
     """A file that can't be written, say."""
     before = what_counts(droplet)
     make(NOBODY)
@@ -174,7 +174,7 @@ def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Place, dr
     converge.site()
 
 
-def test_without_the_timer_nobody_gets_in_again(lab: Place, droplet: Host) -> None:
+def test_without_the_timer_nobody_gets_in_again(lab: Environment, droplet: Host) -> None:
     """The control of what is undone in time; and the operator's own `undo`."""
     make(NOBODY)
     droplet.check_output(f"systemctl stop {PATHS.trial_timer('ssh')}")
@@ -186,7 +186,7 @@ def test_without_the_timer_nobody_gets_in_again(lab: Place, droplet: Host) -> No
     converge.site()
 
 
-def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Place, droplet: Host) -> None:
+def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Environment, droplet: Host) -> None:
     """The control of what is undone at boot; and the console as the way back."""
     there = by_name(name_of(droplet))
     make(SLIP)
@@ -200,7 +200,7 @@ def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Place, droplet: Host
     converge.site()
 
 
-def test_a_second_converge_keeps_what_was_confirmed_last(lab: Place, droplet: Host) -> None:
+def test_a_second_converge_keeps_what_was_confirmed_last(lab: Environment, droplet: Host) -> None:
     """A run that fails, and is run again while it is on trial, must not take the mistake for what was there before."""
     before = what_counts(droplet)
     make(SLIP)
@@ -210,7 +210,7 @@ def test_a_second_converge_keeps_what_was_confirmed_last(lab: Place, droplet: Ho
     converge.site()
 
 
-def test_what_a_sleeping_machine_sends_too_late_changes_nothing(lab: Place, droplet: Host) -> None:
+def test_what_a_sleeping_machine_sends_too_late_changes_nothing(lab: Environment, droplet: Host) -> None:
     """A converge's machine falls asleep after `begin`, and goes on when nothing would undo it any more."""
     before = what_counts(droplet)
     droplet.check_output("stackctl trial begin ssh")
@@ -225,12 +225,12 @@ def test_what_a_sleeping_machine_sends_too_late_changes_nothing(lab: Place, drop
     assert what_counts(droplet) == before
 
 
-def test_a_confirmation_without_a_trial_is_refused(lab: Place, droplet: Host) -> None:
+def test_a_confirmation_without_a_trial_is_refused(lab: Environment, droplet: Host) -> None:
     ran = droplet.run("stackctl trial confirm ssh || exit $?")
     assert (ran.rc, "no change of ssh is on trial" in ran.stderr) == (2, True)
 
 
-def test_root_logs_in_at_the_console_with_a_password(lab: Place, droplet: Host) -> None:
+def test_root_logs_in_at_the_console_with_a_password(lab: Environment, droplet: Host) -> None:
     """The way in when SSH is broken: DigitalOcean's recovery console, once "Reset root password" has set one."""
     there = by_name(name_of(droplet))
     locked = machine.inside(there, "getent", "shadow", "root").split(":")[1]

@@ -8,11 +8,11 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.data import Database, live_database
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _alone(lab: Place, droplet: Host) -> Iterator[None]:
+def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
     """No timer's backup comes in between."""
     timer = lab.settings.paths.backup_timer
     droplet.check_output(f"systemctl stop {timer}")
@@ -21,5 +21,5 @@ def _alone(lab: Place, droplet: Host) -> Iterator[None]:
 
 
 @pytest.fixture
-def database(lab: Place, droplet: Host) -> Database:
+def database(lab: Environment, droplet: Host) -> Database:
     return live_database(lab, droplet)

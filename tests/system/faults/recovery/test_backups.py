@@ -16,7 +16,7 @@ from stackctl.backup.create import BACKUP
 from stackctl.backup.prune import KEPT_DAYS
 from tests.support import under_way
 from tests.support.data import Database, backups, leftovers, problems, proven
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.small_disk import fill, small_disk
 from tests.support.under_way import DROPLET, UnderWay
 
@@ -233,7 +233,7 @@ def test_a_clock_that_was_a_month_ahead_and_one_behind_drops_none_of_the_newest(
 # what a look at the data finds
 
 
-def test_a_damaged_table_is_found_by_the_weekly_look(lab: Place, droplet: Host, database: Database) -> None:
+def test_a_damaged_table_is_found_by_the_weekly_look(lab: Environment, droplet: Host, database: Database) -> None:
     service = lab.settings.paths.amcheck_service
     database.ask("CREATE TABLE damaged AS SELECT n, repeat('x', 500) AS text FROM generate_series(1, 1000) n")
     try:
@@ -253,7 +253,7 @@ def test_a_damaged_table_is_found_by_the_weekly_look(lab: Place, droplet: Host, 
     assert problems(droplet) == []
 
 
-def test_saves_of_redis_that_fail_are_told(lab: Place, droplet: Host) -> None:
+def test_saves_of_redis_that_fail_are_told(lab: Environment, droplet: Host) -> None:
     directory = f"{lab.settings.values.data_root}/redis"
     droplet.check_output(f"chown root {directory}")
     try:

@@ -20,7 +20,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.data import Database, backups, proven
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 
 pytestmark = pytest.mark.group("data")
 
@@ -168,7 +168,7 @@ def _market(droplet: Host, database: Database) -> Iterator[None]:
 @pytest.mark.usefixtures("_market")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_restored_it_is_what_the_database_was_at_one_moment(
-    lab: Place, droplet: Host, database: Database, show: Callable[[str], None], seed: int
+    lab: Environment, droplet: Host, database: Database, show: Callable[[str], None], seed: int
 ) -> None:
     sellers = [Seller(database.over_ssh(), seed, number) for number in range(SELLERS)]
     try:

@@ -23,7 +23,7 @@ from testinfra.host import Host
 from tests.lab import machine
 from tests.support import converge
 from tests.support.data import connected, problems
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 from tests.support.load import Running, lab_target, load
 from tests.support.under_way import DROPLET
 
@@ -35,27 +35,27 @@ AGAIN_WITHIN_S = 120
 APPENDED_WITHIN_S = 2.0
 
 
-def killed(droplet: Host, lab: Place, service: str) -> None:
+def killed(droplet: Host, lab: Environment, service: str) -> None:
     """-9 from outside: to Docker it ended by itself, so that its restart policy holds."""
     container = lab.settings.paths.data_container(service)
     pid = droplet.check_output(f"docker inspect --format '{{{{.State.Pid}}}}' {container}")
     machine.inside(DROPLET, "kill", "-KILL", pid)
 
 
-def postgres(droplet: Host, lab: Place) -> None:
+def postgres(droplet: Host, lab: Environment) -> None:
     killed(droplet, lab, "postgres")
 
 
-def redis(droplet: Host, lab: Place) -> None:
+def redis(droplet: Host, lab: Environment) -> None:
     killed(droplet, lab, "redis")
 
 
-def the_machine(_droplet: Host, _lab: Place) -> None:
+def the_machine(_droplet: Host, _lab: Environment) -> None:
     """All of its processes; the page cache stays."""
     machine.crash(DROPLET)
 
 
-Fault = Callable[[Host, Place], None]
+Fault = Callable[[Host, Environment], None]
 
 
 def wait_for_answers(running: Running) -> None:
@@ -66,7 +66,7 @@ def wait_for_answers(running: Running) -> None:
         time.sleep(0.2)
 
 
-def under_load(lab: Place, fault: Fault) -> tuple[Running, set[int]]:
+def under_load(lab: Environment, fault: Fault) -> tuple[Running, set[int]]:
     """The load, and of the updates that were answered those whose effect is gone."""
     droplet, _ = connected(lab)
     with load(lab_target(lab), clients=8, rate=60.0) as running:
@@ -81,7 +81,7 @@ def under_load(lab: Place, fault: Fault) -> tuple[Running, set[int]]:
     return running, {one.update_id for one in running.tally.requests if not one.lost} - there
 
 
-def assert_well(lab: Place) -> None:
+def assert_well(lab: Environment) -> None:
     droplet, _ = connected(lab)
     deadline = time.monotonic() + AGAIN_WITHIN_S
     while found := problems(droplet):
@@ -90,7 +90,7 @@ def assert_well(lab: Place) -> None:
 
 
 @pytest.mark.parametrize("fault", [postgres, redis, the_machine])
-def test_every_update_that_was_answered_is_there(lab: Place, show: Callable[[str], None], fault: Fault) -> None:
+def test_every_update_that_was_answered_is_there(lab: Environment, show: Callable[[str], None], fault: Fault) -> None:
     running, gone = under_load(lab, fault)
     show(f"{fault.__name__} killed:\n{running.tally.table()}")
     assert running.tally.of("after").requests
@@ -99,7 +99,9 @@ def test_every_update_that_was_answered_is_there(lab: Place, show: Callable[[str
 
 
 @pytest.mark.parametrize("fault", [postgres, the_machine])
-def test_a_database_that_promises_less_would_be_noticed(lab: Place, show: Callable[[str], None], fault: Fault) -> None:
+def test_a_database_that_promises_less_would_be_noticed(
+    lab: Environment, show: Callable[[str], None], fault: Fault
+) -> None:
     """The control: one that answers before it has written."""
     _, database = connected(lab)
     lazy = {"synchronous_commit": "off", "wal_writer_delay": "'10s'", "wal_writer_flush_after": "'1GB'"}
@@ -130,7 +132,7 @@ class Written(NamedTuple):
 
 
 @contextmanager
-def writing(lab: Place, prefix: str) -> Iterator[list[Written]]:
+def writing(lab: Environment, prefix: str) -> Iterator[list[Written]]:
     """Keys, written until Redis is gone."""
     address = lab.settings.values.data_addresses["redis"]
     program = shlex.join(["sudo", "python3", "-u", "-c", WRITER.read_text(), str(address), prefix])
@@ -158,14 +160,14 @@ def writing(lab: Place, prefix: str) -> Iterator[list[Written]]:
         listener.join()
 
 
-def kept(droplet: Host, lab: Place, prefix: str) -> set[int]:
+def kept(droplet: Host, lab: Environment, prefix: str) -> set[int]:
     """Which of the keys Redis has."""
     keys = lab.ask_redis(droplet, f'--scan --pattern "{prefix}:*"').split()
     return {int(key.partition(":")[2]) for key in keys}
 
 
 @pytest.fixture(scope="module")
-def append_only(lab: Place) -> Iterator[None]:
+def append_only(lab: Environment) -> Iterator[None]:
     """Turned on for what follows, and off again. Neither loses a key."""
     for mode in ("true", "false"):
         droplet, _ = connected(lab)
@@ -181,7 +183,7 @@ def append_only(lab: Place) -> Iterator[None]:
 
 @pytest.mark.parametrize("fault", [redis, the_machine])
 def test_by_its_snapshots_redis_has_what_there_was_at_the_last_one(
-    lab: Place, show: Callable[[str], None], fault: Fault
+    lab: Environment, show: Callable[[str], None], fault: Fault
 ) -> None:
     droplet, _ = connected(lab)
     prefix = f"snapshots-{time.time_ns()}"
@@ -205,7 +207,7 @@ def test_by_its_snapshots_redis_has_what_there_was_at_the_last_one(
 @pytest.mark.usefixtures("append_only")
 @pytest.mark.parametrize("fault", [redis, the_machine])
 def test_with_an_append_only_file_redis_has_all_but_the_last_moment(
-    lab: Place, show: Callable[[str], None], fault: Fault
+    lab: Environment, show: Callable[[str], None], fault: Fault
 ) -> None:
     droplet, _ = connected(lab)
     prefix = f"appended-{time.time_ns()}"
@@ -221,7 +223,7 @@ def test_with_an_append_only_file_redis_has_all_but_the_last_moment(
 
 
 @pytest.mark.usefixtures("append_only")
-def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Place) -> None:
+def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Environment) -> None:
     """Redis starts from that alone: left where it is, it would bring back what was to be replaced."""
     droplet, _ = connected(lab)
     lab.ask_redis(droplet, "set restored then")

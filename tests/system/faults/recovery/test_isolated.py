@@ -15,7 +15,7 @@ from tests.lab.drill import JOB
 from tests.lab.layout import WORLD
 from tests.support import converge
 from tests.support.data import Database
-from tests.support.environment import Place, status
+from tests.support.environment import Environment, status
 
 pytestmark = pytest.mark.group("app")
 
@@ -31,7 +31,7 @@ def reaches_telegram(droplet: Host) -> bool:
 
 
 @pytest.fixture(scope="module")
-def copy(lab: Place) -> Iterator[Host]:
+def copy(lab: Environment) -> Iterator[Host]:
     """A droplet with a job to do, told that it is a copy."""
     droplet = lab.connect(lab.hosts("app")[0])
     if droplet.run("stackctl status").rc:
@@ -44,7 +44,7 @@ def copy(lab: Place) -> Iterator[Host]:
         converge.site("--data", "isolated=false")
 
 
-def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Place, database: Database) -> None:
+def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Environment, database: Database) -> None:
     database.ask(JOB)
     (update,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
     copy.check_output("stackctl release 1.1.0")
@@ -58,7 +58,7 @@ def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Place, da
     assert lab.settings.paths.certificate_timer in timers, "the host's own go on"
 
 
-def test_a_copy_says_so_and_is_one_after_a_habitual_converge_and_a_reboot(copy: Host, lab: Place) -> None:
+def test_a_copy_says_so_and_is_one_after_a_habitual_converge_and_a_reboot(copy: Host, lab: Environment) -> None:
     assert "ISOLATED" in copy.check_output("stackctl status")
     changed = converge.changed(converge.site())
     assert not changed, "a converge that tells nothing changes nothing of it"

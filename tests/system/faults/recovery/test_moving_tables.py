@@ -15,7 +15,7 @@ from testinfra.host import Host
 
 from tests.support import under_way
 from tests.support.data import Database, backups, leftovers, live_database, problems
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 from tests.support.under_way import UnderWay
 
 pytestmark = pytest.mark.group("data")
@@ -32,7 +32,7 @@ DURING = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _something_to_dump(lab: Place, droplet: Host) -> Iterator[None]:
+def _something_to_dump(lab: Environment, droplet: Host) -> Iterator[None]:
     """A dump that takes a moment."""
     database = live_database(lab, droplet)
     database.ask(f"CREATE TABLE sec_big AS SELECT n, md5(n::text) FROM generate_series(1, {BIG}) n")
@@ -44,7 +44,7 @@ def _something_to_dump(lab: Place, droplet: Host) -> Iterator[None]:
 
 
 @pytest.fixture
-def database(lab: Place, database: Database) -> Iterator[Database]:
+def database(lab: Environment, database: Database) -> Iterator[Database]:
     made = f"""
     CREATE TABLE sec_near AS SELECT n FROM generate_series(1, {ROWS}) n;
     CREATE TABLE sec_days (n int) PARTITION BY LIST (n);

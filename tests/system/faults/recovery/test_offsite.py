@@ -33,7 +33,7 @@ from stackctl.backup.offsite.repository import PATIENCE_S, SLOWEST
 from stackctl.backup.stored import Snapshot
 from stackctl.services import s3
 from tests.support.data import Database, backups, problems
-from tests.support.environment import ROOT, Place
+from tests.support.environment import ROOT, Environment
 from tests.support.lab_storage import on_disk, send
 
 pytestmark = pytest.mark.group("data")
@@ -45,7 +45,7 @@ RESET = "-j REJECT --reject-with tcp-reset"
 
 
 @pytest.fixture(scope="module")
-def repository(lab: Place) -> Repository:
+def repository(lab: Environment) -> Repository:
     return Repository.of(lab.settings)
 
 
@@ -65,7 +65,7 @@ def kept_from_the_storage(droplet: Host, repository: Repository, *, after: int =
 
 
 @contextmanager
-def told_otherwise(droplet: Host, lab: Place, **access: str) -> Iterator[None]:
+def told_otherwise(droplet: Host, lab: Environment, **access: str) -> Iterator[None]:
     """stackctl is told another way off the droplet. No value is an argument."""
     path = str(lab.settings.paths.offsite)
     program = ROOT / "tests/system/faults/recovery/replace_file.py"
@@ -118,7 +118,7 @@ def test_while_the_storage_is_down_backups_are_made_and_sent_once_it_is_back(
     ids=["a wrong secret", "a wrong key", "a wrong password", "no repository", "no bucket"],
 )
 def test_a_wrong_way_is_told_at_once_with_its_remedy(
-    droplet: Host, lab: Place, repository: Repository, access: dict[str, str], says: str
+    droplet: Host, lab: Environment, repository: Repository, access: dict[str, str], says: str
 ) -> None:
     if access.get("repository", "").startswith("/"):
         access = {"repository": repository.url + access["repository"]}
@@ -135,7 +135,7 @@ def test_a_wrong_way_is_told_at_once_with_its_remedy(
 
 
 def test_a_backup_with_a_wrong_key_is_a_failed_run_that_shows_no_secret(
-    droplet: Host, lab: Place, repository: Repository
+    droplet: Host, lab: Environment, repository: Repository
 ) -> None:
     with told_otherwise(droplet, lab, key_secret="another-secret-than-the-keys"):
         failed = droplet.run("stackctl backup")
@@ -180,7 +180,7 @@ def test_a_storage_that_dies_amid_an_upload_leaves_no_backup_that_is_none(
     repository.restic("check", "--read-data")
 
 
-def test_after_the_droplet_was_put_back_the_newest_night_is_the_latest_there(droplet: Host, lab: Place) -> None:
+def test_after_the_droplet_was_put_back_the_newest_night_is_the_latest_there(droplet: Host, lab: Environment) -> None:
     """To a provider's snapshot: what it knows of its backups, and how far it has counted, goes back."""
     kept, counted = "/root/as-it-was", lab.settings.paths.backup_sequence
     droplet.check_output("stackctl backup")
@@ -205,7 +205,7 @@ def test_after_the_droplet_was_put_back_the_newest_night_is_the_latest_there(dro
 # --- who may destroy what -------------------------------------------------------------------------------------------
 
 
-def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: Repository, lab: Place) -> None:
+def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: Repository, lab: Environment) -> None:
     """With everything that is on the droplet: its key, its password, any program."""
     keys = ("KEY_ID", "KEY_SECRET", "PASSWORD")
     as_droplet = {f"{OPERATOR}_{key}": repository.secrets[f"{DROPLET}_{key}"] for key in keys}

@@ -14,7 +14,7 @@ from testinfra.host import Host
 from stackctl.restore.restore import BESIDE, RESTORE
 from tests.lab import machine
 from tests.support.data import Database, backups, connected, leftovers, problems
-from tests.support.environment import Place
+from tests.support.environment import Environment
 from tests.support.load import lab_target, load
 from tests.support.under_way import DROPLET, UnderWay
 
@@ -40,7 +40,7 @@ class Then:
 
 
 @pytest.fixture(scope="module")
-def then(lab: Place) -> Then:
+def then(lab: Environment) -> Then:
     droplet, database = connected(lab)
     if droplet.run("stackctl status").rc:
         droplet.check_output("stackctl release 1.0.0")
@@ -53,7 +53,7 @@ def then(lab: Place) -> Then:
 
 
 @pytest.fixture(autouse=True)
-def now(then: Then, lab: Place, droplet: Host, database: Database) -> str:
+def now(then: Then, lab: Environment, droplet: Host, database: Database) -> str:
     """What is there by now: rows were changed, lost and made."""
     database.ask("UPDATE offers SET price_cents = price_cents + 1 WHERE id % 3 = 0")
     database.ask("DELETE FROM offers WHERE id % 7 = 0")
@@ -64,7 +64,7 @@ def now(then: Then, lab: Place, droplet: Host, database: Database) -> str:
     return found
 
 
-def assert_restored(lab: Place, then: Then) -> None:
+def assert_restored(lab: Environment, then: Then) -> None:
     droplet, database = connected(lab)
     assert (database.ask(OFFERS), lab.ask_redis(droplet, f"get {REDIS_KEY}")) == (then.offers, "then")
     assert database.ask(DATABASES) == "4", "what was replaced is gone, and nothing is left"
@@ -72,13 +72,15 @@ def assert_restored(lab: Place, then: Then) -> None:
     assert answers(lab) == "401", "the bot is asked, and wants Telegram's secret"
 
 
-def answers(lab: Place) -> str:
+def answers(lab: Environment) -> str:
     """What nginx says to Telegram, and what the bot does when it is asked."""
     domain = lab.settings.values.domain
     return lab.ask_as_telegram(f"https://{domain}/webhook/telegram", "--request POST").split()[1]
 
 
-def test_what_gave_way_was_saved_and_comes_back_by_its_name(lab: Place, droplet: Host, then: Then, now: str) -> None:
+def test_what_gave_way_was_saved_and_comes_back_by_its_name(
+    lab: Environment, droplet: Host, then: Then, now: str
+) -> None:
     code, output = then.restore().end()
     assert code == 0, output
     assert_restored(lab, then)
@@ -88,7 +90,7 @@ def test_what_gave_way_was_saved_and_comes_back_by_its_name(lab: Place, droplet:
 
 
 def test_nobody_is_turned_away_but_while_the_databases_change_places(
-    lab: Place, then: Then, show: Callable[[str], None]
+    lab: Environment, then: Then, show: Callable[[str], None]
 ) -> None:
     with load(lab_target(lab), clients=8, rate=40.0) as running:
         time.sleep(2)
@@ -108,7 +110,7 @@ def test_nobody_is_turned_away_but_while_the_databases_change_places(
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_the_same_again_finishes_it(  # noqa: PLR0917
-    lab: Place, droplet: Host, database: Database, then: Then, now: str, step: str
+    lab: Environment, droplet: Host, database: Database, then: Then, now: str, step: str
 ) -> None:
     asked = then.restore()
     asked.reach(step)
@@ -141,7 +143,9 @@ def test_another_backup_s_restore_undoes_an_interrupted_one_first(
 
 
 @pytest.mark.parametrize("step", CLOSED[1:])
-def test_the_machine_killed_while_it_is_closed_nothing_works_on_half_of_it(lab: Place, then: Then, step: str) -> None:
+def test_the_machine_killed_while_it_is_closed_nothing_works_on_half_of_it(
+    lab: Environment, then: Then, step: str
+) -> None:
     asked = then.restore()
     asked.reach(step)
     machine.crash(DROPLET)
@@ -161,7 +165,7 @@ def test_the_machine_killed_while_it_is_closed_nothing_works_on_half_of_it(lab: 
 
 @pytest.mark.parametrize("step", ["load", "migrate", "safety", "close", "swap", "rdb"])
 def test_stopping_its_unit_undoes_it(  # noqa: PLR0917
-    lab: Place, droplet: Host, database: Database, then: Then, now: str, step: str
+    lab: Environment, droplet: Host, database: Database, then: Then, now: str, step: str
 ) -> None:
     asked = then.restore()
     asked.reach(step)

@@ -9,7 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.data import Database, backups, connected, leftovers, problems
-from tests.support.environment import Place
+from tests.support.environment import Environment
 
 pytestmark = pytest.mark.group("data")
 
@@ -72,7 +72,7 @@ INSERT INTO odd.z_categories VALUES ('bread'); INSERT INTO odd.a_things VALUES (
 
 
 @pytest.fixture
-def app(lab: Place, droplet: Host, database: Database) -> Iterator[Callable[[str], str]]:
+def app(lab: Environment, droplet: Host, database: Database) -> Iterator[Callable[[str], str]]:
     """Asks as the app's login. What it has made is gone afterwards."""
 
     def ask(sql: str) -> str:
@@ -97,7 +97,7 @@ def app(lab: Place, droplet: Host, database: Database) -> Iterator[Callable[[str
 
 
 def test_all_that_the_owner_can_make_comes_back_and_the_rest_is_told(
-    lab: Place, droplet: Host, database: Database, app: Callable[[str], str]
+    lab: Environment, droplet: Host, database: Database, app: Callable[[str], str]
 ) -> None:
     database.ask('CREATE ROLE "odd reader"', "postgres")
     app(BY_THE_APP)
