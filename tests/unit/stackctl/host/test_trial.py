@@ -335,7 +335,7 @@ def test_a_record_that_cannot_be_read_is_left_to_a_person(bot: Droplet, record: 
     bot.paths.trial_record("ssh").write_text(record)
     bot.calls.clear()
     code, said = stackctl(bot, "trial", "boot")
-    assert (code, "ssh.json can't be read" in said, "look at ssh by hand" in said) == (4, True, True)
+    assert (code, "ssh.json can't be read" in said, "check ssh by hand" in said) == (4, True, True)
     assert bot.calls == []
 
 
@@ -349,7 +349,7 @@ def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, mo
     with monkeypatch.context() as full:
         full.setattr(trial, "_copy_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         code, said = stackctl(bot, "trial", "boot")
-        assert (code, "ssh is not undone: [Errno 28] No space left on device" in said) == (4, True)
+        assert (code, "ssh is not reverted: [Errno 28] No space left on device" in said) == (4, True)
     assert bot.calls == [["systemctl", "start", "--no-block", bot.paths.trial_timer("ssh")]]
     assert "the change of ssh could not be reverted" in stackctl(bot, "status")[1]
     code, said = stackctl(bot, "trial", "change", "ssh", "sshd -t")
@@ -366,7 +366,7 @@ def test_one_broken_trial_keeps_no_other_from_being_undone_at_boot(bot: Droplet)
     switch = bot.paths.on_trial["firewall"][0] / "ufw.conf"
     switch.write_text("ENABLED=maybe\n")
     code, said = stackctl(bot, "trial", "boot")
-    assert (code, "ssh is not undone: " in said) == (4, True)
+    assert (code, "ssh is not reverted: " in said) == (4, True)
     assert switch.read_text() == "ENABLED=yes\n"
     # Without copies there is nothing to try again.
     assert not bot.ran(f"start --no-block {bot.paths.trial_timer('ssh')}")
