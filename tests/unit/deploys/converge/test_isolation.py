@@ -35,8 +35,8 @@ def status(droplet: Droplet) -> dict[str, Any]:
 
 def test_a_release_of_a_copy_serves_without_a_worker_and_without_a_word_to_telegram(copy: Droplet) -> None:
     assert stackctl(copy, "release", "1.0.0")[0] == 0
-    assert copy.running() == ["blue"]
-    assert not copy.of("bot-worker")
+    assert copy.docker.running() == ["blue"]
+    assert not copy.docker.of("bot-worker")
     assert not copy.ran("telegram ")
     report = status(copy)
     assert (report["isolated"], report["problems"], report["worker"]) == (True, [], None)
@@ -50,8 +50,8 @@ def test_going_live_is_a_release_of_what_is_live(copy: Droplet) -> None:
     assert status(copy)["drift"] == ["worker is missing", "Telegram was not told where this release takes updates"]
     assert stackctl(copy, "release", "1.0.0")[0] == 0
     assert status(copy)["drift"] == []
-    assert copy.webhook["url"] == "https://bot.lab.test/webhook"
-    assert [container["state"] for container in copy.of("bot-worker")] == ["running"]
+    assert copy.telegram.webhook["url"] == "https://bot.lab.test/webhook"
+    assert [container["state"] for container in copy.docker.of("bot-worker")] == ["running"]
     assert "ISOLATED" not in stackctl(copy, "status")[1]
 
 
@@ -62,9 +62,9 @@ def test_what_was_live_and_becomes_a_copy_ends_its_worker(tmp_path: Path) -> Non
     assert status(droplet)["drift"] == ["worker is running, healthy though this droplet is isolated"]
     # Before the converge has come to the release: a boot, at which Docker restarts what was running.
     assert stackctl(droplet, "boot")[0] == 0
-    assert [container["state"] for container in droplet.of("bot-worker")] == ["exited"]
+    assert [container["state"] for container in droplet.docker.of("bot-worker")] == ["exited"]
     assert stackctl(droplet, "release", "1.0.0")[0] == 0
-    assert not droplet.of("bot-worker")
+    assert not droplet.docker.of("bot-worker")
     assert state.load(droplet.paths).worker is None
 
 

@@ -11,7 +11,7 @@ from stackctl.app import state, webhook
 from stackctl.app.telegram import Info, RejectedError, Telegram
 from stackctl.core.errors import FailedError
 from stackctl.core.program import Result
-from tests.support.fakes.droplet import ENVIRONMENT, Droplet, installed, killed_at_its_watch, stackctl
+from tests.support.fakes.droplet import ENVIRONMENT, Droplet, change, installed, killed_at_its_watch, stackctl
 
 OURS = "https://bot.lab.test/webhook"
 
@@ -20,7 +20,7 @@ OURS = "https://bot.lab.test/webhook"
 def live(tmp_path: Path) -> Droplet:
     """1.0.0 serves. It takes the webhook back as it ends, as 1.1.0 and 1.2.0 do."""
     droplet = installed(tmp_path)
-    droplet.takes_webhook_back = {"1.0.0", "1.1.0", "1.2.0"}
+    droplet.telegram.takes_webhook_back = {"1.0.0", "1.1.0", "1.2.0"}
     assert stackctl(droplet, "release", "1.0.0")[0] == 0
     droplet.calls.clear()
     return droplet
@@ -33,7 +33,7 @@ def report(droplet: Droplet) -> tuple[int, dict[str, Any]]:
 
 def test_a_release_ends_with_it(live: Droplet) -> None:
     assert stackctl(live, "release", "1.1.0")[0] == 0
-    assert live.webhook["url"] == OURS
+    assert live.telegram.webhook["url"] == OURS
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_a_release_ends_with_it(live: Droplet) -> None:
     [
         {"app": {"ready": 200, "update": 500}},
         {"later": {"ready": 503}},
-        {"new_containers": {"web": {"health": "starting"}}},
-        {"new_containers": {"worker": {"health": "starting"}}},
+        {"docker.new_containers": {"web": {"health": "starting"}}},
+        {"docker.new_containers": {"worker": {"health": "starting"}}},
         {"failing": {"systemctl start": Result(1, stderr="unit failed")}},
     ],
     ids=["probe", "watch", "health", "worker", "socket"],
@@ -52,40 +52,39 @@ def test_what_is_undone_leaves_a_bot_that_hears(live: Droplet, verb: list[str], 
     if verb[0] == "rollback":
         for tag in ("1.1.0", "1.0.0"):
             assert stackctl(live, "release", tag)[0] == 0
-        for container in live.of("bot-green"):  # so that the rollback recreates them, as broken
-            live.containers.remove(container)
+        for container in live.docker.of("bot-green"):  # so that the rollback recreates them, as broken
+            live.docker.containers.remove(container)
     if verb[0] == "rollback" and "later" in broken:
         return  # it isn't watched
-    for attribute, value in broken.items():
-        setattr(live, attribute, value)
+    change(live, broken)
     code, shown = stackctl(live, *verb)
     assert code == 1, shown
-    assert live.webhook["url"] == OURS
-    assert live.webhook["secret_token"] == ENVIRONMENT["TELEGRAM_WEBHOOK_SECRET"]
-    assert "drop_pending_updates" not in live.webhook
+    assert live.telegram.webhook["url"] == OURS
+    assert live.telegram.webhook["secret_token"] == ENVIRONMENT["TELEGRAM_WEBHOOK_SECRET"]
+    assert "drop_pending_updates" not in live.telegram.webhook
     assert "webhook    progress told" in shown
 
 
 def test_boot_after_a_stop_ends_with_it(live: Droplet) -> None:
     """As `systemctl restart` and a reboot do."""
     assert stackctl(live, "halt")[0] == 0
-    assert live.webhook["url"] == ""
+    assert live.telegram.webhook["url"] == ""
     assert stackctl(live, "boot")[0] == 0
-    assert live.webhook["url"] == OURS
+    assert live.telegram.webhook["url"] == OURS
 
 
 def test_rollback_ends_with_it(live: Droplet) -> None:
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert stackctl(live, "rollback")[0] == 0
-    assert live.webhook["url"] == OURS
+    assert live.telegram.webhook["url"] == OURS
 
 
 def test_what_a_killed_release_left_takes_it_along_only_for_a_moment(live: Droplet) -> None:
     left = killed_at_its_watch(live, "1.1.0")
-    left.registry.clear()
+    left.docker.registry.clear()
     code, shown = stackctl(left, "release", "1.2.0")
     assert code == 1, shown  # refused, behind the settling
-    assert left.webhook["url"] == OURS
+    assert left.telegram.webhook["url"] == OURS
 
 
 def test_a_restore_ends_with_it(live: Droplet) -> None:
@@ -93,7 +92,7 @@ def test_a_restore_ends_with_it(live: Droplet) -> None:
     made = next(live.paths.backups.iterdir()).name
     code, shown = stackctl(live, "restore", made, "--yes", made)
     assert code == 0, shown
-    assert live.webhook["url"] == OURS
+    assert live.telegram.webhook["url"] == OURS
 
 
 @pytest.mark.parametrize("verb", [["release", "1.1.0"], ["halt", "boot"]], ids=["release", "boot"])
@@ -108,7 +107,7 @@ def test_silence_keeps_nothing_from_its_end(live: Droplet, verb: list[str]) -> N
         code, shown = stackctl(live, "boot")
         assert code == 0
     assert "can't be asked (Telegram's getWebhookInfo: Connection refused)" in shown
-    assert live.running() == ["blue"]
+    assert live.docker.running() == ["blue"]
     code, seen = report(live)
     assert (code, seen["telegram"]["silence"]) == (0, "Telegram's getWebhookInfo: Connection refused")
     assert "can't be asked" in stackctl(live, "status")[1]
@@ -116,7 +115,7 @@ def test_silence_keeps_nothing_from_its_end(live: Droplet, verb: list[str]) -> N
 
 def test_no_droplet_that_is_isolated_speaks_to_telegram(tmp_path: Path) -> None:
     droplet = installed(tmp_path, isolated=True)
-    droplet.takes_webhook_back = {"1.0.0", "1.1.0"}
+    droplet.telegram.takes_webhook_back = {"1.0.0", "1.1.0"}
     for verb in (["release", "1.0.0"], ["release", "1.1.0"], ["rollback"], ["halt"], ["boot"], ["status"]):
         assert stackctl(droplet, *verb)[0] == 0
     droplet.app = {"ready": 503}
@@ -138,22 +137,25 @@ def test_no_droplet_that_is_isolated_speaks_to_telegram(tmp_path: Path) -> None:
     ],
 )
 def test_status_says_where_updates_go_and_a_release_of_the_same_mends_it(live: Droplet, url: str, said: str) -> None:
-    live.webhook["url"] = url
+    live.telegram.webhook["url"] = url
     code, seen = report(live)
     assert (code, seen["drift"]) == (4, [said])
     assert seen["problems"] == [f"{said}: make site, or sudo stackctl release 1.0.0"]
     assert "s3cret" not in json.dumps(seen)
     assert stackctl(live, "release", "1.0.0")[0] == 0
-    assert live.webhook["url"] == OURS
+    assert live.telegram.webhook["url"] == OURS
     assert report(live)[0] == 0
 
 
 def test_another_secret_is_found_by_what_the_app_refuses(live: Droplet) -> None:
     """Telegram doesn't tell it back."""
-    live.webhook |= {"secret_token": "another", "info": {"pending_update_count": 2, "last_error_message": "401"}}
+    live.telegram.webhook |= {
+        "secret_token": "another",
+        "info": {"pending_update_count": 2, "last_error_message": "401"},
+    }
     assert report(live)[1]["drift"] == ["Telegram sends another secret than the app wants: 401"]
     assert stackctl(live, "boot")[0] == 0
-    assert live.webhook["secret_token"] == ENVIRONMENT["TELEGRAM_WEBHOOK_SECRET"]
+    assert live.telegram.webhook["secret_token"] == ENVIRONMENT["TELEGRAM_WEBHOOK_SECRET"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_another_secret_is_found_by_what_the_app_refuses(live: Droplet) -> None:
 def test_status_says_what_telegram_can_not_deliver(live: Droplet, pending: int, ago: int, said: str) -> None:
     at = int(live.now().timestamp()) - ago
     complaint = {"last_error_date": at, "last_error_message": "503 Service Unavailable"}
-    live.webhook["info"] = {"pending_update_count": pending, **complaint}
+    live.telegram.webhook["info"] = {"pending_update_count": pending, **complaint}
     code, seen = report(live)
     assert (code, seen["problems"]) == ((4, [said]) if said else (0, []))
     assert (seen["telegram"]["pending"], seen["telegram"]["error_at"]) == (pending, at)
@@ -240,6 +242,6 @@ def test_what_telegram_says_is_shown_in_a_length_and_in_characters_that_a_termin
 
 def test_the_record_of_what_was_told_is_not_believed_alone(live: Droplet) -> None:
     assert state.load(live.paths).webhook
-    live.webhook.clear()
+    live.telegram.webhook.clear()
     assert stackctl(live, "boot")[0] == 0
-    assert live.webhook["url"] == OURS
+    assert live.telegram.webhook["url"] == OURS

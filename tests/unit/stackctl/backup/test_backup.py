@@ -24,7 +24,9 @@ from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError
 from stackctl.core.program import Result
 from stackctl.services import postgres
-from tests.support.fakes.droplet import PARSER, Droplet, installed, kills, stackctl
+from tests.support.fakes.docker import Docker
+from tests.support.fakes.droplet import PARSER, Droplet, change, installed, kills, stackctl
+from tests.support.fakes.postgres import Postgres
 from tests.support.manifests import made
 from tests.support.power import Disk
 from tests.support.settings import ROOT
@@ -48,7 +50,7 @@ def proven(droplet: Droplet) -> list[Manifest]:
 
 def leftovers(droplet: Droplet) -> list[str]:
     """What no run may leave."""
-    return [*(path.name for path in droplet.paths.backups.glob("*.partial")), *droplet.throwaway]
+    return [*(path.name for path in droplet.paths.backups.glob("*.partial")), *droplet.docker.throwaway]
 
 
 def problems(droplet: Droplet) -> list[str]:
@@ -106,9 +108,9 @@ def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").touch()
-    real, planted = Droplet._run, list[str]()
+    real, planted = Docker._run, list[str]()
 
-    def run(self: Droplet, arguments: list[str]) -> Result:
+    def run(self: Docker, arguments: list[str]) -> Result:
         for mounted in (one for one in arguments if f"/{verify.WORK}/" in one):
             directory = Path(mounted.partition("source=")[2].partition(",")[0])
             if not planted:
@@ -116,7 +118,7 @@ def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
             planted.append(directory.name)
         return real(self, arguments)
 
-    monkeypatch.setattr(Droplet, "_run", run)
+    monkeypatch.setattr(Docker, "_run", run)
     code, shown = stackctl(live, "backup")
     assert code == 0, shown
     assert planted == ["postgres", "redis"]
@@ -145,7 +147,7 @@ def test_a_backup_says_what_it_is(live: Droplet) -> None:
     assert code == 0, shown
     *_, found = every(live)
     assert (found.reason, found.app, found.schema, found.postgres.database) == ("asked", "bot", "0001", "app")
-    assert (found.tables, found.redis) == (live.tables, manifest.Redis("8.0.2", 5))
+    assert (found.tables, found.redis) == (live.postgres.tables, manifest.Redis("8.0.2", 5))
     assert found.release
     assert found.release["tag"] == "1.0.0"
     assert found.verified
@@ -167,7 +169,7 @@ def test_its_steps_are_the_tables(live: Droplet) -> None:
 
 def test_a_release_s_own_is_not_restored_and_counts_as_no_proof(live: Droplet) -> None:
     (found,) = every(live)
-    assert (found.reason, found.verified, found.redis, found.tables) == ("release", None, None, live.tables)
+    assert (found.reason, found.verified, found.redis, found.tables) == ("release", None, None, live.postgres.tables)
     assert not live.ran("docker run")
 
 
@@ -237,12 +239,12 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "a broken RDB": ({"failing": {"redis-check-rdb": ENDED}}, 1, "redis.rdb can't be read: it ended"),
     "no throwaway": ({"failing": {"docker run --detach": ENDED}}, 1, "a throwaway postgres doesn't start: it ended"),
     "a table that lost a row": (
-        {"lost": {"public.offers": 11}},
+        {"postgres.lost": {"public.offers": 11}},
         1,
         "restored, public.offers has 11 rows, the snapshot had 12",
     ),
-    "a table too many": ({"lost": {"public.x": 0}}, 1, "restored, public.x was in no snapshot"),
-    "a key that was lost": ({"keys_lost": 1}, 1, "redis.rdb has 5 keys, Redis loaded 4 of them"),
+    "a table too many": ({"postgres.lost": {"public.x": 0}}, 1, "restored, public.x was in no snapshot"),
+    "a key that was lost": ({"redis.keys_lost": 1}, 1, "redis.rdb has 5 keys, Redis loaded 4 of them"),
 }
 
 
@@ -250,8 +252,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
 def test_what_fails_is_named_and_leaves_nothing(live: Droplet, fault: str) -> None:
     changes, expected, reason = BROKEN[fault]
     before = every(live)
-    for name, value in changes.items():
-        setattr(live, name, value)
+    change(live, changes)
     code, shown = stackctl(live, "backup")
     assert (code, reason in shown) == (expected, True), shown
     assert every(live) == before
@@ -259,7 +260,7 @@ def test_what_fails_is_named_and_leaves_nothing(live: Droplet, fault: str) -> No
     assert leftovers(live) == []
     assert [line for line in problems(live) if reason in line and "then sudo stackctl backup" in line]
     assert [line for line in problems(live) if "the last backup failed" in line]
-    live.bytes_free, live.lost, live.keys_lost = 20 << 30, {}, 0
+    live.bytes_free, live.postgres.lost, live.redis.keys_lost = 20 << 30, {}, 0
     assert stackctl(live, "backup")[0] == 0
     assert problems(live) == []
 
@@ -497,7 +498,7 @@ def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
         assert stackctl(live, "backup")[0] == 0
         assert place.exists()
     place.mkdir()
-    live.throwaway[stack.paths.verification(under_way.name)] = {}
+    live.docker.throwaway[stack.paths.verification(under_way.name)] = {}
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert leftovers(live) == []
 
@@ -510,7 +511,7 @@ ROW = "a customer's own"
 @pytest.fixture
 def odd(live: Droplet) -> Droplet:
     """A table whose rows no database takes in one go."""
-    live.unloadable = {"public.offers": True}
+    live.postgres.unloadable = {"public.offers": True}
     return live
 
 
@@ -521,7 +522,7 @@ def unproven(droplet: Droplet) -> list[Manifest]:
 def test_a_schema_that_does_not_restore_in_one_go_keeps_its_dump_and_says_so(odd: Droplet, storage: Sent) -> None:
     code, shown = stackctl(odd, "backup", "--nightly")
     (kept,) = unproven(odd)
-    assert (code, kept.verified, kept.reason, kept.tables) == (1, None, "nightly", odd.tables), shown
+    assert (code, kept.verified, kept.reason, kept.tables) == (1, None, "nightly", odd.postgres.tables), shown
     assert manifest.differing(odd.paths.backup(kept.id), kept) == []
     assert kept.unproven
     assert "COPY failed for table public.offers" in kept.unproven
@@ -553,13 +554,13 @@ def test_one_for_which_the_memory_is_too_small_is_kept(odd: Droplet) -> None:
 def test_a_newer_one_takes_its_place_and_no_proven_one_s(live: Droplet) -> None:
     assert stackctl(live, "backup")[0] == 0
     before = proven(live)
-    live.unloadable = {"public.offers": True}
+    live.postgres.unloadable = {"public.offers": True}
     for _ in range(prune.KEPT_DAYS + 3):
         live.seconds += 86400
         assert stackctl(live, "backup", "--nightly")[0] == 1
     (kept,) = unproven(live)
     assert (proven(live), kept.sequence) == (before, max(one.sequence for one in every(live)))
-    live.unloadable = {}
+    live.postgres.unloadable = {}
     assert stackctl(live, "backup", "--nightly")[0] == 0
     assert (unproven(live), len(proven(live))) == ([], 2)
     assert problems(live) == []
@@ -578,7 +579,7 @@ def test_what_gave_way_to_a_newer_one_is_numbered_no_more(odd: Droplet, storage:
 def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> None:
     kept = set[int]()
     droplet = installed(tmp_path / "droplet")
-    droplet.unloadable = {"public.offers": True}
+    droplet.postgres.unloadable = {"public.offers": True}
     assert stackctl(droplet, "backup")[0] == 1
     for _, left in kills(droplet, "backup"):
         kept.add(len(unproven(left)))
@@ -598,10 +599,10 @@ def test_a_proven_one_is_of_other_data_than_what_a_restore_saved(live: Droplet) 
     """It stays as long as a proven one would have."""
     assert stackctl(live, "backup")[0] == 0
     live.seconds += 60
-    live.unloadable = {"public.offers": True}
+    live.postgres.unloadable = {"public.offers": True}
     with pytest.raises(FailedError, match="unproven"):
         create.safety(stack_of(live))
-    live.unloadable = {}
+    live.postgres.unloadable = {}
     for _ in range(prune.KEPT_DAYS - 1):
         live.seconds += 86400
         assert stackctl(live, "backup", "--nightly")[0] == 0
@@ -611,33 +612,32 @@ def test_a_proven_one_is_of_other_data_than_what_a_restore_saved(live: Droplet) 
     assert unproven(live) == []
 
 
-@pytest.mark.parametrize("changes", [{"lost": {"public.offers": 11}}, {"keys_lost": 1}])
+@pytest.mark.parametrize("changes", [{"postgres.lost": {"public.offers": 11}}, {"redis.keys_lost": 1}])
 def test_one_that_restores_and_is_another_is_none(live: Droplet, changes: dict[str, Any]) -> None:
-    for name, value in changes.items():
-        setattr(live, name, value)
+    change(live, changes)
     before = every(live)
     assert stackctl(live, "backup")[0] == 1
     assert every(live) == before
 
 
 def test_the_proof_stops_at_the_first_thing_that_does_not_load(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    live.tables = {"public.a": 1, "public.b": 2, "public.c": 3}
-    live.unloadable = {"public.b": False}
+    live.postgres.tables = {"public.a": 1, "public.b": 2, "public.c": 3}
+    live.postgres.unloadable = {"public.b": False}
     seen: list[dict[str, int]] = []
-    restored = Droplet._pg_restore
+    restored = Postgres._restore
 
-    def look(self: Droplet, arguments: list[str], dump: Path | None, databases: dict[str, dict[str, int]]) -> Result:
+    def look(self: Postgres, arguments: list[str], dump: Path | None, databases: dict[str, dict[str, int]]) -> Result:
         ran = restored(self, arguments, dump, databases)
         seen.extend(databases.values())
         return ran
 
-    monkeypatch.setattr(Droplet, "_pg_restore", look)
+    monkeypatch.setattr(Postgres, "_restore", look)
     assert stackctl(live, "backup")[0] == 1
     assert seen == [{"public.a": 1, "public.b": 0}]
 
 
 def test_the_throwaway_server_has_locks_for_all_tables(live: Droplet) -> None:
-    live.tables = {f"public.day_{number}": 1 for number in range(2000)}
+    live.postgres.tables = {f"public.day_{number}": 1 for number in range(2000)}
     assert stackctl(live, "backup")[0] == 0
     (started,) = [call for call in live.ran("docker run --detach") if "postgres" in call]
     assert "--max_locks_per_transaction=2064" in started
@@ -665,11 +665,11 @@ def test_what_writes_without_end_while_it_is_loaded_is_ended_before_the_disk_is_
     def written(*_: object) -> Result:
         live.bytes_free = SPARE - 1
         deadline = time.monotonic() + 10
-        while live.throwaway and time.monotonic() < deadline:
+        while live.docker.throwaway and time.monotonic() < deadline:
             time.sleep(0.01)
-        return Result(2 if not live.throwaway else 0, stderr="server closed the connection unexpectedly")
+        return Result(2 if not live.docker.throwaway else 0, stderr="server closed the connection unexpectedly")
 
-    monkeypatch.setattr(Droplet, "_pg_restore", written)
+    monkeypatch.setattr(Postgres, "_restore", written)
     code, shown = stackctl(live, "backup")
     assert (code, f"no space left but {SPARE >> 20} MiB" in shown.splitlines()[-1]) == (1, True), shown
     assert live.ran("docker kill bot-verify")
@@ -690,8 +690,8 @@ def test_one_that_was_ended_is_not_proven_though_its_faults_are_expected(
 
 
 def test_a_service_without_a_container_is_named(live: Droplet) -> None:
-    postgres = next(c for c in live.containers if c["service"] == "postgres")
-    live.containers.remove(postgres)
+    postgres = next(c for c in live.docker.containers if c["service"] == "postgres")
+    live.docker.containers.remove(postgres)
     with pytest.raises(FailedError, match=r"postgres has no container: sudo systemctl restart bot\.service"):
         verify._image(stack_of(live), "postgres")
 
@@ -745,11 +745,11 @@ def age(path: Path, at: datetime) -> None:
 
 
 def test_status_tells_of_saves_that_fail(live: Droplet) -> None:
-    live.redis |= {"rdb_last_bgsave_status": "err", "aof_last_write_status": "ok"}
+    live.redis.info |= {"rdb_last_bgsave_status": "err", "aof_last_write_status": "ok"}
     assert problems(live) == [
         "Redis could not save (rdb_last_bgsave_status): make room on the disk, and see stackctl logs redis",
     ]
-    live.redis = {"-NOAUTH Authentication required.": ""}
+    live.redis.info = {"-NOAUTH Authentication required.": ""}
     (line,) = problems(live)
     assert line.startswith("Redis can't be asked how its saves go")
 
@@ -840,7 +840,7 @@ def test_backups_are_listed_newest_first(live: Droplet) -> None:
         "20250101T000000.000Z/manifest.json is missing: take another backup, then remove this one (stackctl backups)"
     )
     (first, second) = json.loads(stackctl(live, "backups", "--json")[1])
-    assert (first["reason"], second["tables"]) == ("release", live.tables)
+    assert (first["reason"], second["tables"]) == ("release", live.postgres.tables)
 
 
 def test_without_any_it_says_how_to_make_one(tmp_path: Path) -> None:

@@ -34,24 +34,24 @@ def shown(droplet: Droplet, *arguments: str) -> list[str]:
     [("web", "bot-green"), ("worker", "bot-worker"), ("postgres", "bot-data"), ("redis", "bot-data")],
 )
 def test_logs_are_those_of_the_live_release_and_of_data(live: Droplet, service: str, project: str) -> None:
-    (container,) = (one for one in live.of(project) if one["service"] == service)
+    (container,) = (one for one in live.docker.of(project) if one["service"] == service)
     assert shown(live, service) == ["docker", "logs", "--tail", "100", container["id"]]
 
 
 def test_logs_are_the_web_s_as_many_as_asked_and_go_on_where_that_is_asked(live: Droplet) -> None:
-    web = live.of("bot-green")[0]["id"]
+    web = live.docker.of("bot-green")[0]["id"]
     assert shown(live) == ["docker", "logs", "--tail", "100", web]
     assert shown(live, "-f", "-n", "5") == ["docker", "logs", "--tail", "5", "--follow", web]
 
 
 def test_a_command_runs_in_the_live_web_container_with_its_own_options(live: Droplet) -> None:
-    web = live.of("bot-green")[0]["id"]
+    web = live.docker.of("bot-green")[0]["id"]
     ran = became(live, "exec", "python", "--version", "-n", "5")
     assert ran == ["docker", "exec", "--interactive", web, "python", "--version", "-n", "5"]
 
 
 def test_the_sign_that_no_option_follows_is_none_of_the_command(live: Droplet) -> None:
-    web = live.of("bot-green")[0]["id"]
+    web = live.docker.of("bot-green")[0]["id"]
     assert became(live, "exec", "--", "env", "-0") == ["docker", "exec", "--interactive", web, "env", "-0"]
     assert became(live, "exec", "--", "--", "env")[4:] == ["--", "env"]
     assert stackctl(live, "exec", "--")[0] == 2

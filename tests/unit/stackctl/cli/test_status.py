@@ -40,18 +40,18 @@ def live(fresh: Droplet) -> Droplet:
 
 
 def web(droplet: Droplet) -> dict[str, Any]:
-    return next(c for c in droplet.containers if c["service"] == "web")
+    return next(c for c in droplet.docker.containers if c["service"] == "web")
 
 
 def worker(droplet: Droplet) -> dict[str, Any]:
-    return next(c for c in droplet.containers if c["service"] == "worker")
+    return next(c for c in droplet.docker.containers if c["service"] == "worker")
 
 
 @pytest.fixture
 def uncommitted(live: Droplet) -> Droplet:
     """1.1.0 was killed while it was watched: nginx leads to it, and 1.0.0 is warm."""
     left = killed_at_its_watch(live, "1.1.0")
-    assert (state.load(left.paths).active, left.running()) == ("green", ["blue", "green"])
+    assert (state.load(left.paths).active, left.docker.running()) == ("green", ["blue", "green"])
     left.calls.clear()
     return left
 
@@ -60,7 +60,7 @@ def serves(droplet: Droplet) -> tuple[str | None, str, list[str]]:
     """The colour that nginx leads to, what it runs, and the colours that run."""
     current = state.load(droplet.paths)
     assert current.release
-    return current.active, current.release.tag, droplet.running()
+    return current.active, current.release.tag, droplet.docker.running()
 
 
 def status(droplet: Droplet) -> tuple[int, dict[str, Any]]:
@@ -72,24 +72,24 @@ def status(droplet: Droplet) -> tuple[int, dict[str, Any]]:
 
 
 def test_halt_stops_the_app_before_its_data_and_boot_brings_the_same_back(live: Droplet) -> None:
-    before = [(c["id"], c["image"]) for c in live.containers]
+    before = [(c["id"], c["image"]) for c in live.docker.containers]
     assert stackctl(live, "halt")[0] == 0
     app, jobs, data = live.ran("docker stop")
     assert app == ["docker", "stop", "-t", "5", web(live)["id"]]
     assert jobs == ["docker", "stop", "-t", "7", worker(live)["id"]]
-    assert data == ["docker", "stop", *(c["id"] for c in live.containers if c["project"] == "bot-data")]
-    live.units.clear()
+    assert data == ["docker", "stop", *(c["id"] for c in live.docker.containers if c["project"] == "bot-data")]
+    live.systemd.units.clear()
     assert stackctl(live, "boot")[0] == 0
-    assert [(c["id"], c["image"]) for c in live.containers] == before
-    assert {c["state"] for c in live.containers} == {"running"}
-    assert live.units == {"bot-blue.socket"}
+    assert [(c["id"], c["image"]) for c in live.docker.containers] == before
+    assert {c["state"] for c in live.docker.containers} == {"running"}
+    assert live.systemd.units == {"bot-blue.socket"}
     assert not live.ran("docker pull")
 
 
 def test_boot_uses_what_the_release_started_with(live: Droplet) -> None:
     live.paths.next_environment.write_bytes(canonical({"OTHER": "environment"}))
     sha256 = web(live)["sha256"]
-    live.containers = live.of("bot-data")
+    live.docker.containers = live.docker.of("bot-data")
     assert stackctl(live, "boot")[0] == 0
     assert web(live)["sha256"] == worker(live)["sha256"] == sha256
     assert web(live)["image"] == worker(live)["image"]
@@ -106,10 +106,10 @@ def test_boot_starts_the_worker_that_is_there_and_makes_none_anew(live: Droplet)
 
 
 def test_boot_without_a_worker_starts_none(live: Droplet) -> None:
-    live.containers.remove(worker(live))
+    live.docker.containers.remove(worker(live))
     live.paths.config.write_text(json.dumps(CONFIG | {"worker": False}))
     assert stackctl(live, "boot")[0] == 0
-    assert not live.of("bot-worker")
+    assert not live.docker.of("bot-worker")
 
 
 def test_a_worker_that_does_not_start_keeps_nobody_from_being_served(live: Droplet) -> None:
@@ -118,15 +118,15 @@ def test_a_worker_that_does_not_start_keeps_nobody_from_being_served(live: Dropl
     code, shown = stackctl(live, "boot")
     assert code == 1
     assert "worker: worker doesn't start: no such network" in shown.splitlines()[-1]
-    assert live.running() == ["blue"]
-    assert live.units == {"bot-blue.socket"}
+    assert live.docker.running() == ["blue"]
+    assert live.systemd.units == {"bot-blue.socket"}
 
 
 def test_boot_stops_the_colour_that_does_not_serve(live: Droplet) -> None:
-    live._create("bot-green", "web", web(live)["image"], {})
-    assert live.running() == ["blue", "green"]
+    live.docker.create("bot-green", "web", web(live)["image"], {})
+    assert live.docker.running() == ["blue", "green"]
     assert stackctl(live, "boot")[0] == 0
-    assert live.running() == ["blue"]
+    assert live.docker.running() == ["blue"]
 
 
 def test_boot_takes_an_uncommitted_release_back(uncommitted: Droplet) -> None:
@@ -134,7 +134,7 @@ def test_boot_takes_an_uncommitted_release_back(uncommitted: Droplet) -> None:
     uncommitted.reset()
     assert stackctl(uncommitted, "boot")[0] == 0
     assert serves(uncommitted) == ("blue", "1.0.0", ["blue"])
-    assert uncommitted.units == {"bot-blue.socket"}
+    assert uncommitted.systemd.units == {"bot-blue.socket"}
     code, report = status(uncommitted)
     assert (code, report["drift"], report["worker"]["tag"]) == (0, [], "1.0.0")
 
@@ -171,7 +171,7 @@ def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_recorded
 
 def test_what_was_recorded_serves_again_though_its_health_is_not_known_yet(uncommitted: Droplet) -> None:
     """After a start of Docker's."""
-    for container in uncommitted.of("bot-blue"):
+    for container in uncommitted.docker.of("bot-blue"):
         container["health"] = "starting"
     assert settled(uncommitted, "release", "9.9.9") == (1, [RECORDED])
     assert serves(uncommitted)[:2] == ("blue", "1.0.0")
@@ -181,7 +181,7 @@ def test_what_was_recorded_serves_again_though_its_health_is_not_known_yet(uncom
 def test_what_serves_is_not_given_up_for_a_recorded_one_that_does_not(
     uncommitted: Droplet, how: dict[str, str]
 ) -> None:
-    for container in uncommitted.of("bot-blue"):
+    for container in uncommitted.docker.of("bot-blue"):
         container.update(how)
     assert settled(uncommitted, "release", "9.9.9") == (2, [])
     assert serves(uncommitted)[:2] == ("green", "1.1.0")
@@ -197,7 +197,7 @@ def test_a_dry_run_settles_nothing_and_says_what_would_give_way(uncommitted: Dro
 
 def test_a_refusal_after_something_was_settled_is_none(uncommitted: Droplet) -> None:
     """Exit 2 says that nothing was changed."""
-    uncommitted.registry.clear()
+    uncommitted.docker.registry.clear()
     code, shown = stackctl(uncommitted, "release", "1.1.0")
     assert code == 1
     assert "can't be had" in shown.splitlines()[-1]
@@ -212,8 +212,8 @@ def test_what_was_recorded_needs_no_settling(live: Droplet) -> None:
 def test_boot_without_a_release_starts_data(fresh: Droplet) -> None:
     stackctl(fresh, "halt")
     assert stackctl(fresh, "boot")[0] == 0
-    assert {c["state"] for c in fresh.of("bot-data")} == {"running"}
-    assert fresh.containers == fresh.of("bot-data")
+    assert {c["state"] for c in fresh.docker.of("bot-data")} == {"running"}
+    assert fresh.docker.containers == fresh.docker.of("bot-data")
 
 
 @pytest.mark.parametrize("verb", ["boot", "halt"])
@@ -239,12 +239,12 @@ def test_boot_without_data_on_this_host(live: Droplet) -> None:
 def test_boot_starts_what_it_can_and_then_fails(live: Droplet, broken: dict[str, Any], said: str) -> None:
     stackctl(live, "halt")
     live.failing = broken.get("failing", {})
-    for container in live.of("bot-data") if "data" in broken else []:
+    for container in live.docker.of("bot-data") if "data" in broken else []:
         container["health"] = "unhealthy"
     code, shown = stackctl(live, "boot")
     assert code == 1
     assert said in shown.splitlines()[-1]
-    assert live.running() == ["blue"]
+    assert live.docker.running() == ["blue"]
 
 
 @pytest.mark.parametrize("lost", ["snapshot", "state"])
@@ -323,7 +323,7 @@ def test_before_its_flip_a_release_is_under_way_beside_the_live_one(live: Drople
 
 
 def test_an_nginx_that_does_not_run_is_a_problem_where_it_should(live: Droplet) -> None:
-    live.beside_ours.clear()
+    live.systemd.beside_ours.clear()
     assert status(live)[0] == 0, "nginx is on another host"
     declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
     live.paths.config.write_text(json.dumps(json.loads(live.paths.config.read_text()) | {"certificate": declared}))
@@ -331,7 +331,7 @@ def test_an_nginx_that_does_not_run_is_a_problem_where_it_should(live: Droplet) 
         "nginx.service is not active, so nobody is served. Next: sudo nginx -t && sudo systemctl restart nginx.service"
     )
     assert told in status(live)[1]["problems"]
-    live.beside_ours.add("nginx.service")
+    live.systemd.beside_ours.add("nginx.service")
     assert told not in status(live)[1]["problems"]
 
 
@@ -490,7 +490,7 @@ def test_without_a_worker_none_is_missed(tmp_path: Path) -> None:
 
 def test_without_data_on_this_host_none_is_missed(tmp_path: Path) -> None:
     droplet = installed(tmp_path, data=None)
-    droplet.containers.clear()
+    droplet.docker.containers.clear()
     assert stackctl(droplet, "release", "1.0.0")[0] == 0
     code, report = status(droplet)
     assert (code, report["data"]) == (0, [])
@@ -511,16 +511,19 @@ def tell_telegram(droplet: Droplet, webhook: Webhook | None) -> None:
 
 DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
     "stopped": (lambda d: web(d).update(state="exited", exit_code=137), "web is exited (exit code 137)"),
-    "missing": (lambda d: d.containers.remove(web(d)), "web is missing"),
+    "missing": (lambda d: d.docker.containers.remove(web(d)), "web is missing"),
     "unhealthy": (lambda d: web(d).update(health="unhealthy"), "web is running, unhealthy"),
     "another image": (lambda d: web(d).update(image="evil"), "web is of another image, evil"),
-    "worker missing": (lambda d: d.containers.remove(worker(d)), "worker is missing"),
+    "worker missing": (lambda d: d.docker.containers.remove(worker(d)), "worker is missing"),
     "worker ended": (lambda d: worker(d).update(state="exited", exit_code=3), "worker is exited (exit code 3)"),
     "worker unhealthy": (lambda d: worker(d).update(health="unhealthy"), "worker is running, unhealthy"),
-    "socket closed": (lambda d: d.units.clear(), "bot-blue.socket is not active"),
+    "socket closed": (lambda d: d.systemd.units.clear(), "bot-blue.socket is not active"),
     "snapshot lost": (lose_the_snapshot, "what blue was started with is lost"),
     "state lost": (lambda d: d.paths.state.unlink(), "what blue was started with is lost"),
-    "interrupted": (lambda d: d._create("bot-green", "web", "data", {}), "green still runs: a release was interrupted"),
+    "interrupted": (
+        lambda d: d.docker.create("bot-green", "web", "data", {}),
+        "green still runs: a release was interrupted",
+    ),
     "webhook not told": (lambda d: tell_telegram(d, None), UNTOLD),
     "webhook elsewhere": (lambda d: tell_telegram(d, Webhook("https://bot.lab.test/webhook", "x")), UNTOLD),
 }
@@ -632,14 +635,14 @@ def test_a_changed_declaration_is_told(live: Droplet) -> None:
 
 
 def test_unwell_data_is_a_problem_and_no_drift(live: Droplet) -> None:
-    live.containers = [c for c in live.containers if c["service"] != "redis"]
+    live.docker.containers = [c for c in live.docker.containers if c["service"] != "redis"]
     code, report = status(live)
     assert (code, report["drift"]) == (4, [])
     assert report["problems"] == ["redis is missing: sudo systemctl restart bot.service"]
 
 
 def test_data_that_starts_is_no_problem(live: Droplet) -> None:
-    for container in live.of("bot-data"):
+    for container in live.docker.of("bot-data"):
         container["health"] = "starting"
     assert status(live)[0] == 0
 
@@ -657,4 +660,4 @@ def test_data_is_stopped_even_when_the_app_does_not_end(live: Droplet) -> None:
     assert code == 1
     for what in ("app", "worker"):
         assert f"{what}: a container doesn't stop: it hangs" in shown.splitlines()[-1]
-    assert {c["state"] for c in live.of("bot-data")} == {"exited"}
+    assert {c["state"] for c in live.docker.of("bot-data")} == {"exited"}

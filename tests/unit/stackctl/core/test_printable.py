@@ -93,7 +93,7 @@ def test_a_release_shows_the_apps_last_words_made_printable_and_remembers_them_a
 def test_status_and_history_and_backups_show_no_control_character(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     assert stackctl(droplet, "release", "1.0.0")[0] == 0
-    for container in droplet.of("bot-blue"):
+    for container in droplet.docker.of("bot-blue"):
         container["state"] = f"odd {TITLE}"
     code, shown = stackctl(droplet, "status")
     assert code == 4

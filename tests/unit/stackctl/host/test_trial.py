@@ -12,6 +12,7 @@ import pytest
 from stackctl.core.program import TIMED_OUT, Result
 from stackctl.host import trial
 from tests.support.fakes.droplet import Droplet, installed, killed, stackctl
+from tests.support.fakes.systemd import Systemd
 
 RIGHT, WRONG = b"AllowUsers deploy\n", b"AllowUsers nobody\n"
 KEY = b"ssh-ed25519 AAAA operator\n"
@@ -238,12 +239,12 @@ def test_a_change_without_an_end_keeps_nobody_from_undoing_it(bot: Droplet, monk
 def test_a_timer_that_took_long_to_be_set_finds_its_trial_due(bot: Droplet) -> None:
     """It counts from when systemd got to it; a trial that counted from later would never be undone."""
 
-    def slow(_: Droplet, verb: str, units: list[str]) -> Result:
+    def slow(_: Systemd, verb: str, units: list[str]) -> Result:
         bot.seconds += 20
         return Result(0)
 
     began = bot.seconds
-    with patch.object(Droplet, "_systemctl", slow):
+    with patch.object(Systemd, "systemctl", slow):
         stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     bot.seconds = began + trial.CONFIRM_TIMEOUT_S + 0.1

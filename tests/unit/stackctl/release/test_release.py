@@ -25,11 +25,12 @@ from stackctl.core.errors import RefusedError
 from stackctl.core.paths import other
 from stackctl.core.program import TIMED_OUT, Result
 from stackctl.release import release
+from tests.support.fakes.declared import REPOSITORY
 from tests.support.fakes.droplet import (
     ENVIRONMENT,
     KNOWN,
-    REPOSITORY,
     Droplet,
+    change,
     installed,
     killed,
     killed_at_its_watch,
@@ -53,7 +54,7 @@ def live(fresh: Droplet) -> Droplet:
 def ids(fresh: Droplet) -> set[str]:
     """Releases whose environment is kept, and whose image is."""
     snapshots = {path.stem for path in fresh.paths.secrets.glob("*.json")} - {"next"}
-    images = {name.partition(":")[2] for name in fresh.images if name.startswith("bot/release:")}
+    images = {name.partition(":")[2] for name in fresh.docker.images if name.startswith("bot/release:")}
     assert snapshots == images
     return snapshots
 
@@ -65,7 +66,7 @@ def remembered(fresh: Droplet) -> State:
 
 def running(fresh: Droplet) -> list[tuple[str, str]]:
     """What runs, and of what image."""
-    return sorted((c["project"], c["image"]) for c in fresh.containers if c["state"] == "running")
+    return sorted((c["project"], c["image"]) for c in fresh.docker.containers if c["state"] == "running")
 
 
 def test_the_first_release_serves_in_blue(fresh: Droplet) -> None:
@@ -100,9 +101,9 @@ def test_a_first_release_of_an_app_without_a_worker_speaks_of_no_other(tmp_path:
 def test_the_next_release_takes_the_other_colour_and_ends_the_old_one(live: Droplet) -> None:
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert state.load(live.paths).active == "green"
-    assert live.running() == ["green"]
-    assert [c["state"] for c in live.of("bot-blue")] == ["exited"]
-    assert live.units == {"bot-green.socket"}
+    assert live.docker.running() == ["green"]
+    assert [c["state"] for c in live.docker.of("bot-blue")] == ["exited"]
+    assert live.systemd.units == {"bot-green.socket"}
     blue = state.load(live.paths).colours["blue"]
     assert blue
     assert blue.id in ids(live)
@@ -141,24 +142,24 @@ ENDED = {"state": "exited", "exit_code": 3}
 STARTING = {"health": "starting"}
 COMPLAINT = {"info": {"last_error_date": 1 << 40, "last_error_message": "500 Internal Server Error"}}
 BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
-    "no such tag": ({"registry": {}}, 2, "manifest unknown"),
+    "no such tag": ({"docker.registry": {}}, 2, "manifest unknown"),
     "image that runs as root": (
-        {"image_user": "0:10001"},
+        {"docker.image_user": "0:10001"},
         2,
         "would run as root (USER '0:10001'): give it any USER but 0",
     ),
     "image for another architecture": (
-        {"image_architecture": "arm64"},
+        {"docker.image_architecture": "arm64"},
         2,
         "is built for another architecture, arm64: this droplet is amd64. Nothing was changed. Next: build it with "
         "--platform linux/amd64",
     ),
-    "image without a user": ({"image_user": ""}, 2, "would run as root (USER '')"),
-    "label of another version": ({"registry": {"1.1.0": "9.9.9"}}, 2, "says it is version '9.9.9'"),
+    "image without a user": ({"docker.image_user": ""}, 2, "would run as root (USER '')"),
+    "label of another version": ({"docker.registry": {"1.1.0": "9.9.9"}}, 2, "says it is version '9.9.9'"),
     "docker is down": ({"failing": {"docker ps": Result(1, stderr="Cannot connect")}}, 1, "Cannot connect"),
     "disk full": ({"failing": {"docker tag": Result(1, stderr="no space left on device")}}, 1, "no space left"),
     "little disk": ({"bytes_free": 100 << 20}, 2, "100 MiB left"),
-    "few connections": ({"connections": 11}, 2, "11 connections left, a colour may need 12"),
+    "few connections": ({"postgres.connections": 11}, 2, "11 connections left, a colour may need 12"),
     "schema can't be read": ({"failing": {"schema --json": Result(1, stderr="refused")}}, 1, "refused"),
     "schema says nonsense": ({"failing": {"schema --json": Result(0, '{"current": 1}')}}, 1, "contract's form"),
     "dump fails": ({"failing": {"pg_dump ": Result(1, stderr="server closed the connection")}}, 1, "server closed"),
@@ -166,11 +167,15 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "migration fails": ({"failing": {MIGRATION: Result(3, "Traceback", "KeyError: revision")}}, 1, "exit code 3"),
     "migration hangs": ({"failing": {MIGRATION: Result(TIMED_OUT)}}, 1, "took longer than 10 s"),
     "compose fails": ({"failing": {"app.yaml up": Result(1, stderr="address in use")}}, 1, "address in use"),
-    "ends at start": ({"new_containers": {"web": ENDED}}, 1, "web ended by itself (exit code 3)"),
-    "restarts again and again": ({"new_containers": {"web": {"restarts": 2}}}, 1, "web ended by itself"),
-    "never healthy": ({"new_containers": {"web": STARTING}}, 1, "web is running, starting after 20 s"),
-    "worker ends at start": ({"new_containers": {"worker": ENDED}}, 1, "worker ended by itself (exit code 3)"),
-    "worker never healthy": ({"new_containers": {"worker": STARTING}}, 1, "worker is running, starting after 20 s"),
+    "ends at start": ({"docker.new_containers": {"web": ENDED}}, 1, "web ended by itself (exit code 3)"),
+    "restarts again and again": ({"docker.new_containers": {"web": {"restarts": 2}}}, 1, "web ended by itself"),
+    "never healthy": ({"docker.new_containers": {"web": STARTING}}, 1, "web is running, starting after 20 s"),
+    "worker ends at start": ({"docker.new_containers": {"worker": ENDED}}, 1, "worker ended by itself (exit code 3)"),
+    "worker never healthy": (
+        {"docker.new_containers": {"worker": STARTING}},
+        1,
+        "worker is running, starting after 20 s",
+    ),
     "no update is taken": ({"app": {"ready": 200, "update": 500}}, 1, "/webhook answers 500"),
     "not ready after the flip": ({"later": {"ready": 503}}, 1, "/ready is not ready any more"),
     "Telegram complains after the flip": ({"later": COMPLAINT}, 1, "Telegram says: 500 Internal Server Error"),
@@ -186,19 +191,18 @@ def test_a_failure_is_undone(tmp_path: Path, name: str, *, first: bool) -> None:
     fresh = installed(tmp_path)
     if not first:
         stackctl(fresh, "release", "1.0.0")
-        fresh.schema = None if name.startswith("migration") else fresh.schema
-    before = (remembered(fresh), ids(fresh), running(fresh), set(fresh.units))
+        fresh.postgres.schema = None if name.startswith("migration") else fresh.postgres.schema
+    before = (remembered(fresh), ids(fresh), running(fresh), set(fresh.systemd.units))
     broken, expected, said = BROKEN[name]
-    for attribute, value in broken.items():
-        setattr(fresh, attribute, value)
+    change(fresh, broken)
     code, shown = stackctl(fresh, "release", "1.1.0")
     last = shown.splitlines()[-1]
     assert (code, said in last) == (expected, True), shown
     if code == 1:
         serves = "all is undone" if first else "1.0.0 serves on"
         assert f"; {serves}: mend the cause, then stackctl release 1.1.0" in last
-    assert before == (remembered(fresh), ids(fresh), running(fresh), fresh.units)
-    assert not any(container["one_off"] for container in fresh.containers)
+    assert before == (remembered(fresh), ids(fresh), running(fresh), fresh.systemd.units)
+    assert not any(container["one_off"] for container in fresh.docker.containers)
 
 
 def test_an_image_and_a_dump_need_room_together_where_they_share_a_disk(
@@ -215,14 +219,14 @@ def test_an_image_and_a_dump_need_room_together_where_they_share_a_disk(
 
 
 def test_the_log_of_what_failed_is_shown_without_secrets(live: Droplet) -> None:
-    live.new_containers = {"web": ENDED}
+    live.docker.new_containers = {"web": ENDED}
     _, shown = stackctl(live, "release", "1.1.0")
     assert re.search(r"\| log of web\d+: \*\*\*$", shown, re.MULTILINE)
 
 
 def test_it_starts_anew_with_a_changed_environment_while_the_registry_is_gone(live: Droplet) -> None:
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
-    live.registry.clear()
+    live.docker.registry.clear()
     code, shown = stackctl(live, "release", "1.0.0")
     assert code == 0, shown
     assert "manifest unknown" in shown
@@ -237,7 +241,7 @@ def test_without_migrations_none_are_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["postgres", "redis"])
 def test_it_is_refused_while_data_is_not_well(fresh: Droplet, broken: str) -> None:
-    next(c for c in fresh.containers if c["service"] == broken)["health"] = "unhealthy"
+    next(c for c in fresh.docker.containers if c["service"] == broken)["health"] = "unhealthy"
     code, shown = stackctl(fresh, "release", "1.0.0")
     assert code == 2
     assert f"{broken} not healthy" in shown
@@ -257,7 +261,7 @@ def test_another_major_version_of_postgresql_is_refused(tmp_path: Path) -> None:
 
 def test_data_on_another_host_is_not_looked_for(tmp_path: Path) -> None:
     fresh = installed(tmp_path, data=None)
-    fresh.containers.clear()
+    fresh.docker.containers.clear()
     assert stackctl(fresh, "release", "1.0.0")[0] == 0
 
 
@@ -296,7 +300,7 @@ def test_what_fails_after_it_was_recorded_is_told_and_not_undone(live: Droplet) 
     assert state.load(live.paths).active == "green"
     live.failing = {}
     assert stackctl(live, "release", "1.1.0")[0] == 0
-    assert len(live.running()) == 1
+    assert len(live.docker.running()) == 1
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), OSError(28, "No space left on device"), ZeroDivisionError()])
@@ -320,11 +324,15 @@ def test_an_interruption_or_a_fault_of_our_own_is_undone_too(
 
 def test_three_releases_are_kept_and_the_images_they_need(fresh: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     for minor in range(6):
-        fresh.publish(f"2.{minor}.0")
+        fresh.docker.publish(f"2.{minor}.0")
         monkeypatch.setitem(KNOWN, f"2.{minor}.0", ["0001"])
         assert stackctl(fresh, "release", f"2.{minor}.0")[0] == 0
     assert len(ids(fresh)) == 3
-    assert {image for name, image in fresh.images.items() if name.startswith(REPOSITORY)} == {"2.3.0", "2.4.0", "2.5.0"}
+    assert {image for name, image in fresh.docker.images.items() if name.startswith(REPOSITORY)} == {
+        "2.3.0",
+        "2.4.0",
+        "2.5.0",
+    }
 
 
 def test_releasing_the_same_again_leaves_something_to_go_back_to(live: Droplet) -> None:
@@ -342,7 +350,7 @@ def test_releases_that_fail_do_not_fill_the_disk(live: Droplet) -> None:
     assert len(list(live.paths.backups.iterdir())) == 6
     assert stackctl(live, "backup")[0] == 0
     assert [one.reason for one in manifest.every(live.paths.backups)] == ["release"] * 3 + ["asked"]
-    assert not [name for name in live.images if name.endswith(":1.1.0") and "@" not in name]
+    assert not [name for name in live.docker.images if name.endswith(":1.1.0") and "@" not in name]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -367,7 +375,7 @@ def test_a_signal_has_it_undone_and_further_ones_do_not_end_that(
     monkeypatch.setattr(Droplet, "run", signalled)
     former = {known: signal.signal(known, main._interrupt) for known in (signal.SIGTERM, signal.SIGINT)}
     try:
-        live.publish("1.1.0")
+        live.docker.publish("1.1.0")
         code, shown = stackctl(live, "release", "1.1.0")
     finally:
         for known, handler in former.items():
@@ -388,7 +396,7 @@ def test_a_signal_amid_the_undoing_does_not_end_it(live: Droplet) -> None:
 def test_the_image_of_the_live_release_survives_being_released_often(fresh: Droplet) -> None:
     for _ in range(5):
         assert stackctl(fresh, "release", "1.0.0")[0] == 0
-        assert f"{REPOSITORY}@sha256:1.0.0" in fresh.images
+        assert f"{REPOSITORY}@sha256:1.0.0" in fresh.docker.images
 
 
 def test_what_a_rollback_needs_is_kept_though_it_looks_old(live: Droplet) -> None:
@@ -402,12 +410,12 @@ def test_what_a_rollback_needs_is_kept_though_it_looks_old(live: Droplet) -> Non
 
 def assert_one_colour_serves(fresh: Droplet) -> None:
     current = state.load(fresh.paths)
-    assert fresh.running() == [current.active]
-    assert [c["state"] for c in fresh.of(fresh.paths.worker_project)] == ["running"]
+    assert fresh.docker.running() == [current.active]
+    assert [c["state"] for c in fresh.docker.of(fresh.paths.worker_project)] == ["running"]
     assert current.release
-    assert {c["image"] for c in fresh.of(fresh.paths.project(current.active or ""))} == {current.release.image}
+    assert {c["image"] for c in fresh.docker.of(fresh.paths.project(current.active or ""))} == {current.release.image}
     assert fresh.paths.snapshot(current.release.id).exists()
-    assert fresh.paths.socket_unit(current.active or "") in fresh.units
+    assert fresh.paths.socket_unit(current.active or "") in fresh.systemd.units
 
 
 def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
@@ -418,7 +426,7 @@ def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: P
     for at, left in kills(fresh, "release", "1.1.0"):
         current = state.load(left.paths)
         served.append(current.active or "")
-        assert current.active in left.running()
+        assert current.active in left.docker.running()
         assert current.release
         assert current.release.tag == ("1.0.0" if current.active == "blue" else "1.1.0")
         if at % 2:  # a reset between the kill and the next try, or none
@@ -428,7 +436,7 @@ def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: P
         code, shown = stackctl(left, "release", "1.1.0")
         assert code == 0, (at, shown)
         assert_one_colour_serves(left)
-        assert not any(container["one_off"] for container in left.containers)
+        assert not any(container["one_off"] for container in left.docker.containers)
         assert state.load(left.paths).release
     assert served == sorted(served)
     assert {"blue", "green"} == set(served)
@@ -467,14 +475,14 @@ def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_t
     fresh = installed(tmp_path / "droplet")
     stackctl(fresh, "release", "1.0.0")
     for at, left in kills(fresh, "release", "1.1.0", every=2):
-        left.registry.clear()
+        left.docker.registry.clear()
         recorded, before = state.load(left.paths).kept[0].tag, running(left)
         code, shown = stackctl(left, "release", "9.9.9")
         codes.append(code)
         assert "can't be had" in shown.splitlines()[-1], (at, shown)
         assert (code == 2) == (before == running(left)), (at, shown)
         assert_one_colour_serves(left)
-        apps = [*left.of(f"bot-{state.load(left.paths).active}"), *left.of("bot-worker")]
+        apps = [*left.docker.of(f"bot-{state.load(left.paths).active}"), *left.docker.of("bot-worker")]
         assert {container["image"][-5:] for container in apps} == {recorded}, (at, shown)
     assert {*codes} == {1, 2}
 
@@ -519,7 +527,7 @@ def test_other() -> None:
 
 def moved(droplet: Droplet, tag: str, version: str) -> None:
     """Somebody pushed another image under a tag that is live. Its label still says the tag."""
-    droplet.registry[tag] = version
+    droplet.docker.registry[tag] = version
 
 
 def declared_anew(droplet: Droplet) -> None:
@@ -538,7 +546,7 @@ def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(l
     current = state.load(live.paths).release
     assert current
     assert current.image == f"{REPOSITORY}@sha256:1.0.0"
-    assert {container["image"] for container in live.of("bot-green")} == {f"{REPOSITORY}@sha256:1.0.0"}
+    assert {container["image"] for container in live.docker.of("bot-green")} == {f"{REPOSITORY}@sha256:1.0.0"}
     assert f"{REPOSITORY}@sha256:1.0.0, which is live" in shown
     assert not live.ran("docker pull")
     # By itself it is a release of what is there now, and is refused, as its label doesn't say the tag.
@@ -554,10 +562,10 @@ def test_a_digest_is_the_live_one_s_or_refused_when_the_registry_is_gone(live: D
     current = state.load(live.paths)
     assert current.release
     pinned = f"{REPOSITORY}@{DIGEST}"
-    live.images[pinned] = live.images[current.release.image]
+    live.docker.images[pinned] = live.docker.images[current.release.image]
     there = replace(current.release, image=pinned)
     state.save(live.paths, replace(current.with_colour("blue", there), kept=(there,), worker=there))
-    live.registry.clear()
+    live.docker.registry.clear()
     ended, shown = stackctl(live, "release", f"1.0.0@{asked}")
     assert ended == code, shown
     assert ("can't be had" in shown) == (code == 2)
@@ -595,7 +603,7 @@ def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb
         ended.clear()
 
     def stops(stack: Stack, colour: str) -> None:
-        if any(container["state"] == "running" for container in droplet.of(f"bot-{colour}")):
+        if any(container["state"] == "running" for container in droplet.docker.of(f"bot-{colour}")):
             ended.append(droplet.seconds)
         stop(stack, colour)
 
@@ -633,7 +641,7 @@ def test_secrets_of_releases_that_are_kept_are_masked_though_the_declared_ones_h
     """A log of the release before still has them. `stackctl` looks for every one of ENVIRONMENT's in what was shown."""
     changed = {name: f"another-{value}" for name, value in ENVIRONMENT.items() if name == "TOKEN"}
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, **changed}))
-    live.new_containers = {"web": ENDED}
+    live.docker.new_containers = {"web": ENDED}
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 1
     assert re.search(r"\| log of web\d+: \*\*\*$", shown, re.MULTILINE)

@@ -38,13 +38,13 @@ def tag(droplet: Droplet) -> str:
 
 
 def test_what_was_before_serves_again_without_pulling_migrating_or_dumping(live: Droplet) -> None:
-    before = {container["id"] for container in live.of("bot-blue")}
+    before = {container["id"] for container in live.docker.of("bot-blue")}
     code, shown = stackctl(live, "rollback")
     assert code == 0, shown
-    assert (tag(live), live.running()) == ("1.0.0", ["blue"])
-    assert {container["id"] for container in live.of("bot-blue")} == before
+    assert (tag(live), live.docker.running()) == ("1.0.0", ["blue"])
+    assert {container["id"] for container in live.docker.of("bot-blue")} == before
     assert not any(live.ran(what) for what in ("docker pull", " run ", "pg_dump"))
-    assert [container["image"][-5:] for container in live.of("bot-worker")] == ["1.0.0"]
+    assert [container["image"][-5:] for container in live.docker.of("bot-worker")] == ["1.0.0"]
 
 
 def test_it_goes_back_and_forth(live: Droplet) -> None:
@@ -81,7 +81,7 @@ def test_twice_leads_further_back_and_never_to_the_one_that_it_fled_from(live: D
         "there is no earlier release but one that a rollback has left (1.1.0, 1.2.0). Nothing was changed. "
         "Next: stackctl rollback 1.1.0, if you want just that one"
     ) in shown
-    assert (tag(live), live.running()) == ("1.0.0", ["blue"])
+    assert (tag(live), live.docker.running()) == ("1.0.0", ["blue"])
 
 
 def test_one_that_was_left_is_reached_by_its_name_and_counts_again(live: Droplet) -> None:
@@ -131,7 +131,7 @@ def test_after_a_release_that_was_killed_nothing_that_was_recorded_is_left(live:
 def test_status_offers_no_rollback_to_an_image_that_is_gone(live: Droplet) -> None:
     """As after `docker system prune --all`."""
     three(live)
-    live.images = {name: image for name, image in live.images.items() if image != "1.1.0"}
+    live.docker.images = {name: image for name, image in live.docker.images.items() if image != "1.1.0"}
     assert kept_rows(live) == [
         "1.0.0: sudo stackctl rollback 1.0.0",
         "1.1.0, whose image is gone: sudo stackctl release 1.1.0",
@@ -142,7 +142,7 @@ def test_status_offers_no_rollback_to_an_image_that_is_gone(live: Droplet) -> No
 
 def test_an_older_one_comes_from_our_own_image_though_the_registry_is_gone(live: Droplet) -> None:
     assert stackctl(live, "release", "1.2.0")[0] == 0
-    live.registry.clear()
+    live.docker.registry.clear()
     assert stackctl(live, "rollback", "1.0.0")[0] == 0
     assert tag(live) == "1.0.0"
 
@@ -174,7 +174,7 @@ def test_what_is_not_kept_is_refused_by_name(tmp_path: Path, asked: list[str], s
 
 
 def test_an_image_that_somebody_removed_is_told(live: Droplet) -> None:
-    live.images = {name: image for name, image in live.images.items() if image != "1.0.0"}
+    live.docker.images = {name: image for name, image in live.docker.images.items() if image != "1.0.0"}
     code, shown = stackctl(live, "rollback")
     assert code == 2
     assert "the image of 1.0.0" in shown
@@ -190,7 +190,7 @@ def test_a_contract_is_refused_while_its_expand_is_pending_too(live: Droplet) ->
     code, shown = stackctl(live, "release", "1.3.0")
     assert code == 2
     assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
-    assert (tag(live), live.schema) == ("1.1.0", "0001")
+    assert (tag(live), live.postgres.schema) == ("1.1.0", "0001")
 
 
 def test_past_a_contract_it_is_refused_with_the_reason(live: Droplet) -> None:
@@ -216,7 +216,7 @@ def test_no_contract_comes_to_a_live_release_that_is_older_than_its_expand(live:
     assert stackctl(live, "release", "1.2.0")[0] == 0
     assert stackctl(live, "rollback")[0] == 0
     code, shown = stackctl(live, "release", "1.3.0")
-    assert (code, live.schema) == (2, "0002"), shown
+    assert (code, live.postgres.schema) == (2, "0002"), shown
     assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
 
 
@@ -258,7 +258,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path
         stackctl(droplet, "release", version)
     for at, left in kills(droplet, "rollback", "1.0.0", every=2):
         assert stackctl(left, "rollback", "1.0.0")[0] == 0
-        assert (tag(left), left.running()) == ("1.0.0", ["blue"]), at
+        assert (tag(left), left.docker.running()) == ("1.0.0", ["blue"]), at
     assert at > 50
 
 
@@ -268,16 +268,16 @@ def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tm
     droplet = installed(tmp_path / "droplet")
     for version in ("1.0.0", "1.1.0"):
         stackctl(droplet, "release", version)
-    warm = droplet.of("bot-green")[0]["id"]
+    warm = droplet.docker.of("bot-green")[0]["id"]
     for at, left in kills(droplet, "release", "1.2.0", every=2):
         served = tag(left)
-        left.registry.clear()
+        left.docker.registry.clear()
         code, shown = stackctl(left, "rollback")
         assert code == 0, (at, shown)
         assert tag(left) == ("1.1.0" if served == "1.2.0" else "1.0.0"), at
-        assert len(left.running()) == 1, at
-        assert [container["image"][-5:] for container in left.of("bot-worker")] == [tag(left)], at
-        assert served != "1.2.0" or left.of("bot-green")[0]["id"] == warm, at
+        assert len(left.docker.running()) == 1, at
+        assert [container["image"][-5:] for container in left.docker.of("bot-worker")] == [tag(left)], at
+        assert served != "1.2.0" or left.docker.of("bot-green")[0]["id"] == warm, at
         led.add((served, tag(left)))
     assert led == {("1.1.0", "1.0.0"), ("1.2.0", "1.1.0")}
 
@@ -288,7 +288,7 @@ def test_killed_amid_a_contract_no_rollback_leads_past_it(tmp_path: Path) -> Non
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         stackctl(droplet, "release", version)
     for at, left in kills(droplet, "release", "1.3.0"):
-        applied = left.schema == "0003"
+        applied = left.postgres.schema == "0003"
         barred.add(applied)
         if applied and "0003" not in {one.revision for one in state.load(left.paths).revisions}:
             lost.append(f"at {at}")
@@ -306,21 +306,21 @@ def test_after_a_release_that_was_killed_the_only_one_that_was_recorded_comes_ba
     code, shown = stackctl(left, "rollback", "9.9.9")
     assert (code, "is kept (kept: 1.0.0)" in shown) == (2, True)
     assert stackctl(left, "rollback")[0] == 0
-    assert (tag(left), left.running()) == ("1.0.0", ["blue"])
+    assert (tag(left), left.docker.running()) == ("1.0.0", ["blue"])
 
 
 def test_what_was_recorded_comes_back_though_it_runs_no_more(live: Droplet) -> None:
     left = killed_at_its_watch(live, "1.2.0")
-    left.of("bot-green")[0]["state"] = "exited"
+    left.docker.of("bot-green")[0]["state"] = "exited"
     assert stackctl(left, "rollback")[0] == 0
-    assert (tag(left), left.running()) == ("1.1.0", ["green"])
+    assert (tag(left), left.docker.running()) == ("1.1.0", ["green"])
 
 
 def test_an_older_one_takes_the_place_of_what_was_killed_and_not_of_what_is_proven(live: Droplet) -> None:
     left = killed_at_its_watch(live, "1.2.0")
     left.app = {"ready": 503}
     assert stackctl(left, "rollback", "1.0.0")[0] == 1
-    assert (tag(left), left.running()) == ("1.1.0", ["green"])
+    assert (tag(left), left.docker.running()) == ("1.1.0", ["green"])
 
 
 def test_a_disk_that_is_nearly_full_is_no_reason_to_refuse_it(live: Droplet) -> None:
@@ -334,13 +334,13 @@ def test_where_nothing_can_be_written_down_any_more_it_is_refused_before_anythin
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    before = [dict(container) for container in live.containers]
+    before = [dict(container) for container in live.docker.containers]
     with monkeypatch.context() as patched:
         patched.setattr(state, "save", full)
         code, shown = stackctl(live, "rollback")
     assert code == 2
     assert "No space left on device: make room on the disk (df -h), then stackctl rollback 1.0.0" in shown
-    assert live.containers == before
+    assert live.docker.containers == before
     assert stackctl(live, "rollback")[0] == 0
 
 
@@ -348,7 +348,7 @@ def test_one_that_does_not_become_well_is_undone(live: Droplet) -> None:
     live.app = {"ready": 503}
     code, shown = stackctl(live, "rollback")
     assert code == 1, shown
-    assert (tag(live), live.running()) == ("1.1.0", ["green"])
+    assert (tag(live), live.docker.running()) == ("1.1.0", ["green"])
     live.app = {"ready": 200}
     assert stackctl(live, "rollback")[0] == 0
 
@@ -356,52 +356,54 @@ def test_one_that_does_not_become_well_is_undone(live: Droplet) -> None:
 def test_while_telegram_still_sends_the_old_secret_both_are_accepted(live: Droplet) -> None:
     rotated = {**ENVIRONMENT, "TELEGRAM_WEBHOOK_SECRET": "webhook-secret-2"}
     live.paths.next_environment.write_bytes(canonical(rotated))
-    assert live.webhook["secret_token"] == "webhook-secret-1"
+    assert live.telegram.webhook["secret_token"] == "webhook-secret-1"
     assert stackctl(live, "release", "1.2.0")[0] == 0
-    assert [container["secrets"] for container in live.of("bot-blue")] == [["webhook-secret-2", "webhook-secret-1"]]
-    assert live.webhook["secret_token"] == "webhook-secret-2"
-    assert "drop_pending_updates" not in live.webhook
+    assert [container["secrets"] for container in live.docker.of("bot-blue")] == [
+        ["webhook-secret-2", "webhook-secret-1"]
+    ]
+    assert live.telegram.webhook["secret_token"] == "webhook-secret-2"
+    assert "drop_pending_updates" not in live.telegram.webhook
     # And back: the old release knows nothing of the new secret, but for what it is told as it starts.
     assert stackctl(live, "rollback")[0] == 0
-    assert [container["secrets"][:2] for container in live.of("bot-green")] == [
+    assert [container["secrets"][:2] for container in live.docker.of("bot-green")] == [
         ["webhook-secret-1", "webhook-secret-2"]
     ]
-    assert live.webhook["secret_token"] == "webhook-secret-1"
+    assert live.telegram.webhook["secret_token"] == "webhook-secret-1"
 
 
 def test_telegram_is_told_only_when_something_differs(live: Droplet) -> None:
     assert stackctl(live, "release", "1.2.0")[0] == 0
     assert not live.ran("setWebhook")
-    live.webhook["url"] = "https://elsewhere.test/"
+    live.telegram.webhook["url"] = "https://elsewhere.test/"
     assert stackctl(live, "release", "1.2.0")[0] == 0
     assert len(live.ran("setWebhook")) == 1
 
 
 def test_an_app_without_telegram_is_not_asked_about_it(tmp_path: Path) -> None:
     droplet = installed(tmp_path, webhook_path=None, version_path=None, worker=False, migrate=False)
-    droplet.publish("7", version="of no label")
+    droplet.docker.publish("7", version="of no label")
     assert stackctl(droplet, "release", "7")[0] == 0
     assert not droplet.ran("getWebhookInfo")
     assert not droplet.ran("POST")
-    assert not droplet.of("bot-worker")
+    assert not droplet.docker.of("bot-worker")
 
 
 def test_the_login_role_of_a_password_that_is_gone_is_dropped(live: Droplet) -> None:
-    live.logins |= {"owner_00000002"}
+    live.postgres.logins |= {"owner_00000002"}
     new = {**ENVIRONMENT, "DATABASE_URL": "postgresql://owner_00000002:other-password@db/app"}
     live.paths.next_environment.write_bytes(canonical(new))
     assert stackctl(live, "release", "1.1.0")[0] == 0
-    assert live.logins == {"owner_00000001", "owner_00000002"}
+    assert live.postgres.logins == {"owner_00000001", "owner_00000002"}
     for version in ("1.0.0", "1.2.0"):
         assert stackctl(live, "release", version)[0] == 0
-    assert live.logins == {"owner_00000002"}
+    assert live.postgres.logins == {"owner_00000002"}
 
 
 def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> None:
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "DEBUG"}))
     assert stackctl(live, "release", "1.2.0")[0] == 0
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "LOG_LEVEL": "ERROR"}))
-    before = state.load(live.paths), [dict(container) for container in live.containers], live.schema
+    before = state.load(live.paths), [dict(container) for container in live.docker.containers], live.postgres.schema
     code, shown = stackctl(live, "release", "1.3.0", "--dry-run")
     assert code == 0
     for said in (
@@ -412,8 +414,10 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> 
         "no rollback past what is live",
     ):
         assert said in shown
-    assert before == (state.load(live.paths), live.containers, live.schema)
-    assert not [name for name in live.images if name.startswith("bot/release:") and live.images[name] == "1.3.0"]
+    assert before == (state.load(live.paths), live.docker.containers, live.postgres.schema)
+    assert not [
+        name for name in live.docker.images if name.startswith("bot/release:") and live.docker.images[name] == "1.3.0"
+    ]
 
 
 def test_a_digest_that_is_asked_for_is_the_one_that_is_pulled(live: Droplet) -> None:
@@ -473,5 +477,5 @@ def test_after_a_kill_behind_the_handover_boot_mixes_no_versions(live: Droplet) 
     state.save(live.paths, current)
     live.reset()
     assert stackctl(live, "boot")[0] == 0
-    assert (tag(live), live.running()) == ("1.1.0", ["green"])
-    assert [container["image"][-5:] for container in live.of("bot-worker")] == ["1.1.0"]
+    assert (tag(live), live.docker.running()) == ("1.1.0", ["green"])
+    assert [container["image"][-5:] for container in live.docker.of("bot-worker")] == ["1.1.0"]

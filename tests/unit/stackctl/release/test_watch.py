@@ -24,10 +24,11 @@ from stackctl.app.telegram import Telegram
 from stackctl.core import config
 from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.events import Journal
+from stackctl.core.paths import Paths
 from stackctl.core.program import Result
 from stackctl.release import probe, watch
 from stackctl.release.watch import TELEGRAM_REPEATS, Flip, Mark, Tally, risen
-from tests.support.fakes.droplet import ENVIRONMENT, Droplet, installed, stackctl
+from tests.support.fakes.droplet import ENVIRONMENT, Droplet, converged, installed, stackctl
 
 TAG = "1.1.0"
 NGINX = Path(__file__).parents[4] / "templates/nginx/nginx.conf.j2"
@@ -63,10 +64,9 @@ def log(path: Path, *statuses: int, at: float = 0.0, took: float = 0.0, reached_
 
 @pytest.fixture
 def live(tmp_path: Path) -> Watched:
-    droplet = installed(tmp_path)
-    assert stackctl(droplet, "release", TAG)[0] == 0
-    droplet.calls.clear()
-    watched = Watched(**vars(droplet))
+    watched = converged(Watched(Paths("bot", tmp_path)))
+    assert stackctl(watched, "release", TAG)[0] == 0
+    watched.calls.clear()
     log(watched.paths.access_log, *[200] * 20)
     return watched
 
@@ -299,7 +299,7 @@ def test_what_the_old_colour_had_begun_is_none_of_the_new_ones(live: Watched) ->
     ],
 )
 def test_a_container_that_ends_is_told(live: Watched, how: dict[str, Any], said: str) -> None:
-    live.of("bot-blue")[0].update(how)
+    live.docker.of("bot-blue")[0].update(how)
     with pytest.raises(FailedError, match=said):
         look(live)
 
@@ -395,7 +395,7 @@ def test_what_the_release_does_badly_is_told_under_maintenance_too(live: Watched
     live.paths.maintenance.touch()
     with pytest.raises(FailedError, match="/ready is not ready any more"):
         look(live, app={"ready": 503})
-    live.of("bot-blue")[0].update(restarts=1)
+    live.docker.of("bot-blue")[0].update(restarts=1)
     with pytest.raises(FailedError, match="web ended by itself"):
         look(live, app={"ready": 200})
 
@@ -481,7 +481,7 @@ def test_a_version_of_another_form_is_no_good_answer(
 
 
 def test_nobody_behind_the_socket_is_told(live: Watched) -> None:
-    live.units.clear()
+    live.systemd.units.clear()
     with pytest.raises(FailedError, match="no good answer: /ready: nobody there after 20 s"):
         probed(live)
 

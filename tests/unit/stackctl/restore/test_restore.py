@@ -34,8 +34,8 @@ def saved(tmp_path: Path) -> Droplet:
     droplet = installed(tmp_path)
     assert stackctl(droplet, "release", "1.2.0")[0] == 0
     assert stackctl(droplet, "backup")[0] == 0
-    droplet.tables = dict(NOW)
-    droplet.redis["keys"] = "9"
+    droplet.postgres.tables = dict(NOW)
+    droplet.redis.info["keys"] = "9"
     droplet.calls.clear()
     return droplet
 
@@ -54,7 +54,7 @@ def restored(droplet: Droplet, *more: str) -> tuple[int, str]:
 
 
 def running(droplet: Droplet) -> list[str]:
-    return sorted(c["service"] for c in droplet.containers if c["state"] == "running")
+    return sorted(c["service"] for c in droplet.docker.containers if c["state"] == "running")
 
 
 ALL = ["postgres", "redis", "web", "worker"]
@@ -63,10 +63,10 @@ ALL = ["postgres", "redis", "web", "worker"]
 def as_it_was(droplet: Droplet) -> dict[str, Any]:
     """All that a restore which comes to nothing must leave alone."""
     return {
-        "tables": droplet.tables,
-        "beside": droplet.beside,
-        "keys": droplet.redis["keys"],
-        "schema": droplet.schema,
+        "tables": droplet.postgres.tables,
+        "beside": droplet.postgres.beside,
+        "keys": droplet.redis.info["keys"],
+        "schema": droplet.postgres.schema,
         "running": running(droplet),
         "maintenance": droplet.paths.maintenance.exists(),
         "under way": unfinished_restore.load(droplet.paths),
@@ -75,8 +75,8 @@ def as_it_was(droplet: Droplet) -> dict[str, Any]:
 
 
 def assert_restored(droplet: Droplet) -> None:
-    assert (droplet.tables, droplet.redis["keys"]) == (THEN, "5")
-    assert (running(droplet), droplet.beside, unfinished_restore.load(droplet.paths)) == (ALL, {}, None)
+    assert (droplet.postgres.tables, droplet.redis.info["keys"]) == (THEN, "5")
+    assert (running(droplet), droplet.postgres.beside, unfinished_restore.load(droplet.paths)) == (ALL, {}, None)
     assert not droplet.paths.maintenance.exists()
     assert [path.name for path in (droplet.paths.var / "data/redis").iterdir()] == ["dump.rdb"]
     assert stackctl(droplet, "status")[0] == 0
@@ -90,7 +90,7 @@ def test_the_data_is_the_backup_s_and_what_gave_way_is_a_backup_of_its_own(saved
     assert (safety.tables, safety.verified is not None) == (NOW, True)
     # And back again, by its name.
     assert stackctl(saved, "restore", safety.id, "--yes", safety.id)[0] == 0
-    assert (saved.tables, saved.redis["keys"]) == (NOW, "9")
+    assert (saved.postgres.tables, saved.redis.info["keys"]) == (NOW, "9")
 
 
 def test_the_bot_is_closed_once_all_is_ready_and_what_gives_way_is_saved(saved: Droplet) -> None:
@@ -153,9 +153,9 @@ def test_latest_is_the_newest_that_was_restored_for_proof_and_no_restore_made(sa
 
 def test_a_release_s_own_dump_can_be_restored_and_leaves_redis_alone(saved: Droplet) -> None:
     of_release = backups(saved, "release")[-1].id
-    saved.tables = dict(NOW)
+    saved.postgres.tables = dict(NOW)
     code, shown = stackctl(saved, "restore", of_release, "--yes", of_release)
-    assert (code, saved.tables, saved.redis["keys"]) == (0, THEN, "9"), shown
+    assert (code, saved.postgres.tables, saved.redis.info["keys"]) == (0, THEN, "9"), shown
     assert "never restored for proof" in shown
 
 
@@ -195,7 +195,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
     "of a newer Redis": (lambda d: told(d, redis=manifest.Redis("8.2.0", 5)), 2, "Redis 8.2.0, 8.0.2 runs"),
     "of another app": (lambda d: told(d, app="other"), 2, "a backup of other, this is bot"),
     "little disk": (lambda d: setattr(d, "bytes_free", 100 << 20), 2, "100 MiB left, a restore may need"),
-    "postgres is unwell": (lambda d: d.containers[0].update(health="unhealthy"), 2, "postgres not healthy"),
+    "postgres is unwell": (lambda d: d.docker.containers[0].update(health="unhealthy"), 2, "postgres not healthy"),
     "what is there can't be dumped": (fails("pg_dump ", "invalid page in block 7"), 1, "invalid page in block 7"),
     "the worker doesn't stop": (fails("docker stop -t 7", "no answer"), 1, "a container doesn't stop: no answer"),
     "no database can be made": (fails("CREATE DATABASE", "no space left"), 1, "no space left"),
@@ -215,7 +215,7 @@ def test_what_fails_before_the_data_is_in_its_place_is_undone(tmp_path: Path, na
     assert stackctl(saved, "release", "1.0.0")[0] == 0
     assert stackctl(saved, "backup")[0] == 0
     assert stackctl(saved, "release", "1.2.0")[0] == 0
-    saved.tables, saved.redis["keys"] = dict(NOW), "9"
+    saved.postgres.tables, saved.redis.info["keys"] = dict(NOW), "9"
     wanted = newest(saved)
     break_it, expected, said = BROKEN[name]
     break_it(saved)
@@ -229,7 +229,7 @@ def test_what_fails_before_the_data_is_in_its_place_is_undone(tmp_path: Path, na
 
 def test_a_restored_database_that_lacks_rows_is_not_taken(saved: Droplet) -> None:
     before = as_it_was(saved)
-    saved.lost = {"public.offers": 11}
+    saved.postgres.lost = {"public.offers": 11}
     code, shown = restored(saved, "--no-safety")
     assert (code, "public.offers has 11 rows, the snapshot had 12" in shown) == (1, True)
     assert as_it_was(saved) == before
@@ -240,7 +240,7 @@ def test_a_bot_that_does_not_start_on_the_restored_data_is_left_to_a_person(save
     saved.failing = {"app.yaml up": Result(1, stderr="no such network")}
     code, shown = restored(saved)
     assert (code, "the data is in its place, but" in shown.splitlines()[-1]) == (4, True), shown
-    assert (saved.tables, saved.paths.maintenance.exists()) == (THEN, True)
+    assert (saved.postgres.tables, saved.paths.maintenance.exists()) == (THEN, True)
     code, shown = stackctl(saved, "status")
     assert (code, f"nobody let in yet: sudo stackctl restore {newest(saved)} does" in shown) == (4, True)
     saved.failing = {}
@@ -281,7 +281,7 @@ def test_where_another_backup_s_restore_fails_as_well_the_first_one_s_data_stays
     saved.failing = {"docker stop redis": Result(1, stderr="no answer")}
     code, shown = stackctl(saved, "restore", former, "--yes", former)
     assert (code, "no answer" in shown.splitlines()[-1]) == (1, True), shown
-    assert (saved.tables, saved.redis["keys"], saved.paths.maintenance.exists()) == (THEN, "5", True)
+    assert (saved.postgres.tables, saved.redis.info["keys"], saved.paths.maintenance.exists()) == (THEN, "5", True)
     assert unfinished_restore.load(saved.paths) == record
     saved.failing = {}
     assert restored(saved)[0] == 0
@@ -334,11 +334,11 @@ def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None
     droplet = installed(tmp_path / "droplet")
     stackctl(droplet, "release", "1.2.0")
     stackctl(droplet, "backup")
-    droplet.tables, droplet.redis["keys"] = dict(NOW), "9"
+    droplet.postgres.tables, droplet.redis.info["keys"] = dict(NOW), "9"
     wanted = newest(droplet)
     for at, left in kills(droplet, "restore", wanted, "--yes", wanted):
-        live.append(left.tables == NOW)
-        assert left.tables in (NOW, THEN), "never half of one"
+        live.append(left.postgres.tables == NOW)
+        assert left.postgres.tables in (NOW, THEN), "never half of one"
         if at % 2:  # a reset between the kill and the next try, or none
             left.reset()
             assert stackctl(left, "boot")[0] == 0
@@ -376,11 +376,11 @@ def test_what_a_restore_leaves_that_was_killed_before_it_closed_anything_goes_wi
 ) -> None:
     stackctl(saved, "restore", "latest", "--to-database", "mine")
     left = interrupted(saved, "count", *beside)
-    assert left.beside.keys() == {"mine", f"{name}_restoring"}
+    assert left.postgres.beside.keys() == {"mine", f"{name}_restoring"}
     assert stackctl(left, "release", "1.2.0")[0] == 0
-    assert f"{name}_restoring" in left.beside, "a restore may be under way"
+    assert f"{name}_restoring" in left.postgres.beside, "a restore may be under way"
     code, shown = stackctl(left, "backup")
-    assert (code, {*left.beside}, left.tables) == (0, {"mine"}, NOW), shown
+    assert (code, {*left.postgres.beside}, left.postgres.tables) == (0, {"mine"}, NOW), shown
 
 
 def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved: Droplet) -> None:
@@ -484,7 +484,7 @@ def test_whoever_holds_either_lock_has_it_refused(saved: Droplet, name: str, bes
 
 
 def test_whoever_is_in_a_database_is_thrown_out_before_it_changes_its_name(saved: Droplet) -> None:
-    saved.sessions = {"app", "app_restoring"}
+    saved.postgres.sessions = {"app", "app_restoring"}
     code, shown = restored(saved)
     assert code == 0, shown
     assert_restored(saved)
@@ -507,9 +507,9 @@ def test_an_app_without_migrations_is_restored_as_it_is(tmp_path: Path) -> None:
     droplet = installed(tmp_path, migrate=False)
     assert stackctl(droplet, "release", "1.2.0")[0] == 0
     assert stackctl(droplet, "backup")[0] == 0
-    droplet.tables = dict(NOW)
+    droplet.postgres.tables = dict(NOW)
     code, shown = restored(droplet)
-    assert (code, droplet.tables) == (0, THEN), shown
+    assert (code, droplet.postgres.tables) == (0, THEN), shown
     assert not droplet.ran("schema --json")
 
 
@@ -539,10 +539,10 @@ def test_a_newer_schema_is_refused_by_the_records_before_anybody_is_asked(tmp_pa
 
 def unprovable(droplet: Droplet, *, by_a_check: bool) -> str:
     """A backup of a table whose rows no database takes in one go. Its id."""
-    droplet.tables = dict(THEN)
-    droplet.unloadable = {"public.offers": by_a_check}
+    droplet.postgres.tables = dict(THEN)
+    droplet.postgres.unloadable = {"public.offers": by_a_check}
     assert stackctl(droplet, "backup")[0] == 1
-    droplet.tables = dict(NOW)
+    droplet.postgres.tables = dict(NOW)
     return next(one.id for one in reversed(backups(droplet)) if one.unproven)
 
 
@@ -558,9 +558,9 @@ def test_an_unproven_one_is_restored_by_its_id_with_its_checks_put_aside(saved: 
     wanted = unprovable(saved, by_a_check=True)
     code, shown = stackctl(saved, "restore", wanted)
     assert "unproven, since it does not restore in one go: " in shown
-    saved.unloadable = {"public.offers": True}
+    saved.postgres.unloadable = {"public.offers": True}
     code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")
-    assert (code, saved.tables) == (0, THEN), shown
+    assert (code, saved.postgres.tables) == (0, THEN), shown
     sections = [part for call in saved.ran("--section=") for part in call if part.startswith("--section=")]
     assert sections == ["--section=pre-data", "--section=data", "--section=post-data"]
     asked = [call[-1] for call in saved.ran("--username=stackctl_restore")]
@@ -578,7 +578,7 @@ def test_one_of_which_rows_are_lost_is_not_put_in_place_and_can_be_had_beside(sa
     )
     assert as_it_was(saved) == before
     code, shown = stackctl(saved, "restore", wanted, "--to-database", "lost")
-    assert (code, saved.beside["lost"]) == (0, {"public.offers": 0, "public.users": 3}), shown
+    assert (code, saved.postgres.beside["lost"]) == (0, {"public.offers": 0, "public.users": 3}), shown
     for line in ("COPY failed for table public.offers", "public.offers has 0 rows, the snapshot had 12"):
         assert re.search(f"not as it was: .*{line}", shown), shown
     assert "a row" not in shown
@@ -589,7 +589,7 @@ def test_where_what_is_live_can_t_be_proven_it_is_kept_and_nothing_is_replaced(s
     verified = verify._load_postgres
 
     def of_what_is_live(stack: Stack, server: Any, place: Path, told: Manifest) -> None:
-        saved.unloadable = {"public.offers": True} if told.reason == "safety" else {}
+        saved.postgres.unloadable = {"public.offers": True} if told.reason == "safety" else {}
         verified(stack, server, place, told)
 
     with pytest.MonkeyPatch.context() as patched:
@@ -598,12 +598,12 @@ def test_where_what_is_live_can_t_be_proven_it_is_kept_and_nothing_is_replaced(s
     assert (code, "unproven" in shown.splitlines()[-1]) == (1, True), shown
     assert as_it_was(saved) == before
     assert [one.reason for one in manifest.every(saved.paths.backups) if one.unproven] == ["safety"]
-    saved.unloadable = {}
+    saved.postgres.unloadable = {}
     assert stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")[0] == 0
 
 
 def test_what_is_not_as_it_was_is_told_before_and_at_the_end(saved: Droplet) -> None:
-    saved.dumped_schema = "ALTER TABLE public.offers OWNER TO ada;\n"
+    saved.postgres.dumped_schema = "ALTER TABLE public.offers OWNER TO ada;\n"
     said = "1 of ada's become owner's"
     _, shown = stackctl(saved, "restore", "latest")
     assert f"plan       progress {said}" in shown
@@ -632,7 +632,7 @@ def test_an_older_schema_is_migrated_by_the_live_release_before_it_is_live(tmp_p
     stackctl(droplet, "backup")
     stackctl(droplet, "release", "1.2.0")
     code, shown = restored(droplet)
-    assert (code, droplet.schema) == (0, "0002"), shown
+    assert (code, droplet.postgres.schema) == (0, "0002"), shown
     assert "0002 (expand)" in shown
     assert [one.revision for one in state.load(droplet.paths).revisions] == ["0001", "0002"]
 
@@ -651,7 +651,7 @@ def test_a_newer_schema_than_the_live_release_knows_is_refused(tmp_path: Path) -
         colour = current.active or ""
         known = replace(current.with_colour(colour, older), revisions=current.revisions[:2], kept=(older,))
         state.save(droplet.paths, known)
-        droplet.schema = "0002"
+        droplet.postgres.schema = "0002"
     before = as_it_was(droplet)
     code, shown = stackctl(droplet, "restore", wanted, "--yes", wanted)
     assert (code, "its schema 0003 is newer than the live release's (1.2.0 knows 0002)" in shown) == (2, True), shown
@@ -660,7 +660,7 @@ def test_a_newer_schema_than_the_live_release_knows_is_refused(tmp_path: Path) -
     assert stackctl(droplet, "restore", wanted, "--to-database", "beside")[0] == 0
     # After a rollback the live data itself is ahead, and so are its backups.
     state.save(droplet.paths, replace(known, revisions=current.revisions))
-    droplet.schema = "0003"
+    droplet.postgres.schema = "0003"
     assert stackctl(droplet, "restore", wanted, "--yes", wanted)[0] == 0
 
 
@@ -670,7 +670,7 @@ def test_a_newer_schema_than_the_live_release_knows_is_refused(tmp_path: Path) -
 def test_beside_the_live_data_it_changes_nothing_of_it(saved: Droplet) -> None:
     before = as_it_was(saved)
     code, shown = stackctl(saved, "restore", "latest", "--to-database", "lost")
-    assert (code, saved.beside.pop("lost")) == (0, THEN), shown
+    assert (code, saved.postgres.beside.pop("lost")) == (0, THEN), shown
     assert as_it_was(saved) == before
     assert not saved.ran("docker stop")
 
@@ -685,9 +685,13 @@ def test_a_name_that_can_t_be_beside_is_refused(saved: Droplet, name: str) -> No
 
 def test_a_database_that_is_there_is_not_written_over(saved: Droplet) -> None:
     stackctl(saved, "restore", "latest", "--to-database", "lost")
-    saved.beside["lost"] = {"public.mine": 1}
+    saved.postgres.beside["lost"] = {"public.mine": 1}
     code, shown = stackctl(saved, "restore", "latest", "--to-database", "lost")
-    assert (code, "there is a database lost already" in shown, saved.beside["lost"]) == (2, True, {"public.mine": 1})
+    assert (code, "there is a database lost already" in shown, saved.postgres.beside["lost"]) == (
+        2,
+        True,
+        {"public.mine": 1},
+    )
 
 
 def in_storage(told: Manifest) -> Stored:
@@ -831,7 +835,7 @@ def test_what_is_here_and_whole_is_taken_whatever_lies_off_the_droplet(saved: Dr
     for more in (("--yes", wanted), ("--to-database", "lost")):
         code, shown = stackctl(saved, "restore", wanted, "--from-offsite", *more)
         assert code == 0, shown
-    assert (saved.tables, saved.beside["lost"]) == (THEN, THEN)
+    assert (saved.postgres.tables, saved.postgres.beside["lost"]) == (THEN, THEN)
 
 
 def test_what_was_fetched_is_restored_elsewhere_before_anything_live_is_touched(
@@ -854,7 +858,7 @@ def test_what_was_fetched_and_does_not_restore_is_not_taken(saved: Droplet, else
     kept = saved.paths.backup(wanted) / "postgres.dump"
     there = kept.read_bytes() if here else None
     before = as_it_was(saved)
-    saved.lost = {"public.offers": 11}
+    saved.postgres.lost = {"public.offers": 11}
     for more in (("--yes", wanted), ("--to-database", "lost")):
         code, shown = stackctl(saved, "restore", wanted, "--from-offsite", *more)
         assert (code, "public.offers has 11 rows, the snapshot had 12" in shown) == (1, True), shown
@@ -873,7 +877,7 @@ def test_what_is_here_stays_until_the_other_one_has_arrived(saved: Droplet, else
     if arrives == "damaged":
         (elsewhere / wanted / "postgres.dump").write_text("{}")
     else:
-        saved.unloadable = {"public.offers": True}
+        saved.postgres.unloadable = {"public.offers": True}
     assert stackctl(saved, "restore", wanted, "--from-offsite", "--yes", wanted)[0] == 1
     assert sorted(path.name for path in saved.paths.backup(wanted).iterdir()) == names
     assert not list(saved.paths.backups.glob("*.partial"))

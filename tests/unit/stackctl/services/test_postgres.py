@@ -116,7 +116,7 @@ def test_all_tables_are_locked_before_the_snapshot_is_taken(live: Droplet) -> No
     export, *_ = (n for n, line in enumerate(lines) if "pg_export_snapshot" in line)
     dump, *_ = (n for n, line in enumerate(lines) if "pg_dump " in line)
     counts = [n for n, line in enumerate(lines) if "COPY " in line]
-    assert len(locks) == len(counts) == len(live.tables)
+    assert len(locks) == len(counts) == len(live.postgres.tables)
     assert [begin, *locks, export, dump, *counts] == sorted([begin, *locks, export, dump, *counts])
     for between in lines[begin + 1 : export]:
         assert between.split(maxsplit=1)[1].startswith("LOCK TABLE ONLY "), "a query would take the snapshot"
@@ -130,7 +130,7 @@ def test_tables_that_came_meanwhile_have_it_all_again(live: Droplet, monkeypatch
     def tick(call: list[str]) -> None:
         before(call)
         if "LOCK TABLE" in " ".join(call):
-            live.tables.setdefault("public.new", 4)
+            live.postgres.tables.setdefault("public.new", 4)
 
     monkeypatch.setattr(live, "_tick", tick)
     assert postgres(live).dump(live.paths.var / "dump", 60) == {"public.offers": 12, "public.users": 3, "public.new": 4}
@@ -168,7 +168,7 @@ def test_what_somebody_else_does_to_a_table_is_waited_for(
 
     live.failing[part] = Result(1, stderr=said)
     monkeypatch.setattr(live, "sleep", sleep)
-    assert postgres(live).dump(live.paths.var / "dump", 60) == live.tables
+    assert postgres(live).dump(live.paths.var / "dump", 60) == live.postgres.tables
 
 
 def test_who_holds_up_each_table_for_a_while_does_not_hold_us_up_for_hours(
@@ -213,9 +213,9 @@ def test_no_password_is_in_what_is_kept_of_roles(live: Droplet) -> None:
 
 def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) -> None:
     """F1. Each is shut out before anything that it left could stand in the way."""
-    live.logins |= {"owner_0000000a", "owner_0000000b"}
+    live.postgres.logins |= {"owner_0000000a", "owner_0000000b"}
     postgres(live).forget_logins({"owner_00000001", "owner_0000000b"})
-    assert live.logins == {"owner_00000001", "owner_0000000b"}
+    assert live.postgres.logins == {"owner_00000001", "owner_0000000b"}
     about = [line for line in asked(live) if "owner_0000000a" in line]
     assert 'ALTER ROLE "owner_0000000a" NOLOGIN PASSWORD NULL; SELECT pg_terminate_backend(pid)' in about[0]
     assert not [line for line in asked(live) if "owner_reporting" in line or "other_00000001" in line]
@@ -223,11 +223,11 @@ def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) 
 
 def test_what_a_login_owns_is_looked_for_in_every_database(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large object in the database `postgres` would keep the role, and its password, alive."""
-    answer = live._sql
+    answer = live.postgres.sql
     monkeypatch.setattr(
-        live, "_sql", lambda sql: Result(0, "app\npostgres") if "FROM pg_shdepend" in sql else answer(sql)
+        live.postgres, "sql", lambda sql: Result(0, "app\npostgres") if "FROM pg_shdepend" in sql else answer(sql)
     )
-    live.logins.add("owner_0000000a")
+    live.postgres.logins.add("owner_0000000a")
     postgres(live).forget_logins({"owner_00000001"})
     reassigned = [call for call in live.calls if call[-1].startswith("REASSIGN OWNED")]
     assert [call[-3] for call in reassigned] == ["--dbname=app", "--dbname=postgres", "--dbname=postgres"]
@@ -240,7 +240,7 @@ def accept(live: Droplet, name: str) -> None:
 
 def test_a_role_with_powers_that_nobody_declared_is_told_as_foreign(live: Droplet) -> None:
     """So the plan tells of it as well, and it can be accepted with a reason."""
-    live.roles = [
+    live.postgres.roles = [
         ["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data"]],
         ["role", "owner", []],
         ["role", "sec_backdoor", ["superuser", "member of pg_monitor"]],
@@ -267,13 +267,13 @@ def test_an_accepted_role_is_gone_only_when_postgresql_said_so(live: Droplet) ->
 
 
 def test_more_than_the_reader_needs_is_told_as_well(live: Droplet) -> None:
-    live.roles = [["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data", "superuser"]]]
+    live.postgres.roles = [["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data", "superuser"]]]
     (found,) = roles.look(postgres(live).server, "app").undeclared
     assert "declared: superuser (" in found.what
 
 
 def test_a_name_may_be_anything(live: Droplet) -> None:
-    live.roles = [["role", "\x1b[31mx\u202e", ["superuser"]]]
+    live.postgres.roles = [["role", "\x1b[31mx\u202e", ["superuser"]]]
     (found,) = roles.look(postgres(live).server, "app").undeclared
     assert found.name.isprintable()
 

@@ -1,0 +1,38 @@
+"""Redis of a droplet, in memory. Its dump is a real file, with the number of its keys in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stackctl.core.program import Result
+
+
+@dataclass
+class Redis:
+    rdb: Path = field(compare=False)
+    """What it saves when it is stopped, and starts from."""
+    info: dict[str, str] = field(default_factory=lambda: {"redis_version": "8.0.2", "keys": "5"})
+    """What it says of itself, and how many keys it has."""
+    keys_lost: int = 0
+    """By a throwaway Redis, when it loads what was dumped."""
+
+    def cli(self, stdout: Path | None) -> Result:
+        """INFO, or the dump written to a file."""
+        keys = self.info.get("keys", "0")
+        if stdout:
+            stdout.write_text(self.info["keys"])
+        told = {**self.info, "db0": f"keys={keys},expires=1"}
+        told |= {"rdb_last_load_keys_loaded": keys, "rdb_last_load_keys_expired": "0"}
+        return Result(0, "".join(f"{name}:{value}\r\n" for name, value in told.items()))
+
+    def stop(self) -> None:
+        self.rdb.write_text(self.info["keys"])
+
+    def start(self) -> None:
+        if self.rdb.exists():
+            self.info["keys"] = self.rdb.read_text()
+
+    def loaded(self, keys: int) -> Result:
+        """INFO persistence of a throwaway Redis whose dump had so many keys."""
+        return Result(0, f"rdb_last_load_keys_expired:1\r\nrdb_last_load_keys_loaded:{keys - self.keys_lost - 1}\r\n")

@@ -1,0 +1,34 @@
+"""systemd of a droplet, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stackctl.core.program import Result
+
+
+@dataclass
+class Systemd:
+    """Refuses a verb that it does not know."""
+
+    units: set[str] = field(default_factory=set)
+    """Ours that are active."""
+    beside_ours: set[str] = field(default_factory=lambda: {"nginx.service"})
+    """Debian's that are active."""
+
+    def systemctl(self, verb: str, words: list[str]) -> Result:
+        units = [word for word in words if not word.startswith("-")]
+        match verb:
+            case "show":
+                return Result(0, "active\n" if units[0] in self.units else "inactive\n")
+            case "is-active":
+                return Result(0 if units[0] in self.units | self.beside_ours else 3)
+            case "start" | "restart":
+                self.units |= set(units)
+            case "stop":
+                self.units -= set(units)
+            case "reload" | "reset-failed" | "reboot":
+                pass
+            case _:
+                raise AssertionError(f"systemctl {verb} {units}")
+        return Result(0)
