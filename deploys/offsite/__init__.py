@@ -1,1 +1,1 @@
-"""The repository of backups off the droplet, as the operator's machine makes, reads and prunes it."""
+"""The off-site repository, as the operator's machine creates, lists and prunes it."""

@@ -1,9 +1,10 @@
-"""What the off-site storage has, compared with what this side has seen of it before: `make offsite ENV=prod`.
+"""Compares the off-site storage with what was seen there before: `make offsite ENV=prod`.
 
-The ledger is a file in the checkout, out of the droplet's reach. It has each snapshot that was seen, the hash of its
-manifest, the storage's date for it, and the day on which it was first seen. Who breaks into the droplet can send
-snapshots, but can't have been seen before. `python -m deploys.offsite.look inventories/prod.py` looks, tells, and
-notes what is new. Exits 0 as before, but for new ones | 1 failed | 4 something is not as it was: it needs somebody.
+The ledger is a file in the checkout, which the droplet cannot reach. For each snapshot that was seen it has the hash of
+its manifest, the storage's date, and the day on which it was first seen. An intruder on the droplet can send snapshots,
+but cannot make them known for longer. `python -m deploys.offsite.look inventories/prod.py` lists the storage and
+records new snapshots. The exit codes are 0 (nothing but new snapshots), 1 (failed) and 4 (something known has changed,
+so a person is needed).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pyinfra.api.exceptions import PyinfraError
 
 from deploys.config.environments import group_data, place_of
 from deploys.config.settings import load_settings
-from deploys.offsite.repository import Repository, RepositoryError
+from deploys.offsite.restic import Repository, RepositoryError
+from deploys.terminal.exit_codes import DONE, FAILED, NEEDS_A_PERSON
 from stackctl.backup import stored
 from stackctl.backup.manifest import NAME
 from stackctl.backup.stored import SKEW, Stored
@@ -31,55 +33,58 @@ from stackctl.core.printable import printable
 
 @dataclass(frozen=True)
 class Seen:
-    """A snapshot as it was seen first."""
+    """A snapshot as it was first seen."""
 
     backup: str
     manifest: str
-    """SHA-256."""
+    """The manifest's SHA-256."""
     stored: datetime
-    """The storage's date."""
+    """The storage's date of the snapshot."""
     first_seen: datetime
 
 
 @dataclass(frozen=True)
 class Ledger:
+    """What was seen of a repository."""
+
     url: str
     repository: str = ""
-    """restic's ID of it; empty before the first look."""
+    """restic's ID of the repository. Empty before the first look."""
     looked: datetime | None = None
-    """When all of it was last read."""
+    """Time of the last look."""
     pruned: datetime | None = None
-    """When `make prune` last came to an end."""
+    """Time at which `make prune` last finished."""
     snapshots: Mapping[str, Seen] = field(default_factory=dict)
     dropping: Sequence[str] = ()
-    """What a prune set out to drop: killed in between, it may be gone or not."""
+    """IDs that a prune began to delete. If it was killed, each of them may be there or not."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The storage now."""
+    """The content of the storage."""
 
     known: Ledger
-    """Of before this look."""
+    """The ledger before this look."""
     repository: str
     listed: frozenset[str]
-    """Every snapshot's ID, readable or not."""
+    """IDs of all snapshots, readable or not."""
     seen: Mapping[str, Seen]
     found: Sequence[Stored]
-    """The backups, oldest first, with all that is doubtful about them."""
+    """The backups with their doubts, oldest first."""
     unread: Sequence[str]
-    """Why a snapshot is no backup, a line each."""
+    """A line for each snapshot that is no backup."""
     alarms: Sequence[str]
-    """What is not as it was at the last look, a line each."""
+    """A line for each change since the last look, new snapshots aside."""
     at: datetime
 
 
 def now() -> datetime:
+    """Return the time in UTC, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def look(repository: Repository, known: Ledger) -> Look:
-    """Read every manifest there, about a second each. Raises RepositoryError when the storage gives no date."""
+    """Read every manifest in the storage, at about a second each. Raises RepositoryError if a date is missing."""
     at = now()
     identity = str(repository.json("cat", "config")["id"])
     listed = stored.snapshots(repository.restic("snapshots", "--json", "--host", repository.app))
@@ -87,12 +92,12 @@ def look(repository: Repository, known: Ledger) -> Look:
     for snapshot in listed:
         try:
             text = repository.restic("dump", snapshot.id, f"{snapshot.path}/{NAME}")
-            told = stored.read(text, snapshot)
+            manifest = stored.read(text, snapshot)
         except (RepositoryError, StackError) as error:
             unread.append(f"{snapshot.id[:8]} stays, and is no backup: {printable(str(error))}")
             continue
         date = repository.stored_at(snapshot.id)
-        found.append(Stored(snapshot, told, date))
+        found.append(Stored(snapshot, manifest, date))
         digest = hashlib.sha256(text.encode()).hexdigest()
         seen[snapshot.id] = Seen(snapshot.backup, digest, date, at)
     ids = frozenset(snapshot.id for snapshot in listed)
@@ -110,7 +115,7 @@ def look(repository: Repository, known: Ledger) -> Look:
 
 
 def remembered(seen: Look, *, accepted: bool = False) -> Ledger:
-    """The ledger after that look. What raised an alarm is only taken over once a person has `accepted` it."""
+    """Return the ledger after a look. What raised an alarm is recorded only after a person has `accepted` it."""
     known = seen.known
     trusted = accepted or not known.repository
     doubtful = set[str]() if trusted else {*_doubts(known, seen.seen)}
@@ -128,13 +133,16 @@ def remembered(seen: Look, *, accepted: bool = False) -> Ledger:
 
 
 def without(known: Ledger, dropped: Sequence[str], at: datetime) -> Ledger:
-    """The ledger after a prune."""
+    """Return the ledger after a prune."""
     left = {number: one for number, one in known.snapshots.items() if number not in dropped}
     return replace(known, pruned=at, snapshots=left, dropping=())
 
 
 def load(path: Path, url: str) -> Ledger:
-    """Raises RepositoryError. The ledger of another repository, which group_data named before, is no ledger of this."""
+    """Read the ledger of a repository. It is empty if there is none, or if the file is about another repository.
+
+    Raises RepositoryError.
+    """
     if not path.is_file():
         return Ledger(url)
     try:
@@ -151,11 +159,11 @@ def load(path: Path, url: str) -> Ledger:
             [str(number) for number in document["dropping"]],
         )
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise RepositoryError(f"{path} is malformed: take it from git again (git checkout {path})") from None
+        raise RepositoryError(f"{path} is malformed. Next: git checkout {path}") from None
 
 
 def save(path: Path, ledger: Ledger) -> None:
-    """Whole or not at all. Its lines are sorted, so that git shows what is new."""
+    """Write the ledger atomically. Its entries are sorted, so that git shows what is new."""
     document = {
         "url": ledger.url,
         "repository": ledger.repository,
@@ -176,7 +184,7 @@ def save(path: Path, ledger: Ledger) -> None:
 
 
 def _doubts(known: Ledger, seen: Mapping[str, Seen]) -> dict[str, str]:
-    """What the ledger has against a snapshot, by its ID."""
+    """Return what contradicts the ledger, by snapshot ID."""
     doubts = {}
     for number, one in seen.items():
         before = known.snapshots.get(number)
@@ -212,7 +220,7 @@ def _seen(entry: Mapping[str, str]) -> Seen:
 
 
 def _time(text: str) -> datetime:
-    """Raises ValueError for one without its offset: it can be compared with no other."""
+    """Read a time. Raises ValueError without a UTC offset: such a time cannot be compared."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(text)
@@ -227,8 +235,8 @@ def _text(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def told(seen: Look, after: Ledger) -> list[str]:
-    """What there is, a line for each snapshot, each doubt and each alarm."""
+def report(seen: Look, after: Ledger) -> list[str]:
+    """Return a line for each snapshot, each doubt and each alarm."""
     lines = [f"{after.url}: {len(seen.found)} snapshots of backups"]
     for one in seen.found:
         known = after.snapshots.get(one.snapshot.id)
@@ -239,20 +247,21 @@ def told(seen: Look, after: Ledger) -> list[str]:
 
 
 def looked(repository: Repository, path: Path) -> tuple[int, list[str]]:
-    """Look, and note it in the ledger. The exit code, and what to tell."""
+    """Look, and record it in the ledger. Return the exit code and the report."""
     seen = look(repository, load(path, repository.url))
     after = remembered(seen)
     save(path, after)
-    return 4 if seen.alarms else 0, told(seen, after)
+    return NEEDS_A_PERSON if seen.alarms else DONE, report(seen, after)
 
 
 def main(inventory: str) -> int:
+    """Look at the storage of an environment, print the report and return the exit code."""
     try:
         settings = load_settings(group_data(place_of(inventory)))
         code, lines = looked(Repository.of(settings), Path(settings.values.backups_ledger))
     except PyinfraError as error:
         print(printable(f"look: {error}"), file=sys.stderr)
-        return 1
+        return FAILED
     print("\n".join(map(printable, lines)))
     return code
 

@@ -3,6 +3,7 @@
 import errno
 import http.client
 import socket
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -29,22 +30,25 @@ def status_over_socket(unix_socket: Path, target: str, timeout: float) -> int:
     return begin(lambda: _head_of_answer(connection, "GET", target, {})[0])(timeout)
 
 
-def request(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    """Return status and body of a request to another server."""
-    connection, parts = _connection(url)
+def request(
+    method: str, url: str, body: bytes, headers: Mapping[str, str], trust: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
+    """Return status and body of a request to another server. `trust` replaces the system's certificate authorities."""
+    connection, parts = _connection(url, trust)
     return begin(lambda: _answer(connection, method, parts.path, body, headers))(REQUEST_S)
 
 
-def head(url: str, headers: Mapping[str, str]) -> tuple[int, str]:
+def head(url: str, headers: Mapping[str, str], trust: ssl.SSLContext | None = None) -> tuple[int, str]:
     """Return status and date (Last-Modified) of an object on another server, without its content."""
-    connection, parts = _connection(url)
+    connection, parts = _connection(url, trust)
     return begin(lambda: _head_of_answer(connection, "HEAD", parts.path, headers))(REQUEST_S)
 
 
-def _connection(url: str) -> tuple[http.client.HTTPConnection, SplitResult]:
+def _connection(url: str, trust: ssl.SSLContext | None) -> tuple[http.client.HTTPConnection, SplitResult]:
     parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.netloc, timeout=REQUEST_S), parts
+    if parts.scheme == "https":
+        return http.client.HTTPSConnection(parts.netloc, timeout=REQUEST_S, context=trust), parts
+    return http.client.HTTPConnection(parts.netloc, timeout=REQUEST_S), parts
 
 
 def _answer(

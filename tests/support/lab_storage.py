@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploys.offsite.repository import Repository
+from deploys.offsite.restic import Repository
 from stackctl.backup import manifest
 from stackctl.backup.manifest import DUMP, GLOBALS, STATE, Manifest
 from tests.lab.layout import WORLD

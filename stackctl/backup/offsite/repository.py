@@ -1,7 +1,6 @@
 """The client of the restic repository."""
 
 import http.client
-import json
 import re
 import sys
 from contextlib import suppress
@@ -17,7 +16,8 @@ from stackctl.backup.stored import Snapshot
 from stackctl.core import disk, durable, records, redact
 from stackctl.core.errors import FailedError
 from stackctl.core.program import ENVIRONMENT, TIMED_OUT, TOO_LONG, Result
-from stackctl.services import s3
+from stackctl.services import restic, s3
+from stackctl.services.restic import LOCKED, NO_REPOSITORY, WRONG_PASSWORD
 
 PATIENCE_S = 120
 SLOWEST = 500_000
@@ -26,8 +26,6 @@ LOCKED_S, ASK_AGAIN_S = 600, 15
 """How long to wait while another process has the repository locked, and how often to look."""
 PROBE = "stackctl-probe"
 """An object beside restic's own. It is written and deleted to find out what the key may do."""
-NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
-"""Exit codes of restic since 0.17."""
 NO_SUCH_FILE = re.compile(r"cannot dump file: .*( not found in snapshot| should be a (file|dir), but is a )")
 """The error of restic for a file that a snapshot does not have."""
 AGAIN = "sudo stackctl backup"
@@ -162,10 +160,7 @@ class Repository:
         env = {
             **ENVIRONMENT,
             "TMPDIR": str(cache),  # restic writes there what it is about to send; /tmp is in memory
-            "RESTIC_REPOSITORY": access.repository,
-            "RESTIC_PASSWORD": access.password,
-            "AWS_ACCESS_KEY_ID": access.key_id,
-            "AWS_SECRET_ACCESS_KEY": access.key_secret,
+            **restic.environment(access.repository, access.password, access.key),
             "RESTIC_CACHE_DIR": str(cache),
         }
         # An isolated droplet writes nothing to the storage, not even a lock.
@@ -174,7 +169,7 @@ class Repository:
 
     def _fault(self, verb: str, ran: Result) -> str:
         """Return the cause of a failure, and the next step."""
-        where, said = self.access.repository, redact.mask(reason(ran), self.access.secrets)
+        where, said = self.access.repository, redact.mask(restic.reason(ran), self.access.secrets)
         known = {
             127: "restic is not installed: converge the site (make site)",
             NO_REPOSITORY: f"{where}: there is no such repository: make offsite",
@@ -192,24 +187,6 @@ def look(stack: Stack) -> Powers | None:
     repository.find()
     repository.restic("cat", "config")
     return None if repository.access.read_only else repository.probe()
-
-
-def reason(ran: Result) -> str:
-    """Return the cause that restic printed last: the holder of a lock, or the error behind its retries."""
-    said = [_message(line) for line in ran.stderr.splitlines()]
-    tried = [match[1] for line in said if (match := re.search(r"retrying after [^:]+: (.+)", line))]
-    fatal = [line.removeprefix("Fatal: ") for line in said if line.startswith("Fatal: ")]
-    locked = [line for line in said if "already locked" in line]
-    return (locked or (tried if ran.code == TIMED_OUT else fatal) or [ran.reason])[-1].removeprefix("Fatal: ")
-
-
-def _message(line: str) -> str:
-    """Return the message of a line. With --json, restic prints errors as JSON."""
-    try:
-        document = json.loads(line)
-    except ValueError:
-        return line
-    return str(document.get("message", line)) if isinstance(document, dict) else line
 
 
 def timeout_for(told: Manifest) -> float:

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stackctl.backup.manifest import NAME
-from stackctl.backup.offsite.repository import LOCKED, WRONG_PASSWORD
 from stackctl.core.paths import Paths
 from stackctl.core.program import Result
+from stackctl.services.restic import LOCKED, WRONG_PASSWORD
 
 SECRETS = {"key_id": "KEYID1234", "key_secret": "the-key's-secret $x", "password": "the restic password %41"}
 REPOSITORY = "s3:https://s3.test/bucket/bot"

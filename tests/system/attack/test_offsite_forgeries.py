@@ -20,7 +20,7 @@ from testinfra.host import Host
 from deploys.offsite import look, prune
 from deploys.offsite.look import looked
 from deploys.offsite.prune import DAILY, MONTHLY, WEEKLY, Plan
-from deploys.offsite.repository import Repository
+from deploys.offsite.restic import Repository
 from deploys.offsite.setup import made
 from deploys.terminal.exit_codes import DONE
 from stackctl.backup import retention

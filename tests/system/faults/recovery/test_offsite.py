@@ -24,7 +24,7 @@ from testinfra.host import Host
 from deploys.components.offsite import access_file
 from deploys.offsite import look, prune
 from deploys.offsite.prune import DAILY, MONTHLY, WEEKLY, Plan
-from deploys.offsite.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from deploys.offsite.restic import DROPLET, OPERATOR, Repository, RepositoryError
 from deploys.offsite.setup import made
 from deploys.terminal.exit_codes import DONE
 from stackctl.backup import stored
@@ -322,7 +322,7 @@ def test_prune_leaves_what_its_plan_says_and_a_repository_that_is_whole(
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[2]: line.split()[0] for line in lines if line.startswith("  ")} == {
         **dict.fromkeys(keep, "keep"),
-        **dict.fromkeys(drop, "DROP"),
+        **dict.fromkeys(drop, "DELETE"),
     }
     assert {one.backup for one in snapshots(a_year.repository)} == keep
     a_year.repository.restic("check", "--read-data")

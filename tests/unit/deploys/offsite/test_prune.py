@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploys.offsite import look, prune, repository, setup
+from deploys.offsite import look, prune, restic, setup
 from deploys.offsite.look import Ledger
 from deploys.offsite.prune import FLOOR, Plan
-from deploys.offsite.repository import DROPLET, OPERATOR, Repository, RepositoryError
+from deploys.offsite.restic import DROPLET, OPERATOR, Repository, RepositoryError
 from deploys.terminal.exit_codes import DONE, REFUSED
 from stackctl.backup import stored
 from stackctl.backup.manifest import DUMP, GLOBALS, NAME, STATE, File, Manifest
@@ -308,7 +308,7 @@ def test_a_plan_without_a_proof_is_refused(monkeypatch: pytest.MonkeyPatch, ledg
 
 def test_nothing_to_drop_is_no_failure(capsys: pytest.CaptureFixture[str], ledger: Path) -> None:
     assert pruned(InMemory(nightly(3)), ledger, sure=False) == DONE
-    assert "Nothing is to be dropped." in capsys.readouterr().out
+    assert "There is nothing to delete." in capsys.readouterr().out
 
 
 def test_without_a_yes_nothing_goes(monkeypatch: pytest.MonkeyPatch, ledger: Path) -> None:
@@ -347,7 +347,7 @@ def test_what_shrank_goes_at_nobody_s_word_beforehand(
         capsys,
         there,
         ledger,
-        f"The dump of {newest}, the newest verified, has 0.0 MB, and one of those that go has",
+        f"The dump of {newest}, the newest verified backup, has 0.0 MB, and one that would be deleted has",
     )
 
 
@@ -355,7 +355,7 @@ def test_the_first_prune_needs_a_person(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
     there = InMemory(nightly(QUARTER))
-    a_person_is_needed(monkeypatch, capsys, there, ledger, "No prune has come to an end yet")
+    a_person_is_needed(monkeypatch, capsys, there, ledger, "The ledger knows of no finished prune")
     at_a_terminal(monkeypatch, None)
     there.now += 2 * DAY
     assert pruned(there, ledger) == DONE
@@ -377,7 +377,9 @@ def test_a_year_of_prunes_needs_nobody_and_a_hole_in_what_they_left_does(
     monkeypatch.setattr(prune, "MONTHLY", 0)
     there.ran.clear()
     capsys.readouterr()
-    a_person_is_needed(monkeypatch, capsys, there, ledger, "of those that go were older than 60 days at the last prune")
+    a_person_is_needed(
+        monkeypatch, capsys, there, ledger, "that would be deleted were older than 60 days at the last prune"
+    )
 
 
 # --- who broke in ---------------------------------------------------------------------------------------------------
@@ -551,7 +553,7 @@ def test_a_ledger_of_a_repository_that_group_data_named_before_is_none_of_this(l
 @pytest.mark.parametrize("content", ["", "[1]", "{}", '{"url": "s3:https://s3.test/bucket", "snapshots": {"a": {}}}'])
 def test_a_malformed_ledger_is_one_line(ledger: Path, content: str) -> None:
     ledger.write_text(content)
-    with pytest.raises(RepositoryError, match="is malformed: take it from git again"):
+    with pytest.raises(RepositoryError, match=r"is malformed\. Next: git checkout"):
         look.load(ledger, "s3:https://s3.test/bucket")
 
 
@@ -614,7 +616,7 @@ def test_what_has_no_manifest_that_can_be_read_stays_and_is_told_of(
 
 
 def test_without_a_repository_it_says_how_to_make_one(ledger: Path) -> None:
-    with pytest.raises(RepositoryError, match="there is no repository yet: make offsite"):
+    with pytest.raises(RepositoryError, match=r"there is no repository yet\. Next: make offsite"):
         pruned(InMemory(there=False), ledger)
 
 
@@ -652,9 +654,9 @@ def test_one_that_opens_with_neither_password_is_left_alone() -> None:
 
 def test_every_other_password_is_ended_when_that_is_asked() -> None:
     there = InMemory(passwords={OPERATOR: "k1", DROPLET: "k2", "former": "k3"})
-    assert setup.end_others(cast(Repository, there)) == 1
+    assert setup.revoke_others(cast(Repository, there)) == 1
     assert {*there.passwords} == {OPERATOR, DROPLET}
-    assert setup.end_others(cast(Repository, there)) == 0
+    assert setup.revoke_others(cast(Repository, there)) == 0
 
 
 # --- restic at the operator's ---------------------------------------------------------------------------------------
@@ -688,7 +690,7 @@ def test_a_password_is_handed_over_by_a_pipe(ours: Repository, tmp_path: Path) -
     ours.add_key(DROPLET, opened_by=OPERATOR)
     arguments, password = seen.read_text().splitlines()
     assert password == "secret OFFSITE_PASSWORD"
-    assert arguments.startswith("key add --user offsite --host bot --new-password-file /dev/fd/")
+    assert arguments.startswith("key add --user offsite --host bot --new-password-file /dev/stdin")
 
 
 @pytest.mark.parametrize(
@@ -717,7 +719,7 @@ def test_what_is_no_text_stops_no_look(ours: Repository, tmp_path: Path) -> None
 
 def test_a_manifest_without_an_end_is_one_line(ours: Repository, tmp_path: Path) -> None:
     program(tmp_path, "exec cat /dev/zero")
-    with pytest.raises(RepositoryError, match="restic dump says more than 32 MiB"):
+    with pytest.raises(RepositoryError, match="restic dump: it printed more than 96 MiB"):
         ours.restic("dump", "x", "/y")
 
 
@@ -725,13 +727,16 @@ def test_who_has_it_locked_is_told(ours: Repository, tmp_path: Path) -> None:
     """In restic's words before 0.17, and since."""
     for said in ("unable to create lock in backend: repository is already", "Fatal: unable to create lock: already"):
         program(tmp_path, f"echo '{said} locked by PID 7 on bot\nuse unlock' >&2; exit 11")
-        with pytest.raises(RepositoryError, match="already locked by PID 7 on bot: wait for its end; of one that was"):
+        with pytest.raises(
+            RepositoryError,
+            match=r"already locked by PID 7 on bot\. Next: wait until it ends, or half an hour if it was",
+        ):
             ours.restic("check")
 
 
 def test_a_machine_without_restic_is_told_what_to_install(ours: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(RepositoryError, match="restic is not installed here: apt-get install restic"):
+    with pytest.raises(RepositoryError, match=r"restic is not installed here\. Next: apt-get install restic"):
         ours.restic("check")
 
 
@@ -766,7 +771,7 @@ def test_a_file_without_an_end_is_read_as_far_as_its_manifest_says(ours: Reposit
 def test_an_authority_of_one_s_own_is_trusted_besides_the_public_ones(ours: Repository, tmp_path: Path) -> None:
     program(tmp_path, 'echo "$*"')
     own = Repository(ours.url, ours.app, ours.secrets, ("/ca.crt",))
-    assert own.restic("check") == f"--cacert={repository.certifi.where()} --cacert=/ca.crt check\n"
+    assert own.restic("check") == f"--cacert={restic.certifi.where()} --cacert=/ca.crt check\n"
 
 
 def test_a_place_without_the_operator_s_part_is_told_what_is_missing() -> None:

@@ -21,7 +21,7 @@ from stackctl.backup import backup_number, create, manifest, stored
 from stackctl.backup.manifest import DUMP, NAME, Manifest
 from stackctl.backup.offsite import access, download, repository, upload
 from stackctl.backup.offsite.access import Powers
-from stackctl.backup.offsite.repository import LOCKED, LOCKED_S, NO_REPOSITORY
+from stackctl.backup.offsite.repository import LOCKED_S
 from stackctl.backup.stored import Snapshot
 from stackctl.core import config, durable
 from stackctl.core.disk import SPARE
@@ -31,6 +31,7 @@ from stackctl.core.machine import Machine
 from stackctl.core.program import ENVIRONMENT, TIMED_OUT, Result
 from stackctl.restore.run import Request
 from stackctl.services import s3
+from stackctl.services.restic import LOCKED, NO_REPOSITORY
 from tests.support.fakes.droplet import PARSER, Droplet, installed, stackctl
 from tests.support.fakes.restic import ACCESS, REPOSITORY, SECRETS, Storage, reached
 from tests.support.manifests import NOON, made

@@ -1,0 +1,38 @@
+"""restic as droplet and operator's machine run it: its environment, its exit codes and its errors."""
+
+import json
+import re
+
+from stackctl.core.program import TIMED_OUT, Result
+from stackctl.services import s3
+
+NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
+"""Exit codes of restic since 0.17."""
+
+
+def environment(repository: str, password: str, key: s3.Key) -> dict[str, str]:
+    """Return the variables that open a repository. An argument would be visible to other processes."""
+    return {
+        "RESTIC_REPOSITORY": repository,
+        "RESTIC_PASSWORD": password,
+        "AWS_ACCESS_KEY_ID": key.id,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
+    }
+
+
+def reason(ran: Result) -> str:
+    """Return the cause that restic printed last: the holder of a lock, or the error behind its retries."""
+    said = [_message(line) for line in ran.stderr.splitlines()]
+    tried = [match[1] for line in said if (match := re.search(r"retrying after [^:]+: (.+)", line))]
+    fatal = [line.removeprefix("Fatal: ") for line in said if line.startswith("Fatal: ")]
+    locked = [line for line in said if "already locked" in line]
+    return (locked or (tried if ran.code == TIMED_OUT else fatal) or [ran.reason])[-1].removeprefix("Fatal: ")
+
+
+def _message(line: str) -> str:
+    """Return the message of a line. With --json, restic prints errors as JSON."""
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return line
+    return str(document.get("message", line)) if isinstance(document, dict) else line
