@@ -36,7 +36,7 @@ def interrupt_message(verb: str, place: str) -> str:
         return (
             f"Interrupted here. If the {verb} had begun, it continues on {host.name}:\n"
             f"{there} stackctl {follow}    shows it\n"
-            f"{there} systemctl stop {Paths(host.data.app).release_unit}    ends and undoes it{back}"
+            f"{there} systemctl stop {Paths(host.data.app).units.release}    ends and undoes it{back}"
         )
     if verb == "backup":
         return (

@@ -51,7 +51,7 @@ def app(settings: Settings) -> None:
     )
     service(
         name="Bring the stack up at boot, and down in order",
-        unit=paths.unit,
+        unit=paths.units.app,
         running=True,
         enabled=True,
     )
@@ -77,11 +77,13 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths = settings.paths
     found = {
-        paths.unit: build.template("app/stack.service.j2", paths=paths, values=settings.values, ways=_ways(settings))
+        paths.units.app: build.template(
+            "app/stack.service.j2", paths=paths, values=settings.values, ways=_ways(settings)
+        )
     }
     for colour, address in settings.values.colours.items():
-        found[paths.socket_unit(colour)] = build.template("app/colour.socket.j2", paths=paths, colour=colour)
-        found[paths.proxy_unit(colour)] = build.template(
+        found[paths.units.socket(colour)] = build.template("app/colour.socket.j2", paths=paths, colour=colour)
+        found[paths.units.proxy(colour)] = build.template(
             "app/colour.service.j2", paths=paths, colour=colour, address=address, port=APP_PORT
         )
     return found
@@ -91,5 +93,5 @@ def _ways(settings: Settings) -> list[str]:
     """The units between nginx and the containers."""
     paths = settings.paths
     return [
-        unit for colour in settings.values.colours for unit in (paths.socket_unit(colour), paths.proxy_unit(colour))
+        unit for colour in settings.values.colours for unit in (paths.units.socket(colour), paths.units.proxy(colour))
     ]

@@ -13,7 +13,7 @@ from deploys.operations.units import service, systemd_units
 @deploy("backups")
 def backups(settings: Settings) -> None:
     paths = settings.paths
-    timer = paths.backup_timer
+    timer = paths.units.backup_timer
     private_directory(name="Keep backups where root alone looks", path=str(paths.backups))
     systemd_units(
         name="Install what makes backups",
@@ -30,6 +30,8 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths, values = settings.paths, settings.values
     return {
-        paths.backup_service: build.template("backups/backup.service.j2", paths=paths, data_root=values.data_root),
-        paths.backup_timer: build.template("backups/backup.timer.j2", backup_at=values.backup_at),
+        paths.units.backup_service: build.template(
+            "backups/backup.service.j2", paths=paths, data_root=values.data_root
+        ),
+        paths.units.backup_timer: build.template("backups/backup.timer.j2", backup_at=values.backup_at),
     }

@@ -30,15 +30,15 @@ def data_services(settings: Settings) -> None:
     _configuration(settings, declared)
     compose_up(
         name="Run PostgreSQL and Redis",
-        project=paths.data_project,
+        project=paths.docker.data_project,
         file=str(paths.data_yaml),
         images={"postgres": values.postgres_image, "redis": values.redis_image},
-        label=paths.sha256_label,
+        label=paths.docker.sha256_label,
         sha256=declared,
     )
     postgres_roles(
         name="Have PostgreSQL admit the app with the declared password",
-        container=paths.data_container("postgres"),
+        container=paths.docker.data_container("postgres"),
         database=values.database,
         owner=values.database_user,
         login=settings.login_role,
@@ -114,7 +114,7 @@ def retire_old_redis_passwords(settings: Settings) -> None:
 def _redis_password(settings: Settings, *, name: str, exclusive: bool) -> None:
     redis_password(
         name=name,
-        container=settings.paths.data_container("redis"),
+        container=settings.paths.docker.data_container("redis"),
         password=settings.credentials.redis_password,
         administrator=str(settings.paths.redis_administrator),
         dest=str(settings.paths.secrets / "redis/redis.conf"),

@@ -63,18 +63,18 @@ def _networks(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
     network(
         name="Have the network of the data services",
-        network_name=paths.data_network,
+        network_name=paths.docker.data_network,
         internal=True,
         subnet=str(values.data_subnet),
         ip_range=str(values.data_ip_range),
-        unit=paths.unit,
+        unit=paths.units.app,
     )
     network(
         name="Have the network of the app",
-        network_name=paths.app_network,
+        network_name=paths.docker.app_network,
         subnet=str(values.app_subnet),
         ip_range=str(values.app_ip_range),
-        unit=paths.unit,
+        unit=paths.units.app,
     )
 
 

@@ -131,7 +131,7 @@ def _logins(settings: Settings) -> None:
 
 
 def _sandboxes(settings: Settings) -> None:
-    mounts = settings.paths.mounts_service
+    mounts = settings.paths.units.mounts_service
     systemd_units(
         name="Keep what runs by itself to what it needs",
         units=units(settings),
@@ -165,5 +165,5 @@ def units(settings: Settings) -> dict[str, bytes]:
         f"certbot.service.d/{drop_in}": build.template("tls/renewal.conf.j2", paths=paths, data_root=values.data_root),
         f"logrotate.timer.d/{drop_in}": build.file("hardening/logrotate.timer.conf"),
         f"/etc/systemd/system.conf.d/{drop_in}": build.file("hardening/system.conf"),
-        paths.mounts_service: build.file("hardening/mounts.service"),
+        paths.units.mounts_service: build.file("hardening/mounts.service"),
     }

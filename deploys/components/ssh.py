@@ -21,7 +21,7 @@ def ssh(settings: Settings) -> None:
     systemd_units(name="Install what undoes a change", units=units(settings), handler="trial-units")
     service(
         name="Undo at boot what nobody confirmed",
-        unit=settings.paths.trial_boot,
+        unit=settings.paths.units.trial_boot,
         enabled=True,
         running=None,  # it has nothing to do but then
     )
@@ -67,7 +67,7 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths = settings.paths
     return {
-        paths.trial_boot: build.template("ssh/trial.service.j2", paths=paths),
-        paths.trial_service(""): build.template("ssh/trial@.service.j2"),
-        paths.trial_timer(""): build.template("ssh/trial@.timer.j2", paths=paths, asks_s=POLL_S),
+        paths.units.trial_boot: build.template("ssh/trial.service.j2", paths=paths),
+        paths.units.trial_service(""): build.template("ssh/trial@.service.j2"),
+        paths.units.trial_timer(""): build.template("ssh/trial@.timer.j2", paths=paths, asks_s=POLL_S),
     }

@@ -27,7 +27,7 @@ def tls(settings: Settings) -> None:
     systemd_units(name="Install what obtains a certificate", units=units(settings), handler="certificate-units")
     service(
         name="Try each hour for a certificate that is missing",
-        unit=paths.certificate_timer,
+        unit=paths.units.certificate_timer,
         running=True,
         enabled=True,
     )
@@ -44,11 +44,11 @@ def units(settings: Settings) -> dict[str, bytes]:
     """systemd's units by name."""
     paths = settings.paths
     return {
-        paths.certificate_service: build.template(
+        paths.units.certificate_service: build.template(
             "tls/certificate.service.j2",
             domain=settings.values.domain,
             paths=paths,
             data_root=settings.values.data_root,
         ),
-        paths.certificate_timer: build.file("tls/certificate.timer"),
+        paths.units.certificate_timer: build.file("tls/certificate.timer"),
     }

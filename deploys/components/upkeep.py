@@ -18,11 +18,11 @@ def upkeep(settings: Settings) -> None:
     ours = [name for name in wanted if name.endswith(".timer")]
     systemd_units(name="Install the units of upkeep", units=wanted, handler="units-of-upkeep", restart=ours)
     if not settings.values.reboot_at:
-        service(name="Never reboot by itself", unit=paths.reboot_timer, running=False, enabled=False)
-        files.file(name="Have no timer of reboots", path=str(UNITS / paths.reboot_timer), present=False)
+        service(name="Never reboot by itself", unit=paths.units.reboot_timer, running=False, enabled=False)
+        files.file(name="Have no timer of reboots", path=str(UNITS / paths.units.reboot_timer), present=False)
     for timer in host.loop(["apt-daily-upgrade.timer", *ours]):
         # A copy has the data of what it was copied from: its timers for them rest, as those of backups do.
-        on = timer != paths.amcheck_timer or not settings.isolated
+        on = timer != paths.units.amcheck_timer or not settings.isolated
         service(name=f"Run {timer}" if on else f"Have {timer} rest", unit=timer, running=on, enabled=on)
 
 
@@ -31,15 +31,17 @@ def units(settings: Settings, *, data: bool) -> dict[str, bytes]:
     paths, values = settings.paths, settings.values
     found = {
         f"apt-daily-upgrade.service.d/{values.app}.conf": build.template("upkeep/upgrade.conf.j2", paths=paths),
-        paths.integrity_service: build.template("upkeep/integrity.service.j2", paths=paths, data_root=values.data_root),
-        paths.integrity_timer: build.file("upkeep/integrity.timer"),
-        paths.reboot_service: build.template("upkeep/reboot.service.j2", paths=paths),
+        paths.units.integrity_service: build.template(
+            "upkeep/integrity.service.j2", paths=paths, data_root=values.data_root
+        ),
+        paths.units.integrity_timer: build.file("upkeep/integrity.timer"),
+        paths.units.reboot_service: build.template("upkeep/reboot.service.j2", paths=paths),
     }
     if values.reboot_at:
-        found[paths.reboot_timer] = build.template("upkeep/reboot.timer.j2", reboot_at=values.reboot_at)
+        found[paths.units.reboot_timer] = build.template("upkeep/reboot.timer.j2", reboot_at=values.reboot_at)
     if data:
-        found[paths.amcheck_service] = build.template(
+        found[paths.units.amcheck_service] = build.template(
             "upkeep/amcheck.service.j2", paths=paths, data_root=values.data_root
         )
-        found[paths.amcheck_timer] = build.file("upkeep/amcheck.timer")
+        found[paths.units.amcheck_timer] = build.file("upkeep/amcheck.timer")
     return found

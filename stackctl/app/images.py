@@ -13,7 +13,7 @@ FOREIGN = {"amd64", "arm64"}
 
 def ours(paths: Paths, release: Release) -> str:
     """Our own tag on a release's image."""
-    return f"{paths.release_repository}:{release.id}"
+    return f"{paths.docker.release_repository}:{release.id}"
 
 
 def pin(
@@ -60,11 +60,11 @@ def pin(
 
 def prune(stack: Stack, kept: set[str]) -> None:
     """Remove our images but for those of the releases with these ids; what a failed release pulled goes, too."""
-    docker, ours_of = stack.docker, stack.docker.images_of(stack.paths.release_repository)
+    docker, ours_of = stack.docker, stack.docker.images_of(stack.paths.docker.release_repository)
     needed = {image for release_id, image in ours_of.items() if release_id in kept}
     for image in {*ours_of.values(), *docker.images_of(stack.config.repository).values()} - needed:
         stack.machine.run(["docker", "rmi", "--force", image])
     for release_id, image in ours_of.items():
         # Of an image that another release needs, our name for it alone.
         if release_id not in kept and image in needed:
-            stack.machine.run(["docker", "rmi", f"{stack.paths.release_repository}:{release_id}"])
+            stack.machine.run(["docker", "rmi", f"{stack.paths.docker.release_repository}:{release_id}"])

@@ -48,7 +48,9 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
             stack.journal.show_log(name, getattr(error, "tail", ""))
             failures.append(f"{name}: {error}")
     if failures:
-        raise FailedError(f"{'; '.join(failures)}: see sudo stackctl status, then systemctl restart {stack.paths.unit}")
+        raise FailedError(
+            f"{'; '.join(failures)}: see sudo stackctl status, then systemctl restart {stack.paths.units.app}"
+        )
 
 
 def needs_recovery(stack: Stack) -> bool:
@@ -66,7 +68,7 @@ def needs_recovery(stack: Stack) -> bool:
 
 
 def _worker_differs(stack: Stack, current: State) -> bool:
-    runs = [one.labels.get(stack.paths.release_label) for one in stack.worker if one.state != "exited"]
+    runs = [one.labels.get(stack.paths.docker.release_label) for one in stack.worker if one.state != "exited"]
     return stack.config.works and runs != ([current.worker.id] if current.worker else [])
 
 
@@ -111,10 +113,10 @@ def start_app(stack: Stack) -> str:
     if not release:
         raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs: release anew")
     values = app_env.load(stack.paths.snapshot(release.id))
-    argv = compose.resume(stack.paths.project(colour), stack.paths.app_yaml)
+    argv = compose.resume(stack.paths.docker.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.web_environment(colour, release, values))
     # Before it is healthy: whoever comes early is told to come again, and gets through as soon as it is.
-    stack.systemctl("start", stack.paths.socket_unit(colour))
+    stack.systemctl("start", stack.paths.units.socket(colour))
     return f"{release.tag} in {colour}"
 
 
@@ -124,11 +126,11 @@ def start_worker(stack: Stack) -> str:
         stack.stop_worker()  # of before; after a hard reset Docker restarts it
         return "none: this droplet is isolated" if stack.config.isolated else "none"
     # One of a release that was cut short gives way; any other is started as it is.
-    foreign = any(container.labels.get(stack.paths.release_label) != release.id for container in stack.worker)
+    foreign = any(container.labels.get(stack.paths.docker.release_label) != release.id for container in stack.worker)
     if foreign:
         stack.stop_worker()
     bring = compose.up if foreign else compose.resume
-    stack.bring_up_worker(release, bring(stack.paths.worker_project, stack.paths.worker_yaml))
+    stack.bring_up_worker(release, bring(stack.paths.docker.worker_project, stack.paths.worker_yaml))
     return release.tag
 
 
@@ -136,7 +138,7 @@ def wait_for_app(stack: Stack) -> str:
     colour = state.load(stack.paths).active
     if not colour:
         return "no release yet"
-    stack.wait_until_well(stack.paths.project(colour), "health", stack.config.healthy_timeout, fail_early=False)
+    stack.wait_until_well(stack.paths.docker.project(colour), "health", stack.config.healthy_timeout, fail_early=False)
     return "healthy"
 
 
@@ -152,5 +154,5 @@ def stop_worker(stack: Stack) -> str:
 
 
 def _stop_data(stack: Stack) -> str:
-    stack.docker.stop(stack.docker.containers(stack.paths.data_project))
+    stack.docker.stop(stack.docker.containers(stack.paths.docker.data_project))
     return ""

@@ -40,11 +40,11 @@ class Stack(Context):
         self.docker.call(f"systemctl {verb} {' '.join(units)}", ["systemctl", verb, *units])
 
     def containers(self, colour: str) -> list[Container]:
-        return self.docker.containers(self.paths.project(colour))
+        return self.docker.containers(self.paths.docker.project(colour))
 
     @property
     def worker(self) -> list[Container]:
-        return self.docker.containers(self.paths.worker_project)
+        return self.docker.containers(self.paths.docker.worker_project)
 
     def web_environment(self, colour: str, release: Release, values: Mapping[str, str]) -> dict[str, str]:
         return self._environment(release, values, self.config.colours[colour])
@@ -65,7 +65,7 @@ class Stack(Context):
         """Containers first: what is under way ends through a socket that still stands."""
         self.docker.stop(self.containers(colour), self.config.stop_grace)
         # Without waiting: at a shutdown systemd stops them when we have ended, and we would wait for ourselves.
-        self.systemctl("stop", "--no-block", self.paths.socket_unit(colour), self.paths.proxy_unit(colour))
+        self.systemctl("stop", "--no-block", self.paths.units.socket(colour), self.paths.units.proxy(colour))
 
     def remove_colour(self, colour: str) -> None:
         self.stop_colour(colour)
@@ -73,14 +73,14 @@ class Stack(Context):
 
     def start_data(self, step: str) -> None:
         """Start PostgreSQL and Redis, and wait until they are healthy."""
-        project = self.paths.data_project
+        project = self.paths.docker.data_project
         self.bring_up("data", compose.resume(project, self.paths.data_yaml))
         self.wait_until_well(project, step, self.config.healthy_timeout, fail_early=False)
 
     def remove_one_shots(self) -> None:
         """Remove the containers of migrations. They outlive their client, killed now or in an earlier run."""
         for colour in COLOURS:
-            self.docker.remove(self.docker.containers(self.paths.project(colour), one_off=True))
+            self.docker.remove(self.docker.containers(self.paths.docker.project(colour), one_off=True))
 
     def stop_worker(self) -> None:
         """It finishes the job that it is at."""

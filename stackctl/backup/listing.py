@@ -61,7 +61,7 @@ def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:
     # However far off: the clock may have been ahead when it was made.
     if nightly and since and abs(machine.now() - since) > OVERDUE:
         what = f"the last verified backup is of {since:%Y-%m-%d %H:%M} UTC" if newest else "there is no backup yet"
-        lines.append(f"{what}: sudo journalctl -u {paths.backup_service}, then sudo stackctl backup")
+        lines.append(f"{what}: sudo journalctl -u {paths.units.backup_service}, then sudo stackctl backup")
     return lines
 
 

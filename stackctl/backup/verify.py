@@ -98,7 +98,7 @@ def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
     """How many keys a file of Redis's has, once it was read whole and its checksum fits. Raises FailedError."""
     mounted = f"--mount=type=bind,source={rdb},target=/dump.rdb,readonly"
     options = (*_limits(stack), mounted, "--entrypoint=redis-check-rdb")
-    name = stack.paths.verification(backup_id)
+    name = stack.paths.docker.verification(backup_id)
     run = ["docker", "run", "--rm", f"--name={name}", *options, _image(stack, "redis"), "/dump.rdb"]
     try:
         checked = stack.machine.run(run, timeout=RDB_TIMEOUT)
@@ -167,7 +167,7 @@ def _container(
     stack: Stack, backup_id: str, service: str, options: Sequence[str], command: Sequence[str]
 ) -> Iterator[str]:
     """Its name. Of what fails within, the FailedError says whether the memory was too small for it."""
-    name = stack.paths.verification(backup_id)
+    name = stack.paths.docker.verification(backup_id)
     run = ["docker", "run", "--detach", f"--name={name}", *_limits(stack), *options, _image(stack, service), *command]
     try:
         stack.docker.call(f"a throwaway {service} doesn't start", run, timeout=120)
@@ -216,7 +216,7 @@ def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
 
 def remove(stack: Stack, backup_id: str) -> None:
     """The container of a backup's verification, if there is one."""
-    stack.machine.run(["docker", "rm", "--force", "--volumes", stack.paths.verification(backup_id)])
+    stack.machine.run(["docker", "rm", "--force", "--volumes", stack.paths.docker.verification(backup_id)])
 
 
 def _limits(stack: Stack) -> list[str]:
@@ -232,10 +232,10 @@ def _data(place: Path, service: str, target: str) -> list[str]:
 
 
 def _image(stack: Stack, service: str) -> str:
-    containers = stack.docker.containers(stack.paths.data_project)
+    containers = stack.docker.containers(stack.paths.docker.data_project)
     found = next((one.image for one in containers if one.service == service), None)
     if not found:
-        raise FailedError(f"{service} has no container: sudo systemctl restart {stack.paths.unit}")
+        raise FailedError(f"{service} has no container: sudo systemctl restart {stack.paths.units.app}")
     return found
 
 

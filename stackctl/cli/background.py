@@ -55,7 +55,7 @@ def _going_on(paths: Paths) -> Iterator[None]:
     except KeyboardInterrupt:
         raise PersonNeededError(
             "if it was begun, it goes on by itself: stackctl release --follow shows it, "
-            f"systemctl stop {paths.release_unit} ends and undoes it"
+            f"systemctl stop {paths.units.release} ends and undoes it"
         ) from None
 
 
@@ -68,17 +68,17 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
         "KillMode": "mixed",
         "TimeoutStopSec": str(UNDO_SECONDS + config.stop_grace + 2 * config.worker_grace),
         # At a shutdown it is stopped, and has undone its work, before the stack and Docker are.
-        "After": f"docker.service {paths.unit}",
+        "After": f"docker.service {paths.units.app}",
     }
     options = [f"--property={name}={value}" for name, value in properties.items()]
-    unit = ["--quiet", "--collect", "--service-type=exec", f"--unit={paths.release_unit}"]
+    unit = ["--quiet", "--collect", "--service-type=exec", f"--unit={paths.units.release}"]
     description = f"--description=A release or a restore of {paths.app}"
     ran = machine.run(["systemd-run", *unit, description, *options, PROGRAM, *arguments])
     if not ran.code:
         return
     if ran.code == TIMED_OUT:
         # Behind a boot, say. It must not start later, when it was reported as failed.
-        machine.run(["systemctl", "stop", paths.release_unit])
+        machine.run(["systemctl", "stop", paths.units.release])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
     if "already loaded" in ran.reason:
@@ -111,7 +111,7 @@ def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], Non
                 return int(event["code"])
         if ended:
             raise PersonNeededError(
-                f"it ended without a word (killed? journalctl -u {paths.release_unit}): {what} finishes the job"
+                f"it ended without a word (killed? journalctl -u {paths.units.release}): {what} finishes the job"
             )
         quiet = 0 if fresh or ended else quiet + 1
         machine.sleep(LOOK_SECONDS)
@@ -163,5 +163,5 @@ class _Tail:
 
 def _over(paths: Paths, machine: Machine) -> bool:
     """One that is being stopped is `deactivating`, and undoes its work."""
-    asked = machine.run(["systemctl", "show", "--property=ActiveState", "--value", paths.release_unit])
+    asked = machine.run(["systemctl", "show", "--property=ActiveState", "--value", paths.units.release])
     return asked.stdout.strip() in {"inactive", "failed"}

@@ -86,7 +86,7 @@ def _data(seen: Observed) -> Section:
     serving = {container.service for container in there if container.serves}
     conditions = {container.service: container.condition for container in there}
     unwell = [f"{name} is {conditions.get(name, 'missing')}" for name in DATA_SERVICES if name not in serving]
-    problems = [f"{line}: sudo systemctl restart {seen.paths.unit}" for line in unwell]
+    problems = [f"{line}: sudo systemctl restart {seen.paths.units.app}" for line in unwell]
     problems += _failing_saves(seen) if "redis" in serving else []
     if error := seen.roles.error:
         problems.append(f"PostgreSQL can't be asked who has power there ({error}): stackctl logs postgres")
@@ -195,7 +195,8 @@ def _trials(seen: Observed) -> Section:
     running = trial.under_way(seen.paths)
     late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]
     problems = [
-        f"the change of {name} could not be reverted: journalctl -u {seen.paths.trial_service(name)}" for name in late
+        f"the change of {name} could not be reverted: journalctl -u {seen.paths.units.trial_service(name)}"
+        for name in late
     ]
     return Section({"trials": [asdict(one) for one in running]}, problems)
 
@@ -215,7 +216,7 @@ def _shown(paths: Paths, containers: list[Container]) -> list[Report]:
     return [
         {
             **{key: getattr(one, key) for key in ("service", "state", "health", "image")},
-            "sha256": one.labels.get(paths.sha256_label),
+            "sha256": one.labels.get(paths.docker.sha256_label),
         }
         for one in containers
     ]

@@ -30,11 +30,11 @@ def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
 def _container(stack: Stack, service: str) -> Container:
     paths, active = stack.paths, state.load(stack.paths).active
     if service in DATA_SERVICES:
-        project = paths.data_project
+        project = paths.docker.data_project
     elif service == "worker":
-        project = paths.worker_project
+        project = paths.docker.worker_project
     elif active:
-        project = paths.project(active)
+        project = paths.docker.project(active)
     else:
         raise RefusedError("no release yet: stackctl release TAG")
     found = next((one for one in stack.docker.containers(project) if one.service == service), None)

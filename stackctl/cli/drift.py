@@ -30,7 +30,7 @@ def stale(seen: Observed) -> list[str]:
     # During a release the worker may still, or already, be another release's.
     worker = seen.containers.worker if seen.config.works and not seen.work else []
     live = [*seen.containers.colours[seen.current.active], *worker]
-    return [one.service for one in live if one.labels.get(seen.paths.sha256_label) != seen.expected_sha256]
+    return [one.service for one in live if one.labels.get(seen.paths.docker.sha256_label) != seen.expected_sha256]
 
 
 def environment_differs(paths: Paths, current: State) -> bool:
@@ -74,7 +74,7 @@ def _worker(config: Config, current: State, of_worker: list[Container]) -> list[
 def _socket(paths: Paths, current: State, machine: Machine) -> list[str]:
     if current.active is None:
         return []
-    unit = paths.socket_unit(current.active)
+    unit = paths.units.socket(current.active)
     return [f"{unit} is not active"] if machine.run(["systemctl", "is-active", "--quiet", unit]).code else []
 
 

@@ -31,9 +31,9 @@ class Containers:
         self.error = ""
         """Why Docker did not answer, if it did not."""
         try:
-            self.colours = {colour: docker.containers(paths.project(colour)) for colour in COLOURS}
-            self.data = docker.containers(paths.data_project) if config.data else []
-            self.worker = docker.containers(paths.worker_project)
+            self.colours = {colour: docker.containers(paths.docker.project(colour)) for colour in COLOURS}
+            self.data = docker.containers(paths.docker.data_project) if config.data else []
+            self.worker = docker.containers(paths.docker.worker_project)
             self.gone = [known.id for known in current.earlier if not docker.image(known.image)]
         except StackError as error:
             self.error = str(error)
@@ -77,7 +77,7 @@ class Observed:
         if not data or self.work or not any(one.service == "postgres" and one.serves for one in self.containers.data):
             return Roles()
         try:
-            return Roles(roles.look(Server(self.docker, self.paths.data_container("postgres")), data.database))
+            return Roles(roles.look(Server(self.docker, self.paths.docker.data_container("postgres")), data.database))
         except StackError as error:
             return Roles(error=str(error))
 

@@ -49,7 +49,7 @@ def amcheck(call: Call) -> int:
     # It may take hours. A backup would end it, and a restore take its database away: those wait, or are refused. A
     # release needn't: its own dump ends a look (Postgres.end_dumps) before a migration could wait for a table of it.
     paths = stack.paths
-    name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.amcheck_service} ends it)"
+    name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends it)"
     alone = lock.exclusive(paths.backup_lock, name, AMCHECK_PATIENCE)
     upkeep.amcheck(paths, stack.machine, Postgres(stack.docker, paths, stack.config.data), alone)
     return 0

@@ -1,4 +1,57 @@
-"""Names that come from outside, as patterns: whatever claims to be one is matched before it is used."""
+"""Names for Docker and systemd that derive from the app's name, and the pattern of names that come from outside."""
 
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
-"""A tag, as registries have it: whatever claims to be one is matched against this, wherever it came from."""
+"""Tag of an image, as registries define it. Every tag is matched against this before it is used."""
+
+
+class DockerNames:
+    """Names of the projects, networks, containers, labels and images in Docker."""
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self.data_project = self.data_network = f"{app}-data"
+        self.worker_project = f"{app}-worker"
+        self.app_network = f"{app}-app"
+        self.sha256_label = f"{app}.sha256"
+        self.release_label = f"{app}.release"
+        # Our own tag on an image, APP/release:ID, protects it from `docker image prune`.
+        self.release_repository = f"{app}/release"
+
+    def project(self, colour: str) -> str:
+        """Return the Compose project of a colour."""
+        return f"{self._app}-{colour}"
+
+    def data_container(self, service: str) -> str:
+        """Return the container of PostgreSQL or Redis, as Compose names it."""
+        return f"{self.data_project}-{service}-1"
+
+    def verification(self, backup_id: str) -> str:
+        """Return the throwaway container that a backup is restored into."""
+        return f"{self._app}-verify-{backup_id}"
+
+
+class UnitNames:
+    """Names of the units in systemd."""
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self.app = f"{app}.service"
+        self.release = f"{app}-release.service"  # transient: it exists while a release or a rollback runs
+        self.certificate_service, self.certificate_timer = f"{app}-certificate.service", f"{app}-certificate.timer"
+        self.trial_boot, self.mounts_service = f"{app}-trial.service", f"{app}-mounts.service"
+        self.integrity_service, self.integrity_timer = f"{app}-integrity.service", f"{app}-integrity.timer"
+        self.reboot_service, self.reboot_timer = f"{app}-reboot.service", f"{app}-reboot.timer"
+        self.backup_service, self.backup_timer = f"{app}-backup.service", f"{app}-backup.timer"
+        self.amcheck_service, self.amcheck_timer = f"{app}-amcheck.service", f"{app}-amcheck.timer"
+
+    def trial_timer(self, name: str) -> str:
+        return f"{self._app}-trial@{name}.timer"
+
+    def trial_service(self, name: str) -> str:
+        return f"{self._app}-trial@{name}.service"
+
+    def socket(self, colour: str) -> str:
+        return f"{self._app}-{colour}.socket"
+
+    def proxy(self, colour: str) -> str:
+        return f"{self._app}-{colour}.service"

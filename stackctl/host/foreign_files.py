@@ -310,7 +310,7 @@ class Files:
             return read(seen.where) == read(self._paths.root / original)
         if path.startswith("/run/systemd/transient/"):
             unit = path.removeprefix("/run/systemd/transient/").partition(".d/")[0]
-            return bool(_TRANSIENT.search(unit)) or unit == self._paths.release_unit
+            return bool(_TRANSIENT.search(unit)) or unit == self._paths.units.release
         for pattern, line in _MADE.items():
             if re.fullmatch(pattern, path):
                 rows = read(seen.where).splitlines()

@@ -58,7 +58,7 @@ def begin(paths: Paths, machine: Machine, name: str) -> str:
         _copies(paths, earlier)
     files = earlier.files if earlier else _keep_copies(paths, name)
     now, due = machine.now(), machine.monotonic() + CONFIRM_TIMEOUT_S
-    timer = paths.trial_timer(name)
+    timer = paths.units.trial_timer(name)
     # The timer comes first: a record without a timer would wait for a boot. The lock keeps the timer waiting meanwhile.
     armed = machine.run(["systemctl", "restart", timer])
     if armed.code:
@@ -92,7 +92,7 @@ def confirm(paths: Paths, machine: Machine, name: str) -> None:
     if not paths.trial_record(name).exists():
         raise RefusedError(f"no change of {name} is on trial: it took too long, and was reverted (stackctl history)")
     _end(paths, name)
-    machine.run(["systemctl", "stop", paths.trial_timer(name)])
+    machine.run(["systemctl", "stop", paths.units.trial_timer(name)])
 
 
 def expired(paths: Paths, machine: Machine, name: str) -> bool:
@@ -111,7 +111,7 @@ def revert_if_expired(paths: Paths, machine: Machine, journal: Journal, name: st
     if expired(paths, machine, name):
         revert(paths, machine, journal, name)
     if not _recorded(paths, name):
-        machine.run(["systemctl", "stop", paths.trial_timer(name)])
+        machine.run(["systemctl", "stop", paths.units.trial_timer(name)])
 
 
 def revert(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
@@ -144,7 +144,7 @@ def revert_at_boot(paths: Paths, machine: Machine, journal: Journal) -> None:
             faults.append(f"{name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):
                 # Without waiting: timers start once this boot step has ended.
-                machine.run(["systemctl", "start", "--no-block", paths.trial_timer(name)])
+                machine.run(["systemctl", "start", "--no-block", paths.units.trial_timer(name)])
     if faults:
         raise PersonNeededError("; ".join(faults))
 

@@ -67,7 +67,7 @@ def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractC
     with alone:
         ran = postgres.check(AMCHECK_TIMEOUT)
     if ran.code not in (0, DAMAGED):
-        again = f"mend that, then sudo systemctl start {paths.amcheck_service}"
+        again = f"mend that, then sudo systemctl start {paths.units.amcheck_service}"
         raise FailedError(f"pg_amcheck could not look: {ran.reason}: {again}")
     _looked(paths, machine)
     if not ran.code:
@@ -102,7 +102,7 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
         if abs(machine.now() - looked) > AMCHECK_GRACE:
             lines.append(
                 f"no look at PostgreSQL's files has come to its end since {looked:%Y-%m-%d}: sudo journalctl -u "
-                f"{paths.amcheck_service}, then sudo systemctl start {paths.amcheck_service}"
+                f"{paths.units.amcheck_service}, then sudo systemctl start {paths.units.amcheck_service}"
             )
     if paths.upgrade_failure.exists():
         since = datetime.fromisoformat(paths.upgrade_failure.read_text().strip())

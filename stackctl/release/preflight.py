@@ -38,14 +38,14 @@ def check_data(stack: Stack) -> None:
     # After a start of Docker's, health is asked anew within the check's interval.
     with suppress(TimeoutError):
         stack.wait("preflight", config.healthy_timeout, lambda: _starting(stack))
-    well = {container.service for container in stack.docker.containers(paths.data_project) if container.well}
+    well = {container.service for container in stack.docker.containers(paths.docker.data_project) if container.well}
     unwell = [service for service in DATA_SERVICES if service not in well]
     if unwell:
-        raise RefusedError(f"{' and '.join(unwell)} not healthy: systemctl restart {paths.unit}, then docker logs")
+        raise RefusedError(f"{' and '.join(unwell)} not healthy: systemctl restart {paths.units.app}, then docker logs")
 
 
 def _starting(stack: Stack) -> str | None:
-    starting = [c for c in stack.docker.containers(stack.paths.data_project) if c.health == "starting"]
+    starting = [c for c in stack.docker.containers(stack.paths.docker.data_project) if c.health == "starting"]
     return ", ".join(f"{container.service} is {container.condition}" for container in starting) or None
 
 

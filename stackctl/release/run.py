@@ -37,7 +37,7 @@ class ReleaseRun:
 
     @property
     def project(self) -> str:
-        return self.stack.paths.project(self.colour)
+        return self.stack.paths.docker.project(self.colour)
 
     @property
     def compose_environment(self) -> dict[str, str]:

@@ -39,7 +39,7 @@ def _wait_for_health(run: ReleaseRun) -> str:
 
 
 def _open_socket(run: ReleaseRun) -> str:
-    unit = run.stack.paths.socket_unit(run.colour)
+    unit = run.stack.paths.units.socket(run.colour)
     run.stack.systemctl("start", unit)
     return unit
 

@@ -24,8 +24,8 @@ def _hand_over(run: ReleaseRun) -> str:
     if not stack.config.works:
         stack.docker.remove(stack.worker)
         return "this droplet is isolated" if stack.config.isolated else "the app has none"
-    stack.bring_up_worker(run.release, compose.up(stack.paths.worker_project, stack.paths.worker_yaml))
-    stack.wait_until_well(stack.paths.worker_project, "worker", stack.config.healthy_timeout, fail_early=True)
+    stack.bring_up_worker(run.release, compose.up(stack.paths.docker.worker_project, stack.paths.worker_yaml))
+    stack.wait_until_well(stack.paths.docker.worker_project, "worker", stack.config.healthy_timeout, fail_early=True)
     return ""
 
 
@@ -35,7 +35,7 @@ def _hand_back(run: ReleaseRun) -> None:
     stack.stop_worker()
     stack.docker.remove(stack.worker)
     if former and stack.config.works:
-        stack.bring_up_worker(former, compose.up(stack.paths.worker_project, stack.paths.worker_yaml))
+        stack.bring_up_worker(former, compose.up(stack.paths.docker.worker_project, stack.paths.worker_yaml))
 
 
 def _record(run: ReleaseRun) -> str:

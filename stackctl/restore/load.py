@@ -126,7 +126,7 @@ def _migrate_with(run: RestoreRun, live: Release, colour: str) -> str:
     url = urlsplit(values["DATABASE_URL"])._replace(path=f"/{run.restored}")
     env = stack.web_environment(colour, live, {**values, "DATABASE_URL": urlunsplit(url)})
     stack.remove_one_shots()
-    project = stack.paths.project(colour)
+    project = stack.paths.docker.project(colour)
     report = schema.read(stack, project, env, live)
     revisions = state.load(stack.paths).revisions
     ahead = not report.pending and report.current != report.head

@@ -102,7 +102,7 @@ def _loaded(run: RestoreRun, keys: int) -> str:
 
 
 def _redis(stack: Stack) -> list[Container]:
-    return [one for one in stack.docker.containers(stack.paths.data_project) if one.service == "redis"]
+    return [one for one in stack.docker.containers(stack.paths.docker.data_project) if one.service == "redis"]
 
 
 def start(run: RestoreRun) -> str:

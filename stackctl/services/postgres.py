@@ -295,7 +295,7 @@ class Postgres:
 
     @property
     def server(self) -> Server:
-        return Server(self.docker, self.paths.data_container("postgres"))
+        return Server(self.docker, self.paths.docker.data_container("postgres"))
 
     def query(self, sql: str) -> str:
         """Rows of columns between |. Raises FailedError."""

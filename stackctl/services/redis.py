@@ -62,7 +62,7 @@ class Redis:
             raise FailedError(f"{self.paths.redis_administrator} is missing. Next: make site") from None
         # It goes by the client's environment: as an argument, everybody would see it.
         env = {**ENVIRONMENT, "REDISCLI_AUTH": password}
-        container = self.paths.data_container("redis")
+        container = self.paths.docker.data_container("redis")
         argv = ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", container, "redis-cli", "--user", ADMINISTRATOR]
         return self.docker.machine.run([*argv, *arguments], env, timeout, stdout=stdout)
 

@@ -31,8 +31,8 @@ def fingerprint(content: bytes) -> str:
 def containers(status: Any, env: Environment) -> dict[str, str]:
     """By service, the one container of the live colour and, where the app has one, that of its worker."""
     paths = env.settings.paths
-    found = {"web": f"{paths.project(status['active'])}-web-1"}
-    return found | ({"worker": f"{paths.worker_project}-worker-1"} if env.settings.values.app_worker else {})
+    found = {"web": f"{paths.docker.project(status['active'])}-web-1"}
+    return found | ({"worker": f"{paths.docker.worker_project}-worker-1"} if env.settings.values.app_worker else {})
 
 
 def test_stackctl_finds_nothing_wrong(status: Any) -> None:
@@ -44,7 +44,9 @@ def test_the_link_the_state_and_what_runs_agree(droplet: Host, env: Environment,
     colour = status["active"]
     assert droplet.check_output(f"readlink {paths.active}") == f"{colour}.sock"
     assert status["colours"][colour]["image"].startswith(f"{env.settings.values.app_repository}@sha256:")
-    running = droplet.check_output(f"docker ps --filter label=com.docker.compose.project={paths.project(colour)} -q")
+    running = droplet.check_output(
+        f"docker ps --filter label=com.docker.compose.project={paths.docker.project(colour)} -q"
+    )
     assert len(running.split()) == 1
 
 
@@ -117,15 +119,17 @@ def test_one_worker_runs_beside_the_live_colour_and_is_of_the_same_release(
 ) -> None:
     paths, values = env.settings.paths, env.settings.values
     assert droplet.file(str(paths.worker_yaml)).exists is values.app_worker
-    running = droplet.check_output(f"docker ps --filter label=com.docker.compose.project={paths.worker_project} -q")
+    running = droplet.check_output(
+        f"docker ps --filter label=com.docker.compose.project={paths.docker.worker_project} -q"
+    )
     assert len(running.split()) == int(values.app_worker)
-    label = f"docker inspect -f '{{{{index .Config.Labels \"{paths.release_label}\"}}}}'"
+    label = f"docker inspect -f '{{{{index .Config.Labels \"{paths.docker.release_label}\"}}}}'"
     releases = {droplet.check_output(f"{label} {one}") for one in containers.values()}
     assert len(releases) == 1
 
 
 def test_the_stack_comes_up_at_boot_and_does_not_hang_on_docker(droplet: Host, env: Environment) -> None:
-    unit = env.settings.paths.unit
+    unit = env.settings.paths.units.app
     assert droplet.service(unit).is_enabled
     assert droplet.service(unit).is_running
     bound = droplet.check_output(f"systemctl show {unit} --property=Requires --property=BindsTo")

@@ -14,12 +14,12 @@ pytestmark = pytest.mark.group("data")
 
 def test_they_are_made_by_themselves(droplet: Host, env: Environment) -> None:
     paths = env.settings.paths
-    for timer in (paths.backup_timer, paths.amcheck_timer):
+    for timer in (paths.units.backup_timer, paths.units.amcheck_timer):
         assert droplet.service(timer).is_enabled
         assert droplet.service(timer).is_running
         planned = droplet.check_output(f"systemctl show --property=NextElapseUSecRealtime --value {timer}")
         assert planned, f"{timer} will never run"
-    assert droplet.check_output(f"systemctl show --property=Persistent --value {paths.backup_timer}") == "yes"
+    assert droplet.check_output(f"systemctl show --property=Persistent --value {paths.units.backup_timer}") == "yes"
     assert not droplet.check_output(f"systemctl list-units --failed --plain --no-legend '{paths.app}-backup*'")
 
 

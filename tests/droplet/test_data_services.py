@@ -18,7 +18,7 @@ pytestmark = pytest.mark.group("data")
 
 
 def container(droplet: Host, env: Environment, service: str) -> Any:
-    name = env.settings.paths.data_container(service)
+    name = env.settings.paths.docker.data_container(service)
     # The environment is left out: a failing assertion would print it.
     inspected = json.loads(droplet.check_output(f"docker inspect {name}"))[0]
     inspected["Config"].pop("Env")
@@ -43,7 +43,7 @@ def test_well_and_bounded(droplet: Host, env: Environment, service: str) -> None
 def test_the_memory_limit_is_the_kernel_s(droplet: Host, env: Environment) -> None:
     """Docker's word is not enough: the cgroup has to bear the limit."""
     limit = env.settings.values.redis_memory_mib * 2**20
-    name = env.settings.paths.data_container("redis")
+    name = env.settings.paths.docker.data_container("redis")
     read = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
     assert int(droplet.check_output(f"docker exec {name} sh -c {shlex.quote(read)}")) == limit
 
@@ -75,7 +75,7 @@ def over_the_network(env: Environment, role: str, query: str, *, given: str = "$
     """The command that asks as the role, with the password given, over the container's own address."""
     psql = f'psql -tA -h "$(hostname -i)" -U {role} -d {env.settings.values.database}'
     ask = f'PGPASSWORD="{given}" {psql} -c "{query}"'
-    return f"docker exec {env.settings.paths.data_container('postgres')} sh -c {shlex.quote(ask)}"
+    return f"docker exec {env.settings.paths.docker.data_container('postgres')} sh -c {shlex.quote(ask)}"
 
 
 def test_postgresql_admits_the_login_role_alone_and_with_the_password_alone(droplet: Host, env: Environment) -> None:
@@ -127,7 +127,7 @@ def test_postgresql_is_set_up_as_declared(droplet: Host, env: Environment, setti
 
 
 def test_redis_admits_nobody_without_the_password(droplet: Host, env: Environment) -> None:
-    name = env.settings.paths.data_container("redis")
+    name = env.settings.paths.docker.data_container("redis")
     assert "NOAUTH" in droplet.check_output(f"docker exec {name} redis-cli ping")
     assert env.ask_redis(droplet, "ping") == "PONG"
 

@@ -59,8 +59,8 @@ def test_the_registry_s_login_is_root_s_alone(droplet: Host) -> None:
 def test_networks(droplet: Host, env: Environment) -> None:
     paths, values = env.settings.paths, env.settings.values
     declared = {
-        paths.app_network: (False, values.app_subnet, values.app_ip_range),
-        paths.data_network: (True, values.data_subnet, values.data_ip_range),
+        paths.docker.app_network: (False, values.app_subnet, values.app_ip_range),
+        paths.docker.data_network: (True, values.data_subnet, values.data_ip_range),
     }
     for name, wanted in declared.items():
         there = json.loads(droplet.check_output(f"docker network inspect {name}"))[0]

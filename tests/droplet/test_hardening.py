@@ -197,7 +197,7 @@ def test_upgrades_take_stackctl_s_lock(droplet: Host, env: Environment) -> None:
     shown = droplet.check_output(f"systemctl show --property=ExecStart --property=After {unit}")
     assert shown.count("argv[]=") == 1
     assert "argv[]=/usr/local/bin/stackctl upgrade" in shown
-    assert env.settings.paths.unit in shown
+    assert env.settings.paths.units.app in shown
 
 
 def test_upgrades_keep_what_the_site_placed(droplet: Host) -> None:
@@ -212,7 +212,7 @@ def test_what_runs_with_an_old_library_is_named_and_left_alone(droplet: Host) ->
 
 
 def test_the_reboot_window(droplet: Host, env: Environment) -> None:
-    timer, at = env.settings.paths.reboot_timer, env.settings.values.reboot_at
+    timer, at = env.settings.paths.units.reboot_timer, env.settings.values.reboot_at
     assert droplet.service(timer).is_enabled == bool(at)
     if at:
         assert f"*-*-* {at}:00" in droplet.check_output(f"systemctl show --property=TimersCalendar {timer}")
@@ -221,7 +221,7 @@ def test_the_reboot_window(droplet: Host, env: Environment) -> None:
 
 def test_packages_are_compared_with_what_was_installed(droplet: Host, env: Environment) -> None:
     """CIS 6.3; lynis PKGS-7370."""
-    timer = droplet.service(env.settings.paths.integrity_timer)
+    timer = droplet.service(env.settings.paths.units.integrity_timer)
     assert timer.is_enabled
     assert timer.is_running
 

@@ -44,7 +44,7 @@ def test_the_directory_is_root_s_alone(droplet: Host, env: Environment) -> None:
     ],
 )
 def test_no_secret_is_in_the_output_of_(droplet: Host, env: Environment, command: str) -> None:
-    image = droplet.check_output(f"docker image ls -q {env.settings.paths.release_repository}").split()[0]
+    image = droplet.check_output(f"docker image ls -q {env.settings.paths.docker.release_repository}").split()[0]
     assert where_found(droplet, env, "command", *command.format(image=image).split()) == "0"
 
 

@@ -183,11 +183,11 @@ def test_a_change_that_nobody_confirms_would_be_undone(droplet: Host, env: Envir
     paths = env.settings.paths
     for unit, content in ssh.units(env.settings).items():
         assert droplet.file(f"/etc/systemd/system/{unit}").content == content
-    assert droplet.service(paths.trial_boot).is_enabled
-    before = droplet.check_output(f"systemctl show --property=Before --value {paths.trial_boot}").split()
+    assert droplet.service(paths.units.trial_boot).is_enabled
+    before = droplet.check_output(f"systemctl show --property=Before --value {paths.units.trial_boot}").split()
     assert {"ssh.service", "ufw.service"} <= set(before)
     for trial in ("ssh", "firewall"):
-        timer = droplet.check_output(f"systemctl show --property=LoadState --value {paths.trial_timer(trial)}")
+        timer = droplet.check_output(f"systemctl show --property=LoadState --value {paths.units.trial_timer(trial)}")
         assert timer == "loaded"
 
 

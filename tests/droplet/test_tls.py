@@ -25,7 +25,7 @@ def test_it_comes_from_the_declared_server(droplet: Host, env: Environment) -> N
 
 
 def test_it_is_renewed_and_tried_for(droplet: Host, env: Environment) -> None:
-    for timer in ("certbot.timer", env.settings.paths.certificate_timer):
+    for timer in ("certbot.timer", env.settings.paths.units.certificate_timer):
         assert droplet.service(timer).is_enabled
         assert droplet.service(timer).is_running
     hook = droplet.file(f"/etc/letsencrypt/renewal-hooks/deploy/{env.settings.values.app}")

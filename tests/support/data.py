@@ -56,7 +56,7 @@ class Database:
 
 
 def live_database(lab: Environment, droplet: Host) -> Database:
-    values, container = lab.settings.values, lab.settings.paths.data_container("postgres")
+    values, container = lab.settings.values, lab.settings.paths.docker.data_container("postgres")
     return Database(droplet, container, values.database, values.database_user, lab.settings.login_role)
 
 

@@ -115,14 +115,14 @@ class Environment:
 
     def _psql(self, search_path: str) -> str:
         """As the superuser, whom the container's own socket admits."""
-        container, database = self.settings.paths.data_container("postgres"), self.settings.values.database
+        container, database = self.settings.paths.docker.data_container("postgres"), self.settings.values.database
         settings = shlex.quote(f"PGOPTIONS={session({**OF_SUPERUSER, 'search_path': search_path})}")
         return f"docker exec -i --env {settings} {container} psql -qtAX -v ON_ERROR_STOP=1 -U postgres -d {database}"
 
     def redis_cli(self, command: str) -> str:
         """As the administrator. The password comes from its file, inside the container."""
         inside = f"{redis_cli('administrator')} {command}"
-        return f"docker exec {self.settings.paths.data_container('redis')} sh -c {shlex.quote(inside)}"
+        return f"docker exec {self.settings.paths.docker.data_container('redis')} sh -c {shlex.quote(inside)}"
 
     @property
     def trust(self) -> str:

@@ -272,7 +272,7 @@ def test_redis_refuses_what_it_has_no_room_for_and_deletes_nothing() -> None:
 def test_what_runs_by_itself_makes_up_for_what_it_slept_through(settings: Settings) -> None:
     units = backups.units(settings) | upkeep.units(settings, data=True)
     # A reboot that was slept through is not made up for: the droplet has just booted.
-    timers = [name for name in units if name.endswith(".timer") and name != settings.paths.reboot_timer]
+    timers = [name for name in units if name.endswith(".timer") and name != settings.paths.units.reboot_timer]
     assert len(timers) == 3
     for name in timers:
         assert "Persistent=yes" in lines(units[name]), name
@@ -298,7 +298,7 @@ def test_a_copy_s_timers_rest(settings: Settings, monkeypatch: pytest.MonkeyPatc
 def test_postgresql_s_files_are_checked_where_postgresql_is(settings: Settings) -> None:
     paths = settings.paths
     there, elsewhere = (upkeep.units(settings, data=data) for data in (True, False))
-    assert there.keys() - elsewhere.keys() == {paths.amcheck_service, paths.amcheck_timer}
+    assert there.keys() - elsewhere.keys() == {paths.units.amcheck_service, paths.units.amcheck_timer}
 
 
 def test_a_throwaway_container_gains_nothing_by_a_program_that_it_runs() -> None:

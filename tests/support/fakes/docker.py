@@ -47,7 +47,7 @@ class Docker:
 
     def running(self) -> list[str]:
         """Colours with a running container."""
-        return [c for c in COLOURS if any(k["state"] == "running" for k in self.of(self.paths.project(c)))]
+        return [c for c in COLOURS if any(k["state"] == "running" for k in self.of(self.paths.docker.project(c)))]
 
     def publish(self, tag: str, version: str | None = None) -> None:
         self.registry[tag] = version or tag
@@ -72,7 +72,7 @@ class Docker:
         project, file, verb, rest = arguments[5], Path(arguments[7]), arguments[8], arguments[9:]
         if not file.exists():
             return Result(1, stderr=f"no such file: {file}")
-        services = {self.paths.data_project: DATA_SERVICES, self.paths.worker_project: ("worker",)}.get(
+        services = {self.paths.docker.data_project: DATA_SERVICES, self.paths.docker.worker_project: ("worker",)}.get(
             project, APP_SERVICES
         )
         image = env.get("STACK_IMAGE", "data")
@@ -192,8 +192,8 @@ class Docker:
     def _inspected(self, container: dict[str, Any]) -> str:
         labels = {
             "com.docker.compose.service": container["service"],
-            self.paths.sha256_label: container["sha256"],
-            self.paths.release_label: container["release"],
+            self.paths.docker.sha256_label: container["sha256"],
+            self.paths.docker.release_label: container["release"],
         }
         health = {"Health": {"Status": container["health"]}} if container["health"] else {}
         state = {"Status": container["state"], "ExitCode": container["exit_code"], **health}

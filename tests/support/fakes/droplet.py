@@ -151,8 +151,8 @@ class Droplet(Machine):
     ) -> tuple[int, bytes]:
         self._tick(["GET" if body is None else "POST", unix_socket.name, target])
         colour = unix_socket.stem
-        web = [c for c in self.docker.of(self.paths.project(colour)) if c["state"] == "running"]
-        if self.paths.socket_unit(colour) not in self.systemd.units or not web:
+        web = [c for c in self.docker.of(self.paths.docker.project(colour)) if c["state"] == "running"]
+        if self.paths.units.socket(colour) not in self.systemd.units or not web:
             raise ConnectionResetError("nobody there")
         current = state.load(self.paths)
         app = self.app | (self.later if current.active == colour and current.uncommitted else {})
@@ -184,7 +184,7 @@ class Droplet(Machine):
         if "telegram" in self.failing:
             raise ConnectionRefusedError("Connection refused")
         active = state.load(self.paths).active
-        there = self.docker.of(self.paths.project(active)) if active else []
+        there = self.docker.of(self.paths.docker.project(active)) if active else []
         serving = [self.docker.images.get(c["image"]) for c in there]
         return self.telegram.request(method, body, self.later.get("info", {}) if serving == ["1.1.0"] else {})
 
@@ -312,7 +312,7 @@ def converged(droplet: D, **config: Any) -> D:
     for tag in KNOWN:
         droplet.docker.publish(tag)
     for service in DATA_SERVICES:
-        droplet.docker.create(paths.data_project, service, "data", {})
+        droplet.docker.create(paths.docker.data_project, service, "data", {})
     return droplet
 
 

@@ -117,7 +117,7 @@ class App:
 
 def app_of(lab: Environment, droplet: Host) -> App:
     paths, values = lab.settings.paths, lab.settings.values
-    return App(droplet, paths.data_container("postgres"), values.database, lab.settings.login_role)
+    return App(droplet, paths.docker.data_container("postgres"), values.database, lab.settings.login_role)
 
 
 @contextmanager

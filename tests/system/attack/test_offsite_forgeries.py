@@ -47,7 +47,7 @@ def repository(lab: Environment) -> Repository:
 @pytest.fixture(scope="module", autouse=True)
 def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
     """No timer's backup comes in between."""
-    timer = lab.settings.paths.backup_timer
+    timer = lab.settings.paths.units.backup_timer
     droplet.check_output(f"systemctl stop {timer}")
     yield
     droplet.check_output(f"systemctl start {timer}")

@@ -22,7 +22,7 @@ KEY = "attack"
 @pytest.fixture
 def inside(lab: Environment) -> str:
     """A shell as uid 999 in Redis's container. Takes a command."""
-    return f"docker exec --user 999 {lab.settings.paths.data_container('redis')} sh -c"
+    return f"docker exec --user 999 {lab.settings.paths.docker.data_container('redis')} sh -c"
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_what_libraries_ask_for_is_the_app_s(droplet: Host, lab: Environment, co
 @pytest.mark.parametrize("command", ["slowlog len", "eval \"return redis.call('slowlog', 'len')\" 0"])
 def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Environment, command: str) -> None:
     """By the app's password itself; from within a script, too."""
-    container = lab.settings.paths.data_container("redis")
+    container = lab.settings.paths.docker.data_container("redis")
     asked = shlex.quote(f"{redis_cli('password')} {command}")
     assert "has no permissions" in droplet.check_output(f"docker exec {container} sh -c {asked}")
     assert lab.ask_redis(droplet, command).isdecimal()
@@ -110,5 +110,5 @@ def test_the_administrator_s_password_is_root_s_alone(droplet: Host, lab: Enviro
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
     refused = droplet.run(f"{inside} 'cat /run/secrets/administrator'")
     assert (refused.rc, "Permission denied" in refused.stderr) == (1, True)
-    container = lab.settings.paths.data_container("redis")
+    container = lab.settings.paths.docker.data_container("redis")
     assert droplet.check_output(f"docker exec {container} cat /run/secrets/administrator")

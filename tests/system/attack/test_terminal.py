@@ -27,7 +27,7 @@ IN_SHELL = r"\033]0;PWNED\007"
 
 @pytest.fixture(scope="module")
 def web(droplet: Host, lab: Environment) -> str:
-    return f"{lab.settings.paths.project(environment.status(droplet)['active'])}-web-1"
+    return f"{lab.settings.paths.docker.project(environment.status(droplet)['active'])}-web-1"
 
 
 def test_a_log_line_of_the_apps(droplet: Host, web: str) -> None:
@@ -43,7 +43,7 @@ def test_a_log_line_of_the_apps(droplet: Host, web: str) -> None:
 def stranger(droplet: Host, lab: Environment, web: str) -> Iterator[None]:
     """A container that says it is one of the live release's, by a label with control characters."""
     image = droplet.check_output(f"docker inspect -f '{{{{.Image}}}}' {web}")
-    project = lab.settings.paths.project(environment.status(droplet)["active"])
+    project = lab.settings.paths.docker.project(environment.status(droplet)["active"])
     labels = f"--label com.docker.compose.project={project} --label com.docker.compose.oneoff=False"
     service = f"--label \"com.docker.compose.service=$(printf '{IN_SHELL}')\""
     droplet.check_output(f"docker create --name stranger {labels} {service} {image}")

@@ -19,7 +19,7 @@ def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Enviro
     assert newest["reason"] == "asked"
     assert newest["verified"]["rows"] == sum(newest["tables"].values())
     assert newest["redis"]["keys"] >= 0
-    container = lab.settings.paths.data_container("postgres")
+    container = lab.settings.paths.docker.data_container("postgres")
     dump = lab.settings.paths.backup(newest["id"]) / "postgres.dump"
     owner = lab.settings.values.database_user
     psql = f"docker exec {container} psql -X -v ON_ERROR_STOP=1 -tA"

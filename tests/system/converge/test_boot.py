@@ -57,7 +57,7 @@ def test_a_crash_takes_nothing_away(lab: Environment, droplet: Host) -> None:
 
 def test_a_reboot_is_in_order_and_every_check_passes_after_it(lab: Environment, droplet: Host) -> None:
     after = boots_with_all_that_was_there(lab, droplet, machines.reboot)
-    postgres = lab.settings.paths.data_container("postgres")
+    postgres = lab.settings.paths.docker.data_container("postgres")
     log = after.run(f"docker logs --tail 60 {postgres} 2>&1").stdout
     assert "received fast shutdown request" in log
     assert "database system is shut down" in log

@@ -16,7 +16,7 @@ FEWEST_OPERATIONS = 60
 """What a converge looks at, at least: a site that lost its components would change nothing either."""
 
 PATHS = Paths("toogoodtogo")
-DATA = f"docker compose --env-file /dev/null -p {PATHS.data_project} -f"
+DATA = f"docker compose --env-file /dev/null -p {PATHS.docker.data_project} -f"
 OTHER_REDIS = "registry.lab.test/redis:of-another-time"
 
 SSH = "ssh | Admit keys only, and never root"
@@ -31,7 +31,7 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
         {SSH},
     ),
     "wrong mode": (f"chmod 644 {PATHS.secrets}/redis/password", {"data_services | Place Redis's password"}),
-    "stopped container": (f"docker stop {PATHS.data_container('redis')}", {DATA_SERVICES}),
+    "stopped container": (f"docker stop {PATHS.docker.data_container('redis')}", {DATA_SERVICES}),
     "container of another image": (
         f"docker tag registry.lab.test/redis:8-trixie {OTHER_REDIS} && "
         f"sed 's#image: .*/redis:.*#image: {OTHER_REDIS}#' {PATHS.data_yaml} > /tmp/other.yaml && "
@@ -47,11 +47,11 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
         {"app | Place the app's next environment"},
     ),
     "edited unit": (
-        f"echo OnActiveSec=1h >> /etc/systemd/system/{PATHS.trial_timer('')}",
+        f"echo OnActiveSec=1h >> /etc/systemd/system/{PATHS.units.trial_timer('')}",
         {"ssh | Install what undoes a change"},
     ),
     "disabled unit": (
-        f"systemctl disable {PATHS.unit}",
+        f"systemctl disable {PATHS.units.app}",
         {"app | Bring the stack up at boot, and down in order"},
     ),
     "removed firewall rule": ("ufw delete allow 443/tcp", {FIREWALL}),
@@ -117,7 +117,7 @@ def test_a_second_converge_changes_nothing_even_days_later(lab: Environment, dro
 
 
 def test_an_image_that_is_pinned_by_its_digest_is_brought_once(lab: Environment, droplet: Host) -> None:
-    image, container = lab.settings.values.redis_image, PATHS.data_container("redis")
+    image, container = lab.settings.values.redis_image, PATHS.docker.data_container("redis")
     there = droplet.check_output(f"docker image inspect --format '{{{{index .RepoDigests 0}}}}' {image}")
     pinned = f"{image}@{there.partition('@')[2]}"
     option = ("--data", f"redis_image={pinned}")

@@ -143,7 +143,7 @@ def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the
         converge.failing_site()
     finally:
         droplet.check_output(f"rmdir {hindrance}")
-    droplet.check_output(f"docker restart {lab.settings.paths.data_container('redis')}")
+    droplet.check_output(f"docker restart {lab.settings.paths.docker.data_container('redis')}")
     assert {former, sha256(NEW["REDIS_PASSWORD"].encode()).hexdigest()} <= {*lab.ask_redis(droplet, ADMITTED).split()}
     health = (
         f"curl -sS --retry 10 --retry-all-errors --fail --unix-socket {lab.settings.paths.active} http://app/health"
@@ -156,7 +156,7 @@ def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the
 def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
     rotate: Callable[[str], None], lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
-    redis = lab.settings.paths.data_container("redis")
+    redis = lab.settings.paths.docker.data_container("redis")
     started = droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}")
     former = sha256(secrets_file.read(ENV_FILE)["REDIS_PASSWORD"].encode()).hexdigest()
     new = sha256(NEW["REDIS_PASSWORD"].encode()).hexdigest()
@@ -179,7 +179,7 @@ def test_a_redis_whose_app_was_its_administrator_is_corrected_while_it_serves(
     rotate: Callable[[str], None], lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
     """As each droplet was until November 2026, and with a new password in the same converge."""
-    redis, file = lab.settings.paths.data_container("redis"), lab.settings.paths.redis_administrator
+    redis, file = lab.settings.paths.docker.data_container("redis"), lab.settings.paths.redis_administrator
     started = droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}")
     lab.ask_redis(droplet, "ACL SETUSER default +@all")
     as_before = shlex.quote(f"{redis_cli('password')} ACL DELUSER {ADMINISTRATOR}")

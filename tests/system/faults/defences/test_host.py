@@ -90,13 +90,13 @@ def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Environment, forced:
     before = droplet.check_output(asked)
     droplet.check_output(f"systemctl start {forced}")
     assert droplet.check_output(asked) != before
-    droplet.check_output(f"systemctl start {paths.certificate_service}")  # ours, in the same one
+    droplet.check_output(f"systemctl start {paths.units.certificate_service}")  # ours, in the same one
 
 
 def test_the_sandbox_keeps_it_from_the_rest(droplet: Host, lab: Environment) -> None:
     """What is in the unit's place can write where a renewal does, and nowhere else; without the sandbox it could."""
     paths = lab.settings.paths
-    unit = paths.certificate_service
+    unit = paths.units.certificate_service
     properties = droplet.check_output(
         f"systemctl cat {unit} | sed -n '/ExecStart=/,$p' | grep = | grep -v ExecStart"
     ).splitlines()
@@ -134,7 +134,7 @@ def test_debian_s_own_rotation_would_wait_for_the_night(droplet: Host) -> None:
 
 
 def test_a_file_of_debian_s_that_was_changed_is_told(droplet: Host, lab: Environment) -> None:
-    unit = lab.settings.paths.integrity_service
+    unit = lab.settings.paths.units.integrity_service
     file = droplet.check_output("dpkg --listfiles debsums | grep '/bin/debsums$'")
     droplet.check_output(f"systemctl start {unit}")
     assert droplet.run("stackctl status").rc == 0
@@ -173,19 +173,19 @@ def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(dro
     paths, name = lab.settings.paths, droplet.backend.get_hostname()
     booted = droplet.check_output(BOOT)
     droplet.check_output("rm -f /run/reboot-required")
-    droplet.check_output(f"systemctl start {paths.reboot_service}")  # none is due: nothing happens
+    droplet.check_output(f"systemctl start {paths.units.reboot_service}")  # none is due: nothing happens
     assert droplet.check_output(BOOT) == booted
     droplet.check_output("touch /run/reboot-required; echo linux-image-of-the-tests > /run/reboot-required.pkgs")
     said = droplet.run("stackctl status")
     assert "due, for linux-image-of-the-tests: sudo systemctl reboot" in said.stdout
     assert said.rc == 0
     with somebody_at_work(droplet, lab):
-        droplet.check_output(f"systemctl start --no-block {paths.reboot_service}")
+        droplet.check_output(f"systemctl start --no-block {paths.units.reboot_service}")
         time.sleep(3)
-        assert state(droplet, paths.reboot_service) == "activating"
+        assert state(droplet, paths.units.reboot_service) == "activating"
     after = _back(lab, name, booted)
     assert not after.file("/run/reboot-required").exists
-    after.check_output(f"timeout 120 sh -c 'until systemctl is-active --quiet {paths.unit}; do sleep 0.5; done'")
+    after.check_output(f"timeout 120 sh -c 'until systemctl is-active --quiet {paths.units.app}; do sleep 0.5; done'")
     assert after.run("stackctl status").rc == 0
 
 

@@ -55,7 +55,7 @@ def way_back(lab: Environment, droplet: Host) -> Iterator[None]:
     there = by_name(name_of(droplet))
     for trial in ("ssh", "firewall"):
         machine.inside(there, "sh", "-c", f"! test -e {PATHS.trial_record(trial)} || stackctl trial undo {trial}")
-    machine.inside(there, "systemctl", "enable", "--quiet", PATHS.trial_boot)
+    machine.inside(there, "systemctl", "enable", "--quiet", PATHS.units.trial_boot)
     lab.reconnect(name_of(droplet))
 
 
@@ -128,7 +128,7 @@ def test_a_mistake_is_undone_within_two_minutes(lab: Environment, droplet: Host,
     assert what_counts(droplet) == before
     assert (last_run(droplet)["op"], last_run(droplet)["tag"], last_run(droplet)["code"]) == ("undo", trial, 0)
     assert "no new login had confirmed the change" in droplet.check_output(
-        f"journalctl -b -u '{PATHS.trial_service(trial)}' --since -1min --output=cat"
+        f"journalctl -b -u '{PATHS.units.trial_service(trial)}' --since -1min --output=cat"
     )
     # What was declared and is not in force is drift, and mended.
     assert converge.changed(converge.site()) == ({ADMIT} if trial == "ssh" else set())
@@ -146,7 +146,9 @@ def test_a_mistake_is_undone_by_a_reboot(lab: Environment, droplet: Host, mistak
     after.check_output("systemctl is-system-running --wait")
     assert what_counts(after) == before
     assert last_run(after)["op"] in {"undo", "boot"}
-    assert "no new login had confirmed the change" in after.check_output(f"journalctl -b -u {PATHS.trial_boot} -o cat")
+    assert "no new login had confirmed the change" in after.check_output(
+        f"journalctl -b -u {PATHS.units.trial_boot} -o cat"
+    )
     converge.site()
     assert converge.planned() == set()
 
@@ -177,7 +179,7 @@ def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Environme
 def test_without_the_timer_nobody_gets_in_again(lab: Environment, droplet: Host) -> None:
     """The control of what is undone in time; and the operator's own `undo`."""
     make(NOBODY)
-    droplet.check_output(f"systemctl stop {PATHS.trial_timer('ssh')}")
+    droplet.check_output(f"systemctl stop {PATHS.units.trial_timer('ssh')}")
     time.sleep(PATIENCE_S + TAKES_S)
     assert not admitted(lab, droplet)
     assert "could not be reverted" in droplet.run("stackctl status").stdout
@@ -190,7 +192,7 @@ def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Environment, droplet
     """The control of what is undone at boot; and the console as the way back."""
     there = by_name(name_of(droplet))
     make(SLIP)
-    droplet.check_output(f"systemctl disable {PATHS.trial_boot}")
+    droplet.check_output(f"systemctl disable {PATHS.units.trial_boot}")
     reboot_without_a_login(there)
     assert not admitted(lab, droplet)
     machine.inside(there, "stackctl", "trial", "undo", "ssh")

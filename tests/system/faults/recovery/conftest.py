@@ -14,7 +14,7 @@ from tests.support.environment import Environment
 @pytest.fixture(scope="session", autouse=True)
 def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
     """No timer's backup comes in between."""
-    timer = lab.settings.paths.backup_timer
+    timer = lab.settings.paths.units.backup_timer
     droplet.check_output(f"systemctl stop {timer}")
     yield
     droplet.check_output(f"systemctl start {timer}")

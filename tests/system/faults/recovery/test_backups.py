@@ -234,7 +234,7 @@ def test_a_clock_that_was_a_month_ahead_and_one_behind_drops_none_of_the_newest(
 
 
 def test_a_damaged_table_is_found_by_the_weekly_look(lab: Environment, droplet: Host, database: Database) -> None:
-    service = lab.settings.paths.amcheck_service
+    service = lab.settings.paths.units.amcheck_service
     database.ask("CREATE TABLE damaged AS SELECT n, repeat('x', 500) AS text FROM generate_series(1, 1000) n")
     try:
         database.ask("CHECKPOINT", "postgres")
@@ -242,7 +242,7 @@ def test_a_damaged_table_is_found_by_the_weekly_look(lab: Environment, droplet: 
         droplet.check_output(f"docker stop {database.container}")
         where = f"{lab.settings.values.data_root}/postgres/{file}"
         droplet.check_output(f"printf 'nonsense' | dd of={where} bs=1 seek=20000 conv=notrunc")
-        droplet.check_output(f"systemctl restart {lab.settings.paths.unit}")
+        droplet.check_output(f"systemctl restart {lab.settings.paths.units.app}")
         assert droplet.run(f"systemctl start {service}").rc != 0
         (line,) = problems(droplet)
         assert "PostgreSQL's files were not found whole" in line

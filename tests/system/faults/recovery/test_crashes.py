@@ -37,7 +37,7 @@ APPENDED_WITHIN_S = 2.0
 
 def killed(droplet: Host, lab: Environment, service: str) -> None:
     """-9 from outside: to Docker it ended by itself, so that its restart policy holds."""
-    container = lab.settings.paths.data_container(service)
+    container = lab.settings.paths.docker.data_container(service)
     pid = droplet.check_output(f"docker inspect --format '{{{{.State.Pid}}}}' {container}")
     machine.inside(DROPLET, "kill", "-KILL", pid)
 

@@ -54,8 +54,8 @@ def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Environme
     assert (delivery(update)["deliveries"], delivery(update)["last_status"]) == (0, 503)
     assert database.ask("SELECT count(*) FROM jobs WHERE kind = 'notify' AND finished_at IS NULL") != "0"
     timers = copy.check_output("systemctl list-timers --all --no-legend")
-    assert lab.settings.paths.backup_timer not in timers
-    assert lab.settings.paths.certificate_timer in timers, "the host's own go on"
+    assert lab.settings.paths.units.backup_timer not in timers
+    assert lab.settings.paths.units.certificate_timer in timers, "the host's own go on"
 
 
 def test_a_copy_says_so_and_is_one_after_a_habitual_converge_and_a_reboot(copy: Host, lab: Environment) -> None:

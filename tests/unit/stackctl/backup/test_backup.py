@@ -498,7 +498,7 @@ def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
         assert stackctl(live, "backup")[0] == 0
         assert place.exists()
     place.mkdir()
-    live.docker.throwaway[stack.paths.verification(under_way.name)] = {}
+    live.docker.throwaway[stack.paths.docker.verification(under_way.name)] = {}
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert leftovers(live) == []
 

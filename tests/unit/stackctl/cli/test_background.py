@@ -53,7 +53,7 @@ class Followed(Droplet):
         most: int = sys.maxsize,
     ) -> Result:
         result = super().run(argv, env, timeout, stdin=stdin, stdout=stdout, most=most)
-        if list(argv) != ["systemctl", "show", "--property=ActiveState", "--value", self.paths.release_unit]:
+        if list(argv) != ["systemctl", "show", "--property=ActiveState", "--value", self.paths.units.release]:
             return result
         if self.unit == self.over:
             self.last_words()

@@ -183,7 +183,7 @@ def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(t
     assert codes == [0]
     # When that went on for too long there is no backup of that night, and its unit failed.
     settings = settings_of("prod")
-    assert b"SuccessExitStatus" not in backups.units(settings)[settings.paths.backup_service]
+    assert b"SuccessExitStatus" not in backups.units(settings)[settings.paths.units.backup_service]
 
 
 def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path) -> None:

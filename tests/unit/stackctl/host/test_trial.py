@@ -64,7 +64,7 @@ def test_what_is_confirmed_stays(bot: Droplet) -> None:
     assert stackctl(bot, "trial", "confirm", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == WRONG
     assert list(bot.paths.trials.iterdir()) == []
-    timer = bot.paths.trial_timer("ssh")
+    timer = bot.paths.units.trial_timer("ssh")
     assert calls(bot, "systemctl") == [["systemctl", "restart", timer], ["systemctl", "stop", timer]]
     assert stackctl(bot, "trial", "boot")[0] == 0
     assert there(bot)["00-bot.conf"] == WRONG
@@ -279,14 +279,14 @@ def test_a_timer_that_finds_no_trial_ends(bot: Droplet) -> None:
     """Whoever confirmed was killed before it was stopped."""
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
-    assert calls(bot, "systemctl") == [["systemctl", "stop", bot.paths.trial_timer("ssh")]]
+    assert calls(bot, "systemctl") == [["systemctl", "stop", bot.paths.units.trial_timer("ssh")]]
 
 
 def test_a_timer_that_asks_too_early_goes_on_and_leaves_no_trace(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += trial.CONFIRM_TIMEOUT_S - 1
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
-    assert calls(bot, "systemctl") == [["systemctl", "restart", bot.paths.trial_timer("ssh")]]
+    assert calls(bot, "systemctl") == [["systemctl", "restart", bot.paths.units.trial_timer("ssh")]]
     assert stackctl(bot, "history", "--json")[1].strip() == "[]"
 
 
@@ -351,7 +351,7 @@ def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, mo
         full.setattr(trial, "_copy_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         code, said = stackctl(bot, "trial", "boot")
         assert (code, "ssh is not reverted: [Errno 28] No space left on device" in said) == (4, True)
-    assert bot.calls == [["systemctl", "start", "--no-block", bot.paths.trial_timer("ssh")]]
+    assert bot.calls == [["systemctl", "start", "--no-block", bot.paths.units.trial_timer("ssh")]]
     assert "the change of ssh could not be reverted" in stackctl(bot, "status")[1]
     code, said = stackctl(bot, "trial", "change", "ssh", "sshd -t")
     assert (code, "no change of ssh is on trial any more" in said) == (2, True)
@@ -370,7 +370,7 @@ def test_one_broken_trial_keeps_no_other_from_being_undone_at_boot(bot: Droplet)
     assert (code, "ssh is not reverted: " in said) == (4, True)
     assert switch.read_text() == "ENABLED=yes\n"
     # Without copies there is nothing to try again.
-    assert not bot.ran(f"start --no-block {bot.paths.trial_timer('ssh')}")
+    assert not bot.ran(f"start --no-block {bot.paths.units.trial_timer('ssh')}")
     assert [one.name for one in trial.under_way(bot.paths)] == ["ssh"]
 
 

@@ -411,11 +411,13 @@ def test_what_a_rollback_needs_is_kept_though_it_looks_old(live: Droplet) -> Non
 def assert_one_colour_serves(fresh: Droplet) -> None:
     current = state.load(fresh.paths)
     assert fresh.docker.running() == [current.active]
-    assert [c["state"] for c in fresh.docker.of(fresh.paths.worker_project)] == ["running"]
+    assert [c["state"] for c in fresh.docker.of(fresh.paths.docker.worker_project)] == ["running"]
     assert current.release
-    assert {c["image"] for c in fresh.docker.of(fresh.paths.project(current.active or ""))} == {current.release.image}
+    assert {c["image"] for c in fresh.docker.of(fresh.paths.docker.project(current.active or ""))} == {
+        current.release.image
+    }
     assert fresh.paths.snapshot(current.release.id).exists()
-    assert fresh.paths.socket_unit(current.active or "") in fresh.systemd.units
+    assert fresh.paths.units.socket(current.active or "") in fresh.systemd.units
 
 
 def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
