@@ -1,4 +1,4 @@
-"""A person's account, and one that no person has."""
+"""Accounts of people and of programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 
 
 class LoginShell(FactBase[str | None]):
-    """A person's login shell; None where there is no such account."""
+    """A person's login shell; None if the account does not exist."""
 
     def command(self, login: str) -> StringCommand:
         return StringCommand("getent passwd", QuoteString(login), "|| true")
@@ -19,13 +19,15 @@ class LoginShell(FactBase[str | None]):
 
 
 class SystemAccount(NamedTuple):
+    """Properties of an account that no person has."""
+
     home: str
     shell: str
     groups: frozenset[str]
 
 
 class SystemUser(FactBase[SystemAccount | None]):
-    """A service's account; None where there is no such account."""
+    """An account that no person has; None if it does not exist."""
 
     def command(self, login: str) -> StringCommand:
         name = QuoteString(login)

@@ -1,4 +1,4 @@
-"""The state of what the data services stand on."""
+"""State of the data services: directories, PostgreSQL's roles and Redis's users."""
 # ruff: noqa: S608 - the names in statements are checked by deploys/config/values.py
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from stackctl.services.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SESSION,
 from stackctl.services.redis import ADMINISTRATOR
 
 LINK = "a link"
-"""What DirectoryState says of a directory that is elsewhere."""
+"""DirectoryState of a symbolic link."""
 
 
 class DirectoryState(FactBase[str | None]):
-    """A directory's "mode uid gid" ("700 999 999"; the uid is the image's), None where there is none."""
+    """A directory's "mode uid gid" ("700 999 999"; the uid is that of the image); None if it does not exist."""
 
     def command(self, path: str) -> StringCommand:
         directory = QuoteString(path)
@@ -31,14 +31,15 @@ class DirectoryState(FactBase[str | None]):
 
 
 UNREADABLE = 0
-"""What PostgresMajor says of a PG_VERSION that names no version."""
+"""PostgresMajor of a PG_VERSION that names no version."""
 
 
 class PostgresMajor(FactBase[int | None]):
-    """The major version that made the database in a directory, None where there is none.
+    """The major version of PostgreSQL that created a data directory; None if it holds no database.
 
-    The file is uid 999's. A link there is not followed, a FIFO not waited for, and no more is read than a version has;
-    what is no version is not shown, since it may come from any file of root's.
+    PG_VERSION belongs to uid 999, so it may have been replaced. A link is not followed, a FIFO is not waited for, and
+    only as many bytes are read as a version has. Other content is not shown: it may come from any file that root can
+    read.
     """
 
     def command(self, path: str) -> StringCommand:
@@ -57,10 +58,10 @@ class PostgresMajor(FactBase[int | None]):
 
 
 class RolesAsDeclared(FactBase[bool]):
-    """Whether roles and database are as operations.data.postgres_roles makes them.
+    """Whether roles and database are as operations.data.postgres_roles creates them.
 
-    The login role is asked over the container's own address, since the image trusts loopback. The superuser is asked in
-    the database `postgres`, over the socket. Both with our settings: the app's roles may have left others.
+    The login role connects to the container's own address, because the image trusts loopback. The superuser connects to
+    the database `postgres` over the socket. Both sessions have our settings: the app's roles may have stored others.
     """
 
     @staticmethod
@@ -71,7 +72,7 @@ class RolesAsDeclared(FactBase[bool]):
         return "docker"
 
     def command(self, container: str, owner: str, login: str, database: str) -> StringCommand:
-        # `role` is what the login role is asked about.
+        # Without `role`, which this session checks.
         as_it_acts = session({name: value for name, value in SESSION.items() if name != "role"})
         login_settings = f'PGPASSWORD="$(cat /run/secrets/password)" PGOPTIONS={shlex.quote(as_it_acts)}'
         psql = "psql --no-psqlrc -tA"
@@ -90,20 +91,20 @@ class RolesAsDeclared(FactBase[bool]):
 
 
 class RedisUser(NamedTuple):
-    """The app's user of Redis, `default`."""
+    """Redis's user `default`, which the app uses."""
 
     passwords: frozenset[str] = frozenset()
-    """The SHA-256 of each that it is admitted with; none when Redis isn't there or admits neither user."""
+    """SHA-256 of each accepted password; empty if Redis does not run or accepts neither user."""
     rules: str = ""
-    """Which commands it may give, as Redis has them."""
+    """Permitted commands, as Redis prints them."""
     by_administrator: bool = False
-    """Redis admits its administrator, who told this."""
+    """Whether the administrator could log in and gave this answer."""
 
 
 class RedisUsers(FactBase[RedisUser]):
-    """What Redis says of the app's user, to its administrator, or where it has none yet to that user itself.
+    """The app's user, as Redis shows it to its administrator, or to itself if there is no administrator yet.
 
-    Until November 2026 the app's user was allowed everything, and the only one.
+    Until November 2026 the app's user was the only one, and was permitted everything.
     """
 
     default = RedisUser
@@ -124,7 +125,7 @@ class RedisUsers(FactBase[RedisUser]):
 
 
 def redis_cli(who: Literal["administrator", "password"]) -> str:
-    """Redis's client inside its container, as one of the two users: the password comes from the file of that name."""
+    """Return the call of Redis's client inside its container. The user's password is read from the file named `who`."""
     user = ADMINISTRATOR if who == "administrator" else "default"
     return f'REDISCLI_AUTH="$(cat /run/secrets/{who})" redis-cli --user {user}'
 
@@ -133,13 +134,13 @@ _BY_ADMINISTRATOR = "told by the administrator"
 
 
 def _as_login(owner: str) -> str:
-    """What the login role sees of itself; an app that has no schema public any more may go on without one."""
+    """Return the login role's query. An app may have dropped the schema public: then it is not checked."""
     public = f"SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner <> '{owner}'::regrole"
     return f"SELECT current_user = '{owner}' AND NOT EXISTS ({public})"
 
 
 def _as_superuser(owner: str, login: str, database: str) -> str:
-    """What operations.data.postgres_roles sees to, but for what the login role itself shows."""
+    """Return the superuser's query, for what the login role itself can't see."""
     powers = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
     granted = " AND ".join(f"has_database_privilege('{owner}', '{database}', '{one}')" for one in PRIVILEGES)
     return " ".join(

@@ -1,4 +1,4 @@
-"""What Docker runs, as far as the site compares it with what should run."""
+"""Docker's containers and networks."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class ComposeServices(FactBase[dict[str, Container]]):
 
 @dataclass(frozen=True)
 class Network:
-    """A bridge network; `ip_range` is empty where Docker hands out the whole subnet."""
+    """A bridge network; `ip_range` is empty if Docker hands out the whole subnet."""
 
     internal: bool
     subnet: str
     ip_range: str
 
     def __str__(self) -> str:
-        way_out = "internal" if self.internal else "with a way out"
-        return f"{way_out}, {self.subnet} {self.ip_range}".strip()
+        reach = "internal" if self.internal else "not internal"
+        return f"{reach}, {self.subnet} {self.ip_range}".strip()
 
 
 class DockerNetworks(FactBase[dict[str, Network]]):
-    """The bridge networks that Docker knows, by name."""
+    """Docker's bridge networks by name."""
 
     default = dict
 

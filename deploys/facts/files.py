@@ -1,4 +1,4 @@
-"""What a file on the droplet is, in one command."""
+"""State of files on the droplet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 
 
 class FileProperties(TypedDict):
-    """`mode` octal as stat prints it ("644"), `owner` and `group` numeric or by name as the droplet knows them."""
+    """A file's properties; `mode` is octal as stat prints it ("644")."""
 
     mode: str
     owner: str
@@ -18,7 +18,7 @@ class FileProperties(TypedDict):
 
 
 class FileState(FactBase[FileProperties | None]):
-    """A regular file's mode, owner and content hash; None where there is none."""
+    """A regular file's mode, owner, group and content hash, read by one command; None if there is no such file."""
 
     def command(self, path: str) -> StringCommand:
         file = QuoteString(path)

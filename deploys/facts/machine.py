@@ -1,4 +1,4 @@
-"""What kind of machine the droplet is. Read before the first change, to refuse what could not work."""
+"""Properties of the droplet as a machine."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 
 
 class CloudInitStatus(FactBase[str | None]):
-    """cloud-init's word for itself: running, done, error, disabled; None where there is no cloud-init."""
+    """cloud-init's own status: running, done, error or disabled; None if cloud-init is not installed."""
 
     def requires_command(self) -> str:
         return "cloud-init"
 
     def command(self) -> str:
-        # Its own program takes half a second to start; this file says as much, being written last.
+        # Its own program takes half a second to start. This file is the last that it writes.
         return "test -e /run/cloud-init/result.json && echo 'status: done' || cloud-init status || true"
 
     def process(self, output: Iterable[str]) -> str | None:
         found = re.search(r"^status: (\w+)", "\n".join(output), re.MULTILINE)
-        # "not started" is about to run.
+        # "not started" means that it is about to run.
         return {"not": "running"}.get(found[1], found[1]) if found else None
 
 
 class HasAddress(FactBase[bool]):
-    """Whether DNS has an address of the name. A resolver that does not answer counts as one."""
+    """Whether DNS has an address for the name. It counts as true if the resolver does not answer."""
 
     def command(self, domain: str) -> StringCommand:
         # 2: no such key (getent(1)).
@@ -51,7 +51,7 @@ class HalfInstalled(FactBase[bool]):
 
 
 class DebianRelease(FactBase[str]):
-    """What os-release says: `debian 13` of a Debian 13."""
+    """ID and version from os-release, such as `debian 13`."""
 
     def command(self) -> str:
         return ". /etc/os-release && echo $ID $VERSION_ID"
@@ -61,7 +61,7 @@ class DebianRelease(FactBase[str]):
 
 
 class MemoryMib(FactBase[int]):
-    """The memory that the kernel has to hand out, in MiB: somewhat less than what was paid for."""
+    """Memory available to the kernel, in MiB: somewhat less than the plan's size."""
 
     def command(self) -> str:
         return "grep MemTotal /proc/meminfo"
@@ -71,7 +71,7 @@ class MemoryMib(FactBase[int]):
 
 
 class Cpus(FactBase[int]):
-    """How many CPUs the droplet has: Docker gives no container more."""
+    """Number of CPUs. Docker gives no container more."""
 
     def command(self) -> str:
         return "nproc --all"
@@ -104,7 +104,7 @@ class Networks(FactBase[dict[str, list[str]]]):
 
 
 class Container(FactBase[bool]):
-    """Whether it is a container: that shares its kernel, cannot swap, and cannot set all of the kernel's parameters."""
+    """Whether the machine is a container: it shares the kernel, can't swap, and can't set every kernel parameter."""
 
     def command(self) -> str:
         return "systemd-detect-virt --container || true"
@@ -114,7 +114,7 @@ class Container(FactBase[bool]):
 
 
 class SwapfileMib(FactBase[int]):
-    """The size of a swap file in MiB; 0 where there is none."""
+    """Size of a swap file in MiB; 0 if it does not exist."""
 
     def command(self, path: str) -> StringCommand:
         return StringCommand("stat -c %s", QuoteString(path), "2>/dev/null || echo 0")
@@ -124,7 +124,7 @@ class SwapfileMib(FactBase[int]):
 
 
 class Swaps(FactBase[frozenset[str]]):
-    """The files and devices that the machine swaps to."""
+    """Files and devices in use as swap."""
 
     default = frozenset
 
@@ -136,7 +136,7 @@ class Swaps(FactBase[frozenset[str]]):
 
 
 class Modes(FactBase[dict[str, str]]):
-    """The modes of files and directories, octal as stat prints them, of those that are there."""
+    """Modes of those files and directories that exist, octal as stat prints them, by path."""
 
     default = dict
 

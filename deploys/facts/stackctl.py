@@ -1,4 +1,4 @@
-"""What stackctl says of the stack."""
+"""State of the stack, from stackctl and its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploys.internals import ctx_host, ctx_state
 
 
 class Isolated(FactBase[bool]):
-    """Whether the droplet was told to be a copy that nobody outside hears of."""
+    """Whether stackctl.json says that the droplet is isolated."""
 
     default = bool
 
@@ -26,7 +26,7 @@ class Isolated(FactBase[bool]):
 
 
 class WebhookHost(FactBase[str | None]):
-    """The host name where Telegram was told to send updates; None when it was told none."""
+    """The host name of the webhook that Telegram was given; None if it was given none."""
 
     def command(self, state: str) -> StringCommand:
         return StringCommand("cat", QuoteString(state), "2>/dev/null || true")
@@ -35,17 +35,17 @@ class WebhookHost(FactBase[str | None]):
         try:
             return urlsplit(str(json.loads("".join(output))["webhook"]["url"])).hostname
         except (ValueError, LookupError, TypeError):
-            return None  # stackctl status says what is wrong with it
+            return None  # stackctl status reports a broken file
 
 
 class Status(FactBase[dict[str, Any] | None]):
-    """`stackctl status --json`; None where stackctl isn't installed or configured yet."""
+    """Output of `stackctl status --json`; None if stackctl is not installed or configured yet."""
 
     def requires_command(self) -> str:
         return "stackctl"
 
     def command(self) -> str:
-        return "stackctl status --json || true"  # 4, where a person is needed, is an answer too
+        return "stackctl status --json || true"  # exit code 4 (a person is needed) comes with an answer too
 
     def process(self, output: Iterable[str]) -> dict[str, Any] | None:
         text = "".join(output)
@@ -53,7 +53,7 @@ class Status(FactBase[dict[str, Any] | None]):
 
 
 def status() -> dict[str, Any] | None:
-    """What Status says of this host. A plan changes nothing, so it asks once; a converge asks again as it goes."""
+    """Return this host's Status: read once for a plan, which changes nothing; read again each time in a converge."""
     host = ctx_host.get()
     if ctx_state.get().is_executing:
         return cast("dict[str, Any] | None", host.get_fact(Status))
@@ -61,7 +61,7 @@ def status() -> dict[str, Any] | None:
 
 
 def planned(host: Any) -> dict[str, Any] | None:
-    """What Status said when the plan was made."""
+    """Return the Status that was read when the plan was made."""
     if "stackctl_status" not in vars(host):
         vars(host)["stackctl_status"] = host.get_fact(Status)
     return cast("dict[str, Any] | None", vars(host)["stackctl_status"])

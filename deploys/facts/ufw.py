@@ -1,7 +1,8 @@
-"""ufw's state. `ufw status` lists no rule while it is inactive, so the rules are read from `ufw show added`.
+"""State of ufw, compared with the kernel's chains.
 
-It says "active" of chains that nothing leads to, and lists rules from its files. So what the kernel has is read beside
-what ufw loads from these files where there is nothing else: in a network of its own, which is gone afterwards.
+`ufw status` lists no rule while ufw is inactive, so the rules are read from `ufw show added`. ufw calls itself active
+even if nothing leads to its chains, and lists rules from its files, not from the kernel. So this fact reads two sets of
+chains: those in the kernel, and those that ufw loads from its files into an empty network namespace.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pyinfra.api import FactBase
 
 
 class Chain(NamedTuple):
+    """Name of a chain."""
+
     program: str
     """iptables or ip6tables."""
     table: str
@@ -22,31 +25,31 @@ class Chain(NamedTuple):
 
 
 Chains = Mapping[Chain, tuple[str, ...]]
-"""What `iptables-save` prints of each: its policy, then its rules."""
+"""Each chain's policy, then its rules, as `iptables-save` prints them."""
 
 
 @dataclass(frozen=True)
 class Firewall:
-    """`rules` as one would type them ("allow 22/tcp"); `policies` by direction ("incoming": "deny").
+    """ufw's rules as one types them ("allow 22/tcp") and its policies by direction ("incoming": "deny").
 
-    An `active` one is loaded, and will be after a boot.
+    `active` means that it is loaded now, and will be at the next boot.
     """
 
     active: bool = False
     policies: dict[str, str] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
     single_family_rules: frozenset[str] = frozenset()
-    """Of an active firewall: the rules that hold for one of IPv4 and IPv6 only, which `show added` doesn't tell."""
+    """Rules of an active firewall that hold for only one of IPv4 and IPv6. `ufw show added` does not show that."""
     declared: Chains = field(default_factory=dict)
-    """What ufw loads from its files, after.rules among them; empty when it would load nothing."""
+    """The chains that ufw loads from its files, after.rules included; empty if it would load none."""
     faults: tuple[str, ...] = ()
-    """Which of them it can't load."""
+    """ufw's messages on the files that it can't load."""
     loaded: Chains = field(default_factory=dict)
-    """What the kernel has in the same chains, but for what Docker adds to them."""
+    """The same chains in the kernel, without the rules that Docker adds to them."""
 
 
 class Ufw(FactBase[Firewall]):
-    """ufw's policies and rules; inactive and empty where ufw isn't installed."""
+    """ufw's policies and rules; inactive and empty if ufw is not installed."""
 
     default = Firewall
 
@@ -72,17 +75,17 @@ _DIRECTIONS = {
 
 _DECLARED = "declared"
 _UNLOADABLE = ("Problem running ", "Couldn't find ")
-"""By ufw-init."""
+"""First words of ufw-init's messages."""
 _COMPARED = ("raw", "mangle", "filter")
-"""In nat nothing is let in."""
+"""Tables that decide what is let in; nat does not."""
 _BY_DOCKER = re.compile(r"-A FORWARD .*(DOCKER|docker0|br-)")
 _DOCKER_TRAILING_RULES = ("-A DOCKER-USER -j RETURN",)
-"""Of its chain for others. Nothing reaches it there; in another place it would let in whatever comes."""
+"""The rule that Docker appends to DOCKER-USER. Nothing reaches it at the end; elsewhere it would let everything in."""
 _ALLOWED = re.compile(r"(?P<port>\S+)(?P<six> \(v6\))?\s+ALLOW IN\s+Anywhere")
 
 
 def parse(output: Iterable[str]) -> Firewall:
-    """From the output of the commands above, one after the other."""
+    """Read the output of Ufw's commands, one after the other."""
     lines = list(output)
     active = False
     policies: dict[str, str] = {}
@@ -116,7 +119,7 @@ def _without_docker_s_trailing_rules(rules: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _chains(lines: Iterable[str]) -> Chains:
-    """From `iptables-save` and `ip6tables-save`."""
+    """Read the output of `iptables-save` and `ip6tables-save`."""
     chains: dict[Chain, tuple[str, ...]] = {}
     program = table = ""
     for line in lines:
