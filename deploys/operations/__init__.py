@@ -1,4 +1,4 @@
-"""What pyinfra lacks, in its own style: generators of commands that yield nothing when there is nothing to do."""
+"""Operations that pyinfra lacks, in its style: generators of commands that yield nothing if nothing has to change."""
 
 from collections.abc import Generator
 

@@ -1,4 +1,4 @@
-"""nginx's certificate: a placeholder to start with, the real one from ACME."""
+"""nginx's certificate: a self-signed placeholder at first, then one from an ACME server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stackctl.host.certificate import CHAIN, KEY, NGINX_GROUP
 
 @operation()
 def self_signed_certificate(tls: str, *, domain: str) -> Commands:
-    """A self-signed certificate in `tls`/placeholder, with `tls`/current leading to it while there is no real one.
+    """Create a self-signed certificate in `tls`/placeholder and link `tls`/current to it, if there is no real one.
 
-    nginx's workers read it, so a real one that is not theirs to read counts for none.
+    nginx's workers read the key. A real certificate that they can't read counts as missing.
     """
     key = host.get_fact(FileState, path=f"{tls}/current/{KEY}")
     if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", NGINX_GROUP):
@@ -23,7 +23,7 @@ def self_signed_certificate(tls: str, *, domain: str) -> Commands:
         return
     directory = f"{tls}/placeholder"
     private, public = QuoteString(f"{directory}/{KEY}"), QuoteString(f"{directory}/{CHAIN}")
-    # A common name has 64 characters at most (X.520). Clients go by subjectAltName (RFC 9525, 6.4.4).
+    # A common name has at most 64 characters (X.520). Clients check subjectAltName (RFC 9525, 6.4.4).
     yield StringCommand(
         *(f"install -d -m 750 -g {NGINX_GROUP}", QuoteString(directory), "&&"),
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650",
@@ -36,13 +36,14 @@ def self_signed_certificate(tls: str, *, domain: str) -> Commands:
 
 @operation()
 def acme_certificate(domain: str, *, server: str) -> Commands:
-    """Obtains the certificate when nginx doesn't serve the declared one.
+    """Obtain the certificate if nginx does not serve the declared one.
 
-    Fails with ACME's own words: nginx goes on with what it has, and a timer tries again each hour.
+    A failure shows the ACME server's own message. nginx keeps the certificate that it has, and a timer tries again each
+    hour.
     """
     status = stackctl.status()
     if status and (certificate := status.get("certificate")) and certificate.get("as_declared"):
         host.noop(f"{domain} has its certificate from {server}")
         return
-    rest = "All else is done. Next, once the cause is gone: make site, or wait for the hourly try."
+    rest = "Everything else is done. Next, once the cause is fixed: make site, or wait for the hourly timer."
     yield StringCommand("stackctl certificate || { code=$?; echo", QuoteString(rest), ">&2; exit $code; }")

@@ -1,7 +1,7 @@
-"""What the site puts on each droplet, as its operations tell it: nobody keeps a list by hand that could go stale.
+"""List of what the site puts on each droplet, kept by the operations themselves, so that it can't go stale.
 
-An operation tells it each time it is looked at, changed or not. At the end declared.json brings it to the droplet,
-where stackctl takes everything else for foreign (stackctl/host/foreign.py).
+An operation adds to the list each time it is prepared, whether or not it changes anything. The last component writes
+the list to the droplet as declared.json. stackctl reports everything else as foreign (stackctl/host/foreign.py).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Known:
-    """What is ours on one droplet."""
+    """What the site puts on one droplet."""
 
     files: set[str] = field(default_factory=set)
     units: set[str] = field(default_factory=set)
-    """Those that are to be enabled."""
+    """Units that are enabled."""
     logins: set[str] = field(default_factory=set)
     ports: set[int] = field(default_factory=set)
     """TCP ports that the firewall opens."""
@@ -32,11 +32,11 @@ _known: dict[str, Known] = defaultdict(Known)
 
 
 def of(host: Host) -> Known:
-    """What was told of this droplet so far."""
+    """Return this droplet's list so far."""
     return _known[host.name]
 
 
 def document(known: Known, accepted: Mapping[str, str]) -> bytes:
-    """declared.json, in the shape that stackctl.host.declared reads."""
+    """Write declared.json as stackctl.host.declared reads it."""
     lists = {name: sorted(getattr(known, name)) for name in ("files", "units", "logins", "ports")}
     return json.dumps({"version": 1, **lists, "accepted": dict(accepted)}, indent=2).encode() + b"\n"

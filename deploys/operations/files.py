@@ -1,7 +1,6 @@
-"""Files placed whole: compared in one command, written over standard input, renamed into place.
+"""Files written atomically: compared by one command, sent over standard input, renamed into place.
 
-Why not pyinfra's files.put: it stages in /tmp, writes in place, shows content in `--diff`, and a run that dies between
-the change and the reload never reloads.
+pyinfra's files.put would stage the file in /tmp, write it in place and show secrets in `--diff`.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
     secret: bool = False,
     validate: str | None = None,
 ) -> Commands:
-    """Puts `content` at `dest` atomically, with its directory.
+    """Write `content` to `dest` atomically, and create its directory.
 
     + notify: the handler that puts the file in force; marked as pending before the change
-    + validate: a shell command that tests the new file, `%s` (Ansible's word), before it takes the old one's place;
-      when it fails, the old one stays
-    + secret: `--diff` says only that it differs. Content never shows in an argument list: it travels on standard input.
+    + validate: a shell command that tests the new file, named `%s` as in Ansible, before it replaces the old one; if
+      the test fails, the old file stays
+    + secret: `--diff` shows no content. No content is ever in an argument list: it is sent over standard input.
     """
     declared.of(host).files.add(dest)
-    placed = host.get_fact(FileState, path=dest)
+    found = host.get_fact(FileState, path=dest)
     wanted = sha256(content).hexdigest()
-    if placed and placed["sha256"] == wanted:
-        if (placed["mode"], placed["owner"], placed["group"]) == (mode, owner, group):
+    if found and found["sha256"] == wanted:
+        if (found["mode"], found["owner"], found["group"]) == (mode, owner, group):
             host.noop(f"{dest} is as declared")
             return
     elif state.config.DIFF and not secret:
@@ -59,18 +58,18 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
     yield StringCommand(
         *("mkdir -p", QuoteString(str(PurePosixPath(dest).parent)), "&&"),
         *("base64 -d | install -T", "-m", mode, "-o", owner, "-g", group, "/dev/stdin", fresh, "&&"),
-        # A client that dies while it sends leaves a file that is cut short: it must not take the place of the old one.
+        # A client that dies while it sends leaves a truncated file, which must not replace the old one.
         *('test "$(stat -c %s', fresh, f')" = {len(content)}', "&&"),
-        *(_tested(validate, dest) if validate else ()),
+        *(_test(validate, dest) if validate else ()),
         *("mv -fT", fresh, target),
         _stdin=b64encode(content).decode(),
     )
 
 
-def _tested(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
-    """What the program says is shown when it refuses the file, which is then removed."""
+def _test(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
+    """Return the test of the new file. If it fails, its output is shown and the new file is removed."""
     fresh = shlex.quote(f"{dest}.new")
-    refused = f"{dest} is refused, as said above. The file that was there stays, and nothing was put in force."
+    refused = f"{dest}: the new file is invalid, see above. The old file stays, and nothing was reloaded."
     return (
         f"{{ said=$( {{ {validate.replace('%s', fresh)}; }} 2>&1 ) ||",
         *(f'{{ echo "$said" >&2; rm -f {fresh}; echo', QuoteString(refused), ">&2; false; }; }", "&&"),
@@ -78,13 +77,13 @@ def _tested(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
 
 
 def if_installed(program: str, validate: str) -> str:
-    """The same test, where the program is there already: some files are placed before it first runs."""
+    """Run the test only if `program` is installed: some files are written before their program is."""
     return f"command -v {program} >/dev/null || exit 0; {{ {validate}; }}"
 
 
 @operation()
 def private_directory(path: str) -> Commands:
-    """One that root alone looks into."""
+    """Create a directory that only root can read."""
     yield from files.directory._inner(path=path, mode="700", user="root", group="root")  # noqa: SLF001
 
 
@@ -98,7 +97,7 @@ def _show_difference(dest: str, content: bytes) -> None:
 
 
 def show_difference(what: str, there: Sequence[str], wanted: Sequence[str]) -> None:
-    """As `diff` has it, in colour. The lines are made printable: those that are there may be anybody's."""
+    """Show a difference as `diff` does, in colour. Lines are made printable, because anybody may have written them."""
     host.log(f"{what} differs:", logger.info)
     for line in generate_color_diff(*([f"{printable(one)}\n" for one in lines] for lines in (there, wanted))):
         logger.info("  %s", line)

@@ -1,4 +1,4 @@
-"""What nobody declared, by stackctl's word: put right where it overrides us, removed where it is named."""
+"""Foreign objects that stackctl found on the droplet: overrides are undone, named ones are removed."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ Finding = dict[str, Any]
 
 
 def findings() -> list[Finding]:
-    """What a plan saw. None on a droplet that has no stackctl yet, or one of before."""
+    """Return what stackctl had found when the plan was made; nothing without stackctl, or with an older one."""
     return list((planned(ctx_host.get()) or {}).get("foreign") or [])
 
 
 @operation()
 def undo_overrides(sysctls: str) -> Commands:
-    """Unmasks what somebody masked, and sets the kernel's parameters that somebody changed.
+    """Remove masks from the site's units, and set kernel parameters that somebody changed.
 
-    + sysctls: the path of our sysctl.d file
+    + sysctls: path of the site's sysctl.d file
     """
     ours = [one for one in findings() if one["remedy"] == "site"]
     masks = [one["path"] for one in ours if one["path"] and "/systemd/" in one["path"]]
     if not masks and not any(one["name"].startswith("sysctl:") for one in ours):
-        host.noop("nothing of the site is switched off")
+        host.noop("nothing of the site is overridden")
         return
     for path in masks:
-        # Not `systemctl unmask`, which leaves an empty file and one in /run.
+        # `systemctl unmask` would leave an empty file, and a mask in /run.
         yield StringCommand("rm -f", QuoteString(path))
     if masks:
         yield StringCommand("systemctl daemon-reload")
     if any(one["name"].startswith("sysctl:") for one in ours):
-        # Ours alone, and so after any other file.
+        # Only the site's file, so that it is applied after all others.
         yield StringCommand(SYSCTL, QuoteString(sysctls))
 
 
 @operation()
 def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
-    """Removes what is foreign and named. A name that is not there is gone already.
+    """Remove the foreign objects of these names. A name that is not found is skipped.
 
-    + sshd: the handler that puts sshd's files in force; what is removed of them is on trial
+    + sshd: the handler that puts sshd's files in force; they are removed on trial
     """
     there = {one["name"] for one in findings() if one["remedy"] == "remove"}
     gone = [name for name in names if name in there]
     if not gone:
-        host.noop("nothing that is named is there")
+        host.noop("none of the named objects exists")
         return
     of_sshd = [name for name in gone if name.startswith("/etc/ssh/sshd_config.d/")]
     others = [name for name in gone if name not in of_sshd]
@@ -70,22 +70,22 @@ def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
 
 @operation()
 def declaration(dest: str, accepted: Mapping[str, str]) -> Commands:
-    """Tells stackctl what the site put here; the last of what places anything."""
+    """Write the list of what the site put on the droplet. Runs after every operation that writes a file."""
     declared.of(host).files.add(dest)
     content = declared.document(declared.of(host), accepted)
     yield from atomic_file._inner(dest=dest, content=content, mode="600")  # noqa: SLF001
 
 
 def report(names: Sequence[str]) -> None:
-    """Says before the first change what is foreign; a converge that would be overridden stops there.
+    """Report foreign objects before the first change. Refuse a converge that they would override.
 
-    + names: what this run removes
+    + names: objects that this run removes
     """
     there = findings()
     this_run.tell_foreign(host, there)
     for name in names:
         if name not in {one["name"] for one in there}:
-            host.log(f"{name} is not among what is foreign: nothing is removed for it", logger.warning)
+            host.log(f"{name} is not a foreign object. Nothing is removed for it", logger.warning)
     overriding = [one for one in there if one["remedy"] == "refuse" and one["path"] not in names]
     if overriding:
         causes = "; ".join(f"{one['what']}. Next: {one['next']}" for one in overriding)

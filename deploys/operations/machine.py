@@ -1,4 +1,4 @@
-"""The machine itself: what it still does after its birth, and where it swaps."""
+"""The machine itself: cloud-init, swap and permissions of Debian's files."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ SWAPFILE = "/swapfile"
 
 @operation()
 def wait_for_cloud_init() -> Commands:
-    """Waits at most ten minutes for cloud-init to end; one that ended with recoverable errors (2) has ended."""
+    """Wait at most ten minutes until cloud-init has finished. Recoverable errors (exit code 2) are accepted."""
     if host.get_fact(CloudInitStatus) != "running":
-        host.noop("cloud-init is done, or not there")
+        host.noop("cloud-init has finished, or is not installed")
         return
     yield StringCommand("timeout 600 cloud-init status --wait", _success_exit_codes=[0, 2])
 
 
 @operation()
 def swapfile(mib: int) -> Commands:
-    """Swaps to a file of `mib` MiB, now and after each boot; a container has its host's swap and is left alone."""
+    """Swap to a file of `mib` MiB, now and after each boot. A container is skipped: it uses its host's swap."""
     if host.get_fact(Container):
-        host.noop("a container swaps where its host does")
+        host.noop("a container uses its host's swap")
         return
     if host.get_fact(SwapfileMib, path=SWAPFILE) != mib:
         yield StringCommand(f"swapoff {SWAPFILE} 2>/dev/null; rm -f {SWAPFILE}")
         if mib:
-            # Under another name until it is whole: a run that dies here leaves nothing that looks finished.
+            # Under another name until it is complete: a run that dies here leaves nothing that looks finished.
             yield StringCommand(f"fallocate -l {mib}M {SWAPFILE}.new && chmod 600 {SWAPFILE}.new")
             yield StringCommand(f"mkswap {SWAPFILE}.new && mv {SWAPFILE}.new {SWAPFILE}")
             yield StringCommand(f"swapon {SWAPFILE}")
@@ -43,10 +43,10 @@ def swapfile(mib: int) -> Commands:
 
 @operation()
 def permissions(wanted: Mapping[str, str]) -> Commands:
-    """Files and directories of Debian's with these modes, by path; what isn't there is not made."""
+    """Set the modes of Debian's own files and directories, by path. A path that does not exist is skipped."""
     there = host.get_fact(Modes, paths=list(wanted))
     wrong = [path for path, mode in there.items() if mode != wanted[path]]
     if not wrong:
-        host.noop("their modes are as declared")
+        host.noop("all modes are as declared")
     for path in wrong:
         yield StringCommand("chmod", wanted[path], QuoteString(path))

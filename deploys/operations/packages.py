@@ -1,4 +1,4 @@
-"""Debian packages, as far as pyinfra's apt leaves something to wish."""
+"""Debian packages: installed without drift, and repaired after an interrupted run."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
 
 @operation()
 def repair_interrupted_dpkg() -> Commands:
-    """Finishes what an interrupted apt left half installed; apt itself refuses to.
+    """Configure packages that an interrupted apt left half installed. apt itself refuses to.
 
-    The apt of a converge that was killed goes on for a while, and then leaves nothing to finish.
+    The apt of a converge that was killed goes on for a while, and may finish by itself.
     """
     if not host.get_fact(HalfInstalled):
         host.noop("no package is half installed")

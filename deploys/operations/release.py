@@ -1,4 +1,4 @@
-"""What a converge does about the live release: nothing, as long as it runs as declared."""
+"""The live release, which a converge releases again if it does not run as declared."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stackctl.services.compose import stack_sha256
 
 @operation()
 def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -> Commands:
-    """Releases the live tag anew when its containers are not well, or not made from what is declared.
+    """Release the live tag again if its containers are unhealthy or were not created from what is declared.
 
-    + compose_files: app.yaml, and worker.yaml behind it where there is a worker
+    + compose_files: app.yaml, followed by worker.yaml if there is a worker
     + environment: the next environment, as stackctl.app.app_env.canonical spells it
     """
     status = stackctl.status()
@@ -25,7 +25,7 @@ def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -
         host.noop("nothing is installed yet")
         return
     if not status or (not status["release"] and (status["active"] or any(status["colours"].values()))):
-        # What serves is not what it knows of: it says so itself, with the remedy, and fails.
+        # What serves is not the recorded release. stackctl says so, names the remedy and fails.
         yield StringCommand("stackctl status")
         return
     live = status["release"]

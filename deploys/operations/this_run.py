@@ -1,4 +1,4 @@
-"""This run of a converge: who it is, and what its operations found before the first change."""
+"""This run of a converge: its name in locks, and what its operations found before the first change."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ if TYPE_CHECKING:
     from pyinfra.api import Host
 
 FOREIGN_LIST = "FOREIGN_LIST"
-"""The variable by which deploys/converge/plan.py names the file that it reads what is foreign from."""
-
+"""Environment variable with the path of the file in which deploys/converge/plan.py expects the foreign objects."""
 
 ME = Holder.new(f"converge by {getpass.getuser()}@{socket.gethostname()}")
-"""This run, in the locks that it holds; by its id `stackctl --under` works under them."""
-
+"""This run, as the holder of its locks. `stackctl --under ID` works under them."""
 
 refusals: dict[str, str] = {}
-"""Why a host must not be changed; a dry run goes on."""
+"""Why a host must not be changed, by its name. A dry run goes on."""
 _foreign: dict[str, list[dict[str, Any]]] = {}
 
 
 def refuse_to_begin(host: Host, cause: str) -> None:
-    """Have the run end before its first change."""
+    """End the run before its first change."""
     refusals[host.name] = cause
 
 
 def tell_foreign(host: Host, found: list[dict[str, Any]]) -> None:
-    """Say what is foreign: at the plan's end where deploys/converge/plan.py asks for it, here and now otherwise."""
+    """Report foreign objects: to a file if deploys/converge/plan.py asks for it, otherwise on the terminal at once."""
     _foreign[host.name] = found
     if listed := os.environ.get(FOREIGN_LIST):
         Path(listed).write_text(json.dumps(_foreign))

@@ -1,4 +1,7 @@
-"""Changes of what lets us in: kept on the droplet only when a new login came through them (stackctl/host/trial.py)."""
+"""Changes to SSH, its keys and the firewall, on trial: the droplet reverts them unless a new login confirms them.
+
+stackctl/host/trial.py is the droplet's part.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
 LOGIN_TIMEOUT_S = 60
-# A restart ends no session. A reload would return before sshd has read its configuration anew, and the new login would
-# prove the old one.
+# A restart ends no session. A reload returns before sshd has read its new configuration, so the new login would still
+# test the old one.
 RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
 
 @dataclass(frozen=True)
 class TrialFile:
-    """A file as it is to be, and what tests it (`validate` of atomic_file); nobody but its owner reads it."""
+    """Content of a file that only its owner reads, and its test (`validate` of atomic_file)."""
 
     content: bytes
     validate: str
@@ -34,10 +37,7 @@ class TrialFile:
 
 @operation()
 def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handler) -> Commands:
-    """Place `files` and run `handler`, which puts them in force; undone by itself unless we can still log in.
-
-    + files: by path
-    """
+    """Write `files`, by path, and run the handler that puts them in force. Reverted unless a new login succeeds."""
     changes: list[PyinfraCommand] = [
         command
         for dest, file in files.items()
@@ -52,57 +52,58 @@ def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handl
         )
     ]
     if not changes and not handler.pending:
-        host.noop(f"{', '.join(files)} in force")
+        host.noop(f"{', '.join(files)}: in force")
         return
     yield from on_trial(trial, [*changes, *map(StringCommand, handler.commands)])
     yield handler.done()
 
 
 def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
-    """`commands`, between the beginning of a trial and its confirmation by a new login. Nothing when there are none.
+    """Run `commands` after the trial has begun, then confirm it by a new login. Without commands there is no trial.
 
-    None of them comes after the trial's end, however long our machine sleeps: nothing would undo it.
+    Each command runs by `trial change`, which refuses it once the trial is over: nothing would revert a change that
+    comes late, after the operator's machine has slept.
     """
     if not commands:
         return
     yield StringCommand(f"{PROGRAM} trial begin", trial)
     for command in commands:
         if not isinstance(command, StringCommand):
-            raise TypeError(f"{command!r} runs here, and can't be tied to a trial on the droplet")
+            raise TypeError(f"{command!r} runs on the operator's machine, so it can't be part of a trial")
         arguments = command.connector_arguments
         yield StringCommand(f"{PROGRAM} trial change", trial, QuoteString(command), **arguments)
     yield FunctionCommand(confirm_by_new_login, [trial], {})
 
 
 def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
-    """Confirms the trial through a connection that begins now. pyinfra takes False for a failure."""
+    """Confirm the trial through a new connection. False fails the operation."""
     try:
         code, said = _run_by_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
-    except Exception as error:  # whatever keeps us out: the network, sshd, our key, the host's key
+    except Exception as error:  # the network, sshd, a key of ours or the host's
         host.log_styled(
-            f"nobody can log in anew ({str(error) or type(error).__name__}): {_revert_notice(host, trial)}",
+            f"no new login succeeded ({str(error) or type(error).__name__}). {_revert_notice(host, trial)}",
             fg="red",
             log_func=logger.error,
         )
         return False
     if code:
-        host.log_styled(f"a new login can't confirm the change: {said}", fg="red", log_func=logger.error)
+        host.log_styled(f"a new login could not confirm the change: {said}", fg="red", log_func=logger.error)
     return code == 0
 
 
 def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
-    """Exit code and complaint of a command of the operator's, by the converge's configuration and pinned host key."""
-    # Not as the user of this run: a droplet that is being adopted is converged as root once.
+    """Run a command as the operator, with the same ssh_config and host key. Return exit code and error output."""
+    # The user of this run may be root, while a droplet is adopted.
     with new_connection(host, host.data.operator) as client:
         _, out, err = client.exec_command(command, timeout=LOGIN_TIMEOUT_S)
         said = err.read().decode().strip()
         if not out.channel.status_event.wait(LOGIN_TIMEOUT_S):
-            raise TimeoutError("the confirmation has no end")
+            raise TimeoutError(f"the confirmation timed out after {LOGIN_TIMEOUT_S} s")
         return out.channel.recv_exit_status(), said
 
 
 def _revert_notice(host: Host, trial: str) -> str:
-    """Asked over the connection that the run still has, if it has one. That a trial is over says not how it ended."""
+    """Say what becomes of the change. The droplet is asked over the old connection, which may be gone as well."""
     record = QuoteString(str(Paths(host.data.app).trial_record(trial)))
     try:
         asked, said = host.run_shell_command(
@@ -111,8 +112,11 @@ def _revert_notice(host: Host, trial: str) -> str:
     except Exception:  # the connection is gone as well
         asked = False
     if not asked:
-        return "nor can the droplet be asked: two minutes after it began it puts back by itself what nobody confirmed"
+        return (
+            "The droplet is unreachable. It reverts an unconfirmed change by itself two minutes after it began. Next: "
+            "wait, then run this again"
+        )
     if not said.stdout:
-        return "its trial is over: stackctl history says whether it was undone"
+        return "The trial is over. Next: sudo stackctl history shows whether the change was reverted"
     until = json.loads(said.stdout)["until"]
-    return f"the droplet puts back what was there before by itself, at {until}; then correct it, and run this again"
+    return f"The droplet reverts the change by itself at {until}. Next: correct it, then run this again"

@@ -1,4 +1,4 @@
-"""ufw, which pyinfra has no module for."""
+"""ufw's rules and policies. pyinfra has no module for ufw."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ AFTER = "/etc/ufw/after.rules"
 
 @operation()
 def rules(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes) -> Commands:
-    """Exactly these rules and policies, now and at boot; undone by itself unless we can still log in.
+    """Set exactly these rules and policies, now and at boot. Reverted unless a new login succeeds.
 
-    + allow: what ufw lets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); rules besides are removed
-    + policies: what happens to packets that no rule names, by direction ({"incoming": "deny"})
-    + after: after.rules, what ufw can't say itself
+    + allow: what ufw lets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); other rules are removed
+    + policies: what happens to packets that match no rule, by direction ({"incoming": "deny"})
+    + after: content of after.rules, for what ufw has no command for
 
-    What somebody changed in the kernel alone, by iptables, is mended before all else.
+    Chains that somebody changed only in the kernel, by iptables, are restored first.
     """
     declared.of(host).ports |= {_port(rule) for rule in allow}
     yield from on_trial("firewall", list(_changes(allow, policies, after)))
 
 
 def _port(rule: str) -> int:
-    """Of "22/tcp" or "from … to any port 22 proto tcp"."""
+    """Return the port of "22/tcp" or of "from … to any port 22 proto tcp"."""
     return int(rule.partition(" port ")[2].split()[0] if " port " in rule else rule.partition("/")[0])
 
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:
     there = host.get_fact(Ufw)
-    # Before ufw's first start its chains, which the rules lead to, aren't there.
+    # Before ufw's first start the chains that the rules lead to do not exist.
     test = "iptables-restore --noflush --test %s" if there.active else None
     placing = list(atomic_file._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:
-        raise OperationError(f"ufw can't load its own files ({'; '.join(there.faults)}): sudo ufw reload says why")
+        raise OperationError(f"ufw can't load its own files: {'; '.join(there.faults)}. Next: sudo ufw reload says why")
     if there.active and not there.faults:
         yield from _reload_changed_chains(there)
     wanted = [f"allow {rule}" for rule in allow]
@@ -49,7 +49,7 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
         declared := _lines_declared(there, wanted, policies)
     ):
         show_difference("The firewall", differing, declared)
-    # Allow before denying and enabling, or the operator is locked out.
+    # Allow before deny and enable, or the operator is locked out.
     for rule in wanted:
         if rule not in there.rules or (there.active and rule in there.single_family_rules):
             yield StringCommand("ufw", rule)
@@ -64,13 +64,13 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     if not there.active:
         yield StringCommand("ufw --force enable")
     elif placing:
-        # Not `ufw reload`, which lets everything in for a moment: this replaces a table whole, or leaves it as it was.
+        # `ufw reload` lets everything in for a moment. This replaces a whole table, or leaves it as it was.
         yield StringCommand(f"iptables-restore --noflush {AFTER}")
 
 
 def _lines_in_force(there: Firewall) -> list[str]:
-    """For a plan: what is in force, a line each, in an order that doesn't depend on when it was added."""
-    rules = [f"{rule}{' (IPv4 or IPv6 alone)' if rule in there.single_family_rules else ''}" for rule in there.rules]
+    """Return what is in force as lines for `--diff`, in an order that does not depend on when a rule was added."""
+    rules = [f"{rule}{' (IPv4 or IPv6 only)' if rule in there.single_family_rules else ''}" for rule in there.rules]
     return [
         "on, now and at boot" if there.active else "off",
         *(f"default {policy} {direction}" for direction, policy in sorted(there.policies.items())),
@@ -89,7 +89,7 @@ def _lines_declared(there: Firewall, wanted: Sequence[str], policies: Mapping[st
 
 
 def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
-    """Of the chains that somebody changed by iptables: those rules."""
+    """Return the rules of those chains that somebody changed by iptables."""
     return [
         f"{chain.program} -t {chain.table} {rule if number else f'-P {chain.name} {rule}'}"
         for chain in there.declared
@@ -99,10 +99,10 @@ def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
 
 
 def _reload_changed_chains(there: Firewall) -> Commands:
-    """The chains that differ hold what ufw would load, a table at once.
+    """Restore the changed chains to what ufw loads from its files, one table at a time.
 
-    After `iptables -F` a `ufw reload` would shut out everybody: it denies by policy, and leads to its own chains only
-    when these are new.
+    After `iptables -F` a `ufw reload` would shut out everybody: the policy denies, and ufw adds the jumps to its own
+    chains only when it creates these chains.
     """
     differing = [chain for chain in there.declared if there.loaded[chain] != there.declared[chain]]
     for (program, table), chains in groupby(differing, lambda chain: (chain.program, chain.table)):
@@ -113,7 +113,7 @@ def _reload_changed_chains(there: Firewall) -> Commands:
 
 def _chain_lines(there: Firewall, chain: Chain) -> list[str]:
     policy, *rules = there.declared[chain]
-    # Docker's own are in FORWARD as well, and stay.
+    # FORWARD also holds Docker's rules, which stay.
     shared = (chain.table, chain.name) == ("filter", "FORWARD")
     gone = [f"-D{rule[2:]}" for rule in there.loaded[chain][1:]] if shared else [f"-F {chain.name}"]
     return [f":{chain.name} {policy} [0:0]", *gone, *rules]

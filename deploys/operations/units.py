@@ -1,4 +1,4 @@
-"""systemd's units, as the site wants them."""
+"""systemd's units and services."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = PurePosixPath("/etc/systemd/system")
 
 @operation()
 def service(unit: str, *, running: bool | None, enabled: bool) -> Commands:
-    """Runs or stops a unit, now and at boot. One that is enabled here is known to be needed (declared.py)."""
+    """Start or stop a unit, now and at boot. An enabled unit is added to the list in declared.py."""
     if enabled:
         declared.of(host).units.add(unit)
     yield from systemd.service._inner(service=unit, running=running, enabled=enabled)  # noqa: SLF001
@@ -29,18 +29,18 @@ def service(unit: str, *, running: bool | None, enabled: bool) -> Commands:
 def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence[str] = ()) -> Commands:
     """Write units and drop-ins, and have systemd read them.
 
-    + units: by name; by path, what is not below /etc/systemd/system
-    + handler: the name under which the droplet remembers that systemd has yet to read them
-    + restart: units, or patterns of them, that are restarted where they run
+    + units: contents by name, or by path if not below /etc/systemd/system
+    + handler: name under which the droplet remembers that systemd has yet to read them
+    + restart: units, or patterns of units, that are restarted if they run
     """
     restarts = ["systemctl try-restart " + shlex.join(restart)] if restart else []
     read = Handler(handler, ["systemctl daemon-reload", *restarts])
     changes = [
         command
-        # A socket or a timer is refused while the service that it starts isn't there.
+        # systemd-analyze refuses a socket or a timer while the service that it starts does not exist.
         for name, content in sorted(units.items(), key=lambda unit: not unit[0].endswith(".service"))
         for command in atomic_file._inner(  # noqa: SLF001
-            dest=str(UNITS / name), content=content, notify=read, validate=_verified(name)
+            dest=str(UNITS / name), content=content, notify=read, validate=_test(name)
         )
     ]
     if not changes and not read.pending:
@@ -51,11 +51,12 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
     yield read.done()
 
 
-def _verified(name: str) -> str | None:
-    """Returns systemd's test of a unit, or of a drop-in with its unit where that is installed.
+def _test(name: str) -> str | None:
+    """Return systemd's test of a unit, or of a drop-in together with its unit if that is installed.
 
-    systemd goes by names, so the file is copied into a directory of its own, which is searched first. Only the unit's
-    own faults count: what it requires may come later in the same converge. None: systemd has no test for such a file.
+    systemd finds units by name, so the file is copied into a temporary directory that is searched first. Only faults of
+    the unit itself count: units that it requires may be written later in the same converge. None means that systemd has
+    no test for such a file.
     """
     unit = PurePosixPath(name).parts[0].removesuffix(".d")
     if name.startswith("/"):

@@ -32,9 +32,9 @@ DENY = "a firewall that denies SSH"
 MISTAKES = {SLIP: "ssh", NOBODY: "ssh", KEYS: "ssh", DENY: "firewall"}
 WORDS = {
     SLIP: "Bad configuration option: PermitRootLogni",
-    NOBODY: "nobody can log in anew",
-    KEYS: "nobody can log in anew",
-    DENY: "nobody can log in anew",
+    NOBODY: "no new login succeeded",
+    KEYS: "no new login succeeded",
+    DENY: "no new login succeeded",
 }
 ADMIT = "ssh | Admit keys only, and never root"
 PATIENCE_S = 120

@@ -330,7 +330,7 @@ def test_a_lost_data_directory_is_not_made_anew() -> None:
 def test_a_data_directory_that_is_a_link_is_given_to_nobody() -> None:
     arguments: dict[str, Any] = {"path": "/data/redis", "uid": 999, "installed": "/opt/data.yaml"}
     (refused,) = commands(data_directory, {DirectoryState: LINK}, **arguments)
-    assert "is a symbolic link: mount the volume there instead" in refused
+    assert "is a symbolic link. Next: mount the volume there instead" in refused
     assert refused.endswith(">&2; false")
 
 
@@ -531,7 +531,7 @@ def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:
     assert commands(acme_certificate, {Status: {"certificate": {"as_declared": True}}}, domain="d", server="s") == []
     for status in (None, {"certificate": None}, {"certificate": {"as_declared": False}}):
         (asked,) = commands(acme_certificate, {Status: status}, domain="d", server="s")
-        assert asked.startswith("stackctl certificate || { code=$?; echo 'All else is done. Next")
+        assert asked.startswith("stackctl certificate || { code=$?; echo 'Everything else is done. Next")
         assert asked.endswith("exit $code; }")
 
 
@@ -632,7 +632,7 @@ def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, wh
         _, command = redis_password._inner(**REDIS)
     assert who in str(command)
     assert '| grep -cx OK)" = 2' in str(command)
-    assert str(command).endswith("Next: sudo docker restart c, make site' >&2; false; }")
+    assert str(command).endswith("Next: sudo docker restart c, then make site' >&2; false; }")
     assert command.connector_arguments["_stdin"] == [
         f"ACL SETUSER stackctl reset on #{ADMIN} ~* &* +@all",
         f"ACL SETUSER default #{NEW} ~* &* {RULES}",
@@ -697,7 +697,7 @@ ARGUMENTS: dict[str, Any] = {
         (replace(ALLOWED, active=False), ["- off", "+ on, now and at boot"]),
         (
             replace(ALLOWED, single_family_rules=frozenset({"allow 80/tcp"})),
-            ["- allow 80/tcp (IPv4 or IPv6 alone)", "+ allow 80/tcp"],
+            ["- allow 80/tcp (IPv4 or IPv6 only)", "+ allow 80/tcp"],
         ),
         (
             replace(ALLOWED, loaded=CHAINS | {INPUT: ("DROP", "-A INPUT -j ACCEPT")}),

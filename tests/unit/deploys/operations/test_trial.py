@@ -60,7 +60,7 @@ def test_the_content_still_travels_on_standard_input() -> None:
 
 
 def test_what_runs_here_cannot_be_tied_to_a_trial() -> None:
-    with pytest.raises(TypeError, match="can't be tied"):
+    with pytest.raises(TypeError, match="can't be part of a trial"):
         list(on_trial("ssh", [FunctionCommand(print, [], {})]))
 
 
@@ -164,9 +164,9 @@ def test_a_login_that_fails_is_one_line_with_what_happens_next(client: type[Clie
     client.refuses = cause
     droplet = Droplet()
     assert not confirm(droplet)
-    assert "nobody can log in anew (" in droplet.said
+    assert "no new login succeeded (" in droplet.said
     assert "()" not in droplet.said
-    assert "puts back what was there before by itself, at 12:02" in droplet.said
+    assert "The droplet reverts the change by itself at 12:02" in droplet.said
     assert "\n" not in droplet.said
     assert client.closed == 1
 
@@ -177,7 +177,7 @@ def test_that_a_trial_is_over_says_not_how_it_ended(client: type[Client]) -> Non
     droplet = Droplet()
     droplet.record = ""
     assert not confirm(droplet)
-    assert droplet.said.endswith("its trial is over: stackctl history says whether it was undone")
+    assert droplet.said.endswith("The trial is over. Next: sudo stackctl history shows whether the change was reverted")
 
 
 @pytest.mark.parametrize("answer", [False, OSError("Socket is closed")])
@@ -186,7 +186,7 @@ def test_a_droplet_that_cannot_be_asked_is_not_spoken_for(client: type[Client], 
     droplet = Droplet()
     droplet.reachable = answer
     assert not confirm(droplet)
-    assert "nor can the droplet be asked" in droplet.said
+    assert "The droplet is unreachable. It reverts an unconfirmed change by itself" in droplet.said
 
 
 def test_a_confirmation_without_an_end_is_not_waited_for(client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_a_confirmation_without_an_end_is_not_waited_for(client: type[Client], m
     client.code = None
     droplet = Droplet()
     assert not confirm(droplet)
-    assert "nobody can log in anew (the confirmation has no end)" in droplet.said
+    assert "no new login succeeded (the confirmation timed out after 0.01 s)" in droplet.said
     assert client.closed == 1
 
 

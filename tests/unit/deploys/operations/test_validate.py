@@ -57,7 +57,7 @@ def test_what_is_refused_leaves_the_good_file_in_place_and_says_which_and_why(tm
     assert ran.returncode != 0
     assert dest.read_text() == "good"
     assert b"line 3: no such word" in ran.stderr
-    assert f"{dest} is refused".encode() in ran.stderr
+    assert f"{dest}: the new file is invalid".encode() in ran.stderr
     assert [path.name for path in tmp_path.iterdir()] == [name], "what was refused is gone"
 
 
