@@ -93,7 +93,7 @@ def world() -> Blueprint:
         "etc/lab/world.crt": File(authority.WORLD_CERTIFICATE.read_bytes()),
         "etc/lab/world.key": File(authority.key_of(authority.WORLD_CERTIFICATE).read_bytes(), 0o600),
         "opt/rclone/rclone": File(RCLONE.read_bytes(), 0o755),
-        "opt/telegram/telegram.py": File((HERE / "world/telegram.py").read_bytes()),
+        **_tree(HERE / "world/telegram", "opt/telegram/telegram", "*.py"),
         **_tree(HERE / "world/etc", "etc"),
     }
     identity = _host_key(WORLD) | world_secrets()
@@ -184,10 +184,10 @@ def _host_key(machine: Machine) -> Files:
     return {path: File(key.read_bytes(), 0o600), f"{path}.pub": _text(f"{keys.public(key)}\n")}
 
 
-def _tree(directory: Path, place: str) -> Files:
-    """The files of a directory of ours, for the directory `place` of the machine."""
-    found = (file for file in directory.rglob("*") if file.is_file())
-    return {str(Path(place, file.relative_to(directory))): File(file.read_bytes()) for file in found}
+def _tree(directory: Path, target: str, pattern: str = "*") -> Files:
+    """Read the files of our directory, for the directory `target` of the machine."""
+    found = (file for file in directory.rglob(pattern) if file.is_file())
+    return {str(Path(target, file.relative_to(directory))): File(file.read_bytes()) for file in found}
 
 
 def _text(text: str) -> File:

@@ -1,4 +1,4 @@
-"""The lab's Telegram: what it refuses, how long it waits, and that it really delivers over verified HTTPS."""
+"""The lab's Telegram: its refusals, its delays, and its deliveries over verified HTTPS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.lab.world import telegram
+from tests.lab.world.telegram import delivery, methods
+from tests.lab.world.telegram.app import make_app
 
 TOKEN = "123456:lab-TOKEN_of-the-unit-tests"
 SECRET = "webhook_Secret-1"
@@ -27,7 +28,7 @@ Client = TestClient[web.Request, web.Application]
 
 
 def self_signed(directory: Path) -> Path:
-    """A certificate for localhost and its key, in one PEM file that serves and can be trusted."""
+    """Write one PEM file with a certificate for localhost and its key; it can be served and trusted."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -48,7 +49,7 @@ def self_signed(directory: Path) -> Path:
 
 
 class Hook:
-    """A webhook on localhost: answers with `statuses` in turn, then 200, and remembers what reached it."""
+    """A webhook on localhost: it answers with `statuses` in turn, then 200, and remembers the requests."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
@@ -69,15 +70,15 @@ class Hook:
 
 @asynccontextmanager
 async def api(tmp_path: Path) -> AsyncIterator[Client]:
-    """The stand-in itself; it trusts tmp_path/trust.pem."""
+    """Start the stand-in; it trusts tmp_path/trust.pem."""
     (tmp_path / "tokens").write_text(f"{TOKEN}\n")
-    async with TestClient(TestServer(telegram.make_app(tmp_path / "tokens", tmp_path / "trust.pem"))) as client:
+    async with TestClient(TestServer(make_app(tmp_path / "tokens", tmp_path / "trust.pem"))) as client:
         yield client
 
 
 @asynccontextmanager
 async def webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hook]:
-    """A webhook over HTTPS whose certificate is tmp_path/localhost.pem, on a port the stand-in is made to allow."""
+    """Start a webhook over HTTPS whose certificate is tmp_path/localhost.pem, on a port that the stand-in allows."""
     hook = Hook()
     app = web.Application()
     app.router.add_post("/hook", hook.receive)
@@ -85,7 +86,7 @@ async def webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     context.load_cert_chain(self_signed(tmp_path))
     server = TestServer(app, scheme="https")
     await server.start_server(ssl=context)
-    monkeypatch.setattr(telegram, "WEBHOOK_PORTS", {server.port})
+    monkeypatch.setattr(methods, "WEBHOOK_PORTS", {server.port})
     hook.url = f"https://localhost:{server.port}/hook"
     try:
         yield hook
@@ -126,21 +127,21 @@ async def delivered(client: Client) -> None:
 # --- rules ---
 
 
-def test_waits_not_at_all_then_doubling_up_to_a_minute() -> None:
-    backoff = telegram.Backoff()
+def test_the_delay_is_zero_then_doubles_up_to_a_minute() -> None:
+    backoff = delivery.Backoff()
     assert [backoff.after_failure(0) for _ in range(8)] == [0, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_waits_as_long_as_the_webhook_asks_without_doubling_for_it() -> None:
-    backoff = telegram.Backoff()
+def test_a_delay_that_the_webhook_asks_for_is_kept_and_not_doubled() -> None:
+    backoff = delivery.Backoff()
     assert [backoff.after_failure(wait) for wait in (5, 5, 86400, 0, 0)] == [5, 5, 3600, 2, 4]
 
 
 @pytest.mark.parametrize(
     ("header", "wait"), [("5", 5), ("", 0), ("-5", 0), ("1.5", 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0)]
 )
-def test_reads_retry_after_in_seconds_only(header: str, wait: int) -> None:
-    assert telegram.seconds(header) == wait
+def test_retry_after_is_read_in_seconds_only(header: str, wait: int) -> None:
+    assert delivery.seconds(header) == wait
 
 
 @pytest.mark.parametrize(
@@ -155,27 +156,27 @@ def test_reads_retry_after_in_seconds_only(header: str, wait: int) -> None:
         ({"url": "https://bot.lab.test/", "secret_token": "a" * 257}, "too long"),
     ],
 )
-def test_refuses_a_bad_webhook(params: dict[str, str], reason: str) -> None:
-    with pytest.raises(telegram.ApiError, match=reason) as refusal:
-        telegram.check_webhook(params)
+def test_a_bad_webhook_is_refused(params: dict[str, str], reason: str) -> None:
+    with pytest.raises(methods.ApiError, match=reason) as refusal:
+        methods.check_webhook(params)
     assert refusal.value.code == 400
 
 
 @pytest.mark.parametrize("port", ["", ":443", ":80", ":88", ":8443"])
-def test_accepts_telegrams_ports_and_a_secret_of_256(port: str) -> None:
+def test_telegrams_ports_and_a_secret_of_256_characters_are_accepted(port: str) -> None:
     url, secret = f"https://bot.lab.test{port}/webhook/telegram", "aZ0_-" * 51 + "x"
-    assert telegram.check_webhook({"url": url, "secret_token": secret}) == (url, secret, 40)
+    assert methods.check_webhook({"url": url, "secret_token": secret}) == (url, secret, 40)
 
 
 @pytest.mark.parametrize(("value", "used"), [(None, 40), ("7", 7), (7, 7), (0, 1), (1000, 100), ("x", 40)])
 def test_max_connections_stay_within_telegrams_range(value: object, used: int) -> None:
-    assert telegram.max_connections(value) == used
+    assert methods.max_connections(value) == used
 
 
 def test_a_command_carries_its_entity() -> None:
-    message = telegram.incoming_message(1, 7, "/reserve@lab_bot 3")
+    message = delivery.incoming_message(1, 7, "/reserve@lab_bot 3")
     assert message["entities"] == [{"type": "bot_command", "offset": 0, "length": 16}]
-    assert "entities" not in telegram.incoming_message(1, 7, "hello /start")
+    assert "entities" not in delivery.incoming_message(1, 7, "hello /start")
 
 
 # --- methods ---
@@ -251,7 +252,7 @@ def test_webhook_is_set_once_shown_without_its_secret_and_deleted(tmp_path: Path
 # --- deliveries ---
 
 
-def test_delivers_what_waited_and_repeats_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pending_updates_are_delivered_and_repeated_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with api(tmp_path) as client, webhook(tmp_path, monkeypatch) as hook:
             (tmp_path / "localhost.pem").rename(tmp_path / "trust.pem")
@@ -293,7 +294,7 @@ def test_chats_are_served_in_parallel_up_to_max_connections(tmp_path: Path, monk
     asyncio.run(scenario())
 
 
-def test_tries_again_after_an_error_and_remembers_it(
+def test_a_failed_delivery_is_tried_again_and_its_error_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "telegram")
@@ -316,8 +317,8 @@ def test_tries_again_after_an_error_and_remembers_it(
     assert SECRET not in caplog.text
 
 
-def test_delivers_only_to_a_chain_it_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telegram.Backoff, "after_failure", lambda _backoff, _wait: 0.01)
+def test_updates_go_only_to_a_trusted_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery.Backoff, "after_failure", lambda _backoff, _wait: 0.01)
     (tmp_path / "other").mkdir()
     self_signed(tmp_path / "other").rename(tmp_path / "trust.pem")
 
@@ -337,7 +338,7 @@ def test_delivers_only_to_a_chain_it_trusts(tmp_path: Path, monkeypatch: pytest.
     asyncio.run(asyncio.wait_for(scenario(), 2))
 
 
-def test_says_why_nothing_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_shown_as_the_last_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     self_signed(tmp_path).rename(tmp_path / "trust.pem")
 
     async def scenario() -> None:
