@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from deploys.config.environments import group_data, place_of
+from deploys.config.environments import environment_of, group_data
 from deploys.secrets.ledger import ages, read, today
 from deploys.secrets.rules import CredentialsError
 
 
 def main(inventory: str) -> None:
     """Print the ages, or exit with the reason why they cannot be read."""
-    place = place_of(inventory)
+    environment = environment_of(inventory)
     try:
-        known = read(Path(group_data(place)["secrets_ledger"]))
+        known = read(Path(group_data(environment)["secrets_ledger"]))
     except CredentialsError as error:
         sys.exit(str(error))
-    print("\n".join(ages(known, place, today())))
+    print("\n".join(ages(known, environment, today())))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.facts.server import Which
 from pyinfra.operations import server
 
-from deploys.config.environments import place_among
+from deploys.config.environments import environment_among
 from deploys.terminal import screen
 from stackctl.cli import background
 from stackctl.core.paths import Paths
@@ -19,20 +19,20 @@ def run(name: str, *words: str, group: str | None = None) -> None:
     """Run `stackctl` with these words if the host is in the group. Raises PyinfraError if stackctl is not installed."""
     if group and group not in host.groups:
         return
-    place = place_among(host.groups)
+    environment = environment_among(host.groups)
     if not host.get_fact(Which, command="stackctl"):
-        raise PyinfraError(f"{host.name} is not set up yet. Nothing was changed. Next: make site ENV={place}")
-    screen.on_interrupt(interrupt_message(words[0], place))
+        raise PyinfraError(f"{host.name} is not set up yet. Nothing was changed. Next: make site ENV={environment}")
+    screen.on_interrupt(interrupt_message(words[0], environment))
     state.print_output = True
     server.shell(name=name, commands=[shlex.join(["stackctl", *words])])
 
 
-def interrupt_message(verb: str, place: str) -> str:
+def interrupt_message(verb: str, environment: str) -> str:
     """Tell what continues after Ctrl-C, and how to follow, end and undo it."""
     there = f"  ssh -F {host.data.ssh_config_file} {host.name} sudo"
     if verb in background.VERBS:
         follow = "restore --follow" if verb == "restore" else "release --follow"
-        back = "" if verb == "restore" else f"\n  make rollback ENV={place}{' ' * 20}undoes it once it is live"
+        back = "" if verb == "restore" else f"\n  make rollback ENV={environment}{' ' * 20}undoes it once it is live"
         return (
             f"Interrupted here. If the {verb} had begun, it continues on {host.name}:\n"
             f"{there} stackctl {follow}    shows it\n"

@@ -20,20 +20,20 @@ class GroupDataError(PyinfraError):
     """A file of group_data cannot be read. The message is one line with the file, the line and the fault."""
 
 
-def place_of(inventory: str) -> str:
+def environment_of(inventory: str) -> str:
     """Return the environment that an inventory file belongs to."""
     return Path(inventory).stem
 
 
-def place_among(groups: Iterable[str]) -> str:
+def environment_among(groups: Iterable[str]) -> str:
     """Return the environment of a host: pyinfra makes each inventory a group, named after its file."""
     return next((name for name in groups if (_ROOT / "inventories" / f"{name}.py").is_file()), "lab")
 
 
-def group_data(place: str) -> dict[str, Any]:
+def group_data(environment: str) -> dict[str, Any]:
     """Return group_data/all.py, overridden by the environment's own file. Raises GroupDataError."""
     merged: dict[str, Any] = {}
-    for group in ("all", place):
+    for group in ("all", environment):
         merged |= _run(_ROOT / "group_data" / f"{group}.py")
     return {name: value for name, value in merged.items() if not name.startswith("_")}
 

@@ -101,10 +101,10 @@ def check_name(host: Host, settings: Settings) -> None:
     domain = settings.values.domain
     if settings.isolated or not settings.values.webhook_path:
         return
-    told = host.get_fact(WebhookHost, state=str(settings.paths.state))
-    if told not in (None, domain) and not host.get_fact(HasAddress, domain=domain):
+    current = host.get_fact(WebhookHost, state=str(settings.paths.state))
+    if current not in (None, domain) and not host.get_fact(HasAddress, domain=domain):
         raise PyinfraError(
-            f"{host.name} cannot move Telegram's webhook from {told} to {domain}: DNS has no address for {domain}. "
+            f"{host.name} cannot move Telegram's webhook from {current} to {domain}: DNS has no address for {domain}. "
             f"Nothing was changed. Next: give {domain} an A record that leads to this droplet"
         )
 

@@ -14,7 +14,7 @@ from pyinfra.api import State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
-from deploys.config.environments import place_among
+from deploys.config.environments import environment_among
 from deploys.internals import transport
 from deploys.operations.this_run import ME, refusals
 from deploys.terminal import screen
@@ -63,17 +63,18 @@ def begin(state: State, host: Host) -> None:
     # Nagle's algorithm delays small packets. Without it a command takes 5 ms instead of 55.
     if isinstance(sock := transport(host).sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    screen.on_interrupt(interrupt_message(place_among(host.groups)))
+    screen.on_interrupt(interrupt_message(environment_among(host.groups)))
     if not any(isinstance(handler, SiteLock) for handler in state.callback_handlers):
         state.add_callback_handler(SiteLock())
 
 
-def interrupt_message(place: str) -> str:
+def interrupt_message(environment: str) -> str:
     """Tell what state Ctrl-C leaves, and how to continue."""
     return (
         "Interrupted between two steps. The droplet keeps what was done, and remembers the pending handlers. A "
         "change to SSH or the firewall that no new login confirmed is reverted within two minutes.\n"
-        f"Next: make site ENV={place}, which continues from there. make plan ENV={place} shows what is left."
+        f"Next: make site ENV={environment}, which continues from there. "
+        f"make plan ENV={environment} shows what is left."
     )
 
 

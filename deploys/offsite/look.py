@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys.config.environments import group_data, place_of
+from deploys.config.environments import environment_of, group_data
 from deploys.config.settings import load_settings
 from deploys.offsite.restic import Repository, RepositoryError
 from deploys.terminal.exit_codes import DONE, FAILED, NEEDS_A_PERSON
@@ -257,7 +257,7 @@ def looked(repository: Repository, path: Path) -> tuple[int, list[str]]:
 def main(inventory: str) -> int:
     """Look at the storage of an environment, print the report and return the exit code."""
     try:
-        settings = load_settings(group_data(place_of(inventory)))
+        settings = load_settings(group_data(environment_of(inventory)))
         code, lines = looked(Repository.of(settings), Path(settings.values.backups_ledger))
     except PyinfraError as error:
         print(printable(f"look: {error}"), file=sys.stderr)

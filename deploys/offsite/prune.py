@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys.config.environments import group_data, place_of
+from deploys.config.environments import environment_of, group_data
 from deploys.config.settings import load_settings
 from deploys.offsite import look
 from deploys.offsite.restic import OPERATOR, Repository, RepositoryError
@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     arguments = parser.parse_args()
     try:
-        settings = load_settings(group_data(place_of(arguments.inventory)))
+        settings = load_settings(group_data(environment_of(arguments.inventory)))
         return prune(Repository.of(settings), Path(settings.values.backups_ledger), sure=arguments.yes)
     except (PyinfraError, StackError) as error:
         print(printable(f"prune: {error}"), file=sys.stderr)

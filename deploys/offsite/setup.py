@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys.config.environments import group_data, place_of
+from deploys.config.environments import environment_of, group_data
 from deploys.config.settings import load_settings
 from deploys.offsite import look
 from deploys.offsite.look import Ledger
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--only-these", action="store_true", help="revoke every other password")
     arguments = parser.parse_args()
     try:
-        settings = load_settings(group_data(place_of(arguments.inventory)))
+        settings = load_settings(group_data(environment_of(arguments.inventory)))
         repository = Repository.of(settings)
         if made(repository):
             look.save(Path(settings.values.backups_ledger), Ledger(repository.url))

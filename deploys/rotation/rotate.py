@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
-from deploys.config.environments import group_data, place_of
+from deploys.config.environments import environment_of, group_data
 from deploys.config.settings import Settings, checked_credentials, load_settings
 from deploys.rotation.secrets import ADD_KEY, APP_SECRET, BY_HAND, CONVERGE, REVOKE_OTHER_KEYS, SECRETS, Secret
 from deploys.secrets import ledger
@@ -44,7 +44,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        return rotate(place_of(arguments.inventory), arguments.key, sure=arguments.yes)
+        return rotate(environment_of(arguments.inventory), arguments.key, sure=arguments.yes)
     except (StackError, PyinfraError) as error:
         print(f"Nothing was changed: {error}", file=sys.stderr)
         return error.code if isinstance(error, StackError) else REFUSED
@@ -53,7 +53,7 @@ def main() -> int:
         return REFUSED
 
 
-def rotate(place: str, key: str, *, sure: bool) -> int:
+def rotate(environment: str, key: str, *, sure: bool) -> int:
     """Rotate a secret and return the exit code.
 
     As long as nothing is changed it raises RefusedError, LockedError, PyinfraError or KeyboardInterrupt instead.
@@ -61,9 +61,9 @@ def rotate(place: str, key: str, *, sure: bool) -> int:
     if key in BY_HAND:
         print(f"{key} is rotated by hand. {BY_HAND[key]}")
         return DONE
-    data = group_data(place)
+    data = group_data(environment)
     with only_rotation(Path(data["env_file"])):
-        return _rotate(place, load_settings(data), key, sure=sure)
+        return _rotate(environment, load_settings(data), key, sure=sure)
 
 
 @contextmanager
@@ -89,17 +89,17 @@ def only_rotation(env_file: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _rotate(place: str, settings: Settings, key: str, *, sure: bool) -> int:
+def _rotate(environment: str, settings: Settings, key: str, *, sure: bool) -> int:
     if key not in settings.credentials.by_name:
         known = ", ".join([*settings.credentials.by_name, *(name for name in BY_HAND if name != ledger.KEY)])
-        cause = f"{key} is no secret of {place}" if key else "no KEY was given"
+        cause = f"{key} is no secret of {environment}" if key else "no KEY was given"
         raise RefusedError(f"{cause}. Next: set KEY to one of {known}")
     secret = SECRETS.get(key, APP_SECRET)
-    print(f"{key} of {place}\n  {secret.description}\n  During the rotation: {secret.during}", flush=True)
+    print(f"{key} of {environment}\n  {secret.description}\n  During the rotation: {secret.during}", flush=True)
     if not sure:
         confirm("Rotate it now?", ". Next: confirm in advance with YES=1 (--yes)")
     value = secret.make() if secret.make else read_value(key)
-    rotation = Rotation(place, settings, key, secret)
+    rotation = Rotation(environment, settings, key, secret)
     return rotation.run(changed(settings, rotation.before, key, value))
 
 
@@ -137,23 +137,23 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
 class Rotation:
     """Writes the new value into the env file and puts it into use. If that fails, it restores the old one if it can."""
 
-    def __init__(self, place: str, settings: Settings, key: str, secret: Secret) -> None:
-        self.place, self.key, self.secret = place, key, secret
+    def __init__(self, environment: str, settings: Settings, key: str, secret: Secret) -> None:
+        self.environment, self.key, self.secret = environment, key, secret
         self.env_file = Path(settings.values.env_file).resolve()
         self.ledger_file = Path(settings.values.secrets_ledger)
         self.before = self.env_file.read_bytes().decode()
         self.ages_before = ledger.read(self.ledger_file)
-        self.converge = f"make site ENV={place}"
+        self.converge = f"make site ENV={environment}"
 
     def run(self, after: str) -> int:
         """Run the steps with `after` as the env file's text, and return the exit code."""
         step, converged = self.secret.steps[0], True
         try:
             write(self.env_file, after)
-            if self.secret.check and run(self.place, self.secret.check) != DONE:
+            if self.secret.check and run(self.environment, self.secret.check) != DONE:
                 return self._refuse()
             for step in self.secret.steps:
-                code = run(self.place, step)
+                code = run(self.environment, step)
                 if code != DONE and not self._in_use(step):
                     return self._fail(step, code, after)
                 converged = converged and code == DONE
@@ -181,14 +181,14 @@ class Rotation:
         """Run status, then tell what is left to do: an operator reads the last lines. Nothing is undone any more."""
         print("\nThe new value is in use. Now the status.", flush=True)
         try:
-            well = run(self.place, "deploys/status.py") == DONE
+            well = run(self.environment, "deploys/status.py") == DONE
         except KeyboardInterrupt:
             well = False
         print(f"\nRotated. {self.secret.after}\n{self.ledger_file} has the new age. Commit it.")
         if not converged:
             print(f"But the converge failed at something else, see above. Next: fix the cause, then {self.converge}")
         if not well:
-            print(f"But status reports a problem, see above. Next: make status ENV={self.place}")
+            print(f"But status reports a problem, see above. Next: make status ENV={self.environment}")
         return DONE if converged and well else NEEDS_A_PERSON
 
     def _refuse(self) -> int:
@@ -218,7 +218,7 @@ class Rotation:
         self._restore_files()
         print("\nThe droplet is locked, see above. Nothing was changed on it. Next: wait, then rotate again.")
         if ADD_KEY in self.secret.steps:
-            print("The repository accepts one password more, which nobody has. The next rotation revokes it.")
+            print("The repository accepts one password more, whose value is lost. The next rotation revokes it.")
         return LOCKED
 
     def _undo(self) -> int:
@@ -227,7 +227,7 @@ class Rotation:
             flush=True,
         )
         self._restore_files()
-        if run(self.place, CONVERGE) == DONE:
+        if run(self.environment, CONVERGE) == DONE:
             print("\nUndone: the old value is in use. Next: fix the cause, then rotate again.")
             return FAILED
         print(
@@ -244,7 +244,7 @@ class Rotation:
     def _rest(self, step: str) -> str:
         """Return the commands for a step and for those after it."""
         left = self.secret.steps[self.secret.steps.index(step) :]
-        typed = {one: " ".join([".venv/bin/python", *command(self.place, one)[1:]]) for one in left}
+        typed = {one: " ".join([".venv/bin/python", *command(self.environment, one)[1:]]) for one in left}
         return ", ".join({**typed, CONVERGE: self.converge}[one] for one in left)
 
 
@@ -255,18 +255,18 @@ def write(path: Path, text: str) -> None:
     os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def run(place: str, step: str) -> int:
+def run(environment: str, step: str) -> int:
     """Run a step with its output on the terminal and return its exit code.
 
     It gets no standard input, which may still hold the value.
     """
-    return subprocess.run(command(place, step), stdin=subprocess.DEVNULL, check=False).returncode
+    return subprocess.run(command(environment, step), stdin=subprocess.DEVNULL, check=False).returncode
 
 
-def command(place: str, step: str) -> list[str]:
+def command(environment: str, step: str) -> list[str]:
     """Return the command of a step: a deploy, or a program with its options."""
     module, *options = ["pyinfra", step, "-y"] if step.endswith(".py") else step.split()
-    return [sys.executable, "-m", module, f"inventories/{place}.py", *options]
+    return [sys.executable, "-m", module, f"inventories/{environment}.py", *options]
 
 
 if __name__ == "__main__":

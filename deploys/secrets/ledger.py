@@ -118,7 +118,7 @@ def write(path: Path, ledger: Ledger) -> None:
     durable.write(path, json.dumps(document, indent=2).encode() + b"\n", 0o644)
 
 
-def ages(ledger: Ledger, place: str, today: date) -> list[str]:
+def ages(ledger: Ledger, environment: str, today: date) -> list[str]:
     """Return a line about the oldest secret, and one for each that is due for a rotation."""
     days = {name: (today - entry.since).days for name, entry in ledger.items() if name != KEY}
     if not days:
@@ -127,7 +127,7 @@ def ages(ledger: Ledger, place: str, today: date) -> list[str]:
     return [
         f"{len(days)} secrets, the oldest {oldest}: {days[oldest]} days.",
         *(
-            f"{name} is {age} days old, more than {OLDEST_DAYS}: make rotate KEY={name} ENV={place}"
+            f"{name} is {age} days old, more than {OLDEST_DAYS}: make rotate KEY={name} ENV={environment}"
             for name, age in days.items()
             if age > OLDEST_DAYS
         ),

@@ -23,12 +23,12 @@ from stackctl.core.config import load as load_config
 from stackctl.core.paths import Paths
 from tests.support.settings import ROOT, data_of, settings_of
 
-PLACES = ["lab", "staging", "prod"]
+ENVIRONMENTS = ["lab", "staging", "prod"]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_every_place_is_accepted_once_its_examples_are_replaced(place: str) -> None:
-    assert check_values(data_of(place)).app == "toogoodtogo"
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_environment_is_accepted_once_its_examples_are_replaced(environment: str) -> None:
+    assert check_values(data_of(environment)).app == "toogoodtogo"
 
 
 @pytest.mark.parametrize("name", ["domain", "acme_email", "app_repository", "registry_user", "offsite_repository"])
@@ -207,15 +207,15 @@ def test_any_password_survives_its_url(password: str) -> None:
         assert (url.hostname, unquote(url.password or "")) == (host, password)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_stackctl_reads_what_the_site_writes(tmp_path: Any, place: str) -> None:
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_stackctl_reads_what_the_site_writes(tmp_path: Any, environment: str) -> None:
     paths = Paths("toogoodtogo", tmp_path)
     paths.config.parent.mkdir(parents=True)
-    paths.config.write_bytes(stackctl_config(settings_of(place), ["edge", "app", "data"]))
+    paths.config.write_bytes(stackctl_config(settings_of(environment), ["edge", "app", "data"]))
     config = load_config(paths)
-    assert config.repository == data_of(place)["app_repository"]
+    assert config.repository == data_of(environment)["app_repository"]
     assert config.certificate
-    assert config.certificate.domain == data_of(place)["domain"]
+    assert config.certificate.domain == data_of(environment)["domain"]
     assert config.data
     assert (config.data.owner, config.data.major) == ("toogoodtogo", 17)
 
@@ -233,10 +233,10 @@ def test_a_host_key_that_would_not_be_checked_is_refused(data: dict[str, str], f
         check_ssh(data)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_group_data_gives_no_secret_a_value(place: str) -> None:
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_group_data_gives_no_secret_a_value(environment: str) -> None:
     """pyinfra prints host data in debug-inventory."""
-    data = data_of(place)
+    data = data_of(environment)
     given = {name.upper() for name in [*data, *data["app_environment"]]}
     assert not given & {*RULES, *TELEGRAM_RULES, *OFFSITE_RULES, *OPERATOR_RULES, *data["app_secrets"]}
 

@@ -22,7 +22,7 @@ from deploys.offsite import look, prune, restic, setup
 from deploys.offsite.look import Ledger
 from deploys.offsite.prune import FLOOR, Plan
 from deploys.offsite.restic import DROPLET, OPERATOR, Repository, RepositoryError
-from deploys.terminal.exit_codes import DONE, REFUSED
+from deploys.terminal.exit_codes import DONE, FAILED, REFUSED
 from stackctl.backup import stored
 from stackctl.backup.manifest import DUMP, GLOBALS, NAME, STATE, File, Manifest
 from stackctl.backup.stored import Snapshot, Stored
@@ -317,6 +317,22 @@ def test_without_a_yes_nothing_goes(monkeypatch: pytest.MonkeyPatch, ledger: Pat
         at_a_terminal(monkeypatch, answer)
         assert pruned(there, ledger, sure=False) == code
         assert ("forget" in there.verbs) == (code == DONE)
+
+
+def test_a_refused_prune_has_an_exit_code_of_its_own(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = pruned_before(InMemory(nightly(QUARTER)), ledger)
+    settings = settings_of("prod", {"backups_ledger": str(ledger)})
+    monkeypatch.setattr(prune, "load_settings", lambda _: settings)
+    monkeypatch.setattr(prune.Repository, "of", lambda _: there)
+    monkeypatch.setattr(look, "now", lambda: there.now)
+    monkeypatch.setattr("sys.argv", ["prune", "inventories/prod.py"])
+    at_a_terminal(monkeypatch, "n")
+    assert prune.main() == REFUSED
+    assert capsys.readouterr().err == "prune: you did not answer yes\n"
+    there.failing = "unlock"
+    assert prune.main() == FAILED
 
 
 def a_person_is_needed(

@@ -58,7 +58,7 @@ class Operator:
     def ages(self) -> Path:
         return self.directory / "prod.secrets.json"
 
-    def runs(self, place: str, deploy: str) -> int:
+    def runs(self, environment: str, deploy: str) -> int:
         """Instead of a step: what it would have read of the env file is kept; a converge writes the ledger."""
         self.ran.append((deploy, read_env_file(self.file)))
         self.ages_seen.append(self.ages.read_bytes())
@@ -228,10 +228,10 @@ def test_of_two_rotations_the_second_is_refused_until_the_first_has_ended(
     """Even once the first has replaced the file. Each would put back what it read itself."""
     second: list[int] = []
 
-    def converge(place: str, deploy: str) -> int:
+    def converge(environment: str, deploy: str) -> int:
         if not second:
             second.append(operator.rotates("DATABASE_PASSWORD", "--yes"))
-        return operator.runs(place, deploy)
+        return operator.runs(environment, deploy)
 
     monkeypatch.setattr(rotate, "run", converge)
     assert operator.rotates("REDIS_PASSWORD", "--yes") == DONE
@@ -393,7 +393,7 @@ def test_a_locked_droplet_leaves_a_password_of_the_repository_that_nobody_has(
     operator.ends = [0, LOCKED]
     assert operator.rotates("OFFSITE_PASSWORD", "--yes") == LOCKED
     assert operator.file.read_bytes().decode() == LAYOUT
-    assert "one password more, which nobody has. The next rotation revokes it" in capsys.readouterr().out
+    assert "one password more, whose value is lost. The next rotation revokes it" in capsys.readouterr().out
 
 
 def test_a_proof_that_meets_a_lock_is_undone(operator: Operator) -> None:
