@@ -1,7 +1,8 @@
 """
-boot and halt: what APP.service does when the droplet starts and before it stops; and what was recorded, live again.
+boot, halt and the recovery of an interrupted release.
 
-Nothing is pulled or recreated. Stale sockets need no care: systemd unlinks them before it binds.
+APP.service calls boot when the droplet starts and halt before it stops. Nothing is pulled or recreated. Stale sockets
+need no care: systemd unlinks them before it binds.
 """
 
 from collections.abc import Callable
@@ -18,28 +19,28 @@ from stackctl.services import compose
 
 
 def boot(stack: Stack) -> None:
-    """Data, the active colour and its worker up, the other colour down.
+    """Start the data services, the active colour and its worker, and stop the other colour.
 
-    After a restore that was interrupted data alone: the bot must not work on half of it.
+    After an interrupted restore only the data services start: the bot must not work on half of the data.
     """
     half = unfinished_restore.load(stack.paths)
     if half and not half.placed:
-        durable.write(stack.paths.maintenance, b"", 0o644)  # it was killed between its record and this
+        durable.write(stack.paths.maintenance, b"", 0o644)  # the restore was killed between its marker and this
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
         stack.journal.tell("app", "failed", half.remedy)
         return
     app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
-    # Last: the containers that ended may have taken the webhook back, and nobody waits for Telegram but boot itself.
+    # Last: containers that ended may have deleted the webhook, and only boot itself waits for Telegram.
     _each(stack, idle=_bring_back, data=_start_data, **app, webhook=webhook.mend)
 
 
 def halt(stack: Stack) -> None:
-    """The app first, so that nothing writes when PostgreSQL ends: by its image's STOPSIGNAL a fast shutdown."""
+    """Stop the app, then the data services. PostgreSQL's STOPSIGNAL is a fast shutdown, and nothing writes by then."""
     _each(stack, app=stop_app, worker=stop_worker, data=_stop_data)
 
 
 def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
-    """Every step, whatever became of the one before; then FailedError for those that failed."""
+    """Run every step, even after a failure. Then raise FailedError for those that failed."""
     failures: list[str] = []
     for name, act in steps.items():
         try:
@@ -49,14 +50,14 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
             failures.append(f"{name}: {error}")
     if failures:
         raise FailedError(
-            f"{'; '.join(failures)}: see sudo stackctl status, then systemctl restart {stack.paths.units.app}"
+            f"{'; '.join(failures)}. Next: sudo stackctl status, then systemctl restart {stack.paths.units.app}"
         )
 
 
 def needs_recovery(stack: Stack) -> bool:
-    """Whether a release that was cut short left what was not recorded, while what was recorded still runs.
+    """Return whether an interrupted release left something running beside the recorded release.
 
-    Where Docker can't be asked, whoever goes on without it finds out.
+    If Docker does not answer, the answer is no: the next step that needs Docker reports it.
     """
     with suppress(StackError):
         current = state.load(stack.paths)
@@ -73,7 +74,7 @@ def _worker_differs(stack: Stack, current: State) -> bool:
 
 
 def recover(stack: Stack) -> str:
-    """What was recorded, and nothing else: web and worker. For a droplet that is up; boot does the same."""
+    """Bring back the recorded release, web and worker, and nothing else. boot does the same after a restart."""
     _bring_back(stack)
     start_worker(stack)
     webhook.mend_and_tell(stack)
@@ -82,7 +83,7 @@ def recover(stack: Stack) -> str:
 
 
 def _bring_back(stack: Stack) -> str:
-    """Of a release that was cut short before it was recorded nothing is known: the one before it serves, and alone.
+    """Make the recorded release the only live one. An uncommitted release is not trusted.
 
     After a hard reset Docker restarts a colour that a release had not stopped yet.
     """
@@ -111,11 +112,11 @@ def start_app(stack: Stack) -> str:
         return "no release yet"
     colour, release = current.active, current.release
     if not release:
-        raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs: release anew")
+        raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs. Next: release again")
     values = app_env.load(stack.paths.snapshot(release.id))
     argv = compose.resume(stack.paths.docker.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.web_environment(colour, release, values))
-    # Before it is healthy: whoever comes early is told to come again, and gets through as soon as it is.
+    # Before the app is healthy: early clients are told to retry, and get through as soon as it is.
     stack.systemctl("start", stack.paths.units.socket(colour))
     return f"{release.tag} in {colour}"
 
@@ -123,9 +124,9 @@ def start_app(stack: Stack) -> str:
 def start_worker(stack: Stack) -> str:
     release = state.load(stack.paths).worker
     if not release or not stack.config.works:
-        stack.stop_worker()  # of before; after a hard reset Docker restarts it
+        stack.stop_worker()  # an earlier one, which Docker restarts after a hard reset
         return "none: this droplet is isolated" if stack.config.isolated else "none"
-    # One of a release that was cut short gives way; any other is started as it is.
+    # The worker of an interrupted release is replaced; any other is started as it is.
     foreign = any(container.labels.get(stack.paths.docker.release_label) != release.id for container in stack.worker)
     if foreign:
         stack.stop_worker()
@@ -143,7 +144,7 @@ def wait_for_app(stack: Stack) -> str:
 
 
 def stop_app(stack: Stack) -> str:
-    """In either colour."""
+    """Stop both colours."""
     stack.docker.stop([c for colour in COLOURS for c in stack.containers(colour)], stack.config.stop_grace)
     return ""
 

@@ -1,4 +1,4 @@
-"""What release, rollback, boot, halt and status do alike: containers up, well, stopped; sockets started."""
+"""What several verbs do with containers and sockets: start, wait for health, stop, remove."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,13 +16,13 @@ from stackctl.services.docker import Container, Docker
 UP_TIMEOUT = 180
 POLL_SECONDS = 0.3
 PROGRESS_SECONDS = 5
-# A SIGTERM at once would reset connections that wait in a colour's backlog.
+# An immediate SIGTERM would reset connections that wait in a colour's backlog.
 DRAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Stack(Context):
-    """A verb's context, with what it does to containers and sockets."""
+    """The context of a verb, with the containers and sockets of the app."""
 
     @property
     def docker(self) -> Docker:
@@ -30,11 +30,11 @@ class Stack(Context):
 
     @property
     def serving(self) -> str:
-        """What serves once all that was begun is undone, in words."""
+        """The live release, in words, for the message of a run that was undone."""
         with suppress(StackError):
             if (live := state.load(self.paths).release) and not self.config.isolated:
-                return f"{live.tag} serves on"
-        return "all is undone"
+                return f"{live.tag} is still live"
+        return "Everything is undone"
 
     def systemctl(self, verb: str, *units: str) -> None:
         self.docker.call(f"systemctl {verb} {' '.join(units)}", ["systemctl", verb, *units])
@@ -62,9 +62,9 @@ class Stack(Context):
         self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)
 
     def stop_colour(self, colour: str) -> None:
-        """Containers first: what is under way ends through a socket that still stands."""
+        """Stop the containers first: requests under way end through a socket that still exists."""
         self.docker.stop(self.containers(colour), self.config.stop_grace)
-        # Without waiting: at a shutdown systemd stops them when we have ended, and we would wait for ourselves.
+        # Without waiting: at a shutdown systemd stops them after this process, which would wait for itself.
         self.systemctl("stop", "--no-block", self.paths.units.socket(colour), self.paths.units.proxy(colour))
 
     def remove_colour(self, colour: str) -> None:
@@ -83,14 +83,14 @@ class Stack(Context):
             self.docker.remove(self.docker.containers(self.paths.docker.project(colour), one_off=True))
 
     def stop_worker(self) -> None:
-        """It finishes the job that it is at."""
+        """Stop the worker once it has finished its job."""
         self.docker.stop(self.worker, self.config.worker_grace)
 
     def bring_up_worker(self, release: Release, argv: list[str]) -> None:
         self.bring_up("worker", argv, self.worker_environment(release))
 
     def wait_until_well(self, project: str, step: str, seconds: float, *, fail_early: bool) -> None:
-        """Until every container of the project runs and is healthy. `fail_early`: one that ended won't come back."""
+        """Wait until every container of the project is healthy. With `fail_early`, fail as soon as one has ended."""
         docker = self.docker
 
         def look() -> str | None:
@@ -108,7 +108,7 @@ class Stack(Context):
             raise FailedError(str(error), "\n".join(docker.logs(c) for c in unwell)) from None
 
     def wait(self, step: str, seconds: float, look: Callable[[], str | None]) -> None:
-        """Call `look` until it waits for nothing more; tell what it waits for. TimeoutError has the last of it."""
+        """Call `look` until it returns None, and emit what it waits for. TimeoutError names the last of these."""
         began = told = self.machine.monotonic()
         while waiting_for := look():
             now = self.machine.monotonic()
@@ -121,11 +121,11 @@ class Stack(Context):
 
 
 def expected_sha256(paths: Paths, release: Release, values: Mapping[str, str]) -> str:
-    """The label that this release's containers carry when they are of this Compose files, environment and image."""
+    """Return the label that containers of this release carry if they are up to date."""
     try:
         files = paths.app_yaml.read_bytes()
     except FileNotFoundError:
-        raise FailedError(f"{paths.app_yaml} is missing: converge the site (make site)") from None
+        raise FailedError(f"{paths.app_yaml} is missing. Next: converge the site (make site)") from None
     if paths.worker_yaml.exists():
         files += paths.worker_yaml.read_bytes()
     return compose.stack_sha256(files, app_env.canonical(values), release.image)

@@ -1,4 +1,4 @@
-"""What the droplet remembers of its releases: the contract's STATE."""
+"""state.json: what the droplet remembers of its releases."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,24 +14,24 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Release:
-    """An image with the environment it started with."""
+    """An image with its app environment."""
 
     id: str
-    """UTC time of its start, as 20251123T154100.123Z; names the environment's snapshot and our tag on the image."""
+    """UTC time of its start, as 20251123T154100.123Z. It names the kept app environment and our tag on the image."""
     tag: Annotated[str, matching(names.TAG, "a tag of an image")]
-    """It is shown as something to type, so it has to look like a tag."""
+    """Messages show it as something to type, so it must look like a tag."""
     image: str
     """repository@sha256:…"""
     env_sha256: str
     schema: str | None
-    """The newest revision of the schema that its image knows, None when it has none."""
+    """The newest revision of the schema that the image knows, or None if it has no migrations."""
     since: str
     """When it went live. ISO 8601, UTC."""
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A step of the schema: an `expand` leaves older releases all they need, a `contract` takes what it replaced."""
+    """A step of the schema. An `expand` keeps older releases working; a `contract` removes what an expand replaced."""
 
     revision: str
     kind: str
@@ -39,7 +39,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Webhook:
-    """What Telegram was told last. It doesn't tell the secret back, so its fingerprint is kept."""
+    """What Telegram was told last. It never returns the secret, so a fingerprint is kept."""
 
     url: str
     fingerprint: str
@@ -47,26 +47,26 @@ class Webhook:
 
 @dataclass(frozen=True)
 class State:
-    """`active` is what the symbolic link says, whatever was written."""
+    """What state.json holds. `active` and `maintenance` are read from a link and a flag file instead."""
 
     active: str | None = None
     worker: Release | None = None
     maintenance: bool = False
-    """Whether the flag that nginx looks for is there, whatever was written."""
+    """Whether the flag file that nginx looks for exists."""
     colours: Annotated[
         dict[str, Release | None], Rule(lambda known: known.keys() == {*COLOURS}, "an object with blue and green")
     ] = field(default_factory=lambda: dict.fromkeys(COLOURS))
     kept: tuple[Release, ...] = ()
-    """What can be rolled back to, and what is live: newest first. Their images and environments are kept."""
+    """The live release and those that a rollback can use, newest first. Their images and environments are kept."""
     revisions: tuple[Revision, ...] = ()
-    """Of the schema, as far as releases applied them; oldest first."""
+    """The revisions of the schema that releases have applied, oldest first."""
     webhook: Webhook | None = None
     left: tuple[str, ...] = ()
-    """The ids of the kept releases that a rollback has left: it goes back to none of them unless it is named."""
+    """The ids of the kept releases that were rolled back. A rollback uses one of them only by its name."""
 
     @property
     def release(self) -> Release | None:
-        """The one that serves."""
+        """The live release."""
         return self.colours[self.active] if self.active else None
 
     def with_colour(self, colour: str, release: Release | None) -> "State":
@@ -74,19 +74,20 @@ class State:
 
     @property
     def recorded_colour(self) -> str | None:
-        """The colour of the release that was recorded last. Another one is active amid a release, or after a kill."""
+        """The colour of the release recorded last. During a release, or after a kill, another colour may be active."""
         newest = self.kept[0].id if self.kept else None
         return next((colour for colour, known in self.colours.items() if known and known.id == newest), None)
 
     @property
     def uncommitted(self) -> bool:
-        """What serves is of a release that was cut short. A rollback that was leads to one that is kept."""
+        """Whether the live release was interrupted before it was recorded. A rollback to a kept release never is."""
         return self.release is not None and self.release.id not in {known.id for known in self.kept}
 
     def serving(self, colour: str, release: Release, most: int) -> "State":
-        """With this release live, and the newest of those kept.
+        """Return the state with this release live, and as the newest of those kept.
 
-        One that is the same but for its id gives way: released again and again, it would leave nothing to go back to.
+        An earlier release that differs only in its id is dropped. Otherwise repeated releases of one tag would push out
+        everything that a rollback could use.
         """
         same = (release.tag, release.image, release.env_sha256)
         others = [known for known in self.kept if (known.tag, known.image, known.env_sha256) != same]
@@ -97,16 +98,15 @@ class State:
 
     @property
     def earlier(self) -> tuple[Release, ...]:
-        """Those that were recorded before the live one, newest first.
+        """The releases recorded before the live one, newest first.
 
-        What counts as live is what was recorded: a release that was killed before that was never recorded, so the one
-        before it is the newest that is kept.
+        An uncommitted release was never recorded, so the release before it is the newest of those kept.
         """
         return self.kept if self.uncommitted else self.kept[1:]
 
     @property
     def back(self) -> Release | None:
-        """The one that a rollback leads to where none is named."""
+        """The release that a rollback without a tag leads to."""
         return next((known for known in self.earlier if known.id not in self.left), None)
 
     def to_json(self) -> str:
@@ -136,12 +136,12 @@ def save(paths: Paths, state: State) -> None:
 
 
 def activate(paths: Paths, colour: str) -> None:
-    """The flip: from here on nginx connects to this colour's socket."""
+    """Point nginx at this colour's socket. This is the flip."""
     durable.link(paths.active, paths.socket(colour).name)
 
 
 def deactivate(paths: Paths) -> None:
-    """Back to no release at all."""
+    """Point nginx at no release."""
     paths.active.unlink(missing_ok=True)
 
 
@@ -151,5 +151,7 @@ def _linked_colour(active: Path) -> str | None:
     except FileNotFoundError:
         return None
     if target.stem not in COLOURS:
-        raise FailedError(f"{active} points to {target}, which is no colour's socket: remove it and release anew")
+        raise FailedError(
+            f"{active} points to {target}, which is no colour's socket. Next: remove it, then release again"
+        )
     return target.stem

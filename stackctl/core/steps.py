@@ -70,14 +70,14 @@ def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U
         cause = _expected(error)
         stack.journal.show_log(done[-1].name, cause.tail if cause else "")
         if run.committed:
-            raise PersonNeededError(f"{run.committed}, but {cause or repr(error)}: {run.remedy}") from error
+            raise PersonNeededError(f"{run.committed}, but {cause or repr(error)}. Next: {run.remedy}") from error
         left = undo(run, already_begun or done)
         if left:
-            raise PersonNeededError(f"{cause or repr(error)}; not undone: {left}: {run.remedy}") from error
+            raise PersonNeededError(f"{cause or repr(error)}. Not undone: {left}. Next: {run.remedy}") from error
         if cause is None:
             raise
         if isinstance(cause, FailedError):
-            cause = FailedError(f"{cause}; {run.serving}: mend the cause, then {run.remedy}")
+            cause = FailedError(f"{cause}. {run.serving}. Next: fix the cause, then {run.remedy}")
         raise cause from error
 
 

@@ -71,7 +71,7 @@ def _preflight_of_resuming(run: ReleaseRun) -> str:
     run.values = app_env.load(run.stack.paths.snapshot(run.release.id))
     run.before = state.load(run.stack.paths)
     run.colour = run.before.active or COLOURS[0]
-    return f"{run.release.tag} serves in {run.colour} already"
+    return f"{run.release.tag} is live in {run.colour} already"
 
 
 ROLLBACK = (Step("preflight", PREFLIGHT.description, _preflight), *SERVE, *TIDY_ROLLBACK)

@@ -45,7 +45,7 @@ class ReleaseRun:
 
     @property
     def committed(self) -> str:
-        return f"{self.release.tag} serves in {self.colour}" if self._recorded else ""
+        return f"{self.release.tag} is live in {self.colour}" if self._recorded else ""
 
     @property
     def serving(self) -> str:

@@ -93,7 +93,7 @@ def test_a_bad_release_is_undone_by_itself(droplet: Host, target: Target, show: 
     assert ended[0] == code, ended[1]
     assert said in ended[1].splitlines()[-1]
     if code == FAILED:
-        next_step = f"{before['release']['tag']} serves on: mend the cause, then stackctl release {tag}"
+        next_step = f"{before['release']['tag']} is still live. Next: fix the cause, then stackctl release {tag}"
         assert next_step in ended[1].splitlines()[-1]
     failed = [event["step"] for event in asked.events() if event["state"] == "failed"]
     assert failed == [step, "release"]

@@ -101,7 +101,7 @@ def test_silence_keeps_nothing_from_its_end(live: Droplet, verb: list[str]) -> N
     if verb[0] == "release":
         live.app = {"ready": 200, "update": 500}
         code, shown = stackctl(live, *verb)
-        assert (code, "1.0.0 serves on" in shown) == (1, True)
+        assert (code, "1.0.0 is still live" in shown) == (1, True)
     else:
         stackctl(live, "halt")
         code, shown = stackctl(live, "boot")

@@ -199,8 +199,8 @@ def test_a_failure_is_undone(tmp_path: Path, name: str, *, first: bool) -> None:
     last = shown.splitlines()[-1]
     assert (code, said in last) == (expected, True), shown
     if code == 1:
-        serves = "all is undone" if first else "1.0.0 serves on"
-        assert f"; {serves}: mend the cause, then stackctl release 1.1.0" in last
+        serves = "Everything is undone" if first else "1.0.0 is still live"
+        assert f". {serves}. Next: fix the cause, then stackctl release 1.1.0" in last
     assert before == (remembered(fresh), ids(fresh), running(fresh), fresh.systemd.units)
     assert not any(container["one_off"] for container in fresh.docker.containers)
 
@@ -280,7 +280,7 @@ def test_what_can_not_be_undone_is_told(live: Droplet) -> None:
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 4
     assert (
-        "a container doesn't stop: daemon is gone; not undone: worker, start: stackctl release 1.1.0"
+        "a container doesn't stop: daemon is gone. Not undone: worker, start. Next: stackctl release 1.1.0"
         in shown.splitlines()[-1]
     )
     assert state.load(live.paths).active == "blue"
@@ -294,7 +294,7 @@ def test_what_fails_after_it_was_recorded_is_told_and_not_undone(live: Droplet) 
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 4
     assert (
-        "1.1.0 serves in green, but docker can't list images: daemon is gone: stackctl release 1.1.0"
+        "1.1.0 is live in green, but docker can't list images: daemon is gone. Next: stackctl release 1.1.0"
         in shown.splitlines()[-1]
     )
     assert state.load(live.paths).active == "green"
@@ -380,7 +380,7 @@ def test_a_signal_has_it_undone_and_further_ones_do_not_end_that(
     finally:
         for known, handler in former.items():
             signal.signal(known, handler)
-    assert (code, "interrupted; 1.0.0 serves on" in shown.splitlines()[-1]) == (1, True), shown
+    assert (code, "interrupted. 1.0.0 is still live" in shown.splitlines()[-1]) == (1, True), shown
     assert {*sent} == {"first", "again"}
     assert before == (remembered(live), ids(live), running(live))
 
@@ -589,7 +589,7 @@ def test_an_undoing_that_the_system_refuses_is_told_and_the_rest_is_undone_all_t
     )
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 4
-    assert "; not undone: start: stackctl release 1.1.0" in shown.splitlines()[-1]
+    assert ". Not undone: start. Next: stackctl release 1.1.0" in shown.splitlines()[-1]
     assert f"start      failed not undone: {error}" in shown
     assert {path.name for path in live.paths.secrets.glob("*.json")} == before
 

@@ -657,7 +657,7 @@ def test_a_release_that_nobody_asked_for_anything_says_so(live: Watched) -> None
 def test_a_bot_that_fails_its_own_look_after_the_flip_is_undone(live: Watched) -> None:
     live.later = {"update": 500}
     code, said = released(live, "1.2.0")
-    assert (code, "asked by ourselves, /webhook answers 500; 1.1.0 serves on" in said) == (1, True), said
+    assert (code, "asked by ourselves, /webhook answers 500. 1.1.0 is still live" in said) == (1, True), said
 
 
 def test_a_page_that_fails_after_the_flip_is_a_reason_as_well(live: Watched) -> None:
@@ -681,7 +681,7 @@ def test_a_page_that_only_the_new_release_fails_is_found_before_the_flip(
 
     monkeypatch.setattr(Droplet, "ask", pages)
     code, said = released(live, "1.2.0")
-    assert (code, "/ answers 500; 1.1.0 serves on" in said) == (1, True), said
+    assert (code, "/ answers 500. 1.1.0 is still live" in said) == (1, True), said
     assert not live.ran("bot-worker --file")
 
 
@@ -694,7 +694,7 @@ def test_a_page_that_the_live_release_fails_as_well_is_no_reason(live: Watched) 
 def test_a_page_of_a_first_release_has_to_be_answered(tmp_path: Path) -> None:
     fresh = installed(tmp_path, public_paths=["/"])
     fresh.app |= {"pages": {"/": 500}}
-    assert "/ answers 500; all is undone" in released(fresh, "1.0.0")[1]
+    assert "/ answers 500. Everything is undone" in released(fresh, "1.0.0")[1]
     fresh.app |= {"pages": {"/": 404}}
     assert released(fresh, "1.0.0")[0] == 0
 

@@ -293,7 +293,7 @@ def test_where_it_can_not_be_undone_nobody_is_let_in_on_half_of_it(saved: Drople
     told(saved, redis=manifest.Redis("8.0.2", 4))  # so that the step after the swap fails
     saved.failing = {part: Result(1, stderr="no answer")}
     code, shown = restored(saved)
-    assert (code, "not undone: " in shown.splitlines()[-1]) == (4, True), shown
+    assert (code, "Not undone: " in shown.splitlines()[-1]) == (4, True), shown
     assert ({"web", "worker"} & {*running(saved)}, saved.paths.maintenance.exists()) == (set(), True)
     assert stackctl(saved, "status")[0] == 4
     saved.failing = {}
@@ -905,7 +905,7 @@ def test_on_a_droplet_without_a_release_nobody_is_said_to_answer(tmp_path: Path)
     stackctl(droplet, "backup")
     code, shown = restored(droplet)
     assert code == 0
-    for said in ("goes on until", "nginx answers again", "maintenance on first", "serves on"):
+    for said in ("goes on until", "nginx answers again", "maintenance on first", "is still live"):
         assert said not in shown
     assert "everybody gets 503, since this droplet is isolated" in shown
 
