@@ -101,7 +101,7 @@ def _run(stack: Stack, reason: Reason) -> Iterator[BackupRun]:
 
 
 def _preflight(run: BackupRun) -> str:
-    room = run.postgres.room()
+    room = run.postgres.capacity()
     _begin(run)
     if run.reason != "safety":  # which is part of a restore
         _drop_half_restored(run.postgres.server)
@@ -149,7 +149,7 @@ def _dump(run: BackupRun) -> str:
         release=asdict(current.release) if current.release else None,
         schema=current.revisions[-1].revision if current.revisions else None,
         postgres=manifest.Postgres(
-            postgres.query("SHOW server_version"), run.data.database, postgres.room().database_bytes
+            postgres.query("SHOW server_version"), run.data.database, postgres.capacity().database_bytes
         ),
         redis=None,
         tables=tables,

@@ -166,12 +166,12 @@ class Directory:
         return self.below(name)
 
     def remove(self, name: str) -> None:
-        """Remove it, whatever it is, with all that is in it. Nothing happens when there is no such thing."""
+        """Remove an entry of any kind, with everything in it. Do nothing if there is none."""
         try:
-            self.unlink(name)
+            removed = self.unlink(name)
         except FileNotFoundError:
             return
-        except IsADirectoryError:
+        if not removed:
             below = self.below(name)
             try:
                 below.empty()
@@ -180,9 +180,13 @@ class Directory:
             os.rmdir(name, dir_fd=self.descriptor)
         self.sync()
 
-    def unlink(self, name: str) -> None:
-        """Take a name away from what is no directory. It may come back when the power goes."""
-        os.unlink(_one(name), dir_fd=self.descriptor)
+    def unlink(self, name: str) -> bool:
+        """Remove an entry unless it is a directory. Return whether it was removed. A power cut may bring it back."""
+        try:
+            os.unlink(_one(name), dir_fd=self.descriptor)
+        except IsADirectoryError:
+            return False
+        return True
 
     def sync(self) -> None:
         os.fsync(self.descriptor)
@@ -194,24 +198,24 @@ class Directory:
         """
         while names := self.names():
             for name in names:
-                try:
-                    self.unlink(name)
-                except IsADirectoryError:
+                if not self.unlink(name):
                     self._flatten(name)
 
     def _flatten(self, name: str) -> None:
         below = self.below(name)
         try:
             while names := below.names():
-                for inner in names:
-                    try:
-                        below.unlink(inner)
-                    except IsADirectoryError:
-                        aside = secrets.token_hex(16)  # which nobody can have taken before
-                        os.rename(inner, aside, src_dir_fd=below.descriptor, dst_dir_fd=self.descriptor)
+                self._take_over(below, names)
         finally:
             below.close()
         os.rmdir(name, dir_fd=self.descriptor)
+
+    def _take_over(self, below: "Directory", names: list[str]) -> None:
+        """Remove these entries of `below`. Directories among them move into this one, to be emptied later."""
+        for name in names:
+            if not below.unlink(name):
+                aside = secrets.token_hex(16)  # which nobody can have created before
+                os.rename(name, aside, src_dir_fd=below.descriptor, dst_dir_fd=self.descriptor)
 
     def _stat(self, name: str) -> os.stat_result:
         return os.stat(_one(name), dir_fd=self.descriptor, follow_symlinks=False)

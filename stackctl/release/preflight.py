@@ -24,7 +24,7 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
     if not config.data:
         return
     check_data(stack)
-    room = Postgres(stack.docker, paths, config.data).room()
+    room = Postgres(stack.docker, paths, config.data).capacity()
     if room.connections < config.connections:
         raise RefusedError(
             f"PostgreSQL has {room.connections} connections left, a colour may need {config.connections}: "
@@ -55,7 +55,7 @@ def check_disk_space(stack: Stack) -> None:
     data = stack.config.data
     if not data:
         return
-    room = Postgres(stack.docker, stack.paths, data).room()
+    room = Postgres(stack.docker, stack.paths, data).capacity()
     if room.major != data.major:
         raise RefusedError(f"PostgreSQL {room.major} runs, {data.major} is declared: converge the site first")
     create.check_disk_space(stack, room.database_bytes, image=disk.IMAGE)

@@ -84,7 +84,7 @@ def _chosen(run: RestoreRun) -> Manifest:
 
 def _check_postgres(run: RestoreRun) -> None:
     """Raise RefusedError if the dump is of a newer major version of PostgreSQL."""
-    then, running = run.manifest, Postgres(run.stack.docker, run.stack.paths, run.data).room().major
+    then, running = run.manifest, Postgres(run.stack.docker, run.stack.paths, run.data).capacity().major
     if then.postgres.major > running:
         raise RefusedError(f"{then.id} is of PostgreSQL {then.postgres.major}, {running} runs: declare an image of it")
 

@@ -12,7 +12,8 @@ from stackctl.core.errors import FailedError
 from stackctl.core.program import Result
 from stackctl.host import roles
 from stackctl.services.docker import Docker
-from stackctl.services.postgres import LOCK_PATIENCE, OF_SUPERUSER, SESSION, Postgres, Table, session
+from stackctl.services.postgres import OF_SUPERUSER, SESSION, Postgres, session
+from stackctl.services.postgres_snapshot import LOCK_PATIENCE, Table
 from tests.support.fakes.droplet import CONFIG, Droplet, installed, stackctl
 
 OFFLINE = {"pg_restore", "pg_isready"}
@@ -91,7 +92,7 @@ def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
 ) -> None:
     """The manifest, which has rows by key, would have the rows of one of them."""
     pair = (Table(1, "a", "b.c", "id", counted=True), Table(2, "a.b", "c", "id", counted=True))
-    monkeypatch.setattr("stackctl.services.postgres._tables", lambda _: pair)
+    monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
     with pytest.raises(FailedError, match=r'"a"\."b\.c" and "a\.b"\."c" are both a\.b\.c in a manifest.*Next: rename'):
         postgres(live).dump(live.paths.var / "dump", 60)
     assert not live.ran("pg_dump ")
@@ -100,7 +101,7 @@ def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
 def test_what_is_not_counted_has_no_key(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The head of partitions, and an extension's own."""
     pair = (Table(1, "public", "offers", "id", counted=True), Table(2, "public", "offers", "id", counted=False))
-    monkeypatch.setattr("stackctl.services.postgres._tables", lambda _: pair)
+    monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
     assert postgres(live).dump(live.paths.var / "dump", 60) == {"public.offers": 12}
 
 

@@ -1,0 +1,173 @@
+"""Snapshots of a database through psql: all tables as they were at one moment, locked if the database is in use.
+
+Tables are counted by COPY. `SELECT count(*)` would let the planner run functions of the app with the caller's rights,
+because it folds constants in the expressions of indexes. Statements name schemas and operators in full.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stackctl.core.errors import FailedError
+from stackctl.core.program import Conversation
+
+QUERY_TIMEOUT = 60
+COUNT_TIMEOUT = 3600
+LOCK_TIMEOUT_MS = 500
+"""Less than deadlock_timeout (1 s), after which PostgreSQL might abort the app's transaction instead of ours."""
+LOCK_PATIENCE = 120
+"""Seconds in which all tables must have been locked together once."""
+# Error messages that the transactions of others cause in ours. The work is tried again.
+DISTURBED = re.compile(
+    "lock timeout|statement timeout|deadlock detected|cache lookup failed|could not open relation|"
+    "relation .* does not exist"
+)
+READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# transaction_timeout came with PostgreSQL 17. An older server refuses a session that names it.
+NO_TIMEOUT = """SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s
+ WHERE s.name OPERATOR(pg_catalog.=) 'transaction_timeout'"""
+# Tables of an extension come with the extension and not with a dump, so they are locked and not counted. Counting reads
+# one column: the shortest whose type is built in.
+TABLES = """SELECT pg_catalog.json_build_array(
+ c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
+ (SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
+ AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped AND a.attgenerated OPERATOR(pg_catalog.=) ''
+ ORDER BY a.atttypid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid, a.attlen OPERATOR(pg_catalog.<) 0,
+ a.attlen, a.attnum LIMIT 1),
+ c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+ WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+ AND d.objid OPERATOR(pg_catalog.=) c.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'))
+ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+ WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[])
+ AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
+ AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema' AND n.nspname OPERATOR(pg_catalog.!~) '^pg_'
+ ORDER BY n.nspname, c.relname;"""
+WAITED_FOR = """SELECT l.relation::pg_catalog.int8 FROM pg_catalog.pg_locks l
+ WHERE NOT l.granted AND l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' AND l.relation IS NOT NULL;"""
+
+
+class DisturbedError(FailedError):
+    """Another transaction changed or locked a table in the meantime. A second try may succeed."""
+
+
+class Table(NamedTuple):
+    """A table whose rows a dump contains."""
+
+    oid: int
+    schema: str
+    name: str
+    column: str | None
+    """The column to read for a count, or None if all columns are generated."""
+    counted: bool
+    """Whether its rows are its own: it is neither the parent of partitions, nor part of an extension."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def quoted(self) -> str:
+        return f"{_quoted(self.schema)}.{_quoted(self.name)}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A database as it was at one moment, for as long as psql holds it."""
+
+    psql: Conversation
+    name: str
+    """Name under which other sessions can see the same snapshot."""
+    tables: tuple[Table, ...]
+
+    def rows(self) -> dict[str, int]:
+        """Count the rows of each table, by schema.table.
+
+        Each table is counted in a savepoint. Rolling back to it releases the table: there may be more tables than a
+        throwaway server can hold locks for (max_locks_per_transaction).
+        """
+        return {table.key: self._rows_of(table) for table in self.tables if table.counted}
+
+    def waited_for(self) -> str:
+        """Return a table that another session waits to lock exclusively."""
+        wanted = set(ask(self.psql, WAITED_FOR))
+        return next((table.key for table in self.tables if str(table.oid) in wanted), "a table")
+
+    def _rows_of(self, table: Table) -> int:
+        column = f" ({_quoted(table.column)})" if table.column else ""
+        copy = f"COPY {table.quoted}{column} TO STDOUT \\g /dev/null\n\\echo :ROW_COUNT"
+        try:
+            (rows,) = ask(self.psql, f"SAVEPOINT a;\n{copy}\nROLLBACK TO SAVEPOINT a;", COUNT_TIMEOUT)
+            return int(rows)
+        except FailedError as error:
+            raise FailedError(f"{table.key} can't be counted: {error}") from None
+
+
+def at_rest(psql: Conversation) -> Snapshot:
+    """Take a snapshot without locks, of a database that is not in use."""
+    ask(psql, f"{READ_ONLY};")
+    return _exported(psql)
+
+
+def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
+    """Take a snapshot of a database in use, with all tables locked against TRUNCATE, DROP and rewriting ALTERs.
+
+    These are not MVCC-safe: a snapshot older than one of them sees an empty table (PostgreSQL's manual, 13.6). LOCK
+    takes no snapshot, so the snapshot is younger than all locks. Raises DisturbedError if a lock is not granted at
+    once: waiting longer would block those who wait for the tables that are locked already.
+    """
+    deadline = monotonic() + LOCK_PATIENCE
+    wanted = _tables(psql)
+    ask(psql, f"SET lock_timeout = {LOCK_TIMEOUT_MS}; {READ_ONLY};")
+    for table in wanted:
+        _lock(psql, table)
+        if monotonic() > deadline:  # each of thousands of locks may have been delayed for a little while
+            raise DisturbedError(f"not all tables are locked after {LOCK_PATIENCE} s")
+    snapshot = _exported(psql)
+    if snapshot.tables != wanted:
+        raise DisturbedError("tables came or went before all were locked")
+    return snapshot
+
+
+def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
+    """Raise FailedError if two tables have the same key. The manifest would have the rows of only one of them."""
+    known: dict[str, Table] = {}
+    for table in tables:
+        other = known.setdefault(table.key, table) if table.counted else table
+        if other is not table:
+            raise FailedError(
+                f"{other.quoted} and {table.quoted} are both {table.key} in a manifest, so their rows can't be told "
+                "apart. Nothing was dumped. Next: rename one of them, so that its name has no dot, then again"
+            )
+
+
+def ask(psql: Conversation, sql: str, timeout: float = QUERY_TIMEOUT) -> list[str]:
+    """Return the lines that psql prints. Its own \\echo marks the end."""
+    return psql.ask(f"{sql}\n\\echo {_END}\n", _END, timeout)
+
+
+_END = "-- the answer ends here"
+
+
+def _lock(psql: Conversation, table: Table) -> None:
+    try:
+        ask(psql, f"LOCK TABLE ONLY {table.quoted} IN ACCESS SHARE MODE;")
+    except FailedError as error:
+        if DISTURBED.search(str(error)):
+            raise DisturbedError(f"{table.key} can't be locked: {error}") from None
+        raise
+
+
+def _exported(psql: Conversation) -> Snapshot:
+    (name,) = ask(psql, "SELECT pg_catalog.pg_export_snapshot();")
+    return Snapshot(psql, name, _tables(psql))
+
+
+def _tables(psql: Conversation) -> tuple[Table, ...]:
+    """Return the tables whose rows a dump contains."""
+    return tuple(Table(*json.loads(line)) for line in ask(psql, TABLES))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
