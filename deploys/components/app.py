@@ -24,7 +24,7 @@ def app(settings: Settings) -> None:
 
     for path, content in host.loop(compose_files(settings).items()):
         atomic_file(
-            name=f"Describe the app in {path.name}",
+            name=f"Write {path.name}",
             dest=str(path),
             content=content,
             validate=compose_accepts(
@@ -32,9 +32,9 @@ def app(settings: Settings) -> None:
             ),
         )
     if not settings.values.app_worker:
-        files.file(name="Have no worker described", path=str(paths.worker_yaml), present=False)
+        files.file(name="Remove worker.yaml", path=str(paths.worker_yaml), present=False)
     atomic_file(
-        name="Place the app's next environment",
+        name="Write the app's next environment",
         dest=str(paths.next_environment),
         content=canonical(settings.app_environment()),
         mode="600",
@@ -44,13 +44,13 @@ def app(settings: Settings) -> None:
     systemd_units(name="Install the stack's units", units=units(settings), handler="units", restart=_ways(settings))
     # Before boot is asked to bring it up: what can't become healthy with its old environment can with the declared one.
     current_release(
-        name="Release the live tag anew, when what runs is not what is declared",
+        name="Release the live tag again if it does not run as declared",
         compose_files=b"".join(compose_files(settings).values()),
         environment=canonical(settings.app_environment()),
         worker=settings.values.app_worker and not settings.isolated,
     )
     service(
-        name="Bring the stack up at boot, and down in order",
+        name="Start the stack now and at boot",
         unit=paths.units.app,
         running=True,
         enabled=True,

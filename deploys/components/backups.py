@@ -14,16 +14,16 @@ from deploys.operations.units import service, systemd_units
 def backups(settings: Settings) -> None:
     paths = settings.paths
     timer = paths.units.backup_timer
-    private_directory(name="Keep backups where root alone looks", path=str(paths.backups))
+    private_directory(name="Create the directory of backups", path=str(paths.backups))
     systemd_units(
-        name="Install what makes backups",
+        name="Install the backup units",
         units=units(settings),
         handler="units-of-backups",
         restart=[timer],
     )
     # A copy sends nothing where the backups of what it was copied from are.
     on = not settings.isolated
-    service(name=f"Run {timer}" if on else f"Have {timer} rest", unit=timer, running=on, enabled=on)
+    service(name=f"Start {timer}" if on else f"Stop {timer}", unit=timer, running=on, enabled=on)
 
 
 def units(settings: Settings) -> dict[str, bytes]:

@@ -22,32 +22,32 @@ def base(settings: Settings) -> None:
 
     wait_for_cloud_init(name="Wait for cloud-init, which holds apt on a first boot")
     atomic_file(
-        name="Let apt wait for its lock, and upgrade what is urgent by itself",
+        name="Configure apt to wait for its lock and to install security updates",
         dest=f"/etc/apt/apt.conf.d/90{values.app}",
         content=build.file("base/apt.conf"),
         validate="apt-config --config-file=%s dump",
     )
-    repair_interrupted_dpkg(name="Finish what an interrupted apt left half installed")
+    repair_interrupted_dpkg(name="Finish an interrupted installation of packages")
     packages(
-        name="Install what the rest stands on",
+        name="Install base packages",
         packages=["ca-certificates", "curl", "unattended-upgrades", "systemd-timesyncd"],
     )
     _hostname(settings)
     server.timezone(name="Set the time zone", timezone=values.timezone)
     _journal(settings)
-    swapfile(name="Make room to swap, where the machine allows", mib=values.swap_mib)
+    swapfile(name="Create the swap file", mib=values.swap_mib)
 
 
 def _hostname(settings: Settings) -> None:
     server.hostname(name="Set the hostname", hostname=host.name)
     atomic_file(
-        name="Keep cloud-init from resetting hostname and hosts",
+        name="Stop cloud-init from resetting hostname and hosts",
         dest=f"/etc/cloud/cloud.cfg.d/99-{settings.values.app}.cfg",
         content=build.file("base/keep-hostname.cfg"),
     )
     # In the words of cloud-init, which writes it at each boot of a droplet that was made without our user data.
     files.line(
-        name="Let the hostname resolve, which sudo asks for",
+        name="Add the hostname to /etc/hosts",
         path="/etc/hosts",
         line=r"^127\.0\.1\.1\s.*$",
         replace=f"127.0.1.1 {host.name} {host.name}",
@@ -57,9 +57,9 @@ def _hostname(settings: Settings) -> None:
 def _journal(settings: Settings) -> None:
     values = settings.values
     journal = atomic_file(
-        name="Limit the journal",
+        name="Limit the journal's size",
         dest=f"/etc/systemd/journald.conf.d/{values.app}.conf",
         content=build.template("base/journald.conf.j2", max_mib=values.journal_max_mib),
         notify=RESTART_JOURNALD,
     )
-    run_handler(name="Restart journald with its limits", handler=RESTART_JOURNALD, after=[journal])
+    run_handler(name="Restart journald", handler=RESTART_JOURNALD, after=[journal])

@@ -17,7 +17,7 @@ UPDATE = Handler("ca-certificates", ["update-ca-certificates", "systemctl try-re
 def ca_certificates(settings: Settings) -> None:
     placed = [
         atomic_file(
-            name=f"Trust the authority {certificate.name}",
+            name=f"Install the authority {certificate.name}",
             dest=f"/usr/local/share/ca-certificates/{settings.values.app}-{certificate.name}",
             content=certificate.pem,
             notify=UPDATE,
@@ -26,7 +26,7 @@ def ca_certificates(settings: Settings) -> None:
         for certificate in host.loop(settings.extra_ca_certificates)
     ]
     run_handler(
-        name="Renew the droplet's list of authorities",
+        name="Update the list of trusted authorities",
         handler=UPDATE,
         after=placed,
     )

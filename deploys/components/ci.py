@@ -20,17 +20,17 @@ SUDOERS = f"/etc/sudoers.d/{CI_LOGIN}"
 @deploy("ci")
 def ci(settings: Settings) -> None:
     if not settings.ci_keys:
-        files.file(name="Let CI's account do nothing as root", path=SUDOERS, present=False)
-        files.directory(name="Admit no key of CI's", path=HOME, present=False)
-        system_user(name="Have no account of CI's", login=CI_LOGIN, home=HOME, present=False)
+        files.file(name="Remove CI's sudo rule", path=SUDOERS, present=False)
+        files.directory(name="Remove CI's keys", path=HOME, present=False)
+        system_user(name="Remove CI's account", login=CI_LOGIN, home=HOME, present=False)
         return
-    system_user(name="Have CI's account", login=CI_LOGIN, home=HOME)
-    sudoers(name="Let CI's account run the gate as root", login=CI_LOGIN, content=build.file("ci/sudoers"))
+    system_user(name="Create CI's account", login=CI_LOGIN, home=HOME)
+    sudoers(name="Allow CI's account to run the gate as root", login=CI_LOGIN, content=build.file("ci/sudoers"))
     # All of it root's: what the account could write, it could let itself in by.
     for path in host.loop((HOME, f"{HOME}/.ssh")):
-        files.directory(name=f"Keep {path} root's", path=path, user="root", group="root", mode="755")
+        files.directory(name=f"Create {path} for root", path=path, user="root", group="root", mode="755")
     atomic_file(
-        name="Admit CI's keys through the gate alone",
+        name="Install CI's keys, each bound to the gate",
         dest=KEYS,
         content=authorized_keys(settings),
         validate="ssh-keygen -l -f %s",

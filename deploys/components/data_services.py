@@ -29,7 +29,7 @@ def data_services(settings: Settings) -> None:
     _passwords(settings)
     _configuration(settings, declared)
     compose_up(
-        name="Run PostgreSQL and Redis",
+        name="Start PostgreSQL and Redis",
         project=paths.docker.data_project,
         file=str(paths.data_yaml),
         images={"postgres": values.postgres_image, "redis": values.redis_image},
@@ -37,7 +37,7 @@ def data_services(settings: Settings) -> None:
         sha256=declared,
     )
     postgres_roles(
-        name="Have PostgreSQL admit the app with the declared password",
+        name="Set the app's roles and password in PostgreSQL",
         container=paths.docker.data_container("postgres"),
         database=values.database,
         owner=values.database_user,
@@ -49,9 +49,9 @@ def data_services(settings: Settings) -> None:
 def _directories(settings: Settings) -> None:
     paths = settings.paths
     for service in host.loop(("postgres", "redis")):
-        private_directory(name=f"Keep the secrets of {service}", path=str(paths.secrets / service))
+        private_directory(name=f"Create the directory of {service}'s secrets", path=str(paths.secrets / service))
         data_directory(
-            name=f"Have the directory of {service}",
+            name=f"Create {service}'s data directory",
             path=f"{settings.values.data_root}/{service}",
             uid=UID,
             installed=str(paths.data_yaml),
@@ -61,21 +61,21 @@ def _directories(settings: Settings) -> None:
 def _passwords(settings: Settings) -> None:
     paths = settings.paths
     atomic_file(
-        name="Place PostgreSQL's password",
+        name="Write PostgreSQL's password",
         dest=str(paths.secrets / "postgres/password"),
         content=settings.credentials.database_password.encode(),
         mode="600",
         secret=True,
     )
-    generated_secret(name="Have a password for Redis's administrator", dest=str(paths.redis_administrator))
+    generated_secret(name="Create a password for Redis's administrator", dest=str(paths.redis_administrator))
     # Before the file is replaced by whose password a Redis is asked that has no administrator yet.
     _redis_password(
         settings,
-        name="Have Redis admit the declared password, beside the one that the live release has",
+        name="Add the declared password to those that Redis accepts",
         exclusive=False,
     )
     atomic_file(
-        name="Place Redis's password",
+        name="Write Redis's password",
         dest=str(paths.secrets / "redis/password"),
         content=settings.credentials.redis_password.encode(),
         mode="600",
@@ -92,13 +92,13 @@ def _configuration(settings: Settings, declared: str) -> None:
         validate=_redis_accepts(values.redis_image, "%s"),
     )
     atomic_file(
-        name="Have Redis start in either mode",
+        name="Install Redis's start script",
         dest=str(paths.opt / "redis-start"),
         content=build.file(REDIS_START),
         validate="sh -n %s",
     )
     atomic_file(
-        name="Describe the data services",
+        name="Write data.yaml",
         dest=str(paths.data_yaml),
         content=compose_file(settings, sha256=declared),
         validate=_services_accepted(values.redis_image, f"{paths.opt}/redis.conf"),

@@ -25,7 +25,7 @@ def docker(settings: Settings) -> None:
     _networks(settings)
     # What `docker login` would write, without a password in an argument list; it follows a changed password.
     atomic_file(
-        name="Let the daemon pull from the app's registry",
+        name="Write the registry's login",
         dest="/root/.docker/config.json",
         content=registry_login(settings),
         mode="600",
@@ -35,13 +35,13 @@ def docker(settings: Settings) -> None:
 
 def _daemon(settings: Settings) -> None:
     systemd_units(
-        name="Bound what the daemon writes into the journal",
+        name="Limit what Docker writes to the journal",
         units={f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf")},
         handler="docker-journal",
     )
     # Before the package, whose installation starts the daemon: it never runs with other networks than these.
     daemon = atomic_file(
-        name="Configure the daemon",
+        name="Configure Docker",
         dest="/etc/docker/daemon.json",
         content=daemon_configuration(settings),
         notify=RESTART,
@@ -52,17 +52,17 @@ def _daemon(settings: Settings) -> None:
         packages=["docker.io", "docker-cli", "docker-compose", "apparmor"],
     )
     run_handler(
-        name="Restart the daemon (containers live on)",
+        name="Restart Docker (containers keep running)",
         handler=RESTART,
         after=[daemon],
     )
-    service(name="Run the daemon", unit="docker.service", running=True, enabled=True)
+    service(name="Start Docker", unit="docker.service", running=True, enabled=True)
 
 
 def _networks(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
     network(
-        name="Have the network of the data services",
+        name="Create the data services' network",
         network_name=paths.docker.data_network,
         internal=True,
         subnet=str(values.data_subnet),
@@ -70,7 +70,7 @@ def _networks(settings: Settings) -> None:
         unit=paths.units.app,
     )
     network(
-        name="Have the network of the app",
+        name="Create the app's network",
         network_name=paths.docker.app_network,
         subnet=str(values.app_subnet),
         ip_range=str(values.app_ip_range),

@@ -37,11 +37,11 @@ def fail2ban(settings: Settings) -> None:
     # python3-systemd reads the journal, nftables has nft.
     packages(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
     run_handler(
-        name="Restart fail2ban, when its configuration is sound (bans stay)",
+        name="Restart fail2ban if its configuration is valid (bans stay)",
         handler=RESTART,
         after=placed,
     )
-    service(name="Run fail2ban", unit="fail2ban.service", running=True, enabled=True)
+    service(name="Start fail2ban", unit="fail2ban.service", running=True, enabled=True)
 
 
 def _accepted(name: str) -> str:

@@ -20,13 +20,13 @@ WEB = ["80/tcp", "443/tcp"]
 def firewall(settings: Settings) -> None:
     packages(name="Install ufw", packages=["ufw"])
     ufw.rules(
-        name="Let SSH, HTTP and HTTPS in, and nothing else",
+        name="Allow only SSH, HTTP and HTTPS",
         allow=[*ssh_rules(settings), *WEB],
         # IPv6 is forwarded nowhere: Docker's networks have none.
         policies={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
         after=after_rules(settings),
     )
-    service(name="Raise the firewall at boot", unit="ufw.service", running=True, enabled=True)
+    service(name="Start the firewall at boot", unit="ufw.service", running=True, enabled=True)
 
 
 def ssh_rules(settings: Settings) -> list[str]:

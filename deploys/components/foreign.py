@@ -14,16 +14,16 @@ def foreign(settings: Settings) -> None:
     """Behind `base`, which brings stackctl, and before what a mask would make fail."""
     values = settings.values
     operations.report(values.foreign_removed)
-    operations.undo_overrides(
-        name="Put back in force what somebody switched off", sysctls=f"/etc/sysctl.d/60-{values.app}.conf"
+    operations.undo_overrides(name="Undo overrides of the site", sysctls=f"/etc/sysctl.d/60-{values.app}.conf")
+    operations.remove(
+        name="Remove the foreign objects that group_data names", names=values.foreign_removed, sshd=RESTART_SSHD
     )
-    operations.remove(name="Remove what is foreign and named", names=values.foreign_removed, sshd=RESTART_SSHD)
 
 
 @deploy("declared")
 def declared(settings: Settings) -> None:
     operations.declaration(
-        name="Tell stackctl what is the site's",
+        name="Write declared.json",
         dest=str(settings.paths.declared),
         accepted=settings.values.foreign_accepted,
     )

@@ -52,17 +52,17 @@ APPLY_SYSCTL = Handler("sysctl", ["systemctl restart systemd-sysctl.service"])
 
 @deploy("hardening")
 def hardening(settings: Settings) -> None:
-    packages(name="Have no services and clients of the clear-text age", packages=UNWANTED, present=False)
+    packages(name="Remove legacy clear-text services and clients", packages=UNWANTED, present=False)
     atomic_file(
-        name="Let nothing restart services amid an upgrade",
+        name="Configure needrestart to restart nothing by itself",
         dest=f"/etc/needrestart/conf.d/{settings.values.app}.conf",
         content=build.file("hardening/needrestart.conf"),
         validate="perl -c %s",
     )
-    packages(name="Install what watches packages and passwords", packages=WATCHING)
+    packages(name="Install tools that check packages and passwords", packages=WATCHING)
     _kernel(settings)
     _logins(settings)
-    permissions(name="Keep what root alone should read", wanted=ROOT_ONLY)
+    permissions(name="Restrict files and directories to root", wanted=ROOT_ONLY)
     _sandboxes(settings)
 
 
@@ -79,18 +79,18 @@ def _kernel(settings: Settings) -> None:
         )
         for name, dest, source in host.loop(
             [
-                ("Set the kernel's parameters", f"/etc/sysctl.d/60-{app}.conf", "sysctl.conf"),
-                ("Let ufw override none of them", "/etc/ufw/sysctl.conf", "ufw-sysctl.conf"),
+                ("Write the kernel parameters", f"/etc/sysctl.d/60-{app}.conf", "sysctl.conf"),
+                ("Empty ufw's own kernel parameters", "/etc/ufw/sysctl.conf", "ufw-sysctl.conf"),
             ]
         )
     ]
     run_handler(
-        name="Apply the kernel's parameters, where the machine allows",
+        name="Apply the kernel parameters",
         handler=APPLY_SYSCTL,
         after=placed,
     )
     atomic_file(
-        name="Load no module that nobody needs",
+        name="Block unneeded kernel modules",
         dest=f"/etc/modprobe.d/{app}.conf",
         content=build.file("hardening/modprobe.conf"),
     )
@@ -100,53 +100,57 @@ def _kernel(settings: Settings) -> None:
             f"/etc/systemd/coredump.conf.d/{app}.conf": "coredump.conf",
         }.items()
     ):
-        atomic_file(name=f"Have no core dump, by {source}", dest=dest, content=build.file(f"hardening/{source}"))
+        atomic_file(name=f"Disable core dumps in {source}", dest=dest, content=build.file(f"hardening/{source}"))
 
 
 def _logins(settings: Settings) -> None:
     app = settings.values.app
     for name, value in host.loop(LOGIN.items()):
         files.line(
-            name=f"Have {name} {value} for logins",
+            name=f"Set {name} to {value} in login.defs",
             path="/etc/login.defs",
             line=rf"^{name}\s.*$",
             replace=f"{name} {value}",
         )
     atomic_file(
-        name="Have strict shells, which end when left alone",
+        name="Set a strict umask and a timeout for shells",
         dest=f"/etc/profile.d/{app}.sh",
         content=build.file("hardening/profile.sh"),
         validate="bash -n %s",
     )
     atomic_file(
-        name="Warn of a weak console password",
+        name="Configure warnings of weak passwords",
         dest=f"/etc/security/pwquality.conf.d/{app}.conf",
         content=build.file("hardening/pwquality.conf"),
     )
-    sudoers(name="Have sudo use a terminal of its own", login=f"00-{app}", content=build.file("hardening/sudoers"))
+    sudoers(
+        name="Run sudo's commands in a terminal of their own",
+        login=f"00-{app}",
+        content=build.file("hardening/sudoers"),
+    )
     for path in host.loop(("/etc/issue", "/etc/issue.net")):
-        atomic_file(name=f"Say whose machine it is, in {path}", dest=path, content=build.file("hardening/issue"))
+        atomic_file(name=f"Write the login banner {path}", dest=path, content=build.file("hardening/issue"))
     for path in host.loop(("/etc/cron.allow", "/etc/at.allow")):
-        atomic_file(name=f"Let root alone plan jobs, by {path}", dest=path, content=b"root\n", mode="600")
+        atomic_file(name=f"Allow only root to schedule jobs in {path}", dest=path, content=b"root\n", mode="600")
 
 
 def _sandboxes(settings: Settings) -> None:
     mounts = settings.paths.units.mounts_service
     systemd_units(
-        name="Keep what runs by itself to what it needs",
+        name="Sandbox the timers' services",
         units=units(settings),
         handler="units-of-the-host",
         restart=[mounts],
     )
     for kept, content in host.loop(sandboxes(settings).items()):
         systemd_units(
-            name=f"Keep {kept} to what it needs",
+            name=f"Sandbox {kept}",
             units={f"{kept}.service.d/{settings.values.app}.conf": content},
             handler=f"{kept}-sandbox",
             # A pattern, since a service that isn't installed yet is no error.
             restart=[f"{kept[:-1]}[{kept[-1]}].service"],
         )
-    service(name="Let nothing be run from where all may write", unit=mounts, running=True, enabled=True)
+    service(name="Mount world-writable file systems noexec", unit=mounts, running=True, enabled=True)
 
 
 def sandboxes(settings: Settings) -> dict[str, bytes]:

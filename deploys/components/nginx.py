@@ -54,14 +54,14 @@ def nginx(settings: Settings) -> None:
 
     # A flood of requests writes an access log: looked at often (hardening.py), and cut by size.
     atomic_file(
-        name="Bound nginx's logs",
+        name="Limit nginx's logs",
         dest="/etc/logrotate.d/nginx",
         content=build.file("nginx/logrotate"),
         validate=if_installed("logrotate", "logrotate --debug %s"),
     )
     packages(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
-    files.directory(name="Have the directory of ACME's answers", path=str(paths.acme_webroot), mode="755")
-    self_signed_certificate(name="Have a certificate to start with", tls=str(paths.tls), domain=values.domain)
+    files.directory(name="Create the directory of ACME challenges", path=str(paths.acme_webroot), mode="755")
+    self_signed_certificate(name="Create a placeholder certificate", tls=str(paths.tls), domain=values.domain)
     config = atomic_file(
         name="Configure nginx",
         dest="/etc/nginx/nginx.conf",
@@ -71,11 +71,11 @@ def nginx(settings: Settings) -> None:
         validate="nginx -t -q -c %s",
     )
     run_handler(
-        name="Reload nginx, when its configuration is sound",
+        name="Reload nginx if its configuration is valid",
         handler=RELOAD,
         after=[config],
     )
-    service(name="Run nginx", unit="nginx.service", running=True, enabled=True)
+    service(name="Start nginx", unit="nginx.service", running=True, enabled=True)
 
 
 def configuration(settings: Settings) -> bytes:

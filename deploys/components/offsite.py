@@ -17,12 +17,12 @@ def offsite(settings: Settings) -> None:
     """The repository itself is made from the operator's side (offsite/setup.py): no converge waits for a storage."""
     access = settings.paths.offsite
     if not settings.values.offsite_repository:
-        files.file(name="Have no way off the droplet", path=str(access), present=False)
+        files.file(name="Remove the off-site access", path=str(access), present=False)
         return
     packages(name="Install restic", packages=["restic"])
-    private_directory(name="Keep the way off the droplet where root alone looks", path=str(access.parent))
+    private_directory(name="Create the directory of the off-site access", path=str(access.parent))
     atomic_file(
-        name="Tell stackctl the way off the droplet",
+        name="Write the off-site access",
         dest=str(access),
         content=access_file(settings),
         mode="600",

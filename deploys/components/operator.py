@@ -13,9 +13,9 @@ from deploys.operations.accounts import sudoers, user
 def operator(settings: Settings) -> None:
     """Create the account. Its keys are installed with sshd's configuration (ssh.py): both are on trial."""
     login = settings.values.operator
-    user(name="Have the operator's account", login=login)
+    user(name="Create the operator's account", login=login)
     sudoers(
-        name="Let the operator become root",
+        name="Allow the operator to become root",
         login=login,
         content=build.template("operator/sudoers.j2", operator=login),
     )

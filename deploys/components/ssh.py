@@ -18,20 +18,20 @@ from stackctl.host.trial import POLL_S
 
 @deploy("ssh")
 def ssh(settings: Settings) -> None:
-    systemd_units(name="Install what undoes a change", units=units(settings), handler="trial-units")
+    systemd_units(name="Install the trial's revert units", units=units(settings), handler="trial-units")
     service(
-        name="Undo at boot what nobody confirmed",
+        name="Enable the revert at boot",
         unit=settings.paths.units.trial_boot,
         enabled=True,
         running=None,  # it has nothing to do but then
     )
     apply_on_trial(
-        name="Admit keys only, and never root",
+        name="Configure SSH: keys only, no root",
         trial="ssh",
         files=files(settings),
         handler=RESTART_SSHD,
     )
-    service(name="Run sshd", unit="ssh.service", running=True, enabled=True)
+    service(name="Start sshd", unit="ssh.service", running=True, enabled=True)
 
 
 def files(settings: Settings) -> dict[str, TrialFile]:

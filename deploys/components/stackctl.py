@@ -19,7 +19,7 @@ from stackctl.core.config import VERSION, Certificate, Config, Data
 @deploy("stackctl")
 def stackctl(settings: Settings) -> None:
     paths = settings.paths
-    private_directory(name="Keep secrets where root alone looks", path=str(paths.secrets))
+    private_directory(name="Create the directory of secrets", path=str(paths.secrets))
     atomic_file(
         name="Install stackctl",
         dest=PROGRAM,
@@ -27,9 +27,7 @@ def stackctl(settings: Settings) -> None:
         mode="755",
         validate="python3 %s --help",
     )
-    atomic_file(
-        name="Tell stackctl what to run", dest=str(paths.config), content=stackctl_config(settings, host.groups)
-    )
+    atomic_file(name="Write stackctl.json", dest=str(paths.config), content=stackctl_config(settings, host.groups))
 
 
 def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:

@@ -18,20 +18,20 @@ def tls(settings: Settings) -> None:
 
     packages(name="Install certbot", packages=["certbot"])
     atomic_file(
-        name="Have nginx take up a renewed certificate",
+        name="Install certbot's deploy hook",
         dest=f"/etc/letsencrypt/renewal-hooks/deploy/{values.app}",
         content=build.file("tls/deploy-hook"),
         mode="755",
         validate="sh -n %s",
     )
-    systemd_units(name="Install what obtains a certificate", units=units(settings), handler="certificate-units")
+    systemd_units(name="Install the certificate's units", units=units(settings), handler="certificate-units")
     service(
-        name="Try each hour for a certificate that is missing",
+        name="Start the hourly certificate timer",
         unit=paths.units.certificate_timer,
         running=True,
         enabled=True,
     )
-    service(name="Renew in time", unit="certbot.timer", running=True, enabled=True)
+    service(name="Start certbot's renewal timer", unit="certbot.timer", running=True, enabled=True)
 
 
 @deploy("certificate")

@@ -16,14 +16,14 @@ def upkeep(settings: Settings) -> None:
     paths = settings.paths
     wanted = units(settings, data="data" in host.groups)
     ours = [name for name in wanted if name.endswith(".timer")]
-    systemd_units(name="Install the units of upkeep", units=wanted, handler="units-of-upkeep", restart=ours)
+    systemd_units(name="Install the upkeep units", units=wanted, handler="units-of-upkeep", restart=ours)
     if not settings.values.reboot_at:
-        service(name="Never reboot by itself", unit=paths.units.reboot_timer, running=False, enabled=False)
-        files.file(name="Have no timer of reboots", path=str(UNITS / paths.units.reboot_timer), present=False)
+        service(name="Stop the reboot timer", unit=paths.units.reboot_timer, running=False, enabled=False)
+        files.file(name="Remove the reboot timer", path=str(UNITS / paths.units.reboot_timer), present=False)
     for timer in host.loop(["apt-daily-upgrade.timer", *ours]):
         # A copy has the data of what it was copied from: its timers for them rest, as those of backups do.
         on = timer != paths.units.amcheck_timer or not settings.isolated
-        service(name=f"Run {timer}" if on else f"Have {timer} rest", unit=timer, running=on, enabled=on)
+        service(name=f"Start {timer}" if on else f"Stop {timer}", unit=timer, running=on, enabled=on)
 
 
 def units(settings: Settings, *, data: bool) -> dict[str, bytes]:

@@ -56,7 +56,7 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
 
 @operation()
 def postgres_roles(container: str, *, database: str, owner: str, login: str, password: str) -> Commands:
-    """Create two roles: `login`, which has the password, acts as `owner`, which can't log in and owns all.
+    """Create two roles: `login` has the password and acts as `owner`, which can own things but not log in.
 
     The database belongs to the superuser, because its owner can store settings for every session (ALTER DATABASE …
     SET). The superuser `postgres` has no password: it connects over the container's own socket only.

@@ -19,9 +19,9 @@ PATHS = Paths("toogoodtogo")
 DATA = f"docker compose --env-file /dev/null -p {PATHS.docker.data_project} -f"
 OTHER_REDIS = "registry.lab.test/redis:of-another-time"
 
-SSH = "ssh | Admit keys only, and never root"
-FIREWALL = "firewall | Let SSH, HTTP and HTTPS in, and nothing else"
-DATA_SERVICES = "data_services | Run PostgreSQL and Redis"
+SSH = "ssh | Configure SSH: keys only, no root"
+FIREWALL = "firewall | Allow only SSH, HTTP and HTTPS"
+DATA_SERVICES = "data_services | Start PostgreSQL and Redis"
 
 DRIFT: dict[str, tuple[str, set[str]]] = {
     "changed file": ("sed -i 's/MaxAuthTries 3/MaxAuthTries 30/' /etc/ssh/sshd_config.d/00-toogoodtogo.conf", {SSH}),
@@ -30,7 +30,7 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
         ">> /home/deploy/.ssh/authorized_keys",
         {SSH},
     ),
-    "wrong mode": (f"chmod 644 {PATHS.secrets}/redis/password", {"data_services | Place Redis's password"}),
+    "wrong mode": (f"chmod 644 {PATHS.secrets}/redis/password", {"data_services | Write Redis's password"}),
     "stopped container": (f"docker stop {PATHS.docker.data_container('redis')}", {DATA_SERVICES}),
     "container of another image": (
         f"docker tag registry.lab.test/redis:8-trixie {OTHER_REDIS} && "
@@ -40,19 +40,19 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
     ),
     "stopped app": (
         "docker stop $(docker ps -q --filter label=toogoodtogo.release)",
-        {"app | Release the live tag anew, when what runs is not what is declared"},
+        {"app | Release the live tag again if it does not run as declared"},
     ),
     "another environment": (
         f"sed -i 's/INFO/DEBUG/' {PATHS.next_environment}",
-        {"app | Place the app's next environment"},
+        {"app | Write the app's next environment"},
     ),
     "edited unit": (
         f"echo OnActiveSec=1h >> /etc/systemd/system/{PATHS.units.trial_timer('')}",
-        {"ssh | Install what undoes a change"},
+        {"ssh | Install the trial's revert units"},
     ),
     "disabled unit": (
         f"systemctl disable {PATHS.units.app}",
-        {"app | Bring the stack up at boot, and down in order"},
+        {"app | Start the stack now and at boot"},
     ),
     "removed firewall rule": ("ufw delete allow 443/tcp", {FIREWALL}),
     "foreign firewall rule": ("ufw allow 5432/tcp", {FIREWALL}),
@@ -63,7 +63,7 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
     "foreign route through the firewall": ("ufw route allow in on eth9", {FIREWALL}),
     "edited daemon.json": (
         'sed -i \'s/"live-restore": true/"live-restore": false/\' /etc/docker/daemon.json',
-        {"docker | Configure the daemon", "docker | Restart the daemon (containers live on)"},
+        {"docker | Configure Docker", "docker | Restart Docker (containers keep running)"},
     ),
 }
 

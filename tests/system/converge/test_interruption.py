@@ -40,5 +40,5 @@ def die_between_change_and_reload(lab: Environment, droplet: Host) -> None:
 def test_a_reload_that_was_owed_is_caught_up(lab: Environment, droplet: Host) -> None:
     die_between_change_and_reload(lab, droplet)
     results = converge.site()
-    assert converge.changed(results) == {"nginx | Reload nginx, when its configuration is sound"}
+    assert converge.changed(results) == {"nginx | Reload nginx if its configuration is valid"}
     assert not version_shown(lab)

@@ -50,9 +50,9 @@ def test_it_reaches_postgresql_redis_the_registry_s_login_and_the_app(
 ) -> None:
     before = release(droplet)
     changed = converge.changed(converge.site())
-    assert "data_services | Have PostgreSQL admit the app with the declared password" in changed
-    assert "docker | Let the daemon pull from the app's registry" in changed
-    assert "app | Release the live tag anew, when what runs is not what is declared" in changed
+    assert "data_services | Set the app's roles and password in PostgreSQL" in changed
+    assert "docker | Write the registry's login" in changed
+    assert "app | Release the live tag again if it does not run as declared" in changed
     assert droplet.run("stackctl status").rc == 0
     assert release(droplet)["id"] != before["id"]
     # The app itself reaches both with the new ones.

@@ -65,7 +65,7 @@ def rotate(restored: None) -> Callable[[str], None]:
     def rotate(name: str) -> None:
         declare(name)
         changed = converge.changed(converge.site())
-        assert "app | Release the live tag anew, when what runs is not what is declared" in changed
+        assert "app | Release the live tag again if it does not run as declared" in changed
 
     return rotate
 

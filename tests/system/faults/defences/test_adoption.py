@@ -23,10 +23,10 @@ pytestmark = pytest.mark.group("edge")
 ROOT, OPERATOR = "root", "deploy"
 AS_ROOT = ("--ssh-user", ROOT)
 DIES = {
-    "operator | Let the operator become root": ROOT,
-    "hardening | Have strict shells, which end when left alone": ROOT,
-    "ssh | Install what undoes a change": ROOT,
-    "ssh | Run sshd": OPERATOR,
+    "operator | Allow the operator to become root": ROOT,
+    "hardening | Set a strict umask and a timeout for shells": ROOT,
+    "ssh | Install the trial's revert units": ROOT,
+    "ssh | Start sshd": OPERATOR,
 }
 """What a converge begins when it dies, and who gets in then."""
 

@@ -80,7 +80,7 @@ def test_rules_that_somebody_changed_are_planned_and_mended(
     lab: Environment, droplet: Host, stray: Stray, change: str
 ) -> None:
     """The files are as they were, and ufw says that it is active: what is loaded is looked at."""
-    operation = {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"}
+    operation = {"firewall | Allow only SSH, HTTP and HTTPS"}
     with listening(droplet):
         assert not open_to(lab.outside, droplet, LISTENING)
         droplet.check_output(change)
@@ -98,7 +98,7 @@ def test_rules_that_somebody_changed_are_planned_and_mended(
 
 def test_ssh_can_be_limited_to_addresses(lab: Environment, droplet: Host) -> None:
     """To those that the tests come from, or they would lock themselves out."""
-    operation = {"firewall | Let SSH, HTTP and HTTPS in, and nothing else"}
+    operation = {"firewall | Allow only SSH, HTTP and HTTPS"}
     assert open_to(lab.outside, droplet, 22)
     try:
         limited = converge.site("--data", f'sshd_allowed_from=["{GATEWAY.ipv4}", "{GATEWAY.ipv6}"]')

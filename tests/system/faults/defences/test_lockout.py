@@ -36,7 +36,7 @@ WORDS = {
     KEYS: "no new login succeeded",
     DENY: "no new login succeeded",
 }
-ADMIT = "ssh | Admit keys only, and never root"
+ADMIT = "ssh | Configure SSH: keys only, no root"
 PATIENCE_S = 120
 """As docs/explanation/security.md has it: the two minutes are asked of the droplet, not of its program."""
 TAKES_S = 15

@@ -24,19 +24,19 @@ from tests.support.settings import ROOT
 NEW = b"listen 80;\n"
 
 UNTESTED = {
-    "Keep cloud-init from resetting hostname and hosts": "a bad file costs cloud-init a setting; its test takes 2 s",
-    "Limit the journal": "journald skips a line that it can't read; no program tests the file",
-    "Tell stackctl what to run": "made by json.dumps in the shape that config/test_settings.py has stackctl read",
-    "Tell stackctl the way off the droplet": "made by json.dumps, read back by stackctl/backup/offsite/test_offsite.py",
-    "Let the daemon pull from the app's registry": "made by json.dumps; a wrong login fails at the pull, nothing else",
-    "Load no module that nobody needs": "modprobe skips a line that it can't read; no program tests the file",
-    "Have no core dump, by {source}": "pam_limits and systemd skip a line that they can't read",
-    "Warn of a weak console password": "root is warned by it and refused nothing",
-    "Say whose machine it is, in {path}": "text for people",
-    "Let root alone plan jobs, by {path}": "a list of one name",
-    "Place the app's next environment": "stackctl reads it before each release, and refuses it by name",
-    "Place PostgreSQL's password": "a password",
-    "Place Redis's password": "a password",
+    "Stop cloud-init from resetting hostname and hosts": "a bad file costs cloud-init a setting; its test takes 2 s",
+    "Limit the journal's size": "journald skips a line that it can't read; no program tests the file",
+    "Write stackctl.json": "made by json.dumps in the shape that config/test_settings.py has stackctl read",
+    "Write the off-site access": "made by json.dumps, read back by stackctl/backup/offsite/test_offsite.py",
+    "Write the registry's login": "made by json.dumps; a wrong login fails at the pull, nothing else",
+    "Block unneeded kernel modules": "modprobe skips a line that it can't read; no program tests the file",
+    "Disable core dumps in {source}": "pam_limits and systemd skip a line that they can't read",
+    "Configure warnings of weak passwords": "root is warned by it and refused nothing",
+    "Write the login banner {path}": "text for people",
+    "Allow only root to schedule jobs in {path}": "a list of one name",
+    "Write the app's next environment": "stackctl reads it before each release, and refuses it by name",
+    "Write PostgreSQL's password": "a password",
+    "Write Redis's password": "a password",
 }
 """What is placed without a test, by the operation's name, and why."""
 
@@ -120,7 +120,7 @@ def test_another_redis_has_to_accept_the_configuration_that_is_there(
 
 
 def test_the_compose_file_of_the_data_services_is_placed_by_that_test() -> None:
-    said = placing()["Describe the data services"]["validate"]
+    said = placing()["Write data.yaml"]["validate"]
     assert said.startswith("_services_accepted(values.redis_image, ")
 
 
@@ -167,11 +167,11 @@ def test_a_secret_is_root_s_to_read_alone() -> None:
     secret = {name: arguments.get("mode") for name, arguments in placing().items() if arguments.get("secret") == "True"}
     assert secret == dict.fromkeys(
         [
-            "Place the app's next environment",
-            "Place PostgreSQL's password",
-            "Place Redis's password",
-            "Let the daemon pull from the app's registry",
-            "Tell stackctl the way off the droplet",
+            "Write the app's next environment",
+            "Write PostgreSQL's password",
+            "Write Redis's password",
+            "Write the registry's login",
+            "Write the off-site access",
         ],
         "'600'",
     )
