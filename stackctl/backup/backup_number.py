@@ -1,6 +1,6 @@
-"""The highest number that a backup was ever seen to have off the droplet.
+"""The highest number ever seen among the off-site backups.
 
-What lies here doesn't tell: of a droplet that was lost, an older one may be restored, and be all that the new one has.
+The backups on this droplet do not tell it. After the loss of a droplet, the new one may have only an older backup.
 """
 
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from stackctl.core import durable
 from stackctl.core.paths import Paths
 
 BELIEVED = 1 << 62
-"""Nobody has counted so far. A number from here on is meant to leave none for the next backup (manifest.MOST)."""
+"""No droplet counts that far. A higher number is forged, to leave none for the next backup (manifest.MOST)."""
 
 
 def highest(paths: Paths) -> int | None:
-    """0 when there was none; None when nobody has looked yet."""
+    """Return the number, 0 if there was no backup, or None if the storage was never read."""
     try:
         return greatest([int(paths.backup_sequence.read_text())])
     except (FileNotFoundError, ValueError):
@@ -21,7 +21,7 @@ def highest(paths: Paths) -> int | None:
 
 
 def greatest(numbers: Iterable[int]) -> int:
-    """The greatest of those that can be believed; 0 when there is none."""
+    """Return the greatest credible number, or 0 if there is none."""
     return max((number for number in numbers if number < BELIEVED), default=0)
 
 

@@ -33,7 +33,7 @@ OF_THE_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
 ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
 OF_OTHERS = ("DATABASE ", "EXTENSION ", "EVENT TRIGGER ", "FOREIGN SERVER ", "SERVER ", "FOREIGN DATA WRAPPER ")
 """Targets of the kinds in ABOUT that are not loaded, or that bring these entries along themselves."""
-LIVE_ONES = "privileges and settings of the database itself stay as the live one has them"
+LIVE_ONES = "privileges and settings of the database itself are those of the live one"
 LARGE_OBJECTS = ("BLOB", "BLOB METADATA")
 
 
@@ -114,13 +114,13 @@ def chosen(
         if made or one.kind in OF_THE_DATABASE or (one.kind in ABOUT and one.rest.startswith(OF_OTHERS)):
             continue
         if one.kind in SUPERUSERS_ALONE or (one.kind == "PUBLICATION" and one.name in publications):
-            left_out.append(f"{one.kind.lower()} {one.name}: only a superuser may make it")
+            left_out.append(f"{one.kind.lower()} {one.name}: only a superuser may create it")
         elif any(one.schema == schema_ and _is_about(one, table) for schema_, table in foreign):
             continue
         elif one.kind == "DEFAULT ACL" and one.owner != owner:
             left_out.append(f"default privileges of {one.owner}")
         elif one.kind == "ACL" and one.owner != owner and not _is_known(one, objects):
-            left_out.append(f"privileges on an extension's {one.name}")
+            left_out.append(f"privileges on {one.name}, which belongs to an extension")
         else:
             ids.append(one.id)
     return tuple(ids), left_out
@@ -149,4 +149,4 @@ def reassigned(schema: Iterable[str], kept: Iterable[tuple[str, str, str]], owne
     for *_, role in kept:
         every[role] -= 1
     every[owner] = every["pg_database_owner"] = 0
-    return [f"{count} of {role}'s become {owner}'s" for role, count in every.items() if count > 0]
+    return [f"objects of {role} ({count}) will belong to {owner}" for role, count in every.items() if count > 0]

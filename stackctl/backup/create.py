@@ -95,7 +95,7 @@ def check_disk_space(stack: Stack, database: int, *, verified: bool = False, ima
 def _run(stack: Stack, reason: Reason) -> Iterator[BackupRun]:
     data = stack.config.data
     if not data:
-        raise RefusedError("the database is on another host: make the backup there")
+        raise RefusedError("the database is on another host. Next: make the backup there")
     with ExitStack() as ends:
         yield BackupRun(stack, data, stack.journal.run, reason, ends)
 
@@ -173,7 +173,9 @@ def _next_number(run: BackupRun) -> int:
         try:
             run.there = download.available(stack)
         except FailedError as error:
-            stack.journal.tell("dump", "progress", f"not read, so the next one will: {error}")
+            stack.journal.tell(
+                "dump", "progress", f"cannot read the storage, so the next backup will try again: {error}"
+            )
     return 1 + max(
         backup_number.highest(stack.paths) or 0,
         backup_number.greatest(one.sequence for one in (*run.made, *run.there)),
@@ -214,8 +216,8 @@ def _prove(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
             try:
                 run_steps(run.stack, run, [UPLOAD])
             except FailedError as fault:
-                also = f"; it was not sent off the droplet: {fault}"
-        raise FailedError(f"{error}; the dump is kept as {run.id}, unproven{also}", error.tail) from error
+                also = f", and was not sent off the droplet: {fault}"
+        raise FailedError(f"{error}. The dump is kept as {run.id}, unverified{also}", error.tail) from error
 
 
 def _publish(run: BackupRun) -> str:
@@ -224,13 +226,13 @@ def _publish(run: BackupRun) -> str:
     return str(run.whole)
 
 
-PREFLIGHT = Step("preflight", "the data answers, there is room, no leftovers", _preflight)
-DUMP = Step("dump", "PostgreSQL's data and roles, and counts of the same moment", _dump)
-REDIS = Step("redis", "all its keys", _save_redis)
-VERIFY = Step("verify", "restore it into throwaway containers, and count", _verify)
-PUBLISH = Step("publish", "give it its name: from here on it is a backup", _publish)
+PREFLIGHT = Step("preflight", "check the data services and the disk space, remove leftovers", _preflight)
+DUMP = Step("dump", "dump PostgreSQL's data and roles, and count the rows at the same moment", _dump)
+REDIS = Step("redis", "save all keys", _save_redis)
+VERIFY = Step("verify", "restore the backup into throwaway containers, and count", _verify)
+PUBLISH = Step("publish", "rename the directory: from now on it is a backup", _publish)
 UPLOAD = Step("upload", "send it off the droplet", send.send)
-PRUNE = Step("prune", f"keep those of {prune.KEPT_DAYS} days", prune.prune)
+PRUNE = Step("prune", f"delete old backups; keep {prune.KEPT_DAYS} days", prune.prune)
 
 DUMPED = (PREFLIGHT, DUMP, REDIS)
 """These steps hold the lock of the site."""

@@ -1,4 +1,4 @@
-"""backups: which there are, what is known of each, and what of it needs somebody."""
+"""backups: lists the backups and their problems."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -15,29 +15,29 @@ from stackctl.core.paths import Paths
 from stackctl.core.printable import printable
 
 OVERDUE = timedelta(hours=26)
-"""Of what is made each night."""
+"""A nightly backup is overdue after this time."""
 COLUMNS = ("id", "reason", "MB", "rows", "verified", "off-site", "release")
 
 
 def documents(paths: Paths) -> list[dict[str, Any]]:
-    """For machines: the manifests, oldest first."""
+    """Return the manifests for JSON output, oldest first."""
     return [asdict(one) for one in manifest.every(paths.backups)]
 
 
 def text(paths: Paths) -> str:
-    """For people: newest first."""
+    """Return the table for people, newest first, and the problems of single backups."""
     made = manifest.every(paths.backups)
-    lines = table(made) or ["there is no backup yet: sudo stackctl backup"]
+    lines = table(made) or ["there is no backup yet. Next: sudo stackctl backup"]
     return "\n".join([*lines, *map(printable, [*_unproven(made), *manifest.unreadable(paths.backups)])])
 
 
 def table(made: Sequence[Manifest]) -> list[str]:
-    """A head and a line each, newest first; nothing for none."""
+    """Return a header and a line per backup, newest first, or nothing if there is none."""
     return _table(COLUMNS, [_row(one) for one in reversed(made)])
 
 
 def stored_table(there: Sequence[Stored]) -> list[str]:
-    """The same of every snapshot off the droplet, with the storage's own dates, and a line for each doubt."""
+    """Return the same table for off-site snapshots, with the dates of the storage, and a line for each doubt."""
     rows = [(one.manifest.id, f"{one.at:%Y-%m-%d %H:%M}", *_row(one.manifest)[1:]) for one in reversed(there)]
     doubts = [f"{one.name} is in doubt: {doubt}" for one in reversed(there) for doubt in one.doubts]
     return _table(("id", "stored (UTC)", *COLUMNS[1:]), rows) + doubts
@@ -50,23 +50,23 @@ def _table(head: tuple[str, ...], told: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:
-    """What needs somebody, a line each. `nightly`: one is due each night."""
+    """Return a line for each problem. `nightly` says whether a backup is due each night."""
     made = manifest.every(paths.backups)
     lines = manifest.unreadable(paths.backups)
     if fault := _last_fault(paths):
-        lines.append(f"the last backup {fault}: mend the cause, then sudo stackctl backup")
+        lines.append(f"the last backup {fault}. Next: fix the cause, then sudo stackctl backup")
     newest = next((one for one in reversed(made) if one.verified), None)
     lines += _unproven([one for one in made if not newest or one.sequence > newest.sequence])
     since = newest.time if newest else _first_planned(paths)
-    # However far off: the clock may have been ahead when it was made.
+    # The difference counts in both directions: the clock may have been ahead when the backup was made.
     if nightly and since and abs(machine.now() - since) > OVERDUE:
-        what = f"the last verified backup is of {since:%Y-%m-%d %H:%M} UTC" if newest else "there is no backup yet"
-        lines.append(f"{what}: sudo journalctl -u {paths.units.backup_service}, then sudo stackctl backup")
+        what = f"the last verified backup is from {since:%Y-%m-%d %H:%M} UTC" if newest else "there is no backup yet"
+        lines.append(f"{what}. Next: sudo journalctl -u {paths.units.backup_service}, then sudo stackctl backup")
     return lines
 
 
 def _unproven(made: Sequence[Manifest]) -> list[str]:
-    return [f"{one.id} is unproven: {one.unproven}" for one in made if one.unproven]
+    return [f"{one.id} is unverified: {one.unproven}" for one in made if one.unproven]
 
 
 def _row(one: Manifest) -> tuple[str, ...]:
@@ -75,25 +75,25 @@ def _row(one: Manifest) -> tuple[str, ...]:
         one.reason,
         f"{one.bytes / 1e6:.1f}",
         str(one.rows),
-        f"in {one.verified.seconds:.1f} s" if one.verified else "unproven" if one.unproven else "no",
+        f"in {one.verified.seconds:.1f} s" if one.verified else "unverified" if one.unproven else "no",
         one.offsite.snapshot[:8] if one.offsite else "no",
         one.release["tag"] if one.release else "none",
     )
 
 
 def _last_fault(paths: Paths) -> str | None:
-    """How the last one went wrong, if it did. One that was refused since another was at work says nothing."""
+    """Describe how the last backup failed, or return None. One that was refused because of a lock does not count."""
     runs: Iterable[dict[str, Any]] = history.runs(paths, "backup")
     last = next((run for run in reversed(list(runs)) if run["code"] != LockedError.code), None)
     if not last or last["state"] == "done":
         return None
     if last["state"] == "failed":
         return f"failed ({last['message']})"
-    return None if lock.holder_of(paths.backup_lock) else f"of {last['at'][:16]} was cut short"
+    return None if lock.holder_of(paths.backup_lock) else f"of {last['at'][:16]} was interrupted"
 
 
 def _first_planned(paths: Paths) -> datetime | None:
-    """When systemd first saw the timer, or started it last; None without one."""
+    """Return the time of the timer's first or last start, or None if there is no timer."""
     try:
         return datetime.fromtimestamp(paths.backup_stamp.stat().st_mtime, UTC)
     except FileNotFoundError:

@@ -100,8 +100,8 @@ class Load:
             *([dumped.LIVE_ONES] if dumped.is_set_up(found, schema, self.owner) else []),
             *left_out,
             *dumped.reassigned(schema, owners, self.owner),
-            *(f"extension {name} becomes the superuser's, who alone may make it" for name, _ in ours),
-            *(f"role {one} is made, with no login, password or membership" for one in named if one not in there),
+            *(f"extension {name} will belong to the superuser: only a superuser may create it" for name, _ in ours),
+            *(f"role {one} is created without login, password or membership" for one in named if one not in there),
         )
         return Contents(entries, ours, named, owners, told)
 
@@ -199,7 +199,7 @@ class Load:
         if len(ran.stdout) > MOST_BYTES:
             raise FailedError(f"{self.dump.name} has a schema of more than {MOST_BYTES >> 20} MiB")
         if ran.code:
-            raise FailedError(f"{self.dump.name} can't be read: {ran.reason}", ran.tail())
+            raise FailedError(f"cannot read {self.dump.name}: {ran.reason}", ran.tail())
         return ran.stdout
 
 

@@ -1,7 +1,7 @@
-"""manifest.json: what a backup is, told beside its data. Checked whole before it is believed.
+"""manifest.json: describes a backup, beside its data. It is checked completely before it is used.
 
-It names every file of the backup but itself: what lies beside them is used by nobody, and is a fault.
-Version 1 was of dumps that nobody had restored; they are no backups to anything that reads this.
+It names every file of the backup except itself. Any other file in the directory is an error and is never used.
+Version 1 described dumps that had not been restored. They do not count as backups.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ VERSION = 2
 ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z", re.ASCII)
 LONGEST = records.LONGEST
 MOST_TOLD = 500
-"""Characters of why a dump is unproven."""
+"""The reason why a dump is unproven may have this many characters."""
 Reason = Literal["nightly", "asked", "release", "safety"]
-"""`release`: of before its migrations; it is never verified. `safety`: of before a restore."""
+"""`release`: made before the migrations of a release, and never verified. `safety`: pre-restore. `asked`: manual."""
 
 
 REVISION = "[!-~]{1,200}"
-"""A revision of the schema, as the app names it: one word."""
+"""The app's name for a revision of the schema: one word."""
 
 
 def _is_time(text: str) -> bool:
@@ -48,7 +48,7 @@ def _is_time(text: str) -> bool:
 
 
 def _is_release(value: Mapping[str, Any]) -> bool:
-    """Check what is read of it: one of an older stackctl may have less, one of a newer may have more."""
+    """Check only what is used. Other versions of stackctl may write fewer or more keys."""
     return all(
         isinstance(value.get(key), str) and re.fullmatch(pattern, value[key], re.ASCII)
         for key, pattern in (("id", r"[\w.-]{1,64}"), ("tag", names.TAG))
@@ -75,10 +75,10 @@ class File:
 @dataclass(frozen=True)
 class Postgres:
     version: Version
-    """As `SHOW server_version` has it."""
+    """The output of `SHOW server_version`."""
     database: Annotated[str, matching("[a-z][a-z0-9_]{0,62}", "the name of a database")]
     bytes: Count
-    """Of the live database, indexes and all: what a restore needs."""
+    """The size of the live database with its indexes. A restore needs as much."""
 
     @property
     def major(self) -> int:
@@ -89,12 +89,12 @@ class Postgres:
 class Redis:
     version: Version
     keys: Count
-    """In the file, those among it that have expired since."""
+    """The keys in the file, including those that have expired since."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """That it was restored, and held what was dumped."""
+    """The proof that the backup was restored and is complete."""
 
     at: Time
     seconds: Annotated[float, Rule(lambda value: value >= 0, "a number, 0 or more")]
@@ -103,7 +103,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Offsite:
-    """That it lies off the droplet, and was read back there."""
+    """The proof that the backup was sent off the droplet, and fetched again."""
 
     at: Time
     snapshot: Annotated[str, matching(r"\w[\w.-]{0,63}", "the ID of a snapshot")]
@@ -111,27 +111,27 @@ class Offsite:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`sequence` has the order: a clock may jump."""
+    """The description of a backup. The order is that of `sequence`, because a clock may jump."""
 
     id: Annotated[str, matching(ID.pattern, "the ID of a backup")]
     app: Annotated[str, matching("[a-z][a-z0-9]{0,30}", "the name of an app")]
     reason: Reason
     at: Time
-    """ISO 8601, UTC: when its snapshot was taken."""
+    """The time of the dump's snapshot (ISO 8601, UTC)."""
     sequence: Count
     release: Annotated[Mapping[str, Any], Rule(_is_release, "a release with its id and tag")] | None
-    """The live one, as state.json has it."""
+    """The live release, in the format of state.json."""
     schema: Annotated[str, matching(REVISION, "a revision of the schema")] | None
-    """The newest revision that was applied to the data."""
+    """The newest schema revision of the data."""
     postgres: Postgres
     redis: Redis | None
     tables: Mapping[Table, Count]
-    """Rows by schema.table."""
+    """The number of rows of each schema.table."""
     files: Mapping[FileName, File]
     verified: Verified | None
     offsite: Offsite | None
     unproven: Line | None = None
-    """Why it could not be restored for proof, though it is all that was dumped."""
+    """The reason why the complete dump could not be restored."""
 
     @property
     def time(self) -> datetime:
@@ -143,11 +143,11 @@ class Manifest:
 
     @property
     def bytes(self) -> int:
-        """Of all of its files."""
+        """The size of all files."""
         return sum(file.bytes for file in self.files.values())
 
     def to_json(self) -> str:
-        """Older ones have no `unproven`, and a proven one has none: whatever reads these reads them all."""
+        """Return the JSON text. `unproven` is left out if it is None, as in older manifests."""
         document = {"version": VERSION, **asdict(self)}
         if self.unproven is None:
             del document["unproven"]
@@ -155,31 +155,31 @@ class Manifest:
 
 
 def parse(text: str | bytes, where: object) -> Manifest:
-    """Raises FailedError, which says what is wrong with the one that is `where`."""
+    """Parse a manifest. Raise FailedError with the first problem; `where` names the manifest."""
     try:
         manifest = records.loads(Manifest, text, version=VERSION)
     except RecordError as error:
-        raise FailedError(f"{where}: {str(error)[:MOST_TOLD]}: {_REMEDY}") from None
+        raise FailedError(f"{where}: {str(error)[:MOST_TOLD]}. {_REMEDY}") from None
     if fault := _inconsistency(manifest):
-        raise FailedError(f"{where}: {fault}: {_REMEDY}")
+        raise FailedError(f"{where}: {fault}. {_REMEDY}")
     return manifest
 
 
 def load(directory: Path) -> Manifest:
-    """The manifest of the backup that lies there. Raises FailedError."""
+    """Read the manifest of the backup in a directory. Raise FailedError if it is missing or invalid."""
     path = directory / NAME
     try:
         with _opened(directory) as there:
             found = parse(there.read(NAME, LONGEST), path)
     except FileNotFoundError:
-        raise FailedError(f"{path} is missing: {_REMEDY}") from None
+        raise FailedError(f"{path} is missing. {_REMEDY}") from None
     if found.id != directory.name.removesuffix(UNFINISHED):
-        raise FailedError(f"{path} is the one of {found.id}: {_REMEDY}")
+        raise FailedError(f"{path} is the manifest of {found.id}. {_REMEDY}")
     return found
 
 
 def save(directory: Path, manifest: Manifest) -> None:
-    """Raises FailedError for one that nobody could read again: what a container said is in it, too."""
+    """Write a manifest. Raise FailedError if it could not be read again, since parts of it come from containers."""
     text = manifest.to_json()
     parse(text, directory / NAME)
     with _opened(directory) as there:
@@ -187,44 +187,44 @@ def save(directory: Path, manifest: Manifest) -> None:
 
 
 def every(backups: Path) -> list[Manifest]:
-    """Those of all whole backups here, oldest first. One that can't be read is none: `unreadable` names it."""
+    """Return the manifests of all backups here, oldest first, without those that `unreadable` names."""
     return in_order(found for found in map(_loaded, _directories(backups)) if found)
 
 
 def unreadable(backups: Path) -> list[str]:
-    """What is named like a backup and is none, with the reason."""
+    """Return a line for each directory that has the name of a backup, but no valid manifest."""
     return [fault for fault in map(_fault, _directories(backups)) if fault]
 
 
 def in_order(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """Oldest first. Of two droplets that counted alike, each after a restore, the time has to tell."""
+    """Sort by number, oldest first. Two droplets may have used the same numbers after a restore; then time decides."""
     return sorted(manifests, key=lambda one: (one.sequence, one.time, one.id))
 
 
 def describe(file: Path) -> File:
-    """Raises FailedError for an empty one. It is on the disk afterwards."""
+    """Return the size and checksum of a file, after an fsync. Raise FailedError if it is empty."""
     with _opened(file.parent) as there:
         return _described(there, file.name, MOST)
 
 
 def differing(directory: Path, manifest: Manifest) -> list[str]:
-    """What is not as the manifest says, a line each: files that differ, and what it does not name."""
+    """Return a line for each file that differs from the manifest, or that it does not name."""
     try:
         with _opened(directory) as there:
-            # A save that was killed leaves the second one.
+            # A killed save leaves the file `.new`.
             known = {*manifest.files, NAME, f"{NAME}.new"}
             unnamed = [name for name in there.names() if name not in known]
             faults = [_difference(there, name, told) for name, told in manifest.files.items()]
     except FileNotFoundError:
         return [f"{name} is missing" for name in manifest.files]
     more = [f"and {len(unnamed) - SHOWN} more"] if len(unnamed) > SHOWN else []
-    lines = [f"{name!a} is not named in its manifest" for name in unnamed[:SHOWN]] + more
+    lines = [f"{name!a} is not named in the manifest" for name in unnamed[:SHOWN]] + more
     return [*filter(None, faults), *lines]
 
 
 UNFINISHED = ".partial"
 SHOWN = 5
-_REMEDY = "take another backup, then remove this one (stackctl backups)"
+_REMEDY = "Next: sudo stackctl backup, then remove this one"
 
 
 def _directories(backups: Path) -> list[Path]:
@@ -238,7 +238,9 @@ def _opened(directory: Path) -> AbstractContextManager[Directory]:
 def _described(there: Directory, name: str, most: int) -> File:
     size = there.size(name)
     if not size:
-        raise FailedError(f"{name} is empty: see the log of what wrote it (stackctl logs postgres|redis)")
+        raise FailedError(
+            f"{name} is empty. Next: see the log of the service that wrote it (sudo stackctl logs postgres|redis)"
+        )
     digest = hashlib.sha256()
     for block in there.blocks(name, most):
         digest.update(block)
@@ -251,9 +253,9 @@ def _difference(there: Directory, name: str, told: File) -> str | None:
     try:
         size = there.size(name)
         if size != told.bytes:
-            return f"{name} has {size} bytes, its manifest says {told.bytes}"
+            return f"{name} has {size} bytes, but the manifest says {told.bytes}"
         if _described(there, name, told.bytes).sha256 != told.sha256:
-            return f"{name} is not what was written (its SHA-256 differs)"
+            return f"{name} was changed since it was written (its SHA-256 differs)"
     except FileNotFoundError:
         return f"{name} is missing"
     except FailedError as error:
@@ -280,5 +282,5 @@ def _inconsistency(manifest: Manifest) -> str:
     faults = ["it is verified and unproven"] if manifest.verified and manifest.unproven else []
     whole = {DUMP, GLOBALS, STATE, *([RDB] if manifest.redis else [])}
     faults += [f"files has no {name}" for name in sorted(whole - manifest.files.keys())]
-    faults += [f"files has {name}, which is none of a backup's" for name in sorted(manifest.files.keys() - whole)]
+    faults += [f"files has {name}, which is not part of a backup" for name in sorted(manifest.files.keys() - whole)]
     return ", ".join(faults)[:MOST_TOLD]

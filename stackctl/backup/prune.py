@@ -50,10 +50,11 @@ def _check_size(run: BackupRun) -> None:
     was, now = _dumped(largest), _dumped(run.manifest)
     if 2 * now < was:
         manual = run.reason == "asked"
-        meant = "this one is what the next are compared with" if manual else "sudo stackctl backup acknowledges it"
+        meant = "later backups are compared with this one" if manual else "run sudo stackctl backup to acknowledge it"
         raise FailedError(
-            f"the dump has lost more than half of its size: {now / 1e6:.1f} MB, {was / 1e6:.1f} MB in {largest.id}; "
-            f"nothing was pruned: look for what is gone, and keep what has it; if it was meant, {meant}"
+            f"the dump has lost more than half of its size: {now / 1e6:.1f} MB, but {was / 1e6:.1f} MB in "
+            f"{largest.id}. Nothing was pruned. Next: find out what is missing, and keep the backups that have it; if "
+            f"the loss was intended, {meant}"
         )
 
 

@@ -1,7 +1,7 @@
-"""Which backups to keep. Pure: it reads manifests, and no clock.
+"""Chooses which backups to keep, from their manifests only, without a clock.
 
-What was verified counts; what wasn't is kept until something newer was. The order is the manifests' own: a clock that
-jumped ahead, back, or stood still takes none of the newest `daily`; of weeks and months it costs the oldest at most.
+Only verified backups count. An unverified one is kept until a newer one is verified. The order is by number, so a clock
+that jumped or stood still never costs one of the newest `daily`, and at most the oldest of the weeks and months.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +13,9 @@ Period = tuple[int, ...]
 
 
 def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: int = 0) -> set[str]:
-    """The ids to keep: the newest of so many days, weeks and months, and the newest `daily` of all (at least one).
+    """Return the IDs to keep: the newest of so many days, weeks and months, and the newest `daily` (at least one).
 
-    One id may come more than once: it was sent off the droplet again. It takes the place of one.
+    An ID may occur more than once, because the backup was sent off the droplet again. It counts once.
     """
     newest_first = in_order(manifests)[::-1]
     verified = [one for one in newest_first if one.verified]
@@ -30,9 +30,9 @@ def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: 
 
 
 def _newest_of_each(newest_first: Sequence[Manifest], period: Callable[[date], Period], most: int) -> set[str]:
-    """The newest of each period, until there are `most`.
+    """Return the newest backup of each period, for at most so many periods.
 
-    One whose time isn't before all newer ones' is of a clock that jumped: it is kept, and takes no other's place.
+    A backup that is not older than all newer ones comes from a clock that jumped. It is kept, and does not count.
     """
     keep, counted = set[str](), 0
     earliest: Period | None = None

@@ -16,9 +16,9 @@ def send(run: BackupRun) -> str:
     """
     stack = run.stack
     if not access.configured(stack):
-        return "nowhere: offsite_repository is not set"
+        return "not sent: offsite_repository is not set"
     if stack.config.isolated:
-        return "nowhere: this droplet is isolated, and only reads what is there"
+        return "not sent: this droplet is isolated, and only reads the storage"
     there = upload.sent(stack)
     _renumber(run, there)
     kept = [one for one in manifest.every(stack.paths.backups) if one.verified or one.unproven]
@@ -44,7 +44,7 @@ def _renumber(run: BackupRun, there: set[str]) -> None:
     try:
         highest = download.highest_since(run.stack, shared, strangers)
     except FailedError as error:  # the order off the droplet is by time anyway
-        run.stack.journal.tell("upload", "progress", f"the numbers there were not read: {error}")
+        run.stack.journal.tell("upload", "progress", f"cannot read the numbers in the storage: {error}")
         return
     if not highest:
         return
@@ -57,4 +57,6 @@ def _renumber(run: BackupRun, there: set[str]) -> None:
         manifest.save(run.stack.paths.backup(one.id), one)
     run.made = [again.get(one.id, one) for one in run.made]
     run.manifest = again.get(run.manifest.id, run.manifest)
-    run.stack.journal.tell("upload", "progress", f"the storage has numbers up to {highest}: numbered behind them")
+    run.stack.journal.tell(
+        "upload", "progress", f"the storage has numbers up to {highest}: unsent backups get higher ones"
+    )

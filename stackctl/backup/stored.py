@@ -1,7 +1,7 @@
-"""Snapshots in the off-site storage, and what makes one of them doubtful.
+"""Snapshots in the off-site storage, and the doubts about them.
 
-The droplet's key can add snapshots, so an intruder can, too. Tags, manifests and restic's own times (`restic backup
---time`) are then the intruder's word. The date on which the storage took a snapshot is not: doubts are measured by it.
+The droplet's key can add snapshots, so an intruder on the droplet can, too. The intruder then controls tags, manifests
+and restic's times (`restic backup --time`), but not the date on which the storage took a snapshot. Doubts rely on it.
 """
 
 import json
@@ -18,22 +18,22 @@ LATEST = "latest"
 LATE = timedelta(days=1)
 """A backup is sent within this time of its dump."""
 SKEW = timedelta(minutes=15)
-"""Clocks may differ by this much: S3 answers RequestTimeTooSkewed beyond it."""
+"""Clocks may differ by this much. Beyond it, S3 answers RequestTimeTooSkewed."""
 NUMBERS_A_DAY = 100
 """Backups and releases share one numbering, which grows by less than this each day."""
 PATH = re.compile(r"(/[\w.-]+)+")
-"""A path of an intruder's must not be an option of restic's, such as --password-command."""
+"""An intruder's path must not be an option of restic, such as --password-command."""
 _ID = re.compile(r"[0-9a-f]{1,64}")
 _ID_OF_A_PERSON = re.compile(r"[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A backup as restic lists it."""
+    """A backup in the list of restic."""
 
     id: str
     time: str
-    """The sender's word."""
+    """The time that the sender states."""
     backup: str
     """The backup's ID, from the tag."""
     path: str
@@ -47,7 +47,7 @@ class Stored:
     snapshot: Snapshot
     manifest: Manifest
     at: datetime
-    """The storage's own date for it."""
+    """The date on which the storage took it."""
     doubts: tuple[str, ...] = ()
 
     @property
@@ -55,12 +55,12 @@ class Stored:
         return f"{self.manifest.id} (snapshot {self.snapshot.id[:8]}, stored {self.at:%Y-%m-%d %H:%M} UTC)"
 
     def copies(self, other: Manifest) -> bool:
-        """Whether both are one backup. Only the note on where it lies may differ."""
+        """Return whether both are the same backup. Only their off-site notes may differ."""
         return replace(self.manifest, offsite=None) == replace(other, offsite=None)
 
 
 def snapshots(listed: str) -> list[Snapshot]:
-    """The backups among what `restic snapshots --json` lists, in its order."""
+    """Return the backups in the output of `restic snapshots --json`, in its order."""
     found = []
     for one in json.loads(listed) or []:
         tags = [tag for tag in one.get("tags") or [] if manifest.ID.fullmatch(tag)]
@@ -71,17 +71,18 @@ def snapshots(listed: str) -> list[Snapshot]:
 
 
 def read(text: str, snapshot: Snapshot) -> Manifest:
-    """The manifest of a snapshot. Raises FailedError."""
+    """Parse the manifest of a snapshot. Raise FailedError if it is invalid, or of another backup."""
     told = manifest.parse(text, f"{manifest.NAME} of snapshot {snapshot.id}")
     if told.id != snapshot.backup:
-        raise FailedError(f"snapshot {snapshot.id} is tagged {snapshot.backup}, and has {told.id} in it")
+        raise FailedError(f"snapshot {snapshot.id} is tagged {snapshot.backup}, but contains {told.id}")
     return told
 
 
 def judged(found: Iterable[Stored]) -> list[Stored]:
-    """All of them with their doubts, oldest first.
+    """Return the snapshots with their doubts, oldest first.
 
-    The order is by time. Numbers come from a file on the droplet's disk, which goes back with a provider's snapshot.
+    The order is by time and not by number: the last number is on the droplet's disk, which a provider's snapshot may
+    set back.
     """
     in_order = sorted(found, key=lambda one: (one.manifest.time, one.manifest.sequence, one.snapshot.id))
     jumped = _jumped(in_order)
@@ -99,14 +100,14 @@ def judged(found: Iterable[Stored]) -> list[Stored]:
 
 
 def choose(found: Sequence[Stored], wanted: str, snapshot: str | None = None) -> Stored:
-    """The one that an operator asks for, among those that are judged. Raises RefusedError."""
+    """Return the snapshot that the operator asked for. Raise RefusedError if there is none, or it is ambiguous."""
     if snapshot:
         return _named(found, wanted, snapshot)
     if wanted == LATEST:
         return _latest(found)
     same_id = [one for one in found if one.manifest.id == wanted]
     if not same_id:
-        raise RefusedError(f"the storage has no backup {wanted}: sudo stackctl offsite lists them")
+        raise RefusedError(f"the storage has no backup {wanted}. Next: sudo stackctl offsite lists them all")
     if not all(one.copies(same_id[0].manifest) for one in same_id):
         raise RefusedError(
             f"{wanted} is ambiguous: {', '.join(one.name for one in same_id)} differ, so one of them may be forged. "
@@ -118,17 +119,17 @@ def choose(found: Sequence[Stored], wanted: str, snapshot: str | None = None) ->
 
 def _named(found: Sequence[Stored], wanted: str, snapshot: str) -> Stored:
     if wanted == LATEST or not _ID_OF_A_PERSON.fullmatch(snapshot):
-        raise RefusedError("--snapshot needs a backup's ID, and at least 8 characters of the snapshot's own")
+        raise RefusedError("--snapshot needs a backup ID, and at least 8 characters of the snapshot ID")
     named = [one for one in found if one.manifest.id == wanted and one.snapshot.id.startswith(snapshot)]
     if len(named) != 1:
         raise RefusedError(
-            f"{len(named)} snapshots of {wanted} begin with {snapshot}: sudo stackctl offsite lists them"
+            f"{len(named)} snapshots of {wanted} begin with {snapshot}. Next: sudo stackctl offsite lists them all"
         )
     return named[0]
 
 
 def _latest(found: Sequence[Stored]) -> Stored:
-    """The newest one that was verified. What a restore saved is left out: it has what was to be got rid of."""
+    """Return the newest verified backup. Pre-restore backups do not count: they hold the data that was replaced."""
     usable = [one for one in found if one.manifest.verified and one.manifest.reason != "safety"]
     newest = next((one for one in reversed(usable) if not one.doubts), None)
     newer = [
@@ -137,35 +138,35 @@ def _latest(found: Sequence[Stored]) -> Stored:
         if one.doubts and (not newest or (one.manifest.time > newest.manifest.time and one.at > newest.at))
     ]
     if newer:
-        clear = f"the newest without a doubt is {newest.manifest.id}" if newest else "none is without a doubt"
+        clear = f"The newest one without a doubt is {newest.manifest.id}" if newest else "All are in doubt"
         raise RefusedError(
-            f"which backup is the latest is in doubt: {'; '.join(f'{one.name}: {one.doubts[0]}' for one in newer)}; "
+            f"which backup is the latest is in doubt: {'; '.join(f'{one.name}: {one.doubts[0]}' for one in newer)}. "
             f"{clear}. Nothing was changed. Next: sudo stackctl offsite, then restore one by its ID"
         )
     if not newest:
-        raise RefusedError("there is no verified backup: stackctl backups, and restore --from-offsite")
+        raise RefusedError("the storage has no verified backup. Next: sudo stackctl offsite lists all backups there")
     return newest
 
 
 def _doubts_of_dates(one: Stored) -> list[str]:
     told = f"its manifest says {one.manifest.time:%Y-%m-%d %H:%M}, "
     if one.manifest.time > one.at + SKEW:
-        return [f"{told}later than the storage took it"]
+        return [f"{told}which is later than the date of the storage"]
     if one.manifest.time < one.at - LATE:
-        return [f"{told}{(one.at - one.manifest.time).days} days before the storage took it"]
+        return [f"{told}{(one.at - one.manifest.time).days} days before the date of the storage"]
     return []
 
 
 def _doubts_of_twins(one: Stored, found: Sequence[Stored]) -> list[str]:
     return [
-        f"another one has its ID, snapshot {other.snapshot.id[:8]}"
+        f"snapshot {other.snapshot.id[:8]} has the same ID and other content"
         for other in found
         if other.manifest.id == one.manifest.id and not other.copies(one.manifest)
     ]
 
 
 def _jumped(found: Sequence[Stored]) -> set[str]:
-    """The IDs of the snapshots whose number is higher than the days since the highest one before can explain."""
+    """Return the IDs of the snapshots whose number is too high for the days since the highest earlier number."""
     jumped = set()
     highest: Stored | None = None
     for one in sorted(found, key=lambda one: one.at):

@@ -1,7 +1,8 @@
-"""verify: a backup is restored where nothing depends on it, and what is there is counted.
+"""verify: restores a backup into throwaway containers, and counts what is there.
 
-Into containers of the live services' own images, without a network, one after the other. They write below the backup's
-own directory, and are gone at the end; those of a killed run are named after its backup, and go with what it left.
+The containers use the images of the live services, have no network, and run one after the other. They write below the
+backup's directory, and are removed at the end. A container that a killed run left has the name of its backup and is
+removed together with the rest of it.
 """
 
 import re
@@ -25,17 +26,17 @@ READY_TIMEOUT = 180
 RDB_TIMEOUT = 600
 SHOWN = 5
 WORK = "work"
-"""In a backup's own directory, while it is verified."""
+"""The working directory in a backup's directory."""
 LOOK_S = 0.2
-"""One session fills hundreds of MB a second at most: what is left of SPARE lasts until the container has ended."""
+"""One session writes at most hundreds of MB per second, so the rest of SPARE lasts until the container is killed."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID")
 CLOSED = (
     *("--pull=never", "--network=none", "--read-only", "--tmpfs=/tmp:size=16m", "--pids-limit=128"),
     *("--security-opt=no-new-privileges:true", "--cap-drop=ALL", *(f"--cap-add={name}" for name in CAPABILITIES)),
-    "--cpu-shares=128",  # an eighth of what the live ones get, where both want it
+    "--cpu-shares=128",  # an eighth of the live containers' share when the CPU is busy
 )
 CONNECTIONS, MOST_LOCKS = 10, 10_000
-# Nobody misses it after a crash, and no other is connected. Little memory goes a long way without workers beside.
+# The cluster need not survive a crash, and nothing else connects to it. Without workers it needs little memory.
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -52,13 +53,14 @@ SETTINGS = {
 
 
 class UnprovenError(FailedError):
-    """The dump is whole, and could not be restored for proof."""
+    """The dump is complete, but it could not be restored."""
 
 
 def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
-    """Raises FailedError, which says what isn't as it was dumped; UnprovenError when it doesn't load.
+    """Restore a backup and compare it with its manifest. Raise FailedError if they differ.
 
-    One that is known to be unproven is loaded as far as possible, and not compared.
+    Raises UnprovenError if the dump does not load. A backup that is already marked as unproven is loaded as far as
+    possible, and not compared.
     """
     began = stack.machine.monotonic()
     try:
@@ -70,17 +72,17 @@ def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
         _check_undamaged(place, manifest)
         if "no space left" in f"{error} {error.tail}".lower():
             raise type(error)(
-                f"no space left on the disk ({error}): make room in {place.parent}", error.tail
+                f"no space left on the disk ({error}). Next: make room in {place.parent}", error.tail
             ) from error
         raise
-    _check_undamaged(place, manifest)  # not each flipped bit keeps it from being restored
+    _check_undamaged(place, manifest)  # a flipped bit may not keep it from loading
     at = stack.machine.now().isoformat(timespec="seconds")
     return Verified(at, round(stack.machine.monotonic() - began, 1), manifest.rows)
 
 
 @contextmanager
 def _work(place: Path) -> Iterator[None]:
-    """A directory for what the containers write. What uid 999 leaves in it is removed without being looked at."""
+    """Make a directory for the containers, and delete it with everything that uid 999 left in it."""
     with openat.directory(place.parent, place.name) as there:
         there.make(WORK).close()
         try:
@@ -91,11 +93,13 @@ def _work(place: Path) -> Iterator[None]:
 
 def _check_undamaged(place: Path, manifest: Manifest) -> None:
     if faults := differing(place, manifest):
-        raise FailedError(f"damaged since it was written: {', '.join(faults)}: look at the disk (journalctl -k)")
+        raise FailedError(
+            f"damaged since it was written: {', '.join(faults)}. Next: check the disk (sudo journalctl -k)"
+        )
 
 
 def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
-    """How many keys a file of Redis's has, once it was read whole and its checksum fits. Raises FailedError."""
+    """Check the RDB file, and return its number of keys. Raise FailedError if it is damaged."""
     mounted = f"--mount=type=bind,source={rdb},target=/dump.rdb,readonly"
     options = (*_limits(stack), mounted, "--entrypoint=redis-check-rdb")
     name = stack.paths.docker.verification(backup_id)
@@ -103,10 +107,10 @@ def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
     try:
         checked = stack.machine.run(run, timeout=RDB_TIMEOUT)
     finally:
-        remove(stack, backup_id)  # it outlives a client that was stopped
+        remove(stack, backup_id)  # the container outlives a client that timed out
     found = re.search(r"\] (\d{1,18}) keys read", checked.stdout)
     if checked.code or not found:
-        raise FailedError(f"{rdb.name} can't be read: {checked.reason}", checked.tail())
+        raise FailedError(f"cannot read {rdb.name}: {checked.reason}", checked.tail())
     return int(found[1])
 
 
@@ -122,14 +126,14 @@ def _restore_postgres(stack: Stack, place: Path, manifest: Manifest) -> None:
     command = ("postgres", *(f"--{name}={value}" for name, value in settings.items()))
     with _container(stack, manifest.id, "postgres", options, command) as name:
         server = Server(stack.docker, name)
-        # Over TCP: while it makes its cluster, it listens on its socket alone.
+        # Ask over TCP: while initdb runs, PostgreSQL listens only on its socket.
         _wait(stack, name, server.inside("pg_isready", "--quiet", "--host=127.0.0.1"))
         _load_postgres(stack, server, place, manifest)
 
 
 def _load_postgres(stack: Stack, server: Server, place: Path, manifest: Manifest) -> None:
-    """As a restore does it (loading.py)."""
-    assert stack.config.data  # noqa: S101 - for mypy: without it, there is no backup
+    """Load the dump as a restore does (loading.py), and compare the rows."""
+    assert stack.config.data  # noqa: S101 - for mypy: without a database there is no backup
     owner = stack.config.data.owner
     load = loading.Load(server, DATABASE, owner, place / DUMP, place / GLOBALS, RESTORE_TIMEOUT)
     roles.create(server, [owner])
@@ -145,7 +149,7 @@ def _load_postgres(stack: Stack, server: Server, place: Path, manifest: Manifest
 
 
 def _locks(manifest: Manifest) -> int:
-    """A transaction may lock all tables with a few indexes each: DROP SCHEMA, or a look at all partitions of one."""
+    """Return enough locks for a transaction on all tables, e.g. DROP SCHEMA or a query of all partitions."""
     return min(64 + len(manifest.tables), MOST_LOCKS)
 
 
@@ -159,24 +163,24 @@ def _load_redis(stack: Stack, place: Path, backup_id: str, keys: int) -> None:
         said = stack.docker.call("docker exec redis-cli", ["docker", "exec", name, "redis-cli", "INFO", "persistence"])
         found = loaded(facts(said.stdout))
         if found != keys:
-            raise FailedError(f"{RDB} has {keys} keys, Redis loaded {found} of them")
+            raise FailedError(f"{RDB} has {keys} keys, but Redis loaded {found}")
 
 
 @contextmanager
 def _container(
     stack: Stack, backup_id: str, service: str, options: Sequence[str], command: Sequence[str]
 ) -> Iterator[str]:
-    """Its name. Of what fails within, the FailedError says whether the memory was too small for it."""
+    """Run a throwaway container and yield its name. A FailedError then also names a lack of memory as the cause."""
     name = stack.paths.docker.verification(backup_id)
     run = ["docker", "run", "--detach", f"--name={name}", *_limits(stack), *options, _image(stack, service), *command]
     try:
-        stack.docker.call(f"a throwaway {service} doesn't start", run, timeout=120)
+        stack.docker.call(f"a throwaway {service} does not start", run, timeout=120)
         with _leaving_room(stack, name):
             yield name
     except FailedError as error:
         if _was_out_of_memory(stack, name):
             raise type(error)(
-                f"out of memory while {service} was restored ({error}): raise backup_memory_mib, then make site"
+                f"out of memory while {service} was restored ({error}). Next: raise backup_memory_mib, then make site"
             ) from error
         raise
     finally:
@@ -185,9 +189,9 @@ def _container(
 
 @contextmanager
 def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
-    """End the container once less than SPARE is left of the disk. Raises FailedError then.
+    """Kill the container and raise FailedError when less than SPARE is left on the disk.
 
-    A function of the app's or of an intruder's, which runs while rows are loaded, may write without end.
+    A function of the app or of an intruder runs while rows are loaded, and may write without end.
     """
     over, full = threading.Event(), threading.Event()
 
@@ -199,7 +203,7 @@ def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
 
     watch = threading.Thread(target=look, daemon=True)
     watch.start()
-    why = f"no space left but {SPARE >> 20} MiB, so what was loaded for proof was ended"
+    why = f"no space left but {SPARE >> 20} MiB, so the verification was stopped"
     try:
         yield
     except FailedError as error:
@@ -215,7 +219,7 @@ def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
 
 
 def remove(stack: Stack, backup_id: str) -> None:
-    """The container of a backup's verification, if there is one."""
+    """Remove the container that verifies a backup, if there is one."""
     stack.machine.run(["docker", "rm", "--force", "--volumes", stack.paths.docker.verification(backup_id)])
 
 
@@ -235,12 +239,12 @@ def _image(stack: Stack, service: str) -> str:
     containers = stack.docker.containers(stack.paths.docker.data_project)
     found = next((one.image for one in containers if one.service == service), None)
     if not found:
-        raise FailedError(f"{service} has no container: sudo systemctl restart {stack.paths.units.app}")
+        raise FailedError(f"{service} has no container. Next: sudo systemctl restart {stack.paths.units.app}")
     return found
 
 
 def _wait(stack: Stack, name: str, argv: Sequence[str], says: str = "") -> None:
-    """Until this program, beside the throwaway server, ends well and says so."""
+    """Wait until this program, run beside the throwaway server, succeeds and prints the text."""
 
     def look() -> str | None:
         asked = stack.machine.run(argv)
@@ -250,7 +254,7 @@ def _wait(stack: Stack, name: str, argv: Sequence[str], says: str = "") -> None:
         if state.strip() != "running":
             ended = stack.machine.run(["docker", "logs", "--tail", "20", name])
             raise FailedError(f"the throwaway container ended: {ended.reason}", ended.tail())
-        return "the throwaway container isn't ready"
+        return "the throwaway container is not ready"
 
     try:
         stack.wait("verify", READY_TIMEOUT, look)
@@ -264,8 +268,9 @@ def _was_out_of_memory(stack: Stack, name: str) -> bool:
 
 
 def compare(found: Mapping[str, int], told: Mapping[str, int]) -> None:
+    """Raise FailedError unless both have the same tables with the same number of rows."""
     faults = [f"{name} is missing" for name in sorted(told.keys() - found.keys())]
-    faults += [f"{name} was in no snapshot" for name in sorted(found.keys() - told.keys())]
+    faults += [f"{name} was not in the dump's snapshot" for name in sorted(found.keys() - told.keys())]
     faults += [
         f"{name} has {found[name]} rows, the snapshot had {told[name]}"
         for name in sorted(found.keys() & told.keys())
@@ -273,4 +278,4 @@ def compare(found: Mapping[str, int], told: Mapping[str, int]) -> None:
     ]
     if faults:
         more = f", and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise FailedError(f"restored, {', '.join(faults[:SHOWN])}{more}")
+        raise FailedError(f"the restored data differs: {', '.join(faults[:SHOWN])}{more}")

@@ -22,20 +22,23 @@ def preflight(run: RestoreRun) -> str:
     run.manifest = _chosen(run)
     then = run.manifest
     if then.app != stack.paths.app:
-        raise RefusedError(f"{then.id} is a backup of {then.app}, this is {stack.paths.app}")
+        raise RefusedError(f"{then.id} is a backup of another app: {then.app}, not {stack.paths.app}")
     if run.asked.from_offsite and not run.asked.to_database and _is_fresh(stack):
-        raise RefusedError("no release was ever live here, so another droplet may live: make isolate first, then again")
+        raise RefusedError(
+            "no release was ever live on this droplet, so another droplet may be live. Next: make isolate, then "
+            "restore again"
+        )
     if not run.asked.to_database:
         _read_marker(run)
     check_data(stack)
     _check_postgres(run)
     _check_redis(run)
     if run.asked.to_database and run.target in run.server.databases():
-        raise RefusedError(f"there is a database {run.target} already: drop it, or choose another name")
+        raise RefusedError(f"the database {run.target} exists already. Next: drop it, or choose another name")
     if not run.ready:
         _check_disk_space(run)
     _check_schema(run)
-    return f"{then.id}, {then.rows} rows of {then.at}" + (", which a run before this one began" if run.record else "")
+    return f"{then.id}, {then.rows} rows from {then.at}" + (", started by an earlier run" if run.record else "")
 
 
 def _is_fresh(stack: Stack) -> bool:
@@ -61,15 +64,15 @@ def _chosen(run: RestoreRun) -> Manifest:
     if run.asked.from_offsite:
         return download.chosen(stack, wanted, run.asked.snapshot)
     if run.asked.snapshot:
-        raise RefusedError("--snapshot is one off the droplet: add --from-offsite")
+        raise RefusedError("--snapshot names an off-site snapshot. Next: add --from-offsite")
     known = manifest.every(stack.paths.backups)
     if wanted == LATEST:
         # A pre-restore backup holds the data that the restore had to replace. It is restored only by its ID.
         usable = [one for one in known if one.verified and one.reason != "safety"]
         if not usable:
             raise RefusedError(
-                "there is no verified backup here. Next: sudo stackctl backups; sudo stackctl restore latest "
-                "--from-offsite (make restore OFFSITE=yes) looks off the droplet"
+                "there is no verified backup on this droplet. Next: sudo stackctl backups, or sudo stackctl restore "
+                "latest --from-offsite (make restore OFFSITE=yes)"
             )
         return usable[-1]
     if found := next((one for one in known if one.id == wanted), None):
@@ -77,8 +80,8 @@ def _chosen(run: RestoreRun) -> Manifest:
     if manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
         manifest.load(stack.paths.backup(wanted))  # raises with the reason why it is not among `known`
     raise RefusedError(
-        f"there is no backup {wanted!r}: sudo stackctl backups lists those here, sudo stackctl offsite the others, "
-        "which --from-offsite takes (make restore OFFSITE=yes)"
+        f"there is no backup {wanted!r} on this droplet. Next: sudo stackctl backups lists those here, sudo stackctl "
+        "offsite those off the droplet, which --from-offsite restores (make restore OFFSITE=yes)"
     )
 
 
@@ -86,7 +89,10 @@ def _check_postgres(run: RestoreRun) -> None:
     """Raise RefusedError if the dump is of a newer major version of PostgreSQL."""
     then, running = run.manifest, Postgres(run.stack.docker, run.stack.paths, run.data).capacity().major
     if then.postgres.major > running:
-        raise RefusedError(f"{then.id} is of PostgreSQL {then.postgres.major}, {running} runs: declare an image of it")
+        raise RefusedError(
+            f"{then.id} is from PostgreSQL {then.postgres.major}, but {running} is running. Next: declare an image of "
+            f"PostgreSQL {then.postgres.major}"
+        )
 
 
 def _check_redis(run: RestoreRun) -> None:
@@ -96,7 +102,10 @@ def _check_redis(run: RestoreRun) -> None:
         return
     running = Redis(run.stack.docker, run.stack.paths).info()["redis_version"]
     if _minor(saved.version) > _minor(running):
-        raise RefusedError(f"{run.manifest.id} is of Redis {saved.version}, {running} runs: declare an image of it")
+        raise RefusedError(
+            f"{run.manifest.id} is from Redis {saved.version}, but {running} is running. Next: declare an image of "
+            f"Redis {saved.version}"
+        )
 
 
 def _minor(version: str) -> tuple[int, ...]:

@@ -23,13 +23,14 @@ def fetch(run: RestoreRun) -> str:
         return DONE_BEFORE
     faults = manifest.differing(run.directory, run.manifest)
     if not faults:
-        message = "here, and as it was written"
+        message = "already here, undamaged"
     elif run.asked.from_offsite:
         create.fetch(run.stack, run.manifest)
         message = f"fetched, {run.manifest.bytes / 1e6:.1f} MB"
     else:
         raise RefusedError(
-            f"{run.manifest.id}: {', '.join(faults)}: restore another, or this one --from-offsite (make: OFFSITE=yes)"
+            f"{run.manifest.id} is damaged: {', '.join(faults)}. Next: restore another backup, or add --from-offsite "
+            "(make restore OFFSITE=yes)"
         )
     run.revisions = _revisions(run.directory)
     return message
@@ -42,12 +43,14 @@ def _revisions(directory: Path) -> tuple[Revision, ...]:
     try:
         found = state.State.from_json(text).revisions
         if odd := next((one for one in found if not re.fullmatch(manifest.REVISION, one.revision, re.ASCII)), None):
-            raise ValueError(f"{str(odd.revision)[:80]!a} is no revision")
+            raise ValueError(f"{str(odd.revision)[:80]!a} is not a revision")
         if len(found) > MOST_REVISIONS or not {one.kind for one in found} <= {"expand", "contract"}:
-            raise ValueError("its revisions make no sense")
+            raise ValueError("its revisions are invalid")
         return found
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise FailedError(f"{directory / manifest.STATE} can't be read ({error!r}): restore another backup") from None
+        raise FailedError(
+            f"cannot read {directory / manifest.STATE}: {error!r}. Next: restore another backup"
+        ) from None
 
 
 def load(run: RestoreRun) -> str:
@@ -85,9 +88,11 @@ def count(run: RestoreRun) -> str:
         if not run.manifest.unproven:
             raise
         if not run.asked.to_database:
-            raise FailedError(f"{error}; --to-database NAME takes what there is of it") from error
+            raise FailedError(
+                f"{error}. Next: --to-database NAME restores what can be loaded into a new database"
+            ) from error
         run.left_out = [*run.left_out, str(error)]
-    return f"{len(run.manifest.tables)} tables have what the backup counted"
+    return f"{len(run.manifest.tables)} tables match the backup"
 
 
 def name(run: RestoreRun) -> str:
@@ -100,9 +105,9 @@ def name(run: RestoreRun) -> str:
 def tell_left_out(run: RestoreRun) -> None:
     """Emit what the restored database lacks or has otherwise."""
     for line in run.left_out[:SHOWN]:
-        run.stack.journal.tell("load", "progress", f"not as it was: {line}")
+        run.stack.journal.tell("load", "progress", f"not restored as it was: {line}")
     if len(run.left_out) > SHOWN:
-        run.stack.journal.tell("load", "progress", f"not as it was: {len(run.left_out) - SHOWN} things more")
+        run.stack.journal.tell("load", "progress", f"not restored as it was: {len(run.left_out) - SHOWN} more")
 
 
 def migrate(run: RestoreRun) -> str:
@@ -111,9 +116,9 @@ def migrate(run: RestoreRun) -> str:
     if run.ready:
         return DONE_BEFORE
     if not run.stack.config.migrate:
-        message = "the image has none"
+        message = "the image has no migrations"
     elif not current.release or not current.active:
-        message = "no release yet: whatever comes migrates it"
+        message = "no release yet: the first one migrates it"
     else:
         message = _migrate_with(run, current.release, current.active)
     run.server.query(ADMIN, f"COMMENT ON DATABASE \"{run.restored}\" IS '{run.mark}'")
@@ -133,7 +138,7 @@ def _migrate_with(run: RestoreRun, live: Release, colour: str) -> str:
     if ahead and report.current not in {None, revisions[-1].revision if revisions else None}:
         raise too_new(run, report.current)
     if not report.pending:
-        return "as the live release has it"
+        return "the live release has this schema"
     schema.migrate(stack, project, env, live)
     run.revisions = (*run.revisions, *report.pending)
     return schema.named(report.pending)

@@ -43,12 +43,14 @@ def look(stack: Stack, asked: Request) -> Manifest:
 
 def _run(stack: Stack, asked: Request) -> RestoreRun:
     if not stack.config.data:
-        raise RefusedError("the database is on another host: restore there")
+        raise RefusedError("the database is on another host. Next: restore there")
     name, live = asked.to_database, stack.config.data.database
     if name and (
         name in {live, *RESERVED} or name.endswith((unfinished_restore.DATABASE, FORMER)) or not NAME.fullmatch(name)
     ):
-        raise RefusedError(f"{name!r} can't be a database beside {live}: a-z, 0-9 and _, and none that is in use")
+        raise RefusedError(
+            f"{name!r} cannot be the name of a new database. Next: choose one of a-z, 0-9 and _ that is not in use"
+        )
     return RestoreRun(stack, asked, stack.config.data)
 
 
@@ -64,25 +66,25 @@ def _undo_earlier(run: RestoreRun) -> None:
     begun = RestoreRun(run.stack, run.asked, run.data, record=earlier)
     run.stack.journal.tell("settle", "progress", f"the restore of {earlier.id} was interrupted, and is undone")
     if left := undo(begun, REPLACED):
-        raise PersonNeededError(f"the restore of {earlier.id} is not undone: {left}: {begun.remedy}")
+        raise PersonNeededError(f"cannot undo the restore of {earlier.id}: {left}. Next: {begun.remedy}")
 
 
-PREFLIGHT = Step("preflight", "which backup, and whether it can be restored here", choose.preflight)
-PLAN = Step("plan", "what is about to happen", plan.tell)
-_CONFIRM = Step("confirm", "somebody wants just this", plan.confirm)
-_FETCH = Step("fetch", "its files are here, and as they were written", load.fetch)
-_LOAD = Step("load", "into a database beside the live one", load.load, load.drop)
-_COUNT = Step("count", "compare with what the backup counted", load.count)
-_MIGRATE = Step("migrate", "by the live release, when its schema is older", load.migrate, load.remove_one_shots)
-_SAFETY = Step("safety", "a backup of what is to be replaced", swap.save)
-_CLOSE = Step("close", "nginx answers 503, web and worker end", swap.close, swap.reopen)
-_SWAP = Step("swap", "the two databases change names", swap.swap, swap.swap_back)
-_RDB = Step("rdb", "Redis starts anew, from the backup's file", swap.replace_redis, swap.put_redis_back)
-_START = Step("start", "web and worker, as they were", swap.start)
-_HEALTH = Step("health", "wait for it", swap.wait_for_health)
-_OPEN = Step("open", "maintenance ends, unless it was on before", swap.end_maintenance)
-_FORGET = Step("forget", "what was replaced", swap.forget)
-_NAME = Step("name", "it gets its name", load.name)
+PREFLIGHT = Step("preflight", "choose the backup, and check that it can be restored here", choose.preflight)
+PLAN = Step("plan", "show what will change", plan.tell)
+_CONFIRM = Step("confirm", "check that the operator confirmed this backup", plan.confirm)
+_FETCH = Step("fetch", "fetch the backup's files if needed, and check them", load.fetch)
+_LOAD = Step("load", "load the backup into a database beside the live one", load.load, load.drop)
+_COUNT = Step("count", "compare the row counts with the backup", load.count)
+_MIGRATE = Step("migrate", "migrate an older schema with the live release", load.migrate, load.remove_one_shots)
+_SAFETY = Step("safety", "back up the data that will be replaced", swap.save)
+_CLOSE = Step("close", "nginx answers 503; web and worker stop", swap.close, swap.reopen)
+_SWAP = Step("swap", "swap the names of the two databases", swap.swap, swap.swap_back)
+_RDB = Step("rdb", "restart Redis with the backup's file", swap.replace_redis, swap.put_redis_back)
+_START = Step("start", "start web and worker", swap.start)
+_HEALTH = Step("health", "wait until web is healthy", swap.wait_for_health)
+_OPEN = Step("open", "end maintenance, unless it was on before", swap.end_maintenance)
+_FORGET = Step("forget", "delete the replaced data", swap.forget)
+_NAME = Step("name", "give the database its name", load.name)
 
 AGREED = (PREFLIGHT, PLAN, _CONFIRM)
 REPLACED = (_FETCH, _LOAD, _COUNT, _MIGRATE, _SAFETY, _CLOSE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET)

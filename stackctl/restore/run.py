@@ -104,7 +104,7 @@ class RestoreRun:
 
     @property
     def committed(self) -> str:
-        return "the data is in its place" if self.placed else ""
+        return "all data is restored" if self.placed else ""
 
     @property
     def serving(self) -> str:
@@ -139,18 +139,19 @@ def forget_former(run: RestoreRun) -> None:
 def answer(stack: Stack) -> str:
     """Describe what a client gets from nginx now."""
     if stack.config.isolated:
-        return "everybody gets 503, since this droplet is isolated"
+        return "clients get 503, because this droplet is isolated"
     if not state.load(stack.paths).release:
-        return "everybody gets 503, since no release is live"
-    return "everybody gets 503, since maintenance is on" if stack.paths.maintenance.exists() else "nginx answers again"
+        return "clients get 503, because no release is live"
+    return "clients get 503, because maintenance is on" if stack.paths.maintenance.exists() else "nginx answers again"
 
 
 def too_new(run: RestoreRun, revision: str | None) -> RefusedError:
     """Return the refusal of a backup whose schema the live release does not know."""
     live = state.load(run.stack.paths).release
     then = run.manifest.release
-    known = f"{live.tag} knows {live.schema}" if live else ""
-    version = f"stackctl release {then['tag']}" if then else "release the version that made it"
+    known = f" ({live.tag} knows {live.schema})" if live else ""
+    version = f"sudo stackctl release {then['tag']}" if then else "release the version that made it"
     return RefusedError(
-        f"its schema {revision} is newer than the live release's ({known}): {version} first, or --to-database NAME"
+        f"the schema {revision} of {run.manifest.id} is newer than that of the live release{known}. Next: {version}, "
+        "or restore with --to-database NAME"
     )

@@ -19,7 +19,7 @@ def save(run: RestoreRun) -> str:
     if run.record:
         return DONE_BEFORE
     if not run.asked.safety:
-        return "not wanted"
+        return "skipped, because of --no-safety"
     return create.safety(run.stack).id
 
 
@@ -27,7 +27,7 @@ def close(run: RestoreRun) -> str:
     """Write the marker, have nginx answer 503, and stop web and worker."""
     stack = run.stack
     if run.placed:
-        return "not any more: the data is in its place"
+        return "not needed: all data is restored"
     if not run.record:
         closed = run.earlier.maintenance if run.earlier else stack.paths.maintenance.exists()
         run.record = Record(run.manifest.id, stack.journal.run, closed, run.revisions)
@@ -35,7 +35,7 @@ def close(run: RestoreRun) -> str:
     durable.write(stack.paths.maintenance, b"", 0o644)
     lifecycle.stop_app(stack)
     lifecycle.stop_worker(stack)
-    return "everybody gets 503, and nothing writes any more"
+    return "clients get 503, and nothing writes"
 
 
 def reopen(run: RestoreRun) -> None:
@@ -43,7 +43,7 @@ def reopen(run: RestoreRun) -> None:
     if not run.record:
         return
     if run.swapped or run.redis.has_former:
-        raise FailedError("the data is half the backup's, half its own: nobody is let in")
+        raise FailedError("the data is partly restored; the bot stays closed")
     run.stack.start_data("rdb")
     if run.earlier:
         unfinished_restore.save(run.stack.paths, run.earlier)  # that restore had already closed the bot
@@ -59,7 +59,7 @@ def swap(run: RestoreRun) -> str:
     if not run.swapped:
         run.server.drop(run.former)
         run.server.rename((run.target, run.former), (run.restored, run.target))
-    return f"{run.target} is the restored one"
+    return f"{run.target} is the restored database"
 
 
 def swap_back(run: RestoreRun) -> None:
@@ -72,7 +72,7 @@ def replace_redis(run: RestoreRun) -> str:
     """Restart Redis on the backup's RDB file, and record that all data is in place."""
     stack = run.stack
     if not run.manifest.redis:
-        message = "the backup has nothing of it"
+        message = "the backup has no Redis data"
     elif run.placed:
         message = DONE_BEFORE
     else:
@@ -97,8 +97,8 @@ def put_redis_back(run: RestoreRun) -> None:
 def _loaded(run: RestoreRun, keys: int) -> str:
     found = loaded(Redis(run.stack.docker, run.stack.paths).info())
     if found != keys:
-        raise FailedError(f"Redis has {found} keys, the backup has {keys}: stackctl logs redis")
-    return f"{keys} keys, those among them that have expired since"
+        raise FailedError(f"Redis loaded {found} keys, but the backup has {keys}. Next: sudo stackctl logs redis")
+    return f"{keys} keys, including those that have expired since"
 
 
 def _redis(stack: Stack) -> list[Container]:
@@ -120,7 +120,7 @@ def end_maintenance(run: RestoreRun) -> str:
     """Open the site, unless maintenance was on before the restore."""
     webhook.mend_and_tell(run.stack)
     if run.record and run.record.maintenance:
-        return "not yet: maintenance was on before"
+        return "not opened: maintenance was on before the restore"
     run.stack.paths.maintenance.unlink(missing_ok=True)
     return answer(run.stack)
 
@@ -133,4 +133,4 @@ def forget(run: RestoreRun) -> str:
     current, then = state.load(run.stack.paths).release, run.manifest.release
     if current or not then:
         return ""
-    return f"no release is live. At the backup it was {then['tag']}. Next: make release TAG={then['tag']}"
+    return f"no release is live. The backup was made with {then['tag']}. Next: make release TAG={then['tag']}"

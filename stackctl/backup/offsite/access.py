@@ -9,7 +9,9 @@ from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 from stackctl.services import s3
 
-NOWHERE = "no backup goes off this droplet: set offsite_repository in group_data (docs/how-to/offsite-backups.md)"
+NOWHERE = (
+    "no backup is sent off this droplet. Next: set offsite_repository in group_data (docs/how-to/offsite-backups.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class Powers:
 
     def __str__(self) -> str:
         if self.appends_only:
-            return "the droplet's key can add, and neither delete nor overwrite"
+            return "the droplet's key can only add"
         can = [word for word, may in (("delete", self.deletes), ("overwrite", self.overwrites)) if may]
-        return f"the droplet's key can {' and '.join(can)} what is there"
+        return f"the droplet's key can {' and '.join(can)} existing objects"
 
 
 def configured(stack: Stack) -> bool:
@@ -64,7 +66,7 @@ def load(paths: Paths) -> Access:
     except FileNotFoundError:
         raise RefusedError(f"{NOWHERE}, then make site") from None
     except RecordError as error:
-        raise RefusedError(f"{paths.offsite}: {error}: converge the site (make site)") from None
+        raise RefusedError(f"{paths.offsite}: {error}. Next: make site") from None
 
 
 def powers(paths: Paths) -> Powers | None:
@@ -81,5 +83,8 @@ def problems(paths: Paths, where: str) -> list[str]:
         return [NOWHERE] if where == "production" else []
     found = powers(paths)
     if found and not found.appends_only and load(paths).append_only:
-        return [f"{found}, against offsite_append_only: give it one that only adds (docs/how-to/offsite-backups.md)"]
+        return [
+            f"{found}, although offsite_append_only is set. Next: use a key that can only add "
+            "(docs/how-to/offsite-backups.md)"
+        ]
     return []

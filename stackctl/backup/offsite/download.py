@@ -13,7 +13,7 @@ from stackctl.backup.stored import LATEST, Stored
 from stackctl.core import openat
 from stackctl.core.errors import FailedError, RefusedError
 
-READING = "reading what lies off the droplet, about a second a backup"
+READING = "reading the off-site backups, about one second each"
 """restic derives its key again for each backup, which is slow on purpose."""
 
 
@@ -68,7 +68,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     if wanted == LATEST:
         stack.journal.tell("preflight", "progress", READING)
     elif not manifest.ID.fullmatch(wanted):
-        raise RefusedError(f"there is no backup {wanted!r}: sudo stackctl offsite lists those off the droplet")
+        raise RefusedError(f"there is no backup {wanted!r} off the droplet. Next: sudo stackctl offsite lists them all")
     elif not snapshot and (here := intact(stack.paths.backup(wanted))):
         return here
     found = everything(stack, *([] if wanted == LATEST else [wanted]))
@@ -77,14 +77,14 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     if (here := intact(place)) and not one.copies(here):
         if snapshot:
             raise RefusedError(
-                f"{place} is intact, and is not what snapshot {snapshot} has. Nothing was changed. Next: restore it "
+                f"{place} is intact and differs from snapshot {snapshot}. Nothing was changed. Next: restore it "
                 "without --from-offsite, or move it away first"
             )
-        stack.journal.tell("preflight", "progress", f"{one.name} is not what lies here under its ID, which is taken")
+        stack.journal.tell("preflight", "progress", f"{one.name} differs from the intact one here, which is used")
     for doubt in one.doubts:
         stack.journal.tell("preflight", "progress", f"{one.name} is in doubt: {doubt}")
     if wanted == LATEST and (doubtful := sum(1 for other in found if other.doubts)):
-        stack.journal.tell("preflight", "progress", f"{doubtful} others are in doubt: sudo stackctl offsite")
+        stack.journal.tell("preflight", "progress", f"{doubtful} others are in doubt. Next: sudo stackctl offsite")
     return here or one.manifest
 
 
@@ -106,7 +106,7 @@ def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
     repository = Repository(stack)
     copies = [one.snapshot for one in everything(stack, told.id) if one.copies(told)]
     if not copies:
-        raise RefusedError(f"{repository.access.repository} has no such backup {told.id}: sudo stackctl offsite")
+        raise RefusedError(f"{repository.access.repository} has no such backup {told.id}. Next: sudo stackctl offsite")
     for snapshot in copies[:-1]:
         with suppress(FailedError):
             return repository.restore(snapshot, told, directory)

@@ -43,16 +43,20 @@ class Repository:
         where, answer = self.access.repository, self.ask("GET", "config")
         if answer.status == 404:
             what = "bucket" if answer.code == "NoSuchBucket" else "repository"
-            raise FailedError(f"{where}: there is no such {what}: make offsite, or mend offsite_repository")
+            raise FailedError(f"{where}: there is no such {what}. Next: make offsite, or correct offsite_repository")
         if answer.code == "RequestTimeTooSkewed":
-            raise FailedError(f"{where}: the storage has another time than the droplet: timedatectl, then {AGAIN}")
+            raise FailedError(
+                f"{where}: the clocks of the droplet and the storage differ. Next: timedatectl, then {AGAIN}"
+            )
         if answer.status == 403:
             raise FailedError(
-                f"{where}: the storage refuses the droplet's key ({answer.cause}): mend OFFSITE_KEY_ID and "
+                f"{where}: the storage refuses the droplet's key ({answer.cause}). Next: correct OFFSITE_KEY_ID and "
                 "OFFSITE_KEY_SECRET in the env file, then make site"
             )
         if answer.status >= 500:
-            raise FailedError(f"{where}: the storage is unwell ({answer.cause}): look at it, then {AGAIN}")
+            raise FailedError(
+                f"{where}: the storage returned an error ({answer.cause}). Next: check the storage, then {AGAIN}"
+            )
 
     def probe(self) -> Powers:
         """Find out what the key may do, and save the result for status. No object of restic is touched.
@@ -65,8 +69,8 @@ class Repository:
         put, there = self.ask("PUT", PROBE, second), self.ask("GET", PROBE)
         if there.status == 404:
             raise FailedError(
-                f"{self.access.repository}: the droplet's key can't add anything ({put.cause}): let it write there "
-                f"(docs/how-to/offsite-backups.md), then {AGAIN}"
+                f"{self.access.repository}: the droplet's key cannot add anything ({put.cause}). Next: let it write "
+                f"there (docs/how-to/offsite-backups.md), then {AGAIN}"
             )
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
@@ -88,7 +92,7 @@ class Repository:
             return s3.date_of(*machine.head(url, headers))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise FailedError(
-                f"{access.repository}: no date of snapshot {snapshot.id[:8]} ({error}): {AGAIN}"
+                f"{access.repository}: cannot read the date of snapshot {snapshot.id[:8]} ({error}). Next: {AGAIN}"
             ) from None
 
     def text(self, snapshot: Snapshot) -> str:
@@ -98,7 +102,7 @@ class Repository:
         except FailedError as error:
             if NO_SUCH_FILE.search(str(error)):
                 return ""
-            raise FailedError(f"{snapshot.backup} (snapshot {snapshot.id[:8]}) can't be read: {error}") from None
+            raise FailedError(f"cannot read {snapshot.backup} (snapshot {snapshot.id[:8]}): {error}") from None
 
     def restore(self, snapshot: Snapshot, told: Manifest, directory: Path) -> Manifest:
         """Fetch a backup from the storage, without a cache. Raise FailedError unless it matches its manifest.
@@ -111,11 +115,11 @@ class Repository:
         self._fetch(snapshot, directory / manifest.NAME, manifest.LONGEST, PATIENCE_S)
         found = manifest.load(directory)
         if replace(found, offsite=None) != replace(told, offsite=None):
-            raise FailedError(f"the storage has another {manifest.NAME} than was sent: {AGAIN}")
+            raise FailedError(f"the {manifest.NAME} in the storage differs from the one that was sent. Next: {AGAIN}")
         for name, file in told.files.items():
             self._fetch(snapshot, directory / name, file.bytes, timeout_for(told))
         if faults := manifest.differing(directory, found):
-            raise FailedError(f"what the storage has of {told.id} is damaged: {', '.join(faults)}: {AGAIN}")
+            raise FailedError(f"{told.id} is damaged in the storage: {', '.join(faults)}. Next: {AGAIN}")
         return found
 
     def _fetch(self, snapshot: Snapshot, file: Path, most: int, timeout: float) -> None:
@@ -150,7 +154,7 @@ class Repository:
         except (OSError, http.client.HTTPException) as error:
             cause = error or type(error).__name__
             raise FailedError(
-                f"{access.repository}: the storage can't be reached ({cause}): when it answers again, {AGAIN}"
+                f"{access.repository}: the storage cannot be reached ({cause}). Next: when it answers again, {AGAIN}"
             ) from None
 
     def _run(self, *arguments: object, timeout: float, stdout: Path | None = None, most: int = sys.maxsize) -> Result:
@@ -171,14 +175,19 @@ class Repository:
         """Return the cause of a failure, and the next step."""
         where, said = self.access.repository, redact.mask(restic.reason(ran), self.access.secrets)
         known = {
-            127: "restic is not installed: converge the site (make site)",
-            NO_REPOSITORY: f"{where}: there is no such repository: make offsite",
-            WRONG_PASSWORD: f"{where} doesn't open with the droplet's password: make offsite, which has it do so",
-            LOCKED: f"{where} is locked ({said}): when make prune has ended, or half an hour after it died, {AGAIN}",
-            TOO_LONG: f"{where}: what the storage has is damaged or forged: {ran.reason}: {AGAIN}",
-            TIMED_OUT: f"{where}: restic {verb} got no further ({said}): when sudo stackctl offsite goes well, {AGAIN}",
+            127: "restic is not installed. Next: make site",
+            NO_REPOSITORY: f"{where}: there is no such repository. Next: make offsite",
+            WRONG_PASSWORD: f"{where} does not open with the droplet's password. Next: make offsite adds it",
+            LOCKED: (
+                f"{where} is locked ({said}). Next: when make prune has ended, or half an hour after it was killed, "
+                f"{AGAIN}"
+            ),
+            TOO_LONG: f"{where}: the data in the storage is damaged or forged: {ran.reason}. Next: {AGAIN}",
+            TIMED_OUT: f"{where}: restic {verb} timed out ({said}). Next: when sudo stackctl offsite succeeds, {AGAIN}",
         }
-        return known.get(ran.code, f"{where}: restic {verb}: {said}: when sudo stackctl offsite goes well, {AGAIN}")
+        return known.get(
+            ran.code, f"{where}: restic {verb}: {said}. Next: when sudo stackctl offsite succeeds, {AGAIN}"
+        )
 
 
 def look(stack: Stack) -> Powers | None:

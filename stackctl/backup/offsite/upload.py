@@ -23,12 +23,12 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
     """
     repository = Repository(stack)
     if repository.access.read_only:
-        raise RefusedError("this droplet is isolated, and only reads what is off it: make live")
+        raise RefusedError("nothing was sent: this droplet is isolated, and only reads the storage. Next: make live")
     # A backup that is damaged here would be reported each night as damaged by the storage.
     if faults := manifest.differing(directory, told):
         raise FailedError(
-            f"{told.id} is no longer what was written: {', '.join(faults)}: look at the disk (journalctl -k), then "
-            f"remove {directory}"
+            f"{told.id} is no longer what was written: {', '.join(faults)}. Next: check the disk (sudo journalctl -k), "
+            f"then remove {directory}"
         )
     repository.find()
     repository.probe()
@@ -61,4 +61,4 @@ def _summary(sent: Result) -> str:
     try:
         return str(json.loads(sent.stdout.splitlines()[-1])["snapshot_id"])
     except (ValueError, LookupError, TypeError):
-        raise FailedError(f"restic named no snapshot ({sent.reason}): {AGAIN}") from None
+        raise FailedError(f"restic returned no snapshot ID ({sent.reason}). Next: {AGAIN}") from None

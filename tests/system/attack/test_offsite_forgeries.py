@@ -134,7 +134,7 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
     assert droplet.check_output(f"sha256sum {shadowed.here}/*") == before
     shadowed.forget_restored(lab)
     code, shown = shadowed.restore(shadowed.id, "--snapshot", forged[:12])
-    assert (code, "is intact, and is not what snapshot" in shown) == (2, True), shown
+    assert (code, "is intact and differs from snapshot" in shown) == (2, True), shown
 
     droplet.check_output(f"mv {shadowed.here} /root/kept-{shadowed.id}")
     try:

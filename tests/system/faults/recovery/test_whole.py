@@ -108,11 +108,11 @@ def test_all_that_the_owner_can_make_comes_back_and_the_rest_is_told(
     planned = droplet.run(f"stackctl restore {wanted}").stdout
     done = droplet.check_output(f"stackctl restore {wanted} --yes {wanted}")
     for told in (
-        "event trigger odd_drop: only a superuser may make it",
-        "privileges and settings of the database itself stay as the live one has them",
+        "event trigger odd_drop: only a superuser may create it",
+        "privileges and settings of the database itself are those of the live one",
     ):
         assert told in planned
-        assert f"not as it was: {told}" in done
+        assert f"not restored as it was: {told}" in done
     _, database = connected(lab)
     assert database.ask_as_superuser(SEEN) == before
     # What the next migration does with its extension.
@@ -127,7 +127,7 @@ def test_a_schema_that_does_not_restore_in_one_go_is_not_without_a_dump(
     newest = backups(droplet)[-1]
     assert (ran.rc, newest["verified"], newest["offsite"] is not None) == (1, None, True), ran.stdout
     assert "violates check constraint" in newest["unproven"]
-    assert any(newest["id"] in line and "unproven" in line for line in problems(droplet))
+    assert any(newest["id"] in line and "unverified" in line for line in problems(droplet))
     droplet.check_output(f"stackctl restore {newest['id']} --to-database lost")
     assert database.ask("SELECT * FROM odd.a_things", "lost") == "bread"
     checked = "SELECT convalidated FROM pg_constraint WHERE conname = 'a_things_category_check'"

@@ -236,15 +236,19 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "a dump that can't be read": ({"failing": {"pg_restore --list": ENDED}}, 1, "can't be read: it ended"),
     "no roles": ({"failing": {"pg_dumpall": ENDED}}, 1, "docker exec pg_dumpall: it ended"),
     "no Redis": ({"failing": {"redis-cli --user stackctl --rdb": ENDED}}, 1, "redis-cli --rdb: it ended"),
-    "a broken RDB": ({"failing": {"redis-check-rdb": ENDED}}, 1, "redis.rdb can't be read: it ended"),
-    "no throwaway": ({"failing": {"docker run --detach": ENDED}}, 1, "a throwaway postgres doesn't start: it ended"),
+    "a broken RDB": ({"failing": {"redis-check-rdb": ENDED}}, 1, "cannot read redis.rdb: it ended"),
+    "no throwaway": ({"failing": {"docker run --detach": ENDED}}, 1, "a throwaway postgres does not start: it ended"),
     "a table that lost a row": (
         {"postgres.lost": {"public.offers": 11}},
         1,
-        "restored, public.offers has 11 rows, the snapshot had 12",
+        "the restored data differs: public.offers has 11 rows, the snapshot had 12",
     ),
-    "a table too many": ({"postgres.lost": {"public.x": 0}}, 1, "restored, public.x was in no snapshot"),
-    "a key that was lost": ({"redis.keys_lost": 1}, 1, "redis.rdb has 5 keys, Redis loaded 4 of them"),
+    "a table too many": (
+        {"postgres.lost": {"public.x": 0}},
+        1,
+        "the restored data differs: public.x was not in the dump's snapshot",
+    ),
+    "a key that was lost": ({"redis.keys_lost": 1}, 1, "redis.rdb has 5 keys, but Redis loaded 4"),
 }
 
 
@@ -276,7 +280,7 @@ def test_what_was_flipped_though_it_can_be_restored_is_no_backup(
 
     monkeypatch.setattr(verify, "_load_redis", flip)
     code, shown = stackctl(live, "backup")
-    assert (code, "damaged since it was written: globals.sql is not what was written" in shown) == (1, True)
+    assert (code, "damaged since it was written: globals.sql was changed since it was written" in shown) == (1, True)
     assert (proven(live), leftovers(live)) == ([], [])
 
 
@@ -289,7 +293,7 @@ def small(number: int, **more: Any) -> Manifest:
     return made(number, files={manifest.DUMP: manifest.File(40, "0" * 64)}, **more)
 
 
-SHRUNK = "the dump has lost more than half of its size: 0.0 MB, 10.0 MB in {}; nothing was pruned"
+SHRUNK = "the dump has lost more than half of its size: 0.0 MB, but 10.0 MB in {}. Nothing was pruned"
 
 
 def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_backup(live: Droplet) -> None:
@@ -300,12 +304,12 @@ def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_b
     for _ in range(2):
         code, shown = stackctl(live, "backup", "--nightly")
         assert (code, SHRUNK.format(big.id) in shown) == (1, True)
-        assert "if it was meant, sudo stackctl backup acknowledges it" in shown
+        assert "if the loss was intended, run sudo stackctl backup to acknowledge it" in shown
         assert [line for line in problems(live) if "lost more than half" in line]
         live.seconds += 86400
     code, shown = stackctl(live, "backup")
     assert (code, SHRUNK.format(big.id) in shown) == (1, True)
-    assert "if it was meant, this one is what the next are compared with" in shown
+    assert "if the loss was intended, later backups are compared with this one" in shown
     assert [one.sequence for one in proven(live)] == [*range(40, 51), 51, 52, 53]
     live.seconds += 86400
     assert stackctl(live, "backup", "--nightly")[0] == 0
@@ -482,7 +486,9 @@ def test_killed_at_any_moment_nothing_of_it_counts_and_the_next_one_is_whole(tmp
         counted.append(len(every(left)))
         if left.paths.history.exists():
             assert [
-                line for line in problems(left) if "was cut short: mend the cause, then sudo stackctl backup" in line
+                line
+                for line in problems(left)
+                if "was interrupted. Next: fix the cause, then sudo stackctl backup" in line
             ]
         code, shown = stackctl(left, "backup")
         assert code == 0, (at, shown)
@@ -526,13 +532,13 @@ def test_a_schema_that_does_not_restore_in_one_go_keeps_its_dump_and_says_so(odd
     assert manifest.differing(odd.paths.backup(kept.id), kept) == []
     assert kept.unproven
     assert "COPY failed for table public.offers" in kept.unproven
-    assert f"the dump is kept as {kept.id}, unproven" in shown.splitlines()[-1]
+    assert f"The dump is kept as {kept.id}, unverified" in shown.splitlines()[-1]
     assert storage == [kept.id], "the droplet may be lost before anybody mends the schema"
     assert leftovers(odd) == []
-    assert [line for line in problems(odd) if kept.id in line and "unproven" in line and "public.offers" in line]
+    assert [line for line in problems(odd) if kept.id in line and "unverified" in line and "public.offers" in line]
     row = next(line for line in stackctl(odd, "backups")[1].splitlines() if kept.id in line)
-    assert "unproven" in row
-    assert f"{kept.id} is unproven: {kept.unproven}" in stackctl(odd, "backups")[1]
+    assert "unverified" in row
+    assert f"{kept.id} is unverified: {kept.unproven}" in stackctl(odd, "backups")[1]
 
 
 def test_it_is_kept_though_it_can_t_be_sent(odd: Droplet, storage: Sent) -> None:
@@ -540,7 +546,7 @@ def test_it_is_kept_though_it_can_t_be_sent(odd: Droplet, storage: Sent) -> None
     code, shown = stackctl(odd, "backup")
     assert (code, len(unproven(odd))) == (1, 1)
     assert "COPY failed for table public.offers" in shown.splitlines()[-1]
-    assert "it was not sent off the droplet: the storage is down" in shown.splitlines()[-1]
+    assert "and was not sent off the droplet: the storage is down" in shown.splitlines()[-1]
 
 
 def test_one_for_which_the_memory_is_too_small_is_kept(odd: Droplet) -> None:
@@ -573,7 +579,7 @@ def test_what_gave_way_to_a_newer_one_is_numbered_no_more(odd: Droplet, storage:
     storage.clear()
     code, shown = stackctl(odd, "backup")
     (kept,) = unproven(odd)
-    assert (code, kept.sequence, "numbered behind them" in shown) == (1, 501, True), shown
+    assert (code, kept.sequence, "unsent backups get higher ones" in shown) == (1, 501, True), shown
 
 
 def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> None:
@@ -588,7 +594,7 @@ def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> No
 
 
 def test_what_a_restore_saves_must_be_proven_and_is_kept_all_the_same(odd: Droplet) -> None:
-    with pytest.raises(FailedError, match=r"is kept as 20251123T130000\.000Z, unproven"):
+    with pytest.raises(FailedError, match=r"is kept as 20251123T130000\.000Z, unverified"):
         create.safety(stack_of(odd))
     assert [one.reason for one in unproven(odd)] == ["safety"]
     assert stackctl(odd, "backup")[0] == 1
@@ -600,7 +606,7 @@ def test_a_proven_one_is_of_other_data_than_what_a_restore_saved(live: Droplet) 
     assert stackctl(live, "backup")[0] == 0
     live.seconds += 60
     live.postgres.unloadable = {"public.offers": True}
-    with pytest.raises(FailedError, match="unproven"):
+    with pytest.raises(FailedError, match="unverified"):
         create.safety(stack_of(live))
     live.postgres.unloadable = {}
     for _ in range(prune.KEPT_DAYS - 1):
@@ -653,7 +659,7 @@ NO_SPACE = Result(1, stderr="pg_restore: error: could not extend file: No space 
 def test_a_full_disk_amid_the_proof_says_where_to_make_room(live: Droplet) -> None:
     live.failing = {"--exit-on-error": NO_SPACE}
     code, shown = stackctl(live, "backup")
-    said = f"no space left on the disk (pg_restore of postgres.dump: {NO_SPACE.stderr}): make room in "
+    said = f"no space left on the disk (pg_restore of postgres.dump: {NO_SPACE.stderr}). Next: make room in "
     assert (code, f"{said}{live.paths.backups}" in shown.splitlines()[-1]) == (1, True), shown
 
 
@@ -692,7 +698,7 @@ def test_one_that_was_ended_is_not_proven_though_its_faults_are_expected(
 def test_a_service_without_a_container_is_named(live: Droplet) -> None:
     postgres = next(c for c in live.docker.containers if c["service"] == "postgres")
     live.docker.containers.remove(postgres)
-    with pytest.raises(FailedError, match=r"postgres has no container: sudo systemctl restart bot\.service"):
+    with pytest.raises(FailedError, match=r"postgres has no container\. Next: sudo systemctl restart bot\.service"):
         verify._image(stack_of(live), "postgres")
 
 
@@ -700,7 +706,7 @@ def test_a_service_without_a_container_is_named(live: Droplet) -> None:
     ("state", "said", "patience"),
     [
         ("exited", "the throwaway container ended: FATAL: out of shared memory", 0),
-        ("running", "the throwaway container isn't ready", verify.READY_TIMEOUT),
+        ("running", "the throwaway container is not ready", verify.READY_TIMEOUT),
     ],
 )
 def test_a_throwaway_that_does_not_come_up_is_told(live: Droplet, state: str, said: str, patience: int) -> None:
@@ -729,13 +735,13 @@ def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
     assert problems(live) == []
     live.seconds += 120
     assert problems(live) == [
-        "there is no backup yet: sudo journalctl -u bot-backup.service, then sudo stackctl backup",
+        "there is no backup yet. Next: sudo journalctl -u bot-backup.service, then sudo stackctl backup",
     ]
     stackctl(live, "backup")
     assert problems(live) == []
     live.seconds += 26 * 3600
     (line,) = problems(live)
-    assert line.startswith("the last verified backup is of 2025-11-24 14:")
+    assert line.startswith("the last verified backup is from 2025-11-24 14:")
     live.seconds -= 60 * 3600  # the clock was ahead when it was made
     assert problems(live) == [line]
 
@@ -837,14 +843,14 @@ def test_backups_are_listed_newest_first(live: Droplet) -> None:
     assert newest.endswith("no        1.0.0")
     assert oldest.split()[1:] == ["release", "0.0", "15", "no", "no", "none"]
     assert unreadable.endswith(
-        "20250101T000000.000Z/manifest.json is missing: take another backup, then remove this one (stackctl backups)"
+        "20250101T000000.000Z/manifest.json is missing. Next: sudo stackctl backup, then remove this one"
     )
     (first, second) = json.loads(stackctl(live, "backups", "--json")[1])
     assert (first["reason"], second["tables"]) == ("release", live.postgres.tables)
 
 
 def test_without_any_it_says_how_to_make_one(tmp_path: Path) -> None:
-    assert "there is no backup yet: sudo stackctl backup" in stackctl(installed(tmp_path), "backups")[1]
+    assert "there is no backup yet. Next: sudo stackctl backup" in stackctl(installed(tmp_path), "backups")[1]
 
 
 def test_where_the_data_is_elsewhere_none_is_made(tmp_path: Path) -> None:

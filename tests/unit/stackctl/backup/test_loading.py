@@ -131,16 +131,16 @@ def test_what_only_a_superuser_makes_is_left_out_and_named(load: Load) -> None:
     assert sorted(contents.told) == sorted(
         [
             LIVE_ONES,
-            "privileges on an extension's FUNCTION dblink_connect_u(text)",
-            "server s1: only a superuser may make it",
-            "foreign table ft: only a superuser may make it",
-            "publication allp: only a superuser may make it",
+            "privileges on FUNCTION dblink_connect_u(text), which belongs to an extension",
+            "server s1: only a superuser may create it",
+            "foreign table ft: only a superuser may create it",
+            "publication allp: only a superuser may create it",
             "default privileges of postgres",
-            "event trigger et: only a superuser may make it",
-            "1 of postgres's become owner's",
-            "extension postgres_fdw becomes the superuser's, who alone may make it",
-            "role app reader is made, with no login, password or membership",
-            "role keeper is made, with no login, password or membership",
+            "event trigger et: only a superuser may create it",
+            "objects of postgres (1) will belong to owner",
+            "extension postgres_fdw will belong to the superuser: only a superuser may create it",
+            "role app reader is created without login, password or membership",
+            "role keeper is created without login, password or membership",
         ]
     )
     assert (contents.extensions, contents.roles) == ((("postgres_fdw", "fdw"),), ("app reader", "keeper"))

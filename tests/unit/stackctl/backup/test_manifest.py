@@ -86,8 +86,8 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
             {"files": {"globals.sql": {"bytes": 1, "sha256": SHA256}}},
             "files has no postgres.dump, files has no redis.rdb, files has no state.json",
         ),
-        ({"files": {**FILES, "more.sql": FILES["globals.sql"]}}, "files has more.sql, which is none of a backup's"),
-        ({"redis": None}, "files has redis.rdb, which is none of a backup's"),
+        ({"files": {**FILES, "more.sql": FILES["globals.sql"]}}, "files has more.sql, which is not part of a backup"),
+        ({"redis": None}, "files has redis.rdb, which is not part of a backup"),
         ({"files": {"postgres.dump": {"bytes": 1, "sha256": "0"}}}, "files.postgres.dump.sha256 must be a SHA-256"),
         (
             {"files": {name: {"bytes": 1, "sha256": SHA256} for name in ("postgres.dump", "../x")}},
@@ -131,7 +131,7 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
 )
 def test_what_makes_no_sense_is_refused_by_name(change: dict[str, Any], fault: str) -> None:
     document = json.loads(WHOLE.to_json()) | change
-    with pytest.raises(FailedError, match=f"^/there: {fault}: take another backup"):
+    with pytest.raises(FailedError, match=rf"^/there: {fault}\. Next: sudo stackctl backup"):
         manifest.parse(json.dumps(document), "/there")
 
 
@@ -172,7 +172,7 @@ def test_what_is_no_backup_is_named_and_counts_for_nothing(tmp_path: Path) -> No
     (tmp_path / "lost+found").mkdir()
     assert manifest.every(tmp_path) == [sooner, later]
     faults = manifest.unreadable(tmp_path)
-    assert [torn.id in faults[0], f"is the one of {later.id}" in faults[1], len(faults)] == [True, True, 2]
+    assert [torn.id in faults[0], f"is the manifest of {later.id}" in faults[1], len(faults)] == [True, True, 2]
 
 
 def test_what_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_files_that_are_not_what_was_written_are_named(whole: tuple[Path, Manife
     (directory / GLOBALS).write_bytes(b"1235")
     (directory / STATE).unlink()
     assert manifest.differing(directory, told) == [
-        f"{DUMP} has 3 bytes, its manifest says 4",
-        f"{GLOBALS} is not what was written (its SHA-256 differs)",
+        f"{DUMP} has 3 bytes, but the manifest says 4",
+        f"{GLOBALS} was changed since it was written (its SHA-256 differs)",
         f"{STATE} is missing",
     ]
     shutil.rmtree(directory)
@@ -283,7 +283,7 @@ def test_what_a_manifest_does_not_name_is_a_fault(whole: tuple[Path, Manifest]) 
     (directory / f"{NAME}.new").touch()  # a save was killed
     assert manifest.differing(directory, told) == []
     (directory / "x\x1b[2J").mkdir()
-    assert manifest.differing(directory, told) == [r"'x\x1b[2J' is not named in its manifest"]
+    assert manifest.differing(directory, told) == [r"'x\x1b[2J' is not named in the manifest"]
     for number in range(20):
         (directory / f"x{number:02}").symlink_to("/")
     faults = manifest.differing(directory, told)
