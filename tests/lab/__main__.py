@@ -12,12 +12,12 @@ ON_A_MACHINE = {"reboot": lab.reboot, "crash": lab.crash, "destroy": lab.destroy
 
 
 def main() -> int:
-    """Do what the command line says; 0 when done, 1 with the cause and the next step otherwise."""
+    """Run the command; return 0, or print the cause and the next step and return 1."""
     arguments = _arguments()
     try:
         if arguments.verb == "ssh":
             ssh = ["ssh", "-F", str(keys.SSH_CONFIG), by_name(arguments.name).name, *arguments.command]
-            os.execvp(ssh[0], ssh)  # noqa: S606  the terminal is ssh's from here on
+            os.execvp(ssh[0], ssh)  # noqa: S606  ssh takes over the terminal
         host.check()
         if arguments.verb == "up":
             lab.up(arguments.droplets)
@@ -31,26 +31,26 @@ def main() -> int:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lab: interrupted. Next: the same command again; it goes on from here.", file=sys.stderr)
+        print("lab: interrupted. Next: run the same command again; it continues.", file=sys.stderr)
         return 130
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.lab", description="The lab: droplets and their world, on this machine."
+        prog="python -m tests.lab", description="The lab: droplets and their surroundings on this machine."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="make and boot what is missing")
     up.add_argument("--droplets", type=int, default=1, choices=range(1, MOST_DROPLETS + 1), metavar="N")
-    verbs.add_parser("down", help="leave nothing behind but the cache")
-    verbs.add_parser("status", help="what is on")
-    ssh = verbs.add_parser("ssh", help="log in, or run a command")
+    verbs.add_parser("down", help="remove the lab except its cache")
+    verbs.add_parser("status", help="show which machines are on")
+    ssh = verbs.add_parser("ssh", help="log in to a machine, or run a command on it")
     ssh.add_argument("name")
     ssh.add_argument("command", nargs=argparse.REMAINDER)
     for verb, text in (
-        ("reboot", "reboot in order"),
-        ("crash", "kill and boot again"),
+        ("reboot", "reboot a machine cleanly"),
+        ("crash", "kill a machine and boot it again"),
         ("destroy", "remove a machine"),
         ("recreate", "replace a machine by a new, bare one"),
     ):

@@ -1,4 +1,4 @@
-"""The lab's certificate authority: it signs for the registry, the ACME server and the S3 store, none of them public."""
+"""The lab's certificate authority. It signs for the registry, the ACME server and the S3 store, which are private."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,14 +17,14 @@ NAMES = x509.SubjectAlternativeName(
     [
         x509.DNSName(f"acme.{DOMAIN}"),
         x509.DNSName(f"registry.{DOMAIN}"),
-        x509.IPAddress(WORLD.ipv4),  # the S3 store: this machine asks it, too, and doesn't know the lab's names
+        x509.IPAddress(WORLD.ipv4),  # the S3 store: this machine uses it too, and does not know the lab's names
     ]
 )
-LIFETIME = timedelta(days=825)  # the longest that every client takes from an authority of one's own
+LIFETIME = timedelta(days=825)  # the longest that every client accepts from a private authority
 
 
 def make() -> None:
-    """Make the authority and world's certificate, unless they are there and it has all names. A new one signs anew."""
+    """Make the authority and world's certificate if they are missing, or the certificate if it lacks a name."""
     if CA.exists() and WORLD_CERTIFICATE.exists():
         certificate, authority = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (WORLD_CERTIFICATE, CA))
         if certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value != NAMES:
@@ -44,7 +44,7 @@ def make() -> None:
 
 
 def key_of(certificate: Path) -> Path:
-    """Where a certificate's private key is."""
+    """Return the path of a certificate's private key."""
     return certificate.with_suffix(".key")
 
 

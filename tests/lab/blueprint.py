@@ -1,4 +1,4 @@
-"""What each machine of the lab is made of: a root file system, files laid over it, and commands to finish it."""
+"""Blueprints of the lab's machines: a root file system, files to add, and commands to finish it."""
 
 import hashlib
 import sys
@@ -28,19 +28,19 @@ AROUND = Recipe(
         *(*BASE.packages, "curl", "dnsmasq", "pebble", "python3-aiohttp"),
         *("docker-registry", "docker.io", "docker-cli", "docker-buildx", "iptables", "nginx"),
     ),
-    # Docker builds the images, and sleeps otherwise; nginx is started as the door of the S3 store alone.
+    # Docker starts only to build the images. nginx runs only as the door of the S3 store.
     commands=(*BASE.commands, "systemctl disable docker.service containerd.service nginx.service"),
 )
 ATTACKER = Recipe(
     name="neighbour",
-    # lynis and testssl.sh: the audit's judges (tests/system/audit) sit outside the droplet.
+    # lynis and testssl.sh: the judges of tests/system/audit run outside the droplet.
     packages=(*BASE.packages, "bind9-dnsutils", "curl", "lynis", "nmap", "openssl", "testssl.sh"),
     commands=(*BASE.commands, "systemctl disable lynis.timer"),
 )
 
 
 class File(NamedTuple):
-    """A file to lay over the root file system."""
+    """A file to add to the root file system."""
 
     content: bytes
     mode: int = 0o644
@@ -51,15 +51,15 @@ Files = dict[str, File]  # by path, without the leading slash
 
 @dataclass(frozen=True)
 class Blueprint:
-    """How to make a machine."""
+    """A machine's root file system, files and commands."""
 
     recipe: Recipe
     files: Files
-    identity: Files  # keys, passwords and ids: others of them don't make it another kind of machine
+    identity: Files  # keys, passwords and IDs, which are not part of the fingerprint
     commands: tuple[str, ...]  # run in the new root by its shell
 
     def fingerprint(self) -> str:
-        """Another one when the machine should be made anew."""
+        """Return a digest that changes when the machine should be made again."""
         digest = hashlib.sha256(self.recipe.key(rootfs.apt_sources()).encode())
         for path, file in sorted(self.files.items()):
             digest.update(f"{path} {file.mode:o} {len(file.content)} ".encode() + file.content)
@@ -68,14 +68,14 @@ class Blueprint:
 
 
 def of(machine: Machine) -> Blueprint:
-    """The blueprint of a machine."""
+    """Return the blueprint of a machine."""
     if machine.is_droplet:
         return droplet(machine)
     return world() if machine == WORLD else neighbour(machine)
 
 
 def droplet(machine: Machine) -> Blueprint:
-    """What DigitalOcean would hand over. The seed is what cloud-init reads from the metadata service there."""
+    """Return the blueprint of a droplet as DigitalOcean creates it. The seed replaces its metadata service."""
     seed = "var/lib/cloud/seed/nocloud"
     user_data = CLOUD_INIT.read_text().replace("OPERATOR_PUBLIC_KEY", keys.public(keys.IDENTITY))
     files = {f"{seed}/vendor-data": _text("#cloud-config\nmanage_etc_hosts: true\n")}
@@ -87,7 +87,7 @@ def droplet(machine: Machine) -> Blueprint:
 
 
 def world() -> Blueprint:
-    """Names, certificates, images, Telegram, an S3 store: see tests/lab/world."""
+    """Return the blueprint of world: DNS, ACME, registry, Telegram and S3 store (tests/lab/world)."""
     files = _around(WORLD) | {
         "etc/dnsmasq.d/hosts.conf": _text(dnsmasq_hosts() + "".join(f"server={ip}\n" for ip in network.resolvers())),
         "etc/lab/world.crt": File(authority.WORLD_CERTIFICATE.read_bytes()),
@@ -102,7 +102,7 @@ def world() -> Blueprint:
 
 
 def world_secrets() -> Files:
-    """What world compares a login with."""
+    """Return the files with which world checks logins."""
     secrets = secrets_file.read(ENV_FILE)
     password = bcrypt.hashpw(secrets["REGISTRY_PASSWORD"].encode(), bcrypt.gensalt(rounds=5)).decode()
     return {
@@ -114,7 +114,7 @@ def world_secrets() -> Files:
 
 
 def _s3_keys(secrets: dict[str, str]) -> str:
-    """rclone's --auth-key, twice, as an environment file of systemd's."""
+    """Return rclone's two --auth-key values as an environment file for systemd."""
     pairs = (
         f'"{secrets[f"{whose}_ID"]},{secrets[f"{whose}_SECRET"]}"' for whose in ("OFFSITE_KEY", "OFFSITE_OPERATOR_KEY")
     )
@@ -122,7 +122,7 @@ def _s3_keys(secrets: dict[str, str]) -> str:
 
 
 def neighbour(machine: Machine) -> Blueprint:
-    """Another customer's machine on the droplets' network: a client, and an attacker."""
+    """Return the blueprint of another customer's machine on the droplets' network: a client and an attacker."""
     return Blueprint(ATTACKER, _around(machine), _host_key(machine), (*ENABLE, TRUST))
 
 
@@ -131,7 +131,7 @@ TRUST = "update-ca-certificates"
 
 
 def dnsmasq_hosts() -> str:
-    """Every name of the lab with its v4 and v6 address, in dnsmasq's form."""
+    """Return every name of the lab with its v4 and v6 address in dnsmasq's format."""
     lines = []
     for machine in MACHINES:
         for name in (machine.name, *ALIASES.get(machine.name, ())):
@@ -140,7 +140,7 @@ def dnsmasq_hosts() -> str:
 
 
 def network_file(machine: Machine) -> str:
-    """A static address, as DigitalOcean gives, for systemd-networkd. By v6 there is no way out of the lab."""
+    """Return systemd-networkd's file with static addresses, as at DigitalOcean. v6 does not leave the lab."""
     return (
         "[Match]\nName=eth0\n\n"
         "[Network]\n"
@@ -149,13 +149,13 @@ def network_file(machine: Machine) -> str:
         "IPv6AcceptRA=no\n\n"
         "[Address]\n"
         f"Address={machine.ipv6}/{NETWORK6.prefixlen}\n"
-        # Each address is given once. While a duplicate is looked for, a connection takes another source, and hangs.
+        # Addresses are unique. During duplicate detection a connection would use another source address and hang.
         "DuplicateAddressDetection=none\n"
     )
 
 
 def resolv_conf(resolvers: list[str]) -> str:
-    """World knows the lab's names; the host's own name servers stand in while world is off."""
+    """Return resolv.conf: world knows the lab's names, and the host's name servers stand in while world is off."""
     servers = [str(WORLD.ipv4), *resolvers][:3]  # the resolver library reads three
     return "".join(f"nameserver {server}\n" for server in servers) + "options timeout:1 attempts:2\n"
 
@@ -168,7 +168,7 @@ def _common(machine: Machine) -> Files:
 
 
 def _around(machine: Machine) -> Files:
-    """A machine that isn't converged: no cloud-init, root logs in, the lab's authority is trusted."""
+    """Return the files of world or neighbour: no cloud-init, root may log in, the lab's authority is trusted."""
     return _common(machine) | {
         "etc/cloud/cloud-init.disabled": _text(""),
         "etc/hostname": _text(f"{machine.name}\n"),

@@ -1,4 +1,4 @@
-"""`make demo`: a bare droplet becomes a home for the bot and answers Telegram; run again, it changes nothing."""
+"""`make demo`: converge a bare droplet, release the bot, deliver an update. A second run changes nothing."""
 
 from __future__ import annotations
 
@@ -34,55 +34,55 @@ def main() -> int:
     address, release = by_name(DROPLET).ipv4, status()["release"]
     print(
         f"""
-A Telegram update ({update_id}) went to {WEBHOOK} and was taken.
-What now runs, after {time.monotonic() - began:.0f} s:
+A Telegram update ({update_id}) was delivered to {WEBHOOK}.
+Running after {time.monotonic() - began:.0f} s:
 
   {DROPLET:<11} {address}   hardened, firewalled; nginx, PostgreSQL, Redis, and the bot {release["tag"]}
-  world       {WORLD.ipv4}    DNS, ACME, registry and Telegram of the lab
+  world       {WORLD.ipv4}    DNS, ACME, registry, S3 store and Telegram of the lab
   neighbour   {by_name("neighbour").ipv4}    a client (and an attacker) on the droplet's network
 
-What to type next:
-  make status                what runs on the droplet, and what is wrong with it
-  make release TAG=1.1.0     put another version live
-  make plan                  what a converge would change: nothing now; change a file on the droplet and look again
-  make test                  the checks that CI runs for each push
-  make lab-ssh               a shell on the droplet
-  make lab-down              take it all down
-A droplet of your own at DigitalOcean: docs/getting-started.md"""
+Next commands:
+  make status                show what is running on the droplet, and any problems
+  make release TAG=1.1.0     release another version
+  make plan                  show what a converge would change: nothing, until you change a file on the droplet
+  make test                  run the checks that CI runs for each push
+  make lab-ssh               open a shell on the droplet
+  make lab-down              remove the lab
+To use a droplet at DigitalOcean: docs/getting-started.md"""
     )
     return 0
 
 
 @cache
 def converged_and_released() -> None:
-    """The lab up, its first droplet converged and with a release. Once a process; quick when it is so already."""
+    """Bring the lab up, converge its first droplet and release the bot. It runs once per process."""
     host.check()
     lab.up(1)
-    forget_a_former_world()
-    have_a_repository()
+    drop_old_certificate()
+    make_repository()
     converge()
     live = status()["release"]
-    # A world made anew has a Telegram that was told nothing: that is a release's to do.
+    # The Telegram of a new world knows no webhook. A release sets it.
     if live is None or not webhook_is_set():
         tag = live["tag"] if live else TAG
-        say(f"releasing the bot {tag}")
+        say(f"Releasing the bot {tag}")
         release(tag)
 
 
-def forget_a_former_world() -> None:
-    """A world made anew has another root, as no real authority has: the certificate is obtained anew then."""
+def drop_old_certificate() -> None:
+    """Delete the droplet's certificate if a former world issued it: a new world has another root certificate."""
     untrusted = 60  # curl's exit code
     looked = ssh("neighbour", "curl -sS --max-time 5 -o /dev/null --cacert /root/acme-root.pem https://bot.lab.test/")
     if looked.returncode == untrusted:
-        say("the droplet's certificate is not of this world's authority: it will be obtained anew")
+        say("The droplet's certificate was issued by a former world: deleting it, the converge obtains a new one")
         ssh(DROPLET, "cd /etc/letsencrypt 2>/dev/null && sudo rm -rf live archive renewal accounts")
 
 
-def have_a_repository() -> None:
-    """What `make offsite` does; a world made anew has lost it."""
+def make_repository() -> None:
+    """Do what `make offsite` does: a new world has no restic repository."""
     made = [sys.executable, "-m", "deploys.offsite.setup", "inventories/lab.py"]
     if subprocess.run(made, cwd=CHECKOUT, check=False).returncode:
-        raise LabError("the repository off the droplet can't be made, see above: mend it and run make demo again")
+        raise LabError("The off-site repository was not created, see above. Next: fix the cause, then `make demo`.")
 
 
 def release(tag: str) -> None:
@@ -90,33 +90,33 @@ def release(tag: str) -> None:
 
 
 def converge() -> None:
-    say("converging the droplet: pyinfra inventories/lab.py deploys/site.py (about a minute when it is bare)")
+    say("Converging the droplet: pyinfra inventories/lab.py deploys/site.py (about a minute for a bare droplet)")
     pyinfra("deploys/site.py")
 
 
 def pyinfra(*arguments: str) -> None:
-    """Runs pyinfra on the lab; its progress goes to the terminal."""
+    """Run pyinfra on the lab; its progress goes to the terminal."""
     run = subprocess.run(
         [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *arguments], cwd=CHECKOUT, check=False
     )
     if run.returncode:
-        raise LabError(f"pyinfra {arguments[0]} failed, see above: mend it and run make demo again")
+        raise LabError(f"pyinfra {arguments[0]} failed, see above. Next: fix the cause, then run the same command.")
 
 
 def status(droplet: str = DROPLET) -> Any:
-    """`stackctl status --json` of a droplet."""
+    """Return `stackctl status --json` of a droplet."""
     return json.loads(ssh(droplet, "sudo stackctl status --json").stdout)
 
 
 def ssh(machine: str, command: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command on a machine of the lab."""
+    """Run a command on a machine of the lab."""
     argv = ["ssh", "-F", ".lab/ssh_config", machine, command]
     return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
 def deliver_an_update(text: str = "/offers") -> int:
-    """Has the lab's Telegram deliver one update to the bot's webhook, and waits until it was taken."""
-    say(f"sending {text} through {WEBHOOK}")
+    """Make the lab's Telegram deliver one update to the bot's webhook, and wait until it is accepted."""
+    say(f"Sending {text} to {WEBHOOK}")
     (update_id,) = post("/lab/updates", {"count": 1, "text": text})["update_ids"]
     deadline = time.monotonic() + DELIVERY_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -125,24 +125,25 @@ def deliver_an_update(text: str = "/offers") -> int:
         time.sleep(0.2)
     seen = delivery(update_id)
     raise LabError(
-        f"update {update_id} was not taken: tried {seen['attempts']} times, last answer {seen['last_status']}"
+        f"Update {update_id} was not accepted: {seen['attempts']} attempts, the last answer was {seen['last_status']}."
+        " Next: make status."
     )
 
 
 def webhook_is_set() -> bool:
-    """Whether the lab's Telegram knows where to send updates."""
+    """Return whether the lab's Telegram knows where to send updates."""
     token = read_env_file(ENV_FILE)["TELEGRAM_BOT_TOKEN"]
     return bool(post(f"/bot{token}/getWebhookInfo", {})["result"]["url"] == WEBHOOK)
 
 
 def delivery(update_id: int) -> Any:
-    """How often an update was tried and taken: {"attempts", "deliveries", "last_status"}."""
+    """Return {"attempts", "deliveries", "last_status"} of an update."""
     answer = requests.get(f"{TELEGRAM}/lab/updates", params={"from": update_id, "to": update_id}, timeout=10)
     return answer.json()["updates"][0]
 
 
 def calls(droplet: str = DROPLET) -> list[str]:
-    """What the lab's Telegram was asked by a droplet, its containers included."""
+    """Return the methods that a droplet and its containers called on the lab's Telegram."""
     address = str(by_name(droplet).ipv4)
     told = requests.get(f"{TELEGRAM}/lab/calls", timeout=10).json()["calls"]
     return [call["method"] for call in told if call["from"] == address]
@@ -151,7 +152,7 @@ def calls(droplet: str = DROPLET) -> list[str]:
 def post(path: str, document: dict[str, Any]) -> Any:
     answer = requests.post(f"{TELEGRAM}{path}", json=document, timeout=10)
     if answer.status_code != requests.codes.ok:
-        raise LabError(f"the lab's Telegram answered {answer.status_code}: {answer.json().get('description')}")
+        raise LabError(f"The lab's Telegram answered {answer.status_code}: {answer.json().get('description')}")
     return answer.json()
 
 

@@ -1,8 +1,8 @@
-"""`make drill`: the lab's droplet is destroyed, and comes back from what the operator keeps and what lies off it.
+"""`make drill`: destroy the lab's droplet and rebuild it from its off-site backup.
 
-What is kept is this checkout, the env file with restic's passwords, and the operator's SSH key. The new droplet is
-a copy at first: the lab's Telegram tells whether it heard of it. Then every row is compared, and it goes live, of which
-Telegram has to hear: or its silence before says nothing.
+The operator keeps this checkout, the env file with restic's passwords, and the SSH key. The new droplet is isolated at
+first: the lab's Telegram must not hear from it. Every row is compared. Then the droplet goes live, and Telegram must
+hear from it; otherwise its silence before proved nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROWS_A_STATEMENT = 20_000
 DONE_WITHIN_S = 60
 TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
 JOB = """INSERT INTO jobs (kind, payload) VALUES ('notify', '{"chat": 7, "text": "Your bread is ready"}')"""
-# Of random digits, so that neither PostgreSQL nor restic makes it small.
+# Random digits, so that neither PostgreSQL nor restic can compress it.
 WRITE = """CREATE TABLE IF NOT EXISTS drill (id bigserial PRIMARY KEY, body text NOT NULL);
 ALTER TABLE drill OWNER TO {owner};
 INSERT INTO drill (body)
@@ -38,20 +38,20 @@ SELECT (SELECT string_agg(md5(random()::text || n || m), '') FROM generate_serie
 FROM generate_series(1, {rows}) n"""
 
 KEY = "drill"
-"""Of Redis."""
-HEARD_OF_A_LIVE_ONE = {"setWebhook", "sendMessage"}
-"""One from the droplet itself, one from its containers."""
+"""A key in Redis."""
+CALLS_OF_A_LIVE_DROPLET = {"setWebhook", "sendMessage"}
+"""The first comes from the droplet, the second from its containers."""
 
-# After the backup: what is lost.
+# Written after the backup, so it is lost.
 WRITE_MORE = "INSERT INTO drill (body) SELECT 'after the backup' FROM generate_series(1, 3)"
 
 Rows = dict[str, Counter[str]]
-"""By table, a digest of each row, as often as it is there."""
+"""For each table, the digests of its rows and how often each occurs."""
 
 
 @dataclass
 class Clock:
-    """How long each step took."""
+    """The duration of each step."""
 
     steps: list[tuple[str, float]] = field(default_factory=list)
 
@@ -69,7 +69,7 @@ class Clock:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lab.drill")
-    parser.add_argument("--mb", type=int, default=20, help="how much data there is to lose")
+    parser.add_argument("--mb", type=int, default=20, help="how much data to write before the backup, in MB")
     megabytes = parser.parse_args().mb
     try:
         drill(megabytes)
@@ -79,74 +79,97 @@ def main() -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class BackedUp:
+    """The data of the droplet that is destroyed, and its backup."""
+
+    id: str
+    before: Rows
+    """The rows at the backup."""
+    since: Rows
+    """The rows written after it."""
+    key: str
+    """The value of Redis's key at the backup."""
+
+
 def drill(megabytes: int) -> None:
+    """Destroy the lab's droplet, rebuild it from its off-site backup, and compare every row."""
     demo.converged_and_released()
-    if demo.status()["isolated"]:  # by a drill that did not come to its end
+    if demo.status()["isolated"]:  # left by an interrupted drill
         demo.pyinfra("deploys/site.py", "--data", "isolated=false")
     clock = Clock()
     tag = demo.status()["release"]["tag"]
-    with clock.step(f"write {megabytes} MB"):
-        write(megabytes)
-        demo.deliver_an_update()
-    # A job that is still to be done when the backup is made: a copy that worked would do it.
-    on_the_droplet("sudo docker stop toogoodtogo-worker-worker-1")
-    sql(JOB)
-    value = secrets.token_hex(8)
-    redis(f"set {KEY} {value}")
-    before = rows()
-    with clock.step("back it up, prove it, send it off the droplet (make backup)"):
-        demo.pyinfra("deploys/backup.py")
-    backup = newest_offsite()
-    sql(WRITE_MORE)
-    since = _beyond(rows(), before)
-
+    backup = write_and_back_up(clock, megabytes)
     destroyed = f"destroy {demo.DROPLET}"
     with clock.step(destroyed):
         lab.destroy(by_name(demo.DROPLET))
         demo.post("/lab/forget", {})
-    with clock.step("make a new, bare one"):
-        lab.recreate(by_name(demo.DROPLET))
-    with clock.step("converge it as a copy (make isolate)"):
-        demo.pyinfra("deploys/site.py", "--data", "isolated=true")
-    with clock.step("restore from off the droplet (make restore OFFSITE=yes)"):
-        chosen = ["--data", f'id="{backup}"', "--data", f'yes="{backup}"', "--data", "offsite=true"]
-        demo.pyinfra("deploys/restore.py", *chosen)
-    with clock.step(f"release {tag} (make release)"):
-        demo.release(tag)
+    rebuild(clock, backup.id, tag)
     with clock.step("compare every row"):
-        found, found_value = rows(), redis(f"get {KEY}")
-    of_the_copy = demo.calls()
+        found, found_key = rows(), redis(f"get {KEY}")
+    while_isolated = demo.calls()
     with clock.step("go live (make live)"):
         demo.pyinfra("deploys/site.py", "--data", "isolated=false")
-    with clock.step("deliver an update, and do the job that is left"):
+    with clock.step("deliver an update and run the pending job"):
         demo.deliver_an_update()
         wait_for_jobs()
-    seen = Outcome(before, since, found, value, found_value, of_the_copy, demo.calls())
+    seen = Outcome(backup.before, backup.since, found, backup.key, found_key, while_isolated, demo.calls())
     print("\n".join(table(clock, destroyed, seen)))
     seen.judge()
 
 
+def write_and_back_up(clock: Clock, megabytes: int) -> BackedUp:
+    """Write data, back it up off-site, and write rows that the backup does not have."""
+    with clock.step(f"write {megabytes} MB"):
+        write(megabytes)
+        demo.deliver_an_update()
+    # A job that is still pending at the backup: a worker on the isolated droplet would run it.
+    on_the_droplet("sudo docker stop toogoodtogo-worker-worker-1")
+    sql(JOB)
+    key = secrets.token_hex(8)
+    redis(f"set {KEY} {key}")
+    before = rows()
+    with clock.step("back up, verify and upload off-site (make backup)"):
+        demo.pyinfra("deploys/backup.py")
+    backup = newest_offsite()
+    sql(WRITE_MORE)
+    return BackedUp(backup, before, _beyond(rows(), before), key)
+
+
+def rebuild(clock: Clock, backup: str, tag: str) -> None:
+    """Make a new droplet, isolated, with the data of the off-site backup and the same release."""
+    with clock.step("make a new, bare droplet"):
+        lab.recreate(by_name(demo.DROPLET))
+    with clock.step("converge it as an isolated droplet (make isolate)"):
+        demo.pyinfra("deploys/site.py", "--data", "isolated=true")
+    with clock.step("restore from off-site (make restore OFFSITE=yes)"):
+        chosen = ["--data", f'id="{backup}"', "--data", f'yes="{backup}"', "--data", "offsite=true"]
+        demo.pyinfra("deploys/restore.py", *chosen)
+    with clock.step(f"release {tag} (make release)"):
+        demo.release(tag)
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What was seen of it."""
+    """The data before and after the drill, and the calls that Telegram received."""
 
     before: Rows
-    """At the backup."""
+    """The rows at the backup."""
     since: Rows
-    """Written after it."""
+    """The rows written after it."""
     found: Rows
-    """Once restored."""
+    """The restored rows."""
     key: str
-    """Redis's, at the backup."""
+    """The value of Redis's key at the backup."""
     found_key: str
-    of_the_copy: list[str]
-    """What Telegram was asked by the copy."""
+    while_isolated: list[str]
+    """The calls of the isolated droplet."""
     in_all: list[str]
-    """And once it was live."""
+    """Those calls and the calls after it went live."""
 
     @property
     def wrong(self) -> dict[str, int]:
-        """By table, how many rows are not as they were at the backup; 0 of an empty table that is missing, or new."""
+        """The number of rows that differ from the backup, by table; 0 for an empty table that is missing or new."""
         names = sorted(self.before.keys() | self.found.keys())
         differing = [name for name in names if self.before.get(name) != self.found.get(name)]
         less, more = _beyond(self.before, self.found), _beyond(self.found, self.before)
@@ -154,29 +177,31 @@ class Outcome:
 
     @property
     def lost(self) -> dict[str, int]:
-        """By table, how many rows that were written after the backup are gone."""
+        """The number of rows that were written after the backup and are gone, by table."""
         gone = _beyond(self.since, _beyond(self.found, self.before))
         return {name: rows.total() for name, rows in gone.items() if rows}
 
     def judge(self) -> None:
-        """LabError when something isn't as it has to be."""
+        """Raise LabError if the data differs or Telegram heard too much or too little."""
         if self.wrong:
             raise LabError(f"rows differ from what was backed up: {self.wrong}")
         if self.found_key != self.key:
             raise LabError(f"Redis's {KEY} was {self.key!r} when it was backed up, and is {self.found_key!r}")
-        if self.of_the_copy:
-            raise LabError(f"the copy was to keep silent, and Telegram heard {', '.join(self.of_the_copy)}")
-        if unheard := HEARD_OF_A_LIVE_ONE - {*self.in_all}:
-            raise LabError(f"Telegram's silence says nothing: of the live one it heard no {', '.join(sorted(unheard))}")
+        if self.while_isolated:
+            raise LabError(f"Telegram got calls from the isolated droplet: {', '.join(self.while_isolated)}")
+        if unheard := CALLS_OF_A_LIVE_DROPLET - {*self.in_all}:
+            raise LabError(
+                f"Telegram's silence proves nothing: the live droplet made no call of {', '.join(sorted(unheard))}"
+            )
 
 
 def _beyond(rows: Rows, others: Rows) -> Rows:
-    """What of these is not among the others."""
+    """Return the rows that are not among the others."""
     return {name: some - others.get(name, Counter()) for name, some in rows.items()}
 
 
 def table(clock: Clock, destroyed: str, seen: Outcome) -> list[str]:
-    """What the operator is told."""
+    """Return the lines that the operator sees."""
     written, lost = (
         sum(some.total() for some in seen.before.values()),
         [f"{rows} of {name}" for name, rows in seen.lost.items()],
@@ -184,11 +209,11 @@ def table(clock: Clock, destroyed: str, seen: Outcome) -> list[str]:
     return [
         *("", f"{'step':<64}{'seconds':>8}"),
         *(f"{what:<64}{seconds:>8.1f}" for what, seconds in clock.steps),
-        *("", f"recovery, from the loss to the first update: {clock.since(destroyed):.0f} s"),
-        f"rows as they were at the backup: {'not all' if seen.wrong else 'all'} {written} of {len(seen.before)} tables",
-        f"lost, what was written after it: {', '.join(lost) or 'nothing'}",
-        f"Redis's key as it was at the backup: {'yes' if seen.found_key == seen.key else 'no'}",
-        f"Telegram heard of the copy: {', '.join(seen.of_the_copy) or 'nothing'}",
+        *("", f"recovery time, from the loss to the first update: {clock.since(destroyed):.0f} s"),
+        f"rows equal to the backup: {'not all' if seen.wrong else 'all'} {written} in {len(seen.before)} tables",
+        f"rows lost, written after the backup: {', '.join(lost) or 'none'}",
+        f"Redis's key equal to the backup: {'yes' if seen.found_key == seen.key else 'no'}",
+        f"calls to Telegram while isolated: {', '.join(seen.while_isolated) or 'none'}",
     ]
 
 
@@ -202,18 +227,18 @@ def write(megabytes: int) -> None:
 
 
 def rows() -> Rows:
-    """What the live database has, whole."""
+    """Return all rows of the live database."""
     digests = "SELECT md5(one::text) FROM {} one"
     return {table: Counter(sql(digests.format(table)).split()) for table in sql(TABLES).split()}
 
 
 def sql(statement: str) -> str:
-    """Asked of the droplet's PostgreSQL, as the superuser on its own socket."""
+    """Run SQL in the droplet's PostgreSQL as the superuser and return its output."""
     return on_the_droplet(f"sudo {LAB.psql}", statement)
 
 
 def redis(command: str) -> str:
-    """Asked of the droplet's Redis."""
+    """Run a command in the droplet's Redis and return its output."""
     return on_the_droplet(f"sudo {LAB.redis_cli(command)}").strip()
 
 
@@ -226,10 +251,10 @@ def on_the_droplet(command: str, stdin: str = "") -> str:
 
 
 def newest_offsite() -> str:
-    """The id of the backup that was made last, and has gone off the droplet."""
+    """Return the ID of the newest backup. Raise LabError if it is not off-site."""
     made: list[dict[str, Any]] = json.loads(on_the_droplet("sudo stackctl backups --json"))
     if not made or not made[-1]["offsite"]:
-        raise LabError("the backup has not gone off the droplet: make offsite, then make site")
+        raise LabError("The newest backup is not off-site. Next: make offsite, then make site.")
     return str(made[-1]["id"])
 
 
@@ -237,7 +262,7 @@ def wait_for_jobs() -> None:
     deadline = time.monotonic() + DONE_WITHIN_S
     while sql("SELECT count(*) FROM jobs WHERE finished_at IS NULL AND due_at <= now()").strip() != "0":
         if time.monotonic() > deadline:
-            raise LabError("a job is left: sudo stackctl logs worker")
+            raise LabError(f"A job is still pending after {DONE_WITHIN_S} s. Next: sudo stackctl logs worker.")
         time.sleep(0.5)
 
 

@@ -1,4 +1,4 @@
-"""The machine that carries the lab: what it must have, how programs are run on it, and how progress is told."""
+"""The machine that carries the lab: its requirements, running programs on it, and progress messages."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGES = Path(__file__).with_name("packages.txt")
 STARTED = time.monotonic()
 
-# What each program is for tells the reader why the lab asks for it.
+# The purpose tells the operator why the lab needs the program.
 PROGRAMS = {
     "mmdebstrap": "builds Debian root file systems",
     "systemd-nspawn": "boots them as machines",
@@ -23,19 +23,19 @@ PROGRAMS = {
 
 
 class LabError(Exception):
-    """What went wrong, and the next step, in words for the operator."""
+    """A failure with its cause and the next step, in words for the operator."""
 
 
 def say(message: str) -> None:
-    """Tell a step as it begins, with the seconds since the command started."""
+    """Print a step as it begins, with the seconds since the command started."""
     print(f"[{time.monotonic() - STARTED:6.1f}s] {message}", flush=True)
 
 
 def run(*command: str | Path, stdin: str | bytes | None = None, check: bool = True) -> str:
-    """Run a program, and return what it wrote.
+    """Run a program and return its output.
 
-    Raises LabError with the end of its error output when it fails and `check` is set. Standard input is for
-    whatever must not stand in an argument list.
+    With `check`, a failure raises LabError with the end of the program's error output. Use standard input for data
+    that must not appear in an argument list.
     """
     data = stdin.encode() if isinstance(stdin, str) else stdin
     if data is None:
@@ -45,24 +45,24 @@ def run(*command: str | Path, stdin: str | bytes | None = None, check: bool = Tr
     if check and done.returncode:
         words = " ".join(str(part) for part in command)
         tail = "\n".join((done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-15:])
-        raise LabError(f"`{words}` ended with {done.returncode}:\n{tail}")
+        raise LabError(f"`{words}` failed with exit code {done.returncode}:\n{tail}")
     return done.stdout.decode(errors="replace")
 
 
 def packages() -> list[str]:
-    """The Debian packages the lab needs on this machine."""
+    """Return the Debian packages that the lab needs on this machine."""
     lines = (re.sub(r"#.*", "", line).strip() for line in PACKAGES.read_text().splitlines())
     return [line for line in lines if line]
 
 
 def check() -> None:
-    """Raise LabError naming all that this machine lacks, and the next step."""
+    """Raise LabError with everything that this machine lacks and the next step."""
     if sys.platform != "linux":
         raise LabError(
-            "The lab boots its machines with systemd-nspawn, which only Linux has. See docs/how-to/lab.md for others."
+            "The lab needs systemd-nspawn, which only Linux has. Next: use a virtual machine (docs/how-to/lab.md)."
         )
     if os.geteuid() != 0:
-        raise LabError("The lab needs root: it mounts, makes a bridge and boots machines. Run it with sudo.")
+        raise LabError("The lab needs root: it mounts, makes a bridge and boots machines. Next: run it with sudo.")
     missing = [f"{name} ({purpose})" for name, purpose in PROGRAMS.items() if shutil.which(name) is None]
     if missing:
         raise LabError(f"Missing: {', '.join(missing)}.\nNext: apt-get install {' '.join(packages())}")

@@ -1,4 +1,4 @@
-"""Images of the lab's registry: built inside world, pushed to its registry, and kept in the cache with it."""
+"""Images of the lab's registry: built in world, pushed to its registry, and cached with it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ HERE = Path(__file__).parent
 REGISTRY = f"registry.{DOMAIN}"
 STORAGE = WORLD.root / "var/lib/docker-registry"
 CACHED_STORAGE = CACHE / "registry"
-BUILT = "built.json"  # in the storage: what each image was built from
+BUILT = "built.json"  # in the storage: the key of each image
 WORKSHOP = "var/tmp/images"  # in world: build contexts
 SLIM = Recipe(name="slim", packages=())
 SLIM_TAG = "debian:trixie-slim"
-PYTHON = "3.13"  # Debian 13's, for which the bot's wheels are fetched
+PYTHON = "3.13"  # the version of Debian 13, for which the bot's wheels are fetched
 
 
 @dataclass(frozen=True)
 class Image:
     """An image to build: its name and tag in the registry, the directory with its Dockerfile, its build arguments.
 
-    `base` is the one of our images that it is built on; without it, it is Debian's.
+    `base` is our image that it is built on. Without it, the base is Debian's.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Image:
     base: Image | None = None
 
     def key(self) -> str:
-        """Another one when the image must be built anew."""
+        """Return a key that changes when the image must be built again."""
         below = self.base.key() if self.base else SLIM.key(rootfs.apt_sources())
         digest = hashlib.sha256(repr((self.name, self.arguments, below)).encode())
         for file in sorted(_sources(self.source)):
@@ -59,7 +59,7 @@ def _variant(tag: str, *arguments: str, base: Image = BOT) -> Image:
 
 EXPANDED = _variant("1.2.0", "REVISION=r0004_expand")
 
-# What takes longest is first, and a base before what is built on it.
+# The slowest first, and a base before the images that are built on it.
 IMAGES = (
     BOT,
     Image("postgres:17-trixie", HERE / "images/postgres"),
@@ -84,7 +84,7 @@ IMAGES = (
 
 
 def restore() -> None:
-    """Give a world that has just been made, and not yet booted, the registry's storage out of the cache."""
+    """Copy the registry's storage from the cache into a new world that has not booted yet."""
     if CACHED_STORAGE.exists():
         rootfs.remove(STORAGE)
         rootfs.copy(CACHED_STORAGE, STORAGE)
@@ -94,7 +94,7 @@ def restore() -> None:
 
 
 def push_missing() -> None:
-    """Build and push what the registry doesn't have yet, and keep the result in the cache."""
+    """Build and push the images that the registry lacks, and cache the result."""
     wanted = {image.name: image.key() for image in IMAGES}
     present = _built()
     missing = [image for image in IMAGES if present.get(image.name) != wanted[image.name]]
@@ -102,7 +102,7 @@ def push_missing() -> None:
         return
     _import_slim()
     _log_in()
-    say(f"Making {len(missing)} images")
+    say(f"Building {len(missing)} images")
     made: dict[Image, Future[None]] = {}
     with ThreadPoolExecutor(max_workers=2) as both_cores:
         for image in missing:
@@ -115,14 +115,14 @@ def push_missing() -> None:
 
 
 def _built() -> dict[str, str]:
-    """The key that each image in the registry was built from."""
+    """Return the key of each image in the registry."""
     file = STORAGE / BUILT
     built: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     return built
 
 
 def _make(image: Image, base: Future[None] | None) -> None:
-    """Build and push the image, once its base is there: that one was begun before."""
+    """Wait for the base, whose build started earlier, then build and push the image."""
     if base:
         base.result()
     _build(image)
@@ -141,18 +141,18 @@ def _build(image: Image) -> None:
         shutil.copytree(_wheels(requirements), context / "wheels")
     below = (f"BASE={REGISTRY}/{image.base.name}",) if image.base else ()
     arguments = [word for argument in (*image.arguments, *below) for word in ("--build-arg", argument)]
-    place = f"/{context.relative_to(WORLD.root)}"
-    machine.inside(WORLD, "docker", "build", "--quiet", "--tag", f"{REGISTRY}/{image.name}", *arguments, place)
+    directory = f"/{context.relative_to(WORLD.root)}"
+    machine.inside(WORLD, "docker", "build", "--quiet", "--tag", f"{REGISTRY}/{image.name}", *arguments, directory)
     rootfs.remove(context)
 
 
 def _wheels(requirements: Path) -> Path:
-    """The wheels that a requirements file locks, fetched here: only this machine knows its package index."""
+    """Return the directory of a requirements file's wheels, fetched here: only this machine knows its package index."""
     wheels = CACHE / "wheels" / hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
     if not wheels.exists():
         say(f"Fetching the wheels of {requirements.relative_to(HERE)}")
         draft = wheels.with_name(f".{wheels.name}.new")
-        rootfs.remove(wheels.parent)  # those of an older file
+        rootfs.remove(wheels.parent)  # the wheels of an older file
         download = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
         safety = ("--require-hashes", "--only-binary=:all:", f"--python-version={PYTHON}")
         run(*download, *safety, "--requirement", requirements, "--dest", draft)
@@ -161,7 +161,7 @@ def _wheels(requirements: Path) -> Path:
 
 
 def _import_slim() -> None:
-    """Make the base of all images, as the official one is named, from Debian's packages."""
+    """Make the base of all images from Debian's packages, with the name of the official one."""
     if machine.inside(WORLD, "docker", "image", "ls", "--quiet", SLIM_TAG):
         return
     root = rootfs.build(SLIM)
@@ -182,7 +182,7 @@ def _log_in() -> None:
 
 
 def _store(built: dict[str, str]) -> None:
-    """Drop what no tag names any longer, and keep the registry's storage in the cache."""
+    """Delete untagged images and cache the registry's storage."""
     machine.inside(WORLD, "docker-registry", "garbage-collect", "--delete-untagged", "/etc/docker/registry/config.yml")
     machine.inside(WORLD, "systemctl", "restart", "docker-registry")
     (STORAGE / BUILT).write_text(json.dumps(built))
@@ -191,6 +191,6 @@ def _store(built: dict[str, str]) -> None:
 
 
 def _sources(directory: Path) -> list[Path]:
-    """The files that belong to an image; not what tools left among them."""
+    """Return the files that belong to an image, without caches of tools."""
     files = (file for file in directory.rglob("*") if file.is_file())
     return [file for file in files if not any(part == "__pycache__" or part.endswith("_cache") for part in file.parts)]

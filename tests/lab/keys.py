@@ -1,4 +1,4 @@
-"""Keys of the lab, and what ssh needs to know: nothing of it is ever committed."""
+"""The lab's keys and ssh's configuration. None of it is ever committed."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ KNOWN_HOSTS = DOT_LAB / "known_hosts"
 
 
 def make(machines: Iterable[Machine]) -> None:
-    """Make what is missing of the operator's and CI's keys, the machines' host keys, and ssh's two files."""
+    """Make the missing keys of the operator, CI and the machines, and write ssh's two files."""
     machines = list(machines)
     DOT_LAB.mkdir(mode=0o700, exist_ok=True)
     for path, comment in [
@@ -30,17 +30,17 @@ def make(machines: Iterable[Machine]) -> None:
 
 
 def host_key(machine: Machine) -> Path:
-    """The private host key of a machine; it outlives the machine, so that one made anew is known."""
+    """Return the path of a machine's private host key. It outlives the machine, so that a new machine is known."""
     return DOT_LAB / "host_keys" / machine.name
 
 
 def public(key: Path) -> str:
-    """The public half, as one line without a line end."""
+    """Return the public half as one line without a line end."""
     return key.with_name(f"{key.name}.pub").read_text().strip()
 
 
 def ssh_config(machines: Iterable[Machine], directory: Path) -> str:
-    """The configuration for ssh, pyinfra and testinfra; `directory` holds the key and known_hosts."""
+    """Return the configuration for ssh, pyinfra and testinfra; `directory` contains the key and known_hosts."""
     hosts = [f"Host {machine.name}\n  HostName {machine.ipv4}\n  User {machine.user}\n" for machine in machines]
     common = (
         "Host *\n"
@@ -55,7 +55,7 @@ def ssh_config(machines: Iterable[Machine], directory: Path) -> str:
 
 
 def known_hosts(keys: dict[Machine, str]) -> str:
-    """Each machine's host key under its name and its addresses."""
+    """Return each machine's host key under its name and its addresses."""
     lines = []
     for machine, key in keys.items():
         kind, value, *_ = key.split()
@@ -64,7 +64,7 @@ def known_hosts(keys: dict[Machine, str]) -> str:
 
 
 def give_to_owner(*paths: Path) -> None:
-    """Let the checkout's owner use what root made in it."""
+    """Give the checkout's owner the files that root made in it."""
     owner = CHECKOUT.stat()
     for path in paths:
         for entry in [path, *path.rglob("*")]:

@@ -1,4 +1,4 @@
-"""The lab as a whole: brought up, taken down, looked at. One checkout owns it at a time."""
+"""The whole lab: up, down, status. One checkout owns it at a time."""
 
 import contextlib
 import fcntl
@@ -33,7 +33,7 @@ ACME_ROOT = "etc/telegram/acme-root.pem"
 
 
 class Found(Enum):
-    """What an earlier run, perhaps of another checkout, left on this machine."""
+    """What an earlier run left on this machine, perhaps a run of another checkout."""
 
     NOTHING = "nothing"
     OURS = "ours"
@@ -42,7 +42,7 @@ class Found(Enum):
 
 
 def judge(owner: str | None, me: str, *, alive: bool) -> Found:
-    """Decide what the lab of `owner` (a checkout's path) is to us: only another's living machines are left alone."""
+    """Decide what to do with the lab of `owner`, a checkout's path. Only running machines of another are left alone."""
     if owner == me:
         return Found.OURS
     if alive and owner is not None and Path(owner).exists():
@@ -51,7 +51,7 @@ def judge(owner: str | None, me: str, *, alive: bool) -> Found:
 
 
 def up(droplets: int) -> None:
-    """Make and boot what is missing: the droplets first, which can be used while the rest is made."""
+    """Make and boot what is missing, the droplets first: they can be used while the rest is made."""
     with _alone():
         _claim()
         _prepare_host()
@@ -74,21 +74,21 @@ def up(droplets: int) -> None:
 
 
 def down() -> None:
-    """Take away all that `up` made on this machine, but for the cache."""
+    """Remove everything that `up` made on this machine except the cache."""
     with _alone():
         _refuse_anothers(_found())
         _remove_everything()
         shutil.rmtree(DOT_LAB, ignore_errors=True)
         ENV_FILE.unlink(missing_ok=True)
-        say("The lab is down, and nothing of it is left but the cache")
+        say("The lab is down. Only the cache is left.")
 
 
 def recreate(which: Machine) -> None:
-    """Replace a machine by a new one of the same name, address and host key."""
+    """Replace a machine by a new one with the same name, addresses and host key."""
     _must_be_ours()
     machine.destroy(which)
     ensure(which)
-    say(f"{which.name} is new")
+    say(f"{which.name} was replaced")
     if which == WORLD:
         images.push_missing()
 
@@ -97,27 +97,27 @@ def destroy(which: Machine) -> None:
     """Remove a machine."""
     _must_be_ours()
     machine.destroy(which)
-    say(f"{which.name} is gone")
+    say(f"{which.name} was removed")
 
 
 def reboot(which: Machine) -> None:
-    """Reboot a machine in order."""
+    """Reboot a machine cleanly."""
     _must_be_ours()
     machine.reboot(which)
     _share_acme_root(which)
-    say(f"{which.name} is back")
+    say(f"{which.name} is up again")
 
 
 def crash(which: Machine) -> None:
-    """Kill a machine, and switch it on again."""
+    """Kill a machine and boot it again."""
     _must_be_ours()
     machine.crash(which)
     _share_acme_root(which)
-    say(f"{which.name} is back")
+    say(f"{which.name} is up again")
 
 
 def status() -> str:
-    """A line for each machine: its name, its state, its addresses."""
+    """Return one line per machine with its name, state and addresses."""
     lines = []
     for known in MACHINES:
         if processes.leader(known.name):
@@ -128,12 +128,12 @@ def status() -> str:
 
 
 def ensure(wanted: Machine) -> None:
-    """Make the machine unless it is there, and switch it on unless it is."""
+    """Make the machine if it is missing or outdated, and boot it if it is off."""
     plan = blueprint.of(wanted)
     if machine.is_outdated(wanted, plan):
-        say(f"{wanted.name} is made anew: what it is made of changed")
+        say(f"Replacing {wanted.name}: its blueprint changed")
         if wanted == WORLD:
-            say("Its ACME server starts afresh, too: certificates from before lead to no known root any more")
+            say("The new ACME server has a new root, so certificates of the old one are no longer trusted")
         machine.destroy(wanted)
     if not wanted.root.exists():
         say(f"Making {wanted.name}")
@@ -141,23 +141,23 @@ def ensure(wanted: Machine) -> None:
         if wanted == WORLD:
             images.restore()
     if processes.has_keeper(wanted.name):
-        network.attach(wanted.interface)  # again, when somebody deleted the bridge meanwhile
+        network.attach(wanted.interface)  # in case the bridge was deleted meanwhile
     else:
         say(f"Booting {wanted.name}")
         machine.start(wanted)
         _share_acme_root(wanted)
-        say(f"{wanted.name} is on")
+        say(f"{wanted.name} is up")
 
 
 def _share_acme_root(changed: Machine) -> None:
-    """Neighbour trusts what pebble issues. Pebble has a new root each time world boots."""
+    """Make neighbour trust pebble's certificates. Pebble has a new root each time world boots."""
     if changed in {WORLD, NEIGHBOUR} and processes.leader(WORLD.name) and NEIGHBOUR.root.exists():
-        machine.inside(WORLD, "systemctl", "start", "pebble.service")  # returns when the root is there
+        machine.inside(WORLD, "systemctl", "start", "pebble.service")  # returns when the root exists
         shutil.copyfile(WORLD.root / ACME_ROOT, NEIGHBOUR.root / "root/acme-root.pem")
 
 
 def _share_secrets() -> None:
-    """World accepts the registry's password, the bot's token and the S3 store's keys that the env file names now."""
+    """Give world the env file's registry password, bot token and S3 keys."""
     secrets = secrets_file.read(ENV_FILE)
     htpasswd, tokens = WORLD.root / blueprint.HTPASSWD, WORLD.root / blueprint.TOKENS
     _, _, known = htpasswd.read_text().strip().partition(":")
@@ -165,7 +165,7 @@ def _share_secrets() -> None:
         say("The registry's password changed")
         htpasswd.write_bytes(blueprint.world_secrets()[blueprint.HTPASSWD].content)
     if tokens.read_text().strip() != secrets["TELEGRAM_BOT_TOKEN"]:
-        say("The bot's token changed: Telegram starts afresh")
+        say("The bot's token changed: restarting Telegram, which forgets its state")
         revoke(secrets["TELEGRAM_BOT_TOKEN"])
     wanted = blueprint.world_secrets()
     of_s3 = {path: wanted[path].content for path in (blueprint.S3_KEYS, blueprint.S3_OPERATOR)}
@@ -177,20 +177,20 @@ def _share_secrets() -> None:
 
 
 def revoke(token: str) -> None:
-    """What @BotFather does at /revoke: Telegram takes this token from now on, and no other. It starts afresh."""
+    """Do what @BotFather does at /revoke: Telegram accepts only this token from now on. It restarts without state."""
     (WORLD.root / blueprint.TOKENS).write_text(f"{token}\n")
     machine.inside(WORLD, "systemctl", "restart", "telegram.service")
 
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the lab's lock, so that two runs don't build or remove the same things."""
+    """Hold the lab's lock, so that two runs do not build or remove the same things."""
     RUN.mkdir(exist_ok=True)
     with (RUN / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LabError("Another `up` or `down` of the lab is at work. Next: wait for it.") from None
+            raise LabError("Another `up` or `down` of the lab is running. Next: wait until it has finished.") from None
         yield
 
 
@@ -219,9 +219,9 @@ def _claim() -> None:
     found = _found()
     _refuse_anothers(found)
     if found == Found.OURS and not keys.IDENTITY.exists():
-        found = Found.LEFTOVERS  # without its key, nobody can log in to its machines
+        found = Found.LEFTOVERS  # its machines cannot be logged in to without its key
     if found == Found.LEFTOVERS:
-        say(f"Clearing away what is left of the lab of {_owner() or 'another checkout'}")
+        say(f"Removing the remains of the lab of {_owner() or 'another checkout'}")
         _remove_everything()
     RUN.mkdir(exist_ok=True)
     STATE.mkdir(mode=0o700, exist_ok=True)
@@ -232,7 +232,7 @@ def _prepare_host() -> None:
     if not IP_FORWARD_BEFORE.exists():
         IP_FORWARD_BEFORE.write_text(network.IP_FORWARD.read_text())
     NSPAWN_RUN.mkdir(parents=True, exist_ok=True)
-    # Without systemd /run may be a plain directory, and nspawn then can't boot a machine again after its reboot.
+    # Without systemd /run may be a plain directory. nspawn could then not boot a machine again after its reboot.
     if run("findmnt", "--noheadings", "--output=FSTYPE", f"--target={NSPAWN_RUN}").strip() != "tmpfs":
         run("mount", "-t", "tmpfs", NSPAWN_MOUNT, NSPAWN_RUN)
     network.up()

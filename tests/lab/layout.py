@@ -1,4 +1,4 @@
-"""Names, addresses and places of the lab."""
+"""Names, addresses and paths of the lab."""
 
 import os
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DOT_LAB = CHECKOUT / ".lab"
 ENV_FILE = CHECKOUT / ".env.lab"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marketplace-infra"
-RUN = Path("/run/marketplace-lab")  # what a reboot of this machine ends: process ids, logs
-NSPAWN_RUN = Path("/run/systemd/nspawn")  # nspawn's own
-STATE = Path("/var/lib/marketplace-lab")  # what outlives it: the owner, the machines' root file systems
+RUN = Path("/run/marketplace-lab")  # lost at a reboot of this machine: logs, the lock
+NSPAWN_RUN = Path("/run/systemd/nspawn")  # used by nspawn
+STATE = Path("/var/lib/marketplace-lab")  # survives a reboot: the owner, the machines' root file systems
 
 BRIDGE = "lab0"
 NETWORK4 = IPv4Network("10.77.0.0/24")
@@ -24,7 +24,7 @@ MOST_DROPLETS = 9
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine of the lab; `host` is the last part of its addresses, written alike in v4 and v6."""
+    """One machine of the lab; `host` is the last part of its addresses, with the same digits in v4 and v6."""
 
     name: str
     host: int
@@ -32,27 +32,27 @@ class Machine:
 
     @property
     def ipv4(self) -> IPv4Address:
-        """10.77.0.<host>"""
+        """The address 10.77.0.<host>."""
         return NETWORK4[self.host]
 
     @property
     def ipv6(self) -> IPv6Address:
-        """fd00:77::<host>, with the same digits as in v4."""
+        """The address fd00:77::<host>, with the same digits as in v4."""
         return NETWORK6[int(str(self.host), 16)]
 
     @property
     def interface(self) -> str:
-        """Its network interface as the host sees it."""
+        """The network interface as the host sees it."""
         return f"lab-{self.name}"
 
     @property
     def root(self) -> Path:
-        """Its root file system."""
+        """The root file system."""
         return STATE / "machines" / self.name
 
     @property
     def is_droplet(self) -> bool:
-        """True for what the site converges; false for the world around it."""
+        """True for a droplet, which the site converges; False for world and neighbour."""
         return self.user == "deploy"
 
 
@@ -62,12 +62,12 @@ NEIGHBOUR = Machine("neighbour", 3, "root")
 DROPLETS = tuple(Machine(f"droplet{number}", 10 + number, "deploy") for number in range(1, MOST_DROPLETS + 1))
 MACHINES = (*DROPLETS, WORLD, NEIGHBOUR)
 
-# Other names for the machines, by what they do there.
+# Other names of the machines, one for each service.
 ALIASES = {"droplet1": ("bot",), "world": ("registry", "acme", "telegram")}
 
 
 def by_name(name: str) -> Machine:
-    """The machine of that name; LabError for a name the lab doesn't know."""
+    """Return the machine of that name; raise LabError for an unknown name."""
     for machine in MACHINES:
         if machine.name == name:
             return machine

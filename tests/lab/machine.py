@@ -1,4 +1,4 @@
-"""Machines of the lab: made from a blueprint, switched on, rebooted, crashed, removed."""
+"""Machines of the lab: make them from a blueprint, boot, reboot, crash and remove them."""
 
 import contextlib
 import subprocess
@@ -10,13 +10,13 @@ from tests.lab.blueprint import Blueprint
 from tests.lab.host import LabError, run
 from tests.lab.layout import CHECKOUT, NSPAWN_RUN, RUN, Machine
 
-PATIENCE = 120.0  # seconds for a boot; it takes four
-KEEPER_PATIENCE = 20.0  # seconds until its keeper stands; a fraction of one
+BOOT_TIMEOUT_S = 120.0  # a boot takes four seconds
+KEEPER_TIMEOUT_S = 20.0  # the keeper starts within a second
 FINGERPRINT = "etc/lab-fingerprint"
 
 
 def create(machine: Machine, blueprint: Blueprint) -> None:
-    """Make the machine's root file system: whole, or not at all."""
+    """Make the machine's root file system atomically."""
     base = rootfs.build(blueprint.recipe)
     draft = machine.root.with_name(f".{machine.name}.new")
     rootfs.copy(base, draft)
@@ -28,51 +28,51 @@ def create(machine: Machine, blueprint: Blueprint) -> None:
         target.chmod(file.mode)
     for command in blueprint.commands:
         run("chroot", draft, "sh", "-c", command)
-    if not machine.is_droplet:  # a droplet has nothing of ours that it needn't have
+    if not machine.is_droplet:  # a droplet has no file of ours that it does not need
         (draft / FINGERPRINT).write_text(blueprint.fingerprint())
     draft.rename(machine.root)
 
 
 def is_outdated(machine: Machine, blueprint: Blueprint) -> bool:
-    """True for a machine around the droplets that was made from another blueprint."""
+    """Return whether world or neighbour was made from another blueprint."""
     file = machine.root / FINGERPRINT
     return file.exists() and file.read_text() != blueprint.fingerprint()
 
 
 def start(machine: Machine) -> None:
-    """Switch the machine on, and return when it can be logged in to."""
-    stop(machine)  # it may run on without its keeper
+    """Boot the machine, and return when ssh can log in."""
+    stop(machine)  # it may still run without its keeper
     log = RUN / f"{machine.name}.log"
     command = [sys.executable, "-m", "tests.lab.supervise", machine.name]
     if processes.HAS_SYSTEMD:
-        place = (f"--unit={processes.unit(machine.name)}", f"--working-directory={CHECKOUT}")
+        unit = (f"--unit={processes.unit(machine.name)}", f"--working-directory={CHECKOUT}")
         settings = ("--property=Delegate=yes", f"--property=StandardOutput=truncate:{log}")
-        run("systemd-run", "--quiet", "--collect", *place, *settings, *command)
+        run("systemd-run", "--quiet", "--collect", *unit, *settings, *command)
     else:
         with log.open("w") as output:
             subprocess.Popen(
                 command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-    deadline = time.monotonic() + KEEPER_PATIENCE
+    deadline = time.monotonic() + KEEPER_TIMEOUT_S
     while not processes.has_keeper(machine.name) and time.monotonic() < deadline:
         time.sleep(0.02)
     wait_for_login(machine)
 
 
 def wait_for_login(machine: Machine) -> None:
-    """Return when ssh lets us in; LabError with the end of the console's log when it goes off or doesn't in time."""
-    deadline = time.monotonic() + PATIENCE
+    """Return when ssh can log in. If the machine stops or times out, raise LabError with the end of its console."""
+    deadline = time.monotonic() + BOOT_TIMEOUT_S
     while processes.has_keeper(machine.name) and time.monotonic() < deadline:
         if _ssh_works(machine):
             return
         time.sleep(0.2)
     log = RUN / f"{machine.name}.log"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "(nothing)"
-    raise LabError(f"{machine.name} lets nobody in. Its console, {log}, ends with:\n{tail}")
+    raise LabError(f"Cannot log in to {machine.name} by ssh. Its console, {log}, ends with:\n{tail}")
 
 
 def inside(machine: Machine, *command: str, stdin: str | bytes | None = None) -> str:
-    """Run a command as root in a machine, without ssh: as from its console."""
+    """Run a command as root in a machine without ssh, as from its console."""
     leader = processes.leader(machine.name)
     if leader is None:
         raise LabError(f"{machine.name} is off. Next: `make lab-up`.")
@@ -80,33 +80,33 @@ def inside(machine: Machine, *command: str, stdin: str | bytes | None = None) ->
 
 
 def reboot(machine: Machine) -> None:
-    """Reboot in order, and return when the machine can be logged in to again."""
+    """Reboot the machine cleanly, and return when ssh can log in again."""
     before = processes.leader(machine.name)
     inside(machine, "systemctl", "reboot")
-    deadline = time.monotonic() + 2 * PATIENCE  # services may take their time to stop
+    deadline = time.monotonic() + 2 * BOOT_TIMEOUT_S  # services may stop slowly
     while processes.leader(machine.name) in {before, None}:
         if not processes.has_keeper(machine.name) or time.monotonic() > deadline:
-            raise LabError(f"{machine.name} did not come back. Next: see {RUN / machine.name}.log")
+            raise LabError(f"{machine.name} did not boot again after its reboot. Next: see {RUN / machine.name}.log")
         time.sleep(0.1)
     wait_for_login(machine)
 
 
 def crash(machine: Machine) -> None:
-    """Kill all of the machine's processes at once, and switch it on again."""
+    """Kill all of the machine's processes at once, and boot it again."""
     if processes.leader(machine.name) is None:
         raise LabError(f"{machine.name} is off: nothing to crash. Next: `make lab-up`.")
     start(machine)
 
 
 def stop(machine: Machine) -> None:
-    """Switch the machine off as a lost power supply would. Nothing to do when it is off."""
+    """Switch the machine off as a power failure would. A machine that is off stays off."""
     processes.kill(machine.name)
-    for left in ("propagate", "unix-export"):  # a killed nspawn doesn't clean up, and a new one refuses to
+    for left in ("propagate", "unix-export"):  # a killed nspawn leaves them, and a new one refuses to start
         rootfs.remove(NSPAWN_RUN / left / machine.name)
 
 
 def destroy(machine: Machine) -> None:
-    """Switch the machine off, and remove all of it."""
+    """Switch the machine off and remove all its files."""
     stop(machine)
     rootfs.remove(machine.root)
     (RUN / f"{machine.name}.log").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The lab's network: a bridge, a way out, and a trap, so that nothing addressed to the lab ever leaves this machine."""
+"""The lab's network: a bridge, NAT, and blackhole routes, so that no packet for the lab ever leaves this machine."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from tests.lab.layout import BRIDGE, GATEWAY, MACHINES, NETWORK4, NETWORK6
 LAST_RESORT = "4294967295"  # the highest metric: the bridge's own route wins while the bridge is there
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 TABLE = "marketplace_lab"
-# The clamp is for machines whose way out carries less than 1500 bytes (VPNs, clouds).
+# The clamp is for hosts whose uplink carries less than 1500 bytes (VPNs, clouds).
 RULES = f"""
 table ip {TABLE} {{
     chain out {{
@@ -24,12 +24,12 @@ table ip {TABLE} {{
     }}
 }}
 """
-# A Docker Engine on this machine lets nothing through that isn't its own, but asks this chain first.
+# A Docker Engine on this machine drops all forwarded packets except its own, but consults this chain first.
 DOCKER_RULES = [f"-i {BRIDGE} -j ACCEPT", f"-o {BRIDGE} -j ACCEPT"]
 
 
 def up() -> None:
-    """Make the network, or what is missing of it."""
+    """Make the parts of the network that are missing."""
     _refuse_taken_addresses()
     for family, network in (("-4", NETWORK4), ("-6", NETWORK6)):
         run("ip", family, "route", "replace", "blackhole", str(network), "metric", LAST_RESORT)
@@ -38,7 +38,7 @@ def up() -> None:
             run("ip", "link", "add", BRIDGE, "type", "bridge")
         run("nft", "-f", "-", stdin=f"table ip {TABLE}\ndelete table ip {TABLE}\n{RULES}")
     except LabError as error:
-        raise LabError(f"This machine's kernel makes no bridge or no NAT. Next: use a VM.\n{error}") from error
+        raise LabError(f"This machine's kernel supports no bridge or no NAT. Next: use a VM.\n{error}") from error
     for address, network in ((GATEWAY.ipv4, NETWORK4), (GATEWAY.ipv6, NETWORK6)):
         run("ip", "address", "replace", f"{address}/{network.prefixlen}", "dev", BRIDGE, "nodad")
     run("ip", "link", "set", BRIDGE, "up")
@@ -47,7 +47,7 @@ def up() -> None:
 
 
 def down(ip_forward: str | None) -> None:
-    """Take away all of it; `ip_forward` is the value that this machine had before, when known."""
+    """Remove the network. `ip_forward` is this machine's former value, if known."""
     if exists():
         run("ip", "link", "delete", BRIDGE)
     for known in MACHINES:
@@ -62,12 +62,12 @@ def down(ip_forward: str | None) -> None:
 
 
 def exists() -> bool:
-    """True when the bridge is there: without it nothing may be sent to the lab's addresses."""
+    """Return whether the bridge exists. Without it nothing may be sent to the lab's addresses."""
     return Path("/sys/class/net", BRIDGE).exists()
 
 
 def attach(interface: str) -> bool:
-    """Plug a machine's interface into the bridge; False while it isn't there yet."""
+    """Plug a machine's interface into the bridge. Return False if it does not exist yet."""
     if not Path("/sys/class/net", interface).exists():
         return False
     run("ip", "link", "set", interface, "master", BRIDGE, "up")
@@ -75,15 +75,15 @@ def attach(interface: str) -> bool:
 
 
 def unplug(interface: str) -> None:
-    """Take away what a machine left of its interface; nothing to do where there is none.
+    """Delete a machine's interface if it still exists.
 
-    A network namespace outlives its last process for as long as a connection in it is being closed.
+    A network namespace outlives its last process while a connection in it is being closed.
     """
     run("ip", "link", "delete", interface, check=False)
 
 
 def resolvers() -> list[str]:
-    """The host's own name servers as a machine of the lab can reach them: none that listen on the loopback."""
+    """Return the host's name servers that the lab's machines can reach: those not on the loopback."""
     for file in (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf")):
         if file.exists():
             words = (line.split() for line in file.read_text().splitlines())
@@ -92,27 +92,27 @@ def resolvers() -> list[str]:
             if reachable:
                 return reachable
     raise LabError(
-        "This machine's name server listens on its loopback alone, where the lab's machines can't ask it.\n"
+        "This machine's name server listens only on the loopback, where the lab's machines cannot reach it.\n"
         "Next: name one that they can reach in /etc/resolv.conf."
     )
 
 
 def _refuse_taken_addresses() -> None:
-    """Raise LabError when this machine already uses addresses of the lab for something else."""
+    """Raise LabError if this machine already uses addresses of the lab for something else."""
     for route in json.loads(run("ip", "-j", "-4", "route")):
         if route["dst"] == "default" or route.get("dev") == BRIDGE or route.get("type") == "blackhole":
             continue
         if ip_network(route["dst"]).subnet_of(NETWORK4):  # type: ignore[arg-type]
             raise LabError(
-                f"The lab uses {NETWORK4}, and this machine has a route to {route['dst']} by {route['dev']}."
+                f"The lab uses {NETWORK4}, and this machine has a route to {route['dst']} on {route['dev']}."
             )
 
 
 def _docker(action: str) -> None:
-    """Insert (-I) or delete (-D) our rules in the chain that a Docker Engine on this machine leaves to its operator."""
+    """Insert (-I) or delete (-D) our rules in the chain that a Docker Engine on this machine leaves to operators."""
     if shutil.which("iptables") is None:
         return
-    present = run("iptables", "-w", "-S", "DOCKER-USER", check=False).splitlines()  # nothing when there is no Docker
+    present = run("iptables", "-w", "-S", "DOCKER-USER", check=False).splitlines()  # empty without Docker
     for rule in DOCKER_RULES:
         if present and (f"-A DOCKER-USER {rule}" in present) == (action == "-D"):
             run("iptables", "-w", action, "DOCKER-USER", *rule.split())

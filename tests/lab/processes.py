@@ -1,7 +1,7 @@
-"""Which processes are the lab's own: those in its control groups, whatever became of the one that started them.
+"""The lab's processes: those in its control groups, even if the process that started them is gone.
 
-Each machine has a group, and two in it: `keeper` for the process that stands behind it, `machine` for nspawn and
-all that runs inside. A process id alone could be somebody else's by now; a process in these groups can't.
+Each machine has a group with two subgroups: `keeper` for the process that starts nspawn, `machine` for nspawn and all
+processes inside. A process ID could have been reused by another program; membership in these groups is certain.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.lab.host import LabError
 
 HAS_SYSTEMD = Path("/run/systemd/system").exists()
-PATIENCE = 10.0  # seconds
+KILL_TIMEOUT_S = 10.0
 
 
 def enter(name: str, part: str) -> None:
@@ -28,14 +28,14 @@ def enter(name: str, part: str) -> None:
 
 
 def remove_groups(name: str = "", part: str = "") -> None:
-    """Remove the groups a machine left, or a part of them, or those of all machines. OSError for one in use."""
+    """Remove the groups of one machine, one part of them, or those of all machines. Raise OSError if one is in use."""
     for hierarchy in _hierarchies():
         for directory, _, _ in os.walk(hierarchy / _group(name) / part, topdown=False):
             Path(directory).rmdir()
 
 
 def all_of(name: str) -> list[int]:
-    """The ids of all processes of a machine, its keeper among them; none when it is off."""
+    """Return the IDs of all processes of a machine, including its keeper; [] if it is off."""
     found = []
     for directory, _, _ in os.walk(_named_hierarchy() / _group(name)):
         with contextlib.suppress(OSError):
@@ -44,21 +44,21 @@ def all_of(name: str) -> list[int]:
 
 
 def has_keeper(name: str) -> bool:
-    """False when a machine is off, or runs on without the process that would boot it again."""
+    """Return False if a machine is off, or runs without the process that would boot it again."""
     return any(_depth(pid) == 1 for pid in all_of(name))
 
 
 def leader(name: str) -> int | None:
-    """The process id, as the host counts, of a machine's PID 1."""
+    """Return the host's process ID of a machine's PID 1."""
     return next((pid for pid in all_of(name) if _namespaced_ids(pid)[1:] == [1]), None)
 
 
 def kill(name: str) -> None:
-    """End at once all that belongs to a machine. Nothing to do when it is off."""
-    deadline = time.monotonic() + PATIENCE
+    """Kill all processes of a machine. Do nothing if it is off."""
+    deadline = time.monotonic() + KILL_TIMEOUT_S
     while remaining := all_of(name):
         if time.monotonic() > deadline:
-            raise LabError(f"{name}: processes {remaining} don't end. Next: see what they wait for, `ps -l`.")
+            raise LabError(f"{name}: processes {remaining} do not end. Next: see what they wait for, `ps -l`.")
         for pid in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -68,7 +68,7 @@ def kill(name: str) -> None:
 
 
 def unit(name: str) -> str:
-    """The service a machine runs as where the host has systemd."""
+    """Return the service that a machine runs as if the host has systemd."""
     return f"marketplace-lab-{name}.service"
 
 
@@ -77,14 +77,14 @@ def _group(name: str) -> Path:
 
 
 def _inherit_processors(group: Path) -> None:
-    """In version 1 a new cpuset is empty, and takes no process."""
+    """Copy the parent's CPUs and memory nodes: in version 1 a new cpuset is empty and accepts no process."""
     for file in ("cpuset.mems", "cpuset.cpus"):
         if (group / "cgroup.clone_children").exists() and (group / file).exists():
             (group / file).write_text((group.parent / file).read_text())
 
 
 def _pass_on_controllers(group: Path) -> None:
-    """In version 2 a group limits memory and the like only when the one above, itself without processes, lets it."""
+    """Enable all controllers for subgroups: version 2 needs that in the parent, which must have no processes."""
     if (group / "cgroup.controllers").exists():
         for controller in (group / "cgroup.controllers").read_text().split():
             (group / "cgroup.subtree_control").write_text(f"+{controller}")
@@ -96,18 +96,18 @@ def _hierarchies() -> list[Path]:
 
 
 def _named_hierarchy() -> Path:
-    """One that surely holds every process: nspawn needs it."""
+    """Return the hierarchy that contains every process: nspawn needs it."""
     legacy = Path("/sys/fs/cgroup/systemd")
     return legacy if legacy.exists() else Path("/sys/fs/cgroup")
 
 
 def _depth(pid: int) -> int:
-    """1 for a process of the host, 2 inside a machine, 3 in a container there; 0 for one that is gone."""
+    """Return 1 for a process of the host, 2 inside a machine, 3 in a container there, 0 for one that is gone."""
     return len(_namespaced_ids(pid))
 
 
 def _namespaced_ids(pid: int) -> list[int]:
-    """The ids a process has in each nested namespace, the host's first."""
+    """Return the IDs of a process in each nested namespace, the host's first."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):

@@ -1,4 +1,4 @@
-"""Root file systems: built by mmdebstrap once, kept in the cache until what builds them changes."""
+"""Root file systems: built once by mmdebstrap, and cached until their recipe changes."""
 
 import functools
 import hashlib
@@ -16,19 +16,19 @@ SUITE = "trixie"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes a root file system: a name, packages over Debian's minimum, and commands run in it at the end."""
+    """A root file system's name, its packages besides Debian's minimum, and commands that run in it at the end."""
 
     name: str
     packages: tuple[str, ...]
     commands: tuple[str, ...] = ()
 
     def key(self, sources: list[str]) -> str:
-        """Names the result in the cache: another recipe or another source of packages is another root."""
+        """Return the result's name in the cache. It changes with the recipe and with the sources of packages."""
         inputs = json.dumps([SUITE, sources, asdict(self)], sort_keys=True)
         return f"{self.name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
 
 
-# What DigitalOcean's Debian 13 image offers and a site may rely on, no more: what else it needs, the site installs.
+# Only what DigitalOcean's Debian 13 image has and a site may rely on. The site installs everything else.
 BASE = Recipe(
     name="droplet",
     packages=(
@@ -54,7 +54,7 @@ BASE = Recipe(
 
 
 def build(recipe: Recipe) -> Path:
-    """The directory with the recipe's root file system, out of the cache or built now (about half a minute)."""
+    """Return the directory of the recipe's root file system, from the cache or built now (about half a minute)."""
     sources = apt_sources()
     key = recipe.key(sources)
     root = CACHE / "roots" / key
@@ -67,13 +67,13 @@ def build(recipe: Recipe) -> Path:
     unfinished = root.parent / f".{key}.new"
     remove(unfinished)
     include = (f"--include={','.join(recipe.packages)}",) if recipe.packages else ()
-    place = shlex.quote(str(archives))
+    directory = shlex.quote(str(archives))
     run(
         *("mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase", *include),
-        # Downloaded packages go to the cache, and come out of it when a recipe changes.
+        # Downloaded packages are cached, and reused when a recipe changes.
         *("--skip=essential/unlink", '--setup-hook=mkdir -p "$1"/var/cache/apt/archives'),
-        f"--setup-hook=sync-in {place} /var/cache/apt/archives",
-        f"--customize-hook=sync-out /var/cache/apt/archives {place}",
+        f"--setup-hook=sync-in {directory} /var/cache/apt/archives",
+        f"--customize-hook=sync-out /var/cache/apt/archives {directory}",
         *(f'--customize-hook=chroot "$1" sh -c {shlex.quote(command)}' for command in recipe.commands),
         SUITE,
         unfinished,
@@ -86,9 +86,9 @@ def build(recipe: Recipe) -> Path:
 
 @functools.cache
 def apt_sources() -> list[str]:
-    """Debian 13's sources in sources.list form, from this machine's own mirrors when it runs Debian.
+    """Return Debian 13's sources in sources.list form, from this machine's mirrors if it runs Debian.
 
-    They go into the root file system and nowhere else: which mirror a machine uses is nobody's business.
+    They are written to the root file system and nowhere else: a machine's mirror is private.
     """
     release = platform.freedesktop_os_release()
     targets = run(
@@ -98,7 +98,7 @@ def apt_sources() -> list[str]:
 
 
 def sources_of(targets: str, codename: str) -> list[str]:
-    """Turn `apt-get indextargets` lines (origin, site, release) of the host's Debian into sources of ours.
+    """Turn `apt-get indextargets` lines (origin, site, release) of the host's Debian into Debian 13's sources.
 
     >>> sources_of("Debian http://mirror/debian bookworm-updates", "bookworm")
     ['deb http://mirror/debian trixie-updates main']
@@ -106,8 +106,8 @@ def sources_of(targets: str, codename: str) -> list[str]:
     suites = {codename: SUITE, f"{codename}-updates": f"{SUITE}-updates", f"{codename}-security": f"{SUITE}-security"}
     found = []
     for line in targets.splitlines():
-        origin, _, place = line.partition(" ")
-        site, _, release = place.rpartition(" ")
+        origin, _, rest = line.partition(" ")
+        site, _, release = rest.rpartition(" ")
         if origin == "Debian" and release in suites:
             found.append(f"deb {site} {suites[release]} main")
     if any(f" {SUITE} " in line for line in found):
@@ -116,7 +116,7 @@ def sources_of(targets: str, codename: str) -> list[str]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a root file system: whole, or not at all under that name."""
+    """Copy a root file system atomically."""
     unfinished = target.with_name(f".{target.name}.new")
     target.parent.mkdir(parents=True, exist_ok=True)
     remove(unfinished)
@@ -125,7 +125,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """Remove a root file system, and let go of whatever is still mounted in it: a mount is never looked into."""
+    """Remove a root file system. Unmount what is mounted in it first, so that no other file system is emptied."""
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         point = line.split()[4].encode().decode("unicode_escape")
         if Path(point).is_relative_to(root):
@@ -133,9 +133,7 @@ def remove(root: Path) -> None:
     if root.exists():
         run("rm", "--recursive", "--force", "--one-file-system", root)
     if root.exists():
-        raise LabError(
-            f"{root} can't be removed: another file system is mounted in it. Next: findmnt --submounts {root}"
-        )
+        raise LabError(f"Cannot remove {root}: another file system is mounted in it. Next: findmnt --submounts {root}")
 
 
 def _forget_older(recipe: Recipe, newest: Path) -> None:

@@ -1,4 +1,4 @@
-"""`.env.lab`: the lab's secrets, random, and as awkward as a password may be."""
+"""`.env.lab`: the lab's secrets, random and as awkward as a password may be."""
 
 import re
 import secrets
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-# Whatever quotes a value wrongly somewhere between this file and a container breaks one of these characters.
+# Wrong quoting anywhere between this file and a container breaks one of these characters.
 AWKWARD = """ a b $HOME ${X} #c 'd' "e" %41 \\n\\ é☃"""
 HEADER = "# The lab's secrets, made by `make lab-up`; `make lab-down` removes them.\n"
 LETTERS = string.ascii_letters + string.digits
@@ -31,7 +31,7 @@ RECIPES: dict[str, Callable[[], str]] = {
 
 
 def make(file: Path) -> dict[str, str]:
-    """Write the file, or what is missing in it, readable by its owner alone; all its values."""
+    """Write the missing values to the file, readable only by its owner. Return all values."""
     present = read(file) if file.exists() else {}
     values = present | {name: recipe() for name, recipe in RECIPES.items() if name not in present}
     if values != present:
@@ -41,12 +41,12 @@ def make(file: Path) -> dict[str, str]:
 
 
 def read(file: Path) -> dict[str, str]:
-    """The values, as the site reads them."""
+    """Return the values as the site reads them."""
     return {name: value for name, value in dotenv_values(file, interpolate=False).items() if value}
 
 
 def line(name: str, value: str) -> str:
-    """One line in dotenv's single-quoted form, in which only the quote and the backslash are written otherwise."""
+    """Return a line in dotenv's single-quoted form, which escapes only the quote and the backslash."""
     escaped = re.sub(r"(['\\])", r"\\\1", value)
     return f"{name}='{escaped}'\n"
 

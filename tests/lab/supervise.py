@@ -1,6 +1,6 @@
-"""Stands behind one machine while it is on: `python -m tests.lab.supervise NAME`, started by tests.lab.machine.
+"""The keeper of one running machine: `python -m tests.lab.supervise NAME`, started by tests.lab.machine.
 
-A machine's reboot ends its nspawn with a status that asks for another start, so something must outlive it.
+When a machine reboots, its nspawn exits with a status that asks for another start, so the keeper must outlive it.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ START_ME_AGAIN = 133  # nspawn's exit status with --keep-unit when the machine a
 
 
 def main() -> None:
-    """Boot the machine, again at each reboot, until it is powered off or killed."""
+    """Boot the machine, and again after each reboot, until it is powered off or killed."""
     machine = by_name(sys.argv[1])
     processes.enter(machine.name, "keeper")
     while boot(machine) == START_ME_AGAIN:
@@ -22,10 +22,10 @@ def main() -> None:
 
 
 def boot(machine: Machine) -> int:
-    """Run the machine until it ends; nspawn's exit status."""
+    """Run the machine until it ends, and return nspawn's exit status."""
     processes.remove_groups(machine.name, "machine")
-    processes.enter(machine.name, "machine")  # nspawn is born in the group that this process is in
-    network.unplug(machine.interface)  # a crash can leave it, and it would be attached in place of the new one
+    processes.enter(machine.name, "machine")  # nspawn starts in this process's group
+    network.unplug(machine.interface)  # a crash can leave it, and it would be attached instead of the new one
     nspawn = subprocess.Popen(command(machine), stdin=subprocess.DEVNULL)
     processes.enter(machine.name, "keeper")
     while nspawn.poll() is None and not network.attach(machine.interface):
@@ -34,9 +34,9 @@ def boot(machine: Machine) -> int:
 
 
 def command(machine: Machine) -> list[str]:
-    """How nspawn boots a machine that may run Docker."""
+    """Return nspawn's command for a machine that may run Docker."""
     return [
-        *("setpriv", "--pdeathsig", "KILL"),  # a machine without its keeper would not come back from a reboot
+        *("setpriv", "--pdeathsig", "KILL"),  # a machine without its keeper would stay off after a reboot
         *("systemd-nspawn", "--quiet", "--boot", f"--directory={machine.root}", f"--machine={machine.name}"),
         *("--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off"),
         *("--capability=all", "--system-call-filter=add_key keyctl bpf"),

@@ -1,4 +1,4 @@
-"""What `make drill` says of what it saw, and that it ends well only when all is there."""
+"""`make drill` reports what it found, and succeeds only if all data is back and Telegram heard what it should."""
 
 import re
 from collections import Counter
@@ -17,7 +17,7 @@ WELL = Outcome(
     found=BEFORE,
     key="4f1c",
     found_key="4f1c",
-    of_the_copy=[],
+    while_isolated=[],
     in_all=["setWebhook", "sendMessage"],
 )
 
@@ -26,27 +26,27 @@ def told(seen: Outcome) -> list[str]:
     return table(Clock(STEPS), "destroy droplet1", seen)
 
 
-def test_all_is_there_and_what_was_lost_is_told() -> None:
+def test_a_complete_restore_is_reported_with_the_rows_lost_since_the_backup() -> None:
     WELL.judge()
     assert told(WELL)[-5:] == [
-        "recovery, from the loss to the first update: 42 s",
-        "rows as they were at the backup: all 4 of 3 tables",
-        "lost, what was written after it: 1 of offers, 2 of orders",
-        "Redis's key as it was at the backup: yes",
-        "Telegram heard of the copy: nothing",
+        "recovery time, from the loss to the first update: 42 s",
+        "rows equal to the backup: all 4 in 3 tables",
+        "rows lost, written after the backup: 1 of offers, 2 of orders",
+        "Redis's key equal to the backup: yes",
+        "calls to Telegram while isolated: none",
     ]
 
 
-def test_each_step_has_its_seconds() -> None:
+def test_each_step_is_listed_with_its_seconds() -> None:
     assert [line.split()[-1] for line in told(WELL)[2:5]] == ["80.0", "2.0", "40.4"]
 
 
-def test_what_came_back_though_it_was_written_later_is_not_called_lost() -> None:
+def test_a_restored_row_that_was_written_later_is_not_called_lost() -> None:
     assert replace(WELL, found=BEFORE | {"offers": BEFORE["offers"] + Counter(["cake"])}).lost == {"orders": 2}
-    assert told(replace(WELL, since={}))[-3] == "lost, what was written after it: nothing"
+    assert told(replace(WELL, since={}))[-3] == "rows lost, written after the backup: none"
 
 
-def test_one_more_that_is_equal_to_a_row_that_is_there_is_lost_as_any_other() -> None:
+def test_a_lost_row_counts_even_if_an_equal_row_is_there() -> None:
     assert replace(WELL, since={"offers": Counter(["soup"])}).lost == {"offers": 1}
 
 
@@ -63,35 +63,35 @@ def test_one_more_that_is_equal_to_a_row_that_is_there_is_lost_as_any_other() ->
         ({}, {"jobs": 1, "offers": 3, "orders": 0}),
     ],
     ids=[
-        *("a row less", "one of two that are equal less", "a row changed", "a row more", "a row twice"),
-        *("an empty table less", "a table more", "nothing"),
+        *("a row missing", "one of two equal rows missing", "a row changed", "a row added", "a row twice"),
+        *("an empty table missing", "a table added", "nothing"),
     ],
 )
 def test_rows_that_differ_are_counted_by_table(found: Rows, wrong: dict[str, int]) -> None:
     seen = replace(WELL, found=found)
     with pytest.raises(LabError, match=re.escape(f"rows differ from what was backed up: {wrong}")):
         seen.judge()
-    assert "rows as they were at the backup: not all 4 of 3 tables" in told(seen)
+    assert "rows equal to the backup: not all 4 in 3 tables" in told(seen)
 
 
-def test_a_key_that_differs_is_told() -> None:
+def test_a_key_that_differs_is_reported() -> None:
     seen = replace(WELL, found_key="")
     with pytest.raises(LabError, match="Redis's drill was '4f1c' when it was backed up, and is ''"):
         seen.judge()
-    assert "Redis's key as it was at the backup: no" in told(seen)
+    assert "Redis's key equal to the backup: no" in told(seen)
 
 
-def test_a_copy_that_was_heard_is_told() -> None:
-    seen = replace(WELL, of_the_copy=["getWebhookInfo"])
-    with pytest.raises(LabError, match="the copy was to keep silent, and Telegram heard getWebhookInfo"):
+def test_a_call_of_the_isolated_droplet_is_reported() -> None:
+    seen = replace(WELL, while_isolated=["getWebhookInfo"])
+    with pytest.raises(LabError, match="Telegram got calls from the isolated droplet: getWebhookInfo"):
         seen.judge()
-    assert told(seen)[-1] == "Telegram heard of the copy: getWebhookInfo"
+    assert told(seen)[-1] == "calls to Telegram while isolated: getWebhookInfo"
 
 
 @pytest.mark.parametrize(
     ("in_all", "unheard"),
     [([], "sendMessage, setWebhook"), (["setWebhook"], "sendMessage"), (["sendMessage"], "setWebhook")],
 )
-def test_a_silence_of_a_telegram_that_hears_nothing_proves_nothing(in_all: list[str], unheard: str) -> None:
-    with pytest.raises(LabError, match=f"of the live one it heard no {unheard}"):
+def test_the_silence_of_a_telegram_that_hears_nothing_proves_nothing(in_all: list[str], unheard: str) -> None:
+    with pytest.raises(LabError, match=f"the live droplet made no call of {unheard}"):
         replace(WELL, in_all=in_all).judge()
