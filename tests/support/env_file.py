@@ -1,4 +1,4 @@
-"""An env file without a fault."""
+"""An env file without faults."""
 
 from __future__ import annotations
 

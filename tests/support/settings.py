@@ -1,4 +1,4 @@
-"""group_data as pyinfra would hand it over, and the settings made from it, without a host."""
+"""group_data as pyinfra passes it to a deploy, and settings made from it, without a host."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def stored_as(told: Manifest, at: datetime | None = None, number: int = 0) -> Stored:
-    """Taken by the storage an hour after its dump, unless it is told otherwise."""
+    """Store a backup. By default the storage takes it an hour after its dump."""
     name = f"{told.sequence:032x}{number:032x}"
     path = f"/opt/backups/{told.id}"
     return Stored(Snapshot(name, told.at, told.id, path), told, at or told.time + HOUR)
@@ -49,7 +49,7 @@ def plan(
     now: datetime | None = None,
     pruned: datetime | None = None,
 ) -> Plan:
-    """On the day after the last one, unless it is told otherwise; by retention alone, unless there is a floor."""
+    """Plan a prune. By default it is the day after the last backup, and only the retention counts."""
     now = now or max((one.at for one in found), default=NOON) + DAY
     return prune.plan(stored.judged(found), now, pruned or now - DAY, floor)
 
@@ -60,17 +60,17 @@ def ids(group: Sequence[Stored]) -> set[str]:
 
 @dataclass
 class InMemory:
-    """A repository in the place of one that restic asks for."""
+    """A repository that plays the one behind restic."""
 
     backups: list[Stored] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
-    """The manifests of snapshots that are no backups, by their ids."""
+    """Manifests of snapshots that are no backups, by snapshot ID."""
     there: bool = True
     damaged: set[str] = field(default_factory=set)
-    """Snapshots whose files are not what was sent."""
+    """IDs of snapshots whose files are damaged."""
     bytes_there: int = 1000
     passwords: dict[str, str] = field(default_factory=lambda: {OPERATOR: "k1", DROPLET: "k2"})
-    """restic's keys, by whose they are."""
+    """restic's keys by their owner."""
     ran: list[list[str]] = field(default_factory=list)
     failing: str = ""
     url: str = "s3:https://s3.test/bucket"
@@ -157,7 +157,7 @@ def looked(there: InMemory, ledger: Path) -> list[str]:
 
 
 def pruned_before(there: InMemory, ledger: Path, ago: timedelta = 30 * DAY) -> InMemory:
-    """Here it was seen before, and a prune came to its end `ago`."""
+    """Record the repository in the ledger, with a prune that finished `ago`."""
     looked(there, ledger)
     look.save(ledger, replace(look.load(ledger, there.url), pruned=there.now - ago))
     there.ran.clear()
@@ -165,19 +165,19 @@ def pruned_before(there: InMemory, ledger: Path, ago: timedelta = 30 * DAY) -> I
 
 
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch, answer: str | None) -> None:
-    """Where somebody types that; None: there is no terminal."""
+    """Answer every question at the terminal. None: there is no terminal."""
     monkeypatch.setattr("sys.stdin.isatty", lambda: answer is not None, raising=False)
     monkeypatch.setattr("builtins.input", lambda _: answer)
 
 
 QUARTER = 90
-"""Nights, of which a month's are past the floor."""
+"""Number of nights, of which those of one month are older than the floor."""
 
 
 def a_person_is_needed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: InMemory, ledger: Path, says: str
 ) -> None:
-    """YES=1 drops nothing, and isn't offered; somebody at a terminal may."""
+    """Assert that YES=1 deletes nothing and is not offered, but that a person at a terminal may confirm."""
     at_a_terminal(monkeypatch, None)
     assert pruned(there, ledger, sure=True) == REFUSED
     shown = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The same input gives the same bytes: a clone of tomorrow sees no drift."""
+"""The same input gives the same bytes, so a later clone sees no drift."""
 
 import io
 import os

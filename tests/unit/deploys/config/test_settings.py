@@ -1,4 +1,4 @@
-"""group_data: every fault stops the run before a change, by name and with the remedy."""
+"""A fault in group_data stops the run before any change. The message has its name and the remedy."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_an_app_without_telegram_gets_nothing_of_it() -> None:
     [("release", {"tag"}), ("rollback", {"tag"}), ("restore", {"id", "yes", "beside", "offsite", "snapshot"})],
 )
 def test_an_argument_of_a_verb_is_no_name_of_group_data(verb: str, arguments: set[str]) -> None:
-    """pyinfra hands both over alike: left out, the argument would be the value."""
+    """pyinfra merges both, so a missing argument would be taken from group_data."""
     read = re.findall(r'host\.data\.get\("(\w+)"', (ROOT / f"deploys/{verb}.py").read_text())
     assert set(read) == arguments
     assert not arguments & Values.model_fields.keys()
@@ -235,7 +235,7 @@ def test_a_host_key_that_would_not_be_checked_is_refused(data: dict[str, str], f
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_group_data_gives_no_secret_a_value(environment: str) -> None:
-    """pyinfra prints host data in debug-inventory."""
+    """pyinfra's debug-inventory prints host data."""
     data = data_of(environment)
     given = {name.upper() for name in [*data, *data["app_environment"]]}
     assert not given & {*RULES, *TELEGRAM_RULES, *OFFSITE_RULES, *OPERATOR_RULES, *data["app_secrets"]}
@@ -299,7 +299,7 @@ def test_an_authority_s_certificate_has_its_file_s_name(tmp_path: Path) -> None:
 def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A password's URL counts, in which some characters are three times as long."""
+    """The password's URL counts, too, where some characters take three."""
     monkeypatch.chdir(tmp_path)
     names = ["DATABASE_PASSWORD", "REDIS_PASSWORD", "REGISTRY_PASSWORD", "FINGERPRINT_KEY", "TELEGRAM_WEBHOOK_SECRET"]
     secrets = {name: f"{name}-is-a-long-made-up-secret".replace("_", "-") for name in names}
@@ -320,7 +320,7 @@ def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
 
 
 def test_no_pattern_is_shown_to_a_person() -> None:
-    """Each that a value has to match is told in words."""
+    """A message describes in words the pattern that a value has to match."""
     schema = json.dumps(Values.model_json_schema())
     patterns = {match[1] for match in re.finditer(r'"pattern": ("(?:[^"\\]|\\.)*")', schema)}
     assert {json.loads(pattern) for pattern in patterns} <= settings.IN_WORDS.keys()

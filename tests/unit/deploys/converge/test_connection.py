@@ -1,4 +1,4 @@
-"""What keeps an operator out: one line, with the cause and the file that is used here. paramiko plays the droplet."""
+"""A failed connection is reported in one line, with the cause and the file to correct. paramiko plays the droplet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Refuses(paramiko.ServerInterface):
 
 @pytest.fixture
 def sshd() -> Iterator[int]:
-    """The port of one that shows HOST_KEY, and lets nobody in."""
+    """Run an SSH server that shows HOST_KEY and lets nobody in. Yields its port."""
     with socket.create_server((ADDRESS, 0)) as listening:
 
         def serve() -> None:
@@ -60,7 +60,7 @@ def sshd() -> Iterator[int]:
 
 @pytest.fixture
 def said(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """What is said when `droplet` is connected to, with this ssh_config and these known hosts."""
+    """Connect to `droplet` with this ssh_config and these known hosts. Yields a function that returns the error."""
     key = tmp_path / "id"
     paramiko.ECDSAKey.generate().write_private_key_file(str(key))
 
@@ -164,11 +164,11 @@ def test_pyinfra_connects_by_these(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PUBLIC = r"pyinfra(\.api(\.(command|exceptions|operation|state))?|\.facts\.\w+|\.operations)?"
-"""What pyinfra documents for deploys, facts, operations and state callbacks."""
+"""pyinfra's documented modules for deploys, facts, operations and state callbacks."""
 
 
 def test_one_module_alone_knows_pyinfra_s_internals() -> None:
-    """An upgrade of pyinfra has to look there, and nowhere else."""
+    """After an upgrade of pyinfra only that module has to be checked."""
     own = Path(internals.__file__)
     assert {
         f"{path}: {node.module}"

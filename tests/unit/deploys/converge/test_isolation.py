@@ -1,4 +1,4 @@
-"""A copy: nobody outside hears of it until it is told to go live, and a habitual converge doesn't tell it."""
+"""Isolated droplets: nothing outside notices them until they are promoted, and an ordinary converge promotes none."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_release_of_a_copy_serves_without_a_worker_and_without_a_word_to_teleg
 
 
 def test_going_live_is_a_release_of_what_is_live(copy: Droplet) -> None:
-    """The converge releases anew where status names drift."""
+    """A converge releases the live tag again if status reports drift."""
     stackctl(copy, "release", "1.0.0")
     isolate(copy, isolated=False)
     assert status(copy)["drift"] == ["worker is missing", "Telegram was not told where this release takes updates"]

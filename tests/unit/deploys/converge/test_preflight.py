@@ -1,4 +1,4 @@
-"""What stops a run before its first change: a droplet that is not fit, and one that another run has locked."""
+"""A run stops before its first change if a droplet is unfit, or if another run has locked it."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ server.shell(name="Change it", commands=["touch changed"])
 
 
 def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Path) -> None:
-    """`make rotate` goes by it; so pyinfra itself is asked."""
+    """`make rotate` depends on the exit code, so this runs pyinfra itself."""
     (tmp_path / "deploy.py").write_text(LOCKED_BY_ANOTHER)
     command = [sys.executable, "-m", "pyinfra", "-y", "@local", "deploy.py"]
     ours = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -151,7 +151,7 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
 
 
 def test_what_facts_read_is_not_printed_however_loud_a_run_is() -> None:
-    """FileState reads the hash of a secret's file, RedisUsers those of passwords: not salted."""
+    """FileState returns the hash of a secret's file and RedisUsers those of passwords, without a salt."""
     state: Any = SimpleNamespace(print_fact_output=True, callback_handlers=[session.SiteLock()])
     connector: Any = SSHConnector.__new__(SSHConnector)
     connector.client = SimpleNamespace(get_transport=lambda: SimpleNamespace(sock=None))
@@ -160,7 +160,7 @@ def test_what_facts_read_is_not_printed_however_loud_a_run_is() -> None:
 
 
 def test_each_host_is_locked_once_and_all_before_the_first_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also with --serial and --no-wait, where pyinfra tells of each host alone."""
+    """This holds with --serial and --no-wait, too, where pyinfra calls for each host alone."""
     taken: list[str] = []
     monkeypatch.setattr(session.SiteLock, "_held", {})
     monkeypatch.setattr(session, "_lock", lambda host: taken.append(host.name))
@@ -187,7 +187,7 @@ def test_telegram_is_told_no_name_that_dns_does_not_know() -> None:
 
 
 def test_a_name_in_use_or_looked_up_by_nobody_stops_no_converge() -> None:
-    """A resolver that is down, or a first converge, say: the certificate says so at the end."""
+    """The certificate, which comes last, reports a resolver that is down, or the missing name of a first converge."""
     named(settings_of("prod").values.domain, has_address=False)
     named(None, has_address=False)
     named("old.dev", has_address=True)

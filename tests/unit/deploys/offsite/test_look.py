@@ -87,7 +87,7 @@ def test_what_was_never_seen_and_is_of_old_takes_nobody_s_place(ledger: Path) ->
 
 
 def test_what_could_be_read_before_and_can_t_be_now_is_an_alarm(ledger: Path) -> None:
-    """Where the key can delete, what a snapshot is made of may be gone, and its name still there."""
+    """A key that can delete can remove the content of a snapshot and leave its name."""
     there = pruned_before(InMemory(nightly(3)), ledger)
     gone = there.backups.pop(1)
     there.others[gone.snapshot.id] = "no JSON"
@@ -134,7 +134,7 @@ def test_a_malformed_ledger_is_one_line(ledger: Path, content: str) -> None:
 
 
 def test_a_ledger_whose_days_have_no_offset_is_malformed(ledger: Path) -> None:
-    """They could be compared with no other."""
+    """Such a time cannot be compared with others."""
     url = "s3:https://s3.test/bucket"
     look.save(ledger, Ledger(url, "r1", NOON, NOON, {"a": look.Seen("b", "c", NOON, NOON)}))
     whole = ledger.read_text()

@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_the_docs() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=40))
 def test_nothing_goes_for_which_no_newer_verified_one_stays(days: Sequence[tuple[int, bool]]) -> None:
-    """Whatever the clock said."""
+    """This holds for any dates in the manifests."""
     told = [made(number, NOON + day * DAY, verified=good) for number, (day, good) in enumerate(days)]
     chosen = plan([stored_as(one) for one in told])
     stays = [one.manifest.time for one in chosen.keep if one.manifest.verified]
@@ -66,7 +66,7 @@ def test_nothing_goes_for_which_no_newer_verified_one_stays(days: Sequence[tuple
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(-20, 40), st.integers(0, 300)), max_size=40))
 def test_nothing_goes_that_the_storage_took_within_the_floor(sent: Sequence[tuple[int, int, int]]) -> None:
-    """Whatever its manifest says."""
+    """This holds for any dates in the manifests."""
     now = NOON + 400 * DAY
     found = [
         stored_as(made(number, NOON + day * DAY - off * HOUR), NOON + day * DAY, position)
@@ -87,7 +87,7 @@ def test_all_of_the_floor_stays_and_what_is_older_goes_by_its_month() -> None:
 
 
 def test_periods_are_those_of_the_storage_s_dates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A manifest may be hours off, which nobody doubts, and so lie in another day, week and month."""
+    """The date of a manifest without a doubt may be hours off, and so in another day, week and month."""
     found = [stored_as(one.manifest, one.at + 20 * HOUR) for one in nightly(3)]
     seen: list[Manifest] = []
 
@@ -115,7 +115,7 @@ def test_what_goes_goes_by_explicit_ids_once_the_newest_was_read_back(ledger: Pa
 
 
 def test_a_newest_one_that_was_sent_again_needs_no_whole_first_try(ledger: Path) -> None:
-    """Nor does it count twice; both stay as long as it does. Nor does an intruder's damaged copy do any harm."""
+    """Both copies stay, and count once. A damaged copy that an intruder sent does no harm."""
     backups = nightly(QUARTER)
     again = [stored_as(one.manifest, one.at + HOUR, 1) for one in backups[-3:]]
     for damaged in (ids(backups[-3:]), ids(again)):
@@ -147,7 +147,7 @@ def test_of_nothing_verified_nothing_goes(ledger: Path) -> None:
 
 
 def test_a_plan_without_a_proof_is_refused(monkeypatch: pytest.MonkeyPatch, ledger: Path) -> None:
-    """Should the choice ever be wrong."""
+    """This guards against an error in the choice."""
     there = pruned_before(InMemory(nightly(QUARTER)), ledger)
     monkeypatch.setattr(prune.retention, "choose", lambda *_: set())
     monkeypatch.setattr(prune, "FLOOR", timedelta(0))
@@ -188,7 +188,7 @@ def test_a_refused_prune_has_an_exit_code_of_its_own(
 def test_what_shrank_goes_at_nobody_s_word_beforehand(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
-    """Many that look newer, sent by who broke in: YES=1 would drop the real ones for them."""
+    """An intruder sent many backups that look newer. With YES=1 they would replace the real ones."""
     shrunk = dict.fromkeys((DUMP, GLOBALS, STATE), File(499, SHA256))
     forged = [stored_as(night(number, files=shrunk)) for number in range(15, QUARTER)]
     there = pruned_before(InMemory([*nightly(15), *forged], bytes_there=499), ledger)
@@ -215,7 +215,7 @@ def test_the_first_prune_needs_a_person(
 def test_a_year_of_prunes_needs_nobody_and_a_hole_in_what_they_left_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
-    """Every ten days. Then the nights of five months are sent with dates that make the older months go at once."""
+    """A prune runs every ten days. Then a plan that keeps no month would delete all older months at once."""
     at_a_terminal(monkeypatch, None)
     there = pruned_before(InMemory(nightly(FLOOR.days)), ledger)
     for number in range(FLOOR.days, 400):
@@ -237,7 +237,7 @@ def test_a_year_of_prunes_needs_nobody_and_a_hole_in_what_they_left_does(
 
 
 def seven_forgeries(now: datetime) -> list[Stored]:
-    """As the review sent them: in one go, with high numbers, and with dates a month apart."""
+    """Forge seven backups as an intruder would: sent at once, with high numbers, and with dates a month apart."""
     dates = [datetime(2027, month, 1, tzinfo=UTC) for month in range(1, 8)]
     files = {DUMP: File(1000, SHA256)}
     forged = [made(100000 + number, at, files=files) for number, at in enumerate(dates)]
@@ -269,7 +269,7 @@ def test_seven_forgeries_take_nobody_s_place(capsys: pytest.CaptureFixture[str],
 
 @pytest.mark.parametrize("backdated", [True, False])
 def test_forgeries_with_the_storage_s_own_dates_take_a_day_s_place(*, backdated: bool) -> None:
-    """They are consistent with their manifests; or `restic backup --time` and manifests spread them over months."""
+    """Their manifests agree with the storage's dates, or are spread over months with `restic backup --time`."""
     real = nightly(200)
     now = real[-1].at + DAY
     times = [now - 25 * number * DAY if backdated else now - number * HOUR for number in range(1, 8)]
@@ -281,7 +281,7 @@ def test_forgeries_with_the_storage_s_own_dates_take_a_day_s_place(*, backdated:
 
 
 def test_without_the_storage_s_dates_the_forgeries_would_have_won() -> None:
-    """The control: had the storage had the dates that the manifests have, all older backups would be gone."""
+    """The control: with the dates of the manifests, all older backups would be deleted."""
     real = nightly(200)
     forged = [replace(one, at=one.manifest.time) for one in seven_forgeries(NOON)]
     believed = [replace(one, manifest=replace(one.manifest, sequence=200 + n)) for n, one in enumerate(forged)]

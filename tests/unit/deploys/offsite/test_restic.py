@@ -1,4 +1,4 @@
-"""The operator's client of the off-site repository: restic and the storage as test programs and servers play them."""
+"""The operator's client of the off-site repository. Scripts play restic, and a local server plays the storage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.settings import settings_of
 
 
 def program(directory: Path, text: str) -> None:
-    """A restic of the test's."""
+    """Install a script as restic."""
     path = directory / "restic"
     path.write_text(f"#!/bin/bash\n{text}\n")
     path.chmod(0o755)
@@ -80,7 +80,7 @@ def test_a_manifest_without_an_end_is_one_line(ours: Repository, tmp_path: Path)
 
 
 def test_who_has_it_locked_is_told(ours: Repository, tmp_path: Path) -> None:
-    """In restic's words before 0.17, and since."""
+    """restic's message changed in 0.17."""
     for said in ("unable to create lock in backend: repository is already", "Fatal: unable to create lock: already"):
         program(tmp_path, f"echo '{said} locked by PID 7 on bot\nuse unlock' >&2; exit 11")
         with pytest.raises(
@@ -111,7 +111,7 @@ def test_a_file_is_hashed_as_it_comes(ours: Repository, tmp_path: Path) -> None:
 def test_a_file_that_can_t_be_read_is_told_with_restic_s_reason_and_nothing_else_is_shown(
     ours: Repository, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What restic says may have an intruder's words in it: who shows the error makes it printable."""
+    """An intruder may have written parts of restic's message. The caller that shows it makes it printable."""
     program(tmp_path, r"printf 'abc'; printf 'Fatal: \x1b[2Jlost\n' >&2; exit 1")
     with pytest.raises(RepositoryError, match="/y of snapshot x can't be read: \x1b\\[2Jlost"):
         ours.describe("x", "/y", 3)
@@ -147,7 +147,7 @@ def test_a_place_without_the_operator_s_part_is_told_what_is_missing() -> None:
 
 @contextmanager
 def a_storage(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Its address; it answers every request so."""
+    """Run a storage that answers every request with `answer`. Yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

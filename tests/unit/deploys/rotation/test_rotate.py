@@ -1,4 +1,4 @@
-"""Rotating a secret: what is asked, what the env file holds when, and that a failure leaves it as it was."""
+"""Rotating a secret: what is asked, what each step finds in the env file, and that a failure restores it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ ISSUED = {
 
 
 def proof(key: str) -> list[str]:
-    """What is run before anything is changed."""
+    """Return the deploy that tests a new value before anything is changed."""
     known = SECRETS.get(key, APP_SECRET).check
     return [known] if known else []
 
 
 @dataclass
 class Operator:
-    """At a terminal, or not; with a droplet on which steps end as `ends` says: with a code, or an exception."""
+    """An operator, at a terminal or not. Each step on the droplet ends with the next code or exception of `ends`."""
 
     directory: Path
     monkeypatch: pytest.MonkeyPatch
@@ -59,7 +59,7 @@ class Operator:
         return self.directory / "prod.secrets.json"
 
     def runs(self, environment: str, deploy: str) -> int:
-        """Instead of a step: what it would have read of the env file is kept; a converge writes the ledger."""
+        """Stand in for a step: record the env file that it would read. A converge also writes the ledger."""
         self.ran.append((deploy, read_env_file(self.file)))
         self.ages_seen.append(self.ages.read_bytes())
         if deploy.endswith("site.py"):
@@ -184,7 +184,7 @@ def test_an_interruption_leaves_file_and_ages_as_they_were(
 def test_what_can_t_be_taken_back_stays(
     operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """@BotFather has ended the old token; with it in the file, the next converge would break what a release mended."""
+    """@BotFather has revoked the old token. With it in the file, the next converge would break the bot again."""
     operator.ends = [*(0 for _ in proof(key)), end]
     assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == NEEDS_A_PERSON
     assert read_env_file(operator.file) == {**GOOD, key: ISSUED[key]}
@@ -225,7 +225,7 @@ def test_a_droplet_that_is_locked_is_no_failure(operator: Operator, capsys: pyte
 def test_of_two_rotations_the_second_is_refused_until_the_first_has_ended(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even once the first has replaced the file. Each would put back what it read itself."""
+    """This holds after the first has replaced the file, too. Otherwise each would restore what it read itself."""
     second: list[int] = []
 
     def converge(environment: str, deploy: str) -> int:
@@ -260,7 +260,7 @@ def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator
 def test_a_converge_that_fails_once_the_new_one_is_in_use_is_no_reason_to_undo(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its last component is the certificate, which may fail whatever is rotated, and each time."""
+    """The last component of a converge is the certificate, which may fail each time, for reasons of its own."""
     operator.recorded = key
     secret = SECRETS.get(key, APP_SECRET)
     operator.ends = [*[0] * secret.steps.index("deploys/site.py"), 1]
@@ -287,7 +287,7 @@ def test_interrupted_once_the_new_one_is_in_use_it_stays(
 def test_something_wrong_afterwards_is_no_reason_to_undo(
     operator: Operator, look: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor is an interruption, which would otherwise pass for one before any change."""
+    """An interruption is none either: it must not count as one before any change."""
     operator.ends = [0, look]
     assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
     assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
@@ -327,7 +327,7 @@ def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
 def test_a_token_that_its_issuer_refuses_changes_nothing(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even the bot's, whose old one may be dead: the new one has shown that it is not the right one."""
+    """This holds for the bot's token, too, whose old value may be dead: the new one is certainly wrong."""
     operator.ends = [1]
     ages = operator.ages.read_bytes()
     assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == REFUSED
@@ -375,7 +375,7 @@ def test_a_password_of_the_repository_that_fails_is_undone_with_the_old_one_stil
 def test_once_old_passwords_of_the_repository_are_being_ended_the_new_one_stays(
     operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The old one may be among those that are ended, and the operator's new one is in no other place."""
+    """The old password may be revoked already, and the operator's new one is nowhere else."""
     steps = SECRETS[key].steps
     operator.recorded, operator.ends = key, [*[0] * steps.index(ENDS), end]
     assert operator.rotates(key, "--yes") == NEEDS_A_PERSON
@@ -397,7 +397,7 @@ def test_a_locked_droplet_leaves_a_password_of_the_repository_that_nobody_has(
 
 
 def test_a_proof_that_meets_a_lock_is_undone(operator: Operator) -> None:
-    """By then the droplet has the new one."""
+    """The droplet has the new value by then."""
     operator.ends = [0, 0, LOCKED]
     assert operator.rotates("OFFSITE_PASSWORD", "--yes") == FAILED
     assert [step for step, _ in operator.ran] == [OPENS, "deploys/site.py", SHOWS, "deploys/site.py"]

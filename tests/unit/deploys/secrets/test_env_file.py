@@ -1,4 +1,4 @@
-"""The env file: every fault stops the run, is named, and never shows a value."""
+"""A fault in the env file stops the run. The message names it, and never shows a value."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_without_a_repository_off_the_droplet_its_keys_are_neither_needed_nor_re
 
 
 def test_the_operator_s_part_may_be_left_out_whole_and_not_in_part() -> None:
-    """As of the env file that CI has."""
+    """CI's env file has no operator's secrets."""
     assert [*credentials({name: GOOD[name] for name in GOOD if name not in OPERATOR_RULES}).offsite] == [*OFFSITE_RULES]
     with pytest.raises(CredentialsError, match="OFFSITE_OPERATOR_PASSWORD is missing"):
         credentials({name: GOOD[name] for name in GOOD if name != "OFFSITE_OPERATOR_PASSWORD"})
@@ -138,7 +138,7 @@ def test_values_survive_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, 
 
 
 def test_interpolation_would_have_changed_a_value(tmp_path: Path) -> None:
-    """The control of the test above: this is what a plain reading does to a password."""
+    """The control of the test above: an ordinary parser changes the password."""
     path = env_file(tmp_path, "A='a${HOME}b'\n")
     assert read_env_file(path) == {"A": "a${HOME}b"} != dotenv_values(path)
 
@@ -164,7 +164,7 @@ def test_the_template_itself_is_refused_whole(tmp_path: Path) -> None:
 
 
 def test_the_template_and_an_app_without_secrets_of_its_own_agree(tmp_path: Path) -> None:
-    """`app_secrets = []` (docs/how-to/own-image.md), no Telegram, nothing off-site: lines stay as they came."""
+    """Lines for app secrets, Telegram and off-site backups may stay unchanged (docs/how-to/own-image.md)."""
     text = (ROOT / ".env.production.template").read_text()
     for key in RULES:
         text = re.sub(rf"(?m)^{key}='.*'$", f"{key}='{key.replace('_', '-')}-{SECRET * 3}'", text)
@@ -189,7 +189,7 @@ def test_a_value_that_only_begins_like_one_is_taken(value: str) -> None:
 
 
 def test_a_line_of_the_template_that_nobody_asks_for_may_stay_as_it_came() -> None:
-    """`app_secrets = []`, as docs/how-to/own-image.md has it, with the template's STRIPE_API_KEY line."""
+    """An example is the template's STRIPE_API_KEY line with `app_secrets = []` (docs/how-to/own-image.md)."""
     assert credentials({**GOOD, "ANOTHER_KEY": "<your-other-key>"}) == credentials(GOOD)
     with pytest.raises(CredentialsError, match="ANOTHER_KEY is not known"):
         credentials({**GOOD, "ANOTHER_KEY": SECRET})

@@ -1,4 +1,4 @@
-"""The ledger of secrets: their ages, and that no two are the same."""
+"""The ledger of secrets: it has their ages, and finds two that are equal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_secret_of_the_place_has_one() -> None:
 
 
 def test_the_operator_s_own_keep_their_day_when_an_env_file_leaves_them_out() -> None:
-    """As CI's does, whose plan would show drift otherwise; without any repository they are gone like the rest."""
+    """CI's env file lacks them, and its plan would show drift otherwise. Without a repository they leave the ledger."""
     given = {KEY: "k", "OFFSITE_PASSWORD": "1", "OFFSITE_OPERATOR_PASSWORD": "2"}
     known = {name: Entry(fingerprint, BEFORE) for name, fingerprint in given.items()}
     assert updated(known, {KEY: "k", "OFFSITE_PASSWORD": "1"}, TODAY) == known
