@@ -285,7 +285,7 @@ def test_two_steps_of_trials_are_never_at_work_at_once(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     seen: list[object] = []
     patience = patch.object(trial, "LOCK_PATIENCE", 0.05)
-    undo = patch.object(trial, "undo", lambda paths, *_: seen.append(lock.holder_of(paths.trial_lock)))
+    undo = patch.object(trial, "revert", lambda paths, *_: seen.append(lock.holder_of(paths.trial_lock)))
     with patience, undo:
         with another(droplet.paths, droplet.paths.trial_lock):
             code, shown = stackctl(droplet, "trial", "undo", "ssh")
