@@ -1,4 +1,7 @@
-"""The bot: its Compose files, its next environment, a socket a colour, and boot. The tag comes only from a release."""
+"""The app: its Compose files, its next environment, one socket for each colour, and its start at boot.
+
+The image's tag is not declared: only a release sets it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def app(settings: Settings) -> None:
     )
 
     systemd_units(name="Install the stack's units", units=units(settings), handler="units", restart=_ways(settings))
-    # Before boot is asked to bring it up: what can't become healthy with its old environment can with the declared one.
+    # Before the stack is started: the declared environment may cure an app that is unhealthy with its old one.
     current_release(
         name="Release the live tag again if it does not run as declared",
         compose_files=b"".join(compose_files(settings).values()),
@@ -58,7 +61,7 @@ def app(settings: Settings) -> None:
 
 
 def compose_files(settings: Settings) -> dict[Path, bytes]:
-    """app.yaml, then worker.yaml where there is a worker: the environment's names stand in them, no value does."""
+    """Render app.yaml, then worker.yaml if there is a worker. They hold the names of the environment, but no value."""
     values, paths = settings.values, settings.paths
     telegram = [PREVIOUS_SECRET] if values.webhook_path else []
     return {
@@ -74,7 +77,7 @@ def compose_files(settings: Settings) -> dict[Path, bytes]:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """systemd's units by name."""
+    """Render systemd's units, by name."""
     paths = settings.paths
     found = {
         paths.units.app: build.template(
@@ -90,7 +93,7 @@ def units(settings: Settings) -> dict[str, bytes]:
 
 
 def _ways(settings: Settings) -> list[str]:
-    """The units between nginx and the containers."""
+    """Return the units between nginx and the containers."""
     paths = settings.paths
     return [
         unit for colour in settings.values.colours for unit in (paths.units.socket(colour), paths.units.proxy(colour))

@@ -21,13 +21,13 @@ def backups(settings: Settings) -> None:
         handler="units-of-backups",
         restart=[timer],
     )
-    # A copy sends nothing where the backups of what it was copied from are.
+    # An isolated droplet must not send backups to the storage of the droplet that it was copied from.
     on = not settings.isolated
     service(name=f"Start {timer}" if on else f"Stop {timer}", unit=timer, running=on, enabled=on)
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """systemd's units by name."""
+    """Render systemd's units, by name."""
     paths, values = settings.paths, settings.values
     return {
         paths.units.backup_service: build.template(

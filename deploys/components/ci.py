@@ -1,4 +1,4 @@
-"""CI's way in: a key that can release, roll back and ask for status, through a gate. No key: no way."""
+"""CI's account: its keys can release, roll back and ask for status, through the gate. Without a key it is removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ci(settings: Settings) -> None:
         return
     system_user(name="Create CI's account", login=CI_LOGIN, home=HOME)
     sudoers(name="Allow CI's account to run the gate as root", login=CI_LOGIN, content=build.file("ci/sudoers"))
-    # All of it root's: what the account could write, it could let itself in by.
+    # Owned by root: an account that can write authorized_keys can add a key without the gate.
     for path in host.loop((HOME, f"{HOME}/.ssh")):
         files.directory(name=f"Create {path} for root", path=path, user="root", group="root", mode="755")
     atomic_file(
@@ -38,5 +38,5 @@ def ci(settings: Settings) -> None:
 
 
 def authorized_keys(settings: Settings) -> bytes:
-    """sshd's lines: a forced command before each key, and nothing of forwarding, terminals or rc files."""
+    """Render authorized_keys: a forced command for each key, without forwarding, terminals or rc files."""
     return build.template("ci/authorized_keys.j2", keys=settings.ci_keys)

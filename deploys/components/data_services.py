@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis: a Compose project of their own, which no release touches."""
+"""PostgreSQL and Redis, a Compose project that no release changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploys.operations.docker import compose_accepts, compose_up
 from deploys.operations.files import atomic_file, private_directory
 
 UID = 999
-"""The user inside the official images of both PostgreSQL and Redis."""
+"""The user in the official images of both PostgreSQL and Redis."""
 REDIS_CONF = "data_services/redis.conf"
 REDIS_START = "data_services/redis-start"
 
@@ -68,7 +68,7 @@ def _passwords(settings: Settings) -> None:
         secret=True,
     )
     generated_secret(name="Create a password for Redis's administrator", dest=str(paths.redis_administrator))
-    # Before the file is replaced by whose password a Redis is asked that has no administrator yet.
+    # Before the next file is replaced: a Redis that has no administrator yet is asked with the old password.
     _redis_password(
         settings,
         name="Add the declared password to those that Redis accepts",
@@ -107,7 +107,7 @@ def _configuration(settings: Settings, declared: str) -> None:
 
 @deploy("retire_old_redis_passwords")
 def retire_old_redis_passwords(settings: Settings) -> None:
-    """Behind `app`, whose release has the new ones. PostgreSQL's go with their login roles, by stackctl."""
+    """Run after `app`, once the live release uses the new password. stackctl drops PostgreSQL's old login roles."""
     _redis_password(settings, name="Remove every other password from Redis", exclusive=True)
 
 
@@ -124,7 +124,7 @@ def _redis_password(settings: Settings, *, name: str, exclusive: bool) -> None:
 
 
 def fingerprint(settings: Settings) -> str:
-    """Hash all that the containers are made from, without the passwords: new ones are taken while both run."""
+    """Hash what the containers are created from. The passwords are left out: they change while both services run."""
     return build.fingerprint(
         compose_file(settings, sha256=""),
         build.file(REDIS_CONF),
@@ -134,7 +134,7 @@ def fingerprint(settings: Settings) -> str:
 
 
 def compose_file(settings: Settings, *, sha256: str) -> bytes:
-    """data.yaml. The label `sha256` says what the containers were made from; it is left out of its own hash."""
+    """Render data.yaml. Its label `sha256` is the hash of what the containers are created from."""
     return build.template(
         "data_services/data.yaml.j2",
         values=settings.values,
@@ -146,23 +146,23 @@ def compose_file(settings: Settings, *, sha256: str) -> bytes:
 
 
 def _services_accepted(image: str, conf: str) -> str:
-    """The image stands in the Compose file: another Redis may refuse the configuration that is there already."""
+    """Return the test of data.yaml. It names Redis's image, and another image may reject the present configuration."""
     return f"{compose_accepts()} && {{ {_redis_accepts(image, conf)}; }}"
 
 
 def _redis_accepts(image: str, conf: str) -> str:
-    """Redis can't only test a file: with one that it refuses it ends at once, otherwise it runs until it is ended."""
+    """Return a test of redis.conf. Redis exits at once if it is invalid, otherwise it runs until `timeout` ends it."""
     mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
-    # A Redis that listens nowhere ends at once, too: so it listens on a socket that nobody else reaches.
+    # A Redis that listens nowhere exits at once as well, so it listens on a socket in its container.
     server = "timeout 2 redis-server /redis.conf --port 0 --unixsocket /tmp/redis.sock --dir /tmp --save ''"
     return f"docker run {apart} {mount} --entrypoint '' {shlex.quote(image)} {server}; test $? = 124"
 
 
 def _redis_directives(settings: Settings) -> str:
-    """What Redis reads from standard input, but for its passwords.
+    """Return what Redis reads from standard input, without its passwords.
 
-    maxmemory is half of the container's limit: a save forks, and copies what is written meanwhile.
+    maxmemory is half of the container's limit: a save forks, and pages that are written meanwhile are copied.
     """
     values = settings.values
     append_only = "yes" if values.redis_append_only else "no"

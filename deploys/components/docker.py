@@ -1,4 +1,4 @@
-"""Docker Engine and the Compose plugin, from Debian."""
+"""Docker Engine and the Compose plugin, from Debian's packages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESTART = Handler("docker", ["dockerd --validate", "systemctl restart docker.ser
 def docker(settings: Settings) -> None:
     _daemon(settings)
     _networks(settings)
-    # What `docker login` would write, without a password in an argument list; it follows a changed password.
+    # As `docker login` writes it, but without a password in an argument list, and updated when the password changes.
     atomic_file(
         name="Write the registry's login",
         dest="/root/.docker/config.json",
@@ -39,7 +39,7 @@ def _daemon(settings: Settings) -> None:
         units={f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf")},
         handler="docker-journal",
     )
-    # Before the package, whose installation starts the daemon: it never runs with other networks than these.
+    # Before the package, which starts the daemon when it is installed: the daemon never runs with other networks.
     daemon = atomic_file(
         name="Configure Docker",
         dest="/etc/docker/daemon.json",
@@ -79,19 +79,19 @@ def _networks(settings: Settings) -> None:
 
 
 def daemon_configuration(settings: Settings) -> bytes:
-    """daemon.json."""
+    """Render daemon.json."""
     return build.template("docker/daemon.json.j2", values=settings.values)
 
 
 def registry_login(settings: Settings) -> bytes:
-    """config.json."""
+    """Write config.json."""
     login = f"{settings.values.registry_user}:{settings.credentials.registry_password}"
     auth = b64encode(login.encode()).decode()
     return json.dumps({"auths": {_registry(settings.values.app_repository): {"auth": auth}}}, indent=2).encode() + b"\n"
 
 
 def _registry(repository: str) -> str:
-    """By the name that config.json has for it."""
+    """Return the registry's key in config.json."""
     host, slash, _ = repository.partition("/")
     of_docker_hub = not slash or not re.search(r"[.:]|^localhost$", host) or host == "docker.io"
     return "https://index.docker.io/v1/" if of_docker_hub else host

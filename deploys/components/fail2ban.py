@@ -1,4 +1,4 @@
-"""fail2ban: who guesses at SSH, or asks nginx for what it refuses again and again, is shut out for a while."""
+"""fail2ban: bans addresses that guess SSH logins, or that nginx refuses again and again, for a while."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from deploys.operations.packages import packages
 from deploys.operations.units import service
 
 TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
-"""Never banned, whatever webhook_allowed_from says: a mistake there must not cut off the bot."""
+"""Telegram's networks. They are never banned: a mistake in webhook_allowed_from must not cut off the bot."""
 
-# Not by a reload, which drops an action that is new (fail2ban 1.1, Actions.reload): the jail would ban nobody.
+# A reload would drop an action that is new (fail2ban 1.1, Actions.reload), and the jail would ban nobody.
 RESTART = Handler("bans", ["fail2ban-client --test", "systemctl restart fail2ban.service"])
 
 
@@ -29,12 +29,12 @@ def fail2ban(settings: Settings) -> None:
             dest=f"/etc/fail2ban/{name}",
             content=content,
             notify=RESTART,
-            validate=if_installed("fail2ban-client", _accepted(name)),
+            validate=if_installed("fail2ban-client", _test(name)),
         )
         for name, content in host.loop(configuration(settings, edge="edge" in host.groups).items())
     ]
-    # Configured before: it starts as it is installed, and Debian's own jail would ban an operator who mistyped lately.
-    # python3-systemd reads the journal, nftables has nft.
+    # After its configuration: the package starts fail2ban, and Debian's own jail might ban an operator.
+    # fail2ban needs python3-systemd to read the journal, and nft from nftables.
     packages(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
     run_handler(
         name="Restart fail2ban if its configuration is valid (bans stay)",
@@ -44,19 +44,19 @@ def fail2ban(settings: Settings) -> None:
     service(name="Start fail2ban", unit="fail2ban.service", running=True, enabled=True)
 
 
-def _accepted(name: str) -> str:
-    """fail2ban tests a whole directory: a copy of the real one, with the new file in it."""
+def _test(name: str) -> str:
+    """Return the test of a file. fail2ban tests a whole directory: a copy of the real one, with the new file in it."""
     folder = "d=$(mktemp -d) && trap 'rm -r $d' EXIT && cp -r /etc/fail2ban/. $d"
     return f"{folder} && mkdir -p $d/{PurePosixPath(name).parent} && cp %s $d/{name} && fail2ban-client -c $d --test"
 
 
 def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
-    """Files by their name in /etc/fail2ban. `edge`: nginx is on this host."""
+    """Render the files, by their name in /etc/fail2ban. `edge` means that nginx is on this host."""
     values, app = settings.values, settings.values.app
-    # A container may ask the host's nginx, and its answers to nginx come in by the chain of the banned.
+    # A container's answers to nginx pass the chain of bans, so containers are never banned.
     ours = [*values.docker_networks.values(), *values.never_barred, *values.webhook_allowed_from]
     never = dict.fromkeys([*TELEGRAM, *map(str, ours)])
-    # The jails last: they name the others.
+    # The jails last: they refer to the other files.
     return {
         "fail2ban.local": build.file("fail2ban/fail2ban.conf"),
         f"filter.d/{app}-refusals.conf": build.file("fail2ban/refusals.conf"),

@@ -1,6 +1,7 @@
-"""ufw and Docker together: only SSH and the web are open, whatever Docker publishes (docs/explanation/security.md).
+"""Firewall: only SSH and the web are open, even if Docker publishes a port (docs/explanation/security.md).
 
-Docker publishes nothing of ours; what it published by mistake would bypass ufw, but for the rules in after.rules.
+The site publishes no port of a container. A port that is published by mistake would bypass ufw without the rules in
+after.rules.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def firewall(settings: Settings) -> None:
     ufw.rules(
         name="Allow only SSH, HTTP and HTTPS",
         allow=[*ssh_rules(settings), *WEB],
-        # IPv6 is forwarded nowhere: Docker's networks have none.
+        # IPv6 is never forwarded: Docker's networks have none.
         policies={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
         after=after_rules(settings),
     )
@@ -30,7 +31,7 @@ def firewall(settings: Settings) -> None:
 
 
 def ssh_rules(settings: Settings) -> list[str]:
-    """Who may knock at port 22, as ufw writes it: an address alone, without its /32."""
+    """Return the rules for port 22 as ufw writes them: a single address has no /32."""
     sources = settings.values.sshd_allowed_from
     return [
         f"from {source.network_address if source.num_addresses == 1 else source} to any port 22 proto tcp"
@@ -39,7 +40,7 @@ def ssh_rules(settings: Settings) -> list[str]:
 
 
 def after_rules(settings: Settings) -> bytes:
-    """/etc/ufw/after.rules."""
+    """Render /etc/ufw/after.rules."""
     return build.template(
         "firewall/after.rules.j2",
         networks=settings.values.docker_networks.values(),

@@ -1,4 +1,4 @@
-"""What nobody declared: told, put right where it switches something of ours off, removed where it is named."""
+"""Foreign objects on the droplet: reported, removed if group_data names them, undone if they override the site."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deploys.operations.trial import RESTART_SSHD
 
 @deploy("foreign")
 def foreign(settings: Settings) -> None:
-    """Behind `base`, which brings stackctl, and before what a mask would make fail."""
+    """Run after `stackctl`, which finds the objects, and before the components that a masked unit would break."""
     values = settings.values
     operations.report(values.foreign_removed)
     operations.undo_overrides(name="Undo overrides of the site", sysctls=f"/etc/sysctl.d/60-{values.app}.conf")

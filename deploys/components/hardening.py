@@ -1,6 +1,7 @@
-"""The host itself: what the kernel, a login, a mount and a service may do. Before anything listens to the world.
+"""Hardening of the host: kernel, logins, mounts and services. It runs before any service that listens outside.
 
-Each service that faces outside or runs as root gets a sandbox before its package is installed: it never runs without.
+Each service that is reachable from outside or runs as root gets a sandbox before its package is installed, so it never
+runs without one.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ ROOT_ONLY = {
 
 LOGIN = {
     "UMASK": "027",
-    # Of a console password. yescrypt is what Debian uses; the rounds are for whoever asks for SHA-512.
+    # Cost of hashing a console password. Debian uses yescrypt; the rounds are for SHA-512.
     "YESCRYPT_COST_FACTOR": "8",
     "SHA_CRYPT_MIN_ROUNDS": "65536",
     "SHA_CRYPT_MAX_ROUNDS": "65536",
 }
-"""login.defs. No password ages: an account without one, entered by its key, would be shut out when its day comes."""
+"""Values in login.defs. Passwords do not expire: that would also lock out an account that has only a key."""
 
 
 APPLY_SYSCTL = Handler("sysctl", ["systemctl restart systemd-sysctl.service"])
@@ -74,7 +75,7 @@ def _kernel(settings: Settings) -> None:
             dest=dest,
             content=build.file(f"hardening/{source}"),
             notify=APPLY_SYSCTL,
-            # sysctl ends with 0 whatever it can't read.
+            # sysctl exits with 0 even if it can't read a line.
             validate="! sysctl --dry-run --load=%s 2>&1 | grep 'invalid syntax'",
         )
         for name, dest, source in host.loop(
@@ -147,14 +148,14 @@ def _sandboxes(settings: Settings) -> None:
             name=f"Sandbox {kept}",
             units={f"{kept}.service.d/{settings.values.app}.conf": content},
             handler=f"{kept}-sandbox",
-            # A pattern, since a service that isn't installed yet is no error.
+            # Named by a pattern, because a service that is not installed yet is no error.
             restart=[f"{kept[:-1]}[{kept[-1]}].service"],
         )
     service(name="Mount world-writable file systems noexec", unit=mounts, running=True, enabled=True)
 
 
 def sandboxes(settings: Settings) -> dict[str, bytes]:
-    """Drop-ins of the services that are restarted when theirs changes."""
+    """Render the drop-ins of the services that are restarted when their sandbox changes."""
     return {
         service: build.template(f"{service}/sandbox.conf.j2", paths=settings.paths, data_root=settings.values.data_root)
         for service in ("nginx", "fail2ban")
@@ -162,7 +163,7 @@ def sandboxes(settings: Settings) -> dict[str, bytes]:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Units of ours, drop-ins for what timers start, and what holds for each service: no core dumps."""
+    """Render the host's units, drop-ins for services that timers start, and limits for all services."""
     paths, values = settings.paths, settings.values
     drop_in = f"{values.app}.conf"
     return {

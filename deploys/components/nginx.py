@@ -1,4 +1,4 @@
-"""nginx on the host: the one thing that listens to the world besides sshd."""
+"""nginx on the host, the only service besides sshd that is reachable from outside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-"""What browsers are told of an answer, unless the app tells them itself."""
+"""Response headers that are added unless the app sets them itself."""
 
 PROXY_ONLY = (
     "Forwarded",
@@ -28,22 +28,22 @@ PROXY_ONLY = (
         f"X-Forwarded-{what}"
         for what in ("By", "Host", "Port", "Prefix", "Protocol", "Scheme", "Server", "Ssl", "User")
     ),
-    # The path or host that another proxy would have rewritten: frameworks route by them.
+    # The path or host before a proxy rewrote it. Frameworks route by these headers.
     *("X-Original-Host", "X-Original-Method", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X-Host"),
-    # The client's address, in the words of content delivery networks and load balancers.
+    # The client's address, as content delivery networks and load balancers name it.
     *("CF-Connecting-IP", "CF-Connecting-IPv6", "CF-IPCountry", "CF-Visitor", "Fastly-Client-IP", "Fastly-SSL"),
     *("True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "X-Originating-IP", "X-ProxyUser-Ip", "X-Remote-Addr"),
     *("X-Remote-IP", "Front-End-Https", "X-Scheme", "X-Url-Scheme"),
-    # Who logged in, or which client certificate was verified, by a proxy that does so.
+    # The user or client certificate that an authenticating proxy has verified.
     *("Remote-User", "X-Remote-User", "X-Client-Cert", "X-SSL-Client-Cert", "X-SSL-Client-DN", "X-SSL-Client-Verify"),
     # "Proxy" becomes HTTP_PROXY in CGI's environment (CVE-2016-5385).
     *("Via", "Proxy"),
 )
-"""Request headers that nginx removes. X-HTTP-Method-Override stays: that is the client's own wish, and no rule of ours
-goes by the method."""
+"""Request headers that nginx removes. X-HTTP-Method-Override stays: a client may set it, and no rule here checks the
+method."""
 
 STREAMS = 128
-"""What one HTTP/2 connection may ask for at once (nginx's http2_max_concurrent_streams)."""
+"""Concurrent requests on one HTTP/2 connection (nginx's http2_max_concurrent_streams)."""
 
 RELOAD = Handler("nginx", ["nginx -t", "systemctl reload-or-restart nginx.service"])
 
@@ -52,7 +52,7 @@ RELOAD = Handler("nginx", ["nginx -t", "systemctl reload-or-restart nginx.servic
 def nginx(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
 
-    # A flood of requests writes an access log: looked at often (hardening.py), and cut by size.
+    # A flood of requests fills the access log. logrotate runs often (hardening.py) and rotates it by size.
     atomic_file(
         name="Limit nginx's logs",
         dest="/etc/logrotate.d/nginx",
@@ -79,7 +79,7 @@ def nginx(settings: Settings) -> None:
 
 
 def configuration(settings: Settings) -> bytes:
-    """nginx.conf, whole."""
+    """Render nginx.conf."""
     values = settings.values
     return build.template(
         "nginx/nginx.conf.j2",
@@ -90,7 +90,7 @@ def configuration(settings: Settings) -> bytes:
         client_burst=values.client_burst,
         at_once=min(values.client_burst, STREAMS),
         domain=values.domain,
-        # The webhook's is one path and has limits of its own, also where it ends in a slash.
+        # The webhook has its own location and limits, even if its path ends in a slash.
         public_paths=[path for path in values.public_paths if path != values.webhook_path],
         webhook_path=values.webhook_path,
         webhook_allowed_from=values.webhook_allowed_from,

@@ -1,4 +1,4 @@
-"""The way off the droplet for its backups: restic, and what it reaches the storage with."""
+"""Off-site storage of backups: restic, and the access that stackctl uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stackctl.core import records
 
 @deploy("offsite")
 def offsite(settings: Settings) -> None:
-    """The repository itself is made from the operator's side (offsite/setup.py): no converge waits for a storage."""
+    """Install restic and its access. The repository is created by offsite/setup.py: no converge waits for a storage."""
     access = settings.paths.offsite
     if not settings.values.offsite_repository:
         files.file(name="Remove the off-site access", path=str(access), present=False)

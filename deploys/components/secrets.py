@@ -1,4 +1,4 @@
-"""The secrets' ages: once they are in use, the checkout's ledger says since when."""
+"""Ages of the secrets, recorded in the checkout's ledger once they are in use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Keys only, and root's login off. The console (root on tty) stays the way in when SSH is broken.
+"""SSH: keys only, no login as root. If SSH is broken, the provider's console (root on tty) is the way in.
 
-What lets an operator in, this, the keys and the firewall, is changed on trial: a change that no new login confirms
-undoes itself.
+Changes to sshd, its keys and the firewall are made on trial, as `netplan try` and confirmed commits (RFC 6241) do it:
+the droplet reverts a change that no new login confirms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def ssh(settings: Settings) -> None:
         name="Enable the revert at boot",
         unit=settings.paths.units.trial_boot,
         enabled=True,
-        running=None,  # it has nothing to do but then
+        running=None,  # it only runs at boot
     )
     apply_on_trial(
         name="Configure SSH: keys only, no root",
@@ -35,10 +35,10 @@ def ssh(settings: Settings) -> None:
 
 
 def files(settings: Settings) -> dict[str, TrialFile]:
-    """Whom sshd admits, and how: proven together, since neither lets anybody in alone."""
+    """Return the keys and sshd's configuration. They are on trial together, because neither admits anybody alone."""
     operator = settings.values.operator
     return {
-        # Whole, not line by line: a key that is not declared here opens nothing.
+        # The whole file, not single lines: a key that is not declared is removed.
         keys(settings): TrialFile(settings.authorized_keys, validate="ssh-keygen -l -f %s", owner=operator),
         drop_in(settings): TrialFile(configuration(settings), validate="sshd -t -f %s"),
     }
@@ -49,12 +49,12 @@ def keys(settings: Settings) -> str:
 
 
 def drop_in(settings: Settings) -> str:
-    """sshd takes the first value that it reads, and droplets ship a 50-cloud-init.conf."""
+    """Return the path of sshd's drop-in. sshd uses the first value that it reads: 50-cloud-init.conf comes later."""
     return f"/etc/ssh/sshd_config.d/00-{settings.values.app}.conf"
 
 
 def configuration(settings: Settings) -> bytes:
-    """sshd's part of the site."""
+    """Render sshd's drop-in."""
     return build.template(
         "ssh/sshd.conf.j2",
         operator=settings.values.operator,
@@ -64,7 +64,7 @@ def configuration(settings: Settings) -> bytes:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """systemd's units by name."""
+    """Render systemd's units, by name."""
     paths = settings.paths
     return {
         paths.units.trial_boot: build.template("ssh/trial.service.j2", paths=paths),

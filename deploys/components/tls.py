@@ -1,4 +1,4 @@
-"""The certificate, by certbot over HTTP-01, and its renewal."""
+"""The certificate, from certbot over HTTP-01, and its renewal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def certificate(settings: Settings) -> None:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """systemd's units by name."""
+    """Render systemd's units, by name."""
     paths = settings.paths
     return {
         paths.units.certificate_service: build.template(

@@ -21,13 +21,13 @@ def upkeep(settings: Settings) -> None:
         service(name="Stop the reboot timer", unit=paths.units.reboot_timer, running=False, enabled=False)
         files.file(name="Remove the reboot timer", path=str(UNITS / paths.units.reboot_timer), present=False)
     for timer in host.loop(["apt-daily-upgrade.timer", *ours]):
-        # A copy has the data of what it was copied from: its timers for them rest, as those of backups do.
+        # An isolated droplet does not check its data, as it does not back them up.
         on = timer != paths.units.amcheck_timer or not settings.isolated
         service(name=f"Start {timer}" if on else f"Stop {timer}", unit=timer, running=on, enabled=on)
 
 
 def units(settings: Settings, *, data: bool) -> dict[str, bytes]:
-    """Units and drop-ins by name. `data`: PostgreSQL is on this host."""
+    """Render units and drop-ins, by name. `data` means that PostgreSQL is on this host."""
     paths, values = settings.paths, settings.values
     found = {
         f"apt-daily-upgrade.service.d/{values.app}.conf": build.template("upkeep/upgrade.conf.j2", paths=paths),
