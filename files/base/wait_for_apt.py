@@ -1,4 +1,4 @@
-"""Waits until nobody else uses apt: its own time-out covers dpkg's lock, these two not (apt 3.0)."""
+"""Waits until no other process uses apt. apt's own timeout covers dpkg's lock, but not these two (apt 3.0)."""
 
 import fcntl
 from pathlib import Path

@@ -1,4 +1,4 @@
-# For a person's shell: what it makes is not for others, and one that is left alone ends. What sudo runs has 022 (sudoers.d/00-…).
+# For people's shells: others can't read new files, and an idle shell ends. sudo's commands have umask 022 (sudoers.d/00-…).
 umask 027
 ulimit -c 0
 if [ -z "$TMOUT" ]; then
