@@ -93,12 +93,10 @@ def load(paths: Paths) -> Config:
     try:
         config = records.loads(Config, paths.config.read_bytes(), version=VERSION)
     except FileNotFoundError:
-        raise RefusedError(f"{paths.config} is missing: converge the site (make site)") from None
+        raise RefusedError(f"{paths.config} is missing. Next: make site") from None
     except RecordError as error:
-        raise RefusedError(f"{paths.config}: {error}: converge the site (make site)") from None
+        raise RefusedError(f"{paths.config}: {error}. Next: make site") from None
     if config.app != paths.app:
-        raise RefusedError(
-            f"{paths.config}: app must be {paths.app!r}, the name this stackctl was built for: converge the site "
-            "(make site)"
-        )
+        expected = f"app must be {paths.app!r}, the name that this stackctl was built for"
+        raise RefusedError(f"{paths.config}: {expected}. Next: make site")
     return config

@@ -1,4 +1,4 @@
-"""What a verb works with, whatever it does."""
+"""What every verb works with."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Changes to a file that are there whole or not at all, whenever the power goes."""
+"""Changes to files that survive a power failure: after it, each is complete or has not happened."""
 
 import os
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import BinaryIO
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace `path` by `content`."""
+    """Replace the content of `path`."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # whatever the caller's umask
+        os.fchmod(descriptor, mode)  # the mode that open(2) sets depends on the umask
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -20,7 +20,7 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def link(path: Path, target: str) -> None:
-    """Point the symbolic link `path` at `target`; whoever opens it meanwhile finds the old or the new one."""
+    """Point the symbolic link `path` at `target`. It leads to the old or the new target at every moment."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
@@ -29,7 +29,7 @@ def link(path: Path, target: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Have no such file any more."""
+    """Remove a file."""
     path.unlink()
     _sync_directory(path.parent)
 
@@ -43,11 +43,11 @@ def _sync_directory(directory: Path) -> None:
 
 
 def rename(path: Path, target: Path) -> None:
-    """Give a finished directory its name."""
+    """Rename a finished directory."""
     path.rename(target)
     _sync_directory(target.parent)
 
 
 def sync(file: BinaryIO) -> None:
-    """Have what was written to it by another program on the disk."""
+    """Flush to the disk what another program has written to this file."""
     os.fsync(file.fileno())

@@ -1,8 +1,8 @@
-"""The expected ends of a verb, each with its exit code of the contract."""
+"""The ways in which a verb can fail, each with its exit code."""
 
 
 class StackError(Exception):
-    """One line with the cause and the next step; `tail` holds the last lines of a log, where there is one."""
+    """An expected failure: one line with the cause and the next step. `tail` has the last lines of a log, if any."""
 
     code = 1
 
@@ -12,22 +12,22 @@ class StackError(Exception):
 
 
 class FailedError(StackError):
-    """Failed, and undone."""
+    """The verb failed, and its changes were undone."""
 
 
 class RefusedError(StackError):
-    """Refused: nothing was changed."""
+    """The verb was refused before it changed anything."""
 
     code = 2
 
 
 class LockedError(StackError):
-    """Somebody else is at work."""
+    """Another run holds the lock."""
 
     code = 3
 
 
 class PersonNeededError(StackError):
-    """What was asked for is done or can't be; somebody has to look."""
+    """The verb is done but incomplete, or could not be undone. A person has to look."""
 
     code = 4

@@ -1,7 +1,7 @@
-"""What happens, told once: a line in history.jsonl and a line on the terminal, from the same event.
+"""Events of a run. Each becomes a line in history.jsonl and a line on the terminal.
 
-A run is one call of a verb that changes something. Its first event has the verb for a step, and says who asked for
-what; its last one has the exit code.
+A run is one call of a verb that changes something. Its first event has the verb as its step, and says who asked for
+what. Its last event has the exit code.
 """
 
 import errno
@@ -23,39 +23,39 @@ KEPT_LINES = 10_000
 
 @dataclass
 class Journal:
-    """One run's voice. Everything said is cleared of `secrets`."""
+    """The log of one run. `secrets` are masked in everything that it writes."""
 
     path: Path | None
-    """history.jsonl, or None for a verb that only looks."""
+    """history.jsonl, or None for a verb that only reads."""
     op: str
     machine: Machine
     out: TextIO
     secrets: Sequence[str] = ()
     run: str = ""
     spare: Path | None = None
-    """Takes what `path` can't: on a full disk whoever follows has to hear how it ends, too."""
+    """Takes the events if `path` cannot, because `--follow` needs the end of the run even on a full disk."""
     failure: str = ""
-    """What the last step that failed said."""
+    """Message of the last step that failed."""
 
     def __post_init__(self) -> None:
         self._began = self.machine.monotonic()
 
     def begin(self, by: str, tag: str = "", key: str = "") -> None:
-        """The run's first event. `key`: whose key it was, where several log in by one name."""
+        """Record the first event of the run. `key` names the SSH key, where several people share a login."""
         told = {"by": by, **({"key": key} if key else {}), "tag": tag}
         self._record(self.op, "start", f"{tag} by {by}".strip(), None, told)
 
     def end(self, code: int, message: str = "") -> None:
-        """The run's last event, with its exit code."""
+        """Record the last event of the run, with its exit code."""
         state = "failed" if code else "done"
         self._record(self.op, state, message, self._ms_since(self._began), {"code": code})
 
     def tell(self, step: str, state: str, message: str = "", ms: int | None = None) -> None:
-        """`state` is start, progress, log, done, failed or undone; `ms` how long it took, where that is known."""
+        """Record an event. `state` is start, progress, log, done, failed or undone; `ms` is the duration, if known."""
         self._record(step, state, message, ms, {})
 
     def step(self, name: str, act: Callable[[], str], what: str = "") -> None:
-        """Tell that `act` begins, then what it has to say at its end and how long it took."""
+        """Run `act` as a step: record its start, then the message that it returns and its duration."""
         began = self.machine.monotonic()
         self.tell(name, "start", what)
         try:
@@ -67,7 +67,7 @@ class Journal:
         self.tell(name, "done", message, self._ms_since(began))
 
     def show_log(self, step: str, tail: str) -> None:
-        """The last lines of a container's log."""
+        """Record the last lines of a container's log."""
         for line in mask(tail, self.secrets).splitlines():
             self.tell(step, "log", line)
 
@@ -98,12 +98,12 @@ class Journal:
         try:
             print(line, file=self.out, flush=True)
         except OSError:
-            # The terminal is gone, the work isn't.
+            # The terminal is gone, but the run goes on.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
 
 def readable(event: Mapping[str, Any], elapsed: float) -> str:
-    """An event as a line for people: seconds since the run began, step, what happened, how long it took."""
+    """Format an event as a line for people: seconds since the run began, step, state, message, duration."""
     if event["state"] == "log":
         return printable(f"    | {event['message']}")
     took = f"({event['ms'] / 1000:.1f} s)" if event["ms"] is not None else ""
@@ -112,19 +112,19 @@ def readable(event: Mapping[str, Any], elapsed: float) -> str:
 
 
 def append(path: Path, event: Mapping[str, Any]) -> None:
-    """Add one line. A line torn by a crash is closed first, so that it can spoil no other."""
+    """Append an event as one line. A line that a crash cut off is ended first, so that it spoils no other."""
     line = json.dumps(event).encode() + b"\n"
-    # Root's alone: a container's log lines are among them.
+    # Only root may read it, because it contains lines of container logs.
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "ab+", buffering=0) as file:
         if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
             line = b"\n" + line
         if file.write(line) < len(line):
-            raise OSError(errno.ENOSPC, "it was cut off")
+            raise OSError(errno.ENOSPC, "the line was cut off")
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
-    """The event of a line; None for one that a crash tore."""
+    """Return the event of a line, or None if a crash cut the line off."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -133,10 +133,10 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def trim(path: Path) -> None:
-    """Keep the file's newest lines, when they have become too many."""
+    """Remove the oldest lines once there are more than MOST_LINES."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
         if len(lines) > MOST_LINES:
             durable.write(path, b"".join(lines[-KEPT_LINES:]))
     except OSError:
-        return  # not yet there, or the disk is full: `append` says so
+        return  # there is no file yet, or the disk is full, which `append` reports

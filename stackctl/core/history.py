@@ -1,4 +1,4 @@
-"""history: who released what and when, how long each step took, and why it was undone."""
+"""The history of runs: who ran which verb and when, how long each step took, and why it failed."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,15 +11,14 @@ from stackctl.core.printable import printable
 Run = dict[str, Any]
 SHOWN = 10
 TAIL_BYTES = 256 << 10
-"""More than a run says."""
+"""More than one run writes."""
 
 
 def runs(paths: Paths, op: str = "") -> list[Run]:
-    """Every run that is remembered, or those of one verb, oldest first.
+    """Return all runs in the history, or those of one verb, oldest first.
 
-    Each is {run, op, by, key?, tag, at, state, code, ms, message, steps: [...]}.
-
-    `state` is done, failed or unfinished: under way, or killed.
+    Each is {run, op, by, key?, tag, at, state, code, ms, message, steps: [...]}. `state` is done, failed or unfinished.
+    An unfinished run is under way or was killed.
     """
     files = (path for path in (paths.history, paths.unwritten) if path.exists())
     lines = [line for path in files for line in path.read_bytes().splitlines()]
@@ -36,7 +35,7 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
                 **{"state": "unfinished", "code": None, "ms": None, "message": "", "steps": []},
             }
         elif (run := found.get(key)) is None:
-            continue  # its beginning was trimmed away
+            continue  # its first event was trimmed
         elif "code" in event:
             run |= {key: event[key] for key in ("state", "code", "ms", "message")}
         elif event["state"] in {"done", "failed", "undone"}:
@@ -45,7 +44,7 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
 
 
 def under_way(paths: Paths) -> Run | None:
-    """The newest run that has begun and not ended, with the step it is at; for as long as somebody holds the lock."""
+    """Return the newest run without an end, with its current step. It is under way only if the lock is held."""
     lines = [line for path in (paths.history, paths.unwritten) for line in _tail(path)]
     begun: Run | None = None
     for event in filter(None, map(parsed, lines)):
@@ -68,12 +67,12 @@ def _tail(path: Path) -> list[bytes]:
 
 
 def by(run: Mapping[str, Any]) -> str:
-    """Whose login it was, and whose key where that is known."""
+    """Return the login of a run, and the name of its SSH key if that is known."""
     return f"{run['by']} ({run['key']})" if run.get("key") else str(run["by"])
 
 
 def text(every: Iterable[Run]) -> str:
-    """The newest runs for people, newest first."""
+    """Format the newest runs for people, newest first."""
     lines = []
     for run in list(every)[: -SHOWN - 1 : -1]:
         took = f"{run['ms'] / 1000:.1f} s" if run["ms"] is not None else ""

@@ -1,13 +1,13 @@
-"""
-Who may change the droplet now. flock(2), so that no lock outlives its holder.
+"""Locks that decide who may change the droplet. They use flock(2), so that no lock outlives its holder.
 
-Two files, for two reasons:
-- `lock` is an errand's: a converge or a release holds it, and a second operator is refused by name. A converge calls
-  `stackctl --under ID`, which is admitted by the id in the file of a lock that is held.
-- `work` is held by stackctl while it moves containers, whoever admitted it. A release whose converge lost its
-  connection keeps others out by it; and boot waits for it alone: a converge that starts APP.service would otherwise
-  wait for itself.
-halt takes neither: a shutdown asks nobody, and what it interrupts is mended by boot and by the next release.
+There are two locks, for two reasons:
+
+- `lock` is held by a converge or a verb from start to end, and refuses a second operator by name. A converge that calls
+  `stackctl --under ID` is admitted if the file of the held lock has this ID.
+- `work` is held by stackctl while it moves containers. It keeps others out when a release outlives the connection of
+  its converge. boot waits for this lock alone; otherwise a converge that starts APP.service would wait for itself.
+
+halt takes neither lock, because a shutdown cannot wait. boot and the next release repair what it interrupts.
 """
 
 import fcntl
@@ -25,13 +25,13 @@ from stackctl.core.errors import LockedError
 from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
-# `holder_of` looks for less than a moment: whoever is refused was kept out for longer than that.
+# Longer than `holder_of` holds a lock to look at it, so a look alone makes nobody fail.
 PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The content of a held lock, one JSON line."""
+    """The content of a held lock file, one line of JSON."""
 
     holder: str
     since: str
@@ -43,19 +43,22 @@ class Holder:
 
     @property
     def refusal(self) -> LockedError:
-        return LockedError(f"{self.holder} has been at work since {self.since}: wait for the end, then run this again")
+        return LockedError(
+            f"{self.holder} has held the lock since {self.since}. Nothing was changed. "
+            "Next: wait until it has ended, then run this again"
+        )
 
 
 @contextmanager
 def hold(paths: Paths, name: str, under: str | None = None, patience: float | None = None) -> Iterator[None]:
-    """Both locks, or LockedError naming who has them. `under` is the id of the errand that this one is part of.
+    """Hold both locks, or raise LockedError with the name of the holder.
 
-    `patience` is how long it waits for each, in seconds.
+    `under` is the ID of the lock that the caller holds. `patience` is how long to wait for each lock, in seconds.
     """
     patience = PATIENCE if patience is None else patience
     with ExitStack() as stack:
         if under is None:
-            # Signed before the wait for the other: whoever is refused meanwhile hears of us, and of nobody who is gone.
+            # It is signed before the wait for the other lock, so that those who are refused meanwhile read our name.
             stack.enter_context(exclusive(paths.lock, name, patience))
         else:
             _check_admission(paths.lock, under)
@@ -65,14 +68,14 @@ def hold(paths: Paths, name: str, under: str | None = None, patience: float | No
 
 @contextmanager
 def exclusive(path: Path, name: str, patience: float) -> Iterator[None]:
-    """One lock alone, waiting for it up to `patience` seconds."""
+    """Hold one lock, and wait for it up to `patience` seconds."""
     with _flock(path, patience) as descriptor:
         _sign(descriptor, Holder.new(name))
         yield
 
 
 def holder_of(path: Path) -> Holder | None:
-    """Who holds this lock now, or None."""
+    """Return the holder of a lock, or None if it is free."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -98,7 +101,7 @@ def _flock(path: Path, patience: float) -> Iterator[int]:
 
 
 def _sign(descriptor: int, me: Holder) -> None:
-    """In the place of who was there before: a full disk takes that, and where it doesn't, the lock is held unsigned."""
+    """Overwrite the previous holder, which works on a full disk, too. If it fails, the lock is held without a name."""
     line = records.dumps(me)
     try:
         os.pwrite(descriptor, line, 0)
@@ -110,7 +113,7 @@ def _sign(descriptor: int, me: Holder) -> None:
 def _check_admission(path: Path, under: str) -> None:
     current = holder_of(path)
     if current is None:
-        raise LockedError("the converge that called this holds the lock no longer: run it again")
+        raise LockedError("the converge that called this no longer holds the lock. Next: run the converge again")
     if current.id != under:
         raise current.refusal
 
@@ -127,5 +130,5 @@ def _content(path: Path) -> Holder:
     try:
         return records.loads(Holder, path.read_bytes())
     except RecordError:
-        # It was taken this instant, and not signed yet; or the disk is full.
+        # The lock has just been taken and is not signed yet, or the disk is full.
         return Holder("another program", "just now", "")

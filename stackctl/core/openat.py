@@ -1,9 +1,9 @@
-"""Files in directories that somebody less than root fills: reached by descriptors, one name at a time.
+"""Access to files in directories that others than root write to: by descriptors, one name at a time.
 
-What is below DATA_ROOT belongs to uid 999, which is PostgreSQL or Redis in its container; what was fetched is whatever
-the storage sent. Root that goes there by path follows the links that lie there (CWE-59), waits at a FIFO for ever, or
-reads a file that has another name elsewhere. So a path is only believed as far as root alone can change it; from there
-on each name is opened from its directory's descriptor (openat(2)), looked at before it is used, and never followed.
+Files below DATA_ROOT belong to uid 999, which is PostgreSQL or Redis in its container. Files that were fetched are as
+the storage sent them. If root opens them by path, it follows planted links (CWE-59), blocks on a FIFO, or reads a file
+that has another name elsewhere. Therefore a path is used only as far as root alone can change it. From there on each
+name is opened from the descriptor of its directory (openat(2)), checked before use, and never followed.
 """
 
 import errno
@@ -20,15 +20,15 @@ from stackctl.core.errors import FailedError
 
 BLOCK = 1 << 20
 BATCH = 1000
-"""How many names of a directory are held at once: others decide how many there are."""
+"""Number of names of a directory that are held in memory at once. Others decide how many there are."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @contextmanager
 def directory(start: Path, *names: str) -> Iterator["Directory"]:
-    """Open `start`, which root alone may change, and go down from it by these names.
+    """Open `start`, which root alone may change, and descend by these names.
 
-    Raises FailedError when `start` is somebody else's or one of the names is no directory, OSError as open(2) does.
+    Raises FailedError if others may change `start`, or if a name is no directory; and OSError as open(2) does.
     """
     here = Directory(os.open(start, _DIRECTORY), start)
     try:
@@ -43,7 +43,7 @@ def directory(start: Path, *names: str) -> Iterator["Directory"]:
 
 
 class Directory:
-    """An open directory. A `name` is one entry of it, and never a path. `path` is for messages alone."""
+    """An open directory. A `name` is one of its entries and never a path. `path` is used in messages only."""
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self.descriptor, self.path = descriptor, path
@@ -52,7 +52,7 @@ class Directory:
         os.close(self.descriptor)
 
     def below(self, name: str) -> "Directory":
-        """Open a directory in this one; the caller closes it."""
+        """Open a directory in this one. The caller closes it."""
         try:
             return Directory(self._open(name, _DIRECTORY), self.path / name)
         except OSError as error:
@@ -61,11 +61,11 @@ class Directory:
             raise
 
     def check_owner(self) -> None:
-        """Raise FailedError unless root alone may change what is in it (the caller, in tests)."""
+        """Raise FailedError unless root alone (in tests: the caller) may change its entries."""
         found = os.fstat(self.descriptor)
         if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
             raise FailedError(
-                f"{self.path} can be changed by others than root: sudo chown root:root {self.path} && "
+                f"{self.path} can be changed by others than root. Next: sudo chown root:root {self.path} && "
                 f"sudo chmod go-w {self.path}"
             )
 
@@ -75,12 +75,12 @@ class Directory:
         return found.st_uid, found.st_gid
 
     def names(self) -> list[str]:
-        """What is in it, BATCH of them at most."""
+        """Return the names of its entries, at most BATCH of them."""
         with os.scandir(self.descriptor) as entries:
             return sorted(entry.name for entry in islice(entries, BATCH))
 
     def has(self, name: str) -> bool:
-        """Whether there is something of that name, even a link that leads nowhere."""
+        """Return whether there is an entry of this name, even if it is a dangling link."""
         try:
             self._stat(name)
         except FileNotFoundError:
@@ -88,7 +88,7 @@ class Directory:
         return True
 
     def size(self, name: str) -> int:
-        """The size of a file. Raises FailedError unless it is a regular file with a single name."""
+        """Return the size of a file. Raises FailedError unless it is a regular file with a single name."""
         found = self._stat(name)
         self._check(name, found)
         return found.st_size
@@ -97,8 +97,8 @@ class Directory:
     def reading(self, name: str, most: int) -> Iterator[BinaryIO]:
         """Open a file to read. Raises FailedError unless it is a regular file with one name and at most `most` bytes.
 
-        It is looked at before it is opened, since to open a device may already do something. What is opened then is
-        what was looked at, whatever has its name by now.
+        It is checked before it is opened, because merely opening a device may have an effect. The file that is opened
+        is the one that was checked, even if the name leads to another by now.
         """
         seen = self._open(name, os.O_PATH | os.O_CLOEXEC)
         try:
@@ -113,7 +113,7 @@ class Directory:
             yield file
 
     def blocks(self, name: str, most: int) -> Iterator[bytes]:
-        """The content of a file, which may grow meanwhile: never more than `most` bytes of it. Raises as `reading`."""
+        """Read a file, which may grow meanwhile, and never more than `most` bytes of it. Raises as `reading` does."""
         with self.reading(name, most) as file:
             left = most
             while block := file.read(BLOCK):
@@ -123,14 +123,14 @@ class Directory:
                 yield block
 
     def read(self, name: str, most: int) -> bytes:
-        """The content of a small file. Raises as `reading` does."""
+        """Return the content of a small file. Raises as `reading` does."""
         return b"".join(self.blocks(name, most))
 
     @contextmanager
     def creating(self, name: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> Iterator[BinaryIO]:
-        """Make a new file in the place of whatever has that name. At the end it is on the disk, and `owner` has it.
+        """Create a file in place of any entry of that name. At the end it is on the disk and belongs to `owner`.
 
-        It is root's own until then. A link that somebody lays there meanwhile is no new file, and refused by open(2).
+        Until then it belongs to root. If somebody plants a link of that name meanwhile, open(2) refuses it.
         """
         self.remove(name)
         descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
@@ -143,25 +143,25 @@ class Directory:
             os.fsync(descriptor)
 
     def copy(self, name: str, source: "Directory", original: str, most: int) -> None:
-        """Make `name` a copy of the file `original` in `source`; its owner is this directory's."""
+        """Copy the file `original` in `source` to `name`. The owner of the copy is that of this directory."""
         with self.creating(name, owner=self.owner) as file:
             for block in source.blocks(original, most):
                 file.write(block)
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace `name` by this content, all of it or nothing, whenever the power goes."""
+        """Replace the content of `name`. After a power failure it has the old or the new content."""
         fresh = f"{name}.new"
         with self.creating(fresh) as file:
             file.write(content)
         self.rename(fresh, name)
 
     def rename(self, name: str, target: str) -> None:
-        """Give an entry another name, in the place of a file that has it. It is on the disk afterwards."""
+        """Rename an entry, and replace a file that has the new name. The change is on the disk afterwards."""
         os.rename(_one(name), _one(target), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         self.sync()
 
     def make(self, name: str) -> "Directory":
-        """Make a directory that root alone enters, and open it; the caller closes it."""
+        """Create a directory for root alone, and open it. The caller closes it."""
         os.mkdir(_one(name), 0o700, dir_fd=self.descriptor)
         return self.below(name)
 
@@ -192,9 +192,9 @@ class Directory:
         os.fsync(self.descriptor)
 
     def empty(self) -> None:
-        """Remove all that is in it.
+        """Remove all of its entries.
 
-        The directories in it are emptied into this one: no tree is so deep that descriptors or the stack run out.
+        Directories in it are emptied into this one, so that no depth of a tree exhausts descriptors or the stack.
         """
         while names := self.names():
             for name in names:
@@ -254,7 +254,7 @@ def _kind(found: os.stat_result) -> str:
 
 
 def _one(name: str) -> str:
-    """The name, if it leads nowhere else."""
+    """Return the name if it is that of a single entry."""
     if "/" in name or name in {"", ".", ".."}:
         raise ValueError(f"{name!r} is no name of one entry")
     return name

@@ -1,28 +1,27 @@
-"""Error texts without the rows of customers that PostgreSQL puts into them.
+"""Removes customers' data from the errors of PostgreSQL.
 
-PostgreSQL repeats data in its errors: a failed COPY names the row in CONTEXT, a unique violation the key in DETAIL, a
-failed statement its values in QUERY or STATEMENT (protocol-error-fields in its manual). What a program printed goes to
-`status`, to CI's log, to history.jsonl and to the journal, so these fields are left out of it, and values are left out
-of the ERROR line.
+PostgreSQL repeats data in its errors: a failed COPY shows the row in CONTEXT, a unique violation the key in DETAIL, a
+failed statement its values in QUERY or STATEMENT (protocol-error-fields in its manual). The output of programs goes to
+`status`, CI logs, history.jsonl and the journal. Therefore these fields are removed, and values in the ERROR line.
 
-This is a filter of text, with one limit: an error that the app's own function raises (RAISE EXCEPTION), or that the app
-words itself, is shown as the app wrote it.
+The filter works on text and has one limit: an error that a function of the app raises (RAISE EXCEPTION), or that the
+app words itself, is shown as the app wrote it.
 """
 
 import re
 
 _FIELDS = "DETAIL|HINT|CONTEXT|QUERY|STATEMENT|WHERE|LOCATION"
-# psql's "DETAIL:  …", the server's log with its prefix before it, a driver's within a line of JSON or of Python.
+# "DETAIL:  …" of psql, of the server's log after its prefix, and of a driver inside a line of JSON or Python.
 _FIELD = re.compile(
     rf"(?:\\n|\b)(?:(?:{_FIELDS}):\s|LINE \d+: ).*|\bpg_\w+: (?:detail|hint): (?!Error message from server: ).*"
 )
-# What the server's log has before a field.
+# Prefix of a field in the server's log.
 _PREFIX = re.compile(r"^\s*(?:\d{4}-\d\d-\d\d[ T][^\"]*)?$")
 _COMMAND = re.compile(r"^(?:Command was|Query was): ")
-# Drivers' own ways: node-postgres prints an object, SQLAlchemy the statement and its parameters.
+# Formats of drivers: node-postgres prints an object, SQLAlchemy the statement and its parameters.
 _DRIVER = re.compile(r"^\s*(?:(?:detail|hint|where|internalQuery): |\[SQL: |\[parameters: )")
 _CARET = re.compile(r"^\s*\^\s*$")
-# A field may have several lines. It ends where something else plainly begins.
+# A field may span several lines. It ends at a line that clearly starts something else.
 _NEXT = re.compile(
     r"^\s*$|^(?:psql|pg_\w+):|^[\w.]*(?:Error|Exception)\b|^Traceback |^(?:During|The above) |^\{|^\d{4}-\d\d-\d\d[ T]"
     r"|^(?:ERROR|FATAL|PANIC|WARNING|NOTICE|LOG):\s"
@@ -32,12 +31,12 @@ _SPEAKS_OF_A_VALUE = re.compile(
     r"(?:ERROR|FATAL|PANIC):\s|invalid input (?:syntax|value) for |malformed \w+ literal: |"
     r"out of range(?: for type \w+)?: "
 )
-# A value to the end of the message. It may have quotes and line ends in it, which PostgreSQL leaves as they are.
+# A value at the end of the message. It may contain quotes and line ends, which PostgreSQL does not escape.
 _VALUE = re.compile(
     r"((?:invalid input (?:syntax|value) for [^:]{1,200}|malformed \w+ literal|"
     r"\bout of range(?: for type [\w ]{1,200})?): \\*)\".*"
 )
-# Of what stands in double quotes, these are names.
+# Words before a quoted name. Other quoted text is a value.
 _NAMED = (
     "column|constraint|relation|table|partition|index|view|sequence|schema|database|role|user|type|domain|function|"
     "operator|operator class|extension|parameter|encoding|trigger|policy|rule|collation|tablespace|publication|"
@@ -47,7 +46,7 @@ _QUOTED = re.compile(rf'(?P<name>\b(?:{_NAMED})(?: name)? )?"(?P<value>[^"]*)"(?
 
 
 def without_rows(text: str) -> str:
-    """The same lines, without the fields and values that may have a row in them."""
+    """Return the text without the fields and values that may contain a row."""
     kept: list[str] = []
     skipping = False
     for line in text.splitlines():
@@ -67,7 +66,7 @@ def without_rows(text: str) -> str:
 
 
 def reason(text: str) -> str | None:
-    """The first line with an ERROR, a FATAL or a PANIC of PostgreSQL's; what follows it is a consequence of it."""
+    """Return the first line with ERROR, FATAL or PANIC. Later ones are its consequences."""
     return next((line.strip() for line in text.splitlines() if _SAYS_WHY.search(line)), None)
 
 

@@ -1,7 +1,7 @@
-"""Text from outside, made fit for a terminal and for a CI's log (CWE-150).
+"""Makes text from outside safe for a terminal and for a CI log (CWE-150).
 
-A container, a backup, a registry or a network can put into it what a terminal obeys (ESC sequences), what changes the
-order of what is read (bidirectional controls, CVE-2021-42574) and what nobody sees (zero-width characters).
+A container, a backup, a registry or a network can send sequences that a terminal obeys (ESC), characters that change
+the order of the text (bidirectional controls, CVE-2021-42574), and invisible ones (zero-width characters).
 """
 
 import codecs
@@ -9,7 +9,7 @@ from typing import TextIO
 
 
 def printable(text: str, keep: str = "\t") -> str:
-    """Write every character that isn't plainly visible as an escape, such as \\x1b. Those in `keep` stay."""
+    """Replace characters that are not plainly visible by escapes, such as \\x1b. Those in `keep` stay."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
@@ -20,7 +20,7 @@ def _escaped(character: str) -> str:
 
 
 class Filter:
-    """Makes a stream of bytes printable as it comes. Lines stay lines; one without an end is not waited for."""
+    """Makes a stream of bytes printable as it comes. It keeps line ends, and does not wait for them."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

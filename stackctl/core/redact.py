@@ -1,4 +1,4 @@
-"""Keeps secrets out of logs and messages."""
+"""Masks secrets in logs and messages."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,13 +8,13 @@ SHORTEST_SECRET = 6
 
 
 def spellings(values: Iterable[str]) -> list[str]:
-    """The values and their parts as logs and URLs spell them, longest first."""
+    """Return the values and their parts in all spellings of logs and URLs, longest first."""
     every = {spelt for value in values for spelt in _spellings(value) if len(spelt) >= SHORTEST_SECRET}
     return sorted(every, key=len, reverse=True)
 
 
 def mask(text: str, secrets: Sequence[str]) -> str:
-    """The text without them."""
+    """Replace the secrets in a text by asterisks."""
     for secret in secrets:
         text = text.replace(secret, "***")
     return text

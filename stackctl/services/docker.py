@@ -1,4 +1,4 @@
-"""What is asked of Docker besides Compose. Formats are chosen so that no container's environment is ever read."""
+"""Docker without Compose. The output formats leave out the environment of containers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from stackctl.core.program import ENVIRONMENT, Result
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
-# .State whole: a template that asks for its Health fails where the image has no check.
+# All of .State, because a template with .State.Health fails if the image has no health check.
 CONTAINER_FORMAT = (
     '{"id":{{json .Id}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},"state":{{json .State}},'
     '"restarts":{{json .RestartCount}}}'
@@ -25,7 +25,7 @@ IMAGE_FORMAT = (
 
 @dataclass(frozen=True)
 class Container:
-    """A container as Docker sees it; `image` is what it was made from, by the name that was given."""
+    """A container as Docker reports it. `image` is the reference that it was created from."""
 
     id: str
     image: str
@@ -37,7 +37,7 @@ class Container:
 
     @classmethod
     def read(cls, line: str) -> "Container":
-        """One of CONTAINER_FORMAT."""
+        """Read a line in CONTAINER_FORMAT."""
         document: dict[str, Any] = json.loads(line)
         state = document["state"]
         return cls(
@@ -60,19 +60,19 @@ class Container:
 
     @property
     def serves(self) -> bool:
-        """Well, or not known to be unwell: after a start of Docker's, health is asked anew."""
+        """Whether it runs and is not unhealthy. After a restart of Docker, its health is unknown for a while."""
         return self.state == "running" and self.health != "unhealthy"
 
     @property
     def end(self) -> str | None:
-        """How it ended by itself, if it did; one that its restart policy has started again did, too."""
+        """How it ended by itself, or None. It also ended if its restart policy has started it again."""
         if self.state in {"running", "created"}:
             return f"{self.service} ended by itself, and was started again" if self.restarts else None
         return f"{self.service} ended by itself (exit code {self.exit_code})"
 
     @property
     def condition(self) -> str:
-        """As an operator would say it."""
+        """Its state in words for an operator."""
         if self.state == "running":
             return f"running, {self.health}" if self.health else "running"
         return f"{self.state} (exit code {self.exit_code})" if self.state == "exited" else self.state
@@ -80,13 +80,15 @@ class Container:
 
 @dataclass(frozen=True)
 class Image:
+    """An image as Docker reports it."""
+
     id: str
     digests: list[str]
     labels: dict[str, str]
     user: str
-    """As its USER says: name or number, and perhaps a group; empty when it says nothing."""
+    """USER of the image: a name or number, perhaps with a group. Empty if it has none."""
     architecture: str
-    """As Go spells it: amd64, arm64."""
+    """In the spelling of Go: amd64, arm64."""
 
     @property
     def runs_as_root(self) -> bool:
@@ -96,24 +98,26 @@ class Image:
 
 @dataclass(frozen=True)
 class Docker:
+    """The Docker daemon of the droplet."""
+
     machine: Machine
 
     def call(self, what: str, argv: Sequence[str], env: Mapping[str, str] = ENVIRONMENT, timeout: float = 60) -> Result:
-        """Run it; FailedError says what for and why."""
+        """Run a command. If it fails, raise FailedError with `what` and the cause."""
         result = self.machine.run(argv, env, timeout)
         if result.code:
             raise FailedError(f"{what}: {result.reason}", result.tail())
         return result
 
     def containers(self, project: str, *, one_off: bool = False) -> list[Container]:
-        """A Compose project's containers, running or not; or the one-shot ones that `compose run` left."""
+        """List the containers of a Compose project, running or not. `one_off` lists those that `compose run` left."""
         labels = [f"{PROJECT_LABEL}={project}", f"{ONE_OFF_LABEL}={one_off}"]
         filters = [part for label in labels for part in ("--filter", f"label={label}")]
         listed = self.call("docker can't list containers", ["docker", "ps", "--all", "--quiet", "--no-trunc", *filters])
         ids = listed.stdout.split()
         if not ids:
             return []
-        # One may have gone since it was listed: what is left is printed all the same.
+        # If a container has gone since it was listed, the others are printed all the same.
         found = self.machine.run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *ids])
         containers = [Container.read(line) for line in found.stdout.splitlines() if line.strip()]
         return sorted(containers, key=lambda container: container.service)
@@ -132,7 +136,7 @@ class Docker:
         )
 
     def stop(self, containers: Sequence[Container], grace: int | None = None) -> None:
-        """Ask them all at once to end; `grace` in seconds, each container's own when left out."""
+        """Stop all of them at once. `grace` is in seconds; the default is that of each container."""
         limit = [] if grace is None else ["-t", str(grace)]
         ids = [container.id for container in containers if container.state in {"running", "restarting", "paused"}]
         if ids:
@@ -147,7 +151,7 @@ class Docker:
         return self.machine.run(["docker", "logs", "--tail", str(lines), container.id]).tail(lines)
 
     def images_of(self, repository: str) -> dict[str, str]:
-        """Image id by tag, and by digest where a tag has moved on."""
+        """Return the image ID of each tag, and of each digest without a tag."""
         form = '{{if eq .Tag "<none>"}}{{.Digest}}{{else}}{{.Tag}}{{end}} {{.ID}}'
         argv = ["docker", "image", "ls", "--no-trunc", "--digests", "--format", form, repository]
         lines = self.call("docker can't list images", argv).stdout.splitlines()

@@ -211,8 +211,8 @@ class Postgres:
                 self.end_dumps()
                 if tries >= FEWEST_TRIES and machine.monotonic() > deadline:
                     raise FailedError(
-                        f"{error}. Tried {tries} times in {LOCK_PATIENCE} s. Next: see who holds or changes it "
-                        "(pg_stat_activity), then again"
+                        f"{error}. Tried {tries} times in {LOCK_PATIENCE} s. Next: find out who holds or changes it "
+                        "(pg_stat_activity), then try again"
                     ) from None
                 machine.sleep(1)
 

@@ -1,4 +1,4 @@
-"""Redis in the data project: its whole data as a file, and how its saves go."""
+"""Redis in the data project: its dump, its facts, and the replacement of its data."""
 
 import os
 import re
@@ -15,22 +15,24 @@ from stackctl.core.program import ENVIRONMENT, Result
 from stackctl.services.docker import Docker
 
 ADMINISTRATOR = "stackctl"
-"""Our own user of Redis, who may do everything. The app's, `default`, may not (deploys/operations/data.py)."""
+"""Our Redis user, which may do everything. The app's user, `default`, may not (deploys/operations/data.py)."""
 MARK_BYTES = 40
 RDB, FRESH = "dump.rdb", "dump.rdb.new"
-# It starts from the append-only file alone, where there is one: that goes first.
+# Redis starts from the append-only file alone if there is one, so this is moved first.
 FILES = ("appendonlydir", RDB)
-# Of a save, of an append-only file's writes and of its compaction.
+# Results of the last snapshot, of the last write to the append-only file, and of its last compaction.
 SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
 
 
 @dataclass(frozen=True)
 class Redis:
+    """The Redis of the data project."""
+
     docker: Docker
     paths: Paths
 
     def dump(self, target: Path, seconds: int) -> None:
-        """All its keys as they are now, in the format of its own saves. Raises FailedError."""
+        """Write all keys to a file, in the format of a snapshot. Raises FailedError."""
         ran = self._cli("--rdb", "-", timeout=seconds, stdout=target)
         if ran.code:
             raise FailedError(f"redis-cli --rdb: {ran.reason}", ran.tail())
@@ -38,7 +40,7 @@ class Redis:
             file.truncate(_length(file))
 
     def info(self) -> dict[str, str]:
-        """What it says of itself. Raises FailedError."""
+        """Return the facts of INFO. Raises FailedError."""
         ran = self._cli("INFO", "everything")
         found = facts(ran.stdout)
         if ran.code or "redis_version" not in found:
@@ -46,12 +48,12 @@ class Redis:
         return found
 
     def keys(self) -> int:
-        """How many it has, in all of its databases. Raises FailedError."""
+        """Count the keys in all databases. Raises FailedError."""
         counts = [value for name, value in self.info().items() if re.fullmatch("db[0-9]+", name)]
         return sum(_number(count.removeprefix("keys=").partition(",")[0]) for count in counts)
 
     def failing_saves(self) -> list[str]:
-        """Those that went wrong the last time, by Redis's own names."""
+        """Return those of SAVES whose last attempt failed."""
         told = self.info()
         return [name for name in SAVES if told.get(name, "ok") != "ok"]
 
@@ -60,7 +62,7 @@ class Redis:
             password = self.paths.redis_administrator.read_text()
         except FileNotFoundError:
             raise FailedError(f"{self.paths.redis_administrator} is missing. Next: make site") from None
-        # It goes by the client's environment: as an argument, everybody would see it.
+        # The password is in the environment of the client. An argument would be visible to all users.
         env = {**ENVIRONMENT, "REDISCLI_AUTH": password}
         container = self.paths.docker.data_container("redis")
         argv = ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", container, "redis-cli", "--user", ADMINISTRATOR]
@@ -69,7 +71,7 @@ class Redis:
 
 @dataclass(frozen=True)
 class Directory:
-    """Its files, changed while it is stopped. They are uid 999's, so nothing there is believed (openat.py)."""
+    """The files of a stopped Redis. They belong to uid 999, so they are not trusted (openat.py)."""
 
     path: Path
 
@@ -79,20 +81,20 @@ class Directory:
             return any(there.has(_aside(name)) for name in FILES)
 
     def place(self, rdb: Path) -> None:
-        """Have it start from a copy of this one; what it had is set aside."""
+        """Let Redis start from a copy of this dump, and set aside its current files."""
         with self._opened() as there, openat.directory(rdb.parent.parent, rdb.parent.name) as backup:
             there.copy(FRESH, backup, rdb.name, backup.size(rdb.name))
             for name in FILES:
-                # Unless it was already: what is there since is a killed run's.
+                # Unless a killed run has done so: what is there now came from it.
                 if there.has(name) and not there.has(_aside(name)):
                     there.rename(name, _aside(name))
                 there.remove(name)
             there.rename(FRESH, RDB)
 
     def put_back(self) -> None:
-        """What was set aside."""
+        """Put back the files that were set aside."""
         with self._opened() as there:
-            begun = there.has(_aside(RDB))  # else it has not restarted, and what is there was so before
+            begun = there.has(_aside(RDB))  # otherwise the files that are there were never replaced
             for name in reversed(FILES):
                 if begun or there.has(_aside(name)):
                     there.remove(name)
@@ -113,25 +115,25 @@ def _aside(name: str) -> str:
 
 
 def _length(file: BinaryIO) -> int:
-    """Of a dump's data. redis-cli leaves a mark of the stream behind it, with which no append-only file can begin."""
+    """Return the length of the data in a dump. redis-cli appends a mark that an append-only file must not have."""
     whole = file.seek(0, os.SEEK_END)
     file.seek(max(0, whole - MARK_BYTES))
     return whole - MARK_BYTES if re.fullmatch(b"[0-9a-f]{%d}" % MARK_BYTES, file.read()) else whole
 
 
 def loaded(told: Mapping[str, str]) -> int:
-    """How many keys the file had that it started from: one that has expired since is left out."""
+    """Return how many keys were in the file that Redis started from. Redis counts the expired ones apart."""
     return sum(_number(told.get(f"rdb_last_load_keys_{what}", "")) for what in ("loaded", "expired"))
 
 
 def _number(told: str) -> int:
-    """A count that Redis told. Raises FailedError: a Redis that was broken into says anything."""
+    """Read a count from Redis, which may be compromised. Raises FailedError."""
     if not re.fullmatch("[0-9]{1,18}", told):
-        raise FailedError(f"Redis says {told[:20]!a}, which is no number: stackctl logs redis")
+        raise FailedError(f"Redis reports {told[:20]!a}, which is no number. Next: stackctl logs redis")
     return int(told)
 
 
 def facts(info: str) -> dict[str, str]:
-    """INFO's answer by its names."""
+    """Parse the answer to INFO."""
     lines = (line.partition(":") for line in info.splitlines())
     return {name: value.strip() for name, colon, value in lines if colon}

@@ -1,7 +1,8 @@
-"""S3 as far as a look at it needs: an object asked for, written or deleted, signed with a key.
+"""Signed S3 requests for one object: GET, PUT, HEAD and DELETE.
 
-AWS Signature Version 4: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. restic does
-the rest; a storage that refuses its key, or isn't there, it tries for a quarter of an hour before it says so.
+restic does everything else. It retries for a quarter of an hour before it reports a storage that refuses the key or
+is unreachable, so we ask first. The signature is AWS Signature Version 4:
+docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
 """
 
 import hashlib
@@ -16,16 +17,18 @@ from urllib.parse import quote, urlsplit
 
 @dataclass(frozen=True)
 class Key:
-    """An access key, both halves."""
+    """An access key: its ID and its secret."""
 
     id: str = field(repr=False)
     secret: str = field(repr=False)
 
 
 class Answer(NamedTuple):
+    """An answer of the storage."""
+
     status: int
     code: str
-    """The storage's own name for what is wrong, such as NoSuchBucket; empty when it gave none."""
+    """Error code of the storage, such as NoSuchBucket. Empty if it sent none."""
     body: bytes
 
     @classmethod
@@ -39,19 +42,19 @@ class Answer(NamedTuple):
 
 
 def url_of(repository: str, name: str) -> str:
-    """Of an object in a restic repository, s3:https://HOST/BUCKET/PREFIX."""
+    """Return the URL of an object in a restic repository, s3:https://HOST/BUCKET/PREFIX."""
     return f"{repository.removeprefix('s3:')}/{name}"
 
 
 def date_of(status: int, last_modified: str) -> datetime:
-    """The date in the answer to a HEAD request (RFC 9110, 8.8.2). Raises ValueError when there is none."""
+    """Parse the date in the answer to a HEAD request (RFC 9110, 8.8.2). Raises ValueError if there is none."""
     if status != 200:
         raise ValueError(str(status))
     return parsedate_to_datetime(last_modified).astimezone(UTC)
 
 
 def signed(method: str, url: str, body: bytes, key: Key, now: datetime) -> dict[str, str]:
-    """The headers of a request without a query."""
+    """Return the headers of a signed request without a query."""
     parts = urlsplit(url)
     moment, content = f"{now:%Y%m%dT%H%M%SZ}", hashlib.sha256(body).hexdigest()
     headers = {"host": parts.netloc, "x-amz-content-sha256": content, "x-amz-date": moment}
@@ -69,6 +72,6 @@ def signed(method: str, url: str, body: bytes, key: Key, now: datetime) -> dict[
 
 
 def region(host: str) -> str:
-    """As hosts name theirs: s3.eu-central-1.amazonaws.com, s3.us-west-004.backblazeb2.com. Others take any."""
+    """Return the region in a host name, such as s3.us-west-004.backblazeb2.com. Hosts without one accept any region."""
     named = re.match(r"s3[.-]([a-z]{2}-[a-z0-9-]+)\.", host)
     return named[1] if named else "us-east-1"

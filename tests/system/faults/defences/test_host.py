@@ -67,7 +67,7 @@ def test_a_release_is_refused_by_name_while_packages_are_upgraded(droplet: Host,
         droplet.check_output("timeout 30 sh -c 'until pgrep --full apt[.]systemd[.]daily; do sleep 0.1; done'")
         refused = droplet.run("stackctl release 1.0.0")
         assert refused.rc == 3
-        assert "the daily upgrade of Debian's packages has been at work since" in refused.stderr
+        assert "the daily upgrade of Debian's packages has held the lock since" in refused.stderr
     finally:
         droplet.check_output("systemctl stop at-dpkg")
         wait_until(droplet, UPGRADE, "inactive")

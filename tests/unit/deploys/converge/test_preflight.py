@@ -111,7 +111,7 @@ def test_another_network_in_docker_s_ranges_is_named(networks: dict[str, list[st
 def test_the_holder_of_the_lock_is_named() -> None:
     content = '{"holder": "stackctl release 1.0.0", "since": "2026-11-23T12:00:00+00:00", "id": "1"}\n'
     assert session.holder_message(content).startswith(
-        "stackctl release 1.0.0 has been at work since 2026-11-23T12:00:00+00:00"
+        "stackctl release 1.0.0 has held the lock since 2026-11-23T12:00:00+00:00"
     )
 
 
@@ -145,7 +145,7 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
     ours = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=tmp_path, env=ours, capture_output=True, text=True, check=False)
     assert ran.returncode == LOCKED
-    assert "is locked: somebody has been at work since noon" in ran.stderr
+    assert "is locked: somebody has held the lock since noon" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "changed").exists()
 

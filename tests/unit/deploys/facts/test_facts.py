@@ -151,7 +151,7 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (Isolated, '{\n  "isolated": true\n}\n', True),
     (Isolated, "", False),
     (Status, '{\n  "active": "blue"\n}\n', {"active": "blue"}),
-    (Status, "stackctl: /etc/app/stackctl.json is missing: converge the site (make site)\n", None),
+    (Status, "stackctl: /etc/app/stackctl.json is missing. Next: make site\n", None),
     (Ufw, "Status: inactive\n", Firewall()),
 ]
 

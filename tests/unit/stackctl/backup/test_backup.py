@@ -220,7 +220,7 @@ def test_the_site_is_free_again_while_the_backup_is_proven(live: Droplet, monkey
 def test_the_second_of_two_is_refused_by_name(live: Droplet) -> None:
     with lock.exclusive(live.paths.backup_lock, "ada's stackctl backup", 0):
         code, shown = stackctl(live, "backup")
-    assert (code, "ada's stackctl backup has been at work" in shown) == (3, True)
+    assert (code, "ada's stackctl backup has held the lock" in shown) == (3, True)
     with lock.hold(live.paths, "ada's converge"):
         code, shown = stackctl(live, "backup")
     assert (code, "ada's converge" in shown) == (3, True)

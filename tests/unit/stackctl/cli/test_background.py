@@ -254,7 +254,7 @@ def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, hel
 
     with ExitStack() as taken, pytest.MonkeyPatch.context() as patched:
         patched.setattr(followed, "run", loses)
-        with pytest.raises(LockedError, match="ada's release has been at work"):
+        with pytest.raises(LockedError, match="ada's release has held the lock"):
             start(followed, "release", "1.1.0")
 
 

@@ -57,7 +57,7 @@ def test_the_second_one_is_told_who_and_since_when(paths: Paths) -> None:
     with another(paths):
         holder = lock.holder_of(paths.lock)
         assert holder
-        with pytest.raises(LockedError, match=f"ada's release has been at work since {holder.since[:10]}"):
+        with pytest.raises(LockedError, match=f"ada's release has held the lock since {holder.since[:10]}"):
             lock.hold(paths, "me").__enter__()
     with lock.hold(paths, "me"):
         pass
@@ -87,7 +87,7 @@ def test_release_is_locked_out_with_exit_3(tmp_path: Path) -> None:
 def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.work):
-        with pytest.raises(LockedError, match="ada's converge has been at work since"):
+        with pytest.raises(LockedError, match="ada's converge has held the lock since"):
             background.start(droplet.paths, config.load(droplet.paths), droplet, ["release", "1.0.0"])
         assert stackctl(droplet, "rollback")[0] == 3
     assert not droplet.calls
@@ -99,7 +99,7 @@ def test_a_release_amid_a_converge_is_told_whose_it_is(tmp_path: Path) -> None:
     with another(droplet.paths, droplet.paths.lock):
         code, shown = stackctl(droplet, "release", "1.0.0")
     assert code == 3
-    assert "ada's converge has been at work since" in shown.splitlines()[-1]
+    assert "ada's converge has held the lock since" in shown.splitlines()[-1]
     assert not droplet.ran("docker ")
 
 
@@ -205,7 +205,7 @@ def test_a_full_disk_keeps_nobody_from_the_lock(paths: Paths, monkeypatch: pytes
     with lock.hold(paths, "yesterday's release"):
         pass
     monkeypatch.setattr(os, "pwrite", full)
-    with lock.hold(paths, "me"), pytest.raises(LockedError, match="another program has been at work"):
+    with lock.hold(paths, "me"), pytest.raises(LockedError, match="another program has held the lock"):
         lock.hold(paths, "you").__enter__()
 
 
@@ -235,7 +235,7 @@ def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
         while getattr(lock.holder_of(paths.lock), "holder", "") != "the upgrade":
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        with pytest.raises(LockedError, match="the upgrade has been at work"):
+        with pytest.raises(LockedError, match="the upgrade has held the lock"):
             lock.hold(paths, "me", patience=0.05).__enter__()
         assert not got
     waiting.join()
@@ -252,7 +252,7 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
     with another(droplet.paths), patch.object(timers, "REBOOT_PATIENCE", 0.05):
         code, shown = stackctl(droplet, "reboot")
     assert code == 3
-    assert "ada's release has been at work since" in shown
+    assert "ada's release has held the lock since" in shown
     assert not droplet.calls
     with patch.object(upkeep, "reboot", lambda _machine: reboot()):
         assert stackctl(droplet, "reboot")[0] == 0
@@ -273,7 +273,7 @@ def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) 
     with patience, ensure:
         with another(droplet.paths, droplet.paths.certificate_lock):
             code, shown = stackctl(droplet, "certificate")
-        assert (code, "ada's converge has been at work since" in shown) == (3, True)
+        assert (code, "ada's converge has held the lock since" in shown) == (3, True)
         assert not seen
         assert stackctl(droplet, "certificate")[0] == 0
     assert all(seen)
@@ -289,7 +289,7 @@ def test_two_steps_of_trials_are_never_at_work_at_once(tmp_path: Path) -> None:
     with patience, undo:
         with another(droplet.paths, droplet.paths.trial_lock):
             code, shown = stackctl(droplet, "trial", "undo", "ssh")
-        assert (code, "ada's converge has been at work since" in shown) == (3, True)
+        assert (code, "ada's converge has held the lock since" in shown) == (3, True)
         assert not seen
         assert stackctl(droplet, "trial", "undo", "ssh")[0] == 0
     assert all(seen)

@@ -184,7 +184,10 @@ def test_only_directories_are_gone_down_through(theirs: Path, outside: Path, wha
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
 def test_it_starts_where_root_alone_may_change_what_is_there(theirs: Path, mode: int) -> None:
     theirs.chmod(mode)
-    with pytest.raises(FailedError, match="can be changed by others than root: sudo chown"), openat.directory(theirs):
+    with (
+        pytest.raises(FailedError, match=r"can be changed by others than root\. Next: sudo chown"),
+        openat.directory(theirs),
+    ):
         pass
     with openat.directory(theirs.parent, "theirs"):
         """From above it may be anybody's."""
