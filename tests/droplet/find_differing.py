@@ -1,6 +1,6 @@
-"""Runs on the droplet, as `python3 -c`, with a process id: which names in its environment have another value?
+"""Compare a process's environment with expected values. Runs on the droplet as `python3 -c` with a process ID.
 
-Expected values come on standard input as JSON, name → sha256. Names alone are printed: no value leaves the droplet.
+Standard input is JSON, name → sha256. Only the names that differ are printed: no value leaves the droplet.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
-"""Runs on the droplet, as `python3 -c`: where do the strings that come on standard input, separated by NUL, turn up?
+"""Find strings in output and files. Runs on the droplet as `python3 -c`. Standard input: the strings, separated by NUL.
 
-command PROGRAM ARGUMENT…   how many lines of its output have one
-files FOLDER…               which files that others may read have one
-all-files FOLDER…           which files at all have one
-changed SECONDS FOLDER…     which files that changed since then (of the epoch) have one; -FOLDER is left out
+command PROGRAM ARGUMENT…   print how many lines of its output contain one
+files FOLDER…               print the files that others may read and that contain one
+all-files FOLDER…           print all files that contain one
+changed SECONDS FOLDER…     print the files changed since then (Unix time) that contain one; -FOLDER is left out
 """
 
 import os
@@ -37,22 +37,26 @@ def main(mode: str, *arguments: str) -> None:
 
 
 def files(folder: str) -> list[str]:
-    """Regular files only: a FIFO or a device would keep us waiting."""
+    """Return the regular files: a read of a FIFO or a device could block."""
     paths = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
     return [path for path in paths if os.path.isfile(path) and not os.path.islink(path)]
 
 
 def changed(since: float, folders: list[str]) -> Iterator[str]:
-    """By ctime, which no copying preserves. What vanishes meanwhile is left out."""
+    """Yield the files whose ctime, which no copying preserves, is not older. Skip files that vanish meanwhile."""
     without = {folder.removeprefix("-") for folder in folders if folder.startswith("-")}
+    for path in below(folders, without):
+        with suppress(FileNotFoundError):
+            found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode) and found.st_ctime >= since:
+                yield path
+
+
+def below(folders: list[str], without: set[str]) -> Iterator[str]:
     for folder in folders:
-        for root, below, names in os.walk(folder):
-            below[:] = [name for name in below if os.path.join(root, name) not in without]
-            for path in (os.path.join(root, name) for name in names):
-                with suppress(FileNotFoundError):
-                    found = os.lstat(path)
-                    if stat.S_ISREG(found.st_mode) and found.st_ctime >= since:
-                        yield path
+        for root, directories, names in os.walk(folder):
+            directories[:] = [name for name in directories if os.path.join(root, name) not in without]
+            yield from (os.path.join(root, name) for name in names)
 
 
 def content(path: str) -> bytes:

@@ -29,17 +29,17 @@ def fingerprint(content: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def containers(status: Any, env: Environment) -> dict[str, str]:
-    """By service, the one container of the live colour and, where the app has one, that of its worker."""
+    """Return the container of the live colour and that of the worker, if the app has one, by service."""
     paths = env.settings.paths
     found = {"web": f"{paths.docker.project(status['active'])}-web-1"}
     return found | ({"worker": f"{paths.docker.worker_project}-worker-1"} if env.settings.values.app_worker else {})
 
 
-def test_stackctl_finds_nothing_wrong(status: Any) -> None:
+def test_stackctl_reports_no_problem(status: Any) -> None:
     assert status["problems"] == []
 
 
-def test_the_link_the_state_and_what_runs_agree(droplet: Host, env: Environment, status: Any) -> None:
+def test_the_link_the_state_and_the_containers_agree(droplet: Host, env: Environment, status: Any) -> None:
     paths = env.settings.paths
     colour = status["active"]
     assert droplet.check_output(f"readlink {paths.active}") == f"{colour}.sock"
@@ -51,7 +51,7 @@ def test_the_link_the_state_and_what_runs_agree(droplet: Host, env: Environment,
 
 
 def test_the_app_answers_behind_its_socket(droplet: Host, env: Environment, status: Any) -> None:
-    """It is ready, and tells its version and services if it does at all (docs/reference/app-contract.md)."""
+    """It is ready, and shows its version and services if it has /health (docs/reference/app-contract.md)."""
     values = env.settings.values
     ask = f"curl -sS --fail --unix-socket {env.settings.paths.active} http://app"
     droplet.check_output(f"{ask}{values.ready_path}")
@@ -64,7 +64,7 @@ def test_the_app_answers_behind_its_socket(droplet: Host, env: Environment, stat
 def test_the_app_finds_its_data_without_docker_s_name_server(
     droplet: Host, env: Environment, containers: dict[str, str]
 ) -> None:
-    """It is silent while the daemon is stopped."""
+    """Docker's name server does not answer while the daemon is stopped."""
     for container in containers.values():
         hosts = droplet.check_output(f"docker inspect -f '{{{{.HostsPath}}}}' {container}")
         known = [line.split() for line in droplet.file(hosts).content_string.splitlines()]
@@ -84,10 +84,10 @@ def test_the_schema_is_current(droplet: Host, env: Environment, status: Any, con
     assert schema["current"] == schema["head"]
 
 
-def test_the_app_s_environment_is_the_declared_one_byte_for_byte(
+def test_the_app_has_the_declared_environment_byte_for_byte(
     droplet: Host, env: Environment, containers: dict[str, str]
 ) -> None:
-    """As the kernel has it, with spaces, $, #, quotes, %, backslashes and unicode. No value comes here to be shown."""
+    """Compare in the kernel's view: spaces, $, #, quotes, %, backslashes and Unicode. No value leaves the droplet."""
     expected = {name: fingerprint(value.encode()) for name, value in env.settings.app_environment().items()}
     control = {"NOT_IN_THE_ENVIRONMENT": ""}
     program = Path(__file__).parent / "find_differing.py"
@@ -103,7 +103,7 @@ def test_the_next_environment_is_the_declared_one(droplet: Host, env: Environmen
     assert droplet.file(str(env.settings.paths.next_environment)).sha256sum == declared
 
 
-def test_a_container_can_do_little(droplet: Host, env: Environment, containers: dict[str, str]) -> None:
+def test_the_app_s_containers_have_no_privileges(droplet: Host, env: Environment, containers: dict[str, str]) -> None:
     values = env.settings.values
     memory = {"web": values.app_memory_mib, "worker": values.worker_memory_mib}
     for service, container in containers.items():
@@ -111,12 +111,12 @@ def test_a_container_can_do_little(droplet: Host, env: Environment, containers: 
         assert host_config["CapDrop"] == ["ALL"]
         assert host_config["Memory"] == host_config["MemorySwap"] == memory[service] * 2**20
         pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {container}")
-        assert droplet.check_output(f"stat -c %u /proc/{pid}") != "0", "asked of the kernel: an image may have no id"
+        assert droplet.check_output(f"stat -c %u /proc/{pid}") != "0", (
+            "the kernel knows the uid: an image may lack `id`"
+        )
 
 
-def test_one_worker_runs_beside_the_live_colour_and_is_of_the_same_release(
-    droplet: Host, env: Environment, containers: dict[str, str]
-) -> None:
+def test_one_worker_runs_with_the_live_release(droplet: Host, env: Environment, containers: dict[str, str]) -> None:
     paths, values = env.settings.paths, env.settings.values
     assert droplet.file(str(paths.worker_yaml)).exists is values.app_worker
     running = droplet.check_output(
@@ -128,7 +128,7 @@ def test_one_worker_runs_beside_the_live_colour_and_is_of_the_same_release(
     assert len(releases) == 1
 
 
-def test_the_stack_comes_up_at_boot_and_does_not_hang_on_docker(droplet: Host, env: Environment) -> None:
+def test_the_stack_starts_at_boot_and_does_not_depend_on_docker(droplet: Host, env: Environment) -> None:
     unit = env.settings.paths.units.app
     assert droplet.service(unit).is_enabled
     assert droplet.service(unit).is_running
@@ -136,6 +136,6 @@ def test_the_stack_comes_up_at_boot_and_does_not_hang_on_docker(droplet: Host, e
     assert "docker" not in bound
 
 
-def test_nginx_alone_may_use_the_sockets(droplet: Host, env: Environment, status: Any) -> None:
+def test_only_nginx_may_use_the_sockets(droplet: Host, env: Environment, status: Any) -> None:
     socket = droplet.file(str(env.settings.paths.socket(status["active"])))
     assert (socket.mode, socket.user, socket.group) == (0o660, "root", "www-data")

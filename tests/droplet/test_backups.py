@@ -1,4 +1,4 @@
-"""Backups: made by themselves, root's alone, and proven."""
+"""Backups: made by timers, readable only by root, and verified."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("data")
 
 
-def test_they_are_made_by_themselves(droplet: Host, env: Environment) -> None:
+def test_timers_make_and_verify_backups(droplet: Host, env: Environment) -> None:
     paths = env.settings.paths
     for timer in (paths.units.backup_timer, paths.units.amcheck_timer):
         assert droplet.service(timer).is_enabled
@@ -23,17 +23,17 @@ def test_they_are_made_by_themselves(droplet: Host, env: Environment) -> None:
     assert not droplet.check_output(f"systemctl list-units --failed --plain --no-legend '{paths.app}-backup*'")
 
 
-def test_root_alone_sees_them(droplet: Host, env: Environment) -> None:
+def test_only_root_can_read_backups(droplet: Host, env: Environment) -> None:
     directory = droplet.file(str(env.settings.paths.backups))
     assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o700)
     assert not droplet.check_output(f"find {directory.path} -type f ! -perm 600")
 
 
-def test_the_newest_are_what_their_manifests_say(droplet: Host, env: Environment) -> None:
+def test_the_newest_backups_match_their_manifests(droplet: Host, env: Environment) -> None:
     made = json.loads(droplet.check_output("stackctl backups --json"))
     if not made:
         without = pytest.fail if env.name == "lab" else pytest.skip
-        without(f"there is no backup yet: make backup ENV={env.name}")
+        without(f"There is no backup yet. Next: make backup ENV={env.name}")
     for one in made[-3:]:
         sums = "".join(f"{told['sha256']}  {name}\n" for name, told in one["files"].items())
         droplet.check_output(f"cd {env.settings.paths.backup(one['id'])} && echo '{sums}' | sha256sum --check")

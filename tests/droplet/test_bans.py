@@ -1,4 +1,4 @@
-"""fail2ban: at work, for everybody but whom it is to spare. What it does to whom: faults/defences/test_bans.py."""
+"""fail2ban runs, and bans no trusted address. faults/defences/test_bans.py tests real bans."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ pytestmark = pytest.mark.group("edge")
 
 JAILS = ["nginx-floods", "nginx-refusals", "sshd"]
 TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
-"""core.telegram.org/bots/webhooks."""
+"""From core.telegram.org/bots/webhooks."""
 
 
-def test_it_runs_and_comes_up_at_boot(droplet: Host) -> None:
+def test_fail2ban_runs_and_starts_at_boot(droplet: Host) -> None:
     service = droplet.service("fail2ban.service")
     assert service.is_running
     assert service.is_enabled
 
 
-def test_ssh_and_nginx_are_watched(droplet: Host, env: Environment) -> None:
-    """By what each of them really writes to."""
+def test_fail2ban_watches_ssh_and_nginx(droplet: Host, env: Environment) -> None:
+    """fail2ban reads the logs that sshd and nginx write."""
     listed = droplet.check_output("fail2ban-client status").partition("Jail list:")[2]
     assert sorted(listed.replace(",", " ").split()) == JAILS
     assert str(env.settings.paths.refused_log) in droplet.check_output("fail2ban-client get nginx-refusals logpath")
@@ -43,12 +43,12 @@ def test_telegram_the_operators_and_the_containers_are_never_banned(droplet: Hos
 
 
 @pytest.mark.parametrize("jail", JAILS)
-def test_one_line_of_each_address_is_kept_in_memory(droplet: Host, jail: str) -> None:
+def test_fail2ban_keeps_one_line_of_each_address_in_memory(droplet: Host, jail: str) -> None:
     assert droplet.check_output(f"fail2ban-client get {jail} maxmatches") == "1"
 
 
 @pytest.mark.parametrize("jail", JAILS)
-def test_a_ban_is_dropped_by_the_kernel_on_every_port_and_lasts_longer_each_time(droplet: Host, jail: str) -> None:
+def test_a_ban_covers_every_port_and_lasts_longer_each_time(droplet: Host, jail: str) -> None:
     action = droplet.check_output(f"fail2ban-client get {jail} actions").splitlines()[-1].strip()
     assert droplet.check_output(f"fail2ban-client get {jail} action {action} blocktype") == "drop"
     assert droplet.check_output(f"fail2ban-client get {jail} action {action} type") == "allports"
@@ -56,10 +56,8 @@ def test_a_ban_is_dropped_by_the_kernel_on_every_port_and_lasts_longer_each_time
     assert "flags interval" in droplet.check_output(f"fail2ban-client get {jail} action {action} actionstart")
 
 
-def test_a_ban_of_an_ipv6_address_is_of_its_64_and_spares_in_it_whom_it_is_to_spare(
-    droplet: Host, env: Environment
-) -> None:
-    """An address of documentation's (RFC 3849), which nobody has. tests/system/faults/defences bans for real."""
+def test_a_ban_of_an_ipv6_address_covers_its_64_except_trusted_addresses(droplet: Host, env: Environment) -> None:
+    """Use a documentation address (RFC 3849), which is never assigned. tests/system/faults/defences bans for real."""
     address, network = "2001:db8:7:7::66", "2001:db8:7:7::/64"
     table = f"nft list table inet f2b-{env.settings.values.app}"
     try:
@@ -74,7 +72,7 @@ def test_a_ban_of_an_ipv6_address_is_of_its_64_and_spares_in_it_whom_it_is_to_sp
 
 
 def eventually(droplet: Host, command: str, has: str) -> str:
-    """Its output, once that has it: fail2ban bans each second or so."""
+    """Return the command's output as soon as it contains `has`: fail2ban bans about once a second."""
     for _ in range(20):
         if has in (said := str(droplet.run(command).stdout)):
             return said
@@ -82,16 +80,16 @@ def eventually(droplet: Host, command: str, has: str) -> str:
     raise AssertionError(f"{has} is not in the output of {command}")
 
 
-def test_the_log_of_refusals_has_refusals_alone_and_nothing_of_a_client_s_wording(
-    droplet: Host, env: Environment
-) -> None:
-    droplet.run("curl -s -o /dev/null http://127.0.0.1/ -H 'Host: nobody.test'")  # one at least; loopback is spared
+def test_the_log_of_refusals_has_only_refusals_and_no_client_controlled_text(droplet: Host, env: Environment) -> None:
+    droplet.run(
+        "curl -s -o /dev/null http://127.0.0.1/ -H 'Host: nobody.test'"
+    )  # at least one line; loopback is never banned
     lines = droplet.check_output(f"tail -n 200 {env.settings.paths.refused_log}").splitlines()
     assert [line for line in lines if line.endswith(" 127.0.0.1 444")]
     assert not [line for line in lines if not re.fullmatch(r"\S+T\S+ [0-9a-f.:]+ 4\d\d", line)]
 
 
-def test_the_filter_counts_each_line_of_that_log(droplet: Host, env: Environment) -> None:
+def test_the_filter_matches_each_line_of_the_log_of_refusals(droplet: Host, env: Environment) -> None:
     app = env.settings.values.app
     counted = {"refusals": {"404", "403", "400"}, "floods": {"429"}}
     for name, statuses in counted.items():

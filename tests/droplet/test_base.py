@@ -26,12 +26,12 @@ def test_no_unit_has_failed(droplet: Host) -> None:
 
 
 def test_no_handler_is_pending(droplet: Host, env: Environment) -> None:
-    """The directory is there only once a handler was pending; the one around it always is, or the search fails."""
+    """The directory exists only once a handler was pending. Its parent always exists; otherwise the search fails."""
     paths = env.settings.paths
     assert droplet.check_output(f"find {paths.var} -mindepth 2 -maxdepth 2 -path '{paths.pending_handlers}/*'") == ""
 
 
-def test_security_upgrades_come_by_themselves(droplet: Host) -> None:
+def test_security_upgrades_are_installed_automatically(droplet: Host) -> None:
     """CIS Debian 1.2.2; dev-sec os-10."""
     assert 'APT::Periodic::Unattended-Upgrade "1";' in droplet.check_output("apt-config dump")
     origins = droplet.check_output("apt-config dump Unattended-Upgrade::Origins-Pattern")
@@ -49,7 +49,7 @@ def test_time_zone_and_clock(droplet: Host, env: Environment) -> None:
     assert droplet.check_output("timedatectl show --property=Timezone --value") == env.settings.values.timezone
     timesyncd = droplet.service("systemd-timesyncd.service")
     assert timesyncd.is_enabled
-    if contained(droplet):  # has its host's clock: systemd, asked to start it, left it at that
+    if contained(droplet):  # a container has its host's clock, and systemd does not start timesyncd
         conditions = "systemctl show --property=ConditionResult --property=Result systemd-timesyncd.service"
         assert set(droplet.check_output(conditions).split()) == {"ConditionResult=no", "Result=success"}
     else:
@@ -57,7 +57,7 @@ def test_time_zone_and_clock(droplet: Host, env: Environment) -> None:
         assert droplet.check_output("timedatectl show --property=NTPSynchronized --value") == "yes"
 
 
-def test_the_hostname_is_its_name_and_cloud_init_is_told_to_leave_it(droplet: Host, env: Environment) -> None:
+def test_cloud_init_keeps_the_declared_hostname(droplet: Host, env: Environment) -> None:
     assert droplet.check_output("hostname") == droplet.backend.get_hostname()
     config = droplet.file(f"/etc/cloud/cloud.cfg.d/99-{env.settings.values.app}.cfg").content_string
     assert "preserve_hostname: true" in config.splitlines()
@@ -69,7 +69,7 @@ def test_the_journal_is_kept_and_bounded(droplet: Host, env: Environment) -> Non
     assert droplet.file("/var/log/journal").is_directory
 
 
-def test_swap_where_the_machine_allows(droplet: Host, env: Environment) -> None:
+def test_swap_is_on_where_the_machine_allows_it(droplet: Host, env: Environment) -> None:
     """A container swaps where its host does."""
     if contained(droplet):
         assert not droplet.file("/swapfile").exists
@@ -78,21 +78,21 @@ def test_swap_where_the_machine_allows(droplet: Host, env: Environment) -> None:
     assert abs(sum(map(int, sizes)) - env.settings.values.swap_mib * 2**20) < 2**20
 
 
-def test_the_operator_becomes_root_by_key_alone(droplet: Host, env: Environment) -> None:
+def test_the_operator_becomes_root_with_a_key_and_no_password(droplet: Host, env: Environment) -> None:
     operator = env.settings.values.operator
     assert droplet.check_output(f"sudo -n -u {operator} sudo -n id -u") == "0"
-    assert droplet.check_output(f"passwd --status {operator}").split()[1] == "L"  # no password to guess
+    assert droplet.check_output(f"passwd --status {operator}").split()[1] == "L"  # there is no password to guess
     keys = droplet.file(f"/home/{operator}/.ssh/authorized_keys")
     assert keys.content == env.settings.authorized_keys
     assert (keys.mode, keys.user) == (0o600, operator)
 
 
-def test_stackctl_is_the_one_of_this_checkout(droplet: Host, env: Environment) -> None:
+def test_stackctl_is_the_program_of_this_checkout(droplet: Host, env: Environment) -> None:
     program = droplet.file("/usr/local/bin/stackctl")
     assert program.content == build.stackctl(env.settings.values.app)
     assert (program.mode, program.user) == (0o755, "root")
 
 
 def test_nothing_on_the_droplet_is_foreign(droplet: Host) -> None:
-    """But for what was accepted; what is there is compared by tests/unit/stackctl/host/test_foreign.py."""
+    """Accepted findings are allowed. tests/unit/stackctl/host/test_foreign.py tests the comparison."""
     assert json.loads(droplet.run("stackctl status --json").stdout)["foreign"] == []

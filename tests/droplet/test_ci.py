@@ -1,4 +1,4 @@
-"""CI's account, as the droplet sees it: nothing but status, release and rollback gets past sudo and the gate.
+"""CI's account on the droplet: sudo and the gate allow only status, release and rollback.
 
 An environment without a key for CI has no account. converge/test_ci.py tests what the key gets over SSH: in the lab
 only, because repeated failed logins elsewhere would get the operator's address banned.
@@ -28,11 +28,11 @@ def declared(env: Environment) -> bool:
 
 
 def sudo_of_ci(droplet: Host, arguments: str) -> CommandResult:
-    """What the account could say to sudo, if the forced command were out of the way."""
+    """Run what the account could give to sudo if there were no forced command."""
     return droplet.run(f"sudo -n -u {CI_LOGIN} sudo -n {arguments} || exit 1")  # 255 would be SSH's own
 
 
-def test_the_account_cannot_change_how_it_is_let_in(droplet: Host, declared: bool) -> None:  # noqa: FBT001
+def test_ci_cannot_change_its_own_access(droplet: Host, declared: bool) -> None:  # noqa: FBT001
     found = droplet.run(f"find {HOME} -printf '%p %y %m %u %g\\n'").stdout.splitlines()
     if declared:
         assert set(found) == {
@@ -41,13 +41,13 @@ def test_the_account_cannot_change_how_it_is_let_in(droplet: Host, declared: boo
             f"{KEYS} f 644 root root",
         }
         assert droplet.check_output(f"id -Gn {CI_LOGIN}") == CI_LOGIN
-        assert droplet.check_output(f"passwd --status {CI_LOGIN}").split()[1] == "L"  # no password to guess
+        assert droplet.check_output(f"passwd --status {CI_LOGIN}").split()[1] == "L"  # there is no password to guess
     else:
         assert found == []
         assert droplet.run(f"getent passwd {CI_LOGIN}").rc != 0
 
 
-def test_every_key_is_behind_the_forced_command(droplet: Host, env: Environment, declared: bool) -> None:  # noqa: FBT001
+def test_every_key_of_ci_has_the_forced_command(droplet: Host, env: Environment, declared: bool) -> None:  # noqa: FBT001
     assert droplet.file(KEYS).exists == declared
     if declared:
         assert droplet.file(KEYS).content == authorized_keys(env.settings)
@@ -61,7 +61,7 @@ def test_sudo_allows_the_gate_and_nothing_else(droplet: Host, declared: bool) ->
         assert droplet.file(SUDOERS).content == build.file("ci/sudoers")
 
 
-def test_the_gate_tells_status(droplet: Host, env: Environment, declared: bool) -> None:  # noqa: FBT001
+def test_the_gate_shows_status(droplet: Host, env: Environment, declared: bool) -> None:  # noqa: FBT001
     told = droplet.run(f"sudo -n -u {CI_LOGIN} sudo -n {GATE} 'status --json' || true").stdout
     assert (json.loads(told)["app"] == env.settings.values.app) if declared else told == ""
 
@@ -92,7 +92,7 @@ def test_the_gate_tells_status(droplet: Host, env: Environment, declared: bool) 
         f"-g docker {GATE} status",
     ],
 )
-def test_whatever_else_it_says_to_sudo_is_refused(droplet: Host, arguments: str) -> None:
+def test_sudo_refuses_everything_else_to_ci(droplet: Host, arguments: str) -> None:
     ran = sudo_of_ci(droplet, arguments)
     assert ran.rc != 0
     assert ran.stdout == ""

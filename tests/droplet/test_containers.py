@@ -1,4 +1,4 @@
-"""What our containers could do, should somebody get into one: declared, and by trying. CIS Docker 4 and 5."""
+"""What an intruder in one of our containers could do: as declared, and by trying. CIS Docker 4 and 5."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("app")
 
 DATA_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
-"""What the official images' entrypoints need: they start as root, and are nobody special afterwards."""
+"""Capabilities that the official images' entrypoints need: they start as root and then drop their privileges."""
 
 
 def ours(droplet: Host) -> dict[str, Any]:
-    """HostConfig of every container that runs, by its Compose service. No environment is read."""
+    """Return the HostConfig of every running container by its Compose service. No environment is read."""
     service = '{{json (index .Config.Labels "com.docker.compose.service")}}'
     form = f'{{"service":{service},"id":{{{{json .Id}}}},"it":{{{{json .HostConfig}}}}}}'
     lines = droplet.check_output(f"docker inspect -f '{form}' $(docker ps -q)").splitlines()
@@ -31,7 +31,7 @@ def containers(droplet: Host) -> dict[str, Any]:
     return found
 
 
-def test_nothing_privileged_and_nothing_of_the_host_s_namespaces(containers: dict[str, Any]) -> None:
+def test_no_container_is_privileged_or_in_a_namespace_of_the_host(containers: dict[str, Any]) -> None:
     """CIS Docker 5.4, 5.9, 5.15, 5.16, 5.20, 5.30."""
     for service, it in containers.items():
         assert not it["Privileged"], service
@@ -41,7 +41,7 @@ def test_nothing_privileged_and_nothing_of_the_host_s_namespaces(containers: dic
         assert it["PortBindings"] in ({}, None), service
 
 
-def test_no_capability_but_what_an_entrypoint_needs(containers: dict[str, Any]) -> None:
+def test_containers_have_only_the_capabilities_of_their_entrypoints(containers: dict[str, Any]) -> None:
     """CIS Docker 5.3."""
     allowed = {"postgres": DATA_CAPABILITIES, "redis": DATA_CAPABILITIES | {"SETPCAP"}}
     for service, it in containers.items():
@@ -50,29 +50,29 @@ def test_no_capability_but_what_an_entrypoint_needs(containers: dict[str, Any]) 
         assert added <= allowed.get(service, set()), service
 
 
-def test_no_new_privileges_and_few_processes(containers: dict[str, Any]) -> None:
+def test_containers_get_no_new_privileges_and_few_processes(containers: dict[str, Any]) -> None:
     """CIS Docker 5.25 and 5.28."""
     for service, it in containers.items():
         assert it["SecurityOpt"] == ["no-new-privileges:true"], service
         assert 0 < it["PidsLimit"] <= 512, service
 
 
-def test_the_root_file_system_is_read_only(containers: dict[str, Any], env: Environment) -> None:
+def test_the_root_file_system_of_containers_is_read_only(containers: dict[str, Any], env: Environment) -> None:
     """CIS Docker 5.12."""
     for service, it in containers.items():
         expected = service in {"postgres", "redis"} or env.settings.values.app_read_only
         assert it["ReadonlyRootfs"] is expected, service
 
 
-def test_the_docker_socket_is_in_none(containers: dict[str, Any]) -> None:
+def test_no_container_has_the_docker_socket(containers: dict[str, Any]) -> None:
     """CIS Docker 5.31."""
     for service, it in containers.items():
         mounts = [*(it["Binds"] or []), *(mount["Source"] for mount in it.get("Mounts") or [])]
         assert not [mount for mount in mounts if "docker.sock" in mount], service
 
 
-def test_what_runs_has_no_privilege_as_the_kernel_sees_it(droplet: Host, containers: dict[str, Any]) -> None:
-    """CIS Docker 4.1. Docker's word is not enough: the process itself is nobody special and can become nobody else."""
+def test_processes_in_containers_have_no_privileges_for_the_kernel(droplet: Host, containers: dict[str, Any]) -> None:
+    """CIS Docker 4.1. Docker's word is not enough: the process itself is unprivileged and cannot change that."""
     for service, it in containers.items():
         pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {it['Id']}")
         status = dict(line.split(":", 1) for line in droplet.check_output(f"cat /proc/{pid}/status").splitlines())
@@ -81,10 +81,10 @@ def test_what_runs_has_no_privilege_as_the_kernel_sees_it(droplet: Host, contain
         assert int(status["NoNewPrivs"]) == 1, service
 
 
-def test_nothing_can_be_written_but_where_it_is_meant(droplet: Host, containers: dict[str, Any]) -> None:
-    """By trying, with the same command where it has to work as the control; as root, who is stopped by nothing else."""
+def test_containers_can_write_only_to_tmp(droplet: Host, containers: dict[str, Any]) -> None:
+    """Try it as root, whom nothing else stops. The control: the same command works in /tmp."""
     for service, it in containers.items():
-        # An image need not have a shell; what Docker declares was looked at above.
+        # An image need not have a shell. The tests above check what Docker declares.
         if it["ReadonlyRootfs"] and droplet.run(f"docker exec {it['Id']} sh -c :").rc == 0:
             write = "touch {0}/written && rm {0}/written"
             refused = droplet.run(f"docker exec -u 0 {it['Id']} sh -c '{write.format('/usr/local')}'")

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis: well, bounded, closed, and losing nothing."""
+"""PostgreSQL and Redis: healthy, limited, closed to others, and durable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def container(droplet: Host, env: Environment, service: str) -> Any:
 
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])
-def test_well_and_bounded(droplet: Host, env: Environment, service: str) -> None:
+def test_a_data_service_is_healthy_and_limited(droplet: Host, env: Environment, service: str) -> None:
     inspected, values = container(droplet, env, service), env.settings.values
     memory = {"postgres": values.postgres_memory_mib, "redis": values.redis_memory_mib}[service]
     cpus = {"postgres": values.postgres_cpus, "redis": values.redis_cpus}[service]
@@ -34,14 +34,16 @@ def test_well_and_bounded(droplet: Host, env: Environment, service: str) -> None
     assert inspected["State"]["Health"]["Status"] == "healthy"
     assert inspected["Config"]["Image"] == image
     assert inspected["HostConfig"]["Memory"] == memory * 2**20
-    assert inspected["HostConfig"]["MemorySwap"] == memory * 2**20, "memory and swap together: none is swap"
+    assert inspected["HostConfig"]["MemorySwap"] == memory * 2**20, (
+        "MemorySwap is memory and swap together, so there is no swap"
+    )
     assert inspected["HostConfig"]["NanoCpus"] == cpus * 1e9
     assert inspected["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     assert inspected["HostConfig"]["CapDrop"] == ["ALL"]
 
 
-def test_the_memory_limit_is_the_kernel_s(droplet: Host, env: Environment) -> None:
-    """Docker's word is not enough: the cgroup has to bear the limit."""
+def test_the_kernel_enforces_the_memory_limit(droplet: Host, env: Environment) -> None:
+    """Docker's word is not enough: the cgroup must have the limit."""
     limit = env.settings.values.redis_memory_mib * 2**20
     name = env.settings.paths.docker.data_container("redis")
     read = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
@@ -49,14 +51,14 @@ def test_the_memory_limit_is_the_kernel_s(droplet: Host, env: Environment) -> No
 
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])
-def test_the_server_runs_as_nobody_special(droplet: Host, env: Environment, service: str) -> None:
-    """The server itself: a health check that happens to run beside it is root's."""
+def test_a_data_server_runs_unprivileged(droplet: Host, env: Environment, service: str) -> None:
+    """Look at the server only: a health check may run as root at the same time."""
     pid = container(droplet, env, service)["State"]["Pid"]
     assert droplet.check_output(f"stat -c %u /proc/{pid}") == str(UID)
 
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])
-def test_the_data_lies_where_it_was_declared(droplet: Host, env: Environment, service: str) -> None:
+def test_the_data_is_in_the_declared_directory(droplet: Host, env: Environment, service: str) -> None:
     directory = f"{env.settings.values.data_root}/{service}"
     assert droplet.check_output(f"stat -c '%a %u' {directory}") == f"700 {UID}"
     mounts = container(droplet, env, service)["HostConfig"]["Mounts"]
@@ -64,7 +66,7 @@ def test_the_data_lies_where_it_was_declared(droplet: Host, env: Environment, se
     assert all(not mount.get("BindOptions", {}).get("CreateMountpoint") for mount in mounts)
 
 
-def test_postgresql_of_the_declared_version_with_checksums(droplet: Host, env: Environment) -> None:
+def test_postgresql_has_the_declared_version_and_checksums(droplet: Host, env: Environment) -> None:
     assert env.ask_postgres(droplet, "SHOW server_version").startswith(f"{env.settings.values.postgres_major}.")
     assert env.ask_postgres(droplet, "SHOW data_checksums") == "on"
     encoding = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
@@ -72,13 +74,13 @@ def test_postgresql_of_the_declared_version_with_checksums(droplet: Host, env: E
 
 
 def over_the_network(env: Environment, role: str, query: str, *, given: str = "$(cat /run/secrets/password)") -> str:
-    """The command that asks as the role, with the password given, over the container's own address."""
+    """Return the command that runs a query as the role with this password over the container's address."""
     psql = f'psql -tA -h "$(hostname -i)" -U {role} -d {env.settings.values.database}'
     ask = f'PGPASSWORD="{given}" {psql} -c "{query}"'
     return f"docker exec {env.settings.paths.docker.data_container('postgres')} sh -c {shlex.quote(ask)}"
 
 
-def test_postgresql_admits_the_login_role_alone_and_with_the_password_alone(droplet: Host, env: Environment) -> None:
+def test_postgresql_admits_only_the_login_role_with_its_password(droplet: Host, env: Environment) -> None:
     login, owner = env.settings.login_role, env.settings.values.database_user
     refused = [over_the_network(env, role, "SELECT 1") for role in (owner, "postgres")]
     refused += [over_the_network(env, login, "SELECT 1", given=password) for password in ("", "wrong")]
@@ -87,8 +89,8 @@ def test_postgresql_admits_the_login_role_alone_and_with_the_password_alone(drop
     assert droplet.run(over_the_network(env, login, "SELECT 1")).rc == 0
 
 
-def test_what_the_login_role_makes_is_the_owner_s(droplet: Host, env: Environment) -> None:
-    """So that the next password's login role has it, too."""
+def test_objects_of_the_login_role_belong_to_the_owner(droplet: Host, env: Environment) -> None:
+    """The login role of the next password can then use them too."""
     values = env.settings.values
     acts_as = droplet.check_output(over_the_network(env, env.settings.login_role, "SELECT current_user"))
     assert acts_as == values.database_user
@@ -98,7 +100,7 @@ def test_what_the_login_role_makes_is_the_owner_s(droplet: Host, env: Environmen
     assert superusers == "postgres"
 
 
-def test_the_database_and_its_settings_are_the_superuser_s(droplet: Host, env: Environment) -> None:
+def test_the_database_and_its_settings_belong_to_the_superuser(droplet: Host, env: Environment) -> None:
     values = env.settings.values
     owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{values.database}'"  # noqa: S608
     assert env.ask_postgres(droplet, owner) == "postgres"
@@ -108,14 +110,14 @@ def test_the_database_and_its_settings_are_the_superuser_s(droplet: Host, env: E
     assert env.ask_postgres(droplet, f"SELECT {may}") == "t|t|t"
 
 
-def test_who_counts_backups_can_only_read(droplet: Host, env: Environment) -> None:
-    """By the container's own socket alone: over the network no password of its would be valid."""
+def test_the_role_that_verifies_backups_can_only_read(droplet: Host, env: Environment) -> None:
+    """It can log in only at the container's socket: no password of its would be valid over the network."""
     rows = env.ask_postgres(
         droplet,
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolpassword IS NULL, rolvaliduntil "
         "FROM pg_authid WHERE rolname = 'stackctl_reader'",
     )
-    assert rows in {"", "f|f|f|f|t|-infinity"}, "it is made by the first backup"
+    assert rows in {"", "f|f|f|f|t|-infinity"}, "the first backup creates it"
     assert droplet.run(over_the_network(env, "stackctl_reader", "SELECT 1")).rc == 2
 
 
@@ -133,7 +135,7 @@ def test_redis_admits_nobody_without_the_password(droplet: Host, env: Environmen
 
 
 def test_redis_admits_one_password(droplet: Host, env: Environment) -> None:
-    """Two only while a new one is taken up."""
+    """There are two only during a rotation."""
     counted = env.ask_redis(droplet, "ACL GETUSER default | grep -cE '^[0-9a-f]{64}$'")
     assert counted == "1"
 
@@ -150,29 +152,29 @@ def test_redis_admits_one_password(droplet: Host, env: Environment) -> None:
         ("dir", "/data"),
     ],
 )
-def test_redis_keeps_what_it_is_given(droplet: Host, env: Environment, setting: str, value: str) -> None:
+def test_redis_persists_its_data(droplet: Host, env: Environment, setting: str, value: str) -> None:
     assert env.ask_redis(droplet, f"config get {setting}").split()[1] == value
 
 
-def test_redis_appends_to_a_file_where_that_is_declared(droplet: Host, env: Environment) -> None:
+def test_redis_appends_to_a_file_if_that_is_declared(droplet: Host, env: Environment) -> None:
     wanted = "yes" if env.settings.values.redis_append_only else "no"
     assert env.ask_redis(droplet, "config get appendonly").split()[1] == wanted
 
 
 def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, env: Environment) -> None:
-    """`300 1` where the seed has `300 10`: nine changes would never be saved (docs/explanation/differences.md)."""
+    """We have `300 1`, the seed `300 10`: nine changes would never be saved (docs/explanation/differences.md)."""
     saves = env.ask_redis(droplet, "config get save").split()[1:]
     pairs = {f"{seconds} {changes}" for seconds, changes in zip(saves[::2], saves[1::2], strict=True)}
     assert {"300 1", "60 10000"} <= pairs
 
 
-def test_redis_leaves_room_for_the_copy_of_a_save(droplet: Host, env: Environment) -> None:
+def test_redis_leaves_memory_for_the_copy_of_a_save(droplet: Host, env: Environment) -> None:
     maximum = int(env.ask_redis(droplet, "config get maxmemory").split()[1])
     assert maximum == env.settings.values.redis_memory_mib // 2 * 2**20
 
 
 @pytest.mark.parametrize("port", [5432, 6379])
-def test_the_droplet_itself_listens_for_neither(droplet: Host, port: int) -> None:
+def test_the_droplet_listens_on_no_port_of_a_data_service(droplet: Host, port: int) -> None:
     listening = {line.split()[3].rsplit(":", 1)[1] for line in droplet.check_output("ss -Htln").splitlines()}
     assert str(port) not in listening
-    assert "22" in listening  # the look itself works
+    assert "22" in listening  # the control: the list is complete

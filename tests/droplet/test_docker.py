@@ -1,4 +1,4 @@
-"""Docker Engine: as configured, publishing nothing, for root alone. CIS Docker 2.2, 2.14, 2.18."""
+"""Docker Engine: as configured, publishing no port, usable only by root. CIS Docker 2.2, 2.14, 2.18."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("app")
 
 
-def test_the_daemon_took_its_configuration(droplet: Host, env: Environment) -> None:
+def test_the_docker_daemon_uses_its_configuration(droplet: Host, env: Environment) -> None:
     info = json.loads(droplet.check_output("docker info --format '{{json .}}'"))
     assert info["LoggingDriver"] == "local"
     assert info["LiveRestoreEnabled"] is True
@@ -21,8 +21,8 @@ def test_the_daemon_took_its_configuration(droplet: Host, env: Environment) -> N
     assert "name=no-new-privileges" in info["SecurityOptions"]
 
 
-def test_a_container_s_output_is_bounded_and_not_in_the_journal(droplet: Host) -> None:
-    """Each that runs: one has the driver that it was made with, whatever the daemon's is now. system/attack floods."""
+def test_a_container_s_log_is_limited_and_not_in_the_journal(droplet: Host) -> None:
+    """Check every running container: it keeps the log driver of its creation. tests/system/attack floods a log."""
     shown = "{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}"
     drivers = droplet.check_output(f"docker ps --quiet | xargs docker inspect --format '{shown}'").splitlines()
     assert set(drivers) == {'local {"max-file":"5","max-size":"10m"}'}
@@ -30,7 +30,7 @@ def test_a_container_s_output_is_bounded_and_not_in_the_journal(droplet: Host) -
     assert set(limits.splitlines()) == {"LogRateLimitBurst=60", "LogRateLimitIntervalUSec=1min"}
 
 
-def test_compose_is_docker_s_plugin(droplet: Host) -> None:
+def test_compose_is_the_plugin_of_docker(droplet: Host) -> None:
     assert droplet.check_output("docker compose version --short").lstrip("v").startswith("2.")
 
 
@@ -39,7 +39,7 @@ def test_no_container_publishes_a_port(droplet: Host) -> None:
 
 
 def test_a_careless_port_would_be_bound_to_loopback(droplet: Host) -> None:
-    """The default that saves one from `ports: [5432:5432]`."""
+    """This default limits the damage of `ports: [5432:5432]`."""
     daemon = json.loads(droplet.file("/etc/docker/daemon.json").content_string)
     assert daemon["ip"] == "127.0.0.1"
     options = daemon["default-network-opts"]["bridge"]
@@ -47,11 +47,11 @@ def test_a_careless_port_would_be_bound_to_loopback(droplet: Host) -> None:
 
 
 def test_nobody_is_in_group_docker(droplet: Host) -> None:
-    """The group is root by another name."""
+    """A member of the group is as powerful as root."""
     assert droplet.check_output("getent group docker").endswith(":")
 
 
-def test_the_registry_s_login_is_root_s_alone(droplet: Host) -> None:
+def test_only_root_can_read_the_registry_s_login(droplet: Host) -> None:
     login = droplet.file("/root/.docker/config.json")
     assert (login.mode, login.user) == (0o600, "root")
 

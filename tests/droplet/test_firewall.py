@@ -1,6 +1,6 @@
-"""What the world can reach: 22, 80 and 443, over IPv4 and IPv6, whatever Docker publishes. CIS Debian 4.
+"""The world reaches only ports 22, 80 and 443, over IPv4 and IPv6, even if Docker publishes others. CIS Debian 4.
 
-How it holds while ufw, Docker and the droplet start anew is for tests/system/faults/defences/test_firewall.py.
+tests/system/faults/defences/test_firewall.py restarts ufw, Docker and the droplet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def test_ufw_denies_by_default(droplet: Host) -> None:
     assert allowed == OPEN
 
 
-def test_ssh_is_open_to_whom_group_data_names(droplet: Host, env: Environment) -> None:
+def test_ssh_is_open_to_the_addresses_in_group_data(droplet: Host, env: Environment) -> None:
     status = droplet.check_output("ufw status")
     sources = {re.sub(r".*ALLOW\s+(\S+).*", r"\1", line) for line in status.splitlines() if line.startswith("22/tcp")}
     named = env.settings.values.sshd_allowed_from
@@ -35,35 +35,35 @@ def test_ssh_is_open_to_whom_group_data_names(droplet: Host, env: Environment) -
     assert ("Anywhere" in sources) == (not named)
 
 
-def test_ufw_comes_up_at_boot(droplet: Host) -> None:
+def test_ufw_starts_at_boot(droplet: Host) -> None:
     assert droplet.service("ufw.service").is_enabled
 
 
-def test_the_kernel_has_the_rules_that_are_declared(droplet: Host, env: Environment) -> None:
-    """Loaded, not only written; Docker's RETURN at the end of its chain follows our DROP, and is never reached."""
+def test_the_kernel_has_the_declared_rules(droplet: Host, env: Environment) -> None:
+    """The rules are loaded, not only written. Docker's RETURN at the end of its chain is unreachable after our DROP."""
     chains = ("raw -S PREROUTING", "mangle -S FORWARD", "filter -S DOCKER-USER")
     loaded = droplet.check_output("; ".join(f"iptables -t {chain}" for chain in chains)).splitlines()
     ours = ("-A PREROUTING ", "-A FORWARD ", "-A DOCKER-USER ")
     declared = [line for line in after_rules(env.settings).decode().splitlines() if line.startswith(ours)]
     assert [line for line in loaded if line.startswith(ours) and line != "-A DOCKER-USER -j RETURN"] == declared
     assert declared[-1] == "-A DOCKER-USER -j DROP"
-    # Not by the template alone, which would be as wrong as what was made from it.
+    # Not only compared with the template: a wrong template would go unnoticed.
     for chain in ("FORWARD", "DOCKER-USER"):
         assert loaded.count(f"-A {chain} -d 169.254.169.254/32 -j DROP") == 1
         assert f"-A {chain} -j DROP" in loaded
     assert "-A PREROUTING -d 127.0.0.0/8 -j DROP" in loaded
 
 
-def test_the_kernel_has_what_ufw_s_files_say_and_nothing_is_let_in_besides(droplet: Host) -> None:
-    """What a converge compares (facts/ufw.py)."""
+def test_the_kernel_has_the_rules_of_ufw_s_files_and_admits_nothing_else(droplet: Host) -> None:
+    """A converge compares the same (facts/ufw.py)."""
     there = parse(droplet.check_output(Ufw().command()).splitlines())
     assert there.active
     assert there.loaded == there.declared
 
 
 @pytest.mark.group("app")
-def test_docker_asks_our_chain_before_it_lets_anything_in(droplet: Host) -> None:
-    """Before it come, at most, Docker's own rules between its bridges."""
+def test_docker_consults_our_chain_before_it_admits_a_packet(droplet: Host) -> None:
+    """Only Docker's rules between its bridges may come before our chain."""
     forward = droplet.check_output("iptables -S FORWARD").splitlines()
     first = next(line for line in forward if line.startswith("-A") and "DOCKER-ISOLATION" not in line)
     assert first == "-A FORWARD -j DOCKER-USER"
@@ -71,15 +71,15 @@ def test_docker_asks_our_chain_before_it_lets_anything_in(droplet: Host) -> None
     assert "-j ACCEPT" not in isolation
 
 
-def test_nothing_is_forwarded_that_nobody_asked_for(droplet: Host) -> None:
+def test_no_unrequested_packet_is_forwarded(droplet: Host) -> None:
     assert "-P FORWARD DROP" in droplet.check_output("iptables -S FORWARD")
     assert "-P FORWARD DROP" in droplet.check_output("ip6tables -S FORWARD")
     assert "ACCEPT" not in droplet.check_output("ip6tables -S ufw6-user-forward")
 
 
 @pytest.mark.group("app")
-def test_docker_has_no_ipv6_of_its_own(droplet: Host) -> None:
-    """It has no rules for it either (26.1), so that a network with IPv6 would be as open as its containers."""
+def test_docker_uses_no_ipv6(droplet: Host) -> None:
+    """Docker 26.1 makes no rules for IPv6, so a network with IPv6 would expose its containers."""
     networks = droplet.check_output(
         "docker network ls --quiet | xargs docker network inspect --format '{{.EnableIPv6}}'"
     )

@@ -1,4 +1,4 @@
-"""The host itself. Numbers: dev-sec linux-baseline (os-, package-, sysctl-) and CIS Debian Linux 12 (1.1 …)."""
+"""The host's hardening. Numbers: dev-sec linux-baseline (os-, package-, sysctl-) and CIS Debian Linux 12 (1.1 …)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.group("everywhere")
 
 
 def parameters(env: Environment, droplet: Host) -> dict[str, str]:
-    """What /etc/sysctl.d has for the kernel, by name."""
+    """Return the kernel parameters in /etc/sysctl.d by name."""
     lines = droplet.file(f"/etc/sysctl.d/60-{env.settings.values.app}.conf").content_string.splitlines()
     pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
     return {name.strip(): value.strip() for name, value in pairs}
@@ -28,7 +28,7 @@ def test_the_kernel_has_its_parameters(droplet: Host, env: Environment) -> None:
     sysctl-24, sysctl-25, sysctl-26, sysctl-28, sysctl-30, sysctl-31a, sysctl-31b, sysctl-32, sysctl-34, sysctl-35.
     CIS 1.5, 3.3.
 
-    A container has those of its network alone: the rest is judged where the machine has a kernel of its own.
+    A container has only the parameters of its network. The others are checked on machines with their own kernel.
     """
     declared = parameters(env, droplet)
     files = {name: "/proc/sys/" + name.replace(".", "/") for name in declared}
@@ -43,15 +43,15 @@ def test_the_kernel_has_its_parameters(droplet: Host, env: Environment) -> None:
         assert {"kernel.kptr_restrict", "fs.suid_dumpable", "kernel.yama.ptrace_scope"} <= set(names)
 
 
-def test_a_sender_s_address_is_believed_where_it_would_be_answered(droplet: Host) -> None:
-    """dev-sec sysctl-02; CIS 3.3.7. By each interface's own value: all's is no more than the least."""
+def test_the_kernel_drops_packets_with_an_unroutable_source(droplet: Host) -> None:
+    """dev-sec sysctl-02; CIS 3.3.7. Each interface's value counts: that of `all` is only a minimum."""
     values = droplet.check_output("grep . /proc/sys/net/ipv4/conf/*/rp_filter").splitlines()
     assert len(values) > 3
     assert [line for line in values if not line.endswith(":1")] == []
 
 
-def test_ufw_overrides_none_of_them(droplet: Host) -> None:
-    """ufw applies a file of its own after systemd-sysctl."""
+def test_ufw_overrides_no_kernel_parameter(droplet: Host) -> None:
+    """ufw applies its own file after systemd-sysctl."""
     assert "IPT_SYSCTL=/etc/ufw/sysctl.conf" in droplet.file("/etc/default/ufw").content_string
     lines = droplet.file("/etc/ufw/sysctl.conf").content_string.splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
@@ -64,28 +64,28 @@ def test_ufw_overrides_none_of_them(droplet: Host) -> None:
         *("algif_aead", "can", "ax25", "n_hdlc", "rxrpc", "cifs", "ksmbd"),
     ],
 )
-def test_modules_that_nobody_needs_are_not_loaded(droplet: Host, module: str) -> None:
+def test_unneeded_kernel_modules_are_not_loaded(droplet: Host, module: str) -> None:
     """dev-sec os-10; CIS 1.1.1, 3.2."""
-    modules = droplet.check_output("cat /proc/modules 2>/dev/null || true").splitlines()  # a container has none to show
+    modules = droplet.check_output("cat /proc/modules 2>/dev/null || true").splitlines()  # a container shows none
     loaded = [line.split()[0] for line in modules]
     assert f"install {module} /bin/false" in droplet.check_output("cat /etc/modprobe.d/*.conf").splitlines()
     assert module.replace("-", "_") not in loaded
 
 
 @pytest.mark.parametrize("mount", ["/tmp", "/dev/shm"])
-def test_nothing_is_run_from_where_all_may_write(droplet: Host, mount: str) -> None:
+def test_no_program_runs_from_a_world_writable_mount(droplet: Host, mount: str) -> None:
     """dev-sec os-14, os-15, os-16; CIS 1.1.2."""
     options = droplet.check_output(f"findmnt --noheadings --output OPTIONS {mount}").split(",")
     assert {"nosuid", "nodev", "noexec"} <= set(options)
 
 
-def test_no_device_is_a_program(droplet: Host) -> None:
+def test_no_program_runs_from_dev(droplet: Host) -> None:
     """dev-sec os-14; lynis FILE-6374."""
     assert {"nosuid", "noexec"} <= set(droplet.check_output("findmnt --noheadings --output OPTIONS /dev").split(","))
 
 
-def test_nothing_is_run_from_a_tmp_that_is_no_mount_either(droplet: Host) -> None:
-    """In a namespace of mounts that ends with the program: a droplet whose tmp.mount somebody masked."""
+def test_no_program_runs_from_tmp_even_if_it_is_no_mount(droplet: Host) -> None:
+    """Unmount /tmp in a mount namespace of the test, as on a droplet where tmp.mount is masked."""
     lines = build.file("hardening/mounts.service").decode().splitlines()
     unit = [line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart=")]
     seen = "findmnt --noheadings --output OPTIONS /tmp"
@@ -94,44 +94,42 @@ def test_nothing_is_run_from_a_tmp_that_is_no_mount_either(droplet: Host) -> Non
     assert {"nosuid", "nodev", "noexec"} <= set(options)
 
 
-def test_nothing_dumps_its_core(droplet: Host, env: Environment) -> None:
-    """dev-sec sysctl-31a; CIS 1.5.4. A login by limits.d, a service by systemd."""
+def test_no_process_dumps_core(droplet: Host, env: Environment) -> None:
+    """dev-sec sysctl-31a; CIS 1.5.4. limits.d limits logins, systemd limits services."""
     operator = env.settings.values.operator
     assert droplet.check_output(f"sudo -u {operator} -i bash -c 'ulimit -H -c'") == "0"
     assert droplet.check_output("systemctl show --property=DefaultLimitCORE --value") == "0"
 
 
-def test_what_a_person_makes_is_not_for_others_and_what_a_converge_makes_is_as_declared(
-    droplet: Host, env: Environment
-) -> None:
+def test_the_umask_of_people_is_strict_and_that_of_a_converge_is_as_declared(droplet: Host, env: Environment) -> None:
     """dev-sec os-05; CIS 5.4.3.3."""
     assert droplet.check_output(f"sudo -u {env.settings.values.operator} bash -lc umask") == "0027"
     assert "UMASK 027" in droplet.file("/etc/login.defs").content_string.splitlines()
     assert droplet.check_output("sudo bash -c umask") == "0022"
 
 
-def test_a_shell_that_is_left_alone_ends(droplet: Host, env: Environment) -> None:
+def test_an_idle_shell_ends(droplet: Host, env: Environment) -> None:
     """CIS 5.4.3.2."""
     said = droplet.run(f"sudo -u {env.settings.values.operator} bash -lc 'echo $TMOUT; TMOUT=0'")
     assert said.stdout.strip() == "1800"
     assert "readonly variable" in said.stderr
 
 
-def test_nobody_is_shut_out_by_the_age_of_a_password_he_has_not(droplet: Host, env: Environment) -> None:
-    """Unlike os-05 and CIS 5.4.1.1: a key would be refused, too, once the account's time is over."""
+def test_password_ageing_locks_no_account_without_a_password(droplet: Host, env: Environment) -> None:
+    """This differs from os-05 and CIS 5.4.1.1: with an expired account sshd would refuse a key too."""
     fields = droplet.check_output(f"getent shadow {env.settings.values.operator}").split(":")
     assert fields[4] in ("", "99999")
     assert fields[7] == ""
 
 
-def test_sudo_uses_a_terminal_of_its_own_and_the_journal_has_each_call(droplet: Host, env: Environment) -> None:
+def test_sudo_uses_a_new_terminal_and_logs_each_call(droplet: Host, env: Environment) -> None:
     """CIS 5.2.2, 5.2.3."""
     droplet.check_output(f"sudo -u {env.settings.values.operator} sudo -n true")
     assert "use_pty" in droplet.check_output(f"sudo -l -U {env.settings.values.operator}")
     assert "COMMAND=/usr/bin/true" in droplet.check_output("journalctl -t sudo -n 20 --no-pager --output=cat")
 
 
-def test_root_alone_plans_jobs(droplet: Host) -> None:
+def test_only_root_may_schedule_jobs(droplet: Host) -> None:
     """dev-sec os-13; CIS 2.4."""
     for path in ("/etc/cron.allow", "/etc/at.allow"):
         file = droplet.file(path)
@@ -139,15 +137,15 @@ def test_root_alone_plans_jobs(droplet: Host) -> None:
 
 
 @pytest.mark.parametrize(("path", "mode"), hardening.ROOT_ONLY.items())
-def test_what_root_alone_should_read(droplet: Host, path: str, mode: str) -> None:
+def test_only_root_can_read_sensitive_files(droplet: Host, path: str, mode: str) -> None:
     """dev-sec os-13; CIS 1.4.1, 2.4.1, 5.1.1."""
     file = droplet.file(path)
-    assert file.exists or "/cron" in path  # those come with cron, which a droplet may not have
+    assert file.exists or "/cron" in path  # a droplet may lack cron and its files
     assert not file.exists or (oct(file.mode)[2:], file.user) == (mode, "root")
 
 
 def test_accounts(droplet: Host) -> None:
-    """dev-sec os-02, os-03, os-03b, os-07, os-09; CIS 7.1, 7.2: one root, no password but in shadow, no id twice."""
+    """dev-sec os-02, os-03, os-03b, os-07, os-09; CIS 7.1, 7.2: one root, passwords only in shadow, unique IDs."""
     accounts = [line.split(":") for line in droplet.check_output("getent passwd").splitlines()]
     assert [one[0] for one in accounts if one[2] == "0"] == ["root"]
     assert {one[1] for one in accounts} == {"x"}
@@ -158,18 +156,18 @@ def test_accounts(droplet: Host) -> None:
     assert droplet.check_output("find /root /home -name .rhosts -o -name .netrc") == ""
 
 
-def test_no_service_of_the_clear_text_age(droplet: Host) -> None:
+def test_no_clear_text_service_or_client_is_installed(droplet: Host) -> None:
     """dev-sec package-01, package-02, package-03, package-05, package-06; CIS 2.1, 2.2."""
     there = set(droplet.check_output("dpkg-query --show --showformat='${Package}\\n'").splitlines())
     assert set(hardening.WATCHING) <= there
     assert not there & set(hardening.UNWANTED)
 
 
-def test_nobody_else_listens(droplet: Host) -> None:
-    """CIS 2.1.22. On loopback Docker's containerd does, too."""
+def test_only_known_programs_listen(droplet: Host) -> None:
+    """CIS 2.1.22. Docker's containerd listens on loopback too."""
     listening = droplet.check_output("ss --listening --tcp --udp --numeric --processes --no-header").splitlines()
     outside = [line for line in listening if not re.search(r"\s(127\.\S+|\[::1\]):\d+\s", line)]
-    # systemd-networkd's are DHCP's; timesyncd and fail2ban listen to nobody.
+    # systemd-networkd's sockets are for DHCP. timesyncd and fail2ban accept no connection.
     programs = {name for line in outside for name in re.findall(r'\("([^"]+)",pid', line)}
     assert "sshd" in programs
     assert programs <= {"sshd", "nginx", "systemd-network"}
@@ -177,7 +175,7 @@ def test_nobody_else_listens(droplet: Host) -> None:
 
 @pytest.mark.group("edge")
 def test_nginx_runs_in_its_sandbox(droplet: Host, env: Environment) -> None:
-    """Declared is not in force: what runs was started with it."""
+    """Check the running process: a declared sandbox counts only once nginx was started with it."""
     pid = droplet.check_output("systemctl show --property=MainPID --value nginx.service")
     status = dict(
         line.split(":\t", 1)
@@ -192,7 +190,7 @@ def test_nginx_runs_in_its_sandbox(droplet: Host, env: Environment) -> None:
     assert droplet.check_output(f"ls {env.settings.paths.secrets}/") != ""
 
 
-def test_upgrades_take_stackctl_s_lock(droplet: Host, env: Environment) -> None:
+def test_upgrades_take_the_lock_of_stackctl(droplet: Host, env: Environment) -> None:
     unit = "apt-daily-upgrade.service"
     shown = droplet.check_output(f"systemctl show --property=ExecStart --property=After {unit}")
     assert shown.count("argv[]=") == 1
@@ -200,12 +198,12 @@ def test_upgrades_take_stackctl_s_lock(droplet: Host, env: Environment) -> None:
     assert env.settings.paths.units.app in shown
 
 
-def test_upgrades_keep_what_the_site_placed(droplet: Host) -> None:
+def test_upgrades_keep_the_files_of_the_site(droplet: Host) -> None:
     assert "--force-confold" in droplet.check_output("apt-config dump Dpkg::Options")
 
 
-def test_what_runs_with_an_old_library_is_named_and_left_alone(droplet: Host) -> None:
-    """lynis DEB-0831. `-b` is for programs, and lists."""
+def test_needrestart_lists_services_with_old_libraries_and_restarts_none(droplet: Host) -> None:
+    """lynis DEB-0831. `-b` is for programs and lists only."""
     assert "NEEDRESTART-VER" in droplet.check_output("needrestart -b")
     settings = "perl -e 'our %nrconf; do $_ for glob \"/etc/needrestart/conf.d/*.conf\"; print $nrconf{restart}'"
     assert droplet.check_output(settings) == "l"
@@ -219,14 +217,14 @@ def test_the_reboot_window(droplet: Host, env: Environment) -> None:
         assert droplet.service(timer).is_running
 
 
-def test_packages_are_compared_with_what_was_installed(droplet: Host, env: Environment) -> None:
+def test_installed_files_are_compared_with_their_packages(droplet: Host, env: Environment) -> None:
     """CIS 6.3; lynis PKGS-7370."""
     timer = droplet.service(env.settings.paths.units.integrity_timer)
     assert timer.is_enabled
     assert timer.is_running
 
 
-def test_the_console_says_whose_machine_it_is(droplet: Host) -> None:
+def test_the_console_shows_a_login_banner(droplet: Host) -> None:
     """CIS 1.6."""
     for path in ("/etc/issue", "/etc/issue.net"):
         assert "authorised users only" in droplet.file(path).content_string
@@ -236,11 +234,11 @@ def test_the_console_says_whose_machine_it_is(droplet: Host) -> None:
 BOUNDED_OTHERWISE = re.compile(
     r"/var/log/(journal/|README$|lastlog|faillog|private|runit/|fail2ban\.log|cloud-init|apt/eipp)"
 )
-"""By journald; a line an account; written at boot alone, or anew each time. fail2ban's rotates by its package."""
+"""Limited by journald, one line per account, or rewritten each time. fail2ban's package rotates its log."""
 
 
-def test_no_log_grows_without_bounds(droplet: Host) -> None:
-    """CIS 6.2.1.4; dev-sec os-11. Whatever writes a log is rotated by somebody."""
+def test_every_log_is_rotated(droplet: Host) -> None:
+    """CIS 6.2.1.4; dev-sec os-11. Every program's log is rotated."""
     considered = droplet.run("logrotate --debug /etc/logrotate.conf").stderr
     logs = droplet.check_output("find /var/log -type f -not -name '*.gz' -not -name '*.[0-9]'").splitlines()
     rotated = set(re.findall(r"considering log (\S+)", considered))
@@ -250,13 +248,13 @@ def test_no_log_grows_without_bounds(droplet: Host) -> None:
 
 
 @pytest.mark.group("edge")
-def test_a_flood_of_requests_fills_no_disk(droplet: Host) -> None:
+def test_nginx_s_log_is_rotated_by_size(droplet: Host) -> None:
     shown = droplet.check_output("systemctl show --property=TimersCalendar logrotate.timer")
     assert "*:00/10:00" in shown
     assert "maxsize 64M" in droplet.file("/etc/logrotate.d/nginx").content_string
 
 
-def test_the_journal_leaves_room(droplet: Host) -> None:
+def test_the_journal_leaves_disk_space(droplet: Host) -> None:
     config = droplet.check_output("systemd-analyze cat-config systemd/journald.conf").splitlines()
     assert "SystemKeepFree=1G" in config
     assert "RuntimeMaxUse=64M" in config

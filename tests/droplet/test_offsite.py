@@ -1,4 +1,4 @@
-"""The way off the droplet: open, no wider than declared, and gone by every backup that was proven."""
+"""Off-site storage: reachable, with no more permissions than declared, and with every verified backup."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ pytestmark = pytest.mark.group("data")
 
 @pytest.fixture(scope="module")
 def seen(droplet: Host, env: Environment) -> dict[str, Any]:
-    """What stackctl finds at the storage now. It writes an object there and tries to delete it, beside the backups."""
+    """Return what stackctl finds at the storage now. It writes an object beside the backups and tries to delete it."""
     if not env.settings.values.offsite_repository:
         pytest.skip("this environment sends no backup off-site")
     return dict(json.loads(droplet.check_output("stackctl offsite --json")))
 
 
-def test_the_droplet_s_key_may_do_what_was_declared(seen: dict[str, Any], env: Environment) -> None:
-    """Where the storage has keys that only add, it must be one."""
+def test_the_droplet_s_key_has_the_declared_permissions(seen: dict[str, Any], env: Environment) -> None:
+    """If the storage has append-only keys, the droplet must have one."""
     declared = env.settings.values.offsite_append_only
     assert (seen["powers"]["deletes"] or seen["powers"]["overwrites"]) != declared
 
 
-def test_every_proven_backup_lies_there_too(seen: dict[str, Any], droplet: Host, env: Environment) -> None:
-    """What a restore saved goes there with the next backup."""
+def test_every_verified_backup_is_off_site(seen: dict[str, Any], droplet: Host, env: Environment) -> None:
+    """A pre-restore backup is uploaded with the next backup."""
     made = json.loads(droplet.check_output("stackctl backups --json"))
     proven = [one for one in made if one["verified"] and one["reason"] != "safety"]
     if not proven:
@@ -42,15 +42,15 @@ def test_every_proven_backup_lies_there_too(seen: dict[str, Any], droplet: Host,
     assert {one["id"]: one["files"] for one in proven}.items() <= there.items()
 
 
-def test_what_leads_there_is_root_s_alone(seen: dict[str, Any], droplet: Host, env: Environment) -> None:
+def test_only_root_can_read_the_off_site_credentials(seen: dict[str, Any], droplet: Host, env: Environment) -> None:
     access = droplet.file(str(env.settings.paths.offsite))
     assert (access.user, access.group, access.mode) == ("root", "root", 0o600)
 
 
-def test_the_operator_s_own_secrets_are_nowhere_on_the_droplet(
+def test_the_operator_s_secrets_are_nowhere_on_the_droplet(
     seen: dict[str, Any], droplet: Host, env: Environment
 ) -> None:
-    """Or whoever breaks in could destroy the backups with them."""
+    """With them an intruder could destroy the backups."""
     offsite = env.settings.credentials.offsite
     own, others = (
         {name: offsite[name] for name in offsite if (name in OPERATOR_RULES) == ours} for ours in (True, False)
@@ -58,7 +58,7 @@ def test_the_operator_s_own_secrets_are_nowhere_on_the_droplet(
     var = str(env.settings.paths.var)
     folders = ["/etc", "/opt", "/root", "/home", "/tmp", "/usr/local", var, "/var/log", "/var/cache"]
     assert where_found(droplet, env, own, *folders) == []
-    # The control: the droplet's own are found.
+    # The control: the droplet's secrets are found.
     assert where_found(droplet, env, others, "/etc") == [str(env.settings.paths.offsite)]
 
 

@@ -1,4 +1,4 @@
-"""Where secrets are, and where they are not. The values go to the droplet on standard input, never in a command."""
+"""Secrets are only where they belong. The values go to the droplet on standard input, never in a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.group("app")
 
 
 def secrets(env: Environment) -> list[str]:
-    """Every secret in the spellings in which it might turn up: plain, escaped, and as URLs and logins have it."""
+    """Return every secret as it could appear: plain, escaped, and as in URLs and logins."""
     credentials = env.settings.credentials
     environment = env.settings.app_environment()
     urls = [environment["DATABASE_URL"], environment["REDIS_URL"]]
@@ -31,7 +31,7 @@ def where_found(droplet: Host, env: Environment, *search: str) -> str:
     return found.stdout.decode().strip()
 
 
-def test_the_directory_is_root_s_alone(droplet: Host, env: Environment) -> None:
+def test_only_root_can_read_the_directory_of_secrets(droplet: Host, env: Environment) -> None:
     found = droplet.check_output(f"find {env.settings.paths.secrets} -printf '%y %m %u\\n'").splitlines()
     assert {*found} == {"d 700 root", "f 600 root"}
 
@@ -43,17 +43,17 @@ def test_the_directory_is_root_s_alone(droplet: Host, env: Environment) -> None:
         "find /var/lib/docker/containers -path */local-logs/container.log -exec cat {{}} +",
     ],
 )
-def test_no_secret_is_in_the_output_of_(droplet: Host, env: Environment, command: str) -> None:
+def test_no_secret_is_in_the_output_of(droplet: Host, env: Environment, command: str) -> None:
     image = droplet.check_output(f"docker image ls -q {env.settings.paths.docker.release_repository}").split()[0]
     assert where_found(droplet, env, "command", *command.format(image=image).split()) == "0"
 
 
-def test_a_secret_in_the_output_of_a_command_would_be_noticed(droplet: Host, env: Environment) -> None:
-    """The control of the test above."""
+def test_a_secret_in_the_output_of_a_command_is_found(droplet: Host, env: Environment) -> None:
+    """This is the control of the test above."""
     assert int(where_found(droplet, env, "command", "cat", str(env.settings.paths.next_environment))) >= 1
 
 
-def test_no_file_that_others_can_read_has_one(droplet: Host, env: Environment) -> None:
+def test_no_file_that_others_can_read_contains_a_secret(droplet: Host, env: Environment) -> None:
     folders = [
         "/etc",
         "/opt",
@@ -67,11 +67,11 @@ def test_no_file_that_others_can_read_has_one(droplet: Host, env: Environment) -
     assert where_found(droplet, env, "files", *folders) == ""
 
 
-def test_nothing_but_the_secrets_own_files_has_one(droplet: Host, env: Environment) -> None:
+def test_only_the_files_of_secrets_contain_a_secret(droplet: Host, env: Environment) -> None:
     folders = ["/etc", "/opt", "/root", "/home", "/tmp", str(env.settings.paths.var)]
     found = where_found(droplet, env, "all-files", *folders).splitlines()
     own = f"{env.settings.paths.secrets}/"
     assert [path for path in found if not path.startswith(own) and path != "/root/.docker/config.json"] == []
-    # The control: the search does find what is there.
+    # The control: the search finds the secrets that are there.
     assert str(env.settings.paths.next_environment) in found
     assert "/root/.docker/config.json" in found

@@ -1,4 +1,4 @@
-"""SSH: who gets in, with what, how often, and for what. Judged by what sshd has read, and from outside."""
+"""SSH: who may log in, with which keys, how often and for what. Checked by sshd's report and from outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_force(droplet: Host) -> list[str]:
 
 KEX = (
     "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,"
-    # For pyinfra: paramiko 4 has nothing newer, and this by no other name.
+    # For pyinfra: paramiko 4 supports nothing newer, and knows this only by this name.
     "curve25519-sha256@libssh.org"
 )
 CIPHERS = "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr"
@@ -39,8 +39,8 @@ DECLARED = {
     "sshd-14": "hostkey /etc/ssh/ssh_host_ed25519_key",
     "sshd-17": "permituserenvironment no",
     "sshd-18": "logingracetime 20",
-    "sshd-19": "maxauthtries 3",  # 2 would be one key too few for an agent that has more
-    "sshd-20": "maxsessions 4",  # a converge has two open at once
+    "sshd-19": "maxauthtries 3",  # 2 would be too few for an agent with several keys
+    "sshd-20": "maxsessions 4",  # a converge opens two at once
     "sshd-21": "maxstartups 40:30:60",
     "sshd-22": "pubkeyauthentication yes",
     "sshd-23": "ignorerhosts yes",
@@ -77,40 +77,41 @@ DECLARED = {
     "no compression": "compression no",
     "no name server": "usedns no",
 }
-"""What sshd has to have read, by the control of dev-sec's ssh-baseline that asks for it, where one does."""
+"""Values that sshd must use, by the control of dev-sec's ssh-baseline, if there is one."""
 
 
 @pytest.mark.parametrize("control", DECLARED)
-def test_what_counts_is_what_sshd_has_read(in_force: list[str], control: str) -> None:
-    """
+def test_sshd_uses_the_declared_values(in_force: list[str], control: str) -> None:
+    """Compare sshd's report with the declared values.
+
     dev-sec sshd-01, sshd-02, sshd-03, sshd-06, sshd-07, sshd-11, sshd-12, sshd-13, sshd-14, sshd-17, sshd-18, sshd-19,
     sshd-20, sshd-21, sshd-22, sshd-23, sshd-24, sshd-25, sshd-27, sshd-28, sshd-29, sshd-30, sshd-31, sshd-32, sshd-33,
     sshd-34, sshd-35, sshd-36, sshd-37, sshd-38, sshd-39, sshd-40, sshd-41, sshd-42, sshd-43, sshd-44, sshd-46, sshd-47.
     """
-    # 19, 20, 21, 36 and 37 have another value, stricter or with its reason above. 10, 15 and 16 are gone from OpenSSH.
-    # 08 and 09: any address is listened on, and the firewall says who may knock. 45: PrintLastLog stays, it shows a
-    # login that one didn't make.
+    # 19, 20, 21, 36 and 37 have another value: a stricter one, or with its reason above. OpenSSH has no 10, 15 and 16
+    # any more. 08 and 09: sshd listens on every address, and the firewall decides who may connect. 45: PrintLastLog
+    # stays, because it shows a login of somebody else.
     name = DECLARED[control].partition(" ")[0]
     assert [line for line in in_force if line.partition(" ")[0] == name] == [DECLARED[control]]
 
 
-def test_no_weak_prime_lies_about(droplet: Host) -> None:
-    """dev-sec sshd-48. None is used: no Diffie-Hellman over primes is among the key exchanges."""
+def test_no_weak_prime_is_installed(droplet: Host) -> None:
+    """dev-sec sshd-48. sshd uses none: no key exchange is Diffie-Hellman over primes."""
     assert droplet.check_output("awk '$5 ~ /^[0-9]+$/ && $5 < 2047' /etc/ssh/moduli") == ""
 
 
-def test_only_who_belongs_is_admitted(droplet: Host, env: Environment, in_force: list[str]) -> None:
-    """AllowUsers adds up over all files: one more line anywhere would admit one more."""
+def test_sshd_admits_only_the_declared_accounts(droplet: Host, env: Environment, in_force: list[str]) -> None:
+    """AllowUsers is cumulative over all files: another line anywhere would admit another account."""
     settings = env.settings
     wanted = {settings.values.operator, *([CI_LOGIN] if settings.ci_keys else [])}
     admitted = {line.removeprefix("allowusers ") for line in in_force if line.startswith("allowusers ")}
     assert admitted == wanted
-    for user in wanted:  # and no Match block says otherwise
+    for user in wanted:  # no Match block overrides it
         matched = droplet.check_output(f"sshd -T -C user={user},host=h,addr=192.0.2.1").splitlines()
         assert {"authenticationmethods publickey", "permitrootlogin no"} <= set(matched)
 
 
-def test_root_alone_says_so(droplet: Host, env: Environment) -> None:
+def test_only_root_can_change_sshd_s_configuration(droplet: Host, env: Environment) -> None:
     """dev-sec sshd-04, sshd-05."""
     modes = {
         "/etc/ssh": 0o755,
@@ -125,7 +126,7 @@ def test_root_alone_says_so(droplet: Host, env: Environment) -> None:
     }
 
 
-def test_a_password_is_not_even_asked_for(outside: Host, env: Environment) -> None:
+def test_sshd_asks_for_no_password(outside: Host, env: Environment) -> None:
     refused = outside.run(
         "ssh -o BatchMode=no -o NumberOfPasswordPrompts=0 -o PreferredAuthentications=password,keyboard-interactive "
         "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
@@ -147,7 +148,7 @@ def operator_s(env: Environment, droplet: Host, *options: str) -> subprocess.Com
 
 
 def test_the_operator_s_key_opens_no_other_account(droplet: Host, env: Environment) -> None:
-    """Root's own authorized_keys may hold whatever DigitalOcean's droplet-agent puts there."""
+    """Root's authorized_keys may contain keys that DigitalOcean's droplet-agent adds."""
     assert operator_s(env, droplet).returncode == 0
     refused = operator_s(env, droplet, "-o", "User=root")
     assert refused.returncode == 255
@@ -163,23 +164,21 @@ def test_the_operator_s_key_opens_no_other_account(droplet: Host, env: Environme
         (("-o", "ExitOnForwardFailure=yes", "-o", "Tunnel=yes", "-w", "9:9"), "Tunnel"),
     ],
 )
-def test_not_even_the_operator_gets_a_tunnel(
-    droplet: Host, env: Environment, options: tuple[str, ...], said: str
-) -> None:
+def test_even_the_operator_gets_no_tunnel(droplet: Host, env: Environment, options: tuple[str, ...], said: str) -> None:
     refused = operator_s(env, droplet, *options)
     assert refused.returncode == 255
     assert said.lower() in refused.stderr.lower()
 
 
-def test_strangers_are_told_no_more_than_the_version(droplet: Host) -> None:
+def test_strangers_learn_only_the_version_of_sshd(droplet: Host) -> None:
     told = droplet.check_output("bash -c 'exec 3<>/dev/tcp/127.0.0.1/22 && head -n 1 <&3'")
     assert re.fullmatch(r"SSH-2\.0-OpenSSH_[0-9.p]+", told.strip())
 
 
-# The way back: what no new login confirms is undone.
+# Trials: a change that no new login confirms is reverted.
 
 
-def test_a_change_that_nobody_confirms_would_be_undone(droplet: Host, env: Environment) -> None:
+def test_the_droplet_can_revert_an_unconfirmed_change(droplet: Host, env: Environment) -> None:
     paths = env.settings.paths
     for unit, content in ssh.units(env.settings).items():
         assert droplet.file(f"/etc/systemd/system/{unit}").content == content
@@ -191,13 +190,13 @@ def test_a_change_that_nobody_confirms_would_be_undone(droplet: Host, env: Envir
         assert timer == "loaded"
 
 
-def test_nothing_is_on_trial(droplet: Host, env: Environment) -> None:
+def test_no_change_is_on_trial(droplet: Host, env: Environment) -> None:
     assert not droplet.file(str(env.settings.paths.trial_record("ssh"))).exists
     assert not droplet.file(str(env.settings.paths.trial_record("firewall"))).exists
 
 
 def test_root_may_log_in_at_the_console(droplet: Host) -> None:
-    """A getty waits there, and PAM keeps root out nowhere. That a password opens it: defences/test_lockout.py."""
+    """A getty runs there, and PAM refuses root nowhere. defences/test_lockout.py logs in with a password."""
     assert droplet.check_output("systemctl is-enabled getty@tty1.service") == "enabled"
     assert droplet.check_output("getent passwd root").split(":")[-1] == "/bin/bash"
     assert not droplet.file("/etc/nologin").exists

@@ -1,4 +1,4 @@
-"""The certificate: from the declared authority, for the declared name, and renewed in time."""
+"""The certificate: from the declared authority, for the declared name, renewed in time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("edge")
 
 
-def test_nginx_serves_what_certbot_holds(droplet: Host, env: Environment) -> None:
+def test_nginx_serves_certbot_s_certificate(droplet: Host, env: Environment) -> None:
     paths, domain = env.settings.paths, env.settings.values.domain
     served = f"openssl s_client -connect 127.0.0.1:443 -servername {domain} </dev/null 2>/dev/null"
     fingerprint = "openssl x509 -noout -fingerprint -sha256"
@@ -18,13 +18,13 @@ def test_nginx_serves_what_certbot_holds(droplet: Host, env: Environment) -> Non
     assert droplet.check_output(f"{served} | {fingerprint}") == held
 
 
-def test_it_comes_from_the_declared_server(droplet: Host, env: Environment) -> None:
+def test_the_certificate_comes_from_the_declared_server(droplet: Host, env: Environment) -> None:
     renewal = droplet.file(f"/etc/letsencrypt/renewal/{env.settings.values.domain}.conf").content_string
     assert f"server = {env.settings.values.acme_server}" in renewal
     assert "authenticator = webroot" in renewal
 
 
-def test_it_is_renewed_and_tried_for(droplet: Host, env: Environment) -> None:
+def test_timers_renew_or_obtain_the_certificate(droplet: Host, env: Environment) -> None:
     for timer in ("certbot.timer", env.settings.paths.units.certificate_timer):
         assert droplet.service(timer).is_enabled
         assert droplet.service(timer).is_running
@@ -32,8 +32,8 @@ def test_it_is_renewed_and_tried_for(droplet: Host, env: Environment) -> None:
     assert hook.mode == 0o755
 
 
-def test_the_key_is_for_root_and_nginx_s_workers_alone(droplet: Host, env: Environment) -> None:
-    """They read it at each handshake, so that a renewal needs no reload. No other secret is theirs."""
+def test_only_root_and_nginx_s_workers_can_read_the_key(droplet: Host, env: Environment) -> None:
+    """The workers read it at each handshake, so a renewal needs no reload. They can read no other secret."""
     paths = env.settings.paths
     key = f"{paths.tls_current}/privkey.pem"
     assert droplet.check_output(f"stat -L -c '%a %U %G' {key}") == "640 root www-data"

@@ -1,4 +1,4 @@
-"""What a client meets at the public address, seen from outside: redirect, TLS, the webhook, and nothing else."""
+"""The public address, seen from outside: redirect, TLS, the webhook, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_http_redirects_to_https(outside: Host, env: Environment) -> None:
 
 
 def test_the_app_is_reached_over_a_verified_chain(outside: Host, env: Environment, family: str) -> None:
-    """Whatever it answers: 5xx is nginx's word for nobody there."""
+    """Any answer of the app counts: nginx answers 5xx if the app does not run."""
     for path in env.settings.values.public_paths:
         answer = curl(outside, env, site(env, path), family)
         assert 200 <= status_of(answer) < 500, path
@@ -37,9 +37,9 @@ def test_the_app_is_reached_over_a_verified_chain(outside: Host, env: Environmen
 
 
 def test_the_webhook_is_reached_over_a_verified_chain(outside: Host, env: Environment, family: str) -> None:
-    """403: only Telegram's addresses are let through. 401, where everybody's are: the app itself misses the secret.
+    """Expect 403 where only Telegram's addresses are admitted, or 401 of the app, because the secret is missing.
 
-    An app that has none has nothing at its usual path that a stranger could send updates to.
+    An app without a webhook has nothing at the usual path that a stranger could send updates to.
     """
     values = env.settings.values
     if values.webhook_path is None:
@@ -53,23 +53,23 @@ def test_the_webhook_is_reached_over_a_verified_chain(outside: Host, env: Enviro
 
 
 def test_the_app_itself_answers_telegram(env: Environment, family: str) -> None:
-    """401: without the secret. The lab's Telegram stands for the real one, whose addresses nobody else has."""
+    """Expect 401 without the secret. The lab's Telegram replaces the real one, whose addresses we do not have."""
     if env.name != "lab" or not env.settings.values.webhook_path:
-        pytest.skip("asks as Telegram, where there is a webhook")
+        pytest.skip("only the lab has a Telegram of its own, and the app needs a webhook")
     assert status_of(env.ask_as_telegram(site(env), f"{family} -X POST -d {{}}")) == 401
 
 
-def test_a_forged_address_is_not_believed(outside: Host, env: Environment) -> None:
-    """What a client says of its own address counts for nothing."""
+def test_a_forged_client_address_is_ignored(outside: Host, env: Environment) -> None:
+    """A client's header with its address is ignored."""
     values = env.settings.values
     if not values.webhook_path or not values.webhook_allowed_from:
-        pytest.skip("the webhook is everybody's, or there is none")
+        pytest.skip("the webhook is open to all addresses, or there is none")
     forged = "-H 'X-Forwarded-For: 149.154.160.1' -H 'X-Real-IP: 149.154.160.1' -H 'Forwarded: for=149.154.160.1'"
     assert status_of(curl(outside, env, site(env), f"{forged} -X POST -d {{}}")) == 403
 
 
-def test_an_unverified_chain_would_be_noticed(outside: Host, env: Environment) -> None:
-    """The control: with no authority to trust, the same request fails."""
+def test_an_unverified_chain_is_refused(outside: Host, env: Environment) -> None:
+    """This is the control: without a trusted authority the same request fails."""
     distrusting = outside.run(f"curl -sS -o /dev/null --max-time 10 --cacert /dev/null --capath /dev/null {site(env)}")
     assert distrusting.rc in (60, 77)
 
@@ -79,8 +79,8 @@ def test_http2(outside: Host, env: Environment) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/live", "/metrics", "/webhook/telegram/", "/webhook"])
-def test_nothing_else_is_passed_on(outside: Host, env: Environment, path: str) -> None:
-    """What public_paths names is the app's own, and answers as it likes."""
+def test_other_paths_do_not_reach_the_app(outside: Host, env: Environment, path: str) -> None:
+    """A path in public_paths reaches the app, which may answer anything below 500."""
     answer = status_of(curl(outside, env, site(env, path)))
     assert 200 <= answer < 500 if is_public(env, path) else answer == 404
 
@@ -93,7 +93,7 @@ def test_security_headers_are_on_every_answer(outside: Host, env: Environment, p
 
 
 def assert_hardened(answer: str) -> None:
-    """dev-sec nginx-08, nginx-15: browsers are held to little; and the version isn't told."""
+    """dev-sec nginx-08, nginx-15: the headers restrict browsers, and nginx hides its version."""
     answer = answer.lower()
     assert "x-content-type-options: nosniff" in answer
     assert [f"{name}: {value}".lower() in answer for name, value in HEADERS.items()] == [True] * len(HEADERS)
@@ -101,14 +101,14 @@ def assert_hardened(answer: str) -> None:
 
 
 @pytest.mark.parametrize("what", TOO_MUCH)
-def test_too_much_is_refused(outside: Host, env: Environment, what: str) -> None:
+def test_an_oversized_request_is_refused(outside: Host, env: Environment, what: str) -> None:
     answer = send_too_much(outside, env, what)
     assert status_of(answer) == TOO_MUCH[what][0]
     assert_hardened(answer)
 
 
 def test_port_80_answers_with_the_same_headers_and_without_hsts(outside: Host, env: Environment) -> None:
-    """RFC 6797, 7.2: HSTS isn't for plain HTTP."""
+    """RFC 6797, 7.2: HSTS must not be sent over plain HTTP."""
     domain = env.settings.values.domain
     for path, status in (("any", 301), (".well-known/acme-challenge/none", 404)):
         answer = curl(outside, env, f"http://{domain}/{path}")
@@ -117,15 +117,15 @@ def test_port_80_answers_with_the_same_headers_and_without_hsts(outside: Host, e
         assert "strict-transport-security" not in answer.lower()
 
 
-def test_plain_http_on_443_is_refused_by_a_page_of_ours(outside: Host, env: Environment) -> None:
+def test_plain_http_on_443_gets_our_error_page(outside: Host, env: Environment) -> None:
     answer = curl(outside, env, f"http://{env.settings.values.domain}:443/")
     assert status_of(answer) == 400
     assert_hardened(answer)
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
-def test_an_address_that_asks_too_often_is_slowed_down(outside: Host, env: Environment, scheme: str) -> None:
-    """dev-sec nginx-07: the burst is served, the rest is told to come again. Both with all headers."""
+def test_an_address_that_sends_too_many_requests_is_limited(outside: Host, env: Environment, scheme: str) -> None:
+    """dev-sec nginx-07: the burst is served, the rest is refused for now. Both answers have all headers."""
     served = "301" if scheme == "http" else "404"
     if scheme == "https" and is_public(env, "/nothing/1"):
         served = str(status_of(curl(outside, env, site(env, "/nothing/1"))))  # the app's own answer
@@ -134,13 +134,13 @@ def test_an_address_that_asks_too_often_is_slowed_down(outside: Host, env: Envir
     ask = f"curl -sS --parallel --parallel-immediate -o /dev/null -w '{shown}\\n' --max-time 10 {env.trust}"
     url = f"{scheme}://{env.settings.values.domain}/nothing/[1-{env.settings.values.client_burst + 15}]"
     many = outside.check_output(f"{ask} '{url}'").splitlines()
-    time.sleep(3)  # what follows is not to be slowed down
+    time.sleep(3)  # so that the next tests are not limited
     told = {status: " ".join([status, *headers.values()]) for status in (served, "429")}
     assert set(many) == set(told.values())
     assert many.count(told[served]) >= 10, "the burst"
 
 
-def test_another_name_is_refused(outside: Host, env: Environment) -> None:
+def test_another_server_name_is_refused(outside: Host, env: Environment) -> None:
     domain = env.settings.values.domain
     other = outside.run(f"curl -sSk --max-time 10 --connect-to another.test:443:{domain}:443 https://another.test/")
     assert other.rc == 35, "the handshake itself is refused"
@@ -168,11 +168,13 @@ def handshake(outside: Host, env: Environment, options: str) -> bool:
         ("-tls1_2 -cipher AES128-GCM-SHA256", False),
     ],
 )
-def test_tls_is_mozilla_s_intermediate(outside: Host, env: Environment, options: str, accepted: bool) -> None:  # noqa: FBT001
+def test_tls_is_mozilla_s_intermediate_profile(
+    outside: Host, env: Environment, options: str, *, accepted: bool
+) -> None:
     assert handshake(outside, env, options) is accepted
 
 
-def test_the_log_has_neither_query_nor_secret(droplet: Host, outside: Host, env: Environment) -> None:
+def test_the_access_log_has_neither_query_nor_secret(droplet: Host, outside: Host, env: Environment) -> None:
     probe = f"{site(env)}?token=should-not-be-logged"
     curl(outside, env, probe, f"-H '{SECRET}: should-not-be-logged' -X POST -d {{}}")
     tail = droplet.check_output("tail -n 50 /var/log/nginx/access.log")

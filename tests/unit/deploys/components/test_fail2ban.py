@@ -52,7 +52,7 @@ def test_a_container_is_spared_since_its_answers_to_nginx_would_be_dropped_too()
     assert set(values.docker_networks.values()) <= set(never)
 
 
-def test_one_line_of_each_address_is_kept_in_memory() -> None:
+def test_fail2ban_keeps_one_line_of_each_address_in_memory() -> None:
     """By default as many as `maxretry`, so a thousand of each address in a flood from many."""
     default, *jails = re.split(r"^\[(?!DEFAULT)", jail(), flags=re.MULTILINE)
     assert "maxmatches = 1" in default.splitlines()
