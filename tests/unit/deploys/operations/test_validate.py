@@ -27,7 +27,7 @@ UNTESTED = {
     "Stop cloud-init from resetting hostname and hosts": "a bad file costs cloud-init a setting; its test takes 2 s",
     "Limit the journal's size": "journald skips a line that it can't read; no program tests the file",
     "Write stackctl.json": "made by json.dumps in the shape that config/test_settings.py has stackctl read",
-    "Write the off-site access": "made by json.dumps, read back by stackctl/backup/offsite/test_offsite.py",
+    "Write the off-site access": "made by json.dumps, read back by stackctl/backup/offsite/test_access.py",
     "Write the registry's login": "made by json.dumps; a wrong login fails at the pull, nothing else",
     "Block unneeded kernel modules": "modprobe skips a line that it can't read; no program tests the file",
     "Disable core dumps in {source}": "pam_limits and systemd skip a line that they can't read",

@@ -1,0 +1,70 @@
+"""Which backups are kept, and the check that a dump has not lost half of its size."""
+
+from datetime import timedelta
+
+import pytest
+
+from stackctl.backup import manifest, prune
+from tests.support.backups import SHRUNK, every, keep, large, leftovers, problems, proven, small
+from tests.support.fakes.droplet import Droplet, stackctl
+from tests.support.manifests import made
+from tests.support.settings import ROOT
+
+
+def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_backup(live: Droplet) -> None:
+    """Though it is kept; and nothing is pruned."""
+    big = large(50, at=live.now() - timedelta(hours=20))
+    for one in (*(made(number, live.now() - timedelta(days=60 - number)) for number in range(40, 50)), big):
+        keep(live, one)
+    for _ in range(2):
+        code, shown = stackctl(live, "backup", "--nightly")
+        assert (code, SHRUNK.format(big.id) in shown) == (1, True)
+        assert "if the loss was intended, run sudo stackctl backup to acknowledge it" in shown
+        assert [line for line in problems(live) if "lost more than half" in line]
+        live.seconds += 86400
+    code, shown = stackctl(live, "backup")
+    assert (code, SHRUNK.format(big.id) in shown) == (1, True)
+    assert "if the loss was intended, later backups are compared with this one" in shown
+    assert [one.sequence for one in proven(live)] == [*range(40, 51), 51, 52, 53]
+    live.seconds += 86400
+    assert stackctl(live, "backup", "--nightly")[0] == 0
+    assert len(proven(live)) == prune.KEPT_DAYS
+
+
+@pytest.mark.parametrize(("percent", "code"), [(49, 1), (51, 0)])
+def test_half_is_half(live: Droplet, percent: int, code: int) -> None:
+    assert stackctl(live, "backup")[0] == 0
+    size = proven(live)[-1].files[manifest.DUMP].bytes
+    keep(live, made(40, files={manifest.DUMP: manifest.File(size * 100 // percent, "0" * 64)}))
+    ended, shown = stackctl(live, "backup", "--nightly")
+    assert (ended, "more than half of its size" in shown) == (code, bool(code)), shown
+
+
+def test_what_is_compared_with_is_neither_what_a_restore_saved_nor_what_nobody_has_restored(live: Droplet) -> None:
+    """And one that grew since it was asked for counts as it is."""
+    for one in (large(40), small(41, reason="asked"), large(42, reason="safety"), large(43, verified=False)):
+        keep(live, one)
+    assert stackctl(live, "backup", "--nightly")[0] == 0
+    keep(live, large(45))
+    keep(live, small(46))
+    code, shown = stackctl(live, "backup", "--nightly")
+    assert (code, SHRUNK.format(large(45).id) in shown) == (1, True)
+
+
+def test_the_nightly_ones_of_seven_days_stay_and_the_newest_of_releases(live: Droplet) -> None:
+    for _ in range(4):
+        stackctl(live, "release", "1.1.0")
+    for _ in range(9):
+        live.seconds += 86400
+        assert stackctl(live, "backup", "--nightly")[0] == 0
+    reasons = [one.reason for one in every(live)]
+    assert reasons == ["release"] * prune.KEPT_OF_RELEASES + ["nightly"] * prune.KEPT_DAYS
+    assert leftovers(live) == []
+
+
+def test_the_numbers_of_what_stays_are_those_of_the_docs() -> None:
+    assert (prune.KEPT_DAYS, prune.KEPT_OF_RELEASES) == (7, 3)
+    text = (ROOT / "docs/reference/backups.md").read_text().replace("\n", " ")
+    assert "The newest backup of each of 7 days stays, and at least the newest 7 backups." in text
+    assert "The last 3 dumps made by releases stay." in text
+    assert "keeps the backups of 7 days on the droplet" in text

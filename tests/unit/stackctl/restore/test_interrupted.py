@@ -1,0 +1,125 @@
+"""A restore that was interrupted: killed anywhere, it can be finished or undone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stackctl.backup import manifest
+from stackctl.core.program import Result
+from tests.support.fakes.droplet import Droplet, installed, kills, stackctl
+from tests.support.restores import (
+    NOW,
+    THEN,
+    as_it_was,
+    assert_restored,
+    backups,
+    interrupted,
+    newest,
+    restored,
+    running,
+    truncated,
+)
+
+
+def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None:
+    """At each call and event in turn; the files it leaves are the real ones."""
+    live = list[bool]()
+    droplet = installed(tmp_path / "droplet")
+    stackctl(droplet, "release", "1.2.0")
+    stackctl(droplet, "backup")
+    droplet.postgres.tables, droplet.redis.info["keys"] = dict(NOW), "9"
+    wanted = newest(droplet)
+    for at, left in kills(droplet, "restore", wanted, "--yes", wanted):
+        live.append(left.postgres.tables == NOW)
+        assert left.postgres.tables in (NOW, THEN), "never half of one"
+        if at % 2:  # a reset between the kill and the next try, or none
+            left.reset()
+            assert stackctl(left, "boot")[0] == 0
+        if not left.paths.maintenance.exists():
+            assert "web" in running(left)
+        code, shown = stackctl(left, "restore", wanted, "--yes", wanted)
+        assert code == 0, (at, shown)
+        assert_restored(left)
+    assert live == sorted(live, reverse=True)
+    assert set(live) == {True, False}
+
+
+@pytest.mark.parametrize(("beside", "name"), [((), "app"), (("--to-database", "lost"), "lost")])
+def test_what_a_restore_leaves_that_was_killed_before_it_closed_anything_goes_with_the_next_backup(
+    saved: Droplet, beside: tuple[str, ...], name: str
+) -> None:
+    stackctl(saved, "restore", "latest", "--to-database", "mine")
+    left = interrupted(saved, "count", *beside)
+    assert left.postgres.beside.keys() == {"mine", f"{name}_restoring"}
+    assert stackctl(left, "release", "1.2.0")[0] == 0
+    assert f"{name}_restoring" in left.postgres.beside, "a restore may be under way"
+    code, shown = stackctl(left, "backup")
+    assert (code, {*left.postgres.beside}, left.postgres.tables) == (0, {"mine"}, NOW), shown
+
+
+def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved: Droplet) -> None:
+    left = interrupted(saved)
+    said = f"the restore of {newest(saved)} was interrupted: sudo stackctl restore {newest(saved)} finishes it"
+    left.reset()
+    assert stackctl(left, "boot")[0] == 0
+    assert (running(left), left.paths.maintenance.exists()) == (["postgres", "redis"], True)
+    code, report = stackctl(left, "status", "--json")
+    assert (code, json.loads(report)["problems"], json.loads(report)["drift"]) == (4, [said], [])
+    before = manifest.every(left.paths.backups)
+    for verb in (
+        *(("backup",), ("backup", "--nightly"), ("release", "1.2.0"), ("rollback", "1.2.0")),
+        ("maintenance", "off"),
+    ):
+        code, shown = stackctl(left, *verb)
+        assert (code, said in shown) == (2, True), shown
+    assert manifest.every(left.paths.backups) == before
+    assert left.paths.maintenance.exists()
+    assert "maintenance off" not in stackctl(left, "status")[1]
+    code, shown = restored(left)
+    assert code == 0, shown
+    assert stackctl(left, "backup")[0] == 0
+    assert_restored(left)
+
+
+def test_another_backup_s_restore_undoes_an_interrupted_one_first(saved: Droplet) -> None:
+    before = as_it_was(saved)
+    left = interrupted(saved)
+    former = backups(left, "safety")[-1].id
+    shutil.rmtree(left.paths.backup(newest(left)))
+    code, shown = stackctl(left, "restore", former, "--yes", former)
+    assert (code, "was interrupted, and is undone" in shown) == (0, True), shown
+    assert as_it_was(left) == before
+
+
+def test_an_interrupted_restore_that_can_t_be_finished_is_undone(saved: Droplet) -> None:
+    before = as_it_was(saved)
+    left = interrupted(saved)
+    truncated(left)
+    code, shown = restored(left)
+    assert (code, "postgres.dump has" in shown.splitlines()[-1]) == (2, True), shown
+    assert as_it_was(left) == before
+
+
+def test_one_that_only_has_to_change_names_needs_no_room(saved: Droplet) -> None:
+    left = interrupted(saved)
+    left.bytes_free = 100 << 20
+    code, shown = restored(left)
+    assert code == 0, shown
+    assert_restored(left)
+
+
+def test_an_interrupted_one_that_can_t_be_undone_is_told_and_another_does_not_begin(saved: Droplet) -> None:
+    left = interrupted(saved, "rdb")  # the databases have changed places
+    former = backups(left, "safety")[-1].id
+    left.failing = {'RENAME TO "app_restoring"': Result(1, stderr="no answer")}
+    code, shown = stackctl(left, "restore", former, "--yes", former)
+    said = f"cannot undo the restore of {newest(left)}: "
+    assert (code, said in shown.splitlines()[-1]) == (4, True), shown
+    assert f"sudo stackctl restore {newest(left)}" in shown.splitlines()[-1]
+    left.failing = {}
+    assert restored(left)[0] == 0
+    assert_restored(left)
