@@ -45,7 +45,7 @@ class Settings:
         """The role that the app logs in to PostgreSQL with.
 
         Each password has its own role, so that a new password does not lock out the live release. The name is the same
-        on every machine. It is no secret, so it is made with scrypt, which makes it useless for guessing the password.
+        on every machine. It is no secret, so scrypt makes it: the name must not help to guess the password.
         """
         values, password = self.values, self.credentials.database_password
         suffix = scrypt(password.encode(), salt=values.database_user.encode(), n=2**14, r=8, p=1, dklen=4).hex()
