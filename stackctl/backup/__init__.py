@@ -1,1 +1,1 @@
-"""Backups: made, verified, listed, kept for a time, and copied off the droplet."""
+"""Makes, verifies, lists and prunes backups, and sends them off the droplet."""

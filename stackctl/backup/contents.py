@@ -27,7 +27,7 @@ SUPERUSERS_ALONE = (
     *("PROCEDURAL LANGUAGE", "OPERATOR CLASS", "OPERATOR FAMILY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE"),
     *("SUBSCRIPTION TABLE", "SUBSCRIPTION", "SECURITY LABEL", "PUBLICATION TABLES IN SCHEMA"),
 )
-"""What only a superuser may create, by the kinds in a dump's table of contents."""
+"""Kinds in a dump's table of contents that only a superuser may create."""
 OF_THE_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
 """Kinds that are copied from the live database instead (`Load.as_live`)."""
 ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a dump has, and what of it can be loaded."""
+    """The contents of a dump that can be loaded, and those that cannot."""
 
     entries: tuple[str, ...]
     """IDs in the table of contents, in order."""

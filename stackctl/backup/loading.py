@@ -131,7 +131,7 @@ class Load:
         return faults
 
     def as_live(self, live: str) -> None:
-        """Copy the live database's privileges and superuser settings. Until then nobody can connect to the new one."""
+        """Copy the live database's privileges and superuser settings. Until then only the loader can connect."""
         self.server.query(
             ADMIN, AS_LIVE.format(live=live, new=self.database, owner=self.owner, privileges=", ".join(PRIVILEGES))
         )

@@ -89,5 +89,5 @@ _NAME = Step("name", "give the database its name", load.name)
 AGREED = (PREFLIGHT, PLAN, _CONFIRM)
 REPLACED = (_FETCH, _LOAD, _COUNT, _MIGRATE, _SAFETY, _CLOSE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET)
 RESTORE = (*AGREED, *REPLACED)
-# A new database changes nothing live, so nobody has to confirm it.
+# A new database changes nothing live, so it needs no confirmation.
 BESIDE = (PREFLIGHT, PLAN, _FETCH, _LOAD, _COUNT, _NAME)

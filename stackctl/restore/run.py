@@ -26,7 +26,7 @@ FORMER = "_replaced"
 
 
 class Request(NamedTuple):
-    """What the operator asked for."""
+    """The request of the operator."""
 
     backup: str
     """A backup ID, or `latest`."""
@@ -99,7 +99,7 @@ class RestoreRun:
 
     @property
     def placed(self) -> bool:
-        """Whether all data is in place."""
+        """True if all data is in place."""
         return self.record is not None and self.record.placed
 
     @property
@@ -117,12 +117,12 @@ class RestoreRun:
 
     @property
     def swapped(self) -> bool:
-        """Whether the live database is the restored one."""
+        """True if the live database is the restored one."""
         return self.record is not None and (self.placed or self.server.comment(self.target) == self.mark)
 
     @property
     def ready(self) -> bool:
-        """Whether the restored database is complete, so that only the swap is left."""
+        """True if the restored database is complete, so that only the swap is left."""
         return self.record is not None and (self.swapped or self.server.comment(self.restored) == self.mark)
 
     @property

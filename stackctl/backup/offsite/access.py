@@ -16,13 +16,13 @@ NOWHERE = (
 
 @dataclass(frozen=True)
 class Access:
-    """What the deploys declare about the storage, in paths.offsite."""
+    """The settings of the storage, which the deploys write to paths.offsite."""
 
     repository: str
     append_only: bool
-    """Whether this key is meant to be able to add, and nothing else."""
+    """The key is meant to be able to add, and nothing else."""
     read_only: bool
-    """Whether this droplet is isolated, so that it must not write to the storage."""
+    """This droplet is isolated, so it must not write to the storage."""
     key_id: str = field(repr=False)
     key_secret: str = field(repr=False)
     password: str = field(repr=False)
@@ -38,7 +38,7 @@ class Access:
 
 @dataclass(frozen=True)
 class Powers:
-    """What the droplet's key was able to do to an existing object."""
+    """The actions on an existing object that the droplet's key was able to do."""
 
     at: str
     deletes: bool
