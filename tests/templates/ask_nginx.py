@@ -1,10 +1,10 @@
-"""Runs on the droplet, as `python3 -c`: the site's configuration in an nginx of its own, and what that answers.
+"""Runs on the droplet, as `python3 -c`: starts a second nginx with the site's configuration and prints its answers.
 
-On standard input the configuration, made for the root directory /ROOT; as arguments the app, the domain, how many make
-a crowd, how many files a page has, and the paths to ask for. Prints JSON: the answers while a release serves, in
-maintenance, and while none serves; which headers of a client reach the release; which paths do, sent as they are; the
-certificates before and after a renewal, and what one connection got all the while; how the page's visitor and a crowd
-fared; what nginx wrote of it.
+Standard input is the configuration, rendered for the root directory /ROOT. Arguments are the app, the domain, the size
+of a crowd, the number of a page's files, and the paths to request. The output is JSON: the answers while a release
+serves, in maintenance, and while none serves; the client's headers that reach the release; the paths that do, sent
+unchanged; the certificates before and after a renewal, and the answers on one connection meanwhile; the results of the
+page's visitor and of a crowd; nginx's logs.
 """
 
 import json
@@ -39,7 +39,7 @@ LARGE_HEADER = 9000
 
 @dataclass(frozen=True)
 class Client:
-    """Headers that it makes up, and how many files the page has that it visits."""
+    """Made-up headers, and the number of files of the page that it visits."""
 
     forges: list[str]
     files: int
@@ -47,7 +47,7 @@ class Client:
 
 class Release(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        """Answers with the path, or with the headers that it got."""
+        """Answers with the path, or with the headers of the request."""
         last = self.path.rpartition("/")[2]
         body = json.dumps(dict(self.headers.items())) if last == "headers" else self.path
         self.send_response({"busy": 503, "missing": 404}.get(last, 200))
@@ -60,11 +60,11 @@ class Release(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
-        """A unix socket's client has no address to log."""
+        """Log nothing: a client of a unix socket has no address."""
 
 
 class Releases(ThreadingUnixStreamServer):
-    """Taken as they come, as the colour's socket does."""
+    """Accepts connections in order, as the colour's socket does."""
 
     request_queue_size = 1024
 
@@ -73,7 +73,7 @@ def main(app: str, domain: str, many: str, files: str, forged: str, *paths: str)
     root = Path(tempfile.mkdtemp())
     root.chmod(0o755)
     config = sys.stdin.read().replace("/ROOT", str(root)).replace("/run/nginx.pid", f"{root}/nginx.pid")
-    # Off the ports of the real one, which goes on.
+    # Other ports than those of the real nginx, which keeps running.
     config = re.sub(r"listen \[::\]:(\d+)", lambda port: f"listen [::1]:{8000 + int(port[1])}", config)
     config = re.sub(r"listen (\d+)", lambda port: f"listen 127.0.0.1:{8000 + int(port[1])}", config)
     (root / "nginx.conf").write_text(config)
@@ -88,7 +88,7 @@ def main(app: str, domain: str, many: str, files: str, forged: str, *paths: str)
     finally:
         nginx.terminate()
         complaints = nginx.communicate(timeout=10)[1]
-        # Not before its end: a request is logged when its answer is on the way.
+        # After its end: a request is logged while its answer is sent.
         logs = {f"{name}_log": (root / f"var/log/nginx/{name}.log").read_text() for name in ("access", "refused")}
         shutil.rmtree(root)
     print(json.dumps({**found, **logs, "complaints": complaints.splitlines()}))
@@ -123,7 +123,7 @@ def look(root: Path, app: str, domain: str, paths: tuple[str, ...], client: Clie
 
 
 def certify(tls: Path, domain: str, number: str) -> None:
-    """A certificate in a directory of its own, with `current` leading to it: readable for root and www-data alone."""
+    """Create a certificate in its own directory and link `current` to it. Only root and www-data can read it."""
     folder = tls / number
     folder.mkdir(parents=True)
     key, chain = folder / "privkey.pem", folder / "fullchain.pem"
@@ -138,7 +138,7 @@ def certify(tls: Path, domain: str, number: str) -> None:
 
 
 def connect(domain: str) -> HTTPConnection:
-    """Over TLS, with whatever certificate, once nginx listens."""
+    """Connect over TLS, with any certificate, once nginx listens."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = HTTPConnection(domain)
@@ -163,9 +163,9 @@ def ask(connection: HTTPConnection, path: str, headers: dict[str, str] | None = 
 
 
 def visit(domain: str, files: int) -> dict[str, int]:
-    """A page's files over one HTTP/2 connection, all at once: how often each answer, and how many connections."""
+    """Request a page's files at once over one HTTP/2 connection. Count each answer, and the connections."""
     url = f"https://{domain}:{HTTPS}/app/file-[1-{files}]"
-    # The first one alone, so that the others find its connection.
+    # The first request alone, so that the others reuse its connection.
     ask_all = ["curl", "-sk", "--http2", "--parallel", "--parallel-max", str(files), "-o", "/dev/null"]
     shown = ["-w", "%{http_version} %{http_code} %{num_connects}\\n", "--resolve", f"{domain}:{HTTPS}:127.0.0.1"]
     lines = subprocess.run([*ask_all, *shown, url], capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
@@ -178,7 +178,7 @@ def crowds(domain: str, many: int) -> dict[int, dict[str, int]]:
 
 
 def crowd(domain: str, port: int, many: int) -> dict[str, int]:
-    """How often each status is the answer to as many who are not at the end of their request; "": none yet."""
+    """Count the statuses that clients get who have not finished their request; "" means none yet."""
     begun = f"POST /app/x HTTP/1.1\r\nHost: {domain}\r\nContent-Length: 9\r\n\r\n".encode()
     members = [connect(domain).sock if port == HTTPS else create_connection(("127.0.0.1", port)) for _ in range(many)]
     for member in members:
@@ -195,7 +195,7 @@ def crowd(domain: str, port: int, many: int) -> dict[str, int]:
 
 
 def serial(domain: str) -> str:
-    """Of the certificate that a new connection gets."""
+    """Return the serial number of the certificate that a new connection gets."""
     sock = connect(domain).sock
     assert isinstance(sock, ssl.SSLSocket)
     command = ["openssl", "x509", "-inform", "DER", "-noout", "-serial"]

@@ -1,4 +1,4 @@
-"""nginx.conf at work, on the droplet, in an nginx beside the real one: what is passed on, refused, and read anew."""
+"""nginx.conf in a second nginx on the droplet: what it passes on, refuses and reads again."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_an_app_s_own_503_is_its_own(said: Any) -> None:
 
 @pytest.mark.parametrize("state", ["served", "maintenance", "gone"])
 def test_security_headers_are_on_every_answer(said: Any, state: str) -> None:
-    """Where the app states its page's policy, that is the one: with both, the stricter would count."""
+    """The app's own policy for a page replaces ours: with both, the stricter would apply."""
     for path, answer in said[state].items():
         stated = {"Content-Security-Policy": "default-src 'self'"} if (state, path) == ("served", "/app/page") else {}
         assert_secure(answer, **stated)
@@ -121,7 +121,7 @@ def assert_secure(answer: dict[str, Any], **stated: str) -> None:
 
 
 def test_the_webhook_is_for_those_whom_it_is_for(lab: Environment, droplet: Host) -> None:
-    """Also where a prefix would pass it on. The others are told by a page of ours."""
+    """Also below a prefix that is passed on. Other clients get nginx's error page."""
     for public_paths in (["/webhook/telegram", "/app/"], ["/"]):
         found = answers(lab, droplet, public_paths, webhook_allowed_from=[ELSEWHERE])["served"]
         assert (found["/webhook/telegram"]["status"], found["/app/x"]["status"]) == (403, 200), public_paths
@@ -135,14 +135,14 @@ def test_the_webhook_is_everybody_s_where_nobody_is_named(lab: Environment, drop
 
 
 def test_the_webhook_is_one_path_also_with_a_slash_at_its_end(lab: Environment, droplet: Host) -> None:
-    """What is below it would pass by its limits."""
+    """Paths below it would bypass its limits."""
     path = "/webhook/telegram/"
     found = statuses(answers(lab, droplet, [path], webhook_path=path)["served"])
     assert {path for path, status in found.items() if status == 200} == {path}
 
 
 def test_an_address_has_twenty_requests_under_way_at_most(lab: Environment, droplet: Host) -> None:
-    """dev-sec nginx-07, on both ports. Without the limit of requests in a second, which would come first."""
+    """dev-sec nginx-07, on both ports, without the limit of requests for each second, which would apply first."""
     paths = ["/app/", "/webhook/telegram"]
     there = answers(lab, droplet, paths, crowd=25, changes={LIMITS[0]: b""})
     assert there["crowd"] == {"8080": {"301": 20, "429": 5}, "8443": {"": 20, "429": 5}}
@@ -160,7 +160,7 @@ def test_what_nginx_itself_refuses_is_counted_for_bans_and_not_what_an_app_has_n
 
 
 def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said: Any) -> None:
-    """dev-sec nginx-13. What nginx says itself is its own."""
+    """dev-sec nginx-13. nginx's own answers are left out."""
     own = {name: said["headers"].get(name) for name in ("X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "Host")}
     domain = settings_of("lab").values.domain
     assert own == {
@@ -174,7 +174,7 @@ def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said
 
 
 def test_a_client_s_own_words_would_reach_it(lab: Environment, droplet: Host) -> None:
-    """The control: nginx passes on what it isn't told to remove, and adds to a list of addresses."""
+    """The control: nginx passes on every other header, and appends to a list of addresses."""
     changes = {
         b"X-Forwarded-For $remote_addr": b"X-Forwarded-For $proxy_add_x_forwarded_for",
         b'proxy_set_header Forwarded "";': b"",
@@ -217,7 +217,7 @@ def test_sixty_files_are_too_many_with_a_small_burst(lab: Environment, droplet: 
 
 
 def test_a_large_header_of_an_answer_is_passed_on(lab: Environment, droplet: Host, said: Any) -> None:
-    """Cookies and policies of pages. With nginx's own 4 KiB it is an error, as the control has it."""
+    """For cookies and policies of pages. With nginx's default of 4 KiB it is an error, as the control shows."""
     assert said["large"] == 200
     changes = {b"proxy_buffer_size 16k;": b"", b"proxy_busy_buffers_size 32k;": b""}
     assert answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["large"] == 503
@@ -233,7 +233,7 @@ def test_nothing_is_complained_about(said: Any) -> None:
 
 
 def test_no_query_gets_into_a_log(said: Any) -> None:
-    """Also where nginx has something to say of the request, as when no release serves."""
+    """Also if nginx has a message about the request, for example when no release serves."""
     assert '"method":"GET","path":"/app/x"' in said["access_log"]
     assert "in-the-query" not in "\n".join([said["access_log"], *said["complaints"]])
 

@@ -40,7 +40,7 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 
 def accepts(droplet: Host, lab: Environment, files: dict[str, bytes], command: str) -> tuple[bool, str]:
-    """Whether the program does, asked in a folder with `files` in it; all over one connection."""
+    """Run the command in a directory with `files`, over one connection. Return whether it succeeded, and its output."""
     packed = BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, content in files.items():
@@ -59,7 +59,7 @@ def described(settings: Settings) -> dict[str, bytes]:
 
 
 def _units_of_the_host(settings: Settings) -> dict[str, bytes]:
-    """Without drop-ins, which belong to other units."""
+    """Return the units without drop-ins, which belong to other units."""
     found = hardening.units(settings) | upkeep.units(settings, data=True)
     return {name: content for name, content in found.items() if "/" not in name}
 
@@ -116,7 +116,7 @@ def test_accepted(droplet: Host, lab: Environment, settings: Settings, case: str
 
 @pytest.mark.parametrize("length", [46, 47, 60, 253])
 def test_nginx_takes_any_legal_domain(droplet: Host, lab: Environment, length: int) -> None:
-    """With the usual 64 bytes of a bucket, a domain of 47 characters was too long; as the control has it."""
+    """With the default bucket size of 64 bytes a domain of 47 characters is too long, as the control shows."""
     domain = ".".join([*["x" * 49] * ((length - 4) // 50), "y" * ((length - 4) % 50), "dev"])
     assert len(domain) == length
     content = nginx.configuration(settings_of("prod", {"domain": domain}))
@@ -145,7 +145,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_slip_is_not_accepted(droplet: Host, lab: Environment, settings: Settings, case: str) -> None:
-    """The control: the same programs, one slip in the same files."""
+    """The control: the same programs reject the same files with one mistake."""
     render, command = CASES[case]
     right, wrong = BROKEN[case]
     files = {name: content.replace(right, wrong) for name, content in render(settings).items()}

@@ -1,6 +1,6 @@
-"""What templates and files say where a slip would open a door. No droplet: it guards every machine that runs tests.
+"""The lines of templates and files in which a mistake would be a security hole. These tests need no droplet.
 
-tests/templates has Debian's own programs accept them, tests/droplet looks at what came of them.
+tests/templates checks the files with Debian's own programs, tests/droplet checks their effect.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 
 def lines(content: bytes) -> list[str]:
-    """Without comments and indentation."""
+    """Return the lines without comments and indentation."""
     text = [re.sub(r"(^|\s)#.*", "", line).strip() for line in content.decode().splitlines()]
     return [line for line in text if line]
 
@@ -56,7 +56,7 @@ PermitUserEnvironment no · PermitUserRC no · LogLevel VERBOSE · AllowUsers de
 
 
 def test_sshd_admits_keys_alone_and_never_root(settings: Settings) -> None:
-    """sshd takes the first value that it reads, so each stands there once."""
+    """sshd uses the first value that it reads, so each setting occurs once."""
     there = lines(ssh.configuration(settings))
     assert set(re.split(r"\s*[·\n]\s*", SSHD.strip())) <= set(there)
     words = [line.split()[0] for line in there if not line.startswith("HostKey ")]
@@ -65,7 +65,7 @@ def test_sshd_admits_keys_alone_and_never_root(settings: Settings) -> None:
 
 
 def chains(content: bytes) -> dict[str, list[str]]:
-    """The rules of each chain of ours, in order, by table and chain."""
+    """Return the rules of the site's chains in order, by table and chain."""
     found: dict[str, list[str]] = {}
     table = ""
     for line in lines(content):
@@ -102,7 +102,7 @@ def test_ufw_forwards_nothing_and_lets_in_ssh_and_the_web_alone(settings: Settin
 
 
 def servers(settings: Settings) -> dict[str, list[str]]:
-    """nginx's servers as lines, by what they listen to."""
+    """Return the lines of nginx's servers, by the ports that they listen on."""
     blocks = re.findall(r"(?m)^    server \{\n(.*?)^    \}", nginx.configuration(settings).decode(), re.DOTALL)
     return {re.search(r"listen ([^;]+);", block)[1]: lines(block.encode()) for block in blocks}  # type: ignore[index]
 
@@ -116,7 +116,7 @@ def test_nginx_listens_limits_and_refuses(settings: Settings) -> None:
         assert f"limit_req zone=request_rate burst={burst} nodelay;" in there[listen]
         assert f"limit_conn under_way {at_once};" in there[listen]
         assert f"server_name {settings.values.domain};" in there[listen]
-    # Telegram comes again when it is told when.
+    # Telegram sends an update again after this time.
     seconds = re.findall(r"set \$retry_after (\d+);", nginx.configuration(settings).decode())
     assert seconds == ["5", "30"]
     assert "return 444;" in there["80 default_server"]
@@ -160,7 +160,7 @@ def test_the_app_hears_of_a_client_what_nginx_knows_and_nothing_that_only_a_prox
         assert f"proxy_set_header {line};" in there
     for name in PROXY_ONLY.split():
         assert f'proxy_set_header {name} "";' in there
-    # A proxy_set_header in a location would drop all of the server's there.
+    # A proxy_set_header in a location would drop all those of the server.
     config = nginx.configuration(settings).decode()
     assert not re.search(r"location [^{]*\{[^}]*proxy_set_header", config)
 
@@ -194,7 +194,7 @@ def test_a_path_of_a_page_is_not(path: str) -> None:
 
 
 def test_what_is_refused_whatever_the_location_has_a_page_by_name(settings: Settings) -> None:
-    """Behind a redirect to a path, nginx would refuse it once more and send its built-in page."""
+    """After a redirect to a path nginx would refuse the request again and send its built-in page."""
     config = nginx.configuration(settings).decode()
     pages = {
         code: rule.split()[-1]
@@ -217,7 +217,7 @@ def test_docker_s_daemon(settings: Settings) -> None:
     assert daemon["default-network-opts"] == {
         "bridge": {"com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"},
     }
-    # Not the journal, which what a container writes would push sshd's, sudo's and stackctl's records out of.
+    # Not the journal: a container's output would push out the records of sshd, sudo and stackctl.
     assert (daemon["log-driver"], daemon["log-opts"]) == ("local", {"max-size": "10m", "max-file": "5"})
     assert "userland-proxy" not in daemon
     assert "hosts" not in daemon
@@ -225,7 +225,7 @@ def test_docker_s_daemon(settings: Settings) -> None:
 
 
 def services(settings: Settings) -> dict[str, list[str]]:
-    """Every service of every Compose file, as lines; with those of x-app where it has them."""
+    """Return the lines of every service in every Compose file, including those of x-app if it uses them."""
     found = {}
     for content in (data_services.compose_file(settings, sha256="0"), *app.compose_files(settings).values()):
         text = content.decode()
@@ -271,7 +271,7 @@ def test_redis_refuses_what_it_has_no_room_for_and_deletes_nothing() -> None:
 
 def test_what_runs_by_itself_makes_up_for_what_it_slept_through(settings: Settings) -> None:
     units = backups.units(settings) | upkeep.units(settings, data=True)
-    # A reboot that was slept through is not made up for: the droplet has just booted.
+    # A missed reboot is not repeated: the droplet has just booted.
     timers = [name for name in units if name.endswith(".timer") and name != settings.paths.units.reboot_timer]
     assert len(timers) == 3
     for name in timers:
@@ -280,7 +280,7 @@ def test_what_runs_by_itself_makes_up_for_what_it_slept_through(settings: Settin
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_a_copy_s_timers_rest(settings: Settings, monkeypatch: pytest.MonkeyPatch, *, isolated: bool) -> None:
-    """Its backups would go where those of what it was copied from are."""
+    """Its backups would go to the storage of the droplet that it was copied from."""
     asked = {}
     monkeypatch.setattr(backups, "private_directory", lambda **_: None)
     told = lambda *, unit, running, enabled, **_: asked.update({unit: (running, enabled)})  # noqa: E731
@@ -302,7 +302,7 @@ def test_postgresql_s_files_are_checked_where_postgresql_is(settings: Settings) 
 
 
 def test_a_throwaway_container_gains_nothing_by_a_program_that_it_runs() -> None:
-    """daemon.json says so for all; a throwaway that loads what came from elsewhere says it itself."""
+    """daemon.json says so for all containers. A temporary container that loads foreign data says it itself."""
     assert "--security-opt=no-new-privileges:true" in verify.CLOSED
     assert "--cap-drop=ALL" in verify.CLOSED
 
@@ -328,7 +328,7 @@ def test_fail2ban_counts_guesses_soon_and_a_page_of_many_files_late(settings: Se
 
 def test_root_s_rules() -> None:
     gate = "ci ALL=(root) NOPASSWD: /usr/local/bin/stackctl gate -- *"
-    # Debian's own sudoers resets the environment as well; this holds for CI whatever becomes of that file.
+    # Debian's own sudoers resets the environment as well. This holds for CI even if that file changes.
     assert lines(build.file("ci/sudoers")) == ["Defaults:ci env_reset, !setenv", gate]
     keys = build.template("ci/authorized_keys.j2", keys=["ssh-ed25519 AAAA ci"])
     line = 'restrict,command="sudo -n /usr/local/bin/stackctl gate -- \\"$SSH_ORIGINAL_COMMAND\\"" ssh-ed25519 AAAA ci'
@@ -361,7 +361,7 @@ def test_no_module_is_barred_that_docker_or_a_cloud_image_needs() -> None:
 
 
 def test_what_droplet_tests_go_by_is_whole() -> None:
-    """tests/droplet looks at each of these: one that is taken out would take its test along."""
+    """tests/droplet tests each of these, so removing one would also remove its test."""
     root_s = {"/boot": "700", "/etc/crontab": "600", "/etc/sudoers.d": "750", "/etc/ssh/sshd_config": "600"}
     cron = {f"/etc/cron.{often}": "700" for often in ("d", "hourly", "daily", "weekly", "monthly")}
     assert root_s | cron == hardening.ROOT_ONLY

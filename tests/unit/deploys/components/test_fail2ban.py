@@ -1,4 +1,4 @@
-"""fail2ban's configuration: whom it spares, and where there is no nginx."""
+"""fail2ban's configuration: the addresses that it never bans, and a host without nginx."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_whom_the_webhook_is_for_and_the_operators_are_spared() -> None:
 
 
 def test_who_alone_may_reach_ssh_is_an_operator() -> None:
-    """Named once, and spared by fail2ban and by sshd itself."""
+    """One setting spares an address in fail2ban and in sshd itself."""
     both, one = ["198.51.100.7", "192.0.2.0/28"], ["192.0.2.0/28"]
     assert {"198.51.100.7/32", "192.0.2.0/28"} <= set(spared(jail(sshd_allowed_from=both, never_banned=one)))
     settings = settings_of("prod", {"sshd_allowed_from": both, "never_banned": one})
@@ -44,7 +44,7 @@ def test_who_alone_may_reach_ssh_is_an_operator() -> None:
 
 
 def test_a_container_is_spared_since_its_answers_to_nginx_would_be_dropped_too() -> None:
-    """What a container asks of the host's own ports, the host sees from these ranges."""
+    """Connections from a container to the host's ports come from these ranges."""
     values = settings_of("prod").values
     never = [ip_network(one) for one in spared(jail())]
     for address in (*values.colours.values(), *values.data_addresses.values()):
@@ -53,14 +53,14 @@ def test_a_container_is_spared_since_its_answers_to_nginx_would_be_dropped_too()
 
 
 def test_fail2ban_keeps_one_line_of_each_address_in_memory() -> None:
-    """By default as many as `maxretry`, so a thousand of each address in a flood from many."""
+    """The default is `maxretry`, so a flood from many addresses would keep a thousand lines of each."""
     default, *jails = re.split(r"^\[(?!DEFAULT)", jail(), flags=re.MULTILINE)
     assert "maxmatches = 1" in default.splitlines()
     assert not [one for one in jails if "maxmatches" in one]
 
 
 def test_without_nginx_its_log_is_not_watched() -> None:
-    """fail2ban doesn't start when a log is missing, and SSH would be watched no more."""
+    """fail2ban does not start if a log is missing, and SSH would not be watched either."""
     assert "[nginx-refusals]" in jail()
     assert "nginx" not in jail(edge=False)
 
@@ -72,7 +72,7 @@ LINE = "2026-11-23T22:16:57+00:00 192.0.2.7 {}"
     ("name", "counted"), [("refusals", {"400", "403", "404", "405", "413", "431", "444"}), ("floods", {"429"})]
 )
 def test_a_page_of_many_files_counts_for_no_ban(name: str, counted: set[str]) -> None:
-    """429 is what its visitor gets; it counts ten times less. tests/droplet asks fail2ban itself."""
+    """The visitor of such a page gets a 429, which counts ten times less. tests/droplet tests fail2ban itself."""
     text = configuration(settings_of("prod"), edge=True)[f"filter.d/toogoodtogo-{name}.conf"].decode()
     found = re.search(r"^failregex = (.*)$", text, re.MULTILINE)
     assert found
@@ -112,7 +112,7 @@ def counted(address: str) -> str:
 @given(GROUPS)
 @example([0, 0, 0xA, 0xB, 0xC, 0xD, 0xE])
 def test_nginx_s_log_has_the_64_of_an_ipv6_client(rest: list[int]) -> None:
-    """nginx and Python shorten an address by the same rule: the first one of the longest runs of zeros, if of two."""
+    """nginx and Python shorten an address alike: the first of the longest runs of two or more zero groups."""
     address = IPv6Address(b"".join(group.to_bytes(2, "big") for group in [0x2001, *rest]))
     assert IPv6Address(counted(str(address))) == ip_network((address, 64), strict=False)[0]
 
@@ -123,7 +123,7 @@ def test_nginx_s_log_has_an_ipv4_client_as_it_is() -> None:
 
 
 def test_fail2ban_starts_again_with_a_new_configuration() -> None:
-    """By a reload it would drop an action that is new, and ban nobody (seen with 1.1 in Debian 13)."""
+    """A reload would drop an action that is new, and ban nobody (seen with 1.1 in Debian 13)."""
     source = Path(fail2ban.__file__).read_text()
     assert '"systemctl restart fail2ban.service"' in source
     assert "reload-or-restart" not in source

@@ -1,4 +1,4 @@
-"""Every fact, from what its command prints to what the site compares."""
+"""Every fact, from the output of its command to its value."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_every_fact_is_among_them() -> None:
 
 
 def ask(fact: FactBase[Any], *arguments: str) -> Any:
-    """This machine, as pyinfra would ask it: what prints nothing has the fact's default."""
+    """Run the fact's command on this machine as pyinfra does. Without output it has its default."""
     command = fact.command(*arguments)
     ran = subprocess.run(["/bin/sh", "-c", str(command)], capture_output=True, text=True, check=True)
     lines = ran.stdout.splitlines()
@@ -184,7 +184,7 @@ def ask(fact: FactBase[Any], *arguments: str) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Its name has what a shell would take apart."""
+    """Create a directory whose name a shell would split."""
     path = tmp_path / "a b'c$d"
     path.mkdir(mode=0o750)
     return path
@@ -223,7 +223,7 @@ def test_a_database_has_its_major_version_and_none_is_none(folder: Path) -> None
 def test_what_a_container_put_in_the_place_of_pg_version_is_neither_waited_for_nor_shown(
     folder: Path, tmp_path: Path
 ) -> None:
-    """S11: a link to a secret of root's came out as the text of an error, on a terminal or in CI's log."""
+    """S11: the content of a file that only root can read was shown in an error message, through a link."""
     version, outside = folder / "PG_VERSION", tmp_path / "outside"
     outside.write_text("16\n")
     plants: list[Callable[[], object]] = [

@@ -1,4 +1,4 @@
-"""Our operations against given facts: what they would run, and that they run nothing when nothing differs."""
+"""The operations against given facts: the commands they run, and that they run none if nothing differs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_file_that_differs_is_placed_after_its_handler_is_pending(difference: 
 
 @pytest.mark.parametrize("sent", [b"", b64encode(CONTENT)[:4], b64encode(CONTENT)])
 def test_a_file_that_is_cut_short_does_not_take_the_place_of_the_old_one(tmp_path: Path, sent: bytes) -> None:
-    """What the droplet runs when the client dies while it sends; run for real."""
+    """The droplet's own command is run here, as if the client had died while it sends."""
     target = tmp_path / "file"
     target.write_text("old")
     me = getpass.getuser()
@@ -125,7 +125,7 @@ def test_units_that_systemd_has_read_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("executing", [False, True])
-def test_a_unit_that_differs_is_read_and_started_anew_where_it_runs(*, executing: bool) -> None:
+def test_a_unit_that_differs_is_read_and_restarted_if_it_runs(*, executing: bool) -> None:
     notify, write, *read = commands(
         systemd_units, {FileState: None, PendingHandlers: frozenset()}, executing=executing, **UNIT
     )
@@ -159,7 +159,7 @@ ALLOWED = Firewall(
 
 
 def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> list[str]:
-    """What is between the beginning of a trial and its confirmation; no trial where there is nothing."""
+    """Return the commands between the beginning of a trial and its confirmation. Without commands there is no trial."""
     facts: Facts = {Ufw: there, FileState: placed}
     arguments: dict[str, Any] = {"allow": ["22/tcp", "80/tcp"], "policies": {"incoming": "deny"}, "after": AFTER}
     if not (ran := commands(ufw.rules, facts, **arguments)):
@@ -235,7 +235,7 @@ COMMIT
         ({INPUT: ACCEPT}, {"iptables": [INPUT_BACK]}),
         ({INPUT6: ()}, {"ip6tables": [INPUT_BACK.replace("ufw-", "ufw6-")]}),
         ({INPUT: ACCEPT, PREROUTING: RAW_EMPTY}, {"iptables": [INPUT_BACK, RAW_BACK]}),
-        # Docker's rules in FORWARD, which no fact tells of, stay: it isn't emptied.
+        # Docker's rules in FORWARD, which the fact leaves out, stay: the chain is not flushed.
         (
             {FORWARD: ("DROP", "-A FORWARD -j ACCEPT", *CHAINS[FORWARD][1:]), INPUT: ACCEPT},
             {"iptables": [FORWARD_BACK]},
@@ -257,7 +257,7 @@ def test_what_somebody_changed_in_the_kernel_is_mended_a_table_at_once(
 
 
 def test_files_that_ufw_can_t_load_are_no_measure() -> None:
-    """Unless the file is the one that is placed anew."""
+    """Except for the file that is written again."""
     there = replace(ALLOWED, faults=("Problem running '/etc/ufw/after.rules'",), loaded=CHAINS | {INPUT: ACCEPT})
     with pytest.raises(OperationError, match=r"Problem running '/etc/ufw/after\.rules'"):
         firewall(there)
@@ -315,7 +315,7 @@ def test_a_network_that_differs_is_refused_with_the_remedy(wanted: dict[str, Any
     assert refused.endswith("false")
 
 
-def test_a_lost_data_directory_is_not_made_anew() -> None:
+def test_a_lost_data_directory_is_not_created_again() -> None:
     arguments: dict[str, Any] = {"path": "/data/postgres", "uid": 999, "installed": "/opt/app/data.yaml"}
     (refused,) = commands(data_directory, {DirectoryState: None, File: {"mode": 644}}, **arguments)
     assert "mount the volume" in refused
@@ -360,7 +360,7 @@ def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_lo
 
 
 def test_the_app_owns_neither_the_database_nor_its_settings() -> None:
-    """S1. It may still make schemas and trusted extensions, for which CREATE is enough."""
+    """S1. The owner may still create schemas and trusted extensions, for which CREATE is enough."""
     with droplet({RolesAsDeclared: False}):
         (alter,) = postgres_roles._inner(**ROLES)
     statements = alter.connector_arguments["_stdin"]
@@ -380,7 +380,7 @@ def test_roles_are_made_in_a_session_that_the_app_cannot_influence() -> None:
 
 
 def test_who_owns_what_is_asked_where_the_app_cannot_lie() -> None:
-    """With our settings, and of the superuser in the database `postgres` alone."""
+    """Both sessions have our settings, and the superuser uses only the database `postgres`."""
     told = {"container": "c", "owner": "app", "login": "app_01234567", "database": "shop"}
     line = str(RolesAsDeclared().command(**told))
     by_login, by_superuser = line.split("; psql")
@@ -434,7 +434,7 @@ def test_without_a_release_none_is_made_up() -> None:
 
 @pytest.mark.parametrize("status", [None, LOST, LINK_LOST])
 def test_a_state_that_is_lost_is_not_taken_for_no_release(status: Any) -> None:
-    """stackctl's own words fail the converge."""
+    """stackctl's own message fails the converge."""
     assert released(status) == ["stackctl status"]
 
 
@@ -515,7 +515,7 @@ def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placehold
 
 
 def test_a_placeholder_is_made_for_the_longest_name(tmp_path: Path) -> None:
-    """openssl itself is asked: it refuses a common name of more than 64 characters."""
+    """openssl itself is run: it refuses a common name of more than 64 characters."""
     domain = ".".join([*("x" * 63 for _ in range(3)), "y" * 57, "dev"])
     make, _ = commands(self_signed_certificate, {FileState: None}, tls="/tls", domain=domain)
     (openssl,) = [part for part in make.split("&&") if part.strip().startswith("openssl")]
@@ -536,7 +536,7 @@ def test_a_certificate_is_neither_replaced_nor_asked_for_twice() -> None:
 
 
 def test_no_parameter_shadows_a_global_of_pyinfra() -> None:
-    """pyinfra would take it for its own and never hand it over."""
+    """pyinfra would use it as a global argument and not pass it on."""
     reserved = {key for key, _ in all_global_arguments()} | {"name"}
     assert {"_sudo", "_stdin", "_if"} < reserved
     for module in pkgutil.iter_modules(deploys.operations.__path__, "deploys.operations."):
@@ -570,7 +570,7 @@ def admitting(*passwords: str, rules: str = RULES, by_administrator: bool = True
 
 
 def redis(user: RedisUser, *, starts_with: tuple[str, ...], exclusive: bool, executing: bool = True) -> list[str]:
-    """What is run when its file is as it should be."""
+    """Return the commands that run if Redis's file is as declared."""
     there = {**PLACED, "sha256": sha256(STARTS_WITH[starts_with]).hexdigest()}
     facts: Facts = {RedisUsers: user, FileState: there, Sha256File: ADMIN}
     return commands(redis_password, facts, executing=executing, exclusive=exclusive, **REDIS)
@@ -595,7 +595,7 @@ def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
 
 @pytest.mark.parametrize(("alone", "wanted"), [(False, ("new", "old")), (True, ("new",))])
 def test_redis_starts_anew_with_what_it_admits_at_the_moment(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
-    """Or one that starts anew before the next release serves would refuse the live one."""
+    """Otherwise a Redis that restarts before the next release serves would reject the live one."""
     with droplet({RedisUsers: admitting("new", "old"), FileState: None, Sha256File: ADMIN}):
         write, *_ = redis_password._inner(**REDIS, exclusive=alone)
     assert "/s/redis.conf.new" in str(write)
@@ -627,7 +627,7 @@ def test_a_plan_of_the_first_converge_knows_no_password_of_the_administrator_yet
     ids=["converged before November 2026", "other rules", "its administrator is refused"],
 )
 def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, who: str) -> None:
-    """Both users are told in one go: neither the app's connections nor its password go."""
+    """Both users are set by one command: the app keeps its connections and its password."""
     with droplet({RedisUsers: user, FileState: {**PLACED, "sha256": "0"}, Sha256File: ADMIN}):
         _, command = redis_password._inner(**REDIS)
     assert who in str(command)
@@ -670,7 +670,7 @@ def test_redis_is_told_on_standard_input() -> None:
 
 
 def planned(facts: Facts, act: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The lines of `--diff`, without their colours."""
+    """Return the lines of `--diff` without colours."""
     shown: list[str] = []
     logger = SimpleNamespace(info=lambda message, *words: shown.append(message % words if words else message))
     monkeypatch.setattr("deploys.operations.files.logger", logger)
@@ -715,7 +715,7 @@ def test_a_firewall_that_differs_is_shown_rule_by_rule(
 
 
 def test_a_firewall_as_declared_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In whatever order its rules were added."""
+    """The order in which its rules were added does not matter."""
     there = replace(ALLOWED, rules=ALLOWED.rules[::-1])
     assert planned({Ufw: there, FileState: AFTER_PLACED}, lambda: ufw._changes(**ARGUMENTS), monkeypatch) == []
 
@@ -727,7 +727,7 @@ def test_a_file_that_differs_is_shown_made_printable(monkeypatch: pytest.MonkeyP
 
 
 def test_a_service_is_placed_before_the_socket_or_timer_that_starts_it() -> None:
-    """systemd-analyze refuses a socket whose service isn't there: a bare droplet could not be converged."""
+    """systemd-analyze refuses a socket whose service does not exist: a bare droplet could not be converged."""
     units = {"x.socket": CONTENT, "x.timer": CONTENT, "x.service": CONTENT}
     ran = commands(systemd_units, {FileState: None, PendingHandlers: frozenset()}, units=units, handler="x")
     written = [command.rpartition("/")[2].strip() for command in ran if "mv -fT" in command]

@@ -1,4 +1,4 @@
-"""The converge's part of a trial: between which commands a change happens, and what is made of a login that fails."""
+"""The converge's part of a trial: its commands in order, and the report of a login that fails."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": FILES, "handler": Handler(
 
 
 def words(facts: dict[Any, Any]) -> list[str]:
-    """The first command, the changes between, the last two."""
+    """Return the first command, the changes, and the last two commands."""
     begin, *changes, confirm, done = commands(apply_on_trial, facts, **ARGUMENTS)
     assert all(shlex.split(change)[:4] == CHANGE for change in changes), "a change that nothing undoes when it is late"
     return [begin, *(shlex.split(change)[4] for change in changes), confirm.split("(")[0], done]
@@ -92,7 +92,7 @@ def test_the_firewall_changes_on_trial_alone() -> None:
 
 
 class Client:
-    """paramiko's, as far as it is used; class-wide, since the code under test makes its own."""
+    """paramiko's client, as far as it is used. The class has its state, because the code under test creates it."""
 
     refuses: Exception | None = None
     code: int | None = 0
@@ -128,7 +128,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> type[Client]:
 
 
 class Droplet:
-    """A host that is being adopted: the converge's own connection is root's."""
+    """A host that is being adopted: the converge itself is connected as root."""
 
     name = "droplet"
     data = SimpleNamespace(app="bot", operator="deploy")
@@ -206,7 +206,7 @@ def test_a_confirmation_that_is_refused_fails_the_run(client: type[Client]) -> N
 
 
 def test_the_run_fails_by_the_confirmation() -> None:
-    """pyinfra looks for these two names, and takes what is returned for the outcome; an exception has a traceback."""
+    """pyinfra passes arguments by these two names. False is a failure; an exception would show a traceback."""
     *_, command = on_trial("ssh", [StringCommand("x")])
     assert isinstance(command, FunctionCommand)
     state, droplet = SimpleNamespace(), Droplet()

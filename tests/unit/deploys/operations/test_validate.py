@@ -1,4 +1,4 @@
-"""A configuration is tested before it takes the place of a good one: `validate` of place, run for real."""
+"""A configuration is tested before it replaces a good one: the command of `validate` is run here."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ UNTESTED = {
     "Write PostgreSQL's password": "a password",
     "Write Redis's password": "a password",
 }
-"""What is placed without a test, by the operation's name, and why."""
+"""Files that are written without a test, by the operation's name, and why."""
 
 
 def run(dest: Path, validate: str | None, content: bytes = NEW) -> subprocess.CompletedProcess[bytes]:
-    """What the droplet runs, here, as the user who runs the tests."""
+    """Run the droplet's command here, as the user who runs the tests."""
     owner, group = getpass.getuser(), grp.getgrgid(os.getgid()).gr_name
     with droplet({FileState: None}):
         (write,) = atomic_file._inner(dest=str(dest), content=content, owner=owner, group=group, validate=validate)
@@ -103,7 +103,7 @@ def test_redis_has_to_run_with_a_file_until_it_is_ended() -> None:
 def test_another_redis_has_to_accept_the_configuration_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, text: bytes
 ) -> None:
-    """Its image is named in the Compose file alone, so that file is refused."""
+    """Only the Compose file names its image, so that file is refused."""
     asked = tmp_path / "asked"
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\necho "$*" >> {asked}\ntest "$1" = compose || exit {code}\n')
@@ -147,7 +147,7 @@ def test_systemd_s_own_configuration_has_no_test() -> None:
 
 
 def placing() -> dict[str, dict[str, str]]:
-    """Each `atomic_file(…)` of a component: its arguments as they are written, by its name."""
+    """Return the arguments of each `atomic_file(…)` in a component as they are written, by its name."""
     found = {}
     for path in sorted((ROOT / "deploys/components").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
