@@ -20,17 +20,17 @@ ALLOWED_SKIPS = frozenset(
     line for line in (ROOT / "tests" / "skips.txt").read_text().splitlines() if line and not line.startswith("#")
 )
 
-# A busy machine must not fail a property that holds: hypothesis allows an example 200 ms unless told otherwise.
+# On a busy machine an example may take longer than hypothesis's default deadline of 200 ms.
 settings.register_profile("marketplace-infra", deadline=None, print_blob=True)
-# In CI the examples are those of the last run, too: a push fails for what it changed.
+# In CI every run uses the same examples, so a push fails only for its own changes.
 settings.register_profile("ci", settings.get_profile("marketplace-infra"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "marketplace-infra")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--env", default="lab", choices=["lab", "staging", "prod"], help="the environment to check")
-    parser.addoption("--data", action="append", default=[], help="NAME=JSON, where the converge was told it, too")
-    parser.addoption("--as-is", action="store_true", help="look at the lab as it is: don't converge it first")
+    parser.addoption("--data", action="append", default=[], help="NAME=JSON, as for the converge")
+    parser.addoption("--as-is", action="store_true", help="check the lab as it is, without a converge")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test that takes `droplet` runs on every host of its module's group."""
+    """Run each test that takes `droplet` on every host of its module's group."""
     if "droplet" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("group")
         group = marker.args[0] if marker else "everywhere"
@@ -63,13 +63,13 @@ def droplet(request: pytest.FixtureRequest, env: Environment) -> Host:
 def lab_as_it_is(env: Environment) -> Environment:
     """Return the lab in whatever state it is. A test that takes it may change things, so `--env` must be lab."""
     if env.name != "lab":
-        pytest.fail(f"this changes things, and {env.name} is not the lab: leave --env out", pytrace=False)
+        pytest.fail(f"this test changes things, and {env.name} is not the lab: leave --env out", pytrace=False)
     return env
 
 
 @pytest.fixture(scope="session")
 def lab(pytestconfig: pytest.Config, lab_as_it_is: Environment) -> Environment:
-    """The lab, up, converged and released."""
+    """Return the lab after it is up, converged and released."""
     if not pytestconfig.getoption("--as-is"):
         from tests.lab.demo import converged_and_released  # noqa: PLC0415 - it needs root, the checks elsewhere don't
 
@@ -84,7 +84,7 @@ def outside(env: Environment) -> Host:
 
 @pytest.fixture(params=["-4", "-6"])
 def family(request: pytest.FixtureRequest, outside: Host, env: Environment) -> str:
-    """An option of curl and nmap. An environment may do without IPv6 (tests/skips.txt); the lab has it."""
+    """Return an option of curl and nmap. An environment may lack IPv6 (tests/skips.txt); the lab has it."""
     domain = env.settings.values.domain
     if request.param == "-6" and outside.run(f"getent ahostsv6 {domain} | grep -v ::ffff:").rc != 0:
         without = pytest.fail if env.name == "lab" else pytest.skip
@@ -94,14 +94,14 @@ def family(request: pytest.FixtureRequest, outside: Host, env: Environment) -> s
 
 @pytest.fixture
 def swept(tmp_path: Path) -> Iterator[None]:
-    """Removes what a test leaves, even a tree too deep for pytest, which would fail with it in a later run."""
+    """Remove what a test leaves, even a tree too deep for pytest, which would fail on it in a later run."""
     yield
     subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
 
 
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints though pytest captures: some tests are run for their figures."""
+    """Print although pytest captures output: some tests are run for their figures."""
 
     def show(text: str) -> None:
         with capsys.disabled():
@@ -112,7 +112,7 @@ def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 @pytest.fixture(scope="module")
 def stray(lab: Environment, droplet: Host) -> Iterator[Stray]:
-    """What somebody's Compose file publishes."""
+    """Start a container of a foreign Compose file that publishes ports."""
     with stray_compose_file(droplet) as there:
         yield there
 
@@ -124,5 +124,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     unexpected = {report.nodeid for report in reporter.stats.get("skipped", [])} - ALLOWED_SKIPS
     if unexpected:
-        reporter.write_line(f"skipped without standing in tests/skips.txt: {', '.join(sorted(unexpected))}", red=True)
+        reporter.write_line(f"skipped but not in tests/skips.txt: {', '.join(sorted(unexpected))}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,4 +1,4 @@
-"""Converging, planning and being killed at it, as an operator does: through pyinfra's command line."""
+"""Converge and plan through pyinfra's command line, as an operator does."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ PYINFRA = [sys.executable, "-m", "pyinfra", "inventories/lab.py", "deploys/site.
 
 
 def site(*options: str) -> dict[str, Any]:
-    """`--json` of a converge of the lab that succeeds."""
+    """Converge the lab, which must succeed, and return pyinfra's `--json`."""
     ran = subprocess.run([*PYINFRA, "-y", "--json", *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return dict(json.loads(ran.stdout)["results"])
 
 
 def failing_site(*options: str) -> str:
-    """What a converge of the lab that has to fail says."""
+    """Converge the lab, which must fail, and return the output."""
     ran = subprocess.run([*PYINFRA, "-y", *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode != 0, ran.stderr[-4000:]
     return ran.stdout + ran.stderr
 
 
 def planned(*options: str) -> set[str]:
-    """The operations that a dry run says would change something."""
+    """Return the operations that would change something, by a dry run."""
     ran = subprocess.run([*PYINFRA, "--dry", "--json", *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return {one["name"] for one in json.loads(ran.stdout)["plan"] if one["hosts_with_change"]}
 
 
 def changed(results: dict[str, Any]) -> set[str]:
-    """The operations that changed something."""
+    """Return the operations that changed something."""
     return {one["name"] for one in results["operations"] if one["success"]}
 
 
 def start(*options: str) -> subprocess.Popen[str]:
-    """A converge of the lab that goes on by itself; its output comes line by line."""
+    """Start a converge of the lab in the background; its output comes line by line."""
     command = [*PYINFRA, "-y", *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for(lines: Iterable[str], text: str) -> None:
-    """Reads until a line has `text` in it."""
+    """Read until a line contains `text`."""
     for line in lines:
         if text in line:
             return
-    raise AssertionError(f"the converge ended without saying {text!r}")
+    raise AssertionError(f"the converge ended without printing {text!r}")
 
 
 def checks() -> None:
-    """The checks of tests/droplet on the lab as it is, without converging it first."""
+    """Run the checks of tests/droplet on the lab as it is, without a converge."""
     command = [sys.executable, "-m", "pytest", "-q", "--as-is", "-p", "no:cacheprovider", "tests/droplet"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-6000:]

@@ -16,10 +16,10 @@ from tests.support.under_way import DROPLET
 
 @dataclass(frozen=True)
 class Database:
-    """The live PostgreSQL; of its databases, the app's unless another one is named.
+    """The live PostgreSQL: the app's database unless another one is named.
 
-    Asked as docs/how-to/runbook.md says: in `postgres` as the superuser, and everywhere else as the app's own login,
-    which acts as the owner.
+    Queries run as docs/how-to/runbook.md says: in `postgres` as the superuser, and elsewhere as the app's login, which
+    acts as the owner.
     """
 
     droplet: Host
@@ -32,20 +32,20 @@ class Database:
         return str(self.droplet.check_output(f"{self.psql(name)} -c {shlex.quote(sql)}"))
 
     def ask_as_superuser(self, sql: str) -> str:
-        """In the app's database, what the app itself may not do or see."""
+        """Run in the app's database what the app may not do or see."""
         return str(self.droplet.check_output(f"{self._psql('postgres', self.name)} -c {shlex.quote(sql)}"))
 
     def create(self, name: str) -> None:
-        """An empty database of the app's."""
+        """Create an empty database that belongs to the app's owner."""
         self.ask(f"CREATE DATABASE {name} TEMPLATE template0 OWNER {self.owner}", "postgres")
 
     def restore(self, dump: Path, name: str) -> None:
-        """By hand, into one that is empty: what the app wrote is loaded with no more powers than the app has."""
+        """Restore by hand into an empty database, with the app's permissions only: the app wrote the dump's content."""
         load = f"docker exec -i {self.container} pg_restore --exit-on-error --no-owner -U {self.login} -d {name}"
         self.droplet.check_output(f"{load} < {dump}")
 
     def psql(self, name: str = "") -> str:
-        """Takes SQL on standard input."""
+        """Return a psql command that takes SQL on standard input."""
         return self._psql("postgres" if name == "postgres" else self.login, name or self.name)
 
     def over_ssh(self, name: str = "") -> list[str]:
@@ -61,18 +61,18 @@ def live_database(lab: Environment, droplet: Host) -> Database:
 
 
 def connected(lab: Environment) -> tuple[Host, Database]:
-    """Anew, since the machine may have been killed."""
+    """Connect again, because the machine may have been killed."""
     droplet = lab.reconnect(DROPLET.name)
     return droplet, live_database(lab, droplet)
 
 
 def backups(droplet: Host) -> list[dict[str, Any]]:
-    """Oldest first."""
+    """Return the backups, oldest first."""
     return list(json.loads(droplet.check_output("stackctl backups --json")))
 
 
 def proven(droplet: Host) -> list[str]:
-    """By their ids."""
+    """Return the IDs of the verified backups."""
     return [one["id"] for one in backups(droplet) if one["verified"]]
 
 
@@ -81,5 +81,5 @@ def problems(droplet: Host) -> list[str]:
 
 
 def leftovers(droplet: Host) -> str:
-    """What no run may leave."""
+    """Return leftovers that no run may leave."""
     return str(droplet.check_output("ls -d /opt/backups/*.partial; docker ps -aq --filter name=-verify-; true"))

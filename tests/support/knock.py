@@ -1,8 +1,8 @@
-"""Knock at a TCP port whose address the attacker has no route to: frames written straight onto the wire.
+"""Knock at a TCP port of an address to which the attacker has no route, by raw Ethernet frames.
 
-Runs at the attacker as `python3 -c`, with the droplet whose Ethernet address takes the frames, the address and port in
-them, and for how many seconds; with a file's path, no longer than that is there. Prints how many knocks were answered
-by "come in" (SYN and ACK), how many by "nobody here" (RST), and how many there were.
+Runs on the attacker as `python3 -c`. Arguments: the droplet that receives the frames, the address and port in them, the
+number of seconds, and optionally a file: the knocks end when it is removed. Prints how many knocks were accepted (SYN
+and ACK), how many were refused (RST), and how many there were.
 """
 
 import random
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 EVERY_S = 0.05
-PATIENCE_S = 0.3
+TIMEOUT_S = 0.3
 SYN, RST, SYN_ACK = 0x02, 0x04, 0x12
 
 
@@ -23,10 +23,10 @@ def main(droplet: str, address: str, port: int, seconds: float, file: str = "") 
     wire.bind((interface, 0))
     wire.settimeout(0.0)
     ethernet = bytes.fromhex(mac.replace(":", "")) + wire.getsockname()[4] + b"\x08\x00"
-    # Other ports each time, or connection tracking takes a knock for a part of a former one, which was let in.
+    # Use new ports each time, or connection tracking takes a knock for a part of an accepted connection.
     first = random.randrange(40000)
     began, knocks, opened, refused = time.monotonic(), 0, 0, 0
-    while (now := time.monotonic() - began) < seconds + PATIENCE_S:
+    while (now := time.monotonic() - began) < seconds + TIMEOUT_S:
         if file and not Path(file).exists():
             seconds = min(seconds, now)
         if now < seconds:
@@ -40,7 +40,7 @@ def main(droplet: str, address: str, port: int, seconds: float, file: str = "") 
 
 
 def neighbour(droplet: str) -> tuple[str, str, str]:
-    """Our own address, and the interface and Ethernet address at which the droplet is reached."""
+    """Return our address, and the interface and Ethernet address of the droplet."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greeting:
         greeting.connect((droplet, 9))
         greeting.send(b"")
@@ -55,7 +55,7 @@ def neighbour(droplet: str) -> tuple[str, str, str]:
 
 
 def syn(source: str, target: str, source_port: int, port: int) -> bytes:
-    """An IPv4 packet that opens a connection (RFC 791, RFC 9293)."""
+    """Return an IPv4 packet that opens a connection (RFC 791, RFC 9293)."""
     addresses = socket.inet_aton(source) + socket.inet_aton(target)
     tcp = struct.pack("!HHIIBBHHH", source_port, port, 1, 0, 5 << 4, SYN, 64240, 0, 0)
     tcp = tcp[:16] + checksum(addresses + struct.pack("!HH", 6, len(tcp)) + tcp) + tcp[18:]
@@ -71,7 +71,7 @@ def checksum(content: bytes) -> bytes:
 
 
 def answers(wire: socket.socket, address: str, port: int) -> list[int]:
-    """The TCP flags of what came from there meanwhile."""
+    """Return the TCP flags of the packets that came from there meanwhile."""
     found: list[int] = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Backups that never were, in the lab's storage, with the dates that a test wants. Its objects are files here."""
+"""Made-up backups in the lab's storage, with the dates that a test needs. Its objects are files on this machine."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from stackctl.backup.manifest import DUMP, GLOBALS, STATE, Manifest
 from tests.lab.layout import WORLD
 
 STORED = WORLD.root / "var/lib/s3"
-LISTED_ANEW_S = 10
+LISTED_AGAIN_S = 10
 """rclone reads a directory again after a second (--dir-cache-time)."""
 
 
 def on_disk(repository: Repository) -> Path:
-    """The storage's own files."""
+    """Return the directory of the storage's files."""
     return STORED / urlsplit(repository.url.removeprefix("s3:")).path.lstrip("/")
 
 
-def send(repository: Repository, place: Path, number: int, at: datetime) -> None:
-    """Send a backup of that time, which the storage took then."""
-    directory = place / f"{at:%Y%m%dT%H%M%S}.000Z"
+def send(repository: Repository, parent: Path, number: int, at: datetime) -> None:
+    """Send a backup of that time, and give its object that date."""
+    directory = parent / f"{at:%Y%m%dT%H%M%S}.000Z"
     directory.mkdir()
     for name in (DUMP, GLOBALS, STATE):
         (directory / name).write_text(f"{name}, number {number}")
@@ -35,9 +35,9 @@ def send(repository: Repository, place: Path, number: int, at: datetime) -> None
     repository.restic("backup", "--host", repository.app, "--tag", directory.name, str(directory))
     (snapshot,) = repository.json("snapshots", "--tag", directory.name, "--path", str(directory))
     os.utime(on_disk(repository) / "snapshots" / snapshot["id"], (at.timestamp(), at.timestamp()))
-    deadline = time.monotonic() + LISTED_ANEW_S
+    deadline = time.monotonic() + LISTED_AGAIN_S
     while abs(repository.stored_at(snapshot["id"]) - at) > timedelta(seconds=1):
-        assert time.monotonic() < deadline, "the storage doesn't date its objects as its files are dated"
+        assert time.monotonic() < deadline, "the storage does not show the dates of its files"
         time.sleep(0.2)
 
 
@@ -47,7 +47,7 @@ def manifest_of(directory: Path, number: int, at: datetime) -> Manifest:
 
 
 def document(name: str, number: int, at: datetime) -> dict[str, Any]:
-    """A manifest without its files."""
+    """Return a manifest without its files."""
     return {
         "version": manifest.VERSION,
         "id": name,

@@ -1,13 +1,12 @@
-"""Keep-alive clients that post updates as Telegram does, from some way off, and what became of each request.
+"""Keep-alive clients that post updates as Telegram does, with a network delay, and the outcome of each request.
 
     with load(target) as running:
         running.phase("before"), time.sleep(10)
         running.phase("during"), release()
     assert not running.tally.lost
 
-A request is lost when it was written and no answer of 2xx came back, whatever the reason; nobody asks again. A
-connection that the server closed while nothing was asked of it is opened anew, as any client does; one that can't be
-opened loses the request it was for.
+A request is lost if it was sent and no 2xx answer came back; it is not repeated. If the server closes an idle
+connection, the client opens a new one, as any client does. If that fails, the request is lost.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from tests.support.environment import Environment
 from tests.support.relay import relay
 
 CLIENTS = 40
-RATE = 120  # requests a second of all clients: see `busy`
+RATE = 120  # requests per second of all clients: see `busy`
 ROUND_TRIP_S = 0.030
 ANSWER_WITHIN_S = 20.0
 LONGEST_S = 900.0
@@ -42,19 +41,19 @@ AROUND_A_SWITCH_S = 1.0
 
 @dataclass(frozen=True)
 class Target:
-    """A droplet's webhook: the relay leads to `address`, the clients ask for `host`."""
+    """A droplet's webhook: the relay connects to `address`, the clients request `host`."""
 
     address: str
     host: str
     secret: str = field(repr=False)
     roots: str = field(repr=False)
-    """PEM."""
+    """The trusted roots as PEM."""
     port: int = 443
     path: str = "/webhook/telegram"
 
 
 def lab_target(env: Environment) -> Target:
-    """The lab's first droplet."""
+    """Return the webhook of the lab's first droplet."""
     return Target(
         address=str(by_name(env.hosts("edge")[0]).ipv4),
         host=env.settings.values.domain,
@@ -65,14 +64,14 @@ def lab_target(env: Environment) -> Target:
 
 @dataclass(frozen=True)
 class Request:
-    """What became of one; times are seconds of the epoch."""
+    """A request and its outcome; times are Unix time."""
 
     update_id: int
     phase: str
     began: float
     ended: float
     outcome: str
-    """The answer's status, or why there was none."""
+    """The answer's status, or the reason why there was none."""
 
     @property
     def lost(self) -> bool:
@@ -85,12 +84,12 @@ class Request:
 
 @dataclass
 class Tally:
-    """Every request so far."""
+    """All requests so far."""
 
     requests: list[Request] = field(default_factory=list, repr=False)
     connections: int = 0
     busy: float = 0.0
-    """Share of a core that clients and relay took: near 1, it is they who are slow."""
+    """The share of a core that clients and relay used. Near 1, they are the bottleneck."""
 
     @property
     def lost(self) -> list[Request]:
@@ -98,7 +97,7 @@ class Tally:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How often each status came back, and each reason for none."""
+        """The number of answers by status, and of missing answers by reason."""
         return Counter(request.outcome for request in self.requests)
 
     def of(self, phase: str) -> Tally:
@@ -109,16 +108,16 @@ class Tally:
         return list(dict.fromkeys(request.phase for request in self.requests))
 
     def gaps(self, since: float, until: float) -> list[float]:
-        """Milliseconds between one successful answer and the next."""
+        """Return the milliseconds between successive successful answers."""
         answered = sorted(r.ended for r in self.requests if not r.lost and since <= r.ended <= until)
         return [(after - before) * 1000 for before, after in pairwise([since, *answered, until])]
 
     def gap_around(self, moment: float) -> float:
-        """The largest that a switch at `moment` may have caused, in milliseconds."""
+        """Return the largest gap that a flip at `moment` may have caused, in milliseconds."""
         return max(self.gaps(moment - AROUND_A_SWITCH_S, moment + AROUND_A_SWITCH_S))
 
     def table(self) -> str:
-        """For people: a line for each phase, and one for each reason of a loss."""
+        """Return a line for each phase and for each reason of a loss."""
         lines = [f"{'':<22}{'requests':>9}{'lost':>6}{'/s':>6}   {'p50':>6}{'p95':>7}{'p99':>7}{'max':>8}  ms"]
         lines += [_line(phase, self.of(phase)) for phase in self.phases]
         lines += [_line("all", self)]
@@ -136,38 +135,38 @@ def _line(name: str, tally: Tally) -> str:
 
 
 def percentile(times: Sequence[float], share: float) -> float:
-    """The smallest of the sorted `times` that `share` of them don't exceed."""
+    """Return the smallest of the sorted `times` that `share` of them do not exceed."""
     return times[ceil(share * len(times)) - 1] if times else float("nan")
 
 
 @dataclass
 class Running:
-    """A load under way."""
+    """A running load."""
 
     tally: Tally = field(default_factory=Tally)
     _phase: str = "connecting"
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def phase(self, name: str) -> None:
-        """Requests that begin from now on count as this phase's."""
+        """Count the requests that begin from now on in this phase."""
         self._phase = name
 
     @property
     def ended(self) -> bool:
-        """Whether it sends no more."""
+        """True once it sends no more requests."""
         return self._ended.is_set()
 
     def until(self, requests: int) -> None:
-        """Wait until so many were answered or lost; AssertionError when the load ended before."""
+        """Wait until so many requests were answered or lost. Raise AssertionError if the load ends before."""
         while len(self.tally.requests) < requests:
             assert not self._ended.wait(0.1), f"the load ended after {len(self.tally.requests)} requests"
 
 
 @contextmanager
 def load(target: Target, *, clients: int = CLIENTS, rate: float = RATE, fresh: int = 0) -> Iterator[Running]:
-    """The clients at work, in a thread of their own, and `fresh` ones besides that open a connection for each request.
+    """Run the clients in a thread, and `fresh` more that open a connection for each request.
 
-    The tally is whole when the context ends: requests under way are waited for. It ends by itself after LONGEST_S.
+    The context waits for requests under way, so the tally is complete when it ends. The load stops after LONGEST_S.
     """
     running, stop = Running(), threading.Event()
     done: Future[None] = Future()
@@ -212,7 +211,7 @@ async def _load(
 
 @dataclass
 class Client:
-    """One that keeps its connection, or, with `keeps` false, opens one for each request."""
+    """A client that keeps its connection or, if `keeps` is false, opens one for each request."""
 
     target: Target
     context: ssl.SSLContext
@@ -222,7 +221,7 @@ class Client:
     _connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def work(self, numbers: Iterator[int], interval: float, stop: threading.Event) -> None:
-        """Send one update after another, one an interval; a late one isn't made up for."""
+        """Send one update per interval; a delay is not caught up."""
         began = time.monotonic()
         due = began + random.uniform(0, interval)
         while not stop.is_set() and due < began + LONGEST_S:
@@ -238,7 +237,7 @@ class Client:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 reader, writer = await self._connected()
-                # Nothing is awaited between that look at the connection and this: what has closed by now was seen.
+                # Nothing is awaited between the check of the connection and this, so a closed one was noticed.
                 writer.write(_request(self.target, update_id))
                 status, stays = await _answer(reader)
         except EOFError:
@@ -288,12 +287,12 @@ def _request(target: Target, update_id: int) -> bytes:
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
-    """An answer's status, and whether the connection stays; ValueError when it is none of HTTP's."""
+    """Return an answer's status and whether the connection stays open. Raise ValueError if it is not HTTP."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     status_line, *lines = head.rstrip().split("\r\n")
     version, status, *_ = status_line.split(" ")
     headers = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if version != "http/1.1" or "content-length" not in headers:
-        raise ValueError(f"an answer whose end isn't told: {status_line}")
+        raise ValueError(f"an answer without content-length: {status_line}")
     await reader.readexactly(int(headers["content-length"]))
     return status, headers.get("connection") != "close"

@@ -1,4 +1,4 @@
-"""Manifests of backups that never were."""
+"""Manifests of made-up backups."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,9 +10,9 @@ NOON = datetime(2025, 11, 23, 12, tzinfo=UTC)
 
 
 def made(sequence: int, at: datetime = NOON, *, verified: bool = True, **more: Any) -> Manifest:
-    """One of so many rows and bytes; its id follows from its number, as a clock's that stood still wouldn't.
+    """Return a manifest with fixed rows and bytes, and an ID that follows from its number, not from its time.
 
-    Of `files` those that a backup always has may be left out.
+    `files` may omit those that every backup has.
     """
     facts: dict[str, Any] = {
         "app": "bot",

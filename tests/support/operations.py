@@ -1,4 +1,4 @@
-"""Runs an operation against given facts, without a host."""
+"""Run an operation against given facts, without a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody less than root may leave in the place of a file."""
+"""What an unprivileged user may put in the place of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ports of a droplet, as nmap finds them."""
+"""The open ports of a droplet, found by nmap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OPEN = {"22", "80", "443"}
 
 
 INSIDE = "5432,6379,8080,2375,2376,9090,9100,5000,111,25"
-"""Ports that a mistake would open: databases, the app, Docker, metrics."""
+"""Ports that a mistake could open: databases, the app, Docker, metrics."""
 
 
 def open_ports(outside: Host, domain: str, family: str, options: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""A disk that keeps what was synced, and no more: what a power cut would leave of files that are really written."""
+"""A simulated disk that keeps only what was synced: what a power cut would leave of files that are really written."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from unittest.mock import patch
 
 CALLS = ("fsync", "replace", "rename", "unlink", "rmdir", "symlink", "mkdir", "link")
 Entry = bytes | int
-"""Where a symbolic link leads, or a file's number."""
+"""A symbolic link's target, or a file's inode number."""
 
 
 class Disk:
-    """A file's content is kept by fsync of the file, its name by fsync of its directory.
+    """A disk that keeps a file's content after fsync of the file, and its name after fsync of the directory.
 
-    A change of names may also get to the disk by itself, at any time, and with a content that is not there yet.
+    A change of names may also reach the disk at any other time, even before the file's content.
     """
 
     def __init__(self, root: Path) -> None:
         self._content: dict[int, bytes] = {}
         self._names: dict[int, dict[str, Entry]] = {}
         self._held: list[int] = []
-        """Descriptors: no number of theirs is given to another file."""
+        """Open descriptors, so that no inode number is reused."""
         for path in (root, *root.rglob("*")):
             if not path.is_symlink():
                 with self._opened(path) as descriptor:
@@ -33,7 +33,7 @@ class Disk:
 
     @contextmanager
     def watching(self, moment: Callable[[], object]) -> Iterator[None]:
-        """Let `moment` be called behind each call that may change what is kept."""
+        """Call `moment` after each call that may change what is kept."""
         with ExitStack() as patches:
             for name in CALLS:
                 patches.enter_context(patch(f"os.{name}", self._watched(name, getattr(os, name), moment)))
@@ -42,7 +42,7 @@ class Disk:
             os.close(self._held.pop())
 
     def after_a_cut(self, path: Path) -> set[bytes | None]:
-        """What this path may hold after a power cut now; None: there is no such file."""
+        """Return what this path may contain after a power cut now; None means no file."""
         here = os.stat(path.parent).st_ino  # noqa: PTH116 - as os.lstat below
         return {self._read(self._names.get(here, {}).get(path.name)), self._read(_entry(path))}
 

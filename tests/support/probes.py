@@ -1,4 +1,4 @@
-"""What attacks and tests of the defences share: knocks, guesses, a stray Compose file, rules taken out, pardon."""
+"""Tools of attacks and tests of the defences: knocks, guesses, a stray Compose file, removed rules, pardon."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from tests.lab.layout import NEIGHBOUR, NETWORK6, Machine, by_name
 KNOCK = Path(__file__).with_name("knock.py").read_text()
 RULES_BACK = "iptables-restore --noflush /etc/ufw/after.rules"
 DOCKER_USER_OUT = "iptables -t mangle -F FORWARD && iptables -D DOCKER-USER -j DROP"
-"""With what holds until Docker leads there."""
+"""Also remove the rule that protects until Docker jumps to DOCKER-USER."""
 RAW_OUT = "iptables -t raw -F PREROUTING"
 
 PUBLIC, LOOPBACK, CARELESS = 5432, 5433, 5434
-"""The host's ports at which the stray container is published: to everybody, on 127.0.0.1, and without an address."""
+"""The host's ports of the stray container: published to everybody, on 127.0.0.1, and without an address."""
 STRAY = "/root/stray.yaml"
 KNOCKING, TOO_LONG_S = "/run/knocking", 300
-# A ban that falls between the greeting and the answer is silence without end: ConnectTimeout covers the greeting alone.
+# After a ban between greeting and answer ssh would wait forever: ConnectTimeout covers only the greeting.
 SSH = "timeout 20 ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=3"
 LISTENS = "import socket; socket.create_connection(('127.0.0.1', 5432), 1)"
 
 
 @dataclass(frozen=True)
 class Stray:
-    """A container that somebody's Compose file publishes."""
+    """A container whose ports a foreign Compose file publishes."""
 
     address: str
-    """Its own on Docker's network, where it listens on 5432."""
+    """The container's address on Docker's network, where it listens on 5432."""
 
 
 def machine_of(droplet: Host) -> Machine:
@@ -42,19 +42,19 @@ def machine_of(droplet: Host) -> Machine:
 
 
 def guess_at_ssh(attacker: Host, droplet: Host) -> bool:
-    """root, whose login is off, is guessed at most. Whether sshd answers."""
-    # 255 would be our own SSH's.
+    """Try to log in as root, the most common guess, and return whether sshd answers."""
+    # 255 would mean an error of our SSH connection.
     return "Permission denied" in attacker.run(f"{SSH} root@{machine_of(droplet).ipv4} || true").stderr
 
 
 def pardon(droplet: Host) -> None:
-    """The attacker is banned no more, and known for nothing."""
+    """Unban the attacker and forget its failures."""
     droplet.check_output(f"fail2ban-client unban {NEIGHBOUR.ipv4} {NEIGHBOUR.ipv6} {NETWORK6.network_address}")
 
 
 @contextmanager
 def knocking(attacker: Host, droplet: Host, port: int) -> Iterator[None]:
-    """Knocks all the while, none of which may be let in."""
+    """Knock during the context; no knock may be accepted."""
     attacker.check_output(f"touch {KNOCKING}")
     with ThreadPoolExecutor() as beside:
         knocks = beside.submit(open_to, attacker, droplet, port, seconds=TOO_LONG_S, while_there=KNOCKING)
@@ -74,7 +74,7 @@ def open_to(
     seconds: float = 0.5,
     while_there: str = "",
 ) -> bool:
-    """Whether a knock at `address`, written onto the droplet's wire, is let in; the droplet's own when left out."""
+    """Return whether the droplet accepts a knock at `address`, by default its own, written onto its wire."""
     own = str(machine_of(droplet).ipv4)
     knock = ["python3", "-c", KNOCK, own, address or own, str(port), str(seconds), while_there]
     opened, _, knocks = (int(word) for word in attacker.check_output(shlex.join(knock)).split())
@@ -87,9 +87,9 @@ def open_over_ipv6(attacker: Host, droplet: Host, port: int) -> bool:
 
 
 def passed_on(attacker: Host, droplet: Host, stray: Stray, port: int) -> bool:
-    """Whether a knock at 127.0.0.1 over the wire came through to the stray container, by Docker's own count.
+    """Return whether a knock at 127.0.0.1 over the wire reached the stray container, by Docker's counters.
 
-    Its answer says little in the lab, whose gateway has it pass no further: it comes from 127.0.0.1.
+    The container's answer is no proof in the lab: it comes from 127.0.0.1, and the gateway drops it.
     """
     droplet.check_output("iptables -Z DOCKER")
     open_to(attacker, droplet, port, address="127.0.0.1")
@@ -99,7 +99,7 @@ def passed_on(attacker: Host, droplet: Host, stray: Stray, port: int) -> bool:
 
 @contextmanager
 def taken_out(droplet: Host, *commands: str) -> Iterator[None]:
-    """The firewall without a part of it, as the control of what that part is for."""
+    """Remove a part of the firewall, as the control of a test of that part."""
     try:
         for command in commands:
             droplet.check_output(command)
@@ -110,13 +110,13 @@ def taken_out(droplet: Host, *commands: str) -> Iterator[None]:
 
 @contextmanager
 def stray_compose_file(droplet: Host) -> Iterator[Stray]:
-    """A database, say, that somebody tried out on the droplet. It comes back after a reboot."""
+    """Start a container, as of a database that somebody tried out on the droplet. It starts again after a reboot."""
     web = "docker ps --quiet --filter label=com.docker.compose.service=web"
     image = droplet.check_output(f"docker inspect --format '{{{{.Image}}}}' $({web} | head -n1)")
     service = {
         "image": image,
         "pull_policy": "never",
-        # The first program of a container that is deaf to SIGTERM is waited for: a shutdown takes 90 s then.
+        # A container whose first program ignores SIGTERM would delay a shutdown by 90 s.
         "entrypoint": ["sh", "-c", "trap exit TERM; python3 -m http.server 5432 & wait"],
         "ports": [f"0.0.0.0:{PUBLIC}:5432", f"127.0.0.1:{LOOPBACK}:5432", f"{CARELESS}:5432", f"[::]:{PUBLIC}:5432"],
         "healthcheck": {"test": ["CMD", "python3", "-c", LISTENS], "interval": "1s", "retries": 20},
@@ -134,7 +134,7 @@ def stray_compose_file(droplet: Host) -> Iterator[Stray]:
 
 @contextmanager
 def addresses_of_one_network(attacker: Host, droplet: Host, many: int) -> Iterator[list[str]]:
-    """Who has a /64, as every customer of a provider does, has 2^64 addresses: some of them, for a while."""
+    """Give the attacker more addresses of its /64 for a while. Every customer of a provider has 2^64."""
     device = attacker.check_output(f"ip -6 -o route get {machine_of(droplet).ipv6} | sed 's/.* dev \\([^ ]*\\).*/\\1/'")
     own = [str(NETWORK6[0xF000 + number]) for number in range(many)]
     each = f"for one in {' '.join(own)}; do ip -6 address %s $one/128 dev {device} %s; done"

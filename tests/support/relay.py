@@ -1,4 +1,4 @@
-"""Distance: a TCP relay that delays what passes by `delay` seconds each way, ends and resets included."""
+"""Network delay: a TCP relay that delays data, ends and resets by `delay` seconds each way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESETS_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
 class End(asyncio.Protocol):
-    """One end of a connection through the relay: what arrives here leaves at its peer, later."""
+    """One end of a connection through the relay: what arrives here leaves later at its peer."""
 
     def __init__(self, delay: float) -> None:
         self.transport: asyncio.Transport | None = None
@@ -28,7 +28,7 @@ class End(asyncio.Protocol):
         self._at_the_peer(lambda peer: peer.say(data))
 
     def eof_received(self) -> bool:
-        """True keeps the other direction open."""
+        """Return True to keep the other direction open."""
         self._heard_all = True
         self._at_the_peer(End.say_no_more)
         return not self._said_all
@@ -44,7 +44,7 @@ class End(asyncio.Protocol):
     def say_no_more(self) -> None:
         self._said_all = True
         if self.transport and not self.transport.is_closing():
-            with suppress(OSError):  # reset since it was last heard of
+            with suppress(OSError):  # it was reset meanwhile
                 self.transport.write_eof()
             if self._heard_all:
                 self.transport.close()
@@ -56,13 +56,13 @@ class End(asyncio.Protocol):
             self.transport.abort()
 
     def _at_the_peer(self, act: Callable[[End], None]) -> None:
-        # One delay for all, so nothing overtakes.
+        # The same delay for all events keeps their order.
         if self.peer:
             asyncio.get_running_loop().call_later(self._delay, act, self.peer)
 
 
 class NearEnd(End):
-    """The client's end. It reads once the far end is connected, so that a handshake takes a round trip as well."""
+    """The client's end. It reads once the far end is connected, so that a handshake takes a round trip too."""
 
     def __init__(self, delay: float, host: str, port: int) -> None:
         super().__init__(delay)
@@ -93,7 +93,7 @@ class NearEnd(End):
 
 @asynccontextmanager
 async def relay(host: str, port: int, delay: float) -> AsyncIterator[int]:
-    """A relay to host:port; the port of this machine where it listens."""
+    """Start a relay to host:port and yield the local port where it listens."""
     server = await asyncio.get_running_loop().create_server(lambda: NearEnd(delay, host, port), "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]

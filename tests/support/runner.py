@@ -1,10 +1,10 @@
-"""What GitHub's runner makes of a log."""
+"""How GitHub's runner reads a log."""
 
 from __future__ import annotations
 
 
 def obeyed(log: str) -> list[str]:
-    """The commands in it, as the runner finds them (actions/runner, ActionCommand.cs and ActionCommandManager.cs)."""
+    """Return the log's commands as actions/runner finds them (ActionCommand.cs, ActionCommandManager.cs)."""
     found, token = [], None
     for line in log.splitlines():
         if token:

@@ -20,7 +20,7 @@ OWN = {
     "registry_user": "marketplace",
     "offsite_repository": "s3:https://ams3.digitaloceanspaces.com/marketplace/bot",
 }
-"""What an owner puts in place of the examples in group_data/prod.py and staging.py."""
+"""Values that replace the examples in group_data/prod.py and staging.py."""
 
 
 def data_of(environment: str) -> dict[str, Any]:

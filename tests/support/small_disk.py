@@ -1,4 +1,4 @@
-"""A file system in the droplet that is soon full: a real one, ext4 on a file behind a loop device."""
+"""A small file system in the droplet: a real ext4 on a file behind a loop device."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from tests.lab.host import run
 from tests.support.under_way import DROPLET
 
 LOOP = 7
-"""Linux's number for such devices."""
+"""Linux's major number of loop devices."""
 FILE = DROPLET.root / "var/tmp/small-disk"
 NODE = "/dev/small-disk"
 
 
 @contextmanager
-def small_disk(droplet: Host, mebibytes: int, place: str) -> Iterator[None]:
-    """Mounted there, empty, root's alone."""
+def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None]:
+    """Mount it, empty and only for root."""
     with FILE.open("wb") as content:
         content.truncate(mebibytes << 20)
     device = ""
     try:
-        # -m 0: none of it is kept for root, who it is that writes.
+        # -m 0: no reserved blocks for root, because the writer is root.
         run("mkfs.ext4", "-q", "-m", "0", FILE)
         device = run("losetup", "--find", "--show", FILE).strip()
-        # In a container nobody makes a device's node; the kernel is this machine's.
+        # In a container nothing creates the device node; the kernel is this machine's.
         droplet.check_output(f"mknod {NODE} b {LOOP} {device.removeprefix('/dev/loop')}")
         droplet.check_output(
-            f"mkdir -p {place} && mount {NODE} {place} && chmod 700 {place} && rmdir {place}/lost+found"
+            f"mkdir -p {mount_point} && mount {NODE} {mount_point} && chmod 700 {mount_point}"
+            f" && rmdir {mount_point}/lost+found"
         )
         try:
             yield
         finally:
-            droplet.check_output(f"umount {place}")
+            droplet.check_output(f"umount {mount_point}")
     finally:
         droplet.check_output(f"rm -f {NODE}")
         if device:
@@ -43,6 +44,6 @@ def small_disk(droplet: Host, mebibytes: int, place: str) -> Iterator[None]:
         FILE.unlink()
 
 
-def fill(place: str) -> None:
-    """All but a few blocks of it, and at once: what is asked for beyond what there was is refused, the rest kept."""
-    machine.inside(DROPLET, "sh", "-c", f"fallocate -l 2G {place}/ballast || truncate -s -8K {place}/ballast")
+def fill(directory: str) -> None:
+    """Fill all but a few blocks at once: fallocate keeps what it got when the disk is full."""
+    machine.inside(DROPLET, "sh", "-c", f"fallocate -l 2G {directory}/ballast || truncate -s -8K {directory}/ballast")

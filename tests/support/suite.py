@@ -1,4 +1,4 @@
-"""Runs a part of this suite that has to fail."""
+"""Run a part of this suite, which must fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A release or a backup that somebody follows over SSH, and what happens to it meanwhile: all from outside."""
+"""A release or a backup that an operator follows over SSH, and faults in it, caused from outside."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DROPLET = by_name("droplet1")
 HISTORY = DROPLET.root / Paths("toogoodtogo").history.relative_to("/")
 RELEASE = b"python3\0/usr/local/bin/stackctl\0--run\0"
 BACKUP = b"python3\0/usr/local/bin/stackctl\0backup\0"
-"""How /proc names the program that does the work: neither the one that follows it, nor systemd-run, which starts it."""
+"""The /proc command line of the program that does the work, not of its follower or of systemd-run, which starts it."""
 ENDS_WITHIN_S = 300.0
 
 
 @dataclass
 class UnderWay:
-    """One that was just started. Its events are read from the droplet's disk: nothing in the product waits for us."""
+    """A run that was just started. Its events are read from the droplet's disk: nothing in the product waits for us."""
 
     arguments: tuple[str, ...]
     program: bytes = RELEASE
@@ -42,29 +42,29 @@ class UnderWay:
         )
 
     def reach(self, step: str) -> None:
-        """Return as soon as this step has begun."""
+        """Return as soon as this step begins."""
         needle = f'"step": "{step}", "state": "start"'.encode()
         deadline = time.monotonic() + ENDS_WITHIN_S
         while needle not in self._history():
-            self._worker = self._worker or _pid(self.program)  # now: at the step, looking for it would take too long
+            self._worker = self._worker or _pid(self.program)  # now, because a search at the step would take too long
             over = self._client.poll() is not None and needle not in self._history()
             assert not over, f"it ended before {step}: {self.end()}"
             assert time.monotonic() < deadline, f"{step} was not reached"
             time.sleep(0.001)
 
     def kill(self) -> None:
-        """-9 to the program that does the work."""
-        assert self._worker, f"nobody is at work: {self.program!r}"
+        """Send SIGKILL to the program that does the work."""
+        assert self._worker, f"no such program runs: {self.program!r}"
         with suppress(ProcessLookupError):  # it has just ended
             os.kill(self._worker, signal.SIGKILL)
 
     def hang_up(self) -> None:
-        """The connection of whoever follows it ends."""
+        """End the follower's connection."""
         self._client.kill()
         self._client.wait()
 
     def end(self) -> tuple[int, str]:
-        """Exit code and output of whoever followed it."""
+        """Return the follower's exit code and output."""
         output, _ = self._client.communicate(timeout=ENDS_WITHIN_S)
         return self._client.returncode, output
 
@@ -72,7 +72,7 @@ class UnderWay:
         return [json.loads(line) for line in self._history().splitlines() if line.endswith(b"}")]
 
     def last_step(self) -> str:
-        """Where it was."""
+        """Return the last step of the run."""
         return str(next(event["step"] for event in reversed(self.events()) if event["op"] == self.arguments[0]))
 
     def _history(self) -> bytes:
@@ -82,7 +82,7 @@ class UnderWay:
 
 
 def _pid(program: bytes) -> int | None:
-    """Its number on this machine, which sees those of all droplets."""
+    """Return the process ID on this machine, which sees the processes of all droplets."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             here = (directory / "root/etc/hostname").read_text().strip() == DROPLET.name

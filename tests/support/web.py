@@ -1,4 +1,4 @@
-"""Requests to the public address, by curl."""
+"""Requests to the public address with curl."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ASK = "curl -sS -o /dev/null -D - --max-time 10"
 
 
 def curl(outside: Host, env: Environment, url: str, options: str = "") -> str:
-    """Status line and headers, the chain verified; an empty string when there was no answer."""
+    """Return status line and headers over a verified chain; "" if there was no answer."""
     return str(outside.run(f"{ASK} {env.trust} {options} {url}").stdout)
 
 
@@ -26,7 +26,7 @@ def site(env: Environment, path: str = "") -> str:
 
 
 def the_apps_own(env: Environment) -> str:
-    """A path that is passed on to the app."""
+    """Return a path that reaches the app."""
     values = env.settings.values
     return values.webhook_path or values.public_paths[0]
 

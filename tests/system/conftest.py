@@ -1,4 +1,4 @@
-"""Tests of a whole droplet, one directory for each make target. All but the audit change it: in the lab alone."""
+"""Tests of a whole droplet, one directory for each make target. All except the audit change it and need the lab."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The audit's own judgement: what fails a verdict, and how lynis's points are read."""
+"""How the audit judges: what fails a verdict, and how lynis's points are read."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ LOG = """\
 """  # noqa: E501 - as lynis writes it
 
 
-def test_what_is_not_waived_is_an_objection() -> None:
+def test_a_complaint_that_is_not_waived_is_an_objection() -> None:
     assert objections({"b", "a"}, {"b"}) == ["a"]
 
 
-def test_a_waiver_without_need_is_an_objection() -> None:
+def test_an_unneeded_waiver_is_an_objection() -> None:
     assert objections({"a"}, {"a", "b"}) == ["b: waived without need, take it out of waivers.toml"]
 
 
-def test_nothing_to_object_to() -> None:
+def test_waived_complaints_are_no_objection() -> None:
     assert objections({"a"}, {"a"}) == []
 
 
-def test_what_the_lab_cannot_show_is_asked_of_a_droplet() -> None:
+def test_a_waiver_for_the_lab_does_not_apply_to_a_droplet() -> None:
     assert "5.1" in waived("CIS Docker", "lab")
     assert "5.1" not in waived("CIS Docker", "prod")
     assert "5.14" in waived("CIS Docker", "prod")
 
 
-def test_each_waiver_is_one_and_has_its_reason() -> None:
+def test_each_waiver_is_unique_and_has_its_reason() -> None:
     names = [(one.judge, one.id) for one in waivers()]
     assert len(names) == len({*names})
     assert all(len(one.reason.split()) >= 4 for one in waivers())

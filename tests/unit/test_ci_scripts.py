@@ -1,4 +1,4 @@
-"""What the workflows run (.github/scripts), with stand-ins for ssh and for the web."""
+"""The scripts of the workflows (.github/scripts), with stand-ins for ssh and for the web."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE = "ghcr.io/marketplace/bot"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    """stackctl on staging, with an `ssh` that has `said` and ends with `codes` in turn, and notes what it was asked."""
+    """Return a run of the script for staging. Its `ssh` prints `said`, exits with `codes` in turn, and logs calls."""
 
     def run(
         codes: str, *words: str, key: str = "k", said: tuple[str, ...] = (), github: bool = False
@@ -67,7 +67,7 @@ def test_a_release_whose_connection_drops_is_watched_to_its_end(run: Any) -> Non
 
 
 def begun(tag: str, by: str = "ci", run: str = "20261123T221657.000Z") -> str:
-    """A release's first event."""
+    """Return a release's first event."""
     return json.dumps({"run": run, "op": "release", "step": "release", "state": "start", "message": f"{tag} by {by}"})
 
 
@@ -84,18 +84,18 @@ def begun(tag: str, by: str = "ci", run: str = "20261123T221657.000Z") -> str:
     ],
     ids=["ours", "the first of all", "ours, again", "our last try", "another tag", "another's", "a longer tag"],
 )
-def test_the_end_of_another_release_is_not_taken_for_ours(run: Any, before: str, after: str, expected: int) -> None:
+def test_the_end_of_another_release_is_not_mistaken_for_ours(run: Any, before: str, after: str, expected: int) -> None:
     code, _ = run(f"{0 if before else 2} 255 0", "prod", "release", "1.0", said=(before, "", after))
     assert code == expected
 
 
-def test_without_a_connection_to_begin_with_nothing_is_begun(run: Any) -> None:
+def test_without_a_first_connection_no_release_begins(run: Any) -> None:
     code, asked = run("255", "prod", "release", "1.0")
     assert (code, len(asked)) == (255, 1)
 
 
 @pytest.mark.parametrize("words", [("release", "1.0", "--dry-run"), ("status", "--json")])
-def test_what_changes_nothing_is_not_followed(run: Any, words: tuple[str, ...]) -> None:
+def test_a_verb_that_changes_nothing_is_not_followed(run: Any, words: tuple[str, ...]) -> None:
     code, asked = run("255", "prod", *words)
     assert (code, len(asked)) == (255, 1)
 
@@ -105,13 +105,13 @@ def test_a_refusal_is_final(run: Any) -> None:
     assert (code, len(asked)) == (2, 2)
 
 
-def test_without_a_key_nobody_is_asked(run: Any) -> None:
+def test_without_a_key_no_connection_is_made(run: Any) -> None:
     assert run("0", "prod", "status", key="") == (2, [])
 
 
 @pytest.fixture
 def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """verify.py's `main`, with the answers of the droplet and of the web."""
+    """Return verify.py's `main` with given answers of the droplet and of the web."""
     program = runpy.run_path(str(ROOT / ".github/scripts/verify.py"))
 
     def verify(status: dict[str, Any], answer: int, *known: str) -> None:
@@ -132,7 +132,7 @@ def live(tag: str = "1.2.0", image: str = IMAGE, *problems: str) -> dict[str, An
     return {"release": release, "drift": [], "stale": [], "problems": list(problems)}
 
 
-def test_what_the_build_pushed_serves(verify: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pushed_image_serves(verify: Any, capsys: pytest.CaptureFixture[str]) -> None:
     verify(live(), 403)
     assert f"staging serves 1.2.0 as {DIGEST}" in capsys.readouterr().out
 
@@ -160,7 +160,7 @@ def test_anything_else_fails(verify: Any, status: dict[str, Any], answer: int, s
 OVERDUE = "the last verified backup is of 2026-11-20 02:49 UTC: sudo stackctl backup"
 
 
-def test_what_was_wrong_before_is_told_and_no_fault_of_the_release(
+def test_a_problem_from_before_is_shown_and_does_not_fail_the_release(
     verify: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify(live("1.2.0", IMAGE, OVERDUE), 200, OVERDUE)
@@ -170,12 +170,12 @@ def test_what_was_wrong_before_is_told_and_no_fault_of_the_release(
 
 
 @pytest.mark.parametrize("kind", ["drift", "stale"])
-def test_a_release_that_is_unwell_is_no_better_at_its_second_try(verify: Any, kind: str) -> None:
+def test_an_unhealthy_release_fails_at_its_second_try_too(verify: Any, kind: str) -> None:
     with pytest.raises(SystemExit, match="worker is dead"):
         verify(live("1.2.0", IMAGE, "worker is dead") | {kind: ["worker"]}, 200, "worker is dead")
 
 
-# GitHub's runner takes some lines of a log for commands
+# GitHub's runner reads some lines of a log as commands
 
 COMMANDS = [
     "::add-mask::x",
@@ -187,14 +187,14 @@ COMMANDS = [
 ]
 
 
-def test_the_runner_would_obey_what_a_droplet_says(run: Any, tmp_path: Path) -> None:
+def test_the_runner_would_obey_a_droplet_s_output(run: Any, tmp_path: Path) -> None:
     run("0", "staging", "status", said=("::add-mask::x",))
     assert obeyed((tmp_path / "out").read_text()) == ["::add-mask::x"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("words", [("status",), ("release", "1.2.0"), ("release", "1.2.0", "--dry-run")])
-def test_what_a_droplet_says_is_no_command_to_the_runner(
+def test_a_droplet_s_output_is_no_command_to_the_runner(
     run: Any, tmp_path: Path, command: str, words: tuple[str, ...]
 ) -> None:
     run("0 0", "staging", *words, said=(command, command), github=True)
@@ -219,7 +219,9 @@ def test_no_two_runs_have_the_same_token(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_problem_is_shown_and_obeyed_by_nobody(verify: Any, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_a_problem_is_shown_and_is_no_command_to_the_runner(
+    verify: Any, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     verify(live("1.2.0", IMAGE, command), 200, command)
     log = capsys.readouterr().out
     assert log.replace("\n", "").isprintable()

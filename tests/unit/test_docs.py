@@ -1,4 +1,4 @@
-"""The checks of the documentation find what is wrong, and its commands do what it says."""
+"""The checks of the documentation find errors, and the documented commands do what the pages say."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from tests.support.environment import ROOT
         ("type `sudo stackctl nothing`", "names `stackctl nothing`, which does not exist"),
     ],
 )
-def test_what_does_not_exist_is_reported(tmp_path: Path, text: str, problem: str) -> None:
+def test_a_missing_name_is_reported(tmp_path: Path, text: str, problem: str) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
     assert {*docs.problems_of(page)} == {problem}
 
 
-def test_what_exists_is_not_reported(tmp_path: Path) -> None:
+def test_an_existing_name_is_not_reported(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# One, two\n[a](#one-two) [b](https://example.com/x.md) `make plan ENV=prod` `sudo stackctl status`\n"
         "`python -m tests.docs` `inventories/ENV.secrets.json` `group_data/ENV.py` `deploys/` /etc/nothing.toml "
-        "`tests/unit/test_docs.py::test_what_exists_is_not_reported`\n\n    make site ENV=prod\n"
+        "`tests/unit/test_docs.py::test_an_existing_name_is_not_reported`\n\n    make site ENV=prod\n"
     )
     assert list(docs.problems_of(page)) == []
 
@@ -50,7 +50,7 @@ def test_a_page_that_is_out_of_date_is_reported(monkeypatch: pytest.MonkeyPatch)
     assert "docs/reference/commands.md is out of date. Next: make docs" in docs.problems()
 
 
-def test_what_is_not_described_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_description_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docs, "make_variables", lambda: {"NEW": ""})
     monkeypatch.setattr(docs, "values_of", lambda _: [docs.Value("", "", "new", "1", "")])
     found = list(docs.problems())
@@ -68,7 +68,7 @@ def test_a_value_is_described_by_the_comment_above_or_beside_it() -> None:
 
 
 def test_a_new_droplet_gets_the_host_key_that_getting_started_makes(tmp_path: Path) -> None:
-    """Its two commands: what the second one prints is YAML for cloud-init's user data, the key as a block of text."""
+    """The second of the two commands prints YAML for cloud-init's user data, with the key as a block of text."""
     page = (ROOT / "docs/getting-started.md").read_text()
     commands = [line for line in page.splitlines() if line.startswith("    ") and "first_host_key" in line]
     ran = subprocess.run(["sh", "-ec", "\n".join(commands)], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -27,7 +27,7 @@ def live(tmp_path: Path) -> Droplet:
 
 
 def documented(heading: str, table: int = 0) -> set[str]:
-    """The keys in the first column of a table below a heading."""
+    """Return the keys in the first column of a table below a heading."""
     _, _, below = PAGE.read_text().partition(f"\n## {heading}\n")
     rows = below.partition("\n## ")[0].split("|---|")[table + 1].split("\n\n")[0]
     return {key for cell in re.findall(r"^\| (.+?) \|", rows, re.MULTILINE) for key in re.findall(r"`(\w+)`", cell)}

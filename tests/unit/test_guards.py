@@ -1,4 +1,4 @@
-"""The suite's own guards: what changes an environment refuses any but the lab, and a skip has to be committed."""
+"""The suite's guards: tests that change an environment run only in the lab, and a skip has to be committed."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tests.support.environment import ROOT
 from tests.support.suite import run_pytest
 
 
-def test_what_changes_something_refuses_any_environment_but_the_lab() -> None:
-    """This one doesn't ask for the lab by name."""
+def test_tests_that_change_something_run_only_in_the_lab() -> None:
+    """The test that runs here does not take the fixture `lab` itself."""
     said = run_pytest("--env", "prod", "tests/system/converge/test_lock.py", "-k", "test_a_dry_run_takes_no_lock")
-    assert "this changes things, and prod is not the lab" in said
+    assert "this test changes things, and prod is not the lab" in said
 
 
 def test_a_skip_that_is_not_committed_fails_the_run() -> None:
     said = run_pytest("tests/unit/skipping.py")
-    assert "skipped without standing in tests/skips.txt: tests/unit/skipping.py::test_left_out" in said
+    assert "skipped but not in tests/skips.txt: tests/unit/skipping.py::test_left_out" in said
 
 
 def test_no_test_module_is_imported_by_another() -> None:
-    """What several use stands in tests/support."""
+    """Shared code is in tests/support."""
     imports = re.compile(
         r"^\s*(?:from|import) tests\.(?:\w+\.)*test_\w+|^\s*from tests[\w.]* import test_", re.MULTILINE
     )
     assert [path for path in (ROOT / "tests").rglob("*.py") if imports.search(path.read_text())] == []
 
 
-def test_a_directory_s_order_is_kept_and_names_each_module() -> None:
+def test_the_order_of_a_directory_is_kept_and_names_each_module() -> None:
     there = Path("/tests/converge")
     items: list[Any] = [
         SimpleNamespace(path=there.parent / name) for name in ("a.py", "converge/a.py", "converge/b/c.py")

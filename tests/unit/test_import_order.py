@@ -1,4 +1,4 @@
-"""A package imports itself and those to its left. What they import decides what can be read, tested and moved alone."""
+"""A package imports only itself and packages to its left, so that it can be read, tested and moved alone."""
 
 import ast
 import sys
@@ -19,7 +19,7 @@ APART = {"deploys.components"}
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """The line and the full name of everything that a file imports; a relative import is shown as it is."""
+    """Yield the line and the full name of each import of a file; a relative import is shown as it is."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, one.name) for one in node.names)
@@ -29,8 +29,8 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def wrong(root: Path, program: str, order: Sequence[str]) -> list[str]:
-    """Every import of `program` that goes to the right. What is in no package stands behind them all."""
-    rank = {name: place for place, name in enumerate(order)}
+    """Return every import of `program` that goes to the right. A module in no package stands right of all packages."""
+    rank = {name: position for position, name in enumerate(order)}
     found = []
     for path in sorted((root / program).rglob("*.py")):
         _, *own = path.relative_to(root).with_suffix("").parts
@@ -53,7 +53,7 @@ def test_every_package_has_its_place(program: str) -> None:
     assert {path.parent.name for path in Path(program).glob("*/__init__.py")} <= {*ORDER[program]}
 
 
-def test_stackctl_needs_nothing_but_the_standard_library() -> None:
+def test_stackctl_imports_only_the_standard_library() -> None:
     names = {name.split(".")[0] for path in Path("stackctl").rglob("*.py") for _, name in imported(path)}
     assert names <= {"stackctl", *sys.stdlib_module_names}
 
@@ -70,14 +70,14 @@ def test_stackctl_needs_nothing_but_the_standard_library() -> None:
         ("from stackctl.core import durable\nfrom stackctl.services import redis\nimport os", []),
     ],
 )
-def test_an_import_to_the_right_is_seen(source: str, seen: list[str], tmp_path: Path) -> None:
+def test_an_import_to_the_right_is_reported(source: str, seen: list[str], tmp_path: Path) -> None:
     module = tmp_path / "stackctl" / "services" / "docker.py"
     module.parent.mkdir(parents=True)
     module.write_text(source)
     assert [one.split()[1] for one in wrong(tmp_path, "stackctl", ORDER["stackctl"])] == seen
 
 
-def test_modules_that_stand_apart_import_none_of_the_others(tmp_path: Path) -> None:
+def test_components_never_import_one_another(tmp_path: Path) -> None:
     module = tmp_path / "deploys" / "components" / "ssh.py"
     module.parent.mkdir(parents=True)
     module.write_text("from deploys.components import ci\nfrom deploys.config import settings\n")
@@ -85,7 +85,7 @@ def test_modules_that_stand_apart_import_none_of_the_others(tmp_path: Path) -> N
 
 
 def test_entry_scripts_define_nothing() -> None:
-    """What they do can be read and tested in a package."""
+    """Definitions belong to a package, where they can be read and tested."""
     scripts = [
         path for path in Path("deploys").glob("*.py") if path.name not in {"__init__.py", "build.py", "internals.py"}
     ]
@@ -99,6 +99,6 @@ def test_entry_scripts_define_nothing() -> None:
 
 
 @pytest.mark.parametrize("assets", ["files", "templates"])
-def test_a_component_s_assets_bear_its_name(assets: str) -> None:
+def test_assets_of_a_component_have_its_name(assets: str) -> None:
     components = {path.stem for path in Path("deploys/components").glob("*.py")}
     assert {path.parts[1] for path in Path(assets).rglob("*") if path.is_file()} <= components

@@ -1,4 +1,4 @@
-"""The Makefile: each word reaches the program as it was typed, and a mistyped variable is refused."""
+"""The Makefile passes each word on as it was typed, and refuses a mistyped variable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ODD = ["1.0", "1.10", "1.0 0", "1.0\"'`id`", "1;id", "$(id)", "a\\b"]
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """In the place of .venv's Python: prints its arguments."""
+    """Write a program that prints its arguments, to replace .venv's Python."""
     path = tmp_path / "python"
     path.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     path.chmod(0o755)
@@ -26,9 +26,9 @@ def program(tmp_path: Path) -> Path:
 
 
 def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """No setup: the virtual environment is taken as it is."""
+    """Run make without its target setup."""
     command = ["make", "-o", ".venv/.installed", *words]
-    # Of a make that runs these tests nothing is passed on: it would say which directory it enters.
+    # Without the variables of a make that runs these tests: with them make prints the directory that it enters.
     env = {**{name: value for name, value in os.environ.items() if not name.startswith("MAKE")}, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 

@@ -1,4 +1,4 @@
-"""files/data_services/redis-start, in a directory of its own in the place of /data, and with nothing to start."""
+"""files/data_services/redis-start, in a temporary directory instead of /data, and without Redis."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_a_dump_becomes_the_append_only_file_s_base(tmp_path: Path) -> None:
     [lambda path, other: path.symlink_to(other), lambda path, _: os.mkfifo(path), lambda path, _: path.mkdir()],
     ids=["link", "fifo", "directory"],
 )
-def test_what_is_no_file_in_its_place_is_not_read_by_root(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
-    """Root of the container: a link to its secrets would come out as a file of uid 999's."""
+def test_root_does_not_read_a_dump_that_is_no_regular_file(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
+    """The container's root would follow a link to its secrets and copy them to a file of uid 999."""
     data, other = tmp_path / "data", tmp_path / "secret"
     data.mkdir()
     other.write_bytes(b"SECRET")
@@ -47,7 +47,7 @@ def test_what_is_no_file_in_its_place_is_not_read_by_root(tmp_path: Path, plant:
     assert [path.name for path in data.iterdir()] == ["dump.rdb"]
 
 
-def test_a_link_in_the_place_of_the_append_only_file_is_not_entered(tmp_path: Path) -> None:
+def test_a_link_instead_of_the_append_only_directory_is_not_followed(tmp_path: Path) -> None:
     data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     data.mkdir()
     elsewhere.mkdir()

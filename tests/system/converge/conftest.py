@@ -1,4 +1,4 @@
-"""Tests that break things, change them or try too often: in the lab alone."""
+"""Tests that break or change things, or try too often. They run only in the lab."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ ORDER = (
 
 @pytest.fixture(scope="session", autouse=True)
 def _in_the_lab_alone(lab: Environment) -> None:
-    """For the tests that don't name `lab` themselves."""
+    """Require the lab for tests that do not take `lab` themselves."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""Releases, defences and recovery, broken on purpose: in the lab alone, and too slow for `make test`."""
+"""Releases, defences and recovery, broken on purpose: only in the lab, and too slow for `make test`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ORDER = ("test_release", "defences", "recovery", "test_other_team")
 
 @pytest.fixture(scope="session", autouse=True)
 def _in_the_lab_alone(lab: Environment) -> None:
-    """For the tests that don't name `lab` themselves."""
+    """Require the lab for tests that do not take `lab` themselves."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""What the bot logs: JSON, without secrets."""
+"""The bot logs JSON without secrets."""
 
 import json
 
@@ -6,7 +6,7 @@ from marketplace_bot.logs import JSONWithoutSecrets, cause
 from sqlalchemy.exc import SQLAlchemyError
 
 
-def test_a_secret_is_struck_out_wherever_it_stands() -> None:
+def test_a_secret_is_masked_everywhere() -> None:
     render = JSONWithoutSecrets(['p"ä\\ s', "1:token", ""])
     line = render(
         None,
@@ -16,7 +16,7 @@ def test_a_secret_is_struck_out_wherever_it_stands() -> None:
     assert json.loads(line) == {"event": "said ***", "url": ["https://api/bot***/getMe"], "exception": "***"}
 
 
-def test_only_what_the_database_did_not_say_has_a_traceback() -> None:
+def test_only_errors_that_the_database_did_not_explain_have_a_traceback() -> None:
     unforeseen = ValueError("oh")
     assert cause(unforeseen) == {"error": "ValueError: oh", "exc_info": unforeseen}
     assert cause(SQLAlchemyError("gone")) == {"error": "SQLAlchemyError: gone", "exc_info": None}

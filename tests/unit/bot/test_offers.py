@@ -1,4 +1,4 @@
-"""What people write to the bot, and how it is understood."""
+"""How the bot parses people's messages."""
 
 import asyncio
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ def test_parse_offer(words: str, offer: tuple[int, str] | None) -> None:
 
 
 @given(st.text() | st.from_regex(r"\d{1,8}[.,]?\d{0,3} .*"))
-def test_whatever_is_understood_fits_its_columns(words: str) -> None:
+def test_a_parsed_offer_fits_its_columns(words: str) -> None:
     """A value that PostgreSQL refuses would fail again each time Telegram repeats the update."""
     if offer := parse_offer(words):
         price_cents, title = offer

@@ -1,4 +1,4 @@
-"""The bot's revisions: an order, a kind each, and what a database lacks."""
+"""The bot's revisions: their order and kinds, and which are pending in a database."""
 
 import runpy
 from pathlib import Path
@@ -16,12 +16,12 @@ ONE, TWO, THREE = (Revision(revision=name, kind="expand") for name in ("1", "2",
     [(None, [ONE, TWO, THREE]), ("1", [TWO, THREE]), ("3", [])],
     ids=["empty database", "behind", "current"],
 )
-def test_pending_is_what_comes_after_the_current_revision(current: str | None, lacks: list[Revision]) -> None:
+def test_the_revisions_after_the_current_one_are_pending(current: str | None, lacks: list[Revision]) -> None:
     assert pending([ONE, TWO, THREE], current) == lacks
 
 
 def test_a_newer_versions_revision_leaves_nothing_pending() -> None:
-    """Else the live release would turn unready as soon as the next one has migrated."""
+    """Otherwise the live release would become unready as soon as the next one has migrated."""
     assert pending([ONE, TWO], "3") == []
 
 

@@ -1,4 +1,4 @@
-"""The bot's environment: what is missing or malformed is named, and no value is ever shown."""
+"""The bot's environment: an error names a missing or malformed variable and never shows a value."""
 
 from urllib.parse import quote
 
@@ -24,7 +24,7 @@ def test_a_complete_environment_is_read_with_defaults() -> None:
 
 
 @pytest.mark.parametrize(("previous", "accepted"), [("older-pw", ("webhook-pw", "older-pw")), ("", ("webhook-pw",))])
-def test_a_webhook_secret_that_is_replaced_is_still_accepted_and_still_one(
+def test_the_previous_webhook_secret_is_still_accepted_and_still_secret(
     previous: str, accepted: tuple[str, ...]
 ) -> None:
     settings = read_settings({**GOOD, "TELEGRAM_WEBHOOK_SECRET_PREVIOUS": previous})

@@ -1,4 +1,4 @@
-"""What the bot answers over HTTP, with stand-ins for its database, Redis and Telegram: nothing leaves the machine."""
+"""The bot's answers over HTTP, with stand-ins for its database, Redis and Telegram: nothing leaves the machine."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -38,7 +38,7 @@ START = {
 
 
 class Database:
-    """One session, and what became of its transactions."""
+    """One session and the outcome of its transactions."""
 
     def __init__(self, *, seen: bool = False, commit_fails: bool = False) -> None:
         self.seen = seen
@@ -60,7 +60,7 @@ class Database:
 
 
 class Telegram(BaseSession):
-    """Takes what the bot sends, or refuses it."""
+    """A Telegram that accepts the bot's messages, or refuses them."""
 
     def __init__(self, *, broken: bool = False) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def test_without_the_secret_nothing_happens(secret: str | None) -> None:
 
 
 def test_a_secret_of_broken_text_is_a_wrong_one() -> None:
-    """Bytes that aren't UTF-8 reach us as surrogates, which no client of Python's would send."""
+    """Bytes that are not UTF-8 reach us as surrogates, which no Python client would send."""
     request = cast("web.Request", SimpleNamespace(headers={HEADER: "\udcff"}))
     assert asyncio.run(make_webhook(Database(), Telegram(), 1).receive(request)).status == 401
 
@@ -148,7 +148,7 @@ def test_each_secret_of_the_list_is_accepted(secret: str) -> None:
 
 
 @pytest.mark.parametrize("body", [None, [], {}, {"update_id": "x"}, {"update_id": 7, "message": {}}])
-def test_what_is_no_update_is_refused(body: object) -> None:
+def test_a_body_that_is_no_update_is_refused(body: object) -> None:
     database = Database()
     assert answer(body, database=database) == 400
     assert database.ended == []
@@ -167,20 +167,20 @@ def test_a_repeated_update_is_not_answered_again() -> None:
     assert telegram.sent == []
 
 
-def test_a_failing_commit_is_told_to_telegram_and_not_to_the_chat() -> None:
+def test_a_failed_commit_is_an_error_for_telegram_and_silent_for_the_chat() -> None:
     telegram = Telegram()
     assert answer(START, database=Database(commit_fails=True), telegram=telegram) == 500
     assert telegram.sent == []
 
 
-def test_a_lost_reply_takes_nothing_back() -> None:
+def test_a_lost_reply_rolls_nothing_back() -> None:
     database = Database()
     assert answer(START, database=database, telegram=Telegram(broken=True)) == 200
     assert database.ended == ["commit"]
 
 
 @pytest.mark.filterwarnings("ignore:Detected unknown update type")
-def test_an_update_that_nobody_handles_leaves_no_trace() -> None:
+def test_an_update_without_a_handler_leaves_no_trace() -> None:
     database = Database()
     assert answer({"update_id": 0}, database=database) == 200
     assert database.ended[0] == "rollback"
@@ -191,7 +191,7 @@ def test_an_update_that_nobody_handles_leaves_no_trace() -> None:
     [(MESSAGES, False), (MESSAGES + 1, True), (RedisError("gone"), False)],
     ids=["last one", "one too many", "no redis"],
 )
-def test_a_chat_that_asks_too_often_is_told_so(count: int | Exception, held_back: bool) -> None:  # noqa: FBT001
+def test_a_chat_that_writes_too_often_gets_a_notice(count: int | Exception, held_back: bool) -> None:  # noqa: FBT001
     telegram = Telegram()
     assert answer(START, telegram=telegram, count=count) == 200
     assert ["a lot at once" in str(reply) for reply in telegram.sent] == [held_back]

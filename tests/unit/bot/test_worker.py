@@ -1,4 +1,4 @@
-"""How the worker works, with a queue in memory: alone, one job after the other, and to the end of the one at hand."""
+"""The worker with a queue in memory: it works alone, one job after the other, and finishes a job it has begun."""
 
 import asyncio
 import json
@@ -17,11 +17,11 @@ from marketplace_bot.worker import Worker, effects
 from psycopg import OperationalError
 
 BOT = Path(__file__).parents[2] / "lab/bot"
-PATIENCE = 5  # seconds; every test ends in a fraction of one
+TIMEOUT_S = 5  # every test takes a fraction of a second
 
 
 class Queue:
-    """Jobs in memory, whose connection can be lost."""
+    """Jobs in memory, with a connection that can be lost."""
 
     def __init__(self, *kinds: str) -> None:
         self.waiting = [Job(number, number, kind, {}) for number, kind in enumerate(kinds, start=1)]
@@ -51,7 +51,7 @@ class Queue:
 
 
 class Bench:
-    """A worker at a queue, with an effect that the test drives: `begun` fills, `go` lets it end."""
+    """A worker at a queue with an effect that the test controls: `begun` fills, `go` lets it end."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -95,7 +95,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def play(queue: Queue, scene: Callable[[Bench, asyncio.Task[None]], Awaitable[None]] | None = None) -> Bench:
-    """Let a worker work at the queue during the scene, and until it ends by itself."""
+    """Run a worker at the queue during the scene and until it ends by itself."""
 
     async def stage() -> Bench:
         bench = Bench(queue)
@@ -105,7 +105,7 @@ def play(queue: Queue, scene: Callable[[Bench, asyncio.Task[None]], Awaitable[No
         await working
         return bench
 
-    return asyncio.run(asyncio.wait_for(stage(), PATIENCE))
+    return asyncio.run(asyncio.wait_for(stage(), TIMEOUT_S))
 
 
 async def a_moment() -> None:
@@ -137,7 +137,7 @@ def test_a_newer_version_s_job_is_left_to_it() -> None:
     assert [job.kind for job in queue.waiting] == ["unheard of"]
 
 
-def test_told_to_stop_it_finishes_the_job_at_hand_and_takes_no_other() -> None:
+def test_a_stopped_worker_finishes_its_job_and_takes_no_other() -> None:
     queue = Queue("slow", "quick")
 
     async def scene(bench: Bench, working: asyncio.Task[None]) -> None:
@@ -153,7 +153,7 @@ def test_told_to_stop_it_finishes_the_job_at_hand_and_takes_no_other() -> None:
     assert queue.closed
 
 
-def test_while_another_works_it_waits_and_is_not_ready() -> None:
+def test_a_worker_waits_and_is_not_ready_while_another_works() -> None:
     queue = Queue("quick")
     queue.another_works = True
 
@@ -172,7 +172,7 @@ def test_while_another_works_it_waits_and_is_not_ready() -> None:
     assert queue.ended == [(1, True), (2, True)]
 
 
-def test_it_can_be_stopped_while_it_waits_for_another() -> None:
+def test_a_waiting_worker_can_be_stopped() -> None:
     queue = Queue("quick")
     queue.another_works = True
 
@@ -184,7 +184,7 @@ def test_it_can_be_stopped_while_it_waits_for_another() -> None:
     assert queue.ended == []
 
 
-def test_without_a_database_it_waits_and_is_not_ready() -> None:
+def test_a_worker_without_a_database_waits_and_is_not_ready() -> None:
     queue = Queue("quick")
 
     async def scene(bench: Bench, working: asyncio.Task[None]) -> None:
@@ -197,7 +197,7 @@ def test_without_a_database_it_waits_and_is_not_ready() -> None:
     assert queue.ended == [(1, True)]
 
 
-def test_a_connection_that_is_lost_amid_a_job_ends_both() -> None:
+def test_a_connection_lost_during_a_job_ends_job_and_worker() -> None:
     """The lock is lost with it, so another worker may be at the same job already."""
     queue = Queue("slow", "quick")
     benches: list[Bench] = []
@@ -220,7 +220,7 @@ def test_a_connection_that_is_lost_amid_a_job_ends_both() -> None:
     [(200, False), (403, False), (429, True), (502, True)],
     ids=["sent", "blocked", "later", "down"],
 )
-def test_a_message_is_sent_again_unless_telegram_took_or_refused_it(status: int, fails: bool) -> None:  # noqa: FBT001
+def test_a_message_is_sent_again_unless_telegram_accepted_or_refused_it(status: int, fails: bool) -> None:  # noqa: FBT001
     sent: list[object] = []
 
     class Http:
@@ -256,8 +256,8 @@ def test_a_message_is_sent_again_unless_telegram_took_or_refused_it(status: int,
     assert sent == [("http://telegram/bot1:token/sendMessage", {"chat_id": 7, "text": "Reserved"})]
 
 
-def test_it_starts_without_what_takes_seconds_to_import() -> None:
-    """A release waits for its start."""
+def test_the_worker_starts_without_slow_imports() -> None:
+    """A release waits for the worker's start."""
     program = "import sys, marketplace_bot.cli, marketplace_bot.worker; print('aiogram' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=BOT, stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "False\n"
