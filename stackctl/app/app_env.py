@@ -1,4 +1,4 @@
-"""An app's environment: its one spelling as bytes, its fingerprint, and what Compose gets of it."""
+"""The app environment: its canonical form, its hash, its checks, and what Compose gets of it."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from stackctl.core import durable, program, redact
 from stackctl.core.errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# They would steer docker, Compose or the loader instead of the app, whose environment passes through docker's.
+# These would steer docker, Compose or the loader, since the app's environment passes through docker's.
 RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 # execve(2), MAX_ARG_STRLEN: 32 pages for NAME=value and the zero byte behind it.
@@ -22,7 +22,7 @@ PREVIOUS_SECRET = "TELEGRAM_WEBHOOK_SECRET_PREVIOUS"  # noqa: S105
 
 
 def canonical(environment: Mapping[str, str]) -> bytes:
-    """The one spelling of an environment: compact JSON in UTF-8, names sorted, a newline at the end."""
+    """Return the canonical form: compact JSON in UTF-8, names sorted, a newline at the end."""
     text = json.dumps(dict(environment), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return text.encode() + b"\n"
 
@@ -32,13 +32,13 @@ def env_sha256(environment: Mapping[str, str]) -> str:
 
 
 def load(path: Path) -> dict[str, str]:
-    """Read and check an environment. Errors name the variable, never its value."""
+    """Read and check an environment. Errors name the variable and never show its value."""
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise RefusedError(f"{path} is missing: converge the site (make site)") from None
+        raise RefusedError(f"{path} is missing. Next: converge the site (make site)") from None
     except ValueError:
-        raise RefusedError(f"{path} is no JSON: converge the site (make site)") from None
+        raise RefusedError(f"{path} is not JSON. Next: converge the site (make site)") from None
     fault = problem(document)
     if fault:
         raise RefusedError(f"{path}: {fault}")
@@ -50,7 +50,7 @@ def save(path: Path, environment: Mapping[str, str]) -> None:
 
 
 def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
-    """The names whose values aren't those of the environment kept there; none when that is lost."""
+    """Return the names whose values differ from the environment kept at `path`. If that is lost, there are none."""
     try:
         former = load(path)
     except StackError:
@@ -59,14 +59,14 @@ def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
 
 
 def problem(document: object) -> str | None:
-    """Why this can't be an app's environment, or None."""
+    """Return why this cannot be an app environment, or None."""
     if not isinstance(document, dict):
         return "must be an object of names and values"
     for name, value in document.items():
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            return f"{name!r} is no name of an environment variable"
+            return f"{name!r} is not a name of an environment variable"
         if RESERVED.fullmatch(name):
-            return f"{name} would steer docker instead of the app: give it another name"
+            return f"{name} would steer docker instead of the app. Next: give it another name"
         if fault := _fault_of_value(name, value):
             return fault
     return None
@@ -76,14 +76,14 @@ def _fault_of_value(name: str, value: object) -> str | None:
     if not isinstance(value, str):
         return f"{name} must be text"
     if NO_TEXT.search(value):
-        return f"{name} has characters that no environment can carry"
+        return f"{name} has characters that an environment cannot contain"
     if len(f"{name}={value}\0".encode()) > LONGEST:
-        return f"{name} is too long: Linux takes {LONGEST} bytes of a variable, its name included. Shorten it"
+        return f"{name} is too long: Linux takes {LONGEST} bytes of a variable, its name included. Next: shorten it"
     return None
 
 
 def secrets_in(directory: Path) -> list[str]:
-    """What must not be shown: the values of every environment kept there, rotated ones too, for `redact.mask`."""
+    """Return the values of all environments kept there, rotated ones included: `redact.mask` hides them."""
     values: set[str] = set()
     for path in directory.glob("*.json"):
         with suppress(StackError, OSError):
@@ -94,10 +94,10 @@ def secrets_in(directory: Path) -> list[str]:
 def app_environment(
     release: Release, environment: Mapping[str, str], sha256: str, address: str | None, previous_secret: str | None
 ) -> dict[str, str]:
-    """The whole process environment of a `docker compose` for the app: its file takes the values from it by name.
+    """Return the whole process environment of `docker compose` for the app. Its file takes the values by name.
 
-    `address`: the colour's, None for the worker. `previous_secret`: the one that Telegram still sends, when it isn't
-    this environment's; no part of what the release is, since it is of no use a moment later.
+    `address` is the colour's, or None for the worker. `previous_secret` is the one that Telegram still sends, if it
+    differs. It is not part of the release, since it is useless a moment later.
     """
     return {
         **program.ENVIRONMENT,

@@ -1,4 +1,7 @@
-"""The images of releases: pulled, pinned by digest, and tagged by us, since one pulled by digest counts as dangling."""
+"""The images of releases: pulled, pinned by digest and tagged.
+
+The tag is ours: Docker treats an image that was pulled by its digest as dangling.
+"""
 
 from stackctl.app.stack import Stack
 from stackctl.app.state import Release
@@ -8,21 +11,21 @@ from stackctl.core.paths import Paths
 VERSION_LABEL = "org.opencontainers.image.version"
 PULL_TIMEOUT = 900
 FOREIGN = {"amd64", "arm64"}
-"""Neither runs on the other. What 32-bit ones do depends on the kernel."""
+"""Architectures whose images do not run on each other. Whether 32-bit ones run depends on the kernel."""
 
 
 def ours(paths: Paths, release: Release) -> str:
-    """Our own tag on a release's image."""
+    """Return our own tag on a release's image."""
     return f"{paths.docker.release_repository}:{release.id}"
 
 
 def pin(
     stack: Stack, release: Release, *, digest: str | None, live: Release | None, stays: Release | None
 ) -> tuple[str, str]:
-    """repository@sha256:… of the release's image, tagged as ours, and what there is to say of it.
+    """Pull and tag the release's image. Return it as repository@sha256:…, and a message.
 
-    `digest`: what it has to be. `stays`: its image is taken as it is; a converge mends what runs and must not bring in
-    what was pushed under the same tag since.
+    `digest` is what the image must have. `stays` is a release whose image is used as it is: a converge repairs what
+    runs, and must not bring in what has been pushed under the same tag since.
     """
     docker, repository = stack.docker, stack.config.repository
     if stays and docker.image(stays.image):
@@ -40,14 +43,21 @@ def pin(
     elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):
         image, pinned = docker.image(live.image), live.image
     if not pulled.code and not image:
-        raise RefusedError(f"docker doesn't show {reference} though it was pulled: systemctl status docker")
+        raise RefusedError(f"docker does not list {reference} although it was pulled. Next: systemctl status docker")
     if not image or not pinned:
-        raise RefusedError(f"{reference} can't be had: {pulled.reason}: check the tag and the registry's login")
+        raise RefusedError(
+            f"cannot pull {reference}: {pulled.reason}. Nothing was changed. Next: check the tag and the registry login"
+        )
     version = image.labels.get(VERSION_LABEL)
     if stack.config.version_path and version != release.tag:
-        raise RefusedError(f"{reference} says it is version {version!r} (label {VERSION_LABEL}): build it anew")
+        raise RefusedError(
+            f"{reference} says it is version {version!r} (label {VERSION_LABEL}). "
+            "Nothing was changed. Next: build it again"
+        )
     if image.runs_as_root:
-        raise RefusedError(f"{reference} would run as root (USER {image.user!r}): give it any USER but 0")
+        raise RefusedError(
+            f"{reference} would run as root (USER {image.user!r}). Nothing was changed. Next: give it any USER but 0"
+        )
     ours_is = stack.machine.architecture()
     if image.architecture in FOREIGN - {ours_is} and ours_is in FOREIGN:
         raise RefusedError(
@@ -59,12 +69,12 @@ def pin(
 
 
 def prune(stack: Stack, kept: set[str]) -> None:
-    """Remove our images but for those of the releases with these ids; what a failed release pulled goes, too."""
+    """Remove our images except those of the releases with these ids, and what a failed release has pulled."""
     docker, ours_of = stack.docker, stack.docker.images_of(stack.paths.docker.release_repository)
     needed = {image for release_id, image in ours_of.items() if release_id in kept}
     for image in {*ours_of.values(), *docker.images_of(stack.config.repository).values()} - needed:
         stack.machine.run(["docker", "rmi", "--force", image])
     for release_id, image in ours_of.items():
-        # Of an image that another release needs, our name for it alone.
+        # If another release needs the image, only our tag is removed.
         if release_id not in kept and image in needed:
             stack.machine.run(["docker", "rmi", f"{stack.paths.docker.release_repository}:{release_id}"])

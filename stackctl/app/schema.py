@@ -1,4 +1,4 @@
-"""The schema's revisions: what the database lacks, migrating it, and which release can still serve with it."""
+"""The revisions of the schema: what the database lacks, its migration, and which releases work with it."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from stackctl.services import compose
 
 READ_TIMEOUT = 60
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", re.ASCII)
-"""As migration tools name theirs."""
+"""The form in which migration tools name revisions."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the image says with `schema --json`."""
+    """The answer of an image to `schema --json`."""
 
     current: str | None
     head: str | None
@@ -26,7 +26,7 @@ class Report:
 
 
 def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -> Report:
-    """FailedError when the image can't say, or not in the contract's form."""
+    """Ask the image for its schema. Raises FailedError if the answer is missing or breaks the app contract."""
     argv = compose.one_shot(project, stack.paths.app_yaml, _name(stack, "schema", release), "schema", "--json")
     ran = stack.machine.run(argv, env, READ_TIMEOUT)
     if ran.code:
@@ -36,20 +36,24 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
         pending = tuple(Revision(one["revision"], one["kind"]) for one in document["pending"])
         report = Report(document["current"], document["head"], pending)
     except (ValueError, LookupError, TypeError) as error:
-        raise FailedError(f"`schema --json` isn't of the contract's form ({error!r})", ran.tail()) from None
+        raise FailedError(
+            f"`schema --json` does not have the form of the app contract ({error!r})", ran.tail()
+        ) from None
     named = [*(one.revision for one in pending), *filter(None, (report.current, report.head))]
     if odd := [name for name in named if not REVISION.fullmatch(str(name))]:
-        raise FailedError(f"{odd[0]!a} is no revision's name: letters, digits, _ . + - and at most 128 of them")
+        raise FailedError(
+            f"{odd[0]!a} is not the name of a revision. Next: use letters, digits, _ . + - and at most 128 of them"
+        )
     if unknown := {one.kind for one in pending} - {"expand", "contract"}:
-        raise FailedError(f"a revision's kind is {', '.join(sorted(unknown))}: mark it expand or contract")
+        raise FailedError(f"a revision's kind is {', '.join(sorted(unknown))}. Next: mark it expand or contract")
     return report
 
 
-def cutting(coming: Sequence[Revision]) -> Revision | None:
-    """The first of these that a release which knows none of them can't live with, or None.
+def first_breaking(coming: Sequence[Revision]) -> Revision | None:
+    """Return the first revision that breaks a release that knows none of them, or None.
 
-    An expand leaves it all that it needs. A contract takes away what its expand made needless: a release that is newer
-    than the expand lives with that, an older one doesn't.
+    An expand keeps older releases working. A contract removes what its expand replaced: that breaks releases older than
+    the expand, and no newer ones.
     """
     kinds = [one.kind for one in coming]
     first = kinds.index("expand") if "expand" in kinds else len(kinds)
@@ -57,55 +61,58 @@ def cutting(coming: Sequence[Revision]) -> Revision | None:
 
 
 def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release) -> None:
-    """FailedError when they fail, or don't end in time."""
+    """Run the migrations. Raises FailedError if they fail or take too long."""
     limit = stack.config.migrate_timeout
     argv = compose.one_shot(project, stack.paths.app_yaml, _name(stack, "migrate", release))
     ran = stack.machine.run(argv, env, limit)
     if ran.code == TIMED_OUT:
-        what = f"migrations took longer than {limit} s: see what they wait for (pg_stat_activity)"
+        what = f"migrations took longer than {limit} s. Next: see what they wait for (pg_stat_activity)"
         raise FailedError(what, ran.tail())
     if ran.code:
         raise FailedError(f"migrations failed (exit code {ran.code})", ran.tail())
 
 
 def applied(meant: Sequence[Revision], report: Report) -> tuple[Revision, ...]:
-    """Of those that releases meant to apply, the ones that the database has: a migration may have failed."""
+    """Return those of the `meant` revisions that the database has: a migration may have failed."""
     names = [one.revision for one in meant]
     if report.current in names:
         return tuple(meant[: names.index(report.current) + 1])
     return tuple(one for one in meant if one not in report.pending)
 
 
-def conflict(applied: Sequence[Revision], report: Report, live: Release | None) -> str | None:
-    """Why this image can't be released now, or None: what is live has to serve while it migrates, and it afterwards."""
+def release_conflict(applied: Sequence[Revision], report: Report, live: Release | None) -> str | None:
+    """Return why this image cannot be released now, or None.
+
+    The live release must work while the image migrates, and the image must work afterwards.
+    """
     if live:
         names = [one.revision for one in applied]
         since = applied[names.index(live.schema) + 1 :] if live.schema in names else []
-        if cut := cutting([*since, *report.pending]):
+        if cut := first_breaking([*since, *report.pending]):
             return (
-                f"{cut.revision} is a contract, and {live.tag} is older than its expand: release the version that "
-                "expands first"
+                f"{cut.revision} is a contract, and {live.tag} is older than its expand. Nothing was changed. "
+                "Next: release the version that expands first"
             )
     if not report.pending and (reason := _passed(applied, report.head)):
-        return f"it can't serve: {reason}: release a version that can"
+        return f"it cannot work with the database: {reason}. Nothing was changed. Next: release a version that can"
     return None
 
 
-def barred(applied: Sequence[Revision], target: Release) -> str | None:
-    """Why this release can't serve with the schema any more, or None."""
+def incompatibility(applied: Sequence[Revision], target: Release) -> str | None:
+    """Return why this release no longer works with the schema, or None."""
     if applied and target.schema not in [one.revision for one in applied]:
-        return f"which revisions came after its {target.schema} isn't known"
+        return f"it is not known which revisions came after its {target.schema}"
     return _passed(applied, target.schema)
 
 
 def _passed(applied: Sequence[Revision], head: str | None) -> str | None:
     names = [one.revision for one in applied]
-    cut = cutting(applied[names.index(head) + 1 :]) if head in names else None
+    cut = first_breaking(applied[names.index(head) + 1 :]) if head in names else None
     return f"the schema has moved past it ({cut.revision} is a contract)" if cut else None
 
 
 def named(revisions: Sequence[Revision]) -> str:
-    """For people."""
+    """Return the revisions as text."""
     return ", ".join(f"{one.revision} ({one.kind})" for one in revisions) or "none"
 
 

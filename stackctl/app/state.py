@@ -119,7 +119,7 @@ class State:
 
 
 def load(paths: Paths) -> State:
-    """The state as saved, an empty one before the first release; `active` is read from the symbolic link."""
+    """Return the saved state, or an empty one before the first release. `active` is read from the link."""
     try:
         state = State.from_json(paths.state.read_bytes())
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Telegram's Bot API, as far as a release needs it: where updates go, and how their delivery does.
+"""Telegram's Bot API, as far as a release needs it: the webhook and the state of its deliveries.
 
-https://core.telegram.org/bots/api#setwebhook. The token is part of every URL, so no URL is ever told.
+https://core.telegram.org/bots/api#setwebhook. The token is part of every URL, so no URL is ever shown.
 """
 
 import hashlib
@@ -24,44 +24,44 @@ SHOWN = 200
 
 
 class RejectedError(FailedError):
-    """Telegram knows no such token (401), or the URL is none of its API's (404)."""
+    """Telegram does not know the token (401), or the URL is not one of its API (404)."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What Telegram says of the webhook: https://core.telegram.org/bots/api#webhookinfo."""
+    """Telegram's description of the webhook: https://core.telegram.org/bots/api#webhookinfo."""
 
     url: str
-    """Empty when there is none."""
+    """Empty if no webhook is set."""
     pending: int
     error_at: int
-    """When a delivery failed last, in seconds since the epoch by Telegram's clock; 0 when none did."""
+    """When a delivery last failed, in seconds since the epoch by Telegram's clock. 0 if none did."""
     error: str
 
     @classmethod
     def read(cls, result: Any) -> "Info":
-        """Raises FailedError for what isn't of this form: it came over the network."""
+        """Check and convert an answer. Raises FailedError if it has another form, since it came over the network."""
         document = result if isinstance(result, dict) else {}
         url, error = document.get("url"), document.get("last_error_message", "")
         pending, error_at = document.get("pending_update_count", 0), document.get("last_error_date", 0)
         if not isinstance(url, str) or type(pending) is not int or type(error_at) is not int:
-            raise FailedError("Telegram's getWebhookInfo answers not as its API says")
+            raise FailedError("Telegram's getWebhookInfo answers in another form than its API says")
         return cls(url, pending, error_at, shown(error))
 
 
 @dataclass(frozen=True)
 class Telegram:
-    """One bot's account, by the environment of its release."""
+    """The bot's account, with the token from the app environment."""
 
     machine: Machine
     values: Mapping[str, str]
 
     def info(self) -> Info:
-        """getWebhookInfo's result. Raises FailedError when Telegram doesn't say."""
+        """Return the result of getWebhookInfo. Raises FailedError if Telegram does not answer."""
         return Info.read(self._call("getWebhookInfo", {}))
 
     def set_webhook(self, url: str) -> None:
-        """Have updates sent there, with our secret. Those that wait are kept."""
+        """Set the webhook, with our secret. Pending updates are kept."""
         self._call("setWebhook", {"url": url, "secret_token": self.values[SECRET]})
 
     def _call(self, method: str, parameters: Mapping[str, object]) -> Any:
@@ -75,7 +75,7 @@ class Telegram:
         except ValueError:
             raise FailedError(f"Telegram's {method} answers {status}, and no JSON") from None
         if not isinstance(answer, dict):
-            raise FailedError(f"Telegram's {method} answers {status}, and not as its API says")
+            raise FailedError(f"Telegram's {method} answers {status}, in another form than its API says")
         if answer.get("ok") is not True:
             described = f"Telegram's {method} answers {status}: {shown(answer.get('description'))}"
             raise RejectedError(described) if status in {401, 404} else FailedError(described)
@@ -83,23 +83,23 @@ class Telegram:
 
 
 def shown(text: object) -> str:
-    """What came over the network, in a length and in characters that a terminal can take."""
+    """Make text from the network short and printable."""
     return printable(str(text)[:SHOWN], "")
 
 
 def webhook(values: Mapping[str, str], path: str) -> Webhook:
-    """What Telegram is to be told."""
+    """Return the webhook that Telegram should have."""
     return Webhook(values["PUBLIC_URL"] + path, fingerprint(values))
 
 
 def fingerprint(values: Mapping[str, str]) -> str:
-    """Of the secret, keyed by the token."""
+    """Return a hash of the secret and the token."""
     keyed = f"{values['TELEGRAM_BOT_TOKEN']}\n{values[SECRET]}"
     return hashlib.sha256(keyed.encode()).hexdigest()
 
 
 def sent_secret(paths: Paths, state: State) -> str | None:
-    """The secret that Telegram sends now, out of the environments that are kept; None where it isn't known."""
+    """Return the secret that Telegram sends now, if one of the kept environments has it."""
     if not state.webhook:
         return None
     for path in paths.secrets.glob("*.json"):

@@ -1,4 +1,4 @@
-"""The record of a restore that has closed the bot, and not come to its end: what boot, status and a release go by."""
+"""The marker of an unfinished restore, which has closed the bot. boot, status and release check it before they act."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,38 +10,42 @@ from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
 DATABASE = "_restoring"
-"""Ends the name of a database while it is restored, and of no other."""
+"""The suffix of a database while it is being restored. No other name ends with it."""
 
 
 @dataclass(frozen=True)
 class Record:
+    """The content of the marker."""
+
     id: str
-    """The backup's."""
+    """The ID of the backup."""
     token: str
-    """The run that began it. The database that it restored says so, and is known by it after a kill."""
+    """The run that began the restore. The comment of the restored database names it, which tells after a kill."""
     maintenance: bool
-    """Whether nginx turned everybody away already before it."""
+    """Whether maintenance was on before the restore."""
     revisions: tuple[Revision, ...] = ()
-    """Of the restored schema, once it is known."""
+    """The revisions of the restored schema, once they are known."""
     placed: bool = False
-    """All of the data is in its place: what is left is to start the bot."""
+    """Whether all data is in place, so that only the start of the bot is left."""
 
     @property
     def remedy(self) -> str:
         if self.placed:
-            return f"the data of {self.id} is in its place, and nobody let in yet: sudo stackctl restore {self.id} does"
-        return f"the restore of {self.id} was interrupted: sudo stackctl restore {self.id} finishes it"
+            return (
+                f"the data of {self.id} is in place, but the bot is still closed. Next: sudo stackctl restore {self.id}"
+            )
+        return f"the restore of {self.id} was interrupted. Next: sudo stackctl restore {self.id}, which finishes it"
 
 
 def load(paths: Paths) -> Record | None:
-    """None when there is none under way."""
+    """Return the marker, or None if no restore is unfinished."""
     try:
         return records.loads(Record, paths.restoring.read_bytes())
     except FileNotFoundError:
         return None
     except RecordError as error:
         raise FailedError(
-            f"{paths.restoring} can't be read ({error}): remove it, then restore again (stackctl backups)"
+            f"{paths.restoring} can't be read ({error}). Next: remove it, then restore again (stackctl backups)"
         ) from None
 
 
@@ -50,6 +54,6 @@ def save(paths: Paths, record: Record) -> None:
 
 
 def remove(path: Path) -> None:
-    """It has come to its end, or to none at all."""
+    """Remove the marker, if there is one."""
     if path.exists():
         durable.remove(path)

@@ -1,8 +1,8 @@
-"""Telegram's webhook leads here, and goes on doing so.
+"""Keeps Telegram's webhook on the live release.
 
-Telegram keeps it, and changes it for everybody who has the bot's token. Many a bot calls deleteWebhook as it ends
-(aiogram's examples do so on shutdown), so each verb that has ended a container asks Telegram afterwards, and sets the
-webhook where it leads elsewhere. `status` asks as well: a colleague's trial run on the same token takes it away, too.
+Anyone with the bot's token can change the webhook. Many bots call deleteWebhook when they stop (aiogram's examples do),
+so each verb that has stopped a container asks Telegram afterwards, and sets the webhook if it leads elsewhere. `status`
+asks as well, since a colleague's experiment with the same token also takes the webhook away.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,21 +20,21 @@ from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
 
 LOOK_S = 3.0
-"""How long status waits for Telegram, counted from its own beginning."""
+"""status waits this long for Telegram, counted from its own start."""
 RECENT_S = 600
-"""Telegram tries again within minutes."""
+"""A failed delivery older than this is history: Telegram retries within minutes."""
 MANY = 100
-"""A bot that keeps up leaves fewer updates waiting than this."""
+"""A bot that keeps up has fewer updates pending than this."""
 
 
 def ensure(stack: Stack) -> str:
-    """Set the webhook where it isn't the live release's, and say what was found. Updates that wait are kept.
+    """Set the webhook unless it is the live release's already, and return what was found. Pending updates are kept.
 
-    Raises StackError when Telegram can't be told what it was never told.
+    Raises StackError if the webhook has never been set and cannot be set now.
     """
     current = state.load(stack.paths)
     if stack.config.isolated:
-        return "this droplet is isolated: Telegram isn't told"
+        return "this droplet is isolated, so the webhook is left alone"
     live = _of_live(stack.paths, stack.config, current)
     if not live:
         return "the app has nothing to do with Telegram" if current.active else "no release yet"
@@ -53,7 +53,7 @@ def ensure(stack: Stack) -> str:
 
 
 def mend(stack: Stack) -> str:
-    """As `ensure`, for a bot that serves in any case. What Telegram doesn't take is told, and fails nothing."""
+    """Do what `ensure` does, but return a failure instead of raising it: the bot is live in any case."""
     try:
         return ensure(stack)
     except (StackError, OSError) as error:
@@ -61,31 +61,31 @@ def mend(stack: Stack) -> str:
 
 
 def mend_and_tell(stack: Stack) -> None:
-    """Behind the end of containers that may have taken the webhook back."""
+    """Repair the webhook after containers have stopped that may have deleted it, and emit the result."""
     if stack.config.tells_telegram:
         stack.journal.tell("webhook", "progress", mend(stack))
 
 
 @dataclass(frozen=True)
 class Look:
-    """What Telegram said of the webhook."""
+    """The answer of Telegram about the webhook."""
 
     wanted: Webhook | None = None
-    """None where Telegram is nothing to this droplet, or has no release to lead to."""
+    """None if this droplet has no bot, or no live release."""
     info: Info | None = None
     silence: str = ""
-    """Why it couldn't be asked."""
+    """Why Telegram did not answer, if it did not."""
     rejected: bool = False
-    """It doesn't know the bot's token."""
+    """Whether Telegram does not know the bot's token."""
 
     @property
     def drift(self) -> list[str]:
-        """What a release, and so a converge, mends."""
+        """What a release, and so a converge, repairs."""
         fault = _fault(self.info, self.wanted) if self.info and self.wanted else None
         return [fault] if fault else []
 
     def problems(self, now: float) -> list[str]:
-        """What it complains of. Its own clock and ours differ little: it wouldn't accept our certificate otherwise."""
+        """Return what Telegram complains of. The clocks agree: otherwise Telegram would reject our certificate."""
         if self.rejected:
             return [f"the bot is deaf and mute: {self.silence}. Next: set TELEGRAM_BOT_TOKEN, then make site"]
         if not self.info or self.drift:
@@ -97,7 +97,7 @@ class Look:
 
     @property
     def document(self) -> dict[str, Any] | None:
-        """For status --json; None where Telegram isn't asked."""
+        """The section of status --json, or None if Telegram is not asked."""
         if not self.wanted:
             return None
         said = {**asdict(self.info), "url": _host(self.info.url)} if self.info else {}
@@ -105,11 +105,11 @@ class Look:
 
 
 def look(paths: Paths, config: Config, machine: Machine, current: State) -> Callable[[], Look]:
-    """Begin to ask Telegram; the result waits for the answer. It takes no longer than what status does meanwhile."""
+    """Start asking Telegram, and return a function that waits for the answer. status does other work meanwhile."""
     try:
         live = _of_live(paths, config, current)
     except StackError:
-        live = None  # told by what wants to use that environment
+        live = None  # reported by the verb that needs that environment
     if not live:
         return Look
     wanted, values = live
@@ -125,7 +125,7 @@ def look(paths: Paths, config: Config, machine: Machine, current: State) -> Call
 
 
 def _of_live(paths: Paths, config: Config, current: State) -> tuple[Webhook, Mapping[str, str]] | None:
-    """What Telegram has to know of the release that serves, and that release's environment."""
+    """Return the webhook that the live release needs, and that release's environment."""
     path, release = config.webhook_path, current.release
     if not config.tells_telegram or not path or not release:
         return None
@@ -141,14 +141,14 @@ def _fault(info: Info, wanted: Webhook) -> str | None:
         return "Telegram has no webhook, so the bot hears nothing: somebody called deleteWebhook"
     if info.url != wanted.url:
         return f"Telegram sends updates to {_host(info.url)} instead of {wanted.url}"
-    # The app compares the secret, and Telegram doesn't tell it back.
+    # The app compares the secret; Telegram does not show it.
     if info.pending and "401" in info.error:
         return f"Telegram sends another secret than the app wants: {info.error}"
     return None
 
 
 def _host(url: str) -> str:
-    """A stranger's path may be a secret of his."""
+    """Return the URL without its path, which may be another bot's secret."""
     scheme, _, rest = url.partition("://")
     host = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
     return telegram.shown(f"{scheme}://{host}/…" if rest else "") if url else ""

@@ -45,7 +45,7 @@ def _read_schema(run: ReleaseRun) -> str:
     run.pending = report.pending
     run.release = replace(run.release, schema=report.head)
     run.before = replace(run.before, revisions=schema.applied(run.before.revisions, report))
-    if reason := schema.conflict(run.before.revisions, report, run.before.release):
+    if reason := schema.release_conflict(run.before.revisions, report, run.before.release):
         raise RefusedError(reason)
     return f"at {report.current or 'nothing'}, pending: {schema.named(report.pending)}"
 

@@ -25,9 +25,14 @@ def rollback(stack: Stack, tag: str | None) -> None:
     before = state.load(stack.paths)
     chosen = target(before, tag)
     if not stack.docker.image(chosen.image):
-        raise RefusedError(f"the image of {chosen.tag} ({chosen.id}) is gone: stackctl release {chosen.tag}")
-    if stack.config.migrate and (reason := schema.barred(before.revisions, chosen)):
-        raise RefusedError(f"{chosen.tag} can't serve: {reason}: release a version that can")
+        raise RefusedError(
+            f"the image of {chosen.tag} ({chosen.id}) is gone. Nothing was changed. Next: stackctl release {chosen.tag}"
+        )
+    if stack.config.migrate and (reason := schema.incompatibility(before.revisions, chosen)):
+        raise RefusedError(
+            f"{chosen.tag} cannot work with the database: {reason}. Nothing was changed. "
+            "Next: release a version that can"
+        )
     recovers = before.uncommitted and lifecycle.needs_recovery(stack)
     live = before.kept[0] if recovers else before.release
     run = ReleaseRun(stack, chosen, recovers=recovers)
@@ -49,7 +54,7 @@ def target(before: State, tag: str | None) -> Release:
             f"Next: stackctl rollback {before.earlier[0].tag}, if you want just that one"
         )
     what = f"no release of {tag} is kept" if tag else "there is no earlier release to go back to"
-    raise RefusedError(f"{what} (kept: {names or 'none'}): stackctl release TAG")
+    raise RefusedError(f"{what} (kept: {names or 'none'}). Nothing was changed. Next: stackctl release TAG")
 
 
 def _preflight(run: ReleaseRun) -> str:

@@ -67,7 +67,7 @@ def _well_before(droplet: Host) -> None:
 
 
 BROKEN = {
-    "9.9.9": (REFUSED, "image", "can't be had"),
+    "9.9.9": (REFUSED, "image", "cannot pull"),
     "broken-label": (REFUSED, "image", "says it is version '0.0.0'"),
     "broken-migration": (FAILED, "migrate", "migrations failed"),
     "broken-hang": (FAILED, "migrate", "migrations took longer than"),
@@ -145,7 +145,7 @@ def test_a_registry_that_is_gone_is_told_and_the_live_tag_needs_none(lab: Enviro
     world.check_output("systemctl stop docker-registry")
     try:
         code, output = UnderWay(("release", another(droplet))).end()
-        assert (code, "can't be had" in output) == (REFUSED, True)
+        assert (code, "cannot pull" in output) == (REFUSED, True)
         assert UnderWay(("release", tag)).end()[0] == 0
     finally:
         world.check_output("systemctl start docker-registry")

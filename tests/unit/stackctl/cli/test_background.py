@@ -323,7 +323,7 @@ def test_on_a_full_disk_it_is_heard_to_its_end(tmp_path: Path, monkeypatch: pyte
     droplet.paths.unwritten.parent.mkdir()
     monkeypatch.setattr(events, "append", full)
     code, shown = stackctl(droplet, "release", "9.9.9")
-    assert (code, "can't be had" in shown.splitlines()[-1]) == (2, True), shown
+    assert (code, "cannot pull" in shown.splitlines()[-1]) == (2, True), shown
     assert "release    start 9.9.9 by root" in shown.splitlines()[0]
     assert stackctl(droplet, "release", "--follow") == (code, shown)
     (run,) = json.loads(stackctl(droplet, "history", "--json")[1])

@@ -200,7 +200,7 @@ def test_a_refusal_after_something_was_settled_is_none(uncommitted: Droplet) -> 
     uncommitted.docker.registry.clear()
     code, shown = stackctl(uncommitted, "release", "1.1.0")
     assert code == 1
-    assert "can't be had" in shown.splitlines()[-1]
+    assert "cannot pull" in shown.splitlines()[-1]
     assert "what an interrupted release had left was taken back before" in shown.splitlines()[-1]
     assert stackctl(uncommitted, "release", "1.1.0")[0] == 2
 

@@ -146,7 +146,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "image that runs as root": (
         {"docker.image_user": "0:10001"},
         2,
-        "would run as root (USER '0:10001'): give it any USER but 0",
+        "would run as root (USER '0:10001'). Nothing was changed. Next: give it any USER but 0",
     ),
     "image for another architecture": (
         {"docker.image_architecture": "arm64"},
@@ -161,7 +161,11 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "little disk": ({"bytes_free": 100 << 20}, 2, "100 MiB left"),
     "few connections": ({"postgres.connections": 11}, 2, "11 connections left, a colour may need 12"),
     "schema can't be read": ({"failing": {"schema --json": Result(1, stderr="refused")}}, 1, "refused"),
-    "schema says nonsense": ({"failing": {"schema --json": Result(0, '{"current": 1}')}}, 1, "contract's form"),
+    "schema says nonsense": (
+        {"failing": {"schema --json": Result(0, '{"current": 1}')}},
+        1,
+        "the form of the app contract",
+    ),
     "dump fails": ({"failing": {"pg_dump ": Result(1, stderr="server closed the connection")}}, 1, "server closed"),
     "dump can't be read": ({"failing": {"pg_restore": Result(1, stderr="too short")}}, 1, "too short"),
     "migration fails": ({"failing": {MIGRATION: Result(3, "Traceback", "KeyError: revision")}}, 1, "exit code 3"),
@@ -481,7 +485,7 @@ def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_t
         recorded, before = state.load(left.paths).kept[0].tag, running(left)
         code, shown = stackctl(left, "release", "9.9.9")
         codes.append(code)
-        assert "can't be had" in shown.splitlines()[-1], (at, shown)
+        assert "cannot pull" in shown.splitlines()[-1], (at, shown)
         assert (code == 2) == (before == running(left)), (at, shown)
         assert_one_colour_serves(left)
         apps = [*left.docker.of(f"bot-{state.load(left.paths).active}"), *left.docker.of("bot-worker")]
@@ -570,7 +574,7 @@ def test_a_digest_is_the_live_one_s_or_refused_when_the_registry_is_gone(live: D
     live.docker.registry.clear()
     ended, shown = stackctl(live, "release", f"1.0.0@{asked}")
     assert ended == code, shown
-    assert ("can't be had" in shown) == (code == 2)
+    assert ("cannot pull" in shown) == (code == 2)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])

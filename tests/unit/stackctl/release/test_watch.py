@@ -508,7 +508,7 @@ def knowing(revision: str | None) -> Release:
 @given(HISTORIES)
 def test_what_cuts_is_a_contract_whose_expand_may_be_among_what_comes(coming: tuple[Revision, ...]) -> None:
     pairs = [pair for pair in combinations(coming, 2) if [one.kind for one in pair] == ["expand", "contract"]]
-    assert schema.cutting(coming) == (pairs[0][1] if pairs else None)
+    assert schema.first_breaking(coming) == (pairs[0][1] if pairs else None)
 
 
 @given(HISTORIES.filter(len), st.data())
@@ -516,26 +516,26 @@ def test_a_release_is_barred_by_what_cuts_past_its_schema_and_by_nothing_else(
     applied: tuple[Revision, ...], data: st.DataObject
 ) -> None:
     known = data.draw(st.integers(0, len(applied) - 1))
-    cut = schema.cutting(applied[known + 1 :])
-    reason = schema.barred(applied, knowing(applied[known].revision))
+    cut = schema.first_breaking(applied[known + 1 :])
+    reason = schema.incompatibility(applied, knowing(applied[known].revision))
     assert (reason is None) == (cut is None)
     assert cut is None or f"({cut.revision} is a contract)" in (reason or "")
 
 
 @given(HISTORIES)
 def test_where_no_revision_is_known_nothing_is_barred(applied: tuple[Revision, ...]) -> None:
-    assert schema.barred((), knowing("0001")) is None
+    assert schema.incompatibility((), knowing("0001")) is None
     for unknown in ("elsewhere", None):
-        assert (schema.barred(applied, knowing(unknown)) is None) == (not applied)
+        assert (schema.incompatibility(applied, knowing(unknown)) is None) == (not applied)
 
 
 def test_why_it_is_barred() -> None:
     applied = tuple(Revision(f"000{n}", "contract" if n in {2, 4} else "expand") for n in range(5))
-    assert schema.barred(applied, knowing("0000")) == "the schema has moved past it (0002 is a contract)"
-    assert schema.barred(applied, knowing("0001")) == "the schema has moved past it (0004 is a contract)"
-    assert schema.barred(applied, knowing("0003")) is None  # it has the expand that 0004 ends
-    assert schema.barred(applied, knowing("0004")) is None
-    assert schema.barred(applied, knowing("x")) == "which revisions came after its x isn't known"
+    assert schema.incompatibility(applied, knowing("0000")) == "the schema has moved past it (0002 is a contract)"
+    assert schema.incompatibility(applied, knowing("0001")) == "the schema has moved past it (0004 is a contract)"
+    assert schema.incompatibility(applied, knowing("0003")) is None  # it has the expand that 0004 ends
+    assert schema.incompatibility(applied, knowing("0004")) is None
+    assert schema.incompatibility(applied, knowing("x")) == "it is not known which revisions came after its x"
 
 
 @given(HISTORIES, st.data())
@@ -577,11 +577,11 @@ def test_what_is_live_lives_with_all_that_comes_past_its_schema_or_it_is_refused
     done = data.draw(st.integers(0, len(every)))
     known = data.draw(st.integers(done, len(every)))
     report = reported(every, done, known)
-    assert schema.conflict(every[:done], report, None) is None
+    assert schema.release_conflict(every[:done], report, None) is None
     if done:
         at = data.draw(st.integers(0, done - 1))
-        cut = schema.cutting(every[at + 1 : known])
-        reason = schema.conflict(every[:done], report, knowing(every[at].revision))
+        cut = schema.first_breaking(every[at + 1 : known])
+        reason = schema.release_conflict(every[:done], report, knowing(every[at].revision))
         assert (reason is None) == (cut is None)
         assert cut is None or f"{cut.revision} is a contract, and 1.0.0 is older than its expand" in (reason or "")
 
@@ -590,8 +590,8 @@ def test_what_is_live_lives_with_all_that_comes_past_its_schema_or_it_is_refused
 def test_an_image_that_the_schema_has_moved_past_is_refused(every: tuple[Revision, ...], data: st.DataObject) -> None:
     known = data.draw(st.integers(1, len(every)))
     live = data.draw(st.none() | st.just(knowing(every[-1].revision)))
-    cut = schema.cutting(every[known:])
-    reason = schema.conflict(every, reported(every, len(every), known), live)
+    cut = schema.first_breaking(every[known:])
+    reason = schema.release_conflict(every, reported(every, len(every), known), live)
     assert (reason is None) == (cut is None)
     assert cut is None or f"the schema has moved past it ({cut.revision} is a contract)" in (reason or "")
 
@@ -599,27 +599,33 @@ def test_an_image_that_the_schema_has_moved_past_is_refused(every: tuple[Revisio
 def test_where_what_is_live_told_no_schema_nothing_is_in_its_way() -> None:
     every = (Revision("1", "expand"), Revision("2", "expand"))
     for unknown in ("elsewhere", None):
-        assert schema.conflict(every[:1], reported(every, 1, 2), knowing(unknown)) is None
+        assert schema.release_conflict(every[:1], reported(every, 1, 2), knowing(unknown)) is None
 
 
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ("", "isn't of the contract's form"),
-        ("{", "isn't of the contract's form"),
-        ("[]", "isn't of the contract's form"),
-        ('{"current": null, "head": null}', "isn't of the contract's form"),
-        ('{"current": null, "head": null, "pending": null}', "isn't of the contract's form"),
-        (r'{"current": "\u001b]0;x\u0007", "head": "1", "pending": []}', "'\\\\x1b]0;x\\\\x07' is no revision's name"),
-        ('{"current": null, "head": "1; id", "pending": []}', "'1; id' is no revision's name"),
+        ("", "does not have the form of the app contract"),
+        ("{", "does not have the form of the app contract"),
+        ("[]", "does not have the form of the app contract"),
+        ('{"current": null, "head": null}', "does not have the form of the app contract"),
+        ('{"current": null, "head": null, "pending": null}', "does not have the form of the app contract"),
+        (
+            r'{"current": "\u001b]0;x\u0007", "head": "1", "pending": []}',
+            "'\\\\x1b]0;x\\\\x07' is not the name of a revision",
+        ),
+        ('{"current": null, "head": "1; id", "pending": []}', "'1; id' is not the name of a revision"),
         (
             '{"current": null, "head": "1", "pending": [{"revision": "-f", "kind": "expand"}]}',
-            "'-f' is no revision's name",
+            "'-f' is not the name of a revision",
         ),
-        ('{"current": null, "head": "1", "pending": [{"revision": "1"}]}', "isn't of the contract's form"),
+        (
+            '{"current": null, "head": "1", "pending": [{"revision": "1"}]}',
+            "does not have the form of the app contract",
+        ),
         (
             '{"current": null, "head": "1", "pending": [{"revision": "1", "kind": "both"}]}',
-            "a revision's kind is both: mark it expand or contract",
+            "a revision's kind is both. Next: mark it expand or contract",
         ),
     ],
 )

@@ -63,7 +63,8 @@ def test_what_a_restore_leaves_that_was_killed_before_it_closed_anything_goes_wi
 
 def test_an_interrupted_restore_keeps_the_bot_closed_until_it_is_finished(saved: Droplet) -> None:
     left = interrupted(saved)
-    said = f"the restore of {newest(saved)} was interrupted: sudo stackctl restore {newest(saved)} finishes it"
+    id_ = newest(saved)
+    said = f"the restore of {id_} was interrupted. Next: sudo stackctl restore {id_}, which finishes it"
     left.reset()
     assert stackctl(left, "boot")[0] == 0
     assert (running(left), left.paths.maintenance.exists()) == (["postgres", "redis"], True)

@@ -179,7 +179,7 @@ def test_a_bot_that_does_not_start_on_the_restored_data_is_left_to_a_person(save
     assert (code, "all data is restored, but" in shown.splitlines()[-1]) == (4, True), shown
     assert (saved.postgres.tables, saved.paths.maintenance.exists()) == (THEN, True)
     code, shown = stackctl(saved, "status")
-    assert (code, f"nobody let in yet: sudo stackctl restore {newest(saved)} does" in shown) == (4, True)
+    assert (code, f"the bot is still closed. Next: sudo stackctl restore {newest(saved)}" in shown) == (4, True)
     saved.failing = {}
     truncated(saved)  # its files are needed no more
     assert restored(saved)[0] == 0
