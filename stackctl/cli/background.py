@@ -1,7 +1,7 @@
-"""A release or a restore in a unit of its own: it goes on to its end when the connection drops; its caller follows.
+"""Runs a release, a rollback or a restore in a systemd unit of its own, and follows it.
 
-The follower reads history.jsonl, as `release --follow` does later, and ends with the run's own exit code; and what a
-full disk didn't take of it.
+The run goes on when the connection drops. The follower reads history.jsonl, and what a full disk kept out of it, and
+ends with the exit code of the run. `release --follow` does the same later.
 """
 
 import json
@@ -33,41 +33,41 @@ Event = dict[str, Any]
 
 
 def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
-    """Start a release, a rollback or a restore and follow it, or follow the one that there is."""
+    """Start the run and follow it, or follow the one that is in progress."""
     arguments, paths, machine = call.arguments, call.paths, call.machine
     show = shown(call.journal.out, as_json=arguments.json)
     if getattr(arguments, "follow", False):
-        with _going_on(paths):
+        with _detached(paths):
             return follow(paths, machine, last_run(paths), show)
     asked = words(call)
     under = ["--under", arguments.under] if arguments.under else []
     as_run = ["--run", call.journal.run, "--by", arguments.by, f"--key={arguments.key}", *under, arguments.verb]
-    with _going_on(paths):
+    with _detached(paths):
         start(paths, call.stack.config, machine, [*as_run, *asked])
         return follow(paths, machine, call.journal.run, show)
 
 
 @contextmanager
-def _going_on(paths: Paths) -> Iterator[None]:
-    """Whoever stops following ends nothing by it, and is told so."""
+def _detached(paths: Paths) -> Iterator[None]:
+    """Explain, when the follower is interrupted, that the run goes on."""
     try:
         yield
     except KeyboardInterrupt:
         raise PersonNeededError(
-            "if it was begun, it goes on by itself: stackctl release --follow shows it, "
-            f"systemctl stop {paths.units.release} ends and undoes it"
+            "the run goes on by itself, if it had started. Next: stackctl release --follow, which shows it, or "
+            f"systemctl stop {paths.units.release}, which ends and undoes it"
         ) from None
 
 
 def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[str]) -> None:
-    """Have systemd run stackctl with these arguments. LockedError when something is under way."""
+    """Start stackctl with these arguments in a unit. Raises LockedError if another run is in progress."""
     if holder := lock.holder_of(paths.work):
         raise holder.refusal
     properties = {
-        # SIGTERM is for stackctl alone, which ends its children and undoes what it did.
+        # SIGTERM goes to stackctl alone, which ends its children and undoes what it did.
         "KillMode": "mixed",
         "TimeoutStopSec": str(UNDO_SECONDS + config.stop_grace + 2 * config.worker_grace),
-        # At a shutdown it is stopped, and has undone its work, before the stack and Docker are.
+        # At a shutdown it is stopped, and has undone its work, before the stack and Docker stop.
         "After": f"docker.service {paths.units.app}",
     }
     options = [f"--property={name}={value}" for name, value in properties.items()]
@@ -77,28 +77,30 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if not ran.code:
         return
     if ran.code == TIMED_OUT:
-        # Behind a boot, say. It must not start later, when it was reported as failed.
+        # For example, it waits for the boot. It must not start later, after it was reported as failed.
         machine.run(["systemctl", "stop", paths.units.release])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
     if "already loaded" in ran.reason:
-        # Its stackctl is about to take the lock.
-        raise LockedError("another release or restore has just begun: wait for the end, then run this again")
-    raise FailedError(f"systemd doesn't start it: {ran.reason}")
+        # Its stackctl has not taken the lock yet.
+        raise LockedError(
+            "another release or restore has just started. Next: wait until it has finished, then run this again"
+        )
+    raise FailedError(f"systemd cannot start the run: {ran.reason}. Nothing was changed")
 
 
 def last_run(paths: Paths) -> str:
-    """The newest of them, under way or over."""
+    """Return the newest run, in progress or finished."""
     lines = [line for path in (paths.history, paths.unwritten) for line in _Tail(path).lines()[1]]
     events = filter(None, map(parsed, lines))
     runs = [(event["ts"], event["run"]) for event in events if event["op"] in VERBS and "by" in event]
     if not runs:
-        raise RefusedError("there was none yet: stackctl release TAG")
+        raise RefusedError("no release or restore has run yet. Next: stackctl release TAG")
     return str(sorted(runs, key=itemgetter(0))[-1][1])
 
 
 def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], None]) -> int:
-    """Show a run's events as they come; its exit code. PersonNeededError when it ended without a word."""
+    """Show the events of a run as they come, and return its exit code. Raises PersonNeededError if it was killed."""
     tails, quiet, what = [_Tail(path) for path in (paths.history, paths.unwritten)], 0, "the same command"
     while True:
         ended = quiet > LOOKS_BEFORE_ASKING and _over(paths, machine)
@@ -111,14 +113,15 @@ def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], Non
                 return int(event["code"])
         if ended:
             raise PersonNeededError(
-                f"it ended without a word (killed? journalctl -u {paths.units.release}): {what} finishes the job"
+                f"the run ended without a result (killed? journalctl -u {paths.units.release}). "
+                f"Next: {what}, which finishes it"
             )
         quiet = 0 if fresh or ended else quiet + 1
         machine.sleep(LOOK_SECONDS)
 
 
 def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
-    """Prints events: for machines as they are, for people with the seconds since the first."""
+    """Return a function that prints events: as JSON, or for people with the seconds since the first."""
     began: list[datetime] = []
 
     def show(event: Event) -> None:
@@ -131,37 +134,37 @@ def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
 
 
 class _Tail:
-    """What is added to a file, which may be replaced by a shorter one meanwhile."""
+    """The new lines of a file, which may be replaced by a shorter one meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._inode, self._offset, self._told = path, 0, 0, 0
 
     def fresh(self, run: str) -> list[Event]:
-        """A run's events since."""
-        anew, lines = self.lines()
+        """Return the events of a run since the last call."""
+        replaced, lines = self.lines()
         heard = [event for event in map(parsed, lines) if event and event["run"] == run]
-        # A file that was trimmed meanwhile is read from its beginning.
-        fresh = heard[self._told :] if anew else heard
-        self._told = len(heard) if anew else self._told + len(heard)
+        # A file that was trimmed meanwhile is read from its start.
+        fresh = heard[self._told :] if replaced else heard
+        self._told = len(heard) if replaced else self._told + len(heard)
         return fresh
 
     def lines(self) -> tuple[bool, list[bytes]]:
-        """Whether the file is another one than before, and its whole lines since."""
+        """Return whether the file was replaced, and its complete lines since the last call."""
         try:
             with self._path.open("rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
-                anew = inode != self._inode
-                if anew:
+                replaced = inode != self._inode
+                if replaced:
                     self._inode, self._offset = inode, 0
                 file.seek(self._offset)
                 whole, newline, _ = file.read().rpartition(b"\n")
         except FileNotFoundError:
             return False, []
         self._offset += len(whole) + len(newline)
-        return anew, whole.splitlines()
+        return replaced, whole.splitlines()
 
 
 def _over(paths: Paths, machine: Machine) -> bool:
-    """One that is being stopped is `deactivating`, and undoes its work."""
+    """Return whether the unit has ended. While it is stopped and undoes its work, it is `deactivating`."""
     asked = machine.run(["systemctl", "show", "--property=ActiveState", "--value", paths.units.release])
     return asked.stdout.strip() in {"inactive", "failed"}

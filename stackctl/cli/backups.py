@@ -1,4 +1,4 @@
-"""backup, backups and offsite."""
+"""The verbs backup, backups and offsite."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""One call of a verb: what its handler works with."""
+"""One call of a verb: the data that its handler works with."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from stackctl.core.paths import Paths
 
 @dataclass(frozen=True)
 class Call:
-    """A verb's arguments, and the droplet that they are for."""
+    """The arguments of a verb, and the droplet."""
 
     arguments: argparse.Namespace
     paths: Paths
@@ -23,12 +23,12 @@ class Call:
 
     @cached_property
     def stack(self) -> Stack:
-        """Reads the site's configuration, and raises RefusedError where that is not as it should be."""
+        """The stack, with the site's configuration. Raises RefusedError if that is not valid."""
         return Stack(self.paths, config.load(self.paths), self.machine, self.journal)
 
     @property
     def holder(self) -> str:
-        """For those who are kept out meanwhile."""
+        """The name of this call, for refusals by its lock."""
         return self.held_for(f"stackctl {self.arguments.verb}")
 
     def held_for(self, what: str) -> str:

@@ -1,10 +1,10 @@
-"""Whose key a caller logged in with: several people share one login, and history should tell them apart.
+"""Identifies the SSH key of a caller: several people share one login, and the history should tell them apart.
 
-Nothing that the caller says is believed: neither SSH_USER_AUTH, which sshd sets with ExposeAuthInfo and anybody may set
-as well, nor a process's own name. Root follows the parents of this process up to the sshd-session that is root's, and
-asks the journal, whose fields that begin with _ are journald's own, what that process accepted. Somebody who leaves
-that tree on purpose (setsid, at, another login's tmux) is told by the login's name alone, or as the one whose tree it
-is: this is a record for colleagues, and no defence against them.
+Nothing that the caller controls is trusted: neither SSH_USER_AUTH, which anybody can set, nor a process's own name.
+This module follows the parents of the process up to root's sshd-session, and asks the journal what that accepted. The
+journal's fields that begin with _ are set by journald. A caller who leaves that tree on purpose (setsid, at, another
+login's tmux) is recorded by the login alone, or as the owner of the other tree: this record helps colleagues, and does
+not defend against them.
 """
 
 import base64
@@ -34,24 +34,24 @@ _SHOWN = 64
 class _Process(NamedTuple):
     parent: int
     ticks: int
-    """When it began, in ticks since the boot."""
+    """The start time, in ticks since the boot."""
 
 
 def key(paths: Paths, machine: Machine, proc: Path = PROC, pid: int | None = None) -> str:
-    """The comment of the key in authorized_keys, or "" where nobody came by SSH or it isn't known."""
+    """Return the comment of the key in authorized_keys, or "" without SSH or if it is not known."""
     try:
         session, began = _session(proc, pid or os.getpid())
         accepted = _accepted(machine, session, began)
         return _comments(paths, accepted[0]).get(accepted[1], "") if accepted else ""
     except (StackError, OSError, ValueError, LookupError):
-        return ""  # it must keep nobody from releasing
+        return ""  # a failure here must not prevent a release
 
 
 def _session(proc: Path, pid: int) -> tuple[int, float]:
-    """The privileged sshd-session above this process, and when it began. LookupError when there is none."""
+    """Return the privileged sshd-session above this process, and its start. Raises LookupError if there is none."""
     for _ in range(MOST_PARENTS):
         process = _process(proc, pid)
-        if (proc / str(pid) / "exe").readlink().name == SESSION and _is_root_s(proc, pid):
+        if (proc / str(pid) / "exe").readlink().name == SESSION and _is_owned_by_root(proc, pid):
             booted = int(re.findall(r"^btime (\d+)$", (proc / "stat").read_text(), re.MULTILINE)[0])
             return pid, booted + process.ticks / os.sysconf("SC_CLK_TCK")
         pid = process.parent
@@ -59,17 +59,17 @@ def _session(proc: Path, pid: int) -> tuple[int, float]:
 
 
 def _process(proc: Path, pid: int) -> _Process:
-    """Of proc_pid_stat(5). A program may have spaces and brackets in its name."""
+    """Read proc_pid_stat(5). The name of a program may contain spaces and brackets."""
     fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return _Process(parent=int(fields[1]), ticks=int(fields[19]))
 
 
-def _is_root_s(proc: Path, pid: int) -> bool:
+def _is_owned_by_root(proc: Path, pid: int) -> bool:
     return bool(re.search(r"^Uid:\s+0\s+0\s", (proc / str(pid) / "status").read_text(), re.MULTILINE))
 
 
 def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] | None:
-    """The login and the key's fingerprint. An older process may have had that number."""
+    """Return the login and the key's fingerprint. `began` excludes an older process with the same number."""
     fields = [f"_PID={session}", "_UID=0", f"SYSLOG_IDENTIFIER={SESSION}"]
     asked = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=@{began - 2:.0f}", *fields]
     lines = machine.run(asked, timeout=5).stdout.splitlines()
@@ -78,7 +78,7 @@ def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] |
 
 
 def _comments(paths: Paths, login: str) -> dict[str, str]:
-    """By fingerprint, as sshd spells it."""
+    """Return the comments of the login's keys by fingerprint, as sshd spells it."""
     file = paths.keys(login)
     found: dict[str, str] = {}
     with openat.directory(paths.home, *file.parent.relative_to(paths.home).parts) as there:

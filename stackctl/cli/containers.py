@@ -1,4 +1,4 @@
-"""logs and exec: what happens inside the containers that serve now."""
+"""logs and exec: access to the containers that run now."""
 
 import sys
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from stackctl.services.docker import Container
 
 
 def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> int:
-    """Shows what `docker logs` says, made printable; its exit code."""
+    """Show the output of `docker logs`, made printable. Return its exit code."""
     going_on = ["--follow"] if follow else []
     return stack.machine.shown(["docker", "logs", "--tail", str(lines), *going_on, _container(stack, service).id])
 
 
 def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
-    """Goes on as `docker exec` in the live web container, on a terminal where there is one."""
-    # argparse leaves the sign that no option follows in what it takes whole.
+    """Become `docker exec` in the live web container, with a terminal if there is one."""
+    # argparse keeps the "--" that ends the options.
     command = command[1:] if command[:1] == ["--"] else command
     if not command:
-        raise RefusedError("which command? stackctl exec python --version")
+        raise RefusedError("name the command, for example: stackctl exec python --version")
     terminal = ["--tty"] if sys.stdin.isatty() else []
     stack.machine.become(["docker", "exec", "--interactive", *terminal, _container(stack, "web").id, *command])
 
@@ -36,8 +36,8 @@ def _container(stack: Stack, service: str) -> Container:
     elif active:
         project = paths.docker.project(active)
     else:
-        raise RefusedError("no release yet: stackctl release TAG")
+        raise RefusedError("no release yet. Next: stackctl release TAG")
     found = next((one for one in stack.docker.containers(project) if one.service == service), None)
     if not found:
-        raise RefusedError(f"{service} has no container: stackctl status says why")
+        raise RefusedError(f"{service} has no container. Next: stackctl status")
     return found

@@ -1,4 +1,4 @@
-"""The gate: all that CI's key may say. Its forced command hands over what the client asked for, as one string."""
+"""The gate: everything that CI's key may ask for. The key's forced command passes the request as one string."""
 
 import re
 
@@ -20,8 +20,8 @@ _SHOWN = 80
 
 
 def parse(original_command: str) -> list[str]:
-    """The arguments to go on with, or RefusedError. No word of them can be an option but those named here."""
+    """Return the request as arguments, or raise RefusedError. Only the options named here can be among them."""
     if not _ALLOWED.fullmatch(original_command):
-        # !a: what a stranger sent is shown on a terminal and in logs.
+        # !a: a request from outside is shown on a terminal and in logs.
         raise RefusedError(f"{original_command[:_SHOWN]!a} is not for this key, which may: {_IN_WORDS}")
     return original_command.split(" ")

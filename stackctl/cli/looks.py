@@ -1,4 +1,4 @@
-"""status, history, logs and exec: they only look."""
+"""The verbs that change nothing: status, history, logs and exec."""
 
 import json
 from typing import NoReturn

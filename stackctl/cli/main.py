@@ -1,4 +1,4 @@
-"""The command line. Every expected end is one line and an exit code of the contract; no traceback."""
+"""The command line. Every expected failure is one line and a documented exit code, without a traceback."""
 
 import argparse
 import os
@@ -14,23 +14,23 @@ from stackctl.core.printable import printable
 
 
 def main(app: str) -> NoReturn:
-    """Never returns: raises SystemExit with the exit code."""
+    """Parse the command line, run the verb and exit with its code."""
     arguments = parser(app).parse_args()
     if os.geteuid() != 0:
-        sys.exit(_refusal(f"only root may: sudo {' '.join(['stackctl', *sys.argv[1:]])}"))
+        sys.exit(_refusal(f"this needs root. Next: sudo {' '.join(['stackctl', *sys.argv[1:]])}"))
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
-    # A closed terminal ends nothing: what was begun goes on to its end.
+    # A closed terminal ends nothing: the run goes on.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.exit(verbs.function("run:main")(arguments, Paths(app)))
 
 
 def parser(app: str) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stackctl", description=f"Runs {app} on this droplet.")
-    top.add_argument("--under", metavar="ID", help="part of the errand that holds the lock under this id")
-    top.add_argument("--run", metavar="ID", help="for systemd: do it here, as the run of this id")
-    top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="for systemd: who asked for it")
-    top.add_argument("--key", help="for systemd: whose key that was")
+    top.add_argument("--under", metavar="ID", help="run as part of the operation that holds the lock with this ID")
+    top.add_argument("--run", metavar="ID", help="for systemd: run here, with this run ID")
+    top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="for systemd: who started it")
+    top.add_argument("--key", help="for systemd: the owner of the SSH key")
     rows = top.add_subparsers(dest="verb", required=True)
 
     for verb in verbs.VERBS:
@@ -39,7 +39,7 @@ def parser(app: str) -> argparse.ArgumentParser:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Once: a second one must not interrupt the undoing.
+    # Only once: a second signal must not interrupt the undo.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""release and rollback."""
+"""The verbs release and rollback."""
 
 import argparse
 from contextlib import suppress
@@ -14,19 +14,19 @@ from stackctl.release import rollback as rolling_back
 
 def release(call: Call) -> int:
     asked = call.arguments
-    _refuse_amid_a_restore(call.stack)
+    _refuse_during_restore(call.stack)
     releasing.release(call.stack, asked.tag, keep_image=asked.under is not None, dry_run=asked.dry_run)
     return 0
 
 
 def rollback(call: Call) -> int:
-    _refuse_amid_a_restore(call.stack)
+    _refuse_during_restore(call.stack)
     rolling_back.rollback(call.stack, call.arguments.tag)
     return 0
 
 
 def subject(arguments: argparse.Namespace, paths: Paths) -> str:
-    """The tag; a rollback that names none is told by the one that it leads to."""
+    """Return the tag. For a rollback without a tag it is the one that the rollback leads to."""
     tag = arguments.tag or ""
     if arguments.verb == "rollback" and not tag:
         with suppress(StackError):
@@ -35,14 +35,14 @@ def subject(arguments: argparse.Namespace, paths: Paths) -> str:
 
 
 def words(call: Call) -> list[str]:
-    """What is asked for, as arguments."""
+    """Return the request as arguments."""
     asked = call.arguments
     if asked.verb == "release" or asked.tag:
         releasing.parse(asked.tag or "")
     return [*(["--dry-run"] if getattr(asked, "dry_run", False) else []), *([asked.tag] if asked.tag else [])]
 
 
-def _refuse_amid_a_restore(stack: Stack) -> None:
+def _refuse_during_restore(stack: Stack) -> None:
     half = unfinished_restore.load(stack.paths)
     if half and not half.placed:
         raise RefusedError(half.remedy)

@@ -1,4 +1,4 @@
-"""remove-foreign: what a converge takes away by name."""
+"""The verb remove-foreign, which a converge calls."""
 
 from stackctl.cli.call import Call
 from stackctl.host import foreign

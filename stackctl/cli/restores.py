@@ -1,4 +1,4 @@
-"""restore."""
+"""The verb restore."""
 
 import argparse
 
@@ -22,20 +22,20 @@ def subject(arguments: argparse.Namespace, _paths: Paths) -> str:
 
 
 def words(call: Call) -> list[str]:
-    """What is asked for, word by word."""
+    """Return the request as arguments."""
     try:
         return _confirmed(call)
     except KeyboardInterrupt:
-        raise FailedError("interrupted: nothing was changed") from None
+        raise FailedError("interrupted. Nothing was changed") from None
 
 
 def _confirmed(call: Call) -> list[str]:
-    """Where nobody has confirmed it yet, the plan is shown, and somebody asked."""
+    """Show the plan and ask the operator, unless the command line confirms it."""
     stack, asked = call.stack, _asked(call.arguments)
     if not asked.yes and not asked.to_database:
-        with lock.hold(call.paths, call.held_for("look at what stackctl restore would do")):
+        with lock.hold(call.paths, call.held_for("plan of stackctl restore")):
             chosen = restoring.look(stack, asked).id
-        answer = call.machine.answer(f"Type {chosen} to have what is live give way to it: ")
+        answer = call.machine.answer(f"Type {chosen} to replace the live data with it: ")
         asked = asked._replace(backup=chosen, yes=answer)
         check_answer(asked, chosen)
     return asked.words
@@ -43,7 +43,7 @@ def _confirmed(call: Call) -> list[str]:
 
 def _asked(arguments: argparse.Namespace) -> Request:
     if not arguments.backup:
-        raise RefusedError("which backup? stackctl restore ID|latest; stackctl backups lists them")
+        raise RefusedError("name the backup: stackctl restore ID|latest. Next: stackctl backups, which lists them")
     return Request(
         arguments.backup,
         arguments.from_offsite,

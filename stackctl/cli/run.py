@@ -1,4 +1,4 @@
-"""One verb from its arguments to its exit code."""
+"""Runs one verb, from its arguments to its exit code."""
 
 import argparse
 import sys
@@ -21,12 +21,12 @@ from stackctl.core.printable import printable
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> int:
-    """Run it on this machine."""
+    """Run the verb on this machine."""
     return run(arguments, paths, Machine(), sys.stdout, sys.stderr)
 
 
 def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO, err: TextIO) -> int:
-    """The verb's exit code. What a run has to say is among its events; any other verb complains to `err`."""
+    """Run the verb and return its exit code. A run reports in its events, any other verb to `err`."""
     verb = arguments.verb
     if verb == "gate":
         try:
@@ -53,16 +53,16 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     code, message = _ended(lambda: _handled(row, Call(arguments, paths, machine, journal)))
     if told:
         journal.end(code, message)
-    elif message and message != journal.failure:  # that was said already
+    elif message and message != journal.failure:  # not shown already
         print(printable(f"stackctl {verb}: {message}"), file=err)
     return code
 
 
 def _handled(row: Verb, call: Call) -> int:
-    """The verb at work under its locks, in a unit of its own where it has one."""
+    """Run the handler under the verb's locks, or in a unit of its own."""
     if row.background and call.arguments.run is None:
         return background.run(call, verbs.function(row.background))
-    # Before any wait for a lock: a converge that holds it may put another zipapp in the place of ours.
+    # Before any wait for a lock: a converge that holds it may replace the zipapp meanwhile.
     handler = verbs.function(row.handler)
     with ExitStack() as held:
         if row.lock is not Lock.NONE:
@@ -74,15 +74,15 @@ def _handled(row: Verb, call: Call) -> int:
 
 
 def _ended(act: Callable[[], int]) -> tuple[int, str]:
-    """Exit code and the cause, when there is one."""
+    """Return the exit code, and the cause of a failure."""
     try:
         return act(), ""
     except StackError as error:
         return error.code, str(error)
     except KeyboardInterrupt:
-        return 1, "interrupted: run it again"
+        return 1, "interrupted. Next: run it again"
     except OSError as error:
         return 1, f"{error}: see the machine's own log (journalctl -b)"
-    except Exception as error:  # whoever follows has to hear of a fault of our own, too
+    except Exception as error:  # a follower has to see an internal error, too
         print(printable(traceback.format_exc(), "\t\n"), file=sys.stderr)
-        return 4, f"a fault of stackctl's own ({error!r}): stackctl status, and tell us"
+        return 4, f"internal error in stackctl ({error!r}). Next: run stackctl status, and report this"

@@ -1,4 +1,4 @@
-"""boot, halt and maintenance: what the site serves at all."""
+"""The verbs boot, halt and maintenance."""
 
 from stackctl.app import lifecycle, unfinished_restore
 from stackctl.app.stack import Stack
@@ -6,7 +6,7 @@ from stackctl.cli.call import Call
 from stackctl.core import durable, lock
 from stackctl.core.errors import RefusedError
 
-# A release may be at its migrations when boot comes; TimeoutStartSec of APP.service is well above this.
+# A release may be migrating when boot starts. TimeoutStartSec of APP.service is well above this.
 BOOT_PATIENCE = 600
 
 

@@ -19,7 +19,7 @@ def report(paths: Paths, config: Config, machine: Machine) -> Report:
 
 
 def text(report: Report) -> str:
-    """The report for people."""
+    """Return the report as text for people."""
     release, served, holder = report["release"], report["certificate"], report["lock"]
     live = f"{release['tag']} in {report['active']} {_since(report)}" if release else "no release yet"
     rows = [(report["app"], live if release else f"{live}: sudo stackctl release TAG")]
@@ -44,7 +44,7 @@ def text(report: Report) -> str:
     rows.append(("stackctl", report["stackctl"]))
     rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
     rows += [
-        ("on trial", f"{one['name']}, undone at {one['until']} unless a new login confirms it")
+        ("on trial", f"{one['name']}, reverted at {one['until']} unless a new login confirms it")
         for one in report["trials"]
     ]
     if report["telegram"] and report["telegram"]["silence"]:
@@ -56,14 +56,14 @@ def text(report: Report) -> str:
 
 
 def _since(report: Report) -> str:
-    """A release is recorded when it was watched: until then nobody knows whether it stays."""
+    """Return since when the release is live. A release is recorded after its watch; until then it may be undone."""
     if report["release"]["since"]:
         return f"since {report['release']['since']}"
     return "and not recorded yet" if report["under_way"] else "and never recorded: a release was interrupted"
 
 
 def _kept(report: Report) -> list[tuple[str, str]]:
-    """What a rollback leads to; apart from that, what it leads to only by name, and what it can't lead to."""
+    """Return the kept releases: for a rollback, for one by name only, and those whose image is gone."""
     live = report["release"]["id"] if report["release"] else None
     earlier = [known for known in report["kept"] if known["id"] != live]
     gone = [known["tag"] for known in earlier if known["id"] in report["gone"]]

@@ -1,4 +1,4 @@
-"""certificate, upgrade, integrity, amcheck and reboot: what systemd's timers call."""
+"""The verbs that systemd's timers call: certificate, upgrade, integrity, amcheck and reboot."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from stackctl.host import certificate, upkeep
 from stackctl.services.postgres import Postgres
 
 CERTIFICATE_PATIENCE = 330
-# A release with its migrations, or a backup with its proof, comes to an end within it; else the next day has its turn.
+# A release with migrations or a backup with its verification is done by then; if not, the next day's upgrade runs.
 UPGRADE_PATIENCE = 3600
 REBOOT_PATIENCE = 1800
 AMCHECK_PATIENCE = 3600
@@ -46,8 +46,8 @@ def amcheck(call: Call) -> int:
     stack = call.stack
     if not stack.config.data:
         return 0
-    # It may take hours. A backup would end it, and a restore take its database away: those wait, or are refused. A
-    # release needn't: its own dump ends a look (Postgres.end_dumps) before a migration could wait for a table of it.
+    # It may take hours. A backup would end it, and a restore replaces its database, so both wait or are refused. A
+    # release does not: its dump ends this check (Postgres.end_dumps) before a migration could wait for a table.
     paths = stack.paths
     name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends it)"
     alone = lock.exclusive(paths.backup_lock, name, AMCHECK_PATIENCE)
@@ -64,6 +64,6 @@ def reboot(call: Call) -> int:
 
 @contextmanager
 def _nothing_under_way(paths: Paths, name: str, patience: float) -> Iterator[None]:
-    """No backup that is being proven or sent, either: of the site's lock it has no more need."""
+    """Hold both locks. A backup that is being verified or sent holds only its own."""
     with lock.exclusive(paths.backup_lock, name, patience), lock.hold(paths, name, patience=patience):
         yield

@@ -1,4 +1,4 @@
-"""The verbs, one row each. A verb's modules are imported when it is called."""
+"""The verbs, one row each. The modules of a verb are imported when it is called."""
 
 import argparse
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from stackctl.core.paths import DATA_SERVICES, TRIALS
 
 SERVICES = ("web", "worker", *DATA_SERVICES)
 FLAGS = {
-    "json": "for machines",
-    "dry-run": "say what would happen, and change nothing",
-    "follow": "show the one that is under way, or the last one",
-    "nightly": "for systemd: wait for what is under way, up to an hour",
+    "json": "print JSON",
+    "dry-run": "show what would happen, and change nothing",
+    "follow": "show the run that is in progress, or the last one",
+    "nightly": "for systemd: wait up to an hour for other runs",
 }
 Parser = argparse.ArgumentParser
 
 
 class Lock(Enum):
-    """What is held while a verb is at work, unless its handler takes locks itself."""
+    """The locks that are held while a verb runs. NONE if it needs none, or takes them itself."""
 
     NONE = auto()
     SITE = auto()
@@ -36,17 +36,17 @@ def flags(*names: str) -> Callable[[Parser], None]:
 
 def _release(parser: Parser) -> None:
     flags("dry-run", "follow", "json")(parser)
-    parser.add_argument("tag", nargs="?", help="TAG, or TAG@sha256:… when it has to be that very image")
+    parser.add_argument("tag", nargs="?", help="the image tag, or TAG@sha256:… to require that digest")
 
 
 def _rollback(parser: Parser) -> None:
     flags("json")(parser)
-    parser.add_argument("tag", nargs="?", help="which; the one before when left out")
+    parser.add_argument("tag", nargs="?", help="the tag of a kept release; by default the one before the live one")
 
 
 def _logs(parser: Parser) -> None:
     parser.add_argument("service", nargs="?", default="web", choices=SERVICES)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as more is said")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
     parser.add_argument("-n", "--lines", type=int, default=100)
 
 
@@ -60,26 +60,28 @@ def _maintenance(parser: Parser) -> None:
 
 def _restore(parser: Parser) -> None:
     flags("follow", "json")(parser)
-    parser.add_argument("backup", nargs="?", help="its id, or latest: the newest one that is verified")
-    parser.add_argument("--from-offsite", action="store_true", help="from off the droplet, where it isn't here")
-    parser.add_argument("--snapshot", metavar="SNAPSHOT", help="off the droplet, where several have this id")
+    parser.add_argument("backup", nargs="?", help="a backup ID, or latest: the newest verified one")
     parser.add_argument(
-        "--to-database", metavar="NAME", help="into this one, beside the live one, which stays as it is"
+        "--from-offsite", action="store_true", help="fetch it from off-site storage if it is not on the droplet"
     )
-    parser.add_argument("--yes", metavar="ID", help="that id once more: yes, what is live gives way to it")
+    parser.add_argument("--snapshot", metavar="SNAPSHOT", help="the off-site snapshot, if several have this backup ID")
+    parser.add_argument("--to-database", metavar="NAME", help="restore into a new database; nothing live changes")
+    parser.add_argument("--yes", metavar="ID", help="confirm: repeat the backup ID to replace the live data")
     parser.add_argument(
-        "--no-safety", action="store_true", help="when what gives way can't be dumped any more: it is lost"
+        "--no-safety", action="store_true", help="skip the pre-restore backup: the replaced data is lost"
     )
 
 
 def _certificate(parser: Parser) -> None:
-    parser.add_argument("--renewed", action="store_true", help="for certbot's hook: serve it, obtain nothing")
+    parser.add_argument(
+        "--renewed", action="store_true", help="for certbot's hook: serve the new certificate, request none"
+    )
 
 
 def _trial(parser: Parser) -> None:
     parser.add_argument("step", choices=("begin", "change", "confirm", "expire", "undo", "boot"))
-    parser.add_argument("what", nargs="?", choices=TRIALS, help="of all of them, for boot")
-    parser.add_argument("command", nargs="?", help="for change: what the shell has to do")
+    parser.add_argument("what", nargs="?", choices=TRIALS, help="what is on trial; boot takes all")
+    parser.add_argument("command", nargs="?", help="for change: the shell command")
 
 
 def _foreign(parser: Parser) -> None:
@@ -91,32 +93,32 @@ def _gate(parser: Parser) -> None:
 
 
 class Verb(NamedTuple):
-    """Functions are named as module:function below stackctl.cli; each gets the Call."""
+    """A verb. Its functions are named module:function below stackctl.cli, and get the Call."""
 
     name: str
     what: str
     handler: str
-    """Does it; its exit code."""
+    """The function that does it and returns the exit code."""
     arguments: Callable[[Parser], None] = flags()
     reads_only: bool = False
-    """It changes nothing, and leaves no trace in history."""
+    """Whether it changes nothing, so that the history does not record it."""
     journalled: bool = True
-    """history has its beginning and its end. Of a timer's verb, the journal has them."""
+    """Whether the history records its start and end. A timer's verb has them in the journal."""
     remembered: str = ""
-    """Whether this call is one for history at all, where not each of them is."""
+    """The function that decides whether the history records this call, if it does not record all."""
     subject: str = ""
-    """What it is about, for its first event: a tag, say."""
+    """The function that returns what the run is about, such as a tag, for its first event."""
     op: str = ""
-    """Its name in history, where that is another one."""
+    """Its name in the history, if that differs."""
     lock: Lock = Lock.NONE
     background: str = ""
-    """It runs in a unit of its own, with these words."""
+    """The function that returns the arguments, if the verb runs in a unit of its own."""
 
 
 VERBS = (
     Verb(
         "release",
-        "put an image live",
+        "make an image live",
         "releases:release",
         _release,
         subject="releases:subject",
@@ -125,59 +127,59 @@ VERBS = (
     ),
     Verb(
         "rollback",
-        "put live what was before",
+        "make the previous release, or a kept one, live again",
         "releases:rollback",
         _rollback,
         subject="releases:subject",
         lock=Lock.SITE,
         background="releases:words",
     ),
-    Verb("status", "what runs, and what is wrong", "looks:status_now", flags("json"), reads_only=True),
-    Verb("history", "what was done here, by whom, and how it ended", "looks:past", flags("json"), reads_only=True),
+    Verb("status", "show what is running, and any problems", "looks:status_now", flags("json"), reads_only=True),
+    Verb("history", "show past runs: who did what, and how it ended", "looks:past", flags("json"), reads_only=True),
     Verb(
         "logs",
-        "what a service of the live release, or of the data services, says",
+        "show the log of a service",
         "looks:logs",
         _logs,
         reads_only=True,
     ),
-    Verb("exec", "run a command inside the live release", "looks:execute", _exec, reads_only=True),
-    Verb("maintenance", "have nginx answer 503 to everybody", "services:maintenance", _maintenance),
+    Verb("exec", "run a command in the live web container", "looks:execute", _exec, reads_only=True),
+    Verb("maintenance", "make nginx answer 503 to everybody, or stop that", "services:maintenance", _maintenance),
     Verb(
         "backup",
-        "back the data up: dumped, restored elsewhere for proof, sent off the droplet",
+        "back up the data: dump it, verify the dump, send it off-site",
         "backups:backup",
         flags("nightly"),
     ),
-    Verb("backups", "which there are, and what is known of each", "backups:backups", flags("json"), reads_only=True),
+    Verb("backups", "list the backups", "backups:backups", flags("json"), reads_only=True),
     Verb(
         "offsite",
-        "what lies off the droplet, and what its key may do there",
+        "list the off-site backups, and what the storage key may do",
         "backups:off_the_droplet",
         flags("json"),
         reads_only=True,
     ),
     Verb(
         "restore",
-        "put a backup's data in the place of what is live, or beside it",
+        "replace the live data with a backup, or load it into a new database",
         "restores:restore",
         _restore,
         subject="restores:subject",
         lock=Lock.BACKUP_AND_SITE,
         background="restores:words",
     ),
-    Verb("boot", "for systemd: start data and the live release", "services:boot"),
-    Verb("halt", "for systemd: stop them in order", "services:halt"),
+    Verb("boot", "for systemd: start the data services and the live release", "services:boot"),
+    Verb("halt", "for systemd: stop the app, then the data services", "services:halt"),
     Verb(
         "certificate",
-        "for systemd: obtain the declared certificate, and serve it",
+        "for systemd: request the declared certificate if needed, and serve it",
         "timers:certificate_now",
         _certificate,
         journalled=False,
     ),
     Verb(
         "trial",
-        "for the converge and systemd: a change of SSH or of the firewall that undoes itself",
+        "for the converge and systemd: a change to SSH or the firewall that is reverted unless confirmed",
         "trials:step",
         _trial,
         remembered="trials:remembered",
@@ -186,41 +188,41 @@ VERBS = (
     ),
     Verb(
         "remove-foreign",
-        "for the converge: take away what status lists as foreign, by its name",
+        "for the converge: remove what status lists as foreign, by its name",
         "removal:remove",
         _foreign,
     ),
     Verb(
         "upgrade",
-        "for systemd: Debian's daily upgrade, while nothing else is under way",
+        "for systemd: Debian's daily upgrade, while no other run is in progress",
         "timers:upgrade",
         journalled=False,
     ),
     Verb(
         "integrity",
-        "for systemd: whether the files of Debian's packages are as installed",
+        "for systemd: check that the files of Debian's packages are as installed",
         "timers:integrity",
         journalled=False,
     ),
     Verb(
         "amcheck",
-        "for systemd: whether PostgreSQL's tables and indexes are whole, amid no backup or restore",
+        "for systemd: check PostgreSQL's tables and indexes, while no backup or restore runs",
         "timers:amcheck",
         journalled=False,
     ),
     Verb(
         "reboot",
-        "for systemd: the reboot that an upgrade asks for, while nothing else is under way",
+        "for systemd: the reboot that an upgrade needs, while no other run is in progress",
         "timers:reboot",
         journalled=False,
     ),
-    Verb("gate", "for sshd: what CI's key asked for, if it may", "", _gate),
+    Verb("gate", "for sshd: run what CI's key asks for, if it is allowed", "", _gate),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
 
 
 def function(name: str) -> Callable[..., Any]:
-    """The function that a row names, its module imported now."""
+    """Import a row's function."""
     module, _, attribute = name.partition(":")
     found: Callable[..., Any] = getattr(import_module(f"stackctl.cli.{module}"), attribute)
     return found

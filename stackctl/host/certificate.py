@@ -1,8 +1,8 @@
 """
-certificate: nginx serves the declared certificate, or goes on with the one it has.
+certificate: requests the declared certificate if it is missing, and makes nginx serve it.
 
-Cheap when all is as declared: a timer calls it hourly, certbot's own timer renews, and certbot's deploy hook calls it
-with --renewed. What nginx serves is asked of nginx itself.
+It is cheap if all is as declared: a timer calls it hourly, certbot's own timer renews, and certbot's deploy hook calls
+it with --renewed. A connection to nginx shows what nginx serves.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ READ = ("openssl", "x509", "-noout", "-issuer", "-enddate", "-ext", "subjectAltN
 
 @dataclass(frozen=True)
 class Facts:
-    """What a certificate says of itself."""
+    """The content of a certificate."""
 
     issuer: str
     names: frozenset[str]
@@ -42,7 +42,7 @@ class Facts:
 
 
 def ensure(stack: Stack, declared: Certificate) -> None:
-    """Obtain the declared certificate where it is missing, and have it served."""
+    """Request the declared certificate if it is missing, and serve it."""
     fault = difference(stack.paths, declared, stack.machine)
     if fault:
         stack.journal.step("issue", partial(_obtain, stack, declared), f"from {declared.server}: {fault}")
@@ -51,24 +51,26 @@ def ensure(stack: Stack, declared: Certificate) -> None:
 
 
 def serve(stack: Stack, declared: Certificate) -> None:
-    """Point `current` at a copy of what certbot holds, if that is as declared.
+    """Point `current` at a copy of certbot's certificate, if that is as declared.
 
-    nginx reads it at each handshake: a reload would reset keep-alive clients, and none is needed.
+    nginx reads it at each handshake. A reload is not needed, and would reset keep-alive clients.
     """
     current, live = stack.paths.tls_current, stack.paths.tls_live(declared.domain)
     if difference(stack.paths, declared, stack.machine) is None and not same(current, live):
         stack.journal.step("serve", partial(_take_over, stack, live), "the certificate that certbot has")
     if stack.machine.peer_certificate(NGINX, declared.domain) != _first_of(current / CHAIN):
-        raise FailedError("nginx serves another certificate than it should: nginx -t, then systemctl reload nginx")
+        raise FailedError(
+            "nginx serves another certificate than it should. Next: nginx -t, then systemctl reload nginx"
+        )
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two directories hold the same certificate."""
+    """Return whether two directories hold the same certificate."""
     return _first_of(one / CHAIN) == _first_of(other / CHAIN)
 
 
 def _take_over(stack: Stack, live: Path) -> str:
-    """certbot's directory is root's alone, and nginx's workers are www-data: they read a copy that is theirs."""
+    """Copy the certificate for nginx. Its workers are www-data, and only root can read certbot's directory."""
     paths, machine = stack.paths, stack.machine
     contents = {name: (live / name).read_bytes() for name in (CHAIN, KEY)}
     copy = paths.tls / hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
@@ -89,7 +91,7 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
     paths, machine = stack.paths, stack.machine
     why = _unknown_name(declared.domain, machine)
     if not why:
-        argv = issue(paths, declared, anew=paths.renewal(declared.domain).exists())
+        argv = issue(paths, declared, force=paths.renewal(declared.domain).exists())
         result = machine.run(argv, timeout=CERTBOT_TIMEOUT)
         why = cause(result) if result.code else difference(paths, declared, machine)
     if why:
@@ -97,26 +99,26 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
         durable.write(paths.certificate_failure, json.dumps(document).encode() + b"\n")
         has = "a placeholder" if paths.tls_current.resolve() == paths.tls_placeholder.resolve() else "what it has"
         raise FailedError(
-            f"no certificate for {declared.domain}: {why}: it is tried again each hour; HTTPS serves {has} until then"
+            f"no certificate for {declared.domain}: {why}. HTTPS serves {has}; a timer tries again each hour"
         )
     return declared.domain
 
 
 def _unknown_name(domain: str, machine: Machine) -> str | None:
-    """In a second, what an authority says after most of a minute, and counts as a failure of ours."""
+    """Return why DNS rejects the name. An authority takes most of a minute for that, and counts it as our failure."""
     if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
         return None
-    return f"DNS has no address for {domain}: give it an A record that leads to this droplet"
+    return f"DNS has no address for {domain}. Next: give it an A record that leads to this droplet"
 
 
-def issue(paths: Paths, declared: Certificate, *, anew: bool) -> list[str]:
-    """certbot's arguments. `anew`: it has a lineage of this name, from another server or for other names."""
+def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
+    """Return certbot's arguments. `force`: it has a lineage of this name, from another server or for other names."""
     account = ["--email", declared.email]
     where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
     what = ["--cert-name", declared.domain, "--domain", declared.domain]
-    # Its hook would call us again, while we are at it.
+    # The hook would call this program again while it runs.
     quiet = ["--non-interactive", "--agree-tos", "--no-directory-hooks"]
-    # With the key it has: nginx reads certificate and key one after the other, and must never meet an ill-matched pair.
+    # The key stays: nginx reads certificate and key one after the other, and the pair must match at any time.
     return [
         "certbot",
         "certonly",
@@ -125,12 +127,12 @@ def issue(paths: Paths, declared: Certificate, *, anew: bool) -> list[str]:
         *where,
         *what,
         "--reuse-key",
-        *(["--force-renewal"] if anew else []),
+        *(["--force-renewal"] if force else []),
     ]
 
 
 def difference(paths: Paths, declared: Certificate, machine: Machine) -> str | None:
-    """Why certbot's lineage isn't the declared one, or None."""
+    """Return why certbot's lineage is not the declared one, or None."""
     facts = read(paths.tls_live(declared.domain) / CHAIN, machine)
     if facts is None:
         return "there is none yet"
@@ -143,7 +145,7 @@ def difference(paths: Paths, declared: Certificate, machine: Machine) -> str | N
 
 
 def read(chain: Path, machine: Machine) -> Facts | None:
-    """The first certificate of a file; None when there is none."""
+    """Read the first certificate of a file, if there is one."""
     result = machine.run([*READ, str(chain)])
     fields = dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
     if result.code or "notAfter" not in fields:
@@ -153,7 +155,7 @@ def read(chain: Path, machine: Machine) -> Facts | None:
 
 
 def failure(paths: Paths) -> str | None:
-    """Why the last attempt to have one failed, or None."""
+    """Return why the last request failed, or None."""
     try:
         return str(json.loads(paths.certificate_failure.read_text())["cause"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -161,7 +163,7 @@ def failure(paths: Paths) -> str | None:
 
 
 def cause(result: Result) -> str:
-    """What went wrong, in one line of certbot's many: the authority's detail, or else its error."""
+    """Return the cause from certbot's output as one line: the authority's detail, or else certbot's error."""
     said = f"{result.stdout}\n{result.stderr}"
     detail = re.search(r"Type:\s*(\S+)\s+Detail:\s*(.+)", said)
     if detail:
@@ -175,7 +177,7 @@ def cause(result: Result) -> str:
 
 
 def _server(renewal: Path) -> str | None:
-    """The ACME server a lineage comes from, by certbot's own notes."""
+    """Return the ACME server of a lineage, as certbot has noted it."""
     try:
         found = re.search(r"^server = (\S+)$", renewal.read_text(), re.MULTILINE)
     except OSError:

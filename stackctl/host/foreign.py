@@ -1,7 +1,7 @@
-"""What is on the droplet, or in force there, that nobody declared. A look only reads; `remove` takes away by name.
+"""What is on the droplet, or in force there, without being declared. `look` only reads; `remove` removes by name.
 
-It finds what was left, forgotten or changed by hand. A person who is root and hides from it can: that person can change
-this program, too.
+It finds what was left, forgotten or changed by hand. Somebody with root access can hide from it, and could change this
+program, too.
 """
 
 import os
@@ -25,17 +25,17 @@ MOST_PROBLEMS = 20
 
 
 class Foreign(NamedTuple):
-    """The answer to a look. `known` is False before the first converge has told what is ours."""
+    """What is foreign. `known` is False until the first converge has declared what is ours."""
 
     known: bool
     findings: list[Finding]
     accepted: list[str]
     gone: list[str]
-    """What was accepted and is not there any more."""
+    """Accepted names that are no longer there."""
 
 
 def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Finding] | None = None) -> Foreign:
-    """Everything that is foreign, but for what was accepted. `of_roles`: PostgreSQL's, where it was asked."""
+    """Return everything that is foreign and not accepted. `of_roles` are PostgreSQL's findings, if it was asked."""
     ours = declared.load(paths)
     if ours is None:
         return Foreign(known=False, findings=[], accepted=[], gone=[])
@@ -52,7 +52,7 @@ def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Find
         known=True,
         findings=[one for name, one in by_name.items() if name not in ours.accepted],
         accepted=[name for name in ours.accepted if name in by_name],
-        # One that is there and would need no acceptance does no harm.
+        # A name that is there and needs no acceptance does no harm.
         gone=[
             name for name in ours.accepted if name not in by_name and name not in unknown and not _is_there(paths, name)
         ],
@@ -64,19 +64,19 @@ def _is_there(paths: Paths, name: str) -> bool:
 
 
 def problems(found: Foreign) -> list[str]:
-    """A line for each, with what to do about it."""
+    """Return a line for each finding, with what to do about it."""
     if not found.known:
-        return ["what the site put here is not known, so nothing foreign can be told from it: make site"]
+        return ["what the site has installed is not known, so nothing can be recognised as foreign. Next: make site"]
     lines = [f"{one.name}: {one.what}: {next_step(one)}" for one in found.findings[:MOST_PROBLEMS]]
     if len(found.findings) > MOST_PROBLEMS:
-        lines.append(f"{len(found.findings) - MOST_PROBLEMS} more are foreign: sudo stackctl status --json")
+        lines.append(f"{len(found.findings) - MOST_PROBLEMS} more are foreign. Next: sudo stackctl status --json")
     return lines + [
-        f"foreign_accepted names {name}, which is not there: take it out of group_data" for name in found.gone
+        f"foreign_accepted names {name}, which is not there. Next: remove it from group_data" for name in found.gone
     ]
 
 
 def next_step(one: Finding) -> str:
-    """What an operator types or does."""
+    """Return what an operator has to type or do."""
     match one.remedy:
         case "site":
             return "make site"
@@ -84,16 +84,19 @@ def next_step(one: Finding) -> str:
             return f"make site REMOVE={one.name}, or accept it in group_data (foreign_accepted)"
         case "refuse" if one.path and can_be_typed(one.path):
             return f"make site REMOVE={one.path}" if one.path.count("sshd_config.d/") else f"correct {one.path}"
-    return "put it right by hand, or accept it in group_data (foreign_accepted)"
+    return "correct it by hand, or accept it in group_data (foreign_accepted)"
 
 
 def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str]) -> list[str]:
-    """Take away what is foreign and named; anything else is refused, and nothing is done then. The names again."""
+    """Remove the named findings and return their names. If one is not removable, refuse all of them."""
     there = look(paths, config, machine)
     by_name = {one.name: one for one in there.findings}
     for name in names:
         if name not in by_name or by_name[name].remedy != "remove" or not can_be_typed(name):
-            raise RefusedError(f"{name} is nothing foreign that could be removed: sudo stackctl status lists what is")
+            raise RefusedError(
+                f"{name} is nothing foreign that could be removed. Nothing was changed. "
+                "Next: sudo stackctl status, which lists what is"
+            )
     for name in names:
         _remove(paths, machine, by_name[name])
     if any("/systemd/" in name or "/init.d/" in name for name in names):
@@ -107,7 +110,7 @@ def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
     kind, _, rest = one.name.partition(":")
     match kind:
         case "account":
-            # --force, since each process of root's counts as one of a second uid 0. Its home stays.
+            # --force, since every process of root counts as one of a second account with uid 0. The home stays.
             _run(machine, ["userdel", "--force", rest])
         case "member":
             group, _, login = rest.partition(":")
@@ -119,7 +122,7 @@ def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
 
 
 def _remove_key(paths: Paths, one: Finding, key: str) -> None:
-    """By descriptors: the directory is somebody's who is not root, and a link there could lead anywhere."""
+    """Remove a key by descriptors: root does not own the directory, and a link there could lead anywhere."""
     *directories, name = str(one.path).strip("/").split("/")
     with openat.directory(paths.root, *directories) as directory:
         text = directory.read(name, MOST_KEYS).decode(errors="surrogateescape")
@@ -134,7 +137,7 @@ def _remove_key(paths: Paths, one: Finding, key: str) -> None:
 def _remove_file(paths: Paths, machine: Machine, one: Finding) -> None:
     where = paths.root / str(one.path)[1:]
     if where.parent == paths.root / "etc/systemd/system" and not where.is_symlink():
-        # One that has nothing to disable is no fault.
+        # It may have nothing to disable.
         machine.run(["systemctl", "disable", "--now", where.name])
     where.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Accounts, groups and keys: who is root by another name, who can log in, and by which key."""
+"""Accounts, groups and keys: who else has uid 0, who can log in, and with which key."""
 
 import base64
 import hashlib
@@ -15,19 +15,19 @@ from stackctl.host.findings import Finding, named, read, shown
 
 _NAMES = "root sudo adm docker disk shadow lxd incus incus-admin systemd-journal wheel kmem staff libvirt kvm sys"
 PRIVILEGED = frozenset(_NAMES.split())
-"""Groups whose members read what is root's, or become root."""
+"""Groups whose members can read root's files or become root."""
 NO_SHELLS = ("nologin", "false", "sync", "shutdown", "halt")
 FIRST_PERSON, NOBODY = 1000, 65534
 MOST, MOST_ROWS = 1 << 16, 1 << 22
 UNREAD = "and more than is read"
-"""The last line of a file that is too long; as it is no key, it is reported."""
+"""Added to a file that is too long. It is not a key, so it is reported."""
 KEY_FILES = (".ssh/authorized_keys", ".ssh/authorized_keys2")
-# As sshd reads it: options end at the first blank outside of quotes, so no key that is quoted in them is one.
+# As sshd reads it: options end at the first blank outside of quotes, so a key quoted in them does not count.
 _KEY = re.compile(
     r"""((?>(?:\\"|"(?>(?:\\"|[^"])*)"|[^ \t"])+)[ \t]+)??"""
     r"((?:sk-)?(?:ssh-|ecdsa-sha2-)[\w.@-]+)[ \t]+([A-Za-z0-9+/]{16,}={0,3})(?:\s+(.*))?"
 )
-# cloud-init's prefix before the keys of a root that may not log in: it prints a hint, and opens nothing.
+# cloud-init's prefix to the keys of a root that may not log in: it prints a hint and grants nothing.
 _PRINTS_A_HINT = re.compile(
     r"no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=\"echo 'Please login as the user "
     r"\\\"[\w.-]+\\\" rather than the user \\\"[\w.-]+\\\"\.';echo;sleep 10(?:;exit 142)?\""
@@ -46,7 +46,7 @@ class Account(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A line of authorized_keys that opens something, or a line that nobody can read."""
+    """A line of authorized_keys that grants access, or that cannot be parsed."""
 
     number: int
     options: str
@@ -56,7 +56,7 @@ class Key(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its fingerprint, as ssh-keygen -l has it."""
+        """The fingerprint of the key, as ssh-keygen -l shows it."""
         if not self.blob:
             return f"line-{self.number}"
         digest = hashlib.sha256(base64.b64decode(f"{self.blob}===")).digest()
@@ -64,7 +64,7 @@ class Key(NamedTuple):
 
 
 class Accounts:
-    """One look at all of them."""
+    """One look at all accounts, groups and keys."""
 
     def __init__(self, paths: Paths, declared: Declared, operator: str, key_files: tuple[str, ...]) -> None:
         self._root, self._declared, self._operator = paths.root, declared, operator
@@ -98,7 +98,7 @@ class Accounts:
             password = self._passwords.get(one.login, "*") if in_shadow else one.password
             if not password:
                 yield Finding(f"password:{named(one.login)}", "logs in without a password", "hand")
-            # root's opens the provider's console, which is the way in when SSH is broken.
+            # root's password opens the provider's console, which is the way in when SSH is broken.
             elif password[0] not in "!*" and one.login != "root":
                 yield Finding(f"password:{named(one.login)}", "has a password; nobody here needs one", "hand")
 
@@ -131,7 +131,7 @@ class Accounts:
                 yield Finding(f"key:{named(login)}:{key.name}", f"{said} (in {shown(path)})", "remove", path)
 
     def key_paths(self) -> dict[str, str]:
-        """Whose each file is, of all accounts. A home that two accounts share is named by the first."""
+        """Return the files with keys of all accounts, each with its login. The first login names a shared home."""
         found: dict[str, str] = {}
         for one in self.accounts:
             for pattern in self._patterns:
@@ -145,7 +145,7 @@ class Accounts:
 
 
 def key_text(path: Path) -> str:
-    """Of a file in somebody's home: sshd follows links there, so it is read behind them too, but no FIFO is opened."""
+    """Read a file in a home. sshd follows links there, so this does, too. A FIFO is not opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -172,16 +172,16 @@ def parse_keys(text: str) -> list[Key]:
 
 
 def _is_other_than_root(number: str) -> bool:
-    """Whether the C library can read it as nothing but another number than 0: it takes " 0" and "+0", too."""
+    """Return whether the C library reads this as a number other than 0: it reads " 0" and "+0" as 0, too."""
     return bool(re.fullmatch("0*[1-9][0-9]*", number))
 
 
 def _number(said: str) -> str:
-    """The number as the C library reads it, in one spelling."""
+    """Return the number as the C library reads it, in one spelling."""
     return str(int(said)) if re.fullmatch(r"\s*[+-]?[0-9]{1,10}", said, re.ASCII) else said
 
 
 def _rows(path: Path, fields: int) -> list[list[str]]:
-    """The C library takes fields that are missing at a line's end for empty ones."""
+    """Return the rows. Missing fields at the end of a line are empty, as in the C library."""
     rows = (line.split(":") for line in read(path, MOST_ROWS).splitlines())
     return [row + [""] * (fields - len(row)) for row in rows if row != [""]]

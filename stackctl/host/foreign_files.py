@@ -1,4 +1,4 @@
-"""Directories whose order or mere content decides, looked at whole."""
+"""Directories in which every file counts, looked at as a whole."""
 
 import os
 import pwd
@@ -123,14 +123,14 @@ SINGLE = {
         "a shell of root's runs it",
     ),
 }
-# Of these directories only what Python loads by itself: which program of root's loads a module, its name does not tell.
+# In these directories only what Python loads by itself: a module's name does not tell which program loads it.
 PYTHONS = ("usr/lib/python3*/dist-packages", "usr/local/lib/python3*/dist-packages")
 _LOADED_BY_PYTHON = re.compile(r".*\.pth|(?:site|user)customize\..+")
 # What dpkg and ucf leave beside a file: nothing that reads these directories takes names like these.
 # run-parts and certbot do take some of them, so each must be beside a file that a package or the site has.
 _LEFT_BY_DPKG = re.compile(r"(.+)\.(?:dpkg-(?:dist|old|new|bak|tmp)|ucf-(?:dist|old|new))")
 _MOST = 1 << 18
-# What is in these the firewall's own operation compares with what is declared.
+# The operation of the firewall compares the content of these.
 _COMPARED = frozenset({"/etc/ufw/user.rules", "/etc/ufw/user6.rules", "/etc/ufw/ufw.conf"})
 _HOSTS = r"(?:[a-z0-9-]+\.)*debian\.org|(?:mirrors|repos-droplet|repos\.insights)\.digitalocean\.com"
 _URI = rf"https?://(?:{_HOSTS})(?:/\S*)?"
@@ -169,14 +169,14 @@ _MADE = {
     r"/etc/docker/key\.json": r".*",
     r"/etc/security/opasswd": r".*",
 }
-# What a package copies once, and no list of dpkg's has.
+# Files that a package copies once, so that no list of dpkg names them.
 _COPIES = {
     **{f"/etc/ufw/{when}.init": f"usr/share/ufw/{when}.init" for when in ("before", "after")},
     **{f"/root/.{name}": f"usr/share/base-files/dot.{name}" for name in ("bashrc", "profile")},
 }
 _DENY, _PERMIT, _PASSES_DENY = "requisite pam_deny.so", "required pam_permit.so", "[default=N] pam_permit.so"
 _STATIC_PAM = (_DENY, _PERMIT, _PASSES_DENY, "optional pam_umask.so")
-# Without these there is no network, or neither sshd nor sudo lets anybody in: they can be corrected, and never removed.
+# Without these there is no network, or sshd and sudo admit nobody: they can be corrected but never removed.
 _LETS_US_IN = re.compile(
     r"/etc/(?:network/interfaces(?:\.d/.*)?|ssh/sshd_config|sudoers|pam\.d/(?:common-\w+|sshd|sudo|sudo-i|su|login|other))"
 )
@@ -184,14 +184,14 @@ _TRANSIENT = re.compile(r"\.(?:scope|slice)$")
 
 
 class Seen(NamedTuple):
-    """One name in a watched directory."""
+    """A file in a watched directory."""
 
     path: str
-    """As the droplet has it."""
+    """The path on the droplet."""
     file: str
-    """The same, where the droplet's root is another directory."""
+    """The same below the droplet's root, which may be another directory in tests."""
     reason: str
-    """What the directory is for."""
+    """Why the directory matters."""
 
     @property
     def where(self) -> Path:
@@ -199,7 +199,7 @@ class Seen(NamedTuple):
 
 
 class Files:
-    """One look at all of them."""
+    """One look at all these files."""
 
     def __init__(self, paths: Paths, declared: Declared, operator: str, packaged: Packaged) -> None:
         self._paths, self._declared, self._operator, self._packaged = paths, declared, operator, packaged
@@ -236,7 +236,7 @@ class Files:
         return self._judged_file(seen, found)
 
     def _is_sshd_of_an_image(self, seen: Seen) -> bool:
-        """Whether no more was changed than whether passwords and root are admitted, which our drop-in decides.
+        """Return whether only the admission of passwords and root was changed, which our drop-in overrides.
 
         DigitalOcean's images do that (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet).
         """
@@ -256,7 +256,7 @@ class Files:
         path = seen.path
         if not found.st_size and seen.where.suffix in {".service", ".timer", ".socket"}:
             return self._masked(seen)
-        # Of a longer one only the beginning would be read.
+        # Only the beginning of a longer file would be read.
         if found.st_size <= _MOST and self._is_made(seen):
             return None
         return Finding(named(path), f"{self._described(seen, found)}: {seen.reason}", "remove", path)
@@ -281,9 +281,9 @@ class Files:
         return Finding(named(seen.path), what, "site" if ours else "remove", seen.path)
 
     def _is_enabled_as_meant(self, path: str, target: str) -> bool:
-        """Whether systemctl made this link for a unit of ours, or for one of Debian's that is on by default."""
+        """Return whether systemctl made this link for a unit of ours, or for one that Debian enables by default."""
         unit, of = os.path.basename(path), os.path.basename(target)  # noqa: PTH119
-        # One that is neither ours nor Debian's is judged itself, where it lies.
+        # A unit that is neither ours nor Debian's is judged where it lies.
         is_known = target in self._declared.files or self._packaged.has(target)
         if not is_known and not target.startswith(("/etc/systemd/system/", "/run/systemd/system/")):
             return False
@@ -320,7 +320,7 @@ class Files:
         return False
 
     def _is_pam_as_packaged(self, where: Path) -> bool:
-        """Whether each line is one that pam-auth-update takes from a package's profile."""
+        """Return whether pam-auth-update takes each line from a package's profile."""
         profiles = self._paths.root / "usr/share/pam-configs"
         offered = set(_STATIC_PAM)
         for profile in profiles.glob("*"):
@@ -331,7 +331,7 @@ class Files:
             return False
         if of == "session":
             return True
-        # Whatever comes to pam_permit gets in: it counts only behind pam_deny, which nothing but a success passes by.
+        # pam_permit admits everybody that gets there: it is safe only behind pam_deny, which only a success skips.
         return _PASSES_DENY not in rules and (_PERMIT not in rules or _DENY in rules[: rules.index(_PERMIT)])
 
     def _described(self, seen: Seen, found: os.stat_result) -> str:
@@ -361,7 +361,7 @@ def _pam(line: str) -> str:
 
 
 def _summary(seen: Seen, text: str) -> str:
-    """What the file does, as far as that can hold no secret: rules, names and programs, never an argument."""
+    """Summarise the file without secrets: rules, names and programs, never an argument."""
     path, lines = seen.path, meant(text, "#;")
     if path.startswith(("/etc/sudoers.d/", "/etc/ssh/sshd_config.d/")):
         said = lines

@@ -1,4 +1,4 @@
-"""What is in force, against what we wrote: sshd's configuration, the kernel's parameters, enabled units, open ports."""
+"""What is in force against what is declared: sshd's settings, kernel parameters, enabled units, open ports."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _SYSCTL_DIRECTORIES = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d",
 
 
 class Force:
-    """One look at it."""
+    """One look at what is in force."""
 
     def __init__(self, paths: Paths, declared: Declared, operator: str, machine: Machine) -> None:
         self._paths, self._declared, self._operator, self._machine = paths, declared, operator, machine
@@ -30,14 +30,14 @@ class Force:
 
     @property
     def key_files(self) -> tuple[str, ...]:
-        """Where sshd looks for keys."""
+        """The patterns of the files in which sshd looks for keys."""
         return tuple(" ".join(self._sshd.get("authorizedkeysfile", [])).split())
 
     def findings(self) -> list[Finding]:
         return [*self._of_sshd(), *self._of_sysctls(), *self._of_units(), *self._of_ports()]
 
     def _asked(self, arguments: list[str]) -> tuple[dict[str, list[str]], str]:
-        """sshd's own answer by keyword, and its complaint."""
+        """Ask sshd for its settings. Return them by keyword, and the error."""
         ran = self._machine.run([SSHD, *arguments], timeout=10)
         found: dict[str, list[str]] = {}
         for line in ran.stdout.splitlines():
@@ -50,10 +50,10 @@ class Force:
             yield Finding("sshd", f"refuses its configuration: {self._sshd_fault}", "hand")
         if not self._sshd:
             return
-        # Read by itself, our drop-in says in sshd's own spelling what it declares.
+        # Read alone, our drop-in shows what it declares in sshd's spelling.
         wanted, _ = self._asked(["-T", "-f", f"/{self._drop_in.relative_to(self._paths.root)}"])
         named = {line.split()[0].lower() for line in meant(read(self._drop_in))}
-        # A Match block is in force for some logins alone.
+        # A Match block is in force for some logins only.
         for login in (None, "root", self._operator) if self._has_match() else (None,):
             asked = self._sshd
             if login:
@@ -93,7 +93,7 @@ class Force:
         for pattern, value in wanted.items():
             for name in self._keys(pattern, wanted):
                 where = self._paths.root / "proc/sys" / name
-                # A container shares its kernel: what it cannot set is its host's.
+                # A container shares the kernel: what it cannot set is its host's.
                 if os.access(where, os.W_OK) and (now := " ".join(read(where).split())) != value:
                     key = name.replace("/", ".")
                     yield Finding(f"sysctl:{key}", f"the kernel has {key} = {shown(now)}, declared is {value}", "site")
@@ -103,7 +103,7 @@ class Force:
             yield Finding(f"sysctl.d:{name.replace('/', '.')}", what, "hand", str(shown_path))
 
     def _keys(self, pattern: str, wanted: dict[str, str]) -> list[str]:
-        """The parameters that a line is about. One that has a line of its own isn't a pattern's."""
+        """Return the parameters that a line sets. A pattern leaves out those with a line of their own."""
         if "*" not in pattern:
             return [pattern] if (self._paths.root / "proc/sys" / pattern).is_file() else []
         base = self._paths.root / "proc/sys"
@@ -137,7 +137,7 @@ class Force:
 
 
 def _open_ports(table: str, protocol: str) -> set[int]:
-    """Of /proc/net: the ports on which other machines can reach something."""
+    """Return the ports of a table of /proc/net on which other machines can reach something."""
     ports = set()
     for line in table.splitlines()[1:]:
         fields = line.split()
@@ -154,12 +154,12 @@ def _open_ports(table: str, protocol: str) -> set[int]:
 
 
 def _assignments(path: Path) -> dict[str, str]:
-    """A sysctl.d file's parameters, by their paths below /proc/sys."""
+    """Return the parameters of a sysctl.d file by their paths below /proc/sys."""
     found = {}
     for line in meant(read(path), "#;"):
         name, equals, value = line.removeprefix("-").partition("=")
         if equals:
-            # The first separator decides how the others are meant (sysctl.d(5)).
+            # The first separator decides what the others mean (sysctl.d(5)).
             name = name.strip()
             swapped = name.translate(str.maketrans("./", "/."))
             slash, dot = name.find("/"), name.find(".")

@@ -1,4 +1,4 @@
-"""What Debian's packages put on the droplet, by dpkg's own lists: which paths, and which content of configuration."""
+"""What Debian's packages have installed, by dpkg's lists: the paths, and the content of configuration."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stackctl.host.findings import meant, read
 
-# Only what is looked at; a droplet has twenty thousand other paths.
+# Only the paths that are looked at; a droplet has twenty thousand others.
 _LISTED = re.compile(
     rb"^(?:/usr)?(/(?:lib/(?:systemd|sysctl\.d|mod|udev|tmpfiles\.d)|share/pam-configs/)[^\n]*|/etc/[^\n]+"
     rb"|/lib/python3[^/\n]*/dist-packages/[^/\n]+\.(?:pth|py))$",
@@ -18,7 +18,7 @@ _UCF = re.compile(rb"^([0-9a-f]{32}) +(/\S+)$", re.MULTILINE)
 
 
 class Packaged:
-    """Read once for a look."""
+    """dpkg's lists, read once for a look."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -32,7 +32,7 @@ class Packaged:
         self._sums: dict[str, str] = {}
         for path, one in _CONFFILE.findall(_bytes(dpkg / "status")):
             self._sums[os.fsdecode(path)] = one.decode()
-        # ucf handles what its package changes itself: it keeps the sum of what the package had last.
+        # ucf keeps the checksum of the files that it handles for a package.
         for one, path in _UCF.findall(_bytes(root / "var/lib/ucf/hashfile")):
             self._sums[os.fsdecode(path)] = one.decode()
         self._presets: list[tuple[str, str]] = []
@@ -43,22 +43,22 @@ class Packaged:
                 self._presets.append((verb, pattern.strip()))
 
     def has(self, path: str) -> bool:
-        """Whether a package or ucf put something there, whatever is there now."""
+        """Return whether a package or ucf has installed something at this path."""
         return path in self._paths or path in self._sums
 
     def is_changed(self, path: str) -> bool:
-        """Whether it is configuration that somebody changed; programs are debsums' to compare (upkeep.py)."""
+        """Return whether this is configuration that was changed. debsums compares programs (upkeep.py)."""
         known = self._sums.get(path)
         if known is None:
             return False
         try:
-            # MD5 is what dpkg keeps. To replace a file by another one of the same sum, one has to be root already.
+            # dpkg keeps MD5. Only root could replace a file by another one with the same sum.
             return md5((self._root / path[1:]).read_bytes(), usedforsecurity=False).hexdigest() != known
         except OSError:
             return False
 
     def disables(self, unit: str) -> bool:
-        """Whether Debian leaves this unit off unless somebody asks for it."""
+        """Return whether Debian leaves this unit disabled by default."""
         generic = re.sub(r"@[^.]*\.", "@.", unit)
         for verb, pattern in self._presets:
             if re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), generic):

@@ -1,7 +1,7 @@
-"""Who has power in PostgreSQL, and which settings somebody left there: for `status`.
+"""Which PostgreSQL roles have powers, and which settings were left there: for `status`.
 
-Asked as the superuser in the database `postgres`, where the app's roles can leave nothing that would falsify an answer.
-A former superuser can: this finds what an honest server answers, and docs/how-to/runbook.md says what to do otherwise.
+The superuser asks in the database `postgres`, where the app's roles cannot leave anything that would falsify an answer.
+A former superuser could: this trusts the server, and docs/how-to/runbook.md says what to do if it is not honest.
 """
 # ruff: noqa: S608
 
@@ -20,13 +20,13 @@ POWERS = {
     "rolbypassrls": "bypassrls",
 }
 DECLARED = {READER: {"bypassrls", "member of pg_read_all_data"}}
-"""Besides the superuser, and the roles that PostgreSQL comes with."""
+"""The declared powers, besides those of the superuser and of PostgreSQL's predefined roles."""
 KIND = "postgres-role:"
-"""What the names of findings begin with."""
+"""The prefix of the names of findings."""
 LONGEST = 80
 _POWERFUL = "(" + " OR ".join(f"g.{column}" for column in POWERS) + " OR g.oid < 16384)"
 _OF_ROLE = ", ".join(f"CASE WHEN r.{column} THEN '{power}' END" for column, power in POWERS.items())
-# What PostgreSQL comes with has an OID below 16384 (access/transam.h), and is a member of its own roles alone.
+# Predefined roles have an OID below 16384 (access/transam.h), and are members of one another only.
 QUERY = f"""SELECT json_build_array('role', r.rolname, array_to_json(array_remove(ARRAY[{_OF_ROLE}] || ARRAY(
  SELECT 'member of ' || g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
  WHERE m.member = r.oid AND {_POWERFUL} AND r.oid >= 16384 ORDER BY g.rolname), NULL)))
@@ -37,14 +37,16 @@ SELECT json_build_array('setting', coalesce(r.rolname, d.datname, 'every role'),
 
 
 class Found(NamedTuple):
+    """What PostgreSQL answers."""
+
     undeclared: list[Finding]
-    """Roles with a power that nobody declared."""
+    """Roles with undeclared powers."""
     settings: list[str]
-    """Of databases and roles, but for the roles that logins act as: our sessions overrule them, the app's obey them."""
+    """Settings of databases and roles, except the roles that logins act as: the app's sessions obey them."""
 
 
 def look(server: Server, database: str) -> Found:
-    """Raises FailedError."""
+    """Ask PostgreSQL. Raises FailedError."""
     rows = [json.loads(line) for line in server.query(ADMIN, QUERY).split("\n") if line]
     undeclared = [
         Finding(f"{KIND}{_shown(name)}", f"PostgreSQL's role has {_listed(more)} (docs/how-to/runbook.md)", "hand")
@@ -62,9 +64,9 @@ def look(server: Server, database: str) -> Found:
 
 
 def _listed(powers: set[str]) -> str:
-    return f"powers that nobody declared: {', '.join(sorted(map(_shown, powers)))}"
+    return f"undeclared powers: {', '.join(sorted(map(_shown, powers)))}"
 
 
 def _shown(name: str) -> str:
-    """As it can be printed: a role's name may be anything."""
+    """Return the name printable: a role may have any name."""
     return printable(name, "")[:LONGEST]

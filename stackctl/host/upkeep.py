@@ -1,6 +1,6 @@
-"""What timers do for the host: Debian's upgrade of the day, a look at Debian's and PostgreSQL's files, the reboot due.
+"""What timers do for the host: Debian's daily upgrade, checks of Debian's and PostgreSQL's files, a due reboot.
 
-What went wrong is kept in a file until the same goes well. A unit's failure is forgotten by a reboot.
+A failure is kept in a file until the same succeeds: a unit's own failure is forgotten at a reboot.
 """
 
 from contextlib import AbstractContextManager
@@ -15,42 +15,42 @@ from stackctl.services.postgres import Postgres
 
 UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
 UPGRADE_TIMEOUT = 86400
-# For programs, and of libraries alone: of a kernel Debian's own hook tells, once, whichever one the machine then boots.
+# Only for libraries and programs: Debian's own hook reports a new kernel.
 OUTDATED = ("needrestart", "-b", "-l")
 OUTDATED_TIMEOUT = 600
 COMPARE = ("debsums", "--changed")
 COMPARE_TIMEOUT = 6 * 3600
 AMCHECK_TIMEOUT = 6 * 3600
-# pg_amcheck's, when it came to its end; with 1 it didn't, be it that PostgreSQL was stopped (pg_amcheck.c).
+# pg_amcheck's exit code for damage. 1 means that it did not finish, e.g. since PostgreSQL stopped (pg_amcheck.c).
 DAMAGED = 2
-# One week somebody may have been at work, or a release have ended it.
+# One week may fail because another run was in progress, or because a release ended it.
 AMCHECK_GRACE = timedelta(days=15)
-# One night may be the mirror's fault; by then the next one has had its turn.
+# One night may fail because of the mirror; the next one has run by then.
 UPGRADE_GRACE = timedelta(hours=26)
 
 
 def upgrade(paths: Paths, machine: Machine) -> str:
-    """How it went. A signal ends it as little as Debian's own unit lets one do: half an upgrade is worse."""
+    """Run the daily upgrade and return how it went. Signals do not end it: half an upgrade is worse."""
     machine.shield()
     began = machine.now()
     ran = machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
-    # Debian's program ends well whatever became of the upgrade, and notes the day of one that did.
+    # Debian's program always succeeds; only a successful upgrade updates its stamp.
     if not ran.code and _day_of(paths.upgrade_stamp) >= began.astimezone().date():
         paths.upgrade_failure.unlink(missing_ok=True)
         outdated = _outdated(machine)
         if outdated:
             _ask_for_a_reboot(paths, outdated)
-            return f"the day's upgrade is made, and comes into force by a reboot for {', '.join(outdated)}"
-        return "the day's upgrade is made"
+            return f"the daily upgrade is installed, and takes effect after a reboot for {', '.join(outdated)}"
+        return "the daily upgrade is installed"
     if not paths.upgrade_failure.exists():
         durable.write(paths.upgrade_failure, began.isoformat(timespec="seconds").encode() + b"\n")
     if ran.code:
-        raise FailedError(f"the daily upgrade failed: {ran.reason}: see /var/log/unattended-upgrades")
-    return "nothing could be upgraded: see /var/log/unattended-upgrades"
+        raise FailedError(f"the daily upgrade failed: {ran.reason}. Next: see /var/log/unattended-upgrades")
+    return "nothing could be upgraded. Next: see /var/log/unattended-upgrades"
 
 
 def compare(paths: Paths, machine: Machine) -> None:
-    """Whether the files of Debian's packages are as installed; configuration is left to `make plan`."""
+    """Check that the files of Debian's packages are as installed. `make plan` compares configuration."""
     ran = machine.run(COMPARE, timeout=COMPARE_TIMEOUT)
     if not ran.code:
         paths.integrity_failure.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def compare(paths: Paths, machine: Machine) -> None:
 
 
 def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractContextManager[None]) -> None:
-    """Whether PostgreSQL's tables and indexes are whole, row by row. `alone` is the lock that it needs."""
+    """Check PostgreSQL's tables and indexes row by row. `alone` is the lock that this needs."""
     if not paths.amcheck_looked.exists():
         _looked(paths, machine)
     with alone:
@@ -82,14 +82,14 @@ def _looked(paths: Paths, machine: Machine) -> None:
 
 
 def reboot(machine: Machine) -> None:
-    """Only asks for it: systemd ends everything in order, us among it."""
+    """Ask systemd for a reboot. It stops everything in order, this program included."""
     asked = machine.run(["systemctl", "reboot"])
     if asked.code:
-        raise FailedError(f"no reboot: {asked.reason}")
+        raise FailedError(f"cannot reboot: {asked.reason}")
 
 
 def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
-    """What of it needs somebody, a line each. `weekly`: PostgreSQL's files are here, and looked at."""
+    """Return what needs a person, one problem a line. With `weekly`, PostgreSQL's files are checked here."""
     lines = []
     if paths.integrity_failure.exists():
         lines.append(f"files of Debian's packages are not as installed: sudo cat {paths.integrity_failure}")
@@ -112,21 +112,21 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
 
 
 def _outdated(machine: Machine) -> list[str]:
-    """The services that still run with a library or program that was replaced."""
+    """Return the services that still use a replaced library or program."""
     ran = machine.run(OUTDATED, timeout=OUTDATED_TIMEOUT)
     if ran.code:
-        raise FailedError(f"the upgrade is made, but what still runs with old libraries is not known: {ran.reason}")
+        raise FailedError(f"the upgrade is installed, but it is not known what still uses old libraries: {ran.reason}")
     word = "NEEDRESTART-SVC: "
     return [line.removeprefix(word) for line in ran.stdout.splitlines() if line.startswith(word)]
 
 
 def _ask_for_a_reboot(paths: Paths, names: list[str]) -> None:
-    """As Debian's packages do. A reboot ends it: /run is new, and nothing old runs any more."""
+    """Ask for a reboot as Debian's packages do. A reboot ends the request, since /run is empty then."""
     asking = paths.reboot_packages.read_text().splitlines() if paths.reboot_packages.exists() else []
     durable.write(paths.reboot_packages, "\n".join([*dict.fromkeys([*asking, *names]), ""]).encode(), 0o644)
     durable.write(paths.reboot_required, b"*** System restart required ***\n", 0o644)
 
 
 def _day_of(stamp: Path) -> date:
-    """In the droplet's time zone, as Debian's program counts days; long ago for a stamp that isn't there."""
+    """Return the day in the droplet's time zone, as Debian's program counts days. Without a stamp it is long ago."""
     return datetime.fromtimestamp(stamp.stat().st_mtime, UTC).astimezone().date() if stamp.exists() else date.min

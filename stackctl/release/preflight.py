@@ -1,4 +1,4 @@
-"""What has to be right before a release changes anything: RefusedError says what isn't, and what to do."""
+"""The checks before a release changes anything. A RefusedError says what is wrong, and what to do."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,15 +12,17 @@ from stackctl.services.postgres import Postgres
 
 
 def check(stack: Stack, values: Mapping[str, str]) -> None:
-    """What any release needs to start."""
+    """Check what any release needs to start."""
     paths, config = stack.paths, stack.config
     for file in (paths.app_yaml, *((paths.worker_yaml,) if config.worker else ())):
         if not file.exists():
-            raise RefusedError(f"{file} is missing: converge the site (make site)")
+            raise RefusedError(f"{file} is missing. Nothing was changed. Next: converge the site (make site)")
     telegram = ("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET") if config.webhook_path else ()
     missing = [name for name in ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", *telegram) if not values.get(name)]
     if missing:
-        raise RefusedError(f"the app's environment lacks {', '.join(missing)}: converge the site (make site)")
+        raise RefusedError(
+            f"the app environment lacks {', '.join(missing)}. Nothing was changed. Next: converge the site (make site)"
+        )
     if not config.data:
         return
     check_data(stack)
@@ -33,9 +35,9 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
 
 
 def check_data(stack: Stack) -> None:
-    """PostgreSQL and Redis are well."""
+    """Check that PostgreSQL and Redis are healthy."""
     paths, config = stack.paths, stack.config
-    # After a start of Docker's, health is asked anew within the check's interval.
+    # After a restart of Docker, the state of health is unknown for one interval.
     with suppress(TimeoutError):
         stack.wait("preflight", config.healthy_timeout, lambda: _starting(stack))
     well = {container.service for container in stack.docker.containers(paths.docker.data_project) if container.well}

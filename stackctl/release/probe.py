@@ -1,4 +1,4 @@
-"""Is the new colour what was asked for? Asked through its own socket, the way that nginx will take."""
+"""Probes a colour through its own socket, as nginx will."""
 
 import http.client
 import json
@@ -8,7 +8,7 @@ from stackctl.app.app_env import SECRET
 from stackctl.app.stack import Stack
 from stackctl.core.errors import FailedError
 
-# Nothing is in it, so it changes nothing (docs/reference/app-contract.md).
+# An empty update changes nothing (docs/reference/app-contract.md).
 UPDATE = json.dumps({"update_id": 0}).encode()
 
 
@@ -16,9 +16,9 @@ MOST_PATHS = 5
 
 
 def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, str]:
-    """The public paths that this colour answers with a 5xx, or not at all, and what was seen of each.
+    """Return the public paths that this colour answers with a 5xx or not at all, with what was seen of each.
 
-    Nobody may ask for them while a release is watched: so it asks itself, through the socket, where no limit counts.
+    During a watch there may be no traffic to judge by. These requests go through the socket, so no rate limit counts.
     """
     config, unix_socket, found = stack.config, stack.paths.socket(colour), dict[str, str]()
     for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:
@@ -36,12 +36,12 @@ def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, s
 
 
 def _of_telegram(values: Mapping[str, str]) -> dict[str, str]:
-    # A live release from before the app had a webhook was given no secret.
+    # A live release from before the app had a webhook has no secret.
     return {"X-Telegram-Bot-Api-Secret-Token": values.get(SECRET, ""), "Content-Type": "application/json"}
 
 
 def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str:
-    """What it answered well. FailedError says what it didn't."""
+    """Probe the colour, and return what it answered. Raises FailedError for the first bad answer."""
     config, unix_socket = stack.config, stack.paths.socket(colour)
 
     def not_ready() -> str | None:
@@ -60,12 +60,14 @@ def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str
         if config.version_path:
             version = json.loads(stack.machine.ask(unix_socket, config.version_path)[1])["version"]
             if version != tag:
-                raise FailedError(f"{config.version_path} says version {version!r}, not {tag}: build it anew")
+                raise FailedError(
+                    f"{config.version_path} says version {version!r}, not {tag}. Next: build the image again"
+                )
             answers.append(f"version {version}")
         if config.webhook_path:
             status, _ = stack.machine.ask(unix_socket, config.webhook_path, UPDATE, _of_telegram(values))
             if not 200 <= status <= 299:
-                raise FailedError(f"{config.webhook_path} answers {status} to an update with nothing in it")
+                raise FailedError(f"{config.webhook_path} answers {status} to an empty update")
             answers.append("takes updates")
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         raise FailedError(f"no good answer: {error or type(error).__name__}") from None

@@ -1,4 +1,4 @@
-"""The look at a release that has just gone live, while the one before it is still warm: is it worse?"""
+"""Watches a release after its flip, while the one before it still runs, and fails if it is worse."""
 
 import http.client
 import json
@@ -11,20 +11,20 @@ from stackctl.app.stack import POLL_SECONDS, PROGRESS_SECONDS, Stack
 from stackctl.app.telegram import Telegram
 from stackctl.core.errors import FailedError
 
-# A rise is told from a single mishap by both: so many answers, and so much more of all than before the flip.
+# Both make a rise: so many errors, and a share that is so much larger than before the flip.
 FEWEST_ERRORS = 3
 RISE = 0.05
 NOT_READY_LOOKS = 3
 TELEGRAM_EVERY = 1.0
 LOOK_EVERY = 1.0
-# It tries again after 120 s at most.
+# Telegram retries after 120 s at most.
 TELEGRAM_REPEATS = 300
 BEFORE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The app's answers, as nginx passed them on."""
+    """A count of the app's answers that nginx passed on."""
 
     all: int
     errors: int
@@ -35,12 +35,12 @@ class Tally:
         return self.errors / self.all if self.all else 0.0
 
     def __str__(self) -> str:
-        return f"{self.errors} of {self.all} answers were 5xx" if self.all else "nobody has asked"
+        return f"{self.errors} of {self.all} answers were 5xx" if self.all else "no requests"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in nginx's log: what was answered before it, and since. A log that was rotated begins anew."""
+    """A position in nginx's log, for the answers before and after it. After a rotation the log starts at 0."""
 
     path: Path
     inode: int
@@ -55,11 +55,11 @@ class Mark:
         return cls(path, at.st_ino, at.st_size)
 
     def before(self) -> Tally:
-        """Of what was answered lately."""
+        """Return the tally of recent answers."""
         return self._tally(max(0, self.offset - BEFORE_BYTES), self.offset, 0.0)
 
     def since(self, moment: float) -> Tally:
-        """Of what began after this moment: the old colour answers what it had begun."""
+        """Return the tally of requests that began after this moment: earlier ones are the old colour's."""
         try:
             rotated = self.path.stat().st_ino != self.inode
         except FileNotFoundError:
@@ -79,14 +79,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Flip:
-    """What was known just before nginx was pointed at another colour."""
+    """What was known just before a flip."""
 
     mark: Mark
     at: float
-    """Seconds since the epoch, by this droplet's clock, which is nginx's, too."""
+    """The time of the flip in seconds since the epoch. nginx has the same clock."""
     monotonic: float
     complaint: int | None
-    """When Telegram complained last, by its own clock: 0 when it never did, None when it couldn't be asked."""
+    """When Telegram last complained, by its clock. 0 if it never did, None if it did not answer."""
 
     @classmethod
     def now(cls, stack: Stack, telegram: Telegram | None) -> "Flip":
@@ -141,7 +141,9 @@ class _Watch:
             _ask_telegram(self.telegram, self.flip)
         seen = self.flip.mark.since(self.flip.at)
         return (
-            str(seen) if seen.all else "nobody sent a request, so this saw our own looks alone. Next: try it yourself"
+            str(seen)
+            if seen.all
+            else "no request came in, so only our own checks were seen. Next: try the app yourself"
         )
 
     def _check_answers(self) -> Tally:
@@ -158,7 +160,7 @@ class _Watch:
     def _check_ready(self) -> None:
         self.not_ready = 0 if _ready(self.stack, self.colour) else self.not_ready + 1
         if self.not_ready >= NOT_READY_LOOKS:
-            raise FailedError(f"{self.stack.config.ready_path} is not ready any more")
+            raise FailedError(f"{self.stack.config.ready_path} is no longer ready")
 
     def _check_paths(self, now: float) -> None:
         if now - self.looked < LOOK_EVERY:
@@ -166,7 +168,7 @@ class _Watch:
         found, self.looked = self.failing(), now
         self.failures = Counter({path: self.failures[path] + 1 for path in found})
         if lasting := [found[path] for path, times in self.failures.items() if times >= NOT_READY_LOOKS]:
-            raise FailedError(f"asked by ourselves, {lasting[0]}")
+            raise FailedError(f"our own request failed: {lasting[0]}")
 
     def _check_telegram(self, now: float) -> None:
         # During maintenance nginx itself turns Telegram away.
@@ -188,7 +190,7 @@ def _ready(stack: Stack, colour: str) -> bool:
 
 
 def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
-    """What it complained of shortly before is repeated after the flip, whatever the new release is like."""
+    """Fail on a new complaint. One from before the flip is repeated after it, however the new release is."""
     date, message = _complaint(telegram)
     if date is not None and flip.complaint is not None and date > flip.complaint + TELEGRAM_REPEATS:
         raise FailedError(f"Telegram says: {message}")
@@ -198,12 +200,12 @@ def _complaint(telegram: Telegram) -> tuple[int | None, str]:
     try:
         info = telegram.info()
     except FailedError:
-        return None, ""  # that Telegram can't be asked is no fault of the release's
+        return None, ""  # a Telegram that is silent is not the release's fault
     return info.error_at, info.error
 
 
 def _answers(content: bytes, began_after: float) -> Iterator[int]:
-    """The statuses of requests that reached the app and began after that moment; nginx's own answers tell nothing."""
+    """Yield the statuses of requests that reached the app and began after that moment. nginx's own do not count."""
     for line in content.splitlines():
         try:
             answer = json.loads(line)

@@ -74,7 +74,7 @@ BROKEN = {
     "broken-crash": (FAILED, "health", "web ended by itself"),
     "broken-unready": (FAILED, "health", "web is running, starting after"),
     "broken-version": (FAILED, "probe", "/health says version '0.0.0'"),
-    "broken-probe": (FAILED, "probe", "answers 500 to an update with nothing in it"),
+    "broken-probe": (FAILED, "probe", "answers 500 to an empty update"),
     "broken-500": (FAILED, "watch", "since the flip"),
     "broken-worker": (FAILED, "worker", "worker ended by itself"),
 }
@@ -195,7 +195,7 @@ def test_killed_at_any_step_one_colour_serves_and_the_same_again_finishes(
         asked.kill()
         code, output = asked.end()
         assert code == KILLED
-        assert "it ended without a word" in output
+        assert "the run ended without a result" in output
         reached = asked.last_step()
         again = UnderWay(("release", tag)).end()
     show(f"killed at {step} (it had come to {reached}): {len(running.tally.requests)} served")

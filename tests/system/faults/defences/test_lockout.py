@@ -120,7 +120,7 @@ def test_a_mistake_is_undone_within_two_minutes(lab: Environment, droplet: Host,
     assert what_counts(droplet) != before
     # sshd goes on with what it has read before: a slip shows when it starts again.
     assert admitted(lab, droplet) == (mistake == SLIP)
-    assert f"on trial     {trial}, undone at " in droplet.run("stackctl status").stdout
+    assert f"on trial     {trial}, reverted at " in droplet.run("stackctl status").stdout
     time.sleep(PATIENCE_S / 2)
     droplet.check_output("systemctl daemon-reload")  # as a package's script would
     wait_until_undone(droplet, trial, PATIENCE_S / 2 + TAKES_S)

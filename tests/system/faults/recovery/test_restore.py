@@ -116,7 +116,7 @@ def test_killed_at_any_step_the_same_again_finishes_it(  # noqa: PLR0917
     asked.reach(step)
     asked.kill()
     code, output = asked.end()
-    assert (code, "it ended without a word" in output) == (KILLED, True), output
+    assert (code, "the run ended without a result" in output) == (KILLED, True), output
     there = database.ask(OFFERS)
     assert there in {then.offers, now}
     if not {"swap", *CLOSED[2:]} & {event["step"] for event in asked.events()}:

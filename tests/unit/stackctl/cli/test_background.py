@@ -195,17 +195,19 @@ def test_one_that_systemd_does_not_tell_of_is_waited_for(followed: Followed) -> 
 def test_one_that_was_killed_needs_a_person(followed: Followed, over: str) -> None:
     followed.over = over
     journal(followed.paths, op="rollback").begin("ada", "1.0.0")
-    with pytest.raises(PersonNeededError, match=r"killed\? .*bot-release.service\): stackctl rollback 1.0.0 finishes"):
+    with pytest.raises(
+        PersonNeededError, match=r"killed\? .*bot-release.service\). Next: stackctl rollback 1.0.0, which finishes"
+    ):
         follow(followed)
 
 
 def test_one_that_was_killed_before_its_first_word_needs_a_person_too(followed: Followed) -> None:
-    with pytest.raises(PersonNeededError, match="the same command finishes the job"):
+    with pytest.raises(PersonNeededError, match="the same command, which finishes it"):
         follow(followed)
 
 
 def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> None:
-    with pytest.raises(RefusedError, match="there was none yet"):
+    with pytest.raises(RefusedError, match="no release or restore has run yet"):
         background.last_run(followed.paths)
     for run, op in (("1", "release"), ("2", "rollback"), ("3", "boot"), ("4", "backup"), ("5", "dry-run")):
         journal(followed.paths, run, op).begin("ada")
@@ -261,13 +263,15 @@ def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, hel
 def test_one_that_has_just_begun_and_has_no_lock_yet_is_in_the_way_too(followed: Followed) -> None:
     said = "Failed to start transient service unit: Unit bot-release.service was already loaded or has a fragment file."
     followed.failing = {"systemd-run": Result(1, stderr=said)}
-    with pytest.raises(LockedError, match="another release or restore has just begun: wait for the end"):
+    with pytest.raises(
+        LockedError, match=r"another release or restore has just started\. Next: wait until it has finished"
+    ):
         start(followed, "release", "1.1.0")
 
 
 def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
     followed.failing = {"systemd-run": Result(1, stderr="Failed to connect to bus")}
-    with pytest.raises(FailedError, match="systemd doesn't start it: Failed to connect to bus"):
+    with pytest.raises(FailedError, match="systemd cannot start the run: Failed to connect to bus"):
         start(followed, "release", "1.1.0")
     assert not followed.ran("systemctl stop")
 
@@ -275,7 +279,7 @@ def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
 def test_a_unit_that_was_given_up_does_not_start_later(followed: Followed) -> None:
     """It waits behind a boot, say."""
     followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="timed out after 60 s")}
-    with pytest.raises(FailedError, match="systemd doesn't start it: timed out after 60 s"):
+    with pytest.raises(FailedError, match="systemd cannot start the run: timed out after 60 s"):
         start(followed, "release", "1.1.0")
     assert followed.calls[-1] == ["systemctl", "stop", "bot-release.service"]
 
@@ -288,7 +292,11 @@ def test_who_stops_following_is_told_that_it_goes_on(tmp_path: Path, monkeypatch
     monkeypatch.setattr(background, "follow", interrupted)
     code, shown = stackctl(droplet, "release", "1.0.0")
     assert code == 4
-    for said in ("it goes on by itself", "stackctl release --follow shows it", "systemctl stop bot-release.service"):
+    for said in (
+        "the run goes on by itself",
+        "stackctl release --follow, which shows it",
+        "systemctl stop bot-release.service",
+    ):
         assert said in shown
 
 

@@ -65,10 +65,10 @@ def test_it_has_a_terminal_where_there_is_one(live: Droplet, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["exec"], "which command? stackctl exec python --version"),
-        (["exec", "bash"], "no release yet: stackctl release TAG"),
-        (["logs"], "no release yet: stackctl release TAG"),
-        (["logs", "worker"], "worker has no container: stackctl status says why"),
+        (["exec"], "name the command, for example: stackctl exec python --version"),
+        (["exec", "bash"], "no release yet. Next: stackctl release TAG"),
+        (["logs"], "no release yet. Next: stackctl release TAG"),
+        (["logs", "worker"], "worker has no container. Next: stackctl status"),
     ],
 )
 def test_what_is_not_there_is_refused_with_the_next_step(tmp_path: Path, asked: list[str], said: str) -> None:

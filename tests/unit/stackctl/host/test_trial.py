@@ -378,7 +378,7 @@ def test_status_tells_of_a_trial_and_that_nobody_is_needed(bot: Droplet) -> None
     stackctl(bot, "trial", "begin", "ssh")
     code, said = stackctl(bot, "status")
     assert code == 0, said
-    assert "ssh, undone at 20" in said
+    assert "ssh, reverted at 20" in said
     (told,) = json.loads(stackctl(bot, "status", "--json")[1])["trials"]
     assert told["name"] == "ssh"
 

@@ -181,7 +181,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
         "worker is running, starting after 20 s",
     ),
     "no update is taken": ({"app": {"ready": 200, "update": 500}}, 1, "/webhook answers 500"),
-    "not ready after the flip": ({"later": {"ready": 503}}, 1, "/ready is not ready any more"),
+    "not ready after the flip": ({"later": {"ready": 503}}, 1, "/ready is no longer ready"),
     "Telegram complains after the flip": ({"later": COMPLAINT}, 1, "Telegram says: 500 Internal Server Error"),
     "socket unit fails": ({"failing": {"systemctl start": Result(1, stderr="unit failed")}}, 1, "unit failed"),
     "never ready": ({"app": {"ready": 503}}, 1, "/ready answers 503 after 20 s"),
@@ -319,7 +319,7 @@ def test_an_interruption_or_a_fault_of_our_own_is_undone_too(
     code, shown = stackctl(live, "release", "1.1.0")
     if isinstance(fault, ZeroDivisionError):
         assert code == 4
-        assert "a fault of stackctl's own (ZeroDivisionError())" in shown.splitlines()[-1]
+        assert "internal error in stackctl (ZeroDivisionError())" in shown.splitlines()[-1]
     else:
         assert code == 1
         assert ("interrupted" if isinstance(fault, KeyboardInterrupt) else "No space left") in shown.splitlines()[-1]

@@ -458,7 +458,7 @@ def test_one_that_was_killed_is_told_as_that(live: Droplet) -> None:
     live.paths.history.write_bytes(b"".join(lines[:-1]))
     code, shown = stackctl(live, "release", "--follow")
     assert code == 4
-    assert "ended without a word" in shown
+    assert "ended without a result" in shown
     assert "unfinished" in stackctl(live, "history")[1]
 
 

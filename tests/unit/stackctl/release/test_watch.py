@@ -34,7 +34,7 @@ TAG = "1.1.0"
 NGINX = Path(__file__).parents[4] / "templates/nginx/nginx.conf.j2"
 LINE = Template("".join(re.findall("'(.*)'", NGINX.read_text().partition("log_format")[2].partition(";")[0])))
 """As nginx writes it."""
-NOBODY = "nobody sent a request, so this saw our own looks alone. Next: try it yourself"
+NOBODY = "no request came in, so only our own checks were seen. Next: try the app yourself"
 TALLIES = st.integers(0, 1000).flatmap(lambda every: st.builds(Tally, st.just(every), st.integers(0, every)))
 
 
@@ -310,7 +310,7 @@ def test_not_ready_for_a_moment_is_no_fault(live: Watched, statuses: list[int]) 
 
 
 def test_not_ready_at_three_looks_is_one(live: Watched) -> None:
-    with pytest.raises(FailedError, match="/ready is not ready any more"):
+    with pytest.raises(FailedError, match="/ready is no longer ready"):
         look(live, ask=answering(live, [200, 503, 200, 503, 503, 503]))
 
 
@@ -393,7 +393,7 @@ def test_maintenance_at_any_moment_of_the_watch_silences_telegram(live: Watched,
 
 def test_what_the_release_does_badly_is_told_under_maintenance_too(live: Watched) -> None:
     live.paths.maintenance.touch()
-    with pytest.raises(FailedError, match="/ready is not ready any more"):
+    with pytest.raises(FailedError, match="/ready is no longer ready"):
         look(live, app={"ready": 503})
     live.docker.of("bot-blue")[0].update(restarts=1)
     with pytest.raises(FailedError, match="web ended by itself"):
@@ -447,7 +447,7 @@ def test_it_is_waited_for_until_it_is_ready(live: Watched, monkeypatch: pytest.M
     [
         ({"ready": 503}, "/ready answers 503 after 20 s"),
         ({"ready": 302}, "/ready answers 302 after 20 s"),
-        ({"ready": 200, "version": "0.9"}, "/health says version '0.9', not 1.1.0: build it anew"),
+        ({"ready": 200, "version": "0.9"}, "/health says version '0.9', not 1.1.0. Next: build the image again"),
         ({"ready": 200, "version": None}, "/health says version None"),
         ({"ready": 200, "update": 401}, "/webhook answers 401"),
         ({"ready": 200, "update": 302}, "/webhook answers 302"),
@@ -663,7 +663,7 @@ def test_a_release_that_nobody_asked_for_anything_says_so(live: Watched) -> None
 def test_a_bot_that_fails_its_own_look_after_the_flip_is_undone(live: Watched) -> None:
     live.later = {"update": 500}
     code, said = released(live, "1.2.0")
-    assert (code, "asked by ourselves, /webhook answers 500. 1.1.0 is still live" in said) == (1, True), said
+    assert (code, "our own request failed: /webhook answers 500. 1.1.0 is still live" in said) == (1, True), said
 
 
 def test_a_page_that_fails_after_the_flip_is_a_reason_as_well(live: Watched) -> None:
@@ -671,7 +671,7 @@ def test_a_page_that_fails_after_the_flip_is_a_reason_as_well(live: Watched) -> 
     live.app |= {"pages": {"/": 200, "/offers/": 200}}
     live.later = {"pages": {"/": 200, "/offers/": 502}}
     code, said = released(live, "1.2.0")
-    assert (code, "asked by ourselves, /offers/ answers 502" in said) == (1, True), said
+    assert (code, "our own request failed: /offers/ answers 502" in said) == (1, True), said
 
 
 def test_a_page_that_only_the_new_release_fails_is_found_before_the_flip(

@@ -88,8 +88,8 @@ def test_who_types_nothing_changes_nothing_and_is_told_what_to_type(
 
     monkeypatch.setattr(Droplet, "answer", interrupted)
     code, shown = stackctl(saved, "restore", "latest")
-    assert (code, "it goes on" in shown, as_it_was(saved)) == (1, False, before), shown
-    assert shown.splitlines()[-1] == "stackctl restore: interrupted: nothing was changed"
+    assert (code, "the run goes on" in shown, as_it_was(saved)) == (1, False, before), shown
+    assert shown.splitlines()[-1] == "stackctl restore: interrupted. Nothing was changed"
     assert stackctl(saved, *typed.split())[0] == 0
 
 
