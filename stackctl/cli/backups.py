@@ -10,14 +10,14 @@ from stackctl.cli.call import Call
 from stackctl.core import lock
 from stackctl.core.printable import printable
 
-NIGHTLY_PATIENCE = 3600
+NIGHTLY_LOCK_TIMEOUT_S = 3600
 
 
 def backup(call: Call) -> int:
     stack, nightly = call.stack, call.arguments.nightly
-    patience = NIGHTLY_PATIENCE if nightly else lock.PATIENCE
-    site = lock.hold(call.paths, call.holder, call.arguments.under, patience)
-    with lock.exclusive(call.paths.backup_lock, call.holder, patience):
+    timeout = NIGHTLY_LOCK_TIMEOUT_S if nightly else lock.LOCK_TIMEOUT_S
+    site = lock.hold(call.paths, call.holder, call.arguments.under, timeout)
+    with lock.exclusive(call.paths.backup_lock, call.holder, timeout):
         create.backup(stack, "nightly" if nightly else "asked", site)
     return 0
 

@@ -68,7 +68,7 @@ def _handled(row: Verb, call: Call) -> int:
         if row.lock is not Lock.NONE:
             name, paths, _ = call.holder, call.paths, call.stack
             if row.lock is Lock.BACKUP_AND_SITE:
-                held.enter_context(lock.exclusive(paths.backup_lock, name, lock.PATIENCE))
+                held.enter_context(lock.exclusive(paths.backup_lock, name, lock.LOCK_TIMEOUT_S))
             held.enter_context(lock.hold(paths, name, call.arguments.under))
         return int(handler(call))
 

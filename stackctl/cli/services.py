@@ -7,13 +7,13 @@ from stackctl.core import durable, lock
 from stackctl.core.errors import RefusedError
 
 # A release may be migrating when boot starts. TimeoutStartSec of APP.service is well above this.
-BOOT_PATIENCE = 600
+BOOT_LOCK_TIMEOUT_S = 600
 
 
 def boot(call: Call) -> int:
     if _installed(call):
         stack = call.stack
-        with lock.exclusive(call.paths.work, call.holder, BOOT_PATIENCE):
+        with lock.exclusive(call.paths.work, call.holder, BOOT_LOCK_TIMEOUT_S):
             lifecycle.boot(stack)
     return 0
 

@@ -10,11 +10,11 @@ from stackctl.core.printable import printable
 from stackctl.host import certificate, upkeep
 from stackctl.services.postgres import Postgres
 
-CERTIFICATE_PATIENCE = 330
+CERTIFICATE_LOCK_TIMEOUT_S = 330
 # A release with migrations or a backup with its verification is done by then; if not, the next day's upgrade runs.
-UPGRADE_PATIENCE = 3600
-REBOOT_PATIENCE = 1800
-AMCHECK_PATIENCE = 3600
+UPGRADE_LOCK_TIMEOUT_S = 3600
+REBOOT_LOCK_TIMEOUT_S = 1800
+AMCHECK_LOCK_TIMEOUT_S = 3600
 
 
 def certificate_now(call: Call) -> int:
@@ -25,14 +25,14 @@ def certificate_now(call: Call) -> int:
     if call.arguments.renewed:
         certificate.serve(stack, declared)
         return 0
-    with lock.exclusive(call.paths.certificate_lock, call.holder, CERTIFICATE_PATIENCE):
+    with lock.exclusive(call.paths.certificate_lock, call.holder, CERTIFICATE_LOCK_TIMEOUT_S):
         certificate.ensure(stack, declared)
     return 0
 
 
 def upgrade(call: Call) -> int:
     stack = call.stack
-    with _nothing_under_way(stack.paths, "the daily upgrade of Debian's packages", UPGRADE_PATIENCE):
+    with _nothing_under_way(stack.paths, "the daily upgrade of Debian's packages", UPGRADE_LOCK_TIMEOUT_S):
         print(printable(upkeep.upgrade(stack.paths, stack.machine)), file=stack.journal.out)
     return 0
 
@@ -50,20 +50,20 @@ def amcheck(call: Call) -> int:
     # release does not: its dump ends this check (Postgres.end_dumps) before a migration could wait for a table.
     paths = stack.paths
     name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends it)"
-    alone = lock.exclusive(paths.backup_lock, name, AMCHECK_PATIENCE)
+    alone = lock.exclusive(paths.backup_lock, name, AMCHECK_LOCK_TIMEOUT_S)
     upkeep.amcheck(paths, stack.machine, Postgres(stack.docker, paths, stack.config.data), alone)
     return 0
 
 
 def reboot(call: Call) -> int:
     stack = call.stack
-    with _nothing_under_way(stack.paths, "the reboot that an upgrade asks for", REBOOT_PATIENCE):
+    with _nothing_under_way(stack.paths, "the reboot that an upgrade asks for", REBOOT_LOCK_TIMEOUT_S):
         upkeep.reboot(stack.machine)
     return 0
 
 
 @contextmanager
-def _nothing_under_way(paths: Paths, name: str, patience: float) -> Iterator[None]:
+def _nothing_under_way(paths: Paths, name: str, timeout: float) -> Iterator[None]:
     """Hold both locks. A backup that is being verified or sent holds only its own."""
-    with lock.exclusive(paths.backup_lock, name, patience), lock.hold(paths, name, patience=patience):
+    with lock.exclusive(paths.backup_lock, name, timeout), lock.hold(paths, name, timeout=timeout):
         yield

@@ -15,7 +15,7 @@ REVERTING = ("expire", "undo", "boot")
 
 
 def step(call: Call) -> int:
-    with lock.exclusive(call.paths.trial_lock, call.holder, trial.LOCK_PATIENCE):
+    with lock.exclusive(call.paths.trial_lock, call.holder, trial.LOCK_TIMEOUT_S):
         return _step(call.arguments, call.paths, call.machine, call.journal)
 
 

@@ -26,7 +26,7 @@ from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
 # Longer than `holder_of` holds a lock to look at it, so a look alone makes nobody fail.
-PATIENCE = 1.0
+LOCK_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,26 +50,26 @@ class Holder:
 
 
 @contextmanager
-def hold(paths: Paths, name: str, under: str | None = None, patience: float | None = None) -> Iterator[None]:
+def hold(paths: Paths, name: str, under: str | None = None, timeout: float | None = None) -> Iterator[None]:
     """Hold both locks, or raise LockedError with the name of the holder.
 
-    `under` is the ID of the lock that the caller holds. `patience` is how long to wait for each lock, in seconds.
+    `under` is the ID of the lock that the caller holds. `timeout` is how long to wait for each lock, in seconds.
     """
-    patience = PATIENCE if patience is None else patience
+    timeout = LOCK_TIMEOUT_S if timeout is None else timeout
     with ExitStack() as stack:
         if under is None:
             # It is signed before the wait for the other lock, so that those who are refused meanwhile read our name.
-            stack.enter_context(exclusive(paths.lock, name, patience))
+            stack.enter_context(exclusive(paths.lock, name, timeout))
         else:
             _check_admission(paths.lock, under)
-        stack.enter_context(exclusive(paths.work, name, patience))
+        stack.enter_context(exclusive(paths.work, name, timeout))
         yield
 
 
 @contextmanager
-def exclusive(path: Path, name: str, patience: float) -> Iterator[None]:
-    """Hold one lock, and wait for it up to `patience` seconds."""
-    with _flock(path, patience) as descriptor:
+def exclusive(path: Path, name: str, timeout: float) -> Iterator[None]:
+    """Hold one lock, and wait for it up to `timeout` seconds."""
+    with _flock(path, timeout) as descriptor:
         _sign(descriptor, Holder.new(name))
         yield
 
@@ -87,10 +87,10 @@ def holder_of(path: Path) -> Holder | None:
 
 
 @contextmanager
-def _flock(path: Path, patience: float) -> Iterator[int]:
+def _flock(path: Path, timeout: float) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not _try(descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise _content(path).refusal

@@ -28,7 +28,7 @@ CONFIRM_TIMEOUT_S = 120
 """A change that is not confirmed within this time is reverted."""
 POLL_S = 5
 """The interval at which the timer looks for an expired trial."""
-LOCK_PATIENCE = 30.0
+LOCK_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)

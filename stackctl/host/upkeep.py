@@ -115,7 +115,7 @@ def _outdated(machine: Machine) -> list[str]:
     """Return the services that still use a replaced library or program."""
     ran = machine.run(OUTDATED, timeout=OUTDATED_TIMEOUT)
     if ran.code:
-        raise FailedError(f"the upgrade is installed, but it is not known what still uses old libraries: {ran.reason}")
+        raise FailedError(f"the upgrade is installed, but what still uses old libraries is not known: {ran.reason}")
     word = "NEEDRESTART-SVC: "
     return [line.removeprefix(word) for line in ran.stdout.splitlines() if line.startswith(word)]
 

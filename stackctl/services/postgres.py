@@ -26,7 +26,7 @@ from stackctl.core.paths import Paths
 from stackctl.core.program import Conversation, Result
 from stackctl.services import postgres_snapshot
 from stackctl.services.docker import Docker
-from stackctl.services.postgres_snapshot import DISTURBED, LOCK_PATIENCE, NO_TIMEOUT, DisturbedError, Snapshot, ask
+from stackctl.services.postgres_snapshot import DISTURBED, LOCK_TIMEOUT_S, NO_TIMEOUT, DisturbedError, Snapshot, ask
 
 SESSION = {
     "search_path": "pg_catalog,pg_temp",
@@ -202,7 +202,7 @@ class Postgres:
         wrong moment, this waits with no table locked, and tries again.
         """
         machine = self.docker.machine
-        deadline, tries = machine.monotonic() + LOCK_PATIENCE, 0
+        deadline, tries = machine.monotonic() + LOCK_TIMEOUT_S, 0
         while True:
             tries += 1
             try:
@@ -211,7 +211,7 @@ class Postgres:
                 self.end_dumps()
                 if tries >= FEWEST_TRIES and machine.monotonic() > deadline:
                     raise FailedError(
-                        f"{error}. Tried {tries} times in {LOCK_PATIENCE} s. Next: find out who holds or changes it "
+                        f"{error}. Tried {tries} times in {LOCK_TIMEOUT_S} s. Next: find out who holds or changes it "
                         "(pg_stat_activity), then try again"
                     ) from None
                 machine.sleep(1)
@@ -261,8 +261,8 @@ class Postgres:
             return snapshot.rows()
 
     def _dump_snapshot(self, snapshot: Snapshot, target: Path, seconds: int) -> None:
-        patience = DUMP_LOCKS_MS + DUMP_LOCK_MS * len(snapshot.tables)
-        asked = (f"--snapshot={snapshot.name}", f"--lock-wait-timeout={patience}", f"--dbname={self.data.database}")
+        timeout = DUMP_LOCKS_MS + DUMP_LOCK_MS * len(snapshot.tables)
+        asked = (f"--snapshot={snapshot.name}", f"--lock-wait-timeout={timeout}", f"--dbname={self.data.database}")
         try:
             self.server.write(target, seconds, "pg_dump", "--format=custom", *asked)
         except FailedError as error:

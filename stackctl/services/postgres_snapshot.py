@@ -17,7 +17,7 @@ QUERY_TIMEOUT = 60
 COUNT_TIMEOUT = 3600
 LOCK_TIMEOUT_MS = 500
 """Less than deadlock_timeout (1 s), after which PostgreSQL might abort the app's transaction instead of ours."""
-LOCK_PATIENCE = 120
+LOCK_TIMEOUT_S = 120
 """Seconds in which all tables must have been locked together once."""
 # Error messages that the transactions of others cause in ours. The work is tried again.
 DISTURBED = re.compile(
@@ -117,13 +117,13 @@ def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
     takes no snapshot, so the snapshot is younger than all locks. Raises DisturbedError if a lock is not granted at
     once: waiting longer would block those who wait for the tables that are locked already.
     """
-    deadline = monotonic() + LOCK_PATIENCE
+    deadline = monotonic() + LOCK_TIMEOUT_S
     wanted = _tables(psql)
     ask(psql, f"SET lock_timeout = {LOCK_TIMEOUT_MS}; {READ_ONLY};")
     for table in wanted:
         _lock(psql, table)
         if monotonic() > deadline:  # each of thousands of locks may have been delayed for a little while
-            raise DisturbedError(f"not all tables are locked after {LOCK_PATIENCE} s")
+            raise DisturbedError(f"not all tables are locked after {LOCK_TIMEOUT_S} s")
     snapshot = _exported(psql)
     if snapshot.tables != wanted:
         raise DisturbedError("tables came or went before all were locked")

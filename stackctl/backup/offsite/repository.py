@@ -19,7 +19,7 @@ from stackctl.core.program import ENVIRONMENT, TIMED_OUT, TOO_LONG, Result
 from stackctl.services import restic, s3
 from stackctl.services.restic import LOCKED, NO_REPOSITORY, WRONG_PASSWORD
 
-PATIENCE_S = 120
+TIMEOUT_S = 120
 SLOWEST = 500_000
 """Bytes per second. A slower transfer is given up; restic itself would retry for a quarter of an hour."""
 LOCKED_S, ASK_AGAIN_S = 600, 15
@@ -112,7 +112,7 @@ class Repository:
         """
         needs = {"a download": told.bytes + disk.SPARE}
         disk.check(directory, self._stack.machine.free(directory), needs, FailedError)
-        self._fetch(snapshot, directory / manifest.NAME, manifest.LONGEST, PATIENCE_S)
+        self._fetch(snapshot, directory / manifest.NAME, manifest.LONGEST, TIMEOUT_S)
         found = manifest.load(directory)
         if replace(found, offsite=None) != replace(told, offsite=None):
             raise FailedError(f"the {manifest.NAME} in the storage differs from the one that was sent. Next: {AGAIN}")
@@ -127,7 +127,7 @@ class Repository:
         self.restic("dump", snapshot.id, source, "--no-cache", timeout=timeout, stdout=file, most=most)
 
     def restic(
-        self, *arguments: object, timeout: float = PATIENCE_S, stdout: Path | None = None, most: int = sys.maxsize
+        self, *arguments: object, timeout: float = TIMEOUT_S, stdout: Path | None = None, most: int = sys.maxsize
     ) -> Result:
         """Run restic, and wait for locks. Raise FailedError if it fails. `stdout` and `most`: see Machine.run."""
         machine = self._stack.machine
@@ -138,7 +138,7 @@ class Repository:
         deadline = machine.monotonic() + LOCKED_S
         while (ran := run()).code == LOCKED and machine.monotonic() < deadline:
             # Removes only locks whose holder is known to be gone, or that were not renewed for half an hour.
-            self._run("unlock", timeout=PATIENCE_S)
+            self._run("unlock", timeout=TIMEOUT_S)
             machine.sleep(ASK_AGAIN_S)
         if ran.code:
             raise FailedError(self._fault(str(arguments[0]), ran))
@@ -200,4 +200,4 @@ def look(stack: Stack) -> Powers | None:
 
 def timeout_for(told: Manifest) -> float:
     """Return the time that a transfer of the whole backup may take."""
-    return PATIENCE_S + told.bytes / SLOWEST
+    return TIMEOUT_S + told.bytes / SLOWEST

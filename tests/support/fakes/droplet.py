@@ -256,7 +256,7 @@ class Droplet(Machine):
         self, arguments: list[str], env: Mapping[str, str], timeout: float, stdout: Path | None, most: int
     ) -> Result:
         self.storage.now = self._now()
-        self.storage.patience[next(word for word in arguments if word != "--no-lock")] = timeout
+        self.storage.timeouts[next(word for word in arguments if word != "--no-lock")] = timeout
         ran = self.storage.restic(arguments, env)
         if not stdout or ran.code:
             return ran

@@ -48,7 +48,7 @@ class Storage:
     """restic's own, by verb."""
     ran: list[list[str]] = field(default_factory=list)
     """restic's arguments."""
-    patience: dict[str, float] = field(default_factory=dict)
+    timeouts: dict[str, float] = field(default_factory=dict)
     """How long restic was waited for at last, by verb."""
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:

@@ -29,7 +29,7 @@ from deploys.offsite.setup import made
 from deploys.terminal.exit_codes import DONE
 from stackctl.backup import stored
 from stackctl.backup.manifest import DUMP
-from stackctl.backup.offsite.repository import PATIENCE_S, SLOWEST
+from stackctl.backup.offsite.repository import SLOWEST, TIMEOUT_S
 from stackctl.backup.stored import Snapshot
 from stackctl.services import s3
 from tests.support.data import Database, backups, problems
@@ -171,7 +171,7 @@ def test_a_storage_that_dies_amid_an_upload_leaves_no_backup_that_is_none(
         sent = {one["id"]: one for one in backups(droplet)}[kept]
         size = sum(file["bytes"] for file in sent["files"].values())
         assert size > 20_000_000, "or it did not die amid it"
-        assert took < TOLD_WITHIN_S + PATIENCE_S + size / SLOWEST
+        assert took < TOLD_WITHIN_S + TIMEOUT_S + size / SLOWEST
         show(
             f"The storage died after 20 of {size / 1e6:.0f} MB: told after {took:.0f} s: {failed.stdout.strip()[-300:]}"
         )

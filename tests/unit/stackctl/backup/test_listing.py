@@ -106,7 +106,7 @@ def test_looks_that_never_come_to_their_end_are_told(live: Droplet, cause: str) 
             lock.exclusive(live.paths.backup_lock, "ada's stackctl backup", 0),
             pytest.MonkeyPatch.context() as patched,
         ):
-            patched.setattr(timers, "AMCHECK_PATIENCE", 0)
+            patched.setattr(timers, "AMCHECK_LOCK_TIMEOUT_S", 0)
             assert stackctl(live, "amcheck")[0] == 3
     assert missed(live) == []
     live.seconds += 15 * 86400 + 60

@@ -25,7 +25,7 @@ from tests.support.settings import settings_of
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT_S", 0.05)
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
     got: list[str] = []
 
     def wait() -> None:
-        with lock.hold(paths, "the upgrade", patience=60):
+        with lock.hold(paths, "the upgrade", timeout=60):
             got.append("both")
 
     with another(paths, paths.work):
@@ -236,7 +236,7 @@ def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         with pytest.raises(LockedError, match="the upgrade has held the lock"):
-            lock.hold(paths, "me", patience=0.05).__enter__()
+            lock.hold(paths, "me", timeout=0.05).__enter__()
         assert not got
     waiting.join()
     assert got == ["both"]
@@ -249,7 +249,7 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
     def reboot(paths: Paths = droplet.paths) -> None:
         seen.extend(holder.holder for path in (paths.lock, paths.work) if (holder := lock.holder_of(path)))
 
-    with another(droplet.paths), patch.object(timers, "REBOOT_PATIENCE", 0.05):
+    with another(droplet.paths), patch.object(timers, "REBOOT_LOCK_TIMEOUT_S", 0.05):
         code, shown = stackctl(droplet, "reboot")
     assert code == 3
     assert "ada's release has held the lock since" in shown
@@ -266,11 +266,11 @@ def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) 
     declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
     droplet = installed(tmp_path, certificate=declared)
     seen: list[object] = []
-    patience = patch.object(timers, "CERTIFICATE_PATIENCE", 0.05)
+    timeout = patch.object(timers, "CERTIFICATE_LOCK_TIMEOUT_S", 0.05)
     ensure = patch.object(
         certificate, "ensure", lambda stack, _: seen.append(lock.holder_of(stack.paths.certificate_lock))
     )
-    with patience, ensure:
+    with timeout, ensure:
         with another(droplet.paths, droplet.paths.certificate_lock):
             code, shown = stackctl(droplet, "certificate")
         assert (code, "ada's converge has held the lock since" in shown) == (3, True)
@@ -284,9 +284,9 @@ def test_two_steps_of_trials_are_never_at_work_at_once(tmp_path: Path) -> None:
     """A timer's undoing would mix with the change of the converge that it undoes."""
     droplet = installed(tmp_path)
     seen: list[object] = []
-    patience = patch.object(trial, "LOCK_PATIENCE", 0.05)
+    timeout = patch.object(trial, "LOCK_TIMEOUT_S", 0.05)
     undo = patch.object(trial, "revert", lambda paths, *_: seen.append(lock.holder_of(paths.trial_lock)))
-    with patience, undo:
+    with timeout, undo:
         with another(droplet.paths, droplet.paths.trial_lock):
             code, shown = stackctl(droplet, "trial", "undo", "ssh")
         assert (code, "ada's converge has held the lock since" in shown) == (3, True)

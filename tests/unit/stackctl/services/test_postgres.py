@@ -13,7 +13,7 @@ from stackctl.core.program import Result
 from stackctl.host import roles
 from stackctl.services.docker import Docker
 from stackctl.services.postgres import OF_SUPERUSER, SESSION, Postgres, session
-from stackctl.services.postgres_snapshot import LOCK_PATIENCE, Table
+from stackctl.services.postgres_snapshot import LOCK_TIMEOUT_S, Table
 from tests.support.fakes.droplet import CONFIG, Droplet, installed, stackctl
 
 OFFLINE = {"pg_restore", "pg_isready"}
@@ -161,7 +161,7 @@ def test_what_somebody_else_does_to_a_table_is_waited_for(
     with pytest.raises(FailedError) as never:
         postgres(live).dump(live.paths.var / "dump", 60)
     assert named in str(never.value)
-    assert LOCK_PATIENCE < live.seconds - began < 2 * LOCK_PATIENCE
+    assert LOCK_TIMEOUT_S < live.seconds - began < 2 * LOCK_TIMEOUT_S
 
     def sleep(seconds: float) -> None:
         live.failing.pop(part, None)
@@ -180,7 +180,7 @@ def test_who_holds_up_each_table_for_a_while_does_not_hold_us_up_for_hours(
     def slow(call: list[str]) -> None:
         before(call)
         if "LOCK TABLE" in " ".join(call):
-            live.seconds += LOCK_PATIENCE + 1
+            live.seconds += LOCK_TIMEOUT_S + 1
 
     monkeypatch.setattr(live, "_tick", slow)
     with pytest.raises(FailedError, match="not all tables are locked after 120 s"):

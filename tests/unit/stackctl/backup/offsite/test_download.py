@@ -72,7 +72,7 @@ def test_a_storage_that_dies_amid_the_reading_hides_nothing(
         with pytest.raises(FailedError, match=rf"^cannot read 20251123T00000{first + 1}\.000Z \(snapshot 0+\): s3:"):
             download.available(stack(live))
         code, shown = stackctl(live, "restore", "latest", "--from-offsite")
-    assert (code, "give way" in shown) == (1, False), shown
+    assert (code, "replace the live data" in shown) == (1, False), shown
     assert backup_number.highest(live.paths) is None
     assert [one.sequence for one in download.available(stack(live))] == [1, 2, 3]
     assert backup_number.highest(live.paths) == 3

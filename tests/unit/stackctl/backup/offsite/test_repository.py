@@ -195,9 +195,9 @@ def test_what_is_large_has_longer(live: Droplet, verb: str) -> None:
     told, directory = kept(live)
     with patch.object(Manifest, "bytes", 10**9):
         upload.upload(stack(live), told, directory)
-    assert live.storage.patience[verb] > 2000
+    assert live.storage.timeouts[verb] > 2000
     upload.upload(stack(live), told, directory)
-    assert live.storage.patience[verb] < 200
+    assert live.storage.timeouts[verb] < 200
 
 
 def test_another_host_s_snapshots_are_none_of_this_app(live: Droplet) -> None:
