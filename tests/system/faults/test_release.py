@@ -358,7 +358,7 @@ def test_a_webhook_that_somebody_took_away_is_told_and_mended_by_a_converge(drop
     told = "Telegram has no webhook, so the bot hears nothing"
     report = json.loads(droplet.run("stackctl status --json").stdout)
     assert [line for line in report["drift"] if line.startswith(told)]
-    assert any(name.endswith("when what runs is not what is declared") for name in converge.planned())
+    assert any(name.endswith("if it does not run as declared") for name in converge.planned())
     converge.site()
     assert_it_hears(droplet)
     assert converge.planned() == set()

@@ -224,7 +224,7 @@ def test_a_clock_that_was_a_month_ahead_and_one_behind_drops_none_of_the_newest(
         refused = any(said in ran.stdout for said in says)
         assert (ran.rc, refused) == ((FAILED, True) if days else (0, False)), ran.stdout
         assert set(before[-KEPT_DAYS + 1 :]) < set(newest()), "the newest of before are there, and a new one"
-        told = [line for line in problems(droplet) if "the last verified backup is of" in line]
+        told = [line for line in problems(droplet) if "the last verified backup is from" in line]
         assert bool(told) == (days != 0), "one of another time proves nothing about today"
     assert len(newest()) >= KEPT_DAYS
     assert all(one["offsite"] for one in backups(droplet) if one["verified"])

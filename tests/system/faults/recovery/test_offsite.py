@@ -112,8 +112,11 @@ def test_while_the_storage_is_down_backups_are_made_and_sent_once_it_is_back(
 @pytest.mark.parametrize(
     ("access", "says"),
     [
-        ({"key_secret": "another-secret-than-the-keys"}, "refuses the droplet's key (403 SignatureDoesNotMatch): mend"),
-        ({"key_id": "NOBODYSKEY"}, "refuses the droplet's key (403 InvalidAccessKeyId): mend OFFSITE_KEY_ID"),
+        (
+            {"key_secret": "another-secret-than-the-keys"},
+            "refuses the droplet's key (403 SignatureDoesNotMatch). Next: correct",
+        ),
+        ({"key_id": "NOBODYSKEY"}, "refuses the droplet's key (403 InvalidAccessKeyId). Next: correct OFFSITE_KEY_ID"),
         ({"password": "another-password"}, "does not open with the droplet's password. Next: make offsite"),
         (
             {"repository": "/nothing-here"},
