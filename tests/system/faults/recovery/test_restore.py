@@ -122,7 +122,7 @@ def test_killed_at_any_step_the_same_again_finishes_it(  # noqa: PLR0917
     if not {"swap", *CLOSED[2:]} & {event["step"] for event in asked.events()}:
         assert there == now, "before the swap nothing was changed"
     if step in CLOSED and step != CLOSED[0]:
-        assert f"sudo stackctl restore {then.id} " in " ".join(problems(droplet))
+        assert f"Next: sudo stackctl restore {then.id}" in " ".join(problems(droplet))
     code, output = then.restore().end()
     assert code == 0, output
     assert_restored(lab, then)
