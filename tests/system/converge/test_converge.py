@@ -135,7 +135,7 @@ def test_an_image_that_is_pinned_by_its_digest_is_brought_once(lab: Environment,
     [
         ("domian=bot.lab.test", "group_data: domian is not known: did you mean domain?"),
         ("postgres_memory_mib=4096", "is too small for"),
-        ("env_file=.env.nowhere", ".env.nowhere is missing: copy .env.production.template"),
+        ("env_file=.env.nowhere", ".env.nowhere is missing. Next: copy .env.production.template"),
         ("authorized_keys=.lab/nobody.pub", "authorized_keys: .lab/nobody.pub is missing"),
     ],
 )
