@@ -7,6 +7,7 @@ from stackctl.app.stack import Stack
 from stackctl.app.state import Release
 from stackctl.core.errors import RefusedError
 from stackctl.core.paths import Paths
+from stackctl.services.docker import Image
 
 VERSION_LABEL = "org.opencontainers.image.version"
 PULL_TIMEOUT = 900
@@ -45,27 +46,25 @@ def pin(
     if not pulled.code and not image:
         raise RefusedError(f"docker does not list {reference} although it was pulled. Next: systemctl status docker")
     if not image or not pinned:
-        raise RefusedError(
-            f"cannot pull {reference}: {pulled.reason}. Nothing was changed. Next: check the tag and the registry login"
-        )
+        raise RefusedError(f"cannot pull {reference}: {pulled.reason}. Next: check the tag and the registry login")
+    _check(stack, release, reference, image)
+    docker.call("the image can't be tagged", ["docker", "tag", pinned, ours(stack.paths, release)])
+    return pinned, f"{pinned}, which is here; the registry: {pulled.reason}" if pulled.code else pinned
+
+
+def _check(stack: Stack, release: Release, reference: str, image: Image) -> None:
+    """Refuse an image of another version or architecture, or one that would run as root."""
     version = image.labels.get(VERSION_LABEL)
     if stack.config.version_path and version != release.tag:
-        raise RefusedError(
-            f"{reference} says it is version {version!r} (label {VERSION_LABEL}). "
-            "Nothing was changed. Next: build it again"
-        )
+        raise RefusedError(f"{reference} says it is version {version!r} (label {VERSION_LABEL}). Next: build it again")
     if image.runs_as_root:
-        raise RefusedError(
-            f"{reference} would run as root (USER {image.user!r}). Nothing was changed. Next: give it any USER but 0"
-        )
+        raise RefusedError(f"{reference} would run as root (USER {image.user!r}). Next: give it any USER but 0")
     ours_is = stack.machine.architecture()
     if image.architecture in FOREIGN - {ours_is} and ours_is in FOREIGN:
         raise RefusedError(
-            f"{reference} is built for another architecture, {image.architecture}: this droplet is {ours_is}. Nothing "
-            f"was changed. Next: build it with --platform linux/{ours_is}"
+            f"{reference} is built for another architecture, {image.architecture}: this droplet is {ours_is}. "
+            f"Next: build it with --platform linux/{ours_is}"
         )
-    docker.call("the image can't be tagged", ["docker", "tag", pinned, ours(stack.paths, release)])
-    return pinned, f"{pinned}, which is here; the registry: {pulled.reason}" if pulled.code else pinned
 
 
 def prune(stack: Stack, kept: set[str]) -> None:

@@ -90,11 +90,11 @@ def release_conflict(applied: Sequence[Revision], report: Report, live: Release 
         since = applied[names.index(live.schema) + 1 :] if live.schema in names else []
         if cut := first_breaking([*since, *report.pending]):
             return (
-                f"{cut.revision} is a contract, and {live.tag} is older than its expand. Nothing was changed. "
+                f"{cut.revision} is a contract, and {live.tag} is older than its expand. "
                 "Next: release the version that expands first"
             )
     if not report.pending and (reason := _passed(applied, report.head)):
-        return f"it cannot work with the database: {reason}. Nothing was changed. Next: release a version that can"
+        return f"it cannot work with the database: {reason}. Next: release a version that can"
     return None
 
 

@@ -62,7 +62,7 @@ def _emit_plan(run: ReleaseRun) -> str:
 
 def _lines(run: ReleaseRun) -> list[str]:
     live, config = run.before.release, run.stack.config
-    was = f"{live.tag} in {run.before.active} gives way" if live else "the first one"
+    was = f"it replaces {live.tag} in {run.before.active}" if live else "it is the first one"
     lines = ["a release was interrupted: what was recorded before it is brought back first"] if run.recovers else []
     lines.append(f"{run.release.tag} ({run.release.image}) goes live in {run.colour}; {was}")
     if live and live.env_sha256 != run.release.env_sha256:
@@ -76,7 +76,7 @@ def _lines(run: ReleaseRun) -> list[str]:
     if live:
         lines.append(f"the old colour stays warm for {config.watch} s, then it is stopped and kept")
     if live and config.works:
-        lines.append("the worker gives way after its job")
+        lines.append("the worker is replaced after its job")
     return lines
 
 

@@ -16,13 +16,11 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
     paths, config = stack.paths, stack.config
     for file in (paths.app_yaml, *((paths.worker_yaml,) if config.worker else ())):
         if not file.exists():
-            raise RefusedError(f"{file} is missing. Nothing was changed. Next: converge the site (make site)")
+            raise RefusedError(f"{file} is missing. Next: converge the site (make site)")
     telegram = ("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET") if config.webhook_path else ()
     missing = [name for name in ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", *telegram) if not values.get(name)]
     if missing:
-        raise RefusedError(
-            f"the app environment lacks {', '.join(missing)}. Nothing was changed. Next: converge the site (make site)"
-        )
+        raise RefusedError(f"the app environment lacks {', '.join(missing)}. Next: converge the site (make site)")
     if not config.data:
         return
     check_data(stack)

@@ -191,7 +191,7 @@ def test_a_dry_run_settles_nothing_and_says_what_would_give_way(uncommitted: Dro
     code, shown = stackctl(uncommitted, "release", "1.2.0", "--dry-run")
     assert code == 0, shown
     assert "a release was interrupted: what was recorded before it is brought back first" in shown
-    assert "goes live in green; 1.0.0 in blue gives way" in shown
+    assert "goes live in green; it replaces 1.0.0 in blue" in shown
     assert serves(uncommitted) == ("green", "1.1.0", ["blue", "green"])
 
 

@@ -408,7 +408,7 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> 
     assert code == 0
     for said in (
         "1.3.0 (",
-        "1.2.0 in blue gives way",
+        "it replaces 1.2.0 in blue",
         "LOG_LEVEL differ",
         "0003 (contract)",
         "no rollback past what is live",

@@ -249,8 +249,8 @@ def test_a_role_with_powers_that_nobody_declared_is_told_as_foreign(live: Drople
         ["setting", "owner_00000001", ["role=owner"]],
     ]
     code, shown = stackctl(live, "status")
-    assert "postgres-role:sec_backdoor: PostgreSQL's role has powers" in shown
-    assert "declared: member of pg_monitor, superuser (" in shown
+    assert "postgres-role:sec_backdoor: PostgreSQL's role has undeclared powers" in shown
+    assert "undeclared powers: member of pg_monitor, superuser (" in shown
     assert "app: search_path=public, pg_catalog" in shown
     assert code == 4
     document, _ = json.JSONDecoder().raw_decode(stackctl(live, "status", "--json")[1])
@@ -270,7 +270,7 @@ def test_an_accepted_role_is_gone_only_when_postgresql_said_so(live: Droplet) ->
 def test_more_than_the_reader_needs_is_told_as_well(live: Droplet) -> None:
     live.postgres.roles = [["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data", "superuser"]]]
     (found,) = roles.look(postgres(live).server, "app").undeclared
-    assert "declared: superuser (" in found.what
+    assert "undeclared powers: superuser (" in found.what
 
 
 def test_a_name_may_be_anything(live: Droplet) -> None:
