@@ -10,6 +10,9 @@ from deploys.converge import session
 from deploys.operations import ufw
 from deploys.operations.trial import RESTART_SSHD, apply_on_trial
 
+# A key that nobody has: 32 bytes that count up.
+SOMEBODY_ELSES = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f somebody\n"
+
 data = host.data.dict()
 mistake = data.pop("mistake")
 settings = load_settings(data)
@@ -28,8 +31,9 @@ if mistake == "a firewall that denies SSH":
 else:
     wrong = {
         "a slip in sshd's configuration": {drop_in: configuration + b"PermitRootLogni no\n"},
+        "an sshd that cannot start": {drop_in: configuration + b"ListenAddress 192.0.2.1\n"},
         "an sshd that admits nobody": {drop_in: configuration.replace(admits, b"AllowUsers nobody")},
-        "a key file without the operator's key": {keys: b"# somebody else's\n"},
+        "a key file without the operator's key": {keys: SOMEBODY_ELSES},
     }[mistake]
     apply_on_trial(
         name="Admit nobody",
