@@ -157,7 +157,9 @@ class TestLogs:
 
     def test_a_line_is_shown_before_it_ends(self, tmp_path: Path) -> None:
         """A prompt, say, or a line that has no end: nothing waits for it, and nothing grows."""
-        code = f"import sys; sys.path.insert(0, {str(Path(manifest.__file__).parents[2])!r});"
+        # A shell starts what runs in its background with SIGINT ignored, and a child inherits that.
+        code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        code += f"sys.path.insert(0, {str(Path(manifest.__file__).parents[2])!r});"
         code += "from stackctl.core.machine import Machine;"
         code += "sys.exit(Machine().shown(['sh', '-c', 'printf half; sleep 60']))"
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
