@@ -141,7 +141,9 @@ def test_a_slip_that_sshd_itself_finds_never_gets_there(lab: Environment, drople
     assert what_counts(droplet) == before
     assert admitted(lab, droplet)
     droplet.check_output("stackctl trial undo ssh")
-    assert converge.changed(converge.site()) == set()
+    # The handler is pending since: sshd is restarted once.
+    assert converge.changed(converge.site()) == {ADMIT}
+    assert converge.planned() == set()
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
