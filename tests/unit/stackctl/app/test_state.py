@@ -100,9 +100,9 @@ def test_the_recorded_colour_is_the_colour_of_what_was_recorded_last() -> None:
     """Whichever is active: a release is recorded when all is done, well after the flip."""
     recorded = State().serving("blue", LIVE, 3)
     assert (State(active="blue").recorded_colour, recorded.recorded_colour) == (None, "blue")
-    amid = replace(recorded.with_colour("green", replace(LIVE, id="later")), active="green")
-    assert amid.recorded_colour == "blue"
-    assert amid.serving("green", replace(LIVE, id="later", tag="1.1.0"), 3).recorded_colour == "green"
+    during = replace(recorded.with_colour("green", replace(LIVE, id="later")), active="green")
+    assert during.recorded_colour == "blue"
+    assert during.serving("green", replace(LIVE, id="later", tag="1.1.0"), 3).recorded_colour == "green"
     assert recorded.with_colour("blue", None).recorded_colour is None
 
 

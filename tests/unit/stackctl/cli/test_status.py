@@ -624,7 +624,7 @@ def test_an_app_without_telegram_tells_it_nothing(live: Droplet) -> None:
 def test_a_container_that_starts_is_no_drift(live: Droplet, which: Callable[[Droplet], dict[str, Any]]) -> None:
     which(live)["health"] = "starting"
     assert status(live)[1]["drift"] == []
-    which(live)["state"] = "exited"  # amid it
+    which(live)["state"] = "exited"  # during the release
     assert len(status(live)[1]["drift"]) == 1
 
 

@@ -145,7 +145,7 @@ def test_what_a_killed_proof_left_is_no_hindrance(live: Droplet) -> None:
     assert [path.name for path in live.paths.backups.iterdir()] == [told.id]
 
 
-@pytest.mark.parametrize("breaks", ["its comparison fails", "it is killed amid it"])
+@pytest.mark.parametrize("breaks", ["its comparison fails", "it is killed meanwhile"])
 def test_what_was_not_found_to_be_whole_there_is_sent_and_compared_again(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, breaks: str
 ) -> None:
