@@ -68,12 +68,12 @@ def make_variables() -> dict[str, str]:
 
 @cache
 def verbs() -> dict[str, tuple[str, argparse.ArgumentParser]]:
-    """Each verb of stackctl with its description and its parser."""
+    """Each verb of stackctl with its description and its parser. The help has no old names."""
     from stackctl.cli.main import parser  # noqa: PLC0415 - only here: the rest of this module needs no stackctl
 
     (subparsers,) = (one for one in parser("APP")._actions if isinstance(one, argparse._SubParsersAction))
     described = {one.dest: one.help or "" for one in subparsers._choices_actions}
-    return {name: (described[name], one) for name, one in subparsers.choices.items()}
+    return {name: (text, subparsers.choices[name]) for name, text in described.items()}
 
 
 # the checks

@@ -41,6 +41,6 @@ def interrupt_message(verb: str, environment: str) -> str:
     if verb == "backup":
         return (
             f"Interrupted here. If the backup had begun, it continues on {host.name}:\n"
-            f"{there} stackctl backups    shows whether it succeeded"
+            f"{there} stackctl list-backups    shows whether it succeeded"
         )
     return "Interrupted. Nothing was changed."

@@ -1,4 +1,4 @@
-"""backups: lists the backups and their problems."""
+"""list-backups: lists the backups and their problems."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict

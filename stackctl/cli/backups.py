@@ -1,4 +1,4 @@
-"""The verbs backup, backups and offsite."""
+"""The verbs backup, list-backups and offsite."""
 
 import json
 from dataclasses import asdict
@@ -22,7 +22,7 @@ def backup(call: Call) -> int:
     return 0
 
 
-def backups(call: Call) -> int:
+def list_backups(call: Call) -> int:
     paths = call.stack.paths
     said = json.dumps(listing.documents(paths), indent=2) if call.arguments.json else listing.text(paths)
     print(said, file=call.journal.out)

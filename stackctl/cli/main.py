@@ -31,10 +31,13 @@ def parser(app: str) -> argparse.ArgumentParser:
     top.add_argument("--run", metavar="ID", help="for systemd: run here, with this run ID")
     top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="for systemd: who started it")
     top.add_argument("--key", help="for systemd: the owner of the SSH key")
-    rows = top.add_subparsers(dest="verb", required=True)
+    # Without a metavar the help would name the old verbs too, which are only accepted.
+    rows = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     for verb in verbs.VERBS:
         verb.arguments(rows.add_parser(verb.name, help=verb.what))
+    for old_name, verb in verbs.BY_OLD_NAME.items():
+        verb.arguments(rows.add_parser(old_name))
     return top
 
 

@@ -16,6 +16,7 @@ from stackctl.core import lock
 from stackctl.core.errors import RefusedError, StackError
 from stackctl.core.events import Journal
 from stackctl.core.machine import Machine
+from stackctl.core.old_names import now_called
 from stackctl.core.paths import Paths
 from stackctl.core.printable import printable
 
@@ -27,6 +28,9 @@ def main(arguments: argparse.Namespace, paths: Paths) -> int:
 
 def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO, err: TextIO) -> int:
     """Run the verb and return its exit code. A run reports in its events, any other verb to `err`."""
+    if renamed := verbs.BY_OLD_NAME.get(arguments.verb):
+        print(f"stackctl: {now_called(arguments.verb, renamed.name)}", file=err)
+        arguments.verb = renamed.name
     verb = arguments.verb
     if verb == "gate":
         try:

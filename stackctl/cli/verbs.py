@@ -113,6 +113,8 @@ class Verb(NamedTuple):
     lock: Lock = Lock.NONE
     background: str = ""
     """The function that returns the arguments, if the verb runs in a unit of its own."""
+    formerly: str = ""
+    """Its old name, which is accepted and announced until version OLD_NAMES_END."""
 
 
 VERBS = (
@@ -151,7 +153,14 @@ VERBS = (
         "backups:backup",
         flags("nightly"),
     ),
-    Verb("backups", "list the backups", "backups:backups", flags("json"), reads_only=True),
+    Verb(
+        "list-backups",
+        "list the backups",
+        "backups:list_backups",
+        flags("json"),
+        reads_only=True,
+        formerly="backups",
+    ),
     Verb(
         "offsite",
         "list the off-site backups, and what the storage key may do",
@@ -219,6 +228,7 @@ VERBS = (
     Verb("gate", "for sshd: run what CI's key asks for, if it is allowed", "", _gate),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
+BY_OLD_NAME = {verb.formerly: verb for verb in VERBS if verb.formerly}
 
 
 def function(name: str) -> Callable[..., Any]:

@@ -71,8 +71,8 @@ def _chosen(run: RestoreRun) -> Manifest:
         usable = [one for one in known if one.verified and one.reason != "safety"]
         if not usable:
             raise RefusedError(
-                "there is no verified backup on this droplet. Next: sudo stackctl backups, or sudo stackctl restore "
-                "latest --from-offsite (make restore OFFSITE=yes)"
+                "there is no verified backup on this droplet. Next: sudo stackctl list-backups, or sudo stackctl "
+                "restore latest --from-offsite (make restore OFFSITE=yes)"
             )
         return usable[-1]
     if found := next((one for one in known if one.id == wanted), None):
@@ -80,8 +80,8 @@ def _chosen(run: RestoreRun) -> Manifest:
     if manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
         manifest.load(stack.paths.backup(wanted))  # raises with the reason why it is not among `known`
     raise RefusedError(
-        f"there is no backup {wanted!r} on this droplet. Next: sudo stackctl backups lists those here, sudo stackctl "
-        "offsite those off the droplet, which --from-offsite restores (make restore OFFSITE=yes)"
+        f"there is no backup {wanted!r} on this droplet. Next: sudo stackctl list-backups lists those here, sudo "
+        "stackctl offsite those off the droplet, which --from-offsite restores (make restore OFFSITE=yes)"
     )
 
 

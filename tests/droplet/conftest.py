@@ -25,7 +25,7 @@ def _there(request: pytest.FixtureRequest, env: Environment) -> None:
     request.getfixturevalue("lab")
     for host in env.hosts("data"):
         droplet = env.connect(host)
-        if not any(one["verified"] for one in json.loads(droplet.check_output("stackctl backups --json"))):
+        if not any(one["verified"] for one in json.loads(droplet.check_output("stackctl list-backups --json"))):
             droplet.check_output("stackctl backup")
 
 

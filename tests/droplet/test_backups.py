@@ -30,7 +30,7 @@ def test_only_root_can_read_backups(droplet: Host, env: Environment) -> None:
 
 
 def test_the_newest_backups_match_their_manifests(droplet: Host, env: Environment) -> None:
-    made = json.loads(droplet.check_output("stackctl backups --json"))
+    made = json.loads(droplet.check_output("stackctl list-backups --json"))
     if not made:
         without = pytest.fail if env.name == "lab" else pytest.skip
         without(f"There is no backup yet. Next: make backup ENV={env.name}")

@@ -32,7 +32,7 @@ def test_the_droplet_s_key_has_the_declared_permissions(seen: dict[str, Any], en
 
 def test_every_verified_backup_is_off_site(seen: dict[str, Any], droplet: Host, env: Environment) -> None:
     """A pre-restore backup is uploaded with the next backup."""
-    made = json.loads(droplet.check_output("stackctl backups --json"))
+    made = json.loads(droplet.check_output("stackctl list-backups --json"))
     proven = [one for one in made if one["verified"] and one["reason"] != "safety"]
     if not proven:
         without = pytest.fail if env.name == "lab" else pytest.skip

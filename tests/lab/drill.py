@@ -252,7 +252,7 @@ def on_the_droplet(command: str, stdin: str = "") -> str:
 
 def newest_offsite() -> str:
     """Return the ID of the newest backup. Raise LabError if it is not off-site."""
-    made: list[dict[str, Any]] = json.loads(on_the_droplet("sudo stackctl backups --json"))
+    made: list[dict[str, Any]] = json.loads(on_the_droplet("sudo stackctl list-backups --json"))
     if not made or not made[-1]["offsite"]:
         raise LabError("The newest backup is not off-site. Next: make offsite, then make site.")
     return str(made[-1]["id"])

@@ -75,7 +75,7 @@ def connected(lab: Environment) -> tuple[Host, Database]:
 
 def backups(droplet: Host) -> list[dict[str, Any]]:
     """Return the backups, oldest first."""
-    return list(json.loads(droplet.check_output("stackctl backups --json")))
+    return list(json.loads(droplet.check_output("stackctl list-backups --json")))
 
 
 def proven(droplet: Host) -> list[str]:

@@ -108,7 +108,7 @@ class Shadowed:
 def shadowed(lab: Environment, droplet: Host) -> Iterator[Shadowed]:
     made_now = droplet.run("stackctl backup")
     assert made_now.rc == 0, made_now.stdout
-    newest = json.loads(droplet.check_output("stackctl backups --json"))[-1]
+    newest = json.loads(droplet.check_output("stackctl list-backups --json"))[-1]
     found = Shadowed(droplet, newest["id"], newest["offsite"]["snapshot"])
     yield found
     found.forget_restored(lab)

@@ -84,11 +84,11 @@ def test_a_tables_name_and_a_manifest(droplet: Host, lab: Environment) -> None:
     try:
         assert TITLE in lab.ask_postgres(droplet, "SELECT relname FROM pg_class WHERE relname LIKE '%PWNED%'")
         said = droplet.run("stackctl backup").stdout
-        made = json.loads(droplet.check_output("stackctl backups --json"))[-1]["id"]
+        made = json.loads(droplet.check_output("stackctl list-backups --json"))[-1]["id"]
         manifest = f"{lab.settings.paths.backup(made)}/manifest.json"
         droplet.check_output(f"""sed -i 's/"tag": "[^"]*"/"tag": "\\\\u001b]0;PWNED\\\\u0007"/' {manifest}""")
         assert r"\u001b]0;PWNED" in droplet.check_output(f"cat {manifest}")
-        for words in ("backups", "status", "history", f"restore {made} --to-database pwned"):
+        for words in ("list-backups", "status", "history", f"restore {made} --to-database pwned"):
             ran = droplet.run(f"stackctl {words}")
             said += ran.stdout + ran.stderr
     finally:

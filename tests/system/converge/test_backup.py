@@ -15,7 +15,7 @@ pytestmark = pytest.mark.group("data")
 def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Environment, droplet: Host) -> None:
     """By what docs/how-to/restore-by-hand.md says: from a plain file, by the container's own pg_restore."""
     droplet.check_output("stackctl backup")
-    *_, newest = json.loads(droplet.check_output("stackctl backups --json"))
+    *_, newest = json.loads(droplet.check_output("stackctl list-backups --json"))
     assert newest["reason"] == "asked"
     assert newest["verified"]["rows"] == sum(newest["tables"].values())
     assert newest["redis"]["keys"] >= 0

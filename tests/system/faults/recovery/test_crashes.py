@@ -229,7 +229,7 @@ def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Environment) -> Non
     lab.ask_redis(droplet, "set restored then")
     droplet.check_output("stackctl backup")
     lab.ask_redis(droplet, "set restored now")
-    wanted = droplet.check_output("stackctl backups | awk '$2 == \"asked\" { print $1; exit }'")
+    wanted = droplet.check_output("stackctl list-backups | awk '$2 == \"asked\" { print $1; exit }'")
     droplet.check_output(f"stackctl restore {wanted} --yes {wanted}")
     assert lab.ask_redis(droplet, "get restored") == "then"
     killed(droplet, lab, "redis")

@@ -122,7 +122,7 @@ def test_what_goes_on_is_followed_ended_and_taken_back_by_what_is_told(word: str
 
 def test_a_backup_goes_on_and_a_look_leaves_nothing() -> None:
     with ctx_host.use(droplet({})):
-        assert "prod-1 sudo stackctl backups" in verb.interrupt_message("backup", "prod")
+        assert "prod-1 sudo stackctl list-backups" in verb.interrupt_message("backup", "prod")
         assert verb.interrupt_message("status", "prod") == "Interrupted. Nothing was changed."
     assert "make site ENV=prod, which continues from there" in session.interrupt_message("prod")
 

@@ -1,4 +1,4 @@
-"""What status and `stackctl backups` show of backups and of the data's checks."""
+"""What status and `stackctl list-backups` show of backups and of the data's checks."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_looks_that_never_come_to_their_end_are_told(live: Droplet, cause: str) 
 def test_backups_are_listed_newest_first(live: Droplet) -> None:
     stackctl(live, "backup")
     (live.paths.backups / "20250101T000000.000Z").mkdir()
-    _, shown = stackctl(live, "backups")
+    _, shown = stackctl(live, "list-backups")
     header, newest, oldest, unreadable = shown.splitlines()
     assert header.split() == ["id", "reason", "MB", "rows", "verified", "off-site", "release"]
     assert newest.split()[1:4] == ["asked", "0.0", "15"]
@@ -134,9 +134,9 @@ def test_backups_are_listed_newest_first(live: Droplet) -> None:
     assert unreadable.endswith(
         "20250101T000000.000Z/manifest.json is missing. Next: sudo stackctl backup, then remove this one"
     )
-    (first, second) = json.loads(stackctl(live, "backups", "--json")[1])
+    (first, second) = json.loads(stackctl(live, "list-backups", "--json")[1])
     assert (first["reason"], second["tables"]) == ("release", live.postgres.tables)
 
 
 def test_without_any_it_says_how_to_make_one(tmp_path: Path) -> None:
-    assert "there is no backup yet. Next: sudo stackctl backup" in stackctl(installed(tmp_path), "backups")[1]
+    assert "there is no backup yet. Next: sudo stackctl backup" in stackctl(installed(tmp_path), "list-backups")[1]

@@ -39,9 +39,9 @@ def test_a_schema_that_does_not_restore_in_one_go_keeps_its_dump_and_says_so(odd
     assert storage == [kept.id], "the droplet may be lost before anybody mends the schema"
     assert leftovers(odd) == []
     assert [line for line in problems(odd) if kept.id in line and "unverified" in line and "public.offers" in line]
-    row = next(line for line in stackctl(odd, "backups")[1].splitlines() if kept.id in line)
+    row = next(line for line in stackctl(odd, "list-backups")[1].splitlines() if kept.id in line)
     assert "unverified" in row
-    assert f"{kept.id} is unverified: {kept.unproven}" in stackctl(odd, "backups")[1]
+    assert f"{kept.id} is unverified: {kept.unproven}" in stackctl(odd, "list-backups")[1]
 
 
 def test_it_is_kept_though_it_can_t_be_sent(odd: Droplet, storage: Sent) -> None:

@@ -1,17 +1,23 @@
 """The table of verbs: what its rows name exists, and costs nothing before it is called."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from stackctl.cli import verbs
+from stackctl.cli import run, verbs
 from stackctl.cli.verbs import VERBS, Lock, Verb
 from stackctl.core import lock
-from tests.support.fakes.droplet import installed, stackctl
+from stackctl.core.old_names import OLD_NAMES_END
+from stackctl.core.version import VERSION
+from tests.support.environment import ROOT
+from tests.support.fakes.droplet import PARSER, Droplet, installed, stackctl
+from tests.support.fakes.restic import reached
 
 
 @pytest.mark.parametrize("row", VERBS, ids=[row.name for row in VERBS])
@@ -49,3 +55,53 @@ def test_a_verb_s_module_is_there_before_the_verb_waits(tmp_path: Path, monkeypa
     monkeypatch.setattr(lock, "hold", hold)
     assert stackctl(installed(tmp_path), "--run", "1", "rollback", "1.0.0")[0] == 0
     assert done == ["releases:subject", "releases:rollback", "lock"]
+
+
+OLD_NAMES = [("backups", "list-backups")]
+
+
+def test_the_old_names_are_those_of_the_changelog() -> None:
+    assert [(old, verb.name) for old, verb in verbs.BY_OLD_NAME.items()] == OLD_NAMES
+    deprecated = (ROOT / "CHANGELOG.md").read_text().partition("### Deprecated")[2].partition("\n### ")[0]
+    assert [f"stackctl's verb `{old}` is `{new}`" in deprecated for old, new in OLD_NAMES] == [True] * len(OLD_NAMES)
+    assert f"until version {OLD_NAMES_END}" in deprecated
+
+
+def test_the_old_names_end_with_their_version() -> None:
+    """When this fails, the aliases have had their version. Remove them."""
+    assert as_numbers(VERSION) < as_numbers(OLD_NAMES_END)
+
+
+def as_numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_NAMES)
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_old_name_does_the_same_and_is_announced(tmp_path: Path, old: str, new: str, options: list[str]) -> None:
+    code, out, err = ran(with_backup(tmp_path / "new"), new, *options)
+    assert code == 0
+    assert out
+    note = f"stackctl: `{old}` is now `{new}`: the old name works until version {OLD_NAMES_END}\n"
+    assert ran(with_backup(tmp_path / "old"), old, *options) == (code, out, note + err)
+
+
+def with_backup(directory: Path) -> Droplet:
+    """A droplet with a backup, which is off-site too. Two of them show the same."""
+    droplet = installed(directory)
+    reached(droplet.paths)
+    assert stackctl(droplet, "backup")[0] == 0
+    return droplet
+
+
+def ran(droplet: Droplet, *arguments: str) -> tuple[int, str, str]:
+    """Run stackctl, and return its exit code with what it wrote to stdout and to stderr."""
+    out, err = StringIO(), StringIO()
+    code = run.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, err)
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_the_help_shows_no_old_name() -> None:
+    listed = re.findall(r"^    ([\w-]+)", PARSER.format_help(), re.MULTILINE)
+    assert listed == [verb.name for verb in VERBS]
+    assert "{" not in PARSER.format_usage(), "argparse would list the old names there as well"
