@@ -1,6 +1,7 @@
-"""A bare droplet becomes a home for the bot with all against it: converges killed at random, no certificate to be had.
+"""A bare droplet converges to the full site although its converges are killed at random and no certificate is
+available.
 
-First of what needs a droplet: the rest of `make test` looks at the one that came of this, every check of it.
+This suite runs before all others that need a droplet: the rest of `make test` checks the droplet that it leaves.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ TRUSTED = "Obtain the certificate"
 
 @contextmanager
 def authority_out_of_reach(lab: Environment) -> Iterator[None]:
-    """Pebble itself goes on: it would have another root after a restart."""
+    """Block the way to the ACME authority. Pebble itself keeps running, because a restart would give it
+    another root.
+    """
     world = lab.connect("world", sudo=False)
     rule = "INPUT -p tcp --dport 14000 -j REJECT --reject-with tcp-reset"
     for program in ("iptables", "ip6tables"):
@@ -43,7 +46,7 @@ def made_anew_unless_bare(lab: Environment) -> None:
 
 
 def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Environment) -> None:
-    """Without an authority at first: the site is finished with a placeholder, and says so."""
+    """The authority cannot be reached at first. The converge finishes with a placeholder certificate and says so."""
     lab = lab_as_it_is
     with authority_out_of_reach(lab):
         made_anew_unless_bare(lab)
@@ -67,7 +70,7 @@ def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Environment) -
     assert answer.startswith("HTTP/2 503"), "no release yet"
     assert "retry-after: 5" in answer
 
-    # What the hourly timer starts.
+    # The hourly timer starts this service.
     timer = "systemctl list-timers --all --output=json toogoodtogo-certificate.timer"
     assert json.loads(droplet.check_output(timer))[0]["activates"] == "toogoodtogo-certificate.service"
     droplet.check_output("systemctl start toogoodtogo-certificate.service")

@@ -1,4 +1,6 @@
-"""A backup that is asked for, and what it is worth. At length, broken at each step: make faults."""
+"""A manual backup is verified and can be restored by hand. `make faults` tests backups at length
+and breaks each step.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.group("data")
 
 
 def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Environment, droplet: Host) -> None:
-    """By what docs/how-to/restore-by-hand.md says: from a plain file, by the container's own pg_restore."""
+    """The test follows docs/how-to/restore-by-hand.md: it loads a plain file with the container's own pg_restore."""
     droplet.check_output("stackctl backup")
     *_, newest = json.loads(droplet.check_output("stackctl list-backups --json"))
     assert newest["reason"] == "asked"
@@ -29,7 +31,7 @@ def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Enviro
         f"-c 'GRANT CREATE ON DATABASE beside TO {owner}'"
     )
     try:
-        # While nothing of the app's is in it.
+        # The database still contains nothing of the app's.
         droplet.check_output(f"{psql} -U postgres -d beside -c 'ALTER SCHEMA public OWNER TO {owner}'")
         load = "pg_restore --exit-on-error --no-owner -U loader -d beside"
         droplet.check_output(f"docker exec -i {container} {load} < {dump}")

@@ -1,4 +1,4 @@
-"""Reboot and crash: the same checks pass, nothing is recreated, and committed rows are there."""
+"""After a reboot or a crash the same checks pass, nothing is recreated, and committed rows are still there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def registry_out_of_reach(lab: Environment) -> Iterator[None]:
 
 
 def boots_with_all_that_was_there(lab: Environment, droplet: Host, fault: Callable[[Machine], None]) -> Host:
-    """The droplet after the fault, from which it comes up without a registry: nothing is pulled, nothing recreated."""
+    """Return the droplet after the fault. It boots without a registry, so nothing can be pulled or recreated."""
     title = f"Bread of the {fault.__name__} {time.time_ns()}"
     deliver_an_update(f"/offer 3.50 {title}")
     assert offers(lab, droplet, title) == "1"

@@ -1,4 +1,4 @@
-"""A certificate is taken up when it is renewed, and kept when there is no new one to be had."""
+"""nginx serves a renewed certificate, and keeps the old one if no new one is available."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ pytestmark = pytest.mark.group("edge")
 
 
 def served_serial(droplet: Host) -> str:
-    """Of the certificate that nginx serves, as it runs."""
+    """Return the serial number of the certificate that the running nginx serves."""
     served = "openssl s_client -connect 127.0.0.1:443 -servername bot.lab.test </dev/null 2>/dev/null"
     return str(droplet.check_output(f"{served} | openssl x509 -noout -serial"))
 
 
 def test_a_renewed_certificate_is_taken_up_by_nginx(droplet: Host) -> None:
-    """By certbot's deploy hook alone, and at once: each handshake reads what is there."""
+    """certbot's deploy hook is enough, and it takes effect at once: each handshake reads the current file."""
     before = served_serial(droplet)
     droplet.check_output("certbot renew --force-renewal --no-random-sleep-on-renew")
     assert served_serial(droplet) != before

@@ -1,4 +1,4 @@
-"""What CI's key gets over SSH: status, and nothing else but a release and a rollback. The lab has its private half."""
+"""CI's key gets status, a release and a rollback over SSH, and nothing else. The lab has the key's private half."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ssh(env: Environment, droplet: Host, *words: str) -> subprocess.CompletedPro
 
 
 def test_the_key_is_told_status(lab: Environment, droplet: Host) -> None:
-    """The control of what follows: the key does open the door."""
+    """This is the control for the refusals below: the key does open the door."""
     assert json.loads(ssh(lab, droplet, "status --json").stdout)["app"] == lab.settings.values.app
 
 

@@ -1,4 +1,4 @@
-"""After drift the plan tells the truth and the site mends exactly that; a second converge changes nothing."""
+"""After drift, the plan shows exactly what the site then mends. A second converge changes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("app")
 
 FEWEST_OPERATIONS = 60
-"""What a converge looks at, at least: a site that lost its components would change nothing either."""
+"""The fewest operations that a converge may have. A site that lost its components would change nothing either."""
 
 PATHS = Paths("toogoodtogo")
 DATA = f"docker compose --env-file /dev/null -p {PATHS.docker.data_project} -f"
@@ -74,15 +74,17 @@ ROUNDS = [
     ["foreign route through the firewall", "edited daemon.json", "wrong mode"],
     ["stopped container", "disabled unit"],
 ]
-"""Kinds that are broken at once, since a look at a site takes its seconds whatever is broken. In a round no operation
-answers for two kinds, and none hides another: the app isn't stopped in a round with its data or the daemon, and what
-takes time comes in none with a Redis that is stopped, since the app is unhealthy after 30 s of that.
+"""Kinds that are broken at once, since a converge takes the same time whatever is broken.
+
+In one round, no operation mends two kinds and no kind hides another. So the app isn't stopped in the round that also
+breaks its data or the daemon. A kind that takes long isn't in the round with a stopped Redis, because the app is
+unhealthy 30 s after that.
 """
 OF_NO_KIND = "of no kind that was broken"
 
 
 def by_kind(kinds: list[str], operations: set[str]) -> dict[str, set[str]]:
-    """The operations, each under the kind it is expected of."""
+    """Group the operations by the kind of drift that is expected to cause them."""
     found = {kind: operations & DRIFT[kind][1] for kind in kinds}
     return {**found, OF_NO_KIND: operations.difference(*found.values())}
 
@@ -99,7 +101,8 @@ def test_drift_is_planned_and_mended(lab: Environment, droplet: Host, kinds: lis
     for kind in kinds:
         droplet.check_output(DRIFT[kind][0])
     planned = converge.planned()
-    changed = converge.changed(converge.site())  # whatever was planned, or the next test would meet this drift, too
+    # The drift is mended whatever was planned, so that the next test does not meet it.
+    changed = converge.changed(converge.site())
     expected = {**{kind: DRIFT[kind][1] for kind in kinds}, OF_NO_KIND: set()}
     assert {"planned": by_kind(kinds, planned), "changed": by_kind(kinds, changed)} == {
         "planned": expected,
@@ -155,9 +158,10 @@ def test_a_converge_waits_for_whoever_uses_apt(lab: Environment, droplet: Host) 
 
 
 def test_a_dead_app_is_answered_for(lab: Environment, droplet: Host) -> None:
-    """Telegram backs off for long after a 502; a 503 with Retry-After brings it back soon.
+    """nginx answers for an app that is down. Telegram waits long after a 502, and comes back soon after a 503 with
+    Retry-After.
 
-    Soon after a container was stopped its address is still remembered: nginx gives it 30 s, to start again perhaps.
+    nginx remembers the address of a stopped container for a while and gives it 30 s to start again.
     """
     web = droplet.check_output("docker ps --quiet --filter label=com.docker.compose.service=web")
     droplet.check_output(f"docker stop {web}")

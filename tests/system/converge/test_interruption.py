@@ -1,4 +1,4 @@
-"""A converge that dies between a changed file and its reload is caught up by the next one."""
+"""If a converge dies between a changed file and its reload, the next converge runs the reload."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ATTEMPTS = 8
 
 
 def version_shown(lab: Environment) -> bool:
-    """Whether nginx, as it runs, tells its version: what the drift below makes it do."""
+    """Say whether the running nginx shows its version, which the drift below turns on."""
     domain = lab.settings.values.domain
     headers = lab.outside.check_output(f"curl -sS -o /dev/null -D - {lab.trust} https://{domain}/")
     return "nginx/" in headers
 
 
 def die_between_change_and_reload(lab: Environment, droplet: Host) -> None:
-    """Kills converges until one has written the file and not yet reloaded."""
+    """Kill converges until one of them has written the file and not yet reloaded nginx."""
     for _ in range(ATTEMPTS):
         droplet.check_output(
             "sed -i 's/server_tokens off/server_tokens on/' /etc/nginx/nginx.conf && systemctl reload nginx"

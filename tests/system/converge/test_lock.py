@@ -1,4 +1,6 @@
-"""A converge, a release and a second operator exclude each other, and the one refused is told who holds the lock."""
+"""A converge, a release and a second operator exclude each other. The one that is refused is told
+who holds the lock.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,16 @@ ME = f"converge by {getpass.getuser()}@"
 
 @pytest.fixture(scope="class")
 def _a_converge_under_way(droplet: Host) -> Iterator[None]:
-    """`droplet` for its parameter alone: pytest would tell the tests apart by it, and begin another converge."""
+    """Hold a converge paused in its middle.
+
+    The fixture takes `droplet` only for its parameter, by which pytest groups tests. Otherwise pytest would start
+    another converge.
+    """
     running = converge.start()
     assert running.stdout
     try:
         converge.wait_for(running.stdout, "Starting operation: base")
-        running.send_signal(signal.SIGSTOP)  # it would be done in two seconds
+        running.send_signal(signal.SIGSTOP)  # The converge would otherwise finish in two seconds.
         yield
     finally:
         running.send_signal(signal.SIGCONT)

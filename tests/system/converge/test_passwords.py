@@ -1,4 +1,4 @@
-"""A password changes in the env file: the next converge carries it to where it counts, whatever characters it has."""
+"""When a password changes in the env file, the next converge puts it into use, whatever characters it contains."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def changed_passwords(lab: Environment, droplet: Host) -> Iterator[None]:
 
 def change(env_file: str) -> None:
     ENV_FILE.write_text(env_file)
-    machines.up(1)  # the registry takes the password that the file names now
+    machines.up(1)  # The registry now accepts the password from the changed env file.
 
 
 def release(droplet: Host) -> Any:
-    """The live one."""
+    """Return the live release."""
     return status(droplet)["release"]
 
 
@@ -55,11 +55,11 @@ def test_it_reaches_postgresql_redis_the_registry_s_login_and_the_app(
     assert "app | Release the live tag again if it does not run as declared" in changed
     assert droplet.run("stackctl status").rc == 0
     assert release(droplet)["id"] != before["id"]
-    # The app itself reaches both with the new ones.
+    # The app itself reaches PostgreSQL and Redis with the new passwords.
     active = lab.settings.paths.active
     assert '"status": "healthy"' in droplet.check_output(f"curl -sS --unix-socket {active} http://app/health")
     assert converge.changed(converge.site()) == set()
-    # A tag that isn't live has to be pulled: with the new login, since the registry takes no other.
+    # A tag that isn't live has to be pulled. The pull uses the new login, because the registry accepts no other.
     other = "1.1.0" if before["tag"] == "1.0.0" else "1.0.0"
     droplet.check_output(f"stackctl release {other}")
     assert release(droplet)["tag"] == other

@@ -1,4 +1,4 @@
-"""Releases, in short: nothing is lost, and what is bad undoes itself. At length: make load, make faults."""
+"""A release loses nothing, and a bad one is undone. This is the short version of `make load` and `make faults`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def live(droplet: Host) -> str:
 
 @pytest.fixture
 def other(live: str) -> str:
-    """1.0.0 and 1.1.0 are the same but for their names."""
+    """Return the tag that isn't live. 1.0.0 and 1.1.0 differ only in their names."""
     return "1.1.0" if live == "1.0.0" else "1.0.0"
 
 
 def remains(droplet: Host) -> dict[str, Any]:
-    """All that a release which is undone leaves as it was."""
+    """Return the parts of the status that a release leaves unchanged if it is undone."""
     report = status(droplet)
     return {key: report[key] for key in ("release", "active", "worker", "kept", "webhook", "problems")}
 

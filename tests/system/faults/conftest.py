@@ -1,4 +1,4 @@
-"""Releases, defences and recovery, broken on purpose: only in the lab, and too slow for `make test`."""
+"""Tests that break releases, defences and recovery. They run only in the lab and are too slow for `make test`."""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Another team's image, by changing group_data alone: a plain HTTP server, without Telegram, migrations or a worker."""
+"""Another team's image runs with changes to group_data alone: a plain HTTP server without Telegram, migrations or a
+worker.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ DATA = [word for name, value in GROUP_DATA.items() for word in ("--data", f"{nam
 
 @pytest.fixture(scope="module")
 def of_another_team(lab: Environment) -> Iterator[Host]:
-    """A droplet made anew, converged with what group_data would have for it."""
+    """Recreate a droplet and converge it with the group_data of the other team."""
     machines.recreate(by_name("droplet1"))
     pyinfra = [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *DATA]
     try:
@@ -42,7 +44,8 @@ def of_another_team(lab: Environment) -> Iterator[Host]:
             ran = run([*pyinfra, *deploy], cwd=ROOT, capture_output=True, text=True, check=False)
             assert ran.returncode == 0, ran.stderr[-4000:]
         droplet = lab.reconnect("droplet1")
-        # What lies off the droplet may be the larger bot's: the first backup says so, and is what the next is held to.
+        # The off-site backups may be those of the larger bot. The first backup reports that, and later ones compare
+        # with it.
         droplet.run("stackctl backup")
         droplet.check_output("stackctl backup")
         yield droplet
@@ -58,12 +61,12 @@ def test_it_is_released_and_answers(of_another_team: Host, lab: Environment, out
     status = of_another_team.run("stackctl status --json")
     report = json.loads(status.stdout)
     assert (status.rc, report["problems"], report["worker"], report["webhook"]) == (0, [], None, None)
-    # And again, over itself.
+    # The same release is made once more.
     assert of_another_team.run("stackctl release 1.0.0").rc == 0
 
 
 def test_make_verify_passes_for_it(of_another_team: Host) -> None:
-    """No JSON, schema, worker or webhook is asked for where the app has none."""
+    """The checks ask for no JSON, schema, worker or webhook where the app has none."""
     assert of_another_team.run("stackctl status").rc == 0
     verify = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--as-is", *DATA, "tests/droplet"]
     ran = run(verify, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,6 @@
-"""A release broken in every way, under load: what was served, what remained, what the operator was told."""
+"""A release fails in every possible way, under load. The tests check what was served, what remained and what was
+reported.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +41,13 @@ def another(droplet: Host) -> str:
 
 
 def containers(droplet: Host) -> dict[str, str]:
-    """Name → image of what runs of the app, one-shot containers included."""
+    """Return the app's running containers, one-shot ones included, each with its image."""
     lines = droplet.check_output("docker ps --no-trunc --format '{{.Names}} {{.Image}}'").splitlines()
     return dict(line.split() for line in lines if "-data-" not in line)
 
 
 def assert_all_is_well(droplet: Host, tag: str) -> None:
-    """One colour, one worker, both of this tag; nothing left of what went wrong."""
+    """Require one colour and one worker, both with this tag, and no remains of the failure."""
     seen = droplet.run("stackctl status --json")
     report = json.loads(seen.stdout)
     assert (seen.rc, report["problems"]) == (0, [])
@@ -58,12 +60,12 @@ def assert_all_is_well(droplet: Host, tag: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _well_before(droplet: Host) -> None:
-    """Each test stands for itself: it begins with a good release live, whatever the one before left."""
+    """Make a good release live before each test, whatever the test before left."""
     if droplet.run("stackctl status").rc != 0 or live(droplet) not in {"1.0.0", "1.1.0"}:
         droplet.check_output("stackctl release 1.0.0")
 
 
-# a release that is bad
+# releases that are bad
 
 
 BROKEN = {
@@ -99,7 +101,7 @@ def test_a_bad_release_is_undone_by_itself(droplet: Host, target: Target, show: 
     assert failed == [step, "release"]
     if code == FAILED:
         assert any(event["state"] == "log" for event in asked.events()), "the log of what failed isn't shown"
-    # A bad answer is only to be seen once clients get it: from the flip to the flip back, and no longer.
+    # Clients can only see a bad answer between the flip and the flip back.
     flipped = [event["ts"] for event in asked.events() if event["step"] == "flip" and event["state"] != "start"]
     if step == "watch":
         assert {lost.outcome for lost in running.tally.lost} == {"500"}
@@ -116,7 +118,7 @@ def test_a_bad_release_is_undone_by_itself(droplet: Host, target: Target, show: 
 
 @pytest.fixture
 def unreachable(droplet: Host) -> Iterator[Callable[[], None]]:
-    """Has the droplet turn Telegram away: nginx sees nothing of it, so only Telegram can say."""
+    """Make the droplet reject Telegram's connections. nginx sees nothing of it, so only Telegram can report it."""
     rule = f"INPUT --source {by_name('world').ipv4} --protocol tcp --dport 443 --jump REJECT --reject-with tcp-reset"
 
     def turn_away() -> None:
@@ -127,7 +129,8 @@ def unreachable(droplet: Host) -> Iterator[Callable[[], None]]:
 
 
 def test_what_telegram_complains_of_is_undone(droplet: Host, unreachable: Callable[[], None]) -> None:
-    post("/lab/forget", {})  # of an earlier test's trouble, which would excuse this one
+    # Telegram must not report errors from before the release, or the watch would excuse the new ones.
+    post("/lab/forget", {})
     deliver_an_update()
     tag = live(droplet)
     asked = UnderWay(("release", another(droplet)))
@@ -154,7 +157,7 @@ def test_a_registry_that_is_gone_is_told_and_the_live_tag_needs_none(lab: Enviro
 
 @pytest.fixture
 def small_backups(droplet: Host) -> Iterator[None]:
-    """A file system of its own for the backups, as large as a release asks for, and little more."""
+    """Give the backups a file system of their own, with little more space than a release needs."""
     with small_disk(droplet, 330, "/opt/backups"):
         yield
 
@@ -181,7 +184,7 @@ def test_a_full_disk_is_refused_before_and_undone_amid_the_dump(
     assert_all_is_well(droplet, other)
 
 
-# a release that something happens to
+# releases that are interrupted
 
 
 @pytest.mark.parametrize("step", [step.name for step in STEPS])
@@ -273,7 +276,7 @@ def test_without_docker_at_any_step_what_serves_serves_on(droplet: Host, target:
 def test_rebooted_at_any_step_one_colour_comes_up_and_the_same_again_finishes(  # noqa: PLR0917
     lab: Environment, droplet: Host, target: Target, show: Show, step: str, fault: Callable[[machine.Machine], None]
 ) -> None:
-    """What is asked while the machine is off is lost, and Telegram sends it again; before and after nothing is."""
+    """Requests made while the machine is off are lost, and Telegram sends them again. None is lost before or after."""
     tag = another(droplet)
     with load(target, clients=CLIENTS, rate=RATE) as running:
         running.phase("released")
@@ -321,11 +324,11 @@ def test_stopping_its_unit_undoes_it(droplet: Host) -> None:
     assert_all_is_well(droplet, tag)
 
 
-# a bot that takes its webhook back as it ends
+# a bot that deletes its webhook when it stops
 
 
 def take_webhook_back() -> None:
-    """What everybody can who has the token."""
+    """Delete the webhook, as anyone with the token can."""
     post(f"/bot{read_env_file(ENV_FILE)['TELEGRAM_BOT_TOKEN']}/deleteWebhook", {})
 
 
@@ -336,7 +339,9 @@ def assert_it_hears(droplet: Host) -> None:
 
 
 def test_a_bot_that_takes_its_webhook_back_goes_on_to_hear(lab: Environment, droplet: Host) -> None:
-    """By the release of another one that is undone, by a restart of the unit, by a reboot and by the way back."""
+    """The bot keeps its webhook after another release is undone, after a restart of the unit, after a reboot and after
+    a rollback.
+    """
     droplet.check_output("stackctl release deaf")
     assert_it_hears(droplet)
     assert UnderWay(("release", "deaf-broken")).end()[0] == FAILED
@@ -364,7 +369,7 @@ def test_a_webhook_that_somebody_took_away_is_told_and_mended_by_a_converge(drop
     assert converge.planned() == set()
 
 
-# last, since there is no way back from a contract: the droplet is made anew after it
+# These tests are last: a contract migration has no way back, so the droplet is recreated after them.
 
 
 def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Environment, droplet: Host) -> None:

@@ -1,10 +1,10 @@
-"""What a small team does: one Compose project behind nginx, and `docker compose up -d` for a release.
+"""Runs one Compose project behind nginx and releases by `docker compose up -d`, as a small team does.
 
-    python3 plain.py up 1.0.0      in a scratch folder, with the app's own environment and networks
-    python3 plain.py serve         nginx passes to it, instead of to the live colour
-    python3 plain.py down          all of it gone, nginx as before
+    python3 plain.py up 1.0.0      run the project in a scratch folder, with the app's own environment and networks
+    python3 plain.py serve         let nginx pass requests to it instead of to the live colour
+    python3 plain.py down          remove all of it and restore nginx
 
-It runs on the droplet as root. Killed before `down`, it leaves a change in nginx.conf that a converge mends.
+It runs on the droplet as root. If it is killed before `down`, nginx.conf keeps a change that a converge mends.
 """
 
 import json

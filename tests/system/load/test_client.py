@@ -1,4 +1,4 @@
-"""What the load counts as lost, against servers that misbehave in one way each. Needs no droplet."""
+"""The load's client counts the right requests as lost. Each server here misbehaves in one way. Needs no droplet."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.support.relay import RESETS_AT_CLOSE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FASTEST = 1_000_000.0
-"""A rate that no client reaches: each asks anew as soon as it is answered."""
+"""A rate that no client reaches: each sends its next request as soon as the last is answered."""
 ANSWERED_WELL = 3
-"""How many requests of a connection a server below answers before it misbehaves."""
+"""How many requests of a connection the servers below answer before they misbehave."""
 
 Act = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Serving = Callable[[Act], AbstractContextManager[Target]]
@@ -60,7 +60,7 @@ async def answer_and_part(writer: asyncio.StreamWriter) -> None:
 
 
 async def answer_and_close_soon(writer: asyncio.StreamWriter) -> None:
-    """As nginx does when it is reloaded: a third of a round trip after the answer left."""
+    """Answer, then close the connection a third of a round trip later, as nginx does when it is reloaded."""
     writer.write(OK)
     await asyncio.sleep(ROUND_TRIP_S / 3)
     writer.close()
@@ -68,7 +68,7 @@ async def answer_and_close_soon(writer: asyncio.StreamWriter) -> None:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Of localhost, and its key."""
+    """Create a certificate for localhost. Return its file and its key's."""
     folder = tmp_path_factory.mktemp("tls")
     pem, key = folder / "certificate.pem", folder / "key.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -80,7 +80,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def serving(certificate: tuple[Path, Path]) -> Serving:
-    """Makes a server that answers well at first, on each of its connections, and then acts as told."""
+    """Return a function that starts a server. It answers well at first on each connection, then behaves as given."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
 

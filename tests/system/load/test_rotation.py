@@ -1,6 +1,6 @@
-"""Secrets are changed under load: no request lost, no update delayed.
+"""Secrets change under load, and no request is lost and no update delayed.
 
-By a converge with another value, or by `python -m deploys.rotation.rotate`, as an operator does it.
+A secret changes by a converge with another value, or by `python -m deploys.rotation.rotate`, as an operator runs it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def declare(name: str) -> None:
 
 @pytest.fixture
 def restored(lab: Environment) -> Iterator[None]:
-    """Afterwards every secret is what it was, and as old."""
+    """Restore every secret and its recorded age after the test."""
     ages = Path(lab.settings.values.secrets_ledger)
     before, ages_before = ENV_FILE.read_bytes(), ages.read_bytes()
     yield
@@ -71,21 +71,21 @@ def rotate(restored: None) -> Callable[[str], None]:
 
 
 def start_rotating(key: str) -> subprocess.Popen[str]:
-    """As an operator does, without a terminal."""
+    """Start a rotation as an operator does, but without a terminal."""
     command = [sys.executable, "-m", "deploys.rotation.rotate", "inventories/lab.py", key, "--yes"]
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=both, text=True)
 
 
 def rotating(key: str, value: str = "") -> tuple[int, str]:
-    """How it ended, and what it said."""
+    """Run a rotation. Return its exit code and its output."""
     running = start_rotating(key)
     said, _ = running.communicate(f"{value}\n")
     return running.returncode, said
 
 
 def another_token(token: str) -> str:
-    """Of the same bot."""
+    """Return another token of the same bot."""
     return f"{token.partition(':')[0]}:{token_urlsafe(27)[:35]}"
 
 
@@ -101,14 +101,16 @@ def logins(lab: Environment, droplet: Host) -> list[str]:
 def test_a_new_webhook_secret_loses_nothing(
     rotate: Callable[[str], None], target: Target, show: Callable[[str], None]
 ) -> None:
-    """The clients go on with the old one, as updates do that Telegram sent before it was told."""
+    """The clients keep sending the old secret, as Telegram does with updates that it sent before it learned the new
+    one.
+    """
     with load(target, clients=20, rate=60) as running:
         rotate("TELEGRAM_WEBHOOK_SECRET")
         (update_id,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
         time.sleep(2)
     show(running.tally.table())
     assert not running.tally.lost
-    # Telegram itself was told the new one, and its first attempt was taken.
+    # Telegram itself has learned the new secret, and the app accepts its first attempt.
     assert delivery(update_id) == {"update_id": update_id, "attempts": 1, "deliveries": 1, "last_status": 200}
 
 
@@ -124,7 +126,7 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
         assert set(after) - set(before), "what is live now has one of its own"
     show(running.tally.table())
     assert not running.tally.lost
-    # Three that differ are kept: two more, and none of them knows the old password.
+    # Three different releases are kept. After two more releases, none of the kept ones knows the old password.
     live = status(droplet)["release"]["tag"]
     droplet.check_output(f"stackctl release {'1.0.0' if live == '1.1.0' else '1.1.0'}")
     rotate("TELEGRAM_WEBHOOK_SECRET")
@@ -134,7 +136,9 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
 def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the_live_one(
     rotate: Callable[[str], None], lab: Environment, droplet: Host
 ) -> None:
-    """The converge stops behind the data services: a directory stands where the app's next environment is written."""
+    """Redis restarts before the new release serves, and must still admit the live one. The converge stops after the
+    data services, because a directory stands where the app's next environment is written.
+    """
     former = sha256(secrets_file.read(ENV_FILE)["REDIS_PASSWORD"].encode()).hexdigest()
     hindrance = f"{lab.settings.paths.next_environment}.new"
     droplet.check_output(f"rm -f {hindrance} && mkdir {hindrance}")
@@ -169,7 +173,7 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
     admitted = lab.ask_redis(droplet, ADMITTED)
     assert new in admitted
     assert former not in admitted
-    # And it lives on: its files say the same.
+    # Redis was not restarted meanwhile. Its files name the same users, so a restart changes nothing.
     assert droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}") == started
     droplet.check_output(f"docker restart {redis}")
     assert new in lab.ask_redis(droplet, ADMITTED)
@@ -178,7 +182,9 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
 def test_a_redis_whose_app_was_its_administrator_is_corrected_while_it_serves(
     rotate: Callable[[str], None], lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
-    """As each droplet was until November 2026, and with a new password in the same converge."""
+    """Until November 2026 the app was Redis's administrator on each droplet. The same converge also changes the
+    password.
+    """
     redis, file = lab.settings.paths.docker.data_container("redis"), lab.settings.paths.redis_administrator
     started = droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}")
     lab.ask_redis(droplet, "ACL SETUSER default +@all")
@@ -207,7 +213,7 @@ def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
         running.phase("interrupted")
         interrupted = start_rotating(key)
         assert interrupted.stdout
-        # The new role is there by then, and no release has begun.
+        # By then the new role exists, and no release has started.
         converge.wait_for(interrupted.stdout, "nginx | Configure nginx")
         interrupted.terminate()
         said, _ = interrupted.communicate()
@@ -256,7 +262,7 @@ def test_a_value_that_its_issuer_doesn_t_know_changes_nothing(
 def test_a_revoked_bot_token_is_replaced_and_no_request_is_lost(
     lab: Environment, target: Target, show: Callable[[str], None]
 ) -> None:
-    """Nothing is put back: the lab's Telegram, its env file and the droplet agree on the new one."""
+    """The test restores nothing: the lab's Telegram, its env file and the droplet all agree on the new token."""
     key = "TELEGRAM_BOT_TOKEN"
     former = secrets_file.read(ENV_FILE)[key]
     new = another_token(former)

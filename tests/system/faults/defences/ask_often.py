@@ -1,8 +1,9 @@
-"""Runs on a client, as `python3 -c`: asks for what isn't there, often, and over a connection that was open before.
+"""Asks for a path that doesn't exist, again and again, and also over a connection that was open before.
 
-A few in a second, as many as nginx lets through: what it slows down counts for no ban, or far less.
-Arguments: the address, the host's name, how often. Prints JSON: the burst's statuses and how often each, and what the
-connection that was kept says before and after (null: nothing, within five seconds).
+It runs on a client as `python3 -c`. It asks a few times a second, as often as nginx lets through: a request that nginx
+slows down counts little or nothing towards a ban. Arguments: the address, the host's name, the number of requests.
+Prints JSON: how often each status came in the burst, and the status on the kept connection before and after it (null:
+no answer within five seconds).
 """
 
 import json
@@ -14,7 +15,7 @@ from http.client import HTTPConnection
 NOTHING = "/.well-known/acme-challenge/nothing"
 EVERY_S = 0.11
 SEEN_WITHIN_S = 6
-"""fail2ban looks into the log each second or two."""
+"""fail2ban reads the log every second or two."""
 
 
 def main(address: str, name: str, times: str) -> None:

@@ -1,4 +1,4 @@
-"""What an operator gets wrong, by the site's own operations: `pyinfra … defences/lockout.py --data mistake=…`."""
+"""Makes an operator's mistakes with the site's own operations: `pyinfra … defences/lockout.py --data mistake=…`."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from deploys.converge import session
 from deploys.operations import ufw
 from deploys.operations.trial import RESTART_SSHD, apply_on_trial
 
-# A key that nobody has: 32 bytes that count up.
+# No one has the private half of this key: its 32 bytes just count up.
 SOMEBODY_ELSES = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f somebody\n"
 
 data = host.data.dict()

@@ -1,4 +1,6 @@
-"""Logs root in by login(1) on a terminal, as at the console; the password is standard input. Prints what it saw."""
+"""Logs root in by login(1) on a terminal, as at the console. The password is standard input. Prints what the terminal
+showed.
+"""
 
 import os
 import pty
@@ -16,7 +18,10 @@ if child == 0:
 
 
 def read() -> bytes:
-    """What the terminal shows next. login(1) hangs it up at first, and opens it anew: an error in between."""
+    """Return what the terminal shows next.
+
+    login(1) hangs the terminal up first and then opens it again. A read in between fails.
+    """
     if select.select([terminal], [], [], 0.2)[0]:
         with suppress(OSError):
             return os.read(terminal, 4096)

@@ -1,6 +1,7 @@
-"""A droplet made without cloud-init's user data is root's at first (docs/getting-started.md, "Adopting").
+"""A droplet that was created without cloud-init's user data first admits only root (docs/getting-started.md,
+"Adopting").
 
-Whenever its first converge dies, root or the operator gets in.
+Whenever its first converge dies, either root or the operator can still log in.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ DIES = {
     "ssh | Install the trial's revert units": ROOT,
     "ssh | Start sshd": OPERATOR,
 }
-"""What a converge begins when it dies, and who gets in then."""
+"""The operation at whose start a converge dies, and who can log in then."""
 
 
 def at_the_console(droplet: Host, command: str) -> None:
@@ -36,7 +37,7 @@ def at_the_console(droplet: Host, command: str) -> None:
 
 
 def admitted(lab: Environment, droplet: Host) -> set[str]:
-    """Who gets in anew, and is root then."""
+    """Return the users that can open a new connection and become root."""
     anew = ["ssh", "-F", lab.data["ssh_config_file"], "-o", "ControlPath=none", "-o", "BatchMode=yes"]
     return {
         user
@@ -53,7 +54,9 @@ def admitted(lab: Environment, droplet: Host) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _root_s(lab: Environment, droplet: Host) -> Iterator[None]:
-    """The droplet without an operator. Bare it is not: what is there already is the sooner looked at."""
+    """Remove the operator, so that only root can log in. The rest of the site stays, because a converge of it is
+    faster.
+    """
     known, roots = keys.public(keys.IDENTITY), "/root/.ssh/authorized_keys"
     at_the_console(
         droplet,
@@ -87,7 +90,7 @@ def test_root_comes_back_when_the_operator_s_own_key_was_forgotten(
     said = converge.failing_site(*AS_ROOT, "--data", f"authorized_keys={tmp_path}/another.pub")
     assert "no new login succeeded" in said
     assert admitted(lab, droplet) == set()
-    # What the droplet does by itself two minutes later (test_lockout.py).
+    # The droplet does the same by itself after two minutes (test_lockout.py).
     at_the_console(droplet, "stackctl trial undo ssh")
     assert admitted(lab, droplet) == {ROOT}
     converge.site(*AS_ROOT)

@@ -1,4 +1,4 @@
-"""fail2ban at work: who guesses or probes is shut out, wholly and for longer each time; who is to be spared, is."""
+"""fail2ban bans clients that guess or probe, on all ports and longer each time. It spares trusted addresses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def banned(droplet: Host, jail: str) -> set[str]:
 
 
 def ban_time(droplet: Host) -> int | None:
-    """How long the stranger's ban is to last, in seconds."""
+    """Return how many seconds the stranger's ban lasts."""
     shown = droplet.check_output("fail2ban-client get sshd banip --with-time")
     found = re.search(rf"^{re.escape(STRANGER)}\s.*\+ (\d+) =", shown, re.MULTILINE)
     return int(found[1]) if found else None
@@ -45,7 +45,7 @@ def reaches(outside: Host, address: object, port: int) -> bool:
 
 @pytest.fixture(autouse=True)
 def known_for_nothing(droplet: Host, outside: Host) -> Iterator[None]:
-    """Before, and afterwards."""
+    """Forget the clients before and after each test."""
     pardon(droplet)
     yield
     pardon(droplet)
@@ -53,7 +53,7 @@ def known_for_nothing(droplet: Host, outside: Host) -> Iterator[None]:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Within ten seconds: fail2ban looks and bans each second or so."""
+    """Wait up to ten seconds until the condition holds. fail2ban reads its logs and bans about once a second."""
     for _ in range(20):
         if holds():
             return
@@ -67,7 +67,7 @@ def ask_often(outside: Host, address: object, env: Environment, times: int = OFT
 
 
 def assert_answered(asked: Any, times: int) -> None:
-    """All of it: by 404, and by 429 what came too fast."""
+    """Require that every request was answered: by 404, or by 429 if it came too fast."""
     assert (asked["before"], asked["after"]) == (404, 404)
     assert set(asked["burst"]) <= {"404", "429"}
     assert sum(asked["burst"].values()) == times
@@ -77,7 +77,7 @@ def assert_answered(asked: Any, times: int) -> None:
 def test_who_asks_for_nothing_again_and_again_is_shut_out(
     droplet: Host, outside: Host, lab: Environment, stranger: str
 ) -> None:
-    """From every port, and on the connection that was open, too. A restart of fail2ban forgets nobody."""
+    """The ban covers every port and also a connection that was already open. It survives a restart of fail2ban."""
     address, own = getattr(machine_of(droplet), stranger), getattr(NEIGHBOUR, stranger)
     asked = ask_often(outside, address, lab)
     assert (asked["before"], asked["after"]) == (404, None)
@@ -90,7 +90,10 @@ def test_who_asks_for_nothing_again_and_again_is_shut_out(
 
 
 def as_counted(address: Any) -> object:
-    """nginx's log has an IPv6 client's /64, by its first address; whom fail2ban spares in it is spared all the same."""
+    """Return the address as fail2ban counts it.
+
+    nginx logs an IPv6 client's /64 by its first address. A trusted address inside that network is spared all the same.
+    """
     return ip_network((address, 64), strict=False).network_address if address.version == 6 else address
 
 
@@ -110,19 +113,19 @@ def test_a_reboot_forgets_nobody(droplet: Host, outside: Host, lab: Environment)
 
 
 def test_the_operator_who_does_the_same_is_not(droplet: Host, lab: Environment) -> None:
-    """The control: the same program from an address in never_banned, where all of the requests come through."""
+    """This is the control: the same program runs from a trusted address, and all of its requests come through."""
     command = [sys.executable, "-c", PROGRAM, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(OFTEN)]
     assert_answered(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout), OFTEN)
     assert banned(droplet, "nginx-refusals") == set()
 
 
 def test_who_asks_a_little_is_not(droplet: Host, outside: Host, lab: Environment) -> None:
-    """The other control: the same address, below the limit."""
+    """This is the other control: the same address stays below the limit."""
     assert_answered(ask_often(outside, machine_of(droplet).ipv4, lab, A_LITTLE), A_LITTLE)
 
 
 def test_who_guesses_at_ssh_is_shut_out(droplet: Host, outside: Host) -> None:
-    """Each guess ends before it is one, as there is nothing but keys, and counts all the same."""
+    """sshd accepts only keys, so each guess fails before a password is tried. It counts all the same."""
     address = machine_of(droplet).ipv4
     assert reaches(outside, address, 22)
     for _ in range(12):

@@ -1,6 +1,7 @@
-"""A stray Compose file publishes a database, and ufw, Docker and the droplet itself start anew: nobody gets in.
+"""No client gets in while a stray Compose file publishes a database and ufw, Docker and the droplet itself restart.
 
-Knocks go on through each of these, so that a moment without rules would be noticed. Each has its control.
+The clients keep knocking through each restart, so that a moment without rules would be noticed. Each test has its
+control.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def test_nothing_is_let_in_meanwhile_nor_after(
 
 OURS_OUT = f"{RAW_OUT} && iptables -t mangle -F FORWARD && iptables -I DOCKER-USER -p tcp --dport 5432 -j RETURN"
 INSERTED = "iptables -I INPUT -j ACCEPT && ip6tables -I INPUT -j ACCEPT"
-# Not `iptables -F` alone: it takes Docker's chains as well, and with them the containers' way to one another.
+# `iptables -F` alone would also flush Docker's chains, and with them the containers' way to one another.
 FLUSHED = "iptables -P INPUT ACCEPT && iptables -F INPUT && ip6tables -P INPUT ACCEPT && ip6tables -F"
 
 
@@ -79,7 +80,9 @@ FLUSHED = "iptables -P INPUT ACCEPT && iptables -F INPUT && ip6tables -P INPUT A
 def test_rules_that_somebody_changed_are_planned_and_mended(
     lab: Environment, droplet: Host, stray: Stray, change: str
 ) -> None:
-    """The files are as they were, and ufw says that it is active: what is loaded is looked at."""
+    """The files are unchanged and ufw reports that it is active. The plan sees the change because it compares the
+    loaded rules.
+    """
     operation = {"firewall | Allow only SSH, HTTP and HTTPS"}
     with listening(droplet):
         assert not open_to(lab.outside, droplet, LISTENING)
@@ -97,7 +100,7 @@ def test_rules_that_somebody_changed_are_planned_and_mended(
 
 
 def test_ssh_can_be_limited_to_addresses(lab: Environment, droplet: Host) -> None:
-    """To those that the tests come from, or they would lock themselves out."""
+    """The allowed addresses are those of the tests themselves. Otherwise the tests would lock themselves out."""
     operation = {"firewall | Allow only SSH, HTTP and HTTPS"}
     assert open_to(lab.outside, droplet, 22)
     try:
@@ -112,7 +115,7 @@ def test_ssh_can_be_limited_to_addresses(lab: Environment, droplet: Host) -> Non
 
 
 def test_what_is_allowed_besides_over_ipv6_is_a_rule_of_ufw_s(lab: Environment, droplet: Host, stray: Stray) -> None:
-    """Docker has no rules for IPv6, only a program of its own that listens: ufw alone keeps it in."""
+    """Docker has no rules for IPv6, only a program of its own that listens. Only ufw protects that port."""
     assert not open_over_ipv6(lab.outside, droplet, PUBLIC)
     droplet.check_output(f"ufw allow {PUBLIC}/tcp")
     try:
@@ -123,7 +126,7 @@ def test_what_is_allowed_besides_over_ipv6_is_a_rule_of_ufw_s(lab: Environment, 
 
 @contextmanager
 def listening(droplet: Host) -> Iterator[None]:
-    """A program of the droplet itself that everybody could reach: what Docker publishes doesn't come by INPUT."""
+    """Run a program on the droplet itself, listening on a port. What Docker publishes doesn't pass through INPUT."""
     server = f"python3 -m http.server {LISTENING}"
     droplet.check_output(f"systemd-run --collect --unit test-listening {server}")
     try:
@@ -134,7 +137,7 @@ def listening(droplet: Host) -> Iterator[None]:
 
 
 def wait_for_stray(droplet: Host, stray: Stray) -> None:
-    """It has to listen, or a silence would say nothing."""
+    """Wait until the stray container listens. Before that, silence would prove nothing."""
     asked = f"timeout 1 bash -c '</dev/tcp/{stray.address}/5432'"
     for _ in range(60):
         if droplet.run(asked).rc == 0:

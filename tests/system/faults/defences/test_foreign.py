@@ -1,4 +1,4 @@
-"""What somebody adds by hand is told, put right where it overrides the site, and otherwise removed by name."""
+"""A change made by hand is reported. It is reverted where it overrides the site, and otherwise removed by name."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ PLANTED = {
     "systemctl enable --now stranger",
     "/etc/sysctl.d/99-zz.conf": "echo net.ipv4.conf.all.rp_filter=0 >/etc/sysctl.d/99-zz.conf",
 }
-"""By the name with which each is removed."""
+"""Everything planted, by the name with which it is removed."""
 SWITCHED_OFF = {
     "sysctl:net.ipv4.conf.all.rp_filter": "sysctl --quiet --write net.ipv4.conf.all.rp_filter=0",
     "/etc/systemd/system/fail2ban.service": "systemctl mask --now fail2ban",
 }
-"""What the next converge mends by itself."""
+"""Those that the next converge mends by itself."""
 
 
 def planned() -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _planted(droplet: Host) -> Iterator[None]:
             droplet.check_output(command)
         yield
     finally:
-        # However far the test came: by hand, as it was planted.
+        # This removes by hand what was planted, however far the test came.
         droplet.run(
             f"systemctl disable --now stranger; rm -f {UNIT} {SSHD} /etc/sudoers.d/zz /etc/cron.d/job "
             "/etc/sysctl.d/99-zz.conf /root/.ssh/authorized_keys2; gpasswd -d nobody docker; userdel -f toor; "
@@ -79,7 +79,8 @@ def test_what_somebody_added_is_told_mended_and_removed_by_name(lab: Environment
     assert f"make site REMOVE={SSHD}" in refused
     assert found(droplet) == everything
 
-    # sshd's file goes on trial; what is masked or overridden is put right; what is not named stays.
+    # The change to sshd's file goes on trial. Masked or overridden units are put right. Anything that is not named
+    # stays.
     converge.site("--data", f'foreign_removed="{SSHD}"')
     assert found(droplet) == PLANTED.keys() - {SSHD}
     assert droplet.service("fail2ban").is_running

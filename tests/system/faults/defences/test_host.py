@@ -1,4 +1,6 @@
-"""The host's guards at work: upgrades and reboots that wait, renewals in a sandbox, logs cut, files that changed."""
+"""The host's guards work: upgrades and reboots wait, renewals run in a sandbox, logs are cut, changed files are
+noticed.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,12 @@ pytestmark = pytest.mark.group("edge")
 UPGRADE = "apt-daily-upgrade.service"
 LOG = "/var/log/nginx/access.log"
 BOOT = "stat --format=%Y /proc/1"
-"""When init began: a container's boot id stays."""
+"""The time when init started. A container keeps its boot ID."""
 
 
 @contextmanager
 def somebody_at_work(droplet: Host, lab: Environment) -> Iterator[None]:
-    """A holder of both locks, as a release or a backup is, for half a minute at most."""
+    """Hold both locks for at most half a minute, as a release or a backup does."""
     paths = lab.settings.paths
     droplet.check_output(f"systemd-run --quiet --unit=at-work flock {paths.lock} flock {paths.work} sleep 30")
     try:
@@ -56,13 +58,14 @@ def test_the_daily_upgrade_waits_for_what_is_under_way(droplet: Host, lab: Envir
 
 
 def test_a_release_is_refused_by_name_while_packages_are_upgraded(droplet: Host, lab: Environment) -> None:
-    """dpkg's own lock makes the upgrade last: stackctl has taken both locks by then."""
+    """dpkg's own lock makes the upgrade wait. By then stackctl has taken both of its locks."""
     hold_dpkg = (
         "import fcntl, time; fcntl.lockf(open('/var/lib/dpkg/lock-frontend', 'w'), fcntl.LOCK_EX); time.sleep(20)"
     )
     droplet.check_output(f'systemd-run --quiet --unit=at-dpkg python3 -c "{hold_dpkg}"')
     try:
-        droplet.check_output("rm -f /var/lib/apt/periodic/upgrade-stamp")  # it was here today
+        # The upgrade has already run today, and this makes it run again.
+        droplet.check_output("rm -f /var/lib/apt/periodic/upgrade-stamp")
         droplet.check_output(f"systemctl start --no-block {UPGRADE}")
         droplet.check_output("timeout 30 sh -c 'until pgrep --full apt[.]systemd[.]daily; do sleep 0.1; done'")
         refused = droplet.run("stackctl release 1.0.0")
@@ -75,7 +78,7 @@ def test_a_release_is_refused_by_name_while_packages_are_upgraded(droplet: Host,
 
 @pytest.fixture
 def forced(droplet: Host) -> Iterator[str]:
-    """certbot's own unit, with its sandbox, told to renew whatever the age; removed again."""
+    """Let certbot's own unit, with its sandbox, renew whatever the certificate's age. Remove the change afterwards."""
     lines = "[Service]\\nExecStart=\\nExecStart=/usr/bin/certbot -q renew --force-renewal --no-random-sleep-on-renew\\n"
     directory = "/run/systemd/system/certbot.service.d"
     droplet.check_output(f"mkdir -p {directory} && printf '{lines}' > {directory}/zz.conf && systemctl daemon-reload")
@@ -90,11 +93,14 @@ def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Environment, forced:
     before = droplet.check_output(asked)
     droplet.check_output(f"systemctl start {forced}")
     assert droplet.check_output(asked) != before
-    droplet.check_output(f"systemctl start {paths.units.certificate_service}")  # ours, in the same one
+    # This unit of ours runs in the same sandbox.
+    droplet.check_output(f"systemctl start {paths.units.certificate_service}")
 
 
 def test_the_sandbox_keeps_it_from_the_rest(droplet: Host, lab: Environment) -> None:
-    """What is in the unit's place can write where a renewal does, and nowhere else; without the sandbox it could."""
+    """A program in the unit's place can write only where a renewal does. Without the sandbox it could
+    write elsewhere.
+    """
     paths = lab.settings.paths
     unit = paths.units.certificate_service
     properties = droplet.check_output(
@@ -115,14 +121,14 @@ def test_a_flood_in_the_access_log_is_cut_within_one_look(droplet: Host) -> None
     assert droplet.file(LOG).size < 1_000_000
     assert droplet.file(f"{LOG}.1").size > 60_000_000
     droplet.check_output(f"rm {LOG}.1")
-    # nginx writes to the new one.
+    # nginx now writes to the new log.
     size = droplet.file(LOG).size
     droplet.run("curl -s -o /dev/null http://127.0.0.1/ -H 'Host: nobody.test'; sleep 1")
     assert droplet.file(LOG).size > size
 
 
 def test_debian_s_own_rotation_would_wait_for_the_night(droplet: Host) -> None:
-    """The control: the same flood, without the size."""
+    """This is the control: the same flood, with the rule for the size removed."""
     rules, status = "/root/logrotate-of-the-tests", "/root/logrotate-of-the-tests.status"
     droplet.check_output(f"grep -v maxsize /etc/logrotate.d/nginx > {rules}; logrotate --state {status} {rules}")
     try:
@@ -152,7 +158,7 @@ def test_a_file_of_debian_s_that_was_changed_is_told(droplet: Host, lab: Environ
 
 
 def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> None:
-    """As one with a replaced library: needrestart tells of both."""
+    """A replaced library has the same effect: needrestart reports both."""
     marks, program = "/run/reboot-required /run/reboot-required.pkgs", "/root/of-the-tests"
     droplet.check_output(f"rm -f {marks}; systemctl start {UPGRADE}")
     assert "outdated.service" not in droplet.run("stackctl status").stdout
@@ -162,7 +168,7 @@ def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> No
         droplet.check_output(f"rm {program}; systemctl start {UPGRADE}")
         said = droplet.run("stackctl status")
         assert re.search(r"reboot +due, for .*outdated\.service", said.stdout)
-        # A reboot that is due needs nobody; that a unit is there which nobody declared is all that does.
+        # A due reboot needs no person. The only problem is the unit that nobody declared.
         problems = json.loads(droplet.run("stackctl status --json").stdout)["problems"]
         assert [one.partition(":")[0] for one in problems] == ["/run/systemd/transient/outdated.service"]
     finally:
@@ -173,7 +179,7 @@ def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(dro
     paths, name = lab.settings.paths, droplet.backend.get_hostname()
     booted = droplet.check_output(BOOT)
     droplet.check_output("rm -f /run/reboot-required")
-    droplet.check_output(f"systemctl start {paths.units.reboot_service}")  # none is due: nothing happens
+    droplet.check_output(f"systemctl start {paths.units.reboot_service}")  # No reboot is due, so nothing happens.
     assert droplet.check_output(BOOT) == booted
     droplet.check_output("touch /run/reboot-required; echo linux-image-of-the-tests > /run/reboot-required.pkgs")
     said = droplet.run("stackctl status")
@@ -190,7 +196,7 @@ def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(dro
 
 
 def test_every_check_passes_after_a_crash(droplet: Host, lab: Environment) -> None:
-    """In short, in make test: tests/system/converge/test_boot.py."""
+    """tests/system/converge/test_boot.py is the short version, which `make test` runs."""
     name = droplet.backend.get_hostname()
     machines.crash(by_name(name))
     lab.reconnect(name).check_output("systemctl is-system-running --wait")
@@ -198,12 +204,12 @@ def test_every_check_passes_after_a_crash(droplet: Host, lab: Environment) -> No
 
 
 def _back(lab: Environment, name: str, before: str) -> Host:
-    """The droplet after its reboot, as soon as it lets anybody in."""
+    """Return the droplet after its reboot, as soon as it accepts logins."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         time.sleep(1)
         host = lab.reconnect(name)
-        with suppress(RuntimeError):  # testinfra's word for nobody there
+        with suppress(RuntimeError):  # testinfra raises this if the host doesn't answer.
             if host.check_output(BOOT) != before:
                 return host
     raise AssertionError(f"{name} was not rebooted")

@@ -1,7 +1,7 @@
-"""The lock-out drill: a mistake that keeps everybody out undoes itself, with and without a reboot in between.
+"""A mistake that locks everybody out of SSH is reverted by the droplet itself, with and without a reboot in between.
 
-The mistakes are made as an operator makes them: by a converge of the site's own operations (lockout.py). What happens
-on the locked droplet is watched over a connection that was there before, or from its console.
+The mistakes are made as an operator makes them: by a converge with the site's own operations (lockout.py). The tests
+watch the locked droplet over a connection that was open before, or from its console.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ WORDS = {
 }
 ADMIT = "ssh | Configure SSH: keys only, no root"
 PATIENCE_S = 120
-"""As docs/explanation/security.md has it: the two minutes are asked of the droplet, not of its program."""
+"""The two minutes that docs/explanation/security.md states. The test does not take them from the droplet's program."""
 TAKES_S = 15
-"""Longer than it takes to put back a firewall."""
+"""Longer than it takes to restore a firewall."""
 
 
 def name_of(droplet: Host) -> str:
@@ -50,7 +50,7 @@ def name_of(droplet: Host) -> str:
 
 @pytest.fixture(autouse=True)
 def way_back(lab: Environment, droplet: Host) -> Iterator[None]:
-    """A connection that is there before the mistake, to watch by; what is left in the end is mended at the console."""
+    """Open a connection before the mistake, to watch by. Anything left at the end is mended at the console."""
     droplet.check_output("true")
     yield
     there = by_name(name_of(droplet))
@@ -61,7 +61,7 @@ def way_back(lab: Environment, droplet: Host) -> Iterator[None]:
 
 
 def make(mistake: str) -> str:
-    """What the converge says, which has to fail."""
+    """Run a converge with the mistake, which has to fail. Return its output."""
     site = [*converge.PYINFRA[:-1], "tests/system/faults/defences/lockout.py", "-y", "--data", f"mistake={mistake}"]
     ran = subprocess.run(site, cwd=ROOT, capture_output=True, text=True, check=False)
     said = ran.stdout + ran.stderr
@@ -71,14 +71,14 @@ def make(mistake: str) -> str:
 
 
 def admitted(lab: Environment, droplet: Host) -> bool:
-    """Whether a new connection of the operator's gets through."""
+    """Say whether the operator can open a new connection."""
     anew = ["-o", "ControlPath=none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3"]
     command = ["ssh", "-F", lab.data["ssh_config_file"], *anew, name_of(droplet), "sudo -n true"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
 
 def what_counts(droplet: Host) -> str:
-    """All that a trial may change."""
+    """Return everything that a trial may change."""
     keys = "/home/deploy/.ssh/authorized_keys"
     return str(
         droplet.check_output(
@@ -104,7 +104,7 @@ def last_run(droplet: Host) -> dict[str, object]:
 
 
 def reboot_without_a_login(there: Machine) -> None:
-    """The lab's own waits for one, which can't come."""
+    """Reboot the machine. The lab's own reboot waits for a login, which is impossible here."""
     before = processes.leader(there.name)
     machine.inside(there, "systemctl", "reboot")
     deadline = time.monotonic() + 60
@@ -122,7 +122,7 @@ def test_a_mistake_is_undone_within_two_minutes(lab: Environment, droplet: Host,
     assert not admitted(lab, droplet)
     assert f"on trial     {trial}, reverted at " in droplet.run("stackctl status").stdout
     time.sleep(PATIENCE_S / 2)
-    droplet.check_output("systemctl daemon-reload")  # as a package's script would
+    droplet.check_output("systemctl daemon-reload")  # A package's script may reload systemd, too.
     wait_until_undone(droplet, trial, PATIENCE_S / 2 + TAKES_S)
     assert admitted(lab, droplet)
     assert what_counts(droplet) == before
@@ -130,7 +130,7 @@ def test_a_mistake_is_undone_within_two_minutes(lab: Environment, droplet: Host,
     assert "no new login had confirmed the change" in droplet.check_output(
         f"journalctl -b -u '{PATHS.units.trial_service(trial)}' --since -1min --output=cat"
     )
-    # What was declared and is not in force is drift, and mended.
+    # A declared value that is not in force is drift, and the converge mends it.
     assert converge.changed(converge.site()) == ({ADMIT} if trial == "ssh" else set())
     assert converge.planned() == set()
 
@@ -141,7 +141,7 @@ def test_a_slip_that_sshd_itself_finds_never_gets_there(lab: Environment, drople
     assert what_counts(droplet) == before
     assert admitted(lab, droplet)
     droplet.check_output("stackctl trial undo ssh")
-    # The handler is pending since: sshd is restarted once.
+    # The handler has been pending since then, so sshd is restarted once.
     assert converge.changed(converge.site()) == {ADMIT}
     assert converge.planned() == set()
 
@@ -165,11 +165,11 @@ def test_a_mistake_is_undone_by_a_reboot(lab: Environment, droplet: Host, mistak
 
 
 def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Environment, droplet: Host) -> None:
-    """A file that can't be written, say."""
+    """A revert can fail at boot, for example because a file can't be written."""
     before = what_counts(droplet)
     make(NOBODY)
     record = PATHS.trial_record("ssh")
-    # A container may keep its machine's boot id, and its clock goes on.
+    # A container may keep its machine's boot ID, and its clock keeps running.
     good, bad = 's|"boot": "|&another|', 's|"/etc/ssh/sshd_config"|"/proc/version"|'
     droplet.check_output(f"sed '{good}' {record} > /root/record && sed '{bad}' /root/record > /root/bad")
     droplet.check_output(f"mv /root/bad {record}")
@@ -188,7 +188,7 @@ def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Environme
 
 
 def test_without_the_timer_nobody_gets_in_again(lab: Environment, droplet: Host) -> None:
-    """The control of what is undone in time; and the operator's own `undo`."""
+    """This is the control for the revert in time. It also tests the operator's own `stackctl trial undo`."""
     make(NOBODY)
     droplet.check_output(f"systemctl stop {PATHS.units.trial_timer('ssh')}")
     time.sleep(PATIENCE_S + TAKES_S)
@@ -200,7 +200,7 @@ def test_without_the_timer_nobody_gets_in_again(lab: Environment, droplet: Host)
 
 
 def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Environment, droplet: Host) -> None:
-    """The control of what is undone at boot; and the console as the way back."""
+    """This is the control for the revert at boot. It also tests the console as the way back in."""
     there = by_name(name_of(droplet))
     make(DEAF)
     droplet.check_output(f"systemctl disable {PATHS.units.trial_boot}")
@@ -214,7 +214,7 @@ def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Environment, droplet
 
 
 def test_a_second_converge_keeps_what_was_confirmed_last(lab: Environment, droplet: Host) -> None:
-    """A run that fails, and is run again while it is on trial, must not take the mistake for what was there before."""
+    """A converge that fails and is run again during its trial must not take the mistake for the earlier state."""
     before = what_counts(droplet)
     make(DEAF)
     make(DEAF)
@@ -224,7 +224,9 @@ def test_a_second_converge_keeps_what_was_confirmed_last(lab: Environment, dropl
 
 
 def test_what_a_sleeping_machine_sends_too_late_changes_nothing(lab: Environment, droplet: Host) -> None:
-    """A converge's machine falls asleep after `begin`, and goes on when nothing would undo it any more."""
+    """The operator's machine falls asleep after `begin`. It wakes up when the trial is over and nothing would revert
+    its changes.
+    """
     before = what_counts(droplet)
     droplet.check_output("stackctl trial begin ssh")
     try:
@@ -244,7 +246,9 @@ def test_a_confirmation_without_a_trial_is_refused(lab: Environment, droplet: Ho
 
 
 def test_root_logs_in_at_the_console_with_a_password(lab: Environment, droplet: Host) -> None:
-    """The way in when SSH is broken: DigitalOcean's recovery console, once "Reset root password" has set one."""
+    """This is the way in when SSH is broken: DigitalOcean's recovery console, after "Reset root password" has set a
+    password.
+    """
     there = by_name(name_of(droplet))
     locked = machine.inside(there, "getent", "shadow", "root").split(":")[1]
     machine.inside(there, "chpasswd", stdin="root:a password for the console\n")

@@ -1,4 +1,4 @@
-"""Data that has to survive, in the lab alone. Each test begins on a droplet that is well, and leaves one."""
+"""Tests of data that has to survive. They run only in the lab. Each starts on a healthy droplet and leaves one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.environment import Environment
 
 @pytest.fixture(scope="session", autouse=True)
 def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
-    """No timer's backup comes in between."""
+    """Stop the backup timer, so that no nightly backup runs in between."""
     timer = lab.settings.paths.units.backup_timer
     droplet.check_output(f"systemctl stop {timer}")
     yield

@@ -1,4 +1,4 @@
-"""Runs on the droplet, as `python3 -c`: writes what comes on standard input into the file named, whose mode stays."""
+"""Writes standard input into the named file, whose mode stays. It runs on the droplet as `python3 -c`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Backups that something happens to: what the operator is told, what counts afterwards, and what is left."""
+"""Backups are damaged or interrupted. The tests check what the operator is told, which backups
+count, and what is left.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from tests.support.under_way import DROPLET, UnderWay
 
 pytestmark = pytest.mark.group("data")
 
-KILLED, FAILED, REFUSED, LOCKED = 255, 1, 2, 3  # SSH says 255 of a program that was killed
+KILLED, FAILED, REFUSED, LOCKED = 255, 1, 2, 3  # SSH returns 255 for a program that was killed.
 OURS = "/opt/backups"
 DAY = 86400
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
@@ -56,7 +58,7 @@ def truncated(file: Path) -> None:
 
 
 def flipped(file: Path) -> None:
-    """One bit, in the middle."""
+    """Flip one bit in the middle of the file."""
     with file.open("rb+") as content:
         content.seek(file.stat().st_size // 2)
         byte = content.read(1)[0]
@@ -84,7 +86,7 @@ def test_what_was_damaged_after_it_was_written_is_no_backup(
 
 
 def test_a_full_disk_is_refused_before_and_told_amid_it(droplet: Host, show: Callable[[str], None]) -> None:
-    """A file system of its own, as large as a backup asks for, and little more."""
+    """The backups have a file system of their own, with little more space than a backup needs."""
     with small_disk(droplet, 640, OURS):
         droplet.check_output(f"fallocate -l 200m {OURS}/ballast")
         code, output = begun().end()
@@ -111,7 +113,7 @@ def test_killed_at_any_step_nothing_of_it_counts_and_the_next_one_is_whole(
     asked.reach(step)
     asked.kill()
     code, output = asked.end()
-    # The last steps may be over before they are hit.
+    # The last steps may be over before the kill reaches them.
     assert code == KILLED or (code == 0 and step in {"upload", "prune"}), output
     reached = steps.index(asked.last_step()) if code else len(steps)
     show(f"to be killed at {step}: {asked.last_step() if code else 'it had ended'}")
@@ -149,7 +151,7 @@ def test_what_lost_half_of_its_size_fails_though_it_is_kept(droplet: Host, datab
     assert_the_next_one_is_whole(droplet)
 
 
-# others at work
+# other runs at the same time
 
 
 def test_the_second_of_two_is_refused_by_name(droplet: Host) -> None:
@@ -175,7 +177,10 @@ def test_a_release_goes_on_while_a_backup_is_proven(droplet: Host) -> None:
 
 @pytest.fixture(scope="module")
 def at(droplet: Host) -> Iterator[Callable[[int], CommandResult]]:
-    """A backup by a stackctl whose clock is so many days ahead. libfaketime, which its child processes don't get."""
+    """Return a function that makes a backup with stackctl's clock a number of days ahead.
+
+    libfaketime sets the clock. stackctl's child processes don't inherit it.
+    """
     droplet.check_output("apt-get install --yes --quiet faketime")
     fake = f"LD_PRELOAD={FAKETIME} FAKETIME_DONT_FAKE_MONOTONIC=1"
     yield lambda days: droplet.run(f"env {fake} FAKETIME={days:+}d stackctl backup")
@@ -184,7 +189,7 @@ def at(droplet: Host) -> Iterator[Callable[[int], CommandResult]]:
 
 @pytest.fixture
 def nightly(droplet: Host) -> Iterator[None]:
-    """Ten nights, as if they had gone by: a real backup under other names, of other days."""
+    """Make ten nights of backups: one real backup copied under other names and dates."""
     before = proven(droplet)
     droplet.check_output("stackctl backup")
     newest = backups(droplet)[-1]
@@ -211,12 +216,14 @@ def _write_manifest(droplet: Host, place: str, made: dict[str, Any]) -> None:
 def test_a_clock_that_was_a_month_ahead_and_one_behind_drops_none_of_the_newest(
     droplet: Host, at: Callable[[int], CommandResult]
 ) -> None:
-    """The storage takes nothing from a droplet that has another time: what was made meanwhile is sent afterwards."""
+    """The storage rejects a droplet with a wrong clock. What was backed up meanwhile is sent once the
+    clock is right.
+    """
 
     def newest() -> list[str]:
         return [one["id"] for one in sorted(backups(droplet), key=lambda one: one["sequence"]) if one["verified"]]
 
-    # To a clock that is behind, a certificate of the storage's that is young is one of a time to come.
+    # If the droplet's clock is behind, a young certificate of the storage is not yet valid.
     says = ("the clocks of the droplet and the storage differ. Next: timedatectl", "certificate is not yet valid")
     for days in (31, 31, 0, -31, 0, 0):
         before = newest()
@@ -230,7 +237,7 @@ def test_a_clock_that_was_a_month_ahead_and_one_behind_drops_none_of_the_newest(
     assert all(one["offsite"] for one in backups(droplet) if one["verified"])
 
 
-# what a look at the data finds
+# backups of damaged data
 
 
 def test_a_damaged_table_is_found_by_the_weekly_look(lab: Environment, droplet: Host, database: Database) -> None:

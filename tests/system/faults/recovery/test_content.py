@@ -1,7 +1,8 @@
-"""What a backup holds is what the database held at one moment, while four sellers went on trading.
+"""A backup holds what the database held at one moment, while four sellers kept trading.
 
-Each seller's trades are numbered, and made from a seed: a restored database that has the first so many of each has to
-be what these trades alone make of an empty one. Trades that were confirmed before the backup began are in it.
+Each seller's trades are numbered and made from a seed. A restored database contains the first trades of each seller, up
+to some number. It must equal what these trades alone make of an empty database, and must contain every trade that was
+confirmed before the backup began.
 """
 # ruff: noqa: S608
 
@@ -51,7 +52,9 @@ CHARACTERS = "abc xyz äß€ 🥐 \t\n\\'\"$%|{}[],;:<>\x7f-"
 
 
 def trades(seed: int, seller: int) -> Iterator[str]:
-    """Each a transaction; the same ones for the same seed. A seller's rows are nobody else's."""
+    """Generate a seller's trades, each a transaction. The same seed gives the same trades. No other seller touches
+    these rows.
+    """
     chance, offers, orders, number = random.Random(f"{seed} {seller}"), list[int](), 0, 0
     first = f"INSERT INTO market.sellers VALUES ({seller}, {_text(chance)} || {seller}, 0);"
     yield f"BEGIN; {first} {_done(seller, 0)} COMMIT;"
@@ -114,7 +117,7 @@ def _quoted(text: str) -> str:
 
 @dataclass
 class Seller:
-    """Trades for as long as it may, over a connection of its own; counts what PostgreSQL has confirmed."""
+    """A client that trades over its own connection until it is stopped, and counts what PostgreSQL has confirmed."""
 
     psql: list[str]
     seed: int
@@ -135,7 +138,7 @@ class Seller:
             self._process.stdin.flush()
             line = self._process.stdout.readline()
             if line != f"done {number}\n":
-                return  # seen in `confirmed`
+                return  # `confirmed` then shows that the connection ended.
             self.confirmed = number
             if self.stop.is_set():
                 return
@@ -160,7 +163,7 @@ def _market(droplet: Host, database: Database) -> Iterator[None]:
     before = proven(droplet)
     yield
     clear()
-    # Beside it, the next one would have lost half of its size.
+    # The next backup would otherwise count as less than half the size of these.
     for one in set(proven(droplet)) - set(before):
         droplet.check_output(f"rm -r /opt/backups/{one}")
 

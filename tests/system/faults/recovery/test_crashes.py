@@ -1,9 +1,10 @@
-"""PostgreSQL, Redis and the machine killed while much is written: what was acknowledged is there afterwards.
+"""PostgreSQL, Redis and the machine are killed while much is written. Whatever was acknowledged is there afterwards.
 
-In the lab the machine is killed by killing its processes: the kernel keeps what it was handed, as it doesn't in a power
-cut. So this finds what a process kept to itself, and no missing fsync: for that, take a VM (docs/how-to/lab.md).
+The lab kills the machine by killing its processes. The kernel keeps what it was handed, which a power cut would lose.
+So these tests find data that a process kept to itself, but no missing fsync. For that, take a VM (docs/how-to/lab.md).
 
-Redis promises less: by its snapshots what there was at the last one, with an append-only file all but the last second.
+Redis promises less. With snapshots it keeps what there was at the last one. With an append-only file it loses at most
+the last second.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ pytestmark = pytest.mark.group("data")
 
 WRITER = Path(__file__).parent / "write_to_redis.py"
 AGAIN_WITHIN_S = 120
-# An fsync a second, and one that is late may have the next wait for another.
+# Redis syncs once a second. If one fsync is late, the next may have to wait for it.
 APPENDED_WITHIN_S = 2.0
 
 
 def killed(droplet: Host, lab: Environment, service: str) -> None:
-    """-9 from outside: to Docker it ended by itself, so that its restart policy holds."""
+    """Kill a service with SIGKILL from outside the container. Docker sees it end by itself and applies its restart
+    policy.
+    """
     container = lab.settings.paths.docker.data_container(service)
     pid = droplet.check_output(f"docker inspect --format '{{{{.State.Pid}}}}' {container}")
     machine.inside(DROPLET, "kill", "-KILL", pid)
@@ -51,7 +54,7 @@ def redis(droplet: Host, lab: Environment) -> None:
 
 
 def the_machine(_droplet: Host, _lab: Environment) -> None:
-    """All of its processes; the page cache stays."""
+    """Kill all processes of the machine. The page cache stays."""
     machine.crash(DROPLET)
 
 
@@ -59,7 +62,7 @@ Fault = Callable[[Host, Environment], None]
 
 
 def wait_for_answers(running: Running) -> None:
-    """Until an update is taken that was sent from now on."""
+    """Wait until the bot accepts an update that was sent from now on."""
     since, deadline = time.time(), time.monotonic() + AGAIN_WITHIN_S
     while not any(one.began > since and not one.lost for one in running.tally.requests[-100:]):
         assert time.monotonic() < deadline, "it doesn't come back"
@@ -67,7 +70,7 @@ def wait_for_answers(running: Running) -> None:
 
 
 def under_load(lab: Environment, fault: Fault) -> tuple[Running, set[int]]:
-    """The load, and of the updates that were answered those whose effect is gone."""
+    """Cause the fault under load. Return the load, and the updates that were answered but have no effect."""
     droplet, _ = connected(lab)
     with load(lab_target(lab), clients=8, rate=60.0) as running:
         time.sleep(3)
@@ -102,7 +105,7 @@ def test_every_update_that_was_answered_is_there(lab: Environment, show: Callabl
 def test_a_database_that_promises_less_would_be_noticed(
     lab: Environment, show: Callable[[str], None], fault: Fault
 ) -> None:
-    """The control: one that answers before it has written."""
+    """This is the control: a database that answers before it has written."""
     _, database = connected(lab)
     lazy = {"synchronous_commit": "off", "wal_writer_delay": "'10s'", "wal_writer_flush_after": "'1GB'"}
     for name, value in lazy.items():
@@ -125,7 +128,7 @@ def test_a_database_that_promises_less_would_be_noticed(
 
 
 class Written(NamedTuple):
-    """A key that Redis acknowledged; `at` is the droplet's clock of the time since its boot."""
+    """A key that Redis acknowledged. `at` is the time since the droplet's boot, by the droplet's clock."""
 
     number: int
     at: float
@@ -133,7 +136,7 @@ class Written(NamedTuple):
 
 @contextmanager
 def writing(lab: Environment, prefix: str) -> Iterator[list[Written]]:
-    """Keys, written until Redis is gone."""
+    """Write keys until Redis is gone."""
     address = lab.settings.values.data_addresses["redis"]
     program = shlex.join(["sudo", "python3", "-u", "-c", WRITER.read_text(), str(address), prefix])
     command = ["ssh", "-F", ".lab/ssh_config", DROPLET.name, program]
@@ -161,14 +164,14 @@ def writing(lab: Environment, prefix: str) -> Iterator[list[Written]]:
 
 
 def kept(droplet: Host, lab: Environment, prefix: str) -> set[int]:
-    """Which of the keys Redis has."""
+    """Return the numbers of the keys that Redis has."""
     keys = lab.ask_redis(droplet, f'--scan --pattern "{prefix}:*"').split()
     return {int(key.partition(":")[2]) for key in keys}
 
 
 @pytest.fixture(scope="module")
 def append_only(lab: Environment) -> Iterator[None]:
-    """Turned on for what follows, and off again. Neither loses a key."""
+    """Turn the append-only file on for the test, and off again. Neither change loses a key."""
     for mode in ("true", "false"):
         droplet, _ = connected(lab)
         keys = [f"before-{mode}:{number}" for number in range(20)]
@@ -224,7 +227,9 @@ def test_with_an_append_only_file_redis_has_all_but_the_last_moment(
 
 @pytest.mark.usefixtures("append_only")
 def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Environment) -> None:
-    """Redis starts from that alone: left where it is, it would bring back what was to be replaced."""
+    """Redis starts from the append-only file alone. If a restore left it in place, it would bring back the replaced
+    data.
+    """
     droplet, _ = connected(lab)
     lab.ask_redis(droplet, "set restored then")
     droplet.check_output("stackctl backup")

@@ -1,4 +1,4 @@
-"""A copy, seen from outside: Telegram hears nothing of it, until it is told to go live."""
+"""An isolated droplet reaches nobody outside: Telegram hears nothing of it until it is promoted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ SOON_S = 30
 
 
 def reaches_telegram(droplet: Host) -> bool:
-    """From inside of the bot's container, by address: a name server is no matter here."""
+    """Say whether the bot's container can connect to Telegram. It connects by address, so no name
+    server is involved.
+    """
     web = f"toogoodtogo-{status(droplet)['active']}-web-1"
     python = json.loads(droplet.check_output(f"docker inspect -f '{{{{json .Config.Entrypoint}}}}' {web}"))[0]
     connect = f"import socket; socket.create_connection(('{WORLD.ipv4}', 8081), timeout=3)"
@@ -32,7 +34,7 @@ def reaches_telegram(droplet: Host) -> bool:
 
 @pytest.fixture(scope="module")
 def copy(lab: Environment) -> Iterator[Host]:
-    """A droplet with a job to do, told that it is a copy."""
+    """Isolate a droplet that has a job to do."""
     droplet = lab.connect(lab.hosts("app")[0])
     if droplet.run("stackctl status").rc:
         droplet.check_output("stackctl release 1.0.0")
@@ -48,7 +50,7 @@ def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Environme
     database.ask(JOB)
     (update,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
     copy.check_output("stackctl release 1.1.0")
-    time.sleep(5)  # in which a worker would have done its job long ago
+    time.sleep(5)  # A worker would have done its job within this time.
     assert calls(copy.backend.get_hostname()) == []
     assert not reaches_telegram(copy)
     assert (delivery(update)["deliveries"], delivery(update)["last_status"]) == (0, 503)

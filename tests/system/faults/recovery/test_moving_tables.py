@@ -1,6 +1,6 @@
-"""A backup beside jobs that empty, drop and rewrite tables: R1 and R4 of the public reports.
+"""Backups run beside jobs that empty, drop and rewrite tables: R1 and R4 of the public reports.
 
-TRUNCATE and rewriting ALTERs aren't MVCC-safe: a snapshot older than one of them sees an empty table.
+TRUNCATE and rewriting ALTERs aren't MVCC-safe: a PostgreSQL snapshot older than one of them sees an empty table.
 """
 # ruff: noqa: S608
 
@@ -33,12 +33,13 @@ DURING = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _something_to_dump(lab: Environment, droplet: Host) -> Iterator[None]:
-    """A dump that takes a moment."""
+    """Fill a table, so that the dump takes a moment."""
     database = live_database(lab, droplet)
     database.ask(f"CREATE TABLE sec_big AS SELECT n, md5(n::text) FROM generate_series(1, {BIG}) n")
     yield
     database.ask("DROP TABLE sec_big")
-    droplet.run("stackctl backup")  # of less than half the size of the one before, which it says
+    # This backup has less than half the size of the one before, and reports it as a problem.
+    droplet.run("stackctl backup")
     droplet.check_output("stackctl backup")
     assert (problems(droplet), leftovers(droplet)) == ([], "")
 
@@ -57,7 +58,7 @@ def database(lab: Environment, database: Database) -> Iterator[Database]:
 
 
 def at_once(database: Database, sql: str) -> subprocess.Popen[str]:
-    """Begun, and not waited for."""
+    """Start a statement without waiting for it."""
     session = subprocess.Popen(
         database.over_ssh(),
         cwd=ROOT,
@@ -94,7 +95,7 @@ def test_a_table_that_is_reloaded_all_the_time_is_whole_in_each_backup(droplet: 
 
 
 def test_what_a_snapshot_without_locks_sees(database: Database) -> None:
-    """The control: how a backup was once counted, and dumped."""
+    """This is the control: backups were once counted and dumped without locks."""
     with subprocess.Popen(
         database.over_ssh(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as older:

@@ -1,6 +1,8 @@
-"""The way off the droplet, broken in each way: what the operator is told, what is left, and that it mends itself.
+"""The off-site copy fails in each possible way. The tests check the report, what is left, and that the next backup
+recovers.
 
-The storage is the lab's, which others use meanwhile: it is not stopped, but kept from this droplet by its own firewall.
+The storage is the lab's, and others use it meanwhile. So the tests do not stop it, but block it in this droplet's own
+firewall.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from tests.support.lab_storage import on_disk, send
 pytestmark = pytest.mark.group("data")
 
 TOLD_WITHIN_S = 60
-"""Most of it the backup itself, before it is sent."""
+"""Most of this time is the backup itself, before it is sent."""
 AT_ONCE_S = 15
 RESET = "-j REJECT --reject-with tcp-reset"
 
@@ -51,11 +53,11 @@ def repository(lab: Environment) -> Repository:
 
 @contextmanager
 def kept_from_the_storage(droplet: Host, repository: Repository, *, after: int = 0) -> Iterator[None]:
-    """What is sent there is refused, `after` so many bytes."""
+    """Reject what the droplet sends to the storage, after `after` bytes."""
     where = urlsplit(repository.url.removeprefix("s3:"))
     to = f"OUTPUT -p tcp -d {where.hostname} --dport {where.port}"
     rules = [f"{to} {RESET}", *([f"{to} -m quota --quota {after} -j ACCEPT"] if after else [])]
-    for rule in rules:  # the last one stands first
+    for rule in rules:  # Each rule is inserted at the top, so the last one applies first.
         droplet.check_output(f"iptables -I {rule}")
     try:
         yield
@@ -66,7 +68,7 @@ def kept_from_the_storage(droplet: Host, repository: Repository, *, after: int =
 
 @contextmanager
 def told_otherwise(droplet: Host, lab: Environment, **access: str) -> Iterator[None]:
-    """stackctl is told another way off the droplet. No value is an argument."""
+    """Give stackctl other values to reach the off-site repository. No value is passed as an argument."""
     path = str(lab.settings.paths.offsite)
     program = ROOT / "tests/system/faults/recovery/replace_file.py"
     before = access_file(lab.settings)
@@ -79,7 +81,7 @@ def told_otherwise(droplet: Host, lab: Environment, **access: str) -> Iterator[N
 
 
 def there(droplet: Host) -> list[str]:
-    """The ids of the backups off the droplet."""
+    """Return the IDs of the backups in the off-site repository."""
     return [one["id"] for one in json.loads(droplet.check_output("stackctl offsite --json"))["backups"]]
 
 
@@ -183,14 +185,16 @@ def test_a_storage_that_dies_amid_an_upload_leaves_no_backup_that_is_none(
         assert kept in there(droplet)
     finally:
         database.ask("DROP TABLE ballast")
-        # One that lost half of its size is a failed run, and what the next is compared with.
+        # The first backup after losing half of the size fails. The next one is compared with it and succeeds.
         droplet.run("stackctl backup")
-    # The stopped restic's lock is gone, too.
+    # The stopped restic has left no lock.
     repository.restic("check", "--read-data")
 
 
 def test_after_the_droplet_was_put_back_the_newest_night_is_the_latest_there(droplet: Host, lab: Environment) -> None:
-    """To a provider's snapshot: what it knows of its backups, and how far it has counted, goes back."""
+    """A provider's snapshot takes the droplet back, and with it the list of backups and the counter of
+    their numbers.
+    """
     kept, counted = "/root/as-it-was", lab.settings.paths.backup_sequence
     droplet.check_output("stackctl backup")
     droplet.check_output(f"mkdir {kept} && cp -a /opt/backups {counted} {kept}/")
@@ -211,11 +215,11 @@ def test_after_the_droplet_was_put_back_the_newest_night_is_the_latest_there(dro
     assert problems(droplet) == []
 
 
-# --- who may destroy what -------------------------------------------------------------------------------------------
+# --- which key may destroy what -------------------------------------------------------------------------------------
 
 
 def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: Repository, lab: Environment) -> None:
-    """With everything that is on the droplet: its key, its password, any program."""
+    """An intruder has everything that is on the droplet: its key, its password and any program."""
     keys = ("KEY_ID", "KEY_SECRET", "PASSWORD")
     as_droplet = {f"{OPERATOR}_{key}": repository.secrets[f"{DROPLET}_{key}"] for key in keys}
     apart = replace(repository, url=f"{repository.url}-tried")
@@ -226,15 +230,15 @@ def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: R
     stored = on_disk(apart)
     before = contents(stored)
 
-    broken_in.restic("cat", "config")  # it does get in
+    broken_in.restic("cat", "config")  # The key does get in.
     for command in (["forget", "--prune", snapshot["id"]], ["key", "remove", apart.current_key(OPERATOR)]):
-        with suppress(RepositoryError):  # restic says of some that they failed, of others not
+        with suppress(RepositoryError):  # restic reports an error for some of these commands, but not for all.
             broken_in.restic(*command)
     for method, name in (("DELETE", "config"), ("PUT", "config"), *(("DELETE", path) for path in before)):
         assert asked(broken_in, method, name) == 403
     assert {path: content for path, content in contents(stored).items() if path in before} == before
 
-    apart.restic("forget", "--prune", snapshot["id"])  # the control
+    apart.restic("forget", "--prune", snapshot["id"])  # This is the control.
     assert apart.json("snapshots") == []
     assert asked(apart, "DELETE", "config") == 204
     assert not (stored / "config").exists()
@@ -242,13 +246,13 @@ def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: R
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """But for locks, which come and go."""
+    """Read the files of a directory, except for locks, which come and go."""
     found = {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if not name.startswith("locks/")}
 
 
 def asked(repository: Repository, method: str, name: str) -> int:
-    """The storage's answer, past restic."""
+    """Ask the storage directly, without restic. Return the status of its answer."""
     url = s3.url_of(repository.url, name)
     key = s3.Key(repository.secrets[f"{OPERATOR}_KEY_ID"], repository.secrets[f"{OPERATOR}_KEY_SECRET"])
     headers = s3.signed(method, url, b"", key, datetime.now(UTC))
@@ -265,7 +269,9 @@ def asked(repository: Repository, method: str, name: str) -> int:
 
 @dataclass(frozen=True)
 class Year:
-    """A repository with a backup every 25 days of a year, and of each of the last ten days; pruned yesterday."""
+    """A repository with a backup every 25 days of a year, and one on each of the last ten days. It was pruned
+    yesterday.
+    """
 
     repository: Repository
     ledger: Path
@@ -294,7 +300,7 @@ def a_year(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_storage_s_dates_are_those_of_what_it_took(repository: Repository) -> None:
-    """Of a snapshot of now, by the operator's key as by the droplet's: not the one that restic was told."""
+    """The snapshot is sent with an old date. The storage dates it by its upload, whichever key sent it."""
     apart = replace(repository, url=f"{repository.url}-dated")
     made(apart)
     try:
@@ -344,7 +350,7 @@ def snapshots(repository: Repository) -> list[Snapshot]:
 
 
 def where_stored(repository: Repository, blob: str) -> tuple[Path, int]:
-    """The file and the place in it. A small file is one blob, and named by its SHA-256."""
+    """Return the file that stores a blob, and the blob's offset. A small file is one blob, named by its SHA-256."""
     for index in repository.restic("list", "index").split():
         for pack in json.loads(repository.restic("cat", "index", index))["packs"]:
             for one in pack["blobs"]:

@@ -1,4 +1,6 @@
-"""A restore, and what may happen to it: the data is the backup's or as it was; the same again finishes it."""
+"""A restore that is interrupted leaves either the backup's data or the data from before. The same
+command finishes it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ REDIS_KEY = "restored"
 
 @dataclass(frozen=True)
 class Then:
-    """What was backed up."""
+    """The state that was backed up."""
 
     id: str
     offers: str
@@ -54,7 +56,7 @@ def then(lab: Environment) -> Then:
 
 @pytest.fixture(autouse=True)
 def now(then: Then, lab: Environment, droplet: Host, database: Database) -> str:
-    """What is there by now: rows were changed, lost and made."""
+    """Change, delete and insert rows after the backup. Return what the table contains now."""
     database.ask("UPDATE offers SET price_cents = price_cents + 1 WHERE id % 3 = 0")
     database.ask("DELETE FROM offers WHERE id % 7 = 0")
     database.ask("INSERT INTO offers (title, price_cents, seller) VALUES ('Made since', 1, 1)")
@@ -73,7 +75,7 @@ def assert_restored(lab: Environment, then: Then) -> None:
 
 
 def answers(lab: Environment) -> str:
-    """What nginx says to Telegram, and what the bot does when it is asked."""
+    """Return the status with which nginx and the bot answer a request on Telegram's path."""
     domain = lab.settings.values.domain
     return lab.ask_as_telegram(f"https://{domain}/webhook/telegram", "--request POST").split()[1]
 
@@ -132,7 +134,7 @@ def test_another_backup_s_restore_undoes_an_interrupted_one_first(
     droplet: Host, database: Database, then: Then, now: str
 ) -> None:
     asked = then.restore()
-    asked.reach("rdb")  # the databases have changed places
+    asked.reach("rdb")  # By now the databases have changed places.
     asked.kill()
     asked.end()
     safety = next(one["id"] for one in reversed(backups(droplet)) if one["reason"] == "safety")
@@ -213,12 +215,12 @@ def test_a_wrong_answer_changes_nothing(droplet: Host, database: Database, then:
     assert database.ask(OFFERS) == now
 
 
-# the runbook's ways to get a part back
+# the runbook's ways to get a part of the data back
 
 
 @pytest.fixture
 def beside(droplet: Host, database: Database, then: Then) -> Iterator[str]:
-    """The backup's data in a database of its own."""
+    """Restore the backup into a database of its own."""
     droplet.check_output(f"stackctl restore {then.id} --to-database lost")
     yield "lost"
     database.ask("DROP DATABASE lost", "postgres")

@@ -1,4 +1,6 @@
-"""What a restore in place brings back besides rows, what it leaves out and tells; what does not restore in one go."""
+"""A restore in place brings back more than rows, and reports what it leaves out. Some databases do not restore in one
+go.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,7 @@ INSERT INTO odd.z_categories VALUES ('bread'); INSERT INTO odd.a_things VALUES (
 
 @pytest.fixture
 def app(lab: Environment, droplet: Host, database: Database) -> Iterator[Callable[[str], str]]:
-    """Asks as the app's login. What it has made is gone afterwards."""
+    """Return a function that asks as the app's login. Remove afterwards whatever it created."""
 
     def ask(sql: str) -> str:
         now, there = connected(lab)
@@ -91,7 +93,7 @@ def app(lab: Environment, droplet: Host, database: Database) -> Iterator[Callabl
     database.ask("DROP DATABASE IF EXISTS lost", "postgres")
     if database.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'odd reader'") == "1":
         database.ask_as_superuser('DROP OWNED BY "odd reader"; DROP ROLE "odd reader"')
-    droplet.run("stackctl backup")  # it fails, where that has lost half of its size
+    droplet.run("stackctl backup")  # This backup fails if the database has lost half of its size.
     droplet.check_output("stackctl backup")
     assert (problems(droplet), leftovers(droplet)) == ([], "")
 
@@ -115,7 +117,7 @@ def test_all_that_the_owner_can_make_comes_back_and_the_rest_is_told(
         assert f"not restored as it was: {told}" in done
     _, database = connected(lab)
     assert database.ask_as_superuser(SEEN) == before
-    # What the next migration does with its extension.
+    # The next migration may do the same with its extension.
     app("ALTER EXTENSION citext UPDATE; DROP EXTENSION hstore CASCADE")
 
 
@@ -135,12 +137,12 @@ def test_a_schema_that_does_not_restore_in_one_go_is_not_without_a_dump(
 
 
 def test_many_partitions_are_proven(droplet: Host, app: Callable[[str], str]) -> None:
-    """800 with 3 indexes each: more than PostgreSQL's own 64 locks a connection are enough for."""
+    """800 partitions with 3 indexes each need more locks than PostgreSQL's default of 64 for each connection allows."""
     app(
         "CREATE SCHEMA odd; CREATE TABLE odd.days (id int, n int, m int, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
         "CREATE INDEX ON odd.days (n); CREATE INDEX ON odd.days (m);"
     )
-    for first in range(0, 800, 100):  # one transaction has locks for so many, with the 64 of the live server
+    for first in range(0, 800, 100):  # With the 64 of the live server, one transaction can lock this many partitions.
         app(
             f"DO $$ BEGIN FOR n IN {first}..{first + 99} LOOP EXECUTE format('CREATE TABLE odd.day_%s PARTITION OF "
             "odd.days FOR VALUES FROM (%s) TO (%s)', n, n, n + 1); END LOOP; END $$"

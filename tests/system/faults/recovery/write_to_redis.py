@@ -1,6 +1,7 @@
-"""Runs on the droplet, as `python3 -u -c`: writes numbered keys to Redis, one after the other, and tells each it took.
+"""Writes numbered keys to Redis, one after the other, and prints each that Redis accepted.
 
-As arguments Redis's address, and what the keys begin with; the password on standard input. It ends when Redis does.
+It runs on the droplet as `python3 -u -c`. Arguments: Redis's address and the keys' prefix. The password is standard
+input. The program ends when Redis does.
 """
 
 import socket
@@ -28,5 +29,5 @@ def main(address: str, prefix: str) -> None:
         time.sleep(PAUSE_S)
 
 
-with suppress(OSError):  # Redis is gone: what it took has been told
+with suppress(OSError):  # This is raised once Redis is gone. The keys that it accepted have been printed.
     main(*sys.argv[1:])
