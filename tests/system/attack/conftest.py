@@ -1,7 +1,9 @@
-"""Attacks on the lab from `neighbour`: `make attack`. What each got, what it gets with the defence out, who was served.
+"""Attacks on the lab from `neighbour`: `make attack`.
 
-A test takes `attacker`, `serving` and `result`: it attacks, `for _ in serving.attacks()`; it attacks again under
-`serving.defence_out()`, having taken the defence out, and puts it back; and says `result("slow clients", got="…",
+The report shows what each attack got, what it gets without the defence, and how many requests were served meanwhile.
+
+A test takes `attacker`, `serving` and `result`. It attacks in `for _ in serving.attacks()`. It takes the defence out,
+attacks again under `serving.defence_out()`, and puts the defence back. Then it calls `result("slow clients", got="…",
 control="…")`.
 """
 
@@ -19,12 +21,12 @@ from tests.support.load import Running, Tally, lab_target, load
 
 AT_PEACE, ATTACKED, DEFENCE_OUT = "at peace", "attacked", "defence out"
 FEWEST = 20
-"""Requests that the bot answers during an attack, at least: fewer would show nothing."""
+"""The fewest requests that the bot must answer during an attack. Fewer would show nothing."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `served` is how many requests the bot answered meanwhile, its defence in place."""
+    """A line of the table. `served` is the number of requests that the bot answered while its defence was in place."""
 
     attack: str
     got: str
@@ -37,12 +39,12 @@ ROWS = pytest.StashKey[list[Row]]()
 
 @dataclass(frozen=True)
 class Serving:
-    """The bot, asked all the while by clients at the gateway, which is where Telegram's requests come from."""
+    """The bot under a steady load from clients at the gateway, which is where Telegram's requests come from."""
 
     running: Running
 
     def attacks(self) -> Iterator[None]:
-        """Attack at least once, and again until the bot was asked often enough: some attacks are over at once."""
+        """Attack at least once, and repeat until the bot has answered enough requests: some attacks end at once."""
         enough = len(self._attacked.requests) + FEWEST
         self.running.phase(ATTACKED)
         while len(self._attacked.requests) < enough:
@@ -52,7 +54,7 @@ class Serving:
 
     @contextmanager
     def defence_out(self) -> Iterator[None]:
-        """Requests that begin in here may be lost: the attack is meant to succeed."""
+        """Mark requests that may be lost, because the attack is meant to succeed without the defence."""
         self.running.phase(DEFENCE_OUT)
         try:
             yield
@@ -61,12 +63,12 @@ class Serving:
 
     @property
     def served(self) -> int:
-        """Requests that were answered while the droplet was attacked."""
+        """Return how many requests were answered while the droplet was attacked."""
         return len(self._attacked.requests) - len(self._attacked.lost)
 
     @property
     def defended(self) -> Tally:
-        """Of all the time with the defence in place."""
+        """Return all requests that were sent while the defence was in place."""
         return Tally([request for request in self.running.tally.requests if request.phase != DEFENCE_OUT])
 
     @property
@@ -76,12 +78,12 @@ class Serving:
 
 @pytest.fixture(scope="session", autouse=True)
 def _in_the_lab_alone(lab: Environment) -> None:
-    """Nobody else is attacked."""
+    """Require the lab. No other environment is attacked."""
 
 
 @pytest.fixture(scope="session")
 def attacker(lab: Environment) -> Host:
-    """Another customer's machine on the droplet's network, as root."""
+    """Return another customer's machine on the droplet's network, as root."""
     return lab.outside
 
 
@@ -97,7 +99,10 @@ def serving(lab: Environment) -> Iterator[Serving]:
 
 @pytest.fixture
 def result(request: pytest.FixtureRequest, serving: Serving) -> Callable[..., None]:
-    """Keeps a line for the table that is printed at the end: the attack, what it got, what it gets undefended."""
+    """Return a function that keeps a line for the table printed at the end.
+
+    It takes the attack, what it got, and what it gets without the defence.
+    """
 
     def keep(attack: str, *, got: str, control: str) -> None:
         assert serving.served >= FEWEST, "the bot was not asked while it was attacked"

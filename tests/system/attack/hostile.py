@@ -1,6 +1,6 @@
-"""An app that was broken into, as PostgreSQL meets it: what its roles can plant, and who has run it since.
+"""An app under an attacker's control, as PostgreSQL sees it: what its roles can plant, and who has run it since.
 
-Everything that is planted says in the server's log by whom it is run. Other suites may plant it, too.
+Everything planted writes to the server's log which role runs it. Other suites use it, too.
 """
 # ruff: noqa: S608
 
@@ -17,8 +17,8 @@ from testinfra.host import Host
 from tests.support.environment import Environment
 
 ROWS = 3
-# What runs tries to become the login's user: pg_amcheck and autovacuum act as a table's owner, and stay so.
-# What our own statements once used comes first: S1's operator, as it was carried out, then functions and casts.
+# Whatever runs tries to become the user of the login, because pg_amcheck and autovacuum act as a table's owner and stay
+# so. The first objects are those that our own statements once called: attack S1's operator, then functions and casts.
 PLANTED = f"""
 CREATE SCHEMA sec_app;
 CREATE FUNCTION sec_app.ran(what text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
@@ -63,7 +63,7 @@ DROP SCHEMA IF EXISTS sec_app CASCADE;
 DROP OPERATOR IF EXISTS public.|| (name, name);
 DROP FUNCTION IF EXISTS public.sec_cat, public.pg_database_size(name), public.count(), public.set_config;
 """
-# As an owner of the database could leave them until its owner was the superuser.
+# An owner of the database could leave these settings until the superuser became its owner.
 FORMER_SETTINGS = {
     "search_path": "public, pg_catalog",
     "role": "'pg_monitor'",
@@ -80,7 +80,7 @@ FORMER_SETTINGS = {
 
 @dataclass(frozen=True)
 class App:
-    """Its login role, at the live server."""
+    """The app's login role at the live server."""
 
     droplet: Host
     container: str
@@ -88,17 +88,17 @@ class App:
     login: str
 
     def asks(self, sql: str, *, fails: bool = False) -> str:
-        """As the login role, which acts as the owner; the error, where it is to fail."""
+        """Run SQL as the login role, which acts as the owner. Return the answer, or the error if it must fail."""
         ran = self._psql(self.login, self.database, sql)
         assert bool(ran[0]) == fails, ran
         return ran[1]
 
     def superuser(self, sql: str, database: str = "postgres") -> str:
-        """As the tests' own superuser, with nothing that would protect it in the app's database."""
+        """Run SQL as the tests' own superuser, without the settings that protect it in the app's database."""
         return self._psql("postgres", database, sql)[1]
 
     def ran_by(self) -> dict[str, set[str]]:
-        """Who has run what of it since the server's container began."""
+        """Return who has run which planted object since the server's container started."""
         log = self.droplet.check_output(f"docker logs {self.container} 2>&1 | grep 'sec app: ' || true")
         found: dict[str, set[str]] = {}
         for what, who in re.findall(r"sec app: (.*) run by (\w+)", log):
@@ -106,7 +106,7 @@ class App:
         return found
 
     def run_as(self, who: str) -> set[str]:
-        """What of it this role has run."""
+        """Return the planted objects that this role has run."""
         return {what for what, by in self.ran_by().items() if who in by}
 
     def _psql(self, role: str, database: str, sql: str) -> tuple[int, str]:
@@ -122,19 +122,21 @@ def app_of(lab: Environment, droplet: Host) -> App:
 
 @contextmanager
 def planted(app: App) -> Iterator[App]:
-    """All of it, until the `with` ends."""
+    """Plant all objects until the `with` ends."""
     app.asks(PLANTED)
     try:
         yield app
     finally:
-        # By ALTER ROLE first: its path would have psql use what is dropped.
+        # ALTER ROLE runs first. With the role's own search path, psql would call the objects that are dropped next.
         app.superuser(f"ALTER ROLE {app.login} RESET search_path")
         app.superuser(f"SET search_path = pg_catalog; {TAKEN_AWAY}", app.database)
 
 
 @contextmanager
 def left_by_a_former_owner(app: App) -> Iterator[None]:
-    """Settings of the database. Each would falsify or end what a superuser without settings of its own asks."""
+    """Set parameters on the database. Each would falsify or end the queries of a superuser without
+    settings of its own.
+    """
     for name, value in FORMER_SETTINGS.items():
         app.superuser(f"ALTER DATABASE {app.database} SET {name} = {value}")
     try:

@@ -1,7 +1,8 @@
-"""Runs on the attacker, as `python3 -c`: connections to sshd that say nothing, from many addresses of one network.
+"""Opens connections to sshd from many addresses of one network and sends nothing over them.
 
-Arguments: the droplet's address, how many from each, for how long, the attacker's addresses. Prints "holding" once
-all are made, and at the end how many of them sshd greeted and still held.
+It runs on the attacker as `python3 -c`. Arguments: the droplet's address, the connections for each address, the
+seconds, and the attacker's addresses. Prints "holding" once all are open, and at the end how many sshd greeted and
+still held.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""Runs on the attacker, as `python3 -c`: requests that never end, one connection after another, slowly.
+"""Opens one connection after another, slowly, each with a request that never ends.
 
-Fewer in a second than nginx takes from an address, so that it is their number at a time that counts. Arguments: the
-address, the host's name, how many. Prints the status that each was answered with.
+It runs on the attacker as `python3 -c`. It opens fewer a second than nginx accepts from an address, so that only their
+number at a time counts. Arguments: the address, the host's name, the number of connections. Prints the status that each
+got.
 """
 
 import sys
@@ -9,7 +10,7 @@ import time
 from socket import create_connection
 
 EVERY_S = 0.12
-"""All of them within nginx's five seconds of patience (lingering_timeout)."""
+"""All connections are opened within the five seconds that nginx waits (lingering_timeout)."""
 
 
 def main(address: str, name: str, many: str) -> None:

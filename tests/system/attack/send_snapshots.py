@@ -1,7 +1,7 @@
-"""Sends snapshots as an intruder on the droplet can: with its key, its password and its restic.
+"""Sends snapshots with the droplet's key, its password and its restic, as an intruder there can.
 
-What to send is told on standard input: manifests, the files' contents, and restic's --time. Each is made consistent
-with its own manifest, unless that is to stay as told. Prints the snapshots' IDs.
+Standard input describes what to send: manifests, the files' contents and restic's --time. Each manifest is made to
+match its files, unless its description says otherwise. Prints the snapshots' IDs.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Runs on the attacker, as `python3 -c`: requests that never end, a byte now and then, to hold nginx's connections.
+"""Sends requests that never end, a byte now and then, to hold nginx's connections.
 
-Arguments: what doesn't end, "headers" (slowloris) or "body"; the address, the host's name, how many, for how many
-seconds. Prints how many of them are held at the end.
+It runs on the attacker as `python3 -c`. Arguments: the endless part, "headers" (slowloris) or "body"; the address, the
+host's name, the number of connections, the seconds. Prints how many connections are held at the end.
 """
 
 import sys
@@ -29,7 +29,9 @@ def main(endless: str, address: str, name: str, many: str, seconds: str) -> None
 
 
 def is_open(one: socket) -> bool:
-    """Whether it takes one more byte. To a body that nobody wants there is an answer before its end."""
+    """Say whether the connection takes one more byte. If nginx refuses a body, its answer comes before
+    the body's end.
+    """
     one.settimeout(0)
     try:
         one.sendall(b"a")

@@ -1,6 +1,6 @@
-"""The app's database role attacks who is more than it: the superuser of backups, releases, plans and status.
+"""The app's database role attacks the superuser that backups, releases, plans and status use.
 
-A restore of what it planted is test_hostile_backup.py's.
+test_hostile_backup.py tests the restore of what the role planted.
 """
 # ruff: noqa: S608
 
@@ -33,21 +33,23 @@ def hostile(app: App) -> Iterator[App]:
 
 
 def plan() -> str:
-    """What `make plan` says, warnings among it."""
+    """Return the output of `make plan`, including warnings."""
     argv = [sys.executable, "-m", "deploys.converge.plan", "inventories/lab.py"]
     ran = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     return ran.stdout + ran.stderr
 
 
 def counted(droplet: Host) -> dict[str, int]:
-    """The rows of the newest backup, by table."""
+    """Return the rows of the newest backup, by table."""
     return dict(backups(droplet)[-1]["tables"])
 
 
 def test_nothing_of_the_apps_runs_as_who_backs_up_releases_plans_or_asks(
     lab: Environment, droplet: Host, hostile: App
 ) -> None:
-    """S1. Nor are they lied to: its policy hides all rows from a role that obeys it."""
+    """In attack S1, planted code ran as superuser. Nor are the counts wrong: the app's policy hides all rows from a
+    role that obeys it.
+    """
     tag = status(droplet)["release"]["tag"]
     for verb in ("backup", f"release {tag}", "status", "amcheck"):
         droplet.check_output(f"stackctl {verb}")
@@ -59,7 +61,7 @@ def test_nothing_of_the_apps_runs_as_who_backs_up_releases_plans_or_asks(
     assert counted(droplet)['sec_app.odd "."\nname'] == 1
     assert problems(droplet) == []
 
-    # The control: the same superuser, by names that are not qualified, and by a count, without our settings.
+    # The control is the same superuser with unqualified names and a count, without our settings.
     hostile.superuser(
         "SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace; "
         "SELECT count(*) FROM sec_app.t",
@@ -69,7 +71,7 @@ def test_nothing_of_the_apps_runs_as_who_backs_up_releases_plans_or_asks(
 
 
 def test_the_database_and_its_settings_are_not_the_apps(app: App) -> None:
-    """What an owner may do is refused. What a migration needs is not."""
+    """The role may not do what an owner may. It may do what a migration needs."""
     for what in ("SET search_path = public", "SET role = 'x'", "RENAME TO mine", "OWNER TO CURRENT_USER", "RESET ALL"):
         said = app.asks(f"ALTER DATABASE {app.database} {what}", fails=True)
         assert "must be owner of database" in said, said
@@ -81,7 +83,7 @@ def test_the_database_and_its_settings_are_not_the_apps(app: App) -> None:
 
 def test_settings_that_a_former_owner_left_are_overruled_and_told(droplet: Host, app: App) -> None:
     with left_by_a_former_owner(app):
-        # The control: a superuser without settings of its own.
+        # The control is a superuser without settings of its own.
         assert "canceling statement due to statement timeout" in app.superuser("SELECT pg_sleep(1)", app.database)
         droplet.check_output("stackctl backup")
         assert "0 hosts would change" in plan()
@@ -94,7 +96,7 @@ def test_settings_that_a_former_owner_left_are_overruled_and_told(droplet: Host,
 
 
 def test_a_role_with_powers_that_nobody_declared_is_told(droplet: Host, app: App) -> None:
-    """S1's end: a superuser of the attacker's own, of whom plan and status said nothing."""
+    """Attack S1 ended in a superuser of the attacker's own, which neither plan nor status reported."""
     app.superuser("CREATE ROLE sec_backdoor SUPERUSER LOGIN; CREATE ROLE sec_looks IN ROLE pg_read_all_data")
     app.superuser(f"GRANT pg_write_all_data TO {app.login}")
     try:
@@ -112,7 +114,7 @@ def test_a_role_with_powers_that_nobody_declared_is_told(droplet: Host, app: App
 
 
 def test_a_login_whose_password_leaked_is_ended_whatever_it_left(lab: Environment, droplet: Host, app: App) -> None:
-    """A large object in another database kept the role from being dropped, and its password alive."""
+    """A large object in another database once kept the role from being dropped, so that its password stayed valid."""
     owner, leaked = lab.settings.values.database_user, f"{lab.settings.values.database_user}_0badc0de"
     app.superuser(f"CREATE ROLE {leaked} LOGIN PASSWORD 'leaked' IN ROLE {owner}; GRANT {owner} TO {leaked}")
     for database in ("postgres", app.database):
@@ -120,7 +122,7 @@ def test_a_login_whose_password_leaked_is_ended_whatever_it_left(lab: Environmen
     app.superuser(
         f"SET ROLE {leaked}; CREATE FUNCTION public.sec_left() RETURNS int LANGUAGE sql AS 'SELECT 1'", app.database
     )
-    # The control: what was tried once, in the app's database alone.
+    # The control is the former way, which looked into the app's database alone.
     said = app.superuser(
         f"BEGIN; REASSIGN OWNED BY {leaked} TO {owner}; DROP OWNED BY {leaked}; DROP ROLE {leaked}", app.database
     )

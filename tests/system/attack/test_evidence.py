@@ -1,4 +1,4 @@
-"""What sshd, sudo and stackctl said stays, however much a container writes."""
+"""The log lines of sshd, sudo and stackctl are kept, however much a container writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.attack.conftest import Serving
 pytestmark = pytest.mark.group("app")
 
 LINES, LINE_BYTES, JOURNAL_MIB = 9000, 6000, 24
-"""A flood of twice what the journal holds meanwhile, in fewer lines than journald's own limit of a service (10,000)."""
+"""The flood has twice the size of the small journal, in fewer lines than journald's limit for a service (10,000)."""
 FLOOD = (
     f"l=$(head -c {LINE_BYTES} /dev/urandom | base64 -w0 | head -c {LINE_BYTES}); i=0; "
     f'while [ $i -lt {LINES} ]; do echo "$i $l"; i=$((i+1)); done'
@@ -27,7 +27,7 @@ RESTART = "systemctl restart systemd-journald.service && journalctl --sync"
 
 
 def test_a_container_that_floods_the_log(droplet: Host, serving: Serving, result: Callable[..., None]) -> None:
-    """With a small journal, which takes seconds; the usual one of 512 MiB takes minutes."""
+    """The journal is small, because filling the usual 512 MiB takes minutes."""
     with small_journal(droplet):
         for _ in serving.attacks():
             mark = said_by_root(droplet)
@@ -42,7 +42,7 @@ def test_a_container_that_floods_the_log(droplet: Host, serving: Serving, result
 
 
 def test_a_container_s_log_is_bounded_and_can_be_read_once_it_has_ended(droplet: Host) -> None:
-    """What `docker logs` shows of an ended one: its last words, from at most 50 MB on the disk."""
+    """`docker logs` shows the last lines of a container that has ended, and its log takes at most 50 MB of the disk."""
     name = f"flooded-{uuid4().hex[:8]}"
     try:
         flood(droplet, f"--name {name}", rounds=3, remove=False)
@@ -65,7 +65,7 @@ def flood(droplet: Host, options: str = "", *, rounds: int = 1, remove: bool = T
 
 
 def said_by_root(droplet: Host) -> str:
-    """A line of a root's program, where sshd's and stackctl's are as well."""
+    """Log a line as one of root's programs, as sshd and stackctl do. Return its mark."""
     mark = uuid4().hex
     droplet.check_output(f"logger -t evidence {mark} && journalctl --sync")
     assert is_there(droplet, mark)
@@ -73,7 +73,7 @@ def said_by_root(droplet: Host) -> str:
 
 
 def is_there(droplet: Host, mark: str) -> bool:
-    """By its tag alone: the journal also has this very command, as sudo's."""
+    """Say whether the journal has the line. It is found by its tag alone, because sudo logs this very command, too."""
     return mark in droplet.check_output("journalctl -t evidence --no-pager --output=cat")
 
 
@@ -89,7 +89,7 @@ def small_journal(droplet: Host) -> Iterator[None]:
 
 @contextmanager
 def no_limit_of_the_daemon(droplet: Host) -> Iterator[None]:
-    """journald reads the limit of a service here, where systemd leaves it."""
+    """Remove journald's limit for Docker's service, by moving aside the file that systemd writes it to for journald."""
     droplet.check_output(f"mkdir -p {ASIDE} && mv {LIMITS} {ASIDE} && {RESTART}")
     time.sleep(1)
     try:

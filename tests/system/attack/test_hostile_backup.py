@@ -1,8 +1,8 @@
-"""A backup whose text wants to be run by PostgreSQL's superuser: when it is proven, restored in place, or beside.
+"""A backup contains SQL that tries to run as PostgreSQL's superuser: when it is verified, restored in place, or beside.
 
-An app's schema is text that runs while rows are loaded: CHECK constraints, generated columns, index functions. What
-lies off the droplet may have been written whole by an intruder, globals.sql among it. Each test shows with the
-superuser in the loader's place, which is how it was once done, that the attack works.
+An app's schema is code that runs while rows are loaded: CHECK constraints, generated columns, index functions. An
+intruder may have written a whole off-site backup, including globals.sql. Each test also loads as the superuser, which
+is how a restore once worked, to show that the attack works.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("data")
 
 BESIDE = "sec_beside"
-# It tries to become the user who logged in, says who it is by then, and breaks what a superuser runs. Neither a
-# dump nor a count calls it.
+# The function tries to become the user who logged in, logs who it is by then, and breaks what a superuser runs. Neither
+# a dump nor a count calls it.
 WITNESS = """
 CREATE SCHEMA sec;
 CREATE FUNCTION sec.witness(what text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
@@ -76,8 +76,8 @@ CREATE TABLE sec.loaded (id int CHECK (sec.endless()));
 INSERT INTO sec.loaded VALUES (1);
 """
 MAY_FILL = 400
-"""MiB."""
-# The lab's disk is everybody's: what has to stay free is so much that there is little to fill.
+"""In MiB."""
+# The lab's disk is shared. The test requires so much free space that the backup may fill only a little.
 BACKUP = """
 import sys
 from pathlib import Path
@@ -106,12 +106,12 @@ def database(lab: Environment, droplet: Host) -> Database:
 
 
 def as_the_app(droplet: Host, database: Database, sql: str) -> str:
-    """The answer to its own login role, which acts as the owner."""
+    """Run SQL as the app's login role, which acts as the owner. Return the answer."""
     return str(droplet.check_output(f"printf %s {shlex.quote(sql)} | {database.psql()}"))
 
 
 def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str]]:
-    """Who has run what in this database, by the log of the live server."""
+    """Return who has run what in this database, according to the live server's log."""
     log = droplet.check_output(f"docker logs {database.container} 2>&1 | grep 'sec witness:' || true")
     found: dict[str, set[str]] = {}
     for what, where, who, powers in re.findall(r"sec witness: (.*) in (\w+) by (\w+), superuser (\w)", log):
@@ -122,7 +122,9 @@ def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str
 
 @pytest.fixture
 def hostile(lab: Environment, droplet: Host, database: Database) -> Iterator[str]:
-    """A backup of what the app planted. Its id: that it was proven says that nothing of it ran as superuser there."""
+    """Make a backup of what the app planted. Return its ID. That it was verified shows that none of it ran as
+    superuser.
+    """
     as_the_app(droplet, database, WITNESS)
     droplet.check_output("stackctl backup")
     yield backups(droplet)[-1]["id"]
@@ -158,7 +160,7 @@ def test_what_runs_while_rows_are_loaded_runs_as_nobody_special(
 
 @pytest.fixture
 def forged(lab: Environment, droplet: Host, database: Database) -> Iterator[str]:
-    """A backup with another globals.sql, consistent with its own manifest. Its id."""
+    """Make a backup with another globals.sql and a manifest that matches it. Return its ID."""
     droplet.check_output("stackctl backup")
     (newest,) = backups(droplet)[-1:]
     made = f"{newest['id'][:-4]}000Z" if not newest["id"].endswith("000Z") else f"{newest['id'][:-4]}001Z"

@@ -1,4 +1,4 @@
-"""Below HTTP: ports, and packets that a neighbour writes onto the wire by hand, past any route."""
+"""A neighbour attacks below HTTP: it tries ports, and writes packets onto the wire by hand, past any route."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_port_that_docker_publishes(
 def test_routing_straight_to_a_container(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """The live colour's container, which publishes nothing. Three layers stand before it."""
+    """The target is the live colour's container, which publishes no port. Three layers protect it."""
     colour = droplet.check_output("readlink /var/lib/toogoodtogo/active").removesuffix(".sock")
     address = {name: str(one) for name, one in lab.settings.values.colours.items()}[colour]
     for _ in serving.attacks():
@@ -102,7 +102,7 @@ def test_routing_straight_to_a_published_container(
 def test_packets_for_a_port_published_on_loopback(
     attacker: Host, droplet: Host, stray: Stray, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """Published on 127.0.0.1 in so many words, or because the daemon's default is that."""
+    """The port is published on 127.0.0.1 explicitly, or because that is the daemon's default."""
     for port in (LOOPBACK, CARELESS):
         for _ in serving.attacks():
             assert not passed_on(attacker, droplet, stray, port)
@@ -114,7 +114,7 @@ def test_packets_for_a_port_published_on_loopback(
 def test_the_host_s_own_address_on_a_container_network(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """SSH is open to anybody, so that only the raw table can tell this address from the public one."""
+    """SSH is open to every client, so only the raw table can tell this address from the public one."""
     address = droplet.check_output(
         f"ip -4 -o address show to {lab.settings.values.app_subnet} | sed -E 's/.* inet ([0-9.]+).*/\\1/'"
     )
@@ -128,7 +128,9 @@ def test_the_host_s_own_address_on_a_container_network(
 def test_a_container_asks_for_the_droplet_s_metadata(
     droplet: Host, stray: Stray, beyond: None, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """It holds what cloud-init was given, on a real droplet keys and passwords perhaps. The host itself may ask."""
+    """The metadata contains what cloud-init was given, perhaps keys and passwords on a real droplet. The host itself
+    may ask for it.
+    """
     for _ in serving.attacks():
         assert droplet.run(f"docker exec stray-stray-1 {ASK_METADATA}").rc != 0
     with serving.defence_out(), taken_out(droplet, METADATA_OUT):
@@ -139,7 +141,7 @@ def test_a_container_asks_for_the_droplet_s_metadata(
 def test_routing_through_the_droplet_over_ipv6(
     attacker: Host, droplet: Host, beyond: None, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """With the kernel's forwarding switched on, as Docker's own IPv6 would do."""
+    """The kernel's forwarding is switched on, as Docker's own IPv6 would do."""
     knock = f"timeout 2 bash -c '</dev/tcp/{BEYOND_IPV6}/80'"
     attacker.check_output(f"ip -6 route add {BEYOND_IPV6} via {machine_of(droplet).ipv6}")
     try:
@@ -157,8 +159,8 @@ def test_routing_through_the_droplet_over_ipv6(
 
 @pytest.fixture
 def beyond(droplet: Host) -> Iterator[None]:
-    """A machine that is reached through the droplet alone, and plays DigitalOcean's metadata service."""
-    assert machine_of(droplet) in DROPLETS  # never where the real one is
+    """Set up a machine that only the droplet can reach. It plays DigitalOcean's metadata service."""
+    assert machine_of(droplet) in DROPLETS  # The real metadata service must never be replaced.
     steps = [
         "ip netns add beyond",
         "ip link add to-beyond type veth peer name eth0 netns beyond",

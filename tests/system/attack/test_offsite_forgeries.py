@@ -1,6 +1,7 @@
-"""An intruder on the droplet sends forged backups off it, with its append-only key. None of them wins.
+"""An intruder on the droplet sends forged backups to the off-site storage, with its append-only key. None of them wins.
 
-Each attack has its control: by the sender's word, which is all that restic and manifests have, it would have won.
+Each attack has its control: judged by what the sender claims, which is all that restic and manifests have, it would
+win.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.group("data")
 
 DAY = timedelta(days=1)
 LAST_PRUNE = 100 * DAY
-"""Ago: what is older than the floor by now was younger then, or it was left."""
+"""How long ago the last prune was. A backup that is older than the floor now was younger then, or it was kept."""
 FORGED = {DUMP: "no dump at all " * 1000, GLOBALS: "DROP ROLE postgres;\n", STATE: "{}"}
 Send = Callable[..., list[str]]
 
@@ -46,7 +47,7 @@ def repository(lab: Environment) -> Repository:
 
 @pytest.fixture(scope="module", autouse=True)
 def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
-    """No timer's backup comes in between."""
+    """Stop the backup timer, so that no nightly backup runs in between."""
     timer = lab.settings.paths.units.backup_timer
     droplet.check_output(f"systemctl stop {timer}")
     yield
@@ -55,7 +56,7 @@ def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
 
 @pytest.fixture
 def forge(lab: Environment, droplet: Host, repository: Repository) -> Iterator[Send]:
-    """Sends snapshots as root on the droplet. Those in its own repository go with the operator's key at the end."""
+    """Return a function that sends snapshots as root on the droplet. Delete them at the end with the operator's key."""
     sent: list[str] = []
 
     def send_them(snapshots: Sequence[dict[str, Any]], url: str = "") -> list[str]:
@@ -77,7 +78,7 @@ def forge(lab: Environment, droplet: Host, repository: Repository) -> Iterator[S
         repository.restic("forget", "--prune", *sent)
 
 
-# --- S3: another one under the ID of a good backup -------------------------------------------------------------------
+# --- S3: a second snapshot under the ID of a good backup -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Shadowed:
     droplet: Host
     id: str
     real: str
-    """Its snapshot's ID."""
+    """The ID of the good backup's snapshot."""
 
     @property
     def here(self) -> str:
@@ -96,7 +97,7 @@ class Shadowed:
         return dict(json.loads(self.droplet.check_output(f"cat {self.here}/manifest.json")))
 
     def restore(self, *options: str) -> tuple[int, str]:
-        """Into a database beside the live one: nothing live is changed."""
+        """Restore into a database beside the live one, so that nothing live changes."""
         ran = self.droplet.run(f"stackctl restore {' '.join(options)} --from-offsite --to-database beside")
         return ran.rc, ran.stdout + ran.stderr
 
@@ -122,13 +123,13 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
     before = droplet.check_output(f"sha256sum {shadowed.here}/*")
     (forged,) = forge([{"manifest": told, "files": FORGED, "time": time}])
 
-    # The control: by restic's own word the forgery is the one, whichever way it is asked.
+    # The control: going by restic's own listing, the forgery is chosen, whether the first or the last is taken.
     listed = repository.json("snapshots", "--tag", shadowed.id)
     by_time = sorted(listed, key=lambda one: str(one["time"]))
     assert {one["id"] for one in listed} == {shadowed.real, forged}
     assert forged in {by_time[0]["id"], by_time[-1]["id"]}
 
-    # With an intact one here, that is taken, and stays.
+    # An intact backup on the droplet is used, and it stays.
     code, shown = shadowed.restore(shadowed.id)
     assert code == 0, shown
     assert droplet.check_output(f"sha256sum {shadowed.here}/*") == before
@@ -147,7 +148,7 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
         assert (code, "which backup is the latest is in doubt" in shown) == (2, True), shown
         listing = droplet.check_output("stackctl offsite")
         assert listing.count(f"{shadowed.id} (snapshot") == 2, listing
-        # A person's choice is what is restored.
+        # The restore takes the snapshot that a person chose.
         code, shown = shadowed.restore(shadowed.id, "--snapshot", shadowed.real[:12])
         assert code == 0, shown
         assert int(lab.ask_postgres(droplet, "SELECT count(*) FROM pg_database WHERE datname = 'beside'")) == 1
@@ -158,7 +159,7 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
 def test_a_copy_is_no_ambiguity_and_damage_in_it_is_found(
     repository: Repository, shadowed: Shadowed, forge: Send, lab: Environment
 ) -> None:
-    """It has the good one's manifest, and other files."""
+    """The copy has the good backup's manifest, but other files."""
     droplet = shadowed.droplet
     told = shadowed.manifest
     (copy,) = forge([{"manifest": told, "files": FORGED, "as_told": True}])
@@ -173,12 +174,12 @@ def test_a_copy_is_no_ambiguity_and_damage_in_it_is_found(
     assert copy in {one["id"] for one in repository.json("snapshots", "--tag", shadowed.id)}
 
 
-# --- S4: forgeries that are to have prune drop the others ------------------------------------------------------------
+# --- S4: forgeries that try to make prune drop the others ------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Year:
-    """A repository beside the lab's, which has a backup of every fifteenth day, and was pruned before."""
+    """A repository beside the lab's. It has a backup of every fifteenth day, and was pruned before."""
 
     repository: Repository
     ledger: Path
@@ -240,7 +241,7 @@ def test_seven_forgeries_have_nothing_dropped(
     doubted = {one.snapshot.id for one in after.keep if one.doubts}
     assert doubted == (forged if how != "dates of today" else set())
 
-    # The control: by manifests alone, as it was, they take the places of real ones.
+    # The control: if only the manifests counted, as they once did, the forgeries would take the places of real backups.
     kept = retention.choose([one.manifest for one in found], DAILY, WEEKLY, MONTHLY)
     lost = {one.snapshot.id for one in found if one.manifest.id not in kept} & real
     assert lost - {one.snapshot.id for one in before.drop}, "they would have cost backups"
@@ -255,7 +256,7 @@ def test_seven_forgeries_have_nothing_dropped(
 def test_more_than_a_period_s_worth_needs_a_person(
     year: Year, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever YES says: here the last prune is said to have left next to nothing to drop."""
+    """YES does not change that. Here, the last prune is recorded as having left almost nothing to drop."""
     looked_at = look.load(year.ledger, year.repository.url)
     look.save(year.ledger, replace(looked_at, pruned=year.now - DAY))
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
@@ -267,7 +268,7 @@ def test_more_than_a_period_s_worth_needs_a_person(
 
 
 def test_what_the_operator_s_side_saw_is_compared(year: Year, tmp_path: Path) -> None:
-    """An old one that the storage lost is told of, and so is one with an old date that nobody saw before."""
+    """Prune reports an old snapshot that the storage lost, and one with an old date that was not seen before."""
     gone = sorted(year.snapshots)[0]
     (on_disk(year.repository) / "snapshots" / gone).unlink()
     send(year.repository, tmp_path, 11, year.now - 31 * DAY)

@@ -21,13 +21,13 @@ KEY = "attack"
 
 @pytest.fixture
 def inside(lab: Environment) -> str:
-    """A shell as uid 999 in Redis's container. Takes a command."""
+    """Return a command that runs a shell as uid 999 in Redis's container."""
     return f"docker exec --user 999 {lab.settings.paths.docker.data_container('redis')} sh -c"
 
 
 @pytest.fixture
 def planted(droplet: Host, lab: Environment, inside: str) -> Iterator[str]:
-    """The payload is one of Redis's keys, and the name that a restore writes to leads to a file of the host's."""
+    """Plant the payload as a Redis key, and a link to a file of the host under the name that a restore writes to."""
     assert not droplet.file(TARGET).exists
     lab.ask_redis(droplet, f"set {KEY} {shlex.quote(PAYLOAD)}")
     droplet.check_output(f"{inside} {shlex.quote(f'ln -sfn {TARGET} /data/dump.rdb.new')}")
@@ -38,7 +38,9 @@ def planted(droplet: Host, lab: Environment, inside: str) -> Iterator[str]:
 
 
 def test_a_link_that_redis_lays_leads_a_restore_nowhere(droplet: Host, lab: Environment, planted: str) -> None:
-    """S2: the backup's file, whose bytes are Redis's own keys, went through the link, as root, and on the host."""
+    """In attack S2, root wrote the backup's file, which consists of Redis's own keys, through the link
+    onto the host.
+    """
     droplet.check_output("stackctl backup")
     id_ = backups(droplet)[-1]["id"]
     droplet.check_output(f"stackctl restore {id_} --yes {id_}")
@@ -51,7 +53,7 @@ def test_a_link_that_redis_lays_leads_a_restore_nowhere(droplet: Host, lab: Envi
 def test_the_control_a_file_that_is_written_by_its_name_goes_through_the_link(
     droplet: Host, planted: str, lab: Environment
 ) -> None:
-    """As a restore did it until November 2026: by the path, as root."""
+    """Until November 2026, a restore wrote to the path as root, as this test does."""
     droplet.check_output("stackctl backup")
     id_ = backups(droplet)[-1]["id"]
     rdb = lab.settings.paths.backup(id_) / "redis.rdb"
@@ -85,7 +87,7 @@ THE_APP_S = [
 
 @pytest.mark.parametrize("command", ADMINISTRATORS)
 def test_the_app_s_password_makes_nobody_redis_s_administrator(droplet: Host, lab: Environment, command: str) -> None:
-    """The control is the administrator. DRYRUN asks Redis itself, and does nothing."""
+    """The administrator is the control. DRYRUN asks Redis itself and changes nothing."""
     assert "has no permissions" in lab.ask_redis(droplet, f"ACL DRYRUN default {command}")
     assert lab.ask_redis(droplet, f"ACL DRYRUN stackctl {command}") == "OK"
 
@@ -97,7 +99,7 @@ def test_what_libraries_ask_for_is_the_app_s(droplet: Host, lab: Environment, co
 
 @pytest.mark.parametrize("command", ["slowlog len", "eval \"return redis.call('slowlog', 'len')\" 0"])
 def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Environment, command: str) -> None:
-    """By the app's password itself; from within a script, too."""
+    """The commands run with the app's password itself, and also from within a script."""
     container = lab.settings.paths.docker.data_container("redis")
     asked = shlex.quote(f"{redis_cli('password')} {command}")
     assert "has no permissions" in droplet.check_output(f"docker exec {container} sh -c {asked}")
@@ -105,7 +107,7 @@ def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Environment, comma
 
 
 def test_the_administrator_s_password_is_root_s_alone(droplet: Host, lab: Environment, inside: str) -> None:
-    """Not the app's, not uid 999's, and in no container's environment or arguments."""
+    """Neither the app nor uid 999 can read it, and it is in no container's environment or arguments."""
     file = droplet.file(str(lab.settings.paths.redis_administrator))
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
     refused = droplet.run(f"{inside} 'cat /run/secrets/administrator'")

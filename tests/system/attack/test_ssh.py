@@ -1,4 +1,4 @@
-"""sshd: nobody who isn't logged in keeps an operator out."""
+"""Clients that aren't logged in cannot keep an operator out of sshd."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ ADDRESSES, EACH, LOGINS = 16, 4, 8
 HELD_S = 14
 """Less than LoginGraceTime."""
 PER_SOURCE = 5
-"""PerSourceMaxStartups."""
+"""The value of PerSourceMaxStartups."""
 
 
 def test_idle_connections_from_one_network_while_an_operator_logs_in(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """Four from each of 16 addresses of one /64: below what one address may have, and without a login that failed."""
+    """Each of 16 addresses of one /64 opens four connections: below the limit of one address, and without a failed
+    login.
+    """
     for _ in serving.attacks():
         held, logins = attacked(attacker, droplet, lab)
         assert logins == LOGINS
@@ -48,7 +50,7 @@ def test_idle_connections_from_one_network_while_an_operator_logs_in(
 
 
 def attacked(attacker: Host, droplet: Host, lab: Environment) -> tuple[int, int]:
-    """How many connections the attacker holds to the end, and how many of the operator's logins came through."""
+    """Return how many connections the attacker holds to the end, and how many of the operator's logins succeed."""
     config = str(lab.data["ssh_config_file"])
     name = droplet.backend.get_hostname()
     with addresses_of_one_network(attacker, droplet, ADDRESSES) as own:
@@ -64,14 +66,16 @@ def attacked(attacker: Host, droplet: Host, lab: Environment) -> tuple[int, int]
 
 
 def logs_in(config: str, name: str) -> bool:
-    """By a connection of its own."""
+    """Say whether the operator can log in over a new connection."""
     login = ["ssh", "-F", config, "-o", "ControlPath=none", "-o", "ConnectTimeout=5", name, "true"]
     return subprocess.run(login, cwd=CHECKOUT, capture_output=True, check=False).returncode == 0
 
 
 @contextmanager
 def by_address(droplet: Host, lab: Environment) -> Iterator[None]:
-    """sshd as it is by default: it counts each IPv6 address for itself. Its restart forgives what was before, too."""
+    """Let sshd count each IPv6 address by itself, which is its default. The restart also clears its
+    earlier penalties.
+    """
     drop_in = f"/etc/ssh/sshd_config.d/00-{lab.settings.values.app}.conf"
     restart = "sshd -t && systemctl restart ssh.service"
     droplet.check_output(

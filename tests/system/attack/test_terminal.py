@@ -1,4 +1,4 @@
-"""Bytes for the operator's terminal and for GitHub's runner, from an app that somebody got into (CWE-150)."""
+"""A hostile app sends control characters to the operator's terminal and to GitHub's runner (CWE-150)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_log_line_of_the_apps(droplet: Host, web: str) -> None:
 
 @contextmanager
 def stranger(droplet: Host, lab: Environment, web: str) -> Iterator[None]:
-    """A container that says it is one of the live release's, by a label with control characters."""
+    """Run a container that claims to belong to the live release, by a label with control characters."""
     image = droplet.check_output(f"docker inspect -f '{{{{.Image}}}}' {web}")
     project = lab.settings.paths.docker.project(environment.status(droplet)["active"])
     labels = f"--label com.docker.compose.project={project} --label com.docker.compose.oneoff=False"
@@ -54,7 +54,7 @@ def stranger(droplet: Host, lab: Environment, web: str) -> Iterator[None]:
 
 
 def test_a_containers_label(droplet: Host, lab: Environment, web: str) -> None:
-    """By `stackctl status`, `make status` and CI's script: what each of the three has on its screen."""
+    """`stackctl status`, `make status` and CI's script each show the label on their screen."""
     key = Path(".lab/ci_ed25519").read_text()
     with stranger(droplet, lab, web):
         control = json.loads(droplet.run("stackctl status --json").stdout)
@@ -77,7 +77,7 @@ def test_a_containers_label(droplet: Host, lab: Environment, web: str) -> None:
 
 
 def test_a_tables_name_and_a_manifest(droplet: Host, lab: Environment) -> None:
-    """A backup tells neither of them to a terminal, whatever it makes of them."""
+    """A backup shows neither the table's name nor the manifest on a terminal, whatever it makes of them."""
     spelt = "".join(rf"\{ord(one):04x}" for one in TITLE)
     lab.ask_postgres(droplet, f'CREATE TABLE public.U&"{spelt}" AS SELECT 1 AS one')
     made = ""

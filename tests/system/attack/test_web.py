@@ -1,4 +1,4 @@
-"""HTTP and logins: clients that are slow, want too much, lie about who they are, or guess."""
+"""HTTP clients attack: they are slow, send too much, lie about who they are, or guess secrets and logins."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ CONFIGURATION, SAVED = "/etc/nginx/nginx.conf", "/etc/nginx/nginx.conf.attacked"
 RELOAD = "nginx -t && systemctl reload nginx.service"
 MANY, UNTAKEN_AT_ONCE, CONNECTIONS, GUESSES, ADDRESSES = 150, 100, 30, 14, 100
 UNTIL_S = "14"
-"""For slow clients: a while after nginx's ten seconds."""
+"""How long slow clients hold on: some seconds longer than nginx's timeout of ten."""
 
 
 @pytest.fixture(autouse=True)
 def unknown(droplet: Host) -> Iterator[None]:
-    """Before and afterwards."""
+    """Lift the attacker's ban before and after each test."""
     pardon(droplet)
     yield
     pardon(droplet)
@@ -41,7 +41,11 @@ def unknown(droplet: Host) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def unknown_in_the_end(droplet: Host) -> Iterator[None]:
-    """A jail that starts again reads the last minutes once more, after the pardon: the next suite is to be let in."""
+    """Lift the ban once more after the last test.
+
+    A jail that restarts reads the last minutes again, which may ban the attacker after its pardon. The next suite must
+    be let in.
+    """
     yield
     time.sleep(5)
     pardon(droplet)
@@ -49,7 +53,7 @@ def unknown_in_the_end(droplet: Host) -> Iterator[None]:
 
 @pytest.fixture
 def nginx_alone(droplet: Host) -> Iterator[None]:
-    """What nginx does by itself: no ban comes to help."""
+    """Stop the jails, so that only nginx defends itself."""
     with without_jail(droplet, "nginx-refusals", "nginx-floods"):
         yield
 
@@ -66,7 +70,7 @@ def without_jail(droplet: Host, *jails: str) -> Iterator[None]:
 
 @contextmanager
 def changed(droplet: Host, *changes: str) -> Iterator[None]:
-    """nginx without a defence: changed by sed's expressions, each of which has to change something."""
+    """Run nginx without a defence. Each of sed's expressions has to change something."""
     droplet.check_output(f"cp -p {CONFIGURATION} {SAVED}")
     try:
         for change in changes:
@@ -86,7 +90,7 @@ def site(lab: Environment, path: str = "/nothing") -> str:
 
 
 def statuses(attacker: Host, lab: Environment, options: str) -> Counter[str]:
-    """How often each status came back; 000 for no answer."""
+    """Count how often each status came back, with 000 for no answer."""
     said = attacker.run(f"curl -sS -4 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 {lab.trust} {options}").stdout
     return Counter(said.split())
 
@@ -100,7 +104,9 @@ def told(statuses: Counter[str]) -> str:
 def test_slow_senders(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, endless: str, defence: str
 ) -> None:
-    """dev-sec nginx-17; they would take all of its connections, given time. A body is refused, and waited for."""
+    """Slow senders would take all of nginx's connections in time (dev-sec nginx-17). nginx refuses the body, but waits
+    for it.
+    """
     arguments = (endless, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(MANY), UNTIL_S)
     attack = shlex.join(["python3", "-c", SLOW, *arguments])
     for _ in serving.attacks():
@@ -116,7 +122,7 @@ def test_slow_senders(
 def test_answers_that_nobody_takes(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """Over HTTP/2, where the client itself says how much it takes; nginx has them in hand meanwhile."""
+    """Over HTTP/2 the client itself says how much it accepts. nginx holds the answers meanwhile."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(UNTAKEN_AT_ONCE), UNTIL_S)
     attack = shlex.join(["python3", "-c", UNTAKEN, *arguments])
     for _ in serving.attacks():
@@ -137,7 +143,7 @@ UNBOUNDED = {"a body": "s/client_max_body_size .*/client_max_body_size 0;/"}
 def test_too_much(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, what: str
 ) -> None:
-    """dev-sec nginx-06: what is sent is bounded."""
+    """nginx limits the size of what a client sends (dev-sec nginx-06)."""
     refused = TOO_MUCH[what][0]
     for _ in serving.attacks():
         got = send_too_much(attacker, lab, what)
@@ -167,7 +173,7 @@ def test_a_flood_of_requests(
 def test_a_flood_from_many_addresses_of_one_network(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """One for each request."""
+    """Each request comes from another address."""
     plain = f"http://{lab.settings.values.domain}/nothing"
     asking = f"curl -sS -6 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 --interface $one {plain};"
     with addresses_of_one_network(attacker, droplet, ADDRESSES) as many:
@@ -183,7 +189,7 @@ def test_a_flood_from_many_addresses_of_one_network(
 
 @pytest.mark.usefixtures("nginx_alone")
 def test_many_connections(attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result) -> None:
-    """dev-sec nginx-07. Not too many in a second, but too many at a time."""
+    """The connections are not too many a second, but too many at a time (dev-sec nginx-07)."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(CONNECTIONS))
     attack = shlex.join(["python3", "-c", ONE_BY_ONE, *arguments])
     for _ in serving.attacks():
@@ -209,7 +215,7 @@ ANOTHER_NAME = {
 def test_another_name(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, scheme: str
 ) -> None:
-    """One that somebody has pointed at the droplet. Whoever does so doesn't mind whose certificate it is."""
+    """A stranger has pointed another name at the droplet. Such a client accepts any certificate."""
     address = machine_of(droplet).ipv4
     ask = f"--insecure --resolve another.test:80:{address} --resolve another.test:443:{address} {scheme}://another.test"
     for _ in serving.attacks():
@@ -238,7 +244,7 @@ def test_forged_addresses(attacker: Host, droplet: Host, lab: Environment, servi
 
 @contextmanager
 def released(droplet: Host, tag: str) -> Iterator[None]:
-    """A version that is live meanwhile."""
+    """Make a version live during the test."""
     droplet.check_output(f"stackctl release {tag}")
     try:
         yield
@@ -247,7 +253,7 @@ def released(droplet: Host, tag: str) -> Iterator[None]:
 
 
 def test_a_wrong_secret(droplet: Host, lab: Environment, serving: Serving, result: Result) -> None:
-    """From Telegram's own address, which nginx lets through: the app refuses it."""
+    """The request comes from Telegram's own address, which nginx lets through. The app refuses it."""
     guess = "-H 'X-Telegram-Bot-Api-Secret-Token: guess' -X POST -d '{\"update_id\": 0}'"
     for _ in serving.attacks():
         got = lab.ask_as_telegram(site(lab, "/webhook/telegram"), guess).split()[1]
@@ -261,7 +267,7 @@ def test_a_wrong_secret(droplet: Host, lab: Environment, serving: Serving, resul
 def test_looking_for_what_is_there(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """Slowly enough for nginx's limits, a hundred of them in a minute: fail2ban sees it all the same."""
+    """The client stays below nginx's limits, but asks for about a hundred paths in a minute. fail2ban still bans it."""
     look = f"--rate 8/s --max-time 2 'https://{lab.settings.values.domain}/nothing/[1-110]'"
     for _ in serving.attacks():
         first = statuses(attacker, lab, look)
@@ -290,7 +296,9 @@ def test_brute_force_on_ssh(attacker: Host, droplet: Host, serving: Serving, res
 
 
 def guesses(attacker: Host, droplet: Host) -> int:
-    """How many of them sshd answered. One each half a second, since fail2ban reads the journal every two."""
+    """Return how many of the guesses sshd answered. One is sent each half second, since fail2ban reads the journal
+    every two.
+    """
     answered = 0
     for _ in range(GUESSES):
         answered += guess_at_ssh(attacker, droplet)

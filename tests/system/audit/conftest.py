@@ -1,7 +1,7 @@
-"""Judges other than ourselves: `make audit`. A table at the end has each one's figure, its goal, and what is waived.
+"""Judges other than ourselves: `make audit`. A table at the end shows each one's figure, its goal, and what is waived.
 
-A judge's test takes `verdict` and hands it what the judge complained of; a control's test takes `control`. Reading
-only: whatever a judge needs on the droplet goes with it.
+A judge's test takes `verdict` and passes it the judge's complaints. A control's test takes `control`. The tests only
+read: whatever a judge needs on the droplet is removed again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Book:
 
     rows: list[Row] = field(default_factory=list)
     controls: dict[str, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))
-    """By baseline and number: does it hold, or is it waived?"""
+    """For each baseline and number, whether the control holds or is waived."""
 
 
 BOOK = pytest.StashKey[Book]()
@@ -43,7 +43,7 @@ def book(pytestconfig: pytest.Config) -> Book:
 
 @pytest.fixture(scope="session")
 def verdict(book: Book, env: Environment) -> Verdict:
-    """Keeps a line for the table, and fails for what isn't waived."""
+    """Return a function that adds a line to the table and fails on complaints that aren't waived."""
 
     def give(judge: str, complaints: Collection[str], *, figure: str, goal: str) -> None:
         known = waived(judge, env.name)
@@ -56,7 +56,9 @@ def verdict(book: Book, env: Environment) -> Verdict:
 
 @pytest.fixture(scope="session")
 def control(book: Book, env: Environment) -> Control:
-    """Keeps what became of a baseline's control: `complaint` says why it doesn't hold, and is empty when it does."""
+    """Return a function that records a baseline's control. `complaint` says why it doesn't hold, and is empty if it
+    does.
+    """
 
     def judge(baseline: str, number: str, complaint: str) -> None:
         known = waived(baseline, env.name) & {number}

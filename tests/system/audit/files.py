@@ -1,4 +1,4 @@
-"""What the baselines ask of a file."""
+"""Checks what the baselines demand of a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from testinfra.host import Host
 
 
 def too_open(droplet: Host, path: str, owner: str, most: int) -> str:
-    """What is wrong with a file whose mode may be `most`; nothing, when it isn't there."""
+    """Return what is wrong with a file whose mode may be at most `most`, or nothing if the file doesn't exist."""
     found = droplet.run(f"stat -L -c '%U:%G %a' {path}").stdout.split()
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""How the words of a judge are read."""
+"""Reads the output of judges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POINTS = re.compile(
 
 @dataclass(frozen=True)
 class Item:
-    """A test of lynis's that gives points."""
+    """A test of lynis that gives points."""
 
     test: str
     got: int
@@ -28,16 +28,17 @@ class Item:
 
 
 def index(items: list[Item]) -> int:
-    """Lynis's own sum."""
+    """Compute the index as lynis does."""
     return sum(item.got for item in items) * 100 // sum(item.of for item in items)
 
 
 def items_of(log: str) -> list[Item]:
-    """The points of each test, from lynis's log. A test that looks at many settings has each under its name.
+    """Return the points of each test from lynis's log. If a test checks many settings, each has an item under its name.
 
-    What lynis counts in a subshell is lost to its sum, so that the next line begins from before it: lost here, too.
+    What lynis counts in a subshell is missing from its sum, so the next line starts from the sum before it. Such points
+    are dropped here, too.
     """
-    found: list[tuple[Item, tuple[int, int]]] = []  # with the sum after each
+    found: list[tuple[Item, tuple[int, int]]] = []  # Each item is stored with the sum after it.
     test, detail = "", ""
     for line in log.splitlines():
         if begun := re.search(r"Performing test ID (\S+)", line):
@@ -54,12 +55,12 @@ def items_of(log: str) -> list[Item]:
 
 
 def has(*patterns: str) -> Callable[[str], list[str]]:
-    """What of the patterns the configuration lacks."""
+    """Return a function that lists the patterns missing from a configuration."""
     return lambda text: [pattern for pattern in patterns if not re.search(pattern, text, re.MULTILINE)]
 
 
 def seconds_up_to(most: int, *directives: str) -> Callable[[str], list[str]]:
-    """What of the directives is missing, or longer."""
+    """Return a function that lists the directives that are missing or longer than `most` seconds."""
 
     def wrong(text: str) -> list[str]:
         found = {name: re.search(rf"^\s*{name} (\d+)s?\b", text, re.MULTILINE) for name in directives}
@@ -68,8 +69,8 @@ def seconds_up_to(most: int, *directives: str) -> Callable[[str], list[str]]:
     return wrong
 
 
-# A header may stand in a variable, which a map fills; so does a client's address, or network. Where the baseline has a
-# figure that can't be ours, it stands by itself, beside a bound that holds.
+# A map may fill a header, a client's address or its network by a variable. Where the baseline's figure can't be ours,
+# it has a name of its own beside a bound that holds.
 DIRECTIVES: dict[str, Callable[[str], list[str]]] = {
     "nginx-05": has(r"^\s*server_tokens off;"),
     "nginx-06": has(r"^\s*client_header_buffer_size 1k;"),

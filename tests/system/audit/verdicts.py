@@ -1,4 +1,6 @@
-"""What a judge said, held against the committed waivers: what isn't waived fails, and so does a waiver nobody needs."""
+"""Compares a judge's complaints with the committed waivers. An unwaived complaint fails, and so
+does an unused waiver.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,15 @@ WAIVERS = Path(__file__).with_name("waivers.toml")
 
 @dataclass(frozen=True)
 class Waiver:
-    """A complaint we live with."""
+    """A complaint that we accept."""
 
     judge: str
     id: str
     reason: str
     only: str = ""
-    """The only environment whose machines cannot show it; elsewhere it has to hold. Empty: it is a choice."""
+    """The only environment whose machines cannot meet the demand; it must hold elsewhere. Empty if the waiver is a
+    choice.
+    """
 
 
 @cache
@@ -34,7 +38,7 @@ def waived(judge: str, environment: str) -> frozenset[str]:
 
 
 def objections(complaints: Collection[str], waived: Collection[str]) -> list[str]:
-    """Why a verdict doesn't pass, a line each.
+    """Return the reasons why a verdict doesn't pass, each as a line.
 
     >>> objections({"a", "b"}, {"b", "c"})
     ['a', 'c: waived without need, take it out of waivers.toml']

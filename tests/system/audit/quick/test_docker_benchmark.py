@@ -1,6 +1,8 @@
-"""CIS Docker, sections 2, 3 and 5 and what of 4 a droplet shows, by the numbers of dev-sec's cis-docker-benchmark (CIS
-1.13). The rest of 1, 4 and 6 are rules for people. Swarm's controls hold where there is no swarm. Of section 5 these
-say nothing here: 5.2 (SELinux isn't Debian's), 5.22, 5.23 and 5.27 (what people type).
+"""Checks CIS Docker, sections 2, 3 and 5, and the part of 4 that a droplet shows.
+
+The numbers are those of dev-sec's cis-docker-benchmark (CIS 1.13). The rest of 1, 4 and 6 are rules for people. Swarm's
+controls hold where there is no swarm. In section 5, these do not apply: 5.2 (Debian doesn't use SELinux), and 5.22,
+5.23 and 5.27 (commands that people type).
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ BENCHMARK = "CIS Docker"
 Json = dict[str, Any]
 
 CAPABILITIES = frozenset({"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID"})
-"""What an entrypoint needs that begins as root, owns its directory, and becomes somebody else."""
+"""The capabilities of an entrypoint that starts as root, takes ownership of its directory, and
+changes to another user.
+"""
 SENSITIVE = ("/boot", "/dev", "/lib", "/proc", "/sys", "/usr")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Docker's daemon: what it was told, and what it says."""
+    """Docker's daemon: its configuration, and what it reports."""
 
     daemon: Json
     info: Json
@@ -79,14 +83,16 @@ FILES: dict[str, tuple[str, str, int]] = {
     "3.19": ("/etc/default/docker", "root:root", 0o777),
     "3.20": ("/etc/default/docker", "root:root", 0o644),
 }
-"""Owner, and the most that its mode may be."""
+"""The owner of each file, and the most permissive mode that it may have."""
 
 NOT_USED = {
     "2.6": ("ss -Hltnp", "dockerd"),
     "3.7-3.8": ("find /etc/docker", r"/certs\.d"),
     "3.9-3.14": ("cat /etc/docker/daemon.json", "tls(cacert|cert|key)"),
 }
-"""What isn't there needs no permissions: the daemon has no port, and the registry's authority is the system's."""
+"""Files that don't exist and so need no permissions: the daemon has no port, and the system trusts the registry's
+authority.
+"""
 
 
 def host(name: str) -> Callable[[Json], bool]:
@@ -184,7 +190,7 @@ def test_containers(containers: list[Json], control: Control, number: str) -> No
 
 
 def processes(droplet: Host, container: Json) -> list[list[str]]:
-    """User id and program of each."""
+    """Return the user ID and program of each process."""
     listed = droplet.check_output(f"docker top {container['Id']} -eo pid,uid,comm").splitlines()[1:]
     return [line.split(None, 2)[1:] for line in listed]
 

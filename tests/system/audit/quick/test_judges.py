@@ -1,4 +1,4 @@
-"""Judges that take seconds, and are part of `make test`: ssh-audit, gixy, systemd."""
+"""Judges that take seconds and are part of `make test`: ssh-audit, gixy, systemd."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.system.audit.judges import bad
 
 PROGRAMS = Path(sys.executable).parent
 EXPOSURE = 3.0
-"""systemd's scale goes from 0, closed, to 10."""
+"""systemd's scale goes from 0 (closed) to 10."""
 
 
 @pytest.mark.group("everywhere")
 def test_ssh_audit_passes(droplet: Host, env: Environment, verdict: Verdict) -> None:
-    """No algorithm that it warns of, or that fails it."""
+    """ssh-audit neither warns about an algorithm nor fails one."""
     found = ssh_audit(*address(env, droplet.backend.get_hostname()))
     complaints = {
         f"{kind} {one['algorithm']}" for kind in ("kex", "key", "enc", "mac") for one in found[kind] if bad(one)
@@ -33,7 +33,7 @@ def test_ssh_audit_passes(droplet: Host, env: Environment, verdict: Verdict) -> 
 
 
 def address(env: Environment, host: str) -> tuple[str, str]:
-    """Where SSH goes for a host of the inventory: ssh-audit reads no ssh_config."""
+    """Return the address and port of a host of the inventory, because ssh-audit reads no ssh_config."""
     command = ["ssh", "-F", env.data["ssh_config_file"], "-G", host]
     settings = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     options = dict(line.split(" ", 1) for line in settings.splitlines() if " " in line)
@@ -41,7 +41,7 @@ def address(env: Environment, host: str) -> tuple[str, str]:
 
 
 def ssh_audit(host: str, port: str) -> dict[str, Any]:
-    """The rate test is left out: it opens connections until sshd refuses its sender, who is the operator."""
+    """Run ssh-audit without its rate test, which opens connections until sshd refuses its sender, the operator."""
     command = [str(PROGRAMS / "ssh-audit"), "--json", "--skip-rate-test", "--port", port, host]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     report: dict[str, Any] = json.loads(done.stdout)
@@ -63,14 +63,14 @@ def gixy(configuration: str) -> list[dict[str, Any]]:
 
 
 def test_gixy_would_find_something() -> None:
-    """The control: a path that lets one out of its directory."""
+    """This is the control: a path that gives access outside its directory."""
     open_alias = "http { server { server_name a.test; location /files { alias /srv/files/; } } }"
     assert {one["plugin"] for one in gixy(open_alias)} >= {"alias_traversal"}
 
 
 @pytest.mark.group("everywhere")
 def test_units_are_closed(droplet: Host, env: Environment, verdict: Verdict) -> None:
-    """`systemd-analyze security` of what we wrote, and of what faces the world."""
+    """`systemd-analyze security` judges the units that we wrote and those that face the internet."""
     exposed = {unit: exposure(droplet, unit) for unit in units(droplet, env)}
     app = env.settings.values.app
     open_ones = {re.sub(rf"^{app}\b", "APP", unit) for unit, level in exposed.items() if level > EXPOSURE}
@@ -85,7 +85,7 @@ def test_units_are_closed(droplet: Host, env: Environment, verdict: Verdict) -> 
 
 
 def units(droplet: Host, env: Environment) -> list[str]:
-    """Our own, and the services of others that our configuration makes ours to close."""
+    """Return our own units, and the services that our configuration restricts."""
     ours = droplet.check_output(
         f"find /etc/systemd/system -maxdepth 1 -name '{env.settings.values.app}*.service' -printf '%f\\n'"
     )

@@ -1,8 +1,8 @@
-"""dev-sec linux-baseline, by its numbers: files, packages, mounts, and what the kernel runs with.
+"""Checks dev-sec linux-baseline, by its numbers: files, packages, mounts, and the kernel's parameters.
 
-What we do otherwise of a control that asks for many things stands by itself (`os-05:ages`), so that its waiver lets
-nothing else pass. Left out: os-05b (Red Hat's) and sysctl-31b (where dumps go: by sysctl-31a there are none). There is
-no package-04 and no sysctl-18.
+If we deviate from one part of a control with many parts, that part has a name of its own (`os-05:ages`), so that its
+waiver covers nothing else. These are left out: os-05b, which is for Red Hat, and sysctl-31b, which is about where dumps
+go (sysctl-31a allows none). The baseline has no package-04 and no sysctl-18.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ SYSCTLS: dict[str, dict[str, tuple[int, ...]]] = {
     "sysctl-26": {f"net.ipv6.conf.{of}.autoconf": (0,) for of in ("all", "default")},
     "sysctl-27": {"net.ipv6.conf.default.dad_transmits": (0,)},
     "sysctl-28": {"net.ipv6.conf.default.max_addresses": (1,)},
-    "sysctl-29": {"kernel.modules_disabled": (0,)},  # its own input: a kernel that loads nothing more can't run Docker
+    # The baseline makes this an option: a kernel that loads no more modules can't run Docker.
+    "sysctl-29": {"kernel.modules_disabled": (0,)},
     "sysctl-30": {"kernel.sysrq": (0,)},
-    "sysctl-31a": {"fs.suid_dumpable": (0,)},  # with 2, sysctl-31b would ask where dumps go
+    "sysctl-31a": {"fs.suid_dumpable": (0,)},  # With 2, sysctl-31b would apply to where dumps go.
     "sysctl-32": {"kernel.randomize_va_space": (2,)},
     "sysctl-34": {
         "fs.protected_fifos": (1, 2),
@@ -72,7 +73,7 @@ FILES: dict[str, list[tuple[str, str, int]]] = {
         *((f"/etc/cron.{when}", "root:root", 0o700) for when in ("hourly", "daily", "weekly", "monthly", "d")),
     ],
 }
-"""Owner, and the most that its mode may be."""
+"""The owner of each file, and the most permissive mode that it may have."""
 
 PACKAGES = {
     "package-01": ("inetutils-inetd", "openbsd-inetd", "xinetd"),
@@ -82,7 +83,7 @@ PACKAGES = {
     "package-06": ("tftpd", "tftpd-hpa", "atftpd"),
     "package-09": ("prelink",),
 }
-"""Nobody installs these, by Debian's names."""
+"""Packages that must not be installed, by Debian's names."""
 
 LOGS = ("/var/log", "/var/log/audit")
 MOUNTS = {
@@ -90,25 +91,27 @@ MOUNTS = {
     "os-15": ("nosuid", ("/boot", "/dev", "/dev/shm", "/home", "/run", "/tmp", "/var", *LOGS, "/var/tmp")),
     "os-16": ("nodev", ("/boot", "/dev/shm", "/home", "/run", "/tmp", "/var", *LOGS, "/var/tmp")),
 }
-"""Of those that are mounted."""
+"""The options of the file systems that are mounted."""
 
 SYSTEMS = ("cramfs", "freevxfs", "jffs2", "hfs", "hfsplus", "squashfs", "udf")
-"""File systems that nobody mounts here; vfat is asked for by itself."""
+"""File systems that are never mounted here. vfat has a test of its own."""
 
 SUID = {
     *("chage", "chfn", "chsh", "crontab", "dbus-daemon-launch-helper", "expiry", "fusermount3", "gpasswd", "mount"),
     *("newgidmap", "newgrp", "newuidmap", "passwd", "ssh-agent", "su", "sudo", "umount", "unix_chkpwd"),
 }
-"""What Debian 13 and our packages bring with such a bit. The baseline lists what mustn't have one; this is shorter."""
+"""The programs with such a bit in Debian 13 and our packages. The baseline lists forbidden ones;
+this list is shorter.
+"""
 KEYSIGN = "/usr/lib/openssh/ssh-keysign"
-"""Of that list Debian has this alone."""
+"""The only program of the baseline's list that Debian has."""
 
 
 @pytest.mark.parametrize("number", SYSCTLS)
 def test_sysctl(droplet: Host, control: Control, number: str) -> None:
     wanted = SYSCTLS[number]
     lines = droplet.run(f"sysctl --ignore {' '.join(wanted)}").stdout.splitlines()
-    running = dict(line.split(" = ") for line in lines)  # a key that this kernel hides isn't there
+    running = dict(line.split(" = ") for line in lines)  # A key that this kernel hides is missing here.
     wrong = [f"{key} is {running.get(key)}" for key, fit in wanted.items() if running.get(key) not in {*map(str, fit)}]
     control(BASELINE, number, ", ".join(wrong))
 
@@ -175,7 +178,9 @@ def test_login_defs(droplet: Host, control: Control, number: str) -> None:
 
 
 def test_nothing_unknown_is_setuid(droplet: Host, control: Control) -> None:
-    """Docker's images have theirs: no container gains privileges by one (CIS Docker 5.25)."""
+    """Docker's images have setuid programs of their own, but no container can gain privileges by one
+    (CIS Docker 5.25).
+    """
     found = droplet.check_output("find / -xdev -path /var/lib/docker -prune -o -perm /6000 -type f -print").splitlines()
     unknown = [path for path in found if path != KEYSIGN and path.rsplit("/", 1)[-1] not in SUID]
     control(BASELINE, "os-06", ", ".join(unknown))
@@ -203,7 +208,7 @@ def test_pages_can_be_not_executable(droplet: Host, control: Control) -> None:
 
 
 def test_randomness(droplet: Host, control: Control) -> None:
-    """As much as the kernel's pool can hold, and as much as the baseline asks for."""
+    """The kernel's pool must be full (256 bits). The baseline asks for 1000."""
     available = int(droplet.file("/proc/sys/kernel/random/entropy_avail").content_string)
     control(BASELINE, "os-08", "" if available >= 256 else f"{available} bits")
     control(BASELINE, "os-08:1000", "" if available >= 1000 else f"{available} bits")

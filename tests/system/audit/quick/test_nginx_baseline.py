@@ -1,5 +1,7 @@
-"""dev-sec nginx-baseline, by its numbers. It reads directives; where a value is a site's own to choose, a bound stands
-here, and what the client meets is tested in tests/droplet/test_web.py.
+"""Checks dev-sec nginx-baseline, by its numbers.
+
+The baseline reads directives. Where a site chooses its own value, a bound stands here, and tests/droplet/test_web.py
+tests what a client meets.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ BASELINE = "dev-sec nginx-baseline"
 
 @pytest.fixture(scope="module")
 def configuration(droplet: Host) -> str:
-    """All that nginx reads."""
+    """Return the whole configuration that nginx reads."""
     return str(droplet.check_output("nginx -T 2>/dev/null"))
 
 

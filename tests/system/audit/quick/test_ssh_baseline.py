@@ -1,5 +1,7 @@
-"""dev-sec ssh-baseline, the server's controls, by their numbers: what `sshd -T` says. The droplet dials nobody by SSH,
-so that the client's (ssh-01 to ssh-22) say nothing about it. An option that OpenSSH 10 no longer has must be absent.
+"""Checks the server's controls of dev-sec ssh-baseline, by their numbers, against `sshd -T`.
+
+The droplet opens no SSH connections, so the client's controls (ssh-01 to ssh-22) do not apply. An option that OpenSSH
+10 no longer has must be absent.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ Values = Sequence[str]
 Fits = Callable[[Values], bool]
 
 CIPHERS = "chacha20-poly1305@openssh.com aes256-gcm@openssh.com aes128-gcm@openssh.com aes256-ctr aes192-ctr aes128-ctr"
-# The baseline's list, and what OpenSSH has added since to keep what is recorded today from being read later.
+# This is the baseline's list, with the algorithms that OpenSSH has added since against later decryption of recorded
+# traffic.
 KEX = (
     "sntrup761x25519-sha512@openssh.com curve25519-sha256@libssh.org diffie-hellman-group-exchange-sha256 "
     "sntrup761x25519-sha512 mlkem768x25519-sha256 curve25519-sha256"
@@ -106,7 +109,7 @@ CONTROLS: dict[str, tuple[str, Fits]] = {
 
 @pytest.fixture(scope="module")
 def sshd(droplet: Host) -> dict[str, list[str]]:
-    """Each option's values: what sshd read, for a connection that no Match fits."""
+    """Return each option's values as sshd read them, for a connection that no Match fits."""
     options: dict[str, list[str]] = {}
     for line in droplet.check_output("sshd -T").splitlines():
         name, _, value = line.partition(" ")
@@ -145,7 +148,7 @@ def test_no_option_is_on_its_command_line(droplet: Host, control: Control) -> No
 
 
 def test_its_rsa_key_is_long(droplet: Host, sshd: dict[str, list[str]], control: Control) -> None:
-    """One that sshd doesn't offer may be as it is."""
+    """A key that sshd doesn't offer may have any length."""
     offered = [key for key in sshd["hostkey"] if "rsa" in key]
     bits = [int(droplet.check_output(f"ssh-keygen -lf {key}.pub").split()[0]) for key in offered]
     control("dev-sec ssh-baseline", "sshd-50", "" if min(bits, default=4096) >= 4096 else f"{bits} bits")

@@ -1,4 +1,4 @@
-"""Judges that take a minute each: lynis, testssl.sh, nmap over all ports."""
+"""Judges that take a minute each: lynis, testssl.sh, and nmap over all ports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.audit.verdicts import waived
 
 INDEX = 85
 LYNIS = "/run/lynis"
-"""Where it is for the time of its test: memory, and root's alone."""
+"""Lynis's directory during its test. It is in memory and belongs to root alone."""
 PACK = "tar -c -C /usr/share/lynis . -C /usr/sbin lynis -C /etc/lynis default.prf plugins | base64 -w 0"
 
 MOZILLA = {
@@ -28,16 +28,16 @@ MOZILLA = {
     "FS_ECDHE_curves": "X25519 prime256v1 secp384r1",
     "FS_KEMs": "X25519MLKEM768",
 }
-"""Mozilla's "intermediate", guideline 6.0: what may be offered, by testssl.sh's names."""
+"""The values that Mozilla's "intermediate" profile allows (guideline 6.0), by testssl.sh's names."""
 
 
 @pytest.fixture
 def lynis(droplet: Host, outside: Host) -> Iterator[str]:
-    """Lynis's directory on the droplet, brought from outside, and taken away again."""
+    """Copy lynis's directory from outside to the droplet, and remove it afterwards."""
     packed = outside.check_output(PACK)
     droplet.check_output(f"install -d -m 0700 {LYNIS}")
     try:
-        for start in range(0, len(packed), 100_000):  # an argument has its limits
+        for start in range(0, len(packed), 100_000):  # An argument has a maximum length.
             droplet.check_output(f"printf %s {packed[start : start + 100_000]} >> {LYNIS}/packed")
         droplet.check_output(f"base64 -d {LYNIS}/packed | tar -x -C {LYNIS} --no-same-owner")
         yield LYNIS
@@ -47,7 +47,9 @@ def lynis(droplet: Host, outside: Host) -> Iterator[str]:
 
 @pytest.fixture
 def upgraded(droplet: Host, env: Environment) -> None:
-    """As each morning. The lab's droplet has seen none, and Debian may have mended something since it was made."""
+    """Upgrade the packages, as the droplet does each morning. The lab's droplet may be older than Debian's latest
+    fixes.
+    """
     if env.name == "lab":
         droplet.check_output("apt-get update -qq && unattended-upgrade")
 
@@ -55,7 +57,7 @@ def upgraded(droplet: Host, env: Environment) -> None:
 @pytest.mark.group("everywhere")
 @pytest.mark.usefixtures("upgraded")
 def test_lynis(droplet: Host, env: Environment, lynis: str, verdict: Verdict) -> None:
-    """No warning; its index, raw and without what this machine can't show, side by side."""
+    """Lynis gives no warning. The report shows its raw index beside the index without what this machine can't meet."""
     files = f"--plugindir {lynis}/plugins --logfile {lynis}/log --report-file {lynis}/report"
     droplet.run(f"cd {lynis} && sh lynis audit system --cronjob --profile {lynis}/default.prf {files}")
     report = droplet.file(f"{lynis}/report").content_string
@@ -72,7 +74,7 @@ def test_lynis(droplet: Host, env: Environment, lynis: str, verdict: Verdict) ->
 
 @pytest.mark.group("edge")
 def test_testssl(outside: Host, env: Environment, verdict: Verdict) -> None:
-    """A+, and nothing offered but what Mozilla's intermediate profile has."""
+    """The grade is A+, and nothing is offered beyond Mozilla's intermediate profile."""
     trust = env.trust.replace("--cacert", "--add-ca")
     told = f"--quiet --color 0 --warnings off {trust} --jsonfile /dev/stderr --overwrite"
     found = json.loads(outside.run(f"testssl {told} {env.settings.values.domain}:443 >/dev/null").stderr)
@@ -95,7 +97,7 @@ def test_testssl(outside: Host, env: Environment, verdict: Verdict) -> None:
 
 @pytest.mark.group("edge")
 def test_nmap_finds_three_ports(outside: Host, env: Environment, family: str, verdict: Verdict) -> None:
-    """Every TCP port, asked twice."""
+    """nmap probes every TCP port twice."""
     domain = env.settings.values.domain
     found = open_ports(outside, domain, family, "-p- --min-rate 10000 --max-retries 1")
     complaints = {f"{port} is open" for port in found - OPEN} | {f"{port} doesn't answer" for port in OPEN - found}
