@@ -11,6 +11,9 @@ from typing import Any
 from pyinfra.api import FactBase
 from pyinfra.context import ctx_host, ctx_state
 
+from deploys.operations.files import atomic_file
+from deploys.operations.handlers import Handler
+
 Facts = dict[type[FactBase[Any]], Any]
 
 
@@ -35,6 +38,11 @@ def commands(operation: Any, facts: Facts, *, executing: bool = True, **argument
 
 
 CONTENT = b"content\n"
-
-
 PLACED = {"mode": "600", "owner": "root", "group": "root", "sha256": sha256(CONTENT).hexdigest()}
+HANDLER = Handler("x", ["reload"])
+MARKER = "/var/lib/app/owed/x"
+
+
+def placed(facts: Facts, **arguments: Any) -> list[str]:
+    """Return the commands that place a file /etc/x/y."""
+    return commands(atomic_file, facts, dest="/etc/x/y", content=CONTENT, mode="600", **arguments)

@@ -1,0 +1,61 @@
+"""Swap, packages, modes and accounts."""
+
+from __future__ import annotations
+
+from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import FindInFile
+
+from deploys.facts.accounts import LoginShell
+from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
+from deploys.operations.accounts import user
+from deploys.operations.machine import permissions, swapfile, wait_for_cloud_init
+from deploys.operations.packages import packages, repair_interrupted_dpkg
+from tests.support.operations import Facts, commands
+
+
+def test_cloud_init_is_waited_for_only_while_it_runs() -> None:
+    assert commands(wait_for_cloud_init, {CloudInitStatus: "done"}) == []
+    assert commands(wait_for_cloud_init, {CloudInitStatus: None}) == []
+    assert commands(wait_for_cloud_init, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
+
+
+def test_a_swap_file_is_made_whole_and_swapped_on() -> None:
+    there: Facts = {Container: False, SwapfileMib: 1024, Swaps: frozenset({"/swapfile"}), FindInFile: ["x"]}
+    assert commands(swapfile, there, mib=1024) == []
+    assert commands(swapfile, {**there, Swaps: frozenset()}, mib=1024) == ["swapon /swapfile"]
+    assert commands(swapfile, {Container: True}, mib=1024) == []
+    made = commands(swapfile, {**there, SwapfileMib: 0}, mib=1024)
+    assert [one.split()[0] for one in made] == ["swapoff", "fallocate", "mkswap", "swapon"]
+
+
+def test_packages_are_installed_only_when_one_is_missing() -> None:
+    assert commands(packages, {DebPackages: {"ufw": {"1"}}}, packages=["ufw"]) == []
+
+
+def test_packages_are_removed_only_when_they_are_there() -> None:
+    there: Facts = {DebPackages: {"telnet": {"1"}, "curl": {"1"}}}
+    assert commands(packages, there, present=False, packages=["nis"]) == []
+    waits, purge = commands(packages, there, present=False, packages=["nis", "telnet"])
+    assert waits == "timeout 600 python3 -"
+    assert purge.endswith("apt-get --yes purge telnet")
+
+
+def test_modes_are_mended_of_what_is_there() -> None:
+    there: Facts = {Modes: {"/boot": "755", "/etc/cron.d": "700"}}
+    wanted = {"/boot": "700", "/etc/cron.d": "700", "/etc/crontab": "600"}
+    assert commands(permissions, there, wanted=wanted) == ["chmod 700 /boot"]
+    assert commands(permissions, {Modes: {"/boot": "700"}}, wanted=wanted) == []
+
+
+def test_an_account_is_made_once() -> None:
+    assert commands(user, {LoginShell: "/bin/bash"}, login="deploy") == []
+    assert commands(user, {LoginShell: None}, login="deploy") == ["useradd --create-home --shell /bin/bash deploy"]
+    assert commands(user, {LoginShell: "/bin/sh"}, login="deploy") == ["usermod --shell /bin/bash deploy"]
+
+
+def test_a_half_installed_package_is_finished() -> None:
+    assert commands(repair_interrupted_dpkg, {HalfInstalled: False}) == []
+    wait, configure, fix = commands(repair_interrupted_dpkg, {HalfInstalled: True})
+    assert wait == "timeout 600 python3 -", "who is at it may finish it"
+    assert "--configure --pending" in configure
+    assert "--fix-broken" in fix
