@@ -8,7 +8,7 @@ from pyinfra.operations import files
 from deploys.config.settings import Settings
 from deploys.operations.files import atomic_file, private_directory
 from deploys.operations.packages import packages
-from stackctl.backup.offsite.access import Access
+from stackctl.backup.offsite.access import OffsiteConfig
 from stackctl.core import records
 
 
@@ -34,7 +34,7 @@ def access_file(settings: Settings) -> bytes:
     """Return the settings of the off-site storage in the format that stackctl reads."""
     values, secrets = settings.values, settings.credentials.offsite
     assert values.offsite_repository  # noqa: S101 - for mypy
-    access = Access(
+    config = OffsiteConfig(
         repository=values.offsite_repository,
         append_only=values.offsite_append_only,
         read_only=settings.isolated,
@@ -42,4 +42,4 @@ def access_file(settings: Settings) -> bytes:
         key_secret=secrets["OFFSITE_KEY_SECRET"],
         password=secrets["OFFSITE_PASSWORD"],
     )
-    return records.dumps(access, indent=2)
+    return records.dumps(config, indent=2)

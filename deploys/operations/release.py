@@ -37,7 +37,7 @@ def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -
     if not status["drift"] and all(_made_from(part) == {declared} for part in parts):
         host.noop(f"{live['tag']} runs as declared")
         return
-    yield StringCommand("stackctl --under", ME.id, "release", QuoteString(live["tag"]))
+    yield StringCommand("stackctl --lock-id", ME.id, "release", QuoteString(live["tag"]))
 
 
 def _made_from(part: dict[str, Any] | None) -> set[str]:

@@ -20,7 +20,7 @@ FOREIGN_LIST = "FOREIGN_LIST"
 """Environment variable with the path of the file in which deploys/converge/plan.py expects the foreign objects."""
 
 ME = Holder.new(f"converge by {getpass.getuser()}@{socket.gethostname()}")
-"""This run, as the holder of its locks. `stackctl --under ID` works under them."""
+"""This run, as the holder of its locks. `stackctl --lock-id ID` works under them."""
 
 refusals: dict[str, str] = {}
 """Why a host must not be changed, by its name. A dry run goes on."""

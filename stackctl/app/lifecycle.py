@@ -27,7 +27,7 @@ def boot(stack: Stack) -> None:
     if half and not half.placed:
         durable.write(stack.paths.maintenance, b"", 0o644)  # the restore was killed between its marker and this
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
-        stack.journal.tell("app", "failed", half.remedy)
+        stack.log.emit("app", "failed", half.remedy)
         return
     app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
     # Last: containers that ended may have deleted the webhook, and only boot itself waits for Telegram.
@@ -44,9 +44,9 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
     failures: list[str] = []
     for name, act in steps.items():
         try:
-            stack.journal.step(name, partial(act, stack))
+            stack.log.step(name, partial(act, stack))
         except (StackError, OSError) as error:
-            stack.journal.show_log(name, getattr(error, "tail", ""))
+            stack.log.emit_tail(name, getattr(error, "tail", ""))
             failures.append(f"{name}: {error}")
     if failures:
         raise FailedError(

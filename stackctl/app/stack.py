@@ -115,7 +115,7 @@ class Stack(Context):
             if now - began > seconds:
                 raise TimeoutError(f"{waiting_for} after {seconds:.0f} s")
             if now - told >= PROGRESS_SECONDS:
-                self.journal.tell(step, "progress", f"{waiting_for}, {now - began:.0f} of at most {seconds:.0f} s")
+                self.log.emit(step, "progress", f"{waiting_for}, {now - began:.0f} of at most {seconds:.0f} s")
                 told = now
             self.machine.sleep(POLL_SECONDS)
 

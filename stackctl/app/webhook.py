@@ -63,7 +63,7 @@ def mend(stack: Stack) -> str:
 def mend_and_tell(stack: Stack) -> None:
     """Repair the webhook after containers have stopped that may have deleted it, and emit the result."""
     if stack.config.tells_telegram:
-        stack.journal.tell("webhook", "progress", mend(stack))
+        stack.log.emit("webhook", "progress", mend(stack))
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _run(stack: Stack, reason: Reason) -> Iterator[BackupRun]:
     if not data:
         raise RefusedError("the database is on another host. Next: make the backup there")
     with ExitStack() as ends:
-        yield BackupRun(stack, data, stack.journal.run, reason, ends)
+        yield BackupRun(stack, data, stack.log.run, reason, ends)
 
 
 def _preflight(run: BackupRun) -> str:
@@ -169,13 +169,11 @@ def _next_number(run: BackupRun) -> int:
     stack = run.stack
     known = backup_number.highest(stack.paths) is not None and any(one.reason != "release" for one in run.made)
     if not known and run.reason != "release" and access.configured(stack):
-        stack.journal.tell("dump", "progress", download.READING)
+        stack.log.emit("dump", "progress", download.READING)
         try:
             run.there = download.available(stack)
         except FailedError as error:
-            stack.journal.tell(
-                "dump", "progress", f"cannot read the storage, so the next backup will try again: {error}"
-            )
+            stack.log.emit("dump", "progress", f"cannot read the storage, so the next backup will try again: {error}")
     return 1 + max(
         backup_number.highest(stack.paths) or 0,
         backup_number.greatest(one.sequence for one in (*run.made, *run.there)),

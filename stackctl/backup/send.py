@@ -28,7 +28,7 @@ def send(run: BackupRun) -> str:
         snapshot = upload.upload(stack, one, directory)
         sent = replace(one, offsite=Offsite(stack.machine.now().isoformat(timespec="seconds"), snapshot))
         manifest.save(directory, sent)
-        stack.journal.tell("upload", "progress", f"{one.id} is snapshot {snapshot}")
+        stack.log.emit("upload", "progress", f"{one.id} is snapshot {snapshot}")
     return f"{len(unsent)} sent"
 
 
@@ -44,7 +44,7 @@ def _renumber(run: BackupRun, there: set[str]) -> None:
     try:
         highest = download.highest_since(run.stack, shared, strangers)
     except FailedError as error:  # the order off the droplet is by time anyway
-        run.stack.journal.tell("upload", "progress", f"cannot read the numbers in the storage: {error}")
+        run.stack.log.emit("upload", "progress", f"cannot read the numbers in the storage: {error}")
         return
     if not highest:
         return
@@ -57,6 +57,4 @@ def _renumber(run: BackupRun, there: set[str]) -> None:
         manifest.save(run.stack.paths.backup(one.id), one)
     run.made = [again.get(one.id, one) for one in run.made]
     run.manifest = again.get(run.manifest.id, run.manifest)
-    run.stack.journal.tell(
-        "upload", "progress", f"the storage has numbers up to {highest}: unsent backups get higher ones"
-    )
+    run.stack.log.emit("upload", "progress", f"the storage has numbers up to {highest}: unsent backups get higher ones")

@@ -35,16 +35,16 @@ Event = dict[str, Any]
 def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
     """Start the run and follow it, or follow the one that is in progress."""
     arguments, paths, machine = call.arguments, call.paths, call.machine
-    show = shown(call.journal.out, as_json=arguments.json)
+    show = shown(call.log.out, as_json=arguments.json)
     if getattr(arguments, "follow", False):
         with _detached(paths):
             return follow(paths, machine, last_run(paths), show)
     asked = words(call)
-    under = ["--under", arguments.under] if arguments.under else []
-    as_run = ["--run", call.journal.run, "--by", arguments.by, f"--key={arguments.key}", *under, arguments.verb]
+    within = ["--lock-id", arguments.lock_id] if arguments.lock_id else []
+    as_run = ["--run", call.log.run, "--by", arguments.by, f"--key={arguments.key}", *within, arguments.verb]
     with _detached(paths):
         start(paths, call.stack.config, machine, [*as_run, *asked])
-        return follow(paths, machine, call.journal.run, show)
+        return follow(paths, machine, call.log.run, show)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ NIGHTLY_LOCK_TIMEOUT_S = 3600
 def backup(call: Call) -> int:
     stack, nightly = call.stack, call.arguments.nightly
     timeout = NIGHTLY_LOCK_TIMEOUT_S if nightly else lock.LOCK_TIMEOUT_S
-    site = lock.hold(call.paths, call.holder, call.arguments.under, timeout)
+    site = lock.hold(call.paths, call.holder, call.arguments.lock_id, timeout)
     with lock.exclusive(call.paths.backup_lock, call.holder, timeout):
         create.backup(stack, "nightly" if nightly else "asked", site)
     return 0
@@ -25,7 +25,7 @@ def backup(call: Call) -> int:
 def list_backups(call: Call) -> int:
     paths = call.stack.paths
     said = json.dumps(listing.documents(paths), indent=2) if call.arguments.json else listing.text(paths)
-    print(said, file=call.journal.out)
+    print(said, file=call.log.out)
     return 0
 
 
@@ -41,8 +41,8 @@ def _offsite(stack: Stack, *, as_json: bool) -> None:
         powers = asdict(found) if found else None
         shown = [asdict(one.manifest) | {"doubts": one.doubts} for one in there]
         document = {"repository": url, "powers": powers, "backups": shown}
-        print(json.dumps(document, indent=2), file=stack.journal.out)
+        print(json.dumps(document, indent=2), file=stack.log.out)
         return
     lines = [url, f"{found or 'isolated: only read here'}"]
     lines = [*map(printable, lines), *(listing.stored_table(there) or ["no backup yet"])]
-    print("\n".join(lines), file=stack.journal.out)
+    print("\n".join(lines), file=stack.log.out)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from stackctl.app.stack import Stack
 from stackctl.core import config
-from stackctl.core.events import Journal
+from stackctl.core.events import RunLog
 from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
 
@@ -19,12 +19,12 @@ class Call:
     arguments: argparse.Namespace
     paths: Paths
     machine: Machine
-    journal: Journal
+    log: RunLog
 
     @cached_property
     def stack(self) -> Stack:
         """The stack, with the site's configuration. Raises RefusedError if that is not valid."""
-        return Stack(self.paths, config.load(self.paths), self.machine, self.journal)
+        return Stack(self.paths, config.load(self.paths), self.machine, self.log)
 
     @property
     def holder(self) -> str:

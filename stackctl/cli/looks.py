@@ -11,13 +11,13 @@ from stackctl.core import history
 def status_now(call: Call) -> int:
     stack = call.stack
     report = status.report(stack.paths, stack.config, stack.machine)
-    print(json.dumps(report, indent=2) if call.arguments.json else status.text(report), file=call.journal.out)
+    print(json.dumps(report, indent=2) if call.arguments.json else status.text(report), file=call.log.out)
     return 4 if report["problems"] else 0
 
 
 def past(call: Call) -> int:
     runs = history.runs(call.stack.paths)
-    print(json.dumps(runs, indent=2) if call.arguments.json else history.text(runs), file=call.journal.out)
+    print(json.dumps(runs, indent=2) if call.arguments.json else history.text(runs), file=call.log.out)
     return 0
 
 

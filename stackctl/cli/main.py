@@ -27,7 +27,7 @@ def main(app: str) -> NoReturn:
 
 def parser(app: str) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stackctl", description=f"Runs {app} on this droplet.")
-    top.add_argument("--under", metavar="ID", help="run as part of the operation that holds the lock with this ID")
+    top.add_argument("--lock-id", metavar="ID", help="run within the converge that holds the lock with this ID")
     top.add_argument("--run", metavar="ID", help="for systemd: run here, with this run ID")
     top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="for systemd: who started it")
     top.add_argument("--key", help="for systemd: the owner of the SSH key")
@@ -35,7 +35,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     rows = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     for verb in verbs.VERBS:
-        verb.arguments(rows.add_parser(verb.name, help=verb.what))
+        verb.arguments(rows.add_parser(verb.name, help=verb.description))
     for old_name, verb in verbs.BY_OLD_NAME.items():
         verb.arguments(rows.add_parser(old_name))
     return top

@@ -15,7 +15,7 @@ from stackctl.release import rollback as rolling_back
 def release(call: Call) -> int:
     asked = call.arguments
     _refuse_during_restore(call.stack)
-    releasing.release(call.stack, asked.tag, keep_image=asked.under is not None, dry_run=asked.dry_run)
+    releasing.release(call.stack, asked.tag, keep_image=asked.lock_id is not None, dry_run=asked.dry_run)
     return 0
 
 

@@ -7,5 +7,5 @@ from stackctl.host import foreign
 def remove(call: Call) -> int:
     stack = call.stack
     for gone in foreign.remove(stack.paths, stack.config, stack.machine, call.arguments.names):
-        call.journal.tell("foreign", "done", f"removed {gone}")
+        call.log.emit("foreign", "done", f"removed {gone}")
     return 0

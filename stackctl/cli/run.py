@@ -14,7 +14,7 @@ from stackctl.cli.main import parser
 from stackctl.cli.verbs import Lock, Verb
 from stackctl.core import lock
 from stackctl.core.errors import RefusedError, StackError
-from stackctl.core.events import Journal
+from stackctl.core.events import RunLog
 from stackctl.core.machine import Machine
 from stackctl.core.old_names import now_called
 from stackctl.core.paths import Paths
@@ -49,15 +49,15 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     spare = paths.unwritten if history else None
     if arguments.key is None:
         arguments.key = caller.key(paths, machine) if history or started_here else ""
-    journal = Journal(history, op, machine, out, app_env.secrets_in(paths.secrets), name, spare)
-    told = history and row.journalled
+    log = RunLog(history, op, machine, out, app_env.secrets_in(paths.secrets), name, spare)
+    told = history and row.in_history
     if told:
         subject = verbs.function(row.subject)(arguments, paths) if row.subject else ""
-        journal.begin(arguments.by, subject, arguments.key)
-    code, message = _ended(lambda: _handled(row, Call(arguments, paths, machine, journal)))
+        log.begin(arguments.by, subject, arguments.key)
+    code, message = _ended(lambda: _handled(row, Call(arguments, paths, machine, log)))
     if told:
-        journal.end(code, message)
-    elif message and message != journal.failure:  # not shown already
+        log.end(code, message)
+    elif message and message != log.failure:  # not shown already
         print(printable(f"stackctl {verb}: {message}"), file=err)
     return code
 
@@ -73,7 +73,7 @@ def _handled(row: Verb, call: Call) -> int:
             name, paths, _ = call.holder, call.paths, call.stack
             if row.lock is Lock.BACKUP_AND_SITE:
                 held.enter_context(lock.exclusive(paths.backup_lock, name, lock.LOCK_TIMEOUT_S))
-            held.enter_context(lock.hold(paths, name, call.arguments.under))
+            held.enter_context(lock.hold(paths, name, call.arguments.lock_id))
         return int(handler(call))
 
 

@@ -32,7 +32,7 @@ def maintenance(call: Call) -> int:
 def _installed(call: Call) -> bool:
     found = call.paths.config.exists()
     if not found:
-        call.journal.tell(call.arguments.verb, "done", "nothing is installed yet")
+        call.log.emit(call.arguments.verb, "done", "nothing is installed yet")
     return found
 
 
@@ -43,4 +43,4 @@ def _maintenance(stack: Stack, mode: str) -> None:
         raise RefusedError(half.remedy)
     else:
         stack.paths.maintenance.unlink(missing_ok=True)
-    stack.journal.tell("maintenance", "progress", f"{mode}: from the next request on")
+    stack.log.emit("maintenance", "progress", f"{mode}: from the next request on")

@@ -33,7 +33,7 @@ def certificate_now(call: Call) -> int:
 def upgrade(call: Call) -> int:
     stack = call.stack
     with _nothing_under_way(stack.paths, "the daily upgrade of Debian's packages", UPGRADE_LOCK_TIMEOUT_S):
-        print(printable(upkeep.upgrade(stack.paths, stack.machine)), file=stack.journal.out)
+        print(printable(upkeep.upgrade(stack.paths, stack.machine)), file=stack.log.out)
     return 0
 
 

@@ -5,7 +5,7 @@ import argparse
 from stackctl.cli.call import Call
 from stackctl.core import lock
 from stackctl.core.errors import RefusedError
-from stackctl.core.events import Journal
+from stackctl.core.events import RunLog
 from stackctl.core.machine import Machine
 from stackctl.core.paths import TRIALS, Paths
 from stackctl.host import trial
@@ -16,7 +16,7 @@ REVERTING = ("expire", "undo", "boot")
 
 def step(call: Call) -> int:
     with lock.exclusive(call.paths.trial_lock, call.holder, trial.LOCK_TIMEOUT_S):
-        return _step(call.arguments, call.paths, call.machine, call.journal)
+        return _step(call.arguments, call.paths, call.machine, call.log)
 
 
 def remembered(arguments: argparse.Namespace, paths: Paths, machine: Machine) -> bool:
@@ -30,22 +30,22 @@ def subject(arguments: argparse.Namespace, _paths: Paths) -> str:
     return arguments.what or ""
 
 
-def _step(arguments: argparse.Namespace, paths: Paths, machine: Machine, journal: Journal) -> int:
+def _step(arguments: argparse.Namespace, paths: Paths, machine: Machine, log: RunLog) -> int:
     if arguments.step != "boot" and not arguments.what:
         raise RefusedError(f"name the trial: stackctl trial {arguments.step} {'|'.join(TRIALS)}")
     match arguments.step:
         case "begin":
             until = trial.begin(paths, machine, arguments.what)
-            journal.tell(arguments.what, "progress", f"on trial until {until}")
+            log.emit(arguments.what, "progress", f"on trial until {until}")
         case "change":
             return trial.run(paths, machine, arguments.what, arguments.command or "")
         case "confirm":
             trial.confirm(paths, machine, arguments.what)
-            journal.tell(arguments.what, "done", "confirmed by a new login")
+            log.emit(arguments.what, "done", "confirmed by a new login")
         case "expire":
-            trial.revert_if_expired(paths, machine, journal, arguments.what)
+            trial.revert_if_expired(paths, machine, log, arguments.what)
         case "undo":
-            trial.revert(paths, machine, journal, arguments.what)
+            trial.revert(paths, machine, log, arguments.what)
         case "boot":
-            trial.revert_at_boot(paths, machine, journal)
+            trial.revert_at_boot(paths, machine, log)
     return 0

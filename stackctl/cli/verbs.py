@@ -96,13 +96,13 @@ class Verb(NamedTuple):
     """A verb. Its functions are named module:function below stackctl.cli, and get the Call."""
 
     name: str
-    what: str
+    description: str
     handler: str
     """The function that does it and returns the exit code."""
     arguments: Callable[[Parser], None] = flags()
     reads_only: bool = False
     """Whether it changes nothing, so that the history does not record it."""
-    journalled: bool = True
+    in_history: bool = True
     """Whether the history records its start and end. A timer's verb has them in the journal."""
     remembered: str = ""
     """The function that decides whether the history records this call, if it does not record all."""
@@ -184,7 +184,7 @@ VERBS = (
         "for systemd: request the declared certificate if needed, and serve it",
         "timers:certificate_now",
         _certificate,
-        journalled=False,
+        in_history=False,
     ),
     Verb(
         "trial",
@@ -205,25 +205,25 @@ VERBS = (
         "upgrade",
         "for systemd: Debian's daily upgrade, while no other run is in progress",
         "timers:upgrade",
-        journalled=False,
+        in_history=False,
     ),
     Verb(
         "integrity",
         "for systemd: check that the files of Debian's packages are as installed",
         "timers:integrity",
-        journalled=False,
+        in_history=False,
     ),
     Verb(
         "amcheck",
         "for systemd: check PostgreSQL's tables and indexes, while no backup or restore runs",
         "timers:amcheck",
-        journalled=False,
+        in_history=False,
     ),
     Verb(
         "reboot",
         "for systemd: the reboot that an upgrade needs, while no other run is in progress",
         "timers:reboot",
-        journalled=False,
+        in_history=False,
     ),
     Verb("gate", "for sshd: run what CI's key asks for, if it is allowed", "", _gate),
 )

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 from stackctl.core.config import Config
-from stackctl.core.events import Journal
+from stackctl.core.events import RunLog
 from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
 
 
 @dataclass(frozen=True)
 class Context:
-    """The droplet, its declared configuration, and the journal of the run."""
+    """The droplet, its declared configuration, and the log of the run."""
 
     paths: Paths
     config: Config
     machine: Machine
-    journal: Journal
+    log: RunLog

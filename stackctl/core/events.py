@@ -22,7 +22,7 @@ KEPT_LINES = 10_000
 
 
 @dataclass
-class Journal:
+class RunLog:
     """The log of one run. `secrets` are masked in everything that it writes."""
 
     path: Path | None
@@ -50,26 +50,26 @@ class Journal:
         state = "failed" if code else "done"
         self._record(self.op, state, message, self._ms_since(self._began), {"code": code})
 
-    def tell(self, step: str, state: str, message: str = "", ms: int | None = None) -> None:
+    def emit(self, step: str, state: str, message: str = "", ms: int | None = None) -> None:
         """Record an event. `state` is start, progress, log, done, failed or undone; `ms` is the duration, if known."""
         self._record(step, state, message, ms, {})
 
-    def step(self, name: str, act: Callable[[], str], what: str = "") -> None:
+    def step(self, name: str, act: Callable[[], str], description: str = "") -> None:
         """Run `act` as a step: record its start, then the message that it returns and its duration."""
         began = self.machine.monotonic()
-        self.tell(name, "start", what)
+        self.emit(name, "start", description)
         try:
             message = act()
         except BaseException as error:
             self.failure = str(error) or type(error).__name__
-            self.tell(name, "failed", self.failure, self._ms_since(began))
+            self.emit(name, "failed", self.failure, self._ms_since(began))
             raise
-        self.tell(name, "done", message, self._ms_since(began))
+        self.emit(name, "done", message, self._ms_since(began))
 
-    def show_log(self, step: str, tail: str) -> None:
+    def emit_tail(self, step: str, tail: str) -> None:
         """Record the last lines of a container's log."""
         for line in mask(tail, self.secrets).splitlines():
-            self.tell(step, "log", line)
+            self.emit(step, "log", line)
 
     def _record(self, step: str, state: str, message: str, ms: int | None, more: Mapping[str, object]) -> None:
         event = {

@@ -3,7 +3,7 @@
 There are two locks, for two reasons:
 
 - `lock` is held by a converge or a verb from start to end, and refuses a second operator by name. A converge that calls
-  `stackctl --under ID` is admitted if the file of the held lock has this ID.
+  `stackctl --lock-id ID` is admitted if the file of the held lock has this ID.
 - `work` is held by stackctl while it moves containers. It keeps others out when a release outlives the connection of
   its converge. boot waits for this lock alone; otherwise a converge that starts APP.service would wait for itself.
 
@@ -50,18 +50,18 @@ class Holder:
 
 
 @contextmanager
-def hold(paths: Paths, name: str, under: str | None = None, timeout: float | None = None) -> Iterator[None]:
+def hold(paths: Paths, name: str, lock_id: str | None = None, timeout: float | None = None) -> Iterator[None]:
     """Hold both locks, or raise LockedError with the name of the holder.
 
-    `under` is the ID of the lock that the caller holds. `timeout` is how long to wait for each lock, in seconds.
+    `lock_id` is the ID of the lock that the caller holds. `timeout` is how long to wait for each lock, in seconds.
     """
     timeout = LOCK_TIMEOUT_S if timeout is None else timeout
     with ExitStack() as stack:
-        if under is None:
+        if lock_id is None:
             # It is signed before the wait for the other lock, so that those who are refused meanwhile read our name.
             stack.enter_context(exclusive(paths.lock, name, timeout))
         else:
-            _check_admission(paths.lock, under)
+            _check_admission(paths.lock, lock_id)
         stack.enter_context(exclusive(paths.work, name, timeout))
         yield
 
@@ -110,11 +110,11 @@ def _sign(descriptor: int, me: Holder) -> None:
         os.ftruncate(descriptor, 0)
 
 
-def _check_admission(path: Path, under: str) -> None:
+def _check_admission(path: Path, lock_id: str) -> None:
     current = holder_of(path)
     if current is None:
         raise LockedError("the converge that called this no longer holds the lock. Next: run the converge again")
-    if current.id != under:
+    if current.id != lock_id:
         raise current.refusal
 
 

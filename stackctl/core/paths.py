@@ -69,7 +69,7 @@ class Paths:
         self.trials, self.trial_lock = var / "trial", var / "trial.lock"
         self.maintenance = var / "maintenance"  # nginx answers 503 while this file exists
         # What the droplet's key may do in the off-site storage; the cache of restic
-        self.offsite_powers, self.offsite_cache = var / "offsite.json", var / "restic"
+        self.offsite_permissions, self.offsite_cache = var / "offsite.json", var / "restic"
 
     def _set_foreign(self) -> None:
         """Set the paths that belong to other programs."""

@@ -51,7 +51,7 @@ class Step(NamedTuple, Generic[R]):
 def run_steps(stack: Context, run: R, steps: Sequence[Step[R]]) -> None:
     """Run the steps in order, each with its events. The first failure ends the run."""
     for step in steps:
-        stack.journal.step(step.name, partial(step.act, run), step.description)
+        stack.log.step(step.name, partial(step.act, run), step.description)
 
 
 def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U]] = ()) -> None:
@@ -68,7 +68,7 @@ def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U
     except BaseException as error:
         stack.machine.shield()
         cause = _expected(error)
-        stack.journal.show_log(done[-1].name, cause.tail if cause else "")
+        stack.log.emit_tail(done[-1].name, cause.tail if cause else "")
         if run.committed:
             raise PersonNeededError(f"{run.committed}, but {cause or repr(error)}. Next: {run.remedy}") from error
         left = undo(run, already_begun or done)
@@ -98,8 +98,8 @@ def undo(run: U, done: Sequence[Step[U]]) -> str:
             try:
                 step.undo(run)
             except (StackError, OSError) as error:
-                run.stack.journal.tell(step.name, "failed", f"not undone: {error}")
+                run.stack.log.emit(step.name, "failed", f"not undone: {error}")
                 left.append(step.name)
             else:
-                run.stack.journal.tell(step.name, "undone")
+                run.stack.log.emit(step.name, "undone")
     return ", ".join(left)

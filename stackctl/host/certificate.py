@@ -45,7 +45,7 @@ def ensure(stack: Stack, declared: Certificate) -> None:
     """Request the declared certificate if it is missing, and serve it."""
     fault = difference(stack.paths, declared, stack.machine)
     if fault:
-        stack.journal.step("issue", partial(_obtain, stack, declared), f"from {declared.server}: {fault}")
+        stack.log.step("issue", partial(_obtain, stack, declared), f"from {declared.server}: {fault}")
     stack.paths.certificate_failure.unlink(missing_ok=True)
     serve(stack, declared)
 
@@ -57,7 +57,7 @@ def serve(stack: Stack, declared: Certificate) -> None:
     """
     current, live = stack.paths.tls_current, stack.paths.tls_live(declared.domain)
     if difference(stack.paths, declared, stack.machine) is None and not same(current, live):
-        stack.journal.step("serve", partial(_take_over, stack, live), "the certificate that certbot has")
+        stack.log.step("serve", partial(_take_over, stack, live), "the certificate that certbot has")
     if stack.machine.peer_certificate(NGINX, declared.domain) != _first_of(current / CHAIN):
         raise FailedError(
             "nginx serves another certificate than it should. Next: nginx -t, then systemctl reload nginx"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from stackctl.core import config, durable, records
 from stackctl.core.errors import FailedError, PersonNeededError, RefusedError
-from stackctl.core.events import Journal
+from stackctl.core.events import RunLog
 from stackctl.core.machine import Machine
 from stackctl.core.paths import TRIALS, Paths
 from stackctl.core.program import TIMED_OUT, Result
@@ -106,15 +106,15 @@ def seconds_left(trial: Trial, machine: Machine) -> float:
     return trial.due - machine.monotonic() if trial.boot == machine.boot_id() else -math.inf
 
 
-def revert_if_expired(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
+def revert_if_expired(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
     """Revert the change if its trial has expired, and stop the timer once there is no trial."""
     if expired(paths, machine, name):
-        revert(paths, machine, journal, name)
+        revert(paths, machine, log, name)
     if not _recorded(paths, name):
         machine.run(["systemctl", "stop", paths.units.trial_timer(name)])
 
 
-def revert(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
+def revert(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
     """Restore the files and put them in force. After a FailedError the trial stays, so that it is tried again."""
     trial = _recorded(paths, name)
     if not trial:
@@ -128,10 +128,10 @@ def revert(paths: Paths, machine: Machine, journal: Journal, name: str) -> None:
         _end(paths, name)
         return "no new login had confirmed the change: reverted"
 
-    journal.step(name, act)
+    log.step(name, act)
 
 
-def revert_at_boot(paths: Paths, machine: Machine, journal: Journal) -> None:
+def revert_at_boot(paths: Paths, machine: Machine, log: RunLog) -> None:
     """Revert every trial before sshd and the firewall start. The timer retries what cannot be reverted now."""
     faults = []
     for name in TRIALS:
@@ -139,7 +139,7 @@ def revert_at_boot(paths: Paths, machine: Machine, journal: Journal) -> None:
             if trial := _recorded(paths, name):
                 _restore(paths, trial)
                 _end(paths, name)
-                journal.tell(name, "done", "no new login had confirmed the change: reverted before the boot")
+                log.emit(name, "done", "no new login had confirmed the change: reverted before the boot")
         except Exception as error:  # one that fails must not keep the others from being reverted
             faults.append(f"{name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):

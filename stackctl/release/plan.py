@@ -56,7 +56,7 @@ def _remove_one_shots(run: ReleaseRun) -> None:
 
 def _emit_plan(run: ReleaseRun) -> str:
     for line in _lines(run):
-        run.stack.journal.tell("plan", "progress", line)
+        run.stack.log.emit("plan", "progress", line)
     return ""
 
 

@@ -37,7 +37,7 @@ def release(stack: Stack, tag: str, *, keep_image: bool = False, dry_run: bool =
     With `keep_image`, a tag that is live already keeps its image. Raises what `run_or_undo` raises.
     """
     name, digest = parse(tag)
-    run = ReleaseRun(stack, Release(stack.journal.run, name, "", "", None, ""), digest, keep_image)
+    run = ReleaseRun(stack, Release(stack.log.run, name, "", "", None, ""), digest, keep_image)
     run.recovers = lifecycle.needs_recovery(stack)
     if not dry_run:
         recover_and_run(run, STEPS)

@@ -53,7 +53,7 @@ class ReleaseRun:
 
     @property
     def remedy(self) -> str:
-        return f"stackctl {self.stack.journal.op} {self.release.tag}"
+        return f"stackctl {self.stack.log.op} {self.release.tag}"
 
     @property
     def telegram(self) -> Telegram | None:

@@ -134,7 +134,7 @@ class _Watch:
             self._check_paths(now)
             self._check_telegram(now)
             if now - self.told >= PROGRESS_SECONDS:
-                self.stack.journal.tell("watch", "progress", f"{tally}, {now - self.began:.0f} of {seconds} s")
+                self.stack.log.emit("watch", "progress", f"{tally}, {now - self.began:.0f} of {seconds} s")
                 self.told = now
             machine.sleep(POLL_SECONDS)
         if self.telegram and not self.maintenance:

@@ -105,9 +105,9 @@ def name(run: RestoreRun) -> str:
 def tell_left_out(run: RestoreRun) -> None:
     """Emit what the restored database lacks or has otherwise."""
     for line in run.left_out[:SHOWN]:
-        run.stack.journal.tell("load", "progress", f"not restored as it was: {line}")
+        run.stack.log.emit("load", "progress", f"not restored as it was: {line}")
     if len(run.left_out) > SHOWN:
-        run.stack.journal.tell("load", "progress", f"not restored as it was: {len(run.left_out) - SHOWN} more")
+        run.stack.log.emit("load", "progress", f"not restored as it was: {len(run.left_out) - SHOWN} more")
 
 
 def migrate(run: RestoreRun) -> str:

@@ -15,7 +15,7 @@ BETWEEN = (
 
 def tell(run: RestoreRun) -> str:
     for line in _lines(run):
-        run.stack.journal.tell("plan", "progress", line)
+        run.stack.log.emit("plan", "progress", line)
     return ""
 
 
@@ -93,7 +93,7 @@ def _about_safety(run: RestoreRun) -> list[str]:
         return ["the replaced data was saved before the interruption"]
     if not run.asked.safety:
         return ["the replaced data is lost, because of --no-safety"]
-    saved = f"the replaced data is saved first, as backup {run.stack.journal.run}"
+    saved = f"the replaced data is saved first, as backup {run.stack.log.run}"
     return [saved, BETWEEN] if _is_serving(run.stack) else [saved]
 
 

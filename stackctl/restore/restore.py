@@ -64,7 +64,7 @@ def _undo_earlier(run: RestoreRun) -> None:
         return
     run.earlier = None
     begun = RestoreRun(run.stack, run.asked, run.data, record=earlier)
-    run.stack.journal.tell("settle", "progress", f"the restore of {earlier.id} was interrupted, and is undone")
+    run.stack.log.emit("settle", "progress", f"the restore of {earlier.id} was interrupted, and is undone")
     if left := undo(begun, REPLACED):
         raise PersonNeededError(f"cannot undo the restore of {earlier.id}: {left}. Next: {begun.remedy}")
 

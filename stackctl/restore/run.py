@@ -18,7 +18,7 @@ from stackctl.services.redis import Directory
 
 LOAD_TIMEOUT = 4 * 3600
 SHOWN = 20
-"""A list in the journal is cut off after this many lines."""
+"""A list in the log is cut off after this many lines."""
 DONE_BEFORE = "before the interruption"
 """The message of a step that an earlier, interrupted run has done."""
 FORMER = "_replaced"
@@ -94,7 +94,7 @@ class RestoreRun:
     @property
     def mark(self) -> str:
         """The comment on the restored database. It identifies the database after a kill."""
-        id_, token = (self.record.id, self.record.token) if self.record else (self.manifest.id, self.stack.journal.run)
+        id_, token = (self.record.id, self.record.token) if self.record else (self.manifest.id, self.stack.log.run)
         return f"restored from {id_} by {token}"
 
     @property

@@ -30,7 +30,7 @@ def close(run: RestoreRun) -> str:
         return "not needed: all data is restored"
     if not run.record:
         closed = run.earlier.maintenance if run.earlier else stack.paths.maintenance.exists()
-        run.record = Record(run.manifest.id, stack.journal.run, closed, run.revisions)
+        run.record = Record(run.manifest.id, stack.log.run, closed, run.revisions)
         unfinished_restore.save(stack.paths, run.record)
     durable.write(stack.paths.maintenance, b"", 0o644)
     lifecycle.stop_app(stack)

@@ -85,5 +85,5 @@ class Sent(list[str]):
 
 
 def stack_of(droplet: Droplet) -> Stack:
-    journal = events.Journal(None, "restore", droplet, StringIO(), (), "20251123T130000.000Z")
-    return Stack(droplet.paths, config.load(droplet.paths), droplet, journal)
+    log = events.RunLog(None, "restore", droplet, StringIO(), (), "20251123T130000.000Z")
+    return Stack(droplet.paths, config.load(droplet.paths), droplet, log)

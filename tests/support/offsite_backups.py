@@ -15,7 +15,7 @@ from stackctl.backup import manifest
 from stackctl.backup.manifest import DUMP, NAME, Manifest
 from stackctl.backup.offsite import download, upload
 from stackctl.core import config
-from stackctl.core.events import Journal
+from stackctl.core.events import RunLog
 from tests.support.fakes.droplet import Droplet
 from tests.support.manifests import NOON, made
 
@@ -27,7 +27,7 @@ TRIED = "Stat(<config/>) returned error, retrying after 1.4s: dial tcp 10.0.0.1:
 
 def stack(live: Droplet) -> Stack:
     paths = live.paths
-    return Stack(paths, config.load(paths), live, Journal(None, "backup", live, StringIO()))
+    return Stack(paths, config.load(paths), live, RunLog(None, "backup", live, StringIO()))
 
 
 def kept(live: Droplet, sequence: int = 1, **more: Any) -> tuple[Manifest, Path]:

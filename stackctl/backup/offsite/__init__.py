@@ -2,5 +2,5 @@
 
 The droplet's key can only add, so an intruder on the droplet cannot delete the backups. Old ones are deleted from the
 operator's side (`make prune`). Some storage services have no such keys, so what this key may do is tried
-(`access.Powers`). Nothing is taken on trust: what was sent is fetched again and compared.
+(`access.KeyPermissions`). Nothing is taken on trust: what was sent is fetched again and compared.
 """

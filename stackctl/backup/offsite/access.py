@@ -15,7 +15,7 @@ NOWHERE = (
 
 
 @dataclass(frozen=True)
-class Access:
+class OffsiteConfig:
     """The settings of the storage, which the deploys write to paths.offsite."""
 
     repository: str
@@ -37,7 +37,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Powers:
+class KeyPermissions:
     """The actions on an existing object that the droplet's key was able to do."""
 
     at: str
@@ -45,11 +45,11 @@ class Powers:
     overwrites: bool
 
     @property
-    def appends_only(self) -> bool:
+    def append_only(self) -> bool:
         return not (self.deletes or self.overwrites)
 
     def __str__(self) -> str:
-        if self.appends_only:
+        if self.append_only:
             return "the droplet's key can only add"
         can = [word for word, may in (("delete", self.deletes), ("overwrite", self.overwrites)) if may]
         return f"the droplet's key can {' and '.join(can)} existing objects"
@@ -59,20 +59,20 @@ def configured(stack: Stack) -> bool:
     return stack.paths.offsite.exists()
 
 
-def load(paths: Paths) -> Access:
+def load(paths: Paths) -> OffsiteConfig:
     """Read the settings. Raise RefusedError if there are none, or they have another format."""
     try:
-        return records.loads(Access, paths.offsite.read_bytes())
+        return records.loads(OffsiteConfig, paths.offsite.read_bytes())
     except FileNotFoundError:
         raise RefusedError(f"{NOWHERE}, then make site") from None
     except RecordError as error:
         raise RefusedError(f"{paths.offsite}: {error}. Next: make site") from None
 
 
-def powers(paths: Paths) -> Powers | None:
+def permissions(paths: Paths) -> KeyPermissions | None:
     """Return the result of the last probe, or None if there was none."""
     try:
-        return records.loads(Powers, paths.offsite_powers.read_bytes())
+        return records.loads(KeyPermissions, paths.offsite_permissions.read_bytes())
     except (OSError, RecordError):
         return None
 
@@ -81,8 +81,8 @@ def problems(paths: Paths, where: str) -> list[str]:
     """Return a line for each problem. Only in production is a missing storage a problem; `where` is the environment."""
     if not paths.offsite.exists():
         return [NOWHERE] if where == "production" else []
-    found = powers(paths)
-    if found and not found.appends_only and load(paths).append_only:
+    found = permissions(paths)
+    if found and not found.append_only and load(paths).append_only:
         return [
             f"{found}, although offsite_append_only is set. Next: use a key that can only add "
             "(docs/how-to/offsite-backups.md)"

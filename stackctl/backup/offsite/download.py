@@ -66,7 +66,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     such backup, or if it is in doubt which one is meant.
     """
     if wanted == LATEST:
-        stack.journal.tell("preflight", "progress", READING)
+        stack.log.emit("preflight", "progress", READING)
     elif not manifest.ID.fullmatch(wanted):
         raise RefusedError(f"there is no backup {wanted!r} off the droplet. Next: sudo stackctl offsite lists them all")
     elif not snapshot and (here := intact(stack.paths.backup(wanted))):
@@ -80,11 +80,11 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
                 f"{place} is intact and differs from snapshot {snapshot}. Nothing was changed. Next: restore it "
                 "without --from-offsite, or move it away first"
             )
-        stack.journal.tell("preflight", "progress", f"{one.name} differs from the intact one here, which is used")
+        stack.log.emit("preflight", "progress", f"{one.name} differs from the intact one here, which is used")
     for doubt in one.doubts:
-        stack.journal.tell("preflight", "progress", f"{one.name} is in doubt: {doubt}")
+        stack.log.emit("preflight", "progress", f"{one.name} is in doubt: {doubt}")
     if wanted == LATEST and (doubtful := sum(1 for other in found if other.doubts)):
-        stack.journal.tell("preflight", "progress", f"{doubtful} others are in doubt. Next: sudo stackctl offsite")
+        stack.log.emit("preflight", "progress", f"{doubtful} others are in doubt. Next: sudo stackctl offsite")
     return here or one.manifest
 
 
@@ -106,7 +106,7 @@ def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
     repository = Repository(stack)
     copies = [one.snapshot for one in everything(stack, told.id) if one.copies(told)]
     if not copies:
-        raise RefusedError(f"{repository.access.repository} has no such backup {told.id}. Next: sudo stackctl offsite")
+        raise RefusedError(f"{repository.config.repository} has no such backup {told.id}. Next: sudo stackctl offsite")
     for snapshot in copies[:-1]:
         with suppress(FailedError):
             return repository.restore(snapshot, told, directory)

@@ -11,7 +11,7 @@ from pathlib import Path
 from stackctl.app.stack import Stack
 from stackctl.backup import manifest, stored
 from stackctl.backup.manifest import Manifest
-from stackctl.backup.offsite.access import Powers, load
+from stackctl.backup.offsite.access import KeyPermissions, load
 from stackctl.backup.stored import Snapshot
 from stackctl.core import disk, durable, records, redact
 from stackctl.core.errors import FailedError
@@ -35,12 +35,12 @@ class Repository:
     """The restic repository, with the droplet's credentials."""
 
     def __init__(self, stack: Stack) -> None:
-        self.access = load(stack.paths)
+        self.config = load(stack.paths)
         self._stack = stack
 
     def find(self) -> None:
         """Raise FailedError if the storage cannot be reached, refuses the key or has no repository."""
-        where, answer = self.access.repository, self.ask("GET", "config")
+        where, answer = self.config.repository, self.ask("GET", "config")
         if answer.status == 404:
             what = "bucket" if answer.code == "NoSuchBucket" else "repository"
             raise FailedError(f"{where}: there is no such {what}. Next: make offsite, or correct offsite_repository")
@@ -58,7 +58,7 @@ class Repository:
                 f"{where}: the storage returned an error ({answer.cause}). Next: check the storage, then {AGAIN}"
             )
 
-    def probe(self) -> Powers:
+    def probe(self) -> KeyPermissions:
         """Find out what the key may do, and save the result for status. No object of restic is touched.
 
         Raises FailedError if the key cannot even add.
@@ -69,14 +69,14 @@ class Repository:
         put, there = self.ask("PUT", PROBE, second), self.ask("GET", PROBE)
         if there.status == 404:
             raise FailedError(
-                f"{self.access.repository}: the droplet's key cannot add anything ({put.cause}). Next: let it write "
+                f"{self.config.repository}: the droplet's key cannot add anything ({put.cause}). Next: let it write "
                 f"there (docs/how-to/offsite-backups.md), then {AGAIN}"
             )
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
-        found = Powers(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
+        found = KeyPermissions(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
         with suppress(OSError):  # on a full disk the operator wants to know which backups are safe off the droplet
-            durable.write(self._stack.paths.offsite_powers, records.dumps(found))
+            durable.write(self._stack.paths.offsite_permissions, records.dumps(found))
         return found
 
     def snapshots(self, *options: str) -> list[Snapshot]:
@@ -85,14 +85,14 @@ class Repository:
 
     def stored_at(self, snapshot: Snapshot) -> datetime:
         """Return the date on which the storage took the snapshot. Ask the storage itself, not restic."""
-        access, machine = self.access, self._stack.machine
-        url = s3.url_of(access.repository, f"snapshots/{snapshot.id}")
-        headers = s3.signed("HEAD", url, b"", access.key, machine.now())
+        config, machine = self.config, self._stack.machine
+        url = s3.url_of(config.repository, f"snapshots/{snapshot.id}")
+        headers = s3.signed("HEAD", url, b"", config.key, machine.now())
         try:
             return s3.date_of(*machine.head(url, headers))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise FailedError(
-                f"{access.repository}: cannot read the date of snapshot {snapshot.id[:8]} ({error}). Next: {AGAIN}"
+                f"{config.repository}: cannot read the date of snapshot {snapshot.id[:8]} ({error}). Next: {AGAIN}"
             ) from None
 
     def text(self, snapshot: Snapshot) -> str:
@@ -146,34 +146,34 @@ class Repository:
 
     def ask(self, method: str, name: str, body: bytes = b"") -> s3.Answer:
         """Send a request to the storage, without restic. Raise FailedError if there is no answer."""
-        machine, access = self._stack.machine, self.access
-        url = s3.url_of(access.repository, name)
-        headers = s3.signed(method, url, body, access.key, machine.now())
+        machine, config = self._stack.machine, self.config
+        url = s3.url_of(config.repository, name)
+        headers = s3.signed(method, url, body, config.key, machine.now())
         try:
             return s3.Answer.of(*machine.request(method, url, body, headers))
         except (OSError, http.client.HTTPException) as error:
             cause = error or type(error).__name__
             raise FailedError(
-                f"{access.repository}: the storage cannot be reached ({cause}). Next: when it answers again, {AGAIN}"
+                f"{config.repository}: the storage cannot be reached ({cause}). Next: when it answers again, {AGAIN}"
             ) from None
 
     def _run(self, *arguments: object, timeout: float, stdout: Path | None = None, most: int = sys.maxsize) -> Result:
-        access = self.access
+        config = self.config
         cache = self._stack.paths.offsite_cache
         cache.mkdir(mode=0o700, exist_ok=True)
         env = {
             **ENVIRONMENT,
             "TMPDIR": str(cache),  # restic writes there what it is about to send; /tmp is in memory
-            **restic.environment(access.repository, access.password, access.key),
+            **restic.environment(config.repository, config.password, config.key),
             "RESTIC_CACHE_DIR": str(cache),
         }
         # An isolated droplet writes nothing to the storage, not even a lock.
-        argv = ["restic", *(["--no-lock"] if access.read_only else []), *map(str, arguments)]
+        argv = ["restic", *(["--no-lock"] if config.read_only else []), *map(str, arguments)]
         return self._stack.machine.run(argv, env, timeout, stdout=stdout, most=most)
 
     def _fault(self, verb: str, ran: Result) -> str:
         """Return the cause of a failure, and the next step."""
-        where, said = self.access.repository, redact.mask(restic.reason(ran), self.access.secrets)
+        where, said = self.config.repository, redact.mask(restic.reason(ran), self.config.secrets)
         known = {
             127: "restic is not installed. Next: make site",
             NO_REPOSITORY: f"{where}: there is no such repository. Next: make offsite",
@@ -190,12 +190,12 @@ class Repository:
         )
 
 
-def look(stack: Stack) -> Powers | None:
+def look(stack: Stack) -> KeyPermissions | None:
     """Open the repository and probe the key. Return None, without a probe, if this droplet only reads."""
     repository = Repository(stack)
     repository.find()
     repository.restic("cat", "config")
-    return None if repository.access.read_only else repository.probe()
+    return None if repository.config.read_only else repository.probe()
 
 
 def timeout_for(told: Manifest) -> float:

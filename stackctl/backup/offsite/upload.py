@@ -22,7 +22,7 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
     Raises FailedError with the cause and the next step.
     """
     repository = Repository(stack)
-    if repository.access.read_only:
+    if repository.config.read_only:
         raise RefusedError("nothing was sent: this droplet is isolated, and only reads the storage. Next: make live")
     # A backup that is damaged here would be reported each night as damaged by the storage.
     if faults := manifest.differing(directory, told):

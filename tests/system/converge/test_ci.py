@@ -39,7 +39,7 @@ def test_the_key_is_told_status(lab: Environment, droplet: Host) -> None:
         "",
         "id",
         "bash",
-        "release --under x 1.0",
+        "release --lock-id x 1.0",
         "exec id",
         "maintenance on",
         "status; id",

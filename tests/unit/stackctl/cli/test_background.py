@@ -65,8 +65,8 @@ def followed(tmp_path: Path) -> Followed:
     return Followed(installed(tmp_path).paths)
 
 
-def journal(paths: Paths, run: str = RUN, op: str = "release") -> events.Journal:
-    return events.Journal(paths.history, op, Droplet(paths), StringIO(), (), run)
+def run_log(paths: Paths, run: str = RUN, op: str = "release") -> events.RunLog:
+    return events.RunLog(paths.history, op, Droplet(paths), StringIO(), (), run)
 
 
 def start(followed: Followed, *arguments: str) -> None:
@@ -81,36 +81,36 @@ def follow(followed: Followed, run: str = RUN) -> tuple[int, list[str]]:
 
 def test_a_run_is_heard_from_its_first_event_to_its_exit_code(followed: Followed) -> None:
     """What was said before, and by others meanwhile, is not."""
-    before, mine, others = journal(followed.paths, "earlier"), journal(followed.paths), journal(followed.paths, "other")
+    before, mine, others = run_log(followed.paths, "earlier"), run_log(followed.paths), run_log(followed.paths, "other")
     before.begin("ada", "1.0.0")
     before.end(0, "over")
     mine.begin("ada", "1.1.0")
 
     def both() -> None:
-        mine.tell("pull", "log", "two")
+        mine.emit("pull", "log", "two")
         others.end(0)
-        mine.tell("pull", "done", "three")
+        mine.emit("pull", "done", "three")
 
     followed.coming = [
-        lambda: mine.tell("pull", "start", "one"),
+        lambda: mine.emit("pull", "start", "one"),
         lambda: others.begin("bob"),
         both,
         lambda: mine.end(2, "no room"),
-        lambda: mine.tell("pull", "start", "never heard"),
+        lambda: mine.emit("pull", "start", "never heard"),
     ]
     assert follow(followed) == (2, ["1.1.0 by ada", "one", "two", "three", "no room"])
     assert len(followed.coming) == 1
 
 
 def test_a_history_that_is_not_there_yet_is_waited_for(followed: Followed) -> None:
-    mine = journal(followed.paths)
+    mine = run_log(followed.paths)
     followed.coming = [lambda: None, lambda: mine.begin("ada"), lambda: mine.end(0)]
     assert follow(followed) == (0, ["by ada", ""])
 
 
 def test_a_line_is_heard_when_it_is_whole(followed: Followed) -> None:
-    mine = journal(followed.paths)
-    mine.tell("pull", "done", "ü" * 9)
+    mine = run_log(followed.paths)
+    mine.emit("pull", "done", "ü" * 9)
     whole = followed.paths.history.read_bytes()
     followed.paths.history.write_bytes(whole[:50])
 
@@ -123,14 +123,14 @@ def test_a_line_is_heard_when_it_is_whole(followed: Followed) -> None:
 
 
 def test_a_torn_line_spoils_none_that_is_heard(followed: Followed) -> None:
-    mine = journal(followed.paths)
-    mine.tell("pull", "done", "one")
+    mine = run_log(followed.paths)
+    mine.emit("pull", "done", "one")
 
     def tear() -> None:
         with followed.paths.history.open("ab") as file:
             file.write(b'{"run": "\xff')
 
-    followed.coming = [tear, lambda: mine.tell("start", "done", "two"), tear, lambda: mine.end(1, "end")]
+    followed.coming = [tear, lambda: mine.emit("start", "done", "two"), tear, lambda: mine.end(1, "end")]
     assert follow(followed) == (1, ["one", "two", "end"])
 
 
@@ -141,33 +141,33 @@ def test_each_event_is_heard_once_though_the_history_is_trimmed_meanwhile(
     """It is another file from then on, and a shorter one; twice."""
     monkeypatch.setattr(events, "MOST_LINES", 12)
     monkeypatch.setattr(events, "KEPT_LINES", 12)
-    mine, others = journal(followed.paths), journal(followed.paths, "other", "maintenance")
+    mine, others = run_log(followed.paths), run_log(followed.paths, "other", "maintenance")
     for n in range(12):
-        journal(followed.paths, "earlier").tell("pull", "done", str(n))
+        run_log(followed.paths, "earlier").emit("pull", "done", str(n))
     mine.begin("ada", "1.1.0")
 
     def meanwhile() -> None:
         for n in range(said_before_it):
-            mine.tell("start", "done", f"before {n}")
-        others.tell("maintenance", "progress")
+            mine.emit("start", "done", f"before {n}")
+        others.emit("maintenance", "progress")
         events.trim(followed.paths.history)
-        mine.tell("health", "done", "after")
+        mine.emit("health", "done", "after")
 
-    followed.coming = [lambda: mine.tell("pull", "done", "one"), meanwhile, meanwhile, lambda: mine.end(0, "end")]
+    followed.coming = [lambda: mine.emit("pull", "done", "one"), meanwhile, meanwhile, lambda: mine.end(0, "end")]
     once = [*(f"before {n}" for n in range(said_before_it)), "after"]
     assert follow(followed) == (0, ["1.1.0 by ada", "one", *once, *once, "end"])
     assert len(followed.paths.history.read_bytes().splitlines()) == 14
 
 
 def test_what_is_said_last_is_heard_though_the_unit_is_over(followed: Followed) -> None:
-    mine = journal(followed.paths)
+    mine = run_log(followed.paths)
     mine.begin("ada")
     followed.last_words = lambda: mine.end(1, "undone")
     assert follow(followed) == (1, ["by ada", "undone"])
 
 
 def test_one_that_is_silent_is_waited_for_while_its_unit_is_there(followed: Followed) -> None:
-    mine = journal(followed.paths)
+    mine = run_log(followed.paths)
     mine.begin("ada")
     followed.coming = [*[lambda: None] * 200, lambda: mine.end(0, "end")]
     assert follow(followed) == (0, ["by ada", "end"])
@@ -176,7 +176,7 @@ def test_one_that_is_silent_is_waited_for_while_its_unit_is_there(followed: Foll
 
 def test_one_that_undoes_its_work_is_waited_for(followed: Followed) -> None:
     """It was stopped, and is `deactivating` as long as that takes."""
-    mine = journal(followed.paths)
+    mine = run_log(followed.paths)
     mine.begin("ada")
     followed.unit = "deactivating"
     followed.coming = [*[lambda: None] * 200, lambda: mine.end(1, "undone")]
@@ -184,7 +184,7 @@ def test_one_that_undoes_its_work_is_waited_for(followed: Followed) -> None:
 
 
 def test_one_that_systemd_does_not_tell_of_is_waited_for(followed: Followed) -> None:
-    mine = journal(followed.paths)
+    mine = run_log(followed.paths)
     mine.begin("ada")
     followed.failing = {"systemctl show": Result(TIMED_OUT)}
     followed.coming = [*[lambda: None] * 200, lambda: mine.end(0, "end")]
@@ -194,7 +194,7 @@ def test_one_that_systemd_does_not_tell_of_is_waited_for(followed: Followed) -> 
 @pytest.mark.parametrize("over", ["inactive", "failed"])
 def test_one_that_was_killed_needs_a_person(followed: Followed, over: str) -> None:
     followed.over = over
-    journal(followed.paths, op="rollback").begin("ada", "1.0.0")
+    run_log(followed.paths, op="rollback").begin("ada", "1.0.0")
     with pytest.raises(
         PersonNeededError, match=r"killed\? .*bot-release.service\). Next: stackctl rollback 1.0.0, which finishes"
     ):
@@ -210,17 +210,17 @@ def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> N
     with pytest.raises(RefusedError, match="no release or restore has run yet"):
         background.last_run(followed.paths)
     for run, op in (("1", "release"), ("2", "rollback"), ("3", "boot"), ("4", "backup"), ("5", "dry-run")):
-        journal(followed.paths, run, op).begin("ada")
-        journal(followed.paths, run, op).end(0)
-    journal(followed.paths, "1").tell("release", "start", "a step of that name")
+        run_log(followed.paths, run, op).begin("ada")
+        run_log(followed.paths, run, op).end(0)
+    run_log(followed.paths, "1").emit("release", "start", "a step of that name")
     assert background.last_run(followed.paths) == "2"
 
 
 def test_people_see_seconds_and_machines_see_the_events(followed: Followed) -> None:
-    mine = journal(followed.paths)
+    mine = run_log(followed.paths)
     mine.begin("ada", "1.1.0")
     mine.machine.sleep(1.5)
-    mine.show_log("start", "Traceback")
+    mine.emit_tail("start", "Traceback")
     mine.end(1, "no room")
     shown: dict[bool, str] = {}
     for as_json in (True, False):

@@ -28,7 +28,7 @@ def test_a_torn_line_spoils_no_other(paths: Paths) -> None:
 
 def test_a_step_tells_how_long_it_took_and_how_it_ended(paths: Paths) -> None:
     machine, out = Droplet(paths), StringIO()
-    journal = events.Journal(paths.history, "release", machine, out, ["s3cret-value"])
+    log = events.RunLog(paths.history, "release", machine, out, ["s3cret-value"])
 
     def pull() -> str:
         machine.seconds += 1.5
@@ -37,9 +37,9 @@ def test_a_step_tells_how_long_it_took_and_how_it_ended(paths: Paths) -> None:
     def start() -> str:
         raise FailedError("no room: s3cret-value")
 
-    journal.step("pull", pull, "the image")
+    log.step("pull", pull, "the image")
     with pytest.raises(FailedError):
-        journal.step("start", start)
+        log.step("start", start)
     assert out.getvalue().splitlines() == [
         "   0.0 s  pull       start the image",
         "   1.5 s  pull       done *** (1.5 s)",
@@ -62,11 +62,11 @@ def told(paths: Paths) -> list[dict[str, Any]]:
 
 def test_a_run_begins_with_who_asked_for_what_and_ends_with_its_exit_code(paths: Paths) -> None:
     machine, out = Droplet(paths), StringIO()
-    journal = events.Journal(paths.history, "release", machine, out, ["s3cret-value"], "20251123T120000.000Z")
-    journal.begin("ada", "1.1.0")
-    journal.tell("pull", "progress", "half of it")
+    log = events.RunLog(paths.history, "release", machine, out, ["s3cret-value"], "20251123T120000.000Z")
+    log.begin("ada", "1.1.0")
+    log.emit("pull", "progress", "half of it")
     machine.seconds += 2
-    journal.end(1, "no room: s3cret-value")
+    log.end(1, "no room: s3cret-value")
     run = {"run": "20251123T120000.000Z", "op": "release"}
     of_run = {**run, "step": "release"}
     at = "2025-11-23T12:00:00.000+00:00"
@@ -87,9 +87,9 @@ def test_a_run_begins_with_who_asked_for_what_and_ends_with_its_exit_code(paths:
 
 @pytest.mark.parametrize(("code", "ended"), [(0, "done"), (1, "failed"), (2, "failed"), (4, "failed")])
 def test_a_run_is_done_when_its_exit_code_is_0(paths: Paths, code: int, ended: str) -> None:
-    journal = events.Journal(paths.history, "backup", Droplet(paths), StringIO())
-    journal.begin("root")
-    journal.end(code)
+    log = events.RunLog(paths.history, "backup", Droplet(paths), StringIO())
+    log.begin("root")
+    log.end(code)
     first, last = told(paths)
     assert (first["message"], first["tag"]) == ("by root", "")
     assert (last["state"], last["code"]) == (ended, code)
@@ -98,8 +98,8 @@ def test_a_run_is_done_when_its_exit_code_is_0(paths: Paths, code: int, ended: s
 def test_a_containers_log_is_an_event_a_line_without_secrets(paths: Paths) -> None:
     """A secret of several lines is masked before it is cut into them."""
     out = StringIO()
-    journal = events.Journal(paths.history, "release", Droplet(paths), out, ["one-line\nthe-other"])
-    journal.show_log("start", "Traceback:\nkey one-line\nthe-other is bad\n")
+    log = events.RunLog(paths.history, "release", Droplet(paths), out, ["one-line\nthe-other"])
+    log.emit_tail("start", "Traceback:\nkey one-line\nthe-other is bad\n")
     assert [(e["step"], e["state"], e["message"]) for e in told(paths)] == [
         ("start", "log", "Traceback:"),
         ("start", "log", "key *** is bad"),
@@ -109,9 +109,9 @@ def test_a_containers_log_is_an_event_a_line_without_secrets(paths: Paths) -> No
 
 def test_a_verb_that_only_looks_leaves_no_history(paths: Paths) -> None:
     out = StringIO()
-    journal = events.Journal(None, "status", Droplet(paths), out)
-    journal.begin("root")
-    journal.end(0)
+    log = events.RunLog(None, "status", Droplet(paths), out)
+    log.begin("root")
+    log.end(0)
     assert not paths.history.exists()
     assert len(out.getvalue().splitlines()) == 2
 
@@ -173,26 +173,26 @@ def test_what_is_no_event_is_passed_over(line: bytes) -> None:
 
 
 def test_an_event_is_read_as_it_was_told(paths: Paths) -> None:
-    events.Journal(paths.history, "release", Droplet(paths), StringIO(), (), "r").tell("pull", "done", 'ü\n"', 5)
+    events.RunLog(paths.history, "release", Droplet(paths), StringIO(), (), "r").emit("pull", "done", 'ü\n"', 5)
     event = events.parsed(paths.history.read_bytes().rstrip())
     assert event
     assert (event["run"], event["op"], event["message"], event["ms"]) == ("r", "release", 'ü\n"', 5)
 
 
 def test_runs_are_told_whole_though_they_mix_and_some_are_torn_or_trimmed(paths: Paths) -> None:
-    def journal(op: str, run: str) -> events.Journal:
-        return events.Journal(paths.history, op, Droplet(paths), StringIO(), (), run)
+    def run_log(op: str, run: str) -> events.RunLog:
+        return events.RunLog(paths.history, op, Droplet(paths), StringIO(), (), run)
 
-    journal("release", "trimmed").tell("pull", "done")
-    release, boot = journal("release", "2"), journal("boot", "3")
+    run_log("release", "trimmed").emit("pull", "done")
+    release, boot = run_log("release", "2"), run_log("boot", "3")
     release.begin("ada", "1.1.0")
     release.step("pull", lambda: "the image")
     boot.begin("root")
     with paths.history.open("a") as file:
         file.write('{"run": "2", "op": "release", "st')
-    release.tell("release", "start")  # a step of the verb's name begins no run
-    release.tell("pull", "undone")
-    release.show_log("pull", "a line")
+    release.emit("release", "start")  # a step of the verb's name begins no run
+    release.emit("pull", "undone")
+    release.emit_tail("pull", "a line")
     release.end(1, "no room")
     told_of, begun = history.runs(paths)
     assert [(step["step"], step["state"]) for step in told_of.pop("steps")] == [("pull", "done"), ("pull", "undone")]
@@ -206,10 +206,10 @@ def test_runs_are_told_whole_though_they_mix_and_some_are_torn_or_trimmed(paths:
 def test_people_read_the_newest_runs_first(paths: Paths) -> None:
     assert history.text(history.runs(paths)) == "nothing was done here yet"
     for n in range(history.SHOWN + 2):
-        journal = events.Journal(paths.history, "release", Droplet(paths), StringIO(), (), str(n))
-        journal.begin("ada", f"1.{n}.0")
-        journal.step("pull", lambda: "the image")
-        journal.end(n % 2, "no room" if n % 2 else "")
+        log = events.RunLog(paths.history, "release", Droplet(paths), StringIO(), (), str(n))
+        log.begin("ada", f"1.{n}.0")
+        log.step("pull", lambda: "the image")
+        log.end(n % 2, "no room" if n % 2 else "")
     shown = history.text(history.runs(paths)).splitlines()
     assert shown[:5] == [
         "2025-11-23T12:00:00  release 1.11.0    failed        0.0 s  by ada",
@@ -242,23 +242,23 @@ def test_a_dry_run_is_remembered_as_that(tmp_path: Path) -> None:
 def test_history_that_cannot_be_written_stops_nothing(paths: Paths) -> None:
     paths.history.mkdir()
     out = StringIO()
-    journal = events.Journal(paths.history, "release", Droplet(paths), out)
-    journal.begin("ada", "1.0.0")
-    journal.tell("pull", "start")
+    log = events.RunLog(paths.history, "release", Droplet(paths), out)
+    log.begin("ada", "1.0.0")
+    log.emit("pull", "start")
     assert out.getvalue().count("Is a directory") == 2
 
 
 def test_a_line_that_a_full_disk_cuts_off_goes_elsewhere(paths: Paths) -> None:
     paths.unwritten.parent.mkdir(parents=True)
-    journal = events.Journal(paths.history, "release", Droplet(paths), StringIO(), spare=paths.unwritten)
-    journal.tell("pull", "start")
+    log = events.RunLog(paths.history, "release", Droplet(paths), StringIO(), spare=paths.unwritten)
+    log.emit("pull", "start")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (paths.history.stat().st_size + 9, hard))
     try:
-        journal.tell("pull", "done")
+        log.emit("pull", "done")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    journal.tell("start", "start")
+    log.emit("start", "start")
     told = [line for line in map(events.parsed, paths.history.read_bytes().splitlines()) if line]
     assert [(event["step"], event["state"]) for event in told] == [("pull", "start"), ("start", "start")]
     assert json.loads(paths.unwritten.read_text())["state"] == "done"
@@ -268,7 +268,7 @@ def test_a_terminal_that_is_gone_stops_nothing(paths: Paths) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as out:
-        journal = events.Journal(paths.history, "release", Droplet(paths), out)
-        journal.tell("pull", "start")
-        journal.tell("pull", "done")
+        log = events.RunLog(paths.history, "release", Droplet(paths), out)
+        log.emit("pull", "start")
+        log.emit("pull", "done")
     assert len(paths.history.read_text().splitlines()) == 2

@@ -112,16 +112,16 @@ def test_a_release_can_be_followed_while_it_holds_its_locks(tmp_path: Path) -> N
         assert stackctl(droplet, "status")[0] == 0
 
 
-def test_a_part_of_the_errand_is_admitted_by_its_id(tmp_path: Path) -> None:
+def test_a_part_of_the_run_is_admitted_by_its_id(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.lock):
         holder = lock.holder_of(droplet.paths.lock)
         assert holder
-        assert stackctl(droplet, "--under", holder.id, "release", "1.0.0")[0] == 0
+        assert stackctl(droplet, "--lock-id", holder.id, "release", "1.0.0")[0] == 0
         assert lock.holder_of(droplet.paths.lock) == holder
-        assert stackctl(droplet, "--under", "another", "release", "1.0.0")[0] == 3
+        assert stackctl(droplet, "--lock-id", "another", "release", "1.0.0")[0] == 3
         assert stackctl(droplet, "release", "1.0.0")[0] == 3
-    assert stackctl(droplet, "--under", holder.id, "release", "1.0.0")[0] == 3
+    assert stackctl(droplet, "--lock-id", holder.id, "release", "1.0.0")[0] == 3
 
 
 def test_a_release_whose_converge_is_gone_keeps_others_out(paths: Paths) -> None:

@@ -19,7 +19,7 @@ from stackctl.backup import listing, manifest
 from stackctl.cli import status
 from stackctl.core import history
 from stackctl.core.errors import FailedError
-from stackctl.core.events import Journal, readable
+from stackctl.core.events import RunLog, readable
 from stackctl.core.machine import Machine
 from stackctl.core.printable import Filter, printable
 from stackctl.core.program import INTERRUPTED
@@ -83,8 +83,8 @@ def test_lines_of_a_run_are_one_line_each() -> None:
 def test_a_release_shows_the_apps_last_words_made_printable_and_remembers_them_as_json(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     out = io.StringIO()
-    journal = Journal(droplet.paths.history, "release", droplet, out, run="r")
-    journal.show_log("health", f"one {TITLE}\ntwo \u2066")
+    log = RunLog(droplet.paths.history, "release", droplet, out, run="r")
+    log.emit_tail("health", f"one {TITLE}\ntwo \u2066")
     assert out.getvalue() == f"    | one {SHOWN}\n    | two \\u2066\n"
     messages = [json.loads(line)["message"] for line in droplet.paths.history.read_text().splitlines()]
     assert messages == [f"one {TITLE}", "two \u2066"]

@@ -546,7 +546,7 @@ def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(l
     with lock.exclusive(live.paths.lock, "ada's converge", 0):
         holder = lock.holder_of(live.paths.lock)
         assert holder
-        code, shown = stackctl(live, "--under", holder.id, "release", "1.0.0")
+        code, shown = stackctl(live, "--lock-id", holder.id, "release", "1.0.0")
     assert code == 0, shown
     current = state.load(live.paths).release
     assert current

@@ -23,7 +23,7 @@ from stackctl.app.state import Release, Revision
 from stackctl.app.telegram import Telegram
 from stackctl.core import config
 from stackctl.core.errors import FailedError, RefusedError
-from stackctl.core.events import Journal
+from stackctl.core.events import RunLog
 from stackctl.core.paths import Paths
 from stackctl.core.program import Result
 from stackctl.release import probe, watch
@@ -73,7 +73,7 @@ def live(tmp_path: Path) -> Watched:
 
 def stack(droplet: Droplet) -> Stack:
     paths = droplet.paths
-    return Stack(paths, config.load(paths), droplet, Journal(paths.history, "release", droplet, StringIO()))
+    return Stack(paths, config.load(paths), droplet, RunLog(paths.history, "release", droplet, StringIO()))
 
 
 def flip(live: Watched) -> Flip:

@@ -308,9 +308,9 @@ def test_it_holds_both_locks_to_its_end(saved: Droplet, monkeypatch: pytest.Monk
 def test_whoever_holds_either_lock_has_it_refused(saved: Droplet, name: str, beside: tuple[str, ...]) -> None:
     before, wanted = as_it_was(saved), newest(saved)
     path = getattr(saved.paths, name)
-    with lock.exclusive(path, "somebody's errand", 0):
+    with lock.exclusive(path, "somebody's restore", 0):
         code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, *beside)
-    assert (code, "somebody's errand" in shown) == (3, True), shown
+    assert (code, "somebody's restore" in shown) == (3, True), shown
     assert as_it_was(saved) == before
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from stackctl.backup.manifest import DUMP, Manifest
 from stackctl.backup.offsite import access, download, repository, upload
-from stackctl.backup.offsite.access import Powers
+from stackctl.backup.offsite.access import KeyPermissions
 from stackctl.backup.offsite.repository import LOCKED_S
 from stackctl.core import durable
 from stackctl.core.errors import FailedError
@@ -126,7 +126,7 @@ def test_what_the_key_may_do_is_tried(
     if before:
         live.storage.objects[repository.PROBE] = before
     sent(live)
-    found = access.powers(live.paths)
+    found = access.permissions(live.paths)
     assert found
     assert (found.deletes, found.overwrites) == (deletes, overwrites)
     assert live.storage.objects["config"] == b"of restic"
@@ -147,37 +147,37 @@ def test_a_key_that_can_t_add_is_not_one_that_can_delete(live: Droplet) -> None:
     live.storage.takes = False
     code, shown = stackctl(live, "offsite")
     assert (code, "the droplet's key cannot add anything (403 AccessDenied). Next: let it write" in shown) == (1, True)
-    assert access.powers(live.paths) is None
+    assert access.permissions(live.paths) is None
 
 
 def test_nothing_is_said_of_a_key_that_was_not_tried(live: Droplet) -> None:
-    assert access.powers(live.paths) is None
+    assert access.permissions(live.paths) is None
     assert access.problems(live.paths, "production") == []
 
 
 @pytest.mark.parametrize(
     ("powers", "append_only", "says"),
     [
-        (Powers("now", deletes=False, overwrites=False), True, ""),
-        (Powers("now", deletes=True, overwrites=True), False, ""),
+        (KeyPermissions("now", deletes=False, overwrites=False), True, ""),
+        (KeyPermissions("now", deletes=True, overwrites=True), False, ""),
         (
-            Powers("now", deletes=True, overwrites=False),
+            KeyPermissions("now", deletes=True, overwrites=False),
             True,
             "key can delete existing objects, although offsite_append",
         ),
-        (Powers("now", deletes=False, overwrites=True), True, "key can overwrite existing objects"),
-        (Powers("now", deletes=True, overwrites=True), True, "key can delete and overwrite existing objects"),
+        (KeyPermissions("now", deletes=False, overwrites=True), True, "key can overwrite existing objects"),
+        (KeyPermissions("now", deletes=True, overwrites=True), True, "key can delete and overwrite existing objects"),
     ],
 )
 def test_status_tells_when_the_key_may_do_more_than_it_was_said_to(
     live: Droplet,
-    powers: Powers,
+    powers: KeyPermissions,
     *,
     append_only: bool,
     says: str,
 ) -> None:
     reached(live.paths, append_only=append_only)
-    live.paths.offsite_powers.write_text(json.dumps(powers.__dict__))
+    live.paths.offsite_permissions.write_text(json.dumps(powers.__dict__))
     found = access.problems(live.paths, "production")
     assert [says in line for line in found] == ([True] if says else [])
 

@@ -15,7 +15,7 @@ from stackctl.backup.offsite import download, repository, upload
 from stackctl.backup.stored import Snapshot
 from stackctl.core import config
 from stackctl.core.errors import FailedError
-from stackctl.core.events import Journal
+from stackctl.core.events import RunLog
 from stackctl.core.machine import Machine
 from stackctl.core.program import ENVIRONMENT
 from tests.support.fakes.droplet import Droplet, stackctl
@@ -103,7 +103,7 @@ def test_of_no_file_more_is_written_than_its_manifest_says(
     monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tmp_path}:/usr/bin:/bin")
     target = tmp_path / told.id
     target.mkdir()
-    real = Stack(live.paths, config.load(live.paths), Machine(), Journal(None, "backup", live, StringIO()))
+    real = Stack(live.paths, config.load(live.paths), Machine(), RunLog(None, "backup", live, StringIO()))
     snapshot = Snapshot("0" * 64, "", told.id, str(sent_from))
     with pytest.raises(FailedError, match=says):
         repository.Repository(real).restore(snapshot, told, target)
