@@ -40,26 +40,26 @@ MADE_LATER = re.compile(r"inventories/\w+\.(?:secrets\.json|backups\.json|ci_key
 
 @cache
 def tracked() -> tuple[str, ...]:
-    """Every path that git knows or would add, relative to the checkout."""
+    """Return every path that git knows or would add, relative to the checkout."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return tuple(line for line in listed.stdout.splitlines() if (ROOT / line).is_file())
 
 
 def pages() -> list[Path]:
-    """The documentation. CHANGELOG.md may name what is gone."""
+    """Return the documentation's pages. CHANGELOG.md may name what is gone."""
     return [ROOT / path for path in tracked() if path.endswith(".md") and path != "CHANGELOG.md"]
 
 
 @cache
 def make_targets() -> dict[str, str]:
-    """Each public target of the Makefile with its description."""
+    """Return each public target of the Makefile with its description."""
     return dict(re.findall(r"^([a-z-]+):.*? ## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 @cache
 def make_variables() -> dict[str, str]:
-    """Each variable that make accepts, with its description, which is empty if the Makefile has none."""
+    """Return each variable that make accepts with its description, which is empty if the Makefile has none."""
     makefile = (ROOT / "Makefile").read_text()
     described = dict(re.findall(r"^# ([A-Z_]+): (.+)$", makefile, re.MULTILINE))
     (known,) = re.findall(r"^KNOWN := (.+)$", makefile, re.MULTILINE)
@@ -68,7 +68,7 @@ def make_variables() -> dict[str, str]:
 
 @cache
 def verbs() -> dict[str, tuple[str, argparse.ArgumentParser]]:
-    """Each verb of stackctl with its description and its parser. The help has no old names."""
+    """Return each verb of stackctl with its description and its parser. The help has no old names."""
     from stackctl.cli.main import parser  # noqa: PLC0415 - only here: the rest of this module needs no stackctl
 
     (subparsers,) = (one for one in parser("APP")._actions if isinstance(one, argparse._SubParsersAction))
@@ -80,7 +80,7 @@ def verbs() -> dict[str, tuple[str, argparse.ArgumentParser]]:
 
 
 def problems_of(page: Path) -> Iterator[str]:
-    """Everything that a page names and that does not exist, one line each."""
+    """Yield everything that a page names and that does not exist, one line each."""
     text = page.read_text()
     yield from lost_links(page, text)
     names = itertools.chain(lost_paths(LINK.sub("", text).replace("/ENV.", "/prod.")), lost_commands(text))
@@ -88,7 +88,7 @@ def problems_of(page: Path) -> Iterator[str]:
 
 
 def lost_links(page: Path, text: str) -> Iterator[str]:
-    """Links to a page or a heading that does not exist."""
+    """Yield links to a page or a heading that does not exist."""
     for path, anchor in LINK.findall(text):
         target = (page.parent / path).resolve() if path else page
         if not target.exists():
@@ -98,7 +98,7 @@ def lost_links(page: Path, text: str) -> Iterator[str]:
 
 
 def lost_paths(prose: str) -> Iterator[str]:
-    """Files, tests, directories and modules that do not exist."""
+    """Yield files, tests, directories and modules that do not exist."""
     for path, test in FILE.findall(prose):
         found = [one for one in tracked() if f"/{one}".endswith(f"/{path}")]
         if not found and not MADE_LATER.fullmatch(path):
@@ -115,7 +115,7 @@ def lost_paths(prose: str) -> Iterator[str]:
 
 
 def lost_commands(text: str) -> Iterator[str]:
-    """Make targets and stackctl verbs that do not exist."""
+    """Yield make targets and stackctl verbs that do not exist."""
     known: dict[str, Container[str]] = {"make": make_targets(), "stackctl": verbs()}
     for code in ("".join(one) for one in CODE.findall(text)):
         for program, word in COMMAND.findall(code):
@@ -125,13 +125,13 @@ def lost_commands(text: str) -> Iterator[str]:
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """The anchors that GitHub gives a page's headings."""
+    """Return the anchors that GitHub gives a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
 
 
 def pages_named_in_code() -> Iterator[str]:
-    """Every page that code, configuration or a message names and that does not exist."""
+    """Yield every page that code, configuration or a message names and that does not exist."""
     for path in tracked():
         if path.endswith((".md", ".txt", ".json")):
             continue
@@ -156,7 +156,7 @@ class Value:
 
 
 def values_of(source: str) -> Iterator[Value]:
-    """The values of a file in group_data, in its order."""
+    """Yield the values of a file in group_data, in its order."""
     assigned = {node.lineno: node for node in ast.parse(source).body if isinstance(node, ast.Assign | ast.AnnAssign)}
     section = introduction = ""
     above: list[str] = []
@@ -179,7 +179,7 @@ def values_of(source: str) -> Iterator[Value]:
 
 
 def configuration() -> str:
-    """The page on group_data: what each environment sets, then every default."""
+    """Return the page on group_data: what each environment sets, then every default."""
     own = (ROOT / "group_data/prod.py").read_text()
     defaults = (ROOT / "group_data/all.py").read_text()
     lines = [
@@ -202,7 +202,7 @@ def configuration() -> str:
 
 
 def commands() -> str:
-    """The page on make's targets and stackctl's verbs."""
+    """Return the page on make's targets and stackctl's verbs."""
     variables = make_variables()
     operators = {name: verb for name, verb in verbs().items() if not verb[0].startswith("for ")}
     lines = [
@@ -234,19 +234,19 @@ def commands() -> str:
 
 
 def usage(verb: str, parser: argparse.ArgumentParser) -> str:
-    """How the verb is called, in one line. argparse's own text differs between versions of Python."""
+    """Return the usage of a verb in one line. argparse's own text differs between versions of Python."""
     return " ".join(["stackctl", verb, *(optional(one) for one in parser._actions if one.dest != "help")])
 
 
 def optional(action: argparse.Action) -> str:
-    """The argument in a usage line: in brackets unless it is required."""
+    """Return the argument for a usage line: in brackets unless it is required."""
     word = spelling(action).rpartition(", ")[2]
     needed = not action.option_strings and action.nargs not in ("?", argparse.REMAINDER)
     return word if needed else f"[{word}]"
 
 
 def spelling(action: argparse.Action) -> str:
-    """The argument as it is typed."""
+    """Return the argument as it is typed."""
     value = "|".join(map(str, action.choices)) if action.choices else str(action.metavar or action.dest.upper())
     value += " …" if action.nargs in ("+", argparse.REMAINDER) else ""
     flag = ", ".join(action.option_strings)
@@ -256,14 +256,14 @@ def spelling(action: argparse.Action) -> str:
 
 
 def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    """Each argument of a verb with its description."""
+    """Yield each argument of a verb with its description."""
     for action in parser._actions:
         if action.dest != "help":
             yield f"`{spelling(action)}`".replace("|", "\\|"), action.help or ""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     return ["", *(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))]
 
 
@@ -271,7 +271,7 @@ GENERATORS = {CONFIGURATION: configuration, COMMANDS: commands}
 
 
 def problems() -> Iterator[str]:
-    """Everything that is wrong with the documentation, one line each."""
+    """Yield everything that is wrong with the documentation, one line each."""
     for path, generate in GENERATORS.items():
         if not path.is_file() or path.read_text() != generate():
             yield f"{path.relative_to(ROOT)} is out of date. Next: make docs"

@@ -49,7 +49,7 @@ def test_time_zone_and_clock(droplet: Host, env: Environment) -> None:
     assert droplet.check_output("timedatectl show --property=Timezone --value") == env.settings.values.timezone
     timesyncd = droplet.service("systemd-timesyncd.service")
     assert timesyncd.is_enabled
-    if contained(droplet):  # a container has its host's clock, and systemd does not start timesyncd
+    if contained(droplet):  # A container has its host's clock, so systemd does not start timesyncd there.
         conditions = "systemctl show --property=ConditionResult --property=Result systemd-timesyncd.service"
         assert set(droplet.check_output(conditions).split()) == {"ConditionResult=no", "Result=success"}
     else:

@@ -1,4 +1,4 @@
-"""What tests of a backup share: the backups on a droplet in memory, and those that it is given."""
+"""Shared code of the tests of backups: what a droplet in memory has, and the backups that it is given."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def proven(droplet: Droplet) -> list[Manifest]:
 
 
 def leftovers(droplet: Droplet) -> list[str]:
-    """What no run may leave."""
+    """Return what no run may leave behind."""
     return [*(path.name for path in droplet.paths.backups.glob("*.partial")), *droplet.docker.throwaway]
 
 
@@ -36,7 +36,7 @@ def problems(droplet: Droplet) -> list[str]:
 
 
 def keep(droplet: Droplet, one: Manifest) -> None:
-    """As if it had been made here."""
+    """Store a backup as if the droplet had made it."""
     directory = droplet.paths.backup(one.id)
     directory.mkdir(parents=True)
     manifest.save(directory, one)
@@ -44,7 +44,9 @@ def keep(droplet: Droplet, one: Manifest) -> None:
 
 @contextmanager
 def looking(monkeypatch: pytest.MonkeyPatch, droplet: Droplet) -> Iterator[list[list[bool]]]:
-    """Who has the site's lock and the backup's, at each proof, each dump and each look at the files."""
+    """Record, at each verification, each dump and each check of the data, whether the site's lock and the backup's are
+    held.
+    """
     seen: list[list[bool]] = []
 
     def look() -> None:
@@ -70,7 +72,7 @@ def large(number: int, **more: Any) -> Manifest:
 
 
 def small(number: int, **more: Any) -> Manifest:
-    """As what is dumped here."""
+    """Return the manifest of a backup as small as a dump of the fake."""
     return made(number, files={manifest.DUMP: manifest.File(40, "0" * 64)}, **more)
 
 
@@ -78,10 +80,10 @@ SHRUNK = "the dump has lost more than half of its size: 0.0 MB, but 10.0 MB in {
 
 
 class Sent(list[str]):
-    """The ids of what was sent off the droplet."""
+    """The IDs of the backups that were sent off-site."""
 
     most = 3
-    """It takes no more."""
+    """It accepts no more than this."""
 
 
 def stack_of(droplet: Droplet) -> Stack:

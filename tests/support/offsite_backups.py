@@ -1,4 +1,4 @@
-"""What tests of the off-site storage share: backups that are sent, dated or planted there."""
+"""Shared code of the tests of the off-site storage: backups that are sent, dated or planted there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stack(live: Droplet) -> Stack:
 
 
 def kept(live: Droplet, sequence: int = 1, **more: Any) -> tuple[Manifest, Path]:
-    """A whole backup on the live."""
+    """Store a complete backup on the droplet."""
     told = made(sequence, **more)
     directory = live.paths.backup(told.id)
     directory.mkdir(parents=True)
@@ -52,7 +52,7 @@ DAY = timedelta(days=1)
 
 
 def planted(live: Droplet, told: Manifest, *, dump: str = "a dump", stored: datetime | None = None) -> str:
-    """A snapshot that is consistent with its own manifest, sent past stackctl; its ID."""
+    """Send a snapshot that matches its own manifest, without stackctl. Return its ID."""
     path = live.paths.backup(told.id)
     name = f"{len(live.storage.snapshots):08x}{'f' * 56}"
     contents = {file: dump.encode() if file == DUMP else file.encode() for file in told.files}
@@ -75,7 +75,7 @@ def planted(live: Droplet, told: Manifest, *, dump: str = "a dump", stored: date
 
 
 def nights(live: Droplet, *numbers: int) -> None:
-    """Backups off the droplet, each of the day of its number and stored an hour later; none is here."""
+    """Send backups, each made on the day of its number and stored an hour later. None stays on the droplet."""
     for number in numbers:
         at = NOON + number * DAY
         planted(live, dated(number), stored=at + timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""What tests of a restore share: its backups, its data, and damage to either."""
+"""Shared code of the tests of a restore: its backups, its data, and damage to either."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALL = ["postgres", "redis", "web", "worker"]
 
 
 def as_it_was(droplet: Droplet) -> dict[str, Any]:
-    """All that a restore which comes to nothing must leave alone."""
+    """Return everything that a restore must leave unchanged if it is undone."""
     return {
         "tables": droplet.postgres.tables,
         "beside": droplet.postgres.beside,
@@ -69,13 +69,13 @@ def flipped(droplet: Droplet) -> None:
 
 
 def told(droplet: Droplet, **changes: Any) -> None:
-    """The backup's manifest says something else."""
+    """Change the backup's manifest."""
     directory = droplet.paths.backup(newest(droplet))
     manifest.save(directory, replace(manifest.load(directory), **changes))
 
 
 def interrupted(droplet: Droplet, at: str = "swap", *beside: str) -> Droplet:
-    """Killed before the swap: the bot is closed, and the live data as it was."""
+    """Kill a restore before a step, by default the swap. Then the bot is closed, and the live data is unchanged."""
 
     def killed_here(_work: object) -> str:
         droplet.killed_at = droplet.moments + 1

@@ -47,7 +47,7 @@ class Client:
 
 class Release(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        """Answers with the path, or with the headers of the request."""
+        """Answer with the path, or with the headers of the request."""
         last = self.path.rpartition("/")[2]
         body = json.dumps(dict(self.headers.items())) if last == "headers" else self.path
         self.send_response({"busy": 503, "missing": 404}.get(last, 200))
@@ -64,7 +64,7 @@ class Release(BaseHTTPRequestHandler):
 
 
 class Releases(ThreadingUnixStreamServer):
-    """Accepts connections in order, as the colour's socket does."""
+    """A server that accepts connections in order, as the colour's socket does."""
 
     request_queue_size = 1024
 
@@ -88,7 +88,7 @@ def main(app: str, domain: str, many: str, files: str, forged: str, *paths: str)
     finally:
         nginx.terminate()
         complaints = nginx.communicate(timeout=10)[1]
-        # After its end: a request is logged while its answer is sent.
+        # The logs are read after the server ends, because a request is logged while its answer is sent.
         logs = {f"{name}_log": (root / f"var/log/nginx/{name}.log").read_text() for name in ("access", "refused")}
         shutil.rmtree(root)
     print(json.dumps({**found, **logs, "complaints": complaints.splitlines()}))
@@ -178,7 +178,7 @@ def crowds(domain: str, many: int) -> dict[int, dict[str, int]]:
 
 
 def crowd(domain: str, port: int, many: int) -> dict[str, int]:
-    """Count the statuses that clients get who have not finished their request; "" means none yet."""
+    """Count the statuses that clients get before they finish their request. "" means none yet."""
     begun = f"POST /app/x HTTP/1.1\r\nHost: {domain}\r\nContent-Length: 9\r\n\r\n".encode()
     members = [connect(domain).sock if port == HTTPS else create_connection(("127.0.0.1", port)) for _ in range(many)]
     for member in members:

@@ -31,7 +31,7 @@ FORGED = [
     *("X-Original-Host", "True-Client-IP", "CF-Connecting-IP", "Fastly-Client-IP", "X-Client-IP", "Via", "Proxy"),
     *("X-Cluster-Client-IP", "X-Request-ID", "Remote-User"),
 ]
-"""Headers that a client may send, and that only nginx has to say."""
+"""Headers that a client may send, although only nginx may set them."""
 HERE, ELSEWHERE = "127.0.0.1/32", "149.154.160.0/20"
 LIMITS = (b"limit_req zone=request_rate burst=20 nodelay;", b"limit_conn under_way 20;")
 
@@ -121,7 +121,7 @@ def assert_secure(answer: dict[str, Any], **stated: str) -> None:
 
 
 def test_the_webhook_is_for_those_whom_it_is_for(lab: Environment, droplet: Host) -> None:
-    """Also below a prefix that is passed on. Other clients get nginx's error page."""
+    """This also holds below a prefix that is passed on. Other clients get nginx's error page."""
     for public_paths in (["/webhook/telegram", "/app/"], ["/"]):
         found = answers(lab, droplet, public_paths, webhook_allowed_from=[ELSEWHERE])["served"]
         assert (found["/webhook/telegram"]["status"], found["/app/x"]["status"]) == (403, 200), public_paths
@@ -174,7 +174,7 @@ def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said
 
 
 def test_a_client_s_own_words_would_reach_it(lab: Environment, droplet: Host) -> None:
-    """The control: nginx passes on every other header, and appends to a list of addresses."""
+    """This is the control: nginx passes on every other header, and appends to a list of addresses."""
     changes = {
         b"X-Forwarded-For $remote_addr": b"X-Forwarded-For $proxy_add_x_forwarded_for",
         b'proxy_set_header Forwarded "";': b"",
@@ -193,7 +193,7 @@ def test_a_path_that_an_app_may_read_otherwise_than_nginx_is_refused(said: Any) 
 
 
 def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Environment, droplet: Host) -> None:
-    """The control."""
+    """This is the control."""
     changes = {b"        if ($path_is_ambiguous) {\n            return 418;\n        }\n": b""}
     raw = statuses(answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["raw"])
     assert (raw["/other/../app/x"], raw["/app/..;/other"], raw["//app/x"]) == (200, 200, 200)
@@ -211,13 +211,13 @@ def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no
 
 
 def test_sixty_files_are_too_many_with_a_small_burst(lab: Environment, droplet: Host) -> None:
-    """The control."""
+    """This is the control."""
     found = answers(lab, droplet, ["/"], files=60, client_rate=10, client_burst=20)["page"]
     assert sum(visit.get("2 429", 0) for visit in found) > 60
 
 
 def test_a_large_header_of_an_answer_is_passed_on(lab: Environment, droplet: Host, said: Any) -> None:
-    """For cookies and policies of pages. With nginx's default of 4 KiB it is an error, as the control shows."""
+    """Cookies and policies of pages need this. nginx's default of 4 KiB makes it an error, as the control shows."""
     assert said["large"] == 200
     changes = {b"proxy_buffer_size 16k;": b"", b"proxy_busy_buffers_size 32k;": b""}
     assert answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["large"] == 503
@@ -233,13 +233,13 @@ def test_nothing_is_complained_about(said: Any) -> None:
 
 
 def test_no_query_gets_into_a_log(said: Any) -> None:
-    """Also if nginx has a message about the request, for example when no release serves."""
+    """This also holds if nginx logs a message about the request, for example when no release serves."""
     assert '"method":"GET","path":"/app/x"' in said["access_log"]
     assert "in-the-query" not in "\n".join([said["access_log"], *said["complaints"]])
 
 
 def test_the_usual_log_of_errors_would_hold_it(lab: Environment, droplet: Host) -> None:
-    """The control."""
+    """This is the control."""
     usual = answers(
         lab, droplet, ["/app/", "/webhook/telegram"], changes={b"error_log stderr emerg": b"error_log stderr crit"}
     )

@@ -145,7 +145,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_slip_is_not_accepted(droplet: Host, lab: Environment, settings: Settings, case: str) -> None:
-    """The control: the same programs reject the same files with one mistake."""
+    """This is the control: the same programs reject the same files with one mistake."""
     render, command = CASES[case]
     right, wrong = BROKEN[case]
     files = {name: content.replace(right, wrong) for name, content in render(settings).items()}

@@ -1,4 +1,4 @@
-"""seen_updates gets a better name, in two steps. The first: both names work, so the release before serves on."""
+"""Rename seen_updates in two steps. This is the first: both names work, so the release before keeps working."""
 
 from alembic import op
 
@@ -8,5 +8,5 @@ kind = "expand"
 
 
 def upgrade() -> None:
-    """Make the new name a view of the table; PostgreSQL passes on what is written to it."""
+    """Create a view of the table with the new name. PostgreSQL passes writes on to the table."""
     op.execute("CREATE VIEW updates AS SELECT * FROM seen_updates")

@@ -1,4 +1,4 @@
-"""A revision that fails, after a change that has to be undone with it."""
+"""A revision that fails after a change, which has to be undone with it."""
 
 from alembic import op
 
@@ -8,6 +8,6 @@ kind = "expand"
 
 
 def upgrade() -> None:
-    """Add a column, and then another one of the same name."""
+    """Add a column, and then another one with the same name."""
     op.execute("ALTER TABLE offers ADD COLUMN pickup_place text")
     op.execute("ALTER TABLE offers ADD COLUMN pickup_place text")

@@ -1,4 +1,4 @@
-"""The second step: the old name goes. 1.2.0 doesn't need it any more; whatever came before that can't serve now."""
+"""The second step removes the old name. 1.2.0 doesn't need it any more, but earlier versions can't run now."""
 
 from alembic import op
 
@@ -8,6 +8,6 @@ kind = "contract"
 
 
 def upgrade() -> None:
-    """Let the table take the view's place, at once for everybody."""
+    """Replace the view by the table, for all clients at once."""
     op.execute("DROP VIEW updates")
     op.rename_table("seen_updates", "updates")

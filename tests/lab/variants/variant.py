@@ -1,7 +1,7 @@
-"""The bot as its variant has it: every branch is one way in which a release can differ, most of them broken.
+"""The bot in its variants. Each branch is one way in which a release can differ, and most of them are broken.
 
-broken-version, broken-label and deaf-broken tell a wrong version by the Dockerfile's arguments; 1.2.0, 1.3.0,
-broken-migration and broken-hang have a revision more. Everything else stands here.
+broken-version, broken-label and deaf-broken report a wrong version through the Dockerfile's arguments. 1.2.0, 1.3.0,
+broken-migration and broken-hang have one revision more. Everything else stands here.
 """
 
 import atexit
@@ -22,7 +22,7 @@ async def unready(*_: object) -> web.Response:
 
 
 def refuse_updates(*, probes: bool) -> None:
-    """Answer 500 to the updates that a release probes with, or to all others."""
+    """Answer 500 to the updates with which a release probes, or to all others."""
     from marketplace_bot.webhook import Webhook  # noqa: PLC0415 -- takes seconds
 
     receive = Webhook.receive
@@ -35,7 +35,7 @@ def refuse_updates(*, probes: bool) -> None:
 
 
 def take_webhook_back() -> None:
-    """As many a bot does on shutdown."""
+    """Delete the webhook on shutdown, as many bots do."""
     bot = f"{os.environ['TELEGRAM_API_URL']}/bot{os.environ['TELEGRAM_BOT_TOKEN']}"
     urllib.request.urlopen(f"{bot}/deleteWebhook", timeout=5).read()  # noqa: S310 -- the lab's stand-in
 

@@ -1,4 +1,4 @@
-"""What the deploys put on the droplet in memory, and which images there are."""
+"""What the deploys write to the droplet in memory, and the images that exist."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ CONFIG: dict[str, Any] = {
     "isolated": False,
 }
 KNOWN = {"1.0.0": ["0001"], "1.1.0": ["0001"], "1.2.0": ["0001", "0002"], "1.3.0": ["0001", "0002", "0003"]}
-"""Image → the revisions that it knows; 0003 is a contract."""
+"""The revisions that each image knows. 0003 is a contract."""

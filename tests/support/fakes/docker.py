@@ -1,4 +1,4 @@
-"""Docker of a droplet, in memory, with Compose, a registry, and what becomes of a container's service."""
+"""Docker of a droplet in memory, with Compose, a registry, and what happens to a container's service."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from tests.support.fakes.telegram import Telegram
 
 @dataclass
 class Docker:
-    """Refuses a command that it does not know."""
+    """Docker that refuses a command that it does not know."""
 
     paths: Paths = field(compare=False)
     postgres: Postgres
     redis: Redis
     telegram: Telegram
     moment: Callable[[str], None] = field(compare=False, repr=False)
-    """Told what happens inside of a container, where stackctl may be killed."""
+    """Called with what happens inside a container, because stackctl may be killed there."""
     registry: dict[str, str] = field(default_factory=dict)
-    """Tag → the version that its label names."""
+    """The version that the label of each tag's image names."""
     image_user: str = "10001:10001"
     image_architecture: str = "amd64"
     images: dict[str, str] = field(default_factory=lambda: {"data": "data"})
-    """Any name → image id; the id names the version."""
+    """The image ID of each name. The ID contains the version."""
     containers: list[dict[str, Any]] = field(default_factory=list)
     new_containers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """How those of 1.1.0 are, by service."""
+    """The state of 1.1.0's new containers, by service."""
     throwaway: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Containers of verifications, and the tables of their databases."""
+    """The containers of verifications, with the tables of their databases."""
     made: int = 0
 
-    # what tests ask for
+    # for the tests
 
     def of(self, project: str, *, one_off: bool = False) -> list[dict[str, Any]]:
         return [c for c in self.containers if c["project"] == project and c["one_off"] == one_off]
 
     def running(self) -> list[str]:
-        """Colours with a running container."""
+        """Return the colours with a running container."""
         return [c for c in COLOURS if any(k["state"] == "running" for k in self.of(self.paths.docker.project(c)))]
 
     def publish(self, tag: str, version: str | None = None) -> None:
@@ -65,7 +65,7 @@ class Docker:
         broken = self.new_containers.get(service, {}) if self.images[image] == "1.1.0" else {}
         self.containers.append(container | broken)
 
-    # what stackctl runs
+    # for stackctl
 
     def compose(self, arguments: list[str], env: Mapping[str, str]) -> Result:
         assert arguments[:4] == ["--ansi", "never", "--env-file", "/dev/null"]
@@ -99,7 +99,7 @@ class Docker:
             self.create(project, service, image, env)
 
     def _one_shot(self, project: str, image: str, env: Mapping[str, str], rest: list[str]) -> Result:
-        """The app's `migrate`, or its question what is pending."""
+        """Run the app's `migrate`, or its command that lists pending revisions."""
         self.create(project, "migrate", image, env, one_off=True, name=rest[rest.index("--name") + 1])
         self.moment("in a one-shot container")
         self.containers.pop()
@@ -176,7 +176,7 @@ class Docker:
             container["state"] = "exited"
 
     def _run(self, arguments: list[str]) -> Result:
-        """A throwaway container of a verification."""
+        """Run a throwaway container of a verification."""
         name = next(part for part in arguments if part.startswith("--name=")).removeprefix("--name=")
         assert {"--network=none", "--memory=128m", "--memory-swap=128m", "--pull=never"} <= set(arguments)
         if "--rm" in arguments:
@@ -219,6 +219,8 @@ class Docker:
 
 
 def _declared(env: Mapping[str, str]) -> dict[str, Any]:
-    """What the Compose files take from it: the labels, and Telegram's secrets that the app accepts."""
+    """Return what the Compose files take from the environment: the labels, and the secrets of Telegram that the app
+    accepts.
+    """
     labels = {"sha256": env.get("STACK_SHA256", ""), "release": env.get("STACK_RELEASE", "")}
     return {**labels, "secrets": [env[name] for name in (SECRET, PREVIOUS_SECRET) if name in env]}

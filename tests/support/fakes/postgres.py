@@ -1,4 +1,6 @@
-"""PostgreSQL of a droplet, in memory: databases are rows by table. A dump is a real file, with that in it."""
+"""PostgreSQL of a droplet in memory. A database is its row counts by table, and a dump is a real
+file with these in it.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +16,26 @@ from tests.support.fakes.declared import DATABASE
 
 OTHER_ROLES = ("postgres", "owner", "owner_reporting", "other_00000001")
 UNANSWERED = ("DO $$", "ALTER ", "REASSIGN ", "CREATE ROLE ", "DROP ROLE", "SELECT pg_terminate_backend")
-"""How the statements begin that PostgreSQL has no rows for."""
+"""The beginnings of statements for which PostgreSQL returns no rows."""
 
 Tables = dict[str, int]
-"""Rows by table."""
+"""The number of rows of each table."""
 
 
 @dataclass
 class Postgres:
-    """Refuses a statement that it does not know."""
+    """PostgreSQL that refuses a statement that it does not know."""
 
     logins: set[str] = field(default_factory=lambda: {"owner_00000001"})
-    """Login roles."""
+    """The login roles."""
     plain_roles: set[str] = field(default_factory=set)
-    """Roles that may do nothing."""
+    """Roles without any privileges."""
     roles: list[list[Any]] = field(default_factory=list)
-    """What it says of powers and settings (stackctl.host.roles)."""
+    """What it reports about powers and settings (stackctl.host.roles)."""
     connections: int = 80
-    """Free ones."""
+    """The number of free connections."""
     tables: Tables = field(default_factory=lambda: {"public.offers": 12, "public.users": 3})
-    """Of the live database."""
+    """The tables of the live database."""
     schema: str | None = None
     """The live database's revision."""
     beside: dict[str, Tables] = field(default_factory=dict)
@@ -41,20 +43,20 @@ class Postgres:
     schemas: dict[str, str | None] = field(default_factory=dict)
     """The revisions of the databases beside it."""
     comments: dict[str, str] = field(default_factory=dict)
-    """What databases say of themselves."""
+    """The comments on databases."""
     sessions: set[str] = field(default_factory=set)
-    """Databases that somebody else is in."""
+    """Databases that another session uses."""
     unloadable: dict[str, bool] = field(default_factory=dict)
-    """Tables whose rows no database takes, and whether that is for a CHECK constraint of theirs."""
+    """Tables whose rows no database accepts, and whether a CHECK constraint of theirs is the reason."""
     unchecked: set[tuple[str, str]] = field(default_factory=set)
-    """Such tables whose constraint is put aside, with their database."""
+    """Such tables whose constraint was dropped, each with its database."""
     dumped_schema: str = ""
-    """What pg_restore says of the schema in a dump."""
+    """What pg_restore prints about the schema in a dump."""
     lost: Tables = field(default_factory=dict)
-    """What restored tables are found to have instead."""
+    """The row counts that some tables have after a restore, instead of the right ones."""
 
     def database(self, name: str) -> Tables:
-        """The rows of the live one, or of one beside it."""
+        """Return the rows of the live database, or of one beside it."""
         return self.tables if name == DATABASE else self.beside[name]
 
     def run(
@@ -65,7 +67,7 @@ class Postgres:
         stdout: Path | None,
         throwaway: dict[str, Tables] | None,
     ) -> Result:
-        """A program in PostgreSQL's container, or in the throwaway one that has these databases."""
+        """Run a program in PostgreSQL's container, or in the throwaway container that has these databases."""
         if program == "bash":
             return self._restore(arguments, stdin, self.beside if throwaway is None else throwaway)
         if "--username=stackctl_restore" in arguments:
@@ -87,7 +89,7 @@ class Postgres:
         return Result(0)
 
     def sql(self, statement: str) -> Result:  # noqa: PLR0911
-        """The answer to what the superuser is known to ask."""
+        """Answer a statement of the superuser."""
         if "pg_database_size" in statement:
             return Result(0, f"17|{self.connections}|7000000\n")
         if "rolcanlogin" in statement and statement.startswith("SELECT rolname"):
@@ -106,7 +108,7 @@ class Postgres:
         return self._databases(statement)
 
     def _databases(self, statement: str) -> Result:
-        """Made, dropped, renamed, and asked what they say of themselves."""
+        """Create, drop or rename a database, or return its comment."""
         names = re.findall('"([a-z_]+)"', statement)
         match statement.split(maxsplit=1)[0]:
             case "CREATE":
@@ -123,7 +125,7 @@ class Postgres:
                     return Result(1, stderr=f'ERROR:  database "{taken.pop()}" is being accessed by other users')
                 for old, new in zip(names[::2], names[1::2], strict=True):
                     self._rename(old, new)
-            case "REVOKE":  # who may connect to the database that is restored
+            case "REVOKE":  # This changes who may connect to the database that is restored.
                 pass
             case "SELECT" if "datname FROM" in statement:
                 return Result(0, "\n".join([DATABASE, *self.beside]))
@@ -144,7 +146,7 @@ class Postgres:
         self.comments[new] = comment
 
     def _restore(self, arguments: list[str], dump: Path | None, databases: dict[str, Tables]) -> Result:
-        """What pg_restore says of a dump, or the dump's tables in a database, as far as its options go."""
+        """Return what pg_restore prints about a dump, or load the dump's tables into a database as its options say."""
         assert dump
         try:
             tables = json.loads(dump.read_text())
@@ -179,7 +181,7 @@ class Postgres:
         return Result(1 if wrong else 0, stderr="\n".join(wrong))
 
     def _as_loader(self, arguments: list[str]) -> Result:
-        """Asked for the constraints that keep rows out, and to drop one."""
+        """Return the constraints that keep rows out, or drop one of them."""
         statement, database = arguments[-1], arguments[-3].removeprefix("--dbname=")
         if "json_build_array" in statement:
             checked = [name for name, by_a_check in self.unloadable.items() if by_a_check]
@@ -192,7 +194,7 @@ class Postgres:
 
 @dataclass
 class Psql(Conversation):
-    """psql that goes on: what it is asked is told to `moment`, which may fail it."""
+    """A psql session. It passes each question to `moment`, which may make it fail."""
 
     tables: Tables
     moment: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""Redis of a droplet, in memory. Its dump is a real file, with the number of its keys in it."""
+"""Redis of a droplet in memory. Its dump is a real file with the number of its keys in it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from stackctl.core.program import Result
 @dataclass
 class Redis:
     rdb: Path = field(compare=False)
-    """What it saves when it is stopped, and starts from."""
+    """The file that it saves when it is stopped, and loads when it starts."""
     info: dict[str, str] = field(default_factory=lambda: {"redis_version": "8.0.2", "keys": "5"})
-    """What it says of itself, and how many keys it has."""
+    """What INFO reports, and the number of keys."""
     keys_lost: int = 0
-    """By a throwaway Redis, when it loads what was dumped."""
+    """How many keys a throwaway Redis loses when it loads a dump."""
 
     def cli(self, stdout: Path | None) -> Result:
-        """INFO, or the dump written to a file."""
+        """Return INFO, or write the dump to a file."""
         keys = self.info.get("keys", "0")
         if stdout:
             stdout.write_text(self.info["keys"])
@@ -34,5 +34,5 @@ class Redis:
             self.info["keys"] = self.rdb.read_text()
 
     def loaded(self, keys: int) -> Result:
-        """INFO persistence of a throwaway Redis whose dump had so many keys."""
+        """Return INFO persistence of a throwaway Redis whose dump had this many keys."""
         return Result(0, f"rdb_last_load_keys_expired:1\r\nrdb_last_load_keys_loaded:{keys - self.keys_lost - 1}\r\n")

@@ -1,4 +1,4 @@
-"""An S3 storage with a restic repository on it, in memory, as stackctl meets both."""
+"""An S3 storage with a restic repository in memory, as stackctl uses both."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ ACCESS = {"repository": REPOSITORY, "append_only": True, "read_only": False, **S
 
 @dataclass
 class Storage:
-    """Breaks on demand."""
+    """A storage that breaks on demand."""
 
     objects: dict[str, bytes] = field(default_factory=lambda: {"config": b"of restic"})
-    """By their names below the repository's prefix."""
+    """The objects by their names below the repository's prefix."""
     snapshots: list[dict[str, Any]] = field(default_factory=list)
-    """As restic lists them, each with its `files`, and when the storage took it: `stored`."""
+    """The snapshots as restic lists them, each with its `files` and `stored`, the time when the storage accepted it."""
     now: datetime = datetime(2025, 11, 23, 12, tzinfo=UTC)
-    """By the storage's own clock."""
+    """The time of the storage's own clock."""
     deletes: bool = False
     overwrites: bool = False
-    """What it lets the key do."""
+    """Whether the key may overwrite objects."""
     takes: bool = True
-    """It lets the key add."""
+    """Whether the key may add objects."""
     answers: tuple[int, str] | None = None
-    """Status and code of every answer, whatever is asked."""
+    """The status and code of every answer, if set."""
     down: bool = False
     password: str = SECRETS["password"]
     locks: int = 0
     """How often restic finds the repository locked."""
     damaged: str = ""
-    """The file that comes back other than it went."""
+    """The name of a file that is damaged on its way back."""
     failing: dict[str, Result] = field(default_factory=dict)
-    """restic's own, by verb."""
+    """The results of failing restic commands, by verb."""
     ran: list[list[str]] = field(default_factory=list)
-    """restic's arguments."""
+    """The arguments of each call of restic."""
     timeouts: dict[str, float] = field(default_factory=dict)
-    """How long restic was waited for at last, by verb."""
+    """The last timeout of each restic verb."""
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         if self.down:
@@ -112,7 +112,7 @@ class Storage:
                 assert place == snapshot["paths"][0]
                 content: bytes = snapshot["files"][name]
                 if name != NAME and "--no-cache" not in rest:
-                    # restic has what it sent in its cache, which hides what became of it.
+                    # restic's cache has what was sent, and so hides what happened to it at the storage.
                     content = snapshot.get("sent", snapshot["files"])[name]
                 elif name == self.damaged and "--no-cache" in rest:
                     content = content[:-1] + b"?"
@@ -139,6 +139,6 @@ class Storage:
 
 
 def reached(paths: Paths, **access: object) -> None:
-    """As a converge has it."""
+    """Write the access file as a converge does."""
     paths.offsite.parent.mkdir(parents=True, exist_ok=True)
     paths.offsite.write_text(json.dumps(ACCESS | access))

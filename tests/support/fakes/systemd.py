@@ -1,4 +1,4 @@
-"""systemd of a droplet, in memory."""
+"""systemd of a droplet in memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from stackctl.core.program import Result
 
 @dataclass
 class Systemd:
-    """Refuses a verb that it does not know."""
+    """systemd that refuses a verb that it does not know."""
 
     units: set[str] = field(default_factory=set)
-    """Ours that are active."""
+    """Our units that are active."""
     beside_ours: set[str] = field(default_factory=lambda: {"nginx.service"})
-    """Debian's that are active."""
+    """Debian's units that are active."""
 
     def systemctl(self, verb: str, words: list[str]) -> Result:
         units = [word for word in words if not word.startswith("-")]

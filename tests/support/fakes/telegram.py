@@ -1,4 +1,4 @@
-"""Telegram's Bot API, in memory."""
+"""Telegram's Bot API in memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 @dataclass
 class Telegram:
-    """Refuses a method that it does not know."""
+    """A Bot API that refuses a method that it does not know."""
 
     webhook: dict[str, Any] = field(default_factory=dict)
-    """What Telegram was told, and says; `info` is what else getWebhookInfo has."""
+    """The webhook that was set. `info` contains what getWebhookInfo reports besides."""
     takes_webhook_back: set[str] = field(default_factory=set)
-    """The versions whose containers call deleteWebhook as they end."""
+    """The versions whose containers call deleteWebhook when they stop."""
 
     def request(self, method: str, body: bytes, more: Mapping[str, Any]) -> tuple[int, bytes]:
-        """Status and body of the answer; `more` is what getWebhookInfo has besides."""
+        """Return the status and body of an answer. `more` is what getWebhookInfo reports besides."""
         match method:
             case "setWebhook":
                 self.webhook |= json.loads(body)
@@ -29,6 +29,6 @@ class Telegram:
         raise AssertionError(f"Telegram has no method {method}")
 
     def ended(self, version: str | None) -> None:
-        """A container of this version was told to stop."""
+        """Tell the API that a container of this version stops."""
         if version in self.takes_webhook_back:
             self.webhook["url"] = ""

@@ -1,4 +1,4 @@
-"""Runs on the droplet, as `python3 -c`: writes what comes on standard input into each of the files named."""
+"""Writes standard input into each of the named files. It runs on the droplet as `python3 -c`."""
 
 import sys
 from pathlib import Path

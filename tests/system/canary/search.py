@@ -1,4 +1,4 @@
-"""Where a secret might turn up on both sides, and how it would be spelt there."""
+"""Searches both sides for secrets, in every spelling that they may have there."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from tests.support.environment import ROOT, Environment
 FIND = ROOT / "tests" / "droplet" / "find_secrets.py"
 SHORTEST_CORE = 16
 ELSEWHERE = ("-/proc", "-/sys", "-/dev", "-/run/docker/netns")
-"""The kernel's, where nothing is stored; argument lists are looked at by `Processes`."""
+"""The kernel's directories, which store nothing. `Processes` checks argument lists."""
 
 
 class Secrets(set[str]):
-    """No failing test shows them."""
+    """A set of secrets that no failing test prints."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} secrets>"
 
 
 def core(value: str) -> str:
-    """The part of a secret that JSON, percent-encoding, a shell's and Python's quoting all leave as it is."""
+    """Return the part of a secret that JSON, percent-encoding and the quoting of shells and Python leave unchanged."""
     found: str = max(re.findall(r"[A-Za-z0-9_-]+", value), key=len)
     assert len(found) >= SHORTEST_CORE, "too short to be found by"
     return found
 
 
 def spellings(values: Iterable[str]) -> list[str]:
-    """Each secret's core and the whole one's plain hash, and what base64 makes of these wherever they stand."""
+    """Return each secret's core and the plain hash of the whole, also in base64 at every alignment."""
     plain = {one for value in values for one in (core(value), sha256(value.encode()).hexdigest())}
     return sorted(plain | {spelt for one in plain for spelt in _base64(one.encode())})
 
@@ -53,36 +53,36 @@ def _base64(core: bytes) -> Iterator[str]:
 
 
 def in_text(text: bytes, values: Iterable[str]) -> list[str]:
-    """The lines in which one stands."""
+    """Return the lines that contain one of the values."""
     needles = re.compile(b"|".join(re.escape(one.encode()) for one in spellings(values)))
     return [line.decode(errors="replace")[:300] for line in text.splitlines() if needles.search(line)]
 
 
 @dataclass(frozen=True)
 class Search:
-    """What changed since a moment: all files of the droplet, its journal, and the operator's side."""
+    """A search of what has changed since a moment: the droplet's files and journal, and the operator's side."""
 
     env: Environment
     droplet: Host
     since: float
 
     def files(self, values: Iterable[str]) -> set[str]:
-        """The droplet's: images, layers, logs, histories, `/tmp`, whoever may read them."""
+        """Search the droplet's files, whoever may read them: images, layers, logs, histories, `/tmp`."""
         return self._lines(values, "changed", str(self.since), "/", *ELSEWHERE)
 
     def journal(self, values: Iterable[str]) -> int:
-        """Lines of the journal with every field of it: a field may hold a command's arguments."""
+        """Count the lines of the journal that contain one, in every field: a field may hold a command's arguments."""
         begin = f"--since=@{int(self.since)}"
         (count,) = self._lines(values, "command", "journalctl", "--no-pager", "--all", "--output=export", begin)
         return int(count)
 
     def operator(self, values: Iterable[str]) -> set[str]:
-        """The operator's side: the checkout (pyinfra-debug.log lies there), caches, SSH's files, histories, `/tmp`."""
+        """Search the operator's side: the checkout with pyinfra-debug.log, caches, SSH's files, histories, `/tmp`."""
         home = Path.home()
         kept = [home / ".ssh", home / ".cache", home / ".local" / "state", *home.glob(".*history")]
         folders = [ROOT, Path("/tmp"), *(path for path in kept if path.is_dir())]
         single = {str(path) for path in kept if path.is_file() and in_text(path.read_bytes(), values)}
-        # The lab's root file systems are no part of the operator's machine.
+        # The lab's root file systems do not belong to the operator's machine.
         search = ["changed", str(self.since), *map(str, folders), f"-{home / '.cache' / 'marketplace-infra'}"]
         command = [sys.executable, str(FIND), *search]
         found = subprocess.run(command, input=self._needles(values), capture_output=True, check=True)
@@ -100,7 +100,7 @@ class Search:
 
 @dataclass
 class Processes:
-    """Argument lists of all processes on this machine, and so on the lab's, too: they share its kernel."""
+    """The argument lists of all processes on this machine. They include the lab's, because it shares the kernel."""
 
     seen: set[bytes] = field(default_factory=set)
     looks: int = 0
@@ -117,7 +117,7 @@ class Processes:
             watching.join()
 
     def _watch(self, ended: threading.Event) -> None:
-        """Those of the last second again and again, since a process begins with its parent's arguments."""
+        """Read the processes of the last second repeatedly, since a process starts with its parent's arguments."""
         known: dict[str, float] = {}
         while not ended.wait(0.02):
             self.looks += 1

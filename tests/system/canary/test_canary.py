@@ -1,6 +1,6 @@
-"""Secrets with marker values go through converges and releases, good and failing ones, told as loudly as pyinfra can.
+"""Secrets with marker values go through good and failing converges and releases, with pyinfra's most verbose output.
 
-Then the markers are looked for in all that was written, on both sides. The same search finds one that is planted there.
+Then the tests search everything written on both sides for the markers. The same search finds a marker that is planted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ LOUD = [sys.executable, "-m", "pyinfra", "-y", "-vvv", "--diff", "inventories/la
 
 
 def markers() -> dict[str, str]:
-    """What the world need not know beforehand. The others are random as they are, the operator's own among them."""
+    """Return markers for the secrets that the world need not know in advance. The other secrets, the operator's own
+    among them, are random already.
+    """
     return {
         "DATABASE_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
         "REDIS_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
@@ -48,7 +50,7 @@ def markers() -> dict[str, str]:
 
 @dataclass
 class Run:
-    """What was done with the markers, and all that was said meanwhile."""
+    """What was done with the markers, and all output meanwhile."""
 
     search: Search
     secrets: Secrets = field(default_factory=Secrets)
@@ -65,7 +67,7 @@ class Run:
         self._note(what, [*LOUD, *arguments])
 
     def program(self, what: str, module: str, *options: str) -> None:
-        """One of the operator's own."""
+        """Run one of the operator's own programs."""
         self._note(what, [sys.executable, "-m", module, "inventories/lab.py", *options])
 
     def _note(self, what: str, command: list[str]) -> None:
@@ -106,7 +108,7 @@ def run(lab: Environment) -> Iterator[Run]:
 
 @contextmanager
 def refusing_to_write_a_secret(droplet: Host, lab: Environment) -> Iterator[None]:
-    """A directory stands where the new file would be written."""
+    """Create a directory where the new file would be written."""
     hindrance = f"{lab.settings.paths.next_environment}.new"
     droplet.check_output(f"rm -f {hindrance} && mkdir {hindrance}")
     yield
@@ -121,13 +123,13 @@ def refusing_new_roles(droplet: Host, lab: Environment) -> Iterator[None]:
 
     read_only("on")
     yield
-    # The setting holds for the one who takes it back, too.
+    # The setting also applies to the session that resets it.
     lab.ask_postgres(droplet, "ALTER SYSTEM RESET default_transaction_read_only")
     lab.ask_postgres(droplet, "SELECT pg_reload_conf()")
 
 
 def test_what_should_succeed_did_and_what_should_fail_failed(run: Run) -> None:
-    """Or the rest would have looked at nothing."""
+    """Otherwise the other tests would have searched nothing."""
     assert {what: code == 0 for what, code in run.codes.items()} == {
         "the way off the droplet": True,
         "converge": True,
@@ -159,7 +161,9 @@ def test_the_journal_has_none(run: Run) -> None:
 
 
 def test_the_droplet_has_them_in_files_that_are_root_s_alone(run: Run, droplet: Host) -> None:
-    """The secrets' own files, the registry's login, and Docker's of a container: the waiver of decision 8."""
+    """The secrets are in their own files, in the registry's login, and in Docker's files of a container (waiver of
+    decision 8).
+    """
     own = (f"{run.search.env.settings.paths.secrets}/", "/root/.docker/config.json")
     dockers = ("/var/lib/docker/containers/", "/var/lib/containerd/", "/run/docker/", "/run/containerd/")
     found = run.search.files(run.secrets)
@@ -172,7 +176,7 @@ def test_the_droplet_has_them_in_files_that_are_root_s_alone(run: Run, droplet: 
 
 
 def test_the_droplet_has_none_of_the_operator_s_own(run: Run) -> None:
-    """With which its backups could be destroyed."""
+    """With the operator's own secrets, an intruder could destroy the backups."""
     offsite = run.search.env.settings.credentials.offsite
     own = [value for name, value in offsite.items() if name in OPERATOR_RULES]
     assert len(own) == 3
@@ -181,7 +185,7 @@ def test_the_droplet_has_none_of_the_operator_s_own(run: Run) -> None:
 
 @pytest.mark.parametrize("user", ["deploy", "ci", "nobody"])
 def test_only_root_may_ask_docker(run: Run, droplet: Host, user: str) -> None:
-    """`docker inspect` shows the app's environment: to root, who owns it anyway."""
+    """`docker inspect` shows the app's environment to root, who can read it anyway."""
     containers = droplet.check_output("docker ps --quiet").split()
     asked = shlex.join(["docker", "inspect", *containers])
     refused = droplet.run(f"runuser -u {user} -- {asked}")
@@ -194,7 +198,7 @@ def test_the_operator_has_them_in_the_env_file_alone(run: Run) -> None:
     assert run.search.operator(run.secrets) == {str(ENV_FILE)}
 
 
-# --- the controls: what is planted is found -------------------------------------------------------------------------
+# --- the controls: a planted marker is found -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -257,7 +261,7 @@ PLACES = [
 
 
 def plant(search: Search, droplet: Host, text: str, *paths: str) -> None:
-    """Not by a command that has it among its arguments: sudo tells those to the journal."""
+    """Write the text without a command that contains it, because sudo logs a command's arguments to the journal."""
     program = Path(__file__).parent / "plant.py"
     assert search.env.run_python(droplet, program, *paths, stdin=text.encode()).returncode == 0
 

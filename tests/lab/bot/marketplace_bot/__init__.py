@@ -1,1 +1,3 @@
-"""The stand-in bot: a small Telegram marketplace, with all that docs/reference/app-contract.md asks of an app image."""
+"""The stand-in bot: a small Telegram marketplace with everything that docs/reference/app-contract.md requires of an
+image.
+"""

@@ -1,13 +1,13 @@
-"""aiogram, imported in a third of its time: each release, and each restart, waits for that."""
+"""Imports aiogram in a third of its usual time, because each release and each restart waits for it."""
 
 import pydantic
 
 
 def import_aiogram() -> None:
-    """Import it before anything else does.
+    """Import aiogram before any other module does.
 
-    As it is imported, it builds a validator for each of its 400 types, which takes one CPU two seconds. A bot that gets
-    updates and sends messages needs three of them, and what these refer to is built within.
+    On import, aiogram builds a validator for each of its 400 types, which takes one CPU two seconds. A bot that
+    receives updates and sends messages needs three of them, which include the types that they refer to.
     """
     rebuild = vars(pydantic.BaseModel)["model_rebuild"]
     pydantic.BaseModel.model_rebuild = lambda **_: None  # type: ignore[method-assign]

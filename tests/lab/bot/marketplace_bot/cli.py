@@ -1,4 +1,4 @@
-"""The image's commands. Exit status: 0 done, 1 failed, 2 called or configured wrongly."""
+"""The image's commands. Exit status: 0 done, 1 failed, 2 wrong arguments or configuration."""
 
 import argparse
 import gc
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 def main() -> int:
-    """Run the command that the command line names and return its exit status."""
+    """Run the command of the command line and return its exit status."""
     command = _parser().parse_args().command
     try:
         settings = read_settings(os.environ)
@@ -24,7 +24,8 @@ def main() -> int:
         print(f"marketplace-bot cannot start: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings)
-    # PID 1 gets no signal that it has no handler for. As KeyboardInterrupt, psycopg cancels what it waits for.
+    # PID 1 receives no signal without a handler. With KeyboardInterrupt, psycopg cancels the statement that it waits
+    # for.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return {"web": _web, "worker": _worker, "migrate": _migrate, "schema": _schema}[command](settings)
@@ -44,11 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Each command imports what it needs: a release waits for every one of them, and aiogram alone takes seconds.
+# Each command imports only what it needs: a release waits for every import, and aiogram's alone takes seconds.
 
 
 def _web(settings: Settings) -> int:
-    gc.disable()  # what an import makes is there to stay: looking for garbage in it takes a tenth of the time
+    gc.disable()  # Imported objects stay, and looking for garbage among them takes a tenth of the import's time.
     from marketplace_bot.aiogram_import import import_aiogram  # noqa: PLC0415
 
     import_aiogram()

@@ -1,4 +1,4 @@
-"""Tables and connections. The migrations make the tables; these models only speak to them."""
+"""Tables and connections. The migrations create the tables, and these models only use them."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,16 +9,16 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Telegram repeats an update for a day at most; twice that costs little. Jobs that were done may be asked about.
+# Telegram repeats an update for at most a day, and twice that costs little. Tests may also ask about finished jobs.
 REMEMBER = timedelta(days=2)
 
 
 class Base(DeclarativeBase):
-    """All tables."""
+    """The base class of all tables."""
 
 
 class Offer(Base):
-    """Something to pick up. `buyer` is the chat that reserved it, `seller` the one that offers it."""
+    """An offer of food to pick up. `buyer` is the chat that reserved it, `seller` the chat that offers it."""
 
     __tablename__ = "offers"
 
@@ -31,7 +31,7 @@ class Offer(Base):
 
 
 class SeenUpdate(Base):
-    """An update whose effects are committed: its row is inserted in the transaction that makes them."""
+    """An update whose effects are committed: its row is inserted in the transaction that causes them."""
 
     __tablename__ = "seen_updates"
 
@@ -40,7 +40,7 @@ class SeenUpdate(Base):
 
 
 class Job(Base):
-    """Something for the worker (jobs.py), which has it as soon as this transaction is committed."""
+    """A job for the worker (jobs.py), which can take it once this transaction is committed."""
 
     __tablename__ = "jobs"
 
@@ -51,14 +51,14 @@ class Job(Base):
 
 
 def connect(url: URL) -> AsyncEngine:
-    """Return a pool of at most ten connections; a release has two bots running, so twenty in all."""
+    """Return a pool of at most ten connections. Two bots run during a release, so they have at most twenty."""
     return create_async_engine(
         url,
         pool_size=10,
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
-        hide_parameters=True,  # in errors: what people write is not for the log
+        hide_parameters=True,  # Errors must not show parameters, because messages of people do not belong in the log.
         connect_args={
             "connect_timeout": 5,
             "application_name": "marketplace-bot web",
@@ -69,16 +69,18 @@ def connect(url: URL) -> AsyncEngine:
 
 
 async def remember(session: AsyncSession, update_id: int) -> bool:
-    """Note the update as seen; False when it was already. A twin in another transaction is waited for."""
+    """Record the update as seen. Return False if it was seen before. Wait for another transaction with
+    the same update.
+    """
     noted = insert(SeenUpdate).values(update_id=update_id).on_conflict_do_nothing().returning(SeenUpdate.update_id)
     return await session.scalar(noted) is not None
 
 
 async def forget_what_is_old(session: AsyncSession) -> None:
-    """Drop the updates that Telegram can't repeat any more, and the jobs that were done long ago."""
+    """Delete the updates that Telegram can't repeat any more, and the jobs that were finished long ago."""
     for old in (
         delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER),
         delete(Job).where(Job.finished_at < func.now() - REMEMBER),
     ):
-        # There may be many, and the session holds none of them: don't have them sent back to compare.
+        # There may be many rows, and the session holds none of them, so it need not fetch them for a comparison.
         await session.execute(old, execution_options={"synchronize_session": False})

@@ -1,7 +1,7 @@
-"""The table `jobs` as the worker sees it, over one connection, whose advisory lock makes its worker the only one.
+"""The table `jobs` as the worker uses it. An advisory lock of its only connection makes the worker the only one.
 
-Lock and jobs share the connection so that they are lost together: whoever has lost the lock can't take or end a job.
-A job that was taken and not ended, because its worker was killed, is simply the next one to take: at least once.
+The lock and the jobs share the connection so that they are lost together: a worker without the lock can't take or end a
+job. If a worker is killed, its unfinished job is simply taken next. So each job runs at least once.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ WHERE id = %(id)s
 
 
 class Job(NamedTuple):
-    """A job that was taken; `run` is this attempt's number in `job_runs`."""
+    """A job that was taken. `run` is this attempt's number in `job_runs`."""
 
     run: int
     id: int
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
 
 class Jobs:
-    """The queue. Every method raises psycopg.OperationalError when the connection is lost: it never comes back."""
+    """The queue. Every method raises psycopg.OperationalError once the connection is lost, which is final."""
 
     def __init__(self, connection: AsyncConnection[Any], worker: str) -> None:
         self._connection = connection
@@ -54,9 +54,11 @@ class Jobs:
 
     @classmethod
     async def connect(cls, url: URL, worker: str) -> Self:
-        """Return the queue for the worker of this name; raise psycopg.OperationalError when it can't be reached."""
+        """Return the queue of the worker with this name. Raise psycopg.OperationalError if the database can't be
+        reached.
+        """
         connection = await AsyncConnection.connect(
-            # In parts: a URL's password would have to be spelt as libpq wants it.
+            # The parts are passed separately: in a URL, the password would have to be encoded as libpq expects it.
             host=url.host,
             port=url.port or 5432,
             user=url.username,
@@ -64,33 +66,33 @@ class Jobs:
             dbname=url.database,
             autocommit=True,
             connect_timeout=5,
-            tcp_user_timeout=5000,  # milliseconds until a silent server counts as lost
+            tcp_user_timeout=5000,  # This is how many milliseconds pass until a silent server counts as lost.
             application_name="marketplace-bot worker",
-            # Keepalives, so that the lock of a worker whose host has vanished is free within seconds and not hours.
+            # With keepalives, the lock of a worker whose host has vanished is free within seconds instead of hours.
             options="-c statement_timeout=10s"
             " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2",
         )
         return cls(connection, worker)
 
     async def close(self) -> None:
-        """Give up the lock, and the connection with it."""
+        """Release the lock by closing the connection."""
         await self._connection.close()
 
     async def lock(self) -> bool:
-        """Become the only worker; False while another one is."""
+        """Become the only worker. Return False if there is another one."""
         cursor = await self._connection.execute("SELECT pg_try_advisory_lock(%s)", [_WORKING])
         return bool((await cursor.fetchone() or [False])[0])
 
     async def ping(self) -> None:
-        """Notice whether the connection, and so the lock, is still ours."""
+        """Raise if the connection, and so the lock, is lost."""
         await self._connection.execute("SELECT 1")
 
     async def take(self, kinds: Sequence[str]) -> Job | None:
-        """Take the oldest job that is due. One of a kind that only a newer version knows is left to it."""
+        """Take the oldest job that is due. Leave a job of an unknown kind to a newer version."""
         cursor = await self._connection.execute(_TAKE, {"kinds": list(kinds), "worker": self._worker})
         row = await cursor.fetchone()
         return Job(*row) if row else None
 
     async def end(self, job: Job, *, done: bool) -> None:
-        """Note the end of the job, or of the attempt alone: then it is due again, later each time (256 s at most)."""
+        """Record the end of the job. If the attempt failed, the job is due again after a delay that grows to 256 s."""
         await self._connection.execute(_END, {"run": job.run, "id": job.id, "done": done})

@@ -1,4 +1,4 @@
-"""One JSON object a line on standard output, from our code and the libraries', with every secret struck out."""
+"""Logs one JSON object per line on standard output, from our code and the libraries', with every secret masked."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from marketplace_bot.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Send structlog and the standard library's logging to standard output; libraries only speak of trouble."""
+    """Send structlog and the standard library's logging to standard output. Libraries log only warnings and errors."""
     every_event: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -46,19 +46,21 @@ def configure(settings: Settings) -> None:
 
 
 def cause(error: Exception) -> dict[str, Any]:
-    """Return the fields that tell why: the database's own words are enough, anything else needs its traceback."""
+    """Return the fields that explain an error: the database's message is enough, anything else needs its traceback."""
     traceback = None if isinstance(error, SQLAlchemyError) else error
     return {"error": f"{type(error).__name__}: {error}", "exc_info": traceback}
 
 
 class JSONWithoutSecrets:
-    """Renders an event as JSON. Telegram's token is part of every URL we call, so an exception may well carry it."""
+    """A renderer of events as JSON. Every URL of a call contains Telegram's token, so an exception may
+    well contain it.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = [json.dumps(secret)[1:-1] for secret in secrets if secret]
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
-        """Return the line, in ASCII, with "***" in every secret's place."""
+        """Return the line in ASCII, with "***" in place of every secret."""
         line = json.dumps(event, default=str)
         for secret in self._secrets:
             line = line.replace(secret, "***")

@@ -1,4 +1,4 @@
-"""What web and worker both answer: GET /live and /metrics, and how /ready says no."""
+"""The answers that web and worker share: GET /live, GET /metrics, and a negative /ready."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ BUILD = Gauge("bot_build_info", "Always 1; the version is in the label", ["versi
 
 
 def routes(version: str) -> list[web.RouteDef]:
-    """Return the routes, and tell the version from now on."""
+    """Return the routes, and report the version from now on."""
     BUILD.labels(version).set(1)
     return [web.get("/live", _live), web.get("/metrics", _metrics)]
 
 
 def readiness(reasons: Sequence[str]) -> web.Response:
-    """Answer 200, or 503 with the reasons that speak against it."""
+    """Answer 200, or 503 with the reasons."""
     return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
 
 async def _live(_: web.Request) -> web.Response:
-    """Answer 200 for as long as the event loop turns."""
+    """Answer 200 as long as the event loop runs."""
     return web.json_response({"status": "alive"})
 
 

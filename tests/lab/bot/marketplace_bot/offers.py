@@ -1,6 +1,6 @@
-"""What a chat can ask for. A handler changes rows in the session it is given and returns the reply, unsent.
+"""The commands of a chat. A handler changes rows in its session and returns the reply without sending it.
 
-Who commits, and then sends, is the webhook: so a reply never speaks of what a rollback took back.
+The webhook commits first and sends then, so a reply never announces what a rollback undid.
 """
 
 import re
@@ -20,13 +20,13 @@ HELP = """\
 /reserve 7 reserves number 7
 /offer 3.50 Bread box offers something yourself"""
 
-# Bounded, so that nothing a chat writes is more than a column can hold: that would fail again at each repetition.
+# The lengths are limited to what a column can hold. A longer value would fail again at each repetition.
 _NUMBER = re.compile(r"\d{1,18}")
 _PRICE_AND_TITLE = re.compile(r"(?P<whole>\d{1,6})(?:[.,](?P<cents>\d{2}))? (?P<title>.{1,200})")
 
 
 def offers_router() -> Router:
-    """Return a new router with every command; a handler needs `session` in aiogram's context."""
+    """Return a new router with every command. A handler needs `session` in aiogram's context."""
     router = Router(name="offers")
     router.message.register(list_offers, Command("offers"))
     router.message.register(reserve, Command("reserve"))
@@ -37,7 +37,7 @@ def offers_router() -> Router:
 
 
 async def explain(message: Message) -> SendMessage:
-    """Answer whatever we don't understand."""
+    """Answer a message that the bot does not understand."""
     return message.answer(HELP)
 
 
@@ -48,7 +48,9 @@ async def list_offers(message: Message, session: AsyncSession) -> SendMessage:
 
 
 async def reserve(message: Message, command: CommandObject, session: AsyncSession) -> SendMessage:
-    """Give the offer to this chat, if nobody has it: one statement, so of two at once one wins."""
+    """Reserve the offer for this chat if it is free. It is one statement, so only one of two
+    simultaneous chats wins.
+    """
     if not _NUMBER.fullmatch(command.args or ""):
         return message.answer("Which one? For example: /reserve 7")
     number = int(command.args or "")
@@ -59,7 +61,7 @@ async def reserve(message: Message, command: CommandObject, session: AsyncSessio
         .returning(Offer)
     )
     if won:
-        if won.seller:  # 0 is the bot itself
+        if won.seller:  # Seller 0 is the bot itself.
             session.add(Job(kind="notify", payload={"chat": won.seller, "text": f"Reserved: {describe(won)}"}))
         return message.answer(f"Reserved for you: {describe(won)}")
     offer = await session.get(Offer, number)
@@ -69,7 +71,7 @@ async def reserve(message: Message, command: CommandObject, session: AsyncSessio
 
 
 async def make_offer(message: Message, command: CommandObject, session: AsyncSession) -> SendMessage:
-    """Add an offer of this chat's."""
+    """Add an offer of this chat."""
     wanted = parse_offer(command.args or "")
     if wanted is None:
         return message.answer("What for how much? For example: /offer 3.50 Bread box")
@@ -81,7 +83,7 @@ async def make_offer(message: Message, command: CommandObject, session: AsyncSes
 
 
 def parse_offer(words: str) -> tuple[int, str] | None:
-    """Return the price in cents and the title in "3.50 Bread box"; None when it isn't of that form."""
+    """Return the price in cents and the title from a text like "3.50 Bread box", or None if it has another form."""
     match = _PRICE_AND_TITLE.fullmatch(words)
     if match is None or not match["title"].isprintable():
         return None
@@ -89,5 +91,5 @@ def parse_offer(words: str) -> tuple[int, str] | None:
 
 
 def describe(offer: Offer) -> str:
-    """Return one line for a person."""
+    """Return an offer as one line for a person."""
     return f"{offer.id}: {offer.title}, {offer.price_cents // 100}.{offer.price_cents % 100:02}"

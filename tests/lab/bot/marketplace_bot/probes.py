@@ -1,4 +1,4 @@
-"""GET /ready and /health of `web`: may it have traffic, and how does it do."""
+"""GET /ready and /health of `web`: whether it can receive traffic, and its state."""
 
 import asyncio
 import time
@@ -14,18 +14,18 @@ from marketplace_bot import monitoring, schema
 
 log = structlog.get_logger(__name__)
 
-ANSWER_WITHIN = 2.0  # seconds that a dependency has
+ANSWER_WITHIN = 2.0  # This is how many seconds a dependency has to answer.
 
 
 class Findings(NamedTuple):
-    """Which dependencies answered, and the revisions that the database lacks."""
+    """The dependencies that answered, and the revisions that the database lacks."""
 
     up: dict[str, bool]
     pending: list[str]
 
 
 class Probes:
-    """The handlers; uptime counts from the making of this object."""
+    """The handlers. The uptime counts from the creation of this object."""
 
     def __init__(self, engine: AsyncEngine, redis: Redis, version: str) -> None:
         self._engine = engine
@@ -35,7 +35,7 @@ class Probes:
         self._started = time.monotonic()
 
     async def ready(self, _: web.Request) -> web.Response:
-        """Answer 200 when an update would be taken, else 503 with the reasons."""
+        """Answer 200 if an update would be accepted, otherwise 503 with the reasons."""
         up, pending = await self._look()
         reasons = [f"{name} does not answer" for name in up if not up[name]]
         if pending:
@@ -43,7 +43,7 @@ class Probes:
         return monitoring.readiness(reasons)
 
     async def health(self, _: web.Request) -> web.Response:
-        """Answer 200 "healthy" or 503 "degraded"; uptime is in seconds, a dependency "up" or "down"."""
+        """Answer 200 "healthy" or 503 "degraded". The uptime is in seconds, and a dependency is "up" or "down"."""
         up = (await self._look()).up
         healthy = all(up.values())
         report = {

@@ -1,4 +1,4 @@
-"""So many messages a chat and minute, counted in Redis, so that every bot that runs counts together."""
+"""Limits the messages of a chat per minute. Redis counts them, so that all running bots count together."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,7 +16,7 @@ SECONDS = 60
 
 
 class RateLimit(BaseMiddleware):
-    """Answers instead of the handler when a chat asks too often. Without Redis nobody is held back."""
+    """Middleware that answers instead of the handler if a chat asks too often. Without Redis it limits no chat."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -27,7 +27,7 @@ class RateLimit(BaseMiddleware):
         event: TelegramObject,
         data: dict[str, Any],
     ) -> Any:
-        """Count the message; see aiogram's BaseMiddleware."""
+        """Count the message (see aiogram's BaseMiddleware)."""
         if isinstance(event, Message) and await self._count(event.chat.id) > MESSAGES:
             return event.answer(f"That was a lot at once. Please try again in {SECONDS} seconds.")
         return await handler(event, data)

@@ -1,4 +1,4 @@
-"""The database's revisions: where it is, where this version wants it, and the way there."""
+"""The database's revisions: the current one, the one that this version needs, and the migration between them."""
 
 import os
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ _MIGRATING = 7_046_029_254_386_353_131
 
 
 class Revision(TypedDict):
-    """A step of the schema. `expand` serves older versions too; `contract` doesn't, so it bars a rollback past it."""
+    """A step of the schema. `expand` leaves older versions working. `contract` does not, so no rollback may pass it."""
 
     revision: str
     kind: Literal["expand", "contract"]
 
 
 class Report(TypedDict):
-    """What `schema --json` prints; `current` is null in an empty database."""
+    """What `schema --json` prints. `current` is null in an empty database."""
 
     current: str | None
     head: str
@@ -41,7 +41,9 @@ def revisions() -> list[Revision]:
 
 
 def pending(known: Sequence[Revision], current: str | None) -> list[Revision]:
-    """Return the revisions still to apply. A revision we don't know comes from a newer version: then there are none."""
+    """Return the revisions still to apply. An unknown revision comes from a newer version, so nothing
+    is pending then.
+    """
     if current is None:
         return list(known)
     applied = [index for index, revision in enumerate(known, start=1) if revision["revision"] == current]
@@ -49,20 +51,20 @@ def pending(known: Sequence[Revision], current: str | None) -> list[Revision]:
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Return the database's revision, None when it was never migrated."""
+    """Return the database's revision, or None if it was never migrated."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def read(url: URL) -> Report:
-    """Return where the database is; raise SQLAlchemyError when it can't be reached."""
+    """Return the state of the database. Raise SQLAlchemyError if it can't be reached."""
     with _connection(url) as connection:
         return _report(connection)
 
 
 def migrate(url: URL) -> Report:
-    """Apply what is pending, each revision in a transaction of its own, and return where the database is then.
+    """Apply the pending revisions, each in its own transaction, and return the state of the database.
 
-    Whoever else migrates is waited for; the lock is the connection's, so it dies with its holder.
+    If another process migrates, wait for it. The lock belongs to the connection, so it ends with its holder.
     """
     with _connection(url) as connection:
         connection.execute(text("SET LOCAL lock_timeout = 0"))
@@ -84,9 +86,9 @@ def _connection(url: URL) -> Connection:
     options = {
         "connect_timeout": 5,
         "application_name": "marketplace-bot migrate",
-        # A table that the live version is using is given up soon, lest its requests queue behind us. A killed
-        # migration must not work on, holding its locks: the server looks whether we are still there. Who starts us may
-        # know better: libpq would forget PGOPTIONS over ours.
+        # The migration soon gives up waiting for a table that the live version uses, or the live version's requests
+        # would queue behind it. A killed migration must not continue and hold its locks, so the server checks that the
+        # client is still connected. PGOPTIONS of the caller come last and win: libpq would ignore them otherwise.
         "options": f"-c lock_timeout=5s -c client_connection_check_interval=2s {os.environ.get('PGOPTIONS', '')}",
     }
     return create_engine(url, poolclass=NullPool, connect_args=options).connect()

@@ -1,4 +1,4 @@
-"""What the environment says, checked whole before anything starts. An error names the variable, never its value."""
+"""Reads the environment and checks all of it before anything starts. An error names the variable, never its value."""
 
 import re
 from collections.abc import Mapping
@@ -8,17 +8,18 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-WEBHOOK_SECRETS = ("TELEGRAM_WEBHOOK_SECRET", "TELEGRAM_WEBHOOK_SECRET_PREVIOUS")  # the second while one is replaced
+# The second secret is set while the first is being replaced.
+WEBHOOK_SECRETS = ("TELEGRAM_WEBHOOK_SECRET", "TELEGRAM_WEBHOOK_SECRET_PREVIOUS")
 REQUIRED = ("DATABASE_URL", "ENVIRONMENT", "REDIS_URL", "TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET")
 
 
 class EnvironmentProblem(Exception):  # noqa: N818 -- it is a problem of the operator's, not an error of ours
-    """A variable is missing or malformed; the message is one line that names it and says how it should look."""
+    """A missing or malformed variable. The message is one line that names it and describes its form."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The bot's configuration. Every command reads all of it: `migrate` refuses what `web` could not start with."""
+    """The bot's configuration. Every command reads all of it, so `migrate` refuses what `web` could not start with."""
 
     environment: str
     log_level: str
@@ -31,7 +32,7 @@ class Settings:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every spelling of a secret that a library might print: as given, and decoded from its URL."""
+        """Return every form of a secret that a library might print: as given, and decoded from its URL."""
         redis_password = urlsplit(self.redis_url).password or ""
         return (
             self.telegram_token,

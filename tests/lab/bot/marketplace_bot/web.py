@@ -1,4 +1,4 @@
-"""Puts the parts together and serves them."""
+"""Assembles the web server and runs it."""
 
 import asyncio
 import gc
@@ -24,18 +24,18 @@ from marketplace_bot.webhook import Webhook
 
 log = structlog.get_logger(__name__)
 
-FINISH_WITHIN = 20  # seconds that requests have after SIGTERM; whoever stops us grants 30
-REPLY_WITHIN = 5  # seconds that Telegram has to take a reply
+FINISH_WITHIN = 20  # Requests have this many seconds after SIGTERM. The container is given 30.
+REPLY_WITHIN = 5  # Telegram has this many seconds to accept a reply.
 FORGET_EVERY = 3600  # seconds
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then accept nothing new and finish what has begun."""
+    """Serve until SIGTERM or SIGINT. Then accept nothing new, and finish the requests that have begun."""
     log.info("starting", version=settings.version, environment=settings.environment, port=monitoring.PORT)
     app = create_app(settings)
-    # An update of a kind that aiogram doesn't know is logged as "ignored"; a release's probe is one.
+    # An update of a kind that aiogram doesn't know is logged as "ignored". A release's probe is such an update.
     warnings.filterwarnings("ignore", message="Detected unknown update type")
-    # aiogram's many types live as long as we do: neither a collection nor, for a second, our exit has to walk them.
+    # aiogram's many types stay until the end, so neither garbage collection nor the exit should spend time on them.
     gc.freeze()
     gc.enable()
     web.run_app(
@@ -50,7 +50,7 @@ def serve(settings: Settings) -> None:
 
 
 def create_app(settings: Settings) -> web.Application:
-    """Return the application. Nothing is connected yet: a bot whose dependencies are down starts, and says so."""
+    """Return the application without connecting to anything: it starts and reports missing dependencies."""
     engine = db.connect(settings.database_url)
     sessions = async_sessionmaker(engine)
     redis = Redis.from_url(settings.redis_url, socket_timeout=0.5, retry=Retry(NoBackoff(), 1))

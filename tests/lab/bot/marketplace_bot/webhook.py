@@ -24,7 +24,9 @@ REPLIES_LOST = Counter("bot_replies_lost", "Replies that Telegram did not take")
 
 
 class Webhook:
-    """Answers 2xx once an update's effects are committed, and an error when Telegram shall send it again."""
+    """A handler that answers 2xx once an update's effects are committed, and an error if Telegram must
+    send it again.
+    """
 
     def __init__(
         self, bot: Bot, dispatcher: Dispatcher, sessions: async_sessionmaker[AsyncSession], secrets: tuple[str, ...]
@@ -35,7 +37,9 @@ class Webhook:
         self._secrets = [secret.encode() for secret in secrets]
 
     async def receive(self, request: web.Request) -> web.Response:
-        """Answer 200, 400 (not an update), 401 (not from Telegram) or 500 (nothing was changed, send it again)."""
+        """Answer 200, 400 (not an update), 401 (not from Telegram) or 500 (nothing changed, Telegram must send it
+        again).
+        """
         if not self._is_telegram(request):
             return web.Response(status=401)
         try:
@@ -48,7 +52,7 @@ class Webhook:
 
     def _is_telegram(self, request: web.Request) -> bool:
         given = request.headers.get("X-Telegram-Bot-Api-Secret-Token", "").encode(errors="surrogateescape")
-        # A list, not a generator: all are compared, so the time taken tells nothing.
+        # It is a list and not a generator, so that all secrets are compared and the time reveals nothing.
         return any([compare_digest(given, secret) for secret in self._secrets])  # noqa: C419
 
     async def _answer(self, update: Update) -> web.Response:
@@ -65,19 +69,19 @@ class Webhook:
         return web.Response()
 
     async def _take(self, update: Update) -> tuple[str, TelegramMethod[Any] | None]:
-        """Let the handlers work, in one transaction with the note that this update was seen."""
+        """Run the handlers in the transaction that also records the update as seen."""
         async with self._sessions.begin() as session:
             if not await remember(session, update.update_id):
                 return "repeated", None
             reply = await self._dispatcher.feed_update(self._bot, update, session=session)
             if reply is UNHANDLED:
-                # Nothing happened, so nothing is kept: a release may probe with an empty update.
+                # Nothing happened, so nothing is recorded: a release may probe with an empty update.
                 await session.rollback()
                 return "ignored", None
         return "handled", reply
 
     async def _send(self, reply: TelegramMethod[Any], update_id: int) -> None:
-        """Send what is true already: a reply that is lost must not make Telegram repeat the update."""
+        """Send the reply after the commit. A reply that is lost must not make Telegram repeat the update."""
         try:
             await self._bot(reply)
         except Exception as error:

@@ -1,6 +1,6 @@
-"""Does what needn't be done within a request, one job after the other, as the only worker at a time.
+"""Does the work that needn't happen within a request: one job after the other, and only one worker at a time.
 
-Each job at least once: its effect may be seen twice when its worker was killed between the effect and the note of it.
+Each job runs at least once. Its effect may occur twice if the worker is killed before it records the end.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from marketplace_bot.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-CONNECT_EVERY = 1.0  # seconds between two tries
-LOOK_EVERY = 0.2  # seconds between two looks for the lock, or for a job
+CONNECT_EVERY = 1.0  # seconds between two attempts
+LOOK_EVERY = 0.2  # seconds between two checks for the lock or for a job
 PING_EVERY = 1.0  # seconds, during a job
 ANSWER_WITHIN = 2.0  # seconds that PostgreSQL has
 SEND_WITHIN = 5.0  # seconds that Telegram has to take a message
@@ -34,7 +34,7 @@ Effect = Callable[[Payload], Awaitable[None]]
 
 
 def serve(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT, and finish the job at hand; raise psycopg.Error when the lock is lost."""
+    """Work until SIGTERM or SIGINT, and finish the current job. Raise psycopg.Error if the lock is lost."""
     asyncio.run(_serve(settings))
     log.info("stopped")
 
@@ -59,10 +59,10 @@ async def _serve(settings: Settings) -> None:
 
 
 def effects(settings: Settings, http: ClientSession) -> dict[str, Effect]:
-    """Return what each kind of job does."""
+    """Return the effect of each kind of job."""
 
     async def notify(payload: Payload) -> None:
-        """Tell a chat something; a chat that doesn't want to hear it is left alone."""
+        """Send a chat a message. Ignore it if the chat refuses messages."""
         url = f"{settings.telegram_api_url}/bot{settings.telegram_token}/sendMessage"
         async with http.post(url, json={"chat_id": payload["chat"], "text": payload["text"]}) as response:
             if response.status == 429 or response.status >= 500:
@@ -71,14 +71,14 @@ def effects(settings: Settings, http: ClientSession) -> dict[str, Effect]:
                 log.warning("message refused", status=response.status)
 
     async def count(payload: Payload) -> None:
-        """Take some time. The table keeps the count: tests insert these jobs by the hundred."""
+        """Take some time. Tests insert these jobs by the hundred and count them in the table."""
         await asyncio.sleep(payload.get("pause_ms", 0) / 1000)
 
     return {"notify": notify, "count": count}
 
 
 class Worker:
-    """The loop, and the handler that tells whether it turns."""
+    """The worker's loop, and the probe that shows whether it runs."""
 
     def __init__(
         self, connect: Callable[[], Awaitable[Jobs]], effects: dict[str, Effect], stopping: asyncio.Event
@@ -90,16 +90,16 @@ class Worker:
         self._alone = False
 
     async def ready(self, _: web.Request) -> web.Response:
-        """Answer 200 when PostgreSQL answers and no other worker is at work, else 503 with the reasons."""
+        """Answer 200 if PostgreSQL answers and no other worker runs, otherwise 503 with the reasons."""
         reasons = [] if self._alone else ["another worker has the lock"]
         if not await self._answers():
             reasons = ["postgres does not answer"]
         return monitoring.readiness(reasons)
 
     async def work(self) -> None:
-        """Wait for the database, then for the lock, then do jobs; return when told to stop.
+        """Wait for the database, then for the lock, then do jobs. Return when told to stop.
 
-        A lost connection ends the worker: its restart is the one way back, and nothing half known lives on in it.
+        A lost connection ends the worker. It restarts with no state that could be outdated.
         """
         while self._jobs is None:
             try:
@@ -133,7 +133,7 @@ class Worker:
             while not (await asyncio.wait([effect], timeout=PING_EVERY))[0]:
                 await jobs.ping()
         finally:
-            effect.cancel()  # without the lock another worker may be at it already
+            effect.cancel()  # Without the lock, another worker may already do the same job.
         error = effect.exception()
         await jobs.end(job, done=error is None)
         if error is None:

@@ -1,4 +1,4 @@
-"""Run by Alembic, on the connection that schema.migrate() has locked."""
+"""Runs the migrations for Alembic, on the connection that schema.migrate() has locked."""
 
 from alembic import context
 

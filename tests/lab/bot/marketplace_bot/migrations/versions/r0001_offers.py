@@ -1,4 +1,4 @@
-"""Offers, and the updates whose effects are committed."""
+"""Create the tables of offers and of updates whose effects are committed."""
 
 import sqlalchemy as sa
 from alembic import op

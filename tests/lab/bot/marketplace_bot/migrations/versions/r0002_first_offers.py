@@ -1,4 +1,4 @@
-"""Three offers to begin with, so that the first /offers of a demonstration isn't empty."""
+"""Insert three offers, so that the first /offers of a demonstration isn't empty."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,6 @@ OFFERS = sa.table(
 
 
 def upgrade() -> None:
-    """Insert them as the bot's own, seller 0."""
+    """Insert the offers as the bot's own, with seller 0."""
     titles = {"Bakery bag": 390, "Vegetable box": 450, "Sushi of the day": 690}
     op.bulk_insert(OFFERS, [{"title": title, "price_cents": cents, "seller": 0} for title, cents in titles.items()])

@@ -1,4 +1,4 @@
-"""Jobs for the worker, and every attempt at one: who, from when to when."""
+"""Create the tables of the worker's jobs and of the attempts at them: by whom, and from when to when."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ kind = "expand"
 
 
 def upgrade() -> None:
-    """Create both tables. A job needs a kind and what that kind reads from `payload`; the rest has defaults."""
+    """Create both tables. A job needs a kind and the `payload` that its kind reads; the rest has defaults."""
     op.create_table(
         "jobs",
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
         sa.Column("job_id", sa.BigInteger, sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
         sa.Column("worker", sa.Text, nullable=False),
-        # The clock's time: now() is the transaction's, which may have begun before another run's end.
+        # This is the clock's time. now() is the transaction's, which may have begun before another run ended.
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
     )
