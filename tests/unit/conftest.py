@@ -1,15 +1,17 @@
-"""These tests write many small files, and a disk's journal is most of their time: memory takes a quarter of it."""
+"""Keeps temporary directories in memory. These tests write many small files, and a disk's journal takes most of their
+time.
+"""
 
 import os
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
-"""pytest makes a directory of the user's own in it."""
+"""The file system in memory. pytest creates a directory of the user's own in it."""
 ENOUGH_BYTES = 1 << 30
 
 
 def pytest_configure() -> None:
-    """Have tmp_path there, unless somebody says where."""
+    """Put tmp_path in memory, unless the user has set another place."""
     try:
         found = os.statvfs(MEMORY)
     except OSError:

@@ -1,4 +1,4 @@
-"""How the audit judges: what fails a verdict, and how lynis's points are read."""
+"""The audit fails a verdict for the right reasons, and reads lynis's points correctly."""
 
 from __future__ import annotations
 

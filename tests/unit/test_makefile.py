@@ -28,7 +28,7 @@ def program(tmp_path: Path) -> Path:
 def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run make without its target setup."""
     command = ["make", "-o", ".venv/.installed", *words]
-    # Without the variables of a make that runs these tests: with them make prints the directory that it enters.
+    # If make runs these tests, its variables would make the inner make print the directory that it enters.
     env = {**{name: value for name, value in os.environ.items() if not name.startswith("MAKE")}, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 

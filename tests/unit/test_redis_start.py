@@ -1,4 +1,4 @@
-"""files/data_services/redis-start, in a temporary directory instead of /data, and without Redis."""
+"""Runs files/data_services/redis-start in a temporary directory instead of /data, and without Redis."""
 
 from __future__ import annotations
 

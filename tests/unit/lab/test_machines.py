@@ -58,7 +58,7 @@ def test_a_host_key_is_known_by_name_and_by_both_addresses() -> None:
 
 
 class TestSecrets:
-    """`.env.lab`."""
+    """`.env.lab` is written once and kept."""
 
     def test_is_kept_and_readable_by_its_owner_alone(self, tmp_path: Path) -> None:
         file = tmp_path / ".env.lab"
@@ -82,7 +82,7 @@ class TestSecrets:
 
 
 class TestLeftovers:
-    """What `up` and `down` do with what they find."""
+    """`up` and `down` decide what to do with what they find."""
 
     def test_a_checkout_s_own_lab_is_its_own_dead_or_alive(self, tmp_path: Path) -> None:
         assert judge(str(tmp_path), str(tmp_path), alive=True) == Found.OURS
@@ -103,7 +103,7 @@ class TestLeftovers:
 
 
 class TestCacheKeys:
-    """What is built once is built anew when what it is built from changes, and only then."""
+    """A cached result is built again if its sources change, and only then."""
 
     def test_of_a_root_file_system(self) -> None:
         recipe, sources = Recipe("world", ("curl",)), ["deb http://mirror/debian trixie main"]

@@ -1,4 +1,4 @@
-"""What every test of stackctl may ask for."""
+"""Fixtures for every test of stackctl."""
 
 from pathlib import Path
 

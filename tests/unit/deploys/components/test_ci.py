@@ -133,7 +133,7 @@ EXAMPLE = (ROOT / "docs/examples/release.yml").read_text()
 
 
 def test_both_environments_release_what_the_build_pushed() -> None:
-    """The digest comes with the call. Nothing that one droplet says decides what another one runs."""
+    """The digest is passed with the call. One droplet's output never decides what another one runs."""
     released = re.findall(r"scripts/stackctl (\S+) release (\S+)", WORKFLOW)
     assert released == [(place, '"$TAG@$DIGEST"') for place in ("staging", "staging", "prod", "prod")]
     assert re.findall(r"^ +DIGEST: (.*)$", WORKFLOW, re.MULTILINE) == ["${{ inputs.digest }}"]

@@ -200,7 +200,7 @@ def test_a_password_has_a_login_role_of_its_own() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
 def test_any_password_survives_its_url(password: str) -> None:
     settings = settings_of("lab", database_password=password, redis_password=password)
-    with patch.object(Settings, "login_role", "role"):  # its hash is slow on purpose
+    with patch.object(Settings, "login_role", "role"):  # The hash of a role's password is slow on purpose.
         environment = settings.app_environment()
     for name, host in (("DATABASE_URL", "postgres"), ("REDIS_URL", "redis")):
         url = urlsplit(environment[name])
@@ -299,7 +299,7 @@ def test_an_authority_s_certificate_has_its_file_s_name(tmp_path: Path) -> None:
 def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The password's URL counts, too, where some characters take three."""
+    """The password's URL counts, too. Some characters take three there."""
     monkeypatch.chdir(tmp_path)
     names = ["DATABASE_PASSWORD", "REDIS_PASSWORD", "REGISTRY_PASSWORD", "FINGERPRINT_KEY", "TELEGRAM_WEBHOOK_SECRET"]
     secrets = {name: f"{name}-is-a-long-made-up-secret".replace("_", "-") for name in names}

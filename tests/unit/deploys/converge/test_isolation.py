@@ -60,7 +60,7 @@ def test_what_was_live_and_becomes_a_copy_ends_its_worker(tmp_path: Path) -> Non
     stackctl(droplet, "release", "1.0.0")
     isolate(droplet, isolated=True)
     assert status(droplet)["drift"] == ["worker is running, healthy though this droplet is isolated"]
-    # Before the converge has come to the release: a boot, at which Docker restarts what was running.
+    # A boot before the converge reaches the release: Docker restarts what was running.
     assert stackctl(droplet, "boot")[0] == 0
     assert [container["state"] for container in droplet.docker.of("bot-worker")] == ["exited"]
     assert stackctl(droplet, "release", "1.0.0")[0] == 0

@@ -92,7 +92,9 @@ def test_the_firewall_changes_on_trial_alone() -> None:
 
 
 class Client:
-    """paramiko's client, as far as it is used. The class has its state, because the code under test creates it."""
+    """The part of paramiko's client that the code uses. The class keeps the state, because the code
+    creates the object.
+    """
 
     refuses: Exception | None = None
     code: int | None = 0
@@ -172,7 +174,7 @@ def test_a_login_that_fails_is_one_line_with_what_happens_next(client: type[Clie
 
 
 def test_that_a_trial_is_over_says_not_how_it_ended(client: type[Client]) -> None:
-    """It may have been confirmed by a login whose answer was lost."""
+    """A login whose answer was lost may have confirmed it."""
     client.refuses = OSError("refused")
     droplet = Droplet()
     droplet.record = ""

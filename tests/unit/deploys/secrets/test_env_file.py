@@ -138,7 +138,7 @@ def test_values_survive_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, 
 
 
 def test_interpolation_would_have_changed_a_value(tmp_path: Path) -> None:
-    """The control of the test above: an ordinary parser changes the password."""
+    """This is the control of the test above: an ordinary parser changes the password."""
     path = env_file(tmp_path, "A='a${HOME}b'\n")
     assert read_env_file(path) == {"A": "a${HOME}b"} != dotenv_values(path)
 

@@ -111,7 +111,8 @@ def test_the_lab_is_compared_with_no_other_place(tmp_path: Path) -> None:
 
 
 def test_ages_are_told_and_what_is_due_named_with_the_remedy() -> None:
-    entries = {**KNOWN, "A": Entry("1", date(2026, 1, 1))}  # 90 days, and A 91 hence
+    # The entries are 90 days old now, and A is 91 days old tomorrow.
+    entries = {**KNOWN, "A": Entry("1", date(2026, 1, 1))}
     assert ages(entries, "prod", date(2026, 4, 2)) == [
         "2 secrets, the oldest A: 91 days.",
         "A is 91 days old, more than 90: make rotate KEY=A ENV=prod",

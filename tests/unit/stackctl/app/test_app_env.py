@@ -65,7 +65,7 @@ def test_what_no_app_can_have_is_refused_by_name(paths: Paths, values: Any, faul
 
 
 def test_the_longest_value_that_is_taken_is_the_longest_that_linux_takes() -> None:
-    """execve(2): MAX_ARG_STRLEN."""
+    """The limit is MAX_ARG_STRLEN in execve(2)."""
     longest = "x" * (app_env.LONGEST - len("A=") - 1)
     assert app_env.problem({"A": longest}) is None
     assert Machine().run(["true"], env={"A": longest, **ENVIRONMENT}).code == 0

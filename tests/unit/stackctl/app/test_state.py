@@ -1,4 +1,4 @@
-"""state.json: it is read as it was written, and what is live follows from it."""
+"""state.json is read as it was written, and determines which release is live."""
 
 import json
 import re
@@ -75,7 +75,7 @@ def test_a_state_of_before_releases_were_kept_still_loads() -> None:
 
 
 KINDS_OF_RELEASE = st.tuples(*[st.sampled_from("ab")] * 3)
-"""Tag, image and environment."""
+"""The tag, the image and the app environment of a release."""
 
 
 @settings(max_examples=50)
@@ -83,7 +83,7 @@ KINDS_OF_RELEASE = st.tuples(*[st.sampled_from("ab")] * 3)
 def test_what_serves_is_kept_once_and_before_the_newest_others(
     before: State, served: list[tuple[str, str, str]], most: int
 ) -> None:
-    """One that is the same but for its id and its time takes the other's place."""
+    """A kept release that differs only in its ID and its time is replaced by the new one."""
     after = replace(before, kept=())
     for number, (tag, image, env) in enumerate(served):
         release = replace(LIVE, id=str(number), tag=tag, image=image, env_sha256=env, since=str(number))
@@ -97,7 +97,7 @@ def test_what_serves_is_kept_once_and_before_the_newest_others(
 
 
 def test_the_recorded_colour_is_the_colour_of_what_was_recorded_last() -> None:
-    """Whichever is active: a release is recorded when all is done, well after the flip."""
+    """This is so whichever colour is active: a release is recorded at its end, well after the flip."""
     recorded = State().serving("blue", LIVE, 3)
     assert (State(active="blue").recorded_colour, recorded.recorded_colour) == (None, "blue")
     during = replace(recorded.with_colour("green", replace(LIVE, id="later")), active="green")

@@ -1,4 +1,4 @@
-"""Telegram's webhook leads here again after anybody takes it away, or an operator is told."""
+"""Telegram's webhook is set again after a bot or a person deletes it, or an operator is told."""
 
 import json
 import time
@@ -18,7 +18,7 @@ OURS = "https://bot.lab.test/webhook"
 
 @pytest.fixture
 def live(tmp_path: Path) -> Droplet:
-    """1.0.0 serves. It takes the webhook back as it ends, as 1.1.0 and 1.2.0 do."""
+    """Make 1.0.0 live. It deletes the webhook when it stops, as 1.1.0 and 1.2.0 do."""
     droplet = installed(tmp_path)
     droplet.telegram.takes_webhook_back = {"1.0.0", "1.1.0", "1.2.0"}
     assert stackctl(droplet, "release", "1.0.0")[0] == 0
@@ -52,10 +52,10 @@ def test_what_is_undone_leaves_a_bot_that_hears(live: Droplet, verb: list[str], 
     if verb[0] == "rollback":
         for tag in ("1.1.0", "1.0.0"):
             assert stackctl(live, "release", tag)[0] == 0
-        for container in live.docker.of("bot-green"):  # so that the rollback recreates them, as broken
+        for container in live.docker.of("bot-green"):  # The rollback then recreates the containers, as broken ones.
             live.docker.containers.remove(container)
     if verb[0] == "rollback" and "later" in broken:
-        return  # it isn't watched
+        return  # A rollback to this release isn't watched.
     change(live, broken)
     code, shown = stackctl(live, *verb)
     assert code == 1, shown
@@ -66,7 +66,7 @@ def test_what_is_undone_leaves_a_bot_that_hears(live: Droplet, verb: list[str], 
 
 
 def test_boot_after_a_stop_ends_with_it(live: Droplet) -> None:
-    """As `systemctl restart` and a reboot do."""
+    """`systemctl restart` and a reboot also stop and boot."""
     assert stackctl(live, "halt")[0] == 0
     assert live.telegram.webhook["url"] == ""
     assert stackctl(live, "boot")[0] == 0
@@ -83,7 +83,7 @@ def test_what_a_killed_release_left_takes_it_along_only_for_a_moment(live: Dropl
     left = killed_at_its_watch(live, "1.1.0")
     left.docker.registry.clear()
     code, shown = stackctl(left, "release", "1.2.0")
-    assert code == 1, shown  # refused, behind the settling
+    assert code == 1, shown  # The release is refused after the recovery.
     assert left.telegram.webhook["url"] == OURS
 
 
@@ -148,7 +148,7 @@ def test_status_says_where_updates_go_and_a_release_of_the_same_mends_it(live: D
 
 
 def test_another_secret_is_found_by_what_the_app_refuses(live: Droplet) -> None:
-    """Telegram doesn't tell it back."""
+    """Telegram does not return the secret itself."""
     live.telegram.webhook |= {
         "secret_token": "another",
         "info": {"pending_update_count": 2, "last_error_message": "401"},
@@ -175,7 +175,7 @@ def test_status_says_what_telegram_can_not_deliver(live: Droplet, pending: int, 
     code, seen = report(live)
     assert (code, seen["problems"]) == ((4, [said]) if said else (0, []))
     assert (seen["telegram"]["pending"], seen["telegram"]["error_at"]) == (pending, at)
-    live.paths.maintenance.touch()  # nginx itself turns Telegram away
+    live.paths.maintenance.touch()  # nginx itself rejects Telegram during maintenance.
     assert report(live)[1]["problems"] == []
 
 

@@ -1,4 +1,4 @@
-"""A droplet in memory, its backups, and a storage that takes them."""
+"""A droplet in memory, its backups, and a storage that accepts them."""
 
 from pathlib import Path
 

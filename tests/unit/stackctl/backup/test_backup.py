@@ -1,4 +1,4 @@
-"""A backup on a droplet in memory: complete and verified, or nothing; a kill leaves only what the next run removes."""
+"""A backup of a droplet in memory is complete and verified, or absent. A kill leaves only what the next run removes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.support.power import Disk
 
 
 def test_what_has_a_backup_s_name_is_on_the_disk_to_its_last_byte(live: Droplet) -> None:
-    """Whenever the power goes: its files before its manifest, and both before its name."""
+    """A power cut may come at any time: the files are synced before the manifest, and both before the name."""
     backups = live.paths.backups
     disk, looked = Disk(live.paths.var.parents[2]), list[int]()
 
@@ -45,7 +45,7 @@ def test_what_has_a_backup_s_name_is_on_the_disk_to_its_last_byte(live: Droplet)
 
 
 def hostile(directory: Path, outside: Path) -> None:
-    """What uid 999 may leave in a directory that it has: links, a FIFO, a tree too deep for shutil.rmtree."""
+    """Plant what uid 999 may leave in its own directory: links, a FIFO, and a tree too deep for shutil.rmtree."""
     (directory / "loop").symlink_to(directory)
     os.mkfifo(directory / "fifo")
     here = os.open(directory, os.O_RDONLY)
@@ -62,7 +62,7 @@ def hostile(directory: Path, outside: Path) -> None:
 def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
     live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It restored what somebody may have written who owns the app."""
+    """The container restores data that an intruder may have written."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").touch()

@@ -1,4 +1,4 @@
-"""What status and `stackctl list-backups` show of backups and of the data's checks."""
+"""status and `stackctl list-backups` show the backups and the checks of the data."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.support.fakes.droplet import Droplet, installed, stackctl
 
 
 def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
-    assert problems(live) == []  # none is due yet
+    assert problems(live) == []  # No backup is due yet.
     live.paths.backup_stamp.parent.mkdir(parents=True)
     live.paths.backup_stamp.touch()
     age(live.paths.backup_stamp, live.now())
@@ -31,7 +31,7 @@ def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
     live.seconds += 26 * 3600
     (line,) = problems(live)
     assert line.startswith("the last verified backup is from 2025-11-24 14:")
-    live.seconds -= 60 * 3600  # the clock was ahead when it was made
+    live.seconds -= 60 * 3600  # The clock was ahead when the backup was made.
     assert problems(live) == [line]
 
 
@@ -75,7 +75,7 @@ def test_a_look_that_came_to_no_end_found_nothing(live: Droplet, code: int) -> N
 def test_a_release_does_not_wait_for_the_weekly_look_and_ends_it_before_it_migrates(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A migration would wait for the table that is looked at, and give up."""
+    """A migration would wait for the table that is being checked, and then give up."""
     with looking(monkeypatch, live) as seen:
         assert stackctl(live, "amcheck")[0] == 0
     assert seen == [[False, True]]

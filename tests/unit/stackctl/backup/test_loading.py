@@ -1,4 +1,6 @@
-"""What is loaded of a dump, by whom, and what is left out: pg_restore's own words of a database full of odd things."""
+"""The right roles load the right parts of a dump. The text is pg_restore's own output for a
+database with odd contents.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,7 @@ GRANT postgres TO keeper;
 
 @dataclass
 class Programs(Machine):
-    """PostgreSQL's, and what they were asked."""
+    """PostgreSQL's programs, with a record of what they were asked."""
 
     listed: str = LISTED
     schema: str = SCHEMA
@@ -90,7 +92,7 @@ class Programs(Machine):
         default_factory=lambda: {"NOT v.trusted": "postgres_fdw\ndblink", "rolname": "owner"}
     )
     asked: list[tuple[str, str]] = field(default_factory=list)
-    """By whom, and what."""
+    """The role that asked, and what it asked."""
 
     def run(
         self,
@@ -148,7 +150,7 @@ def test_what_only_a_superuser_makes_is_left_out_and_named(load: Load) -> None:
 
 
 def test_a_plain_dump_has_nothing_to_tell(load: Load, programs: Programs) -> None:
-    """The owner has its privileges on the database, and the one that counts: so says a dump of one that we made."""
+    """A dump of a database that we made says the same: the owner has its privileges on the database."""
     programs.schema = (
         "GRANT ALL ON DATABASE app TO owner;\nGRANT CONNECT ON DATABASE app TO stackctl_reader;\n"
         "ALTER TABLE public.offers OWNER TO owner;\n"
@@ -224,7 +226,7 @@ def test_an_untrusted_extension_is_made_while_there_is_nothing_but_it(load: Load
 
 
 def test_the_extension_of_the_weekly_look_needs_no_schema_of_its_own(load: Load, programs: Programs) -> None:
-    """pg_amcheck --install-missing puts it into pg_catalog, in the app's own database."""
+    """pg_amcheck --install-missing creates it in pg_catalog, in the app's own database."""
     programs.listed = "4; 3079 16441 EXTENSION - amcheck \n"
     programs.schema = "CREATE EXTENSION IF NOT EXISTS amcheck WITH SCHEMA pg_catalog;\n"
     programs.answers["NOT v.trusted"] = "amcheck"
@@ -248,7 +250,7 @@ def test_what_was_another_s_becomes_its_own_again_where_that_one_has_no_power(
 
 
 def test_nothing_of_postgresql_s_own_is_given_away(load: Load, programs: Programs) -> None:
-    """Whoever has pg_catalog has each session of a superuser's there. A function's body may have such lines."""
+    """The owner of pg_catalog would control each session of a superuser. A function's body may contain such lines."""
     programs.answers = {"rolcanlogin": "keeper", "lomowner": '["public", "my \\"t"]', **programs.answers}
     programs.schema = (
         "ALTER SCHEMA pg_catalog OWNER TO keeper;\nALTER VIEW pg_catalog.pg_roles OWNER TO keeper;\n"
@@ -268,7 +270,9 @@ def test_an_extension_is_made_for_the_table_of_contents_and_not_for_a_line_of_a_
 
 
 def test_what_a_dump_has_in_it_takes_time_by_its_length_and_no_more(load: Load, programs: Programs) -> None:
-    """A pattern that tries each end with each beginning takes weeks for a line of 64 MiB; so do names, each sought."""
+    """A pattern that tries each end with each beginning would take weeks for a line of 64 MiB. So would a search for
+    each name.
+    """
     load.roles.write_text("".join(f"CREATE ROLE r{number};\n" for number in range(100_000)))
     programs.schema = "GRANT " + " ON DATABASE " * 30_000 + " TO x" * 30_000 + "\n"
     began = time.process_time()
@@ -277,7 +281,7 @@ def test_what_a_dump_has_in_it_takes_time_by_its_length_and_no_more(load: Load, 
 
 
 def test_a_line_ends_where_pg_restore_ends_it(load: Load, programs: Programs) -> None:
-    """U+2028 and the like may be in a name, or in a CHECK constraint."""
+    """A name or a CHECK constraint may contain U+2028 or similar characters."""
     programs.listed = "7; 1259 1 TABLE public a\u2028666; 1259 1 TABLE public b owner\n"
     programs.schema = "ALTER TABLE public.a\u2028ALTER TABLE public.b OWNER TO keeper;\n"
     programs.answers["contype"] = json.dumps(["drop", "add '\u2028'", "validate"], ensure_ascii=False)
@@ -288,7 +292,7 @@ def test_a_line_ends_where_pg_restore_ends_it(load: Load, programs: Programs) ->
 
 
 def test_nothing_of_a_dump_becomes_a_superuser_s(load: Load, programs: Programs) -> None:
-    """A function of a superuser's is one that runs as superuser, if it says SECURITY DEFINER."""
+    """A superuser's function with SECURITY DEFINER runs as superuser."""
     programs.schema = "ALTER TABLE public.t OWNER TO postgres;\nALTER FUNCTION public.f() OWNER TO keeper;\n"
     assert load.contents().owners == (("LARGE OBJECT", "4242", "keeper"),)
 
@@ -312,5 +316,5 @@ def test_settings_and_privileges_are_the_live_database_s(load: Load, programs: P
     assert "datname = 'app'" in said
     assert "rolsuper" in said
     assert "INSERT INTO pg_catalog.pg_db_role_setting" in said
-    assert "SET %" not in said  # no setting is made our own session's: it might stop it
+    assert "SET %" not in said  # No setting is applied to our own session, which it might stop.
     assert "set_config" not in said

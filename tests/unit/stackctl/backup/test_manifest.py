@@ -1,4 +1,4 @@
-"""A backup's manifest: what was written is read again, and nothing else is believed."""
+"""A backup's manifest is read as it was written, and anything else is refused."""
 
 import json
 import os
@@ -176,7 +176,7 @@ def test_what_is_no_backup_is_named_and_counts_for_nothing(tmp_path: Path) -> No
 
 
 def test_what_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
-    """What a container said is in a manifest, too: its version, for instance."""
+    """A manifest contains output of containers, such as a version."""
     one = made(1, redis=Redis("8.0.2\nverified: yes", 5))
     (tmp_path / one.id).mkdir()
     with pytest.raises(FailedError, match=r"manifest\.json: redis\.version must be a version"):
@@ -188,7 +188,7 @@ WHY = 'pg_restore of postgres.dump: ERROR:  relation "z" does not exist'
 
 
 def test_one_that_could_not_be_proven_says_why_and_a_proven_one_is_read_by_an_older_stackctl() -> None:
-    """Which refuses a manifest with a key that it does not know."""
+    """An older stackctl refuses a manifest with a key that it does not know."""
     unproven = made(1, verified=False, unproven=WHY)
     assert manifest.parse(unproven.to_json(), "here") == unproven
     assert "unproven" not in json.loads(made(1).to_json())
@@ -202,14 +202,14 @@ def test_why_it_is_unproven_is_one_line_that_can_be_shown(why: Any) -> None:
 
 
 def test_nothing_is_proven_and_unproven() -> None:
-    """It would be the latest, and its rows would be compared with nothing."""
+    """Such a backup would be the latest, and its rows would be compared with nothing."""
     document = json.loads(made(1).to_json()) | {"unproven": WHY}
     with pytest.raises(FailedError, match="it is verified and unproven"):
         manifest.parse(json.dumps(document), "here")
 
 
 def test_a_backup_of_before_is_still_read(tmp_path: Path) -> None:
-    """As stackctl wrote it until November 2026."""
+    """stackctl wrote this format until November 2026."""
     directory = tmp_path / "20251123T120003.580Z"
     directory.mkdir()
     (directory / "manifest.json").write_text(OLD)
@@ -219,7 +219,7 @@ def test_a_backup_of_before_is_still_read(tmp_path: Path) -> None:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> tuple[Path, Manifest]:
-    """A backup, each file as its manifest says."""
+    """Write a backup whose files match its manifest."""
     one = made(1, redis=Redis("8.0.2", 5))
     directory = tmp_path / one.id
     directory.mkdir()
@@ -280,7 +280,7 @@ def test_what_is_no_file_of_its_own_is_a_fault_though_its_content_were_right(
 
 def test_what_a_manifest_does_not_name_is_a_fault(whole: tuple[Path, Manifest]) -> None:
     directory, told = whole
-    (directory / f"{NAME}.new").touch()  # a save was killed
+    (directory / f"{NAME}.new").touch()  # A save that was killed left this file.
     assert manifest.differing(directory, told) == []
     (directory / "x\x1b[2J").mkdir()
     assert manifest.differing(directory, told) == [r"'x\x1b[2J' is not named in the manifest"]
@@ -293,7 +293,7 @@ def test_what_a_manifest_does_not_name_is_a_fault(whole: tuple[Path, Manifest]) 
 def test_a_file_that_is_swapped_while_it_is_compared_is_no_way_out(
     whole: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its size was right a moment ago. /dev/zero would have no end."""
+    """Its size was right a moment before. /dev/zero would never end."""
     directory, told = whole
     real = openat.Directory.size
 
@@ -321,7 +321,7 @@ def test_what_is_named_like_a_backup_and_is_no_directory_is_named(tmp_path: Path
     "document", [{"version": "x" * 1_000_000}, {"version": 2} | {f"key{n}": 1 for n in range(100_000)}]
 )
 def test_what_is_wrong_with_one_is_told_in_a_line_of_some_length(document: dict[str, Any]) -> None:
-    """It comes to `status`, the journal and history."""
+    """`status`, the journal and the history show the message."""
     with pytest.raises(FailedError) as told:
         manifest.parse(json.dumps(document), "one")
     assert len(str(told.value)) < 2 * manifest.MOST_TOLD

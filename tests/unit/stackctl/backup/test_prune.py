@@ -1,4 +1,4 @@
-"""Which backups are kept, and the check that a dump has not lost half of its size."""
+"""Old backups are pruned, and a dump that has lost half of its size is reported."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from tests.support.settings import ROOT
 
 
 def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_backup(live: Droplet) -> None:
-    """Though it is kept; and nothing is pruned."""
+    """The backup is kept all the same, and nothing is pruned."""
     big = large(50, at=live.now() - timedelta(hours=20))
     for one in (*(made(number, live.now() - timedelta(days=60 - number)) for number in range(40, 50)), big):
         keep(live, one)
@@ -41,7 +41,7 @@ def test_half_is_half(live: Droplet, percent: int, code: int) -> None:
 
 
 def test_what_is_compared_with_is_neither_what_a_restore_saved_nor_what_nobody_has_restored(live: Droplet) -> None:
-    """And one that grew since it was asked for counts as it is."""
+    """A manual backup that has grown since counts with its size."""
     for one in (large(40), small(41, reason="asked"), large(42, reason="safety"), large(43, verified=False)):
         keep(live, one)
     assert stackctl(live, "backup", "--nightly")[0] == 0

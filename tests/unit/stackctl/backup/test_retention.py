@@ -1,4 +1,4 @@
-"""Which backups are kept, whatever the clock said when they were made."""
+"""The retention keeps the right backups, whatever the clock said when they were made."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,7 +20,7 @@ def nights(count: int) -> list[Manifest]:
 
 
 def kept(manifests: list[Manifest], rule: Sequence[int]) -> list[int]:
-    """By their numbers."""
+    """Return the numbers of the kept backups."""
     ids = choose(manifests, *rule)
     return sorted(one.sequence for one in manifests if one.id in ids)
 
@@ -32,10 +32,11 @@ def test_seven_nights_stay_here() -> None:
 
 
 def test_of_a_year_days_weeks_and_months_stay() -> None:
-    """From Monday 24 November 2025 on; the 365th night is Monday 23 November 2026."""
+    """The first night is Monday 24 November 2025, the 365th is Monday 23 November 2026."""
     days = list(range(359, 366))
-    weeks = [350, 357, 364, 365]  # Sundays, and the newest of the week under way
-    months = [219, 250, 281, 311, 342, 365]  # 30 June, 31 July, …: the last of each, and the newest of November
+    weeks = [350, 357, 364, 365]  # These are Sundays and the newest night of the current week.
+    # These are the last nights of months (30 June, 31 July, …) and the newest of November.
+    months = [219, 250, 281, 311, 342, 365]
     assert kept(nights(365), OFFSITE) == sorted({*days, *weeks, *months})
 
 
@@ -86,7 +87,7 @@ def test_no_clock_takes_what_has_no_newer_proven_one_or_is_among_the_newest(
 
 
 JUMPS = {"weeks": (1, 4, 0, 7), "months": (1, 0, 6, 4 * 365 + 1)}
-"""Rules, and how many days a jump is a multiple of: so far that its periods begin as the right ones do."""
+"""Each rule, and the number of days of which a jump is a multiple, so that its periods begin as the right ones do."""
 
 
 @pytest.mark.parametrize("period", JUMPS)
@@ -95,7 +96,7 @@ JUMPS = {"weeks": (1, 4, 0, 7), "months": (1, 0, 6, 4 * 365 + 1)}
 def test_a_clock_that_jumped_and_came_back_costs_no_more_than_the_oldest(
     period: str, before: int, wrong: int, after: int, off: int
 ) -> None:
-    """Of a period amid which it jumped, there are two: nothing tells that from one that began anew."""
+    """A period during which the clock jumped counts twice: nothing distinguishes it from a new period."""
     *rule, days = JUMPS[period]
     right = nights(before + wrong + after)
     jumped = [

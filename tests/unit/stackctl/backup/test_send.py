@@ -1,4 +1,4 @@
-"""Which backups are sent to the storage, and how they are numbered."""
+"""The right backups are sent to the storage, with the right numbers."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -29,7 +29,7 @@ def test_what_could_not_be_sent_goes_with_the_next_one(live: Droplet, storage: S
 
 
 def test_what_the_storage_has_lost_goes_again(live: Droplet, storage: Sent) -> None:
-    """Or never had: another one was declared."""
+    """Another repository that never had the backups is treated the same."""
     assert stackctl(live, "backup")[0] == 0
     storage.clear()
     assert stackctl(live, "backup")[0] == 0
@@ -40,7 +40,7 @@ def test_what_the_storage_has_lost_goes_again(live: Droplet, storage: Sent) -> N
 def test_a_number_that_nobody_has_counted_to_leaves_one_for_the_next_backup(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """An intruder sent the highest one that a manifest may have, so that there is none after it."""
+    """An intruder sent the highest number that a manifest may have, so that no number would follow it."""
     monkeypatch.setattr(download, "available", lambda _stack: [replace(small(1), sequence=number)])
     droplet = installed(tmp_path)
     for _ in range(2):
@@ -71,7 +71,7 @@ def test_the_first_of_an_empty_droplet_is_compared_with_what_was_sent(
 def test_a_release_needs_no_storage_that_answers(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the first backup behind it asks the storage all the same."""
+    """The first backup after the release asks the storage all the same."""
     droplet = installed(tmp_path)
     with monkeypatch.context() as down:
         down.setattr(download, "available", lambda _stack: pytest.fail("asked"))

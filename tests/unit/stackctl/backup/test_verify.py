@@ -1,4 +1,4 @@
-"""The verification of a backup, and dumps that do not restore in one go."""
+"""Backups are verified, even dumps that do not restore in one go."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.fakes.postgres import Postgres
 
 @pytest.fixture
 def odd(live: Droplet) -> Droplet:
-    """A table whose rows no database takes in one go."""
+    """Give the live database a table whose rows no database accepts in one go."""
     live.postgres.unloadable = {"public.offers": True}
     return live
 
@@ -105,7 +105,7 @@ def test_what_a_restore_saves_must_be_proven_and_is_kept_all_the_same(odd: Dropl
 
 
 def test_a_proven_one_is_of_other_data_than_what_a_restore_saved(live: Droplet) -> None:
-    """It stays as long as a proven one would have."""
+    """The backup stays as long as a verified one would."""
     assert stackctl(live, "backup")[0] == 0
     live.seconds += 60
     live.postgres.unloadable = {"public.offers": True}
@@ -169,7 +169,7 @@ def test_a_full_disk_amid_the_proof_says_where_to_make_room(live: Droplet) -> No
 def test_what_writes_without_end_while_it_is_loaded_is_ended_before_the_disk_is_full(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A CHECK constraint's function, say."""
+    """A function of a CHECK constraint can do this."""
 
     def written(*_: object) -> Result:
         live.bytes_free = SPARE - 1
@@ -188,7 +188,7 @@ def test_what_writes_without_end_while_it_is_loaded_is_ended_before_the_disk_is_
 def test_one_that_was_ended_is_not_proven_though_its_faults_are_expected(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is unproven is loaded as far as possible, whatever fails."""
+    """An unverified backup is loaded as far as possible, whatever fails."""
     monkeypatch.setattr(verify, "LOOK_S", 0.001)
     live.bytes_free = SPARE - 1
     with pytest.raises(FailedError, match="no space left but"), verify._leaving_room(stack_of(live), "bot-verify"):

@@ -1,4 +1,4 @@
-"""A release in a unit of its own, and whoever follows it: what they hear, and how it ends for them."""
+"""A release runs in a unit of its own. Its followers see its events and end with its exit code."""
 
 import json
 import sys
@@ -24,15 +24,17 @@ RUN = "20251123T120000.000Z"
 
 @dataclass
 class Followed(Droplet):
-    """While the follower sleeps, what is to come happens, one thing at a time; then the unit is over."""
+    """A droplet on which one of the prepared events happens each time the follower sleeps. After the last, the unit
+    ends.
+    """
 
     coming: list[Callable[[], object]] = field(default_factory=list)
     unit: str = "active"
-    """What systemd calls it until then."""
+    """The state that systemd reports until the unit ends."""
     over: str = "inactive"
-    """And what afterwards."""
+    """The state that systemd reports afterwards."""
     last_words: Callable[[], object] = lambda: None
-    """Said after the follower's last look, just before the unit is over."""
+    """What happens after the follower's last look, just before the unit ends."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
@@ -74,13 +76,13 @@ def start(followed: Followed, *arguments: str) -> None:
 
 
 def follow(followed: Followed, run: str = RUN) -> tuple[int, list[str]]:
-    """Exit code and messages."""
+    """Follow a run. Return its exit code and messages."""
     heard: list[str] = []
     return background.follow(followed.paths, followed, run, lambda event: heard.append(event["message"])), heard
 
 
 def test_a_run_is_heard_from_its_first_event_to_its_exit_code(followed: Followed) -> None:
-    """What was said before, and by others meanwhile, is not."""
+    """Events of earlier runs, and those of other runs at the same time, are not shown."""
     before, mine, others = run_log(followed.paths, "earlier"), run_log(followed.paths), run_log(followed.paths, "other")
     before.begin("ada", "1.0.0")
     before.end(0, "over")
@@ -138,7 +140,7 @@ def test_a_torn_line_spoils_none_that_is_heard(followed: Followed) -> None:
 def test_each_event_is_heard_once_though_the_history_is_trimmed_meanwhile(
     followed: Followed, monkeypatch: pytest.MonkeyPatch, said_before_it: int
 ) -> None:
-    """It is another file from then on, and a shorter one; twice."""
+    """Trimming replaces the history by a shorter file, twice during this test."""
     monkeypatch.setattr(events, "MOST_LINES", 12)
     monkeypatch.setattr(events, "KEPT_LINES", 12)
     mine, others = run_log(followed.paths), run_log(followed.paths, "other", "maintenance")
@@ -175,7 +177,7 @@ def test_one_that_is_silent_is_waited_for_while_its_unit_is_there(followed: Foll
 
 
 def test_one_that_undoes_its_work_is_waited_for(followed: Followed) -> None:
-    """It was stopped, and is `deactivating` as long as that takes."""
+    """The unit was stopped, and stays `deactivating` until its work is undone."""
     mine = run_log(followed.paths)
     mine.begin("ada")
     followed.unit = "deactivating"
@@ -241,14 +243,14 @@ def test_a_release_is_a_unit_that_ends_before_docker_and_undoes_what_it_did(foll
     (argv,) = followed.calls
     assert "--unit=bot-release.service" in argv
     assert {"--property=KillMode=mixed", "--property=After=docker.service bot.service"} <= set(argv)
-    # Undoing waits for a colour (5 s) and for a worker twice (7 s), the new one and the old one.
+    # Undoing waits for a colour (5 s), and twice for a worker (7 s): the new one and the old one.
     assert f"--property=TimeoutStopSec={background.UNDO_SECONDS + 5 + 7 + 7}" in argv
     assert argv[-5:] == ["/usr/local/bin/stackctl", "--run", RUN, "release", "1.1.0"]
 
 
 @pytest.mark.parametrize("held", ["lock", "work"])
 def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, held: str) -> None:
-    """The lock was taken between the look at it and the start of the unit."""
+    """The lock was taken between the check and the start of the unit."""
 
     def loses(*arguments: Any, **_named: Any) -> Result:
         taken.enter_context(lock.exclusive(getattr(followed.paths, held), "ada's release", 0))
@@ -277,7 +279,7 @@ def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
 
 
 def test_a_unit_that_was_given_up_does_not_start_later(followed: Followed) -> None:
-    """It waits behind a boot, say."""
+    """The unit may be queued behind a boot, for example."""
     followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="timed out after 60 s")}
     with pytest.raises(FailedError, match="systemd cannot start the run: timed out after 60 s"):
         start(followed, "release", "1.1.0")
@@ -319,7 +321,7 @@ def test_machines_are_told_in_json_how_it_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fits", [0, 3])
 def test_on_a_full_disk_it_is_heard_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
-    """History takes that many events."""
+    """The history accepts this number of events."""
     droplet, append, left = installed(tmp_path), events.append, [OSError(28, "No space left on device")]
 
     def full(path: Path, event: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Whose key it was, by what the kernel and journald say, and by nothing that the caller says."""
+"""The kernel and journald tell whose key was used. Nothing that the caller says counts."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ def fingerprint(key: str) -> str:
 
 
 class Journal(Machine):
-    """Answers what journald would."""
+    """A machine that answers as journald would."""
 
     def __init__(self, *lines: str) -> None:
         self.lines, self.asked = lines, list[list[str]]()
@@ -52,7 +52,7 @@ def process(proc: Path, pid: int, parent: int, exe: str, *, uid: int = 0, name: 
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """stackctl, sudo, a shell, the session's two processes, sshd."""
+    """Make a /proc with stackctl, sudo, a shell, the session's two processes and sshd."""
     proc = tmp_path / "proc"
     process(proc, 1, 0, "/usr/lib/systemd/systemd")
     process(proc, 10, 1, "/usr/sbin/sshd")
@@ -112,7 +112,7 @@ def test_what_is_not_known_is_told_by_the_login_alone(paths: Paths, proc: Path, 
 
 
 def test_a_process_that_only_calls_itself_so_is_no_session(paths: Paths, proc: Path) -> None:
-    """Its name and its variables are the caller's own; whose it is, and from which file, are not."""
+    """The caller chooses its process's name and variables, but not its owner and its program's file."""
     process(proc, 40, 1, "/home/deploy/sshd-session", uid=1000, name="sshd-session")
     process(proc, 41, 40, "/usr/bin/sudo")
     machine = Journal(accepted(ADA))
@@ -142,7 +142,7 @@ def test_history_names_the_key_and_so_does_who_is_refused(tmp_path: Path, monkey
     (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
     assert (run["by"], run["key"]) == ("deploy", "ada@laptop")
     assert "by deploy (ada@laptop)" in stackctl(droplet, "history")[1]
-    # The unit that does the work is nobody's child: it is told.
+    # The unit that does the work is not a child of the session, so it is told whose key was used.
     (asked,) = droplet.ran("systemd-run")
     assert re.search("--by deploy --key=ada@laptop release", " ".join(asked))
 
@@ -163,7 +163,7 @@ def test_who_is_kept_out_is_told_by_whom(tmp_path: Path, monkeypatch: pytest.Mon
     )
     assert stackctl(droplet, "--by", "deploy", "release", "1.0.0")[0] == 0
     assert re.fullmatch(r"deploy's stackctl release \(ada@laptop, process \d+\)", seen[0])
-    # .github/scripts/stackctl knows its own run by these words.
+    # .github/scripts/stackctl recognises its own run by these words.
     first = json.loads(droplet.paths.history.read_text().splitlines()[0])
     assert first["message"] == "1.0.0 by deploy"
 

@@ -1,4 +1,4 @@
-"""logs and exec: which container they lead to, and what Docker is asked for."""
+"""`logs` and `exec` choose the right container and ask Docker for the right thing."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support.fakes.droplet import Droplet, installed, stackctl
 
 @pytest.fixture
 def live(tmp_path: Path) -> Droplet:
-    """1.1.0 in green; 1.0.0 is kept in blue."""
+    """Make 1.1.0 live in green, with 1.0.0 kept in blue."""
     droplet = installed(tmp_path)
     for tag in ("1.0.0", "1.1.0"):
         assert stackctl(droplet, "release", tag)[0] == 0
@@ -17,14 +17,14 @@ def live(tmp_path: Path) -> Droplet:
 
 
 def became(droplet: Droplet, *arguments: str) -> list[str]:
-    """The program that stackctl went on as."""
+    """Return the program by which stackctl replaced itself."""
     with pytest.raises(SystemExit):
         stackctl(droplet, *arguments)
     return droplet.calls[-1]
 
 
 def shown(droplet: Droplet, *arguments: str) -> list[str]:
-    """The program whose output `stackctl logs` shows."""
+    """Return the program whose output `stackctl logs` shows."""
     assert stackctl(droplet, "logs", *arguments) == (0, "")
     return droplet.calls[-1]
 

@@ -1,4 +1,4 @@
-"""What CI's key may say: the grammar, and nothing beside it."""
+"""CI's key may use the gate's grammar and nothing else."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ mutations = st.tuples(st.sampled_from(ALLOWED), st.integers(0, 80), st.text(min_
 @example("release a+b")
 @example("rollback a/b")
 def test_nothing_but_the_grammar_gets_through(command: str) -> None:
-    """Said again, and otherwise than gate.py says it: word by word."""
+    """The test states the grammar a second time, word by word, and otherwise than gate.py does."""
     try:
         arguments = gate.parse(command)
     except RefusedError:

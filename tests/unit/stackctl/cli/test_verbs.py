@@ -1,4 +1,4 @@
-"""The table of verbs: what its rows name exists, and costs nothing before it is called."""
+"""The table of verbs names modules and functions that exist, and costs nothing before a verb is called."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def test_the_help_imports_no_verb_s_module() -> None:
 
 
 def test_a_verb_s_module_is_there_before_the_verb_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A converge may replace the zipapp meanwhile: what is imported from it later isn't found."""
+    """A converge may replace the zipapp meanwhile. A later import would then fail."""
     done: list[str] = []
 
     def function(name: str) -> Callable[..., int]:
@@ -87,7 +87,7 @@ def test_an_old_name_does_the_same_and_is_announced(tmp_path: Path, old: str, ne
 
 
 def with_backup(directory: Path) -> Droplet:
-    """A droplet with a backup, which is off-site too. Two of them show the same."""
+    """Make a droplet with a backup that is also off-site. Two of them show the same output."""
     droplet = installed(directory)
     reached(droplet.paths)
     assert stackctl(droplet, "backup")[0] == 0

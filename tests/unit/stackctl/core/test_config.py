@@ -1,4 +1,4 @@
-"""stackctl.json: faults are refused by their key."""
+"""stackctl.json is read strictly, and a fault is refused with its key."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an action needs of the disk, and what is said when it is not there."""
+"""An action needs free space on the disk, and fails with a clear message without it."""
 
 from pathlib import Path
 

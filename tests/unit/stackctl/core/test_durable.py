@@ -1,4 +1,4 @@
-"""A file that is written survives a power failure: it is the old one or the new one."""
+"""A file that is written survives a power cut as the old one or the new one."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ from tests.support.power import Disk
 
 
 class Power(BaseException):
-    """It went."""
+    """A power cut."""
 
 
 NEW = b"new" * 50_000
@@ -51,9 +51,9 @@ def openat_remove(path: Path) -> None:
 def test_when_the_power_goes_a_file_is_the_old_or_the_new_one_and_the_new_one_once_that_is_told(
     tmp_path: Path, act: Callable[[Path], None], becomes: bytes | None
 ) -> None:
-    """At each moment: a file is on the disk before it has its name, and its name before anybody goes on.
+    """At each moment, a file is on the disk before it has its name, and has its name before the caller continues.
 
-    The old one is not written to: a program that has it open reads on.
+    The old file is not changed, so a program that has it open can read on.
     """
     path, old = tmp_path / "file", b"old" * 50_000
     path.write_bytes(old)
@@ -70,7 +70,7 @@ def test_when_the_power_goes_a_file_is_the_old_or_the_new_one_and_the_new_one_on
 
 
 def test_a_power_cut_is_seen_where_nothing_was_synced(tmp_path: Path) -> None:
-    """The control: what is written to a file is not there yet, and neither is a name."""
+    """This is the control: the content that is written is not on the disk yet, and neither is the name."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
     disk = Disk(tmp_path)
@@ -84,7 +84,7 @@ def test_a_power_cut_is_seen_where_nothing_was_synced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("act", [lambda path: durable.write(path, NEW), lambda path: durable.link(path, "new")])
 def test_cut_short_anywhere_the_same_again_goes_through(tmp_path: Path, act: Callable[[Path], None]) -> None:
-    """What an earlier try left is in nobody's way."""
+    """What an interrupted attempt leaves does not prevent the next one."""
     path, cuts = tmp_path / "file", 0
     for cut in range(20):
         left = [cut]
@@ -112,7 +112,7 @@ def test_cut_short_anywhere_the_same_again_goes_through(tmp_path: Path, act: Cal
 
 @pytest.mark.parametrize("umask", [0, 0o22, 0o77])
 def test_only_root_reads_what_is_written_unless_it_is_meant_for_others(tmp_path: Path, umask: int) -> None:
-    """Whatever the caller's umask is."""
+    """The caller's umask does not matter."""
     former = os.umask(umask)
     try:
         durable.write(tmp_path / "secret", b"x")

@@ -1,4 +1,4 @@
-"""Events of a run in history.jsonl and on the terminal, and the history that is read from them."""
+"""A run writes events to history.jsonl and to the terminal, and the history is read from them."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_a_run_is_done_when_its_exit_code_is_0(paths: Paths, code: int, ended: s
 
 
 def test_a_containers_log_is_an_event_a_line_without_secrets(paths: Paths) -> None:
-    """A secret of several lines is masked before it is cut into them."""
+    """A secret of several lines is masked before the text is cut into lines."""
     out = StringIO()
     log = events.RunLog(paths.history, "release", Droplet(paths), out, ["one-line\nthe-other"])
     log.emit_tail("start", "Traceback:\nkey one-line\nthe-other is bad\n")
@@ -121,7 +121,7 @@ def mode(path: Path) -> int:
 
 
 def test_history_is_roots_alone(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the caller's umask is, and when it was trimmed, too."""
+    """The caller's umask does not matter, even when the file is trimmed."""
     former = os.umask(0)
     try:
         events.append(paths.history, {"n": 1})
@@ -149,7 +149,9 @@ def test_a_history_that_has_grown_too_long_keeps_its_newest_lines(
 
 
 def test_it_is_a_release_that_trims_history_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a run, whoever follows reads from the beginning again; other verbs leave it alone."""
+    """Trimming makes each follower read from the beginning again. So it happens once in a release, and never in other
+    verbs.
+    """
     droplet = installed(tmp_path)
     monkeypatch.setattr(events, "MOST_LINES", 4)
     monkeypatch.setattr(events, "KEPT_LINES", 2)
@@ -190,7 +192,7 @@ def test_runs_are_told_whole_though_they_mix_and_some_are_torn_or_trimmed(paths:
     boot.begin("root")
     with paths.history.open("a") as file:
         file.write('{"run": "2", "op": "release", "st')
-    release.emit("release", "start")  # a step of the verb's name begins no run
+    release.emit("release", "start")  # A step with the verb's name does not begin a run.
     release.emit("pull", "undone")
     release.emit_tail("pull", "a line")
     release.end(1, "no room")

@@ -1,4 +1,6 @@
-"""Who is kept out, by whom; with real processes, as flock(2) is between them."""
+"""A lock keeps other runs out and names its holder. The tests use real processes, because flock(2)
+works between them.
+"""
 
 import multiprocessing
 import os
@@ -35,7 +37,7 @@ def paths(tmp_path: Path) -> Paths:
 
 @contextmanager
 def another(paths: Paths, *files: Path) -> Iterator[multiprocessing.Process]:
-    """Another process holds these locks: `lock` and `work`, or only those named."""
+    """Hold these locks in another process: `lock` and `work`, or only those named."""
     ready, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_hold, args=(paths, files, theirs))
     process.start()
@@ -94,7 +96,7 @@ def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
 
 
 def test_a_release_amid_a_converge_is_told_whose_it_is(tmp_path: Path) -> None:
-    """It is the unit that is refused; whoever follows it hears so."""
+    """The unit is refused, and its follower is told."""
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.lock):
         code, shown = stackctl(droplet, "release", "1.0.0")
@@ -169,7 +171,7 @@ def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Pa
 
 @pytest.mark.parametrize("held", ["the site's", "the backups'"])
 def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(tmp_path: Path, held: str) -> None:
-    """Such as Debian's upgrade, which has all locks."""
+    """Debian's upgrade, for example, holds all locks."""
     droplet = installed(tmp_path)
     files = () if held == "the site's" else (droplet.paths.backup_lock,)
     codes: list[int] = []
@@ -181,7 +183,7 @@ def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(t
         assert not codes
     waiting.join()
     assert codes == [0]
-    # When that went on for too long there is no backup of that night, and its unit failed.
+    # If the wait takes too long, that night has no backup, and its unit fails.
     settings = settings_of("prod")
     assert b"SuccessExitStatus" not in backups.units(settings)[settings.paths.units.backup_service]
 
@@ -193,11 +195,12 @@ def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path)
     assert code == 1
     assert "the daily upgrade failed: E: held broken packages. Next: see /var/log/unattended-upgrades" in shown
     assert [call[0] for call in droplet.calls] == ["shield", "/usr/lib/apt/apt.systemd.daily"]
-    assert not droplet.paths.history.exists()  # the journal has it: history is for what people do
+    # The refusal is only in the journal, because the history is for what people do.
+    assert not droplet.paths.history.exists()
 
 
 def test_a_full_disk_keeps_nobody_from_the_lock(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is somebody named who is gone."""
+    """The message does not name a former holder either."""
 
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -218,7 +221,7 @@ def test_a_shorter_name_takes_the_place_of_a_longer_one(paths: Paths) -> None:
 
 
 def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
-    """`lock` is the waiting one's from the first moment on."""
+    """The waiting run holds `lock` from the first moment."""
     with lock.hold(paths, "yesterday's release"):
         pass
 
@@ -262,7 +265,9 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
 
 
 def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) -> None:
-    """The timer's and a converge's: certbot would refuse the second one, and the link could lead to either's."""
+    """The timer and a converge may both check. certbot would refuse the second check, and the link could point to
+    either certificate.
+    """
     declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
     droplet = installed(tmp_path, certificate=declared)
     seen: list[object] = []
@@ -281,7 +286,7 @@ def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) 
 
 
 def test_two_steps_of_trials_are_never_at_work_at_once(tmp_path: Path) -> None:
-    """A timer's undoing would mix with the change of the converge that it undoes."""
+    """A timer's revert would mix with the change of the converge that it reverts."""
     droplet = installed(tmp_path)
     seen: list[object] = []
     timeout = patch.object(trial, "LOCK_TIMEOUT_S", 0.05)

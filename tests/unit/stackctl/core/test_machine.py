@@ -1,4 +1,4 @@
-"""The real Machine: terminal, disk and signals."""
+"""The real Machine uses terminals, disks and signals."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Files in directories that somebody less than root fills: nothing there leads root anywhere else."""
+"""In a directory that a less privileged user fills, no name leads root to another place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.planted import PLANTED, SECRET
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A file of root's that the attacker would like to read or to have written."""
+    """Create a file of root's that the attacker would like to read or have written."""
     path = tmp_path / "outside"
     path.write_bytes(SECRET)
     path.chmod(0o600)
@@ -29,7 +29,7 @@ def outside(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def theirs(tmp_path: Path) -> Path:
-    """The attacker's directory."""
+    """Create the attacker's directory."""
     path = tmp_path / "start" / "theirs"
     path.mkdir(parents=True)
     return path
@@ -56,7 +56,7 @@ def test_what_is_no_file_of_its_own_is_not_read(
 def test_what_is_written_takes_its_place(
     opened: Directory, theirs: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """By a new file: nobody writes through a link, into a FIFO, or into a file that has another name."""
+    """A new file replaces it: nothing is written through a link, into a FIFO, or into a file that has a second name."""
     plant(theirs / "name", outside)
     plant(theirs / "other.new", outside)
     with opened.creating("name", 0o640) as file:
@@ -78,7 +78,7 @@ def test_what_is_removed_takes_nothing_along(
     opened.remove("name")
     assert not opened.has("name")
     assert outside.read_bytes() == SECRET
-    opened.remove("name")  # once more: nothing there
+    opened.remove("name")  # The second removal finds nothing.
 
 
 def test_a_file_that_is_longer_than_it_may_be_is_not_read(opened: Directory, theirs: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_file_that_grows_while_it_is_read_ends_at_its_limit(
 
 @contextmanager
 def swapped(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> Iterator[None]:
-    """Let `act` happen once, right after the first os.open of that name."""
+    """Call `act` once, right after the first os.open of this name."""
     real, left = os.open, [act]
 
     def opening(path: Any, flags: int, *arguments: Any, **named: Any) -> int:
@@ -190,7 +190,7 @@ def test_it_starts_where_root_alone_may_change_what_is_there(theirs: Path, mode:
     ):
         pass
     with openat.directory(theirs.parent, "theirs"):
-        """From above it may be anybody's."""
+        """If root opens it through the parent, any user may own it."""
 
 
 @pytest.mark.parametrize("name", ["../outside", "a/b", "..", ".", ""])
@@ -216,7 +216,7 @@ def test_a_copy_belongs_to_whoever_owns_the_directory(opened: Directory, theirs:
 def test_no_tree_is_too_deep_or_too_wide_to_be_removed(
     opened: Directory, theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """shutil.rmtree holds a descriptor a level; who fills the directory decides how many levels there are."""
+    """shutil.rmtree holds a descriptor for each level, and the user who fills the directory decides on their number."""
     monkeypatch.setattr(openat, "BATCH", 7)
     depth, here = 1500, os.open(theirs, os.O_RDONLY)
     for _ in range(depth):

@@ -1,4 +1,4 @@
-"""What PostgreSQL and its drivers say of an error, without the rows in it."""
+"""Errors of PostgreSQL and its drivers are shown without the rows that they contain."""
 # ruff: noqa: S608 - texts with SQL in them, which nobody runs
 
 from __future__ import annotations

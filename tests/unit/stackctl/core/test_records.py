@@ -1,4 +1,4 @@
-"""A record reads what it wrote, and refuses everything else by key, whatever a document holds."""
+"""A record reads what it wrote, and refuses everything else with its key."""
 
 import json
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def read(**change: Any) -> Whole:
 
 
 def tried(document: Any) -> tuple[Whole | None, str]:
-    """The record, or why there is none."""
+    """Return the record, or the reason why there is none."""
     try:
         return records.loads(Whole, json.dumps(document)), ""
     except RecordError as error:

@@ -1,4 +1,4 @@
-"""No spelling of a secret is left in a text."""
+"""Redacting a text removes every spelling of a secret."""
 
 import json
 

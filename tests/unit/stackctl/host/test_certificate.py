@@ -1,4 +1,4 @@
-"""The certificate: obtained when it isn't as declared, never given up for a failed new one, and really served."""
+"""The certificate is obtained if it isn't as declared, never replaced by a failed one, and really served."""
 
 import json
 import os
@@ -38,10 +38,12 @@ STAGING = "Saving debug log to x\nYou've asked to replace it with a test certifi
 
 @dataclass
 class Edge(Droplet):
-    """nginx, certbot and a real openssl. nginx reads what `current` leads to at each handshake."""
+    """A droplet with nginx, certbot and a real openssl. At each handshake, nginx reads the files that `current` points
+    to.
+    """
 
     nginx: bool = True
-    """It runs, and as it is declared."""
+    """Whether nginx runs with the declared configuration."""
     obtains: Result = field(default_factory=lambda: Result(0))
 
     def run(
@@ -76,7 +78,7 @@ def der(directory: Path) -> bytes | None:
 
 
 def lineage(paths: Paths, server: str = SERVER, domain: str = DOMAIN) -> None:
-    """What certbot leaves."""
+    """Write the files that certbot leaves."""
     self_signed(paths.tls_live(DOMAIN), domain)
     paths.renewal(DOMAIN).parent.mkdir(exist_ok=True)
     conf = ["version = 4.0.0", "archive_dir = /etc/letsencrypt/archive/x", "[renewalparams]", "account = a%b"]
@@ -86,7 +88,7 @@ def lineage(paths: Paths, server: str = SERVER, domain: str = DOMAIN) -> None:
 
 @pytest.fixture
 def edge(tmp_path: Path) -> Edge:
-    """A droplet with the placeholder, as a first converge leaves it."""
+    """Make a droplet with the placeholder certificate, as a first converge leaves it."""
     edge = Edge(installed(tmp_path, certificate=DECLARED).paths)
     self_signed(edge.paths.tls_placeholder, DOMAIN)
     edge.paths.tls_current.symlink_to(edge.paths.tls_placeholder)
@@ -117,7 +119,7 @@ def test_the_placeholder_gives_way_to_the_declared_one(edge: Edge) -> None:
 
 
 def test_nginx_reads_a_copy_that_is_its_groups(edge: Edge) -> None:
-    """certbot's own directory is root's alone, and nginx's workers read at each handshake."""
+    """certbot's own directory belongs to root alone, and nginx's workers read at each handshake."""
     assert stackctl(edge, "certificate")[0] == 0
     copy = edge.paths.tls_current.resolve()
     assert copy.parent == edge.paths.tls
@@ -177,7 +179,7 @@ def test_a_copy_is_its_groups_whatever_the_callers_umask(edge: Edge, umask: int)
 
 
 def test_nothing_is_reloaded_or_restarted(edge: Edge) -> None:
-    """It would reset keep-alive clients."""
+    """A restart would reset keep-alive clients."""
     assert stackctl(edge, "certificate")[0] == 0
     lineage(edge.paths)
     assert stackctl(edge, "certificate", "--renewed")[0] == 0
@@ -316,7 +318,9 @@ def test_a_link_to_nothing_is_told(certified: Edge) -> None:
 
 
 def test_a_name_that_dns_does_not_know_is_told_before_anybody_else_is_asked(edge: Edge) -> None:
-    """An authority would say so after most of a minute, and count it as one of few failures an hour."""
+    """An authority would report it only after most of a minute, and count it as one of the few failures allowed in an
+    hour.
+    """
     edge.programs["getent"] = lambda words: Result(2) if words == ["ahosts", DOMAIN] else Result(0)
     code, shown = stackctl(edge, "certificate")
     assert code == 1

@@ -1,4 +1,4 @@
-"""The choice of a backup: into a new database, and from the off-site storage."""
+"""A backup is chosen for a restore: into a new database, and from the off-site storage."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def in_storage(told: Manifest) -> Stored:
 
 @pytest.fixture
 def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the backups lie off the droplet; the droplet has lost its own."""
+    """Move the backups to where the off-site storage has them. Return that directory. The droplet has none left."""
     there = saved.paths.var.parents[2] / "elsewhere"
     saved.paths.backups.rename(there)
     saved.paths.backups.mkdir()
@@ -105,7 +105,9 @@ def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
 def test_what_is_no_file_of_its_own_in_a_backup_is_restored_by_nobody(
     saved: Droplet, tmp_path: Path, name: str, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """S8: a FIFO was waited for with both locks held, a link to a secret was placed where uid 999 could read it."""
+    """In attack S8, a restore waited for a FIFO with both locks held, and copied a link's secret to where uid 999 could
+    read it.
+    """
     outside, path = tmp_path / "outside", saved.paths.backup(newest(saved)) / name
     outside.write_bytes(SECRET)
     path.unlink(missing_ok=True)
@@ -119,7 +121,7 @@ def test_what_is_no_file_of_its_own_in_a_backup_is_restored_by_nobody(
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "revisions": 7}', "[" * 100_000, "\xff"])
 def test_a_state_in_a_backup_that_is_none_is_told_in_a_line(saved: Droplet, text: str) -> None:
-    """The author of its files wrote its manifest, too."""
+    """The author of the backup's files wrote its manifest, too."""
     place = saved.paths.backup(newest(saved))
     (place / manifest.STATE).write_text(text or " ")
     told = manifest.load(place)
@@ -158,7 +160,7 @@ def test_revisions_that_are_none_do_not_come_into_the_live_state(saved: Droplet,
 def test_what_redis_lays_in_its_directory_leads_a_restore_nowhere(
     saved: Droplet, tmp_path: Path, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """S2, by the whole verb."""
+    """This is attack S2 against the whole verb."""
     outside = tmp_path / "outside"
     outside.write_bytes(SECRET)
     outside.chmod(0o600)
@@ -181,7 +183,7 @@ def test_a_damaged_one_is_fetched_anew(saved: Droplet, elsewhere: Path, damaged:
 
 
 def test_what_is_here_and_whole_is_taken_whatever_lies_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
-    """An intruder can send another one under its ID."""
+    """An intruder can send another backup under its ID."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
     forged = elsewhere / wanted / "postgres.dump"
@@ -226,7 +228,7 @@ def test_what_was_fetched_and_does_not_restore_is_not_taken(saved: Droplet, else
 
 @pytest.mark.parametrize("arrives", ["damaged", "unproven"])
 def test_what_is_here_stays_until_the_other_one_has_arrived(saved: Droplet, elsewhere: Path, arrives: str) -> None:
-    """Damaged as it is: it may be the only one."""
+    """The damaged backup may be the only one."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
     flipped(saved)

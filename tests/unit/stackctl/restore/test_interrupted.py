@@ -1,4 +1,4 @@
-"""A restore that was interrupted: killed anywhere, it can be finished or undone."""
+"""A restore that is killed at any moment can be finished or undone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.restores import (
 
 
 def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None:
-    """At each call and event in turn; the files it leaves are the real ones."""
+    """The kill comes at each call and event in turn, and leaves real files."""
     live = list[bool]()
     droplet = installed(tmp_path / "droplet")
     stackctl(droplet, "release", "1.2.0")
@@ -36,7 +36,7 @@ def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None
     for at, left in kills(droplet, "restore", wanted, "--yes", wanted):
         live.append(left.postgres.tables == NOW)
         assert left.postgres.tables in (NOW, THEN), "never half of one"
-        if at % 2:  # a reset between the kill and the next try, or none
+        if at % 2:  # Every second time, the machine is reset between the kill and the next attempt.
             left.reset()
             assert stackctl(left, "boot")[0] == 0
         if not left.paths.maintenance.exists():
@@ -114,7 +114,7 @@ def test_one_that_only_has_to_change_names_needs_no_room(saved: Droplet) -> None
 
 
 def test_an_interrupted_one_that_can_t_be_undone_is_told_and_another_does_not_begin(saved: Droplet) -> None:
-    left = interrupted(saved, "rdb")  # the databases have changed places
+    left = interrupted(saved, "rdb")  # By now the databases have changed places.
     former = backups(left, "safety")[-1].id
     left.failing = {'RENAME TO "app_restoring"': Result(1, stderr="no answer")}
     code, shown = stackctl(left, "restore", former, "--yes", former)

@@ -1,4 +1,4 @@
-"""A restore on a droplet in memory: its data is the backup's, or everything is as it was."""
+"""A restore of a droplet in memory leaves the backup's data, or everything as it was."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_data_is_the_backup_s_and_what_gave_way_is_a_backup_of_its_own(saved
     assert_restored(saved)
     safety = backups(saved, "safety")[-1]
     assert (safety.tables, safety.verified is not None) == (NOW, True)
-    # And back again, by its name.
+    # The pre-restore backup can be restored by its name.
     assert stackctl(saved, "restore", safety.id, "--yes", safety.id)[0] == 0
     assert (saved.postgres.tables, saved.redis.info["keys"]) == (NOW, "9")
 
@@ -95,7 +95,7 @@ def test_who_types_nothing_changes_nothing_and_is_told_what_to_type(
 
 def test_latest_is_the_newest_that_was_restored_for_proof_and_no_restore_made(saved: Droplet) -> None:
     wanted = newest(saved)
-    stackctl(saved, "release", "1.2.0")  # with a dump of its own, which nobody has restored
+    stackctl(saved, "release", "1.2.0")  # This release makes a dump that nobody has restored.
     restored(saved)
     assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 0
 
@@ -148,7 +148,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_fails_before_the_data_is_in_its_place_is_undone(tmp_path: Path, name: str) -> None:
     saved = installed(tmp_path)
-    # A backup of an older release, so that there is something to migrate.
+    # A backup of an older release has something to migrate.
     assert stackctl(saved, "release", "1.0.0")[0] == 0
     assert stackctl(saved, "backup")[0] == 0
     assert stackctl(saved, "release", "1.2.0")[0] == 0
@@ -173,7 +173,7 @@ def test_a_restored_database_that_lacks_rows_is_not_taken(saved: Droplet) -> Non
 
 
 def test_a_bot_that_does_not_start_on_the_restored_data_is_left_to_a_person(saved: Droplet) -> None:
-    """The data is what was asked for: it stays, and nobody is let in."""
+    """The restored data stays, because it was asked for. The bot stays closed."""
     saved.failing = {"app.yaml up": Result(1, stderr="no such network")}
     code, shown = restored(saved)
     assert (code, "all data is restored, but" in shown.splitlines()[-1]) == (4, True), shown
@@ -181,14 +181,14 @@ def test_a_bot_that_does_not_start_on_the_restored_data_is_left_to_a_person(save
     code, shown = stackctl(saved, "status")
     assert (code, f"the bot is still closed. Next: sudo stackctl restore {newest(saved)}" in shown) == (4, True)
     saved.failing = {}
-    truncated(saved)  # its files are needed no more
+    truncated(saved)  # The restore does not need the backup's files any more.
     assert restored(saved)[0] == 0
     assert_restored(saved)
     assert len(backups(saved, "safety")) == 1, "what was live is saved once"
 
 
 def placed(saved: Droplet) -> str:
-    """The data is in its place, and the live release doesn't start on it. The id of what was there before."""
+    """Restore a backup on which the live release doesn't start. Return the ID of the pre-restore backup."""
     saved.failing = {"app.yaml up": Result(1, stderr="no such network")}
     assert restored(saved)[0] == 4
     saved.failing = {}
@@ -227,7 +227,7 @@ def test_where_another_backup_s_restore_fails_as_well_the_first_one_s_data_stays
 
 @pytest.mark.parametrize("part", ['RENAME TO "app_restoring"', "data.yaml up"])
 def test_where_it_can_not_be_undone_nobody_is_let_in_on_half_of_it(saved: Droplet, part: str) -> None:
-    told(saved, redis=manifest.Redis("8.0.2", 4))  # so that the step after the swap fails
+    told(saved, redis=manifest.Redis("8.0.2", 4))  # This makes the step after the swap fail.
     saved.failing = {part: Result(1, stderr="no answer")}
     code, shown = restored(saved)
     assert (code, "Not undone: " in shown.splitlines()[-1]) == (4, True), shown
@@ -240,7 +240,7 @@ def test_where_it_can_not_be_undone_nobody_is_let_in_on_half_of_it(saved: Drople
 
 
 def test_what_is_undone_leaves_the_revisions_of_the_live_schema(tmp_path: Path) -> None:
-    """They say what a rollback may serve."""
+    """The revisions decide which rollbacks are possible."""
     droplet = installed(tmp_path)
     stackctl(droplet, "release", "1.0.0")
     stackctl(droplet, "backup")
@@ -272,7 +272,7 @@ def test_maintenance_that_was_on_before_stays_on(saved: Droplet) -> None:
 
 
 def test_of_a_backup_without_a_release_or_worker_nothing_is_started(tmp_path: Path) -> None:
-    """A new droplet: its data first, then whatever release it is to have."""
+    """A new droplet gets its data first, and then its release."""
     droplet = installed(tmp_path, isolated=True)
     stackctl(droplet, "backup")
     code, shown = restored(droplet)
@@ -287,7 +287,7 @@ def test_a_copy_starts_no_worker(saved: Droplet) -> None:
 
 
 def test_it_holds_both_locks_to_its_end(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release or a converge during a swap of databases finds half of each."""
+    """A release or a converge during the swap of databases would find half of each."""
     seen: dict[str, tuple[str, str]] = {}
     run = Droplet.run
 

@@ -1,4 +1,4 @@
-"""Command lines of Compose, and what Docker reports of a container."""
+"""Compose's command lines are right, and so is the reading of what Docker reports about a container."""
 
 from pathlib import Path
 

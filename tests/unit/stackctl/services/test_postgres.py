@@ -1,4 +1,4 @@
-"""Sessions that the app's roles can't influence, and a dump whose tables and counts are of one moment."""
+"""The app's roles can't influence our sessions, and a dump's tables and counts are those of one moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stackctl.services.postgres_snapshot import LOCK_TIMEOUT_S, Table
 from tests.support.fakes.droplet import CONFIG, Droplet, installed, stackctl
 
 OFFLINE = {"pg_restore", "pg_isready"}
-"""They enter no database."""
+"""Programs that connect to no database."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def asked(droplet: Droplet) -> list[str]:
 
 
 def test_every_program_beside_postgresql_gets_our_settings_first(live: Droplet) -> None:
-    """S1. Psql, pg_dump and the rest, in the live server and in the throwaway one."""
+    """Attack S1. This holds for psql, pg_dump and the other programs, in the live server and in the throwaway one."""
     assert stackctl(live, "backup")[0] == 0
     assert stackctl(live, "amcheck")[0] == 0
     beside = [call for call in live.calls if call[:5] == ["docker", "exec", "-i", "--user", "postgres"]]
@@ -63,7 +63,7 @@ def test_the_settings_are_those_that_change_what_we_ask() -> None:
 
 
 def test_the_superuser_asks_nothing_in_the_apps_database(live: Droplet) -> None:
-    """It dumps and checks it by PostgreSQL's own programs, which guard themselves."""
+    """PostgreSQL's own programs, which protect themselves, dump and check that database."""
     assert stackctl(live, "backup")[0] == 0
     assert stackctl(live, "status")[0] == 0
     in_there = [call for call in live.ran("--dbname=app") if "--username=postgres" in call]
@@ -71,7 +71,7 @@ def test_the_superuser_asks_nothing_in_the_apps_database(live: Droplet) -> None:
 
 
 def test_what_is_counted_is_read_by_copy_as_a_role_that_can_change_nothing(live: Droplet) -> None:
-    """`SELECT count(*)` runs functions of the app's in the planner."""
+    """`SELECT count(*)` would let the planner run functions of the app."""
     assert stackctl(live, "backup")[0] == 0
     assert not [line for line in asked(live) if "count(*) FROM ONLY" in line]
     sessions = [call for call in live.calls if call[-2] == "--username=stackctl_reader"]
@@ -90,7 +90,7 @@ def test_names_are_quoted() -> None:
 def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest, which has rows by key, would have the rows of one of them."""
+    """The manifest lists rows by key, so it would contain only one of the two tables."""
     pair = (Table(1, "a", "b.c", "id", counted=True), Table(2, "a.b", "c", "id", counted=True))
     monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
     with pytest.raises(FailedError, match=r'"a"\."b\.c" and "a\.b"\."c" are both a\.b\.c in a manifest.*Next: rename'):
@@ -99,7 +99,7 @@ def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
 
 
 def test_what_is_not_counted_has_no_key(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The head of partitions, and an extension's own."""
+    """Examples are the parent of partitions, and an extension's own tables."""
     pair = (Table(1, "public", "offers", "id", counted=True), Table(2, "public", "offers", "id", counted=False))
     monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
     assert postgres(live).dump(live.paths.var / "dump", 60) == {"public.offers": 12}
@@ -109,7 +109,7 @@ def test_what_is_not_counted_has_no_key(live: Droplet, monkeypatch: pytest.Monke
 
 
 def test_all_tables_are_locked_before_the_snapshot_is_taken(live: Droplet) -> None:
-    """R1, F5. TRUNCATE isn't MVCC-safe: an older snapshot sees an empty table."""
+    """R1, F5. TRUNCATE isn't MVCC-safe: an older PostgreSQL snapshot sees an empty table."""
     postgres(live).dump(live.paths.var / "dump", 60)
     lines = asked(live)
     begin, *_ = (n for n, line in enumerate(lines) if "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" in line)
@@ -154,7 +154,7 @@ DISTURBANCES = {
 def test_what_somebody_else_does_to_a_table_is_waited_for(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """R4. And told with the table's name when it takes too long."""
+    """R4. If the wait takes too long, the message names the table."""
     part, said, named = DISTURBANCES[what]
     live.failing[part] = Result(1, stderr=said)
     began, patience = live.seconds, live.sleep
@@ -203,7 +203,7 @@ def test_a_counting_that_fails_names_the_table(live: Droplet) -> None:
 
 
 def test_no_password_is_in_what_is_kept_of_roles(live: Droplet) -> None:
-    """B6. Not even as the verifier that PostgreSQL has of it."""
+    """B6. PostgreSQL's verifier of a password is left out, too."""
     postgres(live).globals(live.paths.var / "globals.sql", 60)
     (asked_for,) = live.ran("pg_dumpall")
     assert {"--globals-only", "--no-role-passwords"} <= set(asked_for)
@@ -213,7 +213,7 @@ def test_no_password_is_in_what_is_kept_of_roles(live: Droplet) -> None:
 
 
 def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) -> None:
-    """F1. Each is shut out before anything that it left could stand in the way."""
+    """F1. Each role is locked out before anything that it left could prevent its removal."""
     live.postgres.logins |= {"owner_0000000a", "owner_0000000b"}
     postgres(live).forget_logins({"owner_00000001", "owner_0000000b"})
     assert live.postgres.logins == {"owner_00000001", "owner_0000000b"}
@@ -223,7 +223,7 @@ def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) 
 
 
 def test_what_a_login_owns_is_looked_for_in_every_database(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large object in the database `postgres` would keep the role, and its password, alive."""
+    """A large object in the database `postgres` would keep the role, and so its password, valid."""
     answer = live.postgres.sql
     monkeypatch.setattr(
         live.postgres, "sql", lambda sql: Result(0, "app\npostgres") if "FROM pg_shdepend" in sql else answer(sql)
@@ -240,7 +240,7 @@ def accept(live: Droplet, name: str) -> None:
 
 
 def test_a_role_with_powers_that_nobody_declared_is_told_as_foreign(live: Droplet) -> None:
-    """So the plan tells of it as well, and it can be accepted with a reason."""
+    """So the plan reports it as well, and it can be accepted with a reason."""
     live.postgres.roles = [
         ["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data"]],
         ["role", "owner", []],

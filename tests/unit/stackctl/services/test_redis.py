@@ -1,4 +1,4 @@
-"""Redis's dump: the data, and nothing behind it. Its directory, which is uid 999's: nothing there leads root astray."""
+"""Redis's dump is the data and nothing after it. Its directory belongs to uid 999, and no name in it misleads root."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AOF = "appendonlydir"
 @pytest.mark.parametrize("mark", [b"", b"06e2c66bc318c5c3c8d32a4df8bf2538e8db3e362"[:40]])
 @pytest.mark.parametrize("data", [DATA, DATA * 3, b""])
 def test_the_mark_behind_a_stream_is_no_part_of_the_dump(tmp_path: Path, data: bytes, mark: bytes) -> None:
-    """An append-only file can't begin with it."""
+    """An append-only file can't begin with this marker."""
 
     class Answering(Machine):
         def run(self, *_: object, stdout: Path | None = None, **__: object) -> Result:
@@ -41,7 +41,7 @@ def test_the_mark_behind_a_stream_is_no_part_of_the_dump(tmp_path: Path, data: b
 
 
 def test_a_droplet_without_a_password_of_the_administrator_is_told_how_it_gets_one(tmp_path: Path) -> None:
-    """It was converged before November 2026, and make site has not come to Redis since."""
+    """Such a droplet was last converged before November 2026, or a later `make site` did not reach Redis."""
     with pytest.raises(FailedError, match=r"redis/administrator is missing\. Next: make site"):
         Redis(Docker(Machine()), Paths("bot", tmp_path)).keys()
 
@@ -57,7 +57,7 @@ def test_a_count_that_is_none_is_told_in_a_line(told: str) -> None:
 
 @pytest.fixture
 def rdb(tmp_path: Path) -> Path:
-    """A backup's."""
+    """Write the dump of a backup."""
     path = tmp_path / "backups/20251123T120000.000Z/redis.rdb"
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA)
@@ -66,7 +66,7 @@ def rdb(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    """What Redis has, with an append-only file."""
+    """Create Redis's directory with an append-only file."""
     path = tmp_path / "data/redis"
     (path / AOF).mkdir(parents=True)
     (path / AOF / "appendonly.aof.manifest").write_bytes(b"its own")
@@ -109,7 +109,9 @@ def test_a_backups_data_takes_the_place_of_its_own_which_can_come_back(there: Pa
 def test_what_uid_999_lays_there_leads_to_nothing_of_root_s(
     there: Path, rdb: Path, outside: Path, name: str, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """S2: a link at dump.rdb.new had a restore write the backup's bytes to any file of the host, and give it away."""
+    """In attack S2, a link at dump.rdb.new made a restore write the backup's bytes to any file of the host, and change
+    its owner.
+    """
     with openat.directory(there.parent, there.name) as opened:
         opened.remove(name)
     plant(there / name, outside)
@@ -129,7 +131,7 @@ def test_what_uid_999_lays_there_leads_to_nothing_of_root_s(
 def test_what_is_no_file_of_its_own_in_a_backup_is_not_placed(
     there: Path, rdb: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """S8: a link to a file of the host was copied to where uid 999 could read it."""
+    """In attack S8, a link's target on the host was copied to where uid 999 could read it."""
     rdb.unlink()
     plant(rdb, outside)
     with pytest.raises(FailedError, match=kind):
@@ -148,7 +150,7 @@ def test_a_directory_that_is_a_link_is_not_entered(there: Path, rdb: Path, outsi
 def test_a_link_laid_while_it_is_copied_is_refused(
     there: Path, rdb: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the removal of what has the name and the new file."""
+    """The link appears between the removal of the old file and the creation of the new one."""
     real = openat.Directory.remove
 
     def remove(self: openat.Directory, name: str) -> None:
@@ -166,7 +168,7 @@ def test_a_link_laid_while_it_is_copied_is_refused(
 
 @pytest.mark.usefixtures("swept")
 def test_no_tree_is_too_deep_to_be_forgotten(there: Path, rdb: Path) -> None:
-    """shutil.rmtree fails with a thousand levels, and with it each later restore."""
+    """shutil.rmtree fails with a thousand levels, and then each later restore would fail."""
     here = os.open(there, os.O_RDONLY)
     os.mkdir(f"{AOF}_replaced", dir_fd=here)
     name = f"{AOF}_replaced"

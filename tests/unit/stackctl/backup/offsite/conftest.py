@@ -1,4 +1,4 @@
-"""A droplet in memory with a storage."""
+"""A droplet in memory with an off-site storage."""
 
 from __future__ import annotations
 

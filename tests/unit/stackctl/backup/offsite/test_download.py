@@ -1,4 +1,4 @@
-"""Which backups the storage has, and the fetch of one."""
+"""stackctl lists the backups at the storage, and fetches one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(liv
 def test_a_storage_that_dies_amid_the_reading_hides_nothing(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, ended: Result, first: int
 ) -> None:
-    """The oldest would be taken for the newest, by a restore and by what numbers the next one."""
+    """Otherwise a restore and the numbering of the next backup would take the oldest backup for the newest."""
     for number in range(1, 4):
         shutil.rmtree(live.paths.backup(sent(live, number).id))
     done = live.storage.restic
@@ -89,7 +89,7 @@ def test_a_storage_that_dies_amid_the_reading_hides_nothing(
 def test_a_snapshot_without_a_manifest_hides_no_backup(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    """Whoever broke in can add one."""
+    """An intruder on the droplet can add such a snapshot."""
     told = sent(live)
     foreign = {"id": "f" * 64, "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
     live.storage.snapshots.append(foreign)
@@ -104,7 +104,7 @@ def test_a_snapshot_without_a_manifest_hides_no_backup(
 
 @pytest.mark.parametrize("paths", [["--password-command=true"], ["x"], ["/x\0"], ["/x", "/y"], [], None])
 def test_a_snapshot_of_another_s_making_is_given_to_restic_as_no_option(paths: list[str] | None) -> None:
-    """restic runs what --password-command says, wherever among its arguments it stands."""
+    """restic runs the value of --password-command, wherever it stands among the arguments."""
     ours = {"id": "1", "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
     found = stored.snapshots(json.dumps([ours, {**ours, "id": "2", "paths": paths}]))
     assert [one.id for one in found] == ["1"]

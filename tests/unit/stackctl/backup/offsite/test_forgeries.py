@@ -1,4 +1,4 @@
-"""What an intruder sends: forged, ambiguous and late snapshots."""
+"""An intruder sends forged, ambiguous and late snapshots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_two_that_differ_under_one_id_are_ambiguous_and_named_with_the_storage_s
     nights(live, 1, 2)
     real = dated(2)
     shadow = planted(live, replace(real, tables={"public.offers": 666}), stored=NOON + 9 * DAY)
-    live.storage.snapshots[-1]["time"] = "2025-11-25T12:00:00Z"  # restic backup --time
+    live.storage.snapshots[-1]["time"] = "2025-11-25T12:00:00Z"  # The intruder sets this date by restic backup --time.
     with pytest.raises(RefusedError) as caught:
         asked(live, real.id)
     said = str(caught.value)
@@ -122,12 +122,14 @@ FORGED = {
     "dates of long ago": [(NOON - month * 30 * DAY, 100000 + month) for month in range(1, 8)],
     "numbers that jump": [(NOON + 9 * DAY + timedelta(hours=1), 10**6)],
 }
-"""Manifests' dates and numbers, all of them sent on the ninth day, an hour behind its backup."""
+"""The dates and numbers of the forged manifests. All are sent on the ninth day, an hour after its backup."""
 
 
 @pytest.mark.parametrize("how", FORGED)
 def test_the_latest_is_no_forgery(live: Droplet, how: str) -> None:
-    """A newer night settles it; until then an operator is asked, where the forgery would have been the latest."""
+    """In three of four cases the forgery would have been the latest, so an operator is asked. The next night's backup
+    ends the doubt.
+    """
     nights(live, *range(1, 10))
     for at, number in FORGED[how]:
         told = replace(made(number, at), id=f"{at:%Y%m%dT%H%M%S}.001Z")
@@ -145,7 +147,7 @@ def test_the_latest_is_no_forgery(live: Droplet, how: str) -> None:
 
 
 def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
-    """Nor read from the storage by a droplet that has none of its own."""
+    """A droplet without a counter of its own does not read the number from the storage either."""
     nights(live, 1, 2)
     planted(live, replace(dated(3, 10**6)), stored=NOON + 2 * DAY)
     assert [one.sequence for one in download.available(stack(live))] == [1, 2]
@@ -155,7 +157,7 @@ def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
 def test_what_was_sent_late_is_in_doubt_and_no_hindrance(live: Droplet) -> None:
     nights(live, 1)
     late = NOON + 5 * DAY + timedelta(hours=1)
-    for number in (5, 4, 3, 2):  # as an upload behind an outage does
+    for number in (5, 4, 3, 2):  # Backups are uploaded in this order after an outage.
         planted(live, dated(number), stored=late)
     assert asked(live).id == dated(5).id
     assert asked(live, dated(3).id).id == dated(3).id

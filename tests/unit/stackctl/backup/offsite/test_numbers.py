@@ -1,4 +1,4 @@
-"""A droplet that a provider's snapshot put back: the numbers of its next backups."""
+"""A provider's snapshot takes a droplet back, and its next backups still get the right numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tests.support.offsite_backups import DAY, asked, dated, nights, planted, st
 
 @pytest.mark.parametrize("newer", [1, 2, 3])
 def test_after_the_droplet_went_back_the_latest_there_is_the_newest_night_s(live: Droplet, newer: int) -> None:
-    """Nights 8 to 15, then put back to 10: nights 16 to 18 follow as 11, 12, 13, as older checkouts numbered them."""
+    """The storage has nights 8 to 15. The droplet goes back to 10, and an older checkout numbers nights 16 to 18 as 11
+    to 13.
+    """
     nights(live, *range(8, 16))
     for number in range(16, 16 + newer):
         planted(live, dated(number, number - 5), stored=NOON + number * DAY + timedelta(hours=1))
@@ -28,7 +30,7 @@ def test_after_the_droplet_went_back_the_latest_there_is_the_newest_night_s(live
 
 
 def put_back(live: Droplet) -> None:
-    """The storage has 8 to 15; here there are 8 to 10, as the provider's snapshot had them."""
+    """Give the storage nights 8 to 15, and the droplet nights 8 to 10, as the provider's snapshot had them."""
     nights(live, *range(8, 16))
     for number in range(8, 11):
         directory = live.paths.backup(dated(number).id)
@@ -41,7 +43,7 @@ def put_back(live: Droplet) -> None:
 
 
 def test_a_droplet_that_went_back_numbers_its_first_night_behind_what_the_storage_has(live: Droplet) -> None:
-    """So it counts as the newest here, too, where one of the nights that were given up was fetched."""
+    """So the backup is the newest here as well, even if one of the lost nights was fetched."""
     put_back(live)
     for day, number in ((16, 16), (17, 17)):
         live.seconds = (day * DAY).total_seconds()

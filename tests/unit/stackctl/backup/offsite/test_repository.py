@@ -59,7 +59,7 @@ def test_a_failure_names_its_cause_and_the_next_step(live: Droplet, breaks: dict
 
 
 def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> None:
-    """Which would try it for a quarter of an hour."""
+    """restic would retry for a quarter of an hour."""
     told, directory = kept(live)
     live.storage.down = True
     with pytest.raises(FailedError):
@@ -68,7 +68,7 @@ def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> 
 
 
 def test_what_is_about_to_be_sent_does_not_stand_in_memory(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/tmp is a file system in it."""
+    """/tmp may be a file system in memory."""
     used, done = set[str](), live.storage.restic
 
     def looked_at(arguments: list[str], env: Mapping[str, str]) -> Result:
@@ -121,7 +121,7 @@ def test_what_the_key_may_do_is_tried(
     overwrites: bool,
     before: bytes | None,
 ) -> None:
-    """Whatever a former try left."""
+    """The result of an earlier trial does not matter."""
     live.storage.deletes, live.storage.overwrites = deletes, overwrites
     if before:
         live.storage.objects[repository.PROBE] = before
@@ -191,7 +191,7 @@ def test_production_without_a_way_off_the_droplet_is_told_of(tmp_path: Path, whe
 
 @pytest.mark.parametrize("verb", ["backup", "dump"])
 def test_what_is_large_has_longer(live: Droplet, verb: str) -> None:
-    """A gigabyte more than half an hour, or the backup of a large shop would never get off the droplet."""
+    """A gigabyte gets more than half an hour. Otherwise the backup of a large shop would never be sent."""
     told, directory = kept(live)
     with patch.object(Manifest, "bytes", 10**9):
         upload.upload(stack(live), told, directory)
@@ -201,7 +201,7 @@ def test_what_is_large_has_longer(live: Droplet, verb: str) -> None:
 
 
 def test_another_host_s_snapshots_are_none_of_this_app(live: Droplet) -> None:
-    """Where a bucket and its prefix are shared."""
+    """Apps may share a bucket and a prefix."""
     told = sent(live)
     foreign = {**live.storage.snapshots[0], "id": "e" * 64, "hostname": "another"}
     live.storage.snapshots.append({**foreign, "tags": ["20251124T000000.000Z"]})

@@ -1,4 +1,4 @@
-"""The upload of a backup: it is fetched again and compared, and hostile contents fill no disk."""
+"""After an upload the backup is fetched again and compared. Hostile contents fill no disk."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ HOSTILE = {
     "a dump that is too short": (f"*{DUMP}*) exec printf x;;", f"{DUMP} has 1 bytes, but the manifest says"),
     "no dump": (f"*{DUMP}*) echo 'Fatal: cannot dump file: no' >&2; exit 1;;", "restic dump: cannot dump file: no"),
 }
-"""What restic does when a file is asked for, and what is said then."""
+"""What restic does when a file is fetched, and the message that follows."""
 
 
 @pytest.mark.parametrize("how", HOSTILE)
 def test_of_no_file_more_is_written_than_its_manifest_says(
     live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """A forged snapshot may have any size: a full disk stops PostgreSQL."""
+    """A forged snapshot may have any size, and a full disk stops PostgreSQL."""
     told, sent_from = kept(live)
     program, says = HOSTILE[how]
     monkeypatch.setattr(manifest, "LONGEST", 1 << 20)
