@@ -4,4 +4,4 @@ from pyinfra import host
 from pyinfra.operations import server
 
 if "data" in host.groups:
-    server.shell(name="Open the off-site repository", commands=["stackctl offsite"])
+    server.shell(name="Open the off-site repository", commands=["stackctl check-offsite"])

@@ -114,7 +114,9 @@ _KEY_PAIR = """A storage access key is a pair: ID and secret change together, an
 2. Put both parts into the env file, OFFSITE_{name}KEY_ID and OFFSITE_{name}KEY_SECRET.
 3. Run make offsite, which tests the key; {then}
 4. Delete the old key at the storage."""
-_DROPLET_KEY = _KEY_PAIR.format(whose="droplet", name="", then="make site; then sudo stackctl offsite on the droplet.")
+_DROPLET_KEY = _KEY_PAIR.format(
+    whose="droplet", name="", then="make site; then sudo stackctl check-offsite on the droplet."
+)
 _OPERATOR_KEY = _KEY_PAIR.format(whose="operator", name="OPERATOR_", then="make site, which records its age.")
 BY_HAND = {
     "OFFSITE_KEY_ID": _DROPLET_KEY,

@@ -1,4 +1,4 @@
-"""The verbs backup, list-backups and offsite."""
+"""The verbs backup, list-backups and check-offsite."""
 
 import json
 from dataclasses import asdict
@@ -29,7 +29,7 @@ def list_backups(call: Call) -> int:
     return 0
 
 
-def off_the_droplet(call: Call) -> int:
+def check_offsite(call: Call) -> int:
     _offsite(call.stack, as_json=call.arguments.json)
     return 0
 

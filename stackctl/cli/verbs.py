@@ -162,11 +162,12 @@ VERBS = (
         formerly="backups",
     ),
     Verb(
-        "offsite",
+        "check-offsite",
         "list the off-site backups, and what the storage key may do",
-        "backups:off_the_droplet",
+        "backups:check_offsite",
         flags("json"),
         reads_only=True,
+        formerly="offsite",
     ),
     Verb(
         "restore",

@@ -81,7 +81,7 @@ def _chosen(run: RestoreRun) -> Manifest:
         manifest.load(stack.paths.backup(wanted))  # raises with the reason why it is not among `known`
     raise RefusedError(
         f"there is no backup {wanted!r} on this droplet. Next: sudo stackctl list-backups lists those here, sudo "
-        "stackctl offsite those off the droplet, which --from-offsite restores (make restore OFFSITE=yes)"
+        "stackctl check-offsite those off the droplet, which --from-offsite restores (make restore OFFSITE=yes)"
     )
 
 

@@ -21,7 +21,7 @@ def seen(droplet: Host, env: Environment) -> dict[str, Any]:
     """Return what stackctl finds at the storage now. It writes an object beside the backups and tries to delete it."""
     if not env.settings.values.offsite_repository:
         pytest.skip("this environment sends no backup off-site")
-    return dict(json.loads(droplet.check_output("stackctl offsite --json")))
+    return dict(json.loads(droplet.check_output("stackctl check-offsite --json")))
 
 
 def test_the_droplet_s_key_has_the_declared_permissions(seen: dict[str, Any], env: Environment) -> None:

@@ -68,7 +68,9 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     if wanted == LATEST:
         stack.log.emit("preflight", "progress", READING)
     elif not manifest.ID.fullmatch(wanted):
-        raise RefusedError(f"there is no backup {wanted!r} off the droplet. Next: sudo stackctl offsite lists them all")
+        raise RefusedError(
+            f"there is no backup {wanted!r} off the droplet. Next: sudo stackctl check-offsite lists them all"
+        )
     elif not snapshot and (here := intact(stack.paths.backup(wanted))):
         return here
     found = everything(stack, *([] if wanted == LATEST else [wanted]))
@@ -84,7 +86,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     for doubt in one.doubts:
         stack.log.emit("preflight", "progress", f"{one.name} is in doubt: {doubt}")
     if wanted == LATEST and (doubtful := sum(1 for other in found if other.doubts)):
-        stack.log.emit("preflight", "progress", f"{doubtful} others are in doubt. Next: sudo stackctl offsite")
+        stack.log.emit("preflight", "progress", f"{doubtful} others are in doubt. Next: sudo stackctl check-offsite")
     return here or one.manifest
 
 
@@ -106,7 +108,9 @@ def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
     repository = Repository(stack)
     copies = [one.snapshot for one in everything(stack, told.id) if one.copies(told)]
     if not copies:
-        raise RefusedError(f"{repository.config.repository} has no such backup {told.id}. Next: sudo stackctl offsite")
+        raise RefusedError(
+            f"{repository.config.repository} has no such backup {told.id}. Next: sudo stackctl check-offsite"
+        )
     for snapshot in copies[:-1]:
         with suppress(FailedError):
             return repository.restore(snapshot, told, directory)

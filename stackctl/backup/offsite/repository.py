@@ -183,10 +183,12 @@ class Repository:
                 f"{AGAIN}"
             ),
             TOO_LONG: f"{where}: the data in the storage is damaged or forged: {ran.reason}. Next: {AGAIN}",
-            TIMED_OUT: f"{where}: restic {verb} timed out ({said}). Next: when sudo stackctl offsite succeeds, {AGAIN}",
+            TIMED_OUT: (
+                f"{where}: restic {verb} timed out ({said}). Next: when sudo stackctl check-offsite succeeds, {AGAIN}"
+            ),
         }
         return known.get(
-            ran.code, f"{where}: restic {verb}: {said}. Next: when sudo stackctl offsite succeeds, {AGAIN}"
+            ran.code, f"{where}: restic {verb}: {said}. Next: when sudo stackctl check-offsite succeeds, {AGAIN}"
         )
 
 

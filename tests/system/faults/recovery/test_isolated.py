@@ -68,10 +68,10 @@ def test_a_copy_says_so_and_is_one_after_a_habitual_converge_and_a_reboot(copy: 
 
 
 def test_a_copy_reads_the_backups_off_the_droplet_and_adds_none(copy: Host) -> None:
-    before = json.loads(copy.check_output("stackctl offsite --json"))
+    before = json.loads(copy.check_output("stackctl check-offsite --json"))
     said = copy.check_output("stackctl backup")
     assert "this droplet is isolated" in said
-    assert json.loads(copy.check_output("stackctl offsite --json")) == before
+    assert json.loads(copy.check_output("stackctl check-offsite --json")) == before
 
 
 def test_once_live_it_does_what_was_left_to_do(copy: Host, database: Database) -> None:

@@ -82,7 +82,7 @@ def told_otherwise(droplet: Host, lab: Environment, **access: str) -> Iterator[N
 
 def there(droplet: Host) -> list[str]:
     """Return the IDs of the backups in the off-site repository."""
-    return [one["id"] for one in json.loads(droplet.check_output("stackctl offsite --json"))["backups"]]
+    return [one["id"] for one in json.loads(droplet.check_output("stackctl check-offsite --json"))["backups"]]
 
 
 def unsent(droplet: Host) -> list[str]:
@@ -135,14 +135,14 @@ def test_a_wrong_way_is_told_at_once_with_its_remedy(
         access = {"repository": repository.url + access["repository"]}
     with told_otherwise(droplet, lab, **access):
         began = time.monotonic()
-        refused = droplet.run("stackctl offsite")
+        refused = droplet.run("stackctl check-offsite")
         took = time.monotonic() - began
     assert refused.rc == 1
     assert says in refused.stderr
     assert took < AT_ONCE_S
     shown = [value for value in (*repository.secrets.values(), *access.values()) if value in refused.stderr]
     assert not [value for value in shown if not value.startswith("s3:")]
-    assert droplet.run("stackctl offsite").rc == 0
+    assert droplet.run("stackctl check-offsite").rc == 0
 
 
 def test_a_backup_with_a_wrong_key_is_a_failed_run_that_shows_no_secret(

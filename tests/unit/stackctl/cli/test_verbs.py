@@ -57,7 +57,7 @@ def test_a_verb_s_module_is_there_before_the_verb_waits(tmp_path: Path, monkeypa
     assert done == ["releases:subject", "releases:rollback", "lock"]
 
 
-OLD_NAMES = [("backups", "list-backups")]
+OLD_NAMES = [("backups", "list-backups"), ("offsite", "check-offsite")]
 
 
 def test_the_old_names_are_those_of_the_changelog() -> None:

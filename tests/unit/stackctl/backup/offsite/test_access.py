@@ -1,4 +1,4 @@
-"""The settings of the storage, requests without restic, and what `stackctl offsite` shows."""
+"""The settings of the storage, requests without restic, and what `stackctl check-offsite` shows."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def test_what_a_converge_did_not_write_is_refused(live: Droplet, text: str, faul
         access.load(live.paths)
 
 
-def test_stackctl_offsite_shows_what_there_is_and_what_the_key_may_do(live: Droplet) -> None:
+def test_check_offsite_shows_what_there_is_and_what_the_key_may_do(live: Droplet) -> None:
     told = sent(live)
-    code, shown = stackctl(live, "offsite")
+    code, shown = stackctl(live, "check-offsite")
     assert code == 0
     assert REPOSITORY in shown
     assert "the droplet's key can only add" in shown
     assert told.id in shown
-    document = json.loads(stackctl(live, "offsite", "--json")[1])
+    document = json.loads(stackctl(live, "check-offsite", "--json")[1])
     assert document["powers"]["deletes"] is False
     assert [one["id"] for one in document["backups"]] == [told.id]
 
 
-def test_stackctl_offsite_says_where_to_begin(tmp_path: Path) -> None:
-    code, shown = stackctl(installed(tmp_path), "offsite")
+def test_check_offsite_says_where_to_begin(tmp_path: Path) -> None:
+    code, shown = stackctl(installed(tmp_path), "check-offsite")
     assert code == 2
     assert "set offsite_repository in group_data (docs/how-to/offsite-backups.md), then make site" in shown
 

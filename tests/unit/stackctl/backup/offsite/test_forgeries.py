@@ -141,7 +141,7 @@ def test_the_latest_is_no_forgery(live: Droplet, how: str) -> None:
             asked(live)
     nights(live, 10)
     assert asked(live).id == dated(10).id
-    shown = stackctl(live, "offsite")[1]
+    shown = stackctl(live, "check-offsite")[1]
     doubted = {line.split()[0] for line in shown.splitlines() if "is in doubt" in line}
     assert doubted == {f"{at:%Y%m%dT%H%M%S}.001Z" for at, _ in FORGED[how]}
 
@@ -173,10 +173,10 @@ def test_a_hundred_releases_a_day_are_no_jump(live: Droplet) -> None:
     assert not [one for one in download.everything(stack(live)) if one.doubts]
 
 
-def test_stackctl_offsite_shows_every_snapshot_with_the_storage_s_date(live: Droplet) -> None:
+def test_check_offsite_shows_every_snapshot_with_the_storage_s_date(live: Droplet) -> None:
     nights(live, 1, 2)
     planted(live, replace(dated(2), tables={}), stored=NOON + 9 * DAY)
-    code, shown = stackctl(live, "offsite")
+    code, shown = stackctl(live, "check-offsite")
     assert code == 0
     lines = shown.splitlines()
     assert [line.split()[:3] for line in lines if line.startswith(dated(2).id) and "doubt" not in line] == [
@@ -185,7 +185,7 @@ def test_stackctl_offsite_shows_every_snapshot_with_the_storage_s_date(live: Dro
     ]
     twin = r"\(snapshot 00000001, stored 2025-11-25 13:00 UTC\) is in doubt: snapshot \w+ has the same ID and other"
     assert re.search(f"{dated(2).id} {twin}", shown), shown
-    document = json.loads(stackctl(live, "offsite", "--json")[1])
+    document = json.loads(stackctl(live, "check-offsite", "--json")[1])
     assert [len(one["doubts"]) for one in document["backups"]] == [0, 1, 2]
     assert document["backups"][0]["offsite"] == {"at": "2025-11-24T13:00:00+00:00", "snapshot": "00000000" + "f" * 56}
 

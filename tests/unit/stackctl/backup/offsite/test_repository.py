@@ -45,7 +45,7 @@ LATER = TRIED.replace("1.4s", "2m3.5s").replace("refused", "reset by peer")
          r"timed out \(dial tcp 10.0.0.1:9000: connect: connection reset by peer\)"),
         ({"failing": {"backup": Result(1, stderr=f"{TRIED}\n{FATAL}")}}, "restic backup: unable to open config file"),
         ({"failing": {"backup": Result(1, stderr='{"message_type":"exit_error","message":"Fatal: no room there"}')}},
-         "restic backup: no room there. Next: when sudo stackctl offsite succeeds"),
+         "restic backup: no room there. Next: when sudo stackctl check-offsite succeeds"),
         ({"failing": {"backup": Result(0)}}, "restic returned no snapshot ID"),
         ({"failing": {"backup": Result(0, "snapshot saved")}}, "restic returned no snapshot ID"),
     ],
@@ -139,13 +139,13 @@ def test_on_a_full_disk_it_is_told_all_the_same_what_lies_there(live: Droplet, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(durable, "write", full)
-    code, shown = stackctl(live, "offsite")
+    code, shown = stackctl(live, "check-offsite")
     assert (code, told.id in shown) == (0, True), shown
 
 
 def test_a_key_that_can_t_add_is_not_one_that_can_delete(live: Droplet) -> None:
     live.storage.takes = False
-    code, shown = stackctl(live, "offsite")
+    code, shown = stackctl(live, "check-offsite")
     assert (code, "the droplet's key cannot add anything (403 AccessDenied). Next: let it write" in shown) == (1, True)
     assert access.permissions(live.paths) is None
 
