@@ -1,4 +1,4 @@
-"""Placeholders, and the request of a certificate."""
+"""A placeholder certificate is created, and a real one is requested."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placehold
 
 
 def test_a_placeholder_is_made_for_the_longest_name(tmp_path: Path) -> None:
-    """openssl itself is run: it refuses a common name of more than 64 characters."""
+    """The test runs openssl itself, which refuses a common name of more than 64 characters."""
     domain = ".".join([*("x" * 63 for _ in range(3)), "y" * 57, "dev"])
     make, _ = commands(self_signed_certificate, {FileState: None}, tls="/tls", domain=domain)
     (openssl,) = [part for part in make.split("&&") if part.strip().startswith("openssl")]

@@ -1,4 +1,4 @@
-"""Data directories, and the roles of PostgreSQL."""
+"""Data directories and PostgreSQL's roles are created as declared."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_lo
 
 
 def test_the_app_owns_neither_the_database_nor_its_settings() -> None:
-    """S1. The owner may still create schemas and trusted extensions, for which CREATE is enough."""
+    """Attack S1. The owner may still create schemas and trusted extensions, for which CREATE is enough."""
     with droplet({RolesAsDeclared: False}):
         (alter,) = postgres_roles._inner(**ROLES)
     statements = alter.connector_arguments["_stdin"]

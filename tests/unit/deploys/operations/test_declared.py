@@ -1,4 +1,4 @@
-"""The site tells what its operations were asked for."""
+"""The site writes down what its operations declare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compose projects and networks."""
+"""Compose projects and networks are started and created as declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are placed whole, after their handler is pending."""
+"""A file is written whole, after its handler is marked as pending."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_file_that_differs_is_placed_after_its_handler_is_pending(difference: 
 
 @pytest.mark.parametrize("sent", [b"", b64encode(CONTENT)[:4], b64encode(CONTENT)])
 def test_a_file_that_is_cut_short_does_not_take_the_place_of_the_old_one(tmp_path: Path, sent: bytes) -> None:
-    """The droplet's own command is run here, as if the client had died while it sends."""
+    """The test runs the droplet's own command, as if the client had died while it sends."""
     target = tmp_path / "file"
     target.write_text("old")
     me = getpass.getuser()

@@ -1,4 +1,4 @@
-"""Foreign findings are removed, each in the way that fits it."""
+"""Foreign findings are removed, each in the way that fits its kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A handler that is pending runs once, and a plan shows one to come."""
+"""A pending handler runs once, and a plan shows one that a change will make pending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Swap, packages, modes and accounts."""
+"""Swap, packages, file modes and accounts are changed as declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The password and the rights of the app in Redis."""
+"""The app's password and permissions in Redis are set as declared."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def redis(user: RedisUser, *, starts_with: tuple[str, ...], exclusive: bool, exe
     [
         (["new"], 0, 0),
         (["old"], 1, 1),
-        (["old", "new"], 0, 1),  # an interrupted converge
-        ([], 0, 1),  # not there yet
+        (["old", "new"], 0, 1),  # A converge was interrupted.
+        ([], 0, 1),  # The user does not exist yet.
     ],
 )
 def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(

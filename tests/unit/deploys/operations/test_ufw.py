@@ -1,4 +1,4 @@
-"""The firewall is changed without locking anybody out."""
+"""The firewall is changed without locking the operator out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESTORE = ["iptables-restore --noflush /etc/ufw/after.rules"]
 
 
 def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> list[str]:
-    """Return the commands between the beginning of a trial and its confirmation. Without commands there is no trial."""
+    """Return the commands between the start of a trial and its confirmation. Without commands there is no trial."""
     facts: Facts = {Ufw: there, FileState: placed}
     arguments: dict[str, Any] = {"allow": ["22/tcp", "80/tcp"], "policies": {"incoming": "deny"}, "after": AFTER}
     if not (ran := commands(ufw.rules, facts, **arguments)):
@@ -117,7 +117,7 @@ def test_what_somebody_changed_in_the_kernel_is_mended_a_table_at_once(
 
 
 def test_files_that_ufw_can_t_load_are_no_measure() -> None:
-    """Except for the file that is written again."""
+    """A faulty file that is written again is an exception."""
     there = replace(ALLOWED, faults=("Problem running '/etc/ufw/after.rules'",), loaded=CHAINS | {INPUT: ACCEPT})
     with pytest.raises(OperationError, match=r"Problem running '/etc/ufw/after\.rules'"):
         firewall(there)

@@ -1,4 +1,4 @@
-"""Units are read by systemd, and restarted if they run."""
+"""Units are loaded by systemd, and restarted if they run."""
 
 from __future__ import annotations
 

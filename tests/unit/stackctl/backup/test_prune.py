@@ -41,7 +41,7 @@ def test_half_is_half(live: Droplet, percent: int, code: int) -> None:
 
 
 def test_what_is_compared_with_is_neither_what_a_restore_saved_nor_what_nobody_has_restored(live: Droplet) -> None:
-    """A manual backup that has grown since counts with its size."""
+    """A later backup that is larger than the manual one counts with its own size."""
     for one in (large(40), small(41, reason="asked"), large(42, reason="safety"), large(43, verified=False)):
         keep(live, one)
     assert stackctl(live, "backup", "--nightly")[0] == 0
