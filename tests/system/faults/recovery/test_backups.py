@@ -15,7 +15,6 @@ from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
 from stackctl.backup.create import BACKUP
-from stackctl.backup.prune import KEPT_DAYS
 from tests.support import under_way
 from tests.support.data import Database, backups, leftovers, problems, proven
 from tests.support.environment import Environment
@@ -27,6 +26,8 @@ pytestmark = pytest.mark.group("data")
 KILLED, FAILED, REFUSED, LOCKED = 255, 1, 2, 3  # SSH returns 255 for a program that was killed.
 OURS = "/opt/backups"
 DAY = 86400
+KEPT_DAYS = 7
+"""As docs/reference/backups.md says."""
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
