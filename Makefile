@@ -42,8 +42,14 @@ PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup lab-ready demo test lint docs unit lab-up lab-down lab-ssh plan site isolate live verify status release rollback \
-	backup restore drill load faults audit attack rotate canary lock offsite prune
+.PHONY: help setup lab-ready demo test lint docs unit lab-up lab-down lab-ssh plan site isolate promote verify status release rollback \
+	backup restore drill load faults audit attack rotate canary lock offsite prune live
+
+# Old names of targets, each as OLD=NEW. They work until OLD_NAMES_END (stackctl/core/old_names.py), and announce the new one.
+RENAMED := live=promote
+$(foreach pair,$(RENAMED),$(if $(filter $(firstword $(subst =, ,$(pair))),$(MAKECMDGOALS)),$(warning \
+	`$(firstword $(subst =, ,$(pair)))` is now `$(lastword $(subst =, ,$(pair)))`: the old name works until version 0.2.0)))
+live: promote
 
 help: ## list the targets and variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -102,7 +108,7 @@ site: setup ## converge ENV, and remove the foreign findings named by REMOVE="NA
 isolate: setup ## converge ENV as an isolated droplet: no worker, no webhook, no outgoing connections from the app
 	$(PYINFRA) deploys/site.py --data isolated=true
 
-live: setup ## converge ENV and end its isolation
+promote: setup ## converge ENV and end its isolation
 	$(PYINFRA) deploys/site.py --data isolated=false
 	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 

@@ -34,7 +34,7 @@ def text(report: Report) -> str:
     if report["reboot_due"] is not None:
         rows.append(("reboot", f"due, for {', '.join(report['reboot_due']) or 'an upgrade'}: sudo systemctl reboot"))
     if report["isolated"]:
-        rows.append(("ISOLATED", "a copy: no worker, no webhook, nothing leaves, everybody gets 503: make live"))
+        rows.append(("ISOLATED", "a copy: no worker, no webhook, nothing leaves, everybody gets 503: make promote"))
     if report["maintenance"]:
         until = "while data is restored" if report["restoring"] else "sudo stackctl maintenance off"
         rows.append(("maintenance", f"on, everybody gets 503: {until}"))

@@ -1,7 +1,7 @@
 """`make drill`: destroy the lab's droplet and rebuild it from its off-site backup.
 
 The operator keeps this checkout, the env file with restic's passwords, and the SSH key. The new droplet is isolated at
-first: the lab's Telegram must not hear from it. Every row is compared. Then the droplet goes live, and Telegram must
+first: the lab's Telegram must not hear from it. Every row is compared. Then the droplet is promoted, and Telegram must
 hear from it; otherwise its silence before proved nothing.
 """
 
@@ -108,7 +108,7 @@ def drill(megabytes: int) -> None:
     with clock.step("compare every row"):
         found, found_key = rows(), redis(f"get {KEY}")
     while_isolated = demo.calls()
-    with clock.step("go live (make live)"):
+    with clock.step("promote (make promote)"):
         demo.pyinfra("deploys/site.py", "--data", "isolated=false")
     with clock.step("deliver an update and run the pending job"):
         demo.deliver_an_update()

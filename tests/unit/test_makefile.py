@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from stackctl.core.old_names import OLD_NAMES_END
 from tests.support.environment import ROOT
 
+OLD_TARGETS = [("live", "promote")]
 ODD = ["1.0", "1.10", "1.0 0", "1.0\"'`id`", "1;id", "$(id)", "a\\b"]
 
 
@@ -58,7 +61,7 @@ def test_the_words_of_a_restore_arrive_as_they_were_typed(program: Path) -> None
     [
         ("site", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/site.py"]),
         ("isolate", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/site.py", "--data", "isolated=true"]),
-        ("live", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/site.py", "--data", "isolated=false"]),
+        ("promote", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/site.py", "--data", "isolated=false"]),
         ("status", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/status.py"]),
         ("backup", ["-m", "pyinfra", "-y", "inventories/prod.py", "deploys/backup.py"]),
         ("plan", ["-m", "deploys.converge.plan", "inventories/prod.py"]),
@@ -71,6 +74,28 @@ def test_a_target_runs_its_program(program: Path, target: str, words: list[str])
     ran = make(target, "ENV=prod", f"PYTHON={program}", KEY="A 'B")
     assert ran.returncode == 0, ran.stderr
     assert words in [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("[")]
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_TARGETS)
+def test_an_old_target_does_the_same_and_is_announced(program: Path, old: str, new: str) -> None:
+    words = ("ENV=lab", f"PYTHON={program}", "-o", "lab-ready")
+    before, now = make(old, *words), make(new, *words)
+    assert (now.returncode, now.stderr) == (0, "")
+    assert now.stdout
+    assert (before.returncode, before.stdout) == (0, now.stdout)
+    (line,) = before.stderr.splitlines()
+    assert line.endswith(f": `{old}` is now `{new}`: the old name works until version {OLD_NAMES_END}")
+
+
+def test_the_old_targets_are_those_of_the_changelog() -> None:
+    (pairs,) = re.findall(r"^RENAMED := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [tuple(pair.split("=")) for pair in pairs.split()] == OLD_TARGETS
+    deprecated = (ROOT / "CHANGELOG.md").read_text().partition("### Deprecated")[2].partition("\n### ")[0]
+    listed = make("help").stdout
+    for old, new in OLD_TARGETS:
+        assert f"`make {old}` is `make {new}`" in deprecated
+        assert re.search(rf"^  {new} ", listed, re.MULTILINE)
+        assert not re.search(rf"^  {old} ", listed, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

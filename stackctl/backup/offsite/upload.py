@@ -23,7 +23,7 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
     """
     repository = Repository(stack)
     if repository.config.read_only:
-        raise RefusedError("nothing was sent: this droplet is isolated, and only reads the storage. Next: make live")
+        raise RefusedError("nothing was sent: this droplet is isolated, and only reads the storage. Next: make promote")
     # A backup that is damaged here would be reported each night as damaged by the storage.
     if faults := manifest.differing(directory, told):
         raise FailedError(
