@@ -81,13 +81,13 @@ def test_the_prefix_of_all_passes_everything_on(lab: Environment, droplet: Host)
     assert statuses(found["maintenance"]) == dict.fromkeys(PATHS, 503)
 
 
-def test_in_maintenance_every_path_is_told_to_come_again(said: Any) -> None:
+def test_in_maintenance_every_path_answers_retry_later(said: Any) -> None:
     for path, answer in said["maintenance"].items():
         assert (answer["status"], answer["headers"]["retry-after"]) == (503, "30"), path
         assert "maintenance" in answer["body"]
 
 
-def test_a_copy_turns_everybody_away(lab: Environment, droplet: Host) -> None:
+def test_an_isolated_droplet_answers_503_to_everybody(lab: Environment, droplet: Host) -> None:
     copy = answers(lab, droplet, ["/"], isolated=True)
     assert statuses(copy["served"]) == dict.fromkeys(PATHS, 503)
     assert {answer["headers"]["retry-after"] for answer in copy["served"].values()} == {"30"}
@@ -120,7 +120,7 @@ def assert_secure(answer: dict[str, Any], **stated: str) -> None:
     assert {name: headers[name.lower()] for name in nginx.HEADERS} == nginx.HEADERS | stated
 
 
-def test_the_webhook_is_for_those_whom_it_is_for(lab: Environment, droplet: Host) -> None:
+def test_the_webhook_admits_only_the_declared_addresses(lab: Environment, droplet: Host) -> None:
     """This also holds below a prefix that is passed on. Other clients get nginx's error page."""
     for public_paths in (["/webhook/telegram", "/app/"], ["/"]):
         found = answers(lab, droplet, public_paths, webhook_allowed_from=[ELSEWHERE])["served"]
@@ -129,7 +129,7 @@ def test_the_webhook_is_for_those_whom_it_is_for(lab: Environment, droplet: Host
         assert_secure(found["/webhook/telegram"])
 
 
-def test_the_webhook_is_everybody_s_where_nobody_is_named(lab: Environment, droplet: Host) -> None:
+def test_the_webhook_admits_everybody_if_no_address_is_declared(lab: Environment, droplet: Host) -> None:
     found = statuses(answers(lab, droplet, ["/webhook/telegram"], webhook_allowed_from=[])["served"])
     assert {path for path, status in found.items() if status == 200} == {"/webhook/telegram"}
 

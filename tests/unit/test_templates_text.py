@@ -193,7 +193,7 @@ def test_a_path_of_a_page_is_not(path: str) -> None:
     assert not AMBIGUOUS.search(path)
 
 
-def test_what_is_refused_whatever_the_location_has_a_page_by_name(settings: Settings) -> None:
+def test_a_status_that_every_location_refuses_has_a_named_error_page(settings: Settings) -> None:
     """After a redirect to a path nginx would refuse the request again and send its built-in page."""
     config = nginx.configuration(settings).decode()
     pages = {
@@ -279,7 +279,9 @@ def test_what_runs_by_itself_makes_up_for_what_it_slept_through(settings: Settin
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_a_copy_s_timers_rest(settings: Settings, monkeypatch: pytest.MonkeyPatch, *, isolated: bool) -> None:
+def test_the_timers_of_an_isolated_droplet_are_disabled(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, *, isolated: bool
+) -> None:
     """Its backups would go to the storage of the droplet that it was copied from."""
     asked = {}
     monkeypatch.setattr(backups, "private_directory", lambda **_: None)
@@ -352,7 +354,7 @@ def test_the_kernel_s_parameters() -> None:
     assert all(re.fullmatch(r"[a-z][a-z0-9_.*-]+ = \S+.*", line) for line in there)
 
 
-def test_no_module_is_barred_that_docker_or_a_cloud_image_needs() -> None:
+def test_no_module_is_blocked_that_docker_or_a_cloud_image_needs() -> None:
     barred = {line.split()[1] for line in lines(build.file("hardening/modprobe.conf"))}
     assert {"sctp", "dccp", "rds", "tipc", "algif_aead", "vsock", "can", "ax25", "n_hdlc", "cifs", "rxrpc"} <= barred
     needed = {"overlay", "br_netfilter", "bridge", "veth", "nf_tables", "xt_conntrack", "iptable_nat", "ip_tables"}

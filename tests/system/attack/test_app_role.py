@@ -44,7 +44,7 @@ def counted(droplet: Host) -> dict[str, int]:
     return dict(backups(droplet)[-1]["tables"])
 
 
-def test_nothing_of_the_apps_runs_as_who_backs_up_releases_plans_or_asks(
+def test_no_code_of_the_app_runs_as_the_superuser_of_backups_releases_plans_or_status(
     lab: Environment, droplet: Host, hostile: App
 ) -> None:
     """In attack S1, planted code ran as superuser. Nor are the counts wrong: the app's policy hides all rows from a
@@ -81,7 +81,7 @@ def test_the_database_and_its_settings_are_not_the_apps(app: App) -> None:
     app.asks(f"BEGIN; {made}; CREATE TABLE public.sec_made (n sec_made.citext); ROLLBACK")
 
 
-def test_settings_that_a_former_owner_left_are_overruled_and_told(droplet: Host, app: App) -> None:
+def test_settings_of_a_former_owner_are_overridden_and_reported(droplet: Host, app: App) -> None:
     with left_by_a_former_owner(app):
         # The control is a superuser without settings of its own.
         assert "canceling statement due to statement timeout" in app.superuser("SELECT pg_sleep(1)", app.database)
@@ -95,7 +95,7 @@ def test_settings_that_a_former_owner_left_are_overruled_and_told(droplet: Host,
     assert not [one for one in status(droplet)["database_settings"] if one.startswith(app.database)]
 
 
-def test_a_role_with_powers_that_nobody_declared_is_told(droplet: Host, app: App) -> None:
+def test_a_role_with_undeclared_powers_is_reported(droplet: Host, app: App) -> None:
     """Attack S1 ended in a superuser of the attacker's own, which neither plan nor status reported."""
     app.superuser("CREATE ROLE sec_backdoor SUPERUSER LOGIN; CREATE ROLE sec_looks IN ROLE pg_read_all_data")
     app.superuser(f"GRANT pg_write_all_data TO {app.login}")
@@ -113,7 +113,7 @@ def test_a_role_with_powers_that_nobody_declared_is_told(droplet: Host, app: App
     assert problems(droplet) == []
 
 
-def test_a_login_whose_password_leaked_is_ended_whatever_it_left(lab: Environment, droplet: Host, app: App) -> None:
+def test_a_login_with_a_leaked_password_is_dropped_whatever_it_owns(lab: Environment, droplet: Host, app: App) -> None:
     """A large object in another database once kept the role from being dropped, so that its password stayed valid."""
     owner, leaked = lab.settings.values.database_user, f"{lab.settings.values.database_user}_0badc0de"
     app.superuser(f"CREATE ROLE {leaked} LOGIN PASSWORD 'leaked' IN ROLE {owner}; GRANT {owner} TO {leaked}")

@@ -136,7 +136,7 @@ def hostile(lab: Environment, droplet: Host, database: Database) -> Iterator[str
     assert (problems(droplet), leftovers(droplet)) == ([], "")
 
 
-def test_what_runs_while_rows_are_loaded_runs_as_nobody_special(
+def test_code_that_runs_while_rows_are_loaded_has_no_privileges(
     lab: Environment, droplet: Host, database: Database, hostile: str
 ) -> None:
     owner = lab.settings.values.database_user
@@ -208,7 +208,9 @@ def endless(lab: Environment, droplet: Host, database: Database) -> Iterator[Non
 
 
 @pytest.mark.usefixtures("endless")
-def test_what_writes_without_end_while_it_is_proven_does_not_fill_the_disk(lab: Environment, droplet: Host) -> None:
+def test_a_load_that_writes_without_end_does_not_fill_the_disk_during_the_verification(
+    lab: Environment, droplet: Host
+) -> None:
     paths = lab.settings.paths
     program = BACKUP.format(backups=paths.backups, may_fill=MAY_FILL, app=paths.app)
     ran = droplet.run(FILLED.format(backups=paths.backups, program=shlex.quote(program)))

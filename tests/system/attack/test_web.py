@@ -119,7 +119,7 @@ def test_slow_senders(
 
 
 @pytest.mark.usefixtures("nginx_alone")
-def test_answers_that_nobody_takes(
+def test_answers_that_the_client_does_not_read(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
     """Over HTTP/2 the client itself says how much it accepts. nginx holds the answers meanwhile."""

@@ -45,7 +45,7 @@ def made_anew_unless_bare(lab: Environment) -> None:
         machines.recreate(by_name("droplet1"))
 
 
-def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Environment) -> None:
+def test_converges_killed_at_random_end_in_the_declared_state(lab_as_it_is: Environment) -> None:
     """The authority cannot be reached at first. The converge finishes with a placeholder certificate and says so."""
     lab = lab_as_it_is
     with authority_out_of_reach(lab):
@@ -76,6 +76,6 @@ def test_killed_at_random_it_ends_in_the_same_state(lab_as_it_is: Environment) -
     droplet.check_output("systemctl start toogoodtogo-certificate.service")
 
 
-def test_released_it_is_as_declared(lab_as_it_is: Environment) -> None:
+def test_a_released_droplet_is_as_declared(lab_as_it_is: Environment) -> None:
     demo.release(demo.TAG)
     assert converge.changed(converge.site()) == set()

@@ -14,7 +14,7 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("data")
 
 
-def test_one_that_is_asked_for_is_proven_and_can_be_restored_by_hand(lab: Environment, droplet: Host) -> None:
+def test_a_manual_backup_is_verified_and_can_be_restored_by_hand(lab: Environment, droplet: Host) -> None:
     """The test follows docs/how-to/restore-by-hand.md: it loads a plain file with the container's own pg_restore."""
     droplet.check_output("stackctl backup")
     *_, newest = json.loads(droplet.check_output("stackctl list-backups --json"))

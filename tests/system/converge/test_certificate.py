@@ -25,7 +25,7 @@ def test_a_renewed_certificate_is_taken_up_by_nginx(droplet: Host) -> None:
     assert converge.planned() == set()
 
 
-def test_an_old_certificate_is_not_given_up_for_a_failed_new_one(droplet: Host) -> None:
+def test_a_failed_renewal_keeps_the_old_certificate(droplet: Host) -> None:
     before = served_serial(droplet)
     said = converge.failing_site("--data", "acme_server=https://acme.lab.test:14999/dir")
     assert "no certificate for bot.lab.test" in said

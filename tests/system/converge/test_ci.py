@@ -28,7 +28,7 @@ def ssh(env: Environment, droplet: Host, *words: str) -> subprocess.CompletedPro
     return run("ssh", env, *words[:-1], droplet.backend.get_hostname(), words[-1])
 
 
-def test_the_key_is_told_status(lab: Environment, droplet: Host) -> None:
+def test_the_key_gets_status(lab: Environment, droplet: Host) -> None:
     """This is the control for the refusals below: the key does open the door."""
     assert json.loads(ssh(lab, droplet, "status --json").stdout)["app"] == lab.settings.values.app
 

@@ -149,7 +149,7 @@ def test_a_wrong_value_stops_the_run_before_the_first_change(lab: Environment, o
     assert "Traceback" not in said
 
 
-def test_a_converge_waits_for_whoever_uses_apt(lab: Environment, droplet: Host) -> None:
+def test_a_converge_waits_for_another_use_of_apt(lab: Environment, droplet: Host) -> None:
     droplet.check_output("apt-get remove -qq -y logrotate")
     hold = "import fcntl, time; fcntl.lockf(open('/var/lib/apt/lists/lock', 'w'), fcntl.LOCK_EX); time.sleep(8)"
     droplet.check_output(f'systemd-run --quiet --unit=holds-apt python3 -c "{hold}"')
@@ -157,7 +157,7 @@ def test_a_converge_waits_for_whoever_uses_apt(lab: Environment, droplet: Host) 
     assert droplet.package("logrotate").is_installed
 
 
-def test_a_dead_app_is_answered_for(lab: Environment, droplet: Host) -> None:
+def test_nginx_answers_503_for_an_app_that_is_down(lab: Environment, droplet: Host) -> None:
     """nginx answers for an app that is down. Telegram waits long after a 502, and comes back soon after a 503 with
     Retry-After.
 

@@ -37,7 +37,7 @@ def die_between_change_and_reload(lab: Environment, droplet: Host) -> None:
     pytest.fail(f"no converge of {ATTEMPTS} could be killed between the change and its reload")
 
 
-def test_a_reload_that_was_owed_is_caught_up(lab: Environment, droplet: Host) -> None:
+def test_a_pending_reload_runs_in_the_next_converge(lab: Environment, droplet: Host) -> None:
     die_between_change_and_reload(lab, droplet)
     results = converge.site()
     assert converge.changed(results) == {"nginx | Reload nginx if its configuration is valid"}

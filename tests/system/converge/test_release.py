@@ -71,7 +71,7 @@ def test_a_release_of_a_tag_that_is_not_there_changes_nothing(droplet: Host) -> 
     assert remains(droplet) == before
 
 
-def test_killed_after_its_flip_it_can_be_finished(lab: Environment, droplet: Host, other: str) -> None:
+def test_a_release_killed_after_its_flip_can_be_finished(lab: Environment, droplet: Host, other: str) -> None:
     with load(lab_target(lab), clients=CLIENTS, rate=RATE) as running:
         asked = UnderWay(("release", other))
         asked.reach("watch")

@@ -143,7 +143,7 @@ def test_what_telegram_complains_of_is_undone(droplet: Host, unreachable: Callab
     assert_all_is_well(droplet, tag)
 
 
-def test_a_registry_that_is_gone_is_told_and_the_live_tag_needs_none(lab: Environment, droplet: Host) -> None:
+def test_a_missing_registry_is_reported_and_the_live_tag_needs_none(lab: Environment, droplet: Host) -> None:
     world, tag = lab.connect("world", sudo=False), live(droplet)
     world.check_output("systemctl stop docker-registry")
     try:
@@ -162,7 +162,7 @@ def small_backups(droplet: Host) -> Iterator[None]:
         yield
 
 
-def test_a_full_disk_is_refused_before_and_undone_amid_the_dump(
+def test_a_full_disk_refuses_a_release_or_undoes_it_during_the_dump(
     droplet: Host, small_backups: None, target: Target
 ) -> None:
     tag, other = live(droplet), another(droplet)
@@ -338,7 +338,7 @@ def assert_it_hears(droplet: Host) -> None:
     assert status(droplet)["problems"] == []
 
 
-def test_a_bot_that_takes_its_webhook_back_goes_on_to_hear(lab: Environment, droplet: Host) -> None:
+def test_a_bot_that_deletes_its_webhook_keeps_hearing(lab: Environment, droplet: Host) -> None:
     """The bot keeps its webhook after another release is undone, after a restart of the unit, after a reboot and after
     a rollback.
     """
@@ -358,7 +358,7 @@ def test_a_bot_that_takes_its_webhook_back_goes_on_to_hear(lab: Environment, dro
     assert_it_hears(after)
 
 
-def test_a_webhook_that_somebody_took_away_is_told_and_mended_by_a_converge(droplet: Host) -> None:
+def test_a_deleted_webhook_is_reported_and_mended_by_a_converge(droplet: Host) -> None:
     take_webhook_back()
     told = "Telegram has no webhook, so the bot hears nothing"
     report = json.loads(droplet.run("stackctl status --json").stdout)

@@ -133,7 +133,7 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
     assert former not in logins(lab, droplet)
 
 
-def test_a_redis_that_starts_anew_before_the_new_release_serves_still_admits_the_live_one(
+def test_a_redis_that_restarts_before_the_new_release_serves_still_admits_the_live_one(
     rotate: Callable[[str], None], lab: Environment, droplet: Host
 ) -> None:
     """Redis restarts before the new release serves, and must still admit the live one. The converge stops after the

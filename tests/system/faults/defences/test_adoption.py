@@ -71,7 +71,7 @@ def _root_s(lab: Environment, droplet: Host) -> Iterator[None]:
     lab.reconnect(droplet.backend.get_hostname())
 
 
-def test_whoever_gets_in_goes_on_with_it(lab: Environment, droplet: Host) -> None:
+def test_the_user_who_can_log_in_finishes_the_adoption(lab: Environment, droplet: Host) -> None:
     for moment, gets_in in DIES.items():
         with converge.start(*AS_ROOT) as adopting:
             assert adopting.stdout

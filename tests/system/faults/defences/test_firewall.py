@@ -114,7 +114,7 @@ def test_ssh_can_be_limited_to_addresses(lab: Environment, droplet: Host) -> Non
     assert open_to(lab.outside, droplet, 22)
 
 
-def test_what_is_allowed_besides_over_ipv6_is_a_rule_of_ufw_s(lab: Environment, droplet: Host, stray: Stray) -> None:
+def test_only_a_rule_of_ufw_opens_another_port_over_ipv6(lab: Environment, droplet: Host, stray: Stray) -> None:
     """Docker has no rules for IPv6, only a program of its own that listens. Only ufw protects that port."""
     assert not open_over_ipv6(lab.outside, droplet, PUBLIC)
     droplet.check_output(f"ufw allow {PUBLIC}/tcp")

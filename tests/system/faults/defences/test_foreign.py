@@ -68,7 +68,7 @@ def _planted(droplet: Host) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_planted")
-def test_what_somebody_added_is_told_mended_and_removed_by_name(lab: Environment, droplet: Host) -> None:
+def test_manual_changes_are_reported_mended_and_removed_by_name(lab: Environment, droplet: Host) -> None:
     everything = {*PLANTED, *SWITCHED_OFF, "sshd:passwordauthentication"}
     assert found(droplet) == everything
     assert droplet.run("stackctl status").rc == 4

@@ -139,7 +139,7 @@ def test_debian_s_own_rotation_would_wait_for_the_night(droplet: Host) -> None:
         droplet.check_output(f"rm {rules} {status}; systemctl start logrotate.service; rm -f {LOG}.1")
 
 
-def test_a_file_of_debian_s_that_was_changed_is_told(droplet: Host, lab: Environment) -> None:
+def test_a_changed_file_of_a_debian_package_is_reported(droplet: Host, lab: Environment) -> None:
     unit = lab.settings.paths.units.integrity_service
     file = droplet.check_output("dpkg --listfiles debsums | grep '/bin/debsums$'")
     droplet.check_output(f"systemctl start {unit}")

@@ -164,7 +164,7 @@ def test_a_mistake_is_undone_by_a_reboot(lab: Environment, droplet: Host, mistak
     assert converge.planned() == set()
 
 
-def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Environment, droplet: Host) -> None:
+def test_a_revert_that_fails_at_boot_is_repeated_until_it_succeeds(lab: Environment, droplet: Host) -> None:
     """A revert can fail at boot, for example because a file can't be written."""
     before = what_counts(droplet)
     make(NOBODY)
@@ -187,7 +187,7 @@ def test_what_a_boot_can_t_undo_is_tried_again_until_it_is_undone(lab: Environme
     converge.site()
 
 
-def test_without_the_timer_nobody_gets_in_again(lab: Environment, droplet: Host) -> None:
+def test_without_the_timer_a_lock_out_lasts(lab: Environment, droplet: Host) -> None:
     """This is the control for the revert in time. It also tests the operator's own `stackctl trial undo`."""
     make(NOBODY)
     droplet.check_output(f"systemctl stop {PATHS.units.trial_timer('ssh')}")
@@ -223,7 +223,7 @@ def test_a_second_converge_keeps_what_was_confirmed_last(lab: Environment, dropl
     converge.site()
 
 
-def test_what_a_sleeping_machine_sends_too_late_changes_nothing(lab: Environment, droplet: Host) -> None:
+def test_a_change_that_comes_after_the_trial_is_refused(lab: Environment, droplet: Host) -> None:
     """The operator's machine falls asleep after `begin`. It wakes up when the trial is over and nothing would revert
     its changes.
     """

@@ -86,7 +86,7 @@ def test_what_was_damaged_after_it_was_written_is_no_backup(
     assert_the_next_one_is_whole(droplet)
 
 
-def test_a_full_disk_is_refused_before_and_told_amid_it(droplet: Host, show: Callable[[str], None]) -> None:
+def test_a_full_disk_refuses_a_backup_or_fails_it_with_a_reason(droplet: Host, show: Callable[[str], None]) -> None:
     """The backups have a file system of their own, with little more space than a backup needs."""
     with small_disk(droplet, 640, OURS):
         droplet.check_output(f"fallocate -l 200m {OURS}/ballast")
@@ -106,7 +106,7 @@ def test_a_full_disk_is_refused_before_and_told_amid_it(droplet: Host, show: Cal
 
 
 @pytest.mark.parametrize("step", [step.name for step in BACKUP])
-def test_killed_at_any_step_nothing_of_it_counts_and_the_next_one_is_whole(
+def test_a_backup_killed_at_any_step_does_not_count_and_the_next_one_is_whole(
     droplet: Host, show: Callable[[str], None], step: str
 ) -> None:
     before, steps = proven(droplet), [one.name for one in BACKUP]
@@ -164,7 +164,7 @@ def test_the_second_of_two_is_refused_by_name(droplet: Host) -> None:
     assert problems(droplet) == []
 
 
-def test_a_release_goes_on_while_a_backup_is_proven(droplet: Host) -> None:
+def test_a_release_runs_during_the_verification_of_a_backup(droplet: Host) -> None:
     live = json.loads(droplet.check_output("stackctl status --json"))["release"]["tag"]
     first = begun()
     first.reach("verify")
@@ -214,7 +214,7 @@ def _write_manifest(droplet: Host, place: str, made: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("nightly")
-def test_a_clock_that_was_a_month_ahead_and_one_behind_drops_none_of_the_newest(
+def test_no_clock_that_is_a_month_wrong_deletes_one_of_the_newest(
     droplet: Host, at: Callable[[int], CommandResult]
 ) -> None:
     """The storage rejects a droplet with a wrong clock. What was backed up meanwhile is sent once the
@@ -261,7 +261,7 @@ def test_a_damaged_table_is_found_by_the_weekly_look(lab: Environment, droplet: 
     assert problems(droplet) == []
 
 
-def test_saves_of_redis_that_fail_are_told(lab: Environment, droplet: Host) -> None:
+def test_failed_saves_of_redis_are_reported(lab: Environment, droplet: Host) -> None:
     directory = f"{lab.settings.values.data_root}/redis"
     droplet.check_output(f"chown root {directory}")
     try:

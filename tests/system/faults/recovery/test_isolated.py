@@ -46,7 +46,7 @@ def copy(lab: Environment) -> Iterator[Host]:
         converge.site("--data", "isolated=false")
 
 
-def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Environment, database: Database) -> None:
+def test_no_one_outside_hears_of_an_isolated_droplet(copy: Host, lab: Environment, database: Database) -> None:
     database.ask(JOB)
     (update,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
     copy.check_output("stackctl release 1.1.0")
@@ -60,14 +60,14 @@ def test_nobody_hears_of_a_copy_whatever_it_has_to_do(copy: Host, lab: Environme
     assert lab.settings.paths.units.certificate_timer in timers, "the host's own go on"
 
 
-def test_a_copy_says_so_and_is_one_after_a_habitual_converge_and_a_reboot(copy: Host, lab: Environment) -> None:
+def test_a_droplet_stays_isolated_after_an_ordinary_converge_and_a_reboot(copy: Host, lab: Environment) -> None:
     assert "ISOLATED" in copy.check_output("stackctl status")
     changed = converge.changed(converge.site())
     assert not changed, "a converge that tells nothing changes nothing of it"
     assert (status(copy)["isolated"], status(copy)["worker"], status(copy)["problems"]) == (True, None, [])
 
 
-def test_a_copy_reads_the_backups_off_the_droplet_and_adds_none(copy: Host) -> None:
+def test_an_isolated_droplet_reads_the_off_site_backups_and_adds_none(copy: Host) -> None:
     before = json.loads(copy.check_output("stackctl check-offsite --json"))
     said = copy.check_output("stackctl backup")
     assert "this droplet is isolated" in said

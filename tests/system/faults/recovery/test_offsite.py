@@ -128,7 +128,7 @@ def test_while_the_storage_is_down_backups_are_made_and_sent_once_it_is_back(
     ],
     ids=["a wrong secret", "a wrong key", "a wrong password", "no repository", "no bucket"],
 )
-def test_a_wrong_way_is_told_at_once_with_its_remedy(
+def test_wrong_off_site_settings_are_reported_at_once_with_the_remedy(
     droplet: Host, lab: Environment, repository: Repository, access: dict[str, str], says: str
 ) -> None:
     if access.get("repository", "").startswith("/"):
@@ -158,7 +158,7 @@ def test_a_backup_with_a_wrong_key_is_a_failed_run_that_shows_no_secret(
     assert unsent(droplet) == []
 
 
-def test_a_storage_that_dies_amid_an_upload_leaves_no_backup_that_is_none(
+def test_a_storage_that_fails_during_an_upload_leaves_no_partial_backup(
     droplet: Host, repository: Repository, database: Database, show: Callable[[str], None]
 ) -> None:
     database.ask(
@@ -191,7 +191,7 @@ def test_a_storage_that_dies_amid_an_upload_leaves_no_backup_that_is_none(
     repository.restic("check", "--read-data")
 
 
-def test_after_the_droplet_was_put_back_the_newest_night_is_the_latest_there(droplet: Host, lab: Environment) -> None:
+def test_the_newest_night_is_the_latest_after_the_droplet_was_put_back(droplet: Host, lab: Environment) -> None:
     """A provider's snapshot takes the droplet back, and with it the list of backups and the counter of
     their numbers.
     """

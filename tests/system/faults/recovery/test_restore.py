@@ -80,7 +80,7 @@ def answers(lab: Environment) -> str:
     return lab.ask_as_telegram(f"https://{domain}/webhook/telegram", "--request POST").split()[1]
 
 
-def test_what_gave_way_was_saved_and_comes_back_by_its_name(
+def test_the_pre_restore_backup_can_be_restored_by_its_id(
     lab: Environment, droplet: Host, then: Then, now: str
 ) -> None:
     code, output = then.restore().end()
@@ -91,7 +91,7 @@ def test_what_gave_way_was_saved_and_comes_back_by_its_name(
     assert connected(lab)[1].ask(OFFERS) == now
 
 
-def test_nobody_is_turned_away_but_while_the_databases_change_places(
+def test_a_restore_refuses_requests_only_while_the_databases_change_places(
     lab: Environment, then: Then, show: Callable[[str], None]
 ) -> None:
     with load(lab_target(lab), clients=8, rate=40.0) as running:
@@ -111,7 +111,7 @@ def test_nobody_is_turned_away_but_while_the_databases_change_places(
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_any_step_the_same_again_finishes_it(  # noqa: PLR0917
+def test_a_restore_killed_at_any_step_is_finished_by_the_same_command(  # noqa: PLR0917
     lab: Environment, droplet: Host, database: Database, then: Then, now: str, step: str
 ) -> None:
     asked = then.restore()

@@ -98,7 +98,7 @@ def app(lab: Environment, droplet: Host, database: Database) -> Iterator[Callabl
     assert (problems(droplet), leftovers(droplet)) == ([], "")
 
 
-def test_all_that_the_owner_can_make_comes_back_and_the_rest_is_told(
+def test_a_restore_brings_back_all_that_the_owner_can_create_and_reports_the_rest(
     lab: Environment, droplet: Host, database: Database, app: Callable[[str], str]
 ) -> None:
     database.ask('CREATE ROLE "odd reader"', "postgres")
@@ -136,7 +136,7 @@ def test_a_schema_that_does_not_restore_in_one_go_is_not_without_a_dump(
     assert database.ask(checked, "lost") == "t"
 
 
-def test_many_partitions_are_proven(droplet: Host, app: Callable[[str], str]) -> None:
+def test_a_backup_with_many_partitions_is_verified(droplet: Host, app: Callable[[str], str]) -> None:
     """800 partitions with 3 indexes each need more locks than PostgreSQL's default of 64 for each connection allows."""
     app(
         "CREATE SCHEMA odd; CREATE TABLE odd.days (id int, n int, m int, PRIMARY KEY (id)) PARTITION BY RANGE (id);"

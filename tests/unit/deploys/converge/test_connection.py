@@ -116,7 +116,7 @@ def test_a_key_that_is_not_there_is_named_with_the_ssh_config(
     )
 
 
-def test_where_nobody_answers_the_address_and_the_port_are_named(said: Callable[..., str]) -> None:
+def test_a_host_that_does_not_answer_is_named_with_address_and_port(said: Callable[..., str]) -> None:
     assert f"no answer from {ADDRESS}, port 1 (" in said(1)
 
 

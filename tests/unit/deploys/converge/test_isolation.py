@@ -33,7 +33,7 @@ def status(droplet: Droplet) -> dict[str, Any]:
     return dict(json.loads(stackctl(droplet, "status", "--json")[1]))
 
 
-def test_a_release_of_a_copy_serves_without_a_worker_and_without_a_word_to_telegram(copy: Droplet) -> None:
+def test_a_release_on_an_isolated_droplet_has_no_worker_and_no_webhook(copy: Droplet) -> None:
     assert stackctl(copy, "release", "1.0.0")[0] == 0
     assert copy.docker.running() == ["blue"]
     assert not copy.docker.of("bot-worker")
@@ -43,7 +43,7 @@ def test_a_release_of_a_copy_serves_without_a_worker_and_without_a_word_to_teleg
     assert "ISOLATED" in stackctl(copy, "status")[1]
 
 
-def test_going_live_is_a_release_of_what_is_live(copy: Droplet) -> None:
+def test_promoting_releases_the_live_tag_again(copy: Droplet) -> None:
     """A converge releases the live tag again if status reports drift."""
     stackctl(copy, "release", "1.0.0")
     isolate(copy, isolated=False)
@@ -55,7 +55,7 @@ def test_going_live_is_a_release_of_what_is_live(copy: Droplet) -> None:
     assert "ISOLATED" not in stackctl(copy, "status")[1]
 
 
-def test_what_was_live_and_becomes_a_copy_ends_its_worker(tmp_path: Path) -> None:
+def test_isolating_a_live_droplet_stops_its_worker(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     stackctl(droplet, "release", "1.0.0")
     isolate(droplet, isolated=True)
@@ -71,7 +71,7 @@ def test_what_was_live_and_becomes_a_copy_ends_its_worker(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("told", "is_one", "becomes"), [(None, False, False), (None, True, True), (True, False, True), (False, True, False)]
 )
-def test_a_droplet_stays_what_it_is_unless_it_is_told(told: bool | None, is_one: bool, becomes: bool) -> None:  # noqa: FBT001
+def test_a_droplet_stays_isolated_or_not_unless_it_is_told(told: bool | None, is_one: bool, becomes: bool) -> None:  # noqa: FBT001
     host = SimpleNamespace(get_fact=lambda fact, **_: {Isolated: is_one}[fact])
     settings = with_isolation_of(cast("Host", host), settings_of("prod", {"isolated": told}))
     assert settings.isolated == becomes
@@ -79,7 +79,7 @@ def test_a_droplet_stays_what_it_is_unless_it_is_told(told: bool | None, is_one:
 
 
 @pytest.mark.parametrize("is_one", [True, False])
-def test_the_droplet_knows_what_it_is_by_what_it_was_told(tmp_path: Path, *, is_one: bool) -> None:
+def test_the_droplet_records_whether_it_is_isolated(tmp_path: Path, *, is_one: bool) -> None:
     config = tmp_path / "stackctl.json"
     host = SimpleNamespace(get_fact=lambda *_, **__: is_one)
     settings = with_isolation_of(cast("Host", host), settings_of("prod"))

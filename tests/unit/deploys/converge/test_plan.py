@@ -33,7 +33,7 @@ def test_a_machine_gets_one_line() -> None:
 FOUND = {"name": "/etc/cron.d/x", "what": "cron runs it", "next": "make site REMOVE=/etc/cron.d/x"}
 
 
-def test_what_is_foreign_is_told_at_the_end() -> None:
+def test_a_plan_ends_with_the_foreign_findings() -> None:
     found = {"one": [FOUND], "two": []}
     *_, heading, line, _, last = summary([operation("a")], found).strip().split("\n")
     assert heading == "one has foreign findings:"

@@ -180,13 +180,13 @@ def named(told: str | None, *, has_address: bool, isolated: bool = False, webhoo
     check_name(cast("Host", host), replace(settings, isolated=isolated))
 
 
-def test_telegram_is_told_no_name_that_dns_does_not_know() -> None:
+def test_a_webhook_needs_a_name_in_dns() -> None:
     own = settings_of("prod").values.domain
     with pytest.raises(PyinfraError, match=f"from old.dev to {own}: DNS has no address for {own}. Nothing was changed"):
         named("old.dev", has_address=False)
 
 
-def test_a_name_in_use_or_looked_up_by_nobody_stops_no_converge() -> None:
+def test_a_name_in_use_or_a_resolver_that_is_down_stops_no_converge() -> None:
     """The certificate, which comes last, reports a resolver that is down, or the missing name of a first converge."""
     named(settings_of("prod").values.domain, has_address=False)
     named(None, has_address=False)

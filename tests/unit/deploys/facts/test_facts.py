@@ -240,7 +240,7 @@ def test_what_a_container_put_in_the_place_of_pg_version_is_neither_waited_for_n
         version.rmdir() if version.is_dir() and not version.is_symlink() else version.unlink()
 
 
-def test_a_data_directory_that_is_a_link_is_told(folder: Path) -> None:
+def test_a_data_directory_that_is_a_link_is_reported(folder: Path) -> None:
     (folder / "link").symlink_to(folder)
     assert ask(DirectoryState(), str(folder / "link")) == LINK
 

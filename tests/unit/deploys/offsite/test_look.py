@@ -79,7 +79,7 @@ def test_what_is_not_as_it_was_seen_is_told_until_a_person_agrees(
     assert not any(says in line for line in looked(there, ledger)), "somebody has seen it"
 
 
-def test_what_was_never_seen_and_is_of_old_takes_nobody_s_place(ledger: Path) -> None:
+def test_an_old_backup_that_was_never_seen_replaces_no_other(ledger: Path) -> None:
     there = pruned_before(InMemory(nightly(QUARTER)), ledger)
     of_old = stored_as(night(0), NOON + 2 * HOUR, 1)
     seen = look.look(cast(Repository, replace(there, backups=[of_old, *there.backups])), look.load(ledger, there.url))

@@ -185,7 +185,7 @@ def test_a_refused_prune_has_an_exit_code_of_its_own(
     assert prune.main() == FAILED
 
 
-def test_what_shrank_goes_at_nobody_s_word_beforehand(
+def test_a_shrunk_backup_is_deleted_only_if_a_person_agrees_at_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
     """An intruder sent many backups that look newer. With YES=1 they would replace the real ones."""
@@ -212,7 +212,7 @@ def test_the_first_prune_needs_a_person(
     assert pruned(there, ledger) == DONE
 
 
-def test_a_year_of_prunes_needs_nobody_and_a_hole_in_what_they_left_does(
+def test_a_year_of_prunes_needs_no_person_but_a_gap_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
     """A prune runs every ten days. Then a plan that keeps no month would delete all older months at once."""
@@ -245,7 +245,7 @@ def seven_forgeries(now: datetime) -> list[Stored]:
     return [stored_as(one, now) for one in named]
 
 
-def test_seven_forgeries_take_nobody_s_place(capsys: pytest.CaptureFixture[str], ledger: Path) -> None:
+def test_seven_forgeries_replace_no_backup(capsys: pytest.CaptureFixture[str], ledger: Path) -> None:
     real = nightly(200)
     there = pruned_before(InMemory(real), ledger)
     expected = ids(plan(real, floor=FLOOR).drop)
@@ -307,7 +307,7 @@ def test_a_shadow_of_an_old_one_has_neither_dropped() -> None:
     assert real[3].snapshot.id in ids(plan(real, floor=FLOOR).drop)
 
 
-def test_what_has_no_manifest_that_can_be_read_stays_and_is_told_of(
+def test_a_snapshot_without_a_readable_manifest_stays_and_is_reported(
     capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
     others = {"f" * 64: "no JSON", "e" * 64: made(99).to_json()}

@@ -60,7 +60,7 @@ def test_restic_of_any_version_tells_of_a_wrong_password(
     assert ours.opens(DROPLET) == opens
 
 
-def test_anything_else_that_goes_wrong_is_told(ours: Repository, tmp_path: Path) -> None:
+def test_any_other_failure_is_reported(ours: Repository, tmp_path: Path) -> None:
     program(tmp_path, "echo 'Fatal: the sky fell' >&2; exit 1")
     for act in (lambda: ours.restic("check"), lambda: ours.opens(DROPLET)):
         with pytest.raises(RepositoryError, match="the sky fell"):
@@ -79,7 +79,7 @@ def test_a_manifest_without_an_end_is_one_line(ours: Repository, tmp_path: Path)
         ours.restic("dump", "x", "/y")
 
 
-def test_who_has_it_locked_is_told(ours: Repository, tmp_path: Path) -> None:
+def test_a_locked_repository_names_its_holder(ours: Repository, tmp_path: Path) -> None:
     """restic's message changed in 0.17."""
     for said in ("unable to create lock in backend: repository is already", "Fatal: unable to create lock: already"):
         program(tmp_path, f"echo '{said} locked by PID 7 on bot\nuse unlock' >&2; exit 11")
@@ -130,7 +130,7 @@ def test_an_authority_of_one_s_own_is_trusted_besides_the_public_ones(ours: Repo
     assert own.restic("check") == f"--cacert={restic.certifi.where()} --cacert=/ca.crt check\n"
 
 
-def test_a_place_without_the_operator_s_part_is_told_what_is_missing() -> None:
+def test_an_environment_without_the_operator_s_secrets_names_what_is_missing() -> None:
     settings = settings_of("prod")
     assert Repository.of(settings).url == settings.values.offsite_repository
     with pytest.raises(RepositoryError, match="offsite_repository is None"):
@@ -225,7 +225,7 @@ def test_a_storage_that_answers_nonsense_is_one_line(
         replace(ours, url=url).exists(OPERATOR)
 
 
-def test_a_storage_that_nobody_reaches_is_told_of(ours: Repository) -> None:
+def test_a_storage_that_cannot_be_reached_is_reported(ours: Repository) -> None:
     with a_storage(says(200)) as url:
         pass
     with pytest.raises(RepositoryError, match="the storage can't be reached"):

@@ -38,7 +38,7 @@ def test_both_passwords_open_it_whatever_there_was(there: InMemory, done: list[s
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_whether_it_is_new_is_told(*, there: bool) -> None:
+def test_setup_says_whether_the_repository_is_new(*, there: bool) -> None:
     assert setup.made(cast(Repository, InMemory(there=there))) is not there
 
 

@@ -17,7 +17,7 @@ NGINX_S = {"mode": "640", "group": "www-data"}
 
 
 @pytest.mark.parametrize("key", [None, PLACED, PLACED | NGINX_S | {"mode": "600"}])
-def test_a_certificate_that_nginx_s_workers_cannot_read_gives_way_to_a_placeholder(key: Any) -> None:
+def test_a_placeholder_replaces_a_certificate_that_nginx_s_workers_cannot_read(key: Any) -> None:
     make, link = commands(self_signed_certificate, {FileState: key}, tls="/tls", domain="d")
     assert make.startswith("install -d -m 750 -g www-data /tls/placeholder && openssl req ")
     assert make.endswith("chmod 640 /tls/placeholder/privkey.pem /tls/placeholder/fullchain.pem")

@@ -67,7 +67,7 @@ def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
 
 
 @pytest.mark.parametrize(("alone", "wanted"), [(False, ("new", "old")), (True, ("new",))])
-def test_redis_starts_anew_with_what_it_admits_at_the_moment(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
+def test_redis_starts_with_the_passwords_that_it_admits_now(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
     """Otherwise a Redis that restarts before the next release serves would reject the live one."""
     with droplet({RedisUsers: admitting("new", "old"), FileState: None, Sha256File: ADMIN}):
         write, *_ = redis_password._inner(**REDIS, exclusive=alone)

@@ -68,6 +68,6 @@ def test_a_state_that_is_lost_is_not_taken_for_no_release(status: Any) -> None:
         (live(), b"app.yaml", b'{"A":"1"}\n'),
     ],
 )
-def test_the_live_tag_is_released_anew_when_anything_differs(differs: tuple[Any, ...]) -> None:
+def test_the_live_tag_is_released_again_when_anything_differs(differs: tuple[Any, ...]) -> None:
     (release,) = released(*differs)
     assert release.endswith("release 1.0.0")

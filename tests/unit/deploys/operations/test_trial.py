@@ -155,7 +155,7 @@ def confirm(droplet: Any) -> bool:
     return confirm_by_new_login(SimpleNamespace(), droplet, "ssh")  # type: ignore[arg-type]
 
 
-def test_it_is_the_operator_who_logs_in_anew_and_confirms(client: type[Client]) -> None:
+def test_the_operator_confirms_by_a_new_login(client: type[Client]) -> None:
     assert confirm(Droplet())
     assert client.asked == [("deploy@h", "sudo -n /usr/local/bin/stackctl trial confirm ssh", "60")]
     assert client.closed == 1
@@ -221,6 +221,6 @@ def test_ci_is_admitted_only_where_it_has_a_key() -> None:
     assert b"\nAllowUsers deploy\n" in ssh.configuration(settings)
 
 
-def test_the_timer_asks_every_few_seconds_and_counts_nothing_that_a_daemon_reload_begins_anew() -> None:
+def test_the_timer_fires_every_few_seconds_even_after_a_daemon_reload() -> None:
     timer = ssh.units(settings_of("prod"))["toogoodtogo-trial@.timer"].decode()
     assert [line for line in timer.splitlines() if line.startswith("On")] == ["OnCalendar=*:*:0/5"]

@@ -157,7 +157,7 @@ def placing() -> dict[str, dict[str, str]]:
     return found
 
 
-def test_whatever_a_component_places_is_tested_or_has_a_reason_why_not() -> None:
+def test_every_file_of_a_component_is_validated_or_has_a_reason_why_not() -> None:
     found = placing()
     assert len(found) > 15
     assert {name for name, arguments in found.items() if "validate" not in arguments} == set(UNTESTED)

@@ -188,7 +188,7 @@ def test_a_value_that_only_begins_like_one_is_taken(value: str) -> None:
     assert credentials({**GOOD, "STRIPE_API_KEY": value}).app["STRIPE_API_KEY"] == value
 
 
-def test_a_line_of_the_template_that_nobody_asks_for_may_stay_as_it_came() -> None:
+def test_an_unused_line_of_the_template_may_stay_unchanged() -> None:
     """An example is the template's STRIPE_API_KEY line with `app_secrets = []` (docs/how-to/own-image.md)."""
     assert credentials({**GOOD, "ANOTHER_KEY": "<your-other-key>"}) == credentials(GOOD)
     with pytest.raises(CredentialsError, match="ANOTHER_KEY is not known"):

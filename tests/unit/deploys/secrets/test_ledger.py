@@ -89,7 +89,7 @@ def test_two_of_one_place_must_differ(tmp_path: Path) -> None:
     assert refusal(tmp_path, {**CURRENT, "C": "1"}, {}) == "A and C are the same: give each its own value"
 
 
-def test_two_places_must_differ_under_whatever_name(tmp_path: Path) -> None:
+def test_two_environments_must_have_different_secrets_under_any_name(tmp_path: Path) -> None:
     theirs = {KEY: Entry("k", BEFORE), "B": Entry("1", BEFORE), "C": Entry("9", BEFORE)}
     said = refusal(tmp_path, CURRENT, theirs)
     assert said == f"A is the same as B of {tmp_path}/staging.secrets.json: give each environment its own value"
@@ -99,18 +99,18 @@ def test_places_that_can_t_be_compared_are_refused(tmp_path: Path) -> None:
     assert f"was made with another {KEY}" in refusal(tmp_path, CURRENT, {KEY: Entry("other", BEFORE)})
 
 
-def test_places_that_differ_are_accepted_and_a_place_is_not_compared_with_itself(tmp_path: Path) -> None:
+def test_environments_that_differ_are_accepted_and_none_is_compared_with_itself(tmp_path: Path) -> None:
     write(tmp_path / "staging.secrets.json", {KEY: Entry("k", BEFORE), "A": Entry("8", BEFORE)})
     write(tmp_path / "prod.secrets.json", KNOWN)
     check(tmp_path / "prod.secrets.json", CURRENT)
 
 
-def test_the_lab_is_compared_with_no_other_place(tmp_path: Path) -> None:
+def test_the_lab_is_compared_with_no_other_environment(tmp_path: Path) -> None:
     write(tmp_path / "secrets.json", KNOWN)
     check(tmp_path / "staging.secrets.json", CURRENT)
 
 
-def test_ages_are_told_and_what_is_due_named_with_the_remedy() -> None:
+def test_ages_are_reported_and_due_secrets_named_with_the_command() -> None:
     # On TODAY both entries are 90 days old. On 2 April, A is 91 days old.
     entries = {**KNOWN, "A": Entry("1", date(2026, 1, 1))}
     assert ages(entries, "prod", date(2026, 4, 2)) == [

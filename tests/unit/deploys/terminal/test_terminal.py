@@ -110,7 +110,7 @@ def droplet(facts: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("word", ["release", "rollback", "restore"])
-def test_what_goes_on_is_followed_ended_and_taken_back_by_what_is_told(word: str) -> None:
+def test_the_printed_commands_follow_end_and_undo_what_continues(word: str) -> None:
     with ctx_host.use(droplet({})):
         told = verb.interrupt_message(word, "prod")
     assert f"If the {word} had begun, it continues on prod-1" in told

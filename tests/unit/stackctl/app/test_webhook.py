@@ -240,7 +240,7 @@ def test_what_telegram_says_is_shown_in_a_length_and_in_characters_that_a_termin
     assert said == "\\x1b]0;x\\x07\\u202e" + "a" * 193
 
 
-def test_the_record_of_what_was_told_is_not_believed_alone(live: Droplet) -> None:
+def test_the_record_of_the_webhook_is_compared_with_telegram(live: Droplet) -> None:
     assert state.load(live.paths).webhook
     live.telegram.webhook.clear()
     assert stackctl(live, "boot")[0] == 0

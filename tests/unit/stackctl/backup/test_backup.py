@@ -125,13 +125,13 @@ def test_its_steps_are_the_tables(live: Droplet) -> None:
     assert every(live)[-1].reason == "nightly"
 
 
-def test_a_release_s_own_is_not_restored_and_counts_as_no_proof(live: Droplet) -> None:
+def test_a_pre_release_backup_is_not_verified(live: Droplet) -> None:
     (found,) = every(live)
     assert (found.reason, found.verified, found.redis, found.tables) == ("release", None, None, live.postgres.tables)
     assert not live.ran("docker run")
 
 
-def test_each_has_a_number_above_all_before_whatever_the_clock_says(live: Droplet) -> None:
+def test_each_backup_has_a_higher_number_whatever_the_clock_says(live: Droplet) -> None:
     keep(live, made(41))
     stackctl(live, "backup")
     live.seconds -= 40 * 86400
@@ -149,7 +149,7 @@ def test_the_counts_are_of_the_dump_s_own_moment(live: Droplet) -> None:
     assert opened < asked.index(" ".join(dumped)) < counted
 
 
-def test_the_site_is_free_again_while_the_backup_is_proven(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_site_s_lock_is_free_during_the_verification(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     with looking(monkeypatch, live) as seen:
         assert stackctl(live, "backup")[0] == 0
     assert seen == [[True, True], [False, True]]
@@ -221,7 +221,7 @@ def test_what_was_flipped_though_it_can_be_restored_is_no_backup(
     assert (proven(live), leftovers(live)) == ([], [])
 
 
-def test_a_safety_one_is_proven_and_prunes_nothing(live: Droplet) -> None:
+def test_a_pre_restore_backup_is_verified_and_prunes_nothing(live: Droplet) -> None:
     older = [made(number, live.now() - timedelta(days=60 - number)) for number in range(10, 20)]
     for one in older:
         keep(live, one)
@@ -230,7 +230,7 @@ def test_a_safety_one_is_proven_and_prunes_nothing(live: Droplet) -> None:
     assert (found.reason, proven(live)) == ("safety", [*older, found])
 
 
-def test_killed_at_any_moment_nothing_of_it_counts_and_the_next_one_is_whole(tmp_path: Path) -> None:
+def test_a_backup_killed_at_any_moment_does_not_count_and_the_next_one_is_whole(tmp_path: Path) -> None:
     counted = list[int]()
     for at, left in kills(installed(tmp_path / "droplet"), "backup"):
         assert all(manifest.differing(left.paths.backup(one.id), one) == [] and one.verified for one in every(left))

@@ -95,7 +95,7 @@ def missed(droplet: Droplet) -> list[str]:
 
 
 @pytest.mark.parametrize("cause", ["it fails", "another is at work"])
-def test_looks_that_never_come_to_their_end_are_told(live: Droplet, cause: str) -> None:
+def test_checks_that_never_finish_are_reported(live: Droplet, cause: str) -> None:
     assert missed(live) == [], "a droplet on which none is due yet"
     live.seconds += 30 * 86400
     if cause == "it fails":

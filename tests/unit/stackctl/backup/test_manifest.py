@@ -175,7 +175,7 @@ def test_what_is_no_backup_is_named_and_counts_for_nothing(tmp_path: Path) -> No
     assert [torn.id in faults[0], f"is the manifest of {later.id}" in faults[1], len(faults)] == [True, True, 2]
 
 
-def test_what_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
+def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     """A manifest contains output of containers, such as a version."""
     one = made(1, redis=Redis("8.0.2\nverified: yes", 5))
     (tmp_path / one.id).mkdir()
@@ -187,7 +187,7 @@ def test_what_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
 WHY = 'pg_restore of postgres.dump: ERROR:  relation "z" does not exist'
 
 
-def test_one_that_could_not_be_proven_says_why_and_a_proven_one_is_read_by_an_older_stackctl() -> None:
+def test_only_an_unverified_backup_s_manifest_has_a_reason() -> None:
     """An older stackctl refuses a manifest with a key that it does not know."""
     unproven = made(1, verified=False, unproven=WHY)
     assert manifest.parse(unproven.to_json(), "here") == unproven
@@ -195,20 +195,20 @@ def test_one_that_could_not_be_proven_says_why_and_a_proven_one_is_read_by_an_ol
 
 
 @pytest.mark.parametrize("why", ["", "x" * 501, "two\nlines", "\x1b[31mred", 7, True])
-def test_why_it_is_unproven_is_one_line_that_can_be_shown(why: Any) -> None:
+def test_the_reason_of_an_unverified_backup_is_one_printable_line(why: Any) -> None:
     document = json.loads(made(1, verified=False).to_json()) | {"unproven": why}
     with pytest.raises(FailedError, match="unproven must be null or a line of at most 500 characters"):
         manifest.parse(json.dumps(document), "here")
 
 
-def test_nothing_is_proven_and_unproven() -> None:
+def test_a_verified_backup_has_no_reason_why_it_is_unverified() -> None:
     """Such a backup would be the latest, and its rows would be compared with nothing."""
     document = json.loads(made(1).to_json()) | {"unproven": WHY}
     with pytest.raises(FailedError, match="it is verified and unproven"):
         manifest.parse(json.dumps(document), "here")
 
 
-def test_a_backup_of_before_is_still_read(tmp_path: Path) -> None:
+def test_a_manifest_of_the_former_format_is_read(tmp_path: Path) -> None:
     """stackctl wrote this format until November 2026."""
     directory = tmp_path / "20251123T120003.580Z"
     directory.mkdir()
@@ -261,7 +261,7 @@ def test_files_that_are_not_what_was_written_are_named(whole: tuple[Path, Manife
     ],
     ids=["link", "hard link", "fifo", "directory"],
 )
-def test_what_is_no_file_of_its_own_is_a_fault_though_its_content_were_right(
+def test_a_link_or_fifo_is_a_fault_even_with_the_right_content(
     whole: tuple[Path, Manifest], name: str, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
     """restic restores links, FIFOs and devices just as a hostile storage sends them."""
@@ -320,7 +320,7 @@ def test_what_is_named_like_a_backup_and_is_no_directory_is_named(tmp_path: Path
 @pytest.mark.parametrize(
     "document", [{"version": "x" * 1_000_000}, {"version": 2} | {f"key{n}": 1 for n in range(100_000)}]
 )
-def test_what_is_wrong_with_one_is_told_in_a_line_of_some_length(document: dict[str, Any]) -> None:
+def test_the_faults_of_a_manifest_fit_on_one_line(document: dict[str, Any]) -> None:
     """`status`, the journal and the history show the message."""
     with pytest.raises(FailedError) as told:
         manifest.parse(json.dumps(document), "one")

@@ -11,7 +11,7 @@ from tests.support.manifests import made
 from tests.support.settings import ROOT
 
 
-def test_what_lost_half_of_its_size_fails_each_night_until_somebody_asks_for_a_backup(live: Droplet) -> None:
+def test_a_dump_of_half_the_size_fails_each_night_until_a_manual_backup(live: Droplet) -> None:
     """The backup is kept all the same, and nothing is pruned."""
     big = large(50, at=live.now() - timedelta(hours=20))
     for one in (*(made(number, live.now() - timedelta(days=60 - number)) for number in range(40, 50)), big):
@@ -40,7 +40,7 @@ def test_half_is_half(live: Droplet, percent: int, code: int) -> None:
     assert (ended, "more than half of its size" in shown) == (code, bool(code)), shown
 
 
-def test_what_is_compared_with_is_neither_what_a_restore_saved_nor_what_nobody_has_restored(live: Droplet) -> None:
+def test_sizes_are_not_compared_with_pre_restore_or_unverified_backups(live: Droplet) -> None:
     """A later backup that is larger than the manual one counts with its own size."""
     for one in (large(40), small(41, reason="asked"), large(42, reason="safety"), large(43, verified=False)):
         keep(live, one)

@@ -31,7 +31,7 @@ def test_seven_nights_stay_here() -> None:
     assert kept([], LOCAL) == []
 
 
-def test_of_a_year_days_weeks_and_months_stay() -> None:
+def test_a_year_keeps_days_weeks_and_months() -> None:
     """The first night is Monday 24 November 2025, the 365th is Monday 23 November 2026."""
     days = list(range(359, 366))
     weeks = [350, 357, 364, 365]  # These are Sundays and the newest night of the current week.
@@ -71,7 +71,7 @@ RULES = st.tuples(st.integers(0, 8), st.integers(0, 5), st.integers(0, 7))
 
 
 @given(BACKUPS, RULES)
-def test_no_clock_takes_what_has_no_newer_proven_one_or_is_among_the_newest(
+def test_no_clock_deletes_one_of_the_newest_or_one_without_a_newer_verified_backup(
     told: list[tuple[int, bool]], rule: tuple[int, int, int]
 ) -> None:
     every = [

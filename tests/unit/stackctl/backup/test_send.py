@@ -37,7 +37,7 @@ def test_what_the_storage_has_lost_goes_again(live: Droplet, storage: Sent) -> N
 
 
 @pytest.mark.parametrize("number", [2**62, 2**63 - 1])
-def test_a_number_that_nobody_has_counted_to_leaves_one_for_the_next_backup(
+def test_the_highest_possible_number_leaves_one_for_the_next_backup(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """An intruder sent the highest number that a manifest may have, so that no number would follow it."""

@@ -75,7 +75,7 @@ def test_a_newer_one_takes_its_place_and_no_proven_one_s(live: Droplet) -> None:
     assert problems(live) == []
 
 
-def test_what_gave_way_to_a_newer_one_is_numbered_no_more(odd: Droplet, storage: Sent, monkeypatch: Any) -> None:
+def test_a_replaced_unverified_backup_gets_no_new_number(odd: Droplet, storage: Sent, monkeypatch: Any) -> None:
     """The storage has numbers that this droplet never saw."""
     assert stackctl(odd, "backup")[0] == 1
     monkeypatch.setattr(download, "highest_since", lambda *_: 500)
@@ -96,7 +96,7 @@ def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> No
     assert kept == {1, 2}
 
 
-def test_what_a_restore_saves_must_be_proven_and_is_kept_all_the_same(odd: Droplet) -> None:
+def test_a_pre_restore_backup_must_be_verified_and_is_kept_otherwise(odd: Droplet) -> None:
     with pytest.raises(FailedError, match=r"is kept as 20251123T130000\.000Z, unverified"):
         create.safety(stack_of(odd))
     assert [one.reason for one in unproven(odd)] == ["safety"]
@@ -104,7 +104,7 @@ def test_what_a_restore_saves_must_be_proven_and_is_kept_all_the_same(odd: Dropl
     assert [one.reason for one in unproven(odd)] == ["safety", "asked"], "it may be all that is left of that data"
 
 
-def test_a_proven_one_is_of_other_data_than_what_a_restore_saved(live: Droplet) -> None:
+def test_a_verified_backup_does_not_replace_a_pre_restore_backup(live: Droplet) -> None:
     """The backup stays as long as a verified one would."""
     assert stackctl(live, "backup")[0] == 0
     live.seconds += 60
@@ -129,7 +129,7 @@ def test_one_that_restores_and_is_another_is_none(live: Droplet, changes: dict[s
     assert every(live) == before
 
 
-def test_the_proof_stops_at_the_first_thing_that_does_not_load(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verification_stops_at_the_first_error_of_the_load(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     live.postgres.tables = {"public.a": 1, "public.b": 2, "public.c": 3}
     live.postgres.unloadable = {"public.b": False}
     seen: list[dict[str, int]] = []
@@ -159,7 +159,7 @@ def test_the_throwaway_server_has_locks_for_all_tables(live: Droplet) -> None:
 NO_SPACE = Result(1, stderr="pg_restore: error: could not extend file: No space left on device")
 
 
-def test_a_full_disk_amid_the_proof_says_where_to_make_room(live: Droplet) -> None:
+def test_a_full_disk_during_the_verification_says_where_to_make_room(live: Droplet) -> None:
     live.failing = {"--exit-on-error": NO_SPACE}
     code, shown = stackctl(live, "backup")
     said = f"no space left on the disk (pg_restore of postgres.dump: {NO_SPACE.stderr}). Next: make room in "
@@ -185,7 +185,7 @@ def test_what_writes_without_end_while_it_is_loaded_is_ended_before_the_disk_is_
     assert leftovers(live) == []
 
 
-def test_one_that_was_ended_is_not_proven_though_its_faults_are_expected(
+def test_a_load_that_was_ended_is_not_verified_even_if_its_faults_are_expected(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An unverified backup is loaded as far as possible, whatever fails."""
@@ -212,7 +212,9 @@ def test_a_service_without_a_container_is_named(live: Droplet) -> None:
         ("running", "the throwaway container is not ready", verify.READY_TIMEOUT),
     ],
 )
-def test_a_throwaway_that_does_not_come_up_is_told(live: Droplet, state: str, said: str, patience: int) -> None:
+def test_a_throwaway_container_that_does_not_start_is_reported(
+    live: Droplet, state: str, said: str, patience: int
+) -> None:
     live.failing = {
         "pg_isready": ENDED,
         "{{.State.Status}} bot-verify": Result(0, state),

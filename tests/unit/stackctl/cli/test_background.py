@@ -176,7 +176,7 @@ def test_one_that_is_silent_is_waited_for_while_its_unit_is_there(followed: Foll
     assert followed.seconds < 60
 
 
-def test_one_that_undoes_its_work_is_waited_for(followed: Followed) -> None:
+def test_the_follower_waits_for_a_run_that_undoes_its_work(followed: Followed) -> None:
     """The unit was stopped, and stays `deactivating` until its work is undone."""
     mine = run_log(followed.paths)
     mine.begin("ada")
@@ -249,7 +249,7 @@ def test_a_release_is_a_unit_that_ends_before_docker_and_undoes_what_it_did(foll
 
 
 @pytest.mark.parametrize("held", ["lock", "work"])
-def test_who_came_first_is_named_when_both_start_at_once(followed: Followed, held: str) -> None:
+def test_a_refusal_names_the_run_that_started_first(followed: Followed, held: str) -> None:
     """The lock was taken between the check and the start of the unit."""
 
     def loses(*arguments: Any, **_named: Any) -> Result:
@@ -271,14 +271,14 @@ def test_one_that_has_just_begun_and_has_no_lock_yet_is_in_the_way_too(followed:
         start(followed, "release", "1.1.0")
 
 
-def test_a_unit_that_systemd_does_not_start_is_told(followed: Followed) -> None:
+def test_a_unit_that_systemd_does_not_start_is_reported(followed: Followed) -> None:
     followed.failing = {"systemd-run": Result(1, stderr="Failed to connect to bus")}
     with pytest.raises(FailedError, match="systemd cannot start the run: Failed to connect to bus"):
         start(followed, "release", "1.1.0")
     assert not followed.ran("systemctl stop")
 
 
-def test_a_unit_that_was_given_up_does_not_start_later(followed: Followed) -> None:
+def test_a_unit_that_timed_out_does_not_start_later(followed: Followed) -> None:
     """The unit may be queued behind a boot, for example."""
     followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="timed out after 60 s")}
     with pytest.raises(FailedError, match="systemd cannot start the run: timed out after 60 s"):
@@ -286,7 +286,7 @@ def test_a_unit_that_was_given_up_does_not_start_later(followed: Followed) -> No
     assert followed.calls[-1] == ["systemctl", "stop", "bot-release.service"]
 
 
-def test_who_stops_following_is_told_that_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_follower_that_stops_is_told_that_the_run_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_arguments: object) -> int:
         raise KeyboardInterrupt
 

@@ -120,7 +120,7 @@ def test_a_process_that_only_calls_itself_so_is_no_session(paths: Paths, proc: P
     assert not machine.asked
 
 
-def test_nobody_came_by_ssh(paths: Paths, proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_without_ssh_has_no_key(paths: Paths, proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_USER_AUTH", str(paths.keys("deploy")))
     machine = Journal(accepted(ADA))
     assert caller.key(paths, machine, proc, 10) == ""

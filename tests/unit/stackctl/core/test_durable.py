@@ -48,7 +48,7 @@ def openat_remove(path: Path) -> None:
     ],
     ids=["write", "openat write", "openat copy", "link", "remove", "openat remove", "rename"],
 )
-def test_when_the_power_goes_a_file_is_the_old_or_the_new_one_and_the_new_one_once_that_is_told(
+def test_a_power_cut_leaves_the_old_file_or_the_new_one(
     tmp_path: Path, act: Callable[[Path], None], becomes: bytes | None
 ) -> None:
     """At each moment, a file is on the disk before it has its name, and has its name before the caller continues.
@@ -83,7 +83,7 @@ def test_a_power_cut_is_seen_where_nothing_was_synced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("act", [lambda path: durable.write(path, NEW), lambda path: durable.link(path, "new")])
-def test_cut_short_anywhere_the_same_again_goes_through(tmp_path: Path, act: Callable[[Path], None]) -> None:
+def test_a_write_that_was_interrupted_anywhere_succeeds_again(tmp_path: Path, act: Callable[[Path], None]) -> None:
     """What an interrupted attempt leaves does not prevent the next one."""
     path, cuts = tmp_path / "file", 0
     for cut in range(20):

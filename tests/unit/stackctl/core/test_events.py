@@ -174,14 +174,14 @@ def test_what_is_no_event_is_passed_over(line: bytes) -> None:
     assert events.parsed(line) is None
 
 
-def test_an_event_is_read_as_it_was_told(paths: Paths) -> None:
+def test_an_event_is_read_as_it_was_written(paths: Paths) -> None:
     events.RunLog(paths.history, "release", Droplet(paths), StringIO(), (), "r").emit("pull", "done", 'ü\n"', 5)
     event = events.parsed(paths.history.read_bytes().rstrip())
     assert event
     assert (event["run"], event["op"], event["message"], event["ms"]) == ("r", "release", 'ü\n"', 5)
 
 
-def test_runs_are_told_whole_though_they_mix_and_some_are_torn_or_trimmed(paths: Paths) -> None:
+def test_runs_are_read_whole_even_if_mixed_torn_or_trimmed(paths: Paths) -> None:
     def run_log(op: str, run: str) -> events.RunLog:
         return events.RunLog(paths.history, op, Droplet(paths), StringIO(), (), run)
 

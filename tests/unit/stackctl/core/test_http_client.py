@@ -71,7 +71,7 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
             server.shutdown()
 
 
-def test_a_status_is_told_whatever_body_comes_with_it(tmp_path: Path) -> None:
+def test_a_status_is_returned_whatever_the_body(tmp_path: Path) -> None:
     """The body may be server-sent events, or a page that is larger than what is read of an answer."""
     with serving(Server(str(tmp_path / "s"), Handler)):
         for path, status in (("/stream", 200), ("/endless", 200), ("/ready", 503)):
@@ -113,7 +113,7 @@ def test_another_server_is_sent_a_body_with_its_headers() -> None:
         Machine().request("POST", url, b"", {})
 
 
-def test_an_app_that_answers_without_end_is_not_listened_to_for_ever(tmp_path: Path) -> None:
+def test_an_app_that_answers_without_end_is_cut_off(tmp_path: Path) -> None:
     """The app is a container, and root asks it."""
     with serving(Server(str(tmp_path / "s"), Handler)):
         with pytest.raises(OSError, match="larger than 4 MiB"):

@@ -55,7 +55,7 @@ def _hold(paths: Paths, files: tuple[Path, ...], pipe: Connection) -> None:
         pipe.recv()
 
 
-def test_the_second_one_is_told_who_and_since_when(paths: Paths) -> None:
+def test_the_second_run_is_told_who_holds_the_lock_and_since_when(paths: Paths) -> None:
     with another(paths):
         holder = lock.holder_of(paths.lock)
         assert holder
@@ -95,7 +95,7 @@ def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
     assert not droplet.calls
 
 
-def test_a_release_amid_a_converge_is_told_whose_it_is(tmp_path: Path) -> None:
+def test_a_release_during_a_converge_names_who_runs_it(tmp_path: Path) -> None:
     """The unit is refused, and its follower is told."""
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.lock):
@@ -199,7 +199,7 @@ def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path)
     assert not droplet.paths.history.exists()
 
 
-def test_a_full_disk_keeps_nobody_from_the_lock(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_prevent_locking(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message does not name a former holder either."""
 
     def full(*_arguments: object) -> None:
@@ -220,7 +220,7 @@ def test_a_shorter_name_takes_the_place_of_a_longer_one(paths: Paths) -> None:
             assert holder.holder == name
 
 
-def test_who_waits_is_named_and_not_who_was_there_before(paths: Paths) -> None:
+def test_a_refusal_names_the_waiting_run_and_not_an_earlier_one(paths: Paths) -> None:
     """The waiting run holds `lock` from the first moment."""
     with lock.hold(paths, "yesterday's release"):
         pass
@@ -301,13 +301,13 @@ def test_two_steps_of_trials_are_never_at_work_at_once(tmp_path: Path) -> None:
     assert len(seen) == 1
 
 
-def test_halt_asks_nobody(tmp_path: Path) -> None:
+def test_halt_needs_no_lock(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     with another(droplet.paths):
         assert stackctl(droplet, "halt")[0] == 0
 
 
-def test_looking_keeps_nobody_out(paths: Paths) -> None:
+def test_reading_the_holder_locks_no_run_out(paths: Paths) -> None:
     with lock.hold(paths, "me"):
         pass
     with lock._flock(paths.lock, 0):

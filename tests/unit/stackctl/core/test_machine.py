@@ -30,7 +30,7 @@ def interrupted(*_arguments: object) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_behind_the_shield_a_signal_interrupts_nothing(number: signal.Signals) -> None:
+def test_a_shielded_step_ignores_signals(number: signal.Signals) -> None:
     former = {known: signal.signal(known, interrupted) for known in (signal.SIGTERM, signal.SIGINT)}
     try:
         Machine().shield()

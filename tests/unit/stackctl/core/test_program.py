@@ -62,7 +62,7 @@ def test_what_goes_into_a_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     ],
     ids=["link", "hard link", "fifo"],
 )
-def test_what_is_given_and_taken_is_a_file_of_its_own(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
+def test_input_and_output_are_regular_files_with_one_name(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
     """Another kind of file is refused as input, and replaced as output."""
     other, path = tmp_path / "other", tmp_path / "path"
     other.write_text("root's alone")

@@ -118,7 +118,7 @@ def test_fields_with_a_default_may_be_missing_and_are_written() -> None:
         ({"rows": {"\u202e" * 99: 1}}, "rows has the key " + r"\u202e" * LONGEST_KEY + ", which must be lower-case"),
     ],
 )
-def test_every_fault_is_told_by_its_key(change: dict[str, Any], fault: str) -> None:
+def test_every_fault_is_reported_with_its_key(change: dict[str, Any], fault: str) -> None:
     with pytest.raises(RecordError) as refused:
         read(**change)
     assert str(refused.value) == fault
@@ -169,7 +169,7 @@ def test_a_version_that_is_not_asked_for_is_unknown() -> None:
         read(version=1)
 
 
-def test_no_more_faults_are_told_than_a_reader_wants() -> None:
+def test_the_number_of_reported_faults_is_limited() -> None:
     with pytest.raises(RecordError) as refused:
         read(rows={str(number): "x" for number in range(1000)} | {"a": 1})
     assert str(refused.value).count("rows has the key") == MOST_FAULTS

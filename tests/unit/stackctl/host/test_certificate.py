@@ -103,7 +103,7 @@ def certified(edge: Edge) -> Edge:
     return edge
 
 
-def test_the_placeholder_gives_way_to_the_declared_one(edge: Edge) -> None:
+def test_the_declared_certificate_replaces_the_placeholder(edge: Edge) -> None:
     edge.paths.certificate_failure.write_text('{"cause": "x"}')
     code, shown = stackctl(edge, "certificate")
     assert code == 0, shown
@@ -187,7 +187,7 @@ def test_nothing_is_reloaded_or_restarted(edge: Edge) -> None:
     assert not edge.ran("nginx")
 
 
-def test_when_all_is_as_declared_nothing_is_done_or_told(certified: Edge) -> None:
+def test_a_certificate_as_declared_causes_no_action_and_no_message(certified: Edge) -> None:
     assert stackctl(certified, "certificate") == (0, "")
     assert not certified.calls
     assert not certified.paths.history.exists()
@@ -309,7 +309,7 @@ def test_one_that_ended_needs_a_person(certified: Edge) -> None:
     assert "sudo certbot renew" in status(certified)[2]
 
 
-def test_a_link_to_nothing_is_told(certified: Edge) -> None:
+def test_a_dangling_link_is_reported(certified: Edge) -> None:
     (certified.paths.tls_current / "fullchain.pem").unlink()
     code, served, problems = status(certified)
     assert code == 4
@@ -317,7 +317,7 @@ def test_a_link_to_nothing_is_told(certified: Edge) -> None:
     assert "leads to no certificate" in problems
 
 
-def test_a_name_that_dns_does_not_know_is_told_before_anybody_else_is_asked(edge: Edge) -> None:
+def test_a_name_without_dns_is_reported_before_the_authority_is_asked(edge: Edge) -> None:
     """An authority would report it only after most of a minute, and count it as one of the few failures allowed in an
     hour.
     """
@@ -337,6 +337,6 @@ def test_an_older_certificate_is_what_is_served_meanwhile(certified: Edge) -> No
     assert "HTTPS serves what it has; a timer tries again each hour" in stackctl(certified, "certificate")[1]
 
 
-def test_a_resolver_that_is_down_keeps_nobody_from_asking(edge: Edge) -> None:
+def test_the_authority_is_asked_even_if_the_resolver_is_down(edge: Edge) -> None:
     edge.programs["getent"] = lambda _: Result(1)
     assert stackctl(edge, "certificate")[0] == 0

@@ -75,7 +75,7 @@ def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
     return there
 
 
-def test_a_new_droplet_is_a_copy_before_it_has_data_from_elsewhere(
+def test_a_new_droplet_must_be_isolated_before_it_restores_data_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     droplet = installed(tmp_path)
@@ -102,7 +102,7 @@ def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
 
 @pytest.mark.parametrize("name", [manifest.DUMP, manifest.GLOBALS, manifest.STATE, manifest.RDB, "more"])
 @PLANTED
-def test_what_is_no_file_of_its_own_in_a_backup_is_restored_by_nobody(
+def test_a_link_or_fifo_in_a_backup_is_not_restored(
     saved: Droplet, tmp_path: Path, name: str, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
     """In attack S8, a restore waited for a FIFO with both locks held, and copied a link's secret to where uid 999 could
@@ -120,7 +120,7 @@ def test_what_is_no_file_of_its_own_in_a_backup_is_restored_by_nobody(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "revisions": 7}', "[" * 100_000, "\xff"])
-def test_a_state_in_a_backup_that_is_none_is_told_in_a_line(saved: Droplet, text: str) -> None:
+def test_a_malformed_state_in_a_backup_is_reported_in_one_line(saved: Droplet, text: str) -> None:
     """The author of the backup's files wrote its manifest, too."""
     place = saved.paths.backup(newest(saved))
     (place / manifest.STATE).write_text(text or " ")
@@ -172,7 +172,7 @@ def test_what_redis_lays_in_its_directory_leads_a_restore_nowhere(
 
 
 @pytest.mark.parametrize("damaged", [truncated, flipped])
-def test_a_damaged_one_is_fetched_anew(saved: Droplet, elsewhere: Path, damaged: Any) -> None:
+def test_a_damaged_backup_is_fetched_again(saved: Droplet, elsewhere: Path, damaged: Any) -> None:
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
     damaged(saved)
@@ -242,7 +242,7 @@ def test_what_is_here_stays_until_the_other_one_has_arrived(saved: Droplet, else
     assert not list(saved.paths.backups.glob("*.partial"))
 
 
-def test_to_fetch_needs_room_for_the_proof(saved: Droplet, elsewhere: Path) -> None:
+def test_a_fetch_needs_disk_space_for_the_verification(saved: Droplet, elsewhere: Path) -> None:
     wanted = manifest.every(elsewhere)[-1].id
     saved.bytes_free = 300 << 20
     code, shown = stackctl(saved, "restore", wanted, "--from-offsite", "--to-database", "lost")
@@ -259,7 +259,7 @@ def test_what_to_type_has_all_that_was_said(saved: Droplet, elsewhere: Path) -> 
     assert f"sudo stackctl restore {wanted} --from-offsite --to-database lost" in shown.splitlines()[-1]
 
 
-def test_on_a_droplet_without_a_release_nobody_is_said_to_answer(tmp_path: Path) -> None:
+def test_a_plan_without_a_release_names_no_service(tmp_path: Path) -> None:
     droplet = installed(tmp_path, isolated=True)
     stackctl(droplet, "backup")
     code, shown = restored(droplet)

@@ -25,7 +25,7 @@ from tests.support.restores import (
 )
 
 
-def test_killed_at_any_moment_the_same_again_finishes_it(tmp_path: Path) -> None:
+def test_a_restore_killed_at_any_moment_is_finished_by_the_same_command(tmp_path: Path) -> None:
     """The kill comes at each call and event in turn, and leaves real files."""
     live = list[bool]()
     droplet = installed(tmp_path / "droplet")
@@ -113,7 +113,7 @@ def test_one_that_only_has_to_change_names_needs_no_room(saved: Droplet) -> None
     assert_restored(left)
 
 
-def test_an_interrupted_one_that_can_t_be_undone_is_told_and_another_does_not_begin(saved: Droplet) -> None:
+def test_if_an_interrupted_restore_cannot_be_undone_no_other_restore_starts(saved: Droplet) -> None:
     left = interrupted(saved, "rdb")  # By now the databases have changed places.
     former = backups(left, "safety")[-1].id
     left.failing = {'RENAME TO "app_restoring"': Result(1, stderr="no answer")}

@@ -58,7 +58,7 @@ def unprovable(droplet: Droplet, *, by_a_check: bool) -> str:
     return next(one.id for one in reversed(backups(droplet)) if one.unproven)
 
 
-def test_latest_is_no_unproven_one(saved: Droplet) -> None:
+def test_latest_is_never_an_unverified_backup(saved: Droplet) -> None:
     wanted = newest(saved)
     unproven = unprovable(saved, by_a_check=True)
     assert unproven > wanted
@@ -66,7 +66,7 @@ def test_latest_is_no_unproven_one(saved: Droplet) -> None:
     assert f"--yes {wanted}" in shown
 
 
-def test_an_unproven_one_is_restored_by_its_id_with_its_checks_put_aside(saved: Droplet) -> None:
+def test_an_unverified_backup_is_restored_by_its_id_without_its_checks(saved: Droplet) -> None:
     wanted = unprovable(saved, by_a_check=True)
     code, shown = stackctl(saved, "restore", wanted)
     assert "unverified, because it does not restore in one go: " in shown
@@ -97,7 +97,7 @@ def test_one_of_which_rows_are_lost_is_not_put_in_place_and_can_be_had_beside(sa
     assert "a row" not in shown
 
 
-def test_where_what_is_live_can_t_be_proven_it_is_kept_and_nothing_is_replaced(saved: Droplet) -> None:
+def test_if_the_pre_restore_backup_is_unverified_nothing_is_replaced(saved: Droplet) -> None:
     wanted, before = newest(saved), as_it_was(saved)
     verified = verify._load_postgres
 
@@ -115,7 +115,7 @@ def test_where_what_is_live_can_t_be_proven_it_is_kept_and_nothing_is_replaced(s
     assert stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")[0] == 0
 
 
-def test_what_is_not_as_it_was_is_told_before_and_at_the_end(saved: Droplet) -> None:
+def test_a_restore_reports_differences_before_and_at_the_end(saved: Droplet) -> None:
     saved.postgres.dumped_schema = "ALTER TABLE public.offers OWNER TO ada;\n"
     said = "objects of ada (1) will belong to owner"
     _, shown = stackctl(saved, "restore", "latest")

@@ -31,7 +31,7 @@ from tests.support.restores import (
 )
 
 
-def test_the_data_is_the_backup_s_and_what_gave_way_is_a_backup_of_its_own(saved: Droplet) -> None:
+def test_a_restore_brings_the_backup_s_data_and_backs_up_the_replaced_data(saved: Droplet) -> None:
     code, shown = restored(saved)
     assert code == 0, shown
     assert_restored(saved)
@@ -42,7 +42,7 @@ def test_the_data_is_the_backup_s_and_what_gave_way_is_a_backup_of_its_own(saved
     assert (saved.postgres.tables, saved.redis.info["keys"]) == (NOW, "9")
 
 
-def test_the_bot_is_closed_once_all_is_ready_and_what_gives_way_is_saved(saved: Droplet) -> None:
+def test_a_restore_closes_the_bot_when_all_is_ready_and_backs_up_the_live_data(saved: Droplet) -> None:
     restored(saved)
     words = [
         *("--exit-on-error --dbname=app_restoring", "schema --json", "pg_dump --format", "--network=none"),
@@ -73,7 +73,7 @@ def test_it_shows_what_it_would_replace_and_waits_for_a_yes(saved: Droplet) -> N
     assert_restored(saved)
 
 
-def test_who_types_nothing_changes_nothing_and_is_told_what_to_type(
+def test_a_restore_without_confirmation_changes_nothing_and_shows_what_to_type(
     saved: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, wanted = as_it_was(saved), newest(saved)
@@ -93,7 +93,7 @@ def test_who_types_nothing_changes_nothing_and_is_told_what_to_type(
     assert stackctl(saved, *typed.split())[0] == 0
 
 
-def test_latest_is_the_newest_that_was_restored_for_proof_and_no_restore_made(saved: Droplet) -> None:
+def test_latest_is_the_newest_verified_backup_that_no_restore_made(saved: Droplet) -> None:
     wanted = newest(saved)
     stackctl(saved, "release", "1.2.0")  # This release makes a dump that nobody has restored.
     restored(saved)
@@ -210,7 +210,7 @@ def test_where_nothing_starts_on_it_another_backup_takes_its_place(saved: Drople
     assert as_it_was(saved) == before
 
 
-def test_where_another_backup_s_restore_fails_as_well_the_first_one_s_data_stays_and_nobody_is_let_in(
+def test_if_a_second_restore_fails_too_the_first_one_s_data_stays_and_the_bot_is_closed(
     saved: Droplet,
 ) -> None:
     former = placed(saved)
@@ -226,7 +226,7 @@ def test_where_another_backup_s_restore_fails_as_well_the_first_one_s_data_stays
 
 
 @pytest.mark.parametrize("part", ['RENAME TO "app_restoring"', "data.yaml up"])
-def test_where_it_can_not_be_undone_nobody_is_let_in_on_half_of_it(saved: Droplet, part: str) -> None:
+def test_a_restore_that_cannot_be_undone_leaves_the_bot_closed(saved: Droplet, part: str) -> None:
     told(saved, redis=manifest.Redis("8.0.2", 4))  # This makes the step after the swap fail.
     saved.failing = {part: Result(1, stderr="no answer")}
     code, shown = restored(saved)
@@ -279,7 +279,7 @@ def test_of_a_backup_without_a_release_or_worker_nothing_is_started(tmp_path: Pa
     assert (code, running(droplet)) == (0, ["postgres", "redis"]), shown
 
 
-def test_a_copy_starts_no_worker(saved: Droplet) -> None:
+def test_a_restore_on_an_isolated_droplet_starts_no_worker(saved: Droplet) -> None:
     config = json.loads(saved.paths.config.read_text()) | {"isolated": True}
     saved.paths.config.write_text(json.dumps(config))
     assert restored(saved)[0] == 0
@@ -305,7 +305,7 @@ def test_it_holds_both_locks_to_its_end(saved: Droplet, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("beside", [(), ("--to-database", "lost")])
 @pytest.mark.parametrize("name", ["lock", "backup_lock"])
-def test_whoever_holds_either_lock_has_it_refused(saved: Droplet, name: str, beside: tuple[str, ...]) -> None:
+def test_a_restore_is_refused_while_either_lock_is_held(saved: Droplet, name: str, beside: tuple[str, ...]) -> None:
     before, wanted = as_it_was(saved), newest(saved)
     path = getattr(saved.paths, name)
     with lock.exclusive(path, "somebody's restore", 0):
@@ -314,7 +314,7 @@ def test_whoever_holds_either_lock_has_it_refused(saved: Droplet, name: str, bes
     assert as_it_was(saved) == before
 
 
-def test_whoever_is_in_a_database_is_thrown_out_before_it_changes_its_name(saved: Droplet) -> None:
+def test_sessions_are_ended_before_their_database_is_renamed(saved: Droplet) -> None:
     saved.postgres.sessions = {"app", "app_restoring"}
     code, shown = restored(saved)
     assert code == 0, shown

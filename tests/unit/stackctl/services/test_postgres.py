@@ -239,7 +239,7 @@ def accept(live: Droplet, name: str) -> None:
     live.paths.declared.write_text(json.dumps(document | {"accepted": {name: "it watches"}}))
 
 
-def test_a_role_with_powers_that_nobody_declared_is_told_as_foreign(live: Droplet) -> None:
+def test_a_role_with_undeclared_powers_is_foreign(live: Droplet) -> None:
     """So the plan reports it as well, and it can be accepted with a reason."""
     live.postgres.roles = [
         ["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data"]],

@@ -24,7 +24,7 @@ AOF = "appendonlydir"
 
 @pytest.mark.parametrize("mark", [b"", b"06e2c66bc318c5c3c8d32a4df8bf2538e8db3e362"[:40]])
 @pytest.mark.parametrize("data", [DATA, DATA * 3, b""])
-def test_the_mark_behind_a_stream_is_no_part_of_the_dump(tmp_path: Path, data: bytes, mark: bytes) -> None:
+def test_the_marker_after_the_stream_is_not_in_the_dump(tmp_path: Path, data: bytes, mark: bytes) -> None:
     """An append-only file can't begin with this marker."""
 
     class Answering(Machine):
@@ -47,7 +47,7 @@ def test_a_droplet_without_a_password_of_the_administrator_is_told_how_it_gets_o
 
 
 @pytest.mark.parametrize("told", ["", "-1", "1" * 5000, "5\x1b[2J", "٣"])
-def test_a_count_that_is_none_is_told_in_a_line(told: str) -> None:
+def test_a_malformed_count_is_reported_in_one_line(told: str) -> None:
     with pytest.raises(FailedError, match="which is no number"):
         loaded(facts(f"rdb_last_load_keys_loaded:{told}\r\nrdb_last_load_keys_expired:0\r\n"))
 

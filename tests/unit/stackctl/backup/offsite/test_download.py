@@ -55,7 +55,7 @@ def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(liv
         Result(NO_REPOSITORY, stderr=FATAL),
     ],
 )
-def test_a_storage_that_dies_amid_the_reading_hides_nothing(
+def test_a_storage_that_fails_during_a_read_hides_no_backup(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, ended: Result, first: int
 ) -> None:
     """Otherwise a restore and the numbering of the next backup would take the oldest backup for the newest."""

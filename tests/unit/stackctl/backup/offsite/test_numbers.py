@@ -18,7 +18,7 @@ from tests.support.offsite_backups import DAY, asked, dated, nights, planted, st
 
 
 @pytest.mark.parametrize("newer", [1, 2, 3])
-def test_after_the_droplet_went_back_the_latest_there_is_the_newest_night_s(live: Droplet, newer: int) -> None:
+def test_the_latest_is_the_newest_night_s_after_the_droplet_was_put_back(live: Droplet, newer: int) -> None:
     """The storage has nights 8 to 15. The droplet goes back to 10, and an older checkout numbers nights 16 to 18 as 11
     to 13.
     """
@@ -42,7 +42,7 @@ def put_back(live: Droplet) -> None:
     backup_number.seen(live.paths, 10)
 
 
-def test_a_droplet_that_went_back_numbers_its_first_night_behind_what_the_storage_has(live: Droplet) -> None:
+def test_a_droplet_that_was_put_back_continues_the_storage_s_numbers(live: Droplet) -> None:
     """So the backup is the newest here as well, even if one of the lost nights was fetched."""
     put_back(live)
     for day, number in ((16, 16), (17, 17)):
@@ -76,7 +76,7 @@ def test_a_first_night_that_could_not_be_sent_is_numbered_by_the_next(live: Drop
     assert [one.sequence for one in manifest.every(live.paths.backups)][-2:] == [16, 17]
 
 
-def test_a_night_that_was_given_up_and_is_damaged_keeps_nothing_here(live: Droplet) -> None:
+def test_a_damaged_lost_night_does_not_stop_the_next_backup(live: Droplet) -> None:
     put_back(live)
     live.seconds = (16 * DAY).total_seconds()
     done = live.storage.restic

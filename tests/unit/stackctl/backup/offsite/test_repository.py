@@ -67,7 +67,7 @@ def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> 
     assert live.storage.ran == []
 
 
-def test_what_is_about_to_be_sent_does_not_stand_in_memory(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_s_temporary_files_are_on_the_disk(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """/tmp may be a file system in memory."""
     used, done = set[str](), live.storage.restic
 
@@ -132,7 +132,7 @@ def test_what_the_key_may_do_is_tried(
     assert live.storage.objects["config"] == b"of restic"
 
 
-def test_on_a_full_disk_it_is_told_all_the_same_what_lies_there(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_prevent_a_listing_of_the_storage(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     told = sent(live)
 
     def full(*_: object) -> None:
@@ -183,7 +183,7 @@ def test_status_tells_when_the_key_may_do_more_than_it_was_said_to(
 
 
 @pytest.mark.parametrize(("where", "told"), [("production", True), ("staging", False), ("lab", False)])
-def test_production_without_a_way_off_the_droplet_is_told_of(tmp_path: Path, where: str, *, told: bool) -> None:
+def test_production_without_off_site_storage_is_a_problem(tmp_path: Path, where: str, *, told: bool) -> None:
     live = installed(tmp_path, environment=where)
     problems = json.loads(stackctl(live, "status", "--json")[1])["problems"]
     assert any("no backup is sent off this droplet. Next: set offsite_repository" in line for line in problems) == told

@@ -138,7 +138,7 @@ def test_a_manifest_that_was_exchanged_there_is_found(live: Droplet, monkeypatch
         upload.upload(stack(live), told, directory)
 
 
-def test_what_a_killed_proof_left_is_no_hindrance(live: Droplet) -> None:
+def test_leftovers_of_a_killed_verification_do_not_matter(live: Droplet) -> None:
     leftover = live.paths.backups / upload.FETCHED / "20251122T000000.000Z"
     leftover.mkdir(parents=True)
     told = sent(live)
