@@ -1,40 +1,20 @@
-"""Going back on a droplet in memory, and what a release keeps for it."""
+"""A rollback makes a kept release live again."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from stackctl.app import schema, state
+from stackctl.app import state
 from stackctl.app.app_env import canonical
 from stackctl.app.stack import Stack
-from stackctl.app.state import Revision
-from stackctl.core.errors import FailedError
-from tests.support.fakes.droplet import (
-    ENVIRONMENT,
-    Droplet,
-    installed,
-    killed_at,
-    killed_at_its_watch,
-    kills,
-    stackctl,
-)
+from tests.support.fakes.droplet import ENVIRONMENT, Droplet, installed, killed_at, killed_at_its_watch, stackctl
+from tests.support.releases import released_twice, tag
 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Droplet:
-    """1.1.0, and 1.0.0 before it."""
-    droplet = installed(tmp_path)
-    for tag in ("1.0.0", "1.1.0"):
-        assert stackctl(droplet, "release", tag)[0] == 0
-    droplet.calls.clear()
-    return droplet
-
-
-def tag(droplet: Droplet) -> str:
-    release = state.load(droplet.paths).release
-    assert release
-    return release.tag
+    return released_twice(tmp_path)
 
 
 def test_what_was_before_serves_again_without_pulling_migrating_or_dumping(live: Droplet) -> None:
@@ -178,149 +158,6 @@ def test_an_image_that_somebody_removed_is_told(live: Droplet) -> None:
     code, shown = stackctl(live, "rollback")
     assert code == 2
     assert "the image of 1.0.0" in shown
-
-
-def test_past_an_expand_it_may(live: Droplet) -> None:
-    assert stackctl(live, "release", "1.2.0")[0] == 0
-    assert state.load(live.paths).revisions == (Revision("0001", "expand"), Revision("0002", "expand"))
-    assert stackctl(live, "rollback")[0] == 0
-
-
-def test_a_contract_is_refused_while_its_expand_is_pending_too(live: Droplet) -> None:
-    code, shown = stackctl(live, "release", "1.3.0")
-    assert code == 2
-    assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
-    assert (tag(live), live.postgres.schema) == ("1.1.0", "0001")
-
-
-def test_past_a_contract_it_is_refused_with_the_reason(live: Droplet) -> None:
-    for version in ("1.2.0", "1.3.0"):
-        assert stackctl(live, "release", version)[0] == 0
-    assert stackctl(live, "rollback", "1.2.0")[0] == 0
-    code, shown = stackctl(live, "rollback", "1.1.0")
-    assert code == 2
-    assert "1.1.0 cannot work with the database: the schema has moved past it (0003 is a contract)" in shown
-    assert tag(live) == "1.2.0"
-
-
-def test_a_migration_of_a_release_that_was_undone_counts(live: Droplet) -> None:
-    assert stackctl(live, "release", "1.2.0")[0] == 0
-    live.app = {"ready": 200, "update": 500}
-    assert stackctl(live, "release", "1.3.0")[0] == 1
-    live.app = {"ready": 200}
-    assert stackctl(live, "rollback", "1.1.0")[0] == 2
-
-
-def test_no_contract_comes_to_a_live_release_that_is_older_than_its_expand(live: Droplet) -> None:
-    """Though the expand was applied: the release that brought it was undone, or rolled back."""
-    assert stackctl(live, "release", "1.2.0")[0] == 0
-    assert stackctl(live, "rollback")[0] == 0
-    code, shown = stackctl(live, "release", "1.3.0")
-    assert (code, live.postgres.schema) == (2, "0002"), shown
-    assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
-
-
-def test_an_old_tag_is_not_released_onto_a_schema_that_it_cannot_serve(live: Droplet) -> None:
-    for version in ("1.2.0", "1.3.0"):
-        assert stackctl(live, "release", version)[0] == 0
-    code, shown = stackctl(live, "release", "1.1.0")
-    assert code == 2
-    assert "the schema has moved past it (0003 is a contract)" in shown
-
-
-@pytest.mark.parametrize("end", [FailedError("exit 1"), KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_a_contract_that_came_to_no_end_bars_nothing(
-    live: Droplet, monkeypatch: pytest.MonkeyPatch, end: BaseException
-) -> None:
-    """It failed, systemd stopped the release at a shutdown, or the disk was full."""
-
-    def ends(*_arguments: object) -> None:
-        raise end
-
-    assert stackctl(live, "release", "1.2.0")[0] == 0
-    monkeypatch.setattr(schema, "migrate", ends)
-    assert stackctl(live, "release", "1.3.0")[0] == 1
-    assert [one.revision for one in state.load(live.paths).revisions] == ["0001", "0002"]
-    assert stackctl(live, "rollback", "1.1.0")[0] == 0
-
-
-def test_a_contract_of_a_release_that_failed_later_is_not_forgotten(live: Droplet) -> None:
-    assert stackctl(live, "release", "1.2.0")[0] == 0
-    live.app = {"ready": 503}
-    assert stackctl(live, "release", "1.3.0")[0] == 1
-    assert [one.revision for one in state.load(live.paths).revisions] == ["0001", "0002", "0003"]
-
-
-def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path) -> None:
-    at = 0
-    droplet = installed(tmp_path / "droplet")
-    for version in ("1.0.0", "1.1.0"):
-        stackctl(droplet, "release", version)
-    for at, left in kills(droplet, "rollback", "1.0.0", every=2):
-        assert stackctl(left, "rollback", "1.0.0")[0] == 0
-        assert (tag(left), left.docker.running()) == ("1.0.0", ["blue"]), at
-    assert at > 50
-
-
-def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tmp_path: Path) -> None:
-    """Of a release that was killed before its flip nothing was ever live."""
-    led = set[tuple[str, str]]()
-    droplet = installed(tmp_path / "droplet")
-    for version in ("1.0.0", "1.1.0"):
-        stackctl(droplet, "release", version)
-    warm = droplet.docker.of("bot-green")[0]["id"]
-    for at, left in kills(droplet, "release", "1.2.0", every=2):
-        served = tag(left)
-        left.docker.registry.clear()
-        code, shown = stackctl(left, "rollback")
-        assert code == 0, (at, shown)
-        assert tag(left) == ("1.1.0" if served == "1.2.0" else "1.0.0"), at
-        assert len(left.docker.running()) == 1, at
-        assert [container["image"][-5:] for container in left.docker.of("bot-worker")] == [tag(left)], at
-        assert served != "1.2.0" or left.docker.of("bot-green")[0]["id"] == warm, at
-        led.add((served, tag(left)))
-    assert led == {("1.1.0", "1.0.0"), ("1.2.0", "1.1.0")}
-
-
-def test_killed_amid_a_contract_no_rollback_leads_past_it(tmp_path: Path) -> None:
-    """What is about to be applied is written down before: nobody would tell it afterwards."""
-    droplet, barred, lost = installed(tmp_path / "droplet"), set[bool](), list[str]()
-    for version in ("1.0.0", "1.1.0", "1.2.0"):
-        stackctl(droplet, "release", version)
-    for at, left in kills(droplet, "release", "1.3.0"):
-        applied = left.postgres.schema == "0003"
-        barred.add(applied)
-        if applied and "0003" not in {one.revision for one in state.load(left.paths).revisions}:
-            lost.append(f"at {at}")
-        elif applied and at % 10 == 0:
-            code, shown = stackctl(left, "rollback", "1.1.0")
-            assert (code, "0003 is a contract" in shown) == (2, True), (at, shown)
-    assert barred == {False, True}
-    assert not lost
-
-
-def test_after_a_release_that_was_killed_the_only_one_that_was_recorded_comes_back(tmp_path: Path) -> None:
-    droplet = installed(tmp_path)
-    stackctl(droplet, "release", "1.0.0")
-    left = killed_at_its_watch(droplet, "1.1.0")
-    code, shown = stackctl(left, "rollback", "9.9.9")
-    assert (code, "is kept (kept: 1.0.0)" in shown) == (2, True)
-    assert stackctl(left, "rollback")[0] == 0
-    assert (tag(left), left.docker.running()) == ("1.0.0", ["blue"])
-
-
-def test_what_was_recorded_comes_back_though_it_runs_no_more(live: Droplet) -> None:
-    left = killed_at_its_watch(live, "1.2.0")
-    left.docker.of("bot-green")[0]["state"] = "exited"
-    assert stackctl(left, "rollback")[0] == 0
-    assert (tag(left), left.docker.running()) == ("1.1.0", ["green"])
-
-
-def test_an_older_one_takes_the_place_of_what_was_killed_and_not_of_what_is_proven(live: Droplet) -> None:
-    left = killed_at_its_watch(live, "1.2.0")
-    left.app = {"ready": 503}
-    assert stackctl(left, "rollback", "1.0.0")[0] == 1
-    assert (tag(left), left.docker.running()) == ("1.1.0", ["green"])
 
 
 def test_a_disk_that_is_nearly_full_is_no_reason_to_refuse_it(live: Droplet) -> None:

@@ -1,0 +1,136 @@
+"""A release that is interrupted or killed at any moment."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackctl.app import state
+from stackctl.app.state import State
+from stackctl.cli import main
+from stackctl.core.program import Result
+from tests.support.fakes.droplet import Droplet, installed, killed, kills, stackctl
+from tests.support.releases import assert_one_colour_serves, ids, remembered, running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_has_it_undone_and_further_ones_do_not_end_that(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """As systemd's at a shutdown, and then somebody's who loses patience."""
+    before, sent = (remembered(live), ids(live), running(live)), list[str]()
+    run = Droplet.run
+
+    def signalled(droplet: Droplet, argv: Sequence[str], *rest: Any, **named: Any) -> Result:
+        line = " ".join(argv)
+        if "bot-green" in line and " up " in line and not sent:
+            sent.append("first")
+            os.kill(os.getpid(), number)
+        elif sent and line.startswith(("docker stop", "docker rm")):
+            sent.append("again")
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+        return run(droplet, argv, *rest, **named)
+
+    monkeypatch.setattr(Droplet, "run", signalled)
+    former = {known: signal.signal(known, main._interrupt) for known in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        live.docker.publish("1.1.0")
+        code, shown = stackctl(live, "release", "1.1.0")
+    finally:
+        for known, handler in former.items():
+            signal.signal(known, handler)
+    assert (code, "interrupted. 1.0.0 is still live" in shown.splitlines()[-1]) == (1, True), shown
+    assert {*sent} == {"first", "again"}
+    assert before == (remembered(live), ids(live), running(live))
+
+
+def test_a_signal_amid_the_undoing_does_not_end_it(live: Droplet) -> None:
+    live.app = {"ready": 200, "update": 500}
+    assert stackctl(live, "release", "1.1.0")[0] == 1
+    calls = [" ".join(call) for call in live.calls]
+    removals = [at for at, call in enumerate(calls) if call.startswith("docker rm ")]
+    assert calls.index("shield") < removals[-1]
+
+
+def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
+    """At each call and event in turn; the files it leaves are the real ones."""
+    served = list[str]()
+    fresh = installed(tmp_path / "droplet")
+    stackctl(fresh, "release", "1.0.0")
+    for at, left in kills(fresh, "release", "1.1.0"):
+        current = state.load(left.paths)
+        served.append(current.active or "")
+        assert current.active in left.docker.running()
+        assert current.release
+        assert current.release.tag == ("1.0.0" if current.active == "blue" else "1.1.0")
+        if at % 2:  # a reset between the kill and the next try, or none
+            left.reset()
+            assert stackctl(left, "boot")[0] == 0
+            assert_one_colour_serves(left)
+        code, shown = stackctl(left, "release", "1.1.0")
+        assert code == 0, (at, shown)
+        assert_one_colour_serves(left)
+        assert not any(container["one_off"] for container in left.docker.containers)
+        assert state.load(left.paths).release
+    assert served == sorted(served)
+    assert {"blue", "green"} == set(served)
+
+
+@pytest.mark.parametrize("at", [30, 150])
+def test_what_a_kill_leaves_is_what_was_copied_at_its_moment(tmp_path: Path, at: int) -> None:
+    """`kills` is a quicker `killed`, and has to show the same."""
+
+    def seen(left: Droplet) -> tuple[dict[str, object], dict[str, bytes], State]:
+        known = vars(left).keys() - {"paths", "killed_at", "moments_kept", "calls", "storage"}
+        files = {
+            str(path.relative_to(left.paths.home.parent)): path.read_bytes()
+            for path in left.paths.home.parent.rglob("*")
+            if path.is_file() and path.name not in {"droplet.pickle", "lock", "work"}
+        }
+        return {name: getattr(left, name) for name in known}, files, state.load(left.paths)
+
+    really = killed(released(tmp_path / "1/droplet"), at, "release", "1.1.0")
+    assert really
+    copied = next(left for moment, left in kills(released(tmp_path / "2/droplet"), "release", "1.1.0") if moment == at)
+    one, other = seen(really), seen(copied)
+    assert one[0] == other[0]
+    assert one[2] == other[2]
+    assert {name: content.replace(b"/1/droplet", b"/2/droplet") for name, content in one[1].items()} == other[1]
+
+
+def released(root: Path) -> Droplet:
+    droplet = installed(root)
+    assert stackctl(droplet, "release", "1.0.0")[0] == 0
+    return droplet
+
+
+def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_try_is_refused(tmp_path: Path) -> None:
+    codes = list[int]()
+    fresh = installed(tmp_path / "droplet")
+    stackctl(fresh, "release", "1.0.0")
+    for at, left in kills(fresh, "release", "1.1.0", every=2):
+        left.docker.registry.clear()
+        recorded, before = state.load(left.paths).kept[0].tag, running(left)
+        code, shown = stackctl(left, "release", "9.9.9")
+        codes.append(code)
+        assert "cannot pull" in shown.splitlines()[-1], (at, shown)
+        assert (code == 2) == (before == running(left)), (at, shown)
+        assert_one_colour_serves(left)
+        apps = [*left.docker.of(f"bot-{state.load(left.paths).active}"), *left.docker.of("bot-worker")]
+        assert {container["image"][-5:] for container in apps} == {recorded}, (at, shown)
+    assert {*codes} == {1, 2}
+
+
+def test_killed_at_its_first_release_the_next_try_finishes(tmp_path: Path) -> None:
+    recorded: list[bool] = []
+    for _, left in kills(installed(tmp_path / "droplet"), "release", "1.0.0", every=3):
+        recorded.append(bool(state.load(left.paths).kept))
+        assert stackctl(left, "boot")[0] == 0
+        assert stackctl(left, "release", "1.0.0")[0] == 0
+        assert_one_colour_serves(left)
+    assert len(recorded) > 30
+    assert {*recorded} == {False, True}
