@@ -18,17 +18,17 @@ from tests.support.fakes.droplet import ENVIRONMENT, Droplet, converged, stackct
 TAG = "1.1.0"
 NGINX = Path(__file__).parents[2] / "templates/nginx/nginx.conf.j2"
 LINE = Template("".join(re.findall("'(.*)'", NGINX.read_text().partition("log_format")[2].partition(";")[0])))
-"""As nginx writes it."""
+"""A line as nginx writes it."""
 NOBODY = "no request came in, so only our own checks were seen. Next: try the app yourself"
 
 
 @dataclass
 class Watched(Droplet):
-    """While stackctl sleeps, the app answers these through nginx, one lot after the other."""
+    """A droplet whose app answers through nginx while stackctl sleeps: one list of statuses at each sleep."""
 
     answers: list[list[int]] = field(default_factory=list)
     meanwhile: list[Callable[[], object]] = field(default_factory=list)
-    """What happens at each look."""
+    """What happens at each sleep."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)

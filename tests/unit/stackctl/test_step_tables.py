@@ -33,6 +33,6 @@ TABLES = [
     ("table", "names", "undone"), TABLES, ids=["release", "rollback", "resumed", "restore", "beside", "backup"]
 )
 def test_a_verb_has_these_steps_in_this_order(table: Sequence[Step[Any]], names: str, undone: str) -> None:
-    """`undone` names the steps that a failure undoes."""
+    """`undone` contains the steps that a failure undoes."""
     assert [step.name for step in table] == names.split()
     assert [step.name for step in table if step.undo] == undone.split()

@@ -27,7 +27,7 @@ KILLED, FAILED, REFUSED, LOCKED = 255, 1, 2, 3  # SSH returns 255 for a program 
 OURS = "/opt/backups"
 DAY = 86400
 KEPT_DAYS = 7
-"""As docs/reference/backups.md says."""
+"""The number that docs/reference/backups.md states."""
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 

@@ -57,14 +57,16 @@ def test_why_it_is_barred() -> None:
     applied = tuple(Revision(f"000{n}", "contract" if n in {2, 4} else "expand") for n in range(5))
     assert schema.incompatibility(applied, knowing("0000")) == "the schema has moved past it (0002 is a contract)"
     assert schema.incompatibility(applied, knowing("0001")) == "the schema has moved past it (0004 is a contract)"
-    assert schema.incompatibility(applied, knowing("0003")) is None  # it has the expand that 0004 ends
+    assert schema.incompatibility(applied, knowing("0003")) is None  # It has the expand that 0004 ends.
     assert schema.incompatibility(applied, knowing("0004")) is None
     assert schema.incompatibility(applied, knowing("x")) == "it is not known which revisions came after its x"
 
 
 @given(HISTORIES, st.data())
 def test_of_what_was_meant_the_database_has_what_it_came_to(every: tuple[Revision, ...], data: st.DataObject) -> None:
-    """Killed or failed amid it, some were applied; the next try finds the rest pending, and each counts once."""
+    """If a migration is killed or fails, some revisions were applied. The next attempt finds the rest pending, and each
+    counts once.
+    """
     done = data.draw(st.integers(0, len(every)))
     known = data.draw(st.integers(done, len(every)))
     meant = data.draw(st.integers(done, known))
@@ -82,13 +84,15 @@ def test_an_older_image_that_lacks_revisions_takes_none_for_absent(
 
 
 def test_what_was_applied_by_other_means_hides_nothing() -> None:
-    """The database is at a revision that no release brought; what is pending isn't there."""
+    """The database is at a revision that no release brought, so the pending revision isn't there."""
     one, two = Revision("1", "expand"), Revision("2", "contract")
     assert schema.applied((one, two), schema.Report("elsewhere", "2", (two,))) == (one,)
 
 
 def reported(every: tuple[Revision, ...], done: int, known: int) -> schema.Report:
-    """By an image that knows the first of them, of a database that has the first ones."""
+    """Return the report of an image that knows the first `known` revisions, for a database that has the
+    first `done`.
+    """
     names = [None, *(one.revision for one in every)]
     return schema.Report(names[done], names[known], every[done:known])
 
@@ -97,7 +101,7 @@ def reported(every: tuple[Revision, ...], done: int, known: int) -> schema.Repor
 def test_what_is_live_lives_with_all_that_comes_past_its_schema_or_it_is_refused(
     every: tuple[Revision, ...], data: st.DataObject
 ) -> None:
-    """Be it pending, or applied by a release that was undone or rolled back."""
+    """The contract may be pending, or applied by a release that was undone or rolled back."""
     done = data.draw(st.integers(0, len(every)))
     known = data.draw(st.integers(done, len(every)))
     report = reported(every, done, known)

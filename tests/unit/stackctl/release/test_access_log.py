@@ -1,4 +1,4 @@
-"""What the watch counts in nginx's log."""
+"""The watch counts the right answers in nginx's log."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def test_a_mark_parts_what_was_answered_before_it_from_what_was_since(access_log
 
 
 def test_what_nginx_answers_by_itself_counts_on_neither_side(access_log: Path) -> None:
-    """Under maintenance, say, or for an unknown host."""
+    """nginx answers by itself during maintenance or for an unknown host, for example."""
     log(access_log, 200, 502)
     log(access_log, 503, 503, 404, reached_the_app=False)
     mark = Mark.now(access_log)
@@ -42,7 +42,7 @@ def test_what_nginx_answers_by_itself_counts_on_neither_side(access_log: Path) -
 def test_what_counts_since_a_moment_is_what_began_then(
     tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, int]], moment: int
 ) -> None:
-    """However long it took; of what was before the mark all counts."""
+    """A request counts from when it began, however long it took. All requests before the mark count as before."""
     path = tmp_path_factory.mktemp("log") / "access.log"
     for began, took in answers:
         log(path, 500, at=began + took, took=took)
@@ -71,7 +71,9 @@ def tally(statuses: Sequence[int]) -> Tally:
 
 
 def test_a_log_that_was_rotated_begins_anew(access_log: Path) -> None:
-    """As logrotate does it: renamed, and a new file by the same name; be it longer than the mark or shorter."""
+    """logrotate renames the log and creates a new one with the same name, which may be longer or
+    shorter than the mark.
+    """
     log(access_log, 200, 200, 200)
     mark = Mark.now(access_log)
     log(access_log, 500)
@@ -91,7 +93,7 @@ def test_a_log_that_comes_after_the_mark_is_all_since(access_log: Path) -> None:
 
 
 def test_of_what_was_before_only_the_newest_counts(access_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the line that is cut there doesn't."""
+    """The line that is cut at the limit does not count."""
     log(access_log, *[500] * 50, 200, 200)
     line = len(access_log.read_bytes()) // 52
     monkeypatch.setattr(watch, "BEFORE_BYTES", 2 * line + line // 2)

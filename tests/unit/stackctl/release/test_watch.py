@@ -24,7 +24,7 @@ def live(tmp_path: Path) -> Watched:
 
 
 def look(live: Watched, since: Flip | None = None, **after: Any) -> str:
-    """Watch the live colour, from now on."""
+    """Watch the live colour from now on."""
     since = since or flip(live)
     live.calls.clear()
     for name, value in after.items():
@@ -105,7 +105,7 @@ def complaint(at: float) -> dict[str, Any]:
 def test_what_telegram_complained_of_before_the_flip_is_no_fault_nor_that_it_tries_again(
     live: Watched, clock: float, after: float
 ) -> None:
-    """Whatever its clock says, which isn't ours."""
+    """Telegram's clock is not ours, so its time does not matter."""
     before = live.now().timestamp() + clock
     live.later = complaint(before)
     look(live, later=complaint(before + after))
@@ -149,7 +149,7 @@ def test_what_nginx_refuses_under_maintenance_is_no_fault_of_the_releases(live: 
 
 @pytest.mark.parametrize("at", [0, 2])
 def test_maintenance_at_any_moment_of_the_watch_silences_telegram(live: Watched, at: int) -> None:
-    """It complains of it afterwards, too."""
+    """Telegram also complains of it afterwards."""
     flag = live.paths.maintenance
 
     def complain() -> None:
