@@ -43,13 +43,14 @@ PYTHON := .venv/bin/python
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
 .PHONY: help setup lab-ready demo test lint docs unit lab-up lab-down lab-ssh plan site isolate promote verify status release rollback \
-	backup restore drill load faults audit attack rotate canary lock offsite prune live
+	backup restore drill load faults audit attack rotate leaks lock offsite prune live canary
 
 # Old names of targets, each as OLD=NEW. They work until OLD_NAMES_END (stackctl/core/old_names.py), and announce the new one.
-RENAMED := live=promote
+RENAMED := live=promote canary=leaks
 $(foreach pair,$(RENAMED),$(if $(filter $(firstword $(subst =, ,$(pair))),$(MAKECMDGOALS)),$(warning \
 	`$(firstword $(subst =, ,$(pair)))` is now `$(lastword $(subst =, ,$(pair)))`: the old name works until version 0.2.0)))
 live: promote
+canary: leaks
 
 help: ## list the targets and variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -159,8 +160,8 @@ offsite: setup ## create ENV's off-site repository or repair its passwords, and 
 prune: setup ## delete ENV's old off-site backups, after you confirm the plan
 	@$(PYTHON) -m deploys.offsite.prune $(INVENTORY) $(if $(value YES),--yes)
 
-canary: lab-ready ## plant marker secrets in the lab and prove that they leak nowhere
-	$(PYTHON) -m pytest tests/system/canary
+leaks: lab-ready ## plant marker secrets in the lab and prove that they leak nowhere
+	$(PYTHON) -m pytest tests/system/leaks
 
 lock: setup ## resolve the dependencies again into requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \

@@ -15,7 +15,7 @@ import pytest
 from stackctl.core.old_names import OLD_NAMES_END
 from tests.support.environment import ROOT
 
-OLD_TARGETS = [("live", "promote")]
+OLD_TARGETS = [("live", "promote"), ("canary", "leaks")]
 ODD = ["1.0", "1.10", "1.0 0", "1.0\"'`id`", "1;id", "$(id)", "a\\b"]
 
 

@@ -26,7 +26,7 @@ from tests.lab import secrets_file
 from tests.lab.layout import ENV_FILE
 from tests.support import converge
 from tests.support.environment import ROOT, Environment
-from tests.system.canary.search import Processes, Search, Secrets, in_text
+from tests.system.leaks.search import Processes, Search, Secrets, in_text
 
 pytestmark = pytest.mark.group("app")
 
