@@ -38,14 +38,14 @@ def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> 
     with _run(stack, reason) as run:
         with site:
             run_steps(stack, run, DUMPED)
-        _prove(run, PROVEN)
+        _verify_and_publish(run, AFTER_DUMP)
 
 
-def safety(stack: Stack) -> Manifest:
+def pre_restore(stack: Stack) -> Manifest:
     """Make a pre-restore backup. The caller holds the lock of the site. Nothing is pruned for it."""
     with _run(stack, "safety") as run:
         run_steps(stack, run, DUMPED)
-        _prove(run, (VERIFY, PUBLISH))
+        _verify_and_publish(run, (VERIFY, PUBLISH))
         return run.manifest
 
 
@@ -195,7 +195,7 @@ def _verify(run: BackupRun) -> str:
     return f"restored {proof.rows} rows, in {proof.seconds:.1f} s"
 
 
-def _prove(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
+def _verify_and_publish(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
     """Run these steps. A dump that cannot be restored is kept and sent as unproven, and FailedError is raised.
 
     The newest unproven dump replaces earlier unproven ones, but no verified backup. An unproven pre-restore backup may
@@ -203,7 +203,7 @@ def _prove(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
     """
     try:
         run_steps(run.stack, run, steps)
-    except verify.UnprovenError as error:
+    except verify.UnverifiedError as error:
         run.manifest = replace(run.manifest, unproven=printable(str(error), "")[: manifest.MOST_TOLD])
         run_steps(run.stack, run, [PUBLISH])
         for one in [one for one in run.made if one.unproven and (one.reason == "safety") == (run.reason == "safety")]:
@@ -234,5 +234,5 @@ PRUNE = Step("prune", f"delete old backups; keep {prune.KEPT_DAYS} days", prune.
 
 DUMPED = (PREFLIGHT, DUMP, REDIS)
 """These steps hold the lock of the site."""
-PROVEN = (VERIFY, PUBLISH, UPLOAD, PRUNE)
-BACKUP = (*DUMPED, *PROVEN)
+AFTER_DUMP = (VERIFY, PUBLISH, UPLOAD, PRUNE)
+BACKUP = (*DUMPED, *AFTER_DUMP)

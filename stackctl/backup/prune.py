@@ -31,9 +31,9 @@ def prune(run: BackupRun) -> str:
 def prune_releases(backups: Path) -> None:
     """Delete backups that releases made, except the last ones and those newer than every verified backup."""
     made = manifest.every(backups)
-    proven = max((one.sequence for one in made if one.verified), default=0)
+    newest_verified = max((one.sequence for one in made if one.verified), default=0)
     for one in [one for one in made if one.reason == "release"][:-KEPT_OF_RELEASES]:
-        if one.sequence < proven:
+        if one.sequence < newest_verified:
             partial.discard(backups / one.id)
 
 
@@ -60,9 +60,9 @@ def _check_size(run: BackupRun) -> None:
 
 def _since_manual(made: Sequence[Manifest]) -> list[Manifest]:
     """Return the verified backups from the last manual one on, or all if there is none."""
-    proven = [one for one in made if one.verified and one.reason != "safety"]
-    manual = [number for number, one in enumerate(proven) if one.reason == "asked"]
-    return proven[max(manual, default=0) :]
+    verified = [one for one in made if one.verified and one.reason != "safety"]
+    manual = [number for number, one in enumerate(verified) if one.reason == "asked"]
+    return verified[max(manual, default=0) :]
 
 
 def _dumped(one: Manifest) -> int:

@@ -52,14 +52,14 @@ SETTINGS = {
 }
 
 
-class UnprovenError(FailedError):
+class UnverifiedError(FailedError):
     """The dump is complete, but it could not be restored."""
 
 
 def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
     """Restore a backup and compare it with its manifest. Raise FailedError if they differ.
 
-    Raises UnprovenError if the dump does not load. A backup that is already marked as unproven is loaded as far as
+    Raises UnverifiedError if the dump does not load. A backup that is already marked as unproven is loaded as far as
     possible, and not compared.
     """
     began = stack.machine.monotonic()
@@ -144,7 +144,7 @@ def _load_postgres(stack: Stack, server: Server, place: Path, manifest: Manifest
     try:
         load.strictly(contents)
     except FailedError as error:
-        raise UnprovenError(str(error), error.tail) from error
+        raise UnverifiedError(str(error), error.tail) from error
     compare(server.rows(DATABASE), manifest.tables)
 
 

@@ -14,7 +14,7 @@ from stackctl.services.docker import Container
 def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> int:
     """Show the output of `docker logs`, made printable. Return its exit code."""
     going_on = ["--follow"] if follow else []
-    return stack.machine.shown(["docker", "logs", "--tail", str(lines), *going_on, _container(stack, service).id])
+    return stack.machine.run_shown(["docker", "logs", "--tail", str(lines), *going_on, _container(stack, service).id])
 
 
 def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
@@ -24,7 +24,7 @@ def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
     if not command:
         raise RefusedError("name the command, for example: stackctl exec python --version")
     terminal = ["--tty"] if sys.stdin.isatty() else []
-    stack.machine.become(["docker", "exec", "--interactive", *terminal, _container(stack, "web").id, *command])
+    stack.machine.exec(["docker", "exec", "--interactive", *terminal, _container(stack, "web").id, *command])
 
 
 def _container(stack: Stack, service: str) -> Container:

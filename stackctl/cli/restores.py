@@ -35,7 +35,7 @@ def _confirmed(call: Call) -> list[str]:
     if not asked.yes and not asked.to_database:
         with lock.hold(call.paths, call.held_for("plan of stackctl restore")):
             chosen = restoring.look(stack, asked).id
-        answer = call.machine.answer(f"Type {chosen} to replace the live data with it: ")
+        answer = call.machine.prompt(f"Type {chosen} to replace the live data with it: ")
         asked = asked._replace(backup=chosen, yes=answer)
         check_answer(asked, chosen)
     return asked.words

@@ -54,19 +54,19 @@ class Machine:
             return ran._replace(code=TOO_LONG, stderr=f"{ran.stderr}\n{more}")
         return ran
 
-    def conversation(self, argv: Sequence[str]) -> AbstractContextManager[Conversation]:
+    def interactive(self, argv: Sequence[str]) -> AbstractContextManager[Conversation]:
         """Start a program that answers questions. It is killed when the context exits, even on an error."""
-        return program.conversation(argv)
+        return program.interactive(argv)
 
-    def attached(self, argv: Sequence[str], timeout: float) -> int:
+    def run_attached(self, argv: Sequence[str], timeout: float) -> int:
         """Run a program on the caller's input and output. Return its exit code, or TIMED_OUT after killing it."""
-        return program.attached(argv, timeout)
+        return program.run_attached(argv, timeout)
 
-    def shown(self, argv: Sequence[str]) -> int:
+    def run_shown(self, argv: Sequence[str]) -> int:
         """Run a program and show its output, made printable, as it comes. Return its exit code."""
-        return program.shown(argv)
+        return program.run_shown(argv)
 
-    def answer(self, question: str) -> str | None:
+    def prompt(self, question: str) -> str | None:
         """Return what a person types at the terminal, "" after Ctrl-D, or None if there is no terminal."""
         if not sys.stdin.isatty():
             return None
@@ -76,11 +76,11 @@ class Machine:
             print()
             return ""
 
-    def become(self, argv: Sequence[str]) -> NoReturn:
+    def exec(self, argv: Sequence[str]) -> NoReturn:
         """Replace this process by another program, on the caller's terminal."""
         os.execvpe(argv[0], list(argv), ENVIRONMENT)  # noqa: S606 - no shell is the point
 
-    def ask(
+    def request_over_socket(
         self,
         unix_socket: Path,
         target: str,
@@ -91,7 +91,7 @@ class Machine:
         """Return status and body of a GET, or of a POST of `body`, over a unix socket. Raises as http_client does."""
         return http_client.over_socket(unix_socket, target, body, headers or {}, timeout)
 
-    def status(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
+    def status_over_socket(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
         """Return the status of a GET over a unix socket. The body is not read: it may be a stream."""
         return http_client.status_over_socket(unix_socket, target, timeout)
 
@@ -103,7 +103,7 @@ class Machine:
         """Return status and date (Last-Modified) of an object on another server, without its content."""
         return http_client.head(url, headers)
 
-    def shield(self) -> None:
+    def ignore_signals(self) -> None:
         """Ignore SIGTERM and SIGINT from here on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -112,7 +112,7 @@ class Machine:
         """Return how many bytes may still be written to the disk of this directory."""
         return shutil.disk_usage(directory).free
 
-    def give(self, path: Path, group: str) -> None:
+    def chgrp(self, path: Path, group: str) -> None:
         """Hand a file to a group."""
         shutil.chown(path, group=group)
 

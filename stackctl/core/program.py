@@ -191,7 +191,7 @@ class Conversation:
 
 
 @contextmanager
-def conversation(argv: Sequence[str]) -> Iterator[Conversation]:
+def interactive(argv: Sequence[str]) -> Iterator[Conversation]:
     """Start a program that answers questions. It is killed when the context exits, even on an error."""
     with subprocess.Popen(
         argv,
@@ -210,7 +210,7 @@ def conversation(argv: Sequence[str]) -> Iterator[Conversation]:
                 process.stdin.close()  # type: ignore[union-attr]
 
 
-def attached(argv: Sequence[str], timeout: float) -> int:
+def run_attached(argv: Sequence[str], timeout: float) -> int:
     """Run a program on the input and output of the caller. Return its exit code, or TIMED_OUT after killing it."""
     with subprocess.Popen(argv, env=ENVIRONMENT, process_group=0) as process:
         try:
@@ -222,7 +222,7 @@ def attached(argv: Sequence[str], timeout: float) -> int:
                 _kill(process)
 
 
-def shown(argv: Sequence[str]) -> int:
+def run_shown(argv: Sequence[str]) -> int:
     """Run a program and show its output, made printable, as it comes. Return its exit code.
 
     Ctrl-C and a reader that has gone (`| head`) are ordinary ends.

@@ -66,7 +66,7 @@ def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U
             done.append(step)
             run_steps(stack, run, [step])
     except BaseException as error:
-        stack.machine.shield()
+        stack.machine.ignore_signals()
         cause = _expected(error)
         stack.log.emit_tail(done[-1].name, cause.tail if cause else "")
         if run.committed:

@@ -76,10 +76,10 @@ def _take_over(stack: Stack, live: Path) -> str:
     copy = paths.tls / hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
     copy.mkdir(exist_ok=True)
     copy.chmod(0o750)
-    machine.give(copy, NGINX_GROUP)
+    machine.chgrp(copy, NGINX_GROUP)
     for name, content in contents.items():
         durable.write(copy / name, content, 0o640)
-        machine.give(copy / name, NGINX_GROUP)
+        machine.chgrp(copy / name, NGINX_GROUP)
     durable.link(paths.tls_current, copy.name)
     for former in paths.tls.iterdir():
         if former.is_dir() and not former.is_symlink() and former not in {copy, paths.tls_placeholder}:

@@ -81,7 +81,7 @@ def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
             f"no change of {name} is on trial any more: it took longer than two minutes. It is reverted by itself "
             "(stackctl history). Next: run the converge again"
         )
-    code = machine.attached(["sh", "-c", command], left)
+    code = machine.run_attached(["sh", "-c", command], left)
     if code == TIMED_OUT:
         raise FailedError(f"the change of {name} took longer than its trial. It is reverted by itself")
     return code

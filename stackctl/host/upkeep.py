@@ -31,7 +31,7 @@ UPGRADE_GRACE = timedelta(hours=26)
 
 def upgrade(paths: Paths, machine: Machine) -> str:
     """Run the daily upgrade and return how it went. Signals do not end it: half an upgrade is worse."""
-    machine.shield()
+    machine.ignore_signals()
     began = machine.now()
     ran = machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
     # Debian's program always succeeds; only a successful upgrade updates its stamp.

@@ -24,9 +24,9 @@ def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, s
     for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:
         try:
             if path == config.webhook_path:
-                status = stack.machine.ask(unix_socket, path, UPDATE, _of_telegram(values))[0]
+                status = stack.machine.request_over_socket(unix_socket, path, UPDATE, _of_telegram(values))[0]
             else:
-                status = stack.machine.status(unix_socket, path)
+                status = stack.machine.status_over_socket(unix_socket, path)
         except (OSError, http.client.HTTPException) as error:
             found[path] = f"{path}: {error or type(error).__name__}"
         else:
@@ -49,7 +49,7 @@ def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str
         if ended:
             raise FailedError(ended)
         try:
-            status, _ = stack.machine.ask(unix_socket, config.ready_path)
+            status, _ = stack.machine.request_over_socket(unix_socket, config.ready_path)
         except (OSError, http.client.HTTPException) as error:
             return f"{config.ready_path}: {error or type(error).__name__}"
         return None if status == 200 else f"{config.ready_path} answers {status}"
@@ -58,14 +58,16 @@ def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str
     try:
         stack.wait("probe", config.healthy_timeout, not_ready)
         if config.version_path:
-            version = json.loads(stack.machine.ask(unix_socket, config.version_path)[1])["version"]
+            version = json.loads(stack.machine.request_over_socket(unix_socket, config.version_path)[1])["version"]
             if version != tag:
                 raise FailedError(
                     f"{config.version_path} says version {version!r}, not {tag}. Next: build the image again"
                 )
             answers.append(f"version {version}")
         if config.webhook_path:
-            status, _ = stack.machine.ask(unix_socket, config.webhook_path, UPDATE, _of_telegram(values))
+            status, _ = stack.machine.request_over_socket(
+                unix_socket, config.webhook_path, UPDATE, _of_telegram(values)
+            )
             if not 200 <= status <= 299:
                 raise FailedError(f"{config.webhook_path} answers {status} to an empty update")
             answers.append("takes updates")

@@ -184,7 +184,7 @@ def risen(before: Tally, since: Tally) -> bool:
 
 def _ready(stack: Stack, colour: str) -> bool:
     try:
-        return stack.machine.ask(stack.paths.socket(colour), stack.config.ready_path)[0] == 200
+        return stack.machine.request_over_socket(stack.paths.socket(colour), stack.config.ready_path)[0] == 200
     except (OSError, http.client.HTTPException):
         return False
 

@@ -20,7 +20,7 @@ def save(run: RestoreRun) -> str:
         return DONE_BEFORE
     if not run.asked.safety:
         return "skipped, because of --no-safety"
-    return create.safety(run.stack).id
+    return create.pre_restore(run.stack).id
 
 
 def close(run: RestoreRun) -> str:

@@ -171,7 +171,7 @@ class Server:
         """Open a session as READER, and create that role first if it is missing."""
         self.query(ADMIN, MAKE_READER.format(database=database))
         argv = self.inside(*PSQL, f"--username={READER}", f"--dbname={database}", settings=SESSION)
-        with self.docker.machine.conversation(argv) as psql:
+        with self.docker.machine.interactive(argv) as psql:
             ask(psql, f"SET client_min_messages = error; {NO_TIMEOUT} \\g /dev/null")
             yield psql
 

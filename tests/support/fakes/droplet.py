@@ -123,25 +123,25 @@ class Droplet(Machine):
         return Result(127, stderr=f"{argv[0]} is not installed")
 
     @contextmanager
-    def conversation(self, argv: Sequence[str]) -> Iterator[Conversation]:
+    def interactive(self, argv: Sequence[str]) -> Iterator[Conversation]:
         self._tick(list(argv))
         container, database = _in_postgres(argv)[0], argv[-1].removeprefix("--dbname=")
         throwaway = self.docker.throwaway.get(container)
         tables = self.postgres.database(database) if throwaway is None else throwaway[database]
         yield Psql(tables, self._asked)
 
-    def attached(self, argv: Sequence[str], timeout: float) -> int:
+    def run_attached(self, argv: Sequence[str], timeout: float) -> int:
         return self.run(argv, timeout=timeout).code
 
-    def shown(self, argv: Sequence[str]) -> int:
+    def run_shown(self, argv: Sequence[str]) -> int:
         self._tick(list(argv))
         return 0
 
-    def become(self, argv: Sequence[str]) -> NoReturn:
+    def exec(self, argv: Sequence[str]) -> NoReturn:
         self._tick(list(argv))
         raise SystemExit(0)
 
-    def ask(
+    def request_over_socket(
         self,
         unix_socket: Path,
         target: str,
@@ -165,8 +165,8 @@ class Droplet(Machine):
             return app["pages"][target], b""
         return (app["ready"], b"") if target == "/ready" else (200, json.dumps({"version": version}).encode())
 
-    def status(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
-        return self.ask(unix_socket, target)[0]
+    def status_over_socket(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
+        return self.request_over_socket(unix_socket, target)[0]
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         asked = url.rpartition("/")[2]
@@ -188,16 +188,16 @@ class Droplet(Machine):
         serving = [self.docker.images.get(c["image"]) for c in there]
         return self.telegram.request(method, body, self.later.get("info", {}) if serving == ["1.1.0"] else {})
 
-    def answer(self, question: str) -> str | None:
+    def prompt(self, question: str) -> str | None:
         return self.typed
 
-    def shield(self) -> None:
-        self._tick(["shield"])
+    def ignore_signals(self) -> None:
+        self._tick(["ignore_signals"])
 
     def free(self, directory: Path) -> int:
         return self.bytes_free
 
-    def give(self, path: Path, group: str) -> None:
+    def chgrp(self, path: Path, group: str) -> None:
         self._tick(["chgrp", group, path.name])
 
     def peer_certificate(self, address: tuple[str, int], name: str) -> bytes | None:

@@ -226,7 +226,7 @@ def test_a_pre_restore_backup_is_verified_and_prunes_nothing(live: Droplet) -> N
     for one in older:
         keep(live, one)
     stack = stack_of(live)
-    found = create.safety(stack)
+    found = create.pre_restore(stack)
     assert (found.reason, proven(live)) == ("safety", [*older, found])
 
 

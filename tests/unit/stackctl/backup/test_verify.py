@@ -98,7 +98,7 @@ def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> No
 
 def test_a_pre_restore_backup_must_be_verified_and_is_kept_otherwise(odd: Droplet) -> None:
     with pytest.raises(FailedError, match=r"is kept as 20251123T130000\.000Z, unverified"):
-        create.safety(stack_of(odd))
+        create.pre_restore(stack_of(odd))
     assert [one.reason for one in unproven(odd)] == ["safety"]
     assert stackctl(odd, "backup")[0] == 1
     assert [one.reason for one in unproven(odd)] == ["safety", "asked"], "it may be all that is left of that data"
@@ -110,7 +110,7 @@ def test_a_verified_backup_does_not_replace_a_pre_restore_backup(live: Droplet) 
     live.seconds += 60
     live.postgres.unloadable = {"public.offers": True}
     with pytest.raises(FailedError, match="unverified"):
-        create.safety(stack_of(live))
+        create.pre_restore(stack_of(live))
     live.postgres.unloadable = {}
     for _ in range(prune.KEPT_DAYS - 1):
         live.seconds += 86400

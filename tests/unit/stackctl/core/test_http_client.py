@@ -75,27 +75,27 @@ def test_a_status_is_returned_whatever_the_body(tmp_path: Path) -> None:
     """The body may be server-sent events, or a page that is larger than what is read of an answer."""
     with serving(Server(str(tmp_path / "s"), Handler)):
         for path, status in (("/stream", 200), ("/endless", 200), ("/ready", 503)):
-            assert Machine().status(tmp_path / "s", path, timeout=1) == status
+            assert Machine().status_over_socket(tmp_path / "s", path, timeout=1) == status
         with pytest.raises(OSError, match="larger than"):
-            Machine().ask(tmp_path / "s", "/endless")
+            Machine().request_over_socket(tmp_path / "s", "/endless")
         with pytest.raises(OSError):  # noqa: PT011 - whichever comes first
-            Machine().ask(tmp_path / "s", "/stream", timeout=1)
+            Machine().request_over_socket(tmp_path / "s", "/stream", timeout=1)
 
 
 def test_a_socket_is_asked_over_http(tmp_path: Path) -> None:
     with serving(Server(str(tmp_path / "s"), Handler)):
-        assert Machine().ask(tmp_path / "s", "/health") == (200, b"body")
-        assert Machine().ask(tmp_path / "s", "/ready")[0] == 503
+        assert Machine().request_over_socket(tmp_path / "s", "/health") == (200, b"body")
+        assert Machine().request_over_socket(tmp_path / "s", "/ready")[0] == 503
     with pytest.raises(ConnectionRefusedError):
-        Machine().ask(tmp_path / "s", "/health")
+        Machine().request_over_socket(tmp_path / "s", "/health")
 
 
 @pytest.mark.parametrize("body", [b'{"update_id": 0}', b""])
 def test_a_socket_is_sent_a_body_with_its_headers(tmp_path: Path, body: bytes) -> None:
     headers = {"X-Secret": "s", "Content-Type": "application/json"}
     with serving(Server(str(tmp_path / "s"), Handler)):
-        status, answer = Machine().ask(tmp_path / "s", "/webhook", body, headers)
-        assert Machine().ask(tmp_path / "s", "/refused", body)[0] == 401
+        status, answer = Machine().request_over_socket(tmp_path / "s", "/webhook", body, headers)
+        assert Machine().request_over_socket(tmp_path / "s", "/refused", body)[0] == 401
     sent = {"path": "/webhook", "type": "application/json", "secret": "s", "body": body.decode()}
     assert (status, json.loads(answer)) == (200, sent)
 
@@ -117,8 +117,8 @@ def test_an_app_that_answers_without_end_is_cut_off(tmp_path: Path) -> None:
     """The app is a container, and root asks it."""
     with serving(Server(str(tmp_path / "s"), Handler)):
         with pytest.raises(OSError, match="larger than 4 MiB"):
-            Machine().ask(tmp_path / "s", "/endless")
+            Machine().request_over_socket(tmp_path / "s", "/endless")
         began = time.monotonic()
         with pytest.raises(TimeoutError, match="no answer within 1 s"):
-            Machine().ask(tmp_path / "s", "/slow", timeout=1)
+            Machine().request_over_socket(tmp_path / "s", "/slow", timeout=1)
         assert time.monotonic() - began < 5

@@ -194,7 +194,7 @@ def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path)
     code, shown = stackctl(droplet, "upgrade")
     assert code == 1
     assert "the daily upgrade failed: E: held broken packages. Next: see /var/log/unattended-upgrades" in shown
-    assert [call[0] for call in droplet.calls] == ["shield", "/usr/lib/apt/apt.systemd.daily"]
+    assert [call[0] for call in droplet.calls] == ["ignore_signals", "/usr/lib/apt/apt.systemd.daily"]
     # The refusal is only in the journal, because the history is for what people do.
     assert not droplet.paths.history.exists()
 

@@ -15,9 +15,9 @@ from stackctl.core.machine import Machine
 @pytest.mark.parametrize(("typed", "answer"), [("the id \n", "the id"), ("\n", ""), ("", "")])
 def test_what_is_typed_may_be_nothing(monkeypatch: pytest.MonkeyPatch, typed: str, answer: str) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO(typed))
-    assert Machine().answer("Which? ") is None, "there is no terminal"
+    assert Machine().prompt("Which? ") is None, "there is no terminal"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    assert Machine().answer("Which? ") == answer
+    assert Machine().prompt("Which? ") == answer
 
 
 def test_what_is_free_of_a_disk_is_no_more_than_it_has(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def interrupted(*_arguments: object) -> None:
 def test_a_shielded_step_ignores_signals(number: signal.Signals) -> None:
     former = {known: signal.signal(known, interrupted) for known in (signal.SIGTERM, signal.SIGINT)}
     try:
-        Machine().shield()
+        Machine().ignore_signals()
         os.kill(os.getpid(), number)
         time.sleep(0.01)
     finally:

@@ -147,7 +147,7 @@ class TestLogs:
     """`stackctl logs` shows a program's output as it comes."""
 
     def shown(self, script: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-        code = Machine().shown(["sh", "-c", script])
+        code = Machine().run_shown(["sh", "-c", script])
         told = capfd.readouterr()
         return code, told.out, told.err
 
@@ -161,7 +161,7 @@ class TestLogs:
         code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         code += f"sys.path.insert(0, {str(Path(manifest.__file__).parents[2])!r});"
         code += "from stackctl.core.machine import Machine;"
-        code += "sys.exit(Machine().shown(['sh', '-c', 'printf half; sleep 60']))"
+        code += "sys.exit(Machine().run_shown(['sh', '-c', 'printf half; sleep 60']))"
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
             assert process.stderr
@@ -172,7 +172,7 @@ class TestLogs:
 
     def test_a_reader_that_is_gone_ends_it_quietly(self) -> None:
         code = f"import sys; sys.path.insert(0, {str(Path(manifest.__file__).parents[2])!r});"
-        code += "from stackctl.core.machine import Machine; sys.exit(Machine().shown(['yes']))"
+        code += "from stackctl.core.machine import Machine; sys.exit(Machine().run_shown(['yes']))"
         ran = subprocess.run(
             ["bash", "-c", '"$0" -c "$1" | head -1; exit "${PIPESTATUS[0]}"', sys.executable, code],
             capture_output=True,

@@ -96,7 +96,7 @@ def test_what_is_to_have_a_size_gets_no_more(tmp_path: Path) -> None:
 
 def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Path) -> None:
     ended = tmp_path / "ended"
-    with Machine().conversation(["sh", "-c", f"cat; touch {ended}"]) as echo:
+    with Machine().interactive(["sh", "-c", f"cat; touch {ended}"]) as echo:
         assert echo.ask("one\ntwo\nend\n", "end", 5) == ["one", "two"]
         assert echo.ask("end\n", "end", 5) == []
         assert echo.ask("bend\nend\n", "end", 5) == ["bend"]
@@ -107,32 +107,32 @@ def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Pat
 
 def test_what_a_partner_says_on_standard_error_is_no_answer() -> None:
     """RAISE INFO in a function of the app reaches psql's standard error, whatever client_min_messages says."""
-    with Machine().conversation(["sh", "-c", "echo 'INFO:  x\nforged' >&2; sleep 0.1; cat; echo late >&2"]) as echo:
+    with Machine().interactive(["sh", "-c", "echo 'INFO:  x\nforged' >&2; sleep 0.1; cat; echo late >&2"]) as echo:
         assert echo.ask("true\nend\n", "end", 5) == ["true"]
 
 
 def test_a_partner_that_says_too_much_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stackctl.core.program.LONGEST_ANSWER", 1 << 16)
-    with Machine().conversation(["yes"]) as chatty, pytest.raises(FailedError, match="more than"):
+    with Machine().interactive(["yes"]) as chatty, pytest.raises(FailedError, match="more than"):
         chatty.ask("", "end", 5)
 
 
 def test_a_conversation_without_an_answer() -> None:
     with (
-        Machine().conversation(["sh", "-c", "echo ERROR: no such table >&2"]) as dead,
+        Machine().interactive(["sh", "-c", "echo ERROR: no such table >&2"]) as dead,
         pytest.raises(FailedError) as no,
     ):
         dead.ask("SELECT 1;\n", "end", 5)
     assert str(no.value) == "ERROR: no such table"
-    with Machine().conversation(["sleep", "60"]) as silent, pytest.raises(FailedError, match="no answer within 0 s"):
+    with Machine().interactive(["sleep", "60"]) as silent, pytest.raises(FailedError, match="no answer within 0 s"):
         silent.ask("SELECT 1;\n", "end", 0.1)
-    with Machine().conversation(["true"]) as gone, pytest.raises(FailedError, match="true ended"):
+    with Machine().interactive(["true"]) as gone, pytest.raises(FailedError, match="true ended"):
         gone.ask("x" * (1 << 20), "end", 5)
 
 
 def test_a_conversation_with_one_who_was_gone_before_the_question() -> None:
     def ask() -> None:
-        with Machine().conversation(["sh", "-c", "exec <&-; echo ERROR: no such table >&2; sleep 0.3"]) as deaf:
+        with Machine().interactive(["sh", "-c", "exec <&-; echo ERROR: no such table >&2; sleep 0.3"]) as deaf:
             time.sleep(0.2)
             deaf.ask("SELECT 1;\n", "end", 5)
 
@@ -144,7 +144,7 @@ def test_a_partner_hears_no_more_when_its_caller_is_killed(tmp_path: Path) -> No
     heard = tmp_path / "heard"
     child = os.fork()
     if not child:
-        with Machine().conversation(["sh", "-c", f"cat; echo all > {heard}"]) as echo:
+        with Machine().interactive(["sh", "-c", f"cat; echo all > {heard}"]) as echo:
             echo.ask("end\n", "end", 5)
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
@@ -174,7 +174,7 @@ def test_an_attached_program_has_the_callers_input_and_output(capfd: pytest.Capt
     os.close(writing)
     os.dup2(reading, 0)
     try:
-        assert Machine().attached(["sh", "-c", "cat; echo complaint >&2; exit 3"], 5) == 3
+        assert Machine().run_attached(["sh", "-c", "cat; echo complaint >&2; exit 3"], 5) == 3
     finally:
         os.dup2(former, 0)
         os.close(reading)
@@ -184,7 +184,7 @@ def test_an_attached_program_has_the_callers_input_and_output(capfd: pytest.Capt
 
 def test_an_attached_program_that_hangs_ends_with_all_it_started(tmp_path: Path) -> None:
     late = tmp_path / "late"
-    assert Machine().attached(["sh", "-c", f"(sleep 0.4; touch {late}) & sleep 60"], 0.1) == TIMED_OUT
+    assert Machine().run_attached(["sh", "-c", f"(sleep 0.4; touch {late}) & sleep 60"], 0.1) == TIMED_OUT
     time.sleep(0.5)
     assert not late.exists()
 

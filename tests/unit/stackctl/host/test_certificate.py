@@ -140,7 +140,7 @@ def test_a_copy_is_nginxs_before_it_is_served(edge: Edge, name: str, monkeypatch
             raise PermissionError("not yet")
 
     with monkeypatch.context() as patched:
-        patched.setattr(edge, "give", give)
+        patched.setattr(edge, "chgrp", give)
         assert stackctl(edge, "certificate")[0] == 1
     assert edge.paths.tls_current.resolve() == edge.paths.tls_placeholder
     assert stackctl(edge, "certificate")[0] == 0

@@ -228,7 +228,7 @@ def test_a_change_without_an_end_keeps_nobody_from_undoing_it(bot: Droplet, monk
         timeouts.append(timeout)
         return TIMED_OUT
 
-    monkeypatch.setattr(Droplet, "attached", endless)
+    monkeypatch.setattr(Droplet, "run_attached", endless)
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += 50
     code, said = stackctl(bot, "trial", "change", "ssh", "cat")

@@ -52,14 +52,14 @@ def test_a_page_that_only_the_new_release_fails_is_found_before_the_flip(
     live: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site(live, "/")
-    ask = Droplet.ask
+    ask = Droplet.request_over_socket
 
     def pages(droplet: Droplet, unix_socket: Path, target: str, *rest: Any) -> tuple[int, bytes]:
         if target == "/":
             return (500 if unix_socket.stem == "green" else 404), b""
         return ask(droplet, unix_socket, target, *rest)
 
-    monkeypatch.setattr(Droplet, "ask", pages)
+    monkeypatch.setattr(Droplet, "request_over_socket", pages)
     code, said = released(live, "1.2.0")
     assert (code, "/ answers 500. 1.1.0 is still live" in said) == (1, True), said
     assert not live.ran("bot-worker --file")

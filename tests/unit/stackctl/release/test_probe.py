@@ -32,13 +32,13 @@ def test_a_colour_that_is_what_was_asked_for(live: Watched) -> None:
 
 def test_the_update_has_nothing_in_it_and_brings_the_secret(live: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
-    real = live.ask
+    real = live.request_over_socket
 
     def ask(*arguments: Any) -> tuple[int, bytes]:
         sent.append(arguments[2:])
         return real(*arguments)
 
-    monkeypatch.setattr(live, "ask", ask)
+    monkeypatch.setattr(live, "request_over_socket", ask)
     probed(live)
     headers = {"X-Telegram-Bot-Api-Secret-Token": "webhook-secret-1", "Content-Type": "application/json"}
     assert sent[-1] == (b'{"update_id": 0}', headers)
@@ -46,12 +46,12 @@ def test_the_update_has_nothing_in_it_and_brings_the_secret(live: Watched, monke
 
 def test_it_is_waited_for_until_it_is_ready(live: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = [503, 500, 200]
-    real = live.ask
+    real = live.request_over_socket
 
     def ask(*arguments: Any) -> tuple[int, bytes]:
         return (statuses.pop(0), b"") if statuses else real(*arguments)
 
-    monkeypatch.setattr(live, "ask", ask)
+    monkeypatch.setattr(live, "request_over_socket", ask)
     assert probed(live).startswith("ready")
     assert not statuses
 
@@ -89,7 +89,7 @@ def test_another_secret_is_not_taken(live: Watched) -> None:
 def test_a_version_of_another_form_is_no_good_answer(
     live: Watched, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr(live, "ask", lambda *_arguments: (200, said))
+    monkeypatch.setattr(live, "request_over_socket", lambda *_arguments: (200, said))
     with pytest.raises(FailedError, match="no good answer: "):
         probed(live)
 

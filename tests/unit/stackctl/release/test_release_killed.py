@@ -53,7 +53,7 @@ def test_a_signal_amid_the_undoing_does_not_end_it(live: Droplet) -> None:
     assert stackctl(live, "release", "1.1.0")[0] == 1
     calls = [" ".join(call) for call in live.calls]
     removals = [at for at, call in enumerate(calls) if call.startswith("docker rm ")]
-    assert calls.index("shield") < removals[-1]
+    assert calls.index("ignore_signals") < removals[-1]
 
 
 def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:

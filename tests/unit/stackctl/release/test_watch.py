@@ -78,12 +78,12 @@ def test_a_container_that_ends_is_told(live: Watched, how: dict[str, Any], said:
 
 @pytest.mark.parametrize("statuses", [[503], [503, 503], [503, 503, 200, 503, 503]])
 def test_not_ready_for_a_moment_is_no_fault(live: Watched, statuses: list[int]) -> None:
-    look(live, ask=answering(live, statuses))
+    look(live, request_over_socket=answering(live, statuses))
 
 
 def test_not_ready_at_three_looks_is_one(live: Watched) -> None:
     with pytest.raises(FailedError, match="/ready is no longer ready"):
-        look(live, ask=answering(live, [200, 503, 200, 503, 503, 503]))
+        look(live, request_over_socket=answering(live, [200, 503, 200, 503, 503, 503]))
 
 
 def answering(droplet: Droplet, statuses: Sequence[int]) -> Callable[..., tuple[int, bytes]]:

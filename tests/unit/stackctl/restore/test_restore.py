@@ -86,7 +86,7 @@ def test_a_restore_without_confirmation_changes_nothing_and_shows_what_to_type(
     def interrupted(_self: Droplet, _question: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Droplet, "answer", interrupted)
+    monkeypatch.setattr(Droplet, "prompt", interrupted)
     code, shown = stackctl(saved, "restore", "latest")
     assert (code, "the run goes on" in shown, as_it_was(saved)) == (1, False, before), shown
     assert shown.splitlines()[-1] == "stackctl restore: interrupted. Nothing was changed"
