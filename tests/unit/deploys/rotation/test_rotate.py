@@ -1,11 +1,7 @@
-"""Rotating a secret: what is asked, what each step finds in the env file, and that a failure restores it."""
+"""A secret is rotated by one command, or stays as it was."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, field
-from datetime import date
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,10 +17,9 @@ from deploys.terminal import prompt
 from deploys.terminal.exit_codes import DONE, FAILED, LOCKED, NEEDS_A_PERSON, REFUSED
 from stackctl.core.errors import RefusedError
 from tests.support.env_file import GOOD, env_file
-from tests.support.settings import ROOT, data_of
+from tests.support.rotations import ENDS, LAYOUT, OPENS, SHOWS, Operator
+from tests.support.settings import ROOT
 
-KEY = f"ssh-ed25519 {'A' * 68} operator"
-LAYOUT = "# Ours\n\n" + "".join(f"  export {name} = '{value}' # note\r\n" for name, value in GOOD.items()) + "# end"
 ISSUED = {
     "REGISTRY_PASSWORD": "another-token",
     "TELEGRAM_BOT_TOKEN": "110201543:" + "B" * 35,
@@ -36,66 +31,6 @@ def proof(key: str) -> list[str]:
     """Return the deploy that tests a new value before anything is changed."""
     known = SECRETS.get(key, APP_SECRET).check
     return [known] if known else []
-
-
-@dataclass
-class Operator:
-    """An operator, at a terminal or not. Each step on the droplet ends with the next code or exception of `ends`."""
-
-    directory: Path
-    monkeypatch: pytest.MonkeyPatch
-    ends: list[int | BaseException] = field(default_factory=list)
-    ran: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    ages_seen: list[bytes] = field(default_factory=list)
-    recorded: str = "A"
-    """Whose new age a converge comes to write, however it ends."""
-
-    @property
-    def file(self) -> Path:
-        return self.directory / ".env.test"
-
-    @property
-    def ages(self) -> Path:
-        return self.directory / "prod.secrets.json"
-
-    def runs(self, environment: str, deploy: str) -> int:
-        """Stand in for a step: record the env file that it would read. A converge also writes the ledger."""
-        self.ran.append((deploy, read_env_file(self.file)))
-        self.ages_seen.append(self.ages.read_bytes())
-        if deploy.endswith("site.py"):
-            ledger.write(self.ages, {self.recorded: ledger.Entry("new", date(2026, 2, 2))})
-        end = self.ends.pop(0) if self.ends else 0
-        if isinstance(end, BaseException):
-            raise end
-        return end
-
-    def rotates(self, key: str, *options: str, stdin: str = "", terminal: bool = False, answer: str = "y") -> int:
-        typed = io.StringIO(stdin)
-        self.monkeypatch.setattr(typed, "isatty", lambda: terminal)
-        self.monkeypatch.setattr("sys.stdin", typed)
-        self.monkeypatch.setattr("sys.argv", ["rotate", "inventories/prod.py", key, *options])
-        self.monkeypatch.setattr("builtins.input", lambda _: answer)
-        self.monkeypatch.setattr("getpass.getpass", lambda _: stdin)
-        return rotate.main()
-
-
-@pytest.fixture
-def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
-    operator = Operator(tmp_path, monkeypatch)
-    keys = tmp_path / "keys"
-    keys.write_text(f"{KEY}\n")
-    env_file(tmp_path, LAYOUT)
-    ledger.write(operator.ages, {"A": ledger.Entry("old", date(2026, 1, 1))})
-    data: dict[str, Any] = data_of("prod") | {
-        "env_file": str(operator.file),
-        "secrets_ledger": str(operator.ages),
-        "authorized_keys": str(keys),
-        "ssh_strict_host_key_checking": "yes",
-    }
-    monkeypatch.setattr(rotate, "group_data", lambda _: data)
-    monkeypatch.setattr(rotate, "run", operator.runs)
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    return operator
 
 
 @pytest.mark.parametrize("key", [key for key, secret in SECRETS.items() if secret.make and "OFFSITE" not in key])
@@ -336,64 +271,6 @@ def test_a_token_that_its_issuer_refuses_changes_nothing(
     assert operator.ages.read_bytes() == ages
     assert "Nothing was changed" in capsys.readouterr().out
     assert all((ROOT / deploy).is_file() for deploy in proof(key))
-
-
-OPENS = "deploys.offsite.setup"
-ENDS = "deploys.offsite.setup --only-these"
-SHOWS = "deploys/checks/offsite.py"
-
-
-@pytest.mark.parametrize(
-    ("key", "steps"),
-    [
-        ("OFFSITE_PASSWORD", [OPENS, "deploys/site.py", SHOWS, ENDS]),
-        ("OFFSITE_OPERATOR_PASSWORD", [OPENS, "deploys/site.py", ENDS]),
-    ],
-)
-def test_both_passwords_open_the_repository_until_the_new_one_is_shown_to(
-    operator: Operator, key: str, steps: list[str]
-) -> None:
-    assert operator.rotates(key, "--yes") == DONE
-    assert [deploy for deploy, _ in operator.ran] == [*steps, "deploys/status.py"]
-    assert all(values[key] != GOOD[key] for _, values in operator.ran)
-    assert (ROOT / SHOWS).is_file()
-
-
-@pytest.mark.parametrize("failing", [0, 1, 2])
-def test_a_password_of_the_repository_that_fails_is_undone_with_the_old_one_still_opening(
-    operator: Operator, failing: int
-) -> None:
-    operator.ends = [*[0] * failing, 1]
-    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == FAILED
-    assert operator.file.read_bytes().decode() == LAYOUT
-    steps = [OPENS, "deploys/site.py", SHOWS, ENDS][: failing + 1]
-    assert [deploy for deploy, _ in operator.ran] == [*steps, "deploys/site.py"]
-
-
-@pytest.mark.parametrize("end", [1, KeyboardInterrupt()])
-@pytest.mark.parametrize("key", ["OFFSITE_PASSWORD", "OFFSITE_OPERATOR_PASSWORD"])
-def test_once_old_passwords_of_the_repository_are_being_ended_the_new_one_stays(
-    operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The old password may be revoked already, and the operator's new one is nowhere else."""
-    steps = SECRETS[key].steps
-    operator.recorded, operator.ends = key, [*[0] * steps.index(ENDS), end]
-    assert operator.rotates(key, "--yes") == NEEDS_A_PERSON
-    values = read_env_file(operator.file)
-    assert values[key] != GOOD[key]
-    assert all(seen == values for _, seen in operator.ran)
-    assert [step for step, _ in operator.ran] == [*steps]
-    again = ".venv/bin/python -m deploys.offsite.setup inventories/prod.py --only-these"
-    assert f"fix the cause, then {again}. If" in capsys.readouterr().out
-
-
-def test_a_locked_droplet_leaves_a_password_of_the_repository_that_nobody_has(
-    operator: Operator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    operator.ends = [0, LOCKED]
-    assert operator.rotates("OFFSITE_PASSWORD", "--yes") == LOCKED
-    assert operator.file.read_bytes().decode() == LAYOUT
-    assert "one password more, whose value is lost. The next rotation revokes it" in capsys.readouterr().out
 
 
 def test_a_proof_that_meets_a_lock_is_undone(operator: Operator) -> None:

@@ -1,0 +1,169 @@
+"""Trials whose timer, record or copies fail, and trials at boot."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from stackctl.core.program import Result
+from stackctl.host import trial
+from tests.support.fakes.droplet import Droplet, killed, stackctl
+from tests.support.trials import RIGHT, calls, change, there
+
+
+def test_without_a_timer_nothing_is_begun(bot: Droplet) -> None:
+    bot.failing["systemctl restart"] = Result(5, stderr="Unit bot-trial@ssh.timer not found.")
+    code, said = stackctl(bot, "trial", "begin", "ssh")
+    assert (code, "Nothing was changed" in said) == (1, True)
+    assert trial.under_way(bot.paths) == []
+
+
+@pytest.mark.parametrize("step", ["confirm", "undo"])
+def test_what_is_not_on_trial_is_neither_confirmed_nor_undone(bot: Droplet, step: str) -> None:
+    code, said = stackctl(bot, "trial", step, "ssh")
+    assert (code, "no change of ssh is on trial" in said) == (2, True)
+
+
+def test_a_timer_that_finds_no_trial_ends(bot: Droplet) -> None:
+    """Whoever confirmed was killed before it was stopped."""
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == RIGHT
+    assert calls(bot, "systemctl") == [["systemctl", "stop", bot.paths.units.trial_timer("ssh")]]
+
+
+def test_a_timer_that_asks_too_early_goes_on_and_leaves_no_trace(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    bot.seconds += trial.CONFIRM_TIMEOUT_S - 1
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert calls(bot, "systemctl") == [["systemctl", "restart", bot.paths.units.trial_timer("ssh")]]
+    assert stackctl(bot, "history", "--json")[1].strip() == "[]"
+
+
+@pytest.mark.parametrize("step", ["begin", "change", "confirm", "expire", "undo"])
+def test_of_what_has_to_be_said(bot: Droplet, step: str) -> None:
+    code, said = stackctl(bot, "trial", step)
+    assert (code, "ssh|firewall" in said) == (2, True)
+
+
+def test_an_undoing_that_fails_is_done_again(bot: Droplet) -> None:
+    """The timer goes on to ask."""
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.seconds += trial.CONFIRM_TIMEOUT_S
+    bot.failing["systemctl restart ssh"] = Result(1, stderr="Job for ssh.service failed.")
+    code, said = stackctl(bot, "trial", "expire", "ssh")
+    assert (code, "not in force: Job for ssh.service failed." in said) == (1, True)
+    assert calls(bot, "systemctl")[-1] == ["systemctl", "restart", "ssh.service"]
+    bot.seconds += 30
+    assert "the change of ssh could not be reverted: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]
+    bot.failing.clear()
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == RIGHT
+    assert "could not be reverted" not in stackctl(bot, "status")[1]
+
+
+def test_copies_that_are_gone_take_nothing_with_them(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    shutil.rmtree(bot.paths.trial_copies("ssh"))
+    code, said = stackctl(bot, "trial", "undo", "ssh")
+    assert (code, "by hand" in said) == (4, True)
+    assert there(bot)["00-bot.conf"] == RIGHT
+
+
+def test_what_could_not_be_undone_is_not_begun(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    shutil.rmtree(bot.paths.trial_copies("ssh"))
+    bot.calls.clear()
+    code, said = stackctl(bot, "trial", "begin", "ssh")
+    assert (code, "by hand" in said) == (4, True)
+    assert bot.calls == []
+
+
+@pytest.mark.parametrize("record", ["", "{}", '{"name": "ssh", "due": "soon"}'])
+def test_a_record_that_cannot_be_read_is_left_to_a_person(bot: Droplet, record: str) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    bot.paths.trial_record("ssh").write_text(record)
+    bot.calls.clear()
+    code, said = stackctl(bot, "trial", "boot")
+    assert (code, "ssh.json can't be read" in said, "check ssh by hand" in said) == (4, True, True)
+    assert bot.calls == []
+
+
+def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monotonic clock begins anew, with two minutes to come: the record is another boot's."""
+    bot.seconds = 5000
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.boot, bot.seconds = "the second", 3
+    bot.calls.clear()
+    with monkeypatch.context() as full:
+        full.setattr(trial, "_copy_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        code, said = stackctl(bot, "trial", "boot")
+        assert (code, "ssh is not reverted: [Errno 28] No space left on device" in said) == (4, True)
+    assert bot.calls == [["systemctl", "start", "--no-block", bot.paths.units.trial_timer("ssh")]]
+    assert "the change of ssh could not be reverted" in stackctl(bot, "status")[1]
+    code, said = stackctl(bot, "trial", "change", "ssh", "sshd -t")
+    assert (code, "no change of ssh is on trial any more" in said) == (2, True)
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] == RIGHT
+    assert trial.under_way(bot.paths) == []
+
+
+def test_one_broken_trial_keeps_no_other_from_being_undone_at_boot(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    stackctl(bot, "trial", "begin", "firewall")
+    shutil.rmtree(bot.paths.trial_copies("ssh"))
+    switch = bot.paths.on_trial["firewall"][0] / "ufw.conf"
+    switch.write_text("ENABLED=maybe\n")
+    code, said = stackctl(bot, "trial", "boot")
+    assert (code, "ssh is not reverted: " in said) == (4, True)
+    assert switch.read_text() == "ENABLED=yes\n"
+    # Without copies there is nothing to try again.
+    assert not bot.ran(f"start --no-block {bot.paths.units.trial_timer('ssh')}")
+    assert [one.name for one in trial.under_way(bot.paths)] == ["ssh"]
+
+
+def test_status_tells_of_a_trial_and_that_nobody_is_needed(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    code, said = stackctl(bot, "status")
+    assert code == 0, said
+    assert "ssh, reverted at 20" in said
+    (told,) = json.loads(stackctl(bot, "status", "--json")[1])["trials"]
+    assert told["name"] == "ssh"
+
+
+def test_nobody_but_root_reads_the_copies(bot: Droplet) -> None:
+    stackctl(bot, "trial", "begin", "ssh")
+    assert bot.paths.trials.stat().st_mode & 0o777 == 0o700
+
+
+def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> None:
+    """Before the record nothing has been changed, and nothing is put back; with it all of the copies are there."""
+    for moment in range(1, 20):
+        left = killed(bot, moment, "trial", "begin", "ssh")
+        if left is None:
+            assert moment > 3, "hardly a kill"
+            break
+        left = replace(left, killed_at=None)
+        assert stackctl(left, "trial", "boot")[0] == 0
+        assert there(left)["00-bot.conf"] == RIGHT
+        assert stackctl(left, "trial", "begin", "ssh")[0] == 0
+        change(left)
+        assert stackctl(left, "trial", "undo", "ssh")[0] == 0
+        assert there(left)["00-bot.conf"] == RIGHT
+    else:
+        pytest.fail("begin never ended")
+
+
+def test_a_change_that_nobody_confirms_is_undone_after_two_minutes(bot: Droplet) -> None:
+    """As docs say: a number, and not the program's own."""
+    assert trial.CONFIRM_TIMEOUT_S == 120
+    stackctl(bot, "trial", "begin", "ssh")
+    change(bot)
+    bot.seconds += 110
+    assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
+    assert there(bot)["00-bot.conf"] != RIGHT
+    bot.seconds += 11
+    stackctl(bot, "trial", "expire", "ssh")
+    assert there(bot)["00-bot.conf"] == RIGHT
