@@ -10,7 +10,7 @@ from tests.support.fakes.droplet import Droplet, killed_at_its_watch, stackctl
 
 
 def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb: str) -> float:
-    """The seconds from the last time that nginx was pointed elsewhere to the end of what it had pointed to."""
+    """Return the seconds from the last flip to the end of the colour that served before."""
     flipped, ended = list[float](), list[float]()
     activate, stop = state.activate, Stack.stop_colour
 
@@ -33,7 +33,9 @@ def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb
 def test_what_served_ends_a_second_after_the_flip_at_the_earliest(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A SIGTERM at once resets connections that wait in its backlog. A rollback isn't watched, so it has to wait."""
+    """An immediate SIGTERM would reset connections that wait in its backlog. A rollback has no watch, so it has to
+    wait.
+    """
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert DRAIN_SECONDS == 1.0
     assert 1.0 <= ends_after_the_flip(live, monkeypatch, "rollback") < 3.0

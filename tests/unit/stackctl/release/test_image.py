@@ -1,4 +1,4 @@
-"""Which image a release takes: by tag, by digest, or the one that is live."""
+"""A release takes the right image: by tag, by digest, or the live one."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from tests.support.fakes.droplet import ENVIRONMENT, Droplet, stackctl
 
 
 def moved(droplet: Droplet, tag: str, version: str) -> None:
-    """Somebody pushed another image under a tag that is live. Its label still says the tag."""
+    """Publish another image under the live tag. Its label still names the tag."""
     droplet.docker.registry[tag] = version
 
 
@@ -21,7 +21,7 @@ def declared_anew(droplet: Droplet) -> None:
 
 
 def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(live: Droplet) -> None:
-    """It mends what runs. What is new is for a release."""
+    """A converge mends what runs. Only a release brings in a new image."""
     moved(live, "1.0.0", "9.9.9")
     declared_anew(live)
     with lock.exclusive(live.paths.lock, "ada's converge", 0):
@@ -35,7 +35,7 @@ def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(l
     assert {container["image"] for container in live.docker.of("bot-green")} == {f"{REPOSITORY}@sha256:1.0.0"}
     assert f"{REPOSITORY}@sha256:1.0.0, which is live" in shown
     assert not live.ran("docker pull")
-    # By itself it is a release of what is there now, and is refused, as its label doesn't say the tag.
+    # Without the converge, this releases the new image. It is refused, because its label doesn't name the tag.
     assert "says it is version '9.9.9'" in stackctl(live, "release", "1.0.0")[1]
 
 
@@ -44,7 +44,7 @@ DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 @pytest.mark.parametrize(("asked", "code"), [(DIGEST, 0), (OTHER, 2)])
 def test_a_digest_is_the_live_one_s_or_refused_when_the_registry_is_gone(live: Droplet, asked: str, code: int) -> None:
-    """CI asks for the very image that it built."""
+    """CI asks for exactly the image that it built."""
     current = state.load(live.paths)
     assert current.release
     pinned = f"{REPOSITORY}@{DIGEST}"

@@ -1,4 +1,4 @@
-"""A release: its steps in order, what is refused before it, and what it records."""
+"""A release runs its steps in order, refuses what it must before the first, and records the result."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def test_the_next_release_takes_the_other_colour_and_ends_the_old_one(live: Drop
 
 
 def test_the_order_of_a_release(live: Droplet) -> None:
-    """Nothing of the old colour is touched before the flip."""
+    """The old colour is not touched before the flip."""
     stackctl(live, "release", "1.1.0")
     words = [
         "docker pull",
@@ -106,7 +106,7 @@ def test_it_is_refused_while_data_is_not_well(fresh: Droplet, broken: str) -> No
 
 
 def test_another_major_version_of_postgresql_is_refused(tmp_path: Path) -> None:
-    """Of what is declared: data.yaml has changed, and the converge hasn't come to it yet."""
+    """The declared version counts: data.yaml has changed, and the converge hasn't reached PostgreSQL yet."""
     fresh = installed(tmp_path)
     declared = json.loads(fresh.paths.config.read_text())
     declared["data"]["major"] = 18
@@ -134,7 +134,7 @@ def test_a_bad_environment_is_refused(fresh: Droplet, content: bytes | None) -> 
 
 
 def test_secrets_of_releases_that_are_kept_are_masked_though_the_declared_ones_have_changed(live: Droplet) -> None:
-    """A log of the release before still has them. `stackctl` looks for every one of ENVIRONMENT's in what was shown."""
+    """A log of the release before still contains them. `stackctl` checks its output for every value of ENVIRONMENT."""
     changed = {name: f"another-{value}" for name, value in ENVIRONMENT.items() if name == "TOKEN"}
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, **changed}))
     live.docker.new_containers = {"web": ENDED}

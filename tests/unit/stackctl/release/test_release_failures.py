@@ -1,4 +1,4 @@
-"""A release that fails is undone, and says what could not be undone."""
+"""A release that fails is undone, and reports what could not be undone."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A release that is interrupted or killed at any moment."""
+"""A release that is interrupted or killed at any moment can be finished."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.support.releases import assert_one_colour_serves, ids, remembered, ru
 def test_a_signal_has_it_undone_and_further_ones_do_not_end_that(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """As systemd's at a shutdown, and then somebody's who loses patience."""
+    """systemd sends the first signal at a shutdown, and then an impatient person sends more."""
     before, sent = (remembered(live), ids(live), running(live)), list[str]()
     run = Droplet.run
 
@@ -57,7 +57,7 @@ def test_a_signal_amid_the_undoing_does_not_end_it(live: Droplet) -> None:
 
 
 def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
-    """At each call and event in turn; the files it leaves are the real ones."""
+    """The kill comes at each call and event in turn, and leaves real files."""
     served = list[str]()
     fresh = installed(tmp_path / "droplet")
     stackctl(fresh, "release", "1.0.0")
@@ -67,7 +67,7 @@ def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: P
         assert current.active in left.docker.running()
         assert current.release
         assert current.release.tag == ("1.0.0" if current.active == "blue" else "1.1.0")
-        if at % 2:  # a reset between the kill and the next try, or none
+        if at % 2:  # Every second time, the machine is reset between the kill and the next attempt.
             left.reset()
             assert stackctl(left, "boot")[0] == 0
             assert_one_colour_serves(left)
@@ -82,7 +82,7 @@ def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: P
 
 @pytest.mark.parametrize("at", [30, 150])
 def test_what_a_kill_leaves_is_what_was_copied_at_its_moment(tmp_path: Path, at: int) -> None:
-    """`kills` is a quicker `killed`, and has to show the same."""
+    """`kills` is a faster `killed` and must show the same."""
 
     def seen(left: Droplet) -> tuple[dict[str, object], dict[str, bytes], State]:
         known = vars(left).keys() - {"paths", "killed_at", "moments_kept", "calls", "storage"}

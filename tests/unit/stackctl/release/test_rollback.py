@@ -34,7 +34,7 @@ def test_it_goes_back_and_forth(live: Droplet) -> None:
 
 
 def three(live: Droplet) -> None:
-    """1.2.0 serves, 1.1.0 and 1.0.0 are kept."""
+    """Make 1.2.0 live, with 1.1.0 and 1.0.0 kept."""
     assert stackctl(live, "release", "1.2.0")[0] == 0
 
 
@@ -69,7 +69,7 @@ def test_one_that_was_left_is_reached_by_its_name_and_counts_again(live: Droplet
     assert stackctl(live, "rollback")[0] == 0
     assert stackctl(live, "rollback", "1.2.0")[0] == 0
     assert tag(live) == "1.2.0"
-    # The one that was live in between was left as well.
+    # The release that was live in between counts as left, too.
     assert [known.tag for known in state.load(live.paths).kept if known.id in state.load(live.paths).left] == ["1.1.0"]
     assert stackctl(live, "rollback")[0] == 0
     assert tag(live) == "1.0.0"
@@ -109,7 +109,7 @@ def test_after_a_release_that_was_killed_nothing_that_was_recorded_is_left(live:
 
 
 def test_status_offers_no_rollback_to_an_image_that_is_gone(live: Droplet) -> None:
-    """As after `docker system prune --all`."""
+    """`docker system prune --all` removes such an image, for example."""
     three(live)
     live.docker.images = {name: image for name, image in live.docker.images.items() if image != "1.1.0"}
     assert kept_rows(live) == [
@@ -200,7 +200,7 @@ def test_while_telegram_still_sends_the_old_secret_both_are_accepted(live: Dropl
     ]
     assert live.telegram.webhook["secret_token"] == "webhook-secret-2"
     assert "drop_pending_updates" not in live.telegram.webhook
-    # And back: the old release knows nothing of the new secret, but for what it is told as it starts.
+    # The rollback tells the old release the new secret when it starts.
     assert stackctl(live, "rollback")[0] == 0
     assert [container["secrets"][:2] for container in live.docker.of("bot-green")] == [
         ["webhook-secret-1", "webhook-secret-2"]
@@ -308,7 +308,7 @@ def test_maintenance_is_a_file_that_nginx_looks_for(live: Droplet) -> None:
 
 
 def test_after_a_kill_behind_the_handover_boot_mixes_no_versions(live: Droplet) -> None:
-    """The worker is the new release's already, and nothing was recorded."""
+    """The worker already belongs to the new release, and nothing was recorded."""
     current = state.load(live.paths)
     assert stackctl(live, "release", "1.2.0")[0] == 0
     state.save(live.paths, current)

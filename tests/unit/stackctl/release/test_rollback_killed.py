@@ -1,4 +1,4 @@
-"""A rollback that was killed, and one after a release that was killed."""
+"""A rollback that was killed can be finished, and a rollback after a killed release works."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path
 
 
 def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tmp_path: Path) -> None:
-    """Of a release that was killed before its flip nothing was ever live."""
+    """A release that was killed before its flip was never live."""
     led = set[tuple[str, str]]()
     droplet = installed(tmp_path / "droplet")
     for version in ("1.0.0", "1.1.0"):
@@ -46,7 +46,7 @@ def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tm
 
 
 def test_killed_amid_a_contract_no_rollback_leads_past_it(tmp_path: Path) -> None:
-    """What is about to be applied is written down before: nobody would tell it afterwards."""
+    """The revisions are recorded before they are applied, because a killed release could not report them afterwards."""
     droplet, barred, lost = installed(tmp_path / "droplet"), set[bool](), list[str]()
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         stackctl(droplet, "release", version)

@@ -1,4 +1,4 @@
-"""Which tags are accepted."""
+"""Only well-formed tags are accepted."""
 
 import re
 import string
