@@ -269,7 +269,7 @@ def test_redis_refuses_what_it_has_no_room_for_and_deletes_nothing() -> None:
     assert {"maxmemory-policy noeviction", "protected-mode yes", "stop-writes-on-bgsave-error yes"} <= set(there)
 
 
-def test_what_runs_by_itself_makes_up_for_what_it_slept_through(settings: Settings) -> None:
+def test_timers_catch_up_on_missed_runs(settings: Settings) -> None:
     units = backups.units(settings) | upkeep.units(settings, data=True)
     # A missed reboot is not repeated: the droplet has just booted.
     timers = [name for name in units if name.endswith(".timer") and name != settings.paths.units.reboot_timer]
@@ -362,7 +362,7 @@ def test_no_module_is_blocked_that_docker_or_a_cloud_image_needs() -> None:
     assert not barred & needed
 
 
-def test_what_droplet_tests_go_by_is_whole() -> None:
+def test_the_values_behind_droplet_tests_are_complete() -> None:
     """tests/droplet tests each of these, so removing one would also remove its test."""
     root_s = {"/boot": "700", "/etc/crontab": "600", "/etc/sudoers.d": "750", "/etc/ssh/sshd_config": "600"}
     cron = {f"/etc/cron.{often}": "700" for often in ("d", "hourly", "daily", "weekly", "monthly")}

@@ -45,7 +45,7 @@ def release(droplet: Host) -> Any:
     return status(droplet)["release"]
 
 
-def test_it_reaches_postgresql_redis_the_registry_s_login_and_the_app(
+def test_a_new_password_reaches_postgresql_redis_the_registry_and_the_app(
     changed_passwords: None, lab: Environment, droplet: Host
 ) -> None:
     before = release(droplet)

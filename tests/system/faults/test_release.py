@@ -128,7 +128,7 @@ def unreachable(droplet: Host) -> Iterator[Callable[[], None]]:
     droplet.check_output(f"iptables --delete {rule}")
 
 
-def test_what_telegram_complains_of_is_undone(droplet: Host, unreachable: Callable[[], None]) -> None:
+def test_a_release_that_telegram_complains_of_is_undone(droplet: Host, unreachable: Callable[[], None]) -> None:
     # Telegram must not report errors from before the release, or the watch would excuse the new ones.
     post("/lab/forget", {})
     deliver_an_update()
@@ -188,7 +188,7 @@ def test_a_full_disk_refuses_a_release_or_undoes_it_during_the_dump(
 
 
 @pytest.mark.parametrize("step", [step.name for step in STEPS])
-def test_killed_at_any_step_one_colour_serves_and_the_same_again_finishes(
+def test_a_release_killed_at_any_step_serves_and_can_be_finished(
     droplet: Host, target: Target, show: Show, step: str
 ) -> None:
     tag = another(droplet)
@@ -220,9 +220,7 @@ def test_a_rollback_after_a_release_that_was_killed_leads_to_what_was_live(dropl
     assert_all_is_well(droplet, tag)
 
 
-def test_what_was_live_is_whole_again_though_the_release_after_one_that_was_killed_is_refused(
-    droplet: Host, target: Target
-) -> None:
+def test_a_refused_release_after_a_killed_one_recovers_the_live_one(droplet: Host, target: Target) -> None:
     tag = live(droplet)
     with load(target, clients=CLIENTS, rate=RATE) as running:
         asked = UnderWay(("release", another(droplet)))
@@ -251,7 +249,9 @@ def test_a_rollback_that_is_killed_too(droplet: Host, target: Target, step: str)
 
 
 @pytest.mark.parametrize("step", [step.name for step in STEPS])
-def test_without_docker_at_any_step_what_serves_serves_on(droplet: Host, target: Target, show: Show, step: str) -> None:
+def test_the_live_release_keeps_serving_if_docker_stops_at_any_step(
+    droplet: Host, target: Target, show: Show, step: str
+) -> None:
     tag = another(droplet)
     with load(target, clients=CLIENTS, rate=RATE) as running:
         asked = UnderWay(("release", tag))
@@ -273,7 +273,7 @@ def test_without_docker_at_any_step_what_serves_serves_on(droplet: Host, target:
 
 @pytest.mark.parametrize("fault", [machines.reboot, machines.crash])
 @pytest.mark.parametrize("step", [step.name for step in STEPS])
-def test_rebooted_at_any_step_one_colour_comes_up_and_the_same_again_finishes(  # noqa: PLR0917
+def test_a_release_interrupted_by_a_reboot_serves_and_can_be_finished(  # noqa: PLR0917
     lab: Environment, droplet: Host, target: Target, show: Show, step: str, fault: Callable[[machine.Machine], None]
 ) -> None:
     """Requests made while the machine is off are lost, and Telegram sends them again. None is lost before or after."""

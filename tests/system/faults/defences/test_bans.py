@@ -74,7 +74,7 @@ def assert_answered(asked: Any, times: int) -> None:
 
 
 @pytest.mark.parametrize("stranger", ["ipv4", "ipv6"])
-def test_who_asks_for_nothing_again_and_again_is_shut_out(
+def test_a_client_that_keeps_asking_for_missing_paths_is_banned(
     droplet: Host, outside: Host, lab: Environment, stranger: str
 ) -> None:
     """The ban covers every port and also a connection that was already open. It survives a restart of fail2ban."""
@@ -101,7 +101,7 @@ def banned_addresses(droplet: Host) -> set[object]:
     return set(map(ip_address, banned(droplet, "nginx-refusals")))
 
 
-def test_a_reboot_forgets_nobody(droplet: Host, outside: Host, lab: Environment) -> None:
+def test_a_ban_survives_a_reboot(droplet: Host, outside: Host, lab: Environment) -> None:
     there = machine_of(droplet)
     ask_often(outside, there.ipv4, lab)
     assert not reaches(outside, there.ipv4, 443)
@@ -112,19 +112,19 @@ def test_a_reboot_forgets_nobody(droplet: Host, outside: Host, lab: Environment)
     assert not reaches(outside, there.ipv4, 443)
 
 
-def test_the_operator_who_does_the_same_is_not(droplet: Host, lab: Environment) -> None:
+def test_a_trusted_address_that_does_the_same_is_not_banned(droplet: Host, lab: Environment) -> None:
     """This is the control: the same program runs from a trusted address, and all of its requests come through."""
     command = [sys.executable, "-c", PROGRAM, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(OFTEN)]
     assert_answered(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout), OFTEN)
     assert banned(droplet, "nginx-refusals") == set()
 
 
-def test_who_asks_a_little_is_not(droplet: Host, outside: Host, lab: Environment) -> None:
+def test_a_client_below_the_limit_is_not_banned(droplet: Host, outside: Host, lab: Environment) -> None:
     """This is the other control: the same address stays below the limit."""
     assert_answered(ask_often(outside, machine_of(droplet).ipv4, lab, A_LITTLE), A_LITTLE)
 
 
-def test_who_guesses_at_ssh_is_shut_out(droplet: Host, outside: Host) -> None:
+def test_a_client_that_guesses_at_ssh_is_banned(droplet: Host, outside: Host) -> None:
     """sshd accepts only keys, so each guess fails before a password is tried. It counts all the same."""
     address = machine_of(droplet).ipv4
     assert reaches(outside, address, 22)

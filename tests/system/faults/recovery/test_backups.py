@@ -69,7 +69,7 @@ def flipped(file: Path) -> None:
 
 @pytest.mark.parametrize("name", ["postgres.dump", "globals.sql", "redis.rdb"])
 @pytest.mark.parametrize("damage", [truncated, flipped])
-def test_what_was_damaged_after_it_was_written_is_no_backup(
+def test_a_backup_damaged_after_it_was_written_does_not_count(
     droplet: Host, show: Callable[[str], None], damage: Callable[[Path], None], name: str
 ) -> None:
     before = proven(droplet)
@@ -139,7 +139,7 @@ def test_out_of_memory_it_says_which_value_to_raise(droplet: Host, show: Callabl
     assert_the_next_one_is_whole(droplet)
 
 
-def test_what_lost_half_of_its_size_fails_though_it_is_kept(droplet: Host, database: Database) -> None:
+def test_a_backup_of_half_the_size_fails_but_is_kept(droplet: Host, database: Database) -> None:
     database.ask("CREATE TABLE ballast AS SELECT sha512(n::text::bytea) FROM generate_series(1, 50000) n")
     try:
         droplet.check_output("stackctl backup")

@@ -185,9 +185,7 @@ def append_only(lab: Environment) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fault", [redis, the_machine])
-def test_by_its_snapshots_redis_has_what_there_was_at_the_last_one(
-    lab: Environment, show: Callable[[str], None], fault: Fault
-) -> None:
+def test_redis_keeps_what_its_last_snapshot_had(lab: Environment, show: Callable[[str], None], fault: Fault) -> None:
     droplet, _ = connected(lab)
     prefix = f"snapshots-{time.time_ns()}"
     with writing(lab, prefix) as written:

@@ -94,7 +94,7 @@ def test_a_table_that_is_reloaded_all_the_time_is_whole_in_each_backup(droplet: 
     assert [one["tables"]["public.sec_near"] for one in made] == [ROWS] * 3
 
 
-def test_what_a_snapshot_without_locks_sees(database: Database) -> None:
+def test_a_snapshot_without_locks_sees_empty_tables(database: Database) -> None:
     """This is the control: backups were once counted and dumped without locks."""
     with subprocess.Popen(
         database.over_ssh(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -112,7 +112,7 @@ def test_what_a_snapshot_without_locks_sees(database: Database) -> None:
 
 @pytest.mark.parametrize("what", DURING)
 @pytest.mark.parametrize("after", [0.3, 1.0])
-def test_what_comes_while_a_dump_is_made_waits_for_its_end(
+def test_changes_of_a_table_during_a_dump_wait_for_its_end(
     droplet: Host, database: Database, what: str, after: float
 ) -> None:
     before = {one["id"] for one in backups(droplet)}

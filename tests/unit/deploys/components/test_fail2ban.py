@@ -29,12 +29,12 @@ def test_telegram_is_spared_whatever_the_webhook_allows() -> None:
     assert set(TELEGRAM) <= set(spared(jail(webhook_allowed_from=[])))
 
 
-def test_whom_the_webhook_is_for_and_the_operators_are_spared() -> None:
+def test_webhook_clients_and_operators_are_never_banned() -> None:
     never = spared(jail(webhook_allowed_from=["192.0.2.0/28"], never_banned=["2001:db8::7/128"]))
     assert {"192.0.2.0/28", "2001:db8::7/128"} <= set(never)
 
 
-def test_who_alone_may_reach_ssh_is_an_operator() -> None:
+def test_an_address_that_may_reach_ssh_counts_as_an_operator_s() -> None:
     """One setting spares an address in fail2ban and in sshd itself."""
     both, one = ["198.51.100.7", "192.0.2.0/28"], ["192.0.2.0/28"]
     assert {"198.51.100.7/32", "192.0.2.0/28"} <= set(spared(jail(sshd_allowed_from=both, never_banned=one)))

@@ -103,7 +103,7 @@ def test_a_changed_host_key_names_the_file_that_is_used_and_no_other(
     assert "ssh-keygen" not in told + caplog.text
 
 
-def test_whom_the_droplet_does_not_know_is_told_user_and_key(sshd: int, said: Callable[..., str]) -> None:
+def test_a_refused_login_names_the_user_and_the_key(sshd: int, said: Callable[..., str]) -> None:
     assert f"{ADDRESS} does not let deploy in with inventories/id" in said(sshd, known=line(HOST_KEY, sshd))
 
 

@@ -150,7 +150,7 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
     assert not (tmp_path / "changed").exists()
 
 
-def test_what_facts_read_is_not_printed_however_loud_a_run_is() -> None:
+def test_facts_are_not_printed_even_in_a_verbose_run() -> None:
     """FileState returns the hash of a secret's file and RedisUsers those of passwords, without a salt."""
     state: Any = SimpleNamespace(print_fact_output=True, callback_handlers=[session.SiteLock()])
     connector: Any = SSHConnector.__new__(SSHConnector)

@@ -220,9 +220,7 @@ def test_a_database_has_its_major_version_and_none_is_none(folder: Path) -> None
     assert ask(PostgresMajor(), str(folder / "nowhere")) is None
 
 
-def test_what_a_container_put_in_the_place_of_pg_version_is_neither_waited_for_nor_shown(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_fifo_or_link_in_place_of_pg_version_is_neither_opened_nor_shown(folder: Path, tmp_path: Path) -> None:
     """S11: the content of a file that only root can read was shown in an error message, through a link."""
     version, outside = folder / "PG_VERSION", tmp_path / "outside"
     outside.write_text("16\n")

@@ -48,7 +48,7 @@ def test_what_was_seen_is_remembered_with_its_first_day(ledger: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["gone", "changed", "dated again", "of old", "another repository"])
-def test_what_is_not_as_it_was_seen_is_told_until_a_person_agrees(
+def test_a_changed_snapshot_is_reported_until_a_person_agrees(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path, how: str
 ) -> None:
     there = pruned_before(InMemory(nightly(QUARTER)), ledger)
@@ -86,7 +86,7 @@ def test_an_old_backup_that_was_never_seen_replaces_no_other(ledger: Path) -> No
     assert [one.snapshot.id for one in seen.found if one.doubts] == [of_old.snapshot.id]
 
 
-def test_what_could_be_read_before_and_can_t_be_now_is_an_alarm(ledger: Path) -> None:
+def test_a_snapshot_that_became_unreadable_raises_an_alarm(ledger: Path) -> None:
     """A key that can delete can remove the content of a snapshot and leave its name."""
     there = pruned_before(InMemory(nightly(3)), ledger)
     gone = there.backups.pop(1)

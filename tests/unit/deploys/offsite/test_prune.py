@@ -100,7 +100,7 @@ def test_periods_are_those_of_the_storage_s_dates(monkeypatch: pytest.MonkeyPatc
     assert [one.time for one in seen] == [one.at for one in found]
 
 
-def test_what_goes_goes_by_explicit_ids_once_the_newest_was_read_back(ledger: Path) -> None:
+def test_prune_deletes_by_explicit_ids_after_reading_the_newest_back(ledger: Path) -> None:
     there = pruned_before(InMemory(nightly(QUARTER)), ledger)
     before = there.backups
     assert pruned(there, ledger) == DONE
@@ -139,7 +139,7 @@ def test_a_damaged_newest_one_saves_all_others(differs: str, ledger: Path) -> No
     assert "forget" not in there.verbs
 
 
-def test_of_nothing_verified_nothing_goes(ledger: Path) -> None:
+def test_without_a_verified_backup_nothing_is_deleted(ledger: Path) -> None:
     told = [made(number, NOON + number * DAY, verified=False) for number in range(QUARTER)]
     there = pruned_before(InMemory([stored_as(one) for one in told]), ledger)
     assert pruned(there, ledger) == DONE
@@ -161,7 +161,7 @@ def test_nothing_to_drop_is_no_failure(capsys: pytest.CaptureFixture[str], ledge
     assert "There is nothing to delete." in capsys.readouterr().out
 
 
-def test_without_a_yes_nothing_goes(monkeypatch: pytest.MonkeyPatch, ledger: Path) -> None:
+def test_without_a_yes_nothing_is_deleted(monkeypatch: pytest.MonkeyPatch, ledger: Path) -> None:
     there = pruned_before(InMemory(nightly(QUARTER)), ledger)
     for answer, code in ((None, REFUSED), ("n", REFUSED), ("", REFUSED), ("y", DONE)):
         at_a_terminal(monkeypatch, answer)

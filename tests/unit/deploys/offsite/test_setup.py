@@ -28,7 +28,7 @@ from tests.support.settings import settings_of
     ],
     ids=["no repository", "a second run", "without the droplet's password", "without the operator's"],
 )
-def test_both_passwords_open_it_whatever_there_was(there: InMemory, done: list[str]) -> None:
+def test_setup_makes_both_passwords_open_the_repository(there: InMemory, done: list[str]) -> None:
     before = {**there.passwords}
     setup.made(cast(Repository, there))
     assert {*there.passwords} == {OPERATOR, DROPLET}
@@ -42,7 +42,7 @@ def test_setup_says_whether_the_repository_is_new(*, there: bool) -> None:
     assert setup.made(cast(Repository, InMemory(there=there))) is not there
 
 
-def test_one_that_opens_with_neither_password_is_left_alone() -> None:
+def test_a_repository_that_opens_with_neither_password_is_left_alone() -> None:
     with pytest.raises(RepositoryError, match="opens with neither password of the env file"):
         setup.made(cast(Repository, InMemory(passwords={"else": "k3"})))
 

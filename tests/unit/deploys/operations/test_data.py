@@ -75,7 +75,7 @@ def test_roles_are_made_in_a_session_that_the_app_cannot_influence() -> None:
     assert [one for one in statements[moved:] if "SCHEMA" not in one] == ['\\connect "shop"']
 
 
-def test_who_owns_what_is_asked_where_the_app_cannot_lie() -> None:
+def test_owners_are_read_where_the_app_cannot_lie() -> None:
     """Both sessions have our settings, and the superuser uses only the database `postgres`."""
     told = {"container": "c", "owner": "app", "login": "app_01234567", "database": "shop"}
     line = str(RolesAsDeclared().command(**told))

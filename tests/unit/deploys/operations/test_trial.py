@@ -173,7 +173,7 @@ def test_a_login_that_fails_is_one_line_with_what_happens_next(client: type[Clie
     assert client.closed == 1
 
 
-def test_that_a_trial_is_over_says_not_how_it_ended(client: type[Client]) -> None:
+def test_an_ended_trial_may_have_been_confirmed(client: type[Client]) -> None:
     """A login whose answer was lost may have confirmed it."""
     client.refuses = OSError("refused")
     droplet = Droplet()

@@ -102,7 +102,7 @@ COMMIT
         ),
     ],
 )
-def test_what_somebody_changed_in_the_kernel_is_mended_a_table_at_once(
+def test_rules_changed_in_the_kernel_are_mended_one_table_at_a_time(
     changed: dict[Chain, tuple[str, ...]], restored: dict[str, list[str]]
 ) -> None:
     there = replace(ALLOWED, loaded=CHAINS | changed)

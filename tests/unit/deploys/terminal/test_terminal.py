@@ -51,7 +51,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYINFRA_PROGRESS": "off"}
 
 
-def test_what_a_droplet_says_is_shown_made_printable(tmp_path: Path) -> None:
+def test_a_droplet_s_output_is_made_printable(tmp_path: Path) -> None:
     command = pyinfra(tmp_path, SAYS)
     ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=False)
     told = (ran.stdout + ran.stderr).decode()
@@ -62,7 +62,7 @@ def test_what_a_droplet_says_is_shown_made_printable(tmp_path: Path) -> None:
     assert click.unstyle(left).isprintable()
 
 
-def test_without_it_a_terminal_would_obey(tmp_path: Path) -> None:
+def test_without_the_change_a_terminal_would_obey(tmp_path: Path) -> None:
     command = pyinfra(tmp_path, SAYS, "")
     ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=False)
     assert b"\x1b]0;PWNED\x07" in ran.stdout + ran.stderr

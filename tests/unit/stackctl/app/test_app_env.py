@@ -57,7 +57,7 @@ def test_an_environment_is_loaded_from_where_it_was_written(paths: Paths) -> Non
         ({"A": "s3cret" + "ü" * app_env.LONGEST}, f"A is too long: Linux takes {32 * 4096} bytes"),
     ],
 )
-def test_what_no_app_can_have_is_refused_by_name(paths: Paths, values: Any, fault: str) -> None:
+def test_a_value_that_no_app_can_have_is_refused_by_name(paths: Paths, values: Any, fault: str) -> None:
     paths.next_environment.write_text(json.dumps(values))
     with pytest.raises(RefusedError, match=fault) as refused:
         app_env.load(paths.next_environment)

@@ -30,7 +30,7 @@ def knowing(revision: str | None) -> Release:
 
 
 @given(HISTORIES)
-def test_what_cuts_is_a_contract_whose_expand_may_be_among_what_comes(coming: tuple[Revision, ...]) -> None:
+def test_the_first_breaking_revision_is_a_contract_after_an_expand(coming: tuple[Revision, ...]) -> None:
     pairs = [pair for pair in combinations(coming, 2) if [one.kind for one in pair] == ["expand", "contract"]]
     assert schema.first_breaking(coming) == (pairs[0][1] if pairs else None)
 
@@ -47,13 +47,13 @@ def test_a_release_is_barred_by_what_cuts_past_its_schema_and_by_nothing_else(
 
 
 @given(HISTORIES)
-def test_where_no_revision_is_known_nothing_is_barred(applied: tuple[Revision, ...]) -> None:
+def test_without_known_revisions_no_release_is_incompatible(applied: tuple[Revision, ...]) -> None:
     assert schema.incompatibility((), knowing("0001")) is None
     for unknown in ("elsewhere", None):
         assert (schema.incompatibility(applied, knowing(unknown)) is None) == (not applied)
 
 
-def test_why_it_is_barred() -> None:
+def test_an_incompatible_release_has_a_reason() -> None:
     applied = tuple(Revision(f"000{n}", "contract" if n in {2, 4} else "expand") for n in range(5))
     assert schema.incompatibility(applied, knowing("0000")) == "the schema has moved past it (0002 is a contract)"
     assert schema.incompatibility(applied, knowing("0001")) == "the schema has moved past it (0004 is a contract)"
@@ -63,7 +63,9 @@ def test_why_it_is_barred() -> None:
 
 
 @given(HISTORIES, st.data())
-def test_of_what_was_meant_the_database_has_what_it_came_to(every: tuple[Revision, ...], data: st.DataObject) -> None:
+def test_an_interrupted_migration_leaves_its_first_revisions_applied(
+    every: tuple[Revision, ...], data: st.DataObject
+) -> None:
     """If a migration is killed or fails, some revisions were applied. The next attempt finds the rest pending, and each
     counts once.
     """
@@ -83,7 +85,7 @@ def test_an_older_image_that_lacks_revisions_takes_none_for_absent(
     assert schema.applied(every, reported(every, len(every), known)) == every
 
 
-def test_what_was_applied_by_other_means_hides_nothing() -> None:
+def test_a_revision_applied_by_other_means_hides_no_other() -> None:
     """The database is at a revision that no release brought, so the pending revision isn't there."""
     one, two = Revision("1", "expand"), Revision("2", "contract")
     assert schema.applied((one, two), schema.Report("elsewhere", "2", (two,))) == (one,)

@@ -80,9 +80,7 @@ KINDS_OF_RELEASE = st.tuples(*[st.sampled_from("ab")] * 3)
 
 @settings(max_examples=50)
 @given(STATES, st.lists(KINDS_OF_RELEASE, min_size=1, max_size=12), st.integers(1, 3))
-def test_what_serves_is_kept_once_and_before_the_newest_others(
-    before: State, served: list[tuple[str, str, str]], most: int
-) -> None:
+def test_a_live_release_is_kept_once_and_first(before: State, served: list[tuple[str, str, str]], most: int) -> None:
     """A kept release that differs only in its ID and its time is replaced by the new one."""
     after = replace(before, kept=())
     for number, (tag, image, env) in enumerate(served):

@@ -48,7 +48,7 @@ def test_a_release_ends_with_it(live: Droplet) -> None:
     ids=["probe", "watch", "health", "worker", "socket"],
 )
 @pytest.mark.parametrize("verb", [["release", "1.1.0"], ["rollback", "1.1.0"]], ids=["release", "rollback"])
-def test_what_is_undone_leaves_a_bot_that_hears(live: Droplet, verb: list[str], broken: dict[str, Any]) -> None:
+def test_an_undone_release_restores_the_webhook(live: Droplet, verb: list[str], broken: dict[str, Any]) -> None:
     if verb[0] == "rollback":
         for tag in ("1.1.0", "1.0.0"):
             assert stackctl(live, "release", tag)[0] == 0
@@ -79,7 +79,7 @@ def test_rollback_ends_with_it(live: Droplet) -> None:
     assert live.telegram.webhook["url"] == OURS
 
 
-def test_what_a_killed_release_left_takes_it_along_only_for_a_moment(live: Droplet) -> None:
+def test_the_recovery_after_a_killed_release_restores_the_webhook(live: Droplet) -> None:
     left = killed_at_its_watch(live, "1.1.0")
     left.docker.registry.clear()
     code, shown = stackctl(left, "release", "1.2.0")
@@ -147,7 +147,7 @@ def test_status_says_where_updates_go_and_a_release_of_the_same_mends_it(live: D
     assert report(live)[0] == 0
 
 
-def test_another_secret_is_found_by_what_the_app_refuses(live: Droplet) -> None:
+def test_a_wrong_webhook_secret_is_found_by_the_app_s_refusals(live: Droplet) -> None:
     """Telegram does not return the secret itself."""
     live.telegram.webhook |= {
         "secret_token": "another",
@@ -222,7 +222,9 @@ def test_status_waits_for_telegram_no_longer_than_it_said(live: Droplet, monkeyp
         b'{"ok": false, "description": {"a": "\\u001b[2J"}}',
     ],
 )
-def test_what_is_not_of_its_api_is_no_answer(live: Droplet, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+def test_an_answer_that_is_not_telegram_s_api_is_an_error(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
     def request(*_: object) -> tuple[int, bytes]:
         return 200, body
 
@@ -235,7 +237,7 @@ def test_what_is_not_of_its_api_is_no_answer(live: Droplet, monkeypatch: pytest.
     assert report(live)[0] == 0
 
 
-def test_what_telegram_says_is_shown_in_a_length_and_in_characters_that_a_terminal_takes() -> None:
+def test_telegram_s_messages_are_shown_short_and_printable() -> None:
     said = Info.read({"url": OURS, "last_error_message": "\x1b]0;x\x07\u202e" + "a" * 500}).error
     assert said == "\\x1b]0;x\\x07\\u202e" + "a" * 193
 

@@ -23,7 +23,7 @@ from tests.support.manifests import made
 from tests.support.power import Disk
 
 
-def test_what_has_a_backup_s_name_is_on_the_disk_to_its_last_byte(live: Droplet) -> None:
+def test_a_backup_has_its_name_only_once_it_is_synced(live: Droplet) -> None:
     """A power cut may come at any time: the files are synced before the manifest, and both before the name."""
     backups = live.paths.backups
     disk, looked = Disk(live.paths.var.parents[2]), list[int]()
@@ -59,7 +59,7 @@ def hostile(directory: Path, outside: Path) -> None:
 
 
 @pytest.mark.usefixtures("swept")
-def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
+def test_files_of_a_throwaway_container_are_removed_without_following_links(
     live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The container restores data that an intruder may have written."""
@@ -87,7 +87,7 @@ def test_what_a_throwaway_container_leaves_is_removed_and_leads_nowhere(
 
 
 @pytest.mark.usefixtures("swept")
-def test_what_killed_runs_left_is_removed_and_leads_nowhere(live: Droplet, tmp_path: Path) -> None:
+def test_leftovers_of_killed_runs_are_removed_without_following_links(live: Droplet, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").touch()
@@ -190,7 +190,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_what_fails_is_named_and_leaves_nothing(live: Droplet, fault: str) -> None:
+def test_a_failed_backup_is_named_and_leaves_nothing(live: Droplet, fault: str) -> None:
     changes, expected, reason = BROKEN[fault]
     before = every(live)
     change(live, changes)
@@ -206,9 +206,7 @@ def test_what_fails_is_named_and_leaves_nothing(live: Droplet, fault: str) -> No
     assert problems(live) == []
 
 
-def test_what_was_flipped_though_it_can_be_restored_is_no_backup(
-    live: Droplet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_backup_that_still_restores_does_not_count(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     load = verify._load_redis
 
     def flip(stack: Stack, place: Path, *rest: Any) -> None:
@@ -249,7 +247,7 @@ def test_a_backup_killed_at_any_moment_does_not_count_and_the_next_one_is_whole(
     assert {0, 1} == set(counted)
 
 
-def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
+def test_another_run_s_backup_is_left_alone(live: Droplet) -> None:
     stack, under_way = stack_of(live), live.paths.backup("20251123T110000.000Z")
     with partial.directory(under_way) as place:
         assert stackctl(live, "backup")[0] == 0
@@ -260,7 +258,7 @@ def test_what_another_run_is_making_is_left_alone(live: Droplet) -> None:
     assert leftovers(live) == []
 
 
-def test_where_the_data_is_elsewhere_none_is_made(tmp_path: Path) -> None:
+def test_no_backup_is_made_if_the_data_is_on_another_host(tmp_path: Path) -> None:
     code, shown = stackctl(installed(tmp_path, data=None), "backup")
     assert (code, "the database is on another host" in shown) == (2, True)
     assert stackctl(installed(tmp_path / "other", data=None), "amcheck")[0] == 0

@@ -127,7 +127,7 @@ def load(tmp_path: Path, programs: Programs) -> Load:
     return Load(server, "app_restoring", "owner", tmp_path / "postgres.dump", tmp_path / "globals.sql", 60)
 
 
-def test_what_only_a_superuser_makes_is_left_out_and_named(load: Load) -> None:
+def test_objects_that_only_a_superuser_creates_are_left_out_and_named(load: Load) -> None:
     contents = load.contents()
     assert contents.entries == LOADED
     assert sorted(contents.told) == sorted(
@@ -237,7 +237,7 @@ def test_the_extension_of_the_weekly_look_needs_no_schema_of_its_own(load: Load,
 
 
 @pytest.mark.parametrize(("plain", "given"), [("keeper", 1), ("", 0)])
-def test_what_was_another_s_becomes_its_own_again_where_that_one_has_no_power(
+def test_objects_return_to_their_owner_if_it_has_no_power(
     load: Load, programs: Programs, plain: str, given: int
 ) -> None:
     the_owners = '["SCHEMA", "x"]\n["public", "fti"]\n["LARGE OBJECT", "4242"]'
@@ -269,7 +269,7 @@ def test_an_extension_is_made_for_the_table_of_contents_and_not_for_a_line_of_a_
     assert load.contents().extensions == (("postgres_fdw", "fdw"),)
 
 
-def test_what_a_dump_has_in_it_takes_time_by_its_length_and_no_more(load: Load, programs: Programs) -> None:
+def test_the_time_to_read_a_dump_grows_linearly(load: Load, programs: Programs) -> None:
     """A pattern that tries each end with each beginning would take weeks for a line of 64 MiB. So would a search for
     each name.
     """

@@ -129,7 +129,7 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(change: dict[str, Any], fault: str) -> None:
+def test_a_manifest_that_contradicts_itself_is_refused_by_key(change: dict[str, Any], fault: str) -> None:
     document = json.loads(WHOLE.to_json()) | change
     with pytest.raises(FailedError, match=rf"^/there: {fault}\. Next: sudo stackctl backup"):
         manifest.parse(json.dumps(document), "/there")
@@ -161,7 +161,7 @@ def test_what_is_no_manifest_is_refused(text: str) -> None:
         manifest.parse(text, "it")
 
 
-def test_what_is_no_backup_is_named_and_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_directory_without_a_valid_manifest_is_named_and_does_not_count(tmp_path: Path) -> None:
     later, sooner, torn, another = made(2), made(1), made(3), made(4)
     for one in (later, sooner, torn, another):
         (tmp_path / one.id).mkdir()
@@ -278,7 +278,7 @@ def test_a_link_or_fifo_is_a_fault_even_with_the_right_content(
         assert kind in fault
 
 
-def test_what_a_manifest_does_not_name_is_a_fault(whole: tuple[Path, Manifest]) -> None:
+def test_a_file_that_the_manifest_does_not_list_is_a_fault(whole: tuple[Path, Manifest]) -> None:
     directory, told = whole
     (directory / f"{NAME}.new").touch()  # A save that was killed left this file.
     assert manifest.differing(directory, told) == []
@@ -310,7 +310,7 @@ def test_a_file_that_is_swapped_while_it_is_compared_is_no_way_out(
 
 
 @pytest.mark.parametrize("what", ["link", "file"])
-def test_what_is_named_like_a_backup_and_is_no_directory_is_named(tmp_path: Path, what: str) -> None:
+def test_a_file_with_a_backup_s_name_is_reported(tmp_path: Path, what: str) -> None:
     path = tmp_path / made(1).id
     (path.symlink_to("/etc") if what == "link" else path.touch())
     assert manifest.every(tmp_path) == []

@@ -40,7 +40,7 @@ def test_a_year_keeps_days_weeks_and_months() -> None:
     assert kept(nights(365), OFFSITE) == sorted({*days, *weeks, *months})
 
 
-def test_what_is_pruned_each_night_ends_where_pruning_once_does() -> None:
+def test_pruning_each_night_keeps_what_pruning_once_keeps() -> None:
     left: list[Manifest] = []
     for one in nights(400):
         left.append(one)
@@ -49,17 +49,17 @@ def test_what_is_pruned_each_night_ends_where_pruning_once_does() -> None:
     assert [one.sequence for one in left] == kept(nights(400), OFFSITE)
 
 
-def test_of_a_day_the_newest_stays_once_the_newest_seven_are_older() -> None:
+def test_the_newest_of_a_day_stays_after_the_newest_seven() -> None:
     twice = [made(number, NOON + timedelta(hours=12 * number)) for number in range(1, 41)]
     assert kept(twice, LOCAL) == [28, 30, 32, 34, 35, 36, 37, 38, 39, 40]
 
 
-def test_what_was_sent_off_the_droplet_twice_takes_the_place_of_one() -> None:
+def test_a_backup_that_was_sent_twice_counts_once() -> None:
     of_a_day = [made(number, NOON + timedelta(minutes=number)) for number in range(1, 11)]
     assert {*kept([*of_a_day, *of_a_day[-3:]], LOCAL)} == {*range(4, 11)}
 
 
-def test_what_was_not_verified_stays_until_something_newer_was() -> None:
+def test_an_unverified_backup_stays_until_a_newer_one_is_verified() -> None:
     unproven = [made(number, NOON + timedelta(days=number), verified=False) for number in range(1, 20)]
     assert kept(unproven, LOCAL) == list(range(1, 20))
     assert kept([*unproven, made(20)], LOCAL) == [20]

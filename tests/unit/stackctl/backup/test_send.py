@@ -15,7 +15,7 @@ from tests.support.fakes.droplet import Droplet, installed, stackctl
 from tests.support.manifests import made
 
 
-def test_what_could_not_be_sent_goes_with_the_next_one(live: Droplet, storage: Sent) -> None:
+def test_an_unsent_backup_is_sent_with_the_next_one(live: Droplet, storage: Sent) -> None:
     for number in range(1, 4):
         keep(live, made(number, live.now() - timedelta(days=20 - number)))
     code, shown = stackctl(live, "backup")
@@ -28,7 +28,7 @@ def test_what_could_not_be_sent_goes_with_the_next_one(live: Droplet, storage: S
     assert not any(one.offsite for one in every(live) if one.reason == "release")
 
 
-def test_what_the_storage_has_lost_goes_again(live: Droplet, storage: Sent) -> None:
+def test_a_backup_that_the_storage_lost_is_sent_again(live: Droplet, storage: Sent) -> None:
     """Another repository that never had the backups is treated the same."""
     assert stackctl(live, "backup")[0] == 0
     storage.clear()
@@ -98,7 +98,7 @@ def test_the_first_backup_needs_no_storage_that_answers_and_the_next_one_asks_ag
     assert sorted(storage) == sorted(one.id for one in proven(droplet))
 
 
-def test_what_a_killed_upload_fetched_makes_room(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_removes_the_fetched_files_of_a_killed_upload(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = live.paths.backups / upload.FETCHED
     (fetched / "20251122T000000.000Z").mkdir(parents=True)
     assert stackctl(live, "release", "1.1.0")[0] == 0

@@ -44,7 +44,7 @@ def test_a_schema_that_does_not_restore_in_one_go_keeps_its_dump_and_says_so(odd
     assert f"{kept.id} is unverified: {kept.unproven}" in stackctl(odd, "list-backups")[1]
 
 
-def test_it_is_kept_though_it_can_t_be_sent(odd: Droplet, storage: Sent) -> None:
+def test_an_unverified_backup_is_kept_even_if_it_cannot_be_sent(odd: Droplet, storage: Sent) -> None:
     storage.most = 0
     code, shown = stackctl(odd, "backup")
     assert (code, len(unproven(odd))) == (1, 1)
@@ -52,7 +52,7 @@ def test_it_is_kept_though_it_can_t_be_sent(odd: Droplet, storage: Sent) -> None
     assert "and was not sent off the droplet: the storage is down" in shown.splitlines()[-1]
 
 
-def test_one_for_which_the_memory_is_too_small_is_kept(odd: Droplet) -> None:
+def test_a_backup_too_large_for_the_memory_is_kept_unverified(odd: Droplet) -> None:
     odd.failing = {"oom": ENDED}
     code, shown = stackctl(odd, "backup")
     assert (code, "out of memory while postgres was restored" in shown.splitlines()[-1]) == (1, True)
@@ -85,7 +85,7 @@ def test_a_replaced_unverified_backup_gets_no_new_number(odd: Droplet, storage: 
     assert (code, kept.sequence, "unsent backups get higher ones" in shown) == (1, 501, True), shown
 
 
-def test_killed_while_it_is_kept_there_is_one_all_the_same(tmp_path: Path) -> None:
+def test_after_a_kill_there_is_still_an_unverified_backup(tmp_path: Path) -> None:
     kept = set[int]()
     droplet = installed(tmp_path / "droplet")
     droplet.postgres.unloadable = {"public.offers": True}
@@ -122,7 +122,7 @@ def test_a_verified_backup_does_not_replace_a_pre_restore_backup(live: Droplet) 
 
 
 @pytest.mark.parametrize("changes", [{"postgres.lost": {"public.offers": 11}}, {"redis.keys_lost": 1}])
-def test_one_that_restores_and_is_another_is_none(live: Droplet, changes: dict[str, Any]) -> None:
+def test_a_backup_that_restores_other_data_does_not_count(live: Droplet, changes: dict[str, Any]) -> None:
     change(live, changes)
     before = every(live)
     assert stackctl(live, "backup")[0] == 1
@@ -166,7 +166,7 @@ def test_a_full_disk_during_the_verification_says_where_to_make_room(live: Dropl
     assert (code, f"{said}{live.paths.backups}" in shown.splitlines()[-1]) == (1, True), shown
 
 
-def test_what_writes_without_end_while_it_is_loaded_is_ended_before_the_disk_is_full(
+def test_a_load_that_writes_without_end_is_stopped_before_the_disk_is_full(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A function of a CHECK constraint can do this."""

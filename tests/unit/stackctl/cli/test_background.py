@@ -137,7 +137,7 @@ def test_a_torn_line_spoils_none_that_is_heard(followed: Followed) -> None:
 
 
 @pytest.mark.parametrize("said_before_it", [0, 1, 3])
-def test_each_event_is_heard_once_though_the_history_is_trimmed_meanwhile(
+def test_each_event_is_shown_once_even_if_the_history_is_trimmed(
     followed: Followed, monkeypatch: pytest.MonkeyPatch, said_before_it: int
 ) -> None:
     """Trimming replaces the history by a shorter file, twice during this test."""
@@ -161,14 +161,14 @@ def test_each_event_is_heard_once_though_the_history_is_trimmed_meanwhile(
     assert len(followed.paths.history.read_bytes().splitlines()) == 14
 
 
-def test_what_is_said_last_is_heard_though_the_unit_is_over(followed: Followed) -> None:
+def test_the_last_event_is_shown_even_if_the_unit_has_ended(followed: Followed) -> None:
     mine = run_log(followed.paths)
     mine.begin("ada")
     followed.last_words = lambda: mine.end(1, "undone")
     assert follow(followed) == (1, ["by ada", "undone"])
 
 
-def test_one_that_is_silent_is_waited_for_while_its_unit_is_there(followed: Followed) -> None:
+def test_a_follower_waits_for_a_silent_run_while_its_unit_exists(followed: Followed) -> None:
     mine = run_log(followed.paths)
     mine.begin("ada")
     followed.coming = [*[lambda: None] * 200, lambda: mine.end(0, "end")]
@@ -185,7 +185,7 @@ def test_the_follower_waits_for_a_run_that_undoes_its_work(followed: Followed) -
     assert follow(followed) == (1, ["by ada", "undone"])
 
 
-def test_one_that_systemd_does_not_tell_of_is_waited_for(followed: Followed) -> None:
+def test_a_follower_waits_if_systemd_does_not_answer(followed: Followed) -> None:
     mine = run_log(followed.paths)
     mine.begin("ada")
     followed.failing = {"systemctl show": Result(TIMED_OUT)}
@@ -194,7 +194,7 @@ def test_one_that_systemd_does_not_tell_of_is_waited_for(followed: Followed) -> 
 
 
 @pytest.mark.parametrize("over", ["inactive", "failed"])
-def test_one_that_was_killed_needs_a_person(followed: Followed, over: str) -> None:
+def test_a_killed_run_needs_a_person(followed: Followed, over: str) -> None:
     followed.over = over
     run_log(followed.paths, op="rollback").begin("ada", "1.0.0")
     with pytest.raises(
@@ -203,7 +203,7 @@ def test_one_that_was_killed_needs_a_person(followed: Followed, over: str) -> No
         follow(followed)
 
 
-def test_one_that_was_killed_before_its_first_word_needs_a_person_too(followed: Followed) -> None:
+def test_a_run_killed_before_its_first_event_needs_a_person(followed: Followed) -> None:
     with pytest.raises(PersonNeededError, match="the same command, which finishes it"):
         follow(followed)
 
@@ -262,7 +262,7 @@ def test_a_refusal_names_the_run_that_started_first(followed: Followed, held: st
             start(followed, "release", "1.1.0")
 
 
-def test_one_that_has_just_begun_and_has_no_lock_yet_is_in_the_way_too(followed: Followed) -> None:
+def test_a_run_that_has_just_started_without_a_lock_refuses_another(followed: Followed) -> None:
     said = "Failed to start transient service unit: Unit bot-release.service was already loaded or has a fragment file."
     followed.failing = {"systemd-run": Result(1, stderr=said)}
     with pytest.raises(

@@ -107,7 +107,7 @@ def test_each_login_has_keys_of_its_own(paths: Paths, proc: Path) -> None:
         "",
     ],
 )
-def test_what_is_not_known_is_told_by_the_login_alone(paths: Paths, proc: Path, line: str) -> None:
+def test_an_unknown_key_is_not_guessed(paths: Paths, proc: Path, line: str) -> None:
     assert caller.key(paths, Journal(line), proc, 32) == ""
 
 
@@ -154,7 +154,7 @@ def test_a_comment_that_looks_like_an_option_is_none(tmp_path: Path, monkeypatch
     assert json.loads(stackctl(droplet, "history", "--json")[1])[0]["key"] == "--json"
 
 
-def test_who_is_kept_out_is_told_by_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_names_the_login_and_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     droplet = installed(tmp_path)
     monkeypatch.setattr(caller, "key", lambda *_: "ada@laptop")
     seen: list[str] = []
@@ -168,7 +168,7 @@ def test_who_is_kept_out_is_told_by_whom(tmp_path: Path, monkeypatch: pytest.Mon
     assert first["message"] == "1.0.0 by deploy"
 
 
-def test_where_the_key_is_not_known_the_login_s_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_known_key_the_login_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     droplet = installed(tmp_path)
     monkeypatch.setattr(caller, "key", lambda *_: "")
     assert stackctl(droplet, "--by", "deploy", "maintenance", "on")[0] == 0

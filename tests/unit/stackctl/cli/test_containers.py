@@ -57,7 +57,7 @@ def test_the_sign_that_no_option_follows_is_none_of_the_command(live: Droplet) -
     assert stackctl(live, "exec", "--")[0] == 2
 
 
-def test_it_has_a_terminal_where_there_is_one(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exec_has_a_terminal_if_there_is_one(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     assert became(live, "exec", "bash")[:4] == ["docker", "exec", "--interactive", "--tty"]
 
@@ -71,7 +71,7 @@ def test_it_has_a_terminal_where_there_is_one(live: Droplet, monkeypatch: pytest
         (["logs", "worker"], "worker has no container. Next: stackctl status"),
     ],
 )
-def test_what_is_not_there_is_refused_with_the_next_step(tmp_path: Path, asked: list[str], said: str) -> None:
+def test_a_missing_container_is_refused_with_the_next_step(tmp_path: Path, asked: list[str], said: str) -> None:
     droplet = installed(tmp_path)
     code, shown = stackctl(droplet, *asked)
     assert (code, said in shown) == (2, True)

@@ -27,7 +27,7 @@ def test_every_function_that_a_row_names_exists(row: Verb) -> None:
     assert row.handler or row.name == "gate"
 
 
-def test_what_only_reads_holds_nothing_and_is_in_no_unit() -> None:
+def test_verbs_that_only_read_need_no_lock_and_no_unit() -> None:
     assert [row.name for row in VERBS if row.reads_only and (row.lock is not Lock.NONE or row.background)] == []
 
 

@@ -148,7 +148,7 @@ def test_a_history_that_has_grown_too_long_keeps_its_newest_lines(
     assert list(paths.var.iterdir()) == [paths.history]
 
 
-def test_it_is_a_release_that_trims_history_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_release_trims_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trimming makes each follower read from the beginning again. So it happens once in a release, and never in other
     verbs.
     """
@@ -170,7 +170,7 @@ def test_it_is_a_release_that_trims_history_at_its_end(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     "line", [b"", b"{", b"\0\0\0\0", b"\xff", b"[]", b"7", b'{"ts": "x"}', b'{"run": "r", "op": "o", "step": "s"}']
 )
-def test_what_is_no_event_is_passed_over(line: bytes) -> None:
+def test_a_line_that_is_no_event_is_skipped(line: bytes) -> None:
     assert events.parsed(line) is None
 
 

@@ -13,14 +13,14 @@ from stackctl.core.machine import Machine
 
 
 @pytest.mark.parametrize(("typed", "answer"), [("the id \n", "the id"), ("\n", ""), ("", "")])
-def test_what_is_typed_may_be_nothing(monkeypatch: pytest.MonkeyPatch, typed: str, answer: str) -> None:
+def test_a_prompt_without_a_terminal_has_no_answer(monkeypatch: pytest.MonkeyPatch, typed: str, answer: str) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO(typed))
     assert Machine().prompt("Which? ") is None, "there is no terminal"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     assert Machine().prompt("Which? ") == answer
 
 
-def test_what_is_free_of_a_disk_is_no_more_than_it_has(tmp_path: Path) -> None:
+def test_free_space_is_at_most_the_disk_s_size(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
     assert 0 < Machine().free(tmp_path) < disk.f_blocks * disk.f_frsize
 

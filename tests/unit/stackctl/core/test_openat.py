@@ -42,7 +42,7 @@ def opened(theirs: Path) -> Iterator[Directory]:
 
 
 @PLANTED
-def test_what_is_no_file_of_its_own_is_not_read(
+def test_a_link_or_fifo_is_not_read(
     opened: Directory, theirs: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
     plant(theirs / "name", outside)
@@ -53,7 +53,7 @@ def test_what_is_no_file_of_its_own_is_not_read(
 
 
 @PLANTED
-def test_what_is_written_takes_its_place(
+def test_a_write_replaces_a_link_or_fifo(
     opened: Directory, theirs: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
     """A new file replaces it: nothing is written through a link, into a FIFO, or into a file that has a second name."""
@@ -70,7 +70,7 @@ def test_what_is_written_takes_its_place(
 
 
 @PLANTED
-def test_what_is_removed_takes_nothing_along(
+def test_a_removal_deletes_no_target_of_a_link(
     opened: Directory, theirs: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
     plant(theirs / "name", outside)
@@ -182,7 +182,7 @@ def test_only_directories_are_gone_down_through(theirs: Path, outside: Path, wha
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
-def test_it_starts_where_root_alone_may_change_what_is_there(theirs: Path, mode: int) -> None:
+def test_a_start_directory_must_be_writable_only_by_root(theirs: Path, mode: int) -> None:
     theirs.chmod(mode)
     with (
         pytest.raises(FailedError, match=r"can be changed by others than root\. Next: sudo chown"),

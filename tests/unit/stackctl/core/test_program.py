@@ -35,7 +35,7 @@ def test_a_program_that_is_not_there() -> None:
     assert Machine().run(["no-such-program"]) == Result(127, stderr="no-such-program is not installed")
 
 
-def test_what_is_too_large_to_hold_goes_through_files(tmp_path: Path) -> None:
+def test_large_input_and_output_go_through_files(tmp_path: Path) -> None:
     given_file, taken = tmp_path / "given", tmp_path / "taken"
     given_file.write_bytes(b"\0\xff a dump\n")
     taken.write_text("what was there before, which is longer")
@@ -44,7 +44,7 @@ def test_what_is_too_large_to_hold_goes_through_files(tmp_path: Path) -> None:
     assert result == Result(0, "", "warning\n")
 
 
-def test_what_goes_into_a_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_an_output_file_is_readable_only_by_its_owner(tmp_path: Path) -> None:
     former = os.umask(0)
     try:
         Machine().run(["true"], stdout=tmp_path / "taken")
@@ -73,7 +73,7 @@ def test_input_and_output_are_regular_files_with_one_name(tmp_path: Path, plant:
     assert (path.read_text(), other.read_text()) == ("taken\n", "root's alone")
 
 
-def test_what_a_container_says_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_s_output_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis under an attacker's control never ends its dump. A full disk would stop PostgreSQL."""
     monkeypatch.setattr(Machine, "free", lambda *_: SPARE + (2 << 20))
     taken = tmp_path / "taken"
@@ -85,7 +85,7 @@ def test_what_a_container_says_does_not_fill_the_disk(tmp_path: Path, monkeypatc
         assert result.reason.startswith(f"no space left on the disk: {taken} needs more than the 2 MiB")
 
 
-def test_what_is_to_have_a_size_gets_no_more(tmp_path: Path) -> None:
+def test_an_output_with_a_maximum_gets_no_more(tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     for size, code in ((1000, 0), (1001, TOO_LONG), (999, 0)):
         result = Machine().run(["head", "-c", str(size), "/dev/zero"], stdout=taken, most=1000)
@@ -105,7 +105,7 @@ def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Pat
     assert not ended.exists()
 
 
-def test_what_a_partner_says_on_standard_error_is_no_answer() -> None:
+def test_standard_error_of_a_conversation_is_no_answer() -> None:
     """RAISE INFO in a function of the app reaches psql's standard error, whatever client_min_messages says."""
     with Machine().interactive(["sh", "-c", "echo 'INFO:  x\nforged' >&2; sleep 0.1; cat; echo late >&2"]) as echo:
         assert echo.ask("true\nend\n", "end", 5) == ["true"]
@@ -199,7 +199,7 @@ def test_a_reason_without_words() -> None:
     assert Result(5, " \n", "").reason == "exit 5"
 
 
-def test_what_a_program_prints_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_output_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function of the app may warn without end while its index is analysed, and psql prints each warning."""
     monkeypatch.setattr(program, "LONGEST_ERRORS", 1000)
     ran = Machine().run(["sh", "-c", "yes warning | head -c 1000000 >&2; echo the error >&2; echo said; exit 3"])

@@ -157,7 +157,7 @@ def test_one_copy_is_kept_beside_the_placeholder(certified: Edge) -> None:
         assert {path.name for path in certified.paths.tls.iterdir()} == {"current", "placeholder", copy.name}
 
 
-def test_what_a_killed_call_left_goes_with_the_next_copy(certified: Edge) -> None:
+def test_the_next_copy_removes_leftovers_of_a_killed_call(certified: Edge) -> None:
     left = certified.paths.tls / "0123456789abcdef"
     left.mkdir()
     (left / "privkey.pem").write_text("a key")
@@ -259,7 +259,7 @@ def test_the_hook_obtains_nothing(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("hook", [["--renewed"], []])
-def test_it_fails_while_nginx_serves_another_one(certified: Edge, hook: list[str]) -> None:
+def test_the_check_fails_while_nginx_serves_another_certificate(certified: Edge, hook: list[str]) -> None:
     certified.nginx = False
     code, shown = stackctl(certified, "certificate", *hook)
     assert code == 1
@@ -268,7 +268,7 @@ def test_it_fails_while_nginx_serves_another_one(certified: Edge, hook: list[str
     assert stackctl(certified, "certificate", *hook) == (0, "")
 
 
-def test_where_none_is_declared_there_is_nothing_to_do(tmp_path: Path) -> None:
+def test_without_a_declared_certificate_there_is_nothing_to_do(tmp_path: Path) -> None:
     droplet = installed(tmp_path)
     assert stackctl(droplet, "certificate") == (0, "")
     assert not droplet.calls
@@ -304,7 +304,7 @@ def test_an_older_one_needs_a_person(certified: Edge) -> None:
     assert "nginx serves an older certificate" in problems
 
 
-def test_one_that_ended_needs_a_person(certified: Edge) -> None:
+def test_an_expired_certificate_needs_a_person(certified: Edge) -> None:
     certified.seconds = 2e9
     assert "sudo certbot renew" in status(certified)[2]
 

@@ -28,7 +28,7 @@ def test_a_mark_parts_what_was_answered_before_it_from_what_was_since(access_log
     assert str(mark.since(0)) == "1 of 2 answers were 5xx"
 
 
-def test_what_nginx_answers_by_itself_counts_on_neither_side(access_log: Path) -> None:
+def test_nginx_s_own_answers_are_not_counted(access_log: Path) -> None:
     """nginx answers by itself during maintenance or for an unknown host, for example."""
     log(access_log, 200, 502)
     log(access_log, 503, 503, 404, reached_the_app=False)
@@ -39,7 +39,7 @@ def test_what_nginx_answers_by_itself_counts_on_neither_side(access_log: Path) -
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=20), st.integers(0, 20))
-def test_what_counts_since_a_moment_is_what_began_then(
+def test_requests_that_began_after_a_moment_count_since_then(
     tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, int]], moment: int
 ) -> None:
     """A request counts from when it began, however long it took. All requests before the mark count as before."""
@@ -92,7 +92,7 @@ def test_a_log_that_comes_after_the_mark_is_all_since(access_log: Path) -> None:
     assert (mark.before(), mark.since(0)) == (Tally(0, 0), Tally(2, 1))
 
 
-def test_of_what_was_before_only_the_newest_counts(access_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_newest_lines_before_the_mark_count(access_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line that is cut at the limit does not count."""
     log(access_log, *[500] * 50, 200, 200)
     line = len(access_log.read_bytes()) // 52

@@ -30,7 +30,7 @@ def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb
     return ended[0] - flipped[-1]
 
 
-def test_what_served_ends_a_second_after_the_flip_at_the_earliest(
+def test_the_old_colour_ends_a_second_after_the_flip_at_the_earliest(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An immediate SIGTERM would reset connections that wait in its backlog. A rollback has no watch, so it has to

@@ -44,7 +44,7 @@ def test_the_update_has_nothing_in_it_and_brings_the_secret(live: Watched, monke
     assert sent[-1] == (b'{"update_id": 0}', headers)
 
 
-def test_it_is_waited_for_until_it_is_ready(live: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_waits_until_the_app_is_ready(live: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = [503, 500, 200]
     real = live.request_over_socket
 
@@ -67,7 +67,7 @@ def test_it_is_waited_for_until_it_is_ready(live: Watched, monkeypatch: pytest.M
         ({"ready": 200, "update": 302}, "/webhook answers 302"),
     ],
 )
-def test_what_it_does_not_answer_well_is_told(live: Watched, app: dict[str, Any], said: str) -> None:
+def test_the_probe_reports_each_bad_answer(live: Watched, app: dict[str, Any], said: str) -> None:
     live.app = app
     with pytest.raises(FailedError, match=said):
         probed(live)
@@ -100,7 +100,7 @@ def test_nobody_behind_the_socket_is_told(live: Watched) -> None:
         probed(live)
 
 
-def test_what_the_app_does_not_have_is_not_asked_for(live: Watched) -> None:
+def test_the_probe_asks_only_for_what_the_app_has(live: Watched) -> None:
     changed = json.loads(live.paths.config.read_text()) | {"version_path": None, "webhook_path": None}
     live.paths.config.write_text(json.dumps(changed))
     assert probed(live, "of no version") == "ready"

@@ -12,7 +12,7 @@ TALLIES = st.integers(0, 1000).flatmap(lambda every: st.builds(Tally, st.just(ev
 
 
 @given(TALLIES, TALLIES)
-def test_it_is_no_rise_when_the_share_is_not_higher(before: Tally, since: Tally) -> None:
+def test_a_share_of_errors_that_is_not_higher_is_no_rise(before: Tally, since: Tally) -> None:
     assert since.share > before.share or not risen(before, since)
 
 

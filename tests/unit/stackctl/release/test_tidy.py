@@ -46,7 +46,7 @@ def test_the_image_of_the_live_release_survives_being_released_often(fresh: Drop
         assert f"{REPOSITORY}@sha256:1.0.0" in fresh.docker.images
 
 
-def test_what_a_rollback_needs_is_kept_though_it_looks_old(live: Droplet) -> None:
+def test_a_rollback_s_release_is_kept_even_if_it_looks_old(live: Droplet) -> None:
     """The clock was ahead when releases were killed, so their app environments look newer."""
     for orphan in range(3):
         live.paths.snapshot(f"2099010{orphan}T000000Z").write_text("{}")

@@ -32,7 +32,7 @@ def look(live: Watched, since: Flip | None = None, **after: Any) -> str:
     return watch.watch(stack(live), "blue", Telegram(live, ENVIRONMENT), since)
 
 
-def test_it_is_watched_for_as_long_as_is_declared(live: Watched) -> None:
+def test_the_watch_lasts_as_long_as_declared(live: Watched) -> None:
     began = live.seconds
     live.answers = [[200], [200, 404], [500, 500]]
     assert look(live) == "2 of 5 answers were 5xx"
@@ -53,7 +53,7 @@ def test_errors_that_were_there_before_are_no_rise(live: Watched) -> None:
     assert look(live) == "4 of 5 answers were 5xx"
 
 
-def test_what_the_old_colour_had_begun_is_none_of_the_new_ones(live: Watched) -> None:
+def test_requests_that_the_old_colour_began_do_not_count_for_the_new_one(live: Watched) -> None:
     since = flip(live)
     log(live.paths.access_log, *[502] * 9, at=since.at + 1, took=1.5)
     assert look(live, since) == NOBODY
@@ -102,7 +102,7 @@ def complaint(at: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("clock", [-1000, 0, 1000])
 @pytest.mark.parametrize("after", [0, 1, TELEGRAM_REPEATS])
-def test_what_telegram_complained_of_before_the_flip_is_no_fault_nor_that_it_tries_again(
+def test_telegram_s_errors_from_before_the_flip_and_their_repetition_do_not_count(
     live: Watched, clock: float, after: float
 ) -> None:
     """Telegram's clock is not ours, so its time does not matter."""
@@ -140,7 +140,7 @@ def test_a_telegram_that_does_not_answer_is_no_fault(live: Watched) -> None:
     assert live.ran("telegram")
 
 
-def test_what_nginx_refuses_under_maintenance_is_no_fault_of_the_releases(live: Watched) -> None:
+def test_nginx_s_refusals_in_maintenance_do_not_count_against_the_release(live: Watched) -> None:
     live.paths.maintenance.touch()
     refused = partial(log, live.paths.access_log, *[503] * 9, at=live.now().timestamp() + 9, reached_the_app=False)
     said = look(live, meanwhile=[refused], later=complaint(live.now().timestamp()))
@@ -163,7 +163,7 @@ def test_maintenance_at_any_moment_of_the_watch_silences_telegram(live: Watched,
         look(live, replace(flip(live), complaint=0))
 
 
-def test_what_the_release_does_badly_is_told_under_maintenance_too(live: Watched) -> None:
+def test_errors_of_the_release_are_reported_in_maintenance_too(live: Watched) -> None:
     live.paths.maintenance.touch()
     with pytest.raises(FailedError, match="/ready is no longer ready"):
         look(live, app={"ready": 503})

@@ -157,7 +157,7 @@ def test_revisions_that_are_none_do_not_come_into_the_live_state(saved: Droplet,
 
 
 @PLANTED
-def test_what_redis_lays_in_its_directory_leads_a_restore_nowhere(
+def test_a_link_in_redis_s_directory_does_not_mislead_a_restore(
     saved: Droplet, tmp_path: Path, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
     """This is attack S2 against the whole verb."""
@@ -182,7 +182,7 @@ def test_a_damaged_backup_is_fetched_again(saved: Droplet, elsewhere: Path, dama
     assert manifest.differing(saved.paths.backup(wanted), manifest.load(saved.paths.backup(wanted))) == []
 
 
-def test_what_is_here_and_whole_is_taken_whatever_lies_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
+def test_an_intact_local_backup_is_used_whatever_is_off_site(saved: Droplet, elsewhere: Path) -> None:
     """An intruder can send another backup under its ID."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
@@ -197,9 +197,7 @@ def test_what_is_here_and_whole_is_taken_whatever_lies_off_the_droplet(saved: Dr
     assert (saved.postgres.tables, saved.postgres.beside["lost"]) == (THEN, THEN)
 
 
-def test_what_was_fetched_is_restored_elsewhere_before_anything_live_is_touched(
-    saved: Droplet, elsewhere: Path
-) -> None:
+def test_a_fetched_backup_is_verified_before_anything_live_changes(saved: Droplet, elsewhere: Path) -> None:
     wanted = manifest.every(elsewhere)[-1].id
     saved.calls.clear()
     assert stackctl(saved, "restore", wanted, "--from-offsite", "--to-database", "lost")[0] == 0
@@ -209,7 +207,7 @@ def test_what_was_fetched_is_restored_elsewhere_before_anything_live_is_touched(
 
 
 @pytest.mark.parametrize("here", [False, True])
-def test_what_was_fetched_and_does_not_restore_is_not_taken(saved: Droplet, elsewhere: Path, here: bool) -> None:  # noqa: FBT001
+def test_a_fetched_backup_that_does_not_restore_is_not_used(saved: Droplet, elsewhere: Path, here: bool) -> None:  # noqa: FBT001
     wanted = manifest.every(elsewhere)[-1].id
     if here:
         shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
@@ -227,7 +225,7 @@ def test_what_was_fetched_and_does_not_restore_is_not_taken(saved: Droplet, else
 
 
 @pytest.mark.parametrize("arrives", ["damaged", "unproven"])
-def test_what_is_here_stays_until_the_other_one_has_arrived(saved: Droplet, elsewhere: Path, arrives: str) -> None:
+def test_a_damaged_local_backup_stays_until_the_fetch_succeeds(saved: Droplet, elsewhere: Path, arrives: str) -> None:
     """The damaged backup may be the only one."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
@@ -250,7 +248,7 @@ def test_a_fetch_needs_disk_space_for_the_verification(saved: Droplet, elsewhere
     assert not list(saved.paths.backups.iterdir())
 
 
-def test_what_to_type_has_all_that_was_said(saved: Droplet, elsewhere: Path) -> None:
+def test_the_next_command_repeats_all_options(saved: Droplet, elsewhere: Path) -> None:
     wanted = manifest.every(elsewhere)[-1].id
     _, shown = stackctl(saved, "restore", "latest", "--from-offsite")
     assert f"(or make restore with ID={wanted} OFFSITE=yes YES={wanted})" in shown.splitlines()[-1]
@@ -269,7 +267,7 @@ def test_a_plan_without_a_release_names_no_service(tmp_path: Path) -> None:
     assert "clients get 503, because this droplet is isolated" in shown
 
 
-def test_one_that_arrives_damaged_is_not_taken(saved: Droplet, elsewhere: Path) -> None:
+def test_a_backup_that_arrives_damaged_is_not_used(saved: Droplet, elsewhere: Path) -> None:
     wanted = manifest.every(elsewhere)[-1].id
     (elsewhere / wanted / "postgres.dump").write_text("{}")
     before = as_it_was(saved)

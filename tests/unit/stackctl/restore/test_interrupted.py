@@ -49,7 +49,7 @@ def test_a_restore_killed_at_any_moment_is_finished_by_the_same_command(tmp_path
 
 
 @pytest.mark.parametrize(("beside", "name"), [((), "app"), (("--to-database", "lost"), "lost")])
-def test_what_a_restore_leaves_that_was_killed_before_it_closed_anything_goes_with_the_next_backup(
+def test_the_next_backup_removes_leftovers_of_a_restore_killed_early(
     saved: Droplet, beside: tuple[str, ...], name: str
 ) -> None:
     stackctl(saved, "restore", "latest", "--to-database", "mine")
@@ -105,7 +105,7 @@ def test_an_interrupted_restore_that_can_t_be_finished_is_undone(saved: Droplet)
     assert as_it_was(left) == before
 
 
-def test_one_that_only_has_to_change_names_needs_no_room(saved: Droplet) -> None:
+def test_a_restore_that_only_renames_needs_no_disk_space(saved: Droplet) -> None:
     left = interrupted(saved)
     left.bytes_free = 100 << 20
     code, shown = restored(left)

@@ -81,7 +81,7 @@ def test_an_unverified_backup_is_restored_by_its_id_without_its_checks(saved: Dr
     assert asked[-1] == "ANALYZE"
 
 
-def test_one_of_which_rows_are_lost_is_not_put_in_place_and_can_be_had_beside(saved: Droplet) -> None:
+def test_a_backup_that_loses_rows_is_restored_only_beside(saved: Droplet) -> None:
     wanted = unprovable(saved, by_a_check=False)
     before = as_it_was(saved)
     code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")

@@ -52,7 +52,7 @@ def test_a_restore_closes_the_bot_when_all_is_ready_and_backs_up_the_live_data(s
     assert positions == sorted(positions)
 
 
-def test_it_shows_what_it_would_replace_and_waits_for_a_yes(saved: Droplet) -> None:
+def test_a_restore_shows_what_it_would_replace_and_asks(saved: Droplet) -> None:
     before, wanted = as_it_was(saved), newest(saved)
     code, shown = stackctl(saved, "restore", "latest")
     for said in (
@@ -146,7 +146,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_fails_before_the_data_is_in_its_place_is_undone(tmp_path: Path, name: str) -> None:
+def test_a_restore_that_fails_before_the_swap_is_undone(tmp_path: Path, name: str) -> None:
     saved = installed(tmp_path)
     # A backup of an older release has something to migrate.
     assert stackctl(saved, "release", "1.0.0")[0] == 0
@@ -195,7 +195,7 @@ def placed(saved: Droplet) -> str:
     return backups(saved, "safety")[-1].id
 
 
-def test_where_the_live_release_does_not_start_on_it_another_one_may(saved: Droplet) -> None:
+def test_if_the_live_release_fails_on_restored_data_another_may_start(saved: Droplet) -> None:
     placed(saved)
     assert stackctl(saved, "release", "1.1.0")[0] == 0
     assert saved.paths.maintenance.exists()
@@ -203,7 +203,7 @@ def test_where_the_live_release_does_not_start_on_it_another_one_may(saved: Drop
     assert_restored(saved)
 
 
-def test_where_nothing_starts_on_it_another_backup_takes_its_place(saved: Droplet) -> None:
+def test_if_no_release_starts_on_restored_data_another_backup_is_restored(saved: Droplet) -> None:
     before = as_it_was(saved)
     former = placed(saved)
     assert stackctl(saved, "restore", former, "--yes", former)[0] == 0
@@ -239,7 +239,7 @@ def test_a_restore_that_cannot_be_undone_leaves_the_bot_closed(saved: Droplet, p
     assert_restored(saved)
 
 
-def test_what_is_undone_leaves_the_revisions_of_the_live_schema(tmp_path: Path) -> None:
+def test_an_undone_restore_keeps_the_revisions_of_the_live_schema(tmp_path: Path) -> None:
     """The revisions decide which rollbacks are possible."""
     droplet = installed(tmp_path)
     stackctl(droplet, "release", "1.0.0")
@@ -251,7 +251,7 @@ def test_what_is_undone_leaves_the_revisions_of_the_live_schema(tmp_path: Path) 
     assert state.load(droplet.paths) == before
 
 
-def test_what_can_not_be_counted_any_more_can_be_replaced(saved: Droplet) -> None:
+def test_data_that_cannot_be_counted_can_be_replaced(saved: Droplet) -> None:
     saved.failing = {"pg_export_snapshot": Result(1, stderr="invalid page in block 7")}
     _, shown = stackctl(saved, "restore", "latest")
     assert "cannot count the rows of app: " in shown
@@ -271,7 +271,7 @@ def test_maintenance_that_was_on_before_stays_on(saved: Droplet) -> None:
     assert saved.paths.maintenance.exists()
 
 
-def test_of_a_backup_without_a_release_or_worker_nothing_is_started(tmp_path: Path) -> None:
+def test_a_backup_without_a_release_or_worker_starts_nothing(tmp_path: Path) -> None:
     """A new droplet gets its data first, and then its release."""
     droplet = installed(tmp_path, isolated=True)
     stackctl(droplet, "backup")
@@ -286,7 +286,7 @@ def test_a_restore_on_an_isolated_droplet_starts_no_worker(saved: Droplet) -> No
     assert running(saved) == ["postgres", "redis", "web"]
 
 
-def test_it_holds_both_locks_to_its_end(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restore_holds_both_locks_to_its_end(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A release or a converge during the swap of databases would find half of each."""
     seen: dict[str, tuple[str, str]] = {}
     run = Droplet.run

@@ -98,7 +98,7 @@ def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
     assert not live.ran("pg_dump ")
 
 
-def test_what_is_not_counted_has_no_key(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_is_not_counted_has_no_key(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Examples are the parent of partitions, and an extension's own tables."""
     pair = (Table(1, "public", "offers", "id", counted=True), Table(2, "public", "offers", "id", counted=False))
     monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
@@ -151,7 +151,7 @@ DISTURBANCES = {
 
 
 @pytest.mark.parametrize("what", DISTURBANCES)
-def test_what_somebody_else_does_to_a_table_is_waited_for(
+def test_a_dump_waits_for_another_session_s_change_of_a_table(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """R4. If the wait takes too long, the message names the table."""
@@ -172,9 +172,7 @@ def test_what_somebody_else_does_to_a_table_is_waited_for(
     assert postgres(live).dump(live.paths.var / "dump", 60) == live.postgres.tables
 
 
-def test_who_holds_up_each_table_for_a_while_does_not_hold_us_up_for_hours(
-    live: Droplet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dump_gives_up_if_locking_all_tables_takes_too_long(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     before = live._tick
 
     def slow(call: list[str]) -> None:
@@ -222,7 +220,7 @@ def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) 
     assert not [line for line in asked(live) if "owner_reporting" in line or "other_00000001" in line]
 
 
-def test_what_a_login_owns_is_looked_for_in_every_database(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_s_objects_are_searched_in_every_database(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large object in the database `postgres` would keep the role, and so its password, valid."""
     answer = live.postgres.sql
     monkeypatch.setattr(

@@ -106,7 +106,7 @@ def test_a_backups_data_takes_the_place_of_its_own_which_can_come_back(there: Pa
 
 @pytest.mark.parametrize("name", [FRESH, f"{RDB}_replaced", f"{AOF}_replaced", RDB, AOF, f"{FRESH}.new"])
 @PLANTED
-def test_what_uid_999_lays_there_leads_to_nothing_of_root_s(
+def test_a_link_of_uid_999_leads_to_no_file_of_root_s(
     there: Path, rdb: Path, outside: Path, name: str, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
     """In attack S2, a link at dump.rdb.new made a restore write the backup's bytes to any file of the host, and change
@@ -128,7 +128,7 @@ def test_what_uid_999_lays_there_leads_to_nothing_of_root_s(
 
 
 @PLANTED
-def test_what_is_no_file_of_its_own_in_a_backup_is_not_placed(
+def test_a_link_or_fifo_in_a_backup_is_not_copied_to_redis(
     there: Path, rdb: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
     """In attack S8, a link's target on the host was copied to where uid 999 could read it."""

@@ -41,7 +41,7 @@ def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
         (json.dumps(ACCESS | {"key_id": 1}), "key_id must be text"),
     ],
 )
-def test_what_a_converge_did_not_write_is_refused(live: Droplet, text: str, fault: str) -> None:
+def test_an_access_file_that_no_converge_wrote_is_refused(live: Droplet, text: str, fault: str) -> None:
     live.paths.offsite.write_text(text)
     with pytest.raises(RefusedError, match=rf"access.json: {fault}\. Next: make site"):
         access.load(live.paths)

@@ -21,13 +21,13 @@ from tests.support.manifests import made
 from tests.support.offsite_backups import FATAL, TRIED, kept, sent, stack
 
 
-def test_what_lies_there_is_known_by_its_ids(live: Droplet) -> None:
+def test_the_storage_s_backups_are_known_by_their_ids(live: Droplet) -> None:
     assert upload.sent(stack(live)) == set()
     told = [sent(live, number) for number in (1, 2)]
     assert upload.sent(stack(live)) == {one.id for one in told}
 
 
-def test_of_what_was_sent_twice_the_newest_counts_and_the_unreadable_is_none(live: Droplet) -> None:
+def test_the_newest_upload_counts_and_foreign_snapshots_do_not(live: Droplet) -> None:
     told = sent(live, 2)
     sent(live, 1)
     again = upload.upload(stack(live), told, live.paths.backup(told.id))
@@ -110,7 +110,7 @@ def test_a_snapshot_of_another_s_making_is_given_to_restic_as_no_option(paths: l
     assert [one.id for one in found] == ["1"]
 
 
-def test_where_one_is_asked_for_no_other_one_is_read(live: Droplet) -> None:
+def test_a_request_for_one_backup_reads_no_other(live: Droplet) -> None:
     told = [sent(live, number) for number in range(1, 4)]
     live.storage.ran.clear()
     assert [one.manifest.id for one in download.everything(stack(live), told[1].id)] == [told[1].id]
@@ -119,7 +119,7 @@ def test_where_one_is_asked_for_no_other_one_is_read(live: Droplet) -> None:
 
 
 @pytest.mark.parametrize("damaged", [0, 1])
-def test_of_what_was_sent_twice_the_whole_one_is_fetched(live: Droplet, damaged: int) -> None:
+def test_of_two_uploads_the_intact_one_is_fetched(live: Droplet, damaged: int) -> None:
     told = sent(live)
     upload.upload(stack(live), told, live.paths.backup(told.id))
     shutil.rmtree(live.paths.backup(told.id))
@@ -130,7 +130,7 @@ def test_of_what_was_sent_twice_the_whole_one_is_fetched(live: Droplet, damaged:
     assert (here.id, manifest.differing(live.paths.backup(told.id), here)) == (told.id, [])
 
 
-def test_what_is_fetched_is_what_was_sent(live: Droplet, tmp_path: Path) -> None:
+def test_a_fetched_backup_equals_the_sent_one(live: Droplet, tmp_path: Path) -> None:
     told = sent(live)
     target = tmp_path / told.id
     target.mkdir()
@@ -138,7 +138,7 @@ def test_what_is_fetched_is_what_was_sent(live: Droplet, tmp_path: Path) -> None
     assert manifest.differing(target, told) == []
 
 
-def test_what_does_not_lie_there_is_not_fetched(live: Droplet, tmp_path: Path) -> None:
+def test_a_missing_backup_is_not_fetched(live: Droplet, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=r"has no such backup 20251123T000000\.000Z"):
         download.fetch(stack(live), made(0), tmp_path)
 

@@ -50,7 +50,7 @@ def test_two_that_differ_under_one_id_are_ambiguous_and_named_with_the_storage_s
         ("--help", None, "there is no backup '--help'"),
     ],
 )
-def test_who_chooses_names_the_backup_and_its_snapshot(
+def test_a_choice_must_name_the_backup_and_one_of_its_snapshots(
     live: Droplet, wanted: str, snapshot: str | None, says: str
 ) -> None:
     nights(live, 1, 2)
@@ -154,7 +154,7 @@ def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
     assert backup_number.highest(live.paths) == 2
 
 
-def test_what_was_sent_late_is_in_doubt_and_no_hindrance(live: Droplet) -> None:
+def test_a_backup_that_was_sent_late_is_in_doubt_and_blocks_nothing(live: Droplet) -> None:
     nights(live, 1)
     late = NOON + 5 * DAY + timedelta(hours=1)
     for number in (5, 4, 3, 2):  # Backups are uploaded in this order after an outage.

@@ -114,7 +114,7 @@ def test_a_lock_that_stays_is_not_waited_for_for_ever(live: Droplet) -> None:
 @pytest.mark.parametrize("deletes", [True, False])
 @pytest.mark.parametrize("overwrites", [True, False])
 @pytest.mark.parametrize("before", [None, b"2025-11-22 2\n"])
-def test_what_the_key_may_do_is_tried(
+def test_the_key_s_permissions_are_tried_out(
     live: Droplet,
     *,
     deletes: bool,
@@ -190,7 +190,7 @@ def test_production_without_off_site_storage_is_a_problem(tmp_path: Path, where:
 
 
 @pytest.mark.parametrize("verb", ["backup", "dump"])
-def test_what_is_large_has_longer(live: Droplet, verb: str) -> None:
+def test_a_large_backup_has_a_longer_timeout(live: Droplet, verb: str) -> None:
     """A gigabyte gets more than half an hour. Otherwise the backup of a large shop would never be sent."""
     told, directory = kept(live)
     with patch.object(Manifest, "bytes", 10**9):
@@ -209,7 +209,9 @@ def test_another_host_s_snapshots_are_none_of_this_app(live: Droplet) -> None:
     assert [one.manifest.id for one in download.everything(stack(live))] == [told.id]
 
 
-def test_what_is_compared_comes_from_the_storage_and_no_cache(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_reads_from_the_storage_and_not_from_a_cache(
+    live: Droplet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told, directory = kept(live)
     done = live.storage._backup
 

@@ -42,7 +42,7 @@ def test_a_backup_goes_off_the_droplet_and_its_manifest_says_so(live: Droplet) -
 
 
 @pytest.mark.parametrize("file", [DUMP, NAME])
-def test_what_comes_back_damaged_was_not_sent(live: Droplet, file: str) -> None:
+def test_an_upload_that_comes_back_damaged_does_not_count(live: Droplet, file: str) -> None:
     told, directory = kept(live)
     live.storage.damaged = file
     with pytest.raises(FailedError):
@@ -59,7 +59,7 @@ def test_the_damaged_file_is_named(live: Droplet) -> None:
         upload.upload(stack(live), told, directory)
 
 
-def test_what_its_manifest_does_not_name_is_not_fetched(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_the_manifest_does_not_list_is_not_fetched(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     told, directory = kept(live)
     done = live.storage._backup
 
@@ -89,7 +89,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("how", HOSTILE)
-def test_of_no_file_more_is_written_than_its_manifest_says(
+def test_no_file_becomes_larger_than_its_manifest_says(
     live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """A forged snapshot may have any size, and a full disk stops PostgreSQL."""
@@ -113,7 +113,7 @@ def test_of_no_file_more_is_written_than_its_manifest_says(
     assert repository.Repository(real).restore(snapshot, told, target) == told
 
 
-def test_what_was_damaged_here_is_not_sent_and_the_storage_not_blamed(live: Droplet) -> None:
+def test_a_locally_damaged_backup_is_not_sent(live: Droplet) -> None:
     told, directory = kept(live)
     (directory / DUMP).write_text("a dump, numbed 1")
     with pytest.raises(
@@ -146,7 +146,7 @@ def test_leftovers_of_a_killed_verification_do_not_matter(live: Droplet) -> None
 
 
 @pytest.mark.parametrize("breaks", ["its comparison fails", "it is killed meanwhile"])
-def test_what_was_not_found_to_be_whole_there_is_sent_and_compared_again(
+def test_an_upload_that_was_not_compared_is_sent_and_compared_again(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, breaks: str
 ) -> None:
     with monkeypatch.context() as patched:
@@ -165,7 +165,7 @@ def test_what_was_not_found_to_be_whole_there_is_sent_and_compared_again(
     assert there == [live.storage.snapshots[at]["id"] for at in (2, 1)], "the newer one goes first"
 
 
-def test_what_was_fetched_is_not_sent_again(live: Droplet) -> None:
+def test_a_fetched_backup_is_not_sent_again(live: Droplet) -> None:
     told = sent(live)
     shutil.rmtree(live.paths.backup(told.id))
     (there,) = download.available(stack(live))
