@@ -124,7 +124,6 @@ class Processes:
             now = time.monotonic()
             there = {path.name for path in Path("/proc").iterdir() if path.name.isdigit()}
             known = {pid: known.get(pid, now) for pid in there}
-            for pid in there:
-                if now - known[pid] < 1:
-                    with suppress(OSError):
-                        self.seen.add(Path(f"/proc/{pid}/cmdline").read_bytes())
+            for pid in (pid for pid in there if now - known[pid] < 1):
+                with suppress(OSError):
+                    self.seen.add(Path(f"/proc/{pid}/cmdline").read_bytes())

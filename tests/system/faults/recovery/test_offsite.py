@@ -351,9 +351,7 @@ def snapshots(repository: Repository) -> list[Snapshot]:
 
 def where_stored(repository: Repository, blob: str) -> tuple[Path, int]:
     """Return the file that stores a blob, and the blob's offset. A small file is one blob, named by its SHA-256."""
-    for index in repository.restic("list", "index").split():
-        for pack in json.loads(repository.restic("cat", "index", index))["packs"]:
-            for one in pack["blobs"]:
-                if one["id"] == blob:
-                    return on_disk(repository) / "data" / pack["id"][:2] / pack["id"], int(one["offset"])
-    raise AssertionError(f"{blob} is not stored")
+    indexes = [json.loads(repository.restic("cat", "index", key)) for key in repository.restic("list", "index").split()]
+    packs = [pack for index in indexes for pack in index["packs"]]
+    [(pack, offset)] = [(pack["id"], one["offset"]) for pack in packs for one in pack["blobs"] if one["id"] == blob]
+    return on_disk(repository) / "data" / pack[:2] / pack, int(offset)
