@@ -192,7 +192,7 @@ def test_restored_it_is_what_the_database_was_at_one_moment(
     held = [int(database.ask(newest_trade.format(one), "restored")) for one in range(SELLERS)]
     show(f"seed {seed}: {before} confirmed before, {held} in the backup, {after} after it")
     assert all(sooner <= there for sooner, there in zip(before, held, strict=True)), "what was confirmed is in it"
-    assert all(there < later for there, later in zip(held, after, strict=True)), "it is of one moment amid the trade"
+    assert all(there < later for there, later in zip(held, after, strict=True)), "it is of one moment during the trade"
 
     database.create("replayed")
     replay = [SCHEMA]

@@ -175,7 +175,7 @@ def test_a_storage_that_fails_during_an_upload_leaves_no_partial_backup(
         *_, kept = unsent(droplet)
         sent = {one["id"]: one for one in backups(droplet)}[kept]
         size = sum(file["bytes"] for file in sent["files"].values())
-        assert size > 20_000_000, "or it did not die amid it"
+        assert size > 20_000_000, "or it did not die during it"
         assert took < TOLD_WITHIN_S + TIMEOUT_S + size / SLOWEST
         show(
             f"The storage died after 20 of {size / 1e6:.0f} MB: told after {took:.0f} s: {failed.stdout.strip()[-300:]}"

@@ -88,7 +88,7 @@ def test_a_link_that_is_gone_is_not_taken_for_no_release(live: Droplet) -> None:
     assert status(live)[0] == 0
 
 
-AMID_A_RELEASE = [
+DURING_A_RELEASE = [
     "interrupted",
     "worker missing",
     "worker ended",
@@ -98,7 +98,7 @@ AMID_A_RELEASE = [
 ]
 
 
-@pytest.mark.parametrize("name", AMID_A_RELEASE)
+@pytest.mark.parametrize("name", DURING_A_RELEASE)
 def test_what_a_release_at_work_brings_about_is_no_drift(live: Droplet, name: str) -> None:
     drift, line = DRIFT[name]
     drift(live)
@@ -109,8 +109,8 @@ def test_what_a_release_at_work_brings_about_is_no_drift(live: Droplet, name: st
         assert status(live)[1]["drift"] == [line]
 
 
-@pytest.mark.parametrize("name", [name for name in DRIFT if name not in AMID_A_RELEASE])
-def test_what_breaks_amid_a_release_is_drift_all_the_same(live: Droplet, name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in DRIFT if name not in DURING_A_RELEASE])
+def test_what_breaks_during_a_release_is_drift_all_the_same(live: Droplet, name: str) -> None:
     drift, line = DRIFT[name]
     drift(live)
     with lock.exclusive(live.paths.work, "ada's release", 0):

@@ -54,7 +54,7 @@ def rows(droplet: Droplet) -> list[str]:
     return stackctl(droplet, "status")[1].splitlines()
 
 
-def test_status_amid_a_release_says_what_is_under_way(live: Droplet) -> None:
+def test_status_during_a_release_says_what_is_under_way(live: Droplet) -> None:
     """Nothing is recorded yet, and somebody holds the lock."""
     left = killed_at_its_watch(live, "1.1.0")
     with lock.exclusive(left.paths.work, "ada's stackctl release (process 7)", 0):

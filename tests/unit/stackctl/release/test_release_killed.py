@@ -48,7 +48,7 @@ def test_a_signal_has_it_undone_and_further_ones_do_not_end_that(
     assert before == (remembered(live), ids(live), running(live))
 
 
-def test_a_signal_amid_the_undoing_does_not_end_it(live: Droplet) -> None:
+def test_signals_are_ignored_before_the_last_step_is_undone(live: Droplet) -> None:
     live.app = {"ready": 200, "update": 500}
     assert stackctl(live, "release", "1.1.0")[0] == 1
     calls = [" ".join(call) for call in live.calls]

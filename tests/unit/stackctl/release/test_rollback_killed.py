@@ -45,7 +45,7 @@ def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tm
     assert led == {("1.1.0", "1.0.0"), ("1.2.0", "1.1.0")}
 
 
-def test_killed_amid_a_contract_no_rollback_leads_past_it(tmp_path: Path) -> None:
+def test_killed_during_a_contract_no_rollback_leads_past_it(tmp_path: Path) -> None:
     """The revisions are recorded before they are applied, because a killed release could not report them afterwards."""
     droplet, barred, lost = installed(tmp_path / "droplet"), set[bool](), list[str]()
     for version in ("1.0.0", "1.1.0", "1.2.0"):
