@@ -24,7 +24,7 @@ system_memory_mib = 448  # Memory reserved for Debian, Docker, nginx, sshd and t
 sshd_allowed_from: list[str] = []
 # Networks or addresses, IPv4 or IPv6, that fail2ban and sshd never block, such as the operators' fixed addresses.
 # Addresses in `webhook_allowed_from` and `sshd_allowed_from` are never blocked either.
-never_banned: list[str] = []
+trusted_addresses: list[str] = []
 # File with the public keys that CI logs in with. They may only release, roll back and read the status
 # (docs/how-to/ci.md). None: no CI.
 ci_authorized_keys = None

@@ -31,7 +31,7 @@ app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "http://telegram.lab
 
 # This computer, which sends the load, and the lab's Telegram.
 webhook_allowed_from = ["10.77.0.1/32", "10.77.0.2/32", "fd00:77::1/128", "fd00:77::2/128"]
-never_banned = webhook_allowed_from
+trusted_addresses = webhook_allowed_from
 
 client_burst = 20
 # Shorter than elsewhere, so that releases that must fail do so soon.

@@ -59,7 +59,7 @@ def configuration(settings: Settings) -> bytes:
         "ssh/sshd.conf.j2",
         operator=settings.values.operator,
         ci=CI_LOGIN if settings.ci_keys else None,
-        never_barred=settings.values.never_barred,
+        exempt_addresses=settings.values.exempt_addresses,
     )
 
 

@@ -14,6 +14,8 @@ except ModuleNotFoundError:  # CI's scripts run on the standard library alone
     PyinfraError = Exception  # type: ignore[misc, assignment]
 
 _ROOT = Path(__file__).parents[2]
+RENAMED = {"never_banned": "trusted_addresses"}
+"""Each old name of a value with the new one. The old ones work until OLD_NAMES_END (stackctl/core/old_names.py)."""
 
 
 class GroupDataError(PyinfraError):
@@ -38,14 +40,38 @@ def group_data(environment: str) -> dict[str, Any]:
     return {name: value for name, value in merged.items() if not name.startswith("_")}
 
 
+def defaults() -> dict[str, Any]:
+    """Return group_data/all.py. Raises GroupDataError."""
+    return _run(_ROOT / "group_data" / "all.py")
+
+
+def files_with(name: str, value: object) -> list[str]:
+    """Return the files of group_data that set a name to a value. Raises GroupDataError."""
+    return [str(path.relative_to(_ROOT)) for path in _files() if _run(path).get(name) == value]
+
+
 def check() -> None:
     """Raise GroupDataError for the first file that cannot be read. pyinfra reads all of them, for any environment."""
-    for path in sorted((_ROOT / "group_data").glob("*.py")):
+    for path in _files():
         _run(path)
+
+
+def _files() -> list[Path]:
+    return sorted((_ROOT / "group_data").glob("*.py"))
 
 
 def _run(path: Path) -> dict[str, Any]:
     shown = path.relative_to(_ROOT)
+    found = _values_in(path, shown)
+    for old, new in RENAMED.items():
+        if old in found and new in found:
+            raise GroupDataError(
+                f"{shown} sets both {old} and {new}, which is its new name. Nothing was changed. Next: keep {new} alone"
+            )
+    return found
+
+
+def _values_in(path: Path, shown: Path) -> dict[str, Any]:
     try:
         return runpy.run_path(str(path))
     except SyntaxError as error:

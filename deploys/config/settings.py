@@ -7,9 +7,10 @@ placeholder, the run stops with one line that names it.
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import scrypt
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from deploys.config import environments
 from deploys.config.keys import CaCertificate, read_authorized_keys, read_certificate, read_ci_keys
 from deploys.config.values import APP_PORT, ENV_NAME, REPOSITORY, SettingsError, Values
 from deploys.internals import SSH_DATA
@@ -24,6 +26,7 @@ from deploys.secrets import ledger
 from deploys.secrets.env_file import read_env_file
 from deploys.secrets.rules import Credentials, credentials_from
 from stackctl.app.app_env import problem
+from stackctl.core.old_names import now_called
 from stackctl.core.paths import Paths
 
 
@@ -120,10 +123,41 @@ def check_ssh(data: Mapping[str, Any]) -> None:
 def check_values(data: Mapping[str, Any]) -> Values:
     """Return the checked values. Raises SettingsError, which names every fault at once."""
     try:
-        return Values.model_validate(dict(data))
+        return Values.model_validate(with_new_names(data))
     except ValidationError as error:
         faults = "; ".join(_fault(dict(one)) for one in error.errors())
     raise SettingsError(f"group_data: {faults}")
+
+
+def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with each old name replaced by the new one, and announce it. Raises SettingsError.
+
+    group_data/all.py has a default under the new name, so an old name in another file replaces that default. Any other
+    value under the new name is a conflict: pyinfra has merged the files, so nothing shows which of the two comes last.
+    """
+    found = dict(data)
+    for old, new in environments.RENAMED.items():
+        if old not in found:
+            continue
+        default = environments.defaults().get(new)
+        if found.get(new, default) != default:
+            raise SettingsError(
+                f"group_data: {old} ({_source(old, found)}) is the old name of {new} ({_source(new, found)}), and both "
+                f"are set. Nothing was changed. Next: keep {new} alone"
+            )
+        _announce(f"{_source(old, found)}: {now_called(old, new)}")
+        found[new] = found.pop(old)
+    return found
+
+
+def _source(name: str, data: Mapping[str, Any]) -> str:
+    return ", ".join(environments.files_with(name, data[name])) or "inventory or --data"
+
+
+@cache
+def _announce(message: str) -> None:
+    """Show a message once, however many hosts there are."""
+    print(message, file=sys.stderr)
 
 
 def _fault(error: dict[str, Any]) -> str:

@@ -204,7 +204,7 @@ class Values(BaseModel):
     version_path: UrlPath | None
     webhook_path: UrlPath | None
     webhook_allowed_from: list[Cidr]
-    never_banned: list[Cidr]
+    trusted_addresses: list[Cidr]
     healthy_timeout_s: Seconds
     migrate_timeout_s: Seconds
     watch_s: Seconds
@@ -230,9 +230,9 @@ class Values(BaseModel):
         return [*(TELEGRAM_RULES if self.webhook_path else []), *self.app_secrets]
 
     @property
-    def never_barred(self) -> list[IPv4Network | IPv6Network]:
-        """The operators' addresses, which neither fail2ban nor sshd blocks: `sshd_allowed_from` belongs to them."""
-        return list(dict.fromkeys([*self.never_banned, *self.sshd_allowed_from]))
+    def exempt_addresses(self) -> list[IPv4Network | IPv6Network]:
+        """Addresses that neither fail2ban nor sshd blocks: an address that may reach SSH is trusted as well."""
+        return list(dict.fromkeys([*self.trusted_addresses, *self.sshd_allowed_from]))
 
     @property
     def docker_networks(self) -> dict[str, IPv4Network]:

@@ -36,7 +36,7 @@ def test_fail2ban_watches_ssh_and_nginx(droplet: Host, env: Environment) -> None
 def test_telegram_the_operators_and_the_containers_are_never_banned(droplet: Host, env: Environment, jail: str) -> None:
     values = env.settings.values
     spared = re.findall(r"[|`]- (\S+)", droplet.check_output(f"fail2ban-client get {jail} ignoreip"))
-    ours = [*values.webhook_allowed_from, *values.never_barred, *values.docker_networks.values()]
+    ours = [*values.webhook_allowed_from, *values.exempt_addresses, *values.docker_networks.values()]
     wanted = [*map(ip_network, TELEGRAM), *ours]
     loopback = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
     assert set(map(ip_network, spared)) == {*wanted, *loopback}

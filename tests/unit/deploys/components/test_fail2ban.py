@@ -30,15 +30,15 @@ def test_telegram_is_spared_whatever_the_webhook_allows() -> None:
 
 
 def test_webhook_clients_and_operators_are_never_banned() -> None:
-    never = spared(jail(webhook_allowed_from=["192.0.2.0/28"], never_banned=["2001:db8::7/128"]))
+    never = spared(jail(webhook_allowed_from=["192.0.2.0/28"], trusted_addresses=["2001:db8::7/128"]))
     assert {"192.0.2.0/28", "2001:db8::7/128"} <= set(never)
 
 
 def test_an_address_that_may_reach_ssh_counts_as_an_operator_s() -> None:
     """One setting spares an address in fail2ban and in sshd itself."""
     both, one = ["198.51.100.7", "192.0.2.0/28"], ["192.0.2.0/28"]
-    assert {"198.51.100.7/32", "192.0.2.0/28"} <= set(spared(jail(sshd_allowed_from=both, never_banned=one)))
-    settings = settings_of("prod", {"sshd_allowed_from": both, "never_banned": one})
+    assert {"198.51.100.7/32", "192.0.2.0/28"} <= set(spared(jail(sshd_allowed_from=both, trusted_addresses=one)))
+    settings = settings_of("prod", {"sshd_allowed_from": both, "trusted_addresses": one})
     sshd = ssh.configuration(settings).decode().splitlines()
     assert "PerSourcePenaltyExemptList 192.0.2.0/28,198.51.100.7/32" in sshd
 
@@ -85,7 +85,7 @@ def test_a_page_of_many_files_counts_for_no_ban(name: str, counted: set[str]) ->
 
 
 def test_a_ban_of_an_ipv6_address_is_of_its_64_and_spares_the_operator_in_it() -> None:
-    settings = settings_of("prod", {"never_banned": ["2001:db8::7/128", "192.0.2.7/32"]})
+    settings = settings_of("prod", {"trusted_addresses": ["2001:db8::7/128", "192.0.2.7/32"]})
     action = configuration(settings, edge=True)["action.d/toogoodtogo-nftables.conf"].decode()
     ipv4, ipv6 = action.split("[Init?family=inet6]")
     assert "prefix = /64" in ipv6

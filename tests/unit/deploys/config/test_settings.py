@@ -140,7 +140,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"operator": "ci"}, "operator ci can't be the operator's account"),
         ({"webhook_path": "telegram"}, "webhook_path is malformed"),
         ({"webhook_allowed_from": ["149.154.160.1/20"]}, "webhook_allowed_from.0 .*has host bits set"),
-        ({"never_banned": ["operator"]}, "never_banned.0 .*does not appear to be"),
+        ({"trusted_addresses": ["operator"]}, "trusted_addresses.0 .*does not appear to be"),
         ({"ready_path": None}, "ready_path has to be text in quotes: it is None"),
         ({"watch_s": 0}, "watch_s: .*greater than or equal to 1"),
         ({"reboot_at": "24:00"}, "reboot_at is malformed"),
