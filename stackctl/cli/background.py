@@ -33,16 +33,22 @@ Event = dict[str, Any]
 
 
 def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
-    """Start the run and follow it, or follow the one that is in progress."""
+    """Start the run and follow it, or follow the one that is in progress.
+
+    A request with an ID starts one run at most: the second time it follows the first run.
+    """
     arguments, paths, machine = call.arguments, call.paths, call.machine
     show = shown(call.log.out, as_json=arguments.json)
+    request = getattr(arguments, "id", None)
     if getattr(arguments, "follow", False):
         with _detached(paths):
-            return follow(paths, machine, last_run(paths), show)
+            return follow(paths, machine, run_of(paths, request) if request else last_run(paths), show)
     asked = words(call)
     within = ["--lock-id", arguments.lock_id] if arguments.lock_id else []
     as_run = ["--run", call.log.run, "--by", arguments.by, f"--key={arguments.key}", *within, arguments.verb]
     with _detached(paths):
+        if request and (earlier := _started_by(paths, request)):
+            return follow(paths, machine, earlier, show)
         start(paths, call.stack.config, machine, [*as_run, *asked])
         return follow(paths, machine, call.log.run, show)
 
@@ -91,12 +97,27 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
 
 def last_run(paths: Paths) -> str:
     """Return the newest run, in progress or finished."""
-    lines = [line for path in (paths.history, paths.unwritten) for line in _Tail(path).lines()[1]]
-    events = filter(None, map(parsed, lines))
-    runs = [(event["ts"], event["run"]) for event in events if event["op"] in VERBS and "by" in event]
+    runs = [event for event in _first_events(paths) if event["op"] in VERBS]
     if not runs:
         raise RefusedError("no release or restore has run yet. Next: stackctl release TAG")
-    return str(sorted(runs, key=itemgetter(0))[-1][1])
+    return str(sorted(runs, key=itemgetter("ts"))[-1]["run"])
+
+
+def run_of(paths: Paths, request: str) -> str:
+    """Return the run that a request has started."""
+    if not (run := _started_by(paths, request)):
+        raise RefusedError(f"no run has the ID {request}: that request started nothing. Next: make it again")
+    return run
+
+
+def _started_by(paths: Paths, request: str) -> str | None:
+    return next((str(event["run"]) for event in _first_events(paths) if event.get("request") == request), None)
+
+
+def _first_events(paths: Paths) -> list[Event]:
+    """Return the first event of every run, in progress or finished."""
+    lines = [line for path in (paths.history, paths.unwritten) for line in _Tail(path).lines()[1]]
+    return [event for event in filter(None, map(parsed, lines)) if "by" in event]
 
 
 def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], None]) -> int:

@@ -5,16 +5,17 @@ import re
 from stackctl.core import names
 from stackctl.core.errors import RefusedError
 
+_ID = rf"(\ --id\ {names.REQUEST_ID})?"
 _ALLOWED = re.compile(
-    rf"""release\ {names.TAG}(@sha256:[0-9a-f]{{64}})?(\ --dry-run)?(\ --json)?
-    | release\ --follow(\ --json)?
-    | rollback(\ {names.TAG})?(\ --json)?
+    rf"""release\ {names.TAG}(@sha256:[0-9a-f]{{64}})?(\ --dry-run)?(\ --json)?{_ID}
+    | release\ --follow(\ --json)?{_ID}
+    | rollback(\ {names.TAG})?(\ --json)?{_ID}
     | status(\ --json)?""",
     re.ASCII | re.VERBOSE,
 )
 _IN_WORDS = (
-    "release TAG[@sha256:DIGEST] [--dry-run] [--json], release --follow [--json], rollback [TAG] [--json], "
-    "status [--json]: in this order, with single spaces"
+    "release TAG[@sha256:DIGEST] [--dry-run] [--json] [--id ID], release --follow [--json] [--id ID], "
+    "rollback [TAG] [--json] [--id ID], status [--json]: in this order, with single spaces"
 )
 _SHOWN = 80
 

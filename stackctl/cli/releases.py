@@ -39,7 +39,8 @@ def words(call: Call) -> list[str]:
     asked = call.arguments
     if asked.verb == "release" or asked.tag:
         releasing.parse(asked.tag or "")
-    return [*(["--dry-run"] if getattr(asked, "dry_run", False) else []), *([asked.tag] if asked.tag else [])]
+    dry_run = ["--dry-run"] if getattr(asked, "dry_run", False) else []
+    return [*dry_run, *(["--id", asked.id] if asked.id else []), *([asked.tag] if asked.tag else [])]
 
 
 def _refuse_during_restore(stack: Stack) -> None:

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
     told = history and row.in_history
     if told:
         subject = verbs.function(row.subject)(arguments, paths) if row.subject else ""
-        log.begin(arguments.by, subject, arguments.key)
+        log.begin(arguments.by, subject, arguments.key, getattr(arguments, "id", None))
     code, message = _ended(lambda: _handled(row, Call(arguments, paths, machine, log)))
     if told:
         log.end(code, message)

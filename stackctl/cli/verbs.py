@@ -1,11 +1,13 @@
 """The verbs, one row each. The modules of a verb are imported when it is called."""
 
 import argparse
+import re
 from collections.abc import Callable
 from enum import Enum, auto
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from stackctl.core import names
 from stackctl.core.paths import DATA_SERVICES, TRIALS
 
 SERVICES = ("web", "worker", *DATA_SERVICES)
@@ -34,13 +36,28 @@ def flags(*names: str) -> Callable[[Parser], None]:
     return add
 
 
+def _id(parser: Parser) -> None:
+    def checked(text: str) -> str:
+        if not re.fullmatch(names.REQUEST_ID, text):
+            raise argparse.ArgumentTypeError("ID must be 32 hexadecimal digits (0-9, a-f)")
+        return text
+
+    parser.add_argument(
+        "--id",
+        type=checked,
+        help="name this request (32 hexadecimal digits): it starts one run at most; with --follow: show that run",
+    )
+
+
 def _release(parser: Parser) -> None:
     flags("dry-run", "follow", "json")(parser)
+    _id(parser)
     parser.add_argument("tag", nargs="?", help="the image tag, or TAG@sha256:… to require that digest")
 
 
 def _rollback(parser: Parser) -> None:
     flags("json")(parser)
+    _id(parser)
     parser.add_argument("tag", nargs="?", help="the tag of a kept release; by default the one before the live one")
 
 

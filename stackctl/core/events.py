@@ -40,9 +40,12 @@ class RunLog:
     def __post_init__(self) -> None:
         self._began = self.machine.monotonic()
 
-    def begin(self, by: str, tag: str = "", key: str = "") -> None:
-        """Record the first event of the run. `key` names the SSH key, where several people share a login."""
-        told = {"by": by, **({"key": key} if key else {}), "tag": tag}
+    def begin(self, by: str, tag: str = "", key: str = "", request: str | None = None) -> None:
+        """Record the first event of the run.
+
+        `key` names the SSH key, where several people share a login. `request` is the ID that the caller chose.
+        """
+        told = {"by": by, **({"key": key} if key else {}), "tag": tag, **({"request": request} if request else {})}
         self._record(self.op, "start", f"{tag} by {by}".strip(), None, told)
 
     def end(self, code: int, message: str = "") -> None:

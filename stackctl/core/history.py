@@ -17,8 +17,8 @@ TAIL_BYTES = 256 << 10
 def runs(paths: Paths, op: str = "") -> list[Run]:
     """Return all runs in the history, or those of one verb, oldest first.
 
-    Each is {run, op, by, key?, tag, at, state, code, ms, message, steps: [...]}. `state` is done, failed or unfinished.
-    An unfinished run is under way or was killed.
+    Each is {run, op, by, key?, tag, request?, at, state, code, ms, message, steps: [...]}. `state` is done, failed or
+    unfinished. An unfinished run is under way or was killed.
     """
     files = (path for path in (paths.history, paths.unwritten) if path.exists())
     lines = [line for path in files for line in path.read_bytes().splitlines()]
@@ -31,7 +31,9 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
             found[key] = {
                 **{"run": event["run"], "op": event["op"], "by": event["by"]},
                 **({"key": event["key"]} if event.get("key") else {}),
-                **{"tag": event["tag"], "at": event["ts"]},
+                "tag": event["tag"],
+                **({"request": event["request"]} if event.get("request") else {}),
+                "at": event["ts"],
                 **{"state": "unfinished", "code": None, "ms": None, "message": "", "steps": []},
             }
         elif (run := found.get(key)) is None:

@@ -2,6 +2,8 @@
 
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 """Tag of an image, as registries define it. Every tag is matched against this before it is used."""
+REQUEST_ID = r"[0-9a-f]{32}"
+"""ID that a caller, such as CI, chooses for a request, so that it can follow the run that comes of it."""
 
 
 class DockerNames:

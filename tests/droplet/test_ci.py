@@ -85,6 +85,8 @@ def test_the_gate_shows_status(droplet: Host, env: Environment, declared: bool) 
         f"{GATE} exec id",
         f"{GATE} 'exec id'",
         f"{GATE} 'status --lock-id x'",
+        f"{GATE} 'release --follow --id x'",
+        f"{GATE} release --follow --id {'0' * 32}",
         f"-E {GATE} status",
         f"PYTHONPATH=/tmp {GATE} status",
         f"-D /tmp {GATE} status",

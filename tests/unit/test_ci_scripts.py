@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import runpy
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from stackctl.cli import gate
 from tests.support.environment import ROOT
 from tests.support.runner import obeyed
 
@@ -59,39 +61,45 @@ def test_the_committed_address_and_host_key_are_used(run: Any) -> None:
     assert "StrictHostKeyChecking yes" in (ROOT / "inventories/staging.ssh_config").read_text()
 
 
-def test_a_release_whose_connection_drops_is_watched_to_its_end(run: Any) -> None:
-    code, asked = run("0 255 255 4", "prod", "release", "1.0", said=(begun("0.9"), "", "", begun("1.0")))
+REQUESTS = [("release", "1.0"), ("release", f"1.0@{DIGEST}", "--json"), ("rollback",), ("rollback", "1.0", "--json")]
+
+
+def requests(asked: list[str]) -> tuple[list[str], str]:
+    """Return what was asked for, with ID in the place of the one ID that all requests have, and that ID."""
+    said = [line.partition(" prod-1 ")[2] for line in asked]
+    (used,) = {found[1] for line in said if (found := re.search(r" --id ([0-9a-f]{32})$", line))}
+    return [line.replace(used, "ID") for line in said], used
+
+
+@pytest.mark.parametrize("words", REQUESTS, ids=" ".join)
+def test_a_request_whose_connection_drops_is_followed_by_its_id_to_the_end(run: Any, words: tuple[str, ...]) -> None:
+    code, asked = run("255 255 4", "prod", *words)
     assert code == 4
-    looked = "release --follow --json"
-    assert [line.partition(" prod-1 ")[2] for line in asked] == [looked, "release 1.0", looked, looked]
+    follow = f"release --follow{' --json' if '--json' in words else ''} --id ID"
+    assert requests(asked)[0] == [f"{' '.join(words)} --id ID", follow, follow]
 
 
-def begun(tag: str, by: str = "ci", run: str = "20261123T221657.000Z") -> str:
-    """Return a release's first event."""
-    return json.dumps({"run": run, "op": "release", "step": "release", "state": "start", "message": f"{tag} by {by}"})
+@pytest.mark.parametrize("words", REQUESTS, ids=" ".join)
+def test_what_the_script_asks_for_passes_the_gate(run: Any, words: tuple[str, ...]) -> None:
+    _, asked = run("255 255 0", "prod", *words)
+    for line in asked:
+        assert gate.parse(line.partition(" prod-1 ")[2])
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        (begun("0.9"), begun("1.0"), 0),
-        ("", begun("1.0"), 0),
-        (begun("1.0", run="20261122T221657.000Z"), begun("1.0"), 0),
-        (begun("1.0"), begun("1.0"), 1),
-        (begun("0.9"), begun("0.9"), 1),
-        (begun("0.9"), begun("1.0", by="deploy"), 1),
-        (begun("0.9"), begun("1.0.1"), 1),
-    ],
-    ids=["ours", "the first of all", "ours, again", "our last try", "another tag", "another's", "a longer tag"],
-)
-def test_the_end_of_another_release_is_not_mistaken_for_ours(run: Any, before: str, after: str, expected: int) -> None:
-    code, _ = run(f"{0 if before else 2} 255 0", "prod", "release", "1.0", said=(before, "", after))
-    assert code == expected
+def test_a_request_that_started_nothing_is_refused(run: Any) -> None:
+    """The droplet says so, and exits with 2. The end of another release is not mistaken for ours."""
+    code, asked = run("255 2", "prod", "release", "1.0")
+    assert (code, len(asked)) == (2, 2)
 
 
-def test_without_a_first_connection_no_release_begins(run: Any) -> None:
-    code, asked = run("255", "prod", "release", "1.0")
-    assert (code, len(asked)) == (255, 1)
+def test_without_any_connection_it_is_given_up_and_nothing_else_is_started(run: Any) -> None:
+    code, asked = run("255 255 255 255 255 255", "prod", "release", "1.0")
+    assert code == 255
+    assert requests(asked)[0] == ["release 1.0 --id ID", *["release --follow --id ID"] * 5]
+
+
+def test_no_two_requests_have_the_same_id(run: Any) -> None:
+    assert len({requests(run("0", "prod", "release", "1.0")[1])[1] for _ in range(2)}) == 2
 
 
 @pytest.mark.parametrize("words", [("release", "1.0", "--dry-run"), ("status", "--json")])
@@ -101,8 +109,8 @@ def test_a_verb_that_changes_nothing_is_not_followed(run: Any, words: tuple[str,
 
 
 def test_a_refusal_is_final(run: Any) -> None:
-    code, asked = run("0 2", "prod", "release", "1.0")
-    assert (code, len(asked)) == (2, 2)
+    code, asked = run("2", "prod", "release", "1.0")
+    assert (code, len(asked)) == (2, 1)
 
 
 def test_without_a_key_no_connection_is_made(run: Any) -> None:

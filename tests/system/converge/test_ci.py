@@ -40,6 +40,8 @@ def test_the_key_gets_status(lab: Environment, droplet: Host) -> None:
         "id",
         "bash",
         "release --lock-id x 1.0",
+        "release 1.0 --id x",
+        "release --follow --id $(id)",
         "exec id",
         "maintenance on",
         "status; id",
@@ -54,6 +56,12 @@ def test_the_key_gets_nothing_else(lab: Environment, droplet: Host, asked: str) 
     ran = ssh(lab, droplet, asked)
     assert (ran.returncode, ran.stdout) == (REFUSED, "")
     assert "release TAG" in ran.stderr
+
+
+def test_the_key_is_told_that_a_request_of_its_own_started_nothing(lab: Environment, droplet: Host) -> None:
+    ran = ssh(lab, droplet, f"release --follow --id {'0' * 32}")
+    assert (ran.returncode, ran.stdout) == (REFUSED, "")
+    assert f"no run has the ID {'0' * 32}" in ran.stderr
 
 
 @pytest.mark.parametrize(

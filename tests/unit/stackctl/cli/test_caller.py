@@ -163,7 +163,7 @@ def test_the_lock_names_the_login_and_its_key(tmp_path: Path, monkeypatch: pytes
     )
     assert stackctl(droplet, "--by", "deploy", "release", "1.0.0")[0] == 0
     assert re.fullmatch(r"deploy's stackctl release \(ada@laptop, process \d+\)", seen[0])
-    # .github/scripts/stackctl recognises its own run by these words.
+    # The message names the login and not the key, which has a field of its own.
     first = json.loads(droplet.paths.history.read_text().splitlines()[0])
     assert first["message"] == "1.0.0 by deploy"
 

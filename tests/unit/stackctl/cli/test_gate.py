@@ -12,6 +12,7 @@ from stackctl.cli import gate
 from stackctl.core.errors import RefusedError
 
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+ID = "0123456789abcdef" * 2
 ALLOWED = [
     "release 1.2.0",
     "release 1.2.0 --dry-run",
@@ -20,12 +21,18 @@ ALLOWED = [
     f"release 1.2.0@{DIGEST}",
     f"release 1.2.0@{DIGEST} --dry-run --json",
     f"release {'a' * 128}",
+    f"release 1.2.0 --id {ID}",
+    f"release 1.2.0@{DIGEST} --dry-run --json --id {ID}",
     "release --follow",
+    f"release --follow --id {ID}",
+    f"release --follow --json --id {ID}",
     "release --follow --json",
     "rollback",
     "rollback --json",
     "rollback 1.1.0",
     "rollback 1.1.0 --json",
+    f"rollback --id {ID}",
+    f"rollback 1.1.0 --json --id {ID}",
     "status",
     "status --json",
 ]
@@ -41,6 +48,23 @@ REFUSED = [
     "release 1.0 --lock-id x",
     "release 1.0 --lock-id=x",
     "release --run x 1.0",
+    "release 1.0 --id",
+    "release 1.0 --id ",
+    "release 1.0 --id x",
+    "release 1.0 --id ../../x",
+    f"release 1.0 --id={ID}",
+    f"release 1.0 --id {ID}0",
+    f"release 1.0 --id {ID[1:]}",
+    f"release 1.0 --id {ID.upper()}",
+    f"release 1.0 --id {ID[1:]}\u0661",
+    f"release 1.0 --id {ID} --id {ID}",
+    f"release 1.0 --id {ID} --json",
+    f"release --id {ID} 1.0",
+    f"release --id {ID}",
+    f"release 1.0 {ID}",
+    f"--id {ID} release 1.0",
+    f"release --follow 1.0 --id {ID}",
+    f"status --id {ID}",
     "release 1.0 --dry",
     "release 1.0 --follow",
     "release --follow 1.0",
@@ -140,8 +164,12 @@ def test_nothing_but_the_grammar_gets_through(command: str) -> None:
     except RefusedError:
         return
     assert " ".join(arguments) == command
-    assert re.fullmatch(r"[A-Za-z0-9_.:@ -]{1,250}", command)
+    assert re.fullmatch(r"[A-Za-z0-9_.:@ -]{1,290}", command)
     verb, *rest = arguments
+    if rest[-2:-1] == ["--id"]:
+        assert verb in {"release", "rollback"}
+        assert re.fullmatch("[0-9a-f]{32}", rest[-1])
+        rest = rest[:-2]
     options = [word for word in rest if word.startswith("-")]
     operands = [word for word in rest if not word.startswith("-")]
     assert set(options) <= {"release": {"--dry-run", "--json", "--follow"}}.get(verb, {"--json"})
