@@ -55,6 +55,8 @@ class Droplet(Machine):
     typed: str | None = None
     """What somebody types at a terminal; None: there is none."""
     bytes_free: int = 20 << 30
+    disks: dict[Path, int] = field(default_factory=dict)
+    """The free bytes of directories that are on disks of their own."""
     failing: dict[str, Result] = field(default_factory=dict)
     """By a part of the command line."""
     programs: dict[str, Callable[[list[str]], Result]] = field(default_factory=dict)
@@ -195,7 +197,8 @@ class Droplet(Machine):
         self._tick(["ignore_signals"])
 
     def free(self, directory: Path) -> int:
-        return self.bytes_free
+        own = (self.disks[one] for one in (directory, *directory.parents) if one in self.disks)
+        return next(own, self.bytes_free)
 
     def chgrp(self, path: Path, group: str) -> None:
         self._tick(["chgrp", group, path.name])

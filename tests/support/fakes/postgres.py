@@ -13,10 +13,15 @@ from typing import Any
 
 from stackctl.core.program import Conversation, Result
 from tests.support.fakes.declared import DATABASE
+from tests.support.fakes.statements import refuse_unknown
 
 OTHER_ROLES = ("postgres", "owner", "owner_reporting", "other_00000001")
 UNANSWERED = ("DO $$", "ALTER ", "REASSIGN ", "CREATE ROLE ", "DROP ROLE", "SELECT pg_terminate_backend")
 """The beginnings of statements for which PostgreSQL returns no rows."""
+NAMED = '"([a-z_][a-z0-9_]*)"'
+"""The name of a database, as group_data and `restore --to-database` allow it."""
+OF_LOADER = ("ANALYZE", "DROP ", "SET search_path = public; ADD ", "SET search_path = public; VALIDATE ")
+"""The beginnings of the statements that the loader's role runs besides its question."""
 
 Tables = dict[str, int]
 """The number of rows of each table."""
@@ -73,6 +78,8 @@ class Postgres:
         if "--username=stackctl_restore" in arguments:
             return self._as_loader(arguments)
         if throwaway is not None:
+            if program == "psql":
+                refuse_unknown(arguments[-1])
             return Result(0)
         match program:
             case "psql":
@@ -90,6 +97,7 @@ class Postgres:
 
     def sql(self, statement: str) -> Result:  # noqa: PLR0911
         """Answer a statement of the superuser."""
+        refuse_unknown(statement)
         if "pg_database_size" in statement:
             return Result(0, f"17|{self.connections}|7000000\n")
         if "rolcanlogin" in statement and statement.startswith("SELECT rolname"):
@@ -109,7 +117,7 @@ class Postgres:
 
     def _databases(self, statement: str) -> Result:
         """Create, drop or rename a database, or return its comment."""
-        names = re.findall('"([a-z_]+)"', statement)
+        names = re.findall(NAMED, statement)
         match statement.split(maxsplit=1)[0]:
             case "CREATE":
                 self.beside[names[0]] = {}
@@ -120,7 +128,7 @@ class Postgres:
                 self.comments[names[0]] = statement.partition("'")[2].rstrip("'")
             case "ALTER" | "BEGIN;":
                 if "pg_terminate_backend" in statement:
-                    self.sessions -= set(re.findall("'([a-z_]+)'", statement))
+                    self.sessions -= set(re.findall(NAMED.replace('"', "'"), statement))
                 if taken := self.sessions & set(names):
                     return Result(1, stderr=f'ERROR:  database "{taken.pop()}" is being accessed by other users')
                 for old, new in zip(names[::2], names[1::2], strict=True):
@@ -187,6 +195,7 @@ class Postgres:
             checked = [name for name, by_a_check in self.unloadable.items() if by_a_check]
             statements = [[f"{verb} {name}" for verb in ("DROP", "ADD", "VALIDATE")] for name in checked]
             return Result(0, "\n".join(map(json.dumps, statements)))
+        assert statement.startswith(OF_LOADER), statement
         if statement.startswith("DROP "):
             self.unchecked.add((statement.removeprefix("DROP "), database))
         return Result(0)

@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 
 from stackctl.core.program import Result
 
+OPTIONS = {
+    "show": ["--property=ActiveState", "--value"],
+    "is-active": ["--quiet"],
+    "start": ["--no-block"],
+    "stop": ["--no-block"],
+}
+"""The options that each verb may get."""
+
 
 @dataclass
 class Systemd:
@@ -18,8 +26,11 @@ class Systemd:
 
     def systemctl(self, verb: str, words: list[str]) -> Result:
         units = [word for word in words if not word.startswith("-")]
+        options = [word for word in words if word.startswith("-")]
+        assert set(options) <= set(OPTIONS.get(verb, [])), f"systemctl {verb} {options}"
         match verb:
             case "show":
+                assert options == OPTIONS["show"], options
                 return Result(0, "active\n" if units[0] in self.units else "inactive\n")
             case "is-active":
                 return Result(0 if units[0] in self.units | self.beside_ours else 3)

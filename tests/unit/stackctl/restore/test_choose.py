@@ -24,10 +24,11 @@ from tests.support.planted import PLANTED, SECRET
 from tests.support.restores import THEN, as_it_was, assert_restored, flipped, newest, restored, truncated
 
 
-def test_beside_the_live_data_it_changes_nothing_of_it(saved: Droplet) -> None:
+@pytest.mark.parametrize("name", ["lost", "a_2nd_1", "a" * 53])
+def test_beside_the_live_data_it_changes_nothing_of_it(saved: Droplet, name: str) -> None:
     before = as_it_was(saved)
-    code, shown = stackctl(saved, "restore", "latest", "--to-database", "lost")
-    assert (code, saved.postgres.beside.pop("lost")) == (0, THEN), shown
+    code, shown = stackctl(saved, "restore", "latest", "--to-database", name)
+    assert (code, saved.postgres.beside.pop(name)) == (0, THEN), shown
     assert as_it_was(saved) == before
     assert not saved.ran("docker stop")
 
