@@ -23,7 +23,7 @@ system_memory_mib = 448  # Memory reserved for Debian, Docker, nginx, sshd and t
 # Networks or addresses, IPv4 or IPv6, that may reach SSH. Empty: everyone, which CI on GitHub's runners needs.
 sshd_allowed_from: list[str] = []
 # Networks or addresses, IPv4 or IPv6, that fail2ban and sshd never block, such as the operators' fixed addresses.
-# Addresses in `webhook_allowed_from` and `sshd_allowed_from` are never blocked either.
+# Those in `sshd_allowed_from` are trusted as well. fail2ban alone also spares those in `webhook_allowed_from`.
 trusted_addresses: list[str] = []
 # File with the public keys that CI logs in with. They may only release, roll back and read the status
 # (docs/how-to/ci.md). None: no CI.
