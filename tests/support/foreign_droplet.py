@@ -1,4 +1,4 @@
-"""A root file system with an sshd, into which tests plant what is foreign."""
+"""A root file system with an sshd, into which tests plant foreign files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEAD = "  sl  local_address rem_address   st\n"
 
 
 class Sshd(Machine):
-    """sshd's answer by its rule, the first value that is read; every other program is only noted."""
+    """A machine on which sshd answers by its rule that the first value counts. Any other program is only recorded."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.ran = root, list[str]()
@@ -105,7 +105,7 @@ class Droplet:
         assert self.names() == []
 
     def _images(self) -> None:
-        """What images, installers and cloud-init write, and no package has."""
+        """Write the files of images, installers and cloud-init, which no package has."""
         for name in ("bashrc", "profile"):
             self.put(f"usr/share/base-files/dot.{name}", f"# {name}\n")
             self.put(f"root/.{name}", f"# {name}\n")

@@ -1,4 +1,4 @@
-"""What is live, kept and running on the fake droplet after a release or a rollback."""
+"""Helpers that show what is live, kept and running on the fake droplet after a release or a rollback."""
 
 from dataclasses import replace
 from pathlib import Path

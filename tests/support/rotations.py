@@ -28,7 +28,7 @@ class Operator:
     ran: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     ages_seen: list[bytes] = field(default_factory=list)
     recorded: str = "A"
-    """Whose new age a converge comes to write, however it ends."""
+    """The secret whose new age a converge records, however it ends."""
 
     @property
     def file(self) -> Path:

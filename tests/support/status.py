@@ -1,4 +1,4 @@
-"""What status tells of the fake droplet."""
+"""Helpers that show what status reports of the fake droplet."""
 
 import json
 from typing import Any

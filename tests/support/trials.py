@@ -1,4 +1,4 @@
-"""What a trial may change, and what is there afterwards."""
+"""Helpers that show what a trial may change, and what is there afterwards."""
 
 from tests.support.fakes.droplet import Droplet
 
@@ -14,7 +14,7 @@ def change(bot: Droplet) -> None:
 
 
 def there(bot: Droplet) -> dict[str, bytes]:
-    """All of sshd's configuration, and whom it admits."""
+    """Return sshd's whole configuration and the admitted keys."""
     main, drop_ins = bot.paths.on_trial["ssh"]
     return {path.name: path.read_bytes() for path in [main, *drop_ins.iterdir(), bot.paths.keys("deploy")]}
 

@@ -1,4 +1,4 @@
-"""The operator of these tests."""
+"""Fixtures of the tests of rotations."""
 
 from __future__ import annotations
 

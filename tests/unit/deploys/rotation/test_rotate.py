@@ -160,7 +160,7 @@ def test_a_droplet_that_is_locked_is_no_failure(operator: Operator, capsys: pyte
 def test_of_two_rotations_the_second_is_refused_until_the_first_has_ended(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """This holds after the first has replaced the file, too. Otherwise each would restore what it read itself."""
+    """This holds even after the first has replaced the file. Otherwise each would restore what it read itself."""
     second: list[int] = []
 
     def converge(environment: str, deploy: str) -> int:
@@ -222,7 +222,7 @@ def test_interrupted_once_the_new_one_is_in_use_it_stays(
 def test_something_wrong_afterwards_is_no_reason_to_undo(
     operator: Operator, look: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An interruption is none either: it must not count as one before any change."""
+    """An interruption is no reason either: it must not count as one before any change."""
     operator.ends = [0, look]
     assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
     assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
@@ -242,7 +242,7 @@ def test_what_is_done_by_hand_is_explained_and_nothing_is_done(
 
 def test_every_secret_is_explained() -> None:
     known = {*SECRETS, *BY_HAND}
-    assert {*GOOD} - known == {"STRIPE_API_KEY"}  # of the app's own
+    assert {*GOOD} - known == {"STRIPE_API_KEY"}  # This is one of the app's own secrets.
     assert APP_SECRET.after
 
 

@@ -1,4 +1,4 @@
-"""The off-site repository's password is rotated, and the old one opens it until the new one is proven."""
+"""The off-site repository's password is rotated, and the old one opens it until the new one is tested."""
 
 from __future__ import annotations
 

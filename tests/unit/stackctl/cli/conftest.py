@@ -22,7 +22,7 @@ def live(fresh: Droplet) -> Droplet:
 
 @pytest.fixture
 def uncommitted(live: Droplet) -> Droplet:
-    """1.1.0 was killed while it was watched: nginx leads to it, and 1.0.0 is warm."""
+    """Kill the release of 1.1.0 during its watch: nginx points to it, and 1.0.0 is warm."""
     left = killed_at_its_watch(live, "1.1.0")
     assert (state.load(left.paths).active, left.docker.running()) == ("green", ["blue", "green"])
     left.calls.clear()

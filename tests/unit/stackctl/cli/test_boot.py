@@ -1,4 +1,4 @@
-"""The verbs boot and halt, and what a release recovers before it begins."""
+"""boot and halt start and stop the right containers, and a release first recovers what is recorded."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.status import status, web, worker
 
 
 def serves(droplet: Droplet) -> tuple[str | None, str, list[str]]:
-    """The colour that nginx leads to, what it runs, and the colours that run."""
+    """Return the colour that nginx points to, the tag that it runs, and the colours that run."""
     current = state.load(droplet.paths)
     assert current.release
     return current.active, current.release.tag, droplet.docker.running()
@@ -44,7 +44,7 @@ def test_boot_uses_what_the_release_started_with(live: Droplet) -> None:
 
 
 def test_boot_starts_the_worker_that_is_there_and_makes_none_anew(live: Droplet) -> None:
-    """Though its file has changed: that is for a release to mend."""
+    """Its file has changed, but only a release may mend that."""
     before = worker(live)["id"]
     live.paths.worker_yaml.write_text("services: {worker: {}}\n")
     assert stackctl(live, "halt")[0] == 0
@@ -78,7 +78,7 @@ def test_boot_stops_the_colour_that_does_not_serve(live: Droplet) -> None:
 
 
 def test_boot_takes_an_uncommitted_release_back(uncommitted: Droplet) -> None:
-    """Nobody saw whether it does well, and after a hard reset both colours run."""
+    """Its watch did not finish, and after a hard reset both colours run."""
     uncommitted.reset()
     assert stackctl(uncommitted, "boot")[0] == 0
     assert serves(uncommitted) == ("blue", "1.0.0", ["blue"])
@@ -97,7 +97,7 @@ RECORDED = "1.0.0 in blue, as it was recorded"
 
 
 def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
-    """Exit code, and what was told of the step `settle`."""
+    """Return the exit code and the messages of the step `settle`."""
     code, shown = stackctl(droplet, *verb, "--json")
     heard = [json.loads(line) for line in shown.splitlines()]
     return code, [event["message"] for event in heard if (event["step"], event["state"]) == ("settle", "done")]
@@ -105,7 +105,7 @@ def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize("tag", ["1.1.0", "1.2.0"])
 def test_what_was_recorded_serves_again_before_the_next_release_begins(uncommitted: Droplet, tag: str) -> None:
-    """It is what the next one is judged by, and undone to."""
+    """The next release is compared with it, and undone to it."""
     assert settled(uncommitted, "release", tag) == (0, [RECORDED])
     assert serves(uncommitted) == ("green", tag, ["green"])
     assert [known.tag for known in state.load(uncommitted.paths).kept] == [tag, "1.0.0"]
@@ -118,7 +118,7 @@ def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_recorded
 
 
 def test_what_was_recorded_serves_again_though_its_health_is_not_known_yet(uncommitted: Droplet) -> None:
-    """After a start of Docker's."""
+    """The health is unknown after Docker starts."""
     for container in uncommitted.docker.of("bot-blue"):
         container["health"] = "starting"
     assert settled(uncommitted, "release", "9.9.9") == (1, [RECORDED])
@@ -144,7 +144,7 @@ def test_a_dry_run_settles_nothing_and_says_what_would_give_way(uncommitted: Dro
 
 
 def test_a_refusal_after_something_was_settled_is_none(uncommitted: Droplet) -> None:
-    """Exit 2 says that nothing was changed."""
+    """Exit code 2 would mean that nothing was changed."""
     uncommitted.docker.registry.clear()
     code, shown = stackctl(uncommitted, "release", "1.1.0")
     assert code == 1

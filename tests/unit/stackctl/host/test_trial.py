@@ -37,14 +37,14 @@ def test_what_is_not_confirmed_is_restore_whole(bot: Droplet, step: tuple[str, .
     assert there(bot) == before
     assert (bot.paths.on_trial["ssh"][1] / "00-bot.conf").stat().st_mode & 0o777 == 0o640
     assert list(bot.paths.trials.iterdir()) == []
-    # At boot sshd has not started yet, and must not be waited for.
+    # At boot sshd has not started yet, and the trial must not wait for it.
     restarted = [["systemctl", verb, "ssh.service"] for verb in ("reset-failed", "restart")]
     assert calls(bot, "systemctl")[:2] == ([] if step == ("boot",) else restarted)
     assert '"op": "undo"' in bot.paths.history.read_text()
 
 
 def test_keys_come_back_with_their_owner(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """sshd reads them as the operator; what root copies is root's."""
+    """sshd reads the keys as the operator, but root's copies belong to root."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     given: dict[object, tuple[int, int]] = {}
@@ -56,7 +56,7 @@ def test_keys_come_back_with_their_owner(bot: Droplet, monkeypatch: pytest.Monke
 
 
 def test_what_comes_back_is_the_operators_of_that_time(bot: Droplet) -> None:
-    """A converge may declare another operator while the trial goes on."""
+    """A converge may declare another operator during the trial."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     bot.paths.config.write_text(bot.paths.config.read_text().replace('"deploy"', '"somebody"'))
@@ -109,7 +109,7 @@ def test_whatever_was_there_takes_the_place_of_whatever_is_there(
 
 
 def test_what_can_t_be_copied_takes_nothing_away(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full, at the second file of the directory."""
+    """The disk fills up at the second file of the directory."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     before = there(bot)
@@ -160,7 +160,7 @@ def test_what_comes_within_the_time_is_done(bot: Droplet) -> None:
 
 @pytest.mark.parametrize("undone", [True, False])
 def test_what_comes_too_late_is_not_done(bot: Droplet, undone: bool) -> None:  # noqa: FBT001
-    """The converge's machine slept: nothing would undo it any more."""
+    """The converge's machine slept, and nothing would revert the change any more."""
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += trial.CONFIRM_TIMEOUT_S
     if undone:
@@ -177,7 +177,7 @@ def test_a_change_that_fails_fails_as_its_command_does(bot: Droplet) -> None:
 
 
 def test_a_change_without_an_end_keeps_nobody_from_undoing_it(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file whose sender sleeps, say: it is ended with the trial, and with it the lock is free."""
+    """The sender of a file may sleep, for example. The change ends with the trial, and then the lock is free."""
     timeouts: list[float] = []
 
     def endless(_: Droplet, argv: list[str], timeout: float) -> int:
@@ -193,7 +193,7 @@ def test_a_change_without_an_end_keeps_nobody_from_undoing_it(bot: Droplet, monk
 
 
 def test_a_timer_that_took_long_to_be_set_finds_its_trial_due(bot: Droplet) -> None:
-    """It counts from when systemd got to it; a trial that counted from later would never be undone."""
+    """The timer counts from when systemd set it. A trial that counted from later would never be reverted."""
 
     def slow(_: Systemd, verb: str, units: list[str]) -> Result:
         bot.seconds += 20

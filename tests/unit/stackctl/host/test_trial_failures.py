@@ -26,7 +26,7 @@ def test_what_is_not_on_trial_is_neither_confirmed_nor_undone(bot: Droplet, step
 
 
 def test_a_timer_that_finds_no_trial_ends(bot: Droplet) -> None:
-    """Whoever confirmed was killed before it was stopped."""
+    """The process that confirmed the trial was killed before it stopped the timer."""
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
     assert calls(bot, "systemctl") == [["systemctl", "stop", bot.paths.units.trial_timer("ssh")]]
@@ -47,7 +47,7 @@ def test_of_what_has_to_be_said(bot: Droplet, step: str) -> None:
 
 
 def test_an_undoing_that_fails_is_done_again(bot: Droplet) -> None:
-    """The timer goes on to ask."""
+    """The timer keeps trying."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     bot.seconds += trial.CONFIRM_TIMEOUT_S
@@ -91,7 +91,7 @@ def test_a_record_that_cannot_be_read_is_left_to_a_person(bot: Droplet, record: 
 
 
 def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The monotonic clock begins anew, with two minutes to come: the record is another boot's."""
+    """The record is from another boot: the monotonic clock has started again, and seems to have two minutes left."""
     bot.seconds = 5000
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
@@ -139,7 +139,7 @@ def test_nobody_but_root_reads_the_copies(bot: Droplet) -> None:
 
 
 def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> None:
-    """Before the record nothing has been changed, and nothing is put back; with it all of the copies are there."""
+    """Before the record exists, nothing was changed and nothing is reverted. Once it exists, so do all copies."""
     for moment in range(1, 20):
         left = killed(bot, moment, "trial", "begin", "ssh")
         if left is None:
@@ -157,7 +157,7 @@ def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> N
 
 
 def test_a_change_that_nobody_confirms_is_undone_after_two_minutes(bot: Droplet) -> None:
-    """As docs say: a number, and not the program's own."""
+    """The documentation names this number, so the test does not take it from the program."""
     assert trial.CONFIRM_TIMEOUT_S == 120
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
