@@ -50,7 +50,7 @@ def test_what_is_ours_is_made_anew_and_converged(
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("key", ISSUED)
-def test_what_another_issues_is_typed_or_handed_over(operator: Operator, key: str, terminal: bool) -> None:  # noqa: FBT001
+def test_a_secret_of_another_issuer_is_typed_or_passed(operator: Operator, key: str, terminal: bool) -> None:  # noqa: FBT001
     options = [] if terminal else ["--yes"]
     assert operator.rotates(key, *options, stdin=ISSUED[key], terminal=terminal) == DONE
     new = {**GOOD, key: ISSUED[key]}
@@ -116,7 +116,7 @@ def test_an_interruption_leaves_file_and_ages_as_they_were(
 
 @pytest.mark.parametrize("end", [1, LOCKED, KeyboardInterrupt(), OSError("no memory")])
 @pytest.mark.parametrize("key", ["TELEGRAM_BOT_TOKEN", "STRIPE_API_KEY"])
-def test_what_can_t_be_taken_back_stays(
+def test_a_value_whose_predecessor_is_revoked_stays(
     operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """@BotFather has revoked the old token. With it in the file, the next converge would break the bot again."""
@@ -157,7 +157,7 @@ def test_a_droplet_that_is_locked_is_no_failure(operator: Operator, capsys: pyte
     assert "repository" not in capsys.readouterr().out
 
 
-def test_of_two_rotations_the_second_is_refused_until_the_first_has_ended(
+def test_a_second_rotation_is_refused_until_the_first_has_ended(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """This holds even after the first has replaced the file. Otherwise each would restore what it read itself."""
@@ -192,7 +192,7 @@ def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator
 
 
 @pytest.mark.parametrize("key", ["REDIS_PASSWORD", "STRIPE_API_KEY", "OFFSITE_PASSWORD"])
-def test_a_converge_that_fails_once_the_new_one_is_in_use_is_no_reason_to_undo(
+def test_a_converge_that_fails_after_the_new_secret_is_in_use_undoes_nothing(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The last component of a converge is the certificate, which may fail each time, for reasons of its own."""
@@ -219,7 +219,7 @@ def test_interrupted_once_the_new_one_is_in_use_it_stays(
 
 
 @pytest.mark.parametrize("look", [1, KeyboardInterrupt()])
-def test_something_wrong_afterwards_is_no_reason_to_undo(
+def test_a_failed_check_after_the_rotation_undoes_nothing(
     operator: Operator, look: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An interruption is no reason either: it must not count as one before any change."""
@@ -232,7 +232,7 @@ def test_something_wrong_afterwards_is_no_reason_to_undo(
 
 
 @pytest.mark.parametrize("key", BY_HAND)
-def test_what_is_done_by_hand_is_explained_and_nothing_is_done(
+def test_a_secret_that_is_changed_by_hand_is_explained_and_nothing_is_done(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert operator.rotates(key) == DONE
@@ -273,7 +273,7 @@ def test_a_token_that_its_issuer_refuses_changes_nothing(
     assert all((ROOT / deploy).is_file() for deploy in proof(key))
 
 
-def test_a_proof_that_meets_a_lock_is_undone(operator: Operator) -> None:
+def test_a_check_that_meets_a_lock_undoes_the_rotation(operator: Operator) -> None:
     """The droplet has the new value by then."""
     operator.ends = [0, 0, LOCKED]
     assert operator.rotates("OFFSITE_PASSWORD", "--yes") == FAILED

@@ -41,7 +41,7 @@ def test_a_password_of_the_repository_that_fails_is_undone_with_the_old_one_stil
 
 @pytest.mark.parametrize("end", [1, KeyboardInterrupt()])
 @pytest.mark.parametrize("key", ["OFFSITE_PASSWORD", "OFFSITE_OPERATOR_PASSWORD"])
-def test_once_old_passwords_of_the_repository_are_being_ended_the_new_one_stays(
+def test_the_new_repository_password_stays_once_old_ones_are_being_revoked(
     operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The old password may be revoked already, and the operator's new one is nowhere else."""
@@ -56,7 +56,7 @@ def test_once_old_passwords_of_the_repository_are_being_ended_the_new_one_stays(
     assert f"fix the cause, then {again}. If" in capsys.readouterr().out
 
 
-def test_a_locked_droplet_leaves_a_password_of_the_repository_that_nobody_has(
+def test_a_locked_droplet_leaves_an_unused_repository_password(
     operator: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     operator.ends = [0, LOCKED]

@@ -43,7 +43,7 @@ def test_boot_uses_what_the_release_started_with(live: Droplet) -> None:
     assert web(live)["image"] == worker(live)["image"]
 
 
-def test_boot_starts_the_worker_that_is_there_and_makes_none_anew(live: Droplet) -> None:
+def test_boot_starts_the_existing_worker_and_creates_none(live: Droplet) -> None:
     """Its file has changed, but only a release may mend that."""
     before = worker(live)["id"]
     live.paths.worker_yaml.write_text("services: {worker: {}}\n")
@@ -60,7 +60,7 @@ def test_boot_without_a_worker_starts_none(live: Droplet) -> None:
     assert not live.docker.of("bot-worker")
 
 
-def test_a_worker_that_does_not_start_keeps_nobody_from_being_served(live: Droplet) -> None:
+def test_a_worker_that_does_not_start_stops_no_request(live: Droplet) -> None:
     stackctl(live, "halt")
     live.failing = {"--project-name bot-worker": Result(1, stderr="no such network")}
     code, shown = stackctl(live, "boot")
@@ -104,7 +104,7 @@ def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("tag", ["1.1.0", "1.2.0"])
-def test_what_was_recorded_serves_again_before_the_next_release_begins(uncommitted: Droplet, tag: str) -> None:
+def test_a_release_first_recovers_the_recorded_one(uncommitted: Droplet, tag: str) -> None:
     """The next release is compared with it, and undone to it."""
     assert settled(uncommitted, "release", tag) == (0, [RECORDED])
     assert serves(uncommitted) == ("green", tag, ["green"])
@@ -117,7 +117,7 @@ def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_recorded
     assert serves(uncommitted) == ("blue", "1.0.0", ["blue"])
 
 
-def test_what_was_recorded_serves_again_though_its_health_is_not_known_yet(uncommitted: Droplet) -> None:
+def test_the_recorded_release_is_recovered_even_if_its_health_is_unknown(uncommitted: Droplet) -> None:
     """The health is unknown after Docker starts."""
     for container in uncommitted.docker.of("bot-blue"):
         container["health"] = "starting"
@@ -143,7 +143,7 @@ def test_a_dry_run_settles_nothing_and_says_what_would_give_way(uncommitted: Dro
     assert serves(uncommitted) == ("green", "1.1.0", ["blue", "green"])
 
 
-def test_a_refusal_after_something_was_settled_is_none(uncommitted: Droplet) -> None:
+def test_a_refusal_after_a_recovery_is_a_failure(uncommitted: Droplet) -> None:
     """Exit code 2 would mean that nothing was changed."""
     uncommitted.docker.registry.clear()
     code, shown = stackctl(uncommitted, "release", "1.1.0")
@@ -153,7 +153,7 @@ def test_a_refusal_after_something_was_settled_is_none(uncommitted: Droplet) -> 
     assert stackctl(uncommitted, "release", "1.1.0")[0] == 2
 
 
-def test_what_was_recorded_needs_no_settling(live: Droplet) -> None:
+def test_a_recorded_release_needs_no_recovery(live: Droplet) -> None:
     assert settled(live, "release", "1.1.0") == (0, [])
 
 

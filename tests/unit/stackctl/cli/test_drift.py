@@ -49,7 +49,7 @@ DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", DRIFT)
-def test_drift_is_told_and_a_release_mends_it(live: Droplet, name: str) -> None:
+def test_drift_is_reported_and_a_release_mends_it(live: Droplet, name: str) -> None:
     drift, line = DRIFT[name]
     drift(live)
     code, report = status(live)
@@ -99,7 +99,7 @@ DURING_A_RELEASE = [
 
 
 @pytest.mark.parametrize("name", DURING_A_RELEASE)
-def test_what_a_release_at_work_brings_about_is_no_drift(live: Droplet, name: str) -> None:
+def test_changes_of_a_running_release_are_no_drift(live: Droplet, name: str) -> None:
     drift, line = DRIFT[name]
     drift(live)
     with lock.exclusive(live.paths.work, "ada's release", 0):
@@ -110,19 +110,19 @@ def test_what_a_release_at_work_brings_about_is_no_drift(live: Droplet, name: st
 
 
 @pytest.mark.parametrize("name", [name for name in DRIFT if name not in DURING_A_RELEASE])
-def test_what_breaks_during_a_release_is_drift_all_the_same(live: Droplet, name: str) -> None:
+def test_a_failure_during_a_release_is_drift_all_the_same(live: Droplet, name: str) -> None:
     drift, line = DRIFT[name]
     drift(live)
     with lock.exclusive(live.paths.work, "ada's release", 0):
         assert status(live)[1]["drift"] == [line]
 
 
-def test_a_release_that_was_killed_is_told_though_it_serves(uncommitted: Droplet) -> None:
+def test_a_killed_release_is_reported_even_if_it_serves(uncommitted: Droplet) -> None:
     code, report = status(uncommitted)
     assert (code, report["drift"]) == (4, ["blue still runs: a release was interrupted"])
 
 
-def test_what_could_not_be_told_is_drift_until_the_next_release(live: Droplet) -> None:
+def test_a_webhook_that_could_not_be_set_is_drift_until_the_next_release(live: Droplet) -> None:
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "TELEGRAM_WEBHOOK_SECRET": "webhook-secret-2"}))
     live.failing = {"telegram": Result(1)}
     assert stackctl(live, "release", "1.1.0")[0] == 4
@@ -147,7 +147,7 @@ def test_a_container_that_starts_is_no_drift(live: Droplet, which: Callable[[Dro
     assert len(status(live)[1]["drift"]) == 1
 
 
-def test_a_changed_declaration_is_told(live: Droplet) -> None:
+def test_a_changed_declaration_is_reported(live: Droplet) -> None:
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, "NEW": "1"}))
     code, report = status(live)
     assert (code, report["environment_differs"], report["drift"]) == (4, True, [])

@@ -104,7 +104,7 @@ def test_people_read_the_same(live: Droplet) -> None:
     ]
 
 
-def test_a_reboot_that_is_due_is_told_and_is_no_problem(live: Droplet) -> None:
+def test_a_due_reboot_is_shown_and_is_no_problem(live: Droplet) -> None:
     assert status(live)[1]["reboot_due"] is None
     assert "reboot" not in stackctl(live, "status")[1]
     live.paths.reboot_required.parent.mkdir()
@@ -187,7 +187,7 @@ def test_an_upgrade_that_was_made_before_on_the_same_day_is_enough(live: Droplet
     assert not live.paths.upgrade_failure.exists()
 
 
-def test_an_upgrade_that_services_still_run_without_asks_for_a_reboot(live: Droplet) -> None:
+def test_services_with_old_libraries_make_a_reboot_due(live: Droplet) -> None:
     """The services are listed beside Debian's packages. needrestart's output format is in its README.batch.md."""
     live.paths.reboot_required.parent.mkdir()
     live.paths.reboot_packages.write_text("linux-image-6.12\n")
@@ -205,7 +205,7 @@ def test_an_upgrade_that_services_still_run_without_asks_for_a_reboot(live: Drop
     assert live.ran("needrestart")[0] == ["needrestart", "-b", "-l"]
 
 
-def test_what_still_runs_with_old_libraries_has_to_be_known(live: Droplet) -> None:
+def test_an_upgrade_fails_if_needrestart_does(live: Droplet) -> None:
     upgrade(live, made=True)
     live.programs["needrestart"] = lambda _: Result(2, stderr="Can't locate NeedRestart.pm in @INC")
     code, shown = stackctl(live, "upgrade")
@@ -228,7 +228,7 @@ def test_people_are_told_what_a_rollback_can_bring_back(live: Droplet) -> None:
     assert [release["tag"] for release in status(live)[1]["kept"]] == ["1.3.0", "1.2.0", "1.1.0"]
 
 
-def test_maintenance_is_told_and_is_no_problem(live: Droplet) -> None:
+def test_maintenance_is_shown_and_is_no_problem(live: Droplet) -> None:
     assert stackctl(live, "maintenance", "on")[0] == 0
     code, report = status(live)
     assert (code, report["maintenance"]) == (0, True)

@@ -13,13 +13,13 @@ from stackctl.host import foreign
 from tests.support.foreign_droplet import FINGERPRINT, KEY, Droplet
 
 
-def test_an_acceptance_of_what_is_gone_is_told(bare: Droplet) -> None:
+def test_an_acceptance_of_a_missing_finding_is_reported(bare: Droplet) -> None:
     bare.declared["accepted"] = {"/etc/cron.d/backup": "the agency's", "account:eve": "hers"}
     lines = foreign.problems(bare.look())
     assert [line.split()[2].rstrip(",") for line in lines] == ["/etc/cron.d/backup", "account:eve"]
 
 
-def test_without_the_site_s_list_nothing_is_called_foreign_and_that_is_told(bare: Droplet) -> None:
+def test_without_the_site_s_list_nothing_is_foreign_and_that_is_reported(bare: Droplet) -> None:
     bare.put("etc/cron.d/job", "x")
     bare.look()
     for content in (None, "", "[]", '{"files": 1}'):
@@ -31,7 +31,7 @@ def test_without_the_site_s_list_nothing_is_called_foreign_and_that_is_told(bare
         assert (found.findings, line.endswith("make site")) == ([], True)
 
 
-def test_what_the_site_put_there_is_not_foreign(bare: Droplet) -> None:
+def test_files_of_the_site_are_not_foreign(bare: Droplet) -> None:
     bare.put("etc/cron.d/job", "x")
     bare.put("home/ci/.ssh/authorized_keys", f"ssh-ed25519 {KEY}\n")
     assert len(bare.names()) == 2
@@ -55,7 +55,7 @@ def test_a_later_file_of_sshd_s_changes_nothing_in_force(bare: Droplet) -> None:
     assert bare.names() == ["/etc/ssh/sshd_config.d/zz.conf"]
 
 
-def test_what_sshd_grants_one_login_alone_is_seen(bare: Droplet) -> None:
+def test_a_permission_of_sshd_for_one_login_is_found(bare: Droplet) -> None:
     bare.put("etc/ssh/sshd_config.d/00-aaa.conf", "Match User root\nPasswordAuthentication yes\n")
     assert "sshd:passwordauthentication" in bare.names()
 
@@ -66,12 +66,12 @@ def test_keys_are_looked_for_where_sshd_looks(bare: Droplet) -> None:
     assert f"key:root:{FINGERPRINT}" in bare.names()
 
 
-def test_a_program_that_answers_for_keys_is_told(bare: Droplet) -> None:
+def test_a_program_that_answers_for_keys_is_reported(bare: Droplet) -> None:
     bare.put("etc/ssh/sshd_config.d/zz.conf", "AuthorizedKeysCommand /tmp/x\n")
     assert "sshd:authorizedkeyscommand" in bare.names()
 
 
-def test_a_sysctl_file_that_overrides_ours_is_told_with_its_parameter(bare: Droplet) -> None:
+def test_a_sysctl_file_that_overrides_ours_is_reported_with_its_parameter(bare: Droplet) -> None:
     bare.put("etc/sysctl.d/99-zz.conf", "net.ipv4.conf.all.rp_filter=0\n")
     assert bare.names() == ["/etc/sysctl.d/99-zz.conf"]
     bare.declared["accepted"] = {"/etc/sysctl.d/99-zz.conf": "we know"}
@@ -80,7 +80,7 @@ def test_a_sysctl_file_that_overrides_ours_is_told_with_its_parameter(bare: Drop
     assert bare.names() == ["sysctl.d:net.ipv4.conf.all.rp_filter"]
 
 
-def test_a_file_of_keys_that_never_ends_or_never_begins_is_waited_for_by_nobody(bare: Droplet) -> None:
+def test_an_endless_or_blocking_file_of_keys_delays_nothing(bare: Droplet) -> None:
     keys = bare.root / "home/ci/.ssh"
     keys.mkdir(parents=True)
     os.mkfifo(keys / "authorized_keys")
@@ -115,7 +115,7 @@ def test_a_blank_makes_no_name_pass_for_an_accepted_one(bare: Droplet) -> None:
     assert sorted(bare.names()) == ["/etc/sudoers.d/x\\x0a", "/etc/sudoers.d/x\\x20"]
 
 
-def test_what_debian_and_cloud_init_make_is_not_foreign(bare: Droplet) -> None:
+def test_files_of_debian_and_cloud_init_are_not_foreign(bare: Droplet) -> None:
     bare.put("etc/cron.d/e2scrub.dpkg-dist", "x")
     bare.put("etc/systemd/system/bot.service.dpkg-old", "x")
     permit = "auth required pam_permit.so\n"

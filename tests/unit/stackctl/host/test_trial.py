@@ -14,7 +14,7 @@ from tests.support.fakes.systemd import Systemd
 from tests.support.trials import KEY, RIGHT, WRONG, calls, change, there
 
 
-def test_what_is_confirmed_stays(bot: Droplet) -> None:
+def test_a_confirmed_change_stays(bot: Droplet) -> None:
     assert stackctl(bot, "trial", "begin", "ssh")[0] == 0
     change(bot)
     assert stackctl(bot, "trial", "confirm", "ssh")[0] == 0
@@ -55,7 +55,7 @@ def test_keys_come_back_with_their_owner(bot: Droplet, monkeypatch: pytest.Monke
     assert given[bot.paths.keys("deploy").with_name("authorized_keys.new")] == (copy.st_uid, copy.st_gid)
 
 
-def test_what_comes_back_is_the_operators_of_that_time(bot: Droplet) -> None:
+def test_a_revert_restores_the_operator_of_that_time(bot: Droplet) -> None:
     """A converge may declare another operator during the trial."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
@@ -65,7 +65,7 @@ def test_what_comes_back_is_the_operators_of_that_time(bot: Droplet) -> None:
     assert there(bot)["authorized_keys"] == KEY
 
 
-def test_what_was_not_there_before_goes_again(bot: Droplet) -> None:
+def test_a_revert_removes_a_file_that_was_not_there_before(bot: Droplet) -> None:
     shutil.rmtree(bot.paths.on_trial["ssh"][1])
     stackctl(bot, "trial", "begin", "ssh")
     bot.paths.on_trial["ssh"][1].mkdir()
@@ -108,7 +108,7 @@ def test_whatever_was_there_takes_the_place_of_whatever_is_there(
     assert {one.name for one in tmp_path.iterdir()} <= {"source", "target"}
 
 
-def test_what_can_t_be_copied_takes_nothing_away(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_copy_removes_nothing(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills up at the second file of the directory."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
@@ -138,7 +138,7 @@ def test_two_trials_know_nothing_of_each_other(bot: Droplet) -> None:
     assert there(bot)["00-bot.conf"] == RIGHT
 
 
-def test_a_second_begin_keeps_what_was_confirmed_last_and_has_time_anew(bot: Droplet) -> None:
+def test_a_second_begin_keeps_the_confirmed_state_and_starts_the_time_again(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     bot.seconds += trial.CONFIRM_TIMEOUT_S - 10
@@ -151,7 +151,7 @@ def test_a_second_begin_keeps_what_was_confirmed_last_and_has_time_anew(bot: Dro
     assert there(bot)["00-bot.conf"] == RIGHT
 
 
-def test_what_comes_within_the_time_is_done(bot: Droplet) -> None:
+def test_a_change_within_the_trial_s_time_is_made(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += trial.CONFIRM_TIMEOUT_S - 1
     assert stackctl(bot, "trial", "change", "ssh", "sshd -t")[0] == 0
@@ -159,7 +159,7 @@ def test_what_comes_within_the_time_is_done(bot: Droplet) -> None:
 
 
 @pytest.mark.parametrize("undone", [True, False])
-def test_what_comes_too_late_is_not_done(bot: Droplet, undone: bool) -> None:  # noqa: FBT001
+def test_a_change_after_the_trial_s_time_is_refused(bot: Droplet, undone: bool) -> None:  # noqa: FBT001
     """The converge's machine slept, and nothing would revert the change any more."""
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += trial.CONFIRM_TIMEOUT_S
@@ -176,7 +176,7 @@ def test_a_change_that_fails_fails_as_its_command_does(bot: Droplet) -> None:
     assert stackctl(bot, "trial", "change", "ssh", "sshd -t")[0] == 255
 
 
-def test_a_change_without_an_end_keeps_nobody_from_undoing_it(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_change_does_not_prevent_its_revert(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sender of a file may sleep, for example. The change ends with the trial, and then the lock is free."""
     timeouts: list[float] = []
 
@@ -208,7 +208,7 @@ def test_a_timer_that_took_long_to_be_set_finds_its_trial_due(bot: Droplet) -> N
     assert there(bot)["00-bot.conf"] == RIGHT
 
 
-def test_a_clock_that_is_set_back_keeps_nobody_out(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_back_does_not_delay_a_revert(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     early = bot.now()

@@ -12,7 +12,7 @@ from tests.support.fakes.droplet import Droplet, killed, stackctl
 from tests.support.trials import RIGHT, calls, change, there
 
 
-def test_without_a_timer_nothing_is_begun(bot: Droplet) -> None:
+def test_no_trial_begins_without_a_timer(bot: Droplet) -> None:
     bot.failing["systemctl restart"] = Result(5, stderr="Unit bot-trial@ssh.timer not found.")
     code, said = stackctl(bot, "trial", "begin", "ssh")
     assert (code, "Nothing was changed" in said) == (1, True)
@@ -20,7 +20,7 @@ def test_without_a_timer_nothing_is_begun(bot: Droplet) -> None:
 
 
 @pytest.mark.parametrize("step", ["confirm", "undo"])
-def test_what_is_not_on_trial_is_neither_confirmed_nor_undone(bot: Droplet, step: str) -> None:
+def test_a_change_that_is_not_on_trial_is_neither_confirmed_nor_reverted(bot: Droplet, step: str) -> None:
     code, said = stackctl(bot, "trial", step, "ssh")
     assert (code, "no change of ssh is on trial" in said) == (2, True)
 
@@ -46,7 +46,7 @@ def test_of_what_has_to_be_said(bot: Droplet, step: str) -> None:
     assert (code, "ssh|firewall" in said) == (2, True)
 
 
-def test_an_undoing_that_fails_is_done_again(bot: Droplet) -> None:
+def test_a_failed_revert_is_repeated(bot: Droplet) -> None:
     """The timer keeps trying."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
@@ -90,7 +90,7 @@ def test_a_record_that_cannot_be_read_is_left_to_a_person(bot: Droplet, record: 
     assert bot.calls == []
 
 
-def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timer_repeats_a_revert_that_failed_at_boot(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record is from another boot: the monotonic clock has started again, and seems to have two minutes left."""
     bot.seconds = 5000
     stackctl(bot, "trial", "begin", "ssh")
@@ -110,7 +110,7 @@ def test_what_a_boot_could_not_undo_is_tried_again_by_its_timer(bot: Droplet, mo
     assert trial.under_way(bot.paths) == []
 
 
-def test_one_broken_trial_keeps_no_other_from_being_undone_at_boot(bot: Droplet) -> None:
+def test_a_broken_trial_does_not_prevent_another_s_revert_at_boot(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     stackctl(bot, "trial", "begin", "firewall")
     shutil.rmtree(bot.paths.trial_copies("ssh"))
@@ -124,7 +124,7 @@ def test_one_broken_trial_keeps_no_other_from_being_undone_at_boot(bot: Droplet)
     assert [one.name for one in trial.under_way(bot.paths)] == ["ssh"]
 
 
-def test_status_tells_of_a_trial_and_that_nobody_is_needed(bot: Droplet) -> None:
+def test_status_shows_a_trial_and_that_no_person_is_needed(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     code, said = stackctl(bot, "status")
     assert code == 0, said
@@ -133,12 +133,12 @@ def test_status_tells_of_a_trial_and_that_nobody_is_needed(bot: Droplet) -> None
     assert told["name"] == "ssh"
 
 
-def test_nobody_but_root_reads_the_copies(bot: Droplet) -> None:
+def test_only_root_can_read_the_copies(bot: Droplet) -> None:
     stackctl(bot, "trial", "begin", "ssh")
     assert bot.paths.trials.stat().st_mode & 0o777 == 0o700
 
 
-def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> None:
+def test_a_kill_during_begin_changes_nothing(bot: Droplet) -> None:
     """Before the record exists, nothing was changed and nothing is reverted. Once it exists, so do all copies."""
     for moment in range(1, 20):
         left = killed(bot, moment, "trial", "begin", "ssh")
@@ -156,7 +156,7 @@ def test_wherever_begin_is_killed_a_boot_finds_what_was_there(bot: Droplet) -> N
         pytest.fail("begin never ended")
 
 
-def test_a_change_that_nobody_confirms_is_undone_after_two_minutes(bot: Droplet) -> None:
+def test_an_unconfirmed_change_is_reverted_after_two_minutes(bot: Droplet) -> None:
     """The documentation names this number, so the test does not take it from the program."""
     assert trial.CONFIRM_TIMEOUT_S == 120
     stackctl(bot, "trial", "begin", "ssh")

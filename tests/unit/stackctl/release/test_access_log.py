@@ -70,7 +70,7 @@ def tally(statuses: Sequence[int]) -> Tally:
     return Tally(len(statuses), sum(status >= 500 for status in statuses))
 
 
-def test_a_log_that_was_rotated_begins_anew(access_log: Path) -> None:
+def test_a_rotated_log_is_read_from_its_start(access_log: Path) -> None:
     """logrotate renames the log and creates a new one with the same name, which may be longer or
     shorter than the mark.
     """

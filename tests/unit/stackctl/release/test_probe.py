@@ -94,7 +94,7 @@ def test_a_version_of_another_form_is_no_good_answer(
         probed(live)
 
 
-def test_nobody_behind_the_socket_is_told(live: Watched) -> None:
+def test_a_socket_without_an_app_is_reported(live: Watched) -> None:
     live.systemd.units.clear()
     with pytest.raises(FailedError, match="no good answer: /ready: nobody there after 20 s"):
         probed(live)

@@ -104,7 +104,7 @@ def test_the_log_of_what_failed_is_shown_without_secrets(live: Droplet) -> None:
     assert re.search(r"\| log of web\d+: \*\*\*$", shown, re.MULTILINE)
 
 
-def test_what_can_not_be_undone_is_told(live: Droplet) -> None:
+def test_a_failed_undo_is_reported(live: Droplet) -> None:
     live.failing = {"docker stop": Result(1, stderr="daemon is gone")}
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 4
@@ -152,7 +152,7 @@ def test_an_interruption_or_a_fault_of_our_own_is_undone_too(
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
-def test_an_undoing_that_the_system_refuses_is_told_and_the_rest_is_undone_all_the_same(
+def test_a_failed_undo_is_reported_and_the_rest_is_undone(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     before = {path.name for path in live.paths.secrets.glob("*.json")}

@@ -17,7 +17,7 @@ from tests.support.releases import assert_one_colour_serves, ids, remembered, ru
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_has_it_undone_and_further_ones_do_not_end_that(
+def test_a_signal_undoes_a_release_and_more_signals_do_not_stop_the_undo(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """systemd sends the first signal at a shutdown, and then an impatient person sends more."""
@@ -56,7 +56,7 @@ def test_signals_are_ignored_before_the_last_step_is_undone(live: Droplet) -> No
     assert calls.index("ignore_signals") < removals[-1]
 
 
-def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: Path) -> None:
+def test_a_release_killed_at_any_moment_serves_boots_and_can_be_finished(tmp_path: Path) -> None:
     """The kill comes at each call and event in turn, and leaves real files."""
     served = list[str]()
     fresh = installed(tmp_path / "droplet")
@@ -81,7 +81,7 @@ def test_killed_at_any_moment_it_serves_on_boots_and_can_be_finished(tmp_path: P
 
 
 @pytest.mark.parametrize("at", [30, 150])
-def test_what_a_kill_leaves_is_what_was_copied_at_its_moment(tmp_path: Path, at: int) -> None:
+def test_a_copied_moment_equals_what_a_real_kill_leaves(tmp_path: Path, at: int) -> None:
     """`kills` is a faster `killed` and must show the same."""
 
     def seen(left: Droplet) -> tuple[dict[str, object], dict[str, bytes], State]:
@@ -108,7 +108,7 @@ def released(root: Path) -> Droplet:
     return droplet
 
 
-def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_try_is_refused(tmp_path: Path) -> None:
+def test_a_refused_release_recovers_the_recorded_one_after_any_kill(tmp_path: Path) -> None:
     codes = list[int]()
     fresh = installed(tmp_path / "droplet")
     stackctl(fresh, "release", "1.0.0")
@@ -125,7 +125,7 @@ def test_killed_at_any_moment_what_was_recorded_is_whole_again_though_the_next_t
     assert {*codes} == {1, 2}
 
 
-def test_killed_at_its_first_release_the_next_try_finishes(tmp_path: Path) -> None:
+def test_a_killed_first_release_is_finished_by_the_next_one(tmp_path: Path) -> None:
     recorded: list[bool] = []
     for _, left in kills(installed(tmp_path / "droplet"), "release", "1.0.0", every=3):
         recorded.append(bool(state.load(left.paths).kept))

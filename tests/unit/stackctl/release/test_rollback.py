@@ -64,7 +64,7 @@ def test_twice_leads_further_back_and_never_to_the_one_that_it_fled_from(live: D
     assert (tag(live), live.docker.running()) == ("1.0.0", ["blue"])
 
 
-def test_one_that_was_left_is_reached_by_its_name_and_counts_again(live: Droplet) -> None:
+def test_a_release_that_was_left_can_be_named_and_counts_again(live: Droplet) -> None:
     three(live)
     assert stackctl(live, "rollback")[0] == 0
     assert stackctl(live, "rollback", "1.2.0")[0] == 0
@@ -153,7 +153,7 @@ def test_what_is_not_kept_is_refused_by_name(tmp_path: Path, asked: list[str], s
     assert said in shown
 
 
-def test_an_image_that_somebody_removed_is_told(live: Droplet) -> None:
+def test_a_removed_image_is_reported(live: Droplet) -> None:
     live.docker.images = {name: image for name, image in live.docker.images.items() if image != "1.0.0"}
     code, shown = stackctl(live, "rollback")
     assert code == 2
@@ -181,7 +181,7 @@ def test_where_nothing_can_be_written_down_any_more_it_is_refused_before_anythin
     assert stackctl(live, "rollback")[0] == 0
 
 
-def test_one_that_does_not_become_well_is_undone(live: Droplet) -> None:
+def test_a_release_that_does_not_become_healthy_is_undone(live: Droplet) -> None:
     live.app = {"ready": 503}
     code, shown = stackctl(live, "rollback")
     assert code == 1, shown
@@ -208,7 +208,7 @@ def test_while_telegram_still_sends_the_old_secret_both_are_accepted(live: Dropl
     assert live.telegram.webhook["secret_token"] == "webhook-secret-1"
 
 
-def test_telegram_is_told_only_when_something_differs(live: Droplet) -> None:
+def test_the_webhook_is_set_only_if_something_differs(live: Droplet) -> None:
     assert stackctl(live, "release", "1.2.0")[0] == 0
     assert not live.ran("setWebhook")
     live.telegram.webhook["url"] = "https://elsewhere.test/"
@@ -290,7 +290,7 @@ def test_a_release_can_be_followed_from_elsewhere(live: Droplet) -> None:
     assert lines[-1]["code"] == 0
 
 
-def test_one_that_was_killed_is_told_as_that(live: Droplet) -> None:
+def test_a_killed_release_is_reported_as_killed(live: Droplet) -> None:
     lines = live.paths.history.read_bytes().splitlines(keepends=True)
     live.paths.history.write_bytes(b"".join(lines[:-1]))
     code, shown = stackctl(live, "release", "--follow")

@@ -14,7 +14,7 @@ def live(tmp_path: Path) -> Droplet:
     return released_twice(tmp_path)
 
 
-def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path) -> None:
+def test_a_killed_rollback_is_finished_by_the_same_command(tmp_path: Path) -> None:
     at = 0
     droplet = installed(tmp_path / "droplet")
     for version in ("1.0.0", "1.1.0"):
@@ -25,7 +25,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_again(tmp_path: Path
     assert at > 50
 
 
-def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tmp_path: Path) -> None:
+def test_a_rollback_after_a_killed_release_goes_back_to_the_recorded_one(tmp_path: Path) -> None:
     """A release that was killed before its flip was never live."""
     led = set[tuple[str, str]]()
     droplet = installed(tmp_path / "droplet")
@@ -45,7 +45,7 @@ def test_after_a_release_that_was_killed_it_leads_to_what_was_recorded_before(tm
     assert led == {("1.1.0", "1.0.0"), ("1.2.0", "1.1.0")}
 
 
-def test_killed_during_a_contract_no_rollback_leads_past_it(tmp_path: Path) -> None:
+def test_no_rollback_goes_past_a_contract_that_was_killed(tmp_path: Path) -> None:
     """The revisions are recorded before they are applied, because a killed release could not report them afterwards."""
     droplet, barred, lost = installed(tmp_path / "droplet"), set[bool](), list[str]()
     for version in ("1.0.0", "1.1.0", "1.2.0"):
@@ -72,7 +72,7 @@ def test_after_a_release_that_was_killed_the_only_one_that_was_recorded_comes_ba
     assert (tag(left), left.docker.running()) == ("1.0.0", ["blue"])
 
 
-def test_what_was_recorded_comes_back_though_it_runs_no_more(live: Droplet) -> None:
+def test_the_recorded_release_is_recovered_even_if_it_has_stopped(live: Droplet) -> None:
     left = killed_at_its_watch(live, "1.2.0")
     left.docker.of("bot-green")[0]["state"] = "exited"
     assert stackctl(left, "rollback")[0] == 0

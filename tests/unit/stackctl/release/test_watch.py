@@ -70,7 +70,7 @@ def test_requests_that_the_old_colour_began_do_not_count_for_the_new_one(live: W
         ({"state": "restarting"}, "web ended by itself"),
     ],
 )
-def test_a_container_that_ends_is_told(live: Watched, how: dict[str, Any], said: str) -> None:
+def test_a_container_that_ends_is_reported(live: Watched, how: dict[str, Any], said: str) -> None:
     live.docker.of("bot-blue")[0].update(how)
     with pytest.raises(FailedError, match=said):
         look(live)
