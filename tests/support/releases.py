@@ -17,7 +17,7 @@ def ids(fresh: Droplet) -> set[str]:
 
 
 def remembered(fresh: Droplet) -> State:
-    """Return the state without the revisions, which stay applied whatever becomes of the release."""
+    """Return the state without the revisions, which stay applied even if the release is undone."""
     return replace(state.load(fresh.paths), revisions=())
 
 

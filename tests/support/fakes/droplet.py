@@ -1,4 +1,4 @@
-"""A droplet in memory: what Machine meets, with a fake for each service and a clock. Files are real."""
+"""A droplet in memory. It replaces Machine by a fake for each service and a clock. Its files are real."""
 
 from __future__ import annotations
 
@@ -44,40 +44,40 @@ KILLED = 9
 
 @dataclass
 class Droplet(Machine):
-    """Breaks on demand: `failing` maps a part of a command line to its result."""
+    """A droplet that breaks on demand: `failing` maps a part of a command line to its result."""
 
     paths: Paths
     systemd: Systemd = field(default_factory=Systemd)
     telegram: Telegram = field(default_factory=Telegram)
     postgres: Postgres = field(default_factory=Postgres)
     storage: Storage = field(default_factory=Storage)
-    """Off the droplet."""
+    """The off-site storage."""
     typed: str | None = None
-    """What somebody types at a terminal; None: there is none."""
+    """What a person types at the terminal. None: there is no terminal."""
     bytes_free: int = 20 << 30
     disks: dict[Path, int] = field(default_factory=dict)
     """The free bytes of directories that are on disks of their own."""
     failing: dict[str, Result] = field(default_factory=dict)
-    """By a part of the command line."""
+    """The results of failing commands, by a part of the command line."""
     programs: dict[str, Callable[[list[str]], Result]] = field(default_factory=dict)
-    """What else there is to run, by name."""
+    """More programs that can run, by name."""
     app: dict[str, Any] = field(default_factory=lambda: {"ready": 200})
     later: dict[str, Any] = field(default_factory=dict)
-    """What becomes of the app once nginx leads to the colour that was idle."""
+    """The state of the app once nginx points to the colour that was idle."""
     calls: list[list[str]] = field(default_factory=list)
     boot: str = "the first"
     seconds: float = 0.0
     moments: int = 0
     moments_kept: Path | None = None
-    """Where what a kill would leave is copied to, at each moment."""
+    """The directory into which, at each moment, everything that a kill would leave is copied."""
     killed_at: int | None = None
-    """The number of a call or an event."""
+    """The number of the call or event at which stackctl is killed."""
 
     def __post_init__(self) -> None:
         self.redis = Redis(_data_root(self.paths) / "redis/dump.rdb")
         self.docker = Docker(self.paths, self.postgres, self.redis, self.telegram, self._inside)
 
-    # what Machine offers
+    # Machine's interface
 
     def run(  # noqa: PLR0911
         self,
@@ -95,7 +95,7 @@ class Droplet(Machine):
         for start, result in self.failing.items():
             if start in line:
                 return result
-        if stdin:  # what is no file of its own is not read, as in Machine
+        if stdin:  # Like Machine, refuse to read a file that is a link or has a second name.
             with openat.directory(stdin.parent) as there:
                 there.size(stdin.name)
         match list(argv):
@@ -116,7 +116,7 @@ class Droplet(Machine):
             case ["systemctl", verb, *words]:
                 return self.systemd.systemctl(verb, words)
             case ["systemd-run", *rest]:
-                # What a unit of its own would do, here and now.
+                # A unit of its own would do this. Here it happens at once.
                 asked = PARSER.parse_args(rest[rest.index(PROGRAM) + 1 :])
                 run.run(asked, self.paths, self, StringIO(), StringIO())
                 return Result(0)
@@ -223,10 +223,10 @@ class Droplet(Machine):
         self._tick(["sleep"])
         self.seconds += seconds
 
-    # what tests ask for
+    # for the tests
 
     def reset(self) -> None:
-        """A hard reset: what was running and restarts does so; sockets and one-shot containers are gone."""
+        """Reset the machine. Containers that ran and restart do so. Sockets and one-shot containers are gone."""
         self.systemd.units.clear()
         for container in self.docker.containers:
             if container["one_off"]:
@@ -235,7 +235,7 @@ class Droplet(Machine):
     def ran(self, words: str) -> list[list[str]]:
         return [call for call in self.calls if words in " ".join(call)]
 
-    # inside
+    # internals
 
     def _now(self) -> datetime:
         return datetime(2025, 11, 23, 12, tzinfo=UTC) + timedelta(seconds=self.seconds)
@@ -272,7 +272,7 @@ class Droplet(Machine):
         self._tick([what])
 
     def _asked(self, question: str) -> None:
-        """psql is."""
+        """Let a test fail a question to psql, or kill stackctl at it."""
         self._tick(["psql", question])
         for part, result in self.failing.items():
             if part in question:
@@ -280,7 +280,7 @@ class Droplet(Machine):
 
 
 def _in_postgres(argv: Sequence[str]) -> list[str]:
-    """Container, program and arguments of what runs beside PostgreSQL, with our settings."""
+    """Return the container, the program and its arguments for a program beside PostgreSQL. Require our settings."""
     match list(argv):
         case ["docker", "exec", "-i", "--user", "postgres", "--env", _, "--env", options, *rest]:
             assert options.startswith("PGOPTIONS=-c search_path=pg_catalog,pg_temp "), options
@@ -289,7 +289,7 @@ def _in_postgres(argv: Sequence[str]) -> list[str]:
 
 
 def installed(root: Path, **config: Any) -> Droplet:
-    """A converged droplet without a release: what the deploys put there, data running, KNOWN published."""
+    """Return a converged droplet without a release: the deploys' files are there, data runs, and KNOWN is published."""
     return converged(Droplet(Paths("bot", root)), **config)
 
 
@@ -297,7 +297,7 @@ D = TypeVar("D", bound=Droplet)
 
 
 def converged(droplet: D, **config: Any) -> D:
-    """The same, of a droplet of the test's own kind."""
+    """Converge a droplet of the test's own class."""
     paths = droplet.paths
     for directory in (paths.opt, paths.secrets, paths.tls, paths.var):
         directory.mkdir(parents=True)
@@ -320,16 +320,17 @@ def converged(droplet: D, **config: Any) -> D:
 
 
 def change(droplet: Droplet, changes: Mapping[str, Any]) -> None:
-    """Sets attributes. One of a service stands behind the service's name: `postgres.lost`."""
+    """Set attributes. The name of a service's attribute starts with the service's: `postgres.lost`."""
     for name, value in changes.items():
         service, _, attribute = name.rpartition(".")
         setattr(getattr(droplet, service) if service else droplet, attribute, value)
 
 
 def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
-    """Exit code and what the terminal showed."""
+    """Run stackctl. Return its exit code and what the terminal showed."""
     out = StringIO()
-    # Slow. Each is a moment at which a kill finds what was written before, and nothing of what comes next.
+    # A real fsync is slow. Each is a moment at which a kill leaves what was written before, and nothing that comes
+    # later.
     with patch("os.fsync", lambda _: droplet._survive()):
         code = run.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
     shown = out.getvalue() + _text(droplet.paths.history)
@@ -339,7 +340,9 @@ def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
 
 
 def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
-    """The droplet after `kill -9` of stackctl at its call or event number `at`; None when it had ended before."""
+    """Return the droplet after `kill -9` of stackctl at its call or event number `at`, or None if stackctl ended
+    before.
+    """
     child = os.fork()
     if not child:
         try:
@@ -347,7 +350,7 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
             stackctl(droplet, *arguments)
             os._exit(0)
         finally:
-            os._exit(1)  # or a failure would go on as a second pytest
+            os._exit(1)  # Otherwise a failure would continue as a second pytest.
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == 0:
         return None
@@ -357,10 +360,10 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
 
 
 def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[int, Droplet]]:
-    """What `kill -9` of stackctl leaves at each of its moments in turn, or at every second one and so on.
+    """Yield what `kill -9` of stackctl leaves at each of its moments in turn, or at every second one, and so on.
 
-    One run leaves them all: in a process of its own, which copies its files whenever it could be killed. A kill leaves
-    no more than that, since no lock and no memory outlives its process (`killed` shows it, with a real one).
+    One run in a process of its own copies its files whenever it could be killed, and so leaves all these states. A kill
+    leaves exactly these files, since no lock and no memory outlives its process. `killed` shows it with a real kill.
     """
     root, aside = _root(droplet), _root(droplet).with_name("moments")
     child = os.fork()
@@ -370,7 +373,7 @@ def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[i
             stackctl(droplet, *arguments)
             os._exit(0)
         finally:
-            os._exit(1)  # or a failure would go on as a second pytest
+            os._exit(1)  # Otherwise a failure would continue as a second pytest.
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "stackctl raised"
     for at in sorted(int(path.name) for path in aside.iterdir())[::every]:
         shutil.rmtree(root)
@@ -382,12 +385,12 @@ def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[i
 
 
 def _root(droplet: Droplet) -> Path:
-    """That of all its files."""
+    """Return the root of all the droplet's files."""
     return droplet.paths.home.parent
 
 
 def killed_at(droplet: Droplet, where: tuple[Any, str], *arguments: str) -> Droplet:
-    """What is left after `kill -9` at this function, a name in a module or a class. Its first argument is the stack."""
+    """Return what is left after `kill -9` at this function of a module or class. Its first argument is the stack."""
 
     def killed_here(stack: Stack, *_rest: object, **_named: object) -> None:
         there: Any = stack.machine
@@ -401,7 +404,9 @@ def killed_at(droplet: Droplet, where: tuple[Any, str], *arguments: str) -> Drop
 
 
 def killed_at_its_watch(droplet: Droplet, tag: str) -> Droplet:
-    """What a release leaves that was killed after its flip: nginx leads to it, and what was before is warm."""
+    """Return what a release leaves that was killed after its flip: nginx points to it, and the release
+    before is warm.
+    """
     return killed_at(droplet, (watch, "watch"), "release", tag)
 
 
@@ -410,7 +415,7 @@ def _data_root(paths: Paths) -> Path:
 
 
 def self_signed(directory: Path, domain: str) -> None:
-    """Puts a fullchain.pem there, another one than is there already, and something in its key's place."""
+    """Write a fullchain.pem that differs from the one that is there, and something in place of its key."""
     directory.mkdir(parents=True, exist_ok=True)
     chain = directory / "fullchain.pem"
     chain.write_text(next(pem for pem in _two_certificates(domain, directory.name) if pem != _text(chain)))
@@ -419,7 +424,7 @@ def self_signed(directory: Path, domain: str) -> None:
 
 @cache
 def _two_certificates(domain: str, _directory: str) -> tuple[str, str]:
-    """As PEM, others for each directory. Making one takes longer than a test may."""
+    """Return two certificates as PEM, different for each directory. Creating one takes longer than a test may."""
     what = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "90"]
     name = ["-subj", "/CN=Test CA", "-addext", f"subjectAltName=DNS:{domain}", "-keyout", "/dev/null"]
     one, other = (subprocess.run([*what, *name], check=True, capture_output=True, text=True).stdout for _ in range(2))

@@ -17,7 +17,7 @@ from testinfra.host import Host
 from tests.support.environment import Environment
 
 ROWS = 3
-# Whatever runs tries to become the user of the login, because pg_amcheck and autovacuum act as a table's owner and stay
+# Each object tries to become the user of the login, because pg_amcheck and autovacuum act as a table's owner and stay
 # so. The first objects are those that our own statements once called: attack S1's operator, then functions and casts.
 PLANTED = f"""
 CREATE SCHEMA sec_app;

@@ -77,7 +77,7 @@ def test_a_containers_label(droplet: Host, lab: Environment, web: str) -> None:
 
 
 def test_a_tables_name_and_a_manifest(droplet: Host, lab: Environment) -> None:
-    """A backup shows neither the table's name nor the manifest on a terminal, whatever it makes of them."""
+    """A backup shows neither the table's name nor the manifest on a terminal, whether it succeeds or fails."""
     spelt = "".join(rf"\{ord(one):04x}" for one in TITLE)
     lab.ask_postgres(droplet, f'CREATE TABLE public.U&"{spelt}" AS SELECT 1 AS one')
     made = ""

@@ -74,7 +74,7 @@ ROUNDS = [
     ["foreign route through the firewall", "edited daemon.json", "wrong mode"],
     ["stopped container", "disabled unit"],
 ]
-"""Kinds that are broken at once, since a converge takes the same time whatever is broken.
+"""Kinds that are broken at once, since a converge takes the same time for any damage.
 
 In one round, no operation mends two kinds and no kind hides another. So the app isn't stopped in the round that also
 breaks its data or the daemon. A kind that takes long isn't in the round with a stopped Redis, because the app is
@@ -101,7 +101,7 @@ def test_drift_is_planned_and_mended(lab: Environment, droplet: Host, kinds: lis
     for kind in kinds:
         droplet.check_output(DRIFT[kind][0])
     planned = converge.planned()
-    # The drift is mended whatever was planned, so that the next test does not meet it.
+    # The drift is mended even if the plan was wrong, so that the next test does not meet it.
     changed = converge.changed(converge.site())
     expected = {**{kind: DRIFT[kind][1] for kind in kinds}, OF_NO_KIND: set()}
     assert {"planned": by_kind(kinds, planned), "changed": by_kind(kinds, changed)} == {

@@ -67,7 +67,7 @@ class Search:
     since: float
 
     def files(self, values: Iterable[str]) -> set[str]:
-        """Search the droplet's files, whoever may read them: images, layers, logs, histories, `/tmp`."""
+        """Search all files of the droplet: images, layers, logs, histories, `/tmp`."""
         return self._lines(values, "changed", str(self.since), "/", *ELSEWHERE)
 
     def journal(self, values: Iterable[str]) -> int:

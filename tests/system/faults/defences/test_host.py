@@ -168,7 +168,7 @@ def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> No
         droplet.check_output(f"rm {program}; systemctl start {UPGRADE}")
         said = droplet.run("stackctl status")
         assert re.search(r"reboot +due, for .*outdated\.service", said.stdout)
-        # A due reboot needs no person. The only problem is the unit that nobody declared.
+        # A due reboot needs no person. The only problem is the undeclared unit.
         problems = json.loads(droplet.run("stackctl status --json").stdout)["problems"]
         assert [one.partition(":")[0] for one in problems] == ["/run/systemd/transient/outdated.service"]
     finally:

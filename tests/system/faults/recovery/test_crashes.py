@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis and the machine are killed while much is written. Whatever was acknowledged is there afterwards.
+"""PostgreSQL, Redis and the machine are killed while much is written. All acknowledged data is there afterwards.
 
 The lab kills the machine by killing its processes. The kernel keeps what it was handed, which a power cut would lose.
 So these tests find data that a process kept to itself, but no missing fsync. For that, take a VM (docs/how-to/lab.md).

@@ -1,4 +1,4 @@
-"""An isolated droplet reaches nobody outside: Telegram hears nothing of it until it is promoted."""
+"""An isolated droplet connects to no other host: Telegram hears nothing of it until it is promoted."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ INSERT INTO odd.z_categories VALUES ('bread'); INSERT INTO odd.a_things VALUES (
 
 @pytest.fixture
 def app(lab: Environment, droplet: Host, database: Database) -> Iterator[Callable[[str], str]]:
-    """Return a function that asks as the app's login. Remove afterwards whatever it created."""
+    """Return a function that asks as the app's login. Remove afterwards what it created."""
 
     def ask(sql: str) -> str:
         now, there = connected(lab)

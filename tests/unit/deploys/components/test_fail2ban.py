@@ -123,7 +123,7 @@ def test_nginx_s_log_has_an_ipv4_client_as_it_is() -> None:
 
 
 def test_fail2ban_starts_again_with_a_new_configuration() -> None:
-    """A reload would drop an action that is new, and ban nobody (seen with 1.1 in Debian 13)."""
+    """A reload would drop an action that is new, and ban no client (seen with 1.1 in Debian 13)."""
     source = Path(fail2ban.__file__).read_text()
     assert '"systemctl restart fail2ban.service"' in source
     assert "reload-or-restart" not in source

@@ -37,7 +37,7 @@ class _Refuses(paramiko.ServerInterface):
 
 @pytest.fixture
 def sshd() -> Iterator[int]:
-    """Run an SSH server that shows HOST_KEY and lets nobody in. Yields its port."""
+    """Run an SSH server that shows HOST_KEY and refuses every login. Yields its port."""
     with socket.create_server((ADDRESS, 0)) as listening:
 
         def serve() -> None:

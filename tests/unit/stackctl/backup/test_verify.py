@@ -188,7 +188,7 @@ def test_a_load_that_writes_without_end_is_stopped_before_the_disk_is_full(
 def test_a_load_that_was_ended_is_not_verified_even_if_its_faults_are_expected(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unverified backup is loaded as far as possible, whatever fails."""
+    """An unverified backup is loaded as far as possible in spite of errors."""
     monkeypatch.setattr(verify, "LOOK_S", 0.001)
     live.bytes_free = SPARE - 1
     with pytest.raises(FailedError, match="no space left but"), verify._leaving_room(stack_of(live), "bot-verify"):

@@ -222,7 +222,7 @@ ID, ANOTHER = "0123456789abcdef" * 2, "f" * 32
 
 
 def test_a_run_is_found_by_the_id_of_its_request(followed: Followed) -> None:
-    """This holds for a dry run, too, and whatever has run since."""
+    """This holds for a dry run, too, and after later runs."""
     for run, op, request in (("1", "release", ID), ("2", "dry-run", ANOTHER), ("3", "release", None)):
         run_log(followed.paths, run, op).begin("ci", "1.0.0", "", request)
         run_log(followed.paths, run, op).end(0)

@@ -148,8 +148,9 @@ def test_files_that_could_not_be_compared_are_a_problem(live: Droplet) -> None:
 
 
 def upgrade(droplet: Droplet, *, made: bool, code: int = 0) -> None:
-    """Run Debian's upgrade. Its program ends well whatever happens. A stamp has the time of the last successful
-    upgrade.
+    """Run Debian's upgrade. Its program may exit with 0 although the upgrade failed.
+
+    A stamp has the time of the last successful upgrade.
     """
     stamp = droplet.paths.upgrade_stamp
     stamp.parent.mkdir(parents=True, exist_ok=True)
