@@ -66,7 +66,7 @@ def for_machines(operations: Operations, found: Foreign) -> str:
 
 def one_line(finding: dict[str, Any]) -> str:
     """Return one finding and its remedy as a line."""
-    return f"{finding['name']}: {finding['what']}: {finding['next']}"
+    return f"{finding['name']}: {finding['what']}. Next: {finding['next']}"
 
 
 def _changes(operations: Operations) -> dict[str, list[str]]:

@@ -88,5 +88,6 @@ def report(names: Sequence[str]) -> None:
             host.log(f"{name} is not a foreign object. Nothing is removed for it", logger.warning)
     overriding = [one for one in there if one["remedy"] == "refuse" and one["path"] not in names]
     if overriding:
-        causes = "; ".join(f"{one['what']}. Next: {one['next']}" for one in overriding)
-        this_run.refuse_to_begin(host, f"{causes}. Nothing was changed")
+        causes = "; ".join(one["what"] for one in overriding)
+        remedies = ", then ".join(dict.fromkeys(one["next"] for one in overriding))
+        this_run.refuse_to_begin(host, f"{causes}. Nothing was changed. Next: {remedies}")

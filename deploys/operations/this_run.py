@@ -39,4 +39,4 @@ def tell_foreign(host: Host, found: list[dict[str, Any]]) -> None:
         Path(listed).write_text(json.dumps(_foreign))
         return
     for one in found:
-        host.log(f"foreign: {one['name']}: {one['what']}: {one['next']}", logger.warning)
+        host.log(f"foreign: {one['name']}: {one['what']}. Next: {one['next']}", logger.warning)

@@ -36,9 +36,9 @@ def load(path: Path) -> dict[str, str]:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise RefusedError(f"{path} is missing. Next: converge the site (make site)") from None
+        raise RefusedError(f"{path} is missing", next_step="converge the site (make site)") from None
     except ValueError:
-        raise RefusedError(f"{path} is not JSON. Next: converge the site (make site)") from None
+        raise RefusedError(f"{path} is not JSON", next_step="converge the site (make site)") from None
     fault = problem(document)
     if fault:
         raise RefusedError(f"{path}: {fault}")

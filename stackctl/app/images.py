@@ -44,9 +44,13 @@ def pin(
     elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):
         image, pinned = docker.image(live.image), live.image
     if not pulled.code and not image:
-        raise RefusedError(f"docker does not list {reference} although it was pulled. Next: systemctl status docker")
+        raise RefusedError(
+            f"docker does not list {reference} although it was pulled", next_step="systemctl status docker"
+        )
     if not image or not pinned:
-        raise RefusedError(f"cannot pull {reference}: {pulled.reason}. Next: check the tag and the registry login")
+        raise RefusedError(
+            f"cannot pull {reference}: {pulled.reason}", next_step="check the tag and the registry login"
+        )
     _check(stack, release, reference, image)
     docker.call("the image can't be tagged", ["docker", "tag", pinned, ours(stack.paths, release)])
     return pinned, f"{pinned}, which is here; the registry: {pulled.reason}" if pulled.code else pinned
@@ -56,14 +60,16 @@ def _check(stack: Stack, release: Release, reference: str, image: Image) -> None
     """Refuse an image of another version or architecture, or one that would run as root."""
     version = image.labels.get(VERSION_LABEL)
     if stack.config.version_path and version != release.tag:
-        raise RefusedError(f"{reference} says it is version {version!r} (label {VERSION_LABEL}). Next: build it again")
+        raise RefusedError(
+            f"{reference} says it is version {version!r} (label {VERSION_LABEL})", next_step="build it again"
+        )
     if image.runs_as_root:
-        raise RefusedError(f"{reference} would run as root (USER {image.user!r}). Next: give it any USER but 0")
+        raise RefusedError(f"{reference} would run as root (USER {image.user!r})", next_step="give it any USER but 0")
     ours_is = stack.machine.architecture()
     if image.architecture in FOREIGN - {ours_is} and ours_is in FOREIGN:
         raise RefusedError(
-            f"{reference} is built for another architecture, {image.architecture}: this droplet is {ours_is}. "
-            f"Next: build it with --platform linux/{ours_is}"
+            f"{reference} is built for another architecture, {image.architecture}: this droplet is {ours_is}",
+            next_step=f"build it with --platform linux/{ours_is}",
         )
 
 

@@ -47,10 +47,10 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
             stack.log.step(name, partial(act, stack))
         except (StackError, OSError) as error:
             stack.log.emit_tail(name, getattr(error, "tail", ""))
-            failures.append(f"{name}: {error}")
+            failures.append(f"{name}: {getattr(error, 'message', error)}")
     if failures:
         raise FailedError(
-            f"{'; '.join(failures)}. Next: sudo stackctl status, then systemctl restart {stack.paths.units.app}"
+            "; ".join(failures), next_step=f"sudo stackctl status, then systemctl restart {stack.paths.units.app}"
         )
 
 
@@ -112,7 +112,7 @@ def start_app(stack: Stack) -> str:
         return "no release yet"
     colour, release = current.active, current.release
     if not release:
-        raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs. Next: release again")
+        raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs", next_step="release again")
     values = app_env.load(stack.paths.snapshot(release.id))
     argv = compose.resume(stack.paths.docker.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.web_environment(colour, release, values))

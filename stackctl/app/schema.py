@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stackctl.app.stack import Stack
 from stackctl.app.state import Release, Revision
-from stackctl.core.errors import FailedError
+from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.program import TIMED_OUT
 from stackctl.services import compose
 
@@ -42,10 +42,11 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
     named = [*(one.revision for one in pending), *filter(None, (report.current, report.head))]
     if odd := [name for name in named if not REVISION.fullmatch(str(name))]:
         raise FailedError(
-            f"{odd[0]!a} is not the name of a revision. Next: use letters, digits, _ . + - and at most 128 of them"
+            f"{odd[0]!a} is not the name of a revision",
+            next_step="use letters, digits, _ . + - and at most 128 of them",
         )
     if unknown := {one.kind for one in pending} - {"expand", "contract"}:
-        raise FailedError(f"a revision's kind is {', '.join(sorted(unknown))}. Next: mark it expand or contract")
+        raise FailedError(f"a revision's kind is {', '.join(sorted(unknown))}", next_step="mark it expand or contract")
     return report
 
 
@@ -66,8 +67,8 @@ def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release
     argv = compose.one_shot(project, stack.paths.app_yaml, _name(stack, "migrate", release))
     ran = stack.machine.run(argv, env, limit)
     if ran.code == TIMED_OUT:
-        what = f"migrations took longer than {limit} s. Next: see what they wait for (pg_stat_activity)"
-        raise FailedError(what, ran.tail())
+        what = f"migrations took longer than {limit} s"
+        raise FailedError(what, ran.tail(), next_step="see what they wait for (pg_stat_activity)")
     if ran.code:
         raise FailedError(f"migrations failed (exit code {ran.code})", ran.tail())
 
@@ -80,8 +81,8 @@ def applied(meant: Sequence[Revision], report: Report) -> tuple[Revision, ...]:
     return tuple(one for one in meant if one not in report.pending)
 
 
-def release_conflict(applied: Sequence[Revision], report: Report, live: Release | None) -> str | None:
-    """Return why this image cannot be released now, or None.
+def release_conflict(applied: Sequence[Revision], report: Report, live: Release | None) -> RefusedError | None:
+    """Return the refusal of an image that cannot be released now, or None.
 
     The live release must work while the image migrates, and the image must work afterwards.
     """
@@ -89,12 +90,12 @@ def release_conflict(applied: Sequence[Revision], report: Report, live: Release 
         names = [one.revision for one in applied]
         since = applied[names.index(live.schema) + 1 :] if live.schema in names else []
         if cut := first_breaking([*since, *report.pending]):
-            return (
-                f"{cut.revision} is a contract, and {live.tag} is older than its expand. "
-                "Next: release the version that expands first"
+            return RefusedError(
+                f"{cut.revision} is a contract, and {live.tag} is older than its expand",
+                next_step="release the version that expands first",
             )
     if not report.pending and (reason := _passed(applied, report.head)):
-        return f"it cannot work with the database: {reason}. Next: release a version that can"
+        return RefusedError(f"it cannot work with the database: {reason}", next_step="release a version that can")
     return None
 
 

@@ -125,7 +125,7 @@ def expected_sha256(paths: Paths, release: Release, values: Mapping[str, str]) -
     try:
         files = paths.app_yaml.read_bytes()
     except FileNotFoundError:
-        raise FailedError(f"{paths.app_yaml} is missing. Next: converge the site (make site)") from None
+        raise FailedError(f"{paths.app_yaml} is missing", next_step="converge the site (make site)") from None
     if paths.worker_yaml.exists():
         files += paths.worker_yaml.read_bytes()
     return compose.stack_sha256(files, app_env.canonical(values), release.image)

@@ -126,7 +126,8 @@ def load(paths: Paths) -> State:
         state = State()
     except RecordError as error:
         raise FailedError(
-            f"{paths.state} can't be read ({error}): move it away, then release again; what is live now is left alone"
+            f"{paths.state} can't be read ({error}). What is live now is left alone",
+            next_step="move it away, then release again",
         ) from None
     return replace(state, active=_linked_colour(paths.active), maintenance=paths.maintenance.exists())
 
@@ -152,6 +153,6 @@ def _linked_colour(active: Path) -> str | None:
         return None
     if target.stem not in COLOURS:
         raise FailedError(
-            f"{active} points to {target}, which is no colour's socket. Next: remove it, then release again"
+            f"{active} points to {target}, which is no colour's socket", next_step="remove it, then release again"
         )
     return target.stem

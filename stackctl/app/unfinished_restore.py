@@ -45,7 +45,8 @@ def load(paths: Paths) -> Record | None:
         return None
     except RecordError as error:
         raise FailedError(
-            f"{paths.restoring} can't be read ({error}). Next: remove it, then restore again (stackctl list-backups)"
+            f"{paths.restoring} can't be read ({error})",
+            next_step="remove it, then restore again (stackctl list-backups)",
         ) from None
 
 

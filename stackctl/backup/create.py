@@ -95,7 +95,7 @@ def check_disk_space(stack: Stack, database: int, *, verified: bool = False, ima
 def _run(stack: Stack, reason: Reason) -> Iterator[BackupRun]:
     data = stack.config.data
     if not data:
-        raise RefusedError("the database is on another host. Next: make the backup there")
+        raise RefusedError("the database is on another host", next_step="make the backup there")
     with ExitStack() as ends:
         yield BackupRun(stack, data, stack.log.run, reason, ends)
 
@@ -214,8 +214,9 @@ def _verify_and_publish(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> Non
             try:
                 run_steps(run.stack, run, [UPLOAD])
             except FailedError as fault:
-                also = f", and was not sent off the droplet: {fault}"
-        raise FailedError(f"{error}. The dump is kept as {run.id}, unverified{also}", error.tail) from error
+                also = f", and was not sent off the droplet: {fault.message}"
+        kept = f"{error.message}. The dump is kept as {run.id}, unverified{also}"
+        raise FailedError(kept, error.tail, next_step=error.next_step) from error
 
 
 def _publish(run: BackupRun) -> str:

@@ -9,7 +9,7 @@ from stackctl.backup import manifest
 from stackctl.backup.manifest import Manifest
 from stackctl.backup.stored import Stored
 from stackctl.core import history, lock
-from stackctl.core.errors import LockedError
+from stackctl.core.errors import NEXT, LockedError
 from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
 from stackctl.core.printable import printable
@@ -54,7 +54,7 @@ def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:
     made = manifest.every(paths.backups)
     lines = manifest.unreadable(paths.backups)
     if fault := _last_fault(paths):
-        lines.append(f"the last backup {fault}. Next: fix the cause, then sudo stackctl backup")
+        lines.append(fault)
     newest = next((one for one in reversed(made) if one.verified), None)
     lines += _unproven([one for one in made if not newest or one.sequence > newest.sequence])
     since = newest.time if newest else _first_planned(paths)
@@ -82,14 +82,22 @@ def _row(one: Manifest) -> tuple[str, ...]:
 
 
 def _last_fault(paths: Paths) -> str | None:
-    """Describe how the last backup failed, or return None. One that was refused because of a lock does not count."""
+    """Return a line if the last backup failed. One that was refused because of a lock does not count."""
     runs: Iterable[dict[str, Any]] = history.runs(paths, "backup")
     last = next((run for run in reversed(list(runs)) if run["code"] != LockedError.code), None)
     if not last or last["state"] == "done":
         return None
     if last["state"] == "failed":
-        return f"failed ({last['message']})"
-    return None if lock.holder_of(paths.backup_lock) else f"of {last['at'][:16]} was interrupted"
+        cause, _, asked = last["message"].rpartition(NEXT) if NEXT in last["message"] else (last["message"], "", "")
+        return f"the last backup failed: {cause}{NEXT}{_then_again(asked)}"
+    if lock.holder_of(paths.backup_lock):
+        return None
+    return f"the last backup, of {last['at'][:16]}, was interrupted{NEXT}{_then_again()}"
+
+
+def _then_again(first: str = "") -> str:
+    again = "sudo stackctl backup"
+    return first if again in first else f"{first or 'fix the cause'}, then {again}"
 
 
 def _first_planned(paths: Paths) -> datetime | None:

@@ -159,9 +159,9 @@ def parse(text: str | bytes, where: object) -> Manifest:
     try:
         manifest = records.loads(Manifest, text, version=VERSION)
     except RecordError as error:
-        raise FailedError(f"{where}: {str(error)[:MOST_TOLD]}. {_REMEDY}") from None
+        raise FailedError(f"{where}: {str(error)[:MOST_TOLD]}", next_step=_REMEDY) from None
     if fault := _inconsistency(manifest):
-        raise FailedError(f"{where}: {fault}. {_REMEDY}")
+        raise FailedError(f"{where}: {fault}", next_step=_REMEDY)
     return manifest
 
 
@@ -172,9 +172,9 @@ def load(directory: Path) -> Manifest:
         with _opened(directory) as there:
             found = parse(there.read(NAME, LONGEST), path)
     except FileNotFoundError:
-        raise FailedError(f"{path} is missing. {_REMEDY}") from None
+        raise FailedError(f"{path} is missing", next_step=_REMEDY) from None
     if found.id != directory.name.removesuffix(UNFINISHED):
-        raise FailedError(f"{path} is the manifest of {found.id}. {_REMEDY}")
+        raise FailedError(f"{path} is the manifest of {found.id}", next_step=_REMEDY)
     return found
 
 
@@ -224,7 +224,7 @@ def differing(directory: Path, manifest: Manifest) -> list[str]:
 
 UNFINISHED = ".partial"
 SHOWN = 5
-_REMEDY = "Next: sudo stackctl backup, then remove this one"
+_REMEDY = "sudo stackctl backup, then remove this one"
 
 
 def _directories(backups: Path) -> list[Path]:
@@ -239,7 +239,7 @@ def _described(there: Directory, name: str, most: int) -> File:
     size = there.size(name)
     if not size:
         raise FailedError(
-            f"{name} is empty. Next: see the log of the service that wrote it (sudo stackctl logs postgres|redis)"
+            f"{name} is empty", next_step="see the log of the service that wrote it (sudo stackctl logs postgres|redis)"
         )
     digest = hashlib.sha256()
     for block in there.blocks(name, most):

@@ -53,8 +53,8 @@ def _check_size(run: BackupRun) -> None:
         meant = "later backups are compared with this one" if manual else "run sudo stackctl backup to acknowledge it"
         raise FailedError(
             f"the dump has lost more than half of its size: {now / 1e6:.1f} MB, but {was / 1e6:.1f} MB in "
-            f"{largest.id}. Nothing was pruned. Next: find out what is missing, and keep the backups that have it; if "
-            f"the loss was intended, {meant}"
+            f"{largest.id}. Nothing was pruned",
+            next_step=f"find out what is missing, and keep the backups that have it; if the loss was intended, {meant}",
         )
 
 

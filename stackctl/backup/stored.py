@@ -107,12 +107,15 @@ def choose(found: Sequence[Stored], wanted: str, snapshot: str | None = None) ->
         return _latest(found)
     same_id = [one for one in found if one.manifest.id == wanted]
     if not same_id:
-        raise RefusedError(f"the storage has no backup {wanted}. Next: sudo stackctl check-offsite lists them all")
+        raise RefusedError(
+            f"the storage has no backup {wanted}", next_step="sudo stackctl check-offsite lists them all"
+        )
     if not all(one.copies(same_id[0].manifest) for one in same_id):
         raise RefusedError(
             f"{wanted} is ambiguous: {', '.join(one.name for one in same_id)} differ, so one of them may be forged. "
-            f"Nothing was changed. Next: sudo stackctl check-offsite, then sudo stackctl restore {wanted} "
-            "--from-offsite --snapshot SNAPSHOT"
+            "Nothing was changed",
+            next_step=f"sudo stackctl check-offsite, then sudo stackctl restore {wanted} "
+            "--from-offsite --snapshot SNAPSHOT",
         )
     return min(same_id, key=lambda one: one.at)
 
@@ -123,8 +126,8 @@ def _named(found: Sequence[Stored], wanted: str, snapshot: str) -> Stored:
     named = [one for one in found if one.manifest.id == wanted and one.snapshot.id.startswith(snapshot)]
     if len(named) != 1:
         raise RefusedError(
-            f"{len(named)} snapshots of {wanted} begin with {snapshot}. "
-            "Next: sudo stackctl check-offsite lists them all"
+            f"{len(named)} snapshots of {wanted} begin with {snapshot}",
+            next_step="sudo stackctl check-offsite lists them all",
         )
     return named[0]
 
@@ -142,11 +145,12 @@ def _latest(found: Sequence[Stored]) -> Stored:
         clear = f"The newest one without a doubt is {newest.manifest.id}" if newest else "All are in doubt"
         raise RefusedError(
             f"which backup is the latest is in doubt: {'; '.join(f'{one.name}: {one.doubts[0]}' for one in newer)}. "
-            f"{clear}. Nothing was changed. Next: sudo stackctl check-offsite, then restore one by its ID"
+            f"{clear}. Nothing was changed",
+            next_step="sudo stackctl check-offsite, then restore one by its ID",
         )
     if not newest:
         raise RefusedError(
-            "the storage has no verified backup. Next: sudo stackctl check-offsite lists all backups there"
+            "the storage has no verified backup", next_step="sudo stackctl check-offsite lists all backups there"
         )
     return newest
 

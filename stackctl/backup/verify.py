@@ -72,7 +72,7 @@ def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
         _check_undamaged(place, manifest)
         if "no space left" in f"{error} {error.tail}".lower():
             raise type(error)(
-                f"no space left on the disk ({error}). Next: make room in {place.parent}", error.tail
+                f"no space left on the disk ({error.message})", error.tail, next_step=f"make room in {place.parent}"
             ) from error
         raise
     _check_undamaged(place, manifest)  # a flipped bit may not keep it from loading
@@ -94,7 +94,7 @@ def _work(place: Path) -> Iterator[None]:
 def _check_undamaged(place: Path, manifest: Manifest) -> None:
     if faults := differing(place, manifest):
         raise FailedError(
-            f"damaged since it was written: {', '.join(faults)}. Next: check the disk (sudo journalctl -k)"
+            f"damaged since it was written: {', '.join(faults)}", next_step="check the disk (sudo journalctl -k)"
         )
 
 
@@ -180,7 +180,8 @@ def _container(
     except FailedError as error:
         if _was_out_of_memory(stack, name):
             raise type(error)(
-                f"out of memory while {service} was restored ({error}). Next: raise backup_memory_mib, then make site"
+                f"out of memory while {service} was restored ({error.message})",
+                next_step="raise backup_memory_mib, then make site",
             ) from error
         raise
     finally:
@@ -204,15 +205,16 @@ def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
     watch = threading.Thread(target=look, daemon=True)
     watch.start()
     why = f"no space left but {SPARE >> 20} MiB, so the verification was stopped"
+    room = f"make room in {stack.paths.backups}"
     try:
         yield
     except FailedError as error:
         if full.is_set():
-            raise type(error)(f"{why} ({error})", error.tail) from error
+            raise type(error)(f"{why} ({error.message})", error.tail, next_step=room) from error
         raise
     else:
         if full.is_set():
-            raise FailedError(why)
+            raise FailedError(why, next_step=room)
     finally:
         over.set()
         watch.join()
@@ -239,7 +241,7 @@ def _image(stack: Stack, service: str) -> str:
     containers = stack.docker.containers(stack.paths.docker.data_project)
     found = next((one.image for one in containers if one.service == service), None)
     if not found:
-        raise FailedError(f"{service} has no container. Next: sudo systemctl restart {stack.paths.units.app}")
+        raise FailedError(f"{service} has no container", next_step=f"sudo systemctl restart {stack.paths.units.app}")
     return found
 
 

@@ -60,8 +60,9 @@ def _detached(paths: Paths) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise PersonNeededError(
-            "the run goes on by itself, if it had started. Next: stackctl release --follow, which shows it, or "
-            f"systemctl stop {paths.units.release}, which ends and undoes it"
+            "the run goes on by itself, if it had started",
+            next_step="stackctl release --follow, which shows it, or "
+            f"systemctl stop {paths.units.release}, which ends and undoes it",
         ) from None
 
 
@@ -90,7 +91,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if "already loaded" in ran.reason:
         # Its stackctl has not taken the lock yet.
         raise LockedError(
-            "another release or restore has just started. Next: wait until it has finished, then run this again"
+            "another release or restore has just started", next_step="wait until it has finished, then run this again"
         )
     raise FailedError(f"systemd cannot start the run: {ran.reason}. Nothing was changed")
 
@@ -99,14 +100,14 @@ def last_run(paths: Paths) -> str:
     """Return the newest run, in progress or finished."""
     runs = [event for event in _first_events(paths) if event["op"] in VERBS]
     if not runs:
-        raise RefusedError("no release or restore has run yet. Next: stackctl release TAG")
+        raise RefusedError("no release or restore has run yet", next_step="stackctl release TAG")
     return str(sorted(runs, key=itemgetter("ts"))[-1]["run"])
 
 
 def run_of(paths: Paths, request: str) -> str:
     """Return the run that a request has started."""
     if not (run := _started_by(paths, request)):
-        raise RefusedError(f"no run has the ID {request}: that request started nothing. Next: make it again")
+        raise RefusedError(f"no run has the ID {request}: that request started nothing", next_step="make it again")
     return run
 
 
@@ -134,8 +135,8 @@ def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], Non
                 return int(event["code"])
         if ended:
             raise PersonNeededError(
-                f"the run ended without a result (killed? journalctl -u {paths.units.release}). "
-                f"Next: {what}, which finishes it"
+                f"the run ended without a result (killed? journalctl -u {paths.units.release})",
+                next_step=f"{what}, which finishes it",
             )
         quiet = 0 if fresh or ended else quiet + 1
         machine.sleep(LOOK_SECONDS)

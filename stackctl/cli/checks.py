@@ -45,7 +45,7 @@ def _locks(seen: Observed) -> Section:
 
 def _release(seen: Observed) -> Section:
     current, there = seen.current, seen.containers
-    problems = [f"{there.error}: systemctl status docker"] if there.error else []
+    problems = [f"{there.error}. Next: systemctl status docker"] if there.error else []
     if seen.unfinished:
         problems.append(seen.unfinished.remedy)
     elif not seen.work:
@@ -75,7 +75,7 @@ def _nothing_live(seen: Observed) -> list[str]:
     if seen.current.active:
         return []
     known = {colour: release.tag for colour, release in seen.current.colours.items() if release}
-    return [f"{tag} in {colour} isn't live: sudo stackctl release {tag}" for colour, tag in known.items()]
+    return [f"{tag} in {colour} isn't live. Next: sudo stackctl release {tag}" for colour, tag in known.items()]
 
 
 def _data(seen: Observed) -> Section:
@@ -86,10 +86,10 @@ def _data(seen: Observed) -> Section:
     serving = {container.service for container in there if container.serves}
     conditions = {container.service: container.condition for container in there}
     unwell = [f"{name} is {conditions.get(name, 'missing')}" for name in DATA_SERVICES if name not in serving]
-    problems = [f"{line}: sudo systemctl restart {seen.paths.units.app}" for line in unwell]
+    problems = [f"{line}. Next: sudo systemctl restart {seen.paths.units.app}" for line in unwell]
     problems += _failing_saves(seen) if "redis" in serving else []
     if error := seen.roles.error:
-        problems.append(f"PostgreSQL can't be asked who has power there ({error}): stackctl logs postgres")
+        problems.append(f"PostgreSQL can't be asked who has power there ({error}). Next: stackctl logs postgres")
     return Section(document, problems)
 
 
@@ -97,9 +97,9 @@ def _failing_saves(seen: Observed) -> list[str]:
     try:
         failing = Redis(seen.docker, seen.paths).failing_saves()
     except (StackError, OSError) as error:
-        return [f"Redis can't be asked how its saves go ({error}): stackctl logs redis"]
+        return [f"Redis can't be asked how its saves go ({error}). Next: stackctl logs redis"]
     # It refuses writes until one succeeds.
-    return [f"Redis could not save ({name}): make room on the disk, and see stackctl logs redis" for name in failing]
+    return [f"Redis could not save ({name}). Next: make room on the disk, then stackctl logs redis" for name in failing]
 
 
 def _backups(seen: Observed) -> Section:
@@ -119,7 +119,7 @@ def _drift(seen: Observed) -> Section:
         *(["the declared environment isn't the one that runs"] if differs else []),
     ]
     document = {"environment_differs": differs, "drift": lines, "stale": stale}
-    return Section(document, [f"{problem}: {remedy}" for problem in problems])
+    return Section(document, [f"{problem}. Next: {remedy}" for problem in problems])
 
 
 def _telegram(seen: Observed) -> Section:
@@ -178,15 +178,15 @@ def _served(seen: Observed) -> Report | None:
 
 def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
     if not served:
-        unreadable = f"{paths.tls_current} leads to no certificate: converge the site (make site)"
+        unreadable = f"{paths.tls_current} leads to no certificate. Next: converge the site (make site)"
         return [unreadable] if paths.tls_current.is_symlink() else []
     lines = []
     if not served["as_declared"]:
         what = "a placeholder" if served["placeholder"] else "an older certificate"
         cause = served["cause"] or "the declared one was not asked for yet"
-        lines.append(f"nginx serves {what}: {cause}: sudo stackctl certificate")
+        lines.append(f"nginx serves {what}: {cause}. Next: sudo stackctl certificate")
     if served["expired"]:
-        lines.append(f"the certificate ended on {served['not_after'][:10]}: sudo certbot renew")
+        lines.append(f"the certificate ended on {served['not_after'][:10]}. Next: sudo certbot renew")
     return lines
 
 
@@ -195,7 +195,7 @@ def _trials(seen: Observed) -> Section:
     running = trial.under_way(seen.paths)
     late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]
     problems = [
-        f"the change of {name} could not be reverted: journalctl -u {seen.paths.units.trial_service(name)}"
+        f"the change of {name} could not be reverted. Next: journalctl -u {seen.paths.units.trial_service(name)}"
         for name in late
     ]
     return Section({"trials": [asdict(one) for one in running]}, problems)

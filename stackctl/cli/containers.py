@@ -36,8 +36,8 @@ def _container(stack: Stack, service: str) -> Container:
     elif active:
         project = paths.docker.project(active)
     else:
-        raise RefusedError("no release yet. Next: stackctl release TAG")
+        raise RefusedError("no release yet", next_step="stackctl release TAG")
     found = next((one for one in stack.docker.containers(project) if one.service == service), None)
     if not found:
-        raise RefusedError(f"{service} has no container. Next: stackctl status")
+        raise RefusedError(f"{service} has no container", next_step="stackctl status")
     return found

@@ -43,7 +43,9 @@ def _confirmed(call: Call) -> list[str]:
 
 def _asked(arguments: argparse.Namespace) -> Request:
     if not arguments.backup:
-        raise RefusedError("name the backup: stackctl restore ID|latest. Next: stackctl list-backups, which lists them")
+        raise RefusedError(
+            "name the backup: stackctl restore ID|latest", next_step="stackctl list-backups, which lists them"
+        )
     return Request(
         arguments.backup,
         arguments.from_offsite,

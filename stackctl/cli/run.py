@@ -86,7 +86,7 @@ def _ended(act: Callable[[], int]) -> tuple[int, str]:
     except KeyboardInterrupt:
         return 1, "interrupted. Next: run it again"
     except OSError as error:
-        return 1, f"{error}: see the machine's own log (journalctl -b)"
+        return 1, f"{error}. Next: see the machine's own log (journalctl -b)"
     except Exception as error:  # a follower has to see an internal error, too
         print(printable(traceback.format_exc(), "\t\n"), file=sys.stderr)
         return 4, f"internal error in stackctl ({error!r}). Next: run stackctl status, and report this"

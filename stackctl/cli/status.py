@@ -22,7 +22,7 @@ def text(report: Report) -> str:
     """Return the report as text for people."""
     release, served, holder = report["release"], report["certificate"], report["lock"]
     live = f"{release['tag']} in {report['active']} {_since(report)}" if release else "no release yet"
-    rows = [(report["app"], live if release else f"{live}: sudo stackctl release TAG")]
+    rows = [(report["app"], live if release else f"{live}. Next: sudo stackctl release TAG")]
     if release:
         rows += _conditions(report["colours"][report["active"]]["containers"])
         rows += _conditions(report["worker"]["containers"]) if report["worker"] else []
@@ -32,12 +32,14 @@ def text(report: Report) -> str:
         what = "placeholder" if served["placeholder"] else f"{', '.join(served['subject_names'])} by {served['issuer']}"
         rows.append(("certificate", f"{what}, until {served['not_after'][:10]}"))
     if report["reboot_due"] is not None:
-        rows.append(("reboot", f"due, for {', '.join(report['reboot_due']) or 'an upgrade'}: sudo systemctl reboot"))
+        rows.append(
+            ("reboot", f"due, for {', '.join(report['reboot_due']) or 'an upgrade'}. Next: sudo systemctl reboot")
+        )
     if report["isolated"]:
-        rows.append(("ISOLATED", "a copy: no worker, no webhook, nothing leaves, everybody gets 503: make promote"))
+        rows.append(("ISOLATED", "no worker, no webhook, nothing leaves, everybody gets 503. Next: make promote"))
     if report["maintenance"]:
-        until = "while data is restored" if report["restoring"] else "sudo stackctl maintenance off"
-        rows.append(("maintenance", f"on, everybody gets 503: {until}"))
+        until = " while data is restored" if report["restoring"] else ". Next: sudo stackctl maintenance off"
+        rows.append(("maintenance", f"on, everybody gets 503{until}"))
     if at := report["under_way"]:
         what = f"{at['op']} {at['tag']}".strip()
         rows.append(("under way", f"{what} by {at['by']} since {at['since'][:19]}, at {at['step'] or 'its start'}"))

@@ -93,10 +93,10 @@ def load(paths: Paths) -> Config:
     try:
         config = records.loads(Config, paths.config.read_bytes(), version=VERSION)
     except FileNotFoundError:
-        raise RefusedError(f"{paths.config} is missing. Next: make site") from None
+        raise RefusedError(f"{paths.config} is missing", next_step="make site") from None
     except RecordError as error:
-        raise RefusedError(f"{paths.config}: {error}. Next: make site") from None
+        raise RefusedError(f"{paths.config}: {error}", next_step="make site") from None
     if config.app != paths.app:
         expected = f"app must be {paths.app!r}, the name that this stackctl was built for"
-        raise RefusedError(f"{paths.config}: {expected}. Next: make site")
+        raise RefusedError(f"{paths.config}: {expected}", next_step="make site")
     return config

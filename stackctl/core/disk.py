@@ -37,9 +37,9 @@ def check(directory: Path, free: int, needs: Mapping[str, int], error: type[Stac
     """Raise `error` unless all needs, each a noun with its bytes, fit into the free bytes together."""
     if free < sum(needs.values()):
         what = " and ".join(f"{name} may need {size >> 20}" for name, size in needs.items() if size)
-        raise error(f"{directory} has {free >> 20} MiB left, {what}: make room there")
+        raise error(f"{directory} has {free >> 20} MiB left, {what}", next_step="make room there")
 
 
 def full(file: Path, room: int) -> str:
     """Return the message for a file that grew to all the room there was."""
-    return f"no space left on the disk: {file} needs more than the {room >> 20} MiB that may be used: make room there"
+    return f"no space left on the disk: {file} needs more than the {room >> 20} MiB that may be used"

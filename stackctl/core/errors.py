@@ -1,14 +1,19 @@
 """The ways in which a verb can fail, each with its exit code."""
 
+NEXT = ". Next: "
+"""What stands between a message and its next step."""
+
 
 class StackError(Exception):
     """An expected failure: one line with the cause and the next step. `tail` has the last lines of a log, if any."""
 
     code = 1
 
-    def __init__(self, message: str, tail: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, tail: str = "", *, next_step: str = "") -> None:
+        super().__init__(f"{message}{NEXT}{next_step}" if next_step else message)
+        self.message = message
         self.tail = tail
+        self.next_step = next_step
 
 
 class FailedError(StackError):

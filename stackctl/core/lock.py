@@ -44,8 +44,8 @@ class Holder:
     @property
     def refusal(self) -> LockedError:
         return LockedError(
-            f"{self.holder} has held the lock since {self.since}. Nothing was changed. "
-            "Next: wait until it has ended, then run this again"
+            f"{self.holder} has held the lock since {self.since}. Nothing was changed",
+            next_step="wait until it has ended, then run this again",
         )
 
 
@@ -113,7 +113,7 @@ def _sign(descriptor: int, me: Holder) -> None:
 def _check_admission(path: Path, lock_id: str) -> None:
     current = holder_of(path)
     if current is None:
-        raise LockedError("the converge that called this no longer holds the lock. Next: run the converge again")
+        raise LockedError("the converge that called this no longer holds the lock", next_step="run the converge again")
     if current.id != lock_id:
         raise current.refusal
 

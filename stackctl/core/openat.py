@@ -65,8 +65,8 @@ class Directory:
         found = os.fstat(self.descriptor)
         if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
             raise FailedError(
-                f"{self.path} can be changed by others than root. Next: sudo chown root:root {self.path} && "
-                f"sudo chmod go-w {self.path}"
+                f"{self.path} can be changed by others than root",
+                next_step=f"sudo chown root:root {self.path} && sudo chmod go-w {self.path}",
             )
 
     @property

@@ -68,17 +68,27 @@ def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U
     except BaseException as error:
         stack.machine.ignore_signals()
         cause = _expected(error)
+        failure = cause.message if cause else repr(error)
         stack.log.emit_tail(done[-1].name, cause.tail if cause else "")
         if run.committed:
-            raise PersonNeededError(f"{run.committed}, but {cause or repr(error)}. Next: {run.remedy}") from error
+            raise PersonNeededError(f"{run.committed}, but {failure}", next_step=_next_step(run, cause)) from error
         left = undo(run, already_begun or done)
         if left:
-            raise PersonNeededError(f"{cause or repr(error)}. Not undone: {left}. Next: {run.remedy}") from error
+            raise PersonNeededError(f"{failure}. Not undone: {left}", next_step=_next_step(run, cause)) from error
         if cause is None:
             raise
         if isinstance(cause, FailedError):
-            cause = FailedError(f"{cause}. {run.serving}. Next: fix the cause, then {run.remedy}")
+            again = _next_step(run, cause, "fix the cause")
+            cause = FailedError(f"{cause.message}. {run.serving}", next_step=again)
         raise cause from error
+
+
+def _next_step(run: Undoable, cause: StackError | None, otherwise: str = "") -> str:
+    """Return what the failure asks for, then the run's remedy. Another restore instead of this one is all there is."""
+    first = cause.next_step if cause else ""
+    if run.stack.log.op in first:
+        return first
+    return ", then ".join(filter(None, (first or otherwise, run.remedy)))
 
 
 def _expected(error: BaseException) -> StackError | None:
@@ -86,7 +96,7 @@ def _expected(error: BaseException) -> StackError | None:
     if isinstance(error, KeyboardInterrupt):
         return FailedError("interrupted")
     if isinstance(error, OSError):
-        return FailedError(f"{error}: see the machine's own log (journalctl -b)")
+        return FailedError(str(error), next_step="see the machine's own log (journalctl -b)")
     return error if isinstance(error, StackError) else None
 
 

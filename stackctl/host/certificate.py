@@ -60,7 +60,7 @@ def serve(stack: Stack, declared: Certificate) -> None:
         stack.log.step("serve", partial(_take_over, stack, live), "the certificate that certbot has")
     if stack.machine.peer_certificate(NGINX, declared.domain) != _first_of(current / CHAIN):
         raise FailedError(
-            "nginx serves another certificate than it should. Next: nginx -t, then systemctl reload nginx"
+            "nginx serves another certificate than it should", next_step="nginx -t, then systemctl reload nginx"
         )
 
 

@@ -66,8 +66,10 @@ def _is_there(paths: Paths, name: str) -> bool:
 def problems(found: Foreign) -> list[str]:
     """Return a line for each finding, with what to do about it."""
     if not found.known:
-        return ["what the site has installed is not known, so nothing can be recognised as foreign. Next: make site"]
-    lines = [f"{one.name}: {one.what}: {next_step(one)}" for one in found.findings[:MOST_PROBLEMS]]
+        return [
+            "the list of what the site installed is missing, so nothing can be recognised as foreign. Next: make site"
+        ]
+    lines = [f"{one.name}: {one.what}. Next: {next_step(one)}" for one in found.findings[:MOST_PROBLEMS]]
     if len(found.findings) > MOST_PROBLEMS:
         lines.append(f"{len(found.findings) - MOST_PROBLEMS} more are foreign. Next: sudo stackctl status --json")
     return lines + [
@@ -94,8 +96,8 @@ def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str])
     for name in names:
         if name not in by_name or by_name[name].remedy != "remove" or not can_be_typed(name):
             raise RefusedError(
-                f"{name} is nothing foreign that could be removed. Nothing was changed. "
-                "Next: sudo stackctl status, which lists what is"
+                f"{name} is nothing foreign that could be removed. Nothing was changed",
+                next_step="sudo stackctl status, which lists what is",
             )
     for name in names:
         _remove(paths, machine, by_name[name])

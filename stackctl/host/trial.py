@@ -79,18 +79,25 @@ def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
     if left <= 0:
         raise RefusedError(
             f"no change of {name} is on trial any more: it took longer than two minutes. It is reverted by itself "
-            "(stackctl history). Next: run the converge again"
+            "(stackctl history)",
+            next_step="run the converge again",
         )
     code = machine.run_attached(["sh", "-c", command], left)
     if code == TIMED_OUT:
-        raise FailedError(f"the change of {name} took longer than its trial. It is reverted by itself")
+        raise FailedError(
+            f"the change of {name} took longer than its trial. It is reverted by itself",
+            next_step="run the converge again",
+        )
     return code
 
 
 def confirm(paths: Paths, machine: Machine, name: str) -> None:
     """End the trial; the change stays."""
     if not paths.trial_record(name).exists():
-        raise RefusedError(f"no change of {name} is on trial: it took too long, and was reverted (stackctl history)")
+        raise RefusedError(
+            f"no change of {name} is on trial: it took too long, and was reverted (stackctl history)",
+            next_step="run the converge again",
+        )
     _end(paths, name)
     machine.run(["systemctl", "stop", paths.units.trial_timer(name)])
 
@@ -157,7 +164,7 @@ def _recorded(paths: Paths, name: str) -> Trial | None:
         return None
     except RecordError as error:
         raise PersonNeededError(
-            f"{record} can't be read ({error}): check {name} by hand, then remove the file"
+            f"{record} can't be read ({error})", next_step=f"check {name} by hand, then remove the file"
         ) from None
 
 
@@ -191,7 +198,7 @@ def _copies(paths: Paths, trial: Trial) -> Path:
     """Return the directory of the copies. Without it everything would be removed, since a file without a copy is."""
     copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
     if not copies.is_dir():
-        raise PersonNeededError(f"{copies} is gone: check {trial.name} by hand, then remove {record}")
+        raise PersonNeededError(f"{copies} is gone", next_step=f"check {trial.name} by hand, then remove {record}")
     return copies
 
 

@@ -45,7 +45,7 @@ def upgrade(paths: Paths, machine: Machine) -> str:
     if not paths.upgrade_failure.exists():
         durable.write(paths.upgrade_failure, began.isoformat(timespec="seconds").encode() + b"\n")
     if ran.code:
-        raise FailedError(f"the daily upgrade failed: {ran.reason}. Next: see /var/log/unattended-upgrades")
+        raise FailedError(f"the daily upgrade failed: {ran.reason}", next_step="see /var/log/unattended-upgrades")
     return "nothing could be upgraded. Next: see /var/log/unattended-upgrades"
 
 
@@ -67,14 +67,17 @@ def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractC
     with alone:
         ran = postgres.check(AMCHECK_TIMEOUT)
     if ran.code not in (0, DAMAGED):
-        again = f"mend that, then sudo systemctl start {paths.units.amcheck_service}"
-        raise FailedError(f"pg_amcheck could not look: {ran.reason}: {again}")
+        again = f"fix the cause, then sudo systemctl start {paths.units.amcheck_service}"
+        raise FailedError(f"pg_amcheck did not finish: {ran.reason}", next_step=again)
     _looked(paths, machine)
     if not ran.code:
         paths.amcheck_failure.unlink(missing_ok=True)
         return
     durable.write(paths.amcheck_failure, f"{ran.stdout}{ran.stderr}".encode())
-    raise PersonNeededError(f"pg_amcheck: {ran.reason}: sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md")
+    raise PersonNeededError(
+        f"pg_amcheck found damage: {ran.reason}",
+        next_step=f"sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md",
+    )
 
 
 def _looked(paths: Paths, machine: Machine) -> None:
@@ -92,22 +95,24 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
     """Return what needs a person, one problem a line. With `weekly`, PostgreSQL's files are checked here."""
     lines = []
     if paths.integrity_failure.exists():
-        lines.append(f"files of Debian's packages are not as installed: sudo cat {paths.integrity_failure}")
+        lines.append(f"files of Debian's packages are not as installed. Next: sudo cat {paths.integrity_failure}")
     if paths.amcheck_failure.exists():
         lines.append(
-            f"PostgreSQL's files were not found whole: sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md"
+            f"PostgreSQL's files are damaged. Next: sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md"
         )
     if weekly and paths.amcheck_looked.exists():
         looked = datetime.fromisoformat(paths.amcheck_looked.read_text().strip())
         if abs(machine.now() - looked) > AMCHECK_GRACE:
             lines.append(
-                f"no look at PostgreSQL's files has come to its end since {looked:%Y-%m-%d}: sudo journalctl -u "
+                f"no check of PostgreSQL's files has finished since {looked:%Y-%m-%d}. Next: sudo journalctl -u "
                 f"{paths.units.amcheck_service}, then sudo systemctl start {paths.units.amcheck_service}"
             )
     if paths.upgrade_failure.exists():
         since = datetime.fromisoformat(paths.upgrade_failure.read_text().strip())
         if machine.now() - since > UPGRADE_GRACE:
-            lines.append(f"Debian's upgrades have failed since {since:%Y-%m-%d}: see /var/log/unattended-upgrades")
+            lines.append(
+                f"Debian's upgrades have failed since {since:%Y-%m-%d}. Next: see /var/log/unattended-upgrades"
+            )
     return lines
 
 
@@ -115,7 +120,9 @@ def _outdated(machine: Machine) -> list[str]:
     """Return the services that still use a replaced library or program."""
     ran = machine.run(OUTDATED, timeout=OUTDATED_TIMEOUT)
     if ran.code:
-        raise FailedError(f"the upgrade is installed, but what still uses old libraries is not known: {ran.reason}")
+        raise FailedError(
+            f"the upgrade is installed, but needrestart cannot say what still uses old libraries: {ran.reason}"
+        )
     word = "NEEDRESTART-SVC: "
     return [line.removeprefix(word) for line in ran.stdout.splitlines() if line.startswith(word)]
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from stackctl.app import app_env, images, schema, state
-from stackctl.core.errors import RefusedError
 from stackctl.core.paths import COLOURS, other
 from stackctl.core.steps import Step
 from stackctl.release import preflight
@@ -45,8 +44,8 @@ def _read_schema(run: ReleaseRun) -> str:
     run.pending = report.pending
     run.release = replace(run.release, schema=report.head)
     run.before = replace(run.before, revisions=schema.applied(run.before.revisions, report))
-    if reason := schema.release_conflict(run.before.revisions, report, run.before.release):
-        raise RefusedError(reason)
+    if refusal := schema.release_conflict(run.before.revisions, report, run.before.release):
+        raise refusal
     return f"at {report.current or 'nothing'}, pending: {schema.named(report.pending)}"
 
 

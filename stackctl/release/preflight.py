@@ -16,19 +16,19 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
     paths, config = stack.paths, stack.config
     for file in (paths.app_yaml, *((paths.worker_yaml,) if config.worker else ())):
         if not file.exists():
-            raise RefusedError(f"{file} is missing. Next: converge the site (make site)")
+            raise RefusedError(f"{file} is missing", next_step="converge the site (make site)")
     telegram = ("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET") if config.webhook_path else ()
     missing = [name for name in ("ENVIRONMENT", "PUBLIC_URL", "DATABASE_URL", *telegram) if not values.get(name)]
     if missing:
-        raise RefusedError(f"the app environment lacks {', '.join(missing)}. Next: converge the site (make site)")
+        raise RefusedError(f"the app environment lacks {', '.join(missing)}", next_step="converge the site (make site)")
     if not config.data:
         return
     check_data(stack)
     room = Postgres(stack.docker, paths, config.data).capacity()
     if room.connections < config.connections:
         raise RefusedError(
-            f"PostgreSQL has {room.connections} connections left, a colour may need {config.connections}: "
-            "see who holds them (pg_stat_activity)"
+            f"PostgreSQL has {room.connections} connections left, a colour may need {config.connections}",
+            next_step="see who holds them (pg_stat_activity)",
         )
 
 
@@ -41,7 +41,9 @@ def check_data(stack: Stack) -> None:
     well = {container.service for container in stack.docker.containers(paths.docker.data_project) if container.well}
     unwell = [service for service in DATA_SERVICES if service not in well]
     if unwell:
-        raise RefusedError(f"{' and '.join(unwell)} not healthy: systemctl restart {paths.units.app}, then docker logs")
+        raise RefusedError(
+            f"{' and '.join(unwell)} not healthy", next_step=f"systemctl restart {paths.units.app}, then docker logs"
+        )
 
 
 def _starting(stack: Stack) -> str | None:
@@ -57,5 +59,7 @@ def check_disk_space(stack: Stack) -> None:
         return
     room = Postgres(stack.docker, stack.paths, data).capacity()
     if room.major != data.major:
-        raise RefusedError(f"PostgreSQL {room.major} runs, {data.major} is declared: converge the site first")
+        raise RefusedError(
+            f"PostgreSQL {room.major} runs, {data.major} is declared", next_step="converge the site (make site)"
+        )
     create.check_disk_space(stack, room.database_bytes, image=disk.IMAGE)

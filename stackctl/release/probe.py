@@ -61,7 +61,7 @@ def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str
             version = json.loads(stack.machine.request_over_socket(unix_socket, config.version_path)[1])["version"]
             if version != tag:
                 raise FailedError(
-                    f"{config.version_path} says version {version!r}, not {tag}. Next: build the image again"
+                    f"{config.version_path} says version {version!r}, not {tag}", next_step="build the image again"
                 )
             answers.append(f"version {version}")
         if config.webhook_path:

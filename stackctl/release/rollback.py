@@ -26,12 +26,13 @@ def rollback(stack: Stack, tag: str | None) -> None:
     chosen = target(before, tag)
     if not stack.docker.image(chosen.image):
         raise RefusedError(
-            f"the image of {chosen.tag} ({chosen.id}) is gone. Nothing was changed. Next: stackctl release {chosen.tag}"
+            f"the image of {chosen.tag} ({chosen.id}) is gone. Nothing was changed",
+            next_step=f"stackctl release {chosen.tag}",
         )
     if stack.config.migrate and (reason := schema.incompatibility(before.revisions, chosen)):
         raise RefusedError(
-            f"{chosen.tag} cannot work with the database: {reason}. Nothing was changed. "
-            "Next: release a version that can"
+            f"{chosen.tag} cannot work with the database: {reason}. Nothing was changed",
+            next_step="release a version that can",
         )
     recovers = before.uncommitted and lifecycle.needs_recovery(stack)
     live = before.kept[0] if recovers else before.release
@@ -50,11 +51,11 @@ def target(before: State, tag: str | None) -> Release:
     names = ", ".join(dict.fromkeys(known.tag for known in before.earlier))
     if names and not tag:
         raise RefusedError(
-            f"there is no earlier release but one that a rollback has left ({names}). Nothing was changed. "
-            f"Next: stackctl rollback {before.earlier[0].tag}, if you want just that one"
+            f"there is no earlier release but one that a rollback has left ({names}). Nothing was changed",
+            next_step=f"stackctl rollback {before.earlier[0].tag}, if you want just that one",
         )
     what = f"no release of {tag} is kept" if tag else "there is no earlier release to go back to"
-    raise RefusedError(f"{what} (kept: {names or 'none'}). Nothing was changed. Next: stackctl release TAG")
+    raise RefusedError(f"{what} (kept: {names or 'none'}). Nothing was changed", next_step="stackctl release TAG")
 
 
 def _preflight(run: ReleaseRun) -> str:
@@ -66,7 +67,7 @@ def _preflight(run: ReleaseRun) -> str:
         state.save(paths, run.before)
     except OSError as error:
         # Found out now, before the kept colour would have to be removed to undo a rollback that cannot be recorded.
-        raise RefusedError(f"{error}: make room on the disk (df -h), then {run.remedy}") from None
+        raise RefusedError(str(error), next_step=f"make room on the disk (df -h), then {run.remedy}") from None
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     preflight.check(stack, run.values)
     return f"{run.release.tag} of {run.release.since} into {run.colour}"

@@ -84,7 +84,8 @@ def recover_and_run(run: ReleaseRun, steps: Sequence[Step[ReleaseRun]]) -> None:
     try:
         run_or_undo(run, (_RECOVER, *steps))
     except RefusedError as error:
-        raise FailedError(f"{error}; what an interrupted release had left was taken back before") from error
+        left = f"{error.message}; what an interrupted release had left was taken back before"
+        raise FailedError(left, next_step=error.next_step) from error
 
 
 def _recover(run: ReleaseRun) -> str:

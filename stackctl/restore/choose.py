@@ -25,8 +25,8 @@ def preflight(run: RestoreRun) -> str:
         raise RefusedError(f"{then.id} is a backup of another app: {then.app}, not {stack.paths.app}")
     if run.asked.from_offsite and not run.asked.to_database and _is_fresh(stack):
         raise RefusedError(
-            "no release was ever live on this droplet, so another droplet may be live. Next: make isolate, then "
-            "restore again"
+            "no release was ever live on this droplet, so another droplet may be live",
+            next_step="make isolate, then restore again",
         )
     if not run.asked.to_database:
         _read_marker(run)
@@ -34,7 +34,7 @@ def preflight(run: RestoreRun) -> str:
     _check_postgres(run)
     _check_redis(run)
     if run.asked.to_database and run.target in run.server.databases():
-        raise RefusedError(f"the database {run.target} exists already. Next: drop it, or choose another name")
+        raise RefusedError(f"the database {run.target} exists already", next_step="drop it, or choose another name")
     if not run.ready:
         _check_disk_space(run)
     _check_schema(run)
@@ -64,15 +64,16 @@ def _chosen(run: RestoreRun) -> Manifest:
     if run.asked.from_offsite:
         return download.chosen(stack, wanted, run.asked.snapshot)
     if run.asked.snapshot:
-        raise RefusedError("--snapshot names an off-site snapshot. Next: add --from-offsite")
+        raise RefusedError("--snapshot names an off-site snapshot", next_step="add --from-offsite")
     known = manifest.every(stack.paths.backups)
     if wanted == LATEST:
         # A pre-restore backup holds the data that the restore had to replace. It is restored only by its ID.
         usable = [one for one in known if one.verified and one.reason != "safety"]
         if not usable:
             raise RefusedError(
-                "there is no verified backup on this droplet. Next: sudo stackctl list-backups, or sudo stackctl "
-                "restore latest --from-offsite (make restore OFFSITE=yes)"
+                "there is no verified backup on this droplet",
+                next_step="sudo stackctl list-backups, or sudo stackctl restore "
+                "latest --from-offsite (make restore OFFSITE=yes)",
             )
         return usable[-1]
     if found := next((one for one in known if one.id == wanted), None):
@@ -80,8 +81,9 @@ def _chosen(run: RestoreRun) -> Manifest:
     if manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
         manifest.load(stack.paths.backup(wanted))  # raises with the reason why it is not among `known`
     raise RefusedError(
-        f"there is no backup {wanted!r} on this droplet. Next: sudo stackctl list-backups lists those here, sudo "
-        "stackctl check-offsite those off the droplet, which --from-offsite restores (make restore OFFSITE=yes)"
+        f"there is no backup {wanted!r} on this droplet",
+        next_step="sudo stackctl list-backups lists those here, sudo stackctl "
+        "check-offsite those off the droplet, which --from-offsite restores (make restore OFFSITE=yes)",
     )
 
 
@@ -90,8 +92,8 @@ def _check_postgres(run: RestoreRun) -> None:
     then, running = run.manifest, Postgres(run.stack.docker, run.stack.paths, run.data).capacity().major
     if then.postgres.major > running:
         raise RefusedError(
-            f"{then.id} is from PostgreSQL {then.postgres.major}, but {running} is running. Next: declare an image of "
-            f"PostgreSQL {then.postgres.major}"
+            f"{then.id} is from PostgreSQL {then.postgres.major}, but {running} is running",
+            next_step=f"declare an image of PostgreSQL {then.postgres.major}",
         )
 
 
@@ -103,8 +105,8 @@ def _check_redis(run: RestoreRun) -> None:
     running = Redis(run.stack.docker, run.stack.paths).info()["redis_version"]
     if _minor(saved.version) > _minor(running):
         raise RefusedError(
-            f"{run.manifest.id} is from Redis {saved.version}, but {running} is running. Next: declare an image of "
-            f"Redis {saved.version}"
+            f"{run.manifest.id} is from Redis {saved.version}, but {running} is running",
+            next_step=f"declare an image of Redis {saved.version}",
         )
 
 

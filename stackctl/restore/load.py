@@ -29,8 +29,8 @@ def fetch(run: RestoreRun) -> str:
         message = f"fetched, {run.manifest.bytes / 1e6:.1f} MB"
     else:
         raise RefusedError(
-            f"{run.manifest.id} is damaged: {', '.join(faults)}. Next: restore another backup, or add --from-offsite "
-            "(make restore OFFSITE=yes)"
+            f"{run.manifest.id} is damaged: {', '.join(faults)}",
+            next_step="restore another backup, or add --from-offsite (make restore OFFSITE=yes)",
         )
     run.revisions = _revisions(run.directory)
     return message
@@ -49,7 +49,7 @@ def _revisions(directory: Path) -> tuple[Revision, ...]:
         return found
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FailedError(
-            f"cannot read {directory / manifest.STATE}: {error!r}. Next: restore another backup"
+            f"cannot read {directory / manifest.STATE}: {error!r}", next_step="restore another backup"
         ) from None
 
 
@@ -89,7 +89,7 @@ def count(run: RestoreRun) -> str:
             raise
         if not run.asked.to_database:
             raise FailedError(
-                f"{error}. Next: --to-database NAME restores what can be loaded into a new database"
+                error.message, next_step="--to-database NAME restores what can be loaded into a new database"
             ) from error
         run.left_out = [*run.left_out, str(error)]
     return f"{len(run.manifest.tables)} tables match the backup"

@@ -121,4 +121,4 @@ def check_answer(asked: Request, wanted: str) -> None:
         again = " ".join(["sudo stackctl restore", *asked._replace(backup=wanted, yes=wanted).words])
         elsewhere = " OFFSITE=yes" if asked.from_offsite else ""
         added = f" (or make restore with ID={wanted}{elsewhere} YES={wanted})" if asked.safety else ""
-        raise RefusedError(f"restore refused: {cause}. Nothing was changed. Next: {again}{added}")
+        raise RefusedError(f"restore refused: {cause}. Nothing was changed", next_step=f"{again}{added}")

@@ -43,13 +43,14 @@ def look(stack: Stack, asked: Request) -> Manifest:
 
 def _run(stack: Stack, asked: Request) -> RestoreRun:
     if not stack.config.data:
-        raise RefusedError("the database is on another host. Next: restore there")
+        raise RefusedError("the database is on another host", next_step="restore there")
     name, live = asked.to_database, stack.config.data.database
     if name and (
         name in {live, *RESERVED} or name.endswith((unfinished_restore.DATABASE, FORMER)) or not NAME.fullmatch(name)
     ):
         raise RefusedError(
-            f"{name!r} cannot be the name of a new database. Next: choose one of a-z, 0-9 and _ that is not in use"
+            f"{name!r} cannot be the name of a new database",
+            next_step="choose one of a-z, 0-9 and _ that is not in use",
         )
     return RestoreRun(stack, asked, stack.config.data)
 
@@ -66,7 +67,7 @@ def _undo_earlier(run: RestoreRun) -> None:
     begun = RestoreRun(run.stack, run.asked, run.data, record=earlier)
     run.stack.log.emit("settle", "progress", f"the restore of {earlier.id} was interrupted, and is undone")
     if left := undo(begun, REPLACED):
-        raise PersonNeededError(f"cannot undo the restore of {earlier.id}: {left}. Next: {begun.remedy}")
+        raise PersonNeededError(f"cannot undo the restore of {earlier.id}: {left}", next_step=begun.remedy)
 
 
 PREFLIGHT = Step("preflight", "choose the backup, and check that it can be restored here", choose.preflight)

@@ -152,6 +152,6 @@ def too_new(run: RestoreRun, revision: str | None) -> RefusedError:
     known = f" ({live.tag} knows {live.schema})" if live else ""
     version = f"sudo stackctl release {then['tag']}" if then else "release the version that made it"
     return RefusedError(
-        f"the schema {revision} of {run.manifest.id} is newer than that of the live release{known}. Next: {version}, "
-        "or restore with --to-database NAME"
+        f"the schema {revision} of {run.manifest.id} is newer than that of the live release{known}",
+        next_step=f"{version}, or restore with --to-database NAME",
     )

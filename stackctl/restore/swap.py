@@ -97,7 +97,7 @@ def put_redis_back(run: RestoreRun) -> None:
 def _loaded(run: RestoreRun, keys: int) -> str:
     found = loaded(Redis(run.stack.docker, run.stack.paths).info())
     if found != keys:
-        raise FailedError(f"Redis loaded {found} keys, but the backup has {keys}. Next: sudo stackctl logs redis")
+        raise FailedError(f"Redis loaded {found} keys, but the backup has {keys}", next_step="sudo stackctl logs redis")
     return f"{keys} keys, including those that have expired since"
 
 

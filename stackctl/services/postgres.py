@@ -211,8 +211,8 @@ class Postgres:
                 self.end_dumps()
                 if tries >= FEWEST_TRIES and machine.monotonic() > deadline:
                     raise FailedError(
-                        f"{error}. Tried {tries} times in {LOCK_TIMEOUT_S} s. Next: find out who holds or changes it "
-                        "(pg_stat_activity), then try again"
+                        f"{error.message}. Tried {tries} times in {LOCK_TIMEOUT_S} s",
+                        next_step="find out who holds or changes it (pg_stat_activity)",
                     ) from None
                 machine.sleep(1)
 
@@ -267,7 +267,7 @@ class Postgres:
             self.server.write(target, seconds, "pg_dump", "--format=custom", *asked)
         except FailedError as error:
             if DISTURBED.search(str(error)):
-                raise DisturbedError(f"{snapshot.waited_for()} can't be dumped: {error}", error.tail) from None
+                raise DisturbedError(f"{snapshot.waited_for()} can't be dumped: {error.message}", error.tail) from None
             self._try_to_end_dumps()
             raise
 

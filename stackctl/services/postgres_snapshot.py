@@ -138,7 +138,8 @@ def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
         if other is not table:
             raise FailedError(
                 f"{other.quoted} and {table.quoted} are both {table.key} in a manifest, so their rows can't be told "
-                "apart. Nothing was dumped. Next: rename one of them, so that its name has no dot, then try again"
+                "apart. Nothing was dumped",
+                next_step="rename one of them, so that its name has no dot",
             )
 
 

@@ -61,7 +61,7 @@ class Redis:
         try:
             password = self.paths.redis_administrator.read_text()
         except FileNotFoundError:
-            raise FailedError(f"{self.paths.redis_administrator} is missing. Next: make site") from None
+            raise FailedError(f"{self.paths.redis_administrator} is missing", next_step="make site") from None
         # The password is in the environment of the client. An argument would be visible to all users.
         env = {**ENVIRONMENT, "REDISCLI_AUTH": password}
         container = self.paths.docker.data_container("redis")
@@ -129,7 +129,7 @@ def loaded(told: Mapping[str, str]) -> int:
 def _number(told: str) -> int:
     """Read a count from Redis, which may be compromised. Raises FailedError."""
     if not re.fullmatch("[0-9]{1,18}", told):
-        raise FailedError(f"Redis reports {told[:20]!a}, which is no number. Next: stackctl logs redis")
+        raise FailedError(f"Redis reports {told[:20]!a}, which is no number", next_step="stackctl logs redis")
     return int(told)
 
 

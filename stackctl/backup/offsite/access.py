@@ -66,7 +66,7 @@ def load(paths: Paths) -> OffsiteConfig:
     except FileNotFoundError:
         raise RefusedError(f"{NOWHERE}, then make site") from None
     except RecordError as error:
-        raise RefusedError(f"{paths.offsite}: {error}. Next: make site") from None
+        raise RefusedError(f"{paths.offsite}: {error}", next_step="make site") from None
 
 
 def permissions(paths: Paths) -> KeyPermissions | None:

@@ -69,7 +69,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
         stack.log.emit("preflight", "progress", READING)
     elif not manifest.ID.fullmatch(wanted):
         raise RefusedError(
-            f"there is no backup {wanted!r} off the droplet. Next: sudo stackctl check-offsite lists them all"
+            f"there is no backup {wanted!r} off the droplet", next_step="sudo stackctl check-offsite lists them all"
         )
     elif not snapshot and (here := intact(stack.paths.backup(wanted))):
         return here
@@ -79,8 +79,8 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     if (here := intact(place)) and not one.copies(here):
         if snapshot:
             raise RefusedError(
-                f"{place} is intact and differs from snapshot {snapshot}. Nothing was changed. Next: restore it "
-                "without --from-offsite, or move it away first"
+                f"{place} is intact and differs from snapshot {snapshot}. Nothing was changed",
+                next_step="restore it without --from-offsite, or move it away first",
             )
         stack.log.emit("preflight", "progress", f"{one.name} differs from the intact one here, which is used")
     for doubt in one.doubts:
@@ -109,7 +109,7 @@ def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
     copies = [one.snapshot for one in everything(stack, told.id) if one.copies(told)]
     if not copies:
         raise RefusedError(
-            f"{repository.config.repository} has no such backup {told.id}. Next: sudo stackctl check-offsite"
+            f"{repository.config.repository} has no such backup {told.id}", next_step="sudo stackctl check-offsite"
         )
     for snapshot in copies[:-1]:
         with suppress(FailedError):

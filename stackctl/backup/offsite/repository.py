@@ -43,19 +43,21 @@ class Repository:
         where, answer = self.config.repository, self.ask("GET", "config")
         if answer.status == 404:
             what = "bucket" if answer.code == "NoSuchBucket" else "repository"
-            raise FailedError(f"{where}: there is no such {what}. Next: make offsite, or correct offsite_repository")
+            raise FailedError(
+                f"{where}: there is no such {what}", next_step="make offsite, or correct offsite_repository"
+            )
         if answer.code == "RequestTimeTooSkewed":
             raise FailedError(
-                f"{where}: the clocks of the droplet and the storage differ. Next: timedatectl, then {AGAIN}"
+                f"{where}: the clocks of the droplet and the storage differ", next_step=self._then("timedatectl")
             )
         if answer.status == 403:
             raise FailedError(
-                f"{where}: the storage refuses the droplet's key ({answer.cause}). Next: correct OFFSITE_KEY_ID and "
-                "OFFSITE_KEY_SECRET in the env file, then make site"
+                f"{where}: the storage refuses the droplet's key ({answer.cause})",
+                next_step="correct OFFSITE_KEY_ID and OFFSITE_KEY_SECRET in the env file, then make site",
             )
         if answer.status >= 500:
             raise FailedError(
-                f"{where}: the storage returned an error ({answer.cause}). Next: check the storage, then {AGAIN}"
+                f"{where}: the storage returned an error ({answer.cause})", next_step=self._then("check the storage")
             )
 
     def probe(self) -> KeyPermissions:
@@ -69,8 +71,8 @@ class Repository:
         put, there = self.ask("PUT", PROBE, second), self.ask("GET", PROBE)
         if there.status == 404:
             raise FailedError(
-                f"{self.config.repository}: the droplet's key cannot add anything ({put.cause}). Next: let it write "
-                f"there (docs/how-to/offsite-backups.md), then {AGAIN}"
+                f"{self.config.repository}: the droplet's key cannot add anything ({put.cause})",
+                next_step=self._then("let it write there (docs/how-to/offsite-backups.md)"),
             )
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
@@ -92,7 +94,8 @@ class Repository:
             return s3.date_of(*machine.head(url, headers))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise FailedError(
-                f"{config.repository}: cannot read the date of snapshot {snapshot.id[:8]} ({error}). Next: {AGAIN}"
+                f"{config.repository}: cannot read the date of snapshot {snapshot.id[:8]} ({error})",
+                next_step=self._then(),
             ) from None
 
     def text(self, snapshot: Snapshot) -> str:
@@ -115,11 +118,13 @@ class Repository:
         self._fetch(snapshot, directory / manifest.NAME, manifest.LONGEST, TIMEOUT_S)
         found = manifest.load(directory)
         if replace(found, offsite=None) != replace(told, offsite=None):
-            raise FailedError(f"the {manifest.NAME} in the storage differs from the one that was sent. Next: {AGAIN}")
+            raise FailedError(
+                f"the {manifest.NAME} in the storage differs from the one that was sent", next_step=self._then()
+            )
         for name, file in told.files.items():
             self._fetch(snapshot, directory / name, file.bytes, timeout_for(told))
         if faults := manifest.differing(directory, found):
-            raise FailedError(f"{told.id} is damaged in the storage: {', '.join(faults)}. Next: {AGAIN}")
+            raise FailedError(f"{told.id} is damaged in the storage: {', '.join(faults)}", next_step=self._then())
         return found
 
     def _fetch(self, snapshot: Snapshot, file: Path, most: int, timeout: float) -> None:
@@ -141,7 +146,7 @@ class Repository:
             self._run("unlock", timeout=TIMEOUT_S)
             machine.sleep(ASK_AGAIN_S)
         if ran.code:
-            raise FailedError(self._fault(str(arguments[0]), ran))
+            raise self._failure(str(arguments[0]), ran)
         return ran
 
     def ask(self, method: str, name: str, body: bytes = b"") -> s3.Answer:
@@ -154,7 +159,8 @@ class Repository:
         except (OSError, http.client.HTTPException) as error:
             cause = error or type(error).__name__
             raise FailedError(
-                f"{config.repository}: the storage cannot be reached ({cause}). Next: when it answers again, {AGAIN}"
+                f"{config.repository}: the storage cannot be reached ({cause})",
+                next_step=self._then("wait until it answers"),
             ) from None
 
     def _run(self, *arguments: object, timeout: float, stdout: Path | None = None, most: int = sys.maxsize) -> Result:
@@ -171,25 +177,28 @@ class Repository:
         argv = ["restic", *(["--no-lock"] if config.read_only else []), *map(str, arguments)]
         return self._stack.machine.run(argv, env, timeout, stdout=stdout, most=most)
 
-    def _fault(self, verb: str, ran: Result) -> str:
-        """Return the cause of a failure, and the next step."""
+    def _then(self, step: str = "") -> str:
+        """Return the step, then the command that backs up again. A restore adds its own command."""
+        again = "" if self._stack.log.op == "restore" else AGAIN
+        return ", then ".join(filter(None, (step, again)))
+
+    def _failure(self, verb: str, ran: Result) -> FailedError:
+        """Return the error with the cause of a failure and the next step."""
         where, said = self.config.repository, redact.mask(restic.reason(ran), self.config.secrets)
+        once_it_answers = self._then("wait until sudo stackctl check-offsite succeeds")
         known = {
-            127: "restic is not installed. Next: make site",
-            NO_REPOSITORY: f"{where}: there is no such repository. Next: make offsite",
-            WRONG_PASSWORD: f"{where} does not open with the droplet's password. Next: make offsite adds it",
+            127: ("restic is not installed", "make site"),
+            NO_REPOSITORY: (f"{where}: there is no such repository", "make offsite"),
+            WRONG_PASSWORD: (f"{where} does not open with the droplet's password", "make offsite, which adds it"),
             LOCKED: (
-                f"{where} is locked ({said}). Next: when make prune has ended, or half an hour after it was killed, "
-                f"{AGAIN}"
+                f"{where} is locked ({said})",
+                self._then("wait until make prune has ended, or for half an hour if it was killed"),
             ),
-            TOO_LONG: f"{where}: the data in the storage is damaged or forged: {ran.reason}. Next: {AGAIN}",
-            TIMED_OUT: (
-                f"{where}: restic {verb} timed out ({said}). Next: when sudo stackctl check-offsite succeeds, {AGAIN}"
-            ),
+            TOO_LONG: (f"{where}: the data in the storage is damaged or forged: {ran.reason}", self._then()),
+            TIMED_OUT: (f"{where}: restic {verb} timed out ({said})", once_it_answers),
         }
-        return known.get(
-            ran.code, f"{where}: restic {verb}: {said}. Next: when sudo stackctl check-offsite succeeds, {AGAIN}"
-        )
+        message, next_step = known.get(ran.code, (f"{where}: restic {verb}: {said}", once_it_answers))
+        return FailedError(message, next_step=next_step)
 
 
 def look(stack: Stack) -> KeyPermissions | None:

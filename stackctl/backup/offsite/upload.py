@@ -23,12 +23,14 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
     """
     repository = Repository(stack)
     if repository.config.read_only:
-        raise RefusedError("nothing was sent: this droplet is isolated, and only reads the storage. Next: make promote")
+        raise RefusedError(
+            "nothing was sent: this droplet is isolated, and only reads the storage", next_step="make promote"
+        )
     # A backup that is damaged here would be reported each night as damaged by the storage.
     if faults := manifest.differing(directory, told):
         raise FailedError(
-            f"{told.id} is no longer what was written: {', '.join(faults)}. Next: check the disk (sudo journalctl -k), "
-            f"then remove {directory}"
+            f"{told.id} is no longer what was written: {', '.join(faults)}",
+            next_step=f"check the disk (sudo journalctl -k), then remove {directory}",
         )
     repository.find()
     repository.probe()
@@ -61,4 +63,4 @@ def _summary(sent: Result) -> str:
     try:
         return str(json.loads(sent.stdout.splitlines()[-1])["snapshot_id"])
     except (ValueError, LookupError, TypeError):
-        raise FailedError(f"restic returned no snapshot ID ({sent.reason}). Next: {AGAIN}") from None
+        raise FailedError(f"restic returned no snapshot ID ({sent.reason})", next_step=AGAIN) from None

@@ -183,7 +183,7 @@ def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(dro
     assert droplet.check_output(BOOT) == booted
     droplet.check_output("touch /run/reboot-required; echo linux-image-of-the-tests > /run/reboot-required.pkgs")
     said = droplet.run("stackctl status")
-    assert "due, for linux-image-of-the-tests: sudo systemctl reboot" in said.stdout
+    assert "due, for linux-image-of-the-tests. Next: sudo systemctl reboot" in said.stdout
     assert said.rc == 0
     with somebody_at_work(droplet, lab):
         droplet.check_output(f"systemctl start --no-block {paths.units.reboot_service}")

@@ -253,7 +253,7 @@ def test_a_damaged_table_is_found_by_the_weekly_look(lab: Environment, droplet: 
         droplet.check_output(f"systemctl restart {lab.settings.paths.units.app}")
         assert droplet.run(f"systemctl start {service}").rc != 0
         (line,) = problems(droplet)
-        assert "PostgreSQL's files were not found whole" in line
+        assert "PostgreSQL's files are damaged" in line
         assert "damaged" in droplet.check_output(f"cat {lab.settings.paths.amcheck_failure}")
     finally:
         database.ask("DROP TABLE damaged")

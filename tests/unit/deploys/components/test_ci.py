@@ -161,7 +161,7 @@ def test_the_nightly_plan_shows_lines_of_a_droplet_that_the_runner_does_not_obey
 
 
 CHANGE = {"prod-1": ["Configure nginx"]}
-FOREIGN = {"prod-1": ["/etc/cron.d/x: cron runs it: make site REMOVE=/etc/cron.d/x"]}
+FOREIGN = {"prod-1": ["/etc/cron.d/x: cron runs it. Next: make site REMOVE=/etc/cron.d/x"]}
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="GitHub's machines have jq")

@@ -37,10 +37,10 @@ def test_a_plan_ends_with_the_foreign_findings() -> None:
     found = {"one": [FOUND], "two": []}
     *_, heading, line, _, last = summary([operation("a")], found).strip().split("\n")
     assert heading == "one has foreign findings:"
-    assert line == "  - /etc/cron.d/x: cron runs it: make site REMOVE=/etc/cron.d/x"
+    assert line == "  - /etc/cron.d/x: cron runs it. Next: make site REMOVE=/etc/cron.d/x"
     assert last.startswith("0 hosts would change")
     told = json.loads(for_machines([operation("a")], found))["foreign"]
-    assert told == {"one": ["/etc/cron.d/x: cron runs it: make site REMOVE=/etc/cron.d/x"]}
+    assert told == {"one": ["/etc/cron.d/x: cron runs it. Next: make site REMOVE=/etc/cron.d/x"]}
 
 
 def test_a_plan_is_told_of_what_is_foreign_by_pyinfra(

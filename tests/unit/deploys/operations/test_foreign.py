@@ -68,4 +68,4 @@ def test_a_converge_that_sshd_would_not_obey_ends_before_its_first_change(monkey
         foreign.report([OVERRIDE["path"]])
         assert refused == []
         foreign.report([])
-    assert refused == ["x. Next: make site REMOVE=x. Nothing was changed"]
+    assert refused == ["x. Nothing was changed. Next: make site REMOVE=x"]

@@ -140,7 +140,7 @@ def test_status_says_where_updates_go_and_a_release_of_the_same_mends_it(live: D
     live.telegram.webhook["url"] = url
     code, seen = report(live)
     assert (code, seen["drift"]) == (4, [said])
-    assert seen["problems"] == [f"{said}: make site, or sudo stackctl release 1.0.0"]
+    assert seen["problems"] == [f"{said}. Next: make site, or sudo stackctl release 1.0.0"]
     assert "s3cret" not in json.dumps(seen)
     assert stackctl(live, "release", "1.0.0")[0] == 0
     assert live.telegram.webhook["url"] == OURS

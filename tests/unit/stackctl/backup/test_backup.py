@@ -166,7 +166,7 @@ def test_the_second_of_two_is_refused_by_name(live: Droplet) -> None:
 
 
 BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
-    "no room": ({"bytes_free": 300 << 20}, 2, "has 300 MiB left, a backup may need 525: make room there"),
+    "no room": ({"bytes_free": 300 << 20}, 2, "has 300 MiB left, a backup may need 525. Next: make room there"),
     "no PostgreSQL": ({"failing": {"pg_database_size": ENDED}}, 1, "docker exec psql: it ended"),
     "no snapshot": ({"failing": {"pg_export_snapshot": ENDED}}, 1, "it ended"),
     "no dump": ({"failing": {"pg_dump ": ENDED}}, 1, "docker exec pg_dump: it ended"),

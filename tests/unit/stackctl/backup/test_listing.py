@@ -42,7 +42,7 @@ def age(path: Path, at: datetime) -> None:
 def test_status_tells_of_saves_that_fail(live: Droplet) -> None:
     live.redis.info |= {"rdb_last_bgsave_status": "err", "aof_last_write_status": "ok"}
     assert problems(live) == [
-        "Redis could not save (rdb_last_bgsave_status): make room on the disk, and see stackctl logs redis",
+        "Redis could not save (rdb_last_bgsave_status). Next: make room on the disk, then stackctl logs redis",
     ]
     live.redis.info = {"-NOAUTH Authentication required.": ""}
     (line,) = problems(live)
@@ -54,11 +54,11 @@ def test_status_tells_of_files_that_are_not_whole_until_they_are(live: Droplet) 
     code, shown = stackctl(live, "amcheck")
     assert (code, "xmin is in the future" in shown) == (4, True)
     (line,) = problems(live)
-    assert "PostgreSQL's files were not found whole: sudo cat" in line
+    assert "PostgreSQL's files are damaged. Next: sudo cat" in line
     assert "xmin is in the future" in live.paths.amcheck_failure.read_text()
     live.failing["pg_amcheck"] = Result(1, stderr="Error response from daemon: container x is not running\n")
     code, shown = stackctl(live, "amcheck")
-    assert (code, "pg_amcheck could not look: Error response from daemon" in shown) == (1, True)
+    assert (code, "pg_amcheck did not finish: Error response from daemon" in shown) == (1, True)
     assert problems(live) == [line], "it was found so before"
     live.failing.clear()
     assert stackctl(live, "amcheck")[0] == 0
@@ -91,7 +91,7 @@ def test_a_release_does_not_wait_for_the_weekly_look_and_ends_it_before_it_migra
 
 
 def missed(droplet: Droplet) -> list[str]:
-    return [line for line in problems(droplet) if line.startswith("no look at PostgreSQL's files")]
+    return [line for line in problems(droplet) if line.startswith("no check of PostgreSQL's files")]
 
 
 @pytest.mark.parametrize("cause", ["it fails", "another is at work"])
@@ -111,7 +111,7 @@ def test_checks_that_never_finish_are_reported(live: Droplet, cause: str) -> Non
     assert missed(live) == []
     live.seconds += 15 * 86400 + 60
     (line,) = missed(live)
-    assert "since 2025-12-23: sudo journalctl -u bot-amcheck.service, then sudo systemctl start" in line
+    assert "since 2025-12-23. Next: sudo journalctl -u bot-amcheck.service, then sudo systemctl start" in line
     live.failing["pg_amcheck"] = Result(2, "heap table app.public.offers, block 0: xmin is in the future\n")
     stackctl(live, "amcheck")
     assert missed(live) == [], "what it found is told, and it has looked"

@@ -83,7 +83,7 @@ def test_a_link_that_is_gone_is_not_taken_for_no_release(live: Droplet) -> None:
     live.paths.active.unlink()
     code, report = status(live)
     assert (code, report["release"]) == (4, None)
-    assert report["problems"] == ["1.0.0 in blue isn't live: sudo stackctl release 1.0.0"]
+    assert report["problems"] == ["1.0.0 in blue isn't live. Next: sudo stackctl release 1.0.0"]
     assert stackctl(live, "release", "1.0.0")[0] == 0
     assert status(live)[0] == 0
 
@@ -157,7 +157,7 @@ def test_unwell_data_is_a_problem_and_no_drift(live: Droplet) -> None:
     live.docker.containers = [c for c in live.docker.containers if c["service"] != "redis"]
     code, report = status(live)
     assert (code, report["drift"]) == (4, [])
-    assert report["problems"] == ["redis is missing: sudo systemctl restart bot.service"]
+    assert report["problems"] == ["redis is missing. Next: sudo systemctl restart bot.service"]
 
 
 def test_data_that_starts_is_no_problem(live: Droplet) -> None:
@@ -170,4 +170,4 @@ def test_without_docker_status_still_answers(live: Droplet) -> None:
     live.failing = {"docker ps": Result(1, stderr="Cannot connect to the Docker daemon")}
     code, report = status(live)
     assert (code, report["drift"], report["active"]) == (4, [], "blue")
-    assert "Cannot connect to the Docker daemon: systemctl status docker" in report["problems"][0]
+    assert "Cannot connect to the Docker daemon. Next: systemctl status docker" in report["problems"][0]

@@ -31,6 +31,9 @@ def test_all_needs_must_fit_together() -> None:
     disk.check(Path("/x"), 10 * MIB + IMAGE, needs)
     with pytest.raises(RefusedError) as refused:
         disk.check(Path("/x"), 10 * MIB + IMAGE - 1, needs)
-    assert str(refused.value) == "/x has 521 MiB left, a backup may need 10 and an image may need 512: make room there"
+    assert (
+        str(refused.value)
+        == "/x has 521 MiB left, a backup may need 10 and an image may need 512. Next: make room there"
+    )
     with pytest.raises(FailedError):
         disk.check(Path("/x"), 0, needs, FailedError)

@@ -56,7 +56,7 @@ def test_a_failed_revert_is_repeated(bot: Droplet) -> None:
     assert (code, "not in force: Job for ssh.service failed." in said) == (1, True)
     assert calls(bot, "systemctl")[-1] == ["systemctl", "restart", "ssh.service"]
     bot.seconds += 30
-    assert "the change of ssh could not be reverted: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]
+    assert "the change of ssh could not be reverted. Next: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]
     bot.failing.clear()
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT

@@ -113,7 +113,7 @@ def test_another_major_version_of_postgresql_is_refused(tmp_path: Path) -> None:
     fresh.paths.config.write_text(json.dumps(declared))
     code, shown = stackctl(fresh, "release", "1.0.0")
     assert code == 2
-    assert "PostgreSQL 17 runs, 18 is declared: converge the site first" in shown.splitlines()[-1]
+    assert "PostgreSQL 17 runs, 18 is declared. Next: converge the site (make site)" in shown.splitlines()[-1]
     assert not fresh.ran("docker pull")
 
 

@@ -176,7 +176,7 @@ def test_where_nothing_can_be_written_down_any_more_it_is_refused_before_anythin
         patched.setattr(state, "save", full)
         code, shown = stackctl(live, "rollback")
     assert code == 2
-    assert "No space left on device: make room on the disk (df -h), then stackctl rollback 1.0.0" in shown
+    assert "No space left on device. Next: make room on the disk (df -h), then stackctl rollback 1.0.0" in shown
     assert live.docker.containers == before
     assert stackctl(live, "rollback")[0] == 0
 

@@ -45,7 +45,7 @@ LATER = TRIED.replace("1.4s", "2m3.5s").replace("refused", "reset by peer")
          r"timed out \(dial tcp 10.0.0.1:9000: connect: connection reset by peer\)"),
         ({"failing": {"backup": Result(1, stderr=f"{TRIED}\n{FATAL}")}}, "restic backup: unable to open config file"),
         ({"failing": {"backup": Result(1, stderr='{"message_type":"exit_error","message":"Fatal: no room there"}')}},
-         "restic backup: no room there. Next: when sudo stackctl check-offsite succeeds"),
+         "restic backup: no room there. Next: wait until sudo stackctl check-offsite succeeds"),
         ({"failing": {"backup": Result(0)}}, "restic returned no snapshot ID"),
         ({"failing": {"backup": Result(0, "snapshot saved")}}, "restic returned no snapshot ID"),
     ],
@@ -105,7 +105,7 @@ def test_a_lock_that_stays_is_not_waited_for_for_ever(live: Droplet) -> None:
     told, directory = kept(live)
     live.storage.locks = 10**6
     began = live.seconds
-    with pytest.raises(FailedError, match=r"is locked \(.*locked by PID 7.*\)\. Next: when make prune has ended"):
+    with pytest.raises(FailedError, match=r"is locked \(.*locked by PID 7.*\)\. Next: wait until make prune has ended"):
         upload.upload(stack(live), told, directory)
     assert LOCKED_S < live.seconds - began < 2 * LOCKED_S
     assert LOCKED == 11
