@@ -217,8 +217,8 @@ def commands() -> str:
         "",
         "## stackctl",
         "Run these on the droplet as `sudo stackctl VERB`. To log in there, use `make lab-ssh` or",
-        "`ssh -F inventories/prod.ssh_config prod-1`. Exit codes: 0 done; 1 failed, and undone; 2 refused, nothing",
-        "changed; 3 locked by another run; 4 a person is needed.",
+        "`ssh -F inventories/prod.ssh_config prod-1`. `--json` prints JSON ([formats](formats.md)). See also",
+        "[exit codes](exit-codes.md).",
     ]
     for name, (text, parser) in operators.items():
         lines += ["", f"### stackctl {name}", f"{text[:1].upper()}{text[1:]}.", "", f"    {usage(name, parser)}"]
@@ -256,10 +256,10 @@ def spelling(action: argparse.Action) -> str:
 
 
 def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    """Yield each argument of a verb with its description."""
+    """Yield each argument of a verb with its description. The usage line says enough of the others."""
     for action in parser._actions:
-        if action.dest != "help":
-            yield f"`{spelling(action)}`".replace("|", "\\|"), action.help or ""
+        if action.help and action.dest not in ("help", "json"):
+            yield f"`{spelling(action)}`".replace("|", "\\|"), action.help
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
