@@ -42,7 +42,7 @@ def test_status_is_documented(live: Droplet) -> None:
 
 def test_history_is_documented(live: Droplet) -> None:
     events = [json.loads(line) for line in live.paths.history.read_text().splitlines()]
-    assert {key for event in events for key in event} | {"key"} == documented("history.jsonl")
+    assert {key for event in events for key in event} | {"key", "request"} == documented("history.jsonl")
 
 
 def test_the_state_is_documented(live: Droplet) -> None:
