@@ -53,7 +53,7 @@ SITE = [
     (secrets, EVERYWHERE),
     (tls, {"edge"}),
     (declared, EVERYWHERE),  # after all components that write files
-    # Last, because it can fail for reasons outside of the droplet. Then the site is finished with a placeholder.
+    # Last, because it can fail for reasons outside of the droplet. The site is then complete, with a placeholder.
     (certificate, {"edge"}),
 ]
 

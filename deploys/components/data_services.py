@@ -68,7 +68,7 @@ def _passwords(settings: Settings) -> None:
         secret=True,
     )
     generated_secret(name="Create a password for Redis's administrator", dest=str(paths.redis_administrator))
-    # Before the next file is replaced: a Redis that has no administrator yet is asked with the old password.
+    # Before the next file is replaced: if Redis has no administrator yet, the old password in it is needed.
     _redis_password(
         settings,
         name="Add the declared password to those that Redis accepts",

@@ -148,7 +148,7 @@ def _sandboxes(settings: Settings) -> None:
             name=f"Sandbox {kept}",
             units={f"{kept}.service.d/{settings.values.app}.conf": content},
             handler=f"{kept}-sandbox",
-            # Named by a pattern, because a service that is not installed yet is no error.
+            # A pattern, because a missing unit is then no error: the service may not be installed yet.
             restart=[f"{kept[:-1]}[{kept[-1]}].service"],
         )
     service(name="Mount world-writable file systems noexec", unit=mounts, running=True, enabled=True)

@@ -72,7 +72,7 @@ class RolesAsDeclared(FactBase[bool]):
         return "docker"
 
     def command(self, container: str, owner: str, login: str, database: str) -> StringCommand:
-        # Without `role`, which this session checks.
+        # Without the setting `role`, which this session is to find out.
         as_it_acts = session({name: value for name, value in SESSION.items() if name != "role"})
         login_settings = f'PGPASSWORD="$(cat /run/secrets/password)" PGOPTIONS={shlex.quote(as_it_acts)}'
         psql = "psql --no-psqlrc -tA"

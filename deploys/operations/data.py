@@ -88,7 +88,7 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
         f'ALTER ROLE "{owner}" NOLOGIN {plain};',
         f"ALTER ROLE \"{login}\" LOGIN {plain} PASSWORD '{quoted}';",
         f'GRANT "{owner}" TO "{login}";',
-        # Then the owner owns all that it creates, and the next login role can use it. Its own settings are removed.
+        # The login role acts as the owner, which thus owns all that it creates. So the next login role can use it.
         f'ALTER ROLE "{login}" RESET ALL;',
         f'ALTER ROLE "{login}" IN DATABASE "{database}" RESET ALL;',
         f'ALTER ROLE "{login}" SET role = "{owner}";',

@@ -39,7 +39,7 @@ def undo_overrides(sysctls: str) -> Commands:
         host.noop("nothing of the site is overridden")
         return
     for path in masks:
-        # `systemctl unmask` would leave an empty file, and a mask in /run.
+        # `systemctl unmask` would leave behind an empty file, or a mask in /run.
         yield StringCommand("rm -f", QuoteString(path))
     if masks:
         yield StringCommand("systemctl daemon-reload")

@@ -25,7 +25,7 @@ def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -
         host.noop("nothing is installed yet")
         return
     if not status or (not status["release"] and (status["active"] or any(status["colours"].values()))):
-        # What serves is not the recorded release. stackctl says so, names the remedy and fails.
+        # The release that serves is not the recorded one. `stackctl status` says so, names the remedy and fails.
         yield StringCommand("stackctl status")
         return
     live = status["release"]

@@ -12,10 +12,10 @@ from stackctl.core import durable, program, redact
 from stackctl.core.errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# These would steer docker, Compose or the loader, since the app's environment passes through docker's.
+# These would steer docker, Compose or the loader: stackctl passes the app environment to docker's process.
 RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
-# execve(2), MAX_ARG_STRLEN: 32 pages for NAME=value and the zero byte behind it.
+# execve(2) allows 32 pages for NAME=value and the zero byte behind it (MAX_ARG_STRLEN).
 LONGEST = 32 * 4096
 SECRET = "TELEGRAM_WEBHOOK_SECRET"  # noqa: S105 - names of variables, both
 PREVIOUS_SECRET = "TELEGRAM_WEBHOOK_SECRET_PREVIOUS"  # noqa: S105

@@ -30,7 +30,7 @@ def boot(stack: Stack) -> None:
         stack.log.emit("app", "failed", half.remedy)
         return
     app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
-    # Last: containers that ended may have deleted the webhook, and only boot itself waits for Telegram.
+    # Last, because a container that ended may have deleted the webhook, and nothing else should wait for Telegram.
     _each(stack, idle=_bring_back, data=_start_data, **app, webhook=webhook.mend)
 
 
@@ -124,7 +124,7 @@ def start_app(stack: Stack) -> str:
 def start_worker(stack: Stack) -> str:
     release = state.load(stack.paths).worker
     if not release or not stack.config.works:
-        stack.stop_worker()  # an earlier one, which Docker restarts after a hard reset
+        stack.stop_worker()  # an earlier release's worker, which Docker restarts after a hard reset
         return "none: this droplet is isolated" if stack.config.isolated else "none"
     # The worker of an interrupted release is replaced; any other is started as it is.
     foreign = any(container.labels.get(stack.paths.docker.release_label) != release.id for container in stack.worker)

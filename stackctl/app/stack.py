@@ -64,7 +64,7 @@ class Stack(Context):
     def stop_colour(self, colour: str) -> None:
         """Stop the containers first: requests under way end through a socket that still exists."""
         self.docker.stop(self.containers(colour), self.config.stop_grace)
-        # Without waiting: at a shutdown systemd stops them after this process, which would wait for itself.
+        # Without waiting: at a shutdown systemd stops the units only after this process has ended.
         self.systemctl("stop", "--no-block", self.paths.units.socket(colour), self.paths.units.proxy(colour))
 
     def remove_colour(self, colour: str) -> None:

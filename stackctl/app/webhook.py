@@ -109,7 +109,7 @@ def look(paths: Paths, config: Config, machine: Machine, current: State) -> Call
     try:
         live = _of_live(paths, config, current)
     except StackError:
-        live = None  # reported by the verb that needs that environment
+        live = None  # the verb that needs this app environment reports it
     if not live:
         return Look
     wanted, values = live

@@ -32,7 +32,7 @@ def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> 
     Raises RefusedError if nothing was started. Raises FailedError if there is no new backup, or the new one has a
     problem; then nothing was pruned.
     """
-    # In a half-done restore PostgreSQL may have the restored data and Redis the former: a combination that never was.
+    # During an unfinished restore PostgreSQL may have the restored data and Redis still the former.
     if half := unfinished_restore.load(stack.paths):
         raise RefusedError(half.remedy)
     with _run(stack, reason) as run:

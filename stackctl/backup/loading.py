@@ -27,8 +27,8 @@ SECTIONS = ("pre-data", "data", "post-data")
 UNTRUSTED = """SELECT e.name FROM pg_catalog.pg_available_extensions e
  JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
  WHERE v.superuser AND NOT v.trusted"""
-# A dump may name as its own what is PostgreSQL's: a superuser may give pg_catalog away, and its new owner then controls
-# every superuser's session. So a name counts only if it is the owner's, as everything loaded is.
+# A forged dump may list PostgreSQL's own objects, such as pg_catalog, whose owner controls every superuser's session.
+# So only objects that belong to the owner, as all loaded ones do, may get another one.
 THE_OWNERS = """SELECT pg_catalog.json_build_array('SCHEMA', nspname) FROM pg_catalog.pg_namespace
  WHERE nspowner = '"{owner}"'::pg_catalog.regrole
 UNION ALL SELECT pg_catalog.json_build_array('LARGE OBJECT', oid::text) FROM pg_catalog.pg_largeobject_metadata
@@ -154,10 +154,10 @@ class Load:
         roles.run(server, new, made)
 
     def _finish(self, contents: Contents) -> None:
-        # Before any object is given away, so it runs as the owner. Index functions run as their table's owner anyway.
+        # Before any object gets another owner. Index functions run as their table's owner, which still is ours.
         self._as_loader("ANALYZE")
         plain = roles.plain(self.server)
-        # Hostile text may have created objects as the loader. They become the owner's, or the loader could not go.
+        # Hostile text may have created objects as the loader. They become the owner's, so that the loader can go.
         roles.run(
             self.server, self.database, [f'REASSIGN OWNED BY {LOADER} TO "{self.owner}"', f"DROP OWNED BY {LOADER}"]
         )

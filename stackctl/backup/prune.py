@@ -19,7 +19,7 @@ def prune(run: BackupRun) -> str:
     prune_releases(paths.backups)
     others = [one for one in manifest.every(paths.backups) if one.reason != "release"]
     kept = retention.choose(others, daily=KEPT_DAYS)
-    # A newer verified backup does not replace an unproven pre-restore one: a restore has changed the data since.
+    # No newer backup has the data of an unverified pre-restore backup, because a restore has replaced it.
     oldest = min(one.sequence for one in others if one.id in kept)
     kept |= {one.id for one in others if one.unproven and one.reason == "safety" and one.sequence > oldest}
     for one in others:

@@ -43,7 +43,7 @@ def _renumber(run: BackupRun, there: set[str]) -> None:
     strangers = {one for one in there if one > shared} - {one.id for one in ours}
     try:
         highest = download.highest_since(run.stack, shared, strangers)
-    except FailedError as error:  # the order off the droplet is by time anyway
+    except FailedError as error:  # off the droplet, time gives the order
         run.stack.log.emit("upload", "progress", f"cannot read the numbers in the storage: {error}")
         return
     if not highest:

@@ -33,7 +33,7 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID"
 CLOSED = (
     *("--pull=never", "--network=none", "--read-only", "--tmpfs=/tmp:size=16m", "--pids-limit=128"),
     *("--security-opt=no-new-privileges:true", "--cap-drop=ALL", *(f"--cap-add={name}" for name in CAPABILITIES)),
-    "--cpu-shares=128",  # an eighth of the live containers' share when the CPU is busy
+    "--cpu-shares=128",  # under load, an eighth of the CPU time that a live container gets
 )
 CONNECTIONS, MOST_LOCKS = 10, 10_000
 # The cluster need not survive a crash, and nothing else connects to it. Without workers it needs little memory.
@@ -75,7 +75,7 @@ def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
                 f"no space left on the disk ({error.message})", error.tail, next_step=f"make room in {place.parent}"
             ) from error
         raise
-    _check_undamaged(place, manifest)  # a flipped bit may not keep it from loading
+    _check_undamaged(place, manifest)  # a dump with a flipped bit may still load
     at = stack.machine.now().isoformat(timespec="seconds")
     return Verified(at, round(stack.machine.monotonic() - began, 1), manifest.rows)
 

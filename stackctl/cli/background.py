@@ -27,7 +27,7 @@ PROGRAM = "/usr/local/bin/stackctl"
 VERBS = tuple(verb.name for verb in verbs.VERBS if verb.background)
 LOOK_SECONDS = 0.1
 LOOKS_BEFORE_ASKING = 20
-UNDO_SECONDS = 180  # besides the app's own graces
+UNDO_SECONDS = 180  # in addition to the grace periods of the app's containers
 
 Event = dict[str, Any]
 
@@ -84,7 +84,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if not ran.code:
         return
     if ran.code == TIMED_OUT:
-        # For example, it waits for the boot. It must not start later, after it was reported as failed.
+        # The job may be waiting for the boot. It must not start later, after it was reported as failed.
         machine.run(["systemctl", "stop", paths.units.release])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal

@@ -13,12 +13,12 @@ from stackctl.services.docker import Container
 def lines(seen: Observed) -> list[str]:
     """Return why the app should be released again, one reason a line."""
     if seen.unfinished:
-        return []  # the restore starts what it stopped; a converge leaves that alone
+        return []  # the restore itself starts what it stopped, and no converge does
     current, there, found = seen.current, seen.containers, list[str]()
     if not there.error:
         found += _app(current, there.colours, seen.expected_sha256) + _socket(seen.paths, current, seen.machine)
         found += [] if seen.work else _worker(seen.config, current, there.worker)
-    if not seen.work:  # boot or a release may be at it
+    if not seen.work:  # boot or a release may be starting it
         found += _interrupted(current, there.colours) + _webhook(seen.telegram, current)
     return found
 

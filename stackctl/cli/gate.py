@@ -23,6 +23,6 @@ _SHOWN = 80
 def parse(original_command: str) -> list[str]:
     """Return the request as arguments, or raise RefusedError. Only the options named here can be among them."""
     if not _ALLOWED.fullmatch(original_command):
-        # !a: a request from outside is shown on a terminal and in logs.
+        # !a, because terminals and logs show this text, which comes from outside.
         raise RefusedError(f"{original_command[:_SHOWN]!a} is not for this key, which may: {_IN_WORDS}")
     return original_command.split(" ")

@@ -31,7 +31,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     top.add_argument("--run", metavar="ID", help="for systemd: run here, with this run ID")
     top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="for systemd: who started it")
     top.add_argument("--key", help="for systemd: the owner of the SSH key")
-    # Without a metavar the help would name the old verbs too, which are only accepted.
+    # Without a metavar the help would list the old names of verbs too.
     rows = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     for verb in verbs.VERBS:

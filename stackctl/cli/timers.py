@@ -11,7 +11,7 @@ from stackctl.host import certificate, upkeep
 from stackctl.services.postgres import Postgres
 
 CERTIFICATE_LOCK_TIMEOUT_S = 330
-# A release with migrations or a backup with its verification is done by then; if not, the next day's upgrade runs.
+# Even a release with migrations or a verified backup takes less. If it takes longer, the upgrade runs the next day.
 UPGRADE_LOCK_TIMEOUT_S = 3600
 REBOOT_LOCK_TIMEOUT_S = 1800
 AMCHECK_LOCK_TIMEOUT_S = 3600
@@ -46,8 +46,8 @@ def amcheck(call: Call) -> int:
     stack = call.stack
     if not stack.config.data:
         return 0
-    # It may take hours. A backup would end it, and a restore replaces its database, so both wait or are refused. A
-    # release does not: its dump ends this check (Postgres.end_dumps) before a migration could wait for a table.
+    # The check may take hours. The lock keeps out backups, whose dump would end the check, and restores, which replace
+    # the database that it reads. A release may end it (Postgres.end_dumps), so that no migration waits for a table.
     paths = stack.paths
     name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends it)"
     alone = lock.exclusive(paths.backup_lock, name, AMCHECK_LOCK_TIMEOUT_S)

@@ -37,7 +37,7 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
                 **{"state": "unfinished", "code": None, "ms": None, "message": "", "steps": []},
             }
         elif (run := found.get(key)) is None:
-            continue  # its first event was trimmed
+            continue  # the history was trimmed, and with it the run's first event
         elif "code" in event:
             run |= {key: event[key] for key in ("state", "code", "ms", "message")}
         elif event["state"] in {"done", "failed", "undone"}:

@@ -25,7 +25,7 @@ from stackctl.core.errors import LockedError
 from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
-# Longer than `holder_of` holds a lock to look at it, so a look alone makes nobody fail.
+# `holder_of` takes a lock for a moment to see whether it is free. This is longer, so that no run fails because of that.
 LOCK_TIMEOUT_S = 1.0
 
 
@@ -58,7 +58,7 @@ def hold(paths: Paths, name: str, lock_id: str | None = None, timeout: float | N
     timeout = LOCK_TIMEOUT_S if timeout is None else timeout
     with ExitStack() as stack:
         if lock_id is None:
-            # It is signed before the wait for the other lock, so that those who are refused meanwhile read our name.
+            # It writes our name before it waits for the other lock, so that a run that is refused meanwhile names us.
             stack.enter_context(exclusive(paths.lock, name, timeout))
         else:
             _check_admission(paths.lock, lock_id)
@@ -130,5 +130,5 @@ def _content(path: Path) -> Holder:
     try:
         return records.loads(Holder, path.read_bytes())
     except RecordError:
-        # The lock has just been taken and is not signed yet, or the disk is full.
+        # Its holder has just taken the lock and has not written its name yet, or could not, because the disk is full.
         return Holder("another program", "just now", "")

@@ -214,7 +214,7 @@ class Directory:
         """Remove these entries of `below`. Directories among them move into this one, to be emptied later."""
         for name in names:
             if not below.unlink(name):
-                aside = secrets.token_hex(16)  # which nobody can have created before
+                aside = secrets.token_hex(16)  # a name that no container can guess and occupy
                 os.rename(name, aside, src_dir_fd=below.descriptor, dst_dir_fd=self.descriptor)
 
     def _stat(self, name: str) -> os.stat_result:

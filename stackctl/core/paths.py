@@ -52,23 +52,23 @@ class Paths:
         self.active = var / "active"  # symbolic link to the socket of the live colour
         # restoring.json exists from the `close` step of a restore to its end (unfinished_restore.py).
         self.state, self.restoring = var / "state.json", var / "restoring.json"
-        # The second file is in memory, and takes what a full disk refuses.
+        # The second file is in memory: events go there while the disk is full.
         self.history, self.unwritten = var / "history.jsonl", self.root / "run" / f"{self.app}-history.jsonl"
-        # Held by a whole converge or verb; held while stackctl moves containers (lock.py)
+        # The first is held during a whole converge or verb, the second while stackctl moves containers (lock.py).
         self.lock, self.work = var / "lock", var / "work"
-        # Held by a backup from start to end; highest backup number seen in the off-site storage
+        # A backup holds the first from start to end. The second has the highest number seen in the off-site storage.
         self.backup_lock, self.backup_sequence = var / "backup.lock", var / "backup.sequence"
-        # The second file is absent once the declared certificate was issued.
+        # The second has the reason why the declared certificate was not issued. It is absent once it was.
         self.certificate_lock, self.certificate_failure = var / "certificate.lock", var / "certificate.json"
-        # upkeep.py: Debian's files that differ from their package; the time since when upgrades have failed
+        # upkeep.py: which of Debian's files differ from their package; since when upgrades have failed
         self.integrity_failure, self.upgrade_failure = var / "integrity", var / "upgrade"
-        # upkeep.py: absent if PostgreSQL's tables are intact; time of the last check that ended, or of the first start
+        # upkeep.py: the damage that pg_amcheck found, if any; when the last check finished, or the first began
         self.amcheck_failure, self.amcheck_looked = var / "amcheck", var / "amcheck.looked"
         self.pending_handlers = var / "owed"
         # Records of trials, and copies of what they replaced
         self.trials, self.trial_lock = var / "trial", var / "trial.lock"
         self.maintenance = var / "maintenance"  # nginx answers 503 while this file exists
-        # What the droplet's key may do in the off-site storage; the cache of restic
+        # What the droplet's key may do in the off-site storage; restic's cache
         self.offsite_permissions, self.offsite_cache = var / "offsite.json", var / "restic"
 
     def _set_foreign(self) -> None:
@@ -84,7 +84,7 @@ class Paths:
         self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
         # Debian: exists if an upgrade needs a reboot; the packages that need it
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
-        # systemd: time at which the timer last started its service, or was started itself
+        # systemd: when the timer last started its service, or was itself started
         self.backup_stamp = root / f"var/lib/systemd/timers/stamp-{self.app}-backup.timer"
         self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"  # day of the last successful upgrade
 

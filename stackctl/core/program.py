@@ -16,8 +16,8 @@ from stackctl.core import postgres_errors
 from stackctl.core.errors import FailedError
 from stackctl.core.printable import Filter
 
-TIMED_OUT = 124  # as timeout(1) has it
-INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+TIMED_OUT = 124  # the exit code of timeout(1)
+INTERRUPTED = 130  # a shell's exit code: 128 + SIGINT
 TOO_LONG = 153  # 128 + SIGXFSZ
 LONGEST_SAID = 1 << 16
 """Characters of a program's output that are searched for the cause of its failure."""
@@ -205,7 +205,7 @@ def interactive(argv: Sequence[str]) -> Iterator[Conversation]:
             yield Conversation(argv[0], process)
         finally:
             _kill(process)
-            # Closing writes what is left of a question. If the program has ended, `ask` has said why.
+            # Closing the stream writes what is left of a question. If the program has ended, `ask` has said why.
             with suppress(BrokenPipeError):
                 process.stdin.close()  # type: ignore[union-attr]
 
@@ -241,7 +241,7 @@ def run_shown(argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             return INTERRUPTED
         except OSError:
-            # At its own end, Python would try once more to write what is left.
+            # When Python exits, it would try once more to write what is left, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         finally:

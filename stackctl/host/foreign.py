@@ -52,7 +52,7 @@ def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Find
         known=True,
         findings=[one for name, one in by_name.items() if name not in ours.accepted],
         accepted=[name for name in ours.accepted if name in by_name],
-        # A name that is there and needs no acceptance does no harm.
+        # An accepted object that exists and is not foreign any more does no harm.
         gone=[
             name for name in ours.accepted if name not in by_name and name not in unknown and not _is_there(paths, name)
         ],
@@ -112,7 +112,7 @@ def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
     kind, _, rest = one.name.partition(":")
     match kind:
         case "account":
-            # --force, since every process of root counts as one of a second account with uid 0. The home stays.
+            # --force, or userdel refuses a second account with uid 0, because processes of root run. The home stays.
             _run(machine, ["userdel", "--force", rest])
         case "member":
             group, _, login = rest.partition(":")
@@ -139,7 +139,7 @@ def _remove_key(paths: Paths, one: Finding, key: str) -> None:
 def _remove_file(paths: Paths, machine: Machine, one: Finding) -> None:
     where = paths.root / str(one.path)[1:]
     if where.parent == paths.root / "etc/systemd/system" and not where.is_symlink():
-        # It may have nothing to disable.
+        # This fails if the unit was not enabled, which does not matter.
         machine.run(["systemctl", "disable", "--now", where.name])
     where.unlink(missing_ok=True)
 

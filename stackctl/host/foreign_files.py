@@ -123,25 +123,25 @@ SINGLE = {
         "a shell of root's runs it",
     ),
 }
-# In these directories only what Python loads by itself: a module's name does not tell which program loads it.
+# In these directories only what Python loads by itself counts: a module's name does not tell which program loads it.
 PYTHONS = ("usr/lib/python3*/dist-packages", "usr/local/lib/python3*/dist-packages")
 _LOADED_BY_PYTHON = re.compile(r".*\.pth|(?:site|user)customize\..+")
-# What dpkg and ucf leave beside a file: nothing that reads these directories takes names like these.
-# run-parts and certbot do take some of them, so each must be beside a file that a package or the site has.
+# What dpkg and ucf leave beside a file. Most programs that read these directories ignore such names. run-parts and
+# certbot run some of them, so each must be beside a file that a package or the site has.
 _LEFT_BY_DPKG = re.compile(r"(.+)\.(?:dpkg-(?:dist|old|new|bak|tmp)|ucf-(?:dist|old|new))")
 _MOST = 1 << 18
-# The operation of the firewall compares the content of these.
+# The firewall's operation compares the content of these.
 _COMPARED = frozenset({"/etc/ufw/user.rules", "/etc/ufw/user6.rules", "/etc/ufw/ufw.conf"})
 _HOSTS = r"(?:[a-z0-9-]+\.)*debian\.org|(?:mirrors|repos-droplet|repos\.insights)\.digitalocean\.com"
 _URI = rf"https?://(?:{_HOSTS})(?:/\S*)?"
 # Debian's own cloud images name their mirrors in a file.
 _SOURCE = rf"(?:{_URI}|mirror\+file:///etc/apt/mirrors/[\w-]+\.list)"
-# cloud-init's and netplan's: by its address.
+# cloud-init and netplan name an interface by its address.
 _NAMES_INTERFACE = r'SUBSYSTEM=="net", (?:[\w{}]+=="[^"]*", )*NAME="\w+"'
 _WAIT = "systemd-networkd-wait-online"
 _PATH = r"(?:(?:/usr(?:/local)?)?/s?bin|/usr(?:/local)?/games|/snap/bin)"
 _APT_OPTIONS = r"(?:\[(?:arch=\w+ ?|signed-by=/usr/share/keyrings/\S+ ?)+\] )?"
-# What is made on the droplet by Debian, cloud-init or DigitalOcean: by path, and by each line that it may have.
+# Files that Debian, cloud-init or DigitalOcean create on the droplet: the path, and the pattern of each line.
 _MADE = {
     r"/etc/ssh/sshd_config\.d/50-cloud-init\.conf": r"PasswordAuthentication (?:yes|no)",
     r"/etc/ssh/sshd_config\.d/60-cloudimg-settings\.conf": r"PasswordAuthentication no",
@@ -163,7 +163,7 @@ _MADE = {
     r"source(?:-directory)? /etc/network/interfaces\.d(?:/\*)?|"
     r"(?:address|netmask|broadcast|gateway|network|hwaddress|mtu|metric|dns-(?:nameservers|search))(?: [\w.:/-]+)*|"
     r"(?:post-up|pre-down) route (?:add|del)(?: [\w.:/-]+)* \|\| true",
-    # Of the images. What the kernel is told by it is not looked at, commands are.
+    # Files of the cloud images. A plain value is accepted, whatever it tells the kernel; a command is not.
     r"/etc/default/grub\.d/[\w-]+\.cfg": r"""GRUB_\w+=(?:"(?:[^"`$\\]|\$\{?GRUB_\w+\}?)*"|'[^']*'|[\w.,:/=-]*)""",
     r"/etc/modules": r"",
     r"/etc/docker/key\.json": r".*",
@@ -176,7 +176,7 @@ _COPIES = {
 }
 _DENY, _PERMIT, _PASSES_DENY = "requisite pam_deny.so", "required pam_permit.so", "[default=N] pam_permit.so"
 _STATIC_PAM = (_DENY, _PERMIT, _PASSES_DENY, "optional pam_umask.so")
-# Without these there is no network, or sshd and sudo admit nobody: they can be corrected but never removed.
+# Without these there is no network, or sshd and sudo admit no one. They can be corrected but never removed.
 _LETS_US_IN = re.compile(
     r"/etc/(?:network/interfaces(?:\.d/.*)?|ssh/sshd_config|sudoers|pam\.d/(?:common-\w+|sshd|sudo|sudo-i|su|login|other))"
 )
@@ -331,7 +331,7 @@ class Files:
             return False
         if of == "session":
             return True
-        # pam_permit admits everybody that gets there: it is safe only behind pam_deny, which only a success skips.
+        # pam_permit admits everyone. It is safe only after pam_deny, which a login skips only after a success.
         return _PASSES_DENY not in rules and (_PERMIT not in rules or _DENY in rules[: rules.index(_PERMIT)])
 
     def _described(self, seen: Seen, found: os.stat_result) -> str:

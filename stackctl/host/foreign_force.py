@@ -93,7 +93,7 @@ class Force:
         for pattern, value in wanted.items():
             for name in self._keys(pattern, wanted):
                 where = self._paths.root / "proc/sys" / name
-                # A container shares the kernel: what it cannot set is its host's.
+                # A container shares its host's kernel: a parameter that it cannot set belongs to the host.
                 if os.access(where, os.W_OK) and (now := " ".join(read(where).split())) != value:
                     key = name.replace("/", ".")
                     yield Finding(f"sysctl:{key}", f"the kernel has {key} = {shown(now)}, declared is {value}", "site")

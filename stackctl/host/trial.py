@@ -147,7 +147,7 @@ def revert_at_boot(paths: Paths, machine: Machine, log: RunLog) -> None:
                 _restore(paths, trial)
                 _end(paths, name)
                 log.emit(name, "done", "no new login had confirmed the change: reverted before the boot")
-        except Exception as error:  # one that fails must not keep the others from being reverted
+        except Exception as error:  # if one revert fails, the others must still run
             faults.append(f"{name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):
                 # Without waiting: timers start once this boot step has ended.

@@ -21,11 +21,11 @@ OUTDATED_TIMEOUT = 600
 COMPARE = ("debsums", "--changed")
 COMPARE_TIMEOUT = 6 * 3600
 AMCHECK_TIMEOUT = 6 * 3600
-# pg_amcheck's exit code for damage. 1 means that it did not finish, e.g. since PostgreSQL stopped (pg_amcheck.c).
+# pg_amcheck's exit code for damage. 1 means that it did not finish, for example because PostgreSQL stopped.
 DAMAGED = 2
 # One week may fail because another run was in progress, or because a release ended it.
 AMCHECK_GRACE = timedelta(days=15)
-# One night may fail because of the mirror; the next one has run by then.
+# One night may fail because of the mirror. This is long enough for the next night's upgrade.
 UPGRADE_GRACE = timedelta(hours=26)
 
 

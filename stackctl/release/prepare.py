@@ -31,7 +31,7 @@ def _migrate(run: ReleaseRun) -> str:
     pending = run.pending
     if not pending:
         return "nothing is pending"
-    # Before the migrations run: if we are killed meanwhile, a rollback must not take them for absent.
+    # Before the migrations run: if this run is killed meanwhile, a rollback must know that they may have been applied.
     run.before = replace(run.before, revisions=(*run.before.revisions, *pending))
     state.save(run.stack.paths, run.before)
     schema.migrate(run.stack, run.project, run.compose_environment, run.release)

@@ -36,7 +36,7 @@ def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, s
 
 
 def _of_telegram(values: Mapping[str, str]) -> dict[str, str]:
-    # A live release from before the app had a webhook has no secret.
+    # If the live release is older than the app's webhook, it has no secret.
     return {"X-Telegram-Bot-Api-Secret-Token": values.get(SECRET, ""), "Content-Type": "application/json"}
 
 

@@ -66,7 +66,7 @@ def _preflight(run: ReleaseRun) -> str:
     try:
         state.save(paths, run.before)
     except OSError as error:
-        # Found out now, before the kept colour would have to be removed to undo a rollback that cannot be recorded.
+        # Later, undoing a rollback that cannot be recorded would remove the kept colour.
         raise RefusedError(str(error), next_step=f"make room on the disk (df -h), then {run.remedy}") from None
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     preflight.check(stack, run.values)

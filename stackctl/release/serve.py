@@ -119,5 +119,5 @@ SERVE_AND_WATCH = (
     Step("flip", _FLIP, _flip_to_watch, flip_back),
     Step("watch", "look at it before it is recorded", _watch),
 )
-# A rollback is not watched, since there is nothing to go back to, and does not wait for a Telegram that is silent.
+# A rollback is not watched, because there is nothing to go back to. Nor does it wait for Telegram's answer.
 SERVE = (*_START, Step("probe", _PROBE, _probe), Step("flip", _FLIP, _flip, flip_back))

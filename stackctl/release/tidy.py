@@ -46,7 +46,7 @@ def _record(run: ReleaseRun) -> str:
 def _record_rollback(run: ReleaseRun) -> str:
     """Record the release, and mark the one that was rolled back: later rollbacks skip it unless it is named."""
     current = _with_release(run)
-    # The release recorded last: one that was killed before that is not kept.
+    # `kept` begins with the release that was recorded last. One that was killed before that is not in it.
     left = run.before.kept[0].id if run.before.kept and run.before.kept[0].id != run.release.id else None
     if left and left not in current.left:
         current = replace(current, left=(*current.left, left))

@@ -11,7 +11,7 @@ from stackctl.app.stack import POLL_SECONDS, PROGRESS_SECONDS, Stack
 from stackctl.app.telegram import Telegram
 from stackctl.core.errors import FailedError
 
-# Both make a rise: so many errors, and a share that is so much larger than before the flip.
+# Errors have risen if there are at least so many, and if their share is so much larger than before the flip.
 FEWEST_ERRORS = 3
 RISE = 0.05
 NOT_READY_LOOKS = 3

@@ -79,7 +79,7 @@ def _chosen(run: RestoreRun) -> Manifest:
     if found := next((one for one in known if one.id == wanted), None):
         return found
     if manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
-        manifest.load(stack.paths.backup(wanted))  # raises with the reason why it is not among `known`
+        manifest.load(stack.paths.backup(wanted))  # this raises the reason why it is not among `known`
     raise RefusedError(
         f"there is no backup {wanted!r} on this droplet",
         next_step="sudo stackctl list-backups lists those here, sudo stackctl "

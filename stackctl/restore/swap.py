@@ -76,7 +76,7 @@ def replace_redis(run: RestoreRun) -> str:
     elif run.placed:
         message = DONE_BEFORE
     else:
-        stack.docker.stop(_redis(stack))  # Redis saves as it stops; after that nothing writes
+        stack.docker.stop(_redis(stack))  # Redis saves when it stops, and nothing writes after that
         run.redis.place(run.directory / manifest.RDB)
         stack.start_data("rdb")
         message = _loaded(run, run.manifest.redis.keys)

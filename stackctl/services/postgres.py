@@ -72,7 +72,7 @@ DUMP_LOCKS_MS, DUMP_LOCK_MS = 2000, 5
 """Time in which pg_dump has to lock all tables, and each of them. We hold locks on them already, so it waits only
 behind somebody who waits for us, and has to give up then. Its --lock-wait-timeout is a statement_timeout."""
 FEWEST_TRIES = 3
-# superuser_reserved_connections are PostgreSQL's own, and not for our releases.
+# PostgreSQL keeps superuser_reserved_connections for superusers, so no release can use them.
 CAPACITY = """SELECT current_setting('server_version_num')::int / 10000,
  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int - count(*),
  pg_database_size('{database}') FROM pg_stat_activity WHERE backend_type = 'client backend'"""

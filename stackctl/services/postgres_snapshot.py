@@ -19,7 +19,7 @@ LOCK_TIMEOUT_MS = 500
 """Less than deadlock_timeout (1 s), after which PostgreSQL might abort the app's transaction instead of ours."""
 LOCK_TIMEOUT_S = 120
 """Seconds in which all tables must have been locked together once."""
-# Error messages that the transactions of others cause in ours. The work is tried again.
+# Errors that other transactions cause in this one. The work is tried again.
 DISTURBED = re.compile(
     "lock timeout|statement timeout|deadlock detected|cache lookup failed|could not open relation|"
     "relation .* does not exist"
@@ -122,7 +122,7 @@ def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
     ask(psql, f"SET lock_timeout = {LOCK_TIMEOUT_MS}; {READ_ONLY};")
     for table in wanted:
         _lock(psql, table)
-        if monotonic() > deadline:  # each of thousands of locks may have been delayed for a little while
+        if monotonic() > deadline:  # each lock waits briefly, but there may be thousands
             raise DisturbedError(f"not all tables are locked after {LOCK_TIMEOUT_S} s")
     snapshot = _exported(psql)
     if snapshot.tables != wanted:

@@ -18,7 +18,7 @@ ADMINISTRATOR = "stackctl"
 """Our Redis user, which may do everything. The app's user, `default`, may not (deploys/operations/data.py)."""
 MARK_BYTES = 40
 RDB, FRESH = "dump.rdb", "dump.rdb.new"
-# Redis starts from the append-only file alone if there is one, so this is moved first.
+# If there is an append-only file, Redis starts from that alone. So it is moved first.
 FILES = ("appendonlydir", RDB)
 # Results of the last snapshot, of the last write to the append-only file, and of its last compaction.
 SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
@@ -85,7 +85,7 @@ class Directory:
         with self._opened() as there, openat.directory(rdb.parent.parent, rdb.parent.name) as backup:
             there.copy(FRESH, backup, rdb.name, backup.size(rdb.name))
             for name in FILES:
-                # Unless a killed run has done so: what is there now came from it.
+                # If a killed run has set it aside already, the present file is that run's copy.
                 if there.has(name) and not there.has(_aside(name)):
                     there.rename(name, _aside(name))
                 there.remove(name)

@@ -142,7 +142,7 @@ class Repository:
 
         deadline = machine.monotonic() + LOCKED_S
         while (ran := run()).code == LOCKED and machine.monotonic() < deadline:
-            # Removes only locks whose holder is known to be gone, or that were not renewed for half an hour.
+            # This removes only locks whose holder is known to be gone, or that were not renewed for half an hour.
             self._run("unlock", timeout=TIMEOUT_S)
             machine.sleep(ASK_AGAIN_S)
         if ran.code:

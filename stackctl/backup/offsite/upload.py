@@ -26,7 +26,7 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
         raise RefusedError(
             "nothing was sent: this droplet is isolated, and only reads the storage", next_step="make promote"
         )
-    # A backup that is damaged here would be reported each night as damaged by the storage.
+    # If it is damaged here, the comparison after the upload would blame the storage, each night again.
     if faults := manifest.differing(directory, told):
         raise FailedError(
             f"{told.id} is no longer what was written: {', '.join(faults)}",
