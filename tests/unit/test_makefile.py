@@ -37,9 +37,14 @@ def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def data(ran: subprocess.CompletedProcess[str]) -> list[str]:
+    return [after for one, after in pairwise(arguments(ran)) if one == "--data"]
+
+
+def arguments(ran: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the arguments of the first program. make prints some targets' commands before."""
     assert ran.returncode == 0, ran.stderr
-    words = json.loads(ran.stdout.splitlines()[0])
-    return [after for one, after in pairwise(words) if one == "--data"]
+    words: list[str] = json.loads(next(line for line in ran.stdout.splitlines() if line.startswith("[")))
+    return words
 
 
 @pytest.mark.parametrize("tag", ODD)
@@ -54,6 +59,21 @@ def test_the_words_of_a_restore_arrive_as_they_were_typed(program: Path) -> None
     )
     assert told == ['id="20251123T023004.123Z"', 'yes="y\'s"', "offsite=true", 'beside="lo"st"']
     assert data(make("restore", f"PYTHON={program}")) == ['id="latest"', 'yes=""']
+
+
+@pytest.mark.parametrize("word", [word for word in ODD if "$" not in word])
+def test_a_word_on_the_command_line_arrives_as_it_was_typed(program: Path, word: str) -> None:
+    """The tests above set variables in the environment. On its command line make itself expands a `$`."""
+
+    def run(target: str, *names: str) -> subprocess.CompletedProcess[str]:
+        return make(target, f"PYTHON={program}", *(f"{name}={word}" for name in names))
+
+    for target in ("release", "rollback"):
+        assert data(run(target, "TAG")) == [f'tag="{word}"']
+    names = ("ID", "YES", "SNAPSHOT", "BESIDE")
+    assert data(run("restore", *names)) == [f'{name.lower()}="{word}"' for name in names]
+    assert data(run("site", "REMOVE")) == [f'foreign_removed="{word}"']
+    assert arguments(run("rotate", "KEY", "YES"))[-2:] == [word, "--yes"]
 
 
 @pytest.mark.parametrize(

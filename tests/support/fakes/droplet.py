@@ -39,6 +39,7 @@ from tests.support.fakes.systemd import Systemd
 from tests.support.fakes.telegram import Telegram
 
 PARSER = main.parser("bot")
+FSYNC = os.fsync
 KILLED = 9
 
 
@@ -331,6 +332,7 @@ def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
     out = StringIO()
     # A real fsync is slow. Each is a moment at which a kill leaves what was written before, and nothing that comes
     # later.
+    assert os.fsync is FSYNC, "another thread runs stackctl: the one that ends last would leave its patch in place"
     with patch("os.fsync", lambda _: droplet._survive()):
         code = run.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
     shown = out.getvalue() + _text(droplet.paths.history)

@@ -54,6 +54,7 @@ def test_converges_killed_at_random_end_in_the_declared_state(lab_as_it_is: Envi
         for _ in range(KILLS):
             running = converge.start()
             time.sleep(moments.uniform(3, 20))
+            assert running.poll() is None, running.communicate()[0]
             running.kill()
             running.wait()
         said = converge.failing_site()

@@ -72,6 +72,7 @@ def test_gixy_would_find_something() -> None:
 def test_units_are_closed(droplet: Host, env: Environment, verdict: Verdict) -> None:
     """`systemd-analyze security` judges the units that we wrote and those that face the internet."""
     exposed = {unit: exposure(droplet, unit) for unit in units(droplet, env)}
+    assert exposed, "no unit was found"
     app = env.settings.values.app
     open_ones = {re.sub(rf"^{app}\b", "APP", unit) for unit, level in exposed.items() if level > EXPOSURE}
     rest = [level for unit, level in exposed.items() if re.sub(rf"^{app}\b", "APP", unit) not in open_ones]

@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -33,6 +34,27 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     return installed(tmp_path).paths
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that waits until another thread has found a lock taken three times.
+
+    That is longer than LOCK_TIMEOUT_S here, so a caller who waits no longer than that has given up.
+    """
+    refusals = threading.Semaphore(0)
+
+    def sleep(seconds: float) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            refusals.release()
+        time.sleep(seconds)
+
+    def wait() -> None:
+        for _ in range(3):
+            assert refusals.acquire(timeout=30), "nobody waits for a lock"
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    return wait
 
 
 @contextmanager
@@ -131,7 +153,7 @@ def test_a_release_whose_converge_is_gone_keeps_others_out(paths: Paths) -> None
         lock.hold(paths, "me").__enter__()
 
 
-def test_boot_does_not_mind_a_converge_and_waits_for_a_release(tmp_path: Path) -> None:
+def test_boot_does_not_mind_a_converge_and_waits_for_a_release(tmp_path: Path, refused: Callable[[], None]) -> None:
     """A converge starts APP.service while it holds the lock."""
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.lock):
@@ -140,13 +162,15 @@ def test_boot_does_not_mind_a_converge_and_waits_for_a_release(tmp_path: Path) -
     boot = threading.Thread(target=lambda: codes.append(stackctl(droplet, "boot")[0]))
     with another(droplet.paths):
         boot.start()
-        boot.join(0.3)
+        refused()
         assert not codes
     boot.join()
     assert codes == [0]
 
 
-def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Path) -> None:
+def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(
+    tmp_path: Path, refused: Callable[[], None]
+) -> None:
     droplet = installed(tmp_path)
     seen: list[str] = []
     locks = (droplet.paths.lock, droplet.paths.work, droplet.paths.backup_lock)
@@ -161,7 +185,7 @@ def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Pa
     waiting = threading.Thread(target=lambda: codes.append(stackctl(droplet, "upgrade")[0]))
     with another(droplet.paths):
         waiting.start()
-        waiting.join(0.3)
+        refused()
         assert not codes
         assert not seen
     waiting.join()
@@ -170,7 +194,9 @@ def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(tmp_path: Pa
 
 
 @pytest.mark.parametrize("held", ["the site's", "the backups'"])
-def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(tmp_path: Path, held: str) -> None:
+def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(
+    tmp_path: Path, refused: Callable[[], None], held: str
+) -> None:
     """Debian's upgrade, for example, holds all locks."""
     droplet = installed(tmp_path)
     files = () if held == "the site's" else (droplet.paths.backup_lock,)
@@ -179,7 +205,7 @@ def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(t
     with another(droplet.paths, *files):
         assert stackctl(droplet, "backup")[0] == 3
         waiting.start()
-        waiting.join(0.3)
+        refused()
         assert not codes
     waiting.join()
     assert codes == [0]
