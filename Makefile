@@ -37,7 +37,7 @@ $(if $(UNKNOWN),$(error $(strip There is no variable $(firstword $(UNKNOWN)) $(L
 # As variables of the shell they need no quoting, whatever is in them.
 export TAG KEY ID YES SNAPSHOT BESIDE REMOVE
 INVENTORY := inventories/$(ENV).py
-$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no environment: lab, staging or prod))
+$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no environment. Nothing was changed. Next: choose lab, staging or prod))
 PYTHON := .venv/bin/python
 # -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
@@ -141,7 +141,7 @@ faults: lab-ready ## break releases, backups and defences in the lab at every st
 	$(PYTHON) -m pytest tests/system/faults
 
 drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and rebuild it from its off-site backup, with DRILL_MB of data
-	$(if $(filter lab,$(ENV)),,$(error make drill destroys the droplet: in the lab alone))
+	$(if $(filter lab,$(ENV)),,$(error make drill destroys the droplet, so it runs only in the lab. Nothing was changed. Next: make drill))
 	@$(PYTHON) -m tests.lab.drill --mb $(DRILL_MB)
 
 audit: $(if $(filter lab,$(ENV)),lab-ready,setup) ## run independent audits of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd and the baselines

@@ -112,7 +112,7 @@ def check_ssh(data: Mapping[str, Any]) -> None:
         if name not in SSH_DATA:
             near = difflib.get_close_matches(name, SSH_DATA, n=1)
             raise SettingsError(
-                f"group_data: {name} is not known: " + (f"did you mean {near[0]}?" if near else "remove it")
+                f"group_data: {name} is not known" + (f": did you mean {near[0]}?" if near else ". Next: remove it")
             )
     if data.get("ssh_strict_host_key_checking") != "yes":
         raise SettingsError(
@@ -164,11 +164,11 @@ def _fault(error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"])
     match error["type"]:
         case "missing":
-            return f"{name} is missing: add it to group_data"
+            return f"{name} is missing. Next: add it to group_data"
         case "extra_forbidden":
             near = difflib.get_close_matches(name, Values.model_fields, n=1, cutoff=0.7)
-            other = f"did you mean {near[0]}?" if near else "remove it"
-            return f"{name} is not known: {FIXED.get(name, other)}"
+            other = f": did you mean {near[0]}?" if near else ". Next: remove it"
+            return f"{name} is not known{FIXED.get(name, other)}"
         case "string_pattern_mismatch":
             return f"{name} is malformed: {error['input']!r} {IN_WORDS[error['ctx']['pattern']]}"
         case "value_error":
@@ -179,7 +179,7 @@ def _fault(error: dict[str, Any]) -> str:
             return f"{name}: {error['msg']}"
 
 
-FIXED = {"app_port": f"the app has to listen on {APP_PORT} (docs/reference/app-contract.md)"}
+FIXED = {"app_port": f": the app has to listen on {APP_PORT} (docs/reference/app-contract.md)"}
 """Names that somebody may look for, but that are no values."""
 KINDS = {
     "int_type": "a whole number without quotes",

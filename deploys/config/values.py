@@ -43,7 +43,7 @@ class SettingsError(PyinfraError):
 def _not_an_example(value: str) -> str:
     # RFC 2606 reserves these names for documentation, so only the template can contain them.
     if re.search(r"(^|[./@])example(\.(com|net|org))?($|[/:])|\.(example|invalid)$", value):
-        raise ValueError("is still a placeholder: put in your own value")
+        raise ValueError("is still a placeholder. Next: put in your own value")
     return value
 
 
@@ -79,8 +79,8 @@ def _repository(value: str) -> str:
     part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
     if not re.fullmatch(rf"{part}(?::[0-9]{{1,5}})?(?:/{part})+|{part}", value):
         raise ValueError(
-            f"{value!r} is no repository: write it in lower case, without https://, tag or digest, "
-            "such as ghcr.io/your-team/your-bot. A release names the tag"
+            f"{value!r} is no repository. Next: write it in lower case, without https://, tag or digest, "
+            "such as ghcr.io/your-team/your-bot; a release names the tag"
         )
     return value
 
@@ -91,32 +91,35 @@ def _domain(value: str) -> str:
             written = f": {value.encode('idna').decode()}"
         except UnicodeError:
             written = ""
-        raise ValueError(f"has letters beyond a to z: write it in punycode{written}")
+        raise ValueError(f"has letters beyond a to z. Next: write it in punycode{written}")
     label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     # The last label needs a letter, or the name could be an address. RFC 1035, 2.3.4: at most 63 octets in a label, 253
     # in a name.
     if len(value) > 253 or not re.fullmatch(rf"({label}\.)+(?=[a-z0-9-]*[a-z]){label}", value):
-        raise ValueError("is malformed: write a name such as bot.your-domain.dev, in lower case, without https://")
+        raise ValueError(
+            "is malformed. Next: write a name such as bot.your-domain.dev, in lower case, without https://"
+        )
     return value
 
 
 def _not_reserved_role(value: str) -> str:
     if value == "postgres" or value.startswith("pg_"):
-        raise ValueError(f"{value} is reserved for PostgreSQL: choose another name")
+        raise ValueError(f"{value} is reserved for PostgreSQL. Next: choose another name")
     return value
 
 
 def _not_taken(value: str) -> str:
     if value in {"root", CI_LOGIN}:
         raise ValueError(
-            f"{value} can't be the operator's account: root cannot log in, and ci is CI's account. Choose another name"
+            f"{value} can't be the operator's account: root cannot log in, and ci is CI's account. "
+            "Next: choose another name"
         )
     return value
 
 
 def _not_everyone(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     if value.prefixlen == 0:
-        raise ValueError(f"{value} is everyone: name networks, or leave the list empty")
+        raise ValueError(f"{value} is everyone. Next: name networks, or leave the list empty")
     return value
 
 
@@ -274,7 +277,7 @@ class Values(BaseModel):
             sums = " + ".join(f"{name} {mib}" for name, mib in parts.items())
             raise ValueError(
                 f"droplet_memory_mib {self.droplet_memory_mib}, of which {usable} can be used, is too small for "
-                f"{sums} = {needed}: choose a larger droplet, or lower a limit"
+                f"{sums} = {needed}. Next: choose a larger droplet, or lower a limit"
             )
         return self
 
@@ -283,8 +286,8 @@ class Values(BaseModel):
         """Leave enough memory to verify a backup of a full Redis. Half of its memory is for data."""
         if (needed := self.redis_memory_mib // 2 + REDIS_BASE_MIB) > self.backup_memory_mib:
             raise ValueError(
-                f"backup_memory_mib {self.backup_memory_mib} is too small to verify a backup of a full Redis: "
-                f"raise it to {needed}, or lower redis_memory_mib"
+                f"backup_memory_mib {self.backup_memory_mib} is too small to verify a backup of a full Redis. "
+                f"Next: raise it to {needed}, or lower redis_memory_mib"
             )
         return self
 
@@ -293,7 +296,7 @@ class Values(BaseModel):
         if (needed := 2 * self.app_connections + RESERVED_CONNECTIONS) > MAX_CONNECTIONS:
             raise ValueError(
                 f"app_connections {self.app_connections} for each colour and {RESERVED_CONNECTIONS} for upkeep make "
-                f"{needed}, but PostgreSQL accepts {MAX_CONNECTIONS}: lower it, and the app's pools"
+                f"{needed}, but PostgreSQL accepts {MAX_CONNECTIONS}. Next: lower it, and the app's pools"
             )
         return self
 
@@ -302,9 +305,9 @@ class Values(BaseModel):
         """Refuse a path that is there twice, as nginx would, and /.nginx/, which has nginx's own pages."""
         for path in self.public_paths:
             if self.public_paths.count(path) > 1:
-                raise ValueError(f"public_paths names {path} twice: keep one")
+                raise ValueError(f"public_paths names {path} twice. Next: keep one")
             if path.startswith("/.nginx"):
-                raise ValueError(f"public_paths: {path} is for nginx's own pages: choose another path")
+                raise ValueError(f"public_paths: {path} is for nginx's own pages. Next: choose another path")
         return self
 
     @model_validator(mode="after")
@@ -314,7 +317,7 @@ class Values(BaseModel):
             webhook == path or (path.endswith("/") and webhook.startswith(path)) for path in self.public_paths
         ):
             raise ValueError(
-                f"webhook_path {webhook} is not passed to the app: add it to public_paths, or set it to None"
+                f"webhook_path {webhook} is not passed to the app. Next: add it to public_paths, or set it to None"
             )
         return self
 
@@ -325,7 +328,7 @@ class Values(BaseModel):
         for position, one in enumerate(names):
             for other in names[position + 1 :]:
                 if networks[one].overlaps(networks[other]):
-                    raise ValueError(f"{one} overlaps {other}: choose another range for {other}")
+                    raise ValueError(f"{one} overlaps {other}. Next: choose another range for {other}")
         return self
 
     @model_validator(mode="after")
@@ -342,7 +345,7 @@ class Values(BaseModel):
         )
         for network, subnet, ip_range, name, addresses, holders in (app, data):
             if not ip_range.subnet_of(subnet):
-                raise ValueError(f"{network}_ip_range lies outside of {network}_subnet: choose a part of it")
+                raise ValueError(f"{network}_ip_range lies outside of {network}_subnet. Next: choose a part of it")
             if set(addresses) != holders or len(set(addresses.values())) != len(holders):
                 raise ValueError(f"{name} needs {' and '.join(sorted(holders))}, each with its own address")
             for holder, address in addresses.items():
@@ -359,7 +362,7 @@ class Values(BaseModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(
-                    f"app_environment, app_secrets: {name} is set twice, or set by the site itself: remove it"
+                    f"app_environment, app_secrets: {name} is set twice, or set by the site itself. Next: remove it"
                 )
         if fault := problem({**dict.fromkeys(names, ""), **self.app_environment}):
             raise ValueError(f"app_environment, app_secrets: {fault}")

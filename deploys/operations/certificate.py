@@ -45,5 +45,5 @@ def acme_certificate(domain: str, *, server: str) -> Commands:
     if status and (certificate := status.get("certificate")) and certificate.get("as_declared"):
         host.noop(f"{domain} has its certificate from {server}")
         return
-    rest = "Everything else is done. Next, once the cause is fixed: make site, or wait for the hourly timer."
+    rest = "Everything else is done. Next: fix the cause, then make site, or wait for the hourly timer."
     yield StringCommand("stackctl certificate || { code=$?; echo", QuoteString(rest), ">&2; exit $code; }")

@@ -30,7 +30,7 @@ def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -
         return
     live = status["release"]
     if not live:
-        host.noop("no release yet: stackctl release TAG")
+        host.noop("no release yet. Next: make release TAG=…")
         return
     declared = stack_sha256(compose_files, environment, live["image"])
     parts = [status["colours"][status["active"]], *([status.get("worker")] if worker else [])]

@@ -41,7 +41,9 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     test = "iptables-restore --noflush --test %s" if there.active else None
     placing = list(atomic_file._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:
-        raise OperationError(f"ufw can't load its own files: {'; '.join(there.faults)}. Next: sudo ufw reload says why")
+        raise OperationError(
+            f"ufw can't load its own files: {'; '.join(there.faults)}. Next: sudo ufw reload, which says why"
+        )
     if there.active and not there.faults:
         yield from _reload_changed_chains(there)
     wanted = [f"allow {rule}" for rule in allow]

@@ -44,7 +44,7 @@ def values_in(text: str, path: Path) -> dict[str, str]:
             continue  # a comment or an empty line
         key, value = _checked(path, binding)
         if key in values:
-            raise CredentialsError(f"{path} line {_line(binding)}: {key} is there twice: keep one")
+            raise CredentialsError(f"{path} line {_line(binding)}: {key} is there twice. Next: keep one")
         values[key] = value
     return values
 
@@ -69,14 +69,18 @@ def with_value(text: str, key: str, value: str) -> str:
 def _checked(path: Path, binding: Binding) -> tuple[str, str]:
     if binding.error or binding.key is None:
         raise CredentialsError(
-            f"{path} line {_line(binding)} is malformed: write NAME='value', with \\' for a quote in the value"
+            f"{path} line {_line(binding)} is malformed. Next: write NAME='value', with \\' for a quote in the value"
         )
     if binding.value is None:
-        raise CredentialsError(f"{path} line {_line(binding)}: {binding.key} has no value: write {binding.key}='value'")
+        raise CredentialsError(
+            f"{path} line {_line(binding)}: {binding.key} has no value. Next: write {binding.key}='value'"
+        )
     written = binding.original.string.partition("=")[2].strip()
     if not written.startswith("'"):
         # Without quotes, or in double quotes, a $, a # or a backslash would have a meaning.
-        raise CredentialsError(f"{path} line {_line(binding)}: put the value of {binding.key} into single quotes")
+        raise CredentialsError(
+            f"{path} line {_line(binding)}: {binding.key} is not in single quotes. Next: put it there"
+        )
     return binding.key, binding.value
 
 

@@ -45,7 +45,7 @@ def fingerprints(credentials: Credentials) -> dict[str, str]:
 def check(path: Path, current: Mapping[str, str]) -> None:
     """Raise CredentialsError if two secrets are equal, in this environment or in one whose ledger lies beside this."""
     faults = [
-        f"{one} and {other} are the same: give each its own value"
+        f"{one} and {other} are the same. Next: give each its own value"
         for position, one in enumerate(current)
         for other in list(current)[position + 1 :]
         if current[one] == current[other]
@@ -60,9 +60,11 @@ def check(path: Path, current: Mapping[str, str]) -> None:
 def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
     theirs = read(beside)
     if KEY in theirs and theirs[KEY].fingerprint != current[KEY]:
-        return [f"{beside} was made with another {KEY}: put the same one into both env files (docs/how-to/secrets.md)"]
+        return [
+            f"{beside} was made with another {KEY}. Next: put the same one into both env files (docs/how-to/secrets.md)"
+        ]
     return [
-        f"{one} is the same as {other} of {beside}: give each environment its own value"
+        f"{one} is the same as {other} of {beside}. Next: give each environment its own value"
         for one, fingerprint in current.items()
         for other, entry in theirs.items()
         if KEY not in (one, other) and entry.fingerprint == fingerprint
@@ -127,7 +129,7 @@ def ages(ledger: Ledger, environment: str, today: date) -> list[str]:
     return [
         f"{len(days)} secrets, the oldest {oldest}: {days[oldest]} days.",
         *(
-            f"{name} is {age} days old, more than {OLDEST_DAYS}: make rotate KEY={name} ENV={environment}"
+            f"{name} is {age} days old, more than {OLDEST_DAYS}. Next: make rotate KEY={name} ENV={environment}"
             for name, age in days.items()
             if age > OLDEST_DAYS
         ),

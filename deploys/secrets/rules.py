@@ -130,16 +130,16 @@ def _unknown(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
         # A line of the template that this environment does not need may stay unchanged.
         if key not in known and not _PLACEHOLDER.fullmatch(value.strip()):
             near = difflib.get_close_matches(key, known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else "remove it, or list it in group_data's app_secrets"
-            yield f"{key} is not known: {remedy}"
+            other = ". Next: remove it, or list it in group_data's app_secrets"
+            yield f"{key} is not known" + (f": did you mean {near[0]}?" if near else other)
 
 
 def _unfit(values: Mapping[str, str], needed: list[str]) -> Iterable[str]:
     for key in needed:
         if key not in values:
-            yield f"{key} is missing: add it (.env.production.template says where it comes from)"
+            yield f"{key} is missing. Next: add it (.env.production.template says where it comes from)"
         elif fault := _fault_of(key, values[key]):
-            yield f"{key} {fault}: set it"
+            yield f"{key} {fault}. Next: set it"
 
 
 def _fault_of(key: str, value: str) -> str | None:
@@ -153,5 +153,5 @@ def _fault_of(key: str, value: str) -> str | None:
     if re.search(r"[\x00-\x1f\x7f]", value):
         return "has a control character"
     if invisible := [one for one in (value[0], value[-1]) if one != " " and category(one) in {"Cf", "Zl", "Zp", "Zs"}]:
-        return f"begins or ends with an invisible character (U+{ord(invisible[0]):04X}): type the value again"
+        return f"begins or ends with an invisible character (U+{ord(invisible[0]):04X}), so type it again"
     return {**RULES, **TELEGRAM_RULES, **OFFSITE_RULES, **OPERATOR_RULES}.get(key, _no_fault)(value)

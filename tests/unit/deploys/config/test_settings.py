@@ -56,7 +56,7 @@ def test_a_missing_name_is_named(name: str) -> None:
             {"app_port": 3000},
             r"app_port is not known: the app has to listen on 8080 \(docs/reference/app-contract.md\)",
         ),
-        ({"frobnicate": 3000}, "frobnicate is not known: remove it"),
+        ({"frobnicate": 3000}, r"frobnicate is not known\. Next: remove it"),
         ({"watch_s": "30"}, "watch_s has to be a whole number without quotes: it is '30'"),
         ({"public_paths": ["webhook"]}, r"public_paths\.0 is malformed: 'webhook' has to begin with /"),
         ({"public_paths": "/"}, "public_paths has to be a list in brackets: it is '/'"),
@@ -76,7 +76,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ),
         (
             {"domain": "бот.маркет.рф"},
-            r"domain has letters beyond a to z: write it in punycode: xn--90a0am.xn--80akogvo.xn--p1ai",
+            r"domain has letters beyond a to z. Next: write it in punycode: xn--90a0am.xn--80akogvo.xn--p1ai",
         ),
         ({"domain": f"{'a' * 64}.dev"}, "domain is malformed"),
         ({"domain": f"{'a.' * 126}dev"}, "domain is malformed"),
@@ -84,7 +84,10 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"domain": "bot.xn--p1ai-.xn--p1ai-"}, "domain is malformed"),
         ({"domain": "Bot.marketplace.dev"}, "domain is malformed"),
         *(
-            ({"app_repository": name}, "app_repository .* is no repository: write it in lower case, without https://")
+            (
+                {"app_repository": name},
+                "app_repository .* is no repository. Next: write it in lower case, without https://",
+            )
             for name in (
                 *("ghcr.io/MyTeam/Bot", "ghcr.io/team/bot:latest", "https://ghcr.io/team/bot", "ghcr.io/team/bot/"),
                 *(f"ghcr.io/team/bot@sha256:{'a' * 64}", "ghcr.io/team/bot ", "ghcr.io//bot", "ghcr.io/team/-bot"),
@@ -97,7 +100,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"backup_memory_mib": 512}, r"is too small for .*backup_memory_mib 512 .* = 2\d{3}"),
         (
             {"backup_memory_mib": 100},
-            "backup_memory_mib 100 is too small to verify a backup of a full Redis: raise it to 112",
+            "backup_memory_mib 100 is too small to verify a backup of a full Redis. Next: raise it to 112",
         ),
         ({"backup_at": "2:30"}, "backup_at is malformed"),
         ({"worker_memory_mib": 512}, r"is too small for .*worker_memory_mib 512 = 2\d{3}"),
@@ -105,12 +108,15 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"database_user": "postgres"}, "database_user postgres is reserved for PostgreSQL"),
         ({"database_user": "pg_app"}, "database_user pg_app is reserved for PostgreSQL"),
         ({"database_user": "a" * 55}, "database_user is malformed"),
-        ({"sshd_allowed_from": ["0.0.0.0/0"]}, "0.0.0.0/0 is everyone: name networks, or leave the list empty"),
+        ({"sshd_allowed_from": ["0.0.0.0/0"]}, "0.0.0.0/0 is everyone. Next: name networks, or leave the list empty"),
         ({"sshd_allowed_from": ["192.0.2.1/24"]}, "sshd_allowed_from.*192.0.2.1/24 has host bits set"),
         ({"offsite_repository": "s3:http://ams3.digitaloceanspaces.com/bucket"}, "offsite_repository is malformed"),
         ({"offsite_repository": "s3:https://ams3.digitaloceanspaces.com/"}, "offsite_repository is malformed"),
         ({"offsite_repository": "s3:https://ams3.digitaloceanspaces.com/b"}, "offsite_repository is malformed"),
-        ({"docker_pool": "10.1.0.0/16"}, "vpc_network overlaps docker_pool: choose another range for docker_pool"),
+        (
+            {"docker_pool": "10.1.0.0/16"},
+            "vpc_network overlaps docker_pool. Next: choose another range for docker_pool",
+        ),
         ({"docker_pool": "172.30.1.0/24"}, "docker_pool overlaps app_subnet"),
         ({"app_ip_range": "172.30.9.0/25"}, "app_ip_range lies outside of app_subnet"),
         ({"colours": {"blue": "172.30.1.11"}}, "colours needs blue and green"),
@@ -132,9 +138,12 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"app_environment": {"DOCKER_HOST": "x"}}, "DOCKER_HOST would steer docker"),
         ({"app_environment": {"lower": "x"}}, "lower"),
         ({"public_paths": []}, "public_paths"),
-        ({"public_paths": ["/other", "/webhook"]}, "webhook_path /webhook/telegram is not passed to the app: add it"),
+        (
+            {"public_paths": ["/other", "/webhook"]},
+            "webhook_path /webhook/telegram is not passed to the app. Next: add it",
+        ),
         ({"public_paths": ["webhook/telegram"]}, r"public_paths\.0 is malformed"),
-        ({"public_paths": ["/a", "/webhook/telegram", "/a"]}, "public_paths names /a twice: keep one"),
+        ({"public_paths": ["/a", "/webhook/telegram", "/a"]}, "public_paths names /a twice. Next: keep one"),
         ({"public_paths": ["/webhook/telegram", "/.nginx/refused"]}, "/.nginx/refused is for nginx's own pages"),
         ({"operator": "root"}, "operator root can't be the operator's account"),
         ({"operator": "ci"}, "operator ci can't be the operator's account"),
@@ -270,14 +279,14 @@ def test_a_key_file_is_taken_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_bytes(f"# Anna\r\n{KEY}\r\n".encode())
     assert read_authorized_keys(path) == path.read_bytes()
-    with pytest.raises(SettingsError, match="missing: put the operators' public keys there"):
+    with pytest.raises(SettingsError, match=r"missing\. Next: put the operators' public keys there"):
         read_authorized_keys(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("ca.crt", None, "is missing: put the PEM file there"),
+        ("ca.crt", None, "is missing. Next: put the PEM file there"),
         ("ca.crt", b"der", "has to be a PEM certificate named"),
         ("ca.pem", b"-----BEGIN CERTIFICATE-----", "has to be a PEM certificate named"),
     ],

@@ -109,8 +109,8 @@ def test_a_misspelt_key_is_told_what_it_may_mean() -> None:
         ("# first\nA='1'\nB='2'\nA='3'\n", "line 4: A is there twice"),
         ("A='1'\nB='unclosed\n", "line 2 is malformed"),
         ("A='1'\n\n\nNOVALUE\n", "line 4: NOVALUE has no value"),
-        ("A='1'\nB=a$b#c\n", "line 2: put the value of B into single quotes"),
-        ('A="a\\\\b"\n', "line 1: put the value of A into single quotes"),
+        ("A='1'\nB=a$b#c\n", "line 2: B is not in single quotes"),
+        ('A="a\\\\b"\n', "line 1: A is not in single quotes"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, text: str, fault: str) -> None:

@@ -86,13 +86,13 @@ def refusal(tmp_path: Path, current: Mapping[str, str], beside: Ledger) -> str:
 
 
 def test_two_of_one_place_must_differ(tmp_path: Path) -> None:
-    assert refusal(tmp_path, {**CURRENT, "C": "1"}, {}) == "A and C are the same: give each its own value"
+    assert refusal(tmp_path, {**CURRENT, "C": "1"}, {}) == "A and C are the same. Next: give each its own value"
 
 
 def test_two_environments_must_have_different_secrets_under_any_name(tmp_path: Path) -> None:
     theirs = {KEY: Entry("k", BEFORE), "B": Entry("1", BEFORE), "C": Entry("9", BEFORE)}
     said = refusal(tmp_path, CURRENT, theirs)
-    assert said == f"A is the same as B of {tmp_path}/staging.secrets.json: give each environment its own value"
+    assert said == f"A is the same as B of {tmp_path}/staging.secrets.json. Next: give each environment its own value"
 
 
 def test_places_that_can_t_be_compared_are_refused(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_ages_are_reported_and_due_secrets_named_with_the_command() -> None:
     entries = {**KNOWN, "A": Entry("1", date(2026, 1, 1))}
     assert ages(entries, "prod", date(2026, 4, 2)) == [
         "2 secrets, the oldest A: 91 days.",
-        "A is 91 days old, more than 90: make rotate KEY=A ENV=prod",
+        "A is 91 days old, more than 90. Next: make rotate KEY=A ENV=prod",
     ]
     assert ages(entries, "prod", TODAY) == ["2 secrets, the oldest A: 90 days."]
     assert "no known age yet" in ages({}, "prod", TODAY)[0]
