@@ -229,7 +229,7 @@ PREFLIGHT = Step("preflight", "check the data services and the disk space, remov
 DUMP = Step("dump", "dump PostgreSQL's data and roles, and count the rows at the same moment", _dump)
 REDIS = Step("redis", "save all keys", _save_redis)
 VERIFY = Step("verify", "restore the backup into throwaway containers, and count", _verify)
-PUBLISH = Step("publish", "rename the directory: from now on it is a backup", _publish)
+PUBLISH = Step("publish", "rename the directory, which makes it a backup", _publish)
 UPLOAD = Step("upload", "send it off the droplet", send.send)
 PRUNE = Step("prune", f"delete old backups; keep {prune.KEPT_DAYS} days", prune.prune)
 

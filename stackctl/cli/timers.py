@@ -49,7 +49,7 @@ def amcheck(call: Call) -> int:
     # The check may take hours. The lock keeps out backups, whose dump would end the check, and restores, which replace
     # the database that it reads. A release may end it (Postgres.end_dumps), so that no migration waits for a table.
     paths = stack.paths
-    name = f"the weekly look at PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends it)"
+    name = f"the weekly check of PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends it)"
     alone = lock.exclusive(paths.backup_lock, name, AMCHECK_LOCK_TIMEOUT_S)
     upkeep.amcheck(paths, stack.machine, Postgres(stack.docker, paths, stack.config.data), alone)
     return 0

@@ -97,7 +97,7 @@ def _certificate(parser: Parser) -> None:
 
 def _trial(parser: Parser) -> None:
     parser.add_argument("step", choices=("begin", "change", "confirm", "expire", "undo", "boot"))
-    parser.add_argument("what", nargs="?", choices=TRIALS, help="what is on trial; boot takes all")
+    parser.add_argument("what", nargs="?", choices=TRIALS, help="the change on trial; boot reverts all of them")
     parser.add_argument("command", nargs="?", help="for change: the shell command")
 
 
@@ -206,7 +206,7 @@ VERBS = (
     ),
     Verb(
         "trial",
-        "for the converge and systemd: a change to SSH or the firewall that is reverted unless confirmed",
+        "for the converge and systemd: try a change to SSH or the firewall, and revert it unless confirmed",
         "trials:step",
         _trial,
         remembered="trials:remembered",
@@ -221,7 +221,7 @@ VERBS = (
     ),
     Verb(
         "upgrade",
-        "for systemd: Debian's daily upgrade, while no other run is in progress",
+        "for systemd: install Debian's daily upgrade, while no other run is in progress",
         "timers:upgrade",
         in_history=False,
     ),
@@ -239,7 +239,7 @@ VERBS = (
     ),
     Verb(
         "reboot",
-        "for systemd: the reboot that an upgrade needs, while no other run is in progress",
+        "for systemd: reboot if an upgrade needs it, while no other run is in progress",
         "timers:reboot",
         in_history=False,
     ),

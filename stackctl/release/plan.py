@@ -79,10 +79,10 @@ def _lines(run: ReleaseRun) -> list[str]:
     return lines
 
 
-PREFLIGHT = Step("preflight", "the declaration is whole, data is well, there is room", _preflight)
+PREFLIGHT = Step("preflight", "check the settings, the data services and the disk space", _preflight)
 PLAN = (
     PREFLIGHT,
-    Step("image", "pull it, pin it by its digest, tag it as ours", _pin_image, forget_image),
+    Step("image", "pull the image, pin its digest and tag it", _pin_image, forget_image),
     Step("schema", "ask the new image what the database lacks", _read_schema, _remove_one_shots),
-    Step("plan", "what is about to happen", _emit_plan),
+    Step("plan", "show what will change", _emit_plan),
 )

@@ -54,7 +54,7 @@ def _record_applied(run: ReleaseRun) -> None:
 
 
 PREPARE = (
-    Step("snapshot", "keep the environment it starts with", _save_environment, _forget_environment),
+    Step("snapshot", "keep the app environment", _save_environment, _forget_environment),
     Step("backup", "dump the database", _backup),
-    Step("migrate", "from the new image, once", _migrate, _record_applied),
+    Step("migrate", "run the migrations of the new image", _migrate, _record_applied),
 )

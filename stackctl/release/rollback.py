@@ -81,4 +81,4 @@ def _preflight_of_resuming(run: ReleaseRun) -> str:
 
 
 ROLLBACK = (Step("preflight", PREFLIGHT.description, _preflight), *SERVE, *TIDY_ROLLBACK)
-RESUME = (Step("preflight", "an earlier run came this far", _preflight_of_resuming), *TIDY_ROLLBACK)
+RESUME = (Step("preflight", "continue an interrupted rollback", _preflight_of_resuming), *TIDY_ROLLBACK)

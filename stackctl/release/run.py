@@ -92,4 +92,4 @@ def _recover(run: ReleaseRun) -> str:
     return lifecycle.recover(run.stack)
 
 
-_RECOVER = Step("settle", "a release was interrupted before its end", _recover)
+_RECOVER = Step("settle", "recover from an interrupted release", _recover)

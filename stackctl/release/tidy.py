@@ -107,16 +107,14 @@ def _set_webhook(run: ReleaseRun) -> str:
     return webhook.ensure(run.stack)
 
 
-_WORKER = Step(
-    "worker", "where there is one: the old one ends after its job, the new one starts", _hand_over, _hand_back
-)
-_RECORDED = "write down that it serves"
+_WORKER = Step("worker", "replace the worker, after the old one has finished its job", _hand_over, _hand_back)
+_RECORDED = "record it as the live release"
 # Telegram comes last: if it cannot be reached, everything else is done.
 _REST = (
-    Step("drain", "let requests that are under way end", _drain),
-    Step("stop", "end what served before, and keep it for a rollback", _stop_former),
-    Step("prune", f"keep the last {KEPT_RELEASES} releases, and forget others", _prune),
-    Step("webhook", "tell Telegram, when that differs", _set_webhook),
+    Step("drain", "wait for requests under way", _drain),
+    Step("stop", "stop the former release, and keep it for a rollback", _stop_former),
+    Step("prune", f"keep the last {KEPT_RELEASES} releases, and delete the others", _prune),
+    Step("webhook", "set Telegram's webhook if it differs", _set_webhook),
 )
 TIDY = (_WORKER, Step("record", _RECORDED, _record), *_REST)
 TIDY_ROLLBACK = (_WORKER, Step("record", _RECORDED, _record_rollback), *_REST)
