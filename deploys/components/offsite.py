@@ -14,7 +14,7 @@ from stackctl.core import records
 
 @deploy("offsite")
 def offsite(settings: Settings) -> None:
-    """Install restic and its access. The repository is created by offsite/setup.py: no converge waits for a storage."""
+    """Install restic and its access. The repository is created by offsite/setup.py: no converge waits for it."""
     access = settings.paths.offsite
     if not settings.values.offsite_repository:
         files.file(name="Remove the off-site access", path=str(access), present=False)

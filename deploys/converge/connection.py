@@ -29,7 +29,7 @@ _EXAMPLES = [
 
 
 def install() -> None:
-    """Make pyinfra use this client and this way to run sudo. config.py calls it."""
+    """Make pyinfra connect and run sudo by this module. config.py calls it."""
     internals.connect_with(Client, without_a_password)
 
 

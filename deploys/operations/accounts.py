@@ -30,8 +30,8 @@ def user(login: str) -> Commands:
 def system_user(login: str, *, home: str, present: bool = True) -> Commands:
     """Create an account that no person has: without a password, in no group but its own.
 
-    Its home is not created: root fills it. An absent account is deleted even while it is logged in; what it started as
-    root goes on.
+    Its home is not created: root fills it. An absent account is deleted even while it is logged in. Programs that it
+    started as root keep running.
     """
     found = host.get_fact(SystemUser, login=login)
     if not present:

@@ -32,8 +32,9 @@ APP = f"~* &* {RULES}"
 def data_directory(path: str, *, uid: int, installed: str) -> Commands:
     """Create a data directory once, before the services first run.
 
-    + installed: a file that is there once the services have run. A directory that is missing then is a volume that is
-      not mounted. A new directory in its place would start an empty database (docs/adr/0012-data-directories.md).
+    + installed: a file that is there once the services have run. A directory that is missing later belongs to a volume
+      that is not mounted. A new directory in its place would start an empty database
+      (docs/adr/0012-data-directories.md).
     """
     there = host.get_fact(DirectoryState, path=path)
     target = QuoteString(path)
@@ -123,9 +124,9 @@ def redis_password(  # noqa: PLR0913 - two users and a file
 ) -> Commands:
     """Make Redis accept the app's password, now and after a restart. Also set permissions and administrator.
 
-    The password is added to those that Redis accepts already, which the live release may use until the next release
-    serves: a converge may stop, and Redis may restart, in between. With `exclusive` Redis accepts no other. Connections
-    that are open stay open.
+    Redis goes on accepting its present passwords, because the live release uses one until the next release serves, even
+    if the converge stops or Redis restarts in between. With `exclusive` Redis accepts no other. Connections that are
+    open stay open.
 
     + administrator: the file on the droplet that holds the administrator's password
     + dest: the file that Redis reads from standard input when it starts

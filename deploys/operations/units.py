@@ -30,7 +30,7 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
     """Write units and drop-ins, and have systemd read them.
 
     + units: contents by name, or by path if not below /etc/systemd/system
-    + handler: name under which the droplet remembers that systemd has yet to read them
+    + handler: name of the pending handler that makes systemd read them
     + restart: units, or patterns of units, that are restarted if they run
     """
     restarts = ["systemctl try-restart " + shlex.join(restart)] if restart else []

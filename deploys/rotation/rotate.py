@@ -135,7 +135,10 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
 
 
 class Rotation:
-    """Writes the new value into the env file and puts it into use. If that fails, it restores the old one if it can."""
+    """Writes the new value into the env file and puts it into use.
+
+    If that fails, it restores the old value, unless the old value may be dead.
+    """
 
     def __init__(self, environment: str, settings: Settings, key: str, secret: Secret) -> None:
         self.environment, self.key, self.secret = environment, key, secret

@@ -50,7 +50,7 @@ def values_in(text: str, path: Path) -> dict[str, str]:
 
 
 def bindings(text: str) -> list[Binding]:
-    """Split the text into bindings, comments and empty lines. Joined together they are the same text."""
+    """Split the text into bindings, comments and empty lines. Joined together, they give the same text again."""
     return list(parse_stream(StringIO(text, newline="")))
 
 

@@ -108,7 +108,7 @@ class Stack(Context):
             raise FailedError(str(error), "\n".join(docker.logs(c) for c in unwell)) from None
 
     def wait(self, step: str, seconds: float, look: Callable[[], str | None]) -> None:
-        """Call `look` until it returns None, and emit what it waits for. TimeoutError names the last of these."""
+        """Call `look` until it returns None, and emit its answers. Raise TimeoutError with the last answer."""
         began = told = self.machine.monotonic()
         while waiting_for := look():
             now = self.machine.monotonic()

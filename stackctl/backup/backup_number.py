@@ -1,6 +1,6 @@
 """The highest number ever seen among the off-site backups.
 
-The backups on this droplet do not tell it. After the loss of a droplet, the new one may have only an older backup.
+The backups on this droplet do not show it: a droplet that replaces a lost one may have only an older backup.
 """
 
 from collections.abc import Iterable

@@ -196,10 +196,10 @@ def _verify(run: BackupRun) -> str:
 
 
 def _verify_and_publish(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
-    """Run these steps. A dump that cannot be restored is kept and sent as unproven, and FailedError is raised.
+    """Run these steps. A dump that cannot be restored is kept and sent as unverified, and FailedError is raised.
 
-    The newest unproven dump replaces earlier unproven ones, but no verified backup. An unproven pre-restore backup may
-    be the only copy of its data, so only another pre-restore backup replaces it.
+    The newest unverified dump replaces earlier unverified ones, but no verified backup. An unverified pre-restore
+    backup may be the only copy of its data, so only another pre-restore backup replaces it.
     """
     try:
         run_steps(run.stack, run, steps)

@@ -29,7 +29,7 @@ VERSION = 2
 ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z", re.ASCII)
 LONGEST = records.LONGEST
 MOST_TOLD = 500
-"""The reason why a dump is unproven may have this many characters."""
+"""The reason why a dump is unverified may have this many characters."""
 Reason = Literal["nightly", "asked", "release", "safety"]
 """`release`: made before the migrations of a release, and never verified. `safety`: pre-restore. `asked`: manual."""
 

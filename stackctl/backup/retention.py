@@ -32,7 +32,7 @@ def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: 
 def _newest_of_each(newest_first: Sequence[Manifest], period: Callable[[date], Period], most: int) -> set[str]:
     """Return the newest backup of each period, for at most so many periods.
 
-    A backup that is not older than all newer ones comes from a clock that jumped. It is kept, and does not count.
+    If a backup has a later time than one with a higher number, the clock has jumped. It is kept, and does not count.
     """
     keep, counted = set[str](), 0
     earliest: Period | None = None

@@ -1,8 +1,8 @@
 """verify: restores a backup into throwaway containers, and counts what is there.
 
 The containers use the images of the live services, have no network, and run one after the other. They write below the
-backup's directory, and are removed at the end. A container that a killed run left has the name of its backup and is
-removed together with the rest of it.
+backup's directory, and are removed at the end. A container that a killed run left has the name of its backup, and is
+removed with the rest of that backup.
 """
 
 import re
@@ -59,7 +59,7 @@ class UnverifiedError(FailedError):
 def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
     """Restore a backup and compare it with its manifest. Raise FailedError if they differ.
 
-    Raises UnverifiedError if the dump does not load. A backup that is already marked as unproven is loaded as far as
+    Raises UnverifiedError if the dump does not load. A backup that is already marked as unverified is loaded as far as
     possible, and not compared.
     """
     began = stack.machine.monotonic()

@@ -24,7 +24,7 @@ def lines(seen: Observed) -> list[str]:
 
 
 def stale(seen: Observed) -> list[str]:
-    """Return the live services that were made from other Compose files, environment or image than those of now."""
+    """Return the live services that were made from other Compose files, environment or image than the present ones."""
     if not seen.current.active or seen.expected_sha256 is None:
         return []
     # During a release the worker may still, or already, be another release's.

@@ -72,7 +72,7 @@ class Observed:
 
     @cached_property
     def roles(self) -> Roles:
-        """Roles and settings in PostgreSQL. That it does not serve at all is another check's problem."""
+        """Roles and settings in PostgreSQL. Another check reports a PostgreSQL that does not answer."""
         data = self.config.data
         if not data or self.work or not any(one.service == "postgres" and one.serves for one in self.containers.data):
             return Roles()

@@ -11,8 +11,8 @@ T = TypeVar("T")
 def begin(act: Callable[[], T]) -> Callable[[float], T]:
     """Start `act` in the background. Call the result with a number of seconds to get what `act` returned or raised.
 
-    It raises TimeoutError if `act` has not ended by then. The timeout of a socket does not do: it applies to each read,
-    so a peer that sends a byte now and then is never cut off, and the look-up of a name has none at all.
+    It raises TimeoutError if `act` has not ended by then. A socket's timeout is not enough. It applies to each read, so
+    a peer that sends a byte now and then is never cut off. The look-up of a name has no timeout at all.
     """
     ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
 

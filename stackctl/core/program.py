@@ -181,7 +181,7 @@ class Conversation:
         return heard.decode(errors="replace").removesuffix(f"{last}\n").split("\n")[1:-1]
 
     def _hear(self, pipe: Any, heard: bytearray) -> bool:
-        """Read what a pipe has. False at its end."""
+        """Read what a pipe has. Return False at its end."""
         said = os.read(pipe.fileno(), 1 << 16)
         if pipe is self._process.stderr:
             self._errors = (self._errors + said)[-LONGEST_SAID:]

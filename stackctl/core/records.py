@@ -37,7 +37,7 @@ T = TypeVar("T", bound=_Dataclass)
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be besides its type. `what` ends the sentence "KEY must be"."""
+    """A condition on a value, besides its type. `what` ends the sentence "KEY must be"."""
 
     holds: Callable[[Any], bool]
     what: str
@@ -83,7 +83,7 @@ def loads(kind: type[T], text: str | bytes, *, version: int | None = None) -> T:
 
 
 class _EnoughError(Exception):
-    """There are more faults than are told."""
+    """There are more faults than the message names."""
 
 
 class _WrongError(Exception):

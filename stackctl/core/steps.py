@@ -84,7 +84,10 @@ def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U
 
 
 def _next_step(run: Undoable, cause: StackError | None, otherwise: str = "") -> str:
-    """Return what the failure asks for, then the run's remedy. Another restore instead of this one is all there is."""
+    """Return what the failure asks for, then the run's remedy.
+
+    If the former is another run of the same verb, such as a restore of another backup, return that alone.
+    """
     first = cause.next_step if cause else ""
     if run.stack.log.op in first:
         return first

@@ -112,7 +112,7 @@ def _unknown_name(domain: str, machine: Machine) -> str | None:
 
 
 def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
-    """Return certbot's arguments. `force`: it has a lineage of this name, from another server or for other names."""
+    """Return certbot's arguments. `force` replaces a lineage that is from another server or for other names."""
     account = ["--email", declared.email]
     where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
     what = ["--cert-name", declared.domain, "--domain", declared.domain]

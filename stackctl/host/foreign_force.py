@@ -1,4 +1,4 @@
-"""What is in force against what is declared: sshd's settings, kernel parameters, enabled units, open ports."""
+"""Compares what is in force with what is declared: sshd's settings, kernel parameters, enabled units, open ports."""
 
 import os
 from collections.abc import Iterator

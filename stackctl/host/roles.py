@@ -1,7 +1,7 @@
 """Which PostgreSQL roles have powers, and which settings were left there: for `status`.
 
 The superuser asks in the database `postgres`, where the app's roles cannot leave anything that would falsify an answer.
-A former superuser could: this trusts the server, and docs/how-to/runbook.md says what to do if it is not honest.
+A former superuser could. So this module trusts the server; docs/how-to/runbook.md says what to do if that is in doubt.
 """
 # ruff: noqa: S608
 

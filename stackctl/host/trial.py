@@ -72,7 +72,7 @@ def begin(paths: Paths, machine: Machine, name: str) -> str:
 def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
     """Run one command of the change, for as long as the trial lasts, and return its exit code.
 
-    The caller holds the lock of trials: either the command is reverted after its end, or it does not start.
+    The caller holds the lock of trials. So a revert waits for the command to end, or the command does not start.
     """
     trial = _recorded(paths, name)
     left = seconds_left(trial, machine) if trial else 0
@@ -195,7 +195,7 @@ def _restore(paths: Paths, trial: Trial) -> None:
 
 
 def _copies(paths: Paths, trial: Trial) -> Path:
-    """Return the directory of the copies. Without it everything would be removed, since a file without a copy is."""
+    """Return the directory of the copies. It must exist: a revert removes each file without a copy."""
     copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
     if not copies.is_dir():
         raise PersonNeededError(f"{copies} is gone", next_step=f"check {trial.name} by hand, then remove {record}")

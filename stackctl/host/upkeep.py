@@ -1,6 +1,6 @@
 """What timers do for the host: Debian's daily upgrade, checks of Debian's and PostgreSQL's files, a due reboot.
 
-A failure is kept in a file until the same succeeds: a unit's own failure is forgotten at a reboot.
+A failure is kept in a file until the task succeeds, because systemd forgets a unit's failure at a reboot.
 """
 
 from contextlib import AbstractContextManager
@@ -135,5 +135,5 @@ def _ask_for_a_reboot(paths: Paths, names: list[str]) -> None:
 
 
 def _day_of(stamp: Path) -> date:
-    """Return the day in the droplet's time zone, as Debian's program counts days. Without a stamp it is long ago."""
+    """Return the day of a stamp in the droplet's time zone, as Debian's program counts days. No stamp is long ago."""
     return datetime.fromtimestamp(stamp.stat().st_mtime, UTC).astimezone().date() if stamp.exists() else date.min

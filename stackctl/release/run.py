@@ -66,7 +66,7 @@ class ReleaseRun:
 
     @property
     def _recorded(self) -> bool:
-        """Whether state.json names this release as the live one. The file knows, even if its write was interrupted."""
+        """Whether state.json names this release as the live one. An interrupted write may be there all the same."""
         with suppress(StackError):
             current = state.load(self.stack.paths)
             return current.active == self.colour and current.kept[:1] == (self.release,)

@@ -190,7 +190,7 @@ def _ready(stack: Stack, colour: str) -> bool:
 
 
 def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
-    """Fail on a new complaint. One from before the flip is repeated after it, however the new release is."""
+    """Fail on a new complaint. Telegram repeats an earlier one after the flip, even if the new release is good."""
     date, message = _complaint(telegram)
     if date is not None and flip.complaint is not None and date > flip.complaint + TELEGRAM_REPEATS:
         raise FailedError(f"Telegram says: {message}")

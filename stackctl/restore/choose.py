@@ -42,7 +42,7 @@ def preflight(run: RestoreRun) -> str:
 
 
 def _is_fresh(stack: Stack) -> bool:
-    """Return whether the first release would put this droplet to work, and none has yet."""
+    """Return whether this droplet has had no release yet, and the first one would put it to work."""
     return not stack.config.isolated and not state.load(stack.paths).kept
 
 

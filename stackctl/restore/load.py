@@ -103,7 +103,7 @@ def name(run: RestoreRun) -> str:
 
 
 def tell_left_out(run: RestoreRun) -> None:
-    """Emit what the restored database lacks or has otherwise."""
+    """Emit how the restored database differs from the backup."""
     for line in run.left_out[:SHOWN]:
         run.stack.log.emit("load", "progress", f"not restored as it was: {line}")
     if len(run.left_out) > SHOWN:

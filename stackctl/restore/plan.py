@@ -38,7 +38,7 @@ def _about_backup(run: RestoreRun) -> list[str]:
 
 
 def _left_out(run: RestoreRun) -> list[str]:
-    """List what the restored database will lack or have otherwise.
+    """List how the restored database will differ from the backup.
 
     The list is empty for a backup that is yet to be fetched; `load` shows it later.
     """
