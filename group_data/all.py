@@ -29,13 +29,13 @@ trusted_addresses: list[str] = []
 # (docs/how-to/ci.md). None: no CI.
 ci_authorized_keys = None
 # Findings that `make plan` and `make status` should no longer report as foreign: the finding's name and the reason.
-# Only the name counts, whatever its content becomes (docs/how-to/security.md).
+# The name is accepted with any content (docs/how-to/security.md).
 foreign_accepted: dict[str, str] = {}
 # Names of foreign findings that the next converge removes. `make site REMOVE="NAME NAME"` does so once.
 foreign_removed: list[str] = []
 
 # == Networks ==
-# The ranges must not overlap. The droplet could no longer reach hosts of the VPC whose addresses Docker uses.
+# The ranges must not overlap. The droplet cannot reach hosts of the VPC whose addresses Docker uses.
 vpc_network = "10.0.0.0/8"  # DigitalOcean's private network.
 docker_bridge = "172.30.0.1/24"  # Address and network of Docker's default bridge.
 docker_pool = "172.30.128.0/17"  # Range from which Docker takes networks that have no range of their own.
@@ -59,8 +59,8 @@ postgres_cpus = 1.0  # CPU limit of PostgreSQL.
 redis_image = "redis:8.10.1-trixie"  # Redis's image. The tag names version and base; a digest may follow.
 redis_memory_mib = 160  # Memory limit of Redis. Half of it is for data, because a save may need the other half.
 redis_cpus = 0.5  # CPU limit of Redis.
-# Write an append-only file. Data lost if Redis is killed: with it, one second; without it, up to five minutes (one
-# under load).
+# Write an append-only file. If Redis is killed, it loses at most one second with the file. Without it, it loses up to
+# five minutes, or one minute under load.
 redis_append_only = False
 
 # == Backups ==

@@ -45,7 +45,7 @@ class Status(FactBase[dict[str, Any] | None]):
         return "stackctl"
 
     def command(self) -> str:
-        return "stackctl status --json || true"  # exit code 4 (a person is needed) comes with an answer too
+        return "stackctl status --json || true"  # it prints the report even if it exits with 4 (a person is needed)
 
     def process(self, output: Iterable[str]) -> dict[str, Any] | None:
         text = "".join(output)

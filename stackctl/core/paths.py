@@ -80,9 +80,9 @@ class Paths:
         }
         self.letsencrypt = root / "etc/letsencrypt"
         self.acme_webroot = root / "var/www/acme"
-        # nginx: all requests, and those that fail2ban counts
+        # nginx's: all requests, and those that fail2ban counts
         self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
-        # Debian: exists if an upgrade needs a reboot; the packages that need it
+        # Debian's: the first exists if an upgrade needs a reboot, the second lists the packages that need it.
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
         # systemd: when the timer last started its service, or was itself started
         self.backup_stamp = root / f"var/lib/systemd/timers/stamp-{self.app}-backup.timer"

@@ -31,7 +31,7 @@ from stackctl.services.postgres_snapshot import DISTURBED, LOCK_TIMEOUT_S, NO_TI
 SESSION = {
     "search_path": "pg_catalog,pg_temp",
     "role": "none",
-    "row_security": "off",  # an error rather than fewer rows
+    "row_security": "off",  # a row policy then causes an error, instead of hiding rows
     "default_transaction_read_only": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
