@@ -11,7 +11,8 @@ from stackctl.app import state, unfinished_restore
 from stackctl.backup import manifest
 from stackctl.backup.manifest import Manifest
 from stackctl.restore import restore
-from tests.support.fakes.droplet import Droplet, killed, stackctl
+from tests.support.fakes.droplet import Droplet, stackctl
+from tests.support.fakes.kills import killed
 
 THEN, NOW = {"public.offers": 12, "public.users": 3}, {"public.offers": 7, "public.users": 4}
 

@@ -6,13 +6,11 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -20,7 +18,6 @@ from unittest.mock import patch
 
 from stackctl.app import state
 from stackctl.app.app_env import canonical
-from stackctl.app.stack import Stack
 from stackctl.cli import main, run
 from stackctl.cli.background import PROGRAM
 from stackctl.core import openat
@@ -29,7 +26,6 @@ from stackctl.core.machine import Machine
 from stackctl.core.paths import DATA_SERVICES, Paths
 from stackctl.core.program import ENVIRONMENT as ENV
 from stackctl.core.program import TOO_LONG, Conversation, Result
-from stackctl.release import watch
 from tests.support.fakes.declared import CONFIG, ENVIRONMENT, KNOWN, PUBLIC
 from tests.support.fakes.docker import Docker
 from tests.support.fakes.postgres import Postgres, Psql
@@ -100,18 +96,8 @@ class Droplet(Machine):
             with openat.directory(stdin.parent) as there:
                 there.size(stdin.name)
         match list(argv):
-            case ["docker", "compose", *rest]:
-                return self.docker.compose(rest, env)
-            case ["docker", "exec", "-i", "--user", "postgres", *_]:
-                container, program, *rest = _in_postgres(argv)
-                return self.postgres.run(program, rest, stdin, stdout, self.docker.throwaway.get(container))
-            case ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", _, "redis-cli", "--user", "stackctl", *_]:
-                assert env["REDISCLI_AUTH"] == "administrator's password"
-                return self.redis.cli(stdout)
-            case ["docker", "container", "inspect", "--format", "{{.State.OOMKilled}}", _]:
-                return Result(0, str("oom" in self.failing).lower())
-            case ["docker", *rest]:
-                return self.docker.docker(rest)
+            case ["docker", *_]:
+                return self._docker(argv, env, stdin, stdout)
             case ["restic", *rest]:
                 return self._restic(rest, env, timeout, stdout, most)
             case ["systemctl", verb, *words]:
@@ -253,8 +239,23 @@ class Droplet(Machine):
             os._exit(KILLED)
         if self.moments_kept:
             there = self.moments_kept / str(self.moments)
-            shutil.copytree(_root(self), there, symlinks=True)
+            shutil.copytree(root_of(self), there, symlinks=True)
             (there / "droplet.pickle").write_bytes(pickle.dumps(self))
+
+    def _docker(self, argv: Sequence[str], env: Mapping[str, str], stdin: Path | None, stdout: Path | None) -> Result:
+        match list(argv[1:]):
+            case ["compose", *rest]:
+                return self.docker.compose(rest, env)
+            case ["exec", "-i", "--user", "postgres", *_]:
+                container, program, *rest = _in_postgres(argv)
+                return self.postgres.run(program, rest, stdin, stdout, self.docker.throwaway.get(container))
+            case ["exec", "-i", "--env", "REDISCLI_AUTH", _, "redis-cli", "--user", "stackctl", *_]:
+                assert env["REDISCLI_AUTH"] == "administrator's password"
+                return self.redis.cli(stdout)
+            case ["container", "inspect", "--format", "{{.State.OOMKilled}}", _]:
+                return Result(0, str("oom" in self.failing).lower())
+            case rest:
+                return self.docker.docker(rest)
 
     def _restic(
         self, arguments: list[str], env: Mapping[str, str], timeout: float, stdout: Path | None, most: int
@@ -341,96 +342,13 @@ def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
     return code, out.getvalue()
 
 
-def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
-    """Return the droplet after `kill -9` of stackctl at its call or event number `at`, or None if stackctl ended
-    before.
-    """
-    child = os.fork()
-    if not child:
-        try:
-            droplet.moments, droplet.killed_at = 0, at
-            stackctl(droplet, *arguments)
-            os._exit(0)
-        finally:
-            os._exit(1)  # Otherwise a failure would continue as a second pytest.
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code == 0:
-        return None
-    assert code == KILLED, "stackctl raised"
-    left: Droplet = pickle.loads((droplet.paths.var / "droplet.pickle").read_bytes())  # noqa: S301 - our own
-    return left
-
-
-def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[int, Droplet]]:
-    """Yield what `kill -9` of stackctl leaves at each of its moments in turn, or at every second one, and so on.
-
-    One run in a process of its own copies its files whenever it could be killed, and so leaves all these states. A kill
-    leaves exactly these files, since no lock and no memory outlives its process. `killed` shows it with a real kill.
-    """
-    root, aside = _root(droplet), _root(droplet).with_name("moments")
-    child = os.fork()
-    if not child:
-        try:
-            droplet.moments, droplet.moments_kept = 0, aside
-            stackctl(droplet, *arguments)
-            os._exit(0)
-        finally:
-            os._exit(1)  # Otherwise a failure would continue as a second pytest.
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "stackctl raised"
-    for at in sorted(int(path.name) for path in aside.iterdir())[::every]:
-        shutil.rmtree(root)
-        (aside / str(at)).rename(root)
-        left: Droplet = pickle.loads((root / "droplet.pickle").read_bytes())  # noqa: S301 - our own
-        left.moments_kept = None
-        yield at, left
-    shutil.rmtree(aside)
-
-
-def _root(droplet: Droplet) -> Path:
+def root_of(droplet: Droplet) -> Path:
     """Return the root of all the droplet's files."""
     return droplet.paths.home.parent
 
 
-def killed_at(droplet: Droplet, where: tuple[Any, str], *arguments: str) -> Droplet:
-    """Return what is left after `kill -9` at this function of a module or class. Its first argument is the stack."""
-
-    def killed_here(stack: Stack, *_rest: object, **_named: object) -> None:
-        there: Any = stack.machine
-        there.killed_at = there.moments + 1
-        there.now()
-
-    with patch.object(*where, killed_here):
-        left = killed(droplet, 0, *arguments)
-    assert left
-    return left
-
-
-def killed_at_its_watch(droplet: Droplet, tag: str) -> Droplet:
-    """Return what a release leaves that was killed after its flip: nginx points to it, and the release
-    before is warm.
-    """
-    return killed_at(droplet, (watch, "watch"), "release", tag)
-
-
 def _data_root(paths: Paths) -> Path:
     return paths.var / "data"
-
-
-def self_signed(directory: Path, domain: str) -> None:
-    """Write a fullchain.pem that differs from the one that is there, and something in place of its key."""
-    directory.mkdir(parents=True, exist_ok=True)
-    chain = directory / "fullchain.pem"
-    chain.write_text(next(pem for pem in _two_certificates(domain, directory.name) if pem != _text(chain)))
-    (directory / "privkey.pem").write_text(f"the key of {directory.name}\n")
-
-
-@cache
-def _two_certificates(domain: str, _directory: str) -> tuple[str, str]:
-    """Return two certificates as PEM, different for each directory. Creating one takes longer than a test may."""
-    what = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "90"]
-    name = ["-subj", "/CN=Test CA", "-addext", f"subjectAltName=DNS:{domain}", "-keyout", "/dev/null"]
-    one, other = (subprocess.run([*what, *name], check=True, capture_output=True, text=True).stdout for _ in range(2))
-    return one, other
 
 
 def _text(path: Path) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fakes.droplet import Droplet, installed, killed
+from tests.support.fakes.droplet import Droplet, installed
+from tests.support.fakes.kills import killed
 from tests.support.fakes.restic import REPOSITORY as BUCKET
 from tests.support.fakes.restic import SECRETS, Storage
 

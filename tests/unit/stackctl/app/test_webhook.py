@@ -11,7 +11,8 @@ from stackctl.app import state, webhook
 from stackctl.app.telegram import Info, RejectedError, Telegram
 from stackctl.core.errors import FailedError
 from stackctl.core.program import Result
-from tests.support.fakes.droplet import ENVIRONMENT, Droplet, change, installed, killed_at_its_watch, stackctl
+from tests.support.fakes.droplet import ENVIRONMENT, Droplet, change, installed, stackctl
+from tests.support.fakes.kills import killed_at_its_watch
 
 OURS = "https://bot.lab.test/webhook"
 

@@ -18,7 +18,8 @@ from stackctl.core import lock
 from stackctl.core.program import Result
 from tests.support.backups import ENDED, every, keep, leftovers, looking, problems, proven, stack_of
 from tests.support.fakes.docker import Docker
-from tests.support.fakes.droplet import PARSER, Droplet, change, installed, kills, stackctl
+from tests.support.fakes.droplet import PARSER, Droplet, change, installed, stackctl
+from tests.support.fakes.kills import kills
 from tests.support.manifests import made
 from tests.support.power import Disk
 

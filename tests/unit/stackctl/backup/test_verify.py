@@ -13,7 +13,8 @@ from stackctl.core.disk import SPARE
 from stackctl.core.errors import FailedError
 from stackctl.core.program import Result
 from tests.support.backups import ENDED, Sent, every, leftovers, problems, proven, stack_of
-from tests.support.fakes.droplet import Droplet, change, installed, kills, stackctl
+from tests.support.fakes.droplet import Droplet, change, installed, stackctl
+from tests.support.fakes.kills import kills
 from tests.support.fakes.postgres import Postgres
 
 

@@ -1,4 +1,4 @@
-"""A release runs in a unit of its own. Its followers see its events and end with its exit code."""
+"""A run in the background is followed to its end, from anywhere."""
 
 import json
 import sys
@@ -20,6 +20,7 @@ from stackctl.core.program import TIMED_OUT, Result
 from tests.support.fakes.droplet import Droplet, installed, stackctl
 
 RUN = "20251123T120000.000Z"
+ID, ANOTHER = "0123456789abcdef" * 2, "f" * 32
 
 
 @dataclass
@@ -218,9 +219,6 @@ def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> N
     assert background.last_run(followed.paths) == "2"
 
 
-ID, ANOTHER = "0123456789abcdef" * 2, "f" * 32
-
-
 def test_a_run_is_found_by_the_id_of_its_request(followed: Followed) -> None:
     """This holds for a dry run, too, and after later runs."""
     for run, op, request in (("1", "release", ID), ("2", "dry-run", ANOTHER), ("3", "release", None)):
@@ -229,39 +227,6 @@ def test_a_run_is_found_by_the_id_of_its_request(followed: Followed) -> None:
     assert (background.run_of(followed.paths, ID), background.run_of(followed.paths, ANOTHER)) == ("1", "2")
     with pytest.raises(RefusedError, match=f"no run has the ID {'0' * 32}: that request started nothing. Next: make"):
         background.run_of(followed.paths, "0" * 32)
-
-
-@pytest.mark.parametrize("verb", [("release", "9.9.9"), ("rollback",)])
-def test_a_request_with_an_id_starts_one_run_and_is_followed_by_its_id(tmp_path: Path, verb: tuple[str, ...]) -> None:
-    droplet = installed(tmp_path)
-    code, shown = stackctl(droplet, *verb, "--json", "--id", ID)
-    first = json.loads(shown.splitlines()[0])
-    assert (code, first["request"]) == (2, ID)
-    assert stackctl(droplet, *verb, "--json", "--id", ID) == (code, shown)
-    assert stackctl(droplet, "release", "--follow", "--json", "--id", ID) == (code, shown)
-    (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
-    assert (run["run"], run["request"]) == (first["run"], ID)
-    assert stackctl(droplet, *verb, "--id", ANOTHER)[0] == code
-    assert [one["request"] for one in json.loads(stackctl(droplet, "history", "--json")[1])] == [ID, ANOTHER]
-
-
-def test_a_request_that_started_nothing_is_not_followed(tmp_path: Path) -> None:
-    """Another run is not mistaken for it."""
-    droplet = installed(tmp_path)
-    assert stackctl(droplet, "release", "1.0.0")[0] == 0
-    code, shown = stackctl(droplet, "release", "--follow", "--id", ID)
-    assert (code, shown.splitlines()) == (
-        2,
-        [f"stackctl release: no run has the ID {ID}: that request started nothing. Next: make it again"],
-    )
-
-
-@pytest.mark.parametrize("request_id", ["", "x", ID.upper(), f"{ID}0", f"{ID[1:]}\n"])
-def test_an_id_of_another_form_is_refused(tmp_path: Path, request_id: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        stackctl(installed(tmp_path), "release", "1.0.0", "--id", request_id)
-    assert ended.value.code == 2
-    assert "argument --id: ID must be 32 hexadecimal digits (0-9, a-f)" in capsys.readouterr().err
 
 
 def test_people_see_seconds_and_machines_see_the_events(followed: Followed) -> None:

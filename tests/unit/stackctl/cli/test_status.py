@@ -11,7 +11,8 @@ from stackctl.app.stack import Stack
 from stackctl.core import lock
 from stackctl.core.program import Result
 from stackctl.core.version import VERSION
-from tests.support.fakes.droplet import Droplet, installed, killed_at, killed_at_its_watch, stackctl
+from tests.support.fakes.droplet import Droplet, installed, stackctl
+from tests.support.fakes.kills import killed_at, killed_at_its_watch
 from tests.support.status import status, web
 
 

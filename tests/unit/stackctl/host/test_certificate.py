@@ -16,7 +16,8 @@ from stackctl.core.paths import Paths
 from stackctl.core.program import ENVIRONMENT as ENV
 from stackctl.core.program import Result
 from stackctl.host import certificate
-from tests.support.fakes.droplet import Droplet, installed, self_signed, stackctl
+from tests.support.certificates import self_signed
+from tests.support.fakes.droplet import Droplet, installed, stackctl
 
 DOMAIN, SERVER = "bot.lab.test", "https://acme.lab.test:14000/dir"
 DECLARED = {"domain": DOMAIN, "server": SERVER, "email": "ops@lab.test"}

@@ -8,7 +8,8 @@ import pytest
 
 from stackctl.core.program import Result
 from stackctl.host import trial
-from tests.support.fakes.droplet import Droplet, killed, stackctl
+from tests.support.fakes.droplet import Droplet, stackctl
+from tests.support.fakes.kills import killed
 from tests.support.trials import RIGHT, calls, change, there
 
 

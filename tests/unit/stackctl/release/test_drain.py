@@ -6,7 +6,8 @@ import pytest
 
 from stackctl.app import state
 from stackctl.app.stack import DRAIN_SECONDS, Stack
-from tests.support.fakes.droplet import Droplet, killed_at_its_watch, stackctl
+from tests.support.fakes.droplet import Droplet, stackctl
+from tests.support.fakes.kills import killed_at_its_watch
 
 
 def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb: str) -> float:

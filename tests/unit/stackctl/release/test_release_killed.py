@@ -12,7 +12,8 @@ from stackctl.app import state
 from stackctl.app.state import State
 from stackctl.cli import main
 from stackctl.core.program import Result
-from tests.support.fakes.droplet import Droplet, installed, killed, kills, stackctl
+from tests.support.fakes.droplet import Droplet, installed, stackctl
+from tests.support.fakes.kills import killed, kills
 from tests.support.releases import assert_one_colour_serves, ids, remembered, running
 
 

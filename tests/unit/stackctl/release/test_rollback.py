@@ -8,7 +8,8 @@ import pytest
 from stackctl.app import state
 from stackctl.app.app_env import canonical
 from stackctl.app.stack import Stack
-from tests.support.fakes.droplet import ENVIRONMENT, Droplet, installed, killed_at, killed_at_its_watch, stackctl
+from tests.support.fakes.droplet import ENVIRONMENT, Droplet, installed, stackctl
+from tests.support.fakes.kills import killed_at, killed_at_its_watch
 from tests.support.releases import released_twice, tag
 
 

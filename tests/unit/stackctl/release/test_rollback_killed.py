@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from stackctl.app import state
-from tests.support.fakes.droplet import Droplet, installed, killed_at_its_watch, kills, stackctl
+from tests.support.fakes.droplet import Droplet, installed, stackctl
+from tests.support.fakes.kills import killed_at_its_watch, kills
 from tests.support.releases import released_twice, tag
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from stackctl.backup import manifest
 from stackctl.core.program import Result
-from tests.support.fakes.droplet import Droplet, installed, kills, stackctl
+from tests.support.fakes.droplet import Droplet, installed, stackctl
+from tests.support.fakes.kills import kills
 from tests.support.restores import (
     NOW,
     THEN,
