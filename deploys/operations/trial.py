@@ -117,6 +117,6 @@ def _revert_notice(host: Host, trial: str) -> str:
             "wait, then run this again"
         )
     if not said.stdout:
-        return "The trial is over. Next: sudo stackctl history shows whether the change was reverted"
+        return "The trial is over. Next: sudo stackctl history, which shows whether the change was reverted"
     until = json.loads(said.stdout)["until"]
     return f"The droplet reverts the change by itself at {until}. Next: correct it, then run this again"

@@ -44,7 +44,7 @@ def ensure(stack: Stack) -> str:
         try:
             info = bot.info()
         except FailedError as error:
-            return f"as it was told before; now it can't be asked ({error}): stackctl status asks again"
+            return f"as it was told before; now it can't be asked ({error}). Next: stackctl status, which asks again"
         if not _fault(info, wanted):
             return "as it was"
     bot.set_webhook(wanted.url)
@@ -57,7 +57,7 @@ def mend(stack: Stack) -> str:
     try:
         return ensure(stack)
     except (StackError, OSError) as error:
-        return f"Telegram could not be told ({error}): stackctl status asks again"
+        return f"Telegram could not be told ({error}). Next: stackctl status, which asks again"
 
 
 def mend_and_tell(stack: Stack) -> None:

@@ -108,7 +108,7 @@ def choose(found: Sequence[Stored], wanted: str, snapshot: str | None = None) ->
     same_id = [one for one in found if one.manifest.id == wanted]
     if not same_id:
         raise RefusedError(
-            f"the storage has no backup {wanted}", next_step="sudo stackctl check-offsite lists them all"
+            f"the storage has no backup {wanted}", next_step="sudo stackctl check-offsite, which lists them all"
         )
     if not all(one.copies(same_id[0].manifest) for one in same_id):
         raise RefusedError(
@@ -127,7 +127,7 @@ def _named(found: Sequence[Stored], wanted: str, snapshot: str) -> Stored:
     if len(named) != 1:
         raise RefusedError(
             f"{len(named)} snapshots of {wanted} begin with {snapshot}",
-            next_step="sudo stackctl check-offsite lists them all",
+            next_step="sudo stackctl check-offsite, which lists them all",
         )
     return named[0]
 
@@ -150,7 +150,7 @@ def _latest(found: Sequence[Stored]) -> Stored:
         )
     if not newest:
         raise RefusedError(
-            "the storage has no verified backup", next_step="sudo stackctl check-offsite lists all backups there"
+            "the storage has no verified backup", next_step="sudo stackctl check-offsite, which lists all backups there"
         )
     return newest
 

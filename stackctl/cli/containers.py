@@ -22,7 +22,7 @@ def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
     # argparse keeps the "--" that ends the options.
     command = command[1:] if command[:1] == ["--"] else command
     if not command:
-        raise RefusedError("name the command, for example: stackctl exec python --version")
+        raise RefusedError("no command was given", next_step="stackctl exec python --version, for example")
     terminal = ["--tty"] if sys.stdin.isatty() else []
     stack.machine.exec(["docker", "exec", "--interactive", *terminal, _container(stack, "web").id, *command])
 

@@ -44,7 +44,7 @@ def _confirmed(call: Call) -> list[str]:
 def _asked(arguments: argparse.Namespace) -> Request:
     if not arguments.backup:
         raise RefusedError(
-            "name the backup: stackctl restore ID|latest", next_step="stackctl list-backups, which lists them"
+            "no backup was named", next_step="stackctl list-backups, then stackctl restore with an ID or latest"
         )
     return Request(
         arguments.backup,

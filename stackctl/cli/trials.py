@@ -32,7 +32,7 @@ def subject(arguments: argparse.Namespace, _paths: Paths) -> str:
 
 def _step(arguments: argparse.Namespace, paths: Paths, machine: Machine, log: RunLog) -> int:
     if arguments.step != "boot" and not arguments.what:
-        raise RefusedError(f"name the trial: stackctl trial {arguments.step} {'|'.join(TRIALS)}")
+        raise RefusedError("no trial was named", next_step=f"stackctl trial {arguments.step} {'|'.join(TRIALS)}")
     match arguments.step:
         case "begin":
             until = trial.begin(paths, machine, arguments.what)

@@ -82,8 +82,8 @@ def _chosen(run: RestoreRun) -> Manifest:
         manifest.load(stack.paths.backup(wanted))  # this raises the reason why it is not among `known`
     raise RefusedError(
         f"there is no backup {wanted!r} on this droplet",
-        next_step="sudo stackctl list-backups lists those here, sudo stackctl "
-        "check-offsite those off the droplet, which --from-offsite restores (make restore OFFSITE=yes)",
+        next_step="sudo stackctl list-backups, which lists those here, or sudo stackctl check-offsite, which lists "
+        "those off the droplet; --from-offsite restores these (make restore OFFSITE=yes)",
     )
 
 

@@ -69,7 +69,8 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
         stack.log.emit("preflight", "progress", READING)
     elif not manifest.ID.fullmatch(wanted):
         raise RefusedError(
-            f"there is no backup {wanted!r} off the droplet", next_step="sudo stackctl check-offsite lists them all"
+            f"there is no backup {wanted!r} off the droplet",
+            next_step="sudo stackctl check-offsite, which lists them all",
         )
     elif not snapshot and (here := intact(stack.paths.backup(wanted))):
         return here

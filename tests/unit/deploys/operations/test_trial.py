@@ -179,7 +179,9 @@ def test_an_ended_trial_may_have_been_confirmed(client: type[Client]) -> None:
     droplet = Droplet()
     droplet.record = ""
     assert not confirm(droplet)
-    assert droplet.said.endswith("The trial is over. Next: sudo stackctl history shows whether the change was reverted")
+    assert droplet.said.endswith(
+        "The trial is over. Next: sudo stackctl history, which shows whether the change was reverted"
+    )
 
 
 @pytest.mark.parametrize("answer", [False, OSError("Socket is closed")])

@@ -65,7 +65,7 @@ def test_exec_has_a_terminal_if_there_is_one(live: Droplet, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["exec"], "name the command, for example: stackctl exec python --version"),
+        (["exec"], "no command was given. Next: stackctl exec python --version, for example"),
         (["exec", "bash"], "no release yet. Next: stackctl release TAG"),
         (["logs"], "no release yet. Next: stackctl release TAG"),
         (["logs", "worker"], "worker has no container. Next: stackctl status"),
