@@ -62,6 +62,6 @@ def test_an_unknown_method_of_telegram_is_an_error(fresh: Droplet) -> None:
 
 def test_a_failure_in_the_forked_stackctl_ends_it_there(fresh: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise it would continue as a second pytest."""
-    monkeypatch.setattr("tests.support.fakes.droplet.stackctl", None)
+    monkeypatch.setattr("tests.support.fakes.kills.stackctl", None)
     with pytest.raises(AssertionError, match="stackctl raised"):
         killed(fresh, 1, "release", "1.0.0")
