@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support import order
 from tests.support.environment import ROOT
@@ -23,6 +27,27 @@ def test_tests_that_change_something_run_only_in_the_lab() -> None:
 def test_a_skip_that_is_not_committed_fails_the_run() -> None:
     said = run_pytest("tests/unit/skipping.py")
     assert "skipped but not in tests/skips.txt: tests/unit/skipping.py::test_left_out" in said
+
+
+def test_no_example_has_a_deadline_and_ci_draws_the_same_ones_in_every_run() -> None:
+    assert settings.default
+    assert settings.default.deadline is None
+    show = (
+        "import tests.conftest, hypothesis; used = hypothesis.settings.default; print(used.deadline, used.derandomize)"
+    )
+    env = {**os.environ, "CI": "true"}
+    said = subprocess.run([sys.executable, "-c", show], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert said.stdout == "None True\n"
+
+
+def test_the_lab_s_runner_uses_the_profile_of_ci(tmp_path: Path) -> None:
+    """It runs under sudo, which drops GitHub's variables."""
+    make = tmp_path / "make"
+    make.write_text('#!/bin/sh\necho "$1 $CI"\n')
+    make.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    said = subprocess.run([ROOT / ".ci/run"], env=env, capture_output=True, text=True, check=True)
+    assert said.stdout == "test true\nlab-down true\n"
 
 
 def test_no_test_module_is_imported_by_another() -> None:

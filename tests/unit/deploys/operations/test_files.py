@@ -9,7 +9,10 @@ import subprocess
 from base64 import b64encode
 from pathlib import Path
 
+import click
 import pytest
+from pyinfra.context import ctx_host, ctx_state
+from pyinfra.facts.files import FileContents
 
 from deploys.facts.files import FileState
 from deploys.operations.files import atomic_file
@@ -46,3 +49,29 @@ def test_content_travels_on_standard_input_alone() -> None:
         (write,) = atomic_file._inner(dest="/etc/x/y", content=CONTENT, secret=True)
     assert write.connector_arguments["_stdin"] == b64encode(CONTENT).decode()
     assert "content" not in str(write)
+
+
+@pytest.mark.parametrize(
+    ("there", "content", "secret", "shown"),
+    [
+        (["old", "same"], b"new\nsame\n", False, ["- old", "+ new", "  same"]),
+        (None, b"new\n", False, ["+ new"]),
+        (["\x1b[2J"], b"new\n", False, [r"- \x1b[2J", "+ new"]),
+        (["old"], b"\xff", False, ["/etc/x/y differs (binary)"]),
+        (["old"], b"new\n", True, []),
+    ],
+    ids=["text", "no file yet", "a terminal's escape", "binary", "secret"],
+)
+def test_a_plan_shows_what_differs_unless_it_is_secret(
+    monkeypatch: pytest.MonkeyPatch, there: list[str] | None, content: bytes, *, secret: bool, shown: list[str]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("deploys.operations.files.logger.info", lambda text, *more: said.append(text % more))
+    with droplet({FileState: None, FileContents: there}):
+        ctx_state.get().config.DIFF = True
+        ctx_host.get().log = lambda text, log: log(text)
+        list(atomic_file._inner(dest="/etc/x/y", content=content, secret=secret))
+    printed = "\n".join(click.unstyle(line) for line in said)
+    assert [one for one in shown if one not in printed] == []
+    assert bool(printed) == bool(shown)
+    assert "\x1b" not in printed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyinfra.facts.deb import DebPackages
-from pyinfra.facts.files import FindInFile
+from pyinfra.facts.files import File, FindInFile
 
 from deploys.facts.accounts import LoginShell
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
@@ -30,6 +30,11 @@ def test_a_swap_file_is_made_whole_and_swapped_on() -> None:
 
 def test_packages_are_installed_only_when_one_is_missing() -> None:
     assert commands(packages, {DebPackages: {"ufw": {"1"}}}, packages=["ufw"]) == []
+    there: Facts = {DebPackages: {"ufw": {"1"}}, File: None}
+    waits, *rest = commands(packages, there, packages=["ufw", "nginx"])
+    assert waits == "timeout 600 python3 -"
+    assert "apt-get update" in " ".join(rest[:-1])
+    assert rest[-1].endswith("install --no-install-recommends nginx")
 
 
 def test_packages_are_removed_only_when_they_are_there() -> None:

@@ -288,6 +288,9 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
     assert seen == ["the reboot that an upgrade asks for"] * 2
     assert stackctl(droplet, "reboot")[0] == 0
     assert droplet.calls == [["systemctl", "reboot"]]
+    droplet.failing = {"systemctl reboot": Result(1, stderr="Access denied")}
+    code, shown = stackctl(droplet, "reboot")
+    assert (code, "cannot reboot: Access denied" in shown) == (1, True)
 
 
 def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) -> None:

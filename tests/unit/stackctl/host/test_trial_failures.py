@@ -141,11 +141,12 @@ def test_only_root_can_read_the_copies(bot: Droplet) -> None:
 
 def test_a_kill_during_begin_changes_nothing(bot: Droplet) -> None:
     """Before the record exists, nothing was changed and nothing is reverted. Once it exists, so do all copies."""
+    recorded: list[bool] = []
     for moment in range(1, 20):
         left = killed(bot, moment, "trial", "begin", "ssh")
         if left is None:
-            assert moment > 3, "hardly a kill"
             break
+        recorded.append(left.paths.trial_record("ssh").exists())
         left = replace(left, killed_at=None)
         assert stackctl(left, "trial", "boot")[0] == 0
         assert there(left)["00-bot.conf"] == RIGHT
@@ -155,6 +156,8 @@ def test_a_kill_during_begin_changes_nothing(bot: Droplet) -> None:
         assert there(left)["00-bot.conf"] == RIGHT
     else:
         pytest.fail("begin never ended")
+    assert len(recorded) > 4
+    assert set(recorded) == {False, True}, "kills before and after the record"
 
 
 def test_an_unconfirmed_change_is_reverted_after_two_minutes(bot: Droplet) -> None:
