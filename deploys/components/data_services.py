@@ -154,7 +154,7 @@ def _redis_accepts(image: str, conf: str) -> str:
     """Return a test of redis.conf. Redis exits at once if it is invalid, otherwise it runs until `timeout` ends it."""
     mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
-    # A Redis that listens nowhere exits at once as well, so it listens on a socket in its container.
+    # Redis also exits at once if it listens nowhere. So the test lets it listen on a socket in its container.
     server = "timeout 2 redis-server /redis.conf --port 0 --unixsocket /tmp/redis.sock --dir /tmp --save ''"
     return f"docker run {apart} {mount} --entrypoint '' {shlex.quote(image)} {server}; test $? = 124"
 

@@ -13,7 +13,7 @@ KEPT_OF_RELEASES = 3
 
 
 def prune(run: BackupRun) -> str:
-    """Keep what `retention` chooses, unverified pre-restore backups that are still needed, and releases' last ones."""
+    """Keep what `retention` chooses, the unverified pre-restore backups still needed, and the last releases' dumps."""
     paths = run.stack.paths
     _check_size(run)
     prune_releases(paths.backups)
