@@ -27,8 +27,9 @@ from deploys.components import (
     upkeep,
 )
 from deploys.config.settings import Settings
-from deploys.config.values import CI_LOGIN
+from deploys.config.values import CI_LOGIN, MAX_CONNECTIONS
 from stackctl.backup import verify
+from stackctl.services.postgres import PRIVILEGES
 from tests.support.settings import settings_of
 
 ENVIRONMENTS = ["lab", "staging", "prod"]
@@ -367,8 +368,24 @@ def test_the_values_behind_droplet_tests_are_complete() -> None:
     root_s = {"/boot": "700", "/etc/crontab": "600", "/etc/sudoers.d": "750", "/etc/ssh/sshd_config": "600"}
     cron = {f"/etc/cron.{often}": "700" for often in ("d", "hourly", "daily", "weekly", "monthly")}
     assert root_s | cron == hardening.ROOT_ONLY
-    assert {"telnet", "rsh-client", "rsh-server", "talk", "nis", "xinetd", "rpcbind"} <= set(hardening.UNWANTED)
+    clear_text = {
+        "telnet",
+        "rsh-client",
+        "rsh-server",
+        "talk",
+        "nis",
+        "tftpd-hpa",
+        "inetutils-inetd",
+        "xinetd",
+        "rpcbind",
+    }
+    assert clear_text == set(hardening.UNWANTED)
     assert {"debsums", "needrestart", "libpam-pwquality", "apt-listchanges"} == set(hardening.WATCHING)
     assert set(fail2ban.TELEGRAM) == {"149.154.160.0/20", "91.108.4.0/22"}
-    assert set(nginx.HEADERS) == {"Content-Security-Policy", "X-Frame-Options", "Referrer-Policy", "Permissions-Policy"}
-    assert nginx.HEADERS["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert nginx.HEADERS == {
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    }
+    assert (data_services.UID, MAX_CONNECTIONS, PRIVILEGES) == (999, 100, ("CREATE", "CONNECT", "TEMPORARY"))
