@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from tests import docs
 from tests.support.environment import ROOT
+
+SOURCE = re.compile(r"(?:deploys|stackctl)/.*\.py")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,16 @@ def test_a_new_droplet_gets_the_host_key_that_getting_started_makes(tmp_path: Pa
     key.chmod(0o600)
     derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=True).stdout
     assert public.split()[:3] == ["ed25519_public:", *derived.split()[:2]]
+
+
+def test_the_runbook_s_headings_quote_messages_that_exist() -> None:
+    sources = [ast.parse((ROOT / path).read_text()) for path in docs.tracked() if SOURCE.fullmatch(path)]
+    nodes = (node for source in sources for node in ast.walk(source) if isinstance(node, ast.Constant))
+    texts = [node.value for node in nodes if isinstance(node.value, str)]
+    headings = re.findall(r'^## .*"(.+)"$', (ROOT / "docs/how-to/runbook.md").read_text(), re.MULTILINE)
+    parts = [part.strip(" ().,") for heading in headings for part in heading.split("…")]
+    assert len(headings) > 5
+    assert [part for part in parts if not any(part in text for text in texts)] == []
 
 
 def test_renovate_finds_the_pinned_images() -> None:
