@@ -53,7 +53,7 @@ def _test(name: str) -> str:
 def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
     """Render the files, by their name in /etc/fail2ban. `edge` means that nginx is on this host."""
     values, app = settings.values, settings.values.app
-    # A container's answers to nginx pass the chain of bans, so containers are never banned.
+    # A ban would also drop a container's answers to nginx, so containers are never banned.
     ours = [*values.docker_networks.values(), *values.exempt_addresses, *values.webhook_allowed_from]
     never = dict.fromkeys([*TELEGRAM, *map(str, ours)])
     # The jails last: they refer to the other files.

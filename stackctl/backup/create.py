@@ -114,7 +114,7 @@ def _preflight(run: BackupRun) -> str:
 
 
 def _drop_half_restored(server: Server) -> None:
-    """Drop databases that a restore left when it was killed before `close`. No restore is running now."""
+    """Drop databases of restores that were killed before `close`. The lock of the backups excludes a running one."""
     for name in server.databases():
         if name.endswith(unfinished_restore.DATABASE):
             server.drop(name)

@@ -45,7 +45,7 @@ def _id(parser: Parser) -> None:
     parser.add_argument(
         "--id",
         type=checked,
-        help="name this request (32 hexadecimal digits): it starts one run at most; with --follow: show that run",
+        help="an ID for this request, 32 hexadecimal digits; repeating it starts no second run; --follow shows its run",
     )
 
 

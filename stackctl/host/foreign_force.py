@@ -103,7 +103,7 @@ class Force:
             yield Finding(f"sysctl.d:{name.replace('/', '.')}", what, "hand", str(shown_path))
 
     def _keys(self, pattern: str, wanted: dict[str, str]) -> list[str]:
-        """Return the parameters that a line sets. A pattern leaves out those with a line of their own."""
+        """Return the parameters that a line sets. A line with a pattern skips parameters that another line names."""
         if "*" not in pattern:
             return [pattern] if (self._paths.root / "proc/sys" / pattern).is_file() else []
         base = self._paths.root / "proc/sys"
