@@ -1,4 +1,5 @@
-"""The droplet's own program: it releases, backs up, restores and reports. It uses the standard library only.
+"""The program that runs on the droplet: it releases, backs up, restores and reports. It uses only the standard library.
 
-deploys imports from here what both sides share, from paths to manifests. Nothing here imports deploys.
+`deploys` imports from this package what both sides share, from paths to manifests. This package never imports
+`deploys`.
 """

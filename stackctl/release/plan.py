@@ -1,4 +1,4 @@
-"""The steps before anything live changes: check, pull the image, ask what the database lacks, say what will happen."""
+"""The steps before anything live changes: check, pull the image, look for pending migrations, show the plan."""
 
 from dataclasses import replace
 

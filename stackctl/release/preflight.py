@@ -1,4 +1,4 @@
-"""The checks before a release changes anything. A RefusedError says what is wrong, and what to do."""
+"""The checks before a release changes anything. A RefusedError says what is wrong and what to do next."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,7 +12,7 @@ from stackctl.services.postgres import Postgres
 
 
 def check(stack: Stack, values: Mapping[str, str]) -> None:
-    """Check what any release needs to start."""
+    """Check what every release and every rollback needs in order to start."""
     paths, config = stack.paths, stack.config
     for file in (paths.app_yaml, *((paths.worker_yaml,) if config.worker else ())):
         if not file.exists():
@@ -35,7 +35,7 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
 def check_data(stack: Stack) -> None:
     """Check that PostgreSQL and Redis are healthy."""
     paths, config = stack.paths, stack.config
-    # After a restart of Docker, the state of health is unknown for one interval.
+    # After Docker restarts, a container's health is unknown until its next health check.
     with suppress(TimeoutError):
         stack.wait("preflight", config.healthy_timeout, lambda: _starting(stack))
     well = {container.service for container in stack.docker.containers(paths.docker.data_project) if container.well}

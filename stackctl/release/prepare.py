@@ -1,4 +1,4 @@
-"""The steps that prepare the data for a new release: keep its environment, dump the database, migrate it."""
+"""The steps that prepare the data for a new release: save its environment, dump and migrate the database."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +31,8 @@ def _migrate(run: ReleaseRun) -> str:
     pending = run.pending
     if not pending:
         return "nothing is pending"
-    # Before the migrations run: if this run is killed meanwhile, a rollback must know that they may have been applied.
+    # state.json lists the migrations before they start: if they are interrupted, a rollback must know that the database
+    # may have them.
     run.before = replace(run.before, revisions=(*run.before.revisions, *pending))
     state.save(run.stack.paths, run.before)
     schema.migrate(run.stack, run.project, run.compose_environment, run.release)
@@ -40,9 +41,9 @@ def _migrate(run: ReleaseRun) -> str:
 
 
 def _record_applied(run: ReleaseRun) -> None:
-    """Record which migrations the database has, so that a failed contract bars no rollback.
+    """Record which migrations the database has, so that a contract migration that failed does not prevent a rollback.
 
-    If the database does not answer, the next release asks it.
+    If the database does not answer, the next release asks it again.
     """
     run.stack.remove_one_shots()
     if not run.pending:

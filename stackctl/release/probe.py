@@ -1,4 +1,4 @@
-"""Probes a colour through its own socket, as nginx will."""
+"""Sends requests to a colour through its own socket, as nginx will after the flip."""
 
 import http.client
 import json
@@ -16,9 +16,10 @@ MOST_PATHS = 5
 
 
 def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the public paths that this colour answers with a 5xx or not at all, with what was seen of each.
+    """Return the public paths that this colour answers with a 5xx or not at all. Each value describes the failure.
 
-    During a watch there may be no traffic to judge by. These requests go through the socket, so no rate limit counts.
+    A watch uses these requests because there may be no traffic to judge by. They go through the colour's socket, so
+    nginx's rate limits do not count them.
     """
     config, unix_socket, found = stack.config, stack.paths.socket(colour), dict[str, str]()
     for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:
@@ -36,7 +37,7 @@ def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, s
 
 
 def _of_telegram(values: Mapping[str, str]) -> dict[str, str]:
-    # If the live release is older than the app's webhook, it has no secret.
+    # If the live release is older than the app's webhook, its environment has no secret.
     return {"X-Telegram-Bot-Api-Secret-Token": values.get(SECRET, ""), "Content-Type": "application/json"}
 
 

@@ -1,8 +1,8 @@
 """release TAG: brings an image live in the idle colour, or leaves everything as it was.
 
-STEPS lists all steps in order. A failure before `record` is undone, step by step in reverse. After `record` the new
-release is live, and only cleanup is left. A kill at any point leaves one colour live, and running the same command
-again finishes the release: every step copes with the remains of an earlier run.
+STEPS lists all steps in order. If a step up to `record` fails, that step and those before it are undone in reverse
+order. After `record` the new release is live, and only cleanup is left. If the run is killed at any point, one colour
+is live, and the same command finishes the release: every step copes with what an earlier run left behind.
 """
 
 import re
@@ -32,9 +32,10 @@ def parse(tag: str) -> tuple[str, str | None]:
 
 
 def release(stack: Stack, tag: str, *, keep_image: bool = False, dry_run: bool = False) -> None:
-    """Bring the image live, or only say what that would do (`dry_run`).
+    """Make the image live. With `dry_run`, only show the plan.
 
-    With `keep_image`, a tag that is live already keeps its image. Raises what `run_or_undo` raises.
+    With `keep_image`, a tag that is already live keeps its image, even if the registry has a newer one under that tag.
+    Raises what `run_or_undo` raises.
     """
     name, digest = parse(tag)
     run = ReleaseRun(stack, Release(stack.log.run, name, "", "", None, ""), digest, keep_image)

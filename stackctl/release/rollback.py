@@ -1,7 +1,7 @@
 """rollback: brings an earlier release live again, with its image and its environment.
 
-A rollback never migrates, and it is not watched: there would be nothing to go back to. One that was killed after its
-flip is finished by the same command.
+A rollback runs no migrations. It is not watched, because there would be nothing to go back to. If a rollback is killed
+after its flip, the same command finishes it.
 """
 
 from stackctl.app import app_env, lifecycle, schema, state
@@ -18,7 +18,7 @@ from stackctl.release.tidy import TIDY_ROLLBACK
 
 
 def rollback(stack: Stack, tag: str | None) -> None:
-    """Bring the `target` live, or finish a rollback to it that was interrupted after its flip.
+    """Make the `target` live. If a rollback to the `target` was interrupted after its flip, finish that rollback.
 
     Raises what `run_or_undo` raises.
     """
@@ -41,9 +41,9 @@ def rollback(stack: Stack, tag: str | None) -> None:
 
 
 def target(before: State, tag: str | None) -> Release:
-    """Return the release before the live one, or the newest kept release with this tag.
+    """Return the newest kept release with this tag. Without a tag, return the release before the live one.
 
-    A rollback that was killed after its flip has the same target again. Raises RefusedError if there is none.
+    After a rollback was killed after its flip, the target is the same as before. Raises RefusedError if there is none.
     """
     found = next((known for known in before.kept if known.tag == tag), None) if tag else before.back
     if found:
@@ -59,14 +59,14 @@ def target(before: State, tag: str | None) -> Release:
 
 
 def _preflight(run: ReleaseRun) -> str:
-    """Check what a rollback needs. It neither pulls nor dumps, so a disk that is nearly full does not refuse it."""
+    """Check what a rollback needs. It pulls no image and dumps no database, so a nearly full disk is no obstacle."""
     stack, paths = run.stack, run.stack.paths
     run.values = app_env.load(paths.snapshot(run.release.id))
     run.before = state.load(paths)
     try:
         state.save(paths, run.before)
     except OSError as error:
-        # Later, undoing a rollback that cannot be recorded would remove the kept colour.
+        # The save is a test. If only the step `record` found the disk full, the undo would remove the kept colour.
         raise RefusedError(str(error), next_step=f"make room on the disk (df -h), then {run.remedy}") from None
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     preflight.check(stack, run.values)

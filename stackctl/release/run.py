@@ -1,4 +1,4 @@
-"""The data of one release or rollback, and how its steps are run."""
+"""The data of one release or rollback, and the function that runs its steps."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +22,7 @@ class ReleaseRun:
     digest: str | None = None
     """The digest that the image must have, if the caller named one."""
     keep_image: bool = False
-    """Whether a tag that is live already keeps its image. A converge repairs what is live, and upgrades nothing."""
+    """Whether a tag that is already live keeps its image. A converge asks for that: it never upgrades."""
     recovers: bool = False
     """Whether the remains of an interrupted release are removed first."""
     before: State = field(default_factory=State)
@@ -66,7 +66,7 @@ class ReleaseRun:
 
     @property
     def _recorded(self) -> bool:
-        """Whether state.json names this release as the live one. An interrupted write may be there all the same."""
+        """Whether state.json names this release as the live one. A write that was interrupted may have succeeded."""
         with suppress(StackError):
             current = state.load(self.stack.paths)
             return current.active == self.colour and current.kept[:1] == (self.release,)
@@ -74,9 +74,9 @@ class ReleaseRun:
 
 
 def recover_and_run(run: ReleaseRun, steps: Sequence[Step[ReleaseRun]]) -> None:
-    """Run the steps. First bring back the recorded release, if an interrupted one has left something.
+    """Run the steps. If an interrupted release has left something behind, first recover to the recorded release.
 
-    A refusal after the recovery is raised as FailedError, since something has changed by then.
+    A refusal after the recovery is raised as FailedError, because the recovery has changed something.
     """
     if not run.recovers:
         run_or_undo(run, steps)

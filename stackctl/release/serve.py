@@ -20,7 +20,7 @@ def _start(run: ReleaseRun) -> str:
     there = run.before.colours[run.colour]
     if not there or there.id != run.release.id:
         stack.remove_colour(run.colour)
-    # Before the flip, so that state.json knows what runs in this colour, whichever way the link points.
+    # Saved before the flip: whichever colour nginx's link points to, state.json then names the release in that colour.
     state.save(stack.paths, run.before.with_colour(run.colour, run.release))
     stack.bring_up(run.colour, compose.up(run.project, stack.paths.app_yaml), run.compose_environment)
     return ""
@@ -63,13 +63,13 @@ def _probe_against_live(run: ReleaseRun) -> str:
 
 
 def _failing(run: ReleaseRun) -> dict[str, str]:
-    """Return the public paths that the new colour does not answer, and the live release did."""
+    """Return the public paths that the live release answered and the new colour does not answer."""
     found = probe.failing(run.stack, run.colour, run.values)
     return {path: seen for path, seen in found.items() if path not in run.failed_before}
 
 
 def _environment_of(run: ReleaseRun, live: Release) -> Mapping[str, str]:
-    """Return the live release's environment, or the new one if that is lost: it is enough to ask for the paths."""
+    """Return the live release's environment. If it is lost, return the new one, which suffices to request the paths."""
     with suppress(StackError):
         return app_env.load(run.stack.paths.snapshot(live.id))
     return run.values
@@ -82,7 +82,7 @@ def _flip(run: ReleaseRun, telegram: Telegram | None = None) -> str:
 
 
 def _flip_to_watch(run: ReleaseRun) -> str:
-    """Flip, and note first when Telegram complained last: a new complaint counts against the new release."""
+    """Note when Telegram last complained, then flip. A later complaint counts against the new release."""
     return _flip(run, run.telegram)
 
 
@@ -92,7 +92,7 @@ def flip_back(run: ReleaseRun) -> None:
         return
     if run.before.active:
         state.activate(run.stack.paths, run.before.active)
-        # Requests on their way to the new colour get through before it is stopped.
+        # Requests that are on their way to the new colour can finish before it is stopped.
         run.stack.machine.sleep(DRAIN_SECONDS)
     else:
         state.deactivate(run.stack.paths)
@@ -119,5 +119,5 @@ SERVE_AND_WATCH = (
     Step("flip", _FLIP, _flip_to_watch, flip_back),
     Step("watch", "watch it for errors before it is recorded", _watch),
 )
-# A rollback is not watched, because there is nothing to go back to. Nor does it wait for Telegram's answer.
+# A rollback is not watched, because there is nothing to go back to. So its flip need not ask Telegram first.
 SERVE = (*_START, Step("probe", _PROBE, _probe), Step("flip", _FLIP, _flip, flip_back))

@@ -44,9 +44,9 @@ def _record(run: ReleaseRun) -> str:
 
 
 def _record_rollback(run: ReleaseRun) -> str:
-    """Record the release, and mark the one that was rolled back: later rollbacks skip it unless it is named."""
+    """Record the release, and mark the one that it replaces. Later rollbacks take a marked release only by its tag."""
     current = _with_release(run)
-    # `kept` begins with the release that was recorded last. One that was killed before that is not in it.
+    # `kept` begins with the release that was recorded last. A release that was killed before that is not in `kept`.
     left = run.before.kept[0].id if run.before.kept and run.before.kept[0].id != run.release.id else None
     if left and left not in current.left:
         current = replace(current, left=(*current.left, left))
@@ -78,7 +78,7 @@ def _stop_former(run: ReleaseRun) -> str:
 
 
 def _prune(run: ReleaseRun) -> str:
-    """Delete what neither a rollback nor a recorded colour needs."""
+    """Delete images, environments and logins that neither a rollback nor a recorded colour needs."""
     stack, paths = run.stack, run.stack.paths
     current = state.load(paths)
     trim(paths.history)
@@ -93,7 +93,7 @@ def _prune(run: ReleaseRun) -> str:
 
 
 def kept(current: State) -> set[str]:
-    """Return the ids of the releases whose image and environment may be needed."""
+    """Return the ids of the releases whose image and environment may still be needed."""
     return {known.id for known in (*current.kept, *current.colours.values(), current.worker) if known}
 
 
@@ -109,7 +109,7 @@ def _set_webhook(run: ReleaseRun) -> str:
 
 _WORKER = Step("worker", "replace the worker, after the old one has finished its job", _hand_over, _hand_back)
 _RECORDED = "record it as the live release"
-# Telegram comes last: if it cannot be reached, everything else is done.
+# Telegram comes last: if it cannot be reached, everything else is done by then.
 _REST = (
     Step("drain", "wait for requests under way", _drain),
     Step("stop", "stop the former release, and keep it for a rollback", _stop_former),

@@ -1,4 +1,4 @@
-"""Watches a release after its flip, while the one before it still runs, and fails if it is worse."""
+"""Watches a release after its flip, while the former release still runs. Fails if the new release is worse."""
 
 import http.client
 import json
@@ -11,13 +11,13 @@ from stackctl.app.stack import POLL_SECONDS, PROGRESS_SECONDS, Stack
 from stackctl.app.telegram import Telegram
 from stackctl.core.errors import FailedError
 
-# Errors have risen if there are at least so many, and if their share is so much larger than before the flip.
+# Errors have risen if there are at least FEWEST_ERRORS and their share has grown by more than RISE since the flip.
 FEWEST_ERRORS = 3
 RISE = 0.05
 NOT_READY_LOOKS = 3
 TELEGRAM_EVERY = 1.0
 LOOK_EVERY = 1.0
-# Telegram retries after 120 s at most.
+# For so many seconds after a complaint, another one may repeat it. Telegram retries after 120 s at most.
 TELEGRAM_REPEATS = 300
 BEFORE_BYTES = 256 << 10
 
@@ -40,7 +40,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Mark:
-    """A position in nginx's log, for the answers before and after it. After a rotation the log starts at 0."""
+    """A position in nginx's log that separates earlier answers from later ones.
+
+    If the log is rotated, the later answers begin at the start of the new file.
+    """
 
     path: Path
     inode: int
@@ -55,11 +58,11 @@ class Mark:
         return cls(path, at.st_ino, at.st_size)
 
     def before(self) -> Tally:
-        """Return the tally of recent answers."""
+        """Return the tally of the last answers before the mark."""
         return self._tally(max(0, self.offset - BEFORE_BYTES), self.offset, 0.0)
 
     def since(self, moment: float) -> Tally:
-        """Return the tally of requests that began after this moment: earlier ones are the old colour's."""
+        """Return the tally of requests that began after this moment. Earlier ones went to the old colour."""
         try:
             rotated = self.path.stat().st_ino != self.inode
         except FileNotFoundError:
@@ -79,14 +82,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Flip:
-    """What was known just before a flip."""
+    """The position in nginx's log, the time and Telegram's last complaint, just before a flip."""
 
     mark: Mark
     at: float
-    """The time of the flip in seconds since the epoch. nginx has the same clock."""
+    """The time of the flip in seconds since the epoch. nginx writes its log by the same clock."""
     monotonic: float
     complaint: int | None
-    """When Telegram last complained, by its clock. 0 if it never did, None if it did not answer."""
+    """The time of Telegram's last complaint, by Telegram's clock. 0 without a complaint, None without an answer."""
 
     @classmethod
     def now(cls, stack: Stack, telegram: Telegram | None) -> "Flip":
@@ -103,7 +106,7 @@ def watch(
 ) -> str:
     """Watch the release for the declared time. Raise FailedError as soon as something gets worse.
 
-    `failing` returns the public paths that the new colour does not answer, each with what was seen of it.
+    `failing` returns the public paths that the new colour does not answer, each with a description of the failure.
     """
     return _Watch(stack, colour, telegram, flip, failing).run()
 
@@ -171,7 +174,7 @@ class _Watch:
             raise FailedError(f"our own request failed: {lasting[0]}")
 
     def _check_telegram(self, now: float) -> None:
-        # During maintenance nginx itself turns Telegram away.
+        # During maintenance nginx itself refuses Telegram's updates.
         self.maintenance = self.maintenance or self.stack.paths.maintenance.exists()
         if self.telegram and not self.maintenance and now - self.asked >= TELEGRAM_EVERY:
             _ask_telegram(self.telegram, self.flip)
@@ -190,7 +193,7 @@ def _ready(stack: Stack, colour: str) -> bool:
 
 
 def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
-    """Fail on a new complaint. Telegram repeats an earlier one after the flip, even if the new release is good."""
+    """Raise FailedError for a new complaint. Telegram may repeat an earlier one after the flip of a good release."""
     date, message = _complaint(telegram)
     if date is not None and flip.complaint is not None and date > flip.complaint + TELEGRAM_REPEATS:
         raise FailedError(f"Telegram says: {message}")
@@ -200,12 +203,12 @@ def _complaint(telegram: Telegram) -> tuple[int | None, str]:
     try:
         info = telegram.info()
     except FailedError:
-        return None, ""  # a Telegram that is silent is not the release's fault
+        return None, ""  # if Telegram does not answer, that is not the release's fault
     return info.error_at, info.error
 
 
 def _answers(content: bytes, began_after: float) -> Iterator[int]:
-    """Yield the statuses of requests that reached the app and began after that moment. nginx's own do not count."""
+    """Yield the status of each request that reached the app and began after that moment. Skip the others."""
     for line in content.splitlines():
         try:
             answer = json.loads(line)
