@@ -1,1 +1,1 @@
-"""What every other package builds on."""
+"""Code that every other package builds on."""

@@ -15,7 +15,7 @@ UrlPath = Annotated[str, Rule(lambda path: path.startswith("/"), "a path that be
 
 @dataclass(frozen=True)
 class Certificate:
-    """The certificate that nginx is to serve."""
+    """The certificate that the site declares for nginx."""
 
     domain: Text
     server: Text
@@ -25,15 +25,15 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Data:
-    """The PostgreSQL that runs on this host."""
+    """The PostgreSQL server that runs on this host."""
 
     database: Text
     owner: Text
-    """Role that owns the database. Each login role is a member of it, and is named OWNER_<8 hex>."""
+    """The role that owns the database. Each login role is a member of this role, and is named OWNER_<8 hex digits>."""
     major: Positive
-    """The declared major version."""
+    """The declared major version of PostgreSQL."""
     backup_memory_mib: Positive
-    """Memory that a backup may use while it is restored to verify it."""
+    """Memory that a throwaway container may use while it verifies a backup."""
     root: UrlPath
     """Directory that holds the data of PostgreSQL and Redis."""
 
@@ -58,33 +58,33 @@ class Config:
     stop_grace: Positive
     worker_grace: Positive
     watch: Positive
-    """How long the old colour stays warm after the flip."""
+    """How long the old colour keeps running after the flip."""
     connections: Positive
-    """Most connections that one release, web and worker, opens to PostgreSQL."""
+    """The most connections to PostgreSQL that one release opens, its web container and its worker together."""
     migrate: bool
-    """The image has the commands `migrate` and `schema`."""
+    """Whether the image has the commands `migrate` and `schema`."""
     worker: bool
-    """The image has a command `worker`."""
+    """Whether the image has a command `worker`."""
     ready_path: UrlPath
     version_path: UrlPath | None
-    """None: the image reports no version, neither in its label nor over HTTP."""
+    """None if the image reports no version, neither in its label nor over HTTP."""
     webhook_path: UrlPath | None
-    """None: the app does not use Telegram."""
+    """None if the app does not use Telegram."""
     public_paths: tuple[UrlPath, ...] = ()
-    """Paths that anyone may request, besides the webhook's. One that ends in / is a prefix. Old files lack the key."""
+    """Paths that anyone may request, besides the webhook's. One that ends in / is a prefix. Old files lack this key."""
     certificate: Certificate | None
     data: Data | None
     isolated: bool
-    """The droplet is a copy and does nothing that the outside notices (docs/reference/restore.md)."""
+    """Whether the droplet does nothing that the outside world notices (docs/reference/restore.md)."""
 
     @property
     def works(self) -> bool:
-        """A worker is to run here."""
+        """Whether a worker must run on this droplet."""
         return self.worker and not self.isolated
 
     @property
     def tells_telegram(self) -> bool:
-        """Telegram is asked, and told where to send updates."""
+        """Whether stackctl checks and sets the webhook at Telegram."""
         return self.webhook_path is not None and not self.isolated
 
 

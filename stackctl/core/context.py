@@ -1,4 +1,4 @@
-"""What every verb works with."""
+"""The context that every verb works with."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How much disk space an action needs, and the check that it is there. A full disk stops PostgreSQL."""
+"""Computes the disk space that an action needs, and checks that it is free. A full disk stops PostgreSQL."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,21 +10,21 @@ SPARE = 256 << 20
 IMAGE = 512 << 20
 """Bytes that Docker needs for a new image, at least."""
 SERVER = 256 << 20
-"""Bytes that a throwaway PostgreSQL needs besides the database."""
+"""Bytes that a throwaway PostgreSQL needs in addition to the database."""
 WAL = 1 << 30
 """PostgreSQL keeps at most this many bytes of write-ahead log during heavy writes (max_wal_size)."""
 
 
 def of_backup(database: int, *, verified: bool) -> int:
-    """Return the bytes that a dump may take, and a restored copy of the database if the backup is verified.
+    """Return the bytes that a backup may take: a dump and, if the backup is verified, a restored copy of the database.
 
-    A dump is smaller than its database: it is compressed, and has no indexes.
+    A dump is smaller than its database, because it is compressed and has no indexes.
     """
     return database + SPARE + (database + SERVER if verified else 0)
 
 
 def of_restore(database: int) -> int:
-    """Return the bytes that a second database takes while it is loaded."""
+    """Return the bytes that a second database may take while it is loaded."""
     return database + min(database, WAL) + SPARE
 
 
@@ -34,12 +34,12 @@ def usable(free: int) -> int:
 
 
 def check(directory: Path, free: int, needs: Mapping[str, int], error: type[StackError] = RefusedError) -> None:
-    """Raise `error` unless all needs, each a noun with its bytes, fit into the free bytes together."""
+    """Raise `error` unless the free bytes suffice for all needs together. Each need is a noun with its bytes."""
     if free < sum(needs.values()):
         what = " and ".join(f"{name} may need {size >> 20}" for name, size in needs.items() if size)
         raise error(f"{directory} has {free >> 20} MiB left, {what}", next_step="make room there")
 
 
 def full(file: Path, room: int) -> str:
-    """Return the message for a file that grew to all the room there was."""
+    """Return the message for a file that used up all the space it was allowed."""
     return f"no space left on the disk: {file} needs more than the {room >> 20} MiB that may be used"

@@ -1,7 +1,7 @@
 """The ways in which a verb can fail, each with its exit code."""
 
 NEXT = ". Next: "
-"""What stands between a message and its next step."""
+"""The text between a message and its next step."""
 
 
 class StackError(Exception):

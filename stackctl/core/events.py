@@ -1,7 +1,7 @@
 """Events of a run. Each becomes a line in history.jsonl and a line on the terminal.
 
-A run is one call of a verb that changes something. Its first event has the verb as its step, and says who asked for
-what. Its last event has the exit code.
+A run is one call of a verb that changes something. The first event of a run has the verb as its step, and says who
+asked for what. The last event has the exit code.
 """
 
 import errno
@@ -23,7 +23,7 @@ KEPT_LINES = 10_000
 
 @dataclass
 class RunLog:
-    """The log of one run. `secrets` are masked in everything that it writes."""
+    """The log of one run. It masks the `secrets` in everything that it writes."""
 
     path: Path | None
     """history.jsonl, or None for a verb that only reads."""
@@ -33,7 +33,7 @@ class RunLog:
     secrets: Sequence[str] = ()
     run: str = ""
     spare: Path | None = None
-    """Takes the events if `path` cannot, because `--follow` needs the end of the run even on a full disk."""
+    """The file for events that `path` cannot take: `--follow` needs the end of the run even when the disk is full."""
     failure: str = ""
     """Message of the last step that failed."""
 
@@ -43,7 +43,8 @@ class RunLog:
     def begin(self, by: str, tag: str = "", key: str = "", request: str | None = None) -> None:
         """Record the first event of the run.
 
-        `key` names the SSH key, where several people share a login. `request` is the ID that the caller chose.
+        `key` is the name of the SSH key, for a login that several people share. `request` is the ID that the caller
+        chose for this run.
         """
         told = {"by": by, **({"key": key} if key else {}), "tag": tag, **({"request": request} if request else {})}
         self._record(self.op, "start", f"{tag} by {by}".strip(), None, told)
@@ -58,7 +59,7 @@ class RunLog:
         self._record(step, state, message, ms, {})
 
     def step(self, name: str, act: Callable[[], str], description: str = "") -> None:
-        """Run `act` as a step: record its start, then the message that it returns and its duration."""
+        """Run `act` as a step: record the start, then the message that `act` returns and the duration."""
         began = self.machine.monotonic()
         self.emit(name, "start", description)
         try:
@@ -115,9 +116,9 @@ def readable(event: Mapping[str, Any], elapsed: float) -> str:
 
 
 def append(path: Path, event: Mapping[str, Any]) -> None:
-    """Append an event as one line. A line that a crash cut off is ended first, so that it spoils no other."""
+    """Append an event as one line. If a crash cut off the line before, end that line first to keep the two apart."""
     line = json.dumps(event).encode() + b"\n"
-    # Only root may read it, because it contains lines of container logs.
+    # Only root may read the file, because it contains lines of container logs.
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "ab+", buffering=0) as file:
         if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":

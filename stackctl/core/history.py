@@ -11,7 +11,7 @@ from stackctl.core.printable import printable
 Run = dict[str, Any]
 SHOWN = 10
 TAIL_BYTES = 256 << 10
-"""More than one run writes."""
+"""This much of the end of the file is searched for the newest run. One run writes less."""
 
 
 def runs(paths: Paths, op: str = "") -> list[Run]:
@@ -46,7 +46,7 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
 
 
 def under_way(paths: Paths) -> Run | None:
-    """Return the newest run without an end, with its current step. It is under way only if the lock is held."""
+    """Return the newest run that has no end, with its current step. If nobody holds the lock, that run was killed."""
     lines = [line for path in (paths.history, paths.unwritten) for line in _tail(path)]
     begun: Run | None = None
     for event in filter(None, map(parsed, lines)):

@@ -1,4 +1,4 @@
-"""HTTP requests whose time and size are bounded. All raise OSError or HTTPException if no valid answer comes."""
+"""HTTP requests with limits on time and size. All functions raise OSError or HTTPException if no valid answer comes."""
 
 import errno
 import http.client
@@ -18,14 +18,14 @@ MOST_BYTES = 4 << 20
 def over_socket(
     unix_socket: Path, target: str, body: bytes | None, headers: Mapping[str, str], timeout: float
 ) -> tuple[int, bytes]:
-    """Return status and body of a GET, or of a POST of `body`, over a unix socket."""
+    """Send a GET, or a POST if there is a `body`, over a unix socket. Return the status and body of the answer."""
     connection = _UnixConnection(unix_socket, timeout)
     method = "GET" if body is None else "POST"
     return begin(lambda: _answer(connection, method, target, body, headers))(timeout)
 
 
 def status_over_socket(unix_socket: Path, target: str, timeout: float) -> int:
-    """Return the status of a GET over a unix socket. The body is not read: it may be a stream."""
+    """Send a GET over a unix socket, and return the status. The answer's body is not read: it may be a stream."""
     connection = _UnixConnection(unix_socket, timeout)
     return begin(lambda: _head_of_answer(connection, "GET", target, {})[0])(timeout)
 
@@ -33,13 +33,16 @@ def status_over_socket(unix_socket: Path, target: str, timeout: float) -> int:
 def request(
     method: str, url: str, body: bytes, headers: Mapping[str, str], trust: ssl.SSLContext | None = None
 ) -> tuple[int, bytes]:
-    """Return status and body of a request to another server. `trust` replaces the system's certificate authorities."""
+    """Send a request to another server. Return the status and body of the answer.
+
+    `trust` replaces the system's certificate authorities.
+    """
     connection, parts = _connection(url, trust)
     return begin(lambda: _answer(connection, method, parts.path, body, headers))(REQUEST_S)
 
 
 def head(url: str, headers: Mapping[str, str], trust: ssl.SSLContext | None = None) -> tuple[int, str]:
-    """Return status and date (Last-Modified) of an object on another server, without its content."""
+    """Return the status and date (Last-Modified) of an object on another server, without fetching its content."""
     connection, parts = _connection(url, trust)
     return begin(lambda: _head_of_answer(connection, "HEAD", parts.path, headers))(REQUEST_S)
 

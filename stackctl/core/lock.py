@@ -2,12 +2,13 @@
 
 There are two locks, for two reasons:
 
-- `lock` is held by a converge or a verb from start to end, and refuses a second operator by name. A converge that calls
-  `stackctl --lock-id ID` is admitted if the file of the held lock has this ID.
+- `lock` is held by a converge or a verb from start to end. Anyone else is refused, and told the holder's name. A verb
+  that a converge calls with `--lock-id ID` is admitted if the file of the held lock has this ID.
 - `work` is held by stackctl while it moves containers. It keeps others out when a release outlives the connection of
-  its converge. boot waits for this lock alone; otherwise a converge that starts APP.service would wait for itself.
+  its converge. boot waits only for this lock. If it waited for `lock`, a converge that starts APP.service would wait
+  for itself.
 
-halt takes neither lock, because a shutdown cannot wait. boot and the next release repair what it interrupts.
+halt takes neither lock, because a shutdown cannot wait. boot and the next release repair what halt interrupts.
 """
 
 import fcntl
@@ -25,7 +26,7 @@ from stackctl.core.errors import LockedError
 from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
-# `holder_of` takes a lock for a moment to see whether it is free. This is longer, so that no run fails because of that.
+# `holder_of` takes a lock for a moment to see whether it is free. No run must fail because of that moment.
 LOCK_TIMEOUT_S = 1.0
 
 
@@ -58,7 +59,7 @@ def hold(paths: Paths, name: str, lock_id: str | None = None, timeout: float | N
     timeout = LOCK_TIMEOUT_S if timeout is None else timeout
     with ExitStack() as stack:
         if lock_id is None:
-            # It writes our name before it waits for the other lock, so that a run that is refused meanwhile names us.
+            # The name is in the file before we wait for the other lock. So a run that is refused meanwhile can show it.
             stack.enter_context(exclusive(paths.lock, name, timeout))
         else:
             _check_admission(paths.lock, lock_id)
@@ -101,7 +102,7 @@ def _flock(path: Path, timeout: float) -> Iterator[int]:
 
 
 def _sign(descriptor: int, me: Holder) -> None:
-    """Overwrite the previous holder, which works on a full disk, too. If it fails, the lock is held without a name."""
+    """Overwrite the previous holder, which works even on a full disk. If writing fails, the lock has no name."""
     line = records.dumps(me)
     try:
         os.pwrite(descriptor, line, 0)
@@ -130,5 +131,5 @@ def _content(path: Path) -> Holder:
     try:
         return records.loads(Holder, path.read_bytes())
     except RecordError:
-        # Its holder has just taken the lock and has not written its name yet, or could not, because the disk is full.
+        # The holder has just taken the lock and not written its name yet, or the disk was full when it tried.
         return Holder("another program", "just now", "")

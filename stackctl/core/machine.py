@@ -34,12 +34,13 @@ class Machine:
         """Run a program and wait for its end. `env` is its whole environment.
 
         `stdin` and `stdout` are files, for data that is too large for memory. Without `stdin` the program gets no
-        input, and without `stdout` its output is in the result. A container may write without end, so `stdout` gets
-        at most `most` bytes, and leaves disk.SPARE free. A program that fails at `most` ends with TOO_LONG.
+        input, and without `stdout` its output is in the result. A container may write without end. Therefore the
+        program can write at most `most` bytes to `stdout`, and leaves disk.SPARE free. If it fails because it reached
+        `most`, its exit code is TOO_LONG.
         """
         room = disk.usable(self.free(stdout.parent)) if stdout else sys.maxsize
         limit = min(room, most)
-        # prlimit (util-linux) starts the program with the limit. Set later, a child of the program would escape it.
+        # prlimit (util-linux) starts the program with the limit. A limit set later would miss the program's children.
         limited = ["prlimit", f"--fsize={limit}", "--", *argv] if stdout else argv
         with ExitStack() as files:
             given = files.enter_context(_reading(stdin)) if stdin else subprocess.DEVNULL
@@ -59,11 +60,14 @@ class Machine:
         return program.interactive(argv)
 
     def run_attached(self, argv: Sequence[str], timeout: float) -> int:
-        """Run a program on the caller's input and output. Return its exit code, or TIMED_OUT after killing it."""
+        """Run a program with the caller's standard input and output. Return its exit code.
+
+        After `timeout` seconds the program is killed, and TIMED_OUT is returned.
+        """
         return program.run_attached(argv, timeout)
 
     def run_shown(self, argv: Sequence[str]) -> int:
-        """Run a program and show its output, made printable, as it comes. Return its exit code."""
+        """Run a program, and show its output as it comes, made printable. Return its exit code."""
         return program.run_shown(argv)
 
     def prompt(self, question: str) -> str | None:
@@ -77,7 +81,7 @@ class Machine:
             return ""
 
     def exec(self, argv: Sequence[str]) -> NoReturn:
-        """Replace this process by another program, on the caller's terminal."""
+        """Replace this process by another program, which keeps the caller's terminal."""
         os.execvpe(argv[0], list(argv), ENVIRONMENT)  # noqa: S606 - no shell is the point
 
     def request_over_socket(
@@ -88,19 +92,22 @@ class Machine:
         headers: Mapping[str, str] | None = None,
         timeout: float = 5,
     ) -> tuple[int, bytes]:
-        """Return status and body of a GET, or of a POST of `body`, over a unix socket. Raises as http_client does."""
+        """Send a GET, or a POST if there is a `body`, over a unix socket. Return the status and body of the answer.
+
+        Raises as http_client does.
+        """
         return http_client.over_socket(unix_socket, target, body, headers or {}, timeout)
 
     def status_over_socket(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
-        """Return the status of a GET over a unix socket. The body is not read: it may be a stream."""
+        """Send a GET over a unix socket, and return the status. The answer's body is not read: it may be a stream."""
         return http_client.status_over_socket(unix_socket, target, timeout)
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Return status and body of a request to another server. Raises as http_client does."""
+        """Send a request to another server. Return the status and body of the answer. Raises as http_client does."""
         return http_client.request(method, url, body, headers)
 
     def head(self, url: str, headers: Mapping[str, str]) -> tuple[int, str]:
-        """Return status and date (Last-Modified) of an object on another server, without its content."""
+        """Return the status and date (Last-Modified) of an object on another server, without fetching its content."""
         return http_client.head(url, headers)
 
     def ignore_signals(self) -> None:
@@ -113,14 +120,14 @@ class Machine:
         return shutil.disk_usage(directory).free
 
     def chgrp(self, path: Path, group: str) -> None:
-        """Hand a file to a group."""
+        """Change the group of a file."""
         shutil.chown(path, group=group)
 
     def peer_certificate(self, address: tuple[str, int], name: str) -> bytes | None:
         """Return the certificate (DER) that a server shows for this name, or None if it shows none."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # it is compared, and not trusted: it may be the placeholder
+        context.verify_mode = ssl.CERT_NONE  # the caller only compares the certificate, which may be the placeholder
         try:
             with (
                 socket.create_connection(address, timeout=5) as plain,

@@ -1,9 +1,9 @@
-"""Names for Docker and systemd that derive from the app's name, and the pattern of names that come from outside."""
+"""Names for Docker and systemd that derive from the app's name, and patterns for names that come from outside."""
 
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 """Tag of an image, as registries define it. Every tag is matched against this before it is used."""
 REQUEST_ID = r"[0-9a-f]{32}"
-"""ID that a caller, such as CI, chooses for a request, so that it can follow the run that comes of it."""
+"""The ID that a caller, such as CI, chooses for its request. By this ID, the caller can follow the run."""
 
 
 class DockerNames:

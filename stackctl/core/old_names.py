@@ -1,6 +1,6 @@
-"""Old names of verbs, make targets and values: accepted for one version, and announced each time.
+"""Old names of verbs, make targets and values. They work for one version, and each use announces the new name.
 
-CHANGELOG.md lists them as deprecated. Remove them when OLD_NAMES_END becomes the version.
+CHANGELOG.md lists them as deprecated. Remove them when the project reaches the version OLD_NAMES_END.
 """
 
 OLD_NAMES_END = "0.2.0"
@@ -8,5 +8,5 @@ OLD_NAMES_END = "0.2.0"
 
 
 def now_called(old: str, new: str) -> str:
-    """Return the announcement of an old name that was used."""
+    """Return the message that announces the new name when an old one is used."""
     return f"`{old}` is now `{new}`: the old name works until version {OLD_NAMES_END}"

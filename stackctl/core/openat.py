@@ -1,9 +1,10 @@
-"""Access to files in directories that others than root write to: by descriptors, one name at a time.
+"""Access to files in directories that users other than root can write to: by descriptor, one name at a time.
 
-Files below DATA_ROOT belong to uid 999, which is PostgreSQL or Redis in its container. Files that were fetched are as
-the storage sent them. If root opens them by path, it follows planted links (CWE-59), blocks on a FIFO, or reads a file
-that has another name elsewhere. Therefore a path is used only as far as root alone can change it. From there on each
-name is opened from the descriptor of its directory (openat(2)), checked before use, and never followed.
+Files below DATA_ROOT belong to uid 999, which is PostgreSQL or Redis in its container. Files fetched from the off-site
+storage may come from an intruder. If root opened such files by path, it could follow planted links (CWE-59), block on a
+FIFO, or read a file that has another name elsewhere. Therefore a path is used only as far as root alone can change it.
+From there on, each name is opened from the descriptor of its directory (openat(2)), and checked before use. Links are
+never followed.
 """
 
 import errno
@@ -28,7 +29,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def directory(start: Path, *names: str) -> Iterator["Directory"]:
     """Open `start`, which root alone may change, and descend by these names.
 
-    Raises FailedError if others may change `start`, or if a name is no directory; and OSError as open(2) does.
+    Raises FailedError if other users may change `start`, or if a name is not a directory. Raises OSError as open(2)
+    does.
     """
     here = Directory(os.open(start, _DIRECTORY), start)
     try:
@@ -61,7 +63,7 @@ class Directory:
             raise
 
     def check_owner(self) -> None:
-        """Raise FailedError unless root alone (in tests: the caller) may change its entries."""
+        """Raise FailedError unless only root (in tests: the caller) may change the entries."""
         found = os.fstat(self.descriptor)
         if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
             raise FailedError(
@@ -75,7 +77,7 @@ class Directory:
         return found.st_uid, found.st_gid
 
     def names(self) -> list[str]:
-        """Return the names of its entries, at most BATCH of them."""
+        """Return the names of the entries, at most BATCH of them."""
         with os.scandir(self.descriptor) as entries:
             return sorted(entry.name for entry in islice(entries, BATCH))
 
@@ -97,8 +99,8 @@ class Directory:
     def reading(self, name: str, most: int) -> Iterator[BinaryIO]:
         """Open a file to read. Raises FailedError unless it is a regular file with one name and at most `most` bytes.
 
-        It is checked before it is opened, because merely opening a device may have an effect. The file that is opened
-        is the one that was checked, even if the name leads to another by now.
+        The file is checked before it is opened, because merely opening a device may have an effect. The file that is
+        opened is the one that was checked, even if the name leads to another file in the meantime.
         """
         seen = self._open(name, os.O_PATH | os.O_CLOEXEC)
         try:
@@ -113,7 +115,7 @@ class Directory:
             yield file
 
     def blocks(self, name: str, most: int) -> Iterator[bytes]:
-        """Read a file, which may grow meanwhile, and never more than `most` bytes of it. Raises as `reading` does."""
+        """Yield a file's content, never more than `most` bytes even if the file grows. Raises as `reading` does."""
         with self.reading(name, most) as file:
             left = most
             while block := file.read(BLOCK):
@@ -128,9 +130,9 @@ class Directory:
 
     @contextmanager
     def creating(self, name: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> Iterator[BinaryIO]:
-        """Create a file in place of any entry of that name. At the end it is on the disk and belongs to `owner`.
+        """Create a file in place of any entry of that name. At the end the file is on the disk and belongs to `owner`.
 
-        Until then it belongs to root. If somebody plants a link of that name meanwhile, open(2) refuses it.
+        Until then the file belongs to root. If somebody plants a link of that name meanwhile, open(2) refuses the link.
         """
         self.remove(name)
         descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
@@ -143,20 +145,20 @@ class Directory:
             os.fsync(descriptor)
 
     def copy(self, name: str, source: "Directory", original: str, most: int) -> None:
-        """Copy the file `original` in `source` to `name`. The owner of the copy is that of this directory."""
+        """Copy the file `original` in `source` to `name`. The copy gets the owner of this directory."""
         with self.creating(name, owner=self.owner) as file:
             for block in source.blocks(original, most):
                 file.write(block)
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace the content of `name`. After a power failure it has the old or the new content."""
+        """Replace the content of `name`. After a power failure the file has the old or the new content."""
         fresh = f"{name}.new"
         with self.creating(fresh) as file:
             file.write(content)
         self.rename(fresh, name)
 
     def rename(self, name: str, target: str) -> None:
-        """Rename an entry, and replace a file that has the new name. The change is on the disk afterwards."""
+        """Rename an entry. A file that has the new name is replaced. The change is on the disk afterwards."""
         os.rename(_one(name), _one(target), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         self.sync()
 
@@ -166,7 +168,7 @@ class Directory:
         return self.below(name)
 
     def remove(self, name: str) -> None:
-        """Remove an entry of any kind, with everything in it. Do nothing if there is none."""
+        """Remove an entry of any kind, with everything in it. Do nothing if there is no such entry."""
         try:
             removed = self.unlink(name)
         except FileNotFoundError:
@@ -181,7 +183,7 @@ class Directory:
         self.sync()
 
     def unlink(self, name: str) -> bool:
-        """Remove an entry unless it is a directory. Return whether it was removed. A power cut may bring it back."""
+        """Remove an entry unless it is a directory. Return whether it was removed. A power failure may undo this."""
         try:
             os.unlink(_one(name), dir_fd=self.descriptor)
         except IsADirectoryError:
@@ -192,9 +194,10 @@ class Directory:
         os.fsync(self.descriptor)
 
     def empty(self) -> None:
-        """Remove all of its entries.
+        """Remove all entries.
 
-        Directories in it are emptied into this one, so that no depth of a tree exhausts descriptors or the stack.
+        Before a directory is removed, the directories in it move into this one. So even the deepest tree exhausts
+        neither descriptors nor the stack.
         """
         while names := self.names():
             for name in names:
@@ -254,7 +257,7 @@ def _kind(found: os.stat_result) -> str:
 
 
 def _one(name: str) -> str:
-    """Return the name if it is that of a single entry."""
+    """Return the name. Raises ValueError unless it is the name of a single entry."""
     if "/" in name or name in {"", ".", ".."}:
         raise ValueError(f"{name!r} is no name of one entry")
     return name

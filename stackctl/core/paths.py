@@ -8,7 +8,7 @@ COLOURS = ("blue", "green")
 DATA_SERVICES = ("postgres", "redis")
 APP_SERVICES = ("web",)
 TRIALS = ("ssh", "firewall")
-"""Ways in for the operator. They are changed on trial (trial.py)."""
+"""The operator's ways into the droplet. Each change to one of them is a trial (trial.py)."""
 
 
 def other(colour: str) -> str:
@@ -33,7 +33,7 @@ class Paths:
 
     def _set_declared(self) -> None:
         """Set the paths of what a converge writes."""
-        # Compose files: nothing secret
+        # Compose files, which hold no secret
         self.data_yaml, self.app_yaml = self.opt / "data.yaml", self.opt / "app.yaml"
         self.worker_yaml = self.opt / "worker.yaml"  # absent if the app has no worker
         self.config = self.etc / "stackctl.json"
@@ -42,7 +42,7 @@ class Paths:
         self.next_environment = self.secrets / "next.json"
         self.redis_administrator = self.secrets / "redis/administrator"  # password of stackctl's own Redis user
         self.offsite = self.secrets / "offsite/access.json"  # absent if no off-site storage is declared
-        # The certificate that nginx serves: `current` is a symbolic link to `placeholder`, or to a copy of certbot's.
+        # The certificate that nginx serves: `current` is a symbolic link to `placeholder` or to certbot's copy.
         self.tls = self.etc / "tls"
         self.tls_current, self.tls_placeholder = self.tls / "current", self.tls / "placeholder"
 
@@ -52,20 +52,20 @@ class Paths:
         self.active = var / "active"  # symbolic link to the socket of the live colour
         # restoring.json exists from the `close` step of a restore to its end (unfinished_restore.py).
         self.state, self.restoring = var / "state.json", var / "restoring.json"
-        # The second file is in memory: events go there while the disk is full.
+        # `unwritten` is in memory: events go there while the disk is full.
         self.history, self.unwritten = var / "history.jsonl", self.root / "run" / f"{self.app}-history.jsonl"
-        # The first is held during a whole converge or verb, the second while stackctl moves containers (lock.py).
+        # `lock` is held during a whole converge or verb, `work` while stackctl moves containers (lock.py).
         self.lock, self.work = var / "lock", var / "work"
-        # A backup holds the first from start to end. The second has the highest number seen in the off-site storage.
+        # A backup holds `backup_lock` from start to end. `backup_sequence` has the highest off-site number ever seen.
         self.backup_lock, self.backup_sequence = var / "backup.lock", var / "backup.sequence"
-        # The second has the reason why the declared certificate was not issued. It is absent once it was.
+        # `certificate_failure` has the reason why the declared certificate was not issued. It is absent after success.
         self.certificate_lock, self.certificate_failure = var / "certificate.lock", var / "certificate.json"
         # upkeep.py: which of Debian's files differ from their package; since when upgrades have failed
         self.integrity_failure, self.upgrade_failure = var / "integrity", var / "upgrade"
         # upkeep.py: the damage that pg_amcheck found, if any; when the last check finished, or the first began
         self.amcheck_failure, self.amcheck_looked = var / "amcheck", var / "amcheck.looked"
         self.pending_handlers = var / "owed"
-        # Records of trials, and copies of what they replaced
+        # Records of trials, and copies of the files that they replaced
         self.trials, self.trial_lock = var / "trial", var / "trial.lock"
         self.maintenance = var / "maintenance"  # nginx answers 503 while this file exists
         # What the droplet's key may do in the off-site storage; restic's cache
@@ -80,16 +80,16 @@ class Paths:
         }
         self.letsencrypt = root / "etc/letsencrypt"
         self.acme_webroot = root / "var/www/acme"
-        # nginx's: all requests, and those that fail2ban counts
+        # nginx's logs: all requests, and those that fail2ban counts
         self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
-        # Debian's: the first exists if an upgrade needs a reboot, the second lists the packages that need it.
+        # Debian's: `reboot_required` exists if an upgrade needs a reboot. `reboot_packages` lists why.
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
         # systemd: when the timer last started its service, or was itself started
         self.backup_stamp = root / f"var/lib/systemd/timers/stamp-{self.app}-backup.timer"
         self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"  # day of the last successful upgrade
 
     def snapshot(self, release_id: str) -> Path:
-        """Return the app environment that a kept release started with."""
+        """Return the file with the app environment that a kept release started with."""
         return self.secrets / f"{release_id}.json"
 
     def backup(self, backup_id: str) -> Path:

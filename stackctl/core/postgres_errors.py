@@ -1,8 +1,9 @@
 """Removes customers' data from the errors of PostgreSQL.
 
 PostgreSQL repeats data in its errors: a failed COPY shows the row in CONTEXT, a unique violation the key in DETAIL, a
-failed statement its values in QUERY or STATEMENT (protocol-error-fields in its manual). The output of programs goes to
-`status`, CI logs, history.jsonl and the journal. Therefore these fields are removed, and values in the ERROR line.
+failed statement its values in QUERY or STATEMENT (protocol-error-fields in PostgreSQL's manual). The output of programs
+goes to `status`, CI logs, history.jsonl and the journal. Therefore this filter removes these fields, and the values in
+the ERROR line.
 
 The filter works on text and has one limit: an error that a function of the app raises (RAISE EXCEPTION), or that the
 app words itself, is shown as the app wrote it.
@@ -11,7 +12,7 @@ app words itself, is shown as the app wrote it.
 import re
 
 _FIELDS = "DETAIL|HINT|CONTEXT|QUERY|STATEMENT|WHERE|LOCATION"
-# "DETAIL:  …" of psql, of the server's log after its prefix, and of a driver inside a line of JSON or Python.
+# "DETAIL:  …" as psql prints it, after the prefix of the server's log, and in a driver's line of JSON or Python.
 _FIELD = re.compile(
     rf"(?:\\n|\b)(?:(?:{_FIELDS}):\s|LINE \d+: ).*|\bpg_\w+: (?:detail|hint): (?!Error message from server: ).*"
 )
@@ -36,7 +37,7 @@ _VALUE = re.compile(
     r"((?:invalid input (?:syntax|value) for [^:]{1,200}|malformed \w+ literal|"
     r"\bout of range(?: for type [\w ]{1,200})?): \\*)\".*"
 )
-# Words before a quoted name. Other quoted text is a value.
+# Words that stand before a quoted name. Any other quoted text is a value.
 _NAMED = (
     "column|constraint|relation|table|partition|index|view|sequence|schema|database|role|user|type|domain|function|"
     "operator|operator class|extension|parameter|encoding|trigger|policy|rule|collation|tablespace|publication|"
@@ -66,7 +67,7 @@ def without_rows(text: str) -> str:
 
 
 def reason(text: str) -> str | None:
-    """Return the first line with ERROR, FATAL or PANIC. Later ones are its consequences."""
+    """Return the first line with ERROR, FATAL or PANIC. Later errors are consequences of the first."""
     return next((line.strip() for line in text.splitlines() if _SAYS_WHY.search(line)), None)
 
 

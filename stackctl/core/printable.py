@@ -20,7 +20,7 @@ def _escaped(character: str) -> str:
 
 
 class Filter:
-    """Makes a stream of bytes printable as it comes. It keeps line ends, and does not wait for them."""
+    """Makes a stream of bytes printable as it comes. Line ends stay, and no output waits for the end of its line."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

@@ -1,4 +1,4 @@
-"""Runs programs, and bounds how long they take and how much they print. stackctl starts them by Machine."""
+"""Runs programs, with limits on their time and output. The rest of stackctl reaches this module through Machine."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ LONGEST_SAID = 1 << 16
 LONGEST_OUTPUT = 96 << 20
 """Bytes that a program may print into memory. The longest output that we ask for is the schema of a dump."""
 LONGEST_ERRORS = 1 << 20
-"""Bytes of standard error that are kept: the last ones."""
+"""At most this many bytes of standard error are kept, from its end."""
 LONGEST_ANSWER = 64 << 20
 """Bytes of one answer in a conversation."""
 ENVIRONMENT = {
@@ -32,11 +32,11 @@ ENVIRONMENT = {
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
 }
-"""The environment of programs. Nothing of the caller's is in it: a shell may set DOCKER_HOST or a locale."""
+"""The environment of programs. It takes nothing from the caller, whose shell may set DOCKER_HOST or a locale."""
 
 
 class Result(NamedTuple):
-    """How a program ended: TIMED_OUT if it was stopped after its timeout, 127 if it is not installed."""
+    """The result of a program. `code` is TIMED_OUT if the program timed out, and 127 if it is not installed."""
 
     code: int
     stdout: str = ""
@@ -44,13 +44,13 @@ class Result(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it failed, in one line: PostgreSQL's error if there is one, otherwise the last line of its output."""
+        """The cause of a failure in one line: PostgreSQL's error if there is one, otherwise the output's last line."""
         if error := postgres_errors.reason(self._shown()):
             return error
         return next((line.strip() for line in reversed(self.tail().splitlines()) if line.strip()), f"exit {self.code}")
 
     def tail(self, lines: int = 20) -> str:
-        """Return the last lines of its output, errors last, without rows of PostgreSQL."""
+        """Return the last lines of the output, standard error last, without data from PostgreSQL's rows."""
         return "\n".join(self._shown().splitlines()[-lines:])
 
     def _shown(self) -> str:
@@ -91,7 +91,7 @@ def _started(
 ) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own.
 
-    Compose is a child of docker, and has to end with it. Ctrl-C must end neither.
+    Compose is a child of docker, and must be killed together with it. Ctrl-C must end neither.
     """
     try:
         return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env, process_group=0)
@@ -112,7 +112,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Output:
-    """Output of a program, in memory. A function of the app may print warnings without end, and psql repeats them."""
+    """The output of a program, in memory. It has limits, because a function of the app may print warnings without end.
+
+    psql repeats such warnings.
+    """
 
     def __init__(self) -> None:
         self.printed, self.errors = bytearray(), bytearray()
@@ -139,7 +142,7 @@ class _TooMuchError(Exception):
 
 
 def _read_ready(selector: selectors.BaseSelector, timeout: float) -> None:
-    """Add what can be read now to the bytearray of each pipe. A pipe whose end is reached is forgotten."""
+    """Read the pipes that have data, each into its bytearray. Unregister a pipe that has ended."""
     for key, _ in selector.select(timeout):
         part = os.read(key.fd, 1 << 16)
         key.data.extend(part)
@@ -150,7 +153,7 @@ def _read_ready(selector: selectors.BaseSelector, timeout: float) -> None:
 class Conversation:
     """A program that reads questions and writes an answer to each.
 
-    Its standard error is used only when it ends, so that nothing in it can pass for an answer.
+    Its standard error is used only after the program has ended, so that no error message can pass for an answer.
     """
 
     def __init__(self, program: str, process: subprocess.Popen[bytes]) -> None:
@@ -158,7 +161,7 @@ class Conversation:
         self._errors = b""
 
     def ask(self, question: str, last: str, timeout: float) -> list[str]:
-        """Return the lines of the answer, up to the line `last`. Raises FailedError if none comes."""
+        """Ask a question. Return the lines of the answer, up to the line `last`. Raises FailedError if none comes."""
         assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: S101, PT018 - for mypy
         heard, end, deadline = bytearray(b"\n"), f"\n{last}\n".encode(), time.monotonic() + timeout
         with suppress(BrokenPipeError):
@@ -177,7 +180,7 @@ class Conversation:
                 raise FailedError(Result(1, stderr=said_at_last).reason)
             if len(heard) > LONGEST_ANSWER:
                 raise FailedError(f"{self._program}: its answer has more than {LONGEST_ANSWER >> 20} MiB")
-        # Not splitlines, which would end a line at U+2028 in a name, too.
+        # Not splitlines(), which would also end a line at a U+2028 in a name.
         return heard.decode(errors="replace").removesuffix(f"{last}\n").split("\n")[1:-1]
 
     def _hear(self, pipe: Any, heard: bytearray) -> bool:
@@ -205,13 +208,16 @@ def interactive(argv: Sequence[str]) -> Iterator[Conversation]:
             yield Conversation(argv[0], process)
         finally:
             _kill(process)
-            # Closing the stream writes what is left of a question. If the program has ended, `ask` has said why.
+            # Closing the stream writes what is left of a question. If the program has ended, `ask` has reported why.
             with suppress(BrokenPipeError):
                 process.stdin.close()  # type: ignore[union-attr]
 
 
 def run_attached(argv: Sequence[str], timeout: float) -> int:
-    """Run a program on the input and output of the caller. Return its exit code, or TIMED_OUT after killing it."""
+    """Run a program with the caller's standard input and output. Return its exit code.
+
+    After `timeout` seconds the program is killed, and TIMED_OUT is returned.
+    """
     with subprocess.Popen(argv, env=ENVIRONMENT, process_group=0) as process:
         try:
             return process.wait(timeout)
@@ -223,9 +229,9 @@ def run_attached(argv: Sequence[str], timeout: float) -> int:
 
 
 def run_shown(argv: Sequence[str]) -> int:
-    """Run a program and show its output, made printable, as it comes. Return its exit code.
+    """Run a program, and show its output as it comes, made printable. Return its exit code.
 
-    Ctrl-C and a reader that has gone (`| head`) are ordinary ends.
+    Ctrl-C, or a reader that has gone (`| head`), ends the program without an error.
     """
     with subprocess.Popen(
         argv,
@@ -241,7 +247,7 @@ def run_shown(argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             return INTERRUPTED
         except OSError:
-            # When Python exits, it would try once more to write what is left, and fail again.
+            # Python would try once more to write what is left when it exits, and would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         finally:

@@ -1,8 +1,8 @@
-"""JSON documents that are stated once, as frozen dataclasses. `dumps` writes one, `loads` reads it by its type hints.
+"""JSON documents whose format is stated once, as a frozen dataclass. `dumps` writes a document, and `loads` reads it.
 
 A type hint is str, int, float, bool, Any, a Literal of words, X | None, tuple[X, ...], dict[str, X], another such
-dataclass, or one of these in Annotated with a Rule. A field without a default must be there; a key that is no field is
-refused. Numbers fit into 64 bits. A message names keys and shows no value, which may be a secret.
+dataclass, or one of these in Annotated with a Rule. A field without a default is required, and an unknown key is
+refused. Numbers must fit into 64 bits. A message names keys and never shows a value, because it may be a secret.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar, Union, 
 from stackctl.core.printable import printable
 
 LONGEST = 32 << 20
-"""Bytes of a document. The largest is the manifest of a backup with many tables, which take some fifty bytes each."""
+"""The most bytes of a document. The largest is the manifest of a backup: each table in it takes some fifty bytes."""
 LONGEST_KEY = 60
 """Characters of a key that a message shows."""
 MOST_FAULTS = 10
@@ -25,7 +25,7 @@ MOST = (1 << 63) - 1
 
 
 class RecordError(ValueError):
-    """The document is no such record. The message names its faults by their keys, printable and of bounded length."""
+    """The document is not a record of this kind. The message names the wrong keys, printable and of limited length."""
 
 
 class _Dataclass(Protocol):
@@ -37,7 +37,7 @@ T = TypeVar("T", bound=_Dataclass)
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on a value, besides its type. `what` ends the sentence "KEY must be"."""
+    """A condition on a value, besides its type. `what` completes the sentence "KEY must be"."""
 
     holds: Callable[[Any], bool]
     what: str
@@ -55,7 +55,7 @@ Count = Annotated[int, Rule(lambda value: value >= 0, "a whole number, 0 or more
 
 
 def dumps(record: _Dataclass, *, version: int | None = None, indent: int | None = None) -> bytes:
-    """Write a record as one JSON document that ends its line."""
+    """Return a record as a JSON document, with a newline at the end."""
     head = {} if version is None else {"version": version}
     return json.dumps(head | asdict(record), indent=indent).encode() + b"\n"
 
@@ -87,7 +87,7 @@ class _EnoughError(Exception):
 
 
 class _WrongError(Exception):
-    """The value is not what it must be; the text ends the sentence "KEY must be"."""
+    """The value is not what it must be. The text completes the sentence "KEY must be"."""
 
 
 class _Faults(list[str]):
@@ -98,8 +98,8 @@ class _Faults(list[str]):
 
 
 _Reader = Callable[[Any, str, _Faults], Any]
-"""Turns a value into what its type hint says. It tells the faults of what the value holds, each with its key, and
-raises _WrongError for a fault of the value itself."""
+"""Converts a value as its type hint says. It reports each fault inside the value with its key, and raises _WrongError
+for a fault of the value itself."""
 
 
 @cache

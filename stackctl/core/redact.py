@@ -8,7 +8,7 @@ SHORTEST_SECRET = 6
 
 
 def spellings(values: Iterable[str]) -> list[str]:
-    """Return the values and their parts in all spellings of logs and URLs, longest first."""
+    """Return the values and their parts in every spelling that logs and URLs use, longest first."""
     every = {spelt for value in values for spelt in _spellings(value) if len(spelt) >= SHORTEST_SECRET}
     return sorted(every, key=len, reverse=True)
 

@@ -1,6 +1,6 @@
 """Runs a table of steps in order.
 
-If one fails, those already done are undone in reverse, unless the run is committed.
+If a step fails, the steps already done are undone in reverse, unless the run is committed.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ class Run(Protocol):
 
     @property
     def stack(self) -> Context:
-        """What the run works with."""
+        """The context that the run works with."""
 
 
 class Undoable(Run, Protocol):
@@ -24,11 +24,11 @@ class Undoable(Run, Protocol):
 
     @property
     def committed(self) -> str:
-        """What stays as it is if a step fails now, in words. Empty while everything can be undone."""
+        """A text that says what stays in place if a step fails now. It is empty while everything can be undone."""
 
     @property
     def serving(self) -> str:
-        """What is live once everything is undone, in words."""
+        """A text that says what is live once everything is undone."""
 
     @property
     def remedy(self) -> str:
@@ -40,7 +40,7 @@ U = TypeVar("U", bound=Undoable)
 
 
 class Step(NamedTuple, Generic[R]):
-    """One step. `act` returns its message. `undo` reverts what `act` has done, even if that is half of it."""
+    """One step. `act` does it and returns a message. `undo` reverts what `act` did, even if `act` stopped halfway."""
 
     name: str
     description: str
@@ -55,7 +55,7 @@ def run_steps(stack: Context, run: R, steps: Sequence[Step[R]]) -> None:
 
 
 def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U]] = ()) -> None:
-    """Run the steps. If one fails, undo those done so far, and those that an earlier run had `already_begun`.
+    """Run the steps. If one fails, undo the steps done so far, or `already_begun` if an earlier run began those.
 
     Raises RefusedError if nothing was changed; FailedError if everything was undone, naming what is live and the next
     command; PersonNeededError if something could not be undone, or if the run is committed but incomplete.
@@ -84,9 +84,9 @@ def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U
 
 
 def _next_step(run: Undoable, cause: StackError | None, otherwise: str = "") -> str:
-    """Return what the failure asks for, then the run's remedy.
+    """Return the next step of the failure, then the run's remedy.
 
-    If the former is another run of the same verb, such as a restore of another backup, return that alone.
+    If the failure already asks for a run of the same verb, such as a restore of another backup, return only that.
     """
     first = cause.next_step if cause else ""
     if run.stack.log.op in first:
