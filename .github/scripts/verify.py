@@ -1,4 +1,4 @@
-"""Verify that an environment serves a release, by stackctl's status and over HTTPS.
+"""Verify that an environment serves a release: ask stackctl for its status, and send a request over HTTPS.
 
 Call it as `verify.py staging IMAGE TAG DIGEST BEFORE`. DIGEST is the digest that the build pushed. BEFORE is a file
 with the output of `status --json` from before the release: the problems in it are not the release's fault. The
@@ -36,7 +36,7 @@ def printable(text: str) -> str:
 
 
 def check_serving(environment: str, image: str, tag: str, known: list[str]) -> None:
-    """Exit with the problems, unless the release is live from exactly that image."""
+    """Print the problems and exit, unless the release is live from exactly that image."""
     asked = [str(Path(__file__).with_name("stackctl")), environment, "status", "--json"]
     ran = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
     if not ran.stdout:
@@ -53,7 +53,7 @@ def check_serving(environment: str, image: str, tag: str, known: list[str]) -> N
 
 
 def answering(domain: str, path: str) -> int:
-    """Return the HTTP status. The app may refuse a request without a secret; a 5xx means that nginx found no app."""
+    """Return the HTTP status. The app may refuse a request without a secret. A 5xx means that nginx found no app."""
     connection = http.client.HTTPSConnection(domain, timeout=20)
     try:
         connection.request("GET", path)

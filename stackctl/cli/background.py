@@ -1,7 +1,7 @@
 """Runs a release, a rollback or a restore in a systemd unit of its own, and follows it.
 
-The run goes on when the connection drops. The follower reads history.jsonl, and what a full disk kept out of it, and
-ends with the exit code of the run. `release --follow` does the same later.
+The run goes on when the connection drops. The follower reads history.jsonl, and the file with the events that a full
+disk kept out of history.jsonl. It exits with the exit code of the run. `release --follow` follows a run later.
 """
 
 import json
@@ -33,9 +33,9 @@ Event = dict[str, Any]
 
 
 def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
-    """Start the run and follow it, or follow the one that is in progress.
+    """Start a run and follow it. With --follow, only follow a run.
 
-    A request with an ID starts one run at most: the second time it follows the first run.
+    A request with an ID starts at most one run. If the request is repeated, the repetition follows that run.
     """
     arguments, paths, machine = call.arguments, call.paths, call.machine
     show = shown(call.log.out, as_json=arguments.json)
@@ -55,7 +55,7 @@ def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
 
 @contextmanager
 def _detached(paths: Paths) -> Iterator[None]:
-    """Explain, when the follower is interrupted, that the run goes on."""
+    """If the follower is interrupted, explain that the run goes on."""
     try:
         yield
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
         # SIGTERM goes to stackctl alone, which ends its children and undoes what it did.
         "KillMode": "mixed",
         "TimeoutStopSec": str(UNDO_SECONDS + config.stop_grace + 2 * config.worker_grace),
-        # At a shutdown it is stopped, and has undone its work, before the stack and Docker stop.
+        # At a shutdown, systemd stops the run first. So the run has undone its work before the app and Docker stop.
         "After": f"docker.service {paths.units.app}",
     }
     options = [f"--property={name}={value}" for name, value in properties.items()]
@@ -84,12 +84,12 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if not ran.code:
         return
     if ran.code == TIMED_OUT:
-        # The job may be waiting for the boot. It must not start later, after it was reported as failed.
+        # The unit may be waiting for the boot to finish. It must not start later, after it was reported as failed.
         machine.run(["systemctl", "stop", paths.units.release])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
     if "already loaded" in ran.reason:
-        # Its stackctl has not taken the lock yet.
+        # The stackctl in that unit has not taken the lock yet.
         raise LockedError(
             "another release or restore has just started", next_step="wait until it has finished, then run this again"
         )
@@ -97,7 +97,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
 
 
 def last_run(paths: Paths) -> str:
-    """Return the newest run, in progress or finished."""
+    """Return the ID of the newest release, rollback or restore, in progress or finished."""
     runs = [event for event in _first_events(paths) if event["op"] in VERBS]
     if not runs:
         raise RefusedError("no release or restore has run yet", next_step="stackctl release TAG")
@@ -105,7 +105,7 @@ def last_run(paths: Paths) -> str:
 
 
 def run_of(paths: Paths, request: str) -> str:
-    """Return the run that a request has started."""
+    """Return the ID of the run that a request has started."""
     if not (run := _started_by(paths, request)):
         raise RefusedError(f"no run has the ID {request}: that request started nothing", next_step="make it again")
     return run
@@ -143,7 +143,7 @@ def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], Non
 
 
 def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
-    """Return a function that prints events: as JSON, or for people with the seconds since the first."""
+    """Return a function that prints events: as JSON, or for people with the seconds since the first event."""
     began: list[datetime] = []
 
     def show(event: Event) -> None:
@@ -156,7 +156,7 @@ def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
 
 
 class _Tail:
-    """The new lines of a file, which may be replaced by a shorter one meanwhile."""
+    """A reader of the new lines of a file. A shorter file may replace that file meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._inode, self._offset, self._told = path, 0, 0, 0
@@ -165,7 +165,7 @@ class _Tail:
         """Return the events of a run since the last call."""
         replaced, lines = self.lines()
         heard = [event for event in map(parsed, lines) if event and event["run"] == run]
-        # A file that was trimmed meanwhile is read from its start.
+        # A file that was trimmed is read from its start, so the events returned before are skipped.
         fresh = heard[self._told :] if replaced else heard
         self._told = len(heard) if replaced else self._told + len(heard)
         return fresh
@@ -187,6 +187,6 @@ class _Tail:
 
 
 def _over(paths: Paths, machine: Machine) -> bool:
-    """Return whether the unit has ended. While it is stopped and undoes its work, it is `deactivating`."""
+    """Return whether the unit has ended. A unit that stops and undoes its work is `deactivating`, not ended."""
     asked = machine.run(["systemctl", "show", "--property=ActiveState", "--value", paths.units.release])
     return asked.stdout.strip() in {"inactive", "failed"}

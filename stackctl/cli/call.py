@@ -23,12 +23,12 @@ class Call:
 
     @cached_property
     def stack(self) -> Stack:
-        """The stack, with the site's configuration. Raises RefusedError if that is not valid."""
+        """The stack, with the site's configuration. Raises RefusedError if the configuration is not valid."""
         return Stack(self.paths, config.load(self.paths), self.machine, self.log)
 
     @property
     def holder(self) -> str:
-        """The name of this call, for refusals by its lock."""
+        """The name of this call. While this call holds a lock, refusals to others show it."""
         return self.held_for(f"stackctl {self.arguments.verb}")
 
     def held_for(self, what: str) -> str:

@@ -1,10 +1,10 @@
 """Identifies the SSH key of a caller: several people share one login, and the history should tell them apart.
 
 Nothing that the caller controls is trusted: neither SSH_USER_AUTH, which anybody can set, nor a process's own name.
-This module follows the parents of the process up to root's sshd-session, and asks the journal what that accepted. The
-journal's fields that begin with _ are set by journald. A caller who leaves that tree on purpose (setsid, at, another
-login's tmux) is recorded by the login alone, or as the owner of the other tree: this record helps colleagues, and does
-not defend against them.
+This module follows the parents of the process up to the sshd-session that runs as root, and asks the journal which key
+that process accepted. The fields of the journal that begin with _ are set by journald. A caller who leaves this tree of
+processes on purpose (setsid, at, another login's tmux) is recorded by the login alone, or as the owner of the other
+tree. So the record tells colleagues apart, but it is no defence against them.
 """
 
 import base64
@@ -38,7 +38,7 @@ class _Process(NamedTuple):
 
 
 def key(paths: Paths, machine: Machine, proc: Path = PROC, pid: int | None = None) -> str:
-    """Return the comment of the key in authorized_keys, or "" without SSH or if it is not known."""
+    """Return the comment of the caller's key in authorized_keys, or "" without an SSH session or a known key."""
     try:
         session, began = _session(proc, pid or os.getpid())
         accepted = _accepted(machine, session, began)
@@ -48,7 +48,7 @@ def key(paths: Paths, machine: Machine, proc: Path = PROC, pid: int | None = Non
 
 
 def _session(proc: Path, pid: int) -> tuple[int, float]:
-    """Return the privileged sshd-session above this process, and its start. Raises LookupError if there is none."""
+    """Return the process ID and start of root's sshd-session above this process. Raises LookupError without one."""
     for _ in range(MOST_PARENTS):
         process = _process(proc, pid)
         if (proc / str(pid) / "exe").readlink().name == SESSION and _is_owned_by_root(proc, pid):
@@ -59,7 +59,7 @@ def _session(proc: Path, pid: int) -> tuple[int, float]:
 
 
 def _process(proc: Path, pid: int) -> _Process:
-    """Read proc_pid_stat(5). The name of a program may contain spaces and brackets."""
+    """Read the parent and the start of a process (proc_pid_stat(5)). A program's name may have spaces and brackets."""
     fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return _Process(parent=int(fields[1]), ticks=int(fields[19]))
 
@@ -69,7 +69,7 @@ def _is_owned_by_root(proc: Path, pid: int) -> bool:
 
 
 def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] | None:
-    """Return the login and the key's fingerprint. `began` excludes an older process with the same number."""
+    """Return the login and the key's fingerprint. `began` excludes an older process with the same ID."""
     fields = [f"_PID={session}", "_UID=0", f"SYSLOG_IDENTIFIER={SESSION}"]
     asked = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=@{began - 2:.0f}", *fields]
     lines = machine.run(asked, timeout=5).stdout.splitlines()
@@ -78,7 +78,7 @@ def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] |
 
 
 def _comments(paths: Paths, login: str) -> dict[str, str]:
-    """Return the comments of the login's keys by fingerprint, as sshd spells it."""
+    """Return the comments of the login's keys by their fingerprints, which are spelled as sshd spells them."""
     file = paths.keys(login)
     found: dict[str, str] = {}
     with openat.directory(paths.home, *file.parent.relative_to(paths.home).parts) as there:

@@ -19,7 +19,7 @@ from stackctl.services.redis import Redis
 Report = dict[str, Any]
 NGINX = "nginx.service"
 REVERTING_S = 10
-"""Longer than it takes to restore a firewall."""
+"""A trial that expired this many seconds ago is late. Restoring a firewall takes less."""
 
 
 class Section(NamedTuple):
@@ -71,7 +71,7 @@ def _release(seen: Observed) -> Section:
 
 
 def _nothing_live(seen: Observed) -> list[str]:
-    """Return the known releases, if none is live: the link is gone, or the first release was killed before its flip."""
+    """Return the known releases if none is live: nginx's link is gone, or the first one was killed before its flip."""
     if seen.current.active:
         return []
     known = {colour: release.tag for colour, release in seen.current.colours.items() if release}
@@ -98,7 +98,7 @@ def _failing_saves(seen: Observed) -> list[str]:
         failing = Redis(seen.docker, seen.paths).failing_saves()
     except (StackError, OSError) as error:
         return [f"Redis can't be asked how its saves go ({error}). Next: stackctl logs redis"]
-    # It refuses writes until one succeeds.
+    # Redis refuses writes until a save succeeds.
     return [f"Redis could not save ({name}). Next: make room on the disk, then stackctl logs redis" for name in failing]
 
 
@@ -146,7 +146,7 @@ def _reboot_due(paths: Paths) -> list[str] | None:
 
 
 def _nginx(seen: Observed) -> Section:
-    """Report an nginx that should run and does not: nobody is served then, however well the app is."""
+    """Report an nginx that should run and does not. Then nobody is served, even if the app is healthy."""
     if not seen.config.certificate or not seen.machine.run(["systemctl", "is-active", "--quiet", NGINX]).code:
         return Section({})
     problem = f"{NGINX} is not active, so nobody is served. Next: sudo nginx -t && sudo systemctl restart {NGINX}"
@@ -191,7 +191,7 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
 
 
 def _trials(seen: Observed) -> Section:
-    """Report the trials, and those that outlived their time: reverting them failed, and is tried every few seconds."""
+    """Report the trials. If one has outlived its time, reverting it failed. The timer tries again every few seconds."""
     running = trial.under_way(seen.paths)
     late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]
     problems = [
@@ -212,7 +212,7 @@ def _foreign(seen: Observed) -> Section:
 
 
 def _shown(paths: Paths, containers: list[Container]) -> list[Report]:
-    """Return the containers for the report. `sha256` is the hash of what each was made from (compose.stack_sha256)."""
+    """Return the containers for the report. `sha256` is a hash of what they were made from (compose.stack_sha256)."""
     return [
         {
             **{key: getattr(one, key) for key in ("service", "state", "health", "image")},

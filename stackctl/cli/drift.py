@@ -1,4 +1,4 @@
-"""Drift: differences between what runs and what the live release should run, which a new release repairs."""
+"""Drift: differences between what runs and what should run. Releasing the live release again repairs them."""
 
 from stackctl.app import app_env, webhook
 from stackctl.app.state import State
@@ -11,32 +11,32 @@ from stackctl.services.docker import Container
 
 
 def lines(seen: Observed) -> list[str]:
-    """Return why the app should be released again, one reason a line."""
+    """Return the reasons to release the app again, one a line."""
     if seen.unfinished:
-        return []  # the restore itself starts what it stopped, and no converge does
+        return []  # the restore has to start what it stopped; a converge does not
     current, there, found = seen.current, seen.containers, list[str]()
     if not there.error:
         found += _app(current, there.colours, seen.expected_sha256) + _socket(seen.paths, current, seen.machine)
         found += [] if seen.work else _worker(seen.config, current, there.worker)
-    if not seen.work:  # boot or a release may be starting it
+    if not seen.work:  # a boot or a release that is under way may be starting what is missing
         found += _interrupted(current, there.colours) + _webhook(seen.telegram, current)
     return found
 
 
 def stale(seen: Observed) -> list[str]:
-    """Return the live services that were made from other Compose files, environment or image than the present ones."""
+    """Return the live services that were made from an earlier Compose file, environment or image."""
     if not seen.current.active or seen.expected_sha256 is None:
         return []
-    # During a release the worker may still, or already, be another release's.
+    # During a release the worker may belong to another release.
     worker = seen.containers.worker if seen.config.works and not seen.work else []
     live = [*seen.containers.colours[seen.current.active], *worker]
     return [one.service for one in live if one.labels.get(seen.paths.docker.sha256_label) != seen.expected_sha256]
 
 
 def environment_differs(paths: Paths, current: State) -> bool:
-    """Return whether the declared environment is another than the live one.
+    """Return whether the declared app environment differs from the live release's.
 
-    An environment that cannot be read is not reported here: the next release, which uses it, reports it.
+    An environment that cannot be read is not reported here. The next release uses it, and reports it.
     """
     try:
         declared = app_env.env_sha256(app_env.load(paths.next_environment))
@@ -79,7 +79,7 @@ def _socket(paths: Paths, current: State, machine: Machine) -> list[str]:
 
 
 def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[str]:
-    """Return what a killed release left running. Without a live release there is none to repeat."""
+    """Report a colour that a killed release left running. Without a live release there is none to release again."""
     idle = other(current.active) if current.active else None
     return [f"{idle} still runs: a release was interrupted"] if idle and any(c.well for c in of_colour[idle]) else []
 

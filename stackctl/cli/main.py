@@ -1,4 +1,4 @@
-"""The command line. Every expected failure is one line and a documented exit code, without a traceback."""
+"""The command line. Every expected failure prints one line, without a traceback, and exits with a documented code."""
 
 import argparse
 import os
@@ -42,7 +42,7 @@ def parser(app: str) -> argparse.ArgumentParser:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Only once: a second signal must not interrupt the undo.
+    # Only the first signal counts: a second one must not interrupt the undo.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What status observes: one look at the droplet, shared by all checks, so that each thing is asked once."""
+"""One look at the droplet for status. All checks share it, so that nothing is asked twice."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Containers:
         self.gone: list[str] = []
         """The ids of the earlier releases whose image is gone."""
         self.error = ""
-        """Why Docker did not answer, if it did not."""
+        """The reason why Docker did not answer, or ""."""
         try:
             self.colours = {colour: docker.containers(paths.docker.project(colour)) for colour in COLOURS}
             self.data = docker.containers(paths.docker.data_project) if config.data else []
@@ -41,7 +41,7 @@ class Containers:
 
 @dataclass(frozen=True)
 class Roles:
-    """What PostgreSQL says of roles and settings."""
+    """The answer of PostgreSQL about roles and settings."""
 
     found: roles.Found | None = None
     """None if PostgreSQL was not asked, or did not answer."""
@@ -67,7 +67,7 @@ class Observed:
 
     @cached_property
     def unfinished(self) -> Record | None:
-        """The marker of an interrupted restore, while nothing is at work."""
+        """The marker of an unfinished restore, or None while a run is in progress."""
         return None if self.work else unfinished_restore.load(self.paths)
 
     @cached_property
@@ -83,7 +83,7 @@ class Observed:
 
     @cached_property
     def expected_sha256(self) -> str | None:
-        """The label that the live release's containers should carry, or None if its environment is lost."""
+        """The label that the live release's containers should carry, or None if its environment is not kept."""
         release = self.current.release
         if not release:
             return None

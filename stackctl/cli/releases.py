@@ -26,7 +26,7 @@ def rollback(call: Call) -> int:
 
 
 def subject(arguments: argparse.Namespace, paths: Paths) -> str:
-    """Return the tag. For a rollback without a tag it is the one that the rollback leads to."""
+    """Return the tag. For a rollback without a tag, return the tag of the release that it would make live."""
     tag = arguments.tag or ""
     if arguments.verb == "rollback" and not tag:
         with suppress(StackError):
@@ -35,7 +35,7 @@ def subject(arguments: argparse.Namespace, paths: Paths) -> str:
 
 
 def words(call: Call) -> list[str]:
-    """Return the request as arguments."""
+    """Return the request as command-line arguments."""
     asked = call.arguments
     if asked.verb == "release" or asked.tag:
         releasing.parse(asked.tag or "")

@@ -65,7 +65,7 @@ def _since(report: Report) -> str:
 
 
 def _kept(report: Report) -> list[tuple[str, str]]:
-    """Return the kept releases: for a rollback, for one by name only, and those whose image is gone."""
+    """Return rows of kept releases: those for a rollback, those for a rollback by name, those whose image is gone."""
     live = report["release"]["id"] if report["release"] else None
     earlier = [known for known in report["kept"] if known["id"] != live]
     gone = [known["tag"] for known in earlier if known["id"] in report["gone"]]

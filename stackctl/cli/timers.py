@@ -11,7 +11,7 @@ from stackctl.host import certificate, upkeep
 from stackctl.services.postgres import Postgres
 
 CERTIFICATE_LOCK_TIMEOUT_S = 330
-# Even a release with migrations or a verified backup takes less. If it takes longer, the upgrade runs the next day.
+# Even a release with migrations or a verified backup takes less. If one takes longer, the upgrade runs the next day.
 UPGRADE_LOCK_TIMEOUT_S = 3600
 REBOOT_LOCK_TIMEOUT_S = 1800
 AMCHECK_LOCK_TIMEOUT_S = 3600
@@ -47,7 +47,8 @@ def amcheck(call: Call) -> int:
     if not stack.config.data:
         return 0
     # The check may take hours. The lock keeps out backups, whose dump would end the check, and restores, which replace
-    # the database that it reads. A release may end it (Postgres.end_dumps), so that no migration waits for a table.
+    # the database that the check reads. A release may end the check, so that no migration waits for a table
+    # (Postgres.end_dumps).
     paths = stack.paths
     name = f"the weekly check of PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends it)"
     alone = lock.exclusive(paths.backup_lock, name, AMCHECK_LOCK_TIMEOUT_S)
@@ -64,6 +65,6 @@ def reboot(call: Call) -> int:
 
 @contextmanager
 def _nothing_under_way(paths: Paths, name: str, timeout: float) -> Iterator[None]:
-    """Hold both locks. A backup that is being verified or sent holds only its own."""
+    """Hold the locks of the backups and of the site. A backup that is being verified or sent holds only the former."""
     with lock.exclusive(paths.backup_lock, name, timeout), lock.hold(paths, name, timeout=timeout):
         yield

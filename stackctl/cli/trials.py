@@ -10,7 +10,7 @@ from stackctl.core.machine import Machine
 from stackctl.core.paths import TRIALS, Paths
 from stackctl.host import trial
 
-# The history records what happens to a trial without the operator.
+# The steps that happen without the operator, so that the history must record them.
 REVERTING = ("expire", "undo", "boot")
 
 

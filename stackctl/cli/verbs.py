@@ -21,7 +21,7 @@ Parser = argparse.ArgumentParser
 
 
 class Lock(Enum):
-    """The locks that are held while a verb runs. NONE if it needs none, or takes them itself."""
+    """The locks that are held while a verb runs. NONE if the verb needs none or takes its locks itself."""
 
     NONE = auto()
     SITE = auto()
@@ -110,28 +110,28 @@ def _gate(parser: Parser) -> None:
 
 
 class Verb(NamedTuple):
-    """A verb. Its functions are named module:function below stackctl.cli, and get the Call."""
+    """A verb. Its functions are named `module:function`. The module is one of stackctl.cli."""
 
     name: str
     description: str
     handler: str
-    """The function that does it and returns the exit code."""
+    """The function that does the work and returns the exit code."""
     arguments: Callable[[Parser], None] = flags()
     reads_only: bool = False
-    """Whether it changes nothing, so that the history does not record it."""
+    """Whether the verb changes nothing. Then the history does not record it."""
     in_history: bool = True
-    """Whether the history records its start and end. A timer's verb has them in the journal."""
+    """Whether the history records the start and the end of a call. For a timer's verb, the journal has them."""
     remembered: str = ""
-    """The function that decides whether the history records this call, if it does not record all."""
+    """The function that decides whether the history records a call, if it records only some calls of the verb."""
     subject: str = ""
     """The function that returns what the run is about, such as a tag, for its first event."""
     op: str = ""
-    """Its name in the history, if that differs."""
+    """The name of the verb in the history, if that differs."""
     lock: Lock = Lock.NONE
     background: str = ""
     """The function that returns the arguments, if the verb runs in a unit of its own."""
     formerly: str = ""
-    """Its old name, which is accepted and announced until version OLD_NAMES_END."""
+    """The old name of the verb, which is accepted and announced until version OLD_NAMES_END."""
 
 
 VERBS = (
@@ -250,7 +250,7 @@ BY_OLD_NAME = {verb.formerly: verb for verb in VERBS if verb.formerly}
 
 
 def function(name: str) -> Callable[..., Any]:
-    """Import a row's function."""
+    """Import a function that a row names."""
     module, _, attribute = name.partition(":")
     found: Callable[..., Any] = getattr(import_module(f"stackctl.cli.{module}"), attribute)
     return found

@@ -1,8 +1,9 @@
 """
 certificate: requests the declared certificate if it is missing, and makes nginx serve it.
 
-It is cheap if all is as declared: a timer calls it hourly, certbot's own timer renews, and certbot's deploy hook calls
-it with --renewed. A connection to nginx shows what nginx serves.
+A timer calls this verb hourly, so the verb does little if all is as declared. certbot's own timer renews the
+certificate, and certbot's deploy hook then calls this verb with --renewed. The verb connects to nginx to see which
+certificate nginx serves.
 """
 
 import hashlib
@@ -51,9 +52,9 @@ def ensure(stack: Stack, declared: Certificate) -> None:
 
 
 def serve(stack: Stack, declared: Certificate) -> None:
-    """Point `current` at a copy of certbot's certificate, if that is as declared.
+    """Point the link `current` at a copy of certbot's certificate, if that certificate is as declared.
 
-    nginx reads it at each handshake. A reload is not needed, and would reset keep-alive clients.
+    nginx reads the files at each handshake. A reload is not needed, and would reset keep-alive clients.
     """
     current, live = stack.paths.tls_current, stack.paths.tls_live(declared.domain)
     if difference(stack.paths, declared, stack.machine) is None and not same(current, live):
@@ -70,7 +71,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def _take_over(stack: Stack, live: Path) -> str:
-    """Copy the certificate for nginx. Its workers are www-data, and only root can read certbot's directory."""
+    """Copy the certificate for nginx. nginx's workers run as www-data, but only root can read certbot's directory."""
     paths, machine = stack.paths, stack.machine
     contents = {name: (live / name).read_bytes() for name in (CHAIN, KEY)}
     copy = paths.tls / hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
@@ -105,7 +106,10 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
 
 
 def _unknown_name(domain: str, machine: Machine) -> str | None:
-    """Return why DNS rejects the name. An authority takes most of a minute for that, and counts it as our failure."""
+    """Return why DNS rejects the name, or None.
+
+    The authority would take most of a minute to find that out, and would count it as a failure of ours.
+    """
     if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
         return None
     return f"DNS has no address for {domain}. Next: give it an A record that leads to this droplet"
@@ -116,9 +120,9 @@ def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
     account = ["--email", declared.email]
     where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
     what = ["--cert-name", declared.domain, "--domain", declared.domain]
-    # The hook would call this program again while it runs.
+    # certbot's deploy hook would call this program while it already runs.
     quiet = ["--non-interactive", "--agree-tos", "--no-directory-hooks"]
-    # The key stays: nginx reads certificate and key one after the other, and the pair must match at any time.
+    # The private key stays the same: nginx reads the certificate and then the key, and the two must always match.
     return [
         "certbot",
         "certonly",
@@ -163,7 +167,7 @@ def failure(paths: Paths) -> str | None:
 
 
 def cause(result: Result) -> str:
-    """Return the cause from certbot's output as one line: the authority's detail, or else certbot's error."""
+    """Return the cause of a failure from certbot's output, in one line: the authority's detail or certbot's error."""
     said = f"{result.stdout}\n{result.stderr}"
     detail = re.search(r"Type:\s*(\S+)\s+Detail:\s*(.+)", said)
     if detail:
@@ -177,7 +181,7 @@ def cause(result: Result) -> str:
 
 
 def _server(renewal: Path) -> str | None:
-    """Return the ACME server of a lineage, as certbot has noted it."""
+    """Return the ACME server of a lineage from the file in which certbot records it."""
     try:
         found = re.search(r"^server = (\S+)$", renewal.read_text(), re.MULTILINE)
     except OSError:

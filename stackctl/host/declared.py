@@ -1,4 +1,4 @@
-"""/etc/APP/declared.json: what the site put on the droplet, as its own operations told it (operations/declared.py)."""
+"""/etc/APP/declared.json: what the site puts on the droplet. The operations of a converge list it themselves."""
 
 import json
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from stackctl.core.paths import Paths
 
 @dataclass(frozen=True)
 class Declared:
-    """What is known to be ours, and what somebody accepted."""
+    """What the site declares, and which foreign things somebody accepted."""
 
     files: frozenset[str]
-    """Paths. Whether their content is as declared is for `make plan` to say."""
+    """Paths of files. `make plan` compares the content of these files."""
     units: frozenset[str]
-    """The units that are to be enabled."""
+    """The units that must be enabled."""
     logins: frozenset[str]
-    """The accounts that the site made."""
+    """The accounts that the site creates."""
     ports: frozenset[int]
     """The TCP ports that the firewall opens."""
     accepted: dict[str, str]
-    """The reason by the name of a finding."""
+    """The name of each accepted finding, with the reason."""
 
 
 def load(paths: Paths) -> Declared | None:
-    """None when there is no such file, or when it is not what the site writes."""
+    """Read the file. Return None if it is missing or not what the site writes."""
     try:
         document = json.loads(paths.declared.read_text())
         lists = {key: frozenset(document[key]) for key in ("files", "units", "logins", "ports")}

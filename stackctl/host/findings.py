@@ -11,24 +11,24 @@ MOST_SHOWN = 160
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. An operator uses its `name` to remove or to accept it."""
+    """One finding. An operator names it to remove it or to accept it."""
 
     name: str
     what: str
     remedy: str
-    """`remove`: removed on request. `site`: the next converge repairs it. `refuse`: converges refuse until it is gone.
-    `hand`: only a person can repair it."""
+    """`remove`: a converge removes it on request. `site`: the next converge repairs it. `refuse`: each converge refuses
+    to run until a person has repaired it. `hand`: only a person can repair it."""
     path: str | None = None
-    """The file, or the file that is the cause."""
+    """The file that was found, or the file that causes the finding."""
 
 
 def named(text: str) -> str:
-    """Return a unique name. Blanks are escaped, so that it cannot look like one that was accepted."""
+    """Return the text as a unique name. Blanks are escaped, so that no name can look like another, accepted one."""
     return "".join(f"\\x{ord(one):02x}" if one.isspace() or one == "\\" else printable(one, "") for one in text)
 
 
 def can_be_typed(name: str) -> bool:
-    """Return whether a shell takes the name as it is: pasted into a shell, it must not be a command."""
+    """Return whether a shell takes the name literally. An operator may paste it, so it must not act as a command."""
     return bool(re.fullmatch(r"[\w@%+=:,./-]+", name, re.ASCII))
 
 

@@ -1,7 +1,7 @@
-"""What is on the droplet, or in force there, without being declared. `look` only reads; `remove` removes by name.
+"""Finds what is on the droplet, or in force there, without being declared. `look` only reads. `remove` removes by name.
 
-It finds what was left, forgotten or changed by hand. Somebody with root access can hide from it, and could change this
-program, too.
+The search finds what somebody left behind, forgot or changed by hand. It does not find an attacker with root access,
+who could also change this program.
 """
 
 import os
@@ -25,7 +25,7 @@ MOST_PROBLEMS = 20
 
 
 class Foreign(NamedTuple):
-    """What is foreign. `known` is False until the first converge has declared what is ours."""
+    """The foreign things on a droplet. `known` is False until a converge has listed what the site declares."""
 
     known: bool
     findings: list[Finding]
@@ -35,7 +35,7 @@ class Foreign(NamedTuple):
 
 
 def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Finding] | None = None) -> Foreign:
-    """Return everything that is foreign and not accepted. `of_roles` are PostgreSQL's findings, if it was asked."""
+    """Return everything that is foreign. `of_roles` are findings from PostgreSQL, None if it was not asked."""
     ours = declared.load(paths)
     if ours is None:
         return Foreign(known=False, findings=[], accepted=[], gone=[])
@@ -52,7 +52,7 @@ def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Find
         known=True,
         findings=[one for name, one in by_name.items() if name not in ours.accepted],
         accepted=[name for name in ours.accepted if name in by_name],
-        # An accepted object that exists and is not foreign any more does no harm.
+        # An accepted name is not "gone" if its file exists and is no longer foreign: the name does no harm.
         gone=[
             name for name in ours.accepted if name not in by_name and name not in unknown and not _is_there(paths, name)
         ],
@@ -90,7 +90,7 @@ def next_step(one: Finding) -> str:
 
 
 def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str]) -> list[str]:
-    """Remove the named findings and return their names. If one is not removable, refuse all of them."""
+    """Remove the named findings and return their names. If one of them cannot be removed, remove none."""
     there = look(paths, config, machine)
     by_name = {one.name: one for one in there.findings}
     for name in names:
@@ -112,7 +112,8 @@ def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
     kind, _, rest = one.name.partition(":")
     match kind:
         case "account":
-            # --force, or userdel refuses a second account with uid 0, because processes of root run. The home stays.
+            # Without --force, userdel refuses to delete a second account with uid 0, because processes of that uid run.
+            # The home directory stays.
             _run(machine, ["userdel", "--force", rest])
         case "member":
             group, _, login = rest.partition(":")
@@ -124,7 +125,10 @@ def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
 
 
 def _remove_key(paths: Paths, one: Finding, key: str) -> None:
-    """Remove a key by descriptors: root does not own the directory, and a link there could lead anywhere."""
+    """Remove a key from its file.
+
+    Files are opened by descriptors, because root does not own the directory and a link in it could lead anywhere.
+    """
     *directories, name = str(one.path).strip("/").split("/")
     with openat.directory(paths.root, *directories) as directory:
         text = directory.read(name, MOST_KEYS).decode(errors="surrogateescape")

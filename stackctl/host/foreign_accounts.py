@@ -20,14 +20,14 @@ NO_SHELLS = ("nologin", "false", "sync", "shutdown", "halt")
 FIRST_PERSON, NOBODY = 1000, 65534
 MOST, MOST_ROWS = 1 << 16, 1 << 22
 UNREAD = "and more than is read"
-"""Added to a file that is too long. It is not a key, so it is reported."""
+"""The line added to the text of a file that is too long. It is not a key, so it is reported."""
 KEY_FILES = (".ssh/authorized_keys", ".ssh/authorized_keys2")
-# As sshd reads it: options end at the first blank outside of quotes, so a key quoted in them does not count.
+# Reads a line as sshd does: options end at the first blank outside quotes, so a key in a quoted option does not count.
 _KEY = re.compile(
     r"""((?>(?:\\"|"(?>(?:\\"|[^"])*)"|[^ \t"])+)[ \t]+)??"""
     r"((?:sk-)?(?:ssh-|ecdsa-sha2-)[\w.@-]+)[ \t]+([A-Za-z0-9+/]{16,}={0,3})(?:\s+(.*))?"
 )
-# cloud-init's prefix to the keys of a root that may not log in: it prints a hint and grants nothing.
+# The options that cloud-init puts before root's keys if root may not log in. They print a hint and grant nothing.
 _PRINTS_A_HINT = re.compile(
     r"no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=\"echo 'Please login as the user "
     r"\\\"[\w.-]+\\\" rather than the user \\\"[\w.-]+\\\"\.';echo;sleep 10(?:;exit 142)?\""
@@ -64,7 +64,7 @@ class Key(NamedTuple):
 
 
 class Accounts:
-    """One look at all accounts, groups and keys."""
+    """The accounts, groups and keys on the droplet."""
 
     def __init__(self, paths: Paths, declared: Declared, operator: str, key_files: tuple[str, ...]) -> None:
         self._root, self._declared, self._operator = paths.root, declared, operator
@@ -131,7 +131,7 @@ class Accounts:
                 yield Finding(f"key:{named(login)}:{key.name}", f"{said} (in {shown(path)})", "remove", path)
 
     def key_paths(self) -> dict[str, str]:
-        """Return the files with keys of all accounts, each with its login. The first login names a shared home."""
+        """Return every account's authorized_keys files, each with the login. A shared file has the first login."""
         found: dict[str, str] = {}
         for one in self.accounts:
             for pattern in self._patterns:
@@ -145,7 +145,7 @@ class Accounts:
 
 
 def key_text(path: Path) -> str:
-    """Read a file in a home. sshd follows links there, so this does, too. A FIFO is not opened."""
+    """Read a file in a home directory. Like sshd, follow links there. Never wait for a FIFO, nor read from one."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -172,7 +172,7 @@ def parse_keys(text: str) -> list[Key]:
 
 
 def _is_other_than_root(number: str) -> bool:
-    """Return whether the C library reads this as a number other than 0: it reads " 0" and "+0" as 0, too."""
+    """Return whether the C library reads this as a number other than 0. It reads " 0" and "+0" as 0."""
     return bool(re.fullmatch("0*[1-9][0-9]*", number))
 
 
@@ -182,6 +182,6 @@ def _number(said: str) -> str:
 
 
 def _rows(path: Path, fields: int) -> list[list[str]]:
-    """Return the rows. Missing fields at the end of a line are empty, as in the C library."""
+    """Return the file's rows. Missing fields at the end of a row are empty, as in the C library."""
     rows = (line.split(":") for line in read(path, MOST_ROWS).splitlines())
     return [row + [""] * (fields - len(row)) for row in rows if row != [""]]

@@ -1,4 +1,4 @@
-"""Directories in which every file counts, looked at as a whole."""
+"""Finds undeclared files in directories where every file has an effect."""
 
 import os
 import pwd
@@ -123,14 +123,15 @@ SINGLE = {
         "a shell of root's runs it",
     ),
 }
-# In these directories only what Python loads by itself counts: a module's name does not tell which program loads it.
+# In these directories only files that Python loads by itself count: the name of a module does not show which program
+# loads the module.
 PYTHONS = ("usr/lib/python3*/dist-packages", "usr/local/lib/python3*/dist-packages")
 _LOADED_BY_PYTHON = re.compile(r".*\.pth|(?:site|user)customize\..+")
-# What dpkg and ucf leave beside a file. Most programs that read these directories ignore such names. run-parts and
-# certbot run some of them, so each must be beside a file that a package or the site has.
+# The names of files that dpkg and ucf leave beside another file. Most programs that read these directories ignore such
+# names. run-parts and certbot run some of them, so the file beside must belong to a package or to the site.
 _LEFT_BY_DPKG = re.compile(r"(.+)\.(?:dpkg-(?:dist|old|new|bak|tmp)|ucf-(?:dist|old|new))")
 _MOST = 1 << 18
-# The firewall's operation compares the content of these.
+# The firewall's operation compares the content of these files.
 _COMPARED = frozenset({"/etc/ufw/user.rules", "/etc/ufw/user6.rules", "/etc/ufw/ufw.conf"})
 _HOSTS = r"(?:[a-z0-9-]+\.)*debian\.org|(?:mirrors|repos-droplet|repos\.insights)\.digitalocean\.com"
 _URI = rf"https?://(?:{_HOSTS})(?:/\S*)?"
@@ -189,7 +190,7 @@ class Seen(NamedTuple):
     path: str
     """The path on the droplet."""
     file: str
-    """The same below the droplet's root, which may be another directory in tests."""
+    """The path under which this process finds the file. In tests the droplet's root is another directory."""
     reason: str
     """Why the directory matters."""
 
@@ -199,7 +200,7 @@ class Seen(NamedTuple):
 
 
 class Files:
-    """One look at all these files."""
+    """The files in the watched directories."""
 
     def __init__(self, paths: Paths, declared: Declared, operator: str, packaged: Packaged) -> None:
         self._paths, self._declared, self._operator, self._packaged = paths, declared, operator, packaged
@@ -236,9 +237,10 @@ class Files:
         return self._judged_file(seen, found)
 
     def _is_sshd_of_an_image(self, seen: Seen) -> bool:
-        """Return whether only the admission of passwords and root was changed, which our drop-in overrides.
+        """Return whether the file differs from Debian's only in PermitRootLogin and PasswordAuthentication.
 
-        DigitalOcean's images do that (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet).
+        DigitalOcean's images change these two (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet). Our
+        drop-in overrides both.
         """
         if seen.path != "/etc/ssh/sshd_config":
             return False
@@ -283,7 +285,7 @@ class Files:
     def _is_enabled_as_meant(self, path: str, target: str) -> bool:
         """Return whether systemctl made this link for a unit of ours, or for one that Debian enables by default."""
         unit, of = os.path.basename(path), os.path.basename(target)  # noqa: PTH119
-        # A unit that is neither ours nor Debian's is judged where it lies.
+        # A unit in these directories that is neither ours nor Debian's is reported itself, so its link may pass here.
         is_known = target in self._declared.files or self._packaged.has(target)
         if not is_known and not target.startswith(("/etc/systemd/system/", "/run/systemd/system/")):
             return False
@@ -320,7 +322,7 @@ class Files:
         return False
 
     def _is_pam_as_packaged(self, where: Path) -> bool:
-        """Return whether pam-auth-update takes each line from a package's profile."""
+        """Return whether pam-auth-update can have taken each line from the profile of a package."""
         profiles = self._paths.root / "usr/share/pam-configs"
         offered = set(_STATIC_PAM)
         for profile in profiles.glob("*"):
@@ -361,7 +363,7 @@ def _pam(line: str) -> str:
 
 
 def _summary(seen: Seen, text: str) -> str:
-    """Summarise the file without secrets: rules, names and programs, never an argument."""
+    """Summarise the file without secrets: show rules, names and programs, but no program's arguments."""
     path, lines = seen.path, meant(text, "#;")
     if path.startswith(("/etc/sudoers.d/", "/etc/ssh/sshd_config.d/")):
         said = lines

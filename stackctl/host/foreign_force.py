@@ -17,7 +17,7 @@ _SYSCTL_DIRECTORIES = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d",
 
 
 class Force:
-    """One look at what is in force."""
+    """The settings, units and ports that are in force."""
 
     def __init__(self, paths: Paths, declared: Declared, operator: str, machine: Machine) -> None:
         self._paths, self._declared, self._operator, self._machine = paths, declared, operator, machine
@@ -50,7 +50,7 @@ class Force:
             yield Finding("sshd", f"refuses its configuration: {self._sshd_fault}", "hand")
         if not self._sshd:
             return
-        # Read alone, our drop-in shows what it declares in sshd's spelling.
+        # If sshd reads our drop-in alone, it shows in its own spelling what the drop-in declares.
         wanted, _ = self._asked(["-T", "-f", f"/{self._drop_in.relative_to(self._paths.root)}"])
         named = {line.split()[0].lower() for line in meant(read(self._drop_in))}
         # A Match block is in force for some logins only.
@@ -137,7 +137,7 @@ class Force:
 
 
 def _open_ports(table: str, protocol: str) -> set[int]:
-    """Return the ports of a table of /proc/net on which other machines can reach something."""
+    """Return the ports, from a table of /proc/net, on which something listens for other machines."""
     ports = set()
     for line in table.splitlines()[1:]:
         fields = line.split()

@@ -1,4 +1,4 @@
-"""What Debian's packages have installed, by dpkg's lists: the paths, and the content of configuration."""
+"""Reads from dpkg's lists which paths Debian's packages installed, and with which configuration."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stackctl.host.findings import meant, read
 
-# Only the paths that are looked at; a droplet has twenty thousand others.
+# Only paths in directories that we watch. A droplet has twenty thousand others.
 _LISTED = re.compile(
     rb"^(?:/usr)?(/(?:lib/(?:systemd|sysctl\.d|mod|udev|tmpfiles\.d)|share/pam-configs/)[^\n]*|/etc/[^\n]+"
     rb"|/lib/python3[^/\n]*/dist-packages/[^/\n]+\.(?:pth|py))$",
@@ -18,7 +18,7 @@ _UCF = re.compile(rb"^([0-9a-f]{32}) +(/\S+)$", re.MULTILINE)
 
 
 class Packaged:
-    """dpkg's lists, read once for a look."""
+    """The contents of dpkg's lists."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -47,7 +47,7 @@ class Packaged:
         return path in self._paths or path in self._sums
 
     def is_changed(self, path: str) -> bool:
-        """Return whether this is configuration that was changed. debsums compares programs (upkeep.py)."""
+        """Return whether the path is a configuration file that was changed. debsums checks programs (upkeep.py)."""
         known = self._sums.get(path)
         if known is None:
             return False

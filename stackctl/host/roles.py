@@ -1,7 +1,8 @@
-"""Which PostgreSQL roles have powers, and which settings were left there: for `status`.
+"""Finds PostgreSQL roles with undeclared powers, and settings of roles and databases. `status` reports both.
 
-The superuser asks in the database `postgres`, where the app's roles cannot leave anything that would falsify an answer.
-A former superuser could. So this module trusts the server; docs/how-to/runbook.md says what to do if that is in doubt.
+The query runs as the superuser in the database `postgres`, where the app's roles cannot leave anything that would
+falsify the answer. A role that was once superuser could do so. This module therefore trusts the server.
+docs/how-to/runbook.md says what to do if the server itself is in doubt.
 """
 # ruff: noqa: S608
 
@@ -37,12 +38,12 @@ SELECT json_build_array('setting', coalesce(r.rolname, d.datname, 'every role'),
 
 
 class Found(NamedTuple):
-    """What PostgreSQL answers."""
+    """The answer of PostgreSQL."""
 
     undeclared: list[Finding]
     """Roles with undeclared powers."""
     settings: list[str]
-    """Settings of databases and roles, except the roles that logins act as: the app's sessions obey them."""
+    """Settings of databases and roles, which the app's sessions obey. A login's setting `role` is not among them."""
 
 
 def look(server: Server, database: str) -> Found:

@@ -1,11 +1,11 @@
 """
-Trials: changes to SSH, its keys and the firewall are reverted unless a new login confirms them in time.
+Trials: changes to SSH, its keys and the firewall that are reverted unless a new login confirms them in time.
 
 Network devices call this a confirmed commit (RFC 6241); `netplan try` does the same. `begin` copies the files and
 starts a timer, the converge makes the change, and `confirm` comes through a new connection. A trial ends when its
-record is removed. If anything crashes before that, the timer or the next boot restores the copies. They hold what was
-confirmed last: a second `begin` keeps the copies of the first. The commands of a change run through `run`, which
-refuses once the trial has expired: a change that came later would never be reverted.
+record is removed. If anything crashes before that, the timer or the next boot restores the copies. The copies hold the
+state that was confirmed last, because a second `begin` keeps the copies of the first. The commands of a change run
+through `run`, which refuses once the trial has expired: a later change would never be reverted.
 """
 
 import math
@@ -35,7 +35,8 @@ LOCK_TIMEOUT_S = 30.0
 class Trial:
     """The record of a trial.
 
-    `due` is a time of the monotonic clock of the boot with ID `boot`; `until` is for people. `files` are restored.
+    The trial expires at `due`, by the monotonic clock of the boot with the ID `boot`. `until` is the same time for
+    people. A revert restores `files`.
     """
 
     name: str
@@ -52,14 +53,15 @@ def under_way(paths: Paths) -> list[Trial]:
 
 
 def begin(paths: Paths, machine: Machine, name: str) -> str:
-    """Copy the files and start the timer that restores them unless the change is confirmed. Return when it will."""
+    """Copy the files, and start the timer that restores them unless the change is confirmed. Return the deadline."""
     earlier = _recorded(paths, name)
     if earlier:
         _copies(paths, earlier)
     files = earlier.files if earlier else _keep_copies(paths, name)
     now, due = machine.now(), machine.monotonic() + CONFIRM_TIMEOUT_S
     timer = paths.units.trial_timer(name)
-    # The timer comes first: a record without a timer would wait for a boot. The lock keeps the timer waiting meanwhile.
+    # The timer starts before the record exists. A trial without a timer would be reverted only at the next boot. The
+    # lock of trials keeps the timer waiting meanwhile.
     armed = machine.run(["systemctl", "restart", timer])
     if armed.code:
         raise FailedError(f"cannot start {timer}: {armed.reason}. Nothing was changed")
@@ -72,7 +74,8 @@ def begin(paths: Paths, machine: Machine, name: str) -> str:
 def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
     """Run one command of the change, for as long as the trial lasts, and return its exit code.
 
-    The caller holds the lock of trials. So a revert waits for the command to end, or the command does not start.
+    The caller holds the lock of trials. So a revert waits until the command has ended, and after a revert the command
+    does not start.
     """
     trial = _recorded(paths, name)
     left = seconds_left(trial, machine) if trial else 0
@@ -92,7 +95,7 @@ def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
 
 
 def confirm(paths: Paths, machine: Machine, name: str) -> None:
-    """End the trial; the change stays."""
+    """End the trial, and keep the change."""
     if not paths.trial_record(name).exists():
         raise RefusedError(
             f"no change of {name} is on trial: it took too long, and was reverted (stackctl history)",
@@ -122,7 +125,7 @@ def revert_if_expired(paths: Paths, machine: Machine, log: RunLog, name: str) ->
 
 
 def revert(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
-    """Restore the files and put them in force. After a FailedError the trial stays, so that it is tried again."""
+    """Restore the files and put them in force. After a FailedError the timer tries again."""
     trial = _recorded(paths, name)
     if not trial:
         raise RefusedError(f"no change of {name} is on trial")
@@ -150,7 +153,7 @@ def revert_at_boot(paths: Paths, machine: Machine, log: RunLog) -> None:
         except Exception as error:  # if one revert fails, the others must still run
             faults.append(f"{name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):
-                # Without waiting: timers start once this boot step has ended.
+                # Do not wait: timers start only after this boot step has ended, so waiting would never end.
                 machine.run(["systemctl", "start", "--no-block", paths.units.trial_timer(name)])
     if faults:
         raise PersonNeededError("; ".join(faults))
@@ -195,7 +198,7 @@ def _restore(paths: Paths, trial: Trial) -> None:
 
 
 def _copies(paths: Paths, trial: Trial) -> Path:
-    """Return the directory of the copies. It must exist: a revert removes each file without a copy."""
+    """Return the directory of the copies. It must exist, because a revert removes every file that has no copy."""
     copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
     if not copies.is_dir():
         raise PersonNeededError(f"{copies} is gone", next_step=f"check {trial.name} by hand, then remove {record}")
@@ -203,7 +206,7 @@ def _copies(paths: Paths, trial: Trial) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Make `target` what `source` is: a file, a directory with its content, or nothing.
+    """Make `target` equal to `source`, which is a file, a directory with its content, or nothing.
 
     The copy is made beside the target first, so that a failure, such as a full disk, removes nothing.
     """
@@ -230,14 +233,14 @@ def _remove(path: Path) -> None:
 
 
 def _copy_file(source: Path | str, target: Path | str) -> None:
-    """Copy a file with its owner: sshd reads an operator's keys as the operator."""
+    """Copy a file with its owner, because sshd reads an operator's keys as that operator."""
     shutil.copy2(source, target)
     there = Path(source).stat()
     os.chown(target, there.st_uid, there.st_gid)
 
 
 def _sshd(_paths: Paths, machine: Machine) -> Result:
-    """Restart sshd, since it may be down and systemd may have given up on it. Sessions go on."""
+    """Restart sshd, since it may be down and systemd may have given up on it. Open sessions continue."""
     machine.run(["systemctl", "reset-failed", "ssh.service"])
     return machine.run(["systemctl", "restart", "ssh.service"])
 

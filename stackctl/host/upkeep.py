@@ -1,4 +1,4 @@
-"""What timers do for the host: Debian's daily upgrade, checks of Debian's and PostgreSQL's files, a due reboot.
+"""Tasks that timers start: Debian's daily upgrade, checks of Debian's and PostgreSQL's files, a reboot that is due.
 
 A failure is kept in a file until the task succeeds, because systemd forgets a unit's failure at a reboot.
 """
@@ -15,7 +15,7 @@ from stackctl.services.postgres import Postgres
 
 UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
 UPGRADE_TIMEOUT = 86400
-# Only for libraries and programs: Debian's own hook reports a new kernel.
+# This asks about libraries and programs only, because Debian's own hook reports a new kernel.
 OUTDATED = ("needrestart", "-b", "-l")
 OUTDATED_TIMEOUT = 600
 COMPARE = ("debsums", "--changed")
@@ -23,18 +23,18 @@ COMPARE_TIMEOUT = 6 * 3600
 AMCHECK_TIMEOUT = 6 * 3600
 # pg_amcheck's exit code for damage. 1 means that it did not finish, for example because PostgreSQL stopped.
 DAMAGED = 2
-# One week may fail because another run was in progress, or because a release ended it.
+# One weekly check may fail because another run was in progress, or because a release ended the check.
 AMCHECK_GRACE = timedelta(days=15)
-# One night may fail because of the mirror. This is long enough for the next night's upgrade.
+# One nightly upgrade may fail because of the mirror. This is long enough for the next night's upgrade.
 UPGRADE_GRACE = timedelta(hours=26)
 
 
 def upgrade(paths: Paths, machine: Machine) -> str:
-    """Run the daily upgrade and return how it went. Signals do not end it: half an upgrade is worse."""
+    """Run the daily upgrade and describe the result. Signals do not end it, because half an upgrade is worse."""
     machine.ignore_signals()
     began = machine.now()
     ran = machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
-    # Debian's program always succeeds; only a successful upgrade updates its stamp.
+    # Debian's program exits with 0 even if the upgrade failed, but only a successful upgrade updates its stamp.
     if not ran.code and _day_of(paths.upgrade_stamp) >= began.astimezone().date():
         paths.upgrade_failure.unlink(missing_ok=True)
         outdated = _outdated(machine)
@@ -50,7 +50,7 @@ def upgrade(paths: Paths, machine: Machine) -> str:
 
 
 def compare(paths: Paths, machine: Machine) -> None:
-    """Check that the files of Debian's packages are as installed. `make plan` compares configuration."""
+    """Check that the files of Debian's packages are as installed. Configuration is compared by `make plan` instead."""
     ran = machine.run(COMPARE, timeout=COMPARE_TIMEOUT)
     if not ran.code:
         paths.integrity_failure.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def compare(paths: Paths, machine: Machine) -> None:
 
 
 def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractContextManager[None]) -> None:
-    """Check PostgreSQL's tables and indexes row by row. `alone` is the lock that this needs."""
+    """Check PostgreSQL's tables and indexes row by row. `alone` is the lock that the check needs."""
     if not paths.amcheck_looked.exists():
         _looked(paths, machine)
     with alone:
@@ -92,7 +92,7 @@ def reboot(machine: Machine) -> None:
 
 
 def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
-    """Return what needs a person, one problem a line. With `weekly`, PostgreSQL's files are checked here."""
+    """Return the problems, one a line. `weekly` says that this droplet has to check PostgreSQL's files each week."""
     lines = []
     if paths.integrity_failure.exists():
         lines.append(f"files of Debian's packages are not as installed. Next: sudo cat {paths.integrity_failure}")
@@ -128,12 +128,12 @@ def _outdated(machine: Machine) -> list[str]:
 
 
 def _ask_for_a_reboot(paths: Paths, names: list[str]) -> None:
-    """Ask for a reboot as Debian's packages do. A reboot ends the request, since /run is empty then."""
+    """Request a reboot as Debian's packages do. The files of the request are in /run, so a reboot removes them."""
     asking = paths.reboot_packages.read_text().splitlines() if paths.reboot_packages.exists() else []
     durable.write(paths.reboot_packages, "\n".join([*dict.fromkeys([*asking, *names]), ""]).encode(), 0o644)
     durable.write(paths.reboot_required, b"*** System restart required ***\n", 0o644)
 
 
 def _day_of(stamp: Path) -> date:
-    """Return the day of a stamp in the droplet's time zone, as Debian's program counts days. No stamp is long ago."""
+    """Return a stamp's day in the droplet's time zone, as Debian's program counts. A missing stamp is long ago."""
     return datetime.fromtimestamp(stamp.stat().st_mtime, UTC).astimezone().date() if stamp.exists() else date.min

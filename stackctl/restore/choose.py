@@ -42,7 +42,7 @@ def preflight(run: RestoreRun) -> str:
 
 
 def _is_fresh(stack: Stack) -> bool:
-    """Return whether this droplet has had no release yet, and the first one would put it to work."""
+    """Return whether this droplet has had no release and is not isolated. Its first release would serve users."""
     return not stack.config.isolated and not state.load(stack.paths).kept
 
 
@@ -67,7 +67,7 @@ def _chosen(run: RestoreRun) -> Manifest:
         raise RefusedError("--snapshot names an off-site snapshot", next_step="add --from-offsite")
     known = manifest.every(stack.paths.backups)
     if wanted == LATEST:
-        # A pre-restore backup holds the data that the restore had to replace. It is restored only by its ID.
+        # A pre-restore backup holds data that an operator chose to replace, so `latest` never means such a backup.
         usable = [one for one in known if one.verified and one.reason != "safety"]
         if not usable:
             raise RefusedError(
@@ -79,7 +79,7 @@ def _chosen(run: RestoreRun) -> Manifest:
     if found := next((one for one in known if one.id == wanted), None):
         return found
     if manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
-        manifest.load(stack.paths.backup(wanted))  # this raises the reason why it is not among `known`
+        manifest.load(stack.paths.backup(wanted))  # raises an error that says why the backup is not among `known`
     raise RefusedError(
         f"there is no backup {wanted!r} on this droplet",
         next_step="sudo stackctl list-backups, which lists those here, or sudo stackctl check-offsite, which lists "
@@ -123,7 +123,7 @@ def _check_disk_space(run: RestoreRun) -> None:
 def _check_schema(run: RestoreRun) -> None:
     """Raise RefusedError if, according to state.json, the live release does not know the backup's schema.
 
-    Before the swap the image of the live release itself reads the schema of the restored data.
+    Later, before the swap, the live release's own image reads the schema of the restored data.
     """
     current = state.load(run.stack.paths)
     if run.asked.to_database or not run.stack.config.migrate or not current.release:

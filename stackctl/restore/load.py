@@ -111,7 +111,7 @@ def tell_left_out(run: RestoreRun) -> None:
 
 
 def migrate(run: RestoreRun) -> str:
-    """Migrate the new database with the live release, if its schema is older; then mark it as ready."""
+    """Use the live release to migrate the new database if its schema is older. Then mark the database as ready."""
     current = state.load(run.stack.paths)
     if run.ready:
         return DONE_BEFORE

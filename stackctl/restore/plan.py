@@ -1,4 +1,4 @@
-"""The plan of a restore: what it will change, shown to the operator, who confirms it."""
+"""The plan of a restore. It shows what the restore will change, and the operator confirms it."""
 
 from stackctl.app import state
 from stackctl.app.stack import Stack
@@ -40,7 +40,7 @@ def _about_backup(run: RestoreRun) -> list[str]:
 def _left_out(run: RestoreRun) -> list[str]:
     """List how the restored database will differ from the backup.
 
-    The list is empty for a backup that is yet to be fetched; `load` shows it later.
+    The list is empty for a backup that still has to be fetched. The restore then shows the differences at its end.
     """
     if run.ready or not (run.directory / manifest.DUMP).exists():
         return []

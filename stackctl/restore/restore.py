@@ -2,8 +2,9 @@
 
 RESTORE lists all steps in order. BESIDE lists those that load a backup into a new database and change nothing live.
 The bot keeps running while the backup is loaded beside the live database, counted and migrated. The site is closed
-while the databases swap names and Redis restarts. A failure before `start` is undone, step by step in reverse. A kill
-after `close` leaves a marker (unfinished_restore.py); the same command then finishes the restore.
+while the databases swap names and Redis restarts. If a step before `start` fails, that step and those before it are
+undone in reverse order. If the run is killed after `close`, a marker remains (unfinished_restore.py), and the same
+command finishes the restore.
 """
 
 import re
@@ -35,7 +36,7 @@ def restore(stack: Stack, asked: Request) -> None:
 
 
 def look(stack: Stack, asked: Request) -> Manifest:
-    """Show the plan of a restore without starting it, and return the manifest of the backup."""
+    """Show the plan of a restore, and return the manifest of its backup. The restore itself does not start."""
     run = _run(stack, asked)
     run_steps(stack, run, (PREFLIGHT, PLAN))
     return run.manifest
@@ -56,7 +57,10 @@ def _run(stack: Stack, asked: Request) -> RestoreRun:
 
 
 def _undo_earlier(run: RestoreRun) -> None:
-    """Undo an unfinished restore of another backup. If its data is already in place, that is now the live data."""
+    """Undo an unfinished restore of another backup.
+
+    If the data of that backup is already in place, it is the live data. Then only the data that it replaced is deleted.
+    """
     earlier = run.earlier
     if not earlier:
         return

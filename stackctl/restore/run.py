@@ -1,4 +1,4 @@
-"""The data of one restore: what the operator asked for, and what its steps hand on."""
+"""The data of one restore: the operator's request, and the values that one step hands to the next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ SHOWN = 20
 DONE_BEFORE = "before the interruption"
 """The message of a step that an earlier, interrupted run has done."""
 FORMER = "_replaced"
-"""The suffix of the former live database, until it is dropped."""
+"""The suffix to the name of the former live database, until that database is dropped."""
 
 
 class Request(NamedTuple):
-    """The request of the operator."""
+    """The operator's request."""
 
     backup: str
     """A backup ID, or `latest`."""
@@ -60,7 +60,7 @@ class RestoreRun:
     earlier: Record | None = None
     """The marker of an unfinished restore of another backup."""
     left_out: Sequence[str] = ()
-    """Each line names something that the restored database lacks or has otherwise."""
+    """One line for each part of the backup that the restored database lacks or has in another form."""
     revisions: tuple[Revision, ...] = ()
     """The revisions of the backup's schema, from the backup's state.json."""
 
@@ -93,7 +93,7 @@ class RestoreRun:
 
     @property
     def mark(self) -> str:
-        """The comment on the restored database. It identifies the database after a kill."""
+        """The comment on the restored database. If this run is killed, the next run recognises the database by it."""
         id_, token = (self.record.id, self.record.token) if self.record else (self.manifest.id, self.stack.log.run)
         return f"restored from {id_} by {token}"
 

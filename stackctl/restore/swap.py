@@ -24,7 +24,7 @@ def save(run: RestoreRun) -> str:
 
 
 def close(run: RestoreRun) -> str:
-    """Write the marker, have nginx answer 503, and stop web and worker."""
+    """Write the marker, make nginx answer 503, and stop web and worker."""
     stack = run.stack
     if run.placed:
         return "not needed: all data is restored"
@@ -46,7 +46,7 @@ def reopen(run: RestoreRun) -> None:
         raise FailedError("the data is partly restored; the bot stays closed")
     run.stack.start_data("rdb")
     if run.earlier:
-        unfinished_restore.save(run.stack.paths, run.earlier)  # that restore had already closed the bot
+        unfinished_restore.save(run.stack.paths, run.earlier)  # the earlier restore had closed the bot
         return
     start(run)
     wait_for_health(run)
@@ -55,7 +55,7 @@ def reopen(run: RestoreRun) -> None:
 
 
 def swap(run: RestoreRun) -> str:
-    """Rename the live database away and the restored one to its name, in one transaction."""
+    """In one transaction, rename the live database and give its name to the restored one."""
     if not run.swapped:
         run.server.drop(run.former)
         run.server.rename((run.target, run.former), (run.restored, run.target))
@@ -126,7 +126,7 @@ def end_maintenance(run: RestoreRun) -> str:
 
 
 def forget(run: RestoreRun) -> str:
-    """Delete the replaced data, which the pre-restore backup still has, and the marker."""
+    """Delete the replaced data and the marker. The pre-restore backup, if one was made, still has that data."""
     tell_left_out(run)
     forget_former(run)
     unfinished_restore.remove(run.stack.paths.restoring)
