@@ -1,4 +1,4 @@
-"""The app environment: its canonical form, its hash, its checks, and what Compose gets of it."""
+"""The app environment: its canonical form, its hash, its checks, and what Compose receives."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from stackctl.core import durable, program, redact
 from stackctl.core.errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# These would steer docker, Compose or the loader: stackctl passes the app environment to docker's process.
+# These names would affect docker, Compose or the dynamic loader: docker's process gets the app environment.
 RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 # execve(2) allows 32 pages for NAME=value and the zero byte behind it (MAX_ARG_STRLEN).
@@ -50,7 +50,7 @@ def save(path: Path, environment: Mapping[str, str]) -> None:
 
 
 def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
-    """Return the names whose values differ from the environment kept at `path`. If that is lost, there are none."""
+    """Return the variables that differ from the environment kept at `path`, or none if `path` cannot be read."""
     try:
         former = load(path)
     except StackError:
@@ -83,7 +83,7 @@ def _fault_of_value(name: str, value: object) -> str | None:
 
 
 def secrets_in(directory: Path) -> list[str]:
-    """Return the values of all environments kept there, rotated ones included: `redact.mask` hides them."""
+    """Return every spelling of every value in the environments kept there, so that `redact.mask` can hide them."""
     values: set[str] = set()
     for path in directory.glob("*.json"):
         with suppress(StackError, OSError):
@@ -94,10 +94,10 @@ def secrets_in(directory: Path) -> list[str]:
 def app_environment(
     release: Release, environment: Mapping[str, str], sha256: str, address: str | None, previous_secret: str | None
 ) -> dict[str, str]:
-    """Return the whole process environment of `docker compose` for the app. Its file takes the values by name.
+    """Return the whole environment of a `docker compose` process for the app. The Compose file takes values by name.
 
-    `address` is the colour's, or None for the worker. `previous_secret` is the one that Telegram still sends, if it
-    differs. It is not part of the release, since it is useless a moment later.
+    `address` is the colour's address, or None for the worker. `previous_secret` is the webhook's secret that Telegram
+    still sends, if the release has another. It is not part of the release, because it is useless a moment later.
     """
     return {
         **program.ENVIRONMENT,

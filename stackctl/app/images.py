@@ -1,6 +1,6 @@
 """The images of releases: pulled, pinned by digest and tagged.
 
-The tag is ours: Docker treats an image that was pulled by its digest as dangling.
+The tag is our own, because Docker treats an untagged image that was pulled by its digest as dangling.
 """
 
 from stackctl.app.stack import Stack
@@ -12,7 +12,7 @@ from stackctl.services.docker import Image
 VERSION_LABEL = "org.opencontainers.image.version"
 PULL_TIMEOUT = 900
 FOREIGN = {"amd64", "arm64"}
-"""Architectures whose images do not run on each other. Whether 32-bit ones run depends on the kernel."""
+"""Architectures that cannot run each other's images. Whether they run 32-bit images depends on the kernel."""
 
 
 def ours(paths: Paths, release: Release) -> str:
@@ -23,10 +23,10 @@ def ours(paths: Paths, release: Release) -> str:
 def pin(
     stack: Stack, release: Release, *, digest: str | None, live: Release | None, stays: Release | None
 ) -> tuple[str, str]:
-    """Pull and tag the release's image. Return it as repository@sha256:…, and a message.
+    """Pull and tag the release's image. Return its name, repository@sha256:…, and a message.
 
-    `digest` is what the image must have. `stays` is a release whose image is used as it is: a converge repairs what
-    runs, and must not bring in what has been pushed under the same tag since.
+    `digest` is the digest that the image must have. `stays` is a release whose image is used again: a converge repairs
+    what runs, and must not bring in another image that was pushed under the same tag since.
     """
     docker, repository = stack.docker, stack.config.repository
     if stays and docker.image(stays.image):
@@ -38,7 +38,7 @@ def pin(
     image = pinned = None
     if not pulled.code:
         image = docker.image(reference)
-        short = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens its own
+        short = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens its hub's
         names = image.digests if image else []
         pinned = exactly or next((name for name in names if name.startswith(short)), None)
     elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):
@@ -74,7 +74,7 @@ def _check(stack: Stack, release: Release, reference: str, image: Image) -> None
 
 
 def prune(stack: Stack, kept: set[str]) -> None:
-    """Remove our images except those of the releases with these ids, and what a failed release has pulled."""
+    """Remove all images of the app except those of the `kept` releases, even images that a failed release pulled."""
     docker, ours_of = stack.docker, stack.docker.images_of(stack.paths.docker.release_repository)
     needed = {image for release_id, image in ours_of.items() if release_id in kept}
     for image in {*ours_of.values(), *docker.images_of(stack.config.repository).values()} - needed:

@@ -2,7 +2,7 @@
 boot, halt and the recovery of an interrupted release.
 
 APP.service calls boot when the droplet starts and halt before it stops. Nothing is pulled or recreated. Stale sockets
-need no care: systemd unlinks them before it binds.
+need no cleanup, because systemd removes them before it creates new ones.
 """
 
 from collections.abc import Callable
@@ -25,17 +25,17 @@ def boot(stack: Stack) -> None:
     """
     half = unfinished_restore.load(stack.paths)
     if half and not half.placed:
-        durable.write(stack.paths.maintenance, b"", 0o644)  # the restore was killed between its marker and this
+        durable.write(stack.paths.maintenance, b"", 0o644)  # the restore may have been killed before it did this
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
         stack.log.emit("app", "failed", half.remedy)
         return
     app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
-    # Last, because a container that ended may have deleted the webhook, and nothing else should wait for Telegram.
+    # The webhook is last: a container that ended may have deleted it, and no other step should wait for Telegram.
     _each(stack, idle=_bring_back, data=_start_data, **app, webhook=webhook.mend)
 
 
 def halt(stack: Stack) -> None:
-    """Stop the app, then the data services. PostgreSQL's STOPSIGNAL is a fast shutdown, and nothing writes by then."""
+    """Stop the app, then the data services. By then nobody writes, and PostgreSQL's STOPSIGNAL is a fast shutdown."""
     _each(stack, app=stop_app, worker=stop_worker, data=_stop_data)
 
 
@@ -116,7 +116,7 @@ def start_app(stack: Stack) -> str:
     values = app_env.load(stack.paths.snapshot(release.id))
     argv = compose.resume(stack.paths.docker.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.web_environment(colour, release, values))
-    # Before the app is healthy: early clients are told to retry, and get through as soon as it is.
+    # The socket starts before the app is healthy. Until then clients are told to retry, and then they get through.
     stack.systemctl("start", stack.paths.units.socket(colour))
     return f"{release.tag} in {colour}"
 

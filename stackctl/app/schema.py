@@ -74,7 +74,7 @@ def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release
 
 
 def applied(meant: Sequence[Revision], report: Report) -> tuple[Revision, ...]:
-    """Return those of the `meant` revisions that the database has: a migration may have failed."""
+    """Return the revisions in `meant` that the database has. A migration may have failed, so some may be missing."""
     names = [one.revision for one in meant]
     if report.current in names:
         return tuple(meant[: names.index(report.current) + 1])

@@ -1,4 +1,4 @@
-"""What several verbs do with containers and sockets: start, wait for health, stop, remove."""
+"""Actions on containers and sockets that several verbs share: start, wait for health, stop, remove."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -62,9 +62,9 @@ class Stack(Context):
         self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)
 
     def stop_colour(self, colour: str) -> None:
-        """Stop the containers first: requests under way end through a socket that still exists."""
+        """Stop a colour: first its containers, then its socket, which current requests need until they end."""
         self.docker.stop(self.containers(colour), self.config.stop_grace)
-        # Without waiting: at a shutdown systemd stops the units only after this process has ended.
+        # Do not wait: at a shutdown systemd stops the units only after this process, so waiting would never end.
         self.systemctl("stop", "--no-block", self.paths.units.socket(colour), self.paths.units.proxy(colour))
 
     def remove_colour(self, colour: str) -> None:
@@ -78,7 +78,7 @@ class Stack(Context):
         self.wait_until_well(project, step, self.config.healthy_timeout, fail_early=False)
 
     def remove_one_shots(self) -> None:
-        """Remove the containers of migrations. They outlive their client, killed now or in an earlier run."""
+        """Remove the containers of migrations. They outlive their client, whichever run killed that."""
         for colour in COLOURS:
             self.docker.remove(self.docker.containers(self.paths.docker.project(colour), one_off=True))
 

@@ -17,9 +17,9 @@ class Release:
     """An image with its app environment."""
 
     id: str
-    """UTC time of its start, as 20251123T154100.123Z. It names the kept app environment and our tag on the image."""
+    """UTC time of its start, as 20251123T154100.123Z. The kept app environment and our image tag are named after it."""
     tag: Annotated[str, matching(names.TAG, "a tag of an image")]
-    """Messages show it as something to type, so it must look like a tag."""
+    """Messages show it in commands to type, so it must be a valid tag."""
     image: str
     """repository@sha256:…"""
     env_sha256: str
@@ -39,7 +39,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Webhook:
-    """What Telegram was told last. It never returns the secret, so a fingerprint is kept."""
+    """The webhook that Telegram was told last. Telegram never returns the secret, so a fingerprint is kept."""
 
     url: str
     fingerprint: str
@@ -47,7 +47,7 @@ class Webhook:
 
 @dataclass(frozen=True)
 class State:
-    """What state.json holds. `active` and `maintenance` are read from a link and a flag file instead."""
+    """The content of state.json, except that `load` takes `active` from a link and `maintenance` from a flag file."""
 
     active: str | None = None
     worker: Release | None = None
@@ -62,7 +62,7 @@ class State:
     """The revisions of the schema that releases have applied, oldest first."""
     webhook: Webhook | None = None
     left: tuple[str, ...] = ()
-    """The ids of the kept releases that were rolled back. A rollback uses one of them only by its name."""
+    """The ids of the kept releases that were rolled back. A rollback uses such a release only if it is named."""
 
     @property
     def release(self) -> Release | None:
@@ -80,14 +80,14 @@ class State:
 
     @property
     def uncommitted(self) -> bool:
-        """Whether the live release was interrupted before it was recorded. A rollback to a kept release never is."""
+        """Whether the live release was interrupted before it was recorded. A kept release is never uncommitted."""
         return self.release is not None and self.release.id not in {known.id for known in self.kept}
 
     def serving(self, colour: str, release: Release, most: int) -> "State":
         """Return the state with this release live, and as the newest of those kept.
 
-        An earlier release that differs only in its id is dropped. Otherwise repeated releases of one tag would push out
-        everything that a rollback could use.
+        An earlier release with the same tag, image and app environment is dropped. Otherwise repeated releases of one
+        tag would push out everything that a rollback could use.
         """
         same = (release.tag, release.image, release.env_sha256)
         others = [known for known in self.kept if (known.tag, known.image, known.env_sha256) != same]
@@ -114,7 +114,7 @@ class State:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "State":
-        """Read a state. The keys since `kept` are absent from older ones. Raises RecordError."""
+        """Read a state. Older files lack some of the keys. Raises RecordError."""
         return records.loads(cls, text, version=VERSION)
 
 

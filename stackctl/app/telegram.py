@@ -40,7 +40,7 @@ class Info:
 
     @classmethod
     def read(cls, result: Any) -> "Info":
-        """Check and convert an answer. Raises FailedError if it has another form, since it came over the network."""
+        """Convert an answer, which came over the network. Raises FailedError if it does not have the expected form."""
         document = result if isinstance(result, dict) else {}
         url, error = document.get("url"), document.get("last_error_message", "")
         pending, error_at = document.get("pending_update_count", 0), document.get("last_error_date", 0)

@@ -1,4 +1,4 @@
-"""The marker of an unfinished restore, which has closed the bot. boot, status and release check it before they act."""
+"""The marker of an unfinished restore: it has closed the bot. boot, status and release check it before they act."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Record:
     id: str
     """The ID of the backup."""
     token: str
-    """The run that began the restore. The comment of the restored database names it, which tells after a kill."""
+    """The ID of the run that began the restore. The restored database's comment has it, so a later run can tell."""
     maintenance: bool
     """Whether maintenance was on before the restore."""
     revisions: tuple[Revision, ...] = ()

@@ -28,7 +28,7 @@ MANY = 100
 
 
 def ensure(stack: Stack) -> str:
-    """Set the webhook unless it is the live release's already, and return what was found. Pending updates are kept.
+    """Set the webhook unless it already fits the live release. Return a message. Pending updates are kept.
 
     Raises StackError if the webhook has never been set and cannot be set now.
     """
@@ -80,12 +80,15 @@ class Look:
 
     @property
     def drift(self) -> list[str]:
-        """What a release, and so a converge, repairs."""
+        """The differences that a release repairs, and so does a converge."""
         fault = _fault(self.info, self.wanted) if self.info and self.wanted else None
         return [fault] if fault else []
 
     def problems(self, now: float) -> list[str]:
-        """Return what Telegram complains of. The clocks agree: otherwise Telegram would reject our certificate."""
+        """Return a line for each problem that Telegram reports.
+
+        Its clock and ours agree: otherwise Telegram would reject our certificate.
+        """
         if self.rejected:
             return [f"the bot is deaf and mute: {self.silence}. Next: set TELEGRAM_BOT_TOKEN, then make site"]
         if not self.info or self.drift:

@@ -7,32 +7,32 @@ NEITHER_PULL_NOR_BUILD = ("--no-build", "--pull", "never")
 
 
 def compose(project: str, file: Path, *arguments: str) -> list[str]:
-    """Build `docker compose` for one project and file. A .env beside the file is ignored."""
+    """Build a `docker compose` command for one project and file. A .env file beside it is ignored."""
     fixed = ["--ansi", "never", "--env-file", "/dev/null", "--project-name", project, "--file", str(file)]
     return ["docker", "compose", *fixed, *arguments]
 
 
 def up(project: str, file: Path) -> list[str]:
-    """Start what the file declares, and recreate containers that differ from it."""
+    """Build the command that starts what the file declares, and recreates containers that differ from it."""
     return compose(project, file, "up", "--detach", *NEITHER_PULL_NOR_BUILD)
 
 
 def resume(project: str, file: Path) -> list[str]:
-    """Start existing containers, create missing ones, and recreate none."""
+    """Build the command that starts existing containers, creates missing ones, and recreates none."""
     return compose(project, file, "up", "--detach", "--no-recreate", *NEITHER_PULL_NOR_BUILD)
 
 
 def one_shot(project: str, file: Path, name: str, *command: str) -> list[str]:
-    """Build the call that runs a command of the image in a one-shot container.
+    """Build the command that runs a program of the image in a one-shot container.
 
-    The container has a name, because it outlives a killed client and must be found again. Its service is `migrate`,
-    which has no fixed address. The address of the colour may be in use.
+    The container has a name, because it outlives a killed client and must be found again. It belongs to the service
+    `migrate`, which has no fixed address, because the colour's address may be in use.
     """
     return compose(project, file, "run", "--rm", "--no-deps", "-T", "--name", name, "migrate", *command)
 
 
 def stack_sha256(compose_files: bytes, environment: bytes, image: str) -> str:
-    """Hash what the app's containers are created from: Compose files, canonical environment, image digest.
+    """Return a hash of what the app's containers are created from: Compose files, canonical environment, image digest.
 
     Each part is hashed first, so that moving a byte from one part to the next changes the result.
     """

@@ -1,4 +1,4 @@
-"""Docker without Compose. The output formats leave out the environment of containers."""
+"""Docker without Compose. The output formats omit the environment of containers, which holds secrets."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ class Container:
 
     @property
     def end(self) -> str | None:
-        """How it ended by itself, or None. It also ended if its restart policy has started it again."""
+        """A text that says how it ended by itself, or None. A container that Docker has restarted since also ended."""
         if self.state in {"running", "created"}:
             return f"{self.service} ended by itself, and was started again" if self.restarts else None
         return f"{self.service} ended by itself (exit code {self.exit_code})"
@@ -110,14 +110,14 @@ class Docker:
         return result
 
     def containers(self, project: str, *, one_off: bool = False) -> list[Container]:
-        """List the containers of a Compose project, running or not. `one_off` lists those that `compose run` left."""
+        """List the containers of a Compose project, running or not. With `one_off`, list those of `compose run`."""
         labels = [f"{PROJECT_LABEL}={project}", f"{ONE_OFF_LABEL}={one_off}"]
         filters = [part for label in labels for part in ("--filter", f"label={label}")]
         listed = self.call("docker can't list containers", ["docker", "ps", "--all", "--quiet", "--no-trunc", *filters])
         ids = listed.stdout.split()
         if not ids:
             return []
-        # If a container has gone since it was listed, the others are printed all the same.
+        # If a container has gone since it was listed, Docker still prints the others.
         found = self.machine.run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *ids])
         containers = [Container.read(line) for line in found.stdout.splitlines() if line.strip()]
         return sorted(containers, key=lambda container: container.service)
@@ -136,7 +136,7 @@ class Docker:
         )
 
     def stop(self, containers: Sequence[Container], grace: int | None = None) -> None:
-        """Stop all of them at once. `grace` is in seconds; the default is that of each container."""
+        """Stop the containers, all at once. `grace` is in seconds. By default each container's own grace applies."""
         limit = [] if grace is None else ["-t", str(grace)]
         ids = [container.id for container in containers if container.state in {"running", "restarting", "paused"}]
         if ids:

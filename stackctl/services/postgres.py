@@ -1,16 +1,16 @@
-"""PostgreSQL, reached through its container's own socket, which needs no password and so reveals none.
+"""PostgreSQL, reached through the socket in its container, where no password is needed and so none can leak.
 
 The app's roles are not trusted. They may leave functions, operators, settings and indexes in the app's database, and a
-superuser who connects to it would run or obey them (CVE-2018-1058; PostgreSQL's manual, 5.9.6). Therefore:
+superuser who connects to that database would run or obey them (CVE-2018-1058; PostgreSQL's manual, 5.9.6). Therefore:
 
-- Each session gets SESSION. Settings that a client asks for override those of ALTER DATABASE and ALTER ROLE.
-- We ask in the database `postgres`, where the app owns nothing. Our statements in the app's database name schemas and
-  operators in full.
-- READER reads and counts the tables (postgres_snapshot.py). It may read everything and change nothing.
+- Each session gets the settings in SESSION. A client's settings override those of ALTER DATABASE and ALTER ROLE.
+- Statements run in the database `postgres`, where the app owns nothing. Statements that must run in the app's database
+  name schemas and operators in full.
+- READER reads and counts the tables (postgres_snapshot.py). This role may read everything and change nothing.
 - The superuser enters the app's database only with PostgreSQL's own programs, which protect themselves (pg_dump,
-  pg_amcheck), and to take login roles away.
+  pg_amcheck), and to remove login roles.
 
-Names in its statements are checked where they are declared (config/values.py), or are our own.
+Names in the statements of this module are our own, or are checked where they are declared (config/values.py).
 """
 # ruff: noqa: S608
 
@@ -53,24 +53,26 @@ SESSION = {
     "temp_tablespaces": "",
     "default_table_access_method": "heap",
 }
-"""Settings that a database's owner or a role may leave behind, and that would change our questions or the answers."""
+"""Settings that a database's owner or a role may leave behind, and that would change our statements or the answers."""
 OF_SUPERUSER = {**SESSION, "lc_messages": "C"}
-"""Only a superuser may set the language of messages."""
+"""The settings of a superuser's session. Only a superuser may set the language of messages."""
 DUMPS = "stackctl-backup"
-"""Application name of our sessions, by which those of a killed caller are found."""
+"""The application name of our sessions. By this name, the sessions of a killed caller are found."""
 ADMIN = "postgres"
 """The database that we connect to while others are created, renamed and dropped."""
 SUPERUSER = "postgres"
 PRIVILEGES = ("CREATE", "CONNECT", "TEMPORARY")
-"""What the app's owner role may do in the database. The superuser owns it, so the app can't change its settings."""
+"""What the app's owner role may do in the database. The app can't change the database's settings: a superuser owns it.
+"""
 READER = "stackctl_reader"
-"""Role that reads and counts all tables. It has no password and is expired: only the container's socket admits it."""
+"""The role that reads and counts all tables. It has no valid password, so only the container's socket admits it."""
 PSQL = ("psql", "-qtAX", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse", "-v", "SHOW_CONTEXT=never")
 QUERY_TIMEOUT = postgres_snapshot.QUERY_TIMEOUT
 LONG_TIMEOUT = 600
 DUMP_LOCKS_MS, DUMP_LOCK_MS = 2000, 5
-"""Time in which pg_dump has to lock all tables, and each of them. We hold locks on them already, so it waits only
-behind somebody who waits for us, and has to give up then. Its --lock-wait-timeout is a statement_timeout."""
+"""pg_dump must lock all tables within DUMP_LOCKS_MS, plus DUMP_LOCK_MS for each table. We already hold locks on them,
+so pg_dump waits only behind another session that waits for us. It must then give up, because we wait for pg_dump. Its
+--lock-wait-timeout is a statement_timeout."""
 FEWEST_TRIES = 3
 # PostgreSQL keeps superuser_reserved_connections for superusers, so no release can use them.
 CAPACITY = """SELECT current_setting('server_version_num')::int / 10000,
@@ -131,7 +133,7 @@ class Server:
         self.query(ADMIN, "; ".join(["BEGIN", throw_out, *renames, "COMMIT"]))
 
     def rows(self, database: str) -> dict[str, int]:
-        """Count the rows of each table, by schema.table, in a database that is not in use."""
+        """Return the number of rows of each schema.table in a database that is not in use."""
         with self.snapshot(database) as one:
             return one.rows()
 
@@ -162,7 +164,7 @@ class Server:
         return [line for line in listed.stdout.splitlines() if line and not line.startswith(";")]
 
     def inside(self, *command: str, settings: Mapping[str, str] = OF_SUPERUSER) -> list[str]:
-        """Return the command line of a program in the container, whose session has these settings."""
+        """Return the command line that runs a program in the container. Its session has these settings."""
         set_there = ("--env", f"PGAPPNAME={DUMPS}", "--env", f"PGOPTIONS={session(settings)}")
         return ["docker", "exec", "-i", "--user", "postgres", *set_there, self.container, *command]
 
@@ -198,8 +200,8 @@ class Postgres:
     def dump(self, target: Path, seconds: int) -> dict[str, int]:
         """Dump the database in custom format. Return the number of rows of each table in the dump.
 
-        Dump and counts see one snapshot, whose tables stay locked until all are counted. If others change tables at the
-        wrong moment, this waits with no table locked, and tries again.
+        Dump and counts see one snapshot, whose tables stay locked until all are counted. If another session changes
+        tables at the wrong moment, this method releases all locks, waits, and tries again.
         """
         machine = self.docker.machine
         deadline, tries = machine.monotonic() + LOCK_TIMEOUT_S, 0
@@ -230,15 +232,18 @@ class Postgres:
         return self.docker.machine.run(self.server.inside("pg_amcheck", *told), timeout=seconds)
 
     def end_dumps(self) -> None:
-        """End the sessions of earlier dumps and checks: `docker exec` outlives its client (docker/cli #5309)."""
+        """End the sessions of earlier dumps and checks.
+
+        A program that `docker exec` runs outlives its client (docker/cli #5309).
+        """
         others = f"application_name = '{DUMPS}' AND pid <> pg_backend_pid()"
         self.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
 
     def forget_logins(self, needed: set[str]) -> None:
-        """Drop the login roles whose passwords are in no kept app environment any more.
+        """Drop the login roles whose passwords are no longer in any kept app environment.
 
-        Each is shut out first, so that none of its sessions can set its password again. Its objects go to the owner
-        role, in every database where it owns any: a role may create large objects wherever it can connect.
+        Each role is locked out first, so that none of its sessions can set its password again. Its objects go to the
+        owner role, in every database where it owns any: a role may create large objects wherever it can connect.
         """
         owner, server = self.data.owner, self.server
         ours = re.compile(rf"{re.escape(owner)}_[0-9a-f]{{8}}")

@@ -1,7 +1,7 @@
 """Snapshots of a database through psql: all tables as they were at one moment, locked if the database is in use.
 
 Tables are counted by COPY. `SELECT count(*)` would let the planner run functions of the app with the caller's rights,
-because it folds constants in the expressions of indexes. Statements name schemas and operators in full.
+because the planner folds constants in the expressions of indexes. Statements name schemas and operators in full.
 """
 
 import json
@@ -18,7 +18,7 @@ COUNT_TIMEOUT = 3600
 LOCK_TIMEOUT_MS = 500
 """Less than deadlock_timeout (1 s), after which PostgreSQL might abort the app's transaction instead of ours."""
 LOCK_TIMEOUT_S = 120
-"""Seconds in which all tables must have been locked together once."""
+"""Within this many seconds, all tables must be locked at the same time."""
 # Errors that other transactions cause in this one. The work is tried again.
 DISTURBED = re.compile(
     "lock timeout|statement timeout|deadlock detected|cache lookup failed|could not open relation|"
@@ -28,8 +28,8 @@ READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # transaction_timeout came with PostgreSQL 17. An older server refuses a session that names it.
 NO_TIMEOUT = """SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s
  WHERE s.name OPERATOR(pg_catalog.=) 'transaction_timeout'"""
-# Tables of an extension come with the extension and not with a dump, so they are locked and not counted. Counting reads
-# one column: the shortest whose type is built in.
+# Tables of an extension come with the extension and not with a dump, so they are locked but not counted. Counting reads
+# one column: the shortest one whose type is built in.
 TABLES = """SELECT pg_catalog.json_build_array(
  c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
  (SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
@@ -61,7 +61,7 @@ class Table(NamedTuple):
     column: str | None
     """The column to read for a count, or None if all columns are generated."""
     counted: bool
-    """Whether its rows are its own: it is neither the parent of partitions, nor part of an extension."""
+    """Whether its rows are counted. The parent of partitions has none of its own, and an extension brings its own."""
 
     @property
     def key(self) -> str:
@@ -82,10 +82,10 @@ class Snapshot:
     tables: tuple[Table, ...]
 
     def rows(self) -> dict[str, int]:
-        """Count the rows of each table, by schema.table.
+        """Return the number of rows of each schema.table.
 
-        Each table is counted in a savepoint. Rolling back to it releases the table: there may be more tables than a
-        throwaway server can hold locks for (max_locks_per_transaction).
+        Each table is counted in a savepoint. Rolling back to the savepoint releases the table's lock, because there may
+        be more tables than a throwaway server can lock at once (max_locks_per_transaction).
         """
         return {table.key: self._rows_of(table) for table in self.tables if table.counted}
 
@@ -113,9 +113,9 @@ def at_rest(psql: Conversation) -> Snapshot:
 def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
     """Take a snapshot of a database in use, with all tables locked against TRUNCATE, DROP and rewriting ALTERs.
 
-    These are not MVCC-safe: a snapshot older than one of them sees an empty table (PostgreSQL's manual, 13.6). LOCK
-    takes no snapshot, so the snapshot is younger than all locks. Raises DisturbedError if a lock is not granted at
-    once: waiting longer would block those who wait for the tables that are locked already.
+    Those commands are not MVCC-safe: a snapshot taken before such a command sees an empty table (PostgreSQL's manual,
+    13.6). LOCK takes no snapshot, so our snapshot is younger than all locks. Raises DisturbedError if a lock is not
+    granted at once: waiting longer would block other sessions that need the tables which are already locked.
     """
     deadline = monotonic() + LOCK_TIMEOUT_S
     wanted = _tables(psql)
@@ -144,7 +144,7 @@ def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
 
 
 def ask(psql: Conversation, sql: str, timeout: float = QUERY_TIMEOUT) -> list[str]:
-    """Return the lines that psql prints. Its own \\echo marks the end."""
+    """Send SQL to psql, and return the lines that it prints. An \\echo of our own marks the end."""
     return psql.ask(f"{sql}\n\\echo {_END}\n", _END, timeout)
 
 

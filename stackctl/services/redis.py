@@ -15,10 +15,10 @@ from stackctl.core.program import ENVIRONMENT, Result
 from stackctl.services.docker import Docker
 
 ADMINISTRATOR = "stackctl"
-"""Our Redis user, which may do everything. The app's user, `default`, may not (deploys/operations/data.py)."""
+"""Our own Redis user, which may do everything. The app's user, `default`, may not (deploys/operations/data.py)."""
 MARK_BYTES = 40
 RDB, FRESH = "dump.rdb", "dump.rdb.new"
-# If there is an append-only file, Redis starts from that alone. So it is moved first.
+# If there is an append-only file, Redis starts only from that file. So it is moved first.
 FILES = ("appendonlydir", RDB)
 # Results of the last snapshot, of the last write to the append-only file, and of its last compaction.
 SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
@@ -40,7 +40,7 @@ class Redis:
             file.truncate(_length(file))
 
     def info(self) -> dict[str, str]:
-        """Return the facts of INFO. Raises FailedError."""
+        """Return the fields of Redis's answer to INFO. Raises FailedError."""
         ran = self._cli("INFO", "everything")
         found = facts(ran.stdout)
         if ran.code or "redis_version" not in found:
@@ -81,11 +81,11 @@ class Directory:
             return any(there.has(_aside(name)) for name in FILES)
 
     def place(self, rdb: Path) -> None:
-        """Let Redis start from a copy of this dump, and set aside its current files."""
+        """Set aside the current files of Redis, and put a copy of this dump in their place."""
         with self._opened() as there, openat.directory(rdb.parent.parent, rdb.parent.name) as backup:
             there.copy(FRESH, backup, rdb.name, backup.size(rdb.name))
             for name in FILES:
-                # If a killed run has set it aside already, the present file is that run's copy.
+                # If a killed run has already set this file aside, the file that is here now is that run's copy.
                 if there.has(name) and not there.has(_aside(name)):
                     there.rename(name, _aside(name))
                 there.remove(name)
@@ -94,7 +94,7 @@ class Directory:
     def put_back(self) -> None:
         """Put back the files that were set aside."""
         with self._opened() as there:
-            begun = there.has(_aside(RDB))  # otherwise the files that are there were never replaced
+            begun = there.has(_aside(RDB))  # otherwise the present files were never replaced
             for name in reversed(FILES):
                 if begun or there.has(_aside(name)):
                     there.remove(name)
@@ -122,7 +122,7 @@ def _length(file: BinaryIO) -> int:
 
 
 def loaded(told: Mapping[str, str]) -> int:
-    """Return how many keys were in the file that Redis started from. Redis counts the expired ones apart."""
+    """Return how many keys were in the file that Redis started from. Redis counts expired keys separately."""
     return sum(_number(told.get(f"rdb_last_load_keys_{what}", "")) for what in ("loaded", "expired"))
 
 

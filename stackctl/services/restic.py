@@ -1,4 +1,4 @@
-"""restic as droplet and operator's machine run it: its environment, its exit codes and its errors."""
+"""restic, as the droplet and the operator's machine run it: its environment, exit codes and errors."""
 
 import json
 import re
@@ -11,7 +11,7 @@ NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
 
 
 def environment(repository: str, password: str, key: s3.Key) -> dict[str, str]:
-    """Return the variables that open a repository. An argument would be visible to other processes."""
+    """Return the environment variables that open a repository. Arguments would be visible to other processes."""
     return {
         "RESTIC_REPOSITORY": repository,
         "RESTIC_PASSWORD": password,
