@@ -1,6 +1,6 @@
 """The highest number ever seen among the off-site backups.
 
-The backups on this droplet do not show it: a droplet that replaces a lost one may have only an older backup.
+The backups on this droplet may not show it, because a droplet that replaces a lost one may have only an older backup.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from stackctl.core import durable
 from stackctl.core.paths import Paths
 
 BELIEVED = 1 << 62
-"""No droplet counts that far. A higher number is forged, to leave none for the next backup (manifest.MOST)."""
+"""No droplet counts that far. A number this high was forged, to leave none for the next backup (manifest.MOST)."""
 
 
 def highest(paths: Paths) -> int | None:

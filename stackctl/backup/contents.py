@@ -29,10 +29,10 @@ SUPERUSERS_ALONE = (
 )
 """Kinds in a dump's table of contents that only a superuser may create."""
 OF_THE_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
-"""Kinds that are copied from the live database instead (`Load.as_live`)."""
+"""Kinds that are not loaded. `Load.as_live` copies them from the live database instead."""
 ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
 OF_OTHERS = ("DATABASE ", "EXTENSION ", "EVENT TRIGGER ", "FOREIGN SERVER ", "SERVER ", "FOREIGN DATA WRAPPER ")
-"""Targets of the kinds in ABOUT that are not loaded, or that bring these entries along themselves."""
+"""An entry of a kind in ABOUT is skipped if its target is one of these. The target is not loaded, or brings its own."""
 LIVE_ONES = "privileges and settings of the database itself are those of the live one"
 LARGE_OBJECTS = ("BLOB", "BLOB METADATA")
 
@@ -68,7 +68,7 @@ class Contents:
     owners: tuple[tuple[str, str, str], ...]
     """Each object that belongs to one of the roles: its kind and name as they are written, and the role."""
     told: tuple[str, ...]
-    """Each line names something that a restored database lacks or has otherwise."""
+    """Each line names something that the restored database lacks, or that differs there."""
 
 
 def entries(listed: str) -> list[Entry]:
@@ -77,9 +77,10 @@ def entries(listed: str) -> list[Entry]:
 
 
 def extensions(schema: Iterable[str], untrusted: Container[str]) -> tuple[tuple[str, str], ...]:
-    """Return the untrusted extensions of the schema, each with the schema that it is in.
+    """Return the untrusted extensions that the lines create, each with the schema that it is in.
 
-    A line in the body of a function may look the same. Such lines come later, so the first line of a name counts.
+    A line in the body of a function may look like one of these lines. Functions come later in a dump, so the first line
+    for each extension counts.
     """
     named = dict[str, str]()
     for line in schema:
@@ -95,7 +96,7 @@ def owners(found: Iterable[Entry], schema: Iterable[str], roles: Container[str])
         for line in schema
         if (match := OWNED_BY_NAME.fullmatch(line)) and (role := unquoted(match[3])) in roles
     )
-    # The name of a large object is its number. PostgreSQL 17 may list several in one entry; they become the owner's.
+    # The name of a large object is its number. PostgreSQL 17 may list several in one entry; those become the owner's.
     large = ((one.name, one.owner) for one in found if one.kind in LARGE_OBJECTS and one.name.isdecimal())
     return named + tuple(("LARGE OBJECT", name, role) for name, role in large if role in roles)
 
@@ -127,7 +128,7 @@ def chosen(
 
 
 def is_set_up(found: Iterable[Entry], schema: Iterable[str], owner: str) -> bool:
-    """Return whether the database itself has settings, or other privileges than every database of this host."""
+    """Return whether the database itself has settings, or grants privileges to roles besides the owner and READER."""
     ours = {owner, READER}
     granted = [line for line in schema if (match := OF_DATABASE.fullmatch(line)) and unquoted(match[1]) not in ours]
     return bool(granted) or any(one.kind == "DATABASE PROPERTIES" for one in found)
@@ -144,7 +145,7 @@ def _is_known(one: Entry, objects: Container[tuple[str, str]]) -> bool:
 
 
 def reassigned(schema: Iterable[str], kept: Iterable[tuple[str, str, str]], owner: str) -> list[str]:
-    """Return a line for each role whose objects, or some of them, become the owner's."""
+    """Return a line for each role that loses some or all of its objects to the owner."""
     every = Counter(unquoted(found[1]) for line in schema if (found := OWNED.fullmatch(line)))
     for *_, role in kept:
         every[role] -= 1

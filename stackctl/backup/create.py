@@ -1,8 +1,9 @@
 """backup: saves the data of PostgreSQL and Redis, and the live release, in /opt/backups/ID.
 
-BACKUP lists all steps in order. A backup is made in ID.partial. It is renamed to ID after it was restored elsewhere and
-its rows were counted; only a directory with such a name is a backup. A kill leaves a directory that no process has
-locked, and the next run removes it. The backup of a release is dumped and counted, but not restored: there is no time.
+BACKUP lists all steps in order. A backup is made in the directory ID.partial. After the backup was restored into
+throwaway containers and its rows were counted, the directory is renamed to ID. Only a directory with such a name is a
+backup. A killed run leaves a directory that no process has locked, and the next run removes it. The backup of a release
+is dumped and counted, but not restored, because there is no time for that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,10 +30,10 @@ DUMP_TIMEOUT = 3600
 def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> None:
     """Make a backup. `site` is the lock of the site; it is held only while the data is dumped.
 
-    Raises RefusedError if nothing was started. Raises FailedError if there is no new backup, or the new one has a
-    problem; then nothing was pruned.
+    Raises RefusedError if nothing was started. Raises FailedError if there is no new backup, or if the new one has a
+    problem. In either case nothing was pruned.
     """
-    # During an unfinished restore PostgreSQL may have the restored data and Redis still the former.
+    # During an unfinished restore PostgreSQL may have the restored data and Redis still the former data.
     if half := unfinished_restore.load(stack.paths):
         raise RefusedError(half.remedy)
     with _run(stack, reason) as run:
@@ -42,7 +43,7 @@ def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> 
 
 
 def pre_restore(stack: Stack) -> Manifest:
-    """Make a pre-restore backup. The caller holds the lock of the site. Nothing is pruned for it."""
+    """Make a pre-restore backup, without pruning. The caller holds the lock of the site."""
     with _run(stack, "safety") as run:
         run_steps(stack, run, DUMPED)
         _verify_and_publish(run, (VERIFY, PUBLISH))
@@ -50,9 +51,9 @@ def pre_restore(stack: Stack) -> Manifest:
 
 
 def fetch(stack: Stack, wanted: Manifest) -> None:
-    """Fetch an off-site backup, and verify it before it gets its name, because an intruder may have sent it.
+    """Fetch an off-site backup, and verify it before its directory gets its name: an intruder may have sent it.
 
-    A damaged backup of the same ID on the droplet is replaced only after that.
+    A damaged backup with the same ID on the droplet is replaced only after the verification.
     """
     whole = stack.paths.backup(wanted.id)
     check_disk_space(stack, wanted.postgres.bytes, verified=True)
@@ -70,7 +71,7 @@ def fetch(stack: Stack, wanted: Manifest) -> None:
 
 
 def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
-    """Make the backup that a release takes before its migrations, and prune those of former releases."""
+    """Make the backup that a release takes before its migrations, and prune the backups of earlier releases."""
     with ExitStack() as ends:
         run = BackupRun(stack, data, release_id, "release", ends)
         for act in (_begin, _dump, _publish):
@@ -80,9 +81,9 @@ def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
 
 
 def check_disk_space(stack: Stack, database: int, *, verified: bool = False, image: int = 0) -> None:
-    """Raise RefusedError if a dump of a database of so many bytes might fill the disk.
+    """Raise RefusedError if a backup of a database of this size might fill the disk.
 
-    `image` is the size of an image that is pulled first. It counts if Docker's directory is on the same disk.
+    `image` is the size of an image that is pulled first. It counts only if Docker's directory is on the same disk.
     """
     backups = stack.paths.backups
     backups.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,10 +104,10 @@ def _run(stack: Stack, reason: Reason) -> Iterator[BackupRun]:
 def _preflight(run: BackupRun) -> str:
     room = run.postgres.capacity()
     _begin(run)
-    if run.reason != "safety":  # which is part of a restore
+    if run.reason != "safety":  # a pre-restore backup runs inside a restore
         _drop_half_restored(run.postgres.server)
-    # A killed upload may have left what it fetched. A release does not hold the lock of the backups, so it must not
-    # remove the files of a running one.
+    # A killed upload may have left the files that it fetched. A release does not hold the lock of the backups, so it
+    # must not remove these files: they may belong to a running upload.
     with openat.directory(run.stack.paths.backups) as backups:
         backups.remove(upload.FETCHED)
     check_disk_space(run.stack, room.database_bytes, verified=True)
@@ -163,8 +164,8 @@ def _dump(run: BackupRun) -> str:
 def _next_number(run: BackupRun) -> int:
     """Return the highest number ever seen, plus one.
 
-    A droplet that knows of no backup, or that could never read the storage, reads it first. A release does not, because
-    its backups are never sent. If the storage does not answer, the backup is made all the same.
+    A droplet that knows of no backup, or that could never read the storage, reads the storage first. A release does
+    not, because its backup is never sent. If the storage does not answer, the backup is made nevertheless.
     """
     stack = run.stack
     known = backup_number.highest(stack.paths) is not None and any(one.reason != "release" for one in run.made)
@@ -234,6 +235,6 @@ UPLOAD = Step("upload", "send it off the droplet", send.send)
 PRUNE = Step("prune", f"delete old backups; keep {prune.KEPT_DAYS} days", prune.prune)
 
 DUMPED = (PREFLIGHT, DUMP, REDIS)
-"""These steps hold the lock of the site."""
+"""These steps run under the lock of the site."""
 AFTER_DUMP = (VERIFY, PUBLISH, UPLOAD, PRUNE)
 BACKUP = (*DUMPED, *AFTER_DUMP)

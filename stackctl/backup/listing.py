@@ -82,7 +82,7 @@ def _row(one: Manifest) -> tuple[str, ...]:
 
 
 def _last_fault(paths: Paths) -> str | None:
-    """Return a line if the last backup failed. One that was refused because of a lock does not count."""
+    """Return a line if the last backup failed. A backup that was refused because of a lock does not count."""
     runs: Iterable[dict[str, Any]] = history.runs(paths, "backup")
     last = next((run for run in reversed(list(runs)) if run["code"] != LockedError.code), None)
     if not last or last["state"] == "done":
@@ -101,7 +101,7 @@ def _then_again(first: str = "") -> str:
 
 
 def _first_planned(paths: Paths) -> datetime | None:
-    """Return the time of the timer's first or last start, or None if there is no timer."""
+    """Return when the timer last started a backup, or when the timer itself was started. None if there is no timer."""
     try:
         return datetime.fromtimestamp(paths.backup_stamp.stat().st_mtime, UTC)
     except FileNotFoundError:

@@ -1,12 +1,12 @@
 """Loads a backup's dump into a new database, as a role that has only the privileges of the owner.
 
-A dump is text that the app wrote, or an intruder who sent it. None of it runs as superuser: pg_restore logs in as
-LOADER, which acts as the owner. CHECK constraints, defaults, index functions and generated columns run with the same
-privileges while rows are loaded (PostgreSQL's manual warns of them: pg_restore, Notes). What needs a superuser is done
-by statements of our own, built from checked names. The rest is left out, and named.
+A dump is text that the app or an intruder wrote. None of it runs as superuser: pg_restore logs in as LOADER, which acts
+as the owner. CHECK constraints, defaults, index functions and generated columns run with the owner's privileges, too,
+while rows are loaded (PostgreSQL's manual warns of them: pg_restore, Notes). Where a superuser is needed, statements of
+our own are run, built from checked names. Everything else is left out, and the operator is told what.
 
-The verification of a backup (verify.py) and a restore (restore/load.py) load in the same way. So a verified backup can
-be restored.
+The verification of a backup (verify.py) and a restore (restore/load.py) load a dump in the same way. So a verified
+backup can be restored.
 """
 
 import json
@@ -28,7 +28,7 @@ UNTRUSTED = """SELECT e.name FROM pg_catalog.pg_available_extensions e
  JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
  WHERE v.superuser AND NOT v.trusted"""
 # A forged dump may list PostgreSQL's own objects, such as pg_catalog, whose owner controls every superuser's session.
-# So only objects that belong to the owner, as all loaded ones do, may get another one.
+# So an object may get another owner only if it belongs to ours, as all loaded ones do.
 THE_OWNERS = """SELECT pg_catalog.json_build_array('SCHEMA', nspname) FROM pg_catalog.pg_namespace
  WHERE nspowner = '"{owner}"'::pg_catalog.regrole
 UNION ALL SELECT pg_catalog.json_build_array('LARGE OBJECT', oid::text) FROM pg_catalog.pg_largeobject_metadata
@@ -84,12 +84,12 @@ class Load:
         return SESSION | {"role": self.owner}
 
     def contents(self) -> Contents:
-        """Read what the dump has. Raise FailedError if the dump cannot be read."""
+        """Return the contents of the dump. Raise FailedError if it cannot be read."""
         found, schema = (
             dumped.entries(self._read("--list", "--create")),
             self._read("--schema-only", "--create", "--file=-").split("\n"),  # U+2028 in a name ends no line
         )
-        # The table of contents has no lines of a function's body, which the schema may have.
+        # Unlike the schema, the table of contents has no lines from the bodies of functions.
         listed = {one.name for one in found if one.kind == "EXTENSION"}
         ours = dumped.extensions(schema, listed & set(self.server.query(ADMIN, UNTRUSTED).splitlines()))
         named = roles.needed(self.roles, schema, self.owner)
@@ -106,7 +106,7 @@ class Load:
         return Contents(entries, ours, named, owners, told)
 
     def strictly(self, contents: Contents) -> None:
-        """Load all of it. Raise FailedError at the first error; the caller then drops the database."""
+        """Load the whole dump. Raise FailedError at the first error; the caller then drops the database."""
         self._begin(contents)
         self._restore(contents.entries, "--exit-on-error")
         self._finish(contents)
@@ -131,13 +131,13 @@ class Load:
         return faults
 
     def as_live(self, live: str) -> None:
-        """Copy the live database's privileges and superuser settings. Until then only the loader can connect."""
+        """Give the new database the live one's privileges and settings. Until then only the loader can connect."""
         self.server.query(
             ADMIN, AS_LIVE.format(live=live, new=self.database, owner=self.owner, privileges=", ".join(PRIVILEGES))
         )
 
     def _begin(self, contents: Contents) -> None:
-        """Create the database and what needs a superuser in it. Only the loader may connect."""
+        """Create the database, and everything in it that needs a superuser. Only the loader may connect to it."""
         server, new = self.server, self.database
         roles.create(server, contents.roles)
         roles.create_loader(server, self.owner)
@@ -154,10 +154,10 @@ class Load:
         roles.run(server, new, made)
 
     def _finish(self, contents: Contents) -> None:
-        # Before any object gets another owner. Index functions run as their table's owner, which still is ours.
+        # ANALYZE runs index functions as their table's owner, so it comes before any table gets another owner.
         self._as_loader("ANALYZE")
         plain = roles.plain(self.server)
-        # Hostile text may have created objects as the loader. They become the owner's, so that the loader can go.
+        # Hostile text may have created objects as the loader. They become the owner's, so the loader can be dropped.
         roles.run(
             self.server, self.database, [f'REASSIGN OWNED BY {LOADER} TO "{self.owner}"', f"DROP OWNED BY {LOADER}"]
         )
@@ -183,7 +183,7 @@ class Load:
         return self.server.docker.call("docker exec psql", argv, timeout=self.seconds).stdout
 
     def _restore(self, entries: Sequence[str], *options: str) -> None:
-        """Run pg_restore. Its standard input is the dump, so the list of entries comes from another descriptor."""
+        """Run pg_restore. Its standard input is the dump, so it reads the list of entries from another descriptor."""
         options = ("--no-owner", "--no-tablespaces", *options, f"--dbname={self.database}", f"--username={LOADER}")
         script = f'exec pg_restore "${{@:1:{len(options)}}}" --use-list=<(printf "%s\\n" "${{@:{len(options) + 1}}}")'
         argv = self.server.inside("bash", "-c", script, "pg_restore", *options, *entries, settings=self._settings)

@@ -1,7 +1,7 @@
-"""manifest.json: describes a backup, beside its data. It is checked completely before it is used.
+"""manifest.json: the description of a backup, stored beside its data. It is checked completely before it is used.
 
-It names every file of the backup except itself. Any other file in the directory is an error and is never used.
-Version 1 described dumps that had not been restored. They do not count as backups.
+The manifest names every file of the backup except itself. Any other file in the directory is an error, and never used.
+Dumps with a manifest of version 1 had never been restored, so they do not count as backups.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ REVISION = "[!-~]{1,200}"
 
 
 def _is_time(text: str) -> bool:
-    """Accept a time of this millennium: Python's arithmetic fails beyond its first and last day."""
+    """Accept only a time of this millennium, because Python's arithmetic fails at the ends of its calendar."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -48,7 +48,7 @@ def _is_time(text: str) -> bool:
 
 
 def _is_release(value: Mapping[str, Any]) -> bool:
-    """Check only what is used. Other versions of stackctl may write fewer or more keys."""
+    """Check only the keys that are used. Other versions of stackctl may write fewer or more keys."""
     return all(
         isinstance(value.get(key), str) and re.fullmatch(pattern, value[key], re.ASCII)
         for key, pattern in (("id", r"[\w.-]{1,64}"), ("tag", names.TAG))
@@ -58,7 +58,7 @@ def _is_release(value: Mapping[str, Any]) -> bool:
 Time = Annotated[str, Rule(_is_time, "a time of this millennium with its zone")]
 Version = Annotated[str, matching(r"\d{1,4}([. a-z][ -~]{0,200})?", "a version")]
 Table = Annotated[str, Rule(lambda name: 0 < len(name) <= 2 * 63 + 1, "a schema and a table")]
-"""Two names of PostgreSQL, which may contain anything."""
+"""Two names in PostgreSQL, which may contain any character."""
 FileName = Annotated[str, matching("[a-z.]{1,64}", "the name of a backup's file")]
 Line = Annotated[
     str,
@@ -78,7 +78,7 @@ class Postgres:
     """The output of `SHOW server_version`."""
     database: Annotated[str, matching("[a-z][a-z0-9_]{0,62}", "the name of a database")]
     bytes: Count
-    """The size of the live database with its indexes. A restore needs as much."""
+    """The size of the live database with its indexes. A restore needs as much space."""
 
     @property
     def major(self) -> int:
@@ -111,7 +111,7 @@ class Offsite:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The description of a backup. The order is that of `sequence`, because a clock may jump."""
+    """The description of a backup. Backups are ordered by `sequence`, because a clock may jump."""
 
     id: Annotated[str, matching(ID.pattern, "the ID of a backup")]
     app: Annotated[str, matching("[a-z][a-z0-9]{0,30}", "the name of an app")]
@@ -179,7 +179,7 @@ def load(directory: Path) -> Manifest:
 
 
 def save(directory: Path, manifest: Manifest) -> None:
-    """Write a manifest. Raise FailedError if it could not be read again, since parts of it come from containers."""
+    """Write a manifest, parts of which come from containers. Raise FailedError if `load` would refuse it."""
     text = manifest.to_json()
     parse(text, directory / NAME)
     with _opened(directory) as there:
@@ -187,7 +187,7 @@ def save(directory: Path, manifest: Manifest) -> None:
 
 
 def every(backups: Path) -> list[Manifest]:
-    """Return the manifests of all backups here, oldest first, without those that `unreadable` names."""
+    """Return the manifests of all backups in a directory, oldest first, without those that `unreadable` names."""
     return in_order(found for found in map(_loaded, _directories(backups)) if found)
 
 
@@ -208,7 +208,7 @@ def describe(file: Path) -> File:
 
 
 def differing(directory: Path, manifest: Manifest) -> list[str]:
-    """Return a line for each file that differs from the manifest, or that it does not name."""
+    """Return a line for each file that differs from the manifest, or that the manifest does not name."""
     try:
         with _opened(directory) as there:
             # A killed save leaves the file `.new`.

@@ -1,4 +1,4 @@
-"""The step `prune`: deletes old backups, unless the new one has lost more than half of its size."""
+"""The step `prune`: deletes old backups, unless the new dump is less than half as large as an earlier one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +13,16 @@ KEPT_OF_RELEASES = 3
 
 
 def prune(run: BackupRun) -> str:
-    """Keep what `retention` chooses, the unverified pre-restore backups still needed, and the last releases' dumps."""
+    """Delete old backups. Keep those that `retention` chooses, and those of the last releases.
+
+    Also keep each unverified pre-restore backup that is newer than the oldest one chosen.
+    """
     paths = run.stack.paths
     _check_size(run)
     prune_releases(paths.backups)
     others = [one for one in manifest.every(paths.backups) if one.reason != "release"]
     kept = retention.choose(others, daily=KEPT_DAYS)
-    # No newer backup has the data of an unverified pre-restore backup, because a restore has replaced it.
+    # No newer backup has the data of an unverified pre-restore backup, because a restore has replaced that data.
     oldest = min(one.sequence for one in others if one.id in kept)
     kept |= {one.id for one in others if one.unproven and one.reason == "safety" and one.sequence > oldest}
     for one in others:
@@ -40,8 +43,8 @@ def prune_releases(backups: Path) -> None:
 def _check_size(run: BackupRun) -> None:
     """Raise FailedError if the dump has lost more than half of its size.
 
-    It is compared with the largest one since the last manual backup. So each night reports the loss until the operator
-    makes a backup by hand.
+    The dump is compared with the largest one since the last manual backup. So the loss is reported each night until the
+    operator makes a manual backup.
     """
     former = [*_since_manual(run.made), *_since_manual(run.there)[-1:]]
     if not former:

@@ -1,7 +1,8 @@
 """Chooses which backups to keep, from their manifests only, without a clock.
 
-Only verified backups count. An unverified one is kept until a newer one is verified. The order is by number, so a clock
-that jumped or stood still never costs one of the newest `daily`, and at most the oldest of the weeks and months.
+Only verified backups count. An unverified backup is kept until a newer one is verified. Backups are ordered by number.
+So a clock that jumped or stood still never costs one of the newest `daily` backups. Of the weekly and monthly backups,
+it costs at most the oldest.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +14,10 @@ Period = tuple[int, ...]
 
 
 def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: int = 0) -> set[str]:
-    """Return the IDs to keep: the newest of so many days, weeks and months, and the newest `daily` (at least one).
+    """Return the IDs of the backups to keep.
 
-    An ID may occur more than once, because the backup was sent off the droplet again. It counts once.
+    These are the newest `daily` backups (at least one), and the newest one of each of so many days, weeks and months.
+    A backup that was sent off the droplet more than once occurs more than once, and counts once.
     """
     newest_first = in_order(manifests)[::-1]
     verified = [one for one in newest_first if one.verified]
@@ -32,7 +34,8 @@ def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: 
 def _newest_of_each(newest_first: Sequence[Manifest], period: Callable[[date], Period], most: int) -> set[str]:
     """Return the newest backup of each period, for at most so many periods.
 
-    If a backup has a later time than one with a higher number, the clock has jumped. It is kept, and does not count.
+    If a backup has a later time than one with a higher number, the clock has jumped. Such a backup is kept, and does
+    not count.
     """
     keep, counted = set[str](), 0
     earliest: Period | None = None

@@ -11,7 +11,7 @@ from stackctl.core.errors import FailedError
 from stackctl.services.postgres import ADMIN, LONG_TIMEOUT, READER, Server
 
 LOADER = "stackctl_restore"
-"""The loader: a login role without a password, for the container's own socket and for one load only."""
+"""The loader: a login role for one load. It has no password, so it can log in only over the container's own socket."""
 MOST_BYTES = 64 << 20
 """A dump's table of contents and its schema may each have this many bytes."""
 MOST_ROLES = 500
@@ -28,7 +28,7 @@ NO_POWERS = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
 # A plain role cannot log in, and has no power beyond its own objects and what was granted to it.
 PLAIN = """NOT (rolsuper OR rolcanlogin OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid)"""
-# Like every role, the loader may change its own settings. So each load resets it.
+# Like every role, the loader may change its own settings. So each load resets them.
 LOGIN = """DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{loader}') THEN
  CREATE ROLE {loader}; END IF; END $$;
 ALTER ROLE {loader} LOGIN {powers} INHERIT CONNECTION LIMIT -1 PASSWORD NULL VALID UNTIL '-infinity';
@@ -36,7 +36,7 @@ ALTER ROLE {loader} RESET ALL; GRANT "{owner}" TO {loader}"""
 
 
 def needed(roles: Path, schema: Sequence[str], owner: str) -> tuple[str, ...]:
-    """Return the roles that both globals.sql and the schema name, the latter in privileges, policies or owners."""
+    """Return the roles that globals.sql creates and that the schema names in privileges, policies or owners."""
     naming = (line for line in schema if line.startswith(NAMES_ROLES) or OWNED.fullmatch(line))
     used = {name for line in naming for name in re.findall(IDENTIFIER, line)}
     with openat.directory(roles.parent) as there:
@@ -82,7 +82,7 @@ def end_loader(server: Server) -> None:
 
 
 def run(server: Server, database: str, statements: Sequence[str]) -> None:
-    """Run the statements as superuser, some at a time."""
+    """Run the statements as superuser, at most AT_ONCE at a time."""
     for first in range(0, len(statements), AT_ONCE):
         server.query(database, "; ".join(statements[first : first + AT_ONCE]), LONG_TIMEOUT)
 

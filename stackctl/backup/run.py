@@ -1,4 +1,4 @@
-"""The data of one backup, which its steps hand on."""
+"""The data that the steps of one backup share."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field

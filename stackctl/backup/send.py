@@ -33,17 +33,17 @@ def send(run: BackupRun) -> str:
 
 
 def _renumber(run: BackupRun, there: set[str]) -> None:
-    """Give unsent backups numbers after those of backups in the storage that this droplet has never seen.
+    """Give unsent backups higher numbers than the backups in the storage that this droplet has never seen.
 
-    The last number is kept on this disk. After the disk went back to a provider's snapshot, numbers would be used
-    twice, and the abandoned nights would count as the newest backups.
+    The last number is kept on the droplet's disk, which may be set back to a provider's snapshot. Numbers would then be
+    used twice, and the backups of the abandoned nights would count as the newest.
     """
     ours = [*run.made, run.manifest]
     shared = max((one.id for one in ours if one.id in there), default="")
     strangers = {one for one in there if one > shared} - {one.id for one in ours}
     try:
         highest = download.highest_since(run.stack, shared, strangers)
-    except FailedError as error:  # off the droplet, time gives the order
+    except FailedError as error:  # backups in the storage are ordered by time
         run.stack.log.emit("upload", "progress", f"cannot read the numbers in the storage: {error}")
         return
     if not highest:

@@ -1,7 +1,8 @@
 """Snapshots in the off-site storage, and the doubts about them.
 
 The droplet's key can add snapshots, so an intruder on the droplet can, too. The intruder then controls tags, manifests
-and restic's times (`restic backup --time`), but not the date on which the storage took a snapshot. Doubts rely on it.
+and restic's times (`restic backup --time`), but not the date on which the storage took a snapshot. The doubts rely on
+that date.
 """
 
 import json
@@ -22,7 +23,7 @@ SKEW = timedelta(minutes=15)
 NUMBERS_A_DAY = 100
 """Backups and releases share one numbering, which grows by less than this each day."""
 PATH = re.compile(r"(/[\w.-]+)+")
-"""An intruder's path must not be an option of restic, such as --password-command."""
+"""A path of this form cannot be an option of restic, such as --password-command. An intruder may choose the path."""
 _ID = re.compile(r"[0-9a-f]{1,64}")
 _ID_OF_A_PERSON = re.compile(r"[0-9a-f]{8,64}")
 
@@ -60,7 +61,7 @@ class Stored:
 
 
 def snapshots(listed: str) -> list[Snapshot]:
-    """Return the backups in the output of `restic snapshots --json`, in its order."""
+    """Return the backups in the output of `restic snapshots --json`, in the same order."""
     found = []
     for one in json.loads(listed) or []:
         tags = [tag for tag in one.get("tags") or [] if manifest.ID.fullmatch(tag)]
@@ -71,7 +72,7 @@ def snapshots(listed: str) -> list[Snapshot]:
 
 
 def read(text: str, snapshot: Snapshot) -> Manifest:
-    """Parse the manifest of a snapshot. Raise FailedError if it is invalid, or of another backup."""
+    """Parse the manifest of a snapshot. Raise FailedError if it is invalid, or belongs to another backup."""
     told = manifest.parse(text, f"{manifest.NAME} of snapshot {snapshot.id}")
     if told.id != snapshot.backup:
         raise FailedError(f"snapshot {snapshot.id} is tagged {snapshot.backup}, but contains {told.id}")
@@ -81,8 +82,8 @@ def read(text: str, snapshot: Snapshot) -> Manifest:
 def judged(found: Iterable[Stored]) -> list[Stored]:
     """Return the snapshots with their doubts, oldest first.
 
-    The order is by time and not by number: the last number is on the droplet's disk, which a provider's snapshot may
-    set back.
+    They are ordered by time and not by number: the last number is kept on the droplet's disk, which may be set back to
+    a provider's snapshot.
     """
     in_order = sorted(found, key=lambda one: (one.manifest.time, one.manifest.sequence, one.snapshot.id))
     jumped = _jumped(in_order)
@@ -100,7 +101,7 @@ def judged(found: Iterable[Stored]) -> list[Stored]:
 
 
 def choose(found: Sequence[Stored], wanted: str, snapshot: str | None = None) -> Stored:
-    """Return the snapshot that the operator asked for. Raise RefusedError if there is none, or it is ambiguous."""
+    """Return the snapshot that the operator asked for. Raise RefusedError if there is none, or if several differ."""
     if snapshot:
         return _named(found, wanted, snapshot)
     if wanted == LATEST:

@@ -1,7 +1,7 @@
-"""verify: restores a backup into throwaway containers, and counts what is there.
+"""verify: restores a backup into throwaway containers, and counts its rows and keys.
 
 The containers use the images of the live services, have no network, and run one after the other. They write below the
-backup's directory, and are removed at the end. A container that a killed run left has the name of its backup, and is
+backup's directory, and are removed at the end. A container that a killed run left is named after its backup, and is
 removed with the rest of that backup.
 """
 
@@ -28,7 +28,8 @@ SHOWN = 5
 WORK = "work"
 """The working directory in a backup's directory."""
 LOOK_S = 0.2
-"""One session writes at most hundreds of MB per second, so the rest of SPARE lasts until the container is killed."""
+"""Seconds between looks at the free space. One session writes at most some hundred MB per second, so the rest of SPARE
+lasts until the container is killed."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID")
 CLOSED = (
     *("--pull=never", "--network=none", "--read-only", "--tmpfs=/tmp:size=16m", "--pids-limit=128"),
@@ -36,7 +37,7 @@ CLOSED = (
     "--cpu-shares=128",  # under load, an eighth of the CPU time that a live container gets
 )
 CONNECTIONS, MOST_LOCKS = 10, 10_000
-# The cluster need not survive a crash, and nothing else connects to it. Without workers it needs little memory.
+# The throwaway server need not survive a crash, and nothing else connects to it. Without workers it needs less memory.
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -170,7 +171,7 @@ def _load_redis(stack: Stack, place: Path, backup_id: str, keys: int) -> None:
 def _container(
     stack: Stack, backup_id: str, service: str, options: Sequence[str], command: Sequence[str]
 ) -> Iterator[str]:
-    """Run a throwaway container and yield its name. A FailedError then also names a lack of memory as the cause."""
+    """Run a throwaway container and yield its name. If its memory ran out, a FailedError says so."""
     name = stack.paths.docker.verification(backup_id)
     run = ["docker", "run", "--detach", f"--name={name}", *_limits(stack), *options, _image(stack, service), *command]
     try:
@@ -192,7 +193,7 @@ def _container(
 def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
     """Kill the container and raise FailedError when less than SPARE is left on the disk.
 
-    A function of the app or of an intruder runs while rows are loaded, and may write without end.
+    A function of the app or of an intruder may run while rows are loaded, and write without end.
     """
     over, full = threading.Event(), threading.Event()
 
@@ -246,7 +247,7 @@ def _image(stack: Stack, service: str) -> str:
 
 
 def _wait(stack: Stack, name: str, argv: Sequence[str], says: str = "") -> None:
-    """Wait until this program, run beside the throwaway server, succeeds and prints the text."""
+    """Wait until the program `argv` succeeds and prints `says`. Raise FailedError if the container ends first."""
 
     def look() -> str | None:
         asked = stack.machine.run(argv)

@@ -20,9 +20,9 @@ class OffsiteConfig:
 
     repository: str
     append_only: bool
-    """The key is meant to be able to add, and nothing else."""
+    """Whether the operator declares that the key can add, and nothing else."""
     read_only: bool
-    """This droplet is isolated, so it must not write to the storage."""
+    """Whether this droplet is isolated, so that it must not write to the storage."""
     key_id: str = field(repr=False)
     key_secret: str = field(repr=False)
     password: str = field(repr=False)
@@ -38,7 +38,7 @@ class OffsiteConfig:
 
 @dataclass(frozen=True)
 class KeyPermissions:
-    """The actions on an existing object that the droplet's key was able to do."""
+    """The result of a probe: whether the droplet's key was able to delete or overwrite an existing object."""
 
     at: str
     deletes: bool
@@ -78,7 +78,7 @@ def permissions(paths: Paths) -> KeyPermissions | None:
 
 
 def problems(paths: Paths, where: str) -> list[str]:
-    """Return a line for each problem. Only in production is a missing storage a problem; `where` is the environment."""
+    """Return a line for each problem. `where` is the environment: only production has to have off-site storage."""
     if not paths.offsite.exists():
         return [NOWHERE] if where == "production" else []
     found = permissions(paths)

@@ -14,7 +14,7 @@ from stackctl.core import openat
 from stackctl.core.errors import FailedError, RefusedError
 
 READING = "reading the off-site backups, about one second each"
-"""restic derives its key again for each backup, which is slow on purpose."""
+"""For each backup restic derives its key again, which is slow on purpose."""
 
 
 def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
@@ -47,10 +47,10 @@ def available(stack: Stack) -> list[Manifest]:
 
 
 def highest_since(stack: Stack, backup_id: str, later: Iterable[str]) -> int:
-    """Return the highest number of the backups `later`, or 0 if there are none.
+    """Return the highest number of the backups in `later`, or 0 if there are none.
 
-    `backup_id` is the newest backup that both this droplet and the storage have. A number that jumps from there is
-    ignored.
+    `backup_id` is the newest backup that both this droplet and the storage have. A backup in doubt is ignored, such as
+    one whose number jumps from there.
     """
     later = [*later]
     if not later:
@@ -62,8 +62,8 @@ def highest_since(stack: Stack, backup_id: str, later: Iterable[str]) -> int:
 def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     """Return the manifest of the backup that the operator asked for, and emit its doubts.
 
-    An intact backup with this ID on the droplet is used instead, and never replaced. Raises RefusedError if there is no
-    such backup, or if it is in doubt which one is meant.
+    If the droplet has an intact backup with this ID, it is used instead, and never replaced. Raises RefusedError if
+    there is no such backup, or if it is in doubt which one is meant.
     """
     if wanted == LATEST:
         stack.log.emit("preflight", "progress", READING)
@@ -103,8 +103,8 @@ def intact(directory: Path) -> Manifest | None:
 def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
     """Fetch the files of this backup into an empty directory named after its ID, and compare them with its manifest.
 
-    If it was sent more than once, any intact copy will do. Raises RefusedError if the storage has none, FailedError for
-    every other problem.
+    If the backup was sent more than once, any intact copy will do. Raises RefusedError if the storage has no copy, and
+    FailedError for every other problem.
     """
     repository = Repository(stack)
     copies = [one.snapshot for one in everything(stack, told.id) if one.copies(told)]

@@ -142,7 +142,7 @@ class Repository:
 
         deadline = machine.monotonic() + LOCKED_S
         while (ran := run()).code == LOCKED and machine.monotonic() < deadline:
-            # This removes only locks whose holder is known to be gone, or that were not renewed for half an hour.
+            # `unlock` removes only locks whose holder is known to be gone, or that were not renewed for half an hour.
             self._run("unlock", timeout=TIMEOUT_S)
             machine.sleep(ASK_AGAIN_S)
         if ran.code:
@@ -178,7 +178,7 @@ class Repository:
         return self._stack.machine.run(argv, env, timeout, stdout=stdout, most=most)
 
     def _then(self, step: str = "") -> str:
-        """Return the step, then the command that backs up again. A restore adds its own command."""
+        """Return the step, then the command that backs up again. A restore adds its own command instead."""
         again = "" if self._stack.log.op == "restore" else AGAIN
         return ", then ".join(filter(None, (step, again)))
 
@@ -202,7 +202,7 @@ class Repository:
 
 
 def look(stack: Stack) -> KeyPermissions | None:
-    """Open the repository and probe the key. Return None, without a probe, if this droplet only reads."""
+    """Open the repository and probe the key. If this droplet only reads, do not probe, and return None."""
     repository = Repository(stack)
     repository.find()
     repository.restic("cat", "config")

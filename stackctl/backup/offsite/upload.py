@@ -26,7 +26,7 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
         raise RefusedError(
             "nothing was sent: this droplet is isolated, and only reads the storage", next_step="make promote"
         )
-    # If it is damaged here, the comparison after the upload would blame the storage, each night again.
+    # If the backup is damaged on the droplet, the comparison after the upload would blame the storage every night.
     if faults := manifest.differing(directory, told):
         raise FailedError(
             f"{told.id} is no longer what was written: {', '.join(faults)}",
