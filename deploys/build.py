@@ -26,7 +26,7 @@ _templates = Environment(
 
 
 def template(name: str, **values: object) -> bytes:
-    """Render templates/`name`. A value that the template uses and does not get is an error."""
+    """Render templates/`name`. It is an error if a value that the template uses is missing."""
     return _templates.get_template(name).render(**values).encode()
 
 
@@ -36,7 +36,10 @@ def file(name: str) -> bytes:
 
 
 def stackctl(app: str) -> bytes:
-    """Build the zipapp of stackctl for `app`. Its entries are sorted and have one time, because a zip stores both."""
+    """Build the zipapp of stackctl for `app`.
+
+    A zip stores the order and the times of its entries. So they are sorted, and all have the same time.
+    """
     sources = sorted((_ROOT / "stackctl").rglob("*.py"))
     entries = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sources}
     entries["__main__.py"] = f'from stackctl.cli.main import main\n\nmain(app="{app}")\n'.encode()

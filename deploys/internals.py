@@ -1,4 +1,4 @@
-"""The parts of pyinfra outside its documented API that deploys uses. An upgrade of pyinfra has to check them.
+"""The parts of pyinfra that deploys/ uses beyond the documented API. Check them when you upgrade pyinfra.
 
 config.py pins pyinfra's version. tests/unit/test_connection.py refuses such an import in any other module.
 """
@@ -49,7 +49,7 @@ def connect_with(client: type[SSHClient], run_with_sudo: Callable[..., tuple[int
 
 
 def transport(host: Host) -> Transport:
-    """Return the transport of the SSH connection that the run has to a host. Raises PyinfraError if it has none."""
+    """Return the transport of this run's SSH connection to a host. Raises PyinfraError if there is no connection."""
     client = _connector(host).client
     if client is None:
         raise PyinfraError(f"{host.name} is not connected. Next: run this again")

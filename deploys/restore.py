@@ -1,7 +1,8 @@
 """Replaces the live data by a backup: `make restore ENV=prod` shows the plan, and with YES=ID runs it.
 
-`--data offsite=true` fetches the backup from off-site, and `--data 'snapshot="4f1c2d3e"'` chooses one of several
-snapshots with its ID. `--data 'beside="lost"'` restores into a database beside the live one, which stays as it is.
+`--data offsite=true` fetches the backup from off-site. If several snapshots have the same backup ID,
+`--data 'snapshot="4f1c2d3e"'` chooses one. `--data 'beside="lost"'` restores into a database beside the live one and
+leaves the live one as it is.
 """
 
 from pyinfra import host

@@ -1,6 +1,6 @@
 """Releases the previous release again: `pyinfra inventories/prod.py deploys/rollback.py`.
 
-`--data 'tag="1.1.0"'` chooses an earlier one.
+`--data 'tag="1.1.0"'` chooses an earlier release.
 """
 
 from pyinfra import host

@@ -53,7 +53,8 @@ SITE = [
     (secrets, EVERYWHERE),
     (tls, {"edge"}),
     (declared, EVERYWHERE),  # after all components that write files
-    # Last, because it can fail for reasons outside of the droplet. The site is then complete, with a placeholder.
+    # Last, because it can fail for reasons outside of the droplet. Even then everything else is done, and nginx
+    # serves the placeholder certificate.
     (certificate, {"edge"}),
 ]
 

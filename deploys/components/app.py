@@ -45,7 +45,8 @@ def app(settings: Settings) -> None:
     )
 
     systemd_units(name="Install the stack's units", units=units(settings), handler="units", restart=_ways(settings))
-    # Before the stack is started: the declared environment may cure an app that is unhealthy with its old one.
+    # This comes before the start of the stack: an app that is unhealthy with its old environment may start with the
+    # declared one.
     current_release(
         name="Release the live tag again if it does not run as declared",
         compose_files=b"".join(compose_files(settings).values()),
@@ -61,7 +62,7 @@ def app(settings: Settings) -> None:
 
 
 def compose_files(settings: Settings) -> dict[Path, bytes]:
-    """Render app.yaml, then worker.yaml if there is a worker. They hold the names of the environment, but no value."""
+    """Render app.yaml, then worker.yaml if there is a worker. They name the app's variables, but hold no value."""
     values, paths = settings.values, settings.paths
     telegram = [PREVIOUS_SECRET] if values.webhook_path else []
     return {
@@ -77,7 +78,7 @@ def compose_files(settings: Settings) -> dict[Path, bytes]:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Render systemd's units, by name."""
+    """Return the contents of the systemd units, by unit name."""
     paths = settings.paths
     found = {
         paths.units.app: build.template(

@@ -14,7 +14,7 @@ from deploys.operations.units import service, systemd_units
 def backups(settings: Settings) -> None:
     paths = settings.paths
     timer = paths.units.backup_timer
-    private_directory(name="Create the directory of backups", path=str(paths.backups))
+    private_directory(name="Create the backup directory", path=str(paths.backups))
     systemd_units(
         name="Install the backup units",
         units=units(settings),
@@ -27,7 +27,7 @@ def backups(settings: Settings) -> None:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Render systemd's units, by name."""
+    """Return the contents of the systemd units, by unit name."""
     paths, values = settings.paths, settings.values
     return {
         paths.units.backup_service: build.template(

@@ -41,11 +41,11 @@ def base(settings: Settings) -> None:
 def _hostname(settings: Settings) -> None:
     server.hostname(name="Set the hostname", hostname=host.name)
     atomic_file(
-        name="Stop cloud-init from resetting hostname and hosts",
+        name="Stop cloud-init from resetting the hostname and /etc/hosts",
         dest=f"/etc/cloud/cloud.cfg.d/99-{settings.values.app}.cfg",
         content=build.file("base/keep-hostname.cfg"),
     )
-    # As cloud-init writes it, which it does at each boot of a droplet that was created without our user data.
+    # cloud-init writes the same line, at each boot of a droplet that was created without our user data.
     files.line(
         name="Add the hostname to /etc/hosts",
         path="/etc/hosts",

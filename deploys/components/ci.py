@@ -1,4 +1,7 @@
-"""CI's account: its keys can release, roll back and ask for status, through the gate. Without a key it is removed."""
+"""CI's account. Its keys can release, roll back and read the status, through the gate.
+
+If no key of CI is declared, the account is removed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def ci(settings: Settings) -> None:
         return
     system_user(name="Create CI's account", login=CI_LOGIN, home=HOME)
     sudoers(name="Allow CI's account to run the gate as root", login=CI_LOGIN, content=build.file("ci/sudoers"))
-    # Owned by root: an account that can write authorized_keys can add a key without the gate.
+    # Root owns both directories: an account that can write authorized_keys can add a key that bypasses the gate.
     for path in host.loop((HOME, f"{HOME}/.ssh")):
         files.directory(name=f"Create {path} for root", path=path, user="root", group="root", mode="755")
     atomic_file(
@@ -38,5 +41,5 @@ def ci(settings: Settings) -> None:
 
 
 def authorized_keys(settings: Settings) -> bytes:
-    """Render authorized_keys: a forced command for each key, without forwarding, terminals or rc files."""
+    """Render authorized_keys. Each key may run only the gate, and gets no forwarding, terminal or rc file."""
     return build.template("ci/authorized_keys.j2", keys=settings.ci_keys)

@@ -15,7 +15,7 @@ from deploys.operations.docker import compose_accepts, compose_up
 from deploys.operations.files import atomic_file, private_directory
 
 UID = 999
-"""The user in the official images of both PostgreSQL and Redis."""
+"""The user ID in the official images of both PostgreSQL and Redis."""
 REDIS_CONF = "data_services/redis.conf"
 REDIS_START = "data_services/redis-start"
 
@@ -49,7 +49,7 @@ def data_services(settings: Settings) -> None:
 def _directories(settings: Settings) -> None:
     paths = settings.paths
     for service in host.loop(("postgres", "redis")):
-        private_directory(name=f"Create the directory of {service}'s secrets", path=str(paths.secrets / service))
+        private_directory(name=f"Create the directory for {service}'s secrets", path=str(paths.secrets / service))
         data_directory(
             name=f"Create {service}'s data directory",
             path=f"{settings.values.data_root}/{service}",
@@ -68,7 +68,8 @@ def _passwords(settings: Settings) -> None:
         secret=True,
     )
     generated_secret(name="Create a password for Redis's administrator", dest=str(paths.redis_administrator))
-    # Before the next file is replaced: if Redis has no administrator yet, the old password in it is needed.
+    # This comes before the next file is replaced: if Redis has no administrator yet, the login needs the old password,
+    # which that file holds.
     _redis_password(
         settings,
         name="Add the declared password to those that Redis accepts",
@@ -107,7 +108,10 @@ def _configuration(settings: Settings, declared: str) -> None:
 
 @deploy("retire_old_redis_passwords")
 def retire_old_redis_passwords(settings: Settings) -> None:
-    """Run after `app`, once the live release uses the new password. stackctl drops PostgreSQL's old login roles."""
+    """Remove old passwords from Redis. This comes after `app`, once the live release uses the new password.
+
+    PostgreSQL's old login roles are dropped by stackctl.
+    """
     _redis_password(settings, name="Remove every other password from Redis", exclusive=True)
 
 
@@ -124,7 +128,10 @@ def _redis_password(settings: Settings, *, name: str, exclusive: bool) -> None:
 
 
 def fingerprint(settings: Settings) -> str:
-    """Hash what the containers are created from. The passwords are left out: they change while both services run."""
+    """Return a hash of everything that the containers are created from, except the passwords.
+
+    The passwords change while both services run.
+    """
     return build.fingerprint(
         compose_file(settings, sha256=""),
         build.file(REDIS_CONF),
@@ -134,7 +141,7 @@ def fingerprint(settings: Settings) -> str:
 
 
 def compose_file(settings: Settings, *, sha256: str) -> bytes:
-    """Render data.yaml. Its label `sha256` is the hash of what the containers are created from."""
+    """Render data.yaml. `sha256`, the hash of the containers' inputs, becomes a label of each container."""
     return build.template(
         "data_services/data.yaml.j2",
         values=settings.values,
@@ -146,12 +153,12 @@ def compose_file(settings: Settings, *, sha256: str) -> bytes:
 
 
 def _services_accepted(image: str, conf: str) -> str:
-    """Return the test of data.yaml. It names Redis's image, and another image may reject the present configuration."""
+    """Return the test of data.yaml. The file names Redis's image, and another image may reject redis.conf."""
     return f"{compose_accepts()} && {{ {_redis_accepts(image, conf)}; }}"
 
 
 def _redis_accepts(image: str, conf: str) -> str:
-    """Return a test of redis.conf. Redis exits at once if it is invalid, otherwise it runs until `timeout` ends it."""
+    """Return a test of redis.conf. Redis exits at once if that file is invalid, and otherwise runs until timeout(1)."""
     mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
     # Redis also exits at once if it listens nowhere. So the test lets it listen on a socket in its container.
@@ -160,9 +167,9 @@ def _redis_accepts(image: str, conf: str) -> str:
 
 
 def _redis_directives(settings: Settings) -> str:
-    """Return what Redis reads from standard input, without its passwords.
+    """Return the lines that Redis reads from standard input, except those with passwords.
 
-    maxmemory is half of the container's limit: a save forks, and pages that are written meanwhile are copied.
+    maxmemory is half of the container's limit: a save forks Redis, and each page that is written meanwhile is copied.
     """
     values = settings.values
     append_only = "yes" if values.redis_append_only else "no"

@@ -23,7 +23,8 @@ RESTART = Handler("docker", ["dockerd --validate", "systemctl restart docker.ser
 def docker(settings: Settings) -> None:
     _daemon(settings)
     _networks(settings)
-    # As `docker login` writes it, but without a password in an argument list, and updated when the password changes.
+    # The file has the form that `docker login` writes. Written here, it follows a change of the password, and no
+    # argument list contains the password.
     atomic_file(
         name="Write the registry's login",
         dest="/root/.docker/config.json",
@@ -39,7 +40,8 @@ def _daemon(settings: Settings) -> None:
         units={f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf")},
         handler="docker-journal",
     )
-    # Before the package, which starts the daemon when it is installed: the daemon never runs with other networks.
+    # The file comes before the package. Installing the package starts the daemon, which must never run with other
+    # networks.
     daemon = atomic_file(
         name="Configure Docker",
         dest="/etc/docker/daemon.json",
@@ -84,14 +86,14 @@ def daemon_configuration(settings: Settings) -> bytes:
 
 
 def registry_login(settings: Settings) -> bytes:
-    """Write config.json."""
+    """Render Docker's config.json with the login of the registry."""
     login = f"{settings.values.registry_user}:{settings.credentials.registry_password}"
     auth = b64encode(login.encode()).decode()
     return json.dumps({"auths": {_registry(settings.values.app_repository): {"auth": auth}}}, indent=2).encode() + b"\n"
 
 
 def _registry(repository: str) -> str:
-    """Return the registry's key in config.json."""
+    """Return the name under which config.json has the registry of an image."""
     host, slash, _ = repository.partition("/")
     of_docker_hub = not slash or not re.search(r"[.:]|^localhost$", host) or host == "docker.io"
     return "https://index.docker.io/v1/" if of_docker_hub else host

@@ -1,4 +1,4 @@
-"""fail2ban: bans addresses that guess SSH logins, or that nginx refuses again and again, for a while."""
+"""fail2ban, which for a while bans addresses that guess SSH logins or that nginx refuses again and again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def fail2ban(settings: Settings) -> None:
         )
         for name, content in host.loop(configuration(settings, edge="edge" in host.groups).items())
     ]
-    # After its configuration: the package starts fail2ban, and Debian's own jail might ban an operator.
+    # The package comes after the configuration: installing it starts fail2ban, and Debian's own jail might ban an
+    # operator.
     # fail2ban needs python3-systemd to read the journal, and nft from nftables.
     packages(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
     run_handler(
@@ -45,18 +46,21 @@ def fail2ban(settings: Settings) -> None:
 
 
 def _test(name: str) -> str:
-    """Return the test of a file. fail2ban tests a whole directory: a copy of the real one, with the new file in it."""
+    """Return the test of a file.
+
+    fail2ban can only test a whole directory, so it gets a copy of /etc/fail2ban that has the new file.
+    """
     folder = "d=$(mktemp -d) && trap 'rm -r $d' EXIT && cp -r /etc/fail2ban/. $d"
     return f"{folder} && mkdir -p $d/{PurePosixPath(name).parent} && cp %s $d/{name} && fail2ban-client -c $d --test"
 
 
 def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
-    """Render the files, by their name in /etc/fail2ban. `edge` means that nginx is on this host."""
+    """Render the files, by their path in /etc/fail2ban. `edge` means that nginx is on this host."""
     values, app = settings.values, settings.values.app
     # A ban would also drop a container's answers to nginx, so containers are never banned.
     ours = [*values.docker_networks.values(), *values.exempt_addresses, *values.webhook_allowed_from]
     never = dict.fromkeys([*TELEGRAM, *map(str, ours)])
-    # The jails last: they refer to the other files.
+    # The jails come last, because they refer to the other files.
     return {
         "fail2ban.local": build.file("fail2ban/fail2ban.conf"),
         f"filter.d/{app}-refusals.conf": build.file("fail2ban/refusals.conf"),

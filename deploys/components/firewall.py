@@ -1,7 +1,7 @@
 """Firewall: only SSH and the web are open, even if Docker publishes a port (docs/explanation/security.md).
 
-The site publishes no port of a container. A port that is published by mistake would bypass ufw without the rules in
-after.rules.
+The site publishes no port of a container. If somebody publishes one by mistake, it bypasses ufw's own rules, but not
+those that the site adds in after.rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Foreign objects on the droplet: reported, removed if group_data names them, undone if they override the site."""
+"""Foreign objects on the droplet: all are reported, named ones are removed, and overrides of the site are undone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from deploys.operations.trial import RESTART_SSHD
 
 @deploy("foreign")
 def foreign(settings: Settings) -> None:
-    """Run after `stackctl`, which finds the objects, and before the components that a masked unit would break."""
+    """Report, undo and remove foreign objects.
+
+    This comes after `stackctl`, which finds the objects, and before the components that a masked unit would break.
+    """
     values = settings.values
     operations.report(values.foreign_removed)
     operations.undo_overrides(name="Undo overrides of the site", sysctls=f"/etc/sysctl.d/60-{values.app}.conf")

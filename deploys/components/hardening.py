@@ -1,7 +1,8 @@
-"""Hardening of the host: kernel, logins, mounts and services. It runs before any service that listens outside.
+"""Hardening of the host: kernel, logins, mounts and services. It comes before any component with a service that
+listens outside.
 
-Each service that is reachable from outside or runs as root gets a sandbox before its package is installed, so it never
-runs without one.
+Each service that is reachable from outside or runs as root gets its sandbox before its package is installed, so the
+service never runs without a sandbox.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from deploys.operations.packages import packages
 from deploys.operations.units import service, systemd_units
 
 UNWANTED = ["telnet", "rsh-client", "rsh-server", "talk", "nis", "tftpd-hpa", "inetutils-inetd", "xinetd", "rpcbind"]
-"""dev-sec package-01 to package-06, CIS Debian 2.1 and 2.2."""
+"""Packages to remove (dev-sec package-01 to package-06, CIS Debian 2.1 and 2.2)."""
 
 WATCHING = ["apt-listchanges", "debsums", "libpam-pwquality", "needrestart"]
-"""lynis DEB-0811, PKGS-7370, AUTH-9262, DEB-0831."""
+"""Packages that check packages, passwords and services (lynis DEB-0811, PKGS-7370, AUTH-9262, DEB-0831)."""
 
 ROOT_ONLY = {
     "/boot": "700",
@@ -36,7 +37,7 @@ ROOT_ONLY = {
     "/etc/sudoers.d": "750",
     "/etc/ssh/sshd_config": "600",
 }
-"""CIS Debian 1.4.1, 2.4.1, 5.1.1; dev-sec os-13."""
+"""The mode of each path that only root may use (CIS Debian 1.4.1, 2.4.1, 5.1.1; dev-sec os-13)."""
 
 LOGIN = {
     "UMASK": "027",
@@ -45,7 +46,7 @@ LOGIN = {
     "SHA_CRYPT_MIN_ROUNDS": "65536",
     "SHA_CRYPT_MAX_ROUNDS": "65536",
 }
-"""Values in login.defs. Passwords do not expire: that would also lock out an account that has only a key."""
+"""Values in login.defs. Passwords do not expire: expiry would also lock out an account that has only a key."""
 
 
 APPLY_SYSCTL = Handler("sysctl", ["systemctl restart systemd-sysctl.service"])
@@ -148,7 +149,7 @@ def _sandboxes(settings: Settings) -> None:
             name=f"Sandbox {kept}",
             units={f"{kept}.service.d/{settings.values.app}.conf": content},
             handler=f"{kept}-sandbox",
-            # A pattern, because a missing unit is then no error: the service may not be installed yet.
+            # systemctl accepts a pattern that matches no unit: the service may not be installed yet.
             restart=[f"{kept[:-1]}[{kept[-1]}].service"],
         )
     service(name="Mount world-writable file systems noexec", unit=mounts, running=True, enabled=True)

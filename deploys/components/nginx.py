@@ -19,7 +19,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-"""Response headers that are added unless the app sets them itself."""
+"""Response headers that nginx adds unless the app sets them itself."""
 
 PROXY_ONLY = (
     "Forwarded",
@@ -52,7 +52,7 @@ RELOAD = Handler("nginx", ["nginx -t", "systemctl reload-or-restart nginx.servic
 def nginx(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
 
-    # A flood of requests fills the access log. logrotate runs often (hardening.py) and rotates it by size.
+    # A flood of requests fills the access log. logrotate runs often (hardening.py) and rotates the log by size.
     atomic_file(
         name="Limit nginx's logs",
         dest="/etc/logrotate.d/nginx",
@@ -60,7 +60,7 @@ def nginx(settings: Settings) -> None:
         validate=if_installed("logrotate", "logrotate --debug %s"),
     )
     packages(name="Install nginx", packages=["nginx", "openssl", "logrotate"])
-    files.directory(name="Create the directory of ACME challenges", path=str(paths.acme_webroot), mode="755")
+    files.directory(name="Create the directory for ACME challenges", path=str(paths.acme_webroot), mode="755")
     self_signed_certificate(name="Create a placeholder certificate", tls=str(paths.tls), domain=values.domain)
     config = atomic_file(
         name="Configure nginx",

@@ -1,4 +1,4 @@
-"""Off-site storage of backups: restic, and the access that stackctl uses."""
+"""Off-site storage of backups: restic, and the credentials with which stackctl uses the storage."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from stackctl.core import records
 
 @deploy("offsite")
 def offsite(settings: Settings) -> None:
-    """Install restic and its access. The repository is created by offsite/setup.py: no converge waits for it."""
+    """Install restic and its credentials.
+
+    deploys/offsite/setup.py creates the repository, so no converge waits for the storage.
+    """
     access = settings.paths.offsite
     if not settings.values.offsite_repository:
-        files.file(name="Remove the off-site access", path=str(access), present=False)
+        files.file(name="Remove the off-site credentials", path=str(access), present=False)
         return
     packages(name="Install restic", packages=["restic"])
-    private_directory(name="Create the directory of the off-site access", path=str(access.parent))
+    private_directory(name="Create the directory for the off-site credentials", path=str(access.parent))
     atomic_file(
-        name="Write the off-site access",
+        name="Write the off-site credentials",
         dest=str(access),
         content=access_file(settings),
         mode="600",
@@ -31,7 +34,7 @@ def offsite(settings: Settings) -> None:
 
 
 def access_file(settings: Settings) -> bytes:
-    """Return the settings of the off-site storage in the format that stackctl reads."""
+    """Return the location and the credentials of the off-site storage, in the format that stackctl reads."""
     values, secrets = settings.values, settings.credentials.offsite
     assert values.offsite_repository  # noqa: S101 - for mypy
     config = OffsiteConfig(

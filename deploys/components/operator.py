@@ -11,7 +11,7 @@ from deploys.operations.accounts import sudoers, user
 
 @deploy("operator")
 def operator(settings: Settings) -> None:
-    """Create the account. The operator's keys are installed with sshd's configuration (ssh.py), on trial."""
+    """Create the account. ssh.py installs the operator's keys, on trial together with sshd's configuration."""
     login = settings.values.operator
     user(name="Create the operator's account", login=login)
     sudoers(

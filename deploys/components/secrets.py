@@ -1,4 +1,4 @@
-"""Ages of the secrets, recorded in the checkout's ledger once they are in use."""
+"""Ages of the secrets, recorded in the checkout's ledger once the secrets are in use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploys.secrets import ledger
 @deploy("secrets")
 def secrets(settings: Settings) -> None:
     record_secret_ages(
-        name="Record since when each secret is in use",
+        name="Record the day on which each secret came into use",
         path=settings.values.secrets_ledger,
         current=ledger.fingerprints(settings.credentials),
         _run_once=True,

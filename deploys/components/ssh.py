@@ -1,7 +1,7 @@
 """SSH: keys only, no login as root. If SSH is broken, the provider's console (root on tty) is the way in.
 
-Changes to sshd, its keys and the firewall are made on trial, as `netplan try` and confirmed commits (RFC 6241) do it:
-the droplet reverts a change that no new login confirms.
+Changes to sshd, its keys and the firewall are made on trial: the droplet reverts a change that no new login confirms.
+`netplan try` and the confirmed commits of RFC 6241 work in the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def ssh(settings: Settings) -> None:
         name="Enable the revert at boot",
         unit=settings.paths.units.trial_boot,
         enabled=True,
-        running=None,  # it only runs at boot
+        running=None,  # the unit only runs at boot
     )
     apply_on_trial(
         name="Configure SSH: keys only, no root",
@@ -35,10 +35,10 @@ def ssh(settings: Settings) -> None:
 
 
 def files(settings: Settings) -> dict[str, TrialFile]:
-    """Return the keys and sshd's configuration. They are on trial together, because neither admits anybody alone."""
+    """Return the keys and sshd's configuration. They are on trial together, because a login needs both."""
     operator = settings.values.operator
     return {
-        # The whole file, not single lines: a key that is not declared is removed.
+        # The file is replaced as a whole, so that a key that is not declared is removed.
         keys(settings): TrialFile(settings.authorized_keys, validate="ssh-keygen -l -f %s", owner=operator),
         drop_in(settings): TrialFile(configuration(settings), validate="sshd -t -f %s"),
     }
@@ -49,7 +49,10 @@ def keys(settings: Settings) -> str:
 
 
 def drop_in(settings: Settings) -> str:
-    """Return the path of sshd's drop-in. sshd uses the first value that it reads: 50-cloud-init.conf comes later."""
+    """Return the path of sshd's drop-in.
+
+    sshd uses the first value that it reads, so this file has to come before 50-cloud-init.conf.
+    """
     return f"/etc/ssh/sshd_config.d/00-{settings.values.app}.conf"
 
 
@@ -64,7 +67,7 @@ def configuration(settings: Settings) -> bytes:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Render systemd's units, by name."""
+    """Return the contents of the systemd units, by unit name."""
     paths = settings.paths
     return {
         paths.units.trial_boot: build.template("ssh/trial.service.j2", paths=paths),

@@ -19,7 +19,7 @@ from stackctl.core.config import VERSION, Certificate, Config, Data
 @deploy("stackctl")
 def stackctl(settings: Settings) -> None:
     paths = settings.paths
-    private_directory(name="Create the directory of secrets", path=str(paths.secrets))
+    private_directory(name="Create the directory for secrets", path=str(paths.secrets))
     atomic_file(
         name="Install stackctl",
         dest=PROGRAM,
@@ -31,7 +31,7 @@ def stackctl(settings: Settings) -> None:
 
 
 def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:
-    """Write stackctl.json for a host in these groups."""
+    """Render stackctl.json for a host in these groups."""
     values = settings.values
     certificate = Certificate(domain=values.domain, server=values.acme_server, email=values.acme_email)
     data = Data(

@@ -1,4 +1,4 @@
-"""The certificate, from certbot over HTTP-01, and its renewal."""
+"""The certificate, which certbot obtains over HTTP-01 and renews."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def certificate(settings: Settings) -> None:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Render systemd's units, by name."""
+    """Return the contents of the systemd units, by unit name."""
     paths = settings.paths
     return {
         paths.units.certificate_service: build.template(

@@ -24,10 +24,10 @@ from tests.support.settings import ROOT
 NEW = b"listen 80;\n"
 
 UNTESTED = {
-    "Stop cloud-init from resetting hostname and hosts": "a bad file costs cloud-init a setting; its test takes 2 s",
+    "Stop cloud-init from resetting the hostname and /etc/hosts": "a bad file loses a setting; its test takes 2 s",
     "Limit the journal's size": "journald skips a line that it can't read; no program tests the file",
     "Write stackctl.json": "made by json.dumps in the shape that config/test_settings.py has stackctl read",
-    "Write the off-site access": "made by json.dumps, read back by stackctl/backup/offsite/test_access.py",
+    "Write the off-site credentials": "made by json.dumps, read back by stackctl/backup/offsite/test_access.py",
     "Write the registry's login": "made by json.dumps; a wrong login fails at the pull, nothing else",
     "Block unneeded kernel modules": "modprobe skips a line that it can't read; no program tests the file",
     "Disable core dumps in {source}": "pam_limits and systemd skip a line that they can't read",
@@ -171,7 +171,7 @@ def test_a_secret_is_root_s_to_read_alone() -> None:
             "Write PostgreSQL's password",
             "Write Redis's password",
             "Write the registry's login",
-            "Write the off-site access",
+            "Write the off-site credentials",
         ],
         "'600'",
     )
