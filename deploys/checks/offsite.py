@@ -1,4 +1,4 @@
-"""Opens the off-site repository with the droplet's credentials. A rotation checks the new ones with it."""
+"""Opens the off-site repository with the droplet's credentials. A rotation uses this to check the new credentials."""
 
 from pyinfra import host
 from pyinfra.operations import server

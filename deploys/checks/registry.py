@@ -1,6 +1,6 @@
-"""Pulls the live tag with the registry login of the env file. A rotation checks the new password with it.
+"""Pulls the live tag with the registry login of the env file. A rotation uses this to check the new password.
 
-The login is in memory only. The droplet keeps its own until the next converge.
+The new login is written only to memory. The droplet keeps its old login until the next converge.
 """
 
 import shlex
@@ -15,7 +15,7 @@ from deploys.facts.stackctl import Status
 settings = load_settings(host.data.dict())
 status = host.get_fact(Status) or {}
 if live := status.get("release"):
-    # By its tag, because Docker asks no registry for a digest that it already has.
+    # The image is pulled by its tag, because Docker asks no registry for a digest that it already has.
     image = shlex.quote(f"{live['image'].partition('@')[0]}:{live['tag']}")
     server.shell(
         name=f"Pull {live['tag']} with the new login",

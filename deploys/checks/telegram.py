@@ -1,6 +1,6 @@
-"""Asks Telegram which bot the token of the env file belongs to. A rotation checks the new token with it.
+"""Asks Telegram which bot the token of the env file belongs to. A rotation uses this to check the new token.
 
-It asks from the droplet, because that is where the token is used.
+The request comes from the droplet, because that is where the token is used.
 """
 
 from pyinfra import host
@@ -16,7 +16,7 @@ if (host.get_fact(Status) or {}).get("release"):
     api, token = environment.get("TELEGRAM_API_URL", DEFAULT_API), environment["TELEGRAM_BOT_TOKEN"]
     server.shell(
         name="Ask Telegram which bot the new token belongs to",
-        # On standard input, because the URL contains the token.
+        # curl reads the URL from standard input, because the URL contains the token.
         commands=["curl --silent --show-error --fail-with-body --max-time 20 --config -"],
         _stdin=f'url = "{api}/bot{token}/getMe"',
     )

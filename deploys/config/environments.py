@@ -1,4 +1,4 @@
-"""An environment's group_data, merged as pyinfra merges it, for programs that run beside pyinfra."""
+"""An environment's group_data, merged as pyinfra merges it, for programs that run outside pyinfra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ except ModuleNotFoundError:  # CI's scripts run on the standard library alone
 
 _ROOT = Path(__file__).parents[2]
 RENAMED = {"never_banned": "trusted_addresses"}
-"""Each old name of a value with the new one. The old ones work until OLD_NAMES_END (stackctl/core/old_names.py)."""
+"""The new name of each renamed value. Old names work until OLD_NAMES_END (stackctl/core/old_names.py)."""
 
 
 class GroupDataError(PyinfraError):
@@ -51,7 +51,7 @@ def files_with(name: str, value: object) -> list[str]:
 
 
 def check() -> None:
-    """Raise GroupDataError for the first file that cannot be read. pyinfra reads all of them, for any environment."""
+    """Raise GroupDataError for the first file that cannot be read. pyinfra reads all files for every environment."""
     for path in _files():
         _run(path)
 
@@ -66,7 +66,7 @@ def _run(path: Path) -> dict[str, Any]:
     for old, new in RENAMED.items():
         if old in found and new in found:
             raise GroupDataError(
-                f"{shown} sets both {old} and {new}, which is its new name. Nothing was changed. Next: keep {new} alone"
+                f"{shown} sets both {old} and {new}, which is its new name. Nothing was changed. Next: keep only {new}"
             )
     return found
 

@@ -37,11 +37,12 @@ def read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
     keys = _keys_in(path, path.read_bytes()) if path.is_file() else []
     if not keys:
         raise SettingsError(
-            f"group_data: ci_authorized_keys: {path} has no key. Next: put CI's public key there, or set it to None"
+            f"group_data: ci_authorized_keys: {path} has no key. Next: put CI's public key there, or set the value to "
+            "None"
         )
     if any(key.split()[1].encode() in operators for key in keys):
         raise SettingsError(
-            f"{path} has an operator's key, which opens a shell. Next: create a key for CI alone (docs/how-to/ci.md)"
+            f"{path} has an operator's key, which opens a shell. Next: create a key only for CI (docs/how-to/ci.md)"
         )
     return tuple(keys)
 

@@ -41,14 +41,14 @@ class Settings:
     paths: Paths
     ci_keys: tuple[str, ...] = ()
     isolated: bool = False
-    """Whether the droplet is isolated: as group_data says, or else as the droplet is now."""
+    """Whether the droplet is isolated: from group_data, or else from the droplet's present state."""
 
     @cached_property
     def login_role(self) -> str:
         """The role that the app logs in to PostgreSQL with.
 
         Each password has its own role, so that a new password does not lock out the live release. The name is the same
-        on every machine. It is no secret, so scrypt makes it: the name must not help to guess the password.
+        on every machine. It is not secret, so it is made by scrypt, which keeps it from helping to guess the password.
         """
         values, password = self.values, self.credentials.database_password
         suffix = scrypt(password.encode(), salt=values.database_user.encode(), n=2**14, r=8, p=1, dklen=4).hex()
@@ -92,7 +92,7 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
 
 
 def checked_credentials(values: Values, found: Mapping[str, str], source: str) -> Credentials:
-    """Return the credentials of an env file. Raises CredentialsError if one is unfit, or if two are equal."""
+    """Return the credentials of an env file. Raises CredentialsError if one is invalid, or if two are equal."""
     credentials = credentials_from(
         found,
         app_secrets=values.secrets_of_the_app,
@@ -130,10 +130,10 @@ def check_values(data: Mapping[str, Any]) -> Values:
 
 
 def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with each old name replaced by the new one, and announce it. Raises SettingsError.
+    """Return the values with each old name replaced by the new one. Announce each replacement. Raises SettingsError.
 
     group_data/all.py has a default under the new name, so an old name in another file replaces that default. Any other
-    value under the new name is a conflict: pyinfra has merged the files, so nothing shows which of the two comes last.
+    value under the new name is a conflict: pyinfra has merged the files, so nothing shows which one was set last.
     """
     found = dict(data)
     for old, new in environments.RENAMED.items():
@@ -143,7 +143,7 @@ def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
         if found.get(new, default) != default:
             raise SettingsError(
                 f"group_data: {old} ({_source(old, found)}) is the old name of {new} ({_source(new, found)}), and both "
-                f"are set. Nothing was changed. Next: keep {new} alone"
+                f"are set. Nothing was changed. Next: keep only {new}"
             )
         _announce(f"{_source(old, found)}: {now_called(old, new)}")
         found[new] = found.pop(old)
@@ -180,7 +180,7 @@ def _fault(error: dict[str, Any]) -> str:
 
 
 FIXED = {"app_port": f": the app has to listen on {APP_PORT} (docs/reference/app-contract.md)"}
-"""Names that somebody may look for, but that are no values."""
+"""Names that somebody may set although group_data has no such value, and the end of the message about each."""
 KINDS = {
     "int_type": "a whole number without quotes",
     "float_type": "a number without quotes",

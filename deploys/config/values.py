@@ -27,9 +27,9 @@ STOP_GRACE_S = 30
 MAX_CONNECTIONS = 100
 """Connections that PostgreSQL accepts."""
 REDIS_BASE_MIB = 32
-"""Memory that Redis needs besides its data."""
+"""Memory that Redis needs in addition to its data."""
 RESERVED_CONNECTIONS = 15
-"""Connections of these that are reserved for the superuser, a backup and migrations."""
+"""Those of MAX_CONNECTIONS that are reserved for the superuser, a backup and migrations."""
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
 REPOSITORY = r"^s3:https://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*$"
 """restic's name of a repository on S3-compatible storage: s3:https://HOST/BUCKET/PREFIX."""
@@ -171,9 +171,9 @@ class Values(BaseModel):
     data_addresses: dict[Literal["postgres", "redis"], Address]
 
     data_root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
-    # PostgreSQL's names have 63 bytes. A restore adds a suffix.
+    # A name in PostgreSQL has at most 63 bytes, and a restore adds a suffix.
     database: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,52}$")]
-    # PostgreSQL's names have 63 bytes. A login role adds a suffix.
+    # A name in PostgreSQL has at most 63 bytes, and a login role adds a suffix.
     database_user: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,53}$"), AfterValidator(_not_reserved_role)]
     postgres_image: PostgresImage
     postgres_memory_mib: Mib
@@ -283,7 +283,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _backups_fit(self) -> Values:
-        """Leave enough memory to verify a backup of a full Redis. Half of its memory is for data."""
+        """Leave enough memory to verify a backup of a full Redis. Half of Redis's memory is for data."""
         if (needed := self.redis_memory_mib // 2 + REDIS_BASE_MIB) > self.backup_memory_mib:
             raise ValueError(
                 f"backup_memory_mib {self.backup_memory_mib} is too small to verify a backup of a full Redis. "
@@ -296,13 +296,13 @@ class Values(BaseModel):
         if (needed := 2 * self.app_connections + RESERVED_CONNECTIONS) > MAX_CONNECTIONS:
             raise ValueError(
                 f"app_connections {self.app_connections} for each colour and {RESERVED_CONNECTIONS} for upkeep make "
-                f"{needed}, but PostgreSQL accepts {MAX_CONNECTIONS}. Next: lower it, and the app's pools"
+                f"{needed}, but PostgreSQL accepts {MAX_CONNECTIONS}. Next: lower app_connections, and the app's pools"
             )
         return self
 
     @model_validator(mode="after")
     def _nginx_accepts_the_paths(self) -> Values:
-        """Refuse a path that is there twice, as nginx would, and /.nginx/, which has nginx's own pages."""
+        """Refuse a path that is listed twice, as nginx would, and paths below /.nginx, where nginx's own pages are."""
         for path in self.public_paths:
             if self.public_paths.count(path) > 1:
                 raise ValueError(f"public_paths names {path} twice. Next: keep one")
@@ -317,7 +317,8 @@ class Values(BaseModel):
             webhook == path or (path.endswith("/") and webhook.startswith(path)) for path in self.public_paths
         ):
             raise ValueError(
-                f"webhook_path {webhook} is not passed to the app. Next: add it to public_paths, or set it to None"
+                f"webhook_path {webhook} is not passed to the app. Next: add it to public_paths, or set webhook_path "
+                "to None"
             )
         return self
 

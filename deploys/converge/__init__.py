@@ -1,1 +1,1 @@
-"""A converge: its connections, its lock, and what a droplet must be."""
+"""A converge: its connections, its lock, and the checks of a droplet before the first change."""

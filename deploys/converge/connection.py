@@ -29,7 +29,7 @@ _EXAMPLES = [
 
 
 def install() -> None:
-    """Make pyinfra connect and run sudo by this module. config.py calls it."""
+    """Make pyinfra use this module to connect and to run sudo. config.py calls this."""
     internals.connect_with(Client, without_a_password)
 
 

@@ -11,7 +11,7 @@ from deploys.facts.stackctl import Isolated
 
 
 def with_isolation_of(host: Host, settings: Settings) -> Settings:
-    """Fill in whether the host is isolated: as `isolated` says, or else as the droplet is now.
+    """Fill in whether the host is isolated: from group_data, or else from the droplet's present state.
 
     So an ordinary converge never promotes an isolated droplet.
     """

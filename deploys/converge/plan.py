@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def summary(operations: Operations, found: Foreign) -> str:
-    """List the operations that would change something by host. The last line counts the hosts."""
+    """List for each host the operations that would change something. The last line counts the hosts."""
     by_host = _changes(operations)
     lines = [line for host, names in by_host.items() for line in (f"\n{host} would change:", *_listed(names))]
     hosts = "1 host" if len(by_host) == 1 else f"{len(by_host)} hosts"
@@ -58,7 +58,7 @@ def summary(operations: Operations, found: Foreign) -> str:
 
 
 def for_machines(operations: Operations, found: Foreign) -> str:
-    """Return the same as one line of JSON."""
+    """Return what `summary` shows as one line of JSON, for programs."""
     by_host = _changes(operations)
     foreign = {host: [one_line(one) for one in there] for host, there in sorted(found.items()) if there}
     return json.dumps({"hosts": by_host, "changed": len(by_host), "foreign": foreign}) + "\n"

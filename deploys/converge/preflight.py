@@ -71,8 +71,8 @@ def _postgres_data(host: Host, values: Values) -> str | None:
     if made_by in (None, values.postgres_major):
         return None
     return (
-        f"cannot start PostgreSQL: {data} was made by PostgreSQL {made_by}, which postgres_image "
-        f"{values.postgres_image} can't read. Nothing was changed. Next: name an image of {made_by} in group_data "
+        f"cannot start PostgreSQL: {data} was made by PostgreSQL {made_by}, and postgres_image "
+        f"{values.postgres_image} can't read it. Nothing was changed. Next: name an image of {made_by} in group_data "
         "again, then see docs/how-to/upgrade-postgres.md"
     )
 
@@ -90,13 +90,13 @@ CHECKS: tuple[Callable[[Host, Values], str | None], ...] = (
     _postgres_data,
     _networks,
 )
-"""Each returns what is wrong with the droplet and the next step, or None. They run in this order."""
+"""The checks in their order. Each returns the problem of the droplet with the next step, or None."""
 
 
 def check_name(host: Host, settings: Settings) -> None:
-    """Raise PyinfraError if Telegram would be sent to a name without an address. The release would fail because of it.
+    """Raise PyinfraError if the webhook would move to a name without an address. The release would fail.
 
-    Telegram may already use the name: then its DNS is not this converge's business.
+    This converge does not check a name that Telegram already uses.
     """
     domain = settings.values.domain
     if settings.isolated or not settings.values.webhook_path:

@@ -1,4 +1,4 @@
-"""The connections of a converge: they are made fast, and the site's lock is held through them."""
+"""Prepares the connections of a converge: they are made fast, and they hold the site's lock."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def begin(state: State, host: Host) -> None:
 
 
 def interrupt_message(environment: str) -> str:
-    """Tell what state Ctrl-C leaves, and how to continue."""
+    """Return what Ctrl-C prints: the state that it leaves, and how to continue."""
     return (
         "Interrupted between two steps. The droplet keeps what was done, and remembers the pending handlers. A "
         "change to SSH or the firewall that no new login confirmed is reverted within two minutes.\n"
@@ -81,7 +81,8 @@ def interrupt_message(environment: str) -> str:
 def _lock(host: Host) -> Channel:
     """Take a droplet's lock and return the channel that holds it.
 
-    A process on the droplet holds the lock and reads this channel, so it ends when the connection ends for any reason.
+    A process on the droplet holds the lock and reads this channel, so the process ends when the connection ends for any
+    reason.
     `tee` writes the holder's name into the file, and echoes it once it has the lock.
     """
     paths = Paths(host.data.app)
@@ -111,7 +112,7 @@ def _exit_locked(host: Host, lock: Path) -> NoReturn:
 
 
 def holder_message(content: str) -> str:
-    """Tell who holds a lock and what to do, from the content of the lock file."""
+    """Tell who holds a lock and what to do. `content` is that of the lock file."""
     try:
         return str(records.loads(Holder, content).refusal)
     except RecordError:

@@ -19,7 +19,7 @@ class LoginShell(FactBase[str | None]):
 
 
 class SystemAccount(NamedTuple):
-    """Properties of an account that no person has."""
+    """Properties of a program's account."""
 
     home: str
     shell: str
@@ -27,7 +27,7 @@ class SystemAccount(NamedTuple):
 
 
 class SystemUser(FactBase[SystemAccount | None]):
-    """An account that no person has; None if it does not exist."""
+    """A program's account; None if it does not exist."""
 
     def command(self, login: str) -> StringCommand:
         name = QuoteString(login)

@@ -15,11 +15,14 @@ from stackctl.services.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SESSION,
 from stackctl.services.redis import ADMINISTRATOR
 
 LINK = "a link"
-"""DirectoryState of a symbolic link."""
+"""The value of DirectoryState for a symbolic link."""
 
 
 class DirectoryState(FactBase[str | None]):
-    """A directory's "mode uid gid" ("700 999 999"; the uid is that of the image); None if it does not exist."""
+    """A directory's mode, uid and gid, such as "700 999 999"; LINK for a symbolic link; None if there is neither.
+
+    The uid and the gid are numbers that only the image has names for.
+    """
 
     def command(self, path: str) -> StringCommand:
         directory = QuoteString(path)
@@ -31,15 +34,15 @@ class DirectoryState(FactBase[str | None]):
 
 
 UNREADABLE = 0
-"""PostgresMajor of a PG_VERSION that names no version."""
+"""The value of PostgresMajor if PG_VERSION names no version."""
 
 
 class PostgresMajor(FactBase[int | None]):
     """The major version of PostgreSQL that created a data directory; None if it holds no database.
 
-    PG_VERSION belongs to uid 999, so it may have been replaced. A link is not followed, a FIFO is not waited for, and
-    only as many bytes are read as a version has. Other content is not shown: it may come from any file that root can
-    read.
+    uid 999 owns PG_VERSION, so an intruder in the container may have replaced the file. So this fact follows no link,
+    waits for no FIFO, and reads only as many bytes as a version has. It shows no other content, which could come from
+    any file that root can read.
     """
 
     def command(self, path: str) -> StringCommand:
@@ -72,7 +75,7 @@ class RolesAsDeclared(FactBase[bool]):
         return "docker"
 
     def command(self, container: str, owner: str, login: str, database: str) -> StringCommand:
-        # Without the setting `role`, which this session is to find out.
+        # The setting `role` is left out, because this session has to find out which role is stored.
         as_it_acts = session({name: value for name, value in SESSION.items() if name != "role"})
         login_settings = f'PGPASSWORD="$(cat /run/secrets/password)" PGOPTIONS={shlex.quote(as_it_acts)}'
         psql = "psql --no-psqlrc -tA"

@@ -30,7 +30,7 @@ class ComposeServices(FactBase[dict[str, Container]]):
 
 @dataclass(frozen=True)
 class Network:
-    """A bridge network; `ip_range` is empty if Docker hands out the whole subnet."""
+    """A bridge network; `ip_range` is empty if Docker assigns addresses from the whole subnet."""
 
     internal: bool
     subnet: str

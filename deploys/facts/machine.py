@@ -16,17 +16,17 @@ class CloudInitStatus(FactBase[str | None]):
         return "cloud-init"
 
     def command(self) -> str:
-        # Its own program takes half a second to start. This file is the last that it writes.
+        # The program cloud-init takes half a second to start. This file is the last that cloud-init writes.
         return "test -e /run/cloud-init/result.json && echo 'status: done' || cloud-init status || true"
 
     def process(self, output: Iterable[str]) -> str | None:
         found = re.search(r"^status: (\w+)", "\n".join(output), re.MULTILINE)
-        # "not started" means that it is about to run.
+        # The status "not started" means that cloud-init is about to run.
         return {"not": "running"}.get(found[1], found[1]) if found else None
 
 
 class HasAddress(FactBase[bool]):
-    """Whether DNS has an address for the name. It counts as true if the resolver does not answer."""
+    """Whether DNS has an address for the name; True if the resolver does not answer."""
 
     def command(self, domain: str) -> StringCommand:
         # 2: no such key (getent(1)).
@@ -61,7 +61,7 @@ class DebianRelease(FactBase[str]):
 
 
 class MemoryMib(FactBase[int]):
-    """Memory available to the kernel, in MiB: somewhat less than the plan's size."""
+    """Memory available to the kernel, in MiB: somewhat less than the size of the provider's plan."""
 
     def command(self) -> str:
         return "grep MemTotal /proc/meminfo"
@@ -71,7 +71,7 @@ class MemoryMib(FactBase[int]):
 
 
 class Cpus(FactBase[int]):
-    """Number of CPUs. Docker gives no container more."""
+    """Number of CPUs. Docker refuses a higher limit for a container."""
 
     def command(self) -> str:
         return "nproc --all"

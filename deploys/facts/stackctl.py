@@ -53,7 +53,7 @@ class Status(FactBase[dict[str, Any] | None]):
 
 
 def status() -> dict[str, Any] | None:
-    """Return this host's Status: read once for a plan, which changes nothing; read again each time in a converge."""
+    """Return this host's Status. A plan reads it only once, because a plan changes nothing."""
     host = ctx_host.get()
     if ctx_state.get().is_executing:
         return cast("dict[str, Any] | None", host.get_fact(Status))

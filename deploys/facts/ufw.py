@@ -1,7 +1,7 @@
 """State of ufw, compared with the kernel's chains.
 
 `ufw status` lists no rule while ufw is inactive, so the rules are read from `ufw show added`. ufw calls itself active
-even if nothing leads to its chains, and lists rules from its files, not from the kernel. So this fact reads two sets of
+even if no rule jumps to its chains, and lists rules from its files, not from the kernel. So this fact reads two sets of
 chains: those in the kernel, and those that ufw loads from its files into an empty network namespace.
 """
 
@@ -32,7 +32,7 @@ Chains = Mapping[Chain, tuple[str, ...]]
 class Firewall:
     """ufw's rules as one types them ("allow 22/tcp") and its policies by direction ("incoming": "deny").
 
-    `active` means that it is loaded now, and will be at the next boot.
+    `active` means that the firewall is loaded now, and will be loaded at the next boot.
     """
 
     active: bool = False
@@ -77,10 +77,10 @@ _DECLARED = "declared"
 _UNLOADABLE = ("Problem running ", "Couldn't find ")
 """First words of ufw-init's messages."""
 _COMPARED = ("raw", "mangle", "filter")
-"""Tables that decide what is let in; nat does not."""
+"""The tables that decide which packets are let in. nat is not one of them."""
 _BY_DOCKER = re.compile(r"-A FORWARD .*(DOCKER|docker0|br-)")
 _DOCKER_TRAILING_RULES = ("-A DOCKER-USER -j RETURN",)
-"""The rule that Docker appends to DOCKER-USER. Nothing reaches it at the end; elsewhere it would let everything in."""
+"""The rule that Docker appends to DOCKER-USER. As the last rule it has no effect. Elsewhere it lets everything in."""
 _ALLOWED = re.compile(r"(?P<port>\S+)(?P<six> \(v6\))?\s+ALLOW IN\s+Anywhere")
 
 

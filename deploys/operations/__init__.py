@@ -1,4 +1,4 @@
-"""Operations that pyinfra lacks, in its style: generators of commands that yield nothing if nothing has to change."""
+"""Operations that pyinfra lacks, in pyinfra's style: generators that yield no command if nothing has to change."""
 
 from collections.abc import Generator
 

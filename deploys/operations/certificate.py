@@ -15,7 +15,7 @@ from stackctl.host.certificate import CHAIN, KEY, NGINX_GROUP
 def self_signed_certificate(tls: str, *, domain: str) -> Commands:
     """Create a self-signed certificate in `tls`/placeholder and link `tls`/current to it, if there is no real one.
 
-    nginx's workers read the key. A real certificate that they can't read counts as missing.
+    nginx's workers read the key. A real certificate counts as missing if the workers can't read its key.
     """
     key = host.get_fact(FileState, path=f"{tls}/current/{KEY}")
     if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", NGINX_GROUP):
@@ -36,10 +36,10 @@ def self_signed_certificate(tls: str, *, domain: str) -> Commands:
 
 @operation()
 def acme_certificate(domain: str, *, server: str) -> Commands:
-    """Obtain the certificate if nginx does not serve the declared one.
+    """Obtain the certificate, unless nginx already serves the declared one.
 
-    A failure shows the ACME server's own message. nginx keeps the certificate that it has, and a timer tries again each
-    hour.
+    If this fails, the operation shows the ACME server's own message, nginx keeps its present certificate, and a timer
+    tries again each hour.
     """
     status = stackctl.status()
     if status and (certificate := status.get("certificate")) and certificate.get("as_declared"):

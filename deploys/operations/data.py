@@ -18,12 +18,13 @@ from stackctl.services.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SUPERUSE
 from stackctl.services.redis import ADMINISTRATOR
 
 RULES = "+@all -@dangerous -function|restore +client|list +flushall +flushdb +info +keys +sort +sort_ro"
-"""Commands that the app's user may give, by Redis's categories.
+"""Redis's rules for the commands that the app's user may give.
 
-@dangerous holds every command of an administrator (@admin is part of it): CONFIG, DEBUG, MODULE, REPLICAOF, ACL,
-SHUTDOWN, SAVE, MONITOR, CLIENT KILL, FAILOVER, and RESTORE, which parses any bytes that it is given. The rest of the
-rules permits again what libraries and frameworks use, and what shows or changes nothing but keys, which belong to the
-app anyway. EVAL stays permitted (it is not @dangerous): locks, queues and rate limits are written in it.
+The category @dangerous contains every administrative command (it includes @admin): CONFIG, DEBUG, MODULE, REPLICAOF,
+ACL, SHUTDOWN, SAVE, MONITOR, CLIENT KILL, FAILOVER. It also contains RESTORE, which parses arbitrary bytes. The last
+rules permit again the commands that libraries and frameworks use, and those that show or change only keys, because the
+keys belong to the app anyway. EVAL is not @dangerous and stays permitted, because apps write locks, queues and rate
+limits in it.
 """
 APP = f"~* &* {RULES}"
 
@@ -32,16 +33,15 @@ APP = f"~* &* {RULES}"
 def data_directory(path: str, *, uid: int, installed: str) -> Commands:
     """Create a data directory once, before the services first run.
 
-    + installed: a file that is there once the services have run. A directory that is missing later belongs to a volume
-      that is not mounted. A new directory in its place would start an empty database
-      (docs/adr/0012-data-directories.md).
+    + installed: a file that exists once the services have run. If the data directory is missing after that, its volume
+      is not mounted, and a new directory would start an empty database (docs/adr/0012-data-directories.md).
     """
     there = host.get_fact(DirectoryState, path=path)
     target = QuoteString(path)
     if there == f"700 {uid} {uid}":
         host.noop(f"{path} exists")
     elif there == LINK:
-        # chown would change what the link leads to; stackctl follows no link below data_root (openat.py).
+        # chown would change the target of the link. stackctl follows no link below data_root (openat.py).
         yield StringCommand(
             "echo", QuoteString(f"{path} is a symbolic link. Next: mount the volume there instead"), ">&2; false"
         )
@@ -59,13 +59,13 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
 def postgres_roles(container: str, *, database: str, owner: str, login: str, password: str) -> Commands:
     """Create two roles: `login` has the password and acts as `owner`, which can own things but not log in.
 
-    The database belongs to the superuser, because its owner can store settings for every session (ALTER DATABASE …
-    SET). The superuser `postgres` has no password: it connects over the container's own socket only.
+    The database belongs to the superuser, because a database's owner can store settings for every session in it (ALTER
+    DATABASE … SET). The superuser `postgres` has no password, and connects only over the container's own socket.
     """
     if host.get_fact(RolesAsDeclared, container=container, owner=owner, login=login, database=database):
         host.noop(f"{login} logs in and acts as {owner}")
         return
-    # A role of the app may hold a lock for ever. The converge must not wait for it.
+    # A role of the app may hold a lock for ever. The converge must not wait for that lock.
     settings = session(OF_SUPERUSER | {"lock_timeout": "10s"})
     yield StringCommand(
         *("docker exec -i --env", QuoteString(f"PGOPTIONS={settings}"), QuoteString(container)),
@@ -75,7 +75,7 @@ def postgres_roles(container: str, *, database: str, owner: str, login: str, pas
 
 
 def _statements(database: str, owner: str, login: str, password: str) -> list[str]:
-    """Return psql's input: it creates the roles that are missing, and sets every property that can differ."""
+    """Return psql's input, which creates missing roles and sets every property that can differ."""
     # standard_conforming_strings is on, so a backslash needs no escape. Neither the server's log nor psql shows the
     # statement, even if it fails.
     quoted = password.replace("'", "''")
@@ -89,7 +89,8 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
         f'ALTER ROLE "{owner}" NOLOGIN {plain};',
         f"ALTER ROLE \"{login}\" LOGIN {plain} PASSWORD '{quoted}';",
         f'GRANT "{owner}" TO "{login}";',
-        # The login role acts as the owner, which thus owns all that it creates. So the next login role can use it.
+        # The login role acts as the owner, so the owner owns everything that the app creates. So the next login role
+        # can use all of it.
         f'ALTER ROLE "{login}" RESET ALL;',
         f'ALTER ROLE "{login}" IN DATABASE "{database}" RESET ALL;',
         f'ALTER ROLE "{login}" SET role = "{owner}";',
@@ -99,20 +100,21 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
         "COMMIT;",
         # The rest runs in the app's own database.
         f'\\connect "{database}"',
-        # An app may have dropped it.
+        # An app may have dropped the schema public.
         f"SELECT 'ALTER SCHEMA public OWNER TO \"{owner}\"' FROM pg_namespace WHERE nspname = 'public' \\gexec",  # noqa: S608
     ]
 
 
 @operation()
 def generated_secret(dest: str) -> Commands:
-    """Create a random secret on the droplet, once. It never leaves the droplet."""
+    """Create a random secret on the droplet, once. The secret never leaves the droplet."""
     found = host.get_fact(FileState, path=dest)
     if found and (found["mode"], found["owner"], found["group"]) == ("600", "root", "root"):
         host.noop(f"{dest} exists")
         return
     target, fresh = QuoteString(dest), QuoteString(f"{dest}.new")
-    # 256 bits in hexadecimal, which need no quoting. Without a line end, so that the file's hash is the secret's hash.
+    # The secret is 256 bits in hexadecimal, which needs no quoting. The file has no line end, so that its hash is the
+    # secret's hash.
     made = StringCommand("umask 077; head -c 32 /dev/urandom | sha256sum | head -c 64 >", fresh, "&& sync", fresh)
     yield StringCommand("test -s", target, "|| {", made, "&& mv -fT", fresh, target, "; }")
     yield StringCommand("chown root:root", target, "&& chmod 600", target)
@@ -122,15 +124,15 @@ def generated_secret(dest: str) -> Commands:
 def redis_password(  # noqa: PLR0913 - two users and a file
     container: str, *, password: str, administrator: str, dest: str, directives: str, exclusive: bool = False
 ) -> Commands:
-    """Make Redis accept the app's password, now and after a restart. Also set permissions and administrator.
+    """Make Redis accept the app's password, now and after a restart.
 
-    Redis goes on accepting its present passwords, because the live release uses one until the next release serves, even
-    if the converge stops or Redis restarts in between. With `exclusive` Redis accepts no other. Connections that are
-    open stay open.
+    This also sets the permissions of the app's user, and the administrator. Redis still accepts its present passwords,
+    because the live release uses one of them until the next release serves. This holds even if the converge stops or
+    Redis restarts in between. With `exclusive` Redis accepts no other password. Open connections stay open.
 
     + administrator: the file on the droplet that holds the administrator's password
     + dest: the file that Redis reads from standard input when it starts
-    + directives: its other lines
+    + directives: the other lines of that file
     """
     user = host.get_fact(RedisUsers, container=container)
     # The plan of a first converge finds no file yet: the operation before this one creates it.
@@ -145,7 +147,7 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     app = f"user default on {' '.join(f'#{password_hash}' for password_hash in kept)} {APP}"
     content = f"{directives}{app}\nuser {ADMINISTRATOR} {_admin(admin)}\n"
     yield from atomic_file._inner(dest=dest, content=content.encode(), mode="600", secret=True)  # noqa: SLF001
-    # A Redis that does not run yet will start with the declared password. For `exclusive` it has to answer.
+    # If Redis does not run yet, it will start with the declared password. `exclusive` needs a Redis that answers.
     starts_later = not user.passwords and not exclusive
     accepted = user.passwords == {wanted} or (wanted in user.passwords and not exclusive)
     if starts_later or (accepted and user.by_administrator and user.rules == RULES):
@@ -153,7 +155,8 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     yield _send_to_redis(
         "administrator" if user.by_administrator else "password",
         container,
-        # The administrator first: the second line may take this right from the user who sends it.
+        # The administrator's line comes first: the second line may take the right to use ACL SETUSER from the user who
+        # sends both.
         [
             f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
             f"ACL SETUSER default {'resetpass ' if exclusive else ''}#{wanted} {APP}",
@@ -162,11 +165,14 @@ def redis_password(  # noqa: PLR0913 - two users and a file
 
 
 def _send_to_redis(who: Literal["administrator", "password"], container: str, lines: list[str]) -> StringCommand:
-    """Send Redis these lines, and check its answers: redis-cli exits with 0 even if Redis answers with an error."""
+    """Return the command that sends these lines to Redis and checks the answers.
+
+    The check is needed because redis-cli exits with 0 even if Redis answers with an error.
+    """
     ask = f'test "$({redis_cli(who)} | grep -cx OK)" = {len(lines)}'
     refused = (
-        f"Redis rejects its users' passwords. When it restarts, it takes the declared ones. Next: sudo docker restart "
-        f"{container}, then make site"
+        f"Redis rejects the passwords of its users. After a restart it accepts the declared ones. Next: sudo docker "
+        f"restart {container}, then make site"
     )
     return StringCommand(
         *("docker exec -i", QuoteString(container), "sh -c", QuoteString(ask)),

@@ -1,7 +1,8 @@
-"""List of what the site puts on each droplet, kept by the operations themselves, so that it can't go stale.
+"""List of everything that the site puts on each droplet. The operations keep it themselves, so it can't go stale.
 
-An operation adds to the list each time it is prepared, whether or not it changes anything. The last component writes
-the list to the droplet as declared.json. stackctl reports everything else as foreign (stackctl/host/foreign.py).
+An operation adds to the list each time pyinfra prepares the operation, whether or not anything changes. The last
+component writes the list to the droplet as declared.json. stackctl reports everything else as foreign
+(stackctl/host/foreign.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Known:
-    """What the site puts on one droplet."""
+    """Everything that the site puts on one droplet."""
 
     files: set[str] = field(default_factory=set)
     units: set[str] = field(default_factory=set)
@@ -37,6 +38,6 @@ def of(host: Host) -> Known:
 
 
 def document(known: Known, accepted: Mapping[str, str]) -> bytes:
-    """Write declared.json as stackctl.host.declared reads it."""
+    """Return the content of declared.json, as stackctl.host.declared reads it."""
     lists = {name: sorted(getattr(known, name)) for name in ("files", "units", "logins", "ports")}
     return json.dumps({"version": 1, **lists, "accepted": dict(accepted)}, indent=2).encode() + b"\n"

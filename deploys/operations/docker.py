@@ -31,18 +31,18 @@ def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = F
 
 
 def compose_accepts(**environment: str) -> str:
-    """Return the test of a Compose file with these variables (`validate` of atomic_file)."""
+    """Return a command that tests a Compose file with these variables, for `validate` of atomic_file."""
     given = [f"{name}={value}" for name, value in environment.items()]
     return " ".join([*given, "docker compose --env-file /dev/null --profile '*' -f %s config --quiet"])
 
 
 @operation()
 def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str, sha256: str) -> Commands:
-    """Create again the services of a Compose project that are not as declared, and wait until they are healthy.
+    """Recreate those services of a Compose project that are not as declared, and wait until they are healthy.
 
-    + images: image by service
-    + label, sha256: label of a container that was created from the declared inputs. Compose's own hash leaves out
-      mounted files and environment files (docs/adr/0004-one-compose-project-per-colour.md).
+    + images: the image of each service
+    + label, sha256: the label, and its value, of a container that was created from the declared inputs. Compose's own
+      hash leaves out mounted files and environment files (docs/adr/0004-one-compose-project-per-colour.md).
     """
     there = host.get_fact(ComposeServices, project=project)
     wrong = [name for name, image in images.items() if not _as_declared(there.get(name), image, label, sha256)]

@@ -37,9 +37,9 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
 ) -> Commands:
     """Write `content` to `dest` atomically, and create its directory.
 
-    + notify: the handler that puts the file in force; marked as pending before the change
-    + validate: a shell command that tests the new file, named `%s` as in Ansible, before it replaces the old one; if
-      the test fails, the old file stays
+    + notify: the handler that puts the file in force. It is marked as pending before the change.
+    + validate: a shell command that tests the new file before the old one is replaced. `%s` stands for the path of the
+      new file, as in Ansible. If the test fails, the old file stays.
     + secret: `--diff` shows no content. No content is ever in an argument list: it is sent over standard input.
     """
     declared.of(host).files.add(dest)
@@ -67,7 +67,7 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
 
 
 def _test(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
-    """Return the test of the new file. If it fails, its output is shown and the new file is removed."""
+    """Return the test of the new file. If the test fails, its output is shown and the new file is removed."""
     fresh = shlex.quote(f"{dest}.new")
     refused = f"{dest}: the new file is invalid, see above. The old file stays, and nothing was reloaded."
     return (
@@ -77,7 +77,7 @@ def _test(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
 
 
 def if_installed(program: str, validate: str) -> str:
-    """Run the test only if `program` is installed: some files are written before their program is."""
+    """Return a test that runs only if `program` is installed: some files are written before that."""
     return f"command -v {program} >/dev/null || exit 0; {{ {validate}; }}"
 
 

@@ -23,13 +23,16 @@ Finding = dict[str, Any]
 
 
 def findings() -> list[Finding]:
-    """Return what stackctl had found when the plan was made; nothing without stackctl, or with an older one."""
+    """Return the foreign objects that stackctl had found when the plan was made.
+
+    There are none if stackctl is not installed yet, or is an old version that does not look for them.
+    """
     return list((planned(ctx_host.get()) or {}).get("foreign") or [])
 
 
 @operation()
 def undo_overrides(sysctls: str) -> Commands:
-    """Remove masks from the site's units, and set kernel parameters that somebody changed.
+    """Remove masks from the site's units, and set kernel parameters back that somebody changed.
 
     + sysctls: path of the site's sysctl.d file
     """
@@ -44,7 +47,7 @@ def undo_overrides(sysctls: str) -> Commands:
     if masks:
         yield StringCommand("systemctl daemon-reload")
     if any(one["name"].startswith("sysctl:") for one in ours):
-        # Only the site's file, so that it is applied after all others.
+        # Only the site's file is applied, after all others, so that nothing overrides its values.
         yield StringCommand(SYSCTL, QuoteString(sysctls))
 
 
@@ -52,7 +55,7 @@ def undo_overrides(sysctls: str) -> Commands:
 def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
     """Remove the foreign objects of these names. A name that is not found is skipped.
 
-    + sshd: the handler that puts sshd's files in force; they are removed on trial
+    + sshd: the handler that puts sshd's files in force. Foreign files of sshd are removed on trial.
     """
     there = {one["name"] for one in findings() if one["remedy"] == "remove"}
     gone = [name for name in names if name in there]
@@ -70,14 +73,14 @@ def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
 
 @operation()
 def declaration(dest: str, accepted: Mapping[str, str]) -> Commands:
-    """Write the list of what the site put on the droplet. Runs after every operation that writes a file."""
+    """Write the list of everything that the site puts on the droplet. All operations that add to it come before."""
     declared.of(host).files.add(dest)
     content = declared.document(declared.of(host), accepted)
     yield from atomic_file._inner(dest=dest, content=content, mode="600")  # noqa: SLF001
 
 
 def report(names: Sequence[str]) -> None:
-    """Report foreign objects before the first change. Refuse a converge that they would override.
+    """Report foreign objects before the first change. Refuse the converge if one of them would override it.
 
     + names: objects that this run removes
     """

@@ -1,7 +1,8 @@
 """Handlers: commands that put a change in force.
 
 A change that notifies a handler writes a marker file on the droplet first, so the handler stays pending until it has
-run. A converge can die between a change and its handler; the next one sees no difference, and still runs the handler.
+run. If a converge dies between a change and its handler, the next converge sees no difference and still runs the
+handler.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ class Handler:
 
     @property
     def pending(self) -> bool:
-        """Whether the droplet remembers that it has to run."""
+        """Whether the droplet remembers that the handler has to run."""
         return self.name in host.get_fact(PendingHandlers, directory=str(PurePosixPath(self.marker).parent))
 
     def notify(self) -> StringCommand:
-        """Mark it as pending."""
+        """Return the command that marks the handler as pending."""
         return StringCommand("install -D -m 600 /dev/null", QuoteString(self.marker))
 
     def done(self) -> StringCommand:
-        """Remove the marker."""
+        """Return the command that removes the marker."""
         return StringCommand("rm -f", QuoteString(self.marker))
 
 
@@ -49,7 +50,8 @@ class Handler:
 def run_handler(handler: Handler, *, after: Sequence[OperationMeta]) -> Commands:
     """Run a pending handler.
 
-    + after: the operations that may notify it, so that a plan shows its commands before it is pending
+    + after: the operations that may notify the handler. If one of them would change something, a plan shows the
+      handler's commands, although the handler is not pending yet.
     """
     if not handler.pending and (state.is_executing or not any(change.will_change for change in after)):
         host.noop(f"{handler.name} is not pending")

@@ -13,7 +13,7 @@ from deploys.secrets import ledger
 
 @operation()
 def record_secret_ages(path: str, current: Mapping[str, str]) -> Generator[FunctionCommand, None, None]:
-    """Record since when each secret is in use.
+    """Record the day on which each secret came into use.
 
     + current: fingerprints of the secrets in use now, by name
     """
@@ -28,4 +28,4 @@ def record_secret_ages(path: str, current: Mapping[str, str]) -> Generator[Funct
 
 def _record(path: str, wanted: ledger.Ledger, names: list[str]) -> None:
     ledger.write(Path(path), wanted)
-    logger.info("%s: added or removed today: %s. Next: commit it", path, ", ".join(names))
+    logger.info("%s: added or removed today: %s. Next: commit this file", path, ", ".join(names))

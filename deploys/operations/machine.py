@@ -25,14 +25,14 @@ def wait_for_cloud_init() -> Commands:
 
 @operation()
 def swapfile(mib: int) -> Commands:
-    """Swap to a file of `mib` MiB, now and after each boot. A container is skipped: it uses its host's swap."""
+    """Swap to a file of `mib` MiB, now and after each boot. In a container do nothing: it uses its host's swap."""
     if host.get_fact(Container):
         host.noop("a container uses its host's swap")
         return
     if host.get_fact(SwapfileMib, path=SWAPFILE) != mib:
         yield StringCommand(f"swapoff {SWAPFILE} 2>/dev/null; rm -f {SWAPFILE}")
         if mib:
-            # Under another name until it is complete: a run that dies here leaves nothing that looks finished.
+            # The file has another name until it is complete. A run that dies here leaves nothing that looks finished.
             yield StringCommand(f"fallocate -l {mib}M {SWAPFILE}.new && chmod 600 {SWAPFILE}.new")
             yield StringCommand(f"mkswap {SWAPFILE}.new && mv {SWAPFILE}.new {SWAPFILE}")
             yield StringCommand(f"swapon {SWAPFILE}")

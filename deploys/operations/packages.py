@@ -1,4 +1,4 @@
-"""Debian packages: installed without drift, and repaired after an interrupted run."""
+"""Debian packages: installed or removed, and repaired after an interrupted run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LISTS_ARE_FRESH_S = 3600
 def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
     """Install the packages that are missing, without recommendations, or purge those that are there.
 
-    apt runs once nothing else (cloud-init, its own timers) uses it. The package lists are updated only when a package
-    is missing: apt.packages(update=True) would update them each day, as drift.
+    apt runs only after its other users (cloud-init, apt's own timers) have finished. The package lists are updated only
+    when a package is missing: apt.packages(update=True) would update them each day, and report that as a change.
     """
     installed = host.get_fact(DebPackages)
     changing = [package for package in packages if (package in installed) != present]
@@ -38,9 +38,9 @@ def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
 
 @operation()
 def repair_interrupted_dpkg() -> Commands:
-    """Configure packages that an interrupted apt left half installed. apt itself refuses to.
+    """Configure packages that an interrupted apt left half installed. Until then apt refuses to work.
 
-    The apt of a converge that was killed goes on for a while, and may finish by itself.
+    The apt of a converge that was killed goes on for a while and may finish by itself. So this waits for it first.
     """
     if not host.get_fact(HalfInstalled):
         host.noop("no package is half installed")

@@ -18,7 +18,7 @@ def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -
     """Release the live tag again if its containers are unhealthy or were not created from what is declared.
 
     + compose_files: app.yaml, followed by worker.yaml if there is a worker
-    + environment: the next environment, as stackctl.app.app_env.canonical spells it
+    + environment: the app's next environment, in the form that stackctl.app.app_env.canonical returns
     """
     status = stackctl.status()
     if not status and not state.is_executing:

@@ -1,4 +1,4 @@
-"""This run of a converge: its name in locks, and what its operations found before the first change."""
+"""The running converge: its name in locks, and the findings of its operations before the first change."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ FOREIGN_LIST = "FOREIGN_LIST"
 """Environment variable with the path of the file in which deploys/converge/plan.py expects the foreign objects."""
 
 ME = Holder.new(f"converge by {getpass.getuser()}@{socket.gethostname()}")
-"""This run, as the holder of its locks. `stackctl --lock-id ID` works under them."""
+"""This run, as the holder of its locks. `stackctl --lock-id ID` with its ID works under the same locks."""
 
 refusals: dict[str, str] = {}
-"""Why a host must not be changed, by its name. A dry run goes on."""
+"""The reason why a host must not be changed, by the host's name. A dry run continues all the same."""
 _foreign: dict[str, list[dict[str, Any]]] = {}
 
 
 def refuse_to_begin(host: Host, cause: str) -> None:
-    """End the run before its first change."""
+    """Make the run end before its first change, with this cause as the message."""
     refusals[host.name] = cause
 
 
 def tell_foreign(host: Host, found: list[dict[str, Any]]) -> None:
-    """Report foreign objects: to a file if deploys/converge/plan.py asks for it, otherwise on the terminal at once."""
+    """Report foreign objects: in a file if deploys/converge/plan.py asks for one, otherwise at once on the terminal."""
     _foreign[host.name] = found
     if listed := os.environ.get(FOREIGN_LIST):
         Path(listed).write_text(json.dumps(_foreign))

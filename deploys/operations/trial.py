@@ -21,14 +21,14 @@ from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
 LOGIN_TIMEOUT_S = 60
-# A restart ends no session. A reload returns before sshd has read its new configuration, so the new login would still
-# test the old one.
+# sshd is restarted, which ends no session. A reload would return before sshd has read its new configuration, so the new
+# login would still test the old one.
 RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
 
 @dataclass(frozen=True)
 class TrialFile:
-    """Content of a file that only its owner reads, and its test (`validate` of atomic_file)."""
+    """A file to write on trial: its content, its test (`validate` of atomic_file), and the owner, its only reader."""
 
     content: bytes
     validate: str
@@ -37,7 +37,10 @@ class TrialFile:
 
 @operation()
 def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handler) -> Commands:
-    """Write `files`, by path, and run the handler that puts them in force. Reverted unless a new login succeeds."""
+    """Write `files` and run the handler that puts them in force. The droplet reverts both unless a new login succeeds.
+
+    + files: the files by path
+    """
     changes: list[PyinfraCommand] = [
         command
         for dest, file in files.items()
@@ -59,10 +62,10 @@ def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handl
 
 
 def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
-    """Run `commands` after the trial has begun, then confirm it by a new login. Without commands there is no trial.
+    """Begin a trial, run `commands`, then confirm the trial by a new login. Without commands there is no trial.
 
-    Each command runs by `trial change`, which refuses it once the trial is over: nothing would revert a change that
-    comes late, after the operator's machine has slept.
+    `trial change` runs each command, and refuses it once the trial is over. A command may come that late if the
+    operator's machine has slept, and nothing would revert its change.
     """
     if not commands:
         return
@@ -76,7 +79,7 @@ def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
 
 
 def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
-    """Confirm the trial through a new connection. False fails the operation."""
+    """Confirm the trial through a new connection. Return whether that succeeded; False makes the operation fail."""
     try:
         code, said = _run_by_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
     except Exception as error:  # the network, sshd, a key of ours or the host's
@@ -93,7 +96,7 @@ def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa:
 
 def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
     """Run a command as the operator, with the same ssh_config and host key. Return exit code and error output."""
-    # The user of this run may be root, while a droplet is adopted.
+    # This run itself may be logged in as root, while a droplet is adopted.
     with new_connection(host, host.data.operator) as client:
         _, out, err = client.exec_command(command, timeout=LOGIN_TIMEOUT_S)
         said = err.read().decode().strip()
@@ -103,7 +106,7 @@ def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
 
 
 def _revert_notice(host: Host, trial: str) -> str:
-    """Say what becomes of the change. The droplet is asked over the old connection, which may be gone as well."""
+    """Tell what becomes of the change. This asks the droplet over the old connection, which may be gone as well."""
     record = QuoteString(str(Paths(host.data.app).trial_record(trial)))
     try:
         asked, said = host.run_shell_command(
@@ -119,4 +122,4 @@ def _revert_notice(host: Host, trial: str) -> str:
     if not said.stdout:
         return "The trial is over. Next: sudo stackctl history, which shows whether the change was reverted"
     until = json.loads(said.stdout)["until"]
-    return f"The droplet reverts the change by itself at {until}. Next: correct it, then run this again"
+    return f"The droplet reverts the change by itself at {until}. Next: correct the change, then run this again"

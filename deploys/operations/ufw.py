@@ -18,11 +18,11 @@ AFTER = "/etc/ufw/after.rules"
 
 @operation()
 def rules(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes) -> Commands:
-    """Set exactly these rules and policies, now and at boot. Reverted unless a new login succeeds.
+    """Set exactly these rules and policies, now and at boot. The droplet reverts them unless a new login succeeds.
 
-    + allow: what ufw lets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); other rules are removed
+    + allow: rules that let packets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); all others are removed
     + policies: what happens to packets that match no rule, by direction ({"incoming": "deny"})
-    + after: content of after.rules, for what ufw has no command for
+    + after: content of after.rules, which has the rules that no command of ufw can set
 
     Chains that somebody changed only in the kernel, by iptables, are restored first.
     """
@@ -37,7 +37,7 @@ def _port(rule: str) -> int:
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:
     there = host.get_fact(Ufw)
-    # Before ufw's first start the chains that the rules lead to do not exist.
+    # Before ufw's first start there is no test: the chains that the rules jump to do not exist yet.
     test = "iptables-restore --noflush --test %s" if there.active else None
     placing = list(atomic_file._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:
@@ -66,7 +66,8 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     if not there.active:
         yield StringCommand("ufw --force enable")
     elif placing:
-        # `ufw reload` lets everything in for a moment. This replaces a whole table, or leaves it as it was.
+        # `ufw reload` lets everything in for a moment. iptables-restore replaces a whole table at once, or leaves it as
+        # it was.
         yield StringCommand(f"iptables-restore --noflush {AFTER}")
 
 
@@ -91,7 +92,7 @@ def _lines_declared(there: Firewall, wanted: Sequence[str], policies: Mapping[st
 
 
 def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
-    """Return the rules of those chains that somebody changed by iptables."""
+    """Return the rules in `chains` of every chain that somebody changed by iptables."""
     return [
         f"{chain.program} -t {chain.table} {rule if number else f'-P {chain.name} {rule}'}"
         for chain in there.declared
@@ -103,8 +104,8 @@ def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
 def _reload_changed_chains(there: Firewall) -> Commands:
     """Restore the changed chains to what ufw loads from its files, one table at a time.
 
-    After `iptables -F` a `ufw reload` would shut out everybody: the policy denies, and ufw adds the jumps to its own
-    chains only when it creates these chains.
+    After `iptables -F` a `ufw reload` would shut everybody out: the policy denies, and ufw adds the jumps to its own
+    chains only when it creates those chains.
     """
     differing = [chain for chain in there.declared if there.loaded[chain] != there.declared[chain]]
     for (program, table), chains in groupby(differing, lambda chain: (chain.program, chain.table)):

@@ -27,9 +27,9 @@ def service(unit: str, *, running: bool | None, enabled: bool) -> Commands:
 
 @operation()
 def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence[str] = ()) -> Commands:
-    """Write units and drop-ins, and have systemd read them.
+    """Write units and drop-ins, and make systemd read them.
 
-    + units: contents by name, or by path if not below /etc/systemd/system
+    + units: contents by the unit's name, or by path if the file is not below /etc/systemd/system
     + handler: name of the pending handler that makes systemd read them
     + restart: units, or patterns of units, that are restarted if they run
     """
@@ -37,7 +37,7 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
     read = Handler(handler, ["systemctl daemon-reload", *restarts])
     changes = [
         command
-        # systemd-analyze refuses a socket or a timer while the service that it starts does not exist.
+        # Services come first: systemd-analyze refuses a socket or a timer while its service does not exist.
         for name, content in sorted(units.items(), key=lambda unit: not unit[0].endswith(".service"))
         for command in atomic_file._inner(  # noqa: SLF001
             dest=str(UNITS / name), content=content, notify=read, validate=_test(name)
@@ -52,7 +52,7 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
 
 
 def _test(name: str) -> str | None:
-    """Return systemd's test of a unit, or of a drop-in together with its unit if that is installed.
+    """Return systemd's test of a unit, or of a drop-in together with its unit if the unit is installed.
 
     systemd finds units by name, so the file is copied into a temporary directory that is searched first. Only faults of
     the unit itself count: units that it requires may be written later in the same converge. None means that systemd has

@@ -1,4 +1,4 @@
-"""pyinfra's output on the operator's terminal: it is made printable, and Ctrl-C tells what continues."""
+"""pyinfra's output on the operator's terminal: it is made printable, and Ctrl-C tells what continues on the droplet."""
 
 from __future__ import annotations
 

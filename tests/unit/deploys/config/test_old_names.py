@@ -85,7 +85,7 @@ def test_the_old_name_in_one_file_and_the_new_one_in_another_are_refused(files: 
     add(files / "prod.py", "trusted_addresses", [])
     message = (
         "group_data: never_banned (group_data/all.py) is the old name of trusted_addresses (group_data/prod.py), and "
-        "both are set. Nothing was changed. Next: keep trusted_addresses alone"
+        "both are set. Nothing was changed. Next: keep only trusted_addresses"
     )
     with pytest.raises(SettingsError, match=re.escape(message)):
         check_values(environments.group_data("prod"))

@@ -53,7 +53,7 @@ def test_a_fit_droplet_is_let_through() -> None:
     [
         (
             {PostgresMajor: 16},
-            "postgres was made by PostgreSQL 16, which postgres_image postgres:17.* name an image of 16",
+            "postgres was made by PostgreSQL 16, and postgres_image postgres:17.* name an image of 16",
         ),
         (
             {PostgresMajor: UNREADABLE},
