@@ -53,7 +53,7 @@ def pin(
         )
     _check(stack, release, reference, image)
     docker.call("the image can't be tagged", ["docker", "tag", pinned, ours(stack.paths, release)])
-    return pinned, f"{pinned}, which is here; the registry: {pulled.reason}" if pulled.code else pinned
+    return pinned, f"{pinned}, already here; the pull failed: {pulled.reason}" if pulled.code else pinned
 
 
 def _check(stack: Stack, release: Release, reference: str, image: Image) -> None:

@@ -68,7 +68,7 @@ def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release
     ran = stack.machine.run(argv, env, limit)
     if ran.code == TIMED_OUT:
         what = f"migrations took longer than {limit} s"
-        raise FailedError(what, ran.tail(), next_step="see what they wait for (pg_stat_activity)")
+        raise FailedError(what, ran.tail(), next_step="see what the migrations wait for (pg_stat_activity)")
     if ran.code:
         raise FailedError(f"migrations failed (exit code {ran.code})", ran.tail())
 
@@ -95,7 +95,7 @@ def release_conflict(applied: Sequence[Revision], report: Report, live: Release 
                 next_step="release the version that expands first",
             )
     if not report.pending and (reason := _passed(applied, report.head)):
-        return RefusedError(f"it cannot work with the database: {reason}", next_step="release a version that can")
+        return RefusedError(f"the image cannot work with the database: {reason}", next_step="release one that can")
     return None
 
 

@@ -126,7 +126,7 @@ def load(paths: Paths) -> State:
         state = State()
     except RecordError as error:
         raise FailedError(
-            f"{paths.state} can't be read ({error}). What is live now is left alone",
+            f"{paths.state} can't be read ({error}). The live release was not changed",
             next_step="move it away, then release again",
         ) from None
     return replace(state, active=_linked_colour(paths.active), maintenance=paths.maintenance.exists())

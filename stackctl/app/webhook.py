@@ -34,22 +34,22 @@ def ensure(stack: Stack) -> str:
     """
     current = state.load(stack.paths)
     if stack.config.isolated:
-        return "this droplet is isolated, so the webhook is left alone"
+        return "this droplet is isolated, so the webhook was not changed"
     live = _of_live(stack.paths, stack.config, current)
     if not live:
-        return "the app has nothing to do with Telegram" if current.active else "no release yet"
+        return "the app does not use Telegram" if current.active else "no release yet"
     wanted, values = live
     bot = Telegram(stack.machine, values)
     if current.webhook == wanted:
         try:
             info = bot.info()
         except FailedError as error:
-            return f"as it was told before; now it can't be asked ({error}). Next: stackctl status, which asks again"
+            return f"set earlier, but now Telegram can't be asked ({error}). Next: stackctl status, which asks again"
         if not _fault(info, wanted):
-            return "as it was"
+            return "was already set"
     bot.set_webhook(wanted.url)
     state.save(stack.paths, replace(current, webhook=wanted))
-    return "told"
+    return "set"
 
 
 def mend(stack: Stack) -> str:
@@ -57,7 +57,7 @@ def mend(stack: Stack) -> str:
     try:
         return ensure(stack)
     except (StackError, OSError) as error:
-        return f"Telegram could not be told ({error}). Next: stackctl status, which asks again"
+        return f"the webhook could not be set ({error}). Next: stackctl status, which asks again"
 
 
 def mend_and_tell(stack: Stack) -> None:
@@ -90,7 +90,7 @@ class Look:
         Its clock and ours agree: otherwise Telegram would reject our certificate.
         """
         if self.rejected:
-            return [f"the bot is deaf and mute: {self.silence}. Next: set TELEGRAM_BOT_TOKEN, then make site"]
+            return [f"the bot neither receives nor sends: {self.silence}. Next: set TELEGRAM_BOT_TOKEN, then make site"]
         if not self.info or self.drift:
             return []
         waiting = f"{self.info.pending} updates wait at Telegram"
@@ -141,7 +141,7 @@ def _of_live(paths: Paths, config: Config, current: State) -> tuple[Webhook, Map
 
 def _fault(info: Info, wanted: Webhook) -> str | None:
     if not info.url:
-        return "Telegram has no webhook, so the bot hears nothing: somebody called deleteWebhook"
+        return "Telegram has no webhook, so the bot receives nothing: somebody called deleteWebhook"
     if info.url != wanted.url:
         return f"Telegram sends updates to {_host(info.url)} instead of {wanted.url}"
     # The app compares the secret; Telegram does not show it.

@@ -33,7 +33,7 @@ OF_THE_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
 ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
 OF_OTHERS = ("DATABASE ", "EXTENSION ", "EVENT TRIGGER ", "FOREIGN SERVER ", "SERVER ", "FOREIGN DATA WRAPPER ")
 """An entry of a kind in ABOUT is skipped if its target is one of these. The target is not loaded, or brings its own."""
-LIVE_ONES = "privileges and settings of the database itself are those of the live one"
+LIVE_ONES = "privileges and settings of the database itself are those of the live database"
 LARGE_OBJECTS = ("BLOB", "BLOB METADATA")
 
 

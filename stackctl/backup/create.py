@@ -228,11 +228,11 @@ def _publish(run: BackupRun) -> str:
 
 PREFLIGHT = Step("preflight", "check the data services and the disk space, remove leftovers", _preflight)
 DUMP = Step("dump", "dump PostgreSQL's data and roles, and count the rows at the same moment", _dump)
-REDIS = Step("redis", "save all keys", _save_redis)
-VERIFY = Step("verify", "restore the backup into throwaway containers, and count", _verify)
+REDIS = Step("redis", "save all keys of Redis", _save_redis)
+VERIFY = Step("verify", "restore the backup into throwaway containers, and count its rows and keys", _verify)
 PUBLISH = Step("publish", "rename the directory, which makes it a backup", _publish)
-UPLOAD = Step("upload", "send it off the droplet", send.send)
-PRUNE = Step("prune", f"delete old backups; keep {prune.KEPT_DAYS} days", prune.prune)
+UPLOAD = Step("upload", "send the backup off the droplet", send.send)
+PRUNE = Step("prune", f"delete old backups; keep those of {prune.KEPT_DAYS} days", prune.prune)
 
 DUMPED = (PREFLIGHT, DUMP, REDIS)
 """These steps run under the lock of the site."""

@@ -145,7 +145,7 @@ def _latest(found: Sequence[Stored]) -> Stored:
     if newer:
         clear = f"The newest one without a doubt is {newest.manifest.id}" if newest else "All are in doubt"
         raise RefusedError(
-            f"which backup is the latest is in doubt: {'; '.join(f'{one.name}: {one.doubts[0]}' for one in newer)}. "
+            f"it is in doubt which backup is the latest: {'; '.join(f'{one.name}: {one.doubts[0]}' for one in newer)}. "
             f"{clear}. Nothing was changed",
             next_step="sudo stackctl check-offsite, then restore one by its ID",
         )

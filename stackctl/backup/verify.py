@@ -205,7 +205,7 @@ def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
 
     watch = threading.Thread(target=look, daemon=True)
     watch.start()
-    why = f"no space left but {SPARE >> 20} MiB, so the verification was stopped"
+    why = f"no space left except {SPARE >> 20} MiB, so the verification was stopped"
     room = f"make room in {stack.paths.backups}"
     try:
         yield

@@ -46,7 +46,7 @@ class Holder:
     def refusal(self) -> LockedError:
         return LockedError(
             f"{self.holder} has held the lock since {self.since}. Nothing was changed",
-            next_step="wait until it has ended, then run this again",
+            next_step="wait until that run has ended, then run the same command again",
         )
 
 

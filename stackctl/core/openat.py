@@ -67,7 +67,7 @@ class Directory:
         found = os.fstat(self.descriptor)
         if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
             raise FailedError(
-                f"{self.path} can be changed by others than root",
+                f"{self.path} can be changed by users other than root",
                 next_step=f"sudo chown root:root {self.path} && sudo chmod go-w {self.path}",
             )
 

@@ -100,8 +100,8 @@ def _started(
             raise
         longest = max(env, key=lambda name: len(env[name]))
         raise FailedError(
-            f"{argv[0]} can't be started: its environment is too large (execve(2)), {longest} the largest of it",
-            next_step="shorten that in the env file, then make site",
+            f"{argv[0]} can't be started: its environment is too large (execve(2)). Its largest variable is {longest}",
+            next_step=f"shorten {longest} in the env file, then make site",
         ) from None
 
 

@@ -214,7 +214,7 @@ class Postgres:
                 if tries >= FEWEST_TRIES and machine.monotonic() > deadline:
                     raise FailedError(
                         f"{error.message}. Tried {tries} times in {LOCK_TIMEOUT_S} s",
-                        next_step="find out who holds or changes it (pg_stat_activity)",
+                        next_step="find out which session locks or changes the tables (pg_stat_activity)",
                     ) from None
                 machine.sleep(1)
 

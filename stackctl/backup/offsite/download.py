@@ -83,7 +83,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
                 f"{place} is intact and differs from snapshot {snapshot}. Nothing was changed",
                 next_step="restore it without --from-offsite, or move it away first",
             )
-        stack.log.emit("preflight", "progress", f"{one.name} differs from the intact one here, which is used")
+        stack.log.emit("preflight", "progress", f"{one.name} differs from the intact backup here, which is used")
     for doubt in one.doubts:
         stack.log.emit("preflight", "progress", f"{one.name} is in doubt: {doubt}")
     if wanted == LATEST and (doubtful := sum(1 for other in found if other.doubts)):

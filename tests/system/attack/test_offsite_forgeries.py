@@ -145,7 +145,7 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
         for snapshot in (shadowed.real, forged):
             assert f"(snapshot {snapshot[:8]}, {today}" in shown, "the storage's date, and no other"
         code, shown = shadowed.restore("latest")
-        assert (code, "which backup is the latest is in doubt" in shown) == (2, True), shown
+        assert (code, "it is in doubt which backup is the latest" in shown) == (2, True), shown
         listing = droplet.check_output("stackctl check-offsite")
         assert listing.count(f"{shadowed.id} (snapshot") == 2, listing
         # The restore takes the snapshot that a person chose.

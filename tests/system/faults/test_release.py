@@ -81,7 +81,7 @@ BROKEN = {
     "broken-worker": (FAILED, "worker", "worker ended by itself"),
 }
 FIRST = {
-    "broken-hang": "see what they wait for (pg_stat_activity)",
+    "broken-hang": "see what the migrations wait for (pg_stat_activity)",
     "broken-version": "build the image again",
 }
 """What has to be done before the same release, where the message says more than to fix the cause."""
@@ -366,7 +366,7 @@ def test_a_bot_that_deletes_its_webhook_keeps_hearing(lab: Environment, droplet:
 
 def test_a_deleted_webhook_is_reported_and_mended_by_a_converge(droplet: Host) -> None:
     take_webhook_back()
-    told = "Telegram has no webhook, so the bot hears nothing"
+    told = "Telegram has no webhook, so the bot receives nothing"
     report = json.loads(droplet.run("stackctl status --json").stdout)
     assert [line for line in report["drift"] if line.startswith(told)]
     assert any(name.endswith("if it does not run as declared") for name in converge.planned())

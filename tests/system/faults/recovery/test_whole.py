@@ -111,7 +111,7 @@ def test_a_restore_brings_back_all_that_the_owner_can_create_and_reports_the_res
     done = droplet.check_output(f"stackctl restore {wanted} --yes {wanted}")
     for told in (
         "event trigger odd_drop: only a superuser may create it",
-        "privileges and settings of the database itself are those of the live one",
+        "privileges and settings of the database itself are those of the live database",
     ):
         assert told in planned
         assert f"not restored as it was: {told}" in done

@@ -63,7 +63,7 @@ def test_an_undone_release_restores_the_webhook(live: Droplet, verb: list[str], 
     assert live.telegram.webhook["url"] == OURS
     assert live.telegram.webhook["secret_token"] == ENVIRONMENT["TELEGRAM_WEBHOOK_SECRET"]
     assert "drop_pending_updates" not in live.telegram.webhook
-    assert "webhook    progress told" in shown
+    assert "webhook    progress set" in shown
 
 
 def test_boot_after_a_stop_ends_with_it(live: Droplet) -> None:
@@ -130,7 +130,7 @@ def test_no_droplet_that_is_isolated_speaks_to_telegram(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("", "Telegram has no webhook, so the bot hears nothing: somebody called deleteWebhook"),
+        ("", "Telegram has no webhook, so the bot receives nothing: somebody called deleteWebhook"),
         ("https://me:pw@evil.test/s3cret?a", f"Telegram sends updates to https://evil.test/… instead of {OURS}"),
         ("https://bot.lab.test/webhook2", f"Telegram sends updates to https://bot.lab.test/… instead of {OURS}"),
         ("\x1b[2Jhttps://x\x07/a", f"Telegram sends updates to \\x1b[2Jhttps://x\\x07/… instead of {OURS}"),
@@ -189,7 +189,7 @@ def test_status_says_that_telegram_does_not_know_the_token(live: Droplet, monkey
     assert (code, seen["problems"]) == (
         4,
         [
-            "the bot is deaf and mute: Telegram's getWebhookInfo answers 401: Unauthorized. "
+            "the bot neither receives nor sends: Telegram's getWebhookInfo answers 401: Unauthorized. "
             "Next: set TELEGRAM_BOT_TOKEN, then make site"
         ],
     )

@@ -182,7 +182,7 @@ def test_a_load_that_writes_without_end_is_stopped_before_the_disk_is_full(
 
     monkeypatch.setattr(Postgres, "_restore", written)
     code, shown = stackctl(live, "backup")
-    assert (code, f"no space left but {SPARE >> 20} MiB" in shown.splitlines()[-1]) == (1, True), shown
+    assert (code, f"no space left except {SPARE >> 20} MiB" in shown.splitlines()[-1]) == (1, True), shown
     assert live.ran("docker kill bot-verify")
     assert leftovers(live) == []
 
@@ -193,7 +193,7 @@ def test_a_load_that_was_ended_is_not_verified_even_if_its_faults_are_expected(
     """An unverified backup is loaded as far as possible in spite of errors."""
     monkeypatch.setattr(verify, "LOOK_S", 0.001)
     live.bytes_free = SPARE - 1
-    with pytest.raises(FailedError, match="no space left but"), verify._leaving_room(stack_of(live), "bot-verify"):
+    with pytest.raises(FailedError, match="no space left except"), verify._leaving_room(stack_of(live), "bot-verify"):
         time.sleep(0.2)
     live.bytes_free = SPARE
     with verify._leaving_room(stack_of(live), "bot-verify"):

@@ -185,7 +185,7 @@ def test_only_directories_are_gone_down_through(theirs: Path, outside: Path, wha
 def test_a_start_directory_must_be_writable_only_by_root(theirs: Path, mode: int) -> None:
     theirs.chmod(mode)
     with (
-        pytest.raises(FailedError, match=r"can be changed by others than root\. Next: sudo chown"),
+        pytest.raises(FailedError, match=r"can be changed by users other than root\. Next: sudo chown"),
         openat.directory(theirs),
     ):
         pass

@@ -64,7 +64,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "wrong version": ({"app": {"ready": 200, "version": "0.9"}}, 1, "says version '0.9'"),
 }
 FIRST = {
-    "migration hangs": "see what they wait for (pg_stat_activity)",
+    "migration hangs": "see what the migrations wait for (pg_stat_activity)",
     "wrong version": "build the image again",
 }
 """What has to be done before the same release, where the message says more than to fix the cause."""
