@@ -4,14 +4,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# ENV: the environment: `lab` (the default), `staging` or `prod`
+# ENV: the environment, which is `lab` (the default), `staging` or `prod`
 # TAG: the image tag for `release` or `rollback`
 # KEY: the name of the secret that `rotate` replaces
-# ID: the backup for `restore`: its ID, or `latest` (the default)
-# OFFSITE: `OFFSITE=yes` lets `restore` fetch a backup from off-site that is not on the droplet
-# SNAPSHOT: the off-site snapshot for `restore`, where several have the same backup ID
-# BESIDE: a database name: `restore` loads the backup there, beside the live database
-# YES: confirms without a question: the backup's ID for `restore`, anything for `prune` and `rotate`
+# ID: the ID of the backup for `restore`, or `latest` (the default)
+# OFFSITE: `OFFSITE=yes` lets `restore` fetch a backup that is only off-site
+# SNAPSHOT: the off-site snapshot for `restore`, if several snapshots have the same backup ID
+# BESIDE: the name of a database into which `restore` loads the backup, beside the live database
+# YES: confirms in advance. For `restore` it must be the backup's ID; for `prune` and `rotate` any value will do
 # REMOVE: names of foreign findings that `site` removes
 # DROPLETS: how many droplets `lab-up` boots
 # DRILL_MB: how much data `drill` restores, in MB
@@ -30,16 +30,16 @@ DRILL_MB ?= 20
 KNOWN := ENV DROPLETS TAG KEY ID OFFSITE SNAPSHOT BESIDE YES REMOVE DRILL_MB PYTHON
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
-# Words that are near one another, by the library that deploys/ uses for the same.
+# Suggests the nearest variable, with the library that deploys/ uses for the same purpose.
 LIKE = $(shell python3 -c 'import difflib, sys; print(*("(did you mean " + name + "?)" for name in \
 	difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)))' '$(firstword $(UNKNOWN))' $(KNOWN))
 $(if $(UNKNOWN),$(error $(strip There is no variable $(firstword $(UNKNOWN)) $(LIKE)). Nothing was changed. Next: make help))
-# As variables of the shell they need no quoting, whatever is in them.
+# The recipes read these as variables of the shell, which need no quoting, whatever the values are.
 export TAG KEY ID YES SNAPSHOT BESIDE REMOVE
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no environment. Nothing was changed. Next: choose lab, staging or prod))
 PYTHON := .venv/bin/python
-# -y: `make plan` has shown the plan; pyinfra would evaluate everything twice to ask.
+# -y: pyinfra asks nothing. To ask, it would evaluate everything twice; `make plan` shows the plan instead.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
 .PHONY: help setup lab-ready demo test lint docs unit lab-up lab-down lab-ssh plan site isolate promote verify status release rollback \
@@ -65,7 +65,7 @@ setup: .venv/.installed ## create the virtual environment from the lock file
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# The lab's packages first: the virtual environment is made with one of them.
+# The lab's packages come first, because one of them makes the virtual environment.
 lab-ready:
 	@tests/lab/install
 	@$(MAKE) setup
@@ -86,7 +86,7 @@ unit: setup ## run the tests that need no droplet, in a few minutes
 	$(PYTHON) -m pytest tests/unit
 
 test: lab-ready ## run what CI runs for each push: lint, unit tests, templates, and the checks of the lab's droplet
-	@$(MAKE) -j2 lab-up lint unit # two cores: the lab is built while what needs none is looked at
+	@$(MAKE) -j2 lab-up lint unit # two cores: the lab boots while the checks run that need none
 	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 
 lab-up: lab-ready ## boot the lab: world, neighbour and DROPLETS droplets
@@ -126,7 +126,7 @@ release: setup ## release the image TAG on ENV
 backup: setup ## back up ENV's data now, verify the backup and send it off-site
 	@$(PYINFRA) deploys/backup.py
 
-restore: setup ## replace ENV's live data by the backup ID: shows the plan first, and runs with YES=ID
+restore: setup ## show the plan for replacing ENV's live data by the backup ID, and carry it out with YES=ID
 	@$(PYINFRA) deploys/restore.py --data "id=\"$$ID\"" --data "yes=\"$$YES\"" $(if $(value OFFSITE),--data offsite=true) \
 		$(if $(value SNAPSHOT),--data "snapshot=\"$$SNAPSHOT\"") \
 		$(if $(value BESIDE),--data "beside=\"$$BESIDE\"")

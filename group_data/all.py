@@ -11,7 +11,7 @@ app = "toogoodtogo"  # Name of the app. Paths, units, accounts and Docker names 
 # here: `make isolate` sets it for one converge, and the droplet remembers it.
 isolated: bool | None = None
 operator = "deploy"  # The account that the operator logs in with.
-timezone = "Etc/UTC"  # Time zone of the droplet. `reboot_at` and `backup_at` are in it.
+timezone = "Etc/UTC"  # Time zone of the droplet, also of `reboot_at` and `backup_at`.
 journal_max_mib = 512  # Disk space for the systemd journal, in MiB.
 swap_mib = 1024  # Size of the swap file in MiB. 0: no swap file.
 reboot_at = "04:30"  # Time of day for a reboot that an upgrade requires. None: never reboot automatically.
@@ -25,13 +25,13 @@ sshd_allowed_from: list[str] = []
 # Networks or addresses, IPv4 or IPv6, that fail2ban and sshd never block, such as the operators' fixed addresses.
 # Those in `sshd_allowed_from` are trusted as well. fail2ban alone also spares those in `webhook_allowed_from`.
 trusted_addresses: list[str] = []
-# File with the public keys that CI logs in with. They may only release, roll back and read the status
+# File with the public keys that CI logs in with. CI may only release, roll back and read the status
 # (docs/how-to/ci.md). None: no CI.
 ci_authorized_keys = None
 # Findings that `make plan` and `make status` should no longer report as foreign: the finding's name and the reason.
 # The name is accepted with any content (docs/how-to/security.md).
 foreign_accepted: dict[str, str] = {}
-# Names of foreign findings that the next converge removes. `make site REMOVE="NAME NAME"` does so once.
+# Names of foreign findings that the next converge removes. `make site REMOVE="NAME NAME"` removes them once.
 foreign_removed: list[str] = []
 
 # == Networks ==
@@ -40,9 +40,9 @@ vpc_network = "10.0.0.0/8"  # DigitalOcean's private network.
 docker_bridge = "172.30.0.1/24"  # Address and network of Docker's default bridge.
 docker_pool = "172.30.128.0/17"  # Range from which Docker takes networks that have no range of their own.
 app_subnet = "172.30.1.0/24"  # Network of the app.
-app_ip_range = "172.30.1.128/25"  # Part of `app_subnet` that Docker assigns itself. The colours lie outside of it.
+app_ip_range = "172.30.1.128/25"  # Part of `app_subnet` that Docker assigns itself. `colours` are in the rest.
 colours = {"blue": "172.30.1.11", "green": "172.30.1.12"}  # Address of each colour's `web` container.
-data_subnet = "172.30.2.0/24"  # Network of PostgreSQL and Redis, without a way out.
+data_subnet = "172.30.2.0/24"  # Network of PostgreSQL and Redis, with no route to the outside.
 data_ip_range = "172.30.2.128/25"  # Part of `data_subnet` that Docker assigns itself.
 # Addresses of PostgreSQL and Redis. They are fixed because Docker's name server does not answer while its daemon is
 # down.
@@ -59,8 +59,8 @@ postgres_cpus = 1.0  # CPU limit of PostgreSQL.
 redis_image = "redis:8.10.1-trixie"  # Redis's image. The tag names version and base; a digest may follow.
 redis_memory_mib = 160  # Memory limit of Redis. Half of it is for data, because a save may need the other half.
 redis_cpus = 0.5  # CPU limit of Redis.
-# Write an append-only file. If Redis is killed, it loses at most one second with the file. Without it, it loses up to
-# five minutes, or one minute under load.
+# Write an append-only file. With the file, a killed Redis loses at most one second of changes. Without the file, Redis
+# loses up to five minutes, or one minute under load.
 redis_append_only = False
 
 # == Backups ==
@@ -84,16 +84,16 @@ app_worker = True  # The image has the command `worker`.
 worker_memory_mib = 160  # Memory limit of the worker.
 worker_cpus = 1.0  # CPU limit of the worker.
 worker_grace_s = 60  # Seconds that a job may take to finish when its worker is stopped.
-app_connections = 12  # Most connections to PostgreSQL that one release opens, `web` and worker together.
+app_connections = 12  # Most PostgreSQL connections that one release opens, `web` and worker together.
 app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "https://api.telegram.org"}  # Plain variables for the app.
 app_secrets = ["STRIPE_API_KEY"]  # Names of the app's own secrets. Their values are in the env file.
 ready_path = "/ready"  # Path that answers 200 when the app can serve.
-version_path = "/health"  # Path that tells the running version. None: the app does not tell it.
+version_path = "/health"  # Path that answers with the running version. None: there is none.
 
 # == Releases ==
 healthy_timeout_s = 120  # Seconds that a new release may take to become healthy.
 migrate_timeout_s = 300  # Seconds that migrations may take.
-watch_s = 30  # Seconds that a release is watched after the flip. The old one stays ready beside it.
+watch_s = 30  # Seconds that a release is watched after the flip. The old one stays ready meanwhile.
 
 # == Web ==
 # Paths that nginx passes to the app. A path that ends in / is a prefix, except for the webhook's. Keep the paths for

@@ -28,7 +28,7 @@ def run(name: str, *words: str, group: str | None = None) -> None:
 
 
 def interrupt_message(verb: str, environment: str) -> str:
-    """Tell what continues after Ctrl-C, and how to follow, end and undo it."""
+    """Return what Ctrl-C prints: what continues on the droplet, and how to follow, end and undo it."""
     there = f"  ssh -F {host.data.ssh_config_file} {host.name} sudo"
     if verb in background.VERBS:
         follow = "restore --follow" if verb == "restore" else "release --follow"

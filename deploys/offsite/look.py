@@ -2,9 +2,9 @@
 
 The ledger is a file in the checkout, which the droplet cannot reach. For each snapshot that was seen it has the hash of
 its manifest, the storage's date, and the day on which it was first seen. An intruder on the droplet can send snapshots,
-but cannot make them known for longer. `python -m deploys.offsite.look inventories/prod.py` lists the storage and
-records new snapshots. The exit codes are 0 (nothing but new snapshots), 1 (failed) and 4 (something known has changed,
-so a person is needed).
+but cannot change the day on which they were first seen. `python -m deploys.offsite.look inventories/prod.py` lists the
+storage and records new snapshots. The exit codes are 0 (nothing but new snapshots), 1 (failed) and 4 (something known
+has changed, so a person is needed).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What was seen of a repository."""
+    """The record of what was seen in a repository."""
 
     url: str
     repository: str = ""
@@ -56,7 +56,7 @@ class Ledger:
     """Time at which `make prune` last finished."""
     snapshots: Mapping[str, Seen] = field(default_factory=dict)
     dropping: Sequence[str] = ()
-    """IDs that a prune began to delete. If it was killed, each of them may be there or not."""
+    """IDs of the snapshots that a prune began to delete. If the prune was killed, each may or may not be there."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def look(repository: Repository, known: Ledger) -> Look:
 
 
 def remembered(seen: Look, *, accepted: bool = False) -> Ledger:
-    """Return the ledger after a look. What raised an alarm is recorded only after a person has `accepted` it."""
+    """Return the ledger after a look. A snapshot that raised an alarm is recorded only once a person `accepted` it."""
     known = seen.known
     trusted = accepted or not known.repository
     doubtful = set[str]() if trusted else {*_doubts(known, seen.seen)}
@@ -139,7 +139,7 @@ def without(known: Ledger, dropped: Sequence[str], at: datetime) -> Ledger:
 
 
 def load(path: Path, url: str) -> Ledger:
-    """Read the ledger of a repository. It is empty if there is none, or if the file is about another repository.
+    """Read the ledger of a repository. It is empty if there is no file, or if the file is about another repository.
 
     Raises RepositoryError.
     """
@@ -184,7 +184,7 @@ def save(path: Path, ledger: Ledger) -> None:
 
 
 def _doubts(known: Ledger, seen: Mapping[str, Seen]) -> dict[str, str]:
-    """Return what contradicts the ledger, by snapshot ID."""
+    """Return how a snapshot contradicts the ledger, by the snapshot's ID."""
     doubts = {}
     for number, one in seen.items():
         before = known.snapshots.get(number)
@@ -247,7 +247,7 @@ def report(seen: Look, after: Ledger) -> list[str]:
 
 
 def looked(repository: Repository, path: Path) -> tuple[int, list[str]]:
-    """Look, and record it in the ledger. Return the exit code and the report."""
+    """Look at the storage and record the result in the ledger. Return the exit code and the report."""
     seen = look(repository, load(path, repository.url))
     after = remembered(seen)
     save(path, after)

@@ -3,7 +3,7 @@
 It runs on the operator's machine with the operator's key, because the droplet's key should not be able to delete. It
 chooses by the storage's own dates and by what was seen there before (look.py), because an intruder can write any date
 and number into a manifest. It shows its plan, and deletes by explicit snapshot IDs. Before that it reads the newest
-verified backup back from the storage. It deletes nothing that the storage took less than FLOOR ago.
+verified backup back from the storage. It deletes nothing that the storage received less than FLOOR ago.
 The exit codes are 0 (done), 1 (failed) and 2 (refused, nothing was deleted).
 """
 
@@ -32,8 +32,8 @@ from stackctl.core.printable import printable
 
 DAILY, WEEKLY, MONTHLY = 7, 4, 6
 FLOOR = timedelta(days=60)
-"""Minimum age of a deleted backup by the storage's dates, which leaves this much time to notice a break-in. restic's
-manual advises such a minimum if keys can only append ("Security considerations in append-only mode")."""
+"""Minimum age of a deleted backup by the storage's dates. It leaves as much time to notice a break-in. restic's manual
+advises such a minimum if keys can only append ("Security considerations in append-only mode")."""
 READ = "5%"
 """Random share of the stored data that each check reads."""
 LONG_S = 6 * 3600
@@ -64,12 +64,13 @@ class Plan:
         newest = self.proof[0].manifest
         return (
             f"The dump of {newest.id}, the newest verified backup, has {newest.files[dump].bytes / 1e6:.1f} MB, and "
-            f"one that would be deleted has {largest / 1e6:.1f} MB. Next: find out what was lost, and who sent it."
+            f"one that would be deleted has {largest / 1e6:.1f} MB. Next: find out what was lost, and who sent "
+            "these backups."
         )
 
 
 def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta = FLOOR) -> Plan:
-    """Choose by the storage's dates. A backup in doubt stays, and does not count as the one of its day or month.
+    """Choose by the storage's dates. A backup in doubt stays, and does not count as the one of its day, week or month.
 
     `pruned` is the time at which a prune last finished.
     """
@@ -90,8 +91,9 @@ def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor:
 def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta) -> str:
     """Return why more would be deleted than expected, or "".
 
-    The last prune left what was younger than the floor, and one backup for each month before. So what is deleted now
-    has passed the floor since then, except for one monthly backup for each month that has begun.
+    The last prune left every backup that was younger than the floor, and one for each month before. So a backup that
+    is deleted now has passed the floor since then. The only exception is one monthly backup for each month that has
+    begun since then.
     """
     if not drop:
         return ""
@@ -108,7 +110,7 @@ def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None,
 
 
 def main() -> int:
-    """Prune the storage of the command line's environment and return the exit code."""
+    """Prune the storage of the environment named on the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploys.offsite.prune")
     parser.add_argument("inventory")
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
@@ -165,7 +167,8 @@ def report(chosen: Plan) -> list[str]:
             )
     doubts = [f"{one.name} stays, and is in doubt: {doubt}" for one in chosen.keep for doubt in one.doubts]
     head = (
-        f"{len(chosen.keep)} stay ({DAILY} daily, {WEEKLY} weekly, {MONTHLY} monthly, and all of {FLOOR.days} days), "
+        f"{len(chosen.keep)} stay ({DAILY} daily, {WEEKLY} weekly, {MONTHLY} monthly, and all of the last "
+        f"{FLOOR.days} days), "
         f"{len(chosen.drop)} would be deleted:"
     )
     return [head, *lines, *doubts]

@@ -1,6 +1,6 @@
 """The client of the off-site restic repository on the operator's machine, with the operator's keys.
 
-Secrets are passed to restic in its environment, and a new password over a pipe. No argument and no file has one.
+Secrets are passed to restic in its environment, and a new password over a pipe. No argument or file contains one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stackctl.core.program import Result
 from stackctl.services import restic, s3
 
 DROPLET, OPERATOR = "OFFSITE", "OFFSITE_OPERATOR"
-"""The two owners of secrets: the prefixes of their names in the env file."""
+"""The two owners of secrets. Each is the prefix of that owner's secrets in the env file."""
 QUICK_S = 120
 
 
@@ -68,9 +68,9 @@ class Repository:
         return cls(values.offsite_repository, values.app, secrets, authorities)
 
     def exists(self, whose: str) -> bool:
-        """Ask the storage for the repository with an owner's key. Raises RepositoryError if there is no clear answer.
+        """Tell whether the repository exists. Raises RepositoryError if the storage gives no clear answer.
 
-        It asks without restic, which would retry for minutes.
+        The request is signed with the key of `whose`. It is sent without restic, which would retry for minutes.
         """
         url = s3.url_of(self.url, "config")
         try:
@@ -84,11 +84,11 @@ class Repository:
                 f"{self.url}: the storage refuses {names} of the env file ({answer.cause}). Next: correct them"
             )
         if answer.status not in {200, 404}:
-            raise RepositoryError(f"{self.url}: the storage is unwell ({answer.cause}). Next: try again later")
+            raise RepositoryError(f"{self.url}: the storage returned an error ({answer.cause}). Next: try again later")
         return answer.status == 200
 
     def stored_at(self, snapshot: str) -> datetime:
-        """Return the storage's own date of a snapshot. Raises RepositoryError if it has none."""
+        """Return the storage's own date of a snapshot. Raises RepositoryError if the storage has none."""
         url = s3.url_of(self.url, f"snapshots/{snapshot}")
         try:
             return s3.date_of(*http_client.head(url, self._signed("HEAD", url, OPERATOR), self._trust))
@@ -100,7 +100,7 @@ class Repository:
     def opens(self, whose: str) -> bool:
         """Tell whether an owner's password opens the repository."""
         ran = self._run("cat", "config", "--no-lock", opened_by=whose)
-        # restic has an exit code for it only since 0.17.
+        # restic has an exit code for a wrong password only since 0.17.
         if ran.code == restic.WRONG_PASSWORD or "wrong password or no key found" in ran.stderr:
             return False
         self._check("cat", ran)
@@ -111,7 +111,7 @@ class Repository:
         return next(str(key["id"]) for key in self.json("key", "list", opened_by=whose) if key["current"])
 
     def add_key(self, whose: str, opened_by: str) -> None:
-        """Make an owner's password open the repository, too."""
+        """Make an owner's password open the repository, in addition to the present ones."""
         reading, writing = os.pipe()
         try:
             os.write(writing, self.secrets[f"{whose}_PASSWORD"].encode())  # shorter than a pipe's buffer
@@ -161,7 +161,9 @@ class Repository:
             raise RepositoryError("restic is not installed here. Next: apt-get install restic, or brew install restic")
         if ran.code:
             said = restic.reason(ran)
-            wait = ". Next: wait until it ends, or half an hour if it was killed" if "already locked" in said else ""
+            wait = (
+                ". Next: wait until that run ends, or half an hour if it was killed" if "already locked" in said else ""
+            )
             raise RepositoryError(f"{self.url}: restic {verb}: {said}{wait}")
 
     def _command(self, *arguments: str) -> list[str]:

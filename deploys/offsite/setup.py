@@ -1,6 +1,6 @@
 """Creates the off-site repository, or repairs its passwords: `make offsite ENV=prod`.
 
-By itself: `python -m deploys.offsite.setup inventories/prod.py`.
+Without make: `python -m deploys.offsite.setup inventories/prod.py`.
 It runs on the operator's machine with the operator's keys. Two passwords open the repository, the operator's and the
 droplet's. If only one of them opens it, that one is used to add the other. A second run changes nothing. A new
 repository begins a new ledger (look.py). The exit code is 0 or, after a failure, 1.
@@ -24,7 +24,7 @@ from stackctl.core.printable import printable
 
 
 def main() -> int:
-    """Set up the repository of the command line's environment and return the exit code."""
+    """Set up the repository of the environment named on the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploys.offsite.setup")
     parser.add_argument("inventory")
     parser.add_argument("--only-these", action="store_true", help="revoke every other password")
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def made(repository: Repository) -> bool:
-    """Create the repository if needed, and make both passwords and both keys work. Tell whether it is new.
+    """Create the repository if needed, and make both passwords and both keys work. Tell whether the repository is new.
 
     Raises RepositoryError.
     """
@@ -59,7 +59,7 @@ def made(repository: Repository) -> bool:
         )
     for whose in {OPERATOR, DROPLET} - {*opened}:
         repository.add_key(whose, opened_by=opened[0])
-        print(f"It now opens with {whose}_PASSWORD.")
+        print(f"The repository now opens with {whose}_PASSWORD.")
     repository.exists(DROPLET)
     return is_new
 

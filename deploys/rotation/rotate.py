@@ -1,6 +1,6 @@
 """Rotates a secret: `make rotate KEY=REDIS_PASSWORD ENV=prod`.
 
-By itself: `python -m deploys.rotation.rotate inventories/prod.py REDIS_PASSWORD`.
+Without make: `python -m deploys.rotation.rotate inventories/prod.py REDIS_PASSWORD`.
 It describes the secret, asks for confirmation, writes the new value into the env file, tests it where that is possible,
 converges (which releases the live tag again), runs status and tells what is left to do. If a step fails, it restores
 the old value in the file and on the droplet, unless the new one is in use by then or the old one may be dead.
@@ -35,7 +35,7 @@ from stackctl.core.errors import LockedError, RefusedError, StackError
 
 
 def main() -> int:
-    """Rotate the secret of the command line and return the exit code."""
+    """Rotate the secret named on the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploys.rotation.rotate")
     parser.add_argument("inventory")
     parser.add_argument("key", nargs="?", default="")
@@ -68,9 +68,9 @@ def rotate(environment: str, key: str, *, sure: bool) -> int:
 
 @contextmanager
 def only_rotation(env_file: Path) -> Iterator[None]:
-    """Keep other rotations out: the later one would write back what it read before the earlier one wrote its value.
+    """Keep other rotations out. A second one would write back the file as it was before the first one changed it.
 
-    The lock is on the file's directory, because the file is replaced, and a lock on it would go with it.
+    The lock is on the file's directory: the file is replaced, and a lock on the file would be lost with the old one.
     """
     directory = env_file.resolve().parent
     try:
@@ -173,15 +173,15 @@ class Rotation:
         return self._conclude(converged=converged)
 
     def _in_use(self, step: str) -> bool:
-        """Tell whether a failed converge has recorded the new value, as it does once the value is in use."""
+        """Tell whether a failed converge recorded the new value, which it does only once the value is in use."""
         return step == CONVERGE and ledger.read(self.ledger_file).get(self.key) != self.ages_before.get(self.key)
 
     def _keeps(self, step: str) -> bool:
-        """Tell whether the old value may be dead by now. Old passwords of the repository are revoked one by one."""
+        """Tell whether the old value may be dead by now. The repository's old passwords are revoked one by one."""
         return self.secret.keep_on_failure or step == REVOKE_OTHER_KEYS
 
     def _conclude(self, *, converged: bool) -> int:
-        """Run status, then tell what is left to do: an operator reads the last lines. Nothing is undone any more."""
+        """Run status, then tell what is left to do, because an operator reads the last lines. Undo nothing."""
         print("\nThe new value is in use. Now the status.", flush=True)
         try:
             well = run(self.environment, "deploys/status.py") == DONE
@@ -210,7 +210,7 @@ class Rotation:
         return self._undo()
 
     def _keep(self, step: str, after: str, cause: str) -> int:
-        write(self.env_file, after)  # an interruption may have come before it was written
+        write(self.env_file, after)  # an interruption may have come before the file was written
         print(
             f"\n{cause}. The new value stays in {self.env_file.name}: it may be in use already, or the old one may be "
             f"dead. Next: fix the cause, then {self._rest(step)}. If the value itself is wrong, rotate again instead."
@@ -221,7 +221,7 @@ class Rotation:
         self._restore_files()
         print("\nThe droplet is locked, see above. Nothing was changed on it. Next: wait, then rotate again.")
         if ADD_KEY in self.secret.steps:
-            print("The repository accepts one password more, whose value is lost. The next rotation revokes it.")
+            print("The repository accepts one more password, whose value is lost. The next rotation revokes it.")
         return LOCKED
 
     def _undo(self) -> int:
@@ -241,18 +241,18 @@ class Rotation:
 
     def _restore_files(self) -> None:
         write(self.env_file, self.before)
-        # Without this an old secret would count as one of today.
+        # Without this the old secret would count as one that is new today.
         ledger.write(self.ledger_file, self.ages_before)
 
     def _rest(self, step: str) -> str:
-        """Return the commands for a step and for those after it."""
+        """Return the commands of a step and of all later steps."""
         left = self.secret.steps[self.secret.steps.index(step) :]
         typed = {one: " ".join([".venv/bin/python", *command(self.environment, one)[1:]]) for one in left}
         return ", ".join({**typed, CONVERGE: self.converge}[one] for one in left)
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file atomically. It is readable by its owner only, who stays the same even if root writes it."""
+    """Replace the file atomically. Only its owner can read it, and the owner stays the same even if root writes it."""
     owner = path.stat()
     durable.write(path, text.encode())
     os.chown(path, owner.st_uid, owner.st_gid)
@@ -261,7 +261,7 @@ def write(path: Path, text: str) -> None:
 def run(environment: str, step: str) -> int:
     """Run a step with its output on the terminal and return its exit code.
 
-    It gets no standard input, which may still hold the value.
+    The step gets no standard input, which may still hold the value.
     """
     return subprocess.run(command(environment, step), stdin=subprocess.DEVNULL, check=False).returncode
 

@@ -1,4 +1,4 @@
-"""What to know about each secret: who issues it, what works while it is replaced, and the steps of its rotation."""
+"""Each secret: who issues it, what works while it is replaced, and the steps of its rotation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Secret:
     """A kind of secret, and how to rotate it."""
 
     description: str
-    """What it is, and who issues it."""
+    """What the secret is, and who issues it."""
     during: str
     """What works during the rotation."""
     after: str
@@ -47,8 +47,9 @@ SECRETS = {
             "lost."
         ),
         after=(
-            "The old password works until no kept release needs it, which is after two more different releases. If it "
-            "leaked, make them now (make release, twice with a change), or disable its role by hand "
+            "The old password works for as long as a kept release needs it, which ends after two more different "
+            "releases. If the password leaked, make these releases now (make release, twice, each time with a change), "
+            "or disable its role by hand "
             "(docs/how-to/secrets.md)."
         ),
         make=lambda: secrets.token_urlsafe(32),
@@ -133,7 +134,8 @@ BY_HAND = {
 2. Add id_new.pub as a line to the file that authorized_keys of group_data names, and run make site.
 3. Use the new key: name it as IdentityFile in the environment's ssh_config, or rename it to the old file's name. Check
    that it lets you in with make status. If CI makes plans, put it into the secret OPERATOR_KEY.
-4. Remove the old line and run make site. If the new key is not used, this fails and is reverted within two minutes.""",
+4. Remove the old line and run make site. If you do not use the new key, make site fails, and the change is
+   reverted within two minutes.""",
     ledger.KEY: """The key of the fingerprints in the ledgers. It opens nothing, so rotate it only if it leaked.
 1. Put the same new key (openssl rand -hex 32) into the env files of staging and production, and into CI's ENV_FILE.
 2. git rm inventories/*.secrets.json: their fingerprints cannot be compared with new ones. All ages start again.

@@ -19,7 +19,8 @@ NO_LAB = "There is no lab here. Next: make lab-up or make demo. Did you mean ENV
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the file's values by key, exactly as written.
 
-    Raises CredentialsError if the file is missing, if others can read it, or if a line is malformed or there twice.
+    Raises CredentialsError if the file is missing, if others can read it, if a line is malformed, or if a key is there
+    twice.
     """
     if not path.is_file():
         if path.name == ".env.lab":
@@ -77,9 +78,9 @@ def _checked(path: Path, binding: Binding) -> tuple[str, str]:
         )
     written = binding.original.string.partition("=")[2].strip()
     if not written.startswith("'"):
-        # Without quotes, or in double quotes, a $, a # or a backslash would have a meaning.
+        # Without quotes, or in double quotes, a $, a # or a backslash would have a special meaning.
         raise CredentialsError(
-            f"{path} line {_line(binding)}: {binding.key} is not in single quotes. Next: put it there"
+            f"{path} line {_line(binding)}: {binding.key} is not in single quotes. Next: write {binding.key}='value'"
         )
     return binding.key, binding.value
 

@@ -2,8 +2,8 @@
 
 It is a file in the checkout, and has no secret in it: for each secret it has a fingerprint, keyed by FINGERPRINT_KEY,
 and the day since which the secret is in use. A converge records new secrets.
-`python -m deploys.cli.ages inventories/prod.py` prints the ages. `make plan`, `site` and `status` end with them if
-nothing is wrong.
+`python -m deploys.cli.ages inventories/prod.py` prints the ages. `make plan`, `make site` and `make status` print them
+last, unless something failed before.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ Ledger = Mapping[str, Entry]
 
 
 def fingerprints(credentials: Credentials) -> dict[str, str]:
-    """Return the fingerprint of every secret by name. Nobody can guess a weak secret from it without the key."""
+    """Return the fingerprint of every secret by name. Without the key it does not help to guess a weak secret."""
     key = credentials.fingerprint_key.encode()
     return {name: hmac.digest(key, value.encode(), "sha256")[:16].hex() for name, value in credentials.by_name.items()}
 
 
 def check(path: Path, current: Mapping[str, str]) -> None:
-    """Raise CredentialsError if two secrets are equal, in this environment or in one whose ledger lies beside this."""
+    """Raise CredentialsError if two secrets are equal, also across environments whose ledgers lie beside `path`."""
     faults = [
         f"{one} and {other} are the same. Next: give each its own value"
         for position, one in enumerate(current)
@@ -72,7 +72,7 @@ def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
 
 
 def updated(known: Ledger, current: Mapping[str, str], today: date) -> Ledger:
-    """Return the known ledger with the current secrets: new and changed ones date from today, missing ones are gone.
+    """Return the known ledger with the current secrets: new and changed ones date from today, missing ones are removed.
 
     After a change of the key the fingerprints cannot be compared. Then the other secrets keep their age, because one
     that seems too old does no harm. An env file such as CI's may lack the operator's secrets: they stay in the ledger.

@@ -58,7 +58,7 @@ def _fault_of_fingerprint_key(value: str) -> str | None:
 
 
 def _fault_of_key_id(value: str) -> str | None:
-    # It is part of a header in which / and = have a meaning.
+    # The ID is part of a header in which / and = have a special meaning.
     return None if re.fullmatch(r"[A-Za-z0-9]{8,128}", value) else "is not 8 to 128 letters and digits"
 
 
@@ -83,7 +83,7 @@ TELEGRAM_RULES: dict[str, Callable[[str], str | None]] = {
     "TELEGRAM_BOT_TOKEN": _fault_of_bot_token,
     "TELEGRAM_WEBHOOK_SECRET": _fault_of_webhook_secret,
 }
-"""Rules of the keys for an app that uses Telegram. For another app the keys may be there, and are ignored."""
+"""Rules of the keys for an app that uses Telegram. For another app the keys may be in the env file, and are ignored."""
 
 OFFSITE_RULES: dict[str, Callable[[str], str | None]] = {
     "OFFSITE_KEY_ID": _fault_of_key_id,
@@ -97,7 +97,7 @@ OPERATOR_RULES: dict[str, Callable[[str], str | None]] = {
     "OFFSITE_OPERATOR_KEY_SECRET": _fault_of_password,
     "OFFSITE_OPERATOR_PASSWORD": _fault_of_restic_password,
 }
-"""Rules of the operator's keys for the same. No droplet gets them. An env file that only makes plans may lack them."""
+"""Rules of the operator's keys for off-site backups. No droplet gets these keys. CI's env file may lack them."""
 
 # A real value may begin with "your_", but then it has a digit, which no placeholder has.
 _PLACEHOLDER = re.compile(r"<.*>|change.?me|your([-_ ][a-z]+)+|x{3,}|todo|placeholder", re.IGNORECASE)

@@ -85,7 +85,7 @@ def test_a_locked_repository_names_its_holder(ours: Repository, tmp_path: Path) 
         program(tmp_path, f"echo '{said} locked by PID 7 on bot\nuse unlock' >&2; exit 11")
         with pytest.raises(
             RepositoryError,
-            match=r"already locked by PID 7 on bot\. Next: wait until it ends, or half an hour if it was",
+            match=r"already locked by PID 7 on bot\. Next: wait until that run ends, or half an hour if it was",
         ):
             ours.restic("check")
 
@@ -188,8 +188,8 @@ def says(status: int, body: str = "", *, last_modified: str = "") -> Callable[[B
         (200, "", "there"),
         (404, "NoSuchKey", "none"),
         (403, "AccessDenied", "the storage refuses OFFSITE_OPERATOR_KEY_ID and OFFSITE_OPERATOR_KEY_SECRET of the env"),
-        (500, "InternalError", r"the storage is unwell \(500 InternalError\)"),
-        (503, "SlowDown", r"the storage is unwell \(503 SlowDown\)"),
+        (500, "InternalError", r"the storage returned an error \(500 InternalError\)"),
+        (503, "SlowDown", r"the storage returned an error \(503 SlowDown\)"),
     ],
 )
 def test_whether_there_is_a_repository_is_asked_past_restic(
@@ -216,7 +216,7 @@ def speaks_no_http(handler: BaseHTTPRequestHandler) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"), [(breaks_off, "is unwell"), (speaks_no_http, "the storage can't be reached")]
+    ("answer", "told"), [(breaks_off, "storage returned an error"), (speaks_no_http, "the storage can't be reached")]
 )
 def test_a_storage_that_answers_nonsense_is_one_line(
     ours: Repository, answer: Callable[[BaseHTTPRequestHandler], None], told: str
