@@ -91,7 +91,8 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if "already loaded" in ran.reason:
         # The stackctl in that unit has not taken the lock yet.
         raise LockedError(
-            "another release or restore has just started", next_step="wait until it has finished, then run this again"
+            "another release or restore has just started",
+            next_step="wait until it has finished, then run the same command again",
         )
     raise FailedError(f"systemd cannot start the run: {ran.reason}. Nothing was changed")
 
@@ -107,7 +108,7 @@ def last_run(paths: Paths) -> str:
 def run_of(paths: Paths, request: str) -> str:
     """Return the ID of the run that a request has started."""
     if not (run := _started_by(paths, request)):
-        raise RefusedError(f"no run has the ID {request}: that request started nothing", next_step="make it again")
+        raise RefusedError(f"no run has the ID {request}: that request started nothing", next_step="send it again")
     return run
 
 
@@ -123,7 +124,7 @@ def _first_events(paths: Paths) -> list[Event]:
 
 def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], None]) -> int:
     """Show the events of a run as they come, and return its exit code. Raises PersonNeededError if it was killed."""
-    tails, quiet, what = [_Tail(path) for path in (paths.history, paths.unwritten)], 0, "the same command"
+    tails, quiet, what = [_Tail(path) for path in (paths.history, paths.unwritten)], 0, "run the same command again"
     while True:
         ended = quiet > LOOKS_BEFORE_ASKING and _over(paths, machine)
         fresh = [event for tail in tails for event in tail.fresh(run)]

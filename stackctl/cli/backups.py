@@ -43,6 +43,6 @@ def _offsite(stack: Stack, *, as_json: bool) -> None:
         document = {"repository": url, "powers": powers, "backups": shown}
         print(json.dumps(document, indent=2), file=stack.log.out)
         return
-    lines = [url, f"{found or 'isolated: only read here'}"]
+    lines = [url, f"{found or 'isolated: this droplet only reads it'}"]
     lines = [*map(printable, lines), *(listing.stored_table(there) or ["no backup yet"])]
     print("\n".join(lines), file=stack.log.out)

@@ -50,14 +50,14 @@ def _app(current: State, of_colour: dict[str, list[Container]], expected: str | 
     if colour is None:
         return []
     if release is None or expected is None:
-        return [f"what {colour} was started with is lost"]
+        return [f"the record of what {colour} was started with is lost"]
     found = {container.service for container in of_colour[colour]}
     lines = [f"{service} is missing" for service in APP_SERVICES if service not in found]
     for container in of_colour[colour]:
         if not container.serves:
             lines.append(f"{container.service} is {container.condition}")
         if container.image != release.image:
-            lines.append(f"{container.service} is of another image, {container.image}")
+            lines.append(f"{container.service} runs another image, {container.image}")
     return lines
 
 

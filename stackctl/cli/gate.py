@@ -24,5 +24,5 @@ def parse(original_command: str) -> list[str]:
     """Return the request as arguments, or raise RefusedError. Only options in `_ALLOWED` can be among them."""
     if not _ALLOWED.fullmatch(original_command):
         # !a, because terminals and logs show this text, which comes from outside.
-        raise RefusedError(f"{original_command[:_SHOWN]!a} is not for this key, which may: {_IN_WORDS}")
+        raise RefusedError(f"{original_command[:_SHOWN]!a} is not allowed with this key, which may run: {_IN_WORDS}")
     return original_command.split(" ")

@@ -36,7 +36,9 @@ def text(report: Report) -> str:
             ("reboot", f"due, for {', '.join(report['reboot_due']) or 'an upgrade'}. Next: sudo systemctl reboot")
         )
     if report["isolated"]:
-        rows.append(("ISOLATED", "no worker, no webhook, nothing leaves, everybody gets 503. Next: make promote"))
+        rows.append(
+            ("ISOLATED", "no worker, no webhook, no outgoing connections, everybody gets 503. Next: make promote")
+        )
     if report["maintenance"]:
         until = " while data is restored" if report["restoring"] else ". Next: sudo stackctl maintenance off"
         rows.append(("maintenance", f"on, everybody gets 503{until}"))

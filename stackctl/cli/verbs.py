@@ -91,13 +91,15 @@ def _restore(parser: Parser) -> None:
 
 def _certificate(parser: Parser) -> None:
     parser.add_argument(
-        "--renewed", action="store_true", help="for certbot's hook: serve the new certificate, request none"
+        "--renewed", action="store_true", help="for certbot's hook: serve the new certificate without requesting one"
     )
 
 
 def _trial(parser: Parser) -> None:
     parser.add_argument("step", choices=("begin", "change", "confirm", "expire", "undo", "boot"))
-    parser.add_argument("what", nargs="?", choices=TRIALS, help="the change on trial; boot reverts all of them")
+    parser.add_argument(
+        "what", nargs="?", choices=TRIALS, help="the change on trial; the step boot reverts all changes"
+    )
     parser.add_argument("command", nargs="?", help="for change: the shell command")
 
 
@@ -243,7 +245,7 @@ VERBS = (
         "timers:reboot",
         in_history=False,
     ),
-    Verb("gate", "for sshd: run what CI's key asks for, if it is allowed", "", _gate),
+    Verb("gate", "for sshd: run the command that CI requests, if its key allows that", "", _gate),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
 BY_OLD_NAME = {verb.formerly: verb for verb in VERBS if verb.formerly}

@@ -38,7 +38,7 @@ def forget_image(run: ReleaseRun) -> None:
 
 def _read_schema(run: ReleaseRun) -> str:
     if not run.stack.config.migrate:
-        return "the image has none"
+        return "the image has no migrations"
     run.stack.remove_one_shots()
     report = schema.read(run.stack, run.project, run.compose_environment, run.release)
     run.pending = report.pending
@@ -46,7 +46,7 @@ def _read_schema(run: ReleaseRun) -> str:
     run.before = replace(run.before, revisions=schema.applied(run.before.revisions, report))
     if refusal := schema.release_conflict(run.before.revisions, report, run.before.release):
         raise refusal
-    return f"at {report.current or 'nothing'}, pending: {schema.named(report.pending)}"
+    return f"the database is at {report.current or 'no revision'}, pending: {schema.named(report.pending)}"
 
 
 def _remove_one_shots(run: ReleaseRun) -> None:
@@ -62,20 +62,22 @@ def _emit_plan(run: ReleaseRun) -> str:
 def _lines(run: ReleaseRun) -> list[str]:
     live, config = run.before.release, run.stack.config
     was = f"it replaces {live.tag} in {run.before.active}" if live else "it is the first one"
-    lines = ["a release was interrupted: what was recorded before it is brought back first"] if run.recovers else []
+    lines = ["a release was interrupted: the recorded release is brought back first"] if run.recovers else []
     lines.append(f"{run.release.tag} ({run.release.image}) goes live in {run.colour}; {was}")
     if live and live.env_sha256 != run.release.env_sha256:
         names = app_env.differing(run.stack.paths.snapshot(live.id), run.values)
-        lines.append(f"environment: {', '.join(names) or 'what was before is lost'} differ")
+        lines.append(f"environment: {', '.join(names)} differ" if names else "environment: the former one is lost")
     if config.migrate:
         lines.append(f"migrations: {schema.named(run.pending)}")
     if any(revision.kind == "contract" for revision in run.pending):
-        lines.append("a contract is among them: there is no rollback past what is live now")
-    lines.append("the database is dumped before" if config.data else "the database is on another host")
+        lines.append("one of them is a contract: no rollback can go further back than to what is live now")
+    lines.append("the database is dumped first" if config.data else "the database is on another host: it is not dumped")
     if live:
-        lines.append(f"the old colour stays warm for {config.watch} s, then it is stopped and kept")
+        lines.append(
+            f"the former release keeps running for {config.watch} s; then it is stopped, and kept for a rollback"
+        )
     if live and config.works:
-        lines.append("the worker is replaced after its job")
+        lines.append("the worker is replaced after it has finished its job")
     return lines
 
 
@@ -83,6 +85,6 @@ PREFLIGHT = Step("preflight", "check the settings, the data services and the dis
 PLAN = (
     PREFLIGHT,
     Step("image", "pull the image, pin its digest and tag it", _pin_image, forget_image),
-    Step("schema", "ask the new image what the database lacks", _read_schema, _remove_one_shots),
+    Step("schema", "ask the new image which migrations are pending", _read_schema, _remove_one_shots),
     Step("plan", "show what will change", _emit_plan),
 )

@@ -27,7 +27,7 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
     room = Postgres(stack.docker, paths, config.data).capacity()
     if room.connections < config.connections:
         raise RefusedError(
-            f"PostgreSQL has {room.connections} connections left, a colour may need {config.connections}",
+            f"PostgreSQL has {room.connections} connections left, but a colour may need {config.connections}",
             next_step="see who holds them (pg_stat_activity)",
         )
 
@@ -42,7 +42,7 @@ def check_data(stack: Stack) -> None:
     unwell = [service for service in DATA_SERVICES if service not in well]
     if unwell:
         raise RefusedError(
-            f"{' and '.join(unwell)} not healthy", next_step=f"systemctl restart {paths.units.app}, then docker logs"
+            f"not healthy: {' and '.join(unwell)}", next_step=f"systemctl restart {paths.units.app}, then docker logs"
         )
 
 
@@ -60,6 +60,7 @@ def check_disk_space(stack: Stack) -> None:
     room = Postgres(stack.docker, stack.paths, data).capacity()
     if room.major != data.major:
         raise RefusedError(
-            f"PostgreSQL {room.major} runs, {data.major} is declared", next_step="converge the site (make site)"
+            f"PostgreSQL {room.major} is running, but {data.major} is declared",
+            next_step="converge the site (make site)",
         )
     create.check_disk_space(stack, room.database_bytes, image=disk.IMAGE)

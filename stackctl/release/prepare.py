@@ -22,7 +22,7 @@ def _forget_environment(run: ReleaseRun) -> None:
 def _backup(run: ReleaseRun) -> str:
     stack = run.stack
     if not stack.config.data:
-        return "the database is on another host, which makes its own"
+        return "the database is on another host, which makes its own backups"
     made = create.of_release(stack, stack.config.data, run.release.id)
     return f"{stack.paths.backup(made.id)}, {made.bytes / 1e6:.1f} MB"
 

@@ -51,8 +51,8 @@ def target(before: State, tag: str | None) -> Release:
     names = ", ".join(dict.fromkeys(known.tag for known in before.earlier))
     if names and not tag:
         raise RefusedError(
-            f"there is no earlier release but one that a rollback has left ({names}). Nothing was changed",
-            next_step=f"stackctl rollback {before.earlier[0].tag}, if you want just that one",
+            f"a rollback has already left every earlier release ({names}). Nothing was changed",
+            next_step=f"stackctl rollback {before.earlier[0].tag}, if you want that one",
         )
     what = f"no release of {tag} is kept" if tag else "there is no earlier release to go back to"
     raise RefusedError(f"{what} (kept: {names or 'none'}). Nothing was changed", next_step="stackctl release TAG")

@@ -23,7 +23,7 @@ def _hand_over(run: ReleaseRun) -> str:
     stack.stop_worker()
     if not stack.config.works:
         stack.docker.remove(stack.worker)
-        return "this droplet is isolated" if stack.config.isolated else "the app has none"
+        return "this droplet is isolated" if stack.config.isolated else "the app has no worker"
     stack.bring_up_worker(run.release, compose.up(stack.paths.docker.worker_project, stack.paths.worker_yaml))
     stack.wait_until_well(stack.paths.docker.worker_project, "worker", stack.config.healthy_timeout, fail_early=True)
     return ""
@@ -65,7 +65,7 @@ def _save(run: ReleaseRun, current: State) -> None:
 
 def _drain(run: ReleaseRun) -> str:
     if not run.before.active:
-        return "nothing served before"
+        return "no release was live before"
     since = run.stack.machine.monotonic() - run.flip.monotonic if run.flip else 0.0
     run.stack.machine.sleep(max(0.0, DRAIN_SECONDS - since))
     return ""
@@ -74,7 +74,7 @@ def _drain(run: ReleaseRun) -> str:
 def _stop_former(run: ReleaseRun) -> str:
     idle = other(run.colour)
     run.stack.stop_colour(idle)
-    return idle if run.stack.containers(idle) else "nothing served before"
+    return idle if run.stack.containers(idle) else "no release was live before"
 
 
 def _prune(run: ReleaseRun) -> str:

@@ -82,8 +82,8 @@ def _chosen(run: RestoreRun) -> Manifest:
         manifest.load(stack.paths.backup(wanted))  # raises an error that says why the backup is not among `known`
     raise RefusedError(
         f"there is no backup {wanted!r} on this droplet",
-        next_step="sudo stackctl list-backups, which lists those here, or sudo stackctl check-offsite, which lists "
-        "those off the droplet; --from-offsite restores these (make restore OFFSITE=yes)",
+        next_step="sudo stackctl list-backups, which lists the backups here, or sudo stackctl check-offsite, which "
+        "lists the off-site ones; add --from-offsite to restore one of those (make restore OFFSITE=yes)",
     )
 
 

@@ -89,7 +89,7 @@ def count(run: RestoreRun) -> str:
             raise
         if not run.asked.to_database:
             raise FailedError(
-                error.message, next_step="--to-database NAME restores what can be loaded into a new database"
+                error.message, next_step="add --to-database NAME, which loads what can be restored into a new database"
             ) from error
         run.left_out = [*run.left_out, str(error)]
     return f"{len(run.manifest.tables)} tables match the backup"
@@ -118,7 +118,7 @@ def migrate(run: RestoreRun) -> str:
     if not run.stack.config.migrate:
         message = "the image has no migrations"
     elif not current.release or not current.active:
-        message = "no release yet: the first one migrates it"
+        message = "no release yet: the first one migrates the database"
     else:
         message = _migrate_with(run, current.release, current.active)
     run.server.query(ADMIN, f"COMMENT ON DATABASE \"{run.restored}\" IS '{run.mark}'")

@@ -83,7 +83,7 @@ def _about_release(run: RestoreRun) -> list[str]:
     lines = [f"release: {current.release.tag if current.release else 'none'} now, {made_by} at the backup"]
     if current.revisions and current.revisions[-1].revision != then.schema:
         lines.append(
-            f"schema: {current.revisions[-1].revision} now, {then.schema} in the backup: migrated before it goes live"
+            f"schema: {current.revisions[-1].revision} now, {then.schema} in the backup, whose data is migrated first"
         )
     return lines
 

@@ -51,7 +51,7 @@ def _run(stack: Stack, asked: Request) -> RestoreRun:
     ):
         raise RefusedError(
             f"{name!r} cannot be the name of a new database",
-            next_step="choose one of a-z, 0-9 and _ that is not in use",
+            next_step="choose a name of a-z, 0-9 and _ that is not in use",
         )
     return RestoreRun(stack, asked, stack.config.data)
 
@@ -80,7 +80,7 @@ _CONFIRM = Step("confirm", "check that the operator confirmed this backup", plan
 _FETCH = Step("fetch", "fetch the backup's files if needed, and check them", load.fetch)
 _LOAD = Step("load", "load the backup into a database beside the live one", load.load, load.drop)
 _COUNT = Step("count", "compare the row counts with the backup", load.count)
-_MIGRATE = Step("migrate", "migrate an older schema with the live release", load.migrate, load.remove_one_shots)
+_MIGRATE = Step("migrate", "use the live release to migrate an older schema", load.migrate, load.remove_one_shots)
 _SAFETY = Step("safety", "back up the data that will be replaced", swap.save)
 _CLOSE = Step("close", "make nginx answer 503, and stop web and worker", swap.close, swap.reopen)
 _SWAP = Step("swap", "swap the names of the two databases", swap.swap, swap.swap_back)

@@ -205,7 +205,7 @@ def test_a_killed_run_needs_a_person(followed: Followed, over: str) -> None:
 
 
 def test_a_run_killed_before_its_first_event_needs_a_person(followed: Followed) -> None:
-    with pytest.raises(PersonNeededError, match="the same command, which finishes it"):
+    with pytest.raises(PersonNeededError, match="run the same command again, which finishes it"):
         follow(followed)
 
 
@@ -225,7 +225,7 @@ def test_a_run_is_found_by_the_id_of_its_request(followed: Followed) -> None:
         run_log(followed.paths, run, op).begin("ci", "1.0.0", "", request)
         run_log(followed.paths, run, op).end(0)
     assert (background.run_of(followed.paths, ID), background.run_of(followed.paths, ANOTHER)) == ("1", "2")
-    with pytest.raises(RefusedError, match=f"no run has the ID {'0' * 32}: that request started nothing. Next: make"):
+    with pytest.raises(RefusedError, match=f"no run has the ID {'0' * 32}: that request started nothing. Next: send"):
         background.run_of(followed.paths, "0" * 32)
 
 

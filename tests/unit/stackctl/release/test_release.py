@@ -32,14 +32,14 @@ def test_a_first_release_of_an_app_without_a_worker_speaks_of_no_other(tmp_path:
     fresh = installed(tmp_path, worker=False)
     _, planned = stackctl(fresh, "release", "1.0.0", "--dry-run")
     _, shown = stackctl(fresh, "release", "1.0.0")
-    for untrue in ("stays warm", "the worker is replaced", "it replaces", "old colour"):
+    for untrue in ("keeps running", "the worker is replaced", "it replaces", "kept for a rollback"):
         assert untrue not in planned + shown
     assert "1.0.0 (registry.lab.test/bot@sha256:1.0.0) goes live in blue; it is the first one" in planned
     ended = [line.split(maxsplit=2)[2] for line in shown.splitlines() if re.search("(worker|drain|stop) +done", line)]
     assert [line.rpartition(" (")[0] for line in ended] == [
-        "worker     done the app has none",
-        "drain      done nothing served before",
-        "stop       done nothing served before",
+        "worker     done the app has no worker",
+        "drain      done no release was live before",
+        "stop       done no release was live before",
     ]
 
 
@@ -102,7 +102,7 @@ def test_it_is_refused_while_data_is_not_well(fresh: Droplet, broken: str) -> No
     next(c for c in fresh.docker.containers if c["service"] == broken)["health"] = "unhealthy"
     code, shown = stackctl(fresh, "release", "1.0.0")
     assert code == 2
-    assert f"{broken} not healthy" in shown
+    assert f"not healthy: {broken}" in shown
 
 
 def test_another_major_version_of_postgresql_is_refused(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_another_major_version_of_postgresql_is_refused(tmp_path: Path) -> None:
     fresh.paths.config.write_text(json.dumps(declared))
     code, shown = stackctl(fresh, "release", "1.0.0")
     assert code == 2
-    assert "PostgreSQL 17 runs, 18 is declared. Next: converge the site (make site)" in shown.splitlines()[-1]
+    assert "PostgreSQL 17 is running, but 18 is declared. Next: converge the site (make site)" in shown.splitlines()[-1]
     assert not fresh.ran("docker pull")
 
 

@@ -35,7 +35,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "docker is down": ({"failing": {"docker ps": Result(1, stderr="Cannot connect")}}, 1, "Cannot connect"),
     "disk full": ({"failing": {"docker tag": Result(1, stderr="no space left on device")}}, 1, "no space left"),
     "little disk": ({"bytes_free": 100 << 20}, 2, "100 MiB left"),
-    "few connections": ({"postgres.connections": 11}, 2, "11 connections left, a colour may need 12"),
+    "few connections": ({"postgres.connections": 11}, 2, "11 connections left, but a colour may need 12"),
     "schema can't be read": ({"failing": {"schema --json": Result(1, stderr="refused")}}, 1, "refused"),
     "schema says nonsense": (
         {"failing": {"schema --json": Result(0, '{"current": 1}')}},

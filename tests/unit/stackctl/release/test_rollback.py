@@ -59,8 +59,8 @@ def test_twice_leads_further_back_and_never_to_the_one_that_it_fled_from(live: D
     code, shown = stackctl(live, "rollback")
     assert code == 2
     assert (
-        "there is no earlier release but one that a rollback has left (1.1.0, 1.2.0). Nothing was changed. "
-        "Next: stackctl rollback 1.1.0, if you want just that one"
+        "a rollback has already left every earlier release (1.1.0, 1.2.0). Nothing was changed. "
+        "Next: stackctl rollback 1.1.0, if you want that one"
     ) in shown
     assert (tag(live), live.docker.running()) == ("1.0.0", ["blue"])
 
@@ -249,7 +249,7 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> 
         "it replaces 1.2.0 in blue",
         "LOG_LEVEL differ",
         "0003 (contract)",
-        "no rollback past what is live",
+        "no rollback can go further back than to what is live",
     ):
         assert said in shown
     assert before == (state.load(live.paths), live.docker.containers, live.postgres.schema)

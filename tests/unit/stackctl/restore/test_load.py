@@ -85,7 +85,10 @@ def test_a_backup_that_loses_rows_is_restored_only_beside(saved: Droplet) -> Non
     wanted = unprovable(saved, by_a_check=False)
     before = as_it_was(saved)
     code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")
-    assert (code, "public.offers has 0 rows, the snapshot had 12. Next: --to-database NAME restores" in shown) == (
+    assert (
+        code,
+        "public.offers has 0 rows, the snapshot had 12. Next: add --to-database NAME, which loads" in shown,
+    ) == (
         1,
         True,
     ), shown

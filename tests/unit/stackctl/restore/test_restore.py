@@ -128,7 +128,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
     "of a newer Redis": (lambda d: told(d, redis=manifest.Redis("8.2.0", 5)), 2, "Redis 8.2.0, but 8.0.2 is running"),
     "of another app": (lambda d: told(d, app="other"), 2, "a backup of another app: other, not bot"),
     "little disk": (lambda d: setattr(d, "bytes_free", 100 << 20), 2, "100 MiB left, a restore may need"),
-    "postgres is unwell": (lambda d: d.docker.containers[0].update(health="unhealthy"), 2, "postgres not healthy"),
+    "postgres is unwell": (lambda d: d.docker.containers[0].update(health="unhealthy"), 2, "not healthy: postgres"),
     "what is there can't be dumped": (fails("pg_dump ", "invalid page in block 7"), 1, "invalid page in block 7"),
     "the worker doesn't stop": (fails("docker stop -t 7", "no answer"), 1, "a container doesn't stop: no answer"),
     "no database can be made": (fails("CREATE DATABASE", "no space left"), 1, "no space left"),
