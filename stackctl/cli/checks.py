@@ -89,7 +89,7 @@ def _data(seen: Observed) -> Section:
     problems = [f"{line}. Next: sudo systemctl restart {seen.paths.units.app}" for line in unwell]
     problems += _failing_saves(seen) if "redis" in serving else []
     if error := seen.roles.error:
-        problems.append(f"PostgreSQL can't be asked who has power there ({error}). Next: stackctl logs postgres")
+        problems.append(f"PostgreSQL can't be asked which roles have powers ({error}). Next: stackctl logs postgres")
     return Section(document, problems)
 
 
@@ -97,7 +97,7 @@ def _failing_saves(seen: Observed) -> list[str]:
     try:
         failing = Redis(seen.docker, seen.paths).failing_saves()
     except (StackError, OSError) as error:
-        return [f"Redis can't be asked how its saves go ({error}). Next: stackctl logs redis"]
+        return [f"Redis can't be asked whether its saves succeed ({error}). Next: stackctl logs redis"]
     # Redis refuses writes until a save succeeds.
     return [f"Redis could not save ({name}). Next: make room on the disk, then stackctl logs redis" for name in failing]
 
@@ -178,15 +178,15 @@ def _served(seen: Observed) -> Report | None:
 
 def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
     if not served:
-        unreadable = f"{paths.tls_current} leads to no certificate. Next: converge the site (make site)"
+        unreadable = f"{paths.tls_current} points to no certificate. Next: converge the site (make site)"
         return [unreadable] if paths.tls_current.is_symlink() else []
     lines = []
     if not served["as_declared"]:
         what = "a placeholder" if served["placeholder"] else "an older certificate"
-        cause = served["cause"] or "the declared one was not asked for yet"
+        cause = served["cause"] or "the declared one was not requested yet"
         lines.append(f"nginx serves {what}: {cause}. Next: sudo stackctl certificate")
     if served["expired"]:
-        lines.append(f"the certificate ended on {served['not_after'][:10]}. Next: sudo certbot renew")
+        lines.append(f"the certificate expired on {served['not_after'][:10]}. Next: sudo certbot renew")
     return lines
 
 

@@ -98,7 +98,11 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
     if why:
         document = {"at": machine.now().isoformat(timespec="seconds"), "cause": why}
         durable.write(paths.certificate_failure, json.dumps(document).encode() + b"\n")
-        has = "a placeholder" if paths.tls_current.resolve() == paths.tls_placeholder.resolve() else "what it has"
+        has = (
+            "a placeholder"
+            if paths.tls_current.resolve() == paths.tls_placeholder.resolve()
+            else "the former certificate"
+        )
         raise FailedError(
             f"no certificate for {declared.domain}: {why}. HTTPS serves {has}; a timer tries again each hour"
         )
@@ -139,12 +143,12 @@ def difference(paths: Paths, declared: Certificate, machine: Machine) -> str | N
     """Return why certbot's lineage is not the declared one, or None."""
     facts = read(paths.tls_live(declared.domain) / CHAIN, machine)
     if facts is None:
-        return "there is none yet"
+        return "there is no certificate yet"
     server = _server(paths.renewal(declared.domain))
     if server != declared.server:
-        return f"the one there is comes from {server or 'elsewhere'}"
+        return f"the present certificate comes from {server or 'elsewhere'}"
     if facts.names != {declared.domain}:
-        return f"the one there is names {', '.join(sorted(facts.names))}"
+        return f"the present certificate names {', '.join(sorted(facts.names))}"
     return None
 
 

@@ -96,8 +96,8 @@ def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str])
     for name in names:
         if name not in by_name or by_name[name].remedy != "remove" or not can_be_typed(name):
             raise RefusedError(
-                f"{name} is nothing foreign that could be removed. Nothing was changed",
-                next_step="sudo stackctl status, which lists what is",
+                f"{name} is not a foreign thing that can be removed. Nothing was changed",
+                next_step="sudo stackctl status, which lists those things",
             )
     for name in names:
         _remove(paths, machine, by_name[name])

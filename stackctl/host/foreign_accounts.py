@@ -86,7 +86,7 @@ class Accounts:
             if not _is_other_than_root(one.uid):
                 yield Finding(name, "has uid 0: it is root by another name", "remove")
             elif not _is_other_than_root(one.gid):
-                yield Finding(name, "has root's group as its own", "remove")
+                yield Finding(name, "has root's group as its primary group", "remove")
             elif one.shell.rpartition("/")[2] not in NO_SHELLS:
                 yield Finding(name, f"is an account that can log in, with {shown(one.shell) or 'a shell'}", "remove")
             elif one.uid.isdecimal() and int(one.uid) >= FIRST_PERSON and int(one.uid) != NOBODY:
@@ -100,7 +100,7 @@ class Accounts:
                 yield Finding(f"password:{named(one.login)}", "logs in without a password", "hand")
             # root's password opens the provider's console, which is the way in when SSH is broken.
             elif password[0] not in "!*" and one.login != "root":
-                yield Finding(f"password:{named(one.login)}", "has a password; nobody here needs one", "hand")
+                yield Finding(f"password:{named(one.login)}", "has a password, which nobody here needs", "hand")
 
     def _of_groups(self) -> Iterator[Finding]:
         privileged = {_number(fields[2]) for fields in self._groups if fields[0] in PRIVILEGED}
@@ -117,7 +117,7 @@ class Accounts:
                     )
             for one in self.accounts:
                 if _number(one.gid) == gid != "0" and one.login not in {"root", self._operator, name}:
-                    yield Finding(f"account:{named(one.login)}", f"has the group {name} as its own", "remove")
+                    yield Finding(f"account:{named(one.login)}", f"has {name} as its primary group", "remove")
 
     def _of_keys(self) -> Iterator[Finding]:
         known = {key.blob for path in self._declared.files if "/authorized_keys" in path for key in self._keys(path)}
@@ -166,7 +166,7 @@ def parse_keys(text: str) -> list[Key]:
         keys.append(
             Key(number, (found[1] or "").rstrip(), found[2], found[3], found[4] or "")
             if found
-            else Key(number, "", "a line of another form", "", "")
+            else Key(number, "", "a line that cannot be parsed", "", "")
         )
     return keys
 

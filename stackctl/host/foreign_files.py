@@ -24,7 +24,7 @@ WATCHED = {
     "var/spool/cron/crontabs": "cron runs it",
     "var/spool/cron/atjobs": "at runs it",
     **dict.fromkeys(
-        ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d"), "it sets the kernel"
+        ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d"), "it sets kernel parameters"
     ),
     **dict.fromkeys(
         [
@@ -51,28 +51,31 @@ WATCHED = {
         "systemd reads it",
     ),
     **dict.fromkeys(
-        [f"usr/lib/systemd/system-{when}" for when in ("shutdown", "sleep")], "systemd runs it as root at that time"
+        [f"usr/lib/systemd/system-{when}" for when in ("shutdown", "sleep")],
+        "systemd runs it as root at shutdown or sleep",
     ),
     "var/lib/cloud/scripts/per-boot": "cloud-init runs it as root at each boot",
-    "usr/share/pam-configs": "pam-auth-update makes the rules of logins from it",
+    "usr/share/pam-configs": "pam-auth-update makes the rules for logins from it",
     "run/systemd/transient": "systemd runs it",
     "var/lib/systemd/linger": "systemd runs this account's own units without a login",
     "etc/init.d": "systemd runs it as root",
     "etc/apt/sources.list.d": "apt installs from it",
     "etc/apt/mirrors": "apt installs from it",
-    "etc/apt/trusted.gpg.d": "apt believes packages of its keys",
-    "etc/apt/keyrings": "apt may believe packages of its keys",
+    "etc/apt/trusted.gpg.d": "apt trusts packages signed with its keys",
+    "etc/apt/keyrings": "apt may trust packages signed with its keys",
     "etc/apt/apt.conf.d": "apt obeys it",
-    "etc/apt/preferences.d": "it decides which packages apt takes",
-    "etc/apt/auth.conf.d": "apt logs in by it",
+    "etc/apt/preferences.d": "it decides which packages apt installs",
+    "etc/apt/auth.conf.d": "apt takes passwords from it",
     "etc/nginx": "nginx may read it",
-    **dict.fromkeys(("etc/modprobe.d", "run/modprobe.d", "usr/lib/modprobe.d"), "it decides on the kernel's modules"),
+    **dict.fromkeys(("etc/modprobe.d", "run/modprobe.d", "usr/lib/modprobe.d"), "it configures the kernel's modules"),
     **dict.fromkeys(("etc/modules-load.d", "run/modules-load.d", "usr/lib/modules-load.d"), "it loads kernel modules"),
-    **dict.fromkeys(("etc/udev/rules.d", "run/udev/rules.d", "usr/lib/udev/rules.d"), "udev may run programs by it"),
-    **dict.fromkeys(("etc/tmpfiles.d", "run/tmpfiles.d", "usr/lib/tmpfiles.d"), "systemd makes files by it"),
+    **dict.fromkeys(
+        ("etc/udev/rules.d", "run/udev/rules.d", "usr/lib/udev/rules.d"), "udev may run programs that it names"
+    ),
+    **dict.fromkeys(("etc/tmpfiles.d", "run/tmpfiles.d", "usr/lib/tmpfiles.d"), "systemd creates files from it"),
     "etc/profile.d": "each login runs it",
-    "etc/ld.so.conf.d": "programs load libraries by it",
-    "etc/logrotate.d": "logrotate runs commands by it as root",
+    "etc/ld.so.conf.d": "it decides where programs find libraries",
+    "etc/logrotate.d": "logrotate runs its commands as root",
     "etc/fail2ban": "fail2ban may read it",
     "etc/docker": "Docker may read it",
     "etc/pam.d": "logins and sudo obey it",
@@ -82,19 +85,19 @@ WATCHED = {
     **dict.fromkeys(
         [f"etc/network/if-{when}.d" for when in ("up", "down", "pre-up", "post-down")], "ifupdown runs it as root"
     ),
-    "etc/network/interfaces.d": "ifupdown runs commands by it as root",
+    "etc/network/interfaces.d": "ifupdown runs its commands as root",
     "etc/default/grub.d": "update-grub runs it as root",
     **dict.fromkeys([f"etc/dhcp/dhclient-{when}-hooks.d" for when in ("enter", "exit")], "dhclient runs it as root"),
     "etc/networkd-dispatcher": "it runs as root when the network changes",
     "etc/letsencrypt/renewal-hooks": "certbot runs it as root",
     "etc/ufw": "ufw reads it",
-    "etc/initramfs-tools/hooks": "it goes into the next boot",
+    "etc/initramfs-tools/hooks": "it decides what the next boot runs",
     "etc/kernel": "it runs as root when a kernel is installed",
     "etc/dpkg/dpkg.cfg.d": "dpkg obeys it",
     "etc/needrestart": "needrestart runs it as root",
     "usr/local/share/ca-certificates": "the droplet trusts this authority",
-    "usr/local/bin": "it comes before Debian's programs",
-    "usr/local/sbin": "it comes before Debian's programs, for root too",
+    "usr/local/bin": "it takes the place of Debian's program of that name",
+    "usr/local/sbin": "it takes the place of Debian's program of that name, for root too",
 }
 SINGLE = {
     "etc/ssh/sshd_config": "sshd reads it",
@@ -103,24 +106,26 @@ SINGLE = {
     "etc/crontab": "cron runs it",
     "etc/anacrontab": "anacron runs it",
     "etc/ld.so.preload": "each program loads its libraries",
-    **dict.fromkeys(("etc/systemd/system.conf", "etc/systemd/user.conf"), "systemd hands it to all that it starts"),
+    **dict.fromkeys(
+        ("etc/systemd/system.conf", "etc/systemd/user.conf"), "systemd passes its settings to everything it starts"
+    ),
     "etc/rc.local": "systemd runs it as root at each boot",
     "etc/ssh/sshrc": "each login by SSH runs it",
     "etc/apt/sources.list": "apt installs from it",
     "etc/apt/apt.conf": "apt obeys it",
-    "etc/apt/preferences": "it decides which packages apt takes",
-    "etc/sysctl.conf": "it sets the kernel",
+    "etc/apt/preferences": "it decides which packages apt installs",
+    "etc/sysctl.conf": "it sets kernel parameters",
     "etc/pam.conf": "logins obey it",
     "etc/default/ssh": "sshd is started with it",
     "etc/default/cron": "cron is started with it",
     "etc/default/docker": "Docker is started with it",
     "etc/default/nginx": "nginx is started with it",
-    "etc/environment": "each login has it",
+    "etc/environment": "it sets variables of each login",
     "etc/modules": "it loads kernel modules",
-    "etc/network/interfaces": "ifupdown runs commands by it as root",
+    "etc/network/interfaces": "ifupdown runs its commands as root",
     **dict.fromkeys(
         [f"root/.{name}" for name in ("bashrc", "profile", "bash_profile", "bash_login", "bash_logout")],
-        "a shell of root's runs it",
+        "root's shell runs it",
     ),
 }
 # In these directories only files that Python loads by itself count: the name of a module does not show which program
@@ -228,7 +233,7 @@ class Files:
         if self._packaged.has(path):
             if not self._packaged.is_changed(path) or self._is_sshd_of_an_image(seen):
                 return None
-            return Finding(named(path), f"is not as its package has it, and {seen.reason}", "hand", path)
+            return Finding(named(path), f"differs from its package, and {seen.reason}", "hand", path)
         found = os.lstat(seen.file)
         if stat.S_ISLNK(found.st_mode):
             return self._judged_link(seen)
@@ -342,7 +347,7 @@ class Files:
         except KeyError:
             owner = f"uid {found.st_uid}"
         told = _summary(seen, read(seen.where))
-        return f"is of {owner}" + (f", says {told}" if told else "")
+        return f"belongs to {owner}" + (f", says {told}" if told else "")
 
 
 def _below(directory: str, path: str, reason: str) -> Iterator[Seen]:

@@ -70,7 +70,7 @@ class Force:
         source = self._said_by(keyword)
         what = f"sshd obeys {keyword} {shown(' '.join(value))}{of}, which is not what the site declares"
         path = f"/{source.relative_to(self._paths.root)}" if source else None
-        return Finding(f"sshd:{keyword}", what + (f"; {shown(path)} says so" if path else ""), "refuse", path)
+        return Finding(f"sshd:{keyword}", what + (f"; it is set in {shown(path)}" if path else ""), "refuse", path)
 
     def _configurations(self) -> list[Path]:
         etc = self._paths.root / "etc/ssh"
@@ -96,7 +96,9 @@ class Force:
                 # A container shares its host's kernel: a parameter that it cannot set belongs to the host.
                 if os.access(where, os.W_OK) and (now := " ".join(read(where).split())) != value:
                     key = name.replace("/", ".")
-                    yield Finding(f"sysctl:{key}", f"the kernel has {key} = {shown(now)}, declared is {value}", "site")
+                    yield Finding(
+                        f"sysctl:{key}", f"the kernel has {key} = {shown(now)}, but {value} is declared", "site"
+                    )
         for name, path in overriding.items():
             shown_path = shown(f"/{path.relative_to(self._paths.root)}")
             what = f"{shown_path} sets {name.replace('/', '.')} to another value than the site at each boot"
@@ -124,7 +126,7 @@ class Force:
         system = self._paths.root / "etc/systemd/system"
         enabled = {path.name for path in system.glob("*.wants/*")} | {path.name for path in system.glob("*.requires/*")}
         for unit in sorted(self._declared.units - enabled):
-            yield Finding(f"unit:{unit}", f"{unit} is not enabled, and the site needs it", "site")
+            yield Finding(f"unit:{unit}", f"{unit} is not enabled, but the site needs it", "site")
 
     def _of_ports(self) -> Iterator[Finding]:
         for protocol in ("tcp", "udp"):

@@ -81,14 +81,14 @@ def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
     left = seconds_left(trial, machine) if trial else 0
     if left <= 0:
         raise RefusedError(
-            f"no change of {name} is on trial any more: it took longer than two minutes. It is reverted by itself "
-            "(stackctl history)",
+            f"no change of {name} is on trial any more: it took longer than two minutes. The droplet reverts it "
+            "by itself (stackctl history)",
             next_step="run the converge again",
         )
     code = machine.run_attached(["sh", "-c", command], left)
     if code == TIMED_OUT:
         raise FailedError(
-            f"the change of {name} took longer than its trial. It is reverted by itself",
+            f"the change of {name} took longer than its trial. The droplet reverts it by itself",
             next_step="run the converge again",
         )
     return code

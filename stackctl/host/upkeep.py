@@ -40,7 +40,7 @@ def upgrade(paths: Paths, machine: Machine) -> str:
         outdated = _outdated(machine)
         if outdated:
             _ask_for_a_reboot(paths, outdated)
-            return f"the daily upgrade is installed, and takes effect after a reboot for {', '.join(outdated)}"
+            return f"the daily upgrade is installed; for {', '.join(outdated)} it takes effect after a reboot"
         return "the daily upgrade is installed"
     if not paths.upgrade_failure.exists():
         durable.write(paths.upgrade_failure, began.isoformat(timespec="seconds").encode() + b"\n")

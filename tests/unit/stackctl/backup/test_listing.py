@@ -46,7 +46,7 @@ def test_status_tells_of_saves_that_fail(live: Droplet) -> None:
     ]
     live.redis.info = {"-NOAUTH Authentication required.": ""}
     (line,) = problems(live)
-    assert line.startswith("Redis can't be asked how its saves go")
+    assert line.startswith("Redis can't be asked whether its saves succeed")
 
 
 def test_status_tells_of_files_that_are_not_whole_until_they_are(live: Droplet) -> None:

@@ -289,7 +289,7 @@ def test_status_of_the_declared_one(certified: Edge) -> None:
 
 
 def test_a_placeholder_needs_a_person_and_says_why(edge: Edge) -> None:
-    assert "not asked for yet" in status(edge)[2]
+    assert "not requested yet" in status(edge)[2]
     edge.obtains = Result(1, REFUSED)
     stackctl(edge, "certificate")
     code, served, problems = status(edge)
@@ -315,7 +315,7 @@ def test_a_dangling_link_is_reported(certified: Edge) -> None:
     code, served, problems = status(certified)
     assert code == 4
     assert not served
-    assert "leads to no certificate" in problems
+    assert "points to no certificate" in problems
 
 
 def test_a_name_without_dns_is_reported_before_the_authority_is_asked(edge: Edge) -> None:
@@ -335,7 +335,7 @@ def test_a_name_without_dns_is_reported_before_the_authority_is_asked(edge: Edge
 def test_an_older_certificate_is_what_is_served_meanwhile(certified: Edge) -> None:
     certified.paths.renewal(DOMAIN).write_text("server = https://another.test/\n")
     certified.programs["getent"] = lambda _: Result(2)
-    assert "HTTPS serves what it has; a timer tries again each hour" in stackctl(certified, "certificate")[1]
+    assert "HTTPS serves the former certificate; a timer tries again each hour" in stackctl(certified, "certificate")[1]
 
 
 def test_the_authority_is_asked_even_if_the_resolver_is_down(edge: Edge) -> None:

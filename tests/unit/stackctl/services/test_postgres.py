@@ -280,4 +280,4 @@ def test_a_name_may_be_anything(live: Droplet) -> None:
 def test_a_postgresql_that_does_not_answer_is_a_problem(live: Droplet) -> None:
     live.failing["json_build_array('role'"] = Result(1, stderr="FATAL:  the database system is starting up")
     code, shown = stackctl(live, "status")
-    assert (code, "PostgreSQL can't be asked who has power there" in shown) == (4, True)
+    assert (code, "PostgreSQL can't be asked which roles have powers" in shown) == (4, True)
