@@ -105,7 +105,7 @@ def check_name(host: Host, settings: Settings) -> None:
     if current not in (None, domain) and not host.get_fact(HasAddress, domain=domain):
         raise PyinfraError(
             f"{host.name} cannot move Telegram's webhook from {current} to {domain}: DNS has no address for {domain}. "
-            f"Nothing was changed. Next: give {domain} an A record that leads to this droplet"
+            f"Nothing was changed. Next: give {domain} an A record that points to this droplet"
         )
 
 

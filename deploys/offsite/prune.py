@@ -191,8 +191,8 @@ def _read_back_copy(repository: Repository, one: Stored) -> None:
     for name, file in one.manifest.files.items():
         if repository.describe(one.snapshot.id, f"{one.snapshot.path}/{name}", file.bytes) != file:
             raise RepositoryError(
-                f"{name} of {one.manifest.id}, the newest verified backup, is not what was sent. Nothing was deleted. "
-                "Next: make backup, and find out what happened to the storage"
+                f"the off-site copy of {name} of {one.manifest.id}, the newest verified backup, is not what was sent. "
+                "Nothing was deleted. Next: make backup, then find out what changed the file in the storage"
             )
 
 

@@ -28,9 +28,9 @@ def main(app: str) -> NoReturn:
 def parser(app: str) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stackctl", description=f"Runs {app} on this droplet.")
     top.add_argument("--lock-id", metavar="ID", help="run within the converge that holds the lock with this ID")
-    top.add_argument("--run", metavar="ID", help="for systemd: do the work in this process, under this run ID")
-    top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="for systemd: who started it")
-    top.add_argument("--key", help="for systemd: the owner of the SSH key")
+    top.add_argument("--run", metavar="ID", help="do the work in this process, under this run ID (set by systemd)")
+    top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="who started it (set by systemd)")
+    top.add_argument("--key", help="the owner of the SSH key (set by systemd)")
     # Without a metavar the help would list the old names of verbs too.
     rows = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 

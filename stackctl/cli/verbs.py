@@ -15,7 +15,7 @@ FLAGS = {
     "json": "print JSON",
     "dry-run": "show what would happen, and change nothing",
     "follow": "show the run that is in progress, or the last one",
-    "nightly": "for systemd: wait up to an hour for other runs",
+    "nightly": "wait up to an hour for other runs (set by systemd)",
 }
 Parser = argparse.ArgumentParser
 
@@ -45,7 +45,7 @@ def _id(parser: Parser) -> None:
     parser.add_argument(
         "--id",
         type=checked,
-        help="an ID for this request, 32 hexadecimal digits; repeating it starts no second run; --follow shows its run",
+        help="an ID for this request (32 hexadecimal digits): with the same ID, a second call follows the first run",
     )
 
 
@@ -91,7 +91,9 @@ def _restore(parser: Parser) -> None:
 
 def _certificate(parser: Parser) -> None:
     parser.add_argument(
-        "--renewed", action="store_true", help="for certbot's hook: serve the new certificate without requesting one"
+        "--renewed",
+        action="store_true",
+        help="serve the new certificate without requesting one (set by certbot's hook)",
     )
 
 
@@ -197,18 +199,18 @@ VERBS = (
         lock=Lock.BACKUP_AND_SITE,
         background="restores:words",
     ),
-    Verb("boot", "for systemd: start the data services and the live release", "services:boot"),
-    Verb("halt", "for systemd: stop the app, then the data services", "services:halt"),
+    Verb("boot", "start the data services and the live release (run by systemd)", "services:boot"),
+    Verb("halt", "stop the app, then the data services (run by systemd)", "services:halt"),
     Verb(
         "certificate",
-        "for systemd: request the declared certificate if needed, and serve it",
+        "request the declared certificate if needed, and serve it (run by systemd)",
         "timers:certificate_now",
         _certificate,
         in_history=False,
     ),
     Verb(
         "trial",
-        "for the converge and systemd: try a change to SSH or the firewall, and revert it unless confirmed",
+        "try a change to SSH or the firewall, and revert it unless confirmed (run by the converge and systemd)",
         "trials:step",
         _trial,
         remembered="trials:remembered",
@@ -217,35 +219,35 @@ VERBS = (
     ),
     Verb(
         "remove-foreign",
-        "for the converge: remove what status lists as foreign, by its name",
+        "remove the foreign findings with these names, as status lists them (run by the converge)",
         "removal:remove",
         _foreign,
     ),
     Verb(
         "upgrade",
-        "for systemd: install Debian's daily upgrade, while no other run is in progress",
+        "install Debian's daily upgrade, while no other run is in progress (run by systemd)",
         "timers:upgrade",
         in_history=False,
     ),
     Verb(
         "integrity",
-        "for systemd: check that the files of Debian's packages are as installed",
+        "check that the files of Debian's packages are as installed (run by systemd)",
         "timers:integrity",
         in_history=False,
     ),
     Verb(
         "amcheck",
-        "for systemd: check PostgreSQL's tables and indexes, while no backup or restore runs",
+        "check PostgreSQL's tables and indexes, while no backup or restore runs (run by systemd)",
         "timers:amcheck",
         in_history=False,
     ),
     Verb(
         "reboot",
-        "for systemd: reboot if an upgrade needs it, while no other run is in progress",
+        "reboot if an upgrade needs it, while no other run is in progress (run by systemd)",
         "timers:reboot",
         in_history=False,
     ),
-    Verb("gate", "for sshd: run the command that CI requests, if its key allows that", "", _gate),
+    Verb("gate", "run the command that CI requests, if its key allows that (run by sshd)", "", _gate),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
 BY_OLD_NAME = {verb.formerly: verb for verb in VERBS if verb.formerly}

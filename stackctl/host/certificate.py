@@ -116,7 +116,7 @@ def _unknown_name(domain: str, machine: Machine) -> str | None:
     """
     if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
         return None
-    return f"DNS has no address for {domain}. Next: give it an A record that leads to this droplet"
+    return f"DNS has no address for {domain}. Next: give it an A record that points to this droplet"
 
 
 def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:

@@ -139,7 +139,7 @@ class Force:
 
 
 def _open_ports(table: str, protocol: str) -> set[int]:
-    """Return the ports, from a table of /proc/net, on which something listens for other machines."""
+    """Read a table of /proc/net, and return the ports that listen on an address other machines can reach."""
     ports = set()
     for line in table.splitlines()[1:]:
         fields = line.split()

@@ -325,7 +325,7 @@ def test_a_name_without_dns_is_reported_before_the_authority_is_asked(edge: Edge
     edge.programs["getent"] = lambda words: Result(2) if words == ["ahosts", DOMAIN] else Result(0)
     code, shown = stackctl(edge, "certificate")
     assert code == 1
-    assert f"DNS has no address for {DOMAIN}. Next: give it an A record that leads to this droplet" in shown
+    assert f"DNS has no address for {DOMAIN}. Next: give it an A record that points to this droplet" in shown
     assert "HTTPS serves a placeholder; a timer tries again each hour" in shown
     assert shown.count("DNS has no address") == 1, "said twice"
     assert edge.ran("certbot") == []
