@@ -126,7 +126,7 @@ release: setup ## release the image TAG on ENV
 backup: setup ## back up ENV's data now, verify the backup and send it off-site
 	@$(PYINFRA) deploys/backup.py
 
-restore: setup ## show the plan for replacing ENV's live data by the backup ID, and carry it out with YES=ID
+restore: setup ## show how backup ID would replace ENV's live data; with YES=ID, replace it
 	@$(PYINFRA) deploys/restore.py --data "id=\"$$ID\"" --data "yes=\"$$YES\"" $(if $(value OFFSITE),--data offsite=true) \
 		$(if $(value SNAPSHOT),--data "snapshot=\"$$SNAPSHOT\"") \
 		$(if $(value BESIDE),--data "beside=\"$$BESIDE\"")
@@ -137,7 +137,7 @@ rollback: setup ## roll ENV back to the previous release, or to TAG
 load: lab-ready ## run releases and rollbacks in the lab under load, and count lost requests
 	$(PYTHON) -m pytest tests/system/load
 
-faults: lab-ready ## break releases, backups and defences in the lab at every step
+faults: lab-ready ## in the lab, fail each step of releases, backups and restores, and lock the operator out
 	$(PYTHON) -m pytest tests/system/faults
 
 drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and rebuild it from its off-site backup, with DRILL_MB of data

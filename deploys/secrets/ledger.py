@@ -72,7 +72,7 @@ def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
 
 
 def updated(known: Ledger, current: Mapping[str, str], today: date) -> Ledger:
-    """Return the known ledger with the current secrets: new and changed ones date from today, missing ones are removed.
+    """Return the ledger brought up to date: new and changed secrets date from today, secrets that are gone are removed.
 
     After a change of the key the fingerprints cannot be compared. Then the other secrets keep their age, because one
     that seems too old does no harm. An env file such as CI's may lack the operator's secrets: they stay in the ledger.

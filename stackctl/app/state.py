@@ -80,7 +80,7 @@ class State:
 
     @property
     def uncommitted(self) -> bool:
-        """Whether the live release was interrupted before it was recorded. A kept release is never uncommitted."""
+        """Whether the live release was interrupted before it was recorded. Every kept release was recorded."""
         return self.release is not None and self.release.id not in {known.id for known in self.kept}
 
     def serving(self, colour: str, release: Release, most: int) -> "State":

@@ -191,7 +191,7 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
 
 
 def _trials(seen: Observed) -> Section:
-    """Report the trials. If one has outlived its time, reverting it failed. The timer tries again every few seconds."""
+    """Report the trials. One that is still there after its deadline could not be reverted; the timer tries again."""
     running = trial.under_way(seen.paths)
     late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]
     problems = [

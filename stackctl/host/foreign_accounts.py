@@ -177,7 +177,7 @@ def _is_other_than_root(number: str) -> bool:
 
 
 def _number(said: str) -> str:
-    """Return the number as the C library reads it, in one spelling."""
+    """Return the number as the C library reads it, in canonical form, so that equal numbers are equal strings."""
     return str(int(said)) if re.fullmatch(r"\s*[+-]?[0-9]{1,10}", said, re.ASCII) else said
 
 
