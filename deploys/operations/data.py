@@ -155,8 +155,7 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     yield _send_to_redis(
         "administrator" if user.by_administrator else "password",
         container,
-        # The administrator's line comes first: the second line may take the right to use ACL SETUSER from the user who
-        # sends both.
+        # The administrator comes first, because the second command may end the sender's right to use ACL SETUSER.
         [
             f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
             f"ACL SETUSER default {'resetpass ' if exclusive else ''}#{wanted} {APP}",
