@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from testinfra.host import Host
@@ -122,30 +123,34 @@ def test_a_bad_release_is_undone_by_itself(droplet: Host, target: Target, show: 
     assert containers(droplet) == ran
 
 
-@pytest.fixture
-def unreachable(droplet: Host) -> Iterator[Callable[[], None]]:
+@contextmanager
+def unreachable_for_telegram(droplet: Host) -> Iterator[None]:
     """Make the droplet reject Telegram's connections. nginx sees nothing of it, so only Telegram can report it."""
     rule = f"INPUT --source {by_name('world').ipv4} --protocol tcp --dport 443 --jump REJECT --reject-with tcp-reset"
+    machine.inside(DROPLET, "iptables", "--insert", *rule.split())
+    try:
+        yield
+    finally:
+        droplet.check_output(f"iptables --delete {rule}")
 
-    def turn_away() -> None:
-        machine.inside(DROPLET, "iptables", "--insert", *rule.split())
 
-    yield turn_away
-    droplet.check_output(f"iptables --delete {rule}")
-
-
-def test_a_release_that_telegram_complains_of_is_undone(droplet: Host, unreachable: Callable[[], None]) -> None:
+def test_a_release_that_telegram_complains_of_is_undone(droplet: Host) -> None:
     # Telegram must not report errors from before the release, or the watch would excuse the new ones.
     post("/lab/forget", {})
     deliver_an_update()
     tag = live(droplet)
     asked = UnderWay(("release", another(droplet)))
     asked.reach("watch")
-    unreachable()
-    post("/lab/updates", {"count": 1, "text": "/offers"})
-    code, output = asked.end()
-    assert code == FAILED, output
-    assert "Telegram says: " in output.splitlines()[-1]
+    with unreachable_for_telegram(droplet):
+        post("/lab/updates", {"count": 1, "text": "/offers"})
+        code, output = asked.end()
+        assert code == FAILED, output
+        assert "Telegram says: " in output.splitlines()[-1]
+        (problem,) = status(droplet)["problems"]
+        assert "updates wait at Telegram, which can't deliver them" in problem
+    deadline = time.monotonic() + 120  # Telegram waits longer after each failed attempt
+    while status(droplet)["problems"] and time.monotonic() < deadline:
+        time.sleep(1)
     assert_all_is_well(droplet, tag)
 
 
