@@ -1,24 +1,10 @@
-"""Droplets before the first release, after it, and after a release that was killed."""
-
-from pathlib import Path
+"""A droplet on which a release was killed."""
 
 import pytest
 
 from stackctl.app import state
-from tests.support.fakes.droplet import Droplet, installed, stackctl
+from tests.support.fakes.droplet import Droplet
 from tests.support.fakes.kills import killed_at_its_watch
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Droplet:
-    return installed(tmp_path)
-
-
-@pytest.fixture
-def live(fresh: Droplet) -> Droplet:
-    assert stackctl(fresh, "release", "1.0.0")[0] == 0
-    fresh.calls.clear()
-    return fresh
 
 
 @pytest.fixture
