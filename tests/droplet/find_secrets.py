@@ -2,8 +2,11 @@
 
 command PROGRAM ARGUMENT…   print how many lines of its output contain one
 files FOLDER…               print the files that others may read and that contain one
-all-files FOLDER…           print all files that contain one
-changed SECONDS FOLDER…     print the files changed since then (Unix time) that contain one; -FOLDER is left out
+all-files FOLDER…           print all files that contain one, and still do after a second
+changed SECONDS FOLDER…     print the same of the files changed since then (Unix time); -FOLDER is left out
+
+The second look passes over /tmp/runc-process…, in which containerd hands runc the environment of each `docker exec`
+and health check, and which it removes at once.
 """
 
 import os
@@ -11,7 +14,8 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
 
 LARGEST = 64 * 2**20
@@ -25,34 +29,34 @@ def main(mode: str, *arguments: str) -> None:
         return
     if mode == "changed":
         since, *folders = arguments
-        for path in changed(float(since), folders):
-            if secrets.search(content(path)):
-                print(path)
-        return
-    for folder in arguments:
-        for path in files(folder):
-            others_may = os.stat(path).st_mode & 0o044
-            if (others_may or mode == "all-files") and secrets.search(content(path)):
-                print(path)
+        paths = changed(float(since), folders)
+    elif mode == "files":
+        paths = (path for path, status in files(arguments) if status.st_mode & 0o044)
+    else:
+        paths = (path for path, _ in files(arguments))
+    found = [path for path in paths if secrets.search(content(path))]
+    if found and mode != "files":
+        time.sleep(1)
+        found = [path for path in found if secrets.search(content(path))]
+    print(*found, sep="\n")
 
 
-def files(folder: str) -> list[str]:
-    """Return the regular files: a read of a FIFO or a device could block."""
-    paths = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
-    return [path for path in paths if os.path.isfile(path) and not os.path.islink(path)]
-
-
-def changed(since: float, folders: list[str]) -> Iterator[str]:
-    """Yield the files whose ctime, which no copying preserves, is not older. Skip files that vanish meanwhile."""
+def changed(since: float, folders: Iterable[str]) -> Iterator[str]:
+    """Yield the files whose ctime, which no copying preserves, is not older."""
     without = {folder.removeprefix("-") for folder in folders if folder.startswith("-")}
+    return (path for path, status in files(folders, without) if status.st_ctime >= since)
+
+
+def files(folders: Iterable[str], without: Set[str] = frozenset()) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the regular files: a read of a FIFO or a device could block. Skip files that vanish meanwhile."""
     for path in below(folders, without):
         with suppress(FileNotFoundError):
-            found = os.lstat(path)
-            if stat.S_ISREG(found.st_mode) and found.st_ctime >= since:
-                yield path
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode):
+                yield path, status
 
 
-def below(folders: list[str], without: set[str]) -> Iterator[str]:
+def below(folders: Iterable[str], without: Set[str]) -> Iterator[str]:
     for folder in folders:
         for root, directories, names in os.walk(folder):
             directories[:] = [name for name in directories if os.path.join(root, name) not in without]
