@@ -31,20 +31,20 @@ def main() -> int:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lab: interrupted. Next: run the same command again; it continues.", file=sys.stderr)
+        print("lab: interrupted. Next: run the same command again to continue.", file=sys.stderr)
         return 130
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.lab", description="The lab: droplets and their surroundings on this machine."
+        prog="python -m tests.lab", description="Run the lab: droplets and the services around them, on this machine."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    up = verbs.add_parser("up", help="make and boot what is missing")
+    up = verbs.add_parser("up", help="create and boot the missing machines")
     up.add_argument("--droplets", type=int, default=1, choices=range(1, MOST_DROPLETS + 1), metavar="N")
     verbs.add_parser("down", help="remove the lab except its cache")
-    verbs.add_parser("status", help="show which machines are on")
+    verbs.add_parser("status", help="show which machines are running")
     ssh = verbs.add_parser("ssh", help="log in to a machine, or run a command on it")
     ssh.add_argument("name")
     ssh.add_argument("command", nargs=argparse.REMAINDER)
@@ -52,7 +52,7 @@ def _arguments() -> argparse.Namespace:
         ("reboot", "reboot a machine cleanly"),
         ("crash", "kill a machine and boot it again"),
         ("destroy", "remove a machine"),
-        ("recreate", "replace a machine by a new, bare one"),
+        ("recreate", "replace a machine with a new, bare one"),
     ):
         verbs.add_parser(verb, help=text).add_argument("name")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""The lab's certificate authority. It signs for the registry, the ACME server and the S3 store, which are private."""
+"""The lab's private certificate authority, which signs for the registry, the ACME server and the S3 store."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,14 +17,14 @@ NAMES = x509.SubjectAlternativeName(
     [
         x509.DNSName(f"acme.{DOMAIN}"),
         x509.DNSName(f"registry.{DOMAIN}"),
-        x509.IPAddress(WORLD.ipv4),  # the S3 store: this machine uses it too, and does not know the lab's names
+        x509.IPAddress(WORLD.ipv4),  # the S3 store, which this machine reaches without the lab's DNS
     ]
 )
 LIFETIME = timedelta(days=825)  # the longest that every client accepts from a private authority
 
 
 def make() -> None:
-    """Make the authority and world's certificate if they are missing, or the certificate if it lacks a name."""
+    """Create the authority and world's certificate if either is missing. Reissue a certificate that lacks a name."""
     if CA.exists() and WORLD_CERTIFICATE.exists():
         certificate, authority = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (WORLD_CERTIFICATE, CA))
         if certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value != NAMES:

@@ -1,4 +1,4 @@
-"""Blueprints of the lab's machines: a root file system, files to add, and commands to finish it."""
+"""Blueprints of the lab's machines: each has a root file system, files to add and commands to run at the end."""
 
 import hashlib
 import sys
@@ -28,12 +28,12 @@ AROUND = Recipe(
         *(*BASE.packages, "curl", "dnsmasq", "pebble", "python3-aiohttp"),
         *("docker-registry", "docker.io", "docker-cli", "docker-buildx", "iptables", "nginx"),
     ),
-    # Docker starts only to build the images. nginx runs only as the door of the S3 store.
+    # Docker starts only to build images. nginx runs only as the proxy of the S3 store (s3-door.service).
     commands=(*BASE.commands, "systemctl disable docker.service containerd.service nginx.service"),
 )
 ATTACKER = Recipe(
     name="neighbour",
-    # lynis and testssl.sh: the judges of tests/system/audit run outside the droplet.
+    # tests/system/audit runs testssl.sh here, and copies lynis from here to the droplet.
     packages=(*BASE.packages, "bind9-dnsutils", "curl", "lynis", "nmap", "openssl", "testssl.sh"),
     commands=(*BASE.commands, "systemctl disable lynis.timer"),
 )
@@ -59,7 +59,7 @@ class Blueprint:
     commands: tuple[str, ...]  # run in the new root by its shell
 
     def fingerprint(self) -> str:
-        """Return a digest that changes when the machine should be made again."""
+        """Return a digest that changes when the machine must be rebuilt."""
         digest = hashlib.sha256(self.recipe.key(rootfs.apt_sources()).encode())
         for path, file in sorted(self.files.items()):
             digest.update(f"{path} {file.mode:o} {len(file.content)} ".encode() + file.content)
@@ -75,7 +75,7 @@ def of(machine: Machine) -> Blueprint:
 
 
 def droplet(machine: Machine) -> Blueprint:
-    """Return the blueprint of a droplet as DigitalOcean creates it. The seed replaces its metadata service."""
+    """Return the blueprint of a droplet as DigitalOcean creates it. A cloud-init seed replaces the metadata service."""
     seed = "var/lib/cloud/seed/nocloud"
     user_data = CLOUD_INIT.read_text().replace("OPERATOR_PUBLIC_KEY", keys.public(keys.IDENTITY))
     files = {f"{seed}/vendor-data": _text("#cloud-config\nmanage_etc_hosts: true\n")}
@@ -102,7 +102,7 @@ def world() -> Blueprint:
 
 
 def world_secrets() -> Files:
-    """Return the files with which world checks logins."""
+    """Return the files that hold the credentials world accepts."""
     secrets = secrets_file.read(ENV_FILE)
     password = bcrypt.hashpw(secrets["REGISTRY_PASSWORD"].encode(), bcrypt.gensalt(rounds=5)).decode()
     return {
@@ -140,7 +140,7 @@ def dnsmasq_hosts() -> str:
 
 
 def network_file(machine: Machine) -> str:
-    """Return systemd-networkd's file with static addresses, as at DigitalOcean. v6 does not leave the lab."""
+    """Return systemd-networkd's file with static addresses, as at DigitalOcean. IPv6 is not routed out of the lab."""
     return (
         "[Match]\nName=eth0\n\n"
         "[Network]\n"
@@ -149,13 +149,13 @@ def network_file(machine: Machine) -> str:
         "IPv6AcceptRA=no\n\n"
         "[Address]\n"
         f"Address={machine.ipv6}/{NETWORK6.prefixlen}\n"
-        # Addresses are unique. During duplicate detection a connection would use another source address and hang.
+        # Addresses are unique. During duplicate detection, a connection would use another source address and hang.
         "DuplicateAddressDetection=none\n"
     )
 
 
 def resolv_conf(resolvers: list[str]) -> str:
-    """Return resolv.conf: world knows the lab's names, and the host's name servers stand in while world is off."""
+    """Return resolv.conf: first world, which knows the lab's names, then the host's servers for when world is off."""
     servers = [str(WORLD.ipv4), *resolvers][:3]  # the resolver library reads three
     return "".join(f"nameserver {server}\n" for server in servers) + "options timeout:1 attempts:2\n"
 
@@ -168,7 +168,7 @@ def _common(machine: Machine) -> Files:
 
 
 def _around(machine: Machine) -> Files:
-    """Return the files of world or neighbour: no cloud-init, root may log in, the lab's authority is trusted."""
+    """Return the files of world or neighbour. They disable cloud-init, admit root by SSH and trust the lab's CA."""
     return _common(machine) | {
         "etc/cloud/cloud-init.disabled": _text(""),
         "etc/hostname": _text(f"{machine.name}\n"),
@@ -185,7 +185,7 @@ def _host_key(machine: Machine) -> Files:
 
 
 def _tree(directory: Path, target: str, pattern: str = "*") -> Files:
-    """Read the files of our directory, for the directory `target` of the machine."""
+    """Return the files below `directory`, with their paths below `target` on the machine."""
     found = (file for file in directory.rglob(pattern) if file.is_file())
     return {str(Path(target, file.relative_to(directory))): File(file.read_bytes()) for file in found}
 

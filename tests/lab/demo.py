@@ -55,14 +55,14 @@ To use a droplet at DigitalOcean: docs/getting-started.md"""
 
 @cache
 def converged_and_released() -> None:
-    """Bring the lab up, converge its first droplet and release the bot. It runs once per process."""
+    """Start the lab, converge its first droplet and release the bot. A second call in one process does nothing."""
     host.check()
     lab.up(1)
     drop_old_certificate()
     make_repository()
     converge()
     live = status()["release"]
-    # The Telegram of a new world knows no webhook. A release sets it.
+    # In a new world, Telegram knows no webhook. A release sets the webhook.
     if live is None or not webhook_is_set():
         tag = live["tag"] if live else TAG
         say(f"Releasing the bot {tag}")
@@ -70,16 +70,16 @@ def converged_and_released() -> None:
 
 
 def drop_old_certificate() -> None:
-    """Delete the droplet's certificate if a former world issued it: a new world has another root certificate."""
+    """Delete the droplet's certificate if a former world issued it. Each world has its own root certificate."""
     untrusted = 60  # curl's exit code
     looked = ssh("neighbour", "curl -sS --max-time 5 -o /dev/null --cacert /root/acme-root.pem https://bot.lab.test/")
     if looked.returncode == untrusted:
-        say("The droplet's certificate was issued by a former world: deleting it, the converge obtains a new one")
+        say("Deleting the droplet's certificate, which a former world issued. The converge obtains a new one")
         ssh(DROPLET, "cd /etc/letsencrypt 2>/dev/null && sudo rm -rf live archive renewal accounts")
 
 
 def make_repository() -> None:
-    """Do what `make offsite` does: a new world has no restic repository."""
+    """Create the off-site repository, as `make offsite` does. A new world has none."""
     made = [sys.executable, "-m", "deploys.offsite.setup", "inventories/lab.py"]
     if subprocess.run(made, cwd=CHECKOUT, check=False).returncode:
         raise LabError("The off-site repository was not created, see above. Next: fix the cause, then `make demo`.")
@@ -95,7 +95,7 @@ def converge() -> None:
 
 
 def pyinfra(*arguments: str) -> None:
-    """Run pyinfra on the lab; its progress goes to the terminal."""
+    """Run pyinfra on the lab. Its progress goes to the terminal."""
     run = subprocess.run(
         [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *arguments], cwd=CHECKOUT, check=False
     )
@@ -115,7 +115,7 @@ def ssh(machine: str, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def deliver_an_update(text: str = "/offers") -> int:
-    """Make the lab's Telegram deliver one update to the bot's webhook, and wait until it is accepted."""
+    """Make the lab's Telegram deliver one update to the bot's webhook, and wait until the bot accepts it."""
     say(f"Sending {text} to {WEBHOOK}")
     (update_id,) = post("/lab/updates", {"count": 1, "text": text})["update_ids"]
     deadline = time.monotonic() + DELIVERY_TIMEOUT_S

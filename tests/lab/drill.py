@@ -38,11 +38,11 @@ SELECT (SELECT string_agg(md5(random()::text || n || m), '') FROM generate_serie
 FROM generate_series(1, {rows}) n"""
 
 KEY = "drill"
-"""A key in Redis."""
+"""The key that the drill sets in Redis."""
 CALLS_OF_A_LIVE_DROPLET = {"setWebhook", "sendMessage"}
-"""The first comes from the droplet, the second from its containers."""
+"""The droplet itself calls setWebhook. The bot's containers call sendMessage."""
 
-# Written after the backup, so it is lost.
+# The backup lacks these rows, so the drill loses them.
 WRITE_MORE = "INSERT INTO drill (body) SELECT 'after the backup' FROM generate_series(1, 3)"
 
 Rows = dict[str, Counter[str]]
@@ -123,7 +123,7 @@ def write_and_back_up(clock: Clock, megabytes: int) -> BackedUp:
     with clock.step(f"write {megabytes} MB"):
         write(megabytes)
         demo.deliver_an_update()
-    # A job that is still pending at the backup: a worker on the isolated droplet would run it.
+    # This job is still pending at the backup. A worker on the isolated droplet would run it, and must not.
     on_the_droplet("sudo docker stop toogoodtogo-worker-worker-1")
     sql(JOB)
     key = secrets.token_hex(8)
@@ -163,13 +163,13 @@ class Outcome:
     """The value of Redis's key at the backup."""
     found_key: str
     while_isolated: list[str]
-    """The calls of the isolated droplet."""
+    """The calls made by the droplet while it was isolated."""
     in_all: list[str]
-    """Those calls and the calls after it went live."""
+    """The calls made by the droplet, isolated and promoted."""
 
     @property
     def wrong(self) -> dict[str, int]:
-        """The number of rows that differ from the backup, by table; 0 for an empty table that is missing or new."""
+        """The number of differing rows, by table. A differing table with 0 is an empty table that is missing or new."""
         names = sorted(self.before.keys() | self.found.keys())
         differing = [name for name in names if self.before.get(name) != self.found.get(name)]
         less, more = _beyond(self.before, self.found), _beyond(self.found, self.before)
@@ -182,26 +182,27 @@ class Outcome:
         return {name: rows.total() for name, rows in gone.items() if rows}
 
     def judge(self) -> None:
-        """Raise LabError if the data differs or Telegram heard too much or too little."""
+        """Raise LabError if the data differs, an isolated droplet called Telegram, or a promoted droplet did not."""
         if self.wrong:
-            raise LabError(f"rows differ from what was backed up: {self.wrong}")
+            raise LabError(f"The restored rows differ from the backup's rows: {self.wrong}")
         if self.found_key != self.key:
-            raise LabError(f"Redis's {KEY} was {self.key!r} when it was backed up, and is {self.found_key!r}")
+            raise LabError(f"Redis's key {KEY} was {self.key!r} at the backup and is now {self.found_key!r}")
         if self.while_isolated:
-            raise LabError(f"Telegram got calls from the isolated droplet: {', '.join(self.while_isolated)}")
+            raise LabError(f"The isolated droplet called Telegram: {', '.join(self.while_isolated)}")
         if unheard := CALLS_OF_A_LIVE_DROPLET - {*self.in_all}:
             raise LabError(
-                f"Telegram's silence proves nothing: the live droplet made no call of {', '.join(sorted(unheard))}"
+                f"The promoted droplet did not call Telegram's {', '.join(sorted(unheard))}, so the silence before"
+                " does not prove the isolation"
             )
 
 
 def _beyond(rows: Rows, others: Rows) -> Rows:
-    """Return the rows that are not among the others."""
+    """Return the rows of `rows` that `others` lacks."""
     return {name: some - others.get(name, Counter()) for name, some in rows.items()}
 
 
 def table(clock: Clock, destroyed: str, seen: Outcome) -> list[str]:
-    """Return the lines that the operator sees."""
+    """Return the drill's report for the operator."""
     written, lost = (
         sum(some.total() for some in seen.before.values()),
         [f"{rows} of {name}" for name, rows in seen.lost.items()],

@@ -1,4 +1,4 @@
-"""Images of the lab's registry: built in world, pushed to its registry, and cached with it."""
+"""The images of the lab. World builds them and pushes them to its registry, whose storage is cached here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PYTHON = "3.13"  # the version of Debian 13, for which the bot's wheels are fetc
 class Image:
     """An image to build: its name and tag in the registry, the directory with its Dockerfile, its build arguments.
 
-    `base` is our image that it is built on. Without it, the base is Debian's.
+    `base` is the lab's image on which this one is built. Without `base`, the image is built on Debian's.
     """
 
     name: str
@@ -59,7 +59,7 @@ def _variant(tag: str, *arguments: str, base: Image = BOT) -> Image:
 
 EXPANDED = _variant("1.2.0", "REVISION=r0004_expand")
 
-# The slowest first, and a base before the images that are built on it.
+# The slowest build comes first. A base comes before the images that are built on it.
 IMAGES = (
     BOT,
     Image("postgres:17-trixie", HERE / "images/postgres"),
@@ -147,12 +147,12 @@ def _build(image: Image) -> None:
 
 
 def _wheels(requirements: Path) -> Path:
-    """Return the directory of a requirements file's wheels, fetched here: only this machine knows its package index."""
+    """Fetch the wheels of a requirements file and return their directory. Only this machine knows its package index."""
     wheels = CACHE / "wheels" / hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
     if not wheels.exists():
         say(f"Fetching the wheels of {requirements.relative_to(HERE)}")
         draft = wheels.with_name(f".{wheels.name}.new")
-        rootfs.remove(wheels.parent)  # the wheels of an older file
+        rootfs.remove(wheels.parent)  # remove the wheels of an older file
         download = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
         safety = ("--require-hashes", "--only-binary=:all:", f"--python-version={PYTHON}")
         run(*download, *safety, "--requirement", requirements, "--dest", draft)
@@ -161,7 +161,7 @@ def _wheels(requirements: Path) -> Path:
 
 
 def _import_slim() -> None:
-    """Make the base of all images from Debian's packages, with the name of the official one."""
+    """Build the base of all images from Debian's packages, under the name of Debian's official image."""
     if machine.inside(WORLD, "docker", "image", "ls", "--quiet", SLIM_TAG):
         return
     root = rootfs.build(SLIM)

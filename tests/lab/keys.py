@@ -30,7 +30,7 @@ def make(machines: Iterable[Machine]) -> None:
 
 
 def host_key(machine: Machine) -> Path:
-    """Return the path of a machine's private host key. It outlives the machine, so that a new machine is known."""
+    """Return the path of a machine's private host key. A new machine of the same name keeps the key."""
     return DOT_LAB / "host_keys" / machine.name
 
 

@@ -42,7 +42,7 @@ class Found(Enum):
 
 
 def judge(owner: str | None, me: str, *, alive: bool) -> Found:
-    """Decide what to do with the lab of `owner`, a checkout's path. Only running machines of another are left alone."""
+    """Judge the lab of `owner`, a checkout's path. Another checkout's lab is left alone only if its machines run."""
     if owner == me:
         return Found.OURS
     if alive and owner is not None and Path(owner).exists():
@@ -51,7 +51,7 @@ def judge(owner: str | None, me: str, *, alive: bool) -> Found:
 
 
 def up(droplets: int) -> None:
-    """Make and boot what is missing, the droplets first: they can be used while the rest is made."""
+    """Create and boot the missing machines. The droplets come first, so that they can be used early."""
     with _alone():
         _claim()
         _prepare_host()
@@ -133,7 +133,7 @@ def ensure(wanted: Machine) -> None:
     if machine.is_outdated(wanted, plan):
         say(f"Replacing {wanted.name}: its blueprint changed")
         if wanted == WORLD:
-            say("The new ACME server has a new root, so certificates of the old one are no longer trusted")
+            say("The new ACME server has a new root, so the old server's certificates are no longer trusted")
         machine.destroy(wanted)
     if not wanted.root.exists():
         say(f"Making {wanted.name}")
@@ -165,7 +165,7 @@ def _share_secrets() -> None:
         say("The registry's password changed")
         htpasswd.write_bytes(blueprint.world_secrets()[blueprint.HTPASSWD].content)
     if tokens.read_text().strip() != secrets["TELEGRAM_BOT_TOKEN"]:
-        say("The bot's token changed: restarting Telegram, which forgets its state")
+        say("The bot's token changed. Restarting Telegram, which loses its state")
         revoke(secrets["TELEGRAM_BOT_TOKEN"])
     wanted = blueprint.world_secrets()
     of_s3 = {path: wanted[path].content for path in (blueprint.S3_KEYS, blueprint.S3_OPERATOR)}
@@ -177,7 +177,7 @@ def _share_secrets() -> None:
 
 
 def revoke(token: str) -> None:
-    """Do what @BotFather does at /revoke: Telegram accepts only this token from now on. It restarts without state."""
+    """Do what @BotFather does at /revoke: Telegram restarts without state and accepts only this token."""
     (WORLD.root / blueprint.TOKENS).write_text(f"{token}\n")
     machine.inside(WORLD, "systemctl", "restart", "telegram.service")
 
@@ -219,7 +219,7 @@ def _claim() -> None:
     found = _found()
     _refuse_anothers(found)
     if found == Found.OURS and not keys.IDENTITY.exists():
-        found = Found.LEFTOVERS  # its machines cannot be logged in to without its key
+        found = Found.LEFTOVERS  # without the key, nobody can log in to these machines
     if found == Found.LEFTOVERS:
         say(f"Removing the remains of the lab of {_owner() or 'another checkout'}")
         _remove_everything()

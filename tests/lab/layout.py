@@ -24,7 +24,7 @@ MOST_DROPLETS = 9
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine of the lab; `host` is the last part of its addresses, with the same digits in v4 and v6."""
+    """One machine of the lab. `host` is the last part of its IPv4 and IPv6 addresses, with the same digits in both."""
 
     name: str
     host: int
@@ -56,7 +56,7 @@ class Machine:
         return self.user == "deploy"
 
 
-GATEWAY = Machine("gateway", 1, "")  # this machine, as the others see it
+GATEWAY = Machine("gateway", 1, "")  # this computer on the lab's network
 WORLD = Machine("world", 2, "root")
 NEIGHBOUR = Machine("neighbour", 3, "root")
 DROPLETS = tuple(Machine(f"droplet{number}", 10 + number, "deploy") for number in range(1, MOST_DROPLETS + 1))

@@ -28,7 +28,7 @@ def create(machine: Machine, blueprint: Blueprint) -> None:
         target.chmod(file.mode)
     for command in blueprint.commands:
         run("chroot", draft, "sh", "-c", command)
-    if not machine.is_droplet:  # a droplet has no file of ours that it does not need
+    if not machine.is_droplet:  # a droplet gets no file that only the lab needs
         (draft / FINGERPRINT).write_text(blueprint.fingerprint())
     draft.rename(machine.root)
 
@@ -101,7 +101,7 @@ def crash(machine: Machine) -> None:
 def stop(machine: Machine) -> None:
     """Switch the machine off as a power failure would. A machine that is off stays off."""
     processes.kill(machine.name)
-    for left in ("propagate", "unix-export"):  # a killed nspawn leaves them, and a new one refuses to start
+    for left in ("propagate", "unix-export"):  # with these remains of a killed nspawn, a new one refuses to start
         rootfs.remove(NSPAWN_RUN / left / machine.name)
 
 

@@ -62,12 +62,12 @@ def down(ip_forward: str | None) -> None:
 
 
 def exists() -> bool:
-    """Return whether the bridge exists. Without it nothing may be sent to the lab's addresses."""
+    """Return whether the bridge exists. Send nothing to the lab's addresses while it is missing."""
     return Path("/sys/class/net", BRIDGE).exists()
 
 
 def attach(interface: str) -> bool:
-    """Plug a machine's interface into the bridge. Return False if it does not exist yet."""
+    """Plug a machine's interface into the bridge. Return False if the interface does not exist yet."""
     if not Path("/sys/class/net", interface).exists():
         return False
     run("ip", "link", "set", interface, "master", BRIDGE, "up")

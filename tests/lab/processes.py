@@ -77,14 +77,14 @@ def _group(name: str) -> Path:
 
 
 def _inherit_processors(group: Path) -> None:
-    """Copy the parent's CPUs and memory nodes: in version 1 a new cpuset is empty and accepts no process."""
+    """Copy the parent's CPUs and memory nodes. In cgroup v1, a new cpuset is empty and accepts no process."""
     for file in ("cpuset.mems", "cpuset.cpus"):
         if (group / "cgroup.clone_children").exists() and (group / file).exists():
             (group / file).write_text((group.parent / file).read_text())
 
 
 def _pass_on_controllers(group: Path) -> None:
-    """Enable all controllers for subgroups: version 2 needs that in the parent, which must have no processes."""
+    """Enable all controllers for subgroups. In cgroup v2, the parent enables them and must have no processes."""
     if (group / "cgroup.controllers").exists():
         for controller in (group / "cgroup.controllers").read_text().split():
             (group / "cgroup.subtree_control").write_text(f"+{controller}")
@@ -96,7 +96,7 @@ def _hierarchies() -> list[Path]:
 
 
 def _named_hierarchy() -> Path:
-    """Return the hierarchy that contains every process: nspawn needs it."""
+    """Return the hierarchy that contains every process, which nspawn needs."""
     legacy = Path("/sys/fs/cgroup/systemd")
     return legacy if legacy.exists() else Path("/sys/fs/cgroup")
 

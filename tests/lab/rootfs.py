@@ -88,7 +88,7 @@ def build(recipe: Recipe) -> Path:
 def apt_sources() -> list[str]:
     """Return Debian 13's sources in sources.list form, from this machine's mirrors if it runs Debian.
 
-    They are written to the root file system and nowhere else: a machine's mirror is private.
+    Write these sources only to the root file system, because a machine's mirror is private.
     """
     release = platform.freedesktop_os_release()
     targets = run(

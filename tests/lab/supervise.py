@@ -1,6 +1,6 @@
 """The keeper of one running machine: `python -m tests.lab.supervise NAME`, started by tests.lab.machine.
 
-When a machine reboots, its nspawn exits with a status that asks for another start, so the keeper must outlive it.
+When a machine reboots, its nspawn exits with a status that asks for another start, so the keeper must outlive nspawn.
 """
 
 import subprocess
@@ -25,7 +25,7 @@ def boot(machine: Machine) -> int:
     """Run the machine until it ends, and return nspawn's exit status."""
     processes.remove_groups(machine.name, "machine")
     processes.enter(machine.name, "machine")  # nspawn starts in this process's group
-    network.unplug(machine.interface)  # a crash can leave it, and it would be attached instead of the new one
+    network.unplug(machine.interface)  # the bridge must not get an interface that a crash has left
     nspawn = subprocess.Popen(command(machine), stdin=subprocess.DEVNULL)
     processes.enter(machine.name, "keeper")
     while nspawn.poll() is None and not network.attach(machine.interface):

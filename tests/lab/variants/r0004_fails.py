@@ -1,4 +1,4 @@
-"""A revision that fails after a change, which has to be undone with it."""
+"""A revision that changes the schema and then fails, so that the change must be rolled back."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The second step removes the old name. 1.2.0 doesn't need it any more, but earlier versions can't run now."""
+"""Rename seen_updates, second of two steps. Without the old name, 1.2.0 works, and earlier versions cannot run."""
 
 from alembic import op
 

@@ -69,21 +69,21 @@ def test_a_lost_row_counts_even_if_an_equal_row_is_there() -> None:
 )
 def test_rows_that_differ_are_counted_by_table(found: Rows, wrong: dict[str, int]) -> None:
     seen = replace(WELL, found=found)
-    with pytest.raises(LabError, match=re.escape(f"rows differ from what was backed up: {wrong}")):
+    with pytest.raises(LabError, match=re.escape(f"The restored rows differ from the backup's rows: {wrong}")):
         seen.judge()
     assert "rows equal to the backup: not all 4 in 3 tables" in told(seen)
 
 
 def test_a_key_that_differs_is_reported() -> None:
     seen = replace(WELL, found_key="")
-    with pytest.raises(LabError, match="Redis's drill was '4f1c' when it was backed up, and is ''"):
+    with pytest.raises(LabError, match="Redis's key drill was '4f1c' at the backup and is now ''"):
         seen.judge()
     assert "Redis's key equal to the backup: no" in told(seen)
 
 
 def test_a_call_of_the_isolated_droplet_is_reported() -> None:
     seen = replace(WELL, while_isolated=["getWebhookInfo"])
-    with pytest.raises(LabError, match="Telegram got calls from the isolated droplet: getWebhookInfo"):
+    with pytest.raises(LabError, match="The isolated droplet called Telegram: getWebhookInfo"):
         seen.judge()
     assert told(seen)[-1] == "calls to Telegram while isolated: getWebhookInfo"
 
@@ -93,5 +93,5 @@ def test_a_call_of_the_isolated_droplet_is_reported() -> None:
     [([], "sendMessage, setWebhook"), (["setWebhook"], "sendMessage"), (["sendMessage"], "setWebhook")],
 )
 def test_the_silence_of_a_telegram_that_hears_nothing_proves_nothing(in_all: list[str], unheard: str) -> None:
-    with pytest.raises(LabError, match=f"the live droplet made no call of {unheard}"):
+    with pytest.raises(LabError, match=f"The promoted droplet did not call Telegram's {unheard}, "):
         replace(WELL, in_all=in_all).judge()

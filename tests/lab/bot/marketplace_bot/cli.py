@@ -39,9 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("web", help="serve the webhook and the probes on port 8080 until SIGTERM")
     commands.add_parser("worker", help="do the jobs in the database, as the only one, until SIGTERM")
-    commands.add_parser("migrate", help="apply what the database's schema lacks, once however many ask")
-    report = commands.add_parser("schema", help="print the database's revision, this version's, and those pending")
-    report.add_argument("--json", action="store_true", required=True, help="the only format there is")
+    commands.add_parser("migrate", help="apply the pending migrations, once even if several processes ask")
+    report = commands.add_parser("schema", help="print the current, newest and pending revisions")
+    report.add_argument("--json", action="store_true", required=True, help="print JSON, the only format")
     return parser
 
 
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _web(settings: Settings) -> int:
-    gc.disable()  # Imported objects stay, and looking for garbage among them takes a tenth of the import's time.
+    gc.disable()  # Imported objects stay. Searching them for garbage would take a tenth of the import's time.
     from marketplace_bot.aiogram_import import import_aiogram  # noqa: PLC0415
 
     import_aiogram()

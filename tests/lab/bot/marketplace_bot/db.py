@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Telegram repeats an update for at most a day, and twice that costs little. Tests may also ask about finished jobs.
+# Telegram repeats an update for at most a day. Two days cost little, and tests can look at finished jobs for longer.
 REMEMBER = timedelta(days=2)
 
 
@@ -82,5 +82,5 @@ async def forget_what_is_old(session: AsyncSession) -> None:
         delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER),
         delete(Job).where(Job.finished_at < func.now() - REMEMBER),
     ):
-        # There may be many rows, and the session holds none of them, so it need not fetch them for a comparison.
+        # The session holds none of these rows, so SQLAlchemy must not fetch the perhaps many rows for a comparison.
         await session.execute(old, execution_options={"synchronize_session": False})

@@ -1,4 +1,4 @@
-"""The table `jobs` as the worker uses it. An advisory lock of its only connection makes the worker the only one.
+"""The table `jobs` as the worker uses it. An advisory lock on the worker's connection keeps other workers out.
 
 The lock and the jobs share the connection so that they are lost together: a worker without the lock can't take or end a
 job. If a worker is killed, its unfinished job is simply taken next. So each job runs at least once.
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from psycopg import AsyncConnection
 from sqlalchemy.engine import URL
 
-# Any number will do, as long as every version of the bot uses the same.
+# The lock's number may be any, as long as every version of the bot uses the same one.
 _WORKING = 7_046_029_254_386_353_132
 
 _TAKE = """
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
 
 class Jobs:
-    """The queue. Every method raises psycopg.OperationalError once the connection is lost, which is final."""
+    """The queue. Once the connection is lost, every method raises psycopg.OperationalError. There is no reconnect."""
 
     def __init__(self, connection: AsyncConnection[Any], worker: str) -> None:
         self._connection = connection
@@ -66,7 +66,7 @@ class Jobs:
             dbname=url.database,
             autocommit=True,
             connect_timeout=5,
-            tcp_user_timeout=5000,  # This is how many milliseconds pass until a silent server counts as lost.
+            tcp_user_timeout=5000,  # milliseconds until a silent server counts as lost
             application_name="marketplace-bot worker",
             # With keepalives, the lock of a worker whose host has vanished is free within seconds instead of hours.
             options="-c statement_timeout=10s"
@@ -79,7 +79,7 @@ class Jobs:
         await self._connection.close()
 
     async def lock(self) -> bool:
-        """Become the only worker. Return False if there is another one."""
+        """Become the only worker. Return False if another worker runs."""
         cursor = await self._connection.execute("SELECT pg_try_advisory_lock(%s)", [_WORKING])
         return bool((await cursor.fetchone() or [False])[0])
 

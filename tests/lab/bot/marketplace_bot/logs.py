@@ -46,15 +46,13 @@ def configure(settings: Settings) -> None:
 
 
 def cause(error: Exception) -> dict[str, Any]:
-    """Return the fields that explain an error: the database's message is enough, anything else needs its traceback."""
+    """Return the fields that explain an error: its message and, unless the database raised it, its traceback."""
     traceback = None if isinstance(error, SQLAlchemyError) else error
     return {"error": f"{type(error).__name__}: {error}", "exc_info": traceback}
 
 
 class JSONWithoutSecrets:
-    """A renderer of events as JSON. Every URL of a call contains Telegram's token, so an exception may
-    well contain it.
-    """
+    """A renderer of events as JSON, without secrets. A Telegram URL contains the token, so an exception may show it."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = [json.dumps(secret)[1:-1] for secret in secrets if secret]

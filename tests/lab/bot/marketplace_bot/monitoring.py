@@ -12,7 +12,7 @@ BUILD = Gauge("bot_build_info", "Always 1; the version is in the label", ["versi
 
 
 def routes(version: str) -> list[web.RouteDef]:
-    """Return the routes, and report the version from now on."""
+    """Return the routes /live and /metrics. Set the version that /metrics reports."""
     BUILD.labels(version).set(1)
     return [web.get("/live", _live), web.get("/metrics", _metrics)]
 

@@ -1,6 +1,6 @@
 """The commands of a chat. A handler changes rows in its session and returns the reply without sending it.
 
-The webhook commits first and sends then, so a reply never announces what a rollback undid.
+The webhook commits before it sends the reply, so a reply never announces a change that was rolled back.
 """
 
 import re
@@ -20,7 +20,7 @@ HELP = """\
 /reserve 7 reserves number 7
 /offer 3.50 Bread box offers something yourself"""
 
-# The lengths are limited to what a column can hold. A longer value would fail again at each repetition.
+# A column can hold values of this length. With a longer value, the update would fail at each repetition.
 _NUMBER = re.compile(r"\d{1,18}")
 _PRICE_AND_TITLE = re.compile(r"(?P<whole>\d{1,6})(?:[.,](?P<cents>\d{2}))? (?P<title>.{1,200})")
 

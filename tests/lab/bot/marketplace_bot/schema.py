@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 
 log = structlog.get_logger(__name__)
 
-# Any number will do, as long as every version of the bot uses the same.
+# The lock's number may be any, as long as every version of the bot uses the same one.
 _MIGRATING = 7_046_029_254_386_353_131
 
 
@@ -64,7 +64,7 @@ def read(url: URL) -> Report:
 def migrate(url: URL) -> Report:
     """Apply the pending revisions, each in its own transaction, and return the state of the database.
 
-    If another process migrates, wait for it. The lock belongs to the connection, so it ends with its holder.
+    If another process migrates, wait for that process. A killed process releases the lock with its connection.
     """
     with _connection(url) as connection:
         connection.execute(text("SET LOCAL lock_timeout = 0"))

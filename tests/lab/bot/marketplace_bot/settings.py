@@ -19,7 +19,7 @@ class EnvironmentProblem(Exception):  # noqa: N818 -- it is a problem of the ope
 
 @dataclass(frozen=True)
 class Settings:
-    """The bot's configuration. Every command reads all of it, so `migrate` refuses what `web` could not start with."""
+    """The bot's configuration. Every command checks all values, so `migrate` fails if `web` could not start."""
 
     environment: str
     log_level: str

@@ -24,8 +24,8 @@ from marketplace_bot.webhook import Webhook
 
 log = structlog.get_logger(__name__)
 
-FINISH_WITHIN = 20  # Requests have this many seconds after SIGTERM. The container is given 30.
-REPLY_WITHIN = 5  # Telegram has this many seconds to accept a reply.
+FINISH_WITHIN = 20  # seconds that requests have after SIGTERM; Docker kills the container after 30
+REPLY_WITHIN = 5  # seconds that Telegram has to accept a reply
 FORGET_EVERY = 3600  # seconds
 
 

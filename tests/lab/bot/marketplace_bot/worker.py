@@ -1,4 +1,4 @@
-"""Does the work that needn't happen within a request: one job after the other, and only one worker at a time.
+"""Does the work that need not happen within a request. One worker runs at a time and does one job after the other.
 
 Each job runs at least once. Its effect may occur twice if the worker is killed before it records the end.
 """
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 CONNECT_EVERY = 1.0  # seconds between two attempts
 LOOK_EVERY = 0.2  # seconds between two checks for the lock or for a job
 PING_EVERY = 1.0  # seconds, during a job
-ANSWER_WITHIN = 2.0  # seconds that PostgreSQL has
+ANSWER_WITHIN = 2.0  # seconds that PostgreSQL has to answer
 SEND_WITHIN = 5.0  # seconds that Telegram has to take a message
 
 JOBS = Counter("bot_jobs", "Attempts at jobs, by what became of them", ["outcome"])
@@ -99,7 +99,7 @@ class Worker:
     async def work(self) -> None:
         """Wait for the database, then for the lock, then do jobs. Return when told to stop.
 
-        A lost connection ends the worker. It restarts with no state that could be outdated.
+        A lost connection ends the worker. Docker restarts it, without state that could be outdated.
         """
         while self._jobs is None:
             try:

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Starts PostgreSQL as uid 999, and makes its database first when there is none.
+# Starts PostgreSQL as uid 999. If there is no database yet, creates one first.
 #
-# POSTGRES_PASSWORD is needed for that; POSTGRES_USER (postgres), POSTGRES_DB (as the user), POSTGRES_INITDB_ARGS (words
-# for initdb) may be given. For each of them NAME_FILE may name a file that holds the value; root reads it.
+# A new database needs POSTGRES_PASSWORD. Optional are POSTGRES_USER (default: postgres), POSTGRES_DB (default: the user)
+# and POSTGRES_INITDB_ARGS (words for initdb). Instead of NAME, NAME_FILE may name a file with the value. root reads it.
 set -eu
 
 # A new database is made in .making, renamed to .made when it is complete, and moved into place with PG_VERSION last. So
-# whatever interrupts this, the next start finds no database and begins anew, or a complete one and goes on.
+# after any interruption, the next start finds no database and starts again, or finds a complete one and continues.
 making=$PGDATA/.making
 made=$PGDATA/.made
 
@@ -41,7 +41,7 @@ make_database() {
     # shellcheck disable=SC2086
     printf '%s\n' "$POSTGRES_PASSWORD" | initdb --pgdata="$making" --username="$POSTGRES_USER" --pwfile=/dev/stdin \
         --set=listen_addresses='*' ${POSTGRES_INITDB_ARGS:-}
-    # The socket and loopback are trusted by then, as in the official image.
+    # initdb has made pg_hba.conf trust the socket and the loopback, as in the official image.
     printf '\nhost all all all scram-sha-256\n' >> "$making/pg_hba.conf"
 
     set_up "$@"
@@ -49,7 +49,7 @@ make_database() {
     mv "$making" "$made"
 }
 
-# set_up COMMAND…: creates POSTGRES_DB and runs the scripts, in a server that listens on its socket alone.
+# set_up COMMAND…: creates POSTGRES_DB and runs the scripts, in a server that listens only on its socket.
 set_up() {
     "$@" -D "$making" -c listen_addresses='' &
     server=$!
@@ -105,7 +105,7 @@ if [ "$1" = postgres ]; then
     if [ -d "$made" ]; then
         put_in_place
     fi
-    unset POSTGRES_PASSWORD # the server doesn't need it, and whoever can run programs in it could read it
+    unset POSTGRES_PASSWORD # the server does not need the password, and a program in the server could read it
 fi
 
 exec "$@"

@@ -1,4 +1,4 @@
-"""/lab/: what the lab uses to cause updates and to see what became of them."""
+"""/lab/: the routes with which the lab creates updates and reads their outcome."""
 
 from __future__ import annotations
 

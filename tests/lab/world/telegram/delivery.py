@@ -83,7 +83,7 @@ class Trust:
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Return the same object until the file changes: aiohttp shares connections by it. Raises OSError."""
+        """Return one object until the file changes, because aiohttp shares connections per context. Raise OSError."""
         stat = self._path.stat()
         seen = (stat.st_mtime_ns, stat.st_ino)
         if self._context is None or seen != self._seen:
@@ -107,7 +107,7 @@ class Bot:
         self._couriers: dict[int, asyncio.Task[None]] = {}
         self._session: aiohttp.ClientSession | None = None
         self._changing = asyncio.Lock()
-        # Like Telegram's, the first id is drawn: a bot remembers ids for a day, also those of this program's last run.
+        # The first ID is random, as at Telegram: a bot remembers IDs for a day, even those of this program's last run.
         self._next_update_id = random.randrange(10**8, 10**9)
 
     @property
@@ -124,13 +124,13 @@ class Bot:
         return update_id
 
     def enqueue(self, update_id: int) -> None:
-        """Make the update pending, even if it has been delivered. Raises KeyError if there is none."""
+        """Make the update pending, even if it has been delivered. Raise KeyError for an unknown update."""
         update = self.updates[update_id]
         self._pending.setdefault(update.chat_id, deque()).append(update)
         self._start_courier(update.chat_id)
 
     async def set_webhook(self, webhook: Webhook | None, *, drop_pending: bool) -> None:
-        """Deliver all updates to this webhook from now on, pending ones at once. With None they are only kept."""
+        """Deliver all updates to this webhook from now on, pending ones at once. With None, only keep them."""
         async with self._changing:
             await self.close()
             if drop_pending:
@@ -176,7 +176,7 @@ class Bot:
         del self._pending[chat_id], self._couriers[chat_id]
 
     async def _attempt(self, update: Update, session: aiohttp.ClientSession, webhook: Webhook) -> int | None:
-        """Return None if the webhook accepted the update, otherwise the seconds it asked to wait, or 0."""
+        """Return None if the webhook accepted the update. Otherwise return the seconds that it asked to wait, or 0."""
         update.attempts += 1
         headers = {"X-Telegram-Bot-Api-Secret-Token": webhook.secret_token} if webhook.secret_token else {}
         try:

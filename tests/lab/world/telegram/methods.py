@@ -168,7 +168,7 @@ async def parameters(request: web.Request) -> Params:
 
 
 def known_tokens(path: Path) -> set[str]:
-    """Return the bot's tokens, one per line of the file. It is read at each call, so a rotated token counts at once."""
+    """Return the bot's tokens, one per line of the file. Each call reads the file, so a new token works at once."""
     return set(re.findall(r"^[0-9]+:[A-Za-z0-9_-]+$", path.read_text(), re.MULTILINE))
 
 
