@@ -1,4 +1,4 @@
-"""Options and fixtures of the whole suite; skipped tests are held to a committed list."""
+"""Options and fixtures of the whole suite. Only tests in tests/skips.txt may be skipped."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def droplet(request: pytest.FixtureRequest, env: Environment) -> Host:
 
 @pytest.fixture(scope="session")
 def lab_as_it_is(env: Environment) -> Environment:
-    """Return the lab in whatever state it is. A test that takes it may change things, so `--env` must be lab."""
+    """Return the lab in its current state. Tests with this fixture may change things, so `--env` must be lab."""
     if env.name != "lab":
-        pytest.fail(f"this test changes things, and {env.name} is not the lab: leave --env out", pytrace=False)
+        pytest.fail(f"this test changes things, and {env.name} is not the lab. Next: leave out --env.", pytrace=False)
     return env
 
 
@@ -84,7 +84,7 @@ def outside(env: Environment) -> Host:
 
 @pytest.fixture(params=["-4", "-6"])
 def family(request: pytest.FixtureRequest, outside: Host, env: Environment) -> str:
-    """Return an option of curl and nmap. An environment may lack IPv6 (tests/skips.txt); the lab has it."""
+    """Return -4 or -6 for curl and nmap. The lab has IPv6, and other environments may lack it (tests/skips.txt)."""
     domain = env.settings.values.domain
     if request.param == "-6" and outside.run(f"getent ahostsv6 {domain} | grep -v ::ffff:").rc != 0:
         without = pytest.fail if env.name == "lab" else pytest.skip
@@ -94,14 +94,14 @@ def family(request: pytest.FixtureRequest, outside: Host, env: Environment) -> s
 
 @pytest.fixture
 def swept(tmp_path: Path) -> Iterator[None]:
-    """Remove what a test leaves, even a tree too deep for pytest, which would fail on it in a later run."""
+    """Remove a test's files, even a tree too deep for pytest, which would fail to remove the tree in a later run."""
     yield
     subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
 
 
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print although pytest captures output: some tests are run for their figures."""
+    """Return a function that prints although pytest captures output. Some tests are run for their figures."""
 
     def show(text: str) -> None:
         with capsys.disabled():

@@ -35,19 +35,19 @@ MADE_LATER = re.compile(r"inventories/\w+\.(?:secrets\.json|backups\.json|ci_key
 """Files that a command or the operator makes, so that a fresh checkout has none."""
 
 
-# what there is
+# what exists
 
 
 @cache
 def tracked() -> tuple[str, ...]:
-    """Return every path that git knows or would add, relative to the checkout."""
+    """Return every path that git tracks or would add, relative to the checkout."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return tuple(line for line in listed.stdout.splitlines() if (ROOT / line).is_file())
 
 
 def pages() -> list[Path]:
-    """Return the documentation's pages. CHANGELOG.md may name what is gone."""
+    """Return the documentation's pages, without CHANGELOG.md, which may name removed things."""
     return [ROOT / path for path in tracked() if path.endswith(".md") and path != "CHANGELOG.md"]
 
 
@@ -59,7 +59,7 @@ def make_targets() -> dict[str, str]:
 
 @cache
 def make_variables() -> dict[str, str]:
-    """Return each variable that make accepts with its description, which is empty if the Makefile has none."""
+    """Return each variable that make accepts with its description, or with "" if the Makefile has none."""
     makefile = (ROOT / "Makefile").read_text()
     described = dict(re.findall(r"^# ([A-Z_]+): (.+)$", makefile, re.MULTILINE))
     (known,) = re.findall(r"^KNOWN := (.+)$", makefile, re.MULTILINE)
@@ -256,7 +256,7 @@ def spelling(action: argparse.Action) -> str:
 
 
 def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    """Yield each argument of a verb with its description. The usage line says enough of the others."""
+    """Yield each argument that has a description. The usage line is enough for the others."""
     for action in parser._actions:
         if action.help and action.dest not in ("help", "json"):
             yield f"`{spelling(action)}`".replace("|", "\\|"), action.help

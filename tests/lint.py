@@ -1,4 +1,4 @@
-"""Lints what ruff and mypy don't read: shell, Dockerfiles, GitHub's workflows, the docs. `python -m tests.lint`."""
+"""Lints shell scripts, Dockerfiles, GitHub's workflows and the docs: `python -m tests.lint`. See also ruff and mypy."""
 
 from __future__ import annotations
 

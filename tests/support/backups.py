@@ -1,4 +1,4 @@
-"""Shared code of the tests of backups: what a droplet in memory has, and the backups that it is given."""
+"""Helpers for tests of backups. They read the backups of a droplet in memory and give backups to that droplet."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def proven(droplet: Droplet) -> list[Manifest]:
 
 
 def leftovers(droplet: Droplet) -> list[str]:
-    """Return what no run may leave behind."""
+    """Return the partial backups and throwaway containers, which every run must remove."""
     return [*(path.name for path in droplet.paths.backups.glob("*.partial")), *droplet.docker.throwaway]
 
 
@@ -44,9 +44,7 @@ def keep(droplet: Droplet, one: Manifest) -> None:
 
 @contextmanager
 def looking(monkeypatch: pytest.MonkeyPatch, droplet: Droplet) -> Iterator[list[list[bool]]]:
-    """Record, at each verification, each dump and each check of the data, whether the site's lock and the backup's are
-    held.
-    """
+    """Record whether the site's lock and the backup's lock are held at each dump, verification and check of data."""
     seen: list[list[bool]] = []
 
     def look() -> None:
@@ -72,7 +70,7 @@ def large(number: int, **more: Any) -> Manifest:
 
 
 def small(number: int, **more: Any) -> Manifest:
-    """Return the manifest of a backup as small as a dump of the fake."""
+    """Return the manifest of a backup that is as small as the fake's dumps."""
     return made(number, files={manifest.DUMP: manifest.File(40, "0" * 64)}, **more)
 
 
@@ -83,7 +81,7 @@ class Sent(list[str]):
     """The IDs of the backups that were sent off-site."""
 
     most = 3
-    """It accepts no more than this."""
+    """The storage accepts at most this many backups."""
 
 
 def stack_of(droplet: Droplet) -> Stack:

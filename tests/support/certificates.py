@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def self_signed(directory: Path, domain: str) -> None:
-    """Write a fullchain.pem that differs from the one that is there, and something in place of its key."""
+    """Write a fullchain.pem that differs from the previous one, and a made-up privkey.pem."""
     directory.mkdir(parents=True, exist_ok=True)
     chain = directory / "fullchain.pem"
     chain.write_text(
@@ -19,7 +19,7 @@ def self_signed(directory: Path, domain: str) -> None:
 
 @cache
 def _two_certificates(domain: str, _directory: str) -> tuple[str, str]:
-    """Return two certificates as PEM, different for each directory. Creating one takes longer than a test may."""
+    """Return two certificates as PEM, different for each directory. They are cached, because openssl is slow."""
     what = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "90"]
     name = ["-subj", "/CN=Test CA", "-addext", f"subjectAltName=DNS:{domain}", "-keyout", "/dev/null"]
     one, other = (subprocess.run([*what, *name], check=True, capture_output=True, text=True).stdout for _ in range(2))

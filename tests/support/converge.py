@@ -40,7 +40,7 @@ def changed(results: dict[str, Any]) -> set[str]:
 
 
 def start(*options: str) -> subprocess.Popen[str]:
-    """Start a converge of the lab in the background; its output comes line by line."""
+    """Start a converge of the lab in the background. Its output can be read line by line."""
     command = [*PYINFRA, "-y", *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -54,7 +54,7 @@ def wait_for(lines: Iterable[str], text: str) -> None:
 
 
 def checks() -> None:
-    """Run the checks of tests/droplet on the lab as it is, without a converge."""
+    """Run tests/droplet on the lab as it is, without a converge."""
     command = [sys.executable, "-m", "pytest", "-q", "--as-is", "-p", "no:cacheprovider", "tests/droplet"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-6000:]

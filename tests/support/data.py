@@ -32,7 +32,7 @@ class Database:
         return str(self.droplet.check_output(f"{self.psql(name)} -c {shlex.quote(sql)}"))
 
     def ask_as_superuser(self, sql: str) -> str:
-        """Run in the app's database what the app may not do or see."""
+        """Run a query in the app's database as the superuser, because the app lacks the permission."""
         return str(self.droplet.check_output(f"{self._psql('postgres', self.name)} -c {shlex.quote(sql)}"))
 
     def create(self, name: str) -> None:
@@ -40,7 +40,7 @@ class Database:
         self.ask(f"CREATE DATABASE {name} TEMPLATE template0 OWNER {self.owner}", "postgres")
 
     def restore(self, dump: Path, name: str) -> None:
-        """Restore by hand into an empty database, with the app's permissions only: the app wrote the dump's content.
+        """Restore by hand into an empty database, only with the app's permissions, because the app wrote the dump.
 
         As docs/how-to/restore-by-hand.md says, amcheck is left out: only a superuser creates that extension.
         """
@@ -88,5 +88,5 @@ def problems(droplet: Host) -> list[str]:
 
 
 def leftovers(droplet: Host) -> str:
-    """Return leftovers that no run may leave."""
+    """Return the leftovers of runs. Every run must remove them."""
     return str(droplet.check_output("ls -d /opt/backups/*.partial; docker ps -aq --filter name=-verify-; true"))

@@ -1,4 +1,4 @@
-"""An env file without faults."""
+"""A correct env file."""
 
 from __future__ import annotations
 

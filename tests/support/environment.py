@@ -45,18 +45,18 @@ class Environment:
         return load_settings(self.data)
 
     def hosts(self, group: str) -> list[str]:
-        """Return the names of the group's hosts, or of all groups' for `everywhere`."""
+        """Return the names of the hosts in a group. The group `everywhere` has all hosts."""
         inventory = runpy.run_path(str(ROOT / "inventories" / f"{self.name}.py"))
         groups = GROUPS if group == "everywhere" else (group,)
         return sorted({host for one in groups for host in inventory[one]})
 
     def connect(self, host: str, *, sudo: bool = True) -> Host:
-        """Return a host whose commands share one open connection: an SSH handshake costs more than most checks."""
+        """Return a host whose commands share one open connection, because a handshake takes longer than most checks."""
         options = {
             "ssh_config": self.data["ssh_config_file"],
             "ssh_extra_args": shlex.join(self._shared),
         }
-        # Longer than any pause between two commands: a command that starts as the connection closes fails with 255.
+        # The connection outlasts any pause between two commands. A command that starts as it closes fails with 255.
         return testinfra.get_host(f"ssh://{host}?controlpersist=600", sudo=sudo, **options)
 
     def reconnect(self, host: str) -> Host:
@@ -70,7 +70,7 @@ class Environment:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a program as root on a host, without testinfra, whose debug log contains every command's output.
 
-        The caller checks the exit code: a traceback from here would show `stdin`.
+        The caller checks the exit code, because a traceback from here would show `stdin`.
         """
         remote = shlex.join(["sudo", "python3", "-c", program.read_text(), *arguments])
         command = ["ssh", "-F", self.data["ssh_config_file"], *self._shared, host.backend.get_hostname(), remote]
@@ -78,12 +78,12 @@ class Environment:
 
     @property
     def _shared(self) -> list[str]:
-        """Options that make ssh use the open connection, if there is one."""
+        """Options that make ssh use an open connection."""
         return ["-o", f"ControlPath={self._sockets.name}/%C"]
 
     @cached_property
     def _sockets(self) -> tempfile.TemporaryDirectory[str]:
-        """A directory that is removed with its last reference, at the end of the run."""
+        """A directory for sockets. Python removes the directory at the end of the run, with its last reference."""
         return tempfile.TemporaryDirectory(prefix="ssh-")
 
     @cached_property
@@ -97,11 +97,11 @@ class Environment:
         return str(self.connect("world", sudo=False).check_output(f"{curl} {options} {url}"))
 
     def ask_postgres(self, host: Host, sql: str) -> str:
-        """Return PostgreSQL's answer on a host of `data`. No function and no setting of the app's roles applies."""
+        """Return PostgreSQL's answer on a host of `data`, without the functions and settings of the app's roles."""
         return str(host.check_output(f"{self._psql(SESSION['search_path'])} -c {shlex.quote(sql)}"))
 
     def ask_app_tables(self, host: Host, sql: str) -> str:
-        """Return PostgreSQL's answer in the lab, with the app's tables in the path."""
+        """Return PostgreSQL's answer in the lab, with the app's tables in the search path."""
         return str(host.check_output(f"{self.psql} -c {shlex.quote(sql)}"))
 
     def ask_redis(self, host: Host, command: str) -> str:
@@ -110,7 +110,7 @@ class Environment:
 
     @property
     def psql(self) -> str:
-        """A psql command with the app's tables in the path, for the lab, whose app we trust. It also takes stdin."""
+        """A psql command with the app's tables in the search path, only for the lab, whose app is trusted."""
         return self._psql("public,pg_temp")
 
     def _psql(self, search_path: str) -> str:

@@ -1,4 +1,4 @@
-"""A firewall as declared, for tests of what differs from it."""
+"""A firewall as declared. Tests change it and look for the difference."""
 
 from __future__ import annotations
 

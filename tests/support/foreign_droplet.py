@@ -29,7 +29,7 @@ HEAD = "  sl  local_address rem_address   st\n"
 
 
 class Sshd(Machine):
-    """A machine on which sshd answers by its rule that the first value counts. Any other program is only recorded."""
+    """A machine with a fake sshd that uses the first value of each option. Calls of other programs are recorded."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.ran = root, list[str]()
@@ -105,7 +105,7 @@ class Droplet:
         assert self.names() == []
 
     def _images(self) -> None:
-        """Write the files of images, installers and cloud-init, which no package has."""
+        """Write the files that belong to no package: those of the image, the installer and cloud-init."""
         for name in ("bashrc", "profile"):
             self.put(f"usr/share/base-files/dot.{name}", f"# {name}\n")
             self.put(f"root/.{name}", f"# {name}\n")

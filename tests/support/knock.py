@@ -1,8 +1,8 @@
-"""Knock at a TCP port of an address to which the attacker has no route, by raw Ethernet frames.
+"""Knock at a TCP port with raw Ethernet frames, which reach an address without a route to it.
 
-Runs on the attacker as `python3 -c`. Arguments: the droplet that receives the frames, the address and port in them, the
-number of seconds, and optionally a file: the knocks end when it is removed. Prints how many knocks were accepted (SYN
-and ACK), how many were refused (RST), and how many there were.
+Runs on the attacker as `python3 -c`. Arguments: the droplet that receives the frames, the address and port in the
+frames, the number of seconds, and optionally a file. If the file is removed, the knocks end early. Prints the number of
+accepted knocks (SYN and ACK), of refused knocks (RST) and of all knocks.
 """
 
 import random
@@ -23,7 +23,7 @@ def main(droplet: str, address: str, port: int, seconds: float, file: str = "") 
     wire.bind((interface, 0))
     wire.settimeout(0.0)
     ethernet = bytes.fromhex(mac.replace(":", "")) + wire.getsockname()[4] + b"\x08\x00"
-    # Use new ports each time, or connection tracking takes a knock for a part of an accepted connection.
+    # Use new source ports each time. Connection tracking could take a reused port for an accepted connection.
     first = random.randrange(40000)
     began, knocks, opened, refused = time.monotonic(), 0, 0, 0
     while (now := time.monotonic() - began) < seconds + TIMEOUT_S:
@@ -40,7 +40,7 @@ def main(droplet: str, address: str, port: int, seconds: float, file: str = "") 
 
 
 def neighbour(droplet: str) -> tuple[str, str, str]:
-    """Return our address, and the interface and Ethernet address of the droplet."""
+    """Return the attacker's address and interface, and the droplet's Ethernet address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greeting:
         greeting.connect((droplet, 9))
         greeting.send(b"")
@@ -71,7 +71,7 @@ def checksum(content: bytes) -> bytes:
 
 
 def answers(wire: socket.socket, address: str, port: int) -> list[int]:
-    """Return the TCP flags of the packets that came from there meanwhile."""
+    """Return the TCP flags of the packets that have arrived from this address and port."""
     found: list[int] = []
     while True:
         try:

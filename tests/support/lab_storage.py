@@ -1,4 +1,4 @@
-"""Made-up backups in the lab's storage, with the dates that a test needs. Its objects are files on this machine."""
+"""Made-up backups with chosen dates in the lab's storage, whose objects are files on this machine."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.lab.layout import WORLD
 
 STORED = WORLD.root / "var/lib/s3"
 LISTED_AGAIN_S = 10
-"""rclone reads a directory again after a second (--dir-cache-time)."""
+"""The time limit for rclone to show a change. It reads a directory again after a second (--dir-cache-time)."""
 
 
 def on_disk(repository: Repository) -> Path:
-    """Return the directory of the storage's files."""
+    """Return the directory with the repository's objects."""
     return STORED / urlsplit(repository.url.removeprefix("s3:")).path.lstrip("/")
 
 
 def send(repository: Repository, parent: Path, number: int, at: datetime) -> None:
-    """Send a backup of that time, and give its object that date."""
+    """Send a backup made `at` a time, and give its object the same date."""
     directory = parent / f"{at:%Y%m%dT%H%M%S}.000Z"
     directory.mkdir()
     for name in (DUMP, GLOBALS, STATE):

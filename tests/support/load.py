@@ -5,8 +5,8 @@
         running.phase("during"), release()
     assert not running.tally.lost
 
-A request is lost if it was sent and no 2xx answer came back; it is not repeated. If the server closes an idle
-connection, the client opens a new one, as any client does. If that fails, the request is lost.
+A request is lost if it was sent and no 2xx answer came back. No request is repeated. If the server closes an idle
+connection, the client opens a new one, as any client does. If the new connection fails, the request is lost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.support.environment import Environment
 from tests.support.relay import relay
 
 CLIENTS = 40
-RATE = 120  # requests per second of all clients: see `busy`
+RATE = 120  # requests per second of all clients together; at a higher rate, the clients are the bottleneck (`busy`)
 ROUND_TRIP_S = 0.030
 ANSWER_WITHIN_S = 20.0
 LONGEST_S = 900.0
@@ -41,7 +41,7 @@ AROUND_A_SWITCH_S = 1.0
 
 @dataclass(frozen=True)
 class Target:
-    """A droplet's webhook: the relay connects to `address`, the clients request `host`."""
+    """A droplet's webhook. The relay connects to `address`, and the clients request `host`."""
 
     address: str
     host: str
@@ -64,14 +64,14 @@ def lab_target(env: Environment) -> Target:
 
 @dataclass(frozen=True)
 class Request:
-    """A request and its outcome; times are Unix time."""
+    """A request and its outcome. Times are Unix time."""
 
     update_id: int
     phase: str
     began: float
     ended: float
     outcome: str
-    """The answer's status, or the reason why there was none."""
+    """The answer's status, or the reason for a missing answer."""
 
     @property
     def lost(self) -> bool:
@@ -113,7 +113,7 @@ class Tally:
         return [(after - before) * 1000 for before, after in pairwise([since, *answered, until])]
 
     def gap_around(self, moment: float) -> float:
-        """Return the largest gap that a flip at `moment` may have caused, in milliseconds."""
+        """Return the largest gap around `moment`, the time of a flip, in milliseconds."""
         return max(self.gaps(moment - AROUND_A_SWITCH_S, moment + AROUND_A_SWITCH_S))
 
     def table(self) -> str:
@@ -153,20 +153,20 @@ class Running:
 
     @property
     def ended(self) -> bool:
-        """True once it sends no more requests."""
+        """True once the load sends no more requests."""
         return self._ended.is_set()
 
     def until(self, requests: int) -> None:
-        """Wait until so many requests were answered or lost. Raise AssertionError if the load ends before."""
+        """Wait until this many requests were answered or lost. Raise AssertionError if the load ends earlier."""
         while len(self.tally.requests) < requests:
             assert not self._ended.wait(0.1), f"the load ended after {len(self.tally.requests)} requests"
 
 
 @contextmanager
 def load(target: Target, *, clients: int = CLIENTS, rate: float = RATE, fresh: int = 0) -> Iterator[Running]:
-    """Run the clients in a thread, and `fresh` more that open a connection for each request.
+    """Run the clients in a thread. `fresh` is the number of additional clients that open a connection per request.
 
-    The context waits for requests under way, so the tally is complete when it ends. The load stops after LONGEST_S.
+    At its end, the context waits for the last answers, so the tally is complete. The load stops after LONGEST_S.
     """
     running, stop = Running(), threading.Event()
     done: Future[None] = Future()
@@ -221,7 +221,7 @@ class Client:
     _connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def work(self, numbers: Iterator[int], interval: float, stop: threading.Event) -> None:
-        """Send one update per interval; a delay is not caught up."""
+        """Send one update per interval. After a delay, do not send the missed updates."""
         began = time.monotonic()
         due = began + random.uniform(0, interval)
         while not stop.is_set() and due < began + LONGEST_S:
@@ -237,7 +237,7 @@ class Client:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 reader, writer = await self._connected()
-                # Nothing is awaited between the check of the connection and this, so a closed one was noticed.
+                # There is no await since the check of the connection, so the check has noticed a closed connection.
                 writer.write(_request(self.target, update_id))
                 status, stays = await _answer(reader)
         except EOFError:

@@ -1,4 +1,4 @@
-"""Shared code of the tests of the off-site storage: backups that are sent, dated or planted there."""
+"""Helpers for tests of the off-site storage. They send, date or plant backups there."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DAY = timedelta(days=1)
 
 
 def planted(live: Droplet, told: Manifest, *, dump: str = "a dump", stored: datetime | None = None) -> str:
-    """Send a snapshot that matches its own manifest, without stackctl. Return its ID."""
+    """Plant a snapshot that matches its own manifest, as an intruder would without stackctl. Return its ID."""
     path = live.paths.backup(told.id)
     name = f"{len(live.storage.snapshots):08x}{'f' * 56}"
     contents = {file: dump.encode() if file == DUMP else file.encode() for file in told.files}
@@ -75,7 +75,7 @@ def planted(live: Droplet, told: Manifest, *, dump: str = "a dump", stored: date
 
 
 def nights(live: Droplet, *numbers: int) -> None:
-    """Send backups, each made on the day of its number and stored an hour later. None stays on the droplet."""
+    """Send backups, each made on the day of its number and stored an hour later. Delete them from the droplet."""
     for number in numbers:
         at = NOON + number * DAY
         planted(live, dated(number), stored=at + timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""Run an operation against given facts, without a host."""
+"""Run a pyinfra operation with given facts, without a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of a directory's tests if it is not alphabetical."""
+"""Sort a directory's tests in an order that is not alphabetical."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def sort(items: list[pytest.Item], directory: Path, names: Sequence[str]) -> None:
-    """Sort the tests below a directory by its modules or folders. A module that is not among the names is an error."""
+    """Sort the tests below a directory by the names of its modules or folders. A module without a name is an error."""
     ours = [at for at, item in enumerate(items) if directory in item.path.parents]
     ranked = sorted(
         (items[at] for at in ours),

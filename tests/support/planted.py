@@ -1,4 +1,4 @@
-"""What an unprivileged user may put in the place of a file."""
+"""Links, FIFOs and the like that an unprivileged user may plant in place of a file."""
 
 from __future__ import annotations
 

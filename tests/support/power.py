@@ -1,4 +1,4 @@
-"""A simulated disk that keeps only what was synced: what a power cut would leave of files that are really written."""
+"""A simulated disk that keeps only synced data. It shows what a power cut would leave of really written files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Disk:
 
     @contextmanager
     def watching(self, moment: Callable[[], object]) -> Iterator[None]:
-        """Call `moment` after each call that may change what is kept."""
+        """Call `moment` after each call that may change the disk's content."""
         with ExitStack() as patches:
             for name in CALLS:
                 patches.enter_context(patch(f"os.{name}", self._watched(name, getattr(os, name), moment)))
@@ -42,7 +42,7 @@ class Disk:
             os.close(self._held.pop())
 
     def after_a_cut(self, path: Path) -> set[bytes | None]:
-        """Return what this path may contain after a power cut now; None means no file."""
+        """Return the possible contents of this path after a power cut now. None means no file."""
         here = os.stat(path.parent).st_ino  # noqa: PTH116 - as os.lstat below
         return {self._read(self._names.get(here, {}).get(path.name)), self._read(_entry(path))}
 

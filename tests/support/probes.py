@@ -1,4 +1,4 @@
-"""Tools of attacks and tests of the defences: knocks, guesses, a stray Compose file, removed rules, pardon."""
+"""Tools for attacks on a droplet and for tests of its defences."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.lab.layout import NEIGHBOUR, NETWORK6, Machine, by_name
 KNOCK = Path(__file__).with_name("knock.py").read_text()
 RULES_BACK = "iptables-restore --noflush /etc/ufw/after.rules"
 DOCKER_USER_OUT = "iptables -t mangle -F FORWARD && iptables -D DOCKER-USER -j DROP"
-"""Also remove the rule that protects until Docker jumps to DOCKER-USER."""
+"""The commands that remove the rules in DOCKER-USER and in mangle, which protects until Docker uses DOCKER-USER."""
 RAW_OUT = "iptables -t raw -F PREROUTING"
 
 PUBLIC, LOOPBACK, CARELESS = 5432, 5433, 5434
-"""The host's ports of the stray container: published to everybody, on 127.0.0.1, and without an address."""
+"""The stray container's ports on the host. They are published on 0.0.0.0, on 127.0.0.1 and without an address."""
 STRAY = "/root/stray.yaml"
 KNOCKING, TOO_LONG_S = "/run/knocking", 300
-# After a ban between greeting and answer ssh would wait forever: ConnectTimeout covers only the greeting.
+# ConnectTimeout covers only the greeting. If a ban starts after it, ssh would wait for ever without `timeout`.
 SSH = "timeout 20 ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=3"
 LISTENS = "import socket; socket.create_connection(('127.0.0.1', 5432), 1)"
 
@@ -54,7 +54,7 @@ def pardon(droplet: Host) -> None:
 
 @contextmanager
 def knocking(attacker: Host, droplet: Host, port: int) -> Iterator[None]:
-    """Knock during the context; no knock may be accepted."""
+    """Knock during the context, and assert that no knock was accepted."""
     attacker.check_output(f"touch {KNOCKING}")
     with ThreadPoolExecutor() as beside:
         knocks = beside.submit(open_to, attacker, droplet, port, seconds=TOO_LONG_S, while_there=KNOCKING)
@@ -74,7 +74,7 @@ def open_to(
     seconds: float = 0.5,
     while_there: str = "",
 ) -> bool:
-    """Return whether the droplet accepts a knock at `address`, by default its own, written onto its wire."""
+    """Return whether the droplet accepts a knock at `address`. The default is the droplet's own address."""
     own = str(machine_of(droplet).ipv4)
     knock = ["python3", "-c", KNOCK, own, address or own, str(port), str(seconds), while_there]
     opened, _, knocks = (int(word) for word in attacker.check_output(shlex.join(knock)).split())
@@ -87,9 +87,9 @@ def open_over_ipv6(attacker: Host, droplet: Host, port: int) -> bool:
 
 
 def passed_on(attacker: Host, droplet: Host, stray: Stray, port: int) -> bool:
-    """Return whether a knock at 127.0.0.1 over the wire reached the stray container, by Docker's counters.
+    """Return whether a knock from outside at 127.0.0.1 reached the stray container, by the counters of Docker's rules.
 
-    The container's answer is no proof in the lab: it comes from 127.0.0.1, and the gateway drops it.
+    The attacker sees no answer in the lab, because the gateway drops packets from 127.0.0.1.
     """
     droplet.check_output("iptables -Z DOCKER")
     open_to(attacker, droplet, port, address="127.0.0.1")
@@ -99,7 +99,7 @@ def passed_on(attacker: Host, droplet: Host, stray: Stray, port: int) -> bool:
 
 @contextmanager
 def taken_out(droplet: Host, *commands: str) -> Iterator[None]:
-    """Remove a part of the firewall, as the control of a test of that part."""
+    """Remove a part of the firewall, to show that a test of this part can fail."""
     try:
         for command in commands:
             droplet.check_output(command)
@@ -110,7 +110,7 @@ def taken_out(droplet: Host, *commands: str) -> Iterator[None]:
 
 @contextmanager
 def stray_compose_file(droplet: Host) -> Iterator[Stray]:
-    """Start a container, as of a database that somebody tried out on the droplet. It starts again after a reboot."""
+    """Start a container like that of a person who tries out a database. The container restarts after a reboot."""
     web = "docker ps --quiet --filter label=com.docker.compose.service=web"
     image = droplet.check_output(f"docker inspect --format '{{{{.Image}}}}' $({web} | head -n1)")
     service = {
@@ -134,7 +134,7 @@ def stray_compose_file(droplet: Host) -> Iterator[Stray]:
 
 @contextmanager
 def addresses_of_one_network(attacker: Host, droplet: Host, many: int) -> Iterator[list[str]]:
-    """Give the attacker more addresses of its /64 for a while. Every customer of a provider has 2^64."""
+    """Give the attacker more addresses of its /64 during the context. Each customer of a provider has 2^64."""
     device = attacker.check_output(f"ip -6 -o route get {machine_of(droplet).ipv6} | sed 's/.* dev \\([^ ]*\\).*/\\1/'")
     own = [str(NETWORK6[0xF000 + number]) for number in range(many)]
     each = f"for one in {' '.join(own)}; do ip -6 address %s $one/128 dev {device} %s; done"

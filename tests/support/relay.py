@@ -12,7 +12,7 @@ RESETS_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
 class End(asyncio.Protocol):
-    """One end of a connection through the relay: what arrives here leaves later at its peer."""
+    """One end of a connection through the relay. Data that arrives here leaves later at the other end."""
 
     def __init__(self, delay: float) -> None:
         self.transport: asyncio.Transport | None = None
@@ -44,7 +44,7 @@ class End(asyncio.Protocol):
     def say_no_more(self) -> None:
         self._said_all = True
         if self.transport and not self.transport.is_closing():
-            with suppress(OSError):  # it was reset meanwhile
+            with suppress(OSError):  # the connection was reset meanwhile
                 self.transport.write_eof()
             if self._heard_all:
                 self.transport.close()
@@ -62,7 +62,7 @@ class End(asyncio.Protocol):
 
 
 class NearEnd(End):
-    """The client's end. It reads once the far end is connected, so that a handshake takes a round trip too."""
+    """The client's end. Reading starts once the far end is connected, so that a handshake takes a round trip."""
 
     def __init__(self, delay: float, host: str, port: int) -> None:
         super().__init__(delay)

@@ -1,4 +1,4 @@
-"""Helpers that show what is live, kept and running on the fake droplet after a release or a rollback."""
+"""Helpers that return the live release, the kept releases and the running containers of the fake droplet."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ def ids(fresh: Droplet) -> set[str]:
 
 
 def remembered(fresh: Droplet) -> State:
-    """Return the state without the revisions, which stay applied even if the release is undone."""
+    """Return the state without the revisions, because these stay applied even if the release is undone."""
     return replace(state.load(fresh.paths), revisions=())
 
 

@@ -1,4 +1,4 @@
-"""Shared code of the tests of a restore: its backups, its data, and damage to either."""
+"""Helpers for tests of a restore: backups, data and ways to damage them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALL = ["postgres", "redis", "web", "worker"]
 
 
 def as_it_was(droplet: Droplet) -> dict[str, Any]:
-    """Return everything that a restore must leave unchanged if it is undone."""
+    """Return everything that must be unchanged after a restore is undone."""
     return {
         "tables": droplet.postgres.tables,
         "beside": droplet.postgres.beside,

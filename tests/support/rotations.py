@@ -1,4 +1,4 @@
-"""An operator with an env file, whose converges are fakes."""
+"""An operator with an env file, for tests of a rotation. The converges are fakes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Operator:
     ran: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     ages_seen: list[bytes] = field(default_factory=list)
     recorded: str = "A"
-    """The secret whose new age a converge records, however it ends."""
+    """The secret whose new age a converge records, even if the converge fails."""
 
     @property
     def file(self) -> Path:

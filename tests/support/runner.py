@@ -1,4 +1,4 @@
-"""How GitHub's runner reads a log."""
+"""Read a log as GitHub's runner does."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def obeyed(log: str) -> list[str]:
             token = line.strip().removeprefix("::stop-commands::")
         elif line.strip().startswith("::") or "##[" in line:
             found.append(line)
-    assert token is None, "commands would be stopped for the steps after it"
+    assert token is None, "the log would turn off workflow commands for later steps"
     return found

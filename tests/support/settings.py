@@ -1,4 +1,4 @@
-"""group_data as pyinfra passes it to a deploy, and settings made from it, without a host."""
+"""The values of group_data as a deploy gets them from pyinfra, and settings made from these, without a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small file system in the droplet: a real ext4 on a file behind a loop device."""
+"""A small ext4 file system in the droplet, on a file behind a loop device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NODE = "/dev/small-disk"
 
 @contextmanager
 def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None]:
-    """Mount it, empty and only for root."""
+    """Mount a small, empty file system that only root can use."""
     with FILE.open("wb") as content:
         content.truncate(mebibytes << 20)
     device = ""
@@ -27,7 +27,7 @@ def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None
         # -m 0: no reserved blocks for root, because the writer is root.
         run("mkfs.ext4", "-q", "-m", "0", FILE)
         device = run("losetup", "--find", "--show", FILE).strip()
-        # In a container nothing creates the device node; the kernel is this machine's.
+        # In a container nothing creates the device node. The container shares this machine's kernel.
         droplet.check_output(f"mknod {NODE} b {LOOP} {device.removeprefix('/dev/loop')}")
         droplet.check_output(
             f"mkdir -p {mount_point} && mount {NODE} {mount_point} && chmod 700 {mount_point}"
@@ -45,5 +45,5 @@ def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None
 
 
 def fill(directory: str) -> None:
-    """Fill all but a few blocks at once: fallocate keeps what it got when the disk is full."""
+    """Fill all but a few blocks at once. On a full disk, fallocate fails and keeps the blocks that it got."""
     machine.inside(DROPLET, "sh", "-c", f"fallocate -l 2G {directory}/ballast || truncate -s -8K {directory}/ballast")

@@ -1,4 +1,4 @@
-"""Helpers that show what status reports of the fake droplet."""
+"""Helpers that return parts of the fake droplet's `stackctl status`."""
 
 import json
 from typing import Any

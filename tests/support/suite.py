@@ -1,4 +1,4 @@
-"""Run a part of this suite, which must fail."""
+"""Run a part of this test suite, and assert that it fails."""
 
 from __future__ import annotations
 

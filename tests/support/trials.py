@@ -1,4 +1,4 @@
-"""Helpers that show what a trial may change, and what is there afterwards."""
+"""Helpers that change the files of a trial and read them afterwards."""
 
 from tests.support.fakes.droplet import Droplet
 

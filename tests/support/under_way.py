@@ -1,4 +1,4 @@
-"""A release or a backup that an operator follows over SSH, and faults in it, caused from outside."""
+"""A release or backup that an operator follows over SSH, and ways to interrupt it from outside."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DROPLET = by_name("droplet1")
 HISTORY = DROPLET.root / Paths("toogoodtogo").history.relative_to("/")
 RELEASE = b"python3\0/usr/local/bin/stackctl\0--run\0"
 BACKUP = b"python3\0/usr/local/bin/stackctl\0backup\0"
-"""The /proc command line of the program that does the work, not of its follower or of systemd-run, which starts it."""
+"""The start of /proc/PID/cmdline of the stackctl that does the work, not of its follower or of systemd-run."""
 ENDS_WITHIN_S = 300.0
 
 
 @dataclass
 class UnderWay:
-    """A run that was just started. Its events are read from the droplet's disk: nothing in the product waits for us."""
+    """A run that was just started. Events come from the droplet's disk, so the run never waits for the test."""
 
     arguments: tuple[str, ...]
     program: bytes = RELEASE
@@ -46,16 +46,16 @@ class UnderWay:
         needle = f'"step": "{step}", "state": "start"'.encode()
         deadline = time.monotonic() + ENDS_WITHIN_S
         while needle not in self._history():
-            self._worker = self._worker or _pid(self.program)  # now, because a search at the step would take too long
+            self._worker = self._worker or _pid(self.program)  # a search during the step would be too late
             over = self._client.poll() is not None and needle not in self._history()
-            assert not over, f"it ended before {step}: {self.end()}"
+            assert not over, f"the run ended before {step}: {self.end()}"
             assert time.monotonic() < deadline, f"{step} was not reached"
             time.sleep(0.001)
 
     def kill(self) -> None:
         """Send SIGKILL to the program that does the work."""
         assert self._worker, f"no such program runs: {self.program!r}"
-        with suppress(ProcessLookupError):  # it has just ended
+        with suppress(ProcessLookupError):  # the process has just ended
             os.kill(self._worker, signal.SIGKILL)
 
     def hang_up(self) -> None:
@@ -89,5 +89,5 @@ def _pid(program: bytes) -> int | None:
             if here and program in (directory / "cmdline").read_bytes():
                 return int(directory.name)
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
     return None

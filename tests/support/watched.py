@@ -24,11 +24,11 @@ NOBODY = "no request came in, so only our own checks were seen. Next: try the ap
 
 @dataclass
 class Watched(Droplet):
-    """A droplet whose app answers through nginx while stackctl sleeps: one list of statuses at each sleep."""
+    """A droplet whose app answers through nginx while stackctl sleeps. Each sleep uses up one list of statuses."""
 
     answers: list[list[int]] = field(default_factory=list)
     meanwhile: list[Callable[[], object]] = field(default_factory=list)
-    """What happens at each sleep."""
+    """The functions to call, one at each sleep."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
@@ -56,7 +56,7 @@ def flip(live: Watched) -> Flip:
 
 
 def watched(tmp_path: Path) -> Watched:
-    """Return a droplet with the release TAG live, which has answered 20 requests well."""
+    """Return a droplet whose live release, TAG, has answered 20 requests without an error."""
     droplet = converged(Watched(Paths("bot", tmp_path)))
     assert stackctl(droplet, "release", TAG)[0] == 0
     droplet.calls.clear()

@@ -12,7 +12,7 @@ ASK = "curl -sS -o /dev/null -D - --max-time 10"
 
 
 def curl(outside: Host, env: Environment, url: str, options: str = "") -> str:
-    """Return status line and headers over a verified chain; "" if there was no answer."""
+    """Return the status line and headers over a verified chain, or "" if there was no answer."""
     return str(outside.run(f"{ASK} {env.trust} {options} {url}").stdout)
 
 

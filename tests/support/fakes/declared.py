@@ -1,4 +1,4 @@
-"""What the deploys write to the droplet in memory, and the images that exist."""
+"""The values that the deploys would declare for the droplet in memory, and the images that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Docker of a droplet in memory, with Compose, a registry, and what happens to a container's service."""
+"""A fake Docker for a droplet in memory, with Compose, a registry and the services in the containers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.support.fakes.telegram import Telegram
 
 @dataclass
 class Docker:
-    """Docker that refuses a command that it does not know."""
+    """A fake Docker that raises AssertionError for an unknown command."""
 
     paths: Paths = field(compare=False)
     postgres: Postgres
     redis: Redis
     telegram: Telegram
     moment: Callable[[str], None] = field(compare=False, repr=False)
-    """Called with what happens inside a container, because stackctl may be killed there."""
+    """The function to call with each command inside a container. A test may kill stackctl there."""
     registry: dict[str, str] = field(default_factory=dict)
-    """The version that the label of each tag's image names."""
+    """For each tag, the version in the label of its image."""
     image_user: str = "10001:10001"
     image_architecture: str = "amd64"
     images: dict[str, str] = field(default_factory=lambda: {"data": "data"})
@@ -219,8 +219,6 @@ class Docker:
 
 
 def _declared(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the Compose files take from the environment: the labels, and the secrets of Telegram that the app
-    accepts.
-    """
+    """Return the values that the Compose files take from the environment: labels and accepted webhook secrets."""
     labels = {"sha256": env.get("STACK_SHA256", ""), "release": env.get("STACK_RELEASE", "")}
     return {**labels, "secrets": [env[name] for name in (SECRET, PREVIOUS_SECRET) if name in env]}

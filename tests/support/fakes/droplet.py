@@ -1,4 +1,4 @@
-"""A droplet in memory. It replaces Machine by a fake for each service and a clock. Its files are real."""
+"""A droplet in memory. Each service and the clock are fakes in place of Machine. The files are real."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Droplet(Machine):
     storage: Storage = field(default_factory=Storage)
     """The off-site storage."""
     typed: str | None = None
-    """What a person types at the terminal. None: there is no terminal."""
+    """The answer that a person types. None means that there is no terminal."""
     bytes_free: int = 20 << 30
     disks: dict[Path, int] = field(default_factory=dict)
     """The free bytes of directories that are on disks of their own."""
     failing: dict[str, Result] = field(default_factory=dict)
     """The results of failing commands, by a part of the command line."""
     programs: dict[str, Callable[[list[str]], Result]] = field(default_factory=dict)
-    """More programs that can run, by name."""
+    """Additional fake programs, by name."""
     app: dict[str, Any] = field(default_factory=lambda: {"ready": 200})
     later: dict[str, Any] = field(default_factory=dict)
     """The state of the app once nginx points to the colour that was idle."""
@@ -66,7 +66,7 @@ class Droplet(Machine):
     seconds: float = 0.0
     moments: int = 0
     moments_kept: Path | None = None
-    """The directory into which, at each moment, everything that a kill would leave is copied."""
+    """If set, the droplet copies everything that a kill would leave into this directory, at each moment."""
     killed_at: int | None = None
     """The number of the call or event at which stackctl is killed."""
 
@@ -103,7 +103,7 @@ class Droplet(Machine):
             case ["systemctl", verb, *words]:
                 return self.systemd.systemctl(verb, words)
             case ["systemd-run", *rest]:
-                # A unit of its own would do this. Here it happens at once.
+                # A real droplet would run this in a separate unit. The fake runs it at once.
                 asked = PARSER.parse_args(rest[rest.index(PROGRAM) + 1 :])
                 run.run(asked, self.paths, self, StringIO(), StringIO())
                 return Result(0)
@@ -213,7 +213,7 @@ class Droplet(Machine):
     # for the tests
 
     def reset(self) -> None:
-        """Reset the machine. Containers that ran and restart do so. Sockets and one-shot containers are gone."""
+        """Reset the machine. Containers with a restart policy start again. Sockets and one-shot containers are gone."""
         self.systemd.units.clear()
         for container in self.docker.containers:
             if container["one_off"]:
@@ -282,7 +282,7 @@ class Droplet(Machine):
 
 
 def _in_postgres(argv: Sequence[str]) -> list[str]:
-    """Return the container, the program and its arguments for a program beside PostgreSQL. Require our settings."""
+    """Return the container, program and arguments of a call in PostgreSQL's container. Require our settings."""
     match list(argv):
         case ["docker", "exec", "-i", "--user", "postgres", "--env", _, "--env", options, *rest]:
             assert options.startswith("PGOPTIONS=-c search_path=pg_catalog,pg_temp "), options
@@ -291,7 +291,7 @@ def _in_postgres(argv: Sequence[str]) -> list[str]:
 
 
 def installed(root: Path, **config: Any) -> Droplet:
-    """Return a converged droplet without a release: the deploys' files are there, data runs, and KNOWN is published."""
+    """Return a converged droplet without a release. Its data services run, and the images in KNOWN are published."""
     return converged(Droplet(Paths("bot", root)), **config)
 
 
@@ -322,7 +322,7 @@ def converged(droplet: D, **config: Any) -> D:
 
 
 def change(droplet: Droplet, changes: Mapping[str, Any]) -> None:
-    """Set attributes. The name of a service's attribute starts with the service's: `postgres.lost`."""
+    """Set attributes of the droplet or of its services, such as `postgres.lost`."""
     for name, value in changes.items():
         service, _, attribute = name.rpartition(".")
         setattr(getattr(droplet, service) if service else droplet, attribute, value)
@@ -331,8 +331,7 @@ def change(droplet: Droplet, changes: Mapping[str, Any]) -> None:
 def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
     """Run stackctl. Return its exit code and what the terminal showed."""
     out = StringIO()
-    # A real fsync is slow. Each is a moment at which a kill leaves what was written before, and nothing that comes
-    # later.
+    # A real fsync is slow. Each fsync counts as a moment at which stackctl can be killed.
     assert os.fsync is FSYNC, "another thread runs stackctl: the one that ends last would leave its patch in place"
     with patch("os.fsync", lambda _: droplet._survive()):
         code = run.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)

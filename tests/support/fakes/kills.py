@@ -1,4 +1,4 @@
-"""`kill -9` of stackctl: what it leaves at a chosen moment, or at each of its moments in turn."""
+"""Kill stackctl with `kill -9` at a chosen moment, or at each moment in turn, and return the droplet's state."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from tests.support.fakes.droplet import KILLED, Droplet, root_of, stackctl
 
 
 def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
-    """Return the droplet after `kill -9` of stackctl at its call or event number `at`, or None if stackctl ended
-    before.
-    """
+    """Return the droplet after `kill -9` of stackctl at call or event `at`, or None if stackctl ended earlier."""
     child = os.fork()
     if not child:
         try:
@@ -35,10 +33,10 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
 
 
 def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[int, Droplet]]:
-    """Yield what `kill -9` of stackctl leaves at each of its moments in turn, or at every second one, and so on.
+    """Yield the droplet after `kill -9` of stackctl at each moment. With every=2, use every second moment, and so on.
 
-    One run in a process of its own copies its files whenever it could be killed, and so leaves all these states. A kill
-    leaves exactly these files, since no lock and no memory outlives its process. `killed` shows it with a real kill.
+    One run in a separate process copies its files at each moment. A kill would leave exactly these files, because no
+    lock and no memory outlives its process. Tests of `killed` show this with a real kill.
     """
     root, aside = root_of(droplet), root_of(droplet).with_name("moments")
     child = os.fork()
@@ -60,7 +58,7 @@ def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[i
 
 
 def killed_at(droplet: Droplet, where: tuple[Any, str], *arguments: str) -> Droplet:
-    """Return what is left after `kill -9` at this function of a module or class. Its first argument is the stack."""
+    """Return the droplet after `kill -9` at this function, whose first argument must be the stack."""
 
     def killed_here(stack: Stack, *_rest: object, **_named: object) -> None:
         there: Any = stack.machine
@@ -74,7 +72,5 @@ def killed_at(droplet: Droplet, where: tuple[Any, str], *arguments: str) -> Drop
 
 
 def killed_at_its_watch(droplet: Droplet, tag: str) -> Droplet:
-    """Return what a release leaves that was killed after its flip: nginx points to it, and the release
-    before is warm.
-    """
+    """Return the droplet after a release was killed after its flip, while the previous release still runs."""
     return killed_at(droplet, (watch, "watch"), "release", tag)

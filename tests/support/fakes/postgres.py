@@ -21,7 +21,7 @@ UNANSWERED = ("DO $$", "ALTER ", "REASSIGN ", "CREATE ROLE ", "DROP ROLE", "SELE
 NAMED = '"([a-z_][a-z0-9_]*)"'
 """The name of a database, as group_data and `restore --to-database` allow it."""
 OF_LOADER = ("ANALYZE", "DROP ", "SET search_path = public; ADD ", "SET search_path = public; VALIDATE ")
-"""The beginnings of the statements that the loader's role runs besides its question."""
+"""The beginnings of the statements that the loader's role runs, without its query."""
 
 Tables = dict[str, int]
 """The number of rows of each table."""
@@ -29,14 +29,14 @@ Tables = dict[str, int]
 
 @dataclass
 class Postgres:
-    """PostgreSQL that refuses a statement that it does not know."""
+    """A fake PostgreSQL that raises AssertionError for an unknown statement."""
 
     logins: set[str] = field(default_factory=lambda: {"owner_00000001"})
     """The login roles."""
     plain_roles: set[str] = field(default_factory=set)
     """Roles without any privileges."""
     roles: list[list[Any]] = field(default_factory=list)
-    """What it reports about powers and settings (stackctl.host.roles)."""
+    """The rows that PostgreSQL reports about roles' powers and settings (stackctl.host.roles)."""
     connections: int = 80
     """The number of free connections."""
     tables: Tables = field(default_factory=lambda: {"public.offers": 12, "public.users": 3})
@@ -44,21 +44,21 @@ class Postgres:
     schema: str | None = None
     """The live database's revision."""
     beside: dict[str, Tables] = field(default_factory=dict)
-    """The tables of the databases beside it."""
+    """The tables of the databases beside the live database."""
     schemas: dict[str, str | None] = field(default_factory=dict)
-    """The revisions of the databases beside it."""
+    """The revisions of the databases beside the live database."""
     comments: dict[str, str] = field(default_factory=dict)
     """The comments on databases."""
     sessions: set[str] = field(default_factory=set)
     """Databases that another session uses."""
     unloadable: dict[str, bool] = field(default_factory=dict)
-    """Tables whose rows no database accepts, and whether a CHECK constraint of theirs is the reason."""
+    """Tables whose rows no database accepts. True means that a CHECK constraint is the reason."""
     unchecked: set[tuple[str, str]] = field(default_factory=set)
-    """Such tables whose constraint was dropped, each with its database."""
+    """Pairs of a database and an unloadable table whose constraint was dropped."""
     dumped_schema: str = ""
     """What pg_restore prints about the schema in a dump."""
     lost: Tables = field(default_factory=dict)
-    """The row counts that some tables have after a restore, instead of the right ones."""
+    """Wrong row counts that tables have after a restore."""
 
     def database(self, name: str) -> Tables:
         """Return the rows of the live database, or of one beside it."""
@@ -133,7 +133,7 @@ class Postgres:
                     return Result(1, stderr=f'ERROR:  database "{taken.pop()}" is being accessed by other users')
                 for old, new in zip(names[::2], names[1::2], strict=True):
                     self._rename(old, new)
-            case "REVOKE":  # This changes who may connect to the database that is restored.
+            case "REVOKE":  # stackctl revokes CONNECT on the database that it restores
                 pass
             case "SELECT" if "datname FROM" in statement:
                 return Result(0, "\n".join([DATABASE, *self.beside]))
@@ -169,7 +169,7 @@ class Postgres:
         if "--schema-only" in arguments:
             return Result(0, self.dumped_schema)
         database = next(word for word in arguments if word.startswith("--dbname=")).removeprefix("--dbname=")
-        assert "--username=stackctl_restore" in arguments, "nothing of a dump runs as superuser"
+        assert "--username=stackctl_restore" in arguments, "no content of a dump may run as the superuser"
         loaded = databases.setdefault(database, {})
         wrong = []
         for name in [names[int(id_)] for id_ in arguments if id_.isdecimal()]:

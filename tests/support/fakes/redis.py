@@ -11,11 +11,11 @@ from stackctl.core.program import Result
 @dataclass
 class Redis:
     rdb: Path = field(compare=False)
-    """The file that it saves when it is stopped, and loads when it starts."""
+    """The file that Redis writes when it stops and loads when it starts."""
     info: dict[str, str] = field(default_factory=lambda: {"redis_version": "8.0.2", "keys": "5"})
-    """What INFO reports, and the number of keys."""
+    """The fields that INFO reports, and the number of keys."""
     keys_lost: int = 0
-    """How many keys a throwaway Redis loses when it loads a dump."""
+    """The number of keys that a throwaway Redis loses when it loads a dump."""
 
     def cli(self, stdout: Path | None) -> Result:
         """Return INFO, or write the dump to a file."""

@@ -49,7 +49,7 @@ def plan(
     now: datetime | None = None,
     pruned: datetime | None = None,
 ) -> Plan:
-    """Plan a prune. By default it is the day after the last backup, and only the retention counts."""
+    """Plan a prune. By default the prune runs on the day after the last backup and considers only the retention."""
     now = now or max((one.at for one in found), default=NOON) + DAY
     return prune.plan(stored.judged(found), now, pruned or now - DAY, floor)
 
@@ -60,7 +60,7 @@ def ids(group: Sequence[Stored]) -> set[str]:
 
 @dataclass
 class InMemory:
-    """A repository that plays the one behind restic."""
+    """A repository in memory with the interface of the real one."""
 
     backups: list[Stored] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
@@ -157,7 +157,7 @@ def looked(there: InMemory, ledger: Path) -> list[str]:
 
 
 def pruned_before(there: InMemory, ledger: Path, ago: timedelta = 30 * DAY) -> InMemory:
-    """Record the repository in the ledger, with a prune that finished `ago`."""
+    """Record the repository in the ledger, and a prune that ended `ago` before now."""
     looked(there, ledger)
     look.save(ledger, replace(look.load(ledger, there.url), pruned=there.now - ago))
     there.ran.clear()
@@ -165,19 +165,19 @@ def pruned_before(there: InMemory, ledger: Path, ago: timedelta = 30 * DAY) -> I
 
 
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch, answer: str | None) -> None:
-    """Answer every question at the terminal. None: there is no terminal."""
+    """Answer every question at the terminal. None means that there is no terminal."""
     monkeypatch.setattr("sys.stdin.isatty", lambda: answer is not None, raising=False)
     monkeypatch.setattr("builtins.input", lambda _: answer)
 
 
 QUARTER = 90
-"""Number of nights, of which those of one month are older than the floor."""
+"""A number of nights. The first month of them is older than the floor."""
 
 
 def a_person_is_needed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: InMemory, ledger: Path, says: str
 ) -> None:
-    """Assert that YES=1 deletes nothing and is not offered, but that a person at a terminal may confirm."""
+    """Assert that YES=1 deletes nothing and is not offered, and that a person at a terminal may confirm the prune."""
     at_a_terminal(monkeypatch, None)
     assert pruned(there, ledger, sure=True) == REFUSED
     shown = capsys.readouterr()

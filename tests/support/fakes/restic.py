@@ -1,4 +1,4 @@
-"""An S3 storage with a restic repository in memory, as stackctl uses both."""
+"""An S3 storage in memory, with a restic repository."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Storage:
     objects: dict[str, bytes] = field(default_factory=lambda: {"config": b"of restic"})
     """The objects by their names below the repository's prefix."""
     snapshots: list[dict[str, Any]] = field(default_factory=list)
-    """The snapshots as restic lists them, each with its `files` and `stored`, the time when the storage accepted it."""
+    """The snapshots as restic lists them, plus `files` and `stored`, the time at which the storage accepted each."""
     now: datetime = datetime(2025, 11, 23, 12, tzinfo=UTC)
     """The time of the storage's own clock."""
     deletes: bool = False
@@ -43,7 +43,7 @@ class Storage:
     locks: int = 0
     """How often restic finds the repository locked."""
     damaged: str = ""
-    """The name of a file that is damaged on its way back."""
+    """The name of a file that is damaged during the download."""
     failing: dict[str, Result] = field(default_factory=dict)
     """The results of failing restic commands, by verb."""
     ran: list[list[str]] = field(default_factory=list)
@@ -112,7 +112,7 @@ class Storage:
                 assert place == snapshot["paths"][0]
                 content: bytes = snapshot["files"][name]
                 if name != NAME and "--no-cache" not in rest:
-                    # restic's cache has what was sent, and so hides what happened to it at the storage.
+                    # restic's cache still has the content that was sent, so it hides a later change at the storage.
                     content = snapshot.get("sent", snapshot["files"])[name]
                 elif name == self.damaged and "--no-cache" in rest:
                     content = content[:-1] + b"?"

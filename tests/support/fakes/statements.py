@@ -1,4 +1,4 @@
-"""The SQL that the superuser runs, as PostgreSQL's grammar has it. The fake PostgreSQL refuses anything else."""
+"""Patterns of the SQL that the superuser runs. The fake PostgreSQL refuses every other statement."""
 
 # ruff: noqa: S608
 
@@ -56,8 +56,8 @@ KNOWN = [
 
 
 def refuse_unknown(text: str) -> None:
-    """Raise AssertionError unless each statement is known. The body of DO is left to PostgreSQL, in the lab."""
+    """Raise AssertionError for an unknown statement. Only the lab's PostgreSQL checks the body of DO."""
     bodiless = re.sub(r"DO \$\$.+?END ?\$\$", "DO", " ".join(text.split()))
     for statement in filter(None, re.split(r";(?: |$)", bodiless)):
         known = any(re.fullmatch(one, statement) for one in KNOWN)
-        assert known, f"PostgreSQL would not understand, or this fake does not know: {statement}"
+        assert known, f"unknown to this fake, or no SQL: {statement}"

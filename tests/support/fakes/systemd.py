@@ -17,7 +17,7 @@ OPTIONS = {
 
 @dataclass
 class Systemd:
-    """systemd that refuses a verb that it does not know."""
+    """A fake systemd that raises AssertionError for an unknown verb."""
 
     units: set[str] = field(default_factory=set)
     """Our units that are active."""

@@ -10,15 +10,15 @@ from typing import Any
 
 @dataclass
 class Telegram:
-    """A Bot API that refuses a method that it does not know."""
+    """A fake Bot API that raises AssertionError for an unknown method."""
 
     webhook: dict[str, Any] = field(default_factory=dict)
-    """The webhook that was set. `info` contains what getWebhookInfo reports besides."""
+    """The webhook that was set. `info` has further fields for getWebhookInfo to report."""
     takes_webhook_back: set[str] = field(default_factory=set)
     """The versions whose containers call deleteWebhook when they stop."""
 
     def request(self, method: str, body: bytes, more: Mapping[str, Any]) -> tuple[int, bytes]:
-        """Return the status and body of an answer. `more` is what getWebhookInfo reports besides."""
+        """Return the status and body of an answer. `more` has further fields for getWebhookInfo to report."""
         match method:
             case "setWebhook":
                 self.webhook |= json.loads(body)
