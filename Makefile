@@ -9,9 +9,9 @@ MAKEFLAGS += --no-print-directory
 # KEY: the name of the secret that `rotate` replaces
 # ID: the ID of the backup for `restore`, or `latest` (the default)
 # OFFSITE: `OFFSITE=yes` lets `restore` fetch a backup that is only off-site
-# SNAPSHOT: the off-site snapshot for `restore`, if several snapshots have the same backup ID
+# SNAPSHOT: the off-site snapshot that `restore` uses if several snapshots have the same backup ID
 # BESIDE: the name of a database into which `restore` loads the backup, beside the live database
-# YES: confirms in advance. For `restore` it must be the backup's ID; for `prune` and `rotate` any value will do
+# YES: confirms in advance. `restore` requires the backup's ID as the value; `prune` and `rotate` accept any value
 # REMOVE: names of foreign findings that `site` removes
 # DROPLETS: how many droplets `lab-up` boots
 # DRILL_MB: how much data `drill` restores, in MB
@@ -26,26 +26,26 @@ BESIDE ?=
 YES ?=
 REMOVE ?=
 DRILL_MB ?= 20
-# A mistyped variable would be ignored, and `make restore BESIDES=lost` be a restore in place.
+# Make ignores a variable that it does not know. So `make restore BESIDES=lost` would be a restore in place.
 KNOWN := ENV DROPLETS TAG KEY ID OFFSITE SNAPSHOT BESIDE YES REMOVE DRILL_MB PYTHON
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
-# Suggests the nearest variable, with the library that deploys/ uses for the same purpose.
+# LIKE suggests the variable with the most similar name. deploys/ uses the same library for its suggestions.
 LIKE = $(shell python3 -c 'import difflib, sys; print(*("(did you mean " + name + "?)" for name in \
 	difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)))' '$(firstword $(UNKNOWN))' $(KNOWN))
 $(if $(UNKNOWN),$(error $(strip There is no variable $(firstword $(UNKNOWN)) $(LIKE)). Nothing was changed. Next: make help))
-# The recipes read these as variables of the shell, which need no quoting, whatever the values are.
+# The recipes read these variables from the shell's environment, so no value needs quoting.
 export TAG KEY ID YES SNAPSHOT BESIDE REMOVE
 INVENTORY := inventories/$(ENV).py
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no environment. Nothing was changed. Next: choose lab, staging or prod))
 PYTHON := .venv/bin/python
-# -y: pyinfra asks nothing. To ask, it would evaluate everything twice; `make plan` shows the plan instead.
+# With -y pyinfra does not ask for confirmation. To ask, pyinfra would evaluate everything twice. `make plan` shows the plan.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
 .PHONY: help setup lab-ready demo test lint docs unit lab-up lab-down lab-ssh plan site isolate promote verify status release rollback \
 	backup restore drill load faults audit attack rotate leaks lock offsite prune live canary
 
-# Old names of targets, each as OLD=NEW. They work until OLD_NAMES_END (stackctl/core/old_names.py), and announce the new one.
+# Old names of targets, each as OLD=NEW. An old name works until OLD_NAMES_END (stackctl/core/old_names.py), and prints the new name.
 RENAMED := live=promote canary=leaks
 $(foreach pair,$(RENAMED),$(if $(filter $(firstword $(subst =, ,$(pair))),$(MAKECMDGOALS)),$(warning \
 	`$(firstword $(subst =, ,$(pair)))` is now `$(lastword $(subst =, ,$(pair)))`: the old name works until version 0.2.0)))
@@ -65,7 +65,7 @@ setup: .venv/.installed ## create the virtual environment from the lock file
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# The lab's packages come first, because one of them makes the virtual environment.
+# The lab's packages are installed first, because one of them creates the virtual environment.
 lab-ready:
 	@tests/lab/install
 	@$(MAKE) setup
@@ -82,23 +82,23 @@ lint: setup ## run ruff, mypy --strict, the linters of shell, Dockerfiles and wo
 docs: setup ## generate the reference pages from group_data, the Makefile and stackctl
 	$(PYTHON) -m tests.docs --write
 
-unit: setup ## run the tests that need no droplet, in a few minutes
+unit: setup ## run the tests that need no droplet (a few minutes)
 	$(PYTHON) -m pytest tests/unit
 
-test: lab-ready ## run what CI runs for each push: lint, unit tests, templates, and the checks of the lab's droplet
-	@$(MAKE) -j2 lab-up lint unit # two cores: the lab boots while the checks run that need none
+test: lab-ready ## run the checks that CI runs for each push: lint, unit tests, template tests and the checks of the lab's droplet
+	@$(MAKE) -j2 lab-up lint unit # -j2: the lab boots while the checks that need no lab run
 	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 
-lab-up: lab-ready ## boot the lab: world, neighbour and DROPLETS droplets
+lab-up: lab-ready ## boot the lab's machines: the world, the neighbour and DROPLETS droplets
 	$(PYTHON) -m tests.lab up --droplets $(DROPLETS)
 
-lab-down: setup ## remove the lab; only the cache stays
+lab-down: setup ## remove the lab, but keep its cache
 	$(PYTHON) -m tests.lab down
 
 lab-ssh: setup ## open a shell on the lab's first droplet
 	$(PYTHON) -m tests.lab ssh droplet1
 
-plan: setup ## show what `make site` would change on ENV, with differences
+plan: setup ## show the changes that `make site` would make on ENV, with diffs
 	@$(PYTHON) -m deploys.converge.plan $(INVENTORY)
 	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 
@@ -126,7 +126,7 @@ release: setup ## release the image TAG on ENV
 backup: setup ## back up ENV's data now, verify the backup and send it off-site
 	@$(PYINFRA) deploys/backup.py
 
-restore: setup ## show how backup ID would replace ENV's live data; with YES=ID, replace it
+restore: setup ## show the plan for restoring backup ID on ENV; YES=ID carries the plan out
 	@$(PYINFRA) deploys/restore.py --data "id=\"$$ID\"" --data "yes=\"$$YES\"" $(if $(value OFFSITE),--data offsite=true) \
 		$(if $(value SNAPSHOT),--data "snapshot=\"$$SNAPSHOT\"") \
 		$(if $(value BESIDE),--data "beside=\"$$BESIDE\"")
@@ -137,7 +137,7 @@ rollback: setup ## roll ENV back to the previous release, or to TAG
 load: lab-ready ## run releases and rollbacks in the lab under load, and count lost requests
 	$(PYTHON) -m pytest tests/system/load
 
-faults: lab-ready ## in the lab, fail each step of releases, backups and restores, and lock the operator out
+faults: lab-ready ## make each step of releases, backups and restores fail in the lab, and lock the operator out
 	$(PYTHON) -m pytest tests/system/faults
 
 drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and rebuild it from its off-site backup, with DRILL_MB of data
@@ -147,23 +147,23 @@ drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and reb
 audit: $(if $(filter lab,$(ENV)),lab-ready,setup) ## run independent audits of ENV: lynis, ssh-audit, testssl.sh, gixy, nmap, systemd and the baselines
 	$(PYTHON) -m pytest tests/system/audit --env $(ENV)
 
-attack: lab-ready ## attack the lab's droplet from its neighbour, with each defence on and off
+attack: lab-ready ## attack the lab's droplet from the neighbour, with each defence on and then off
 	$(PYTHON) -m pytest tests/system/attack
 
 rotate: setup ## replace the secret KEY of ENV
 	@$(PYTHON) -m deploys.rotation.rotate $(INVENTORY) "$$KEY" $(if $(value YES),--yes)
 
-offsite: setup ## create ENV's off-site repository or repair its passwords, and list what is there
+offsite: setup ## create ENV's off-site repository or repair its passwords, and list its backups
 	@$(PYTHON) -m deploys.offsite.setup $(INVENTORY)
 	@$(PYTHON) -m deploys.offsite.look $(INVENTORY)
 
 prune: setup ## delete ENV's old off-site backups, after you confirm the plan
 	@$(PYTHON) -m deploys.offsite.prune $(INVENTORY) $(if $(value YES),--yes)
 
-leaks: lab-ready ## plant marker secrets in the lab and prove that they leak nowhere
+leaks: lab-ready ## plant marker secrets in the lab and check that none of them leaks
 	$(PYTHON) -m pytest tests/system/leaks
 
-lock: setup ## resolve the dependencies again into requirements.txt
+lock: setup ## resolve the Python dependencies again and write requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra dev tests/lab/bot/requirements.in \
 		--constraint tests/lab/bot/requirements.txt --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --output-file requirements.txt

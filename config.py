@@ -6,7 +6,7 @@ from deploys.config import environments
 from deploys.converge import connection
 from deploys.terminal import screen
 
-# From the first converge on, the operator is `deploy` with sudo (docs/getting-started.md, "Adopting").
+# After the first converge the operator logs in as `deploy` and uses sudo (docs/getting-started.md, "Adopting").
 config.SUDO = True
 config.REQUIRE_PYINFRA_VERSION = ">=3.10,<3.11"
 

@@ -29,16 +29,16 @@ app_repository = "registry.lab.test/toogoodtogo-bot"
 registry_user = "deploy"
 app_environment = {"LOG_LEVEL": "INFO", "TELEGRAM_API_URL": "http://telegram.lab.test:8081"}
 
-# This computer, which sends the load, and the lab's Telegram.
+# The webhook's callers are this computer, which sends the load, and the lab's Telegram.
 webhook_allowed_from = ["10.77.0.1/32", "10.77.0.2/32", "fd00:77::1/128", "fd00:77::2/128"]
 trusted_addresses = webhook_allowed_from
 
 client_burst = 20
-# Shorter than elsewhere, so that releases that must fail do so soon.
+# The timeouts are shorter than elsewhere, so that tests of failing releases end soon.
 healthy_timeout_s = 45
 migrate_timeout_s = 15
 
-# The lab's machines have these where DigitalOcean's droplets have others.
+# These files of the lab's machines differ from the files of DigitalOcean's droplets.
 foreign_accepted = {
     "/etc/apt/sources.list": "it may name this computer's mirror",
     "/etc/systemd/system/lab-cgroups.service": "a droplet of the lab is a container",

@@ -1,12 +1,12 @@
-"""Values of prod. The example.com names are placeholders and refused: put in your own (docs/getting-started.md)."""
+"""Values of prod. A converge refuses the example.com placeholders: put in your names (docs/getting-started.md)."""
 
 env_file = ".env.production"  # File with the secrets.
-secrets_ledger = "inventories/prod.secrets.json"  # Ledger of the secrets' ages. Commit it.
-backups_ledger = "inventories/prod.backups.json"  # Ledger of the off-site snapshots that were seen. Commit it.
+secrets_ledger = "inventories/prod.secrets.json"  # Ledger of the secrets' ages. Commit this file.
+backups_ledger = "inventories/prod.backups.json"  # Ledger of the off-site snapshots seen so far. Commit this file.
 authorized_keys = "inventories/prod.authorized_keys"  # File with the public keys of all operators.
 ssh_config_file = "inventories/prod.ssh_config"  # SSH client configuration with the droplets' addresses.
 ssh_known_hosts_file = "inventories/prod.known_hosts"  # File with the droplets' host keys.
-ssh_strict_host_key_checking = "yes"  # Refuse unknown host keys. Keep it.
+ssh_strict_host_key_checking = "yes"  # Refuse unknown host keys. Keep this value.
 
 environment = "production"  # Value of the app's ENVIRONMENT variable: `lab`, `staging` or `production`.
 domain = "bot.example.com"  # Domain of the bot and its certificate.
@@ -14,6 +14,6 @@ acme_email = "operator@example.com"  # E-mail address of the account at the ACME
 
 droplet_memory_mib = 2048  # Memory of the droplet, in MiB.
 app_repository = "ghcr.io/example/toogoodtogo-bot"  # Repository of the app's image, without a tag.
-registry_user = "example"  # User at the image registry. The password is in the env file.
-# A Spaces bucket, in another region than the droplet. None: no backup leaves the droplet, and status reports it.
+registry_user = "example"  # User name at the image registry. The password is in the env file.
+# A Spaces bucket in another region than the droplet's. None: no backup leaves the droplet, and status reports that.
 offsite_repository = "s3:https://ams3.digitaloceanspaces.com/example/bot"

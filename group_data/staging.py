@@ -1,4 +1,4 @@
-"""Values of staging. The example.com names are placeholders and refused: put in your own (docs/getting-started.md)."""
+"""Values of staging. A converge refuses the example.com placeholders: put in your names (docs/getting-started.md)."""
 
 env_file = ".env.staging"
 secrets_ledger = "inventories/staging.secrets.json"

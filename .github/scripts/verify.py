@@ -1,8 +1,9 @@
-"""Verify that an environment serves a release: ask stackctl for its status, and send a request over HTTPS.
+"""Verify that an environment serves a release: ask stackctl for the status, and send a request over HTTPS.
 
-Call it as `verify.py staging IMAGE TAG DIGEST BEFORE`. DIGEST is the digest that the build pushed. BEFORE is a file
-with the output of `status --json` from before the release: the problems in it are not the release's fault. The
-environment variable CI_KEY must be set, and the working directory must be the checkout's root.
+The command line is `verify.py staging IMAGE TAG DIGEST BEFORE`. DIGEST is the digest of the image that the build
+pushed. BEFORE is a file with the output of `status --json` from before the release. Problems in that file do not count,
+because the release did not cause them. The environment variable CI_KEY must be set, and the working directory must be
+the checkout's root.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def main(environment: str, image: str, tag: str, digest: str, before: str) -> No
 
 
 def printable(text: str) -> str:
-    """Return a droplet's text as one line that neither a terminal nor GitHub's runner obeys.
+    """Return a droplet's text as one line that holds no command for a terminal or for GitHub's runner.
 
-    The runner takes a line for a command if it begins with `::`, after any spaces, or has `##[` anywhere in it
+    The runner takes a line for a command if the line begins with spaces and `::`, or has `##[` anywhere
     (actions/runner, ActionCommand.cs).
     """
     shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
@@ -36,7 +37,7 @@ def printable(text: str) -> str:
 
 
 def check_serving(environment: str, image: str, tag: str, known: list[str]) -> None:
-    """Print the problems and exit, unless the release is live from exactly that image."""
+    """Exit with an error unless the release is live from exactly that image, and without new problems."""
     asked = [str(Path(__file__).with_name("stackctl")), environment, "status", "--json"]
     ran = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
     if not ran.stdout:
@@ -53,7 +54,10 @@ def check_serving(environment: str, image: str, tag: str, known: list[str]) -> N
 
 
 def answering(domain: str, path: str) -> int:
-    """Return the HTTP status. The app may refuse a request without a secret. A 5xx means that nginx found no app."""
+    """Return the status of an HTTPS request, or exit if there is no answer or a 5xx, with which nginx reports no app.
+
+    Other errors count as an answer: the app may refuse a request that has no secret.
+    """
     connection = http.client.HTTPSConnection(domain, timeout=20)
     try:
         connection.request("GET", path)

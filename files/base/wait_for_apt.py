@@ -1,4 +1,4 @@
-"""Waits until no other process uses apt. apt's own timeout covers dpkg's lock, but not these two (apt 3.0)."""
+"""Waits until no other process uses apt. apt's own timeout (apt 3.0) covers dpkg's lock, but not the two locks below."""
 
 import fcntl
 from pathlib import Path

@@ -172,7 +172,7 @@ FOREIGN = {"prod-1": ["/etc/cron.d/x: cron runs it. Next: make site REMOVE=/etc/
         (
             {},
             FOREIGN,
-            ["would change nothing of its own, as of RUN.", "Foreign (declared by nobody) on **prod-1**:", "- /etc"],
+            ["would change nothing, as of RUN.", "Foreign (declared by nobody) on **prod-1**:", "- /etc"],
         ),
         (
             CHANGE,
