@@ -1,4 +1,4 @@
-"""Waits until no other process uses apt. apt's own timeout (apt 3.0) covers dpkg's lock, but not the two locks below."""
+"""Waits until no other process uses apt. apt's own timeout (3.0) covers dpkg's lock, but not the two locks below."""
 
 import fcntl
 from pathlib import Path
