@@ -1,7 +1,7 @@
-"""Read-only checks: `make verify ENV=prod` runs them on production.
+"""Read-only checks of a droplet. `make verify ENV=prod` runs them on production.
 
-In the lab they first bring it up and back it up once. In other environments no check may fail repeatedly to log in by
-SSH: sshd blocks the operator's address after three refused logins, fail2ban after ten.
+In the lab, the suite first starts the lab and makes one backup. In other environments, no check may repeat a failed SSH
+login: sshd blocks the operator's address after three refused logins, and fail2ban bans the address after ten.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 from tests.support.environment import Environment
 
 NEEDED = ("ssh", "curl", "openssl", "nmap")
-"""Programs that the checks run here. The lab's neighbour has them."""
+"""Programs that the checks run on this machine, or on neighbour in the lab."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +30,7 @@ def _there(request: pytest.FixtureRequest, env: Environment) -> None:
 
 
 def unfit(domain: str) -> str:
-    """Say why this machine cannot check an environment from outside; return "" if it can."""
+    """Return the reason why this machine cannot check an environment from outside, or "" if there is none."""
     if missing := [program for program in NEEDED if not shutil.which(program)]:
         return f"Not installed here: {', '.join(missing)}. Next: install them with apt-get or brew."
     try:

@@ -1,6 +1,6 @@
 """Compare a process's environment with expected values. Runs on the droplet as `python3 -c` with a process ID.
 
-Standard input is JSON, name → sha256. Only the names that differ are printed: no value leaves the droplet.
+Standard input is JSON, name → sha256. The output has only the names with other values, so no value leaves the droplet.
 """
 
 import hashlib

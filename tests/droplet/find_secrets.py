@@ -1,12 +1,12 @@
-"""Find strings in output and files. Runs on the droplet as `python3 -c`. Standard input: the strings, separated by NUL.
+"""Find secrets in output and files. Runs on the droplet as `python3 -c`. Standard input: the secrets, separated by NUL.
 
-command PROGRAM ARGUMENT…   print how many lines of its output contain one
-files FOLDER…               print the files that others may read and that contain one
-all-files FOLDER…           print all files that contain one, and still do after a second
-changed SECONDS FOLDER…     print the same of the files changed since then (Unix time); -FOLDER is left out
+command PROGRAM ARGUMENT…   print how many lines of the program's output contain a secret
+files FOLDER…               print the files that contain a secret and that others may read
+all-files FOLDER…           print all files that contain a secret, and still contain a secret after a second
+changed SECONDS FOLDER…     like all-files, but only files changed since this Unix time; -FOLDER excludes a folder
 
-The second look passes over /tmp/runc-process…, in which containerd hands runc the environment of each `docker exec`
-and health check, and which it removes at once.
+The second look leaves out files that exist only for a moment. In /tmp/runc-process…, containerd gives runc the
+environment of each `docker exec` and health check, and removes the file at once.
 """
 
 import os
@@ -42,13 +42,13 @@ def main(mode: str, *arguments: str) -> None:
 
 
 def changed(since: float, folders: Iterable[str]) -> Iterator[str]:
-    """Yield the files whose ctime, which no copying preserves, is not older."""
+    """Yield the files changed since then, by their ctime, which a copy never preserves."""
     without = {folder.removeprefix("-") for folder in folders if folder.startswith("-")}
     return (path for path, status in files(folders, without) if status.st_ctime >= since)
 
 
 def files(folders: Iterable[str], without: Set[str] = frozenset()) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the regular files: a read of a FIFO or a device could block. Skip files that vanish meanwhile."""
+    """Yield only regular files, because a read of a FIFO or a device could block. Skip files that vanish."""
     for path in below(folders, without):
         with suppress(FileNotFoundError):
             status = os.lstat(path)

@@ -29,7 +29,7 @@ def fingerprint(content: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def containers(status: Any, env: Environment) -> dict[str, str]:
-    """Return the container of the live colour and that of the worker, if the app has one, by service."""
+    """Return the containers of the live colour and of the worker, by service. An app may lack a worker."""
     paths = env.settings.paths
     found = {"web": f"{paths.docker.project(status['active'])}-web-1"}
     return found | ({"worker": f"{paths.docker.worker_project}-worker-1"} if env.settings.values.app_worker else {})
@@ -51,7 +51,7 @@ def test_the_link_the_state_and_the_containers_agree(droplet: Host, env: Environ
 
 
 def test_the_app_answers_behind_its_socket(droplet: Host, env: Environment, status: Any) -> None:
-    """It is ready, and shows its version and services if it has /health (docs/reference/app-contract.md)."""
+    """The app is ready. If it has /health, it shows its version and services (docs/reference/app-contract.md)."""
     values = env.settings.values
     ask = f"curl -sS --fail --unix-socket {env.settings.paths.active} http://app"
     droplet.check_output(f"{ask}{values.ready_path}")
@@ -87,7 +87,7 @@ def test_the_schema_is_current(droplet: Host, env: Environment, status: Any, con
 def test_the_app_has_the_declared_environment_byte_for_byte(
     droplet: Host, env: Environment, containers: dict[str, str]
 ) -> None:
-    """Compare in the kernel's view: spaces, $, #, quotes, %, backslashes and Unicode. No value leaves the droplet."""
+    """Compare the environment as the kernel has it, with every awkward character. No value leaves the droplet."""
     expected = {name: fingerprint(value.encode()) for name, value in env.settings.app_environment().items()}
     control = {"NOT_IN_THE_ENVIRONMENT": ""}
     program = Path(__file__).parent / "find_differing.py"
@@ -111,9 +111,7 @@ def test_the_app_s_containers_have_no_privileges(droplet: Host, env: Environment
         assert host_config["CapDrop"] == ["ALL"]
         assert host_config["Memory"] == host_config["MemorySwap"] == memory[service] * 2**20
         pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {container}")
-        assert droplet.check_output(f"stat -c %u /proc/{pid}") != "0", (
-            "the kernel knows the uid: an image may lack `id`"
-        )
+        assert droplet.check_output(f"stat -c %u /proc/{pid}") != "0", "the app runs as root"
 
 
 def test_one_worker_runs_with_the_live_release(droplet: Host, env: Environment, containers: dict[str, str]) -> None:

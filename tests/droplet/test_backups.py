@@ -1,4 +1,4 @@
-"""Backups: made by timers, readable only by root, and verified."""
+"""Timers make backups, which are verified and readable only by root."""
 
 from __future__ import annotations
 

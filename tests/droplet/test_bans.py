@@ -1,4 +1,4 @@
-"""fail2ban runs, and bans no trusted address. faults/defences/test_bans.py tests real bans."""
+"""fail2ban runs and bans no trusted address. faults/defences/test_bans.py tests real bans."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_ban_covers_every_port_and_lasts_longer_each_time(droplet: Host, jail:
 
 
 def test_a_ban_of_an_ipv6_address_covers_its_64_except_trusted_addresses(droplet: Host, env: Environment) -> None:
-    """Use a documentation address (RFC 3849), which is never assigned. tests/system/faults/defences bans for real."""
+    """Use a documentation address (RFC 3849), which is never assigned. tests/system/faults/defences tests real bans."""
     address, network = "2001:db8:7:7::66", "2001:db8:7:7::/64"
     table = f"nft list table inet f2b-{env.settings.values.app}"
     try:
@@ -72,7 +72,7 @@ def test_a_ban_of_an_ipv6_address_covers_its_64_except_trusted_addresses(droplet
 
 
 def eventually(droplet: Host, command: str, has: str) -> str:
-    """Return the command's output as soon as it contains `has`: fail2ban bans about once a second."""
+    """Return the command's output as soon as it contains `has`. fail2ban applies bans about once a second."""
     for _ in range(20):
         if has in (said := str(droplet.run(command).stdout)):
             return said
@@ -83,7 +83,7 @@ def eventually(droplet: Host, command: str, has: str) -> str:
 def test_the_log_of_refusals_has_only_refusals_and_no_client_controlled_text(droplet: Host, env: Environment) -> None:
     droplet.run(
         "curl -s -o /dev/null http://127.0.0.1/ -H 'Host: nobody.test'"
-    )  # at least one line; loopback is never banned
+    )  # the log then has at least one line, and fail2ban never bans the loopback
     lines = droplet.check_output(f"tail -n 200 {env.settings.paths.refused_log}").splitlines()
     assert [line for line in lines if line.endswith(" 127.0.0.1 444")]
     assert not [line for line in lines if not re.fullmatch(r"\S+T\S+ [0-9a-f.:]+ 4\d\d", line)]

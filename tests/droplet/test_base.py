@@ -1,4 +1,4 @@
-"""Every droplet: packages, time, limits, the operator."""
+"""Checks for every droplet: packages, time, limits and the operator's account."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_no_unit_has_failed(droplet: Host) -> None:
 
 
 def test_no_handler_is_pending(droplet: Host, env: Environment) -> None:
-    """The directory exists only once a handler was pending. Its parent always exists; otherwise the search fails."""
+    """No file of a pending handler exists. The search fails if even the parent directory is missing."""
     paths = env.settings.paths
     assert droplet.check_output(f"find {paths.var} -mindepth 2 -maxdepth 2 -path '{paths.pending_handlers}/*'") == ""
 
@@ -70,7 +70,7 @@ def test_the_journal_is_kept_and_bounded(droplet: Host, env: Environment) -> Non
 
 
 def test_swap_is_on_where_the_machine_allows_it(droplet: Host, env: Environment) -> None:
-    """A container swaps where its host does."""
+    """A container uses its host's swap."""
     if contained(droplet):
         assert not droplet.file("/swapfile").exists
         return
@@ -81,7 +81,7 @@ def test_swap_is_on_where_the_machine_allows_it(droplet: Host, env: Environment)
 def test_the_operator_becomes_root_with_a_key_and_no_password(droplet: Host, env: Environment) -> None:
     operator = env.settings.values.operator
     assert droplet.check_output(f"sudo -n -u {operator} sudo -n id -u") == "0"
-    assert droplet.check_output(f"passwd --status {operator}").split()[1] == "L"  # there is no password to guess
+    assert droplet.check_output(f"passwd --status {operator}").split()[1] == "L"  # L: no password can log in
     keys = droplet.file(f"/home/{operator}/.ssh/authorized_keys")
     assert keys.content == env.settings.authorized_keys
     assert (keys.mode, keys.user) == (0o600, operator)
@@ -94,5 +94,5 @@ def test_stackctl_is_the_program_of_this_checkout(droplet: Host, env: Environmen
 
 
 def test_nothing_on_the_droplet_is_foreign(droplet: Host) -> None:
-    """Accepted findings are allowed. tests/unit/stackctl/host/test_foreign.py tests the comparison."""
+    """Only accepted findings are allowed. tests/unit/stackctl/host/test_foreign.py tests the comparison."""
     assert json.loads(droplet.run("stackctl status --json").stdout)["foreign"] == []

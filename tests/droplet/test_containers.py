@@ -1,4 +1,4 @@
-"""What an intruder in one of our containers could do: as declared, and by trying. CIS Docker 4 and 5."""
+"""An intruder in a container can do little: the tests compare what is declared, and try. CIS Docker 4 and 5."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("app")
 
 DATA_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
-"""Capabilities that the official images' entrypoints need: they start as root and then drop their privileges."""
+"""Capabilities that the official images' entrypoints need, because they start as root and then drop privileges."""
 
 
 def ours(droplet: Host) -> dict[str, Any]:
-    """Return the HostConfig of every running container by its Compose service. No environment is read."""
+    """Return the HostConfig of every running container by its Compose service, without reading an environment."""
     service = '{{json (index .Config.Labels "com.docker.compose.service")}}'
     form = f'{{"service":{service},"id":{{{{json .Id}}}},"it":{{{{json .HostConfig}}}}}}'
     lines = droplet.check_output(f"docker inspect -f '{form}' $(docker ps -q)").splitlines()
@@ -72,7 +72,7 @@ def test_no_container_has_the_docker_socket(containers: dict[str, Any]) -> None:
 
 
 def test_processes_in_containers_have_no_privileges_for_the_kernel(droplet: Host, containers: dict[str, Any]) -> None:
-    """CIS Docker 4.1. Docker's word is not enough: the process itself is unprivileged and cannot change that."""
+    """CIS Docker 4.1. By /proc, the process is unprivileged and cannot gain privileges."""
     for service, it in containers.items():
         pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {it['Id']}")
         status = dict(line.split(":", 1) for line in droplet.check_output(f"cat /proc/{pid}/status").splitlines())
@@ -82,9 +82,9 @@ def test_processes_in_containers_have_no_privileges_for_the_kernel(droplet: Host
 
 
 def test_containers_can_write_only_to_tmp(droplet: Host, containers: dict[str, Any]) -> None:
-    """Try it as root, whom nothing else stops. The control: the same command works in /tmp."""
+    """Try to write as root, whom no file mode stops. As the control, the same command works in /tmp."""
     for service, it in containers.items():
-        # An image need not have a shell. The tests above check what Docker declares.
+        # An image may lack a shell. The tests above check what Docker declares.
         if it["ReadonlyRootfs"] and droplet.run(f"docker exec {it['Id']} sh -c :").rc == 0:
             write = "touch {0}/written && rm {0}/written"
             refused = droplet.run(f"docker exec -u 0 {it['Id']} sh -c '{write.format('/usr/local')}'")

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis: healthy, limited, closed to others, and durable."""
+"""PostgreSQL and Redis are healthy, limited, closed to others, and durable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.group("data")
 
 def container(droplet: Host, env: Environment, service: str) -> Any:
     name = env.settings.paths.docker.data_container(service)
-    # The environment is left out: a failing assertion would print it.
+    # Leave out the environment, because a failing assertion would print it.
     inspected = json.loads(droplet.check_output(f"docker inspect {name}"))[0]
     inspected["Config"].pop("Env")
     return inspected
@@ -35,7 +35,7 @@ def test_a_data_service_is_healthy_and_limited(droplet: Host, env: Environment, 
     assert inspected["Config"]["Image"] == image
     assert inspected["HostConfig"]["Memory"] == memory * 2**20
     assert inspected["HostConfig"]["MemorySwap"] == memory * 2**20, (
-        "MemorySwap is memory and swap together, so there is no swap"
+        "MemorySwap counts memory and swap together. If it is larger than Memory, the container may swap"
     )
     assert inspected["HostConfig"]["NanoCpus"] == cpus * 1e9
     assert inspected["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
@@ -43,7 +43,7 @@ def test_a_data_service_is_healthy_and_limited(droplet: Host, env: Environment, 
 
 
 def test_the_kernel_enforces_the_memory_limit(droplet: Host, env: Environment) -> None:
-    """Docker's word is not enough: the cgroup must have the limit."""
+    """The container's cgroup has the limit, not only Docker's report."""
     limit = env.settings.values.redis_memory_mib * 2**20
     name = env.settings.paths.docker.data_container("redis")
     read = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
@@ -52,7 +52,7 @@ def test_the_kernel_enforces_the_memory_limit(droplet: Host, env: Environment) -
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])
 def test_a_data_server_runs_unprivileged(droplet: Host, env: Environment, service: str) -> None:
-    """Look at the server only: a health check may run as root at the same time."""
+    """Look only at the server, because a health check may run as root at the same time."""
     pid = container(droplet, env, service)["State"]["Pid"]
     assert droplet.check_output(f"stat -c %u /proc/{pid}") == str(UID)
 
@@ -90,7 +90,7 @@ def test_postgresql_admits_only_the_login_role_with_its_password(droplet: Host, 
 
 
 def test_objects_of_the_login_role_belong_to_the_owner(droplet: Host, env: Environment) -> None:
-    """The login role of the next password can then use them too."""
+    """A rotation of the password creates another login role, which must be able to use these objects."""
     values = env.settings.values
     acts_as = droplet.check_output(over_the_network(env, env.settings.login_role, "SELECT current_user"))
     assert acts_as == values.database_user
@@ -111,13 +111,13 @@ def test_the_database_and_its_settings_belong_to_the_superuser(droplet: Host, en
 
 
 def test_the_role_that_verifies_backups_can_only_read(droplet: Host, env: Environment) -> None:
-    """It can log in only at the container's socket: no password of its would be valid over the network."""
+    """The role has no password, so it can log in only at the container's socket."""
     rows = env.ask_postgres(
         droplet,
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolpassword IS NULL, rolvaliduntil "
         "FROM pg_authid WHERE rolname = 'stackctl_reader'",
     )
-    assert rows in {"", "f|f|f|f|t|-infinity"}, "the first backup creates it"
+    assert rows in {"", "f|f|f|f|t|-infinity"}, "the role exists with other attributes"
     assert droplet.run(over_the_network(env, "stackctl_reader", "SELECT 1")).rc == 2
 
 
@@ -135,7 +135,7 @@ def test_redis_admits_nobody_without_the_password(droplet: Host, env: Environmen
 
 
 def test_redis_admits_one_password(droplet: Host, env: Environment) -> None:
-    """There are two only during a rotation."""
+    """Redis has a second password only during a rotation."""
     counted = env.ask_redis(droplet, "ACL GETUSER default | grep -cE '^[0-9a-f]{64}$'")
     assert counted == "1"
 
@@ -162,7 +162,7 @@ def test_redis_appends_to_a_file_if_that_is_declared(droplet: Host, env: Environ
 
 
 def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, env: Environment) -> None:
-    """We have `300 1`, the seed `300 10`: nine changes would never be saved (docs/explanation/differences.md)."""
+    """Redis saves with `300 1`. The seed's `300 10` never saves nine changes (docs/explanation/differences.md)."""
     saves = env.ask_redis(droplet, "config get save").split()[1:]
     pairs = {f"{seconds} {changes}" for seconds, changes in zip(saves[::2], saves[1::2], strict=True)}
     assert {"300 1", "60 10000"} <= pairs
@@ -177,4 +177,4 @@ def test_redis_leaves_memory_for_the_copy_of_a_save(droplet: Host, env: Environm
 def test_the_droplet_listens_on_no_port_of_a_data_service(droplet: Host, port: int) -> None:
     listening = {line.split()[3].rsplit(":", 1)[1] for line in droplet.check_output("ss -Htln").splitlines()}
     assert str(port) not in listening
-    assert "22" in listening  # the control: the list is complete
+    assert "22" in listening  # control: the list has SSH, so the scan worked

@@ -1,4 +1,4 @@
-"""Docker Engine: as configured, publishing no port, usable only by root. CIS Docker 2.2, 2.14, 2.18."""
+"""Docker Engine is configured as declared, publishes no port and obeys only root. CIS Docker 2.2, 2.14, 2.18."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_docker_daemon_uses_its_configuration(droplet: Host, env: Environmen
 
 
 def test_a_container_s_log_is_limited_and_not_in_the_journal(droplet: Host) -> None:
-    """Check every running container: it keeps the log driver of its creation. tests/system/attack floods a log."""
+    """Check every container, because each keeps the log driver of its creation. tests/system/attack floods a log."""
     shown = "{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}"
     drivers = droplet.check_output(f"docker ps --quiet | xargs docker inspect --format '{shown}'").splitlines()
     assert set(drivers) == {'local {"max-file":"5","max-size":"10m"}'}

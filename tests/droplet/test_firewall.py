@@ -40,14 +40,14 @@ def test_ufw_starts_at_boot(droplet: Host) -> None:
 
 
 def test_the_kernel_has_the_declared_rules(droplet: Host, env: Environment) -> None:
-    """The rules are loaded, not only written. Docker's RETURN at the end of its chain is unreachable after our DROP."""
+    """The kernel has loaded the rules. Our DROP makes Docker's RETURN at the end of DOCKER-USER unreachable."""
     chains = ("raw -S PREROUTING", "mangle -S FORWARD", "filter -S DOCKER-USER")
     loaded = droplet.check_output("; ".join(f"iptables -t {chain}" for chain in chains)).splitlines()
     ours = ("-A PREROUTING ", "-A FORWARD ", "-A DOCKER-USER ")
     declared = [line for line in after_rules(env.settings).decode().splitlines() if line.startswith(ours)]
     assert [line for line in loaded if line.startswith(ours) and line != "-A DOCKER-USER -j RETURN"] == declared
     assert declared[-1] == "-A DOCKER-USER -j DROP"
-    # Not only compared with the template: a wrong template would go unnoticed.
+    # A comparison with the template alone would not notice a wrong template.
     for chain in ("FORWARD", "DOCKER-USER"):
         assert loaded.count(f"-A {chain} -d 169.254.169.254/32 -j DROP") == 1
         assert f"-A {chain} -j DROP" in loaded
@@ -55,7 +55,7 @@ def test_the_kernel_has_the_declared_rules(droplet: Host, env: Environment) -> N
 
 
 def test_the_kernel_has_the_rules_of_ufw_s_files_and_admits_nothing_else(droplet: Host) -> None:
-    """A converge compares the same (facts/ufw.py)."""
+    """The loaded rules equal those in ufw's files. A converge makes the same comparison (facts/ufw.py)."""
     there = parse(droplet.check_output(Ufw().command()).splitlines())
     assert there.active
     assert there.loaded == there.declared
@@ -87,7 +87,7 @@ def test_docker_uses_no_ipv6(droplet: Host) -> None:
 
 
 def test_from_outside_only_three_ports_answer(outside: Host, env: Environment, family: str) -> None:
-    """Scan every port in the lab; in other environments only the ports that a mistake would open."""
+    """Scan every port in the lab. In other environments, scan only the ports that a mistake could open."""
     domain = env.settings.values.domain
     assert open_ports(outside, domain, family, f"-p 22,80,443,{INSIDE}") == OPEN
     if env.name == "lab":

@@ -44,14 +44,14 @@ def test_the_kernel_has_its_parameters(droplet: Host, env: Environment) -> None:
 
 
 def test_the_kernel_drops_packets_with_an_unroutable_source(droplet: Host) -> None:
-    """dev-sec sysctl-02; CIS 3.3.7. Each interface's value counts: that of `all` is only a minimum."""
+    """dev-sec sysctl-02; CIS 3.3.7. Each interface's own value counts, because the value of `all` is only a minimum."""
     values = droplet.check_output("grep . /proc/sys/net/ipv4/conf/*/rp_filter").splitlines()
     assert len(values) > 3
     assert [line for line in values if not line.endswith(":1")] == []
 
 
 def test_ufw_overrides_no_kernel_parameter(droplet: Host) -> None:
-    """ufw applies its own file after systemd-sysctl."""
+    """ufw applies its own file of kernel parameters after systemd-sysctl."""
     assert "IPT_SYSCTL=/etc/ufw/sysctl.conf" in droplet.file("/etc/default/ufw").content_string
     lines = droplet.file("/etc/ufw/sysctl.conf").content_string.splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
@@ -66,7 +66,7 @@ def test_ufw_overrides_no_kernel_parameter(droplet: Host) -> None:
 )
 def test_unneeded_kernel_modules_are_not_loaded(droplet: Host, module: str) -> None:
     """dev-sec os-10; CIS 1.1.1, 3.2."""
-    modules = droplet.check_output("cat /proc/modules 2>/dev/null || true").splitlines()  # a container shows none
+    modules = droplet.check_output("cat /proc/modules 2>/dev/null || true").splitlines()  # a container has no such file
     loaded = [line.split()[0] for line in modules]
     assert f"install {module} /bin/false" in droplet.check_output("cat /etc/modprobe.d/*.conf").splitlines()
     assert module.replace("-", "_") not in loaded
@@ -175,7 +175,7 @@ def test_only_known_programs_listen(droplet: Host) -> None:
 
 @pytest.mark.group("edge")
 def test_nginx_runs_in_its_sandbox(droplet: Host, env: Environment) -> None:
-    """Check the running process: a declared sandbox counts only once nginx was started with it."""
+    """Check the running process. A declared sandbox works only after nginx was started with it."""
     pid = droplet.check_output("systemctl show --property=MainPID --value nginx.service")
     status = dict(
         line.split(":\t", 1)
@@ -203,7 +203,7 @@ def test_upgrades_keep_the_files_of_the_site(droplet: Host) -> None:
 
 
 def test_needrestart_lists_services_with_old_libraries_and_restarts_none(droplet: Host) -> None:
-    """lynis DEB-0831. `-b` is for programs and lists only."""
+    """lynis DEB-0831. With `-b`, needrestart only lists, in a form for programs."""
     assert "NEEDRESTART-VER" in droplet.check_output("needrestart -b")
     settings = "perl -e 'our %nrconf; do $_ for glob \"/etc/needrestart/conf.d/*.conf\"; print $nrconf{restart}'"
     assert droplet.check_output(settings) == "l"
@@ -234,7 +234,7 @@ def test_the_console_shows_a_login_banner(droplet: Host) -> None:
 BOUNDED_OTHERWISE = re.compile(
     r"/var/log/(journal/|README$|lastlog|faillog|private|runit/|fail2ban\.log|cloud-init|apt/eipp)"
 )
-"""Limited by journald, one line per account, or rewritten each time. fail2ban's package rotates its log."""
+"""Logs that journald limits, that have one line per account, that are rewritten or that fail2ban's package rotates."""
 
 
 def test_every_log_is_rotated(droplet: Host) -> None:

@@ -1,4 +1,4 @@
-"""Off-site storage: reachable, with no more permissions than declared, and with every verified backup."""
+"""The off-site storage is reachable, grants the declared permissions only and has every verified backup."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.group("data")
 
 @pytest.fixture(scope="module")
 def seen(droplet: Host, env: Environment) -> dict[str, Any]:
-    """Return what stackctl finds at the storage now. It writes an object beside the backups and tries to delete it."""
+    """Return stackctl's report on the storage. stackctl writes an object beside the backups and tries to delete it."""
     if not env.settings.values.offsite_repository:
         pytest.skip("this environment sends no backup off-site")
     return dict(json.loads(droplet.check_output("stackctl check-offsite --json")))
 
 
 def test_the_droplet_s_key_has_the_declared_permissions(seen: dict[str, Any], env: Environment) -> None:
-    """If the storage has append-only keys, the droplet must have one."""
+    """If the storage has append-only keys, the droplet must use such a key."""
     declared = env.settings.values.offsite_append_only
     assert (seen["powers"]["deletes"] or seen["powers"]["overwrites"]) != declared
 
@@ -50,7 +50,7 @@ def test_only_root_can_read_the_off_site_credentials(seen: dict[str, Any], dropl
 def test_the_operator_s_secrets_are_nowhere_on_the_droplet(
     seen: dict[str, Any], droplet: Host, env: Environment
 ) -> None:
-    """With them an intruder could destroy the backups."""
+    """With the operator's secrets, an intruder could destroy the backups."""
     offsite = env.settings.credentials.offsite
     own, others = (
         {name: offsite[name] for name in offsite if (name in OPERATOR_RULES) == ours} for ours in (True, False)
@@ -58,7 +58,7 @@ def test_the_operator_s_secrets_are_nowhere_on_the_droplet(
     var = str(env.settings.paths.var)
     folders = ["/etc", "/opt", "/root", "/home", "/tmp", "/usr/local", var, "/var/log", "/var/cache"]
     assert where_found(droplet, env, own, *folders) == []
-    # The control: the droplet's secrets are found.
+    # Control: the search finds the droplet's secrets.
     assert where_found(droplet, env, others, "/etc") == [str(env.settings.paths.offsite)]
 
 

@@ -1,4 +1,4 @@
-"""Secrets are only where they belong. The values go to the droplet on standard input, never in a command."""
+"""Secrets are only where they belong. The tests send the values on standard input, never in a command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def secrets(env: Environment) -> list[str]:
 
 
 def where_found(droplet: Host, env: Environment, *search: str) -> str:
-    """Return what find_secrets.py finds of the environment's secrets."""
+    """Return the places in which find_secrets.py finds secrets of the environment."""
     program = Path(__file__).parent / "find_secrets.py"
     found = env.run_python(droplet, program, *search, stdin="\0".join(secrets(env)).encode())
     assert found.returncode == 0, found.stderr.decode()
@@ -49,7 +49,7 @@ def test_no_secret_is_in_the_output_of(droplet: Host, env: Environment, command:
 
 
 def test_a_secret_in_the_output_of_a_command_is_found(droplet: Host, env: Environment) -> None:
-    """This is the control of the test above."""
+    """Control: the search that found nothing in the test above finds a planted secret."""
     assert int(where_found(droplet, env, "command", "cat", str(env.settings.paths.next_environment))) >= 1
 
 
@@ -72,6 +72,6 @@ def test_only_the_files_of_secrets_contain_a_secret(droplet: Host, env: Environm
     found = where_found(droplet, env, "all-files", *folders).splitlines()
     own = f"{env.settings.paths.secrets}/"
     assert [path for path in found if not path.startswith(own) and path != "/root/.docker/config.json"] == []
-    # The control: the search finds the secrets that are there.
+    # Control: the search finds the secrets in their own file.
     assert str(env.settings.paths.next_environment) in found
     assert "/root/.docker/config.json" in found

@@ -1,4 +1,4 @@
-"""SSH: who may log in, with which keys, how often and for what. Checked by sshd's report and from outside."""
+"""SSH admits only the declared accounts, keys and features. The tests read `sshd -T` and try from outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_force(droplet: Host) -> list[str]:
 
 KEX = (
     "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,"
-    # For pyinfra: paramiko 4 supports nothing newer, and knows this only by this name.
+    # pyinfra needs this: paramiko 4 supports nothing newer, and knows this key exchange only by this name.
     "curve25519-sha256@libssh.org"
 )
 CIPHERS = "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr"
@@ -39,7 +39,7 @@ DECLARED = {
     "sshd-14": "hostkey /etc/ssh/ssh_host_ed25519_key",
     "sshd-17": "permituserenvironment no",
     "sshd-18": "logingracetime 20",
-    "sshd-19": "maxauthtries 3",  # 2 would be too few for an agent with several keys
+    "sshd-19": "maxauthtries 3",  # the baseline's 2 is too few for an agent with several keys
     "sshd-20": "maxsessions 4",  # a converge opens two at once
     "sshd-21": "maxstartups 40:30:60",
     "sshd-22": "pubkeyauthentication yes",
@@ -55,7 +55,7 @@ DECLARED = {
     "sshd-33": "gssapiauthentication no",
     "sshd-34": "gssapicleanupcredentials yes",
     "sshd-35": "tcpkeepalive no",
-    "sshd-36": "clientaliveinterval 30",  # a dead converge's lock must not last longer
+    "sshd-36": "clientaliveinterval 30",  # a longer interval would keep the lock of a dead converge longer
     "sshd-37": "clientalivecountmax 2",
     "sshd-38": "permittunnel no",
     "sshd-39": "allowtcpforwarding no",
@@ -77,7 +77,7 @@ DECLARED = {
     "no compression": "compression no",
     "no name server": "usedns no",
 }
-"""Values that sshd must use, by the control of dev-sec's ssh-baseline, if there is one."""
+"""Values that sshd must use. The keys are controls of dev-sec's ssh-baseline, or our own words."""
 
 
 @pytest.mark.parametrize("control", DECLARED)
@@ -88,25 +88,25 @@ def test_sshd_uses_the_declared_values(in_force: list[str], control: str) -> Non
     sshd-20, sshd-21, sshd-22, sshd-23, sshd-24, sshd-25, sshd-27, sshd-28, sshd-29, sshd-30, sshd-31, sshd-32, sshd-33,
     sshd-34, sshd-35, sshd-36, sshd-37, sshd-38, sshd-39, sshd-40, sshd-41, sshd-42, sshd-43, sshd-44, sshd-46, sshd-47.
     """
-    # 19, 20, 21, 36 and 37 have another value: a stricter one, or with its reason above. OpenSSH has no 10, 15 and 16
-    # any more. 08 and 09: sshd listens on every address, and the firewall decides who may connect. 45: PrintLastLog
-    # stays, because it shows a login of somebody else.
+    # 19, 20, 21, 36 and 37 have another value than the baseline: a stricter one, or one with its reason above. 10, 15
+    # and 16 are options that OpenSSH has removed. 08 and 09 do not apply, because sshd listens on every address and the
+    # firewall decides who may connect. 45 does not apply: PrintLastLog stays on, to show a login of somebody else.
     name = DECLARED[control].partition(" ")[0]
     assert [line for line in in_force if line.partition(" ")[0] == name] == [DECLARED[control]]
 
 
 def test_no_weak_prime_is_installed(droplet: Host) -> None:
-    """dev-sec sshd-48. sshd uses none: no key exchange is Diffie-Hellman over primes."""
+    """dev-sec sshd-48. sshd uses no prime, because no declared key exchange is finite-field Diffie-Hellman."""
     assert droplet.check_output("awk '$5 ~ /^[0-9]+$/ && $5 < 2047' /etc/ssh/moduli") == ""
 
 
 def test_sshd_admits_only_the_declared_accounts(droplet: Host, env: Environment, in_force: list[str]) -> None:
-    """AllowUsers is cumulative over all files: another line anywhere would admit another account."""
+    """AllowUsers adds up over all files, so another line in any file would admit another account."""
     settings = env.settings
     wanted = {settings.values.operator, *([CI_LOGIN] if settings.ci_keys else [])}
     admitted = {line.removeprefix("allowusers ") for line in in_force if line.startswith("allowusers ")}
     assert admitted == wanted
-    for user in wanted:  # no Match block overrides it
+    for user in wanted:  # no Match block changes a user's settings
         matched = droplet.check_output(f"sshd -T -C user={user},host=h,addr=192.0.2.1").splitlines()
         assert {"authenticationmethods publickey", "permitrootlogin no"} <= set(matched)
 
@@ -175,7 +175,7 @@ def test_strangers_learn_only_the_version_of_sshd(droplet: Host) -> None:
     assert re.fullmatch(r"SSH-2\.0-OpenSSH_[0-9.p]+", told.strip())
 
 
-# Trials: a change that no new login confirms is reverted.
+# Trials: the droplet reverts a change that no new login confirms.
 
 
 def test_the_droplet_can_revert_an_unconfirmed_change(droplet: Host, env: Environment) -> None:
@@ -196,7 +196,7 @@ def test_no_change_is_on_trial(droplet: Host, env: Environment) -> None:
 
 
 def test_root_may_log_in_at_the_console(droplet: Host) -> None:
-    """A getty runs there, and PAM refuses root nowhere. defences/test_lockout.py logs in with a password."""
+    """A getty runs at the console, and PAM does not refuse root. defences/test_lockout.py logs in with a password."""
     assert droplet.check_output("systemctl is-enabled getty@tty1.service") == "enabled"
     assert droplet.check_output("getent passwd root").split(":")[-1] == "/bin/bash"
     assert not droplet.file("/etc/nologin").exists

@@ -1,4 +1,4 @@
-"""The public address, seen from outside: redirect, TLS, the webhook, and nothing else."""
+"""The public address offers a redirect, TLS and the webhook, and nothing else. The tests ask from outside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_http_redirects_to_https(outside: Host, env: Environment) -> None:
 
 
 def test_the_app_is_reached_over_a_verified_chain(outside: Host, env: Environment, family: str) -> None:
-    """Any answer of the app counts: nginx answers 5xx if the app does not run."""
+    """Any answer of the app counts. Without the app, nginx answers 5xx."""
     for path in env.settings.values.public_paths:
         answer = curl(outside, env, site(env, path), family)
         assert 200 <= status_of(answer) < 500, path
@@ -37,9 +37,9 @@ def test_the_app_is_reached_over_a_verified_chain(outside: Host, env: Environmen
 
 
 def test_the_webhook_is_reached_over_a_verified_chain(outside: Host, env: Environment, family: str) -> None:
-    """Expect 403 where only Telegram's addresses are admitted, or 401 of the app, because the secret is missing.
+    """Expect 403 if nginx admits only Telegram's addresses, or else the app's 401, because the secret is missing.
 
-    An app without a webhook has nothing at the usual path that a stranger could send updates to.
+    An app without a webhook accepts no updates at the usual path.
     """
     values = env.settings.values
     if values.webhook_path is None:
@@ -53,14 +53,14 @@ def test_the_webhook_is_reached_over_a_verified_chain(outside: Host, env: Enviro
 
 
 def test_the_app_itself_answers_telegram(env: Environment, family: str) -> None:
-    """Expect 401 without the secret. The lab's Telegram replaces the real one, whose addresses we do not have."""
+    """Expect 401 without the secret. The lab's Telegram sends the request, because tests lack Telegram's addresses."""
     if env.name != "lab" or not env.settings.values.webhook_path:
         pytest.skip("only the lab has a Telegram of its own, and the app needs a webhook")
     assert status_of(env.ask_as_telegram(site(env), f"{family} -X POST -d {{}}")) == 401
 
 
 def test_a_forged_client_address_is_ignored(outside: Host, env: Environment) -> None:
-    """A client's header with its address is ignored."""
+    """nginx ignores a header in which a client states its own address."""
     values = env.settings.values
     if not values.webhook_path or not values.webhook_allowed_from:
         pytest.skip("the webhook is open to all addresses, or there is none")
@@ -69,7 +69,7 @@ def test_a_forged_client_address_is_ignored(outside: Host, env: Environment) -> 
 
 
 def test_an_unverified_chain_is_refused(outside: Host, env: Environment) -> None:
-    """This is the control: without a trusted authority the same request fails."""
+    """Control: without a trusted authority, the same request fails."""
     distrusting = outside.run(f"curl -sS -o /dev/null --max-time 10 --cacert /dev/null --capath /dev/null {site(env)}")
     assert distrusting.rc in (60, 77)
 
@@ -93,7 +93,7 @@ def test_security_headers_are_on_every_answer(outside: Host, env: Environment, p
 
 
 def assert_hardened(answer: str) -> None:
-    """dev-sec nginx-08, nginx-15: the headers restrict browsers, and nginx hides its version."""
+    """Require the headers that restrict browsers, and no version of nginx (dev-sec nginx-08, nginx-15)."""
     answer = answer.lower()
     assert "x-content-type-options: nosniff" in answer
     assert [f"{name}: {value}".lower() in answer for name, value in HEADERS.items()] == [True] * len(HEADERS)
@@ -125,7 +125,7 @@ def test_plain_http_on_443_gets_our_error_page(outside: Host, env: Environment) 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
 def test_an_address_that_sends_too_many_requests_is_limited(outside: Host, env: Environment, scheme: str) -> None:
-    """dev-sec nginx-07: the burst is served, the rest is refused for now. Both answers have all headers."""
+    """dev-sec nginx-07: nginx serves the burst and answers 429 to the rest. Both answers have all headers."""
     served = "301" if scheme == "http" else "404"
     if scheme == "https" and is_public(env, "/nothing/1"):
         served = str(status_of(curl(outside, env, site(env, "/nothing/1"))))  # the app's own answer
@@ -137,15 +137,15 @@ def test_an_address_that_sends_too_many_requests_is_limited(outside: Host, env: 
     time.sleep(3)  # so that the next tests are not limited
     told = {status: " ".join([status, *headers.values()]) for status in (served, "429")}
     assert set(many) == set(told.values())
-    assert many.count(told[served]) >= 10, "the burst"
+    assert many.count(told[served]) >= 10, "nginx refused a part of the burst"
 
 
 def test_another_server_name_is_refused(outside: Host, env: Environment) -> None:
     domain = env.settings.values.domain
     other = outside.run(f"curl -sSk --max-time 10 --connect-to another.test:443:{domain}:443 https://another.test/")
-    assert other.rc == 35, "the handshake itself is refused"
+    assert other.rc == 35, "nginx accepted the handshake"
     plain = outside.run(f"curl -sS --max-time 10 -H 'Host: another.test' http://{domain}/")
-    assert (plain.rc, plain.stdout) == (56, ""), "the connection is reset without an answer"
+    assert (plain.rc, plain.stdout) == (56, ""), "nginx answered instead of resetting the connection"
     for version in ("--http1.1", "--http2"):
         assert status_of(curl(outside, env, site(env), f"{version} -H 'Host: another.test'")) == 0
 

@@ -1,10 +1,10 @@
-"""Runs on the droplet, as `python3 -c`: starts a second nginx with the site's configuration and prints its answers.
+"""Starts a second nginx with the site's configuration and prints its answers. Runs on the droplet as `python3 -c`.
 
 Standard input is the configuration, rendered for the root directory /ROOT. Arguments are the app, the domain, the size
 of a crowd, the number of a page's files, and the paths to request. The output is JSON: the answers while a release
-serves, in maintenance, and while none serves; the client's headers that reach the release; the paths that do, sent
-unchanged; the certificates before and after a renewal, and the answers on one connection meanwhile; the results of the
-page's visitor and of a crowd; nginx's logs.
+serves, in maintenance, and while no release serves; the client's headers and raw paths that reach the release; the
+certificates before and after a renewal, and the answers on one connection during the renewal; the results of a page's
+visitor and of a crowd; nginx's logs.
 """
 
 import json
@@ -29,7 +29,7 @@ HTTP, HTTPS = 8080, 8443
 
 
 FORGED = "198.51.100.66"
-"""What a client says of itself, in each header that only a proxy may send."""
+"""A forged address, which the client sends in each header that only a proxy may send."""
 RAW = [
     *("/app/../other", "/other/../app/x", "/app/..;/other", "/app/%2e%2e/other", "/app/..%2fother", "/app/..%5cother"),
     *("//app/x", "/app//x", "/app/a%2fb", "/app/x?next=/../y", "/app/a.b..c"),
@@ -39,7 +39,7 @@ LARGE_HEADER = 9000
 
 @dataclass(frozen=True)
 class Client:
-    """Made-up headers, and the number of files of the page that it visits."""
+    """The headers that a made-up client sends, and the number of files on the page that it visits."""
 
     forges: list[str]
     files: int
@@ -73,7 +73,7 @@ def main(app: str, domain: str, many: str, files: str, forged: str, *paths: str)
     root = Path(tempfile.mkdtemp())
     root.chmod(0o755)
     config = sys.stdin.read().replace("/ROOT", str(root)).replace("/run/nginx.pid", f"{root}/nginx.pid")
-    # Other ports than those of the real nginx, which keeps running.
+    # Use other ports, because the real nginx keeps running.
     config = re.sub(r"listen \[::\]:(\d+)", lambda port: f"listen [::1]:{8000 + int(port[1])}", config)
     config = re.sub(r"listen (\d+)", lambda port: f"listen 127.0.0.1:{8000 + int(port[1])}", config)
     (root / "nginx.conf").write_text(config)
@@ -165,7 +165,7 @@ def ask(connection: HTTPConnection, path: str, headers: dict[str, str] | None = 
 def visit(domain: str, files: int) -> dict[str, int]:
     """Request a page's files at once over one HTTP/2 connection. Count each answer, and the connections."""
     url = f"https://{domain}:{HTTPS}/app/file-[1-{files}]"
-    # The first request alone, so that the others reuse its connection.
+    # Send the first request alone, so that the others reuse its connection.
     ask_all = ["curl", "-sk", "--http2", "--parallel", "--parallel-max", str(files), "-o", "/dev/null"]
     shown = ["-w", "%{http_version} %{http_code} %{num_connects}\\n", "--resolve", f"{domain}:{HTTPS}:127.0.0.1"]
     lines = subprocess.run([*ask_all, *shown, url], capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
@@ -178,7 +178,7 @@ def crowds(domain: str, many: int) -> dict[int, dict[str, int]]:
 
 
 def crowd(domain: str, port: int, many: int) -> dict[str, int]:
-    """Count the statuses that clients get before they finish their request. "" means none yet."""
+    """Count the statuses that clients get before they finish their request. "" means no answer yet."""
     begun = f"POST /app/x HTTP/1.1\r\nHost: {domain}\r\nContent-Length: 9\r\n\r\n".encode()
     members = [connect(domain).sock if port == HTTPS else create_connection(("127.0.0.1", port)) for _ in range(many)]
     for member in members:

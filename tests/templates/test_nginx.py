@@ -1,4 +1,4 @@
-"""nginx.conf in a second nginx on the droplet: what it passes on, refuses and reads again."""
+"""A second nginx on the droplet runs nginx.conf. The tests check what it passes on, refuses and reads again."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_path_is_passed_on_exactly_and_one_that_ends_in_a_slash_as_a_prefix(sa
     served = {path for path, status in statuses(said["served"]).items() if status == 200}
     assert served == {"/webhook/telegram", "/app/x", "/app/page"}
     assert statuses(said["served"])["/webhook/telegram/"] == 404
-    assert said["served"]["/app/x"]["body"] == "/app/x", "with nothing cut off"
+    assert said["served"]["/app/x"]["body"] == "/app/x", "nginx has cut off a part of the path"
 
 
 def test_the_prefix_of_all_passes_everything_on(lab: Environment, droplet: Host) -> None:
@@ -107,7 +107,7 @@ def test_an_app_s_own_503_is_its_own(said: Any) -> None:
 
 @pytest.mark.parametrize("state", ["served", "maintenance", "gone"])
 def test_security_headers_are_on_every_answer(said: Any, state: str) -> None:
-    """The app's own policy for a page replaces ours: with both, the stricter would apply."""
+    """The app's own policy for a page replaces nginx's policy. A browser would apply the stricter of the two."""
     for path, answer in said[state].items():
         stated = {"Content-Security-Policy": "default-src 'self'"} if (state, path) == ("served", "/app/page") else {}
         assert_secure(answer, **stated)
@@ -121,7 +121,7 @@ def assert_secure(answer: dict[str, Any], **stated: str) -> None:
 
 
 def test_the_webhook_admits_only_the_declared_addresses(lab: Environment, droplet: Host) -> None:
-    """This also holds below a prefix that is passed on. Other clients get nginx's error page."""
+    """Only declared addresses reach the webhook, even below a public prefix. Other clients get nginx's error page."""
     for public_paths in (["/webhook/telegram", "/app/"], ["/"]):
         found = answers(lab, droplet, public_paths, webhook_allowed_from=[ELSEWHERE])["served"]
         assert (found["/webhook/telegram"]["status"], found["/app/x"]["status"]) == (403, 200), public_paths
@@ -135,14 +135,14 @@ def test_the_webhook_admits_everybody_if_no_address_is_declared(lab: Environment
 
 
 def test_the_webhook_is_one_path_also_with_a_slash_at_its_end(lab: Environment, droplet: Host) -> None:
-    """Paths below it would bypass its limits."""
+    """Paths below the webhook's path would bypass its limits."""
     path = "/webhook/telegram/"
     found = statuses(answers(lab, droplet, [path], webhook_path=path)["served"])
     assert {path for path, status in found.items() if status == 200} == {path}
 
 
 def test_an_address_has_twenty_requests_under_way_at_most(lab: Environment, droplet: Host) -> None:
-    """dev-sec nginx-07, on both ports, without the limit of requests for each second, which would apply first."""
+    """dev-sec nginx-07, on both ports. The test removes the limit of requests per second, which applies first."""
     paths = ["/app/", "/webhook/telegram"]
     there = answers(lab, droplet, paths, crowd=25, changes={LIMITS[0]: b""})
     assert there["crowd"] == {"8080": {"301": 20, "429": 5}, "8443": {"": 20, "429": 5}}
@@ -160,7 +160,7 @@ def test_what_nginx_itself_refuses_is_counted_for_bans_and_not_what_an_app_has_n
 
 
 def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said: Any) -> None:
-    """dev-sec nginx-13. nginx's own answers are left out."""
+    """dev-sec nginx-13. The test leaves out nginx's own answers."""
     own = {name: said["headers"].get(name) for name in ("X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "Host")}
     domain = settings_of("lab").values.domain
     assert own == {
@@ -170,11 +170,11 @@ def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said
         "Host": domain,
     }
     assert "198.51.100.66" not in json.dumps(said["headers"])
-    assert set(said["headers"]) == {*own, "X-Request-ID", "Accept-Encoding"}, "an empty one isn't sent"
+    assert set(said["headers"]) == {*own, "X-Request-ID", "Accept-Encoding"}, "nginx sends an empty header"
 
 
 def test_a_client_s_own_words_would_reach_it(lab: Environment, droplet: Host) -> None:
-    """This is the control: nginx passes on every other header, and appends to a list of addresses."""
+    """Control: without our lines, nginx passes on Forwarded and appends to X-Forwarded-For."""
     changes = {
         b"X-Forwarded-For $remote_addr": b"X-Forwarded-For $proxy_add_x_forwarded_for",
         b'proxy_set_header Forwarded "";': b"",
@@ -189,11 +189,11 @@ def test_a_path_that_an_app_may_read_otherwise_than_nginx_is_refused(said: Any) 
     by_status = {code: {path for path, status in answered.items() if status == code} for code in (200, 400)}
     assert by_status[200] == {"/app//x", "/app/a%2fb", "/app/x?next=/../y", "/app/a.b..c"}
     assert by_status[400] == set(answered) - by_status[200]
-    assert {said["raw"][path]["body"] for path in by_status[400]} == {"Refused.\n"}, "a page of ours"
+    assert {said["raw"][path]["body"] for path in by_status[400]} == {"Refused.\n"}, "the answer is not our error page"
 
 
 def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Environment, droplet: Host) -> None:
-    """This is the control."""
+    """Control: without our rule, nginx passes on the ambiguous path."""
     changes = {b"        if ($path_is_ambiguous) {\n            return 418;\n        }\n": b""}
     raw = statuses(answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["raw"])
     assert (raw["/other/../app/x"], raw["/app/..;/other"], raw["//app/x"]) == (200, 200, 200)
@@ -202,7 +202,7 @@ def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Environment, droplet
 def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no_ban(
     lab: Environment, droplet: Host
 ) -> None:
-    """Use the values of every environment, three times in a row: a page, and a reload or two."""
+    """Visit the page three times in a row, like a visitor who reloads it, with the limits that all environments share."""
     values = settings_of("prod").values
     rate, burst = values.client_rate, values.client_burst
     found = answers(lab, droplet, ["/"], files=60, webhook_path=None, client_rate=rate, client_burst=burst)
@@ -211,13 +211,13 @@ def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no
 
 
 def test_sixty_files_are_too_many_with_a_small_burst(lab: Environment, droplet: Host) -> None:
-    """This is the control."""
+    """Control: with a small burst, nginx refuses some of the sixty files."""
     found = answers(lab, droplet, ["/"], files=60, client_rate=10, client_burst=20)["page"]
     assert sum(visit.get("2 429", 0) for visit in found) > 60
 
 
 def test_a_large_header_of_an_answer_is_passed_on(lab: Environment, droplet: Host, said: Any) -> None:
-    """Cookies and policies of pages need this. nginx's default of 4 KiB makes it an error, as the control shows."""
+    """Cookies and policies need large headers. As the control shows, nginx's default of 4 KiB causes an error."""
     assert said["large"] == 200
     changes = {b"proxy_buffer_size 16k;": b"", b"proxy_busy_buffers_size 32k;": b""}
     assert answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["large"] == 503
@@ -233,13 +233,13 @@ def test_nothing_is_complained_about(said: Any) -> None:
 
 
 def test_no_query_gets_into_a_log(said: Any) -> None:
-    """This also holds if nginx logs a message about the request, for example when no release serves."""
+    """No query is logged, even if nginx logs a message about the request, for example while no release serves."""
     assert '"method":"GET","path":"/app/x"' in said["access_log"]
     assert "in-the-query" not in "\n".join([said["access_log"], *said["complaints"]])
 
 
 def test_the_usual_log_of_errors_would_hold_it(lab: Environment, droplet: Host) -> None:
-    """This is the control."""
+    """Control: at the level crit, nginx's error log contains the query."""
     usual = answers(
         lab, droplet, ["/app/", "/webhook/telegram"], changes={b"error_log stderr emerg": b"error_log stderr crit"}
     )

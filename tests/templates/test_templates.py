@@ -1,4 +1,4 @@
-"""Every template, rendered for the lab and for production, is accepted by Debian 13's own programs on a droplet."""
+"""Debian 13's own programs on a droplet accept every template, rendered for the lab and for production."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 
 def accepts(droplet: Host, lab: Environment, files: dict[str, bytes], command: str) -> tuple[bool, str]:
-    """Run the command in a directory with `files`, over one connection. Return whether it succeeded, and its output."""
+    """Run a command in a directory with `files`. Return whether the command succeeded, and its output."""
     packed = BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, BytesIO(content))
-    ask = f"cd $(mktemp -d) && trap 'rm -r $PWD' EXIT && tar --extract && {command} || exit 1"  # 255 would be SSH's own
+    ask = f"cd $(mktemp -d) && trap 'rm -r $PWD' EXIT && tar --extract && {command} || exit 1"  # 255 is SSH's own exit code
     ssh = ["ssh", "-F", lab.data["ssh_config_file"], droplet.backend.get_hostname(), f"sudo sh -c {shlex.quote(ask)}"]
     ran = subprocess.run(ssh, input=packed.getvalue(), capture_output=True, check=False)
     assert ran.returncode in (0, 1), ran.stderr.decode()
@@ -59,7 +59,7 @@ def described(settings: Settings) -> dict[str, bytes]:
 
 
 def _units_of_the_host(settings: Settings) -> dict[str, bytes]:
-    """Return the units without drop-ins, which belong to other units."""
+    """Return the host's units. Leave out drop-ins, which belong to other units."""
     found = hardening.units(settings) | upkeep.units(settings, data=True)
     return {name: content for name, content in found.items() if "/" not in name}
 
@@ -116,7 +116,7 @@ def test_accepted(droplet: Host, lab: Environment, settings: Settings, case: str
 
 @pytest.mark.parametrize("length", [46, 47, 60, 253])
 def test_nginx_takes_any_legal_domain(droplet: Host, lab: Environment, length: int) -> None:
-    """With the default bucket size of 64 bytes a domain of 47 characters is too long, as the control shows."""
+    """As the control shows, a domain of 47 characters is too long for nginx's default bucket size of 64 bytes."""
     domain = ".".join([*["x" * 49] * ((length - 4) // 50), "y" * ((length - 4) % 50), "dev"])
     assert len(domain) == length
     content = nginx.configuration(settings_of("prod", {"domain": domain}))
@@ -145,7 +145,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_slip_is_not_accepted(droplet: Host, lab: Environment, settings: Settings, case: str) -> None:
-    """This is the control: the same programs reject the same files with one mistake."""
+    """Control: the same programs reject the same files with one mistake."""
     render, command = CASES[case]
     right, wrong = BROKEN[case]
     files = {name: content.replace(right, wrong) for name, content in render(settings).items()}
