@@ -202,7 +202,7 @@ def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Environment, droplet
 def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no_ban(
     lab: Environment, droplet: Host
 ) -> None:
-    """Visit the page three times in a row, like a visitor who reloads it, with the limits that all environments share."""
+    """Visit the page three times in a row, as with reloads, with the limits that all environments share."""
     values = settings_of("prod").values
     rate, burst = values.client_rate, values.client_burst
     found = answers(lab, droplet, ["/"], files=60, webhook_path=None, client_rate=rate, client_burst=burst)

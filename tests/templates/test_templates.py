@@ -47,7 +47,7 @@ def accepts(droplet: Host, lab: Environment, files: dict[str, bytes], command: s
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, BytesIO(content))
-    ask = f"cd $(mktemp -d) && trap 'rm -r $PWD' EXIT && tar --extract && {command} || exit 1"  # 255 is SSH's own exit code
+    ask = f"cd $(mktemp -d) && trap 'rm -r $PWD' EXIT && tar --extract && {command} || exit 1"  # 255 is ssh's own code
     ssh = ["ssh", "-F", lab.data["ssh_config_file"], droplet.backend.get_hostname(), f"sudo sh -c {shlex.quote(ask)}"]
     ran = subprocess.run(ssh, input=packed.getvalue(), capture_output=True, check=False)
     assert ran.returncode in (0, 1), ran.stderr.decode()
