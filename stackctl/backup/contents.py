@@ -33,7 +33,7 @@ OF_THE_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
 ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
 OF_OTHERS = ("DATABASE ", "EXTENSION ", "EVENT TRIGGER ", "FOREIGN SERVER ", "SERVER ", "FOREIGN DATA WRAPPER ")
 """An entry of a kind in ABOUT is skipped if its target is one of these. The target is not loaded, or brings its own."""
-LIVE_ONES = "privileges and settings of the database itself are those of the live database"
+LIVE_ONES = "the database itself gets the privileges and settings of the live database"
 LARGE_OBJECTS = ("BLOB", "BLOB METADATA")
 
 
@@ -115,13 +115,13 @@ def chosen(
         if made or one.kind in OF_THE_DATABASE or (one.kind in ABOUT and one.rest.startswith(OF_OTHERS)):
             continue
         if one.kind in SUPERUSERS_ALONE or (one.kind == "PUBLICATION" and one.name in publications):
-            left_out.append(f"{one.kind.lower()} {one.name}: only a superuser may create it")
+            left_out.append(f"{one.kind.lower()} {one.name} is left out, because only a superuser may create it")
         elif any(one.schema == schema_ and _is_about(one, table) for schema_, table in foreign):
             continue
         elif one.kind == "DEFAULT ACL" and one.owner != owner:
-            left_out.append(f"default privileges of {one.owner}")
+            left_out.append(f"default privileges of {one.owner} are left out")
         elif one.kind == "ACL" and one.owner != owner and not _is_known(one, objects):
-            left_out.append(f"privileges on {one.name}, which belongs to an extension")
+            left_out.append(f"privileges on {one.name} are left out, because an extension has created it")
         else:
             ids.append(one.id)
     return tuple(ids), left_out

@@ -158,7 +158,7 @@ def _dump(run: BackupRun) -> str:
         verified=None,
         offsite=None,
     )
-    return f"{run.manifest.rows} rows in {len(tables)} tables, {dump.stat().st_size / 1e6:.1f} MB"
+    return f"dumped {run.manifest.rows} rows in {len(tables)} tables, {dump.stat().st_size / 1e6:.1f} MB"
 
 
 def _next_number(run: BackupRun) -> int:
@@ -174,7 +174,9 @@ def _next_number(run: BackupRun) -> int:
         try:
             run.there = download.available(stack)
         except FailedError as error:
-            stack.log.emit("dump", "progress", f"cannot read the storage, so the next backup will try again: {error}")
+            stack.log.emit(
+                "dump", "progress", f"cannot read the off-site storage, so the next backup will try again: {error}"
+            )
     return 1 + max(
         backup_number.highest(stack.paths) or 0,
         backup_number.greatest(one.sequence for one in (*run.made, *run.there)),
@@ -187,13 +189,13 @@ def _save_redis(run: BackupRun) -> str:
     saved = manifest.Redis(redis.info()["redis_version"], verify.keys_in(run.stack, rdb, run.id))
     files = {**run.manifest.files, rdb.name: manifest.describe(rdb)}
     run.manifest = replace(run.manifest, redis=saved, files=files)
-    return f"{saved.keys} keys"
+    return f"saved {saved.keys} keys"
 
 
 def _verify(run: BackupRun) -> str:
     proof = verify.verify(run.stack, run.directory, run.manifest)
     run.manifest = replace(run.manifest, verified=proof)
-    return f"restored {proof.rows} rows, in {proof.seconds:.1f} s"
+    return f"restored {proof.rows} rows in {proof.seconds:.1f} s"
 
 
 def _verify_and_publish(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
@@ -215,8 +217,8 @@ def _verify_and_publish(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> Non
             try:
                 run_steps(run.stack, run, [UPLOAD])
             except FailedError as fault:
-                also = f", and was not sent off the droplet: {fault.message}"
-        kept = f"{error.message}. The dump is kept as {run.id}, unverified{also}"
+                also = f", and could not be sent off the droplet: {fault.message}"
+        kept = f"{error.message}. The dump is kept as the unverified backup {run.id}{also}"
         raise FailedError(kept, error.tail, next_step=error.next_step) from error
 
 
@@ -226,13 +228,15 @@ def _publish(run: BackupRun) -> str:
     return str(run.whole)
 
 
-PREFLIGHT = Step("preflight", "check the data services and the disk space, remove leftovers", _preflight)
-DUMP = Step("dump", "dump PostgreSQL's data and roles, and count the rows at the same moment", _dump)
+PREFLIGHT = Step(
+    "preflight", "check the data services and the disk space, and remove what killed runs left", _preflight
+)
+DUMP = Step("dump", "dump PostgreSQL's data and roles, and count the rows in the same PostgreSQL snapshot", _dump)
 REDIS = Step("redis", "save all keys of Redis", _save_redis)
 VERIFY = Step("verify", "restore the backup into throwaway containers, and count its rows and keys", _verify)
-PUBLISH = Step("publish", "rename the directory, which makes it a backup", _publish)
+PUBLISH = Step("publish", "rename the finished directory, so that it counts as a backup", _publish)
 UPLOAD = Step("upload", "send the backup off the droplet", send.send)
-PRUNE = Step("prune", f"delete old backups; keep those of {prune.KEPT_DAYS} days", prune.prune)
+PRUNE = Step("prune", f"delete old backups, but keep those of {prune.KEPT_DAYS} days", prune.prune)
 
 DUMPED = (PREFLIGHT, DUMP, REDIS)
 """These steps run under the lock of the site."""

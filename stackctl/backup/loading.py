@@ -100,7 +100,10 @@ class Load:
             *([dumped.LIVE_ONES] if dumped.is_set_up(found, schema, self.owner) else []),
             *left_out,
             *dumped.reassigned(schema, owners, self.owner),
-            *(f"extension {name} will belong to the superuser: only a superuser may create it" for name, _ in ours),
+            *(
+                f"extension {name} will belong to the superuser, because only a superuser may create it"
+                for name, _ in ours
+            ),
             *(f"role {one} is created without login, password or membership" for one in named if one not in there),
         )
         return Contents(entries, ours, named, owners, told)
@@ -189,7 +192,7 @@ class Load:
         argv = self.server.inside("bash", "-c", script, "pg_restore", *options, *entries, settings=self._settings)
         ran = self.server.docker.machine.run(argv, timeout=self.seconds, stdin=self.dump)
         if ran.code:
-            raise FailedError(f"pg_restore of {self.dump.name}: {ran.reason}", ran.tail())
+            raise FailedError(f"pg_restore of {self.dump.name} failed: {ran.reason}", ran.tail())
 
     def _read(self, *options: str) -> str:
         """Return what pg_restore prints about the dump, without a database."""

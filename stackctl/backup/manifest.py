@@ -55,7 +55,7 @@ def _is_release(value: Mapping[str, Any]) -> bool:
     )
 
 
-Time = Annotated[str, Rule(_is_time, "a time of this millennium with its zone")]
+Time = Annotated[str, Rule(_is_time, "a time of this millennium with its time zone")]
 Version = Annotated[str, matching(r"\d{1,4}([. a-z][ -~]{0,200})?", "a version")]
 Table = Annotated[str, Rule(lambda name: 0 < len(name) <= 2 * 63 + 1, "a schema and a table")]
 """Two names in PostgreSQL, which may contain any character."""
@@ -174,7 +174,7 @@ def load(directory: Path) -> Manifest:
     except FileNotFoundError:
         raise FailedError(f"{path} is missing", next_step=_REMEDY) from None
     if found.id != directory.name.removesuffix(UNFINISHED):
-        raise FailedError(f"{path} is the manifest of {found.id}", next_step=_REMEDY)
+        raise FailedError(f"{path} is the manifest of another backup, {found.id}", next_step=_REMEDY)
     return found
 
 
@@ -224,7 +224,7 @@ def differing(directory: Path, manifest: Manifest) -> list[str]:
 
 UNFINISHED = ".partial"
 SHOWN = 5
-_REMEDY = "sudo stackctl backup, then remove this one"
+_REMEDY = "sudo stackctl backup, then remove the invalid backup"
 
 
 def _directories(backups: Path) -> list[Path]:
@@ -239,7 +239,8 @@ def _described(there: Directory, name: str, most: int) -> File:
     size = there.size(name)
     if not size:
         raise FailedError(
-            f"{name} is empty", next_step="see the log of the service that wrote it (sudo stackctl logs postgres|redis)"
+            f"{name} is empty",
+            next_step="see the log of the service that wrote the file (sudo stackctl logs postgres|redis)",
         )
     digest = hashlib.sha256()
     for block in there.blocks(name, most):
@@ -279,8 +280,10 @@ def _fault(directory: Path) -> str | None:
 
 
 def _inconsistency(manifest: Manifest) -> str:
-    faults = ["it is verified and unproven"] if manifest.verified and manifest.unproven else []
+    faults = (
+        ["the backup is marked both as verified and as unproven"] if manifest.verified and manifest.unproven else []
+    )
     whole = {DUMP, GLOBALS, STATE, *([RDB] if manifest.redis else [])}
-    faults += [f"files has no {name}" for name in sorted(whole - manifest.files.keys())]
-    faults += [f"files has {name}, which is not part of a backup" for name in sorted(manifest.files.keys() - whole)]
+    faults += [f"`files` lacks {name}" for name in sorted(whole - manifest.files.keys())]
+    faults += [f"`files` lists {name}, which is not part of a backup" for name in sorted(manifest.files.keys() - whole)]
     return ", ".join(faults)[:MOST_TOLD]

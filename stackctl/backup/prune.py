@@ -53,11 +53,14 @@ def _check_size(run: BackupRun) -> None:
     was, now = _dumped(largest), _dumped(run.manifest)
     if 2 * now < was:
         manual = run.reason == "asked"
-        meant = "later backups are compared with this one" if manual else "run sudo stackctl backup to acknowledge it"
+        meant = (
+            "later backups are compared with this one" if manual else "run sudo stackctl backup to acknowledge the loss"
+        )
         raise FailedError(
-            f"the dump has lost more than half of its size: {now / 1e6:.1f} MB, but {was / 1e6:.1f} MB in "
+            f"the new dump has lost more than half of its size: {now / 1e6:.1f} MB, but {was / 1e6:.1f} MB in "
             f"{largest.id}. Nothing was pruned",
-            next_step=f"find out what is missing, and keep the backups that have it; if the loss was intended, {meant}",
+            next_step="find out which data is missing, and keep the backups that have this data; "
+            f"if the loss was intended, {meant}",
         )
 
 

@@ -16,9 +16,9 @@ def send(run: BackupRun) -> str:
     """
     stack = run.stack
     if not access.configured(stack):
-        return "not sent: offsite_repository is not set"
+        return "no backup was sent, because offsite_repository is not set"
     if stack.config.isolated:
-        return "not sent: this droplet is isolated, and only reads the storage"
+        return "no backup was sent, because this droplet is isolated"
     there = upload.sent(stack)
     _renumber(run, there)
     kept = [one for one in manifest.every(stack.paths.backups) if one.verified or one.unproven]
@@ -28,8 +28,8 @@ def send(run: BackupRun) -> str:
         snapshot = upload.upload(stack, one, directory)
         sent = replace(one, offsite=Offsite(stack.machine.now().isoformat(timespec="seconds"), snapshot))
         manifest.save(directory, sent)
-        stack.log.emit("upload", "progress", f"{one.id} is snapshot {snapshot}")
-    return f"{len(unsent)} sent"
+        stack.log.emit("upload", "progress", f"sent {one.id} as snapshot {snapshot}")
+    return f"backups sent: {len(unsent)}"
 
 
 def _renumber(run: BackupRun, there: set[str]) -> None:
@@ -44,7 +44,7 @@ def _renumber(run: BackupRun, there: set[str]) -> None:
     try:
         highest = download.highest_since(run.stack, shared, strangers)
     except FailedError as error:  # backups in the storage are ordered by time
-        run.stack.log.emit("upload", "progress", f"cannot read the numbers in the storage: {error}")
+        run.stack.log.emit("upload", "progress", f"cannot read the backup numbers in the storage: {error}")
         return
     if not highest:
         return
@@ -57,4 +57,5 @@ def _renumber(run: BackupRun, there: set[str]) -> None:
         manifest.save(run.stack.paths.backup(one.id), one)
     run.made = [again.get(one.id, one) for one in run.made]
     run.manifest = again.get(run.manifest.id, run.manifest)
-    run.stack.log.emit("upload", "progress", f"the storage has numbers up to {highest}: unsent backups get higher ones")
+    said = f"the storage has backup numbers up to {highest}, so unsent backups get higher numbers"
+    run.stack.log.emit("upload", "progress", said)

@@ -92,7 +92,11 @@ def judged(found: Iterable[Stored]) -> list[Stored]:
             one,
             doubts=(
                 *_doubts_of_dates(one),
-                *([f"its number, {one.manifest.sequence}, jumps"] if one.snapshot.id in jumped else []),
+                *(
+                    [f"its number {one.manifest.sequence} is far higher than all earlier numbers"]
+                    if one.snapshot.id in jumped
+                    else []
+                ),
                 *_doubts_of_twins(one, in_order),
             ),
         )
@@ -109,12 +113,13 @@ def choose(found: Sequence[Stored], wanted: str, snapshot: str | None = None) ->
     same_id = [one for one in found if one.manifest.id == wanted]
     if not same_id:
         raise RefusedError(
-            f"the storage has no backup {wanted}", next_step="sudo stackctl check-offsite, which lists them all"
+            f"the storage has no backup {wanted}",
+            next_step="sudo stackctl check-offsite, which lists all backups there",
         )
     if not all(one.copies(same_id[0].manifest) for one in same_id):
         raise RefusedError(
-            f"{wanted} is ambiguous: {', '.join(one.name for one in same_id)} differ, so one of them may be forged. "
-            "Nothing was changed",
+            f"{wanted} is ambiguous, because these snapshots differ: {', '.join(one.name for one in same_id)}. "
+            "Some may be forged. Nothing was changed",
             next_step=f"sudo stackctl check-offsite, then sudo stackctl restore {wanted} "
             "--from-offsite --snapshot SNAPSHOT",
         )
@@ -127,8 +132,8 @@ def _named(found: Sequence[Stored], wanted: str, snapshot: str) -> Stored:
     named = [one for one in found if one.manifest.id == wanted and one.snapshot.id.startswith(snapshot)]
     if len(named) != 1:
         raise RefusedError(
-            f"{len(named)} snapshots of {wanted} begin with {snapshot}",
-            next_step="sudo stackctl check-offsite, which lists them all",
+            f"{len(named)} snapshots of {wanted} have an ID that begins with {snapshot}",
+            next_step="sudo stackctl check-offsite, which lists all snapshots",
         )
     return named[0]
 
@@ -143,11 +148,11 @@ def _latest(found: Sequence[Stored]) -> Stored:
         if one.doubts and (not newest or (one.manifest.time > newest.manifest.time and one.at > newest.at))
     ]
     if newer:
-        clear = f"The newest one without a doubt is {newest.manifest.id}" if newest else "All are in doubt"
+        clear = f"The newest backup without a doubt is {newest.manifest.id}" if newest else "All backups are in doubt"
         raise RefusedError(
             f"it is in doubt which backup is the latest: {'; '.join(f'{one.name}: {one.doubts[0]}' for one in newer)}. "
             f"{clear}. Nothing was changed",
-            next_step="sudo stackctl check-offsite, then restore one by its ID",
+            next_step="sudo stackctl check-offsite, then restore a backup by its ID",
         )
     if not newest:
         raise RefusedError(
@@ -159,15 +164,15 @@ def _latest(found: Sequence[Stored]) -> Stored:
 def _doubts_of_dates(one: Stored) -> list[str]:
     told = f"its manifest says {one.manifest.time:%Y-%m-%d %H:%M}, "
     if one.manifest.time > one.at + SKEW:
-        return [f"{told}which is later than the date of the storage"]
+        return [f"{told}but the storage took it earlier"]
     if one.manifest.time < one.at - LATE:
-        return [f"{told}{(one.at - one.manifest.time).days} days before the date of the storage"]
+        return [f"{told}but the storage took it {(one.at - one.manifest.time).days} days later"]
     return []
 
 
 def _doubts_of_twins(one: Stored, found: Sequence[Stored]) -> list[str]:
     return [
-        f"snapshot {other.snapshot.id[:8]} has the same ID and other content"
+        f"snapshot {other.snapshot.id[:8]} has the same backup ID, but different content"
         for other in found
         if other.manifest.id == one.manifest.id and not other.copies(one.manifest)
     ]

@@ -95,7 +95,8 @@ def _work(place: Path) -> Iterator[None]:
 def _check_undamaged(place: Path, manifest: Manifest) -> None:
     if faults := differing(place, manifest):
         raise FailedError(
-            f"damaged since it was written: {', '.join(faults)}", next_step="check the disk (sudo journalctl -k)"
+            f"the backup was damaged after it was written: {', '.join(faults)}",
+            next_step="check the disk (sudo journalctl -k)",
         )
 
 
@@ -205,7 +206,7 @@ def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
 
     watch = threading.Thread(target=look, daemon=True)
     watch.start()
-    why = f"no space left except {SPARE >> 20} MiB, so the verification was stopped"
+    why = f"less than {SPARE >> 20} MiB is left on the disk, so the verification was stopped"
     room = f"make room in {stack.paths.backups}"
     try:
         yield
@@ -273,12 +274,12 @@ def _was_out_of_memory(stack: Stack, name: str) -> bool:
 def compare(found: Mapping[str, int], told: Mapping[str, int]) -> None:
     """Raise FailedError unless both have the same tables with the same number of rows."""
     faults = [f"{name} is missing" for name in sorted(told.keys() - found.keys())]
-    faults += [f"{name} was not in the dump's snapshot" for name in sorted(found.keys() - told.keys())]
+    faults += [f"{name} is not in the manifest" for name in sorted(found.keys() - told.keys())]
     faults += [
-        f"{name} has {found[name]} rows, the snapshot had {told[name]}"
+        f"{name} has {found[name]} rows, but the manifest says {told[name]}"
         for name in sorted(found.keys() & told.keys())
         if found[name] != told[name]
     ]
     if faults:
         more = f", and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise FailedError(f"the restored data differs: {', '.join(faults[:SHOWN])}{more}")
+        raise FailedError(f"the restored data differs from the manifest: {', '.join(faults[:SHOWN])}{more}")

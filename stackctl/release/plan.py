@@ -20,7 +20,7 @@ def _preflight(run: ReleaseRun) -> str:
     run.release = replace(run.release, env_sha256=app_env.env_sha256(run.values))
     preflight.check(stack, run.values)
     preflight.check_disk_space(stack)
-    return f"{run.release.tag} as {run.release.id} into {run.colour}"
+    return f"{run.release.tag} will start in {run.colour}, as release {run.release.id}"
 
 
 def _pin_image(run: ReleaseRun) -> str:
@@ -46,7 +46,7 @@ def _read_schema(run: ReleaseRun) -> str:
     run.before = replace(run.before, revisions=schema.applied(run.before.revisions, report))
     if refusal := schema.release_conflict(run.before.revisions, report, run.before.release):
         raise refusal
-    return f"the database is at {report.current or 'no revision'}, pending: {schema.named(report.pending)}"
+    return f"the database is at {report.current or 'no revision'}; pending migrations: {schema.named(report.pending)}"
 
 
 def _remove_one_shots(run: ReleaseRun) -> None:
@@ -61,20 +61,23 @@ def _emit_plan(run: ReleaseRun) -> str:
 
 def _lines(run: ReleaseRun) -> list[str]:
     live, config = run.before.release, run.stack.config
-    was = f"it replaces {live.tag} in {run.before.active}" if live else "it is the first one"
-    lines = ["a release was interrupted: the recorded release is brought back first"] if run.recovers else []
-    lines.append(f"{run.release.tag} ({run.release.image}) goes live in {run.colour}; {was}")
+    was = f"and replaces {live.tag} in {run.before.active}" if live else "as the first release"
+    lines = ["a release was interrupted, so the recorded release is brought back first"] if run.recovers else []
+    lines.append(f"{run.release.tag} ({run.release.image}) goes live in {run.colour} {was}")
     if live and live.env_sha256 != run.release.env_sha256:
         names = app_env.differing(run.stack.paths.snapshot(live.id), run.values)
-        lines.append(f"environment: {', '.join(names)} differ" if names else "environment: the former one is lost")
+        differing = f"the app environment differs in {', '.join(names)}"
+        lines.append(differing if names else "the app environment of the live release is lost, so it is not compared")
     if config.migrate:
         lines.append(f"migrations: {schema.named(run.pending)}")
     if any(revision.kind == "contract" for revision in run.pending):
-        lines.append("one of them is a contract: no rollback can go further back than to what is live now")
-    lines.append("the database is dumped first" if config.data else "the database is on another host: it is not dumped")
+        lines.append("a contract migration is pending. After it, no rollback can go further back than the live release")
+    lines.append(
+        "the database is dumped first" if config.data else "the database is on another host, so it is not dumped"
+    )
     if live:
         lines.append(
-            f"the former release keeps running for {config.watch} s; then it is stopped, and kept for a rollback"
+            f"{live.tag} keeps running for {config.watch} s after the flip; then it is stopped, and kept for a rollback"
         )
     if live and config.works:
         lines.append("the worker is replaced after it has finished its job")

@@ -28,7 +28,7 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
     if room.connections < config.connections:
         raise RefusedError(
             f"PostgreSQL has {room.connections} connections left, but a colour may need {config.connections}",
-            next_step="see who holds them (pg_stat_activity)",
+            next_step="see which clients hold the connections (pg_stat_activity)",
         )
 
 

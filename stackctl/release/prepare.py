@@ -12,7 +12,7 @@ from stackctl.release.run import ReleaseRun
 
 def _save_environment(run: ReleaseRun) -> str:
     app_env.save(run.stack.paths.snapshot(run.release.id), run.values)
-    return f"{len(run.values)} values"
+    return f"{len(run.values)} variables are saved"
 
 
 def _forget_environment(run: ReleaseRun) -> None:
@@ -30,7 +30,7 @@ def _backup(run: ReleaseRun) -> str:
 def _migrate(run: ReleaseRun) -> str:
     pending = run.pending
     if not pending:
-        return "nothing is pending"
+        return "no migration is pending"
     # state.json lists the migrations before they start: if they are interrupted, a rollback must know that the database
     # may have them.
     run.before = replace(run.before, revisions=(*run.before.revisions, *pending))
@@ -55,7 +55,7 @@ def _record_applied(run: ReleaseRun) -> None:
 
 
 PREPARE = (
-    Step("snapshot", "keep the app environment", _save_environment, _forget_environment),
+    Step("snapshot", "save the app environment of the release", _save_environment, _forget_environment),
     Step("backup", "dump the database", _backup),
     Step("migrate", "run the migrations of the new image", _migrate, _record_applied),
 )

@@ -62,7 +62,7 @@ def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str
             version = json.loads(stack.machine.request_over_socket(unix_socket, config.version_path)[1])["version"]
             if version != tag:
                 raise FailedError(
-                    f"{config.version_path} says version {version!r}, not {tag}", next_step="build the image again"
+                    f"{config.version_path} reports version {version!r}, not {tag}", next_step="build the image again"
                 )
             answers.append(f"version {version}")
         if config.webhook_path:
@@ -71,7 +71,7 @@ def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str
             )
             if not 200 <= status <= 299:
                 raise FailedError(f"{config.webhook_path} answers {status} to an empty update")
-            answers.append("takes updates")
+            answers.append("accepts updates")
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise FailedError(f"no good answer: {error or type(error).__name__}") from None
+        raise FailedError(f"the probe got no valid answer: {error or type(error).__name__}") from None
     return ", ".join(answers)

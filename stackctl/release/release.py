@@ -27,7 +27,7 @@ def parse(tag: str) -> tuple[str, str | None]:
     """Split TAG or TAG@sha256:… into tag and digest. Raise RefusedError if it is neither."""
     match = TAG.fullmatch(tag)
     if not match:
-        raise RefusedError(f"{tag!r} is not an image tag: a tag has at most 128 letters, digits, _, . and -")
+        raise RefusedError(f"{tag!r} is not an image tag. A tag has at most 128 letters, digits, _, . and -")
     return match["tag"], match["digest"]
 
 

@@ -32,7 +32,7 @@ def rollback(stack: Stack, tag: str | None) -> None:
     if stack.config.migrate and (reason := schema.incompatibility(before.revisions, chosen)):
         raise RefusedError(
             f"{chosen.tag} cannot work with the database: {reason}. Nothing was changed",
-            next_step="release a version that can",
+            next_step="release a version that works with the database",
         )
     recovers = before.uncommitted and lifecycle.needs_recovery(stack)
     live = before.kept[0] if recovers else before.release
@@ -51,10 +51,10 @@ def target(before: State, tag: str | None) -> Release:
     names = ", ".join(dict.fromkeys(known.tag for known in before.earlier))
     if names and not tag:
         raise RefusedError(
-            f"a rollback has already left every earlier release ({names}). Nothing was changed",
-            next_step=f"stackctl rollback {before.earlier[0].tag}, if you want that one",
+            f"each earlier release ({names}) was already replaced by a rollback. Nothing was changed",
+            next_step=f"stackctl rollback {before.earlier[0].tag}, if you want that release",
         )
-    what = f"no release of {tag} is kept" if tag else "there is no earlier release to go back to"
+    what = f"no release with the tag {tag} is kept" if tag else "there is no earlier release to go back to"
     raise RefusedError(f"{what} (kept: {names or 'none'}). Nothing was changed", next_step="stackctl release TAG")
 
 
@@ -70,14 +70,14 @@ def _preflight(run: ReleaseRun) -> str:
         raise RefusedError(str(error), next_step=f"make room on the disk (df -h), then {run.remedy}") from None
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     preflight.check(stack, run.values)
-    return f"{run.release.tag} of {run.release.since} into {run.colour}"
+    return f"{run.release.tag}, last made live at {run.release.since}, will start in {run.colour}"
 
 
 def _preflight_of_resuming(run: ReleaseRun) -> str:
     run.values = app_env.load(run.stack.paths.snapshot(run.release.id))
     run.before = state.load(run.stack.paths)
     run.colour = run.before.active or COLOURS[0]
-    return f"{run.release.tag} is live in {run.colour} already"
+    return f"{run.release.tag} is already live in {run.colour}"
 
 
 ROLLBACK = (Step("preflight", PREFLIGHT.description, _preflight), *SERVE, *TIDY_ROLLBACK)

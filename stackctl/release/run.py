@@ -84,7 +84,7 @@ def recover_and_run(run: ReleaseRun, steps: Sequence[Step[ReleaseRun]]) -> None:
     try:
         run_or_undo(run, (_RECOVER, *steps))
     except RefusedError as error:
-        left = f"{error.message}; what an interrupted release had left was removed before that"
+        left = f"{error.message}. Before that, the remains of an interrupted release were removed"
         raise FailedError(left, next_step=error.next_step) from error
 
 

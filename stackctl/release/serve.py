@@ -109,15 +109,15 @@ def _watch(run: ReleaseRun) -> str:
 
 _START = (
     Step("start", "start the release in the idle colour", _start, _take_down),
-    Step("health", "wait until it is healthy", _wait_for_health),
-    Step("socket", "open the colour's socket", _open_socket),
+    Step("health", "wait until the new containers are healthy", _wait_for_health),
+    Step("socket", "open the socket of the new colour", _open_socket),
 )
-_PROBE, _FLIP = "send requests through the socket, as nginx will", "point nginx at the new colour"
+_PROBE, _FLIP = "send requests through the socket, as nginx will after the flip", "point nginx at the new colour"
 SERVE_AND_WATCH = (
     *_START,
     Step("probe", _PROBE, _probe_against_live),
     Step("flip", _FLIP, _flip_to_watch, flip_back),
-    Step("watch", "watch it for errors before it is recorded", _watch),
+    Step("watch", "watch the new release for errors before it is recorded", _watch),
 )
 # A rollback is not watched, because there is nothing to go back to. So its flip need not ask Telegram first.
 SERVE = (*_START, Step("probe", _PROBE, _probe), Step("flip", _FLIP, _flip, flip_back))

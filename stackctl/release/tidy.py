@@ -23,7 +23,7 @@ def _hand_over(run: ReleaseRun) -> str:
     stack.stop_worker()
     if not stack.config.works:
         stack.docker.remove(stack.worker)
-        return "this droplet is isolated" if stack.config.isolated else "the app has no worker"
+        return "no worker runs, because this droplet is isolated" if stack.config.isolated else "the app has no worker"
     stack.bring_up_worker(run.release, compose.up(stack.paths.docker.worker_project, stack.paths.worker_yaml))
     stack.wait_until_well(stack.paths.docker.worker_project, "worker", stack.config.healthy_timeout, fail_early=True)
     return ""
@@ -107,14 +107,14 @@ def _set_webhook(run: ReleaseRun) -> str:
     return webhook.ensure(run.stack)
 
 
-_WORKER = Step("worker", "replace the worker, after the old one has finished its job", _hand_over, _hand_back)
-_RECORDED = "record it as the live release"
+_WORKER = Step("worker", "replace the worker once the old worker has finished its job", _hand_over, _hand_back)
+_RECORDED = "record the release as live"
 # Telegram comes last: if it cannot be reached, everything else is done by then.
 _REST = (
-    Step("drain", "wait for requests under way", _drain),
+    Step("drain", "wait until the former release has answered its last requests", _drain),
     Step("stop", "stop the former release, and keep it for a rollback", _stop_former),
     Step("prune", f"keep the last {KEPT_RELEASES} releases, and delete the others", _prune),
-    Step("webhook", "set Telegram's webhook if it differs", _set_webhook),
+    Step("webhook", "set Telegram's webhook if it is not that of the live release", _set_webhook),
 )
 TIDY = (_WORKER, Step("record", _RECORDED, _record), *_REST)
 TIDY_ROLLBACK = (_WORKER, Step("record", _RECORDED, _record_rollback), *_REST)

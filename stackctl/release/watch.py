@@ -35,7 +35,7 @@ class Tally:
         return self.errors / self.all if self.all else 0.0
 
     def __str__(self) -> str:
-        return f"{self.errors} of {self.all} answers were 5xx" if self.all else "no requests"
+        return f"{self.errors} of {self.all} answers were 5xx" if self.all else "there were no requests"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class _Watch:
             self._check_paths(now)
             self._check_telegram(now)
             if now - self.told >= PROGRESS_SECONDS:
-                self.stack.log.emit("watch", "progress", f"{tally}, {now - self.began:.0f} of {seconds} s")
+                self.stack.log.emit("watch", "progress", f"{tally} in the first {now - self.began:.0f} of {seconds} s")
                 self.told = now
             machine.sleep(POLL_SECONDS)
         if self.telegram and not self.maintenance:
@@ -146,13 +146,13 @@ class _Watch:
         return (
             str(seen)
             if seen.all
-            else "no request came in, so only our own checks were seen. Next: try the app yourself"
+            else "no request came in, so only stackctl's own requests tested the release. Next: try the app yourself"
         )
 
     def _check_answers(self) -> Tally:
         tally = self.flip.mark.since(self.flip.at)
         if risen(self.before, tally):
-            raise FailedError(f"since the flip {tally}; before it {self.before}")
+            raise FailedError(f"since the flip {tally}; before the flip {self.before}")
         return tally
 
     def _check_containers(self) -> None:
@@ -163,7 +163,7 @@ class _Watch:
     def _check_ready(self) -> None:
         self.not_ready = 0 if _ready(self.stack, self.colour) else self.not_ready + 1
         if self.not_ready >= NOT_READY_LOOKS:
-            raise FailedError(f"{self.stack.config.ready_path} is no longer ready")
+            raise FailedError(f"{self.stack.config.ready_path} no longer answers 200")
 
     def _check_paths(self, now: float) -> None:
         if now - self.looked < LOOK_EVERY:
@@ -171,7 +171,7 @@ class _Watch:
         found, self.looked = self.failing(), now
         self.failures = Counter({path: self.failures[path] + 1 for path in found})
         if lasting := [found[path] for path, times in self.failures.items() if times >= NOT_READY_LOOKS]:
-            raise FailedError(f"our own request failed: {lasting[0]}")
+            raise FailedError(f"stackctl's own request failed: {lasting[0]}")
 
     def _check_telegram(self, now: float) -> None:
         # During maintenance nginx itself refuses Telegram's updates.
@@ -196,7 +196,7 @@ def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
     """Raise FailedError for a new complaint. Telegram may repeat an earlier one after the flip of a good release."""
     date, message = _complaint(telegram)
     if date is not None and flip.complaint is not None and date > flip.complaint + TELEGRAM_REPEATS:
-        raise FailedError(f"Telegram says: {message}")
+        raise FailedError(f"Telegram reports an error: {message}")
 
 
 def _complaint(telegram: Telegram) -> tuple[int | None, str]:

@@ -22,10 +22,10 @@ def preflight(run: RestoreRun) -> str:
     run.manifest = _chosen(run)
     then = run.manifest
     if then.app != stack.paths.app:
-        raise RefusedError(f"{then.id} is a backup of another app: {then.app}, not {stack.paths.app}")
+        raise RefusedError(f"{then.id} is a backup of the app {then.app}, not of {stack.paths.app}")
     if run.asked.from_offsite and not run.asked.to_database and _is_fresh(stack):
         raise RefusedError(
-            "no release was ever live on this droplet, so another droplet may be live",
+            "no release was ever live on this droplet, so another droplet may still serve the users",
             next_step="make isolate, then restore again",
         )
     if not run.asked.to_database:
@@ -34,11 +34,14 @@ def preflight(run: RestoreRun) -> str:
     _check_postgres(run)
     _check_redis(run)
     if run.asked.to_database and run.target in run.server.databases():
-        raise RefusedError(f"the database {run.target} exists already", next_step="drop it, or choose another name")
+        raise RefusedError(
+            f"the database {run.target} exists already", next_step="drop the database, or choose another name"
+        )
     if not run.ready:
         _check_disk_space(run)
     _check_schema(run)
-    return f"{then.id}, {then.rows} rows from {then.at}" + (", started by an earlier run" if run.record else "")
+    begun = "; an earlier run has begun this restore" if run.record else ""
+    return f"backup {then.id}, made at {then.at}, has {then.rows} rows{begun}"
 
 
 def _is_fresh(stack: Stack) -> bool:
@@ -82,8 +85,8 @@ def _chosen(run: RestoreRun) -> Manifest:
         manifest.load(stack.paths.backup(wanted))  # raises an error that says why the backup is not among `known`
     raise RefusedError(
         f"there is no backup {wanted!r} on this droplet",
-        next_step="sudo stackctl list-backups, which lists the backups here, or sudo stackctl check-offsite, which "
-        "lists the off-site ones; add --from-offsite to restore one of those (make restore OFFSITE=yes)",
+        next_step="sudo stackctl list-backups shows the backups on this droplet, and sudo stackctl check-offsite the "
+        "off-site backups; to restore an off-site backup, add --from-offsite (make restore OFFSITE=yes)",
     )
 
 

@@ -23,10 +23,10 @@ def fetch(run: RestoreRun) -> str:
         return DONE_BEFORE
     faults = manifest.differing(run.directory, run.manifest)
     if not faults:
-        message = "already here, undamaged"
+        message = "the files are already on this droplet, undamaged"
     elif run.asked.from_offsite:
         create.fetch(run.stack, run.manifest)
-        message = f"fetched, {run.manifest.bytes / 1e6:.1f} MB"
+        message = f"fetched {run.manifest.bytes / 1e6:.1f} MB"
     else:
         raise RefusedError(
             f"{run.manifest.id} is damaged: {', '.join(faults)}",
@@ -45,7 +45,7 @@ def _revisions(directory: Path) -> tuple[Revision, ...]:
         if odd := next((one for one in found if not re.fullmatch(manifest.REVISION, one.revision, re.ASCII)), None):
             raise ValueError(f"{str(odd.revision)[:80]!a} is not a revision")
         if len(found) > MOST_REVISIONS or not {one.kind for one in found} <= {"expand", "contract"}:
-            raise ValueError("its revisions are invalid")
+            raise ValueError("the revisions are invalid")
         return found
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FailedError(
@@ -69,7 +69,7 @@ def load(run: RestoreRun) -> str:
         dump.as_live(run.data.database)
     finally:
         end_loader(run.server)
-    return f"{run.manifest.rows} rows"
+    return f"loaded {run.manifest.rows} rows"
 
 
 def drop(run: RestoreRun) -> None:
@@ -89,7 +89,7 @@ def count(run: RestoreRun) -> str:
             raise
         if not run.asked.to_database:
             raise FailedError(
-                error.message, next_step="add --to-database NAME, which loads what can be restored into a new database"
+                error.message, next_step="add --to-database NAME to load what can be restored into a new database"
             ) from error
         run.left_out = [*run.left_out, str(error)]
     return f"{len(run.manifest.tables)} tables match the backup"
@@ -105,9 +105,9 @@ def name(run: RestoreRun) -> str:
 def tell_left_out(run: RestoreRun) -> None:
     """Emit how the restored database differs from the backup."""
     for line in run.left_out[:SHOWN]:
-        run.stack.log.emit("load", "progress", f"not restored as it was: {line}")
+        run.stack.log.emit("load", "progress", f"differs from the backup: {line}")
     if len(run.left_out) > SHOWN:
-        run.stack.log.emit("load", "progress", f"not restored as it was: {len(run.left_out) - SHOWN} more")
+        run.stack.log.emit("load", "progress", f"{len(run.left_out) - SHOWN} more differences from the backup")
 
 
 def migrate(run: RestoreRun) -> str:
@@ -118,7 +118,7 @@ def migrate(run: RestoreRun) -> str:
     if not run.stack.config.migrate:
         message = "the image has no migrations"
     elif not current.release or not current.active:
-        message = "no release yet: the first one migrates the database"
+        message = "no release is live; the first release migrates the database"
     else:
         message = _migrate_with(run, current.release, current.active)
     run.server.query(ADMIN, f"COMMENT ON DATABASE \"{run.restored}\" IS '{run.mark}'")
@@ -138,7 +138,7 @@ def _migrate_with(run: RestoreRun, live: Release, colour: str) -> str:
     if ahead and report.current not in {None, revisions[-1].revision if revisions else None}:
         raise too_new(run, report.current)
     if not report.pending:
-        return "the live release has this schema"
+        return "the data needs no migration"
     schema.migrate(stack, project, env, live)
     run.revisions = (*run.revisions, *report.pending)
     return schema.named(report.pending)

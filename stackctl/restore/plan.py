@@ -8,8 +8,8 @@ from stackctl.restore.run import SHOWN, Request, RestoreRun, answer
 from stackctl.services.redis import Redis
 
 BETWEEN = (
-    "writes between that backup and the moment clients get 503 are lost. If that matters, run sudo stackctl "
-    "maintenance on first (the worker continues with its jobs)"
+    "writes between that backup and the moment clients get 503 are lost. To prevent such writes, run sudo stackctl "
+    "maintenance on before the restore (the worker still continues with its jobs)"
 )
 
 
@@ -23,17 +23,19 @@ def _lines(run: RestoreRun) -> list[str]:
     lines = _about_backup(run)
     if run.asked.to_database:
         live = run.data.database
-        added = f"{run.manifest.rows} rows go into the new database {run.target}; {live} is not changed"
+        added = (
+            f"{run.manifest.rows} rows go into the new database {run.target}; the live database {live} is not changed"
+        )
         return [*lines, added]
     return [*lines, *_about_data(run), *_about_release(run), *_about_safety(run), _downtime(run.stack)]
 
 
 def _about_backup(run: RestoreRun) -> list[str]:
     then = run.manifest
-    proof = f"verified in {then.verified.seconds:.0f} s" if then.verified else "never verified"
-    lines = [f"backup {then.id} ({then.reason}), from {then.at}, {then.bytes / 1e6:.1f} MB, {proof}"]
+    proof = f"was verified in {then.verified.seconds:.0f} s" if then.verified else "was never verified"
+    lines = [f"backup {then.id} ({then.reason}) is from {then.at}, has {then.bytes / 1e6:.1f} MB and {proof}"]
     if then.unproven:
-        lines.append(f"unverified, because it does not restore in one go: {then.unproven}")
+        lines.append(f"the backup is unverified, because the whole dump does not load: {then.unproven}")
     return [*lines, *_left_out(run)]
 
 
@@ -58,8 +60,8 @@ def _about_data(run: RestoreRun) -> list[str]:
         lines = [f"cannot count the rows of {run.data.database}: {error}"]
     if run.manifest.redis:
         keys = Redis(run.stack.docker, run.stack.paths).keys()
-        return [*lines, f"Redis: {keys} keys now, {run.manifest.redis.keys} after the restore"]
-    return [*lines, "Redis is not changed: the backup has no Redis data"]
+        return [*lines, f"Redis has {keys} keys now, and {run.manifest.redis.keys} after the restore"]
+    return [*lines, "Redis is not changed, because the backup has no Redis data"]
 
 
 def _rows_now_and_then(run: RestoreRun) -> list[str]:
@@ -68,8 +70,8 @@ def _rows_now_and_then(run: RestoreRun) -> list[str]:
     then = run.manifest.tables
     differing = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
     lines = [
-        f"{run.data.database}: {sum(now.values())} rows in {len(now)} tables now, "
-        f"{run.manifest.rows} in {len(then)} after the restore"
+        f"{run.data.database} has {sum(now.values())} rows in {len(now)} tables now, "
+        f"and {run.manifest.rows} rows in {len(then)} tables after the restore"
     ]
     lines += [
         f"  {name}: {now.get(name, 'no table')} now, {then.get(name, 'no table')} after" for name in differing[:SHOWN]
@@ -79,11 +81,13 @@ def _rows_now_and_then(run: RestoreRun) -> list[str]:
 
 def _about_release(run: RestoreRun) -> list[str]:
     then, current = run.manifest, state.load(run.stack.paths)
-    made_by = then.release["tag"] if then.release else "none"
-    lines = [f"release: {current.release.tag if current.release else 'none'} now, {made_by} at the backup"]
+    live = f"{current.release.tag} is live now" if current.release else "no release is live now"
+    was = f"{then.release['tag']} was" if then.release else "none was"
+    lines = [f"{live}, and {was} live when the backup was made"]
     if current.revisions and current.revisions[-1].revision != then.schema:
         lines.append(
-            f"schema: {current.revisions[-1].revision} now, {then.schema} in the backup, whose data is migrated first"
+            f"the schema is at {current.revisions[-1].revision} now, but at {then.schema} in the backup, "
+            "so the backup's data is migrated first"
         )
     return lines
 
@@ -93,7 +97,7 @@ def _about_safety(run: RestoreRun) -> list[str]:
         return ["the replaced data was saved before the interruption"]
     if not run.asked.safety:
         return ["the replaced data is lost, because of --no-safety"]
-    saved = f"the replaced data is saved first, as backup {run.stack.log.run}"
+    saved = f"the data that will be replaced is first saved as backup {run.stack.log.run}"
     return [saved, BETWEEN] if _is_serving(run.stack) else [saved]
 
 
@@ -117,7 +121,7 @@ def confirm(run: RestoreRun) -> str:
 def check_answer(asked: Request, wanted: str) -> None:
     """Raise RefusedError unless the operator repeated the ID of this backup."""
     if asked.yes != wanted:
-        cause = f"{asked.yes!r} is not the ID of the backup" if asked.yes else "it was not confirmed"
+        cause = f"{asked.yes!r} is not the ID of the backup" if asked.yes else "the ID of the backup was not repeated"
         again = " ".join(["sudo stackctl restore", *asked._replace(backup=wanted, yes=wanted).words])
         elsewhere = " OFFSITE=yes" if asked.from_offsite else ""
         added = f" (or make restore with ID={wanted}{elsewhere} YES={wanted})" if asked.safety else ""

@@ -44,7 +44,7 @@ def look(stack: Stack, asked: Request) -> Manifest:
 
 def _run(stack: Stack, asked: Request) -> RestoreRun:
     if not stack.config.data:
-        raise RefusedError("the database is on another host", next_step="restore there")
+        raise RefusedError("the database is on another host", next_step="restore the backup there")
     name, live = asked.to_database, stack.config.data.database
     if name and (
         name in {live, *RESERVED} or name.endswith((unfinished_restore.DATABASE, FORMER)) or not NAME.fullmatch(name)
@@ -69,9 +69,11 @@ def _undo_earlier(run: RestoreRun) -> None:
         return
     run.earlier = None
     begun = RestoreRun(run.stack, run.asked, run.data, record=earlier)
-    run.stack.log.emit("settle", "progress", f"the restore of {earlier.id} was interrupted, and is undone")
+    run.stack.log.emit("settle", "progress", f"the interrupted restore of {earlier.id} is undone first")
     if left := undo(begun, REPLACED):
-        raise PersonNeededError(f"cannot undo the restore of {earlier.id}: {left}", next_step=begun.remedy)
+        raise PersonNeededError(
+            f"the restore of {earlier.id} could not be undone completely. Not undone: {left}", next_step=begun.remedy
+        )
 
 
 PREFLIGHT = Step("preflight", "choose the backup, and check that it can be restored here", choose.preflight)
@@ -84,12 +86,12 @@ _MIGRATE = Step("migrate", "use the live release to migrate an older schema", lo
 _SAFETY = Step("safety", "back up the data that will be replaced", swap.save)
 _CLOSE = Step("close", "make nginx answer 503, and stop web and worker", swap.close, swap.reopen)
 _SWAP = Step("swap", "swap the names of the two databases", swap.swap, swap.swap_back)
-_RDB = Step("rdb", "restart Redis with the backup's file", swap.replace_redis, swap.put_redis_back)
+_RDB = Step("rdb", "restart Redis with the backup's RDB file", swap.replace_redis, swap.put_redis_back)
 _START = Step("start", "start web and worker", swap.start)
 _HEALTH = Step("health", "wait until web is healthy", swap.wait_for_health)
-_OPEN = Step("open", "end maintenance, unless it was on before", swap.end_maintenance)
+_OPEN = Step("open", "end maintenance, unless it was on before the restore", swap.end_maintenance)
 _FORGET = Step("forget", "delete the replaced data", swap.forget)
-_NAME = Step("name", "give the database its name", load.name)
+_NAME = Step("name", "give the new database the chosen name", load.name)
 
 AGREED = (PREFLIGHT, PLAN, _CONFIRM)
 REPLACED = (_FETCH, _LOAD, _COUNT, _MIGRATE, _SAFETY, _CLOSE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET)

@@ -19,7 +19,7 @@ from stackctl.services.redis import Directory
 LOAD_TIMEOUT = 4 * 3600
 SHOWN = 20
 """A list in the log is cut off after this many lines."""
-DONE_BEFORE = "before the interruption"
+DONE_BEFORE = "done before the interruption"
 """The message of a step that an earlier, interrupted run has done."""
 FORMER = "_replaced"
 """The suffix to the name of the former live database, until that database is dropped."""
@@ -142,7 +142,11 @@ def answer(stack: Stack) -> str:
         return "clients get 503, because this droplet is isolated"
     if not state.load(stack.paths).release:
         return "clients get 503, because no release is live"
-    return "clients get 503, because maintenance is on" if stack.paths.maintenance.exists() else "nginx answers again"
+    return (
+        "clients get 503, because maintenance is on"
+        if stack.paths.maintenance.exists()
+        else "clients reach the app again"
+    )
 
 
 def too_new(run: RestoreRun, revision: str | None) -> RefusedError:
@@ -150,8 +154,8 @@ def too_new(run: RestoreRun, revision: str | None) -> RefusedError:
     live = state.load(run.stack.paths).release
     then = run.manifest.release
     known = f" ({live.tag} knows {live.schema})" if live else ""
-    version = f"sudo stackctl release {then['tag']}" if then else "release the version that made it"
+    version = f"sudo stackctl release {then['tag']}" if then else "release the version that made the backup"
     return RefusedError(
-        f"the schema {revision} of {run.manifest.id} is newer than that of the live release{known}",
+        f"the schema {revision} of {run.manifest.id} is newer than the schema of the live release{known}",
         next_step=f"{version}, or restore with --to-database NAME",
     )

@@ -19,7 +19,7 @@ def save(run: RestoreRun) -> str:
     if run.record:
         return DONE_BEFORE
     if not run.asked.safety:
-        return "skipped, because of --no-safety"
+        return "no backup was made, because of --no-safety"
     return create.pre_restore(run.stack).id
 
 
@@ -27,7 +27,7 @@ def close(run: RestoreRun) -> str:
     """Write the marker, make nginx answer 503, and stop web and worker."""
     stack = run.stack
     if run.placed:
-        return "not needed: all data is restored"
+        return "not needed, because all data is already restored"
     if not run.record:
         closed = run.earlier.maintenance if run.earlier else stack.paths.maintenance.exists()
         run.record = Record(run.manifest.id, stack.log.run, closed, run.revisions)
@@ -35,7 +35,7 @@ def close(run: RestoreRun) -> str:
     durable.write(stack.paths.maintenance, b"", 0o644)
     lifecycle.stop_app(stack)
     lifecycle.stop_worker(stack)
-    return "clients get 503, and nothing writes"
+    return "clients get 503, and neither web nor worker runs"
 
 
 def reopen(run: RestoreRun) -> None:
@@ -59,7 +59,7 @@ def swap(run: RestoreRun) -> str:
     if not run.swapped:
         run.server.drop(run.former)
         run.server.rename((run.target, run.former), (run.restored, run.target))
-    return f"{run.target} is the restored database"
+    return f"{run.target} is now the restored database"
 
 
 def swap_back(run: RestoreRun) -> None:
@@ -98,7 +98,7 @@ def _loaded(run: RestoreRun, keys: int) -> str:
     found = loaded(Redis(run.stack.docker, run.stack.paths).info())
     if found != keys:
         raise FailedError(f"Redis loaded {found} keys, but the backup has {keys}", next_step="sudo stackctl logs redis")
-    return f"{keys} keys, including those that have expired since"
+    return f"Redis loaded {keys} keys, including those that have expired since the backup"
 
 
 def _redis(stack: Stack) -> list[Container]:
@@ -120,7 +120,7 @@ def end_maintenance(run: RestoreRun) -> str:
     """Open the site, unless maintenance was on before the restore."""
     webhook.mend_and_tell(run.stack)
     if run.record and run.record.maintenance:
-        return "not opened: maintenance was on before the restore"
+        return "clients still get 503, because maintenance was on before the restore"
     run.stack.paths.maintenance.unlink(missing_ok=True)
     return answer(run.stack)
 

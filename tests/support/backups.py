@@ -74,7 +74,7 @@ def small(number: int, **more: Any) -> Manifest:
     return made(number, files={manifest.DUMP: manifest.File(40, "0" * 64)}, **more)
 
 
-SHRUNK = "the dump has lost more than half of its size: 0.0 MB, but 10.0 MB in {}. Nothing was pruned"
+SHRUNK = "the new dump has lost more than half of its size: 0.0 MB, but 10.0 MB in {}. Nothing was pruned"
 
 
 class Sent(list[str]):

@@ -19,7 +19,7 @@ TAG = "1.1.0"
 NGINX = Path(__file__).parents[2] / "templates/nginx/nginx.conf.j2"
 LINE = Template("".join(re.findall("'(.*)'", NGINX.read_text().partition("log_format")[2].partition(";")[0])))
 """A line as nginx writes it."""
-NOBODY = "no request came in, so only our own checks were seen. Next: try the app yourself"
+NOBODY = "no request came in, so only stackctl's own requests tested the release. Next: try the app yourself"
 
 
 @dataclass

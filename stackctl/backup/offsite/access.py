@@ -50,7 +50,7 @@ class KeyPermissions:
 
     def __str__(self) -> str:
         if self.append_only:
-            return "the droplet's key can only add"
+            return "the droplet's key can only add objects"
         can = [word for word, may in (("delete", self.deletes), ("overwrite", self.overwrites)) if may]
         return f"the droplet's key can {' and '.join(can)} existing objects"
 
@@ -84,7 +84,7 @@ def problems(paths: Paths, where: str) -> list[str]:
     found = permissions(paths)
     if found and not found.append_only and load(paths).append_only:
         return [
-            f"{found}, although offsite_append_only is set. Next: use a key that can only add "
+            f"{found}, although offsite_append_only is set. Next: use a key that can only add objects "
             "(docs/how-to/offsite-backups.md)"
         ]
     return []

@@ -13,7 +13,7 @@ from stackctl.backup.stored import LATEST, Stored
 from stackctl.core import openat
 from stackctl.core.errors import FailedError, RefusedError
 
-READING = "reading the off-site backups, about one second each"
+READING = "reading the off-site backups takes about one second each"
 """For each backup restic derives its key again, which is slow on purpose."""
 
 
@@ -70,7 +70,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     elif not manifest.ID.fullmatch(wanted):
         raise RefusedError(
             f"there is no backup {wanted!r} off the droplet",
-            next_step="sudo stackctl check-offsite, which lists them all",
+            next_step="sudo stackctl check-offsite, which lists all off-site backups",
         )
     elif not snapshot and (here := intact(stack.paths.backup(wanted))):
         return here
@@ -81,13 +81,17 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
         if snapshot:
             raise RefusedError(
                 f"{place} is intact and differs from snapshot {snapshot}. Nothing was changed",
-                next_step="restore it without --from-offsite, or move it away first",
+                next_step="restore that backup without --from-offsite, or move its directory away first",
             )
-        stack.log.emit("preflight", "progress", f"{one.name} differs from the intact backup here, which is used")
+        stack.log.emit(
+            "preflight", "progress", f"{one.name} is not used, because the intact backup on this droplet differs"
+        )
     for doubt in one.doubts:
         stack.log.emit("preflight", "progress", f"{one.name} is in doubt: {doubt}")
     if wanted == LATEST and (doubtful := sum(1 for other in found if other.doubts)):
-        stack.log.emit("preflight", "progress", f"{doubtful} others are in doubt. Next: sudo stackctl check-offsite")
+        stack.log.emit(
+            "preflight", "progress", f"{doubtful} other snapshots are in doubt. Next: sudo stackctl check-offsite"
+        )
     return here or one.manifest
 
 
@@ -110,7 +114,8 @@ def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
     copies = [one.snapshot for one in everything(stack, told.id) if one.copies(told)]
     if not copies:
         raise RefusedError(
-            f"{repository.config.repository} has no such backup {told.id}", next_step="sudo stackctl check-offsite"
+            f"{repository.config.repository} has no copy of the backup {told.id}",
+            next_step="sudo stackctl check-offsite",
         )
     for snapshot in copies[:-1]:
         with suppress(FailedError):

@@ -72,7 +72,7 @@ class Repository:
         if there.status == 404:
             raise FailedError(
                 f"{self.config.repository}: the droplet's key cannot add anything ({put.cause})",
-                next_step=self._then("let it write there (docs/how-to/offsite-backups.md)"),
+                next_step=self._then("let the key write there (docs/how-to/offsite-backups.md)"),
             )
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
@@ -119,7 +119,7 @@ class Repository:
         found = manifest.load(directory)
         if replace(found, offsite=None) != replace(told, offsite=None):
             raise FailedError(
-                f"the {manifest.NAME} in the storage differs from the one that was sent", next_step=self._then()
+                f"the {manifest.NAME} in the storage differs from the manifest that was sent", next_step=self._then()
             )
         for name, file in told.files.items():
             self._fetch(snapshot, directory / name, file.bytes, timeout_for(told))
@@ -160,7 +160,7 @@ class Repository:
             cause = error or type(error).__name__
             raise FailedError(
                 f"{config.repository}: the storage cannot be reached ({cause})",
-                next_step=self._then("wait until it answers"),
+                next_step=self._then("wait until the storage answers"),
             ) from None
 
     def _run(self, *arguments: object, timeout: float, stdout: Path | None = None, most: int = sys.maxsize) -> Result:
@@ -189,15 +189,18 @@ class Repository:
         known = {
             127: ("restic is not installed", "make site"),
             NO_REPOSITORY: (f"{where}: there is no such repository", "make offsite"),
-            WRONG_PASSWORD: (f"{where} does not open with the droplet's password", "make offsite, which adds it"),
+            WRONG_PASSWORD: (
+                f"{where} does not open with the droplet's password",
+                "make offsite, which adds the password",
+            ),
             LOCKED: (
                 f"{where} is locked ({said})",
-                self._then("wait until make prune has ended, or for half an hour if it was killed"),
+                self._then("wait until make prune has ended, or for half an hour if make prune was killed"),
             ),
             TOO_LONG: (f"{where}: the data in the storage is damaged or forged: {ran.reason}", self._then()),
             TIMED_OUT: (f"{where}: restic {verb} timed out ({said})", once_it_answers),
         }
-        message, next_step = known.get(ran.code, (f"{where}: restic {verb}: {said}", once_it_answers))
+        message, next_step = known.get(ran.code, (f"{where}: restic {verb} failed: {said}", once_it_answers))
         return FailedError(message, next_step=next_step)
 
 

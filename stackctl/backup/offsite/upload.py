@@ -23,13 +23,11 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
     """
     repository = Repository(stack)
     if repository.config.read_only:
-        raise RefusedError(
-            "nothing was sent: this droplet is isolated, and only reads the storage", next_step="make promote"
-        )
+        raise RefusedError("no backup was sent, because this droplet is isolated", next_step="make promote")
     # If the backup is damaged on the droplet, the comparison after the upload would blame the storage every night.
     if faults := manifest.differing(directory, told):
         raise FailedError(
-            f"{told.id} is no longer what was written: {', '.join(faults)}",
+            f"{told.id} was changed after it was written: {', '.join(faults)}",
             next_step=f"check the disk (sudo journalctl -k), then remove {directory}",
         )
     repository.find()

@@ -76,7 +76,7 @@ BROKEN = {
     "broken-hang": (FAILED, "migrate", "migrations took longer than"),
     "broken-crash": (FAILED, "health", "web ended by itself"),
     "broken-unready": (FAILED, "health", "web is running, starting after"),
-    "broken-version": (FAILED, "probe", "/health says version '0.0.0'"),
+    "broken-version": (FAILED, "probe", "/health reports version '0.0.0'"),
     "broken-probe": (FAILED, "probe", "answers 500 to an empty update"),
     "broken-500": (FAILED, "watch", "since the flip"),
     "broken-worker": (FAILED, "worker", "worker ended by itself"),
@@ -145,7 +145,7 @@ def test_a_release_that_telegram_complains_of_is_undone(droplet: Host) -> None:
         post("/lab/updates", {"count": 1, "text": "/offers"})
         code, output = asked.end()
         assert code == FAILED, output
-        assert "Telegram says: " in output.splitlines()[-1]
+        assert "Telegram reports an error: " in output.splitlines()[-1]
         (problem,) = status(droplet)["problems"]
         assert "updates wait at Telegram, which can't deliver them" in problem
     deadline = time.monotonic() + 120  # Telegram waits longer after each failed attempt
@@ -392,7 +392,7 @@ def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Environment,
         assert UnderWay(("rollback", "1.1.0")).end()[0] == 0, "an expand bars nothing"
         droplet.check_output("stackctl rollback 1.2.0")
         plan = droplet.check_output("stackctl release 1.3.0 --dry-run")
-        assert "no rollback can go further back than to what is live now" in plan
+        assert "no rollback can go further back than the live release" in plan
         assert live(droplet) == "1.2.0"
         droplet.check_output("stackctl release 1.3.0")
         code, output = UnderWay(("rollback", "1.1.0")).end()

@@ -147,7 +147,7 @@ def test_a_backup_of_half_the_size_fails_but_is_kept(droplet: Host, database: Da
         database.ask("DROP TABLE ballast")
     before = proven(droplet)
     code, output = begun().end()
-    assert (code, "the dump has lost more than half of its size" in output.splitlines()[-1]) == (FAILED, True)
+    assert (code, "the new dump has lost more than half of its size" in output.splitlines()[-1]) == (FAILED, True)
     assert set(before) < set(proven(droplet)), "nothing was pruned"
     assert_the_next_one_is_whole(droplet)
 

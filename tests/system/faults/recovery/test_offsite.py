@@ -99,7 +99,7 @@ def test_while_the_storage_is_down_backups_are_made_and_sent_once_it_is_back(
         assert any("the last backup failed" in line and "cannot be reached" in line for line in problems(droplet))
     assert failed.rc == 1
     assert (
-        "the storage cannot be reached ([Errno 111] Connection refused). Next: wait until it answers, then sudo"
+        "the storage cannot be reached ([Errno 111] Connection refused). Next: wait until the storage answers, then"
         in failed.stdout
     )
     assert took < TOLD_WITHIN_S

@@ -139,7 +139,7 @@ def test_another_backup_s_restore_undoes_an_interrupted_one_first(
     asked.end()
     safety = next(one["id"] for one in reversed(backups(droplet)) if one["reason"] == "safety")
     shown = droplet.check_output(f"stackctl restore {safety} --yes {safety}")
-    assert f"the restore of {then.id} was interrupted, and is undone" in shown
+    assert f"the interrupted restore of {then.id} is undone first" in shown
     assert database.ask(OFFERS) == now
     assert (problems(droplet), leftovers(droplet)) == ([], "")
 

@@ -179,12 +179,12 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "a table that lost a row": (
         {"postgres.lost": {"public.offers": 11}},
         1,
-        "the restored data differs: public.offers has 11 rows, the snapshot had 12",
+        "the restored data differs from the manifest: public.offers has 11 rows, but the manifest says 12",
     ),
     "a table too many": (
         {"postgres.lost": {"public.x": 0}},
         1,
-        "the restored data differs: public.x was not in the dump's snapshot",
+        "the restored data differs from the manifest: public.x is not in the manifest",
     ),
     "a key that was lost": ({"redis.keys_lost": 1}, 1, "redis.rdb has 5 keys, but Redis loaded 4"),
 }
@@ -216,7 +216,10 @@ def test_a_damaged_backup_that_still_restores_does_not_count(live: Droplet, monk
 
     monkeypatch.setattr(verify, "_load_redis", flip)
     code, shown = stackctl(live, "backup")
-    assert (code, "damaged since it was written: globals.sql was changed since it was written" in shown) == (1, True)
+    assert (
+        code,
+        "the backup was damaged after it was written: globals.sql was changed since it was written" in shown,
+    ) == (1, True)
     assert (proven(live), leftovers(live)) == ([], [])
 
 

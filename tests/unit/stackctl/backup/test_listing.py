@@ -132,7 +132,7 @@ def test_backups_are_listed_newest_first(live: Droplet) -> None:
     assert newest.endswith("no        1.0.0")
     assert oldest.split()[1:] == ["release", "0.0", "15", "no", "no", "none"]
     assert unreadable.endswith(
-        "20250101T000000.000Z/manifest.json is missing. Next: sudo stackctl backup, then remove this one"
+        "20250101T000000.000Z/manifest.json is missing. Next: sudo stackctl backup, then remove the invalid backup"
     )
     (first, second) = json.loads(stackctl(live, "list-backups", "--json")[1])
     assert (first["reason"], second["tables"]) == ("release", live.postgres.tables)

@@ -133,14 +133,14 @@ def test_objects_that_only_a_superuser_creates_are_left_out_and_named(load: Load
     assert sorted(contents.told) == sorted(
         [
             LIVE_ONES,
-            "privileges on FUNCTION dblink_connect_u(text), which belongs to an extension",
-            "server s1: only a superuser may create it",
-            "foreign table ft: only a superuser may create it",
-            "publication allp: only a superuser may create it",
-            "default privileges of postgres",
-            "event trigger et: only a superuser may create it",
+            "privileges on FUNCTION dblink_connect_u(text) are left out, because an extension has created it",
+            "server s1 is left out, because only a superuser may create it",
+            "foreign table ft is left out, because only a superuser may create it",
+            "publication allp is left out, because only a superuser may create it",
+            "default privileges of postgres are left out",
+            "event trigger et is left out, because only a superuser may create it",
             "objects of postgres (1) will belong to owner",
-            "extension postgres_fdw will belong to the superuser: only a superuser may create it",
+            "extension postgres_fdw will belong to the superuser, because only a superuser may create it",
             "role app reader is created without login, password or membership",
             "role keeper is created without login, password or membership",
         ]

@@ -76,7 +76,7 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
         ({"more": 1}, "more is unknown"),
         ({"id": "../20251123T000001.000Z"}, "id must be the ID of a backup"),
         ({"reason": "boredom"}, "reason must be one of nightly, asked, release, safety"),
-        ({"at": "2025-11-23T12:00:00"}, "at must be a time of this millennium with its zone"),
+        ({"at": "2025-11-23T12:00:00"}, "at must be a time of this millennium with its time zone"),
         ({"sequence": True}, "sequence must be a whole number, 0 or more"),
         ({"release": {"id": "20251123T120000.000Z"}}, "release must be null or a release with its id and tag"),
         ({"postgres": {"version": "17.11", "database": "app"}}, "postgres.bytes is missing"),
@@ -84,10 +84,13 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
         ({"tables": {"public.offers": -1}}, "tables.public.offers must be a whole number, 0 or more"),
         (
             {"files": {"globals.sql": {"bytes": 1, "sha256": SHA256}}},
-            "files has no postgres.dump, files has no redis.rdb, files has no state.json",
+            "`files` lacks postgres.dump, `files` lacks redis.rdb, `files` lacks state.json",
         ),
-        ({"files": {**FILES, "more.sql": FILES["globals.sql"]}}, "files has more.sql, which is not part of a backup"),
-        ({"redis": None}, "files has redis.rdb, which is not part of a backup"),
+        (
+            {"files": {**FILES, "more.sql": FILES["globals.sql"]}},
+            "`files` lists more.sql, which is not part of a backup",
+        ),
+        ({"redis": None}, "`files` lists redis.rdb, which is not part of a backup"),
         ({"files": {"postgres.dump": {"bytes": 1, "sha256": "0"}}}, "files.postgres.dump.sha256 must be a SHA-256"),
         (
             {"files": {name: {"bytes": 1, "sha256": SHA256} for name in ("postgres.dump", "../x")}},
@@ -101,7 +104,7 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
         ),
         ({"postgres": {**POSTGRES, "database": "app; --"}}, "postgres.database must be the name of a database"),
         ({"app": "\x1b[2J"}, "app must be the name of an app"),
-        ({"at": "0001-01-01T00:00:00+00:00"}, "at must be a time of this millennium with its zone"),
+        ({"at": "0001-01-01T00:00:00+00:00"}, "at must be a time of this millennium with its time zone"),
         ({"sequence": 2**63}, "sequence must be a whole number, 0 or more"),
         ({"schema": "0003\x1b[31m"}, "schema must be null or a revision of the schema"),
         (
@@ -121,7 +124,7 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
         ),
         (
             {"verified": {"at": "today", "seconds": 1, "rows": 1}},
-            "verified.at must be a time of this millennium with its zone",
+            "verified.at must be a time of this millennium with its time zone",
         ),
         (
             {"offsite": {"at": "2025-11-23T12:00:00+00:00", "snapshot": ""}},
@@ -172,7 +175,11 @@ def test_a_directory_without_a_valid_manifest_is_named_and_does_not_count(tmp_pa
     (tmp_path / "lost+found").mkdir()
     assert manifest.every(tmp_path) == [sooner, later]
     faults = manifest.unreadable(tmp_path)
-    assert [torn.id in faults[0], f"is the manifest of {later.id}" in faults[1], len(faults)] == [True, True, 2]
+    assert [torn.id in faults[0], f"is the manifest of another backup, {later.id}" in faults[1], len(faults)] == [
+        True,
+        True,
+        2,
+    ]
 
 
 def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
@@ -184,7 +191,7 @@ def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path: Path) -> Non
     assert list((tmp_path / one.id).iterdir()) == []
 
 
-WHY = 'pg_restore of postgres.dump: ERROR:  relation "z" does not exist'
+WHY = 'pg_restore of postgres.dump failed: ERROR:  relation "z" does not exist'
 
 
 def test_only_an_unverified_backup_s_manifest_has_a_reason() -> None:
@@ -204,7 +211,7 @@ def test_the_reason_of_an_unverified_backup_is_one_printable_line(why: Any) -> N
 def test_a_verified_backup_has_no_reason_why_it_is_unverified() -> None:
     """Such a backup would be the latest, and its rows would be compared with nothing."""
     document = json.loads(made(1).to_json()) | {"unproven": WHY}
-    with pytest.raises(FailedError, match="it is verified and unproven"):
+    with pytest.raises(FailedError, match="the backup is marked both as verified and as unproven"):
         manifest.parse(json.dumps(document), "here")
 
 

@@ -19,7 +19,7 @@ def test_a_dump_of_half_the_size_fails_each_night_until_a_manual_backup(live: Dr
     for _ in range(2):
         code, shown = stackctl(live, "backup", "--nightly")
         assert (code, SHRUNK.format(big.id) in shown) == (1, True)
-        assert "if the loss was intended, run sudo stackctl backup to acknowledge it" in shown
+        assert "if the loss was intended, run sudo stackctl backup to acknowledge the loss" in shown
         assert [line for line in problems(live) if "lost more than half" in line]
         live.seconds += 86400
     code, shown = stackctl(live, "backup")

@@ -36,7 +36,7 @@ def test_a_schema_that_does_not_restore_in_one_go_keeps_its_dump_and_says_so(odd
     assert manifest.differing(odd.paths.backup(kept.id), kept) == []
     assert kept.unproven
     assert "COPY failed for table public.offers" in kept.unproven
-    assert f"The dump is kept as {kept.id}, unverified" in shown.splitlines()[-1]
+    assert f"The dump is kept as the unverified backup {kept.id}" in shown.splitlines()[-1]
     assert storage == [kept.id], "the droplet may be lost before anybody mends the schema"
     assert leftovers(odd) == []
     assert [line for line in problems(odd) if kept.id in line and "unverified" in line and "public.offers" in line]
@@ -50,7 +50,7 @@ def test_an_unverified_backup_is_kept_even_if_it_cannot_be_sent(odd: Droplet, st
     code, shown = stackctl(odd, "backup")
     assert (code, len(unproven(odd))) == (1, 1)
     assert "COPY failed for table public.offers" in shown.splitlines()[-1]
-    assert "and was not sent off the droplet: the storage is down" in shown.splitlines()[-1]
+    assert "and could not be sent off the droplet: the storage is down" in shown.splitlines()[-1]
 
 
 def test_a_backup_too_large_for_the_memory_is_kept_unverified(odd: Droplet) -> None:
@@ -83,7 +83,7 @@ def test_a_replaced_unverified_backup_gets_no_new_number(odd: Droplet, storage: 
     storage.clear()
     code, shown = stackctl(odd, "backup")
     (kept,) = unproven(odd)
-    assert (code, kept.sequence, "unsent backups get higher ones" in shown) == (1, 501, True), shown
+    assert (code, kept.sequence, "unsent backups get higher numbers" in shown) == (1, 501, True), shown
 
 
 def test_after_a_kill_there_is_still_an_unverified_backup(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_after_a_kill_there_is_still_an_unverified_backup(tmp_path: Path) -> Non
 
 
 def test_a_pre_restore_backup_must_be_verified_and_is_kept_otherwise(odd: Droplet) -> None:
-    with pytest.raises(FailedError, match=r"is kept as 20251123T130000\.000Z, unverified"):
+    with pytest.raises(FailedError, match=r"is kept as the unverified backup 20251123T130000\.000Z"):
         create.pre_restore(stack_of(odd))
     assert [one.reason for one in unproven(odd)] == ["safety"]
     assert stackctl(odd, "backup")[0] == 1
@@ -163,9 +163,9 @@ NO_SPACE = Result(1, stderr="pg_restore: error: could not extend file: No space 
 def test_a_full_disk_during_the_verification_says_where_to_make_room(live: Droplet) -> None:
     live.failing = {"--exit-on-error": NO_SPACE}
     code, shown = stackctl(live, "backup")
-    cause = f"no space left on the disk (pg_restore of postgres.dump: {NO_SPACE.stderr}). The dump is kept as "
+    cause = f"no space left on the disk (pg_restore of postgres.dump failed: {NO_SPACE.stderr}). The dump is kept as "
     assert (code, cause in shown.splitlines()[-1]) == (1, True), shown
-    assert f", unverified. Next: make room in {live.paths.backups} (" in shown.splitlines()[-1]
+    assert f". Next: make room in {live.paths.backups} (" in shown.splitlines()[-1]
 
 
 def test_a_load_that_writes_without_end_is_stopped_before_the_disk_is_full(
@@ -182,7 +182,7 @@ def test_a_load_that_writes_without_end_is_stopped_before_the_disk_is_full(
 
     monkeypatch.setattr(Postgres, "_restore", written)
     code, shown = stackctl(live, "backup")
-    assert (code, f"no space left except {SPARE >> 20} MiB" in shown.splitlines()[-1]) == (1, True), shown
+    assert (code, f"less than {SPARE >> 20} MiB is left on the disk" in shown.splitlines()[-1]) == (1, True), shown
     assert live.ran("docker kill bot-verify")
     assert leftovers(live) == []
 
@@ -193,7 +193,7 @@ def test_a_load_that_was_ended_is_not_verified_even_if_its_faults_are_expected(
     """An unverified backup is loaded as far as possible in spite of errors."""
     monkeypatch.setattr(verify, "LOOK_S", 0.001)
     live.bytes_free = SPARE - 1
-    with pytest.raises(FailedError, match="no space left except"), verify._leaving_room(stack_of(live), "bot-verify"):
+    with pytest.raises(FailedError, match="is left on the disk"), verify._leaving_room(stack_of(live), "bot-verify"):
         time.sleep(0.2)
     live.bytes_free = SPARE
     with verify._leaving_room(stack_of(live), "bot-verify"):

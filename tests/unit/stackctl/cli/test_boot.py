@@ -138,8 +138,8 @@ def test_what_serves_is_not_given_up_for_a_recorded_one_that_does_not(
 def test_a_dry_run_settles_nothing_and_says_what_would_give_way(uncommitted: Droplet) -> None:
     code, shown = stackctl(uncommitted, "release", "1.2.0", "--dry-run")
     assert code == 0, shown
-    assert "a release was interrupted: the recorded release is brought back first" in shown
-    assert "goes live in green; it replaces 1.0.0 in blue" in shown
+    assert "a release was interrupted, so the recorded release is brought back first" in shown
+    assert "goes live in green and replaces 1.0.0 in blue" in shown
     assert serves(uncommitted) == ("green", "1.1.0", ["blue", "green"])
 
 
@@ -149,7 +149,7 @@ def test_a_refusal_after_a_recovery_is_a_failure(uncommitted: Droplet) -> None:
     code, shown = stackctl(uncommitted, "release", "1.1.0")
     assert code == 1
     assert "cannot pull" in shown.splitlines()[-1]
-    assert "what an interrupted release had left was removed before that" in shown.splitlines()[-1]
+    assert "Before that, the remains of an interrupted release were removed" in shown.splitlines()[-1]
     assert stackctl(uncommitted, "release", "1.1.0")[0] == 2
 
 

@@ -37,7 +37,7 @@ def test_a_release_that_nobody_asked_for_anything_says_so(live: Watched) -> None
 def test_a_bot_that_fails_its_own_look_after_the_flip_is_undone(live: Watched) -> None:
     live.later = {"update": 500}
     code, said = released(live, "1.2.0")
-    assert (code, "our own request failed: /webhook answers 500. 1.1.0 is still live" in said) == (1, True), said
+    assert (code, "stackctl's own request failed: /webhook answers 500. 1.1.0 is still live" in said) == (1, True), said
 
 
 def test_a_page_that_fails_after_the_flip_is_a_reason_as_well(live: Watched) -> None:
@@ -45,7 +45,7 @@ def test_a_page_that_fails_after_the_flip_is_a_reason_as_well(live: Watched) -> 
     live.app |= {"pages": {"/": 200, "/offers/": 200}}
     live.later = {"pages": {"/": 200, "/offers/": 502}}
     code, said = released(live, "1.2.0")
-    assert (code, "our own request failed: /offers/ answers 502" in said) == (1, True), said
+    assert (code, "stackctl's own request failed: /offers/ answers 502" in said) == (1, True), said
 
 
 def test_a_page_that_only_the_new_release_fails_is_found_before_the_flip(

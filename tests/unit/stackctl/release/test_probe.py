@@ -22,7 +22,7 @@ def probed(live: Watched, tag: str = TAG, values: dict[str, str] = ENVIRONMENT) 
 
 
 def test_a_colour_that_is_what_was_asked_for(live: Watched) -> None:
-    assert probed(live) == "ready, version 1.1.0, takes updates"
+    assert probed(live) == "ready, version 1.1.0, accepts updates"
     assert [call for call in live.calls if call[0] in {"GET", "POST"}] == [
         ["GET", "blue.sock", "/ready"],
         ["GET", "blue.sock", "/health"],
@@ -61,8 +61,8 @@ def test_the_probe_waits_until_the_app_is_ready(live: Watched, monkeypatch: pyte
     [
         ({"ready": 503}, "/ready answers 503 after 20 s"),
         ({"ready": 302}, "/ready answers 302 after 20 s"),
-        ({"ready": 200, "version": "0.9"}, "/health says version '0.9', not 1.1.0. Next: build the image again"),
-        ({"ready": 200, "version": None}, "/health says version None"),
+        ({"ready": 200, "version": "0.9"}, "/health reports version '0.9', not 1.1.0. Next: build the image again"),
+        ({"ready": 200, "version": None}, "/health reports version None"),
         ({"ready": 200, "update": 401}, "/webhook answers 401"),
         ({"ready": 200, "update": 302}, "/webhook answers 302"),
     ],
@@ -76,7 +76,7 @@ def test_the_probe_reports_each_bad_answer(live: Watched, app: dict[str, Any], s
 @pytest.mark.parametrize("update", [200, 202, 204])
 def test_any_2xx_takes_an_update(live: Watched, update: int) -> None:
     live.app = {"ready": 200, "update": update}
-    assert probed(live).endswith("takes updates")
+    assert probed(live).endswith("accepts updates")
 
 
 def test_another_secret_is_not_taken(live: Watched) -> None:
@@ -90,13 +90,13 @@ def test_a_version_of_another_form_is_no_good_answer(
     live: Watched, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
     monkeypatch.setattr(live, "request_over_socket", lambda *_arguments: (200, said))
-    with pytest.raises(FailedError, match="no good answer: "):
+    with pytest.raises(FailedError, match="the probe got no valid answer: "):
         probed(live)
 
 
 def test_a_socket_without_an_app_is_reported(live: Watched) -> None:
     live.systemd.units.clear()
-    with pytest.raises(FailedError, match="no good answer: /ready: nobody there after 20 s"):
+    with pytest.raises(FailedError, match="the probe got no valid answer: /ready: nobody there after 20 s"):
         probed(live)
 
 

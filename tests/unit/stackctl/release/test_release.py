@@ -32,9 +32,9 @@ def test_a_first_release_of_an_app_without_a_worker_speaks_of_no_other(tmp_path:
     fresh = installed(tmp_path, worker=False)
     _, planned = stackctl(fresh, "release", "1.0.0", "--dry-run")
     _, shown = stackctl(fresh, "release", "1.0.0")
-    for untrue in ("keeps running", "the worker is replaced", "it replaces", "kept for a rollback"):
+    for untrue in ("keeps running", "the worker is replaced", "and replaces", "kept for a rollback"):
         assert untrue not in planned + shown
-    assert "1.0.0 (registry.lab.test/bot@sha256:1.0.0) goes live in blue; it is the first one" in planned
+    assert "1.0.0 (registry.lab.test/bot@sha256:1.0.0) goes live in blue as the first release" in planned
     ended = [line.split(maxsplit=2)[2] for line in shown.splitlines() if re.search("(worker|drain|stop) +done", line)]
     assert [line.rpartition(" (")[0] for line in ended] == [
         "worker     done the app has no worker",

@@ -57,11 +57,15 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
         "worker is running, starting after 20 s",
     ),
     "no update is taken": ({"app": {"ready": 200, "update": 500}}, 1, "/webhook answers 500"),
-    "not ready after the flip": ({"later": {"ready": 503}}, 1, "/ready is no longer ready"),
-    "Telegram complains after the flip": ({"later": COMPLAINT}, 1, "Telegram says: 500 Internal Server Error"),
+    "not ready after the flip": ({"later": {"ready": 503}}, 1, "/ready no longer answers 200"),
+    "Telegram complains after the flip": (
+        {"later": COMPLAINT},
+        1,
+        "Telegram reports an error: 500 Internal Server Error",
+    ),
     "socket unit fails": ({"failing": {"systemctl start": Result(1, stderr="unit failed")}}, 1, "unit failed"),
     "never ready": ({"app": {"ready": 503}}, 1, "/ready answers 503 after 20 s"),
-    "wrong version": ({"app": {"ready": 200, "version": "0.9"}}, 1, "says version '0.9'"),
+    "wrong version": ({"app": {"ready": 200, "version": "0.9"}}, 1, "reports version '0.9'"),
 }
 FIRST = {
     "migration hangs": "see what the migrations wait for (pg_stat_activity)",

@@ -59,8 +59,8 @@ def test_twice_leads_further_back_and_never_to_the_one_that_it_fled_from(live: D
     code, shown = stackctl(live, "rollback")
     assert code == 2
     assert (
-        "a rollback has already left every earlier release (1.1.0, 1.2.0). Nothing was changed. "
-        "Next: stackctl rollback 1.1.0, if you want that one"
+        "each earlier release (1.1.0, 1.2.0) was already replaced by a rollback. Nothing was changed. "
+        "Next: stackctl rollback 1.1.0, if you want that release"
     ) in shown
     assert (tag(live), live.docker.running()) == ("1.0.0", ["blue"])
 
@@ -143,7 +143,10 @@ def test_the_environment_is_the_one_that_it_had(live: Droplet) -> None:
     ("asked", "said"),
     [
         ([], "there is no earlier release to go back to (kept: none). Nothing was changed. Next: stackctl release TAG"),
-        (["9.9.9"], "no release of 9.9.9 is kept (kept: none). Nothing was changed. Next: stackctl release TAG"),
+        (
+            ["9.9.9"],
+            "no release with the tag 9.9.9 is kept (kept: none). Nothing was changed. Next: stackctl release TAG",
+        ),
     ],
 )
 def test_what_is_not_kept_is_refused_by_name(tmp_path: Path, asked: list[str], said: str) -> None:
@@ -246,10 +249,10 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(live: Droplet) -> 
     assert code == 0
     for said in (
         "1.3.0 (",
-        "it replaces 1.2.0 in blue",
-        "LOG_LEVEL differ",
+        "and replaces 1.2.0 in blue",
+        "the app environment differs in LOG_LEVEL",
         "0003 (contract)",
-        "no rollback can go further back than to what is live",
+        "no rollback can go further back than the live release",
     ):
         assert said in shown
     assert before == (state.load(live.paths), live.docker.containers, live.postgres.schema)

@@ -42,7 +42,7 @@ def test_the_watch_lasts_as_long_as_declared(live: Watched) -> None:
 def test_a_rise_of_errors_ends_the_watch(live: Watched) -> None:
     live.answers = [[200], [502, 502, 502]]
     began = live.seconds
-    with pytest.raises(FailedError, match="since the flip 3 of 4 answers were 5xx; before it 0 of 20"):
+    with pytest.raises(FailedError, match="since the flip 3 of 4 answers were 5xx; before the flip 0 of 20"):
         look(live)
     assert live.seconds - began < 2
 
@@ -82,7 +82,7 @@ def test_not_ready_for_a_moment_is_no_fault(live: Watched, statuses: list[int]) 
 
 
 def test_not_ready_at_three_looks_is_one(live: Watched) -> None:
-    with pytest.raises(FailedError, match="/ready is no longer ready"):
+    with pytest.raises(FailedError, match="/ready no longer answers 200"):
         look(live, request_over_socket=answering(live, [200, 503, 200, 503, 503, 503]))
 
 
@@ -116,13 +116,13 @@ def test_telegram_s_errors_from_before_the_flip_and_their_repetition_do_not_coun
 def test_a_newer_complaint_is_one(live: Watched, clock: float) -> None:
     before = live.now().timestamp() + clock
     live.later = complaint(before)
-    with pytest.raises(FailedError, match="Telegram says: Wrong response: 500"):
+    with pytest.raises(FailedError, match="Telegram reports an error: Wrong response: 500"):
         look(live, later=complaint(before + TELEGRAM_REPEATS + 1))
 
 
 def test_the_first_complaint_of_all_is_one(live: Watched) -> None:
     began = live.seconds
-    with pytest.raises(FailedError, match="Telegram says: Wrong response: 500"):
+    with pytest.raises(FailedError, match="Telegram reports an error: Wrong response: 500"):
         look(live, later=complaint(live.now().timestamp() - 1))
     assert live.seconds - began < 2
 
@@ -159,13 +159,13 @@ def test_maintenance_at_any_moment_of_the_watch_silences_telegram(live: Watched,
     look(live, meanwhile=[*[lambda: None] * at, flag.touch, complain])
     assert not flag.exists()
     assert len(live.ran("telegram")) == 0
-    with pytest.raises(FailedError, match="Telegram says"):
+    with pytest.raises(FailedError, match="Telegram reports an error"):
         look(live, replace(flip(live), complaint=0))
 
 
 def test_errors_of_the_release_are_reported_in_maintenance_too(live: Watched) -> None:
     live.paths.maintenance.touch()
-    with pytest.raises(FailedError, match="/ready is no longer ready"):
+    with pytest.raises(FailedError, match="/ready no longer answers 200"):
         look(live, app={"ready": 503})
     live.docker.of("bot-blue")[0].update(restarts=1)
     with pytest.raises(FailedError, match="web ended by itself"):

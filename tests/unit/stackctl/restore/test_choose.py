@@ -219,7 +219,7 @@ def test_a_fetched_backup_that_does_not_restore_is_not_used(saved: Droplet, else
     saved.postgres.lost = {"public.offers": 11}
     for more in (("--yes", wanted), ("--to-database", "lost")):
         code, shown = stackctl(saved, "restore", wanted, "--from-offsite", *more)
-        assert (code, "public.offers has 11 rows, the snapshot had 12" in shown) == (1, True), shown
+        assert (code, "public.offers has 11 rows, but the manifest says 12" in shown) == (1, True), shown
         assert not [line for line in shown.splitlines() if re.match(" *[0-9.]+ s +load ", line)]
     assert as_it_was(saved) == before
     assert (kept.read_bytes() if kept.exists() else None) == there
@@ -263,7 +263,7 @@ def test_a_plan_without_a_release_names_no_service(tmp_path: Path) -> None:
     stackctl(droplet, "backup")
     code, shown = restored(droplet)
     assert code == 0
-    for said in ("keeps running until", "nginx answers again", "maintenance on first", "is still live"):
+    for said in ("keeps running until", "clients reach the app again", "maintenance on before", "is still live"):
         assert said not in shown
     assert "clients get 503, because this droplet is isolated" in shown
 

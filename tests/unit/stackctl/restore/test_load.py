@@ -44,7 +44,7 @@ def test_a_newer_schema_is_refused_by_the_records_before_anybody_is_asked(tmp_pa
     )
     droplet.calls.clear()
     code, shown = stackctl(droplet, "restore", newest(droplet))
-    said = r"the schema 0002 of \S+ is newer than that of the live release \(1\.0\.0 knows 0001\)"
+    said = r"the schema 0002 of \S+ is newer than the schema of the live release \(1\.0\.0 knows 0001\)"
     assert (code, re.search(said, shown) is not None) == (2, True), shown
     assert not droplet.ran("schema --json")
 
@@ -69,7 +69,7 @@ def test_latest_is_never_an_unverified_backup(saved: Droplet) -> None:
 def test_an_unverified_backup_is_restored_by_its_id_without_its_checks(saved: Droplet) -> None:
     wanted = unprovable(saved, by_a_check=True)
     code, shown = stackctl(saved, "restore", wanted)
-    assert "unverified, because it does not restore in one go: " in shown
+    assert "the backup is unverified, because the whole dump does not load: " in shown
     saved.postgres.unloadable = {"public.offers": True}
     code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")
     assert (code, saved.postgres.tables) == (0, THEN), shown
@@ -87,7 +87,7 @@ def test_a_backup_that_loses_rows_is_restored_only_beside(saved: Droplet) -> Non
     code, shown = stackctl(saved, "restore", wanted, "--yes", wanted, "--no-safety")
     assert (
         code,
-        "public.offers has 0 rows, the snapshot had 12. Next: add --to-database NAME, which loads" in shown,
+        "public.offers has 0 rows, but the manifest says 12. Next: add --to-database NAME to load" in shown,
     ) == (
         1,
         True,
@@ -95,8 +95,8 @@ def test_a_backup_that_loses_rows_is_restored_only_beside(saved: Droplet) -> Non
     assert as_it_was(saved) == before
     code, shown = stackctl(saved, "restore", wanted, "--to-database", "lost")
     assert (code, saved.postgres.beside["lost"]) == (0, {"public.offers": 0, "public.users": 3}), shown
-    for line in ("COPY failed for table public.offers", "public.offers has 0 rows, the snapshot had 12"):
-        assert re.search(f"not restored as it was: .*{line}", shown), shown
+    for line in ("COPY failed for table public.offers", "public.offers has 0 rows, but the manifest says 12"):
+        assert re.search(f"differs from the backup: .*{line}", shown), shown
     assert "a row" not in shown
 
 
@@ -124,7 +124,7 @@ def test_a_restore_reports_differences_before_and_at_the_end(saved: Droplet) -> 
     _, shown = stackctl(saved, "restore", "latest")
     assert f"plan       progress {said}" in shown
     _, shown = restored(saved)
-    assert f"not restored as it was: {said}" in shown
+    assert f"differs from the backup: {said}" in shown
 
 
 def test_nothing_of_a_dump_is_run_by_the_superuser(saved: Droplet) -> None:
@@ -167,7 +167,7 @@ def test_a_newer_schema_than_the_live_release_knows_is_refused(tmp_path: Path) -
         droplet.postgres.schema = "0002"
     before = as_it_was(droplet)
     code, shown = stackctl(droplet, "restore", wanted, "--yes", wanted)
-    said = r"the schema 0003 of \S+ is newer than that of the live release \(1\.2\.0 knows 0002\)"
+    said = r"the schema 0003 of \S+ is newer than the schema of the live release \(1\.2\.0 knows 0002\)"
     assert (code, re.search(said, shown) is not None) == (2, True), shown
     assert "Next: sudo stackctl release 1.3.0, or restore with --to-database NAME" in shown
     assert as_it_was(droplet) == before

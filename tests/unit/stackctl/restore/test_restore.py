@@ -56,11 +56,11 @@ def test_a_restore_shows_what_it_would_replace_and_asks(saved: Droplet) -> None:
     before, wanted = as_it_was(saved), newest(saved)
     code, shown = stackctl(saved, "restore", "latest")
     for said in (
-        "11 rows in 2 tables now, 15 in 2 after the restore",
+        "11 rows in 2 tables now, and 15 rows in 2 tables after the restore",
         "public.offers: 7 now, 12 after",
-        "9 keys now, 5 after the restore",
-        "1.2.0 now, 1.2.0",
-        "clients get 503 are lost. If that matters, run sudo stackctl maintenance on first",
+        "9 keys now, and 5 after the restore",
+        "1.2.0 is live now, and 1.2.0 was live when the backup was made",
+        "clients get 503 are lost. To prevent such writes, run sudo stackctl maintenance on before",
     ):
         assert said in shown
     assert (code, f"--yes {wanted}" in shown.splitlines()[-1]) == (2, True), shown
@@ -79,7 +79,7 @@ def test_a_restore_without_confirmation_changes_nothing_and_shows_what_to_type(
     before, wanted = as_it_was(saved), newest(saved)
     saved.typed = ""
     code, shown = stackctl(saved, "restore", "latest", "--no-safety")
-    assert (code, "it was not confirmed. Nothing was changed" in shown) == (2, True), shown
+    assert (code, "the ID of the backup was not repeated. Nothing was changed" in shown) == (2, True), shown
     (typed,) = re.findall(r"sudo stackctl (restore .*)$", shown, re.MULTILINE)
     assert typed.split() == ["restore", wanted, "--no-safety", "--yes", wanted]
 
@@ -126,7 +126,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
         "PostgreSQL 18, but 17 is running",
     ),
     "of a newer Redis": (lambda d: told(d, redis=manifest.Redis("8.2.0", 5)), 2, "Redis 8.2.0, but 8.0.2 is running"),
-    "of another app": (lambda d: told(d, app="other"), 2, "a backup of another app: other, not bot"),
+    "of another app": (lambda d: told(d, app="other"), 2, "a backup of the app other, not of bot"),
     "little disk": (lambda d: setattr(d, "bytes_free", 100 << 20), 2, "100 MiB left, a restore may need"),
     "postgres is unwell": (lambda d: d.docker.containers[0].update(health="unhealthy"), 2, "not healthy: postgres"),
     "what is there can't be dumped": (fails("pg_dump ", "invalid page in block 7"), 1, "invalid page in block 7"),
@@ -168,7 +168,7 @@ def test_a_restored_database_that_lacks_rows_is_not_taken(saved: Droplet) -> Non
     before = as_it_was(saved)
     saved.postgres.lost = {"public.offers": 11}
     code, shown = restored(saved, "--no-safety")
-    assert (code, "public.offers has 11 rows, the snapshot had 12" in shown) == (1, True)
+    assert (code, "public.offers has 11 rows, but the manifest says 12" in shown) == (1, True)
     assert as_it_was(saved) == before
 
 

@@ -21,7 +21,7 @@ def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
     sent(live, 1)
     objects, ran = {**live.storage.objects}, len(live.storage.ran)
     reached(live.paths, read_only=True)
-    with pytest.raises(RefusedError, match="only reads the storage"):
+    with pytest.raises(RefusedError, match="no backup was sent, because this droplet is isolated"):
         upload.upload(stack(live), told, directory)
     (there,) = download.available(stack(live))
     target = tmp_path / there.id
@@ -52,7 +52,7 @@ def test_check_offsite_shows_what_there_is_and_what_the_key_may_do(live: Droplet
     code, shown = stackctl(live, "check-offsite")
     assert code == 0
     assert REPOSITORY in shown
-    assert "the droplet's key can only add" in shown
+    assert "the droplet's key can only add objects" in shown
     assert told.id in shown
     document = json.loads(stackctl(live, "check-offsite", "--json")[1])
     assert document["powers"]["deletes"] is False

@@ -139,7 +139,7 @@ def test_a_fetched_backup_equals_the_sent_one(live: Droplet, tmp_path: Path) -> 
 
 
 def test_a_missing_backup_is_not_fetched(live: Droplet, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match=r"has no such backup 20251123T000000\.000Z"):
+    with pytest.raises(RefusedError, match=r"has no copy of the backup 20251123T000000\.000Z"):
         download.fetch(stack(live), made(0), tmp_path)
 
 

@@ -45,7 +45,11 @@ def test_two_that_differ_under_one_id_are_ambiguous_and_named_with_the_storage_s
         ("latest", "00000000", "needs a backup ID"),
         ("20251124T120000.000Z", "0000", "at least 8 characters"),
         ("20251124T120000.000Z", "--no-lock", "at least 8 characters"),
-        ("20251124T120000.000Z", "00000001", "0 snapshots of 20251124T120000.000Z begin with 00000001"),
+        (
+            "20251124T120000.000Z",
+            "00000001",
+            "0 snapshots of 20251124T120000.000Z have an ID that begins with 00000001",
+        ),
         ("20251129T120000.000Z", None, "the storage has no backup 20251129T120000.000Z"),
         ("--help", None, "there is no backup '--help'"),
     ],
@@ -137,7 +141,7 @@ def test_the_latest_is_no_forgery(live: Droplet, how: str) -> None:
     if how == "dates of long ago":
         assert asked(live).id == dated(9).id
     else:
-        with pytest.raises(RefusedError, match=f"the latest: .*The newest one without a doubt is {dated(9).id}"):
+        with pytest.raises(RefusedError, match=f"the latest: .*The newest backup without a doubt is {dated(9).id}"):
             asked(live)
     nights(live, 10)
     assert asked(live).id == dated(10).id
@@ -163,7 +167,7 @@ def test_a_backup_that_was_sent_late_is_in_doubt_and_blocks_nothing(live: Drople
     assert asked(live, dated(3).id).id == dated(3).id
     doubts = {one.manifest.id: one.doubts for one in download.everything(stack(live))}
     assert [name for name, found in doubts.items() if found] == [dated(2).id, dated(3).id, dated(4).id]
-    assert doubts[dated(2).id] == ("its manifest says 2025-11-25 12:00, 3 days before the date of the storage",)
+    assert doubts[dated(2).id] == ("its manifest says 2025-11-25 12:00, but the storage took it 3 days later",)
 
 
 def test_a_hundred_releases_a_day_are_no_jump(live: Droplet) -> None:
@@ -183,7 +187,7 @@ def test_check_offsite_shows_every_snapshot_with_the_storage_s_date(live: Drople
         [dated(2).id, "2025-12-02", "12:00"],
         [dated(2).id, "2025-11-25", "13:00"],
     ]
-    twin = r"\(snapshot 00000001, stored 2025-11-25 13:00 UTC\) is in doubt: snapshot \w+ has the same ID and other"
+    twin = r"\(snapshot 00000001, stored 2025-11-25 13:00 UTC\) is in doubt: snapshot \w+ has the same backup ID"
     assert re.search(f"{dated(2).id} {twin}", shown), shown
     document = json.loads(stackctl(live, "check-offsite", "--json")[1])
     assert [len(one["doubts"]) for one in document["backups"]] == [0, 1, 2]

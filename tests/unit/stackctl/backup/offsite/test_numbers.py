@@ -49,7 +49,7 @@ def test_a_droplet_that_was_put_back_continues_the_storage_s_numbers(live: Dropl
         live.seconds = (day * DAY).total_seconds()
         code, shown = stackctl(live, "backup")
         assert code == 0, shown
-        assert ("unsent backups get higher ones" in shown) == (day == 16)
+        assert ("unsent backups get higher numbers" in shown) == (day == 16)
         here = manifest.every(live.paths.backups)[-1]
         assert (here.sequence, here.offsite is not None) == (number, True)
         assert asked(live).id == here.id
@@ -88,7 +88,7 @@ def test_a_damaged_lost_night_does_not_stop_the_next_backup(live: Droplet) -> No
 
     with patch.object(live.storage, "restic", fails):
         code, shown = stackctl(live, "backup")
-    assert (code, "cannot read the numbers in the storage" in shown) == (0, True), shown
+    assert (code, "cannot read the backup numbers in the storage" in shown) == (0, True), shown
     assert asked(live).id == manifest.every(live.paths.backups)[-1].id, "by time it is the newest all the same"
 
 

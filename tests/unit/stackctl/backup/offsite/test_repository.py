@@ -43,9 +43,9 @@ LATER = TRIED.replace("1.4s", "2m3.5s").replace("refused", "reset by peer")
          "restic is not installed. Next: make site"),
         ({"failing": {"backup": Result(TIMED_OUT, stderr=f"{TRIED}\n{LATER}\ntimed out after 120 s")}},
          r"timed out \(dial tcp 10.0.0.1:9000: connect: connection reset by peer\)"),
-        ({"failing": {"backup": Result(1, stderr=f"{TRIED}\n{FATAL}")}}, "restic backup: unable to open config file"),
+        ({"failing": {"backup": Result(1, stderr=f"{TRIED}\n{FATAL}")}}, "restic backup failed: unable to open config file"),
         ({"failing": {"backup": Result(1, stderr='{"message_type":"exit_error","message":"Fatal: no room there"}')}},
-         "restic backup: no room there. Next: wait until sudo stackctl check-offsite succeeds"),
+         "restic backup failed: no room there. Next: wait until sudo stackctl check-offsite succeeds"),
         ({"failing": {"backup": Result(0)}}, "restic returned no snapshot ID"),
         ({"failing": {"backup": Result(0, "snapshot saved")}}, "restic returned no snapshot ID"),
     ],
@@ -146,7 +146,10 @@ def test_a_full_disk_does_not_prevent_a_listing_of_the_storage(live: Droplet, mo
 def test_a_key_that_can_t_add_is_not_one_that_can_delete(live: Droplet) -> None:
     live.storage.takes = False
     code, shown = stackctl(live, "check-offsite")
-    assert (code, "the droplet's key cannot add anything (403 AccessDenied). Next: let it write" in shown) == (1, True)
+    assert (code, "the droplet's key cannot add anything (403 AccessDenied). Next: let the key write" in shown) == (
+        1,
+        True,
+    )
     assert access.permissions(live.paths) is None
 
 
