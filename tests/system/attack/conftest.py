@@ -1,10 +1,10 @@
 """Attacks on the lab from `neighbour`: `make attack`.
 
-The report shows what each attack got, what it gets without the defence, and how many requests were served meanwhile.
+The report shows each attack's result with and without the defence, and how many requests the bot answered meanwhile.
 
-A test takes `attacker`, `serving` and `result`. It attacks in `for _ in serving.attacks()`. It takes the defence out,
-attacks again under `serving.defence_out()`, and puts the defence back. Then it calls `result("slow clients", got="…",
-control="…")`.
+A test takes `attacker`, `serving` and `result`. First the test attacks in `for _ in serving.attacks()`. Then it removes
+the defence, attacks again under `serving.defence_out()`, and restores the defence. At the end the test calls
+`result("slow clients", got="…", control="…")`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.load import Running, Tally, lab_target, load
 
 AT_PEACE, ATTACKED, DEFENCE_OUT = "at peace", "attacked", "defence out"
 FEWEST = 20
-"""The fewest requests that the bot must answer during an attack. Fewer would show nothing."""
+"""The fewest requests that the bot must answer during an attack. A smaller number would prove nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ ROWS = pytest.StashKey[list[Row]]()
 
 @dataclass(frozen=True)
 class Serving:
-    """The bot under a steady load from clients at the gateway, which is where Telegram's requests come from."""
+    """The bot under a steady load from clients at the gateway. Telegram's requests also come from the gateway."""
 
     running: Running
 
     def attacks(self) -> Iterator[None]:
-        """Attack at least once, and repeat until the bot has answered enough requests: some attacks end at once."""
+        """Attack until the bot has answered enough requests meanwhile, because some attacks end at once."""
         enough = len(self._attacked.requests) + FEWEST
         self.running.phase(ATTACKED)
         while len(self._attacked.requests) < enough:
@@ -101,7 +101,7 @@ def serving(lab: Environment) -> Iterator[Serving]:
 def result(request: pytest.FixtureRequest, serving: Serving) -> Callable[..., None]:
     """Return a function that keeps a line for the table printed at the end.
 
-    It takes the attack, what it got, and what it gets without the defence.
+    Its arguments are the attack's name, the attack's result, and the result without the defence.
     """
 
     def keep(attack: str, *, got: str, control: str) -> None:

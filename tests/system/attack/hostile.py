@@ -1,6 +1,6 @@
-"""An app under an attacker's control, as PostgreSQL sees it: what its roles can plant, and who has run it since.
+"""An attacker controls the app's database role, plants objects in PostgreSQL and sees which role runs them.
 
-Everything planted writes to the server's log which role runs it. Other suites use it, too.
+Each planted object writes to the server's log which role runs it. Other suites use this module, too.
 """
 # ruff: noqa: S608
 
@@ -17,8 +17,8 @@ from testinfra.host import Host
 from tests.support.environment import Environment
 
 ROWS = 3
-# Each object tries to become the user of the login, because pg_amcheck and autovacuum act as a table's owner and stay
-# so. The first objects are those that our own statements once called: attack S1's operator, then functions and casts.
+# Each object tries to become the login's user, because pg_amcheck and autovacuum only act as a table's owner. The first
+# objects are those that our own statements once called: attack S1's operator, then functions and casts.
 PLANTED = f"""
 CREATE SCHEMA sec_app;
 CREATE FUNCTION sec_app.ran(what text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
@@ -63,7 +63,7 @@ DROP SCHEMA IF EXISTS sec_app CASCADE;
 DROP OPERATOR IF EXISTS public.|| (name, name);
 DROP FUNCTION IF EXISTS public.sec_cat, public.pg_database_size(name), public.count(), public.set_config;
 """
-# An owner of the database could leave these settings until the superuser became its owner.
+# The app could set these while its role owned the database. Now the superuser owns the database.
 FORMER_SETTINGS = {
     "search_path": "public, pg_catalog",
     "role": "'pg_monitor'",
@@ -98,7 +98,7 @@ class App:
         return self._psql("postgres", database, sql)[1]
 
     def ran_by(self) -> dict[str, set[str]]:
-        """Return who has run which planted object since the server's container started."""
+        """Return the planted objects that each role has run since the server's container started."""
         log = self.droplet.check_output(f"docker logs {self.container} 2>&1 | grep 'sec app: ' || true")
         found: dict[str, set[str]] = {}
         for what, who in re.findall(r"sec app: (.*) run by (\w+)", log):
@@ -134,9 +134,7 @@ def planted(app: App) -> Iterator[App]:
 
 @contextmanager
 def left_by_a_former_owner(app: App) -> Iterator[None]:
-    """Set parameters on the database. Each would falsify or end the queries of a superuser without
-    settings of its own.
-    """
+    """Set parameters on the database. Each would falsify or end a superuser's queries without our session settings."""
     for name, value in FORMER_SETTINGS.items():
         app.superuser(f"ALTER DATABASE {app.database} SET {name} = {value}")
     try:

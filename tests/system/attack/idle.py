@@ -1,8 +1,8 @@
 """Opens connections to sshd from many addresses of one network and sends nothing over them.
 
 It runs on the attacker as `python3 -c`. Arguments: the droplet's address, the connections for each address, the
-seconds, and the attacker's addresses. Prints "holding" once all are open, and at the end how many sshd greeted and
-still held.
+seconds, and the attacker's addresses. Prints "holding" once all connections are open. At the end it prints how many
+connections sshd has greeted and still holds.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Sends snapshots with the droplet's key, its password and its restic, as an intruder there can.
 
-Standard input describes what to send: manifests, the files' contents and restic's --time. Each manifest is made to
-match its files, unless its description says otherwise. Prints the snapshots' IDs.
+Standard input has the manifests, the files' contents and restic's --time. The program makes each manifest match its
+files, unless "as_told" is set. Prints the snapshots' IDs.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Sends requests that never end, a byte now and then, to hold nginx's connections.
+"""Sends endless requests, a byte now and then, to use up nginx's connections.
 
 It runs on the attacker as `python3 -c`. Arguments: the endless part, "headers" (slowloris) or "body"; the address, the
 host's name, the number of connections, the seconds. Prints how many connections are held at the end.
@@ -29,9 +29,7 @@ def main(endless: str, address: str, name: str, many: str, seconds: str) -> None
 
 
 def is_open(one: socket) -> bool:
-    """Say whether the connection takes one more byte. If nginx refuses a body, its answer comes before
-    the body's end.
-    """
+    """Return whether the connection takes one more byte. If nginx refuses a body, it answers before the body ends."""
     one.settimeout(0)
     try:
         one.sendall(b"a")

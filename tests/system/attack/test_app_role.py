@@ -1,6 +1,6 @@
 """The app's database role attacks the superuser that backups, releases, plans and status use.
 
-test_hostile_backup.py tests the restore of what the role planted.
+test_hostile_backup.py restores a backup with the objects that the role planted.
 """
 # ruff: noqa: S608
 
@@ -47,21 +47,19 @@ def counted(droplet: Host) -> dict[str, int]:
 def test_no_code_of_the_app_runs_as_the_superuser_of_backups_releases_plans_or_status(
     lab: Environment, droplet: Host, hostile: App
 ) -> None:
-    """In attack S1, planted code ran as superuser. Nor are the counts wrong: the app's policy hides all rows from a
-    role that obeys it.
-    """
+    """In attack S1, planted code ran as superuser. The counts must be right, too, although a policy hides all rows."""
     tag = status(droplet)["release"]["tag"]
     for verb in ("backup", f"release {tag}", "status", "amcheck"):
         droplet.check_output(f"stackctl {verb}")
     assert "0 hosts would change" in plan()
     seen = hostile.ran_by()
     assert not hostile.run_as("postgres") | hostile.run_as("stackctl_reader"), seen
-    assert hostile.run_as(hostile.login), "it does run, for the app itself"
+    assert hostile.run_as(hostile.login), "the app itself did not run the planted code, so the test proves nothing"
     assert counted(droplet)["sec_app.t"] == ROWS
     assert counted(droplet)['sec_app.odd "."\nname'] == 1
     assert problems(droplet) == []
 
-    # The control is the same superuser with unqualified names and a count, without our settings.
+    # Control: without our settings, the superuser runs the planted code through unqualified names and a count.
     hostile.superuser(
         "SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace; "
         "SELECT count(*) FROM sec_app.t",
@@ -71,7 +69,7 @@ def test_no_code_of_the_app_runs_as_the_superuser_of_backups_releases_plans_or_s
 
 
 def test_the_database_and_its_settings_are_not_the_apps(app: App) -> None:
-    """The role may not do what an owner may. It may do what a migration needs."""
+    """The app's role may do what a migration needs, and nothing that only the database's owner may do."""
     for what in ("SET search_path = public", "SET role = 'x'", "RENAME TO mine", "OWNER TO CURRENT_USER", "RESET ALL"):
         said = app.asks(f"ALTER DATABASE {app.database} {what}", fails=True)
         assert "must be owner of database" in said, said
@@ -83,7 +81,7 @@ def test_the_database_and_its_settings_are_not_the_apps(app: App) -> None:
 
 def test_settings_of_a_former_owner_are_overridden_and_reported(droplet: Host, app: App) -> None:
     with left_by_a_former_owner(app):
-        # The control is a superuser without settings of its own.
+        # Control: the statement of a superuser without our settings is cancelled.
         assert "canceling statement due to statement timeout" in app.superuser("SELECT pg_sleep(1)", app.database)
         droplet.check_output("stackctl backup")
         assert "0 hosts would change" in plan()
@@ -96,7 +94,7 @@ def test_settings_of_a_former_owner_are_overridden_and_reported(droplet: Host, a
 
 
 def test_a_role_with_undeclared_powers_is_reported(droplet: Host, app: App) -> None:
-    """Attack S1 ended in a superuser of the attacker's own, which neither plan nor status reported."""
+    """Attack S1 created a superuser for the attacker, which neither plan nor status reported."""
     app.superuser("CREATE ROLE sec_backdoor SUPERUSER LOGIN; CREATE ROLE sec_looks IN ROLE pg_read_all_data")
     app.superuser(f"GRANT pg_write_all_data TO {app.login}")
     try:
@@ -122,7 +120,7 @@ def test_a_login_with_a_leaked_password_is_dropped_whatever_it_owns(lab: Environ
     app.superuser(
         f"SET ROLE {leaked}; CREATE FUNCTION public.sec_left() RETURNS int LANGUAGE sql AS 'SELECT 1'", app.database
     )
-    # The control is the former way, which looked into the app's database alone.
+    # Control: the former statements looked only into the app's database.
     said = app.superuser(
         f"BEGIN; REASSIGN OWNED BY {leaked} TO {owner}; DROP OWNED BY {leaked}; DROP ROLE {leaked}", app.database
     )

@@ -1,4 +1,4 @@
-"""The log lines of sshd, sudo and stackctl are kept, however much a container writes."""
+"""The journal keeps the lines of sshd, sudo and stackctl, even if a container floods the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.attack.conftest import Serving
 pytestmark = pytest.mark.group("app")
 
 LINES, LINE_BYTES, JOURNAL_MIB = 9000, 6000, 24
-"""The flood has twice the size of the small journal, in fewer lines than journald's limit for a service (10,000)."""
+"""The flood is twice the size of the small journal, with fewer lines than journald's limit of 10,000 per service."""
 FLOOD = (
     f"l=$(head -c {LINE_BYTES} /dev/urandom | base64 -w0 | head -c {LINE_BYTES}); i=0; "
     f'while [ $i -lt {LINES} ]; do echo "$i $l"; i=$((i+1)); done'
@@ -27,7 +27,7 @@ RESTART = "systemctl restart systemd-journald.service && journalctl --sync"
 
 
 def test_a_container_that_floods_the_log(droplet: Host, serving: Serving, result: Callable[..., None]) -> None:
-    """The journal is small, because filling the usual 512 MiB takes minutes."""
+    """The test makes the journal small, because a flood of the usual 512 MiB takes minutes."""
     with small_journal(droplet):
         for _ in serving.attacks():
             mark = said_by_root(droplet)
@@ -50,7 +50,7 @@ def test_a_container_s_log_is_bounded_and_can_be_read_once_it_has_ended(droplet:
         assert last.startswith(f"{LINES - 1} ")
         folder = droplet.check_output(f"docker inspect --format '/var/lib/docker/containers/{{{{.Id}}}}' {name}")
         kept = int(droplet.check_output(f"du -sm {folder}").split()[0])
-        assert 1 <= kept <= 51, "of 162 MB that were written"
+        assert 1 <= kept <= 51, "the log is empty or larger than 50 MB, after 162 MB were written"
     finally:
         droplet.run(f"docker rm --force {name}")
 
@@ -73,7 +73,7 @@ def said_by_root(droplet: Host) -> str:
 
 
 def is_there(droplet: Host, mark: str) -> bool:
-    """Say whether the journal has the line. It is found by its tag alone, because sudo logs this very command, too."""
+    """Return whether the journal has the line, by its tag alone, because sudo logs this command with the mark, too."""
     return mark in droplet.check_output("journalctl -t evidence --no-pager --output=cat")
 
 
@@ -89,7 +89,7 @@ def small_journal(droplet: Host) -> Iterator[None]:
 
 @contextmanager
 def no_limit_of_the_daemon(droplet: Host) -> Iterator[None]:
-    """Remove journald's limit for Docker's service, by moving aside the file that systemd writes it to for journald."""
+    """Remove journald's limit for Docker's service, by moving aside the file in which systemd gives it to journald."""
     droplet.check_output(f"mkdir -p {ASIDE} && mv {LIMITS} {ASIDE} && {RESTART}")
     time.sleep(1)
     try:

@@ -1,8 +1,8 @@
-"""A backup contains SQL that tries to run as PostgreSQL's superuser: when it is verified, restored in place, or beside.
+"""A backup contains SQL that tries to run as PostgreSQL's superuser during a verification or a restore.
 
-An app's schema is code that runs while rows are loaded: CHECK constraints, generated columns, index functions. An
-intruder may have written a whole off-site backup, including globals.sql. Each test also loads as the superuser, which
-is how a restore once worked, to show that the attack works.
+A schema contains code that runs while rows are loaded: CHECK constraints, generated columns and index functions. An
+intruder may have written a whole off-site backup, including globals.sql. As the control, each test also loads the
+backup as the superuser, as a restore once did, to show that the attack then works.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("data")
 
 BESIDE = "sec_beside"
-# The function tries to become the user who logged in, logs who it is by then, and breaks what a superuser runs. Neither
-# a dump nor a count calls it.
+# The function tries to become the user who logged in, logs its current role, and breaks a superuser's session. Neither
+# a dump nor a count calls the function.
 WITNESS = """
 CREATE SCHEMA sec;
 CREATE FUNCTION sec.witness(what text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
@@ -76,8 +76,8 @@ CREATE TABLE sec.loaded (id int CHECK (sec.endless()));
 INSERT INTO sec.loaded VALUES (1);
 """
 MAY_FILL = 400
-"""In MiB."""
-# The lab's disk is shared. The test requires so much free space that the backup may fill only a little.
+"""The MiB of disk that the hostile backup may fill."""
+# The lab's disk is shared. The test sets the required free space so high that the backup may fill only a little.
 BACKUP = """
 import sys
 from pathlib import Path
@@ -111,7 +111,7 @@ def as_the_app(droplet: Host, database: Database, sql: str) -> str:
 
 
 def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str]]:
-    """Return who has run what in this database, according to the live server's log."""
+    """Return which roles ran planted code in this database, according to the live server's log."""
     log = droplet.check_output(f"docker logs {database.container} 2>&1 | grep 'sec witness:' || true")
     found: dict[str, set[str]] = {}
     for what, where, who, powers in re.findall(r"sec witness: (.*) in (\w+) by (\w+), superuser (\w)", log):
@@ -122,9 +122,7 @@ def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str
 
 @pytest.fixture
 def hostile(lab: Environment, droplet: Host, database: Database) -> Iterator[str]:
-    """Make a backup of what the app planted. Return its ID. That it was verified shows that none of it ran as
-    superuser.
-    """
+    """Make a backup of the planted objects, and return its ID. It was verified, so no planted code ran as superuser."""
     as_the_app(droplet, database, WITNESS)
     droplet.check_output("stackctl backup")
     yield backups(droplet)[-1]["id"]
@@ -160,7 +158,7 @@ def test_code_that_runs_while_rows_are_loaded_has_no_privileges(
 
 @pytest.fixture
 def forged(lab: Environment, droplet: Host, database: Database) -> Iterator[str]:
-    """Make a backup with another globals.sql and a manifest that matches it. Return its ID."""
+    """Make a backup with a forged globals.sql and a matching manifest. Return the backup's ID."""
     droplet.check_output("stackctl backup")
     (newest,) = backups(droplet)[-1:]
     made = f"{newest['id'][:-4]}000Z" if not newest["id"].endswith("000Z") else f"{newest['id'][:-4]}001Z"

@@ -1,4 +1,4 @@
-"""A neighbour attacks below HTTP: it tries ports, and writes packets onto the wire by hand, past any route."""
+"""A neighbour attacks below HTTP: it tries ports and sends hand-made packets that need no route."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_port_that_docker_publishes(
 def test_routing_straight_to_a_container(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """The target is the live colour's container, which publishes no port. Three layers protect it."""
+    """The target is the live colour's container, which publishes no port. Three layers protect the container."""
     colour = droplet.check_output("readlink /var/lib/toogoodtogo/active").removesuffix(".sock")
     address = {name: str(one) for name, one in lab.settings.values.colours.items()}[colour]
     for _ in serving.attacks():
@@ -102,7 +102,7 @@ def test_routing_straight_to_a_published_container(
 def test_packets_for_a_port_published_on_loopback(
     attacker: Host, droplet: Host, stray: Stray, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """The port is published on 127.0.0.1 explicitly, or because that is the daemon's default."""
+    """The port is published on 127.0.0.1, either explicitly or by the daemon's default."""
     for port in (LOOPBACK, CARELESS):
         for _ in serving.attacks():
             assert not passed_on(attacker, droplet, stray, port)
@@ -128,9 +128,7 @@ def test_the_host_s_own_address_on_a_container_network(
 def test_a_container_asks_for_the_droplet_s_metadata(
     droplet: Host, stray: Stray, beyond: None, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """The metadata contains what cloud-init was given, perhaps keys and passwords on a real droplet. The host itself
-    may ask for it.
-    """
+    """The metadata contains cloud-init's data, perhaps keys and passwords. Only the host may ask for the metadata."""
     for _ in serving.attacks():
         assert droplet.run(f"docker exec stray-stray-1 {ASK_METADATA}").rc != 0
     with serving.defence_out(), taken_out(droplet, METADATA_OUT):
@@ -141,7 +139,7 @@ def test_a_container_asks_for_the_droplet_s_metadata(
 def test_routing_through_the_droplet_over_ipv6(
     attacker: Host, droplet: Host, beyond: None, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """The kernel's forwarding is switched on, as Docker's own IPv6 would do."""
+    """The test switches on the kernel's forwarding, as Docker would do with IPv6."""
     knock = f"timeout 2 bash -c '</dev/tcp/{BEYOND_IPV6}/80'"
     attacker.check_output(f"ip -6 route add {BEYOND_IPV6} via {machine_of(droplet).ipv6}")
     try:
@@ -159,8 +157,8 @@ def test_routing_through_the_droplet_over_ipv6(
 
 @pytest.fixture
 def beyond(droplet: Host) -> Iterator[None]:
-    """Set up a machine that only the droplet can reach. It plays DigitalOcean's metadata service."""
-    assert machine_of(droplet) in DROPLETS  # The real metadata service must never be replaced.
+    """Set up a stand-in for DigitalOcean's metadata service, which only the droplet can reach."""
+    assert machine_of(droplet) in DROPLETS  # never replace the real metadata service
     steps = [
         "ip netns add beyond",
         "ip link add to-beyond type veth peer name eth0 netns beyond",
@@ -181,7 +179,7 @@ def beyond(droplet: Host) -> Iterator[None]:
             droplet.check_output(step)
         deadline = time.monotonic() + 10
         while droplet.run(ASK_METADATA).rc:
-            assert time.monotonic() < deadline, "the host itself has no answer"
+            assert time.monotonic() < deadline, "the host itself gets no answer from the stand-in"
         yield
     finally:
         droplet.run("systemctl stop beyond; ip link del to-beyond; ip netns del beyond")

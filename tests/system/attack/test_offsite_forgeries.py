@@ -1,7 +1,7 @@
-"""An intruder on the droplet sends forged backups to the off-site storage, with its append-only key. None of them wins.
+"""An intruder on the droplet sends forged backups to the off-site storage. No forgery displaces a real backup.
 
-Each attack has its control: judged by what the sender claims, which is all that restic and manifests have, it would
-win.
+The intruder uses the droplet's append-only key. As the control, each attack would succeed if stackctl trusted the dates
+in restic and in the manifests, which the sender chooses.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.group("data")
 
 DAY = timedelta(days=1)
 LAST_PRUNE = 100 * DAY
-"""How long ago the last prune was. A backup that is older than the floor now was younger then, or it was kept."""
+"""The time since the last prune. A backup older than the floor now was younger at that prune, or was kept by it."""
 FORGED = {DUMP: "no dump at all " * 1000, GLOBALS: "DROP ROLE postgres;\n", STATE: "{}"}
 Send = Callable[..., list[str]]
 
@@ -56,7 +56,7 @@ def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
 
 @pytest.fixture
 def forge(lab: Environment, droplet: Host, repository: Repository) -> Iterator[Send]:
-    """Return a function that sends snapshots as root on the droplet. Delete them at the end with the operator's key."""
+    """Return a function that sends snapshots as root on the droplet. At the end, delete these snapshots again."""
     sent: list[str] = []
 
     def send_them(snapshots: Sequence[dict[str, Any]], url: str = "") -> list[str]:
@@ -123,13 +123,13 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
     before = droplet.check_output(f"sha256sum {shadowed.here}/*")
     (forged,) = forge([{"manifest": told, "files": FORGED, "time": time}])
 
-    # The control: going by restic's own listing, the forgery is chosen, whether the first or the last is taken.
+    # Control: by time, the forgery is the first or the last snapshot in restic's listing.
     listed = repository.json("snapshots", "--tag", shadowed.id)
     by_time = sorted(listed, key=lambda one: str(one["time"]))
     assert {one["id"] for one in listed} == {shadowed.real, forged}
     assert forged in {by_time[0]["id"], by_time[-1]["id"]}
 
-    # An intact backup on the droplet is used, and it stays.
+    # The restore uses the intact backup on the droplet and keeps it.
     code, shown = shadowed.restore(shadowed.id)
     assert code == 0, shown
     assert droplet.check_output(f"sha256sum {shadowed.here}/*") == before
@@ -143,12 +143,12 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
         code, shown = shadowed.restore(shadowed.id)
         assert (code, "is ambiguous" in shown) == (2, True), shown
         for snapshot in (shadowed.real, forged):
-            assert f"(snapshot {snapshot[:8]}, {today}" in shown, "the storage's date, and no other"
+            assert f"(snapshot {snapshot[:8]}, {today}" in shown, "the message does not show the storage's date"
         code, shown = shadowed.restore("latest")
         assert (code, "it is in doubt which backup is the latest" in shown) == (2, True), shown
         listing = droplet.check_output("stackctl check-offsite")
         assert listing.count(f"{shadowed.id} (snapshot") == 2, listing
-        # The restore takes the snapshot that a person chose.
+        # The restore uses the snapshot that a person chose.
         code, shown = shadowed.restore(shadowed.id, "--snapshot", shadowed.real[:12])
         assert code == 0, shown
         assert int(lab.ask_postgres(droplet, "SELECT count(*) FROM pg_database WHERE datname = 'beside'")) == 1
@@ -159,7 +159,7 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
 def test_a_copy_is_no_ambiguity_and_damage_in_it_is_found(
     repository: Repository, shadowed: Shadowed, forge: Send, lab: Environment
 ) -> None:
-    """The copy has the good backup's manifest, but other files."""
+    """The copy has the good backup's manifest with other files."""
     droplet = shadowed.droplet
     told = shadowed.manifest
     (copy,) = forge([{"manifest": told, "files": FORGED, "as_told": True}])
@@ -174,12 +174,12 @@ def test_a_copy_is_no_ambiguity_and_damage_in_it_is_found(
     assert copy in {one["id"] for one in repository.json("snapshots", "--tag", shadowed.id)}
 
 
-# --- S4: forgeries that try to make prune drop the others ------------------------------------------------------------
+# --- S4: forgeries that try to make prune delete real backups --------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Year:
-    """A repository beside the lab's. It has a backup of every fifteenth day, and was pruned before."""
+    """A second repository, with a backup from every fifteenth day and an earlier prune."""
 
     repository: Repository
     ledger: Path
@@ -241,10 +241,10 @@ def test_seven_forgeries_have_nothing_dropped(
     doubted = {one.snapshot.id for one in after.keep if one.doubts}
     assert doubted == (forged if how != "dates of today" else set())
 
-    # The control: if only the manifests counted, as they once did, the forgeries would take the places of real backups.
+    # Control: judged only by the manifests, as in the past, the forgeries would displace real backups.
     kept = retention.choose([one.manifest for one in found], DAILY, WEEKLY, MONTHLY)
     lost = {one.snapshot.id for one in found if one.manifest.id not in kept} & real
-    assert lost - {one.snapshot.id for one in before.drop}, "they would have cost backups"
+    assert lost - {one.snapshot.id for one in before.drop}, "the control shows nothing"
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     assert prune.prune(year.repository, year.ledger, sure=True) == DONE
@@ -256,7 +256,7 @@ def test_seven_forgeries_have_nothing_dropped(
 def test_more_than_a_period_s_worth_needs_a_person(
     year: Year, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """YES does not change that. Here, the last prune is recorded as having left almost nothing to drop."""
+    """YES=1 does not replace the person. The ledger says that the last prune left almost nothing to delete."""
     looked_at = look.load(year.ledger, year.repository.url)
     look.save(year.ledger, replace(looked_at, pruned=year.now - DAY))
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
@@ -268,7 +268,7 @@ def test_more_than_a_period_s_worth_needs_a_person(
 
 
 def test_what_the_operator_s_side_saw_is_compared(year: Year, tmp_path: Path) -> None:
-    """Prune reports an old snapshot that the storage lost, and one with an old date that was not seen before."""
+    """The operator's side reports an old snapshot that is gone, and a new snapshot with an old date."""
     gone = sorted(year.snapshots)[0]
     (on_disk(year.repository) / "snapshots" / gone).unlink()
     send(year.repository, tmp_path, 11, year.now - 31 * DAY)

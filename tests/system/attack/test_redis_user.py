@@ -1,4 +1,4 @@
-"""An attacker with uid 999 in Redis's container, or with the app's password, gets no further than Redis's keys."""
+"""An attacker with uid 999 in Redis's container, or with the app's password, can change only Redis's keys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inside(lab: Environment) -> str:
 
 @pytest.fixture
 def planted(droplet: Host, lab: Environment, inside: str) -> Iterator[str]:
-    """Plant the payload as a Redis key, and a link to a file of the host under the name that a restore writes to."""
+    """Plant the payload as a Redis key. Plant a link to a file of the host under the name that a restore writes."""
     assert not droplet.file(TARGET).exists
     lab.ask_redis(droplet, f"set {KEY} {shlex.quote(PAYLOAD)}")
     droplet.check_output(f"{inside} {shlex.quote(f'ln -sfn {TARGET} /data/dump.rdb.new')}")
@@ -38,15 +38,13 @@ def planted(droplet: Host, lab: Environment, inside: str) -> Iterator[str]:
 
 
 def test_a_link_that_redis_lays_leads_a_restore_nowhere(droplet: Host, lab: Environment, planted: str) -> None:
-    """In attack S2, root wrote the backup's file, which consists of Redis's own keys, through the link
-    onto the host.
-    """
+    """In attack S2, root wrote the backup's dump, which the attacker controls, through the link onto the host."""
     droplet.check_output("stackctl backup")
     id_ = backups(droplet)[-1]["id"]
     droplet.check_output(f"stackctl restore {id_} --yes {id_}")
     assert not droplet.file(TARGET).exists
-    assert not droplet.file(planted).exists, "the link is gone, and what took its place has its name by now"
-    assert "install net-pf-21" in lab.ask_redis(droplet, f"get {KEY}"), "Redis has what the backup has"
+    assert not droplet.file(planted).exists, "the restore left the planted link"
+    assert "install net-pf-21" in lab.ask_redis(droplet, f"get {KEY}"), "Redis lacks the backup's key"
     assert problems(droplet) == []
 
 
@@ -87,7 +85,7 @@ THE_APP_S = [
 
 @pytest.mark.parametrize("command", ADMINISTRATORS)
 def test_the_app_s_password_makes_nobody_redis_s_administrator(droplet: Host, lab: Environment, command: str) -> None:
-    """The administrator is the control. DRYRUN asks Redis itself and changes nothing."""
+    """Ask Redis with DRYRUN, which changes nothing. As the control, the administrator may run the command."""
     assert "has no permissions" in lab.ask_redis(droplet, f"ACL DRYRUN default {command}")
     assert lab.ask_redis(droplet, f"ACL DRYRUN stackctl {command}") == "OK"
 
@@ -99,7 +97,7 @@ def test_what_libraries_ask_for_is_the_app_s(droplet: Host, lab: Environment, co
 
 @pytest.mark.parametrize("command", ["slowlog len", "eval \"return redis.call('slowlog', 'len')\" 0"])
 def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Environment, command: str) -> None:
-    """The commands run with the app's password itself, and also from within a script."""
+    """Redis refuses the commands with the app's password, both directly and in a script."""
     container = lab.settings.paths.docker.data_container("redis")
     asked = shlex.quote(f"{redis_cli('password')} {command}")
     assert "has no permissions" in droplet.check_output(f"docker exec {container} sh -c {asked}")
@@ -107,7 +105,7 @@ def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Environment, comma
 
 
 def test_the_administrator_s_password_is_root_s_alone(droplet: Host, lab: Environment, inside: str) -> None:
-    """Neither the app nor uid 999 can read it, and it is in no container's environment or arguments."""
+    """Neither the app nor uid 999 can read the password. No container's environment or arguments contain it."""
     file = droplet.file(str(lab.settings.paths.redis_administrator))
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
     refused = droplet.run(f"{inside} 'cat /run/secrets/administrator'")

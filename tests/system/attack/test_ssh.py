@@ -1,4 +1,4 @@
-"""Clients that aren't logged in cannot keep an operator out of sshd."""
+"""Clients that are not logged in cannot keep the operator from logging in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.group("everywhere")
 IDLE = Path(__file__).with_name("idle.py").read_text()
 ADDRESSES, EACH, LOGINS = 16, 4, 8
 HELD_S = 14
-"""Less than LoginGraceTime."""
+"""The seconds of the attack, fewer than LoginGraceTime."""
 PER_SOURCE = 5
 """The value of PerSourceMaxStartups."""
 
@@ -30,9 +30,7 @@ PER_SOURCE = 5
 def test_idle_connections_from_one_network_while_an_operator_logs_in(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """Each of 16 addresses of one /64 opens four connections: below the limit of one address, and without a failed
-    login.
-    """
+    """Each of 16 addresses in one /64 opens four connections, which is below the limit of a single address."""
     for _ in serving.attacks():
         held, logins = attacked(attacker, droplet, lab)
         assert logins == LOGINS
@@ -50,7 +48,7 @@ def test_idle_connections_from_one_network_while_an_operator_logs_in(
 
 
 def attacked(attacker: Host, droplet: Host, lab: Environment) -> tuple[int, int]:
-    """Return how many connections the attacker holds to the end, and how many of the operator's logins succeed."""
+    """Return how many connections the attacker still holds at the end, and how many logins of the operator succeed."""
     config = str(lab.data["ssh_config_file"])
     name = droplet.backend.get_hostname()
     with addresses_of_one_network(attacker, droplet, ADDRESSES) as own:
@@ -66,16 +64,14 @@ def attacked(attacker: Host, droplet: Host, lab: Environment) -> tuple[int, int]
 
 
 def logs_in(config: str, name: str) -> bool:
-    """Say whether the operator can log in over a new connection."""
+    """Return whether the operator can log in over a new connection."""
     login = ["ssh", "-F", config, "-o", "ControlPath=none", "-o", "ConnectTimeout=5", name, "true"]
     return subprocess.run(login, cwd=CHECKOUT, capture_output=True, check=False).returncode == 0
 
 
 @contextmanager
 def by_address(droplet: Host, lab: Environment) -> Iterator[None]:
-    """Let sshd count each IPv6 address by itself, which is its default. The restart also clears its
-    earlier penalties.
-    """
+    """Let sshd count each IPv6 address separately, as is its default. The restart also clears sshd's penalties."""
     drop_in = f"/etc/ssh/sshd_config.d/00-{lab.settings.values.app}.conf"
     restart = "sshd -t && systemctl restart ssh.service"
     droplet.check_output(

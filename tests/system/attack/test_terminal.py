@@ -54,11 +54,11 @@ def stranger(droplet: Host, lab: Environment, web: str) -> Iterator[None]:
 
 
 def test_a_containers_label(droplet: Host, lab: Environment, web: str) -> None:
-    """`stackctl status`, `make status` and CI's script each show the label on their screen."""
+    """`stackctl status`, `make status` and CI's script show the label without its control characters."""
     key = Path(".lab/ci_ed25519").read_text()
     with stranger(droplet, lab, web):
         control = json.loads(droplet.run("stackctl status --json").stdout)
-        assert any(TITLE in problem for problem in control["problems"]), "JSON has it as it is"
+        assert any(TITLE in problem for problem in control["problems"]), "the JSON lacks the label's control characters"
         told = droplet.run("stackctl status").stdout
         make = [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", "deploys/status.py"]
         made = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -77,7 +77,7 @@ def test_a_containers_label(droplet: Host, lab: Environment, web: str) -> None:
 
 
 def test_a_tables_name_and_a_manifest(droplet: Host, lab: Environment) -> None:
-    """A backup shows neither the table's name nor the manifest on a terminal, whether it succeeds or fails."""
+    """Neither a failed nor a successful backup shows control characters of a table's name or of the manifest."""
     spelt = "".join(rf"\{ord(one):04x}" for one in TITLE)
     lab.ask_postgres(droplet, f'CREATE TABLE public.U&"{spelt}" AS SELECT 1 AS one')
     made = ""

@@ -1,4 +1,4 @@
-"""HTTP clients attack: they are slow, send too much, lie about who they are, or guess secrets and logins."""
+"""Hostile HTTP clients are slow, send too much, forge their identity, or guess secrets and logins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONFIGURATION, SAVED = "/etc/nginx/nginx.conf", "/etc/nginx/nginx.conf.attacked"
 RELOAD = "nginx -t && systemctl reload nginx.service"
 MANY, UNTAKEN_AT_ONCE, CONNECTIONS, GUESSES, ADDRESSES = 150, 100, 30, 14, 100
 UNTIL_S = "14"
-"""How long slow clients hold on: some seconds longer than nginx's timeout of ten."""
+"""The seconds that slow clients hold their connections, some more than nginx's timeout of ten."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +43,8 @@ def unknown(droplet: Host) -> Iterator[None]:
 def unknown_in_the_end(droplet: Host) -> Iterator[None]:
     """Lift the ban once more after the last test.
 
-    A jail that restarts reads the last minutes again, which may ban the attacker after its pardon. The next suite must
-    be let in.
+    A jail that restarts reads the last minutes of its log again, and may ban the attacker again. The next suite needs
+    access.
     """
     yield
     time.sleep(5)
@@ -70,7 +70,7 @@ def without_jail(droplet: Host, *jails: str) -> Iterator[None]:
 
 @contextmanager
 def changed(droplet: Host, *changes: str) -> Iterator[None]:
-    """Run nginx without a defence. Each of sed's expressions has to change something."""
+    """Run nginx without a defence. Each sed expression must change the configuration."""
     droplet.check_output(f"cp -p {CONFIGURATION} {SAVED}")
     try:
         for change in changes:
@@ -90,7 +90,7 @@ def site(lab: Environment, path: str = "/nothing") -> str:
 
 
 def statuses(attacker: Host, lab: Environment, options: str) -> Counter[str]:
-    """Count how often each status came back, with 000 for no answer."""
+    """Return how often each status came back. The status 000 means no answer."""
     said = attacker.run(f"curl -sS -4 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 {lab.trust} {options}").stdout
     return Counter(said.split())
 
@@ -104,9 +104,7 @@ def told(statuses: Counter[str]) -> str:
 def test_slow_senders(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, endless: str, defence: str
 ) -> None:
-    """Slow senders would take all of nginx's connections in time (dev-sec nginx-17). nginx refuses the body, but waits
-    for it.
-    """
+    """Slow senders would use up nginx's connections (dev-sec nginx-17). nginx even waits for a body that it refuses."""
     arguments = (endless, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(MANY), UNTIL_S)
     attack = shlex.join(["python3", "-c", SLOW, *arguments])
     for _ in serving.attacks():
@@ -122,7 +120,7 @@ def test_slow_senders(
 def test_answers_that_the_client_does_not_read(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """Over HTTP/2 the client itself says how much it accepts. nginx holds the answers meanwhile."""
+    """An HTTP/2 client decides how much it accepts. nginx holds the answers until then."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(UNTAKEN_AT_ONCE), UNTIL_S)
     attack = shlex.join(["python3", "-c", UNTAKEN, *arguments])
     for _ in serving.attacks():
@@ -143,7 +141,7 @@ UNBOUNDED = {"a body": "s/client_max_body_size .*/client_max_body_size 0;/"}
 def test_too_much(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, what: str
 ) -> None:
-    """nginx limits the size of what a client sends (dev-sec nginx-06)."""
+    """nginx limits the size of a client's body and headers (dev-sec nginx-06)."""
     refused = TOO_MUCH[what][0]
     for _ in serving.attacks():
         got = send_too_much(attacker, lab, what)
@@ -173,7 +171,7 @@ def test_a_flood_of_requests(
 def test_a_flood_from_many_addresses_of_one_network(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """Each request comes from another address."""
+    """Each request comes from a different address of the network."""
     plain = f"http://{lab.settings.values.domain}/nothing"
     asking = f"curl -sS -6 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 --interface $one {plain};"
     with addresses_of_one_network(attacker, droplet, ADDRESSES) as many:
@@ -189,7 +187,7 @@ def test_a_flood_from_many_addresses_of_one_network(
 
 @pytest.mark.usefixtures("nginx_alone")
 def test_many_connections(attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result) -> None:
-    """The connections are not too many a second, but too many at a time (dev-sec nginx-07)."""
+    """The client opens few connections per second, and too many at the same time (dev-sec nginx-07)."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(CONNECTIONS))
     attack = shlex.join(["python3", "-c", ONE_BY_ONE, *arguments])
     for _ in serving.attacks():
@@ -215,7 +213,7 @@ ANOTHER_NAME = {
 def test_another_name(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, scheme: str
 ) -> None:
-    """A stranger has pointed another name at the droplet. Such a client accepts any certificate."""
+    """A stranger has pointed another name at the droplet, and the client accepts any certificate."""
     address = machine_of(droplet).ipv4
     ask = f"--insecure --resolve another.test:80:{address} --resolve another.test:443:{address} {scheme}://another.test"
     for _ in serving.attacks():
@@ -238,7 +236,7 @@ def test_forged_addresses(attacker: Host, droplet: Host, lab: Environment, servi
     believing = "s/^( *)server_tokens off;/\\1set_real_ip_from 10.77.0.0\\/24; real_ip_header X-Forwarded-For;/"
     with serving.defence_out(), changed(droplet, believing):
         control = statuses(attacker, lab, forged)
-    assert control == {"401": 1}, "the app is reached"
+    assert control == {"401": 1}, "without the defence, the request must reach the app"
     result("a forged X-Forwarded-For", got=told(got), control="the app, which wants its secret")
 
 
@@ -253,7 +251,7 @@ def released(droplet: Host, tag: str) -> Iterator[None]:
 
 
 def test_a_wrong_secret(droplet: Host, lab: Environment, serving: Serving, result: Result) -> None:
-    """The request comes from Telegram's own address, which nginx lets through. The app refuses it."""
+    """The app refuses a wrong secret even from Telegram's own address, which nginx admits."""
     guess = "-H 'X-Telegram-Bot-Api-Secret-Token: guess' -X POST -d '{\"update_id\": 0}'"
     for _ in serving.attacks():
         got = lab.ask_as_telegram(site(lab, "/webhook/telegram"), guess).split()[1]
@@ -267,7 +265,7 @@ def test_a_wrong_secret(droplet: Host, lab: Environment, serving: Serving, resul
 def test_looking_for_what_is_there(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """The client stays below nginx's limits, but asks for about a hundred paths in a minute. fail2ban still bans it."""
+    """A client that stays below nginx's limits asks for about a hundred paths in a minute, and fail2ban bans it."""
     look = f"--rate 8/s --max-time 2 'https://{lab.settings.values.domain}/nothing/[1-110]'"
     for _ in serving.attacks():
         first = statuses(attacker, lab, look)
@@ -296,9 +294,7 @@ def test_brute_force_on_ssh(attacker: Host, droplet: Host, serving: Serving, res
 
 
 def guesses(attacker: Host, droplet: Host) -> int:
-    """Return how many of the guesses sshd answered. One is sent each half second, since fail2ban reads the journal
-    every two.
-    """
+    """Guess every half second, and return how many guesses sshd answered. fail2ban reads the journal every 2 s."""
     answered = 0
     for _ in range(GUESSES):
         answered += guess_at_ssh(attacker, droplet)

@@ -21,7 +21,7 @@ def main(address: str, name: str, many: str, seconds: str) -> None:
     context.set_alpn_protocols(["h2"])
     wire = context.wrap_socket(create_connection((address, 443), timeout=5), server_hostname=name)
     wire.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, NO_WINDOW))
-    # These bytes are RFC 7541's GET, https, / and the name.
+    # These bytes encode GET, https, / and the host's name (RFC 7541).
     asked = b"\x82\x87\x84\x01" + bytes([len(name)]) + name.encode()
     streams = range(1, 2 * int(many), 2)
     wire.sendall(b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, asked) for stream in streams))

@@ -1,7 +1,8 @@
-"""Judges other than ourselves: `make audit`. A table at the end shows each one's figure, its goal, and what is waived.
+"""Audits by programs and baselines that others wrote, called judges: `make audit`.
 
-A judge's test takes `verdict` and passes it the judge's complaints. A control's test takes `control`. The tests only
-read: whatever a judge needs on the droplet is removed again.
+A table at the end shows each judge's figure, its goal and the waivers. A judge's test passes the judge's complaints to
+`verdict`. The test of a baseline's control uses `control`. The tests remove everything that a judge needed on the
+droplet.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from tests.system.audit.verdicts import Row, objections, waived
 
 @dataclass
 class Book:
-    """What was found in this run."""
+    """The findings of this run."""
 
     rows: list[Row] = field(default_factory=list)
     controls: dict[str, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))
-    """For each baseline and number, whether the control holds or is waived."""
+    """For each baseline and number, True if the control holds or is waived."""
 
 
 BOOK = pytest.StashKey[Book]()
@@ -43,7 +44,7 @@ def book(pytestconfig: pytest.Config) -> Book:
 
 @pytest.fixture(scope="session")
 def verdict(book: Book, env: Environment) -> Verdict:
-    """Return a function that adds a line to the table and fails on complaints that aren't waived."""
+    """Return a function that adds a line to the table, and fails the test for a complaint without a waiver."""
 
     def give(judge: str, complaints: Collection[str], *, figure: str, goal: str) -> None:
         known = waived(judge, env.name)
@@ -56,9 +57,7 @@ def verdict(book: Book, env: Environment) -> Verdict:
 
 @pytest.fixture(scope="session")
 def control(book: Book, env: Environment) -> Control:
-    """Return a function that records a baseline's control. `complaint` says why it doesn't hold, and is empty if it
-    does.
-    """
+    """Return a function that records a baseline's control. `complaint` is empty if the control holds."""
 
     def judge(baseline: str, number: str, complaint: str) -> None:
         known = waived(baseline, env.name) & {number}

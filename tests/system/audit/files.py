@@ -1,4 +1,4 @@
-"""Checks what the baselines demand of a file."""
+"""Checks a file's owner and mode against a baseline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from testinfra.host import Host
 
 
 def too_open(droplet: Host, path: str, owner: str, most: int) -> str:
-    """Return what is wrong with a file whose mode may be at most `most`, or nothing if the file doesn't exist."""
+    """Return the fault of a file whose mode may be at most `most`, or "" if the file is right or does not exist."""
     found = droplet.run(f"stat -L -c '%U:%G %a' {path}").stdout.split()
     if not found:
         return ""

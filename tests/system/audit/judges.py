@@ -1,4 +1,4 @@
-"""Reads the output of judges."""
+"""Reads the output of the judges, the audit programs that others wrote."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def index(items: list[Item]) -> int:
 
 
 def items_of(log: str) -> list[Item]:
-    """Return the points of each test from lynis's log. If a test checks many settings, each has an item under its name.
+    """Return the points of each test from lynis's log. A test of many settings has one item per setting.
 
-    What lynis counts in a subshell is missing from its sum, so the next line starts from the sum before it. Such points
-    are dropped here, too.
+    lynis loses the points that it counts in a subshell: the next line starts from the sum before them. This function
+    drops these points, too.
     """
-    found: list[tuple[Item, tuple[int, int]]] = []  # Each item is stored with the sum after it.
+    found: list[tuple[Item, tuple[int, int]]] = []  # each item with the sum after it
     test, detail = "", ""
     for line in log.splitlines():
         if begun := re.search(r"Performing test ID (\S+)", line):
@@ -69,8 +69,8 @@ def seconds_up_to(most: int, *directives: str) -> Callable[[str], list[str]]:
     return wrong
 
 
-# A map may fill a header, a client's address or its network by a variable. Where the baseline's figure can't be ours,
-# it has a name of its own beside a bound that holds.
+# A map may set a header, a client's address or its network through a variable. If a site cannot use the baseline's
+# figure, the figure has a control of its own, and another control checks a bound.
 DIRECTIVES: dict[str, Callable[[str], list[str]]] = {
     "nginx-05": has(r"^\s*server_tokens off;"),
     "nginx-06": has(r"^\s*client_header_buffer_size 1k;"),

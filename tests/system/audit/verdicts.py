@@ -1,5 +1,5 @@
-"""Compares a judge's complaints with the committed waivers. An unwaived complaint fails, and so
-does an unused waiver.
+"""Compares a judge's complaints with the committed waivers. A complaint without a waiver fails, and so does an unused
+waiver.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ WAIVERS = Path(__file__).with_name("waivers.toml")
 
 @dataclass(frozen=True)
 class Waiver:
-    """A complaint that we accept."""
+    """An accepted complaint of a judge, with the reason."""
 
     judge: str
     id: str
     reason: str
     only: str = ""
-    """The only environment whose machines cannot meet the demand; it must hold elsewhere. Empty if the waiver is a
-    choice.
-    """
+    """The only environment whose machines cannot meet the demand. Others must meet it. "" means a choice."""
 
 
 @cache
@@ -38,7 +36,7 @@ def waived(judge: str, environment: str) -> frozenset[str]:
 
 
 def objections(complaints: Collection[str], waived: Collection[str]) -> list[str]:
-    """Return the reasons why a verdict doesn't pass, each as a line.
+    """Return the reasons for which a verdict fails, one line each.
 
     >>> objections({"a", "b"}, {"b", "c"})
     ['a', 'c: waived without need, take it out of waivers.toml']

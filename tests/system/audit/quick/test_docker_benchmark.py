@@ -1,8 +1,8 @@
-"""Checks CIS Docker, sections 2, 3 and 5, and the part of 4 that a droplet shows.
+"""Checks CIS Docker, sections 2, 3 and 5, and the part of section 4 that can be checked on a droplet.
 
-The numbers are those of dev-sec's cis-docker-benchmark (CIS 1.13). The rest of 1, 4 and 6 are rules for people. Swarm's
-controls hold where there is no swarm. In section 5, these do not apply: 5.2 (Debian doesn't use SELinux), and 5.22,
-5.23 and 5.27 (commands that people type).
+The numbers are those of dev-sec's cis-docker-benchmark (CIS 1.13). Sections 1 and 6 and the rest of section 4 are rules
+for people. The controls for swarms hold without a swarm. In section 5, 5.2 does not apply because Debian does not use
+SELinux, and 5.22, 5.23 and 5.27 do not apply because they are about commands that people type.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SENSITIVE = ("/boot", "/dev", "/lib", "/proc", "/sys", "/usr")
 
 @dataclass(frozen=True)
 class Engine:
-    """Docker's daemon: its configuration, and what it reports."""
+    """Docker's daemon, with its configuration and its own report."""
 
     daemon: Json
     info: Json
@@ -179,7 +179,7 @@ def test_file(droplet: Host, control: Control, number: str) -> None:
 def test_it_is_not_used(droplet: Host, control: Control, number: str) -> None:
     command, used = NOT_USED[number]
     lines = droplet.check_output(command).splitlines()
-    assert lines, "nothing was looked at"
+    assert lines, "the test has examined nothing"
     control(BENCHMARK, number, ", ".join(line for line in lines if re.search(used, line)))
 
 

@@ -1,4 +1,4 @@
-"""Judges that take seconds and are part of `make test`: ssh-audit, gixy, systemd."""
+"""The judges ssh-audit, gixy and systemd, which take seconds and are part of `make test`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.system.audit.judges import bad
 
 PROGRAMS = Path(sys.executable).parent
 EXPOSURE = 3.0
-"""systemd's scale goes from 0 (closed) to 10."""
+"""The highest accepted exposure, on systemd's scale from 0 (closed) to 10 (open)."""
 
 
 @pytest.mark.group("everywhere")
 def test_ssh_audit_passes(droplet: Host, env: Environment, verdict: Verdict) -> None:
-    """ssh-audit neither warns about an algorithm nor fails one."""
+    """ssh-audit reports no warning and no failure for any algorithm."""
     found = ssh_audit(*address(env, droplet.backend.get_hostname()))
     complaints = {
         f"{kind} {one['algorithm']}" for kind in ("kex", "key", "enc", "mac") for one in found[kind] if bad(one)
@@ -63,7 +63,7 @@ def gixy(configuration: str) -> list[dict[str, Any]]:
 
 
 def test_gixy_would_find_something() -> None:
-    """This is the control: a path that gives access outside its directory."""
+    """Control: gixy reports a location that gives access outside its directory."""
     open_alias = "http { server { server_name a.test; location /files { alias /srv/files/; } } }"
     assert {one["plugin"] for one in gixy(open_alias)} >= {"alias_traversal"}
 

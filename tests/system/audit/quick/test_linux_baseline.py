@@ -1,8 +1,8 @@
-"""Checks dev-sec linux-baseline, by its numbers: files, packages, mounts, and the kernel's parameters.
+"""Checks dev-sec linux-baseline, by its numbers: files, packages, mounts and kernel parameters.
 
-If we deviate from one part of a control with many parts, that part has a name of its own (`os-05:ages`), so that its
-waiver covers nothing else. These are left out: os-05b, which is for Red Hat, and sysctl-31b, which is about where dumps
-go (sysctl-31a allows none). The baseline has no package-04 and no sysctl-18.
+If the droplet deviates from one part of a control, that part has a separate name (`os-05:ages`), so that a waiver
+covers only this part. The tests leave out os-05b, which is for Red Hat. They leave out sysctl-31b, which is about the
+place of core dumps, because sysctl-31a allows no dumps. The baseline has no package-04 and no sysctl-18.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ SYSCTLS: dict[str, dict[str, tuple[int, ...]]] = {
     "sysctl-26": {f"net.ipv6.conf.{of}.autoconf": (0,) for of in ("all", "default")},
     "sysctl-27": {"net.ipv6.conf.default.dad_transmits": (0,)},
     "sysctl-28": {"net.ipv6.conf.default.max_addresses": (1,)},
-    # The baseline makes this an option: a kernel that loads no more modules can't run Docker.
+    # The baseline makes this control optional, because a kernel that loads no more modules cannot run Docker.
     "sysctl-29": {"kernel.modules_disabled": (0,)},
     "sysctl-30": {"kernel.sysrq": (0,)},
-    "sysctl-31a": {"fs.suid_dumpable": (0,)},  # With 2, sysctl-31b would apply to where dumps go.
+    "sysctl-31a": {"fs.suid_dumpable": (0,)},  # with 2, sysctl-31b would apply
     "sysctl-32": {"kernel.randomize_va_space": (2,)},
     "sysctl-34": {
         "fs.protected_fifos": (1, 2),
@@ -91,18 +91,16 @@ MOUNTS = {
     "os-15": ("nosuid", ("/boot", "/dev", "/dev/shm", "/home", "/run", "/tmp", "/var", *LOGS, "/var/tmp")),
     "os-16": ("nodev", ("/boot", "/dev/shm", "/home", "/run", "/tmp", "/var", *LOGS, "/var/tmp")),
 }
-"""The options of the file systems that are mounted."""
+"""The mount option that these file systems must have, by control."""
 
 SYSTEMS = ("cramfs", "freevxfs", "jffs2", "hfs", "hfsplus", "squashfs", "udf")
-"""File systems that are never mounted here. vfat has a test of its own."""
+"""File systems that a droplet never mounts. vfat has a separate test."""
 
 SUID = {
     *("chage", "chfn", "chsh", "crontab", "dbus-daemon-launch-helper", "expiry", "fusermount3", "gpasswd", "mount"),
     *("newgidmap", "newgrp", "newuidmap", "passwd", "ssh-agent", "su", "sudo", "umount", "unix_chkpwd"),
 }
-"""The programs with such a bit in Debian 13 and our packages. The baseline lists forbidden ones;
-this list is shorter.
-"""
+"""The setuid and setgid programs of Debian 13 and our packages. The baseline lists more, as forbidden programs."""
 KEYSIGN = "/usr/lib/openssh/ssh-keysign"
 """The only program of the baseline's list that Debian has."""
 
@@ -111,7 +109,7 @@ KEYSIGN = "/usr/lib/openssh/ssh-keysign"
 def test_sysctl(droplet: Host, control: Control, number: str) -> None:
     wanted = SYSCTLS[number]
     lines = droplet.run(f"sysctl --ignore {' '.join(wanted)}").stdout.splitlines()
-    running = dict(line.split(" = ") for line in lines)  # A key that this kernel hides is missing here.
+    running = dict(line.split(" = ") for line in lines)  # a key that this kernel hides is missing
     wrong = [f"{key} is {running.get(key)}" for key, fit in wanted.items() if running.get(key) not in {*map(str, fit)}]
     control(BASELINE, number, ", ".join(wrong))
 
@@ -178,9 +176,7 @@ def test_login_defs(droplet: Host, control: Control, number: str) -> None:
 
 
 def test_nothing_unknown_is_setuid(droplet: Host, control: Control) -> None:
-    """Docker's images have setuid programs of their own, but no container can gain privileges by one
-    (CIS Docker 5.25).
-    """
+    """Search outside Docker's images, in whose setuid programs no container can gain privileges (CIS Docker 5.25)."""
     found = droplet.check_output("find / -xdev -path /var/lib/docker -prune -o -perm /6000 -type f -print").splitlines()
     unknown = [path for path in found if path != KEYSIGN and path.rsplit("/", 1)[-1] not in SUID]
     control(BASELINE, "os-06", ", ".join(unknown))
@@ -208,7 +204,7 @@ def test_pages_can_be_not_executable(droplet: Host, control: Control) -> None:
 
 
 def test_randomness(droplet: Host, control: Control) -> None:
-    """The kernel's pool must be full (256 bits). The baseline asks for 1000."""
+    """The kernel's pool must be full, which is 256 bits. The baseline's 1000 bits are impossible since Linux 5.18."""
     available = int(droplet.file("/proc/sys/kernel/random/entropy_avail").content_string)
     control(BASELINE, "os-08", "" if available >= 256 else f"{available} bits")
     control(BASELINE, "os-08:1000", "" if available >= 1000 else f"{available} bits")

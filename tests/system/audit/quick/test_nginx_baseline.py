@@ -1,7 +1,7 @@
 """Checks dev-sec nginx-baseline, by its numbers.
 
-The baseline reads directives. Where a site chooses its own value, a bound stands here, and tests/droplet/test_web.py
-tests what a client meets.
+The baseline reads directives. If a site chooses a value of its own, this module checks a bound, and
+tests/droplet/test_web.py tests the effect on a client.
 """
 
 from __future__ import annotations

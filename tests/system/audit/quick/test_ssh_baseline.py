@@ -21,8 +21,7 @@ Values = Sequence[str]
 Fits = Callable[[Values], bool]
 
 CIPHERS = "chacha20-poly1305@openssh.com aes256-gcm@openssh.com aes128-gcm@openssh.com aes256-ctr aes192-ctr aes128-ctr"
-# This is the baseline's list, with the algorithms that OpenSSH has added since against later decryption of recorded
-# traffic.
+# The baseline's list, plus the post-quantum algorithms that OpenSSH has added since.
 KEX = (
     "sntrup761x25519-sha512@openssh.com curve25519-sha256@libssh.org diffie-hellman-group-exchange-sha256 "
     "sntrup761x25519-sha512 mlkem768x25519-sha256 curve25519-sha256"
@@ -109,7 +108,7 @@ CONTROLS: dict[str, tuple[str, Fits]] = {
 
 @pytest.fixture(scope="module")
 def sshd(droplet: Host) -> dict[str, list[str]]:
-    """Return each option's values as sshd read them, for a connection that no Match fits."""
+    """Return each option's values from `sshd -T`, for a connection that no Match block fits."""
     options: dict[str, list[str]] = {}
     for line in droplet.check_output("sshd -T").splitlines():
         name, _, value = line.partition(" ")
@@ -148,7 +147,7 @@ def test_no_option_is_on_its_command_line(droplet: Host, control: Control) -> No
 
 
 def test_its_rsa_key_is_long(droplet: Host, sshd: dict[str, list[str]], control: Control) -> None:
-    """A key that sshd doesn't offer may have any length."""
+    """An RSA key that sshd does not offer may have any length."""
     offered = [key for key in sshd["hostkey"] if "rsa" in key]
     bits = [int(droplet.check_output(f"ssh-keygen -lf {key}.pub").split()[0]) for key in offered]
     control("dev-sec ssh-baseline", "sshd-50", "" if min(bits, default=4096) >= 4096 else f"{bits} bits")

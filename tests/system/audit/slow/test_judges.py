@@ -1,4 +1,4 @@
-"""Judges that take a minute each: lynis, testssl.sh, and nmap over all ports."""
+"""The judges lynis, testssl.sh and nmap over all ports, which take a minute each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.audit.verdicts import waived
 
 INDEX = 85
 LYNIS = "/run/lynis"
-"""Lynis's directory during its test. It is in memory and belongs to root alone."""
+"""Lynis's directory during its test, in memory and only for root."""
 PACK = "tar -c -C /usr/share/lynis . -C /usr/sbin lynis -C /etc/lynis default.prf plugins | base64 -w 0"
 
 MOZILLA = {
@@ -37,7 +37,7 @@ def lynis(droplet: Host, outside: Host) -> Iterator[str]:
     packed = outside.check_output(PACK)
     droplet.check_output(f"install -d -m 0700 {LYNIS}")
     try:
-        for start in range(0, len(packed), 100_000):  # An argument has a maximum length.
+        for start in range(0, len(packed), 100_000):  # an argument has a maximum length
             droplet.check_output(f"printf %s {packed[start : start + 100_000]} >> {LYNIS}/packed")
         droplet.check_output(f"base64 -d {LYNIS}/packed | tar -x -C {LYNIS} --no-same-owner")
         yield LYNIS
@@ -47,9 +47,7 @@ def lynis(droplet: Host, outside: Host) -> Iterator[str]:
 
 @pytest.fixture
 def upgraded(droplet: Host, env: Environment) -> None:
-    """Upgrade the packages, as the droplet does each morning. The lab's droplet may be older than Debian's latest
-    fixes.
-    """
+    """Upgrade the packages, as the droplet does each morning. The lab's droplet may lack Debian's latest fixes."""
     if env.name == "lab":
         droplet.check_output("apt-get update -qq && unattended-upgrade")
 
@@ -57,12 +55,12 @@ def upgraded(droplet: Host, env: Environment) -> None:
 @pytest.mark.group("everywhere")
 @pytest.mark.usefixtures("upgraded")
 def test_lynis(droplet: Host, env: Environment, lynis: str, verdict: Verdict) -> None:
-    """Lynis gives no warning. The report shows its raw index beside the index without what this machine can't meet."""
+    """Lynis gives no warning. The table shows its index, and the index without tests that this machine cannot meet."""
     files = f"--plugindir {lynis}/plugins --logfile {lynis}/log --report-file {lynis}/report"
     droplet.run(f"cd {lynis} && sh lynis audit system --cronjob --profile {lynis}/default.prf {files}")
     report = droplet.file(f"{lynis}/report").content_string
     items = items_of(droplet.file(f"{lynis}/log").content_string)
-    assert f"hardening_index={index(items)}\n" in report, "its points are no longer counted as lynis counts them"
+    assert f"hardening_index={index(items)}\n" in report, "lynis counts points in a new way"
     warnings = set(re.findall(r"^warning\[\]=([^|]+)", report, re.MULTILINE))
     lost = {item.test for item in items if item.got < item.of}
     known = waived("lynis", env.name)
@@ -74,7 +72,7 @@ def test_lynis(droplet: Host, env: Environment, lynis: str, verdict: Verdict) ->
 
 @pytest.mark.group("edge")
 def test_testssl(outside: Host, env: Environment, verdict: Verdict) -> None:
-    """The grade is A+, and nothing is offered beyond Mozilla's intermediate profile."""
+    """The grade is A+, and nginx offers nothing beyond Mozilla's intermediate profile."""
     trust = env.trust.replace("--cacert", "--add-ca")
     told = f"--quiet --color 0 --warnings off {trust} --jsonfile /dev/stderr --overwrite"
     found = json.loads(outside.run(f"testssl {told} {env.settings.values.domain}:443 >/dev/null").stderr)
