@@ -48,7 +48,7 @@ PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 # Old names of targets, each as OLD=NEW. An old name works until OLD_NAMES_END (stackctl/core/old_names.py), and prints the new name.
 RENAMED := live=promote canary=leaks
 $(foreach pair,$(RENAMED),$(if $(filter $(firstword $(subst =, ,$(pair))),$(MAKECMDGOALS)),$(warning \
-	`$(firstword $(subst =, ,$(pair)))` is now `$(lastword $(subst =, ,$(pair)))`: the old name works until version 0.2.0)))
+	`$(firstword $(subst =, ,$(pair)))` is now called `$(lastword $(subst =, ,$(pair)))`. The old name works until version 0.2.0)))
 live: promote
 canary: leaks
 

@@ -61,12 +61,12 @@ def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
 def problem(document: object) -> str | None:
     """Return why this cannot be an app environment, or None."""
     if not isinstance(document, dict):
-        return "must be an object of names and values"
+        return "the environment must be an object of names and values"
     for name, value in document.items():
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            return f"{name!r} is not a name of an environment variable"
+            return f"{name!r} is not a valid name of an environment variable"
         if RESERVED.fullmatch(name):
-            return f"{name} would steer docker instead of the app. Next: give it another name"
+            return f"{name} would steer docker instead of the app. Next: rename this variable"
         if fault := _fault_of_value(name, value):
             return fault
     return None
@@ -78,7 +78,7 @@ def _fault_of_value(name: str, value: object) -> str | None:
     if NO_TEXT.search(value):
         return f"{name} has characters that an environment cannot contain"
     if len(f"{name}={value}\0".encode()) > LONGEST:
-        return f"{name} is too long: Linux takes {LONGEST} bytes of a variable, its name included. Next: shorten it"
+        return f"{name} is too long: Linux takes {LONGEST} bytes of a variable with its name. Next: shorten the value"
     return None
 
 

@@ -53,7 +53,10 @@ def pin(
         )
     _check(stack, release, reference, image)
     docker.call("the image can't be tagged", ["docker", "tag", pinned, ours(stack.paths, release)])
-    return pinned, f"{pinned}, already here; the pull failed: {pulled.reason}" if pulled.code else pinned
+    return (
+        pinned,
+        f"{pinned}, which is already on the droplet. The pull failed: {pulled.reason}" if pulled.code else pinned,
+    )
 
 
 def _check(stack: Stack, release: Release, reference: str, image: Image) -> None:
@@ -61,15 +64,17 @@ def _check(stack: Stack, release: Release, reference: str, image: Image) -> None
     version = image.labels.get(VERSION_LABEL)
     if stack.config.version_path and version != release.tag:
         raise RefusedError(
-            f"{reference} says it is version {version!r} (label {VERSION_LABEL})", next_step="build it again"
+            f"{reference} has version {version!r} in its label {VERSION_LABEL}", next_step="build the image again"
         )
     if image.runs_as_root:
-        raise RefusedError(f"{reference} would run as root (USER {image.user!r})", next_step="give it any USER but 0")
+        raise RefusedError(
+            f"{reference} would run as root (USER {image.user!r})", next_step="set USER to another account"
+        )
     ours_is = stack.machine.architecture()
     if image.architecture in FOREIGN - {ours_is} and ours_is in FOREIGN:
         raise RefusedError(
-            f"{reference} is built for another architecture, {image.architecture}: this droplet is {ours_is}",
-            next_step=f"build it with --platform linux/{ours_is}",
+            f"{reference} is built for {image.architecture}, but this droplet has the architecture {ours_is}",
+            next_step=f"build the image with --platform linux/{ours_is}",
         )
 
 

@@ -79,7 +79,7 @@ def recover(stack: Stack) -> str:
     start_worker(stack)
     webhook.mend_and_tell(stack)
     current = state.load(stack.paths)
-    return f"{current.release.tag if current.release else 'nothing'} in {current.active}, as it was recorded"
+    return f"{current.release.tag if current.release else 'nothing'} in {current.active} is live again, as recorded"
 
 
 def _bring_back(stack: Stack) -> str:
@@ -101,7 +101,7 @@ def _bring_back(stack: Stack) -> str:
 
 def _start_data(stack: Stack) -> str:
     if not stack.paths.data_yaml.exists():
-        return "none on this host"
+        return "this host has no data services"
     stack.start_data("data")
     return "healthy"
 
@@ -112,7 +112,7 @@ def start_app(stack: Stack) -> str:
         return "no release yet"
     colour, release = current.active, current.release
     if not release:
-        raise FailedError(f"{stack.paths.state} doesn't know what {colour} runs", next_step="release again")
+        raise FailedError(f"{stack.paths.state} does not say which release {colour} runs", next_step="release again")
     values = app_env.load(stack.paths.snapshot(release.id))
     argv = compose.resume(stack.paths.docker.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.web_environment(colour, release, values))
@@ -125,7 +125,7 @@ def start_worker(stack: Stack) -> str:
     release = state.load(stack.paths).worker
     if not release or not stack.config.works:
         stack.stop_worker()  # an earlier release's worker, which Docker restarts after a hard reset
-        return "none: this droplet is isolated" if stack.config.isolated else "none"
+        return "no worker, because this droplet is isolated" if stack.config.isolated else "no worker"
     # The worker of an interrupted release is replaced; any other is started as it is.
     foreign = any(container.labels.get(stack.paths.docker.release_label) != release.id for container in stack.worker)
     if foreign:

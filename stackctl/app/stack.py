@@ -113,9 +113,9 @@ class Stack(Context):
         while waiting_for := look():
             now = self.machine.monotonic()
             if now - began > seconds:
-                raise TimeoutError(f"{waiting_for} after {seconds:.0f} s")
+                raise TimeoutError(f"{waiting_for} (stackctl waited {seconds:.0f} s)")
             if now - told >= PROGRESS_SECONDS:
-                self.log.emit(step, "progress", f"{waiting_for}, {now - began:.0f} of at most {seconds:.0f} s")
+                self.log.emit(step, "progress", f"{waiting_for} (waited {now - began:.0f} of at most {seconds:.0f} s)")
                 told = now
             self.machine.sleep(POLL_SECONDS)
 

@@ -127,7 +127,7 @@ def load(paths: Paths) -> State:
     except RecordError as error:
         raise FailedError(
             f"{paths.state} can't be read ({error}). The live release was not changed",
-            next_step="move it away, then release again",
+            next_step="move the file away, then release again",
         ) from None
     return replace(state, active=_linked_colour(paths.active), maintenance=paths.maintenance.exists())
 
@@ -153,6 +153,7 @@ def _linked_colour(active: Path) -> str | None:
         return None
     if target.stem not in COLOURS:
         raise FailedError(
-            f"{active} points to {target}, which is no colour's socket", next_step="remove it, then release again"
+            f"{active} points to {target}, which is not the socket of a colour",
+            next_step="remove the link, then release again",
         )
     return target.stem

@@ -71,11 +71,11 @@ class Telegram:
             status, body = self.machine.request("POST", url, sent, {"Content-Type": "application/json"})
             answer = json.loads(body)
         except (OSError, http.client.HTTPException) as error:
-            raise FailedError(f"Telegram's {method}: {error or type(error).__name__}") from None
+            raise FailedError(f"Telegram's {method} failed: {error or type(error).__name__}") from None
         except ValueError:
-            raise FailedError(f"Telegram's {method} answers {status}, and not in JSON") from None
+            raise FailedError(f"Telegram's {method} answers {status}, but not in JSON") from None
         if not isinstance(answer, dict):
-            raise FailedError(f"Telegram's {method} answers {status}, and not in the form that its API describes")
+            raise FailedError(f"Telegram's {method} answers {status}, but not in the form that its API describes")
         if answer.get("ok") is not True:
             described = f"Telegram's {method} answers {status}: {shown(answer.get('description'))}"
             raise RejectedError(described) if status in {401, 404} else FailedError(described)

@@ -34,7 +34,10 @@ class Record:
             return (
                 f"the data of {self.id} is in place, but the bot is still closed. Next: sudo stackctl restore {self.id}"
             )
-        return f"the restore of {self.id} was interrupted. Next: sudo stackctl restore {self.id}, which finishes it"
+        return (
+            f"the restore of {self.id} was interrupted. "
+            f"Next: sudo stackctl restore {self.id}, which finishes the restore"
+        )
 
 
 def load(paths: Paths) -> Record | None:
@@ -46,7 +49,7 @@ def load(paths: Paths) -> Record | None:
     except RecordError as error:
         raise FailedError(
             f"{paths.restoring} can't be read ({error})",
-            next_step="remove it, then restore again (stackctl list-backups)",
+            next_step="remove the file, then restore again (stackctl list-backups)",
         ) from None
 
 

@@ -44,12 +44,15 @@ def ensure(stack: Stack) -> str:
         try:
             info = bot.info()
         except FailedError as error:
-            return f"set earlier, but now Telegram can't be asked ({error}). Next: stackctl status, which asks again"
+            return (
+                f"the webhook was set earlier, but now Telegram can't be asked ({error}). "
+                "Next: stackctl status, which asks again"
+            )
         if not _fault(info, wanted):
-            return "was already set"
+            return "the webhook was already set"
     bot.set_webhook(wanted.url)
     state.save(stack.paths, replace(current, webhook=wanted))
-    return "set"
+    return "the webhook is set"
 
 
 def mend(stack: Stack) -> str:
@@ -96,7 +99,7 @@ class Look:
         waiting = f"{self.info.pending} updates wait at Telegram"
         if self.info.pending and self.info.error_at > now - RECENT_S:
             return [f"{waiting}, which can't deliver them: {self.info.error}. Next: stackctl logs"]
-        return [f"{waiting}: the bot doesn't keep up. Next: stackctl logs"] if self.info.pending >= MANY else []
+        return [f"{waiting}, because the bot doesn't keep up. Next: stackctl logs"] if self.info.pending >= MANY else []
 
     @property
     def document(self) -> dict[str, Any] | None:
@@ -141,12 +144,12 @@ def _of_live(paths: Paths, config: Config, current: State) -> tuple[Webhook, Map
 
 def _fault(info: Info, wanted: Webhook) -> str | None:
     if not info.url:
-        return "Telegram has no webhook, so the bot receives nothing: somebody called deleteWebhook"
+        return "somebody called deleteWebhook, so Telegram has no webhook and the bot receives nothing"
     if info.url != wanted.url:
         return f"Telegram sends updates to {_host(info.url)} instead of {wanted.url}"
     # The app compares the secret; Telegram does not show it.
     if info.pending and "401" in info.error:
-        return f"Telegram sends another secret than the app wants: {info.error}"
+        return f"the app rejects the secret that Telegram sends: {info.error}"
     return None
 
 

@@ -60,9 +60,9 @@ def _detached(paths: Paths) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise PersonNeededError(
-            "the run goes on by itself, if it had started",
-            next_step="stackctl release --follow, which shows it, or "
-            f"systemctl stop {paths.units.release}, which ends and undoes it",
+            "you stopped following, but a run that has started continues by itself",
+            next_step="stackctl release --follow to follow the run again, or "
+            f"systemctl stop {paths.units.release} to end and undo the run",
         ) from None
 
 
@@ -108,7 +108,9 @@ def last_run(paths: Paths) -> str:
 def run_of(paths: Paths, request: str) -> str:
     """Return the ID of the run that a request has started."""
     if not (run := _started_by(paths, request)):
-        raise RefusedError(f"no run has the ID {request}: that request started nothing", next_step="send it again")
+        raise RefusedError(
+            f"no run has the ID {request}, so that request started nothing", next_step="send the request again"
+        )
     return run
 
 
@@ -136,8 +138,8 @@ def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], Non
                 return int(event["code"])
         if ended:
             raise PersonNeededError(
-                f"the run ended without a result (killed? journalctl -u {paths.units.release})",
-                next_step=f"{what}, which finishes it",
+                f"the run ended without a result, perhaps because it was killed (journalctl -u {paths.units.release})",
+                next_step=f"{what}, which finishes the run",
             )
         quiet = 0 if fresh or ended else quiet + 1
         machine.sleep(LOOK_SECONDS)

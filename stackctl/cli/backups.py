@@ -43,6 +43,6 @@ def _offsite(stack: Stack, *, as_json: bool) -> None:
         document = {"repository": url, "powers": powers, "backups": shown}
         print(json.dumps(document, indent=2), file=stack.log.out)
         return
-    lines = [url, f"{found or 'isolated: this droplet only reads it'}"]
-    lines = [*map(printable, lines), *(listing.stored_table(there) or ["no backup yet"])]
+    lines = [url, f"{found or 'this droplet is isolated, so it only reads the repository'}"]
+    lines = [*map(printable, lines), *(listing.stored_table(there) or ["there is no backup yet"])]
     print("\n".join(lines), file=stack.log.out)

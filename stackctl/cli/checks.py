@@ -85,11 +85,15 @@ def _data(seen: Observed) -> Section:
         return Section(document)
     serving = {container.service for container in there if container.serves}
     conditions = {container.service: container.condition for container in there}
-    unwell = [f"{name} is {conditions.get(name, 'missing')}" for name in DATA_SERVICES if name not in serving]
+    unwell = [
+        f"{name} is {conditions[name]}" if name in conditions else f"{name} has no container"
+        for name in DATA_SERVICES
+        if name not in serving
+    ]
     problems = [f"{line}. Next: sudo systemctl restart {seen.paths.units.app}" for line in unwell]
     problems += _failing_saves(seen) if "redis" in serving else []
     if error := seen.roles.error:
-        problems.append(f"PostgreSQL can't be asked which roles have powers ({error}). Next: stackctl logs postgres")
+        problems.append(f"the check of PostgreSQL's roles failed ({error}). Next: stackctl logs postgres")
     return Section(document, problems)
 
 
@@ -97,9 +101,11 @@ def _failing_saves(seen: Observed) -> list[str]:
     try:
         failing = Redis(seen.docker, seen.paths).failing_saves()
     except (StackError, OSError) as error:
-        return [f"Redis can't be asked whether its saves succeed ({error}). Next: stackctl logs redis"]
+        return [f"the check of Redis's saves failed ({error}). Next: stackctl logs redis"]
     # Redis refuses writes until a save succeeds.
-    return [f"Redis could not save ({name}). Next: make room on the disk, then stackctl logs redis" for name in failing]
+    return [
+        f"Redis could not save its data ({name}). Next: free disk space, then stackctl logs redis" for name in failing
+    ]
 
 
 def _backups(seen: Observed) -> Section:
@@ -115,8 +121,8 @@ def _drift(seen: Observed) -> Section:
     remedy = f"make site, or sudo stackctl release {seen.current.release.tag if seen.current.release else 'TAG'}"
     problems = [
         *lines,
-        *(f"{service} was made from another Compose file or environment" for service in stale),
-        *(["the declared environment isn't the one that runs"] if differs else []),
+        *(f"{service} was made from another Compose file, image or environment" for service in stale),
+        *(["the live release runs with another app environment than the declared one"] if differs else []),
     ]
     document = {"environment_differs": differs, "drift": lines, "stale": stale}
     return Section(document, [f"{problem}. Next: {remedy}" for problem in problems])
@@ -182,8 +188,8 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
         return [unreadable] if paths.tls_current.is_symlink() else []
     lines = []
     if not served["as_declared"]:
-        what = "a placeholder" if served["placeholder"] else "an older certificate"
-        cause = served["cause"] or "the declared one was not requested yet"
+        what = "a placeholder certificate" if served["placeholder"] else "an older certificate"
+        cause = served["cause"] or "the declared certificate was not requested yet"
         lines.append(f"nginx serves {what}: {cause}. Next: sudo stackctl certificate")
     if served["expired"]:
         lines.append(f"the certificate expired on {served['not_after'][:10]}. Next: sudo certbot renew")
@@ -195,7 +201,7 @@ def _trials(seen: Observed) -> Section:
     running = trial.under_way(seen.paths)
     late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]
     problems = [
-        f"the change of {name} could not be reverted. Next: journalctl -u {seen.paths.units.trial_service(name)}"
+        f"the change to {name} could not be reverted. Next: journalctl -u {seen.paths.units.trial_service(name)}"
         for name in late
     ]
     return Section({"trials": [asdict(one) for one in running]}, problems)

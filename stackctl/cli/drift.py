@@ -50,14 +50,14 @@ def _app(current: State, of_colour: dict[str, list[Container]], expected: str | 
     if colour is None:
         return []
     if release is None or expected is None:
-        return [f"the record of what {colour} was started with is lost"]
+        return [f"the record of the release in {colour} is lost"]
     found = {container.service for container in of_colour[colour]}
-    lines = [f"{service} is missing" for service in APP_SERVICES if service not in found]
+    lines = [f"{service} has no container" for service in APP_SERVICES if service not in found]
     for container in of_colour[colour]:
         if not container.serves:
             lines.append(f"{container.service} is {container.condition}")
         if container.image != release.image:
-            lines.append(f"{container.service} runs another image, {container.image}")
+            lines.append(f"{container.service} runs another image than the live release: {container.image}")
     return lines
 
 
@@ -67,7 +67,7 @@ def _worker(config: Config, current: State, of_worker: list[Container]) -> list[
     if not config.worker or not current.active:
         return []
     if not of_worker:
-        return ["worker is missing"]
+        return ["worker has no container"]
     return [f"{c.service} is {c.condition}" for c in of_worker if not c.serves]
 
 
@@ -81,10 +81,14 @@ def _socket(paths: Paths, current: State, machine: Machine) -> list[str]:
 def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[str]:
     """Report a colour that a killed release left running. Without a live release there is none to release again."""
     idle = other(current.active) if current.active else None
-    return [f"{idle} still runs: a release was interrupted"] if idle and any(c.well for c in of_colour[idle]) else []
+    return (
+        [f"{idle} still runs, because a release was interrupted"]
+        if idle and any(c.well for c in of_colour[idle])
+        else []
+    )
 
 
 def _webhook(telegram: webhook.Look, current: State) -> list[str]:
     if telegram.wanted and current.webhook != telegram.wanted:
-        return ["Telegram was not told where this release takes updates"]
+        return ["the webhook of the live release was not sent to Telegram"]
     return telegram.drift

@@ -15,7 +15,7 @@ _ALLOWED = re.compile(
 )
 _IN_WORDS = (
     "release TAG[@sha256:DIGEST] [--dry-run] [--json] [--id ID], release --follow [--json] [--id ID], "
-    "rollback [TAG] [--json] [--id ID], status [--json]: in this order, with single spaces"
+    "rollback [TAG] [--json] [--id ID], status [--json]. Options stand in this order, after single spaces"
 )
 _SHOWN = 80
 

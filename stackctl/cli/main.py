@@ -17,7 +17,7 @@ def main(app: str) -> NoReturn:
     """Parse the command line, run the verb and exit with its code."""
     arguments = parser(app).parse_args()
     if os.geteuid() != 0:
-        sys.exit(_refusal(f"this needs root. Next: sudo {' '.join(['stackctl', *sys.argv[1:]])}"))
+        sys.exit(_refusal(f"this command must run as root. Next: sudo {' '.join(['stackctl', *sys.argv[1:]])}"))
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     # A closed terminal ends nothing: the run goes on.
@@ -29,7 +29,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stackctl", description=f"Runs {app} on this droplet.")
     top.add_argument("--lock-id", metavar="ID", help="run within the converge that holds the lock with this ID")
     top.add_argument("--run", metavar="ID", help="do the work in this process, under this run ID (set by systemd)")
-    top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="who started it (set by systemd)")
+    top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="who started the run (set by systemd)")
     top.add_argument("--key", help="the owner of the SSH key (set by systemd)")
     # Without a metavar the help would list the old names of verbs too.
     rows = top.add_subparsers(dest="verb", required=True, metavar="VERB")

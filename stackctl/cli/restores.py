@@ -26,7 +26,7 @@ def words(call: Call) -> list[str]:
     try:
         return _confirmed(call)
     except KeyboardInterrupt:
-        raise FailedError("interrupted. Nothing was changed") from None
+        raise FailedError("the restore was interrupted. Nothing was changed") from None
 
 
 def _confirmed(call: Call) -> list[str]:
@@ -35,7 +35,7 @@ def _confirmed(call: Call) -> list[str]:
     if not asked.yes and not asked.to_database:
         with lock.hold(call.paths, call.held_for("plan of stackctl restore")):
             chosen = restoring.look(stack, asked).id
-        answer = call.machine.prompt(f"Type {chosen} to replace the live data with it: ")
+        answer = call.machine.prompt(f"Type {chosen} to replace the live data with this backup: ")
         asked = asked._replace(backup=chosen, yes=answer)
         check_answer(asked, chosen)
     return asked.words

@@ -84,7 +84,7 @@ def _ended(act: Callable[[], int]) -> tuple[int, str]:
     except StackError as error:
         return error.code, str(error)
     except KeyboardInterrupt:
-        return 1, "interrupted. Next: run the same command again"
+        return 1, "the command was interrupted. Next: run the same command again"
     except OSError as error:
         return 1, f"{error}. Next: see the machine's own log (journalctl -b)"
     except Exception as error:  # a follower has to see an internal error, too

@@ -43,4 +43,4 @@ def _maintenance(stack: Stack, mode: str) -> None:
         raise RefusedError(half.remedy)
     else:
         stack.paths.maintenance.unlink(missing_ok=True)
-    stack.log.emit("maintenance", "progress", f"{mode}: from the next request on")
+    stack.log.emit("maintenance", "progress", f"maintenance is {mode}, from the next request on")

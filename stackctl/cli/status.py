@@ -27,32 +27,32 @@ def text(report: Report) -> str:
         rows += _conditions(report["colours"][report["active"]]["containers"])
         rows += _conditions(report["worker"]["containers"]) if report["worker"] else []
     rows += _conditions(report["data"])
-    rows += [("setting", f"{one} (stackctl's own sessions overrule it)") for one in report["database_settings"]]
+    rows += [("setting", f"{one} (stackctl's own sessions ignore this setting)") for one in report["database_settings"]]
     if served:
         what = "placeholder" if served["placeholder"] else f"{', '.join(served['subject_names'])} by {served['issuer']}"
-        rows.append(("certificate", f"{what}, until {served['not_after'][:10]}"))
+        rows.append(("certificate", f"{what}, valid until {served['not_after'][:10]}"))
     if report["reboot_due"] is not None:
         rows.append(
             ("reboot", f"due, for {', '.join(report['reboot_due']) or 'an upgrade'}. Next: sudo systemctl reboot")
         )
     if report["isolated"]:
         rows.append(
-            ("ISOLATED", "no worker, no webhook, no outgoing connections, everybody gets 503. Next: make promote")
+            ("ISOLATED", "no worker, webhook or outgoing connections, and everybody gets 503. Next: make promote")
         )
     if report["maintenance"]:
         until = " while data is restored" if report["restoring"] else ". Next: sudo stackctl maintenance off"
-        rows.append(("maintenance", f"on, everybody gets 503{until}"))
+        rows.append(("maintenance", f"on, so everybody gets 503{until}"))
     if at := report["under_way"]:
         what = f"{at['op']} {at['tag']}".strip()
         rows.append(("under way", f"{what} by {at['by']} since {at['since'][:19]}, at {at['step'] or 'its start'}"))
     rows.append(("stackctl", report["stackctl"]))
-    rows.append(("lock", f"{holder['holder']}, since {holder['since']}" if holder else "free"))
+    rows.append(("lock", f"held by {holder['holder']} since {holder['since']}" if holder else "free"))
     rows += [
-        ("on trial", f"{one['name']}, reverted at {one['until']} unless a new login confirms it")
+        ("on trial", f"{one['name']}, reverted at {one['until']} unless a new login confirms the change")
         for one in report["trials"]
     ]
     if report["telegram"] and report["telegram"]["silence"]:
-        rows.append(("Telegram", f"can't be asked: {report['telegram']['silence']}"))
+        rows.append(("Telegram", f"stackctl could not ask Telegram: {report['telegram']['silence']}"))
     rows += [("problem", problem) for problem in report["problems"]]
     rows += _kept(report)
     width = max(len(name) for name, _ in rows)
@@ -63,7 +63,7 @@ def _since(report: Report) -> str:
     """Return since when the release is live. A release is recorded after its watch; until then it may be undone."""
     if report["release"]["since"]:
         return f"since {report['release']['since']}"
-    return "and not recorded yet" if report["under_way"] else "and never recorded: a release was interrupted"
+    return "but not recorded yet" if report["under_way"] else "but never recorded, because a release was interrupted"
 
 
 def _kept(report: Report) -> list[tuple[str, str]]:
@@ -80,7 +80,7 @@ def _kept(report: Report) -> list[tuple[str, str]]:
         named = "" if usable[0] == first else f" {usable[0]}"
         rows.append(("kept", f"{', '.join(usable)}: sudo stackctl rollback{named}"))
     if left:
-        rows.append(("kept", f"{', '.join(left)}, which a rollback has left: sudo stackctl rollback {left[0]}"))
+        rows.append(("kept", f"{', '.join(left)}, rolled back earlier: sudo stackctl rollback {left[0]}"))
     if gone:
         rows.append(("kept", f"{', '.join(gone)}, whose image is gone: sudo stackctl release {gone[0]}"))
     return rows

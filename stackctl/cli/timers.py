@@ -50,7 +50,7 @@ def amcheck(call: Call) -> int:
     # the database that the check reads. A release may end the check, so that no migration waits for a table
     # (Postgres.end_dumps).
     paths = stack.paths
-    name = f"the weekly check of PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends it)"
+    name = f"the weekly check of PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends the check)"
     alone = lock.exclusive(paths.backup_lock, name, AMCHECK_LOCK_TIMEOUT_S)
     upkeep.amcheck(paths, stack.machine, Postgres(stack.docker, paths, stack.config.data), alone)
     return 0

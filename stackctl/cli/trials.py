@@ -36,12 +36,12 @@ def _step(arguments: argparse.Namespace, paths: Paths, machine: Machine, log: Ru
     match arguments.step:
         case "begin":
             until = trial.begin(paths, machine, arguments.what)
-            log.emit(arguments.what, "progress", f"on trial until {until}")
+            log.emit(arguments.what, "progress", f"the change is on trial until {until}")
         case "change":
             return trial.run(paths, machine, arguments.what, arguments.command or "")
         case "confirm":
             trial.confirm(paths, machine, arguments.what)
-            log.emit(arguments.what, "done", "confirmed by a new login")
+            log.emit(arguments.what, "done", "a new login has confirmed the change")
         case "expire":
             trial.revert_if_expired(paths, machine, log, arguments.what)
         case "undo":

@@ -14,7 +14,7 @@ SERVICES = ("web", "worker", *DATA_SERVICES)
 FLAGS = {
     "json": "print JSON",
     "dry-run": "show what would happen, and change nothing",
-    "follow": "show the run that is in progress, or the last one",
+    "follow": "show the run in progress, or the last run if none is in progress",
     "nightly": "wait up to an hour for other runs (set by systemd)",
 }
 Parser = argparse.ArgumentParser
@@ -45,7 +45,7 @@ def _id(parser: Parser) -> None:
     parser.add_argument(
         "--id",
         type=checked,
-        help="an ID for this request (32 hexadecimal digits): with the same ID, a second call follows the first run",
+        help="an ID for this request: 32 hexadecimal digits. A second call with this ID follows the run of the first",
     )
 
 
@@ -58,7 +58,7 @@ def _release(parser: Parser) -> None:
 def _rollback(parser: Parser) -> None:
     flags("json")(parser)
     _id(parser)
-    parser.add_argument("tag", nargs="?", help="the tag of a kept release; by default the one before the live one")
+    parser.add_argument("tag", nargs="?", help="the tag of a kept release (default: the release before the live one)")
 
 
 def _logs(parser: Parser) -> None:
@@ -77,15 +77,19 @@ def _maintenance(parser: Parser) -> None:
 
 def _restore(parser: Parser) -> None:
     flags("follow", "json")(parser)
-    parser.add_argument("backup", nargs="?", help="a backup ID, or latest: the newest verified one")
+    parser.add_argument("backup", nargs="?", help="a backup ID, or latest for the newest verified backup")
     parser.add_argument(
-        "--from-offsite", action="store_true", help="fetch it from off-site storage if it is not on the droplet"
+        "--from-offsite", action="store_true", help="fetch the backup from off-site storage if it is not on the droplet"
     )
-    parser.add_argument("--snapshot", metavar="SNAPSHOT", help="the off-site snapshot, if several have this backup ID")
-    parser.add_argument("--to-database", metavar="NAME", help="restore into a new database; nothing live changes")
-    parser.add_argument("--yes", metavar="ID", help="confirm: repeat the backup ID to replace the live data")
     parser.add_argument(
-        "--no-safety", action="store_true", help="skip the pre-restore backup: the replaced data is lost"
+        "--snapshot", metavar="SNAPSHOT", help="the off-site snapshot to use if several have this backup ID"
+    )
+    parser.add_argument(
+        "--to-database", metavar="NAME", help="restore into a new database, and leave the live data as it is"
+    )
+    parser.add_argument("--yes", metavar="ID", help="the backup ID again, to confirm that the live data is replaced")
+    parser.add_argument(
+        "--no-safety", action="store_true", help="make no pre-restore backup, so the replaced data is lost"
     )
 
 
@@ -100,9 +104,12 @@ def _certificate(parser: Parser) -> None:
 def _trial(parser: Parser) -> None:
     parser.add_argument("step", choices=("begin", "change", "confirm", "expire", "undo", "boot"))
     parser.add_argument(
-        "what", nargs="?", choices=TRIALS, help="the change on trial; the step boot reverts all changes"
+        "what",
+        nargs="?",
+        choices=TRIALS,
+        help="the change on trial (the step boot takes none, and reverts every change)",
     )
-    parser.add_argument("command", nargs="?", help="for change: the shell command")
+    parser.add_argument("command", nargs="?", help="the shell command that the step change runs")
 
 
 def _foreign(parser: Parser) -> None:
@@ -150,7 +157,7 @@ VERBS = (
     ),
     Verb(
         "rollback",
-        "make the previous release, or a kept one, live again",
+        "make the previous release, or another kept release, live again",
         "releases:rollback",
         _rollback,
         subject="releases:subject",
@@ -167,10 +174,15 @@ VERBS = (
         reads_only=True,
     ),
     Verb("exec", "run a command in the live web container", "looks:execute", _exec, reads_only=True),
-    Verb("maintenance", "make nginx answer 503 to everybody, or stop that", "services:maintenance", _maintenance),
+    Verb(
+        "maintenance",
+        "turn maintenance on or off. While it is on, nginx answers 503 to everybody",
+        "services:maintenance",
+        _maintenance,
+    ),
     Verb(
         "backup",
-        "back up the data: dump it, verify the dump, send it off-site",
+        "dump the data, verify the dump, and send the backup off-site",
         "backups:backup",
         flags("nightly"),
     ),
@@ -184,7 +196,7 @@ VERBS = (
     ),
     Verb(
         "check-offsite",
-        "list the off-site backups, and what the storage key may do",
+        "list the off-site backups, and the permissions of the storage key",
         "backups:check_offsite",
         flags("json"),
         reads_only=True,
@@ -192,7 +204,7 @@ VERBS = (
     ),
     Verb(
         "restore",
-        "replace the live data with a backup, or load it into a new database",
+        "replace the live data with a backup, or load the backup into a new database",
         "restores:restore",
         _restore,
         subject="restores:subject",
@@ -219,7 +231,7 @@ VERBS = (
     ),
     Verb(
         "remove-foreign",
-        "remove the foreign findings with these names, as status lists them (run by the converge)",
+        "remove foreign things by the names that status lists (run by the converge)",
         "removal:remove",
         _foreign,
     ),
@@ -231,7 +243,7 @@ VERBS = (
     ),
     Verb(
         "integrity",
-        "check that the files of Debian's packages are as installed (run by systemd)",
+        "check that the files of Debian's packages are unchanged (run by systemd)",
         "timers:integrity",
         in_history=False,
     ),
@@ -247,7 +259,7 @@ VERBS = (
         "timers:reboot",
         in_history=False,
     ),
-    Verb("gate", "run the command that CI requests, if its key allows that (run by sshd)", "", _gate),
+    Verb("gate", "run CI's command, if CI's key allows that command (run by sshd)", "", _gate),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
 BY_OLD_NAME = {verb.formerly: verb for verb in VERBS if verb.formerly}

@@ -36,8 +36,8 @@ def usable(free: int) -> int:
 def check(directory: Path, free: int, needs: Mapping[str, int], error: type[StackError] = RefusedError) -> None:
     """Raise `error` unless the free bytes suffice for all needs together. Each need is a noun with its bytes."""
     if free < sum(needs.values()):
-        what = " and ".join(f"{name} may need {size >> 20}" for name, size in needs.items() if size)
-        raise error(f"{directory} has {free >> 20} MiB left, {what}", next_step="make room there")
+        what = " and ".join(f"{name} may need {size >> 20} MiB" for name, size in needs.items() if size)
+        raise error(f"{directory} has {free >> 20} MiB left, but {what}", next_step="make room there")
 
 
 def full(file: Path, room: int) -> str:

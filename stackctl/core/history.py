@@ -85,4 +85,4 @@ def text(every: Iterable[Run]) -> str:
             lines.append(f"    {', '.join(timed)}")
         if run["message"]:
             lines.append(f"    {run['message']}")
-    return "\n".join(map(printable, lines)) or "nothing was done here yet"
+    return "\n".join(map(printable, lines)) or "there is no run yet"

@@ -114,7 +114,9 @@ def _sign(descriptor: int, me: Holder) -> None:
 def _check_admission(path: Path, lock_id: str) -> None:
     current = holder_of(path)
     if current is None:
-        raise LockedError("the converge that called this no longer holds the lock", next_step="run the converge again")
+        raise LockedError(
+            "the converge that started this run no longer holds the lock", next_step="run the converge again"
+        )
     if current.id != lock_id:
         raise current.refusal
 
@@ -132,4 +134,4 @@ def _content(path: Path) -> Holder:
         return records.loads(Holder, path.read_bytes())
     except RecordError:
         # The holder has just taken the lock and not written its name yet, or the disk was full when it tried.
-        return Holder("another program", "just now", "")
+        return Holder("another program", "a moment ago", "")

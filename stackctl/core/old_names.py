@@ -9,4 +9,4 @@ OLD_NAMES_END = "0.2.0"
 
 def now_called(old: str, new: str) -> str:
     """Return the message that announces the new name when an old one is used."""
-    return f"`{old}` is now `{new}`: the old name works until version {OLD_NAMES_END}"
+    return f"`{old}` is now called `{new}`. The old name works until version {OLD_NAMES_END}"

@@ -78,7 +78,7 @@ def run(
         except subprocess.TimeoutExpired:
             code, why = TIMED_OUT, f"\ntimed out after {timeout:.0f} s"
         except _TooMuchError:
-            code, why = 1, f"\nit printed more than {LONGEST_OUTPUT >> 20} MiB"
+            code, why = 1, f"\n{argv[0]} printed more than {LONGEST_OUTPUT >> 20} MiB"
         finally:
             if process.returncode is None:
                 _kill(process)
@@ -179,7 +179,7 @@ class Conversation:
                 said_at_last = self._errors.decode(errors="replace") or f"{self._program} ended"
                 raise FailedError(Result(1, stderr=said_at_last).reason)
             if len(heard) > LONGEST_ANSWER:
-                raise FailedError(f"{self._program}: its answer has more than {LONGEST_ANSWER >> 20} MiB")
+                raise FailedError(f"{self._program}: the answer is larger than {LONGEST_ANSWER >> 20} MiB")
         # Not splitlines(), which would also end a line at a U+2028 in a name.
         return heard.decode(errors="replace").removesuffix(f"{last}\n").split("\n")[1:-1]
 

@@ -63,15 +63,15 @@ def dumps(record: _Dataclass, *, version: int | None = None, indent: int | None 
 def loads(kind: type[T], text: str | bytes, *, version: int | None = None) -> T:
     """Read a record of this kind. Raises RecordError."""
     if len(text) > LONGEST:
-        raise RecordError(f"it has more than {LONGEST} bytes")
+        raise RecordError(f"the document has more than {LONGEST} bytes")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"it is no JSON ({error})") from None
+        raise RecordError(f"the document is not JSON ({error})") from None
     if not isinstance(document, dict):
-        raise RecordError("it must be an object")
+        raise RecordError("the document must be an object")
     if version is not None and (found := document.pop("version", None)) != version:
-        raise RecordError(f"version must be {version}, is {ascii(found)[:LONGEST_KEY]}")
+        raise RecordError(f"version must be {version}, but is {ascii(found)[:LONGEST_KEY]}")
     faults = _Faults()
     try:
         record: T = _reader(kind)(document, "", faults)

@@ -97,7 +97,7 @@ def _next_step(run: Undoable, cause: StackError | None, otherwise: str = "") -> 
 def _expected(error: BaseException) -> StackError | None:
     """Return the error to end with, or None for an internal error, which is raised again once everything is undone."""
     if isinstance(error, KeyboardInterrupt):
-        return FailedError("interrupted")
+        return FailedError("the run was interrupted")
     if isinstance(error, OSError):
         return FailedError(str(error), next_step="see the machine's own log (journalctl -b)")
     return error if isinstance(error, StackError) else None

@@ -46,7 +46,7 @@ def ensure(stack: Stack, declared: Certificate) -> None:
     """Request the declared certificate if it is missing, and serve it."""
     fault = difference(stack.paths, declared, stack.machine)
     if fault:
-        stack.log.step("issue", partial(_obtain, stack, declared), f"from {declared.server}: {fault}")
+        stack.log.step("issue", partial(_obtain, stack, declared), f"from {declared.server}, because {fault}")
     stack.paths.certificate_failure.unlink(missing_ok=True)
     serve(stack, declared)
 
@@ -61,7 +61,7 @@ def serve(stack: Stack, declared: Certificate) -> None:
         stack.log.step("serve", partial(_take_over, stack, live), "the certificate that certbot has")
     if stack.machine.peer_certificate(NGINX, declared.domain) != _first_of(current / CHAIN):
         raise FailedError(
-            "nginx serves another certificate than it should", next_step="nginx -t, then systemctl reload nginx"
+            f"nginx does not serve the certificate in {current}", next_step="nginx -t, then systemctl reload nginx"
         )
 
 
@@ -99,12 +99,12 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
         document = {"at": machine.now().isoformat(timespec="seconds"), "cause": why}
         durable.write(paths.certificate_failure, json.dumps(document).encode() + b"\n")
         has = (
-            "a placeholder"
+            "a placeholder certificate"
             if paths.tls_current.resolve() == paths.tls_placeholder.resolve()
             else "the former certificate"
         )
         raise FailedError(
-            f"no certificate for {declared.domain}: {why}. HTTPS serves {has}; a timer tries again each hour"
+            f"no certificate for {declared.domain}: {why}. nginx serves {has}. A timer tries again each hour"
         )
     return declared.domain
 
@@ -116,7 +116,7 @@ def _unknown_name(domain: str, machine: Machine) -> str | None:
     """
     if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
         return None
-    return f"DNS has no address for {domain}. Next: give it an A record that points to this droplet"
+    return f"DNS has no address for {domain}. Next: create an A record that points to this droplet"
 
 
 def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
@@ -146,9 +146,9 @@ def difference(paths: Paths, declared: Certificate, machine: Machine) -> str | N
         return "there is no certificate yet"
     server = _server(paths.renewal(declared.domain))
     if server != declared.server:
-        return f"the present certificate comes from {server or 'elsewhere'}"
+        return f"the present certificate comes from {server or 'an unknown server'}"
     if facts.names != {declared.domain}:
-        return f"the present certificate names {', '.join(sorted(facts.names))}"
+        return f"the present certificate is for {', '.join(sorted(facts.names))}"
     return None
 
 

@@ -67,13 +67,16 @@ def problems(found: Foreign) -> list[str]:
     """Return a line for each finding, with what to do about it."""
     if not found.known:
         return [
-            "the list of what the site installed is missing, so nothing can be recognised as foreign. Next: make site"
+            "the list of what the site declares is missing, so stackctl cannot tell what is foreign. Next: make site"
         ]
     lines = [f"{one.name}: {one.what}. Next: {next_step(one)}" for one in found.findings[:MOST_PROBLEMS]]
     if len(found.findings) > MOST_PROBLEMS:
-        lines.append(f"{len(found.findings) - MOST_PROBLEMS} more are foreign. Next: sudo stackctl status --json")
+        lines.append(
+            f"{len(found.findings) - MOST_PROBLEMS} more things are foreign. Next: sudo stackctl status --json"
+        )
     return lines + [
-        f"foreign_accepted names {name}, which is not there. Next: remove it from group_data" for name in found.gone
+        f"foreign_accepted names {name}, which is not there. Next: remove that name from group_data"
+        for name in found.gone
     ]
 
 
@@ -83,10 +86,10 @@ def next_step(one: Finding) -> str:
         case "site":
             return "make site"
         case "remove" if can_be_typed(one.name):
-            return f"make site REMOVE={one.name}, or accept it in group_data (foreign_accepted)"
+            return f"make site REMOVE={one.name}, or accept that name in group_data (foreign_accepted)"
         case "refuse" if one.path and can_be_typed(one.path):
             return f"make site REMOVE={one.path}" if one.path.count("sshd_config.d/") else f"correct {one.path}"
-    return "correct it by hand, or accept it in group_data (foreign_accepted)"
+    return "correct this by hand, or accept that name in group_data (foreign_accepted)"
 
 
 def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str]) -> list[str]:
@@ -97,7 +100,7 @@ def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str])
         if name not in by_name or by_name[name].remedy != "remove" or not can_be_typed(name):
             raise RefusedError(
                 f"{name} is not a foreign thing that can be removed. Nothing was changed",
-                next_step="sudo stackctl status, which lists those things",
+                next_step="sudo stackctl status, which lists what can be removed",
             )
     for name in names:
         _remove(paths, machine, by_name[name])

@@ -84,11 +84,11 @@ class Accounts:
                 continue
             name = f"account:{named(one.login)}"
             if not _is_other_than_root(one.uid):
-                yield Finding(name, "has uid 0: it is root by another name", "remove")
+                yield Finding(name, "has uid 0, so this account is root by another name", "remove")
             elif not _is_other_than_root(one.gid):
                 yield Finding(name, "has root's group as its primary group", "remove")
             elif one.shell.rpartition("/")[2] not in NO_SHELLS:
-                yield Finding(name, f"is an account that can log in, with {shown(one.shell) or 'a shell'}", "remove")
+                yield Finding(name, f"is an account that can log in (with {shown(one.shell) or 'a shell'})", "remove")
             elif one.uid.isdecimal() and int(one.uid) >= FIRST_PERSON and int(one.uid) != NOBODY:
                 yield Finding(name, "is a person's account", "remove")
 
@@ -100,14 +100,18 @@ class Accounts:
                 yield Finding(f"password:{named(one.login)}", "logs in without a password", "hand")
             # root's password opens the provider's console, which is the way in when SSH is broken.
             elif password[0] not in "!*" and one.login != "root":
-                yield Finding(f"password:{named(one.login)}", "has a password, which nobody here needs", "hand")
+                yield Finding(
+                    f"password:{named(one.login)}", "has a password, but no login on this droplet needs one", "hand"
+                )
 
     def _of_groups(self) -> Iterator[Finding]:
         privileged = {_number(fields[2]) for fields in self._groups if fields[0] in PRIVILEGED}
         for name, _, said, members, *_ in self._groups:
             gid = _number(said)
             if gid in privileged and name not in PRIVILEGED:
-                yield Finding(f"group:{named(name)}", f"is a privileged group by another name: gid {gid}", "hand")
+                yield Finding(
+                    f"group:{named(name)}", f"has gid {gid}, so this group is a privileged one by another name", "hand"
+                )
             if gid not in privileged:
                 continue
             for member in filter(None, members.split(",")):

@@ -238,7 +238,7 @@ class Files:
         if stat.S_ISLNK(found.st_mode):
             return self._judged_link(seen)
         if not stat.S_ISREG(found.st_mode):
-            return Finding(named(path), f"is no regular file, and {seen.reason}", "remove", path)
+            return Finding(named(path), f"is not a regular file, and {seen.reason}", "remove", path)
         return self._judged_file(seen, found)
 
     def _is_sshd_of_an_image(self, seen: Seen) -> bool:
@@ -266,7 +266,7 @@ class Files:
         # Only the beginning of a longer file would be read.
         if found.st_size <= _MOST and self._is_made(seen):
             return None
-        return Finding(named(path), f"{self._described(seen, found)}: {seen.reason}", "remove", path)
+        return Finding(named(path), f"{self._described(seen, found)}, and {seen.reason}", "remove", path)
 
     def _judged_link(self, seen: Seen) -> Finding | None:
         path, target = seen.path, os.fspath(seen.where.readlink())
@@ -279,7 +279,9 @@ class Files:
             known = self._is_enabled_as_meant(path, target)
         else:
             known = path.startswith("/etc/nginx/") and self._packaged.has(target)
-        return None if known else Finding(named(path), f"is a link to {shown(target)}: {seen.reason}", "remove", path)
+        return (
+            None if known else Finding(named(path), f"is a link to {shown(target)}, and {seen.reason}", "remove", path)
+        )
 
     def _masked(self, seen: Seen) -> Finding:
         unit = os.path.basename(seen.path)  # noqa: PTH119

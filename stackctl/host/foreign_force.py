@@ -47,7 +47,7 @@ class Force:
 
     def _of_sshd(self) -> Iterator[Finding]:
         if self._sshd_fault:
-            yield Finding("sshd", f"refuses its configuration: {self._sshd_fault}", "hand")
+            yield Finding("sshd", f"sshd refuses its configuration: {self._sshd_fault}", "hand")
         if not self._sshd:
             return
         # If sshd reads our drop-in alone, it shows in its own spelling what the drop-in declares.
@@ -70,7 +70,7 @@ class Force:
         source = self._said_by(keyword)
         what = f"sshd obeys {keyword} {shown(' '.join(value))}{of}, which is not what the site declares"
         path = f"/{source.relative_to(self._paths.root)}" if source else None
-        return Finding(f"sshd:{keyword}", what + (f"; it is set in {shown(path)}" if path else ""), "refuse", path)
+        return Finding(f"sshd:{keyword}", what + (f" (set in {shown(path)})" if path else ""), "refuse", path)
 
     def _configurations(self) -> list[Path]:
         etc = self._paths.root / "etc/ssh"
@@ -97,7 +97,7 @@ class Force:
                 if os.access(where, os.W_OK) and (now := " ".join(read(where).split())) != value:
                     key = name.replace("/", ".")
                     yield Finding(
-                        f"sysctl:{key}", f"the kernel has {key} = {shown(now)}, but {value} is declared", "site"
+                        f"sysctl:{key}", f"the kernel has {key} = {shown(now)}, but the site declares {value}", "site"
                     )
         for name, path in overriding.items():
             shown_path = shown(f"/{path.relative_to(self._paths.root)}")
@@ -134,7 +134,7 @@ class Force:
             for name in (protocol, f"{protocol}6"):
                 ports |= _open_ports(read(self._paths.root / "proc/net" / name, 1 << 22), protocol)
             for port in sorted(ports - (self._declared.ports if protocol == "tcp" else DHCP)):
-                what = f"something listens on {protocol} port {port} for other machines (sudo ss -lnp)"
+                what = f"a program listens on {protocol} port {port}, which other machines can reach (sudo ss -lnp)"
                 yield Finding(f"listener:{protocol}:{port}", what, "hand")
 
 

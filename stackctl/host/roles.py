@@ -50,7 +50,7 @@ def look(server: Server, database: str) -> Found:
     """Ask PostgreSQL. Raises FailedError."""
     rows = [json.loads(line) for line in server.query(ADMIN, QUERY).split("\n") if line]
     undeclared = [
-        Finding(f"{KIND}{_shown(name)}", f"PostgreSQL's role has {_listed(more)} (docs/how-to/runbook.md)", "hand")
+        Finding(f"{KIND}{_shown(name)}", f"this PostgreSQL role has {_listed(more)} (docs/how-to/runbook.md)", "hand")
         for kind, name, powers in rows
         if kind == "role" and (more := set(powers) - DECLARED.get(name, set()))
     ]

@@ -81,14 +81,14 @@ def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
     left = seconds_left(trial, machine) if trial else 0
     if left <= 0:
         raise RefusedError(
-            f"no change of {name} is on trial any more: it took longer than two minutes. The droplet reverts it "
-            "by itself (stackctl history)",
+            f"no change to {name} is on trial any more, because the change took longer than two minutes. The droplet "
+            "reverts the change by itself (stackctl history)",
             next_step="run the converge again",
         )
     code = machine.run_attached(["sh", "-c", command], left)
     if code == TIMED_OUT:
         raise FailedError(
-            f"the change of {name} took longer than its trial. The droplet reverts it by itself",
+            f"the change to {name} took longer than its trial. The droplet reverts the change by itself",
             next_step="run the converge again",
         )
     return code
@@ -98,7 +98,7 @@ def confirm(paths: Paths, machine: Machine, name: str) -> None:
     """End the trial, and keep the change."""
     if not paths.trial_record(name).exists():
         raise RefusedError(
-            f"no change of {name} is on trial: it took too long, and was reverted (stackctl history)",
+            f"no change to {name} is on trial, because it took too long and was reverted (stackctl history)",
             next_step="run the converge again",
         )
     _end(paths, name)
@@ -128,7 +128,7 @@ def revert(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
     """Restore the files and put them in force. After a FailedError the timer tries again."""
     trial = _recorded(paths, name)
     if not trial:
-        raise RefusedError(f"no change of {name} is on trial")
+        raise RefusedError(f"no change to {name} is on trial")
 
     def act() -> str:
         _restore(paths, trial)
@@ -136,7 +136,7 @@ def revert(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
         if done.code:
             raise FailedError(f"the files of {name} are restored, but not in force: {done.reason}")
         _end(paths, name)
-        return "no new login had confirmed the change: reverted"
+        return "reverted, because no new login had confirmed the change"
 
     log.step(name, act)
 
@@ -149,9 +149,9 @@ def revert_at_boot(paths: Paths, machine: Machine, log: RunLog) -> None:
             if trial := _recorded(paths, name):
                 _restore(paths, trial)
                 _end(paths, name)
-                log.emit(name, "done", "no new login had confirmed the change: reverted before the boot")
+                log.emit(name, "done", "reverted at boot, because no new login had confirmed the change")
         except Exception as error:  # if one revert fails, the others must still run
-            faults.append(f"{name} is not reverted: {error}")
+            faults.append(f"the change to {name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):
                 # Do not wait: timers start only after this boot step has ended, so waiting would never end.
                 machine.run(["systemctl", "start", "--no-block", paths.units.trial_timer(name)])

@@ -40,7 +40,7 @@ def upgrade(paths: Paths, machine: Machine) -> str:
         outdated = _outdated(machine)
         if outdated:
             _ask_for_a_reboot(paths, outdated)
-            return f"the daily upgrade is installed; for {', '.join(outdated)} it takes effect after a reboot"
+            return f"the daily upgrade is installed, but takes effect for {', '.join(outdated)} only after a reboot"
         return "the daily upgrade is installed"
     if not paths.upgrade_failure.exists():
         durable.write(paths.upgrade_failure, began.isoformat(timespec="seconds").encode() + b"\n")
@@ -57,7 +57,7 @@ def compare(paths: Paths, machine: Machine) -> None:
         return
     found = [line for line in f"{ran.stdout}\n{ran.stderr}".splitlines() if line] or [ran.reason]
     durable.write(paths.integrity_failure, "\n".join([*found, ""]).encode())
-    raise PersonNeededError(f"files of Debian's packages are not as installed: {', '.join(found)}")
+    raise PersonNeededError(f"files of Debian's packages have changed since they were installed: {', '.join(found)}")
 
 
 def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractContextManager[None]) -> None:
@@ -95,7 +95,10 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
     """Return the problems, one a line. `weekly` says that this droplet has to check PostgreSQL's files each week."""
     lines = []
     if paths.integrity_failure.exists():
-        lines.append(f"files of Debian's packages are not as installed. Next: sudo cat {paths.integrity_failure}")
+        lines.append(
+            "files of Debian's packages have changed since they were installed. "
+            f"Next: sudo cat {paths.integrity_failure}"
+        )
     if paths.amcheck_failure.exists():
         lines.append(
             f"PostgreSQL's files are damaged. Next: sudo cat {paths.amcheck_failure}, then docs/how-to/runbook.md"

@@ -113,7 +113,7 @@ class Docker:
         """List the containers of a Compose project, running or not. With `one_off`, list those of `compose run`."""
         labels = [f"{PROJECT_LABEL}={project}", f"{ONE_OFF_LABEL}={one_off}"]
         filters = [part for label in labels for part in ("--filter", f"label={label}")]
-        listed = self.call("docker can't list containers", ["docker", "ps", "--all", "--quiet", "--no-trunc", *filters])
+        listed = self.call("Docker can't list containers", ["docker", "ps", "--all", "--quiet", "--no-trunc", *filters])
         ids = listed.stdout.split()
         if not ids:
             return []
@@ -154,5 +154,5 @@ class Docker:
         """Return the image ID of each tag, and of each digest without a tag."""
         form = '{{if eq .Tag "<none>"}}{{.Digest}}{{else}}{{.Tag}}{{end}} {{.ID}}'
         argv = ["docker", "image", "ls", "--no-trunc", "--digests", "--format", form, repository]
-        lines = self.call("docker can't list images", argv).stdout.splitlines()
+        lines = self.call("Docker can't list images", argv).stdout.splitlines()
         return dict(line.split(maxsplit=1) for line in lines if line.strip())

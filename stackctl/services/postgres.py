@@ -111,7 +111,7 @@ class Server:
     def query(self, database: str, sql: str, timeout: float = QUERY_TIMEOUT) -> str:
         """Run SQL as the superuser. Return a line for each row, its columns separated by |."""
         argv = self.inside(*PSQL, f"--username={SUPERUSER}", f"--dbname={database}", "-c", sql)
-        return self.docker.call("docker exec psql", argv, timeout=timeout).stdout.strip()
+        return self.docker.call("docker exec psql failed", argv, timeout=timeout).stdout.strip()
 
     def databases(self) -> list[str]:
         return self.query(ADMIN, "SELECT datname FROM pg_database").splitlines()
@@ -154,7 +154,7 @@ class Server:
         argv = self.inside(*command, f"--username={SUPERUSER}")
         ran = self.docker.machine.run(argv, timeout=seconds, stdout=target)
         if ran.code:
-            raise FailedError(f"docker exec {command[0]}: {ran.reason}", ran.tail())
+            raise FailedError(f"docker exec {command[0]} failed: {ran.reason}", ran.tail())
 
     def listing(self, dump: Path) -> list[str]:
         """Return the table of contents of a dump."""
@@ -213,7 +213,7 @@ class Postgres:
                 self.end_dumps()
                 if tries >= FEWEST_TRIES and machine.monotonic() > deadline:
                     raise FailedError(
-                        f"{error.message}. Tried {tries} times in {LOCK_TIMEOUT_S} s",
+                        f"{error.message}. stackctl tried {tries} times in {LOCK_TIMEOUT_S} s",
                         next_step="find out which session locks or changes the tables (pg_stat_activity)",
                     ) from None
                 machine.sleep(1)

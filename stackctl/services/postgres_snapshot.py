@@ -101,7 +101,7 @@ class Snapshot:
             (rows,) = ask(self.psql, f"SAVEPOINT a;\n{copy}\nROLLBACK TO SAVEPOINT a;", COUNT_TIMEOUT)
             return int(rows)
         except FailedError as error:
-            raise FailedError(f"{table.key} can't be counted: {error}") from None
+            raise FailedError(f"the rows of {table.key} can't be counted: {error}") from None
 
 
 def at_rest(psql: Conversation) -> Snapshot:
@@ -126,7 +126,7 @@ def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
             raise DisturbedError(f"not all tables are locked after {LOCK_TIMEOUT_S} s")
     snapshot = _exported(psql)
     if snapshot.tables != wanted:
-        raise DisturbedError("tables came or went before all were locked")
+        raise DisturbedError("tables were created or dropped before all tables were locked")
     return snapshot
 
 
@@ -139,7 +139,7 @@ def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
             raise FailedError(
                 f"{other.quoted} and {table.quoted} are both {table.key} in a manifest, so their rows can't be told "
                 "apart. Nothing was dumped",
-                next_step="rename one of them, so that its name has no dot",
+                next_step="rename one of the two tables, so that its name has no dot",
             )
 
 

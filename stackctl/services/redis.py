@@ -35,7 +35,7 @@ class Redis:
         """Write all keys to a file, in the format of a snapshot. Raises FailedError."""
         ran = self._cli("--rdb", "-", timeout=seconds, stdout=target)
         if ran.code:
-            raise FailedError(f"redis-cli --rdb: {ran.reason}", ran.tail())
+            raise FailedError(f"redis-cli --rdb failed: {ran.reason}", ran.tail())
         with target.open("r+b") as file:
             file.truncate(_length(file))
 
@@ -44,7 +44,7 @@ class Redis:
         ran = self._cli("INFO", "everything")
         found = facts(ran.stdout)
         if ran.code or "redis_version" not in found:
-            raise FailedError(f"redis-cli INFO: {ran.reason}", ran.tail())
+            raise FailedError(f"redis-cli INFO failed: {ran.reason}", ran.tail())
         return found
 
     def keys(self) -> int:
@@ -129,7 +129,7 @@ def loaded(told: Mapping[str, str]) -> int:
 def _number(told: str) -> int:
     """Read a count from Redis, which may be compromised. Raises FailedError."""
     if not re.fullmatch("[0-9]{1,18}", told):
-        raise FailedError(f"Redis reports {told[:20]!a}, which is no number", next_step="stackctl logs redis")
+        raise FailedError(f"Redis reports {told[:20]!a}, which is not a number", next_step="stackctl logs redis")
     return int(told)
 
 

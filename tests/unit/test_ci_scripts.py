@@ -173,8 +173,8 @@ def test_a_problem_from_before_is_shown_and_does_not_fail_the_release(
 ) -> None:
     verify(live("1.2.0", IMAGE, OVERDUE), 200, OVERDUE)
     assert OVERDUE in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="redis is missing"):
-        verify(live("1.2.0", IMAGE, OVERDUE, "redis is missing"), 200, OVERDUE)
+    with pytest.raises(SystemExit, match="redis has no container"):
+        verify(live("1.2.0", IMAGE, OVERDUE, "redis has no container"), 200, OVERDUE)
 
 
 @pytest.mark.parametrize("kind", ["drift", "stale"])

@@ -104,7 +104,7 @@ def test_an_old_target_does_the_same_and_is_announced(program: Path, old: str, n
     assert now.stdout
     assert (before.returncode, before.stdout) == (0, now.stdout)
     (line,) = before.stderr.splitlines()
-    assert line.endswith(f": `{old}` is now `{new}`: the old name works until version {OLD_NAMES_END}")
+    assert line.endswith(f": `{old}` is now called `{new}`. The old name works until version {OLD_NAMES_END}")
 
 
 def test_the_old_targets_are_those_of_the_changelog() -> None:

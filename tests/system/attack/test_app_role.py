@@ -104,7 +104,7 @@ def test_a_role_with_undeclared_powers_is_reported(droplet: Host, app: App) -> N
             ("sec_looks", "member of pg_read_all_data"),
             (app.login, "member of pg_write_all_data"),
         ):
-            assert f"postgres-role:{role}: PostgreSQL's role has undeclared powers: {powers} (" in told
+            assert f"postgres-role:{role}: this PostgreSQL role has undeclared powers: {powers} (" in told
         assert "postgres-role:sec_backdoor" in plan()
     finally:
         app.superuser(f"REVOKE pg_write_all_data FROM {app.login}; DROP ROLE sec_backdoor, sec_looks")

@@ -71,11 +71,11 @@ def _well_before(droplet: Host) -> None:
 
 BROKEN = {
     "9.9.9": (REFUSED, "image", "cannot pull"),
-    "broken-label": (REFUSED, "image", "says it is version '0.0.0'"),
+    "broken-label": (REFUSED, "image", "has version '0.0.0'"),
     "broken-migration": (FAILED, "migrate", "migrations failed"),
     "broken-hang": (FAILED, "migrate", "migrations took longer than"),
     "broken-crash": (FAILED, "health", "web ended by itself"),
-    "broken-unready": (FAILED, "health", "web is running, starting after"),
+    "broken-unready": (FAILED, "health", "web is running, starting (stackctl waited"),
     "broken-version": (FAILED, "probe", "/health reports version '0.0.0'"),
     "broken-probe": (FAILED, "probe", "answers 500 to an empty update"),
     "broken-500": (FAILED, "watch", "since the flip"),
@@ -387,7 +387,7 @@ def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Environment,
     try:
         droplet.check_output("stackctl release 1.1.0")
         code, output = UnderWay(("release", "1.3.0")).end()
-        assert (code, "1.1.0 is older than its expand" in output.splitlines()[-1]) == (REFUSED, True)
+        assert (code, "1.1.0 is older than the expand before it" in output.splitlines()[-1]) == (REFUSED, True)
         droplet.check_output("stackctl release 1.2.0")
         assert UnderWay(("rollback", "1.1.0")).end()[0] == 0, "an expand bars nothing"
         droplet.check_output("stackctl rollback 1.2.0")

@@ -149,7 +149,7 @@ def test_a_changed_file_of_a_debian_package_is_reported(droplet: Host, lab: Envi
         assert droplet.run(f"systemctl start {unit}").rc != 0
         said = droplet.run("stackctl status")
         assert said.rc == 4
-        assert "files of Debian's packages are not as installed" in said.stdout
+        assert "files of Debian's packages have changed since they were installed" in said.stdout
         assert file in droplet.check_output(f"journalctl --unit={unit} --lines=10 --output=cat --no-pager")
     finally:
         droplet.check_output(f"mv /root/of-the-tests {file}")

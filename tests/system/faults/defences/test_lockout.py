@@ -236,13 +236,13 @@ def test_a_change_that_comes_after_the_trial_is_refused(lab: Environment, drople
         late = droplet.run("stackctl trial change ssh 'touch /etc/ssh/sshd_config.d/too-late.conf' || exit $?")
     finally:
         droplet.run("! test -e %s || stackctl trial undo ssh", str(PATHS.trial_record("ssh")))
-    assert (late.rc, "no change of ssh is on trial any more" in late.stderr) == (2, True)
+    assert (late.rc, "no change to ssh is on trial any more" in late.stderr) == (2, True)
     assert what_counts(droplet) == before
 
 
 def test_a_confirmation_without_a_trial_is_refused(lab: Environment, droplet: Host) -> None:
     ran = droplet.run("stackctl trial confirm ssh || exit $?")
-    assert (ran.rc, "no change of ssh is on trial" in ran.stderr) == (2, True)
+    assert (ran.rc, "no change to ssh is on trial" in ran.stderr) == (2, True)
 
 
 def test_root_logs_in_at_the_console_with_a_password(lab: Environment, droplet: Host) -> None:

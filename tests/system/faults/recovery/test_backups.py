@@ -268,7 +268,7 @@ def test_failed_saves_of_redis_are_reported(lab: Environment, droplet: Host) -> 
         lab.ask_redis(droplet, "BGSAVE")
         droplet.check_output("sleep 1")
         (line,) = problems(droplet)
-        assert "Redis could not save (rdb_last_bgsave_status)" in line
+        assert "Redis could not save its data (rdb_last_bgsave_status)" in line
     finally:
         droplet.check_output(f"chown 999 {directory}")
         lab.ask_redis(droplet, "SAVE")

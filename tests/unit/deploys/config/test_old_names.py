@@ -14,7 +14,7 @@ from stackctl.core.old_names import OLD_NAMES_END
 from tests.support.settings import ROOT, data_of
 
 TRUSTED = ["192.0.2.7/32"]
-NOTE = f"`never_banned` is now `trusted_addresses`: the old name works until version {OLD_NAMES_END}\n"
+NOTE = f"`never_banned` is now called `trusted_addresses`. The old name works until version {OLD_NAMES_END}\n"
 
 
 @pytest.fixture

@@ -47,7 +47,10 @@ def test_promoting_releases_the_live_tag_again(copy: Droplet) -> None:
     """A converge releases the live tag again if status reports drift."""
     stackctl(copy, "release", "1.0.0")
     isolate(copy, isolated=False)
-    assert status(copy)["drift"] == ["worker is missing", "Telegram was not told where this release takes updates"]
+    assert status(copy)["drift"] == [
+        "worker has no container",
+        "the webhook of the live release was not sent to Telegram",
+    ]
     assert stackctl(copy, "release", "1.0.0")[0] == 0
     assert status(copy)["drift"] == []
     assert copy.telegram.webhook["url"] == "https://bot.lab.test/webhook"

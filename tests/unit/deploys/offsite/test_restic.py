@@ -75,7 +75,7 @@ def test_output_that_is_not_utf_8_is_replaced(ours: Repository, tmp_path: Path) 
 
 def test_a_manifest_without_an_end_is_one_line(ours: Repository, tmp_path: Path) -> None:
     program(tmp_path, "exec cat /dev/zero")
-    with pytest.raises(RepositoryError, match="restic dump: it printed more than 96 MiB"):
+    with pytest.raises(RepositoryError, match="restic dump: restic printed more than 96 MiB"):
         ours.restic("dump", "x", "/y")
 
 

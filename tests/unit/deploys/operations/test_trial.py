@@ -203,10 +203,10 @@ def test_a_confirmation_without_an_end_is_not_waited_for(client: type[Client], m
 
 
 def test_a_confirmation_that_is_refused_fails_the_run(client: type[Client]) -> None:
-    client.code, client.said = 2, b"stackctl trial: no change of ssh is on trial\n"
+    client.code, client.said = 2, b"stackctl trial: no change to ssh is on trial\n"
     droplet = Droplet()
     assert not confirm(droplet)
-    assert "no change of ssh is on trial" in droplet.said
+    assert "no change to ssh is on trial" in droplet.said
 
 
 def test_the_run_fails_by_the_confirmation() -> None:

@@ -43,9 +43,9 @@ def test_an_environment_is_loaded_from_where_it_was_written(paths: Paths) -> Non
     ("values", "fault"),
     [
         ([], "must be an object"),
-        ({"A B": ""}, "'A B' is not a name"),
-        ({"A=": ""}, "'A=' is not a name"),
-        ({"": ""}, "'' is not a name"),
+        ({"A B": ""}, "'A B' is not a valid name"),
+        ({"A=": ""}, "'A=' is not a valid name"),
+        ({"": ""}, "'' is not a valid name"),
         ({"COMPOSE_FILE": "s3cret"}, "COMPOSE_FILE would steer docker"),
         ({"DOCKER_HOST": "s3cret"}, "DOCKER_HOST would steer docker"),
         ({"STACK_IMAGE": "s3cret"}, "STACK_IMAGE would steer docker"),

@@ -63,7 +63,7 @@ def test_an_undone_release_restores_the_webhook(live: Droplet, verb: list[str], 
     assert live.telegram.webhook["url"] == OURS
     assert live.telegram.webhook["secret_token"] == ENVIRONMENT["TELEGRAM_WEBHOOK_SECRET"]
     assert "drop_pending_updates" not in live.telegram.webhook
-    assert "webhook    progress set" in shown
+    assert "webhook    progress the webhook is set" in shown
 
 
 def test_boot_after_a_stop_ends_with_it(live: Droplet) -> None:
@@ -107,11 +107,11 @@ def test_silence_keeps_nothing_from_its_end(live: Droplet, verb: list[str]) -> N
         stackctl(live, "halt")
         code, shown = stackctl(live, "boot")
         assert code == 0
-    assert "can't be asked (Telegram's getWebhookInfo: Connection refused)" in shown
+    assert "can't be asked (Telegram's getWebhookInfo failed: Connection refused)" in shown
     assert live.docker.running() == ["blue"]
     code, seen = report(live)
-    assert (code, seen["telegram"]["silence"]) == (0, "Telegram's getWebhookInfo: Connection refused")
-    assert "can't be asked" in stackctl(live, "status")[1]
+    assert (code, seen["telegram"]["silence"]) == (0, "Telegram's getWebhookInfo failed: Connection refused")
+    assert "could not ask Telegram" in stackctl(live, "status")[1]
 
 
 def test_no_droplet_that_is_isolated_speaks_to_telegram(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_no_droplet_that_is_isolated_speaks_to_telegram(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("", "Telegram has no webhook, so the bot receives nothing: somebody called deleteWebhook"),
+        ("", "somebody called deleteWebhook, so Telegram has no webhook and the bot receives nothing"),
         ("https://me:pw@evil.test/s3cret?a", f"Telegram sends updates to https://evil.test/… instead of {OURS}"),
         ("https://bot.lab.test/webhook2", f"Telegram sends updates to https://bot.lab.test/… instead of {OURS}"),
         ("\x1b[2Jhttps://x\x07/a", f"Telegram sends updates to \\x1b[2Jhttps://x\\x07/… instead of {OURS}"),
@@ -154,7 +154,7 @@ def test_a_wrong_webhook_secret_is_found_by_the_app_s_refusals(live: Droplet) ->
         "secret_token": "another",
         "info": {"pending_update_count": 2, "last_error_message": "401"},
     }
-    assert report(live)[1]["drift"] == ["Telegram sends another secret than the app wants: 401"]
+    assert report(live)[1]["drift"] == ["the app rejects the secret that Telegram sends: 401"]
     assert stackctl(live, "boot")[0] == 0
     assert live.telegram.webhook["secret_token"] == ENVIRONMENT["TELEGRAM_WEBHOOK_SECRET"]
 
@@ -166,7 +166,7 @@ def test_a_wrong_webhook_secret_is_found_by_the_app_s_refusals(live: Droplet) ->
         (3, 3600, ""),
         (0, 60, ""),
         (99, 3600, ""),
-        (100, 3600, "100 updates wait at Telegram: the bot doesn't keep up. Next: stackctl logs"),
+        (100, 3600, "100 updates wait at Telegram, because the bot doesn't keep up. Next: stackctl logs"),
     ],
 )
 def test_status_says_what_telegram_can_not_deliver(live: Droplet, pending: int, ago: int, said: str) -> None:

@@ -167,13 +167,13 @@ def test_the_second_of_two_is_refused_by_name(live: Droplet) -> None:
 
 
 BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
-    "no room": ({"bytes_free": 300 << 20}, 2, "has 300 MiB left, a backup may need 525. Next: make room there"),
-    "no PostgreSQL": ({"failing": {"pg_database_size": ENDED}}, 1, "docker exec psql: it ended"),
+    "no room": ({"bytes_free": 300 << 20}, 2, "has 300 MiB left, but a backup may need 525 MiB. Next: make room there"),
+    "no PostgreSQL": ({"failing": {"pg_database_size": ENDED}}, 1, "docker exec psql failed: it ended"),
     "no snapshot": ({"failing": {"pg_export_snapshot": ENDED}}, 1, "it ended"),
-    "no dump": ({"failing": {"pg_dump ": ENDED}}, 1, "docker exec pg_dump: it ended"),
+    "no dump": ({"failing": {"pg_dump ": ENDED}}, 1, "docker exec pg_dump failed: it ended"),
     "a dump that can't be read": ({"failing": {"pg_restore --list": ENDED}}, 1, "can't be read: it ended"),
-    "no roles": ({"failing": {"pg_dumpall": ENDED}}, 1, "docker exec pg_dumpall: it ended"),
-    "no Redis": ({"failing": {"redis-cli --user stackctl --rdb": ENDED}}, 1, "redis-cli --rdb: it ended"),
+    "no roles": ({"failing": {"pg_dumpall": ENDED}}, 1, "docker exec pg_dumpall failed: it ended"),
+    "no Redis": ({"failing": {"redis-cli --user stackctl --rdb": ENDED}}, 1, "redis-cli --rdb failed: it ended"),
     "a broken RDB": ({"failing": {"redis-check-rdb": ENDED}}, 1, "cannot read redis.rdb: it ended"),
     "no throwaway": ({"failing": {"docker run --detach": ENDED}}, 1, "a throwaway postgres does not start: it ended"),
     "a table that lost a row": (

@@ -42,11 +42,11 @@ def age(path: Path, at: datetime) -> None:
 def test_status_tells_of_saves_that_fail(live: Droplet) -> None:
     live.redis.info |= {"rdb_last_bgsave_status": "err", "aof_last_write_status": "ok"}
     assert problems(live) == [
-        "Redis could not save (rdb_last_bgsave_status). Next: make room on the disk, then stackctl logs redis",
+        "Redis could not save its data (rdb_last_bgsave_status). Next: free disk space, then stackctl logs redis",
     ]
     live.redis.info = {"-NOAUTH Authentication required.": ""}
     (line,) = problems(live)
-    assert line.startswith("Redis can't be asked whether its saves succeed")
+    assert line.startswith("the check of Redis's saves failed")
 
 
 def test_status_tells_of_files_that_are_not_whole_until_they_are(live: Droplet) -> None:

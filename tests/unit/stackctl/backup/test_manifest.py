@@ -72,7 +72,7 @@ def test_what_was_written_is_read_again(tables: dict[str, int], sequence: int) -
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"version": 1}, "version must be 2, is 1"),
+        ({"version": 1}, "version must be 2, but is 1"),
         ({"more": 1}, "more is unknown"),
         ({"id": "../20251123T000001.000Z"}, "id must be the ID of a backup"),
         ({"reason": "boredom"}, "reason must be one of nightly, asked, release, safety"),

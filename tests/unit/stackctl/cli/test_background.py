@@ -199,13 +199,13 @@ def test_a_killed_run_needs_a_person(followed: Followed, over: str) -> None:
     followed.over = over
     run_log(followed.paths, op="rollback").begin("ada", "1.0.0")
     with pytest.raises(
-        PersonNeededError, match=r"killed\? .*bot-release.service\). Next: stackctl rollback 1.0.0, which finishes"
+        PersonNeededError, match=r"was killed \(.*bot-release.service\). Next: stackctl rollback 1.0.0, which finishes"
     ):
         follow(followed)
 
 
 def test_a_run_killed_before_its_first_event_needs_a_person(followed: Followed) -> None:
-    with pytest.raises(PersonNeededError, match="run the same command again, which finishes it"):
+    with pytest.raises(PersonNeededError, match="run the same command again, which finishes the run"):
         follow(followed)
 
 
@@ -225,7 +225,9 @@ def test_a_run_is_found_by_the_id_of_its_request(followed: Followed) -> None:
         run_log(followed.paths, run, op).begin("ci", "1.0.0", "", request)
         run_log(followed.paths, run, op).end(0)
     assert (background.run_of(followed.paths, ID), background.run_of(followed.paths, ANOTHER)) == ("1", "2")
-    with pytest.raises(RefusedError, match=f"no run has the ID {'0' * 32}: that request started nothing. Next: send"):
+    with pytest.raises(
+        RefusedError, match=f"no run has the ID {'0' * 32}, so that request started nothing. Next: send"
+    ):
         background.run_of(followed.paths, "0" * 32)
 
 
@@ -306,8 +308,8 @@ def test_a_follower_that_stops_is_told_that_the_run_continues(tmp_path: Path, mo
     code, shown = stackctl(droplet, "release", "1.0.0")
     assert code == 4
     for said in (
-        "the run goes on by itself",
-        "stackctl release --follow, which shows it",
+        "a run that has started continues by itself",
+        "stackctl release --follow to follow the run again",
         "systemctl stop bot-release.service",
     ):
         assert said in shown

@@ -93,7 +93,7 @@ def test_boot_leaves_a_recorded_release_where_it_is(live: Droplet) -> None:
     assert serves(live) == ("green", "1.1.0", ["green"])
 
 
-RECORDED = "1.0.0 in blue, as it was recorded"
+RECORDED = "1.0.0 in blue is live again, as recorded"
 
 
 def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
@@ -181,7 +181,7 @@ def test_boot_without_data_on_this_host(live: Droplet) -> None:
     ("broken", "said"),
     [
         ({"failing": {"--project-name bot-data": Result(1, stderr="bind source path does not exist")}}, "source path"),
-        ({"app": {"ready": 200}, "data": "unhealthy"}, "redis is running, unhealthy after 20 s"),
+        ({"app": {"ready": 200}, "data": "unhealthy"}, "redis is running, unhealthy (stackctl waited 20 s)"),
     ],
 )
 def test_boot_starts_what_it_can_and_then_fails(live: Droplet, broken: dict[str, Any], said: str) -> None:
@@ -202,7 +202,7 @@ def test_boot_with_something_lost_says_what(live: Droplet, lost: str) -> None:
     (live.paths.snapshot(release.id) if lost == "snapshot" else live.paths.state).unlink()
     code, shown = stackctl(live, "boot")
     assert code == 1
-    assert ("is missing" if lost == "snapshot" else "doesn't know what blue runs") in shown.splitlines()[-1]
+    assert ("is missing" if lost == "snapshot" else "does not say which release blue runs") in shown.splitlines()[-1]
 
 
 def test_data_is_stopped_even_when_the_app_does_not_end(live: Droplet) -> None:

@@ -15,7 +15,7 @@ from stackctl.core.program import Result
 from tests.support.fakes.droplet import CONFIG, ENVIRONMENT, Droplet, stackctl
 from tests.support.status import status, web, worker
 
-UNTOLD = "Telegram was not told where this release takes updates"
+UNTOLD = "the webhook of the live release was not sent to Telegram"
 
 
 def lose_the_snapshot(droplet: Droplet) -> None:
@@ -30,18 +30,18 @@ def tell_telegram(droplet: Droplet, webhook: Webhook | None) -> None:
 
 DRIFT: dict[str, tuple[Callable[[Droplet], Any], str]] = {
     "stopped": (lambda d: web(d).update(state="exited", exit_code=137), "web is exited (exit code 137)"),
-    "missing": (lambda d: d.docker.containers.remove(web(d)), "web is missing"),
+    "missing": (lambda d: d.docker.containers.remove(web(d)), "web has no container"),
     "unhealthy": (lambda d: web(d).update(health="unhealthy"), "web is running, unhealthy"),
-    "another image": (lambda d: web(d).update(image="evil"), "web runs another image, evil"),
-    "worker missing": (lambda d: d.docker.containers.remove(worker(d)), "worker is missing"),
+    "another image": (lambda d: web(d).update(image="evil"), "web runs another image than the live release: evil"),
+    "worker missing": (lambda d: d.docker.containers.remove(worker(d)), "worker has no container"),
     "worker ended": (lambda d: worker(d).update(state="exited", exit_code=3), "worker is exited (exit code 3)"),
     "worker unhealthy": (lambda d: worker(d).update(health="unhealthy"), "worker is running, unhealthy"),
     "socket closed": (lambda d: d.systemd.units.clear(), "bot-blue.socket is not active"),
-    "snapshot lost": (lose_the_snapshot, "the record of what blue was started with is lost"),
-    "state lost": (lambda d: d.paths.state.unlink(), "the record of what blue was started with is lost"),
+    "snapshot lost": (lose_the_snapshot, "the record of the release in blue is lost"),
+    "state lost": (lambda d: d.paths.state.unlink(), "the record of the release in blue is lost"),
     "interrupted": (
         lambda d: d.docker.create("bot-green", "web", "data", {}),
-        "green still runs: a release was interrupted",
+        "green still runs, because a release was interrupted",
     ),
     "webhook not told": (lambda d: tell_telegram(d, None), UNTOLD),
     "webhook elsewhere": (lambda d: tell_telegram(d, Webhook("https://bot.lab.test/webhook", "x")), UNTOLD),
@@ -119,7 +119,7 @@ def test_a_failure_during_a_release_is_drift_all_the_same(live: Droplet, name: s
 
 def test_a_killed_release_is_reported_even_if_it_serves(uncommitted: Droplet) -> None:
     code, report = status(uncommitted)
-    assert (code, report["drift"]) == (4, ["blue still runs: a release was interrupted"])
+    assert (code, report["drift"]) == (4, ["blue still runs, because a release was interrupted"])
 
 
 def test_a_webhook_that_could_not_be_set_is_drift_until_the_next_release(live: Droplet) -> None:
@@ -157,7 +157,7 @@ def test_unwell_data_is_a_problem_and_no_drift(live: Droplet) -> None:
     live.docker.containers = [c for c in live.docker.containers if c["service"] != "redis"]
     code, report = status(live)
     assert (code, report["drift"]) == (4, [])
-    assert report["problems"] == ["redis is missing. Next: sudo systemctl restart bot.service"]
+    assert report["problems"] == ["redis has no container. Next: sudo systemctl restart bot.service"]
 
 
 def test_data_that_starts_is_no_problem(live: Droplet) -> None:

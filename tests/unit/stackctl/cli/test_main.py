@@ -34,4 +34,4 @@ def test_only_root_may(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as refused:
         main.main("bot")
     assert refused.value.code == 2
-    assert capsys.readouterr().err == "stackctl: this needs root. Next: sudo stackctl status --json\n"
+    assert capsys.readouterr().err == "stackctl: this command must run as root. Next: sudo stackctl status --json\n"

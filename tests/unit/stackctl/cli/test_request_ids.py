@@ -31,7 +31,7 @@ def test_a_request_that_started_nothing_is_not_followed(tmp_path: Path) -> None:
     code, shown = stackctl(droplet, "release", "--follow", "--id", ID)
     assert (code, shown.splitlines()) == (
         2,
-        [f"stackctl release: no run has the ID {ID}: that request started nothing. Next: send it again"],
+        [f"stackctl release: no run has the ID {ID}, so that request started nothing. Next: send the request again"],
     )
 
 

@@ -63,11 +63,11 @@ def test_status_during_a_release_says_what_is_under_way(live: Droplet) -> None:
         shown = rows(left)
     at = report["under_way"]
     assert (at["op"], at["tag"], at["by"], at["step"]) == ("release", "1.1.0", "root", "watch")
-    assert shown[0].endswith("1.1.0 in green and not recorded yet")
+    assert shown[0].endswith("1.1.0 in green but not recorded yet")
     assert f"under way   release 1.1.0 by root since {at['since'][:19]}, at watch" in shown
     # This is the status after the release was killed.
     assert status(left)[1]["under_way"] is None
-    assert rows(left)[0].endswith("1.1.0 in green and never recorded: a release was interrupted")
+    assert rows(left)[0].endswith("1.1.0 in green but never recorded, because a release was interrupted")
 
 
 def test_before_its_flip_a_release_is_under_way_beside_the_live_one(live: Droplet) -> None:
@@ -122,13 +122,16 @@ def test_files_of_debian_s_that_were_changed_are_a_problem(live: Droplet) -> Non
     live.programs["debsums"] = lambda _: Result(2, "/bin/ls\n", "debsums: missing file /bin/cp\n")
     code, shown = stackctl(live, "integrity")
     assert code == 4
-    assert "not as installed: /bin/ls, debsums: missing file /bin/cp" in shown
+    assert "have changed since they were installed: /bin/ls, debsums: missing file /bin/cp" in shown
     # The problem must stay after any later failure of debsums, such as one by a reboot.
     live.failing["debsums"] = Result(1, stderr="interrupted")
     code, report = status(live)
     assert (code, report["problems"]) == (
         4,
-        [f"files of Debian's packages are not as installed. Next: sudo cat {live.paths.integrity_failure}"],
+        [
+            "files of Debian's packages have changed since they were installed. "
+            f"Next: sudo cat {live.paths.integrity_failure}"
+        ],
     )
     assert live.paths.integrity_failure.read_text() == "/bin/ls\ndebsums: missing file /bin/cp\n"
 
@@ -235,7 +238,7 @@ def test_maintenance_is_shown_and_is_no_problem(live: Droplet) -> None:
     code, report = status(live)
     assert (code, report["maintenance"]) == (0, True)
     row = next(line for line in stackctl(live, "status")[1].splitlines() if line.startswith("maintenance"))
-    assert row == "maintenance  on, everybody gets 503. Next: sudo stackctl maintenance off"
+    assert row == "maintenance  on, so everybody gets 503. Next: sudo stackctl maintenance off"
     assert stackctl(live, "maintenance", "off")[0] == 0
     assert status(live)[1]["maintenance"] is False
 

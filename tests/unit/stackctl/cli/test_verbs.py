@@ -82,7 +82,7 @@ def test_an_old_name_does_the_same_and_is_announced(tmp_path: Path, old: str, ne
     code, out, err = ran(with_backup(tmp_path / "new"), new, *options)
     assert code == 0
     assert out
-    note = f"stackctl: `{old}` is now `{new}`: the old name works until version {OLD_NAMES_END}\n"
+    note = f"stackctl: `{old}` is now called `{new}`. The old name works until version {OLD_NAMES_END}\n"
     assert ran(with_backup(tmp_path / "old"), old, *options) == (code, out, note + err)
 
 

@@ -16,7 +16,7 @@ DATA = CONFIG["data"]
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"version": 2}, "version must be 1, is 2"),
+        ({"version": 2}, "version must be 1, but is 2"),
         ({"repositry": "x"}, "repositry is unknown"),
         ({"watch": "30"}, "watch must be a whole number"),
         ({"watch": True}, "watch must be a whole number"),

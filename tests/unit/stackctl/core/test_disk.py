@@ -33,7 +33,7 @@ def test_all_needs_must_fit_together() -> None:
         disk.check(Path("/x"), 10 * MIB + IMAGE - 1, needs)
     assert (
         str(refused.value)
-        == "/x has 521 MiB left, a backup may need 10 and an image may need 512. Next: make room there"
+        == "/x has 521 MiB left, but a backup may need 10 MiB and an image may need 512 MiB. Next: make room there"
     )
     with pytest.raises(FailedError):
         disk.check(Path("/x"), 0, needs, FailedError)

@@ -206,7 +206,7 @@ def test_runs_are_read_whole_even_if_mixed_torn_or_trimmed(paths: Paths) -> None
 
 
 def test_people_read_the_newest_runs_first(paths: Paths) -> None:
-    assert history.text(history.runs(paths)) == "nothing was done here yet"
+    assert history.text(history.runs(paths)) == "there is no run yet"
     for n in range(history.SHOWN + 2):
         log = events.RunLog(paths.history, "release", Droplet(paths), StringIO(), (), str(n))
         log.begin("ada", f"1.{n}.0")

@@ -113,7 +113,7 @@ def test_standard_error_of_a_conversation_is_no_answer() -> None:
 
 def test_a_partner_that_says_too_much_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stackctl.core.program.LONGEST_ANSWER", 1 << 16)
-    with Machine().interactive(["yes"]) as chatty, pytest.raises(FailedError, match="more than"):
+    with Machine().interactive(["yes"]) as chatty, pytest.raises(FailedError, match="larger than"):
         chatty.ask("", "end", 5)
 
 
@@ -207,5 +207,5 @@ def test_endless_output_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch
     assert ran.reason == "the error"
     monkeypatch.setattr(program, "LONGEST_OUTPUT", 1 << 20)
     ran = Machine().run(["yes"], timeout=30)
-    assert (ran.code, ran.reason) == (1, "it printed more than 1 MiB")
+    assert (ran.code, ran.reason) == (1, "yes printed more than 1 MiB")
     assert len(ran.stdout) < 2 << 20

@@ -134,13 +134,13 @@ def test_a_field_without_a_default_must_be_there(key: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", r"it is no JSON \(Expecting value"),
-        ("{", "it is no JSON"),
-        (b"\xff\xff", "it is no JSON"),
-        ("[" * 100_000, r"it is no JSON \(maximum recursion"),
-        (f'{{"count": {"1" * 5000}}}', r"it is no JSON \(Exceeds the limit"),
-        ("[]", "it must be an object"),
-        ("null", "it must be an object"),
+        ("", r"the document is not JSON \(Expecting value"),
+        ("{", "the document is not JSON"),
+        (b"\xff\xff", "the document is not JSON"),
+        ("[" * 100_000, r"the document is not JSON \(maximum recursion"),
+        (f'{{"count": {"1" * 5000}}}', r"the document is not JSON \(Exceeds the limit"),
+        ("[]", "the document must be an object"),
+        ("null", "the document must be an object"),
     ],
 )
 def test_what_is_no_object_is_refused(text: str | bytes, fault: str) -> None:
@@ -149,7 +149,7 @@ def test_what_is_no_object_is_refused(text: str | bytes, fault: str) -> None:
 
 
 def test_what_is_too_long_is_not_parsed() -> None:
-    with pytest.raises(RecordError, match=f"^it has more than {LONGEST} bytes$"):
+    with pytest.raises(RecordError, match=f"^the document has more than {LONGEST} bytes$"):
         records.loads(Whole, b" " * (LONGEST + 1))
 
 
@@ -160,7 +160,7 @@ def test_what_is_too_long_is_not_parsed() -> None:
 def test_another_version_is_the_only_fault(head: dict[str, Any], shown: str) -> None:
     with pytest.raises(RecordError) as refused:
         records.loads(Whole, json.dumps(head), version=2)
-    assert str(refused.value).startswith(f"version must be 2, is {shown}")
+    assert str(refused.value).startswith(f"version must be 2, but is {shown}")
     assert len(str(refused.value)) < 100
 
 

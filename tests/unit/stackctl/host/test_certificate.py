@@ -264,7 +264,7 @@ def test_the_check_fails_while_nginx_serves_another_certificate(certified: Edge,
     certified.nginx = False
     code, shown = stackctl(certified, "certificate", *hook)
     assert code == 1
-    assert "nginx serves another certificate than it should. Next: nginx -t" in shown.splitlines()[-1]
+    assert "/etc/bot/tls/current. Next: nginx -t" in shown.splitlines()[-1]
     certified.nginx = True
     assert stackctl(certified, "certificate", *hook) == (0, "")
 
@@ -295,7 +295,7 @@ def test_a_placeholder_needs_a_person_and_says_why(edge: Edge) -> None:
     code, served, problems = status(edge)
     assert (code, served["placeholder"], served["as_declared"]) == (4, True, False)
     assert served["cause"] == certificate.failure(edge.paths)
-    assert "nginx serves a placeholder: unauthorized" in problems
+    assert "nginx serves a placeholder certificate: unauthorized" in problems
 
 
 def test_an_older_one_needs_a_person(certified: Edge) -> None:
@@ -325,8 +325,8 @@ def test_a_name_without_dns_is_reported_before_the_authority_is_asked(edge: Edge
     edge.programs["getent"] = lambda words: Result(2) if words == ["ahosts", DOMAIN] else Result(0)
     code, shown = stackctl(edge, "certificate")
     assert code == 1
-    assert f"DNS has no address for {DOMAIN}. Next: give it an A record that points to this droplet" in shown
-    assert "HTTPS serves a placeholder; a timer tries again each hour" in shown
+    assert f"DNS has no address for {DOMAIN}. Next: create an A record that points to this droplet" in shown
+    assert "nginx serves a placeholder certificate. A timer tries again each hour" in shown
     assert shown.count("DNS has no address") == 1, "said twice"
     assert edge.ran("certbot") == []
     assert "DNS has no address" in (certificate.failure(edge.paths) or "")
@@ -335,7 +335,7 @@ def test_a_name_without_dns_is_reported_before_the_authority_is_asked(edge: Edge
 def test_an_older_certificate_is_what_is_served_meanwhile(certified: Edge) -> None:
     certified.paths.renewal(DOMAIN).write_text("server = https://another.test/\n")
     certified.programs["getent"] = lambda _: Result(2)
-    assert "HTTPS serves the former certificate; a timer tries again each hour" in stackctl(certified, "certificate")[1]
+    assert "nginx serves the former certificate. A timer tries again each hour" in stackctl(certified, "certificate")[1]
 
 
 def test_the_authority_is_asked_even_if_the_resolver_is_down(edge: Edge) -> None:

@@ -166,7 +166,7 @@ def test_a_change_after_the_trial_s_time_is_refused(bot: Droplet, undone: bool) 
     if undone:
         stackctl(bot, "trial", "expire", "ssh")
     code, said = stackctl(bot, "trial", "change", "ssh", "ufw allow 22/tcp")
-    assert (code, "no change of ssh is on trial any more" in said) == (2, True)
+    assert (code, "no change to ssh is on trial any more" in said) == (2, True)
     assert calls(bot, "sh") == []
 
 

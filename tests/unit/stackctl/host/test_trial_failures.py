@@ -23,7 +23,7 @@ def test_no_trial_begins_without_a_timer(bot: Droplet) -> None:
 @pytest.mark.parametrize("step", ["confirm", "undo"])
 def test_a_change_that_is_not_on_trial_is_neither_confirmed_nor_reverted(bot: Droplet, step: str) -> None:
     code, said = stackctl(bot, "trial", step, "ssh")
-    assert (code, "no change of ssh is on trial" in said) == (2, True)
+    assert (code, "no change to ssh is on trial" in said) == (2, True)
 
 
 def test_a_timer_that_finds_no_trial_ends(bot: Droplet) -> None:
@@ -57,7 +57,7 @@ def test_a_failed_revert_is_repeated(bot: Droplet) -> None:
     assert (code, "not in force: Job for ssh.service failed." in said) == (1, True)
     assert calls(bot, "systemctl")[-1] == ["systemctl", "restart", "ssh.service"]
     bot.seconds += 30
-    assert "the change of ssh could not be reverted. Next: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]
+    assert "the change to ssh could not be reverted. Next: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]
     bot.failing.clear()
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
@@ -103,9 +103,9 @@ def test_the_timer_repeats_a_revert_that_failed_at_boot(bot: Droplet, monkeypatc
         code, said = stackctl(bot, "trial", "boot")
         assert (code, "ssh is not reverted: [Errno 28] No space left on device" in said) == (4, True)
     assert bot.calls == [["systemctl", "start", "--no-block", bot.paths.units.trial_timer("ssh")]]
-    assert "the change of ssh could not be reverted" in stackctl(bot, "status")[1]
+    assert "the change to ssh could not be reverted" in stackctl(bot, "status")[1]
     code, said = stackctl(bot, "trial", "change", "ssh", "sshd -t")
-    assert (code, "no change of ssh is on trial any more" in said) == (2, True)
+    assert (code, "no change to ssh is on trial any more" in said) == (2, True)
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
     assert trial.under_way(bot.paths) == []

@@ -36,7 +36,7 @@ def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(l
     assert f"{REPOSITORY}@sha256:1.0.0, which is live" in shown
     assert not live.ran("docker pull")
     # Without the converge, this releases the new image. It is refused, because its label doesn't name the tag.
-    assert "says it is version '9.9.9'" in stackctl(live, "release", "1.0.0")[1]
+    assert "has version '9.9.9'" in stackctl(live, "release", "1.0.0")[1]
 
 
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64

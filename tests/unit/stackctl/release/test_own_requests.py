@@ -88,7 +88,7 @@ def test_an_app_gets_its_first_webhook_while_it_serves(tmp_path: Path) -> None:
     site(fresh, webhook_path="/webhook")
     fresh.paths.next_environment.write_bytes(canonical(ENVIRONMENT))
     code, shown = stackctl(fresh, "release", "1.0.0")
-    assert (code, "webhook    done set" in shown) == (0, True), shown
+    assert (code, "webhook    done the webhook is set" in shown) == (0, True), shown
 
 
 def test_a_look_that_fails_once_or_twice_is_a_mishap(live: Watched) -> None:

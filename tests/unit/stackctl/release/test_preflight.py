@@ -15,8 +15,8 @@ MIB = 1 << 20
     ("images", "backups", "refusal"),
     [
         (disk.IMAGE, 263 * MIB, None),
-        (disk.IMAGE, 200 * MIB, "backups has 200 MiB left, a backup may need 262. Next: make room there"),
-        (disk.IMAGE - MIB, 263 * MIB, "bot has 511 MiB left, an image may need 512. Next: make room there"),
+        (disk.IMAGE, 200 * MIB, "backups has 200 MiB left, but a backup may need 262 MiB. Next: make room there"),
+        (disk.IMAGE - MIB, 263 * MIB, "bot has 511 MiB left, but an image may need 512 MiB. Next: make room there"),
     ],
 )
 def test_an_image_and_a_dump_on_two_disks_need_room_each_on_its_own(

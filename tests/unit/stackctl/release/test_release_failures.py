@@ -23,15 +23,15 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "image that runs as root": (
         {"docker.image_user": "0:10001"},
         2,
-        "would run as root (USER '0:10001'). Next: give it any USER but 0",
+        "would run as root (USER '0:10001'). Next: set USER to another account",
     ),
     "image for another architecture": (
         {"docker.image_architecture": "arm64"},
         2,
-        "is built for another architecture, arm64: this droplet is amd64. Next: build it with --platform linux/amd64",
+        "but this droplet has the architecture amd64. Next: build the image with --platform linux/amd64",
     ),
     "image without a user": ({"docker.image_user": ""}, 2, "would run as root (USER '')"),
-    "label of another version": ({"docker.registry": {"1.1.0": "9.9.9"}}, 2, "says it is version '9.9.9'"),
+    "label of another version": ({"docker.registry": {"1.1.0": "9.9.9"}}, 2, "has version '9.9.9'"),
     "docker is down": ({"failing": {"docker ps": Result(1, stderr="Cannot connect")}}, 1, "Cannot connect"),
     "disk full": ({"failing": {"docker tag": Result(1, stderr="no space left on device")}}, 1, "no space left"),
     "little disk": ({"bytes_free": 100 << 20}, 2, "100 MiB left"),
@@ -49,12 +49,16 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "compose fails": ({"failing": {"app.yaml up": Result(1, stderr="address in use")}}, 1, "address in use"),
     "ends at start": ({"docker.new_containers": {"web": ENDED}}, 1, "web ended by itself (exit code 3)"),
     "restarts again and again": ({"docker.new_containers": {"web": {"restarts": 2}}}, 1, "web ended by itself"),
-    "never healthy": ({"docker.new_containers": {"web": STARTING}}, 1, "web is running, starting after 20 s"),
+    "never healthy": (
+        {"docker.new_containers": {"web": STARTING}},
+        1,
+        "web is running, starting (stackctl waited 20 s)",
+    ),
     "worker ends at start": ({"docker.new_containers": {"worker": ENDED}}, 1, "worker ended by itself (exit code 3)"),
     "worker never healthy": (
         {"docker.new_containers": {"worker": STARTING}},
         1,
-        "worker is running, starting after 20 s",
+        "worker is running, starting (stackctl waited 20 s)",
     ),
     "no update is taken": ({"app": {"ready": 200, "update": 500}}, 1, "/webhook answers 500"),
     "not ready after the flip": ({"later": {"ready": 503}}, 1, "/ready no longer answers 200"),
@@ -64,7 +68,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
         "Telegram reports an error: 500 Internal Server Error",
     ),
     "socket unit fails": ({"failing": {"systemctl start": Result(1, stderr="unit failed")}}, 1, "unit failed"),
-    "never ready": ({"app": {"ready": 503}}, 1, "/ready answers 503 after 20 s"),
+    "never ready": ({"app": {"ready": 503}}, 1, "/ready answers 503 (stackctl waited 20 s)"),
     "wrong version": ({"app": {"ready": 200, "version": "0.9"}}, 1, "reports version '0.9'"),
 }
 FIRST = {
@@ -101,7 +105,7 @@ def test_an_image_and_a_dump_need_room_together_where_they_share_a_disk(
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 2
     assert (
-        "has 522 MiB left, a backup may need 262 and an image may need 512. Next: make room there"
+        "has 522 MiB left, but a backup may need 262 MiB and an image may need 512 MiB. Next: make room there"
         in shown.splitlines()[-1]
     )
     monkeypatch.setattr(disk, "IMAGE", 250 << 20)
@@ -133,7 +137,7 @@ def test_what_fails_after_it_was_recorded_is_told_and_not_undone(live: Droplet) 
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 4
     assert (
-        "1.1.0 is live in green, but docker can't list images: daemon is gone. Next: stackctl release 1.1.0"
+        "1.1.0 is live in green, but Docker can't list images: daemon is gone. Next: stackctl release 1.1.0"
         in shown.splitlines()[-1]
     )
     assert state.load(live.paths).active == "green"

@@ -52,7 +52,7 @@ def test_twice_leads_further_back_and_never_to_the_one_that_it_fled_from(live: D
     assert tag(live) == "1.1.0"
     assert kept_rows(live) == [
         "1.0.0: sudo stackctl rollback",
-        "1.2.0, which a rollback has left: sudo stackctl rollback 1.2.0",
+        "1.2.0, rolled back earlier: sudo stackctl rollback 1.2.0",
     ]
     assert stackctl(live, "rollback")[0] == 0
     assert tag(live) == "1.0.0"

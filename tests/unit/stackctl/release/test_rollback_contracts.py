@@ -25,7 +25,7 @@ def test_past_an_expand_it_may(live: Droplet) -> None:
 def test_a_contract_is_refused_while_its_expand_is_pending_too(live: Droplet) -> None:
     code, shown = stackctl(live, "release", "1.3.0")
     assert code == 2
-    assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
+    assert "0003 is a contract, and 1.1.0 is older than the expand before it" in shown
     assert (tag(live), live.postgres.schema) == ("1.1.0", "0001")
 
 
@@ -35,7 +35,7 @@ def test_past_a_contract_it_is_refused_with_the_reason(live: Droplet) -> None:
     assert stackctl(live, "rollback", "1.2.0")[0] == 0
     code, shown = stackctl(live, "rollback", "1.1.0")
     assert code == 2
-    assert "1.1.0 cannot work with the database: the schema has moved past it (0003 is a contract)" in shown
+    assert "1.1.0 cannot work with the database: the later revision 0003 is a contract" in shown
     assert tag(live) == "1.2.0"
 
 
@@ -53,7 +53,7 @@ def test_no_contract_comes_to_a_live_release_that_is_older_than_its_expand(live:
     assert stackctl(live, "rollback")[0] == 0
     code, shown = stackctl(live, "release", "1.3.0")
     assert (code, live.postgres.schema) == (2, "0002"), shown
-    assert "0003 is a contract, and 1.1.0 is older than its expand" in shown
+    assert "0003 is a contract, and 1.1.0 is older than the expand before it" in shown
 
 
 def test_an_old_tag_is_not_released_onto_a_schema_that_it_cannot_serve(live: Droplet) -> None:
@@ -61,7 +61,7 @@ def test_an_old_tag_is_not_released_onto_a_schema_that_it_cannot_serve(live: Dro
         assert stackctl(live, "release", version)[0] == 0
     code, shown = stackctl(live, "release", "1.1.0")
     assert code == 2
-    assert "the schema has moved past it (0003 is a contract)" in shown
+    assert "the later revision 0003 is a contract" in shown
 
 
 @pytest.mark.parametrize("end", [FailedError("exit 1"), KeyboardInterrupt(), OSError(28, "No space left on device")])

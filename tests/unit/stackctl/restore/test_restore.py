@@ -89,7 +89,7 @@ def test_a_restore_without_confirmation_changes_nothing_and_shows_what_to_type(
     monkeypatch.setattr(Droplet, "prompt", interrupted)
     code, shown = stackctl(saved, "restore", "latest")
     assert (code, "the run goes on" in shown, as_it_was(saved)) == (1, False, before), shown
-    assert shown.splitlines()[-1] == "stackctl restore: interrupted. Nothing was changed"
+    assert shown.splitlines()[-1] == "stackctl restore: the restore was interrupted. Nothing was changed"
     assert stackctl(saved, *typed.split())[0] == 0
 
 
@@ -127,7 +127,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
     ),
     "of a newer Redis": (lambda d: told(d, redis=manifest.Redis("8.2.0", 5)), 2, "Redis 8.2.0, but 8.0.2 is running"),
     "of another app": (lambda d: told(d, app="other"), 2, "a backup of the app other, not of bot"),
-    "little disk": (lambda d: setattr(d, "bytes_free", 100 << 20), 2, "100 MiB left, a restore may need"),
+    "little disk": (lambda d: setattr(d, "bytes_free", 100 << 20), 2, "100 MiB left, but a restore may need"),
     "postgres is unwell": (lambda d: d.docker.containers[0].update(health="unhealthy"), 2, "not healthy: postgres"),
     "what is there can't be dumped": (fails("pg_dump ", "invalid page in block 7"), 1, "invalid page in block 7"),
     "the worker doesn't stop": (fails("docker stop -t 7", "no answer"), 1, "a container doesn't stop: no answer"),

@@ -247,7 +247,7 @@ def test_a_role_with_undeclared_powers_is_foreign(live: Droplet) -> None:
         ["setting", "owner_00000001", ["role=owner"]],
     ]
     code, shown = stackctl(live, "status")
-    assert "postgres-role:sec_backdoor: PostgreSQL's role has undeclared powers" in shown
+    assert "postgres-role:sec_backdoor: this PostgreSQL role has undeclared powers" in shown
     assert "undeclared powers: member of pg_monitor, superuser (" in shown
     assert "app: search_path=public, pg_catalog" in shown
     assert code == 4
@@ -280,4 +280,4 @@ def test_a_name_may_be_anything(live: Droplet) -> None:
 def test_a_postgresql_that_does_not_answer_is_a_problem(live: Droplet) -> None:
     live.failing["json_build_array('role'"] = Result(1, stderr="FATAL:  the database system is starting up")
     code, shown = stackctl(live, "status")
-    assert (code, "PostgreSQL can't be asked which roles have powers" in shown) == (4, True)
+    assert (code, "the check of PostgreSQL's roles failed" in shown) == (4, True)

@@ -48,7 +48,7 @@ def test_a_droplet_without_a_password_of_the_administrator_is_told_how_it_gets_o
 
 @pytest.mark.parametrize("told", ["", "-1", "1" * 5000, "5\x1b[2J", "٣"])
 def test_a_malformed_count_is_reported_in_one_line(told: str) -> None:
-    with pytest.raises(FailedError, match="which is no number"):
+    with pytest.raises(FailedError, match="which is not a number"):
         loaded(facts(f"rdb_last_load_keys_loaded:{told}\r\nrdb_last_load_keys_expired:0\r\n"))
 
 

@@ -35,8 +35,8 @@ def test_an_isolated_droplet_only_reads(live: Droplet, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("no JSON", r"it is no JSON \(.*\)"),
-        ("[]", "it must be an object"),
+        ("no JSON", r"the document is not JSON \(.*\)"),
+        ("[]", "the document must be an object"),
         (json.dumps(ACCESS | {"more": 1}), "more is unknown"),
         (json.dumps(ACCESS | {"key_id": 1}), "key_id must be text"),
     ],

@@ -146,5 +146,5 @@ def test_a_missing_backup_is_not_fetched(live: Droplet, tmp_path: Path) -> None:
 def test_a_disk_without_room_is_not_filled(live: Droplet) -> None:
     told, directory = kept(live)
     live.bytes_free = SPARE + told.bytes - 1
-    with pytest.raises(FailedError, match=r"a download may need 256\. Next: make room there"):
+    with pytest.raises(FailedError, match=r"a download may need 256 MiB\. Next: make room there"):
         upload.upload(stack(live), told, directory)
