@@ -2,4 +2,4 @@
 
 from deploys.cli import verb
 
-verb.run("Show what runs, and any problems", "status")
+verb.run("Show what is running, and any problems", "status")

@@ -47,7 +47,7 @@ def check_serving(environment: str, image: str, tag: str, known: list[str]) -> N
     # The containers of the release must be healthy, even if an earlier attempt had already broken them.
     if status["drift"] or status["stale"] or not {*status["problems"]} <= {*known}:
         sys.exit(problems)
-    print(f"As before the release: {problems or 'no problem'}")
+    print(f"Problems from before the release: {problems or 'none'}")
     release = status["release"] or {"tag": "no release", "image": "no image"}
     if (release["image"], release["tag"]) != (image, tag):
         sys.exit(printable(f"{environment} serves {release['tag']} of {release['image']}, not {tag} of {image}"))

@@ -28,19 +28,23 @@ def run(name: str, *words: str, group: str | None = None) -> None:
 
 
 def interrupt_message(verb: str, environment: str) -> str:
-    """Return what Ctrl-C prints: what continues on the droplet, and how to follow, end and undo it."""
+    """Return what Ctrl-C prints: what continues on the droplet, and the commands that follow, end or undo the run."""
     there = f"  ssh -F {host.data.ssh_config_file} {host.name} sudo"
     if verb in background.VERBS:
         follow = "restore --follow" if verb == "restore" else "release --follow"
-        back = "" if verb == "restore" else f"\n  make rollback ENV={environment}{' ' * 20}undoes it once it is live"
+        back = (
+            ""
+            if verb == "restore"
+            else f"\n  make rollback ENV={environment}{' ' * 20}undoes the {verb} once it is live"
+        )
         return (
-            f"Interrupted here. If the {verb} had begun, it continues on {host.name}:\n"
-            f"{there} stackctl {follow}    shows it\n"
-            f"{there} systemctl stop {Paths(host.data.app).units.release}    ends and undoes it{back}"
+            f"Interrupted here. If the {verb} had begun, the {verb} continues on {host.name}:\n"
+            f"{there} stackctl {follow}    shows its progress\n"
+            f"{there} systemctl stop {Paths(host.data.app).units.release}    ends and undoes the {verb}{back}"
         )
     if verb == "backup":
         return (
-            f"Interrupted here. If the backup had begun, it continues on {host.name}:\n"
-            f"{there} stackctl list-backups    shows whether it succeeded"
+            f"Interrupted here. If the backup had begun, the backup continues on {host.name}:\n"
+            f"{there} stackctl list-backups    shows whether the backup succeeded"
         )
     return "Interrupted. Nothing was changed."

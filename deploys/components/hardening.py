@@ -121,7 +121,7 @@ def _logins(settings: Settings) -> None:
         validate="bash -n %s",
     )
     atomic_file(
-        name="Configure warnings of weak passwords",
+        name="Warn about weak passwords",
         dest=f"/etc/security/pwquality.conf.d/{app}.conf",
         content=build.file("hardening/pwquality.conf"),
     )

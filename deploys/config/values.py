@@ -91,7 +91,7 @@ def _domain(value: str) -> str:
             written = f": {value.encode('idna').decode()}"
         except UnicodeError:
             written = ""
-        raise ValueError(f"has letters beyond a to z. Next: write it in punycode{written}")
+        raise ValueError(f"has letters other than a to z. Next: write it in punycode{written}")
     label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     # The last label needs a letter, or the name could be an address. RFC 1035, 2.3.4: at most 63 octets in a label, 253
     # in a name.
@@ -119,7 +119,7 @@ def _not_taken(value: str) -> str:
 
 def _not_everyone(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     if value.prefixlen == 0:
-        raise ValueError(f"{value} is everyone. Next: name networks, or leave the list empty")
+        raise ValueError(f"{value} means everyone. Next: name networks, or leave the list empty")
     return value
 
 
@@ -346,7 +346,9 @@ class Values(BaseModel):
         )
         for network, subnet, ip_range, name, addresses, holders in (app, data):
             if not ip_range.subnet_of(subnet):
-                raise ValueError(f"{network}_ip_range lies outside of {network}_subnet. Next: choose a part of it")
+                raise ValueError(
+                    f"{network}_ip_range lies outside of {network}_subnet. Next: choose a part of the subnet"
+                )
             if set(addresses) != holders or len(set(addresses.values())) != len(holders):
                 raise ValueError(f"{name} needs {' and '.join(sorted(holders))}, each with its own address")
             for holder, address in addresses.items():

@@ -72,7 +72,7 @@ class _RefuseUnknown(MissingHostKeyPolicy):
 
     def missing_host_key(self, client: ParamikoClient, hostname: str, key: PKey) -> None:  # noqa: ARG002
         raise ConnectError(
-            f"{self._known_hosts} has no key of {hostname}, which shows {_fingerprint(key)}. Nothing was changed. "
+            f"{self._known_hosts} has no key of {hostname}. The host shows {_fingerprint(key)}. Nothing was changed. "
             f"Next: check the fingerprint and add the key to {self._known_hosts} (docs/getting-started.md)"
         )
 
@@ -81,7 +81,7 @@ def _changed_host_key(address: str, known_hosts: str, key: PKey) -> str:
     return (
         f"{address} shows another host key than {known_hosts} has: {_fingerprint(key)}. Nothing was changed. "
         f"Next: if the droplet was rebuilt, check the fingerprint (docs/getting-started.md) and replace the line in "
-        f"{known_hosts}. If it was not, stop: somebody may be intercepting the connection"
+        f"{known_hosts}. If the droplet was not rebuilt, stop: somebody may be intercepting the connection"
     )
 
 
@@ -110,7 +110,8 @@ def _fingerprint(key: PKey) -> str:
 def _lookup(hostname: str, config: str) -> dict[str, Any]:
     """Look a host up in the ssh_config. Raises ConnectError if the file is missing or still has the example address."""
     if not Path(config).expanduser().is_file():
-        remedy = NO_LAB if config == ".lab/ssh_config" else f"It says where {hostname} is (docs/getting-started.md)."
+        create = f"Next: create it, with the address of {hostname} (docs/getting-started.md)"
+        remedy = NO_LAB if config == ".lab/ssh_config" else create
         raise ConnectError(f"{config} is missing. {remedy}")
     found: dict[str, Any] = get_ssh_config(config).lookup(hostname)
     address = found.get("hostname", hostname)

@@ -27,7 +27,7 @@ def check_droplet(host: Host, settings: Settings) -> None:
 def _debian(host: Host, _: Values) -> str | None:
     if (release := host.get_fact(DebianRelease)) == "debian 13":
         return None
-    return f"runs {release}, but only Debian 13 is supported. Nothing was changed. Next: rebuild it from Debian 13"
+    return f"runs {release}, but only Debian 13 is supported. Nothing was changed. Next: rebuild the droplet"
 
 
 def _memory(host: Host, values: Values) -> str | None:
@@ -36,7 +36,7 @@ def _memory(host: Host, values: Values) -> str | None:
         return None
     return (
         f"has {memory} MiB of memory, but droplet_memory_mib is {declared}. Nothing was changed. "
-        "Next: correct it in group_data, or resize the droplet"
+        "Next: correct droplet_memory_mib in group_data, or resize the droplet"
     )
 
 
@@ -47,7 +47,7 @@ def _cpus(host: Host, values: Values) -> str | None:
         return None
     return (
         f"has {cpus} CPUs, but {name} is {most}. Nothing was changed. "
-        "Next: lower it in group_data, or resize the droplet"
+        f"Next: lower {name} in group_data, or resize the droplet"
     )
 
 

@@ -94,7 +94,7 @@ def look(repository: Repository, known: Ledger) -> Look:
             text = repository.restic("dump", snapshot.id, f"{snapshot.path}/{NAME}")
             manifest = stored.read(text, snapshot)
         except (RepositoryError, StackError) as error:
-            unread.append(f"{snapshot.id[:8]} stays, and is no backup: {printable(str(error))}")
+            unread.append(f"Snapshot {snapshot.id[:8]} stays, but is no backup: {printable(str(error))}")
             continue
         date = repository.stored_at(snapshot.id)
         found.append(Stored(snapshot, manifest, date))
@@ -191,7 +191,8 @@ def _doubts(known: Ledger, seen: Mapping[str, Seen]) -> dict[str, str]:
         if before and replace(one, first_seen=before.first_seen) != before:
             doubts[number] = f"it is no longer what was seen on {before.first_seen:%Y-%m-%d}"
         if not before and known.looked and one.stored < known.looked - SKEW:
-            doubts[number] = f"the storage dates it before the last look ({_text(known.looked)}), which did not see it"
+            date = _text(known.looked)
+            doubts[number] = f"its date in the storage is before the last look ({date}), which did not see it"
     return doubts
 
 

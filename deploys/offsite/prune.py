@@ -98,14 +98,15 @@ def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None,
     if not drop:
         return ""
     if not pruned:
-        return "The ledger knows of no finished prune. Next: check the plan."
+        return "The ledger has no finished prune yet. Next: check the plan."
     months = 12 * (now.year - pruned.year) + now.month - pruned.month
     older = {one.manifest.id for one in drop if one.at <= pruned - floor}
     if len(older) <= months:
         return ""
     return (
-        f"{len(older)} that would be deleted were older than {floor.days} days at the last prune ({pruned:%Y-%m-%d}), "
-        f"which kept them. The time since then explains {months} of them. Next: find out why they would be deleted."
+        f"{len(older)} of the backups to delete were older than {floor.days} days at the last prune "
+        f"({pruned:%Y-%m-%d}), which kept them. The time since then explains {months}. Next: find out why the plan "
+        "deletes the others."
     )
 
 
@@ -143,7 +144,7 @@ def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
         raise RefusedError("no backup here is verified, so none is deleted")
     asked = bool(needs_a_person) or not sure
     if asked:
-        confirm("Delete them?", "" if needs_a_person else ". Next: confirm in advance with YES=1 (--yes)")
+        confirm("Delete these backups?", "" if needs_a_person else ". Next: confirm in advance with YES=1 (--yes)")
     read_back(repository, chosen.proof)
     dropped = [one.snapshot.id for one in chosen.drop]
     known = look.remembered(seen, accepted=asked)
@@ -151,7 +152,7 @@ def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
     repository.restic("forget", "--prune", *dropped, timeout=LONG_S)
     look.save(ledger, look.without(known, dropped, seen.at))
     repository.restic("check", f"--read-data-subset={READ}", timeout=LONG_S)
-    print(f"Deleted {len(chosen.drop)}. The rest was checked, and {READ} of it was read.")
+    print(f"Deleted {len(chosen.drop)} backups. The rest was checked, and {READ} of its data was read.")
     return DONE
 
 

@@ -187,9 +187,9 @@ class Rotation:
             well = run(self.environment, "deploys/status.py") == DONE
         except KeyboardInterrupt:
             well = False
-        print(f"\nRotated. {self.secret.after}\n{self.ledger_file} has the new age. Commit it.")
+        print(f"\nRotated. {self.secret.after}\n{self.ledger_file} has the new age. Commit this file.")
         if not converged:
-            print(f"But the converge failed at something else, see above. Next: fix the cause, then {self.converge}")
+            print(f"But another part of the converge failed, see above. Next: fix the cause, then {self.converge}")
         if not well:
             print(f"But status reports a problem, see above. Next: make status ENV={self.environment}")
         return DONE if converged and well else NEEDS_A_PERSON

@@ -47,10 +47,9 @@ SECRETS = {
             "lost."
         ),
         after=(
-            "The old password works for as long as a kept release needs it, which ends after two more different "
-            "releases. If the password leaked, make these releases now (make release, twice, each time with a change), "
-            "or disable its role by hand "
-            "(docs/how-to/secrets.md)."
+            "The old password works for as long as a kept release needs it, until two more different releases were "
+            "made. If the old password leaked, make these releases now (make release, twice, each time with a change), "
+            "or disable the old password's role by hand (docs/how-to/secrets.md)."
         ),
         make=lambda: secrets.token_urlsafe(32),
     ),
@@ -124,7 +123,7 @@ BY_HAND = {
     "OFFSITE_KEY_SECRET": _DROPLET_KEY,
     "OFFSITE_OPERATOR_KEY_ID": _OPERATOR_KEY,
     "OFFSITE_OPERATOR_KEY_SECRET": _OPERATOR_KEY,
-    "CI_KEY": """CI's SSH key. The droplet can accept the old and the new key at once, so nothing has to wait.
+    "CI_KEY": """CI's SSH key. The droplet can accept the old and the new key at once, so no release has to wait.
 1. ssh-keygen -t ed25519 -N "" -C "CI" -f ci_new
 2. Add ci_new.pub as a line to the file that ci_authorized_keys of group_data names, and run make site.
 3. Put ci_new into the secret CI_KEY of the environment in the bot's repository, then delete ci_new.
@@ -133,10 +132,10 @@ BY_HAND = {
 1. ssh-keygen -t ed25519 -f ~/.ssh/id_new
 2. Add id_new.pub as a line to the file that authorized_keys of group_data names, and run make site.
 3. Use the new key: name it as IdentityFile in the environment's ssh_config, or rename it to the old file's name. Check
-   that it lets you in with make status. If CI makes plans, put it into the secret OPERATOR_KEY.
+   that the new key lets you in with make status. If CI makes plans, put the new key into the secret OPERATOR_KEY.
 4. Remove the old line and run make site. If you do not use the new key, make site fails, and the change is
    reverted within two minutes.""",
-    ledger.KEY: """The key of the fingerprints in the ledgers. It opens nothing, so rotate it only if it leaked.
+    ledger.KEY: """The key of the fingerprints in the ledgers. This key opens nothing, so rotate it only if it leaked.
 1. Put the same new key (openssl rand -hex 32) into the env files of staging and production, and into CI's ENV_FILE.
 2. git rm inventories/*.secrets.json: their fingerprints cannot be compared with new ones. All ages start again.
 3. Run make site for both, and commit the new files.""",

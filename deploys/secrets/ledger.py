@@ -61,10 +61,11 @@ def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
     theirs = read(beside)
     if KEY in theirs and theirs[KEY].fingerprint != current[KEY]:
         return [
-            f"{beside} was made with another {KEY}. Next: put the same one into both env files (docs/how-to/secrets.md)"
+            f"{beside} was made with another {KEY}. Next: put the same {KEY} into both env files "
+            "(docs/how-to/secrets.md)"
         ]
     return [
-        f"{one} is the same as {other} of {beside}. Next: give each environment its own value"
+        f"{one} is the same as {other} in {beside}. Next: give each environment its own value"
         for one, fingerprint in current.items()
         for other, entry in theirs.items()
         if KEY not in (one, other) and entry.fingerprint == fingerprint

@@ -149,9 +149,9 @@ def _fault_of(key: str, value: str) -> str | None:
         return "is still a placeholder"
     # A line break would end the line of an HTTP header, an env file or a password prompt.
     if re.search(r"[\r\n]", value):
-        return "has a line break, which is a control character (encode it with base64, or write \\n for each)"
+        return "has a line break, which is a control character (encode the value with base64, or write \\n for each)"
     if re.search(r"[\x00-\x1f\x7f]", value):
         return "has a control character"
     if invisible := [one for one in (value[0], value[-1]) if one != " " and category(one) in {"Cf", "Zl", "Zp", "Zs"}]:
-        return f"begins or ends with an invisible character (U+{ord(invisible[0]):04X}), so type it again"
+        return f"begins or ends with an invisible character (U+{ord(invisible[0]):04X}), so type the value again"
     return {**RULES, **TELEGRAM_RULES, **OFFSITE_RULES, **OPERATOR_RULES}.get(key, _no_fault)(value)

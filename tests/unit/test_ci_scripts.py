@@ -233,7 +233,7 @@ def test_a_problem_is_shown_and_is_no_command_to_the_runner(
     verify(live("1.2.0", IMAGE, command), 200, command)
     log = capsys.readouterr().out
     assert log.replace("\n", "").isprintable()
-    assert obeyed(log.replace("As before the release: ", "")) == []
+    assert obeyed(log.replace("Problems from before the release: ", "")) == []
     for unwell in (live("1.2.0", IMAGE, command), live(command), live("1.2.0", command)):
         with pytest.raises(SystemExit) as raised:
             verify(unwell, 200)

@@ -231,7 +231,7 @@ def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
     new = secrets_file.read(ENV_FILE)[key]
     assert new.encode() not in before
     assert new not in said
-    assert said.rstrip().endswith("has the new age. Commit it.")
+    assert said.rstrip().endswith("has the new age. Commit this file.")
     assert [name for name, entry in ledger.read(ages).items() if entry.since == ledger.today()] == [key]
     assert converge.changed(converge.site()) == set()
 

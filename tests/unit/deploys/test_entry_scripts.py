@@ -53,7 +53,7 @@ def test_a_script_runs_its_verb(script: str, data: dict[str, Any], words: str, m
         ("release", {}, "Cannot release: no tag was given. Next: make release TAG=1.2.0"),
         ("release", {"tag": ""}, "Cannot release: no tag was given"),
         ("release", {"tag": 1.1}, "Cannot release: no tag was given"),
-        ("rollback", {"tag": 1.1}, "Cannot roll back: the tag is a number. Next: quote it"),
+        ("rollback", {"tag": 1.1}, "Cannot roll back: the tag is a number. Next: quote the tag"),
         ("restore", {}, "Cannot restore: no backup was named. Next: make restore ID=latest"),
         ("restore", {"id": ""}, "Cannot restore: no backup was named"),
         ("restore", {"id": "latest", "beside": 1}, "Cannot restore: no backup was named"),

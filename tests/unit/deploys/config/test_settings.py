@@ -76,7 +76,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ),
         (
             {"domain": "бот.маркет.рф"},
-            r"domain has letters beyond a to z. Next: write it in punycode: xn--90a0am.xn--80akogvo.xn--p1ai",
+            r"domain has letters other than a to z. Next: write it in punycode: xn--90a0am.xn--80akogvo.xn--p1ai",
         ),
         ({"domain": f"{'a' * 64}.dev"}, "domain is malformed"),
         ({"domain": f"{'a.' * 126}dev"}, "domain is malformed"),
@@ -108,7 +108,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"database_user": "postgres"}, "database_user postgres is reserved for PostgreSQL"),
         ({"database_user": "pg_app"}, "database_user pg_app is reserved for PostgreSQL"),
         ({"database_user": "a" * 55}, "database_user is malformed"),
-        ({"sshd_allowed_from": ["0.0.0.0/0"]}, "0.0.0.0/0 is everyone. Next: name networks, or leave the list empty"),
+        ({"sshd_allowed_from": ["0.0.0.0/0"]}, "0.0.0.0/0 means everyone. Next: name networks, or leave the list"),
         ({"sshd_allowed_from": ["192.0.2.1/24"]}, "sshd_allowed_from.*192.0.2.1/24 has host bits set"),
         ({"offsite_repository": "s3:http://ams3.digitaloceanspaces.com/bucket"}, "offsite_repository is malformed"),
         ({"offsite_repository": "s3:https://ams3.digitaloceanspaces.com/"}, "offsite_repository is malformed"),

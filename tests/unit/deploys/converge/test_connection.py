@@ -99,7 +99,7 @@ def test_a_changed_host_key_names_the_file_that_is_used_and_no_other(
 ) -> None:
     told = said(sshd, known=line(paramiko.ECDSAKey.generate(), sshd))
     assert "shows another host key than inventories/prod.known_hosts has" in told
-    assert "If it was not, stop" in told
+    assert "If the droplet was not rebuilt, stop" in told
     assert "ssh-keygen" not in told + caplog.text
 
 

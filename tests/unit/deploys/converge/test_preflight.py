@@ -61,12 +61,12 @@ def test_a_fit_droplet_is_let_through() -> None:
         ),
         (
             {DebianRelease: "debian 12"},
-            "prod-1 runs debian 12, but only Debian 13 is supported. Nothing was changed. Next: rebuild it",
+            "prod-1 runs debian 12, but only Debian 13 is supported. Nothing was changed. Next: rebuild the",
         ),
         ({DebianRelease: "ubuntu 24.04"}, "prod-1 runs ubuntu 24.04"),
         (
             {Cpus: 0},
-            "prod-1 has 0 CPUs, but postgres_cpus is 1.0. Nothing .* lower it in group_data, or resize the droplet",
+            "prod-1 has 0 CPUs, but postgres_cpus is 1.0. Nothing .* lower postgres_cpus in group_data, or resize the",
         ),
         (
             {HasTimeZone: False},

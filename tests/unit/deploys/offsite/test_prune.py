@@ -206,7 +206,7 @@ def test_the_first_prune_needs_a_person(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
     there = InMemory(nightly(QUARTER))
-    a_person_is_needed(monkeypatch, capsys, there, ledger, "The ledger knows of no finished prune")
+    a_person_is_needed(monkeypatch, capsys, there, ledger, "The ledger has no finished prune yet")
     at_a_terminal(monkeypatch, None)
     there.now += 2 * DAY
     assert pruned(there, ledger) == DONE
@@ -229,7 +229,7 @@ def test_a_year_of_prunes_needs_no_person_but_a_gap_does(
     there.ran.clear()
     capsys.readouterr()
     a_person_is_needed(
-        monkeypatch, capsys, there, ledger, "that would be deleted were older than 60 days at the last prune"
+        monkeypatch, capsys, there, ledger, "of the backups to delete were older than 60 days at the last prune"
     )
 
 
@@ -315,8 +315,8 @@ def test_a_snapshot_without_a_readable_manifest_stays_and_is_reported(
     assert there.forgotten
     assert not {*there.forgotten} & {*there.others}
     shown = capsys.readouterr().out
-    assert "ffffffff stays, and is no backup" in shown
-    assert "eeeeeeee stays, and is no backup" in shown
+    assert "Snapshot ffffffff stays, but is no backup" in shown
+    assert "Snapshot eeeeeeee stays, but is no backup" in shown
 
 
 def test_without_a_repository_it_says_how_to_make_one(ledger: Path) -> None:

@@ -31,7 +31,7 @@ UNTESTED = {
     "Write the registry's login": "made by json.dumps; a wrong login fails at the pull, nothing else",
     "Block unneeded kernel modules": "modprobe skips a line that it can't read; no program tests the file",
     "Disable core dumps in {source}": "pam_limits and systemd skip a line that they can't read",
-    "Configure warnings of weak passwords": "root is warned by it and refused nothing",
+    "Warn about weak passwords": "root is warned by it and refused nothing",
     "Write the login banner {path}": "text for people",
     "Allow only root to schedule jobs in {path}": "a list of one name",
     "Write the app's next environment": "stackctl reads it before each release, and refuses it by name",

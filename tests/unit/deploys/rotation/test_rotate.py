@@ -204,7 +204,7 @@ def test_a_converge_that_fails_after_the_new_secret_is_in_use_undoes_nothing(
     assert [*ledger.read(operator.ages)] == [key]
     assert [step for step, _ in operator.ran] == [*secret.steps, "deploys/status.py"]
     said = capsys.readouterr().out
-    assert "failed at something else, see above. Next: fix the cause, then make site ENV=prod" in said
+    assert "But another part of the converge failed, see above. Next: fix the cause, then make site ENV=prod" in said
     assert secret.after in said
 
 

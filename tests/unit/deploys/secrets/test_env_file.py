@@ -74,7 +74,7 @@ def test_a_missing_key_is_named(key: str) -> None:
     [("", "is empty"), ("  ", "is empty"), ("<your-key>", "placeholder"), ("changeme", "placeholder"),
      (f"{SECRET}\nx", "control character"), (f"{SECRET}\u200b", r"invisible character \(U\+200B\)"),
      (f"{SECRET}\xa0", r"invisible character \(U\+00A0\)"), (f"\ufeff{SECRET}", r"invisible character \(U\+FEFF\)"),
-     ("-----BEGIN PRIVATE KEY-----\nMC4C\n", r"control character \(encode it with base64, or write .n for each")],
+     ("-----BEGIN PRIVATE KEY-----\nMC4C\n", r"control character \(encode the value with base64, or write .n")],
 )  # fmt: skip
 def test_an_unfit_value_is_named_and_not_shown(key: str, value: str, fault: str) -> None:
     with pytest.raises(CredentialsError, match=f"{key} .*{fault}") as caught:

@@ -92,7 +92,7 @@ def test_two_of_one_place_must_differ(tmp_path: Path) -> None:
 def test_two_environments_must_have_different_secrets_under_any_name(tmp_path: Path) -> None:
     theirs = {KEY: Entry("k", BEFORE), "B": Entry("1", BEFORE), "C": Entry("9", BEFORE)}
     said = refusal(tmp_path, CURRENT, theirs)
-    assert said == f"A is the same as B of {tmp_path}/staging.secrets.json. Next: give each environment its own value"
+    assert said == f"A is the same as B in {tmp_path}/staging.secrets.json. Next: give each environment its own value"
 
 
 def test_places_that_can_t_be_compared_are_refused(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def droplet(facts: dict[str, Any]) -> Any:
 def test_the_printed_commands_follow_end_and_undo_what_continues(word: str) -> None:
     with ctx_host.use(droplet({})):
         told = verb.interrupt_message(word, "prod")
-    assert f"If the {word} had begun, it continues on prod-1" in told
+    assert f"If the {word} had begun, the {word} continues on prod-1" in told
     there = "ssh -F inventories/prod.ssh_config prod-1 sudo"
     assert f"{there} stackctl {'restore' if word == 'restore' else 'release'} --follow " in told
     assert f"{there} systemctl stop bot-release.service " in told
