@@ -1,4 +1,4 @@
-"""Tests of a whole droplet, one directory for each make target. All except the audit change it and need the lab."""
+"""Tests of a whole droplet, with one directory per make target. All tests except the audit change the lab's droplet."""
 
 import pytest
 

@@ -1,7 +1,6 @@
-"""A bare droplet converges to the full site although its converges are killed at random and no certificate is
-available.
+"""A bare droplet converges to the full site, although converges are killed at random and no certificate is available.
 
-This suite runs before all others that need a droplet: the rest of `make test` checks the droplet that it leaves.
+This suite runs before all others that need a droplet. The rest of `make test` checks the droplet that it leaves.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ TRUSTED = "Obtain the certificate"
 
 @contextmanager
 def authority_out_of_reach(lab: Environment) -> Iterator[None]:
-    """Block the way to the ACME authority. Pebble itself keeps running, because a restart would give it
-    another root.
-    """
+    """Block the way to the ACME authority. Pebble itself keeps running, because a restart would change its root."""
     world = lab.connect("world", sudo=False)
     rule = "INPUT -p tcp --dport 14000 -j REJECT --reject-with tcp-reset"
     for program in ("iptables", "ip6tables"):
@@ -46,7 +43,7 @@ def made_anew_unless_bare(lab: Environment) -> None:
 
 
 def test_converges_killed_at_random_end_in_the_declared_state(lab_as_it_is: Environment) -> None:
-    """The authority cannot be reached at first. The converge finishes with a placeholder certificate and says so."""
+    """While nobody can reach the authority, a converge finishes with a placeholder certificate and reports this."""
     lab = lab_as_it_is
     with authority_out_of_reach(lab):
         made_anew_unless_bare(lab)
@@ -68,7 +65,7 @@ def test_converges_killed_at_random_end_in_the_declared_state(lab_as_it_is: Envi
     assert certificate["placeholder"] is True
     assert certificate["cause"]
     answer = lab.ask_as_telegram("https://bot.lab.test/webhook/telegram", "--insecure")
-    assert answer.startswith("HTTP/2 503"), "no release yet"
+    assert answer.startswith("HTTP/2 503"), "nginx must answer 503 before the first release"
     assert "retry-after: 5" in answer
 
     # The hourly timer starts this service.

@@ -1,6 +1,4 @@
-"""A manual backup is verified and can be restored by hand. `make faults` tests backups at length
-and breaks each step.
-"""
+"""A manual backup is verified and can be restored by hand. `make faults` tests more, and breaks each step."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ pytestmark = pytest.mark.group("data")
 
 
 def test_a_manual_backup_is_verified_and_can_be_restored_by_hand(lab: Environment, droplet: Host) -> None:
-    """The test follows docs/how-to/restore-by-hand.md: it loads a plain file with the container's own pg_restore."""
+    """Follow docs/how-to/restore-by-hand.md, and load the dump with the container's own pg_restore."""
     droplet.check_output("stackctl backup")
     *_, newest = json.loads(droplet.check_output("stackctl list-backups --json"))
     assert newest["reason"] == "asked"
@@ -31,7 +29,7 @@ def test_a_manual_backup_is_verified_and_can_be_restored_by_hand(lab: Environmen
         f"-c 'GRANT CREATE ON DATABASE beside TO {owner}'"
     )
     try:
-        # The database still contains nothing of the app's.
+        # The new database still has no object of the app.
         droplet.check_output(f"{psql} -U postgres -d beside -c 'ALTER SCHEMA public OWNER TO {owner}'")
         load = "pg_restore --exit-on-error --no-owner -U loader -d beside"
         droplet.check_output(f"docker exec -i {container} {load} < {dump}")
@@ -43,7 +41,7 @@ def test_a_manual_backup_is_verified_and_can_be_restored_by_hand(lab: Environmen
             f"{psql} -U postgres -c 'DROP DATABASE beside' -c 'DROP OWNED BY loader' -c 'DROP ROLE loader'"
         )
     assert droplet.run(f"grep -c SCRAM-SHA-256 {dump.parent}/globals.sql").stdout.strip() == "0", (
-        "B6: no password's verifier"
+        "B6: globals.sql contains a password's verifier"
     )
     assert droplet.check_output(f"grep -c 'CREATE ROLE' {dump.parent}/globals.sql") != "0"
     assert not droplet.check_output("docker ps --all --quiet --filter name=-verify-")

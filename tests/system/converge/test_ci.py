@@ -1,4 +1,4 @@
-"""CI's key gets status, a release and a rollback over SSH, and nothing else. The lab has the key's private half."""
+"""CI's key may ask for status, a release and a rollback over SSH, and nothing else. The lab has the private key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ssh(env: Environment, droplet: Host, *words: str) -> subprocess.CompletedPro
 
 
 def test_the_key_gets_status(lab: Environment, droplet: Host) -> None:
-    """This is the control for the refusals below: the key does open the door."""
+    """Control for the refusals below: sshd accepts the key."""
     assert json.loads(ssh(lab, droplet, "status --json").stdout)["app"] == lab.settings.values.app
 
 
@@ -84,4 +84,4 @@ def test_the_key_gets_no_tunnel_and_no_terminal(
 def test_the_key_gets_no_file(lab: Environment, droplet: Host, program: str) -> None:
     ran = run(f"{program} -v", lab, f"{droplet.backend.get_hostname()}:/etc/hostname", "/dev/null")
     assert ran.returncode != 0
-    assert f"Exit status {REFUSED}\n" in ran.stderr, "it was not the gate that refused"
+    assert f"Exit status {REFUSED}\n" in ran.stderr, "the refusal did not come from the gate"

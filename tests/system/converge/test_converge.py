@@ -1,4 +1,4 @@
-"""After drift, the plan shows exactly what the site then mends. A second converge changes nothing."""
+"""After drift, the plan shows exactly what the next converge corrects. A second converge changes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("app")
 
 FEWEST_OPERATIONS = 60
-"""The fewest operations that a converge may have. A site that lost its components would change nothing either."""
+"""The fewest operations of a converge. A site that had lost its components would also change nothing."""
 
 PATHS = Paths("toogoodtogo")
 DATA = f"docker compose --env-file /dev/null -p {PATHS.docker.data_project} -f"
@@ -74,11 +74,11 @@ ROUNDS = [
     ["foreign route through the firewall", "edited daemon.json", "wrong mode"],
     ["stopped container", "disabled unit"],
 ]
-"""Kinds that are broken at once, since a converge takes the same time for any damage.
+"""Kinds of drift that are caused together, because a converge takes the same time for any number of them.
 
-In one round, no operation mends two kinds and no kind hides another. So the app isn't stopped in the round that also
-breaks its data or the daemon. A kind that takes long isn't in the round with a stopped Redis, because the app is
-unhealthy 30 s after that.
+In one round, no operation corrects two kinds and no kind hides another. So the app is not stopped in a round that also
+breaks its data or the daemon. A slow kind is not in the round with a stopped Redis, because the app becomes unhealthy
+30 s after Redis stops.
 """
 OF_NO_KIND = "of no kind that was broken"
 
@@ -101,7 +101,7 @@ def test_drift_is_planned_and_mended(lab: Environment, droplet: Host, kinds: lis
     for kind in kinds:
         droplet.check_output(DRIFT[kind][0])
     planned = converge.planned()
-    # The drift is mended even if the plan was wrong, so that the next test does not meet it.
+    # Converge even if the plan was wrong, so that the next test starts without drift.
     changed = converge.changed(converge.site())
     expected = {**{kind: DRIFT[kind][1] for kind in kinds}, OF_NO_KIND: set()}
     assert {"planned": by_kind(kinds, planned), "changed": by_kind(kinds, changed)} == {
@@ -158,10 +158,9 @@ def test_a_converge_waits_for_another_use_of_apt(lab: Environment, droplet: Host
 
 
 def test_nginx_answers_503_for_an_app_that_is_down(lab: Environment, droplet: Host) -> None:
-    """nginx answers for an app that is down. Telegram waits long after a 502, and comes back soon after a 503 with
-    Retry-After.
+    """nginx answers 503 with Retry-After, so that Telegram repeats its request soon. After a 502, Telegram waits long.
 
-    nginx remembers the address of a stopped container for a while and gives it 30 s to start again.
+    nginx waits up to 30 s for a stopped container whose address it remembers.
     """
     web = droplet.check_output("docker ps --quiet --filter label=com.docker.compose.service=web")
     droplet.check_output(f"docker stop {web}")

@@ -14,7 +14,7 @@ ATTEMPTS = 8
 
 
 def version_shown(lab: Environment) -> bool:
-    """Say whether the running nginx shows its version, which the drift below turns on."""
+    """Return whether the running nginx shows its version, which the drift below turns on."""
     domain = lab.settings.values.domain
     headers = lab.outside.check_output(f"curl -sS -o /dev/null -D - {lab.trust} https://{domain}/")
     return "nginx/" in headers

@@ -1,6 +1,4 @@
-"""A converge, a release and a second operator exclude each other. The one that is refused is told
-who holds the lock.
-"""
+"""A converge, a release and a second operator exclude one another. Each refusal names the holder of the lock."""
 
 from __future__ import annotations
 
@@ -20,16 +18,16 @@ ME = f"converge by {getpass.getuser()}@"
 
 @pytest.fixture(scope="class")
 def _a_converge_under_way(droplet: Host) -> Iterator[None]:
-    """Hold a converge paused in its middle.
+    """Keep a converge paused in the middle.
 
-    The fixture takes `droplet` only for its parameter, by which pytest groups tests. Otherwise pytest would start
-    another converge.
+    pytest groups tests by the parameter of `droplet`. Without `droplet`, pytest would set up this fixture again and
+    start another converge.
     """
     running = converge.start()
     assert running.stdout
     try:
         converge.wait_for(running.stdout, "Starting operation: base")
-        running.send_signal(signal.SIGSTOP)  # The converge would otherwise finish in two seconds.
+        running.send_signal(signal.SIGSTOP)  # without the pause, the converge would end in two seconds
         yield
     finally:
         running.send_signal(signal.SIGCONT)

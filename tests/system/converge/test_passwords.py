@@ -1,4 +1,4 @@
-"""When a password changes in the env file, the next converge puts it into use, whatever characters it contains."""
+"""After a password changes in the env file, the next converge puts the new one into use, with any characters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def changed_passwords(lab: Environment, droplet: Host) -> Iterator[None]:
 
 def change(env_file: str) -> None:
     ENV_FILE.write_text(env_file)
-    machines.up(1)  # The registry now accepts the password from the changed env file.
+    machines.up(1)  # the registry now accepts the new password
 
 
 def release(droplet: Host) -> Any:
@@ -59,7 +59,7 @@ def test_a_new_password_reaches_postgresql_redis_the_registry_and_the_app(
     active = lab.settings.paths.active
     assert '"status": "healthy"' in droplet.check_output(f"curl -sS --unix-socket {active} http://app/health")
     assert converge.changed(converge.site()) == set()
-    # A tag that isn't live has to be pulled. The pull uses the new login, because the registry accepts no other.
+    # stackctl must pull a tag that is not live. The registry accepts only the new login.
     other = "1.1.0" if before["tag"] == "1.0.0" else "1.0.0"
     droplet.check_output(f"stackctl release {other}")
     assert release(droplet)["tag"] == other

@@ -1,4 +1,4 @@
-"""A release loses nothing, and a bad one is undone. This is the short version of `make load` and `make faults`."""
+"""A release loses no request, and a bad release is undone. `make load` and `make faults` test both at length."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def live(droplet: Host) -> str:
 
 @pytest.fixture
 def other(live: str) -> str:
-    """Return the tag that isn't live. 1.0.0 and 1.1.0 differ only in their names."""
+    """Return the tag that is not live, 1.0.0 or 1.1.0, which have the same content."""
     return "1.1.0" if live == "1.0.0" else "1.0.0"
 
 
 def remains(droplet: Host) -> dict[str, Any]:
-    """Return the parts of the status that a release leaves unchanged if it is undone."""
+    """Return the parts of the status that must be unchanged after a release is undone."""
     report = status(droplet)
     return {key: report[key] for key in ("release", "active", "worker", "kept", "webhook", "problems")}
 

@@ -1,6 +1,4 @@
-"""Another team's image runs with changes to group_data alone: a plain HTTP server without Telegram, migrations or a
-worker.
-"""
+"""Another team's image, a plain HTTP server, needs only changes to group_data. It has no migrations and no worker."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ DATA = [word for name, value in GROUP_DATA.items() for word in ("--data", f"{nam
 
 @pytest.fixture(scope="module")
 def of_another_team(lab: Environment) -> Iterator[Host]:
-    """Recreate a droplet and converge it with the group_data of the other team."""
+    """Recreate a droplet and converge the new one with the other team's group_data."""
     machines.recreate(by_name("droplet1"))
     pyinfra = [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *DATA]
     try:
@@ -44,8 +42,8 @@ def of_another_team(lab: Environment) -> Iterator[Host]:
             ran = run([*pyinfra, *deploy], cwd=ROOT, capture_output=True, text=True, check=False)
             assert ran.returncode == 0, ran.stderr[-4000:]
         droplet = lab.reconnect("droplet1")
-        # The off-site backups may be those of the larger bot. The first backup reports that, and later ones compare
-        # with it.
+        # The off-site backups may be those of the larger bot. The first backup reports this, and later backups are
+        # compared with the first.
         droplet.run("stackctl backup")
         droplet.check_output("stackctl backup")
         yield droplet
@@ -61,12 +59,12 @@ def test_it_is_released_and_answers(of_another_team: Host, lab: Environment, out
     status = of_another_team.run("stackctl status --json")
     report = json.loads(status.stdout)
     assert (status.rc, report["problems"], report["worker"], report["webhook"]) == (0, [], None, None)
-    # The same release is made once more.
+    # Make the same release again.
     assert of_another_team.run("stackctl release 1.0.0").rc == 0
 
 
 def test_make_verify_passes_for_it(of_another_team: Host) -> None:
-    """The checks ask for no JSON, schema, worker or webhook where the app has none."""
+    """The checks demand no JSON, schema, worker or webhook of an app without these."""
     assert of_another_team.run("stackctl status").rc == 0
     verify = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--as-is", *DATA, "tests/droplet"]
     ran = run(verify, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,6 +1,4 @@
-"""A release fails in every possible way, under load. The tests check what was served, what remained and what was
-reported.
-"""
+"""A release fails under load, in every possible way. The tests check the answers, the remains and the messages."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def another(droplet: Host) -> str:
 
 
 def containers(droplet: Host) -> dict[str, str]:
-    """Return the app's running containers, one-shot ones included, each with its image."""
+    """Return the app's running containers, including one-shot containers, each with its image."""
     lines = droplet.check_output("docker ps --no-trunc --format '{{.Names}} {{.Image}}'").splitlines()
     return dict(line.split() for line in lines if "-data-" not in line)
 
@@ -61,7 +59,7 @@ def assert_all_is_well(droplet: Host, tag: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _well_before(droplet: Host) -> None:
-    """Make a good release live before each test, whatever the test before left."""
+    """Make a good release live before each test, after any state that the previous test left."""
     if droplet.run("stackctl status").rc != 0 or live(droplet) not in {"1.0.0", "1.1.0"}:
         droplet.check_output("stackctl release 1.0.0")
 
@@ -85,7 +83,7 @@ FIRST = {
     "broken-hang": "see what the migrations wait for (pg_stat_activity)",
     "broken-version": "build the image again",
 }
-"""What has to be done before the same release, where the message says more than to fix the cause."""
+"""The first step to take, for the releases whose message says more than to fix the cause."""
 
 
 @pytest.mark.parametrize("tag", BROKEN)
@@ -107,7 +105,7 @@ def test_a_bad_release_is_undone_by_itself(droplet: Host, target: Target, show: 
     failed = [event["step"] for event in asked.events() if event["state"] == "failed"]
     assert failed == [step, "release"]
     if code == FAILED:
-        assert any(event["state"] == "log" for event in asked.events()), "the log of what failed isn't shown"
+        assert any(event["state"] == "log" for event in asked.events()), "the log of the failed container is not shown"
     # Clients can only see a bad answer between the flip and the flip back.
     flipped = [event["ts"] for event in asked.events() if event["step"] == "flip" and event["state"] != "start"]
     if step == "watch":
@@ -125,7 +123,7 @@ def test_a_bad_release_is_undone_by_itself(droplet: Host, target: Target, show: 
 
 @contextmanager
 def unreachable_for_telegram(droplet: Host) -> Iterator[None]:
-    """Make the droplet reject Telegram's connections. nginx sees nothing of it, so only Telegram can report it."""
+    """Make the droplet reject Telegram's connections. nginx does not see them, so only Telegram can report errors."""
     rule = f"INPUT --source {by_name('world').ipv4} --protocol tcp --dport 443 --jump REJECT --reject-with tcp-reset"
     machine.inside(DROPLET, "iptables", "--insert", *rule.split())
     try:
@@ -135,7 +133,7 @@ def unreachable_for_telegram(droplet: Host) -> Iterator[None]:
 
 
 def test_a_release_that_telegram_complains_of_is_undone(droplet: Host) -> None:
-    # Telegram must not report errors from before the release, or the watch would excuse the new ones.
+    # Forget earlier errors, because the watch ignores errors if Telegram already reported some before the release.
     post("/lab/forget", {})
     deliver_an_update()
     tag = live(droplet)
@@ -168,7 +166,7 @@ def test_a_missing_registry_is_reported_and_the_live_tag_needs_none(lab: Environ
 
 @pytest.fixture
 def small_backups(droplet: Host) -> Iterator[None]:
-    """Give the backups a file system of their own, with little more space than a release needs."""
+    """Give the backups a separate file system with little more space than a release needs."""
     with small_disk(droplet, 330, "/opt/backups"):
         yield
 
@@ -287,7 +285,7 @@ def test_the_live_release_keeps_serving_if_docker_stops_at_any_step(
 def test_a_release_interrupted_by_a_reboot_serves_and_can_be_finished(  # noqa: PLR0917
     lab: Environment, droplet: Host, target: Target, show: Show, step: str, fault: Callable[[machine.Machine], None]
 ) -> None:
-    """Requests made while the machine is off are lost, and Telegram sends them again. None is lost before or after."""
+    """Only requests made while the machine is off are lost, and Telegram sends these again."""
     tag = another(droplet)
     with load(target, clients=CLIENTS, rate=RATE) as running:
         running.phase("released")
@@ -339,7 +337,7 @@ def test_stopping_its_unit_undoes_it(droplet: Host) -> None:
 
 
 def take_webhook_back() -> None:
-    """Delete the webhook, as anyone with the token can."""
+    """Delete the webhook, as everybody with the token can."""
     post(f"/bot{read_env_file(ENV_FILE)['TELEGRAM_BOT_TOKEN']}/deleteWebhook", {})
 
 
@@ -350,15 +348,13 @@ def assert_it_hears(droplet: Host) -> None:
 
 
 def test_a_bot_that_deletes_its_webhook_keeps_hearing(lab: Environment, droplet: Host) -> None:
-    """The bot keeps its webhook after another release is undone, after a restart of the unit, after a reboot and after
-    a rollback.
-    """
+    """The webhook is set after an undone release, after a restart of the unit, after a reboot and after a rollback."""
     droplet.check_output("stackctl release deaf")
     assert_it_hears(droplet)
     assert UnderWay(("release", "deaf-broken")).end()[0] == FAILED
     assert_it_hears(droplet)
     droplet.check_output("systemctl stop toogoodtogo.service")
-    assert not webhook_is_set(), "this bot doesn't take it back: nothing was shown"
+    assert not webhook_is_set(), "the bot did not delete its webhook, so the test proves nothing"
     droplet.check_output("systemctl start toogoodtogo.service")
     assert_it_hears(droplet)
     machines.reboot(DROPLET)
@@ -380,7 +376,7 @@ def test_a_deleted_webhook_is_reported_and_mended_by_a_converge(droplet: Host) -
     assert converge.planned() == set()
 
 
-# These tests are last: a contract migration has no way back, so the droplet is recreated after them.
+# These tests are last, because no rollback passes a contract migration and the droplet must be recreated.
 
 
 def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Environment, droplet: Host) -> None:
@@ -389,7 +385,7 @@ def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Environment,
         code, output = UnderWay(("release", "1.3.0")).end()
         assert (code, "1.1.0 is older than the expand before it" in output.splitlines()[-1]) == (REFUSED, True)
         droplet.check_output("stackctl release 1.2.0")
-        assert UnderWay(("rollback", "1.1.0")).end()[0] == 0, "an expand bars nothing"
+        assert UnderWay(("rollback", "1.1.0")).end()[0] == 0, "an expand migration must not prevent a rollback"
         droplet.check_output("stackctl rollback 1.2.0")
         plan = droplet.check_output("stackctl release 1.3.0 --dry-run")
         assert "no rollback can go further back than the live release" in plan

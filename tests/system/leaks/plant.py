@@ -1,4 +1,4 @@
-"""Writes standard input into each of the named files. It runs on the droplet as `python3 -c`."""
+"""Writes standard input into each of the named files. Runs on the droplet as `python3 -c`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Searches both sides for secrets, in every spelling that they may have there."""
+"""Searches the droplet and the operator's machine for secrets, in every possible spelling."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Secrets(set[str]):
 def core(value: str) -> str:
     """Return the part of a secret that JSON, percent-encoding and the quoting of shells and Python leave unchanged."""
     found: str = max(re.findall(r"[A-Za-z0-9_-]+", value), key=len)
-    assert len(found) >= SHORTEST_CORE, "too short to be found by"
+    assert len(found) >= SHORTEST_CORE, "the secret's core is too short for a search"
     return found
 
 
 def spellings(values: Iterable[str]) -> list[str]:
-    """Return each secret's core and the plain hash of the whole, also in base64 at every alignment."""
+    """Return the core of each secret and the SHA-256 of the whole secret, both also in base64 at every alignment."""
     plain = {one for value in values for one in (core(value), sha256(value.encode()).hexdigest())}
     return sorted(plain | {spelt for one in plain for spelt in _base64(one.encode())})
 
@@ -60,24 +60,24 @@ def in_text(text: bytes, values: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Search:
-    """A search of what has changed since a moment: the droplet's files and journal, and the operator's side."""
+    """A search of the changes since a moment, in the droplet's files and journal and on the operator's machine."""
 
     env: Environment
     droplet: Host
     since: float
 
     def files(self, values: Iterable[str]) -> set[str]:
-        """Search all files of the droplet: images, layers, logs, histories, `/tmp`."""
+        """Return the droplet's changed files that contain a secret: images, layers, logs, histories, `/tmp`."""
         return self._lines(values, "changed", str(self.since), "/", *ELSEWHERE)
 
     def journal(self, values: Iterable[str]) -> int:
-        """Count the lines of the journal that contain one, in every field: a field may hold a command's arguments."""
+        """Count the journal's lines that contain a secret. Search every field, because one may hold arguments."""
         begin = f"--since=@{int(self.since)}"
         (count,) = self._lines(values, "command", "journalctl", "--no-pager", "--all", "--output=export", begin)
         return int(count)
 
     def operator(self, values: Iterable[str]) -> set[str]:
-        """Search the operator's side: the checkout with pyinfra-debug.log, caches, SSH's files, histories, `/tmp`."""
+        """Return the operator's files that contain a secret: the checkout, caches, SSH's files, histories, `/tmp`."""
         home = Path.home()
         kept = [home / ".ssh", home / ".cache", home / ".local" / "state", *home.glob(".*history")]
         folders = [ROOT, Path("/tmp"), *(path for path in kept if path.is_dir())]
@@ -100,7 +100,7 @@ class Search:
 
 @dataclass
 class Processes:
-    """The argument lists of all processes on this machine. They include the lab's, because it shares the kernel."""
+    """The argument lists of all processes on this machine, including those of the lab, which shares the kernel."""
 
     seen: set[bytes] = field(default_factory=set)
     looks: int = 0
@@ -117,7 +117,7 @@ class Processes:
             watching.join()
 
     def _watch(self, ended: threading.Event) -> None:
-        """Read the processes of the last second repeatedly, since a process starts with its parent's arguments."""
+        """Read each new process repeatedly for a second, because it starts with its parent's arguments."""
         known: dict[str, float] = {}
         while not ended.wait(0.02):
             self.looks += 1

@@ -1,6 +1,7 @@
-"""Secrets with marker values go through good and failing converges and releases, with pyinfra's most verbose output.
+"""Secrets with marker values pass through converges and releases that succeed or fail, with pyinfra's full output.
 
-Then the tests search everything written on both sides for the markers. The same search finds a marker that is planted.
+Then the tests search the changed files on the droplet and on the operator's machine for the markers. As the control,
+the same search finds a planted marker.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ LOUD = [sys.executable, "-m", "pyinfra", "-y", "-vvv", "--diff", "inventories/la
 
 
 def markers() -> dict[str, str]:
-    """Return markers for the secrets that the world need not know in advance. The other secrets, the operator's own
-    among them, are random already.
-    """
+    """Return markers for the secrets that world need not know in advance. All other secrets are already random."""
     return {
         "DATABASE_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
         "REDIS_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
@@ -50,7 +49,7 @@ def markers() -> dict[str, str]:
 
 @dataclass
 class Run:
-    """What was done with the markers, and all output meanwhile."""
+    """The commands that ran with the markers, with their exit codes and all output."""
 
     search: Search
     secrets: Secrets = field(default_factory=Secrets)
@@ -67,7 +66,7 @@ class Run:
         self._note(what, [*LOUD, *arguments])
 
     def program(self, what: str, module: str, *options: str) -> None:
-        """Run one of the operator's own programs."""
+        """Run a Python module that the operator uses."""
         self._note(what, [sys.executable, "-m", module, "inventories/lab.py", *options])
 
     def _note(self, what: str, command: list[str]) -> None:
@@ -108,7 +107,7 @@ def run(lab: Environment) -> Iterator[Run]:
 
 @contextmanager
 def refusing_to_write_a_secret(droplet: Host, lab: Environment) -> Iterator[None]:
-    """Create a directory where the new file would be written."""
+    """Make a write of the app environment fail, by a directory under the new file's name."""
     hindrance = f"{lab.settings.paths.next_environment}.new"
     droplet.check_output(f"rm -f {hindrance} && mkdir {hindrance}")
     yield
@@ -129,7 +128,7 @@ def refusing_new_roles(droplet: Host, lab: Environment) -> Iterator[None]:
 
 
 def test_what_should_succeed_did_and_what_should_fail_failed(run: Run) -> None:
-    """Otherwise the other tests would have searched nothing."""
+    """Check the exit codes. Without these runs, the other tests would search nothing."""
     assert {what: code == 0 for what, code in run.codes.items()} == {
         "the way off the droplet": True,
         "converge": True,
@@ -153,7 +152,7 @@ def test_no_output_has_one(run: Run) -> None:
 
 def test_no_process_had_one_among_its_arguments(run: Run) -> None:
     assert in_text(b"\n".join(run.processes.seen), run.secrets) == []
-    assert any(b"docker\0exec" in seen for seen in run.processes.seen), "those of the droplet are seen"
+    assert any(b"docker\0exec" in seen for seen in run.processes.seen), "the droplet's processes were not seen"
 
 
 def test_the_journal_has_none(run: Run) -> None:
@@ -161,9 +160,7 @@ def test_the_journal_has_none(run: Run) -> None:
 
 
 def test_the_droplet_has_them_in_files_that_are_root_s_alone(run: Run, droplet: Host) -> None:
-    """The secrets are in their own files, in the registry's login, and in Docker's files of a container (waiver of
-    decision 8).
-    """
+    """Secrets are in their own files, in the registry's login and in Docker's files of a container (decision 8)."""
     own = (f"{run.search.env.settings.paths.secrets}/", "/root/.docker/config.json")
     dockers = ("/var/lib/docker/containers/", "/var/lib/containerd/", "/run/docker/", "/run/containerd/")
     found = run.search.files(run.secrets)
@@ -198,7 +195,7 @@ def test_the_operator_has_them_in_the_env_file_alone(run: Run) -> None:
     assert run.search.operator(run.secrets) == {str(ENV_FILE)}
 
 
-# --- the controls: a planted marker is found -------------------------------------------------------------------------
+# --- controls: the search finds a planted marker ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -261,7 +258,7 @@ PLACES = [
 
 
 def plant(search: Search, droplet: Host, text: str, *paths: str) -> None:
-    """Write the text without a command that contains it, because sudo logs a command's arguments to the journal."""
+    """Write the text through standard input, because sudo logs a command's arguments to the journal."""
     program = Path(__file__).parent / "plant.py"
     assert search.env.run_python(droplet, program, *paths, stdin=text.encode()).returncode == 0
 

@@ -1,10 +1,10 @@
 """Runs one Compose project behind nginx and releases by `docker compose up -d`, as a small team does.
 
     python3 plain.py up 1.0.0      run the project in a scratch folder, with the app's own environment and networks
-    python3 plain.py serve         let nginx pass requests to it instead of to the live colour
-    python3 plain.py down          remove all of it and restore nginx
+    python3 plain.py serve         let nginx pass requests to the project instead of to the live colour
+    python3 plain.py down          remove the project and restore nginx
 
-It runs on the droplet as root. If it is killed before `down`, nginx.conf keeps a change that a converge mends.
+It runs on the droplet as root. If it is killed before `down`, nginx.conf stays changed until the next converge.
 """
 
 import json
@@ -68,7 +68,7 @@ def serve() -> None:
 
 def down() -> None:
     if NGINX_CONF_BEFORE.exists():
-        # In place, so that the file's owner and mode stay.
+        # Write in place, so that the file's owner and mode stay.
         NGINX_CONF.write_bytes(NGINX_CONF_BEFORE.read_bytes())
         subprocess.run(["systemctl", "reload", "nginx"], check=True)
     label = f"label=com.docker.compose.project={SCRATCH.name}"

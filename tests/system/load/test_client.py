@@ -1,4 +1,4 @@
-"""The load's client counts the right requests as lost. Each server here misbehaves in one way. Needs no droplet."""
+"""The load's client counts the right requests as lost. Each server here misbehaves in one way. No droplet is needed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.support.relay import RESETS_AT_CLOSE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FASTEST = 1_000_000.0
-"""A rate that no client reaches: each sends its next request as soon as the last is answered."""
+"""A rate that no client reaches, so each client sends its next request as soon as the last one is answered."""
 ANSWERED_WELL = 3
-"""How many requests of a connection the servers below answer before they misbehave."""
+"""The number of requests per connection that the servers below answer before they misbehave."""
 
 Act = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Serving = Callable[[Act], AbstractContextManager[Target]]
@@ -68,7 +68,7 @@ async def answer_and_close_soon(writer: asyncio.StreamWriter) -> None:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Create a certificate for localhost. Return its file and its key's."""
+    """Create a certificate for localhost. Return the paths of the certificate and of its key."""
     folder = tmp_path_factory.mktemp("tls")
     pem, key = folder / "certificate.pem", folder / "key.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -80,7 +80,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def serving(certificate: tuple[Path, Path]) -> Serving:
-    """Return a function that starts a server. It answers well at first on each connection, then behaves as given."""
+    """Return a function that starts a server. On each connection, the server first answers well, then misbehaves."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
 

@@ -1,4 +1,4 @@
-"""Numbered jobs are inserted while ten releases run: none is missed, and none runs twice at once."""
+"""Numbered jobs are inserted while ten releases run. No job is missed, and no two runs of jobs overlap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.group("app")
 RELEASES = ("1.1.0", "1.0.0") * 5
 EVERY_S = 0.05
 PAUSE_MS = 30
-"""How long a job takes. Usually one is running when the worker is told to stop."""
+"""The duration of a job. Usually a job is running when the worker is told to stop."""
 DONE_WITHIN_S = 60
 
 CLEAR = "DELETE FROM jobs WHERE kind = 'count'"
@@ -30,7 +30,7 @@ PREPARE = """
 LEFT = "SELECT count(*) FROM jobs WHERE kind = 'count' AND finished_at IS NULL"
 RUNS = "SELECT payload->>'number' FROM job_runs JOIN jobs ON jobs.id = job_id WHERE kind = 'count'"
 WORKERS = "SELECT count(DISTINCT worker) FROM job_runs JOIN jobs ON jobs.id = job_id WHERE kind = 'count'"
-# The worker is alone, so no run of a job may overlap any other run.
+# Only one worker runs, so no run of a job may overlap another run.
 OVERLAPPING_RUNS = """
     SELECT count(*) FROM (
         SELECT started_at, max(coalesce(job_runs.finished_at, 'infinity')) OVER (
@@ -40,7 +40,7 @@ OVERLAPPING_RUNS = """
     ) AS runs
     WHERE started_at < busy_until
 """
-# The job counts as finished, so that no worker takes it. One of its runs has ended, and the other started before that.
+# The job is finished, so that no worker takes it. It has two runs, the second of which began before the first ended.
 INSERT_OVERLAPPING_RUNS = """
     WITH job AS (INSERT INTO jobs (kind, finished_at) VALUES ('count', now()) RETURNING id)
     INSERT INTO job_runs (job_id, worker, started_at, finished_at)
@@ -63,7 +63,7 @@ def query(lab: Environment, droplet: Host) -> Iterator[Query]:
 
 @contextmanager
 def inserting(env: Environment, host: str) -> Iterator[list[int]]:
-    """Insert one numbered job after another over one session. Yield the numbers whose insertion was sent."""
+    """Insert one numbered job after another in one session. Yield the numbers of the inserted jobs."""
     command = ["ssh", "-F", env.data["ssh_config_file"], host, f"sudo {env.psql}"]
     session = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True)
     numbers: list[int] = []
@@ -96,17 +96,17 @@ def test_no_job_is_missed_and_none_runs_twice_at_once(lab: Environment, droplet:
             droplet.check_output(f"stackctl release {tag}")
     deadline = time.monotonic() + DONE_WITHIN_S
     while query(LEFT) != "0":
-        assert time.monotonic() < deadline, "jobs are left"
+        assert time.monotonic() < deadline, "some jobs are not finished"
         time.sleep(1)
     inserted, run = [str(number) for number in numbers], query(RUNS).split()
     assert len(inserted) > 1000
     assert {*run} == {*inserted}
-    assert len(run) == len(inserted), "a worker that was told to stop left its job to the next one"
+    assert len(run) == len(inserted), "a job ran twice, because a worker did not finish its job before it stopped"
     assert query(OVERLAPPING_RUNS) == "0"
     assert int(query(WORKERS)) >= len(RELEASES)
 
 
 def test_two_runs_at_once_would_be_noticed(query: Query) -> None:
-    """This is the control for the test above."""
+    """Control for the test above: the query finds overlapping runs."""
     query(INSERT_OVERLAPPING_RUNS)
     assert query(OVERLAPPING_RUNS) == "1"

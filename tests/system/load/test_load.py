@@ -1,4 +1,4 @@
-"""Ten releases and two rollbacks lose no request of forty keep-alive clients. The usual alternatives do lose some."""
+"""Ten releases and two rollbacks lose no request of forty keep-alive clients. The usual alternatives lose requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_MS = 10_000
 RELOADS = 20
 RENEWALS = 3
 FRESH = 4
-"""Clients that open a connection for each request. They meet the certificate at every moment of its renewal."""
+"""The number of clients that open a connection per request, so that handshakes happen throughout a renewal."""
 
 PLAIN = Path(__file__).with_name("plain.py")
 
@@ -35,7 +35,7 @@ Show = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Switch:
-    """A flip as recorded in history.jsonl: when it was done, and how long it took."""
+    """The time and duration of a flip, from history.jsonl."""
 
     op: str
     at: float
@@ -93,7 +93,7 @@ def test_ten_releases_and_two_rollbacks_lose_nothing(
 def test_a_release_without_migrations_takes_ten_seconds_besides_dump_and_watch(
     droplet: Host, live_1_0_0: None, show: Show
 ) -> None:
-    """The test takes the median of three releases, because this machine sometimes has other things to do."""
+    """Take the median of three releases, because this machine is sometimes busy."""
     besides = []
     for tag in ("1.1.0", "1.0.0", "1.1.0"):
         events = map(json.loads, droplet.check_output(f"stackctl release {tag} --json").splitlines())
@@ -123,7 +123,7 @@ def test_renewal_loses_nothing(lab: Environment, droplet: Host, target: Target, 
 
 
 def test_reloads_of_nginx_lose_requests(droplet: Host, target: Target, show: Show) -> None:
-    """This is a control. It shows why no release reloads nginx."""
+    """Control: reloads of nginx lose requests, so no release reloads nginx."""
     with load(target) as running:
         time.sleep(2)
         running.phase("before")
@@ -141,7 +141,7 @@ def test_reloads_of_nginx_lose_requests(droplet: Host, target: Target, show: Sho
 
 @pytest.fixture
 def plain(lab: Environment, droplet: Host) -> Iterator[Callable[..., None]]:
-    """Run plain.py on the droplet and let it serve. Remove it at the end."""
+    """Run plain.py's project on the droplet and let it serve. Remove the project at the end."""
 
     def run(*arguments: str) -> None:
         ran = lab.run_python(droplet, PLAIN, *arguments, stdin=b"")
@@ -156,7 +156,7 @@ def plain(lab: Environment, droplet: Host) -> Iterator[Callable[..., None]]:
 
 
 def test_compose_up_loses_requests(plain: Callable[..., None], target: Target, show: Show) -> None:
-    """This is a control: two releases as a small team makes them, with `docker compose up -d` behind nginx."""
+    """Control: two releases by `docker compose up -d` behind nginx, as a small team makes them, lose requests."""
     with load(target) as running:
         time.sleep(2)
         running.phase("before")

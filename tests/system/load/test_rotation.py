@@ -1,6 +1,7 @@
-"""Secrets change under load, and no request is lost and no update delayed.
+"""Secrets change under load. No request is lost, and no update is delayed.
 
-A secret changes by a converge with another value, or by `python -m deploys.rotation.rotate`, as an operator runs it.
+The tests change a secret by a converge with another value, or by `python -m deploys.rotation.rotate`, as an operator
+does.
 """
 
 from __future__ import annotations
@@ -71,14 +72,14 @@ def rotate(restored: None) -> Callable[[str], None]:
 
 
 def start_rotating(key: str) -> subprocess.Popen[str]:
-    """Start a rotation as an operator does, but without a terminal."""
+    """Start a rotation as an operator does, without a terminal."""
     command = [sys.executable, "-m", "deploys.rotation.rotate", "inventories/lab.py", key, "--yes"]
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=both, text=True)
 
 
 def rotating(key: str, value: str = "") -> tuple[int, str]:
-    """Run a rotation. Return its exit code and its output."""
+    """Run a rotation, and return its exit code and output."""
     running = start_rotating(key)
     said, _ = running.communicate(f"{value}\n")
     return running.returncode, said
@@ -101,16 +102,14 @@ def logins(lab: Environment, droplet: Host) -> list[str]:
 def test_a_new_webhook_secret_loses_nothing(
     rotate: Callable[[str], None], target: Target, show: Callable[[str], None]
 ) -> None:
-    """The clients keep sending the old secret, as Telegram does with updates that it sent before it learned the new
-    one.
-    """
+    """The clients keep sending the old secret, as Telegram does for updates that were under way at the change."""
     with load(target, clients=20, rate=60) as running:
         rotate("TELEGRAM_WEBHOOK_SECRET")
         (update_id,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
         time.sleep(2)
     show(running.tally.table())
     assert not running.tally.lost
-    # Telegram itself has learned the new secret, and the app accepts its first attempt.
+    # Telegram knows the new secret, and the app accepts the first attempt.
     assert delivery(update_id) == {"update_id": update_id, "attempts": 1, "deliveries": 1, "last_status": 200}
 
 
@@ -122,8 +121,8 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
     with load(target, clients=20, rate=60) as running:
         rotate("DATABASE_PASSWORD")
         after = logins(lab, droplet)
-        assert former in after, "a rollback needs it"
-        assert set(after) - set(before), "what is live now has one of its own"
+        assert former in after, "the former role is gone, although a rollback needs it"
+        assert set(after) - set(before), "the live release has no new role"
     show(running.tally.table())
     assert not running.tally.lost
     # Three different releases are kept. After two more releases, none of the kept ones knows the old password.
@@ -136,8 +135,10 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
 def test_a_redis_that_restarts_before_the_new_release_serves_still_admits_the_live_one(
     rotate: Callable[[str], None], lab: Environment, droplet: Host
 ) -> None:
-    """Redis restarts before the new release serves, and must still admit the live one. The converge stops after the
-    data services, because a directory stands where the app's next environment is written.
+    """Redis restarts before the new release serves, and still admits the live release.
+
+    The converge stops after the data services, because the app's next environment cannot be written: a directory has
+    its name.
     """
     former = sha256(secrets_file.read(ENV_FILE)["REDIS_PASSWORD"].encode()).hexdigest()
     hindrance = f"{lab.settings.paths.next_environment}.new"
@@ -173,7 +174,7 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
     admitted = lab.ask_redis(droplet, ADMITTED)
     assert new in admitted
     assert former not in admitted
-    # Redis was not restarted meanwhile. Its files name the same users, so a restart changes nothing.
+    # Redis was not restarted meanwhile. Redis's files name the same users, so a restart would change nothing.
     assert droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}") == started
     droplet.check_output(f"docker restart {redis}")
     assert new in lab.ask_redis(droplet, ADMITTED)
@@ -182,9 +183,7 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
 def test_a_redis_whose_app_was_its_administrator_is_corrected_while_it_serves(
     rotate: Callable[[str], None], lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
-    """Until November 2026 the app was Redis's administrator on each droplet. The same converge also changes the
-    password.
-    """
+    """Until November 2026, the app was Redis's administrator. One converge corrects this and changes the password."""
     redis, file = lab.settings.paths.docker.data_container("redis"), lab.settings.paths.redis_administrator
     started = droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}")
     lab.ask_redis(droplet, "ACL SETUSER default +@all")
@@ -201,7 +200,7 @@ def test_a_redis_whose_app_was_its_administrator_is_corrected_while_it_serves(
     assert droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}") == started
     assert converge.changed(converge.site()) == set()
     droplet.check_output(f"docker restart {redis}")
-    assert RULES in lab.ask_redis(droplet, ADMITTED), "and it starts with both users"
+    assert RULES in lab.ask_redis(droplet, ADMITTED), "after a restart, Redis lacks one of its users"
 
 
 def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
@@ -251,7 +250,9 @@ def test_a_value_that_its_issuer_doesn_t_know_changes_nothing(
         droplet.check_output(on_the_droplet),
     )
     proof = [*converge.PYINFRA[:-1], "-y", str(SECRETS[key].check)]
-    assert subprocess.run(proof, cwd=ROOT, check=False, capture_output=True).returncode == 0, "the right one is taken"
+    assert subprocess.run(proof, cwd=ROOT, check=False, capture_output=True).returncode == 0, (
+        "control: the check refused the right value"
+    )
     code, said = rotating(key, wrong(in_use))
     assert code == REFUSED, said[-2000:]
     assert "nauthorized" in said
@@ -262,7 +263,7 @@ def test_a_value_that_its_issuer_doesn_t_know_changes_nothing(
 def test_a_revoked_bot_token_is_replaced_and_no_request_is_lost(
     lab: Environment, target: Target, show: Callable[[str], None]
 ) -> None:
-    """The test restores nothing: the lab's Telegram, its env file and the droplet all agree on the new token."""
+    """The test does not restore the old token, because Telegram, the env file and the droplet all have the new one."""
     key = "TELEGRAM_BOT_TOKEN"
     former = secrets_file.read(ENV_FILE)[key]
     new = another_token(former)
@@ -276,4 +277,4 @@ def test_a_revoked_bot_token_is_replaced_and_no_request_is_lost(
     assert new not in said
     assert requests.get(f"{TELEGRAM}/bot{former}/getMe", timeout=10).status_code == requests.codes.unauthorized
     deliver_an_update()
-    assert requests.get(f"{TELEGRAM}/lab/messages", timeout=10).json()["messages"], "the bot can send again"
+    assert requests.get(f"{TELEGRAM}/lab/messages", timeout=10).json()["messages"], "the bot cannot send messages"

@@ -1,9 +1,9 @@
-"""Asks for a path that doesn't exist, again and again, and also over a connection that was open before.
+"""Repeatedly asks for a missing path, and asks once before and once after over an open connection.
 
-It runs on a client as `python3 -c`. It asks a few times a second, as often as nginx lets through: a request that nginx
-slows down counts little or nothing towards a ban. Arguments: the address, the host's name, the number of requests.
-Prints JSON: how often each status came in the burst, and the status on the kept connection before and after it (null:
-no answer within five seconds).
+It runs on a client as `python3 -c`. It stays below nginx's limit of requests per second, because a limited request
+counts little or nothing towards a ban. Arguments: the address, the host's name, the number of requests. Prints JSON:
+how often each status came in the burst, and the status on the open connection before and after the burst. null means
+no answer within five seconds.
 """
 
 import json
@@ -15,7 +15,7 @@ from http.client import HTTPConnection
 NOTHING = "/.well-known/acme-challenge/nothing"
 EVERY_S = 0.11
 SEEN_WITHIN_S = 6
-"""fail2ban reads the log every second or two."""
+"""The seconds in which fail2ban notices the requests. It reads the log every second or two."""
 
 
 def main(address: str, name: str, times: str) -> None:

@@ -20,7 +20,7 @@ if child == 0:
 def read() -> bytes:
     """Return what the terminal shows next.
 
-    login(1) hangs the terminal up first and then opens it again. A read in between fails.
+    login(1) first hangs up the terminal and then opens the terminal again. A read in between fails.
     """
     if select.select([terminal], [], [], 0.2)[0]:
         with suppress(OSError):

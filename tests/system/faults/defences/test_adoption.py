@@ -1,7 +1,6 @@
-"""A droplet that was created without cloud-init's user data first admits only root (docs/getting-started.md,
-"Adopting").
+"""A droplet without cloud-init's user data first admits only root (docs/getting-started.md, "Adopting").
 
-Whenever its first converge dies, either root or the operator can still log in.
+If its first converge dies at any moment, either root or the operator can still log in.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ DIES = {
     "ssh | Install the trial's revert units": ROOT,
     "ssh | Start sshd": OPERATOR,
 }
-"""The operation at whose start a converge dies, and who can log in then."""
+"""The operations at whose start a test kills the converge, and the account that can log in then."""
 
 
 def at_the_console(droplet: Host, command: str) -> None:
@@ -37,7 +36,7 @@ def at_the_console(droplet: Host, command: str) -> None:
 
 
 def admitted(lab: Environment, droplet: Host) -> set[str]:
-    """Return the users that can open a new connection and become root."""
+    """Return the accounts that can open a new connection and become root."""
     anew = ["ssh", "-F", lab.data["ssh_config_file"], "-o", "ControlPath=none", "-o", "BatchMode=yes"]
     return {
         user
@@ -54,9 +53,7 @@ def admitted(lab: Environment, droplet: Host) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _root_s(lab: Environment, droplet: Host) -> Iterator[None]:
-    """Remove the operator, so that only root can log in. The rest of the site stays, because a converge of it is
-    faster.
-    """
+    """Remove the operator, so that only root can log in. The rest of the site stays, so that converges are fast."""
     known, roots = keys.public(keys.IDENTITY), "/root/.ssh/authorized_keys"
     at_the_console(
         droplet,
@@ -90,7 +87,7 @@ def test_root_comes_back_when_the_operator_s_own_key_was_forgotten(
     said = converge.failing_site(*AS_ROOT, "--data", f"authorized_keys={tmp_path}/another.pub")
     assert "no new login succeeded" in said
     assert admitted(lab, droplet) == set()
-    # The droplet does the same by itself after two minutes (test_lockout.py).
+    # Without this call, the droplet reverts the trial after two minutes (test_lockout.py).
     at_the_console(droplet, "stackctl trial undo ssh")
     assert admitted(lab, droplet) == {ROOT}
     converge.site(*AS_ROOT)

@@ -1,4 +1,4 @@
-"""fail2ban bans clients that guess or probe, on all ports and longer each time. It spares trusted addresses."""
+"""fail2ban bans clients that guess or probe, on all ports, for longer each time. It spares trusted addresses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def reaches(outside: Host, address: object, port: int) -> bool:
 
 @pytest.fixture(autouse=True)
 def known_for_nothing(droplet: Host, outside: Host) -> Iterator[None]:
-    """Forget the clients before and after each test."""
+    """Remove the clients' bans and failures before and after each test."""
     pardon(droplet)
     yield
     pardon(droplet)
@@ -53,7 +53,7 @@ def known_for_nothing(droplet: Host, outside: Host) -> Iterator[None]:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait up to ten seconds until the condition holds. fail2ban reads its logs and bans about once a second."""
+    """Wait up to ten seconds until the condition holds, because fail2ban works about once a second."""
     for _ in range(20):
         if holds():
             return
@@ -67,7 +67,7 @@ def ask_often(outside: Host, address: object, env: Environment, times: int = OFT
 
 
 def assert_answered(asked: Any, times: int) -> None:
-    """Require that every request was answered: by 404, or by 429 if it came too fast."""
+    """Require an answer to every request: 404, or 429 if the request came too fast."""
     assert (asked["before"], asked["after"]) == (404, 404)
     assert set(asked["burst"]) <= {"404", "429"}
     assert sum(asked["burst"].values()) == times
@@ -77,7 +77,7 @@ def assert_answered(asked: Any, times: int) -> None:
 def test_a_client_that_keeps_asking_for_missing_paths_is_banned(
     droplet: Host, outside: Host, lab: Environment, stranger: str
 ) -> None:
-    """The ban covers every port and also a connection that was already open. It survives a restart of fail2ban."""
+    """The ban covers every port and even an open connection, and survives a restart of fail2ban."""
     address, own = getattr(machine_of(droplet), stranger), getattr(NEIGHBOUR, stranger)
     asked = ask_often(outside, address, lab)
     assert (asked["before"], asked["after"]) == (404, None)
@@ -92,7 +92,7 @@ def test_a_client_that_keeps_asking_for_missing_paths_is_banned(
 def as_counted(address: Any) -> object:
     """Return the address as fail2ban counts it.
 
-    nginx logs an IPv6 client's /64 by its first address. A trusted address inside that network is spared all the same.
+    nginx logs the first address of an IPv6 client's /64. Yet a ban of that network spares a trusted address in it.
     """
     return ip_network((address, 64), strict=False).network_address if address.version == 6 else address
 
@@ -113,19 +113,19 @@ def test_a_ban_survives_a_reboot(droplet: Host, outside: Host, lab: Environment)
 
 
 def test_a_trusted_address_that_does_the_same_is_not_banned(droplet: Host, lab: Environment) -> None:
-    """This is the control: the same program runs from a trusted address, and all of its requests come through."""
+    """Control: all requests of the same program get an answer if they come from a trusted address."""
     command = [sys.executable, "-c", PROGRAM, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(OFTEN)]
     assert_answered(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout), OFTEN)
     assert banned(droplet, "nginx-refusals") == set()
 
 
 def test_a_client_below_the_limit_is_not_banned(droplet: Host, outside: Host, lab: Environment) -> None:
-    """This is the other control: the same address stays below the limit."""
+    """Control: the same address below the limit is not banned."""
     assert_answered(ask_often(outside, machine_of(droplet).ipv4, lab, A_LITTLE), A_LITTLE)
 
 
 def test_a_client_that_guesses_at_ssh_is_banned(droplet: Host, outside: Host) -> None:
-    """sshd accepts only keys, so each guess fails before a password is tried. It counts all the same."""
+    """sshd accepts only keys, so a guess fails before it sends a password. fail2ban counts the guess, too."""
     address = machine_of(droplet).ipv4
     assert reaches(outside, address, 22)
     for _ in range(12):

@@ -1,7 +1,7 @@
-"""No client gets in while a stray Compose file publishes a database and ufw, Docker and the droplet itself restart.
+"""No client reaches a published database while ufw, Docker or the droplet restarts.
 
-The clients keep knocking through each restart, so that a moment without rules would be noticed. Each test has its
-control.
+A stray Compose file publishes the database. Clients knock during each restart, so a moment without rules would be
+noticed. Each test has a control.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_nothing_is_let_in_meanwhile_nor_after(
 
 OURS_OUT = f"{RAW_OUT} && iptables -t mangle -F FORWARD && iptables -I DOCKER-USER -p tcp --dport 5432 -j RETURN"
 INSERTED = "iptables -I INPUT -j ACCEPT && ip6tables -I INPUT -j ACCEPT"
-# `iptables -F` alone would also flush Docker's chains, and with them the containers' way to one another.
+# Flush only INPUT. `iptables -F` would also flush Docker's chains, which connect the containers.
 FLUSHED = "iptables -P INPUT ACCEPT && iptables -F INPUT && ip6tables -P INPUT ACCEPT && ip6tables -F"
 
 
@@ -80,9 +80,7 @@ FLUSHED = "iptables -P INPUT ACCEPT && iptables -F INPUT && ip6tables -P INPUT A
 def test_rules_that_somebody_changed_are_planned_and_mended(
     lab: Environment, droplet: Host, stray: Stray, change: str
 ) -> None:
-    """The files are unchanged and ufw reports that it is active. The plan sees the change because it compares the
-    loaded rules.
-    """
+    """The files are unchanged, and ufw reports that it is active. The plan compares the loaded rules."""
     operation = {"firewall | Allow only SSH, HTTP and HTTPS"}
     with listening(droplet):
         assert not open_to(lab.outside, droplet, LISTENING)
@@ -100,7 +98,7 @@ def test_rules_that_somebody_changed_are_planned_and_mended(
 
 
 def test_ssh_can_be_limited_to_addresses(lab: Environment, droplet: Host) -> None:
-    """The allowed addresses are those of the tests themselves. Otherwise the tests would lock themselves out."""
+    """The test allows its own addresses, so that it does not lock itself out."""
     operation = {"firewall | Allow only SSH, HTTP and HTTPS"}
     assert open_to(lab.outside, droplet, 22)
     try:
@@ -115,7 +113,7 @@ def test_ssh_can_be_limited_to_addresses(lab: Environment, droplet: Host) -> Non
 
 
 def test_only_a_rule_of_ufw_opens_another_port_over_ipv6(lab: Environment, droplet: Host, stray: Stray) -> None:
-    """Docker has no rules for IPv6, only a program of its own that listens. Only ufw protects that port."""
+    """Docker has no rules for IPv6. Its proxy listens on the port, and only ufw protects the port."""
     assert not open_over_ipv6(lab.outside, droplet, PUBLIC)
     droplet.check_output(f"ufw allow {PUBLIC}/tcp")
     try:
@@ -126,7 +124,7 @@ def test_only_a_rule_of_ufw_opens_another_port_over_ipv6(lab: Environment, dropl
 
 @contextmanager
 def listening(droplet: Host) -> Iterator[None]:
-    """Run a program on the droplet itself, listening on a port. What Docker publishes doesn't pass through INPUT."""
+    """Listen on a port of the droplet itself, because packets to Docker's ports do not pass through INPUT."""
     server = f"python3 -m http.server {LISTENING}"
     droplet.check_output(f"systemd-run --collect --unit test-listening {server}")
     try:
@@ -137,13 +135,13 @@ def listening(droplet: Host) -> Iterator[None]:
 
 
 def wait_for_stray(droplet: Host, stray: Stray) -> None:
-    """Wait until the stray container listens. Before that, silence would prove nothing."""
+    """Wait until the stray container listens. Before that, a missing answer would prove nothing."""
     asked = f"timeout 1 bash -c '</dev/tcp/{stray.address}/5432'"
     for _ in range(60):
         if droplet.run(asked).rc == 0:
             return
         time.sleep(0.5)
-    raise AssertionError("the stray container is not back")
+    raise AssertionError("the stray container does not listen")
 
 
 def closed(attacker: Host, droplet: Host, stray: Stray) -> None:

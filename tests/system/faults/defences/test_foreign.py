@@ -1,4 +1,4 @@
-"""A change made by hand is reported. It is reverted where it overrides the site, and otherwise removed by name."""
+"""Changes by hand are reported. A converge reverts a change that overrides the site, and removes others by name."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ PLANTED = {
     "systemctl enable --now stranger",
     "/etc/sysctl.d/99-zz.conf": "echo net.ipv4.conf.all.rp_filter=0 >/etc/sysctl.d/99-zz.conf",
 }
-"""Everything planted, by the name with which it is removed."""
+"""The commands that plant foreign things, by the name with which each thing is removed."""
 SWITCHED_OFF = {
     "sysctl:net.ipv4.conf.all.rp_filter": "sysctl --quiet --write net.ipv4.conf.all.rp_filter=0",
     "/etc/systemd/system/fail2ban.service": "systemctl mask --now fail2ban",
 }
-"""Those that the next converge mends by itself."""
+"""The changes that the next converge reverts by itself."""
 
 
 def planned() -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _planted(droplet: Host) -> Iterator[None]:
             droplet.check_output(command)
         yield
     finally:
-        # This removes by hand what was planted, however far the test came.
+        # Remove all planted things, even if the test failed half-way.
         droplet.run(
             f"systemctl disable --now stranger; rm -f {UNIT} {SSHD} /etc/sudoers.d/zz /etc/cron.d/job "
             "/etc/sysctl.d/99-zz.conf /root/.ssh/authorized_keys2; gpasswd -d nobody docker; userdel -f toor; "
@@ -79,8 +79,7 @@ def test_manual_changes_are_reported_mended_and_removed_by_name(lab: Environment
     assert f"make site REMOVE={SSHD}" in refused
     assert found(droplet) == everything
 
-    # The change to sshd's file goes on trial. Masked or overridden units are put right. Anything that is not named
-    # stays.
+    # The change to sshd's file goes on trial. The converge restores masked and overridden units. Unnamed things stay.
     converge.site("--data", f'foreign_removed="{SSHD}"')
     assert found(droplet) == PLANTED.keys() - {SSHD}
     assert droplet.service("fail2ban").is_running

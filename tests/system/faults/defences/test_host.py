@@ -1,6 +1,4 @@
-"""The host's guards work: upgrades and reboots wait, renewals run in a sandbox, logs are cut, changed files are
-noticed.
-"""
+"""The host's guards work: waiting upgrades and reboots, a sandbox for renewals, bounded logs, checks of files."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ BOOT = "stat --format=%Y /proc/1"
 
 @contextmanager
 def somebody_at_work(droplet: Host, lab: Environment) -> Iterator[None]:
-    """Hold both locks for at most half a minute, as a release or a backup does."""
+    """Hold both of stackctl's locks for at most half a minute, as a release or a backup does."""
     paths = lab.settings.paths
     droplet.check_output(f"systemd-run --quiet --unit=at-work flock {paths.lock} flock {paths.work} sleep 30")
     try:
@@ -58,13 +56,13 @@ def test_the_daily_upgrade_waits_for_what_is_under_way(droplet: Host, lab: Envir
 
 
 def test_a_release_is_refused_by_name_while_packages_are_upgraded(droplet: Host, lab: Environment) -> None:
-    """dpkg's own lock makes the upgrade wait. By then stackctl has taken both of its locks."""
+    """dpkg's lock makes the upgrade wait, while the upgrade already holds both of stackctl's locks."""
     hold_dpkg = (
         "import fcntl, time; fcntl.lockf(open('/var/lib/dpkg/lock-frontend', 'w'), fcntl.LOCK_EX); time.sleep(20)"
     )
     droplet.check_output(f'systemd-run --quiet --unit=at-dpkg python3 -c "{hold_dpkg}"')
     try:
-        # The upgrade has already run today, and this makes it run again.
+        # Make today's upgrade run again.
         droplet.check_output("rm -f /var/lib/apt/periodic/upgrade-stamp")
         droplet.check_output(f"systemctl start --no-block {UPGRADE}")
         droplet.check_output("timeout 30 sh -c 'until pgrep --full apt[.]systemd[.]daily; do sleep 0.1; done'")
@@ -78,7 +76,7 @@ def test_a_release_is_refused_by_name_while_packages_are_upgraded(droplet: Host,
 
 @pytest.fixture
 def forced(droplet: Host) -> Iterator[str]:
-    """Let certbot's own unit, with its sandbox, renew whatever the certificate's age. Remove the change afterwards."""
+    """Make certbot's own unit renew a certificate of any age, in the unit's sandbox. Remove the change afterwards."""
     lines = "[Service]\\nExecStart=\\nExecStart=/usr/bin/certbot -q renew --force-renewal --no-random-sleep-on-renew\\n"
     directory = "/run/systemd/system/certbot.service.d"
     droplet.check_output(f"mkdir -p {directory} && printf '{lines}' > {directory}/zz.conf && systemctl daemon-reload")
@@ -93,14 +91,12 @@ def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Environment, forced:
     before = droplet.check_output(asked)
     droplet.check_output(f"systemctl start {forced}")
     assert droplet.check_output(asked) != before
-    # This unit of ours runs in the same sandbox.
+    # Our own unit has the same sandbox.
     droplet.check_output(f"systemctl start {paths.units.certificate_service}")
 
 
 def test_the_sandbox_keeps_it_from_the_rest(droplet: Host, lab: Environment) -> None:
-    """A program in the unit's place can write only where a renewal does. Without the sandbox it could
-    write elsewhere.
-    """
+    """A program in the unit can write only to a renewal's files. As the control, it runs without the sandbox, too."""
     paths = lab.settings.paths
     unit = paths.units.certificate_service
     properties = droplet.check_output(
@@ -128,7 +124,7 @@ def test_a_flood_in_the_access_log_is_cut_within_one_look(droplet: Host) -> None
 
 
 def test_debian_s_own_rotation_would_wait_for_the_night(droplet: Host) -> None:
-    """This is the control: the same flood, with the rule for the size removed."""
+    """Control: without the rule for the size, the same flood waits for the night."""
     rules, status = "/root/logrotate-of-the-tests", "/root/logrotate-of-the-tests.status"
     droplet.check_output(f"grep -v maxsize /etc/logrotate.d/nginx > {rules}; logrotate --state {status} {rules}")
     try:
@@ -158,7 +154,7 @@ def test_a_changed_file_of_a_debian_package_is_reported(droplet: Host, lab: Envi
 
 
 def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> None:
-    """A replaced library has the same effect: needrestart reports both."""
+    """A replaced program makes a reboot due, as a replaced library does, because needrestart reports both."""
     marks, program = "/run/reboot-required /run/reboot-required.pkgs", "/root/of-the-tests"
     droplet.check_output(f"rm -f {marks}; systemctl start {UPGRADE}")
     assert "outdated.service" not in droplet.run("stackctl status").stdout
@@ -168,7 +164,7 @@ def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> No
         droplet.check_output(f"rm {program}; systemctl start {UPGRADE}")
         said = droplet.run("stackctl status")
         assert re.search(r"reboot +due, for .*outdated\.service", said.stdout)
-        # A due reboot needs no person. The only problem is the undeclared unit.
+        # A due reboot is no problem. The only problem is the undeclared unit.
         problems = json.loads(droplet.run("stackctl status --json").stdout)["problems"]
         assert [one.partition(":")[0] for one in problems] == ["/run/systemd/transient/outdated.service"]
     finally:
@@ -179,7 +175,7 @@ def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(dro
     paths, name = lab.settings.paths, droplet.backend.get_hostname()
     booted = droplet.check_output(BOOT)
     droplet.check_output("rm -f /run/reboot-required")
-    droplet.check_output(f"systemctl start {paths.units.reboot_service}")  # No reboot is due, so nothing happens.
+    droplet.check_output(f"systemctl start {paths.units.reboot_service}")  # does nothing, because no reboot is due
     assert droplet.check_output(BOOT) == booted
     droplet.check_output("touch /run/reboot-required; echo linux-image-of-the-tests > /run/reboot-required.pkgs")
     said = droplet.run("stackctl status")
@@ -196,7 +192,7 @@ def test_a_reboot_that_is_due_waits_for_its_window_and_for_what_is_under_way(dro
 
 
 def test_every_check_passes_after_a_crash(droplet: Host, lab: Environment) -> None:
-    """tests/system/converge/test_boot.py is the short version, which `make test` runs."""
+    """`make test` runs the short version, tests/system/converge/test_boot.py."""
     name = droplet.backend.get_hostname()
     machines.crash(by_name(name))
     lab.reconnect(name).check_output("systemctl is-system-running --wait")
@@ -209,7 +205,7 @@ def _back(lab: Environment, name: str, before: str) -> Host:
     while time.monotonic() < deadline:
         time.sleep(1)
         host = lab.reconnect(name)
-        with suppress(RuntimeError):  # testinfra raises this if the host doesn't answer.
+        with suppress(RuntimeError):  # testinfra raises RuntimeError if the host does not answer
             if host.check_output(BOOT) != before:
                 return host
     raise AssertionError(f"{name} was not rebooted")

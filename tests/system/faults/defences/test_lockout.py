@@ -1,7 +1,7 @@
-"""A mistake that locks everybody out of SSH is reverted by the droplet itself, with and without a reboot in between.
+"""The droplet itself reverts a mistake that locks everybody out of SSH, with and without a reboot in between.
 
-The mistakes are made as an operator makes them: by a converge with the site's own operations (lockout.py). The tests
-watch the locked droplet over a connection that was open before, or from its console.
+The tests make the mistakes as an operator would, by a converge with the site's own operations (lockout.py). They watch
+the locked droplet over a connection that was already open, or from its console.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ WORDS = {
 }
 ADMIT = "ssh | Configure SSH: keys only, no root"
 PATIENCE_S = 120
-"""The two minutes that docs/explanation/security.md states. The test does not take them from the droplet's program."""
+"""The two minutes in docs/explanation/security.md. The test does not read them from the product."""
 TAKES_S = 15
-"""Longer than it takes to restore a firewall."""
+"""More seconds than the droplet needs to restore a firewall."""
 
 
 def name_of(droplet: Host) -> str:
@@ -50,7 +50,7 @@ def name_of(droplet: Host) -> str:
 
 @pytest.fixture(autouse=True)
 def way_back(lab: Environment, droplet: Host) -> Iterator[None]:
-    """Open a connection before the mistake, to watch by. Anything left at the end is mended at the console."""
+    """Open a connection before the mistake, to watch the droplet. At the end, revert open trials at the console."""
     droplet.check_output("true")
     yield
     there = by_name(name_of(droplet))
@@ -61,7 +61,7 @@ def way_back(lab: Environment, droplet: Host) -> Iterator[None]:
 
 
 def make(mistake: str) -> str:
-    """Run a converge with the mistake, which has to fail. Return its output."""
+    """Run a converge with the mistake, which must fail. Return the output."""
     site = [*converge.PYINFRA[:-1], "tests/system/faults/defences/lockout.py", "-y", "--data", f"mistake={mistake}"]
     ran = subprocess.run(site, cwd=ROOT, capture_output=True, text=True, check=False)
     said = ran.stdout + ran.stderr
@@ -71,7 +71,7 @@ def make(mistake: str) -> str:
 
 
 def admitted(lab: Environment, droplet: Host) -> bool:
-    """Say whether the operator can open a new connection."""
+    """Return whether the operator can open a new connection."""
     anew = ["-o", "ControlPath=none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3"]
     command = ["ssh", "-F", lab.data["ssh_config_file"], *anew, name_of(droplet), "sudo -n true"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
@@ -122,7 +122,7 @@ def test_a_mistake_is_undone_within_two_minutes(lab: Environment, droplet: Host,
     assert not admitted(lab, droplet)
     assert f"on trial     {trial}, reverted at " in droplet.run("stackctl status").stdout
     time.sleep(PATIENCE_S / 2)
-    droplet.check_output("systemctl daemon-reload")  # A package's script may reload systemd, too.
+    droplet.check_output("systemctl daemon-reload")  # as a package's script may do
     wait_until_undone(droplet, trial, PATIENCE_S / 2 + TAKES_S)
     assert admitted(lab, droplet)
     assert what_counts(droplet) == before
@@ -130,7 +130,7 @@ def test_a_mistake_is_undone_within_two_minutes(lab: Environment, droplet: Host,
     assert "no new login had confirmed the change" in droplet.check_output(
         f"journalctl -b -u '{PATHS.units.trial_service(trial)}' --since -1min --output=cat"
     )
-    # A declared value that is not in force is drift, and the converge mends it.
+    # A declared value that is not in force is drift, which the converge corrects.
     assert converge.changed(converge.site()) == ({ADMIT} if trial == "ssh" else set())
     assert converge.planned() == set()
 
@@ -169,7 +169,7 @@ def test_a_revert_that_fails_at_boot_is_repeated_until_it_succeeds(lab: Environm
     before = what_counts(droplet)
     make(NOBODY)
     record = PATHS.trial_record("ssh")
-    # A container may keep its machine's boot ID, and its clock keeps running.
+    # Change the boot ID in the record, because a container may keep its machine's boot ID.
     good, bad = 's|"boot": "|&another|', 's|"/etc/ssh/sshd_config"|"/proc/version"|'
     droplet.check_output(f"sed '{good}' {record} > /root/record && sed '{bad}' /root/record > /root/bad")
     droplet.check_output(f"mv /root/bad {record}")
@@ -188,7 +188,7 @@ def test_a_revert_that_fails_at_boot_is_repeated_until_it_succeeds(lab: Environm
 
 
 def test_without_the_timer_a_lock_out_lasts(lab: Environment, droplet: Host) -> None:
-    """This is the control for the revert in time. It also tests the operator's own `stackctl trial undo`."""
+    """Control for the revert after two minutes. The test also covers the operator's own `stackctl trial undo`."""
     make(NOBODY)
     droplet.check_output(f"systemctl stop {PATHS.units.trial_timer('ssh')}")
     time.sleep(PATIENCE_S + TAKES_S)
@@ -200,7 +200,7 @@ def test_without_the_timer_a_lock_out_lasts(lab: Environment, droplet: Host) -> 
 
 
 def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Environment, droplet: Host) -> None:
-    """This is the control for the revert at boot. It also tests the console as the way back in."""
+    """Control for the revert at boot. The test also covers the console as the way back in."""
     there = by_name(name_of(droplet))
     make(DEAF)
     droplet.check_output(f"systemctl disable {PATHS.units.trial_boot}")
@@ -224,9 +224,7 @@ def test_a_second_converge_keeps_what_was_confirmed_last(lab: Environment, dropl
 
 
 def test_a_change_that_comes_after_the_trial_is_refused(lab: Environment, droplet: Host) -> None:
-    """The operator's machine falls asleep after `begin`. It wakes up when the trial is over and nothing would revert
-    its changes.
-    """
+    """The operator's machine sleeps after `begin` until the trial is over. Nothing would revert a later change."""
     before = what_counts(droplet)
     droplet.check_output("stackctl trial begin ssh")
     try:
@@ -246,9 +244,7 @@ def test_a_confirmation_without_a_trial_is_refused(lab: Environment, droplet: Ho
 
 
 def test_root_logs_in_at_the_console_with_a_password(lab: Environment, droplet: Host) -> None:
-    """This is the way in when SSH is broken: DigitalOcean's recovery console, after "Reset root password" has set a
-    password.
-    """
+    """Log in as through DigitalOcean's recovery console, after "Reset root password", for when SSH is broken."""
     there = by_name(name_of(droplet))
     locked = machine.inside(there, "getent", "shadow", "root").split(":")[1]
     machine.inside(there, "chpasswd", stdin="root:a password for the console\n")

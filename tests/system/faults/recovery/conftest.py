@@ -1,4 +1,4 @@
-"""Tests of data that has to survive. They run only in the lab. Each starts on a healthy droplet and leaves one."""
+"""Tests of backups, restores and crashes, only in the lab. Each test starts with a healthy droplet and leaves one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes standard input into the named file, whose mode stays. It runs on the droplet as `python3 -c`."""
+"""Writes standard input into the named file and keeps the file's mode. Runs on the droplet as `python3 -c`."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Backups are damaged or interrupted. The tests check what the operator is told, which backups
-count, and what is left.
-"""
+"""Backups are damaged or interrupted. The tests check the messages, the verified backups and the leftovers."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ KILLED, FAILED, REFUSED, LOCKED = 255, 1, 2, 3  # SSH returns 255 for a program 
 OURS = "/opt/backups"
 DAY = 86400
 KEPT_DAYS = 7
-"""The number that docs/reference/backups.md states."""
+"""The number of kept days in docs/reference/backups.md."""
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
@@ -87,7 +85,7 @@ def test_a_backup_damaged_after_it_was_written_does_not_count(
 
 
 def test_a_full_disk_refuses_a_backup_or_fails_it_with_a_reason(droplet: Host, show: Callable[[str], None]) -> None:
-    """The backups have a file system of their own, with little more space than a backup needs."""
+    """The test gives the backups a separate file system with little more space than a backup needs."""
     with small_disk(droplet, 640, OURS):
         droplet.check_output(f"fallocate -l 200m {OURS}/ballast")
         code, output = begun().end()
@@ -114,7 +112,7 @@ def test_a_backup_killed_at_any_step_does_not_count_and_the_next_one_is_whole(
     asked.reach(step)
     asked.kill()
     code, output = asked.end()
-    # The last steps may be over before the kill reaches them.
+    # The kill may come too late for the last steps.
     assert code == KILLED or (code == 0 and step in {"upload", "prune"}), output
     reached = steps.index(asked.last_step()) if code else len(steps)
     show(f"to be killed at {step}: {asked.last_step() if code else 'it had ended'}")
@@ -190,7 +188,7 @@ def at(droplet: Host) -> Iterator[Callable[[int], CommandResult]]:
 
 @pytest.fixture
 def nightly(droplet: Host) -> Iterator[None]:
-    """Make ten nights of backups: one real backup copied under other names and dates."""
+    """Make backups of ten nights by copies of one real backup, with other names and dates."""
     before = proven(droplet)
     droplet.check_output("stackctl backup")
     newest = backups(droplet)[-1]
@@ -217,9 +215,7 @@ def _write_manifest(droplet: Host, place: str, made: dict[str, Any]) -> None:
 def test_no_clock_that_is_a_month_wrong_deletes_one_of_the_newest(
     droplet: Host, at: Callable[[int], CommandResult]
 ) -> None:
-    """The storage rejects a droplet with a wrong clock. What was backed up meanwhile is sent once the
-    clock is right.
-    """
+    """The storage rejects a droplet with a wrong clock. Once the clock is right, stackctl sends the unsent backups."""
 
     def newest() -> list[str]:
         return [one["id"] for one in sorted(backups(droplet), key=lambda one: one["sequence"]) if one["verified"]]
@@ -231,9 +227,9 @@ def test_no_clock_that_is_a_month_wrong_deletes_one_of_the_newest(
         ran = at(days)
         refused = any(said in ran.stdout for said in says)
         assert (ran.rc, refused) == ((FAILED, True) if days else (0, False)), ran.stdout
-        assert set(before[-KEPT_DAYS + 1 :]) < set(newest()), "the newest of before are there, and a new one"
+        assert set(before[-KEPT_DAYS + 1 :]) < set(newest()), "one of the newest backups is gone, or no backup was made"
         told = [line for line in problems(droplet) if "the last verified backup is from" in line]
-        assert bool(told) == (days != 0), "one of another time proves nothing about today"
+        assert bool(told) == (days != 0), "a backup with a wrong date must not count as today's backup"
     assert len(newest()) >= KEPT_DAYS
     assert all(one["offsite"] for one in backups(droplet) if one["verified"])
 

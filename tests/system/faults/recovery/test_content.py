@@ -1,8 +1,8 @@
 """A backup holds what the database held at one moment, while four sellers kept trading.
 
-Each seller's trades are numbered and made from a seed. A restored database contains the first trades of each seller, up
-to some number. It must equal what these trades alone make of an empty database, and must contain every trade that was
-confirmed before the backup began.
+Each seller's trades are numbered and come from a seed. A restored database contains each seller's first trades, up to
+some number. It must equal an empty database after exactly these trades, and it must contain every trade that PostgreSQL
+had confirmed before the backup began.
 """
 # ruff: noqa: S608
 
@@ -52,9 +52,7 @@ CHARACTERS = "abc xyz äß€ 🥐 \t\n\\'\"$%|{}[],;:<>\x7f-"
 
 
 def trades(seed: int, seller: int) -> Iterator[str]:
-    """Generate a seller's trades, each a transaction. The same seed gives the same trades. No other seller touches
-    these rows.
-    """
+    """Generate a seller's trades, each as a transaction. The same seed gives the same trades. Sellers share no rows."""
     chance, offers, orders, number = random.Random(f"{seed} {seller}"), list[int](), 0, 0
     first = f"INSERT INTO market.sellers VALUES ({seller}, {_text(chance)} || {seller}, 0);"
     yield f"BEGIN; {first} {_done(seller, 0)} COMMIT;"
@@ -138,7 +136,7 @@ class Seller:
             self._process.stdin.flush()
             line = self._process.stdout.readline()
             if line != f"done {number}\n":
-                return  # `confirmed` then shows that the connection ended.
+                return  # `confirmed` then stays at its last value
             self.confirmed = number
             if self.stop.is_set():
                 return
@@ -163,7 +161,7 @@ def _market(droplet: Host, database: Database) -> Iterator[None]:
     before = proven(droplet)
     yield
     clear()
-    # The next backup would otherwise count as less than half the size of these.
+    # Remove these large backups, because the next backup would be reported as less than half of their size.
     for one in set(proven(droplet)) - set(before):
         droplet.check_output(f"rm -r /opt/backups/{one}")
 
@@ -182,7 +180,9 @@ def test_restored_it_is_what_the_database_was_at_one_moment(
     finally:
         for one in sellers:
             one.end()
-    assert all(later > sooner for sooner, later in zip(before, after, strict=True)), "they went on trading meanwhile"
+    assert all(later > sooner for sooner, later in zip(before, after, strict=True)), (
+        "a seller did not trade during the backup"
+    )
 
     *_, newest = backups(droplet)
     dump = lab.settings.paths.backup(newest["id"]) / "postgres.dump"
@@ -191,8 +191,12 @@ def test_restored_it_is_what_the_database_was_at_one_moment(
     newest_trade = "SELECT max(number) FROM market.trades WHERE seller = {}"
     held = [int(database.ask(newest_trade.format(one), "restored")) for one in range(SELLERS)]
     show(f"seed {seed}: {before} confirmed before, {held} in the backup, {after} after it")
-    assert all(sooner <= there for sooner, there in zip(before, held, strict=True)), "what was confirmed is in it"
-    assert all(there < later for there, later in zip(held, after, strict=True)), "it is of one moment during the trade"
+    assert all(sooner <= there for sooner, there in zip(before, held, strict=True)), (
+        "the backup lacks a trade that was confirmed before it"
+    )
+    assert all(there < later for there, later in zip(held, after, strict=True)), (
+        "the backup is not from a moment before the last trade"
+    )
 
     database.create("replayed")
     replay = [SCHEMA]

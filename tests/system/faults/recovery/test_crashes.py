@@ -1,9 +1,10 @@
-"""PostgreSQL, Redis and the machine are killed while much is written. All acknowledged data is there afterwards.
+"""PostgreSQL, Redis or the machine is killed during many writes. All acknowledged data is there afterwards.
 
-The lab kills the machine by killing its processes. The kernel keeps what it was handed, which a power cut would lose.
-So these tests find data that a process kept to itself, but no missing fsync. For that, take a VM (docs/how-to/lab.md).
+The lab kills a machine by killing its processes. The kernel still writes what the processes gave it, unlike after a
+power cut. So these tests find data that a process had not yet given to the kernel, and they find no missing fsync. To
+find a missing fsync, use a VM (docs/how-to/lab.md).
 
-Redis promises less. With snapshots it keeps what there was at the last one. With an append-only file it loses at most
+Redis promises less. With snapshots it keeps the data of the last snapshot. With an append-only file it loses at most
 the last second.
 """
 
@@ -32,14 +33,12 @@ pytestmark = pytest.mark.group("data")
 
 WRITER = Path(__file__).parent / "write_to_redis.py"
 AGAIN_WITHIN_S = 120
-# Redis syncs once a second. If one fsync is late, the next may have to wait for it.
+# Redis syncs once a second. A late fsync may delay the next fsync.
 APPENDED_WITHIN_S = 2.0
 
 
 def killed(droplet: Host, lab: Environment, service: str) -> None:
-    """Kill a service with SIGKILL from outside the container. Docker sees it end by itself and applies its restart
-    policy.
-    """
+    """Kill a service with SIGKILL from outside its container, so that Docker applies the restart policy."""
     container = lab.settings.paths.docker.data_container(service)
     pid = droplet.check_output(f"docker inspect --format '{{{{.State.Pid}}}}' {container}")
     machine.inside(DROPLET, "kill", "-KILL", pid)
@@ -62,15 +61,15 @@ Fault = Callable[[Host, Environment], None]
 
 
 def wait_for_answers(running: Running) -> None:
-    """Wait until the bot accepts an update that was sent from now on."""
+    """Wait until the bot accepts a new update."""
     since, deadline = time.time(), time.monotonic() + AGAIN_WITHIN_S
     while not any(one.began > since and not one.lost for one in running.tally.requests[-100:]):
-        assert time.monotonic() < deadline, "it doesn't come back"
+        assert time.monotonic() < deadline, "the bot does not answer again"
         time.sleep(0.2)
 
 
 def under_load(lab: Environment, fault: Fault) -> tuple[Running, set[int]]:
-    """Cause the fault under load. Return the load, and the updates that were answered but have no effect."""
+    """Cause the fault under load. Return the load, and the updates that were answered and then had no effect."""
     droplet, _ = connected(lab)
     with load(lab_target(lab), clients=8, rate=60.0) as running:
         time.sleep(3)
@@ -105,7 +104,7 @@ def test_every_update_that_was_answered_is_there(lab: Environment, show: Callabl
 def test_a_database_that_promises_less_would_be_noticed(
     lab: Environment, show: Callable[[str], None], fault: Fault
 ) -> None:
-    """This is the control: a database that answers before it has written."""
+    """Control: a database that answers before it writes loses updates."""
     _, database = connected(lab)
     lazy = {"synchronous_commit": "off", "wal_writer_delay": "'10s'", "wal_writer_flush_after": "'1GB'"}
     for name, value in lazy.items():
@@ -128,7 +127,7 @@ def test_a_database_that_promises_less_would_be_noticed(
 
 
 class Written(NamedTuple):
-    """A key that Redis acknowledged. `at` is the time since the droplet's boot, by the droplet's clock."""
+    """A key that Redis acknowledged. `at` is the time since the droplet's boot."""
 
     number: int
     at: float
@@ -136,7 +135,7 @@ class Written(NamedTuple):
 
 @contextmanager
 def writing(lab: Environment, prefix: str) -> Iterator[list[Written]]:
-    """Write keys until Redis is gone."""
+    """Write keys to Redis until Redis is killed."""
     address = lab.settings.values.data_addresses["redis"]
     program = shlex.join(["sudo", "python3", "-u", "-c", WRITER.read_text(), str(address), prefix])
     command = ["ssh", "-F", ".lab/ssh_config", DROPLET.name, program]
@@ -156,7 +155,7 @@ def writing(lab: Environment, prefix: str) -> Iterator[list[Written]]:
         listener = threading.Thread(target=listen)
         listener.start()
         while len(written) < 200:
-            assert writer.poll() is None, "nothing could be written"
+            assert writer.poll() is None, "the writer ended before the fault"
             time.sleep(0.1)
         yield written
         writer.wait(timeout=60)
@@ -171,7 +170,7 @@ def kept(droplet: Host, lab: Environment, prefix: str) -> set[int]:
 
 @pytest.fixture(scope="module")
 def append_only(lab: Environment) -> Iterator[None]:
-    """Turn the append-only file on for the test, and off again. Neither change loses a key."""
+    """Turn the append-only file on for the test, and off again. Neither change loses a key of Redis."""
     for mode in ("true", "false"):
         droplet, _ = connected(lab)
         keys = [f"before-{mode}:{number}" for number in range(20)]
@@ -202,7 +201,7 @@ def test_redis_keeps_what_its_last_snapshot_had(lab: Environment, show: Callable
     lost = [one.number for one in written if one.number not in there]
     show(f"{fault.__name__} killed: {len(lost)} of {len(written)} keys lost, all written since the snapshot")
     assert {one.number for one in written[:had]} <= there
-    assert lost, "what wasn't saved can't be there: the file that it starts from is another"
+    assert lost, "Redis has keys that its snapshot cannot have, so it started from another file"
 
 
 @pytest.mark.usefixtures("append_only")
@@ -225,9 +224,7 @@ def test_with_an_append_only_file_redis_has_all_but_the_last_moment(
 
 @pytest.mark.usefixtures("append_only")
 def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Environment) -> None:
-    """Redis starts from the append-only file alone. If a restore left it in place, it would bring back the replaced
-    data.
-    """
+    """Redis starts only from the append-only file. A restore must not leave that file, which has the replaced data."""
     droplet, _ = connected(lab)
     lab.ask_redis(droplet, "set restored then")
     droplet.check_output("stackctl backup")
@@ -237,4 +234,4 @@ def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Environment) -> Non
     assert lab.ask_redis(droplet, "get restored") == "then"
     killed(droplet, lab, "redis")
     assert_well(lab)
-    assert lab.ask_redis(droplet, "get restored") == "then", "and it stays"
+    assert lab.ask_redis(droplet, "get restored") == "then", "after a restart, Redis lost the restored value"

@@ -1,4 +1,4 @@
-"""Backups run beside jobs that empty, drop and rewrite tables: R1 and R4 of the public reports.
+"""Backups run beside jobs that empty, drop and rewrite tables (R1 and R4 of the public reports).
 
 TRUNCATE and rewriting ALTERs aren't MVCC-safe: a PostgreSQL snapshot older than one of them sees an empty table.
 """
@@ -38,7 +38,7 @@ def _something_to_dump(lab: Environment, droplet: Host) -> Iterator[None]:
     database.ask(f"CREATE TABLE sec_big AS SELECT n, md5(n::text) FROM generate_series(1, {BIG}) n")
     yield
     database.ask("DROP TABLE sec_big")
-    # This backup has less than half the size of the one before, and reports it as a problem.
+    # Make another backup, because the first backup after the large table is reported as less than half of the size.
     droplet.run("stackctl backup")
     droplet.check_output("stackctl backup")
     assert (problems(droplet), leftovers(droplet)) == ([], "")
@@ -82,20 +82,20 @@ def test_a_table_that_is_reloaded_all_the_time_is_whole_in_each_backup(droplet: 
         for _ in range(3):
             droplet.check_output("stackctl backup")
     finally:
-        assert reloading.poll() is None, "the job ended: nothing was shown"
+        assert reloading.poll() is None, "the job ended early, so the test proves nothing"
         database.ask(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.7)%'"
             " AND pid <> pg_backend_pid()",
             "postgres",
         )
         said, _ = reloading.communicate(timeout=30)
-    assert "deadlock" not in said, "the app's transaction must not be the one that PostgreSQL ends"
+    assert "deadlock" not in said, "PostgreSQL ended the app's transaction because of a deadlock"
     made = [one for one in backups(droplet) if one["id"] not in before]
     assert [one["tables"]["public.sec_near"] for one in made] == [ROWS] * 3
 
 
 def test_a_snapshot_without_locks_sees_empty_tables(database: Database) -> None:
-    """This is the control: backups were once counted and dumped without locks."""
+    """Control: backups once counted and dumped without locks, and then saw empty tables."""
     with subprocess.Popen(
         database.over_ssh(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as older:

@@ -1,8 +1,7 @@
-"""The off-site copy fails in each possible way. The tests check the report, what is left, and that the next backup
-recovers.
+"""The upload fails in each possible way. The tests check the message, the leftovers and the next backup's upload.
 
-The storage is the lab's, and others use it meanwhile. So the tests do not stop it, but block it in this droplet's own
-firewall.
+Other machines of the lab use the storage meanwhile. So the tests do not stop the storage, and instead block it in this
+droplet's firewall.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from tests.support.lab_storage import on_disk, send
 pytestmark = pytest.mark.group("data")
 
 TOLD_WITHIN_S = 60
-"""Most of this time is the backup itself, before it is sent."""
+"""The seconds until the failure is reported, of which the backup itself takes most."""
 AT_ONCE_S = 15
 RESET = "-j REJECT --reject-with tcp-reset"
 
@@ -53,11 +52,11 @@ def repository(lab: Environment) -> Repository:
 
 @contextmanager
 def kept_from_the_storage(droplet: Host, repository: Repository, *, after: int = 0) -> Iterator[None]:
-    """Reject what the droplet sends to the storage, after `after` bytes."""
+    """Reject the droplet's packets to the storage, after the first `after` bytes."""
     where = urlsplit(repository.url.removeprefix("s3:"))
     to = f"OUTPUT -p tcp -d {where.hostname} --dport {where.port}"
     rules = [f"{to} {RESET}", *([f"{to} -m quota --quota {after} -j ACCEPT"] if after else [])]
-    for rule in rules:  # Each rule is inserted at the top, so the last one applies first.
+    for rule in rules:  # each rule is inserted at the top, so the last rule applies first
         droplet.check_output(f"iptables -I {rule}")
     try:
         yield
@@ -68,7 +67,7 @@ def kept_from_the_storage(droplet: Host, repository: Repository, *, after: int =
 
 @contextmanager
 def told_otherwise(droplet: Host, lab: Environment, **access: str) -> Iterator[None]:
-    """Give stackctl other values to reach the off-site repository. No value is passed as an argument."""
+    """Give stackctl other access values for the off-site repository, on standard input and never as arguments."""
     path = str(lab.settings.paths.offsite)
     program = ROOT / "tests/system/faults/recovery/replace_file.py"
     before = access_file(lab.settings)
@@ -104,7 +103,7 @@ def test_while_the_storage_is_down_backups_are_made_and_sent_once_it_is_back(
     )
     assert took < TOLD_WITHIN_S
     kept = unsent(droplet)
-    assert kept, "it was proven, and is there"
+    assert kept, "the verified backup is not on the droplet"
     assert droplet.run("stackctl backup").rc == 0
     assert unsent(droplet) == []
     assert {*kept} <= {*there(droplet)}
@@ -175,7 +174,7 @@ def test_a_storage_that_fails_during_an_upload_leaves_no_partial_backup(
         *_, kept = unsent(droplet)
         sent = {one["id"]: one for one in backups(droplet)}[kept]
         size = sum(file["bytes"] for file in sent["files"].values())
-        assert size > 20_000_000, "or it did not die during it"
+        assert size > 20_000_000, "the backup is too small, so the connection did not end during the upload"
         assert took < TOLD_WITHIN_S + TIMEOUT_S + size / SLOWEST
         show(
             f"The storage died after 20 of {size / 1e6:.0f} MB: told after {took:.0f} s: {failed.stdout.strip()[-300:]}"
@@ -185,16 +184,14 @@ def test_a_storage_that_fails_during_an_upload_leaves_no_partial_backup(
         assert kept in there(droplet)
     finally:
         database.ask("DROP TABLE ballast")
-        # The first backup after losing half of the size fails. The next one is compared with it and succeeds.
+        # The first backup of less than half the size fails. The next backup is compared with that one and succeeds.
         droplet.run("stackctl backup")
-    # The stopped restic has left no lock.
+    # A lock of the stopped restic would make this check fail.
     repository.restic("check", "--read-data")
 
 
 def test_the_newest_night_is_the_latest_after_the_droplet_was_put_back(droplet: Host, lab: Environment) -> None:
-    """A provider's snapshot takes the droplet back, and with it the list of backups and the counter of
-    their numbers.
-    """
+    """A provider's snapshot takes back the droplet, with its list of backups and the counter of their numbers."""
     kept, counted = "/root/as-it-was", lab.settings.paths.backup_sequence
     droplet.check_output("stackctl backup")
     droplet.check_output(f"mkdir {kept} && cp -a /opt/backups {counted} {kept}/")
@@ -219,7 +216,7 @@ def test_the_newest_night_is_the_latest_after_the_droplet_was_put_back(droplet: 
 
 
 def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: Repository, lab: Environment) -> None:
-    """An intruder has everything that is on the droplet: its key, its password and any program."""
+    """An intruder on the droplet has its key, its password and any program."""
     keys = ("KEY_ID", "KEY_SECRET", "PASSWORD")
     as_droplet = {f"{OPERATOR}_{key}": repository.secrets[f"{DROPLET}_{key}"] for key in keys}
     apart = replace(repository, url=f"{repository.url}-tried")
@@ -230,15 +227,15 @@ def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: R
     stored = on_disk(apart)
     before = contents(stored)
 
-    broken_in.restic("cat", "config")  # The key does get in.
+    broken_in.restic("cat", "config")  # control: the key can read
     for command in (["forget", "--prune", snapshot["id"]], ["key", "remove", apart.current_key(OPERATOR)]):
-        with suppress(RepositoryError):  # restic reports an error for some of these commands, but not for all.
+        with suppress(RepositoryError):  # restic reports an error only for some of these commands
             broken_in.restic(*command)
     for method, name in (("DELETE", "config"), ("PUT", "config"), *(("DELETE", path) for path in before)):
         assert asked(broken_in, method, name) == 403
     assert {path: content for path, content in contents(stored).items() if path in before} == before
 
-    apart.restic("forget", "--prune", snapshot["id"])  # This is the control.
+    apart.restic("forget", "--prune", snapshot["id"])  # control: the operator's key can delete
     assert apart.json("snapshots") == []
     assert asked(apart, "DELETE", "config") == 204
     assert not (stored / "config").exists()
@@ -246,13 +243,13 @@ def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: R
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Read the files of a directory, except for locks, which come and go."""
+    """Return the files of a directory with their content, except locks, which come and go."""
     found = {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if not name.startswith("locks/")}
 
 
 def asked(repository: Repository, method: str, name: str) -> int:
-    """Ask the storage directly, without restic. Return the status of its answer."""
+    """Send a request to the storage without restic, and return the answer's status."""
     url = s3.url_of(repository.url, name)
     key = s3.Key(repository.secrets[f"{OPERATOR}_KEY_ID"], repository.secrets[f"{OPERATOR}_KEY_SECRET"])
     headers = s3.signed(method, url, b"", key, datetime.now(UTC))
@@ -269,9 +266,7 @@ def asked(repository: Repository, method: str, name: str) -> int:
 
 @dataclass(frozen=True)
 class Year:
-    """A repository with a backup every 25 days of a year, and one on each of the last ten days. It was pruned
-    yesterday.
-    """
+    """A repository with a backup every 25 days of a year and on each of the last ten days. It was pruned yesterday."""
 
     repository: Repository
     ledger: Path
@@ -300,7 +295,7 @@ def a_year(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_storage_s_dates_are_those_of_what_it_took(repository: Repository) -> None:
-    """The snapshot is sent with an old date. The storage dates it by its upload, whichever key sent it."""
+    """Send a snapshot with an old date. The storage dates the snapshot by its upload, with either key."""
     apart = replace(repository, url=f"{repository.url}-dated")
     made(apart)
     try:

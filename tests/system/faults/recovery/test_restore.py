@@ -1,6 +1,4 @@
-"""A restore that is interrupted leaves either the backup's data or the data from before. The same
-command finishes it.
-"""
+"""An interrupted restore leaves either the backup's data or the former data. The same command finishes the restore."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ REDIS_KEY = "restored"
 
 @dataclass(frozen=True)
 class Then:
-    """The state that was backed up."""
+    """The state at the time of the backup."""
 
     id: str
     offers: str
@@ -56,7 +54,7 @@ def then(lab: Environment) -> Then:
 
 @pytest.fixture(autouse=True)
 def now(then: Then, lab: Environment, droplet: Host, database: Database) -> str:
-    """Change, delete and insert rows after the backup. Return what the table contains now."""
+    """Change, delete and insert rows after the backup. Return the table's new content."""
     database.ask("UPDATE offers SET price_cents = price_cents + 1 WHERE id % 3 = 0")
     database.ask("DELETE FROM offers WHERE id % 7 = 0")
     database.ask("INSERT INTO offers (title, price_cents, seller) VALUES ('Made since', 1, 1)")
@@ -69,9 +67,9 @@ def now(then: Then, lab: Environment, droplet: Host, database: Database) -> str:
 def assert_restored(lab: Environment, then: Then) -> None:
     droplet, database = connected(lab)
     assert (database.ask(OFFERS), lab.ask_redis(droplet, f"get {REDIS_KEY}")) == (then.offers, "then")
-    assert database.ask(DATABASES) == "4", "what was replaced is gone, and nothing is left"
+    assert database.ask(DATABASES) == "4", "the replaced database or a leftover is still there"
     assert (problems(droplet), leftovers(droplet)) == ([], "")
-    assert answers(lab) == "401", "the bot is asked, and wants Telegram's secret"
+    assert answers(lab) == "401", "the bot did not answer the request"
 
 
 def answers(lab: Environment) -> str:
@@ -122,7 +120,7 @@ def test_a_restore_killed_at_any_step_is_finished_by_the_same_command(  # noqa: 
     there = database.ask(OFFERS)
     assert there in {then.offers, now}
     if not {"swap", *CLOSED[2:]} & {event["step"] for event in asked.events()}:
-        assert there == now, "before the swap nothing was changed"
+        assert there == now, "data changed before the swap"
     if step in CLOSED and step != CLOSED[0]:
         assert f"Next: sudo stackctl restore {then.id}" in " ".join(problems(droplet))
     code, output = then.restore().end()
@@ -134,7 +132,7 @@ def test_another_backup_s_restore_undoes_an_interrupted_one_first(
     droplet: Host, database: Database, then: Then, now: str
 ) -> None:
     asked = then.restore()
-    asked.reach("rdb")  # By now the databases have changed places.
+    asked.reach("rdb")  # in this step, the databases have already changed places
     asked.kill()
     asked.end()
     safety = next(one["id"] for one in reversed(backups(droplet)) if one["reason"] == "safety")
@@ -220,7 +218,7 @@ def test_a_wrong_answer_changes_nothing(droplet: Host, database: Database, then:
 
 @pytest.fixture
 def beside(droplet: Host, database: Database, then: Then) -> Iterator[str]:
-    """Restore the backup into a database of its own."""
+    """Restore the backup into a separate database beside the live one."""
     droplet.check_output(f"stackctl restore {then.id} --to-database lost")
     yield "lost"
     database.ask("DROP DATABASE lost", "postgres")

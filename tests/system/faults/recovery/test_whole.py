@@ -1,6 +1,4 @@
-"""A restore in place brings back more than rows, and reports what it leaves out. Some databases do not restore in one
-go.
-"""
+"""A restore in place brings back more than rows, and reports what it leaves out, even for difficult databases."""
 
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ INSERT INTO odd.z_categories VALUES ('bread'); INSERT INTO odd.a_things VALUES (
 
 @pytest.fixture
 def app(lab: Environment, droplet: Host, database: Database) -> Iterator[Callable[[str], str]]:
-    """Return a function that asks as the app's login. Remove afterwards what it created."""
+    """Return a function that runs SQL as the app's login. Afterwards, remove everything that the SQL created."""
 
     def ask(sql: str) -> str:
         now, there = connected(lab)
@@ -93,7 +91,7 @@ def app(lab: Environment, droplet: Host, database: Database) -> Iterator[Callabl
     database.ask("DROP DATABASE IF EXISTS lost", "postgres")
     if database.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'odd reader'") == "1":
         database.ask_as_superuser('DROP OWNED BY "odd reader"; DROP ROLE "odd reader"')
-    droplet.run("stackctl backup")  # This backup fails if the database has lost half of its size.
+    droplet.run("stackctl backup")  # this backup fails if the database has shrunk to less than half
     droplet.check_output("stackctl backup")
     assert (problems(droplet), leftovers(droplet)) == ([], "")
 
@@ -117,7 +115,7 @@ def test_a_restore_brings_back_all_that_the_owner_can_create_and_reports_the_res
         assert f"differs from the backup: {told}" in done
     _, database = connected(lab)
     assert database.ask_as_superuser(SEEN) == before
-    # The next migration may do the same with its extension.
+    # A later migration may change the app's extensions like this.
     app("ALTER EXTENSION citext UPDATE; DROP EXTENSION hstore CASCADE")
 
 
@@ -137,12 +135,12 @@ def test_a_schema_that_does_not_restore_in_one_go_is_not_without_a_dump(
 
 
 def test_a_backup_with_many_partitions_is_verified(droplet: Host, app: Callable[[str], str]) -> None:
-    """800 partitions with 3 indexes each need more locks than PostgreSQL's default of 64 for each connection allows."""
+    """800 partitions with 3 indexes each need more locks than PostgreSQL's default of 64 per connection allows."""
     app(
         "CREATE SCHEMA odd; CREATE TABLE odd.days (id int, n int, m int, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
         "CREATE INDEX ON odd.days (n); CREATE INDEX ON odd.days (m);"
     )
-    for first in range(0, 800, 100):  # With the 64 of the live server, one transaction can lock this many partitions.
+    for first in range(0, 800, 100):  # one transaction can lock this many partitions on the live server
         app(
             f"DO $$ BEGIN FOR n IN {first}..{first + 99} LOOP EXECUTE format('CREATE TABLE odd.day_%s PARTITION OF "
             "odd.days FOR VALUES FROM (%s) TO (%s)', n, n, n + 1); END LOOP; END $$"

@@ -1,7 +1,7 @@
 """Writes numbered keys to Redis, one after the other, and prints each that Redis accepted.
 
-It runs on the droplet as `python3 -u -c`. Arguments: Redis's address and the keys' prefix. The password is standard
-input. The program ends when Redis does.
+It runs on the droplet as `python3 -u -c`. Arguments: Redis's address and the keys' prefix. The program reads the
+password from standard input and ends when Redis ends.
 """
 
 import socket
@@ -29,5 +29,5 @@ def main(address: str, prefix: str) -> None:
         time.sleep(PAUSE_S)
 
 
-with suppress(OSError):  # This is raised once Redis is gone. The keys that it accepted have been printed.
+with suppress(OSError):  # Redis is gone, and all accepted keys are printed
     main(*sys.argv[1:])
