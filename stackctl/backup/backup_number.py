@@ -1,6 +1,6 @@
-"""The highest number ever seen among the off-site backups.
+"""Remembers the highest number that this droplet has ever seen among the off-site backups.
 
-The backups on this droplet may not show it, because a droplet that replaces a lost one may have only an older backup.
+The backups on this droplet may all have lower numbers. A droplet that replaces a lost one may have only an old backup.
 """
 
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from stackctl.core import durable
 from stackctl.core.paths import Paths
 
 BELIEVED = 1 << 62
-"""No droplet counts that far. A number this high was forged, to leave none for the next backup (manifest.MOST)."""
+"""No droplet counts that far. An intruder forges such a number so that no higher one is left (manifest.MOST)."""
 
 
 def highest(paths: Paths) -> int | None:
-    """Return the number, 0 if there was no backup, or None if the storage was never read."""
+    """Return the highest number, 0 if there was no backup, or None if the storage was never read."""
     try:
         return greatest([int(paths.backup_sequence.read_text())])
     except (FileNotFoundError, ValueError):

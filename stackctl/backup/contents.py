@@ -1,4 +1,4 @@
-"""The contents of a dump: what is loaded, what a superuser's statement creates instead, and what is left out."""
+"""Decides which entries of a dump pg_restore loads, which a superuser's statement creates, and which are left out."""
 
 import re
 from collections import Counter
@@ -19,7 +19,7 @@ OWNED_BY_NAME = re.compile(
 OF_DATABASE = re.compile(
     rf"(?:GRANT|REVOKE) [A-Z, ]+ ON DATABASE (?:{IDENTIFIER}) (?:TO|FROM) ({IDENTIFIER}|PUBLIC)(?: WITH GRANT OPTION)?;"
 )
-"""Only one part of the pattern has unlimited length: a hostile dump may have lines of many millions of characters."""
+"""Only one part of the pattern has unlimited length, because the lines of a hostile dump may be very long."""
 FOR_ALL_TABLES = re.compile(rf"CREATE PUBLICATION ({IDENTIFIER}) FOR ALL TABLES")
 
 SUPERUSERS_ALONE = (
@@ -32,7 +32,8 @@ OF_THE_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
 """Kinds that are not loaded. `Load.as_live` copies them from the live database instead."""
 ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
 OF_OTHERS = ("DATABASE ", "EXTENSION ", "EVENT TRIGGER ", "FOREIGN SERVER ", "SERVER ", "FOREIGN DATA WRAPPER ")
-"""An entry of a kind in ABOUT is skipped if its target is one of these. The target is not loaded, or brings its own."""
+"""An entry whose kind is in ABOUT is skipped if its target is of one of these kinds. Such a target is not loaded, or
+brings its own privileges and comments."""
 LIVE_ONES = "the database itself gets the privileges and settings of the live database"
 LARGE_OBJECTS = ("BLOB", "BLOB METADATA")
 
@@ -44,7 +45,7 @@ class Entry(NamedTuple):
     kind: str
     schema: str
     rest: str
-    """Its name and its owner."""
+    """The name and the owner of the object."""
 
     @property
     def name(self) -> str:
@@ -57,16 +58,16 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a dump that can be loaded, and those that cannot."""
+    """The parts of a dump that are loaded, and what the operator is told about the others."""
 
     entries: tuple[str, ...]
-    """IDs in the table of contents, in order."""
+    """The IDs of the entries to load, in the order of the table of contents."""
     extensions: tuple[tuple[str, str], ...]
     """The extensions that only a superuser may create, each with its schema."""
     roles: tuple[str, ...]
-    """The roles, besides the owner, that privileges, policies or owners name."""
+    """The roles, besides the owner, that the dump's privileges, policies or owners name."""
     owners: tuple[tuple[str, str, str], ...]
-    """Each object that belongs to one of the roles: its kind and name as they are written, and the role."""
+    """Each object that belongs to one of the roles: its kind and name as the dump writes them, and the role."""
     told: tuple[str, ...]
     """Each line names something that the restored database lacks, or that differs there."""
 
@@ -77,10 +78,10 @@ def entries(listed: str) -> list[Entry]:
 
 
 def extensions(schema: Iterable[str], untrusted: Container[str]) -> tuple[tuple[str, str], ...]:
-    """Return the untrusted extensions that the lines create, each with the schema that it is in.
+    """Return the untrusted extensions that the lines create, each with its schema.
 
-    A line in the body of a function may look like one of these lines. Functions come later in a dump, so the first line
-    for each extension counts.
+    A line in the body of a function may look like a CREATE EXTENSION line. Functions come later in a dump, so the first
+    line for each extension counts.
     """
     named = dict[str, str]()
     for line in schema:
@@ -96,7 +97,7 @@ def owners(found: Iterable[Entry], schema: Iterable[str], roles: Container[str])
         for line in schema
         if (match := OWNED_BY_NAME.fullmatch(line)) and (role := unquoted(match[3])) in roles
     )
-    # The name of a large object is its number. PostgreSQL 17 may list several in one entry; those become the owner's.
+    # The name of a large object is its number. PostgreSQL 17 may list several in one entry; the owner gets all of these.
     large = ((one.name, one.owner) for one in found if one.kind in LARGE_OBJECTS and one.name.isdecimal())
     return named + tuple(("LARGE OBJECT", name, role) for name, role in large if role in roles)
 

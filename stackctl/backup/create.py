@@ -1,9 +1,9 @@
 """backup: saves the data of PostgreSQL and Redis, and the live release, in /opt/backups/ID.
 
 BACKUP lists all steps in order. A backup is made in the directory ID.partial. After the backup was restored into
-throwaway containers and its rows were counted, the directory is renamed to ID. Only a directory with such a name is a
-backup. A killed run leaves a directory that no process has locked, and the next run removes it. The backup of a release
-is dumped and counted, but not restored, because there is no time for that.
+throwaway containers and its rows were counted, the directory is renamed to ID. A directory is a backup only if its name
+is an ID. A killed run leaves a directory that no process has locked, and the next run removes that directory. The
+backup of a release is dumped and counted, but not restored, because a restore would delay the release.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,9 @@ DUMP_TIMEOUT = 3600
 
 
 def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> None:
-    """Make a backup. `site` is the lock of the site; it is held only while the data is dumped.
+    """Make a backup. `site` is the lock of the site, which is held only while the data is dumped.
 
-    Raises RefusedError if nothing was started. Raises FailedError if there is no new backup, or if the new one has a
+    Raises RefusedError if nothing was started. Raises FailedError if there is no new backup, or if the new backup has a
     problem. In either case nothing was pruned.
     """
     # During an unfinished restore PostgreSQL may have the restored data and Redis still the former data.
@@ -51,7 +51,7 @@ def pre_restore(stack: Stack) -> Manifest:
 
 
 def fetch(stack: Stack, wanted: Manifest) -> None:
-    """Fetch an off-site backup, and verify it before its directory gets its name: an intruder may have sent it.
+    """Fetch an off-site backup, and verify it before its directory gets its name, because an intruder may have sent it.
 
     A damaged backup with the same ID on the droplet is replaced only after the verification.
     """
@@ -106,8 +106,8 @@ def _preflight(run: BackupRun) -> str:
     _begin(run)
     if run.reason != "safety":  # a pre-restore backup runs inside a restore
         _drop_half_restored(run.postgres.server)
-    # A killed upload may have left the files that it fetched. A release does not hold the lock of the backups, so it
-    # must not remove these files: they may belong to a running upload.
+    # A killed upload may have left the files that it fetched. A release does not hold the lock of the backups, so a
+    # release must not remove these files, which may belong to a running upload.
     with openat.directory(run.stack.paths.backups) as backups:
         backups.remove(upload.FETCHED)
     check_disk_space(run.stack, room.database_bytes, verified=True)
@@ -115,7 +115,7 @@ def _preflight(run: BackupRun) -> str:
 
 
 def _drop_half_restored(server: Server) -> None:
-    """Drop databases of restores that were killed before `close`. The lock of the backups excludes a running one."""
+    """Drop databases of restores that were killed before `close`. No restore is running, because the backup holds the lock."""
     for name in server.databases():
         if name.endswith(unfinished_restore.DATABASE):
             server.drop(name)
@@ -165,7 +165,8 @@ def _next_number(run: BackupRun) -> int:
     """Return the highest number ever seen, plus one.
 
     A droplet that knows of no backup, or that could never read the storage, reads the storage first. A release does
-    not, because its backup is never sent. If the storage does not answer, the backup is made nevertheless.
+    not read it, because the backup of a release is never sent. If the storage does not answer, the backup is made
+    nevertheless.
     """
     stack = run.stack
     known = backup_number.highest(stack.paths) is not None and any(one.reason != "release" for one in run.made)
@@ -199,7 +200,7 @@ def _verify(run: BackupRun) -> str:
 
 
 def _verify_and_publish(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
-    """Run these steps. A dump that cannot be restored is kept and sent as unverified, and FailedError is raised.
+    """Run these steps. If the dump cannot be restored, keep and send it as unverified, and raise FailedError.
 
     The newest unverified dump replaces earlier unverified ones, but no verified backup. An unverified pre-restore
     backup may be the only copy of its data, so only another pre-restore backup replaces it.

@@ -32,12 +32,12 @@ def text(paths: Paths) -> str:
 
 
 def table(made: Sequence[Manifest]) -> list[str]:
-    """Return a header and a line per backup, newest first, or nothing if there is none."""
+    """Return a header and a line per backup, newest first, or an empty list if there is no backup."""
     return _table(COLUMNS, [_row(one) for one in reversed(made)])
 
 
 def stored_table(there: Sequence[Stored]) -> list[str]:
-    """Return the same table for off-site snapshots, with the dates of the storage, and a line for each doubt."""
+    """Return such a table for off-site snapshots, with the storage's dates, and a line for each doubt."""
     rows = [(one.manifest.id, f"{one.at:%Y-%m-%d %H:%M}", *_row(one.manifest)[1:]) for one in reversed(there)]
     doubts = [f"{one.name} is in doubt: {doubt}" for one in reversed(there) for doubt in one.doubts]
     return _table(("id", "stored (UTC)", *COLUMNS[1:]), rows) + doubts
@@ -58,7 +58,7 @@ def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:
     newest = next((one for one in reversed(made) if one.verified), None)
     lines += _unproven([one for one in made if not newest or one.sequence > newest.sequence])
     since = newest.time if newest else _first_planned(paths)
-    # The difference counts in both directions: the clock may have been ahead when the backup was made.
+    # A backup from the future is overdue too, because the clock may have been ahead when the backup was made.
     if nightly and since and abs(machine.now() - since) > OVERDUE:
         what = f"the last verified backup is from {since:%Y-%m-%d %H:%M} UTC" if newest else "there is no backup yet"
         lines.append(f"{what}. Next: sudo journalctl -u {paths.units.backup_service}, then sudo stackctl backup")

@@ -1,9 +1,10 @@
 """Loads a backup's dump into a new database, as a role that has only the privileges of the owner.
 
-A dump is text that the app or an intruder wrote. None of it runs as superuser: pg_restore logs in as LOADER, which acts
-as the owner. CHECK constraints, defaults, index functions and generated columns run with the owner's privileges, too,
-while rows are loaded (PostgreSQL's manual warns of them: pg_restore, Notes). Where a superuser is needed, statements of
-our own are run, built from checked names. Everything else is left out, and the operator is told what.
+A dump is text that the app or an intruder wrote. No part of a dump runs as superuser, because pg_restore logs in as
+LOADER, which acts as the owner. While rows are loaded, CHECK constraints, defaults, index functions and generated
+columns run with the owner's privileges, too (PostgreSQL's manual warns of them: pg_restore, Notes). Where a superuser
+is needed, stackctl runs its own statements, built from checked names. Everything else is left out, and the operator is
+told what is missing.
 
 The verification of a backup (verify.py) and a restore (restore/load.py) load a dump in the same way. So a verified
 backup can be restored.
@@ -28,7 +29,7 @@ UNTRUSTED = """SELECT e.name FROM pg_catalog.pg_available_extensions e
  JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
  WHERE v.superuser AND NOT v.trusted"""
 # A forged dump may list PostgreSQL's own objects, such as pg_catalog, whose owner controls every superuser's session.
-# So an object may get another owner only if it belongs to ours, as all loaded ones do.
+# So an object may get another owner only if it belongs to our owner, as all loaded objects do.
 THE_OWNERS = """SELECT pg_catalog.json_build_array('SCHEMA', nspname) FROM pg_catalog.pg_namespace
  WHERE nspowner = '"{owner}"'::pg_catalog.regrole
 UNION ALL SELECT pg_catalog.json_build_array('LARGE OBJECT', oid::text) FROM pg_catalog.pg_largeobject_metadata
@@ -43,8 +44,8 @@ CHECKS = """SELECT pg_catalog.json_build_array(altered || ' DROP ' || named, alt
   pg_catalog.format('CONSTRAINT %I', conname) AS named FROM pg_catalog.pg_constraint
   WHERE contype = 'c' AND conrelid <> 0 AND conislocal AND connamespace::pg_catalog.regnamespace::text
   NOT IN ('pg_catalog', 'information_schema')) AS checks"""
-# Settings are copied as rows and never set. The owner may have left a setting that would stop us
-# (transaction_read_only), or one that fits only its own database (default_text_search_config). Only settings of a
+# Settings are copied as rows of a catalog, and never set in a session. The owner may have left a setting that would
+# stop the load (transaction_read_only), or fits only its own database (default_text_search_config). Only settings of a
 # database that belongs to a superuser are copied. Settings of login roles stay with those roles.
 AS_LIVE = """DO $$ DECLARE one record; BEGIN
  EXECUTE pg_catalog.format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I', '{new}', '{owner}');
@@ -67,7 +68,7 @@ END $$"""
 
 @dataclass(frozen=True)
 class Load:
-    """A dump, and the database that it goes to."""
+    """A dump, and the new database into which the dump is loaded."""
 
     server: Server
     database: str
@@ -115,7 +116,7 @@ class Load:
         self._finish(contents)
 
     def as_far_as_possible(self, contents: Contents) -> list[str]:
-        """Load a dump that does not load in one go, section by section. Return a line for each error.
+        """Load a dump section by section, although parts of the dump do not load. Return a line for each error.
 
         CHECK constraints are dropped while rows are loaded, added again as NOT VALID, and then validated. Such a dump
         often fails because a constraint calls a function that reads other tables.
@@ -134,7 +135,7 @@ class Load:
         return faults
 
     def as_live(self, live: str) -> None:
-        """Give the new database the live one's privileges and settings. Until then only the loader can connect."""
+        """Give the new database the live database's privileges and settings. Until then only the loader can connect."""
         self.server.query(
             ADMIN, AS_LIVE.format(live=live, new=self.database, owner=self.owner, privileges=", ".join(PRIVILEGES))
         )
@@ -157,10 +158,10 @@ class Load:
         roles.run(server, new, made)
 
     def _finish(self, contents: Contents) -> None:
-        # ANALYZE runs index functions as their table's owner, so it comes before any table gets another owner.
+        # ANALYZE runs index functions as their table's owner. So it must run before any table gets another owner.
         self._as_loader("ANALYZE")
         plain = roles.plain(self.server)
-        # Hostile text may have created objects as the loader. They become the owner's, so the loader can be dropped.
+        # Hostile text may have created objects as the loader. The owner gets them, so that the loader can be dropped.
         roles.run(
             self.server, self.database, [f'REASSIGN OWNED BY {LOADER} TO "{self.owner}"', f"DROP OWNED BY {LOADER}"]
         )
@@ -186,7 +187,7 @@ class Load:
         return self.server.docker.call("docker exec psql", argv, timeout=self.seconds).stdout
 
     def _restore(self, entries: Sequence[str], *options: str) -> None:
-        """Run pg_restore. Its standard input is the dump, so it reads the list of entries from another descriptor."""
+        """Run pg_restore, which reads the dump from standard input, and the list of entries from another descriptor."""
         options = ("--no-owner", "--no-tablespaces", *options, f"--dbname={self.database}", f"--username={LOADER}")
         script = f'exec pg_restore "${{@:1:{len(options)}}}" --use-list=<(printf "%s\\n" "${{@:{len(options) + 1}}}")'
         argv = self.server.inside("bash", "-c", script, "pg_restore", *options, *entries, settings=self._settings)
@@ -207,14 +208,14 @@ class Load:
 
 
 def _key(kind: str, name: str) -> tuple[str, ...]:
-    """Return a name in the form of THE_OWNERS."""
+    """Return a name in the form in which THE_OWNERS lists names."""
     parts = tuple(unquoted(part) for part in re.findall(rf"{IDENTIFIER}|[0-9]+", name))
     return parts if len(parts) > 1 else (kind, *parts)
 
 
 @contextmanager
 def _telling(faults: list[str]) -> Iterator[None]:
-    """Add the errors of a failure to `faults`, and go on."""
+    """Add the errors to `faults` instead of raising FailedError."""
     try:
         yield
     except FailedError as error:

@@ -1,7 +1,7 @@
-"""manifest.json: the description of a backup, stored beside its data. It is checked completely before it is used.
+"""manifest.json describes a backup, and is stored beside its data. Each manifest is checked completely before use.
 
 The manifest names every file of the backup except itself. Any other file in the directory is an error, and never used.
-Dumps with a manifest of version 1 had never been restored, so they do not count as backups.
+Dumps with a manifest of version 1 were never restored, so such dumps do not count as backups.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ VERSION = 2
 ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z", re.ASCII)
 LONGEST = records.LONGEST
 MOST_TOLD = 500
-"""The reason why a dump is unverified may have this many characters."""
+"""The reason why a dump is unverified may have at most this many characters."""
 Reason = Literal["nightly", "asked", "release", "safety"]
-"""`release`: made before the migrations of a release, and never verified. `safety`: pre-restore. `asked`: manual."""
+"""A `release` backup precedes a release's migrations and is never verified. `safety` is pre-restore, `asked` manual."""
 
 
 REVISION = "[!-~]{1,200}"
-"""The app's name for a revision of the schema: one word."""
+"""The app's name for a revision of the schema is one word."""
 
 
 def _is_time(text: str) -> bool:
@@ -48,7 +48,7 @@ def _is_time(text: str) -> bool:
 
 
 def _is_release(value: Mapping[str, Any]) -> bool:
-    """Check only the keys that are used. Other versions of stackctl may write fewer or more keys."""
+    """Check only the keys that stackctl reads. Other versions of stackctl may write fewer or more keys."""
     return all(
         isinstance(value.get(key), str) and re.fullmatch(pattern, value[key], re.ASCII)
         for key, pattern in (("id", r"[\w.-]{1,64}"), ("tag", names.TAG))
@@ -58,7 +58,7 @@ def _is_release(value: Mapping[str, Any]) -> bool:
 Time = Annotated[str, Rule(_is_time, "a time of this millennium with its time zone")]
 Version = Annotated[str, matching(r"\d{1,4}([. a-z][ -~]{0,200})?", "a version")]
 Table = Annotated[str, Rule(lambda name: 0 < len(name) <= 2 * 63 + 1, "a schema and a table")]
-"""Two names in PostgreSQL, which may contain any character."""
+"""PostgreSQL's names of a schema and of a table may contain any character."""
 FileName = Annotated[str, matching("[a-z.]{1,64}", "the name of a backup's file")]
 Line = Annotated[
     str,
@@ -117,7 +117,7 @@ class Manifest:
     app: Annotated[str, matching("[a-z][a-z0-9]{0,30}", "the name of an app")]
     reason: Reason
     at: Time
-    """The time of the dump's snapshot (ISO 8601, UTC)."""
+    """The time at which the dump began (ISO 8601, UTC)."""
     sequence: Count
     release: Annotated[Mapping[str, Any], Rule(_is_release, "a release with its id and tag")] | None
     """The live release, in the format of state.json."""
@@ -197,7 +197,7 @@ def unreadable(backups: Path) -> list[str]:
 
 
 def in_order(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """Sort by number, oldest first. Two droplets may have used the same numbers after a restore; then time decides."""
+    """Sort by number, oldest first. If two droplets have used the same number after a restore, the time decides."""
     return sorted(manifests, key=lambda one: (one.sequence, one.time, one.id))
 
 

@@ -1,4 +1,4 @@
-"""Directories ID.partial: backups that are being made, fetched or removed. A run that is killed leaves one behind."""
+"""The directories ID.partial hold backups that are being made, fetched or removed. A killed run leaves one behind."""
 
 import fcntl
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def directory(whole: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(stack: Stack) -> None:
-    """Remove what killed runs left: partial directories that no process has locked."""
+    """Remove the partial directories that killed runs have left, which no process has locked."""
     with openat.directory(stack.paths.backups) as backups:
         for path in stack.paths.backups.glob(f"*{UNFINISHED}"):
             left = backups.below(path.name)
@@ -42,7 +42,7 @@ def remove_leftovers(stack: Stack) -> None:
 
 
 def discard(whole: Path) -> None:
-    """Delete a backup. It is renamed first, so that a kill leaves a partial directory and no damaged backup."""
+    """Rename a backup, then delete it, so that a killed run leaves a partial directory and no damaged backup."""
     leftover = whole.name + UNFINISHED
     with openat.directory(whole.parent) as backups:
         backups.rename(whole.name, leftover)

@@ -13,9 +13,9 @@ KEPT_OF_RELEASES = 3
 
 
 def prune(run: BackupRun) -> str:
-    """Delete old backups. Keep those that `retention` chooses, and those of the last releases.
+    """Delete old backups. Keep the backups that `retention` chooses, and the backups of the last releases.
 
-    Also keep each unverified pre-restore backup that is newer than the oldest one chosen.
+    Also keep each unverified pre-restore backup that is newer than the oldest chosen backup.
     """
     paths = run.stack.paths
     _check_size(run)
@@ -65,7 +65,7 @@ def _check_size(run: BackupRun) -> None:
 
 
 def _since_manual(made: Sequence[Manifest]) -> list[Manifest]:
-    """Return the verified backups from the last manual one on, or all if there is none."""
+    """Return the verified backups from the last manual backup on, or all of them if there is no manual backup."""
     verified = [one for one in made if one.verified and one.reason != "safety"]
     manual = [number for number, one in enumerate(verified) if one.reason == "asked"]
     return verified[max(manual, default=0) :]

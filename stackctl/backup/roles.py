@@ -1,4 +1,4 @@
-"""The roles that a restored dump needs: the loader, and those that the dump itself names."""
+"""Manages the roles that a restored dump needs: the loader, and the roles that the dump itself names."""
 # ruff: noqa: S608
 
 import re
@@ -13,7 +13,7 @@ from stackctl.services.postgres import ADMIN, LONG_TIMEOUT, READER, Server
 LOADER = "stackctl_restore"
 """The loader: a login role for one load. It has no password, so it can log in only over the container's own socket."""
 MOST_BYTES = 64 << 20
-"""A dump's table of contents and its schema may each have this many bytes."""
+"""A dump's table of contents and its schema may each have at most this many bytes."""
 MOST_ROLES = 500
 NAME_BYTES = 63
 AT_ONCE = 200
@@ -25,7 +25,7 @@ OWNED = re.compile(rf"ALTER (?!DATABASE|EVENT|SERVER|FOREIGN|PUBLICATION|SUBSCRI
 NAMES_ROLES = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ", "CREATE POLICY ")
 
 NO_POWERS = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
-# A plain role cannot log in, and has no power beyond its own objects and what was granted to it.
+# A plain role cannot log in, and has no privileges except on its own objects and those granted to it.
 PLAIN = """NOT (rolsuper OR rolcanlogin OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid)"""
 # Like every role, the loader may change its own settings. So each load resets them.
@@ -73,11 +73,11 @@ def create_loader(server: Server, owner: str) -> None:
 
 
 def end_loader(server: Server) -> None:
-    """End the sessions of the loader, and drop it unless something depends on it."""
+    """End the sessions of the loader, and drop the loader unless something depends on it."""
     ended = f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{LOADER}'"
     if LOADER in existing(server):
         server.query(ADMIN, f"ALTER ROLE {LOADER} NOLOGIN; {ended}")
-        with suppress(FailedError):  # it still has privileges on a database that exists
+        with suppress(FailedError):  # the loader still has privileges on a database
             server.query(ADMIN, f"DROP ROLE {LOADER}")
 
 

@@ -10,7 +10,7 @@ from stackctl.core.errors import FailedError
 
 
 def send(run: BackupRun) -> str:
-    """Send this backup, and earlier ones that the storage lacks, e.g. after an outage or a change of storage.
+    """Send this backup, and earlier backups that the storage lacks, e.g. after an outage or a change of storage.
 
     A backup that is in the storage, but was never fully compared, is sent again.
     """
@@ -43,7 +43,7 @@ def _renumber(run: BackupRun, there: set[str]) -> None:
     strangers = {one for one in there if one > shared} - {one.id for one in ours}
     try:
         highest = download.highest_since(run.stack, shared, strangers)
-    except FailedError as error:  # backups in the storage are ordered by time
+    except FailedError as error:  # not fatal, because backups in the storage are ordered by time
         run.stack.log.emit("upload", "progress", f"cannot read the backup numbers in the storage: {error}")
         return
     if not highest:

@@ -17,9 +17,9 @@ from stackctl.core.errors import FailedError, RefusedError
 
 LATEST = "latest"
 LATE = timedelta(days=1)
-"""A backup is sent within this time of its dump."""
+"""A backup is normally sent within this time after its dump."""
 SKEW = timedelta(minutes=15)
-"""Clocks may differ by this much. Beyond it, S3 answers RequestTimeTooSkewed."""
+"""Clocks may differ by this much. If they differ by more, S3 answers RequestTimeTooSkewed."""
 NUMBERS_A_DAY = 100
 """Backups and releases share one numbering, which grows by less than this each day."""
 PATH = re.compile(r"(/[\w.-]+)+")
@@ -48,7 +48,7 @@ class Stored:
     snapshot: Snapshot
     manifest: Manifest
     at: datetime
-    """The date on which the storage took it."""
+    """The date on which the storage took the snapshot."""
     doubts: tuple[str, ...] = ()
 
     @property
@@ -56,7 +56,7 @@ class Stored:
         return f"{self.manifest.id} (snapshot {self.snapshot.id[:8]}, stored {self.at:%Y-%m-%d %H:%M} UTC)"
 
     def copies(self, other: Manifest) -> bool:
-        """Return whether both are the same backup. Only their off-site notes may differ."""
+        """Return whether `other` is the manifest of the same backup. Only the off-site notes may differ."""
         return replace(self.manifest, offsite=None) == replace(other, offsite=None)
 
 
@@ -82,8 +82,8 @@ def read(text: str, snapshot: Snapshot) -> Manifest:
 def judged(found: Iterable[Stored]) -> list[Stored]:
     """Return the snapshots with their doubts, oldest first.
 
-    They are ordered by time and not by number: the last number is kept on the droplet's disk, which may be set back to
-    a provider's snapshot.
+    Snapshots are ordered by time and not by number, because the last number is kept on the droplet's disk, which may be
+    set back to a provider's snapshot.
     """
     in_order = sorted(found, key=lambda one: (one.manifest.time, one.manifest.sequence, one.snapshot.id))
     jumped = _jumped(in_order)
@@ -105,7 +105,7 @@ def judged(found: Iterable[Stored]) -> list[Stored]:
 
 
 def choose(found: Sequence[Stored], wanted: str, snapshot: str | None = None) -> Stored:
-    """Return the snapshot that the operator asked for. Raise RefusedError if there is none, or if several differ."""
+    """Return the snapshot that the operator asked for. Raise RefusedError unless exactly one backup fits."""
     if snapshot:
         return _named(found, wanted, snapshot)
     if wanted == LATEST:

@@ -58,7 +58,7 @@ class UnverifiedError(FailedError):
 
 
 def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
-    """Restore a backup and compare it with its manifest. Raise FailedError if they differ.
+    """Restore a backup, and compare the restored data with the manifest. Raise FailedError if the data differs.
 
     Raises UnverifiedError if the dump does not load. A backup that is already marked as unverified is loaded as far as
     possible, and not compared.
@@ -83,7 +83,7 @@ def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
 
 @contextmanager
 def _work(place: Path) -> Iterator[None]:
-    """Make a directory for the containers, and delete it with everything that uid 999 left in it."""
+    """Make a directory for the containers. At the end, delete it with all files of the containers' uid 999."""
     with openat.directory(place.parent, place.name) as there:
         there.make(WORK).close()
         try:
@@ -194,7 +194,7 @@ def _container(
 def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
     """Kill the container and raise FailedError when less than SPARE is left on the disk.
 
-    A function of the app or of an intruder may run while rows are loaded, and write without end.
+    A function of the app or of an intruder may run while rows are loaded, and write until the disk is full.
     """
     over, full = threading.Event(), threading.Event()
 
@@ -272,7 +272,7 @@ def _was_out_of_memory(stack: Stack, name: str) -> bool:
 
 
 def compare(found: Mapping[str, int], told: Mapping[str, int]) -> None:
-    """Raise FailedError unless both have the same tables with the same number of rows."""
+    """Raise FailedError unless `found` and `told` have the same tables with the same number of rows."""
     faults = [f"{name} is missing" for name in sorted(told.keys() - found.keys())]
     faults += [f"{name} is not in the manifest" for name in sorted(found.keys() - told.keys())]
     faults += [

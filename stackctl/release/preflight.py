@@ -12,7 +12,7 @@ from stackctl.services.postgres import Postgres
 
 
 def check(stack: Stack, values: Mapping[str, str]) -> None:
-    """Check what every release and every rollback needs in order to start."""
+    """Check that the files, the app environment and the data services are ready for a release or a rollback."""
     paths, config = stack.paths, stack.config
     for file in (paths.app_yaml, *((paths.worker_yaml,) if config.worker else ())):
         if not file.exists():

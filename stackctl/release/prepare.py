@@ -31,8 +31,8 @@ def _migrate(run: ReleaseRun) -> str:
     pending = run.pending
     if not pending:
         return "no migration is pending"
-    # state.json lists the migrations before they start: if they are interrupted, a rollback must know that the database
-    # may have them.
+    # state.json lists the migrations before they start. If they are interrupted, a rollback still knows that the
+    # database may have them.
     run.before = replace(run.before, revisions=(*run.before.revisions, *pending))
     state.save(run.stack.paths, run.before)
     schema.migrate(run.stack, run.project, run.compose_environment, run.release)
@@ -43,7 +43,7 @@ def _migrate(run: ReleaseRun) -> str:
 def _record_applied(run: ReleaseRun) -> None:
     """Record which migrations the database has, so that a contract migration that failed does not prevent a rollback.
 
-    If the database does not answer, the next release asks it again.
+    If the database does not answer, the next release asks the database again.
     """
     run.stack.remove_one_shots()
     if not run.pending:

@@ -16,10 +16,10 @@ MOST_PATHS = 5
 
 
 def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the public paths that this colour answers with a 5xx or not at all. Each value describes the failure.
+    """Return each public path that this colour answers with a 5xx or not at all, with a description of the failure.
 
-    A watch uses these requests because there may be no traffic to judge by. They go through the colour's socket, so
-    nginx's rate limits do not count them.
+    A watch sends these requests, because there may be no other traffic by which to judge a release. The requests go
+    through the colour's socket, so nginx's rate limits do not count them.
     """
     config, unix_socket, found = stack.config, stack.paths.socket(colour), dict[str, str]()
     for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:
@@ -37,12 +37,12 @@ def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, s
 
 
 def _of_telegram(values: Mapping[str, str]) -> dict[str, str]:
-    # If the live release is older than the app's webhook, its environment has no secret.
+    # If the live release is older than the app's webhook, the release's app environment has no secret.
     return {"X-Telegram-Bot-Api-Secret-Token": values.get(SECRET, ""), "Content-Type": "application/json"}
 
 
 def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str:
-    """Probe the colour, and return what it answered. Raises FailedError for the first bad answer."""
+    """Probe the colour, and return a summary of the answers. Raise FailedError for the first bad answer."""
     config, unix_socket = stack.config, stack.paths.socket(colour)
 
     def not_ready() -> str | None:

@@ -1,8 +1,8 @@
-"""release TAG: brings an image live in the idle colour, or leaves everything as it was.
+"""release TAG: makes an image live in the idle colour, or leaves everything as it was.
 
-STEPS lists all steps in order. If a step up to `record` fails, that step and those before it are undone in reverse
+STEPS lists all steps in order. If a step up to `record` fails, that step and the steps before it are undone in reverse
 order. After `record` the new release is live, and only cleanup is left. If the run is killed at any point, one colour
-is live, and the same command finishes the release: every step copes with what an earlier run left behind.
+is live, and the same command finishes the release. Every step copes with what an earlier run left behind.
 """
 
 import re
@@ -24,7 +24,7 @@ STEPS = (*PLAN, *PREPARE, *SERVE_AND_WATCH, *TIDY)
 
 
 def parse(tag: str) -> tuple[str, str | None]:
-    """Split TAG or TAG@sha256:… into tag and digest. Raise RefusedError if it is neither."""
+    """Split TAG or TAG@sha256:… into tag and digest. Raise RefusedError if `tag` has neither form."""
     match = TAG.fullmatch(tag)
     if not match:
         raise RefusedError(f"{tag!r} is not an image tag. A tag has at most 128 letters, digits, _, . and -")
@@ -35,7 +35,7 @@ def release(stack: Stack, tag: str, *, keep_image: bool = False, dry_run: bool =
     """Make the image live. With `dry_run`, only show the plan.
 
     With `keep_image`, a tag that is already live keeps its image, even if the registry has a newer one under that tag.
-    Raises what `run_or_undo` raises.
+    Raises the same errors as `run_or_undo`.
     """
     name, digest = parse(tag)
     run = ReleaseRun(stack, Release(stack.log.run, name, "", "", None, ""), digest, keep_image)

@@ -1,7 +1,7 @@
-"""rollback: brings an earlier release live again, with its image and its environment.
+"""rollback: makes an earlier release live again, with its image and its environment.
 
-A rollback runs no migrations. It is not watched, because there would be nothing to go back to. If a rollback is killed
-after its flip, the same command finishes it.
+A rollback runs no migrations. A rollback is not watched either, because there would be no release to return to. If a
+rollback is killed after its flip, the same command finishes the rollback.
 """
 
 from stackctl.app import app_env, lifecycle, schema, state
@@ -18,9 +18,9 @@ from stackctl.release.tidy import TIDY_ROLLBACK
 
 
 def rollback(stack: Stack, tag: str | None) -> None:
-    """Make the `target` live. If a rollback to the `target` was interrupted after its flip, finish that rollback.
+    """Make the target live. If a rollback to that target was interrupted after its flip, finish the rollback.
 
-    Raises what `run_or_undo` raises.
+    Raises the same errors as `run_or_undo`.
     """
     before = state.load(stack.paths)
     chosen = target(before, tag)
@@ -43,7 +43,7 @@ def rollback(stack: Stack, tag: str | None) -> None:
 def target(before: State, tag: str | None) -> Release:
     """Return the newest kept release with this tag. Without a tag, return the release before the live one.
 
-    After a rollback was killed after its flip, the target is the same as before. Raises RefusedError if there is none.
+    If a rollback was killed after its flip, the target stays the same. Raises RefusedError if there is no target.
     """
     found = next((known for known in before.kept if known.tag == tag), None) if tag else before.back
     if found:
@@ -59,14 +59,14 @@ def target(before: State, tag: str | None) -> Release:
 
 
 def _preflight(run: ReleaseRun) -> str:
-    """Check what a rollback needs. It pulls no image and dumps no database, so a nearly full disk is no obstacle."""
+    """Check that a rollback can start. A nearly full disk suffices: no image is pulled, and no database is dumped."""
     stack, paths = run.stack, run.stack.paths
     run.values = app_env.load(paths.snapshot(run.release.id))
     run.before = state.load(paths)
     try:
         state.save(paths, run.before)
     except OSError as error:
-        # The save is a test. If only the step `record` found the disk full, the undo would remove the kept colour.
+        # The save tests the disk. If only the step `record` found the disk full, the undo would remove the kept colour.
         raise RefusedError(str(error), next_step=f"make room on the disk (df -h), then {run.remedy}") from None
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     preflight.check(stack, run.values)

@@ -20,20 +20,20 @@ class ReleaseRun:
     stack: Stack
     release: Release
     digest: str | None = None
-    """The digest that the image must have, if the caller named one."""
+    """The digest that the image must have, if the caller named a digest."""
     keep_image: bool = False
-    """Whether a tag that is already live keeps its image. A converge asks for that: it never upgrades."""
+    """Whether a tag that is already live keeps its image. A converge sets this, because a converge never upgrades."""
     recovers: bool = False
     """Whether the remains of an interrupted release are removed first."""
     before: State = field(default_factory=State)
     colour: str = ""
-    """Empty until it is chosen."""
+    """The colour for the release. Empty until the preflight chooses the colour."""
     values: Mapping[str, str] = field(default_factory=dict)
     pending: Sequence[Revision] = ()
     failed_before: Mapping[str, str] = field(default_factory=dict)
     """The public paths that the live release did not answer before the flip."""
     flip: Flip | None = None
-    """What was known just before the flip."""
+    """The position in nginx's log and the times just before the flip."""
 
     @property
     def project(self) -> str:
@@ -66,7 +66,7 @@ class ReleaseRun:
 
     @property
     def _recorded(self) -> bool:
-        """Whether state.json names this release as the live one. A write that was interrupted may have succeeded."""
+        """Whether state.json names this release as live. Even an interrupted write of the file may have succeeded."""
         with suppress(StackError):
             current = state.load(self.stack.paths)
             return current.active == self.colour and current.kept[:1] == (self.release,)

@@ -20,7 +20,7 @@ def _start(run: ReleaseRun) -> str:
     there = run.before.colours[run.colour]
     if not there or there.id != run.release.id:
         stack.remove_colour(run.colour)
-    # Saved before the flip: whichever colour nginx's link points to, state.json then names the release in that colour.
+    # The state is saved before the flip, so that state.json names the release in either colour that nginx may point to.
     state.save(stack.paths, run.before.with_colour(run.colour, run.release))
     stack.bring_up(run.colour, compose.up(run.project, stack.paths.app_yaml), run.compose_environment)
     return ""
@@ -69,7 +69,7 @@ def _failing(run: ReleaseRun) -> dict[str, str]:
 
 
 def _environment_of(run: ReleaseRun, live: Release) -> Mapping[str, str]:
-    """Return the live release's environment. If it is lost, return the new one, which suffices to request the paths."""
+    """Return the live release's app environment. If its file is lost, the new release's is good enough here."""
     with suppress(StackError):
         return app_env.load(run.stack.paths.snapshot(live.id))
     return run.values
@@ -119,5 +119,5 @@ SERVE_AND_WATCH = (
     Step("flip", _FLIP, _flip_to_watch, flip_back),
     Step("watch", "watch the new release for errors before it is recorded", _watch),
 )
-# A rollback is not watched, because there is nothing to go back to. So its flip need not ask Telegram first.
+# A rollback is not watched, because there is no release to return to. So the flip of a rollback does not ask Telegram.
 SERVE = (*_START, Step("probe", _PROBE, _probe), Step("flip", _FLIP, _flip, flip_back))

@@ -31,7 +31,7 @@ def _hand_over(run: ReleaseRun) -> str:
 
 def _hand_back(run: ReleaseRun) -> None:
     stack, former = run.stack, run.before.worker
-    flip_back(run)  # first, so that requests do not wait for the worker's job to end
+    flip_back(run)  # first, because stop_worker waits until the job has ended
     stack.stop_worker()
     stack.docker.remove(stack.worker)
     if former and stack.config.works:
@@ -44,9 +44,9 @@ def _record(run: ReleaseRun) -> str:
 
 
 def _record_rollback(run: ReleaseRun) -> str:
-    """Record the release, and mark the one that it replaces. Later rollbacks take a marked release only by its tag."""
+    """Record the release, and mark the replaced release. A later rollback takes a marked release only by its tag."""
     current = _with_release(run)
-    # `kept` begins with the release that was recorded last. A release that was killed before that is not in `kept`.
+    # `kept` begins with the release that was recorded last. A release killed before the step `record` is not in `kept`.
     left = run.before.kept[0].id if run.before.kept and run.before.kept[0].id != run.release.id else None
     if left and left not in current.left:
         current = replace(current, left=(*current.left, left))
@@ -109,7 +109,7 @@ def _set_webhook(run: ReleaseRun) -> str:
 
 _WORKER = Step("worker", "replace the worker once the old worker has finished its job", _hand_over, _hand_back)
 _RECORDED = "record the release as live"
-# Telegram comes last: if it cannot be reached, everything else is done by then.
+# Telegram comes last, so that everything else is done even if Telegram cannot be reached.
 _REST = (
     Step("drain", "wait until the former release has answered its last requests", _drain),
     Step("stop", "stop the former release, and keep it for a rollback", _stop_former),

@@ -11,13 +11,13 @@ from stackctl.app.stack import POLL_SECONDS, PROGRESS_SECONDS, Stack
 from stackctl.app.telegram import Telegram
 from stackctl.core.errors import FailedError
 
-# Errors have risen if there are at least FEWEST_ERRORS and their share has grown by more than RISE since the flip.
+# Errors have risen if there are at least FEWEST_ERRORS, and their share of the answers has grown by more than RISE.
 FEWEST_ERRORS = 3
 RISE = 0.05
 NOT_READY_LOOKS = 3
 TELEGRAM_EVERY = 1.0
 LOOK_EVERY = 1.0
-# For so many seconds after a complaint, another one may repeat it. Telegram retries after 120 s at most.
+# For this many seconds, Telegram may repeat a complaint. Telegram retries after 120 s at most.
 TELEGRAM_REPEATS = 300
 BEFORE_BYTES = 256 << 10
 
@@ -28,7 +28,7 @@ class Tally:
 
     all: int
     errors: int
-    """5xx."""
+    """The answers whose status was 5xx."""
 
     @property
     def share(self) -> float:
@@ -62,7 +62,7 @@ class Mark:
         return self._tally(max(0, self.offset - BEFORE_BYTES), self.offset, 0.0)
 
     def since(self, moment: float) -> Tally:
-        """Return the tally of requests that began after this moment. Earlier ones went to the old colour."""
+        """Return the tally of requests that began after this moment. Earlier requests went to the old colour."""
         try:
             rotated = self.path.stat().st_ino != self.inode
         except FileNotFoundError:
@@ -89,7 +89,7 @@ class Flip:
     """The time of the flip in seconds since the epoch. nginx writes its log by the same clock."""
     monotonic: float
     complaint: int | None
-    """The time of Telegram's last complaint, by Telegram's clock. 0 without a complaint, None without an answer."""
+    """The time of Telegram's last complaint, by Telegram's clock: 0 without one, None if Telegram did not answer."""
 
     @classmethod
     def now(cls, stack: Stack, telegram: Telegram | None) -> "Flip":
@@ -193,7 +193,7 @@ def _ready(stack: Stack, colour: str) -> bool:
 
 
 def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
-    """Raise FailedError for a new complaint. Telegram may repeat an earlier one after the flip of a good release."""
+    """Raise FailedError for a new complaint, but not for a complaint that may only repeat an earlier one."""
     date, message = _complaint(telegram)
     if date is not None and flip.complaint is not None and date > flip.complaint + TELEGRAM_REPEATS:
         raise FailedError(f"Telegram reports an error: {message}")
@@ -208,11 +208,11 @@ def _complaint(telegram: Telegram) -> tuple[int | None, str]:
 
 
 def _answers(content: bytes, began_after: float) -> Iterator[int]:
-    """Yield the status of each request that reached the app and began after that moment. Skip the others."""
+    """Yield the status of each request that reached the app and began after `began_after`."""
     for line in content.splitlines():
         try:
             answer = json.loads(line)
             if answer["upstream_status"] and answer["msec"] - answer["request_time"] >= began_after:
                 yield int(answer["status"])
         except (ValueError, KeyError, TypeError):
-            continue  # the first and the last line may be cut
+            continue  # the first and the last line may be cut off

@@ -57,7 +57,7 @@ def _read_marker(run: RestoreRun) -> None:
         run.record = record
     else:
         run.earlier = record
-    # The earlier run may have been killed after it had stopped Redis.
+    # The earlier run may have stopped Redis before it was killed.
     run.stack.start_data("preflight")
 
 
@@ -91,7 +91,7 @@ def _chosen(run: RestoreRun) -> Manifest:
 
 
 def _check_postgres(run: RestoreRun) -> None:
-    """Raise RefusedError if the dump is of a newer major version of PostgreSQL."""
+    """Raise RefusedError if a newer major version of PostgreSQL made the dump."""
     then, running = run.manifest, Postgres(run.stack.docker, run.stack.paths, run.data).capacity().major
     if then.postgres.major > running:
         raise RefusedError(
@@ -101,7 +101,7 @@ def _check_postgres(run: RestoreRun) -> None:
 
 
 def _check_redis(run: RestoreRun) -> None:
-    """Raise RefusedError if the RDB file is of a newer Redis. An older Redis cannot read it."""
+    """Raise RefusedError if a newer Redis wrote the RDB file, because an older Redis cannot read such a file."""
     saved = run.manifest.redis
     if not saved or run.asked.to_database:
         return
@@ -126,7 +126,7 @@ def _check_disk_space(run: RestoreRun) -> None:
 def _check_schema(run: RestoreRun) -> None:
     """Raise RefusedError if, according to state.json, the live release does not know the backup's schema.
 
-    Later, before the swap, the live release's own image reads the schema of the restored data.
+    Later, the step `migrate` checks the schema of the restored data again, with the live release's own image.
     """
     current = state.load(run.stack.paths)
     if run.asked.to_database or not run.stack.config.migrate or not current.release:

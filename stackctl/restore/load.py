@@ -14,7 +14,7 @@ from stackctl.restore.run import DONE_BEFORE, SHOWN, RestoreRun, too_new
 from stackctl.services.postgres import ADMIN
 
 MOST_REVISIONS = 10_000
-"""A backup may bring at most this many revisions. After the restore they are in state.json, which each verb reads."""
+"""A backup may bring at most this many revisions. The restore writes them to state.json, which each verb reads."""
 
 
 def fetch(run: RestoreRun) -> str:
@@ -111,7 +111,7 @@ def tell_left_out(run: RestoreRun) -> None:
 
 
 def migrate(run: RestoreRun) -> str:
-    """Use the live release to migrate the new database if its schema is older. Then mark the database as ready."""
+    """Migrate the new database with the live release if its schema is older. Then mark the database as ready."""
     current = state.load(run.stack.paths)
     if run.ready:
         return DONE_BEFORE

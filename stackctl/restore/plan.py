@@ -1,4 +1,4 @@
-"""The plan of a restore. It shows what the restore will change, and the operator confirms it."""
+"""Shows the plan of a restore, which says what the restore will change, and checks that the operator confirmed it."""
 
 from stackctl.app import state
 from stackctl.app.stack import Stack
@@ -42,7 +42,7 @@ def _about_backup(run: RestoreRun) -> list[str]:
 def _left_out(run: RestoreRun) -> list[str]:
     """List how the restored database will differ from the backup.
 
-    The list is empty for a backup that still has to be fetched. The restore then shows the differences at its end.
+    If the backup still has to be fetched, the list is empty, and the restore shows the differences at its end.
     """
     if run.ready or not (run.directory / manifest.DUMP).exists():
         return []

@@ -1,8 +1,8 @@
 """restore: replaces the live data with a backup, or loads a backup into a new database.
 
-RESTORE lists all steps in order. BESIDE lists those that load a backup into a new database and change nothing live.
+RESTORE lists all steps in order. BESIDE lists the steps for a new database, which change nothing live.
 The bot keeps running while the backup is loaded beside the live database, counted and migrated. The site is closed
-while the databases swap names and Redis restarts. If a step before `start` fails, that step and those before it are
+while the databases swap names and Redis restarts. If a step before `start` fails, that step and the steps before it are
 undone in reverse order. If the run is killed after `close`, a marker remains (unfinished_restore.py), and the same
 command finishes the restore.
 """
@@ -24,7 +24,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,52}", re.ASCII)
 def restore(stack: Stack, asked: Request) -> None:
     """Restore a backup. The caller holds the lock of the site and the lock of the backups.
 
-    Raises what `run_or_undo` raises.
+    Raises the same errors as `run_or_undo`.
     """
     run = _run(stack, asked)
     if asked.to_database:
@@ -59,7 +59,7 @@ def _run(stack: Stack, asked: Request) -> RestoreRun:
 def _undo_earlier(run: RestoreRun) -> None:
     """Undo an unfinished restore of another backup.
 
-    If the data of that backup is already in place, it is the live data. Then only the data that it replaced is deleted.
+    If that backup is completely restored, its data is the live data. Then only the replaced data is deleted.
     """
     earlier = run.earlier
     if not earlier:

@@ -36,7 +36,7 @@ class Request(NamedTuple):
     """The backup ID, repeated to confirm."""
     safety: bool = True
     snapshot: str | None = None
-    """The off-site snapshot, if several have the same backup ID."""
+    """The ID of the off-site snapshot, if several snapshots have the same backup ID."""
 
     @property
     def words(self) -> list[str]:
@@ -93,13 +93,13 @@ class RestoreRun:
 
     @property
     def mark(self) -> str:
-        """The comment on the restored database. If this run is killed, the next run recognises the database by it."""
+        """The comment on the restored database. After a killed run, the next run knows the database by this comment."""
         id_, token = (self.record.id, self.record.token) if self.record else (self.manifest.id, self.stack.log.run)
         return f"restored from {id_} by {token}"
 
     @property
     def placed(self) -> bool:
-        """True if all data is in place."""
+        """Whether all restored data is in place."""
         return self.record is not None and self.record.placed
 
     @property
@@ -117,12 +117,12 @@ class RestoreRun:
 
     @property
     def swapped(self) -> bool:
-        """True if the live database is the restored one."""
+        """Whether the live database is the restored one."""
         return self.record is not None and (self.placed or self.server.comment(self.target) == self.mark)
 
     @property
     def ready(self) -> bool:
-        """True if the restored database is complete, so that only the swap is left."""
+        """Whether the restored database is complete, so that only the swap is left."""
         return self.record is not None and (self.swapped or self.server.comment(self.restored) == self.mark)
 
     @property

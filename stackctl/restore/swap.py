@@ -15,7 +15,7 @@ from stackctl.services.redis import Redis, loaded
 
 
 def save(run: RestoreRun) -> str:
-    """Take a backup of the data that is about to be replaced."""
+    """Back up the data that is about to be replaced."""
     if run.record:
         return DONE_BEFORE
     if not run.asked.safety:
@@ -55,7 +55,7 @@ def reopen(run: RestoreRun) -> None:
 
 
 def swap(run: RestoreRun) -> str:
-    """In one transaction, rename the live database and give its name to the restored one."""
+    """Rename the live database, and give its name to the restored database, in one transaction."""
     if not run.swapped:
         run.server.drop(run.former)
         run.server.rename((run.target, run.former), (run.restored, run.target))
@@ -88,7 +88,7 @@ def replace_redis(run: RestoreRun) -> str:
 
 
 def put_redis_back(run: RestoreRun) -> None:
-    """Stop Redis and put its former files back. `reopen` starts it."""
+    """Stop Redis and put its former files back. `reopen` starts Redis again."""
     if run.redis.has_former:
         run.stack.docker.stop(_redis(run.stack))
         run.redis.put_back()

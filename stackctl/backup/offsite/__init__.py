@@ -1,6 +1,6 @@
-"""Backups off the droplet: a restic repository on S3-compatible storage, one snapshot per backup, tagged with its ID.
+"""Keeps backups in a restic repository on S3-compatible storage. Each backup is one snapshot, tagged with its ID.
 
-The droplet's key can only add, so an intruder on the droplet cannot delete the backups. Old ones are deleted from the
-operator's side (`make prune`). Some storage services have no such keys, so a probe finds out what the droplet's key may
-do (`access.KeyPermissions`). Nothing is taken on trust: each backup that was sent is fetched again and compared.
+The droplet's key can only add objects, so an intruder on the droplet cannot delete the backups. The operator's machine
+deletes old backups (`make prune`). Some storage services have no such keys, so a probe finds out what the droplet's key
+may do (`access.KeyPermissions`). Each backup that was sent is fetched again and compared.
 """

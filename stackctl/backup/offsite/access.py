@@ -1,4 +1,4 @@
-"""Access to the off-site storage: the settings that the deploys write, and what the droplet's key may do there."""
+"""Reads the settings of the off-site storage, and what a probe found out about the droplet's key."""
 
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ class OffsiteConfig:
 
     repository: str
     append_only: bool
-    """Whether the operator declares that the key can add, and nothing else."""
+    """Whether the operator declares that the key can only add objects."""
     read_only: bool
     """Whether this droplet is isolated, so that it must not write to the storage."""
     key_id: str = field(repr=False)
@@ -60,7 +60,7 @@ def configured(stack: Stack) -> bool:
 
 
 def load(paths: Paths) -> OffsiteConfig:
-    """Read the settings. Raise RefusedError if there are none, or they have another format."""
+    """Read the settings. Raise RefusedError if their file is missing or invalid."""
     try:
         return records.loads(OffsiteConfig, paths.offsite.read_bytes())
     except FileNotFoundError:

@@ -18,10 +18,10 @@ READING = "reading the off-site backups takes about one second each"
 
 
 def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
-    """Return all snapshots in the storage, or those of these backups, oldest first, each with its doubts.
+    """Return the snapshots of these backups, or of all backups, oldest first, each with its doubts.
 
-    Raises FailedError unless every snapshot could be read. A snapshot without a valid manifest is skipped: an intruder
-    can add one, and it must not hide the backups.
+    Raises FailedError unless every snapshot could be read. A snapshot without a valid manifest is skipped, because
+    an intruder can add such a snapshot to hide the backups.
     """
     repository = Repository(stack)
     repository.find()
@@ -41,7 +41,7 @@ def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
 def available(stack: Stack) -> list[Manifest]:
     """Return the manifests of the backups that are not in doubt, oldest first."""
     found = {one.manifest.id: one.manifest for one in everything(stack) if not one.doubts}
-    with suppress(OSError):  # a full disk, as in probe; the next run then reads the storage again
+    with suppress(OSError):  # on a full disk, the next run reads the storage again
         backup_number.seen(stack.paths, _highest(found.values()))
     return list(found.values())
 
@@ -50,7 +50,7 @@ def highest_since(stack: Stack, backup_id: str, later: Iterable[str]) -> int:
     """Return the highest number of the backups in `later`, or 0 if there are none.
 
     `backup_id` is the newest backup that both this droplet and the storage have. A backup in doubt is ignored, such as
-    one whose number jumps from there.
+    a backup whose number is far higher than that of `backup_id`.
     """
     later = [*later]
     if not later:
@@ -62,8 +62,8 @@ def highest_since(stack: Stack, backup_id: str, later: Iterable[str]) -> int:
 def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
     """Return the manifest of the backup that the operator asked for, and emit its doubts.
 
-    If the droplet has an intact backup with this ID, it is used instead, and never replaced. Raises RefusedError if
-    there is no such backup, or if it is in doubt which one is meant.
+    If the droplet has an intact backup with this ID, that backup is used instead, and never replaced. Raises
+    RefusedError if there is no such backup, or if the choice between several is in doubt.
     """
     if wanted == LATEST:
         stack.log.emit("preflight", "progress", READING)
@@ -107,7 +107,7 @@ def intact(directory: Path) -> Manifest | None:
 def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
     """Fetch the files of this backup into an empty directory named after its ID, and compare them with its manifest.
 
-    If the backup was sent more than once, any intact copy will do. Raises RefusedError if the storage has no copy, and
+    If the backup was sent more than once, any intact copy suffices. Raises RefusedError if the storage has no copy, and
     FailedError for every other problem.
     """
     repository = Repository(stack)

@@ -21,13 +21,13 @@ from stackctl.services.restic import LOCKED, NO_REPOSITORY, WRONG_PASSWORD
 
 TIMEOUT_S = 120
 SLOWEST = 500_000
-"""Bytes per second. A slower transfer is given up; restic itself would retry for a quarter of an hour."""
+"""Bytes per second. A slower transfer is aborted. restic itself would retry for a quarter of an hour."""
 LOCKED_S, ASK_AGAIN_S = 600, 15
-"""How long to wait while another process has the repository locked, and how often to look."""
+"""The seconds to wait in all while another process has the repository locked, and between two attempts."""
 PROBE = "stackctl-probe"
-"""An object beside restic's own. It is written and deleted to find out what the key may do."""
+"""An object beside restic's own objects. The probe writes and deletes it to find out what the key may do."""
 NO_SUCH_FILE = re.compile(r"cannot dump file: .*( not found in snapshot| should be a (file|dir), but is a )")
-"""The error of restic for a file that a snapshot does not have."""
+"""The error that restic prints for a file that a snapshot does not have."""
 AGAIN = "sudo stackctl backup"
 
 
@@ -77,7 +77,7 @@ class Repository:
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
         found = KeyPermissions(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
-        with suppress(OSError):  # on a full disk the operator wants to know which backups are safe off the droplet
+        with suppress(OSError):  # even on a full disk, check-offsite must list the off-site backups
             durable.write(self._stack.paths.offsite_permissions, records.dumps(found))
         return found
 
@@ -86,7 +86,7 @@ class Repository:
         return stored.snapshots(self.restic("snapshots", "--json", "--host", self._stack.paths.app, *options).stdout)
 
     def stored_at(self, snapshot: Snapshot) -> datetime:
-        """Return the date on which the storage took the snapshot. Ask the storage itself, not restic."""
+        """Ask the storage for the date on which it took the snapshot, because restic's own date may be forged."""
         config, machine = self.config, self._stack.machine
         url = s3.url_of(config.repository, f"snapshots/{snapshot.id}")
         headers = s3.signed("HEAD", url, b"", config.key, machine.now())
@@ -134,7 +134,7 @@ class Repository:
     def restic(
         self, *arguments: object, timeout: float = TIMEOUT_S, stdout: Path | None = None, most: int = sys.maxsize
     ) -> Result:
-        """Run restic, and wait for locks. Raise FailedError if it fails. `stdout` and `most`: see Machine.run."""
+        """Run restic, and wait while the repository is locked. `stdout` and `most` are those of Machine.run."""
         machine = self._stack.machine
 
         def run() -> Result:
@@ -178,7 +178,7 @@ class Repository:
         return self._stack.machine.run(argv, env, timeout, stdout=stdout, most=most)
 
     def _then(self, step: str = "") -> str:
-        """Return the step, then the command that backs up again. A restore adds its own command instead."""
+        """Return the step, followed by the command that backs up again. A restore adds its own command elsewhere."""
         again = "" if self._stack.log.op == "restore" else AGAIN
         return ", then ".join(filter(None, (step, again)))
 

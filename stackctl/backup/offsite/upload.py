@@ -32,12 +32,12 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
         )
     repository.find()
     repository.probe()
-    # The lock of a killed run would keep make prune out for half an hour.
+    # The lock of a killed run would block make prune for half an hour.
     repository.restic("unlock")
     options = ("--json", "--quiet", "--no-scan", "--host", told.app, "--tag", told.id)
     sent = repository.restic("backup", *options, directory, timeout=timeout_for(told))
     snapshot = Snapshot(_summary(sent), "", told.id, str(directory))
-    # No other upload is running, so FETCHED was left by a killed one.
+    # No other upload is running, so only a killed upload can have left FETCHED.
     with openat.directory(stack.paths.backups) as backups:
         backups.remove(FETCHED)
         try:
