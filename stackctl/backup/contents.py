@@ -97,7 +97,7 @@ def owners(found: Iterable[Entry], schema: Iterable[str], roles: Container[str])
         for line in schema
         if (match := OWNED_BY_NAME.fullmatch(line)) and (role := unquoted(match[3])) in roles
     )
-    # The name of a large object is its number. PostgreSQL 17 may list several in one entry; the owner gets all of these.
+    # The name of a large object is its number. PostgreSQL 17 may list several in one entry; the owner gets these.
     large = ((one.name, one.owner) for one in found if one.kind in LARGE_OBJECTS and one.name.isdecimal())
     return named + tuple(("LARGE OBJECT", name, role) for name, role in large if role in roles)
 

@@ -83,7 +83,7 @@ def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
 def check_disk_space(stack: Stack, database: int, *, verified: bool = False, image: int = 0) -> None:
     """Raise RefusedError if a backup of a database of this size might fill the disk.
 
-    `image` is the size of an image that is pulled first. It counts only if Docker's directory is on the same disk.
+    `image` is the size of an image that is pulled first. The size counts only if Docker uses the same disk.
     """
     backups = stack.paths.backups
     backups.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -115,7 +115,10 @@ def _preflight(run: BackupRun) -> str:
 
 
 def _drop_half_restored(server: Server) -> None:
-    """Drop databases of restores that were killed before `close`. No restore is running, because the backup holds the lock."""
+    """Drop the databases of restores that were killed before `close`.
+
+    No restore is running, because the caller holds the lock of the backups.
+    """
     for name in server.databases():
         if name.endswith(unfinished_restore.DATABASE):
             server.drop(name)

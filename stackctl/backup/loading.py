@@ -72,11 +72,11 @@ class Load:
 
     server: Server
     database: str
-    """The new database. It does not exist yet."""
+    """The new database, which does not exist yet."""
     owner: str
     dump: Path
     roles: Path
-    """The backup's globals.sql. It is read for names, and never run."""
+    """The backup's globals.sql, from which only names are read. It is never run."""
     seconds: int
 
     @property

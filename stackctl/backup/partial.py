@@ -1,4 +1,4 @@
-"""The directories ID.partial hold backups that are being made, fetched or removed. A killed run leaves one behind."""
+"""Directories ID.partial hold backups that are being made, fetched or removed. A killed run leaves such a directory."""
 
 import fcntl
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from stackctl.core import openat
 
 @contextmanager
 def directory(whole: Path) -> Iterator[Path]:
-    """Make the partial directory of a backup and lock it. Remove it at the end, unless it was renamed."""
+    """Make the partial directory of a backup and lock it. At the end, remove the directory unless it was renamed."""
     name = whole.name + UNFINISHED
     with openat.directory(whole.parent) as backups:
         made = backups.make(name)

@@ -25,7 +25,7 @@ OWNED = re.compile(rf"ALTER (?!DATABASE|EVENT|SERVER|FOREIGN|PUBLICATION|SUBSCRI
 NAMES_ROLES = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ", "CREATE POLICY ")
 
 NO_POWERS = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
-# A plain role cannot log in, and has no privileges except on its own objects and those granted to it.
+# A plain role cannot log in, and has only privileges that were granted, or that are on its own objects.
 PLAIN = """NOT (rolsuper OR rolcanlogin OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid)"""
 # Like every role, the loader may change its own settings. So each load resets them.

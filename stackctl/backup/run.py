@@ -19,7 +19,7 @@ class BackupRun:
     id: str
     reason: Reason
     ends: ExitStack
-    """Closed at the end of the run, successful or not."""
+    """The contexts to close at the end of the run, even if the run fails."""
     directory: Path = Path()
     """The directory ID.partial."""
     made: list[Manifest] = field(default_factory=list)

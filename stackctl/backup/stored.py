@@ -139,7 +139,7 @@ def _named(found: Sequence[Stored], wanted: str, snapshot: str) -> Stored:
 
 
 def _latest(found: Sequence[Stored]) -> Stored:
-    """Return the newest verified backup. Pre-restore backups do not count: they hold the data that was replaced."""
+    """Return the newest verified backup. Pre-restore backups do not count, because they hold replaced data."""
     usable = [one for one in found if one.manifest.verified and one.manifest.reason != "safety"]
     newest = next((one for one in reversed(usable) if not one.doubts), None)
     newer = [

@@ -37,7 +37,7 @@ CLOSED = (
     "--cpu-shares=128",  # under load, an eighth of the CPU time that a live container gets
 )
 CONNECTIONS, MOST_LOCKS = 10, 10_000
-# The throwaway server need not survive a crash, and nothing else connects to it. Without workers it needs less memory.
+# The throwaway server need not survive a crash, and nothing else connects to it. Workers would only take memory.
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -128,7 +128,7 @@ def _restore_postgres(stack: Stack, place: Path, manifest: Manifest) -> None:
     command = ("postgres", *(f"--{name}={value}" for name, value in settings.items()))
     with _container(stack, manifest.id, "postgres", options, command) as name:
         server = Server(stack.docker, name)
-        # Ask over TCP: while initdb runs, PostgreSQL listens only on its socket.
+        # Ask over TCP, because PostgreSQL listens only on its socket while initdb runs.
         _wait(stack, name, server.inside("pg_isready", "--quiet", "--host=127.0.0.1"))
         _load_postgres(stack, server, place, manifest)
 

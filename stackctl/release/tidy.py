@@ -93,7 +93,7 @@ def _prune(run: ReleaseRun) -> str:
 
 
 def kept(current: State) -> set[str]:
-    """Return the ids of the releases whose image and environment may still be needed."""
+    """Return the IDs of the releases whose image and environment may still be needed."""
     return {known.id for known in (*current.kept, *current.colours.values(), current.worker) if known}
 
 

@@ -56,7 +56,7 @@ class RestoreRun:
     data: Data
     manifest: Manifest = field(init=False)
     record: Record | None = None
-    """The marker of this restore. Either this run or an earlier, killed one has written it."""
+    """The marker of this restore. Either this run or an earlier, killed run has written the marker."""
     earlier: Record | None = None
     """The marker of an unfinished restore of another backup."""
     left_out: Sequence[str] = ()
@@ -150,7 +150,7 @@ def answer(stack: Stack) -> str:
 
 
 def too_new(run: RestoreRun, revision: str | None) -> RefusedError:
-    """Return the refusal of a backup whose schema the live release does not know."""
+    """Return the error for a backup whose schema the live release does not know."""
     live = state.load(run.stack.paths).release
     then = run.manifest.release
     known = f" ({live.tag} knows {live.schema})" if live else ""

@@ -78,7 +78,7 @@ def permissions(paths: Paths) -> KeyPermissions | None:
 
 
 def problems(paths: Paths, where: str) -> list[str]:
-    """Return a line for each problem. `where` is the environment: only production has to have off-site storage."""
+    """Return a line for each problem. `where` is the environment, because only production needs off-site storage."""
     if not paths.offsite.exists():
         return [NOWHERE] if where == "production" else []
     found = permissions(paths)

@@ -14,14 +14,14 @@ from stackctl.core import openat
 from stackctl.core.errors import FailedError, RefusedError
 
 READING = "reading the off-site backups takes about one second each"
-"""For each backup restic derives its key again, which is slow on purpose."""
+"""For each backup, restic derives the repository's key from the password again, which is slow on purpose."""
 
 
 def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
     """Return the snapshots of these backups, or of all backups, oldest first, each with its doubts.
 
-    Raises FailedError unless every snapshot could be read. A snapshot without a valid manifest is skipped, because
-    an intruder can add such a snapshot to hide the backups.
+    Raises FailedError unless every snapshot could be read. A snapshot without a valid manifest is skipped, so that
+    an intruder who adds such a snapshot cannot hide the backups.
     """
     repository = Repository(stack)
     repository.find()

@@ -63,7 +63,7 @@ class Repository:
     def probe(self) -> KeyPermissions:
         """Find out what the key may do, and save the result for status. No object of restic is touched.
 
-        Raises FailedError if the key cannot even add.
+        Raises FailedError if the key cannot even add an object.
         """
         now = self._stack.machine.now().isoformat()
         first, second = f"{now} 1\n".encode(), f"{now} 2\n".encode()

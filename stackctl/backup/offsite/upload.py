@@ -17,7 +17,7 @@ FETCHED = "fetched"
 
 
 def upload(stack: Stack, told: Manifest, directory: Path) -> str:
-    """Send a backup, fetch it again and compare. Return the ID of its snapshot.
+    """Send a backup, fetch it again and compare both. Return the snapshot's ID.
 
     Raises FailedError with the cause and the next step.
     """
