@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
-"""The file system in memory. pytest creates a directory of the user's own in it."""
+"""The file system in memory, in which pytest creates a directory for the user."""
 ENOUGH_BYTES = 1 << 30
 
 

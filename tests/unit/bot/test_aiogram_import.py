@@ -36,6 +36,6 @@ def test_an_update_is_read_and_answered() -> None:
 
 
 def test_unneeded_models_are_not_built() -> None:
-    """Building Game takes two seconds."""
+    """To build the model Game takes two seconds."""
     said = run("from aiogram.types import Game, Message; print([t.__pydantic_complete__ for t in (Message, Game)])")
     assert said == "[True, False]\n"

@@ -1,4 +1,4 @@
-"""How the bot parses people's messages."""
+"""The bot parses people's messages."""
 
 import asyncio
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def test_parse_offer(words: str, offer: tuple[int, str] | None) -> None:
 
 @given(st.text() | st.from_regex(r"\d{1,8}[.,]?\d{0,3} .*"))
 def test_a_parsed_offer_fits_its_columns(words: str) -> None:
-    """A value that PostgreSQL refuses would fail again each time Telegram repeats the update."""
+    """PostgreSQL must accept each parsed value. Otherwise the update would fail at each repetition by Telegram."""
     if offer := parse_offer(words):
         price_cents, title = offer
         assert 0 <= price_cents < 2**31

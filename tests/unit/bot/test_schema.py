@@ -1,4 +1,4 @@
-"""The bot's revisions: their order and kinds, and which are pending in a database."""
+"""The bot's revisions have the right order and kinds, and the right ones are pending in a database."""
 
 import runpy
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_the_revisions_after_the_current_one_are_pending(current: str | None, la
 
 
 def test_a_newer_versions_revision_leaves_nothing_pending() -> None:
-    """Otherwise the live release would become unready as soon as the next one has migrated."""
+    """Nothing is pending, so the live release stays ready after the next release has migrated the database."""
     assert pending([ONE, TWO], "3") == []
 
 

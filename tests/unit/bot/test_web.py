@@ -1,4 +1,4 @@
-"""The bot's answers over HTTP, with stand-ins for its database, Redis and Telegram: nothing leaves the machine."""
+"""The bot answers over HTTP, with stand-ins for its database, Redis and Telegram. Nothing leaves the machine."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -38,7 +38,7 @@ START = {
 
 
 class Database:
-    """One session and the outcome of its transactions."""
+    """A stand-in for the database, with one session that records how its transactions end."""
 
     def __init__(self, *, seen: bool = False, commit_fails: bool = False) -> None:
         self.seen = seen
@@ -81,7 +81,7 @@ class Telegram(BaseSession):
 
 
 class Counter:
-    """The part of Redis that counts: the same number each time, or an error."""
+    """A stand-in for Redis's counter, which returns the same number each time or raises an error."""
 
     def __init__(self, count: int | Exception) -> None:
         self.count = count
@@ -137,7 +137,7 @@ def test_without_the_secret_nothing_happens(secret: str | None) -> None:
 
 
 def test_a_secret_of_broken_text_is_a_wrong_one() -> None:
-    """Bytes that are not UTF-8 reach us as surrogates, which no Python client would send."""
+    """aiohttp turns bytes that are not UTF-8 into surrogates. The bot treats such a header as a wrong secret."""
     request = cast("web.Request", SimpleNamespace(headers={HEADER: "\udcff"}))
     assert asyncio.run(make_webhook(Database(), Telegram(), 1).receive(request)).status == 401
 

@@ -1,4 +1,4 @@
-"""The worker with a queue in memory: it works alone, one job after the other, and finishes a job it has begun."""
+"""The worker, with a queue in memory, works alone, does one job after the other and finishes the current job."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ class Queue:
 
 
 class Bench:
-    """A worker at a queue with an effect that the test controls: `begun` fills, `go` lets it end."""
+    """A worker with a queue and with an effect that the test controls: `begun` is set at its start, `go` ends it."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -95,7 +95,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def play(queue: Queue, scene: Callable[[Bench, asyncio.Task[None]], Awaitable[None]] | None = None) -> Bench:
-    """Run a worker at the queue during the scene and until it ends by itself."""
+    """Run a worker with the queue during the scene, and return when the worker has ended."""
 
     async def stage() -> Bench:
         bench = Bench(queue)
@@ -198,7 +198,7 @@ def test_a_worker_without_a_database_waits_and_is_not_ready() -> None:
 
 
 def test_a_connection_lost_during_a_job_ends_job_and_worker() -> None:
-    """The lock is lost with it, so another worker may be at the same job already."""
+    """A lost connection loses the lock, so another worker may already do the same job."""
     queue = Queue("slow", "quick")
     benches: list[Bench] = []
 
@@ -257,7 +257,7 @@ def test_a_message_is_sent_again_unless_telegram_accepted_or_refused_it(status: 
 
 
 def test_the_worker_starts_without_slow_imports() -> None:
-    """A release waits for the worker's start."""
+    """The start must be fast, because a release waits for it."""
     program = "import sys, marketplace_bot.cli, marketplace_bot.worker; print('aiogram' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=BOT, stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "False\n"

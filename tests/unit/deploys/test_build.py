@@ -1,4 +1,4 @@
-"""The same input gives the same bytes, so a later clone sees no drift."""
+"""The same input gives the same bytes, so a converge from another clone changes nothing."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The scripts that pyinfra runs: which words of stackctl each makes of its data."""
+"""Each script that pyinfra runs turns its data into the right arguments for stackctl."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ID = "20251123T023004.123Z"
 
 
 def run(script: str, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the words of stackctl, after the group that they are for."""
+    """Return the inventory group and stackctl's arguments."""
     asked: list[str] = []
     monkeypatch.setattr(verb, "run", lambda _, *words, group=None: asked.extend([str(group), *words]))
     with ctx_host.use(SimpleNamespace(data=data)):

@@ -1,4 +1,4 @@
-"""`make drill` reports what it found, and succeeds only if all data is back and Telegram heard what it should."""
+"""`make drill` reports its findings, and succeeds only if all data is back and Telegram got the right calls."""
 
 import re
 from collections import Counter

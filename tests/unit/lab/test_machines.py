@@ -1,4 +1,4 @@
-"""The parts of the lab that need no machine: names, addresses, files, and what to do with leftovers."""
+"""The lab's names, addresses, files and decisions about leftovers are right. These tests need no machine."""
 
 import subprocess
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_a_host_key_is_known_by_name_and_by_both_addresses() -> None:
 
 
 class TestSecrets:
-    """`.env.lab` is written once and kept."""
+    """The lab writes `.env.lab` once and keeps it."""
 
     def test_is_kept_and_readable_by_its_owner_alone(self, tmp_path: Path) -> None:
         file = tmp_path / ".env.lab"
@@ -82,7 +82,7 @@ class TestSecrets:
 
 
 class TestLeftovers:
-    """`up` and `down` decide what to do with what they find."""
+    """`up` and `down` make the right decision about the remains of an earlier lab."""
 
     def test_a_checkout_s_own_lab_is_its_own_dead_or_alive(self, tmp_path: Path) -> None:
         assert judge(str(tmp_path), str(tmp_path), alive=True) == Found.OURS
@@ -103,7 +103,7 @@ class TestLeftovers:
 
 
 class TestCacheKeys:
-    """A cached result is built again if its sources change, and only then."""
+    """A cached result is built again only if its sources change."""
 
     def test_of_a_root_file_system(self) -> None:
         recipe, sources = Recipe("world", ("curl",)), ["deb http://mirror/debian trixie main"]

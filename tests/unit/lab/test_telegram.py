@@ -1,4 +1,4 @@
-"""The lab's Telegram: its refusals, its delays, and its deliveries over verified HTTPS."""
+"""The lab's Telegram refuses, delays and delivers as the real one does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Client = TestClient[web.Request, web.Application]
 
 
 def self_signed(directory: Path) -> Path:
-    """Write one PEM file with a certificate for localhost and its key; it can be served and trusted."""
+    """Write a PEM file with a certificate for localhost and its key, for the server and as a trusted root."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -49,7 +49,7 @@ def self_signed(directory: Path) -> Path:
 
 
 class Hook:
-    """A webhook on localhost: it answers with `statuses` in turn, then 200, and remembers the requests."""
+    """A webhook on localhost that answers with `statuses` in turn, then with 200, and records the requests."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
@@ -70,7 +70,7 @@ class Hook:
 
 @asynccontextmanager
 async def api(tmp_path: Path) -> AsyncIterator[Client]:
-    """Start the stand-in; it trusts tmp_path/trust.pem."""
+    """Start the stand-in with tmp_path/trust.pem as its trusted roots."""
     (tmp_path / "tokens").write_text(f"{TOKEN}\n")
     async with TestClient(TestServer(make_app(tmp_path / "tokens", tmp_path / "trust.pem"))) as client:
         yield client
@@ -262,7 +262,7 @@ def test_pending_updates_are_delivered_and_repeated_on_request(tmp_path: Path, m
 
             await call(client, "setWebhook", url=hook.url, secret_token=SECRET)
             await delivered(client)
-            assert hook.update_ids == update_ids, "a chat's updates come in order"
+            assert hook.update_ids == update_ids, "a chat's updates came in another order"
             assert (hook.most_busy, hook.secrets) == (1, {SECRET})
 
             await lab(client, "repeat", update_id=update_ids[1])

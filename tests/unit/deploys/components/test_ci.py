@@ -1,4 +1,4 @@
-"""CI's access: its keys and its account, neither of which exists without the other."""
+"""CI's keys and CI's account exist only together."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ EXAMPLE = (ROOT / "docs/examples/release.yml").read_text()
 
 
 def test_both_environments_release_what_the_build_pushed() -> None:
-    """The digest is passed with the call. One droplet's output never decides what another one runs."""
+    """The workflow passes the digest to both environments. No droplet's output decides what another one runs."""
     released = re.findall(r"scripts/stackctl (\S+) release (\S+)", WORKFLOW)
     assert released == [(place, '"$TAG@$DIGEST"') for place in ("staging", "staging", "prod", "prod")]
     assert re.findall(r"^ +DIGEST: (.*)$", WORKFLOW, re.MULTILINE) == ["${{ inputs.digest }}"]
@@ -164,7 +164,7 @@ CHANGE = {"prod-1": ["Configure nginx"]}
 FOREIGN = {"prod-1": ["/etc/cron.d/x: cron runs it. Next: make site REMOVE=/etc/cron.d/x"]}
 
 
-@pytest.mark.skipif(not shutil.which("jq"), reason="GitHub's machines have jq")
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed; GitHub's machines have it")
 @pytest.mark.parametrize(
     ("hosts", "foreign", "told"),
     [

@@ -1,4 +1,4 @@
-"""fail2ban's configuration: the addresses that it never bans, and a host without nginx."""
+"""fail2ban never bans certain addresses, and works on a host without nginx."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_address_that_may_reach_ssh_counts_as_an_operator_s() -> None:
 
 
 def test_a_container_is_spared_since_its_answers_to_nginx_would_be_dropped_too() -> None:
-    """Connections from a container to the host's ports come from these ranges."""
+    """fail2ban ignores Docker's ranges, from which containers connect to the host's ports."""
     values = settings_of("prod").values
     never = [ip_network(one) for one in spared(jail())]
     for address in (*values.colours.values(), *values.data_addresses.values()):
@@ -53,7 +53,7 @@ def test_a_container_is_spared_since_its_answers_to_nginx_would_be_dropped_too()
 
 
 def test_fail2ban_keeps_one_line_of_each_address_in_memory() -> None:
-    """The default is `maxretry`, so a flood from many addresses would keep a thousand lines of each."""
+    """The default is `maxretry` lines, so a flood from many addresses would keep a thousand lines of each."""
     default, *jails = re.split(r"^\[(?!DEFAULT)", jail(), flags=re.MULTILINE)
     assert "maxmatches = 1" in default.splitlines()
     assert not [one for one in jails if "maxmatches" in one]
@@ -72,7 +72,7 @@ LINE = "2026-11-23T22:16:57+00:00 192.0.2.7 {}"
     ("name", "counted"), [("refusals", {"400", "403", "404", "405", "413", "431", "444"}), ("floods", {"429"})]
 )
 def test_a_page_of_many_files_counts_for_no_ban(name: str, counted: set[str]) -> None:
-    """The visitor of such a page gets a 429, which counts ten times less. tests/droplet tests fail2ban itself."""
+    """The visitor of such a page gets 429, which counts a tenth of a 404. tests/droplet tests fail2ban itself."""
     text = configuration(settings_of("prod"), edge=True)[f"filter.d/toogoodtogo-{name}.conf"].decode()
     found = re.search(r"^failregex = (.*)$", text, re.MULTILINE)
     assert found
@@ -112,7 +112,7 @@ def counted(address: str) -> str:
 @given(GROUPS)
 @example([0, 0, 0xA, 0xB, 0xC, 0xD, 0xE])
 def test_nginx_s_log_has_the_64_of_an_ipv6_client(rest: list[int]) -> None:
-    """nginx and Python shorten an address alike: the first of the longest runs of two or more zero groups."""
+    """nginx and Python shorten an address alike, at the first of the longest runs of at least two zero groups."""
     address = IPv6Address(b"".join(group.to_bytes(2, "big") for group in [0x2001, *rest]))
     assert IPv6Address(counted(str(address))) == ip_network((address, 64), strict=False)[0]
 
@@ -123,7 +123,7 @@ def test_nginx_s_log_has_an_ipv4_client_as_it_is() -> None:
 
 
 def test_fail2ban_starts_again_with_a_new_configuration() -> None:
-    """A reload would drop an action that is new, and ban no client (seen with 1.1 in Debian 13)."""
+    """A reload would drop a new action, and fail2ban would ban no client (seen with 1.1 in Debian 13)."""
     source = Path(fail2ban.__file__).read_text()
     assert '"systemctl restart fail2ban.service"' in source
     assert "reload-or-restart" not in source

@@ -1,4 +1,4 @@
-"""Old names of values: they work for a version, are announced, and never compete with the new name."""
+"""Old names of values work for one version and are announced. An old and a new name together are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTE = f"`never_banned` is now called `trusted_addresses`. The old name works un
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a group_data with the defaults of this checkout."""
+    """Create a group_data directory with the defaults of this checkout."""
     folder = tmp_path / "group_data"
     folder.mkdir()
     (folder / "all.py").write_text((ROOT / "group_data/all.py").read_text())

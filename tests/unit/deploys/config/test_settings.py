@@ -1,4 +1,4 @@
-"""A fault in group_data stops the run before any change. The message has its name and the remedy."""
+"""A fault in group_data stops the run before any change. The message names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_the_major_version_is_the_image_s(image: str, major: int) -> None:
 
 def test_an_app_without_telegram_gets_nothing_of_it() -> None:
     names = settings_of("prod", {"webhook_path": None, "public_paths": ["/"]}).app_environment().keys()
-    assert {name for name in names if name.startswith("TELEGRAM_")} == {"TELEGRAM_API_URL"}  # app_environment's own
+    assert {name for name in names if name.startswith("TELEGRAM_")} == {"TELEGRAM_API_URL"}  # from app_environment
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_an_app_without_telegram_gets_nothing_of_it() -> None:
     [("release", {"tag"}), ("rollback", {"tag"}), ("restore", {"id", "yes", "beside", "offsite", "snapshot"})],
 )
 def test_an_argument_of_a_verb_is_no_name_of_group_data(verb: str, arguments: set[str]) -> None:
-    """pyinfra merges both, so a missing argument would be taken from group_data."""
+    """pyinfra merges arguments and group_data, so a verb would take a missing argument from group_data."""
     read = re.findall(r'host\.data\.get\("(\w+)"', (ROOT / f"deploys/{verb}.py").read_text())
     assert set(read) == arguments
     assert not arguments & Values.model_fields.keys()
@@ -209,7 +209,7 @@ def test_a_password_has_a_login_role_of_its_own() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
 def test_any_password_survives_its_url(password: str) -> None:
     settings = settings_of("lab", database_password=password, redis_password=password)
-    with patch.object(Settings, "login_role", "role"):  # The hash of a role's password is slow on purpose.
+    with patch.object(Settings, "login_role", "role"):  # the hash of a role's password is slow on purpose
         environment = settings.app_environment()
     for name, host in (("DATABASE_URL", "postgres"), ("REDIS_URL", "redis")):
         url = urlsplit(environment[name])
@@ -244,7 +244,7 @@ def test_a_host_key_that_would_not_be_checked_is_refused(data: dict[str, str], f
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_group_data_gives_no_secret_a_value(environment: str) -> None:
-    """pyinfra's debug-inventory prints host data."""
+    """Secrets must not be in group_data, because pyinfra's debug-inventory prints it."""
     data = data_of(environment)
     given = {name.upper() for name in [*data, *data["app_environment"]]}
     assert not given & {*RULES, *TELEGRAM_RULES, *OFFSITE_RULES, *OPERATOR_RULES, *data["app_secrets"]}
@@ -308,7 +308,7 @@ def test_an_authority_s_certificate_has_its_file_s_name(tmp_path: Path) -> None:
 def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The password's URL counts, too. Some characters take three there."""
+    """A password may be too long only in its URL, in which some characters take three."""
     monkeypatch.chdir(tmp_path)
     names = ["DATABASE_PASSWORD", "REDIS_PASSWORD", "REGISTRY_PASSWORD", "FINGERPRINT_KEY", "TELEGRAM_WEBHOOK_SECRET"]
     secrets = {name: f"{name}-is-a-long-made-up-secret".replace("_", "-") for name in names}
@@ -329,7 +329,7 @@ def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
 
 
 def test_no_pattern_is_shown_to_a_person() -> None:
-    """A message describes in words the pattern that a value has to match."""
+    """A message describes a value's pattern in words."""
     schema = json.dumps(Values.model_json_schema())
     patterns = {match[1] for match in re.finditer(r'"pattern": ("(?:[^"\\]|\\.)*")', schema)}
     assert {json.loads(pattern) for pattern in patterns} <= settings.IN_WORDS.keys()

@@ -1,4 +1,4 @@
-"""A failed connection is reported in one line, with the cause and the file to correct. paramiko plays the droplet."""
+"""A failed connection is reported in one line, with the cause and the file to correct. paramiko acts as droplet."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ HOST: Any = SimpleNamespace(name="staging-1", data={"operator": "deploy"})
 
 
 def test_sudo_that_wants_a_password_ends_the_run_instead_of_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyinfra.connectors.util.getpass", lambda _: pytest.fail("nobody can answer"))
+    monkeypatch.setattr("pyinfra.connectors.util.getpass", lambda _: pytest.fail("nobody can answer the question"))
     wants = CommandOutput([OutputLine("stderr", "sudo: a password is required")])
     with pytest.raises(PyinfraError, match=r"deploy may not become root .* on staging-1.* /etc/sudoers\.d/deploy"):
         connection.without_a_password(HOST, {}, lambda: (1, wants))
@@ -168,7 +168,7 @@ PUBLIC = r"pyinfra(\.api(\.(command|exceptions|operation|state))?|\.facts\.\w+|\
 
 
 def test_one_module_alone_knows_pyinfra_s_internals() -> None:
-    """After an upgrade of pyinfra only that module has to be checked."""
+    """Only one module uses pyinfra's internals, so an upgrade of pyinfra can break only this module."""
     own = Path(internals.__file__)
     assert {
         f"{path}: {node.module}"

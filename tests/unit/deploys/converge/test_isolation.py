@@ -1,4 +1,4 @@
-"""Isolated droplets: nothing outside notices them until they are promoted, and an ordinary converge promotes none."""
+"""An isolated droplet does nothing that others notice. Only a promotion ends the isolation, no ordinary converge."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_isolating_a_live_droplet_stops_its_worker(tmp_path: Path) -> None:
     stackctl(droplet, "release", "1.0.0")
     isolate(droplet, isolated=True)
     assert status(droplet)["drift"] == ["worker is running, healthy though this droplet is isolated"]
-    # A boot before the converge reaches the release: Docker restarts what was running.
+    # A boot may come before the converge reaches the release. Docker then restarts the former containers.
     assert stackctl(droplet, "boot")[0] == 0
     assert [container["state"] for container in droplet.docker.of("bot-worker")] == ["exited"]
     assert stackctl(droplet, "release", "1.0.0")[0] == 0
@@ -88,7 +88,7 @@ def test_the_droplet_records_whether_it_is_isolated(tmp_path: Path, *, is_one: b
     settings = with_isolation_of(cast("Host", host), settings_of("prod"))
     config.write_bytes(stackctl_config(settings, ["app"]))
     assert Isolated().process(config.read_text().splitlines()) == is_one
-    assert Isolated().process([]) is False, "a bare droplet is none"
+    assert Isolated().process([]) is False, "a bare droplet is not isolated"
 
 
 def test_nothing_leaves_the_app_s_network_and_that_rule_comes_first() -> None:

@@ -1,4 +1,4 @@
-"""The last lines of `make plan`, and its JSON."""
+"""`make plan` ends with a summary, and can print JSON."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_plan_is_told_of_what_is_foreign_by_pyinfra(
 def test_only_a_plan_that_could_not_be_made_fails(
     answer: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stand-in plays pyinfra, which runs as a program."""
+    """Use a stand-in for the program pyinfra."""
     pyinfra = tmp_path / "python"
     pyinfra.write_text(f"#!/bin/sh\n{answer}\n")
     pyinfra.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A run stops before its first change if a droplet is unfit, or if another run has locked it."""
+"""A run stops before its first change if a droplet is unfit or locked by another run."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ server.shell(name="Change it", commands=["touch changed"])
 
 
 def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Path) -> None:
-    """`make rotate` depends on the exit code, so this runs pyinfra itself."""
+    """The test runs pyinfra itself, because `make rotate` depends on its exit code."""
     (tmp_path / "deploy.py").write_text(LOCKED_BY_ANOTHER)
     command = [sys.executable, "-m", "pyinfra", "-y", "@local", "deploy.py"]
     ours = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -151,7 +151,7 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
 
 
 def test_facts_are_not_printed_even_in_a_verbose_run() -> None:
-    """FileState returns the hash of a secret's file and RedisUsers those of passwords, without a salt."""
+    """Facts contain unsalted hashes: FileState of files with secrets, RedisUsers of passwords."""
     state: Any = SimpleNamespace(print_fact_output=True, callback_handlers=[session.SiteLock()])
     connector: Any = SSHConnector.__new__(SSHConnector)
     connector.client = SimpleNamespace(get_transport=lambda: SimpleNamespace(sock=None))
@@ -160,7 +160,7 @@ def test_facts_are_not_printed_even_in_a_verbose_run() -> None:
 
 
 def test_each_host_is_locked_once_and_all_before_the_first_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds with --serial and --no-wait, too, where pyinfra calls for each host alone."""
+    """All hosts are locked first even with --serial and --no-wait, which make pyinfra call the hook once per host."""
     taken: list[str] = []
     monkeypatch.setattr(session.SiteLock, "_held", {})
     monkeypatch.setattr(session, "_lock", lambda host: taken.append(host.name))
@@ -187,7 +187,7 @@ def test_a_webhook_needs_a_name_in_dns() -> None:
 
 
 def test_a_name_in_use_or_a_resolver_that_is_down_stops_no_converge() -> None:
-    """The certificate, which comes last, reports a resolver that is down, or the missing name of a first converge."""
+    """A converge goes on without DNS. Its last component, certificate, reports a missing name or a failed resolver."""
     named(settings_of("prod").values.domain, has_address=False)
     named(None, has_address=False)
     named("old.dev", has_address=True)

@@ -1,4 +1,4 @@
-"""Every fact, from the output of its command to its value."""
+"""Every fact turns the output of its command into the right value."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (RolesAsDeclared, "t\nt\n", True),
     (RolesAsDeclared, "t\nf\n", False),
     (RolesAsDeclared, "f\nt\n", False),
-    (RolesAsDeclared, "t\n", False),  # one of the two was refused
+    (RolesAsDeclared, "t\n", False),  # PostgreSQL refused one of two questions
     (RolesAsDeclared, "", False),
     (ComposeServices, "\n".join(map(json.dumps, INSPECTED)), SERVICES),
     (ComposeServices, "", {}),
@@ -175,7 +175,7 @@ def test_every_fact_is_among_them() -> None:
 
 
 def ask(fact: FactBase[Any], *arguments: str) -> Any:
-    """Run the fact's command on this machine as pyinfra does. Without output it has its default."""
+    """Run the fact's command on this machine as pyinfra does. Without output, return the fact's default."""
     command = fact.command(*arguments)
     ran = subprocess.run(["/bin/sh", "-c", str(command)], capture_output=True, text=True, check=True)
     lines = ran.stdout.splitlines()
@@ -221,7 +221,7 @@ def test_a_database_has_its_major_version_and_none_is_none(folder: Path) -> None
 
 
 def test_a_fifo_or_link_in_place_of_pg_version_is_neither_opened_nor_shown(folder: Path, tmp_path: Path) -> None:
-    """S11: the content of a file that only root can read was shown in an error message, through a link."""
+    """Attack S11: through a link, an error message showed the content of a file that only root can read."""
     version, outside = folder / "PG_VERSION", tmp_path / "outside"
     outside.write_text("16\n")
     plants: list[Callable[[], object]] = [

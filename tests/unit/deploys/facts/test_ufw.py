@@ -1,4 +1,4 @@
-"""ufw's output, captured from ufw 0.36.2 on Debian 13."""
+"""The fact reads ufw's output, captured from ufw 0.36.2 on Debian 13."""
 
 from deploys.components.firewall import after_rules, ssh_rules
 from deploys.facts.ufw import Chain, Firewall, parse
@@ -87,7 +87,7 @@ def test_an_active_firewall() -> None:
             USER_INPUT: ("-", "-A ufw-user-input -p tcp -m tcp --dport 22 -j ACCEPT"),
             INPUT6: ("DROP",),
         },
-        # Docker's own chains and its rules in FORWARD are left out. A chain that is not loaded at all is empty.
+        # The fact leaves out Docker's own chains and Docker's rules in FORWARD. It shows an unloaded chain as empty.
         loaded={
             **AS_BOTH,
             INPUT: ("ACCEPT", "-A INPUT -j ACCEPT", "-A INPUT -j ufw-before-input"),
@@ -113,7 +113,7 @@ def test_docker_s_last_rule_is_another_s_anywhere_else() -> None:
 
 
 def test_a_firewall_that_a_boot_would_not_load_is_not_active() -> None:
-    """ufw-init says so and loads nothing if ufw.conf has ENABLED=no."""
+    """With ENABLED=no in ufw.conf, ufw-init loads nothing at boot."""
     loaded_now, _, _ = ACTIVE.partition("declared\n")
     assert not parse([*loaded_now.splitlines(), "declared", "Skip starting firewall: ufw (not enabled)"]).active
 

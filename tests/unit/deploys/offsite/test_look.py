@@ -1,4 +1,4 @@
-"""The ledger of the off-site repository: what was seen is recorded, and what changed raises an alarm."""
+"""The ledger records the snapshots seen in the off-site repository, and a later change raises an alarm."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def test_a_changed_snapshot_is_reported_until_a_person_agrees(
             there.identity = "r2"
     there.now += DAY
     assert any(says in line for line in looked(there, ledger))
-    assert any(says in line for line in looked(there, ledger)), "it is told again"
+    assert any(says in line for line in looked(there, ledger)), "the alarm was not repeated"
     capsys.readouterr()
     a_person_is_needed(monkeypatch, capsys, there, ledger, says)
-    assert not any(says in line for line in looked(there, ledger)), "somebody has seen it"
+    assert not any(says in line for line in looked(there, ledger)), "the alarm was repeated after a confirmation"
 
 
 def test_an_old_backup_that_was_never_seen_replaces_no_other(ledger: Path) -> None:
@@ -87,7 +87,7 @@ def test_an_old_backup_that_was_never_seen_replaces_no_other(ledger: Path) -> No
 
 
 def test_a_snapshot_that_became_unreadable_raises_an_alarm(ledger: Path) -> None:
-    """A key that can delete can remove the content of a snapshot and leave its name."""
+    """An intruder with a key that can delete may remove a snapshot's content and leave its name."""
     there = pruned_before(InMemory(nightly(3)), ledger)
     gone = there.backups.pop(1)
     there.others[gone.snapshot.id] = "no JSON"
@@ -134,7 +134,7 @@ def test_a_malformed_ledger_is_one_line(ledger: Path, content: str) -> None:
 
 
 def test_a_ledger_whose_days_have_no_offset_is_malformed(ledger: Path) -> None:
-    """Such a time cannot be compared with others."""
+    """A time without an offset cannot be compared with others."""
     url = "s3:https://s3.test/bucket"
     look.save(ledger, Ledger(url, "r1", NOON, NOON, {"a": look.Seen("b", "c", NOON, NOON)}))
     whole = ledger.read_text()

@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_the_docs() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=40))
 def test_nothing_goes_for_which_no_newer_verified_one_stays(days: Sequence[tuple[int, bool]]) -> None:
-    """This holds for any dates in the manifests."""
+    """Prune deletes a backup only if a newer verified one stays, with any dates in the manifests."""
     told = [made(number, NOON + day * DAY, verified=good) for number, (day, good) in enumerate(days)]
     chosen = plan([stored_as(one) for one in told])
     stays = [one.manifest.time for one in chosen.keep if one.manifest.verified]
@@ -66,7 +66,7 @@ def test_nothing_goes_for_which_no_newer_verified_one_stays(days: Sequence[tuple
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(-20, 40), st.integers(0, 300)), max_size=40))
 def test_nothing_goes_that_the_storage_took_within_the_floor(sent: Sequence[tuple[int, int, int]]) -> None:
-    """This holds for any dates in the manifests."""
+    """Prune keeps every backup that is younger than the floor, with any dates in the manifests."""
     now = NOON + 400 * DAY
     found = [
         stored_as(made(number, NOON + day * DAY - off * HOUR), NOON + day * DAY, position)
@@ -87,7 +87,7 @@ def test_all_of_the_floor_stays_and_what_is_older_goes_by_its_month() -> None:
 
 
 def test_periods_are_those_of_the_storage_s_dates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The date of a manifest without a doubt may be hours off, and so in another day, week and month."""
+    """A manifest's date may be hours off without a doubt, and so fall into another day, week or month."""
     found = [stored_as(one.manifest, one.at + 20 * HOUR) for one in nightly(3)]
     seen: list[Manifest] = []
 
@@ -115,7 +115,7 @@ def test_prune_deletes_by_explicit_ids_after_reading_the_newest_back(ledger: Pat
 
 
 def test_a_newest_one_that_was_sent_again_needs_no_whole_first_try(ledger: Path) -> None:
-    """Both copies stay, and count once. A damaged copy that an intruder sent does no harm."""
+    """Two copies of a backup both stay and count once. A damaged copy that an intruder sent does no harm."""
     backups = nightly(QUARTER)
     again = [stored_as(one.manifest, one.at + HOUR, 1) for one in backups[-3:]]
     for damaged in (ids(backups[-3:]), ids(again)):
@@ -147,7 +147,7 @@ def test_without_a_verified_backup_nothing_is_deleted(ledger: Path) -> None:
 
 
 def test_a_plan_without_a_proof_is_refused(monkeypatch: pytest.MonkeyPatch, ledger: Path) -> None:
-    """This guards against an error in the choice."""
+    """Prune refuses a plan that keeps nothing, as a guard against an error in the choice."""
     there = pruned_before(InMemory(nightly(QUARTER)), ledger)
     monkeypatch.setattr(prune.retention, "choose", lambda *_: set())
     monkeypatch.setattr(prune, "FLOOR", timedelta(0))
@@ -188,7 +188,7 @@ def test_a_refused_prune_has_an_exit_code_of_its_own(
 def test_a_shrunk_backup_is_deleted_only_if_a_person_agrees_at_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
-    """An intruder sent many backups that look newer. With YES=1 they would replace the real ones."""
+    """An intruder sent many backups that look newer. With YES=1, the forgeries would displace the real backups."""
     shrunk = dict.fromkeys((DUMP, GLOBALS, STATE), File(499, SHA256))
     forged = [stored_as(night(number, files=shrunk)) for number in range(15, QUARTER)]
     there = pruned_before(InMemory([*nightly(15), *forged], bytes_there=499), ledger)
@@ -215,7 +215,7 @@ def test_the_first_prune_needs_a_person(
 def test_a_year_of_prunes_needs_no_person_but_a_gap_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
-    """A prune runs every ten days. Then a plan that keeps no month would delete all older months at once."""
+    """Prunes every ten days need no person. A plan that would delete all older months at once needs a person."""
     at_a_terminal(monkeypatch, None)
     there = pruned_before(InMemory(nightly(FLOOR.days)), ledger)
     for number in range(FLOOR.days, 400):
@@ -250,7 +250,7 @@ def test_seven_forgeries_replace_no_backup(capsys: pytest.CaptureFixture[str], l
     there = pruned_before(InMemory(real), ledger)
     expected = ids(plan(real, floor=FLOOR).drop)
     there.backups = [*real, *seven_forgeries(there.now)]
-    assert pruned(there, ledger) == REFUSED, "there is more to drop than the last prune left"
+    assert pruned(there, ledger) == REFUSED, "the plan deletes more than the last prune left, so a person is needed"
     assert pruned(pruned_before(there, ledger, 200 * DAY), ledger) == DONE
     assert {*there.forgotten} == expected
     shown = capsys.readouterr().out
@@ -261,12 +261,12 @@ def test_seven_forgeries_replace_no_backup(capsys: pytest.CaptureFixture[str], l
     there.now += 2 * FLOOR
     there.backups += [stored_as(night(200 + day)) for day in range(1, 100)]
     assert pruned(there, ledger) == DONE
-    assert ids(there.backups) >= ids(seven_forgeries(NOON)), "in doubt, they stay until a person has looked"
+    assert ids(there.backups) >= ids(seven_forgeries(NOON)), "a forgery in doubt was deleted before a person had looked"
 
 
 @pytest.mark.parametrize("backdated", [True, False])
 def test_forgeries_with_the_storage_s_own_dates_take_a_day_s_place(*, backdated: bool) -> None:
-    """Their manifests agree with the storage's dates, or are spread over months with `restic backup --time`."""
+    """Forgeries sent on one day count as one day, whether their own dates are of that day or spread over months."""
     real = nightly(200)
     now = real[-1].at + DAY
     times = [now - 25 * number * DAY if backdated else now - number * HOUR for number in range(1, 8)]
@@ -278,7 +278,7 @@ def test_forgeries_with_the_storage_s_own_dates_take_a_day_s_place(*, backdated:
 
 
 def test_without_the_storage_s_dates_the_forgeries_would_have_won() -> None:
-    """The control: with the dates of the manifests, all older backups would be deleted."""
+    """Control: judged by the manifests' dates, the forgeries would delete all older backups."""
     real = nightly(200)
     forged = [replace(one, at=one.manifest.time) for one in seven_forgeries(NOON)]
     believed = [replace(one, manifest=replace(one.manifest, sequence=200 + n)) for n, one in enumerate(forged)]
@@ -292,7 +292,7 @@ def test_two_snapshots_of_one_id_stay_and_neither_counts(capsys: pytest.CaptureF
     there = pruned_before(InMemory([*real, shadow]), ledger)
     assert pruned(there, ledger) == DONE
     described = {arguments[1] for arguments in there.ran if arguments[0] == "describe"}
-    assert described == {real[-2].snapshot.id}, "the one before is the newest that is in no doubt"
+    assert described == {real[-2].snapshot.id}, "the newest backup without a doubt is the one before"
     assert {real[-1].snapshot.id, shadow.snapshot.id} <= ids(there.backups)
     assert re.search(
         r"is in doubt: snapshot \w+ has the same backup ID, but different content", capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The operator's client of the off-site repository. Scripts play restic, and a local server plays the storage."""
+"""The operator's client of the off-site repository, with scripts in place of restic and a local storage server."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_manifest_without_an_end_is_one_line(ours: Repository, tmp_path: Path)
 
 
 def test_a_locked_repository_names_its_holder(ours: Repository, tmp_path: Path) -> None:
-    """restic's message changed in 0.17."""
+    """Read both forms of restic's message, which changed in 0.17."""
     for said in ("unable to create lock in backend: repository is already", "Fatal: unable to create lock: already"):
         program(tmp_path, f"echo '{said} locked by PID 7 on bot\nuse unlock' >&2; exit 11")
         with pytest.raises(
@@ -111,7 +111,7 @@ def test_a_file_is_hashed_as_it_comes(ours: Repository, tmp_path: Path) -> None:
 def test_a_file_that_can_t_be_read_is_told_with_restic_s_reason_and_nothing_else_is_shown(
     ours: Repository, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """An intruder may have written parts of restic's message. The caller that shows it makes it printable."""
+    """An intruder may have written parts of restic's message. The caller makes the message printable."""
     program(tmp_path, r"printf 'abc'; printf 'Fatal: \x1b[2Jlost\n' >&2; exit 1")
     with pytest.raises(RepositoryError, match="/y of snapshot x can't be read: \x1b\\[2Jlost"):
         ours.describe("x", "/y", 3)

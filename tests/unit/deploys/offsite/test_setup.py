@@ -1,4 +1,4 @@
-"""Creating the off-site repository and repairing its passwords."""
+"""`make offsite` creates the off-site repository and repairs its passwords."""
 
 from __future__ import annotations
 

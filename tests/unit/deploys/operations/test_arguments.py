@@ -1,4 +1,4 @@
-"""Operations have no argument that pyinfra takes for itself."""
+"""No operation has an argument with the name of a global argument of pyinfra."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import deploys.operations
 
 
 def test_no_parameter_shadows_a_global_of_pyinfra() -> None:
-    """pyinfra would use it as a global argument and not pass it on."""
+    """pyinfra would use such an argument itself and not pass it to the operation."""
     reserved = {key for key, _ in all_global_arguments()} | {"name"}
     assert {"_sudo", "_stdin", "_if"} < reserved
     for module in pkgutil.iter_modules(deploys.operations.__path__, "deploys.operations."):

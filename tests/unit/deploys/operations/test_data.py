@@ -56,7 +56,7 @@ def test_a_password_reaches_postgresql_by_standard_input_and_stays_out_of_its_lo
 
 
 def test_the_app_owns_neither_the_database_nor_its_settings() -> None:
-    """Attack S1. The owner may still create schemas and trusted extensions, for which CREATE is enough."""
+    """Prevent attack S1. The app's role may still create schemas and trusted extensions, for which CREATE is enough."""
     with droplet({RolesAsDeclared: False}):
         (alter,) = postgres_roles._inner(**ROLES)
     statements = alter.connector_arguments["_stdin"]
@@ -76,14 +76,14 @@ def test_roles_are_made_in_a_session_that_the_app_cannot_influence() -> None:
 
 
 def test_owners_are_read_where_the_app_cannot_lie() -> None:
-    """Both sessions have our settings, and the superuser uses only the database `postgres`."""
+    """Both sessions have our settings, and the superuser connects only to the database `postgres`."""
     told = {"container": "c", "owner": "app", "login": "app_01234567", "database": "shop"}
     line = str(RolesAsDeclared().command(**told))
     by_login, by_superuser = line.split("; psql")
     assert by_login.startswith("docker exec --env 'PGOPTIONS=-c search_path=pg_catalog,pg_temp -c role=none")
     assert "-d shop -h" in by_login
     assert by_login.count("search_path=pg_catalog,pg_temp") == 2
-    assert by_login.count("role=none") == 1, "the login role is asked as whom it acts"
+    assert by_login.count("role=none") == 1, "one question must show the role as which the login role acts"
     assert "-d postgres -U postgres" in by_superuser
     assert "--no-psqlrc" in by_superuser
     assert all(word in by_superuser for word in ("datdba =", "CREATE", "CONNECT", "TEMPORARY"))

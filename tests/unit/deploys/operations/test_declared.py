@@ -1,4 +1,4 @@
-"""The site writes down what its operations declare."""
+"""The site records the accounts, files and other things that its operations declare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compose projects and networks are started and created as declared."""
+"""Docker's networks are created and Compose projects are started as declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign findings are removed, each in the way that fits its kind."""
+"""Each foreign finding is removed by the command for its kind."""
 
 from __future__ import annotations
 

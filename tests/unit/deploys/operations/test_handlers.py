@@ -1,4 +1,4 @@
-"""A pending handler runs once, and a plan shows one that a change will make pending."""
+"""A pending handler runs once. A plan shows a handler that a planned change will notify."""
 
 from __future__ import annotations
 

@@ -61,6 +61,6 @@ def test_an_account_is_made_once() -> None:
 def test_a_half_installed_package_is_finished() -> None:
     assert commands(repair_interrupted_dpkg, {HalfInstalled: False}) == []
     wait, configure, fix = commands(repair_interrupted_dpkg, {HalfInstalled: True})
-    assert wait == "timeout 600 python3 -", "who is at it may finish it"
+    assert wait == "timeout 600 python3 -", "another user of dpkg must get time to finish"
     assert "--configure --pending" in configure
     assert "--fix-broken" in fix

@@ -66,7 +66,7 @@ def test_a_firewall_that_differs_is_shown_rule_by_rule(
 
 
 def test_a_firewall_as_declared_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order in which its rules were added does not matter."""
+    """The order of ufw's added rules does not matter."""
     there = replace(ALLOWED, rules=ALLOWED.rules[::-1])
     assert planned({Ufw: there, FileState: AFTER_PLACED}, lambda: ufw._changes(**ARGUMENTS), monkeypatch) == []
 

@@ -54,8 +54,8 @@ def redis(user: RedisUser, *, starts_with: tuple[str, ...], exclusive: bool, exe
     [
         (["new"], 0, 0),
         (["old"], 1, 1),
-        (["old", "new"], 0, 1),  # A converge was interrupted.
-        ([], 0, 1),  # The user does not exist yet.
+        (["old", "new"], 0, 1),  # a converge was interrupted
+        ([], 0, 1),  # the user does not exist yet
     ],
 )
 def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
@@ -68,7 +68,7 @@ def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
 
 @pytest.mark.parametrize(("alone", "wanted"), [(False, ("new", "old")), (True, ("new",))])
 def test_redis_starts_with_the_passwords_that_it_admits_now(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
-    """Otherwise a Redis that restarts before the next release serves would reject the live one."""
+    """Redis may restart before the next release serves, and must then still admit the live release."""
     with droplet({RedisUsers: admitting("new", "old"), FileState: None, Sha256File: ADMIN}):
         write, *_ = redis_password._inner(**REDIS, exclusive=alone)
     assert "/s/redis.conf.new" in str(write)
@@ -100,7 +100,7 @@ def test_a_plan_of_the_first_converge_knows_no_password_of_the_administrator_yet
     ids=["converged before November 2026", "other rules", "its administrator is refused"],
 )
 def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, who: str) -> None:
-    """Both users are set by one command: the app keeps its connections and its password."""
+    """One command sets both users, so the app keeps its connections and its password."""
     with droplet({RedisUsers: user, FileState: {**PLACED, "sha256": "0"}, Sha256File: ADMIN}):
         _, command = redis_password._inner(**REDIS)
     assert who in str(command)
@@ -127,7 +127,7 @@ def test_a_secret_of_the_droplet_s_own_is_made_once(tmp_path: Path, there: Any, 
         found.append(dest.read_bytes())
         assert dest.stat().st_mode & 0o777 == 0o600
         dest.chmod(0o644)
-    assert len(set(found)) == made, "what is there stays"
+    assert len(set(found)) == made, "a second run must keep the secret"
     assert all(re.fullmatch(b"[0-9a-f]{64}", one) for one in found)
 
 

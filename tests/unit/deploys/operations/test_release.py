@@ -1,4 +1,4 @@
-"""A converge releases the live tag again when it does not run as declared."""
+"""A converge releases the live tag again if the running containers differ from what is declared."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_without_a_release_none_is_made_up() -> None:
 
 @pytest.mark.parametrize("status", [None, LOST, LINK_LOST])
 def test_a_state_that_is_lost_is_not_taken_for_no_release(status: Any) -> None:
-    """stackctl's own message fails the converge."""
+    """The converge fails with stackctl's own message."""
     assert released(status) == ["stackctl status"]
 
 

@@ -1,4 +1,4 @@
-"""The converge's part of a trial: its commands in order, and the report of a login that fails."""
+"""A converge runs a trial's commands in order, and reports a login that fails."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ARGUMENTS: dict[str, Any] = {"trial": "ssh", "files": FILES, "handler": Handler(
 def words(facts: dict[Any, Any]) -> list[str]:
     """Return the first command, the changes, and the last two commands."""
     begin, *changes, confirm, done = commands(apply_on_trial, facts, **ARGUMENTS)
-    assert all(shlex.split(change)[:4] == CHANGE for change in changes), "a change that nothing undoes when it is late"
+    assert all(shlex.split(change)[:4] == CHANGE for change in changes), "a late change would not be reverted"
     return [begin, *(shlex.split(change)[4] for change in changes), confirm.split("(")[0], done]
 
 
@@ -92,9 +92,7 @@ def test_the_firewall_changes_on_trial_alone() -> None:
 
 
 class Client:
-    """The part of paramiko's client that the code uses. The class keeps the state, because the code
-    creates the object.
-    """
+    """A stand-in for paramiko's client. The class keeps the state, because the tested code creates the object."""
 
     refuses: Exception | None = None
     code: int | None = 0
@@ -174,7 +172,7 @@ def test_a_login_that_fails_is_one_line_with_what_happens_next(client: type[Clie
 
 
 def test_an_ended_trial_may_have_been_confirmed(client: type[Client]) -> None:
-    """A login whose answer was lost may have confirmed it."""
+    """A login may have confirmed the trial although its answer was lost."""
     client.refuses = OSError("refused")
     droplet = Droplet()
     droplet.record = ""
@@ -210,7 +208,7 @@ def test_a_confirmation_that_is_refused_fails_the_run(client: type[Client]) -> N
 
 
 def test_the_run_fails_by_the_confirmation() -> None:
-    """pyinfra passes arguments by these two names. False is a failure; an exception would show a traceback."""
+    """pyinfra passes `state` and `host` by name. The function returns False for a failure, to avoid a traceback."""
     *_, command = on_trial("ssh", [StringCommand("x")])
     assert isinstance(command, FunctionCommand)
     state, droplet = SimpleNamespace(), Droplet()

@@ -19,12 +19,12 @@ RESTORE = ["iptables-restore --noflush /etc/ufw/after.rules"]
 
 
 def firewall(there: Firewall, placed: dict[str, str] | None = AFTER_PLACED) -> list[str]:
-    """Return the commands between the start of a trial and its confirmation. Without commands there is no trial."""
+    """Return the commands between the start and the confirmation of a trial, or no commands if there is no trial."""
     facts: Facts = {Ufw: there, FileState: placed}
     arguments: dict[str, Any] = {"allow": ["22/tcp", "80/tcp"], "policies": {"incoming": "deny"}, "after": AFTER}
     if not (ran := commands(ufw.rules, facts, **arguments)):
         return []
-    assert len(ran) > 2, "a trial of nothing"
+    assert len(ran) > 2, "the trial has no commands"
     return [shlex.split(line)[-1] for line in ran[1:-1]]
 
 
@@ -62,7 +62,7 @@ def test_a_firewall_that_is_off_is_enabled() -> None:
 def test_rules_after_ufw_s_own_are_placed_before_the_firewall_is_enabled() -> None:
     said = firewall(Firewall(), placed=None)
     assert "/etc/ufw/after.rules.new" in said[-2]
-    assert "--test" not in said[-2], "the chains that it leads to come with ufw's first start"
+    assert "--test" not in said[-2], "a test would fail, because ufw's first start creates the chains"
     assert said[-1] == "ufw --force enable"
 
 
@@ -95,7 +95,7 @@ COMMIT
         ({INPUT: ACCEPT}, {"iptables": [INPUT_BACK]}),
         ({INPUT6: ()}, {"ip6tables": [INPUT_BACK.replace("ufw-", "ufw6-")]}),
         ({INPUT: ACCEPT, PREROUTING: RAW_EMPTY}, {"iptables": [INPUT_BACK, RAW_BACK]}),
-        # Docker's rules in FORWARD, which the fact leaves out, stay: the chain is not flushed.
+        # The chain FORWARD is not flushed, so Docker's rules in it stay. The fact leaves them out.
         (
             {FORWARD: ("DROP", "-A FORWARD -j ACCEPT", *CHAINS[FORWARD][1:]), INPUT: ACCEPT},
             {"iptables": [FORWARD_BACK]},
@@ -117,7 +117,7 @@ def test_rules_changed_in_the_kernel_are_mended_one_table_at_a_time(
 
 
 def test_files_that_ufw_can_t_load_are_no_measure() -> None:
-    """A faulty file that is written again is an exception."""
+    """A converge fails if ufw cannot load a file of rules, unless the converge writes this file again."""
     there = replace(ALLOWED, faults=("Problem running '/etc/ufw/after.rules'",), loaded=CHAINS | {INPUT: ACCEPT})
     with pytest.raises(OperationError, match=r"Problem running '/etc/ufw/after\.rules'"):
         firewall(there)

@@ -1,4 +1,4 @@
-"""A configuration is tested before it replaces a good one: the command of `validate` is run here."""
+"""A configuration is tested before it replaces a good one. The tests run the command of `validate` here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNTESTED = {
     "Write PostgreSQL's password": "a password",
     "Write Redis's password": "a password",
 }
-"""Files that are written without a test, by the operation's name, and why."""
+"""The reasons for which files are written without a test, by the operation's name."""
 
 
 def run(dest: Path, validate: str | None, content: bytes = NEW) -> subprocess.CompletedProcess[bytes]:
@@ -58,7 +58,7 @@ def test_what_is_refused_leaves_the_good_file_in_place_and_says_which_and_why(tm
     assert dest.read_text() == "good"
     assert b"line 3: no such word" in ran.stderr
     assert f"{dest}: the new file is invalid".encode() in ran.stderr
-    assert [path.name for path in tmp_path.iterdir()] == [name], "what was refused is gone"
+    assert [path.name for path in tmp_path.iterdir()] == [name], "the refused file was left behind"
 
 
 def test_what_is_accepted_takes_its_place_without_a_word(tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ def test_a_compose_file_is_tested_with_its_variables_and_nothing_of_the_machine_
 def test_redis_has_to_run_with_a_file_until_it_is_ended() -> None:
     said = data_services._redis_accepts("redis:8-trixie", "%s")
     assert "--network none" in said
-    assert said.endswith("test $? = 124"), "timeout's own code: it was still running"
+    assert said.endswith("test $? = 124"), "124 is timeout's exit code for a program that still ran"
 
 
 @pytest.mark.parametrize(("code", "text"), [(124, NEW), (0, b"good"), (1, b"good"), (125, b"good")])
 def test_another_redis_has_to_accept_the_configuration_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, text: bytes
 ) -> None:
-    """Only the Compose file names its image, so that file is refused."""
+    """Another Redis image must accept the existing configuration, or the Compose file with that image is refused."""
     asked = tmp_path / "asked"
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\necho "$*" >> {asked}\ntest "$1" = compose || exit {code}\n')

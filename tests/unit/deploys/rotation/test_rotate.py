@@ -1,4 +1,4 @@
-"""A secret is rotated by one command, or stays as it was."""
+"""One command rotates a secret, or leaves it as it was."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_converge_that_fails_is_undone(operator: Operator, second: int, code: 
     assert operator.file.read_bytes().decode() == LAYOUT
     (first, new), (again, old) = operator.ran
     assert (first, again) == ("deploys/site.py", "deploys/site.py")
-    assert operator.ages_seen[0] == operator.ages_seen[1], "an old secret would count as one of today"
+    assert operator.ages_seen[0] == operator.ages_seen[1], "the restored secret must keep its former age"
     assert new["REDIS_PASSWORD"] != old["REDIS_PASSWORD"] == GOOD["REDIS_PASSWORD"]
 
 
@@ -119,7 +119,7 @@ def test_an_interruption_leaves_file_and_ages_as_they_were(
 def test_a_value_whose_predecessor_is_revoked_stays(
     operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """@BotFather has revoked the old token. With it in the file, the next converge would break the bot again."""
+    """The new value stays in the env file, because @BotFather has revoked the old token."""
     operator.ends = [*(0 for _ in proof(key)), end]
     assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == NEEDS_A_PERSON
     assert read_env_file(operator.file) == {**GOOD, key: ISSUED[key]}
@@ -160,7 +160,7 @@ def test_a_droplet_that_is_locked_is_no_failure(operator: Operator, capsys: pyte
 def test_a_second_rotation_is_refused_until_the_first_has_ended(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """This holds even after the first has replaced the file. Otherwise each would restore what it read itself."""
+    """A second rotation is refused even after the first has written the file. Each would restore its own copy of it."""
     second: list[int] = []
 
     def converge(environment: str, deploy: str) -> int:
@@ -195,7 +195,7 @@ def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator
 def test_a_converge_that_fails_after_the_new_secret_is_in_use_undoes_nothing(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The last component of a converge is the certificate, which may fail each time, for reasons of its own."""
+    """A converge may fail after the new secret is in use, for example in its last component, certificate."""
     operator.recorded = key
     secret = SECRETS.get(key, APP_SECRET)
     operator.ends = [*[0] * secret.steps.index("deploys/site.py"), 1]
@@ -222,7 +222,7 @@ def test_interrupted_once_the_new_one_is_in_use_it_stays(
 def test_a_failed_check_after_the_rotation_undoes_nothing(
     operator: Operator, look: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An interruption is no reason either: it must not count as one before any change."""
+    """Neither a failed check nor an interruption after the rotation restores the old secret."""
     operator.ends = [0, look]
     assert operator.rotates("REDIS_PASSWORD", "--yes") == NEEDS_A_PERSON
     assert read_env_file(operator.file)["REDIS_PASSWORD"] != GOOD["REDIS_PASSWORD"]
@@ -242,7 +242,7 @@ def test_a_secret_that_is_changed_by_hand_is_explained_and_nothing_is_done(
 
 def test_every_secret_is_explained() -> None:
     known = {*SECRETS, *BY_HAND}
-    assert {*GOOD} - known == {"STRIPE_API_KEY"}  # This is one of the app's own secrets.
+    assert {*GOOD} - known == {"STRIPE_API_KEY"}  # one of the app's own secrets
     assert APP_SECRET.after
 
 
@@ -262,7 +262,7 @@ def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
 def test_a_token_that_its_issuer_refuses_changes_nothing(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """This holds for the bot's token, too, whose old value may be dead: the new one is certainly wrong."""
+    """The env file keeps the old token, even if it was revoked, because the new one is certainly wrong."""
     operator.ends = [1]
     ages = operator.ages.read_bytes()
     assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == REFUSED
@@ -274,7 +274,7 @@ def test_a_token_that_its_issuer_refuses_changes_nothing(
 
 
 def test_a_check_that_meets_a_lock_undoes_the_rotation(operator: Operator) -> None:
-    """The droplet has the new value by then."""
+    """The check meets the lock after the converge, when the droplet already has the new value."""
     operator.ends = [0, 0, LOCKED]
     assert operator.rotates("OFFSITE_PASSWORD", "--yes") == FAILED
     assert [step for step, _ in operator.ran] == [OPENS, "deploys/site.py", SHOWS, "deploys/site.py"]

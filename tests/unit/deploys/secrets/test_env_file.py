@@ -52,7 +52,7 @@ def test_without_a_repository_off_the_droplet_its_keys_are_neither_needed_nor_re
 
 
 def test_the_operator_s_part_may_be_left_out_whole_and_not_in_part() -> None:
-    """CI's env file has no operator's secrets."""
+    """CI's env file has none of the operator's secrets. An env file with only some of them is refused."""
     assert [*credentials({name: GOOD[name] for name in GOOD if name not in OPERATOR_RULES}).offsite] == [*OFFSITE_RULES]
     with pytest.raises(CredentialsError, match="OFFSITE_OPERATOR_PASSWORD is missing"):
         credentials({name: GOOD[name] for name in GOOD if name != "OFFSITE_OPERATOR_PASSWORD"})
@@ -138,7 +138,7 @@ def test_values_survive_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, 
 
 
 def test_interpolation_would_have_changed_a_value(tmp_path: Path) -> None:
-    """This is the control of the test above: an ordinary parser changes the password."""
+    """Control for the test above: an ordinary dotenv parser changes the password."""
     path = env_file(tmp_path, "A='a${HOME}b'\n")
     assert read_env_file(path) == {"A": "a${HOME}b"} != dotenv_values(path)
 

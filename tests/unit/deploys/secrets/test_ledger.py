@@ -1,4 +1,4 @@
-"""The ledger of secrets: it has their ages, and finds two that are equal."""
+"""The ledger records the ages of secrets, and finds two secrets with the same value."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_secret_of_the_place_has_one() -> None:
 
 
 def test_the_operator_s_own_keep_their_day_when_an_env_file_leaves_them_out() -> None:
-    """CI's env file lacks them, and its plan would show drift otherwise. Without a repository they leave the ledger."""
+    """CI's env file lacks the operator's secrets. The ledger keeps their days, so that CI's plan shows no drift."""
     given = {KEY: "k", "OFFSITE_PASSWORD": "1", "OFFSITE_OPERATOR_PASSWORD": "2"}
     known = {name: Entry(fingerprint, BEFORE) for name, fingerprint in given.items()}
     assert updated(known, {KEY: "k", "OFFSITE_PASSWORD": "1"}, TODAY) == known
@@ -131,7 +131,7 @@ def test_a_converge_records_what_is_new_once(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "prod.secrets.json"
     (command,) = operations(path, CURRENT)
     assert isinstance(command, FunctionCommand)
-    assert not path.exists(), "a plan only looks"
+    assert not path.exists(), "a plan must not write the ledger"
     command.function(*command.args)
     assert read(path) == KNOWN
     assert operations(path, CURRENT) == []

@@ -1,4 +1,4 @@
-"""A droplet's output is made printable, and Ctrl-C tells what continues. Most of these tests run pyinfra."""
+"""A droplet's output is made printable, and Ctrl-C shows which run continues. Most of these tests run pyinfra."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_fault_in_group_data_is_told_by_file_line_and_cause(
 
 
 def test_group_data_is_read_where_pyinfra_is_not_installed() -> None:
-    """CI's scripts verify a release on a runner without pyinfra."""
+    """CI's scripts read group_data on a runner without pyinfra."""
     program = "from deploys.config.environments import group_data; print(group_data('prod')['app'])"
     bare = [sys.executable, "-S", "-c", program]
     assert subprocess.run(bare, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "toogoodtogo\n"
