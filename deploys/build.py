@@ -26,7 +26,7 @@ _templates = Environment(
 
 
 def template(name: str, **values: object) -> bytes:
-    """Render templates/`name`. It is an error if a value that the template uses is missing."""
+    """Render templates/`name`. A value that the template uses and that is missing is an error."""
     return _templates.get_template(name).render(**values).encode()
 
 
@@ -38,7 +38,7 @@ def file(name: str) -> bytes:
 def stackctl(app: str) -> bytes:
     """Build the zipapp of stackctl for `app`.
 
-    A zip stores the order and the times of its entries. So they are sorted, and all have the same time.
+    A zip stores the order and the times of its entries. So the entries are sorted, and all have the same time.
     """
     sources = sorted((_ROOT / "stackctl").rglob("*.py"))
     entries = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sources}
@@ -52,7 +52,7 @@ def stackctl(app: str) -> bytes:
 
 
 def fingerprint(*parts: bytes) -> str:
-    """Return one SHA-256 over several inputs, in hexadecimal. Different lists of inputs have different fingerprints."""
+    """Return one SHA-256 over a list of inputs, in hexadecimal. Different lists have different fingerprints."""
     total = sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "big") + part)

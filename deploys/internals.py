@@ -1,6 +1,6 @@
 """The parts of pyinfra that deploys/ uses beyond the documented API. Check them when you upgrade pyinfra.
 
-config.py pins pyinfra's version. tests/unit/test_connection.py refuses such an import in any other module.
+config.py pins pyinfra's version. A unit test refuses an import of these parts in any other module.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def connect_with(client: type[SSHClient], run_with_sudo: Callable[..., tuple[int
 
 
 def transport(host: Host) -> Transport:
-    """Return the transport of this run's SSH connection to a host. Raises PyinfraError if there is no connection."""
+    """Return the transport of this run's SSH connection to the host. Raises PyinfraError if it is not connected."""
     client = _connector(host).client
     if client is None:
         raise PyinfraError(f"{host.name} is not connected. Next: run this again")

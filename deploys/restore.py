@@ -1,8 +1,8 @@
-"""Replaces the live data by a backup: `make restore ENV=prod` shows the plan, and with YES=ID runs it.
+"""Replaces the live data by a backup. `make restore ENV=prod` shows the plan; YES=ID carries the plan out.
 
 `--data offsite=true` fetches the backup from off-site. If several snapshots have the same backup ID,
-`--data 'snapshot="4f1c2d3e"'` chooses one. `--data 'beside="lost"'` restores into a database beside the live one and
-leaves the live one as it is.
+`--data 'snapshot="4f1c2d3e"'` chooses a snapshot. `--data 'beside="lost"'` loads the backup into the database `lost`,
+beside the live database, and leaves the live database as it is.
 """
 
 from pyinfra import host

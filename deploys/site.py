@@ -1,4 +1,4 @@
-"""The site: each component with its groups, in order.
+"""Converges a droplet: applies each component of the site, in order, if the droplet is in one of its groups.
 
 pyinfra inventories/prod.py deploys/site.py      # or: make site ENV=prod
 """
@@ -53,8 +53,8 @@ SITE = [
     (secrets, EVERYWHERE),
     (tls, {"edge"}),
     (declared, EVERYWHERE),  # after all components that write files
-    # Last, because it can fail for reasons outside of the droplet. Even then everything else is done, and nginx
-    # serves the placeholder certificate.
+    # The certificate comes last, because it can fail for reasons outside of the droplet. Even then everything else is
+    # done, and nginx serves the placeholder certificate.
     (certificate, {"edge"}),
 ]
 

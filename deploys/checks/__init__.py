@@ -1,1 +1,1 @@
-"""Deploys that check whether a new credential is accepted where it is used. A rotation runs them."""
+"""Deploys with which a rotation checks that a new credential is accepted where the credential is used."""

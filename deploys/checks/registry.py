@@ -15,7 +15,7 @@ from deploys.facts.stackctl import Status
 settings = load_settings(host.data.dict())
 status = host.get_fact(Status) or {}
 if live := status.get("release"):
-    # The image is pulled by its tag, because Docker asks no registry for a digest that it already has.
+    # The image is pulled by its tag, because Docker asks no registry for a digest that Docker already has.
     image = shlex.quote(f"{live['image'].partition('@')[0]}:{live['tag']}")
     server.shell(
         name=f"Pull {live['tag']} with the new login",

@@ -16,7 +16,7 @@ from stackctl.core.paths import Paths
 
 
 def run(name: str, *words: str, group: str | None = None) -> None:
-    """Run `stackctl` with these words if the host is in the group. Raises PyinfraError if stackctl is not installed."""
+    """Run `stackctl` with `words` if the host is in `group`. Raises PyinfraError if stackctl is not installed."""
     if group and group not in host.groups:
         return
     environment = environment_among(host.groups)

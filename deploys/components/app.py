@@ -1,6 +1,6 @@
 """The app: its Compose files, its next environment, one socket for each colour, and its start at boot.
 
-The image's tag is not declared: only a release sets it.
+The site does not declare the image's tag, because only a release sets the tag.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def app(settings: Settings) -> None:
     )
 
     systemd_units(name="Install the stack's units", units=units(settings), handler="units", restart=_ways(settings))
-    # This comes before the start of the stack: an app that is unhealthy with its old environment may start with the
-    # declared one.
+    # The release comes before the start of the stack, because an app that is unhealthy with its old environment may
+    # start with the declared environment.
     current_release(
         name="Release the live tag again if it does not run as declared",
         compose_files=b"".join(compose_files(settings).values()),
@@ -62,7 +62,7 @@ def app(settings: Settings) -> None:
 
 
 def compose_files(settings: Settings) -> dict[Path, bytes]:
-    """Render app.yaml, then worker.yaml if there is a worker. They name the app's variables, but hold no value."""
+    """Render app.yaml, and worker.yaml if there is a worker. The files name the app's variables, but hold no value."""
     values, paths = settings.values, settings.paths
     telegram = [PREVIOUS_SECRET] if values.webhook_path else []
     return {

@@ -21,7 +21,7 @@ def backups(settings: Settings) -> None:
         handler="units-of-backups",
         restart=[timer],
     )
-    # An isolated droplet must not send backups to the storage of the droplet that it was copied from.
+    # An isolated droplet must not send backups, because it shares the off-site storage with the original droplet.
     on = not settings.isolated
     service(name=f"Start {timer}" if on else f"Stop {timer}", unit=timer, running=on, enabled=on)
 

@@ -29,7 +29,8 @@ def ci(settings: Settings) -> None:
         return
     system_user(name="Create CI's account", login=CI_LOGIN, home=HOME)
     sudoers(name="Allow CI's account to run the gate as root", login=CI_LOGIN, content=build.file("ci/sudoers"))
-    # Root owns both directories: an account that can write authorized_keys can add a key that bypasses the gate.
+    # Root owns both directories, because an account that can write authorized_keys can add a key that bypasses the
+    # gate.
     for path in host.loop((HOME, f"{HOME}/.ssh")):
         files.directory(name=f"Create {path} for root", path=path, user="root", group="root", mode="755")
     atomic_file(

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis, a Compose project that no release changes."""
+"""PostgreSQL and Redis, which run in a Compose project that no release changes."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _passwords(settings: Settings) -> None:
         secret=True,
     )
     generated_secret(name="Create a password for Redis's administrator", dest=str(paths.redis_administrator))
-    # This comes before the next file is replaced: if Redis has no administrator yet, the login needs the old password,
-    # which that file holds.
+    # The next file still holds the old password. If Redis has no administrator yet, the login here needs the old
+    # password, so the file is replaced only afterwards.
     _redis_password(
         settings,
         name="Add the declared password to those that Redis accepts",
@@ -108,9 +108,9 @@ def _configuration(settings: Settings, declared: str) -> None:
 
 @deploy("retire_old_redis_passwords")
 def retire_old_redis_passwords(settings: Settings) -> None:
-    """Remove old passwords from Redis. This comes after `app`, once the live release uses the new password.
+    """Remove old passwords from Redis. Run this after `app`, when the live release uses the new password.
 
-    PostgreSQL's old login roles are dropped by stackctl.
+    stackctl drops PostgreSQL's old login roles.
     """
     _redis_password(settings, name="Remove every other password from Redis", exclusive=True)
 
@@ -153,12 +153,12 @@ def compose_file(settings: Settings, *, sha256: str) -> bytes:
 
 
 def _services_accepted(image: str, conf: str) -> str:
-    """Return the test of data.yaml. The file names Redis's image, and another image may reject redis.conf."""
+    """Return the test of data.yaml. The test also covers redis.conf, which a new image of Redis may reject."""
     return f"{compose_accepts()} && {{ {_redis_accepts(image, conf)}; }}"
 
 
 def _redis_accepts(image: str, conf: str) -> str:
-    """Return a test of redis.conf. Redis exits at once if that file is invalid, and otherwise runs until timeout(1)."""
+    """Return the test of redis.conf. Redis exits at once if the file is invalid, or runs until timeout(1) ends it."""
     mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
     # Redis also exits at once if it listens nowhere. So the test lets it listen on a socket in its container.
@@ -169,7 +169,7 @@ def _redis_accepts(image: str, conf: str) -> str:
 def _redis_directives(settings: Settings) -> str:
     """Return the lines that Redis reads from standard input, except those with passwords.
 
-    maxmemory is half of the container's limit: a save forks Redis, and each page that is written meanwhile is copied.
+    maxmemory is half of the container's limit, because a save forks Redis and copies each page that changes meanwhile.
     """
     values = settings.values
     append_only = "yes" if values.redis_append_only else "no"

@@ -23,8 +23,8 @@ RESTART = Handler("docker", ["dockerd --validate", "systemctl restart docker.ser
 def docker(settings: Settings) -> None:
     _daemon(settings)
     _networks(settings)
-    # The file has the form that `docker login` writes. Written here, it follows a change of the password, and no
-    # argument list contains the password.
+    # The file has the form that `docker login` writes. But a converge also writes a changed password, and puts no
+    # password into an argument list.
     atomic_file(
         name="Write the registry's login",
         dest="/root/.docker/config.json",
@@ -40,8 +40,8 @@ def _daemon(settings: Settings) -> None:
         units={f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf")},
         handler="docker-journal",
     )
-    # The file comes before the package. Installing the package starts the daemon, which must never run with other
-    # networks.
+    # daemon.json comes before the package, because the package starts the daemon. The daemon must never run with other
+    # networks than the declared ones.
     daemon = atomic_file(
         name="Configure Docker",
         dest="/etc/docker/daemon.json",
@@ -93,7 +93,7 @@ def registry_login(settings: Settings) -> bytes:
 
 
 def _registry(repository: str) -> str:
-    """Return the name under which config.json has the registry of an image."""
+    """Return the name that config.json uses for the registry of an image repository."""
     host, slash, _ = repository.partition("/")
     of_docker_hub = not slash or not re.search(r"[.:]|^localhost$", host) or host == "docker.io"
     return "https://index.docker.io/v1/" if of_docker_hub else host

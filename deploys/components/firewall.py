@@ -1,7 +1,7 @@
 """Firewall: only SSH and the web are open, even if Docker publishes a port (docs/explanation/security.md).
 
-The site publishes no port of a container. If somebody publishes one by mistake, it bypasses ufw's own rules, but not
-those that the site adds in after.rules.
+The site publishes no port of a container. If somebody publishes a port by mistake, ufw's own rules do not close it, but
+the site's rules in after.rules do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def firewall(settings: Settings) -> None:
 
 
 def ssh_rules(settings: Settings) -> list[str]:
-    """Return the rules for port 22 as ufw writes them: a single address has no /32."""
+    """Return the rules for port 22 in the form that ufw writes, in which a single address has no /32."""
     sources = settings.values.sshd_allowed_from
     return [
         f"from {source.network_address if source.num_addresses == 1 else source} to any port 22 proto tcp"

@@ -1,4 +1,4 @@
-"""Foreign objects on the droplet: all are reported, named ones are removed, and overrides of the site are undone."""
+"""Foreign objects on the droplet: reports all of them, removes the named ones, and undoes overrides of the site."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from deploys.operations.trial import RESTART_SSHD
 def foreign(settings: Settings) -> None:
     """Report, undo and remove foreign objects.
 
-    This comes after `stackctl`, which finds the objects, and before the components that a masked unit would break.
+    This component comes after `stackctl`, which finds the objects. It comes before the components that a masked unit
+    would break.
     """
     values = settings.values
     operations.report(values.foreign_removed)

@@ -1,8 +1,7 @@
-"""Hardening of the host: kernel, logins, mounts and services. It comes before any component with a service that
-listens outside.
+"""Hardening of the host: kernel, logins, mounts and services.
 
-Each service that is reachable from outside or runs as root gets its sandbox before its package is installed, so the
-service never runs without a sandbox.
+Hardening comes before any component whose service is reachable from outside. nginx, fail2ban and certbot get their
+sandboxes before their packages are installed, so they never run without a sandbox.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ LOGIN = {
     "SHA_CRYPT_MIN_ROUNDS": "65536",
     "SHA_CRYPT_MAX_ROUNDS": "65536",
 }
-"""Values in login.defs. Passwords do not expire: expiry would also lock out an account that has only a key."""
+"""Values in login.defs. Passwords do not expire, because expiry would also lock out an account that has only a key."""
 
 
 APPLY_SYSCTL = Handler("sysctl", ["systemctl restart systemd-sysctl.service"])
@@ -149,7 +148,7 @@ def _sandboxes(settings: Settings) -> None:
             name=f"Sandbox {kept}",
             units={f"{kept}.service.d/{settings.values.app}.conf": content},
             handler=f"{kept}-sandbox",
-            # systemctl accepts a pattern that matches no unit: the service may not be installed yet.
+            # The service may not be installed yet, and systemctl accepts a pattern that matches no unit.
             restart=[f"{kept[:-1]}[{kept[-1]}].service"],
         )
     service(name="Mount world-writable file systems noexec", unit=mounts, running=True, enabled=True)

@@ -1,4 +1,4 @@
-"""nginx on the host, the only service besides sshd that is reachable from outside."""
+"""nginx, which runs on the host. Only nginx and sshd are reachable from outside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROXY_ONLY = (
         f"X-Forwarded-{what}"
         for what in ("By", "Host", "Port", "Prefix", "Protocol", "Scheme", "Server", "Ssl", "User")
     ),
-    # The path or host before a proxy rewrote it. Frameworks route by these headers.
+    # A proxy that rewrites the path or host puts the original into these headers. Frameworks route by them.
     *("X-Original-Host", "X-Original-Method", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X-Host"),
     # The client's address, as content delivery networks and load balancers name it.
     *("CF-Connecting-IP", "CF-Connecting-IPv6", "CF-IPCountry", "CF-Visitor", "Fastly-Client-IP", "Fastly-SSL"),
@@ -39,8 +39,7 @@ PROXY_ONLY = (
     # "Proxy" becomes HTTP_PROXY in CGI's environment (CVE-2016-5385).
     *("Via", "Proxy"),
 )
-"""Request headers that nginx removes. X-HTTP-Method-Override stays: a client may set it, and no rule here checks the
-method."""
+"""Request headers that nginx removes. X-HTTP-Method-Override stays, because no rule in nginx.conf checks the method."""
 
 STREAMS = 128
 """Concurrent requests on one HTTP/2 connection (nginx's http2_max_concurrent_streams)."""

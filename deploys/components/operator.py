@@ -11,7 +11,7 @@ from deploys.operations.accounts import sudoers, user
 
 @deploy("operator")
 def operator(settings: Settings) -> None:
-    """Create the account. ssh.py installs the operator's keys, on trial together with sshd's configuration."""
+    """Create the operator's account. ssh.py installs the keys, on trial together with sshd's configuration."""
     login = settings.values.operator
     user(name="Create the operator's account", login=login)
     sudoers(

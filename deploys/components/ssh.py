@@ -35,7 +35,7 @@ def ssh(settings: Settings) -> None:
 
 
 def files(settings: Settings) -> dict[str, TrialFile]:
-    """Return the keys and sshd's configuration. They are on trial together, because a login needs both."""
+    """Return the operator's keys and sshd's configuration, which are on trial together: a login needs both."""
     operator = settings.values.operator
     return {
         # The file is replaced as a whole, so that a key that is not declared is removed.

@@ -1,4 +1,4 @@
-"""The certificate, which certbot obtains over HTTP-01 and renews."""
+"""The certificate of the site, which certbot obtains and renews over HTTP-01."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def upkeep(settings: Settings) -> None:
         service(name="Stop the reboot timer", unit=paths.units.reboot_timer, running=False, enabled=False)
         files.file(name="Remove the reboot timer", path=str(UNITS / paths.units.reboot_timer), present=False)
     for timer in host.loop(["apt-daily-upgrade.timer", *ours]):
-        # An isolated droplet does not check its data, just as it does not back the data up.
+        # An isolated droplet neither backs its data up nor checks it.
         on = timer != paths.units.amcheck_timer or not settings.isolated
         service(name=f"Start {timer}" if on else f"Stop {timer}", unit=timer, running=on, enabled=on)
 

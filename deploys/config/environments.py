@@ -1,4 +1,4 @@
-"""An environment's group_data, merged as pyinfra merges it, for programs that run outside pyinfra."""
+"""Merges an environment's group_data as pyinfra does, for programs that run outside pyinfra."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RENAMED = {"never_banned": "trusted_addresses"}
 
 
 class GroupDataError(PyinfraError):
-    """A file of group_data cannot be read. The message is one line with the file, the line and the fault."""
+    """A file of group_data can't be read. The message is one line: the file, the line in the file, and the fault."""
 
 
 def environment_of(inventory: str) -> str:
@@ -28,7 +28,7 @@ def environment_of(inventory: str) -> str:
 
 
 def environment_among(groups: Iterable[str]) -> str:
-    """Return the environment of a host: pyinfra makes each inventory a group, named after its file."""
+    """Return the environment of a host. pyinfra adds the host to a group that is named after the inventory file."""
     return next((name for name in groups if (_ROOT / "inventories" / f"{name}.py").is_file()), "lab")
 
 
@@ -51,7 +51,7 @@ def files_with(name: str, value: object) -> list[str]:
 
 
 def check() -> None:
-    """Raise GroupDataError for the first file that cannot be read. pyinfra reads all files for every environment."""
+    """Raise GroupDataError for the first file that can't be read. For any environment pyinfra reads all these files."""
     for path in _files():
         _run(path)
 

@@ -18,7 +18,7 @@ class CaCertificate:
 
 
 def read_authorized_keys(path: Path) -> bytes:
-    """Return the file with the operators' public keys. Raises SettingsError if it has none."""
+    """Return the content of the file with the operators' public keys. Raises SettingsError if the file has no key."""
     if not path.is_file():
         raise SettingsError(
             f"group_data: authorized_keys: {path} is missing. Next: put the operators' public keys there"

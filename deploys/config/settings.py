@@ -1,7 +1,7 @@
 """The settings of an environment: group_data and the env file, typed and checked before the first change.
 
 group_data has plain values, and components get `Settings`. If a value is missing, unknown, of the wrong type or still a
-placeholder, the run stops with one line that names it.
+placeholder, the run stops with one line that names the value.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ class Settings:
     paths: Paths
     ci_keys: tuple[str, ...] = ()
     isolated: bool = False
-    """Whether the droplet is isolated: from group_data, or else from the droplet's present state."""
+    """Whether the droplet is isolated. The value comes from group_data, or else from the droplet's present state."""
 
     @cached_property
     def login_role(self) -> str:
         """The role that the app logs in to PostgreSQL with.
 
-        Each password has its own role, so that a new password does not lock out the live release. The name is the same
-        on every machine. It is not secret, so it is made by scrypt, which keeps it from helping to guess the password.
+        Each password has its own role, so that a new password does not lock out the live release. The role's name is
+        the same on every machine, and it is not secret. The name is made by scrypt, so that it does not help to guess
+        the password.
         """
         values, password = self.values, self.credentials.database_password
         suffix = scrypt(password.encode(), salt=values.database_user.encode(), n=2**14, r=8, p=1, dklen=4).hex()
         return f"{values.database_user}_{suffix}"
 
     def app_environment(self) -> dict[str, str]:
-        """Return the app's next environment. Passwords are percent-encoded in its URLs (RFC 3986, 2.1)."""
+        """Return the app's next environment. Passwords are percent-encoded in the URLs (RFC 3986, 2.1)."""
         values, secrets = self.values, self.credentials
         password = quote(secrets.database_password, safe="")
         return {
@@ -69,7 +70,7 @@ class Settings:
 
 
 def load_settings(data: Mapping[str, Any]) -> Settings:
-    """Return the settings from a host's data and the env file that it names.
+    """Return the settings from a host's data and the env file that the data names.
 
     pyinfra's own names, which begin with `ssh_`, are checked and left out. Raises SettingsError or CredentialsError.
     """
@@ -85,14 +86,14 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
         paths=Paths(values.app),
         ci_keys=read_ci_keys(values.ci_authorized_keys, operators),
     )
-    # Only now are all values known, with the URLs that are made from secrets.
+    # This check comes last, because only now the URLs that contain secrets are known.
     if fault := problem(settings.app_environment()):
         raise SettingsError(f"{values.env_file}: {fault}")
     return settings
 
 
 def checked_credentials(values: Values, found: Mapping[str, str], source: str) -> Credentials:
-    """Return the credentials of an env file. Raises CredentialsError if one is invalid, or if two are equal."""
+    """Return the credentials of an env file. Raises CredentialsError if a secret is invalid, or if two are equal."""
     credentials = credentials_from(
         found,
         app_secrets=values.secrets_of_the_app,
@@ -104,9 +105,9 @@ def checked_credentials(values: Values, found: Mapping[str, str], source: str) -
 
 
 def check_ssh(data: Mapping[str, Any]) -> None:
-    """Check the names that configure pyinfra's SSH connection. Raises SettingsError.
+    """Check the values that configure pyinfra's SSH connection. Raises SettingsError.
 
-    pyinfra ignores names that it does not know, and by default accepts any host key.
+    The check is needed because pyinfra ignores unknown names, and by default accepts any host key.
     """
     for name in data:
         if name not in SSH_DATA:
@@ -121,7 +122,7 @@ def check_ssh(data: Mapping[str, Any]) -> None:
 
 
 def check_values(data: Mapping[str, Any]) -> Values:
-    """Return the checked values. Raises SettingsError, which names every fault at once."""
+    """Check the values of group_data and return them. Raises SettingsError, which names all faults."""
     try:
         return Values.model_validate(with_new_names(data))
     except ValidationError as error:
@@ -130,10 +131,10 @@ def check_values(data: Mapping[str, Any]) -> Values:
 
 
 def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with each old name replaced by the new one. Announce each replacement. Raises SettingsError.
+    """Return the values with each old name replaced by the new name. Print each replacement. Raises SettingsError.
 
-    group_data/all.py has a default under the new name, so an old name in another file replaces that default. Any other
-    value under the new name is a conflict: pyinfra has merged the files, so nothing shows which one was set last.
+    group_data/all.py has a default under the new name, and a value under the old name replaces that default. Any other
+    value under the new name is a conflict. pyinfra has merged the files, so nothing shows which value was set last.
     """
     found = dict(data)
     for old, new in environments.RENAMED.items():
@@ -156,7 +157,7 @@ def _source(name: str, data: Mapping[str, Any]) -> str:
 
 @cache
 def _announce(message: str) -> None:
-    """Show a message once, however many hosts there are."""
+    """Print a message only once, even if there are several hosts."""
     print(message, file=sys.stderr)
 
 
@@ -180,7 +181,7 @@ def _fault(error: dict[str, Any]) -> str:
 
 
 FIXED = {"app_port": f": the app has to listen on {APP_PORT} (docs/reference/app-contract.md)"}
-"""Names that somebody may set although group_data has no such value, and the end of the message about each."""
+"""The end of the message about an unknown name, for names that somebody is likely to try."""
 KINDS = {
     "int_type": "a whole number without quotes",
     "float_type": "a number without quotes",
@@ -206,4 +207,4 @@ IN_WORDS = {
     r"^https://": "has to begin with https://",
     r"^[^@\s]+@[^@\s]+$": "has to be an e-mail address",
 }
-"""Each pattern of the schema, in words."""
+"""The meaning of each pattern of the schema, as the end of a message."""

@@ -1,4 +1,4 @@
-"""The schema of group_data: the type and the rules of each value, and the rules between values."""
+"""The schema of group_data: each value's type and rules, and the rules that concern several values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deploys.secrets.rules import TELEGRAM_RULES
 from stackctl.app.app_env import PREVIOUS_SECRET, problem
 
 KERNEL_RESERVED_SHARE = 0.12
-"""The largest share of a droplet's memory that kernel and firmware reserve."""
+"""The largest share of a droplet's memory that kernel and firmware may reserve."""
 APP_PORT = 8080
 CI_LOGIN = "ci"
 STOP_GRACE_S = 30
@@ -29,7 +29,7 @@ MAX_CONNECTIONS = 100
 REDIS_BASE_MIB = 32
 """Memory that Redis needs in addition to its data."""
 RESERVED_CONNECTIONS = 15
-"""Those of MAX_CONNECTIONS that are reserved for the superuser, a backup and migrations."""
+"""Connections, out of MAX_CONNECTIONS, that are reserved for the superuser, a backup and migrations."""
 ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
 REPOSITORY = r"^s3:https://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*$"
 """restic's name of a repository on S3-compatible storage: s3:https://HOST/BUCKET/PREFIX."""
@@ -41,7 +41,7 @@ class SettingsError(PyinfraError):
 
 
 def _not_an_example(value: str) -> str:
-    # RFC 2606 reserves these names for documentation, so only the template can contain them.
+    # RFC 2606 reserves these names for documentation, so such a name must come from the template.
     if re.search(r"(^|[./@])example(\.(com|net|org))?($|[/:])|\.(example|invalid)$", value):
         raise ValueError("is still a placeholder. Next: put in your own value")
     return value
@@ -68,7 +68,7 @@ def _names_postgresql(value: str) -> str:
 
 
 def _postgres_major(image: str) -> int:
-    """Read the major version from the tag: the number after "pg", which images of extensions have, or the first one."""
+    """Return the major version in an image's tag: the number after "pg" (images of extensions), or the first number."""
     tag = _without_digest(image).rpartition(":")[2]
     found = re.search(r"(?:^|-)pg([0-9]{1,3})(?![0-9])", tag) or re.match(r"([0-9]{1,3})(?![0-9])", tag)
     return int(found[1]) if found else 0
@@ -93,8 +93,8 @@ def _domain(value: str) -> str:
             written = ""
         raise ValueError(f"has letters other than a to z. Next: write it in punycode{written}")
     label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-    # The last label needs a letter, or the name could be an address. RFC 1035, 2.3.4: at most 63 octets in a label, 253
-    # in a name.
+    # Without a letter in the last label, the name could be an address. A label has at most 63 octets and a name 253
+    # (RFC 1035, 2.3.4).
     if len(value) > 253 or not re.fullmatch(rf"({label}\.)+(?=[a-z0-9-]*[a-z]){label}", value):
         raise ValueError(
             "is malformed. Next: write a name such as bot.your-domain.dev, in lower case, without https://"
@@ -136,7 +136,7 @@ Cidr = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network), AfterVa
 Address = Annotated[IPv4Address, BeforeValidator(IPv4Address)]
 Interface = Annotated[IPv4Interface, BeforeValidator(IPv4Interface)]
 NotPlaceholder = Annotated[str, Field(min_length=1), AfterValidator(_not_an_example)]
-"""A value that only the owner knows. group_data comes with a placeholder for it."""
+"""A value that only the project's owner knows. group_data comes with a placeholder for the value."""
 
 
 class Values(BaseModel):
@@ -229,17 +229,17 @@ class Values(BaseModel):
 
     @property
     def secrets_of_the_app(self) -> list[str]:
-        """Names of the secrets that the env file has for the app. They are also the names of the app's variables."""
+        """Names of the app's secrets in the env file. The app's variables have the same names."""
         return [*(TELEGRAM_RULES if self.webhook_path else []), *self.app_secrets]
 
     @property
     def exempt_addresses(self) -> list[IPv4Network | IPv6Network]:
-        """Addresses that neither fail2ban nor sshd blocks: an address that may reach SSH is trusted as well."""
+        """Addresses that neither fail2ban nor sshd blocks. The addresses that may reach SSH are among them."""
         return list(dict.fromkeys([*self.trusted_addresses, *self.sshd_allowed_from]))
 
     @property
     def docker_networks(self) -> dict[str, IPv4Network]:
-        """Docker's ranges by the name of their value."""
+        """Docker's networks, by the name of the value in group_data."""
         return {
             "docker_bridge": self.docker_bridge.network,
             "docker_pool": self.docker_pool,
@@ -249,7 +249,7 @@ class Values(BaseModel):
 
     @property
     def cpus(self) -> dict[str, float]:
-        """The CPU limit of each container by the name of its value."""
+        """The CPU limit of each container, by the name of the value in group_data."""
         return {
             "postgres_cpus": self.postgres_cpus,
             "redis_cpus": self.redis_cpus,
@@ -263,7 +263,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _fits_the_droplet(self) -> Values:
-        """Count the app twice, because both colours run side by side during a release."""
+        """Refuse memory limits that exceed the droplet. The app counts twice: a release runs both colours."""
         parts = {
             "system_memory_mib": self.system_memory_mib,
             "postgres_memory_mib": self.postgres_memory_mib,
@@ -283,7 +283,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _backups_fit(self) -> Values:
-        """Leave enough memory to verify a backup of a full Redis. Half of Redis's memory is for data."""
+        """Refuse a limit that is too small to verify the backup of a full Redis. Half of Redis's memory is for data."""
         if (needed := self.redis_memory_mib // 2 + REDIS_BASE_MIB) > self.backup_memory_mib:
             raise ValueError(
                 f"backup_memory_mib {self.backup_memory_mib} is too small to verify a backup of a full Redis. "
@@ -302,7 +302,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _nginx_accepts_the_paths(self) -> Values:
-        """Refuse a path that is listed twice, as nginx would, and paths below /.nginx, where nginx's own pages are."""
+        """Refuse a path that is listed twice, as nginx would, and a path below /.nginx, which is for nginx's own pages."""
         for path in self.public_paths:
             if self.public_paths.count(path) > 1:
                 raise ValueError(f"public_paths names {path} twice. Next: keep one")
@@ -334,7 +334,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _fixed_addresses_are_free(self) -> Values:
-        """Keep the fixed addresses out of the ranges from which Docker assigns addresses itself."""
+        """Refuse fixed addresses in the ranges from which Docker chooses addresses itself."""
         app = ("app", self.app_subnet, self.app_ip_range, "colours", self.colours, {"blue", "green"})
         data = (
             "data",

@@ -1,7 +1,7 @@
 """pyinfra's connection to a droplet, with error messages that name the files in use.
 
-pyinfra's own messages name no file. For a changed host key they recommend `ssh-keygen -R`, which edits
-~/.ssh/known_hosts.
+pyinfra's own messages name no file. For a changed host key pyinfra recommends `ssh-keygen -R`, which edits
+~/.ssh/known_hosts instead of the environment's file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from deploys import internals
 from deploys.internals import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput, SSHClient, get_ssh_config
 from deploys.secrets.env_file import NO_LAB
 
-# RFC 5737 and RFC 3849 reserve these for documentation, so only the template can contain them.
+# RFC 5737 and RFC 3849 reserve these networks for documentation, so such an address must come from the template.
 _EXAMPLES = [
     *map(ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")),
     ip_network("2001:db8::/32"),
@@ -131,7 +131,7 @@ def without_a_password(
     command_arguments: Any,  # noqa: ARG001 - pyinfra passes it
     execute_command: Callable[..., tuple[int, CommandOutput]],
 ) -> tuple[int, CommandOutput]:
-    """Run a command. Raises PyinfraError if sudo wants a password: pyinfra would ask for one and wait forever."""
+    """Run a command. Raises PyinfraError if sudo asks for a password, because pyinfra would prompt and wait forever."""
     code, output = execute_command()
     if code and any(line.line.strip() in SUDO_PASSWORD_REQUIRED_LINES for line in output.combined_lines):
         login = host.data.get("operator", "the operator")

@@ -1,4 +1,4 @@
-"""Whether a droplet is isolated, if group_data leaves that open."""
+"""Decides whether a droplet stays isolated if group_data does not say so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deploys.facts.stackctl import Isolated
 
 
 def with_isolation_of(host: Host, settings: Settings) -> Settings:
-    """Fill in whether the host is isolated: from group_data, or else from the droplet's present state.
+    """Return the settings with `isolated` filled in, from group_data or else from the droplet's present state.
 
     So an ordinary converge never promotes an isolated droplet.
     """

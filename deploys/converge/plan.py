@@ -1,8 +1,8 @@
-"""Shows what `make site` would change, with differences, and on how many hosts: `make plan ENV=prod`.
+"""Shows the changes that `make site` would make, with diffs, and counts the changed hosts: `make plan ENV=prod`.
 
-pyinfra's dry run prints the differences on standard error as it finds them, and the rest as JSON.
+pyinfra's dry run prints each diff on standard error as soon as it finds a difference, and then prints the plan as JSON.
 `python -m deploys.converge.plan inventories/prod.py --json` prints
-{"hosts": {host: [operation, …]}, "changed": how many hosts, "foreign": {host: [finding, …]}} instead of a summary.
+{"hosts": {host: [operation, …]}, "changed": number of hosts, "foreign": {host: [finding, …]}} instead of a summary.
 The exit code is 0 with and without changes. If pyinfra fails, the exit code is pyinfra's.
 """
 
@@ -58,7 +58,7 @@ def summary(operations: Operations, found: Foreign) -> str:
 
 
 def for_machines(operations: Operations, found: Foreign) -> str:
-    """Return what `summary` shows as one line of JSON, for programs."""
+    """Return the content of `summary` as one line of JSON, for programs."""
     by_host = _changes(operations)
     foreign = {host: [one_line(one) for one in there] for host, there in sorted(found.items()) if there}
     return json.dumps({"hosts": by_host, "changed": len(by_host), "foreign": foreign}) + "\n"

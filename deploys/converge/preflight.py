@@ -90,13 +90,13 @@ CHECKS: tuple[Callable[[Host, Values], str | None], ...] = (
     _postgres_data,
     _networks,
 )
-"""The checks in their order. Each returns the problem of the droplet with the next step, or None."""
+"""The checks, in order. Each check returns the droplet's problem with the next step, or None."""
 
 
 def check_name(host: Host, settings: Settings) -> None:
-    """Raise PyinfraError if the webhook would move to a name without an address. The release would fail.
+    """Raise PyinfraError if Telegram's webhook would move to a name that has no address, because a release would fail.
 
-    This converge does not check a name that Telegram already uses.
+    A name that Telegram already uses is not checked.
     """
     domain = settings.values.domain
     if settings.isolated or not settings.values.webhook_path:

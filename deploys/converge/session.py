@@ -1,4 +1,4 @@
-"""Prepares the connections of a converge: they are made fast, and they hold the site's lock."""
+"""Prepares the connections of a converge: makes them fast, and takes the site's lock through them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ LOCK_TIMEOUT_S = 2
 
 
 class SiteLock(BaseStateCallback):
-    """Takes the lock of every droplet before the first operation. A dry run runs no operation and takes no lock."""
+    """Takes the lock of every droplet before the first operation. A dry run has no operation, so it takes no lock."""
 
     _held: dict[str, Channel] = {}  # noqa: RUF012 - pyinfra calls static methods, and a run is one process
 
     @staticmethod
     def operation_start(state: State, op_hash: str) -> None:  # noqa: ARG004
-        """Lock all hosts before any of them is changed: if one is locked, the run stops."""
+        """Lock all hosts before any host is changed. The run stops if another run holds a host's lock."""
         for host in state.inventory.get_active_hosts():
             SiteLock._lock_once(host)
 
@@ -58,9 +58,9 @@ class SiteLock(BaseStateCallback):
 
 def begin(state: State, host: Host) -> None:
     """Prepare a host's connection. A deploy file calls this for each host before its first operation."""
-    # With -vvv pyinfra prints what facts return, such as hashes of secrets. A weak secret can be guessed from its hash.
+    # With -vvv pyinfra prints the results of facts, such as hashes of secrets. A hash helps to guess a weak secret.
     state.print_fact_output = False
-    # Nagle's algorithm delays small packets. Without it a command takes 5 ms instead of 55.
+    # Nagle's algorithm delays small packets. Without this delay a command takes 5 ms instead of 55 ms.
     if isinstance(sock := transport(host).sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     screen.on_interrupt(interrupt_message(environment_among(host.groups)))
@@ -69,7 +69,7 @@ def begin(state: State, host: Host) -> None:
 
 
 def interrupt_message(environment: str) -> str:
-    """Return what Ctrl-C prints: the state that it leaves, and how to continue."""
+    """Return what Ctrl-C prints: the state of the droplet after the interruption, and how to continue."""
     return (
         "Interrupted between two steps. The droplet keeps what was done, and remembers the pending handlers. A "
         "change to SSH or the firewall that no new login confirmed is reverted within two minutes.\n"
@@ -79,16 +79,16 @@ def interrupt_message(environment: str) -> str:
 
 
 def _lock(host: Host) -> Channel:
-    """Take a droplet's lock and return the channel that holds it.
+    """Take a droplet's lock and return the channel that holds the lock.
 
-    A process on the droplet holds the lock and reads this channel, so the process ends when the connection ends for any
-    reason.
-    `tee` writes the holder's name into the file, and echoes it once it has the lock.
+    A process on the droplet holds the lock and reads this channel. If the connection ends for any reason, the process
+    ends, too. The process is flock with `tee`: once flock has the lock, `tee` writes the holder's name into the lock
+    file and echoes it.
     """
     paths = Paths(host.data.app)
     lock, work = paths.lock, paths.work
-    # An account that can open a file can lock it, so only root can open these. `work` is still held if a release has
-    # outlived its converge.
+    # An account that can open a file can lock the file, so only root can open these two. `work` is still held if a
+    # release has outlived its converge.
     host.run_shell_command(f"mkdir -p {paths.var} && touch {lock} {work} && chmod 600 {lock} {work}", _sudo=True)
     free, _ = host.run_shell_command(f"flock --timeout {LOCK_TIMEOUT_S} {work} true", _sudo=True)
     if not free:
@@ -105,14 +105,14 @@ def _lock(host: Host) -> Channel:
 
 
 def _exit_locked(host: Host, lock: Path) -> NoReturn:
-    """Exit with LOCKED. For any of its own exceptions pyinfra would exit with 1."""
+    """Exit with LOCKED. If this function raised an exception, pyinfra would exit with 1."""
     _, output = host.run_shell_command(f"cat {lock}", _sudo=True)
     logger.error("%s is locked: %s", host.name, holder_message(output.stdout))
     sys.exit(LOCKED)
 
 
 def holder_message(content: str) -> str:
-    """Tell who holds a lock and what to do. `content` is that of the lock file."""
+    """Tell who holds a lock and what to do next. `content` is the content of the lock file."""
     try:
         return str(records.loads(Holder, content).refusal)
     except RecordError:

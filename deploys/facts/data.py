@@ -15,7 +15,7 @@ from stackctl.services.postgres import ADMIN, OF_SUPERUSER, PRIVILEGES, SESSION,
 from stackctl.services.redis import ADMINISTRATOR
 
 LINK = "a link"
-"""The value of DirectoryState for a symbolic link."""
+"""DirectoryState's value for a symbolic link."""
 
 
 class DirectoryState(FactBase[str | None]):
@@ -40,9 +40,9 @@ UNREADABLE = 0
 class PostgresMajor(FactBase[int | None]):
     """The major version of PostgreSQL that created a data directory; None if it holds no database.
 
-    uid 999 owns PG_VERSION, so an intruder in the container may have replaced the file. So this fact follows no link,
-    waits for no FIFO, and reads only as many bytes as a version has. It shows no other content, which could come from
-    any file that root can read.
+    uid 999 owns PG_VERSION, so an intruder in the container may have replaced the file. This fact follows no link,
+    waits for no FIFO, and reads only as many bytes as a version has. The fact shows no other content, because a link
+    could lead to any file that root can read.
     """
 
     def command(self, path: str) -> StringCommand:
@@ -63,8 +63,9 @@ class PostgresMajor(FactBase[int | None]):
 class RolesAsDeclared(FactBase[bool]):
     """Whether roles and database are as operations.data.postgres_roles creates them.
 
-    The login role connects to the container's own address, because the image trusts loopback. The superuser connects to
-    the database `postgres` over the socket. Both sessions have our settings: the app's roles may have stored others.
+    The login role connects to the container's own address, because over loopback the image asks for no password. The
+    superuser connects to the database `postgres` over the socket. Both sessions set their own settings, because the
+    app's roles may have stored other settings.
     """
 
     @staticmethod
@@ -75,7 +76,7 @@ class RolesAsDeclared(FactBase[bool]):
         return "docker"
 
     def command(self, container: str, owner: str, login: str, database: str) -> StringCommand:
-        # The setting `role` is left out, because this session has to find out which role is stored.
+        # The setting `role` is left out, because this session has to find out which role the server has stored.
         as_it_acts = session({name: value for name, value in SESSION.items() if name != "role"})
         login_settings = f'PGPASSWORD="$(cat /run/secrets/password)" PGOPTIONS={shlex.quote(as_it_acts)}'
         psql = "psql --no-psqlrc -tA"
@@ -105,9 +106,9 @@ class RedisUser(NamedTuple):
 
 
 class RedisUsers(FactBase[RedisUser]):
-    """The app's user, as Redis shows it to its administrator, or to itself if there is no administrator yet.
+    """The app's user, as Redis shows it to the administrator, or to the app's user if there is no administrator yet.
 
-    Until November 2026 the app's user was the only one, and was permitted everything.
+    Until November 2026 the app's user was Redis's only user, and was permitted everything.
     """
 
     default = RedisUser
@@ -128,7 +129,7 @@ class RedisUsers(FactBase[RedisUser]):
 
 
 def redis_cli(who: Literal["administrator", "password"]) -> str:
-    """Return the call of Redis's client inside its container. The user's password is read from the file named `who`."""
+    """Return the call of redis-cli in Redis's container. The user's password is in the file /run/secrets/`who`."""
     user = ADMINISTRATOR if who == "administrator" else "default"
     return f'REDISCLI_AUTH="$(cat /run/secrets/{who})" redis-cli --user {user}'
 
@@ -137,13 +138,13 @@ _BY_ADMINISTRATOR = "told by the administrator"
 
 
 def _as_login(owner: str) -> str:
-    """Return the login role's query. An app may have dropped the schema public: then it is not checked."""
+    """Return the login role's query. An app may have dropped the schema public, so a missing schema is accepted."""
     public = f"SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner <> '{owner}'::regrole"
     return f"SELECT current_user = '{owner}' AND NOT EXISTS ({public})"
 
 
 def _as_superuser(owner: str, login: str, database: str) -> str:
-    """Return the superuser's query, for what the login role itself can't see."""
+    """Return the superuser's query, which checks the properties that the login role itself can't see."""
     powers = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
     granted = " AND ".join(f"has_database_privilege('{owner}', '{database}', '{one}')" for one in PRIVILEGES)
     return " ".join(

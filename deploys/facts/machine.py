@@ -16,7 +16,7 @@ class CloudInitStatus(FactBase[str | None]):
         return "cloud-init"
 
     def command(self) -> str:
-        # The program cloud-init takes half a second to start. This file is the last that cloud-init writes.
+        # The program cloud-init takes half a second to start, and result.json is the last file that cloud-init writes.
         return "test -e /run/cloud-init/result.json && echo 'status: done' || cloud-init status || true"
 
     def process(self, output: Iterable[str]) -> str | None:
@@ -29,7 +29,7 @@ class HasAddress(FactBase[bool]):
     """Whether DNS has an address for the name; True if the resolver does not answer."""
 
     def command(self, domain: str) -> StringCommand:
-        # 2: no such key (getent(1)).
+        # Exit code 2 means that the name has no address (getent(1)). Other codes tell nothing about the name.
         return StringCommand("getent ahosts", QuoteString(domain), ">/dev/null; test $? -ne 2 && echo yes || true")
 
     def process(self, output: Iterable[str]) -> bool:
@@ -71,7 +71,7 @@ class MemoryMib(FactBase[int]):
 
 
 class Cpus(FactBase[int]):
-    """Number of CPUs. Docker refuses a higher limit for a container."""
+    """Number of CPUs. Docker refuses a container's CPU limit above this number."""
 
     def command(self) -> str:
         return "nproc --all"
@@ -104,7 +104,7 @@ class Networks(FactBase[dict[str, list[str]]]):
 
 
 class Container(FactBase[bool]):
-    """Whether the machine is a container: it shares the kernel, can't swap, and can't set every kernel parameter."""
+    """Whether the machine is a container, which shares the kernel, can't swap, and can't set every kernel parameter."""
 
     def command(self) -> str:
         return "systemd-detect-virt --container || true"

@@ -26,7 +26,7 @@ class Isolated(FactBase[bool]):
 
 
 class WebhookHost(FactBase[str | None]):
-    """The host name of the webhook that Telegram was given; None if it was given none."""
+    """The host name of the webhook that Telegram was given; None if Telegram has no webhook."""
 
     def command(self, state: str) -> StringCommand:
         return StringCommand("cat", QuoteString(state), "2>/dev/null || true")
@@ -45,7 +45,7 @@ class Status(FactBase[dict[str, Any] | None]):
         return "stackctl"
 
     def command(self) -> str:
-        return "stackctl status --json || true"  # it prints the report even if it exits with 4 (a person is needed)
+        return "stackctl status --json || true"  # status prints the report even if a person is needed (exit code 4)
 
     def process(self, output: Iterable[str]) -> dict[str, Any] | None:
         text = "".join(output)
@@ -53,7 +53,7 @@ class Status(FactBase[dict[str, Any] | None]):
 
 
 def status() -> dict[str, Any] | None:
-    """Return this host's Status. A plan reads it only once, because a plan changes nothing."""
+    """Return the Status of this host. A plan reads the Status only once, because a plan changes nothing."""
     host = ctx_host.get()
     if ctx_state.get().is_executing:
         return cast("dict[str, Any] | None", host.get_fact(Status))

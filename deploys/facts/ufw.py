@@ -1,8 +1,8 @@
 """State of ufw, compared with the kernel's chains.
 
 `ufw status` lists no rule while ufw is inactive, so the rules are read from `ufw show added`. ufw calls itself active
-even if no rule jumps to its chains, and lists rules from its files, not from the kernel. So this fact reads two sets of
-chains: those in the kernel, and those that ufw loads from its files into an empty network namespace.
+even if no rule jumps to its chains, and lists rules from its files, not from the kernel. So this fact reads the chains
+in the kernel as well as the chains that ufw loads from its files into an empty network namespace.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Chains = Mapping[Chain, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Firewall:
-    """ufw's rules as one types them ("allow 22/tcp") and its policies by direction ("incoming": "deny").
+    """ufw's rules as an operator types them ("allow 22/tcp"), and its policies by direction ("incoming": "deny").
 
     `active` means that the firewall is loaded now, and will be loaded at the next boot.
     """
@@ -77,15 +77,15 @@ _DECLARED = "declared"
 _UNLOADABLE = ("Problem running ", "Couldn't find ")
 """First words of ufw-init's messages."""
 _COMPARED = ("raw", "mangle", "filter")
-"""The tables that decide which packets are let in. nat is not one of them."""
+"""The tables that decide which packets are let in. The table nat does not decide that."""
 _BY_DOCKER = re.compile(r"-A FORWARD .*(DOCKER|docker0|br-)")
 _DOCKER_TRAILING_RULES = ("-A DOCKER-USER -j RETURN",)
-"""The rule that Docker appends to DOCKER-USER. As the last rule it has no effect. Elsewhere it lets everything in."""
+"""The rule that Docker appends to DOCKER-USER. As the last rule, RETURN has no effect. Before others it skips them."""
 _ALLOWED = re.compile(r"(?P<port>\S+)(?P<six> \(v6\))?\s+ALLOW IN\s+Anywhere")
 
 
 def parse(output: Iterable[str]) -> Firewall:
-    """Read the output of Ufw's commands, one after the other."""
+    """Read the output of the commands of the fact Ufw, one after the other."""
     lines = list(output)
     active = False
     policies: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""The off-site repository, as the operator's machine creates, lists and prunes it."""
+"""Programs with which the operator's machine creates, lists and prunes the off-site repository."""

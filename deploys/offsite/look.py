@@ -1,10 +1,10 @@
 """Compares the off-site storage with what was seen there before: `make offsite ENV=prod`.
 
-The ledger is a file in the checkout, which the droplet cannot reach. For each snapshot that was seen it has the hash of
-its manifest, the storage's date, and the day on which it was first seen. An intruder on the droplet can send snapshots,
-but cannot change the day on which they were first seen. `python -m deploys.offsite.look inventories/prod.py` lists the
-storage and records new snapshots. The exit codes are 0 (nothing but new snapshots), 1 (failed) and 4 (something known
-has changed, so a person is needed).
+The ledger is a file in the checkout, which the droplet cannot reach. For each snapshot the ledger has the hash of the
+manifest, the storage's date, and the day on which the snapshot was first seen. An intruder on the droplet can send
+snapshots, but cannot change the day on which a snapshot was first seen.
+`python -m deploys.offsite.look inventories/prod.py` lists the storage and records new snapshots. The exit codes are 0
+(nothing but new snapshots), 1 (failed) and 4 (a known snapshot or the repository has changed: a person is needed).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The record of what was seen in a repository."""
+    """The record of the snapshots that were seen in a repository."""
 
     url: str
     repository: str = ""
@@ -56,7 +56,7 @@ class Ledger:
     """Time at which `make prune` last finished."""
     snapshots: Mapping[str, Seen] = field(default_factory=dict)
     dropping: Sequence[str] = ()
-    """IDs of the snapshots that a prune began to delete. If the prune was killed, each may or may not be there."""
+    """IDs of the snapshots that a prune began to delete. After a killed prune, a snapshot may still be there or not."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def now() -> datetime:
 
 
 def look(repository: Repository, known: Ledger) -> Look:
-    """Read every manifest in the storage, at about a second each. Raises RepositoryError if a date is missing."""
+    """Read every manifest in the storage, about one per second. Raises RepositoryError if a date is missing."""
     at = now()
     identity = str(repository.json("cat", "config")["id"])
     listed = stored.snapshots(repository.restic("snapshots", "--json", "--host", repository.app))
@@ -115,7 +115,7 @@ def look(repository: Repository, known: Ledger) -> Look:
 
 
 def remembered(seen: Look, *, accepted: bool = False) -> Ledger:
-    """Return the ledger after a look. A snapshot that raised an alarm is recorded only once a person `accepted` it."""
+    """Return the ledger after a look. A snapshot that raised an alarm is recorded only if a person `accepted` it."""
     known = seen.known
     trusted = accepted or not known.repository
     doubtful = set[str]() if trusted else {*_doubts(known, seen.seen)}
@@ -139,7 +139,7 @@ def without(known: Ledger, dropped: Sequence[str], at: datetime) -> Ledger:
 
 
 def load(path: Path, url: str) -> Ledger:
-    """Read the ledger of a repository. It is empty if there is no file, or if the file is about another repository.
+    """Read the ledger of a repository, which is empty if there is no file, or if the file is about another repository.
 
     Raises RepositoryError.
     """
@@ -163,7 +163,7 @@ def load(path: Path, url: str) -> Ledger:
 
 
 def save(path: Path, ledger: Ledger) -> None:
-    """Write the ledger atomically. Its entries are sorted, so that git shows what is new."""
+    """Write the ledger atomically. The entries are sorted, so that a diff shows only new entries."""
     document = {
         "url": ledger.url,
         "repository": ledger.repository,
@@ -184,7 +184,7 @@ def save(path: Path, ledger: Ledger) -> None:
 
 
 def _doubts(known: Ledger, seen: Mapping[str, Seen]) -> dict[str, str]:
-    """Return how a snapshot contradicts the ledger, by the snapshot's ID."""
+    """Return, by snapshot ID, how a snapshot contradicts the ledger."""
     doubts = {}
     for number, one in seen.items():
         before = known.snapshots.get(number)
@@ -221,7 +221,7 @@ def _seen(entry: Mapping[str, str]) -> Seen:
 
 
 def _time(text: str) -> datetime:
-    """Read a time. Raises ValueError without a UTC offset: such a time cannot be compared."""
+    """Read a time. Raises ValueError if the time has no UTC offset, because such a time cannot be compared."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(text)
@@ -248,7 +248,7 @@ def report(seen: Look, after: Ledger) -> list[str]:
 
 
 def looked(repository: Repository, path: Path) -> tuple[int, list[str]]:
-    """Look at the storage and record the result in the ledger. Return the exit code and the report."""
+    """Read the storage and record its snapshots in the ledger. Return the exit code and the report."""
     seen = look(repository, load(path, repository.url))
     after = remembered(seen)
     save(path, after)
@@ -256,7 +256,7 @@ def looked(repository: Repository, path: Path) -> tuple[int, list[str]]:
 
 
 def main(inventory: str) -> int:
-    """Look at the storage of an environment, print the report and return the exit code."""
+    """Read the storage of an environment, print the report and return the exit code."""
     try:
         settings = load_settings(group_data(environment_of(inventory)))
         code, lines = looked(Repository.of(settings), Path(settings.values.backups_ledger))

@@ -1,9 +1,9 @@
 """Deletes old off-site backups: `make prune ENV=prod`, or `python -m deploys.offsite.prune inventories/prod.py`.
 
-It runs on the operator's machine with the operator's key, because the droplet's key should not be able to delete. It
-chooses by the storage's own dates and by what was seen there before (look.py), because an intruder can write any date
-and number into a manifest. It shows its plan, and deletes by explicit snapshot IDs. Before that it reads the newest
-verified backup back from the storage. It deletes nothing that the storage received less than FLOOR ago.
+The program runs on the operator's machine with the operator's key, because the droplet's key should not be able to
+delete. It chooses by the storage's own dates and by the ledger (look.py), because an intruder can write any date and
+number into a manifest. It shows its plan, reads the newest verified backup back from the storage, and then deletes by
+explicit snapshot IDs. It deletes nothing that the storage received less than FLOOR ago.
 The exit codes are 0 (done), 1 (failed) and 2 (refused, nothing was deleted).
 """
 
@@ -32,8 +32,8 @@ from stackctl.core.printable import printable
 
 DAILY, WEEKLY, MONTHLY = 7, 4, 6
 FLOOR = timedelta(days=60)
-"""Minimum age of a deleted backup by the storage's dates. It leaves as much time to notice a break-in. restic's manual
-advises such a minimum if keys can only append ("Security considerations in append-only mode")."""
+"""Minimum age of a backup that is deleted, by the storage's dates. A break-in can be noticed within this time. restic's
+manual advises such a minimum if keys can only append ("Security considerations in append-only mode")."""
 READ = "5%"
 """Random share of the stored data that each check reads."""
 LONG_S = 6 * 3600
@@ -46,17 +46,17 @@ class Plan:
     keep: Sequence[Stored]
     drop: Sequence[Stored]
     unexplained: str = ""
-    """Why a person has to look: more would be deleted than the time since the last prune explains."""
+    """The reason why a person has to check the plan: the time since the last prune does not explain all deletions."""
 
     @property
     def proof(self) -> Sequence[Stored]:
-        """The newest verified backup without a doubt, and its copies. Empty if there is none."""
+        """The newest verified backup without a doubt, and its copies. Empty if there is no such backup."""
         clear = [one for one in self.keep if one.manifest.verified and not one.doubts]
         return [one for one in clear if one.manifest.id == clear[-1].manifest.id]
 
     @property
     def shrunk(self) -> str:
-        """Why a person has to look: the newest dump is much smaller than one that would be deleted."""
+        """The reason why a person has to check the plan: the newest dump is much smaller than a dump to delete."""
         dump = manifest.DUMP
         largest = max((one.manifest.files[dump].bytes for one in self.drop), default=0)
         if not self.proof or 2 * self.proof[0].manifest.files[dump].bytes >= largest:
@@ -70,9 +70,10 @@ class Plan:
 
 
 def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta = FLOOR) -> Plan:
-    """Choose by the storage's dates. A backup in doubt stays, and does not count as the one of its day, week or month.
+    """Choose the backups to keep by the storage's dates.
 
-    `pruned` is the time at which a prune last finished.
+    A backup in doubt stays, but does not count as the backup of its day, week or month. `pruned` is the time at which a
+    prune last finished.
     """
     clear = [one for one in found if not one.doubts]
     first = {one.manifest.id: one.at for one in sorted(clear, key=lambda one: one.at, reverse=True)}
@@ -91,9 +92,9 @@ def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor:
 def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta) -> str:
     """Return why more would be deleted than expected, or "".
 
-    The last prune left every backup that was younger than the floor, and one for each month before. So a backup that
-    is deleted now has passed the floor since then. The only exception is one monthly backup for each month that has
-    begun since then.
+    The last prune left every backup that was younger than the floor, and one for each month before. So each backup to
+    delete must have passed the floor since the last prune. The only exception is one monthly backup for each month that
+    has begun since the last prune.
     """
     if not drop:
         return ""
@@ -125,10 +126,10 @@ def main() -> int:
 
 
 def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
-    """Show the plan, carry it out and return the exit code. Raises RepositoryError or RefusedError."""
+    """Show the plan, carry the plan out and return the exit code. Raises RepositoryError or RefusedError."""
     if not repository.exists(OPERATOR):
         raise RepositoryError(f"{repository.url}: there is no repository yet. Next: make offsite")
-    # This removes the locks of killed runs: those of this machine, and those not renewed for half an hour.
+    # `restic unlock` removes locks of killed runs on this machine, and locks that were not renewed for half an hour.
     repository.restic("unlock")
     print(f"{repository.url}: {download.READING}", flush=True)
     seen = look.look(repository, look.load(ledger, repository.url))

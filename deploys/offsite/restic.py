@@ -1,6 +1,6 @@
-"""The client of the off-site restic repository on the operator's machine, with the operator's keys.
+"""The client with which the operator's machine uses the off-site restic repository, with the operator's keys.
 
-Secrets are passed to restic in its environment, and a new password over a pipe. No argument or file contains one.
+restic gets secrets in its environment, and a new password over a pipe. No argument or file contains a secret.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from stackctl.core.program import Result
 from stackctl.services import restic, s3
 
 DROPLET, OPERATOR = "OFFSITE", "OFFSITE_OPERATOR"
-"""The two owners of secrets. Each is the prefix of that owner's secrets in the env file."""
+"""The two owners of secrets. The value is the prefix of the owner's secrets in the env file."""
 QUICK_S = 120
 
 
 class RepositoryError(PyinfraError):
-    """The repository cannot be used. The message is one line with the cause and the next step."""
+    """The repository can't be used. The message is one line with the cause and the next step."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Repository:
 
     @classmethod
     def of(cls, settings: Settings) -> Repository:
-        """Return an environment's repository. Raises RepositoryError if it has none, or if keys are missing."""
+        """Return the repository of an environment. Raises RepositoryError if none is set, or if keys are missing."""
         values, secrets = settings.values, settings.credentials.offsite
         if not values.offsite_repository:
             raise RepositoryError(
@@ -70,7 +70,7 @@ class Repository:
     def exists(self, whose: str) -> bool:
         """Tell whether the repository exists. Raises RepositoryError if the storage gives no clear answer.
 
-        The request is signed with the key of `whose`. It is sent without restic, which would retry for minutes.
+        The request is signed with the key of `whose`. It does not go through restic, which would retry for minutes.
         """
         url = s3.url_of(self.url, "config")
         try:
@@ -88,7 +88,7 @@ class Repository:
         return answer.status == 200
 
     def stored_at(self, snapshot: str) -> datetime:
-        """Return the storage's own date of a snapshot. Raises RepositoryError if the storage has none."""
+        """Return the date that the storage has for a snapshot. Raises RepositoryError if there is no date."""
         url = s3.url_of(self.url, f"snapshots/{snapshot}")
         try:
             return s3.date_of(*http_client.head(url, self._signed("HEAD", url, OPERATOR), self._trust))
@@ -100,7 +100,7 @@ class Repository:
     def opens(self, whose: str) -> bool:
         """Tell whether an owner's password opens the repository."""
         ran = self._run("cat", "config", "--no-lock", opened_by=whose)
-        # restic has an exit code for a wrong password only since 0.17.
+        # Before version 0.17, restic had no exit code for a wrong password.
         if ran.code == restic.WRONG_PASSWORD or "wrong password or no key found" in ran.stderr:
             return False
         self._check("cat", ran)
@@ -111,7 +111,7 @@ class Repository:
         return next(str(key["id"]) for key in self.json("key", "list", opened_by=whose) if key["current"])
 
     def add_key(self, whose: str, opened_by: str) -> None:
-        """Make an owner's password open the repository, in addition to the present ones."""
+        """Make an owner's password open the repository, in addition to the present passwords."""
         reading, writing = os.pipe()
         try:
             os.write(writing, self.secrets[f"{whose}_PASSWORD"].encode())  # shorter than a pipe's buffer
@@ -132,7 +132,7 @@ class Repository:
         return json.loads(self.restic(*arguments, "--json", opened_by=opened_by))
 
     def describe(self, snapshot: str, path: str, most: int) -> File:
-        """Return size and hash of a file in a snapshot. Reading stops after `most` bytes. Raises RepositoryError."""
+        """Return the size and hash of a file in a snapshot. Stop if it exceeds `most` bytes. Raises RepositoryError."""
         command, env = self._command("dump", snapshot, path), self._environment(OPERATOR)
         with (
             tempfile.TemporaryFile() as errors,
@@ -167,7 +167,7 @@ class Repository:
             raise RepositoryError(f"{self.url}: restic {verb}: {said}{wait}")
 
     def _command(self, *arguments: str) -> list[str]:
-        # With --cacert restic trusts only the authorities that it names.
+        # With --cacert restic trusts only the authorities in the named files.
         trusted = (certifi.where(), *self.authorities) if self.authorities else ()
         return ["restic", *(f"--cacert={path}" for path in trusted), *arguments]
 

@@ -1,8 +1,8 @@
 """Creates the off-site repository, or repairs its passwords: `make offsite ENV=prod`.
 
-Without make: `python -m deploys.offsite.setup inventories/prod.py`.
-It runs on the operator's machine with the operator's keys. Two passwords open the repository, the operator's and the
-droplet's. If only one of them opens it, that one is used to add the other. A second run changes nothing. A new
+Without make, use `python -m deploys.offsite.setup inventories/prod.py`. The program runs on the operator's machine with
+the operator's keys. Afterwards the operator's password and the droplet's password open the repository. If only one of
+the two passwords opens it, the program uses that password to add the other. A second run changes nothing. A new
 repository begins a new ledger (look.py). The exit code is 0 or, after a failure, 1.
 """
 
@@ -44,9 +44,9 @@ def main() -> int:
 
 
 def made(repository: Repository) -> bool:
-    """Create the repository if needed, and make both passwords and both keys work. Tell whether the repository is new.
+    """Create the repository if needed, and add a missing password. Tell whether the repository is new.
 
-    Raises RepositoryError.
+    Raises RepositoryError, also if the storage refuses one of the two access keys.
     """
     if is_new := not repository.exists(OPERATOR):
         repository.restic("init")

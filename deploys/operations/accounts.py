@@ -12,9 +12,9 @@ from deploys.operations.files import atomic_file
 
 @operation()
 def user(login: str) -> Commands:
-    """Create a person's account with a home, bash and no password.
+    """Create a person's account with a home directory, bash and no password.
 
-    pyinfra's server.user is slower by 0.4 s, because it reads all accounts.
+    pyinfra's server.user takes 0.4 s longer, because it reads all accounts.
     """
     declared.of(host).logins.add(login)
     match host.get_fact(LoginShell, login=login):
@@ -31,7 +31,7 @@ def system_user(login: str, *, home: str, present: bool = True) -> Commands:
     """Create a program's account, which has no password and is in no group but its own.
 
     The home directory is not created here, because root creates and fills it. With `present=False` the account is
-    deleted, even while it is logged in. Programs that it started as root keep running.
+    deleted, even while somebody is logged in with it. Programs that the account started as root keep running.
     """
     found = host.get_fact(SystemUser, login=login)
     if not present:
@@ -51,7 +51,7 @@ def system_user(login: str, *, home: str, present: bool = True) -> Commands:
 
 @operation()
 def sudoers(login: str, content: bytes) -> Commands:
-    """Set what `login` may do as root. visudo tests the file first, because an invalid one would lock everybody out."""
+    """Write the sudo rules of `login`. visudo tests the file first: an invalid file would break sudo for everybody."""
     dest = f"/etc/sudoers.d/{login}"
     yield from atomic_file._inner(  # noqa: SLF001
         dest=dest, content=content, mode="440", validate="visudo --check --strict --file=%s"

@@ -13,9 +13,9 @@ from stackctl.host.certificate import CHAIN, KEY, NGINX_GROUP
 
 @operation()
 def self_signed_certificate(tls: str, *, domain: str) -> Commands:
-    """Create a self-signed certificate in `tls`/placeholder and link `tls`/current to it, if there is no real one.
+    """Create a self-signed certificate in `tls`/placeholder and link `tls`/current to it, unless nginx has one already.
 
-    nginx's workers read the key. A real certificate counts as missing if the workers can't read its key.
+    A certificate counts as missing if nginx's workers can't read its key.
     """
     key = host.get_fact(FileState, path=f"{tls}/current/{KEY}")
     if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", NGINX_GROUP):

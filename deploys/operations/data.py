@@ -20,11 +20,11 @@ from stackctl.services.redis import ADMINISTRATOR
 RULES = "+@all -@dangerous -function|restore +client|list +flushall +flushdb +info +keys +sort +sort_ro"
 """Redis's rules for the commands that the app's user may give.
 
-The category @dangerous contains every administrative command (it includes @admin): CONFIG, DEBUG, MODULE, REPLICAOF,
-ACL, SHUTDOWN, SAVE, MONITOR, CLIENT KILL, FAILOVER. It also contains RESTORE, which parses arbitrary bytes. The last
-rules permit again the commands that libraries and frameworks use, and those that show or change only keys, because the
-keys belong to the app anyway. EVAL is not @dangerous and stays permitted, because apps write locks, queues and rate
-limits in it.
+The category @dangerous contains every administrative command: CONFIG, DEBUG, MODULE, REPLICAOF, ACL, SHUTDOWN, SAVE,
+MONITOR, CLIENT KILL, FAILOVER. @dangerous also contains RESTORE, which parses arbitrary bytes. The last rules permit
+again the commands that libraries and frameworks use, and the commands that show or change only keys, because the keys
+belong to the app anyway. EVAL is not in @dangerous and stays permitted, because apps use EVAL for locks, queues and
+rate limits.
 """
 APP = f"~* &* {RULES}"
 
@@ -33,8 +33,8 @@ APP = f"~* &* {RULES}"
 def data_directory(path: str, *, uid: int, installed: str) -> Commands:
     """Create a data directory once, before the services first run.
 
-    + installed: a file that exists once the services have run. If the data directory is missing after that, its volume
-      is not mounted, and a new directory would start an empty database (docs/adr/0012-data-directories.md).
+    + installed: a file that exists once the services have run. If this file exists and the data directory is missing,
+      the volume is not mounted. A new directory would start an empty database (docs/adr/0012-data-directories.md).
     """
     there = host.get_fact(DirectoryState, path=path)
     target = QuoteString(path)
@@ -57,15 +57,16 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
 
 @operation()
 def postgres_roles(container: str, *, database: str, owner: str, login: str, password: str) -> Commands:
-    """Create two roles: `login` has the password and acts as `owner`, which can own things but not log in.
+    """Create two roles. `login` has the password and acts as `owner`; `owner` owns the tables and can't log in.
 
-    The database belongs to the superuser, because a database's owner can store settings for every session in it (ALTER
-    DATABASE … SET). The superuser `postgres` has no password, and connects only over the container's own socket.
+    The database belongs to the superuser, because the owner of a database can store settings for every session in that
+    database (ALTER DATABASE … SET). The superuser `postgres` has no password, and connects only over the container's
+    own socket.
     """
     if host.get_fact(RolesAsDeclared, container=container, owner=owner, login=login, database=database):
         host.noop(f"{login} logs in and acts as {owner}")
         return
-    # A role of the app may hold a lock for ever. The converge must not wait for that lock.
+    # A role of the app may hold a lock for ever, so the converge waits for a lock only this long.
     settings = session(OF_SUPERUSER | {"lock_timeout": "10s"})
     yield StringCommand(
         *("docker exec -i --env", QuoteString(f"PGOPTIONS={settings}"), QuoteString(container)),
@@ -75,7 +76,7 @@ def postgres_roles(container: str, *, database: str, owner: str, login: str, pas
 
 
 def _statements(database: str, owner: str, login: str, password: str) -> list[str]:
-    """Return psql's input, which creates missing roles and sets every property that can differ."""
+    """Return the input of psql, which creates missing roles and sets every property that can differ."""
     # standard_conforming_strings is on, so a backslash needs no escape. Neither the server's log nor psql shows the
     # statement, even if it fails.
     quoted = password.replace("'", "''")
@@ -89,8 +90,8 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
         f'ALTER ROLE "{owner}" NOLOGIN {plain};',
         f"ALTER ROLE \"{login}\" LOGIN {plain} PASSWORD '{quoted}';",
         f'GRANT "{owner}" TO "{login}";',
-        # The login role acts as the owner, so the owner owns everything that the app creates. So the next login role
-        # can use all of it.
+        # The login role acts as the owner, so the owner owns everything that the app creates. The next login role also
+        # acts as the owner, so it can use everything, too.
         f'ALTER ROLE "{login}" RESET ALL;',
         f'ALTER ROLE "{login}" IN DATABASE "{database}" RESET ALL;',
         f'ALTER ROLE "{login}" SET role = "{owner}";',
@@ -113,8 +114,8 @@ def generated_secret(dest: str) -> Commands:
         host.noop(f"{dest} exists")
         return
     target, fresh = QuoteString(dest), QuoteString(f"{dest}.new")
-    # The secret is 256 bits in hexadecimal, which needs no quoting. The file has no line end, so that its hash is the
-    # secret's hash.
+    # The secret is 256 bits in hexadecimal, which needs no quoting. The file has no line end, so the hash of the file
+    # is the hash of the secret.
     made = StringCommand("umask 077; head -c 32 /dev/urandom | sha256sum | head -c 64 >", fresh, "&& sync", fresh)
     yield StringCommand("test -s", target, "|| {", made, "&& mv -fT", fresh, target, "; }")
     yield StringCommand("chown root:root", target, "&& chmod 600", target)
@@ -126,16 +127,16 @@ def redis_password(  # noqa: PLR0913 - two users and a file
 ) -> Commands:
     """Make Redis accept the app's password, now and after a restart.
 
-    This also sets the permissions of the app's user, and the administrator. Redis still accepts its present passwords,
-    because the live release uses one of them until the next release serves. This holds even if the converge stops or
-    Redis restarts in between. With `exclusive` Redis accepts no other password. Open connections stay open.
+    The operation also sets the permissions of the app's user, and the administrator's password. Redis still accepts its
+    present passwords, even if the converge stops or Redis restarts in between, because the live release uses one of
+    them until the next release serves. With `exclusive` Redis accepts no other password. Open connections stay open.
 
     + administrator: the file on the droplet that holds the administrator's password
     + dest: the file that Redis reads from standard input when it starts
     + directives: the other lines of that file
     """
     user = host.get_fact(RedisUsers, container=container)
-    # The plan of a first converge finds no file yet: the operation before this one creates it.
+    # When the first converge is planned, the file does not exist yet: the operation before this one creates the file.
     admin = host.get_fact(Sha256File, path=administrator) or "0" * 64
     wanted = sha256(password.encode()).hexdigest()
     others = user.passwords - {wanted}
@@ -155,7 +156,7 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     yield _send_to_redis(
         "administrator" if user.by_administrator else "password",
         container,
-        # The administrator comes first, because the second command may end the sender's right to use ACL SETUSER.
+        # The administrator comes first: the second command may take ACL SETUSER away from the user that sends it.
         [
             f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
             f"ACL SETUSER default {'resetpass ' if exclusive else ''}#{wanted} {APP}",
@@ -164,9 +165,9 @@ def redis_password(  # noqa: PLR0913 - two users and a file
 
 
 def _send_to_redis(who: Literal["administrator", "password"], container: str, lines: list[str]) -> StringCommand:
-    """Return the command that sends these lines to Redis and checks the answers.
+    """Return the command that sends lines to Redis and checks the answers.
 
-    The check is needed because redis-cli exits with 0 even if Redis answers with an error.
+    The answers are checked, because redis-cli exits with 0 even if Redis answers with an error.
     """
     ask = f'test "$({redis_cli(who)} | grep -cx OK)" = {len(lines)}'
     refused = (

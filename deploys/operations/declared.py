@@ -1,7 +1,7 @@
-"""List of everything that the site puts on each droplet. The operations keep it themselves, so it can't go stale.
+"""Lists everything that the site puts on each droplet. The operations fill the list, so the list can't go stale.
 
-An operation adds to the list each time pyinfra prepares the operation, whether or not anything changes. The last
-component writes the list to the droplet as declared.json. stackctl reports everything else as foreign
+An operation adds to the list each time pyinfra prepares the operation, whether or not anything changes. The component
+`declared` writes the list to the droplet as declared.json. stackctl reports everything else as foreign
 (stackctl/host/foreign.py).
 """
 
@@ -33,7 +33,7 @@ _known: dict[str, Known] = defaultdict(Known)
 
 
 def of(host: Host) -> Known:
-    """Return this droplet's list so far."""
+    """Return the list of a droplet, as filled so far."""
     return _known[host.name]
 
 

@@ -1,4 +1,4 @@
-"""Docker's networks and Compose projects, changed only if they differ from what is declared."""
+"""Docker's networks and Compose projects. The operations change only those that differ from what is declared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stackctl.services.docker import Container
 
 @operation()
 def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = False, unit: str) -> Commands:
-    """Create a bridge network that `unit` uses. pyinfra's docker.network can't create an internal one."""
+    """Create a bridge network that `unit` uses. pyinfra's docker.network can't create an internal network."""
     there = host.get_fact(DockerNetworks).get(network_name)
     if there and (there.internal, there.subnet, there.ip_range) == (internal, subnet, ip_range):
         host.noop(f"{network_name} exists")
@@ -31,7 +31,7 @@ def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = F
 
 
 def compose_accepts(**environment: str) -> str:
-    """Return a command that tests a Compose file with these variables, for `validate` of atomic_file."""
+    """Return a command that tests a Compose file with the variables in `environment`, for `validate` of atomic_file."""
     given = [f"{name}={value}" for name, value in environment.items()]
     return " ".join([*given, "docker compose --env-file /dev/null --profile '*' -f %s config --quiet"])
 
@@ -41,15 +41,15 @@ def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str
     """Recreate those services of a Compose project that are not as declared, and wait until they are healthy.
 
     + images: the image of each service
-    + label, sha256: the label, and its value, of a container that was created from the declared inputs. Compose's own
-      hash leaves out mounted files and environment files (docs/adr/0004-one-compose-project-per-colour.md).
+    + label, sha256: a label and its value. A container with this label was created from the declared inputs. Compose's
+      own hash leaves out mounted files and environment files (docs/adr/0004-one-compose-project-per-colour.md).
     """
     there = host.get_fact(ComposeServices, project=project)
     wrong = [name for name, image in images.items() if not _as_declared(there.get(name), image, label, sha256)]
     if not wrong:
         host.noop(f"{project} runs as declared")
         return
-    # By default Compose keeps a container that is unchanged, even an unhealthy one.
+    # Without --force-recreate Compose keeps an unchanged container, even if the container is unhealthy.
     options = ("--detach", "--no-deps", "--force-recreate", "--wait", "--wait-timeout", "180", "--quiet-pull")
     yield StringCommand(*map(QuoteString, compose(project, Path(file), "up", *options, *wrong)))
 

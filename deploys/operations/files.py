@@ -1,6 +1,6 @@
-"""Files written atomically: compared by one command, sent over standard input, renamed into place.
+"""Writes files atomically: one command compares a file, and another receives the new file and renames it into place.
 
-pyinfra's files.put would stage the file in /tmp, write it in place and show secrets in `--diff`.
+pyinfra's files.put would stage the file in /tmp, overwrite the old file and show secrets in `--diff`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
 ) -> Commands:
     """Write `content` to `dest` atomically, and create its directory.
 
-    + notify: the handler that puts the file in force. It is marked as pending before the change.
+    + notify: the handler that puts the file in force. The handler is marked as pending before the change.
     + validate: a shell command that tests the new file before the old one is replaced. `%s` stands for the path of the
       new file, as in Ansible. If the test fails, the old file stays.
     + secret: `--diff` shows no content. No content is ever in an argument list: it is sent over standard input.
@@ -58,7 +58,7 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
     yield StringCommand(
         *("mkdir -p", QuoteString(str(PurePosixPath(dest).parent)), "&&"),
         *("base64 -d | install -T", "-m", mode, "-o", owner, "-g", group, "/dev/stdin", fresh, "&&"),
-        # A client that dies while it sends leaves a truncated file, which must not replace the old one.
+        # If the connection breaks, the new file may be truncated. A truncated file must not replace the old file.
         *('test "$(stat -c %s', fresh, f')" = {len(content)}', "&&"),
         *(_test(validate, dest) if validate else ()),
         *("mv -fT", fresh, target),
@@ -77,7 +77,7 @@ def _test(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
 
 
 def if_installed(program: str, validate: str) -> str:
-    """Return a test that runs only if `program` is installed: some files are written before that."""
+    """Return a test that runs only if `program` is installed. Some files are written before their program is there."""
     return f"command -v {program} >/dev/null || exit 0; {{ {validate}; }}"
 
 
@@ -97,7 +97,7 @@ def _show_difference(dest: str, content: bytes) -> None:
 
 
 def show_difference(what: str, there: Sequence[str], wanted: Sequence[str]) -> None:
-    """Show a difference as `diff` does, in colour. Lines are made printable, because anybody may have written them."""
+    """Show a difference as `diff` does, in colour. Lines are made printable: anybody may have written them."""
     host.log(f"{what} differs:", logger.info)
     for line in generate_color_diff(*([f"{printable(one)}\n" for one in lines] for lines in (there, wanted))):
         logger.info("  %s", line)

@@ -1,4 +1,4 @@
-"""Foreign objects that stackctl found on the droplet: overrides are undone, named ones are removed."""
+"""Foreign objects that stackctl found on the droplet. The operations undo overrides and remove named objects."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Finding = dict[str, Any]
 def findings() -> list[Finding]:
     """Return the foreign objects that stackctl had found when the plan was made.
 
-    There are none if stackctl is not installed yet, or is an old version that does not look for them.
+    The list is empty if stackctl is not installed yet, or is an old version that does not look for foreign objects.
     """
     return list((planned(ctx_host.get()) or {}).get("foreign") or [])
 
 
 @operation()
 def undo_overrides(sysctls: str) -> Commands:
-    """Remove masks from the site's units, and set kernel parameters back that somebody changed.
+    """Remove masks from the site's units, and restore kernel parameters that somebody changed.
 
     + sysctls: path of the site's sysctl.d file
     """
@@ -53,7 +53,7 @@ def undo_overrides(sysctls: str) -> Commands:
 
 @operation()
 def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
-    """Remove the foreign objects of these names. A name that is not found is skipped.
+    """Remove the foreign objects with these names. A name that is not found is skipped.
 
     + sshd: the handler that puts sshd's files in force. Foreign files of sshd are removed on trial.
     """
@@ -73,14 +73,14 @@ def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
 
 @operation()
 def declaration(dest: str, accepted: Mapping[str, str]) -> Commands:
-    """Write the list of everything that the site puts on the droplet. All operations that add to it come before."""
+    """Write the list of everything that the site puts on the droplet, when the list is complete."""
     declared.of(host).files.add(dest)
     content = declared.document(declared.of(host), accepted)
     yield from atomic_file._inner(dest=dest, content=content, mode="600")  # noqa: SLF001
 
 
 def report(names: Sequence[str]) -> None:
-    """Report foreign objects before the first change. Refuse the converge if one of them would override it.
+    """Report foreign objects before the first change. Refuse the converge if an object would override the site.
 
     + names: objects that this run removes
     """

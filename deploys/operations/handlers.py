@@ -1,8 +1,8 @@
 """Handlers: commands that put a change in force.
 
-A change that notifies a handler writes a marker file on the droplet first, so the handler stays pending until it has
-run. If a converge dies between a change and its handler, the next converge sees no difference and still runs the
-handler.
+An operation that notifies a handler first writes a marker file on the droplet. The handler stays pending until it has
+run. If a converge dies between a change and the change's handler, the next converge sees no difference, but still runs
+the handler.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stackctl.core.paths import Paths
 
 @dataclass(frozen=True)
 class Handler:
-    """The commands that put a change in force, and the name under which the droplet remembers that they are pending."""
+    """The commands that put a change in force, and the name of the marker that is there while they are pending."""
 
     name: str
     commands: Sequence[str]
@@ -50,7 +50,7 @@ class Handler:
 def run_handler(handler: Handler, *, after: Sequence[OperationMeta]) -> Commands:
     """Run a pending handler.
 
-    + after: the operations that may notify the handler. If one of them would change something, a plan shows the
+    + after: the operations that may notify the handler. If such an operation would change something, a plan shows the
       handler's commands, although the handler is not pending yet.
     """
     if not handler.pending and (state.is_executing or not any(change.will_change for change in after)):

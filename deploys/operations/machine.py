@@ -25,14 +25,14 @@ def wait_for_cloud_init() -> Commands:
 
 @operation()
 def swapfile(mib: int) -> Commands:
-    """Swap to a file of `mib` MiB, now and after each boot. In a container do nothing: it uses its host's swap."""
+    """Swap to a file of `mib` MiB, now and after each boot. Do nothing in a container, which uses its host's swap."""
     if host.get_fact(Container):
         host.noop("a container uses its host's swap")
         return
     if host.get_fact(SwapfileMib, path=SWAPFILE) != mib:
         yield StringCommand(f"swapoff {SWAPFILE} 2>/dev/null; rm -f {SWAPFILE}")
         if mib:
-            # The file has another name until it is complete. A run that dies here leaves nothing that looks finished.
+            # The swap file has another name until it is complete. A run that dies here leaves no half-made swap file.
             yield StringCommand(f"fallocate -l {mib}M {SWAPFILE}.new && chmod 600 {SWAPFILE}.new")
             yield StringCommand(f"mkswap {SWAPFILE}.new && mv {SWAPFILE}.new {SWAPFILE}")
             yield StringCommand(f"swapon {SWAPFILE}")

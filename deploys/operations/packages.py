@@ -1,4 +1,4 @@
-"""Debian packages: installed or removed, and repaired after an interrupted run."""
+"""Debian packages. The operations install and remove packages, and repair them after an interrupted run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
 def repair_interrupted_dpkg() -> Commands:
     """Configure packages that an interrupted apt left half installed. Until then apt refuses to work.
 
-    The apt of a converge that was killed goes on for a while and may finish by itself. So this waits for it first.
+    If a converge is killed, its apt continues for a while and may finish by itself. So the operation waits for apt
+    first.
     """
     if not host.get_fact(HalfInstalled):
         host.noop("no package is half installed")

@@ -1,4 +1,4 @@
-"""The running converge: its name in locks, and the findings of its operations before the first change."""
+"""The running converge: its name as the holder of locks, and what its operations find before the first change."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FOREIGN_LIST = "FOREIGN_LIST"
 """Environment variable with the path of the file in which deploys/converge/plan.py expects the foreign objects."""
 
 ME = Holder.new(f"converge by {getpass.getuser()}@{socket.gethostname()}")
-"""This run, as the holder of its locks. `stackctl --lock-id ID` with its ID works under the same locks."""
+"""This run, as the holder of its locks. `stackctl --lock-id ID` with this run's ID works under the same locks."""
 
 refusals: dict[str, str] = {}
-"""The reason why a host must not be changed, by the host's name. A dry run continues all the same."""
+"""The reason why a host must not be changed, by the host's name. A dry run continues despite a reason."""
 _foreign: dict[str, list[dict[str, Any]]] = {}
 
 
@@ -33,7 +33,7 @@ def refuse_to_begin(host: Host, cause: str) -> None:
 
 
 def tell_foreign(host: Host, found: list[dict[str, Any]]) -> None:
-    """Report foreign objects: in a file if deploys/converge/plan.py asks for one, otherwise at once on the terminal."""
+    """Report foreign objects on the terminal, or in a file if deploys/converge/plan.py asks for a file."""
     _foreign[host.name] = found
     if listed := os.environ.get(FOREIGN_LIST):
         Path(listed).write_text(json.dumps(_foreign))

@@ -1,6 +1,6 @@
-"""Changes to SSH, its keys and the firewall, on trial: the droplet reverts them unless a new login confirms them.
+"""Trials: changes to SSH or the firewall, which the droplet reverts unless a new login confirms them.
 
-stackctl/host/trial.py is the droplet's part.
+stackctl/host/trial.py is the part of a trial that runs on the droplet.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
 LOGIN_TIMEOUT_S = 60
-# sshd is restarted, which ends no session. A reload would return before sshd has read its new configuration, so the new
-# login would still test the old one.
+# A restart of sshd ends no session. A reload would return before sshd has read the new configuration, so the new login
+# would still test the old configuration.
 RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
 
 @dataclass(frozen=True)
 class TrialFile:
-    """A file to write on trial: its content, its test (`validate` of atomic_file), and the owner, its only reader."""
+    """A file to write on trial, which only its owner can read. `validate` is the test of the file (see atomic_file)."""
 
     content: bytes
     validate: str
@@ -37,7 +37,7 @@ class TrialFile:
 
 @operation()
 def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handler) -> Commands:
-    """Write `files` and run the handler that puts them in force. The droplet reverts both unless a new login succeeds.
+    """Write `files` and run the handler that puts them in force. Without a new login the droplet reverts the files.
 
     + files: the files by path
     """
@@ -64,8 +64,8 @@ def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handl
 def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
     """Begin a trial, run `commands`, then confirm the trial by a new login. Without commands there is no trial.
 
-    `trial change` runs each command, and refuses it once the trial is over. A command may come that late if the
-    operator's machine has slept, and nothing would revert its change.
+    `trial change` runs each command, and refuses a command once the trial is over, because nothing would revert it. A
+    command may come that late if the operator's machine has slept.
     """
     if not commands:
         return
@@ -79,7 +79,7 @@ def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
 
 
 def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
-    """Confirm the trial through a new connection. Return whether that succeeded; False makes the operation fail."""
+    """Confirm the trial through a new connection. Return whether the trial is confirmed; False fails the operation."""
     try:
         code, said = _run_by_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
     except Exception as error:  # the network, sshd, a key of ours or the host's
@@ -95,8 +95,10 @@ def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa:
 
 
 def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
-    """Run a command as the operator, with the same ssh_config and host key. Return exit code and error output."""
-    # This run itself may be logged in as root, while a droplet is adopted.
+    """Log in again as the operator, with the run's ssh_config and host key, and run a command.
+    Return the exit code and the error output.
+    """
+    # This run itself may be logged in as root: the first converge of a droplet that was made without cloud-init is.
     with new_connection(host, host.data.operator) as client:
         _, out, err = client.exec_command(command, timeout=LOGIN_TIMEOUT_S)
         said = err.read().decode().strip()
@@ -106,7 +108,7 @@ def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
 
 
 def _revert_notice(host: Host, trial: str) -> str:
-    """Tell what becomes of the change. This asks the droplet over the old connection, which may be gone as well."""
+    """Tell when the droplet reverts the change. Ask the droplet over the old connection, which may be gone as well."""
     record = QuoteString(str(Paths(host.data.app).trial_record(trial)))
     try:
         asked, said = host.run_shell_command(

@@ -20,11 +20,12 @@ AFTER = "/etc/ufw/after.rules"
 def rules(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes) -> Commands:
     """Set exactly these rules and policies, now and at boot. The droplet reverts them unless a new login succeeds.
 
-    + allow: rules that let packets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); all others are removed
-    + policies: what happens to packets that match no rule, by direction ({"incoming": "deny"})
+    + allow: rules that let packets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); ufw's other rules are
+      removed
+    + policies: the policy for packets that match no rule, by direction ({"incoming": "deny"})
     + after: content of after.rules, which has the rules that no command of ufw can set
 
-    Chains that somebody changed only in the kernel, by iptables, are restored first.
+    If somebody changed chains only in the kernel, with iptables, those chains are restored first.
     """
     declared.of(host).ports |= {_port(rule) for rule in allow}
     yield from on_trial("firewall", list(_changes(allow, policies, after)))
@@ -37,7 +38,7 @@ def _port(rule: str) -> int:
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:
     there = host.get_fact(Ufw)
-    # Before ufw's first start there is no test: the chains that the rules jump to do not exist yet.
+    # Before ufw's first start the rules can't be tested, because the chains that they jump to do not exist yet.
     test = "iptables-restore --noflush --test %s" if there.active else None
     placing = list(atomic_file._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:
@@ -51,7 +52,7 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
         declared := _lines_declared(there, wanted, policies)
     ):
         show_difference("The firewall", differing, declared)
-    # Allow before deny and enable, or the operator is locked out.
+    # Rules that allow come before the deny policy and before `ufw enable`. Otherwise the operator is locked out.
     for rule in wanted:
         if rule not in there.rules or (there.active and rule in there.single_family_rules):
             yield StringCommand("ufw", rule)
@@ -66,13 +67,13 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     if not there.active:
         yield StringCommand("ufw --force enable")
     elif placing:
-        # `ufw reload` lets everything in for a moment. iptables-restore replaces a whole table at once, or leaves it as
-        # it was.
+        # `ufw reload` lets everything in for a moment. iptables-restore replaces a whole table at once, or changes
+        # nothing.
         yield StringCommand(f"iptables-restore --noflush {AFTER}")
 
 
 def _lines_in_force(there: Firewall) -> list[str]:
-    """Return what is in force as lines for `--diff`, in an order that does not depend on when a rule was added."""
+    """Return the rules and policies in force as lines for `--diff`, sorted. ufw lists rules in the order of adding."""
     rules = [f"{rule}{' (IPv4 or IPv6 only)' if rule in there.single_family_rules else ''}" for rule in there.rules]
     return [
         "on, now and at boot" if there.active else "off",
@@ -104,8 +105,8 @@ def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
 def _reload_changed_chains(there: Firewall) -> Commands:
     """Restore the changed chains to what ufw loads from its files, one table at a time.
 
-    After `iptables -F` a `ufw reload` would shut everybody out: the policy denies, and ufw adds the jumps to its own
-    chains only when it creates those chains.
+    `ufw reload` is no remedy for `iptables -F`, because it would shut everybody out. The policy denies, and ufw adds
+    the jumps to its own chains only when ufw creates those chains.
     """
     differing = [chain for chain in there.declared if there.loaded[chain] != there.declared[chain]]
     for (program, table), chains in groupby(differing, lambda chain: (chain.program, chain.table)):
@@ -116,7 +117,7 @@ def _reload_changed_chains(there: Firewall) -> Commands:
 
 def _chain_lines(there: Firewall, chain: Chain) -> list[str]:
     policy, *rules = there.declared[chain]
-    # FORWARD also holds Docker's rules, which stay.
+    # FORWARD also holds Docker's rules. They stay, so this chain is not flushed.
     shared = (chain.table, chain.name) == ("filter", "FORWARD")
     gone = [f"-D{rule[2:]}" for rule in there.loaded[chain][1:]] if shared else [f"-F {chain.name}"]
     return [f":{chain.name} {policy} [0:0]", *gone, *rules]

@@ -31,7 +31,7 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
 
     + units: contents by the unit's name, or by path if the file is not below /etc/systemd/system
     + handler: name of the pending handler that makes systemd read them
-    + restart: units, or patterns of units, that are restarted if they run
+    + restart: units, or patterns of units, that are restarted if they are running
     """
     restarts = ["systemctl try-restart " + shlex.join(restart)] if restart else []
     read = Handler(handler, ["systemctl daemon-reload", *restarts])
@@ -54,9 +54,9 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
 def _test(name: str) -> str | None:
     """Return systemd's test of a unit, or of a drop-in together with its unit if the unit is installed.
 
-    systemd finds units by name, so the file is copied into a temporary directory that is searched first. Only faults of
-    the unit itself count: units that it requires may be written later in the same converge. None means that systemd has
-    no test for such a file.
+    systemd finds units by name, so the file is copied into a temporary directory that systemd searches first. Only
+    faults of the unit itself count, because the converge may write the units that it requires later. None means that
+    systemd has no test for such a file.
     """
     unit = PurePosixPath(name).parts[0].removesuffix(".d")
     if name.startswith("/"):

@@ -1,10 +1,10 @@
 """Rotates a secret: `make rotate KEY=REDIS_PASSWORD ENV=prod`.
 
-Without make: `python -m deploys.rotation.rotate inventories/prod.py REDIS_PASSWORD`.
-It describes the secret, asks for confirmation, writes the new value into the env file, tests it where that is possible,
-converges (which releases the live tag again), runs status and tells what is left to do. If a step fails, it restores
-the old value in the file and on the droplet, unless the new one is in use by then or the old one may be dead.
-A value is never an argument: it is generated, typed without echo, or the first line of standard input.
+Without make, use `python -m deploys.rotation.rotate inventories/prod.py REDIS_PASSWORD`. The program describes the
+secret, asks for confirmation, writes the new value into the env file, tests the new value where that is possible,
+converges (which releases the live tag again), runs status and tells what is left to do. If a step fails, the program
+restores the old value in the env file and on the droplet, unless the new value is in use by then or the old value may
+be dead. A value is generated, typed without echo, or read from standard input. A value is never an argument.
 The exit codes are those of stackctl (docs/reference/exit-codes.md).
 """
 
@@ -56,7 +56,7 @@ def main() -> int:
 def rotate(environment: str, key: str, *, sure: bool) -> int:
     """Rotate a secret and return the exit code.
 
-    As long as nothing is changed it raises RefusedError, LockedError, PyinfraError or KeyboardInterrupt instead.
+    Raises RefusedError, LockedError, PyinfraError or KeyboardInterrupt, but only before the first change.
     """
     if key in BY_HAND:
         print(f"{key} is rotated by hand. {BY_HAND[key]}")
@@ -68,9 +68,8 @@ def rotate(environment: str, key: str, *, sure: bool) -> int:
 
 @contextmanager
 def only_rotation(env_file: Path) -> Iterator[None]:
-    """Keep other rotations out. A second one would write back the file as it was before the first one changed it.
-
-    The lock is on the file's directory: the file is replaced, and a lock on the file would be lost with the old one.
+    """Refuse a second rotation at the same time. A failure would undo the other rotation's change of the env file.
+    The lock is on the directory of the env file. A lock on the file itself would be lost when the file is replaced.
     """
     directory = env_file.resolve().parent
     try:
@@ -118,7 +117,7 @@ def read_value(key: str) -> str:
 
 
 def changed(settings: Settings, before: str, key: str, value: str) -> str:
-    """Return the env file's text with the new value, fully checked. Raises CredentialsError or RefusedError."""
+    """Return the env file's text with the new value, and check the result. Raises CredentialsError or RefusedError."""
     path = Path(settings.values.env_file)
     if value == settings.credentials.by_name[key]:
         raise RefusedError(f"{path} already has that {key}. Next: make site, if it is not in use yet")
@@ -137,7 +136,7 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
 class Rotation:
     """Writes the new value into the env file and puts it into use.
 
-    If that fails, it restores the old value, unless the old value may be dead.
+    If a step fails, the old value is restored, unless the old value may be dead.
     """
 
     def __init__(self, environment: str, settings: Settings, key: str, secret: Secret) -> None:
@@ -149,7 +148,7 @@ class Rotation:
         self.converge = f"make site ENV={environment}"
 
     def run(self, after: str) -> int:
-        """Run the steps with `after` as the env file's text, and return the exit code."""
+        """Write `after` as the env file's text, run the steps and return the exit code."""
         step, converged = self.secret.steps[0], True
         try:
             write(self.env_file, after)
@@ -173,7 +172,7 @@ class Rotation:
         return self._conclude(converged=converged)
 
     def _in_use(self, step: str) -> bool:
-        """Tell whether a failed converge recorded the new value, which it does only once the value is in use."""
+        """Tell whether a failed converge recorded the new value. A converge records a value once it is in use."""
         return step == CONVERGE and ledger.read(self.ledger_file).get(self.key) != self.ages_before.get(self.key)
 
     def _keeps(self, step: str) -> bool:
@@ -181,7 +180,7 @@ class Rotation:
         return self.secret.keep_on_failure or step == REVOKE_OTHER_KEYS
 
     def _conclude(self, *, converged: bool) -> int:
-        """Run status, then tell what is left to do, because an operator reads the last lines. Undo nothing."""
+        """Run status, then tell what is left to do. The remaining work comes last, because operators read the end."""
         print("\nThe new value is in use. Now the status.", flush=True)
         try:
             well = run(self.environment, "deploys/status.py") == DONE
@@ -241,7 +240,7 @@ class Rotation:
 
     def _restore_files(self) -> None:
         write(self.env_file, self.before)
-        # Without this the old secret would count as one that is new today.
+        # Without the old ledger, the restored secret would count as new today.
         ledger.write(self.ledger_file, self.ages_before)
 
     def _rest(self, step: str) -> str:
@@ -252,7 +251,7 @@ class Rotation:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file atomically. Only its owner can read it, and the owner stays the same even if root writes it."""
+    """Replace a file atomically. Only the owner can read it, and the owner stays the same, even if root writes it."""
     owner = path.stat()
     durable.write(path, text.encode())
     os.chown(path, owner.st_uid, owner.st_gid)
@@ -261,7 +260,7 @@ def write(path: Path, text: str) -> None:
 def run(environment: str, step: str) -> int:
     """Run a step with its output on the terminal and return its exit code.
 
-    The step gets no standard input, which may still hold the value.
+    The step does not get our standard input, because that may still hold the new value.
     """
     return subprocess.run(command(environment, step), stdin=subprocess.DEVNULL, check=False).returncode
 

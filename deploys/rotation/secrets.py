@@ -1,4 +1,4 @@
-"""Each secret: who issues it, what works while it is replaced, and the steps of its rotation."""
+"""Lists for each secret who issues it, what works while it is replaced, and the steps of its rotation."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Secret:
     after: str
     """What is left for a person to do afterwards."""
     make: Callable[[], str] | None = None
-    """Generates a new value, if we issue it ourselves."""
+    """Generates a new value. None if somebody else issues the secret."""
     check: str | None = None
-    """A deploy that changes nothing and fails if the new value is refused where it is used. It runs first."""
+    """A deploy that runs before the steps, changes nothing, and fails if the new value is refused where it is used."""
     steps: tuple[str, ...] = (CONVERGE,)
     """The steps that put the new value into use, in order. Each is a deploy, or a program with its options."""
     keep_on_failure: bool = False

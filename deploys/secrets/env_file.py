@@ -1,4 +1,4 @@
-"""Reads and changes the env file, byte for byte: without interpolation, and without os.environ.
+"""Reads and changes the env file. A value is read byte for byte, without interpolation and without os.environ.
 
 Messages name keys and lines, never a value.
 """
@@ -17,10 +17,10 @@ NO_LAB = "There is no lab here. Next: make lab-up or make demo. Did you mean ENV
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Return the file's values by key, exactly as written.
+    """Return the values of an env file by key, exactly as written.
 
-    Raises CredentialsError if the file is missing, if others can read it, if a line is malformed, or if a key is there
-    twice.
+    Raises CredentialsError if the file is missing, if others can read the file, if a line is malformed, or if a key is
+    there twice.
     """
     if not path.is_file():
         if path.name == ".env.lab":
@@ -51,12 +51,12 @@ def values_in(text: str, path: Path) -> dict[str, str]:
 
 
 def bindings(text: str) -> list[Binding]:
-    """Split the text into bindings, comments and empty lines. Joined together, they give the same text again."""
+    """Split the text into bindings, comments and empty lines. The parts joined together are the text again."""
     return list(parse_stream(StringIO(text, newline="")))
 
 
 def with_value(text: str, key: str, value: str) -> str:
-    """Return an env file's text with another value for the key. Every other byte stays the same."""
+    """Return an env file's text with a new value for the key. Every other byte stays the same."""
     escaped = re.sub(r"(['\\])", r"\\\1", value)
     quoted = re.compile(r"=(\s*)'(?:\\.|[^'\\])*'", re.DOTALL)
     return "".join(
@@ -86,6 +86,6 @@ def _checked(path: Path, binding: Binding) -> tuple[str, str]:
 
 
 def _line(binding: Binding) -> int:
-    """Return the line of a binding. The parser counts the blank lines before a binding as part of it."""
+    """Return the number of a binding's line. The parser counts blank lines before a binding as part of the binding."""
     text = binding.original.string
     return binding.original.line + len(text[: len(text) - len(text.lstrip())].splitlines())

@@ -1,9 +1,9 @@
-"""The ledger of an environment's secrets: how old each one is, and whether two are equal.
+"""The ledger of an environment's secrets: how old each secret is, and whether two secrets are equal.
 
-It is a file in the checkout, and has no secret in it: for each secret it has a fingerprint, keyed by FINGERPRINT_KEY,
-and the day since which the secret is in use. A converge records new secrets.
-`python -m deploys.cli.ages inventories/prod.py` prints the ages. `make plan`, `make site` and `make status` print them
-last, unless something failed before.
+The ledger is a file in the checkout. For each secret it has a fingerprint, keyed by FINGERPRINT_KEY, and the day since
+which the secret is in use, but not the secret. A converge records new secrets.
+`python -m deploys.cli.ages inventories/prod.py` prints the ages. `make plan`, `make site` and `make status` end with
+the ages, unless something failed before.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from deploys.secrets.rules import OPERATOR_RULES, Credentials, CredentialsError
 from stackctl.core import durable
 
 KEY = "FINGERPRINT_KEY"
-"""The one secret that staging and production share, so that their fingerprints can be compared."""
+"""The only secret that staging and production share. It makes their fingerprints comparable."""
 OFFSITE = "OFFSITE_PASSWORD"
-"""A secret in every env file of an environment with off-site backups."""
+"""A secret that every env file has if the environment has off-site backups."""
 OLDEST_DAYS = 90
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A secret in the ledger: its fingerprint, and the day since which it is in use."""
+    """A secret in the ledger: its fingerprint, and the day since which the secret is in use."""
 
     fingerprint: str
     since: date
@@ -37,13 +37,13 @@ Ledger = Mapping[str, Entry]
 
 
 def fingerprints(credentials: Credentials) -> dict[str, str]:
-    """Return the fingerprint of every secret by name. Without the key it does not help to guess a weak secret."""
+    """Return the fingerprint of every secret by name. Without the key, fingerprints do not help to guess a secret."""
     key = credentials.fingerprint_key.encode()
     return {name: hmac.digest(key, value.encode(), "sha256")[:16].hex() for name, value in credentials.by_name.items()}
 
 
 def check(path: Path, current: Mapping[str, str]) -> None:
-    """Raise CredentialsError if two secrets are equal, also across environments whose ledgers lie beside `path`."""
+    """Raise CredentialsError if two secrets are equal, in one environment or in two whose ledgers are side by side."""
     faults = [
         f"{one} and {other} are the same. Next: give each its own value"
         for position, one in enumerate(current)
@@ -73,10 +73,11 @@ def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
 
 
 def updated(known: Ledger, current: Mapping[str, str], today: date) -> Ledger:
-    """Return the ledger brought up to date: new and changed secrets date from today, secrets that are gone are removed.
+    """Return the updated ledger. New and changed secrets date from today, and secrets that are gone are removed.
 
-    After a change of the key the fingerprints cannot be compared. Then the other secrets keep their age, because one
-    that seems too old does no harm. An env file such as CI's may lack the operator's secrets: they stay in the ledger.
+    After a change of the key the fingerprints can't be compared. Then the other secrets keep their age, because a
+    secret that seems too old does no harm. An env file such as CI's may lack the operator's secrets, which then stay in
+    the ledger.
     """
     comparable = KEY in known and known[KEY].fingerprint == current[KEY]
     left_out = [name for name in OPERATOR_RULES if name not in current and OFFSITE in current]
@@ -93,7 +94,7 @@ def _since(former: Entry | None, fingerprint: str, today: date, *, comparable: b
 
 
 def changed(known: Ledger, current: Ledger) -> list[str]:
-    """Return the names that differ, including those that are gone."""
+    """Return the names of the entries that differ between two ledgers, including those that are gone."""
     return [name for name in {**known, **current} if known.get(name) != current.get(name)]
 
 
@@ -103,7 +104,7 @@ def today() -> date:
 
 
 def read(path: Path) -> Ledger:
-    """Return a ledger, which is empty if there is no file. Raises CredentialsError."""
+    """Read a ledger. It is empty if there is no file. Raises CredentialsError if the file is malformed."""
     if not path.is_file():
         return {}
     try:
@@ -122,7 +123,7 @@ def write(path: Path, ledger: Ledger) -> None:
 
 
 def ages(ledger: Ledger, environment: str, today: date) -> list[str]:
-    """Return a line about the oldest secret, and one for each that is due for a rotation."""
+    """Return a line about the oldest secret, and a line for each secret that is due for a rotation."""
     days = {name: (today - entry.since).days for name, entry in ledger.items() if name != KEY}
     if not days:
         return ["The secrets have no known age yet. The next converge records them."]

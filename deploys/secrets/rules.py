@@ -1,4 +1,4 @@
-"""The rules of the env file: it has every secret that an environment needs, and nothing else.
+"""The rules of the env file, which has every secret that the environment needs, and nothing else.
 
 Messages name keys, never a value.
 """
@@ -15,19 +15,19 @@ from pyinfra.api.exceptions import PyinfraError
 
 
 class CredentialsError(PyinfraError):
-    """The env file has a fault. The message is one line with the key or the line, the fault and the remedy."""
+    """The env file has a fault. The message is one line: the key or the number of the line, the fault, the remedy."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An environment's secrets. A repr shows none of them, so none gets into a log or an error that way."""
+    """An environment's secrets. A repr shows no secret, so that none gets into a log or an error message."""
 
     database_password: str = field(repr=False)
     redis_password: str = field(repr=False)
     registry_password: str = field(repr=False)
     fingerprint_key: str = field(repr=False)
     app: Mapping[str, str] = field(repr=False)
-    """The app's secrets by the name of their variable: Telegram's, and those that `app_secrets` of group_data lists."""
+    """The app's secrets by name: Telegram's, and the secrets that `app_secrets` of group_data lists."""
     offsite: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The secrets of off-site backups by their names in the env file. Empty without off-site backups."""
 
@@ -58,7 +58,7 @@ def _fault_of_fingerprint_key(value: str) -> str | None:
 
 
 def _fault_of_key_id(value: str) -> str | None:
-    # The ID is part of a header in which / and = have a special meaning.
+    # The ID is part of an HTTP header in which / and = have a special meaning.
     return None if re.fullmatch(r"[A-Za-z0-9]{8,128}", value) else "is not 8 to 128 letters and digits"
 
 
@@ -83,7 +83,7 @@ TELEGRAM_RULES: dict[str, Callable[[str], str | None]] = {
     "TELEGRAM_BOT_TOKEN": _fault_of_bot_token,
     "TELEGRAM_WEBHOOK_SECRET": _fault_of_webhook_secret,
 }
-"""Rules of the keys for an app that uses Telegram. For another app the keys may be in the env file, and are ignored."""
+"""Rules of the keys for an app that uses Telegram. If the app does not, the keys may be there, and are ignored."""
 
 OFFSITE_RULES: dict[str, Callable[[str], str | None]] = {
     "OFFSITE_KEY_ID": _fault_of_key_id,
@@ -106,9 +106,9 @@ _PLACEHOLDER = re.compile(r"<.*>|change.?me|your([-_ ][a-z]+)+|x{3,}|todo|placeh
 def credentials_from(
     values: Mapping[str, str], *, app_secrets: Iterable[str], offsite: bool, source: str
 ) -> Credentials:
-    """Check the values of an env file and return them. Raises CredentialsError, which names every fault at once."""
+    """Check the values of an env file and return them. Raises CredentialsError, which names all faults."""
     app_names = tuple(app_secrets)
-    # The operator's keys are there together, or not at all.
+    # The operator's keys are either all there, or none of them is.
     operator = OPERATOR_RULES if any(name in values for name in OPERATOR_RULES) else {}
     offsite_names = [*OFFSITE_RULES, *operator] if offsite else []
     needed = [*RULES, *app_names, *offsite_names]
@@ -127,7 +127,7 @@ def credentials_from(
 
 def _unknown(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
     for key, value in values.items():
-        # A line of the template that this environment does not need may stay unchanged.
+        # If this environment does not need a line of the template, the line may stay unchanged.
         if key not in known and not _PLACEHOLDER.fullmatch(value.strip()):
             near = difflib.get_close_matches(key, known, n=1)
             other = ". Next: remove it, or list it in group_data's app_secrets"

@@ -1,1 +1,1 @@
-"""What the operator sees and answers on the terminal."""
+"""The operator's terminal: the output shown there, and the questions asked there."""

@@ -8,9 +8,9 @@ from stackctl.core.errors import RefusedError
 
 
 def confirm(question: str, otherwise: str = "") -> None:
-    """Ask, and raise RefusedError unless the answer is yes.
+    """Ask the operator a yes-no question. Raises RefusedError unless the answer is yes.
 
-    `otherwise` says how to confirm in advance, for a run without a terminal.
+    Without a terminal the question is refused too; `otherwise` then tells how to confirm in advance.
     """
     if not sys.stdin or not sys.stdin.isatty():
         raise RefusedError(f"cannot ask for confirmation, because standard input is no terminal{otherwise}")

@@ -1,4 +1,4 @@
-"""pyinfra's output on the operator's terminal: it is made printable, and Ctrl-C tells what continues on the droplet."""
+"""Makes pyinfra's output printable on the operator's terminal. Ctrl-C prints what continues on the droplet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _on_interrupt = ["Interrupted before anything began."]
 
 
 def shown(text: str) -> str:
-    """Return the text with its lines and pyinfra's colours, and everything else made printable."""
+    """Make a text printable, but keep its line breaks, tabs and pyinfra's colours."""
     return "".join(part if number % 2 else printable(part, "\t\n") for number, part in enumerate(_COLOURS.split(text)))
 
 
@@ -35,7 +35,7 @@ def install() -> None:
 
 
 def on_interrupt(message: str) -> None:
-    """Set what Ctrl-C prints from now on: what continues on the droplet, and how to follow, end or undo it."""
+    """Set the message that Ctrl-C prints from now on."""
     _on_interrupt[:] = [message]
 
 
