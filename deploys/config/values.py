@@ -302,7 +302,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _nginx_accepts_the_paths(self) -> Values:
-        """Refuse a path that is listed twice, as nginx would, and a path below /.nginx, which is for nginx's own pages."""
+        """Refuse a path that is listed twice, as nginx would. Paths below /.nginx are for nginx's own pages."""
         for path in self.public_paths:
             if self.public_paths.count(path) > 1:
                 raise ValueError(f"public_paths names {path} twice. Next: keep one")
