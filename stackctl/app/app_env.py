@@ -12,7 +12,7 @@ from stackctl.core import durable, program, redact
 from stackctl.core.errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# These names would affect docker, Compose or the dynamic loader: docker's process gets the app environment.
+# These names would affect docker, Compose or the dynamic loader, because docker's process gets the app environment.
 RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 # execve(2) allows 32 pages for NAME=value and the zero byte behind it (MAX_ARG_STRLEN).
@@ -97,7 +97,8 @@ def app_environment(
     """Return the whole environment of a `docker compose` process for the app. The Compose file takes values by name.
 
     `address` is the colour's address, or None for the worker. `previous_secret` is the webhook's secret that Telegram
-    still sends, if the release has another. It is not part of the release, because it is useless a moment later.
+    still sends, if the release has another one. The previous secret is not part of the release, because it is useless
+    a moment later.
     """
     return {
         **program.ENVIRONMENT,

@@ -1,4 +1,4 @@
-"""The images of releases: pulled, pinned by digest and tagged.
+"""Pulls the images of releases, pins them by digest, and tags them.
 
 The tag is our own, because Docker treats an untagged image that was pulled by its digest as dangling.
 """
@@ -25,8 +25,8 @@ def pin(
 ) -> tuple[str, str]:
     """Pull and tag the release's image. Return its name, repository@sha256:…, and a message.
 
-    `digest` is the digest that the image must have. `stays` is a release whose image is used again: a converge repairs
-    what runs, and must not bring in another image that was pushed under the same tag since.
+    `digest` is the digest that the image must have. `stays` is a release whose image is used again. A converge repairs
+    what runs, and must not pull another image that was pushed under the same tag since.
     """
     docker, repository = stack.docker, stack.config.repository
     if stays and docker.image(stays.image):
@@ -38,7 +38,9 @@ def pin(
     image = pinned = None
     if not pulled.code:
         image = docker.image(reference)
-        short = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens its hub's
+        short = (
+            f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens names of its hub
+        )
         names = image.digests if image else []
         pinned = exactly or next((name for name in names if name.startswith(short)), None)
     elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):

@@ -21,11 +21,11 @@ from stackctl.services import compose
 def boot(stack: Stack) -> None:
     """Start the data services, the active colour and its worker, and stop the other colour.
 
-    After an interrupted restore only the data services start: the bot must not work on half of the data.
+    After an interrupted restore only the data services start, because the bot must not work on half of the data.
     """
     half = unfinished_restore.load(stack.paths)
     if half and not half.placed:
-        durable.write(stack.paths.maintenance, b"", 0o644)  # the restore may have been killed before it did this
+        durable.write(stack.paths.maintenance, b"", 0o644)  # the restore may have been killed before this step
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
         stack.log.emit("app", "failed", half.remedy)
         return
@@ -57,7 +57,7 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
 def needs_recovery(stack: Stack) -> bool:
     """Return whether an interrupted release left something running beside the recorded release.
 
-    If Docker does not answer, the answer is no: the next step that needs Docker reports it.
+    If Docker does not answer, return False. The next step that needs Docker reports the failure.
     """
     with suppress(StackError):
         current = state.load(stack.paths)
@@ -126,7 +126,7 @@ def start_worker(stack: Stack) -> str:
     if not release or not stack.config.works:
         stack.stop_worker()  # an earlier release's worker, which Docker restarts after a hard reset
         return "no worker, because this droplet is isolated" if stack.config.isolated else "no worker"
-    # The worker of an interrupted release is replaced; any other is started as it is.
+    # The worker of an interrupted release is replaced. Any other worker is started as it is.
     foreign = any(container.labels.get(stack.paths.docker.release_label) != release.id for container in stack.worker)
     if foreign:
         stack.stop_worker()

@@ -1,4 +1,4 @@
-"""The revisions of the schema: what the database lacks, its migration, and which releases work with it."""
+"""Handles the revisions of the schema: which are missing, how they are applied, and which releases work with them."""
 
 import json
 import re
@@ -55,8 +55,8 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
 def first_breaking(coming: Sequence[Revision]) -> Revision | None:
     """Return the first revision that breaks a release that knows none of them, or None.
 
-    An expand keeps older releases working. A contract removes what its expand replaced: that breaks releases older than
-    the expand, and no newer ones.
+    An expand keeps older releases working. A contract removes what its expand replaced. So a contract breaks releases
+    older than the expand, and no newer releases.
     """
     kinds = [one.kind for one in coming]
     first = kinds.index("expand") if "expand" in kinds else len(kinds)

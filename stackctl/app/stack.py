@@ -64,7 +64,7 @@ class Stack(Context):
     def stop_colour(self, colour: str) -> None:
         """Stop a colour: first its containers, then its socket, which current requests need until they end."""
         self.docker.stop(self.containers(colour), self.config.stop_grace)
-        # Do not wait: at a shutdown systemd stops the units only after this process, so waiting would never end.
+        # Do not wait, because at a shutdown systemd stops the units only after this process. Waiting would never end.
         self.systemctl("stop", "--no-block", self.paths.units.socket(colour), self.paths.units.proxy(colour))
 
     def remove_colour(self, colour: str) -> None:

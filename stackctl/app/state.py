@@ -1,4 +1,4 @@
-"""state.json: what the droplet remembers of its releases."""
+"""Reads and writes state.json, in which the droplet remembers its releases."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ class Release:
     id: str
     """UTC time of its start, as 20251123T154100.123Z. The kept app environment and our image tag are named after it."""
     tag: Annotated[str, matching(names.TAG, "a tag of an image")]
-    """Messages show it in commands to type, so it must be a valid tag."""
+    """Messages show the tag in commands to type, so the tag must be valid."""
     image: str
     """repository@sha256:…"""
     env_sha256: str
@@ -31,7 +31,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Revision:
-    """A step of the schema. An `expand` keeps older releases working; a `contract` removes what an expand replaced."""
+    """A step of the schema. An `expand` keeps older releases working. A `contract` removes what an expand replaced."""
 
     revision: str
     kind: str

@@ -35,7 +35,7 @@ class Info:
     """Empty if no webhook is set."""
     pending: int
     error_at: int
-    """When a delivery last failed, in seconds since the epoch by Telegram's clock. 0 if none did."""
+    """When a delivery last failed, in seconds since the epoch by Telegram's clock. 0 if no delivery failed."""
     error: str
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The marker of an unfinished restore: it has closed the bot. boot, status and release check it before they act."""
+"""The marker of an unfinished restore, which has closed the bot. boot, status and release check the marker first."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Record:
     id: str
     """The ID of the backup."""
     token: str
-    """The ID of the run that began the restore. The restored database's comment has it, so a later run can tell."""
+    """The ID of the run that began the restore. A later run finds this ID in the restored database's comment."""
     maintenance: bool
     """Whether maintenance was on before the restore."""
     revisions: tuple[Revision, ...] = ()

@@ -22,7 +22,7 @@ from stackctl.core.paths import Paths
 LOOK_S = 3.0
 """status waits this long for Telegram, counted from its own start."""
 RECENT_S = 600
-"""A failed delivery older than this is history: Telegram retries within minutes."""
+"""A failed delivery older than this no longer counts, because Telegram retries within minutes."""
 MANY = 100
 """A bot that keeps up has fewer updates pending than this."""
 
@@ -56,7 +56,7 @@ def ensure(stack: Stack) -> str:
 
 
 def mend(stack: Stack) -> str:
-    """Do what `ensure` does, but return a failure instead of raising it: the bot is live in any case."""
+    """Do what `ensure` does, but return a failure instead of raising it, because the bot is live in any case."""
     try:
         return ensure(stack)
     except (StackError, OSError) as error:
@@ -83,14 +83,14 @@ class Look:
 
     @property
     def drift(self) -> list[str]:
-        """The differences that a release repairs, and so does a converge."""
+        """The differences that a release or a converge repairs."""
         fault = _fault(self.info, self.wanted) if self.info and self.wanted else None
         return [fault] if fault else []
 
     def problems(self, now: float) -> list[str]:
         """Return a line for each problem that Telegram reports.
 
-        Its clock and ours agree: otherwise Telegram would reject our certificate.
+        Telegram's clock and ours agree. Otherwise Telegram would reject our certificate.
         """
         if self.rejected:
             return [f"the bot neither receives nor sends: {self.silence}. Next: set TELEGRAM_BOT_TOKEN, then make site"]
@@ -115,7 +115,7 @@ def look(paths: Paths, config: Config, machine: Machine, current: State) -> Call
     try:
         live = _of_live(paths, config, current)
     except StackError:
-        live = None  # the verb that needs this app environment reports it
+        live = None  # the verb that needs this app environment reports the fault
     if not live:
         return Look
     wanted, values = live
@@ -147,7 +147,7 @@ def _fault(info: Info, wanted: Webhook) -> str | None:
         return "somebody called deleteWebhook, so Telegram has no webhook and the bot receives nothing"
     if info.url != wanted.url:
         return f"Telegram sends updates to {_host(info.url)} instead of {wanted.url}"
-    # The app compares the secret; Telegram does not show it.
+    # Telegram does not show the secret, but the app compares it.
     if info.pending and "401" in info.error:
         return f"the app rejects the secret that Telegram sends: {info.error}"
     return None

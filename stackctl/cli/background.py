@@ -1,7 +1,8 @@
-"""Runs a release, a rollback or a restore in a systemd unit of its own, and follows it.
+"""Runs a release, a rollback or a restore in a systemd unit of its own, and follows the run.
 
 The run goes on when the connection drops. The follower reads history.jsonl, and the file with the events that a full
-disk kept out of history.jsonl. It exits with the exit code of the run. `release --follow` follows a run later.
+disk kept out of history.jsonl. The follower exits with the exit code of the run. `release --follow` follows a run
+later.
 """
 
 import json
@@ -84,7 +85,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if not ran.code:
         return
     if ran.code == TIMED_OUT:
-        # The unit may be waiting for the boot to finish. It must not start later, after it was reported as failed.
+        # The unit may be waiting for the boot to finish. A unit that was reported as failed must not start later.
         machine.run(["systemctl", "stop", paths.units.release])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
@@ -159,7 +160,7 @@ def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
 
 
 class _Tail:
-    """A reader of the new lines of a file. A shorter file may replace that file meanwhile."""
+    """A reader of the new lines of a file, even if a shorter file replaces that file meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._inode, self._offset, self._told = path, 0, 0, 0

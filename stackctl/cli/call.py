@@ -28,7 +28,7 @@ class Call:
 
     @property
     def holder(self) -> str:
-        """The name of this call. While this call holds a lock, refusals to others show it."""
+        """The name of this call. While this call holds a lock, refusals to others show this name."""
         return self.held_for(f"stackctl {self.arguments.verb}")
 
     def held_for(self, what: str) -> str:

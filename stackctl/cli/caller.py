@@ -1,10 +1,10 @@
-"""Identifies the SSH key of a caller: several people share one login, and the history should tell them apart.
+"""Finds the SSH key of a caller, so that the history can tell people apart who share one login.
 
 Nothing that the caller controls is trusted: neither SSH_USER_AUTH, which anybody can set, nor a process's own name.
 This module follows the parents of the process up to the sshd-session that runs as root, and asks the journal which key
 that process accepted. The fields of the journal that begin with _ are set by journald. A caller who leaves this tree of
 processes on purpose (setsid, at, another login's tmux) is recorded by the login alone, or as the owner of the other
-tree. So the record tells colleagues apart, but it is no defence against them.
+tree. So the record tells colleagues apart, but is no defence against them.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The checks of status. Each returns its section of the report and the problems that need a person."""
+"""The checks of status. Each check returns a section of the report and the problems that need a person."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -71,7 +71,10 @@ def _release(seen: Observed) -> Section:
 
 
 def _nothing_live(seen: Observed) -> list[str]:
-    """Return the known releases if none is live: nginx's link is gone, or the first one was killed before its flip."""
+    """Return the known releases if none is live.
+
+    Then nginx's link is gone, or the first release was killed before its flip.
+    """
     if seen.current.active:
         return []
     known = {colour: release.tag for colour, release in seen.current.colours.items() if release}
@@ -197,7 +200,7 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
 
 
 def _trials(seen: Observed) -> Section:
-    """Report the trials. One that is still there after its deadline could not be reverted; the timer tries again."""
+    """Report the trials. A trial that outlives its deadline could not be reverted yet. The timer tries again."""
     running = trial.under_way(seen.paths)
     late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]
     problems = [

@@ -18,7 +18,7 @@ def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> int:
 
 
 def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
-    """Become `docker exec` in the live web container, with a terminal if there is one."""
+    """Replace this process by `docker exec` in the live web container, with a terminal if there is one."""
     # argparse keeps the "--" that ends the options.
     command = command[1:] if command[:1] == ["--"] else command
     if not command:

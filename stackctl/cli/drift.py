@@ -11,9 +11,9 @@ from stackctl.services.docker import Container
 
 
 def lines(seen: Observed) -> list[str]:
-    """Return the reasons to release the app again, one a line."""
+    """Return the reasons to release the app again."""
     if seen.unfinished:
-        return []  # the restore has to start what it stopped; a converge does not
+        return []  # the restore must start again what it stopped, and a converge must not
     current, there, found = seen.current, seen.containers, list[str]()
     if not there.error:
         found += _app(current, there.colours, seen.expected_sha256) + _socket(seen.paths, current, seen.machine)
@@ -36,7 +36,7 @@ def stale(seen: Observed) -> list[str]:
 def environment_differs(paths: Paths, current: State) -> bool:
     """Return whether the declared app environment differs from the live release's.
 
-    An environment that cannot be read is not reported here. The next release uses it, and reports it.
+    An environment that cannot be read is not reported here, because the next release reports it.
     """
     try:
         declared = app_env.env_sha256(app_env.load(paths.next_environment))
@@ -79,7 +79,7 @@ def _socket(paths: Paths, current: State, machine: Machine) -> list[str]:
 
 
 def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[str]:
-    """Report a colour that a killed release left running. Without a live release there is none to release again."""
+    """Report a colour that a killed release left running. Report nothing without a live release to make again."""
     idle = other(current.active) if current.active else None
     return (
         [f"{idle} still runs, because a release was interrupted"]

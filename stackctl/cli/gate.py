@@ -1,4 +1,4 @@
-"""The gate: the requests that CI's key may make. The key's forced command passes a request as one string."""
+"""The gate admits the requests that CI's key may make. The key's forced command passes a request as one string."""
 
 import re
 
@@ -21,7 +21,7 @@ _SHOWN = 80
 
 
 def parse(original_command: str) -> list[str]:
-    """Return the request as arguments, or raise RefusedError. Only options in `_ALLOWED` can be among them."""
+    """Return the request as arguments, or raise RefusedError. The arguments contain only options in `_ALLOWED`."""
     if not _ALLOWED.fullmatch(original_command):
         # !a, because terminals and logs show this text, which comes from outside.
         raise RefusedError(f"{original_command[:_SHOWN]!a} is not allowed with this key, which may run: {_IN_WORDS}")

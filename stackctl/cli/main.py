@@ -20,7 +20,7 @@ def main(app: str) -> NoReturn:
         sys.exit(_refusal(f"this command must run as root. Next: sudo {' '.join(['stackctl', *sys.argv[1:]])}"))
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
-    # A closed terminal ends nothing: the run goes on.
+    # A closed terminal must not end the run.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.exit(verbs.function("run:main")(arguments, Paths(app)))
 
@@ -42,7 +42,7 @@ def parser(app: str) -> argparse.ArgumentParser:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Only the first signal counts: a second one must not interrupt the undo.
+    # Only the first signal counts, because a second signal must not interrupt the undo.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt

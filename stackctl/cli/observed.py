@@ -1,4 +1,4 @@
-"""One look at the droplet for status. All checks share it, so that nothing is asked twice."""
+"""Looks at the droplet once for all checks of status, so that nothing is asked twice."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

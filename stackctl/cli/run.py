@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> int:
 
 
 def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO, err: TextIO) -> int:
-    """Run the verb and return its exit code. A run reports a failure in its events, any other verb on `err`."""
+    """Run the verb and return its exit code. A run reports a failure in its events, and any other verb on `err`."""
     if renamed := verbs.BY_OLD_NAME.get(arguments.verb):
         print(f"stackctl: {now_called(arguments.verb, renamed.name)}", file=err)
         arguments.verb = renamed.name
@@ -66,7 +66,7 @@ def _handled(row: Verb, call: Call) -> int:
     """Run the handler under the verb's locks, or in a unit of its own."""
     if row.background and call.arguments.run is None:
         return background.run(call, verbs.function(row.background))
-    # Imported before any wait for a lock: the converge that holds the lock may replace the zipapp meanwhile.
+    # Import before any wait for a lock, because the converge that holds the lock may replace the zipapp meanwhile.
     handler = verbs.function(row.handler)
     with ExitStack() as held:
         if row.lock is not Lock.NONE:

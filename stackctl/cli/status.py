@@ -1,4 +1,4 @@
-"""status: reports what runs, whether it is what should run, and what to type next. It changes nothing."""
+"""status: reports what runs, what differs from what should run, and what to type next. status changes nothing."""
 
 from stackctl.cli.checks import CHECKS, Report
 from stackctl.cli.observed import Observed
@@ -60,14 +60,14 @@ def text(report: Report) -> str:
 
 
 def _since(report: Report) -> str:
-    """Return since when the release is live. A release is recorded after its watch; until then it may be undone."""
+    """Return since when the release is live. A release is recorded after its watch, and may be undone before."""
     if report["release"]["since"]:
         return f"since {report['release']['since']}"
     return "but not recorded yet" if report["under_way"] else "but never recorded, because a release was interrupted"
 
 
 def _kept(report: Report) -> list[tuple[str, str]]:
-    """Return rows of kept releases: those for a rollback, those for a rollback by name, those whose image is gone."""
+    """Return the rows of kept releases: for a rollback, for a rollback by name, and without an image."""
     live = report["release"]["id"] if report["release"] else None
     earlier = [known for known in report["kept"] if known["id"] != live]
     gone = [known["tag"] for known in earlier if known["id"] in report["gone"]]

@@ -11,7 +11,7 @@ from stackctl.host import certificate, upkeep
 from stackctl.services.postgres import Postgres
 
 CERTIFICATE_LOCK_TIMEOUT_S = 330
-# Even a release with migrations or a verified backup takes less. If one takes longer, the upgrade runs the next day.
+# Even a release with migrations or a verified backup takes less. After a longer run, the upgrade runs the next day.
 UPGRADE_LOCK_TIMEOUT_S = 3600
 REBOOT_LOCK_TIMEOUT_S = 1800
 AMCHECK_LOCK_TIMEOUT_S = 3600
@@ -65,6 +65,6 @@ def reboot(call: Call) -> int:
 
 @contextmanager
 def _nothing_under_way(paths: Paths, name: str, timeout: float) -> Iterator[None]:
-    """Hold the locks of the backups and of the site. A backup that is being verified or sent holds only the former."""
+    """Hold the locks of the backups and of the site. While a backup is verified or sent, it holds only its own lock."""
     with lock.exclusive(paths.backup_lock, name, timeout), lock.hold(paths, name, timeout=timeout):
         yield

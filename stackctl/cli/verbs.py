@@ -1,4 +1,4 @@
-"""The verbs, one row each. The modules of a verb are imported when it is called."""
+"""The verbs, one row each. The modules of a verb are imported when the verb is called."""
 
 import argparse
 import re
@@ -131,13 +131,13 @@ class Verb(NamedTuple):
     reads_only: bool = False
     """Whether the verb changes nothing. Then the history does not record it."""
     in_history: bool = True
-    """Whether the history records the start and the end of a call. For a timer's verb, the journal has them."""
+    """Whether the history records the start and the end of a call. For a timer's verb, the journal has both."""
     remembered: str = ""
     """The function that decides whether the history records a call, if it records only some calls of the verb."""
     subject: str = ""
     """The function that returns what the run is about, such as a tag, for its first event."""
     op: str = ""
-    """The name of the verb in the history, if that differs."""
+    """The name of the verb in the history, if that name differs."""
     lock: Lock = Lock.NONE
     background: str = ""
     """The function that returns the arguments, if the verb runs in a unit of its own."""

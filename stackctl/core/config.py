@@ -1,4 +1,4 @@
-"""/etc/APP/stackctl.json: what the site declares to stackctl. The deploys write a Config, and stackctl reads it."""
+"""Defines /etc/APP/stackctl.json, the configuration of stackctl. The deploys write the file, and stackctl reads it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class Config:
     webhook_path: UrlPath | None
     """None if the app does not use Telegram."""
     public_paths: tuple[UrlPath, ...] = ()
-    """Paths that anyone may request, besides the webhook's. One that ends in / is a prefix. Old files lack this key."""
+    """Paths that anyone may request, besides the webhook. A path ending in / is a prefix. Old files lack this key."""
     certificate: Certificate | None
     data: Data | None
     isolated: bool
@@ -89,7 +89,7 @@ class Config:
 
 
 def load(paths: Paths) -> Config:
-    """Read the configuration. Raises RefusedError."""
+    """Read the configuration. Raises RefusedError if the file is missing or not valid."""
     try:
         config = records.loads(Config, paths.config.read_bytes(), version=VERSION)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Runs a call in a thread of its own, so that the caller can stop waiting for it on time."""
+"""Runs a call in a thread of its own, so that the caller can stop waiting in time."""
 
 import threading
 from collections.abc import Callable
@@ -11,9 +11,9 @@ T = TypeVar("T")
 def begin(act: Callable[[], T]) -> Callable[[float], T]:
     """Start `act` in the background, and return a function that waits for it.
 
-    Call that function with a number of seconds. It returns or raises what `act` did, or raises TimeoutError if `act`
-    has not ended by then. A socket's timeout is not enough: it applies to each read, so a peer that sends a byte now
-    and then is never cut off. The look-up of a host name has no timeout at all.
+    Call that function with a number of seconds. The function returns or raises what `act` did, or raises TimeoutError
+    if `act` has not ended by then. A socket's timeout is not enough, because the timeout applies to each read.
+    So a peer that sends a byte now and then is never cut off. The look-up of a host name has no timeout at all.
     """
     ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from stackctl.core.errors import RefusedError, StackError
 
 SPARE = 256 << 20
-"""Bytes that stay free, whatever is written: a dump, a download, a restored copy."""
+"""Bytes that every dump, download and restored copy leaves free."""
 IMAGE = 512 << 20
 """Bytes that Docker needs for a new image, at least."""
 SERVER = 256 << 20
@@ -34,7 +34,7 @@ def usable(free: int) -> int:
 
 
 def check(directory: Path, free: int, needs: Mapping[str, int], error: type[StackError] = RefusedError) -> None:
-    """Raise `error` unless the free bytes suffice for all needs together. Each need is a noun with its bytes."""
+    """Raise `error` unless the free bytes suffice for all needs together. `needs` maps each noun to its bytes."""
     if free < sum(needs.values()):
         what = " and ".join(f"{name} may need {size >> 20} MiB" for name, size in needs.items() if size)
         raise error(f"{directory} has {free >> 20} MiB left, but {what}", next_step="make room there")

@@ -1,4 +1,4 @@
-"""Events of a run. Each becomes a line in history.jsonl and a line on the terminal.
+"""Events of a run. Each event becomes a line in history.jsonl and a line on the terminal.
 
 A run is one call of a verb that changes something. The first event of a run has the verb as its step, and says who
 asked for what. The last event has the exit code.
@@ -33,7 +33,7 @@ class RunLog:
     secrets: Sequence[str] = ()
     run: str = ""
     spare: Path | None = None
-    """The file for events that `path` cannot take: `--follow` needs the end of the run even when the disk is full."""
+    """The file for events while `path` cannot be written. `--follow` needs the end of the run even on a full disk."""
     failure: str = ""
     """Message of the last step that failed."""
 
@@ -116,7 +116,7 @@ def readable(event: Mapping[str, Any], elapsed: float) -> str:
 
 
 def append(path: Path, event: Mapping[str, Any]) -> None:
-    """Append an event as one line. If a crash cut off the line before, end that line first to keep the two apart."""
+    """Append an event as one line. If a crash cut off the previous line, end that line first."""
     line = json.dumps(event).encode() + b"\n"
     # Only root may read the file, because it contains lines of container logs.
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)

@@ -11,14 +11,14 @@ from stackctl.core.printable import printable
 Run = dict[str, Any]
 SHOWN = 10
 TAIL_BYTES = 256 << 10
-"""This much of the end of the file is searched for the newest run. One run writes less."""
+"""The bytes at the end of the file that are searched for the newest run. One run writes less."""
 
 
 def runs(paths: Paths, op: str = "") -> list[Run]:
     """Return all runs in the history, or those of one verb, oldest first.
 
-    Each is {run, op, by, key?, tag, request?, at, state, code, ms, message, steps: [...]}. `state` is done, failed or
-    unfinished. An unfinished run is under way or was killed.
+    Each run is {run, op, by, key?, tag, request?, at, state, code, ms, message, steps: [...]}. `state` is done, failed
+    or unfinished. An unfinished run is under way or was killed.
     """
     files = (path for path in (paths.history, paths.unwritten) if path.exists())
     lines = [line for path in files for line in path.read_bytes().splitlines()]
@@ -37,7 +37,7 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
                 **{"state": "unfinished", "code": None, "ms": None, "message": "", "steps": []},
             }
         elif (run := found.get(key)) is None:
-            continue  # the history was trimmed, and with it the run's first event
+            continue  # the run's first event was trimmed away
         elif "code" in event:
             run |= {key: event[key] for key in ("state", "code", "ms", "message")}
         elif event["state"] in {"done", "failed", "undone"}:

@@ -4,9 +4,9 @@ There are two locks, for two reasons:
 
 - `lock` is held by a converge or a verb from start to end. Anyone else is refused, and told the holder's name. A verb
   that a converge calls with `--lock-id ID` is admitted if the file of the held lock has this ID.
-- `work` is held by stackctl while it moves containers. It keeps others out when a release outlives the connection of
-  its converge. boot waits only for this lock. If it waited for `lock`, a converge that starts APP.service would wait
-  for itself.
+- `work` is held by stackctl while it moves containers. This lock keeps other runs out when a release outlives the
+  connection of its converge. boot waits only for this lock. If boot waited for `lock`, a converge that starts
+  APP.service would wait for itself.
 
 halt takes neither lock, because a shutdown cannot wait. boot and the next release repair what halt interrupts.
 """
@@ -26,7 +26,7 @@ from stackctl.core.errors import LockedError
 from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
-# `holder_of` takes a lock for a moment to see whether it is free. No run must fail because of that moment.
+# `holder_of` takes a free lock for a moment. A run that asks for the lock in that moment must not fail.
 LOCK_TIMEOUT_S = 1.0
 
 
@@ -59,7 +59,7 @@ def hold(paths: Paths, name: str, lock_id: str | None = None, timeout: float | N
     timeout = LOCK_TIMEOUT_S if timeout is None else timeout
     with ExitStack() as stack:
         if lock_id is None:
-            # The name is in the file before we wait for the other lock. So a run that is refused meanwhile can show it.
+            # The name is in the file before we wait for the other lock. So a run that is refused meanwhile shows it.
             stack.enter_context(exclusive(paths.lock, name, timeout))
         else:
             _check_admission(paths.lock, lock_id)
@@ -76,7 +76,7 @@ def exclusive(path: Path, name: str, timeout: float) -> Iterator[None]:
 
 
 def holder_of(path: Path) -> Holder | None:
-    """Return the holder of a lock, or None if it is free."""
+    """Return the holder of a lock, or None if the lock is free."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def _flock(path: Path, timeout: float) -> Iterator[int]:
 
 
 def _sign(descriptor: int, me: Holder) -> None:
-    """Overwrite the previous holder, which works even on a full disk. If writing fails, the lock has no name."""
+    """Write the holder over the previous one, which works even on a full disk. If writing fails, empty the file."""
     line = records.dumps(me)
     try:
         os.pwrite(descriptor, line, 0)
@@ -133,5 +133,5 @@ def _content(path: Path) -> Holder:
     try:
         return records.loads(Holder, path.read_bytes())
     except RecordError:
-        # The holder has just taken the lock and not written its name yet, or the disk was full when it tried.
+        # The holder has not written its name yet, or could not write because the disk was full.
         return Holder("another program", "a moment ago", "")

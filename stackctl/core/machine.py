@@ -31,12 +31,12 @@ class Machine:
         stdout: Path | None = None,
         most: int = sys.maxsize,
     ) -> Result:
-        """Run a program and wait for its end. `env` is its whole environment.
+        """Run a program and wait for its end. `env` is the program's whole environment.
 
         `stdin` and `stdout` are files, for data that is too large for memory. Without `stdin` the program gets no
         input, and without `stdout` its output is in the result. A container may write without end. Therefore the
-        program can write at most `most` bytes to `stdout`, and leaves disk.SPARE free. If it fails because it reached
-        `most`, its exit code is TOO_LONG.
+        program can write at most `most` bytes to `stdout`, and leaves disk.SPARE free. If the program fails at `most`
+        bytes, the exit code is TOO_LONG.
         """
         room = disk.usable(self.free(stdout.parent)) if stdout else sys.maxsize
         limit = min(room, most)
@@ -56,7 +56,7 @@ class Machine:
         return ran
 
     def interactive(self, argv: Sequence[str]) -> AbstractContextManager[Conversation]:
-        """Start a program that answers questions. It is killed when the context exits, even on an error."""
+        """Start a program that answers questions. The program is killed when the context exits, even on an error."""
         return program.interactive(argv)
 
     def run_attached(self, argv: Sequence[str], timeout: float) -> int:
@@ -94,7 +94,7 @@ class Machine:
     ) -> tuple[int, bytes]:
         """Send a GET, or a POST if there is a `body`, over a unix socket. Return the status and body of the answer.
 
-        Raises as http_client does.
+        Raises the errors of http_client.
         """
         return http_client.over_socket(unix_socket, target, body, headers or {}, timeout)
 
@@ -103,7 +103,10 @@ class Machine:
         return http_client.status_over_socket(unix_socket, target, timeout)
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Send a request to another server. Return the status and body of the answer. Raises as http_client does."""
+        """Send a request to another server. Return the status and body of the answer.
+
+        Raises the errors of http_client.
+        """
         return http_client.request(method, url, body, headers)
 
     def head(self, url: str, headers: Mapping[str, str]) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """Names for Docker and systemd that derive from the app's name, and patterns for names that come from outside."""
 
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
-"""Tag of an image, as registries define it. Every tag is matched against this before it is used."""
+"""Pattern of an image tag, as registries define it. Every tag is checked against this pattern before use."""
 REQUEST_ID = r"[0-9a-f]{32}"
 """The ID that a caller, such as CI, chooses for its request. By this ID, the caller can follow the run."""
 
@@ -16,7 +16,7 @@ class DockerNames:
         self.app_network = f"{app}-app"
         self.sha256_label = f"{app}.sha256"
         self.release_label = f"{app}.release"
-        # Our own tag on an image, APP/release:ID, protects it from `docker image prune`.
+        # Our own tag on an image, APP/release:ID, protects the image from `docker image prune`.
         self.release_repository = f"{app}/release"
 
     def project(self, colour: str) -> str:

@@ -1,4 +1,4 @@
-"""Access to files in directories that users other than root can write to: by descriptor, one name at a time.
+"""Opens files by descriptor, one name at a time, in directories that users other than root can write to.
 
 Files below DATA_ROOT belong to uid 999, which is PostgreSQL or Redis in its container. Files fetched from the off-site
 storage may come from an intruder. If root opened such files by path, it could follow planted links (CWE-59), block on a
@@ -21,7 +21,7 @@ from stackctl.core.errors import FailedError
 
 BLOCK = 1 << 20
 BATCH = 1000
-"""Number of names of a directory that are held in memory at once. Others decide how many there are."""
+"""The most names of a directory in memory at once. Other users decide how many names there are."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -54,7 +54,7 @@ class Directory:
         os.close(self.descriptor)
 
     def below(self, name: str) -> "Directory":
-        """Open a directory in this one. The caller closes it."""
+        """Open a subdirectory. The caller closes the result."""
         try:
             return Directory(self._open(name, _DIRECTORY), self.path / name)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The paths that stackctl, the deploys and nginx share. All derive from the app's name."""
+"""The paths that stackctl, the deploys and nginx share. Each path derives from the app's name."""
 
 from pathlib import Path
 
@@ -60,15 +60,15 @@ class Paths:
         self.backup_lock, self.backup_sequence = var / "backup.lock", var / "backup.sequence"
         # `certificate_failure` has the reason why the declared certificate was not issued. It is absent after success.
         self.certificate_lock, self.certificate_failure = var / "certificate.lock", var / "certificate.json"
-        # upkeep.py: which of Debian's files differ from their package; since when upgrades have failed
+        # upkeep.py notes which of Debian's files differ from their package, and since when upgrades have failed.
         self.integrity_failure, self.upgrade_failure = var / "integrity", var / "upgrade"
-        # upkeep.py: the damage that pg_amcheck found, if any; when the last check finished, or the first began
+        # upkeep.py notes the damage that pg_amcheck found, and when the last check finished or the first began.
         self.amcheck_failure, self.amcheck_looked = var / "amcheck", var / "amcheck.looked"
         self.pending_handlers = var / "owed"
         # Records of trials, and copies of the files that they replaced
         self.trials, self.trial_lock = var / "trial", var / "trial.lock"
         self.maintenance = var / "maintenance"  # nginx answers 503 while this file exists
-        # What the droplet's key may do in the off-site storage; restic's cache
+        # What the droplet's key may do in the off-site storage, and restic's cache
         self.offsite_permissions, self.offsite_cache = var / "offsite.json", var / "restic"
 
     def _set_foreign(self) -> None:
@@ -82,9 +82,9 @@ class Paths:
         self.acme_webroot = root / "var/www/acme"
         # nginx's logs: all requests, and those that fail2ban counts
         self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
-        # Debian's: `reboot_required` exists if an upgrade needs a reboot. `reboot_packages` lists why.
+        # Debian creates `reboot_required` if an upgrade needs a reboot. `reboot_packages` lists the packages.
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
-        # systemd: when the timer last started its service, or was itself started
+        # systemd touches this file when the timer starts its service, or is started itself.
         self.backup_stamp = root / f"var/lib/systemd/timers/stamp-{self.app}-backup.timer"
         self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"  # day of the last successful upgrade
 

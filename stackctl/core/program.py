@@ -66,7 +66,7 @@ def run(
     stdin: BinaryIO | int = subprocess.DEVNULL,
     stdout: BinaryIO | int = subprocess.PIPE,
 ) -> Result:
-    """Run a program and wait for its end. `env` is its whole environment."""
+    """Run a program and wait for its end. `env` is the program's whole environment."""
     try:
         process = _started(argv, env, stdin, stdout)
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def _started(
 ) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own.
 
-    Compose is a child of docker, and must be killed together with it. Ctrl-C must end neither.
+    Compose is a child of docker, so both are killed together. Ctrl-C must not end them.
     """
     try:
         return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env, process_group=0)
@@ -112,9 +112,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Output:
-    """The output of a program, in memory. It has limits, because a function of the app may print warnings without end.
+    """The output of a program, in memory and with limits.
 
-    psql repeats such warnings.
+    A function of the app may raise warnings without end, and psql prints each warning.
     """
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ class Conversation:
         self._errors = b""
 
     def ask(self, question: str, last: str, timeout: float) -> list[str]:
-        """Ask a question. Return the lines of the answer, up to the line `last`. Raises FailedError if none comes."""
+        """Ask a question. Return the lines of the answer, up to the line `last`, or raise FailedError."""
         assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: S101, PT018 - for mypy
         heard, end, deadline = bytearray(b"\n"), f"\n{last}\n".encode(), time.monotonic() + timeout
         with suppress(BrokenPipeError):
@@ -195,7 +195,7 @@ class Conversation:
 
 @contextmanager
 def interactive(argv: Sequence[str]) -> Iterator[Conversation]:
-    """Start a program that answers questions. It is killed when the context exits, even on an error."""
+    """Start a program that answers questions. The program is killed when the context exits, even on an error."""
     with subprocess.Popen(
         argv,
         stdin=subprocess.PIPE,
@@ -247,7 +247,7 @@ def run_shown(argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             return INTERRUPTED
         except OSError:
-            # Python would try once more to write what is left when it exits, and would fail again.
+            # At its exit, Python would try again to write the rest, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         finally:

@@ -2,7 +2,7 @@
 
 A type hint is str, int, float, bool, Any, a Literal of words, X | None, tuple[X, ...], dict[str, X], another such
 dataclass, or one of these in Annotated with a Rule. A field without a default is required, and an unknown key is
-refused. Numbers must fit into 64 bits. A message names keys and never shows a value, because it may be a secret.
+refused. Numbers must fit into 64 bits. A message names keys and never shows a value, because a value may be a secret.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar, Union, 
 from stackctl.core.printable import printable
 
 LONGEST = 32 << 20
-"""The most bytes of a document. The largest is the manifest of a backup: each table in it takes some fifty bytes."""
+"""The most bytes of a document. The largest document is a backup's manifest, with some fifty bytes for each table."""
 LONGEST_KEY = 60
 """Characters of a key that a message shows."""
 MOST_FAULTS = 10
@@ -87,7 +87,7 @@ class _EnoughError(Exception):
 
 
 class _WrongError(Exception):
-    """The value is not what it must be. The text completes the sentence "KEY must be"."""
+    """The value breaks a rule. The text completes the sentence "KEY must be"."""
 
 
 class _Faults(list[str]):

@@ -40,7 +40,7 @@ U = TypeVar("U", bound=Undoable)
 
 
 class Step(NamedTuple, Generic[R]):
-    """One step. `act` does it and returns a message. `undo` reverts what `act` did, even if `act` stopped halfway."""
+    """One step. `act` does the step and returns a message. `undo` reverts `act`, even if `act` stopped halfway."""
 
     name: str
     description: str
@@ -86,7 +86,7 @@ def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U
 def _next_step(run: Undoable, cause: StackError | None, otherwise: str = "") -> str:
     """Return the next step of the failure, then the run's remedy.
 
-    If the failure already asks for a run of the same verb, such as a restore of another backup, return only that.
+    If the failure already asks for a run of the same verb, such as a restore of another backup, return only that step.
     """
     first = cause.next_step if cause else ""
     if run.stack.log.op in first:
@@ -104,7 +104,7 @@ def _expected(error: BaseException) -> StackError | None:
 
 
 def undo(run: U, done: Sequence[Step[U]]) -> str:
-    """Undo the steps in reverse. Return the names of those that could not be undone."""
+    """Undo the steps in reverse. Return the names of the steps that could not be undone."""
     left = []
     for step in reversed(done):
         if step.undo:

@@ -1,3 +1,3 @@
-"""The version of the project, stated here once: pyproject.toml takes it from here, `stackctl status` shows it."""
+"""The version of the project. pyproject.toml reads the version from here, and `stackctl status` shows it."""
 
 VERSION = "0.1.0"

@@ -112,7 +112,7 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
 def _unknown_name(domain: str, machine: Machine) -> str | None:
     """Return why DNS rejects the name, or None.
 
-    The authority would take most of a minute to find that out, and would count it as a failure of ours.
+    The authority would take most of a minute to find that out, and would count that as our failure.
     """
     if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
         return None
@@ -124,9 +124,9 @@ def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
     account = ["--email", declared.email]
     where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
     what = ["--cert-name", declared.domain, "--domain", declared.domain]
-    # certbot's deploy hook would call this program while it already runs.
+    # certbot's deploy hook would call this program, which already runs.
     quiet = ["--non-interactive", "--agree-tos", "--no-directory-hooks"]
-    # The private key stays the same: nginx reads the certificate and then the key, and the two must always match.
+    # The private key stays the same, because nginx reads the certificate and then the key, and the two must match.
     return [
         "certbot",
         "certonly",

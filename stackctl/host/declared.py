@@ -1,4 +1,4 @@
-"""/etc/APP/declared.json: what the site puts on the droplet. The operations of a converge list it themselves."""
+"""Reads /etc/APP/declared.json, in which the operations of a converge list what they put on the droplet."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from stackctl.core.paths import Paths
 
 @dataclass(frozen=True)
 class Declared:
-    """What the site declares, and which foreign things somebody accepted."""
+    """The things that the site declares, and the foreign things that somebody accepted."""
 
     files: frozenset[str]
     """Paths of files. `make plan` compares the content of these files."""
@@ -24,7 +24,7 @@ class Declared:
 
 
 def load(paths: Paths) -> Declared | None:
-    """Read the file. Return None if it is missing or not what the site writes."""
+    """Read the file. Return None if the file is missing or malformed."""
     try:
         document = json.loads(paths.declared.read_text())
         lists = {key: frozenset(document[key]) for key in ("files", "units", "logins", "ports")}

@@ -11,7 +11,7 @@ MOST_SHOWN = 160
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. An operator names it to remove it or to accept it."""
+    """One finding. An operator removes or accepts the thing by the name of the finding."""
 
     name: str
     what: str
@@ -28,7 +28,7 @@ def named(text: str) -> str:
 
 
 def can_be_typed(name: str) -> bool:
-    """Return whether a shell takes the name literally. An operator may paste it, so it must not act as a command."""
+    """Return whether a shell takes the name literally. A pasted name must not act as a command."""
     return bool(re.fullmatch(r"[\w@%+=:,./-]+", name, re.ASCII))
 
 

@@ -1,7 +1,7 @@
 """Finds what is on the droplet, or in force there, without being declared. `look` only reads. `remove` removes by name.
 
-The search finds what somebody left behind, forgot or changed by hand. It does not find an attacker with root access,
-who could also change this program.
+The search finds what somebody left behind, forgot or changed by hand. The search does not find an attacker with root
+access, who could also change this program.
 """
 
 import os
@@ -35,7 +35,7 @@ class Foreign(NamedTuple):
 
 
 def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Finding] | None = None) -> Foreign:
-    """Return everything that is foreign. `of_roles` are findings from PostgreSQL, None if it was not asked."""
+    """Return everything that is foreign. `of_roles` has PostgreSQL's findings, or is None without an answer."""
     ours = declared.load(paths)
     if ours is None:
         return Foreign(known=False, findings=[], accepted=[], gone=[])
@@ -52,7 +52,7 @@ def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Find
         known=True,
         findings=[one for name, one in by_name.items() if name not in ours.accepted],
         accepted=[name for name in ours.accepted if name in by_name],
-        # An accepted name is not "gone" if its file exists and is no longer foreign: the name does no harm.
+        # An accepted name is not "gone" if its file exists and is no longer foreign, because the name does no harm.
         gone=[
             name for name in ours.accepted if name not in by_name and name not in unknown and not _is_there(paths, name)
         ],

@@ -1,4 +1,4 @@
-"""Accounts, groups and keys: who else has uid 0, who can log in, and with which key."""
+"""Finds foreign accounts, groups and keys: who else has uid 0, who can log in, and with which key."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ NO_SHELLS = ("nologin", "false", "sync", "shutdown", "halt")
 FIRST_PERSON, NOBODY = 1000, 65534
 MOST, MOST_ROWS = 1 << 16, 1 << 22
 UNREAD = "and more than is read"
-"""The line added to the text of a file that is too long. It is not a key, so it is reported."""
+"""The line added to the text of a file that is too long. The line is not a key, so it is reported."""
 KEY_FILES = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 # Reads a line as sshd does: options end at the first blank outside quotes, so a key in a quoted option does not count.
 _KEY = re.compile(
@@ -135,7 +135,7 @@ class Accounts:
                 yield Finding(f"key:{named(login)}:{key.name}", f"{said} (in {shown(path)})", "remove", path)
 
     def key_paths(self) -> dict[str, str]:
-        """Return every account's authorized_keys files, each with the login. A shared file has the first login."""
+        """Return every account's authorized_keys files, each with its login. A shared file has the first login."""
         found: dict[str, str] = {}
         for one in self.accounts:
             for pattern in self._patterns:

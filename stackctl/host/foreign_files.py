@@ -128,12 +128,12 @@ SINGLE = {
         "root's shell runs it",
     ),
 }
-# In these directories only files that Python loads by itself count: the name of a module does not show which program
-# loads the module.
+# In these directories only files that Python loads by itself count, because the name of a module does not show
+# which program loads the module.
 PYTHONS = ("usr/lib/python3*/dist-packages", "usr/local/lib/python3*/dist-packages")
 _LOADED_BY_PYTHON = re.compile(r".*\.pth|(?:site|user)customize\..+")
 # The names of files that dpkg and ucf leave beside another file. Most programs that read these directories ignore such
-# names. run-parts and certbot run some of them, so the file beside must belong to a package or to the site.
+# names. run-parts and certbot run some of them, so the other file must belong to a package or to the site.
 _LEFT_BY_DPKG = re.compile(r"(.+)\.(?:dpkg-(?:dist|old|new|bak|tmp)|ucf-(?:dist|old|new))")
 _MOST = 1 << 18
 # The firewall's operation compares the content of these files.
@@ -169,20 +169,20 @@ _MADE = {
     r"source(?:-directory)? /etc/network/interfaces\.d(?:/\*)?|"
     r"(?:address|netmask|broadcast|gateway|network|hwaddress|mtu|metric|dns-(?:nameservers|search))(?: [\w.:/-]+)*|"
     r"(?:post-up|pre-down) route (?:add|del)(?: [\w.:/-]+)* \|\| true",
-    # Files of the cloud images. A plain value is accepted, whatever it tells the kernel; a command is not.
+    # Files of the cloud images. A plain value is accepted, whatever it tells the kernel. A command is not accepted.
     r"/etc/default/grub\.d/[\w-]+\.cfg": r"""GRUB_\w+=(?:"(?:[^"`$\\]|\$\{?GRUB_\w+\}?)*"|'[^']*'|[\w.,:/=-]*)""",
     r"/etc/modules": r"",
     r"/etc/docker/key\.json": r".*",
     r"/etc/security/opasswd": r".*",
 }
-# Files that a package copies once, so that no list of dpkg names them.
+# Files that a package copies once. No list of dpkg names these files.
 _COPIES = {
     **{f"/etc/ufw/{when}.init": f"usr/share/ufw/{when}.init" for when in ("before", "after")},
     **{f"/root/.{name}": f"usr/share/base-files/dot.{name}" for name in ("bashrc", "profile")},
 }
 _DENY, _PERMIT, _PASSES_DENY = "requisite pam_deny.so", "required pam_permit.so", "[default=N] pam_permit.so"
 _STATIC_PAM = (_DENY, _PERMIT, _PASSES_DENY, "optional pam_umask.so")
-# Without these there is no network, or sshd and sudo admit no one. They can be corrected but never removed.
+# Without these files there is no network, or sshd and sudo admit no one. So they can be corrected but not removed.
 _LETS_US_IN = re.compile(
     r"/etc/(?:network/interfaces(?:\.d/.*)?|ssh/sshd_config|sudoers|pam\.d/(?:common-\w+|sshd|sudo|sudo-i|su|login|other))"
 )

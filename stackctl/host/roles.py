@@ -1,7 +1,7 @@
-"""Finds PostgreSQL roles with undeclared powers, and settings of roles and databases. `status` reports both.
+"""Finds PostgreSQL roles with undeclared powers, and settings of roles and databases. `status` reports them.
 
 The query runs as the superuser in the database `postgres`, where the app's roles cannot leave anything that would
-falsify the answer. A role that was once superuser could do so. This module therefore trusts the server.
+falsify the answer. A role that was once superuser could falsify it. This module therefore trusts the server.
 docs/how-to/runbook.md says what to do if the server itself is in doubt.
 """
 # ruff: noqa: S608
@@ -69,5 +69,5 @@ def _listed(powers: set[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return the name printable: a role may have any name."""
+    """Return the name in printable form, because a role may have any name."""
     return printable(name, "")[:LONGEST]

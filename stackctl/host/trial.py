@@ -1,11 +1,11 @@
 """
 Trials: changes to SSH, its keys and the firewall that are reverted unless a new login confirms them in time.
 
-Network devices call this a confirmed commit (RFC 6241); `netplan try` does the same. `begin` copies the files and
+Network devices call this a confirmed commit (RFC 6241), and `netplan try` does the same. `begin` copies the files and
 starts a timer, the converge makes the change, and `confirm` comes through a new connection. A trial ends when its
 record is removed. If anything crashes before that, the timer or the next boot restores the copies. The copies hold the
 state that was confirmed last, because a second `begin` keeps the copies of the first. The commands of a change run
-through `run`, which refuses once the trial has expired: a later change would never be reverted.
+through `run`, which refuses once the trial has expired, because a later change would never be reverted.
 """
 
 import math
@@ -35,8 +35,8 @@ LOCK_TIMEOUT_S = 30.0
 class Trial:
     """The record of a trial.
 
-    The trial expires at `due`, by the monotonic clock of the boot with the ID `boot`. `until` is the same time for
-    people. A revert restores `files`.
+    The trial expires at `due`, by the monotonic clock of the boot with the ID `boot`. `until` is the same time in ISO
+    8601, for people. A revert restores `files`.
     """
 
     name: str
@@ -217,7 +217,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, fresh, symlinks=True, copy_function=_copy_file)
     elif source.exists():
         _copy_file(source, fresh)
-    # Only a file can replace another one atomically.
+    # Only a file can replace another file atomically.
     if os.path.lexists(target) and (target.is_dir() or not fresh.is_file()):
         target.rename(old)
     if fresh.exists():
@@ -240,7 +240,7 @@ def _copy_file(source: Path | str, target: Path | str) -> None:
 
 
 def _sshd(_paths: Paths, machine: Machine) -> Result:
-    """Restart sshd, since it may be down and systemd may have given up on it. Open sessions continue."""
+    """Restart sshd, because sshd may be down and systemd may have given up on it. Open sessions continue."""
     machine.run(["systemctl", "reset-failed", "ssh.service"])
     return machine.run(["systemctl", "restart", "ssh.service"])
 

@@ -21,7 +21,7 @@ OUTDATED_TIMEOUT = 600
 COMPARE = ("debsums", "--changed")
 COMPARE_TIMEOUT = 6 * 3600
 AMCHECK_TIMEOUT = 6 * 3600
-# pg_amcheck's exit code for damage. 1 means that it did not finish, for example because PostgreSQL stopped.
+# pg_amcheck's exit code for damage. 1 means that pg_amcheck did not finish, for example because PostgreSQL stopped.
 DAMAGED = 2
 # One weekly check may fail because another run was in progress, or because a release ended the check.
 AMCHECK_GRACE = timedelta(days=15)
@@ -30,7 +30,7 @@ UPGRADE_GRACE = timedelta(hours=26)
 
 
 def upgrade(paths: Paths, machine: Machine) -> str:
-    """Run the daily upgrade and describe the result. Signals do not end it, because half an upgrade is worse."""
+    """Run the daily upgrade and describe the result. Signals are ignored, because half an upgrade is worse."""
     machine.ignore_signals()
     began = machine.now()
     ran = machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
@@ -85,14 +85,14 @@ def _looked(paths: Paths, machine: Machine) -> None:
 
 
 def reboot(machine: Machine) -> None:
-    """Ask systemd for a reboot. It stops everything in order, this program included."""
+    """Ask systemd for a reboot. systemd stops everything in order, this program included."""
     asked = machine.run(["systemctl", "reboot"])
     if asked.code:
         raise FailedError(f"cannot reboot: {asked.reason}")
 
 
 def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
-    """Return the problems, one a line. `weekly` says that this droplet has to check PostgreSQL's files each week."""
+    """Return the problems. `weekly` says whether this droplet has to check PostgreSQL's files each week."""
     lines = []
     if paths.integrity_failure.exists():
         lines.append(

@@ -7,7 +7,7 @@ NEITHER_PULL_NOR_BUILD = ("--no-build", "--pull", "never")
 
 
 def compose(project: str, file: Path, *arguments: str) -> list[str]:
-    """Build a `docker compose` command for one project and file. A .env file beside it is ignored."""
+    """Build a `docker compose` command for one project and file. A .env file beside that file is ignored."""
     fixed = ["--ansi", "never", "--env-file", "/dev/null", "--project-name", project, "--file", str(file)]
     return ["docker", "compose", *fixed, *arguments]
 
@@ -25,8 +25,8 @@ def resume(project: str, file: Path) -> list[str]:
 def one_shot(project: str, file: Path, name: str, *command: str) -> list[str]:
     """Build the command that runs a program of the image in a one-shot container.
 
-    The container has a name, because it outlives a killed client and must be found again. It belongs to the service
-    `migrate`, which has no fixed address, because the colour's address may be in use.
+    The container has a name, because it outlives a killed client and must be found again. The container belongs to the
+    service `migrate`, which has no fixed address, because the colour's address may be in use.
     """
     return compose(project, file, "run", "--rm", "--no-deps", "-T", "--name", name, "migrate", *command)
 

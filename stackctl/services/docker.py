@@ -60,19 +60,19 @@ class Container:
 
     @property
     def serves(self) -> bool:
-        """Whether it runs and is not unhealthy. After a restart of Docker, its health is unknown for a while."""
+        """Whether the container runs and is not unhealthy. After a restart of Docker, health is unknown for a while."""
         return self.state == "running" and self.health != "unhealthy"
 
     @property
     def end(self) -> str | None:
-        """A text that says how it ended by itself, or None. A container that Docker has restarted since also ended."""
+        """How the container ended by itself, in words, or None. A container that Docker has restarted also ended."""
         if self.state in {"running", "created"}:
             return f"{self.service} ended by itself, and was started again" if self.restarts else None
         return f"{self.service} ended by itself (exit code {self.exit_code})"
 
     @property
     def condition(self) -> str:
-        """Its state in words for an operator."""
+        """The state of the container, in words for an operator."""
         if self.state == "running":
             return f"running, {self.health}" if self.health else "running"
         return f"{self.state} (exit code {self.exit_code})" if self.state == "exited" else self.state
@@ -86,7 +86,7 @@ class Image:
     digests: list[str]
     labels: dict[str, str]
     user: str
-    """USER of the image: a name or number, perhaps with a group. Empty if it has none."""
+    """USER of the image: a name or number, perhaps with a group. Empty if the image has no USER."""
     architecture: str
     """In the spelling of Go: amd64, arm64."""
 

@@ -71,8 +71,8 @@ QUERY_TIMEOUT = postgres_snapshot.QUERY_TIMEOUT
 LONG_TIMEOUT = 600
 DUMP_LOCKS_MS, DUMP_LOCK_MS = 2000, 5
 """pg_dump must lock all tables within DUMP_LOCKS_MS, plus DUMP_LOCK_MS for each table. We already hold locks on them,
-so pg_dump waits only behind another session that waits for us. It must then give up, because we wait for pg_dump. Its
---lock-wait-timeout is a statement_timeout."""
+so pg_dump waits only behind another session that waits for us. Then pg_dump must give up, because we wait for pg_dump.
+The option --lock-wait-timeout sets a statement_timeout."""
 FEWEST_TRIES = 3
 # PostgreSQL keeps superuser_reserved_connections for superusers, so no release can use them.
 CAPACITY = """SELECT current_setting('server_version_num')::int / 10000,
@@ -243,7 +243,7 @@ class Postgres:
         """Drop the login roles whose passwords are no longer in any kept app environment.
 
         Each role is locked out first, so that none of its sessions can set its password again. Its objects go to the
-        owner role, in every database where it owns any: a role may create large objects wherever it can connect.
+        owner role, in every database, because a role may create large objects wherever it can connect.
         """
         owner, server = self.data.owner, self.server
         ours = re.compile(rf"{re.escape(owner)}_[0-9a-f]{{8}}")

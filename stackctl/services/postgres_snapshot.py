@@ -61,7 +61,7 @@ class Table(NamedTuple):
     column: str | None
     """The column to read for a count, or None if all columns are generated."""
     counted: bool
-    """Whether its rows are counted. The parent of partitions has none of its own, and an extension brings its own."""
+    """Whether the rows are counted. A partitioned table has no rows of its own, and an extension brings its rows."""
 
     @property
     def key(self) -> str:

@@ -15,10 +15,10 @@ from stackctl.core.program import ENVIRONMENT, Result
 from stackctl.services.docker import Docker
 
 ADMINISTRATOR = "stackctl"
-"""Our own Redis user, which may do everything. The app's user, `default`, may not (deploys/operations/data.py)."""
+"""Our own Redis user, which may do everything. The app's user `default` is restricted (deploys/operations/data.py)."""
 MARK_BYTES = 40
 RDB, FRESH = "dump.rdb", "dump.rdb.new"
-# If there is an append-only file, Redis starts only from that file. So it is moved first.
+# If there is an append-only file, Redis starts only from that file. So that file is moved first.
 FILES = ("appendonlydir", RDB)
 # Results of the last snapshot, of the last write to the append-only file, and of its last compaction.
 SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")

@@ -1,7 +1,7 @@
 """Signed S3 requests for one object: GET, PUT, HEAD and DELETE.
 
 restic does everything else. If the storage refuses the key or is unreachable, restic retries for a quarter of an hour
-before it says so. Therefore we ask first. The signature is AWS Signature Version 4:
+before it reports an error. Therefore stackctl asks the storage first. The signature is AWS Signature Version 4:
 docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
 """
 
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
     status: int
     code: str
-    """Error code of the storage, such as NoSuchBucket. Empty if it sent none."""
+    """Error code of the storage, such as NoSuchBucket. Empty if the storage sent none."""
     body: bytes
 
     @classmethod
@@ -72,6 +72,6 @@ def signed(method: str, url: str, body: bytes, key: Key, now: datetime) -> dict[
 
 
 def region(host: str) -> str:
-    """Return the region in a host name, such as s3.us-west-004.backblazeb2.com. Hosts without one accept any region."""
+    """Return the region in a host name, such as s3.us-west-004.backblazeb2.com. Other hosts accept any region."""
     named = re.match(r"s3[.-]([a-z]{2}-[a-z0-9-]+)\.", host)
     return named[1] if named else "us-east-1"
