@@ -59,7 +59,7 @@ def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
 
 
 def problem(document: object) -> str | None:
-    """Return why this cannot be an app environment, or None."""
+    """Return why the document cannot be an app environment, or None."""
     if not isinstance(document, dict):
         return "the environment must be an object of names and values"
     for name, value in document.items():
@@ -83,7 +83,7 @@ def _fault_of_value(name: str, value: object) -> str | None:
 
 
 def secrets_in(directory: Path) -> list[str]:
-    """Return every spelling of every value in the environments kept there, so that `redact.mask` can hide them."""
+    """Return every spelling of every value in the environments of a directory, so that `redact.mask` can hide them."""
     values: set[str] = set()
     for path in directory.glob("*.json"):
         with suppress(StackError, OSError):

@@ -1,6 +1,6 @@
 """Pulls the images of releases, pins them by digest, and tags them.
 
-The tag is our own, because Docker treats an untagged image that was pulled by its digest as dangling.
+The tag is our own, because Docker treats an untagged image as dangling, even if it was pulled by digest.
 """
 
 from stackctl.app.stack import Stack
@@ -23,7 +23,7 @@ def ours(paths: Paths, release: Release) -> str:
 def pin(
     stack: Stack, release: Release, *, digest: str | None, live: Release | None, stays: Release | None
 ) -> tuple[str, str]:
-    """Pull and tag the release's image. Return its name, repository@sha256:…, and a message.
+    """Pull and tag the release's image. Return the name repository@sha256:… and a message.
 
     `digest` is the digest that the image must have. `stays` is a release whose image is used again. A converge repairs
     what runs, and must not pull another image that was pushed under the same tag since.
@@ -38,9 +38,7 @@ def pin(
     image = pinned = None
     if not pulled.code:
         image = docker.image(reference)
-        short = (
-            f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # as Docker shortens names of its hub
-        )
+        short = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # in Docker's short form
         names = image.digests if image else []
         pinned = exactly or next((name for name in names if name.startswith(short)), None)
     elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):
@@ -62,7 +60,7 @@ def pin(
 
 
 def _check(stack: Stack, release: Release, reference: str, image: Image) -> None:
-    """Refuse an image of another version or architecture, or one that would run as root."""
+    """Refuse an image of another version or architecture, or an image that would run as root."""
     version = image.labels.get(VERSION_LABEL)
     if stack.config.version_path and version != release.tag:
         raise RefusedError(

@@ -2,7 +2,7 @@
 boot, halt and the recovery of an interrupted release.
 
 APP.service calls boot when the droplet starts and halt before it stops. Nothing is pulled or recreated. Stale sockets
-need no cleanup, because systemd removes them before it creates new ones.
+need no cleanup, because systemd removes old sockets before creating new sockets.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def boot(stack: Stack) -> None:
         stack.log.emit("app", "failed", half.remedy)
         return
     app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
-    # The webhook is last: a container that ended may have deleted it, and no other step should wait for Telegram.
+    # The webhook is last, because an ended container may have deleted it and no other step should wait for Telegram.
     _each(stack, idle=_bring_back, data=_start_data, **app, webhook=webhook.mend)
 
 
@@ -40,7 +40,7 @@ def halt(stack: Stack) -> None:
 
 
 def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
-    """Run every step, even after a failure. Then raise FailedError for those that failed."""
+    """Run every step, even after a failure. Then raise FailedError for the failed steps."""
     failures: list[str] = []
     for name, act in steps.items():
         try:
@@ -116,7 +116,7 @@ def start_app(stack: Stack) -> str:
     values = app_env.load(stack.paths.snapshot(release.id))
     argv = compose.resume(stack.paths.docker.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.web_environment(colour, release, values))
-    # The socket starts before the app is healthy. Until then clients are told to retry, and then they get through.
+    # The socket starts before the app is healthy. Until then, clients are told to retry.
     stack.systemctl("start", stack.paths.units.socket(colour))
     return f"{release.tag} in {colour}"
 

@@ -53,7 +53,7 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
 
 
 def first_breaking(coming: Sequence[Revision]) -> Revision | None:
-    """Return the first revision that breaks a release that knows none of them, or None.
+    """Return the first of the revisions that breaks a release that knows none of these revisions, or None.
 
     An expand keeps older releases working. A contract removes what its expand replaced. So a contract breaks releases
     older than the expand, and no newer releases.
@@ -64,7 +64,7 @@ def first_breaking(coming: Sequence[Revision]) -> Revision | None:
 
 
 def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release) -> None:
-    """Run the migrations. Raises FailedError if they fail or take too long."""
+    """Run the migrations. Raises FailedError if the migrations fail or take too long."""
     limit = stack.config.migrate_timeout
     argv = compose.one_shot(project, stack.paths.app_yaml, _name(stack, "migrate", release))
     ran = stack.machine.run(argv, env, limit)

@@ -62,7 +62,7 @@ class Stack(Context):
         self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)
 
     def stop_colour(self, colour: str) -> None:
-        """Stop a colour: first its containers, then its socket, which current requests need until they end."""
+        """Stop a colour: first its containers, then its socket, which current requests need until their end."""
         self.docker.stop(self.containers(colour), self.config.stop_grace)
         # Do not wait, because at a shutdown systemd stops the units only after this process. Waiting would never end.
         self.systemctl("stop", "--no-block", self.paths.units.socket(colour), self.paths.units.proxy(colour))
@@ -72,25 +72,25 @@ class Stack(Context):
         self.docker.remove(self.containers(colour))
 
     def start_data(self, step: str) -> None:
-        """Start PostgreSQL and Redis, and wait until they are healthy."""
+        """Start PostgreSQL and Redis, and wait until both are healthy."""
         project = self.paths.docker.data_project
         self.bring_up("data", compose.resume(project, self.paths.data_yaml))
         self.wait_until_well(project, step, self.config.healthy_timeout, fail_early=False)
 
     def remove_one_shots(self) -> None:
-        """Remove the containers of migrations. They outlive their client, whichever run killed that."""
+        """Remove the containers of migrations. Such a container outlives a killed client."""
         for colour in COLOURS:
             self.docker.remove(self.docker.containers(self.paths.docker.project(colour), one_off=True))
 
     def stop_worker(self) -> None:
-        """Stop the worker once it has finished its job."""
+        """Stop the worker after its current job."""
         self.docker.stop(self.worker, self.config.worker_grace)
 
     def bring_up_worker(self, release: Release, argv: list[str]) -> None:
         self.bring_up("worker", argv, self.worker_environment(release))
 
     def wait_until_well(self, project: str, step: str, seconds: float, *, fail_early: bool) -> None:
-        """Wait until every container of the project is healthy. With `fail_early`, fail as soon as one has ended."""
+        """Wait until every container of the project is healthy. With `fail_early`, fail once a container has ended."""
         docker = self.docker
 
         def look() -> str | None:
@@ -121,7 +121,7 @@ class Stack(Context):
 
 
 def expected_sha256(paths: Paths, release: Release, values: Mapping[str, str]) -> str:
-    """Return the label that containers of this release carry if they are up to date."""
+    """Return the label that up-to-date containers of this release carry."""
     try:
         files = paths.app_yaml.read_bytes()
     except FileNotFoundError:

@@ -17,16 +17,16 @@ class Release:
     """An image with its app environment."""
 
     id: str
-    """UTC time of its start, as 20251123T154100.123Z. The kept app environment and our image tag are named after it."""
+    """UTC time of the start, as 20251123T154100.123Z. Our image tag and the kept app environment have this name."""
     tag: Annotated[str, matching(names.TAG, "a tag of an image")]
     """Messages show the tag in commands to type, so the tag must be valid."""
     image: str
     """repository@sha256:…"""
     env_sha256: str
     schema: str | None
-    """The newest revision of the schema that the image knows, or None if it has no migrations."""
+    """The newest revision of the schema that the image knows, or None if the image has no migrations."""
     since: str
-    """When it went live. ISO 8601, UTC."""
+    """When the release went live. ISO 8601, UTC."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class State:
         dict[str, Release | None], Rule(lambda known: known.keys() == {*COLOURS}, "an object with blue and green")
     ] = field(default_factory=lambda: dict.fromkeys(COLOURS))
     kept: tuple[Release, ...] = ()
-    """The live release and those that a rollback can use, newest first. Their images and environments are kept."""
+    """The live release and the targets of a rollback, newest first. Their images and environments are kept."""
     revisions: tuple[Revision, ...] = ()
     """The revisions of the schema that releases have applied, oldest first."""
     webhook: Webhook | None = None
     left: tuple[str, ...] = ()
-    """The ids of the kept releases that were rolled back. A rollback uses such a release only if it is named."""
+    """The ids of the kept releases that were rolled back. A rollback uses such a release only by name."""
 
     @property
     def release(self) -> Release | None:
@@ -84,10 +84,10 @@ class State:
         return self.release is not None and self.release.id not in {known.id for known in self.kept}
 
     def serving(self, colour: str, release: Release, most: int) -> "State":
-        """Return the state with this release live, and as the newest of those kept.
+        """Return the state with this release live, and as the newest kept release.
 
         An earlier release with the same tag, image and app environment is dropped. Otherwise repeated releases of one
-        tag would push out everything that a rollback could use.
+        tag would push out every release that a rollback could use.
         """
         same = (release.tag, release.image, release.env_sha256)
         others = [known for known in self.kept if (known.tag, known.image, known.env_sha256) != same]
@@ -100,7 +100,7 @@ class State:
     def earlier(self) -> tuple[Release, ...]:
         """The releases recorded before the live one, newest first.
 
-        An uncommitted release was never recorded, so the release before it is the newest of those kept.
+        An uncommitted release was never recorded, so the release before it is the newest kept release.
         """
         return self.kept if self.uncommitted else self.kept[1:]
 
@@ -119,7 +119,7 @@ class State:
 
 
 def load(paths: Paths) -> State:
-    """Return the saved state, or an empty one before the first release. `active` is read from the link."""
+    """Return the saved state, or an empty state before the first release. `active` is read from the link."""
     try:
         state = State.from_json(paths.state.read_bytes())
     except FileNotFoundError:

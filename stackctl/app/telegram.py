@@ -24,7 +24,7 @@ SHOWN = 200
 
 
 class RejectedError(FailedError):
-    """Telegram does not know the token (401), or the URL is not one of its API (404)."""
+    """Telegram does not know the token (401), or the URL is not in Telegram's API (404)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Info:
 
     @classmethod
     def read(cls, result: Any) -> "Info":
-        """Convert an answer, which came over the network. Raises FailedError if it does not have the expected form."""
+        """Convert an answer from the network. Raises FailedError if the answer does not have the expected form."""
         document = result if isinstance(result, dict) else {}
         url, error = document.get("url"), document.get("last_error_message", "")
         pending, error_at = document.get("pending_update_count", 0), document.get("last_error_date", 0)
@@ -99,7 +99,7 @@ def fingerprint(values: Mapping[str, str]) -> str:
 
 
 def sent_secret(paths: Paths, state: State) -> str | None:
-    """Return the secret that Telegram sends now, if one of the kept environments has it."""
+    """Return the secret that Telegram sends now, if a kept environment has this secret."""
     if not state.webhook:
         return None
     for path in paths.secrets.glob("*.json"):

@@ -10,7 +10,7 @@ from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
 DATABASE = "_restoring"
-"""The suffix of a database while it is being restored. No other name ends with it."""
+"""The suffix of a database during a restore. No other name has this suffix."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Record:
     maintenance: bool
     """Whether maintenance was on before the restore."""
     revisions: tuple[Revision, ...] = ()
-    """The revisions of the restored schema, once they are known."""
+    """The revisions of the restored schema, once known."""
     placed: bool = False
     """Whether all data is in place, so that only the start of the bot is left."""
 

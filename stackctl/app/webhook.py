@@ -1,7 +1,7 @@
 """Keeps Telegram's webhook on the live release.
 
 Anyone with the bot's token can change the webhook. Many bots call deleteWebhook when they stop (aiogram's examples do),
-so each verb that has stopped a container asks Telegram afterwards, and sets the webhook if it leads elsewhere. `status`
+so each verb that has stopped a container asks Telegram afterwards, and sets a webhook that leads elsewhere. `status`
 asks as well, since a colleague's experiment with the same token also takes the webhook away.
 """
 
@@ -20,7 +20,7 @@ from stackctl.core.machine import Machine
 from stackctl.core.paths import Paths
 
 LOOK_S = 3.0
-"""status waits this long for Telegram, counted from its own start."""
+"""status waits this long for Telegram, counted from the start of status."""
 RECENT_S = 600
 """A failed delivery older than this no longer counts, because Telegram retries within minutes."""
 MANY = 100
@@ -28,7 +28,7 @@ MANY = 100
 
 
 def ensure(stack: Stack) -> str:
-    """Set the webhook unless it already fits the live release. Return a message. Pending updates are kept.
+    """Set the webhook unless the current webhook fits the live release. Return a message. Pending updates are kept.
 
     Raises StackError if the webhook has never been set and cannot be set now.
     """
@@ -64,7 +64,7 @@ def mend(stack: Stack) -> str:
 
 
 def mend_and_tell(stack: Stack) -> None:
-    """Repair the webhook after containers have stopped that may have deleted it, and emit the result."""
+    """Repair the webhook, which a stopped container may have deleted, and emit the result."""
     if stack.config.tells_telegram:
         stack.log.emit("webhook", "progress", mend(stack))
 
@@ -77,7 +77,7 @@ class Look:
     """None if this droplet has no bot, or no live release."""
     info: Info | None = None
     silence: str = ""
-    """Why Telegram did not answer, if it did not."""
+    """Why Telegram did not answer. Empty after an answer."""
     rejected: bool = False
     """Whether Telegram does not know the bot's token."""
 
@@ -154,7 +154,7 @@ def _fault(info: Info, wanted: Webhook) -> str | None:
 
 
 def _host(url: str) -> str:
-    """Return the URL without its path, which may be another bot's secret."""
+    """Return the URL without the path, which may be another bot's secret."""
     scheme, _, rest = url.partition("://")
     host = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
     return telegram.shown(f"{scheme}://{host}/…" if rest else "") if url else ""

@@ -34,7 +34,7 @@ Event = dict[str, Any]
 
 
 def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
-    """Start a run and follow it. With --follow, only follow a run.
+    """Start a run and follow its events. With --follow, only follow a run.
 
     A request with an ID starts at most one run. If the request is repeated, the repetition follows that run.
     """
@@ -72,7 +72,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if holder := lock.holder_of(paths.work):
         raise holder.refusal
     properties = {
-        # SIGTERM goes to stackctl alone, which ends its children and undoes what it did.
+        # SIGTERM goes to stackctl alone, which ends its children and undoes its work.
         "KillMode": "mixed",
         "TimeoutStopSec": str(UNDO_SECONDS + config.stop_grace + 2 * config.worker_grace),
         # At a shutdown, systemd stops the run first. So the run has undone its work before the app and Docker stop.
@@ -126,7 +126,7 @@ def _first_events(paths: Paths) -> list[Event]:
 
 
 def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], None]) -> int:
-    """Show the events of a run as they come, and return its exit code. Raises PersonNeededError if it was killed."""
+    """Show the events of a run as they come, and return the exit code. Raises PersonNeededError after a kill."""
     tails, quiet, what = [_Tail(path) for path in (paths.history, paths.unwritten)], 0, "run the same command again"
     while True:
         ended = quiet > LOOKS_BEFORE_ASKING and _over(paths, machine)
@@ -175,7 +175,7 @@ class _Tail:
         return fresh
 
     def lines(self) -> tuple[bool, list[bytes]]:
-        """Return whether the file was replaced, and its complete lines since the last call."""
+        """Return whether the file was replaced, and the complete lines since the last call."""
         try:
             with self._path.open("rb") as file:
                 inode = os.fstat(file.fileno()).st_ino

@@ -221,7 +221,7 @@ def _foreign(seen: Observed) -> Section:
 
 
 def _shown(paths: Paths, containers: list[Container]) -> list[Report]:
-    """Return the containers for the report. `sha256` is a hash of what they were made from (compose.stack_sha256)."""
+    """Return the containers for the report. `sha256` is a hash of their sources (compose.stack_sha256)."""
     return [
         {
             **{key: getattr(one, key) for key in ("service", "state", "health", "image")},

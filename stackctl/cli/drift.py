@@ -1,4 +1,4 @@
-"""Drift: differences between what runs and what should run. Releasing the live release again repairs them."""
+"""Drift: differences between what runs and what should run. A release of the live tag repairs the drift."""
 
 from stackctl.app import app_env, webhook
 from stackctl.app.state import State
@@ -13,7 +13,7 @@ from stackctl.services.docker import Container
 def lines(seen: Observed) -> list[str]:
     """Return the reasons to release the app again."""
     if seen.unfinished:
-        return []  # the restore must start again what it stopped, and a converge must not
+        return []  # only the restore may start again what the restore stopped
     current, there, found = seen.current, seen.containers, list[str]()
     if not there.error:
         found += _app(current, there.colours, seen.expected_sha256) + _socket(seen.paths, current, seen.machine)

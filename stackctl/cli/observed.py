@@ -83,7 +83,7 @@ class Observed:
 
     @cached_property
     def expected_sha256(self) -> str | None:
-        """The label that the live release's containers should carry, or None if its environment is not kept."""
+        """The label that the live release's containers should carry, or None if the environment is not kept."""
         release = self.current.release
         if not release:
             return None

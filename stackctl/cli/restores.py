@@ -30,7 +30,7 @@ def words(call: Call) -> list[str]:
 
 
 def _confirmed(call: Call) -> list[str]:
-    """Show the plan and ask the operator, unless the command line confirms it."""
+    """Show the plan and ask the operator, unless the command line confirms the restore."""
     stack, asked = call.stack, _asked(call.arguments)
     if not asked.yes and not asked.to_database:
         with lock.hold(call.paths, call.held_for("plan of stackctl restore")):

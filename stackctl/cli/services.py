@@ -6,7 +6,7 @@ from stackctl.cli.call import Call
 from stackctl.core import durable, lock
 from stackctl.core.errors import RefusedError
 
-# A release may be migrating when boot starts. TimeoutStartSec of APP.service is well above this.
+# A release may be migrating when boot starts. TimeoutStartSec of APP.service is well above this timeout.
 BOOT_LOCK_TIMEOUT_S = 600
 
 

@@ -65,6 +65,6 @@ def reboot(call: Call) -> int:
 
 @contextmanager
 def _nothing_under_way(paths: Paths, name: str, timeout: float) -> Iterator[None]:
-    """Hold the locks of the backups and of the site. While a backup is verified or sent, it holds only its own lock."""
+    """Hold the locks of the backups and of the site. A backup that is verified or sent holds only the first lock."""
     with lock.exclusive(paths.backup_lock, name, timeout), lock.hold(paths, name, timeout=timeout):
         yield

@@ -21,7 +21,7 @@ Parser = argparse.ArgumentParser
 
 
 class Lock(Enum):
-    """The locks that are held while a verb runs. NONE if the verb needs none or takes its locks itself."""
+    """The locks that are held while a verb runs. NONE if the verb needs no lock or takes its locks itself."""
 
     NONE = auto()
     SITE = auto()
@@ -129,11 +129,11 @@ class Verb(NamedTuple):
     """The function that does the work and returns the exit code."""
     arguments: Callable[[Parser], None] = flags()
     reads_only: bool = False
-    """Whether the verb changes nothing. Then the history does not record it."""
+    """Whether the verb changes nothing. Then the history does not record a call."""
     in_history: bool = True
     """Whether the history records the start and the end of a call. For a timer's verb, the journal has both."""
     remembered: str = ""
-    """The function that decides whether the history records a call, if it records only some calls of the verb."""
+    """The function that decides whether the history records a call. Empty if the history records every call."""
     subject: str = ""
     """The function that returns what the run is about, such as a tag, for its first event."""
     op: str = ""

@@ -60,14 +60,14 @@ class Config:
     watch: Positive
     """How long the old colour keeps running after the flip."""
     connections: Positive
-    """The most connections to PostgreSQL that one release opens, its web container and its worker together."""
+    """The most connections to PostgreSQL that one release opens: web container and worker together."""
     migrate: bool
     """Whether the image has the commands `migrate` and `schema`."""
     worker: bool
     """Whether the image has a command `worker`."""
     ready_path: UrlPath
     version_path: UrlPath | None
-    """None if the image reports no version, neither in its label nor over HTTP."""
+    """None if the image reports no version, in a label or over HTTP."""
     webhook_path: UrlPath | None
     """None if the app does not use Telegram."""
     public_paths: tuple[UrlPath, ...] = ()

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def begin(act: Callable[[], T]) -> Callable[[float], T]:
-    """Start `act` in the background, and return a function that waits for it.
+    """Start `act` in the background, and return a function that waits for the result.
 
     Call that function with a number of seconds. The function returns or raises what `act` did, or raises TimeoutError
     if `act` has not ended by then. A socket's timeout is not enough, because the timeout applies to each read.

@@ -1,4 +1,4 @@
-"""Computes the disk space that an action needs, and checks that it is free. A full disk stops PostgreSQL."""
+"""Computes the disk space that an action needs, and checks that this space is free. A full disk stops PostgreSQL."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +18,13 @@ WAL = 1 << 30
 def of_backup(database: int, *, verified: bool) -> int:
     """Return the bytes that a backup may take: a dump and, if the backup is verified, a restored copy of the database.
 
-    A dump is smaller than its database, because it is compressed and has no indexes.
+    A dump is smaller than its database, because a dump is compressed and has no indexes.
     """
     return database + SPARE + (database + SERVER if verified else 0)
 
 
 def of_restore(database: int) -> int:
-    """Return the bytes that a second database may take while it is loaded."""
+    """Return the bytes that a load into a second database may take."""
     return database + min(database, WAL) + SPARE
 
 
@@ -41,5 +41,5 @@ def check(directory: Path, free: int, needs: Mapping[str, int], error: type[Stac
 
 
 def full(file: Path, room: int) -> str:
-    """Return the message for a file that used up all the space it was allowed."""
+    """Return the message for a file that used up its space."""
     return f"no space left on the disk: {file} needs more than the {room >> 20} MiB that may be used"

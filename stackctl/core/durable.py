@@ -49,5 +49,5 @@ def rename(path: Path, target: Path) -> None:
 
 
 def sync(file: BinaryIO) -> None:
-    """Flush to the disk what another program has written to this file."""
+    """Flush to the disk a file that another program has written."""
     os.fsync(file.fileno())

@@ -23,7 +23,7 @@ KEPT_LINES = 10_000
 
 @dataclass
 class RunLog:
-    """The log of one run. It masks the `secrets` in everything that it writes."""
+    """The log of one run. The log masks the `secrets` in every line."""
 
     path: Path | None
     """history.jsonl, or None for a verb that only reads."""
@@ -55,7 +55,7 @@ class RunLog:
         self._record(self.op, state, message, self._ms_since(self._began), {"code": code})
 
     def emit(self, step: str, state: str, message: str = "", ms: int | None = None) -> None:
-        """Record an event. `state` is start, progress, log, done, failed or undone; `ms` is the duration, if known."""
+        """Record an event. `state` is start, progress, log, done, failed or undone. `ms` is the duration, if known."""
         self._record(step, state, message, ms, {})
 
     def step(self, name: str, act: Callable[[], str], description: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The history of runs: who ran which verb and when, how long each step took, and why it failed."""
+"""The history of runs: who ran which verb and when, how long each step took, and why a run failed."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ TAIL_BYTES = 256 << 10
 
 
 def runs(paths: Paths, op: str = "") -> list[Run]:
-    """Return all runs in the history, or those of one verb, oldest first.
+    """Return all runs in the history, or only the runs of one verb, oldest first.
 
     Each run is {run, op, by, key?, tag, request?, at, state, code, ms, message, steps: [...]}. `state` is done, failed
     or unfinished. An unfinished run is under way or was killed.

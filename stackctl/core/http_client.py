@@ -25,7 +25,7 @@ def over_socket(
 
 
 def status_over_socket(unix_socket: Path, target: str, timeout: float) -> int:
-    """Send a GET over a unix socket, and return the status. The answer's body is not read: it may be a stream."""
+    """Send a GET over a unix socket, and return the status. The body may be a stream, so it is not read."""
     connection = _UnixConnection(unix_socket, timeout)
     return begin(lambda: _head_of_answer(connection, "GET", target, {})[0])(timeout)
 

@@ -4,7 +4,7 @@ There are two locks, for two reasons:
 
 - `lock` is held by a converge or a verb from start to end. Anyone else is refused, and told the holder's name. A verb
   that a converge calls with `--lock-id ID` is admitted if the file of the held lock has this ID.
-- `work` is held by stackctl while it moves containers. This lock keeps other runs out when a release outlives the
+- `work` is held while stackctl moves containers. This lock keeps other runs out when a release outlives the
   connection of its converge. boot waits only for this lock. If boot waited for `lock`, a converge that starts
   APP.service would wait for itself.
 
@@ -69,7 +69,7 @@ def hold(paths: Paths, name: str, lock_id: str | None = None, timeout: float | N
 
 @contextmanager
 def exclusive(path: Path, name: str, timeout: float) -> Iterator[None]:
-    """Hold one lock, and wait for it up to `timeout` seconds."""
+    """Hold one lock, after a wait of at most `timeout` seconds."""
     with _flock(path, timeout) as descriptor:
         _sign(descriptor, Holder.new(name))
         yield

@@ -99,7 +99,7 @@ class Machine:
         return http_client.over_socket(unix_socket, target, body, headers or {}, timeout)
 
     def status_over_socket(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
-        """Send a GET over a unix socket, and return the status. The answer's body is not read: it may be a stream."""
+        """Send a GET over a unix socket, and return the status. The body may be a stream, so it is not read."""
         return http_client.status_over_socket(unix_socket, target, timeout)
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
@@ -127,7 +127,7 @@ class Machine:
         shutil.chown(path, group=group)
 
     def peer_certificate(self, address: tuple[str, int], name: str) -> bytes | None:
-        """Return the certificate (DER) that a server shows for this name, or None if it shows none."""
+        """Return the certificate (DER) that a server shows for this name, or None without a certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the caller only compares the certificate, which may be the placeholder

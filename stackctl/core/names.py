@@ -3,7 +3,7 @@
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 """Pattern of an image tag, as registries define it. Every tag is checked against this pattern before use."""
 REQUEST_ID = r"[0-9a-f]{32}"
-"""The ID that a caller, such as CI, chooses for its request. By this ID, the caller can follow the run."""
+"""The ID that a caller, such as CI, chooses for a request. With this ID, the caller can follow the run."""
 
 
 class DockerNames:
@@ -38,7 +38,7 @@ class UnitNames:
     def __init__(self, app: str) -> None:
         self._app = app
         self.app = f"{app}.service"
-        self.release = f"{app}-release.service"  # transient: it exists while a release or a rollback runs
+        self.release = f"{app}-release.service"  # a transient unit, which exists while a release or a rollback runs
         self.certificate_service, self.certificate_timer = f"{app}-certificate.service", f"{app}-certificate.timer"
         self.trial_boot, self.mounts_service = f"{app}-trial.service", f"{app}-mounts.service"
         self.integrity_service, self.integrity_timer = f"{app}-integrity.service", f"{app}-integrity.timer"

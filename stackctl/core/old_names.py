@@ -1,6 +1,7 @@
-"""Old names of verbs, make targets and values. They work for one version, and each use announces the new name.
+"""Old names of verbs, make targets and values. An old name works for one version, and each use announces the new
+name.
 
-CHANGELOG.md lists them as deprecated. Remove them when the project reaches the version OLD_NAMES_END.
+CHANGELOG.md lists the old names as deprecated. Remove them when the project reaches the version OLD_NAMES_END.
 """
 
 OLD_NAMES_END = "0.2.0"

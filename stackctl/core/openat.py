@@ -1,10 +1,10 @@
 """Opens files by descriptor, one name at a time, in directories that users other than root can write to.
 
 Files below DATA_ROOT belong to uid 999, which is PostgreSQL or Redis in its container. Files fetched from the off-site
-storage may come from an intruder. If root opened such files by path, it could follow planted links (CWE-59), block on a
-FIFO, or read a file that has another name elsewhere. Therefore a path is used only as far as root alone can change it.
-From there on, each name is opened from the descriptor of its directory (openat(2)), and checked before use. Links are
-never followed.
+storage may come from an intruder. If root opened such files by path, root could follow planted links (CWE-59), block on
+a FIFO, or read a file that has another name elsewhere. Therefore a path is used only as far as root alone can change
+the path. From there on, each name is opened from the descriptor of its directory (openat(2)), and checked before use.
+Links are never followed.
 """
 
 import errno
@@ -82,7 +82,7 @@ class Directory:
             return sorted(entry.name for entry in islice(entries, BATCH))
 
     def has(self, name: str) -> bool:
-        """Return whether there is an entry of this name, even if it is a dangling link."""
+        """Return whether there is an entry of this name. A dangling link counts."""
         try:
             self._stat(name)
         except FileNotFoundError:
@@ -90,14 +90,14 @@ class Directory:
         return True
 
     def size(self, name: str) -> int:
-        """Return the size of a file. Raises FailedError unless it is a regular file with a single name."""
+        """Return the size of a file. Raises FailedError unless the file is regular and has a single name."""
         found = self._stat(name)
         self._check(name, found)
         return found.st_size
 
     @contextmanager
     def reading(self, name: str, most: int) -> Iterator[BinaryIO]:
-        """Open a file to read. Raises FailedError unless it is a regular file with one name and at most `most` bytes.
+        """Open a file to read. Raises FailedError unless the file is regular, with one name and at most `most` bytes.
 
         The file is checked before it is opened, because merely opening a device may have an effect. The file that is
         opened is the one that was checked, even if the name leads to another file in the meantime.
@@ -163,7 +163,7 @@ class Directory:
         self.sync()
 
     def make(self, name: str) -> "Directory":
-        """Create a directory for root alone, and open it. The caller closes it."""
+        """Create a directory for root alone, and open it. The caller closes the result."""
         os.mkdir(_one(name), 0o700, dir_fd=self.descriptor)
         return self.below(name)
 
@@ -183,7 +183,7 @@ class Directory:
         self.sync()
 
     def unlink(self, name: str) -> bool:
-        """Remove an entry unless it is a directory. Return whether it was removed. A power failure may undo this."""
+        """Remove an entry unless it is a directory. Return False for a directory. A power failure may undo the removal."""
         try:
             os.unlink(_one(name), dir_fd=self.descriptor)
         except IsADirectoryError:
@@ -214,7 +214,7 @@ class Directory:
         os.rmdir(name, dir_fd=self.descriptor)
 
     def _take_over(self, below: "Directory", names: list[str]) -> None:
-        """Remove these entries of `below`. Directories among them move into this one, to be emptied later."""
+        """Remove these entries of `below`. Directories move into this directory, to be emptied later."""
         for name in names:
             if not below.unlink(name):
                 aside = secrets.token_hex(16)  # a name that no container can guess and occupy
@@ -257,7 +257,7 @@ def _kind(found: os.stat_result) -> str:
 
 
 def _one(name: str) -> str:
-    """Return the name. Raises ValueError unless it is the name of a single entry."""
+    """Return the name. Raises ValueError unless the name can name a single entry."""
     if "/" in name or name in {"", ".", ".."}:
         raise ValueError(f"{name!r} is no name of one entry")
     return name

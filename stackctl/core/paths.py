@@ -8,7 +8,7 @@ COLOURS = ("blue", "green")
 DATA_SERVICES = ("postgres", "redis")
 APP_SERVICES = ("web",)
 TRIALS = ("ssh", "firewall")
-"""The operator's ways into the droplet. Each change to one of them is a trial (trial.py)."""
+"""The operator's ways into the droplet. A change to either way is a trial (trial.py)."""
 
 
 def other(colour: str) -> str:
@@ -80,7 +80,7 @@ class Paths:
         }
         self.letsencrypt = root / "etc/letsencrypt"
         self.acme_webroot = root / "var/www/acme"
-        # nginx's logs: all requests, and those that fail2ban counts
+        # nginx's logs of all requests, and of the requests that fail2ban counts
         self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
         # Debian creates `reboot_required` if an upgrade needs a reboot. `reboot_packages` lists the packages.
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"

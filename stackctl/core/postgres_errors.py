@@ -1,12 +1,12 @@
 """Removes customers' data from the errors of PostgreSQL.
 
-PostgreSQL repeats data in its errors: a failed COPY shows the row in CONTEXT, a unique violation the key in DETAIL, a
-failed statement its values in QUERY or STATEMENT (protocol-error-fields in PostgreSQL's manual). The output of programs
-goes to `status`, CI logs, history.jsonl and the journal. Therefore this filter removes these fields, and the values in
-the ERROR line.
+PostgreSQL repeats data in its errors. A failed COPY shows the row in CONTEXT, a unique violation shows the key in
+DETAIL, and a failed statement shows values in QUERY or STATEMENT (protocol-error-fields in PostgreSQL's manual). The
+output of programs goes to `status`, CI logs, history.jsonl and the journal. Therefore this filter removes these
+fields, and the values in the ERROR line.
 
 The filter works on text and has one limit: an error that a function of the app raises (RAISE EXCEPTION), or that the
-app words itself, is shown as the app wrote it.
+app words itself, stays as the app wrote it.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Makes text from outside safe for a terminal and for a CI log (CWE-150).
 
 A container, a backup, a registry or a network can send sequences that a terminal obeys (ESC), characters that change
-the order of the text (bidirectional controls, CVE-2021-42574), and invisible ones (zero-width characters).
+the order of the text (bidirectional controls, CVE-2021-42574), and invisible characters (zero width).
 """
 
 import codecs

@@ -106,7 +106,7 @@ def _started(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process group of a program, if it still has one."""
+    """Kill the process group of a program, if any process is left."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -151,7 +151,7 @@ def _read_ready(selector: selectors.BaseSelector, timeout: float) -> None:
 
 
 class Conversation:
-    """A program that reads questions and writes an answer to each.
+    """A program that reads questions and writes an answer to each question.
 
     Its standard error is used only after the program has ended, so that no error message can pass for an answer.
     """

@@ -98,8 +98,8 @@ class _Faults(list[str]):
 
 
 _Reader = Callable[[Any, str, _Faults], Any]
-"""Converts a value as its type hint says. It reports each fault inside the value with its key, and raises _WrongError
-for a fault of the value itself."""
+"""Converts a value as its type hint says. A reader reports each fault inside the value with its key, and raises
+_WrongError for a fault of the value itself."""
 
 
 @cache

@@ -20,7 +20,7 @@ class Run(Protocol):
 
 
 class Undoable(Run, Protocol):
-    """A run whose steps can be undone until it is committed."""
+    """A run whose steps can be undone until the run is committed."""
 
     @property
     def committed(self) -> str:
@@ -55,10 +55,11 @@ def run_steps(stack: Context, run: R, steps: Sequence[Step[R]]) -> None:
 
 
 def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U]] = ()) -> None:
-    """Run the steps. If one fails, undo the steps done so far, or `already_begun` if an earlier run began those.
+    """Run the steps. If a step fails, undo the steps done so far, or the steps in `already_begun` of an earlier run.
 
-    Raises RefusedError if nothing was changed; FailedError if everything was undone, naming what is live and the next
-    command; PersonNeededError if something could not be undone, or if the run is committed but incomplete.
+    Raises RefusedError if nothing was changed. Raises FailedError, which names what is live and the next command, if
+    everything was undone. Raises PersonNeededError if something could not be undone, or if the run is committed but
+    incomplete.
     """
     stack, done = run.stack, list[Step[U]]()
     try:

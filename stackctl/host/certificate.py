@@ -1,5 +1,5 @@
 """
-certificate: requests the declared certificate if it is missing, and makes nginx serve it.
+certificate: requests the declared certificate if the certificate is missing, and makes nginx serve it.
 
 A timer calls this verb hourly, so the verb does little if all is as declared. certbot's own timer renews the
 certificate, and certbot's deploy hook then calls this verb with --renewed. The verb connects to nginx to see which
@@ -43,7 +43,7 @@ class Facts:
 
 
 def ensure(stack: Stack, declared: Certificate) -> None:
-    """Request the declared certificate if it is missing, and serve it."""
+    """Request the declared certificate if necessary, and serve it."""
     fault = difference(stack.paths, declared, stack.machine)
     if fault:
         stack.log.step("issue", partial(_obtain, stack, declared), f"from {declared.server}, because {fault}")
@@ -140,7 +140,7 @@ def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
 
 
 def difference(paths: Paths, declared: Certificate, machine: Machine) -> str | None:
-    """Return why certbot's lineage is not the declared one, or None."""
+    """Return why certbot's lineage differs from the declared certificate, or None."""
     facts = read(paths.tls_live(declared.domain) / CHAIN, machine)
     if facts is None:
         return "there is no certificate yet"
@@ -185,7 +185,7 @@ def cause(result: Result) -> str:
 
 
 def _server(renewal: Path) -> str | None:
-    """Return the ACME server of a lineage from the file in which certbot records it."""
+    """Return the ACME server of a lineage, from certbot's record of the lineage."""
     try:
         found = re.search(r"^server = (\S+)$", renewal.read_text(), re.MULTILINE)
     except OSError:

@@ -16,14 +16,14 @@ class Finding:
     name: str
     what: str
     remedy: str
-    """`remove`: a converge removes it on request. `site`: the next converge repairs it. `refuse`: each converge refuses
-    to run until a person has repaired it. `hand`: only a person can repair it."""
+    """`remove`: a converge removes the thing on request. `site`: the next converge repairs the thing. `refuse`: each
+    converge refuses to run until a person has repaired the thing. `hand`: only a person can repair the thing."""
     path: str | None = None
     """The file that was found, or the file that causes the finding."""
 
 
 def named(text: str) -> str:
-    """Return the text as a unique name. Blanks are escaped, so that no name can look like another, accepted one."""
+    """Return the text as a unique name. Blanks are escaped, so that no name can look like an accepted name."""
     return "".join(f"\\x{ord(one):02x}" if one.isspace() or one == "\\" else printable(one, "") for one in text)
 
 
@@ -39,7 +39,7 @@ def shown(text: str) -> str:
 
 
 def read(path: Path, most: int = 1 << 18) -> str:
-    """Return the beginning of a file that only root can replace, or "" if it is missing."""
+    """Return the beginning of a file that only root can replace, or "" if the file is missing."""
     try:
         with path.open("rb") as file:
             return file.read(most).decode(errors="replace")

@@ -64,7 +64,7 @@ def _is_there(paths: Paths, name: str) -> bool:
 
 
 def problems(found: Foreign) -> list[str]:
-    """Return a line for each finding, with what to do about it."""
+    """Return a line for each finding, with the next step."""
     if not found.known:
         return [
             "the list of what the site declares is missing, so stackctl cannot tell what is foreign. Next: make site"
@@ -93,7 +93,7 @@ def next_step(one: Finding) -> str:
 
 
 def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str]) -> list[str]:
-    """Remove the named findings and return their names. If one of them cannot be removed, remove none."""
+    """Remove the named findings and return their names. If one finding cannot be removed, remove none."""
     there = look(paths, config, machine)
     by_name = {one.name: one for one in there.findings}
     for name in names:

@@ -149,7 +149,7 @@ class Accounts:
 
 
 def key_text(path: Path) -> str:
-    """Read a file in a home directory. Like sshd, follow links there. Never wait for a FIFO, nor read from one."""
+    """Read a file in a home directory. Like sshd, follow links there. Never wait for a FIFO, and never read one."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

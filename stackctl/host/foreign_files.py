@@ -290,9 +290,9 @@ class Files:
         return Finding(named(seen.path), what, "site" if ours else "remove", seen.path)
 
     def _is_enabled_as_meant(self, path: str, target: str) -> bool:
-        """Return whether systemctl made this link for a unit of ours, or for one that Debian enables by default."""
+        """Return whether systemctl made this link for a unit of ours, or for a unit that Debian enables by default."""
         unit, of = os.path.basename(path), os.path.basename(target)  # noqa: PTH119
-        # A unit in these directories that is neither ours nor Debian's is reported itself, so its link may pass here.
+        # A foreign unit in these directories is reported itself, so the link to that unit may pass here.
         is_known = target in self._declared.files or self._packaged.has(target)
         if not is_known and not target.startswith(("/etc/systemd/system/", "/run/systemd/system/")):
             return False

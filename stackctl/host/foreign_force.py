@@ -37,7 +37,7 @@ class Force:
         return [*self._of_sshd(), *self._of_sysctls(), *self._of_units(), *self._of_ports()]
 
     def _asked(self, arguments: list[str]) -> tuple[dict[str, list[str]], str]:
-        """Ask sshd for its settings. Return them by keyword, and the error."""
+        """Ask sshd for its settings. Return the settings by keyword, and the error."""
         ran = self._machine.run([SSHD, *arguments], timeout=10)
         found: dict[str, list[str]] = {}
         for line in ran.stdout.splitlines():
@@ -50,7 +50,7 @@ class Force:
             yield Finding("sshd", f"sshd refuses its configuration: {self._sshd_fault}", "hand")
         if not self._sshd:
             return
-        # If sshd reads our drop-in alone, it shows in its own spelling what the drop-in declares.
+        # If sshd reads our drop-in alone, sshd shows in its own spelling what the drop-in declares.
         wanted, _ = self._asked(["-T", "-f", f"/{self._drop_in.relative_to(self._paths.root)}"])
         named = {line.split()[0].lower() for line in meant(read(self._drop_in))}
         # A Match block is in force for some logins only.
@@ -93,7 +93,7 @@ class Force:
         for pattern, value in wanted.items():
             for name in self._keys(pattern, wanted):
                 where = self._paths.root / "proc/sys" / name
-                # A container shares its host's kernel: a parameter that it cannot set belongs to the host.
+                # A container shares the host's kernel, so a parameter that a container cannot set belongs to the host.
                 if os.access(where, os.W_OK) and (now := " ".join(read(where).split())) != value:
                     key = name.replace("/", ".")
                     yield Finding(
@@ -161,7 +161,7 @@ def _assignments(path: Path) -> dict[str, str]:
     for line in meant(read(path), "#;"):
         name, equals, value = line.removeprefix("-").partition("=")
         if equals:
-            # The first separator decides what the others mean (sysctl.d(5)).
+            # The first separator decides what later separators mean (sysctl.d(5)).
             name = name.strip()
             swapped = name.translate(str.maketrans("./", "/."))
             slash, dot = name.find("/"), name.find(".")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stackctl.host.findings import meant, read
 
-# Only paths in directories that we watch. A droplet has twenty thousand others.
+# Only paths in directories that we watch. A droplet has twenty thousand other paths.
 _LISTED = re.compile(
     rb"^(?:/usr)?(/(?:lib/(?:systemd|sysctl\.d|mod|udev|tmpfiles\.d)|share/pam-configs/)[^\n]*|/etc/[^\n]+"
     rb"|/lib/python3[^/\n]*/dist-packages/[^/\n]+\.(?:pth|py))$",
@@ -52,7 +52,7 @@ class Packaged:
         if known is None:
             return False
         try:
-            # dpkg keeps MD5. Only root could replace a file by another one with the same sum.
+            # dpkg keeps MD5. Only root could replace a file by another file with the same sum.
             return md5((self._root / path[1:]).read_bytes(), usedforsecurity=False).hexdigest() != known
         except OSError:
             return False

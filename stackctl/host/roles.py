@@ -1,7 +1,7 @@
-"""Finds PostgreSQL roles with undeclared powers, and settings of roles and databases. `status` reports them.
+"""Finds what `status` reports of PostgreSQL: roles with undeclared powers, and settings of roles and databases.
 
 The query runs as the superuser in the database `postgres`, where the app's roles cannot leave anything that would
-falsify the answer. A role that was once superuser could falsify it. This module therefore trusts the server.
+falsify the answer. A role that was once superuser could falsify the answer. This module therefore trusts the server.
 docs/how-to/runbook.md says what to do if the server itself is in doubt.
 """
 # ruff: noqa: S608

@@ -1,5 +1,5 @@
 """
-Trials: changes to SSH, its keys and the firewall that are reverted unless a new login confirms them in time.
+Trials: changes to SSH, its keys and the firewall that are reverted unless a new login confirms the change in time.
 
 Network devices call this a confirmed commit (RFC 6241), and `netplan try` does the same. `begin` copies the files and
 starts a timer, the converge makes the change, and `confirm` comes through a new connection. A trial ends when its
@@ -125,7 +125,7 @@ def revert_if_expired(paths: Paths, machine: Machine, log: RunLog, name: str) ->
 
 
 def revert(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
-    """Restore the files and put them in force. After a FailedError the timer tries again."""
+    """Restore the files and put the old settings in force. After a FailedError the timer tries again."""
     trial = _recorded(paths, name)
     if not trial:
         raise RefusedError(f"no change to {name} is on trial")
@@ -153,7 +153,7 @@ def revert_at_boot(paths: Paths, machine: Machine, log: RunLog) -> None:
         except Exception as error:  # if one revert fails, the others must still run
             faults.append(f"the change to {name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):
-                # Do not wait: timers start only after this boot step has ended, so waiting would never end.
+                # Do not wait, because timers start only after this boot step. Waiting would never end.
                 machine.run(["systemctl", "start", "--no-block", paths.units.trial_timer(name)])
     if faults:
         raise PersonNeededError("; ".join(faults))

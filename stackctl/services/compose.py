@@ -13,7 +13,7 @@ def compose(project: str, file: Path, *arguments: str) -> list[str]:
 
 
 def up(project: str, file: Path) -> list[str]:
-    """Build the command that starts what the file declares, and recreates containers that differ from it."""
+    """Build the command that starts what the file declares, and recreates containers that differ from the file."""
     return compose(project, file, "up", "--detach", *NEITHER_PULL_NOR_BUILD)
 
 
@@ -25,8 +25,8 @@ def resume(project: str, file: Path) -> list[str]:
 def one_shot(project: str, file: Path, name: str, *command: str) -> list[str]:
     """Build the command that runs a program of the image in a one-shot container.
 
-    The container has a name, because it outlives a killed client and must be found again. The container belongs to the
-    service `migrate`, which has no fixed address, because the colour's address may be in use.
+    The container has a name, because a container outlives a killed client and must be found again. The container
+    belongs to the service `migrate`, which has no fixed address, because the colour's address may be in use.
     """
     return compose(project, file, "run", "--rm", "--no-deps", "-T", "--name", name, "migrate", *command)
 

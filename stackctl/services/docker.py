@@ -25,7 +25,7 @@ IMAGE_FORMAT = (
 
 @dataclass(frozen=True)
 class Container:
-    """A container as Docker reports it. `image` is the reference that it was created from."""
+    """A container as Docker reports it. `image` is the reference that Docker created the container from."""
 
     id: str
     image: str
@@ -103,21 +103,21 @@ class Docker:
     machine: Machine
 
     def call(self, what: str, argv: Sequence[str], env: Mapping[str, str] = ENVIRONMENT, timeout: float = 60) -> Result:
-        """Run a command. If it fails, raise FailedError with `what` and the cause."""
+        """Run a command. If the command fails, raise FailedError with `what` and the cause."""
         result = self.machine.run(argv, env, timeout)
         if result.code:
             raise FailedError(f"{what}: {result.reason}", result.tail())
         return result
 
     def containers(self, project: str, *, one_off: bool = False) -> list[Container]:
-        """List the containers of a Compose project, running or not. With `one_off`, list those of `compose run`."""
+        """List the containers of a Compose project, running or not. `one_off` selects those of `compose run`."""
         labels = [f"{PROJECT_LABEL}={project}", f"{ONE_OFF_LABEL}={one_off}"]
         filters = [part for label in labels for part in ("--filter", f"label={label}")]
         listed = self.call("Docker can't list containers", ["docker", "ps", "--all", "--quiet", "--no-trunc", *filters])
         ids = listed.stdout.split()
         if not ids:
             return []
-        # If a container has gone since it was listed, Docker still prints the others.
+        # If a container has gone since the list was made, Docker still prints the other containers.
         found = self.machine.run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *ids])
         containers = [Container.read(line) for line in found.stdout.splitlines() if line.strip()]
         return sorted(containers, key=lambda container: container.service)

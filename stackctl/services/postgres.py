@@ -10,7 +10,7 @@ superuser who connects to that database would run or obey them (CVE-2018-1058; P
 - The superuser enters the app's database only with PostgreSQL's own programs, which protect themselves (pg_dump,
   pg_amcheck), and to remove login roles.
 
-Names in the statements of this module are our own, or are checked where they are declared (config/values.py).
+Names in the statements of this module are our own, or are checked where the site declares the names (config/values.py).
 """
 # ruff: noqa: S608
 
@@ -59,13 +59,13 @@ OF_SUPERUSER = {**SESSION, "lc_messages": "C"}
 DUMPS = "stackctl-backup"
 """The application name of our sessions. By this name, the sessions of a killed caller are found."""
 ADMIN = "postgres"
-"""The database that we connect to while others are created, renamed and dropped."""
+"""The database that we connect to while other databases are created, renamed and dropped."""
 SUPERUSER = "postgres"
 PRIVILEGES = ("CREATE", "CONNECT", "TEMPORARY")
-"""What the app's owner role may do in the database. The app can't change the database's settings: a superuser owns it.
-"""
+"""What the app's owner role may do in the database. A superuser owns the database, so the app cannot change its
+settings."""
 READER = "stackctl_reader"
-"""The role that reads and counts all tables. It has no valid password, so only the container's socket admits it."""
+"""The role that reads and counts all tables. READER has no valid password, so only the container's socket admits it."""
 PSQL = ("psql", "-qtAX", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse", "-v", "SHOW_CONTEXT=never")
 QUERY_TIMEOUT = postgres_snapshot.QUERY_TIMEOUT
 LONG_TIMEOUT = 600
@@ -74,7 +74,7 @@ DUMP_LOCKS_MS, DUMP_LOCK_MS = 2000, 5
 so pg_dump waits only behind another session that waits for us. Then pg_dump must give up, because we wait for pg_dump.
 The option --lock-wait-timeout sets a statement_timeout."""
 FEWEST_TRIES = 3
-# PostgreSQL keeps superuser_reserved_connections for superusers, so no release can use them.
+# PostgreSQL keeps superuser_reserved_connections for superusers, so no release can use these connections.
 CAPACITY = """SELECT current_setting('server_version_num')::int / 10000,
  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int - count(*),
  pg_database_size('{database}') FROM pg_stat_activity WHERE backend_type = 'client backend'"""

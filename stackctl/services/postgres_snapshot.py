@@ -19,17 +19,17 @@ LOCK_TIMEOUT_MS = 500
 """Less than deadlock_timeout (1 s), after which PostgreSQL might abort the app's transaction instead of ours."""
 LOCK_TIMEOUT_S = 120
 """Within this many seconds, all tables must be locked at the same time."""
-# Errors that other transactions cause in this one. The work is tried again.
+# Errors that other transactions cause in our transaction. The work is tried again.
 DISTURBED = re.compile(
     "lock timeout|statement timeout|deadlock detected|cache lookup failed|could not open relation|"
     "relation .* does not exist"
 )
 READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-# transaction_timeout came with PostgreSQL 17. An older server refuses a session that names it.
+# transaction_timeout came with PostgreSQL 17. An older server refuses a session that names this setting.
 NO_TIMEOUT = """SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s
  WHERE s.name OPERATOR(pg_catalog.=) 'transaction_timeout'"""
 # Tables of an extension come with the extension and not with a dump, so they are locked but not counted. Counting reads
-# one column: the shortest one whose type is built in.
+# one column, the shortest column whose type is built in.
 TABLES = """SELECT pg_catalog.json_build_array(
  c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
  (SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid

@@ -53,7 +53,7 @@ class Redis:
         return sum(_number(count.removeprefix("keys=").partition(",")[0]) for count in counts)
 
     def failing_saves(self) -> list[str]:
-        """Return those of SAVES whose last attempt failed."""
+        """Return the SAVES whose last attempt failed."""
         told = self.info()
         return [name for name in SAVES if told.get(name, "ok") != "ok"]
 
@@ -71,7 +71,7 @@ class Redis:
 
 @dataclass(frozen=True)
 class Directory:
-    """The files of a stopped Redis. They belong to uid 999, so they are not trusted (openat.py)."""
+    """The files of a stopped Redis. These files belong to uid 999, so they are not trusted (openat.py)."""
 
     path: Path
 

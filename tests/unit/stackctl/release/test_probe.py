@@ -59,8 +59,8 @@ def test_the_probe_waits_until_the_app_is_ready(live: Watched, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("app", "said"),
     [
-        ({"ready": 503}, "/ready answers 503 (stackctl waited 20 s)"),
-        ({"ready": 302}, "/ready answers 302 (stackctl waited 20 s)"),
+        ({"ready": 503}, r"/ready answers 503 \(stackctl waited 20 s\)"),
+        ({"ready": 302}, r"/ready answers 302 \(stackctl waited 20 s\)"),
         ({"ready": 200, "version": "0.9"}, "/health reports version '0.9', not 1.1.0. Next: build the image again"),
         ({"ready": 200, "version": None}, "/health reports version None"),
         ({"ready": 200, "update": 401}, "/webhook answers 401"),
