@@ -237,7 +237,9 @@ def test_a_refused_release_after_a_killed_one_recovers_the_live_one(droplet: Hos
         asked.kill()
         assert asked.end()[0] == KILLED
         code, output = UnderWay(("release", "9.9.9")).end()
-    assert (code, "was removed before that" in output.splitlines()[-1]) == (FAILED, True), output
+    assert (code, "the remains of an interrupted release were removed" in output.splitlines()[-1]) == (FAILED, True), (
+        output
+    )
     assert not running.tally.lost
     assert_all_is_well(droplet, tag)
 
