@@ -183,7 +183,7 @@ class Directory:
         self.sync()
 
     def unlink(self, name: str) -> bool:
-        """Remove an entry unless it is a directory. Return False for a directory. A power failure may undo the removal."""
+        """Remove an entry. Return False if it is a directory. A power failure may undo the removal."""
         try:
             os.unlink(_one(name), dir_fd=self.descriptor)
         except IsADirectoryError:
