@@ -1,4 +1,4 @@
-"""A skipped test for test_guards.py; pytest collects it only when it is named."""
+"""A skipped test for test_guards.py. pytest collects this module only by its name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The app environment: it is read as it was written, and faulty values are refused by name."""
+"""stackctl reads an app environment exactly as the converge wrote it, and refuses faulty values by name."""
 
 import json
 from typing import Any
@@ -65,7 +65,7 @@ def test_a_value_that_no_app_can_have_is_refused_by_name(paths: Paths, values: A
 
 
 def test_the_longest_value_that_is_taken_is_the_longest_that_linux_takes() -> None:
-    """The limit is MAX_ARG_STRLEN in execve(2)."""
+    """The limit for a value is MAX_ARG_STRLEN, from execve(2)."""
     longest = "x" * (app_env.LONGEST - len("A=") - 1)
     assert app_env.problem({"A": longest}) is None
     assert Machine().run(["true"], env={"A": longest, **ENVIRONMENT}).code == 0

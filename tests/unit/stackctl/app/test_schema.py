@@ -1,4 +1,4 @@
-"""The schema's revisions: which releases can live with them, and how an image reports them."""
+"""The schema's revisions decide which releases can run. An image reports the revisions."""
 
 import json
 from itertools import combinations
@@ -57,7 +57,7 @@ def test_an_incompatible_release_has_a_reason() -> None:
     applied = tuple(Revision(f"000{n}", "contract" if n in {2, 4} else "expand") for n in range(5))
     assert schema.incompatibility(applied, knowing("0000")) == "the later revision 0002 is a contract"
     assert schema.incompatibility(applied, knowing("0001")) == "the later revision 0004 is a contract"
-    assert schema.incompatibility(applied, knowing("0003")) is None  # It has the expand that 0004 ends.
+    assert schema.incompatibility(applied, knowing("0003")) is None  # it has the expand that 0004 completes
     assert schema.incompatibility(applied, knowing("0004")) is None
     assert schema.incompatibility(applied, knowing("x")) == "nobody knows which revisions came after x"
 
@@ -66,9 +66,7 @@ def test_an_incompatible_release_has_a_reason() -> None:
 def test_an_interrupted_migration_leaves_its_first_revisions_applied(
     every: tuple[Revision, ...], data: st.DataObject
 ) -> None:
-    """If a migration is killed or fails, some revisions were applied. The next attempt finds the rest pending, and each
-    counts once.
-    """
+    """A migration that is killed or fails has applied some revisions. The next attempt applies the rest."""
     done = data.draw(st.integers(0, len(every)))
     known = data.draw(st.integers(done, len(every)))
     meant = data.draw(st.integers(done, known))
@@ -86,15 +84,13 @@ def test_an_older_image_that_lacks_revisions_takes_none_for_absent(
 
 
 def test_a_revision_applied_by_other_means_hides_no_other() -> None:
-    """The database is at a revision that no release brought, so the pending revision isn't there."""
+    """The database is at a revision that no release knows, and yet the pending revision does not count as applied."""
     one, two = Revision("1", "expand"), Revision("2", "contract")
     assert schema.applied((one, two), schema.Report("elsewhere", "2", (two,))) == (one,)
 
 
 def reported(every: tuple[Revision, ...], done: int, known: int) -> schema.Report:
-    """Return the report of an image that knows the first `known` revisions, for a database that has the
-    first `done`.
-    """
+    """Return the report of an image with the first `known` revisions, for a database with the first `done`."""
     names = [None, *(one.revision for one in every)]
     return schema.Report(names[done], names[known], every[done:known])
 
@@ -103,7 +99,7 @@ def reported(every: tuple[Revision, ...], done: int, known: int) -> schema.Repor
 def test_what_is_live_lives_with_all_that_comes_past_its_schema_or_it_is_refused(
     every: tuple[Revision, ...], data: st.DataObject
 ) -> None:
-    """The contract may be pending, or applied by a release that was undone or rolled back."""
+    """The live release works with every revision that may be applied. Otherwise the new release is refused."""
     done = data.draw(st.integers(0, len(every)))
     known = data.draw(st.integers(done, len(every)))
     report = reported(every, done, known)

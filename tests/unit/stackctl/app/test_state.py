@@ -1,4 +1,4 @@
-"""state.json is read as it was written, and determines which release is live."""
+"""stackctl reads state.json exactly as it wrote it. state.json determines the live release."""
 
 import json
 import re
@@ -81,7 +81,7 @@ KINDS_OF_RELEASE = st.tuples(*[st.sampled_from("ab")] * 3)
 @settings(max_examples=50)
 @given(STATES, st.lists(KINDS_OF_RELEASE, min_size=1, max_size=12), st.integers(1, 3))
 def test_a_live_release_is_kept_once_and_first(before: State, served: list[tuple[str, str, str]], most: int) -> None:
-    """A kept release that differs only in its ID and its time is replaced by the new one."""
+    """A new release replaces a kept one that differs only in its ID and time."""
     after = replace(before, kept=())
     for number, (tag, image, env) in enumerate(served):
         release = replace(LIVE, id=str(number), tag=tag, image=image, env_sha256=env, since=str(number))
@@ -95,7 +95,7 @@ def test_a_live_release_is_kept_once_and_first(before: State, served: list[tuple
 
 
 def test_the_recorded_colour_is_the_colour_of_what_was_recorded_last() -> None:
-    """This is so whichever colour is active: a release is recorded at its end, well after the flip."""
+    """A release is recorded at its end, well after the flip, so the active colour may be another one."""
     recorded = State().serving("blue", LIVE, 3)
     assert (State(active="blue").recorded_colour, recorded.recorded_colour) == (None, "blue")
     during = replace(recorded.with_colour("green", replace(LIVE, id="later")), active="green")

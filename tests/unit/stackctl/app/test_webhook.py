@@ -1,4 +1,4 @@
-"""Telegram's webhook is set again after a bot or a person deletes it, or an operator is told."""
+"""If a bot or a person deletes Telegram's webhook, stackctl sets it again or reports a problem."""
 
 import json
 import time
@@ -19,7 +19,7 @@ OURS = "https://bot.lab.test/webhook"
 
 @pytest.fixture
 def live(tmp_path: Path) -> Droplet:
-    """Make 1.0.0 live. It deletes the webhook when it stops, as 1.1.0 and 1.2.0 do."""
+    """Make 1.0.0 live. The bots 1.0.0, 1.1.0 and 1.2.0 delete the webhook when they stop."""
     droplet = installed(tmp_path)
     droplet.telegram.takes_webhook_back = {"1.0.0", "1.1.0", "1.2.0"}
     assert stackctl(droplet, "release", "1.0.0")[0] == 0
@@ -53,10 +53,10 @@ def test_an_undone_release_restores_the_webhook(live: Droplet, verb: list[str], 
     if verb[0] == "rollback":
         for tag in ("1.1.0", "1.0.0"):
             assert stackctl(live, "release", tag)[0] == 0
-        for container in live.docker.of("bot-green"):  # The rollback then recreates the containers, as broken ones.
+        for container in live.docker.of("bot-green"):  # the rollback then creates broken containers
             live.docker.containers.remove(container)
     if verb[0] == "rollback" and "later" in broken:
-        return  # A rollback to this release isn't watched.
+        return  # no rollback is watched
     change(live, broken)
     code, shown = stackctl(live, *verb)
     assert code == 1, shown
@@ -67,7 +67,7 @@ def test_an_undone_release_restores_the_webhook(live: Droplet, verb: list[str], 
 
 
 def test_boot_after_a_stop_ends_with_it(live: Droplet) -> None:
-    """`systemctl restart` and a reboot also stop and boot."""
+    """The webhook is set again at boot. `systemctl restart` and a reboot also stop and boot the stack."""
     assert stackctl(live, "halt")[0] == 0
     assert live.telegram.webhook["url"] == ""
     assert stackctl(live, "boot")[0] == 0
@@ -84,7 +84,7 @@ def test_the_recovery_after_a_killed_release_restores_the_webhook(live: Droplet)
     left = killed_at_its_watch(live, "1.1.0")
     left.docker.registry.clear()
     code, shown = stackctl(left, "release", "1.2.0")
-    assert code == 1, shown  # The release is refused after the recovery.
+    assert code == 1, shown  # the release is refused after the recovery
     assert left.telegram.webhook["url"] == OURS
 
 
@@ -149,7 +149,7 @@ def test_status_says_where_updates_go_and_a_release_of_the_same_mends_it(live: D
 
 
 def test_a_wrong_webhook_secret_is_found_by_the_app_s_refusals(live: Droplet) -> None:
-    """Telegram does not return the secret itself."""
+    """Telegram never returns the webhook's secret, so stackctl infers a wrong secret from the app's refusals."""
     live.telegram.webhook |= {
         "secret_token": "another",
         "info": {"pending_update_count": 2, "last_error_message": "401"},
@@ -176,7 +176,7 @@ def test_status_says_what_telegram_can_not_deliver(live: Droplet, pending: int, 
     code, seen = report(live)
     assert (code, seen["problems"]) == ((4, [said]) if said else (0, []))
     assert (seen["telegram"]["pending"], seen["telegram"]["error_at"]) == (pending, at)
-    live.paths.maintenance.touch()  # nginx itself rejects Telegram during maintenance.
+    live.paths.maintenance.touch()  # during maintenance, nginx itself rejects Telegram
     assert report(live)[1]["problems"] == []
 
 

@@ -1,4 +1,4 @@
-"""A backup of a droplet in memory is complete and verified, or absent. A kill leaves only what the next run removes."""
+"""A backup is complete and verified, or absent. A kill leaves only files that the next run removes."""
 
 import json
 import os
@@ -25,14 +25,14 @@ from tests.support.power import Disk
 
 
 def test_a_backup_has_its_name_only_once_it_is_synced(live: Droplet) -> None:
-    """A power cut may come at any time: the files are synced before the manifest, and both before the name."""
+    """Against a power cut, the files are synced before the manifest, and the manifest before the final name."""
     backups = live.paths.backups
     disk, looked = Disk(live.paths.var.parents[2]), list[int]()
 
     def look() -> None:
         for whole in (path for path in backups.iterdir() if manifest.ID.fullmatch(path.name)):
             (told,) = disk.after_a_cut(whole / manifest.NAME)
-            assert told, "a manifest that is not on the disk"
+            assert told, "the manifest was not synced before the rename"
             for name, file in manifest.parse(told, whole).files.items():
                 (content,) = disk.after_a_cut(whole / name)
                 assert content is not None
@@ -46,7 +46,7 @@ def test_a_backup_has_its_name_only_once_it_is_synced(live: Droplet) -> None:
 
 
 def hostile(directory: Path, outside: Path) -> None:
-    """Plant what uid 999 may leave in its own directory: links, a FIFO, and a tree too deep for shutil.rmtree."""
+    """Plant links, a FIFO and a tree too deep for shutil.rmtree, as uid 999 could in its own directory."""
     (directory / "loop").symlink_to(directory)
     os.mkfifo(directory / "fifo")
     here = os.open(directory, os.O_RDONLY)
@@ -63,7 +63,7 @@ def hostile(directory: Path, outside: Path) -> None:
 def test_files_of_a_throwaway_container_are_removed_without_following_links(
     live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The container restores data that an intruder may have written."""
+    """A throwaway container restores data of a possible intruder, so its files may be hostile links."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").touch()

@@ -16,7 +16,7 @@ from tests.support.fakes.droplet import Droplet, installed, stackctl
 
 
 def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
-    assert problems(live) == []  # No backup is due yet.
+    assert problems(live) == []  # no backup is due yet
     live.paths.backup_stamp.parent.mkdir(parents=True)
     live.paths.backup_stamp.touch()
     age(live.paths.backup_stamp, live.now())
@@ -31,7 +31,7 @@ def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
     live.seconds += 26 * 3600
     (line,) = problems(live)
     assert line.startswith("the last verified backup is from 2025-11-24 14:")
-    live.seconds -= 60 * 3600  # The clock was ahead when the backup was made.
+    live.seconds -= 60 * 3600  # the backup then has a date in the future
     assert problems(live) == [line]
 
 
@@ -59,7 +59,7 @@ def test_status_tells_of_files_that_are_not_whole_until_they_are(live: Droplet) 
     live.failing["pg_amcheck"] = Result(1, stderr="Error response from daemon: container x is not running\n")
     code, shown = stackctl(live, "amcheck")
     assert (code, "pg_amcheck did not finish: Error response from daemon" in shown) == (1, True)
-    assert problems(live) == [line], "it was found so before"
+    assert problems(live) == [line], "the earlier finding must still be reported"
     live.failing.clear()
     assert stackctl(live, "amcheck")[0] == 0
     assert problems(live) == []
@@ -75,7 +75,7 @@ def test_a_look_that_came_to_no_end_found_nothing(live: Droplet, code: int) -> N
 def test_a_release_does_not_wait_for_the_weekly_look_and_ends_it_before_it_migrates(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A migration would wait for the table that is being checked, and then give up."""
+    """A release ends the weekly check, because a migration would wait for the checked table and then give up."""
     with looking(monkeypatch, live) as seen:
         assert stackctl(live, "amcheck")[0] == 0
     assert seen == [[False, True]]
@@ -96,7 +96,7 @@ def missed(droplet: Droplet) -> list[str]:
 
 @pytest.mark.parametrize("cause", ["it fails", "another is at work"])
 def test_checks_that_never_finish_are_reported(live: Droplet, cause: str) -> None:
-    assert missed(live) == [], "a droplet on which none is due yet"
+    assert missed(live) == [], "no check is due yet"
     live.seconds += 30 * 86400
     if cause == "it fails":
         live.failing["pg_amcheck"] = Result(1, stderr="FATAL: the database system is shutting down\n")
@@ -114,11 +114,11 @@ def test_checks_that_never_finish_are_reported(live: Droplet, cause: str) -> Non
     assert "since 2025-12-23. Next: sudo journalctl -u bot-amcheck.service, then sudo systemctl start" in line
     live.failing["pg_amcheck"] = Result(2, "heap table app.public.offers, block 0: xmin is in the future\n")
     stackctl(live, "amcheck")
-    assert missed(live) == [], "what it found is told, and it has looked"
+    assert missed(live) == [], "a check that found damage has finished"
     live.seconds += 16 * 86400
     assert missed(live)
     live.paths.config.write_text(json.dumps(json.loads(live.paths.config.read_text()) | {"isolated": True}))
-    assert missed(live) == [], "the timers of a copy rest"
+    assert missed(live) == [], "an isolated droplet runs no timers"
 
 
 def test_backups_are_listed_newest_first(live: Droplet) -> None:

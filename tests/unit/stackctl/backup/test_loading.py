@@ -1,6 +1,4 @@
-"""The right roles load the right parts of a dump. The text is pg_restore's own output for a
-database with odd contents.
-"""
+"""The right roles load the right parts of a dump. The tests use pg_restore's output for a database with odd names."""
 
 from __future__ import annotations
 
@@ -84,7 +82,7 @@ GRANT postgres TO keeper;
 
 @dataclass
 class Programs(Machine):
-    """PostgreSQL's programs, with a record of what they were asked."""
+    """A stand-in for PostgreSQL's programs that records each question."""
 
     listed: str = LISTED
     schema: str = SCHEMA
@@ -92,7 +90,7 @@ class Programs(Machine):
         default_factory=lambda: {"NOT v.trusted": "postgres_fdw\ndblink", "rolname": "owner"}
     )
     asked: list[tuple[str, str]] = field(default_factory=list)
-    """The role that asked, and what it asked."""
+    """Each question with the role that asked."""
 
     def run(
         self,
@@ -150,7 +148,7 @@ def test_objects_that_only_a_superuser_creates_are_left_out_and_named(load: Load
 
 
 def test_a_plain_dump_has_nothing_to_tell(load: Load, programs: Programs) -> None:
-    """A dump of a database that we made says the same: the owner has its privileges on the database."""
+    """The privileges that the site itself grants on the database are no finding."""
     programs.schema = (
         "GRANT ALL ON DATABASE app TO owner;\nGRANT CONNECT ON DATABASE app TO stackctl_reader;\n"
         "ALTER TABLE public.offers OWNER TO owner;\n"
@@ -226,7 +224,7 @@ def test_an_untrusted_extension_is_made_while_there_is_nothing_but_it(load: Load
 
 
 def test_the_extension_of_the_weekly_look_needs_no_schema_of_its_own(load: Load, programs: Programs) -> None:
-    """pg_amcheck --install-missing creates it in pg_catalog, in the app's own database."""
+    """pg_amcheck --install-missing creates the extension amcheck in pg_catalog of the app's database."""
     programs.listed = "4; 3079 16441 EXTENSION - amcheck \n"
     programs.schema = "CREATE EXTENSION IF NOT EXISTS amcheck WITH SCHEMA pg_catalog;\n"
     programs.answers["NOT v.trusted"] = "amcheck"
@@ -250,7 +248,7 @@ def test_objects_return_to_their_owner_if_it_has_no_power(
 
 
 def test_nothing_of_postgresql_s_own_is_given_away(load: Load, programs: Programs) -> None:
-    """The owner of pg_catalog would control each session of a superuser. A function's body may contain such lines."""
+    """The owner of pg_catalog controls each session of a superuser. A function's body may contain such statements."""
     programs.answers = {"rolcanlogin": "keeper", "lomowner": '["public", "my \\"t"]', **programs.answers}
     programs.schema = (
         "ALTER SCHEMA pg_catalog OWNER TO keeper;\nALTER VIEW pg_catalog.pg_roles OWNER TO keeper;\n"
@@ -270,9 +268,7 @@ def test_an_extension_is_made_for_the_table_of_contents_and_not_for_a_line_of_a_
 
 
 def test_the_time_to_read_a_dump_grows_linearly(load: Load, programs: Programs) -> None:
-    """A pattern that tries each end with each beginning would take weeks for a line of 64 MiB. So would a search for
-    each name.
-    """
+    """A quadratic pattern or a search for each name would take weeks for a line of 64 MiB."""
     load.roles.write_text("".join(f"CREATE ROLE r{number};\n" for number in range(100_000)))
     programs.schema = "GRANT " + " ON DATABASE " * 30_000 + " TO x" * 30_000 + "\n"
     began = time.process_time()
@@ -281,7 +277,7 @@ def test_the_time_to_read_a_dump_grows_linearly(load: Load, programs: Programs) 
 
 
 def test_a_line_ends_where_pg_restore_ends_it(load: Load, programs: Programs) -> None:
-    """A name or a CHECK constraint may contain U+2028 or similar characters."""
+    """Only a line feed ends a line, because a name may contain U+2028 or similar characters."""
     programs.listed = "7; 1259 1 TABLE public a\u2028666; 1259 1 TABLE public b owner\n"
     programs.schema = "ALTER TABLE public.a\u2028ALTER TABLE public.b OWNER TO keeper;\n"
     programs.answers["contype"] = json.dumps(["drop", "add '\u2028'", "validate"], ensure_ascii=False)
@@ -292,7 +288,7 @@ def test_a_line_ends_where_pg_restore_ends_it(load: Load, programs: Programs) ->
 
 
 def test_nothing_of_a_dump_becomes_a_superuser_s(load: Load, programs: Programs) -> None:
-    """A superuser's function with SECURITY DEFINER runs as superuser."""
+    """No object of a dump gets a superuser as owner. A function with SECURITY DEFINER would then run as superuser."""
     programs.schema = "ALTER TABLE public.t OWNER TO postgres;\nALTER FUNCTION public.f() OWNER TO keeper;\n"
     assert load.contents().owners == (("LARGE OBJECT", "4242", "keeper"),)
 
@@ -316,5 +312,5 @@ def test_settings_and_privileges_are_the_live_database_s(load: Load, programs: P
     assert "datname = 'app'" in said
     assert "rolsuper" in said
     assert "INSERT INTO pg_catalog.pg_db_role_setting" in said
-    assert "SET %" not in said  # No setting is applied to our own session, which it might stop.
+    assert "SET %" not in said  # no setting of the dump may apply to our own session
     assert "set_config" not in said

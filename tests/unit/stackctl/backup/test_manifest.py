@@ -1,4 +1,4 @@
-"""A backup's manifest is read as it was written, and anything else is refused."""
+"""stackctl reads a backup's manifest exactly as it wrote it, and refuses anything else."""
 
 import json
 import os
@@ -183,7 +183,7 @@ def test_a_directory_without_a_valid_manifest_is_named_and_does_not_count(tmp_pa
 
 
 def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
-    """A manifest contains output of containers, such as a version."""
+    """A manifest contains output of containers, such as a version, which may be malformed."""
     one = made(1, redis=Redis("8.0.2\nverified: yes", 5))
     (tmp_path / one.id).mkdir()
     with pytest.raises(FailedError, match=r"manifest\.json: redis\.version must be a version"):
@@ -195,7 +195,7 @@ WHY = 'pg_restore of postgres.dump failed: ERROR:  relation "z" does not exist'
 
 
 def test_only_an_unverified_backup_s_manifest_has_a_reason() -> None:
-    """An older stackctl refuses a manifest with a key that it does not know."""
+    """Verified backups have no reason, because an older stackctl refuses a manifest with an unknown key."""
     unproven = made(1, verified=False, unproven=WHY)
     assert manifest.parse(unproven.to_json(), "here") == unproven
     assert "unproven" not in json.loads(made(1).to_json())
@@ -209,14 +209,14 @@ def test_the_reason_of_an_unverified_backup_is_one_printable_line(why: Any) -> N
 
 
 def test_a_verified_backup_has_no_reason_why_it_is_unverified() -> None:
-    """Such a backup would be the latest, and its rows would be compared with nothing."""
+    """A manifest must not be verified and have a reason. Its rows would be compared with nothing."""
     document = json.loads(made(1).to_json()) | {"unproven": WHY}
     with pytest.raises(FailedError, match="the backup is marked both as verified and as unproven"):
         manifest.parse(json.dumps(document), "here")
 
 
 def test_a_manifest_of_the_former_format_is_read(tmp_path: Path) -> None:
-    """stackctl wrote this format until November 2026."""
+    """stackctl still reads the format that it wrote until November 2026."""
     directory = tmp_path / "20251123T120003.580Z"
     directory.mkdir()
     (directory / "manifest.json").write_text(OLD)
@@ -271,7 +271,7 @@ def test_files_that_are_not_what_was_written_are_named(whole: tuple[Path, Manife
 def test_a_link_or_fifo_is_a_fault_even_with_the_right_content(
     whole: tuple[Path, Manifest], name: str, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """restic restores links, FIFOs and devices just as a hostile storage sends them."""
+    """restic restores links, FIFOs and devices, so a hostile storage can send them."""
     directory, told = whole
     other = directory.parent / "other"
     (directory / name).rename(other)
@@ -287,7 +287,7 @@ def test_a_link_or_fifo_is_a_fault_even_with_the_right_content(
 
 def test_a_file_that_the_manifest_does_not_list_is_a_fault(whole: tuple[Path, Manifest]) -> None:
     directory, told = whole
-    (directory / f"{NAME}.new").touch()  # A save that was killed left this file.
+    (directory / f"{NAME}.new").touch()  # left by a save that was killed
     assert manifest.differing(directory, told) == []
     (directory / "x\x1b[2J").mkdir()
     assert manifest.differing(directory, told) == [r"'x\x1b[2J' is not named in the manifest"]
@@ -300,7 +300,7 @@ def test_a_file_that_the_manifest_does_not_list_is_a_fault(whole: tuple[Path, Ma
 def test_a_file_that_is_swapped_while_it_is_compared_is_no_way_out(
     whole: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its size was right a moment before. /dev/zero would never end."""
+    """A file with the right size may be swapped for /dev/zero, which never ends."""
     directory, told = whole
     real = openat.Directory.size
 
@@ -328,7 +328,7 @@ def test_a_file_with_a_backup_s_name_is_reported(tmp_path: Path, what: str) -> N
     "document", [{"version": "x" * 1_000_000}, {"version": 2} | {f"key{n}": 1 for n in range(100_000)}]
 )
 def test_the_faults_of_a_manifest_fit_on_one_line(document: dict[str, Any]) -> None:
-    """`status`, the journal and the history show the message."""
+    """The message has one line, because `status`, the journal and the history show it."""
     with pytest.raises(FailedError) as told:
         manifest.parse(json.dumps(document), "one")
     assert len(str(told.value)) < 2 * manifest.MOST_TOLD

@@ -1,4 +1,4 @@
-"""The retention keeps the right backups, whatever the clock said when they were made."""
+"""The retention keeps the right backups, even if the clock was wrong."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -34,8 +34,8 @@ def test_seven_nights_stay_here() -> None:
 def test_a_year_keeps_days_weeks_and_months() -> None:
     """The first night is Monday 24 November 2025, the 365th is Monday 23 November 2026."""
     days = list(range(359, 366))
-    weeks = [350, 357, 364, 365]  # These are Sundays and the newest night of the current week.
-    # These are the last nights of months (30 June, 31 July, …) and the newest of November.
+    weeks = [350, 357, 364, 365]  # Sundays, and the newest night of the current week
+    # The last nights of months (30 June, 31 July, …), and the newest night of November.
     months = [219, 250, 281, 311, 342, 365]
     assert kept(nights(365), OFFSITE) == sorted({*days, *weeks, *months})
 
@@ -87,7 +87,7 @@ def test_no_clock_deletes_one_of_the_newest_or_one_without_a_newer_verified_back
 
 
 JUMPS = {"weeks": (1, 4, 0, 7), "months": (1, 0, 6, 4 * 365 + 1)}
-"""Each rule, and the number of days of which a jump is a multiple, so that its periods begin as the right ones do."""
+"""The retention rule and a number of days. A jump by a multiple of these days keeps weekdays or days of the month."""
 
 
 @pytest.mark.parametrize("period", JUMPS)
@@ -96,7 +96,7 @@ JUMPS = {"weeks": (1, 4, 0, 7), "months": (1, 0, 6, 4 * 365 + 1)}
 def test_a_clock_that_jumped_and_came_back_costs_no_more_than_the_oldest(
     period: str, before: int, wrong: int, after: int, off: int
 ) -> None:
-    """A period during which the clock jumped counts twice: nothing distinguishes it from a new period."""
+    """A week or month in which the clock jumped counts twice, because nothing distinguishes it from two."""
     *rule, days = JUMPS[period]
     right = nights(before + wrong + after)
     jumped = [

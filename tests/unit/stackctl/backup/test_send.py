@@ -29,7 +29,7 @@ def test_an_unsent_backup_is_sent_with_the_next_one(live: Droplet, storage: Sent
 
 
 def test_a_backup_that_the_storage_lost_is_sent_again(live: Droplet, storage: Sent) -> None:
-    """Another repository that never had the backups is treated the same."""
+    """stackctl sends a backup again that the storage lost, or that a new repository never had."""
     assert stackctl(live, "backup")[0] == 0
     storage.clear()
     assert stackctl(live, "backup")[0] == 0
@@ -40,7 +40,7 @@ def test_a_backup_that_the_storage_lost_is_sent_again(live: Droplet, storage: Se
 def test_the_highest_possible_number_leaves_one_for_the_next_backup(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """An intruder sent the highest number that a manifest may have, so that no number would follow it."""
+    """An intruder sent the highest number that a manifest may have. The next backup still gets a number."""
     monkeypatch.setattr(download, "available", lambda _stack: [replace(small(1), sequence=number)])
     droplet = installed(tmp_path)
     for _ in range(2):
@@ -65,16 +65,16 @@ def test_the_first_of_an_empty_droplet_is_compared_with_what_was_sent(
     monkeypatch.setattr(download, "available", lambda _stack: there)
     code, shown = stackctl(droplet, "backup", "--nightly")
     assert (code, SHRUNK.format(newest.id) in shown) == (1, True)
-    assert [one.id for one in proven(droplet)] == storage, "it is kept, and sent"
+    assert [one.id for one in proven(droplet)] == storage, "the small backup must be kept and sent"
 
 
 def test_a_release_needs_no_storage_that_answers(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first backup after the release asks the storage all the same."""
+    """A release does not ask the storage for the highest number. The first backup after the release asks."""
     droplet = installed(tmp_path)
     with monkeypatch.context() as down:
-        down.setattr(download, "available", lambda _stack: pytest.fail("asked"))
+        down.setattr(download, "available", lambda _stack: pytest.fail("the release asked the storage"))
         assert stackctl(droplet, "release", "1.0.0")[0] == 0
     assert stackctl(droplet, "backup")[0] == 0
     assert [(one.sequence, one.reason) for one in every(droplet)] == [(1, "release"), (71, "asked")]
@@ -102,7 +102,7 @@ def test_a_backup_removes_the_fetched_files_of_a_killed_upload(live: Droplet, mo
     fetched = live.paths.backups / upload.FETCHED
     (fetched / "20251122T000000.000Z").mkdir(parents=True)
     assert stackctl(live, "release", "1.1.0")[0] == 0
-    assert fetched.exists(), "a backup may be at it"
+    assert fetched.exists(), "a fetched backup may be in use"
     monkeypatch.setattr(type(live), "free", lambda *_: 520 << 20 if fetched.exists() else 20 << 30)
     assert stackctl(live, "backup")[0] == 0
     assert not fetched.exists()

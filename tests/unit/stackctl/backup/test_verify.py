@@ -1,4 +1,4 @@
-"""Backups are verified, even dumps that do not restore in one go."""
+"""stackctl verifies backups, even those whose dump does not restore in one go."""
 
 import time
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_a_schema_that_does_not_restore_in_one_go_keeps_its_dump_and_says_so(odd
     assert kept.unproven
     assert "COPY failed for table public.offers" in kept.unproven
     assert f"The dump is kept as the unverified backup {kept.id}" in shown.splitlines()[-1]
-    assert storage == [kept.id], "the droplet may be lost before anybody mends the schema"
+    assert storage == [kept.id], "an unverified backup must be sent, too"
     assert leftovers(odd) == []
     assert [line for line in problems(odd) if kept.id in line and "unverified" in line and "public.offers" in line]
     row = next(line for line in stackctl(odd, "list-backups")[1].splitlines() if kept.id in line)
@@ -77,7 +77,7 @@ def test_a_newer_one_takes_its_place_and_no_proven_one_s(live: Droplet) -> None:
 
 
 def test_a_replaced_unverified_backup_gets_no_new_number(odd: Droplet, storage: Sent, monkeypatch: Any) -> None:
-    """The storage has numbers that this droplet never saw."""
+    """A replaced unverified backup keeps its number, even if the storage has higher numbers."""
     assert stackctl(odd, "backup")[0] == 1
     monkeypatch.setattr(download, "highest_since", lambda *_: 500)
     storage.clear()
@@ -102,11 +102,13 @@ def test_a_pre_restore_backup_must_be_verified_and_is_kept_otherwise(odd: Drople
         create.pre_restore(stack_of(odd))
     assert [one.reason for one in unproven(odd)] == ["safety"]
     assert stackctl(odd, "backup")[0] == 1
-    assert [one.reason for one in unproven(odd)] == ["safety", "asked"], "it may be all that is left of that data"
+    assert [one.reason for one in unproven(odd)] == ["safety", "asked"], (
+        "the pre-restore backup must stay, as perhaps the last copy of its data"
+    )
 
 
 def test_a_verified_backup_does_not_replace_a_pre_restore_backup(live: Droplet) -> None:
-    """The backup stays as long as a verified one would."""
+    """An unverified pre-restore backup stays as long as a verified one would."""
     assert stackctl(live, "backup")[0] == 0
     live.seconds += 60
     live.postgres.unloadable = {"public.offers": True}
@@ -151,10 +153,10 @@ def test_the_throwaway_server_has_locks_for_all_tables(live: Droplet) -> None:
     assert stackctl(live, "backup")[0] == 0
     (started,) = [call for call in live.ran("docker run --detach") if "postgres" in call]
     assert "--max_locks_per_transaction=2064" in started
-    assert len(live.ran("LOCK TABLE ONLY ")) == 2000, "the restored one is counted without locks"
+    assert len(live.ran("LOCK TABLE ONLY ")) == 2000, "only the live tables may be locked"
     counted = live.ran("COPY ")
     assert len(counted) == 4000
-    assert all("ROLLBACK TO SAVEPOINT a;" in question for _, question in counted), "which lets go of the table"
+    assert all("ROLLBACK TO SAVEPOINT a;" in question for _, question in counted), "each count must release its table"
 
 
 NO_SPACE = Result(1, stderr="pg_restore: error: could not extend file: No space left on device")
@@ -171,7 +173,7 @@ def test_a_full_disk_during_the_verification_says_where_to_make_room(live: Dropl
 def test_a_load_that_writes_without_end_is_stopped_before_the_disk_is_full(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A function of a CHECK constraint can do this."""
+    """A function in a CHECK constraint could write without end."""
 
     def written(*_: object) -> Result:
         live.bytes_free = SPARE - 1
@@ -190,7 +192,7 @@ def test_a_load_that_writes_without_end_is_stopped_before_the_disk_is_full(
 def test_a_load_that_was_ended_is_not_verified_even_if_its_faults_are_expected(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unverified backup is loaded as far as possible in spite of errors."""
+    """A load that was stopped is not verified, even if the restore ignores other errors of this dump."""
     monkeypatch.setattr(verify, "LOOK_S", 0.001)
     live.bytes_free = SPARE - 1
     with pytest.raises(FailedError, match="is left on the disk"), verify._leaving_room(stack_of(live), "bot-verify"):

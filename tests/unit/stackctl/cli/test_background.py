@@ -1,4 +1,4 @@
-"""A run in the background is followed to its end, from anywhere."""
+"""A client follows a run in the background to its end, and may connect at any time."""
 
 import json
 import sys
@@ -25,21 +25,19 @@ ID, ANOTHER = "0123456789abcdef" * 2, "f" * 32
 
 @dataclass
 class Followed(Droplet):
-    """A droplet on which one of the prepared events happens each time the follower sleeps. After the last, the unit
-    ends.
-    """
+    """A droplet on which one prepared event happens at each sleep of the follower. After the last, the unit ends."""
 
     coming: list[Callable[[], object]] = field(default_factory=list)
     unit: str = "active"
     """The state that systemd reports until the unit ends."""
     over: str = "inactive"
-    """The state that systemd reports afterwards."""
+    """The state that systemd reports after the end."""
     last_words: Callable[[], object] = lambda: None
-    """What happens after the follower's last look, just before the unit ends."""
+    """A function that is called after the follower's last look, just before the unit ends."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
-        assert self.seconds < 100, "it is followed for ever"
+        assert self.seconds < 100, "the follower does not end"
         if self.coming:
             self.coming.pop(0)()
         else:
@@ -83,7 +81,7 @@ def follow(followed: Followed, run: str = RUN) -> tuple[int, list[str]]:
 
 
 def test_a_run_is_heard_from_its_first_event_to_its_exit_code(followed: Followed) -> None:
-    """Events of earlier runs, and those of other runs at the same time, are not shown."""
+    """The follower shows no events of earlier runs and of other runs at the same time."""
     before, mine, others = run_log(followed.paths, "earlier"), run_log(followed.paths), run_log(followed.paths, "other")
     before.begin("ada", "1.0.0")
     before.end(0, "over")
@@ -141,7 +139,7 @@ def test_a_torn_line_spoils_none_that_is_heard(followed: Followed) -> None:
 def test_each_event_is_shown_once_even_if_the_history_is_trimmed(
     followed: Followed, monkeypatch: pytest.MonkeyPatch, said_before_it: int
 ) -> None:
-    """Trimming replaces the history by a shorter file, twice during this test."""
+    """Trimming replaces the history with a shorter file, twice during this test."""
     monkeypatch.setattr(events, "MOST_LINES", 12)
     monkeypatch.setattr(events, "KEPT_LINES", 12)
     mine, others = run_log(followed.paths), run_log(followed.paths, "other", "maintenance")
@@ -178,7 +176,7 @@ def test_a_follower_waits_for_a_silent_run_while_its_unit_exists(followed: Follo
 
 
 def test_the_follower_waits_for_a_run_that_undoes_its_work(followed: Followed) -> None:
-    """The unit was stopped, and stays `deactivating` until its work is undone."""
+    """A stopped unit is `deactivating` until its work is undone. The follower waits for the end."""
     mine = run_log(followed.paths)
     mine.begin("ada")
     followed.unit = "deactivating"
@@ -220,7 +218,7 @@ def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> N
 
 
 def test_a_run_is_found_by_the_id_of_its_request(followed: Followed) -> None:
-    """This holds for a dry run, too, and after later runs."""
+    """A run is found by its request's ID, even a dry run, and even after later runs."""
     for run, op, request in (("1", "release", ID), ("2", "dry-run", ANOTHER), ("3", "release", None)):
         run_log(followed.paths, run, op).begin("ci", "1.0.0", "", request)
         run_log(followed.paths, run, op).end(0)
@@ -256,14 +254,14 @@ def test_a_release_is_a_unit_that_ends_before_docker_and_undoes_what_it_did(foll
     (argv,) = followed.calls
     assert "--unit=bot-release.service" in argv
     assert {"--property=KillMode=mixed", "--property=After=docker.service bot.service"} <= set(argv)
-    # Undoing waits for a colour (5 s), and twice for a worker (7 s): the new one and the old one.
+    # The undo waits for a colour (5 s), for the new worker (7 s) and for the old worker (7 s).
     assert f"--property=TimeoutStopSec={background.UNDO_SECONDS + 5 + 7 + 7}" in argv
     assert argv[-5:] == ["/usr/local/bin/stackctl", "--run", RUN, "release", "1.1.0"]
 
 
 @pytest.mark.parametrize("held", ["lock", "work"])
 def test_a_refusal_names_the_run_that_started_first(followed: Followed, held: str) -> None:
-    """The lock was taken between the check and the start of the unit."""
+    """Another run took the lock between the check and the start of the unit."""
 
     def loses(*arguments: Any, **_named: Any) -> Result:
         taken.enter_context(lock.exclusive(getattr(followed.paths, held), "ada's release", 0))
@@ -292,7 +290,7 @@ def test_a_unit_that_systemd_does_not_start_is_reported(followed: Followed) -> N
 
 
 def test_a_unit_that_timed_out_does_not_start_later(followed: Followed) -> None:
-    """The unit may be queued behind a boot, for example."""
+    """A unit that timed out, for example in the queue behind a boot, must not start later."""
     followed.failing = {"systemd-run": Result(TIMED_OUT, stderr="timed out after 60 s")}
     with pytest.raises(FailedError, match="systemd cannot start the run: timed out after 60 s"):
         start(followed, "release", "1.1.0")
@@ -334,7 +332,7 @@ def test_machines_are_told_in_json_how_it_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fits", [0, 3])
 def test_on_a_full_disk_it_is_heard_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
-    """The history accepts this number of events."""
+    """The follower hears the end even if the disk fills up after some events."""
     droplet, append, left = installed(tmp_path), events.append, [OSError(28, "No space left on device")]
 
     def full(path: Path, event: Mapping[str, Any]) -> None:

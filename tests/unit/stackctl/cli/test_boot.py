@@ -1,4 +1,4 @@
-"""boot and halt start and stop the right containers, and a release first recovers what is recorded."""
+"""boot and halt start and stop the right containers. A release first recovers the recorded release."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.status import status, web, worker
 
 
 def serves(droplet: Droplet) -> tuple[str | None, str, list[str]]:
-    """Return the colour that nginx points to, the tag that it runs, and the colours that run."""
+    """Return the active colour, its tag, and the running colours."""
     current = state.load(droplet.paths)
     assert current.release
     return current.active, current.release.tag, droplet.docker.running()
@@ -44,7 +44,7 @@ def test_boot_uses_what_the_release_started_with(live: Droplet) -> None:
 
 
 def test_boot_starts_the_existing_worker_and_creates_none(live: Droplet) -> None:
-    """Its file has changed, but only a release may mend that."""
+    """boot starts the existing worker although its Compose file has changed. Only a release may recreate the worker."""
     before = worker(live)["id"]
     live.paths.worker_yaml.write_text("services: {worker: {}}\n")
     assert stackctl(live, "halt")[0] == 0
@@ -78,7 +78,7 @@ def test_boot_stops_the_colour_that_does_not_serve(live: Droplet) -> None:
 
 
 def test_boot_takes_an_uncommitted_release_back(uncommitted: Droplet) -> None:
-    """Its watch did not finish, and after a hard reset both colours run."""
+    """An uncommitted release was not watched to the end. After a hard reset, both colours run."""
     uncommitted.reset()
     assert stackctl(uncommitted, "boot")[0] == 0
     assert serves(uncommitted) == ("blue", "1.0.0", ["blue"])
@@ -105,7 +105,7 @@ def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize("tag", ["1.1.0", "1.2.0"])
 def test_a_release_first_recovers_the_recorded_one(uncommitted: Droplet, tag: str) -> None:
-    """The next release is compared with it, and undone to it."""
+    """A release first recovers the recorded release, because a failed release is undone to that one."""
     assert settled(uncommitted, "release", tag) == (0, [RECORDED])
     assert serves(uncommitted) == ("green", tag, ["green"])
     assert [known.tag for known in state.load(uncommitted.paths).kept] == [tag, "1.0.0"]
@@ -118,7 +118,7 @@ def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_recorded
 
 
 def test_the_recorded_release_is_recovered_even_if_its_health_is_unknown(uncommitted: Droplet) -> None:
-    """The health is unknown after Docker starts."""
+    """The recorded release is recovered even with an unknown health, as after a start of Docker."""
     for container in uncommitted.docker.of("bot-blue"):
         container["health"] = "starting"
     assert settled(uncommitted, "release", "9.9.9") == (1, [RECORDED])
@@ -144,7 +144,7 @@ def test_a_dry_run_settles_nothing_and_says_what_would_give_way(uncommitted: Dro
 
 
 def test_a_refusal_after_a_recovery_is_a_failure(uncommitted: Droplet) -> None:
-    """Exit code 2 would mean that nothing was changed."""
+    """A refusal after a recovery exits with 1, because exit code 2 would mean that nothing was changed."""
     uncommitted.docker.registry.clear()
     code, shown = stackctl(uncommitted, "release", "1.1.0")
     assert code == 1

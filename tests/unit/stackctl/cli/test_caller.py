@@ -1,4 +1,4 @@
-"""The kernel and journald tell whose key was used. Nothing that the caller says counts."""
+"""stackctl learns from the kernel and from journald whose key was used, and never from the caller."""
 
 import base64
 import hashlib
@@ -52,7 +52,7 @@ def process(proc: Path, pid: int, parent: int, exe: str, *, uid: int = 0, name: 
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """Make a /proc with stackctl, sudo, a shell, the session's two processes and sshd."""
+    """Create a /proc with stackctl, sudo, a shell, the session's two processes and sshd."""
     proc = tmp_path / "proc"
     process(proc, 1, 0, "/usr/lib/systemd/systemd")
     process(proc, 10, 1, "/usr/sbin/sshd")
@@ -112,7 +112,7 @@ def test_an_unknown_key_is_not_guessed(paths: Paths, proc: Path, line: str) -> N
 
 
 def test_a_process_that_only_calls_itself_so_is_no_session(paths: Paths, proc: Path) -> None:
-    """The caller chooses its process's name and variables, but not its owner and its program's file."""
+    """A caller can choose a process's name and variables, and cannot choose its owner and its program's file."""
     process(proc, 40, 1, "/home/deploy/sshd-session", uid=1000, name="sshd-session")
     process(proc, 41, 40, "/usr/bin/sudo")
     machine = Journal(accepted(ADA))
@@ -142,7 +142,7 @@ def test_history_names_the_key_and_so_does_who_is_refused(tmp_path: Path, monkey
     (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
     assert (run["by"], run["key"]) == ("deploy", "ada@laptop")
     assert "by deploy (ada@laptop)" in stackctl(droplet, "history")[1]
-    # The unit that does the work is not a child of the session, so it is told whose key was used.
+    # The unit is not a child of the session, so stackctl passes the key's name to it.
     (asked,) = droplet.ran("systemd-run")
     assert re.search("--by deploy --key=ada@laptop release", " ".join(asked))
 
@@ -163,7 +163,7 @@ def test_the_lock_names_the_login_and_its_key(tmp_path: Path, monkeypatch: pytes
     )
     assert stackctl(droplet, "--by", "deploy", "release", "1.0.0")[0] == 0
     assert re.fullmatch(r"deploy's stackctl release \(ada@laptop, process \d+\)", seen[0])
-    # The message names the login and not the key, which has a field of its own.
+    # The message names the login. The key has a separate field.
     first = json.loads(droplet.paths.history.read_text().splitlines()[0])
     assert first["message"] == "1.0.0 by deploy"
 

@@ -1,4 +1,4 @@
-"""`logs` and `exec` choose the right container and ask Docker for the right thing."""
+"""`logs` and `exec` choose the right container and call Docker with the right arguments."""
 
 from pathlib import Path
 
@@ -17,14 +17,14 @@ def live(tmp_path: Path) -> Droplet:
 
 
 def became(droplet: Droplet, *arguments: str) -> list[str]:
-    """Return the program by which stackctl replaced itself."""
+    """Return the command that stackctl executed in its own place."""
     with pytest.raises(SystemExit):
         stackctl(droplet, *arguments)
     return droplet.calls[-1]
 
 
 def shown(droplet: Droplet, *arguments: str) -> list[str]:
-    """Return the program whose output `stackctl logs` shows."""
+    """Return the command whose output `stackctl logs` shows."""
     assert stackctl(droplet, "logs", *arguments) == (0, "")
     return droplet.calls[-1]
 

@@ -1,4 +1,4 @@
-"""If what runs differs from what is declared, status reports it, and a release mends it."""
+"""If containers differ from what is declared, status reports the difference, and a release corrects it."""
 
 import json
 from collections.abc import Callable
@@ -143,7 +143,7 @@ def test_an_app_without_telegram_tells_it_nothing(live: Droplet) -> None:
 def test_a_container_that_starts_is_no_drift(live: Droplet, which: Callable[[Droplet], dict[str, Any]]) -> None:
     which(live)["health"] = "starting"
     assert status(live)[1]["drift"] == []
-    which(live)["state"] = "exited"  # The container ends during the release.
+    which(live)["state"] = "exited"  # the container ends during the release
     assert len(status(live)[1]["drift"]) == 1
 
 

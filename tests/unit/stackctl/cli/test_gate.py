@@ -1,4 +1,4 @@
-"""CI's key may use the gate's grammar and nothing else."""
+"""The gate accepts its grammar and refuses every other request of CI's key."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ mutations = st.tuples(st.sampled_from(ALLOWED), st.integers(0, 80), st.text(min_
 @example("release a+b")
 @example("rollback a/b")
 def test_nothing_but_the_grammar_gets_through(command: str) -> None:
-    """The test states the grammar a second time, word by word, and otherwise than gate.py does."""
+    """The test states the gate's grammar a second time, in another way than gate.py."""
     try:
         arguments = gate.parse(command)
     except RefusedError:

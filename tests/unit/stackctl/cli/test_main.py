@@ -1,4 +1,4 @@
-"""Every verb starts in the same way, and an internal error ends it properly."""
+"""Every verb starts in the same way, and an internal error gives the right message and exit code."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from tests.support.fakes.droplet import installed, stackctl
 def test_a_fault_of_our_own_needs_a_person(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: list[str]
 ) -> None:
-    """A follower of a release is told. The traceback is in the journal."""
+    """An internal error needs a person. The follower of a release gets a message; the traceback is in the journal."""
 
     def faulty(*_arguments: object) -> None:
         raise ZeroDivisionError("by nought")

@@ -1,4 +1,4 @@
-"""CI names its request by an ID, and follows the run that it started."""
+"""CI gives its request an ID and follows the run with this ID."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_a_request_with_an_id_starts_one_run_and_is_followed_by_its_id(tmp_path:
 
 
 def test_a_request_that_started_nothing_is_not_followed(tmp_path: Path) -> None:
-    """Another run is not mistaken for it."""
+    """CI does not follow another run if its own request started none."""
     droplet = installed(tmp_path)
     assert stackctl(droplet, "release", "1.0.0")[0] == 0
     code, shown = stackctl(droplet, "release", "--follow", "--id", ID)

@@ -56,7 +56,7 @@ def rows(droplet: Droplet) -> list[str]:
 
 
 def test_status_during_a_release_says_what_is_under_way(live: Droplet) -> None:
-    """Nothing is recorded yet, and the lock has a holder."""
+    """During a release, nothing is recorded yet, and status names the lock's holder."""
     left = killed_at_its_watch(live, "1.1.0")
     with lock.exclusive(left.paths.work, "ada's stackctl release (process 7)", 0):
         _, report = status(left)
@@ -65,7 +65,7 @@ def test_status_during_a_release_says_what_is_under_way(live: Droplet) -> None:
     assert (at["op"], at["tag"], at["by"], at["step"]) == ("release", "1.1.0", "root", "watch")
     assert shown[0].endswith("1.1.0 in green but not recorded yet")
     assert f"under way   release 1.1.0 by root since {at['since'][:19]}, at watch" in shown
-    # This is the status after the release was killed.
+    # the status after the release was killed
     assert status(left)[1]["under_way"] is None
     assert rows(left)[0].endswith("1.1.0 in green but never recorded, because a release was interrupted")
 
@@ -80,7 +80,7 @@ def test_before_its_flip_a_release_is_under_way_beside_the_live_one(live: Drople
 
 def test_an_nginx_that_does_not_run_is_a_problem_where_it_should(live: Droplet) -> None:
     live.systemd.beside_ours.clear()
-    assert status(live)[0] == 0, "nginx is on another host"
+    assert status(live)[0] == 0, "a host without nginx must have no problem"
     declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
     live.paths.config.write_text(json.dumps(json.loads(live.paths.config.read_text()) | {"certificate": declared}))
     told = (
@@ -123,7 +123,7 @@ def test_files_of_debian_s_that_were_changed_are_a_problem(live: Droplet) -> Non
     code, shown = stackctl(live, "integrity")
     assert code == 4
     assert "have changed since they were installed: /bin/ls, debsums: missing file /bin/cp" in shown
-    # The problem must stay after any later failure of debsums, such as one by a reboot.
+    # The problem must stay after a later failure of debsums, for example by a reboot.
     live.failing["debsums"] = Result(1, stderr="interrupted")
     code, report = status(live)
     assert (code, report["problems"]) == (
@@ -152,9 +152,9 @@ def test_files_that_could_not_be_compared_are_a_problem(live: Droplet) -> None:
 
 
 def upgrade(droplet: Droplet, *, made: bool, code: int = 0) -> None:
-    """Run Debian's upgrade. Its program may exit with 0 although the upgrade failed.
+    """Run Debian's upgrade, whose program may exit with 0 although the upgrade failed.
 
-    A stamp has the time of the last successful upgrade.
+    A stamp file has the time of the last successful upgrade.
     """
     stamp = droplet.paths.upgrade_stamp
     stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def test_an_upgrade_that_was_made_before_on_the_same_day_is_enough(live: Droplet
 
 
 def test_services_with_old_libraries_make_a_reboot_due(live: Droplet) -> None:
-    """The services are listed beside Debian's packages. needrestart's output format is in its README.batch.md."""
+    """status lists services that use old libraries. README.batch.md of needrestart describes the output format."""
     live.paths.reboot_required.parent.mkdir()
     live.paths.reboot_packages.write_text("linux-image-6.12\n")
     upgrade(live, made=True)
@@ -202,7 +202,7 @@ def test_services_with_old_libraries_make_a_reboot_due(live: Droplet) -> None:
         "NEEDRESTART-VER: 3.8\nNEEDRESTART-SVC: nginx.service\nNEEDRESTART-SVC: ssh.service\nNEEDRESTART-SESS: ada\n"
     )
     live.programs["needrestart"] = lambda _: Result(0, found)
-    upgrade(live, made=False)  # A person ran the upgrade by hand.
+    upgrade(live, made=False)  # a person ran the upgrade by hand
     for _ in range(2):
         upgrade(live, made=True)
         assert status(live)[1]["reboot_due"] == ["linux-image-6.12", "nginx.service", "ssh.service"]

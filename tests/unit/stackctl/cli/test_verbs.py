@@ -40,7 +40,7 @@ def test_the_help_imports_no_verb_s_module() -> None:
 
 
 def test_a_verb_s_module_is_there_before_the_verb_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A converge may replace the zipapp meanwhile. A later import would then fail."""
+    """A verb imports its module before it waits, because a converge may replace the zipapp meanwhile."""
     done: list[str] = []
 
     def function(name: str) -> Callable[..., int]:
@@ -68,7 +68,7 @@ def test_the_old_names_are_those_of_the_changelog() -> None:
 
 
 def test_the_old_names_end_with_their_version() -> None:
-    """When this fails, the aliases have had their version. Remove them."""
+    """If this test fails, the old names have been accepted for one version. Remove the old names then."""
     assert as_numbers(VERSION) < as_numbers(OLD_NAMES_END)
 
 
@@ -87,7 +87,7 @@ def test_an_old_name_does_the_same_and_is_announced(tmp_path: Path, old: str, ne
 
 
 def with_backup(directory: Path) -> Droplet:
-    """Make a droplet with a backup that is also off-site. Two of them show the same output."""
+    """Create a droplet with a backup that is also off-site. Two such droplets show the same output."""
     droplet = installed(directory)
     reached(droplet.paths)
     assert stackctl(droplet, "backup")[0] == 0
@@ -95,7 +95,7 @@ def with_backup(directory: Path) -> Droplet:
 
 
 def ran(droplet: Droplet, *arguments: str) -> tuple[int, str, str]:
-    """Run stackctl, and return its exit code with what it wrote to stdout and to stderr."""
+    """Run stackctl, and return its exit code, its output and its error output."""
     out, err = StringIO(), StringIO()
     code = run.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, err)
     return code, out.getvalue(), err.getvalue()
@@ -104,4 +104,4 @@ def ran(droplet: Droplet, *arguments: str) -> tuple[int, str, str]:
 def test_the_help_shows_no_old_name() -> None:
     listed = re.findall(r"^    ([\w-]+)", PARSER.format_help(), re.MULTILINE)
     assert listed == [verb.name for verb in VERBS]
-    assert "{" not in PARSER.format_usage(), "argparse would list the old names there as well"
+    assert "{" not in PARSER.format_usage(), "the usage must not list the old names"

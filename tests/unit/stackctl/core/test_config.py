@@ -1,4 +1,4 @@
-"""stackctl.json is read strictly, and a fault is refused with its key."""
+"""stackctl reads stackctl.json strictly. The refusal of a fault names the key."""
 
 import json
 from typing import Any

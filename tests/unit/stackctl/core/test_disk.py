@@ -1,4 +1,4 @@
-"""An action needs free space on the disk, and fails with a clear message without it."""
+"""An action that lacks free space on the disk fails with a clear message."""
 
 from pathlib import Path
 

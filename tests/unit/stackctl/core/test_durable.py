@@ -1,4 +1,4 @@
-"""A file that is written survives a power cut as the old one or the new one."""
+"""After a power cut, a file has either its old or its new content."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ from tests.support.power import Disk
 
 
 class Power(BaseException):
-    """A power cut."""
+    """The exception that simulates a power cut."""
 
 
 NEW = b"new" * 50_000
@@ -51,9 +51,9 @@ def openat_remove(path: Path) -> None:
 def test_a_power_cut_leaves_the_old_file_or_the_new_one(
     tmp_path: Path, act: Callable[[Path], None], becomes: bytes | None
 ) -> None:
-    """At each moment, a file is on the disk before it has its name, and has its name before the caller continues.
+    """A file's content is on the disk before its name, and its name is on the disk before the caller continues.
 
-    The old file is not changed, so a program that has it open can read on.
+    The old file does not change, so a program with the open file can continue to read it.
     """
     path, old = tmp_path / "file", b"old" * 50_000
     path.write_bytes(old)
@@ -70,7 +70,7 @@ def test_a_power_cut_leaves_the_old_file_or_the_new_one(
 
 
 def test_a_power_cut_is_seen_where_nothing_was_synced(tmp_path: Path) -> None:
-    """This is the control: the content that is written is not on the disk yet, and neither is the name."""
+    """Control: without a sync, neither the content nor the name is on the disk."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
     disk = Disk(tmp_path)
@@ -84,7 +84,7 @@ def test_a_power_cut_is_seen_where_nothing_was_synced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("act", [lambda path: durable.write(path, NEW), lambda path: durable.link(path, "new")])
 def test_a_write_that_was_interrupted_anywhere_succeeds_again(tmp_path: Path, act: Callable[[Path], None]) -> None:
-    """What an interrupted attempt leaves does not prevent the next one."""
+    """The remains of an interrupted attempt do not prevent the next attempt."""
     path, cuts = tmp_path / "file", 0
     for cut in range(20):
         left = [cut]
@@ -112,7 +112,7 @@ def test_a_write_that_was_interrupted_anywhere_succeeds_again(tmp_path: Path, ac
 
 @pytest.mark.parametrize("umask", [0, 0o22, 0o77])
 def test_only_root_reads_what_is_written_unless_it_is_meant_for_others(tmp_path: Path, umask: int) -> None:
-    """The caller's umask does not matter."""
+    """Only root can read a file, under any umask of the caller, unless other readers are requested."""
     former = os.umask(umask)
     try:
         durable.write(tmp_path / "secret", b"x")

@@ -1,4 +1,4 @@
-"""A run writes events to history.jsonl and to the terminal, and the history is read from them."""
+"""A run writes events to history.jsonl and to the terminal. `stackctl history` reads these events."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_a_run_is_done_when_its_exit_code_is_0(paths: Paths, code: int, ended: s
 
 
 def test_a_containers_log_is_an_event_a_line_without_secrets(paths: Paths) -> None:
-    """A secret of several lines is masked before the text is cut into lines."""
+    """A container's log is masked before it is cut into lines, so that a secret of several lines is masked, too."""
     out = StringIO()
     log = events.RunLog(paths.history, "release", Droplet(paths), out, ["one-line\nthe-other"])
     log.emit_tail("start", "Traceback:\nkey one-line\nthe-other is bad\n")
@@ -121,7 +121,7 @@ def mode(path: Path) -> int:
 
 
 def test_history_is_roots_alone(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller's umask does not matter, even when the file is trimmed."""
+    """Only root can read the history, under any umask of the caller, even after it is trimmed."""
     former = os.umask(0)
     try:
         events.append(paths.history, {"n": 1})
@@ -149,9 +149,7 @@ def test_a_history_that_has_grown_too_long_keeps_its_newest_lines(
 
 
 def test_only_a_release_trims_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trimming makes each follower read from the beginning again. So it happens once in a release, and never in other
-    verbs.
-    """
+    """Only a release trims the history, once, because each follower must then read again from the beginning."""
     droplet = installed(tmp_path)
     monkeypatch.setattr(events, "MOST_LINES", 4)
     monkeypatch.setattr(events, "KEPT_LINES", 2)
@@ -192,7 +190,7 @@ def test_runs_are_read_whole_even_if_mixed_torn_or_trimmed(paths: Paths) -> None
     boot.begin("root")
     with paths.history.open("a") as file:
         file.write('{"run": "2", "op": "release", "st')
-    release.emit("release", "start")  # A step with the verb's name does not begin a run.
+    release.emit("release", "start")  # a step with the verb's name does not begin a run
     release.emit("pull", "undone")
     release.emit_tail("pull", "a line")
     release.end(1, "no room")

@@ -1,4 +1,4 @@
-"""The real Machine sends requests to real servers."""
+"""The real Machine sends HTTP requests to real servers."""
 
 import http.server
 import json
@@ -21,7 +21,7 @@ class Server(socketserver.UnixStreamServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A handler that answers with what it was sent."""
+    """A handler that answers with the request's own content."""
 
     def do_GET(self) -> None:
         if self.path == "/endless":
@@ -51,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def trickle(self) -> None:
-        """Send a byte now and then, each before a read would time out."""
+        """Send a byte now and then, always before a read times out."""
         with suppress(OSError):
             for _ in range(20):
                 self.wfile.write(b"H")
@@ -72,7 +72,7 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
 
 
 def test_a_status_is_returned_whatever_the_body(tmp_path: Path) -> None:
-    """The body may be server-sent events, or a page that is larger than what is read of an answer."""
+    """The client returns the status for any body, such as endless events or a page larger than the limit."""
     with serving(Server(str(tmp_path / "s"), Handler)):
         for path, status in (("/stream", 200), ("/endless", 200), ("/ready", 503)):
             assert Machine().status_over_socket(tmp_path / "s", path, timeout=1) == status
@@ -114,7 +114,7 @@ def test_another_server_is_sent_a_body_with_its_headers() -> None:
 
 
 def test_an_app_that_answers_without_end_is_cut_off(tmp_path: Path) -> None:
-    """The app is a container, and root asks it."""
+    """root asks the app, which may be hostile, so an endless answer is cut off."""
     with serving(Server(str(tmp_path / "s"), Handler)):
         with pytest.raises(OSError, match="larger than 4 MiB"):
             Machine().request_over_socket(tmp_path / "s", "/endless")

@@ -1,6 +1,4 @@
-"""A lock keeps other runs out and names its holder. The tests use real processes, because flock(2)
-works between them.
-"""
+"""A lock keeps other runs out and names its holder. The tests use real processes, as flock(2) does."""
 
 import multiprocessing
 import os
@@ -38,9 +36,9 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that waits until another thread has found a lock taken three times.
+    """Return a function that waits until another thread has tried a taken lock three times.
 
-    That is longer than LOCK_TIMEOUT_S here, so a caller who waits no longer than that has given up.
+    Three attempts take longer than LOCK_TIMEOUT_S in these tests, so a caller with that timeout has given up.
     """
     refusals = threading.Semaphore(0)
 
@@ -59,7 +57,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @contextmanager
 def another(paths: Paths, *files: Path) -> Iterator[multiprocessing.Process]:
-    """Hold these locks in another process: `lock` and `work`, or only those named."""
+    """Hold locks in another process: the given ones, or else `lock` and `work`."""
     ready, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_hold, args=(paths, files, theirs))
     process.start()
@@ -118,7 +116,7 @@ def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
 
 
 def test_a_release_during_a_converge_names_who_runs_it(tmp_path: Path) -> None:
-    """The unit is refused, and its follower is told."""
+    """A converge holds the lock, so the release's unit is refused. The follower shows the holder."""
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.lock):
         code, shown = stackctl(droplet, "release", "1.0.0")
@@ -154,7 +152,7 @@ def test_a_release_whose_converge_is_gone_keeps_others_out(paths: Paths) -> None
 
 
 def test_boot_does_not_mind_a_converge_and_waits_for_a_release(tmp_path: Path, refused: Callable[[], None]) -> None:
-    """A converge starts APP.service while it holds the lock."""
+    """boot ignores the lock of a converge, because a converge starts APP.service while it holds the lock."""
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.lock):
         assert stackctl(droplet, "boot")[0] == 0
@@ -197,7 +195,7 @@ def test_the_daily_upgrade_waits_for_a_release_and_keeps_others_out(
 def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(
     tmp_path: Path, refused: Callable[[], None], held: str
 ) -> None:
-    """Debian's upgrade, for example, holds all locks."""
+    """The nightly backup waits for a holder of any lock, such as Debian's upgrade, which holds all locks."""
     droplet = installed(tmp_path)
     files = () if held == "the site's" else (droplet.paths.backup_lock,)
     codes: list[int] = []
@@ -209,7 +207,7 @@ def test_the_night_s_backup_waits_for_what_is_under_way_and_is_not_passed_over(
         assert not codes
     waiting.join()
     assert codes == [0]
-    # If the wait takes too long, that night has no backup, and its unit fails.
+    # If the wait takes too long, the unit fails, and the night has no backup.
     settings = settings_of("prod")
     assert b"SuccessExitStatus" not in backups.units(settings)[settings.paths.units.backup_service]
 
@@ -221,12 +219,12 @@ def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path)
     assert code == 1
     assert "the daily upgrade failed: E: held broken packages. Next: see /var/log/unattended-upgrades" in shown
     assert [call[0] for call in droplet.calls] == ["ignore_signals", "/usr/lib/apt/apt.systemd.daily"]
-    # The refusal is only in the journal, because the history is for what people do.
+    # Only the journal has the refusal, because the history is for runs that people start.
     assert not droplet.paths.history.exists()
 
 
 def test_a_full_disk_does_not_prevent_locking(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message does not name a former holder either."""
+    """On a full disk, a run can take the lock, and the message names no former holder."""
 
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -247,7 +245,7 @@ def test_a_shorter_name_takes_the_place_of_a_longer_one(paths: Paths) -> None:
 
 
 def test_a_refusal_names_the_waiting_run_and_not_an_earlier_one(paths: Paths) -> None:
-    """The waiting run holds `lock` from the first moment."""
+    """A waiting run already holds `lock`, so a refusal names this run."""
     with lock.hold(paths, "yesterday's release"):
         pass
 
@@ -294,9 +292,7 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
 
 
 def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) -> None:
-    """The timer and a converge may both check. certbot would refuse the second check, and the link could point to
-    either certificate.
-    """
+    """The timer and a converge may check the certificate at once. The second check waits for the first."""
     declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
     droplet = installed(tmp_path, certificate=declared)
     seen: list[object] = []
@@ -315,7 +311,7 @@ def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) 
 
 
 def test_two_steps_of_trials_are_never_at_work_at_once(tmp_path: Path) -> None:
-    """A timer's revert would mix with the change of the converge that it reverts."""
+    """A timer's revert must not overlap with the change that it reverts."""
     droplet = installed(tmp_path)
     seen: list[object] = []
     timeout = patch.object(trial, "LOCK_TIMEOUT_S", 0.05)

@@ -1,4 +1,4 @@
-"""The real Machine uses terminals, disks and signals."""
+"""The real Machine works with real terminals, disks and signals."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from stackctl.core.machine import Machine
 @pytest.mark.parametrize(("typed", "answer"), [("the id \n", "the id"), ("\n", ""), ("", "")])
 def test_a_prompt_without_a_terminal_has_no_answer(monkeypatch: pytest.MonkeyPatch, typed: str, answer: str) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO(typed))
-    assert Machine().prompt("Which? ") is None, "there is no terminal"
+    assert Machine().prompt("Which? ") is None, "without a terminal, prompt must return None"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     assert Machine().prompt("Which? ") == answer
 

@@ -1,4 +1,4 @@
-"""In a directory that a less privileged user fills, no name leads root to another place."""
+"""In a directory of an unprivileged user, no link leads root to a file elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.planted import PLANTED, SECRET
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Create a file of root's that the attacker would like to read or have written."""
+    """Create a file of root that the attacker wants to read or to change."""
     path = tmp_path / "outside"
     path.write_bytes(SECRET)
     path.chmod(0o600)
@@ -56,7 +56,7 @@ def test_a_link_or_fifo_is_not_read(
 def test_a_write_replaces_a_link_or_fifo(
     opened: Directory, theirs: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """A new file replaces it: nothing is written through a link, into a FIFO, or into a file that has a second name."""
+    """A write creates a new file in place of a link, a FIFO or a file with a second name."""
     plant(theirs / "name", outside)
     plant(theirs / "other.new", outside)
     with opened.creating("name", 0o640) as file:
@@ -78,7 +78,7 @@ def test_a_removal_deletes_no_target_of_a_link(
     opened.remove("name")
     assert not opened.has("name")
     assert outside.read_bytes() == SECRET
-    opened.remove("name")  # The second removal finds nothing.
+    opened.remove("name")  # the second removal finds no file
 
 
 def test_a_file_that_is_longer_than_it_may_be_is_not_read(opened: Directory, theirs: Path) -> None:
@@ -120,7 +120,7 @@ def swapped(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None])
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", opening)
         yield
-    assert not left, "the moment was met"
+    assert not left, "os.open was never called with this name"
 
 
 def test_a_file_that_is_swapped_after_it_was_looked_at_is_not_what_is_read(
@@ -216,7 +216,7 @@ def test_a_copy_belongs_to_whoever_owns_the_directory(opened: Directory, theirs:
 def test_no_tree_is_too_deep_or_too_wide_to_be_removed(
     opened: Directory, theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """shutil.rmtree holds a descriptor for each level, and the user who fills the directory decides on their number."""
+    """An attacker chooses a tree's depth, and shutil.rmtree would need a file descriptor for each level."""
     monkeypatch.setattr(openat, "BATCH", 7)
     depth, here = 1500, os.open(theirs, os.O_RDONLY)
     for _ in range(depth):

@@ -24,7 +24,7 @@ def test_a_programs_end_output_and_environment() -> None:
 
 
 def test_a_program_that_hangs_ends_with_all_it_started() -> None:
-    """If docker is killed, its child Compose would keep the pipe open."""
+    """A timeout kills all child processes, too. docker's child Compose would keep the pipe open."""
     began = time.monotonic()
     result = Machine().run(["sh", "-c", "echo said; sleep 60 & sleep 60"], timeout=0.2)
     assert time.monotonic() - began < 5
@@ -63,7 +63,7 @@ def test_an_output_file_is_readable_only_by_its_owner(tmp_path: Path) -> None:
     ids=["link", "hard link", "fifo"],
 )
 def test_input_and_output_are_regular_files_with_one_name(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
-    """Another kind of file is refused as input, and replaced as output."""
+    """A link, hard link or FIFO is refused as input, and replaced as output."""
     other, path = tmp_path / "other", tmp_path / "path"
     other.write_text("root's alone")
     plant(path, other)
@@ -74,7 +74,7 @@ def test_input_and_output_are_regular_files_with_one_name(tmp_path: Path, plant:
 
 
 def test_a_container_s_output_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis under an attacker's control never ends its dump. A full disk would stop PostgreSQL."""
+    """A hostile Redis could send an endless dump, and a full disk would stop PostgreSQL."""
     monkeypatch.setattr(Machine, "free", lambda *_: SPARE + (2 << 20))
     taken = tmp_path / "taken"
     result = Machine().run(["head", "-c", "1M", "/dev/zero"], stdout=taken)
@@ -106,7 +106,7 @@ def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Pat
 
 
 def test_standard_error_of_a_conversation_is_no_answer() -> None:
-    """RAISE INFO in a function of the app reaches psql's standard error, whatever client_min_messages says."""
+    """The app's functions can write to psql's standard error by RAISE INFO, despite client_min_messages."""
     with Machine().interactive(["sh", "-c", "echo 'INFO:  x\nforged' >&2; sleep 0.1; cat; echo late >&2"]) as echo:
         assert echo.ask("true\nend\n", "end", 5) == ["true"]
 
@@ -155,7 +155,7 @@ def test_a_partner_hears_no_more_when_its_caller_is_killed(tmp_path: Path) -> No
 
 
 def test_without_a_file_a_program_gets_nothing() -> None:
-    """It does not get what is typed on the caller's terminal either."""
+    """A program without an input file gets no input, not even from the caller's terminal."""
     former, (reading, writing) = os.dup(0), os.pipe()
     os.write(writing, b"typed")
     os.close(writing)
@@ -200,7 +200,7 @@ def test_a_reason_without_words() -> None:
 
 
 def test_endless_output_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function of the app may warn without end while its index is analysed, and psql prints each warning."""
+    """A function of the app may warn without end during an ANALYZE, and psql prints each warning."""
     monkeypatch.setattr(program, "LONGEST_ERRORS", 1000)
     ran = Machine().run(["sh", "-c", "yes warning | head -c 1000000 >&2; echo the error >&2; echo said; exit 3"])
     assert (ran.code, ran.stdout, len(ran.stderr)) == (3, "said\n", 1000)

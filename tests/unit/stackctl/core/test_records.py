@@ -1,4 +1,4 @@
-"""A record reads what it wrote, and refuses everything else with its key."""
+"""A record can be written and read again. A fault is refused with its key."""
 
 import json
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def read(**change: Any) -> Whole:
 
 
 def tried(document: Any) -> tuple[Whole | None, str]:
-    """Return the record, or the reason why there is none."""
+    """Return the record, or the reason for the refusal."""
     try:
         return records.loads(Whole, json.dumps(document)), ""
     except RecordError as error:

@@ -1,4 +1,4 @@
-"""Redacting a text removes every spelling of a secret."""
+"""A redacted text contains no spelling of a secret."""
 
 import json
 

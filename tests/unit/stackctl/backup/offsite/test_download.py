@@ -1,4 +1,4 @@
-"""stackctl lists the backups at the storage, and fetches one."""
+"""stackctl lists the backups in the off-site storage, and fetches a backup."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_newest_upload_counts_and_foreign_snapshots_do_not(live: Droplet) ->
 def test_a_storage_that_fails_during_a_read_hides_no_backup(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, ended: Result, first: int
 ) -> None:
-    """Otherwise a restore and the numbering of the next backup would take the oldest backup for the newest."""
+    """A failed read hides no backup. Otherwise a restore could take the oldest backup for the newest."""
     for number in range(1, 4):
         shutil.rmtree(live.paths.backup(sent(live, number).id))
     done = live.storage.restic
@@ -89,7 +89,7 @@ def test_a_storage_that_fails_during_a_read_hides_no_backup(
 def test_a_snapshot_without_a_manifest_hides_no_backup(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    """An intruder on the droplet can add such a snapshot."""
+    """An intruder on the droplet can add a snapshot without a manifest."""
     told = sent(live)
     foreign = {"id": "f" * 64, "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
     live.storage.snapshots.append(foreign)
@@ -104,7 +104,7 @@ def test_a_snapshot_without_a_manifest_hides_no_backup(
 
 @pytest.mark.parametrize("paths", [["--password-command=true"], ["x"], ["/x\0"], ["/x", "/y"], [], None])
 def test_a_snapshot_of_another_s_making_is_given_to_restic_as_no_option(paths: list[str] | None) -> None:
-    """restic runs the value of --password-command, wherever it stands among the arguments."""
+    """restic runs the value of --password-command anywhere among the arguments, so a forged name must be no option."""
     ours = {"id": "1", "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
     found = stored.snapshots(json.dumps([ours, {**ours, "id": "2", "paths": paths}]))
     assert [one.id for one in found] == ["1"]
@@ -115,7 +115,7 @@ def test_a_request_for_one_backup_reads_no_other(live: Droplet) -> None:
     live.storage.ran.clear()
     assert [one.manifest.id for one in download.everything(stack(live), told[1].id)] == [told[1].id]
     assert [ran[0] for ran in live.storage.ran] == ["snapshots", "dump"]
-    assert backup_number.highest(live.paths) is None, "there may be newer ones"
+    assert backup_number.highest(live.paths) is None, "the storage may have newer backups"
 
 
 @pytest.mark.parametrize("damaged", [0, 1])

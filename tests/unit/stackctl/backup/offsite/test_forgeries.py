@@ -1,4 +1,4 @@
-"""An intruder sends forged, ambiguous and late snapshots."""
+"""An intruder sends forged, ambiguous and late snapshots, and no restore uses them by itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_two_that_differ_under_one_id_are_ambiguous_and_named_with_the_storage_s
     nights(live, 1, 2)
     real = dated(2)
     shadow = planted(live, replace(real, tables={"public.offers": 666}), stored=NOON + 9 * DAY)
-    live.storage.snapshots[-1]["time"] = "2025-11-25T12:00:00Z"  # The intruder sets this date by restic backup --time.
+    live.storage.snapshots[-1]["time"] = "2025-11-25T12:00:00Z"  # restic backup --time sets this date
     with pytest.raises(RefusedError) as caught:
         asked(live, real.id)
     said = str(caught.value)
@@ -88,7 +88,7 @@ def test_a_person_s_choice_reaches_the_unit(live: Droplet) -> None:
 def test_an_intact_one_here_is_never_replaced(live: Droplet) -> None:
     told = sent(live)
     shadow = planted(live, replace(told, tables={}), dump="forged")
-    assert asked(live, told.id).tables == told.tables, "the one here is taken, whatever lies there"
+    assert asked(live, told.id).tables == told.tables, "the restore must use the backup on the droplet"
     with pytest.raises(RefusedError, match="is intact and differs from snapshot 00000001"):
         asked(live, told.id, shadow)
     assert (live.paths.backup(told.id) / DUMP).read_bytes() == live.storage.snapshots[0]["files"][DUMP]
@@ -126,14 +126,12 @@ FORGED = {
     "dates of long ago": [(NOON - month * 30 * DAY, 100000 + month) for month in range(1, 8)],
     "numbers that jump": [(NOON + 9 * DAY + timedelta(hours=1), 10**6)],
 }
-"""The dates and numbers of the forged manifests. All are sent on the ninth day, an hour after its backup."""
+"""The dates and numbers of the forged manifests. The intruder sends all of them an hour after the ninth backup."""
 
 
 @pytest.mark.parametrize("how", FORGED)
 def test_the_latest_is_no_forgery(live: Droplet, how: str) -> None:
-    """In three of four cases the forgery would have been the latest, so an operator is asked. The next night's backup
-    ends the doubt.
-    """
+    """A forgery that claims to be newer makes stackctl refuse `latest`, until the next night's backup."""
     nights(live, *range(1, 10))
     for at, number in FORGED[how]:
         told = replace(made(number, at), id=f"{at:%Y%m%dT%H%M%S}.001Z")
@@ -151,7 +149,7 @@ def test_the_latest_is_no_forgery(live: Droplet, how: str) -> None:
 
 
 def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
-    """A droplet without a counter of its own does not read the number from the storage either."""
+    """No forged number counts, even for a droplet that has no counter and reads the numbers in the storage."""
     nights(live, 1, 2)
     planted(live, replace(dated(3, 10**6)), stored=NOON + 2 * DAY)
     assert [one.sequence for one in download.available(stack(live))] == [1, 2]
@@ -161,7 +159,7 @@ def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
 def test_a_backup_that_was_sent_late_is_in_doubt_and_blocks_nothing(live: Droplet) -> None:
     nights(live, 1)
     late = NOON + 5 * DAY + timedelta(hours=1)
-    for number in (5, 4, 3, 2):  # Backups are uploaded in this order after an outage.
+    for number in (5, 4, 3, 2):  # the order of uploads after an outage
         planted(live, dated(number), stored=late)
     assert asked(live).id == dated(5).id
     assert asked(live, dated(3).id).id == dated(3).id

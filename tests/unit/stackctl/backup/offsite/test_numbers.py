@@ -1,4 +1,4 @@
-"""A provider's snapshot takes a droplet back, and its next backups still get the right numbers."""
+"""After a provider's snapshot takes back a droplet, the next backups still get the right numbers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from tests.support.offsite_backups import DAY, asked, dated, nights, planted, st
 
 @pytest.mark.parametrize("newer", [1, 2, 3])
 def test_the_latest_is_the_newest_night_s_after_the_droplet_was_put_back(live: Droplet, newer: int) -> None:
-    """The storage has nights 8 to 15. The droplet goes back to 10, and an older checkout numbers nights 16 to 18 as 11
-    to 13.
-    """
+    """The storage has nights 8 to 15. The droplet goes back to 10, and an older stackctl continues with 11."""
     nights(live, *range(8, 16))
     for number in range(16, 16 + newer):
         planted(live, dated(number, number - 5), stored=NOON + number * DAY + timedelta(hours=1))
@@ -30,7 +28,7 @@ def test_the_latest_is_the_newest_night_s_after_the_droplet_was_put_back(live: D
 
 
 def put_back(live: Droplet) -> None:
-    """Give the storage nights 8 to 15, and the droplet nights 8 to 10, as the provider's snapshot had them."""
+    """Give the storage nights 8 to 15, and give the droplet nights 8 to 10, from the provider's snapshot."""
     nights(live, *range(8, 16))
     for number in range(8, 11):
         directory = live.paths.backup(dated(number).id)
@@ -43,7 +41,7 @@ def put_back(live: Droplet) -> None:
 
 
 def test_a_droplet_that_was_put_back_continues_the_storage_s_numbers(live: Droplet) -> None:
-    """So the backup is the newest here as well, even if one of the lost nights was fetched."""
+    """With a higher number, a new backup is the newest on the droplet, too, even after a fetch of a lost night."""
     put_back(live)
     for day, number in ((16, 16), (17, 17)):
         live.seconds = (day * DAY).total_seconds()
@@ -60,7 +58,7 @@ def test_a_droplet_that_was_put_back_continues_the_storage_s_numbers(live: Dropl
     live.seconds += DAY.total_seconds()
     assert stackctl(live, "backup")[0] == 0
     fetched = [arguments for arguments in live.storage.ran if arguments[0] == "dump"]
-    assert all("--no-cache" in arguments for arguments in fetched), "what is known is not read each night"
+    assert all("--no-cache" in arguments for arguments in fetched), "a known manifest was read again"
     assert read
 
 
@@ -89,7 +87,7 @@ def test_a_damaged_lost_night_does_not_stop_the_next_backup(live: Droplet) -> No
     with patch.object(live.storage, "restic", fails):
         code, shown = stackctl(live, "backup")
     assert (code, "cannot read the backup numbers in the storage" in shown) == (0, True), shown
-    assert asked(live).id == manifest.every(live.paths.backups)[-1].id, "by time it is the newest all the same"
+    assert asked(live).id == manifest.every(live.paths.backups)[-1].id, "the newest backup by time was not chosen"
 
 
 def test_a_forgery_moves_no_number_of_ours(live: Droplet) -> None:

@@ -1,4 +1,4 @@
-"""The restic repository: causes of failures, locks, secrets, and what the key may do."""
+"""stackctl's use of restic: causes of failures, locks, secrets and the key's permissions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_failure_names_its_cause_and_the_next_step(live: Droplet, breaks: dict
 
 
 def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> None:
-    """restic would retry for a quarter of an hour."""
+    """stackctl first asks the storage itself, because restic would retry for a quarter of an hour."""
     told, directory = kept(live)
     live.storage.down = True
     with pytest.raises(FailedError):
@@ -69,7 +69,7 @@ def test_a_storage_that_does_not_answer_is_not_left_to_restic(live: Droplet) -> 
 
 
 def test_an_upload_s_temporary_files_are_on_the_disk(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/tmp may be a file system in memory."""
+    """restic's temporary files go to a disk, because /tmp may be in memory."""
     used, done = set[str](), live.storage.restic
 
     def looked_at(arguments: list[str], env: Mapping[str, str]) -> Result:
@@ -122,7 +122,7 @@ def test_the_key_s_permissions_are_tried_out(
     overwrites: bool,
     before: bytes | None,
 ) -> None:
-    """The result of an earlier trial does not matter."""
+    """stackctl tries what the key may do. An object left by an earlier check changes nothing."""
     live.storage.deletes, live.storage.overwrites = deletes, overwrites
     if before:
         live.storage.objects[repository.PROBE] = before
@@ -195,7 +195,7 @@ def test_production_without_off_site_storage_is_a_problem(tmp_path: Path, where:
 
 @pytest.mark.parametrize("verb", ["backup", "dump"])
 def test_a_large_backup_has_a_longer_timeout(live: Droplet, verb: str) -> None:
-    """A gigabyte gets more than half an hour. Otherwise the backup of a large shop would never be sent."""
+    """A gigabyte gets more than half an hour. With a fixed timeout, a large backup would never be sent."""
     told, directory = kept(live)
     with patch.object(Manifest, "bytes", 10**9):
         upload.upload(stack(live), told, directory)
@@ -205,7 +205,7 @@ def test_a_large_backup_has_a_longer_timeout(live: Droplet, verb: str) -> None:
 
 
 def test_another_host_s_snapshots_are_none_of_this_app(live: Droplet) -> None:
-    """Apps may share a bucket and a prefix."""
+    """stackctl ignores the snapshots of other hosts, because apps may share a bucket and a prefix."""
     told = sent(live)
     foreign = {**live.storage.snapshots[0], "id": "e" * 64, "hostname": "another"}
     live.storage.snapshots.append({**foreign, "tags": ["20251124T000000.000Z"]})

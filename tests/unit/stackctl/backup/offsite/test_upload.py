@@ -1,4 +1,4 @@
-"""After an upload the backup is fetched again and compared. Hostile contents fill no disk."""
+"""After an upload, stackctl fetches the backup again and compares it. Hostile contents fill no disk."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ HOSTILE = {
         "restic dump failed: cannot dump file: no",
     ),
 }
-"""What restic does when a file is fetched, and the message that follows."""
+"""restic's behaviour when stackctl fetches a file, and stackctl's message."""
 
 
 @pytest.mark.parametrize("how", HOSTILE)
@@ -165,7 +165,7 @@ def test_an_upload_that_was_not_compared_is_sent_and_compared_again(
     code, shown = stackctl(live, "backup")
     assert (code, "backups sent: 2" in shown) == (0, True), shown
     there = [one.offsite.snapshot for one in manifest.every(live.paths.backups) if one.offsite]
-    assert there == [live.storage.snapshots[at]["id"] for at in (2, 1)], "the newer one goes first"
+    assert there == [live.storage.snapshots[at]["id"] for at in (2, 1)], "the newer backup must be sent first"
 
 
 def test_a_fetched_backup_is_not_sent_again(live: Droplet) -> None:
