@@ -50,7 +50,7 @@ def save(path: Path, environment: Mapping[str, str]) -> None:
 
 
 def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
-    """Return the variables that differ from the environment kept at `path`, or none if `path` cannot be read."""
+    """Return the variables that differ from the environment kept at `path`, or [] if `path` cannot be read."""
     try:
         former = load(path)
     except StackError:

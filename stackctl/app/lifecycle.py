@@ -35,7 +35,7 @@ def boot(stack: Stack) -> None:
 
 
 def halt(stack: Stack) -> None:
-    """Stop the app, then the data services. By then nobody writes, and PostgreSQL's STOPSIGNAL is a fast shutdown."""
+    """Stop the app, then the data services. Nobody writes any more then. PostgreSQL's STOPSIGNAL is a fast shutdown."""
     _each(stack, app=stop_app, worker=stop_worker, data=_stop_data)
 
 

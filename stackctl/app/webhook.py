@@ -1,8 +1,8 @@
 """Keeps Telegram's webhook on the live release.
 
 Anyone with the bot's token can change the webhook. Many bots call deleteWebhook when they stop (aiogram's examples do),
-so each verb that has stopped a container asks Telegram afterwards, and sets a webhook that leads elsewhere. `status`
-asks as well, since a colleague's experiment with the same token also takes the webhook away.
+so each verb that has stopped a container asks Telegram afterwards, and corrects a wrong webhook. `status` asks as well,
+because a colleague's experiment with the same token also takes the webhook away.
 """
 
 from collections.abc import Callable, Mapping

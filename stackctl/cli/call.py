@@ -1,4 +1,4 @@
-"""One call of a verb: the data that its handler works with."""
+"""The data of one call of a verb, for the verb's handler."""
 
 import argparse
 import os

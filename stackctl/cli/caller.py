@@ -1,9 +1,9 @@
 """Finds the SSH key of a caller, so that the history can tell people apart who share one login.
 
-Nothing that the caller controls is trusted: neither SSH_USER_AUTH, which anybody can set, nor a process's own name.
-This module follows the parents of the process up to the sshd-session that runs as root, and asks the journal which key
-that process accepted. The fields of the journal that begin with _ are set by journald. A caller who leaves this tree of
-processes on purpose (setsid, at, another login's tmux) is recorded by the login alone, or as the owner of the other
+The caller controls SSH_USER_AUTH and the name of each process, so this module trusts neither. Instead, it follows
+the parents of the process up to the sshd-session that runs as root, and asks the journal which key that process
+accepted. The fields of the journal that begin with _ are set by journald. A caller who leaves this tree of processes
+on purpose (setsid, at, another login's tmux) is recorded by the login alone, or as the owner of the other
 tree. So the record tells colleagues apart, but is no defence against them.
 """
 
@@ -78,7 +78,7 @@ def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] |
 
 
 def _comments(paths: Paths, login: str) -> dict[str, str]:
-    """Return the comments of the login's keys by their fingerprints, which are spelled as sshd spells them."""
+    """Return the comments of the login's keys by their fingerprints, in sshd's spelling."""
     file = paths.keys(login)
     found: dict[str, str] = {}
     with openat.directory(paths.home, *file.parent.relative_to(paths.home).parts) as there:

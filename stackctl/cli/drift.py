@@ -34,7 +34,7 @@ def stale(seen: Observed) -> list[str]:
 
 
 def environment_differs(paths: Paths, current: State) -> bool:
-    """Return whether the declared app environment differs from the live release's.
+    """Return whether the declared app environment differs from that of the live release.
 
     An environment that cannot be read is not reported here, because the next release reports it.
     """
@@ -79,7 +79,7 @@ def _socket(paths: Paths, current: State, machine: Machine) -> list[str]:
 
 
 def _interrupted(current: State, of_colour: dict[str, list[Container]]) -> list[str]:
-    """Report a colour that a killed release left running. Report nothing without a live release to make again."""
+    """Report a colour that a killed release left running. If no release is live, report nothing."""
     idle = other(current.active) if current.active else None
     return (
         [f"{idle} still runs, because a release was interrupted"]

@@ -121,7 +121,7 @@ def _gate(parser: Parser) -> None:
 
 
 class Verb(NamedTuple):
-    """A verb. Its functions are named `module:function`. The module is one of stackctl.cli."""
+    """A verb. Its functions are named `module:function`. The module is in stackctl.cli."""
 
     name: str
     description: str

@@ -2,8 +2,8 @@
 
 There are two locks, for two reasons:
 
-- `lock` is held by a converge or a verb from start to end. Anyone else is refused, and told the holder's name. A verb
-  that a converge calls with `--lock-id ID` is admitted if the file of the held lock has this ID.
+- `lock` is held by a converge or a verb from start to end. Anyone else is refused, with the holder's name in
+  the message. A verb that a converge calls with `--lock-id ID` is admitted if the file of the held lock has this ID.
 - `work` is held while stackctl moves containers. This lock keeps other runs out when a release outlives the
   connection of its converge. boot waits only for this lock. If boot waited for `lock`, a converge that starts
   APP.service would wait for itself.
@@ -59,7 +59,7 @@ def hold(paths: Paths, name: str, lock_id: str | None = None, timeout: float | N
     timeout = LOCK_TIMEOUT_S if timeout is None else timeout
     with ExitStack() as stack:
         if lock_id is None:
-            # The name is in the file before we wait for the other lock. So a run that is refused meanwhile shows it.
+            # Write the name before the wait for the other lock, for the message to a run that is refused meanwhile.
             stack.enter_context(exclusive(paths.lock, name, timeout))
         else:
             _check_admission(paths.lock, lock_id)
@@ -102,7 +102,7 @@ def _flock(path: Path, timeout: float) -> Iterator[int]:
 
 
 def _sign(descriptor: int, me: Holder) -> None:
-    """Write the holder over the previous one, which works even on a full disk. If writing fails, empty the file."""
+    """Overwrite the previous holder, because that works even on a full disk. If writing fails, empty the file."""
     line = records.dumps(me)
     try:
         os.pwrite(descriptor, line, 0)

@@ -24,11 +24,11 @@ class Undoable(Run, Protocol):
 
     @property
     def committed(self) -> str:
-        """A text that says what stays in place if a step fails now. It is empty while everything can be undone."""
+        """What stays in place if a step fails now, in words. Empty while everything can be undone."""
 
     @property
     def serving(self) -> str:
-        """A text that says what is live once everything is undone."""
+        """What is live once everything is undone, in words."""
 
     @property
     def remedy(self) -> str:

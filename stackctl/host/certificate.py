@@ -112,7 +112,7 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
 def _unknown_name(domain: str, machine: Machine) -> str | None:
     """Return why DNS rejects the name, or None.
 
-    The authority would take most of a minute to find that out, and would count that as our failure.
+    The authority would take most of a minute to reject the name, and would count that as our failure.
     """
     if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
         return None

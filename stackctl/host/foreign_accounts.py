@@ -176,7 +176,7 @@ def parse_keys(text: str) -> list[Key]:
 
 
 def _is_other_than_root(number: str) -> bool:
-    """Return whether the C library reads this as a number other than 0. It reads " 0" and "+0" as 0."""
+    """Return whether the C library reads a number other than 0. The C library reads " 0" and "+0" as 0."""
     return bool(re.fullmatch("0*[1-9][0-9]*", number))
 
 

@@ -182,7 +182,7 @@ _COPIES = {
 }
 _DENY, _PERMIT, _PASSES_DENY = "requisite pam_deny.so", "required pam_permit.so", "[default=N] pam_permit.so"
 _STATIC_PAM = (_DENY, _PERMIT, _PASSES_DENY, "optional pam_umask.so")
-# Without these files there is no network, or sshd and sudo admit no one. So they can be corrected but not removed.
+# Without these files there is no network, or sshd and sudo admit no one. So a converge never removes these files.
 _LETS_US_IN = re.compile(
     r"/etc/(?:network/interfaces(?:\.d/.*)?|ssh/sshd_config|sudoers|pam\.d/(?:common-\w+|sshd|sudo|sudo-i|su|login|other))"
 )
@@ -245,7 +245,7 @@ class Files:
         """Return whether the file differs from Debian's only in PermitRootLogin and PasswordAuthentication.
 
         DigitalOcean's images change these two (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet). Our
-        drop-in overrides both.
+        drop-in overrides both settings.
         """
         if seen.path != "/etc/ssh/sshd_config":
             return False
@@ -340,7 +340,7 @@ class Files:
             return False
         if of == "session":
             return True
-        # pam_permit admits everyone. It is safe only after pam_deny, which a login skips only after a success.
+        # pam_permit admits everyone, so it must stand after pam_deny, which a login skips only after a success.
         return _PASSES_DENY not in rules and (_PERMIT not in rules or _DENY in rules[: rules.index(_PERMIT)])
 
     def _described(self, seen: Seen, found: os.stat_result) -> str:

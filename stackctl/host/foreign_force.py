@@ -113,7 +113,7 @@ class Force:
         return sorted(name for name in found if name not in wanted)
 
     def _later_files(self, wanted: dict[str, str]) -> dict[str, Path]:
-        """Return the parameters of ours that a later file sets to another value, each with that file."""
+        """Return our parameters that a later file sets to another value, each with that file."""
         named: dict[str, Path] = {}
         for directory in reversed(_SYSCTL_DIRECTORIES):
             named |= {path.name: path for path in (self._paths.root / directory).glob("*.conf")}
@@ -139,7 +139,7 @@ class Force:
 
 
 def _open_ports(table: str, protocol: str) -> set[int]:
-    """Read a table of /proc/net, and return the ports that listen on an address other machines can reach."""
+    """Read a table of /proc/net, and return the ports that listen on an address that other machines can reach."""
     ports = set()
     for line in table.splitlines()[1:]:
         fields = line.split()

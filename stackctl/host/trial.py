@@ -198,7 +198,10 @@ def _restore(paths: Paths, trial: Trial) -> None:
 
 
 def _copies(paths: Paths, trial: Trial) -> Path:
-    """Return the directory of the copies. It must exist, because a revert removes every file that has no copy."""
+    """Return the directory of the copies. Raises PersonNeededError if it is gone.
+
+    A revert removes every file that has no copy. So without the directory, a revert would remove all files.
+    """
     copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
     if not copies.is_dir():
         raise PersonNeededError(f"{copies} is gone", next_step=f"check {trial.name} by hand, then remove {record}")

@@ -1,4 +1,4 @@
-"""Tasks that timers start: Debian's daily upgrade, checks of Debian's and PostgreSQL's files, a reboot that is due.
+"""Tasks that timers start: Debian's daily upgrade, checks of Debian's and PostgreSQL's files, and a due reboot.
 
 A failure is kept in a file until the task succeeds, because systemd forgets a unit's failure at a reboot.
 """

@@ -115,7 +115,7 @@ def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
 
     Those commands are not MVCC-safe: a snapshot taken before such a command sees an empty table (PostgreSQL's manual,
     13.6). LOCK takes no snapshot, so our snapshot is younger than all locks. Raises DisturbedError if a lock is not
-    granted at once: waiting longer would block other sessions that need the tables which are already locked.
+    granted at once, because a longer wait would block other sessions that need the tables already locked.
     """
     deadline = monotonic() + LOCK_TIMEOUT_S
     wanted = _tables(psql)
@@ -131,7 +131,7 @@ def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
 
 
 def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
-    """Raise FailedError if two tables have the same key. The manifest would have the rows of only one of them."""
+    """Raise FailedError if two tables have the same key. The manifest would have the rows of only one table."""
     known: dict[str, Table] = {}
     for table in tables:
         other = known.setdefault(table.key, table) if table.counted else table

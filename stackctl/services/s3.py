@@ -47,7 +47,7 @@ def url_of(repository: str, name: str) -> str:
 
 
 def date_of(status: int, last_modified: str) -> datetime:
-    """Parse the date in the answer to a HEAD request (RFC 9110, 8.8.2). Raises ValueError if there is none."""
+    """Parse the date in the answer to a HEAD request (RFC 9110, 8.8.2). Raises ValueError without a date."""
     if status != 200:
         raise ValueError(str(status))
     return parsedate_to_datetime(last_modified).astimezone(UTC)
