@@ -1,4 +1,4 @@
-"""The audit fails a verdict for the right reasons, and reads lynis's points correctly."""
+"""The audit fails for the right complaints, and reads lynis's points correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts of the workflows (.github/scripts), with stand-ins for ssh and for the web."""
+"""The workflows' scripts (.github/scripts) work with stand-ins for ssh and for the web."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE = "ghcr.io/marketplace/bot"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    """Return a run of the script for staging. Its `ssh` prints `said`, exits with `codes` in turn, and logs calls."""
+    """Return a function that runs the script for staging. A fake `ssh` prints `said` and exits with each of `codes`."""
 
     def run(
         codes: str, *words: str, key: str = "k", said: tuple[str, ...] = (), github: bool = False
@@ -65,7 +65,7 @@ REQUESTS = [("release", "1.0"), ("release", f"1.0@{DIGEST}", "--json"), ("rollba
 
 
 def requests(asked: list[str]) -> tuple[list[str], str]:
-    """Return what was asked for, with ID in the place of the one ID that all requests have, and that ID."""
+    """Return the requests, with "ID" in place of their common ID, and the ID itself."""
     said = [line.partition(" prod-1 ")[2] for line in asked]
     (used,) = {found[1] for line in said if (found := re.search(r" --id ([0-9a-f]{32})$", line))}
     return [line.replace(used, "ID") for line in said], used
@@ -87,7 +87,7 @@ def test_what_the_script_asks_for_passes_the_gate(run: Any, words: tuple[str, ..
 
 
 def test_a_request_that_started_nothing_is_refused(run: Any) -> None:
-    """The droplet says so, and exits with 2. The end of another release is not mistaken for ours."""
+    """The script fails if the droplet refuses the request with 2, and does not follow another release."""
     code, asked = run("255 2", "prod", "release", "1.0")
     assert (code, len(asked)) == (2, 2)
 
@@ -119,7 +119,7 @@ def test_without_a_key_no_connection_is_made(run: Any) -> None:
 
 @pytest.fixture
 def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return verify.py's `main` with given answers of the droplet and of the web."""
+    """Return a function that runs verify.py's `main` with given answers of the droplet and of the web."""
     program = runpy.run_path(str(ROOT / ".github/scripts/verify.py"))
 
     def verify(status: dict[str, Any], answer: int, *known: str) -> None:
@@ -183,7 +183,7 @@ def test_an_unhealthy_release_fails_at_its_second_try_too(verify: Any, kind: str
         verify(live("1.2.0", IMAGE, "worker is dead") | {kind: ["worker"]}, 200, "worker is dead")
 
 
-# GitHub's runner reads some lines of a log as commands
+# GitHub's runner obeys some lines of a log as commands
 
 COMMANDS = [
     "::add-mask::x",
@@ -208,7 +208,9 @@ def test_a_droplet_s_output_is_no_command_to_the_runner(
     run("0 0", "staging", *words, said=(command, command), github=True)
     log = (tmp_path / "out").read_text()
     assert command in log
-    assert (tmp_path / "err").read_text() == "", "the runner reads both, in no order"
+    assert (tmp_path / "err").read_text() == "", (
+        "the script must not use stderr, because the runner reads both streams in any order"
+    )
     assert obeyed(log) == []
 
 

@@ -71,7 +71,7 @@ def test_a_value_is_described_by_the_comment_above_or_beside_it() -> None:
 
 
 def test_a_new_droplet_gets_the_host_key_that_getting_started_makes(tmp_path: Path) -> None:
-    """The second of the two commands prints YAML for cloud-init's user data, with the key as a block of text."""
+    """The page's two commands create a host key and print YAML for cloud-init with the key as a block of text."""
     page = (ROOT / "docs/getting-started.md").read_text()
     commands = [line for line in page.splitlines() if line.startswith("    ") and "first_host_key" in line]
     ran = subprocess.run(["sh", "-ec", "\n".join(commands)], cwd=tmp_path, capture_output=True, text=True, check=True)

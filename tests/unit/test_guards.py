@@ -1,4 +1,4 @@
-"""The suite's guards: tests that change an environment run only in the lab, and a skip has to be committed."""
+"""Guards of the test suite: tests that change an environment run only in the lab, and each skip is committed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.suite import run_pytest
 
 
 def test_tests_that_change_something_run_only_in_the_lab() -> None:
-    """The test that runs here does not take the fixture `lab` itself."""
+    """Run a test that changes something and that does not take the fixture `lab` itself."""
     said = run_pytest("--env", "prod", "tests/system/converge/test_lock.py", "-k", "test_a_dry_run_takes_no_lock")
     assert "this test changes things, and prod is not the lab" in said
 
@@ -41,7 +41,7 @@ def test_no_example_has_a_deadline_and_ci_draws_the_same_ones_in_every_run() -> 
 
 
 def test_the_lab_s_runner_uses_the_profile_of_ci(tmp_path: Path) -> None:
-    """It runs under sudo, which drops GitHub's variables."""
+    """The lab's job in CI uses the profile `ci`, although sudo drops GitHub's variables."""
     make = tmp_path / "make"
     make.write_text('#!/bin/sh\necho "$1 $CI"\n')
     make.chmod(0o755)
@@ -51,7 +51,7 @@ def test_the_lab_s_runner_uses_the_profile_of_ci(tmp_path: Path) -> None:
 
 
 def test_no_test_module_is_imported_by_another() -> None:
-    """Shared code is in tests/support."""
+    """No test module imports another, because shared code is in tests/support."""
     imports = re.compile(
         r"^\s*(?:from|import) tests\.(?:\w+\.)*test_\w+|^\s*from tests[\w.]* import test_", re.MULTILINE
     )

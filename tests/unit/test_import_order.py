@@ -1,4 +1,4 @@
-"""A package imports only itself and packages to its left, so that it can be read, tested and moved alone."""
+"""A package imports only itself and packages earlier in the order, so that each can be read, tested and moved alone."""
 
 import ast
 import sys
@@ -19,7 +19,7 @@ APART = {"deploys.components"}
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and the full name of each import of a file; a relative import is shown as it is."""
+    """Yield the line and the full name of each import in a file. A relative import stays as it is."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, one.name) for one in node.names)
@@ -29,7 +29,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def wrong(root: Path, program: str, order: Sequence[str]) -> list[str]:
-    """Return every import of `program` that goes to the right. A module in no package stands right of all packages."""
+    """Return every import of a later package. A module without a package comes after all packages."""
     rank = {name: position for position, name in enumerate(order)}
     found = []
     for path in sorted((root / program).rglob("*.py")):
@@ -85,7 +85,7 @@ def test_components_never_import_one_another(tmp_path: Path) -> None:
 
 
 def test_entry_scripts_define_nothing() -> None:
-    """Definitions belong to a package, where they can be read and tested."""
+    """An entry script has no definitions, because these belong to a package."""
     scripts = [
         path for path in Path("deploys").glob("*.py") if path.name not in {"__init__.py", "build.py", "internals.py"}
     ]

@@ -1,4 +1,4 @@
-"""The Makefile passes each word on as it was typed, and refuses a mistyped variable."""
+"""The Makefile passes on each word as it was typed, and refuses a mistyped variable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ODD = ["1.0", "1.10", "1.0 0", "1.0\"'`id`", "1;id", "$(id)", "a\\b"]
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """Write a program that prints its arguments, to replace .venv's Python."""
+    """Write a program that prints its arguments, as a stand-in for .venv's Python."""
     path = tmp_path / "python"
     path.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     path.chmod(0o755)
@@ -41,7 +41,7 @@ def data(ran: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def arguments(ran: subprocess.CompletedProcess[str]) -> list[str]:
-    """Return the arguments of the first program. make prints some targets' commands before."""
+    """Return the arguments of the first program, without the commands that make prints before."""
     assert ran.returncode == 0, ran.stderr
     words: list[str] = json.loads(next(line for line in ran.stdout.splitlines() if line.startswith("[")))
     return words
@@ -63,7 +63,7 @@ def test_the_words_of_a_restore_arrive_as_they_were_typed(program: Path) -> None
 
 @pytest.mark.parametrize("word", [word for word in ODD if "$" not in word])
 def test_a_word_on_the_command_line_arrives_as_it_was_typed(program: Path, word: str) -> None:
-    """The tests above set variables in the environment. On its command line make itself expands a `$`."""
+    """A word on make's command line arrives unchanged, although make itself expands a `$` there."""
 
     def run(target: str, *names: str) -> subprocess.CompletedProcess[str]:
         return make(target, f"PYTHON={program}", *(f"{name}={word}" for name in names))

@@ -1,4 +1,4 @@
-"""Runs files/data_services/redis-start in a temporary directory instead of /data, and without Redis."""
+"""The tests run files/data_services/redis-start without Redis, in a temporary directory instead of /data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_dump_becomes_the_append_only_file_s_base(tmp_path: Path) -> None:
     ids=["link", "fifo", "directory"],
 )
 def test_root_does_not_read_a_dump_that_is_no_regular_file(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
-    """The container's root would follow a link to its secrets and copy them to a file of uid 999."""
+    """The container's root must not follow a link to its secrets and copy the secrets for uid 999 to read."""
     data, other = tmp_path / "data", tmp_path / "secret"
     data.mkdir()
     other.write_bytes(b"SECRET")

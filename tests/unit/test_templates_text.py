@@ -1,6 +1,6 @@
-"""The lines of templates and files in which a mistake would be a security hole. These tests need no droplet.
+"""Tests of the lines in templates and files in which a mistake would be a security hole, without a droplet.
 
-tests/templates checks the files with Debian's own programs, tests/droplet checks their effect.
+tests/templates checks the files with Debian's own programs, and tests/droplet checks the effect of the files.
 """
 
 from __future__ import annotations
@@ -57,12 +57,14 @@ PermitUserEnvironment no · PermitUserRC no · LogLevel VERBOSE · AllowUsers de
 
 
 def test_sshd_admits_keys_alone_and_never_root(settings: Settings) -> None:
-    """sshd uses the first value that it reads, so each setting occurs once."""
+    """Each setting occurs once, because sshd uses the first value that it reads."""
     there = lines(ssh.configuration(settings))
     assert set(re.split(r"\s*[·\n]\s*", SSHD.strip())) <= set(there)
     words = [line.split()[0] for line in there if not line.startswith("HostKey ")]
     assert sorted(words) == sorted(set(words))
-    assert ssh.drop_in(settings) == "/etc/ssh/sshd_config.d/00-toogoodtogo.conf", "read before cloud-init's 50-"
+    assert ssh.drop_in(settings) == "/etc/ssh/sshd_config.d/00-toogoodtogo.conf", (
+        "sshd must read this file before cloud-init's 50-… file"
+    )
 
 
 def chains(content: bytes) -> dict[str, list[str]]:
@@ -103,7 +105,7 @@ def test_ufw_forwards_nothing_and_lets_in_ssh_and_the_web_alone(settings: Settin
 
 
 def servers(settings: Settings) -> dict[str, list[str]]:
-    """Return the lines of nginx's servers, by the ports that they listen on."""
+    """Return the lines of each server in nginx.conf, by the port."""
     blocks = re.findall(r"(?m)^    server \{\n(.*?)^    \}", nginx.configuration(settings).decode(), re.DOTALL)
     return {re.search(r"listen ([^;]+);", block)[1]: lines(block.encode()) for block in blocks}  # type: ignore[index]
 
@@ -117,7 +119,7 @@ def test_nginx_listens_limits_and_refuses(settings: Settings) -> None:
         assert f"limit_req zone=request_rate burst={burst} nodelay;" in there[listen]
         assert f"limit_conn under_way {at_once};" in there[listen]
         assert f"server_name {settings.values.domain};" in there[listen]
-    # Telegram sends an update again after this time.
+    # Telegram repeats an update after this time.
     seconds = re.findall(r"set \$retry_after (\d+);", nginx.configuration(settings).decode())
     assert seconds == ["5", "30"]
     assert "return 444;" in there["80 default_server"]
@@ -129,7 +131,7 @@ def test_nginx_listens_limits_and_refuses(settings: Settings) -> None:
         assert line in everything
     assert "limit_req_zone $client zone=request_rate:10m rate=10r/s;" in everything
     assert "ssl_protocols TLSv1.2 TLSv1.3;" in everything
-    assert "error_log stderr emerg;" in everything, "a message on a request would hold its query"
+    assert "error_log stderr emerg;" in everything, "nginx's messages would contain the queries of requests"
 
 
 def test_the_webhook_is_telegram_s_alone(settings: Settings) -> None:
@@ -161,7 +163,7 @@ def test_the_app_hears_of_a_client_what_nginx_knows_and_nothing_that_only_a_prox
         assert f"proxy_set_header {line};" in there
     for name in PROXY_ONLY.split():
         assert f'proxy_set_header {name} "";' in there
-    # A proxy_set_header in a location would drop all those of the server.
+    # A proxy_set_header in a location would replace all those of the server.
     config = nginx.configuration(settings).decode()
     assert not re.search(r"location [^{]*\{[^}]*proxy_set_header", config)
 
@@ -195,7 +197,7 @@ def test_a_path_of_a_page_is_not(path: str) -> None:
 
 
 def test_a_status_that_every_location_refuses_has_a_named_error_page(settings: Settings) -> None:
-    """After a redirect to a path nginx would refuse the request again and send its built-in page."""
+    """Each refused status has a named error page. nginx would refuse a redirect to a path again."""
     config = nginx.configuration(settings).decode()
     pages = {
         code: rule.split()[-1]
@@ -218,7 +220,7 @@ def test_docker_s_daemon(settings: Settings) -> None:
     assert daemon["default-network-opts"] == {
         "bridge": {"com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"},
     }
-    # Not the journal: a container's output would push out the records of sshd, sudo and stackctl.
+    # Containers do not log to the journal, in which they could displace the lines of sshd, sudo and stackctl.
     assert (daemon["log-driver"], daemon["log-opts"]) == ("local", {"max-size": "10m", "max-file": "5"})
     assert "userland-proxy" not in daemon
     assert "hosts" not in daemon
@@ -272,7 +274,7 @@ def test_redis_refuses_what_it_has_no_room_for_and_deletes_nothing() -> None:
 
 def test_timers_catch_up_on_missed_runs(settings: Settings) -> None:
     units = backups.units(settings) | upkeep.units(settings, data=True)
-    # A missed reboot is not repeated: the droplet has just booted.
+    # A missed reboot is not made up for, because the droplet has just booted.
     timers = [name for name in units if name.endswith(".timer") and name != settings.paths.units.reboot_timer]
     assert len(timers) == 3
     for name in timers:
@@ -283,7 +285,7 @@ def test_timers_catch_up_on_missed_runs(settings: Settings) -> None:
 def test_the_timers_of_an_isolated_droplet_are_disabled(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, *, isolated: bool
 ) -> None:
-    """Its backups would go to the storage of the droplet that it was copied from."""
+    """An isolated copy makes no backups, because it would send them to the original droplet's storage."""
     asked = {}
     monkeypatch.setattr(backups, "private_directory", lambda **_: None)
     told = lambda *, unit, running, enabled, **_: asked.update({unit: (running, enabled)})  # noqa: E731
@@ -305,7 +307,7 @@ def test_postgresql_s_files_are_checked_where_postgresql_is(settings: Settings) 
 
 
 def test_a_throwaway_container_gains_nothing_by_a_program_that_it_runs() -> None:
-    """daemon.json says so for all containers. A temporary container that loads foreign data says it itself."""
+    """A throwaway container, which loads foreign data, also sets no-new-privileges itself, besides daemon.json."""
     assert "--security-opt=no-new-privileges:true" in verify.CLOSED
     assert "--cap-drop=ALL" in verify.CLOSED
 
@@ -331,7 +333,7 @@ def test_fail2ban_counts_guesses_soon_and_a_page_of_many_files_late(settings: Se
 
 def test_root_s_rules() -> None:
     gate = "ci ALL=(root) NOPASSWD: /usr/local/bin/stackctl gate -- *"
-    # Debian's own sudoers resets the environment as well. This holds for CI even if that file changes.
+    # Debian's own sudoers also resets the environment. This line still works for CI if that file changes.
     assert lines(build.file("ci/sudoers")) == ["Defaults:ci env_reset, !setenv", gate]
     keys = build.template("ci/authorized_keys.j2", keys=["ssh-ed25519 AAAA ci"])
     line = 'restrict,command="sudo -n /usr/local/bin/stackctl gate -- \\"$SSH_ORIGINAL_COMMAND\\"" ssh-ed25519 AAAA ci'
@@ -364,7 +366,7 @@ def test_no_module_is_blocked_that_docker_or_a_cloud_image_needs() -> None:
 
 
 def test_the_values_behind_droplet_tests_are_complete() -> None:
-    """tests/droplet tests each of these, so removing one would also remove its test."""
+    """tests/droplet reads these values and tests each, so a removed value would also lose its test."""
     root_s = {"/boot": "700", "/etc/crontab": "600", "/etc/sudoers.d": "750", "/etc/ssh/sshd_config": "600"}
     cron = {f"/etc/cron.{often}": "700" for often in ("d", "hourly", "daily", "weekly", "monthly")}
     assert root_s | cron == hardening.ROOT_ONLY

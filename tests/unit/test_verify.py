@@ -1,4 +1,4 @@
-"""`make verify` first names what this machine lacks."""
+"""`make verify` first names the programs that this machine lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fakes of a droplet's services refuse what they do not know, so a misspelt command passes nowhere."""
+"""The fakes of a droplet's services refuse unknown commands, so no test passes with a misspelt command."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_unknown_method_of_telegram_is_an_error(fresh: Droplet) -> None:
 
 
 def test_a_failure_in_the_forked_stackctl_ends_it_there(fresh: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise it would continue as a second pytest."""
+    """A failure in the forked stackctl ends the child process, which would otherwise continue as a second pytest."""
     monkeypatch.setattr("tests.support.fakes.kills.stackctl", None)
     with pytest.raises(AssertionError, match="stackctl raised"):
         killed(fresh, 1, "release", "1.0.0")

@@ -1,4 +1,4 @@
-"""The certificate is obtained if it isn't as declared, never replaced by a failed one, and really served."""
+"""stackctl obtains the declared certificate, keeps the old one after a failure, and checks what nginx serves."""
 
 import json
 import os
@@ -39,12 +39,10 @@ STAGING = "Saving debug log to x\nYou've asked to replace it with a test certifi
 
 @dataclass
 class Edge(Droplet):
-    """A droplet with nginx, certbot and a real openssl. At each handshake, nginx reads the files that `current` points
-    to.
-    """
+    """A droplet with a real openssl and fakes of certbot and nginx, which reads `current` at each handshake."""
 
     nginx: bool = True
-    """Whether nginx runs with the declared configuration."""
+    """True if nginx runs with the declared configuration."""
     obtains: Result = field(default_factory=lambda: Result(0))
 
     def run(
@@ -79,7 +77,7 @@ def der(directory: Path) -> bytes | None:
 
 
 def lineage(paths: Paths, server: str = SERVER, domain: str = DOMAIN) -> None:
-    """Write the files that certbot leaves."""
+    """Write a certificate's files as certbot does."""
     self_signed(paths.tls_live(DOMAIN), domain)
     paths.renewal(DOMAIN).parent.mkdir(exist_ok=True)
     conf = ["version = 4.0.0", "archive_dir = /etc/letsencrypt/archive/x", "[renewalparams]", "account = a%b"]
@@ -89,7 +87,7 @@ def lineage(paths: Paths, server: str = SERVER, domain: str = DOMAIN) -> None:
 
 @pytest.fixture
 def edge(tmp_path: Path) -> Edge:
-    """Make a droplet with the placeholder certificate, as a first converge leaves it."""
+    """Make a droplet with the placeholder certificate of a first converge."""
     edge = Edge(installed(tmp_path, certificate=DECLARED).paths)
     self_signed(edge.paths.tls_placeholder, DOMAIN)
     edge.paths.tls_current.symlink_to(edge.paths.tls_placeholder)
@@ -120,7 +118,7 @@ def test_the_declared_certificate_replaces_the_placeholder(edge: Edge) -> None:
 
 
 def test_nginx_reads_a_copy_that_is_its_groups(edge: Edge) -> None:
-    """certbot's own directory belongs to root alone, and nginx's workers read at each handshake."""
+    """nginx's workers read the files at each handshake, so nginx gets a copy. Only root can read certbot's files."""
     assert stackctl(edge, "certificate")[0] == 0
     copy = edge.paths.tls_current.resolve()
     assert copy.parent == edge.paths.tls
@@ -180,7 +178,7 @@ def test_a_copy_is_its_groups_whatever_the_callers_umask(edge: Edge, umask: int)
 
 
 def test_nothing_is_reloaded_or_restarted(edge: Edge) -> None:
-    """A restart would reset keep-alive clients."""
+    """A new certificate needs no reload or restart, which would reset keep-alive clients."""
     assert stackctl(edge, "certificate")[0] == 0
     lineage(edge.paths)
     assert stackctl(edge, "certificate", "--renewed")[0] == 0
@@ -319,15 +317,13 @@ def test_a_dangling_link_is_reported(certified: Edge) -> None:
 
 
 def test_a_name_without_dns_is_reported_before_the_authority_is_asked(edge: Edge) -> None:
-    """An authority would report it only after most of a minute, and count it as one of the few failures allowed in an
-    hour.
-    """
+    """stackctl looks up the name itself. The authority needs most of a minute, and allows few failures per hour."""
     edge.programs["getent"] = lambda words: Result(2) if words == ["ahosts", DOMAIN] else Result(0)
     code, shown = stackctl(edge, "certificate")
     assert code == 1
     assert f"DNS has no address for {DOMAIN}. Next: create an A record that points to this droplet" in shown
     assert "nginx serves a placeholder certificate. A timer tries again each hour" in shown
-    assert shown.count("DNS has no address") == 1, "said twice"
+    assert shown.count("DNS has no address") == 1, "the message appears twice"
     assert edge.ran("certbot") == []
     assert "DNS has no address" in (certificate.failure(edge.paths) or "")
 

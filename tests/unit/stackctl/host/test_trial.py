@@ -1,4 +1,4 @@
-"""A change on trial is reverted unless it is confirmed."""
+"""stackctl reverts a change on trial unless a new login confirms the change."""
 
 import os
 import shutil
@@ -37,14 +37,14 @@ def test_what_is_not_confirmed_is_restore_whole(bot: Droplet, step: tuple[str, .
     assert there(bot) == before
     assert (bot.paths.on_trial["ssh"][1] / "00-bot.conf").stat().st_mode & 0o777 == 0o640
     assert list(bot.paths.trials.iterdir()) == []
-    # At boot sshd has not started yet, and the trial must not wait for it.
+    # At boot, sshd has not started yet, and the trial must not wait for sshd.
     restarted = [["systemctl", verb, "ssh.service"] for verb in ("reset-failed", "restart")]
     assert calls(bot, "systemctl")[:2] == ([] if step == ("boot",) else restarted)
     assert '"op": "undo"' in bot.paths.history.read_text()
 
 
 def test_keys_come_back_with_their_owner(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """sshd reads the keys as the operator, but root's copies belong to root."""
+    """A revert restores the owner of the key files, because sshd reads them as the operator."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     given: dict[object, tuple[int, int]] = {}
@@ -56,7 +56,7 @@ def test_keys_come_back_with_their_owner(bot: Droplet, monkeypatch: pytest.Monke
 
 
 def test_a_revert_restores_the_operator_of_that_time(bot: Droplet) -> None:
-    """A converge may declare another operator during the trial."""
+    """A revert restores the earlier operator's keys, even if the trial declared another operator."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     bot.paths.config.write_text(bot.paths.config.read_text().replace('"deploy"', '"somebody"'))
@@ -109,7 +109,7 @@ def test_whatever_was_there_takes_the_place_of_whatever_is_there(
 
 
 def test_a_failed_copy_removes_nothing(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills up at the second file of the directory."""
+    """If the disk fills up at the second copy, begin fails and changes nothing."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     before = there(bot)
@@ -160,7 +160,7 @@ def test_a_change_within_the_trial_s_time_is_made(bot: Droplet) -> None:
 
 @pytest.mark.parametrize("undone", [True, False])
 def test_a_change_after_the_trial_s_time_is_refused(bot: Droplet, undone: bool) -> None:  # noqa: FBT001
-    """The converge's machine slept, and nothing would revert the change any more."""
+    """A change after the end of its trial is refused, because nothing would revert it."""
     stackctl(bot, "trial", "begin", "ssh")
     bot.seconds += trial.CONFIRM_TIMEOUT_S
     if undone:
@@ -177,7 +177,7 @@ def test_a_change_that_fails_fails_as_its_command_does(bot: Droplet) -> None:
 
 
 def test_an_endless_change_does_not_prevent_its_revert(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender of a file may sleep, for example. The change ends with the trial, and then the lock is free."""
+    """A change that hangs, for example because its sender sleeps, ends with the trial. Then the lock is free."""
     timeouts: list[float] = []
 
     def endless(_: Droplet, argv: list[str], timeout: float) -> int:
@@ -193,7 +193,7 @@ def test_an_endless_change_does_not_prevent_its_revert(bot: Droplet, monkeypatch
 
 
 def test_a_timer_that_took_long_to_be_set_finds_its_trial_due(bot: Droplet) -> None:
-    """The timer counts from when systemd set it. A trial that counted from later would never be reverted."""
+    """The trial's time starts before systemd sets the timer. Otherwise the timer would find the trial not yet due."""
 
     def slow(_: Systemd, verb: str, units: list[str]) -> Result:
         bot.seconds += 20

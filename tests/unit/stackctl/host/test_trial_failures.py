@@ -1,4 +1,4 @@
-"""Trials whose timer, record or copies fail, and trials at boot."""
+"""Tests of trials whose timer, record or copies fail, and of trials at boot."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def test_a_change_that_is_not_on_trial_is_neither_confirmed_nor_reverted(bot: Dr
 
 
 def test_a_timer_that_finds_no_trial_ends(bot: Droplet) -> None:
-    """The process that confirmed the trial was killed before it stopped the timer."""
+    """A timer without a trial ends. A confirmation may be killed before it stops the timer."""
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
     assert calls(bot, "systemctl") == [["systemctl", "stop", bot.paths.units.trial_timer("ssh")]]
@@ -48,7 +48,7 @@ def test_of_what_has_to_be_said(bot: Droplet, step: str) -> None:
 
 
 def test_a_failed_revert_is_repeated(bot: Droplet) -> None:
-    """The timer keeps trying."""
+    """The timer repeats a failed revert until it succeeds."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     bot.seconds += trial.CONFIRM_TIMEOUT_S
@@ -92,7 +92,7 @@ def test_a_record_that_cannot_be_read_is_left_to_a_person(bot: Droplet, record: 
 
 
 def test_the_timer_repeats_a_revert_that_failed_at_boot(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The record is from another boot: the monotonic clock has started again, and seems to have two minutes left."""
+    """A record from an earlier boot is due at once, although the new monotonic clock shows time left."""
     bot.seconds = 5000
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
@@ -120,7 +120,7 @@ def test_a_broken_trial_does_not_prevent_another_s_revert_at_boot(bot: Droplet) 
     code, said = stackctl(bot, "trial", "boot")
     assert (code, "ssh is not reverted: " in said) == (4, True)
     assert switch.read_text() == "ENABLED=yes\n"
-    # Without copies there is nothing to try again.
+    # without copies, no later attempt could succeed
     assert not bot.ran(f"start --no-block {bot.paths.units.trial_timer('ssh')}")
     assert [one.name for one in trial.under_way(bot.paths)] == ["ssh"]
 
@@ -140,7 +140,7 @@ def test_only_root_can_read_the_copies(bot: Droplet) -> None:
 
 
 def test_a_kill_during_begin_changes_nothing(bot: Droplet) -> None:
-    """Before the record exists, nothing was changed and nothing is reverted. Once it exists, so do all copies."""
+    """Before the record exists, nothing was changed, so nothing is reverted. With the record, all copies exist."""
     recorded: list[bool] = []
     for moment in range(1, 20):
         left = killed(bot, moment, "trial", "begin", "ssh")
@@ -157,11 +157,11 @@ def test_a_kill_during_begin_changes_nothing(bot: Droplet) -> None:
     else:
         pytest.fail("begin never ended")
     assert len(recorded) > 4
-    assert set(recorded) == {False, True}, "kills before and after the record"
+    assert set(recorded) == {False, True}, "the test needs kills before and after the record was written"
 
 
 def test_an_unconfirmed_change_is_reverted_after_two_minutes(bot: Droplet) -> None:
-    """The documentation names this number, so the test does not take it from the program."""
+    """An unconfirmed change is reverted after the two minutes in the documentation."""
     assert trial.CONFIRM_TIMEOUT_S == 120
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)

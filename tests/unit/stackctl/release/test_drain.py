@@ -1,4 +1,4 @@
-"""What served before the flip is drained before it ends."""
+"""The containers that served before the flip finish their requests before they end."""
 
 from typing import Any
 
@@ -34,9 +34,7 @@ def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb
 def test_the_old_colour_ends_a_second_after_the_flip_at_the_earliest(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An immediate SIGTERM would reset connections that wait in its backlog. A rollback has no watch, so it has to
-    wait.
-    """
+    """SIGTERM at once would reset connections in the backlog. A rollback waits a second, because it has no watch."""
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert DRAIN_SECONDS == 1.0
     assert 1.0 <= ends_after_the_flip(live, monkeypatch, "rollback") < 3.0

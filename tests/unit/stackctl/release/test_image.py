@@ -21,7 +21,7 @@ def declared_anew(droplet: Droplet) -> None:
 
 
 def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(live: Droplet) -> None:
-    """A converge mends what runs. Only a release brings in a new image."""
+    """A converge restarts the recorded image. Only a release uses an image that was pushed under the tag since."""
     moved(live, "1.0.0", "9.9.9")
     declared_anew(live)
     with lock.exclusive(live.paths.lock, "ada's converge", 0):
@@ -35,7 +35,7 @@ def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(l
     assert {container["image"] for container in live.docker.of("bot-green")} == {f"{REPOSITORY}@sha256:1.0.0"}
     assert f"{REPOSITORY}@sha256:1.0.0, which is live" in shown
     assert not live.ran("docker pull")
-    # Without the converge, this releases the new image. It is refused, because its label doesn't name the tag.
+    # A release by hand uses the new image, and is refused because the image's label names another version.
     assert "has version '9.9.9'" in stackctl(live, "release", "1.0.0")[1]
 
 
@@ -44,7 +44,7 @@ DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 @pytest.mark.parametrize(("asked", "code"), [(DIGEST, 0), (OTHER, 2)])
 def test_a_digest_is_the_live_one_s_or_refused_when_the_registry_is_gone(live: Droplet, asked: str, code: int) -> None:
-    """CI asks for exactly the image that it built."""
+    """CI names its image by digest. Without the registry, only the live image's digest can be released."""
     current = state.load(live.paths)
     assert current.release
     pinned = f"{REPOSITORY}@{DIGEST}"

@@ -1,4 +1,4 @@
-"""If no client uses the app, a release sends requests of its own."""
+"""If no client uses the app, a release itself sends requests to the app."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def live(tmp_path: Path) -> Watched:
 
 
 def site(droplet: Droplet, *public: str, **config: Any) -> None:
-    """Declare which paths are public besides Telegram's."""
+    """Declare the public paths, in addition to Telegram's."""
     declared = json.loads(droplet.paths.config.read_text())
     droplet.paths.config.write_text(json.dumps(declared | {"public_paths": public} | config))
 
@@ -80,7 +80,7 @@ def test_a_page_of_a_first_release_has_to_be_answered(tmp_path: Path) -> None:
 
 
 def test_an_app_gets_its_first_webhook_while_it_serves(tmp_path: Path) -> None:
-    """The live release has no secret of Telegram with which it could be asked."""
+    """An app gets its first webhook by a release, although the live release has no webhook secret for a probe."""
     fresh = installed(tmp_path, webhook_path=None)
     without = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("TELEGRAM_")}
     fresh.paths.next_environment.write_bytes(canonical(without))
@@ -97,7 +97,7 @@ def test_a_look_that_fails_once_or_twice_is_a_mishap(live: Watched) -> None:
 
 
 def test_a_rollback_looks_at_no_page(live: Watched) -> None:
-    """The release before the rollback may be worse."""
+    """A rollback requests no page, because the release before it may be worse."""
     assert released(live, "1.2.0")[0] == 0
     site(live, "/")
     live.app |= {"pages": {"/": 500}}

@@ -1,4 +1,4 @@
-"""The checks before a release changes anything."""
+"""A release checks the droplet before it changes anything."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A colour is probed before the flip."""
+"""A release probes its colour before the flip."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A release runs its steps in order, refuses what it must before the first, and records the result."""
+"""A release runs its steps in order. It refuses bad requests before the first step, and records the result."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def test_the_next_release_takes_the_other_colour_and_ends_the_old_one(live: Drop
 
 
 def test_the_order_of_a_release(live: Droplet) -> None:
-    """The old colour is not touched before the flip."""
+    """A release changes nothing of the old colour before the flip."""
     stackctl(live, "release", "1.1.0")
     words = [
         "docker pull",
@@ -106,7 +106,7 @@ def test_it_is_refused_while_data_is_not_well(fresh: Droplet, broken: str) -> No
 
 
 def test_another_major_version_of_postgresql_is_refused(tmp_path: Path) -> None:
-    """The declared version counts: data.yaml has changed, and the converge hasn't reached PostgreSQL yet."""
+    """data.yaml declares another major version of PostgreSQL, which the converge has not started yet."""
     fresh = installed(tmp_path)
     declared = json.loads(fresh.paths.config.read_text())
     declared["data"]["major"] = 18
@@ -134,7 +134,7 @@ def test_a_bad_environment_is_refused(fresh: Droplet, content: bytes | None) -> 
 
 
 def test_secrets_of_releases_that_are_kept_are_masked_though_the_declared_ones_have_changed(live: Droplet) -> None:
-    """A log of the release before still contains them. `stackctl` checks its output for every value of ENVIRONMENT."""
+    """Secrets of kept releases are masked, because logs may contain them. The fake checks the output for secrets."""
     changed = {name: f"another-{value}" for name, value in ENVIRONMENT.items() if name == "TOKEN"}
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, **changed}))
     live.docker.new_containers = {"web": ENDED}

@@ -1,4 +1,4 @@
-"""A release that fails is undone, and reports what could not be undone."""
+"""A failed release is undone, and its message names the steps that could not be undone."""
 
 import re
 from pathlib import Path
@@ -75,7 +75,7 @@ FIRST = {
     "migration hangs": "see what the migrations wait for (pg_stat_activity)",
     "wrong version": "build the image again",
 }
-"""What has to be done before the same release, where the message says more than to fix the cause."""
+"""The first step to take, for the failures whose message says more than to fix the cause."""
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -21,7 +21,7 @@ from tests.support.releases import assert_one_colour_serves, ids, remembered, ru
 def test_a_signal_undoes_a_release_and_more_signals_do_not_stop_the_undo(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """systemd sends the first signal at a shutdown, and then an impatient person sends more."""
+    """A signal undoes the release, for example systemd's at a shutdown. Further signals do not stop the undo."""
     before, sent = (remembered(live), ids(live), running(live)), list[str]()
     run = Droplet.run
 
@@ -68,7 +68,7 @@ def test_a_release_killed_at_any_moment_serves_boots_and_can_be_finished(tmp_pat
         assert current.active in left.docker.running()
         assert current.release
         assert current.release.tag == ("1.0.0" if current.active == "blue" else "1.1.0")
-        if at % 2:  # Every second time, the machine is reset between the kill and the next attempt.
+        if at % 2:  # every second time, the machine is reset between the kill and the next attempt
             left.reset()
             assert stackctl(left, "boot")[0] == 0
             assert_one_colour_serves(left)
@@ -83,7 +83,7 @@ def test_a_release_killed_at_any_moment_serves_boots_and_can_be_finished(tmp_pat
 
 @pytest.mark.parametrize("at", [30, 150])
 def test_a_copied_moment_equals_what_a_real_kill_leaves(tmp_path: Path, at: int) -> None:
-    """`kills` is a faster `killed` and must show the same."""
+    """`kills`, which copies files, must show the same state as `killed`, which kills stackctl."""
 
     def seen(left: Droplet) -> tuple[dict[str, object], dict[str, bytes], State]:
         known = vars(left).keys() - {"paths", "killed_at", "moments_kept", "calls", "storage"}

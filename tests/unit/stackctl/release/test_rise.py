@@ -1,4 +1,4 @@
-"""A rise of the share of errors counts only if it is large enough."""
+"""The watch ignores a small rise in the share of errors."""
 
 from dataclasses import replace
 
@@ -41,12 +41,12 @@ def test_more_good_answers_make_it_no_worse(before: Tally, since: Tally, more: i
     ("before", "since", "expected"),
     [
         (Tally(0, 0), Tally(0, 0), False),
-        (Tally(0, 0), Tally(3, 3), True),  # No client asked before the flip.
-        (Tally(1000, 0), Tally(60, 3), False),  # This is 5 in 100 more.
+        (Tally(0, 0), Tally(3, 3), True),  # no client sent a request before the flip
+        (Tally(1000, 0), Tally(60, 3), False),  # a rise of 5 in 100
         (Tally(1000, 0), Tally(59, 3), True),
         (Tally(100, 10), Tally(100, 15), False),
         (Tally(100, 10), Tally(100, 16), True),
-        (Tally(100, 100), Tally(100, 100), False),  # It was as bad before.
+        (Tally(100, 100), Tally(100, 100), False),  # as many errors as before
     ],
 )
 def test_a_rise_is_three_errors_and_five_in_a_hundred_more(before: Tally, since: Tally, *, expected: bool) -> None:

@@ -1,4 +1,4 @@
-"""A rollback that was killed can be finished, and a rollback after a killed release works."""
+"""A killed rollback can be finished, and a rollback works after a killed release."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_a_killed_rollback_is_finished_by_the_same_command(tmp_path: Path) -> No
 
 
 def test_a_rollback_after_a_killed_release_goes_back_to_the_recorded_one(tmp_path: Path) -> None:
-    """A release that was killed before its flip was never live."""
+    """A rollback after a killed release goes back to the recorded release, because the killed one may never be live."""
     led = set[tuple[str, str]]()
     droplet = installed(tmp_path / "droplet")
     for version in ("1.0.0", "1.1.0"):
@@ -47,7 +47,7 @@ def test_a_rollback_after_a_killed_release_goes_back_to_the_recorded_one(tmp_pat
 
 
 def test_no_rollback_goes_past_a_contract_that_was_killed(tmp_path: Path) -> None:
-    """The revisions are recorded before they are applied, because a killed release could not report them afterwards."""
+    """A killed contract counts as applied, because a release records revisions before it applies them."""
     droplet, barred, lost = installed(tmp_path / "droplet"), set[bool](), list[str]()
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         stackctl(droplet, "release", version)

@@ -1,4 +1,4 @@
-"""Only well-formed tags are accepted."""
+"""stackctl accepts only well-formed tags."""
 
 import re
 import string

@@ -1,4 +1,4 @@
-"""A release is watched after the flip: errors, containers that end, readiness, complaints of Telegram."""
+"""After the flip, the watch sees errors, ended containers, missing readiness and Telegram's complaints."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def live(tmp_path: Path) -> Watched:
 
 
 def look(live: Watched, since: Flip | None = None, **after: Any) -> str:
-    """Watch the live colour from now on."""
+    """Watch the live colour from this moment."""
     since = since or flip(live)
     live.calls.clear()
     for name, value in after.items():
@@ -105,7 +105,7 @@ def complaint(at: float) -> dict[str, Any]:
 def test_telegram_s_errors_from_before_the_flip_and_their_repetition_do_not_count(
     live: Watched, clock: float, after: float
 ) -> None:
-    """Telegram's clock is not ours, so its time does not matter."""
+    """Telegram's earlier errors and their repetition do not count, with any difference between the clocks."""
     before = live.now().timestamp() + clock
     live.later = complaint(before)
     look(live, later=complaint(before + after))
@@ -149,7 +149,7 @@ def test_nginx_s_refusals_in_maintenance_do_not_count_against_the_release(live: 
 
 @pytest.mark.parametrize("at", [0, 2])
 def test_maintenance_at_any_moment_of_the_watch_silences_telegram(live: Watched, at: int) -> None:
-    """Telegram also complains of it afterwards."""
+    """Maintenance during the watch makes Telegram's complaints not count, even after its end."""
     flag = live.paths.maintenance
 
     def complain() -> None:

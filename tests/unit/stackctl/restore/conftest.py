@@ -1,4 +1,4 @@
-"""Fixtures of a droplet with a backup whose data has changed since."""
+"""The fixture of a droplet with a backup and with live data that has changed since."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.restores import NOW
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Droplet:
-    """Make 1.2.0 live, back its data up, and then add and remove rows and keys."""
+    """Make 1.2.0 live, back up its data, and then add and remove rows and keys."""
     droplet = installed(tmp_path)
     assert stackctl(droplet, "release", "1.2.0")[0] == 0
     assert stackctl(droplet, "backup")[0] == 0

@@ -1,4 +1,4 @@
-"""A backup is chosen for a restore: into a new database, and from the off-site storage."""
+"""A restore chooses the right backup, also from the off-site storage, and can load it into a new database."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def in_storage(told: Manifest) -> Stored:
 
 @pytest.fixture
 def elsewhere(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Move the backups to where the off-site storage has them. Return that directory. The droplet has none left."""
+    """Move all backups from the droplet to the fake off-site storage, and return its directory."""
     there = saved.paths.var.parents[2] / "elsewhere"
     saved.paths.backups.rename(there)
     saved.paths.backups.mkdir()
@@ -92,13 +92,13 @@ def test_a_new_droplet_must_be_isolated_before_it_restores_data_from_elsewhere(
 
 def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
     wanted = manifest.every(elsewhere)[-1].id
-    assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 2, "it isn't here"
+    assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 2, "the backup must be missing on the droplet"
     _, shown = stackctl(saved, "restore", "latest", "--from-offsite")
     assert f"sudo stackctl restore {wanted} --from-offsite --yes {wanted}" in shown
     code, shown = stackctl(saved, "restore", "latest", "--from-offsite", "--yes", wanted)
     assert code == 0, shown
     assert_restored(saved)
-    assert newest(saved) == wanted, "it is here now"
+    assert newest(saved) == wanted, "the fetched backup must be on the droplet"
 
 
 @pytest.mark.parametrize("name", [manifest.DUMP, manifest.GLOBALS, manifest.STATE, manifest.RDB, "more"])
@@ -106,9 +106,7 @@ def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
 def test_a_link_or_fifo_in_a_backup_is_not_restored(
     saved: Droplet, tmp_path: Path, name: str, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """In attack S8, a restore waited for a FIFO with both locks held, and copied a link's secret to where uid 999 could
-    read it.
-    """
+    """In attack S8, a restore hung on a FIFO with both locks, or copied a secret behind a link for uid 999 to read."""
     outside, path = tmp_path / "outside", saved.paths.backup(newest(saved)) / name
     outside.write_bytes(SECRET)
     path.unlink(missing_ok=True)
@@ -122,7 +120,7 @@ def test_a_link_or_fifo_in_a_backup_is_not_restored(
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "revisions": 7}', "[" * 100_000, "\xff"])
 def test_a_malformed_state_in_a_backup_is_reported_in_one_line(saved: Droplet, text: str) -> None:
-    """The author of the backup's files wrote its manifest, too."""
+    """A malformed state is refused even if the manifest matches, because an intruder can write both."""
     place = saved.paths.backup(newest(saved))
     (place / manifest.STATE).write_text(text or " ")
     told = manifest.load(place)
@@ -161,7 +159,7 @@ def test_revisions_that_are_none_do_not_come_into_the_live_state(saved: Droplet,
 def test_a_link_in_redis_s_directory_does_not_mislead_a_restore(
     saved: Droplet, tmp_path: Path, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """This is attack S2 against the whole verb."""
+    """Try attack S2 against a whole restore: a link in Redis's directory must not be followed."""
     outside = tmp_path / "outside"
     outside.write_bytes(SECRET)
     outside.chmod(0o600)
@@ -184,7 +182,7 @@ def test_a_damaged_backup_is_fetched_again(saved: Droplet, elsewhere: Path, dama
 
 
 def test_an_intact_local_backup_is_used_whatever_is_off_site(saved: Droplet, elsewhere: Path) -> None:
-    """An intruder can send another backup under its ID."""
+    """An intact local backup is used, because an intruder can send another backup under the same ID."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
     forged = elsewhere / wanted / "postgres.dump"
@@ -227,7 +225,7 @@ def test_a_fetched_backup_that_does_not_restore_is_not_used(saved: Droplet, else
 
 @pytest.mark.parametrize("arrives", ["damaged", "unproven"])
 def test_a_damaged_local_backup_stays_until_the_fetch_succeeds(saved: Droplet, elsewhere: Path, arrives: str) -> None:
-    """The damaged backup may be the only one."""
+    """A damaged local backup stays until a good one is fetched, because it may be the only one."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
     flipped(saved)

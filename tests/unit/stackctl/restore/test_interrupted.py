@@ -36,8 +36,8 @@ def test_a_restore_killed_at_any_moment_is_finished_by_the_same_command(tmp_path
     wanted = newest(droplet)
     for at, left in kills(droplet, "restore", wanted, "--yes", wanted):
         live.append(left.postgres.tables == NOW)
-        assert left.postgres.tables in (NOW, THEN), "never half of one"
-        if at % 2:  # Every second time, the machine is reset between the kill and the next attempt.
+        assert left.postgres.tables in (NOW, THEN), "the live tables are a mix of two databases"
+        if at % 2:  # every second time, the machine is reset between the kill and the next attempt
             left.reset()
             assert stackctl(left, "boot")[0] == 0
         if not left.paths.maintenance.exists():
@@ -57,7 +57,7 @@ def test_the_next_backup_removes_leftovers_of_a_restore_killed_early(
     left = interrupted(saved, "count", *beside)
     assert left.postgres.beside.keys() == {"mine", f"{name}_restoring"}
     assert stackctl(left, "release", "1.2.0")[0] == 0
-    assert f"{name}_restoring" in left.postgres.beside, "a restore may be under way"
+    assert f"{name}_restoring" in left.postgres.beside, "a database that a restore may be loading was dropped"
     code, shown = stackctl(left, "backup")
     assert (code, {*left.postgres.beside}, left.postgres.tables) == (0, {"mine"}, NOW), shown
 
@@ -115,7 +115,7 @@ def test_a_restore_that_only_renames_needs_no_disk_space(saved: Droplet) -> None
 
 
 def test_if_an_interrupted_restore_cannot_be_undone_no_other_restore_starts(saved: Droplet) -> None:
-    left = interrupted(saved, "rdb")  # By now the databases have changed places.
+    left = interrupted(saved, "rdb")  # in this step, the databases have already changed places
     former = backups(left, "safety")[-1].id
     left.failing = {'RENAME TO "app_restoring"': Result(1, stderr="no answer")}
     code, shown = stackctl(left, "restore", former, "--yes", former)

@@ -1,4 +1,4 @@
-"""A backup is loaded, even a dump that does not restore in one go, and one with an older or newer schema."""
+"""A restore loads a dump with an older or newer schema, and even a dump that does not restore in one go."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_app_without_migrations_is_restored_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_newer_schema_is_refused_by_the_records_before_anybody_is_asked(tmp_path: Path) -> None:
-    """The live release is the result of a rollback, and the records contain the later revisions."""
+    """After a rollback, the recorded revisions show that the backup's schema is too new. Nobody is asked."""
     droplet = installed(tmp_path)
     for tag in ("1.0.0", "1.2.0"):
         assert stackctl(droplet, "release", tag)[0] == 0
@@ -50,7 +50,7 @@ def test_a_newer_schema_is_refused_by_the_records_before_anybody_is_asked(tmp_pa
 
 
 def unprovable(droplet: Droplet, *, by_a_check: bool) -> str:
-    """Make a backup of a table whose rows no database accepts in one go. Return its ID."""
+    """Make a backup of a table whose rows no database accepts in one go, and return the backup's ID."""
     droplet.postgres.tables = dict(THEN)
     droplet.postgres.unloadable = {"public.offers": by_a_check}
     assert stackctl(droplet, "backup")[0] == 1
@@ -128,7 +128,7 @@ def test_a_restore_reports_differences_before_and_at_the_end(saved: Droplet) -> 
 
 
 def test_nothing_of_a_dump_is_run_by_the_superuser(saved: Droplet) -> None:
-    """This holds for the live server and for the throwaway one, and the loader role is removed afterwards."""
+    """The superuser runs no content of a dump, in the live or the throwaway server. The loader role is removed."""
     saved.calls.clear()
     assert restored(saved)[0] == 0
     for call in saved.ran("pg_restore"):
@@ -157,7 +157,7 @@ def test_a_newer_schema_than_the_live_release_knows_is_refused(tmp_path: Path) -
     stackctl(droplet, "backup")
     wanted = newest(droplet)
     with pytest.MonkeyPatch.context():
-        # This is another droplet: its live release is older, and it does not know the later revisions.
+        # On another droplet, the live release is older and the later revisions are not recorded.
         current = state.load(droplet.paths)
         assert current.release
         older = replace(current.release, tag="1.2.0", schema="0002", image=current.kept[1].image)
@@ -172,7 +172,7 @@ def test_a_newer_schema_than_the_live_release_knows_is_refused(tmp_path: Path) -
     assert "Next: sudo stackctl release 1.3.0, or restore with --to-database NAME" in shown
     assert as_it_was(droplet) == before
     assert stackctl(droplet, "restore", wanted, "--to-database", "beside")[0] == 0
-    # After a rollback, the live data itself is ahead of the release, and so are its backups.
+    # After a rollback, the live data and its backups have a newer schema than the release.
     state.save(droplet.paths, replace(known, revisions=current.revisions))
     droplet.postgres.schema = "0003"
     assert stackctl(droplet, "restore", wanted, "--yes", wanted)[0] == 0

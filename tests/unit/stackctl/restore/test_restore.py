@@ -1,4 +1,4 @@
-"""A restore of a droplet in memory leaves the backup's data, or everything as it was."""
+"""A restore leaves either the backup's data, or everything as it was before."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_restore_brings_the_backup_s_data_and_backs_up_the_replaced_data(saved
     assert_restored(saved)
     safety = backups(saved, "safety")[-1]
     assert (safety.tables, safety.verified is not None) == (NOW, True)
-    # The pre-restore backup can be restored by its name.
+    # A person can restore the pre-restore backup by its ID.
     assert stackctl(saved, "restore", safety.id, "--yes", safety.id)[0] == 0
     assert (saved.postgres.tables, saved.redis.info["keys"]) == (NOW, "9")
 
@@ -95,7 +95,7 @@ def test_a_restore_without_confirmation_changes_nothing_and_shows_what_to_type(
 
 def test_latest_is_the_newest_verified_backup_that_no_restore_made(saved: Droplet) -> None:
     wanted = newest(saved)
-    stackctl(saved, "release", "1.2.0")  # This release makes a dump that was never restored.
+    stackctl(saved, "release", "1.2.0")  # this release makes a dump that is not verified
     restored(saved)
     assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 0
 
@@ -148,7 +148,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_restore_that_fails_before_the_swap_is_undone(tmp_path: Path, name: str) -> None:
     saved = installed(tmp_path)
-    # A backup of an older release has something to migrate.
+    # The backup of an older release has pending migrations.
     assert stackctl(saved, "release", "1.0.0")[0] == 0
     assert stackctl(saved, "backup")[0] == 0
     assert stackctl(saved, "release", "1.2.0")[0] == 0
@@ -173,7 +173,7 @@ def test_a_restored_database_that_lacks_rows_is_not_taken(saved: Droplet) -> Non
 
 
 def test_a_bot_that_does_not_start_on_the_restored_data_is_left_to_a_person(saved: Droplet) -> None:
-    """The restored data stays, because it was asked for. The bot stays closed."""
+    """If the bot does not start on the restored data, the data stays and the bot stays closed."""
     saved.failing = {"app.yaml up": Result(1, stderr="no such network")}
     code, shown = restored(saved)
     assert (code, "all data is restored, but" in shown.splitlines()[-1]) == (4, True), shown
@@ -181,14 +181,14 @@ def test_a_bot_that_does_not_start_on_the_restored_data_is_left_to_a_person(save
     code, shown = stackctl(saved, "status")
     assert (code, f"the bot is still closed. Next: sudo stackctl restore {newest(saved)}" in shown) == (4, True)
     saved.failing = {}
-    truncated(saved)  # The restore does not need the backup's files any more.
+    truncated(saved)  # the restore no longer needs the backup's files
     assert restored(saved)[0] == 0
     assert_restored(saved)
-    assert len(backups(saved, "safety")) == 1, "what was live is saved once"
+    assert len(backups(saved, "safety")) == 1, "the replaced data must be saved only once"
 
 
 def placed(saved: Droplet) -> str:
-    """Restore a backup on which the live release doesn't start. Return the ID of the pre-restore backup."""
+    """Restore a backup with which the live release does not start. Return the ID of the pre-restore backup."""
     saved.failing = {"app.yaml up": Result(1, stderr="no such network")}
     assert restored(saved)[0] == 4
     saved.failing = {}
@@ -227,7 +227,7 @@ def test_if_a_second_restore_fails_too_the_first_one_s_data_stays_and_the_bot_is
 
 @pytest.mark.parametrize("part", ['RENAME TO "app_restoring"', "data.yaml up"])
 def test_a_restore_that_cannot_be_undone_leaves_the_bot_closed(saved: Droplet, part: str) -> None:
-    told(saved, redis=manifest.Redis("8.0.2", 4))  # This makes the step after the swap fail.
+    told(saved, redis=manifest.Redis("8.0.2", 4))  # makes the step after the swap fail
     saved.failing = {part: Result(1, stderr="no answer")}
     code, shown = restored(saved)
     assert (code, "Not undone: " in shown.splitlines()[-1]) == (4, True), shown
@@ -240,7 +240,7 @@ def test_a_restore_that_cannot_be_undone_leaves_the_bot_closed(saved: Droplet, p
 
 
 def test_an_undone_restore_keeps_the_revisions_of_the_live_schema(tmp_path: Path) -> None:
-    """The revisions decide which rollbacks are possible."""
+    """An undone restore keeps the recorded revisions, which decide which rollbacks are possible."""
     droplet = installed(tmp_path)
     stackctl(droplet, "release", "1.0.0")
     stackctl(droplet, "backup")
@@ -272,7 +272,7 @@ def test_maintenance_that_was_on_before_stays_on(saved: Droplet) -> None:
 
 
 def test_a_backup_without_a_release_or_worker_starts_nothing(tmp_path: Path) -> None:
-    """A new droplet gets its data first, and then its release."""
+    """A restore without a live release starts no container. A new droplet gets its data before its release."""
     droplet = installed(tmp_path, isolated=True)
     stackctl(droplet, "backup")
     code, shown = restored(droplet)
@@ -287,7 +287,7 @@ def test_a_restore_on_an_isolated_droplet_starts_no_worker(saved: Droplet) -> No
 
 
 def test_a_restore_holds_both_locks_to_its_end(saved: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release or a converge during the swap of databases would find half of each."""
+    """A restore holds both locks, because a release or converge during the swap would find a mix of databases."""
     seen: dict[str, tuple[str, str]] = {}
     run = Droplet.run
 

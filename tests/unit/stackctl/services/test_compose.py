@@ -1,4 +1,4 @@
-"""Compose's command lines are right, and so is the reading of what Docker reports about a container."""
+"""stackctl calls Compose with the right arguments, and reads Docker's reports on containers correctly."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The app's roles can't influence our sessions, and a dump's tables and counts are those of one moment."""
+"""The app's roles cannot influence our sessions. A dump's tables and counts are from the same moment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def asked(droplet: Droplet) -> list[str]:
 
 
 def test_every_program_beside_postgresql_gets_our_settings_first(live: Droplet) -> None:
-    """Attack S1. This holds for psql, pg_dump and the other programs, in the live server and in the throwaway one."""
+    """Prevent attack S1. psql, pg_dump and other programs get our settings, in the live and the throwaway server."""
     assert stackctl(live, "backup")[0] == 0
     assert stackctl(live, "amcheck")[0] == 0
     beside = [call for call in live.calls if call[:5] == ["docker", "exec", "-i", "--user", "postgres"]]
@@ -55,7 +55,7 @@ def test_every_program_beside_postgresql_gets_our_settings_first(live: Droplet) 
 
 
 def test_the_settings_are_those_that_change_what_we_ask() -> None:
-    assert SESSION["search_path"] == "pg_catalog,pg_temp", "pg_temp comes first when it is not named"
+    assert SESSION["search_path"] == "pg_catalog,pg_temp", "unless pg_temp is named, PostgreSQL searches it first"
     assert (SESSION["role"], SESSION["row_security"]) == ("none", "off")
     for timeout in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
         assert SESSION[timeout] == "0"
@@ -63,7 +63,7 @@ def test_the_settings_are_those_that_change_what_we_ask() -> None:
 
 
 def test_the_superuser_asks_nothing_in_the_apps_database(live: Droplet) -> None:
-    """PostgreSQL's own programs, which protect themselves, dump and check that database."""
+    """The superuser runs no query in the app's database. Only pg_dump and pg_amcheck, which protect themselves, do."""
     assert stackctl(live, "backup")[0] == 0
     assert stackctl(live, "status")[0] == 0
     in_there = [call for call in live.ran("--dbname=app") if "--username=postgres" in call]
@@ -71,11 +71,11 @@ def test_the_superuser_asks_nothing_in_the_apps_database(live: Droplet) -> None:
 
 
 def test_what_is_counted_is_read_by_copy_as_a_role_that_can_change_nothing(live: Droplet) -> None:
-    """`SELECT count(*)` would let the planner run functions of the app."""
+    """Rows are read by COPY, because for `SELECT count(*)` the planner may run functions of the app."""
     assert stackctl(live, "backup")[0] == 0
     assert not [line for line in asked(live) if "count(*) FROM ONLY" in line]
     sessions = [call for call in live.calls if call[-2] == "--username=stackctl_reader"]
-    assert len(sessions) == 2, "the live database, and the restored one"
+    assert len(sessions) == 2, "one session must be in the live database, and one in the restored database"
     made = live.ran("CREATE ROLE stackctl_reader")
     assert made
     assert all("PASSWORD NULL VALID UNTIL '-infinity'" in call[-1] and "NOSUPERUSER" in call[-1] for call in made)
@@ -90,7 +90,7 @@ def test_names_are_quoted() -> None:
 def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest lists rows by key, so it would contain only one of the two tables."""
+    """Two tables with one key are refused, because the manifest lists row counts by key."""
     pair = (Table(1, "a", "b.c", "id", counted=True), Table(2, "a.b", "c", "id", counted=True))
     monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
     with pytest.raises(FailedError, match=r'"a"\."b\.c" and "a\.b"\."c" are both a\.b\.c in a manifest.*Next: rename'):
@@ -99,7 +99,7 @@ def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
 
 
 def test_a_table_that_is_not_counted_has_no_key(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples are the parent of partitions, and an extension's own tables."""
+    """A table without rows of its own has no key, such as the parent of partitions or an extension's table."""
     pair = (Table(1, "public", "offers", "id", counted=True), Table(2, "public", "offers", "id", counted=False))
     monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
     assert postgres(live).dump(live.paths.var / "dump", 60) == {"public.offers": 12}
@@ -109,7 +109,7 @@ def test_a_table_that_is_not_counted_has_no_key(live: Droplet, monkeypatch: pyte
 
 
 def test_all_tables_are_locked_before_the_snapshot_is_taken(live: Droplet) -> None:
-    """R1, F5. TRUNCATE isn't MVCC-safe: an older PostgreSQL snapshot sees an empty table."""
+    """Lock all tables first (R1, F5). TRUNCATE is not MVCC-safe: an older PostgreSQL snapshot sees an empty table."""
     postgres(live).dump(live.paths.var / "dump", 60)
     lines = asked(live)
     begin, *_ = (n for n, line in enumerate(lines) if "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" in line)
@@ -120,9 +120,11 @@ def test_all_tables_are_locked_before_the_snapshot_is_taken(live: Droplet) -> No
     assert len(locks) == len(counts) == len(live.postgres.tables)
     assert [begin, *locks, export, dump, *counts] == sorted([begin, *locks, export, dump, *counts])
     for between in lines[begin + 1 : export]:
-        assert between.split(maxsplit=1)[1].startswith("LOCK TABLE ONLY "), "a query would take the snapshot"
+        assert between.split(maxsplit=1)[1].startswith("LOCK TABLE ONLY "), (
+            "a query before the locks would take the PostgreSQL snapshot too early"
+        )
     assert "SET lock_timeout = 500;" in lines[begin]
-    assert "--lock-wait-timeout=2010" in lines[dump], "by its own statement_timeout: with time for all tables"
+    assert "--lock-wait-timeout=2010" in lines[dump], "pg_dump's timeout must leave time for all tables"
 
 
 def test_tables_that_came_meanwhile_have_it_all_again(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +137,7 @@ def test_tables_that_came_meanwhile_have_it_all_again(live: Droplet, monkeypatch
 
     monkeypatch.setattr(live, "_tick", tick)
     assert postgres(live).dump(live.paths.var / "dump", 60) == {"public.offers": 12, "public.users": 3, "public.new": 4}
-    assert len(live.ran("pg_dump ")) == 1, "not of tables that were not all locked"
+    assert len(live.ran("pg_dump ")) == 1, "pg_dump must run only after all tables are locked"
     assert len([line for line in asked(live) if "pg_export_snapshot" in line]) == 2
 
 
@@ -154,7 +156,7 @@ DISTURBANCES = {
 def test_a_dump_waits_for_another_session_s_change_of_a_table(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """R4. If the wait takes too long, the message names the table."""
+    """A dump waits for a locked table. If the wait takes too long, the message names the table (R4)."""
     part, said, named = DISTURBANCES[what]
     live.failing[part] = Result(1, stderr=said)
     began, patience = live.seconds, live.sleep
@@ -191,7 +193,7 @@ def test_what_is_broken_is_not_tried_again(live: Droplet) -> None:
     with pytest.raises(FailedError, match="invalid page in block 7"):
         postgres(live).dump(live.paths.var / "dump", 60)
     assert len(live.ran("pg_dump ")) == 1
-    assert live.ran("pg_terminate_backend"), "it may still be at it (docker/cli #5309)"
+    assert live.ran("pg_terminate_backend"), "pg_dump may still run after docker exec ended (docker/cli #5309)"
 
 
 def test_a_counting_that_fails_names_the_table(live: Droplet) -> None:
@@ -201,7 +203,7 @@ def test_a_counting_that_fails_names_the_table(live: Droplet) -> None:
 
 
 def test_no_password_is_in_what_is_kept_of_roles(live: Droplet) -> None:
-    """B6. PostgreSQL's verifier of a password is left out, too."""
+    """The dump of roles has neither passwords nor PostgreSQL's verifiers of passwords (B6)."""
     postgres(live).globals(live.paths.var / "globals.sql", 60)
     (asked_for,) = live.ran("pg_dumpall")
     assert {"--globals-only", "--no-role-passwords"} <= set(asked_for)
@@ -211,7 +213,7 @@ def test_no_password_is_in_what_is_kept_of_roles(live: Droplet) -> None:
 
 
 def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) -> None:
-    """F1. Each role is locked out before anything that it left could prevent its removal."""
+    """Unneeded login roles of ours are dropped. Each is first locked out, because the removal may fail (F1)."""
     live.postgres.logins |= {"owner_0000000a", "owner_0000000b"}
     postgres(live).forget_logins({"owner_00000001", "owner_0000000b"})
     assert live.postgres.logins == {"owner_00000001", "owner_0000000b"}
@@ -221,7 +223,7 @@ def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) 
 
 
 def test_a_login_s_objects_are_searched_in_every_database(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large object in the database `postgres` would keep the role, and so its password, valid."""
+    """A login's objects are removed from every database, because one object would keep the role and its password."""
     answer = live.postgres.sql
     monkeypatch.setattr(
         live.postgres, "sql", lambda sql: Result(0, "app\npostgres") if "FROM pg_shdepend" in sql else answer(sql)
@@ -238,7 +240,7 @@ def accept(live: Droplet, name: str) -> None:
 
 
 def test_a_role_with_undeclared_powers_is_foreign(live: Droplet) -> None:
-    """So the plan reports it as well, and it can be accepted with a reason."""
+    """A role with undeclared powers is a foreign thing, so the plan reports it and a reason can accept it."""
     live.postgres.roles = [
         ["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data"]],
         ["role", "owner", []],

@@ -1,4 +1,4 @@
-"""Redis's dump is the data and nothing after it. Its directory belongs to uid 999, and no name in it misleads root."""
+"""A dump of Redis ends with the data. No link in Redis's directory, which belongs to uid 999, misleads root."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AOF = "appendonlydir"
 @pytest.mark.parametrize("mark", [b"", b"06e2c66bc318c5c3c8d32a4df8bf2538e8db3e362"[:40]])
 @pytest.mark.parametrize("data", [DATA, DATA * 3, b""])
 def test_the_marker_after_the_stream_is_not_in_the_dump(tmp_path: Path, data: bytes, mark: bytes) -> None:
-    """An append-only file can't begin with this marker."""
+    """The dump lacks the marker at the stream's end, because an append-only file cannot begin with such a dump."""
 
     class Answering(Machine):
         def run(self, *_: object, stdout: Path | None = None, **__: object) -> Result:
@@ -41,7 +41,7 @@ def test_the_marker_after_the_stream_is_not_in_the_dump(tmp_path: Path, data: by
 
 
 def test_a_droplet_without_a_password_of_the_administrator_is_told_how_it_gets_one(tmp_path: Path) -> None:
-    """Such a droplet was last converged before November 2026, or a later `make site` did not reach Redis."""
+    """Without an administrator's password, as before November 2026, the message says how the droplet gets one."""
     with pytest.raises(FailedError, match=r"redis/administrator is missing\. Next: make site"):
         Redis(Docker(Machine()), Paths("bot", tmp_path)).keys()
 
@@ -66,7 +66,7 @@ def rdb(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    """Create Redis's directory with an append-only file."""
+    """Create a directory like Redis's, with an append-only file."""
     path = tmp_path / "data/redis"
     (path / AOF).mkdir(parents=True)
     (path / AOF / "appendonly.aof.manifest").write_bytes(b"its own")
@@ -109,9 +109,7 @@ def test_a_backups_data_takes_the_place_of_its_own_which_can_come_back(there: Pa
 def test_a_link_of_uid_999_leads_to_no_file_of_root_s(
     there: Path, rdb: Path, outside: Path, name: str, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """In attack S2, a link at dump.rdb.new made a restore write the backup's bytes to any file of the host, and change
-    its owner.
-    """
+    """In attack S2, a restore followed a link at dump.rdb.new, overwrote a file of the host and changed its owner."""
     with openat.directory(there.parent, there.name) as opened:
         opened.remove(name)
     plant(there / name, outside)
@@ -131,7 +129,7 @@ def test_a_link_of_uid_999_leads_to_no_file_of_root_s(
 def test_a_link_or_fifo_in_a_backup_is_not_copied_to_redis(
     there: Path, rdb: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """In attack S8, a link's target on the host was copied to where uid 999 could read it."""
+    """In attack S8, a restore copied the target of a link, a file of the host, for uid 999 to read."""
     rdb.unlink()
     plant(rdb, outside)
     with pytest.raises(FailedError, match=kind):
@@ -150,7 +148,7 @@ def test_a_directory_that_is_a_link_is_not_entered(there: Path, rdb: Path, outsi
 def test_a_link_laid_while_it_is_copied_is_refused(
     there: Path, rdb: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The link appears between the removal of the old file and the creation of the new one."""
+    """A link between the removal of the old file and the creation of the new file is refused."""
     real = openat.Directory.remove
 
     def remove(self: openat.Directory, name: str) -> None:
@@ -168,7 +166,7 @@ def test_a_link_laid_while_it_is_copied_is_refused(
 
 @pytest.mark.usefixtures("swept")
 def test_no_tree_is_too_deep_to_be_forgotten(there: Path, rdb: Path) -> None:
-    """shutil.rmtree fails with a thousand levels, and then each later restore would fail."""
+    """A tree of any depth is removed. shutil.rmtree fails at a thousand levels, and then each restore would fail."""
     here = os.open(there, os.O_RDONLY)
     os.mkdir(f"{AOF}_replaced", dir_fd=here)
     name = f"{AOF}_replaced"
