@@ -26,7 +26,7 @@ _templates = Environment(
 
 
 def template(name: str, **values: object) -> bytes:
-    """Render templates/`name`. A value that the template uses and that is missing is an error."""
+    """Render templates/`name`. Fail if a value that the template uses is missing."""
     return _templates.get_template(name).render(**values).encode()
 
 

@@ -1,4 +1,4 @@
-"""Pulls the live tag with the registry login of the env file. A rotation uses this to check the new password.
+"""Pulls the live tag with the registry login of the env file. A rotation runs this deploy to check a new password.
 
 The new login is written only to memory. The droplet keeps its old login until the next converge.
 """

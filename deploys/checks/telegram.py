@@ -1,6 +1,6 @@
-"""Asks Telegram which bot the token of the env file belongs to. A rotation uses this to check the new token.
+"""Asks Telegram which bot the token of the env file belongs to. A rotation runs this deploy to check a new token.
 
-The request comes from the droplet, because that is where the token is used.
+The request comes from the droplet, because the droplet uses the token.
 """
 
 from pyinfra import host

@@ -1,4 +1,4 @@
-"""Runs one verb of stackctl on each droplet of an environment, and shows its output. Entry scripts call it."""
+"""Runs one verb of stackctl on each droplet of an environment, and shows its output, for the entry scripts."""
 
 from __future__ import annotations
 

@@ -161,13 +161,13 @@ def _redis_accepts(image: str, conf: str) -> str:
     """Return the test of redis.conf. Redis exits at once if the file is invalid, or runs until timeout(1) ends it."""
     mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
-    # Redis also exits at once if it listens nowhere. So the test lets it listen on a socket in its container.
+    # Redis also exits at once if it listens nowhere. So in this test Redis listens on a socket in the container.
     server = "timeout 2 redis-server /redis.conf --port 0 --unixsocket /tmp/redis.sock --dir /tmp --save ''"
     return f"docker run {apart} {mount} --entrypoint '' {shlex.quote(image)} {server}; test $? = 124"
 
 
 def _redis_directives(settings: Settings) -> str:
-    """Return the lines that Redis reads from standard input, except those with passwords.
+    """Return the lines that Redis reads from standard input, except the lines with passwords.
 
     maxmemory is half of the container's limit, because a save forks Redis and copies each page that changes meanwhile.
     """

@@ -23,7 +23,7 @@ RESTART = Handler("docker", ["dockerd --validate", "systemctl restart docker.ser
 def docker(settings: Settings) -> None:
     _daemon(settings)
     _networks(settings)
-    # The file has the form that `docker login` writes. But a converge also writes a changed password, and puts no
+    # The file has the form that `docker login` writes. But a converge also writes a changed password, and it puts no
     # password into an argument list.
     atomic_file(
         name="Write the registry's login",

@@ -1,7 +1,7 @@
 """Firewall: only SSH and the web are open, even if Docker publishes a port (docs/explanation/security.md).
 
-The site publishes no port of a container. If somebody publishes a port by mistake, ufw's own rules do not close it, but
-the site's rules in after.rules do.
+The site publishes no port of a container. If somebody publishes a port by mistake, the port bypasses ufw's own rules,
+but not the site's rules in after.rules.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def firewall(settings: Settings) -> None:
     ufw.rules(
         name="Allow only SSH, HTTP and HTTPS",
         allow=[*ssh_rules(settings), *WEB],
-        # IPv6 is never forwarded: Docker's networks have none.
+        # Nothing needs forwarded IPv6 packets, because Docker's networks have no IPv6.
         policies={"incoming": "deny", "outgoing": "allow", "routed": "deny"},
         after=after_rules(settings),
     )

@@ -40,7 +40,7 @@ ROOT_ONLY = {
 
 LOGIN = {
     "UMASK": "027",
-    # Cost of hashing a console password. Debian uses yescrypt; the rounds are for SHA-512.
+    # These values set the cost of hashing a console password. Debian uses yescrypt. The rounds apply only to SHA-512.
     "YESCRYPT_COST_FACTOR": "8",
     "SHA_CRYPT_MIN_ROUNDS": "65536",
     "SHA_CRYPT_MAX_ROUNDS": "65536",

@@ -28,13 +28,13 @@ PROXY_ONLY = (
         f"X-Forwarded-{what}"
         for what in ("By", "Host", "Port", "Prefix", "Protocol", "Scheme", "Server", "Ssl", "User")
     ),
-    # A proxy that rewrites the path or host puts the original into these headers. Frameworks route by them.
+    # A proxy that rewrites the path or host puts the original into these headers. Frameworks may route by them.
     *("X-Original-Host", "X-Original-Method", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X-Host"),
-    # The client's address, as content delivery networks and load balancers name it.
+    # Content delivery networks and load balancers describe the client in these headers.
     *("CF-Connecting-IP", "CF-Connecting-IPv6", "CF-IPCountry", "CF-Visitor", "Fastly-Client-IP", "Fastly-SSL"),
     *("True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "X-Originating-IP", "X-ProxyUser-Ip", "X-Remote-Addr"),
     *("X-Remote-IP", "Front-End-Https", "X-Scheme", "X-Url-Scheme"),
-    # The user or client certificate that an authenticating proxy has verified.
+    # An authenticating proxy puts the verified user or client certificate into these headers.
     *("Remote-User", "X-Remote-User", "X-Client-Cert", "X-SSL-Client-Cert", "X-SSL-Client-DN", "X-SSL-Client-Verify"),
     # "Proxy" becomes HTTP_PROXY in CGI's environment (CVE-2016-5385).
     *("Via", "Proxy"),
@@ -89,7 +89,7 @@ def configuration(settings: Settings) -> bytes:
         client_burst=values.client_burst,
         at_once=min(values.client_burst, STREAMS),
         domain=values.domain,
-        # The webhook has its own location and limits, even if its path ends in a slash.
+        # The webhook has its own location and limits, even if webhook_path ends in a slash.
         public_paths=[path for path in values.public_paths if path != values.webhook_path],
         webhook_path=values.webhook_path,
         webhook_allowed_from=values.webhook_allowed_from,

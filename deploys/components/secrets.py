@@ -1,4 +1,4 @@
-"""Ages of the secrets, recorded in the checkout's ledger once the secrets are in use."""
+"""Records the age of each secret in the checkout's ledger, once the secrets are in use."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def files_with(name: str, value: object) -> list[str]:
 
 
 def check() -> None:
-    """Raise GroupDataError for the first file that can't be read. For any environment pyinfra reads all these files."""
+    """Raise GroupDataError for the first file that can't be read. pyinfra reads the files of all environments."""
     for path in _files():
         _run(path)
 

@@ -29,7 +29,7 @@ _EXAMPLES = [
 
 
 def install() -> None:
-    """Make pyinfra use this module to connect and to run sudo. config.py calls this."""
+    """Make pyinfra use this module to connect and to run sudo. config.py calls this function."""
     internals.connect_with(Client, without_a_password)
 
 

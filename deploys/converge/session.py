@@ -32,7 +32,7 @@ LOCK_TIMEOUT_S = 2
 
 
 class SiteLock(BaseStateCallback):
-    """Takes the lock of every droplet before the first operation. A dry run has no operation, so it takes no lock."""
+    """Takes the lock of every droplet before the first operation. A dry run executes no operation and takes no lock."""
 
     _held: dict[str, Channel] = {}  # noqa: RUF012 - pyinfra calls static methods, and a run is one process
 
@@ -87,7 +87,7 @@ def _lock(host: Host) -> Channel:
     """
     paths = Paths(host.data.app)
     lock, work = paths.lock, paths.work
-    # An account that can open a file can lock the file, so only root can open these two. `work` is still held if a
+    # An account that can open a file can lock the file, so only root can open both. `work` is still held if a
     # release has outlived its converge.
     host.run_shell_command(f"mkdir -p {paths.var} && touch {lock} {work} && chmod 600 {lock} {work}", _sudo=True)
     free, _ = host.run_shell_command(f"flock --timeout {LOCK_TIMEOUT_S} {work} true", _sudo=True)

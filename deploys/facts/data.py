@@ -21,7 +21,7 @@ LINK = "a link"
 class DirectoryState(FactBase[str | None]):
     """A directory's mode, uid and gid, such as "700 999 999"; LINK for a symbolic link; None if there is neither.
 
-    The uid and the gid are numbers that only the image has names for.
+    The uid and the gid are numbers, because only the image has names for them.
     """
 
     def command(self, path: str) -> StringCommand:
@@ -106,7 +106,7 @@ class RedisUser(NamedTuple):
 
 
 class RedisUsers(FactBase[RedisUser]):
-    """The app's user, as Redis shows it to the administrator, or to the app's user if there is no administrator yet.
+    """The app's user, read with the administrator's login, or with the user's own if there is no administrator yet.
 
     Until November 2026 the app's user was Redis's only user, and was permitted everything.
     """

@@ -26,7 +26,7 @@ class Isolated(FactBase[bool]):
 
 
 class WebhookHost(FactBase[str | None]):
-    """The host name of the webhook that Telegram was given; None if Telegram has no webhook."""
+    """The host name of the webhook that state.json records; None if no webhook is recorded."""
 
     def command(self, state: str) -> StringCommand:
         return StringCommand("cat", QuoteString(state), "2>/dev/null || true")

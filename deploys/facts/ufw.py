@@ -39,7 +39,7 @@ class Firewall:
     policies: dict[str, str] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
     single_family_rules: frozenset[str] = frozenset()
-    """Rules of an active firewall that hold for only one of IPv4 and IPv6. `ufw show added` does not show that."""
+    """Rules of an active firewall that apply only to IPv4 or only to IPv6. `ufw show added` does not show that."""
     declared: Chains = field(default_factory=dict)
     """The chains that ufw loads from its files, after.rules included; empty if it would load none."""
     faults: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ _COMPARED = ("raw", "mangle", "filter")
 """The tables that decide which packets are let in. The table nat does not decide that."""
 _BY_DOCKER = re.compile(r"-A FORWARD .*(DOCKER|docker0|br-)")
 _DOCKER_TRAILING_RULES = ("-A DOCKER-USER -j RETURN",)
-"""The rule that Docker appends to DOCKER-USER. As the last rule, RETURN has no effect. Before others it skips them."""
+"""The rule that Docker appends to DOCKER-USER. RETURN skips the rules after it, so a last RETURN has no effect."""
 _ALLOWED = re.compile(r"(?P<port>\S+)(?P<six> \(v6\))?\s+ALLOW IN\s+Anywhere")
 
 

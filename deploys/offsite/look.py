@@ -1,4 +1,4 @@
-"""Compares the off-site storage with what was seen there before: `make offsite ENV=prod`.
+"""Compares the off-site storage with the snapshots that were seen there before: `make offsite ENV=prod`.
 
 The ledger is a file in the checkout, which the droplet cannot reach. For each snapshot the ledger has the hash of the
 manifest, the storage's date, and the day on which the snapshot was first seen. An intruder on the droplet can send
@@ -74,7 +74,7 @@ class Look:
     unread: Sequence[str]
     """A line for each snapshot that is no backup."""
     alarms: Sequence[str]
-    """A line for each change since the last look, new snapshots aside."""
+    """A line for each change since the last look, except for new snapshots."""
     at: datetime
 
 
@@ -184,7 +184,7 @@ def save(path: Path, ledger: Ledger) -> None:
 
 
 def _doubts(known: Ledger, seen: Mapping[str, Seen]) -> dict[str, str]:
-    """Return, by snapshot ID, how a snapshot contradicts the ledger."""
+    """Return how snapshots contradict the ledger, by snapshot ID."""
     doubts = {}
     for number, one in seen.items():
         before = known.snapshots.get(number)

@@ -32,7 +32,7 @@ from stackctl.core.program import Result
 from stackctl.services import restic, s3
 
 DROPLET, OPERATOR = "OFFSITE", "OFFSITE_OPERATOR"
-"""The two owners of secrets. The value is the prefix of the owner's secrets in the env file."""
+"""The two owners of secrets. Each value is the prefix of the owner's secrets in the env file."""
 QUICK_S = 120
 
 
@@ -49,7 +49,7 @@ class Repository:
     secrets: Mapping[str, str] = field(repr=False)
     """The secrets of droplet and operator, by their names in the env file."""
     authorities: tuple[str, ...]
-    """Certificate files of authorities that are trusted besides the public ones."""
+    """Certificate files of authorities that are trusted in addition to the public authorities."""
 
     @classmethod
     def of(cls, settings: Settings) -> Repository:
@@ -70,7 +70,7 @@ class Repository:
     def exists(self, whose: str) -> bool:
         """Tell whether the repository exists. Raises RepositoryError if the storage gives no clear answer.
 
-        The request is signed with the key of `whose`. It does not go through restic, which would retry for minutes.
+        The request is signed with the key of `whose`. restic does not send it, because restic would retry for minutes.
         """
         url = s3.url_of(self.url, "config")
         try:

@@ -36,10 +36,10 @@ def self_signed_certificate(tls: str, *, domain: str) -> Commands:
 
 @operation()
 def acme_certificate(domain: str, *, server: str) -> Commands:
-    """Obtain the certificate, unless nginx already serves the declared one.
+    """Obtain the declared certificate, unless nginx already serves it.
 
-    If this fails, the operation shows the ACME server's own message, nginx keeps its present certificate, and a timer
-    tries again each hour.
+    If the ACME server refuses, the operation shows the server's own message, nginx keeps its present certificate, and a
+    timer tries again each hour.
     """
     status = stackctl.status()
     if status and (certificate := status.get("certificate")) and certificate.get("as_declared"):

@@ -66,7 +66,7 @@ def postgres_roles(container: str, *, database: str, owner: str, login: str, pas
     if host.get_fact(RolesAsDeclared, container=container, owner=owner, login=login, database=database):
         host.noop(f"{login} logs in and acts as {owner}")
         return
-    # A role of the app may hold a lock for ever, so the converge waits for a lock only this long.
+    # A role of the app may hold a lock for ever, so the converge waits at most ten seconds for a lock.
     settings = session(OF_SUPERUSER | {"lock_timeout": "10s"})
     yield StringCommand(
         *("docker exec -i --env", QuoteString(f"PGOPTIONS={settings}"), QuoteString(container)),
@@ -101,7 +101,7 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
         "COMMIT;",
         # The rest runs in the app's own database.
         f'\\connect "{database}"',
-        # An app may have dropped the schema public.
+        # An app may have dropped the schema public, so a missing schema is skipped.
         f"SELECT 'ALTER SCHEMA public OWNER TO \"{owner}\"' FROM pg_namespace WHERE nspname = 'public' \\gexec",  # noqa: S608
     ]
 
@@ -132,7 +132,7 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     them until the next release serves. With `exclusive` Redis accepts no other password. Open connections stay open.
 
     + administrator: the file on the droplet that holds the administrator's password
-    + dest: the file that Redis reads from standard input when it starts
+    + dest: the file that Redis reads from standard input when Redis starts
     + directives: the other lines of that file
     """
     user = host.get_fact(RedisUsers, container=container)

@@ -1,4 +1,4 @@
-"""Docker's networks and Compose projects. The operations change only those that differ from what is declared."""
+"""Docker's networks and Compose projects. The operations change nothing that is already as declared."""
 
 from __future__ import annotations
 

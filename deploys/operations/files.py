@@ -40,7 +40,7 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
     + notify: the handler that puts the file in force. The handler is marked as pending before the change.
     + validate: a shell command that tests the new file before the old one is replaced. `%s` stands for the path of the
       new file, as in Ansible. If the test fails, the old file stays.
-    + secret: `--diff` shows no content. No content is ever in an argument list: it is sent over standard input.
+    + secret: `--diff` does not show the content. Content is sent over standard input, never in an argument list.
     """
     declared.of(host).files.add(dest)
     found = host.get_fact(FileState, path=dest)

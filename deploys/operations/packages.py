@@ -18,7 +18,7 @@ LISTS_ARE_FRESH_S = 3600
 
 @operation()
 def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
-    """Install the packages that are missing, without recommendations, or purge those that are there.
+    """Install the packages that are missing, without recommended packages. With `present=False`, purge the packages.
 
     apt runs only after its other users (cloud-init, apt's own timers) have finished. The package lists are updated only
     when a package is missing: apt.packages(update=True) would update them each day, and report that as a change.

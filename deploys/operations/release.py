@@ -1,4 +1,4 @@
-"""The live release, which a converge releases again if it does not run as declared."""
+"""The live release. A converge releases it again if it does not run as declared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -
         host.noop("nothing is installed yet")
         return
     if not status or (not status["release"] and (status["active"] or any(status["colours"].values()))):
-        # The release that serves is not the recorded one. `stackctl status` says so, names the remedy and fails.
+        # The recorded release is not the one that serves. `stackctl status` reports this, names the remedy and fails.
         yield StringCommand("stackctl status")
         return
     live = status["release"]

@@ -64,8 +64,8 @@ def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handl
 def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
     """Begin a trial, run `commands`, then confirm the trial by a new login. Without commands there is no trial.
 
-    `trial change` runs each command, and refuses a command once the trial is over, because nothing would revert it. A
-    command may come that late if the operator's machine has slept.
+    `trial change` runs each command. Once the trial is over, nothing would revert a change, so `trial change` refuses
+    the command. A command may come that late if the operator's machine has slept.
     """
     if not commands:
         return
@@ -82,7 +82,7 @@ def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa:
     """Confirm the trial through a new connection. Return whether the trial is confirmed; False fails the operation."""
     try:
         code, said = _run_by_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
-    except Exception as error:  # the network, sshd, a key of ours or the host's
+    except Exception as error:  # such as an error of the network, of sshd or of a key
         host.log_styled(
             f"no new login succeeded ({str(error) or type(error).__name__}). {_revert_notice(host, trial)}",
             fg="red",

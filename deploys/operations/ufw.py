@@ -73,7 +73,7 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
 
 
 def _lines_in_force(there: Firewall) -> list[str]:
-    """Return the rules and policies in force as lines for `--diff`, sorted. ufw lists rules in the order of adding."""
+    """Return the rules and policies in force as lines for `--diff`, sorted, because ufw's own order may vary."""
     rules = [f"{rule}{' (IPv4 or IPv6 only)' if rule in there.single_family_rules else ''}" for rule in there.rules]
     return [
         "on, now and at boot" if there.active else "off",
@@ -93,7 +93,7 @@ def _lines_declared(there: Firewall, wanted: Sequence[str], policies: Mapping[st
 
 
 def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
-    """Return the rules in `chains` of every chain that somebody changed by iptables."""
+    """Return the rules of every chain that somebody changed with iptables, as `chains` has them."""
     return [
         f"{chain.program} -t {chain.table} {rule if number else f'-P {chain.name} {rule}'}"
         for chain in there.declared
@@ -105,8 +105,8 @@ def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
 def _reload_changed_chains(there: Firewall) -> Commands:
     """Restore the changed chains to what ufw loads from its files, one table at a time.
 
-    `ufw reload` is no remedy for `iptables -F`, because it would shut everybody out. The policy denies, and ufw adds
-    the jumps to its own chains only when ufw creates those chains.
+    `ufw reload` is no remedy for `iptables -F`, because it would shut everybody out. The policy denies everything, and
+    ufw adds the jumps to its own chains only when it creates those chains.
     """
     differing = [chain for chain in there.declared if there.loaded[chain] != there.declared[chain]]
     for (program, table), chains in groupby(differing, lambda chain: (chain.program, chain.table)):

@@ -30,14 +30,14 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
     """Write units and drop-ins, and make systemd read them.
 
     + units: contents by the unit's name, or by path if the file is not below /etc/systemd/system
-    + handler: name of the pending handler that makes systemd read them
+    + handler: name of the handler that makes systemd read the units
     + restart: units, or patterns of units, that are restarted if they are running
     """
     restarts = ["systemctl try-restart " + shlex.join(restart)] if restart else []
     read = Handler(handler, ["systemctl daemon-reload", *restarts])
     changes = [
         command
-        # Services come first: systemd-analyze refuses a socket or a timer while its service does not exist.
+        # Services come first, because systemd-analyze refuses a socket or a timer whose service does not exist.
         for name, content in sorted(units.items(), key=lambda unit: not unit[0].endswith(".service"))
         for command in atomic_file._inner(  # noqa: SLF001
             dest=str(UNITS / name), content=content, notify=read, validate=_test(name)

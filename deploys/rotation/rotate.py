@@ -260,7 +260,7 @@ def write(path: Path, text: str) -> None:
 def run(environment: str, step: str) -> int:
     """Run a step with its output on the terminal and return its exit code.
 
-    The step does not get our standard input, because that may still hold the new value.
+    The step does not get this program's standard input, which may still hold the new value.
     """
     return subprocess.run(command(environment, step), stdin=subprocess.DEVNULL, check=False).returncode
 

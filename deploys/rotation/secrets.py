@@ -1,4 +1,4 @@
-"""Lists for each secret who issues it, what works while it is replaced, and the steps of its rotation."""
+"""Lists each secret's issuer, the steps of its rotation, and what works during the rotation."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Secret:
     check: str | None = None
     """A deploy that runs before the steps, changes nothing, and fails if the new value is refused where it is used."""
     steps: tuple[str, ...] = (CONVERGE,)
-    """The steps that put the new value into use, in order. Each is a deploy, or a program with its options."""
+    """The steps that put the new value into use, in order. A step is a deploy, or a program with its options."""
     keep_on_failure: bool = False
-    """Keep the new value if the rotation fails: the old one may be dead, and the issuer shows a new one only once."""
+    """Keep the new value if the rotation fails: the old value may be dead, and the issuer shows a value only once."""
 
 
 _REPOSITORY_WARNING = (

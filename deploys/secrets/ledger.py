@@ -19,7 +19,7 @@ from deploys.secrets.rules import OPERATOR_RULES, Credentials, CredentialsError
 from stackctl.core import durable
 
 KEY = "FINGERPRINT_KEY"
-"""The only secret that staging and production share. It makes their fingerprints comparable."""
+"""The only secret that staging and production share, so that fingerprints of both can be compared."""
 OFFSITE = "OFFSITE_PASSWORD"
 """A secret that every env file has if the environment has off-site backups."""
 OLDEST_DAYS = 90
@@ -104,7 +104,7 @@ def today() -> date:
 
 
 def read(path: Path) -> Ledger:
-    """Read a ledger. It is empty if there is no file. Raises CredentialsError if the file is malformed."""
+    """Read a ledger, which is empty if there is no file. Raises CredentialsError if the file is malformed."""
     if not path.is_file():
         return {}
     try:

@@ -83,7 +83,7 @@ TELEGRAM_RULES: dict[str, Callable[[str], str | None]] = {
     "TELEGRAM_BOT_TOKEN": _fault_of_bot_token,
     "TELEGRAM_WEBHOOK_SECRET": _fault_of_webhook_secret,
 }
-"""Rules of the keys for an app that uses Telegram. If the app does not, the keys may be there, and are ignored."""
+"""Rules of the keys for an app that uses Telegram. For any other app, these keys are ignored."""
 
 OFFSITE_RULES: dict[str, Callable[[str], str | None]] = {
     "OFFSITE_KEY_ID": _fault_of_key_id,
@@ -99,7 +99,7 @@ OPERATOR_RULES: dict[str, Callable[[str], str | None]] = {
 }
 """Rules of the operator's keys for off-site backups. No droplet gets these keys. CI's env file may lack them."""
 
-# A real value may begin with "your_", but then it has a digit, which no placeholder has.
+# A real value may begin with "your_", but then the value has a digit. No placeholder has a digit.
 _PLACEHOLDER = re.compile(r"<.*>|change.?me|your([-_ ][a-z]+)+|x{3,}|todo|placeholder", re.IGNORECASE)
 
 

@@ -10,7 +10,7 @@ from stackctl.core.errors import RefusedError
 def confirm(question: str, otherwise: str = "") -> None:
     """Ask the operator a yes-no question. Raises RefusedError unless the answer is yes.
 
-    Without a terminal the question is refused too; `otherwise` then tells how to confirm in advance.
+    Without a terminal nobody can answer, and the message ends with `otherwise`: how to confirm in advance.
     """
     if not sys.stdin or not sys.stdin.isatty():
         raise RefusedError(f"cannot ask for confirmation, because standard input is no terminal{otherwise}")

@@ -50,6 +50,6 @@ def _made_printable(record: logging.LogRecord) -> bool:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # pyinfra would exit with 0, and `make` would take that for success and continue.
+    # pyinfra would exit with 0. `make` would take this exit code for success and continue.
     click.echo(f"\n{_on_interrupt[0]}", err=True)
     sys.exit(INTERRUPTED)
