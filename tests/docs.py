@@ -204,7 +204,7 @@ def configuration() -> str:
 def commands() -> str:
     """Return the page on make's targets and stackctl's verbs."""
     variables = make_variables()
-    operators = {name: verb for name, verb in verbs().items() if not verb[0].startswith("for ")}
+    operators = {name: verb for name, verb in verbs().items() if "(run by " not in verb[0]}
     lines = [
         "# Commands",
         GENERATED.format(source="the Makefile or stackctl's parser"),

@@ -61,6 +61,13 @@ def test_a_missing_description_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
     assert "group_data/all.py says nothing of new. Next: describe it in a comment above it" in found
 
 
+def test_a_verb_that_a_program_runs_is_internal() -> None:
+    operators, internal = docs.commands().split("### Internal verbs")
+    assert "### stackctl release" in operators
+    assert "### stackctl gate" not in operators
+    assert "| `gate` |" in internal
+
+
 def test_a_value_is_described_by_the_comment_above_or_beside_it() -> None:
     source = '"""Values."""\n\n# == One ==\n# For all.\na = 1  # About a.\n# About\n# b.\nb: list[str] = []\n\nc = 2\n'
     assert list(docs.values_of(source)) == [
