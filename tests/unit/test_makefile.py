@@ -113,7 +113,7 @@ def test_the_old_targets_are_those_of_the_changelog() -> None:
     deprecated = (ROOT / "CHANGELOG.md").read_text().partition("### Deprecated")[2].partition("\n### ")[0]
     listed = make("help").stdout
     for old, new in OLD_TARGETS:
-        assert f"`make {old}` is `make {new}`" in deprecated
+        assert f"`make {old}` is now called `make {new}`" in deprecated
         assert re.search(rf"^  {new} ", listed, re.MULTILINE)
         assert not re.search(rf"^  {old} ", listed, re.MULTILINE)
 

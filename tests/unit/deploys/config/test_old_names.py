@@ -97,7 +97,7 @@ def test_no_old_name_stands_in_this_checkout_and_each_is_in_the_changelog() -> N
         assert not any(old in environments.group_data(name) for name in ("lab", "staging", "prod"))
         assert old not in Values.model_fields
         assert new in Values.model_fields
-        assert f"The value `{old}` of group_data is `{new}`" in deprecated
+        assert f"The value `{old}` of group_data is now called `{new}`" in deprecated
 
 
 def rename_the_default(files: Path) -> None:

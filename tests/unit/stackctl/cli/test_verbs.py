@@ -63,7 +63,9 @@ OLD_NAMES = [("backups", "list-backups"), ("offsite", "check-offsite")]
 def test_the_old_names_are_those_of_the_changelog() -> None:
     assert [(old, verb.name) for old, verb in verbs.BY_OLD_NAME.items()] == OLD_NAMES
     deprecated = (ROOT / "CHANGELOG.md").read_text().partition("### Deprecated")[2].partition("\n### ")[0]
-    assert [f"stackctl's verb `{old}` is `{new}`" in deprecated for old, new in OLD_NAMES] == [True] * len(OLD_NAMES)
+    assert [f"stackctl's verb `{old}` is now called `{new}`" in deprecated for old, new in OLD_NAMES] == [True] * len(
+        OLD_NAMES
+    )
     assert f"until version {OLD_NAMES_END}" in deprecated
 
 
