@@ -51,7 +51,7 @@ def test_the_link_the_state_and_the_containers_agree(droplet: Host, env: Environ
 
 
 def test_the_app_answers_behind_its_socket(droplet: Host, env: Environment, status: Any) -> None:
-    """The app is ready. If it has /health, it shows its version and services (docs/reference/app-contract.md)."""
+    """The app is ready. A declared /health shows the version and the services (docs/reference/app-contract.md)."""
     values = env.settings.values
     ask = f"curl -sS --fail --unix-socket {env.settings.paths.active} http://app"
     droplet.check_output(f"{ask}{values.ready_path}")

@@ -1,4 +1,4 @@
-"""An intruder in a container can do little: the tests compare what is declared, and try. CIS Docker 4 and 5."""
+"""An intruder in a container can do little. The tests check the limits and try to break them (CIS Docker 4, 5)."""
 
 from __future__ import annotations
 

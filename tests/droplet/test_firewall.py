@@ -55,7 +55,7 @@ def test_the_kernel_has_the_declared_rules(droplet: Host, env: Environment) -> N
 
 
 def test_the_kernel_has_the_rules_of_ufw_s_files_and_admits_nothing_else(droplet: Host) -> None:
-    """The loaded rules equal those in ufw's files. A converge makes the same comparison (facts/ufw.py)."""
+    """The loaded rules equal the rules in ufw's files. A converge makes the same comparison (facts/ufw.py)."""
     there = parse(droplet.check_output(Ufw().command()).splitlines())
     assert there.active
     assert there.loaded == there.declared

@@ -1,8 +1,8 @@
 """`make drill`: destroy the lab's droplet and rebuild it from its off-site backup.
 
 The operator keeps this checkout, the env file with restic's passwords, and the SSH key. The new droplet is isolated at
-first: the lab's Telegram must not hear from it. Every row is compared. Then the droplet is promoted, and Telegram must
-hear from it; otherwise its silence before proved nothing.
+first, and must not call the lab's Telegram. The drill compares every row and then promotes the droplet. Now the droplet
+must call Telegram, because otherwise the silence before would prove nothing.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def write_and_back_up(clock: Clock, megabytes: int) -> BackedUp:
     with clock.step(f"write {megabytes} MB"):
         write(megabytes)
         demo.deliver_an_update()
-    # This job is still pending at the backup. A worker on the isolated droplet would run it, and must not.
+    # This job is pending at the backup. The isolated droplet must have no worker, which would run the job.
     on_the_droplet("sudo docker stop toogoodtogo-worker-worker-1")
     sql(JOB)
     key = secrets.token_hex(8)
@@ -252,7 +252,7 @@ def on_the_droplet(command: str, stdin: str = "") -> str:
 
 
 def newest_offsite() -> str:
-    """Return the ID of the newest backup. Raise LabError if it is not off-site."""
+    """Return the ID of the newest backup. Raise LabError if the newest backup is not off-site."""
     made: list[dict[str, Any]] = json.loads(on_the_droplet("sudo stackctl list-backups --json"))
     if not made or not made[-1]["offsite"]:
         raise LabError("The newest backup is not off-site. Next: make offsite, then make site.")

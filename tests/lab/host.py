@@ -1,4 +1,4 @@
-"""The machine that carries the lab: its requirements, running programs on it, and progress messages."""
+"""The host of the lab: checks of its requirements, a function to run programs, and progress messages."""
 
 import os
 import re
@@ -23,7 +23,7 @@ PROGRAMS = {
 
 
 class LabError(Exception):
-    """A failure with its cause and the next step, in words for the operator."""
+    """A failure. The message names the cause and the next step for the operator."""
 
 
 def say(message: str) -> None:
@@ -62,7 +62,7 @@ def check() -> None:
             "The lab needs systemd-nspawn, which only Linux has. Next: use a virtual machine (docs/how-to/lab.md)."
         )
     if os.geteuid() != 0:
-        raise LabError("The lab needs root: it mounts, makes a bridge and boots machines. Next: run it with sudo.")
+        raise LabError("The lab needs root for mounts, a bridge and machines. Next: run the same command with sudo.")
     missing = [f"{name} ({purpose})" for name, purpose in PROGRAMS.items() if shutil.which(name) is None]
     if missing:
         raise LabError(f"Missing: {', '.join(missing)}.\nNext: apt-get install {' '.join(packages())}")

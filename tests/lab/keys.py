@@ -1,4 +1,4 @@
-"""The lab's keys and ssh's configuration. None of it is ever committed."""
+"""The lab's keys and ssh's configuration, which are never committed."""
 
 import os
 from collections.abc import Iterable

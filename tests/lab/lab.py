@@ -1,4 +1,4 @@
-"""The whole lab: up, down, status. One checkout owns it at a time."""
+"""The whole lab: up, down, status. At any time, one checkout owns the lab."""
 
 import contextlib
 import fcntl
@@ -33,7 +33,7 @@ ACME_ROOT = "etc/telegram/acme-root.pem"
 
 
 class Found(Enum):
-    """What an earlier run left on this machine, perhaps a run of another checkout."""
+    """The remains of an earlier run on this machine, perhaps of another checkout."""
 
     NOTHING = "nothing"
     OURS = "ours"
@@ -128,7 +128,7 @@ def status() -> str:
 
 
 def ensure(wanted: Machine) -> None:
-    """Make the machine if it is missing or outdated, and boot it if it is off."""
+    """Create a missing machine, replace an outdated one, and boot a machine that is off."""
     plan = blueprint.of(wanted)
     if machine.is_outdated(wanted, plan):
         say(f"Replacing {wanted.name}: its blueprint changed")
@@ -141,7 +141,7 @@ def ensure(wanted: Machine) -> None:
         if wanted == WORLD:
             images.restore()
     if processes.has_keeper(wanted.name):
-        network.attach(wanted.interface)  # in case the bridge was deleted meanwhile
+        network.attach(wanted.interface)  # if the bridge was deleted, the machine has lost its port
     else:
         say(f"Booting {wanted.name}")
         machine.start(wanted)

@@ -71,4 +71,4 @@ def by_name(name: str) -> Machine:
     for machine in MACHINES:
         if machine.name == name:
             return machine
-    raise LabError(f"The lab has no machine {name!r}. It knows {', '.join(machine.name for machine in MACHINES)}.")
+    raise LabError(f"The lab has no machine {name!r}. It has {', '.join(machine.name for machine in MACHINES)}.")

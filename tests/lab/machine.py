@@ -41,7 +41,7 @@ def is_outdated(machine: Machine, blueprint: Blueprint) -> bool:
 
 def start(machine: Machine) -> None:
     """Boot the machine, and return when ssh can log in."""
-    stop(machine)  # it may still run without its keeper
+    stop(machine)  # a machine may still run without its keeper
     log = RUN / f"{machine.name}.log"
     command = [sys.executable, "-m", "tests.lab.supervise", machine.name]
     if processes.HAS_SYSTEMD:

@@ -62,7 +62,7 @@ def down(ip_forward: str | None) -> None:
 
 
 def exists() -> bool:
-    """Return whether the bridge exists. Send nothing to the lab's addresses while it is missing."""
+    """Return whether the bridge exists. Without the bridge, send nothing to the lab's addresses."""
     return Path("/sys/class/net", BRIDGE).exists()
 
 

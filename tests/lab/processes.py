@@ -1,4 +1,4 @@
-"""The lab's processes: those in its control groups, even if the process that started them is gone.
+"""The lab's processes are those in its control groups, even if the process that started them is gone.
 
 Each machine has a group with two subgroups: `keeper` for the process that starts nspawn, `machine` for nspawn and all
 processes inside. A process ID could have been reused by another program; membership in these groups is certain.
@@ -28,7 +28,7 @@ def enter(name: str, part: str) -> None:
 
 
 def remove_groups(name: str = "", part: str = "") -> None:
-    """Remove the groups of one machine, one part of them, or those of all machines. Raise OSError if one is in use."""
+    """Remove the groups of all machines, of one machine, or of one part. Raise OSError if a group is in use."""
     for hierarchy in _hierarchies():
         for directory, _, _ in os.walk(hierarchy / _group(name) / part, topdown=False):
             Path(directory).rmdir()

@@ -23,12 +23,12 @@ class Recipe:
     commands: tuple[str, ...] = ()
 
     def key(self, sources: list[str]) -> str:
-        """Return the result's name in the cache. It changes with the recipe and with the sources of packages."""
+        """Return the name of the result in the cache. The name changes with the recipe and with the package sources."""
         inputs = json.dumps([SUITE, sources, asdict(self)], sort_keys=True)
         return f"{self.name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
 
 
-# Only what DigitalOcean's Debian 13 image has and a site may rely on. The site installs everything else.
+# Only packages of DigitalOcean's Debian 13 image on which a site may rely. The site installs everything else.
 BASE = Recipe(
     name="droplet",
     packages=(
@@ -125,7 +125,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """Remove a root file system. Unmount what is mounted in it first, so that no other file system is emptied."""
+    """Remove a root file system. First unmount every file system in it, so that no mounted one is emptied."""
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         point = line.split()[4].encode().decode("unicode_escape")
         if Path(point).is_relative_to(root):

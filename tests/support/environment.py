@@ -1,4 +1,4 @@
-"""An environment as tests see it: its inventory's groups, its values, and SSH to its hosts. `--env` names it."""
+"""The environment that `--env` names, with its inventory's groups, its values, and SSH to its hosts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Environment:
             "ssh_config": self.data["ssh_config_file"],
             "ssh_extra_args": shlex.join(self._shared),
         }
-        # The connection outlasts any pause between two commands. A command that starts as it closes fails with 255.
+        # The connection outlasts any pause between commands. A command that starts while it closes exits with 255.
         return testinfra.get_host(f"ssh://{host}?controlpersist=600", sudo=sudo, **options)
 
     def reconnect(self, host: str) -> Host:

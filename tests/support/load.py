@@ -89,7 +89,7 @@ class Tally:
     requests: list[Request] = field(default_factory=list, repr=False)
     connections: int = 0
     busy: float = 0.0
-    """The share of a core that clients and relay used. Near 1, they are the bottleneck."""
+    """The share of a core that the clients and the relay used. Near 1, this machine is the bottleneck."""
 
     @property
     def lost(self) -> list[Request]:
@@ -287,7 +287,7 @@ def _request(target: Target, update_id: int) -> bytes:
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
-    """Return an answer's status and whether the connection stays open. Raise ValueError if it is not HTTP."""
+    """Return an answer's status and whether the connection stays open. Raise ValueError if the answer is not HTTP."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     status_line, *lines = head.rstrip().split("\r\n")
     version, status, *_ = status_line.split(" ")

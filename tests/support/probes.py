@@ -24,7 +24,7 @@ PUBLIC, LOOPBACK, CARELESS = 5432, 5433, 5434
 """The stray container's ports on the host. They are published on 0.0.0.0, on 127.0.0.1 and without an address."""
 STRAY = "/root/stray.yaml"
 KNOCKING, TOO_LONG_S = "/run/knocking", 300
-# ConnectTimeout covers only the greeting. If a ban starts after it, ssh would wait for ever without `timeout`.
+# ConnectTimeout covers only the greeting. If a ban starts later, ssh would wait for ever without `timeout`.
 SSH = "timeout 20 ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=3"
 LISTENS = "import socket; socket.create_connection(('127.0.0.1', 5432), 1)"
 

@@ -39,7 +39,7 @@ class Operator:
         return self.directory / "prod.secrets.json"
 
     def runs(self, environment: str, deploy: str) -> int:
-        """Stand in for a step: record the env file that it would read. A converge also writes the ledger."""
+        """Stand in for a step, and record the env file that the step would read. A converge also writes the ledger."""
         self.ran.append((deploy, read_env_file(self.file)))
         self.ages_seen.append(self.ages.read_bytes())
         if deploy.endswith("site.py"):

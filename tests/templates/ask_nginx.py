@@ -123,7 +123,7 @@ def look(root: Path, app: str, domain: str, paths: tuple[str, ...], client: Clie
 
 
 def certify(tls: Path, domain: str, number: str) -> None:
-    """Create a certificate in its own directory and link `current` to it. Only root and www-data can read it."""
+    """Create a certificate in a new directory, and link `current` to the directory, for root and www-data only."""
     folder = tls / number
     folder.mkdir(parents=True)
     key, chain = folder / "privkey.pem", folder / "fullchain.pem"

@@ -1,4 +1,4 @@
-"""A second nginx on the droplet runs nginx.conf. The tests check what it passes on, refuses and reads again."""
+"""Tests of nginx.conf in a second nginx on the droplet: passed and refused requests, certificates and logs."""
 
 from __future__ import annotations
 

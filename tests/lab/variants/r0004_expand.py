@@ -1,4 +1,4 @@
-"""Rename seen_updates, first of two steps. Both names work after it, so the previous release keeps working."""
+"""Rename seen_updates, first of two steps. Both names work afterwards, so the previous release keeps working."""
 
 from alembic import op
 

@@ -103,7 +103,7 @@ class Droplet(Machine):
             case ["systemctl", verb, *words]:
                 return self.systemd.systemctl(verb, words)
             case ["systemd-run", *rest]:
-                # A real droplet would run this in a separate unit. The fake runs it at once.
+                # A real droplet would run this verb in a separate unit. The fake runs the verb at once.
                 asked = PARSER.parse_args(rest[rest.index(PROGRAM) + 1 :])
                 run.run(asked, self.paths, self, StringIO(), StringIO())
                 return Result(0)
@@ -274,7 +274,7 @@ class Droplet(Machine):
         self._tick([what])
 
     def _asked(self, question: str) -> None:
-        """Let a test fail a question to psql, or kill stackctl at it."""
+        """Let a test fail a query to psql, or kill stackctl during the query."""
         self._tick(["psql", question])
         for part, result in self.failing.items():
             if part in question:
@@ -329,10 +329,10 @@ def change(droplet: Droplet, changes: Mapping[str, Any]) -> None:
 
 
 def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
-    """Run stackctl. Return its exit code and what the terminal showed."""
+    """Run stackctl. Return the exit code and the terminal's output."""
     out = StringIO()
     # A real fsync is slow. Each fsync counts as a moment at which stackctl can be killed.
-    assert os.fsync is FSYNC, "another thread runs stackctl: the one that ends last would leave its patch in place"
+    assert os.fsync is FSYNC, "another thread runs stackctl, and the last thread to end would leave its patch in place"
     with patch("os.fsync", lambda _: droplet._survive()):
         code = run.run(PARSER.parse_args(arguments), droplet.paths, droplet, out, out)
     shown = out.getvalue() + _text(droplet.paths.history)

@@ -36,7 +36,7 @@ def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[i
     """Yield the droplet after `kill -9` of stackctl at each moment. With every=2, use every second moment, and so on.
 
     One run in a separate process copies its files at each moment. A kill would leave exactly these files, because no
-    lock and no memory outlives its process. Tests of `killed` show this with a real kill.
+    lock and no memory outlives its process. `killed` shows this with a real kill.
     """
     root, aside = root_of(droplet), root_of(droplet).with_name("moments")
     child = os.fork()

@@ -56,12 +56,12 @@ class Postgres:
     unchecked: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of a database and an unloadable table whose constraint was dropped."""
     dumped_schema: str = ""
-    """What pg_restore prints about the schema in a dump."""
+    """The SQL that pg_restore prints for the schema in a dump."""
     lost: Tables = field(default_factory=dict)
     """Wrong row counts that tables have after a restore."""
 
     def database(self, name: str) -> Tables:
-        """Return the rows of the live database, or of one beside it."""
+        """Return the rows of the live database or of a database beside it."""
         return self.tables if name == DATABASE else self.beside[name]
 
     def run(
@@ -203,7 +203,7 @@ class Postgres:
 
 @dataclass
 class Psql(Conversation):
-    """A psql session. It passes each question to `moment`, which may make it fail."""
+    """A psql session. It passes each query to `moment`, which may make the query fail."""
 
     tables: Tables
     moment: Callable[[str], None]

@@ -28,7 +28,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def stored_as(told: Manifest, at: datetime | None = None, number: int = 0) -> Stored:
-    """Store a backup. By default the storage takes it an hour after its dump."""
+    """Store a backup in the storage, by default an hour after the backup's dump."""
     name = f"{told.sequence:032x}{number:032x}"
     path = f"/opt/backups/{told.id}"
     return Stored(Snapshot(name, told.at, told.id, path), told, at or told.time + HOUR)

@@ -33,9 +33,9 @@ class Storage:
     """The time of the storage's own clock."""
     deletes: bool = False
     overwrites: bool = False
-    """Whether the key may overwrite objects."""
+    """True if the key may overwrite objects."""
     takes: bool = True
-    """Whether the key may add objects."""
+    """True if the key may add objects."""
     answers: tuple[int, str] | None = None
     """The status and code of every answer, if set."""
     down: bool = False

@@ -105,7 +105,7 @@ def result(request: pytest.FixtureRequest, serving: Serving) -> Callable[..., No
     """
 
     def keep(attack: str, *, got: str, control: str) -> None:
-        assert serving.served >= FEWEST, "the bot was not asked while it was attacked"
+        assert serving.served >= FEWEST, "the load sent too few requests during the attack"
         request.config.stash.setdefault(ROWS, []).append(Row(attack, got, control, f"{serving.served} requests"))
 
     return keep

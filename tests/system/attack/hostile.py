@@ -88,13 +88,13 @@ class App:
     login: str
 
     def asks(self, sql: str, *, fails: bool = False) -> str:
-        """Run SQL as the login role, which acts as the owner. Return the answer, or the error if it must fail."""
+        """Run SQL as the login role, which acts as the owner. Return the answer, or with `fails` the error."""
         ran = self._psql(self.login, self.database, sql)
         assert bool(ran[0]) == fails, ran
         return ran[1]
 
     def superuser(self, sql: str, database: str = "postgres") -> str:
-        """Run SQL as the tests' own superuser, without the settings that protect it in the app's database."""
+        """Run SQL as a superuser of the tests, without the settings that protect a superuser in the app's database."""
         return self._psql("postgres", database, sql)[1]
 
     def ran_by(self) -> dict[str, set[str]]:

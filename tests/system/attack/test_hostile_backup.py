@@ -122,7 +122,7 @@ def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str
 
 @pytest.fixture
 def hostile(lab: Environment, droplet: Host, database: Database) -> Iterator[str]:
-    """Make a backup of the planted objects, and return its ID. It was verified, so no planted code ran as superuser."""
+    """Make a backup of the planted objects, and return its ID. It is verified, so no planted code ran as superuser."""
     as_the_app(droplet, database, WITNESS)
     droplet.check_output("stackctl backup")
     yield backups(droplet)[-1]["id"]

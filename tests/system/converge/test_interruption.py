@@ -21,7 +21,7 @@ def version_shown(lab: Environment) -> bool:
 
 
 def die_between_change_and_reload(lab: Environment, droplet: Host) -> None:
-    """Kill converges until one of them has written the file and not yet reloaded nginx."""
+    """Kill converges until a killed converge has written the file and not yet reloaded nginx."""
     for _ in range(ATTEMPTS):
         droplet.check_output(
             "sed -i 's/server_tokens off/server_tokens on/' /etc/nginx/nginx.conf && systemctl reload nginx"

@@ -1,4 +1,4 @@
-"""Another team's image, a plain HTTP server, needs only changes to group_data. It has no migrations and no worker."""
+"""Another team's image, a plain HTTP server without migrations and worker, needs only changes to group_data."""
 
 from __future__ import annotations
 

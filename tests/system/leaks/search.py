@@ -117,7 +117,7 @@ class Processes:
             watching.join()
 
     def _watch(self, ended: threading.Event) -> None:
-        """Read each new process repeatedly for a second, because it starts with its parent's arguments."""
+        """Read each new process repeatedly for a second, because a process starts with its parent's arguments."""
         known: dict[str, float] = {}
         while not ended.wait(0.02):
             self.looks += 1

@@ -4,7 +4,7 @@
     python3 plain.py serve         let nginx pass requests to the project instead of to the live colour
     python3 plain.py down          remove the project and restore nginx
 
-It runs on the droplet as root. If it is killed before `down`, nginx.conf stays changed until the next converge.
+This program runs on the droplet as root. After a kill before `down`, nginx.conf stays changed until the next converge.
 """
 
 import json

@@ -52,7 +52,7 @@ def cause(error: Exception) -> dict[str, Any]:
 
 
 class JSONWithoutSecrets:
-    """A renderer of events as JSON, without secrets. A Telegram URL contains the token, so an exception may show it."""
+    """A renderer of events as JSON, without secrets. Exceptions show Telegram's URLs, which contain the token."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = [json.dumps(secret)[1:-1] for secret in secrets if secret]

@@ -83,7 +83,7 @@ async def make_offer(message: Message, command: CommandObject, session: AsyncSes
 
 
 def parse_offer(words: str) -> tuple[int, str] | None:
-    """Return the price in cents and the title from a text like "3.50 Bread box", or None if it has another form."""
+    """Return the price in cents and the title from a text like "3.50 Bread box", or None for a text of another form."""
     match = _PRICE_AND_TITLE.fullmatch(words)
     if match is None or not match["title"].isprintable():
         return None

@@ -1,4 +1,4 @@
-"""GET /ready and /health of `web`: whether it can receive traffic, and its state."""
+"""GET /ready shows whether `web` can receive traffic, and GET /health shows the state of `web`."""
 
 import asyncio
 import time

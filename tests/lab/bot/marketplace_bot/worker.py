@@ -1,6 +1,6 @@
 """Does the work that need not happen within a request. One worker runs at a time and does one job after the other.
 
-Each job runs at least once. Its effect may occur twice if the worker is killed before it records the end.
+Each job runs at least once. A job's effect may occur twice if the worker is killed before it records the end.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ def effects(settings: Settings, http: ClientSession) -> dict[str, Effect]:
     """Return the effect of each kind of job."""
 
     async def notify(payload: Payload) -> None:
-        """Send a chat a message. Ignore it if the chat refuses messages."""
+        """Send a message to a chat. If the chat refuses messages, drop the message."""
         url = f"{settings.telegram_api_url}/bot{settings.telegram_token}/sendMessage"
         async with http.post(url, json={"chat_id": payload["chat"], "text": payload["text"]}) as response:
             if response.status == 429 or response.status >= 500:
@@ -99,7 +99,7 @@ class Worker:
     async def work(self) -> None:
         """Wait for the database, then for the lock, then do jobs. Return when told to stop.
 
-        A lost connection ends the worker. Docker restarts it, without state that could be outdated.
+        A lost connection ends the worker. Docker starts a new worker, which has no state that could be outdated.
         """
         while self._jobs is None:
             try:

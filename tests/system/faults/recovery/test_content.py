@@ -1,4 +1,4 @@
-"""A backup holds what the database held at one moment, while four sellers kept trading.
+"""A backup holds the database's content at one moment, while four sellers keep trading.
 
 Each seller's trades are numbered and come from a seed. A restored database contains each seller's first trades, up to
 some number. It must equal an empty database after exactly these trades, and it must contain every trade that PostgreSQL

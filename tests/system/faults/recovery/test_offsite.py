@@ -212,7 +212,7 @@ def test_the_newest_night_is_the_latest_after_the_droplet_was_put_back(droplet: 
     assert problems(droplet) == []
 
 
-# --- which key may destroy what -------------------------------------------------------------------------------------
+# --- the permissions of the keys -------------------------------------------------------------------------------------
 
 
 def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: Repository, lab: Environment) -> None:
@@ -266,7 +266,7 @@ def asked(repository: Repository, method: str, name: str) -> int:
 
 @dataclass(frozen=True)
 class Year:
-    """A repository with a backup every 25 days of a year and on each of the last ten days. It was pruned yesterday."""
+    """A repository with a backup every 25 days of a year and on each of the last ten days, pruned yesterday."""
 
     repository: Repository
     ledger: Path

@@ -1,4 +1,4 @@
-"""Pruning the off-site repository: what is deleted, and when a person has to agree."""
+"""`make prune` deletes the right backups from the off-site repository, and asks a person in the right cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fault in the env file stops the run. The message names it, and never shows a value."""
+"""A fault in the env file stops the run. The message names the variable, and never shows a value."""
 
 from __future__ import annotations
 

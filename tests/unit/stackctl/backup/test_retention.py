@@ -96,7 +96,7 @@ JUMPS = {"weeks": (1, 4, 0, 7), "months": (1, 0, 6, 4 * 365 + 1)}
 def test_a_clock_that_jumped_and_came_back_costs_no_more_than_the_oldest(
     period: str, before: int, wrong: int, after: int, off: int
 ) -> None:
-    """A week or month in which the clock jumped counts twice, because nothing distinguishes it from two."""
+    """A week or month in which the clock jumped counts twice, because stackctl cannot notice the jump."""
     *rule, days = JUMPS[period]
     right = nights(before + wrong + after)
     jumped = [

@@ -42,7 +42,7 @@ def test_nginx_s_own_answers_are_not_counted(access_log: Path) -> None:
 def test_requests_that_began_after_a_moment_count_since_then(
     tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, int]], moment: int
 ) -> None:
-    """The start of a request decides whether it counts, for any duration. All lines before the mark count as before."""
+    """The time at which a request began decides whether it counts. All lines before the mark count as before."""
     path = tmp_path_factory.mktemp("log") / "access.log"
     for began, took in answers:
         log(path, 500, at=began + took, took=took)
