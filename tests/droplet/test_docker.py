@@ -39,7 +39,7 @@ def test_no_container_publishes_a_port(droplet: Host) -> None:
 
 
 def test_a_careless_port_would_be_bound_to_loopback(droplet: Host) -> None:
-    """This default limits the damage of `ports: [5432:5432]`."""
+    """Docker's default address is the loopback, which limits the damage of `ports: [5432:5432]`."""
     daemon = json.loads(droplet.file("/etc/docker/daemon.json").content_string)
     assert daemon["ip"] == "127.0.0.1"
     options = daemon["default-network-opts"]["bridge"]
@@ -47,7 +47,7 @@ def test_a_careless_port_would_be_bound_to_loopback(droplet: Host) -> None:
 
 
 def test_nobody_is_in_group_docker(droplet: Host) -> None:
-    """A member of the group is as powerful as root."""
+    """The group docker has no members, because a member is as powerful as root."""
     assert droplet.check_output("getent group docker").endswith(":")
 
 

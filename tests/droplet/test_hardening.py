@@ -116,7 +116,7 @@ def test_an_idle_shell_ends(droplet: Host, env: Environment) -> None:
 
 
 def test_password_ageing_locks_no_account_without_a_password(droplet: Host, env: Environment) -> None:
-    """This differs from os-05 and CIS 5.4.1.1: with an expired account sshd would refuse a key too."""
+    """Differ from os-05 and CIS 5.4.1.1, because sshd refuses even a key for an account with an expired password."""
     fields = droplet.check_output(f"getent shadow {env.settings.values.operator}").split(":")
     assert fields[4] in ("", "99999")
     assert fields[7] == ""

@@ -160,7 +160,7 @@ class Outcome:
     found: Rows
     """The restored rows."""
     key: str
-    """The value of Redis's key at the backup."""
+    """The value of Redis's key at the time of the backup."""
     found_key: str
     while_isolated: list[str]
     """The calls made by the droplet while it was isolated."""

@@ -83,7 +83,7 @@ def unplug(interface: str) -> None:
 
 
 def resolvers() -> list[str]:
-    """Return the host's name servers that the lab's machines can reach: those not on the loopback."""
+    """Return the host's name servers that are not on the loopback, so that the lab's machines can reach them."""
     for file in (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf")):
         if file.exists():
             words = (line.split() for line in file.read_text().splitlines())

@@ -63,7 +63,7 @@ class Sshd(Machine):
 
 
 class Droplet:
-    """A root directory on which nothing is foreign."""
+    """A root directory without foreign things."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.paths, self.machine = root, Paths("bot", root), Sshd(root)

@@ -1,4 +1,4 @@
-"""A simulated disk that keeps only synced data. It shows what a power cut would leave of really written files."""
+"""A simulated disk that keeps only synced data, so that a test sees the content of real files after a power cut."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Droplet(Machine):
     """The answer that a person types. None means that there is no terminal."""
     bytes_free: int = 20 << 30
     disks: dict[Path, int] = field(default_factory=dict)
-    """The free bytes of directories that are on disks of their own."""
+    """The free bytes of each directory that is on a separate disk."""
     failing: dict[str, Result] = field(default_factory=dict)
     """The results of failing commands, by a part of the command line."""
     programs: dict[str, Callable[[list[str]], Result]] = field(default_factory=dict)

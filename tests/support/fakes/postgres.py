@@ -21,7 +21,7 @@ UNANSWERED = ("DO $$", "ALTER ", "REASSIGN ", "CREATE ROLE ", "DROP ROLE", "SELE
 NAMED = '"([a-z_][a-z0-9_]*)"'
 """The name of a database, as group_data and `restore --to-database` allow it."""
 OF_LOADER = ("ANALYZE", "DROP ", "SET search_path = public; ADD ", "SET search_path = public; VALIDATE ")
-"""The beginnings of the statements that the loader's role runs, without its query."""
+"""The beginnings of the loader's statements, except its one query."""
 
 Tables = dict[str, int]
 """The number of rows of each table."""

@@ -1,4 +1,4 @@
-"""An interrupted restore leaves either the backup's data or the former data. The same command finishes the restore."""
+"""An interrupted restore leaves the backup's data or the former data. The same command finishes the restore."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> type[Client]:
 
 
 class Droplet:
-    """A host that is being adopted: the converge itself is connected as root."""
+    """A host that is being adopted, to which the converge connects as root."""
 
     name = "droplet"
     data = SimpleNamespace(app="bot", operator="deploy")
