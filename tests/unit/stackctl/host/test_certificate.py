@@ -262,7 +262,9 @@ def test_the_check_fails_while_nginx_serves_another_certificate(certified: Edge,
     certified.nginx = False
     code, shown = stackctl(certified, "certificate", *hook)
     assert code == 1
-    assert "/etc/bot/tls/current. Next: nginx -t" in shown.splitlines()[-1]
+    told = shown.splitlines()[-1]
+    assert "nginx does not serve the certificate in /" in told
+    assert "/etc/bot/tls/current. Next: nginx -t" in told
     certified.nginx = True
     assert stackctl(certified, "certificate", *hook) == (0, "")
 

@@ -28,7 +28,8 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "image for another architecture": (
         {"docker.image_architecture": "arm64"},
         2,
-        "but this droplet has the architecture amd64. Next: build the image with --platform linux/amd64",
+        "is built for arm64, but this droplet has the architecture amd64. "
+        "Next: build the image with --platform linux/amd64",
     ),
     "image without a user": ({"docker.image_user": ""}, 2, "would run as root (USER '')"),
     "label of another version": ({"docker.registry": {"1.1.0": "9.9.9"}}, 2, "has version '9.9.9'"),
