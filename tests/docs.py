@@ -185,13 +185,13 @@ def configuration() -> str:
     lines = [
         "# Configuration",
         GENERATED.format(source="the comments in group_data/all.py and group_data/prod.py"),
-        "`group_data/all.py` has the defaults for every environment. `group_data/ENV.py` sets what belongs to one",
-        "environment, and may override any default. Secrets are in the env file, whose template",
-        "`.env.production.template` describes each one. All values are checked together before the first change. An",
-        "unknown name is refused.",
+        "`group_data/all.py` has the defaults for every environment. `group_data/ENV.py` has the values of one",
+        "environment, and may override any default. Secrets are in the env file. The template",
+        "`.env.production.template` describes each secret. A converge checks all values together before the first",
+        "change, and refuses an unknown name.",
         "",
         "## Set in each environment",
-        "The values shown are those of `group_data/prod.py`.",
+        "The column `value` shows the values in `group_data/prod.py`.",
         *table(("name", "value", "meaning"), [(f"`{v.name}`", f"`{v.default}`", v.meaning) for v in values_of(own)]),
     ]
     for section, group in itertools.groupby(values_of(defaults), key=lambda value: value.section):
@@ -209,16 +209,16 @@ def commands() -> str:
         "# Commands",
         GENERATED.format(source="the Makefile or stackctl's parser"),
         "## make",
-        "Run these in the checkout, on your machine.",
+        "Run these targets in the checkout, on your machine.",
         *table(("target", "what it does"), [(f"`make {name}`", text) for name, text in make_targets().items()]),
         "",
-        "Variables follow the target: `make release ENV=prod TAG=1.0.0`. An unknown variable is refused.",
+        "Write variables after the target: `make release ENV=prod TAG=1.0.0`. `make` refuses an unknown variable.",
         *table(("variable", "meaning"), [(f"`{name}`", text) for name, text in variables.items()]),
         "",
         "## stackctl",
-        "Run these on the droplet as `sudo stackctl VERB`. To log in there, use `make lab-ssh` or",
-        "`ssh -F inventories/prod.ssh_config prod-1`. `--json` prints JSON ([formats](formats.md)). See also",
-        "[exit codes](exit-codes.md).",
+        "Run these verbs on the droplet as `sudo stackctl VERB`. To log in to a droplet, use `make lab-ssh` or",
+        "`ssh -F inventories/prod.ssh_config prod-1`. With `--json`, a verb prints JSON ([formats](formats.md)). See",
+        "also [exit codes](exit-codes.md).",
     ]
     for name, (text, parser) in operators.items():
         lines += ["", f"### stackctl {name}", f"{text[:1].upper()}{text[1:]}.", "", f"    {usage(name, parser)}"]
@@ -227,7 +227,7 @@ def commands() -> str:
     lines += [
         "",
         "### Internal verbs",
-        "The droplet itself and the converge call these.",
+        "systemd, sshd and the converge call these verbs.",
         *table(("verb", "purpose"), internal),
     ]
     return "\n".join(lines) + "\n"
