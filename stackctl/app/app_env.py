@@ -15,7 +15,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # These names would affect docker, Compose or the dynamic loader, because docker's process gets the app environment.
 RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
-# execve(2) allows 32 pages for NAME=value and the zero byte behind it (MAX_ARG_STRLEN).
+# execve(2) allows 32 pages (MAX_ARG_STRLEN) for one variable, NAME=value with the zero byte at the end.
 LONGEST = 32 * 4096
 SECRET = "TELEGRAM_WEBHOOK_SECRET"  # noqa: S105 - names of variables, both
 PREVIOUS_SECRET = "TELEGRAM_WEBHOOK_SECRET_PREVIOUS"  # noqa: S105
@@ -32,7 +32,10 @@ def env_sha256(environment: Mapping[str, str]) -> str:
 
 
 def load(path: Path) -> dict[str, str]:
-    """Read and check an environment. Errors name the variable and never show its value."""
+    """Read an app environment from a file, and check the variables.
+
+    An error names a variable, but never shows the value.
+    """
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -94,11 +97,13 @@ def secrets_in(directory: Path) -> list[str]:
 def app_environment(
     release: Release, environment: Mapping[str, str], sha256: str, address: str | None, previous_secret: str | None
 ) -> dict[str, str]:
-    """Return the whole environment of a `docker compose` process for the app. The Compose file takes values by name.
+    """Return the whole environment of a `docker compose` process for the app.
 
-    `address` is the colour's address, or None for the worker. `previous_secret` is the webhook's secret that Telegram
-    still sends, if the release has another one. The previous secret is not part of the release, because it is useless
-    a moment later.
+    The Compose file refers to the values by variable name.
+
+    `address` is the colour's address, or None for the worker. `previous_secret` is the webhook secret that Telegram
+    still sends, or None if Telegram already sends the release's own secret. The previous secret is not part of the
+    release, because Telegram soon stops sending that secret.
     """
     return {
         **program.ENVIRONMENT,

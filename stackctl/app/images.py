@@ -1,6 +1,6 @@
 """Pulls the images of releases, pins them by digest, and tags them.
 
-The tag is our own, because Docker treats an untagged image as dangling, even if it was pulled by digest.
+Each image gets a tag of our own, because Docker treats an untagged image as dangling, even after a pull by digest.
 """
 
 from stackctl.app.stack import Stack
@@ -25,8 +25,9 @@ def pin(
 ) -> tuple[str, str]:
     """Pull and tag the release's image. Return the name repository@sha256:… and a message.
 
-    `digest` is the digest that the image must have. `stays` is a release whose image is used again. A converge repairs
-    what runs, and must not pull another image that was pushed under the same tag since.
+    `digest` is the digest that the image must have. `stays` is a release whose image must be used again. A converge
+    passes the live release as `stays`, so that the live image is kept even if another image was pushed under the same
+    tag.
     """
     docker, repository = stack.docker, stack.config.repository
     if stays and docker.image(stays.image):
@@ -38,7 +39,8 @@ def pin(
     image = pinned = None
     if not pulled.code:
         image = docker.image(reference)
-        short = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"  # in Docker's short form
+        # Docker lists repositories of Docker Hub without this prefix
+        short = f"{repository.removeprefix('docker.io/').removeprefix('library/')}@"
         names = image.digests if image else []
         pinned = exactly or next((name for name in names if name.startswith(short)), None)
     elif live and live.tag == release.tag and (not digest or live.image.endswith(digest)):
@@ -60,7 +62,7 @@ def pin(
 
 
 def _check(stack: Stack, release: Release, reference: str, image: Image) -> None:
-    """Refuse an image of another version or architecture, or an image that would run as root."""
+    """Refuse an image that has the wrong version or architecture, or that would run as root."""
     version = image.labels.get(VERSION_LABEL)
     if stack.config.version_path and version != release.tag:
         raise RefusedError(

@@ -1,8 +1,9 @@
 """
-boot, halt and the recovery of an interrupted release.
+The verbs `boot` and `halt`, and the recovery of an interrupted release.
 
-APP.service calls boot when the droplet starts and halt before it stops. Nothing is pulled or recreated. Stale sockets
-need no cleanup, because systemd removes old sockets before creating new sockets.
+APP.service calls `boot` when the droplet starts, and `halt` before the droplet stops. Neither verb pulls an image or
+recreates the containers of the recorded release. Stale sockets need no cleanup, because systemd removes old sockets
+before creating new sockets.
 """
 
 from collections.abc import Callable
@@ -21,26 +22,30 @@ from stackctl.services import compose
 def boot(stack: Stack) -> None:
     """Start the data services, the active colour and its worker, and stop the other colour.
 
-    After an interrupted restore only the data services start, because the bot must not work on half of the data.
+    After an interrupted restore, only the data services start, because the bot must not work on partly restored data.
     """
     half = unfinished_restore.load(stack.paths)
     if half and not half.placed:
-        durable.write(stack.paths.maintenance, b"", 0o644)  # the restore may have been killed before this step
+        durable.write(stack.paths.maintenance, b"", 0o644)  # a killed restore may have left the site open
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
         stack.log.emit("app", "failed", half.remedy)
         return
     app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
-    # The webhook is last, because an ended container may have deleted it and no other step should wait for Telegram.
+    # The webhook comes last, because a container that has ended may have deleted the webhook, and because no other step
+    # should wait for Telegram.
     _each(stack, idle=_bring_back, data=_start_data, **app, webhook=webhook.mend)
 
 
 def halt(stack: Stack) -> None:
-    """Stop the app, then the data services. Nobody writes any more then. PostgreSQL's STOPSIGNAL is a fast shutdown."""
+    """Stop the app before the data services, so that nothing writes when the data services stop.
+
+    PostgreSQL's STOPSIGNAL requests a fast shutdown.
+    """
     _each(stack, app=stop_app, worker=stop_worker, data=_stop_data)
 
 
 def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
-    """Run every step, even after a failure. Then raise FailedError for the failed steps."""
+    """Run every step, even if an earlier step failed. At the end, raise a FailedError that names the failed steps."""
     failures: list[str] = []
     for name, act in steps.items():
         try:
@@ -57,7 +62,7 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
 def needs_recovery(stack: Stack) -> bool:
     """Return whether an interrupted release left something running beside the recorded release.
 
-    If Docker does not answer, return False. The next step that needs Docker reports the failure.
+    If Docker does not answer, return False, because the next step that needs Docker reports this failure.
     """
     with suppress(StackError):
         current = state.load(stack.paths)
@@ -74,7 +79,7 @@ def _worker_differs(stack: Stack, current: State) -> bool:
 
 
 def recover(stack: Stack) -> str:
-    """Bring back the recorded release, web and worker, and nothing else. boot does the same after a restart."""
+    """Bring back the web and worker containers of the recorded release. `boot` does the same after a restart."""
     _bring_back(stack)
     start_worker(stack)
     webhook.mend_and_tell(stack)
@@ -83,9 +88,9 @@ def recover(stack: Stack) -> str:
 
 
 def _bring_back(stack: Stack) -> str:
-    """Make the recorded release the only live one. An uncommitted release is not trusted.
+    """Make the recorded release live, and stop the other colour. An uncommitted release is not trusted.
 
-    After a hard reset Docker restarts a colour that a release had not stopped yet.
+    After a hard reset, Docker also restarts the former colour if a release had not yet stopped that colour.
     """
     recorded = state.load(stack.paths).recorded_colour
     if recorded:
@@ -116,7 +121,7 @@ def start_app(stack: Stack) -> str:
     values = app_env.load(stack.paths.snapshot(release.id))
     argv = compose.resume(stack.paths.docker.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.web_environment(colour, release, values))
-    # The socket starts before the app is healthy. Until then, clients are told to retry.
+    # The socket starts before the app is healthy. Until the app is healthy, clients are told to retry.
     stack.systemctl("start", stack.paths.units.socket(colour))
     return f"{release.tag} in {colour}"
 
@@ -126,7 +131,7 @@ def start_worker(stack: Stack) -> str:
     if not release or not stack.config.works:
         stack.stop_worker()  # an earlier release's worker, which Docker restarts after a hard reset
         return "no worker, because this droplet is isolated" if stack.config.isolated else "no worker"
-    # The worker of an interrupted release is replaced. Any other worker is started as it is.
+    # The worker of an interrupted release is replaced. Any other worker is started without being recreated.
     foreign = any(container.labels.get(stack.paths.docker.release_label) != release.id for container in stack.worker)
     if foreign:
         stack.stop_worker()

@@ -1,4 +1,4 @@
-"""Handles the revisions of the schema: which are missing, how they are applied, and which releases work with them."""
+"""Finds and applies the missing revisions of the schema, and determines which releases work with the schema."""
 
 import json
 import re
@@ -26,7 +26,10 @@ class Report:
 
 
 def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -> Report:
-    """Ask the image for its schema. Raises FailedError if the answer is missing or breaks the app contract."""
+    """Run the image's `schema --json`, and return the answer.
+
+    Raises FailedError if the answer is missing or breaks the app contract.
+    """
     argv = compose.one_shot(project, stack.paths.app_yaml, _name(stack, "schema", release), "schema", "--json")
     ran = stack.machine.run(argv, env, READ_TIMEOUT)
     if ran.code:
@@ -53,10 +56,10 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
 
 
 def first_breaking(coming: Sequence[Revision]) -> Revision | None:
-    """Return the first of the revisions that breaks a release that knows none of these revisions, or None.
+    """Return the first revision that breaks a release which knows none of the given revisions, or None.
 
-    An expand keeps older releases working. A contract removes what its expand replaced. So a contract breaks releases
-    older than the expand, and no newer releases.
+    An expand keeps older releases working. A contract removes the parts of the schema that the expand replaced. So a
+    contract breaks only releases that are older than the expand.
     """
     kinds = [one.kind for one in coming]
     first = kinds.index("expand") if "expand" in kinds else len(kinds)
@@ -76,7 +79,7 @@ def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release
 
 
 def applied(meant: Sequence[Revision], report: Report) -> tuple[Revision, ...]:
-    """Return the revisions in `meant` that the database has. A migration may have failed, so some may be missing."""
+    """Return the revisions in `meant` that the database has. Some may be missing after a failure."""
     names = [one.revision for one in meant]
     if report.current in names:
         return tuple(meant[: names.index(report.current) + 1])
@@ -84,9 +87,10 @@ def applied(meant: Sequence[Revision], report: Report) -> tuple[Revision, ...]:
 
 
 def release_conflict(applied: Sequence[Revision], report: Report, live: Release | None) -> RefusedError | None:
-    """Return the refusal of an image that cannot be released now, or None.
+    """Return an error if the image cannot be released now, and None otherwise.
 
-    The live release must work while the image migrates, and the image must work afterwards.
+    The live release must keep working while the image migrates the database, and the image must work with the migrated
+    database.
     """
     if live:
         names = [one.revision for one in applied]

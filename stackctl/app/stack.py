@@ -16,7 +16,7 @@ from stackctl.services.docker import Container, Docker
 UP_TIMEOUT = 180
 POLL_SECONDS = 0.3
 PROGRESS_SECONDS = 5
-# An immediate SIGTERM would reset connections that wait in a colour's backlog.
+# An immediate SIGTERM would reset the connections that still wait in the backlog of the colour's socket.
 DRAIN_SECONDS = 1.0
 
 
@@ -30,7 +30,7 @@ class Stack(Context):
 
     @property
     def serving(self) -> str:
-        """The live release, in words, for the message of a run that was undone."""
+        """A description of the live release, for the message of a run that was undone."""
         with suppress(StackError):
             if (live := state.load(self.paths).release) and not self.config.isolated:
                 return f"{live.tag} is still live"
@@ -62,9 +62,9 @@ class Stack(Context):
         self.docker.call(f"{what} doesn't start", argv, env, UP_TIMEOUT)
 
     def stop_colour(self, colour: str) -> None:
-        """Stop a colour: first its containers, then its socket, which current requests need until their end."""
+        """Stop a colour's containers before the colour's socket, because requests in progress need the socket."""
         self.docker.stop(self.containers(colour), self.config.stop_grace)
-        # Do not wait, because at a shutdown systemd stops the units only after this process. Waiting would never end.
+        # Do not wait for these units: at a shutdown, systemd stops the units only after this process has ended.
         self.systemctl("stop", "--no-block", self.paths.units.socket(colour), self.paths.units.proxy(colour))
 
     def remove_colour(self, colour: str) -> None:
@@ -78,7 +78,7 @@ class Stack(Context):
         self.wait_until_well(project, step, self.config.healthy_timeout, fail_early=False)
 
     def remove_one_shots(self) -> None:
-        """Remove the containers of migrations. Such a container outlives a killed client."""
+        """Remove the containers of migrations. Such a container keeps running even if its Docker client is killed."""
         for colour in COLOURS:
             self.docker.remove(self.docker.containers(self.paths.docker.project(colour), one_off=True))
 
@@ -108,7 +108,10 @@ class Stack(Context):
             raise FailedError(str(error), "\n".join(docker.logs(c) for c in unwell)) from None
 
     def wait(self, step: str, seconds: float, look: Callable[[], str | None]) -> None:
-        """Call `look` until it returns None, and emit its answers. Raise TimeoutError with the last answer."""
+        """Call `look` again and again until `look` returns None, and emit the answers.
+
+        If the time runs out first, raise TimeoutError with the last answer.
+        """
         began = told = self.machine.monotonic()
         while waiting_for := look():
             now = self.machine.monotonic()

@@ -31,7 +31,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Revision:
-    """A step of the schema. An `expand` keeps older releases working. A `contract` removes what an expand replaced."""
+    """A revision of the schema. Older releases still work after an `expand`, but may not work after a `contract`."""
 
     revision: str
     kind: str
@@ -39,7 +39,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Webhook:
-    """The webhook that Telegram was told last. Telegram never returns the secret, so a fingerprint is kept."""
+    """The webhook that was last set at Telegram. The fingerprint is kept because Telegram never returns the secret."""
 
     url: str
     fingerprint: str
@@ -47,7 +47,10 @@ class Webhook:
 
 @dataclass(frozen=True)
 class State:
-    """The content of state.json, except that `load` takes `active` from a link and `maintenance` from a flag file."""
+    """The content of state.json.
+
+    However, `load` takes `active` from nginx's link, and `maintenance` from a flag file.
+    """
 
     active: str | None = None
     worker: Release | None = None
@@ -80,14 +83,14 @@ class State:
 
     @property
     def uncommitted(self) -> bool:
-        """Whether the live release was interrupted before it was recorded. Every kept release was recorded."""
+        """Whether the live release was interrupted before it was recorded. A recorded release is in `kept`."""
         return self.release is not None and self.release.id not in {known.id for known in self.kept}
 
     def serving(self, colour: str, release: Release, most: int) -> "State":
         """Return the state with this release live, and as the newest kept release.
 
-        An earlier release with the same tag, image and app environment is dropped. Otherwise repeated releases of one
-        tag would push out every release that a rollback could use.
+        An earlier release with the same tag, image and app environment is dropped. Without this rule, repeated releases
+        of one tag would push out every release that a rollback could use.
         """
         same = (release.tag, release.image, release.env_sha256)
         others = [known for known in self.kept if (known.tag, known.image, known.env_sha256) != same]
@@ -98,7 +101,7 @@ class State:
 
     @property
     def earlier(self) -> tuple[Release, ...]:
-        """The releases recorded before the live one, newest first.
+        """The releases that were recorded before the live release, newest first.
 
         An uncommitted release was never recorded, so the release before it is the newest kept release.
         """
@@ -106,7 +109,7 @@ class State:
 
     @property
     def back(self) -> Release | None:
-        """The release that a rollback without a tag leads to."""
+        """The release that a rollback without a tag makes live."""
         return next((known for known in self.earlier if known.id not in self.left), None)
 
     def to_json(self) -> str:
@@ -114,12 +117,15 @@ class State:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "State":
-        """Read a state. Older files lack some of the keys. Raises RecordError."""
+        """Read a state, even if an older version of stackctl wrote the file without some of the keys.
+
+        Raises RecordError.
+        """
         return records.loads(cls, text, version=VERSION)
 
 
 def load(paths: Paths) -> State:
-    """Return the saved state, or an empty state before the first release. `active` is read from the link."""
+    """Return the saved state, or an empty state before the first release. `active` comes from nginx's link."""
     try:
         state = State.from_json(paths.state.read_bytes())
     except FileNotFoundError:
@@ -137,7 +143,7 @@ def save(paths: Paths, state: State) -> None:
 
 
 def activate(paths: Paths, colour: str) -> None:
-    """Point nginx at this colour's socket. This is the flip."""
+    """Flip: point nginx at this colour's socket."""
     durable.link(paths.active, paths.socket(colour).name)
 
 

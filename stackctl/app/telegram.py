@@ -40,7 +40,7 @@ class Info:
 
     @classmethod
     def read(cls, result: Any) -> "Info":
-        """Convert an answer from the network. Raises FailedError if the answer does not have the expected form."""
+        """Convert the answer to getWebhookInfo. Raises FailedError if the answer does not have the expected form."""
         document = result if isinstance(result, dict) else {}
         url, error = document.get("url"), document.get("last_error_message", "")
         pending, error_at = document.get("pending_update_count", 0), document.get("last_error_date", 0)
@@ -61,7 +61,7 @@ class Telegram:
         return Info.read(self._call("getWebhookInfo", {}))
 
     def set_webhook(self, url: str) -> None:
-        """Set the webhook, with our secret. Pending updates are kept."""
+        """Set the webhook, with the secret of the app environment. Telegram keeps the pending updates."""
         self._call("setWebhook", {"url": url, "secret_token": self.values[SECRET]})
 
     def _call(self, method: str, parameters: Mapping[str, object]) -> Any:
@@ -93,13 +93,13 @@ def webhook(values: Mapping[str, str], path: str) -> Webhook:
 
 
 def fingerprint(values: Mapping[str, str]) -> str:
-    """Return a hash of the secret and the token."""
+    """Return a hash of the webhook secret and the bot's token."""
     keyed = f"{values['TELEGRAM_BOT_TOKEN']}\n{values[SECRET]}"
     return hashlib.sha256(keyed.encode()).hexdigest()
 
 
 def sent_secret(paths: Paths, state: State) -> str | None:
-    """Return the secret that Telegram sends now, if a kept environment has this secret."""
+    """Return the secret that Telegram sends now, or None if no kept app environment has that secret."""
     if not state.webhook:
         return None
     for path in paths.secrets.glob("*.json"):

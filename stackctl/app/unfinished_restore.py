@@ -1,4 +1,7 @@
-"""The marker of an unfinished restore, which has closed the bot. boot, status and release check the marker first."""
+"""The marker of an unfinished restore that has closed the bot.
+
+`boot`, `status` and `release` check the marker first.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ DATABASE = "_restoring"
 
 @dataclass(frozen=True)
 class Record:
-    """The content of the marker."""
+    """The content of the marker of an unfinished restore."""
 
     id: str
     """The ID of the backup."""
@@ -58,6 +61,6 @@ def save(paths: Paths, record: Record) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove the marker, if there is one."""
+    """Remove the marker of the unfinished restore, if there is one."""
     if path.exists():
         durable.remove(path)

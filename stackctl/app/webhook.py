@@ -1,8 +1,8 @@
 """Keeps Telegram's webhook on the live release.
 
 Anyone with the bot's token can change the webhook. Many bots call deleteWebhook when they stop (aiogram's examples do),
-so each verb that has stopped a container asks Telegram afterwards, and corrects a wrong webhook. `status` asks as well,
-because a colleague's experiment with the same token also takes the webhook away.
+so each verb that has stopped a container then asks Telegram for the webhook, and corrects a wrong webhook. `status`
+also asks Telegram, because a colleague who tries out the same token takes the webhook away from the droplet.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ MANY = 100
 
 
 def ensure(stack: Stack) -> str:
-    """Set the webhook unless the current webhook fits the live release. Return a message. Pending updates are kept.
+    """Set the webhook unless the current webhook fits the live release. Return a message. Keep pending updates.
 
     Raises StackError if the webhook has never been set and cannot be set now.
     """
@@ -56,7 +56,7 @@ def ensure(stack: Stack) -> str:
 
 
 def mend(stack: Stack) -> str:
-    """Do what `ensure` does, but return a failure instead of raising it, because the bot is live in any case."""
+    """Call `ensure`, but return an error as text instead of raising the error, because the bot is live in any case."""
     try:
         return ensure(stack)
     except (StackError, OSError) as error:
@@ -71,7 +71,7 @@ def mend_and_tell(stack: Stack) -> None:
 
 @dataclass(frozen=True)
 class Look:
-    """The answer of Telegram about the webhook."""
+    """Telegram's answer about the webhook."""
 
     wanted: Webhook | None = None
     """None if this droplet has no bot, or no live release."""
@@ -83,14 +83,15 @@ class Look:
 
     @property
     def drift(self) -> list[str]:
-        """The differences that a release or a converge repairs."""
+        """The differences in the webhook that a release or a converge repairs."""
         fault = _fault(self.info, self.wanted) if self.info and self.wanted else None
         return [fault] if fault else []
 
     def problems(self, now: float) -> list[str]:
         """Return a line for each problem that Telegram reports.
 
-        Telegram's clock and ours agree. Otherwise Telegram would reject our certificate.
+        A time from Telegram can be compared with `now`, because the two clocks must agree for Telegram to accept the
+        droplet's certificate.
         """
         if self.rejected:
             return [f"the bot neither receives nor sends: {self.silence}. Next: set TELEGRAM_BOT_TOKEN, then make site"]
@@ -103,7 +104,7 @@ class Look:
 
     @property
     def document(self) -> dict[str, Any] | None:
-        """The section of status --json, or None if Telegram is not asked."""
+        """The section of `status --json` about the webhook, or None if Telegram is not asked."""
         if not self.wanted:
             return None
         said = {**asdict(self.info), "url": _host(self.info.url)} if self.info else {}
@@ -111,11 +112,14 @@ class Look:
 
 
 def look(paths: Paths, config: Config, machine: Machine, current: State) -> Callable[[], Look]:
-    """Start asking Telegram, and return a function that waits for the answer. status does other work meanwhile."""
+    """Send a request to Telegram, and return a function that waits for the answer.
+
+    `status` does other work meanwhile.
+    """
     try:
         live = _of_live(paths, config, current)
     except StackError:
-        live = None  # the verb that needs this app environment reports the fault
+        live = None  # the next verb that needs this app environment reports the error
     if not live:
         return Look
     wanted, values = live
@@ -131,7 +135,7 @@ def look(paths: Paths, config: Config, machine: Machine, current: State) -> Call
 
 
 def _of_live(paths: Paths, config: Config, current: State) -> tuple[Webhook, Mapping[str, str]] | None:
-    """Return the webhook that the live release needs, and that release's environment."""
+    """Return the webhook that the live release needs, and the app environment of the live release."""
     path, release = config.webhook_path, current.release
     if not config.tells_telegram or not path or not release:
         return None
@@ -147,14 +151,14 @@ def _fault(info: Info, wanted: Webhook) -> str | None:
         return "somebody called deleteWebhook, so Telegram has no webhook and the bot receives nothing"
     if info.url != wanted.url:
         return f"Telegram sends updates to {_host(info.url)} instead of {wanted.url}"
-    # Telegram does not show the secret, but the app compares it.
+    # Telegram does not show the secret, but the app checks the secret of each update.
     if info.pending and "401" in info.error:
         return f"the app rejects the secret that Telegram sends: {info.error}"
     return None
 
 
 def _host(url: str) -> str:
-    """Return the URL without the path, which may be another bot's secret."""
+    """Return the URL without the path, because the path may be a secret of another bot."""
     scheme, _, rest = url.partition("://")
     host = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
     return telegram.shown(f"{scheme}://{host}/…" if rest else "") if url else ""

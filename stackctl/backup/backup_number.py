@@ -1,6 +1,7 @@
 """Remembers the highest number that this droplet has ever seen among the off-site backups.
 
-The backups on this droplet may all have lower numbers. A droplet that replaces a lost one may have only an old backup.
+The backups on this droplet may all have lower numbers. For example, a droplet that replaces a lost droplet may have
+only one old backup.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ BELIEVED = 1 << 62
 
 
 def highest(paths: Paths) -> int | None:
-    """Return the highest number, 0 if there was no backup, or None if the storage was never read."""
+    """Return the highest number ever seen off-site, 0 if no backup was there, or None if nobody ever looked."""
     try:
         return greatest([int(paths.backup_sequence.read_text())])
     except (FileNotFoundError, ValueError):
@@ -21,7 +22,7 @@ def highest(paths: Paths) -> int | None:
 
 
 def greatest(numbers: Iterable[int]) -> int:
-    """Return the greatest credible number, or 0 if there is none."""
+    """Return the greatest credible number, or 0 if no number is credible."""
     return max((number for number in numbers if number < BELIEVED), default=0)
 
 

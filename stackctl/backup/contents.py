@@ -1,4 +1,4 @@
-"""Decides which entries of a dump pg_restore loads, which a superuser's statement creates, and which are left out."""
+"""Decides which entries of a dump `pg_restore` loads, which entries a superuser creates, and which are left out."""
 
 import re
 from collections import Counter
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """The parts of a dump that are loaded, and what the operator is told about the others."""
+    """The parts of a dump to load, and the messages for the operator about all other parts."""
 
     entries: tuple[str, ...]
     """The IDs of the entries to load, in the order of the table of contents."""
@@ -78,10 +78,10 @@ def entries(listed: str) -> list[Entry]:
 
 
 def extensions(schema: Iterable[str], untrusted: Container[str]) -> tuple[tuple[str, str], ...]:
-    """Return the untrusted extensions that the lines create, each with its schema.
+    """Return the untrusted extensions that the SQL of the schema creates, each with the schema of the extension.
 
-    A line in the body of a function may look like a CREATE EXTENSION line. Functions come later in a dump, so the first
-    line for each extension counts.
+    A line in the body of a function may look like a CREATE EXTENSION line. Functions come later in a dump, so only the
+    first such line for each extension counts.
     """
     named = dict[str, str]()
     for line in schema:
@@ -91,13 +91,14 @@ def extensions(schema: Iterable[str], untrusted: Container[str]) -> tuple[tuple[
 
 
 def owners(found: Iterable[Entry], schema: Iterable[str], roles: Container[str]) -> tuple[tuple[str, str, str], ...]:
-    """Return the objects that belong to one of the roles: kind, name and role."""
+    """Return the kind, the name and the role of each object that belongs to one of the roles."""
     named = tuple(
         (match[1], match[2], role)
         for line in schema
         if (match := OWNED_BY_NAME.fullmatch(line)) and (role := unquoted(match[3])) in roles
     )
-    # The name of a large object is its number. PostgreSQL 17 may list several in one entry; the owner gets these.
+    # The name of a large object is its number. PostgreSQL 17 may list several large objects in one entry. Such large
+    # objects go to the database's owner.
     large = ((one.name, one.owner) for one in found if one.kind in LARGE_OBJECTS and one.name.isdecimal())
     return named + tuple(("LARGE OBJECT", name, role) for name, role in large if role in roles)
 
@@ -105,7 +106,7 @@ def owners(found: Iterable[Entry], schema: Iterable[str], roles: Container[str])
 def chosen(
     found: Sequence[Entry], ours: Sequence[tuple[str, str]], schema: Iterable[str], owner: str
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Return the IDs of the entries to load, and a line for each thing that is left out."""
+    """Return the IDs of the entries to load, and a line for each entry that is left out."""
     publications = {unquoted(match[1]) for line in schema if (match := FOR_ALL_TABLES.match(line))}
     extensions, schemas = {name for name, _ in ours}, {where for _, where in ours} - {"public"}
     objects = {(one.schema, one.rest) for one in found}
@@ -140,13 +141,13 @@ def _is_about(one: Entry, table: str) -> bool:
 
 
 def _is_known(one: Entry, objects: Container[tuple[str, str]]) -> bool:
-    """Return whether these privileges are on an object that the dump creates."""
+    """Return whether the privileges in this entry belong to an object that the dump creates."""
     kind, _, target = one.rest.partition(" ")
     return kind in {"COLUMN", "LARGE"} or (one.schema, target.replace('"', "")) in objects
 
 
 def reassigned(schema: Iterable[str], kept: Iterable[tuple[str, str, str]], owner: str) -> list[str]:
-    """Return a line for each role that loses some or all of its objects to the owner."""
+    """Return a line for each role whose objects, or some of them, will belong to the owner."""
     every = Counter(unquoted(found[1]) for line in schema if (found := OWNED.fullmatch(line)))
     for *_, role in kept:
         every[role] -= 1

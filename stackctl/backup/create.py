@@ -1,4 +1,4 @@
-"""backup: saves the data of PostgreSQL and Redis, and the live release, in /opt/backups/ID.
+"""The verb `backup` saves the data of PostgreSQL and Redis, and the live release, in /opt/backups/ID.
 
 BACKUP lists all steps in order. A backup is made in the directory ID.partial. After the backup was restored into
 throwaway containers and its rows were counted, the directory is renamed to ID. A directory is a backup only if its name
@@ -31,7 +31,7 @@ def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> 
     """Make a backup. `site` is the lock of the site, which is held only while the data is dumped.
 
     Raises RefusedError if nothing was started. Raises FailedError if there is no new backup, or if the new backup has a
-    problem. In either case nothing was pruned.
+    problem. Neither error prunes a backup.
     """
     # During an unfinished restore PostgreSQL may have the restored data and Redis still the former data.
     if half := unfinished_restore.load(stack.paths):
@@ -51,7 +51,9 @@ def pre_restore(stack: Stack) -> Manifest:
 
 
 def fetch(stack: Stack, wanted: Manifest) -> None:
-    """Fetch an off-site backup, and verify it before its directory gets its name, because an intruder may have sent it.
+    """Fetch an off-site backup.
+
+    An intruder may have sent the backup, so verify the backup before the directory gets its name.
 
     A damaged backup with the same ID on the droplet is replaced only after the verification.
     """
@@ -83,7 +85,8 @@ def of_release(stack: Stack, data: Data, release_id: str) -> Manifest:
 def check_disk_space(stack: Stack, database: int, *, verified: bool = False, image: int = 0) -> None:
     """Raise RefusedError if a backup of a database of this size might fill the disk.
 
-    `image` is the size of an image that is pulled first. The size counts only if Docker uses the same disk.
+    `image` is the size of an image that is pulled first. The image's size counts only if Docker uses the same disk as
+    the backups.
     """
     backups = stack.paths.backups
     backups.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,8 +109,8 @@ def _preflight(run: BackupRun) -> str:
     _begin(run)
     if run.reason != "safety":  # a pre-restore backup runs inside a restore
         _drop_half_restored(run.postgres.server)
-    # A killed upload may have left the files that it fetched. A release does not hold the lock of the backups, so a
-    # release must not remove these files, which may belong to a running upload.
+    # A killed upload may have left the files that it fetched. A release must not remove these files, because a release
+    # does not hold the lock of the backups, and the files may belong to a running upload.
     with openat.directory(run.stack.paths.backups) as backups:
         backups.remove(upload.FETCHED)
     check_disk_space(run.stack, room.database_bytes, verified=True)
@@ -115,7 +118,7 @@ def _preflight(run: BackupRun) -> str:
 
 
 def _drop_half_restored(server: Server) -> None:
-    """Drop the databases of restores that were killed before `close`.
+    """Drop the databases of restores that were killed before the step `close`.
 
     No restore is running, because the caller holds the lock of the backups.
     """
@@ -126,7 +129,7 @@ def _drop_half_restored(server: Server) -> None:
 
 
 def _begin(run: BackupRun) -> None:
-    """Remove what killed runs left, and make the directory of this backup."""
+    """Remove the leftovers of killed runs, and make the directory of this backup."""
     stack = run.stack
     stack.paths.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
     run.postgres.end_dumps()
@@ -165,11 +168,11 @@ def _dump(run: BackupRun) -> str:
 
 
 def _next_number(run: BackupRun) -> int:
-    """Return the highest number ever seen, plus one.
+    """Return the highest backup number ever seen, plus one.
 
-    A droplet that knows of no backup, or that could never read the storage, reads the storage first. A release does
-    not read it, because the backup of a release is never sent. If the storage does not answer, the backup is made
-    nevertheless.
+    A droplet that knows of no backup, or that could never read the off-site storage, reads the storage first. The
+    backup of a release is never sent, so its number does not depend on the storage. If the storage does not answer, the
+    backup is made nevertheless.
     """
     stack = run.stack
     known = backup_number.highest(stack.paths) is not None and any(one.reason != "release" for one in run.made)
@@ -203,10 +206,10 @@ def _verify(run: BackupRun) -> str:
 
 
 def _verify_and_publish(run: BackupRun, steps: Sequence[Step[BackupRun]]) -> None:
-    """Run these steps. If the dump cannot be restored, keep and send it as unverified, and raise FailedError.
+    """Run these steps. If the dump cannot be restored, keep and send an unverified backup, and raise FailedError.
 
-    The newest unverified dump replaces earlier unverified ones, but no verified backup. An unverified pre-restore
-    backup may be the only copy of its data, so only another pre-restore backup replaces it.
+    The newest unverified backup replaces earlier unverified backups, but never a verified backup. An unverified
+    pre-restore backup may be the only copy of its data, so only another pre-restore backup replaces it.
     """
     try:
         run_steps(run.stack, run, steps)

@@ -1,4 +1,4 @@
-"""list-backups: lists the backups and their problems."""
+"""The verb `list-backups` lists the backups and their problems."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -25,7 +25,7 @@ def documents(paths: Paths) -> list[dict[str, Any]]:
 
 
 def text(paths: Paths) -> str:
-    """Return the table for people, newest first, and the problems of single backups."""
+    """Return a table of the backups for people, newest first, followed by the problems of single backups."""
     made = manifest.every(paths.backups)
     lines = table(made) or ["there is no backup yet. Next: sudo stackctl backup"]
     return "\n".join([*lines, *map(printable, [*_unproven(made), *manifest.unreadable(paths.backups)])])
@@ -37,7 +37,7 @@ def table(made: Sequence[Manifest]) -> list[str]:
 
 
 def stored_table(there: Sequence[Stored]) -> list[str]:
-    """Return such a table for off-site snapshots, with the storage's dates, and a line for each doubt."""
+    """Return a table of the off-site snapshots, with the storage's dates, and a line for each doubt."""
     rows = [(one.manifest.id, f"{one.at:%Y-%m-%d %H:%M}", *_row(one.manifest)[1:]) for one in reversed(there)]
     doubts = [f"{one.name} is in doubt: {doubt}" for one in reversed(there) for doubt in one.doubts]
     return _table(("id", "stored (UTC)", *COLUMNS[1:]), rows) + doubts
@@ -58,7 +58,7 @@ def problems(paths: Paths, machine: Machine, *, nightly: bool) -> list[str]:
     newest = next((one for one in reversed(made) if one.verified), None)
     lines += _unproven([one for one in made if not newest or one.sequence > newest.sequence])
     since = newest.time if newest else _first_planned(paths)
-    # A backup from the future is overdue too, because the clock may have been ahead when the backup was made.
+    # If the newest backup has a date in the future, a backup is also overdue, because the clock may have been ahead.
     if nightly and since and abs(machine.now() - since) > OVERDUE:
         what = f"the last verified backup is from {since:%Y-%m-%d %H:%M} UTC" if newest else "there is no backup yet"
         lines.append(f"{what}. Next: sudo journalctl -u {paths.units.backup_service}, then sudo stackctl backup")
@@ -101,7 +101,10 @@ def _then_again(first: str = "") -> str:
 
 
 def _first_planned(paths: Paths) -> datetime | None:
-    """Return when the timer last started a backup, or when the timer itself was started. None if there is no timer."""
+    """Return when the timer last started a backup, or when the timer was started if there was no backup since.
+
+    None if there is no timer.
+    """
     try:
         return datetime.fromtimestamp(paths.backup_stamp.stat().st_mtime, UTC)
     except FileNotFoundError:

@@ -1,10 +1,10 @@
 """Loads a backup's dump into a new database, as a role that has only the privileges of the owner.
 
 A dump is text that the app or an intruder wrote. No part of a dump runs as superuser, because pg_restore logs in as
-LOADER, which acts as the owner. While rows are loaded, CHECK constraints, defaults, index functions and generated
-columns run with the owner's privileges, too (PostgreSQL's manual warns of them: pg_restore, Notes). Where a superuser
-is needed, stackctl runs its own statements, built from checked names. Everything else is left out, and the operator is
-told what is missing.
+LOADER, which acts as the owner. CHECK constraints, defaults, index functions and generated columns, which run while
+rows are loaded, also have only the owner's privileges (PostgreSQL's manual warns of such code: pg_restore, Notes). For
+objects that only a superuser may create, stackctl runs its own statements, built from checked names. All other such
+objects are left out, and the operator is told what is missing.
 
 The verification of a backup (verify.py) and a restore (restore/load.py) load a dump in the same way. So a verified
 backup can be restored.
@@ -28,8 +28,9 @@ SECTIONS = ("pre-data", "data", "post-data")
 UNTRUSTED = """SELECT e.name FROM pg_catalog.pg_available_extensions e
  JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
  WHERE v.superuser AND NOT v.trusted"""
-# A forged dump may list PostgreSQL's own objects, such as pg_catalog, whose owner controls every superuser's session.
-# So an object may get another owner only if it belongs to our owner, as all loaded objects do.
+# A forged dump may assign an owner to PostgreSQL's own objects, such as pg_catalog, and that owner would control every
+# superuser's session. So an object gets another owner only if the object belongs to the owner role, like all loaded
+# objects.
 THE_OWNERS = """SELECT pg_catalog.json_build_array('SCHEMA', nspname) FROM pg_catalog.pg_namespace
  WHERE nspowner = '"{owner}"'::pg_catalog.regrole
 UNION ALL SELECT pg_catalog.json_build_array('LARGE OBJECT', oid::text) FROM pg_catalog.pg_largeobject_metadata
@@ -45,8 +46,8 @@ CHECKS = """SELECT pg_catalog.json_build_array(altered || ' DROP ' || named, alt
   WHERE contype = 'c' AND conrelid <> 0 AND conislocal AND connamespace::pg_catalog.regnamespace::text
   NOT IN ('pg_catalog', 'information_schema')) AS checks"""
 # Settings are copied as rows of a catalog, and never set in a session. The owner may have left a setting that would
-# stop the load (transaction_read_only), or fits only its own database (default_text_search_config). Only settings of a
-# database that belongs to a superuser are copied. Settings of login roles stay with those roles.
+# stop the load (transaction_read_only), or a setting that fits only one database (default_text_search_config). Only
+# settings of a database that belongs to a superuser are copied. Settings of login roles stay with those roles.
 AS_LIVE = """DO $$ DECLARE one record; BEGIN
  EXECUTE pg_catalog.format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I', '{new}', '{owner}');
  FOR one IN SELECT privilege_type, is_grantable, CASE grantee WHEN 0 THEN 'PUBLIC'
@@ -85,12 +86,12 @@ class Load:
         return SESSION | {"role": self.owner}
 
     def contents(self) -> Contents:
-        """Return the contents of the dump. Raise FailedError if it cannot be read."""
+        """Return the contents of the dump. Raise FailedError if the dump cannot be read."""
         found, schema = (
             dumped.entries(self._read("--list", "--create")),
-            self._read("--schema-only", "--create", "--file=-").split("\n"),  # U+2028 in a name ends no line
+            self._read("--schema-only", "--create", "--file=-").split("\n"),  # splitlines() would also split at U+2028
         )
-        # Unlike the schema, the table of contents has no lines from the bodies of functions.
+        # Check the names against the table of contents, because the schema also contains the bodies of functions.
         listed = {one.name for one in found if one.kind == "EXTENSION"}
         ours = dumped.extensions(schema, listed & set(self.server.query(ADMIN, UNTRUSTED).splitlines()))
         named = roles.needed(self.roles, schema, self.owner)
@@ -110,16 +111,16 @@ class Load:
         return Contents(entries, ours, named, owners, told)
 
     def strictly(self, contents: Contents) -> None:
-        """Load the whole dump. Raise FailedError at the first error; the caller then drops the database."""
+        """Load the whole dump. Raise FailedError at the first error, after which the caller drops the database."""
         self._begin(contents)
         self._restore(contents.entries, "--exit-on-error")
         self._finish(contents)
 
     def as_far_as_possible(self, contents: Contents) -> list[str]:
-        """Load a dump section by section, although parts of the dump do not load. Return a line for each error.
+        """Load a dump section by section, and continue after errors. Return a line for each error.
 
-        CHECK constraints are dropped while rows are loaded, added again as NOT VALID, and then validated. Such a dump
-        often fails because a constraint calls a function that reads other tables.
+        CHECK constraints are dropped while rows are loaded, added again as NOT VALID, and then validated. Without these
+        steps, such a dump often fails, because a CHECK constraint calls a function that reads other tables.
         """
         self._begin(contents)
         faults = list[str]()
@@ -135,13 +136,13 @@ class Load:
         return faults
 
     def as_live(self, live: str) -> None:
-        """Give the new database the live database's privileges and settings. Until then only the loader can connect."""
+        """Give the new database the live database's privileges and settings. Before, only the loader can connect."""
         self.server.query(
             ADMIN, AS_LIVE.format(live=live, new=self.database, owner=self.owner, privileges=", ".join(PRIVILEGES))
         )
 
     def _begin(self, contents: Contents) -> None:
-        """Create the database, and everything in it that needs a superuser. Only the loader may connect to it."""
+        """Create the database, and the objects in it that only a superuser may create. Only the loader may connect."""
         server, new = self.server, self.database
         roles.create(server, contents.roles)
         roles.create_loader(server, self.owner)
@@ -158,10 +159,11 @@ class Load:
         roles.run(server, new, made)
 
     def _finish(self, contents: Contents) -> None:
-        # ANALYZE runs index functions as their table's owner. So it must run before any table gets another owner.
+        # ANALYZE runs index functions as the table's owner. So ANALYZE must run before any table gets another owner.
         self._as_loader("ANALYZE")
         plain = roles.plain(self.server)
-        # Hostile text may have created objects as the loader. The owner gets them, so that the loader can be dropped.
+        # Hostile text may have created objects as the loader. The owner role gets these objects, so that the loader can
+        # be dropped.
         roles.run(
             self.server, self.database, [f'REASSIGN OWNED BY {LOADER} TO "{self.owner}"', f"DROP OWNED BY {LOADER}"]
         )
@@ -175,7 +177,7 @@ class Load:
         roles.run(self.server, self.database, given)
 
     def _put_checks_aside(self) -> list[str]:
-        """Drop the CHECK constraints. Return the statements that add and validate them again."""
+        """Drop the CHECK constraints. Return the statements that add and validate the constraints again."""
         found = [json.loads(line) for line in self._as_loader(CHECKS).split("\n") if line]
         for dropped, *_ in found:
             self._as_loader(dropped)
@@ -187,7 +189,7 @@ class Load:
         return self.server.docker.call("docker exec psql", argv, timeout=self.seconds).stdout
 
     def _restore(self, entries: Sequence[str], *options: str) -> None:
-        """Run pg_restore, which reads the dump from standard input, and the list of entries from another descriptor."""
+        """Run pg_restore, with the dump on standard input, and with the list of entries on another file descriptor."""
         options = ("--no-owner", "--no-tablespaces", *options, f"--dbname={self.database}", f"--username={LOADER}")
         script = f'exec pg_restore "${{@:1:{len(options)}}}" --use-list=<(printf "%s\\n" "${{@:{len(options) + 1}}}")'
         argv = self.server.inside("bash", "-c", script, "pg_restore", *options, *entries, settings=self._settings)
@@ -196,7 +198,7 @@ class Load:
             raise FailedError(f"pg_restore of {self.dump.name} failed: {ran.reason}", ran.tail())
 
     def _read(self, *options: str) -> str:
-        """Return what pg_restore prints about the dump, without a database."""
+        """Run pg_restore without a database, and return the text that pg_restore prints about the dump."""
         script = f'pg_restore "$@" | head -c {MOST_BYTES + 1}'
         argv = self.server.inside("bash", "-o", "pipefail", "-c", script, "pg_restore", *options)
         ran = self.server.docker.machine.run(argv, timeout=self.seconds, stdin=self.dump)
@@ -208,7 +210,7 @@ class Load:
 
 
 def _key(kind: str, name: str) -> tuple[str, ...]:
-    """Return a name in the form in which THE_OWNERS lists names."""
+    """Return a name in the form that the query THE_OWNERS returns."""
     parts = tuple(unquoted(part) for part in re.findall(rf"{IDENTIFIER}|[0-9]+", name))
     return parts if len(parts) > 1 else (kind, *parts)
 

@@ -1,7 +1,9 @@
-"""manifest.json describes a backup, and is stored beside its data. Each manifest is checked completely before use.
+"""The file manifest.json describes a backup, and lies in the backup's directory.
 
-The manifest names every file of the backup except itself. Any other file in the directory is an error, and never used.
-Dumps with a manifest of version 1 were never restored, so such dumps do not count as backups.
+Each manifest is checked completely before use.
+
+The manifest names every file of the backup except manifest.json. Any other file in the directory counts as an error,
+and is never used. A dump whose manifest has version 1 was never verified, so it does not count as a backup.
 """
 
 import hashlib
@@ -39,7 +41,7 @@ REVISION = "[!-~]{1,200}"
 
 
 def _is_time(text: str) -> bool:
-    """Accept only a time of this millennium, because Python's arithmetic fails at the ends of its calendar."""
+    """Accept only a time of this millennium, because Python's date arithmetic fails near the years 1 and 9999."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -103,7 +105,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Offsite:
-    """The proof that the backup was sent off the droplet, and fetched again."""
+    """The proof that the backup was sent off the droplet, and that a copy was fetched back and compared."""
 
     at: Time
     snapshot: Annotated[str, matching(r"\w[\w.-]{0,63}", "the ID of a snapshot")]
@@ -143,11 +145,11 @@ class Manifest:
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
+        """The total size of the backup's files."""
         return sum(file.bytes for file in self.files.values())
 
     def to_json(self) -> str:
-        """Return the JSON text. `unproven` is left out if it is None, as in older manifests."""
+        """Return the JSON text. Like older manifests, the text has no `unproven` if there is no reason."""
         document = {"version": VERSION, **asdict(self)}
         if self.unproven is None:
             del document["unproven"]
@@ -155,7 +157,10 @@ class Manifest:
 
 
 def parse(text: str | bytes, where: object) -> Manifest:
-    """Parse a manifest. Raise FailedError with the first problem; `where` names the manifest."""
+    """Parse a manifest.
+
+    If it is invalid, raise FailedError with the first problem. `where` names the manifest in the error.
+    """
     try:
         manifest = records.loads(Manifest, text, version=VERSION)
     except RecordError as error:
@@ -166,7 +171,7 @@ def parse(text: str | bytes, where: object) -> Manifest:
 
 
 def load(directory: Path) -> Manifest:
-    """Read the manifest of the backup in a directory. Raise FailedError if it is missing or invalid."""
+    """Read the manifest in a backup's directory. Raise FailedError if the manifest is missing or invalid."""
     path = directory / NAME
     try:
         with _opened(directory) as there:
@@ -179,7 +184,7 @@ def load(directory: Path) -> Manifest:
 
 
 def save(directory: Path, manifest: Manifest) -> None:
-    """Write a manifest, parts of which come from containers. Raise FailedError if `load` would refuse it."""
+    """Write a manifest, parts of which come from containers. Raise FailedError if `load` would refuse the manifest."""
     text = manifest.to_json()
     parse(text, directory / NAME)
     with _opened(directory) as there:
@@ -187,7 +192,7 @@ def save(directory: Path, manifest: Manifest) -> None:
 
 
 def every(backups: Path) -> list[Manifest]:
-    """Return the manifests of all backups in a directory, oldest first, without those that `unreadable` names."""
+    """Return all valid manifests of the backups in a directory, oldest first."""
     return in_order(found for found in map(_loaded, _directories(backups)) if found)
 
 
@@ -197,12 +202,15 @@ def unreadable(backups: Path) -> list[str]:
 
 
 def in_order(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """Sort by number, oldest first. If two droplets have used the same number after a restore, the time decides."""
+    """Sort manifests by number, oldest first.
+
+    If two droplets used the same number after a restore, the time decides.
+    """
     return sorted(manifests, key=lambda one: (one.sequence, one.time, one.id))
 
 
 def describe(file: Path) -> File:
-    """Return the size and checksum of a file, after an fsync. Raise FailedError if it is empty."""
+    """Sync a file to the disk, and return its size and checksum. Raise FailedError if the file is empty."""
     with _opened(file.parent) as there:
         return _described(there, file.name, MOST)
 
@@ -211,7 +219,7 @@ def differing(directory: Path, manifest: Manifest) -> list[str]:
     """Return a line for each file that differs from the manifest, or that the manifest does not name."""
     try:
         with _opened(directory) as there:
-            # A killed save leaves the file `.new`.
+            # If `save` was killed, the file manifest.json.new remains.
             known = {*manifest.files, NAME, f"{NAME}.new"}
             unnamed = [name for name in there.names() if name not in known]
             faults = [_difference(there, name, told) for name, told in manifest.files.items()]

@@ -1,4 +1,7 @@
-"""Directories ID.partial hold backups that are being made, fetched or removed. A killed run leaves such a directory."""
+"""Directories ID.partial hold backups that are being made, fetched or removed.
+
+A killed run leaves its directory behind.
+"""
 
 import fcntl
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from stackctl.core import openat
 
 @contextmanager
 def directory(whole: Path) -> Iterator[Path]:
-    """Make the partial directory of a backup and lock it. At the end, remove the directory unless it was renamed."""
+    """Make the partial directory of a backup and lock it. Remove it on exit unless it was renamed."""
     name = whole.name + UNFINISHED
     with openat.directory(whole.parent) as backups:
         made = backups.make(name)
@@ -27,7 +30,7 @@ def directory(whole: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(stack: Stack) -> None:
-    """Remove the partial directories that killed runs have left, which no process has locked."""
+    """Remove the partial directories that killed runs have left behind. No process has locked such a directory."""
     with openat.directory(stack.paths.backups) as backups:
         for path in stack.paths.backups.glob(f"*{UNFINISHED}"):
             left = backups.below(path.name)
@@ -42,7 +45,7 @@ def remove_leftovers(stack: Stack) -> None:
 
 
 def discard(whole: Path) -> None:
-    """Rename a backup, then delete it, so that a killed run leaves a partial directory and no damaged backup."""
+    """Rename a backup before deleting its files, so that a killed run leaves no damaged backup."""
     leftover = whole.name + UNFINISHED
     with openat.directory(whole.parent) as backups:
         backups.rename(whole.name, leftover)

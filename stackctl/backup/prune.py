@@ -1,4 +1,4 @@
-"""The step `prune`: deletes old backups, unless the new dump is less than half as large as an earlier one."""
+"""The step `prune` deletes old backups, unless the new dump is less than half as large as an earlier dump."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def prune(run: BackupRun) -> str:
     prune_releases(paths.backups)
     others = [one for one in manifest.every(paths.backups) if one.reason != "release"]
     kept = retention.choose(others, daily=KEPT_DAYS)
-    # No newer backup has the data of an unverified pre-restore backup, because a restore has replaced that data.
+    # Keep unverified pre-restore backups: a restore has replaced their data, so no newer backup contains that data.
     oldest = min(one.sequence for one in others if one.id in kept)
     kept |= {one.id for one in others if one.unproven and one.reason == "safety" and one.sequence > oldest}
     for one in others:
@@ -32,7 +32,10 @@ def prune(run: BackupRun) -> str:
 
 
 def prune_releases(backups: Path) -> None:
-    """Delete backups that releases made, except the last ones and those newer than every verified backup."""
+    """Delete old backups that releases made.
+
+    Keep the last of them, and all that are newer than every verified backup.
+    """
     made = manifest.every(backups)
     newest_verified = max((one.sequence for one in made if one.verified), default=0)
     for one in [one for one in made if one.reason == "release"][:-KEPT_OF_RELEASES]:
@@ -41,10 +44,9 @@ def prune_releases(backups: Path) -> None:
 
 
 def _check_size(run: BackupRun) -> None:
-    """Raise FailedError if the dump has lost more than half of its size.
+    """Raise FailedError if the new dump is less than half as large as the largest dump since the last manual backup.
 
-    The dump is compared with the largest one since the last manual backup. So the loss is reported each night until the
-    operator makes a manual backup.
+    The loss is reported each night until the operator makes a manual backup.
     """
     former = [*_since_manual(run.made), *_since_manual(run.there)[-1:]]
     if not former:
@@ -65,7 +67,10 @@ def _check_size(run: BackupRun) -> None:
 
 
 def _since_manual(made: Sequence[Manifest]) -> list[Manifest]:
-    """Return the verified backups from the last manual backup on, or all of them if there is no manual backup."""
+    """Return the last manual backup and all later backups, or all backups without a manual one.
+
+    Only verified backups count.
+    """
     verified = [one for one in made if one.verified and one.reason != "safety"]
     manual = [number for number, one in enumerate(verified) if one.reason == "asked"]
     return verified[max(manual, default=0) :]

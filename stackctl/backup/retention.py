@@ -1,8 +1,8 @@
 """Chooses which backups to keep, from their manifests only, without a clock.
 
-Only verified backups count. An unverified backup is kept until a newer one is verified. Backups are ordered by number.
-So the newest `daily` backups stay even if a clock jumped or stood still. Of the weekly and monthly backups, at most the
-oldest is lost then.
+Only verified backups count. An unverified backup is kept until a newer backup is verified. Backups are ordered by
+number. So the newest `daily` backups stay even if a clock jumped or stood still. A wrong clock loses at most the oldest
+of the weekly and monthly backups.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,8 +16,9 @@ Period = tuple[int, ...]
 def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: int = 0) -> set[str]:
     """Return the IDs of the backups to keep.
 
-    These are the newest `daily` backups (at least one), and the newest backup of each of `daily` days, `weekly` weeks
-    and `monthly` months. A backup that was sent off the droplet more than once occurs more than once, but counts once.
+    Keep the newest `daily` backups (at least one). Also keep the newest backup of each of the last `daily` days,
+    `weekly` weeks and `monthly` months with a backup. A backup that was sent off the droplet several times counts once,
+    although `manifests` has several entries for the backup.
     """
     newest_first = in_order(manifests)[::-1]
     verified = [one for one in newest_first if one.verified]
@@ -32,10 +33,10 @@ def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: 
 
 
 def _newest_of_each(newest_first: Sequence[Manifest], period: Callable[[date], Period], most: int) -> set[str]:
-    """Return the newest backup of each period, for at most `most` periods.
+    """Return the newest backup of each period (day, week or month), for at most `most` periods.
 
-    If a backup has a later time than one with a higher number, the clock has jumped. Such a backup is kept, but
-    does not count.
+    If a backup has a later time than a backup with a higher number, the clock was wrong. Such a backup is kept, but
+    does not use up a period.
     """
     keep, counted = set[str](), 0
     earliest: Period | None = None

@@ -1,4 +1,4 @@
-"""Manages the roles that a restored dump needs: the loader, and the roles that the dump itself names."""
+"""Manages the roles that a restored dump needs: the loader role, and the roles that the dump names."""
 # ruff: noqa: S608
 
 import re
@@ -25,10 +25,10 @@ OWNED = re.compile(rf"ALTER (?!DATABASE|EVENT|SERVER|FOREIGN|PUBLICATION|SUBSCRI
 NAMES_ROLES = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ", "CREATE POLICY ")
 
 NO_POWERS = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
-# A plain role cannot log in, and has only privileges that were granted, or that are on its own objects.
+# A plain role cannot log in. Its only privileges are those that were granted, and those on its own objects.
 PLAIN = """NOT (rolsuper OR rolcanlogin OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid)"""
-# Like every role, the loader may change its own settings. So each load resets them.
+# Like every role, the loader may change its own settings. So each load resets the loader's settings.
 LOGIN = """DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{loader}') THEN
  CREATE ROLE {loader}; END IF; END $$;
 ALTER ROLE {loader} LOGIN {powers} INHERIT CONNECTION LIMIT -1 PASSWORD NULL VALID UNTIL '-infinity';
@@ -62,13 +62,13 @@ def plain(server: Server) -> set[str]:
 
 
 def create(server: Server, names: Iterable[str]) -> None:
-    """Create the roles that do not exist yet, without login or privileges. Leave the others as they are."""
+    """Create the missing roles, without login or privileges. Roles that already exist stay unchanged."""
     there = existing(server)
     run(server, ADMIN, [f"CREATE ROLE {quoted(one)} NOLOGIN {NO_POWERS}" for one in names if one not in there])
 
 
 def create_loader(server: Server, owner: str) -> None:
-    """Create the loader, or reset it, and make it a member of the owner's role."""
+    """Create or reset the loader role, and make the loader a member of the owner's role."""
     server.query(ADMIN, LOGIN.format(owner=owner, loader=LOADER, powers=NO_POWERS))
 
 
@@ -77,12 +77,12 @@ def end_loader(server: Server) -> None:
     ended = f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{LOADER}'"
     if LOADER in existing(server):
         server.query(ADMIN, f"ALTER ROLE {LOADER} NOLOGIN; {ended}")
-        with suppress(FailedError):  # the loader still has privileges on a database
+        with suppress(FailedError):  # the DROP fails while the loader has privileges on a database
             server.query(ADMIN, f"DROP ROLE {LOADER}")
 
 
 def run(server: Server, database: str, statements: Sequence[str]) -> None:
-    """Run the statements as superuser, at most AT_ONCE at a time."""
+    """Run the statements as superuser, at most AT_ONCE in one call of psql."""
     for first in range(0, len(statements), AT_ONCE):
         server.query(database, "; ".join(statements[first : first + AT_ONCE]), LONG_TIMEOUT)
 

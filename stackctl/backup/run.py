@@ -35,5 +35,5 @@ class BackupRun:
 
     @property
     def whole(self) -> Path:
-        """The directory of the finished backup."""
+        """The directory that the finished backup will have."""
         return self.stack.paths.backup(self.id)

@@ -1,4 +1,4 @@
-"""The step `upload`: sends backups to the off-site storage."""
+"""The step `upload` sends backups to the off-site storage."""
 
 from dataclasses import replace
 
@@ -10,9 +10,9 @@ from stackctl.core.errors import FailedError
 
 
 def send(run: BackupRun) -> str:
-    """Send this backup, and earlier backups that the storage lacks, e.g. after an outage or a change of storage.
+    """Send this backup, and all earlier backups that the storage lacks, such as after an outage or a change of storage.
 
-    A backup that is in the storage, but was never fully compared, is sent again.
+    If a backup is in the storage, but the comparison after the upload never ended, the backup is sent again.
     """
     stack = run.stack
     if not access.configured(stack):
@@ -33,17 +33,17 @@ def send(run: BackupRun) -> str:
 
 
 def _renumber(run: BackupRun, there: set[str]) -> None:
-    """Give unsent backups higher numbers than the backups in the storage that this droplet has never seen.
+    """If the storage has backups that this droplet has never seen, give the unsent backups higher numbers.
 
     The last number is kept on the droplet's disk, which may be set back to a provider's snapshot. Numbers would then be
-    used twice, and the backups of the abandoned nights would count as the newest.
+    used twice, and the backups made after that provider's snapshot would wrongly count as the newest.
     """
     ours = [*run.made, run.manifest]
     shared = max((one.id for one in ours if one.id in there), default="")
     strangers = {one for one in there if one > shared} - {one.id for one in ours}
     try:
         highest = download.highest_since(run.stack, shared, strangers)
-    except FailedError as error:  # not fatal, because backups in the storage are ordered by time
+    except FailedError as error:  # continue, because backups in the storage are ordered by time
         run.stack.log.emit("upload", "progress", f"cannot read the backup numbers in the storage: {error}")
         return
     if not highest:

@@ -1,8 +1,8 @@
-"""Snapshots in the off-site storage, and the doubts about them.
+"""Lists the snapshots in the off-site storage, and the doubts about each snapshot.
 
-The droplet's key can add snapshots, so an intruder on the droplet can, too. The intruder then controls tags, manifests
-and restic's times (`restic backup --time`), but not the date on which the storage took a snapshot. The doubts rely on
-that date.
+The droplet's key can add snapshots, so an intruder on the droplet can also add snapshots. The intruder then controls
+tags, manifests and restic's times (`restic backup --time`), but not the date on which the storage received a snapshot.
+The doubts rely on the storage's date.
 """
 
 import json
@@ -30,7 +30,7 @@ _ID_OF_A_PERSON = re.compile(r"[0-9a-f]{8,64}")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A backup in the list of restic."""
+    """A backup in the output of `restic snapshots`."""
 
     id: str
     time: str
@@ -56,12 +56,12 @@ class Stored:
         return f"{self.manifest.id} (snapshot {self.snapshot.id[:8]}, stored {self.at:%Y-%m-%d %H:%M} UTC)"
 
     def copies(self, other: Manifest) -> bool:
-        """Return whether `other` is the manifest of the same backup. Only the off-site notes may differ."""
+        """Return whether `other` is a manifest of the same backup. Only the field `offsite` may differ."""
         return replace(self.manifest, offsite=None) == replace(other, offsite=None)
 
 
 def snapshots(listed: str) -> list[Snapshot]:
-    """Return the backups in the output of `restic snapshots --json`, in the same order."""
+    """Return the backups in the output of `restic snapshots --json`, in the order of the output."""
     found = []
     for one in json.loads(listed) or []:
         tags = [tag for tag in one.get("tags") or [] if manifest.ID.fullmatch(tag)]
@@ -72,7 +72,7 @@ def snapshots(listed: str) -> list[Snapshot]:
 
 
 def read(text: str, snapshot: Snapshot) -> Manifest:
-    """Parse the manifest of a snapshot. Raise FailedError if it is invalid, or belongs to another backup."""
+    """Parse the manifest of a snapshot. Raise FailedError if it is invalid or of another backup."""
     told = manifest.parse(text, f"{manifest.NAME} of snapshot {snapshot.id}")
     if told.id != snapshot.backup:
         raise FailedError(f"snapshot {snapshot.id} is tagged {snapshot.backup}, but contains {told.id}")
@@ -105,7 +105,7 @@ def judged(found: Iterable[Stored]) -> list[Stored]:
 
 
 def choose(found: Sequence[Stored], wanted: str, snapshot: str | None = None) -> Stored:
-    """Return the snapshot that the operator asked for. Raise RefusedError unless exactly one backup fits."""
+    """Return the snapshot that the operator asked for. Raise RefusedError unless exactly one backup matches."""
     if snapshot:
         return _named(found, wanted, snapshot)
     if wanted == LATEST:
@@ -139,7 +139,7 @@ def _named(found: Sequence[Stored], wanted: str, snapshot: str) -> Stored:
 
 
 def _latest(found: Sequence[Stored]) -> Stored:
-    """Return the newest verified backup. Pre-restore backups do not count, because they hold replaced data."""
+    """Return the newest verified backup, but no pre-restore backup, because the data in that backup was replaced."""
     usable = [one for one in found if one.manifest.verified and one.manifest.reason != "safety"]
     newest = next((one for one in reversed(usable) if not one.doubts), None)
     newer = [
@@ -179,7 +179,7 @@ def _doubts_of_twins(one: Stored, found: Sequence[Stored]) -> list[str]:
 
 
 def _jumped(found: Sequence[Stored]) -> set[str]:
-    """Return the IDs of the snapshots whose number is too high for the days since the highest earlier number."""
+    """Return the IDs of all snapshots with a number that is too high for the days since the highest earlier number."""
     jumped = set()
     highest: Stored | None = None
     for one in sorted(found, key=lambda one: one.at):

@@ -1,8 +1,8 @@
-"""verify: restores a backup into throwaway containers, and counts its rows and keys.
+"""Verifies a backup: restores the backup into throwaway containers, and counts the rows and keys.
 
-The containers use the images of the live services, have no network, and run one after the other. They write below the
-backup's directory, and are removed at the end. A container that a killed run left is named after its backup, and is
-removed with the rest of that backup.
+The containers use the images of the live services, have no network, and run one after the other. The containers write
+only below the backup's directory, and are removed at the end. If the run is killed, a container stays. Its name
+contains the backup's ID, so the container is removed together with the partial backup.
 """
 
 import re
@@ -37,7 +37,8 @@ CLOSED = (
     "--cpu-shares=128",  # under load, an eighth of the CPU time that a live container gets
 )
 CONNECTIONS, MOST_LOCKS = 10, 10_000
-# The throwaway server need not survive a crash, and nothing else connects to it. Workers would only take memory.
+# The throwaway server need not survive a crash, and nothing else connects to it. Parallel workers would only use
+# memory.
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -54,14 +55,14 @@ SETTINGS = {
 
 
 class UnverifiedError(FailedError):
-    """The dump is complete, but it could not be restored."""
+    """The dump is complete, but could not be restored."""
 
 
 def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
     """Restore a backup, and compare the restored data with the manifest. Raise FailedError if the data differs.
 
     Raises UnverifiedError if the dump does not load. A backup that is already marked as unverified is loaded as far as
-    possible, and not compared.
+    possible, without a comparison.
     """
     began = stack.machine.monotonic()
     try:
@@ -83,7 +84,10 @@ def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
 
 @contextmanager
 def _work(place: Path) -> Iterator[None]:
-    """Make a directory for the containers. At the end, delete it with all files of the containers' uid 999."""
+    """Make a directory for the containers.
+
+    At the end, delete the directory with everything that the containers wrote.
+    """
     with openat.directory(place.parent, place.name) as there:
         there.make(WORK).close()
         try:
@@ -101,7 +105,7 @@ def _check_undamaged(place: Path, manifest: Manifest) -> None:
 
 
 def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
-    """Check the RDB file, and return its number of keys. Raise FailedError if it is damaged."""
+    """Check the RDB file, and return its number of keys. Raise FailedError if the file is damaged."""
     mounted = f"--mount=type=bind,source={rdb},target=/dump.rdb,readonly"
     options = (*_limits(stack), mounted, "--entrypoint=redis-check-rdb")
     name = stack.paths.docker.verification(backup_id)
@@ -109,7 +113,7 @@ def keys_in(stack: Stack, rdb: Path, backup_id: str) -> int:
     try:
         checked = stack.machine.run(run, timeout=RDB_TIMEOUT)
     finally:
-        remove(stack, backup_id)  # the container outlives a client that timed out
+        remove(stack, backup_id)  # if the client timed out, the container still runs
     found = re.search(r"\] (\d{1,18}) keys read", checked.stdout)
     if checked.code or not found:
         raise FailedError(f"cannot read {rdb.name}: {checked.reason}", checked.tail())
@@ -128,13 +132,13 @@ def _restore_postgres(stack: Stack, place: Path, manifest: Manifest) -> None:
     command = ("postgres", *(f"--{name}={value}" for name, value in settings.items()))
     with _container(stack, manifest.id, "postgres", options, command) as name:
         server = Server(stack.docker, name)
-        # Ask over TCP, because PostgreSQL listens only on its socket while initdb runs.
+        # Connect over TCP, because PostgreSQL listens only on its unix socket until the initialisation has ended.
         _wait(stack, name, server.inside("pg_isready", "--quiet", "--host=127.0.0.1"))
         _load_postgres(stack, server, place, manifest)
 
 
 def _load_postgres(stack: Stack, server: Server, place: Path, manifest: Manifest) -> None:
-    """Load the dump as a restore does (loading.py), and compare the rows."""
+    """Load the dump in the same way as a restore (loading.py), and compare the row counts with the manifest."""
     assert stack.config.data  # noqa: S101 - for mypy: without a database there is no backup
     owner = stack.config.data.owner
     load = loading.Load(server, DATABASE, owner, place / DUMP, place / GLOBALS, RESTORE_TIMEOUT)
@@ -151,7 +155,7 @@ def _load_postgres(stack: Stack, server: Server, place: Path, manifest: Manifest
 
 
 def _locks(manifest: Manifest) -> int:
-    """Return enough locks for a transaction on all tables, e.g. DROP SCHEMA or a query of all partitions."""
+    """Return enough locks for one transaction on all tables, such as DROP SCHEMA or a query of all partitions."""
     return min(64 + len(manifest.tables), MOST_LOCKS)
 
 
@@ -172,7 +176,10 @@ def _load_redis(stack: Stack, place: Path, backup_id: str, keys: int) -> None:
 def _container(
     stack: Stack, backup_id: str, service: str, options: Sequence[str], command: Sequence[str]
 ) -> Iterator[str]:
-    """Run a throwaway container and yield its name. If its memory ran out, a FailedError says so."""
+    """Run a throwaway container and yield the container's name.
+
+    A FailedError says if the container ran out of memory.
+    """
     name = stack.paths.docker.verification(backup_id)
     run = ["docker", "run", "--detach", f"--name={name}", *_limits(stack), *options, _image(stack, service), *command]
     try:
@@ -194,7 +201,7 @@ def _container(
 def _leaving_room(stack: Stack, name: str) -> Iterator[None]:
     """Kill the container and raise FailedError when less than SPARE is left on the disk.
 
-    A function of the app or of an intruder may run while rows are loaded, and write until the disk is full.
+    While rows are loaded, a function from the app or from an intruder may run, and write until the disk is full.
     """
     over, full = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Reads the settings of the off-site storage, and what a probe found out about the droplet's key."""
+"""Reads the settings of the off-site storage, and the result of the last probe of the droplet's key."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ NOWHERE = (
 
 @dataclass(frozen=True)
 class OffsiteConfig:
-    """The settings of the storage, which the deploys write to paths.offsite."""
+    """The settings of the off-site storage. A converge writes these settings to `paths.offsite`."""
 
     repository: str
     append_only: bool
@@ -60,7 +60,7 @@ def configured(stack: Stack) -> bool:
 
 
 def load(paths: Paths) -> OffsiteConfig:
-    """Read the settings. Raise RefusedError if their file is missing or invalid."""
+    """Read the settings of the off-site storage. Raise RefusedError if the file is missing or invalid."""
     try:
         return records.loads(OffsiteConfig, paths.offsite.read_bytes())
     except FileNotFoundError:
@@ -78,7 +78,10 @@ def permissions(paths: Paths) -> KeyPermissions | None:
 
 
 def problems(paths: Paths, where: str) -> list[str]:
-    """Return a line for each problem. `where` is the environment, because only production needs off-site storage."""
+    """Return a line for each problem with the off-site storage.
+
+    `where` is the environment: only production needs storage.
+    """
     if not paths.offsite.exists():
         return [NOWHERE] if where == "production" else []
     found = permissions(paths)

@@ -18,10 +18,10 @@ READING = "reading the off-site backups takes about one second each"
 
 
 def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
-    """Return the snapshots of these backups, or of all backups, oldest first, each with its doubts.
+    """Return the snapshots of the given backups with their doubts, oldest first. Without an ID, return all snapshots.
 
-    Raises FailedError unless every snapshot could be read. A snapshot without a valid manifest is skipped, so that
-    an intruder who adds such a snapshot cannot hide the backups.
+    Raises FailedError if a snapshot cannot be read. A snapshot without a valid manifest is skipped, so that an intruder
+    who adds such a snapshot cannot hide the backups.
     """
     repository = Repository(stack)
     repository.find()
@@ -41,16 +41,16 @@ def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
 def available(stack: Stack) -> list[Manifest]:
     """Return the manifests of the backups that are not in doubt, oldest first."""
     found = {one.manifest.id: one.manifest for one in everything(stack) if not one.doubts}
-    with suppress(OSError):  # on a full disk, the next run reads the storage again
+    with suppress(OSError):  # if the disk is full, the next run reads the storage again
         backup_number.seen(stack.paths, _highest(found.values()))
     return list(found.values())
 
 
 def highest_since(stack: Stack, backup_id: str, later: Iterable[str]) -> int:
-    """Return the highest number of the backups in `later`, or 0 if there are none.
+    """Return the highest number of the backups in `later`, or 0 if `later` is empty.
 
-    `backup_id` is the newest backup that both this droplet and the storage have. A backup in doubt is ignored, such as
-    a backup whose number is far higher than that of `backup_id`.
+    `backup_id` is the newest backup that both this droplet and the storage have. A backup in doubt is ignored, for
+    example because its number is far higher than the number of `backup_id`.
     """
     later = [*later]
     if not later:
@@ -60,10 +60,10 @@ def highest_since(stack: Stack, backup_id: str, later: Iterable[str]) -> int:
 
 
 def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
-    """Return the manifest of the backup that the operator asked for, and emit its doubts.
+    """Return the manifest of the backup that the operator asked for, and emit the doubts about that backup.
 
-    If the droplet has an intact backup with this ID, that backup is used instead, and never replaced. Raises
-    RefusedError if there is no such backup, or if the choice between several is in doubt.
+    If the droplet has an intact backup with this ID, the backup on the droplet is used, and never replaced. Raises
+    RefusedError if there is no such backup, or if it is in doubt which of several backups is meant.
     """
     if wanted == LATEST:
         stack.log.emit("preflight", "progress", READING)
@@ -96,7 +96,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
 
 
 def intact(directory: Path) -> Manifest | None:
-    """Return the manifest of the backup in the directory, or None if the backup is not intact."""
+    """Return the manifest of the backup in a directory, or None if a file of the backup is missing or damaged."""
     with suppress(FailedError):
         here = manifest.load(directory)
         if not manifest.differing(directory, here):
@@ -105,7 +105,7 @@ def intact(directory: Path) -> Manifest | None:
 
 
 def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
-    """Fetch the files of this backup into an empty directory named after its ID, and compare them with its manifest.
+    """Fetch a backup's files into an empty directory named after the backup's ID, and check them against the manifest.
 
     If the backup was sent more than once, any intact copy suffices. Raises RefusedError if the storage has no copy, and
     FailedError for every other problem.

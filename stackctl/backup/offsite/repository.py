@@ -61,7 +61,7 @@ class Repository:
             )
 
     def probe(self) -> KeyPermissions:
-        """Find out what the key may do, and save the result for status. No object of restic is touched.
+        """Find out what the droplet's key may do, and save the result for `status`. Touch no object of restic.
 
         Raises FailedError if the key cannot even add an object.
         """
@@ -77,16 +77,16 @@ class Repository:
         overwrites = there.body == second
         self.ask("DELETE", PROBE)
         found = KeyPermissions(now, deletes=self.ask("GET", PROBE).status == 404, overwrites=overwrites)
-        with suppress(OSError):  # even on a full disk, check-offsite must list the off-site backups
+        with suppress(OSError):  # check-offsite must work even if the disk is full
             durable.write(self._stack.paths.offsite_permissions, records.dumps(found))
         return found
 
     def snapshots(self, *options: str) -> list[Snapshot]:
-        """List the snapshots in the order of restic."""
+        """List the snapshots in the order in which restic lists them."""
         return stored.snapshots(self.restic("snapshots", "--json", "--host", self._stack.paths.app, *options).stdout)
 
     def stored_at(self, snapshot: Snapshot) -> datetime:
-        """Ask the storage for the date on which it took the snapshot, because restic's own date may be forged."""
+        """Ask the storage for the date at which the snapshot arrived, because restic's own date may be forged."""
         config, machine = self.config, self._stack.machine
         url = s3.url_of(config.repository, f"snapshots/{snapshot.id}")
         headers = s3.signed("HEAD", url, b"", config.key, machine.now())
@@ -99,7 +99,7 @@ class Repository:
             ) from None
 
     def text(self, snapshot: Snapshot) -> str:
-        """Return the text of the snapshot's manifest, or an empty text if it has none."""
+        """Return the text of the snapshot's manifest, or "" if the snapshot has no manifest."""
         try:
             return self.restic("dump", snapshot.id, f"{snapshot.path}/{manifest.NAME}").stdout
         except FailedError as error:
@@ -108,10 +108,10 @@ class Repository:
             raise FailedError(f"cannot read {snapshot.backup} (snapshot {snapshot.id[:8]}): {error}") from None
 
     def restore(self, snapshot: Snapshot, told: Manifest, directory: Path) -> Manifest:
-        """Fetch a backup from the storage, without a cache. Raise FailedError unless it matches its manifest.
+        """Fetch a backup from the storage, without a cache. Raise FailedError unless the backup matches its manifest.
 
-        `restic restore` would write everything that an intruder's snapshot has. Here only the files that the manifest
-        names are written, each with no more bytes than the manifest says.
+        `restic restore` would write everything in the snapshot, even if an intruder made the snapshot. Therefore this
+        method writes only the files that the manifest names, and never more bytes than the manifest says.
         """
         needs = {"a download": told.bytes + disk.SPARE}
         disk.check(directory, self._stack.machine.free(directory), needs, FailedError)
@@ -134,7 +134,10 @@ class Repository:
     def restic(
         self, *arguments: object, timeout: float = TIMEOUT_S, stdout: Path | None = None, most: int = sys.maxsize
     ) -> Result:
-        """Run restic, and wait while the repository is locked. `stdout` and `most` are those of Machine.run."""
+        """Run restic, and wait while the repository is locked.
+
+        `stdout` and `most` mean the same as in `Machine.run`.
+        """
         machine = self._stack.machine
 
         def run() -> Result:
@@ -150,7 +153,7 @@ class Repository:
         return ran
 
     def ask(self, method: str, name: str, body: bytes = b"") -> s3.Answer:
-        """Send a request to the storage, without restic. Raise FailedError if there is no answer."""
+        """Send a request to the storage without restic. Raise FailedError if the storage does not answer."""
         machine, config = self._stack.machine, self.config
         url = s3.url_of(config.repository, name)
         headers = s3.signed(method, url, body, config.key, machine.now())
@@ -169,7 +172,7 @@ class Repository:
         cache.mkdir(mode=0o700, exist_ok=True)
         env = {
             **ENVIRONMENT,
-            "TMPDIR": str(cache),  # restic writes there what it is about to send; /tmp is in memory
+            "TMPDIR": str(cache),  # restic writes large temporary files, and /tmp is in memory
             **restic.environment(config.repository, config.password, config.key),
             "RESTIC_CACHE_DIR": str(cache),
         }
@@ -178,12 +181,12 @@ class Repository:
         return self._stack.machine.run(argv, env, timeout, stdout=stdout, most=most)
 
     def _then(self, step: str = "") -> str:
-        """Return the step, followed by the command that backs up again. A restore adds its own command elsewhere."""
+        """Return the next step, followed by `stackctl backup`. In a restore, return the step alone."""
         again = "" if self._stack.log.op == "restore" else AGAIN
         return ", then ".join(filter(None, (step, again)))
 
     def _failure(self, verb: str, ran: Result) -> FailedError:
-        """Return the error with the cause of a failure and the next step."""
+        """Return an error with the cause of restic's failure and the next step."""
         where, said = self.config.repository, redact.mask(restic.reason(ran), self.config.secrets)
         once_it_answers = self._then("wait until sudo stackctl check-offsite succeeds")
         known = {
@@ -205,7 +208,7 @@ class Repository:
 
 
 def look(stack: Stack) -> KeyPermissions | None:
-    """Open the repository and probe the key. If this droplet only reads, do not probe, and return None."""
+    """Open the repository, probe the droplet's key and return the result. On an isolated droplet, only open it."""
     repository = Repository(stack)
     repository.find()
     repository.restic("cat", "config")

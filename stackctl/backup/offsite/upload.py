@@ -17,14 +17,15 @@ FETCHED = "fetched"
 
 
 def upload(stack: Stack, told: Manifest, directory: Path) -> str:
-    """Send a backup, fetch it again and compare both. Return the snapshot's ID.
+    """Send a backup, fetch the snapshot back, and compare the files. Return the snapshot's ID.
 
     Raises FailedError with the cause and the next step.
     """
     repository = Repository(stack)
     if repository.config.read_only:
         raise RefusedError("no backup was sent, because this droplet is isolated", next_step="make promote")
-    # If the backup is damaged on the droplet, the comparison after the upload would blame the storage every night.
+    # Check the backup before the upload. If its files were damaged on the droplet, the comparison after the upload
+    # would blame the storage every night.
     if faults := manifest.differing(directory, told):
         raise FailedError(
             f"{told.id} was changed after it was written: {', '.join(faults)}",
@@ -32,7 +33,7 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
         )
     repository.find()
     repository.probe()
-    # The lock of a killed run would block make prune for half an hour.
+    # A killed upload leaves a lock that would block `make prune` for half an hour.
     repository.restic("unlock")
     options = ("--json", "--quiet", "--no-scan", "--host", told.app, "--tag", told.id)
     sent = repository.restic("backup", *options, directory, timeout=timeout_for(told))
@@ -50,7 +51,7 @@ def upload(stack: Stack, told: Manifest, directory: Path) -> str:
 
 
 def sent(stack: Stack) -> set[str]:
-    """Return the IDs of the backups in the storage. Raise FailedError if it cannot be read."""
+    """Return the IDs of the backups in the storage. Raise FailedError if the storage cannot be read."""
     repository = Repository(stack)
     repository.find()
     return {snapshot.backup for snapshot in repository.snapshots()}
