@@ -22,7 +22,7 @@ ALLOWED_SKIPS = frozenset(
 
 # On a busy machine an example may take longer than hypothesis's default deadline of 200 ms.
 settings.register_profile("marketplace-infra", deadline=None, print_blob=True)
-# In CI every run uses the same examples, so a push fails only for its own changes.
+# In CI, every run uses the same examples, so a push fails only because of its own changes.
 settings.register_profile("ci", settings.get_profile("marketplace-infra"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "marketplace-infra")
 
@@ -84,7 +84,10 @@ def outside(env: Environment) -> Host:
 
 @pytest.fixture(params=["-4", "-6"])
 def family(request: pytest.FixtureRequest, outside: Host, env: Environment) -> str:
-    """Return -4 or -6 for curl and nmap. The lab has IPv6, and other environments may lack it (tests/skips.txt)."""
+    """Return the option -4 or -6 for curl and nmap.
+
+    The lab has IPv6, and other environments may lack it (tests/skips.txt).
+    """
     domain = env.settings.values.domain
     if request.param == "-6" and outside.run(f"getent ahostsv6 {domain} | grep -v ::ffff:").rc != 0:
         without = pytest.fail if env.name == "lab" else pytest.skip
@@ -101,7 +104,10 @@ def swept(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Return a function that prints although pytest captures output. Some tests are run for their figures."""
+    """Return a function that prints although pytest captures output.
+
+    Some tests are run for the figures that they print.
+    """
 
     def show(text: str) -> None:
         with capsys.disabled():

@@ -68,7 +68,10 @@ def make_variables() -> dict[str, str]:
 
 @cache
 def verbs() -> dict[str, tuple[str, argparse.ArgumentParser]]:
-    """Return each verb of stackctl with its description and its parser. The help has no old names."""
+    """Return each verb of stackctl with its description and its parser.
+
+    The list omits old names of verbs, as the help does.
+    """
     from stackctl.cli.main import parser  # noqa: PLC0415 - only here: the rest of this module needs no stackctl
 
     (subparsers,) = (one for one in parser("APP")._actions if isinstance(one, argparse._SubParsersAction))
@@ -239,14 +242,14 @@ def usage(verb: str, parser: argparse.ArgumentParser) -> str:
 
 
 def optional(action: argparse.Action) -> str:
-    """Return the argument for a usage line: in brackets unless it is required."""
+    """Return the argument for a usage line. An optional argument is in brackets."""
     word = spelling(action).rpartition(", ")[2]
     needed = not action.option_strings and action.nargs not in ("?", argparse.REMAINDER)
     return word if needed else f"[{word}]"
 
 
 def spelling(action: argparse.Action) -> str:
-    """Return the argument as it is typed."""
+    """Return the argument as a user types it."""
     value = "|".join(map(str, action.choices)) if action.choices else str(action.metavar or action.dest.upper())
     value += " …" if action.nargs in ("+", argparse.REMAINDER) else ""
     flag = ", ".join(action.option_strings)
@@ -256,7 +259,7 @@ def spelling(action: argparse.Action) -> str:
 
 
 def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    """Yield each argument that has a description. The usage line is enough for the others."""
+    """Yield each argument that has a description. Arguments without a description are only in the usage line."""
     for action in parser._actions:
         if action.help and action.dest not in ("help", "json"):
             yield f"`{spelling(action)}`".replace("|", "\\|"), action.help

@@ -1,4 +1,7 @@
-"""Lints shell scripts, Dockerfiles, GitHub's workflows and the docs: `python -m tests.lint`. See also ruff and mypy."""
+"""Lints shell scripts, Dockerfiles, GitHub's workflows and the docs: `python -m tests.lint`.
+
+`make lint` runs ruff and mypy as well.
+"""
 
 from __future__ import annotations
 

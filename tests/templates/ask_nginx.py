@@ -60,7 +60,7 @@ class Release(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: a client of a unix socket has no address."""
+        """Log nothing, because a client of a unix socket has no address."""
 
 
 class Releases(ThreadingUnixStreamServer):
@@ -123,7 +123,7 @@ def look(root: Path, app: str, domain: str, paths: tuple[str, ...], client: Clie
 
 
 def certify(tls: Path, domain: str, number: str) -> None:
-    """Create a certificate in a new directory, and link `current` to the directory, for root and www-data only."""
+    """Create a certificate that only root and www-data can read, in a new directory, and link `current` to it."""
     folder = tls / number
     folder.mkdir(parents=True)
     key, chain = folder / "privkey.pem", folder / "fullchain.pem"
@@ -138,7 +138,7 @@ def certify(tls: Path, domain: str, number: str) -> None:
 
 
 def connect(domain: str) -> HTTPConnection:
-    """Connect over TLS, with any certificate, once nginx listens."""
+    """Wait until nginx listens, and connect over TLS. Accept any certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = HTTPConnection(domain)
@@ -163,7 +163,10 @@ def ask(connection: HTTPConnection, path: str, headers: dict[str, str] | None = 
 
 
 def visit(domain: str, files: int) -> dict[str, int]:
-    """Request a page's files at once over one HTTP/2 connection. Count each answer, and the connections."""
+    """Request all files of a page at the same time over one HTTP/2 connection.
+
+    Count the answers and the connections.
+    """
     url = f"https://{domain}:{HTTPS}/app/file-[1-{files}]"
     # Send the first request alone, so that the others reuse its connection.
     ask_all = ["curl", "-sk", "--http2", "--parallel", "--parallel-max", str(files), "-o", "/dev/null"]
@@ -178,7 +181,7 @@ def crowds(domain: str, many: int) -> dict[int, dict[str, int]]:
 
 
 def crowd(domain: str, port: int, many: int) -> dict[str, int]:
-    """Count the statuses that clients get before they finish their request. "" means no answer yet."""
+    """Count the statuses that clients get before they finish their requests. An empty status means no answer yet."""
     begun = f"POST /app/x HTTP/1.1\r\nHost: {domain}\r\nContent-Length: 9\r\n\r\n".encode()
     members = [connect(domain).sock if port == HTTPS else create_connection(("127.0.0.1", port)) for _ in range(many)]
     for member in members:

@@ -107,7 +107,10 @@ def test_an_app_s_own_503_is_its_own(said: Any) -> None:
 
 @pytest.mark.parametrize("state", ["served", "maintenance", "gone"])
 def test_security_headers_are_on_every_answer(said: Any, state: str) -> None:
-    """The app's own policy for a page replaces nginx's policy. A browser would apply the stricter of the two."""
+    """The app's own policy for a page replaces nginx's policy.
+
+    If nginx sent both policies, a browser would apply the stricter one.
+    """
     for path, answer in said[state].items():
         stated = {"Content-Security-Policy": "default-src 'self'"} if (state, path) == ("served", "/app/page") else {}
         assert_secure(answer, **stated)
@@ -142,7 +145,10 @@ def test_the_webhook_is_one_path_also_with_a_slash_at_its_end(lab: Environment, 
 
 
 def test_an_address_has_twenty_requests_under_way_at_most(lab: Environment, droplet: Host) -> None:
-    """dev-sec nginx-07, on both ports. The test removes the limit of requests per second, which applies first."""
+    """nginx limits an address to twenty simultaneous requests on both ports (dev-sec nginx-07).
+
+    The test removes the limit of requests per second, because that limit would apply first.
+    """
     paths = ["/app/", "/webhook/telegram"]
     there = answers(lab, droplet, paths, crowd=25, changes={LIMITS[0]: b""})
     assert there["crowd"] == {"8080": {"301": 20, "429": 5}, "8443": {"": 20, "429": 5}}
@@ -160,7 +166,7 @@ def test_what_nginx_itself_refuses_is_counted_for_bans_and_not_what_an_app_has_n
 
 
 def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said: Any) -> None:
-    """dev-sec nginx-13. The test leaves out nginx's own answers."""
+    """dev-sec nginx-13. The test ignores requests that nginx answers itself."""
     own = {name: said["headers"].get(name) for name in ("X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "Host")}
     domain = settings_of("lab").values.domain
     assert own == {
@@ -174,7 +180,7 @@ def test_no_header_that_only_a_proxy_may_send_reaches_the_app_from_a_client(said
 
 
 def test_a_client_s_own_words_would_reach_it(lab: Environment, droplet: Host) -> None:
-    """Control: without our lines, nginx passes on Forwarded and appends to X-Forwarded-For."""
+    """Control: without our lines, nginx passes on `Forwarded` and `X-Forwarded-For` from the client."""
     changes = {
         b"X-Forwarded-For $remote_addr": b"X-Forwarded-For $proxy_add_x_forwarded_for",
         b'proxy_set_header Forwarded "";': b"",
@@ -202,7 +208,7 @@ def test_such_a_path_would_be_passed_on_as_it_was_sent(lab: Environment, droplet
 def test_a_visitor_of_a_page_with_sixty_files_gets_all_of_them_and_counts_for_no_ban(
     lab: Environment, droplet: Host
 ) -> None:
-    """Visit the page three times in a row, as with reloads, with the limits that all environments share."""
+    """A browser loads the page three times in a row, with the limits that all environments share."""
     values = settings_of("prod").values
     rate, burst = values.client_rate, values.client_burst
     found = answers(lab, droplet, ["/"], files=60, webhook_path=None, client_rate=rate, client_burst=burst)
@@ -217,7 +223,10 @@ def test_sixty_files_are_too_many_with_a_small_burst(lab: Environment, droplet: 
 
 
 def test_a_large_header_of_an_answer_is_passed_on(lab: Environment, droplet: Host, said: Any) -> None:
-    """Cookies and policies need large headers. As the control shows, nginx's default of 4 KiB causes an error."""
+    """An app may send large cookies and policies.
+
+    The control shows that nginx's default limit of 4 KiB causes an error.
+    """
     assert said["large"] == 200
     changes = {b"proxy_buffer_size 16k;": b"", b"proxy_busy_buffers_size 32k;": b""}
     assert answers(lab, droplet, ["/app/", "/webhook/telegram"], changes=changes)["large"] == 503

@@ -47,7 +47,7 @@ def accepts(droplet: Host, lab: Environment, files: dict[str, bytes], command: s
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, BytesIO(content))
-    ask = f"cd $(mktemp -d) && trap 'rm -r $PWD' EXIT && tar --extract && {command} || exit 1"  # 255 is ssh's own code
+    ask = f"cd $(mktemp -d) && trap 'rm -r $PWD' EXIT && tar --extract && {command} || exit 1"  # 255 means ssh failed
     ssh = ["ssh", "-F", lab.data["ssh_config_file"], droplet.backend.get_hostname(), f"sudo sh -c {shlex.quote(ask)}"]
     ran = subprocess.run(ssh, input=packed.getvalue(), capture_output=True, check=False)
     assert ran.returncode in (0, 1), ran.stderr.decode()
@@ -59,7 +59,7 @@ def described(settings: Settings) -> dict[str, bytes]:
 
 
 def _units_of_the_host(settings: Settings) -> dict[str, bytes]:
-    """Return the host's units. Leave out drop-ins, which belong to other units."""
+    """Return the host's units without drop-ins, because a drop-in belongs to another unit."""
     found = hardening.units(settings) | upkeep.units(settings, data=True)
     return {name: content for name, content in found.items() if "/" not in name}
 
@@ -116,7 +116,7 @@ def test_accepted(droplet: Host, lab: Environment, settings: Settings, case: str
 
 @pytest.mark.parametrize("length", [46, 47, 60, 253])
 def test_nginx_takes_any_legal_domain(droplet: Host, lab: Environment, length: int) -> None:
-    """As the control shows, a domain of 47 characters is too long for nginx's default bucket size of 64 bytes."""
+    """The control shows that a domain of 47 characters does not fit into nginx's default bucket of 64 bytes."""
     domain = ".".join([*["x" * 49] * ((length - 4) // 50), "y" * ((length - 4) % 50), "dev"])
     assert len(domain) == length
     content = nginx.configuration(settings_of("prod", {"domain": domain}))

@@ -1,5 +1,6 @@
-"""Keeps temporary directories in memory. These tests write many small files, and a disk's journal takes most of their
-time.
+"""Keep temporary directories in memory.
+
+These tests write many small files, and most of their time would go into a disk's journal.
 """
 
 import os
@@ -11,7 +12,7 @@ ENOUGH_BYTES = 1 << 30
 
 
 def pytest_configure() -> None:
-    """Put tmp_path in memory, unless the user has set another place."""
+    """Put `tmp_path` in memory, unless the user has chosen another directory."""
     try:
         found = os.statvfs(MEMORY)
     except OSError:

@@ -1,4 +1,4 @@
-"""A skipped test for test_guards.py. pytest collects this module only by its name."""
+"""A skipped test, for use by test_guards.py. pytest collects this module only if the command line names it."""
 
 import pytest
 

@@ -26,7 +26,10 @@ IMAGE = "ghcr.io/marketplace/bot"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    """Return a function that runs the script for staging. A fake `ssh` prints `said` and exits with each of `codes`."""
+    """Return a function that runs the script for staging.
+
+    Each call of a fake `ssh` prints `said` and exits with the next of `codes`.
+    """
 
     def run(
         codes: str, *words: str, key: str = "k", said: tuple[str, ...] = (), github: bool = False
@@ -87,7 +90,7 @@ def test_what_the_script_asks_for_passes_the_gate(run: Any, words: tuple[str, ..
 
 
 def test_a_request_that_started_nothing_is_refused(run: Any) -> None:
-    """The script fails if the droplet refuses the request with 2, and does not follow another release."""
+    """If the droplet refuses the request with exit code 2, the script fails and does not follow another release."""
     code, asked = run("255 2", "prod", "release", "1.0")
     assert (code, len(asked)) == (2, 2)
 

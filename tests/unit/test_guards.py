@@ -1,4 +1,4 @@
-"""Guards of the test suite: tests that change an environment run only in the lab, and each skip is committed."""
+"""Tests that change an environment run only in the lab, and a test is skipped only if tests/skips.txt lists it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.suite import run_pytest
 
 
 def test_tests_that_change_something_run_only_in_the_lab() -> None:
-    """Run a test that changes something and that does not take the fixture `lab` itself."""
+    """The guard stops a test that changes something, even if the test does not use the fixture `lab` itself."""
     said = run_pytest("--env", "prod", "tests/system/converge/test_lock.py", "-k", "test_a_dry_run_takes_no_lock")
     assert "this test changes things, and prod is not the lab" in said
 

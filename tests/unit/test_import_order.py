@@ -19,7 +19,7 @@ APART = {"deploys.components"}
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and the full name of each import in a file. A relative import stays as it is."""
+    """Yield the line and the full name of each import in a file. The name of a relative import is not resolved."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, one.name) for one in node.names)

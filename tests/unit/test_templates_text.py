@@ -163,7 +163,7 @@ def test_the_app_hears_of_a_client_what_nginx_knows_and_nothing_that_only_a_prox
         assert f"proxy_set_header {line};" in there
     for name in PROXY_ONLY.split():
         assert f'proxy_set_header {name} "";' in there
-    # A proxy_set_header in a location would replace all those of the server.
+    # A `proxy_set_header` in a location would replace every `proxy_set_header` of the server.
     config = nginx.configuration(settings).decode()
     assert not re.search(r"location [^{]*\{[^}]*proxy_set_header", config)
 
@@ -197,7 +197,7 @@ def test_a_path_of_a_page_is_not(path: str) -> None:
 
 
 def test_a_status_that_every_location_refuses_has_a_named_error_page(settings: Settings) -> None:
-    """Each refused status has a named error page. nginx would refuse a redirect to a path again."""
+    """The error page of each refused status is a named location. nginx would refuse a redirect to a path again."""
     config = nginx.configuration(settings).decode()
     pages = {
         code: rule.split()[-1]
@@ -228,7 +228,10 @@ def test_docker_s_daemon(settings: Settings) -> None:
 
 
 def services(settings: Settings) -> dict[str, list[str]]:
-    """Return the lines of every service in every Compose file, including those of x-app if it uses them."""
+    """Return the lines of every service in every Compose file.
+
+    A service that uses `x-app` also has the lines of `x-app`.
+    """
     found = {}
     for content in (data_services.compose_file(settings, sha256="0"), *app.compose_files(settings).values()):
         text = content.decode()
@@ -274,7 +277,7 @@ def test_redis_refuses_what_it_has_no_room_for_and_deletes_nothing() -> None:
 
 def test_timers_catch_up_on_missed_runs(settings: Settings) -> None:
     units = backups.units(settings) | upkeep.units(settings, data=True)
-    # A missed reboot is not made up for, because the droplet has just booted.
+    # A missed reboot is skipped, because the droplet has just booted.
     timers = [name for name in units if name.endswith(".timer") and name != settings.paths.units.reboot_timer]
     assert len(timers) == 3
     for name in timers:
@@ -285,7 +288,7 @@ def test_timers_catch_up_on_missed_runs(settings: Settings) -> None:
 def test_the_timers_of_an_isolated_droplet_are_disabled(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, *, isolated: bool
 ) -> None:
-    """An isolated copy makes no backups, because it would send them to the original droplet's storage."""
+    """An isolated droplet makes no backups, because it would send the backups to the original droplet's storage."""
     asked = {}
     monkeypatch.setattr(backups, "private_directory", lambda **_: None)
     told = lambda *, unit, running, enabled, **_: asked.update({unit: (running, enabled)})  # noqa: E731
@@ -333,7 +336,7 @@ def test_fail2ban_counts_guesses_soon_and_a_page_of_many_files_late(settings: Se
 
 def test_root_s_rules() -> None:
     gate = "ci ALL=(root) NOPASSWD: /usr/local/bin/stackctl gate -- *"
-    # Debian's own sudoers also resets the environment. This line still works for CI if that file changes.
+    # Debian's own sudoers file also resets the environment. The line for CI is needed in case Debian's file changes.
     assert lines(build.file("ci/sudoers")) == ["Defaults:ci env_reset, !setenv", gate]
     keys = build.template("ci/authorized_keys.j2", keys=["ssh-ed25519 AAAA ci"])
     line = 'restrict,command="sudo -n /usr/local/bin/stackctl gate -- \\"$SSH_ORIGINAL_COMMAND\\"" ssh-ed25519 AAAA ci'

@@ -38,7 +38,10 @@ def test_parse_offer(words: str, offer: tuple[int, str] | None) -> None:
 
 @given(st.text() | st.from_regex(r"\d{1,8}[.,]?\d{0,3} .*"))
 def test_a_parsed_offer_fits_its_columns(words: str) -> None:
-    """PostgreSQL must accept each parsed value. Otherwise the update would fail at each repetition by Telegram."""
+    """PostgreSQL must accept each parsed value.
+
+    Otherwise Telegram would repeat the update, and the update would fail each time.
+    """
     if offer := parse_offer(words):
         price_cents, title = offer
         assert 0 <= price_cents < 2**31

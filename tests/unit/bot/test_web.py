@@ -1,4 +1,7 @@
-"""The bot answers over HTTP, with stand-ins for its database, Redis and Telegram. Nothing leaves the machine."""
+"""The bot answers over HTTP, with stand-ins for its database, Redis and Telegram.
+
+The tests send nothing over the network.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -116,7 +119,7 @@ def answer(
     telegram: Telegram | None = None,
     count: int | Exception = 1,
 ) -> int:
-    """Post `body` to a webhook made of the stand-ins and return the status."""
+    """Post `body` to a webhook made of the stand-ins, and return the HTTP status."""
     webhook = make_webhook(database or Database(), telegram or Telegram(), count)
 
     async def post() -> int:

@@ -1,4 +1,7 @@
-"""The worker, with a queue in memory, works alone, does one job after the other and finishes the current job."""
+"""Only one worker works at a time.
+
+It does one job after another, and finishes its job before it stops. These tests keep the queue in memory.
+"""
 
 import asyncio
 import json
@@ -21,7 +24,7 @@ TIMEOUT_S = 5  # every test takes a fraction of a second
 
 
 class Queue:
-    """Jobs in memory, with a connection that can be lost."""
+    """A queue of jobs in memory, whose connection can be lost."""
 
     def __init__(self, *kinds: str) -> None:
         self.waiting = [Job(number, number, kind, {}) for number, kind in enumerate(kinds, start=1)]
@@ -51,7 +54,10 @@ class Queue:
 
 
 class Bench:
-    """A worker with a queue and with an effect that the test controls: `begun` is set at its start, `go` ends it."""
+    """A worker whose job `slow` the test controls.
+
+    The job sets `begun` when it starts, and ends when the test sets `go`.
+    """
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -95,7 +101,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def play(queue: Queue, scene: Callable[[Bench, asyncio.Task[None]], Awaitable[None]] | None = None) -> Bench:
-    """Run a worker with the queue during the scene, and return when the worker has ended."""
+    """Run a worker on `queue`, run `scene` meanwhile, and return the bench when the worker has ended."""
 
     async def stage() -> Bench:
         bench = Bench(queue)

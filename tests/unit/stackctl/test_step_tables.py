@@ -1,4 +1,4 @@
-"""The steps of each verb are written out here. Tests that iterate over the tables would not notice a missing step."""
+"""This module lists the steps of each verb. Tests that iterate over the step tables would not notice a deleted step."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ TABLES = [
     ("table", "names", "undone"), TABLES, ids=["release", "rollback", "resumed", "restore", "beside", "backup"]
 )
 def test_a_verb_has_these_steps_in_this_order(table: Sequence[Step[Any]], names: str, undone: str) -> None:
-    """Compare the names and order of a verb's steps. `undone` has the steps that a failure undoes."""
+    """Compare the names and order of a verb's steps. `undone` names the steps that stackctl undoes after a failure."""
     assert [step.name for step in table] == names.split()
     assert [step.name for step in table if step.undo] == undone.split()

@@ -1,4 +1,4 @@
-"""CI's keys and CI's account exist only together."""
+"""A droplet has both CI's keys and CI's account, or has neither."""
 
 from __future__ import annotations
 
@@ -133,7 +133,10 @@ EXAMPLE = (ROOT / "docs/examples/release.yml").read_text()
 
 
 def test_both_environments_release_what_the_build_pushed() -> None:
-    """The workflow passes the digest to both environments. No droplet's output decides what another one runs."""
+    """The workflow passes the digest to both environments.
+
+    The output of one droplet never decides which image another droplet runs.
+    """
     released = re.findall(r"scripts/stackctl (\S+) release (\S+)", WORKFLOW)
     assert released == [(place, '"$TAG@$DIGEST"') for place in ("staging", "staging", "prod", "prod")]
     assert re.findall(r"^ +DIGEST: (.*)$", WORKFLOW, re.MULTILINE) == ["${{ inputs.digest }}"]

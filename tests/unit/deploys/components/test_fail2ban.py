@@ -35,7 +35,7 @@ def test_webhook_clients_and_operators_are_never_banned() -> None:
 
 
 def test_an_address_that_may_reach_ssh_counts_as_an_operator_s() -> None:
-    """One setting spares an address in fail2ban and in sshd itself."""
+    """One setting keeps both fail2ban and sshd from blocking an address."""
     both, one = ["198.51.100.7", "192.0.2.0/28"], ["192.0.2.0/28"]
     assert {"198.51.100.7/32", "192.0.2.0/28"} <= set(spared(jail(sshd_allowed_from=both, trusted_addresses=one)))
     settings = settings_of("prod", {"sshd_allowed_from": both, "trusted_addresses": one})
@@ -53,14 +53,14 @@ def test_a_container_is_spared_since_its_answers_to_nginx_would_be_dropped_too()
 
 
 def test_fail2ban_keeps_one_line_of_each_address_in_memory() -> None:
-    """The default is `maxretry` lines, so a flood from many addresses would keep a thousand lines of each."""
+    """By default, fail2ban would keep `maxretry` lines of each address in memory, which is up to a thousand lines."""
     default, *jails = re.split(r"^\[(?!DEFAULT)", jail(), flags=re.MULTILINE)
     assert "maxmatches = 1" in default.splitlines()
     assert not [one for one in jails if "maxmatches" in one]
 
 
 def test_without_nginx_its_log_is_not_watched() -> None:
-    """fail2ban does not start if a log is missing, and SSH would not be watched either."""
+    """If nginx's log is missing, fail2ban does not start, and does not watch SSH either."""
     assert "[nginx-refusals]" in jail()
     assert "nginx" not in jail(edge=False)
 
@@ -72,7 +72,7 @@ LINE = "2026-11-23T22:16:57+00:00 192.0.2.7 {}"
     ("name", "counted"), [("refusals", {"400", "403", "404", "405", "413", "431", "444"}), ("floods", {"429"})]
 )
 def test_a_page_of_many_files_counts_for_no_ban(name: str, counted: set[str]) -> None:
-    """The visitor of such a page gets 429, which counts a tenth of a 404. tests/droplet tests fail2ban itself."""
+    """A visitor who loads many files gets 429. fail2ban bans only for ten times as many answers 429 as answers 404."""
     text = configuration(settings_of("prod"), edge=True)[f"filter.d/toogoodtogo-{name}.conf"].decode()
     found = re.search(r"^failregex = (.*)$", text, re.MULTILINE)
     assert found
@@ -112,7 +112,11 @@ def counted(address: str) -> str:
 @given(GROUPS)
 @example([0, 0, 0xA, 0xB, 0xC, 0xD, 0xE])
 def test_nginx_s_log_has_the_64_of_an_ipv6_client(rest: list[int]) -> None:
-    """nginx and Python shorten an address alike, at the first of the longest runs of at least two zero groups."""
+    """nginx and Python shorten an IPv6 address in the same way.
+
+    Both shorten the longest run of zero groups, if it has at least two groups. If several runs are equally long, both
+    shorten the first.
+    """
     address = IPv6Address(b"".join(group.to_bytes(2, "big") for group in [0x2001, *rest]))
     assert IPv6Address(counted(str(address))) == ip_network((address, 64), strict=False)[0]
 
@@ -123,7 +127,7 @@ def test_nginx_s_log_has_an_ipv4_client_as_it_is() -> None:
 
 
 def test_fail2ban_starts_again_with_a_new_configuration() -> None:
-    """A reload would drop a new action, and fail2ban would ban no client (seen with 1.1 in Debian 13)."""
+    """After a reload, fail2ban 1.1 in Debian 13 lost a new action and banned no client, so fail2ban is restarted."""
     source = Path(fail2ban.__file__).read_text()
     assert '"systemctl restart fail2ban.service"' in source
     assert "reload-or-restart" not in source

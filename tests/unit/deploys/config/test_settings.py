@@ -1,4 +1,4 @@
-"""A fault in group_data stops the run before any change. The message names the value and the remedy."""
+"""A fault in group_data stops the run before any change. The error message names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def test_an_authority_s_certificate_has_its_file_s_name(tmp_path: Path) -> None:
 def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A password may be too long only in its URL, in which some characters take three."""
+    """A password of allowed length can make its URL too long, because a URL needs three characters for a `/`."""
     monkeypatch.chdir(tmp_path)
     names = ["DATABASE_PASSWORD", "REDIS_PASSWORD", "REGISTRY_PASSWORD", "FINGERPRINT_KEY", "TELEGRAM_WEBHOOK_SECRET"]
     secrets = {name: f"{name}-is-a-long-made-up-secret".replace("_", "-") for name in names}

@@ -1,4 +1,7 @@
-"""A failed connection is reported in one line, with the cause and the file to correct. paramiko acts as droplet."""
+"""A failed connection is reported in one line, with the cause and the file to correct.
+
+The SSH server in these tests is paramiko's.
+"""
 
 from __future__ import annotations
 

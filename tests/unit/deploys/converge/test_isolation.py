@@ -1,4 +1,7 @@
-"""An isolated droplet does nothing that others notice. Only a promotion ends the isolation, no ordinary converge."""
+"""An isolated droplet does nothing that others notice.
+
+An ordinary converge does not end the isolation. Only a promotion does.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ def test_isolating_a_live_droplet_stops_its_worker(tmp_path: Path) -> None:
     stackctl(droplet, "release", "1.0.0")
     isolate(droplet, isolated=True)
     assert status(droplet)["drift"] == ["worker is running, healthy though this droplet is isolated"]
-    # A boot may come before the converge reaches the release. Docker then restarts the former containers.
+    # If the droplet boots before the converge reaches the release, Docker restarts the former containers.
     assert stackctl(droplet, "boot")[0] == 0
     assert [container["state"] for container in droplet.docker.of("bot-worker")] == ["exited"]
     assert stackctl(droplet, "release", "1.0.0")[0] == 0

@@ -27,7 +27,7 @@ from tests.support.settings import ROOT, settings_of
 
 Facts = dict[type[FactBase[Any]], Any]
 
-SETTINGS = settings_of("prod")  # 2048 MiB; 172.30.0.0/24, 172.30.128.0/17 and 172.30.1.0/24 are Docker's
+SETTINGS = settings_of("prod")  # declares 2048 MiB; Docker uses 172.30.0.0/24, 172.30.128.0/17 and 172.30.1.0/24
 FIT: Facts = {
     DebianRelease: "debian 13",
     MemoryMib: 1967,
@@ -151,7 +151,7 @@ def test_a_run_that_found_a_lock_taken_ends_with_a_code_of_its_own(tmp_path: Pat
 
 
 def test_facts_are_not_printed_even_in_a_verbose_run() -> None:
-    """Facts contain unsalted hashes: FileState of files with secrets, RedisUsers of passwords."""
+    """Facts contain unsalted hashes. `FileState` hashes files with secrets, and `RedisUsers` hashes passwords."""
     state: Any = SimpleNamespace(print_fact_output=True, callback_handlers=[session.SiteLock()])
     connector: Any = SSHConnector.__new__(SSHConnector)
     connector.client = SimpleNamespace(get_transport=lambda: SimpleNamespace(sock=None))
@@ -187,7 +187,10 @@ def test_a_webhook_needs_a_name_in_dns() -> None:
 
 
 def test_a_name_in_use_or_a_resolver_that_is_down_stops_no_converge() -> None:
-    """A converge goes on without DNS. Its last component, certificate, reports a missing name or a failed resolver."""
+    """A converge goes on without DNS.
+
+    The component `certificate`, the last of the converge, reports a missing name or a failed resolver.
+    """
     named(settings_of("prod").values.domain, has_address=False)
     named(None, has_address=False)
     named("old.dev", has_address=True)

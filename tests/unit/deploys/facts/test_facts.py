@@ -115,7 +115,7 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (RolesAsDeclared, "t\nt\n", True),
     (RolesAsDeclared, "t\nf\n", False),
     (RolesAsDeclared, "f\nt\n", False),
-    (RolesAsDeclared, "t\n", False),  # PostgreSQL refused one of two questions
+    (RolesAsDeclared, "t\n", False),  # PostgreSQL refused one of two queries
     (RolesAsDeclared, "", False),
     (ComposeServices, "\n".join(map(json.dumps, INSPECTED)), SERVICES),
     (ComposeServices, "", {}),
@@ -175,7 +175,10 @@ def test_every_fact_is_among_them() -> None:
 
 
 def ask(fact: FactBase[Any], *arguments: str) -> Any:
-    """Run the fact's command on this machine as pyinfra does. Without output, return the fact's default."""
+    """Run the fact's command on this machine as pyinfra does.
+
+    If the command prints nothing, return the fact's default.
+    """
     command = fact.command(*arguments)
     ran = subprocess.run(["/bin/sh", "-c", str(command)], capture_output=True, text=True, check=True)
     lines = ran.stdout.splitlines()

@@ -87,7 +87,7 @@ def test_an_active_firewall() -> None:
             USER_INPUT: ("-", "-A ufw-user-input -p tcp -m tcp --dport 22 -j ACCEPT"),
             INPUT6: ("DROP",),
         },
-        # The fact leaves out Docker's own chains and Docker's rules in FORWARD. It shows an unloaded chain as empty.
+        # The fact omits Docker's chains and Docker's rules in FORWARD, and shows a chain that is not loaded as empty.
         loaded={
             **AS_BOTH,
             INPUT: ("ACCEPT", "-A INPUT -j ACCEPT", "-A INPUT -j ufw-before-input"),

@@ -134,7 +134,7 @@ def test_a_malformed_ledger_is_one_line(ledger: Path, content: str) -> None:
 
 
 def test_a_ledger_whose_days_have_no_offset_is_malformed(ledger: Path) -> None:
-    """A time without an offset cannot be compared with others."""
+    """A time without a UTC offset cannot be compared with other times."""
     url = "s3:https://s3.test/bucket"
     look.save(ledger, Ledger(url, "r1", NOON, NOON, {"a": look.Seen("b", "c", NOON, NOON)}))
     whole = ledger.read_text()

@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_the_docs() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=40))
 def test_nothing_goes_for_which_no_newer_verified_one_stays(days: Sequence[tuple[int, bool]]) -> None:
-    """Prune deletes a backup only if a newer verified one stays, with any dates in the manifests."""
+    """Whatever dates the manifests have, prune deletes a backup only if a newer verified backup stays."""
     told = [made(number, NOON + day * DAY, verified=good) for number, (day, good) in enumerate(days)]
     chosen = plan([stored_as(one) for one in told])
     stays = [one.manifest.time for one in chosen.keep if one.manifest.verified]
@@ -66,7 +66,7 @@ def test_nothing_goes_for_which_no_newer_verified_one_stays(days: Sequence[tuple
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(-20, 40), st.integers(0, 300)), max_size=40))
 def test_nothing_goes_that_the_storage_took_within_the_floor(sent: Sequence[tuple[int, int, int]]) -> None:
-    """Prune keeps every backup that is younger than the floor, with any dates in the manifests."""
+    """Whatever dates the manifests have, prune keeps every backup that was sent within the minimum age `FLOOR`."""
     now = NOON + 400 * DAY
     found = [
         stored_as(made(number, NOON + day * DAY - off * HOUR), NOON + day * DAY, position)
@@ -87,7 +87,7 @@ def test_all_of_the_floor_stays_and_what_is_older_goes_by_its_month() -> None:
 
 
 def test_periods_are_those_of_the_storage_s_dates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A manifest's date may be hours off without a doubt, and so fall into another day, week or month."""
+    """Periods follow the storage's dates. A manifest's date may be hours off, and so in another day, week or month."""
     found = [stored_as(one.manifest, one.at + 20 * HOUR) for one in nightly(3)]
     seen: list[Manifest] = []
 
@@ -115,7 +115,10 @@ def test_prune_deletes_by_explicit_ids_after_reading_the_newest_back(ledger: Pat
 
 
 def test_a_newest_one_that_was_sent_again_needs_no_whole_first_try(ledger: Path) -> None:
-    """Two copies of a backup both stay and count once. A damaged copy that an intruder sent does no harm."""
+    """If the storage has two copies of a backup, both stay, and they count as one backup.
+
+    A damaged copy that an intruder sent therefore does no harm.
+    """
     backups = nightly(QUARTER)
     again = [stored_as(one.manifest, one.at + HOUR, 1) for one in backups[-3:]]
     for damaged in (ids(backups[-3:]), ids(again)):
@@ -188,7 +191,10 @@ def test_a_refused_prune_has_an_exit_code_of_its_own(
 def test_a_shrunk_backup_is_deleted_only_if_a_person_agrees_at_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
-    """An intruder sent many backups that look newer. With YES=1, the forgeries would displace the real backups."""
+    """An intruder sent many backups that look newer.
+
+    If `YES=1` were enough, these forgeries would displace the real backups.
+    """
     shrunk = dict.fromkeys((DUMP, GLOBALS, STATE), File(499, SHA256))
     forged = [stored_as(night(number, files=shrunk)) for number in range(15, QUARTER)]
     there = pruned_before(InMemory([*nightly(15), *forged], bytes_there=499), ledger)
@@ -215,7 +221,7 @@ def test_the_first_prune_needs_a_person(
 def test_a_year_of_prunes_needs_no_person_but_a_gap_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
-    """Prunes every ten days need no person. A plan that would delete all older months at once needs a person."""
+    """A prune every ten days needs no person. A plan that would delete all older months at once needs a person."""
     at_a_terminal(monkeypatch, None)
     there = pruned_before(InMemory(nightly(FLOOR.days)), ledger)
     for number in range(FLOOR.days, 400):
@@ -233,11 +239,14 @@ def test_a_year_of_prunes_needs_no_person_but_a_gap_does(
     )
 
 
-# --- who broke in ---------------------------------------------------------------------------------------------------
+# --- intruders ------------------------------------------------------------------------------------------------------
 
 
 def seven_forgeries(now: datetime) -> list[Stored]:
-    """Forge seven backups as an intruder would: sent at once, with high numbers, and with dates a month apart."""
+    """Forge seven backups as an intruder would.
+
+    All are sent at the same time, with high numbers and dates a month apart.
+    """
     dates = [datetime(2027, month, 1, tzinfo=UTC) for month in range(1, 8)]
     files = {DUMP: File(1000, SHA256)}
     forged = [made(100000 + number, at, files=files) for number, at in enumerate(dates)]
@@ -266,7 +275,7 @@ def test_seven_forgeries_replace_no_backup(capsys: pytest.CaptureFixture[str], l
 
 @pytest.mark.parametrize("backdated", [True, False])
 def test_forgeries_with_the_storage_s_own_dates_take_a_day_s_place(*, backdated: bool) -> None:
-    """Forgeries sent on one day count as one day, whether their own dates are of that day or spread over months."""
+    """Forgeries that were sent on one day take the place of only one day, even if their own dates are months apart."""
     real = nightly(200)
     now = real[-1].at + DAY
     times = [now - 25 * number * DAY if backdated else now - number * HOUR for number in range(1, 8)]

@@ -76,7 +76,10 @@ def test_roles_are_made_in_a_session_that_the_app_cannot_influence() -> None:
 
 
 def test_owners_are_read_where_the_app_cannot_lie() -> None:
-    """Both sessions have our settings, and the superuser connects only to the database `postgres`."""
+    """The app's login role and the superuser both use our session settings.
+
+    The superuser connects only to the database `postgres`.
+    """
     told = {"container": "c", "owner": "app", "login": "app_01234567", "database": "shop"}
     line = str(RolesAsDeclared().command(**told))
     by_login, by_superuser = line.split("; psql")

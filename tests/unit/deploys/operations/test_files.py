@@ -32,7 +32,7 @@ def test_a_file_that_differs_is_placed_after_its_handler_is_pending(difference: 
 
 @pytest.mark.parametrize("sent", [b"", b64encode(CONTENT)[:4], b64encode(CONTENT)])
 def test_a_file_that_is_cut_short_does_not_take_the_place_of_the_old_one(tmp_path: Path, sent: bytes) -> None:
-    """The test runs the droplet's command with a part of the content, as if the client had died."""
+    """The test gives the droplet's command only a part of the content, as if the operator's machine had died."""
     target = tmp_path / "file"
     target.write_text("old")
     me = getpass.getuser()

@@ -1,4 +1,4 @@
-"""Each foreign finding is removed by the command for its kind."""
+"""Each foreign thing is removed by the command for its kind."""
 
 from __future__ import annotations
 

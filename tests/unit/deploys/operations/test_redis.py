@@ -68,7 +68,7 @@ def test_redis_takes_a_new_password_beside_the_old_one_and_then_alone(
 
 @pytest.mark.parametrize(("alone", "wanted"), [(False, ("new", "old")), (True, ("new",))])
 def test_redis_starts_with_the_passwords_that_it_admits_now(alone: bool, wanted: tuple[str, ...]) -> None:  # noqa: FBT001
-    """Redis may restart before the next release serves, and must then still admit the live release."""
+    """If Redis restarts before the next release serves, Redis must still admit the live release."""
     with droplet({RedisUsers: admitting("new", "old"), FileState: None, Sha256File: ADMIN}):
         write, *_ = redis_password._inner(**REDIS, exclusive=alone)
     assert "/s/redis.conf.new" in str(write)

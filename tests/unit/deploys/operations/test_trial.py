@@ -92,7 +92,7 @@ def test_the_firewall_changes_on_trial_alone() -> None:
 
 
 class Client:
-    """A stand-in for paramiko's client. The class keeps the state, because the tested code creates the object."""
+    """A stand-in for paramiko's client. The state is kept on the class, because the tested code creates the client."""
 
     refuses: Exception | None = None
     code: int | None = 0
@@ -172,7 +172,7 @@ def test_a_login_that_fails_is_one_line_with_what_happens_next(client: type[Clie
 
 
 def test_an_ended_trial_may_have_been_confirmed(client: type[Client]) -> None:
-    """A login may have confirmed the trial although its answer was lost."""
+    """A login may have confirmed the trial although the answer to the login was lost."""
     client.refuses = OSError("refused")
     droplet = Droplet()
     droplet.record = ""

@@ -95,7 +95,7 @@ COMMIT
         ({INPUT: ACCEPT}, {"iptables": [INPUT_BACK]}),
         ({INPUT6: ()}, {"ip6tables": [INPUT_BACK.replace("ufw-", "ufw6-")]}),
         ({INPUT: ACCEPT, PREROUTING: RAW_EMPTY}, {"iptables": [INPUT_BACK, RAW_BACK]}),
-        # The chain FORWARD is not flushed, so Docker's rules in it stay. The fact leaves them out.
+        # The chain FORWARD is not flushed, so Docker's rules stay in FORWARD. The fact omits Docker's rules.
         (
             {FORWARD: ("DROP", "-A FORWARD -j ACCEPT", *CHAINS[FORWARD][1:]), INPUT: ACCEPT},
             {"iptables": [FORWARD_BACK]},

@@ -1,4 +1,4 @@
-"""A configuration is tested before it replaces a good one. The tests run the command of `validate` here."""
+"""A configuration is tested before it replaces a good one. The tests run the command of `validate` on this machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ UNTESTED = {
 
 
 def run(dest: Path, validate: str | None, content: bytes = NEW) -> subprocess.CompletedProcess[bytes]:
-    """Run the droplet's command here, as the user who runs the tests."""
+    """Run the droplet's command on this machine, as the user who runs the tests."""
     owner, group = getpass.getuser(), grp.getgrgid(os.getgid()).gr_name
     with droplet({FileState: None}):
         (write,) = atomic_file._inner(dest=str(dest), content=content, owner=owner, group=group, validate=validate)
@@ -147,7 +147,7 @@ def test_systemd_s_own_configuration_has_no_test() -> None:
 
 
 def placing() -> dict[str, dict[str, str]]:
-    """Return the arguments of each `atomic_file(…)` in a component as they are written, by its name."""
+    """Return the source of the arguments of every `atomic_file(…)` call in the components, by the operation's name."""
     found = {}
     for path in sorted((ROOT / "deploys/components").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):

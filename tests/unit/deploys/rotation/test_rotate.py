@@ -1,4 +1,4 @@
-"""One command rotates a secret, or leaves it as it was."""
+"""One command rotates a secret, or keeps the old secret if the rotation fails."""
 
 from __future__ import annotations
 
@@ -160,7 +160,10 @@ def test_a_droplet_that_is_locked_is_no_failure(operator: Operator, capsys: pyte
 def test_a_second_rotation_is_refused_until_the_first_has_ended(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A second rotation is refused even after the first has written the file. Each would restore its own copy of it."""
+    """A second rotation is refused until the first has ended, even if the first has already written the env file.
+
+    Otherwise, each rotation would restore its own copy of the env file.
+    """
     second: list[int] = []
 
     def converge(environment: str, deploy: str) -> int:
@@ -262,7 +265,7 @@ def test_any_value_is_written_so_that_it_is_read_again_and_all_else_stays(
 def test_a_token_that_its_issuer_refuses_changes_nothing(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The env file keeps the old token, even if it was revoked, because the new one is certainly wrong."""
+    """The env file keeps the old token, even if that token was revoked, because the new token is certainly wrong."""
     operator.ends = [1]
     ages = operator.ages.read_bytes()
     assert operator.rotates(key, "--yes", stdin=ISSUED[key]) == REFUSED

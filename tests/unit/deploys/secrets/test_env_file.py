@@ -164,7 +164,10 @@ def test_the_template_itself_is_refused_whole(tmp_path: Path) -> None:
 
 
 def test_the_template_and_an_app_without_secrets_of_its_own_agree(tmp_path: Path) -> None:
-    """Lines for app secrets, Telegram and off-site backups may stay unchanged (docs/how-to/own-image.md)."""
+    """The template's lines for app secrets, Telegram and off-site backups may stay unchanged.
+
+    See docs/how-to/own-image.md.
+    """
     text = (ROOT / ".env.production.template").read_text()
     for key in RULES:
         text = re.sub(rf"(?m)^{key}='.*'$", f"{key}='{key.replace('_', '-')}-{SECRET * 3}'", text)

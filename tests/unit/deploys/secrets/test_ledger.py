@@ -41,7 +41,10 @@ def test_every_secret_of_the_place_has_one() -> None:
 
 
 def test_the_operator_s_own_keep_their_day_when_an_env_file_leaves_them_out() -> None:
-    """CI's env file lacks the operator's secrets. The ledger keeps their days, so that CI's plan shows no drift."""
+    """CI's env file lacks the operator's secrets.
+
+    The ledger keeps the days of these secrets, so that CI's plan shows no drift.
+    """
     given = {KEY: "k", "OFFSITE_PASSWORD": "1", "OFFSITE_OPERATOR_PASSWORD": "2"}
     known = {name: Entry(fingerprint, BEFORE) for name, fingerprint in given.items()}
     assert updated(known, {KEY: "k", "OFFSITE_PASSWORD": "1"}, TODAY) == known

@@ -57,7 +57,7 @@ def test_an_incompatible_release_has_a_reason() -> None:
     applied = tuple(Revision(f"000{n}", "contract" if n in {2, 4} else "expand") for n in range(5))
     assert schema.incompatibility(applied, knowing("0000")) == "the later revision 0002 is a contract"
     assert schema.incompatibility(applied, knowing("0001")) == "the later revision 0004 is a contract"
-    assert schema.incompatibility(applied, knowing("0003")) is None  # it has the expand that 0004 completes
+    assert schema.incompatibility(applied, knowing("0003")) is None  # 0003 is the `expand` that 0004 completes
     assert schema.incompatibility(applied, knowing("0004")) is None
     assert schema.incompatibility(applied, knowing("x")) == "nobody knows which revisions came after x"
 
@@ -66,7 +66,10 @@ def test_an_incompatible_release_has_a_reason() -> None:
 def test_an_interrupted_migration_leaves_its_first_revisions_applied(
     every: tuple[Revision, ...], data: st.DataObject
 ) -> None:
-    """A migration that is killed or fails has applied some revisions. The next attempt applies the rest."""
+    """A migration that was killed or failed may have applied only its first revisions.
+
+    The next attempt applies the other revisions.
+    """
     done = data.draw(st.integers(0, len(every)))
     known = data.draw(st.integers(done, len(every)))
     meant = data.draw(st.integers(done, known))
@@ -84,13 +87,16 @@ def test_an_older_image_that_lacks_revisions_takes_none_for_absent(
 
 
 def test_a_revision_applied_by_other_means_hides_no_other() -> None:
-    """The database is at a revision that no release knows, and yet the pending revision does not count as applied."""
+    """A pending revision does not count as applied, even if the database is at a revision that no release knows."""
     one, two = Revision("1", "expand"), Revision("2", "contract")
     assert schema.applied((one, two), schema.Report("elsewhere", "2", (two,))) == (one,)
 
 
 def reported(every: tuple[Revision, ...], done: int, known: int) -> schema.Report:
-    """Return the report of an image with the first `known` revisions, for a database with the first `done`."""
+    """Return the report of an image that has the first `known` revisions.
+
+    The database has the first `done` revisions.
+    """
     names = [None, *(one.revision for one in every)]
     return schema.Report(names[done], names[known], every[done:known])
 

@@ -1,4 +1,4 @@
-"""stackctl reads state.json exactly as it wrote it. state.json determines the live release."""
+"""stackctl reads from `state.json` exactly what stackctl wrote. This file determines the live release."""
 
 import json
 import re
@@ -95,7 +95,7 @@ def test_a_live_release_is_kept_once_and_first(before: State, served: list[tuple
 
 
 def test_the_recorded_colour_is_the_colour_of_what_was_recorded_last() -> None:
-    """A release is recorded at its end, well after the flip, so the active colour may be another one."""
+    """Between a release's flip and its end, the active colour differs from the recorded colour."""
     recorded = State().serving("blue", LIVE, 3)
     assert (State(active="blue").recorded_colour, recorded.recorded_colour) == (None, "blue")
     during = replace(recorded.with_colour("green", replace(LIVE, id="later")), active="green")

@@ -67,7 +67,7 @@ def test_an_undone_release_restores_the_webhook(live: Droplet, verb: list[str], 
 
 
 def test_boot_after_a_stop_ends_with_it(live: Droplet) -> None:
-    """The webhook is set again at boot. `systemctl restart` and a reboot also stop and boot the stack."""
+    """The webhook is set again at boot. `systemctl restart` and a reboot both stop the stack and then boot it."""
     assert stackctl(live, "halt")[0] == 0
     assert live.telegram.webhook["url"] == ""
     assert stackctl(live, "boot")[0] == 0
@@ -176,7 +176,7 @@ def test_status_says_what_telegram_can_not_deliver(live: Droplet, pending: int, 
     code, seen = report(live)
     assert (code, seen["problems"]) == ((4, [said]) if said else (0, []))
     assert (seen["telegram"]["pending"], seen["telegram"]["error_at"]) == (pending, at)
-    live.paths.maintenance.touch()  # during maintenance, nginx itself rejects Telegram
+    live.paths.maintenance.touch()  # during maintenance, nginx itself rejects Telegram's requests
     assert report(live)[1]["problems"] == []
 
 

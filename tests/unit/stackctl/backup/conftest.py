@@ -1,4 +1,4 @@
-"""A droplet in memory, its backups, and a storage that accepts them."""
+"""Fixtures of a droplet in memory with backups, and of an off-site storage."""
 
 from pathlib import Path
 

@@ -25,7 +25,10 @@ from tests.support.power import Disk
 
 
 def test_a_backup_has_its_name_only_once_it_is_synced(live: Droplet) -> None:
-    """Against a power cut, the files are synced before the manifest, and the manifest before the final name."""
+    """To survive a power cut, a backup's files are synced before its manifest.
+
+    The manifest is synced before the final name.
+    """
     backups = live.paths.backups
     disk, looked = Disk(live.paths.var.parents[2]), list[int]()
 
@@ -63,7 +66,7 @@ def hostile(directory: Path, outside: Path) -> None:
 def test_files_of_a_throwaway_container_are_removed_without_following_links(
     live: Droplet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A throwaway container restores data of a possible intruder, so its files may be hostile links."""
+    """A throwaway container restores data that an intruder may have written, so its files may be hostile links."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").touch()

@@ -82,7 +82,7 @@ GRANT postgres TO keeper;
 
 @dataclass
 class Programs(Machine):
-    """A stand-in for PostgreSQL's programs that records each question."""
+    """A stand-in for PostgreSQL's programs that records each call."""
 
     listed: str = LISTED
     schema: str = SCHEMA
@@ -248,7 +248,7 @@ def test_objects_return_to_their_owner_if_it_has_no_power(
 
 
 def test_nothing_of_postgresql_s_own_is_given_away(load: Load, programs: Programs) -> None:
-    """The owner of pg_catalog controls each session of a superuser. A function's body may contain such statements."""
+    """A load never changes the owner of `pg_catalog`, because that owner controls each session of a superuser."""
     programs.answers = {"rolcanlogin": "keeper", "lomowner": '["public", "my \\"t"]', **programs.answers}
     programs.schema = (
         "ALTER SCHEMA pg_catalog OWNER TO keeper;\nALTER VIEW pg_catalog.pg_roles OWNER TO keeper;\n"
@@ -288,7 +288,10 @@ def test_a_line_ends_where_pg_restore_ends_it(load: Load, programs: Programs) ->
 
 
 def test_nothing_of_a_dump_becomes_a_superuser_s(load: Load, programs: Programs) -> None:
-    """No object of a dump gets a superuser as owner. A function with SECURITY DEFINER would then run as superuser."""
+    """No object of a dump gets a superuser as owner.
+
+    Otherwise, a function with SECURITY DEFINER would run as superuser.
+    """
     programs.schema = "ALTER TABLE public.t OWNER TO postgres;\nALTER FUNCTION public.f() OWNER TO keeper;\n"
     assert load.contents().owners == (("LARGE OBJECT", "4242", "keeper"),)
 

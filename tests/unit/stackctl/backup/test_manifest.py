@@ -1,4 +1,4 @@
-"""stackctl reads a backup's manifest exactly as it wrote it, and refuses anything else."""
+"""stackctl reads from a backup's manifest exactly what stackctl wrote, and refuses anything else."""
 
 import json
 import os
@@ -195,7 +195,7 @@ WHY = 'pg_restore of postgres.dump failed: ERROR:  relation "z" does not exist'
 
 
 def test_only_an_unverified_backup_s_manifest_has_a_reason() -> None:
-    """Verified backups have no reason, because an older stackctl refuses a manifest with an unknown key."""
+    """A verified backup's manifest lacks the key `unproven`, because an older stackctl refuses an unknown key."""
     unproven = made(1, verified=False, unproven=WHY)
     assert manifest.parse(unproven.to_json(), "here") == unproven
     assert "unproven" not in json.loads(made(1).to_json())
@@ -209,7 +209,7 @@ def test_the_reason_of_an_unverified_backup_is_one_printable_line(why: Any) -> N
 
 
 def test_a_verified_backup_has_no_reason_why_it_is_unverified() -> None:
-    """A manifest must not be verified and have a reason. Its rows would be compared with nothing."""
+    """A manifest that marks a backup both as verified and as unproven is refused."""
     document = json.loads(made(1).to_json()) | {"unproven": WHY}
     with pytest.raises(FailedError, match="the backup is marked both as verified and as unproven"):
         manifest.parse(json.dumps(document), "here")

@@ -12,7 +12,7 @@ from tests.support.settings import ROOT
 
 
 def test_a_dump_of_half_the_size_fails_each_night_until_a_manual_backup(live: Droplet) -> None:
-    """A dump of less than half the size is kept, its run fails, and nothing is pruned."""
+    """If a dump is less than half as large as the last one, the run keeps it, prunes nothing and fails."""
     big = large(50, at=live.now() - timedelta(hours=20))
     for one in (*(made(number, live.now() - timedelta(days=60 - number)) for number in range(40, 50)), big):
         keep(live, one)
@@ -41,7 +41,7 @@ def test_half_is_half(live: Droplet, percent: int, code: int) -> None:
 
 
 def test_sizes_are_not_compared_with_pre_restore_or_unverified_backups(live: Droplet) -> None:
-    """A pre-restore or unverified backup is not compared. A large verified backup counts after a small manual one."""
+    """A backup's size is compared with earlier backups, except with pre-restore and unverified backups."""
     for one in (large(40), small(41, reason="asked"), large(42, reason="safety"), large(43, verified=False)):
         keep(live, one)
     assert stackctl(live, "backup", "--nightly")[0] == 0

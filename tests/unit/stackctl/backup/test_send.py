@@ -29,7 +29,7 @@ def test_an_unsent_backup_is_sent_with_the_next_one(live: Droplet, storage: Sent
 
 
 def test_a_backup_that_the_storage_lost_is_sent_again(live: Droplet, storage: Sent) -> None:
-    """stackctl sends a backup again that the storage lost, or that a new repository never had."""
+    """stackctl sends a backup again if the storage lost the backup, or if a new repository never had the backup."""
     assert stackctl(live, "backup")[0] == 0
     storage.clear()
     assert stackctl(live, "backup")[0] == 0
@@ -71,7 +71,7 @@ def test_the_first_of_an_empty_droplet_is_compared_with_what_was_sent(
 def test_a_release_needs_no_storage_that_answers(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A release does not ask the storage for the highest number. The first backup after the release asks."""
+    """A release does not ask the storage for the highest number. The first backup after the release asks for it."""
     droplet = installed(tmp_path)
     with monkeypatch.context() as down:
         down.setattr(download, "available", lambda _stack: pytest.fail("the release asked the storage"))

@@ -1,4 +1,4 @@
-"""stackctl verifies backups, even those whose dump does not restore in one go."""
+"""stackctl verifies backups, even if a constraint rejects rows of the dump."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.support.fakes.postgres import Postgres
 
 @pytest.fixture
 def odd(live: Droplet) -> Droplet:
-    """Give the live database a table whose rows no database accepts in one go."""
+    """Give the live database a table whose constraint rejects the table's own rows during a restore."""
     live.postgres.unloadable = {"public.offers": True}
     return live
 
@@ -192,7 +192,7 @@ def test_a_load_that_writes_without_end_is_stopped_before_the_disk_is_full(
 def test_a_load_that_was_ended_is_not_verified_even_if_its_faults_are_expected(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A load that was stopped is not verified, even if the restore ignores other errors of this dump."""
+    """A backup whose load was stopped is not verified, even if stackctl ignores other errors of the load."""
     monkeypatch.setattr(verify, "LOOK_S", 0.001)
     live.bytes_free = SPARE - 1
     with pytest.raises(FailedError, match="is left on the disk"), verify._leaving_room(stack_of(live), "bot-verify"):

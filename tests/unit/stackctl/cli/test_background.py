@@ -25,7 +25,7 @@ ID, ANOTHER = "0123456789abcdef" * 2, "f" * 32
 
 @dataclass
 class Followed(Droplet):
-    """A droplet on which one prepared event happens at each sleep of the follower. After the last, the unit ends."""
+    """A droplet on which a prepared event happens each time the follower sleeps. The unit ends after the last event."""
 
     coming: list[Callable[[], object]] = field(default_factory=list)
     unit: str = "active"
@@ -75,13 +75,13 @@ def start(followed: Followed, *arguments: str) -> None:
 
 
 def follow(followed: Followed, run: str = RUN) -> tuple[int, list[str]]:
-    """Follow a run. Return its exit code and messages."""
+    """Follow a run, and return the run's exit code and messages."""
     heard: list[str] = []
     return background.follow(followed.paths, followed, run, lambda event: heard.append(event["message"])), heard
 
 
 def test_a_run_is_heard_from_its_first_event_to_its_exit_code(followed: Followed) -> None:
-    """The follower shows no events of earlier runs and of other runs at the same time."""
+    """The follower shows no events of earlier runs or of other runs that happen at the same time."""
     before, mine, others = run_log(followed.paths, "earlier"), run_log(followed.paths), run_log(followed.paths, "other")
     before.begin("ada", "1.0.0")
     before.end(0, "over")
@@ -176,7 +176,7 @@ def test_a_follower_waits_for_a_silent_run_while_its_unit_exists(followed: Follo
 
 
 def test_the_follower_waits_for_a_run_that_undoes_its_work(followed: Followed) -> None:
-    """A stopped unit is `deactivating` until its work is undone. The follower waits for the end."""
+    """A stopped unit is `deactivating` until its work is undone, and the follower waits until then."""
     mine = run_log(followed.paths)
     mine.begin("ada")
     followed.unit = "deactivating"
@@ -332,7 +332,7 @@ def test_machines_are_told_in_json_how_it_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fits", [0, 3])
 def test_on_a_full_disk_it_is_heard_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
-    """The follower hears the end even if the disk fills up after some events."""
+    """The follower reports the end of a run even if the disk fills up during the run."""
     droplet, append, left = installed(tmp_path), events.append, [OSError(28, "No space left on device")]
 
     def full(path: Path, event: Mapping[str, Any]) -> None:

@@ -105,7 +105,7 @@ def settled(droplet: Droplet, *verb: str) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize("tag", ["1.1.0", "1.2.0"])
 def test_a_release_first_recovers_the_recorded_one(uncommitted: Droplet, tag: str) -> None:
-    """A release first recovers the recorded release, because a failed release is undone to that one."""
+    """A release first recovers the recorded release, because a failed release must return to the recorded one."""
     assert settled(uncommitted, "release", tag) == (0, [RECORDED])
     assert serves(uncommitted) == ("green", tag, ["green"])
     assert [known.tag for known in state.load(uncommitted.paths).kept] == [tag, "1.0.0"]
@@ -118,7 +118,7 @@ def test_a_release_that_fails_after_one_that_was_killed_leaves_what_was_recorded
 
 
 def test_the_recorded_release_is_recovered_even_if_its_health_is_unknown(uncommitted: Droplet) -> None:
-    """The recorded release is recovered even with an unknown health, as after a start of Docker."""
+    """The recorded release is recovered even if Docker does not know its health yet, as after a start of Docker."""
     for container in uncommitted.docker.of("bot-blue"):
         container["health"] = "starting"
     assert settled(uncommitted, "release", "9.9.9") == (1, [RECORDED])

@@ -112,7 +112,7 @@ def test_an_unknown_key_is_not_guessed(paths: Paths, proc: Path, line: str) -> N
 
 
 def test_a_process_that_only_calls_itself_so_is_no_session(paths: Paths, proc: Path) -> None:
-    """A caller can choose a process's name and variables, and cannot choose its owner and its program's file."""
+    """A caller can choose the name and variables of a process, but not its owner and not the file of its program."""
     process(proc, 40, 1, "/home/deploy/sshd-session", uid=1000, name="sshd-session")
     process(proc, 41, 40, "/usr/bin/sudo")
     machine = Journal(accepted(ADA))
@@ -163,7 +163,7 @@ def test_the_lock_names_the_login_and_its_key(tmp_path: Path, monkeypatch: pytes
     )
     assert stackctl(droplet, "--by", "deploy", "release", "1.0.0")[0] == 0
     assert re.fullmatch(r"deploy's stackctl release \(ada@laptop, process \d+\)", seen[0])
-    # The message names the login. The key has a separate field.
+    # The message names the login, and a separate field of the journal names the key.
     first = json.loads(droplet.paths.history.read_text().splitlines()[0])
     assert first["message"] == "1.0.0 by deploy"
 

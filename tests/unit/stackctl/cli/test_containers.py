@@ -17,7 +17,7 @@ def live(tmp_path: Path) -> Droplet:
 
 
 def became(droplet: Droplet, *arguments: str) -> list[str]:
-    """Return the command that stackctl executed in its own place."""
+    """Return the command with which stackctl replaced its own process."""
     with pytest.raises(SystemExit):
         stackctl(droplet, *arguments)
     return droplet.calls[-1]

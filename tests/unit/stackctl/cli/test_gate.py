@@ -158,7 +158,7 @@ mutations = st.tuples(st.sampled_from(ALLOWED), st.integers(0, 80), st.text(min_
 @example("release a+b")
 @example("rollback a/b")
 def test_nothing_but_the_grammar_gets_through(command: str) -> None:
-    """The test states the gate's grammar a second time, in another way than gate.py."""
+    """The test states the gate's grammar a second time, in a different way from gate.py."""
     try:
         arguments = gate.parse(command)
     except RefusedError:

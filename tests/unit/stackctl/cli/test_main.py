@@ -15,7 +15,10 @@ from tests.support.fakes.droplet import installed, stackctl
 def test_a_fault_of_our_own_needs_a_person(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: list[str]
 ) -> None:
-    """An internal error needs a person. The follower of a release gets a message; the traceback is in the journal."""
+    """An internal error needs a person.
+
+    The follower of a release shows a message, and the journal has the traceback.
+    """
 
     def faulty(*_arguments: object) -> None:
         raise ZeroDivisionError("by nought")

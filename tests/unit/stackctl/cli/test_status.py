@@ -123,7 +123,7 @@ def test_files_of_debian_s_that_were_changed_are_a_problem(live: Droplet) -> Non
     code, shown = stackctl(live, "integrity")
     assert code == 4
     assert "have changed since they were installed: /bin/ls, debsums: missing file /bin/cp" in shown
-    # The problem must stay after a later failure of debsums, for example by a reboot.
+    # The problem must stay even if the next debsums fails, for example because a reboot interrupts it.
     live.failing["debsums"] = Result(1, stderr="interrupted")
     code, report = status(live)
     assert (code, report["problems"]) == (

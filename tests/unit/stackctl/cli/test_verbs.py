@@ -1,4 +1,7 @@
-"""The table of verbs names modules and functions that exist, and costs nothing before a verb is called."""
+"""The table of verbs names modules and functions that exist.
+
+A verb's module is imported only when the verb is called.
+"""
 
 import re
 import subprocess
@@ -40,7 +43,7 @@ def test_the_help_imports_no_verb_s_module() -> None:
 
 
 def test_a_verb_s_module_is_there_before_the_verb_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A verb imports its module before it waits, because a converge may replace the zipapp meanwhile."""
+    """A verb imports its module before it waits for a lock. A converge may replace the zipapp during the wait."""
     done: list[str] = []
 
     def function(name: str) -> Callable[..., int]:

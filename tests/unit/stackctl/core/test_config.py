@@ -1,4 +1,4 @@
-"""stackctl reads stackctl.json strictly. The refusal of a fault names the key."""
+"""stackctl reads stackctl.json strictly. An error message names the faulty key."""
 
 import json
 from typing import Any

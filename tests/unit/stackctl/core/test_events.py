@@ -149,7 +149,10 @@ def test_a_history_that_has_grown_too_long_keeps_its_newest_lines(
 
 
 def test_only_a_release_trims_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a release trims the history, once, because each follower must then read again from the beginning."""
+    """Only a release trims the history, and only once.
+
+    After a trim, each follower must read from the beginning again.
+    """
     droplet = installed(tmp_path)
     monkeypatch.setattr(events, "MOST_LINES", 4)
     monkeypatch.setattr(events, "KEPT_LINES", 2)

@@ -51,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def trickle(self) -> None:
-        """Send a byte now and then, always before a read times out."""
+        """Send single bytes slowly, each just before a read would time out."""
         with suppress(OSError):
             for _ in range(20):
                 self.wfile.write(b"H")
@@ -72,7 +72,7 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
 
 
 def test_a_status_is_returned_whatever_the_body(tmp_path: Path) -> None:
-    """The client returns the status for any body, such as endless events or a page larger than the limit."""
+    """The client returns the status for any body, even for endless events or a page larger than the limit."""
     with serving(Server(str(tmp_path / "s"), Handler)):
         for path, status in (("/stream", 200), ("/endless", 200), ("/ready", 503)):
             assert Machine().status_over_socket(tmp_path / "s", path, timeout=1) == status

@@ -1,4 +1,7 @@
-"""A lock keeps other runs out and names its holder. The tests use real processes, as flock(2) does."""
+"""A lock keeps other runs out and names its holder.
+
+The tests use real processes, because flock(2) locks between processes.
+"""
 
 import multiprocessing
 import os
@@ -292,7 +295,7 @@ def test_a_reboot_waits_for_what_is_under_way_and_keeps_others_out(tmp_path: Pat
 
 
 def test_two_looks_at_the_certificate_are_never_at_work_at_once(tmp_path: Path) -> None:
-    """The timer and a converge may check the certificate at once. The second check waits for the first."""
+    """The timer and a converge may check the certificate at the same time. The second check waits for the first."""
     declared = {"domain": "bot.lab.test", "server": "https://acme.test/dir", "email": "a@lab.test"}
     droplet = installed(tmp_path, certificate=declared)
     seen: list[object] = []

@@ -1,5 +1,5 @@
 """Errors of PostgreSQL and its drivers are shown without the rows that they contain."""
-# ruff: noqa: S608 - texts with SQL in them, which nobody runs
+# ruff: noqa: S608 - no program runs the SQL in these texts
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_state_with_what_is_no_tag_is_not_believed(tmp_path: Path, change: dic
 
 
 class TestLogs:
-    """`stackctl logs` shows a program's output at once."""
+    """`stackctl logs` shows a program's output immediately."""
 
     def shown(self, script: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
         code = Machine().run_shown(["sh", "-c", script])
@@ -156,8 +156,8 @@ class TestLogs:
         assert self.shown(script, capfd) == (3, "a\\x1b]0;x\\x07\tb\n", "c\\x9b\n")
 
     def test_a_line_is_shown_before_it_ends(self, tmp_path: Path) -> None:
-        """The output may be a prompt or an endless line. stackctl does not wait for its end, and no buffer grows."""
-        # A shell ignores SIGINT in background programs, and their children inherit this.
+        """stackctl does not wait for the end of a line, which may be a prompt or endless, so no buffer grows."""
+        # A program that a shell starts in the background ignores SIGINT, and so do the program's children.
         code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         code += f"sys.path.insert(0, {str(Path(manifest.__file__).parents[2])!r});"
         code += "from stackctl.core.machine import Machine;"

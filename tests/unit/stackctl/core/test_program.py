@@ -24,7 +24,7 @@ def test_a_programs_end_output_and_environment() -> None:
 
 
 def test_a_program_that_hangs_ends_with_all_it_started() -> None:
-    """A timeout kills all child processes, too. docker's child Compose would keep the pipe open."""
+    """A timeout also kills all child processes. Otherwise Compose, a child of `docker`, would keep the pipe open."""
     began = time.monotonic()
     result = Machine().run(["sh", "-c", "echo said; sleep 60 & sleep 60"], timeout=0.2)
     assert time.monotonic() - began < 5
@@ -106,7 +106,7 @@ def test_a_conversation_goes_back_and_forth_and_ends_with_the_with(tmp_path: Pat
 
 
 def test_standard_error_of_a_conversation_is_no_answer() -> None:
-    """The app's functions can write to psql's standard error by RAISE INFO, despite client_min_messages."""
+    """The app's functions can write to psql's standard error with `RAISE INFO`, despite `client_min_messages`."""
     with Machine().interactive(["sh", "-c", "echo 'INFO:  x\nforged' >&2; sleep 0.1; cat; echo late >&2"]) as echo:
         assert echo.ask("true\nend\n", "end", 5) == ["true"]
 

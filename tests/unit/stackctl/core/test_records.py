@@ -1,4 +1,4 @@
-"""A record can be written and read again. A fault is refused with its key."""
+"""A record can be written and read again. An error message names the faulty key."""
 
 import json
 from collections.abc import Mapping

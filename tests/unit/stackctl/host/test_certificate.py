@@ -39,7 +39,10 @@ STAGING = "Saving debug log to x\nYou've asked to replace it with a test certifi
 
 @dataclass
 class Edge(Droplet):
-    """A droplet with a real openssl and fakes of certbot and nginx, which reads `current` at each handshake."""
+    """A droplet with a real openssl, a fake certbot and a fake nginx.
+
+    The fake nginx reads `current` at each handshake.
+    """
 
     nginx: bool = True
     """True if nginx runs with the declared configuration."""
@@ -118,7 +121,10 @@ def test_the_declared_certificate_replaces_the_placeholder(edge: Edge) -> None:
 
 
 def test_nginx_reads_a_copy_that_is_its_groups(edge: Edge) -> None:
-    """nginx's workers read the files at each handshake, so nginx gets a copy. Only root can read certbot's files."""
+    """nginx's workers read the certificate at each handshake.
+
+    nginx gets a copy, because only root can read certbot's files.
+    """
     assert stackctl(edge, "certificate")[0] == 0
     copy = edge.paths.tls_current.resolve()
     assert copy.parent == edge.paths.tls

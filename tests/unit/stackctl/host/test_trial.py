@@ -109,7 +109,7 @@ def test_whatever_was_there_takes_the_place_of_whatever_is_there(
 
 
 def test_a_failed_copy_removes_nothing(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the disk fills up at the second copy, begin fails and changes nothing."""
+    """If the disk fills up at the second copy, `trial begin` fails and changes nothing."""
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
     before = there(bot)
@@ -177,7 +177,7 @@ def test_a_change_that_fails_fails_as_its_command_does(bot: Droplet) -> None:
 
 
 def test_an_endless_change_does_not_prevent_its_revert(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change that hangs, for example because its sender sleeps, ends with the trial. Then the lock is free."""
+    """A change that hangs, for example because its sender sleeps, ends with the trial. The lock is then free."""
     timeouts: list[float] = []
 
     def endless(_: Droplet, argv: list[str], timeout: float) -> int:

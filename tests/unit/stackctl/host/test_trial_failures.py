@@ -27,7 +27,7 @@ def test_a_change_that_is_not_on_trial_is_neither_confirmed_nor_reverted(bot: Dr
 
 
 def test_a_timer_that_finds_no_trial_ends(bot: Droplet) -> None:
-    """A timer without a trial ends. A confirmation may be killed before it stops the timer."""
+    """A timer that finds no trial ends, because a confirmation may be killed before it stops the timer."""
     assert stackctl(bot, "trial", "expire", "ssh")[0] == 0
     assert there(bot)["00-bot.conf"] == RIGHT
     assert calls(bot, "systemctl") == [["systemctl", "stop", bot.paths.units.trial_timer("ssh")]]
@@ -92,7 +92,7 @@ def test_a_record_that_cannot_be_read_is_left_to_a_person(bot: Droplet, record: 
 
 
 def test_the_timer_repeats_a_revert_that_failed_at_boot(bot: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record from an earlier boot is due at once, although the new monotonic clock shows time left."""
+    """A trial from before the boot is due immediately, although the new monotonic clock shows time left."""
     bot.seconds = 5000
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)
@@ -140,7 +140,10 @@ def test_only_root_can_read_the_copies(bot: Droplet) -> None:
 
 
 def test_a_kill_during_begin_changes_nothing(bot: Droplet) -> None:
-    """Before the record exists, nothing was changed, so nothing is reverted. With the record, all copies exist."""
+    """A kill of `trial begin` leaves either no record or a record with all its copies.
+
+    `trial begin` changes nothing itself, so nothing has to be reverted.
+    """
     recorded: list[bool] = []
     for moment in range(1, 20):
         left = killed(bot, moment, "trial", "begin", "ssh")

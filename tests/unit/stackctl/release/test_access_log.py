@@ -29,7 +29,7 @@ def test_a_mark_parts_what_was_answered_before_it_from_what_was_since(access_log
 
 
 def test_nginx_s_own_answers_are_not_counted(access_log: Path) -> None:
-    """The watch ignores answers of nginx itself, for example during maintenance or for an unknown host."""
+    """The watch ignores answers from nginx itself, for example during maintenance or for an unknown host."""
     log(access_log, 200, 502)
     log(access_log, 503, 503, 404, reached_the_app=False)
     mark = Mark.now(access_log)
@@ -42,7 +42,10 @@ def test_nginx_s_own_answers_are_not_counted(access_log: Path) -> None:
 def test_requests_that_began_after_a_moment_count_since_then(
     tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, int]], moment: int
 ) -> None:
-    """The time at which a request began decides whether it counts. All lines before the mark count as before."""
+    """A request counts only if it began after the given moment.
+
+    All lines that precede the mark count as requests before the flip.
+    """
     path = tmp_path_factory.mktemp("log") / "access.log"
     for began, took in answers:
         log(path, 500, at=began + took, took=took)
@@ -71,7 +74,7 @@ def tally(statuses: Sequence[int]) -> Tally:
 
 
 def test_a_rotated_log_is_read_from_its_start(access_log: Path) -> None:
-    """After a rotation, the new log with the same name is read from its start, even if it is longer than the mark."""
+    """After a rotation, the new log is read from its start, even if it grows past the position of the mark."""
     log(access_log, 200, 200, 200)
     mark = Mark.now(access_log)
     log(access_log, 500)
@@ -91,7 +94,7 @@ def test_a_log_that_comes_after_the_mark_is_all_since(access_log: Path) -> None:
 
 
 def test_only_the_newest_lines_before_the_mark_count(access_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the newest lines before the mark count, without a line that is cut at the limit."""
+    """Only the last `BEFORE_BYTES` before the mark count. A line that begins before this limit is not counted."""
     log(access_log, *[500] * 50, 200, 200)
     line = len(access_log.read_bytes()) // 52
     monkeypatch.setattr(watch, "BEFORE_BYTES", 2 * line + line // 2)

@@ -11,7 +11,7 @@ from tests.support.fakes.kills import killed_at_its_watch
 
 
 def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb: str) -> float:
-    """Return the seconds from the last flip to the end of the colour that served before."""
+    """Return the seconds from the last flip until the colour that served before it ended."""
     flipped, ended = list[float](), list[float]()
     activate, stop = state.activate, Stack.stop_colour
 
@@ -34,7 +34,10 @@ def ends_after_the_flip(droplet: Droplet, monkeypatch: pytest.MonkeyPatch, *verb
 def test_the_old_colour_ends_a_second_after_the_flip_at_the_earliest(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGTERM at once would reset connections in the backlog. A rollback waits a second, because it has no watch."""
+    """An immediate SIGTERM would reset connections in the backlog.
+
+    A rollback waits a second, because it has no watch.
+    """
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert DRAIN_SECONDS == 1.0
     assert 1.0 <= ends_after_the_flip(live, monkeypatch, "rollback") < 3.0

@@ -1,4 +1,4 @@
-"""A release takes the right image: by tag, by digest, or the live one."""
+"""A release uses the right image, whether it is named by tag, named by digest, or the live one."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def declared_anew(droplet: Droplet) -> None:
 
 
 def test_a_converge_brings_in_nothing_that_was_pushed_under_the_live_tag_since(live: Droplet) -> None:
-    """A converge restarts the recorded image. Only a release uses an image that was pushed under the tag since."""
+    """A converge restarts the recorded image. Only a release uses an image that was pushed under the live tag later."""
     moved(live, "1.0.0", "9.9.9")
     declared_anew(live)
     with lock.exclusive(live.paths.lock, "ada's converge", 0):
@@ -44,7 +44,7 @@ DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 @pytest.mark.parametrize(("asked", "code"), [(DIGEST, 0), (OTHER, 2)])
 def test_a_digest_is_the_live_one_s_or_refused_when_the_registry_is_gone(live: Droplet, asked: str, code: int) -> None:
-    """CI names its image by digest. Without the registry, only the live image's digest can be released."""
+    """CI names its image by digest. While the registry is unreachable, only the live image's digest can be released."""
     current = state.load(live.paths)
     assert current.release
     pinned = f"{REPOSITORY}@{DIGEST}"

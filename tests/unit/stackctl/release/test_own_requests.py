@@ -80,7 +80,7 @@ def test_a_page_of_a_first_release_has_to_be_answered(tmp_path: Path) -> None:
 
 
 def test_an_app_gets_its_first_webhook_while_it_serves(tmp_path: Path) -> None:
-    """An app gets its first webhook by a release, although the live release has no webhook secret for a probe."""
+    """A release can give an app its first webhook, although the live release has no webhook secret for a probe."""
     fresh = installed(tmp_path, webhook_path=None)
     without = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("TELEGRAM_")}
     fresh.paths.next_environment.write_bytes(canonical(without))
@@ -97,7 +97,7 @@ def test_a_look_that_fails_once_or_twice_is_a_mishap(live: Watched) -> None:
 
 
 def test_a_rollback_looks_at_no_page(live: Watched) -> None:
-    """A rollback requests no page, because the release before it may be worse."""
+    """A rollback requests no page, because even a page that fails must not prevent a rollback."""
     assert released(live, "1.2.0")[0] == 0
     site(live, "/")
     live.app |= {"pages": {"/": 500}}

@@ -1,4 +1,4 @@
-"""A release runs its steps in order. It refuses bad requests before the first step, and records the result."""
+"""A release refuses bad requests before its first step, runs its steps in order, and records the result."""
 
 import json
 import re

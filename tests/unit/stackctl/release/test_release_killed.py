@@ -21,7 +21,10 @@ from tests.support.releases import assert_one_colour_serves, ids, remembered, ru
 def test_a_signal_undoes_a_release_and_more_signals_do_not_stop_the_undo(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """A signal undoes the release, for example systemd's at a shutdown. Further signals do not stop the undo."""
+    """A signal undoes the release, for example the signal that systemd sends at a shutdown.
+
+    Further signals do not stop the undo.
+    """
     before, sent = (remembered(live), ids(live), running(live)), list[str]()
     run = Droplet.run
 

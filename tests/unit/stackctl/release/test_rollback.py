@@ -70,7 +70,7 @@ def test_a_release_that_was_left_can_be_named_and_counts_again(live: Droplet) ->
     assert stackctl(live, "rollback")[0] == 0
     assert stackctl(live, "rollback", "1.2.0")[0] == 0
     assert tag(live) == "1.2.0"
-    # The release that was live in between also counts as left.
+    # 1.1.0, which the second rollback left, is listed in `left`.
     assert [known.tag for known in state.load(live.paths).kept if known.id in state.load(live.paths).left] == ["1.1.0"]
     assert stackctl(live, "rollback")[0] == 0
     assert tag(live) == "1.0.0"
@@ -110,7 +110,7 @@ def test_after_a_release_that_was_killed_nothing_that_was_recorded_is_left(live:
 
 
 def test_status_offers_no_rollback_to_an_image_that_is_gone(live: Droplet) -> None:
-    """status offers no rollback to a release without an image, for example after `docker system prune --all`."""
+    """status offers no rollback to a release whose image is gone, for example after `docker system prune --all`."""
     three(live)
     live.docker.images = {name: image for name, image in live.docker.images.items() if image != "1.1.0"}
     assert kept_rows(live) == [
@@ -312,7 +312,7 @@ def test_maintenance_is_a_file_that_nginx_looks_for(live: Droplet) -> None:
 
 
 def test_after_a_kill_behind_the_handover_boot_mixes_no_versions(live: Droplet) -> None:
-    """After a kill between the worker's handover and the record, boot starts one version and not two."""
+    """After a kill between the worker's handover and the record, boot starts app and worker in the same version."""
     current = state.load(live.paths)
     assert stackctl(live, "release", "1.2.0")[0] == 0
     state.save(live.paths, current)

@@ -27,7 +27,7 @@ def test_a_killed_rollback_is_finished_by_the_same_command(tmp_path: Path) -> No
 
 
 def test_a_rollback_after_a_killed_release_goes_back_to_the_recorded_one(tmp_path: Path) -> None:
-    """A rollback after a killed release goes back to the recorded release, because the killed one may never be live."""
+    """If a release was killed after its flip, a rollback goes back to the recorded release."""
     led = set[tuple[str, str]]()
     droplet = installed(tmp_path / "droplet")
     for version in ("1.0.0", "1.1.0"):

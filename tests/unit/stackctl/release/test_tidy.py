@@ -33,7 +33,7 @@ def test_releases_that_fail_do_not_fill_the_disk(live: Droplet) -> None:
     live.app = {"ready": 200, "update": 500}
     for _ in range(5):
         assert stackctl(live, "release", "1.1.0")[0] == 1
-    # The releases' dumps stay until a newer backup is verified, and a full disk refuses a release.
+    # The dumps of failed releases stay until a newer backup is verified. A release is refused if the disk is too full.
     assert len(list(live.paths.backups.iterdir())) == 6
     assert stackctl(live, "backup")[0] == 0
     assert [one.reason for one in manifest.every(live.paths.backups)] == ["release"] * 3 + ["asked"]
@@ -47,7 +47,7 @@ def test_the_image_of_the_live_release_survives_being_released_often(fresh: Drop
 
 
 def test_a_rollback_s_release_is_kept_even_if_it_looks_old(live: Droplet) -> None:
-    """A rolled-back release is kept although others look newer, because the clock was ahead when these were killed."""
+    """The releases of both colours are kept, although killed releases look newer because the clock was ahead."""
     for orphan in range(3):
         live.paths.snapshot(f"2099010{orphan}T000000Z").write_text("{}")
     assert stackctl(live, "release", "1.1.0")[0] == 0

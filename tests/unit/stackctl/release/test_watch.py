@@ -105,7 +105,7 @@ def complaint(at: float) -> dict[str, Any]:
 def test_telegram_s_errors_from_before_the_flip_and_their_repetition_do_not_count(
     live: Watched, clock: float, after: float
 ) -> None:
-    """Telegram's earlier errors and their repetition do not count, with any difference between the clocks."""
+    """Errors that Telegram first reported before the flip do not count, however much Telegram's clock differs."""
     before = live.now().timestamp() + clock
     live.later = complaint(before)
     look(live, later=complaint(before + after))
@@ -149,7 +149,7 @@ def test_nginx_s_refusals_in_maintenance_do_not_count_against_the_release(live: 
 
 @pytest.mark.parametrize("at", [0, 2])
 def test_maintenance_at_any_moment_of_the_watch_silences_telegram(live: Watched, at: int) -> None:
-    """Maintenance during the watch makes Telegram's complaints not count, even after its end."""
+    """If maintenance was on at any time of the watch, the watch ignores Telegram's complaints until the watch ends."""
     flag = live.paths.maintenance
 
     def complain() -> None:

@@ -106,7 +106,11 @@ def test_from_off_the_droplet(saved: Droplet, elsewhere: Path) -> None:
 def test_a_link_or_fifo_in_a_backup_is_not_restored(
     saved: Droplet, tmp_path: Path, name: str, *, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """In attack S8, a restore hung on a FIFO with both locks, or copied a secret behind a link for uid 999 to read."""
+    """A restore refuses a link or FIFO.
+
+    In attack S8, a restore that held both locks hung on a FIFO. Another restore followed a link and copied a secret, so
+    that uid 999 could read the secret.
+    """
     outside, path = tmp_path / "outside", saved.paths.backup(newest(saved)) / name
     outside.write_bytes(SECRET)
     path.unlink(missing_ok=True)

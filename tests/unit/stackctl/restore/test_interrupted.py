@@ -115,7 +115,7 @@ def test_a_restore_that_only_renames_needs_no_disk_space(saved: Droplet) -> None
 
 
 def test_if_an_interrupted_restore_cannot_be_undone_no_other_restore_starts(saved: Droplet) -> None:
-    left = interrupted(saved, "rdb")  # in this step, the databases have already changed places
+    left = interrupted(saved, "rdb")  # in this step, the databases have already been swapped
     former = backups(left, "safety")[-1].id
     left.failing = {'RENAME TO "app_restoring"': Result(1, stderr="no answer")}
     code, shown = stackctl(left, "restore", former, "--yes", former)

@@ -1,4 +1,4 @@
-"""A restore loads a dump with an older or newer schema, and even a dump that does not restore in one go."""
+"""A restore loads a dump with an older or newer schema, even if a constraint rejects rows of the dump."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_newer_schema_is_refused_by_the_records_before_anybody_is_asked(tmp_pa
 
 
 def unprovable(droplet: Droplet, *, by_a_check: bool) -> str:
-    """Make a backup of a table whose rows no database accepts in one go, and return the backup's ID."""
+    """Make a backup of a table whose constraint rejects its own rows during a restore, and return the backup's ID."""
     droplet.postgres.tables = dict(THEN)
     droplet.postgres.unloadable = {"public.offers": by_a_check}
     assert stackctl(droplet, "backup")[0] == 1

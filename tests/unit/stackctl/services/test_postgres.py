@@ -63,7 +63,10 @@ def test_the_settings_are_those_that_change_what_we_ask() -> None:
 
 
 def test_the_superuser_asks_nothing_in_the_apps_database(live: Droplet) -> None:
-    """The superuser runs no query in the app's database. Only pg_dump and pg_amcheck, which protect themselves, do."""
+    """The superuser runs no query in the app's database.
+
+    As superuser, only `pg_dump` and `pg_amcheck` connect to it, because they protect themselves.
+    """
     assert stackctl(live, "backup")[0] == 0
     assert stackctl(live, "status")[0] == 0
     in_there = [call for call in live.ran("--dbname=app") if "--username=postgres" in call]
@@ -90,7 +93,7 @@ def test_names_are_quoted() -> None:
 def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
     live: Droplet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two tables with one key are refused, because the manifest lists row counts by key."""
+    """Two tables with the same key are refused, because the manifest lists row counts by key."""
     pair = (Table(1, "a", "b.c", "id", counted=True), Table(2, "a.b", "c", "id", counted=True))
     monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
     with pytest.raises(FailedError, match=r'"a"\."b\.c" and "a\.b"\."c" are both a\.b\.c in a manifest.*Next: rename'):
@@ -99,7 +102,7 @@ def test_two_tables_with_one_key_are_refused_before_anything_is_dumped(
 
 
 def test_a_table_that_is_not_counted_has_no_key(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table without rows of its own has no key, such as the parent of partitions or an extension's table."""
+    """A table that is not counted, such as the parent of partitions or a table of an extension, has no key."""
     pair = (Table(1, "public", "offers", "id", counted=True), Table(2, "public", "offers", "id", counted=False))
     monkeypatch.setattr("stackctl.services.postgres_snapshot._tables", lambda _: pair)
     assert postgres(live).dump(live.paths.var / "dump", 60) == {"public.offers": 12}
@@ -109,7 +112,10 @@ def test_a_table_that_is_not_counted_has_no_key(live: Droplet, monkeypatch: pyte
 
 
 def test_all_tables_are_locked_before_the_snapshot_is_taken(live: Droplet) -> None:
-    """Lock all tables first (R1, F5). TRUNCATE is not MVCC-safe: an older PostgreSQL snapshot sees an empty table."""
+    """A dump locks all tables before it takes its PostgreSQL snapshot (R1, F5).
+
+    TRUNCATE is not MVCC-safe: an older PostgreSQL snapshot sees an empty table.
+    """
     postgres(live).dump(live.paths.var / "dump", 60)
     lines = asked(live)
     begin, *_ = (n for n, line in enumerate(lines) if "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" in line)
@@ -156,7 +162,7 @@ DISTURBANCES = {
 def test_a_dump_waits_for_another_session_s_change_of_a_table(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """A dump waits for a locked table. If the wait takes too long, the message names the table (R4)."""
+    """A dump waits until a locked table is free. If the wait takes too long, the message names the table (R4)."""
     part, said, named = DISTURBANCES[what]
     live.failing[part] = Result(1, stderr=said)
     began, patience = live.seconds, live.sleep
@@ -213,7 +219,10 @@ def test_no_password_is_in_what_is_kept_of_roles(live: Droplet) -> None:
 
 
 def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) -> None:
-    """Unneeded login roles of ours are dropped. Each is first locked out, because the removal may fail (F1)."""
+    """stackctl drops its own login roles that nothing needs.
+
+    Each role first loses its login, because `DROP ROLE` may fail (F1).
+    """
     live.postgres.logins |= {"owner_0000000a", "owner_0000000b"}
     postgres(live).forget_logins({"owner_00000001", "owner_0000000b"})
     assert live.postgres.logins == {"owner_00000001", "owner_0000000b"}
@@ -240,7 +249,7 @@ def accept(live: Droplet, name: str) -> None:
 
 
 def test_a_role_with_undeclared_powers_is_foreign(live: Droplet) -> None:
-    """A role with undeclared powers is a foreign thing, so the plan reports it and a reason can accept it."""
+    """A role with undeclared powers is foreign, so the plan reports the role unless the operator has accepted it."""
     live.postgres.roles = [
         ["role", "stackctl_reader", ["bypassrls", "member of pg_read_all_data"]],
         ["role", "owner", []],

@@ -41,7 +41,10 @@ def test_the_marker_after_the_stream_is_not_in_the_dump(tmp_path: Path, data: by
 
 
 def test_a_droplet_without_a_password_of_the_administrator_is_told_how_it_gets_one(tmp_path: Path) -> None:
-    """Without an administrator's password, as before November 2026, the message says how the droplet gets one."""
+    """A droplet from before November 2026 may lack the password of Redis's administrator.
+
+    The error says how to create it.
+    """
     with pytest.raises(FailedError, match=r"redis/administrator is missing\. Next: make site"):
         Redis(Docker(Machine()), Paths("bot", tmp_path)).keys()
 
@@ -148,7 +151,7 @@ def test_a_directory_that_is_a_link_is_not_entered(there: Path, rdb: Path, outsi
 def test_a_link_laid_while_it_is_copied_is_refused(
     there: Path, rdb: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link between the removal of the old file and the creation of the new file is refused."""
+    """A link that appears between the removal of the old file and the creation of the new file is refused."""
     real = openat.Directory.remove
 
     def remove(self: openat.Directory, name: str) -> None:

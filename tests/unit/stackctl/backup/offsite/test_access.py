@@ -79,7 +79,10 @@ def test_a_storage_s_region_is_read_from_its_host(host: str, region: str) -> Non
 
 
 def test_a_signature_is_of_method_path_body_and_day() -> None:
-    """Each part changes the signature. The lab's storage checks real signatures (tests/system/faults/recovery)."""
+    """A different method, path, body or day gives a different signature.
+
+    The lab's storage checks real signatures (tests/system/faults/recovery).
+    """
     now, key = datetime(2026, 1, 2, tzinfo=UTC), s3.Key("ID", "secret")
     url = "https://s3.test/bucket/bot/config"
     given = [("GET", url, b"", key, now), ("PUT", url, b"", key, now), ("GET", f"{url}2", b"", key, now),

@@ -58,7 +58,10 @@ def test_the_newest_upload_counts_and_foreign_snapshots_do_not(live: Droplet) ->
 def test_a_storage_that_fails_during_a_read_hides_no_backup(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, ended: Result, first: int
 ) -> None:
-    """A failed read hides no backup. Otherwise a restore could take the oldest backup for the newest."""
+    """A failed read is reported and hides no backup.
+
+    Otherwise, a restore could take the oldest backup for the newest.
+    """
     for number in range(1, 4):
         shutil.rmtree(live.paths.backup(sent(live, number).id))
     done = live.storage.restic
@@ -104,7 +107,7 @@ def test_a_snapshot_without_a_manifest_hides_no_backup(
 
 @pytest.mark.parametrize("paths", [["--password-command=true"], ["x"], ["/x\0"], ["/x", "/y"], [], None])
 def test_a_snapshot_of_another_s_making_is_given_to_restic_as_no_option(paths: list[str] | None) -> None:
-    """restic runs the value of --password-command anywhere among the arguments, so a forged name must be no option."""
+    """stackctl ignores a snapshot with a forged path. restic would run the value of a path `--password-command=…`."""
     ours = {"id": "1", "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
     found = stored.snapshots(json.dumps([ours, {**ours, "id": "2", "paths": paths}]))
     assert [one.id for one in found] == ["1"]

@@ -1,4 +1,4 @@
-"""An intruder sends forged, ambiguous and late snapshots, and no restore uses them by itself."""
+"""An intruder sends forged, ambiguous and late snapshots. A restore never chooses such a snapshot by itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_two_that_differ_under_one_id_are_ambiguous_and_named_with_the_storage_s
     nights(live, 1, 2)
     real = dated(2)
     shadow = planted(live, replace(real, tables={"public.offers": 666}), stored=NOON + 9 * DAY)
-    live.storage.snapshots[-1]["time"] = "2025-11-25T12:00:00Z"  # restic backup --time sets this date
+    live.storage.snapshots[-1]["time"] = "2025-11-25T12:00:00Z"  # `restic backup --time` sets this date
     with pytest.raises(RefusedError) as caught:
         asked(live, real.id)
     said = str(caught.value)

@@ -1,4 +1,4 @@
-"""After a provider's snapshot takes back a droplet, the next backups still get the right numbers."""
+"""After a droplet is restored from a provider's snapshot, its next backups still get the right numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from tests.support.offsite_backups import DAY, asked, dated, nights, planted, st
 
 @pytest.mark.parametrize("newer", [1, 2, 3])
 def test_the_latest_is_the_newest_night_s_after_the_droplet_was_put_back(live: Droplet, newer: int) -> None:
-    """The storage has nights 8 to 15. The droplet goes back to 10, and an older stackctl continues with 11."""
+    """The storage has the backups 8 to 15.
+
+    The droplet is put back to backup 10, and an older stackctl continues with number 11.
+    """
     nights(live, *range(8, 16))
     for number in range(16, 16 + newer):
         planted(live, dated(number, number - 5), stored=NOON + number * DAY + timedelta(hours=1))
@@ -28,7 +31,7 @@ def test_the_latest_is_the_newest_night_s_after_the_droplet_was_put_back(live: D
 
 
 def put_back(live: Droplet) -> None:
-    """Give the storage nights 8 to 15, and give the droplet nights 8 to 10, from the provider's snapshot."""
+    """Give the storage the backups 8 to 15, and the droplet the backups 8 to 10, as after a provider's snapshot."""
     nights(live, *range(8, 16))
     for number in range(8, 11):
         directory = live.paths.backup(dated(number).id)
@@ -41,7 +44,7 @@ def put_back(live: Droplet) -> None:
 
 
 def test_a_droplet_that_was_put_back_continues_the_storage_s_numbers(live: Droplet) -> None:
-    """With a higher number, a new backup is the newest on the droplet, too, even after a fetch of a lost night."""
+    """A new backup gets a higher number than every backup in the storage, so it is the newest in both places."""
     put_back(live)
     for day, number in ((16, 16), (17, 17)):
         live.seconds = (day * DAY).total_seconds()

@@ -122,7 +122,7 @@ def test_the_key_s_permissions_are_tried_out(
     overwrites: bool,
     before: bytes | None,
 ) -> None:
-    """stackctl tries what the key may do. An object left by an earlier check changes nothing."""
+    """stackctl tries out each permission of the storage's key. An object left by an earlier check changes nothing."""
     live.storage.deletes, live.storage.overwrites = deletes, overwrites
     if before:
         live.storage.objects[repository.PROBE] = before
@@ -195,7 +195,10 @@ def test_production_without_off_site_storage_is_a_problem(tmp_path: Path, where:
 
 @pytest.mark.parametrize("verb", ["backup", "dump"])
 def test_a_large_backup_has_a_longer_timeout(live: Droplet, verb: str) -> None:
-    """A gigabyte gets more than half an hour. With a fixed timeout, a large backup would never be sent."""
+    """The timeout for the upload of a gigabyte is more than half an hour.
+
+    With a fixed timeout, a large backup would never be sent.
+    """
     told, directory = kept(live)
     with patch.object(Manifest, "bytes", 10**9):
         upload.upload(stack(live), told, directory)

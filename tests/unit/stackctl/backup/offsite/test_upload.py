@@ -1,4 +1,4 @@
-"""After an upload, stackctl fetches the backup again and compares it. Hostile contents fill no disk."""
+"""After an upload, stackctl fetches the backup again and compares it. A forged snapshot cannot fill the disk."""
 
 from __future__ import annotations
 
