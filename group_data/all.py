@@ -47,7 +47,7 @@ docker_bridge = "172.30.0.1/24"  # Address and network of Docker's default bridg
 docker_pool = "172.30.128.0/17"  # Address range of Docker networks that have no declared subnet.
 app_subnet = "172.30.1.0/24"  # Subnet of the app's Docker network.
 app_ip_range = "172.30.1.128/25"  # Part of `app_subnet` from which Docker chooses addresses.
-colours = {"blue": "172.30.1.11", "green": "172.30.1.12"}  # Fixed addresses of `web`, not in `app_ip_range`.
+colours = {"blue": "172.30.1.11", "green": "172.30.1.12"}  # Address of `web` in each colour, not in `app_ip_range`.
 # Subnet of the Docker network of PostgreSQL and Redis. This network has no route to the internet.
 data_subnet = "172.30.2.0/24"
 data_ip_range = "172.30.2.128/25"  # Part of `data_subnet` from which Docker chooses addresses.
@@ -75,7 +75,7 @@ redis_cpus = 0.5  # CPU limit of Redis.
 redis_append_only = False
 
 # == Backups ==
-backup_at = "02:30"  # Time of day after which the nightly backup starts, within half an hour.
+backup_at = "02:30"  # The nightly backup starts within half an hour after this time of day.
 backup_memory_mib = 128  # Memory of the throwaway container that verifies a backup, in MiB.
 # S3-compatible off-site storage, as "s3:https://HOST/BUCKET/PREFIX" (docs/how-to/offsite-backups.md). With None, there
 # are no off-site backups.
