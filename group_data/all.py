@@ -6,14 +6,14 @@ describes it.
 """
 
 # == General ==
-app = "toogoodtogo"  # Name of the app. Paths, units, accounts and Docker names on the droplet derive from it.
+app = "toogoodtogo"  # Name of the app. Names of paths, units and accounts on the droplet contain this name.
 # True isolates the droplet (docs/reference/restore.md), and False ends the isolation. None does not change whether the
 # droplet is isolated. Keep None, because `make isolate` and `make promote` set the value for one converge, and the
 # droplet remembers its state.
 isolated: bool | None = None
-operator = "deploy"  # The account that the operator logs in with.
+operator = "deploy"  # Account with which the operator logs in.
 timezone = "Etc/UTC"  # Time zone of the droplet. `reboot_at` and `backup_at` are in this time zone.
-journal_max_mib = 512  # Disk space for the systemd journal, in MiB.
+journal_max_mib = 512  # Maximum size of the systemd journal, in MiB.
 swap_mib = 1024  # Size of the swap file, in MiB. With 0, there is no swap file.
 # Time of day at which the droplet reboots if an upgrade requires a reboot. With None, the droplet never reboots by
 # itself.
@@ -57,7 +57,7 @@ data_addresses = {"postgres": "172.30.2.11", "redis": "172.30.2.12"}
 
 # == Data services ==
 # Memory limits are in MiB, and CPU limits are in cores. A converge is refused if the memory limits add up to more than
-# the droplet's memory, or if a CPU limit is above the droplet's number of CPUs.
+# the droplet can use, or if a CPU limit is above the droplet's number of CPUs.
 data_root = "/var/lib/toogoodtogo/data"  # Directory of the data, and the place to mount a volume.
 database = "telegram_marketplace"  # Name of the app's database.
 database_user = "toogoodtogo"  # Owner role of the app's tables. The app logs in as a member of this role.
