@@ -1,7 +1,7 @@
-"""Read-only checks of a droplet. `make verify ENV=prod` runs them on production.
+"""Read-only checks of a droplet. `make verify ENV=prod` runs these checks on production.
 
 In the lab, the suite first starts the lab and makes one backup. In other environments, no check may repeat a failed SSH
-login: sshd blocks the operator's address after three refused logins, and fail2ban bans the address after ten.
+login, because sshd blocks the operator's address after three refused logins, and fail2ban bans the address after ten.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Compare a process's environment with expected values. Runs on the droplet as `python3 -c` with a process ID.
 
-Standard input is JSON, name → sha256. The output has only the names with other values, so no value leaves the droplet.
+Standard input is a JSON object with the SHA-256 of each variable's expected value. The output names only the variables
+whose values differ, so no value leaves the droplet.
 """
 
 import hashlib

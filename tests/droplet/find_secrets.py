@@ -6,7 +6,7 @@ all-files FOLDER…           print all files that contain a secret, and still c
 changed SECONDS FOLDER…     like all-files, but only files changed since this Unix time; -FOLDER excludes a folder
 
 The second look leaves out files that exist only for a moment. In /tmp/runc-process…, containerd gives runc the
-environment of each `docker exec` and health check, and removes the file at once.
+environment of each `docker exec` and health check, and removes the file immediately.
 """
 
 import os
@@ -42,7 +42,7 @@ def main(mode: str, *arguments: str) -> None:
 
 
 def changed(since: float, folders: Iterable[str]) -> Iterator[str]:
-    """Yield the files changed since then, by their ctime, which a copy never preserves."""
+    """Yield the files that changed after `since`, judged by ctime, because a copy never preserves a file's ctime."""
     without = {folder.removeprefix("-") for folder in folders if folder.startswith("-")}
     return (path for path, status in files(folders, without) if status.st_ctime >= since)
 

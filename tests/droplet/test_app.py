@@ -51,7 +51,10 @@ def test_the_link_the_state_and_the_containers_agree(droplet: Host, env: Environ
 
 
 def test_the_app_answers_behind_its_socket(droplet: Host, env: Environment, status: Any) -> None:
-    """The app is ready. A declared /health shows the version and the services (docs/reference/app-contract.md)."""
+    """The app is ready.
+
+    If `/health` is declared, its answer shows the version and the services (docs/reference/app-contract.md).
+    """
     values = env.settings.values
     ask = f"curl -sS --fail --unix-socket {env.settings.paths.active} http://app"
     droplet.check_output(f"{ask}{values.ready_path}")
@@ -87,7 +90,7 @@ def test_the_schema_is_current(droplet: Host, env: Environment, status: Any, con
 def test_the_app_has_the_declared_environment_byte_for_byte(
     droplet: Host, env: Environment, containers: dict[str, str]
 ) -> None:
-    """Compare the environment as the kernel has it, with every awkward character. No value leaves the droplet."""
+    """Compare the environment in `/proc` byte for byte, including special characters. No value leaves the droplet."""
     expected = {name: fingerprint(value.encode()) for name, value in env.settings.app_environment().items()}
     control = {"NOT_IN_THE_ENVIRONMENT": ""}
     program = Path(__file__).parent / "find_differing.py"

@@ -83,7 +83,7 @@ def eventually(droplet: Host, command: str, has: str) -> str:
 def test_the_log_of_refusals_has_only_refusals_and_no_client_controlled_text(droplet: Host, env: Environment) -> None:
     droplet.run(
         "curl -s -o /dev/null http://127.0.0.1/ -H 'Host: nobody.test'"
-    )  # the log then has at least one line, and fail2ban never bans the loopback
+    )  # adds a line to the log; fail2ban never bans the loopback address
     lines = droplet.check_output(f"tail -n 200 {env.settings.paths.refused_log}").splitlines()
     assert [line for line in lines if line.endswith(" 127.0.0.1 444")]
     assert not [line for line in lines if not re.fullmatch(r"\S+T\S+ [0-9a-f.:]+ 4\d\d", line)]

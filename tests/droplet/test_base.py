@@ -81,7 +81,7 @@ def test_swap_is_on_where_the_machine_allows_it(droplet: Host, env: Environment)
 def test_the_operator_becomes_root_with_a_key_and_no_password(droplet: Host, env: Environment) -> None:
     operator = env.settings.values.operator
     assert droplet.check_output(f"sudo -n -u {operator} sudo -n id -u") == "0"
-    assert droplet.check_output(f"passwd --status {operator}").split()[1] == "L"  # L: no password can log in
+    assert droplet.check_output(f"passwd --status {operator}").split()[1] == "L"  # L: the password is locked
     keys = droplet.file(f"/home/{operator}/.ssh/authorized_keys")
     assert keys.content == env.settings.authorized_keys
     assert (keys.mode, keys.user) == (0o600, operator)
@@ -94,5 +94,8 @@ def test_stackctl_is_the_program_of_this_checkout(droplet: Host, env: Environmen
 
 
 def test_nothing_on_the_droplet_is_foreign(droplet: Host) -> None:
-    """Only accepted findings are allowed. tests/unit/stackctl/host/test_foreign.py tests the comparison."""
+    """Every foreign thing on the droplet has been accepted.
+
+    tests/unit/stackctl/host/test_foreign.py tests the comparison.
+    """
     assert json.loads(droplet.run("stackctl status --json").stdout)["foreign"] == []

@@ -1,7 +1,7 @@
 """CI's account on the droplet: sudo and the gate allow only status, release and rollback.
 
-An environment without a key for CI has no account. converge/test_ci.py uses the key over SSH. That test runs only in
-the lab, because in other environments its failed logins would ban the operator's address.
+An environment without a key for CI has no account for CI. converge/test_ci.py uses the key over SSH. That test runs
+only in the lab, because in other environments its failed logins would ban the operator's address.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def declared(env: Environment) -> bool:
 
 
 def sudo_of_ci(droplet: Host, arguments: str) -> CommandResult:
-    """Run a command by sudo as CI's account could if SSH did not force the gate."""
+    """Run a command with sudo as CI's account. SSH would allow only the gate."""
     return droplet.run(f"sudo -n -u {CI_LOGIN} sudo -n {arguments} || exit 1")  # 255 is SSH's own exit code
 
 
@@ -41,7 +41,7 @@ def test_ci_cannot_change_its_own_access(droplet: Host, declared: bool) -> None:
             f"{KEYS} f 644 root root",
         }
         assert droplet.check_output(f"id -Gn {CI_LOGIN}") == CI_LOGIN
-        assert droplet.check_output(f"passwd --status {CI_LOGIN}").split()[1] == "L"  # L: no password can log in
+        assert droplet.check_output(f"passwd --status {CI_LOGIN}").split()[1] == "L"  # L: the password is locked
     else:
         assert found == []
         assert droplet.run(f"getent passwd {CI_LOGIN}").rc != 0

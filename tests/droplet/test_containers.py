@@ -72,7 +72,7 @@ def test_no_container_has_the_docker_socket(containers: dict[str, Any]) -> None:
 
 
 def test_processes_in_containers_have_no_privileges_for_the_kernel(droplet: Host, containers: dict[str, Any]) -> None:
-    """CIS Docker 4.1. By /proc, the process is unprivileged and cannot gain privileges."""
+    """CIS Docker 4.1. `/proc` shows that each process is unprivileged and cannot gain privileges."""
     for service, it in containers.items():
         pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {it['Id']}")
         status = dict(line.split(":", 1) for line in droplet.check_output(f"cat /proc/{pid}/status").splitlines())
@@ -82,9 +82,9 @@ def test_processes_in_containers_have_no_privileges_for_the_kernel(droplet: Host
 
 
 def test_containers_can_write_only_to_tmp(droplet: Host, containers: dict[str, Any]) -> None:
-    """Try to write as root, whom no file mode stops. As the control, the same command works in /tmp."""
+    """Try to write as root, whom no file mode stops. The control shows that the same command works in /tmp."""
     for service, it in containers.items():
-        # An image may lack a shell. The tests above check what Docker declares.
+        # An image without a shell cannot run this check, but the tests above have checked Docker's settings.
         if it["ReadonlyRootfs"] and droplet.run(f"docker exec {it['Id']} sh -c :").rc == 0:
             write = "touch {0}/written && rm {0}/written"
             refused = droplet.run(f"docker exec -u 0 {it['Id']} sh -c '{write.format('/usr/local')}'")

@@ -43,7 +43,7 @@ def test_a_data_service_is_healthy_and_limited(droplet: Host, env: Environment, 
 
 
 def test_the_kernel_enforces_the_memory_limit(droplet: Host, env: Environment) -> None:
-    """The container's cgroup has the limit, not only Docker's report."""
+    """The limit is in the container's cgroup, and not only in Docker's report."""
     limit = env.settings.values.redis_memory_mib * 2**20
     name = env.settings.paths.docker.data_container("redis")
     read = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
@@ -52,7 +52,7 @@ def test_the_kernel_enforces_the_memory_limit(droplet: Host, env: Environment) -
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])
 def test_a_data_server_runs_unprivileged(droplet: Host, env: Environment, service: str) -> None:
-    """Look only at the server, because a health check may run as root at the same time."""
+    """Check only the server's process, because a health check may run as root at the same time."""
     pid = container(droplet, env, service)["State"]["Pid"]
     assert droplet.check_output(f"stat -c %u /proc/{pid}") == str(UID)
 
@@ -74,7 +74,7 @@ def test_postgresql_has_the_declared_version_and_checksums(droplet: Host, env: E
 
 
 def over_the_network(env: Environment, role: str, query: str, *, given: str = "$(cat /run/secrets/password)") -> str:
-    """Return the command that runs a query as the role with this password over the container's address."""
+    """Return a command that logs in as `role` over the container's network address and runs `query`."""
     psql = f'psql -tA -h "$(hostname -i)" -U {role} -d {env.settings.values.database}'
     ask = f'PGPASSWORD="{given}" {psql} -c "{query}"'
     return f"docker exec {env.settings.paths.docker.data_container('postgres')} sh -c {shlex.quote(ask)}"
@@ -162,7 +162,10 @@ def test_redis_appends_to_a_file_if_that_is_declared(droplet: Host, env: Environ
 
 
 def test_redis_saves_at_least_as_often_as_the_seed_asks(droplet: Host, env: Environment) -> None:
-    """Redis saves with `300 1`. The seed's `300 10` never saves nine changes (docs/explanation/differences.md)."""
+    """With `save 300 1`, Redis saves even a single change.
+
+    With the seed's `300 10`, nine changes would never be saved (docs/explanation/differences.md).
+    """
     saves = env.ask_redis(droplet, "config get save").split()[1:]
     pairs = {f"{seconds} {changes}" for seconds, changes in zip(saves[::2], saves[1::2], strict=True)}
     assert {"300 1", "60 10000"} <= pairs

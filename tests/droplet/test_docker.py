@@ -22,7 +22,10 @@ def test_the_docker_daemon_uses_its_configuration(droplet: Host, env: Environmen
 
 
 def test_a_container_s_log_is_limited_and_not_in_the_journal(droplet: Host) -> None:
-    """Check every container, because each keeps the log driver of its creation. tests/system/attack floods a log."""
+    """Check every container, because a container keeps the log driver with which it was created.
+
+    tests/system/attack floods a log.
+    """
     shown = "{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}"
     drivers = droplet.check_output(f"docker ps --quiet | xargs docker inspect --format '{shown}'").splitlines()
     assert set(drivers) == {'local {"max-file":"5","max-size":"10m"}'}
@@ -39,7 +42,7 @@ def test_no_container_publishes_a_port(droplet: Host) -> None:
 
 
 def test_a_careless_port_would_be_bound_to_loopback(droplet: Host) -> None:
-    """Docker's default address is the loopback, which limits the damage of `ports: [5432:5432]`."""
+    """Docker binds published ports to the loopback by default, so a careless `ports: [5432:5432]` exposes nothing."""
     daemon = json.loads(droplet.file("/etc/docker/daemon.json").content_string)
     assert daemon["ip"] == "127.0.0.1"
     options = daemon["default-network-opts"]["bridge"]

@@ -1,4 +1,4 @@
-"""The world reaches only ports 22, 80 and 443, over IPv4 and IPv6, even if Docker publishes others. CIS Debian 4.
+"""The world reaches only ports 22, 80 and 443, over IPv4 and IPv6, even if Docker publishes other ports. CIS Debian 4.
 
 tests/system/faults/defences/test_firewall.py restarts ufw, Docker and the droplet.
 """

@@ -1,4 +1,8 @@
-"""The host's hardening. Numbers: dev-sec linux-baseline (os-, package-, sysctl-) and CIS Debian Linux 12 (1.1 …)."""
+"""The host's hardening.
+
+Tests of the droplet's hardening. They cite dev-sec's linux-baseline (os-, package-, sysctl-) and CIS Debian Linux 12
+(1.1 …).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,8 @@ def test_the_kernel_has_its_parameters(droplet: Host, env: Environment) -> None:
     sysctl-24, sysctl-25, sysctl-26, sysctl-28, sysctl-30, sysctl-31a, sysctl-31b, sysctl-32, sysctl-34, sysctl-35.
     CIS 1.5, 3.3.
 
-    A container has only the parameters of its network. The others are checked on machines with their own kernel.
+    A container has only the parameters of its network. The other parameters are checked on machines with their own
+    kernel.
     """
     declared = parameters(env, droplet)
     files = {name: "/proc/sys/" + name.replace(".", "/") for name in declared}
@@ -66,7 +71,7 @@ def test_ufw_overrides_no_kernel_parameter(droplet: Host) -> None:
 )
 def test_unneeded_kernel_modules_are_not_loaded(droplet: Host, module: str) -> None:
     """dev-sec os-10; CIS 1.1.1, 3.2."""
-    modules = droplet.check_output("cat /proc/modules 2>/dev/null || true").splitlines()  # a container has no such file
+    modules = droplet.check_output("cat /proc/modules 2>/dev/null || true").splitlines()  # containers lack this file
     loaded = [line.split()[0] for line in modules]
     assert f"install {module} /bin/false" in droplet.check_output("cat /etc/modprobe.d/*.conf").splitlines()
     assert module.replace("-", "_") not in loaded
@@ -95,7 +100,10 @@ def test_no_program_runs_from_tmp_even_if_it_is_no_mount(droplet: Host) -> None:
 
 
 def test_no_process_dumps_core(droplet: Host, env: Environment) -> None:
-    """dev-sec sysctl-31a; CIS 1.5.4. limits.d limits logins, systemd limits services."""
+    """dev-sec sysctl-31a; CIS 1.5.4.
+
+    `limits.d` limits the core dumps of logins, and systemd limits the core dumps of services.
+    """
     operator = env.settings.values.operator
     assert droplet.check_output(f"sudo -u {operator} -i bash -c 'ulimit -H -c'") == "0"
     assert droplet.check_output("systemctl show --property=DefaultLimitCORE --value") == "0"
@@ -116,7 +124,7 @@ def test_an_idle_shell_ends(droplet: Host, env: Environment) -> None:
 
 
 def test_password_ageing_locks_no_account_without_a_password(droplet: Host, env: Environment) -> None:
-    """Differ from os-05 and CIS 5.4.1.1, because sshd refuses even a key for an account with an expired password."""
+    """Unlike os-05 and CIS 5.4.1.1, no password expires, because sshd would then refuse even the account's key."""
     fields = droplet.check_output(f"getent shadow {env.settings.values.operator}").split(":")
     assert fields[4] in ("", "99999")
     assert fields[7] == ""
@@ -164,7 +172,7 @@ def test_no_clear_text_service_or_client_is_installed(droplet: Host) -> None:
 
 
 def test_only_known_programs_listen(droplet: Host) -> None:
-    """CIS 2.1.22. Docker's containerd listens on loopback too."""
+    """CIS 2.1.22. The test ignores programs that listen on the loopback, such as Docker's containerd."""
     listening = droplet.check_output("ss --listening --tcp --udp --numeric --processes --no-header").splitlines()
     outside = [line for line in listening if not re.search(r"\s(127\.\S+|\[::1\]):\d+\s", line)]
     # systemd-networkd's sockets are for DHCP. timesyncd and fail2ban accept no connection.
@@ -203,7 +211,7 @@ def test_upgrades_keep_the_files_of_the_site(droplet: Host) -> None:
 
 
 def test_needrestart_lists_services_with_old_libraries_and_restarts_none(droplet: Host) -> None:
-    """lynis DEB-0831. With `-b`, needrestart only lists, in a form for programs."""
+    """lynis DEB-0831. `needrestart -b` restarts nothing and prints a list for programs."""
     assert "NEEDRESTART-VER" in droplet.check_output("needrestart -b")
     settings = "perl -e 'our %nrconf; do $_ for glob \"/etc/needrestart/conf.d/*.conf\"; print $nrconf{restart}'"
     assert droplet.check_output(settings) == "l"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.group("app")
 
 
 def secrets(env: Environment) -> list[str]:
-    """Return every secret as it could appear: plain, escaped, and as in URLs and logins."""
+    """Return every spelling in which a secret could appear, such as plain, escaped, or encoded for a URL or a login."""
     credentials = env.settings.credentials
     environment = env.settings.app_environment()
     urls = [environment["DATABASE_URL"], environment["REDIS_URL"]]

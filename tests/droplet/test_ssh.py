@@ -1,4 +1,4 @@
-"""SSH admits only the declared accounts, keys and features. The tests read `sshd -T` and try from outside."""
+"""SSH admits only the declared accounts, keys and features. The tests read `sshd -T` and log in from outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_force(droplet: Host) -> list[str]:
 
 KEX = (
     "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,"
-    # pyinfra needs this: paramiko 4 supports nothing newer, and knows this key exchange only by this name.
+    # pyinfra needs this key exchange, because paramiko 4 supports no newer one and knows it only by this name.
     "curve25519-sha256@libssh.org"
 )
 CIPHERS = "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr"
@@ -39,8 +39,8 @@ DECLARED = {
     "sshd-14": "hostkey /etc/ssh/ssh_host_ed25519_key",
     "sshd-17": "permituserenvironment no",
     "sshd-18": "logingracetime 20",
-    "sshd-19": "maxauthtries 3",  # the baseline's 2 is too few for an agent with several keys
-    "sshd-20": "maxsessions 4",  # a converge opens two at once
+    "sshd-19": "maxauthtries 3",  # the baseline allows 2, too few for an agent with several keys
+    "sshd-20": "maxsessions 4",  # a converge opens two sessions at the same time
     "sshd-21": "maxstartups 40:30:60",
     "sshd-22": "pubkeyauthentication yes",
     "sshd-23": "ignorerhosts yes",
@@ -88,9 +88,10 @@ def test_sshd_uses_the_declared_values(in_force: list[str], control: str) -> Non
     sshd-20, sshd-21, sshd-22, sshd-23, sshd-24, sshd-25, sshd-27, sshd-28, sshd-29, sshd-30, sshd-31, sshd-32, sshd-33,
     sshd-34, sshd-35, sshd-36, sshd-37, sshd-38, sshd-39, sshd-40, sshd-41, sshd-42, sshd-43, sshd-44, sshd-46, sshd-47.
     """
-    # 19, 20, 21, 36 and 37 have another value than the baseline: a stricter one, or one with its reason above. 10, 15
-    # and 16 are options that OpenSSH has removed. 08 and 09 do not apply, because sshd listens on every address and the
-    # firewall decides who may connect. 45 does not apply: PrintLastLog stays on, to show a login of somebody else.
+    # The values of sshd-19, 20, 21, 36 and 37 differ from the baseline. They are stricter, or have a reason above. 10,
+    # 15 and 16 are options that OpenSSH has removed. 08 and 09 do not apply, because sshd listens on every address and
+    # the firewall decides who may connect. 45 does not apply, because PrintLastLog stays on to show logins by other
+    # people.
     name = DECLARED[control].partition(" ")[0]
     assert [line for line in in_force if line.partition(" ")[0] == name] == [DECLARED[control]]
 
@@ -101,7 +102,7 @@ def test_no_weak_prime_is_installed(droplet: Host) -> None:
 
 
 def test_sshd_admits_only_the_declared_accounts(droplet: Host, env: Environment, in_force: list[str]) -> None:
-    """AllowUsers adds up over all files, so another line in any file would admit another account."""
+    """sshd combines the `AllowUsers` lines of all files, so one more line in any file would admit another account."""
     settings = env.settings
     wanted = {settings.values.operator, *([CI_LOGIN] if settings.ci_keys else [])}
     admitted = {line.removeprefix("allowusers ") for line in in_force if line.startswith("allowusers ")}

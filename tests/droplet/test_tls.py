@@ -33,7 +33,10 @@ def test_timers_renew_or_obtain_the_certificate(droplet: Host, env: Environment)
 
 
 def test_only_root_and_nginx_s_workers_can_read_the_key(droplet: Host, env: Environment) -> None:
-    """nginx's workers read the key at each handshake, so a renewal needs no reload. They cannot read other secrets."""
+    """nginx's workers read the key at each handshake, so a renewal needs no reload.
+
+    The workers cannot read other secrets.
+    """
     paths = env.settings.paths
     key = f"{paths.tls_current}/privkey.pem"
     assert droplet.check_output(f"stat -L -c '%a %U %G' {key}") == "640 root www-data"

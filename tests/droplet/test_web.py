@@ -1,4 +1,7 @@
-"""The public address offers a redirect, TLS and the webhook, and nothing else. The tests ask from outside."""
+"""The public address offers a redirect, TLS and the webhook, and nothing else.
+
+The tests send their requests from outside.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def test_http_redirects_to_https(outside: Host, env: Environment) -> None:
 
 
 def test_the_app_is_reached_over_a_verified_chain(outside: Host, env: Environment, family: str) -> None:
-    """Any answer of the app counts. Without the app, nginx answers 5xx."""
+    """Any answer from the app counts. Without the app, nginx answers 5xx."""
     for path in env.settings.values.public_paths:
         answer = curl(outside, env, site(env, path), family)
         assert 200 <= status_of(answer) < 500, path
@@ -128,13 +131,13 @@ def test_an_address_that_sends_too_many_requests_is_limited(outside: Host, env: 
     """dev-sec nginx-07: nginx serves the burst and answers 429 to the rest. Both answers have all headers."""
     served = "301" if scheme == "http" else "404"
     if scheme == "https" and is_public(env, "/nothing/1"):
-        served = str(status_of(curl(outside, env, site(env, "/nothing/1"))))  # the app's own answer
+        served = str(status_of(curl(outside, env, site(env, "/nothing/1"))))  # the status of the app's own answer
     headers = {"X-Content-Type-Options": "nosniff", **HEADERS}
     shown = " ".join(["%{http_code}", *(f"%header{{{name}}}" for name in headers)])
     ask = f"curl -sS --parallel --parallel-immediate -o /dev/null -w '{shown}\\n' --max-time 10 {env.trust}"
     url = f"{scheme}://{env.settings.values.domain}/nothing/[1-{env.settings.values.client_burst + 15}]"
     many = outside.check_output(f"{ask} '{url}'").splitlines()
-    time.sleep(3)  # so that the next tests are not limited
+    time.sleep(3)  # waits until nginx no longer limits this client
     told = {status: " ".join([status, *headers.values()]) for status in (served, "429")}
     assert set(many) == set(told.values())
     assert many.count(told[served]) >= 10, "nginx refused a part of the burst"

@@ -1,4 +1,4 @@
-"""Helpers for tests of backups. They read the backups of a droplet in memory and give backups to that droplet."""
+"""Helpers for tests of backups, which read the backups of a droplet in memory and add backups to it."""
 
 import json
 from collections.abc import Iterator

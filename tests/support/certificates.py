@@ -19,7 +19,10 @@ def self_signed(directory: Path, domain: str) -> None:
 
 @cache
 def _two_certificates(domain: str, _directory: str) -> tuple[str, str]:
-    """Return two certificates as PEM, different for each directory. They are cached, because openssl is slow."""
+    """Return two certificates as PEM, different for each directory.
+
+    The certificates are cached, because openssl is slow.
+    """
     what = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "90"]
     name = ["-subj", "/CN=Test CA", "-addext", f"subjectAltName=DNS:{domain}", "-keyout", "/dev/null"]
     one, other = (subprocess.run([*what, *name], check=True, capture_output=True, text=True).stdout for _ in range(2))

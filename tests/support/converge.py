@@ -14,7 +14,7 @@ PYINFRA = [sys.executable, "-m", "pyinfra", "inventories/lab.py", "deploys/site.
 
 
 def site(*options: str) -> dict[str, Any]:
-    """Converge the lab, which must succeed, and return pyinfra's `--json`."""
+    """Converge the lab, which must succeed, and return the output of pyinfra's `--json`."""
     ran = subprocess.run([*PYINFRA, "-y", "--json", *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return dict(json.loads(ran.stdout)["results"])
@@ -28,7 +28,7 @@ def failing_site(*options: str) -> str:
 
 
 def planned(*options: str) -> set[str]:
-    """Return the operations that would change something, by a dry run."""
+    """Return the operations that would change something according to a dry run."""
     ran = subprocess.run([*PYINFRA, "--dry", "--json", *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return {one["name"] for one in json.loads(ran.stdout)["plan"] if one["hosts_with_change"]}

@@ -16,7 +16,7 @@ from tests.support.under_way import DROPLET
 
 @dataclass(frozen=True)
 class Database:
-    """The live PostgreSQL: the app's database unless another one is named.
+    """The live PostgreSQL. Queries go to the app's database unless another database is named.
 
     Queries run as docs/how-to/runbook.md says: in `postgres` as the superuser, and elsewhere as the app's login, which
     acts as the owner.
@@ -32,7 +32,7 @@ class Database:
         return str(self.droplet.check_output(f"{self.psql(name)} -c {shlex.quote(sql)}"))
 
     def ask_as_superuser(self, sql: str) -> str:
-        """Run a query in the app's database as the superuser, because the app lacks the permission."""
+        """Run a query in the app's database as the superuser, because the app lacks permission for the query."""
         return str(self.droplet.check_output(f"{self._psql('postgres', self.name)} -c {shlex.quote(sql)}"))
 
     def create(self, name: str) -> None:
@@ -42,7 +42,8 @@ class Database:
     def restore(self, dump: Path, name: str) -> None:
         """Restore by hand into an empty database, only with the app's permissions, because the app wrote the dump.
 
-        As docs/how-to/restore-by-hand.md says, amcheck is left out: only a superuser creates that extension.
+        As docs/how-to/restore-by-hand.md says, the restore omits the extension amcheck, which only a superuser can
+        create.
         """
         inside = f"docker exec -i {self.container}"
         load = f"pg_restore --exit-on-error --no-owner --use-list=/tmp/objects -U {self.login} -d {name}"

@@ -26,7 +26,7 @@ GROUPS = ("edge", "app", "data", "monitor")
 
 
 def status(host: Host) -> dict[str, Any]:
-    """Return `stackctl status --json` of a host of `app`, with or without problems."""
+    """Return the output of `stackctl status --json` on a host of the group `app`, with or without problems."""
     return dict(json.loads(host.run("stackctl status --json").stdout))
 
 
@@ -56,7 +56,8 @@ class Environment:
             "ssh_config": self.data["ssh_config_file"],
             "ssh_extra_args": shlex.join(self._shared),
         }
-        # The connection outlasts any pause between commands. A command that starts while it closes exits with 255.
+        # The connection outlasts any pause between commands. A command that starts while the connection closes would
+        # exit with 255.
         return testinfra.get_host(f"ssh://{host}?controlpersist=600", sudo=sudo, **options)
 
     def reconnect(self, host: str) -> Host:
@@ -70,7 +71,7 @@ class Environment:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a program as root on a host, without testinfra, whose debug log contains every command's output.
 
-        The caller checks the exit code, because a traceback from here would show `stdin`.
+        The caller checks the exit code, because a traceback from this function would show `stdin`.
         """
         remote = shlex.join(["sudo", "python3", "-c", program.read_text(), *arguments])
         command = ["ssh", "-F", self.data["ssh_config_file"], *self._shared, host.backend.get_hostname(), remote]
@@ -83,29 +84,35 @@ class Environment:
 
     @cached_property
     def _sockets(self) -> tempfile.TemporaryDirectory[str]:
-        """A directory for sockets. Python removes the directory at the end of the run, with its last reference."""
+        """A temporary directory for the sockets of shared connections.
+
+        Python removes the directory at the end of the run.
+        """
         return tempfile.TemporaryDirectory(prefix="ssh-")
 
     @cached_property
     def outside(self) -> Host:
-        """The machine of a client or an attacker: the lab's neighbour, elsewhere the operator's machine."""
+        """The machine of a client or an attacker.
+
+        In the lab, this is the neighbour. Elsewhere, it is the operator's machine.
+        """
         return self.connect("neighbour", sudo=False) if self.name == "lab" else testinfra.get_host("local://")
 
     def ask_as_telegram(self, url: str, options: str = "") -> str:
-        """Return status line, headers and body of the answer to the lab's Telegram."""
+        """Send a request from the lab's Telegram, and return the answer's status line, headers and body."""
         curl = "curl -sS --include --max-time 10 --cacert /etc/telegram/acme-root.pem"
         return str(self.connect("world", sudo=False).check_output(f"{curl} {options} {url}"))
 
     def ask_postgres(self, host: Host, sql: str) -> str:
-        """Return PostgreSQL's answer on a host of `data`, without the functions and settings of the app's roles."""
+        """Run a query on a host of the group `data`, unaffected by the functions and settings of the app's roles."""
         return str(host.check_output(f"{self._psql(SESSION['search_path'])} -c {shlex.quote(sql)}"))
 
     def ask_app_tables(self, host: Host, sql: str) -> str:
-        """Return PostgreSQL's answer in the lab, with the app's tables in the search path."""
+        """Run a query in the lab's PostgreSQL, with the app's tables in the search path."""
         return str(host.check_output(f"{self.psql} -c {shlex.quote(sql)}"))
 
     def ask_redis(self, host: Host, command: str) -> str:
-        """Return Redis's answer on a host of `data`."""
+        """Return Redis's answer on a host of the group `data`."""
         return str(host.check_output(self.redis_cli(command)))
 
     @property

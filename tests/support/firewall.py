@@ -1,4 +1,4 @@
-"""A firewall as declared. Tests change it and look for the difference."""
+"""The declared firewall. Tests change a copy and check that the difference is found."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def main(droplet: str, address: str, port: int, seconds: float, file: str = "") 
     wire.bind((interface, 0))
     wire.settimeout(0.0)
     ethernet = bytes.fromhex(mac.replace(":", "")) + wire.getsockname()[4] + b"\x08\x00"
-    # Use new source ports each time. Connection tracking could take a reused port for an accepted connection.
+    # Use new source ports each time, because connection tracking could take a reused port for an accepted connection.
     first = random.randrange(40000)
     began, knocks, opened, refused = time.monotonic(), 0, 0, 0
     while (now := time.monotonic() - began) < seconds + TIMEOUT_S:

@@ -26,7 +26,7 @@ def on_disk(repository: Repository) -> Path:
 
 
 def send(repository: Repository, parent: Path, number: int, at: datetime) -> None:
-    """Send a backup made `at` a time, and give its object the same date."""
+    """Send a backup with the date `at`, and give the snapshot's object in the storage the same date."""
     directory = parent / f"{at:%Y%m%dT%H%M%S}.000Z"
     directory.mkdir()
     for name in (DUMP, GLOBALS, STATE):
@@ -47,7 +47,7 @@ def manifest_of(directory: Path, number: int, at: datetime) -> Manifest:
 
 
 def document(name: str, number: int, at: datetime) -> dict[str, Any]:
-    """Return a manifest without its files."""
+    """Return a manifest without the list of files."""
     return {
         "version": manifest.VERSION,
         "id": name,

@@ -31,7 +31,7 @@ from tests.support.environment import Environment
 from tests.support.relay import relay
 
 CLIENTS = 40
-RATE = 120  # requests per second of all clients together; at a higher rate, the clients are the bottleneck (`busy`)
+RATE = 120  # requests per second of all clients together; a higher rate would make the clients the bottleneck (`busy`)
 ROUND_TRIP_S = 0.030
 ANSWER_WITHIN_S = 20.0
 LONGEST_S = 900.0
@@ -135,7 +135,7 @@ def _line(name: str, tally: Tally) -> str:
 
 
 def percentile(times: Sequence[float], share: float) -> float:
-    """Return the smallest of the sorted `times` that `share` of them do not exceed."""
+    """Return the percentile of the sorted `times`, so that `share` of the times do not exceed it."""
     return times[ceil(share * len(times)) - 1] if times else float("nan")
 
 
@@ -237,7 +237,7 @@ class Client:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 reader, writer = await self._connected()
-                # There is no await since the check of the connection, so the check has noticed a closed connection.
+                # No `await` separates this line from the check of the connection, so the connection is still open.
                 writer.write(_request(self.target, update_id))
                 status, stays = await _answer(reader)
         except EOFError:

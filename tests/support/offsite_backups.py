@@ -1,4 +1,4 @@
-"""Helpers for tests of the off-site storage. They send, date or plant backups there."""
+"""Helpers for tests of the off-site storage. The helpers send, date or plant backups."""
 
 from __future__ import annotations
 
@@ -75,7 +75,10 @@ def planted(live: Droplet, told: Manifest, *, dump: str = "a dump", stored: date
 
 
 def nights(live: Droplet, *numbers: int) -> None:
-    """Send backups, each made on the day of its number and stored an hour later. Delete them from the droplet."""
+    """Send backups, each made on the day of its number and stored an hour later.
+
+    Delete these backups from the droplet.
+    """
     for number in numbers:
         at = NOON + number * DAY
         planted(live, dated(number), stored=at + timedelta(hours=1))

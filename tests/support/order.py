@@ -9,7 +9,7 @@ import pytest
 
 
 def sort(items: list[pytest.Item], directory: Path, names: Sequence[str]) -> None:
-    """Sort the tests below a directory by the names of its modules or folders. A module without a name is an error."""
+    """Sort the tests below a directory in the order of `names`, which must list all of its modules and folders."""
     ours = [at for at, item in enumerate(items) if directory in item.path.parents]
     ranked = sorted(
         (items[at] for at in ours),

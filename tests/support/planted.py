@@ -1,4 +1,4 @@
-"""Links, FIFOs and the like that an unprivileged user may plant in place of a file."""
+"""Links, FIFOs and similar things that an unprivileged user may plant in place of a file."""
 
 from __future__ import annotations
 

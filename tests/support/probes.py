@@ -43,7 +43,7 @@ def machine_of(droplet: Host) -> Machine:
 
 def guess_at_ssh(attacker: Host, droplet: Host) -> bool:
     """Try to log in as root, the most common guess, and return whether sshd answers."""
-    # 255 would mean an error of our SSH connection.
+    # Exit code 255 would mean an error of our SSH connection.
     return "Permission denied" in attacker.run(f"{SSH} root@{machine_of(droplet).ipv4} || true").stderr
 
 
@@ -87,7 +87,7 @@ def open_over_ipv6(attacker: Host, droplet: Host, port: int) -> bool:
 
 
 def passed_on(attacker: Host, droplet: Host, stray: Stray, port: int) -> bool:
-    """Return whether a knock from outside at 127.0.0.1 reached the stray container, by the counters of Docker's rules.
+    """Return whether the counters of Docker's rules show that a knock at 127.0.0.1 reached the stray container.
 
     The attacker sees no answer in the lab, because the gateway drops packets from 127.0.0.1.
     """
@@ -134,7 +134,10 @@ def stray_compose_file(droplet: Host) -> Iterator[Stray]:
 
 @contextmanager
 def addresses_of_one_network(attacker: Host, droplet: Host, many: int) -> Iterator[list[str]]:
-    """Give the attacker more addresses of its /64 during the context. Each customer of a provider has 2^64."""
+    """Give the attacker more addresses of its /64 during the context.
+
+    Each customer of a provider has 2^64 addresses.
+    """
     device = attacker.check_output(f"ip -6 -o route get {machine_of(droplet).ipv6} | sed 's/.* dev \\([^ ]*\\).*/\\1/'")
     own = [str(NETWORK6[0xF000 + number]) for number in range(many)]
     each = f"for one in {' '.join(own)}; do ip -6 address %s $one/128 dev {device} %s; done"

@@ -17,7 +17,7 @@ def ids(fresh: Droplet) -> set[str]:
 
 
 def remembered(fresh: Droplet) -> State:
-    """Return the state without the revisions, because these stay applied even if the release is undone."""
+    """Return the state without its revisions, because revisions stay applied even if the release is undone."""
     return replace(state.load(fresh.paths), revisions=())
 
 

@@ -70,13 +70,16 @@ def flipped(droplet: Droplet) -> None:
 
 
 def told(droplet: Droplet, **changes: Any) -> None:
-    """Change the backup's manifest."""
+    """Change the manifest of the newest backup."""
     directory = droplet.paths.backup(newest(droplet))
     manifest.save(directory, replace(manifest.load(directory), **changes))
 
 
 def interrupted(droplet: Droplet, at: str = "swap", *beside: str) -> Droplet:
-    """Kill a restore before a step, by default the swap. Then the bot is closed, and the live data is unchanged."""
+    """Kill a restore before a step, by default the swap.
+
+    After the kill, the bot is closed and the live data is unchanged.
+    """
 
     def killed_here(_work: object) -> str:
         droplet.killed_at = droplet.moments + 1

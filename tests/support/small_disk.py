@@ -45,5 +45,5 @@ def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None
 
 
 def fill(directory: str) -> None:
-    """Fill all but a few blocks at once. On a full disk, fallocate fails and keeps the blocks that it got."""
+    """Fill all but a few blocks with one command. On a full disk, fallocate fails and keeps the blocks that it got."""
     machine.inside(DROPLET, "sh", "-c", f"fallocate -l 2G {directory}/ballast || truncate -s -8K {directory}/ballast")

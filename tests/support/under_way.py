@@ -46,7 +46,7 @@ class UnderWay:
         needle = f'"step": "{step}", "state": "start"'.encode()
         deadline = time.monotonic() + ENDS_WITHIN_S
         while needle not in self._history():
-            self._worker = self._worker or _pid(self.program)  # a search during the step would be too late
+            self._worker = self._worker or _pid(self.program)  # during the step, a search would be too late
             over = self._client.poll() is not None and needle not in self._history()
             assert not over, f"the run ended before {step}: {self.end()}"
             assert time.monotonic() < deadline, f"{step} was not reached"

@@ -1,4 +1,4 @@
-"""A droplet in memory. Each service and the clock are fakes in place of Machine. The files are real."""
+"""A droplet in memory. `Droplet` replaces `Machine`. The services and the clock are fakes, and the files are real."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ class Droplet(Machine):
             case ["systemctl", verb, *words]:
                 return self.systemd.systemctl(verb, words)
             case ["systemd-run", *rest]:
-                # A real droplet would run this verb in a separate unit. The fake runs the verb at once.
+                # A real droplet would run this verb in a separate unit. The fake runs the verb immediately in this
+                # process.
                 asked = PARSER.parse_args(rest[rest.index(PROGRAM) + 1 :])
                 run.run(asked, self.paths, self, StringIO(), StringIO())
                 return Result(0)
@@ -274,7 +275,7 @@ class Droplet(Machine):
         self._tick([what])
 
     def _asked(self, question: str) -> None:
-        """Let a test fail a query to psql, or kill stackctl during the query."""
+        """Make a query fail, or kill stackctl during the query, if the test asks for that."""
         self._tick(["psql", question])
         for part, result in self.failing.items():
             if part in question:

@@ -23,7 +23,7 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
             stackctl(droplet, *arguments)
             os._exit(0)
         finally:
-            os._exit(1)  # Otherwise a failure would continue as a second pytest.
+            os._exit(1)  # Otherwise, this child process would continue after a failure as a second pytest.
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == 0:
         return None
@@ -46,7 +46,7 @@ def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[i
             stackctl(droplet, *arguments)
             os._exit(0)
         finally:
-            os._exit(1)  # Otherwise a failure would continue as a second pytest.
+            os._exit(1)  # Otherwise, this child process would continue after a failure as a second pytest.
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "stackctl raised"
     for at in sorted(int(path.name) for path in aside.iterdir())[::every]:
         shutil.rmtree(root)
@@ -58,7 +58,7 @@ def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[i
 
 
 def killed_at(droplet: Droplet, where: tuple[Any, str], *arguments: str) -> Droplet:
-    """Return the droplet after `kill -9` at this function, whose first argument must be the stack."""
+    """Return the droplet after `kill -9` at the function `where`, whose first argument must be the stack."""
 
     def killed_here(stack: Stack, *_rest: object, **_named: object) -> None:
         there: Any = stack.machine

@@ -1,5 +1,6 @@
-"""PostgreSQL of a droplet in memory. A database is its row counts by table, and a dump is a real
-file with these in it.
+"""PostgreSQL of a droplet in memory.
+
+A fake database consists of row counts by table, and a dump is a real file with these counts.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Postgres:
         self.comments[new] = comment
 
     def _restore(self, arguments: list[str], dump: Path | None, databases: dict[str, Tables]) -> Result:
-        """Return what pg_restore prints about a dump, or load the dump's tables into a database as its options say."""
+        """Depending on the arguments of pg_restore, describe a dump or load the dump's tables into a database."""
         assert dump
         try:
             tables = json.loads(dump.read_text())
@@ -203,7 +204,7 @@ class Postgres:
 
 @dataclass
 class Psql(Conversation):
-    """A psql session. It passes each query to `moment`, which may make the query fail."""
+    """A psql session that passes each query to `moment`, which may make the query fail."""
 
     tables: Tables
     moment: Callable[[str], None]

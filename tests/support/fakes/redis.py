@@ -1,4 +1,4 @@
-"""Redis of a droplet in memory. Its dump is a real file with the number of its keys in it."""
+"""Redis of a droplet in memory. A dump of Redis is a real file that contains the number of keys."""
 
 from __future__ import annotations
 

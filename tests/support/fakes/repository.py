@@ -1,4 +1,4 @@
-"""The off-site repository in memory, in place of the one that restic opens on the operator's machine."""
+"""An off-site repository in memory, which replaces the repository that restic opens on the operator's machine."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def looked(there: InMemory, ledger: Path) -> list[str]:
 
 
 def pruned_before(there: InMemory, ledger: Path, ago: timedelta = 30 * DAY) -> InMemory:
-    """Record the repository in the ledger, and a prune that ended `ago` before now."""
+    """Record in the ledger the repository and a prune that ended the time `ago` before now."""
     looked(there, ledger)
     look.save(ledger, replace(look.load(ledger, there.url), pruned=there.now - ago))
     there.ran.clear()

@@ -112,7 +112,8 @@ class Storage:
                 assert place == snapshot["paths"][0]
                 content: bytes = snapshot["files"][name]
                 if name != NAME and "--no-cache" not in rest:
-                    # restic's cache still has the content that was sent, so it hides a later change at the storage.
+                    # restic's cache still has the content that was sent, so the cache hides a later change at the
+                    # storage.
                     content = snapshot.get("sent", snapshot["files"])[name]
                 elif name == self.damaged and "--no-cache" in rest:
                     content = content[:-1] + b"?"

@@ -30,10 +30,10 @@ KNOWN = [
     r"ON v\.name = e\.name AND v\.version = e\.default_version WHERE v\.superuser AND NOT v\.trusted",
     r"SELECT pg_catalog\.json_build_array\('SCHEMA', nspname\) FROM .+",
     r"SHOW server_version",
-    # of sessions and transactions
+    # statements for sessions and transactions
     rf"SELECT (?:pg_catalog\.)?pg_terminate_backend\(pid\) FROM (?:pg_catalog\.)?pg_stat_activity WHERE {OF_SESSIONS}",
     r"BEGIN|COMMIT|DO",
-    # of roles
+    # statements for roles
     rf"CREATE ROLE {NAME} NOLOGIN {POWERLESS}",
     rf"ALTER ROLE {NAME} LOGIN {POWERLESS} INHERIT CONNECTION LIMIT -1 PASSWORD NULL VALID UNTIL '-infinity'",
     rf"ALTER ROLE {NAME} (?:NOLOGIN|NOLOGIN PASSWORD NULL|RESET ALL)",
@@ -41,7 +41,7 @@ KNOWN = [
     rf"REASSIGN OWNED BY {NAME} TO {NAME}",
     rf"DROP OWNED BY {NAME}",
     rf"DROP ROLE {NAME}",
-    # of databases and what is in them
+    # statements for databases and their contents
     rf"CREATE DATABASE {NAME} TEMPLATE template0 CONNECTION LIMIT 0",
     rf"DROP DATABASE IF EXISTS {NAME} WITH \(FORCE\)",
     rf"ALTER DATABASE {NAME} (?:RENAME TO {NAME}|CONNECTION LIMIT -1)",
@@ -56,7 +56,10 @@ KNOWN = [
 
 
 def refuse_unknown(text: str) -> None:
-    """Raise AssertionError for an unknown statement. Only the lab's PostgreSQL checks the body of DO."""
+    """Raise AssertionError for an unknown statement.
+
+    The body of a `DO` statement is checked only by the lab's PostgreSQL.
+    """
     bodiless = re.sub(r"DO \$\$.+?END ?\$\$", "DO", " ".join(text.split()))
     for statement in filter(None, re.split(r";(?: |$)", bodiless)):
         known = any(re.fullmatch(one, statement) for one in KNOWN)
