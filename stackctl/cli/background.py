@@ -1,8 +1,8 @@
-"""Runs a release, a rollback or a restore in a systemd unit of its own, and follows the run.
+"""Runs a release, a rollback or a restore in a separate systemd unit, and shows the run's events on the terminal.
 
-The run goes on when the connection drops. The follower reads history.jsonl, and the file with the events that a full
-disk kept out of history.jsonl. The follower exits with the exit code of the run. `release --follow` follows a run
-later.
+The run continues if the SSH connection drops. The follower reads history.jsonl, and a second file that receives the
+events while the disk is full. The follower exits with the exit code of the run. `release --follow` follows a run that
+was started earlier.
 """
 
 import json
@@ -28,15 +28,15 @@ PROGRAM = "/usr/local/bin/stackctl"
 VERBS = tuple(verb.name for verb in verbs.VERBS if verb.background)
 LOOK_SECONDS = 0.1
 LOOKS_BEFORE_ASKING = 20
-UNDO_SECONDS = 180  # in addition to the grace periods of the app's containers
+UNDO_SECONDS = 180  # on top of the grace periods of the app's containers
 
 Event = dict[str, Any]
 
 
 def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
-    """Start a run and follow its events. With --follow, only follow a run.
+    """Start a run and follow the run's events. With --follow, do not start a run, but follow an existing run.
 
-    A request with an ID starts at most one run. If the request is repeated, the repetition follows that run.
+    A request with an ID starts at most one run. A second request with the same ID follows that run.
     """
     arguments, paths, machine = call.arguments, call.paths, call.machine
     show = shown(call.log.out, as_json=arguments.json)
@@ -56,7 +56,7 @@ def run(call: Call, words: Callable[[Call], Sequence[str]]) -> int:
 
 @contextmanager
 def _detached(paths: Paths) -> Iterator[None]:
-    """If the follower is interrupted, explain that the run goes on."""
+    """If the user interrupts the follower, explain that the run continues."""
     try:
         yield
     except KeyboardInterrupt:
@@ -75,7 +75,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
         # SIGTERM goes to stackctl alone, which ends its children and undoes its work.
         "KillMode": "mixed",
         "TimeoutStopSec": str(UNDO_SECONDS + config.stop_grace + 2 * config.worker_grace),
-        # At a shutdown, systemd stops the run first. So the run has undone its work before the app and Docker stop.
+        # At a shutdown, systemd stops the run first, so that the run can undo its work before the app and Docker stop.
         "After": f"docker.service {paths.units.app}",
     }
     options = [f"--property={name}={value}" for name, value in properties.items()]
@@ -85,12 +85,13 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if not ran.code:
         return
     if ran.code == TIMED_OUT:
-        # The unit may be waiting for the boot to finish. A unit that was reported as failed must not start later.
+        # The unit may still wait for the boot to finish. Stop the unit, because a run that was reported as failed must
+        # not start later.
         machine.run(["systemctl", "stop", paths.units.release])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
     if "already loaded" in ran.reason:
-        # The stackctl in that unit has not taken the lock yet.
+        # The unit of another run exists, but its stackctl has not taken the lock yet.
         raise LockedError(
             "another release or restore has just started",
             next_step="wait until it has finished, then run the same command again",
@@ -107,7 +108,7 @@ def last_run(paths: Paths) -> str:
 
 
 def run_of(paths: Paths, request: str) -> str:
-    """Return the ID of the run that a request has started."""
+    """Return the ID of the run that the given request has started."""
     if not (run := _started_by(paths, request)):
         raise RefusedError(
             f"no run has the ID {request}, so that request started nothing", next_step="send the request again"
@@ -126,7 +127,10 @@ def _first_events(paths: Paths) -> list[Event]:
 
 
 def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], None]) -> int:
-    """Show the events of a run as they come, and return the exit code. Raises PersonNeededError after a kill."""
+    """Show the events of a run as they come, and return the run's exit code.
+
+    Raises PersonNeededError if the run was killed.
+    """
     tails, quiet, what = [_Tail(path) for path in (paths.history, paths.unwritten)], 0, "run the same command again"
     while True:
         ended = quiet > LOOKS_BEFORE_ASKING and _over(paths, machine)
@@ -147,7 +151,7 @@ def follow(paths: Paths, machine: Machine, run: str, show: Callable[[Event], Non
 
 
 def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
-    """Return a function that prints events: as JSON, or for people with the seconds since the first event."""
+    """Return a function that prints an event, either as JSON, or for people with the seconds since the first event."""
     began: list[datetime] = []
 
     def show(event: Event) -> None:
@@ -160,22 +164,22 @@ def shown(out: TextIO, *, as_json: bool) -> Callable[[Event], None]:
 
 
 class _Tail:
-    """A reader of the new lines of a file, even if a shorter file replaces that file meanwhile."""
+    """A reader of a file's new lines, which notices if the file is replaced by a shorter file."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._inode, self._offset, self._told = path, 0, 0, 0
 
     def fresh(self, run: str) -> list[Event]:
-        """Return the events of a run since the last call."""
+        """Return the events of a run that were written since the last call."""
         replaced, lines = self.lines()
         heard = [event for event in map(parsed, lines) if event and event["run"] == run]
-        # A file that was trimmed is read from its start, so the events returned before are skipped.
+        # After the file was trimmed, it is read from the start, so skip the events that were already returned.
         fresh = heard[self._told :] if replaced else heard
         self._told = len(heard) if replaced else self._told + len(heard)
         return fresh
 
     def lines(self) -> tuple[bool, list[bytes]]:
-        """Return whether the file was replaced, and the complete lines since the last call."""
+        """Return whether the file was replaced, and the complete lines that were written since the last call."""
         try:
             with self._path.open("rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
@@ -191,6 +195,6 @@ class _Tail:
 
 
 def _over(paths: Paths, machine: Machine) -> bool:
-    """Return whether the unit has ended. A unit that stops and undoes its work is `deactivating`, not ended."""
+    """Return whether the run's unit has ended. While a stopped run undoes its work, its unit is `deactivating`."""
     asked = machine.run(["systemctl", "show", "--property=ActiveState", "--value", paths.units.release])
     return asked.stdout.strip() in {"inactive", "failed"}

@@ -1,4 +1,4 @@
-"""The verbs backup, list-backups and check-offsite."""
+"""The verbs `backup`, `list-backups` and `check-offsite`."""
 
 import json
 from dataclasses import asdict

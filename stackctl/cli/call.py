@@ -23,12 +23,15 @@ class Call:
 
     @cached_property
     def stack(self) -> Stack:
-        """The stack, with the site's configuration. Raises RefusedError if the configuration is not valid."""
+        """The stack with the droplet's configuration. Raises RefusedError if the configuration is invalid."""
         return Stack(self.paths, config.load(self.paths), self.machine, self.log)
 
     @property
     def holder(self) -> str:
-        """The name of this call. While this call holds a lock, refusals to others show this name."""
+        """The name of this call.
+
+        While this call holds a lock, every other run is refused with a message that shows the name.
+        """
         return self.held_for(f"stackctl {self.arguments.verb}")
 
     def held_for(self, what: str) -> str:

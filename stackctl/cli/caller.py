@@ -1,10 +1,10 @@
-"""Finds the SSH key of a caller, so that the history can tell people apart who share one login.
+"""Finds the SSH key of the person who called stackctl, so that the history can tell apart people who share one login.
 
-The caller controls SSH_USER_AUTH and the name of each process, so this module trusts neither. Instead, it follows
-the parents of the process up to the sshd-session that runs as root, and asks the journal which key that process
-accepted. The fields of the journal that begin with _ are set by journald. A caller who leaves this tree of processes
-on purpose (setsid, at, another login's tmux) is recorded by the login alone, or as the owner of the other
-tree. So the record tells colleagues apart, but is no defence against them.
+The caller can forge SSH_USER_AUTH and the names of processes, so this module uses neither. Instead, the module follows
+the parent processes up to the sshd-session that runs as root, and asks the journal which key that sshd-session
+accepted. Callers cannot forge the journal's fields that begin with _, because journald sets these fields. A caller who
+leaves this tree of processes on purpose (setsid, at, another login's tmux) is recorded by the login alone, or as the
+owner of the other tree. So the history tells colleagues apart, but a colleague can deceive the history.
 """
 
 import base64
@@ -38,17 +38,20 @@ class _Process(NamedTuple):
 
 
 def key(paths: Paths, machine: Machine, proc: Path = PROC, pid: int | None = None) -> str:
-    """Return the comment of the caller's key in authorized_keys, or "" without an SSH session or a known key."""
+    """Return the comment of the caller's key in authorized_keys, or "" if there is no SSH session or no known key."""
     try:
         session, began = _session(proc, pid or os.getpid())
         accepted = _accepted(machine, session, began)
         return _comments(paths, accepted[0]).get(accepted[1], "") if accepted else ""
     except (StackError, OSError, ValueError, LookupError):
-        return ""  # a failure here must not prevent a release
+        return ""  # an unknown key must not prevent a release
 
 
 def _session(proc: Path, pid: int) -> tuple[int, float]:
-    """Return the process ID and start of root's sshd-session above this process. Raises LookupError without one."""
+    """Return the process ID and the start time of root's sshd-session above this process.
+
+    Raises LookupError if this process has no such ancestor.
+    """
     for _ in range(MOST_PARENTS):
         process = _process(proc, pid)
         if (proc / str(pid) / "exe").readlink().name == SESSION and _is_owned_by_root(proc, pid):
@@ -59,7 +62,10 @@ def _session(proc: Path, pid: int) -> tuple[int, float]:
 
 
 def _process(proc: Path, pid: int) -> _Process:
-    """Read the parent and the start of a process (proc_pid_stat(5)). A program's name may have spaces and brackets."""
+    """Read the parent and the start time of a process (proc_pid_stat(5)).
+
+    The name of a program may contain spaces and brackets.
+    """
     fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return _Process(parent=int(fields[1]), ticks=int(fields[19]))
 
@@ -69,7 +75,10 @@ def _is_owned_by_root(proc: Path, pid: int) -> bool:
 
 
 def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] | None:
-    """Return the login and the key's fingerprint. `began` excludes an older process with the same ID."""
+    """Return the login and the fingerprint of the key that this sshd-session accepted.
+
+    `began` excludes an older process with the same process ID.
+    """
     fields = [f"_PID={session}", "_UID=0", f"SYSLOG_IDENTIFIER={SESSION}"]
     asked = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=@{began - 2:.0f}", *fields]
     lines = machine.run(asked, timeout=5).stdout.splitlines()
@@ -78,7 +87,7 @@ def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] |
 
 
 def _comments(paths: Paths, login: str) -> dict[str, str]:
-    """Return the comments of the login's keys by their fingerprints, in sshd's spelling."""
+    """Return the comment of each key of the login, by the key's fingerprint in sshd's spelling."""
     file = paths.keys(login)
     found: dict[str, str] = {}
     with openat.directory(paths.home, *file.parent.relative_to(paths.home).parts) as there:

@@ -1,4 +1,7 @@
-"""The checks of status. Each check returns a section of the report and the problems that need a person."""
+"""The checks of the verb `status`.
+
+Each check returns a section of the report, and the problems that a person must correct.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -23,7 +26,7 @@ REVERTING_S = 10
 
 
 class Section(NamedTuple):
-    """A part of the report, and its problems."""
+    """A section of the report, and the problems found by its check."""
 
     document: Report
     problems: Sequence[str] = ()
@@ -71,9 +74,9 @@ def _release(seen: Observed) -> Section:
 
 
 def _nothing_live(seen: Observed) -> list[str]:
-    """Return the known releases if none is live.
+    """If no release is live, return a line for each known release.
 
-    Then nginx's link is gone, or the first release was killed before its flip.
+    Either nginx's link is gone, or the first release was killed before its flip.
     """
     if seen.current.active:
         return []
@@ -105,7 +108,7 @@ def _failing_saves(seen: Observed) -> list[str]:
         failing = Redis(seen.docker, seen.paths).failing_saves()
     except (StackError, OSError) as error:
         return [f"the check of Redis's saves failed ({error}). Next: stackctl logs redis"]
-    # Redis refuses writes until a save succeeds.
+    # After a failed save, Redis refuses writes until a save succeeds.
     return [
         f"Redis could not save its data ({name}). Next: free disk space, then stackctl logs redis" for name in failing
     ]
@@ -134,7 +137,7 @@ def _drift(seen: Observed) -> Section:
 def _telegram(seen: Observed) -> Section:
     told = seen.current.webhook
     document = {"webhook": told.url if told else None, "telegram": seen.telegram.document}
-    # During maintenance nginx turns Telegram away.
+    # During maintenance, nginx answers 503 to Telegram, so Telegram's complaints are expected.
     asked = not seen.work and not seen.current.maintenance
     return Section(document, seen.telegram.problems(seen.machine.now().timestamp()) if asked else ())
 
@@ -155,7 +158,7 @@ def _reboot_due(paths: Paths) -> list[str] | None:
 
 
 def _nginx(seen: Observed) -> Section:
-    """Report an nginx that should run and does not. Then nobody is served, even if the app is healthy."""
+    """Report a problem if nginx should run but does not. Without nginx nobody is served, even if the app is healthy."""
     if not seen.config.certificate or not seen.machine.run(["systemctl", "is-active", "--quiet", NGINX]).code:
         return Section({})
     problem = f"{NGINX} is not active, so nobody is served. Next: sudo nginx -t && sudo systemctl restart {NGINX}"
@@ -200,7 +203,10 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
 
 
 def _trials(seen: Observed) -> Section:
-    """Report the trials. A trial that outlives its deadline could not be reverted yet. The timer tries again."""
+    """Report the trials.
+
+    If a trial still exists after its deadline, the revert has failed, and the timer tries again.
+    """
     running = trial.under_way(seen.paths)
     late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]
     problems = [
@@ -221,7 +227,7 @@ def _foreign(seen: Observed) -> Section:
 
 
 def _shown(paths: Paths, containers: list[Container]) -> list[Report]:
-    """Return the containers for the report. `sha256` is a hash of their sources (compose.stack_sha256)."""
+    """Return the containers for the report. `sha256` is a hash of a container's sources (compose.stack_sha256)."""
     return [
         {
             **{key: getattr(one, key) for key in ("service", "state", "health", "image")},

@@ -1,4 +1,4 @@
-"""logs and exec: access to the containers that run now."""
+"""The verbs `logs` and `exec`, for the containers that run now."""
 
 import sys
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from stackctl.services.docker import Container
 
 
 def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> int:
-    """Show the output of `docker logs`, made printable. Return its exit code."""
+    """Show the output of `docker logs`, made printable. Return the exit code of `docker logs`."""
     going_on = ["--follow"] if follow else []
     return stack.machine.run_shown(["docker", "logs", "--tail", str(lines), *going_on, _container(stack, service).id])
 
 
 def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
-    """Replace this process by `docker exec` in the live web container, with a terminal if there is one."""
-    # argparse keeps the "--" that ends the options.
+    """Replace this process with `docker exec` in the live web container. Pass on the terminal, if there is one."""
+    # Remove the "--" that ends the options, because argparse keeps the "--".
     command = command[1:] if command[:1] == ["--"] else command
     if not command:
         raise RefusedError("no command was given", next_step="stackctl exec python --version, for example")

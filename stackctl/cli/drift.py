@@ -13,30 +13,30 @@ from stackctl.services.docker import Container
 def lines(seen: Observed) -> list[str]:
     """Return the reasons to release the app again."""
     if seen.unfinished:
-        return []  # only the restore may start again what the restore stopped
+        return []  # only the restore may start the containers that the restore has stopped
     current, there, found = seen.current, seen.containers, list[str]()
     if not there.error:
         found += _app(current, there.colours, seen.expected_sha256) + _socket(seen.paths, current, seen.machine)
         found += [] if seen.work else _worker(seen.config, current, there.worker)
-    if not seen.work:  # a boot or a release that is under way may be starting what is missing
+    if not seen.work:  # a boot or a release in progress may still start the missing containers
         found += _interrupted(current, there.colours) + _webhook(seen.telegram, current)
     return found
 
 
 def stale(seen: Observed) -> list[str]:
-    """Return the live services that were made from an earlier Compose file, environment or image."""
+    """Return the live services whose containers were made from an earlier Compose file, app environment or image."""
     if not seen.current.active or seen.expected_sha256 is None:
         return []
-    # During a release the worker may belong to another release.
+    # During a release, the worker may still belong to the former release.
     worker = seen.containers.worker if seen.config.works and not seen.work else []
     live = [*seen.containers.colours[seen.current.active], *worker]
     return [one.service for one in live if one.labels.get(seen.paths.docker.sha256_label) != seen.expected_sha256]
 
 
 def environment_differs(paths: Paths, current: State) -> bool:
-    """Return whether the declared app environment differs from that of the live release.
+    """Return whether the declared app environment differs from the live release's app environment.
 
-    An environment that cannot be read is not reported here, because the next release reports it.
+    If the declared app environment cannot be read, return False, because the next release reports this problem.
     """
     try:
         declared = app_env.env_sha256(app_env.load(paths.next_environment))

@@ -1,4 +1,7 @@
-"""The gate admits the requests that CI's key may make. The key's forced command passes a request as one string."""
+"""The gate admits the requests that CI's key may make.
+
+The forced command of CI's key passes a request as one string.
+"""
 
 import re
 
@@ -23,6 +26,6 @@ _SHOWN = 80
 def parse(original_command: str) -> list[str]:
     """Return the request as arguments, or raise RefusedError. The arguments contain only options in `_ALLOWED`."""
     if not _ALLOWED.fullmatch(original_command):
-        # !a, because terminals and logs show this text, which comes from outside.
+        # The request comes from outside, and terminals and logs show this message, so `!a` escapes the request.
         raise RefusedError(f"{original_command[:_SHOWN]!a} is not allowed with this key, which may run: {_IN_WORDS}")
     return original_command.split(" ")

@@ -1,4 +1,4 @@
-"""The verbs that change nothing: status, history, logs and exec."""
+"""The verbs that change nothing: `status`, `history`, `logs` and `exec`."""
 
 import json
 from typing import NoReturn

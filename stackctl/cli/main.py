@@ -1,4 +1,7 @@
-"""The command line. Every expected failure prints one line, without a traceback, and exits with a documented code."""
+"""The command line.
+
+For every expected failure, stackctl prints one line without a traceback, and exits with a documented code.
+"""
 
 import argparse
 import os
@@ -31,7 +34,7 @@ def parser(app: str) -> argparse.ArgumentParser:
     top.add_argument("--run", metavar="ID", help="do the work in this process, under this run ID (set by systemd)")
     top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="who started the run (set by systemd)")
     top.add_argument("--key", help="the owner of the SSH key (set by systemd)")
-    # Without a metavar the help would list the old names of verbs too.
+    # Without a metavar, the help text would also list the old names of verbs.
     rows = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     for verb in verbs.VERBS:

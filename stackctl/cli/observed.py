@@ -1,4 +1,4 @@
-"""Looks at the droplet once for all checks of status, so that nothing is asked twice."""
+"""Looks at the droplet once for all checks of `status`, so that no program is asked twice."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Containers:
 
 @dataclass(frozen=True)
 class Roles:
-    """The answer of PostgreSQL about roles and settings."""
+    """PostgreSQL's answer about roles and settings."""
 
     found: roles.Found | None = None
     """None if PostgreSQL was not asked, or did not answer."""
@@ -57,7 +57,7 @@ class Observed:
         self.current = state.load(paths)
         site, self.work = lock.holder_of(paths.lock), lock.holder_of(paths.work)
         self.holder: Holder | None = site or self.work
-        # Telegram is asked first and answers while everything else is looked at.
+        # Ask Telegram first, so that Telegram can answer while the other checks run.
         self._telegram: Callable[[], webhook.Look] = webhook.look(paths, config, machine, self.current)
         self.containers = Containers(self.docker, paths, config, self.current)
 
@@ -72,7 +72,7 @@ class Observed:
 
     @cached_property
     def roles(self) -> Roles:
-        """Roles and settings in PostgreSQL. Another check reports a PostgreSQL that does not answer."""
+        """Roles and settings in PostgreSQL. If PostgreSQL is not running, another check reports the problem."""
         data = self.config.data
         if not data or self.work or not any(one.service == "postgres" and one.serves for one in self.containers.data):
             return Roles()
@@ -83,7 +83,7 @@ class Observed:
 
     @cached_property
     def expected_sha256(self) -> str | None:
-        """The label that the live release's containers should carry, or None if the environment is not kept."""
+        """The label that the live release's containers should carry, or None if the app environment is lost."""
         release = self.current.release
         if not release:
             return None

@@ -1,4 +1,4 @@
-"""The verbs release and rollback."""
+"""The verbs `release` and `rollback`."""
 
 import argparse
 from contextlib import suppress
@@ -35,7 +35,7 @@ def subject(arguments: argparse.Namespace, paths: Paths) -> str:
 
 
 def words(call: Call) -> list[str]:
-    """Return the request as command-line arguments."""
+    """Return the request as arguments for a second stackctl process."""
     asked = call.arguments
     if asked.verb == "release" or asked.tag:
         releasing.parse(asked.tag or "")

@@ -1,4 +1,4 @@
-"""The verb remove-foreign, which a converge calls."""
+"""The verb `remove-foreign`, which a converge calls."""
 
 from stackctl.cli.call import Call
 from stackctl.host import foreign

@@ -22,7 +22,7 @@ def subject(arguments: argparse.Namespace, _paths: Paths) -> str:
 
 
 def words(call: Call) -> list[str]:
-    """Return the request as command-line arguments."""
+    """Return the request as arguments for a second stackctl process."""
     try:
         return _confirmed(call)
     except KeyboardInterrupt:

@@ -27,7 +27,10 @@ def main(arguments: argparse.Namespace, paths: Paths) -> int:
 
 
 def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO, err: TextIO) -> int:
-    """Run the verb and return its exit code. A run reports a failure in its events, and any other verb on `err`."""
+    """Run the verb and return its exit code.
+
+    Only a run reports a failure as an event. Other verbs print failures to `err`.
+    """
     if renamed := verbs.BY_OLD_NAME.get(arguments.verb):
         print(f"stackctl: {now_called(arguments.verb, renamed.name)}", file=err)
         arguments.verb = renamed.name
@@ -63,7 +66,7 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
 
 
 def _handled(row: Verb, call: Call) -> int:
-    """Run the handler under the verb's locks, or in a unit of its own."""
+    """Run the verb's handler under the verb's locks, or start the verb in a separate systemd unit."""
     if row.background and call.arguments.run is None:
         return background.run(call, verbs.function(row.background))
     # Import before any wait for a lock, because the converge that holds the lock may replace the zipapp meanwhile.
@@ -78,7 +81,7 @@ def _handled(row: Verb, call: Call) -> int:
 
 
 def _ended(act: Callable[[], int]) -> tuple[int, str]:
-    """Return the exit code, and the cause of a failure."""
+    """Call `act`, and return the exit code and the cause of a failure, if any."""
     try:
         return act(), ""
     except StackError as error:
@@ -87,6 +90,6 @@ def _ended(act: Callable[[], int]) -> tuple[int, str]:
         return 1, "the command was interrupted. Next: run the same command again"
     except OSError as error:
         return 1, f"{error}. Next: see the machine's own log (journalctl -b)"
-    except Exception as error:  # a follower has to see an internal error, too
+    except Exception as error:  # a follower must also see internal errors
         print(printable(traceback.format_exc(), "\t\n"), file=sys.stderr)
         return 4, f"internal error in stackctl ({error!r}). Next: run stackctl status, and report this"

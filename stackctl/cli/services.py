@@ -1,4 +1,4 @@
-"""The verbs boot, halt and maintenance."""
+"""The verbs `boot`, `halt` and `maintenance`."""
 
 from stackctl.app import lifecycle, unfinished_restore
 from stackctl.app.stack import Stack
@@ -6,7 +6,7 @@ from stackctl.cli.call import Call
 from stackctl.core import durable, lock
 from stackctl.core.errors import RefusedError
 
-# A release may be migrating when boot starts. TimeoutStartSec of APP.service is well above this timeout.
+# A release may be migrating the database when `boot` starts. TimeoutStartSec of APP.service is well above this timeout.
 BOOT_LOCK_TIMEOUT_S = 600
 
 

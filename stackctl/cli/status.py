@@ -1,4 +1,4 @@
-"""status: reports what runs, what differs from what should run, and what to type next. status changes nothing."""
+"""The verb `status` reports what runs, how this differs from the declared state, and which commands to type next."""
 
 from stackctl.cli.checks import CHECKS, Report
 from stackctl.cli.observed import Observed
@@ -9,7 +9,10 @@ from stackctl.core.printable import printable
 
 
 def report(paths: Paths, config: Config, machine: Machine) -> Report:
-    """Return the document of `status --json`, version 1. `problems` lists what needs a person."""
+    """Return the document of `status --json`, version 1.
+
+    `problems` has a line for each problem that a person must correct.
+    """
     seen = Observed(paths, config, machine)
     sections = [check(seen) for check in CHECKS]
     document: Report = {}
@@ -60,14 +63,17 @@ def text(report: Report) -> str:
 
 
 def _since(report: Report) -> str:
-    """Return since when the release is live. A release is recorded after its watch, and may be undone before."""
+    """Return since when the release is live.
+
+    A release is not recorded until its watch has ended, and may be undone before.
+    """
     if report["release"]["since"]:
         return f"since {report['release']['since']}"
     return "but not recorded yet" if report["under_way"] else "but never recorded, because a release was interrupted"
 
 
 def _kept(report: Report) -> list[tuple[str, str]]:
-    """Return the rows of kept releases: for a rollback, for a rollback by name, and without an image."""
+    """Return the rows of the kept releases. A rollback can use a release, needs its name, or lacks its image."""
     live = report["release"]["id"] if report["release"] else None
     earlier = [known for known in report["kept"] if known["id"] != live]
     gone = [known["tag"] for known in earlier if known["id"] in report["gone"]]

@@ -1,4 +1,4 @@
-"""The verbs that systemd's timers call: certificate, upgrade, integrity, amcheck and reboot."""
+"""The verbs that systemd's timers call: `certificate`, `upgrade`, `integrity`, `amcheck` and `reboot`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,8 @@ from stackctl.host import certificate, upkeep
 from stackctl.services.postgres import Postgres
 
 CERTIFICATE_LOCK_TIMEOUT_S = 330
-# Even a release with migrations or a verified backup takes less. After a longer run, the upgrade runs the next day.
+# Even a release with migrations, or a verified backup, ends within this time. If a run takes longer, the upgrade is
+# left to the next day.
 UPGRADE_LOCK_TIMEOUT_S = 3600
 REBOOT_LOCK_TIMEOUT_S = 1800
 AMCHECK_LOCK_TIMEOUT_S = 3600
@@ -46,9 +47,9 @@ def amcheck(call: Call) -> int:
     stack = call.stack
     if not stack.config.data:
         return 0
-    # The check may take hours. The lock keeps out backups, whose dump would end the check, and restores, which replace
-    # the database that the check reads. A release may end the check, so that no migration waits for a table
-    # (Postgres.end_dumps).
+    # The check may take hours. The lock keeps out backups, because a dump would end the check, and restores, because a
+    # restore replaces the database that the check reads. The lock does not keep out releases. A release may end the
+    # check, so that no migration waits for a table (Postgres.end_dumps).
     paths = stack.paths
     name = f"the weekly check of PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends the check)"
     alone = lock.exclusive(paths.backup_lock, name, AMCHECK_LOCK_TIMEOUT_S)
@@ -65,6 +66,6 @@ def reboot(call: Call) -> int:
 
 @contextmanager
 def _nothing_under_way(paths: Paths, name: str, timeout: float) -> Iterator[None]:
-    """Hold the locks of the backups and of the site. A backup that is verified or sent holds only the first lock."""
+    """Hold the backup lock and the site lock. While a backup is verified or sent, only the backup lock is held."""
     with lock.exclusive(paths.backup_lock, name, timeout), lock.hold(paths, name, timeout=timeout):
         yield

@@ -1,4 +1,4 @@
-"""trial: the verb that a converge and the timers of trials call."""
+"""The verb `trial`, which a converge and the timers of trials call."""
 
 import argparse
 
@@ -10,7 +10,7 @@ from stackctl.core.machine import Machine
 from stackctl.core.paths import TRIALS, Paths
 from stackctl.host import trial
 
-# The steps that happen without the operator, so that the history must record them.
+# These steps run without the operator, so the history must record them.
 REVERTING = ("expire", "undo", "boot")
 
 
@@ -20,7 +20,7 @@ def step(call: Call) -> int:
 
 
 def remembered(arguments: argparse.Namespace, paths: Paths, machine: Machine) -> bool:
-    """Return whether the history records this step. The timer calls often, and rarely has anything to do."""
+    """Return whether the history records this step. The timer's frequent calls rarely change anything."""
     if arguments.step == "expire" and arguments.what:
         return trial.expired(paths, machine, arguments.what)
     return arguments.step in REVERTING

@@ -1,4 +1,4 @@
-"""The verbs, one row each. The modules of a verb are imported when the verb is called."""
+"""The table of verbs, with one row for each verb. A verb's modules are imported only when the verb is called."""
 
 import argparse
 import re
@@ -21,7 +21,7 @@ Parser = argparse.ArgumentParser
 
 
 class Lock(Enum):
-    """The locks that are held while a verb runs. NONE if the verb needs no lock or takes its locks itself."""
+    """The locks that are held while a verb runs. NONE means no lock, or that the verb takes locks itself."""
 
     NONE = auto()
     SITE = auto()
@@ -266,7 +266,7 @@ BY_OLD_NAME = {verb.formerly: verb for verb in VERBS if verb.formerly}
 
 
 def function(name: str) -> Callable[..., Any]:
-    """Import a function that a row names."""
+    """Import a function that a row of the table names."""
     module, _, attribute = name.partition(":")
     found: Callable[..., Any] = getattr(import_module(f"stackctl.cli.{module}"), attribute)
     return found

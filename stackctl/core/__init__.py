@@ -1,1 +1,1 @@
-"""Code that every other package builds on."""
+"""Code on which all other packages of stackctl build."""

@@ -1,4 +1,7 @@
-"""Defines /etc/APP/stackctl.json, the configuration of stackctl. The deploys write the file, and stackctl reads it."""
+"""Defines /etc/APP/stackctl.json, the configuration of stackctl.
+
+A converge writes the file, and stackctl reads the file.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +82,7 @@ class Config:
 
     @property
     def works(self) -> bool:
-        """Whether a worker must run on this droplet."""
+        """Whether the app's worker must run on this droplet."""
         return self.worker and not self.isolated
 
     @property
@@ -89,7 +92,7 @@ class Config:
 
 
 def load(paths: Paths) -> Config:
-    """Read the configuration. Raises RefusedError if the file is missing or not valid."""
+    """Read the configuration. Raises RefusedError if the file is missing or invalid."""
     try:
         config = records.loads(Config, paths.config.read_bytes(), version=VERSION)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Runs a call in a thread of its own, so that the caller can stop waiting in time."""
+"""Runs a function in a separate thread, so that the caller can stop waiting after a deadline."""
 
 import threading
 from collections.abc import Callable
@@ -11,16 +11,17 @@ T = TypeVar("T")
 def begin(act: Callable[[], T]) -> Callable[[float], T]:
     """Start `act` in the background, and return a function that waits for the result.
 
-    Call that function with a number of seconds. The function returns or raises what `act` did, or raises TimeoutError
-    if `act` has not ended by then. A socket's timeout is not enough, because the timeout applies to each read.
-    So a peer that sends a byte now and then is never cut off. The look-up of a host name has no timeout at all.
+    The returned function takes a number of seconds to wait. If `act` ends in time, the returned function returns the
+    result of `act` or raises its exception. Otherwise it raises TimeoutError. The timeout of a socket is not enough,
+    because such a timeout applies to each read, so a peer that sends a byte now and then is never cut off. The look-up
+    of a host name has no timeout at all.
     """
     ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
 
     def run() -> None:
         try:
             result = act()
-        except BaseException as error:  # raised in `wait`, where the caller can catch it
+        except BaseException as error:  # `wait` raises the exception where the caller can catch it
             failure = error
             ended.put(lambda: _raise(failure))
         else:

@@ -16,7 +16,7 @@ WAL = 1 << 30
 
 
 def of_backup(database: int, *, verified: bool) -> int:
-    """Return the bytes that a backup may take: a dump and, if the backup is verified, a restored copy of the database.
+    """Return the bytes that a backup may need: for a dump, and for a restored copy of the database if it is verified.
 
     A dump is smaller than its database, because a dump is compressed and has no indexes.
     """
@@ -24,22 +24,25 @@ def of_backup(database: int, *, verified: bool) -> int:
 
 
 def of_restore(database: int) -> int:
-    """Return the bytes that a load into a second database may take."""
+    """Return the bytes that loading a dump into a second database may need."""
     return database + min(database, WAL) + SPARE
 
 
 def usable(free: int) -> int:
-    """Return how many of the free bytes may be used."""
+    """Return how many of the free bytes stackctl may use."""
     return max(0, free - SPARE)
 
 
 def check(directory: Path, free: int, needs: Mapping[str, int], error: type[StackError] = RefusedError) -> None:
-    """Raise `error` unless the free bytes suffice for all needs together. `needs` maps each noun to its bytes."""
+    """Raise `error` unless the free bytes suffice for all needs together.
+
+    `needs` maps each purpose to a number of bytes.
+    """
     if free < sum(needs.values()):
         what = " and ".join(f"{name} may need {size >> 20} MiB" for name, size in needs.items() if size)
         raise error(f"{directory} has {free >> 20} MiB left, but {what}", next_step="make room there")
 
 
 def full(file: Path, room: int) -> str:
-    """Return the message for a file that used up its space."""
+    """Return the message for a file that has reached its limit of `room` bytes."""
     return f"no space left on the disk: {file} needs more than the {room >> 20} MiB that may be used"

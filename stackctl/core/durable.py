@@ -1,4 +1,4 @@
-"""Changes to files that survive a power failure: afterwards, each change is complete or has not happened."""
+"""Changes files in a way that survives a power failure: each change is either complete or has not happened."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def link(path: Path, target: str) -> None:
-    """Point the symbolic link `path` at `target`. At every moment, the link leads to the old or the new target."""
+    """Point the symbolic link `path` at `target`. At every moment, the link points to the old or the new target."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)

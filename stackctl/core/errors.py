@@ -5,7 +5,10 @@ NEXT = ". Next: "
 
 
 class StackError(Exception):
-    """An expected failure: one line with the cause and the next step. `tail` has the last lines of a log, if any."""
+    """An expected failure: one line with the cause and the next step.
+
+    `tail` contains the last lines of a log, or is empty.
+    """
 
     code = 1
 
@@ -33,6 +36,6 @@ class LockedError(StackError):
 
 
 class PersonNeededError(StackError):
-    """The verb is done but incomplete, or could not be undone. A person has to look."""
+    """The verb is done but incomplete, or could not be undone. A person must decide what to do."""
 
     code = 4

@@ -1,7 +1,7 @@
 """Events of a run. Each event becomes a line in history.jsonl and a line on the terminal.
 
-A run is one call of a verb that changes something. The first event of a run has the verb as its step, and says who
-asked for what. The last event has the exit code.
+A run is one call of a verb that changes something. The first event of a run has the verb as its step, and contains who
+started the run and the run's tag. The last event has the exit code.
 """
 
 import errno
@@ -23,7 +23,7 @@ KEPT_LINES = 10_000
 
 @dataclass
 class RunLog:
-    """The log of one run. The log masks the `secrets` in every line."""
+    """The log of one run. Every line is masked, so that none of the `secrets` appears."""
 
     path: Path | None
     """history.jsonl, or None for a verb that only reads."""
@@ -43,8 +43,8 @@ class RunLog:
     def begin(self, by: str, tag: str = "", key: str = "", request: str | None = None) -> None:
         """Record the first event of the run.
 
-        `key` is the name of the SSH key, for a login that several people share. `request` is the ID that the caller
-        chose for this run.
+        `key` is the name of the SSH key, because several people may share one login. `request` is the ID that the
+        caller chose for this run.
         """
         told = {"by": by, **({"key": key} if key else {}), "tag": tag, **({"request": request} if request else {})}
         self._record(self.op, "start", f"{tag} by {by}".strip(), None, told)
@@ -55,11 +55,11 @@ class RunLog:
         self._record(self.op, state, message, self._ms_since(self._began), {"code": code})
 
     def emit(self, step: str, state: str, message: str = "", ms: int | None = None) -> None:
-        """Record an event. `state` is start, progress, log, done, failed or undone. `ms` is the duration, if known."""
+        """Record an event. `state` is start, progress, log, done, failed or undone. `ms` is the step's duration."""
         self._record(step, state, message, ms, {})
 
     def step(self, name: str, act: Callable[[], str], description: str = "") -> None:
-        """Run `act` as a step: record the start, then the message that `act` returns and the duration."""
+        """Run `act` as a step. Record the start, and then the duration and the message that `act` returned."""
         began = self.machine.monotonic()
         self.emit(name, "start", description)
         try:
@@ -92,7 +92,7 @@ class RunLog:
                 append(path, event)
                 break
             except OSError as error:
-                # A full disk must not keep a release from being undone.
+                # Go on, because a full disk must not prevent the undo of a release.
                 self._print(printable(f"{path}: {error}"))
 
     def _ms_since(self, began: float) -> int:
@@ -102,12 +102,12 @@ class RunLog:
         try:
             print(line, file=self.out, flush=True)
         except OSError:
-            # The terminal is gone, but the run goes on.
+            # The terminal is gone, but the run continues.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
 
 def readable(event: Mapping[str, Any], elapsed: float) -> str:
-    """Format an event as a line for people: seconds since the run began, step, state, message, duration."""
+    """Format an event as a line for people: seconds since the start of the run, step, state, message, duration."""
     if event["state"] == "log":
         return printable(f"    | {event['message']}")
     took = f"({event['ms'] / 1000:.1f} s)" if event["ms"] is not None else ""
@@ -116,7 +116,7 @@ def readable(event: Mapping[str, Any], elapsed: float) -> str:
 
 
 def append(path: Path, event: Mapping[str, Any]) -> None:
-    """Append an event as one line. If a crash cut off the previous line, end that line first."""
+    """Append an event as one line. If a crash cut off the previous line, first add the missing line end."""
     line = json.dumps(event).encode() + b"\n"
     # Only root may read the file, because it contains lines of container logs.
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -128,7 +128,7 @@ def append(path: Path, event: Mapping[str, Any]) -> None:
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
-    """Return the event of a line, or None if a crash cut the line off."""
+    """Return the event in a line of the history, or None if a crash cut the line off."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -137,10 +137,10 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def trim(path: Path) -> None:
-    """Remove the oldest lines once there are more than MOST_LINES."""
+    """Remove the oldest lines of the file once the file has more than MOST_LINES lines."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
         if len(lines) > MOST_LINES:
             durable.write(path, b"".join(lines[-KEPT_LINES:]))
     except OSError:
-        return  # there is no file yet, or the disk is full, which `append` reports
+        return  # the file does not exist yet, or the disk is full, which `append` will report

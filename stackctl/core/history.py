@@ -18,7 +18,7 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
     """Return all runs in the history, or only the runs of one verb, oldest first.
 
     Each run is {run, op, by, key?, tag, request?, at, state, code, ms, message, steps: [...]}. `state` is done, failed
-    or unfinished. An unfinished run is under way or was killed.
+    or unfinished. An unfinished run is still in progress, or was killed.
     """
     files = (path for path in (paths.history, paths.unwritten) if path.exists())
     lines = [line for path in files for line in path.read_bytes().splitlines()]
@@ -46,7 +46,10 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
 
 
 def under_way(paths: Paths) -> Run | None:
-    """Return the newest run that has no end, with its current step. If nobody holds the lock, that run was killed."""
+    """Return the newest run without a last event, and its current step.
+
+    If nobody holds the lock, the run was killed.
+    """
     lines = [line for path in (paths.history, paths.unwritten) for line in _tail(path)]
     begun: Run | None = None
     for event in filter(None, map(parsed, lines)):
@@ -69,7 +72,7 @@ def _tail(path: Path) -> list[bytes]:
 
 
 def by(run: Mapping[str, Any]) -> str:
-    """Return the login of a run, and the name of its SSH key if that is known."""
+    """Return the login that started a run, and the name of the SSH key if the key is known."""
     return f"{run['by']} ({run['key']})" if run.get("key") else str(run["by"])
 
 

@@ -1,4 +1,7 @@
-"""HTTP requests with limits on time and size. All functions raise OSError or HTTPException if no valid answer comes."""
+"""HTTP requests with limits on time and size.
+
+All functions raise OSError or HTTPException if the server gives no valid answer.
+"""
 
 import errno
 import http.client
@@ -18,14 +21,17 @@ MOST_BYTES = 4 << 20
 def over_socket(
     unix_socket: Path, target: str, body: bytes | None, headers: Mapping[str, str], timeout: float
 ) -> tuple[int, bytes]:
-    """Send a GET, or a POST if there is a `body`, over a unix socket. Return the status and body of the answer."""
+    """Send a GET request over a unix socket, or a POST request with `body`.
+
+    Return the status and body of the answer.
+    """
     connection = _UnixConnection(unix_socket, timeout)
     method = "GET" if body is None else "POST"
     return begin(lambda: _answer(connection, method, target, body, headers))(timeout)
 
 
 def status_over_socket(unix_socket: Path, target: str, timeout: float) -> int:
-    """Send a GET over a unix socket, and return the status. The body may be a stream, so it is not read."""
+    """Send a GET over a unix socket, and return the status. Do not read the body, which may never end."""
     connection = _UnixConnection(unix_socket, timeout)
     return begin(lambda: _head_of_answer(connection, "GET", target, {})[0])(timeout)
 
@@ -35,7 +41,7 @@ def request(
 ) -> tuple[int, bytes]:
     """Send a request to another server. Return the status and body of the answer.
 
-    `trust` replaces the system's certificate authorities.
+    If `trust` is given, its certificate authorities replace those of the system.
     """
     connection, parts = _connection(url, trust)
     return begin(lambda: _answer(connection, method, parts.path, body, headers))(REQUEST_S)

@@ -1,14 +1,15 @@
-"""Locks that decide who may change the droplet. They use flock(2), so that no lock outlives its holder.
+"""Locks that decide who may change the droplet.
 
-There are two locks, for two reasons:
+The locks use flock(2), so that no lock outlives its holder. There are two locks:
 
-- `lock` is held by a converge or a verb from start to end. Anyone else is refused, with the holder's name in
-  the message. A verb that a converge calls with `--lock-id ID` is admitted if the file of the held lock has this ID.
-- `work` is held while stackctl moves containers. This lock keeps other runs out when a release outlives the
-  connection of its converge. boot waits only for this lock. If boot waited for `lock`, a converge that starts
-  APP.service would wait for itself.
+- `lock` is held by a converge or a verb from start to end. Every other run is refused, with the holder's name in the
+  message. A converge calls its verbs with `--lock-id ID`. Such a verb is admitted if the lock file contains this ID.
+- `work` is held while stackctl moves containers. The lock `work` keeps other runs out if a converge loses its
+  connection while its release continues. `boot` waits only for `work`. If `boot` waited for `lock`, a converge that
+  starts APP.service would wait for itself.
 
-halt takes neither lock, because a shutdown cannot wait. boot and the next release repair what halt interrupts.
+The verb `halt` takes neither lock, because a shutdown cannot wait. If `halt` interrupts a release, `boot` or the next
+release recovers.
 """
 
 import fcntl
@@ -26,13 +27,13 @@ from stackctl.core.errors import LockedError
 from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
-# `holder_of` takes a free lock for a moment. A run that asks for the lock in that moment must not fail.
+# `holder_of` takes a free lock for a moment. This timeout lets a run that asks for the lock in that moment succeed.
 LOCK_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The content of a held lock file, one line of JSON."""
+    """The holder of a lock, which the lock file contains as one line of JSON."""
 
     holder: str
     since: str
@@ -54,12 +55,13 @@ class Holder:
 def hold(paths: Paths, name: str, lock_id: str | None = None, timeout: float | None = None) -> Iterator[None]:
     """Hold both locks, or raise LockedError with the name of the holder.
 
-    `lock_id` is the ID of the lock that the caller holds. `timeout` is how long to wait for each lock, in seconds.
+    If a converge holds `lock` already, `lock_id` is the ID in the lock file. `timeout` is the time to wait for each
+    lock, in seconds.
     """
     timeout = LOCK_TIMEOUT_S if timeout is None else timeout
     with ExitStack() as stack:
         if lock_id is None:
-            # Write the name before the wait for the other lock, for the message to a run that is refused meanwhile.
+            # Sign this lock before waiting for the second lock, so that a run refused meanwhile can show the name.
             stack.enter_context(exclusive(paths.lock, name, timeout))
         else:
             _check_admission(paths.lock, lock_id)
@@ -102,7 +104,10 @@ def _flock(path: Path, timeout: float) -> Iterator[int]:
 
 
 def _sign(descriptor: int, me: Holder) -> None:
-    """Overwrite the previous holder, because that works even on a full disk. If writing fails, empty the file."""
+    """Overwrite the previous holder's name in place, which works even on a full disk.
+
+    If the write fails, empty the file.
+    """
     line = records.dumps(me)
     try:
         os.pwrite(descriptor, line, 0)
@@ -133,5 +138,5 @@ def _content(path: Path) -> Holder:
     try:
         return records.loads(Holder, path.read_bytes())
     except RecordError:
-        # The holder has not written its name yet, or could not write because the disk was full.
+        # The holder has not written its name yet, or could not write the name because the disk was full.
         return Holder("another program", "a moment ago", "")

@@ -33,14 +33,15 @@ class Machine:
     ) -> Result:
         """Run a program and wait for its end. `env` is the program's whole environment.
 
-        `stdin` and `stdout` are files, for data that is too large for memory. Without `stdin` the program gets no
-        input, and without `stdout` its output is in the result. A container may write without end. Therefore the
-        program can write at most `most` bytes to `stdout`, and leaves disk.SPARE free. If the program fails at `most`
-        bytes, the exit code is TOO_LONG.
+        `stdin` and `stdout` are files, for data that is too large for memory. Without `stdin`, the program gets no
+        input. Without `stdout`, the program's output is in the result. A container may write without end, so the
+        program can write at most `most` bytes to `stdout`, and always leaves disk.SPARE free. If the program fails
+        because of `most`, the exit code is TOO_LONG.
         """
         room = disk.usable(self.free(stdout.parent)) if stdout else sys.maxsize
         limit = min(room, most)
-        # prlimit (util-linux) starts the program with the limit. A limit set later would miss the program's children.
+        # prlimit (util-linux) sets the limit before the program starts. A limit that is set later would not apply to
+        # the program's children.
         limited = ["prlimit", f"--fsize={limit}", "--", *argv] if stdout else argv
         with ExitStack() as files:
             given = files.enter_context(_reading(stdin)) if stdin else subprocess.DEVNULL
@@ -67,7 +68,7 @@ class Machine:
         return program.run_attached(argv, timeout)
 
     def run_shown(self, argv: Sequence[str]) -> int:
-        """Run a program, and show its output as it comes, made printable. Return its exit code."""
+        """Run a program, and immediately show its output, made printable. Return its exit code."""
         return program.run_shown(argv)
 
     def prompt(self, question: str) -> str | None:
@@ -81,7 +82,7 @@ class Machine:
             return ""
 
     def exec(self, argv: Sequence[str]) -> NoReturn:
-        """Replace this process by another program, which keeps the caller's terminal."""
+        """Replace this process with another program, which keeps the caller's terminal."""
         os.execvpe(argv[0], list(argv), ENVIRONMENT)  # noqa: S606 - no shell is the point
 
     def request_over_socket(
@@ -92,14 +93,16 @@ class Machine:
         headers: Mapping[str, str] | None = None,
         timeout: float = 5,
     ) -> tuple[int, bytes]:
-        """Send a GET, or a POST if there is a `body`, over a unix socket. Return the status and body of the answer.
+        """Send a GET request over a unix socket, or a POST request with `body`.
+
+        Return the status and body of the answer.
 
         Raises the errors of http_client.
         """
         return http_client.over_socket(unix_socket, target, body, headers or {}, timeout)
 
     def status_over_socket(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
-        """Send a GET over a unix socket, and return the status. The body may be a stream, so it is not read."""
+        """Send a GET over a unix socket, and return the status. Do not read the body, which may never end."""
         return http_client.status_over_socket(unix_socket, target, timeout)
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
@@ -127,10 +130,10 @@ class Machine:
         shutil.chown(path, group=group)
 
     def peer_certificate(self, address: tuple[str, int], name: str) -> bytes | None:
-        """Return the certificate (DER) that a server shows for this name, or None without a certificate."""
+        """Return the certificate (DER) that a server presents for this name, or None if there is no certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the caller only compares the certificate, which may be the placeholder
+        context.verify_mode = ssl.CERT_NONE  # the caller only compares the certificate, which may be self-signed
         try:
             with (
                 socket.create_connection(address, timeout=5) as plain,
@@ -151,7 +154,7 @@ class Machine:
         return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 
     def boot_id(self) -> str:
-        """Return the ID of this boot of the kernel."""
+        """Return the ID that the kernel has for the current boot."""
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
     def sleep(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Names for Docker and systemd that derive from the app's name, and patterns for names that come from outside."""
+"""Defines names for Docker and systemd that derive from the app's name, and patterns for names from outside."""
 
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 """Pattern of an image tag, as registries define it. Every tag is checked against this pattern before use."""
@@ -16,7 +16,7 @@ class DockerNames:
         self.app_network = f"{app}-app"
         self.sha256_label = f"{app}.sha256"
         self.release_label = f"{app}.release"
-        # Our own tag on an image, APP/release:ID, protects the image from `docker image prune`.
+        # The tag APP/release:ID, which stackctl adds to an image, protects the image from `docker image prune`.
         self.release_repository = f"{app}/release"
 
     def project(self, colour: str) -> str:
@@ -24,11 +24,11 @@ class DockerNames:
         return f"{self._app}-{colour}"
 
     def data_container(self, service: str) -> str:
-        """Return the container of PostgreSQL or Redis, as Compose names it."""
+        """Return the name that Compose gives to the container of PostgreSQL or Redis."""
         return f"{self.data_project}-{service}-1"
 
     def verification(self, backup_id: str) -> str:
-        """Return the throwaway container that a backup is restored into."""
+        """Return the name of the throwaway container into which a backup is restored."""
         return f"{self._app}-verify-{backup_id}"
 
 

@@ -1,10 +1,10 @@
-"""Opens files by descriptor, one name at a time, in directories that users other than root can write to.
+"""Opens files step by step through directory descriptors, in directories that users other than root can write to.
 
-Files below DATA_ROOT belong to uid 999, which is PostgreSQL or Redis in its container. Files fetched from the off-site
-storage may come from an intruder. If root opened such files by path, root could follow planted links (CWE-59), block on
-a FIFO, or read a file that has another name elsewhere. Therefore a path is used only as far as root alone can change
-the path. From there on, each name is opened from the descriptor of its directory (openat(2)), and checked before use.
-Links are never followed.
+Files below DATA_ROOT belong to uid 999, the uid of PostgreSQL and Redis in the containers. Files fetched from the
+off-site storage may come from an intruder. If root opened such files by path, root could follow planted links (CWE-59),
+block on a FIFO, or read a file that also has a name elsewhere. Therefore this module uses a path only up to the last
+directory that root alone can change. From that directory on, each name is opened from the descriptor of its directory
+(openat(2)), and checked before use. Links are never followed.
 """
 
 import errno
@@ -27,10 +27,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @contextmanager
 def directory(start: Path, *names: str) -> Iterator["Directory"]:
-    """Open `start`, which root alone may change, and descend by these names.
+    """Open `start`, which root alone may change, and descend through the subdirectories `names`.
 
-    Raises FailedError if other users may change `start`, or if a name is not a directory. Raises OSError as open(2)
-    does.
+    Raises FailedError if other users may change `start`, or if a name is not a directory. Other failures of open(2)
+    raise OSError.
     """
     here = Directory(os.open(start, _DIRECTORY), start)
     try:
@@ -45,7 +45,10 @@ def directory(start: Path, *names: str) -> Iterator["Directory"]:
 
 
 class Directory:
-    """An open directory. A `name` is one of its entries and never a path. `path` is used in messages only."""
+    """An open directory.
+
+    In its methods, a `name` is an entry of the directory, and never a path. Only messages use `path`.
+    """
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self.descriptor, self.path = descriptor, path
@@ -63,7 +66,7 @@ class Directory:
             raise
 
     def check_owner(self) -> None:
-        """Raise FailedError unless only root (in tests: the caller) may change the entries."""
+        """Raise FailedError if users other than root (in tests: the caller) may change the entries."""
         found = os.fstat(self.descriptor)
         if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
             raise FailedError(
@@ -77,12 +80,12 @@ class Directory:
         return found.st_uid, found.st_gid
 
     def names(self) -> list[str]:
-        """Return the names of the entries, at most BATCH of them."""
+        """Return the names of at most BATCH entries."""
         with os.scandir(self.descriptor) as entries:
             return sorted(entry.name for entry in islice(entries, BATCH))
 
     def has(self, name: str) -> bool:
-        """Return whether there is an entry of this name. A dangling link counts."""
+        """Return whether the directory has an entry of this name. A dangling link counts as an entry."""
         try:
             self._stat(name)
         except FileNotFoundError:
@@ -90,17 +93,19 @@ class Directory:
         return True
 
     def size(self, name: str) -> int:
-        """Return the size of a file. Raises FailedError unless the file is regular and has a single name."""
+        """Return the size of a file. Raises FailedError unless the file is regular and has no other hard link."""
         found = self._stat(name)
         self._check(name, found)
         return found.st_size
 
     @contextmanager
     def reading(self, name: str, most: int) -> Iterator[BinaryIO]:
-        """Open a file to read. Raises FailedError unless the file is regular, with one name and at most `most` bytes.
+        """Open a file to read.
 
-        The file is checked before it is opened, because merely opening a device may have an effect. The file that is
-        opened is the one that was checked, even if the name leads to another file in the meantime.
+        Raises FailedError unless the file is regular, has no other hard link, and has at most `most` bytes.
+
+        The file is checked before it is opened, because merely opening a device may have an effect. The opened file is
+        always the checked file, even if somebody replaces the directory entry in the meantime.
         """
         seen = self._open(name, os.O_PATH | os.O_CLOEXEC)
         try:
@@ -115,7 +120,10 @@ class Directory:
             yield file
 
     def blocks(self, name: str, most: int) -> Iterator[bytes]:
-        """Yield a file's content, never more than `most` bytes even if the file grows. Raises as `reading` does."""
+        """Yield a file's content, but at most `most` bytes even if the file grows.
+
+        Raises the same errors as `reading`.
+        """
         with self.reading(name, most) as file:
             left = most
             while block := file.read(BLOCK):
@@ -125,14 +133,15 @@ class Directory:
                 yield block
 
     def read(self, name: str, most: int) -> bytes:
-        """Return the content of a small file. Raises as `reading` does."""
+        """Return the content of a small file. Raises the same errors as `reading`."""
         return b"".join(self.blocks(name, most))
 
     @contextmanager
     def creating(self, name: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> Iterator[BinaryIO]:
-        """Create a file in place of any entry of that name. At the end the file is on the disk and belongs to `owner`.
+        """Create a file, and replace any entry of the same name.
 
-        Until then the file belongs to root. If somebody plants a link of that name meanwhile, open(2) refuses the link.
+        When the context exits, the file is synced and belongs to `owner`. Before, the file belongs to root. If somebody
+        plants a link of that name meanwhile, open(2) refuses to follow the link.
         """
         self.remove(name)
         descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
@@ -145,7 +154,7 @@ class Directory:
             os.fsync(descriptor)
 
     def copy(self, name: str, source: "Directory", original: str, most: int) -> None:
-        """Copy the file `original` in `source` to `name`. The copy gets the owner of this directory."""
+        """Copy the file `original` of the directory `source` to `name`. The copy gets the owner of this directory."""
         with self.creating(name, owner=self.owner) as file:
             for block in source.blocks(original, most):
                 file.write(block)
@@ -158,12 +167,12 @@ class Directory:
         self.rename(fresh, name)
 
     def rename(self, name: str, target: str) -> None:
-        """Rename an entry. A file that has the new name is replaced. The change is on the disk afterwards."""
+        """Rename an entry, replace any file of the new name, and sync the change to the disk."""
         os.rename(_one(name), _one(target), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         self.sync()
 
     def make(self, name: str) -> "Directory":
-        """Create a directory for root alone, and open it. The caller closes the result."""
+        """Create a directory that only root can use, and open the directory. The caller closes the result."""
         os.mkdir(_one(name), 0o700, dir_fd=self.descriptor)
         return self.below(name)
 
@@ -183,7 +192,7 @@ class Directory:
         self.sync()
 
     def unlink(self, name: str) -> bool:
-        """Remove an entry. Return False if it is a directory. A power failure may undo the removal."""
+        """Remove an entry, or return False if the entry is a directory. A power failure may undo the removal."""
         try:
             os.unlink(_one(name), dir_fd=self.descriptor)
         except IsADirectoryError:
@@ -196,8 +205,8 @@ class Directory:
     def empty(self) -> None:
         """Remove all entries.
 
-        Before a directory is removed, the directories in it move into this one. So even the deepest tree exhausts
-        neither descriptors nor the stack.
+        Before a subdirectory is removed, its own subdirectories move up into this directory. So even a very deep tree
+        exhausts neither the descriptors nor the stack.
         """
         while names := self.names():
             for name in names:
@@ -214,10 +223,13 @@ class Directory:
         os.rmdir(name, dir_fd=self.descriptor)
 
     def _take_over(self, below: "Directory", names: list[str]) -> None:
-        """Remove these entries of `below`. Directories move into this directory, to be emptied later."""
+        """Remove the entries `names` of `below`.
+
+        Subdirectories of `below` move into this directory, to be emptied later.
+        """
         for name in names:
             if not below.unlink(name):
-                aside = secrets.token_hex(16)  # a name that no container can guess and occupy
+                aside = secrets.token_hex(16)  # a container cannot guess this name, and so cannot occupy the name
                 os.rename(name, aside, src_dir_fd=below.descriptor, dst_dir_fd=self.descriptor)
 
     def _stat(self, name: str) -> os.stat_result:
@@ -257,7 +269,7 @@ def _kind(found: os.stat_result) -> str:
 
 
 def _one(name: str) -> str:
-    """Return the name. Raises ValueError unless the name can name a single entry."""
+    """Return the name. Raises ValueError unless the name can be the name of a directory entry."""
     if "/" in name or name in {"", ".", ".."}:
         raise ValueError(f"{name!r} is no name of one entry")
     return name

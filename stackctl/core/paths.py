@@ -32,7 +32,7 @@ class Paths:
         self._set_foreign()
 
     def _set_declared(self) -> None:
-        """Set the paths of what a converge writes."""
+        """Set the paths of the files that a converge writes."""
         # Compose files, which hold no secret
         self.data_yaml, self.app_yaml = self.opt / "data.yaml", self.opt / "app.yaml"
         self.worker_yaml = self.opt / "worker.yaml"  # absent if the app has no worker
@@ -47,28 +47,31 @@ class Paths:
         self.tls_current, self.tls_placeholder = self.tls / "current", self.tls / "placeholder"
 
     def _set_remembered(self) -> None:
-        """Set the paths of what stackctl writes."""
+        """Set the paths of the files that stackctl writes."""
         var = self.var
         self.active = var / "active"  # symbolic link to the socket of the live colour
         # restoring.json exists from the `close` step of a restore to its end (unfinished_restore.py).
         self.state, self.restoring = var / "state.json", var / "restoring.json"
-        # `unwritten` is in memory: events go there while the disk is full.
+        # `unwritten` is a file in memory that receives the events while the disk is full.
         self.history, self.unwritten = var / "history.jsonl", self.root / "run" / f"{self.app}-history.jsonl"
-        # `lock` is held during a whole converge or verb, `work` while stackctl moves containers (lock.py).
+        # `lock` is held during a whole converge or verb, and `work` while stackctl moves containers (lock.py).
         self.lock, self.work = var / "lock", var / "work"
         # A backup holds `backup_lock` from start to end. `backup_sequence` has the highest off-site number ever seen.
         self.backup_lock, self.backup_sequence = var / "backup.lock", var / "backup.sequence"
-        # `certificate_failure` has the reason why the declared certificate was not issued. It is absent after success.
+        # `certificate_failure` has the reason why the declared certificate was not issued. The file is absent after
+        # success.
         self.certificate_lock, self.certificate_failure = var / "certificate.lock", var / "certificate.json"
-        # upkeep.py notes which of Debian's files differ from their package, and since when upgrades have failed.
+        # `integrity_failure` lists the files of Debian's packages that were changed, and `upgrade_failure` has the date
+        # since which upgrades have failed.
         self.integrity_failure, self.upgrade_failure = var / "integrity", var / "upgrade"
-        # upkeep.py notes the damage that pg_amcheck found, and when the last check finished or the first began.
+        # `amcheck_failure` has the damage that pg_amcheck found. `amcheck_looked` has the time at which the last check
+        # finished or the first check began.
         self.amcheck_failure, self.amcheck_looked = var / "amcheck", var / "amcheck.looked"
         self.pending_handlers = var / "owed"
         # Records of trials, and copies of the files that they replaced
         self.trials, self.trial_lock = var / "trial", var / "trial.lock"
         self.maintenance = var / "maintenance"  # nginx answers 503 while this file exists
-        # What the droplet's key may do in the off-site storage, and restic's cache
+        # The permissions of the droplet's key in the off-site storage, and restic's cache
         self.offsite_permissions, self.offsite_cache = var / "offsite.json", var / "restic"
 
     def _set_foreign(self) -> None:
@@ -84,9 +87,10 @@ class Paths:
         self.access_log, self.refused_log = root / "var/log/nginx/access.log", root / "var/log/nginx/refused.log"
         # Debian creates `reboot_required` if an upgrade needs a reboot. `reboot_packages` lists the packages.
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
-        # systemd touches this file when the timer starts its service, or is started itself.
+        # systemd touches this file when the timer is started, and whenever the timer starts its service.
         self.backup_stamp = root / f"var/lib/systemd/timers/stamp-{self.app}-backup.timer"
-        self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"  # day of the last successful upgrade
+        # its time is the day of the last successful upgrade
+        self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"
 
     def snapshot(self, release_id: str) -> Path:
         """Return the file with the app environment that a kept release started with."""

@@ -9,7 +9,10 @@ from typing import TextIO
 
 
 def printable(text: str, keep: str = "\t") -> str:
-    """Replace characters that are not plainly visible by escapes, such as \\x1b. Those in `keep` stay."""
+    """Replace characters that are not plainly visible with escapes, such as \\x1b.
+
+    Characters in `keep` stay unchanged.
+    """
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
@@ -20,7 +23,7 @@ def _escaped(character: str) -> str:
 
 
 class Filter:
-    """Makes a stream of bytes printable as it comes. Line ends stay, and no output waits for the end of its line."""
+    """Makes a stream of bytes printable as it comes. Line ends stay. Output is shown even before its line has ended."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

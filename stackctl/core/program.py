@@ -36,7 +36,7 @@ ENVIRONMENT = {
 
 
 class Result(NamedTuple):
-    """The result of a program. `code` is TIMED_OUT if the program timed out, and 127 if it is not installed."""
+    """The result of a program. `code` is TIMED_OUT after a timeout, and 127 if the program is not installed."""
 
     code: int
     stdout: str = ""
@@ -44,13 +44,16 @@ class Result(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """The cause of a failure in one line: PostgreSQL's error if there is one, otherwise the output's last line."""
+        """The cause of a failure in one line: the error from PostgreSQL, or else the last line of the output."""
         if error := postgres_errors.reason(self._shown()):
             return error
         return next((line.strip() for line in reversed(self.tail().splitlines()) if line.strip()), f"exit {self.code}")
 
     def tail(self, lines: int = 20) -> str:
-        """Return the last lines of the output, standard error last, without data from PostgreSQL's rows."""
+        """Return the last lines of the output, with standard error at the end.
+
+        Data from PostgreSQL's rows is removed.
+        """
         return "\n".join(self._shown().splitlines()[-lines:])
 
     def _shown(self) -> str:
@@ -91,7 +94,7 @@ def _started(
 ) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own.
 
-    Compose is a child of docker, so both are killed together. Ctrl-C must not end them.
+    Compose is a child of the `docker` process, so both are killed together. Ctrl-C does not reach the process group.
     """
     try:
         return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env, process_group=0)
@@ -106,7 +109,7 @@ def _started(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process group of a program, if any process is left."""
+    """Kill the process group of a program, if any process of the group is left."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -153,7 +156,7 @@ def _read_ready(selector: selectors.BaseSelector, timeout: float) -> None:
 class Conversation:
     """A program that reads questions and writes an answer to each question.
 
-    Its standard error is used only after the program has ended, so that no error message can pass for an answer.
+    The standard error of the program is read only at the end, so that no error message can pass for an answer.
     """
 
     def __init__(self, program: str, process: subprocess.Popen[bytes]) -> None:
@@ -180,11 +183,11 @@ class Conversation:
                 raise FailedError(Result(1, stderr=said_at_last).reason)
             if len(heard) > LONGEST_ANSWER:
                 raise FailedError(f"{self._program}: the answer is larger than {LONGEST_ANSWER >> 20} MiB")
-        # Not splitlines(), which would also end a line at a U+2028 in a name.
+        # Do not use splitlines(), which would also split at a U+2028 in a name.
         return heard.decode(errors="replace").removesuffix(f"{last}\n").split("\n")[1:-1]
 
     def _hear(self, pipe: Any, heard: bytearray) -> bool:
-        """Read what a pipe has. Return False at its end."""
+        """Read the data that waits in a pipe. Return False at the end of the pipe."""
         said = os.read(pipe.fileno(), 1 << 16)
         if pipe is self._process.stderr:
             self._errors = (self._errors + said)[-LONGEST_SAID:]
@@ -208,7 +211,8 @@ def interactive(argv: Sequence[str]) -> Iterator[Conversation]:
             yield Conversation(argv[0], process)
         finally:
             _kill(process)
-            # Closing the stream writes what is left of a question. If the program has ended, `ask` has reported why.
+            # `close` writes the rest of a question. If the program has ended, this fails, but `ask` has already
+            # reported why.
             with suppress(BrokenPipeError):
                 process.stdin.close()  # type: ignore[union-attr]
 
@@ -229,7 +233,7 @@ def run_attached(argv: Sequence[str], timeout: float) -> int:
 
 
 def run_shown(argv: Sequence[str]) -> int:
-    """Run a program, and show its output as it comes, made printable. Return its exit code.
+    """Run a program, and immediately show its output, made printable. Return the program's exit code.
 
     Ctrl-C, or a reader that has gone (`| head`), ends the program without an error.
     """

@@ -1,8 +1,9 @@
-"""JSON documents whose format is stated once, as a frozen dataclass. `dumps` writes a document, and `loads` reads it.
+"""Reads and writes JSON documents whose format is a frozen dataclass. `dumps` writes a document, and `loads` reads it.
 
 A type hint is str, int, float, bool, Any, a Literal of words, X | None, tuple[X, ...], dict[str, X], another such
-dataclass, or one of these in Annotated with a Rule. A field without a default is required, and an unknown key is
-refused. Numbers must fit into 64 bits. A message names keys and never shows a value, because a value may be a secret.
+dataclass, or one of these in Annotated with a Rule. A document must have every field that has no default. A document
+with an unknown key is refused. Numbers must fit into 64 bits. A message names keys and never shows a value, because a
+value may be a secret.
 """
 
 import json
@@ -25,7 +26,10 @@ MOST = (1 << 63) - 1
 
 
 class RecordError(ValueError):
-    """The document is not a record of this kind. The message names the wrong keys, printable and of limited length."""
+    """The document is not a record of this kind.
+
+    The message names the wrong keys, and is printable and of limited length.
+    """
 
 
 class _Dataclass(Protocol):
@@ -44,7 +48,7 @@ class Rule:
 
 
 def matching(pattern: str, what: str) -> Rule:
-    """Make the rule that the whole text matches a pattern, in ASCII."""
+    """Make a rule: the whole text must match the pattern. Character classes of the pattern match ASCII only."""
     compiled = re.compile(pattern, re.ASCII)
     return Rule(lambda value: bool(compiled.fullmatch(value)), what)
 
@@ -61,7 +65,7 @@ def dumps(record: _Dataclass, *, version: int | None = None, indent: int | None 
 
 
 def loads(kind: type[T], text: str | bytes, *, version: int | None = None) -> T:
-    """Read a record of this kind. Raises RecordError."""
+    """Read a document, and return the record of type `kind`. Raises RecordError."""
     if len(text) > LONGEST:
         raise RecordError(f"the document has more than {LONGEST} bytes")
     try:
@@ -87,7 +91,7 @@ class _EnoughError(Exception):
 
 
 class _WrongError(Exception):
-    """The value breaks a rule. The text completes the sentence "KEY must be"."""
+    """The value breaks a rule. The error's text completes the sentence "KEY must be"."""
 
 
 class _Faults(list[str]):

@@ -8,13 +8,13 @@ SHORTEST_SECRET = 6
 
 
 def spellings(values: Iterable[str]) -> list[str]:
-    """Return the values and their parts in every spelling that logs and URLs use, longest first."""
+    """Return the secret values, and their parts, in every spelling that logs and URLs use, longest first."""
     every = {spelt for value in values for spelt in _spellings(value) if len(spelt) >= SHORTEST_SECRET}
     return sorted(every, key=len, reverse=True)
 
 
 def mask(text: str, secrets: Sequence[str]) -> str:
-    """Replace the secrets in a text by asterisks."""
+    """Replace the secrets in a text with asterisks."""
     for secret in secrets:
         text = text.replace(secret, "***")
     return text

@@ -24,11 +24,14 @@ class Undoable(Run, Protocol):
 
     @property
     def committed(self) -> str:
-        """What stays in place if a step fails now, in words. Empty while everything can be undone."""
+        """A description of the changes that stay if a step fails now.
+
+        The description is empty while everything can be undone.
+        """
 
     @property
     def serving(self) -> str:
-        """What is live once everything is undone, in words."""
+        """A description of what is live once everything is undone."""
 
     @property
     def remedy(self) -> str:
@@ -40,7 +43,7 @@ U = TypeVar("U", bound=Undoable)
 
 
 class Step(NamedTuple, Generic[R]):
-    """One step. `act` does the step and returns a message. `undo` reverts `act`, even if `act` stopped halfway."""
+    """One step. `act` does the step and returns a message. `undo` reverts `act`, even if `act` failed halfway."""
 
     name: str
     description: str
@@ -55,11 +58,13 @@ def run_steps(stack: Context, run: R, steps: Sequence[Step[R]]) -> None:
 
 
 def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U]] = ()) -> None:
-    """Run the steps. If a step fails, undo the steps done so far, or the steps in `already_begun` of an earlier run.
+    """Run the steps.
 
-    Raises RefusedError if nothing was changed. Raises FailedError, which names what is live and the next command, if
-    everything was undone. Raises PersonNeededError if something could not be undone, or if the run is committed but
-    incomplete.
+    If a step fails, undo the steps so far, or those in `already_begun` if the run continues an earlier run.
+
+    Raises RefusedError if nothing was changed. Raises FailedError if everything was undone. The error names the live
+    release and the next command. Raises PersonNeededError if something could not be undone, or if the run is committed
+    but incomplete.
     """
     stack, done = run.stack, list[Step[U]]()
     try:
@@ -85,9 +90,10 @@ def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U
 
 
 def _next_step(run: Undoable, cause: StackError | None, otherwise: str = "") -> str:
-    """Return the next step of the failure, then the run's remedy.
+    """Return the next step that the error names, followed by the run's remedy.
 
-    If the failure already asks for a run of the same verb, such as a restore of another backup, return only that step.
+    If the error's next step already runs the same verb, such as a restore of another backup, return only that next
+    step.
     """
     first = cause.next_step if cause else ""
     if run.stack.log.op in first:
@@ -96,7 +102,7 @@ def _next_step(run: Undoable, cause: StackError | None, otherwise: str = "") -> 
 
 
 def _expected(error: BaseException) -> StackError | None:
-    """Return the error to end with, or None for an internal error, which is raised again once everything is undone."""
+    """Return the error that ends the run, or None for an internal error, which is raised again after the undo."""
     if isinstance(error, KeyboardInterrupt):
         return FailedError("the run was interrupted")
     if isinstance(error, OSError):

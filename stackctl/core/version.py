@@ -1,3 +1,3 @@
-"""The version of the project. pyproject.toml reads the version from here, and `stackctl status` shows it."""
+"""The version of the project. pyproject.toml reads this version, and `stackctl status` shows the version."""
 
 VERSION = "0.1.0"

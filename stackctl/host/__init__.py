@@ -1,1 +1,1 @@
-"""The host itself: changes on trial, the certificate, upkeep, and things that nobody declared."""
+"""Manages the host: changes on trial, the certificate, upkeep, and things that nobody declared."""

@@ -1,9 +1,9 @@
 """
-certificate: requests the declared certificate if the certificate is missing, and makes nginx serve it.
+The verb `certificate` requests the declared certificate if necessary, and makes nginx serve the certificate.
 
-A timer calls this verb hourly, so the verb does little if all is as declared. certbot's own timer renews the
-certificate, and certbot's deploy hook then calls this verb with --renewed. The verb connects to nginx to see which
-certificate nginx serves.
+A timer calls this verb hourly, so the verb does little if the certificate is as declared. When certbot's own timer has
+renewed the certificate, certbot's deploy hook calls this verb with --renewed. To see which certificate nginx serves,
+the verb connects to nginx.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class Facts:
 
 
 def ensure(stack: Stack, declared: Certificate) -> None:
-    """Request the declared certificate if necessary, and serve it."""
+    """Request the declared certificate if necessary, and make nginx serve the certificate."""
     fault = difference(stack.paths, declared, stack.machine)
     if fault:
         stack.log.step("issue", partial(_obtain, stack, declared), f"from {declared.server}, because {fault}")
@@ -54,7 +54,8 @@ def ensure(stack: Stack, declared: Certificate) -> None:
 def serve(stack: Stack, declared: Certificate) -> None:
     """Point the link `current` at a copy of certbot's certificate, if that certificate is as declared.
 
-    nginx reads the files at each handshake. A reload is not needed, and would reset keep-alive clients.
+    nginx reads the files at each handshake. A reload of nginx is not needed, and would reset the connections of
+    keep-alive clients.
     """
     current, live = stack.paths.tls_current, stack.paths.tls_live(declared.domain)
     if difference(stack.paths, declared, stack.machine) is None and not same(current, live):
@@ -66,7 +67,7 @@ def serve(stack: Stack, declared: Certificate) -> None:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Return whether two directories hold the same certificate."""
+    """Return whether the certificates in two directories are the same."""
     return _first_of(one / CHAIN) == _first_of(other / CHAIN)
 
 
@@ -112,7 +113,8 @@ def _obtain(stack: Stack, declared: Certificate) -> str:
 def _unknown_name(domain: str, machine: Machine) -> str | None:
     """Return why DNS rejects the name, or None.
 
-    The authority would take most of a minute to reject the name, and would count that as our failure.
+    Without this check, the ACME server would need most of a minute to reject the name, and would count the request as
+    our failure.
     """
     if machine.run(["getent", "ahosts", domain], timeout=RESOLVER_TIMEOUT).code != NO_SUCH_NAME:
         return None
@@ -120,13 +122,13 @@ def _unknown_name(domain: str, machine: Machine) -> str | None:
 
 
 def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
-    """Return certbot's arguments. `force` replaces a lineage that is from another server or for other names."""
+    """Return certbot's arguments. `force` replaces a lineage of another server or other names."""
     account = ["--email", declared.email]
     where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
     what = ["--cert-name", declared.domain, "--domain", declared.domain]
-    # certbot's deploy hook would call this program, which already runs.
+    # Without --no-directory-hooks, certbot would call this program again through the deploy hook.
     quiet = ["--non-interactive", "--agree-tos", "--no-directory-hooks"]
-    # The private key stays the same, because nginx reads the certificate and then the key, and the two must match.
+    # Keep the private key, because nginx reads the certificate and the key one after the other, and the two must match.
     return [
         "certbot",
         "certonly",
@@ -140,7 +142,7 @@ def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
 
 
 def difference(paths: Paths, declared: Certificate, machine: Machine) -> str | None:
-    """Return why certbot's lineage differs from the declared certificate, or None."""
+    """Return how certbot's lineage differs from the declared certificate, or None if the lineage is as declared."""
     facts = read(paths.tls_live(declared.domain) / CHAIN, machine)
     if facts is None:
         return "there is no certificate yet"
@@ -163,7 +165,7 @@ def read(chain: Path, machine: Machine) -> Facts | None:
 
 
 def failure(paths: Paths) -> str | None:
-    """Return why the last request failed, or None."""
+    """Return why the last request for a certificate failed, or None if it succeeded."""
     try:
         return str(json.loads(paths.certificate_failure.read_text())["cause"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -185,7 +187,7 @@ def cause(result: Result) -> str:
 
 
 def _server(renewal: Path) -> str | None:
-    """Return the ACME server of a lineage, from certbot's record of the lineage."""
+    """Return the ACME server of a lineage, from certbot's renewal file."""
     try:
         found = re.search(r"^server = (\S+)$", renewal.read_text(), re.MULTILINE)
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads /etc/APP/declared.json, in which the operations of a converge list what they put on the droplet."""
+"""Reads /etc/APP/declared.json, which lists everything that the operations of a converge put on the droplet."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from stackctl.core.paths import Paths
 
 @dataclass(frozen=True)
 class Declared:
-    """The things that the site declares, and the foreign things that somebody accepted."""
+    """The things that the site declares, and the foreign things that the operator has accepted."""
 
     files: frozenset[str]
     """Paths of files. `make plan` compares the content of these files."""
@@ -24,7 +24,7 @@ class Declared:
 
 
 def load(paths: Paths) -> Declared | None:
-    """Read the file. Return None if the file is missing or malformed."""
+    """Read the file. Return None if declared.json is missing or malformed."""
     try:
         document = json.loads(paths.declared.read_text())
         lists = {key: frozenset(document[key]) for key in ("files", "units", "logins", "ports")}

@@ -1,4 +1,4 @@
-"""Findings: things on the droplet that are not declared, or that disable what is declared."""
+"""Findings are things on the droplet that nobody declared, or that disable something declared."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ MOST_SHOWN = 160
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. An operator removes or accepts the thing by the name of the finding."""
+    """One finding. To remove or accept the thing, an operator types the name of the finding."""
 
     name: str
     what: str
@@ -23,12 +23,12 @@ class Finding:
 
 
 def named(text: str) -> str:
-    """Return the text as a unique name. Blanks are escaped, so that no name can look like an accepted name."""
+    """Return the text as a unique name. Blanks are escaped, so that no name can imitate an accepted name."""
     return "".join(f"\\x{ord(one):02x}" if one.isspace() or one == "\\" else printable(one, "") for one in text)
 
 
 def can_be_typed(name: str) -> bool:
-    """Return whether a shell takes the name literally. A pasted name must not act as a command."""
+    """Return whether a name has no character that is special to a shell. A pasted name must never run as a command."""
     return bool(re.fullmatch(r"[\w@%+=:,./-]+", name, re.ASCII))
 
 

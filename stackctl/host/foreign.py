@@ -1,7 +1,9 @@
-"""Finds what is on the droplet, or in force there, without being declared. `look` only reads. `remove` removes by name.
+"""Finds everything that is on the droplet, or in force there, but not declared.
 
-The search finds what somebody left behind, forgot or changed by hand. The search does not find an attacker with root
-access, who could also change this program.
+`look` only reads. `remove` removes the findings with the given names.
+
+The search finds things that somebody left behind, forgot or changed by hand. The search does not find an attacker with
+root access, who could also change this program.
 """
 
 import os
@@ -35,7 +37,10 @@ class Foreign(NamedTuple):
 
 
 def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Finding] | None = None) -> Foreign:
-    """Return everything that is foreign. `of_roles` has PostgreSQL's findings, or is None without an answer."""
+    """Return everything that is foreign.
+
+    `of_roles` has the findings in PostgreSQL, or is None if PostgreSQL did not answer.
+    """
     ours = declared.load(paths)
     if ours is None:
         return Foreign(known=False, findings=[], accepted=[], gone=[])
@@ -52,7 +57,8 @@ def look(paths: Paths, config: Config, machine: Machine, of_roles: Sequence[Find
         known=True,
         findings=[one for name, one in by_name.items() if name not in ours.accepted],
         accepted=[name for name in ours.accepted if name in by_name],
-        # An accepted name is not "gone" if its file exists and is no longer foreign, because the name does no harm.
+        # If the file of an accepted name still exists, but is no longer foreign, the name is not "gone", because such a
+        # name does no harm.
         gone=[
             name for name in ours.accepted if name not in by_name and name not in unknown and not _is_there(paths, name)
         ],
@@ -81,7 +87,7 @@ def problems(found: Foreign) -> list[str]:
 
 
 def next_step(one: Finding) -> str:
-    """Return what an operator has to type or do."""
+    """Return the command that an operator has to type, or the correction that the operator has to make."""
     match one.remedy:
         case "site":
             return "make site"
@@ -93,7 +99,7 @@ def next_step(one: Finding) -> str:
 
 
 def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str]) -> list[str]:
-    """Remove the named findings and return their names. If one finding cannot be removed, remove none."""
+    """Remove the findings with these names, and return the names. If one finding cannot be removed, remove none."""
     there = look(paths, config, machine)
     by_name = {one.name: one for one in there.findings}
     for name in names:
@@ -116,7 +122,7 @@ def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
     match kind:
         case "account":
             # Without --force, userdel refuses to delete a second account with uid 0, because processes of that uid run.
-            # The home directory stays.
+            # userdel keeps the home directory.
             _run(machine, ["userdel", "--force", rest])
         case "member":
             group, _, login = rest.partition(":")
@@ -130,7 +136,8 @@ def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
 def _remove_key(paths: Paths, one: Finding, key: str) -> None:
     """Remove a key from its file.
 
-    Files are opened by descriptors, because root does not own the directory and a link in it could lead anywhere.
+    The file is opened through directory descriptors, because root does not own the directory, and a planted link could
+    lead anywhere.
     """
     *directories, name = str(one.path).strip("/").split("/")
     with openat.directory(paths.root, *directories) as directory:
@@ -146,7 +153,7 @@ def _remove_key(paths: Paths, one: Finding, key: str) -> None:
 def _remove_file(paths: Paths, machine: Machine, one: Finding) -> None:
     where = paths.root / str(one.path)[1:]
     if where.parent == paths.root / "etc/systemd/system" and not where.is_symlink():
-        # This fails if the unit was not enabled, which does not matter.
+        # Ignore a failure, because the unit may not be enabled.
         machine.run(["systemctl", "disable", "--now", where.name])
     where.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Finds foreign accounts, groups and keys: who else has uid 0, who can log in, and with which key."""
+"""Finds foreign accounts, groups and keys, such as a second account with uid 0 or an undeclared SSH key."""
 
 import base64
 import hashlib
@@ -22,12 +22,14 @@ MOST, MOST_ROWS = 1 << 16, 1 << 22
 UNREAD = "and more than is read"
 """The line added to the text of a file that is too long. The line is not a key, so it is reported."""
 KEY_FILES = (".ssh/authorized_keys", ".ssh/authorized_keys2")
-# Reads a line as sshd does: options end at the first blank outside quotes, so a key in a quoted option does not count.
+# Matches a line in the same way as sshd: options end at the first blank outside quotes, so a key inside a quoted option
+# does not count.
 _KEY = re.compile(
     r"""((?>(?:\\"|"(?>(?:\\"|[^"])*)"|[^ \t"])+)[ \t]+)??"""
     r"((?:sk-)?(?:ssh-|ecdsa-sha2-)[\w.@-]+)[ \t]+([A-Za-z0-9+/]{16,}={0,3})(?:\s+(.*))?"
 )
-# The options that cloud-init puts before root's keys if root may not log in. They print a hint and grant nothing.
+# The options that cloud-init puts before root's keys if root may not log in. A key with these options prints a hint and
+# grants nothing.
 _PRINTS_A_HINT = re.compile(
     r"no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=\"echo 'Please login as the user "
     r"\\\"[\w.-]+\\\" rather than the user \\\"[\w.-]+\\\"\.';echo;sleep 10(?:;exit 142)?\""
@@ -35,7 +37,7 @@ _PRINTS_A_HINT = re.compile(
 
 
 class Account(NamedTuple):
-    """A line of passwd."""
+    """A line of /etc/passwd."""
 
     login: str
     password: str
@@ -135,7 +137,10 @@ class Accounts:
                 yield Finding(f"key:{named(login)}:{key.name}", f"{said} (in {shown(path)})", "remove", path)
 
     def key_paths(self) -> dict[str, str]:
-        """Return every account's authorized_keys files, each with its login. A shared file has the first login."""
+        """Return the path of each account's authorized_keys files, with the login.
+
+        A file of several logins has the first login.
+        """
         found: dict[str, str] = {}
         for one in self.accounts:
             for pattern in self._patterns:
@@ -149,7 +154,7 @@ class Accounts:
 
 
 def key_text(path: Path) -> str:
-    """Read a file in a home directory. Like sshd, follow links there. Never wait for a FIFO, and never read one."""
+    """Read a file in a home directory. Follow links like sshd, but skip a FIFO without waiting for a writer."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -176,16 +181,19 @@ def parse_keys(text: str) -> list[Key]:
 
 
 def _is_other_than_root(number: str) -> bool:
-    """Return whether the C library reads a number other than 0. The C library reads " 0" and "+0" as 0."""
+    """Return whether the C library reads the text as a number other than 0. The C library reads " 0" and "+0" as 0."""
     return bool(re.fullmatch("0*[1-9][0-9]*", number))
 
 
 def _number(said: str) -> str:
-    """Return the number as the C library reads it, in canonical form, so that equal numbers are equal strings."""
+    """Return the number that the C library would read, in one form, so that equal numbers are equal strings."""
     return str(int(said)) if re.fullmatch(r"\s*[+-]?[0-9]{1,10}", said, re.ASCII) else said
 
 
 def _rows(path: Path, fields: int) -> list[list[str]]:
-    """Return the file's rows. Missing fields at the end of a row are empty, as in the C library."""
+    """Return the rows of a file such as /etc/passwd.
+
+    Like the C library, read missing fields at the end of a row as empty.
+    """
     rows = (line.split(":") for line in read(path, MOST_ROWS).splitlines())
     return [row + [""] * (fields - len(row)) for row in rows if row != [""]]

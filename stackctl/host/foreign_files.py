@@ -128,21 +128,22 @@ SINGLE = {
         "root's shell runs it",
     ),
 }
-# In these directories only files that Python loads by itself count, because the name of a module does not show
-# which program loads the module.
+# In these directories, report only files that Python loads by itself, because the name of a module does not show which
+# programs load the module.
 PYTHONS = ("usr/lib/python3*/dist-packages", "usr/local/lib/python3*/dist-packages")
 _LOADED_BY_PYTHON = re.compile(r".*\.pth|(?:site|user)customize\..+")
 # The names of files that dpkg and ucf leave beside another file. Most programs that read these directories ignore such
-# names. run-parts and certbot run some of them, so the other file must belong to a package or to the site.
+# files. However, run-parts and certbot run some of these files, so the original file must belong to a package or to the
+# site.
 _LEFT_BY_DPKG = re.compile(r"(.+)\.(?:dpkg-(?:dist|old|new|bak|tmp)|ucf-(?:dist|old|new))")
 _MOST = 1 << 18
-# The firewall's operation compares the content of these files.
+# The operation that sets the firewall compares the content of these files.
 _COMPARED = frozenset({"/etc/ufw/user.rules", "/etc/ufw/user6.rules", "/etc/ufw/ufw.conf"})
 _HOSTS = r"(?:[a-z0-9-]+\.)*debian\.org|(?:mirrors|repos-droplet|repos\.insights)\.digitalocean\.com"
 _URI = rf"https?://(?:{_HOSTS})(?:/\S*)?"
-# Debian's own cloud images name their mirrors in a file.
+# Debian's own cloud images list the mirrors in a file.
 _SOURCE = rf"(?:{_URI}|mirror\+file:///etc/apt/mirrors/[\w-]+\.list)"
-# cloud-init and netplan name an interface by its address.
+# cloud-init and netplan give an interface a name that depends on its address.
 _NAMES_INTERFACE = r'SUBSYSTEM=="net", (?:[\w{}]+=="[^"]*", )*NAME="\w+"'
 _WAIT = "systemd-networkd-wait-online"
 _PATH = r"(?:(?:/usr(?:/local)?)?/s?bin|/usr(?:/local)?/games|/snap/bin)"
@@ -169,13 +170,13 @@ _MADE = {
     r"source(?:-directory)? /etc/network/interfaces\.d(?:/\*)?|"
     r"(?:address|netmask|broadcast|gateway|network|hwaddress|mtu|metric|dns-(?:nameservers|search))(?: [\w.:/-]+)*|"
     r"(?:post-up|pre-down) route (?:add|del)(?: [\w.:/-]+)* \|\| true",
-    # Files of the cloud images. A plain value is accepted, whatever it tells the kernel. A command is not accepted.
+    # Files of the cloud images. Any plain value is accepted, but no command.
     r"/etc/default/grub\.d/[\w-]+\.cfg": r"""GRUB_\w+=(?:"(?:[^"`$\\]|\$\{?GRUB_\w+\}?)*"|'[^']*'|[\w.,:/=-]*)""",
     r"/etc/modules": r"",
     r"/etc/docker/key\.json": r".*",
     r"/etc/security/opasswd": r".*",
 }
-# Files that a package copies once. No list of dpkg names these files.
+# Files that a package copied once at its installation. dpkg's lists do not contain these files.
 _COPIES = {
     **{f"/etc/ufw/{when}.init": f"usr/share/ufw/{when}.init" for when in ("before", "after")},
     **{f"/root/.{name}": f"usr/share/base-files/dot.{name}" for name in ("bashrc", "profile")},
@@ -242,10 +243,10 @@ class Files:
         return self._judged_file(seen, found)
 
     def _is_sshd_of_an_image(self, seen: Seen) -> bool:
-        """Return whether the file differs from Debian's only in PermitRootLogin and PasswordAuthentication.
+        """Return whether sshd_config differs from Debian's file only in PermitRootLogin and PasswordAuthentication.
 
-        DigitalOcean's images change these two (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet). Our
-        drop-in overrides both settings.
+        DigitalOcean's images change these two settings
+        (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet). Our drop-in overrides both settings.
         """
         if seen.path != "/etc/ssh/sshd_config":
             return False
@@ -263,7 +264,7 @@ class Files:
         path = seen.path
         if not found.st_size and seen.where.suffix in {".service", ".timer", ".socket"}:
             return self._masked(seen)
-        # Only the beginning of a longer file would be read.
+        # A longer file is always foreign, because only its beginning would be read.
         if found.st_size <= _MOST and self._is_made(seen):
             return None
         return Finding(named(path), f"{self._described(seen, found)}, and {seen.reason}", "remove", path)
@@ -290,9 +291,9 @@ class Files:
         return Finding(named(seen.path), what, "site" if ours else "remove", seen.path)
 
     def _is_enabled_as_meant(self, path: str, target: str) -> bool:
-        """Return whether systemctl made this link for a unit of ours, or for a unit that Debian enables by default."""
+        """Return whether systemctl made this link for a declared unit, or for a unit that Debian enables by default."""
         unit, of = os.path.basename(path), os.path.basename(target)  # noqa: PTH119
-        # A foreign unit in these directories is reported itself, so the link to that unit may pass here.
+        # A foreign unit in these directories is reported by its own path, so a link to the unit need not be reported.
         is_known = target in self._declared.files or self._packaged.has(target)
         if not is_known and not target.startswith(("/etc/systemd/system/", "/run/systemd/system/")):
             return False
@@ -323,13 +324,13 @@ class Files:
         for pattern, line in _MADE.items():
             if re.fullmatch(pattern, path):
                 rows = read(seen.where).splitlines()
-                # "#include" and "#clear" are orders to apt, and what follows "/* */" counts (apt.conf(5)).
+                # "#include" and "#clear" are directives of apt, and the text after "/* */" takes effect (apt.conf(5)).
                 comment = r"#(?!include|clear).*|//.*" if path.startswith("/etc/apt/apt") else "#.*"
                 return all(re.fullmatch(rf"(?:{line}|{comment})?", row.strip()) for row in rows)
         return False
 
     def _is_pam_as_packaged(self, where: Path) -> bool:
-        """Return whether pam-auth-update can have taken each line from the profile of a package."""
+        """Return whether each line could come from a package's profile, through pam-auth-update."""
         profiles = self._paths.root / "usr/share/pam-configs"
         offered = set(_STATIC_PAM)
         for profile in profiles.glob("*"):
@@ -340,7 +341,8 @@ class Files:
             return False
         if of == "session":
             return True
-        # pam_permit admits everyone, so it must stand after pam_deny, which a login skips only after a success.
+        # pam_permit admits everyone, so pam_permit must stand after pam_deny, which a login skips only after a
+        # successful check.
         return _PASSES_DENY not in rules and (_PERMIT not in rules or _DENY in rules[: rules.index(_PERMIT)])
 
     def _described(self, seen: Seen, found: os.stat_result) -> str:

@@ -1,4 +1,4 @@
-"""Compares what is in force with what is declared: sshd's settings, kernel parameters, enabled units, open ports."""
+"""Compares the settings of sshd, kernel parameters, enabled units and open ports with what the site declares."""
 
 import os
 from collections.abc import Iterator
@@ -30,14 +30,14 @@ class Force:
 
     @property
     def key_files(self) -> tuple[str, ...]:
-        """The patterns of the files in which sshd looks for keys."""
+        """The patterns for the paths of authorized_keys files, from sshd's settings."""
         return tuple(" ".join(self._sshd.get("authorizedkeysfile", [])).split())
 
     def findings(self) -> list[Finding]:
         return [*self._of_sshd(), *self._of_sysctls(), *self._of_units(), *self._of_ports()]
 
     def _asked(self, arguments: list[str]) -> tuple[dict[str, list[str]], str]:
-        """Ask sshd for its settings. Return the settings by keyword, and the error."""
+        """Ask sshd for its settings. Return the values of each keyword, and sshd's error or ""."""
         ran = self._machine.run([SSHD, *arguments], timeout=10)
         found: dict[str, list[str]] = {}
         for line in ran.stdout.splitlines():
@@ -50,10 +50,10 @@ class Force:
             yield Finding("sshd", f"sshd refuses its configuration: {self._sshd_fault}", "hand")
         if not self._sshd:
             return
-        # If sshd reads our drop-in alone, sshd shows in its own spelling what the drop-in declares.
+        # Let sshd read our drop-in alone, so that sshd prints the declared values in its own spelling.
         wanted, _ = self._asked(["-T", "-f", f"/{self._drop_in.relative_to(self._paths.root)}"])
         named = {line.split()[0].lower() for line in meant(read(self._drop_in))}
-        # A Match block is in force for some logins only.
+        # A Match block may apply to some logins only.
         for login in (None, "root", self._operator) if self._has_match() else (None,):
             asked = self._sshd
             if login:
@@ -93,7 +93,7 @@ class Force:
         for pattern, value in wanted.items():
             for name in self._keys(pattern, wanted):
                 where = self._paths.root / "proc/sys" / name
-                # A container shares the host's kernel, so a parameter that a container cannot set belongs to the host.
+                # In the lab, a droplet is a container, which cannot set some parameters of its host's kernel.
                 if os.access(where, os.W_OK) and (now := " ".join(read(where).split())) != value:
                     key = name.replace("/", ".")
                     yield Finding(
@@ -105,7 +105,10 @@ class Force:
             yield Finding(f"sysctl.d:{name.replace('/', '.')}", what, "hand", str(shown_path))
 
     def _keys(self, pattern: str, wanted: dict[str, str]) -> list[str]:
-        """Return the parameters that a line sets. A line with a pattern skips parameters that another line names."""
+        """Return the parameters that a sysctl line sets.
+
+        A line with a pattern does not set parameters that another line names.
+        """
         if "*" not in pattern:
             return [pattern] if (self._paths.root / "proc/sys" / pattern).is_file() else []
         base = self._paths.root / "proc/sys"
@@ -113,7 +116,7 @@ class Force:
         return sorted(name for name in found if name not in wanted)
 
     def _later_files(self, wanted: dict[str, str]) -> dict[str, Path]:
-        """Return our parameters that a later file sets to another value, each with that file."""
+        """Return the declared parameters that a later file sets to another value, each with the path of that file."""
         named: dict[str, Path] = {}
         for directory in reversed(_SYSCTL_DIRECTORIES):
             named |= {path.name: path for path in (self._paths.root / directory).glob("*.conf")}
@@ -156,12 +159,13 @@ def _open_ports(table: str, protocol: str) -> set[int]:
 
 
 def _assignments(path: Path) -> dict[str, str]:
-    """Return the parameters of a sysctl.d file by their paths below /proc/sys."""
+    """Return the value of each parameter in a sysctl.d file, by the path of the parameter below /proc/sys."""
     found = {}
     for line in meant(read(path), "#;"):
         name, equals, value = line.removeprefix("-").partition("=")
         if equals:
-            # The first separator decides what later separators mean (sysctl.d(5)).
+            # If the first separator is a slash, the name stays as written. If the first separator is a dot, dots and
+            # slashes are swapped (sysctl.d(5)).
             name = name.strip()
             swapped = name.translate(str.maketrans("./", "/."))
             slash, dot = name.find("/"), name.find(".")

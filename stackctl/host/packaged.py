@@ -1,4 +1,4 @@
-"""Reads from dpkg's lists which paths Debian's packages installed, and with which configuration."""
+"""Reads dpkg's lists of the paths that Debian's packages installed, and of the checksums of configuration files."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stackctl.host.findings import meant, read
 
-# Only paths in directories that we watch. A droplet has twenty thousand other paths.
+# Keep only paths in watched directories, because a droplet has twenty thousand other paths.
 _LISTED = re.compile(
     rb"^(?:/usr)?(/(?:lib/(?:systemd|sysctl\.d|mod|udev|tmpfiles\.d)|share/pam-configs/)[^\n]*|/etc/[^\n]+"
     rb"|/lib/python3[^/\n]*/dist-packages/[^/\n]+\.(?:pth|py))$",
@@ -27,7 +27,7 @@ class Packaged:
         info = dpkg / "info"
         for listing in info.glob("*.list"):
             found = map(os.fsdecode, _LISTED.findall(listing.read_bytes()))
-            # A package may still say /lib, which is a link to /usr/lib.
+            # A package may still list a path in /lib, which is a link to /usr/lib.
             self._paths.update(f"/usr{path}" if path.startswith(("/lib/", "/share/")) else path for path in found)
         self._sums: dict[str, str] = {}
         for path, one in _CONFFILE.findall(_bytes(dpkg / "status")):
@@ -47,12 +47,15 @@ class Packaged:
         return path in self._paths or path in self._sums
 
     def is_changed(self, path: str) -> bool:
-        """Return whether the path is a configuration file that was changed. debsums checks programs (upkeep.py)."""
+        """Return whether the path is a configuration file that was changed.
+
+        Programs are checked by debsums (upkeep.py).
+        """
         known = self._sums.get(path)
         if known is None:
             return False
         try:
-            # dpkg keeps MD5. Only root could replace a file by another file with the same sum.
+            # dpkg keeps MD5. MD5 suffices, because only root could replace a file with another file of the same sum.
             return md5((self._root / path[1:]).read_bytes(), usedforsecurity=False).hexdigest() != known
         except OSError:
             return False

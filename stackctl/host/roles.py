@@ -1,8 +1,10 @@
-"""Finds what `status` reports of PostgreSQL: roles with undeclared powers, and settings of roles and databases.
+"""Finds the roles with undeclared powers, and the settings of roles and databases, in PostgreSQL.
 
-The query runs as the superuser in the database `postgres`, where the app's roles cannot leave anything that would
-falsify the answer. A role that was once superuser could falsify the answer. This module therefore trusts the server.
-docs/how-to/runbook.md says what to do if the server itself is in doubt.
+`status` reports both.
+
+The query runs as the superuser in the database `postgres`, where the app's roles cannot create anything that would
+falsify the answer. However, a role that was once superuser could falsify the answer, so the answer is only as reliable
+as the server. docs/how-to/runbook.md says what to do if the server itself is in doubt.
 """
 # ruff: noqa: S608
 
@@ -27,7 +29,7 @@ KIND = "postgres-role:"
 LONGEST = 80
 _POWERFUL = "(" + " OR ".join(f"g.{column}" for column in POWERS) + " OR g.oid < 16384)"
 _OF_ROLE = ", ".join(f"CASE WHEN r.{column} THEN '{power}' END" for column, power in POWERS.items())
-# Predefined roles have an OID below 16384 (access/transam.h), and are members of one another only.
+# Predefined roles have an OID below 16384 (access/transam.h), and are members of predefined roles only.
 QUERY = f"""SELECT json_build_array('role', r.rolname, array_to_json(array_remove(ARRAY[{_OF_ROLE}] || ARRAY(
  SELECT 'member of ' || g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
  WHERE m.member = r.oid AND {_POWERFUL} AND r.oid >= 16384 ORDER BY g.rolname), NULL)))
@@ -38,7 +40,7 @@ SELECT json_build_array('setting', coalesce(r.rolname, d.datname, 'every role'),
 
 
 class Found(NamedTuple):
-    """The answer of PostgreSQL."""
+    """PostgreSQL's answer to the query."""
 
     undeclared: list[Finding]
     """Roles with undeclared powers."""

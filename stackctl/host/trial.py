@@ -1,11 +1,12 @@
 """
 Trials: changes to SSH, its keys and the firewall that are reverted unless a new login confirms the change in time.
 
-Network devices call this a confirmed commit (RFC 6241), and `netplan try` does the same. `begin` copies the files and
-starts a timer, the converge makes the change, and `confirm` comes through a new connection. A trial ends when its
-record is removed. If anything crashes before that, the timer or the next boot restores the copies. The copies hold the
-state that was confirmed last, because a second `begin` keeps the copies of the first. The commands of a change run
-through `run`, which refuses once the trial has expired, because a later change would never be reverted.
+For network devices, RFC 6241 calls such a change a confirmed commit. `netplan try` does the same. First `begin` copies
+the files and starts a timer, then the converge makes the change, and then a new connection calls `confirm`. A trial
+ends when its record is removed. If anything crashes before the record is removed, the timer or the next boot restores
+the copies. The copies always contain the last confirmed state, because a second `begin` keeps the copies that the first
+`begin` made. The converge makes the change through `run`, which refuses every command once the trial has expired,
+because such a late change would never be reverted.
 """
 
 import math
@@ -35,8 +36,8 @@ LOCK_TIMEOUT_S = 30.0
 class Trial:
     """The record of a trial.
 
-    The trial expires at `due`, by the monotonic clock of the boot with the ID `boot`. `until` is the same time in ISO
-    8601, for people. A revert restores `files`.
+    The trial expires when the monotonic clock shows `due` in the boot with the ID `boot`. `until` is the same time in
+    ISO 8601, for people. A revert restores the paths in `files`.
     """
 
     name: str
@@ -53,15 +54,18 @@ def under_way(paths: Paths) -> list[Trial]:
 
 
 def begin(paths: Paths, machine: Machine, name: str) -> str:
-    """Copy the files, and start the timer that restores them unless the change is confirmed. Return the deadline."""
+    """Copy the files, and start the timer that restores the copies unless the change is confirmed.
+
+    Return the deadline.
+    """
     earlier = _recorded(paths, name)
     if earlier:
         _copies(paths, earlier)
     files = earlier.files if earlier else _keep_copies(paths, name)
     now, due = machine.now(), machine.monotonic() + CONFIRM_TIMEOUT_S
     timer = paths.units.trial_timer(name)
-    # The timer starts before the record exists. A trial without a timer would be reverted only at the next boot. The
-    # lock of trials keeps the timer waiting meanwhile.
+    # Start the timer before writing the record, because a trial without a timer would be reverted only at the next
+    # boot. The timer waits for the lock of trials, which this process holds.
     armed = machine.run(["systemctl", "restart", timer])
     if armed.code:
         raise FailedError(f"cannot start {timer}: {armed.reason}. Nothing was changed")
@@ -72,10 +76,10 @@ def begin(paths: Paths, machine: Machine, name: str) -> str:
 
 
 def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
-    """Run one command of the change, for as long as the trial lasts, and return its exit code.
+    """Run one command of the change while the trial lasts, and return the command's exit code.
 
-    The caller holds the lock of trials. So a revert waits until the command has ended, and after a revert the command
-    does not start.
+    The caller holds the lock of trials. So a revert waits until the command has ended, and no command starts after a
+    revert.
     """
     trial = _recorded(paths, name)
     left = seconds_left(trial, machine) if trial else 0
@@ -112,7 +116,7 @@ def expired(paths: Paths, machine: Machine, name: str) -> bool:
 
 
 def seconds_left(trial: Trial, machine: Machine) -> float:
-    """Return the seconds until the trial expires. A trial of an earlier boot has long expired."""
+    """Return the seconds until the trial expires. A trial from an earlier boot has expired."""
     return trial.due - machine.monotonic() if trial.boot == machine.boot_id() else -math.inf
 
 
@@ -125,7 +129,7 @@ def revert_if_expired(paths: Paths, machine: Machine, log: RunLog, name: str) ->
 
 
 def revert(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
-    """Restore the files and put the old settings in force. After a FailedError the timer tries again."""
+    """Restore the files, and apply the restored settings. If a FailedError is raised, the timer tries again."""
     trial = _recorded(paths, name)
     if not trial:
         raise RefusedError(f"no change to {name} is on trial")
@@ -142,7 +146,7 @@ def revert(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
 
 
 def revert_at_boot(paths: Paths, machine: Machine, log: RunLog) -> None:
-    """Revert every trial before sshd and the firewall start. The timer retries what cannot be reverted now."""
+    """Revert every trial before sshd and the firewall start. If a revert fails, the timer tries again later."""
     faults = []
     for name in TRIALS:
         try:
@@ -153,7 +157,7 @@ def revert_at_boot(paths: Paths, machine: Machine, log: RunLog) -> None:
         except Exception as error:  # if one revert fails, the others must still run
             faults.append(f"the change to {name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):
-                # Do not wait, because timers start only after this boot step. Waiting would never end.
+                # Do not wait for the timer: timers start only after this boot step, so a wait would never end.
                 machine.run(["systemctl", "start", "--no-block", paths.units.trial_timer(name)])
     if faults:
         raise PersonNeededError("; ".join(faults))
@@ -172,7 +176,7 @@ def _recorded(paths: Paths, name: str) -> Trial | None:
 
 
 def _keep_copies(paths: Paths, name: str) -> tuple[str, ...]:
-    """Copy what the trial may change, and return the paths of those files."""
+    """Copy the files that the trial may change, and return the paths of these files."""
     copies, files = paths.trial_copies(name), list(paths.on_trial[name])
     if name == "ssh":
         files.append(paths.keys(config.load(paths).operator))
@@ -198,9 +202,10 @@ def _restore(paths: Paths, trial: Trial) -> None:
 
 
 def _copies(paths: Paths, trial: Trial) -> Path:
-    """Return the directory of the copies. Raises PersonNeededError if it is gone.
+    """Return the directory of the copies.
 
-    A revert removes every file that has no copy. So without the directory, a revert would remove all files.
+    Raises PersonNeededError if the directory is gone. A revert removes every file that has no copy, so without this
+    check a revert would remove all files.
     """
     copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
     if not copies.is_dir():
@@ -209,9 +214,9 @@ def _copies(paths: Paths, trial: Trial) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Make `target` equal to `source`, which is a file, a directory with its content, or nothing.
+    """Make `target` equal to `source`, which is a file, a directory or missing.
 
-    The copy is made beside the target first, so that a failure, such as a full disk, removes nothing.
+    First copy the source to a path beside the target, so that a failure such as a full disk removes nothing.
     """
     fresh, old = (target.with_name(f"{target.name}.{what}") for what in ("new", "old"))
     for left in (fresh, old):
@@ -236,14 +241,14 @@ def _remove(path: Path) -> None:
 
 
 def _copy_file(source: Path | str, target: Path | str) -> None:
-    """Copy a file with its owner, because sshd reads an operator's keys as that operator."""
+    """Copy a file and its ownership, because sshd reads an operator's keys with the rights of that operator."""
     shutil.copy2(source, target)
     there = Path(source).stat()
     os.chown(target, there.st_uid, there.st_gid)
 
 
 def _sshd(_paths: Paths, machine: Machine) -> Result:
-    """Restart sshd, because sshd may be down and systemd may have given up on it. Open sessions continue."""
+    """Restart sshd, even if systemd has given up on sshd. Open sessions continue."""
     machine.run(["systemctl", "reset-failed", "ssh.service"])
     return machine.run(["systemctl", "restart", "ssh.service"])
 

@@ -1,6 +1,6 @@
 """Tasks that timers start: Debian's daily upgrade, checks of Debian's and PostgreSQL's files, and a due reboot.
 
-A failure is kept in a file until the task succeeds, because systemd forgets a unit's failure at a reboot.
+A file records the failure of a task until the task succeeds, because systemd forgets a unit's failure at a reboot.
 """
 
 from contextlib import AbstractContextManager
@@ -15,26 +15,27 @@ from stackctl.services.postgres import Postgres
 
 UPGRADE = ("/usr/lib/apt/apt.systemd.daily", "install")
 UPGRADE_TIMEOUT = 86400
-# This asks about libraries and programs only, because Debian's own hook reports a new kernel.
+# `-l` checks libraries and programs only, because Debian's own hook reports a new kernel.
 OUTDATED = ("needrestart", "-b", "-l")
 OUTDATED_TIMEOUT = 600
 COMPARE = ("debsums", "--changed")
 COMPARE_TIMEOUT = 6 * 3600
 AMCHECK_TIMEOUT = 6 * 3600
-# pg_amcheck's exit code for damage. 1 means that pg_amcheck did not finish, for example because PostgreSQL stopped.
+# pg_amcheck exits with this code if there is damage, and with 1 if the check could not finish.
 DAMAGED = 2
-# One weekly check may fail because another run was in progress, or because a release ended the check.
+# One weekly check may fail without a problem, because another run was in progress, or because a release ended the
+# check.
 AMCHECK_GRACE = timedelta(days=15)
-# One nightly upgrade may fail because of the mirror. This is long enough for the next night's upgrade.
+# One nightly upgrade may fail because of the mirror, so a problem is reported only after the next night's upgrade.
 UPGRADE_GRACE = timedelta(hours=26)
 
 
 def upgrade(paths: Paths, machine: Machine) -> str:
-    """Run the daily upgrade and describe the result. Signals are ignored, because half an upgrade is worse."""
+    """Run the daily upgrade and describe the result. Ignore signals, so that the upgrade is never cut off halfway."""
     machine.ignore_signals()
     began = machine.now()
     ran = machine.run(UPGRADE, timeout=UPGRADE_TIMEOUT)
-    # Debian's program exits with 0 even if the upgrade failed, but only a successful upgrade updates its stamp.
+    # Debian's program exits with 0 even if the upgrade failed, but only a successful upgrade touches the stamp file.
     if not ran.code and _day_of(paths.upgrade_stamp) >= began.astimezone().date():
         paths.upgrade_failure.unlink(missing_ok=True)
         outdated = _outdated(machine)
@@ -50,7 +51,7 @@ def upgrade(paths: Paths, machine: Machine) -> str:
 
 
 def compare(paths: Paths, machine: Machine) -> None:
-    """Check that the files of Debian's packages are as installed. Configuration is compared by `make plan` instead."""
+    """Check that nobody changed the files of Debian's packages. Configuration files are left to `make plan`."""
     ran = machine.run(COMPARE, timeout=COMPARE_TIMEOUT)
     if not ran.code:
         paths.integrity_failure.unlink(missing_ok=True)
@@ -61,7 +62,7 @@ def compare(paths: Paths, machine: Machine) -> None:
 
 
 def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractContextManager[None]) -> None:
-    """Check PostgreSQL's tables and indexes row by row. `alone` is the lock that the check needs."""
+    """Check PostgreSQL's tables and indexes row by row. The check runs under the lock `alone`."""
     if not paths.amcheck_looked.exists():
         _looked(paths, machine)
     with alone:
@@ -92,7 +93,7 @@ def reboot(machine: Machine) -> None:
 
 
 def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
-    """Return the problems. `weekly` says whether this droplet has to check PostgreSQL's files each week."""
+    """Return the problems. `weekly` says whether the weekly check of PostgreSQL's files runs here."""
     lines = []
     if paths.integrity_failure.exists():
         lines.append(
@@ -120,7 +121,7 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
 
 
 def _outdated(machine: Machine) -> list[str]:
-    """Return the services that still use a replaced library or program."""
+    """Return the services that still use a library or a program from before the upgrade."""
     ran = machine.run(OUTDATED, timeout=OUTDATED_TIMEOUT)
     if ran.code:
         raise FailedError(
@@ -131,12 +132,18 @@ def _outdated(machine: Machine) -> list[str]:
 
 
 def _ask_for_a_reboot(paths: Paths, names: list[str]) -> None:
-    """Request a reboot as Debian's packages do. The files of the request are in /run, so a reboot removes them."""
+    """Request a reboot in the same way as Debian's packages, through files in /run.
+
+    The reboot itself removes these files.
+    """
     asking = paths.reboot_packages.read_text().splitlines() if paths.reboot_packages.exists() else []
     durable.write(paths.reboot_packages, "\n".join([*dict.fromkeys([*asking, *names]), ""]).encode(), 0o644)
     durable.write(paths.reboot_required, b"*** System restart required ***\n", 0o644)
 
 
 def _day_of(stamp: Path) -> date:
-    """Return a stamp's day in the droplet's time zone, as Debian's program counts. A missing stamp is long ago."""
+    """Return the day of a stamp file in the droplet's time zone, like Debian's program.
+
+    Without a stamp, return a day long ago.
+    """
     return datetime.fromtimestamp(stamp.stat().st_mtime, UTC).astimezone().date() if stamp.exists() else date.min

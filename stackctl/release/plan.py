@@ -1,4 +1,4 @@
-"""The steps before anything live changes: check, pull the image, look for pending migrations, show the plan."""
+"""The steps that change nothing live: check, pull the image, look for pending migrations, show the plan."""
 
 from dataclasses import replace
 

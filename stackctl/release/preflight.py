@@ -1,4 +1,7 @@
-"""The checks before a release changes anything. A RefusedError says what is wrong and what to do next."""
+"""The checks before a release changes anything.
+
+If a check fails, a RefusedError names the cause and the next command.
+"""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -35,7 +38,7 @@ def check(stack: Stack, values: Mapping[str, str]) -> None:
 def check_data(stack: Stack) -> None:
     """Check that PostgreSQL and Redis are healthy."""
     paths, config = stack.paths, stack.config
-    # After Docker restarts, a container's health is unknown until its next health check.
+    # After a restart of Docker, the health of a container is unknown until the container's next health check.
     with suppress(TimeoutError):
         stack.wait("preflight", config.healthy_timeout, lambda: _starting(stack))
     well = {container.service for container in stack.docker.containers(paths.docker.data_project) if container.well}
@@ -52,7 +55,7 @@ def _starting(stack: Stack) -> str | None:
 
 
 def check_disk_space(stack: Stack) -> None:
-    """Raise RefusedError unless a new image and a dump fit on the disk, and PostgreSQL has the declared version."""
+    """Raise RefusedError unless a new image and a dump fit on the disk. Also check the version of PostgreSQL."""
     disk.check(stack.paths.var, stack.machine.free(stack.paths.var), {"an image": disk.IMAGE})
     data = stack.config.data
     if not data:

@@ -1,4 +1,4 @@
-"""The steps that prepare the data for a new release: save its environment, dump and migrate the database."""
+"""The steps that prepare a new release: save the app environment, dump the database and migrate the database."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -31,8 +31,8 @@ def _migrate(run: ReleaseRun) -> str:
     pending = run.pending
     if not pending:
         return "no migration is pending"
-    # state.json lists the migrations before they start. If they are interrupted, a rollback still knows that the
-    # database may have them.
+    # Save the pending migrations in state.json before they start. After an interruption, a rollback then knows that the
+    # database may have these migrations.
     run.before = replace(run.before, revisions=(*run.before.revisions, *pending))
     state.save(run.stack.paths, run.before)
     schema.migrate(run.stack, run.project, run.compose_environment, run.release)
@@ -41,7 +41,7 @@ def _migrate(run: ReleaseRun) -> str:
 
 
 def _record_applied(run: ReleaseRun) -> None:
-    """Record which migrations the database has, so that a contract migration that failed does not prevent a rollback.
+    """Record which migrations the database has, so that a failed contract migration does not prevent a rollback.
 
     If the database does not answer, the next release asks the database again.
     """

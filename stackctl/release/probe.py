@@ -1,4 +1,4 @@
-"""Sends requests to a colour through its own socket, as nginx will after the flip."""
+"""Sends requests to a colour through the colour's socket, in the same way as nginx after the flip."""
 
 import http.client
 import json
@@ -16,10 +16,11 @@ MOST_PATHS = 5
 
 
 def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Return each public path that this colour answers with a 5xx or not at all, with a description of the failure.
+    """Request each public path from this colour.
 
-    A watch sends these requests, because there may be no other traffic by which to judge a release. The requests go
-    through the colour's socket, so nginx's rate limits do not count them.
+    Return the paths whose answer is a 5xx or missing, each with a description of the failure. The watch sends these
+    requests, because there may be no other traffic by which to judge a release. nginx's rate limits do not count these
+    requests, because they go through the colour's socket.
     """
     config, unix_socket, found = stack.config, stack.paths.socket(colour), dict[str, str]()
     for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:
@@ -37,12 +38,12 @@ def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, s
 
 
 def _of_telegram(values: Mapping[str, str]) -> dict[str, str]:
-    # If the live release is older than the app's webhook, the release's app environment has no secret.
+    # If the live release is from before the app had a webhook, the live release's app environment has no secret.
     return {"X-Telegram-Bot-Api-Secret-Token": values.get(SECRET, ""), "Content-Type": "application/json"}
 
 
 def probe(stack: Stack, colour: str, tag: str, values: Mapping[str, str]) -> str:
-    """Probe the colour, and return a summary of the answers. Raise FailedError for the first bad answer."""
+    """Probe the colour, and return a summary of the answers. Raise FailedError at the first bad answer."""
     config, unix_socket = stack.config, stack.paths.socket(colour)
 
     def not_ready() -> str | None:

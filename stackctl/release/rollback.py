@@ -1,7 +1,7 @@
-"""rollback: makes an earlier release live again, with its image and its environment.
+"""The verb `rollback` makes an earlier release live again, with the image and the app environment of that release.
 
-A rollback runs no migrations. A rollback is not watched either, because there would be no release to return to. If a
-rollback is killed after its flip, the same command finishes the rollback.
+A rollback runs no migrations, and has no watch, because there would be no release to return to. If a rollback is killed
+after its flip, the same command finishes the rollback.
 """
 
 from stackctl.app import app_env, lifecycle, schema, state
@@ -18,7 +18,7 @@ from stackctl.release.tidy import TIDY_ROLLBACK
 
 
 def rollback(stack: Stack, tag: str | None) -> None:
-    """Make the target live. If a rollback to that target was interrupted after its flip, finish the rollback.
+    """Make the target release live. If a rollback to that release was interrupted after its flip, finish the rollback.
 
     Raises the same errors as `run_or_undo`.
     """
@@ -41,9 +41,10 @@ def rollback(stack: Stack, tag: str | None) -> None:
 
 
 def target(before: State, tag: str | None) -> Release:
-    """Return the newest kept release with this tag. Without a tag, return the release before the live one.
+    """Return the newest kept release with this tag.
 
-    If a rollback was killed after its flip, the target stays the same. Raises RefusedError if there is no target.
+    Without a tag, return the release before the live release. If a rollback was killed after its flip, return the
+    target of that rollback. Raises RefusedError if there is no target.
     """
     found = next((known for known in before.kept if known.tag == tag), None) if tag else before.back
     if found:
@@ -59,14 +60,15 @@ def target(before: State, tag: str | None) -> Release:
 
 
 def _preflight(run: ReleaseRun) -> str:
-    """Check that a rollback can start. A nearly full disk suffices: no image is pulled, and no database is dumped."""
+    """Check that a rollback can start. A rollback needs almost no disk space."""
     stack, paths = run.stack, run.stack.paths
     run.values = app_env.load(paths.snapshot(run.release.id))
     run.before = state.load(paths)
     try:
         state.save(paths, run.before)
     except OSError as error:
-        # The save tests the disk. If only the step `record` found the disk full, the undo would remove the kept colour.
+        # This save tests the disk. If the full disk were noticed only by the step `record`, the undo would remove the
+        # kept colour.
         raise RefusedError(str(error), next_step=f"make room on the disk (df -h), then {run.remedy}") from None
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     preflight.check(stack, run.values)

@@ -61,12 +61,12 @@ class ReleaseRun:
 
     @property
     def logs(self) -> str:
-        """The last lines that the new colour's containers have logged."""
+        """The last lines of the logs of the new colour's containers."""
         return "\n".join(self.stack.docker.logs(container) for container in self.stack.containers(self.colour))
 
     @property
     def _recorded(self) -> bool:
-        """Whether state.json names this release as live. Even an interrupted write of the file may have succeeded."""
+        """Whether state.json names this release as live. A write that was interrupted may have succeeded."""
         with suppress(StackError):
             current = state.load(self.stack.paths)
             return current.active == self.colour and current.kept[:1] == (self.release,)
@@ -74,9 +74,10 @@ class ReleaseRun:
 
 
 def recover_and_run(run: ReleaseRun, steps: Sequence[Step[ReleaseRun]]) -> None:
-    """Run the steps. If an interrupted release has left something behind, first recover to the recorded release.
+    """Run the steps.
 
-    A refusal after the recovery is raised as FailedError, because the recovery has changed something.
+    If an interrupted release has left something behind, first return to the recorded release. If a later step refuses
+    the run, raise FailedError instead of RefusedError, because the recovery has changed something.
     """
     if not run.recovers:
         run_or_undo(run, steps)

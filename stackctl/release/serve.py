@@ -20,7 +20,7 @@ def _start(run: ReleaseRun) -> str:
     there = run.before.colours[run.colour]
     if not there or there.id != run.release.id:
         stack.remove_colour(run.colour)
-    # The state is saved before the flip, so that state.json names the release in either colour that nginx may point to.
+    # Save the state before the flip, so that state.json names a release for each colour to which nginx may point.
     state.save(stack.paths, run.before.with_colour(run.colour, run.release))
     stack.bring_up(run.colour, compose.up(run.project, stack.paths.app_yaml), run.compose_environment)
     return ""
@@ -53,7 +53,7 @@ def _probe(run: ReleaseRun) -> str:
 
 
 def _probe_against_live(run: ReleaseRun) -> str:
-    """Probe the new colour, and fail if it does not answer a public path that the live release answers."""
+    """Probe the new colour. Raise FailedError if a public path works in the live release but not in the new colour."""
     said, stack, live = _probe(run), run.stack, run.before.release
     if live and run.before.active:
         run.failed_before = probe.failing(stack, run.before.active, _environment_of(run, live))
@@ -63,13 +63,13 @@ def _probe_against_live(run: ReleaseRun) -> str:
 
 
 def _failing(run: ReleaseRun) -> dict[str, str]:
-    """Return the public paths that the live release answered and the new colour does not answer."""
+    """Return the public paths that fail in the new colour, but did not fail in the live release."""
     found = probe.failing(run.stack, run.colour, run.values)
     return {path: seen for path, seen in found.items() if path not in run.failed_before}
 
 
 def _environment_of(run: ReleaseRun, live: Release) -> Mapping[str, str]:
-    """Return the live release's app environment. If its file is lost, the new release's is good enough here."""
+    """Return the live release's app environment. If its file is lost, use the new release's app environment instead."""
     with suppress(StackError):
         return app_env.load(run.stack.paths.snapshot(live.id))
     return run.values
@@ -82,7 +82,7 @@ def _flip(run: ReleaseRun, telegram: Telegram | None = None) -> str:
 
 
 def _flip_to_watch(run: ReleaseRun) -> str:
-    """Note when Telegram last complained, then flip. A later complaint counts against the new release."""
+    """Note the time of Telegram's last complaint, then flip. Any later complaint counts against the new release."""
     return _flip(run, run.telegram)
 
 
@@ -92,7 +92,7 @@ def flip_back(run: ReleaseRun) -> None:
         return
     if run.before.active:
         state.activate(run.stack.paths, run.before.active)
-        # Requests that are on their way to the new colour can finish before it is stopped.
+        # Requests on their way to the new colour must finish before the new colour is stopped.
         run.stack.machine.sleep(DRAIN_SECONDS)
     else:
         state.deactivate(run.stack.paths)
@@ -119,5 +119,6 @@ SERVE_AND_WATCH = (
     Step("flip", _FLIP, _flip_to_watch, flip_back),
     Step("watch", "watch the new release for errors before it is recorded", _watch),
 )
-# A rollback is not watched, because there is no release to return to. So the flip of a rollback does not ask Telegram.
+# A rollback is not watched, because there is no release to return to. So the flip of a rollback does not need
+# Telegram's last complaint.
 SERVE = (*_START, Step("probe", _PROBE, _probe), Step("flip", _FLIP, _flip, flip_back))

@@ -31,7 +31,7 @@ def _hand_over(run: ReleaseRun) -> str:
 
 def _hand_back(run: ReleaseRun) -> None:
     stack, former = run.stack, run.before.worker
-    flip_back(run)  # first, because stop_worker waits until the job has ended
+    flip_back(run)  # flip back first, because stop_worker may wait long for a job
     stack.stop_worker()
     stack.docker.remove(stack.worker)
     if former and stack.config.works:
@@ -44,7 +44,10 @@ def _record(run: ReleaseRun) -> str:
 
 
 def _record_rollback(run: ReleaseRun) -> str:
-    """Record the release, and mark the replaced release. A later rollback takes a marked release only by its tag."""
+    """Record the release, and mark the replaced release.
+
+    A later rollback uses a marked release only if its tag is given.
+    """
     current = _with_release(run)
     # `kept` begins with the release that was recorded last. A release killed before the step `record` is not in `kept`.
     left = run.before.kept[0].id if run.before.kept and run.before.kept[0].id != run.release.id else None
@@ -78,7 +81,7 @@ def _stop_former(run: ReleaseRun) -> str:
 
 
 def _prune(run: ReleaseRun) -> str:
-    """Delete images, environments and logins that neither a rollback nor a recorded colour needs."""
+    """Delete the images, app environments and database logins that neither a rollback nor a recorded colour needs."""
     stack, paths = run.stack, run.stack.paths
     current = state.load(paths)
     trim(paths.history)
@@ -93,12 +96,12 @@ def _prune(run: ReleaseRun) -> str:
 
 
 def kept(current: State) -> set[str]:
-    """Return the IDs of the releases whose image and environment may still be needed."""
+    """Return the IDs of the releases whose image and app environment must be kept."""
     return {known.id for known in (*current.kept, *current.colours.values(), current.worker) if known}
 
 
 def _logins(secrets: Path) -> set[str]:
-    """Return the database users that the kept environments name."""
+    """Return the database users in the kept app environments."""
     values = [value for path in secrets.glob("*.json") for value in app_env.load(path).values()]
     return {urlsplit(value).username or "" for value in values if value.startswith("postgresql://")}
 
@@ -109,7 +112,7 @@ def _set_webhook(run: ReleaseRun) -> str:
 
 _WORKER = Step("worker", "replace the worker once the old worker has finished its job", _hand_over, _hand_back)
 _RECORDED = "record the release as live"
-# Telegram comes last, so that everything else is done even if Telegram cannot be reached.
+# The step `webhook` comes last, so that all other steps are done even if Telegram cannot be reached.
 _REST = (
     Step("drain", "wait until the former release has answered its last requests", _drain),
     Step("stop", "stop the former release, and keep it for a rollback", _stop_former),

@@ -1,4 +1,7 @@
-"""Watches a release after its flip, while the former release still runs. Fails if the new release is worse."""
+"""Watches a release after its flip, while the former release still runs.
+
+The watch fails if the new release is worse than the former release.
+"""
 
 import http.client
 import json
@@ -11,20 +14,20 @@ from stackctl.app.stack import POLL_SECONDS, PROGRESS_SECONDS, Stack
 from stackctl.app.telegram import Telegram
 from stackctl.core.errors import FailedError
 
-# Errors have risen if there are at least FEWEST_ERRORS, and their share of the answers has grown by more than RISE.
+# The watch fails if there are at least FEWEST_ERRORS errors, and if the share of errors has grown by more than RISE.
 FEWEST_ERRORS = 3
 RISE = 0.05
 NOT_READY_LOOKS = 3
 TELEGRAM_EVERY = 1.0
 LOOK_EVERY = 1.0
-# For this many seconds, Telegram may repeat a complaint. Telegram retries after 120 s at most.
+# A complaint within this many seconds may repeat an earlier complaint, because Telegram retries after at most 120 s.
 TELEGRAM_REPEATS = 300
 BEFORE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
 class Tally:
-    """A count of the app's answers that nginx passed on."""
+    """The number of answers from the app in nginx's log, and how many of these answers are errors."""
 
     all: int
     errors: int
@@ -40,9 +43,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class Mark:
-    """A position in nginx's log that separates earlier answers from later ones.
+    """A position in nginx's log that separates earlier answers from later answers.
 
-    If the log is rotated, the later answers begin at the start of the new file.
+    If the log is rotated, the later answers start at the beginning of the new file.
     """
 
     path: Path
@@ -58,11 +61,11 @@ class Mark:
         return cls(path, at.st_ino, at.st_size)
 
     def before(self) -> Tally:
-        """Return the tally of the last answers before the mark."""
+        """Return the tally of the answers just before the mark."""
         return self._tally(max(0, self.offset - BEFORE_BYTES), self.offset, 0.0)
 
     def since(self, moment: float) -> Tally:
-        """Return the tally of requests that began after this moment. Earlier requests went to the old colour."""
+        """Return the tally of requests that began after this moment. Earlier requests went to the former colour."""
         try:
             rotated = self.path.stat().st_ino != self.inode
         except FileNotFoundError:
@@ -82,7 +85,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Flip:
-    """The position in nginx's log, the time and Telegram's last complaint, just before a flip."""
+    """What is noted just before a flip: the position in nginx's log, the time, and Telegram's last complaint."""
 
     mark: Mark
     at: float
@@ -104,9 +107,11 @@ def watch(
     flip: Flip,
     failing: Callable[[], Mapping[str, str]] = dict,
 ) -> str:
-    """Watch the release for the declared time. Raise FailedError as soon as something gets worse.
+    """Watch the release for the declared time.
 
-    `failing` returns the public paths that the new colour does not answer, each with a description of the failure.
+    Raise FailedError as soon as the release is worse than the former release.
+
+    `failing` returns the public paths that fail in the new colour, each with a description of the failure.
     """
     return _Watch(stack, colour, telegram, flip, failing).run()
 
@@ -174,7 +179,7 @@ class _Watch:
             raise FailedError(f"stackctl's own request failed: {lasting[0]}")
 
     def _check_telegram(self, now: float) -> None:
-        # During maintenance nginx itself refuses Telegram's updates.
+        # During maintenance, nginx refuses Telegram's updates, which is not the release's fault.
         self.maintenance = self.maintenance or self.stack.paths.maintenance.exists()
         if self.telegram and not self.maintenance and now - self.asked >= TELEGRAM_EVERY:
             _ask_telegram(self.telegram, self.flip)
@@ -193,7 +198,10 @@ def _ready(stack: Stack, colour: str) -> bool:
 
 
 def _ask_telegram(telegram: Telegram, flip: Flip) -> None:
-    """Raise FailedError for a new complaint, but not for a complaint that may only repeat an earlier one."""
+    """Raise FailedError if Telegram has a new complaint.
+
+    A complaint that may only repeat an earlier complaint is ignored.
+    """
     date, message = _complaint(telegram)
     if date is not None and flip.complaint is not None and date > flip.complaint + TELEGRAM_REPEATS:
         raise FailedError(f"Telegram reports an error: {message}")
@@ -203,7 +211,7 @@ def _complaint(telegram: Telegram) -> tuple[int | None, str]:
     try:
         info = telegram.info()
     except FailedError:
-        return None, ""  # if Telegram does not answer, that is not the release's fault
+        return None, ""  # the release is not at fault if Telegram does not answer
     return info.error_at, info.error
 
 

@@ -1,1 +1,1 @@
-"""Restores a backup: in the place of the live data, or into a new database."""
+"""Restores a backup, either in place of the live data, or into a new database."""

@@ -57,12 +57,12 @@ def _read_marker(run: RestoreRun) -> None:
         run.record = record
     else:
         run.earlier = record
-    # The earlier run may have stopped Redis before it was killed.
+    # The killed run may have stopped Redis.
     run.stack.start_data("preflight")
 
 
 def _chosen(run: RestoreRun) -> Manifest:
-    """Find the backup that the operator asked for. Raise FailedError or RefusedError if there is none."""
+    """Find the backup that the operator asked for. Raise FailedError or RefusedError if there is no such backup."""
     stack, wanted = run.stack, run.asked.backup
     if run.asked.from_offsite:
         return download.chosen(stack, wanted, run.asked.snapshot)
@@ -70,7 +70,7 @@ def _chosen(run: RestoreRun) -> Manifest:
         raise RefusedError("--snapshot names an off-site snapshot", next_step="add --from-offsite")
     known = manifest.every(stack.paths.backups)
     if wanted == LATEST:
-        # A pre-restore backup holds data that an operator chose to replace, so `latest` never means such a backup.
+        # The data in a pre-restore backup was replaced on purpose, so `latest` never means a pre-restore backup.
         usable = [one for one in known if one.verified and one.reason != "safety"]
         if not usable:
             raise RefusedError(
@@ -82,7 +82,7 @@ def _chosen(run: RestoreRun) -> Manifest:
     if found := next((one for one in known if one.id == wanted), None):
         return found
     if manifest.ID.fullmatch(wanted) and stack.paths.backup(wanted).exists():
-        manifest.load(stack.paths.backup(wanted))  # raises an error that says why the backup is not among `known`
+        manifest.load(stack.paths.backup(wanted))  # raises an error with the reason why `known` lacks the backup
     raise RefusedError(
         f"there is no backup {wanted!r} on this droplet",
         next_step="sudo stackctl list-backups shows the backups on this droplet, and sudo stackctl check-offsite the "
@@ -101,7 +101,7 @@ def _check_postgres(run: RestoreRun) -> None:
 
 
 def _check_redis(run: RestoreRun) -> None:
-    """Raise RefusedError if a newer Redis wrote the RDB file, because an older Redis cannot read such a file."""
+    """Raise RefusedError if a newer Redis wrote the RDB file, because the running Redis could not read the file."""
     saved = run.manifest.redis
     if not saved or run.asked.to_database:
         return

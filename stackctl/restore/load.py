@@ -18,7 +18,7 @@ MOST_REVISIONS = 10_000
 
 
 def fetch(run: RestoreRun) -> str:
-    """Make sure that the backup's files are on this droplet, undamaged."""
+    """Make sure that this droplet has all files of the backup, undamaged."""
     if run.placed:
         return DONE_BEFORE
     faults = manifest.differing(run.directory, run.manifest)
@@ -96,14 +96,14 @@ def count(run: RestoreRun) -> str:
 
 
 def name(run: RestoreRun) -> str:
-    """Give the new database the name that the operator chose."""
+    """Rename the new database to the name that the operator chose."""
     run.server.rename((run.restored, run.target))
     tell_left_out(run)
     return run.target
 
 
 def tell_left_out(run: RestoreRun) -> None:
-    """Emit how the restored database differs from the backup."""
+    """Emit the differences between the restored database and the backup."""
     for line in run.left_out[:SHOWN]:
         run.stack.log.emit("load", "progress", f"differs from the backup: {line}")
     if len(run.left_out) > SHOWN:
@@ -111,7 +111,7 @@ def tell_left_out(run: RestoreRun) -> None:
 
 
 def migrate(run: RestoreRun) -> str:
-    """Migrate the new database with the live release if its schema is older. Then mark the database as ready."""
+    """If the schema of the new database is old, migrate it with the live release. Then mark the database as ready."""
     current = state.load(run.stack.paths)
     if run.ready:
         return DONE_BEFORE

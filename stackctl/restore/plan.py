@@ -1,4 +1,4 @@
-"""Shows the plan of a restore, which says what the restore will change, and checks that the operator confirmed it."""
+"""Shows the plan of a restore with everything that will change, and checks that the operator confirmed the plan."""
 
 from stackctl.app import state
 from stackctl.app.stack import Stack
@@ -42,14 +42,14 @@ def _about_backup(run: RestoreRun) -> list[str]:
 def _left_out(run: RestoreRun) -> list[str]:
     """List how the restored database will differ from the backup.
 
-    If the backup still has to be fetched, the list is empty, and the restore shows the differences at its end.
+    If the backup still has to be fetched, return an empty list. The restore shows the differences later.
     """
     if run.ready or not (run.directory / manifest.DUMP).exists():
         return []
     try:
         told = run.load.contents().told
     except (FailedError, FileNotFoundError):
-        return []  # `fetch` refuses or replaces a damaged backup
+        return []  # the step `fetch` refuses or replaces a damaged backup
     return [*told[:SHOWN], *([f"… and {len(told) - SHOWN} more"] if len(told) > SHOWN else [])]
 
 
@@ -119,7 +119,7 @@ def confirm(run: RestoreRun) -> str:
 
 
 def check_answer(asked: Request, wanted: str) -> None:
-    """Raise RefusedError unless the operator repeated the ID of this backup."""
+    """Raise RefusedError unless the operator confirmed the restore by repeating the backup's ID."""
     if asked.yes != wanted:
         cause = f"{asked.yes!r} is not the ID of the backup" if asked.yes else "the ID of the backup was not repeated"
         again = " ".join(["sudo stackctl restore", *asked._replace(backup=wanted, yes=wanted).words])

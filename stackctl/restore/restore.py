@@ -1,6 +1,5 @@
-"""restore: replaces the live data with a backup, or loads a backup into a new database.
+"""The verb `restore` replaces the live data with a backup, or loads a backup into a new database.
 
-RESTORE lists all steps in order. BESIDE lists the steps for a new database, which change nothing live.
 The bot keeps running while the backup is loaded beside the live database, counted and migrated. The site is closed
 while the databases swap names and Redis restarts. If a step before `start` fails, that step and the steps before it are
 undone in reverse order. If the run is killed after `close`, a marker remains (unfinished_restore.py), and the same
@@ -36,7 +35,7 @@ def restore(stack: Stack, asked: Request) -> None:
 
 
 def look(stack: Stack, asked: Request) -> Manifest:
-    """Show the plan of a restore, and return the manifest of its backup. The restore itself does not start."""
+    """Show the plan of a restore, and return the backup's manifest. Do not start the restore."""
     run = _run(stack, asked)
     run_steps(stack, run, (PREFLIGHT, PLAN))
     return run.manifest
@@ -59,7 +58,7 @@ def _run(stack: Stack, asked: Request) -> RestoreRun:
 def _undo_earlier(run: RestoreRun) -> None:
     """Undo an unfinished restore of another backup.
 
-    If that backup is completely restored, its data is the live data. Then only the replaced data is deleted.
+    If the other backup is already live, only delete the replaced data.
     """
     earlier = run.earlier
     if not earlier:
@@ -96,5 +95,5 @@ _NAME = Step("name", "give the new database the chosen name", load.name)
 AGREED = (PREFLIGHT, PLAN, _CONFIRM)
 REPLACED = (_FETCH, _LOAD, _COUNT, _MIGRATE, _SAFETY, _CLOSE, _SWAP, _RDB, _START, _HEALTH, _OPEN, _FORGET)
 RESTORE = (*AGREED, *REPLACED)
-# A new database changes nothing live, so it needs no confirmation.
+# A restore into a new database changes nothing live, so the operator need not confirm the restore.
 BESIDE = (PREFLIGHT, PLAN, _FETCH, _LOAD, _COUNT, _NAME)

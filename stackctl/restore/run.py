@@ -1,4 +1,4 @@
-"""The data of one restore: the operator's request, and the values that one step hands to the next."""
+"""The data of one restore: the operator's request, and the values that the steps share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Request(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """The request as command-line arguments."""
+        """The operator's request as command-line arguments."""
         flags = {"--from-offsite": self.from_offsite, "--no-safety": not self.safety}
         options = {"--to-database": self.to_database, "--yes": self.yes, "--snapshot": self.snapshot}
         given = [flag for flag, wanted in flags.items() if wanted]
@@ -83,23 +83,23 @@ class RestoreRun:
 
     @property
     def restored(self) -> str:
-        """The name of the restored database before it is swapped in."""
+        """The name of the restored database before the step `swap`."""
         return self.target + unfinished_restore.DATABASE
 
     @property
     def former(self) -> str:
-        """The name of the former live database after the swap."""
+        """The name of the former live database after the step `swap`."""
         return self.target + FORMER
 
     @property
     def mark(self) -> str:
-        """The comment on the restored database. After a killed run, the next run knows the database by this comment."""
+        """The comment on the restored database. After a killed run, the next run finds the database by this comment."""
         id_, token = (self.record.id, self.record.token) if self.record else (self.manifest.id, self.stack.log.run)
         return f"restored from {id_} by {token}"
 
     @property
     def placed(self) -> bool:
-        """Whether all restored data is in place."""
+        """Whether all restored data is live."""
         return self.record is not None and self.record.placed
 
     @property
@@ -117,12 +117,12 @@ class RestoreRun:
 
     @property
     def swapped(self) -> bool:
-        """Whether the live database is the restored one."""
+        """Whether the restored database is already the live database."""
         return self.record is not None and (self.placed or self.server.comment(self.target) == self.mark)
 
     @property
     def ready(self) -> bool:
-        """Whether the restored database is complete, so that only the swap is left."""
+        """Whether the restored database is complete, so that only the steps from `close` on are left."""
         return self.record is not None and (self.swapped or self.server.comment(self.restored) == self.mark)
 
     @property
@@ -137,7 +137,7 @@ def forget_former(run: RestoreRun) -> None:
 
 
 def answer(stack: Stack) -> str:
-    """Describe what a client gets from nginx now."""
+    """Describe how nginx now answers a client."""
     if stack.config.isolated:
         return "clients get 503, because this droplet is isolated"
     if not state.load(stack.paths).release:

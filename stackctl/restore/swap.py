@@ -1,4 +1,4 @@
-"""The steps that put the restored data in the place of the live data, and start the bot again."""
+"""The steps that replace the live data with the restored data, and start the bot again."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def reopen(run: RestoreRun) -> None:
         raise FailedError("the data is partly restored; the bot stays closed")
     run.stack.start_data("rdb")
     if run.earlier:
-        unfinished_restore.save(run.stack.paths, run.earlier)  # the earlier restore had closed the bot
+        unfinished_restore.save(run.stack.paths, run.earlier)  # the bot stays closed, because of the earlier restore
         return
     start(run)
     wait_for_health(run)
@@ -55,7 +55,7 @@ def reopen(run: RestoreRun) -> None:
 
 
 def swap(run: RestoreRun) -> str:
-    """Rename the live database, and give its name to the restored database, in one transaction."""
+    """In one transaction, rename the live database, and give the name of the live database to the restored database."""
     if not run.swapped:
         run.server.drop(run.former)
         run.server.rename((run.target, run.former), (run.restored, run.target))
@@ -69,7 +69,7 @@ def swap_back(run: RestoreRun) -> None:
 
 
 def replace_redis(run: RestoreRun) -> str:
-    """Restart Redis on the backup's RDB file, and record that all data is in place."""
+    """Restart Redis with the backup's RDB file, and record that all restored data is live."""
     stack = run.stack
     if not run.manifest.redis:
         message = "the backup has no Redis data"
@@ -88,7 +88,7 @@ def replace_redis(run: RestoreRun) -> str:
 
 
 def put_redis_back(run: RestoreRun) -> None:
-    """Stop Redis and put its former files back. `reopen` starts Redis again."""
+    """Stop Redis, and restore the former files of Redis. Later, `reopen` starts Redis again."""
     if run.redis.has_former:
         run.stack.docker.stop(_redis(run.stack))
         run.redis.put_back()
@@ -117,7 +117,7 @@ def wait_for_health(run: RestoreRun) -> str:
 
 
 def end_maintenance(run: RestoreRun) -> str:
-    """Open the site, unless maintenance was on before the restore."""
+    """Turn maintenance off, unless maintenance was on before the restore."""
     webhook.mend_and_tell(run.stack)
     if run.record and run.record.maintenance:
         return "clients still get 503, because maintenance was on before the restore"
@@ -126,7 +126,7 @@ def end_maintenance(run: RestoreRun) -> str:
 
 
 def forget(run: RestoreRun) -> str:
-    """Delete the replaced data and the marker. The pre-restore backup, if one was made, still has that data."""
+    """Delete the replaced data and the marker. A pre-restore backup still has the replaced data."""
     tell_left_out(run)
     forget_former(run)
     unfinished_restore.remove(run.stack.paths.restoring)

@@ -1,4 +1,4 @@
-"""Command lines of Docker Compose. Values of the app environment are never arguments."""
+"""Builds command lines for Docker Compose. No argument contains a value of the app environment."""
 
 import hashlib
 from pathlib import Path
@@ -7,32 +7,32 @@ NEITHER_PULL_NOR_BUILD = ("--no-build", "--pull", "never")
 
 
 def compose(project: str, file: Path, *arguments: str) -> list[str]:
-    """Build a `docker compose` command for one project and file. A .env file beside that file is ignored."""
+    """Build a `docker compose` command for one project and file. A .env file is ignored."""
     fixed = ["--ansi", "never", "--env-file", "/dev/null", "--project-name", project, "--file", str(file)]
     return ["docker", "compose", *fixed, *arguments]
 
 
 def up(project: str, file: Path) -> list[str]:
-    """Build the command that starts what the file declares, and recreates containers that differ from the file."""
+    """Build the command that starts the declared containers, and recreates containers that differ from the file."""
     return compose(project, file, "up", "--detach", *NEITHER_PULL_NOR_BUILD)
 
 
 def resume(project: str, file: Path) -> list[str]:
-    """Build the command that starts existing containers, creates missing ones, and recreates none."""
+    """Build the command that starts existing containers and creates missing containers, but recreates no container."""
     return compose(project, file, "up", "--detach", "--no-recreate", *NEITHER_PULL_NOR_BUILD)
 
 
 def one_shot(project: str, file: Path, name: str, *command: str) -> list[str]:
     """Build the command that runs a program of the image in a one-shot container.
 
-    The container has a name, because a container outlives a killed client and must be found again. The container
+    The container has a known name, so that it can be found and removed after a kill of the Docker client. The container
     belongs to the service `migrate`, which has no fixed address, because the colour's address may be in use.
     """
     return compose(project, file, "run", "--rm", "--no-deps", "-T", "--name", name, "migrate", *command)
 
 
 def stack_sha256(compose_files: bytes, environment: bytes, image: str) -> str:
-    """Return a hash of what the app's containers are created from: Compose files, canonical environment, image digest.
+    """Return a hash of the sources of the app's containers: Compose files, canonical app environment and image digest.
 
     Each part is hashed first, so that moving a byte from one part to the next changes the result.
     """

@@ -1,4 +1,7 @@
-"""Docker without Compose. The output formats omit the environment of containers, which holds secrets."""
+"""Docker without Compose.
+
+The output formats omit the containers' environment variables, because these contain secrets.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +15,7 @@ from stackctl.core.program import ENVIRONMENT, Result
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
-# All of .State, because a template with .State.Health fails if the image has no health check.
+# Ask for the whole .State, because a template with .State.Health fails if the image has no health check.
 CONTAINER_FORMAT = (
     '{"id":{{json .Id}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},"state":{{json .State}},'
     '"restarts":{{json .RestartCount}}}'
@@ -25,7 +28,7 @@ IMAGE_FORMAT = (
 
 @dataclass(frozen=True)
 class Container:
-    """A container as Docker reports it. `image` is the reference that Docker created the container from."""
+    """A container in Docker's description. `image` is the image reference that the container was created from."""
 
     id: str
     image: str
@@ -60,12 +63,18 @@ class Container:
 
     @property
     def serves(self) -> bool:
-        """Whether the container runs and is not unhealthy. After a restart of Docker, health is unknown for a while."""
+        """Whether the container runs and is not unhealthy.
+
+        For a while after a restart of Docker, its health is unknown.
+        """
         return self.state == "running" and self.health != "unhealthy"
 
     @property
     def end(self) -> str | None:
-        """How the container ended by itself, in words, or None. A container that Docker has restarted also ended."""
+        """A description of how the container ended by itself, or None.
+
+        A container that Docker restarted also counts as ended.
+        """
         if self.state in {"running", "created"}:
             return f"{self.service} ended by itself, and was started again" if self.restarts else None
         return f"{self.service} ended by itself (exit code {self.exit_code})"
@@ -110,14 +119,14 @@ class Docker:
         return result
 
     def containers(self, project: str, *, one_off: bool = False) -> list[Container]:
-        """List the containers of a Compose project, running or not. `one_off` selects those of `compose run`."""
+        """List the containers of a Compose project, running or not. `one_off` lists one-shot containers only."""
         labels = [f"{PROJECT_LABEL}={project}", f"{ONE_OFF_LABEL}={one_off}"]
         filters = [part for label in labels for part in ("--filter", f"label={label}")]
         listed = self.call("Docker can't list containers", ["docker", "ps", "--all", "--quiet", "--no-trunc", *filters])
         ids = listed.stdout.split()
         if not ids:
             return []
-        # If a container has gone since the list was made, Docker still prints the other containers.
+        # If a listed container no longer exists, Docker still prints the other containers.
         found = self.machine.run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *ids])
         containers = [Container.read(line) for line in found.stdout.splitlines() if line.strip()]
         return sorted(containers, key=lambda container: container.service)
@@ -136,7 +145,10 @@ class Docker:
         )
 
     def stop(self, containers: Sequence[Container], grace: int | None = None) -> None:
-        """Stop the containers, all at once. `grace` is in seconds. By default each container's own grace applies."""
+        """Stop the containers at the same time.
+
+        `grace` is in seconds. Without `grace`, each container has its own stop timeout.
+        """
         limit = [] if grace is None else ["-t", str(grace)]
         ids = [container.id for container in containers if container.state in {"running", "restarting", "paused"}]
         if ids:

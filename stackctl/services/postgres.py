@@ -1,16 +1,20 @@
-"""PostgreSQL, reached through the socket in its container, where no password is needed and so none can leak.
+"""The client of PostgreSQL.
 
-The app's roles are not trusted. They may leave functions, operators, settings and indexes in the app's database, and a
-superuser who connects to that database would run or obey them (CVE-2018-1058; PostgreSQL's manual, 5.9.6). Therefore:
+The client uses the socket in PostgreSQL's container, because the socket needs no password, and no password can leak.
 
-- Each session gets the settings in SESSION. A client's settings override those of ALTER DATABASE and ALTER ROLE.
+The app's roles are not trusted. These roles may leave functions, operators, settings and indexes in the app's database.
+A superuser who connects to the app's database would run these functions and obey these settings (CVE-2018-1058;
+PostgreSQL's manual, 5.9.6). Therefore:
+
+- Each session gets the settings in SESSION. These settings override the settings from ALTER DATABASE and ALTER ROLE.
 - Statements run in the database `postgres`, where the app owns nothing. Statements that must run in the app's database
   name schemas and operators in full.
 - READER reads and counts the tables (postgres_snapshot.py). This role may read everything and change nothing.
-- The superuser enters the app's database only with PostgreSQL's own programs, which protect themselves (pg_dump,
+- The superuser connects to the app's database only through PostgreSQL's own programs that protect themselves (pg_dump,
   pg_amcheck), and to remove login roles.
 
-Names in the statements of this module are our own, or are checked where the site declares the names (config/values.py).
+Every name in a statement of this module is either a constant, or was checked when the site declared the name
+(config/values.py).
 """
 # ruff: noqa: S608
 
@@ -31,7 +35,7 @@ from stackctl.services.postgres_snapshot import DISTURBED, LOCK_TIMEOUT_S, NO_TI
 SESSION = {
     "search_path": "pg_catalog,pg_temp",
     "role": "none",
-    "row_security": "off",  # a row policy then causes an error, instead of hiding rows
+    "row_security": "off",  # with this setting, a row policy causes an error instead of hiding rows
     "default_transaction_read_only": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
@@ -74,7 +78,7 @@ DUMP_LOCKS_MS, DUMP_LOCK_MS = 2000, 5
 so pg_dump waits only behind another session that waits for us. Then pg_dump must give up, because we wait for pg_dump.
 The option --lock-wait-timeout sets a statement_timeout."""
 FEWEST_TRIES = 3
-# PostgreSQL keeps superuser_reserved_connections for superusers, so no release can use these connections.
+# PostgreSQL reserves superuser_reserved_connections for superusers, so a release cannot use these connections.
 CAPACITY = """SELECT current_setting('server_version_num')::int / 10000,
  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int - count(*),
  pg_database_size('{database}') FROM pg_stat_activity WHERE backend_type = 'client backend'"""
@@ -109,7 +113,7 @@ class Server:
     container: str
 
     def query(self, database: str, sql: str, timeout: float = QUERY_TIMEOUT) -> str:
-        """Run SQL as the superuser. Return a line for each row, its columns separated by |."""
+        """Run SQL as the superuser. Return a line for each row, with | between the columns."""
         argv = self.inside(*PSQL, f"--username={SUPERUSER}", f"--dbname={database}", "-c", sql)
         return self.docker.call("docker exec psql failed", argv, timeout=timeout).stdout.strip()
 
@@ -117,7 +121,7 @@ class Server:
         return self.query(ADMIN, "SELECT datname FROM pg_database").splitlines()
 
     def comment(self, database: str) -> str:
-        """Return the comment of a database, or "" if it has none."""
+        """Return the comment on a database, or "" if the database has no comment."""
         told = "SELECT shobj_description(oid, 'pg_database') FROM pg_database"
         return self.query(ADMIN, f"{told} WHERE datname = '{database}'")
 
@@ -126,7 +130,7 @@ class Server:
         self.query(ADMIN, f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)', LONG_TIMEOUT)
 
     def rename(self, *names: tuple[str, str]) -> None:
-        """Rename databases, each given as old and new name, in one transaction, and end the sessions in them."""
+        """Rename databases in one transaction, and end their sessions. Each pair is an old and a new name."""
         every = ", ".join(f"'{one}'" for pair in names for one in pair)
         throw_out = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({every})"
         renames = [f'ALTER DATABASE "{one}" RENAME TO "{other}"' for one, other in names]
@@ -164,13 +168,13 @@ class Server:
         return [line for line in listed.stdout.splitlines() if line and not line.startswith(";")]
 
     def inside(self, *command: str, settings: Mapping[str, str] = OF_SUPERUSER) -> list[str]:
-        """Return the command line that runs a program in the container. Its session has these settings."""
+        """Return the command line that runs a program in the container. The program's session gets these settings."""
         set_there = ("--env", f"PGAPPNAME={DUMPS}", "--env", f"PGOPTIONS={session(settings)}")
         return ["docker", "exec", "-i", "--user", "postgres", *set_there, self.container, *command]
 
     @contextmanager
     def _reading(self, database: str) -> Iterator[Conversation]:
-        """Open a session as READER, and create that role first if it is missing."""
+        """Open a session as READER. If the role READER is missing, first create the role."""
         self.query(ADMIN, MAKE_READER.format(database=database))
         argv = self.inside(*PSQL, f"--username={READER}", f"--dbname={database}", settings=SESSION)
         with self.docker.machine.interactive(argv) as psql:
@@ -200,8 +204,9 @@ class Postgres:
     def dump(self, target: Path, seconds: int) -> dict[str, int]:
         """Dump the database in custom format. Return the number of rows of each table in the dump.
 
-        Dump and counts see one snapshot, whose tables stay locked until all are counted. If another session changes
-        tables at the wrong moment, this method releases all locks, waits, and tries again.
+        The dump and the counts use the same PostgreSQL snapshot, and the tables stay locked until all tables are
+        counted. If another session changes tables at the wrong moment, this method releases all locks, waits, and tries
+        again.
         """
         machine = self.docker.machine
         deadline, tries = machine.monotonic() + LOCK_TIMEOUT_S, 0
@@ -227,14 +232,15 @@ class Postgres:
             raise
 
     def check(self, seconds: int) -> Result:
-        """Run pg_amcheck. Its result names damaged tables and indexes."""
+        """Run pg_amcheck. The output names damaged tables and indexes."""
         told = (f"--username={SUPERUSER}", "--install-missing", "--heapallindexed", self.data.database)
         return self.docker.machine.run(self.server.inside("pg_amcheck", *told), timeout=seconds)
 
     def end_dumps(self) -> None:
         """End the sessions of earlier dumps and checks.
 
-        A program that `docker exec` runs outlives its client (docker/cli #5309).
+        Such a session may remain, because a program in a container outlives the `docker exec` client (docker/cli
+        #5309).
         """
         others = f"application_name = '{DUMPS}' AND pid <> pg_backend_pid()"
         self.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
@@ -242,8 +248,9 @@ class Postgres:
     def forget_logins(self, needed: set[str]) -> None:
         """Drop the login roles whose passwords are no longer in any kept app environment.
 
-        Each role is locked out first, so that none of its sessions can set its password again. Its objects go to the
-        owner role, in every database, because a role may create large objects wherever it can connect.
+        First each role loses its login, so that no session can set the role's password again. The objects of the role
+        go to the owner role in every database, because a role may create large objects in any database to which the
+        role can connect.
         """
         owner, server = self.data.owner, self.server
         ours = re.compile(rf"{re.escape(owner)}_[0-9a-f]{{8}}")

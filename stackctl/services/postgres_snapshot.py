@@ -1,7 +1,8 @@
-"""Snapshots of a database through psql: all tables as they were at one moment, locked if the database is in use.
+"""Takes snapshots of a database through psql. A snapshot shows all tables at one moment, and locks them if necessary.
 
-Tables are counted by COPY. `SELECT count(*)` would let the planner run functions of the app with the caller's rights,
-because the planner folds constants in the expressions of indexes. Statements name schemas and operators in full.
+The rows of a table are counted by COPY. `SELECT count(*)` would let the planner run functions of the app with the
+caller's rights, because the planner folds constants in the expressions of indexes. Statements name schemas and
+operators in full.
 """
 
 import json
@@ -19,7 +20,7 @@ LOCK_TIMEOUT_MS = 500
 """Less than deadlock_timeout (1 s), after which PostgreSQL might abort the app's transaction instead of ours."""
 LOCK_TIMEOUT_S = 120
 """Within this many seconds, all tables must be locked at the same time."""
-# Errors that other transactions cause in our transaction. The work is tried again.
+# Errors that other transactions cause in our transaction. After such an error, the dump is tried again.
 DISTURBED = re.compile(
     "lock timeout|statement timeout|deadlock detected|cache lookup failed|could not open relation|"
     "relation .* does not exist"
@@ -28,8 +29,8 @@ READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # transaction_timeout came with PostgreSQL 17. An older server refuses a session that names this setting.
 NO_TIMEOUT = """SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s
  WHERE s.name OPERATOR(pg_catalog.=) 'transaction_timeout'"""
-# Tables of an extension come with the extension and not with a dump, so they are locked but not counted. Counting reads
-# one column, the shortest column whose type is built in.
+# The tables of an extension are not part of a dump, so these tables are locked but not counted. A count reads only one
+# column, if possible the shortest column with a built-in type.
 TABLES = """SELECT pg_catalog.json_build_array(
  c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
  (SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
@@ -74,7 +75,7 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A database as it was at one moment, for as long as psql holds it."""
+    """A database at one moment. The snapshot lasts as long as the session of psql."""
 
     psql: Conversation
     name: str
@@ -84,13 +85,13 @@ class Snapshot:
     def rows(self) -> dict[str, int]:
         """Return the number of rows of each schema.table.
 
-        Each table is counted in a savepoint. Rolling back to the savepoint releases the table's lock, because there may
-        be more tables than a throwaway server can lock at once (max_locks_per_transaction).
+        Each table is counted in a savepoint. Rolling back to the savepoint releases the table's lock. This is necessary
+        because there may be more tables than a throwaway server can lock at the same time (max_locks_per_transaction).
         """
         return {table.key: self._rows_of(table) for table in self.tables if table.counted}
 
     def waited_for(self) -> str:
-        """Return a table that another session waits to lock exclusively."""
+        """Return a table for which another session waits to get an exclusive lock."""
         wanted = set(ask(self.psql, WAITED_FOR))
         return next((table.key for table in self.tables if str(table.oid) in wanted), "a table")
 
@@ -105,7 +106,7 @@ class Snapshot:
 
 
 def at_rest(psql: Conversation) -> Snapshot:
-    """Take a snapshot without locks, of a database that is not in use."""
+    """Take a snapshot of a database that is not in use, without locking tables."""
     ask(psql, f"{READ_ONLY};")
     return _exported(psql)
 
@@ -114,15 +115,15 @@ def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
     """Take a snapshot of a database in use, with all tables locked against TRUNCATE, DROP and rewriting ALTERs.
 
     Those commands are not MVCC-safe: a snapshot taken before such a command sees an empty table (PostgreSQL's manual,
-    13.6). LOCK takes no snapshot, so our snapshot is younger than all locks. Raises DisturbedError if a lock is not
-    granted at once, because a longer wait would block other sessions that need the tables already locked.
+    13.6). LOCK takes no snapshot, so our snapshot is taken after all locks. Raises DisturbedError if a lock is not
+    granted almost immediately, because a longer wait would block other sessions that need the tables already locked.
     """
     deadline = monotonic() + LOCK_TIMEOUT_S
     wanted = _tables(psql)
     ask(psql, f"SET lock_timeout = {LOCK_TIMEOUT_MS}; {READ_ONLY};")
     for table in wanted:
         _lock(psql, table)
-        if monotonic() > deadline:  # each lock waits briefly, but there may be thousands
+        if monotonic() > deadline:  # each wait is short, but there may be thousands of locks
             raise DisturbedError(f"not all tables are locked after {LOCK_TIMEOUT_S} s")
     snapshot = _exported(psql)
     if snapshot.tables != wanted:
@@ -131,7 +132,7 @@ def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
 
 
 def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
-    """Raise FailedError if two tables have the same key. The manifest would have the rows of only one table."""
+    """Raise FailedError if two tables have the same key, because the manifest would then lack the rows of one table."""
     known: dict[str, Table] = {}
     for table in tables:
         other = known.setdefault(table.key, table) if table.counted else table
@@ -144,7 +145,7 @@ def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
 
 
 def ask(psql: Conversation, sql: str, timeout: float = QUERY_TIMEOUT) -> list[str]:
-    """Send SQL to psql, and return the lines that it prints. An \\echo of our own marks the end."""
+    """Send SQL to psql, and return the lines that it prints. A line from \\echo marks the end."""
     return psql.ask(f"{sql}\n\\echo {_END}\n", _END, timeout)
 
 

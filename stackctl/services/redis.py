@@ -1,4 +1,4 @@
-"""Redis in the data project: its dump, its facts, and the replacement of its data."""
+"""The client of Redis in the data project: dumps, reads and replaces the data of Redis."""
 
 import os
 import re
@@ -18,9 +18,9 @@ ADMINISTRATOR = "stackctl"
 """Our own Redis user, which may do everything. The app's user `default` is restricted (deploys/operations/data.py)."""
 MARK_BYTES = 40
 RDB, FRESH = "dump.rdb", "dump.rdb.new"
-# If there is an append-only file, Redis starts only from that file. So that file is moved first.
+# If Redis has an append-only file, Redis loads no other file. So the append-only file is moved first.
 FILES = ("appendonlydir", RDB)
-# Results of the last snapshot, of the last write to the append-only file, and of its last compaction.
+# The fields with the results of the last snapshot, the last write to the append-only file, and the last compaction.
 SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
 
 
@@ -53,7 +53,7 @@ class Redis:
         return sum(_number(count.removeprefix("keys=").partition(",")[0]) for count in counts)
 
     def failing_saves(self) -> list[str]:
-        """Return the SAVES whose last attempt failed."""
+        """Return the names of the SAVES whose last attempt failed."""
         told = self.info()
         return [name for name in SAVES if told.get(name, "ok") != "ok"]
 
@@ -62,7 +62,7 @@ class Redis:
             password = self.paths.redis_administrator.read_text()
         except FileNotFoundError:
             raise FailedError(f"{self.paths.redis_administrator} is missing", next_step="make site") from None
-        # The password is in the environment of the client. An argument would be visible to all users.
+        # The password goes into the client's environment, because all users could read an argument.
         env = {**ENVIRONMENT, "REDISCLI_AUTH": password}
         container = self.paths.docker.data_container("redis")
         argv = ["docker", "exec", "-i", "--env", "REDISCLI_AUTH", container, "redis-cli", "--user", ADMINISTRATOR]
@@ -81,20 +81,21 @@ class Directory:
             return any(there.has(_aside(name)) for name in FILES)
 
     def place(self, rdb: Path) -> None:
-        """Set aside the current files of Redis, and put a copy of this dump in their place."""
+        """Rename the current files of Redis, and put a copy of this dump in their place."""
         with self._opened() as there, openat.directory(rdb.parent.parent, rdb.parent.name) as backup:
             there.copy(FRESH, backup, rdb.name, backup.size(rdb.name))
             for name in FILES:
-                # If a killed run has already set this file aside, the file that is here now is that run's copy.
+                # If the renamed file exists already, a killed run has renamed it, and the current file is that run's
+                # copy.
                 if there.has(name) and not there.has(_aside(name)):
                     there.rename(name, _aside(name))
                 there.remove(name)
             there.rename(FRESH, RDB)
 
     def put_back(self) -> None:
-        """Put back the files that were set aside."""
+        """Restore the files that `place` has renamed."""
         with self._opened() as there:
-            begun = there.has(_aside(RDB))  # otherwise the present files were never replaced
+            begun = there.has(_aside(RDB))  # if not, the current files were never replaced
             for name in reversed(FILES):
                 if begun or there.has(_aside(name)):
                     there.remove(name)
@@ -115,19 +116,22 @@ def _aside(name: str) -> str:
 
 
 def _length(file: BinaryIO) -> int:
-    """Return the length of the data in a dump. redis-cli appends a mark that an append-only file must not have."""
+    """Return the length of a dump without the mark that redis-cli appends.
+
+    An append-only file must not have this mark.
+    """
     whole = file.seek(0, os.SEEK_END)
     file.seek(max(0, whole - MARK_BYTES))
     return whole - MARK_BYTES if re.fullmatch(b"[0-9a-f]{%d}" % MARK_BYTES, file.read()) else whole
 
 
 def loaded(told: Mapping[str, str]) -> int:
-    """Return how many keys were in the file that Redis started from. Redis counts expired keys separately."""
+    """Return how many keys were in the file that Redis loaded at its start. Redis counts expired keys separately."""
     return sum(_number(told.get(f"rdb_last_load_keys_{what}", "")) for what in ("loaded", "expired"))
 
 
 def _number(told: str) -> int:
-    """Read a count from Redis, which may be compromised. Raises FailedError."""
+    """Parse a number from Redis, which may be compromised. Raises FailedError."""
     if not re.fullmatch("[0-9]{1,18}", told):
         raise FailedError(f"Redis reports {told[:20]!a}, which is not a number", next_step="stackctl logs redis")
     return int(told)

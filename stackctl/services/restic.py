@@ -1,4 +1,4 @@
-"""restic, as the droplet and the operator's machine run it: its environment, exit codes and errors."""
+"""The environment, exit codes and errors of restic, for the droplet and for the operator's machine."""
 
 import json
 import re
@@ -11,7 +11,7 @@ NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
 
 
 def environment(repository: str, password: str, key: s3.Key) -> dict[str, str]:
-    """Return the environment variables that open a repository. Arguments would be visible to other processes."""
+    """Return the environment variables that open a repository. Other processes could read arguments."""
     return {
         "RESTIC_REPOSITORY": repository,
         "RESTIC_PASSWORD": password,
@@ -21,7 +21,7 @@ def environment(repository: str, password: str, key: s3.Key) -> dict[str, str]:
 
 
 def reason(ran: Result) -> str:
-    """Return the cause that restic printed last: the holder of a lock, or the error behind its retries."""
+    """Return the last cause that restic printed: the holder of a lock, or the error that made restic retry."""
     said = [_message(line) for line in ran.stderr.splitlines()]
     tried = [match[1] for line in said if (match := re.search(r"retrying after [^:]+: (.+)", line))]
     fatal = [line.removeprefix("Fatal: ") for line in said if line.startswith("Fatal: ")]
@@ -30,7 +30,7 @@ def reason(ran: Result) -> str:
 
 
 def _message(line: str) -> str:
-    """Return the message of a line. With --json, restic prints errors as JSON."""
+    """Return the message in a line of restic's output. With --json, restic prints errors as JSON."""
     try:
         document = json.loads(line)
     except ValueError:

@@ -1,8 +1,8 @@
 """Signed S3 requests for one object: GET, PUT, HEAD and DELETE.
 
 restic does everything else. If the storage refuses the key or is unreachable, restic retries for a quarter of an hour
-before it reports an error. Therefore stackctl asks the storage first. The signature is AWS Signature Version 4:
-docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
+before it reports an error. Therefore stackctl first sends its own request to the storage. The signature is AWS
+Signature Version 4: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class Key:
 
 
 class Answer(NamedTuple):
-    """An answer of the storage."""
+    """An answer from the storage."""
 
     status: int
     code: str
@@ -47,14 +47,14 @@ def url_of(repository: str, name: str) -> str:
 
 
 def date_of(status: int, last_modified: str) -> datetime:
-    """Parse the date in the answer to a HEAD request (RFC 9110, 8.8.2). Raises ValueError without a date."""
+    """Parse the date in the answer to a HEAD request (RFC 9110, 8.8.2). Raises ValueError if there is no date."""
     if status != 200:
         raise ValueError(str(status))
     return parsedate_to_datetime(last_modified).astimezone(UTC)
 
 
 def signed(method: str, url: str, body: bytes, key: Key, now: datetime) -> dict[str, str]:
-    """Return the headers of a signed request without a query."""
+    """Sign a request without a query string, and return its headers."""
     parts = urlsplit(url)
     moment, content = f"{now:%Y%m%dT%H%M%SZ}", hashlib.sha256(body).hexdigest()
     headers = {"host": parts.netloc, "x-amz-content-sha256": content, "x-amz-date": moment}
@@ -72,6 +72,9 @@ def signed(method: str, url: str, body: bytes, key: Key, now: datetime) -> dict[
 
 
 def region(host: str) -> str:
-    """Return the region in a host name, such as s3.us-west-004.backblazeb2.com. Other hosts accept any region."""
+    """Return the region in a host name such as s3.us-west-004.backblazeb2.com.
+
+    A host without a region accepts any region.
+    """
     named = re.match(r"s3[.-]([a-z]{2}-[a-z0-9-]+)\.", host)
     return named[1] if named else "us-east-1"
