@@ -52,10 +52,10 @@ def transport(host: Host) -> Transport:
     """Return the transport of this run's SSH connection to the host. Raises PyinfraError if it is not connected."""
     client = _connector(host).client
     if client is None:
-        raise PyinfraError(f"{host.name} is not connected. Next: run this again")
+        raise PyinfraError(f"{host.name} is not connected. Next: run the same command again")
     found = client.get_transport()
     if found is None:
-        raise PyinfraError(f"The connection to {host.name} was lost. Next: run this again")
+        raise PyinfraError(f"The connection to {host.name} was lost. Next: run the same command again")
     return found
 
 
@@ -73,5 +73,7 @@ def new_connection(host: Host, user: str) -> Iterator[SSHClient]:
 
 def _connector(host: Host) -> SSHConnector:
     if not isinstance(host.connector, SSHConnector):
-        raise PyinfraError(f"{host.name} is not reached over SSH. Next: name the host in the inventory without an @")
+        raise PyinfraError(
+            f"pyinfra does not use SSH to reach {host.name}. Next: name the host in the inventory without an @"
+        )
     return host.connector

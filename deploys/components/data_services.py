@@ -72,7 +72,7 @@ def _passwords(settings: Settings) -> None:
     # password, so the file is replaced only afterwards.
     _redis_password(
         settings,
-        name="Add the declared password to those that Redis accepts",
+        name="Make Redis accept the declared password too",
         exclusive=False,
     )
     atomic_file(
@@ -112,7 +112,7 @@ def retire_old_redis_passwords(settings: Settings) -> None:
 
     stackctl drops PostgreSQL's old login roles.
     """
-    _redis_password(settings, name="Remove every other password from Redis", exclusive=True)
+    _redis_password(settings, name="Remove all passwords except the declared one from Redis", exclusive=True)
 
 
 def _redis_password(settings: Settings, *, name: str, exclusive: bool) -> None:

@@ -125,7 +125,7 @@ def _logins(settings: Settings) -> None:
         content=build.file("hardening/pwquality.conf"),
     )
     sudoers(
-        name="Run sudo's commands in a terminal of their own",
+        name="Make sudo run each command in a terminal of its own",
         login=f"00-{app}",
         content=build.file("hardening/sudoers"),
     )
@@ -138,7 +138,7 @@ def _logins(settings: Settings) -> None:
 def _sandboxes(settings: Settings) -> None:
     mounts = settings.paths.units.mounts_service
     systemd_units(
-        name="Sandbox the timers' services",
+        name="Sandbox the services that timers start",
         units=units(settings),
         handler="units-of-the-host",
         restart=[mounts],

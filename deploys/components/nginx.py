@@ -53,7 +53,7 @@ def nginx(settings: Settings) -> None:
 
     # A flood of requests fills the access log. logrotate runs often (hardening.py) and rotates the log by size.
     atomic_file(
-        name="Limit nginx's logs",
+        name="Limit the size of nginx's logs",
         dest="/etc/logrotate.d/nginx",
         content=build.file("nginx/logrotate"),
         validate=if_installed("logrotate", "logrotate --debug %s"),

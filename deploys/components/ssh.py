@@ -20,7 +20,7 @@ from stackctl.host.trial import POLL_S
 def ssh(settings: Settings) -> None:
     systemd_units(name="Install the trial's revert units", units=units(settings), handler="trial-units")
     service(
-        name="Enable the revert of unconfirmed changes at boot",
+        name="Enable the unit that reverts unconfirmed changes at boot",
         unit=settings.paths.units.trial_boot,
         enabled=True,
         running=None,  # the unit only runs at boot

@@ -66,7 +66,7 @@ def _run(path: Path) -> dict[str, Any]:
     for old, new in RENAMED.items():
         if old in found and new in found:
             raise GroupDataError(
-                f"{shown} sets both {old} and {new}, which is its new name. Nothing was changed. Next: keep only {new}"
+                f"{shown} sets both {old} and its new name {new}. Nothing was changed. Next: keep only {new}"
             )
     return found
 

@@ -25,7 +25,9 @@ def read_authorized_keys(path: Path) -> bytes:
         )
     content = path.read_bytes()
     if not _keys_in(path, content):
-        raise SettingsError(f"{path} has no key, which would lock everyone out. Next: put your public key there")
+        raise SettingsError(
+            f"{path} has no key, so a converge would lock everyone out. Next: put your public key there"
+        )
     return content
 
 
@@ -42,7 +44,8 @@ def read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
         )
     if any(key.split()[1].encode() in operators for key in keys):
         raise SettingsError(
-            f"{path} has an operator's key, which opens a shell. Next: create a key only for CI (docs/how-to/ci.md)"
+            f"{path} has an operator's key, but CI's key must not open a shell. "
+            "Next: create a key only for CI (docs/how-to/ci.md)"
         )
     return tuple(keys)
 

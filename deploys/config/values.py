@@ -51,8 +51,8 @@ def _explicit_tag(value: str) -> str:
     name, _, tag = _without_digest(value).rpartition("/")[2].partition(":")
     if not name or not re.search(r"^(pg)?[0-9].*-(trixie|bookworm)$", tag):
         raise ValueError(
-            "needs a tag that names its version and base, such as postgres:17.11-trixie. "
-            "A digest may follow it (@sha256:…)"
+            "needs a tag that names the version and the Debian release, such as postgres:17.11-trixie. "
+            "A digest may follow the tag (@sha256:…)"
         )
     return value
 
@@ -79,8 +79,8 @@ def _repository(value: str) -> str:
     part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
     if not re.fullmatch(rf"{part}(?::[0-9]{{1,5}})?(?:/{part})+|{part}", value):
         raise ValueError(
-            f"{value!r} is no repository. Next: write it in lower case, without https://, tag or digest, "
-            "such as ghcr.io/your-team/your-bot; a release names the tag"
+            f"{value!r} is not a repository. Next: write the repository in lower case, without https://, "
+            "tag or digest, such as ghcr.io/your-team/your-bot (each release names its tag)"
         )
     return value
 
@@ -91,7 +91,7 @@ def _domain(value: str) -> str:
             written = f": {value.encode('idna').decode()}"
         except UnicodeError:
             written = ""
-        raise ValueError(f"has letters other than a to z. Next: write it in punycode{written}")
+        raise ValueError(f"has letters other than a to z. Next: write the name in punycode{written}")
     label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     # Without a letter in the last label, the name could be an address. A label has at most 63 octets and a name 253
     # (RFC 1035, 2.3.4).
@@ -276,8 +276,8 @@ class Values(BaseModel):
         if (needed := sum(parts.values())) > usable:
             sums = " + ".join(f"{name} {mib}" for name, mib in parts.items())
             raise ValueError(
-                f"droplet_memory_mib {self.droplet_memory_mib}, of which {usable} can be used, is too small for "
-                f"{sums} = {needed}. Next: choose a larger droplet, or lower a limit"
+                f"droplet_memory_mib {self.droplet_memory_mib} is too small for {sums} = {needed}, because "
+                f"only {usable} MiB can be used. Next: choose a larger droplet, or lower a limit"
             )
         return self
 
@@ -295,8 +295,9 @@ class Values(BaseModel):
     def _fits_postgresql(self) -> Values:
         if (needed := 2 * self.app_connections + RESERVED_CONNECTIONS) > MAX_CONNECTIONS:
             raise ValueError(
-                f"app_connections {self.app_connections} for each colour and {RESERVED_CONNECTIONS} for upkeep make "
-                f"{needed}, but PostgreSQL accepts {MAX_CONNECTIONS}. Next: lower app_connections, and the app's pools"
+                f"app_connections {self.app_connections} for each colour and {RESERVED_CONNECTIONS} connections for "
+                f"upkeep make {needed}, but PostgreSQL accepts {MAX_CONNECTIONS}. "
+                "Next: lower app_connections, and the sizes of the app's connection pools"
             )
         return self
 
@@ -305,7 +306,7 @@ class Values(BaseModel):
         """Refuse a path that is listed twice, as nginx would. Paths below /.nginx are for nginx's own pages."""
         for path in self.public_paths:
             if self.public_paths.count(path) > 1:
-                raise ValueError(f"public_paths names {path} twice. Next: keep one")
+                raise ValueError(f"public_paths names {path} twice. Next: remove one of the two")
             if path.startswith("/.nginx"):
                 raise ValueError(f"public_paths: {path} is for nginx's own pages. Next: choose another path")
         return self

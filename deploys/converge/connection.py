@@ -72,7 +72,8 @@ class _RefuseUnknown(MissingHostKeyPolicy):
 
     def missing_host_key(self, client: ParamikoClient, hostname: str, key: PKey) -> None:  # noqa: ARG002
         raise ConnectError(
-            f"{self._known_hosts} has no key of {hostname}. The host shows {_fingerprint(key)}. Nothing was changed. "
+            f"{self._known_hosts} has no key of {hostname}. The host's key is {_fingerprint(key)}. "
+            "Nothing was changed. "
             f"Next: check the fingerprint and add the key to {self._known_hosts} (docs/getting-started.md)"
         )
 
@@ -110,7 +111,7 @@ def _fingerprint(key: PKey) -> str:
 def _lookup(hostname: str, config: str) -> dict[str, Any]:
     """Look a host up in the ssh_config. Raises ConnectError if the file is missing or still has the example address."""
     if not Path(config).expanduser().is_file():
-        create = f"Next: create it, with the address of {hostname} (docs/getting-started.md)"
+        create = f"Next: create that file, with the address of {hostname} (docs/getting-started.md)"
         remedy = NO_LAB if config == ".lab/ssh_config" else create
         raise ConnectError(f"{config} is missing. {remedy}")
     found: dict[str, Any] = get_ssh_config(config).lookup(hostname)
@@ -136,8 +137,8 @@ def without_a_password(
     if code and any(line.line.strip() in SUDO_PASSWORD_REQUIRED_LINES for line in output.combined_lines):
         login = host.data.get("operator", "the operator")
         raise PyinfraError(
-            f"{login} may not become root without a password on {host.name}. This command changed nothing. Next: as "
+            f"{login} cannot become root without a password on {host.name}. This command changed nothing. Next: as "
             f'root, put the line "{login} ALL=(ALL:ALL) NOPASSWD: ALL" into /etc/sudoers.d/{login}; a converge keeps '
-            "it there (files/base/cloud-init.yaml)"
+            "that line there (files/base/cloud-init.yaml)"
         )
     return code, output

@@ -65,8 +65,8 @@ def _postgres_data(host: Host, values: Values) -> str | None:
     made_by = host.get_fact(PostgresMajor, path=data)
     if made_by == UNREADABLE:
         return (
-            f"has no version of PostgreSQL in {data}/PG_VERSION, where PostgreSQL writes nothing else. Nothing was "
-            f"changed. Next: sudo ls -l {data}/PG_VERSION"
+            f"has no PostgreSQL version in {data}/PG_VERSION, although PostgreSQL always writes its version there. "
+            f"Nothing was changed. Next: sudo ls -l {data}/PG_VERSION"
         )
     if made_by in (None, values.postgres_major):
         return None
@@ -120,5 +120,5 @@ def overlapping(values: Values, networks: dict[str, list[str]]) -> str | None:
     for interface, address in reached:
         for name, network in values.docker_networks.items():
             if network.overlaps(IPv4Interface(address).network):
-                return f"reaches {address} by {interface}, and {name} {network} overlaps it"
+                return f"reaches {address} through {interface}, and {name} {network} overlaps {address}"
     return None

@@ -116,4 +116,4 @@ def holder_message(content: str) -> str:
     try:
         return str(records.loads(Holder, content).refusal)
     except RecordError:
-        return "another run has just begun. Next: wait until it ends, then run this again"
+        return "another run has just begun. Next: wait until that run ends, then run the same command again"

@@ -63,8 +63,8 @@ class Plan:
             return ""
         newest = self.proof[0].manifest
         return (
-            f"The dump of {newest.id}, the newest verified backup, has {newest.files[dump].bytes / 1e6:.1f} MB, and "
-            f"one that would be deleted has {largest / 1e6:.1f} MB. Next: find out what was lost, and who sent "
+            f"The dump of {newest.id}, the newest verified backup, has {newest.files[dump].bytes / 1e6:.1f} MB, but "
+            f"the dump of a backup to delete has {largest / 1e6:.1f} MB. Next: find out what was lost, and who sent "
             "these backups."
         )
 
@@ -106,8 +106,8 @@ def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None,
         return ""
     return (
         f"{len(older)} of the backups to delete were older than {floor.days} days at the last prune "
-        f"({pruned:%Y-%m-%d}), which kept them. The time since then explains {months}. Next: find out why the plan "
-        "deletes the others."
+        f"({pruned:%Y-%m-%d}), which kept them. The time since then explains why {months} of them are deleted now. "
+        "Next: find out why the plan deletes the others."
     )
 
 
@@ -142,7 +142,7 @@ def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
         print("There is nothing to delete.")
         return DONE
     if not chosen.proof:
-        raise RefusedError("no backup here is verified, so none is deleted")
+        raise RefusedError("no off-site backup is verified, so no backup was deleted")
     asked = bool(needs_a_person) or not sure
     if asked:
         confirm("Delete these backups?", "" if needs_a_person else ". Next: confirm in advance with YES=1 (--yes)")
@@ -153,7 +153,7 @@ def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
     repository.restic("forget", "--prune", *dropped, timeout=LONG_S)
     look.save(ledger, look.without(known, dropped, seen.at))
     repository.restic("check", f"--read-data-subset={READ}", timeout=LONG_S)
-    print(f"Deleted {len(chosen.drop)} backups. The rest was checked, and {READ} of its data was read.")
+    print(f"Deleted {len(chosen.drop)} backups. The other backups were checked, and {READ} of their data was read.")
     return DONE
 
 
@@ -186,15 +186,16 @@ def read_back(repository: Repository, copies: Sequence[Stored]) -> None:
         except RepositoryError:
             if number == len(copies):
                 raise
-    print(f"{newest.id}, the newest verified backup, was read back whole.", flush=True)
+    print(f"{newest.id}, the newest verified backup, was read back completely.", flush=True)
 
 
 def _read_back_copy(repository: Repository, one: Stored) -> None:
     for name, file in one.manifest.files.items():
         if repository.describe(one.snapshot.id, f"{one.snapshot.path}/{name}", file.bytes) != file:
             raise RepositoryError(
-                f"the off-site copy of {name} of {one.manifest.id}, the newest verified backup, is not what was sent. "
-                "Nothing was deleted. Next: make backup, then find out what changed the file in the storage"
+                f"the off-site copy of {name} in the newest verified backup, {one.manifest.id}, differs from the file "
+                "that was sent. Nothing was deleted. Next: make backup, then find out what changed the file in "
+                "the storage"
             )
 
 

@@ -58,7 +58,7 @@ class Repository:
         if not values.offsite_repository:
             raise RepositoryError(
                 "There are no off-site backups: offsite_repository is None. "
-                "Next: set it in group_data (docs/how-to/offsite-backups.md)"
+                "Next: set offsite_repository in group_data (docs/how-to/offsite-backups.md)"
             )
         if missing := [name for name in OPERATOR_RULES if name not in secrets]:
             raise RepositoryError(
@@ -81,7 +81,7 @@ class Repository:
         if answer.status == 403:
             names = f"{whose}_KEY_ID and {whose}_KEY_SECRET"
             raise RepositoryError(
-                f"{self.url}: the storage refuses {names} of the env file ({answer.cause}). Next: correct them"
+                f"{self.url}: the storage refuses {names} of the env file ({answer.cause}). Next: correct both values"
             )
         if answer.status not in {200, 404}:
             raise RepositoryError(f"{self.url}: the storage returned an error ({answer.cause}). Next: try again later")
@@ -158,11 +158,15 @@ class Repository:
 
     def _check(self, verb: str, ran: Result) -> None:
         if ran.code == 127:
-            raise RepositoryError("restic is not installed here. Next: apt-get install restic, or brew install restic")
+            raise RepositoryError(
+                "restic is not installed on this machine. Next: apt-get install restic, or brew install restic"
+            )
         if ran.code:
             said = restic.reason(ran)
             wait = (
-                ". Next: wait until that run ends, or half an hour if it was killed" if "already locked" in said else ""
+                ". Next: wait until the other restic run ends, or for half an hour if that run was killed"
+                if "already locked" in said
+                else ""
             )
             raise RepositoryError(f"{self.url}: restic {verb}: {said}{wait}")
 

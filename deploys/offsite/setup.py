@@ -27,7 +27,7 @@ def main() -> int:
     """Set up the repository of the environment named on the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploys.offsite.setup")
     parser.add_argument("inventory")
-    parser.add_argument("--only-these", action="store_true", help="revoke every other password")
+    parser.add_argument("--only-these", action="store_true", help="revoke every password except those in the env file")
     arguments = parser.parse_args()
     try:
         settings = load_settings(group_data(environment_of(arguments.inventory)))
@@ -38,8 +38,8 @@ def main() -> int:
     except PyinfraError as error:
         print(printable(f"offsite: {error}"), file=sys.stderr)
         return FAILED
-    others = f", and with no other ({revoked} revoked)" if arguments.only_these else ""
-    print(f"{repository.url} opens with the operator's password and with the droplet's{others}.")
+    others = f", and with no other password ({revoked} revoked)" if arguments.only_these else ""
+    print(f"{repository.url} opens with the operator's password and with the droplet's password{others}.")
     return DONE
 
 
@@ -55,7 +55,7 @@ def made(repository: Repository) -> bool:
     if not opened:
         raise RepositoryError(
             f"{repository.url} opens with neither password of the env file. Nothing was changed. Next: put back the "
-            "password that it was created with, or begin a new repository under another offsite_repository"
+            "password that the repository was created with, or set offsite_repository to a new repository"
         )
     for whose in {OPERATOR, DROPLET} - {*opened}:
         repository.add_key(whose, opened_by=opened[0])

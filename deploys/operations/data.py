@@ -171,8 +171,8 @@ def _send_to_redis(who: Literal["administrator", "password"], container: str, li
     """
     ask = f'test "$({redis_cli(who)} | grep -cx OK)" = {len(lines)}'
     refused = (
-        f"Redis rejects the passwords of its users. After a restart it accepts the declared ones. Next: sudo docker "
-        f"restart {container}, then make site"
+        f"Redis rejects the passwords of its users. After a restart, Redis accepts the declared passwords. Next: sudo "
+        f"docker restart {container}, then make site"
     )
     return StringCommand(
         *("docker exec -i", QuoteString(container), "sh -c", QuoteString(ask)),

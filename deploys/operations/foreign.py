@@ -88,7 +88,7 @@ def report(names: Sequence[str]) -> None:
     this_run.tell_foreign(host, there)
     for name in names:
         if name not in {one["name"] for one in there}:
-            host.log(f"{name} is not a foreign object. Nothing is removed for it", logger.warning)
+            host.log(f"{name} is not a foreign object, so nothing was removed for this name", logger.warning)
     overriding = [one for one in there if one["remedy"] == "refuse" and one["path"] not in names]
     if overriding:
         causes = "; ".join(one["what"] for one in overriding)

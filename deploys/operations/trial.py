@@ -72,7 +72,7 @@ def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
     yield StringCommand(f"{PROGRAM} trial begin", trial)
     for command in commands:
         if not isinstance(command, StringCommand):
-            raise TypeError(f"{command!r} runs on the operator's machine, so it can't be part of a trial")
+            raise TypeError(f"{command!r} cannot be part of a trial, because it runs on the operator's machine")
         arguments = command.connector_arguments
         yield StringCommand(f"{PROGRAM} trial change", trial, QuoteString(command), **arguments)
     yield FunctionCommand(confirm_by_new_login, [trial], {})
@@ -118,8 +118,8 @@ def _revert_notice(host: Host, trial: str) -> str:
         asked = False
     if not asked:
         return (
-            "The droplet is unreachable. It reverts an unconfirmed change by itself two minutes after it began. Next: "
-            "wait, then run this again"
+            "The droplet is unreachable. The droplet reverts an unconfirmed change by itself two minutes after the "
+            "change began. Next: wait, then run the same command again"
         )
     if not said.stdout:
         return "The trial is over. Next: sudo stackctl history, which shows whether the change was reverted"

@@ -43,7 +43,7 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     placing = list(atomic_file._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:
         raise OperationError(
-            f"ufw can't load its own files: {'; '.join(there.faults)}. Next: sudo ufw reload, which says why"
+            f"ufw can't load its own files: {'; '.join(there.faults)}. Next: sudo ufw reload, which shows the reason"
         )
     if there.active and not there.faults:
         yield from _reload_changed_chains(there)

@@ -81,7 +81,8 @@ def only_rotation(env_file: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LockedError(
-                f"another rotation is running in {directory}. Next: wait until it ends, then run this again"
+                f"another rotation is running in {directory}. Next: wait until that rotation ends, then run the "
+                "same command again"
             ) from None
         yield
     finally:
@@ -112,7 +113,7 @@ def read_value(key: str) -> str:
     else:
         value = sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
     if not value:
-        raise RefusedError(f"no new {key} was given. Next: type it, or pass it on standard input")
+        raise RefusedError(f"no new {key} was given. Next: type the new value, or pass the value on standard input")
     return value
 
 
@@ -120,15 +121,17 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
     """Return the env file's text with the new value, and check the result. Raises CredentialsError or RefusedError."""
     path = Path(settings.values.env_file)
     if value == settings.credentials.by_name[key]:
-        raise RefusedError(f"{path} already has that {key}. Next: make site, if it is not in use yet")
+        raise RefusedError(
+            f"{path} already has this value of {key}. Next: make site, if the droplet does not use the value yet"
+        )
     if key == "TELEGRAM_BOT_TOKEN" and value.partition(":")[0] != settings.credentials.app[key].partition(":")[0]:
-        raise RefusedError("that token is another bot's: its digits before the colon differ")
+        raise RefusedError("the new token belongs to another bot, because the digits before the colon differ")
     after = with_value(before, key, value)
     values = values_in(after, path)
     checked_credentials(settings.values, values, "the new value")
     if values != {**values_in(before, path), key: value}:
         raise RefusedError(
-            f"the line of {key} in {path} cannot be changed as it is written. Next: write it as {key}='value'"
+            f"the form of the line of {key} in {path} is not supported. Next: write the line as {key}='value'"
         )
     return after
 
@@ -165,7 +168,7 @@ class Rotation:
                 return self._keep(step, after, cause)
             self._restore_files()
             print(
-                f"\n{cause}. {self.env_file.name} has the old value again; the droplet may have the new one. "
+                f"\n{cause}. {self.env_file.name} has the old value again, but the droplet may have the new value. "
                 f"Next: {self.converge}, which restores the old value there, or rotate again."
             )
             return NEEDS_A_PERSON
@@ -181,7 +184,7 @@ class Rotation:
 
     def _conclude(self, *, converged: bool) -> int:
         """Run status, then tell what is left to do. The remaining work comes last, because operators read the end."""
-        print("\nThe new value is in use. Now the status.", flush=True)
+        print("\nThe new value is in use. The status follows.", flush=True)
         try:
             well = run(self.environment, "deploys/status.py") == DONE
         except KeyboardInterrupt:
@@ -197,7 +200,7 @@ class Rotation:
         self._restore_files()
         print(
             "\nThe test of the new value failed, see above. Nothing was changed. Next: rotate again with the right "
-            "value, or with the same one if something else was the cause."
+            "value, or with the same value if something else was the cause."
         )
         return REFUSED
 
@@ -211,8 +214,9 @@ class Rotation:
     def _keep(self, step: str, after: str, cause: str) -> int:
         write(self.env_file, after)  # an interruption may have come before the file was written
         print(
-            f"\n{cause}. The new value stays in {self.env_file.name}: it may be in use already, or the old one may be "
-            f"dead. Next: fix the cause, then {self._rest(step)}. If the value itself is wrong, rotate again instead."
+            f"\n{cause}. The new value stays in {self.env_file.name}, because the new value may be in use already, "
+            f"or the old value may no longer work. Next: fix the cause, then {self._rest(step)}. If the new value is "
+            "wrong, rotate again instead."
         )
         return NEEDS_A_PERSON
 
@@ -220,7 +224,7 @@ class Rotation:
         self._restore_files()
         print("\nThe droplet is locked, see above. Nothing was changed on it. Next: wait, then rotate again.")
         if ADD_KEY in self.secret.steps:
-            print("The repository accepts one more password, whose value is lost. The next rotation revokes it.")
+            print("The repository also accepts a password that is now lost. The next rotation revokes that password.")
         return LOCKED
 
     def _undo(self) -> int:
@@ -233,7 +237,7 @@ class Rotation:
             print("\nUndone: the old value is in use. Next: fix the cause, then rotate again.")
             return FAILED
         print(
-            f"\n{self.env_file.name} has the old value again, but the droplet may use the new one in places. "
+            f"\n{self.env_file.name} has the old value again, but parts of the droplet may use the new value. "
             f"Next: {self.converge}"
         )
         return NEEDS_A_PERSON

@@ -26,10 +26,11 @@ def read_env_file(path: Path) -> dict[str, str]:
         if path.name == ".env.lab":
             raise CredentialsError(f"{path} is missing. {NO_LAB}")
         raise CredentialsError(
-            f"{path} is missing. Next: copy .env.production.template to it, chmod 600 {path}, and fill it in"
+            f"{path} is missing. Next: copy .env.production.template to {path}, chmod 600 {path}, and fill in the "
+            "values"
         )
     if path.stat().st_mode & 0o077:
-        raise CredentialsError(f"{path} can be read by others. Next: chmod 600 {path}")
+        raise CredentialsError(f"{path} can be read by other users. Next: chmod 600 {path}")
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
@@ -45,7 +46,7 @@ def values_in(text: str, path: Path) -> dict[str, str]:
             continue  # a comment or an empty line
         key, value = _checked(path, binding)
         if key in values:
-            raise CredentialsError(f"{path} line {_line(binding)}: {key} is there twice. Next: keep one")
+            raise CredentialsError(f"{path} line {_line(binding)}: {key} is set twice. Next: keep one of the lines")
         values[key] = value
     return values
 

@@ -137,9 +137,9 @@ def _unknown(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
 def _unfit(values: Mapping[str, str], needed: list[str]) -> Iterable[str]:
     for key in needed:
         if key not in values:
-            yield f"{key} is missing. Next: add it (.env.production.template says where it comes from)"
+            yield f"{key} is missing. Next: add {key} (.env.production.template says where the value comes from)"
         elif fault := _fault_of(key, values[key]):
-            yield f"{key} {fault}. Next: set it"
+            yield f"{key} {fault}. Next: set another value"
 
 
 def _fault_of(key: str, value: str) -> str | None:

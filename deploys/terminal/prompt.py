@@ -13,7 +13,7 @@ def confirm(question: str, otherwise: str = "") -> None:
     Without a terminal nobody can answer, and the message ends with `otherwise`: how to confirm in advance.
     """
     if not sys.stdin or not sys.stdin.isatty():
-        raise RefusedError(f"cannot ask for confirmation, because standard input is no terminal{otherwise}")
+        raise RefusedError(f"cannot ask for confirmation, because standard input is not a terminal{otherwise}")
     try:
         answer = input(f"{question} [y/N] ")
     except (EOFError, KeyboardInterrupt):  # Ctrl-D, Ctrl-C

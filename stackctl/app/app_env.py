@@ -69,7 +69,7 @@ def problem(document: object) -> str | None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             return f"{name!r} is not a valid name of an environment variable"
         if RESERVED.fullmatch(name):
-            return f"{name} would steer docker instead of the app. Next: rename this variable"
+            return f"{name} would configure docker instead of the app. Next: rename this variable"
         if fault := _fault_of_value(name, value):
             return fault
     return None
@@ -81,7 +81,10 @@ def _fault_of_value(name: str, value: object) -> str | None:
     if NO_TEXT.search(value):
         return f"{name} has characters that an environment cannot contain"
     if len(f"{name}={value}\0".encode()) > LONGEST:
-        return f"{name} is too long: Linux takes {LONGEST} bytes of a variable with its name. Next: shorten the value"
+        return (
+            f"{name} is too long, because name and value may have at most {LONGEST} bytes together. Next: shorten "
+            "the value"
+        )
     return None
 
 

@@ -47,7 +47,7 @@ def pin(
         image, pinned = docker.image(live.image), live.image
     if not pulled.code and not image:
         raise RefusedError(
-            f"docker does not list {reference} although it was pulled", next_step="systemctl status docker"
+            f"docker pulled {reference}, but does not list the image", next_step="systemctl status docker"
         )
     if not image or not pinned:
         raise RefusedError(
@@ -66,7 +66,8 @@ def _check(stack: Stack, release: Release, reference: str, image: Image) -> None
     version = image.labels.get(VERSION_LABEL)
     if stack.config.version_path and version != release.tag:
         raise RefusedError(
-            f"{reference} has version {version!r} in its label {VERSION_LABEL}", next_step="build the image again"
+            f"{reference} has version {version!r} in its label {VERSION_LABEL}, not {release.tag}",
+            next_step="build the image again",
         )
     if image.runs_as_root:
         raise RefusedError(

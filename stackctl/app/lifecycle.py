@@ -117,7 +117,7 @@ def start_app(stack: Stack) -> str:
         return "no release yet"
     colour, release = current.active, current.release
     if not release:
-        raise FailedError(f"{stack.paths.state} does not say which release {colour} runs", next_step="release again")
+        raise FailedError(f"{stack.paths.state} does not name the release in {colour}", next_step="release again")
     values = app_env.load(stack.paths.snapshot(release.id))
     argv = compose.resume(stack.paths.docker.project(colour), stack.paths.app_yaml)
     stack.bring_up(colour, argv, stack.web_environment(colour, release, values))

@@ -40,13 +40,13 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
         report = Report(document["current"], document["head"], pending)
     except (ValueError, LookupError, TypeError) as error:
         raise FailedError(
-            f"the answer of `schema --json` does not have the form of the app contract ({error!r})", ran.tail()
+            f"the answer from `schema --json` does not follow the app contract ({error!r})", ran.tail()
         ) from None
     named = [*(one.revision for one in pending), *filter(None, (report.current, report.head))]
     if odd := [name for name in named if not REVISION.fullmatch(str(name))]:
         raise FailedError(
-            f"{odd[0]!a} is not a valid name of a revision",
-            next_step="name the revision with at most 128 letters, digits and the signs _ . + -",
+            f"{odd[0]!a} is not a valid revision name",
+            next_step="name the revision with at most 128 letters, digits and the characters _ . + -",
         )
     if unknown := {one.kind for one in pending} - {"expand", "contract"}:
         raise FailedError(
@@ -98,7 +98,7 @@ def release_conflict(applied: Sequence[Revision], report: Report, live: Release 
         if cut := first_breaking([*since, *report.pending]):
             return RefusedError(
                 f"{cut.revision} is a contract, and {live.tag} is older than the expand before it",
-                next_step="release the version with that expand first",
+                next_step="release the version with that expand migration first",
             )
     if not report.pending and (reason := _passed(applied, report.head)):
         return RefusedError(f"the image cannot work with the database: {reason}", next_step="release another image")
@@ -108,14 +108,14 @@ def release_conflict(applied: Sequence[Revision], report: Report, live: Release 
 def incompatibility(applied: Sequence[Revision], target: Release) -> str | None:
     """Return why this release no longer works with the schema, or None."""
     if applied and target.schema not in [one.revision for one in applied]:
-        return f"nobody knows which revisions came after {target.schema}"
+        return f"it is unknown which revisions came after {target.schema}"
     return _passed(applied, target.schema)
 
 
 def _passed(applied: Sequence[Revision], head: str | None) -> str | None:
     names = [one.revision for one in applied]
     cut = first_breaking(applied[names.index(head) + 1 :]) if head in names else None
-    return f"the later revision {cut.revision} is a contract" if cut else None
+    return f"the later revision {cut.revision} is a contract migration" if cut else None
 
 
 def named(revisions: Sequence[Revision]) -> str:

@@ -45,7 +45,7 @@ class Info:
         url, error = document.get("url"), document.get("last_error_message", "")
         pending, error_at = document.get("pending_update_count", 0), document.get("last_error_date", 0)
         if not isinstance(url, str) or type(pending) is not int or type(error_at) is not int:
-            raise FailedError("Telegram's getWebhookInfo does not answer in the form that its API describes")
+            raise FailedError("Telegram's answer to getWebhookInfo does not have the documented form")
         return cls(url, pending, error_at, shown(error))
 
 
@@ -73,9 +73,9 @@ class Telegram:
         except (OSError, http.client.HTTPException) as error:
             raise FailedError(f"Telegram's {method} failed: {error or type(error).__name__}") from None
         except ValueError:
-            raise FailedError(f"Telegram's {method} answers {status}, but not in JSON") from None
+            raise FailedError(f"Telegram's {method} answers {status}, but the answer is not JSON") from None
         if not isinstance(answer, dict):
-            raise FailedError(f"Telegram's {method} answers {status}, but not in the form that its API describes")
+            raise FailedError(f"Telegram's {method} answers {status}, but the answer does not have the documented form")
         if answer.get("ok") is not True:
             described = f"Telegram's {method} answers {status}: {shown(answer.get('description'))}"
             raise RejectedError(described) if status in {401, 404} else FailedError(described)

@@ -99,7 +99,7 @@ def check_disk_space(stack: Stack, database: int, *, verified: bool = False, ima
 def _run(stack: Stack, reason: Reason) -> Iterator[BackupRun]:
     data = stack.config.data
     if not data:
-        raise RefusedError("the database is on another host", next_step="make the backup there")
+        raise RefusedError("the database is on another host", next_step="make the backup on that host")
     with ExitStack() as ends:
         yield BackupRun(stack, data, stack.log.run, reason, ends)
 
@@ -236,14 +236,14 @@ def _publish(run: BackupRun) -> str:
 
 
 PREFLIGHT = Step(
-    "preflight", "check the data services and the disk space, and remove what killed runs left", _preflight
+    "preflight", "check the data services and the disk space, and remove the remains of killed runs", _preflight
 )
 DUMP = Step("dump", "dump PostgreSQL's data and roles, and count the rows in the same PostgreSQL snapshot", _dump)
 REDIS = Step("redis", "save all keys of Redis", _save_redis)
 VERIFY = Step("verify", "restore the backup into throwaway containers, and count its rows and keys", _verify)
 PUBLISH = Step("publish", "rename the finished directory, so that it counts as a backup", _publish)
 UPLOAD = Step("upload", "send the backup off the droplet", send.send)
-PRUNE = Step("prune", f"delete old backups, but keep those of {prune.KEPT_DAYS} days", prune.prune)
+PRUNE = Step("prune", f"delete old backups, but keep the backups of {prune.KEPT_DAYS} days", prune.prune)
 
 DUMPED = (PREFLIGHT, DUMP, REDIS)
 """These steps run under the lock of the site."""

@@ -148,7 +148,9 @@ def _latest(found: Sequence[Stored]) -> Stored:
         if one.doubts and (not newest or (one.manifest.time > newest.manifest.time and one.at > newest.at))
     ]
     if newer:
-        clear = f"The newest backup without a doubt is {newest.manifest.id}" if newest else "All backups are in doubt"
+        clear = (
+            f"The newest backup that is not in doubt is {newest.manifest.id}" if newest else "All backups are in doubt"
+        )
         raise RefusedError(
             f"it is in doubt which backup is the latest: {'; '.join(f'{one.name}: {one.doubts[0]}' for one in newer)}. "
             f"{clear}. Nothing was changed",
@@ -164,9 +166,9 @@ def _latest(found: Sequence[Stored]) -> Stored:
 def _doubts_of_dates(one: Stored) -> list[str]:
     told = f"its manifest says {one.manifest.time:%Y-%m-%d %H:%M}, "
     if one.manifest.time > one.at + SKEW:
-        return [f"{told}but the storage took it earlier"]
+        return [f"{told}but the storage received the backup earlier"]
     if one.manifest.time < one.at - LATE:
-        return [f"{told}but the storage took it {(one.at - one.manifest.time).days} days later"]
+        return [f"{told}but the storage received the backup {(one.at - one.manifest.time).days} days later"]
     return []
 
 

@@ -128,7 +128,7 @@ def _drift(seen: Observed) -> Section:
     problems = [
         *lines,
         *(f"{service} was made from another Compose file, image or environment" for service in stale),
-        *(["the live release runs with another app environment than the declared one"] if differs else []),
+        *(["the app environment of the live release differs from the declared app environment"] if differs else []),
     ]
     document = {"environment_differs": differs, "drift": lines, "stale": stale}
     return Section(document, [f"{problem}. Next: {remedy}" for problem in problems])

@@ -18,7 +18,8 @@ _ALLOWED = re.compile(
 )
 _IN_WORDS = (
     "release TAG[@sha256:DIGEST] [--dry-run] [--json] [--id ID], release --follow [--json] [--id ID], "
-    "rollback [TAG] [--json] [--id ID], status [--json]. Options stand in this order, after single spaces"
+    "rollback [TAG] [--json] [--id ID], status [--json]. Options must have this order, with single spaces "
+    "between all words"
 )
 _SHOWN = 80
 
@@ -27,5 +28,5 @@ def parse(original_command: str) -> list[str]:
     """Return the request as arguments, or raise RefusedError. The arguments contain only options in `_ALLOWED`."""
     if not _ALLOWED.fullmatch(original_command):
         # The request comes from outside, and terminals and logs show this message, so `!a` escapes the request.
-        raise RefusedError(f"{original_command[:_SHOWN]!a} is not allowed with this key, which may run: {_IN_WORDS}")
+        raise RefusedError(f"{original_command[:_SHOWN]!a} is not allowed with this key. The key may run: {_IN_WORDS}")
     return original_command.split(" ")

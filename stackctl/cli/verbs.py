@@ -45,7 +45,8 @@ def _id(parser: Parser) -> None:
     parser.add_argument(
         "--id",
         type=checked,
-        help="an ID for this request: 32 hexadecimal digits. A second call with this ID follows the run of the first",
+        help="an ID for this request: 32 hexadecimal digits. A second call with the same ID follows the run that the "
+        "first call started",
     )
 
 
@@ -58,7 +59,7 @@ def _release(parser: Parser) -> None:
 def _rollback(parser: Parser) -> None:
     flags("json")(parser)
     _id(parser)
-    parser.add_argument("tag", nargs="?", help="the tag of a kept release (default: the release before the live one)")
+    parser.add_argument("tag", nargs="?", help="the tag of a kept release (default: the release that was live before)")
 
 
 def _logs(parser: Parser) -> None:
@@ -82,12 +83,14 @@ def _restore(parser: Parser) -> None:
         "--from-offsite", action="store_true", help="fetch the backup from off-site storage if it is not on the droplet"
     )
     parser.add_argument(
-        "--snapshot", metavar="SNAPSHOT", help="the off-site snapshot to use if several have this backup ID"
+        "--snapshot", metavar="SNAPSHOT", help="the off-site snapshot to use if several snapshots have this backup ID"
     )
     parser.add_argument(
-        "--to-database", metavar="NAME", help="restore into a new database, and leave the live data as it is"
+        "--to-database", metavar="NAME", help="restore into a new database, and leave the live data unchanged"
     )
-    parser.add_argument("--yes", metavar="ID", help="the backup ID again, to confirm that the live data is replaced")
+    parser.add_argument(
+        "--yes", metavar="ID", help="the backup ID again, to confirm that you want to replace the live data"
+    )
     parser.add_argument(
         "--no-safety", action="store_true", help="make no pre-restore backup, so the replaced data is lost"
     )
@@ -97,7 +100,7 @@ def _certificate(parser: Parser) -> None:
     parser.add_argument(
         "--renewed",
         action="store_true",
-        help="serve the new certificate without requesting one (set by certbot's hook)",
+        help="serve the renewed certificate, and request no certificate (set by certbot's hook)",
     )
 
 
@@ -107,9 +110,9 @@ def _trial(parser: Parser) -> None:
         "what",
         nargs="?",
         choices=TRIALS,
-        help="the change on trial (the step boot takes none, and reverts every change)",
+        help="the change on trial (omit it for the step `boot`, which reverts every change)",
     )
-    parser.add_argument("command", nargs="?", help="the shell command that the step change runs")
+    parser.add_argument("command", nargs="?", help="the shell command that the step `change` runs")
 
 
 def _foreign(parser: Parser) -> None:
@@ -165,7 +168,13 @@ VERBS = (
         background="releases:words",
     ),
     Verb("status", "show what is running, and any problems", "looks:status_now", flags("json"), reads_only=True),
-    Verb("history", "show past runs: who did what, and how it ended", "looks:past", flags("json"), reads_only=True),
+    Verb(
+        "history",
+        "show past runs: who started each run, and how the run ended",
+        "looks:past",
+        flags("json"),
+        reads_only=True,
+    ),
     Verb(
         "logs",
         "show the log of a service",
@@ -222,7 +231,8 @@ VERBS = (
     ),
     Verb(
         "trial",
-        "try a change to SSH or the firewall, and revert it unless confirmed (run by the converge and systemd)",
+        "change SSH or the firewall on trial: revert the change unless a new login confirms it (run by the "
+        "converge and systemd)",
         "trials:step",
         _trial,
         remembered="trials:remembered",
@@ -255,7 +265,7 @@ VERBS = (
     ),
     Verb(
         "reboot",
-        "reboot if an upgrade needs it, while no other run is in progress (run by systemd)",
+        "reboot if an upgrade requires a reboot, while no other run is in progress (run by systemd)",
         "timers:reboot",
         in_history=False,
     ),

@@ -271,5 +271,5 @@ def _kind(found: os.stat_result) -> str:
 def _one(name: str) -> str:
     """Return the name. Raises ValueError unless the name can be the name of a directory entry."""
     if "/" in name or name in {"", ".", ".."}:
-        raise ValueError(f"{name!r} is no name of one entry")
+        raise ValueError(f"{name!r} is not the name of a single directory entry")
     return name

@@ -103,7 +103,8 @@ def _started(
             raise
         longest = max(env, key=lambda name: len(env[name]))
         raise FailedError(
-            f"{argv[0]} can't be started: its environment is too large (execve(2)). Its largest variable is {longest}",
+            f"{argv[0]} can't be started, because its environment is too large (execve(2)). The largest variable "
+            f"is {longest}",
             next_step=f"shorten {longest} in the env file, then make site",
         ) from None
 

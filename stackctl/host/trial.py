@@ -102,7 +102,7 @@ def confirm(paths: Paths, machine: Machine, name: str) -> None:
     """End the trial, and keep the change."""
     if not paths.trial_record(name).exists():
         raise RefusedError(
-            f"no change to {name} is on trial, because it took too long and was reverted (stackctl history)",
+            f"no change to {name} is on trial, because the change took too long and was reverted (stackctl history)",
             next_step="run the converge again",
         )
     _end(paths, name)
@@ -138,7 +138,7 @@ def revert(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
         _restore(paths, trial)
         done = _IN_FORCE[name](paths, machine)
         if done.code:
-            raise FailedError(f"the files of {name} are restored, but not in force: {done.reason}")
+            raise FailedError(f"the files of {name} are restored, but have not taken effect: {done.reason}")
         _end(paths, name)
         return "reverted, because no new login had confirmed the change"
 

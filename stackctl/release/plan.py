@@ -71,7 +71,10 @@ def _lines(run: ReleaseRun) -> list[str]:
     if config.migrate:
         lines.append(f"migrations: {schema.named(run.pending)}")
     if any(revision.kind == "contract" for revision in run.pending):
-        lines.append("a contract migration is pending. After it, no rollback can go further back than the live release")
+        lines.append(
+            "a contract migration is pending. After that migration, no rollback can go further back than the "
+            "live release"
+        )
     lines.append(
         "the database is dumped first" if config.data else "the database is on another host, so it is not dumped"
     )

@@ -35,7 +35,7 @@ def preflight(run: RestoreRun) -> str:
     _check_redis(run)
     if run.asked.to_database and run.target in run.server.databases():
         raise RefusedError(
-            f"the database {run.target} exists already", next_step="drop the database, or choose another name"
+            f"the database {run.target} already exists", next_step="drop the database, or choose another name"
         )
     if not run.ready:
         _check_disk_space(run)
@@ -67,7 +67,7 @@ def _chosen(run: RestoreRun) -> Manifest:
     if run.asked.from_offsite:
         return download.chosen(stack, wanted, run.asked.snapshot)
     if run.asked.snapshot:
-        raise RefusedError("--snapshot names an off-site snapshot", next_step="add --from-offsite")
+        raise RefusedError("--snapshot works only for an off-site backup", next_step="add --from-offsite")
     known = manifest.every(stack.paths.backups)
     if wanted == LATEST:
         # The data in a pre-restore backup was replaced on purpose, so `latest` never means a pre-restore backup.

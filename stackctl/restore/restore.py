@@ -43,7 +43,7 @@ def look(stack: Stack, asked: Request) -> Manifest:
 
 def _run(stack: Stack, asked: Request) -> RestoreRun:
     if not stack.config.data:
-        raise RefusedError("the database is on another host", next_step="restore the backup there")
+        raise RefusedError("the database is on another host", next_step="restore the backup on that host")
     name, live = asked.to_database, stack.config.data.database
     if name and (
         name in {live, *RESERVED} or name.endswith((unfinished_restore.DATABASE, FORMER)) or not NAME.fullmatch(name)

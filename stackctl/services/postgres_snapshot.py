@@ -138,8 +138,8 @@ def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
         other = known.setdefault(table.key, table) if table.counted else table
         if other is not table:
             raise FailedError(
-                f"{other.quoted} and {table.quoted} are both {table.key} in a manifest, so their rows can't be told "
-                "apart. Nothing was dumped",
+                f"{other.quoted} and {table.quoted} would have the same name in a manifest: {table.key}. So their "
+                "row counts could not be told apart. Nothing was dumped",
                 next_step="rename one of the two tables, so that its name has no dot",
             )
 

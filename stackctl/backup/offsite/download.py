@@ -69,7 +69,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
         stack.log.emit("preflight", "progress", READING)
     elif not manifest.ID.fullmatch(wanted):
         raise RefusedError(
-            f"there is no backup {wanted!r} off the droplet",
+            f"there is no off-site backup {wanted!r}",
             next_step="sudo stackctl check-offsite, which lists all off-site backups",
         )
     elif not snapshot and (here := intact(stack.paths.backup(wanted))):
@@ -81,7 +81,7 @@ def chosen(stack: Stack, wanted: str, snapshot: str | None = None) -> Manifest:
         if snapshot:
             raise RefusedError(
                 f"{place} is intact and differs from snapshot {snapshot}. Nothing was changed",
-                next_step="restore that backup without --from-offsite, or move its directory away first",
+                next_step="restore that backup without --from-offsite, or move that directory away first",
             )
         stack.log.emit(
             "preflight", "progress", f"{one.name} is not used, because the intact backup on this droplet differs"

@@ -71,7 +71,7 @@ class Repository:
         put, there = self.ask("PUT", PROBE, second), self.ask("GET", PROBE)
         if there.status == 404:
             raise FailedError(
-                f"{self.config.repository}: the droplet's key cannot add anything ({put.cause})",
+                f"{self.config.repository}: the droplet's key cannot add objects ({put.cause})",
                 next_step=self._then("let the key write there (docs/how-to/offsite-backups.md)"),
             )
         overwrites = there.body == second

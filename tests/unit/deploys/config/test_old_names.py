@@ -72,9 +72,7 @@ def test_a_present_name_is_not_announced(files: Path, capsys: pytest.CaptureFixt
 def test_both_names_in_one_file_are_refused(files: Path, value: list[str]) -> None:
     add(files / "prod.py", "never_banned", TRUSTED)
     add(files / "prod.py", "trusted_addresses", value)
-    message = (
-        "group_data/prod.py sets both never_banned and trusted_addresses, which is its new name. Nothing was changed"
-    )
+    message = "group_data/prod.py sets both never_banned and its new name trusted_addresses. Nothing was changed"
     for look in (environments.check, lambda: environments.group_data("prod")):
         with pytest.raises(environments.GroupDataError, match=re.escape(message)):
             look()

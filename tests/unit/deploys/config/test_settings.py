@@ -61,22 +61,25 @@ def test_a_missing_name_is_named(name: str) -> None:
         ({"public_paths": ["webhook"]}, r"public_paths\.0 is malformed: 'webhook' has to begin with /"),
         ({"public_paths": "/"}, "public_paths has to be a list in brackets: it is '/'"),
         ({"domain": "https://bot.marketplace.dev"}, "domain is malformed"),
-        ({"postgres_image": "postgres:latest"}, "postgres_image .*tag that names its version and base"),
-        ({"postgres_image": "postgres:17"}, "postgres_image .*tag that names its version and base"),
+        ({"postgres_image": "postgres:latest"}, "postgres_image .*tag that names the version and the Debian release"),
+        ({"postgres_image": "postgres:17"}, "postgres_image .*tag that names the version and the Debian release"),
         ({"postgres_memory_mib": "512"}, "postgres_memory_mib has to be a whole number"),
-        ({"postgres_image": "postgres:trixie"}, "postgres_image .*tag that names its version and base"),
+        ({"postgres_image": "postgres:trixie"}, "postgres_image .*tag that names the version and the Debian release"),
         (
             {"postgres_image": "pgvector/pgvector:0.8.1-trixie"},
             "postgres_image has no version of PostgreSQL in its tag",
         ),
-        ({"postgres_image": f"postgres@sha256:{'a' * 64}"}, "postgres_image .*tag that names its version and base"),
+        (
+            {"postgres_image": f"postgres@sha256:{'a' * 64}"},
+            "postgres_image .*tag that names the version and the Debian release",
+        ),
         (
             {"postgres_image": "postgres:17.11-trixie@sha256:abc"},
-            "postgres_image .*tag that names its version and base",
+            "postgres_image .*tag that names the version and the Debian release",
         ),
         (
             {"domain": "бот.маркет.рф"},
-            r"domain has letters other than a to z. Next: write it in punycode: xn--90a0am.xn--80akogvo.xn--p1ai",
+            r"domain has letters other than a to z. Next: write the name in punycode: xn--90a0am.xn--80akogvo.xn--p1ai",
         ),
         ({"domain": f"{'a' * 64}.dev"}, "domain is malformed"),
         ({"domain": f"{'a.' * 126}dev"}, "domain is malformed"),
@@ -86,7 +89,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         *(
             (
                 {"app_repository": name},
-                "app_repository .* is no repository. Next: write it in lower case, without https://",
+                "app_repository .* is not a repository. Next: write the repository in lower case, without https://",
             )
             for name in (
                 *("ghcr.io/MyTeam/Bot", "ghcr.io/team/bot:latest", "https://ghcr.io/team/bot", "ghcr.io/team/bot/"),
@@ -95,8 +98,11 @@ def test_a_missing_name_is_named(name: str) -> None:
         ),
         ({"client_rate": 0}, "client_rate: .*greater than or equal to 1"),
         ({"client_burst": "200"}, "client_burst has to be a whole number"),
-        ({"app_environment": {"BIG": "x" * 131_069}}, "BIG is too long: Linux takes 131072 bytes of a variable"),
-        ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048, .* is too small for .* = 5\d{3}"),
+        (
+            {"app_environment": {"BIG": "x" * 131_069}},
+            "BIG is too long, because name and value may have at most 131072 bytes",
+        ),
+        ({"postgres_memory_mib": 4096}, r"droplet_memory_mib 2048 is too small for .* = 5\d{3}"),
         ({"backup_memory_mib": 512}, r"is too small for .*backup_memory_mib 512 .* = 2\d{3}"),
         (
             {"backup_memory_mib": 100},
@@ -135,7 +141,7 @@ def test_a_missing_name_is_named(name: str) -> None:
             {"app_environment": {"TELEGRAM_WEBHOOK_SECRET_PREVIOUS": "x"}},
             "SECRET_PREVIOUS is set twice, or set by the site",
         ),
-        ({"app_environment": {"DOCKER_HOST": "x"}}, "DOCKER_HOST would steer docker"),
+        ({"app_environment": {"DOCKER_HOST": "x"}}, "DOCKER_HOST would configure docker"),
         ({"app_environment": {"lower": "x"}}, "lower"),
         ({"public_paths": []}, "public_paths"),
         (
@@ -143,7 +149,10 @@ def test_a_missing_name_is_named(name: str) -> None:
             "webhook_path /webhook/telegram is not passed to the app. Next: add it",
         ),
         ({"public_paths": ["webhook/telegram"]}, r"public_paths\.0 is malformed"),
-        ({"public_paths": ["/a", "/webhook/telegram", "/a"]}, "public_paths names /a twice. Next: keep one"),
+        (
+            {"public_paths": ["/a", "/webhook/telegram", "/a"]},
+            "public_paths names /a twice. Next: remove one of the two",
+        ),
         ({"public_paths": ["/webhook/telegram", "/.nginx/refused"]}, "/.nginx/refused is for nginx's own pages"),
         ({"operator": "root"}, "operator root can't be the operator's account"),
         ({"operator": "ci"}, "operator ci can't be the operator's account"),
@@ -258,8 +267,8 @@ KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA{'A' * 40} anna"
     [
         (KEY.encode("utf-16"), "is not UTF-8 .*: save it as UTF-8"),
         (f"{KEY} Zoë\n".encode("latin-1"), "is not UTF-8 .*: save it as UTF-8"),
-        (b"# nobody yet\n\n", "has no key, which would lock everyone out"),
-        (b"", "has no key, which would lock everyone out"),
+        (b"# nobody yet\n\n", "has no key, so a converge would lock everyone out"),
+        (b"", "has no key, so a converge would lock everyone out"),
         (b"ssh-ed25519 short\n", "key 1 is malformed"),
     ],
 )
@@ -324,7 +333,9 @@ def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
             "".join(f"{one}='{secret}'\n" for one, secret in {**secrets, "STRIPE_API_KEY": "key", name: value}.items())
         )
         Path(".env").chmod(0o600)
-        with pytest.raises(SettingsError, match=rf"\.env: {refused} is too long: Linux takes 131072 bytes"):
+        with pytest.raises(
+            SettingsError, match=rf"\.env: {refused} is too long, because name and value may have at most 131072 bytes"
+        ):
             load_settings(data)
 
 

@@ -147,7 +147,7 @@ HOST: Any = SimpleNamespace(name="staging-1", data={"operator": "deploy"})
 def test_sudo_that_wants_a_password_ends_the_run_instead_of_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyinfra.connectors.util.getpass", lambda _: pytest.fail("nobody can answer the question"))
     wants = CommandOutput([OutputLine("stderr", "sudo: a password is required")])
-    with pytest.raises(PyinfraError, match=r"deploy may not become root .* on staging-1.* /etc/sudoers\.d/deploy"):
+    with pytest.raises(PyinfraError, match=r"deploy cannot become root .* on staging-1.* /etc/sudoers\.d/deploy"):
         connection.without_a_password(HOST, {}, lambda: (1, wants))
     assert connection.without_a_password(HOST, {}, lambda: (0, wants)) == (0, wants)
 

@@ -57,7 +57,7 @@ def test_a_fit_droplet_is_let_through() -> None:
         ),
         (
             {PostgresMajor: UNREADABLE},
-            r"no version of PostgreSQL in .*postgres/PG_VERSION.* Next: sudo ls -l /.*/PG_VERSION",
+            r"no PostgreSQL version in .*postgres/PG_VERSION.* Next: sudo ls -l /.*/PG_VERSION",
         ),
         (
             {DebianRelease: "debian 12"},
@@ -75,7 +75,7 @@ def test_a_fit_droplet_is_let_through() -> None:
         ({MemoryMib: 967}, "prod-1 has 967 MiB of memory, but droplet_memory_mib is 2048"),
         (
             {Networks: {"eth1": ["172.30.1.9/24"]}},
-            r"prod-1 reaches 172\.30\.1\.9/24 by eth1, and app_subnet 172\.30\.1\.0/24 overlaps it",
+            r"prod-1 reaches 172\.30\.1\.9/24 through eth1, and app_subnet 172\.30\.1\.0/24 overlaps 172\.30\.1\.9/24",
         ),
     ],
 )

@@ -136,7 +136,7 @@ def test_a_damaged_newest_one_saves_all_others(differs: str, ledger: Path) -> No
     else:
         there.damaged = ids(there.backups)
     with pytest.raises(
-        RepositoryError, match=r"postgres\.dump of .*, the newest verified backup, is not what was sent"
+        RepositoryError, match=r"postgres\.dump in the newest verified backup, .*, differs from the file"
     ):
         pruned(there, ledger)
     assert "forget" not in there.verbs
@@ -204,7 +204,7 @@ def test_a_shrunk_backup_is_deleted_only_if_a_person_agrees_at_a_terminal(
         capsys,
         there,
         ledger,
-        f"The dump of {newest}, the newest verified backup, has 0.0 MB, and one that would be deleted has",
+        f"The dump of {newest}, the newest verified backup, has 0.0 MB, but the dump of a backup to delete has",
     )
 
 
@@ -265,7 +265,10 @@ def test_seven_forgeries_replace_no_backup(capsys: pytest.CaptureFixture[str], l
     shown = capsys.readouterr().out
     for number in range(1, 8):
         assert f"2027{number:02}01T000000.000Z (snapshot 0000" in shown
-    assert "stays, and is in doubt: its manifest says 2027-01-01 00:00, but the storage took it earlier" in shown
+    assert (
+        "stays, and is in doubt: its manifest says 2027-01-01 00:00, but the storage received the backup earlier"
+        in shown
+    )
     assert "its number 100000 is far higher than all earlier numbers" in shown
     there.now += 2 * FLOOR
     there.backups += [stored_as(night(200 + day)) for day in range(1, 100)]

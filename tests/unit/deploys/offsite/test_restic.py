@@ -85,14 +85,16 @@ def test_a_locked_repository_names_its_holder(ours: Repository, tmp_path: Path) 
         program(tmp_path, f"echo '{said} locked by PID 7 on bot\nuse unlock' >&2; exit 11")
         with pytest.raises(
             RepositoryError,
-            match=r"already locked by PID 7 on bot\. Next: wait until that run ends, or half an hour if it was",
+            match=r"already locked by PID 7 on bot\. Next: wait until the other restic run ends, or for half an hour",
         ):
             ours.restic("check")
 
 
 def test_a_machine_without_restic_is_told_what_to_install(ours: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(RepositoryError, match=r"restic is not installed here\. Next: apt-get install restic"):
+    with pytest.raises(
+        RepositoryError, match=r"restic is not installed on this machine\. Next: apt-get install restic"
+    ):
         ours.restic("check")
 
 

@@ -60,7 +60,7 @@ def test_the_content_still_travels_on_standard_input() -> None:
 
 
 def test_what_runs_here_cannot_be_tied_to_a_trial() -> None:
-    with pytest.raises(TypeError, match="can't be part of a trial"):
+    with pytest.raises(TypeError, match="cannot be part of a trial"):
         list(on_trial("ssh", [FunctionCommand(print, [], {})]))
 
 
@@ -188,7 +188,7 @@ def test_a_droplet_that_cannot_be_asked_is_not_spoken_for(client: type[Client], 
     droplet = Droplet()
     droplet.reachable = answer
     assert not confirm(droplet)
-    assert "The droplet is unreachable. It reverts an unconfirmed change by itself" in droplet.said
+    assert "The droplet is unreachable. The droplet reverts an unconfirmed change by itself" in droplet.said
 
 
 def test_a_confirmation_without_an_end_is_not_waited_for(client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,4 +62,6 @@ def test_a_locked_droplet_leaves_an_unused_repository_password(
     operator.ends = [0, LOCKED]
     assert operator.rotates("OFFSITE_PASSWORD", "--yes") == LOCKED
     assert operator.file.read_bytes().decode() == LAYOUT
-    assert "one more password, whose value is lost. The next rotation revokes it" in capsys.readouterr().out
+    assert (
+        "also accepts a password that is now lost. The next rotation revokes that password" in capsys.readouterr().out
+    )

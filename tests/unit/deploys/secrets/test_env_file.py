@@ -106,7 +106,7 @@ def test_a_misspelt_key_is_told_what_it_may_mean() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("# first\nA='1'\nB='2'\nA='3'\n", "line 4: A is there twice"),
+        ("# first\nA='1'\nB='2'\nA='3'\n", "line 4: A is set twice"),
         ("A='1'\nB='unclosed\n", "line 2 is malformed"),
         ("A='1'\n\n\nNOVALUE\n", "line 4: NOVALUE has no value"),
         ("A='1'\nB=a$b#c\n", "line 2: B is not in single quotes"),

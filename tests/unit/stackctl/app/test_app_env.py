@@ -46,15 +46,18 @@ def test_an_environment_is_loaded_from_where_it_was_written(paths: Paths) -> Non
         ({"A B": ""}, "'A B' is not a valid name"),
         ({"A=": ""}, "'A=' is not a valid name"),
         ({"": ""}, "'' is not a valid name"),
-        ({"COMPOSE_FILE": "s3cret"}, "COMPOSE_FILE would steer docker"),
-        ({"DOCKER_HOST": "s3cret"}, "DOCKER_HOST would steer docker"),
-        ({"STACK_IMAGE": "s3cret"}, "STACK_IMAGE would steer docker"),
-        ({"LD_PRELOAD": "s3cret"}, "LD_PRELOAD would steer docker"),
-        ({"PATH": "s3cret"}, "PATH would steer docker"),
+        ({"COMPOSE_FILE": "s3cret"}, "COMPOSE_FILE would configure docker"),
+        ({"DOCKER_HOST": "s3cret"}, "DOCKER_HOST would configure docker"),
+        ({"STACK_IMAGE": "s3cret"}, "STACK_IMAGE would configure docker"),
+        ({"LD_PRELOAD": "s3cret"}, "LD_PRELOAD would configure docker"),
+        ({"PATH": "s3cret"}, "PATH would configure docker"),
         ({"A": 1}, "A must be text"),
         ({"A": "s3cret\0"}, "A has characters"),
         ({"A": "s3cret\ud800"}, "A has characters"),
-        ({"A": "s3cret" + "ü" * app_env.LONGEST}, f"A is too long: Linux takes {32 * 4096} bytes"),
+        (
+            {"A": "s3cret" + "ü" * app_env.LONGEST},
+            f"A is too long, because name and value may have at most {32 * 4096} bytes",
+        ),
     ],
 )
 def test_a_value_that_no_app_can_have_is_refused_by_name(paths: Paths, values: Any, fault: str) -> None:
@@ -71,6 +74,6 @@ def test_the_longest_value_that_is_taken_is_the_longest_that_linux_takes() -> No
     assert Machine().run(["true"], env={"A": longest, **ENVIRONMENT}).code == 0
     assert app_env.problem({"A": f"{longest}x"})
     with pytest.raises(
-        FailedError, match=r"too large [(]execve[(]2[)][)]\. Its largest variable is A\. Next: shorten A"
+        FailedError, match=r"too large [(]execve[(]2[)][)]\. The largest variable is A\. Next: shorten A"
     ):
         Machine().run(["true"], env={"A": f"{longest}x", **ENVIRONMENT})

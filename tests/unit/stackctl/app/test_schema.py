@@ -43,7 +43,7 @@ def test_a_release_is_barred_by_what_cuts_past_its_schema_and_by_nothing_else(
     cut = schema.first_breaking(applied[known + 1 :])
     reason = schema.incompatibility(applied, knowing(applied[known].revision))
     assert (reason is None) == (cut is None)
-    assert cut is None or f"{cut.revision} is a contract" in str(reason)
+    assert cut is None or f"{cut.revision} is a contract migration" in str(reason)
 
 
 @given(HISTORIES)
@@ -55,11 +55,11 @@ def test_without_known_revisions_no_release_is_incompatible(applied: tuple[Revis
 
 def test_an_incompatible_release_has_a_reason() -> None:
     applied = tuple(Revision(f"000{n}", "contract" if n in {2, 4} else "expand") for n in range(5))
-    assert schema.incompatibility(applied, knowing("0000")) == "the later revision 0002 is a contract"
-    assert schema.incompatibility(applied, knowing("0001")) == "the later revision 0004 is a contract"
+    assert schema.incompatibility(applied, knowing("0000")) == "the later revision 0002 is a contract migration"
+    assert schema.incompatibility(applied, knowing("0001")) == "the later revision 0004 is a contract migration"
     assert schema.incompatibility(applied, knowing("0003")) is None  # 0003 is the `expand` that 0004 completes
     assert schema.incompatibility(applied, knowing("0004")) is None
-    assert schema.incompatibility(applied, knowing("x")) == "nobody knows which revisions came after x"
+    assert schema.incompatibility(applied, knowing("x")) == "it is unknown which revisions came after x"
 
 
 @given(HISTORIES, st.data())
@@ -127,7 +127,7 @@ def test_an_image_that_the_schema_has_moved_past_is_refused(every: tuple[Revisio
     cut = schema.first_breaking(every[known:])
     reason = schema.release_conflict(every, reported(every, len(every), known), live)
     assert (reason is None) == (cut is None)
-    assert cut is None or f"the later revision {cut.revision} is a contract" in str(reason)
+    assert cut is None or f"the later revision {cut.revision} is a contract migration" in str(reason)
 
 
 def test_where_what_is_live_told_no_schema_nothing_is_in_its_way() -> None:
@@ -139,23 +139,23 @@ def test_where_what_is_live_told_no_schema_nothing_is_in_its_way() -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ("", "does not have the form of the app contract"),
-        ("{", "does not have the form of the app contract"),
-        ("[]", "does not have the form of the app contract"),
-        ('{"current": null, "head": null}', "does not have the form of the app contract"),
-        ('{"current": null, "head": null, "pending": null}', "does not have the form of the app contract"),
+        ("", "does not follow the app contract"),
+        ("{", "does not follow the app contract"),
+        ("[]", "does not follow the app contract"),
+        ('{"current": null, "head": null}', "does not follow the app contract"),
+        ('{"current": null, "head": null, "pending": null}', "does not follow the app contract"),
         (
             r'{"current": "\u001b]0;x\u0007", "head": "1", "pending": []}',
-            "'\\\\x1b]0;x\\\\x07' is not a valid name of a revision",
+            "'\\\\x1b]0;x\\\\x07' is not a valid revision name",
         ),
-        ('{"current": null, "head": "1; id", "pending": []}', "'1; id' is not a valid name of a revision"),
+        ('{"current": null, "head": "1; id", "pending": []}', "'1; id' is not a valid revision name"),
         (
             '{"current": null, "head": "1", "pending": [{"revision": "-f", "kind": "expand"}]}',
-            "'-f' is not a valid name of a revision",
+            "'-f' is not a valid revision name",
         ),
         (
             '{"current": null, "head": "1", "pending": [{"revision": "1"}]}',
-            "does not have the form of the app contract",
+            "does not follow the app contract",
         ),
         (
             '{"current": null, "head": "1", "pending": [{"revision": "1", "kind": "both"}]}',

@@ -202,7 +202,7 @@ def test_boot_with_something_lost_says_what(live: Droplet, lost: str) -> None:
     (live.paths.snapshot(release.id) if lost == "snapshot" else live.paths.state).unlink()
     code, shown = stackctl(live, "boot")
     assert code == 1
-    assert ("is missing" if lost == "snapshot" else "does not say which release blue runs") in shown.splitlines()[-1]
+    assert ("is missing" if lost == "snapshot" else "does not name the release in blue") in shown.splitlines()[-1]
 
 
 def test_data_is_stopped_even_when_the_app_does_not_end(live: Droplet) -> None:

@@ -196,7 +196,7 @@ def test_a_start_directory_must_be_writable_only_by_root(theirs: Path, mode: int
 @pytest.mark.parametrize("name", ["../outside", "a/b", "..", ".", ""])
 def test_a_name_is_no_path(opened: Directory, name: str) -> None:
     for act in (opened.size, opened.remove, opened.below, lambda name: opened.read(name, 1)):
-        with pytest.raises(ValueError, match="no name of one entry"):
+        with pytest.raises(ValueError, match="not the name of a single directory entry"):
             act(name)
 
 

@@ -54,7 +54,7 @@ def test_a_failed_revert_is_repeated(bot: Droplet) -> None:
     bot.seconds += trial.CONFIRM_TIMEOUT_S
     bot.failing["systemctl restart ssh"] = Result(1, stderr="Job for ssh.service failed.")
     code, said = stackctl(bot, "trial", "expire", "ssh")
-    assert (code, "not in force: Job for ssh.service failed." in said) == (1, True)
+    assert (code, "have not taken effect: Job for ssh.service failed." in said) == (1, True)
     assert calls(bot, "systemctl")[-1] == ["systemctl", "restart", "ssh.service"]
     bot.seconds += 30
     assert "the change to ssh could not be reverted. Next: journalctl -u bot-trial@ssh" in stackctl(bot, "status")[1]

@@ -41,7 +41,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "schema says nonsense": (
         {"failing": {"schema --json": Result(0, '{"current": 1}')}},
         1,
-        "the form of the app contract",
+        "does not follow the app contract",
     ),
     "dump fails": ({"failing": {"pg_dump ": Result(1, stderr="server closed the connection")}}, 1, "server closed"),
     "dump can't be read": ({"failing": {"pg_restore": Result(1, stderr="too short")}}, 1, "too short"),

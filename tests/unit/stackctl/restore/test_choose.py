@@ -45,7 +45,7 @@ def test_a_database_that_is_there_is_not_written_over(saved: Droplet) -> None:
     stackctl(saved, "restore", "latest", "--to-database", "lost")
     saved.postgres.beside["lost"] = {"public.mine": 1}
     code, shown = stackctl(saved, "restore", "latest", "--to-database", "lost")
-    assert (code, "the database lost exists already" in shown, saved.postgres.beside["lost"]) == (
+    assert (code, "the database lost already exists" in shown, saved.postgres.beside["lost"]) == (
         2,
         True,
         {"public.mine": 1},

@@ -51,7 +51,7 @@ def test_two_that_differ_under_one_id_are_ambiguous_and_named_with_the_storage_s
             "0 snapshots of 20251124T120000.000Z have an ID that begins with 00000001",
         ),
         ("20251129T120000.000Z", None, "the storage has no backup 20251129T120000.000Z"),
-        ("--help", None, "there is no backup '--help'"),
+        ("--help", None, "there is no off-site backup '--help'"),
     ],
 )
 def test_a_choice_must_name_the_backup_and_one_of_its_snapshots(
@@ -139,7 +139,9 @@ def test_the_latest_is_no_forgery(live: Droplet, how: str) -> None:
     if how == "dates of long ago":
         assert asked(live).id == dated(9).id
     else:
-        with pytest.raises(RefusedError, match=f"the latest: .*The newest backup without a doubt is {dated(9).id}"):
+        with pytest.raises(
+            RefusedError, match=f"the latest: .*The newest backup that is not in doubt is {dated(9).id}"
+        ):
             asked(live)
     nights(live, 10)
     assert asked(live).id == dated(10).id
@@ -165,7 +167,9 @@ def test_a_backup_that_was_sent_late_is_in_doubt_and_blocks_nothing(live: Drople
     assert asked(live, dated(3).id).id == dated(3).id
     doubts = {one.manifest.id: one.doubts for one in download.everything(stack(live))}
     assert [name for name, found in doubts.items() if found] == [dated(2).id, dated(3).id, dated(4).id]
-    assert doubts[dated(2).id] == ("its manifest says 2025-11-25 12:00, but the storage took it 3 days later",)
+    assert doubts[dated(2).id] == (
+        "its manifest says 2025-11-25 12:00, but the storage received the backup 3 days later",
+    )
 
 
 def test_a_hundred_releases_a_day_are_no_jump(live: Droplet) -> None:

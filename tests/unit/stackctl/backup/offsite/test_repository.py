@@ -147,7 +147,7 @@ def test_a_full_disk_does_not_prevent_a_listing_of_the_storage(live: Droplet, mo
 def test_a_key_that_can_t_add_is_not_one_that_can_delete(live: Droplet) -> None:
     live.storage.takes = False
     code, shown = stackctl(live, "check-offsite")
-    assert (code, "the droplet's key cannot add anything (403 AccessDenied). Next: let the key write" in shown) == (
+    assert (code, "the droplet's key cannot add objects (403 AccessDenied). Next: let the key write" in shown) == (
         1,
         True,
     )
