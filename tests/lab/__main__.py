@@ -1,4 +1,4 @@
-"""`python -m tests.lab VERB`: see docs/how-to/lab.md."""
+"""The command `python -m tests.lab VERB`, which docs/how-to/lab.md describes."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ ON_A_MACHINE = {"reboot": lab.reboot, "crash": lab.crash, "destroy": lab.destroy
 
 
 def main() -> int:
-    """Run the command; return 0, or print the cause and the next step and return 1."""
+    """Run the command and return 0. After a failure, print the cause and the next step, and return 1."""
     arguments = _arguments()
     try:
         if arguments.verb == "ssh":

@@ -17,14 +17,17 @@ NAMES = x509.SubjectAlternativeName(
     [
         x509.DNSName(f"acme.{DOMAIN}"),
         x509.DNSName(f"registry.{DOMAIN}"),
-        x509.IPAddress(WORLD.ipv4),  # the S3 store, which this machine reaches without the lab's DNS
+        x509.IPAddress(WORLD.ipv4),  # for the S3 store, which this machine reaches without the lab's DNS
     ]
 )
-LIFETIME = timedelta(days=825)  # the longest that every client accepts from a private authority
+LIFETIME = timedelta(days=825)  # the longest validity that every client accepts from a private authority
 
 
 def make() -> None:
-    """Create the authority and world's certificate if either is missing. Reissue a certificate that lacks a name."""
+    """Create the authority and world's certificate if either is missing.
+
+    Issue world's certificate again if it lacks one of the names.
+    """
     if CA.exists() and WORLD_CERTIFICATE.exists():
         certificate, authority = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (WORLD_CERTIFICATE, CA))
         if certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value != NAMES:

@@ -46,7 +46,7 @@ class File(NamedTuple):
     mode: int = 0o644
 
 
-Files = dict[str, File]  # by path, without the leading slash
+Files = dict[str, File]  # the key is a path without the leading slash
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Blueprint:
     recipe: Recipe
     files: Files
     identity: Files  # keys, passwords and IDs, which are not part of the fingerprint
-    commands: tuple[str, ...]  # run in the new root by its shell
+    commands: tuple[str, ...]  # run by the new root's own shell
 
     def fingerprint(self) -> str:
         """Return a digest that changes when the machine must be rebuilt."""
@@ -149,14 +149,17 @@ def network_file(machine: Machine) -> str:
         "IPv6AcceptRA=no\n\n"
         "[Address]\n"
         f"Address={machine.ipv6}/{NETWORK6.prefixlen}\n"
-        # Addresses are unique. During duplicate detection, a connection would use another source address and hang.
+        # Without this line, a connection during the detection of duplicates would use another source address and hang.
         "DuplicateAddressDetection=none\n"
     )
 
 
 def resolv_conf(resolvers: list[str]) -> str:
-    """Return resolv.conf: first world, which knows the lab's names, then the host's servers for when world is off."""
-    servers = [str(WORLD.ipv4), *resolvers][:3]  # the resolver library reads three
+    """Return resolv.conf with two kinds of name servers.
+
+    World comes first, because only world knows the lab's names. The host's name servers answer while world is off.
+    """
+    servers = [str(WORLD.ipv4), *resolvers][:3]  # the resolver library reads at most three
     return "".join(f"nameserver {server}\n" for server in servers) + "options timeout:1 attempts:2\n"
 
 

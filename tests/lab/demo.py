@@ -1,4 +1,7 @@
-"""`make demo`: converge a bare droplet, release the bot, deliver an update. A second run changes nothing."""
+"""`make demo` converges a bare droplet, releases the bot and delivers an update.
+
+A second `make demo` changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def converged_and_released() -> None:
     make_repository()
     converge()
     live = status()["release"]
-    # In a new world, Telegram knows no webhook. A release sets the webhook.
+    # In a new world, Telegram knows no webhook until a release sets the webhook.
     if live is None or not webhook_is_set():
         tag = live["tag"] if live else TAG
         say(f"Releasing the bot {tag}")
@@ -70,7 +73,10 @@ def converged_and_released() -> None:
 
 
 def drop_old_certificate() -> None:
-    """Delete the droplet's certificate if a former world issued it. Each world has its own root certificate."""
+    """Delete the droplet's certificate if a former world issued the certificate.
+
+    Each world has its own root certificate.
+    """
     untrusted = 60  # curl's exit code
     looked = ssh("neighbour", "curl -sS --max-time 5 -o /dev/null --cacert /root/acme-root.pem https://bot.lab.test/")
     if looked.returncode == untrusted:
@@ -79,7 +85,7 @@ def drop_old_certificate() -> None:
 
 
 def make_repository() -> None:
-    """Create the off-site repository, as `make offsite` does. A new world has none."""
+    """Create the off-site repository, as `make offsite` does, because a new world has no repository."""
     made = [sys.executable, "-m", "deploys.offsite.setup", "inventories/lab.py"]
     if subprocess.run(made, cwd=CHECKOUT, check=False).returncode:
         raise LabError("The off-site repository was not created, see above. Next: fix the cause, then `make demo`.")
@@ -95,7 +101,7 @@ def converge() -> None:
 
 
 def pyinfra(*arguments: str) -> None:
-    """Run pyinfra on the lab. Its progress goes to the terminal."""
+    """Run pyinfra on the lab, and show pyinfra's progress on the terminal."""
     run = subprocess.run(
         [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *arguments], cwd=CHECKOUT, check=False
     )
@@ -104,7 +110,7 @@ def pyinfra(*arguments: str) -> None:
 
 
 def status(droplet: str = DROPLET) -> Any:
-    """Return `stackctl status --json` of a droplet."""
+    """Return the output of `stackctl status --json` on a droplet."""
     return json.loads(ssh(droplet, "sudo stackctl status --json").stdout)
 
 

@@ -1,8 +1,8 @@
-"""`make drill`: destroy the lab's droplet and rebuild it from its off-site backup.
+"""`make drill` destroys the lab's droplet and rebuilds it from its off-site backup.
 
 The operator keeps this checkout, the env file with restic's passwords, and the SSH key. The new droplet is isolated at
-first, and must not call the lab's Telegram. The drill compares every row and then promotes the droplet. Now the droplet
-must call Telegram, because otherwise the silence before would prove nothing.
+first, and must not call the lab's Telegram. The drill compares every row and then promotes the droplet. After the
+promotion, the droplet must call Telegram. Otherwise, its earlier silence would prove nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROWS_A_STATEMENT = 20_000
 DONE_WITHIN_S = 60
 TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
 JOB = """INSERT INTO jobs (kind, payload) VALUES ('notify', '{"chat": 7, "text": "Your bread is ready"}')"""
-# Random digits, so that neither PostgreSQL nor restic can compress it.
+# The text is random digits, so that neither PostgreSQL nor restic can compress the text.
 WRITE = """CREATE TABLE IF NOT EXISTS drill (id bigserial PRIMARY KEY, body text NOT NULL);
 ALTER TABLE drill OWNER TO {owner};
 INSERT INTO drill (body)
@@ -42,7 +42,7 @@ KEY = "drill"
 CALLS_OF_A_LIVE_DROPLET = {"setWebhook", "sendMessage"}
 """The droplet itself calls setWebhook. The bot's containers call sendMessage."""
 
-# The backup lacks these rows, so the drill loses them.
+# The backup lacks these rows, so the rows are lost in the drill.
 WRITE_MORE = "INSERT INTO drill (body) SELECT 'after the backup' FROM generate_series(1, 3)"
 
 Rows = dict[str, Counter[str]]
@@ -119,7 +119,7 @@ def drill(megabytes: int) -> None:
 
 
 def write_and_back_up(clock: Clock, megabytes: int) -> BackedUp:
-    """Write data, back it up off-site, and write rows that the backup does not have."""
+    """Write data, back up the data off-site, and write more rows, which the backup does not have."""
     with clock.step(f"write {megabytes} MB"):
         write(megabytes)
         demo.deliver_an_update()
@@ -137,7 +137,7 @@ def write_and_back_up(clock: Clock, megabytes: int) -> BackedUp:
 
 
 def rebuild(clock: Clock, backup: str, tag: str) -> None:
-    """Make a new droplet, isolated, with the data of the off-site backup and the same release."""
+    """Create an isolated droplet with the data of the off-site backup and the same release."""
     with clock.step("make a new, bare droplet"):
         lab.recreate(by_name(demo.DROPLET))
     with clock.step("converge it as an isolated droplet (make isolate)"):
@@ -169,7 +169,7 @@ class Outcome:
 
     @property
     def wrong(self) -> dict[str, int]:
-        """The number of differing rows, by table. A differing table with 0 is an empty table that is missing or new."""
+        """The number of differing rows, by table. If the number is 0, an empty table is missing or new."""
         names = sorted(self.before.keys() | self.found.keys())
         differing = [name for name in names if self.before.get(name) != self.found.get(name)]
         less, more = _beyond(self.before, self.found), _beyond(self.found, self.before)
@@ -182,7 +182,7 @@ class Outcome:
         return {name: rows.total() for name, rows in gone.items() if rows}
 
     def judge(self) -> None:
-        """Raise LabError if the data differs, an isolated droplet called Telegram, or a promoted droplet did not."""
+        """Raise LabError if the data differs, the isolated droplet called Telegram, or the promoted droplet did not."""
         if self.wrong:
             raise LabError(f"The restored rows differ from the backup's rows: {self.wrong}")
         if self.found_key != self.key:

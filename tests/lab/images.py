@@ -1,4 +1,7 @@
-"""The images of the lab. World builds them and pushes them to its registry, whose storage is cached here."""
+"""The images of the lab.
+
+World builds the images and pushes them to its registry. This machine caches the registry's storage.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ HERE = Path(__file__).parent
 REGISTRY = f"registry.{DOMAIN}"
 STORAGE = WORLD.root / "var/lib/docker-registry"
 CACHED_STORAGE = CACHE / "registry"
-BUILT = "built.json"  # in the storage: the key of each image
-WORKSHOP = "var/tmp/images"  # in world: build contexts
+BUILT = "built.json"  # a file in the registry's storage, with the key of each image
+WORKSHOP = "var/tmp/images"  # a directory of world for build contexts
 SLIM = Recipe(name="slim", packages=())
 SLIM_TAG = "debian:trixie-slim"
-PYTHON = "3.13"  # the version of Debian 13, for which the bot's wheels are fetched
+PYTHON = "3.13"  # Debian 13's version of Python, for which the bot's wheels are fetched
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image to build: its name and tag in the registry, the directory with its Dockerfile, its build arguments.
+    """An image to build, with its name and tag in the registry, its Dockerfile's directory and its build arguments.
 
     `base` is the lab's image on which this one is built. Without `base`, the image is built on Debian's.
     """
@@ -122,7 +125,7 @@ def _built() -> dict[str, str]:
 
 
 def _make(image: Image, base: Future[None] | None) -> None:
-    """Wait for the base, whose build started earlier, then build and push the image."""
+    """Wait until the base image, whose build started earlier, is built. Then build and push the image."""
     if base:
         base.result()
     _build(image)
@@ -147,12 +150,15 @@ def _build(image: Image) -> None:
 
 
 def _wheels(requirements: Path) -> Path:
-    """Fetch the wheels of a requirements file and return their directory. Only this machine knows its package index."""
+    """Fetch the wheels of a requirements file and return their directory.
+
+    World cannot fetch the wheels, because only this machine knows its package index.
+    """
     wheels = CACHE / "wheels" / hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
     if not wheels.exists():
         say(f"Fetching the wheels of {requirements.relative_to(HERE)}")
         draft = wheels.with_name(f".{wheels.name}.new")
-        rootfs.remove(wheels.parent)  # remove the wheels of an older file
+        rootfs.remove(wheels.parent)  # remove the wheels of older requirements
         download = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
         safety = ("--require-hashes", "--only-binary=:all:", f"--python-version={PYTHON}")
         run(*download, *safety, "--requirement", requirements, "--dest", draft)

@@ -14,7 +14,7 @@ KNOWN_HOSTS = DOT_LAB / "known_hosts"
 
 
 def make(machines: Iterable[Machine]) -> None:
-    """Make the missing keys of the operator, CI and the machines, and write ssh's two files."""
+    """Make the missing keys of the operator, CI and the machines. Write ssh's configuration and known_hosts."""
     machines = list(machines)
     DOT_LAB.mkdir(mode=0o700, exist_ok=True)
     for path, comment in [
@@ -35,7 +35,7 @@ def host_key(machine: Machine) -> Path:
 
 
 def public(key: Path) -> str:
-    """Return the public half as one line without a line end."""
+    """Return the public key as one line without a line end."""
     return key.with_name(f"{key.name}.pub").read_text().strip()
 
 

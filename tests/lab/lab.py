@@ -1,4 +1,4 @@
-"""The whole lab: up, down, status. At any time, one checkout owns the lab."""
+"""Start, stop and inspect the whole lab. At any time, only one checkout owns the lab."""
 
 import contextlib
 import fcntl
@@ -84,7 +84,7 @@ def down() -> None:
 
 
 def recreate(which: Machine) -> None:
-    """Replace a machine by a new one with the same name, addresses and host key."""
+    """Replace a machine with a new machine that has the same name, addresses and host key."""
     _must_be_ours()
     machine.destroy(which)
     ensure(which)
@@ -141,7 +141,7 @@ def ensure(wanted: Machine) -> None:
         if wanted == WORLD:
             images.restore()
     if processes.has_keeper(wanted.name):
-        network.attach(wanted.interface)  # if the bridge was deleted, the machine has lost its port
+        network.attach(wanted.interface)  # attaches the machine again if the bridge was deleted
     else:
         say(f"Booting {wanted.name}")
         machine.start(wanted)
@@ -152,7 +152,7 @@ def ensure(wanted: Machine) -> None:
 def _share_acme_root(changed: Machine) -> None:
     """Make neighbour trust pebble's certificates. Pebble has a new root each time world boots."""
     if changed in {WORLD, NEIGHBOUR} and processes.leader(WORLD.name) and NEIGHBOUR.root.exists():
-        machine.inside(WORLD, "systemctl", "start", "pebble.service")  # returns when the root exists
+        machine.inside(WORLD, "systemctl", "start", "pebble.service")  # returns when pebble's root exists
         shutil.copyfile(WORLD.root / ACME_ROOT, NEIGHBOUR.root / "root/acme-root.pem")
 
 
@@ -177,7 +177,7 @@ def _share_secrets() -> None:
 
 
 def revoke(token: str) -> None:
-    """Do what @BotFather does at /revoke: Telegram restarts without state and accepts only this token."""
+    """Restart the lab's Telegram without state, so that it accepts only this token, as after /revoke at @BotFather."""
     (WORLD.root / blueprint.TOKENS).write_text(f"{token}\n")
     machine.inside(WORLD, "systemctl", "restart", "telegram.service")
 
@@ -232,7 +232,8 @@ def _prepare_host() -> None:
     if not IP_FORWARD_BEFORE.exists():
         IP_FORWARD_BEFORE.write_text(network.IP_FORWARD.read_text())
     NSPAWN_RUN.mkdir(parents=True, exist_ok=True)
-    # Without systemd /run may be a plain directory. nspawn could then not boot a machine again after its reboot.
+    # Without systemd on the host, /run may be a plain directory, and nspawn could not boot a machine again after a
+    # reboot.
     if run("findmnt", "--noheadings", "--output=FSTYPE", f"--target={NSPAWN_RUN}").strip() != "tmpfs":
         run("mount", "-t", "tmpfs", NSPAWN_MOUNT, NSPAWN_RUN)
     network.up()

@@ -11,9 +11,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DOT_LAB = CHECKOUT / ".lab"
 ENV_FILE = CHECKOUT / ".env.lab"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marketplace-infra"
-RUN = Path("/run/marketplace-lab")  # lost at a reboot of this machine: logs, the lock
+RUN = Path("/run/marketplace-lab")  # for logs and the lock, which a reboot of this machine deletes
 NSPAWN_RUN = Path("/run/systemd/nspawn")  # used by nspawn
-STATE = Path("/var/lib/marketplace-lab")  # survives a reboot: the owner, the machines' root file systems
+STATE = Path("/var/lib/marketplace-lab")  # for the owner and the machines' root file systems, which survive a reboot
 
 BRIDGE = "lab0"
 NETWORK4 = IPv4Network("10.77.0.0/24")
@@ -52,7 +52,7 @@ class Machine:
 
     @property
     def is_droplet(self) -> bool:
-        """True for a droplet, which the site converges; False for world and neighbour."""
+        """True for a droplet, which a converge configures. False for world and neighbour."""
         return self.user == "deploy"
 
 
@@ -67,7 +67,7 @@ ALIASES = {"droplet1": ("bot",), "world": ("registry", "acme", "telegram")}
 
 
 def by_name(name: str) -> Machine:
-    """Return the machine of that name; raise LabError for an unknown name."""
+    """Return the machine with the given name. Raise LabError if there is no such machine."""
     for machine in MACHINES:
         if machine.name == name:
             return machine

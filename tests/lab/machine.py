@@ -1,4 +1,4 @@
-"""Machines of the lab: make them from a blueprint, boot, reboot, crash and remove them."""
+"""Functions that make the lab's machines from blueprints, and boot, reboot, crash and remove them."""
 
 import contextlib
 import subprocess
@@ -23,7 +23,7 @@ def create(machine: Machine, blueprint: Blueprint) -> None:
     for path, file in {**blueprint.files, **blueprint.identity}.items():
         target = draft / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)  # resolv.conf may be a link
+        target.unlink(missing_ok=True)  # the file, such as resolv.conf, may be a link
         target.write_bytes(file.content)
         target.chmod(file.mode)
     for command in blueprint.commands:
@@ -92,7 +92,7 @@ def reboot(machine: Machine) -> None:
 
 
 def crash(machine: Machine) -> None:
-    """Kill all of the machine's processes at once, and boot it again."""
+    """Kill all processes of the machine at the same time, and boot the machine again."""
     if processes.leader(machine.name) is None:
         raise LabError(f"{machine.name} is off: nothing to crash. Next: `make lab-up`.")
     start(machine)
@@ -101,7 +101,7 @@ def crash(machine: Machine) -> None:
 def stop(machine: Machine) -> None:
     """Switch the machine off as a power failure would. A machine that is off stays off."""
     processes.kill(machine.name)
-    for left in ("propagate", "unix-export"):  # with these remains of a killed nspawn, a new one refuses to start
+    for left in ("propagate", "unix-export"):  # a new nspawn refuses to start if a killed nspawn left these files
         rootfs.remove(NSPAWN_RUN / left / machine.name)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from tests.lab.host import LabError, run
 from tests.lab.layout import BRIDGE, GATEWAY, MACHINES, NETWORK4, NETWORK6
 
-LAST_RESORT = "4294967295"  # the highest metric: the bridge's own route wins while the bridge is there
+LAST_RESORT = "4294967295"  # with this highest metric, the bridge's own route wins while the bridge exists
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 TABLE = "marketplace_lab"
-# The clamp is for hosts whose uplink carries less than 1500 bytes (VPNs, clouds).
+# The chain `clamp` is for hosts whose uplink has an MTU below 1500 bytes, as in VPNs and clouds.
 RULES = f"""
 table ip {TABLE} {{
     chain out {{
@@ -47,7 +47,7 @@ def up() -> None:
 
 
 def down(ip_forward: str | None) -> None:
-    """Remove the network. `ip_forward` is this machine's former value, if known."""
+    """Remove the lab's network, and restore this machine's former value `ip_forward`, if it is known."""
     if exists():
         run("ip", "link", "delete", BRIDGE)
     for known in MACHINES:

@@ -1,7 +1,7 @@
 """The lab's processes are those in its control groups, even if the process that started them is gone.
 
 Each machine has a group with two subgroups: `keeper` for the process that starts nspawn, `machine` for nspawn and all
-processes inside. A process ID could have been reused by another program; membership in these groups is certain.
+processes inside. A process ID alone could belong to another program by now, but membership in these groups is certain.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def remove_groups(name: str = "", part: str = "") -> None:
 
 
 def all_of(name: str) -> list[int]:
-    """Return the IDs of all processes of a machine, including its keeper; [] if it is off."""
+    """Return the IDs of all processes of a machine, including its keeper. The list is empty if the machine is off."""
     found = []
     for directory, _, _ in os.walk(_named_hierarchy() / _group(name)):
         with contextlib.suppress(OSError):
@@ -54,7 +54,7 @@ def leader(name: str) -> int | None:
 
 
 def kill(name: str) -> None:
-    """Kill all processes of a machine. Do nothing if it is off."""
+    """Kill all processes of a machine. Do nothing if the machine is off."""
     deadline = time.monotonic() + KILL_TIMEOUT_S
     while remaining := all_of(name):
         if time.monotonic() > deadline:
@@ -96,18 +96,21 @@ def _hierarchies() -> list[Path]:
 
 
 def _named_hierarchy() -> Path:
-    """Return the hierarchy that contains every process, which nspawn needs."""
+    """Return the cgroup hierarchy that contains every process. nspawn needs this hierarchy."""
     legacy = Path("/sys/fs/cgroup/systemd")
     return legacy if legacy.exists() else Path("/sys/fs/cgroup")
 
 
 def _depth(pid: int) -> int:
-    """Return 1 for a process of the host, 2 inside a machine, 3 in a container there, 0 for one that is gone."""
+    """Return 1 for a process of the host, 2 for one in a machine, and 3 for one in a machine's container.
+
+    Return 0 if the process is gone.
+    """
     return len(_namespaced_ids(pid))
 
 
 def _namespaced_ids(pid: int) -> list[int]:
-    """Return the IDs of a process in each nested namespace, the host's first."""
+    """Return the IDs of a process in each nested namespace. The first ID is the ID on the host."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):

@@ -1,4 +1,4 @@
-"""Root file systems: built once by mmdebstrap, and cached until their recipe changes."""
+"""Root file systems, which mmdebstrap builds once, and which are cached until their recipe changes."""
 
 import functools
 import hashlib
@@ -47,7 +47,7 @@ BASE = Recipe(
     ),
     commands=(
         "systemctl enable systemd-networkd.service",
-        "rm -f /etc/ssh/ssh_host_*",  # each machine has its own
+        "rm -f /etc/ssh/ssh_host_*",  # each machine gets its own host keys
         "truncate --size 0 /etc/machine-id",
     ),
 )
@@ -125,7 +125,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """Remove a root file system. First unmount every file system in it, so that no mounted one is emptied."""
+    """Remove a root file system.
+
+    First unmount every file system in it, because the removal would otherwise empty a mounted file system.
+    """
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         point = line.split()[4].encode().decode("unicode_escape")
         if Path(point).is_relative_to(root):

@@ -1,4 +1,4 @@
-"""`.env.lab`: the lab's secrets, random and as awkward as a password may be."""
+"""Writes `.env.lab` with the lab's secrets, which are random and contain every character that is difficult to quote."""
 
 import re
 import secrets
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-# Wrong quoting anywhere between this file and a container breaks one of these characters.
+# If any program between this file and a container quotes wrongly, one of these characters breaks.
 AWKWARD = """ a b $HOME ${X} #c 'd' "e" %41 \\n\\ é☃"""
 HEADER = "# The lab's secrets, made by `make lab-up`; `make lab-down` removes them.\n"
 LETTERS = string.ascii_letters + string.digits

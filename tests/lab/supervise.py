@@ -1,6 +1,6 @@
 """The keeper of one running machine: `python -m tests.lab.supervise NAME`, started by tests.lab.machine.
 
-When a machine reboots, its nspawn exits with a status that asks for another start, so the keeper must outlive nspawn.
+When a machine reboots, its nspawn exits with a status that asks for a restart. The keeper therefore outlives nspawn.
 """
 
 import subprocess
@@ -10,11 +10,11 @@ import time
 from tests.lab import network, processes
 from tests.lab.layout import Machine, by_name
 
-START_ME_AGAIN = 133  # nspawn's exit status with --keep-unit when the machine asked for a reboot
+START_ME_AGAIN = 133  # with --keep-unit, nspawn exits with this status if the machine asked for a reboot
 
 
 def main() -> None:
-    """Boot the machine, and again after each reboot, until it is powered off or killed."""
+    """Boot the machine, and boot it again after each reboot, until it is powered off or killed."""
     machine = by_name(sys.argv[1])
     processes.enter(machine.name, "keeper")
     while boot(machine) == START_ME_AGAIN:

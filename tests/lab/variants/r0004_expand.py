@@ -1,4 +1,7 @@
-"""Rename seen_updates, first of two steps. Both names work afterwards, so the previous release keeps working."""
+"""First step of renaming the table `seen_updates`.
+
+Both names work afterwards, so the previous release keeps working.
+"""
 
 from alembic import op
 

@@ -8,6 +8,6 @@ kind = "expand"
 
 
 def upgrade() -> None:
-    """Add a column, and then another one with the same name."""
+    """Add a column, and then add a second column with the same name, which fails."""
     op.execute("ALTER TABLE offers ADD COLUMN pickup_place text")
     op.execute("ALTER TABLE offers ADD COLUMN pickup_place text")

@@ -1,4 +1,7 @@
-"""Rename seen_updates, second of two steps. Without the old name, 1.2.0 works, and earlier versions cannot run."""
+"""Second step of renaming the table `seen_updates`.
+
+Without the old name, 1.2.0 works, and earlier versions cannot run.
+"""
 
 from alembic import op
 
@@ -8,6 +11,6 @@ kind = "contract"
 
 
 def upgrade() -> None:
-    """Replace the view by the table, for all clients at once."""
+    """Replace the view with the table in one transaction."""
     op.execute("DROP VIEW updates")
     op.rename_table("seen_updates", "updates")

@@ -24,8 +24,8 @@ def main() -> int:
         print(f"marketplace-bot cannot start: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings)
-    # PID 1 receives no signal without a handler. With KeyboardInterrupt, psycopg cancels the statement that it waits
-    # for.
+    # PID 1 receives no signal without a handler. After a KeyboardInterrupt, psycopg cancels the statement for which it
+    # waits.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return {"web": _web, "worker": _worker, "migrate": _migrate, "schema": _schema}[command](settings)
@@ -45,11 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Each command imports only what it needs: a release waits for every import, and aiogram's alone takes seconds.
+# Each command imports only what it needs, because a release waits for every import. aiogram alone takes seconds.
 
 
 def _web(settings: Settings) -> int:
-    gc.disable()  # Imported objects stay. Searching them for garbage would take a tenth of the import's time.
+    gc.disable()  # Imported objects stay, and a search for garbage among them would take a tenth of the import's time.
     from marketplace_bot.aiogram_import import import_aiogram  # noqa: PLC0415
 
     import_aiogram()

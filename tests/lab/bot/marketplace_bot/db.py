@@ -9,7 +9,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Telegram repeats an update for at most a day. Two days cost little, and tests can look at finished jobs for longer.
+# Telegram repeats an update for at most a day. Rows that are kept for two days need little space, and let tests look at
+# finished jobs.
 REMEMBER = timedelta(days=2)
 
 
@@ -18,7 +19,10 @@ class Base(DeclarativeBase):
 
 
 class Offer(Base):
-    """An offer of food to pick up. `buyer` is the chat that reserved it, `seller` the chat that offers it."""
+    """An offer of food to pick up.
+
+    `seller` is the chat that made the offer, and `buyer` is the chat that reserved the offer.
+    """
 
     __tablename__ = "offers"
 
@@ -31,7 +35,7 @@ class Offer(Base):
 
 
 class SeenUpdate(Base):
-    """An update whose effects are committed: its row is inserted in the transaction that causes them."""
+    """An update whose effects are committed. The transaction that causes the effects also inserts this row."""
 
     __tablename__ = "seen_updates"
 
@@ -40,7 +44,7 @@ class SeenUpdate(Base):
 
 
 class Job(Base):
-    """A job for the worker (jobs.py), which can take it once this transaction is committed."""
+    """A job for the worker (jobs.py). The worker can take the job once the transaction that inserts it is committed."""
 
     __tablename__ = "jobs"
 
@@ -51,7 +55,10 @@ class Job(Base):
 
 
 def connect(url: URL) -> AsyncEngine:
-    """Return a pool of at most ten connections. Two bots run during a release, so they have at most twenty."""
+    """Return a pool of at most ten connections.
+
+    During a release, two bots run, which have at most twenty connections together.
+    """
     return create_async_engine(
         url,
         pool_size=10,
@@ -82,5 +89,5 @@ async def forget_what_is_old(session: AsyncSession) -> None:
         delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER),
         delete(Job).where(Job.finished_at < func.now() - REMEMBER),
     ):
-        # The session holds none of these rows, so SQLAlchemy must not fetch the perhaps many rows for a comparison.
+        # The session holds none of the deleted rows, so SQLAlchemy need not fetch them, perhaps many, for a comparison.
         await session.execute(old, execution_options={"synchronize_session": False})

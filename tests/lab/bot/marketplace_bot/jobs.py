@@ -1,7 +1,7 @@
 """The table `jobs` as the worker uses it. An advisory lock on the worker's connection keeps other workers out.
 
-The lock and the jobs share the connection so that they are lost together: a worker without the lock can't take or end a
-job. If a worker is killed, its unfinished job is simply taken next. So each job runs at least once.
+The worker uses the same connection for the lock and for the jobs. A worker that loses the lock therefore cannot take or
+end a job. If a worker is killed, the next worker takes the unfinished job first. Each job therefore runs at least once.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,8 @@ class Jobs:
         reached.
         """
         connection = await AsyncConnection.connect(
-            # The parts are passed separately: in a URL, the password would have to be encoded as libpq expects it.
+            # The parts of the URL are passed separately, because libpq would need another encoding of the password in a
+            # URL.
             host=url.host,
             port=url.port or 5432,
             user=url.username,

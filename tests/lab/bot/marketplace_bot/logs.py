@@ -1,4 +1,4 @@
-"""Logs one JSON object per line on standard output, from our code and the libraries', with every secret masked."""
+"""Logs messages of our code and of libraries on standard output, one JSON object per line, with every secret masked."""
 
 import json
 import logging
@@ -46,7 +46,10 @@ def configure(settings: Settings) -> None:
 
 
 def cause(error: Exception) -> dict[str, Any]:
-    """Return the fields that explain an error: its message and, unless the database raised it, its traceback."""
+    """Return the fields that explain an error.
+
+    These are its message and its traceback, but no traceback of a database's error.
+    """
     traceback = None if isinstance(error, SQLAlchemyError) else error
     return {"error": f"{type(error).__name__}: {error}", "exc_info": traceback}
 
@@ -58,7 +61,7 @@ class JSONWithoutSecrets:
         self._secrets = [json.dumps(secret)[1:-1] for secret in secrets if secret]
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
-        """Return the line in ASCII, with "***" in place of every secret."""
+        """Return the line in ASCII, in which "***" replaces every secret."""
         line = json.dumps(event, default=str)
         for secret in self._secrets:
             line = line.replace(secret, "***")

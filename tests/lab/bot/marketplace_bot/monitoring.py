@@ -1,4 +1,4 @@
-"""The answers that web and worker share: GET /live, GET /metrics, and a negative /ready."""
+"""The answers that `web` and `worker` share: GET /live, GET /metrics, and GET /ready with its reasons."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ BUILD = Gauge("bot_build_info", "Always 1; the version is in the label", ["versi
 
 
 def routes(version: str) -> list[web.RouteDef]:
-    """Return the routes /live and /metrics. Set the version that /metrics reports."""
+    """Return the routes /live and /metrics, and set the version that /metrics reports."""
     BUILD.labels(version).set(1)
     return [web.get("/live", _live), web.get("/metrics", _metrics)]
 
 
 def readiness(reasons: Sequence[str]) -> web.Response:
-    """Answer 200, or 503 with the reasons."""
+    """Answer 200 if there are no reasons against readiness, and else 503 with the reasons."""
     return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
 

@@ -20,7 +20,8 @@ HELP = """\
 /reserve 7 reserves number 7
 /offer 3.50 Bread box offers something yourself"""
 
-# A column can hold values of this length. With a longer value, the update would fail at each repetition.
+# A column can hold values of this length. With a longer value, the update would fail again each time that Telegram
+# repeats it.
 _NUMBER = re.compile(r"\d{1,18}")
 _PRICE_AND_TITLE = re.compile(r"(?P<whole>\d{1,6})(?:[.,](?P<cents>\d{2}))? (?P<title>.{1,200})")
 
@@ -83,7 +84,7 @@ async def make_offer(message: Message, command: CommandObject, session: AsyncSes
 
 
 def parse_offer(words: str) -> tuple[int, str] | None:
-    """Return the price in cents and the title from a text like "3.50 Bread box", or None for a text of another form."""
+    """Return the price in cents and the title from a text like "3.50 Bread box", or None for another text."""
     match = _PRICE_AND_TITLE.fullmatch(words)
     if match is None or not match["title"].isprintable():
         return None

@@ -14,7 +14,7 @@ from marketplace_bot import monitoring, schema
 
 log = structlog.get_logger(__name__)
 
-ANSWER_WITHIN = 2.0  # seconds that a dependency has to answer
+ANSWER_WITHIN = 2.0  # seconds within which a dependency must answer
 
 
 class Findings(NamedTuple):

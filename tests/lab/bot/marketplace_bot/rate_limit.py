@@ -1,4 +1,4 @@
-"""Limits the messages of a chat per minute. Redis counts them, so that all running bots count together."""
+"""Limits the messages of a chat per minute. Redis counts the messages, so that all running bots share one count."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

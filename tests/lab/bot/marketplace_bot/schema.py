@@ -20,7 +20,10 @@ _MIGRATING = 7_046_029_254_386_353_131
 
 
 class Revision(TypedDict):
-    """A step of the schema. `expand` leaves older versions working. `contract` does not, so no rollback may pass it."""
+    """A step of the schema.
+
+    `expand` leaves older versions working. `contract` breaks older versions, so no rollback may pass it.
+    """
 
     revision: str
     kind: Literal["expand", "contract"]
@@ -41,8 +44,9 @@ def revisions() -> list[Revision]:
 
 
 def pending(known: Sequence[Revision], current: str | None) -> list[Revision]:
-    """Return the revisions still to apply. An unknown revision comes from a newer version, so nothing
-    is pending then.
+    """Return the revisions still to apply.
+
+    If the database's revision is unknown, it comes from a newer version, and nothing is pending.
     """
     if current is None:
         return list(known)
@@ -56,7 +60,7 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def read(url: URL) -> Report:
-    """Return the state of the database. Raise SQLAlchemyError if it can't be reached."""
+    """Return the state of the database. Raise SQLAlchemyError if the database can't be reached."""
     with _connection(url) as connection:
         return _report(connection)
 
@@ -86,9 +90,10 @@ def _connection(url: URL) -> Connection:
     options = {
         "connect_timeout": 5,
         "application_name": "marketplace-bot migrate",
-        # The migration soon gives up waiting for a table that the live version uses, or the live version's requests
-        # would queue behind it. A killed migration must not continue and hold its locks, so the server checks that the
-        # client is still connected. PGOPTIONS of the caller come last and win: libpq would ignore them otherwise.
+        # If the live version uses a table, the migration waits only a few seconds for that table. Otherwise, the live
+        # version's requests would queue behind the migration. A killed migration must not continue and hold its locks,
+        # so the server checks that the client is still connected. libpq would ignore the caller's PGOPTIONS, so they
+        # are added here. They come last, so they take precedence.
         "options": f"-c lock_timeout=5s -c client_connection_check_interval=2s {os.environ.get('PGOPTIONS', '')}",
     }
     return create_engine(url, poolclass=NullPool, connect_args=options).connect()

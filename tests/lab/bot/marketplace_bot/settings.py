@@ -1,4 +1,4 @@
-"""Reads the environment and checks all of it before anything starts. An error names the variable, never its value."""
+"""Reads and checks the whole environment before anything starts. An error names the variable, never its value."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ REQUIRED = ("DATABASE_URL", "ENVIRONMENT", "REDIS_URL", "TELEGRAM_BOT_TOKEN", "T
 
 
 class EnvironmentProblem(Exception):  # noqa: N818 -- it is a problem of the operator's, not an error of ours
-    """A missing or malformed variable. The message is one line that names it and describes its form."""
+    """A missing or malformed variable. The message is one line that names the variable and describes its form."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class Settings:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Return every form of a secret that a library might print: as given, and decoded from its URL."""
+        """Return every form in which a library might print a secret.
+
+        This includes the secret as given, and decoded from its URL.
+        """
         redis_password = urlsplit(self.redis_url).password or ""
         return (
             self.telegram_token,

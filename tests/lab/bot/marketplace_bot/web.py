@@ -24,13 +24,16 @@ from marketplace_bot.webhook import Webhook
 
 log = structlog.get_logger(__name__)
 
-FINISH_WITHIN = 20  # seconds that requests have after SIGTERM; Docker kills the container after 30
-REPLY_WITHIN = 5  # seconds that Telegram has to accept a reply
+FINISH_WITHIN = 20  # seconds in which requests must end after SIGTERM; Docker kills the container after 30
+REPLY_WITHIN = 5  # seconds within which Telegram must accept a reply
 FORGET_EVERY = 3600  # seconds
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Then accept nothing new, and finish the requests that have begun."""
+    """Serve until SIGTERM or SIGINT.
+
+    After the signal, accept no new request, and finish the requests that have begun.
+    """
     log.info("starting", version=settings.version, environment=settings.environment, port=monitoring.PORT)
     app = create_app(settings)
     # An update of a kind that aiogram doesn't know is logged as "ignored". A release's probe is such an update.
@@ -50,7 +53,10 @@ def serve(settings: Settings) -> None:
 
 
 def create_app(settings: Settings) -> web.Application:
-    """Return the application without connecting to anything: it starts and reports missing dependencies."""
+    """Return the application without connecting to anything.
+
+    The application starts even if dependencies are missing, and reports them.
+    """
     engine = db.connect(settings.database_url)
     sessions = async_sessionmaker(engine)
     redis = Redis.from_url(settings.redis_url, socket_timeout=0.5, retry=Retry(NoBackoff(), 1))

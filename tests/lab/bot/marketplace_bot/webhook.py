@@ -24,8 +24,9 @@ REPLIES_LOST = Counter("bot_replies_lost", "Replies that Telegram did not take")
 
 
 class Webhook:
-    """A handler that answers 2xx once an update's effects are committed, and an error if Telegram must
-    send it again.
+    """A handler of updates.
+
+    The handler answers 2xx once an update's effects are committed, or an error if Telegram must repeat the update.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class Webhook:
 
     def _is_telegram(self, request: web.Request) -> bool:
         given = request.headers.get("X-Telegram-Bot-Api-Secret-Token", "").encode(errors="surrogateescape")
-        # The list compares every secret. A generator would stop at the first match, and its time would show which one.
+        # The list compares every secret. A generator would stop at the first match, and its time would show which
+        # secret matched.
         return any([compare_digest(given, secret) for secret in self._secrets])  # noqa: C419
 
     async def _answer(self, update: Update) -> web.Response:
@@ -75,7 +77,7 @@ class Webhook:
                 return "repeated", None
             reply = await self._dispatcher.feed_update(self._bot, update, session=session)
             if reply is UNHANDLED:
-                # Nothing happened, so nothing is recorded: a release may probe with an empty update.
+                # An update without an effect is not recorded, so that a release can probe with an empty update.
                 await session.rollback()
                 return "ignored", None
         return "handled", reply

@@ -1,4 +1,4 @@
-"""Does the work that need not happen within a request. One worker runs at a time and does one job after the other.
+"""Does the work that need not happen within a request. One worker runs at a time and does one job after another.
 
 Each job runs at least once. A job's effect may occur twice if the worker is killed before it records the end.
 """
@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 CONNECT_EVERY = 1.0  # seconds between two attempts
 LOOK_EVERY = 0.2  # seconds between two checks for the lock or for a job
-PING_EVERY = 1.0  # seconds, during a job
-ANSWER_WITHIN = 2.0  # seconds that PostgreSQL has to answer
-SEND_WITHIN = 5.0  # seconds that Telegram has to take a message
+PING_EVERY = 1.0  # seconds between two checks for the lock during a job
+ANSWER_WITHIN = 2.0  # seconds within which PostgreSQL must answer
+SEND_WITHIN = 5.0  # seconds within which Telegram must accept a message
 
 JOBS = Counter("bot_jobs", "Attempts at jobs, by what became of them", ["outcome"])
 

@@ -21,7 +21,7 @@ MAX_DELAY = 60  # seconds; Telegram draws from 60 to 120
 MAX_RETRY_AFTER = 3600
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
-IDLE_TIMEOUT = 60  # how long an unused connection to the webhook is kept
+IDLE_TIMEOUT = 60  # seconds for which an unused connection to the webhook is kept
 
 log = logging.getLogger("telegram")
 Answer = dict[str, Any]
@@ -29,13 +29,16 @@ Answer = dict[str, Any]
 
 @dataclass
 class Backoff:
-    """The delay between attempts for one update: none after the first failure, then 2, 4, 8 … seconds."""
+    """The delay between attempts for one update.
+
+    There is no delay after the first failure, and then 2, 4, 8 … seconds.
+    """
 
     failures: int = 0
     delay: int = 1
 
     def after_failure(self, retry_after: int) -> int:
-        """Return the seconds to wait now. `retry_after` is what the webhook asked for, 0 if it asked for nothing."""
+        """Return the seconds to wait now. `retry_after` is the delay for which the webhook asked, or 0."""
         wait = min(retry_after, MAX_RETRY_AFTER)
         if not retry_after and self.failures:
             self.delay = min(self.delay * 2, MAX_DELAY)
@@ -75,7 +78,10 @@ class Webhook:
 
 
 class Trust:
-    """The roots for a webhook's chain. The file is read again when it changes: pebble's root is new at each start."""
+    """The roots for a webhook's chain.
+
+    The file is read again after a change, because pebble creates a new root at each start.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,7 +113,8 @@ class Bot:
         self._couriers: dict[int, asyncio.Task[None]] = {}
         self._session: aiohttp.ClientSession | None = None
         self._changing = asyncio.Lock()
-        # The first ID is random, as at Telegram: a bot remembers IDs for a day, even those of this program's last run.
+        # The first ID is random, as at Telegram, because a bot remembers IDs for a day, even after this program
+        # restarts.
         self._next_update_id = random.randrange(10**8, 10**9)
 
     @property
@@ -152,7 +159,7 @@ class Bot:
 
     async def close(self) -> None:
         """End all deliveries. An update under way stays pending, because it may not have arrived."""
-        session, self._session = self._session, None  # first, so that no new courier starts while the old ones end
+        session, self._session = self._session, None  # no new courier starts while the old ones end
         couriers = list(self._couriers.values())
         self._couriers.clear()
         for courier in couriers:
@@ -230,7 +237,7 @@ def connection_error(error: Exception) -> str:
 
 
 def seconds(retry_after: str) -> int:
-    """Return a Retry-After header's seconds, 0 for anything else. Telegram ignores the date form too."""
+    """Return the seconds of a Retry-After header, or 0 if the header has another form. Telegram also ignores a date."""
     return int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else 0
 
 

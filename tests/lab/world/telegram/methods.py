@@ -49,7 +49,7 @@ def check_webhook(params: Params) -> tuple[str, str, int]:
 
 
 def max_connections(value: object) -> int:
-    """Return a number from 1 to 100 as Telegram does: the default is 40, and a larger or smaller one is clamped."""
+    """Return a number from 1 to 100 as Telegram does. The default is 40, and a number outside this range is clamped."""
     text = str(value)
     return min(max(int(text), 1), 100) if re.fullmatch("-?[0-9]{1,9}", text) else 40
 
@@ -168,7 +168,7 @@ async def parameters(request: web.Request) -> Params:
 
 
 def known_tokens(path: Path) -> set[str]:
-    """Return the bot's tokens, one per line of the file. Each call reads the file, so a new token works at once."""
+    """Return the bot's tokens, one per line of the file. Each call reads the file, so a new token works immediately."""
     return set(re.findall(r"^[0-9]+:[A-Za-z0-9_-]+$", path.read_text(), re.MULTILINE))
 
 

@@ -13,6 +13,6 @@ OFFERS = sa.table(
 
 
 def upgrade() -> None:
-    """Insert the offers as the bot's own, with seller 0."""
+    """Insert the offers with seller 0, which is the bot itself."""
     titles = {"Bakery bag": 390, "Vegetable box": 450, "Sushi of the day": 690}
     op.bulk_insert(OFFERS, [{"title": title, "price_cents": cents, "seller": 0} for title, cents in titles.items()])

@@ -1,4 +1,4 @@
-"""Create the tables of the worker's jobs and of the attempts at them: by whom, and from when to when."""
+"""Create the tables of the worker's jobs and of the runs of each job."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ kind = "expand"
 
 
 def upgrade() -> None:
-    """Create both tables. A job needs a kind and the `payload` that its kind reads; the rest has defaults."""
+    """Create both tables. A new job needs a `kind` and the `payload` of that kind. Other columns have defaults."""
     op.create_table(
         "jobs",
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
