@@ -1,10 +1,11 @@
 """Attacks on the lab from `neighbour`: `make attack`.
 
-The report shows each attack's result with and without the defence, and how many requests the bot answered meanwhile.
+The report shows each attack's result with and without the defence, and how many requests the bot answered during the
+attack.
 
-A test takes `attacker`, `serving` and `result`. First the test attacks in `for _ in serving.attacks()`. Then it removes
-the defence, attacks again under `serving.defence_out()`, and restores the defence. At the end the test calls
-`result("slow clients", got="…", control="…")`.
+A test uses the fixtures `attacker`, `serving` and `result`. First the test attacks in `for _ in serving.attacks()`.
+Then it removes the defence, attacks again under `serving.defence_out()`, and restores the defence. At the end the test
+calls `result("slow clients", got="…", control="…")`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Serving:
     running: Running
 
     def attacks(self) -> Iterator[None]:
-        """Attack until the bot has answered enough requests meanwhile, because some attacks end at once."""
+        """Repeat the attack until the bot has answered enough requests, because some attacks end immediately."""
         enough = len(self._attacked.requests) + FEWEST
         self.running.phase(ATTACKED)
         while len(self._attacked.requests) < enough:
@@ -78,7 +79,7 @@ class Serving:
 
 @pytest.fixture(scope="session", autouse=True)
 def _in_the_lab_alone(lab: Environment) -> None:
-    """Require the lab. No other environment is attacked."""
+    """Require the lab. Attack no environment but the lab."""
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +100,7 @@ def serving(lab: Environment) -> Iterator[Serving]:
 
 @pytest.fixture
 def result(request: pytest.FixtureRequest, serving: Serving) -> Callable[..., None]:
-    """Return a function that keeps a line for the table printed at the end.
+    """Return a function that adds a line to the table at the end of the run.
 
     Its arguments are the attack's name, the attack's result, and the result without the defence.
     """

@@ -1,6 +1,6 @@
 """An attacker controls the app's database role, plants objects in PostgreSQL and sees which role runs them.
 
-Each planted object writes to the server's log which role runs it. Other suites use this module, too.
+Each planted object writes the role that runs it to the server's log. Other suites also use this module.
 """
 # ruff: noqa: S608
 
@@ -17,8 +17,8 @@ from testinfra.host import Host
 from tests.support.environment import Environment
 
 ROWS = 3
-# Each object tries to become the login's user, because pg_amcheck and autovacuum only act as a table's owner. The first
-# objects are those that our own statements once called: attack S1's operator, then functions and casts.
+# Each object tries to become the user who logged in, because pg_amcheck and autovacuum only act as a table's owner. The
+# first objects are the operator of attack S1, and the functions and casts that our statements once called.
 PLANTED = f"""
 CREATE SCHEMA sec_app;
 CREATE FUNCTION sec_app.ran(what text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
@@ -63,7 +63,7 @@ DROP SCHEMA IF EXISTS sec_app CASCADE;
 DROP OPERATOR IF EXISTS public.|| (name, name);
 DROP FUNCTION IF EXISTS public.sec_cat, public.pg_database_size(name), public.count(), public.set_config;
 """
-# The app could set these while its role owned the database. Now the superuser owns the database.
+# The app could set these parameters while the app's role owned the database. Now the superuser owns the database.
 FORMER_SETTINGS = {
     "search_path": "public, pg_catalog",
     "role": "'pg_monitor'",
@@ -127,14 +127,18 @@ def planted(app: App) -> Iterator[App]:
     try:
         yield app
     finally:
-        # ALTER ROLE runs first. With the role's own search path, psql would call the objects that are dropped next.
+        # ALTER ROLE runs first. Otherwise, with the role's own search path, psql would call the objects that are
+        # dropped next.
         app.superuser(f"ALTER ROLE {app.login} RESET search_path")
         app.superuser(f"SET search_path = pg_catalog; {TAKEN_AWAY}", app.database)
 
 
 @contextmanager
 def left_by_a_former_owner(app: App) -> Iterator[None]:
-    """Set parameters on the database. Each would falsify or end a superuser's queries without our session settings."""
+    """Set parameters on the database.
+
+    Without our session settings, each parameter would falsify or end a superuser's queries.
+    """
     for name, value in FORMER_SETTINGS.items():
         app.superuser(f"ALTER DATABASE {app.database} SET {name} = {value}")
     try:

@@ -1,4 +1,4 @@
-"""Sends snapshots with the droplet's key, its password and its restic, as an intruder there can.
+"""Sends snapshots with the droplet's key, password and restic, as an intruder on the droplet can.
 
 Standard input has the manifests, the files' contents and restic's --time. The program makes each manifest match its
 files, unless "as_told" is set. Prints the snapshots' IDs.

@@ -1,7 +1,8 @@
-"""Sends endless requests, a byte now and then, to use up nginx's connections.
+"""Sends endless requests slowly, byte by byte, to use up nginx's connections.
 
-It runs on the attacker as `python3 -c`. Arguments: the endless part, "headers" (slowloris) or "body"; the address, the
-host's name, the number of connections, the seconds. Prints how many connections are held at the end.
+It runs on the attacker as `python3 -c`. Arguments: the endless part ("headers", as in slowloris, or "body"), the
+address, the host's name, the number of connections, and the number of seconds. Prints how many connections are held at
+the end.
 """
 
 import sys
@@ -29,7 +30,10 @@ def main(endless: str, address: str, name: str, many: str, seconds: str) -> None
 
 
 def is_open(one: socket) -> bool:
-    """Return whether the connection takes one more byte. If nginx refuses a body, it answers before the body ends."""
+    """Return whether the connection accepts one more byte.
+
+    If nginx refuses a body, nginx answers before the body ends.
+    """
     one.settimeout(0)
     try:
         one.sendall(b"a")

@@ -47,7 +47,10 @@ def counted(droplet: Host) -> dict[str, int]:
 def test_no_code_of_the_app_runs_as_the_superuser_of_backups_releases_plans_or_status(
     lab: Environment, droplet: Host, hostile: App
 ) -> None:
-    """In attack S1, planted code ran as superuser. The counts must be right, too, although a policy hides all rows."""
+    """In attack S1, planted code ran as superuser.
+
+    The row counts must also be right, although a policy hides all rows.
+    """
     tag = status(droplet)["release"]["tag"]
     for verb in ("backup", f"release {tag}", "status", "amcheck"):
         droplet.check_output(f"stackctl {verb}")
@@ -69,7 +72,7 @@ def test_no_code_of_the_app_runs_as_the_superuser_of_backups_releases_plans_or_s
 
 
 def test_the_database_and_its_settings_are_not_the_apps(app: App) -> None:
-    """The app's role may do what a migration needs, and nothing that only the database's owner may do."""
+    """The app's role has the permissions that a migration needs, but not those of the database's owner."""
     for what in ("SET search_path = public", "SET role = 'x'", "RENAME TO mine", "OWNER TO CURRENT_USER", "RESET ALL"):
         said = app.asks(f"ALTER DATABASE {app.database} {what}", fails=True)
         assert "must be owner of database" in said, said
@@ -120,7 +123,7 @@ def test_a_login_with_a_leaked_password_is_dropped_whatever_it_owns(lab: Environ
     app.superuser(
         f"SET ROLE {leaked}; CREATE FUNCTION public.sec_left() RETURNS int LANGUAGE sql AS 'SELECT 1'", app.database
     )
-    # Control: the former statements looked only into the app's database.
+    # Control: the statements of earlier versions looked only into the app's database.
     said = app.superuser(
         f"BEGIN; REASSIGN OWNED BY {leaked} TO {owner}; DROP OWNED BY {leaked}; DROP ROLE {leaked}", app.database
     )

@@ -42,7 +42,7 @@ def test_a_container_that_floods_the_log(droplet: Host, serving: Serving, result
 
 
 def test_a_container_s_log_is_bounded_and_can_be_read_once_it_has_ended(droplet: Host) -> None:
-    """`docker logs` shows the last lines of a container that has ended, and its log takes at most 50 MB of the disk."""
+    """`docker logs` shows the last lines of a container that has ended. The log takes at most 50 MB of the disk."""
     name = f"flooded-{uuid4().hex[:8]}"
     try:
         flood(droplet, f"--name {name}", rounds=3, remove=False)
@@ -65,7 +65,7 @@ def flood(droplet: Host, options: str = "", *, rounds: int = 1, remove: bool = T
 
 
 def said_by_root(droplet: Host) -> str:
-    """Log a line as one of root's programs, as sshd and stackctl do. Return its mark."""
+    """Log a line from a program of root, as sshd and stackctl do. Return its mark."""
     mark = uuid4().hex
     droplet.check_output(f"logger -t evidence {mark} && journalctl --sync")
     assert is_there(droplet, mark)
@@ -73,7 +73,7 @@ def said_by_root(droplet: Host) -> str:
 
 
 def is_there(droplet: Host, mark: str) -> bool:
-    """Return whether the journal has the line, by its tag alone, because sudo logs this command with the mark, too."""
+    """Return whether the journal has the line. Search by its tag, because sudo also logs this command with the mark."""
     return mark in droplet.check_output("journalctl -t evidence --no-pager --output=cat")
 
 
@@ -89,7 +89,7 @@ def small_journal(droplet: Host) -> Iterator[None]:
 
 @contextmanager
 def no_limit_of_the_daemon(droplet: Host) -> Iterator[None]:
-    """Remove journald's limit for Docker's service, by moving aside the file in which systemd gives it to journald."""
+    """Remove journald's limit for Docker's service, by moving aside the file that passes the limit to journald."""
     droplet.check_output(f"mkdir -p {ASIDE} && mv {LIMITS} {ASIDE} && {RESTART}")
     time.sleep(1)
     try:

@@ -1,8 +1,8 @@
 """A backup contains SQL that tries to run as PostgreSQL's superuser during a verification or a restore.
 
-A schema contains code that runs while rows are loaded: CHECK constraints, generated columns and index functions. An
+Rows that are loaded run code of the schema, in CHECK constraints, generated columns and index functions. An
 intruder may have written a whole off-site backup, including globals.sql. As the control, each test also loads the
-backup as the superuser, as a restore once did, to show that the attack then works.
+backup as the superuser, as earlier versions did, and shows that the attack then works.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ INSERT INTO sec.loaded VALUES (1);
 """
 MAY_FILL = 400
 """The MiB of disk that the hostile backup may fill."""
-# The lab's disk is shared. The test sets the required free space so high that the backup may fill only a little.
+# The lab's machines share a disk, so the test requires so much free space that the backup may use only a little.
 BACKUP = """
 import sys
 from pathlib import Path
@@ -122,7 +122,10 @@ def witnesses(droplet: Host, database: Database, name: str) -> dict[str, set[str
 
 @pytest.fixture
 def hostile(lab: Environment, droplet: Host, database: Database) -> Iterator[str]:
-    """Make a backup of the planted objects, and return its ID. It is verified, so no planted code ran as superuser."""
+    """Make a backup of the planted objects, and return its ID.
+
+    The backup is verified, although it contains planted objects.
+    """
     as_the_app(droplet, database, WITNESS)
     droplet.check_output("stackctl backup")
     yield backups(droplet)[-1]["id"]

@@ -1,4 +1,4 @@
-"""A neighbour attacks below HTTP: it tries ports and sends hand-made packets that need no route."""
+"""A neighbour attacks below HTTP. The neighbour tries ports and sends hand-made packets that need no route."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_routing_straight_to_a_published_container(
 def test_packets_for_a_port_published_on_loopback(
     attacker: Host, droplet: Host, stray: Stray, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """The port is published on 127.0.0.1, either explicitly or by the daemon's default."""
+    """The port is published on 127.0.0.1, either explicitly or because this is Docker's default address."""
     for port in (LOOPBACK, CARELESS):
         for _ in serving.attacks():
             assert not passed_on(attacker, droplet, stray, port)
@@ -128,7 +128,10 @@ def test_the_host_s_own_address_on_a_container_network(
 def test_a_container_asks_for_the_droplet_s_metadata(
     droplet: Host, stray: Stray, beyond: None, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """The metadata contains cloud-init's data, perhaps keys and passwords. Only the host may ask for the metadata."""
+    """The metadata contains cloud-init's data, which may include keys and passwords.
+
+    Only the host may ask for the metadata.
+    """
     for _ in serving.attacks():
         assert droplet.run(f"docker exec stray-stray-1 {ASK_METADATA}").rc != 0
     with serving.defence_out(), taken_out(droplet, METADATA_OUT):

@@ -1,7 +1,7 @@
-"""An intruder on the droplet sends forged backups to the off-site storage. No forgery displaces a real backup.
+"""An intruder on the droplet sends forged backups to the off-site storage.
 
-The intruder uses the droplet's append-only key. As the control, each attack would succeed if stackctl trusted the dates
-in restic and in the manifests, which the sender chooses.
+The intruder uses the droplet's append-only key. No forgery displaces a real backup. As the control, each attack would
+succeed if stackctl trusted the dates in restic and in the manifests, which the sender chooses.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _alone(lab: Environment, droplet: Host) -> Iterator[None]:
 
 @pytest.fixture
 def forge(lab: Environment, droplet: Host, repository: Repository) -> Iterator[Send]:
-    """Return a function that sends snapshots as root on the droplet. At the end, delete these snapshots again."""
+    """Return a function that sends snapshots as root on the droplet. At the end of the test, delete these snapshots."""
     sent: list[str] = []
 
     def send_them(snapshots: Sequence[dict[str, Any]], url: str = "") -> list[str]:
@@ -123,7 +123,7 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
     before = droplet.check_output(f"sha256sum {shadowed.here}/*")
     (forged,) = forge([{"manifest": told, "files": FORGED, "time": time}])
 
-    # Control: by time, the forgery is the first or the last snapshot in restic's listing.
+    # Control: sorted by time, the forgery is the first or the last snapshot in restic's listing.
     listed = repository.json("snapshots", "--tag", shadowed.id)
     by_time = sorted(listed, key=lambda one: str(one["time"]))
     assert {one["id"] for one in listed} == {shadowed.real, forged}
@@ -159,7 +159,7 @@ def test_another_one_under_the_id_of_a_good_backup_is_never_taken_silently(
 def test_a_copy_is_no_ambiguity_and_damage_in_it_is_found(
     repository: Repository, shadowed: Shadowed, forge: Send, lab: Environment
 ) -> None:
-    """The copy has the good backup's manifest with other files."""
+    """The damaged copy has the manifest of the good backup, but other files."""
     droplet = shadowed.droplet
     told = shadowed.manifest
     (copy,) = forge([{"manifest": told, "files": FORGED, "as_told": True}])
@@ -241,7 +241,7 @@ def test_seven_forgeries_have_nothing_dropped(
     doubted = {one.snapshot.id for one in after.keep if one.doubts}
     assert doubted == (forged if how != "dates of today" else set())
 
-    # Control: judged only by the manifests, as in the past, the forgeries would displace real backups.
+    # Control: if only the manifests counted, as in earlier versions, the forgeries would displace real backups.
     kept = retention.choose([one.manifest for one in found], DAILY, WEEKLY, MONTHLY)
     lost = {one.snapshot.id for one in found if one.manifest.id not in kept} & real
     assert lost - {one.snapshot.id for one in before.drop}, "the control shows nothing"

@@ -27,7 +27,7 @@ def inside(lab: Environment) -> str:
 
 @pytest.fixture
 def planted(droplet: Host, lab: Environment, inside: str) -> Iterator[str]:
-    """Plant the payload as a Redis key. Plant a link to a file of the host under the name that a restore writes."""
+    """Plant the payload as a Redis key, and plant a link to a file of the host under the name that a restore writes."""
     assert not droplet.file(TARGET).exists
     lab.ask_redis(droplet, f"set {KEY} {shlex.quote(PAYLOAD)}")
     droplet.check_output(f"{inside} {shlex.quote(f'ln -sfn {TARGET} /data/dump.rdb.new')}")
@@ -38,7 +38,7 @@ def planted(droplet: Host, lab: Environment, inside: str) -> Iterator[str]:
 
 
 def test_a_link_that_redis_lays_leads_a_restore_nowhere(droplet: Host, lab: Environment, planted: str) -> None:
-    """In attack S2, root wrote the backup's dump, which the attacker controls, through the link onto the host."""
+    """In attack S2, root followed the link and overwrote a file of the host with a dump that the attacker controls."""
     droplet.check_output("stackctl backup")
     id_ = backups(droplet)[-1]["id"]
     droplet.check_output(f"stackctl restore {id_} --yes {id_}")
@@ -51,7 +51,7 @@ def test_a_link_that_redis_lays_leads_a_restore_nowhere(droplet: Host, lab: Envi
 def test_the_control_a_file_that_is_written_by_its_name_goes_through_the_link(
     droplet: Host, planted: str, lab: Environment
 ) -> None:
-    """Until November 2026, a restore wrote to the path as root, as this test does."""
+    """As the control, this test writes to the path as root, as a restore did until November 2026."""
     droplet.check_output("stackctl backup")
     id_ = backups(droplet)[-1]["id"]
     rdb = lab.settings.paths.backup(id_) / "redis.rdb"
@@ -85,7 +85,7 @@ THE_APP_S = [
 
 @pytest.mark.parametrize("command", ADMINISTRATORS)
 def test_the_app_s_password_makes_nobody_redis_s_administrator(droplet: Host, lab: Environment, command: str) -> None:
-    """Ask Redis with DRYRUN, which changes nothing. As the control, the administrator may run the command."""
+    """Ask Redis with DRYRUN, which changes nothing. The control shows that the administrator may run the command."""
     assert "has no permissions" in lab.ask_redis(droplet, f"ACL DRYRUN default {command}")
     assert lab.ask_redis(droplet, f"ACL DRYRUN stackctl {command}") == "OK"
 

@@ -30,7 +30,7 @@ PER_SOURCE = 5
 def test_idle_connections_from_one_network_while_an_operator_logs_in(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Callable[..., None]
 ) -> None:
-    """Each of 16 addresses in one /64 opens four connections, which is below the limit of a single address."""
+    """Each of 16 addresses in one /64 opens four connections. Four is below the limit for a single address."""
     for _ in serving.attacks():
         held, logins = attacked(attacker, droplet, lab)
         assert logins == LOGINS
@@ -71,7 +71,10 @@ def logs_in(config: str, name: str) -> bool:
 
 @contextmanager
 def by_address(droplet: Host, lab: Environment) -> Iterator[None]:
-    """Let sshd count each IPv6 address separately, as is its default. The restart also clears sshd's penalties."""
+    """Make sshd count each IPv6 address separately, which is sshd's default.
+
+    The restart also clears sshd's penalties.
+    """
     drop_in = f"/etc/ssh/sshd_config.d/00-{lab.settings.values.app}.conf"
     restart = "sshd -t && systemctl restart ssh.service"
     droplet.check_output(

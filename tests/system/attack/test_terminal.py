@@ -77,7 +77,7 @@ def test_a_containers_label(droplet: Host, lab: Environment, web: str) -> None:
 
 
 def test_a_tables_name_and_a_manifest(droplet: Host, lab: Environment) -> None:
-    """Neither a failed nor a successful backup shows control characters of a table's name or of the manifest."""
+    """Neither a failed nor a successful backup shows control characters from a table's name or from the manifest."""
     spelt = "".join(rf"\{ord(one):04x}" for one in TITLE)
     lab.ask_postgres(droplet, f'CREATE TABLE public.U&"{spelt}" AS SELECT 1 AS one')
     made = ""

@@ -43,8 +43,8 @@ def unknown(droplet: Host) -> Iterator[None]:
 def unknown_in_the_end(droplet: Host) -> Iterator[None]:
     """Lift the ban once more after the last test.
 
-    A jail that restarts reads the last minutes of its log again, and may ban the attacker again. The next suite needs
-    access.
+    A jail that restarts reads the last minutes of its log again, and may ban the attacker again. The attacker needs
+    access in the next suite.
     """
     yield
     time.sleep(5)
@@ -70,7 +70,10 @@ def without_jail(droplet: Host, *jails: str) -> Iterator[None]:
 
 @contextmanager
 def changed(droplet: Host, *changes: str) -> Iterator[None]:
-    """Run nginx without a defence. Each sed expression must change the configuration."""
+    """Run nginx with a configuration that sed expressions change, for example without a defence.
+
+    Each expression must change something.
+    """
     droplet.check_output(f"cp -p {CONFIGURATION} {SAVED}")
     try:
         for change in changes:
@@ -120,7 +123,7 @@ def test_slow_senders(
 def test_answers_that_the_client_does_not_read(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """An HTTP/2 client decides how much it accepts. nginx holds the answers until then."""
+    """An HTTP/2 client decides how much it accepts, and nginx holds the remaining answers."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(UNTAKEN_AT_ONCE), UNTIL_S)
     attack = shlex.join(["python3", "-c", UNTAKEN, *arguments])
     for _ in serving.attacks():
@@ -187,7 +190,7 @@ def test_a_flood_from_many_addresses_of_one_network(
 
 @pytest.mark.usefixtures("nginx_alone")
 def test_many_connections(attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result) -> None:
-    """The client opens few connections per second, and too many at the same time (dev-sec nginx-07)."""
+    """The client opens few connections per second, but holds too many at the same time (dev-sec nginx-07)."""
     arguments = (str(machine_of(droplet).ipv4), lab.settings.values.domain, str(CONNECTIONS))
     attack = shlex.join(["python3", "-c", ONE_BY_ONE, *arguments])
     for _ in serving.attacks():
@@ -213,7 +216,7 @@ ANOTHER_NAME = {
 def test_another_name(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, scheme: str
 ) -> None:
-    """A stranger has pointed another name at the droplet, and the client accepts any certificate."""
+    """A stranger has pointed another DNS name at the droplet. The client accepts any certificate."""
     address = machine_of(droplet).ipv4
     ask = f"--insecure --resolve another.test:80:{address} --resolve another.test:443:{address} {scheme}://another.test"
     for _ in serving.attacks():
@@ -265,7 +268,7 @@ def test_a_wrong_secret(droplet: Host, lab: Environment, serving: Serving, resul
 def test_looking_for_what_is_there(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """A client that stays below nginx's limits asks for about a hundred paths in a minute, and fail2ban bans it."""
+    """fail2ban bans a client that stays below nginx's limits but requests about a hundred missing paths in a minute."""
     look = f"--rate 8/s --max-time 2 'https://{lab.settings.values.domain}/nothing/[1-110]'"
     for _ in serving.attacks():
         first = statuses(attacker, lab, look)

@@ -1,8 +1,8 @@
-"""Audits by programs and baselines that others wrote, called judges: `make audit`.
+"""Audits by programs and baselines that others wrote, which are called judges. `make audit` runs them.
 
-A table at the end shows each judge's figure, its goal and the waivers. A judge's test passes the judge's complaints to
-`verdict`. The test of a baseline's control uses `control`. The tests remove everything that a judge needed on the
-droplet.
+A table at the end shows each judge's figure, its goal and the waivers. A test of a judge passes the judge's complaints
+to the fixture `verdict`. A test of a baseline's control uses the fixture `control`. After a judge, its test removes
+everything that the judge needed on the droplet.
 """
 
 from __future__ import annotations

@@ -6,7 +6,10 @@ from testinfra.host import Host
 
 
 def too_open(droplet: Host, path: str, owner: str, most: int) -> str:
-    """Return the fault of a file whose mode may be at most `most`, or "" if the file is right or does not exist."""
+    """Return the fault of a file whose mode must not exceed `most`.
+
+    Return "" if the file is right or does not exist.
+    """
     found = droplet.run(f"stat -L -c '%U:%G %a' {path}").stdout.split()
     if not found:
         return ""

@@ -35,10 +35,10 @@ def index(items: list[Item]) -> int:
 def items_of(log: str) -> list[Item]:
     """Return the points of each test from lynis's log. A test of many settings has one item per setting.
 
-    lynis loses the points that it counts in a subshell: the next line starts from the sum before them. This function
-    drops these points, too.
+    lynis loses the points that it counts in a subshell, because its next line starts from the earlier sum. This
+    function also drops these points.
     """
-    found: list[tuple[Item, tuple[int, int]]] = []  # each item with the sum after it
+    found: list[tuple[Item, tuple[int, int]]] = []  # each item with lynis's sum after that item
     test, detail = "", ""
     for line in log.splitlines():
         if begun := re.search(r"Performing test ID (\S+)", line):
@@ -70,7 +70,7 @@ def seconds_up_to(most: int, *directives: str) -> Callable[[str], list[str]]:
 
 
 # A map may set a header, a client's address or its network through a variable. If a site cannot use the baseline's
-# figure, the figure has a control of its own, and another control checks a bound.
+# figure, one control checks that figure, and a separate control checks a bound.
 DIRECTIVES: dict[str, Callable[[str], list[str]]] = {
     "nginx-05": has(r"^\s*server_tokens off;"),
     "nginx-06": has(r"^\s*client_header_buffer_size 1k;"),

@@ -1,5 +1,6 @@
-"""Compares a judge's complaints with the committed waivers. A complaint without a waiver fails, and so does an unused
-waiver.
+"""Compares a judge's complaints with the committed waivers.
+
+The audit fails for a complaint without a waiver, and for an unused waiver.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A bare droplet converges to the full site, although converges are killed at random and no certificate is available.
 
-This suite runs before all others that need a droplet. The rest of `make test` checks the droplet that it leaves.
+This suite runs before all others that need a droplet. The rest of `make test` checks the droplet that this suite
+leaves.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ TRUSTED = "Obtain the certificate"
 
 @contextmanager
 def authority_out_of_reach(lab: Environment) -> Iterator[None]:
-    """Block the way to the ACME authority. Pebble itself keeps running, because a restart would change its root."""
+    """Block the network path to the ACME authority.
+
+    Pebble itself keeps running, because a restart would change its root.
+    """
     world = lab.connect("world", sudo=False)
     rule = "INPUT -p tcp --dport 14000 -j REJECT --reject-with tcp-reset"
     for program in ("iptables", "ip6tables"):

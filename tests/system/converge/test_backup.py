@@ -1,4 +1,7 @@
-"""A manual backup is verified and can be restored by hand. `make faults` tests more, and breaks each step."""
+"""A manual backup is verified and can be restored by hand.
+
+`make faults` tests backups further, with a failure in each step.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,10 @@ def registry_out_of_reach(lab: Environment) -> Iterator[None]:
 
 
 def boots_with_all_that_was_there(lab: Environment, droplet: Host, fault: Callable[[Machine], None]) -> Host:
-    """Return the droplet after the fault. The registry is down, so the droplet can pull or recreate nothing."""
+    """Return the droplet after the reboot or crash.
+
+    The registry is down, so the droplet cannot pull or recreate anything.
+    """
     title = f"Bread of the {fault.__name__} {time.time_ns()}"
     deliver_an_update(f"/offer 3.50 {title}")
     assert offers(lab, droplet, title) == "1"

@@ -17,7 +17,7 @@ def served_serial(droplet: Host) -> str:
 
 
 def test_a_renewed_certificate_is_taken_up_by_nginx(droplet: Host) -> None:
-    """certbot's deploy hook is enough, and works at once, because each handshake reads the current file."""
+    """certbot's deploy hook is enough and works immediately, because nginx reads the current file at each handshake."""
     before = served_serial(droplet)
     droplet.check_output("certbot renew --force-renewal --no-random-sleep-on-renew")
     assert served_serial(droplet) != before

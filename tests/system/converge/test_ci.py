@@ -1,4 +1,7 @@
-"""CI's key may ask for status, a release and a rollback over SSH, and nothing else. The lab has the private key."""
+"""CI's key may ask for status, a release and a rollback over SSH, and nothing else.
+
+Only the lab has the private key.
+"""
 
 from __future__ import annotations
 

@@ -158,7 +158,9 @@ def test_a_converge_waits_for_another_use_of_apt(lab: Environment, droplet: Host
 
 
 def test_nginx_answers_503_for_an_app_that_is_down(lab: Environment, droplet: Host) -> None:
-    """nginx answers 503 with Retry-After, so that Telegram repeats its request soon. After a 502, Telegram waits long.
+    """nginx answers 503 with Retry-After, so that Telegram repeats its request soon.
+
+    After a 502, Telegram would wait long.
 
     nginx waits up to 30 s for a stopped container whose address it remembers.
     """

@@ -14,14 +14,14 @@ ATTEMPTS = 8
 
 
 def version_shown(lab: Environment) -> bool:
-    """Return whether the running nginx shows its version, which the drift below turns on."""
+    """Return whether the running nginx shows its version. The drift in the tests below turns this on."""
     domain = lab.settings.values.domain
     headers = lab.outside.check_output(f"curl -sS -o /dev/null -D - {lab.trust} https://{domain}/")
     return "nginx/" in headers
 
 
 def die_between_change_and_reload(lab: Environment, droplet: Host) -> None:
-    """Kill converges until a killed converge has written the file and not yet reloaded nginx."""
+    """Kill one converge after another, until a converge has written the file but not yet reloaded nginx."""
     for _ in range(ATTEMPTS):
         droplet.check_output(
             "sed -i 's/server_tokens off/server_tokens on/' /etc/nginx/nginx.conf && systemctl reload nginx"

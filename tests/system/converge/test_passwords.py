@@ -1,4 +1,4 @@
-"""After a password changes in the env file, the next converge puts the new one into use, with any characters."""
+"""After a password changes in the env file, the next converge puts the new password into use, with any characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A release loses no request, and a bad release is undone. `make load` and `make faults` test both at length."""
+"""A release loses no request, and a bad release is undone. `make load` and `make faults` test releases at length."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def live(droplet: Host) -> str:
 
 @pytest.fixture
 def other(live: str) -> str:
-    """Return the tag that is not live, 1.0.0 or 1.1.0, which have the same content."""
+    """Return whichever of the tags 1.0.0 and 1.1.0 is not live. The two images have the same content."""
     return "1.1.0" if live == "1.0.0" else "1.0.0"
 
 

@@ -42,8 +42,8 @@ def of_another_team(lab: Environment) -> Iterator[Host]:
             ran = run([*pyinfra, *deploy], cwd=ROOT, capture_output=True, text=True, check=False)
             assert ran.returncode == 0, ran.stderr[-4000:]
         droplet = lab.reconnect("droplet1")
-        # The off-site backups may be those of the larger bot. The first backup reports this, and later backups are
-        # compared with the first.
+        # The off-site backups may be larger, because the lab's bot made them. The first backup may then fail as too
+        # small, and the second backup is compared with the first.
         droplet.run("stackctl backup")
         droplet.check_output("stackctl backup")
         yield droplet

@@ -64,7 +64,7 @@ def _well_before(droplet: Host) -> None:
         droplet.check_output("stackctl release 1.0.0")
 
 
-# releases that are bad
+# bad releases
 
 
 BROKEN = {
@@ -133,7 +133,7 @@ def unreachable_for_telegram(droplet: Host) -> Iterator[None]:
 
 
 def test_a_release_that_telegram_complains_of_is_undone(droplet: Host) -> None:
-    # Forget earlier errors, because the watch ignores errors if Telegram already reported some before the release.
+    # Forget earlier errors. The watch ignores Telegram's errors if Telegram already reported errors before the release.
     post("/lab/forget", {})
     deliver_an_update()
     tag = live(droplet)
@@ -287,7 +287,7 @@ def test_the_live_release_keeps_serving_if_docker_stops_at_any_step(
 def test_a_release_interrupted_by_a_reboot_serves_and_can_be_finished(  # noqa: PLR0917
     lab: Environment, droplet: Host, target: Target, show: Show, step: str, fault: Callable[[machine.Machine], None]
 ) -> None:
-    """Only requests made while the machine is off are lost, and Telegram sends these again."""
+    """Only requests during the machine's downtime are lost, and Telegram repeats these requests."""
     tag = another(droplet)
     with load(target, clients=CLIENTS, rate=RATE) as running:
         running.phase("released")

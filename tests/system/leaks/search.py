@@ -40,7 +40,7 @@ def core(value: str) -> str:
 
 
 def spellings(values: Iterable[str]) -> list[str]:
-    """Return the core of each secret and the SHA-256 of the whole secret, both also in base64 at every alignment."""
+    """Return the core of each secret and the SHA-256 of the whole secret. Add the base64 of both at every alignment."""
     plain = {one for value in values for one in (core(value), sha256(value.encode()).hexdigest())}
     return sorted(plain | {spelt for one in plain for spelt in _base64(one.encode())})
 
@@ -71,7 +71,10 @@ class Search:
         return self._lines(values, "changed", str(self.since), "/", *ELSEWHERE)
 
     def journal(self, values: Iterable[str]) -> int:
-        """Count the journal's lines that contain a secret. Search every field, because one may hold arguments."""
+        """Count the journal's lines that contain a secret.
+
+        Search every field, because any field may contain a program's arguments.
+        """
         begin = f"--since=@{int(self.since)}"
         (count,) = self._lines(values, "command", "journalctl", "--no-pager", "--all", "--output=export", begin)
         return int(count)

@@ -1,7 +1,7 @@
 """Secrets with marker values pass through converges and releases that succeed or fail, with pyinfra's full output.
 
-Then the tests search the changed files on the droplet and on the operator's machine for the markers. As the control,
-the same search finds a planted marker.
+After these runs, the tests search the changed files on the droplet and on the operator's machine for the markers. As
+the control, the same search finds a planted marker.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ LOUD = [sys.executable, "-m", "pyinfra", "-y", "-vvv", "--diff", "inventories/la
 
 
 def markers() -> dict[str, str]:
-    """Return markers for the secrets that world need not know in advance. All other secrets are already random."""
+    """Return markers for the secrets that world need not know in advance.
+
+    All other secrets are already unique random values.
+    """
     return {
         "DATABASE_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
         "REDIS_PASSWORD": f"canary-{token_hex(8)}{AWKWARD}",
@@ -107,7 +110,7 @@ def run(lab: Environment) -> Iterator[Run]:
 
 @contextmanager
 def refusing_to_write_a_secret(droplet: Host, lab: Environment) -> Iterator[None]:
-    """Make a write of the app environment fail, by a directory under the new file's name."""
+    """Create a directory under the name of the new app environment, so that the app environment cannot be written."""
     hindrance = f"{lab.settings.paths.next_environment}.new"
     droplet.check_output(f"rm -f {hindrance} && mkdir {hindrance}")
     yield
@@ -122,7 +125,7 @@ def refusing_new_roles(droplet: Host, lab: Environment) -> Iterator[None]:
 
     read_only("on")
     yield
-    # The setting also applies to the session that resets it.
+    # The setting also makes the session that resets it read-only.
     lab.ask_postgres(droplet, "ALTER SYSTEM RESET default_transaction_read_only")
     lab.ask_postgres(droplet, "SELECT pg_reload_conf()")
 

@@ -1,4 +1,7 @@
-"""Ten releases and two rollbacks lose no request of forty keep-alive clients. The usual alternatives lose requests."""
+"""Ten releases and two rollbacks lose no request of forty keep-alive clients.
+
+Controls show that the usual alternatives lose requests.
+"""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_a_new_database_password_loses_nothing_and_the_old_role_goes_in_time(
         assert set(after) - set(before), "the live release has no new role"
     show(running.tally.table())
     assert not running.tally.lost
-    # Three different releases are kept. After two more releases, none of the kept ones knows the old password.
+    # Three different releases are kept. After two more releases, none of the kept releases knows the old password.
     live = status(droplet)["release"]["tag"]
     droplet.check_output(f"stackctl release {'1.0.0' if live == '1.1.0' else '1.1.0'}")
     rotate("TELEGRAM_WEBHOOK_SECRET")
@@ -137,8 +137,8 @@ def test_a_redis_that_restarts_before_the_new_release_serves_still_admits_the_li
 ) -> None:
     """Redis restarts before the new release serves, and still admits the live release.
 
-    The converge stops after the data services, because the app's next environment cannot be written: a directory has
-    its name.
+    The converge stops after the data services, because a directory with the same name prevents the write of the app
+    environment.
     """
     former = sha256(secrets_file.read(ENV_FILE)["REDIS_PASSWORD"].encode()).hexdigest()
     hindrance = f"{lab.settings.paths.next_environment}.new"
@@ -174,7 +174,7 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
     admitted = lab.ask_redis(droplet, ADMITTED)
     assert new in admitted
     assert former not in admitted
-    # Redis was not restarted meanwhile. Redis's files name the same users, so a restart would change nothing.
+    # Redis was not restarted meanwhile. A restart of Redis would change nothing, because its files name the same users.
     assert droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}") == started
     droplet.check_output(f"docker restart {redis}")
     assert new in lab.ask_redis(droplet, ADMITTED)
@@ -212,7 +212,7 @@ def test_an_interrupted_rotation_is_run_again_and_loses_nothing(
         running.phase("interrupted")
         interrupted = start_rotating(key)
         assert interrupted.stdout
-        # By then the new role exists, and no release has started.
+        # When nginx is configured, the new role exists, and no release has started.
         converge.wait_for(interrupted.stdout, "nginx | Configure nginx")
         interrupted.terminate()
         said, _ = interrupted.communicate()

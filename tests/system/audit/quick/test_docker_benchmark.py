@@ -1,8 +1,8 @@
 """Checks CIS Docker, sections 2, 3 and 5, and the part of section 4 that can be checked on a droplet.
 
 The numbers are those of dev-sec's cis-docker-benchmark (CIS 1.13). Sections 1 and 6 and the rest of section 4 are rules
-for people. The controls for swarms hold without a swarm. In section 5, 5.2 does not apply because Debian does not use
-SELinux, and 5.22, 5.23 and 5.27 do not apply because they are about commands that people type.
+for people. Without a swarm, the controls for swarms are met. In section 5, 5.2 does not apply because Debian does not
+use SELinux, and 5.22, 5.23 and 5.27 do not apply because they are about commands that people type.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The judges ssh-audit, gixy and systemd, which take seconds and are part of `make test`."""
+"""Tests with the judges ssh-audit, gixy and systemd, which need only seconds and are part of `make test`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Checks dev-sec linux-baseline, by its numbers: files, packages, mounts and kernel parameters.
+"""Checks the numbered controls of dev-sec linux-baseline for files, packages, mounts and kernel parameters.
 
 If the droplet deviates from one part of a control, that part has a separate name (`os-05:ages`), so that a waiver
-covers only this part. The tests leave out os-05b, which is for Red Hat. They leave out sysctl-31b, which is about the
+covers only this part. The tests omit os-05b, which is for Red Hat. The tests also omit sysctl-31b, which is about the
 place of core dumps, because sysctl-31a allows no dumps. The baseline has no package-04 and no sysctl-18.
 """
 
@@ -52,7 +52,7 @@ SYSCTLS: dict[str, dict[str, tuple[int, ...]]] = {
     # The baseline makes this control optional, because a kernel that loads no more modules cannot run Docker.
     "sysctl-29": {"kernel.modules_disabled": (0,)},
     "sysctl-30": {"kernel.sysrq": (0,)},
-    "sysctl-31a": {"fs.suid_dumpable": (0,)},  # with 2, sysctl-31b would apply
+    "sysctl-31a": {"fs.suid_dumpable": (0,)},  # with the value 2, sysctl-31b would apply
     "sysctl-32": {"kernel.randomize_va_space": (2,)},
     "sysctl-34": {
         "fs.protected_fifos": (1, 2),
@@ -109,7 +109,7 @@ KEYSIGN = "/usr/lib/openssh/ssh-keysign"
 def test_sysctl(droplet: Host, control: Control, number: str) -> None:
     wanted = SYSCTLS[number]
     lines = droplet.run(f"sysctl --ignore {' '.join(wanted)}").stdout.splitlines()
-    running = dict(line.split(" = ") for line in lines)  # a key that this kernel hides is missing
+    running = dict(line.split(" = ") for line in lines)  # without the keys that this kernel hides
     wrong = [f"{key} is {running.get(key)}" for key, fit in wanted.items() if running.get(key) not in {*map(str, fit)}]
     control(BASELINE, number, ", ".join(wrong))
 
@@ -176,7 +176,7 @@ def test_login_defs(droplet: Host, control: Control, number: str) -> None:
 
 
 def test_nothing_unknown_is_setuid(droplet: Host, control: Control) -> None:
-    """Search outside Docker's images, in whose setuid programs no container can gain privileges (CIS Docker 5.25)."""
+    """Search outside Docker's images, because setuid programs give no privileges in a container (CIS Docker 5.25)."""
     found = droplet.check_output("find / -xdev -path /var/lib/docker -prune -o -perm /6000 -type f -print").splitlines()
     unknown = [path for path in found if path != KEYSIGN and path.rsplit("/", 1)[-1] not in SUID]
     control(BASELINE, "os-06", ", ".join(unknown))
@@ -204,7 +204,10 @@ def test_pages_can_be_not_executable(droplet: Host, control: Control) -> None:
 
 
 def test_randomness(droplet: Host, control: Control) -> None:
-    """The kernel's pool must be full, which is 256 bits. The baseline's 1000 bits are impossible since Linux 5.18."""
+    """The kernel's entropy pool must be full, with 256 bits.
+
+    The baseline's 1000 bits are impossible since Linux 5.18.
+    """
     available = int(droplet.file("/proc/sys/kernel/random/entropy_avail").content_string)
     control(BASELINE, "os-08", "" if available >= 256 else f"{available} bits")
     control(BASELINE, "os-08:1000", "" if available >= 1000 else f"{available} bits")

@@ -1,7 +1,7 @@
-"""Checks dev-sec nginx-baseline, by its numbers.
+"""Checks the numbered controls of dev-sec nginx-baseline, which are about directives.
 
-The baseline reads directives. If a site chooses a value of its own, this module checks a bound, and
-tests/droplet/test_web.py tests the effect on a client.
+If each site chooses a directive's value, this module checks a bound, and tests/droplet/test_web.py tests the effect on
+a client.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Values = Sequence[str]
 Fits = Callable[[Values], bool]
 
 CIPHERS = "chacha20-poly1305@openssh.com aes256-gcm@openssh.com aes128-gcm@openssh.com aes256-ctr aes192-ctr aes128-ctr"
-# The baseline's list, plus the post-quantum algorithms that OpenSSH has added since.
+# The baseline's list, with the post-quantum algorithms that OpenSSH added later.
 KEX = (
     "sntrup761x25519-sha512@openssh.com curve25519-sha256@libssh.org diffie-hellman-group-exchange-sha256 "
     "sntrup761x25519-sha512 mlkem768x25519-sha256 curve25519-sha256"
@@ -108,7 +108,7 @@ CONTROLS: dict[str, tuple[str, Fits]] = {
 
 @pytest.fixture(scope="module")
 def sshd(droplet: Host) -> dict[str, list[str]]:
-    """Return each option's values from `sshd -T`, for a connection that no Match block fits."""
+    """Return each option's values from `sshd -T`, for a connection to which no Match block applies."""
     options: dict[str, list[str]] = {}
     for line in droplet.check_output("sshd -T").splitlines():
         name, _, value = line.partition(" ")

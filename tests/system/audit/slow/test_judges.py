@@ -1,4 +1,4 @@
-"""The judges lynis, testssl.sh and nmap over all ports, which take a minute each."""
+"""Tests with the judges lynis, testssl.sh and nmap over all ports, which need a minute each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lynis(droplet: Host, outside: Host) -> Iterator[str]:
     packed = outside.check_output(PACK)
     droplet.check_output(f"install -d -m 0700 {LYNIS}")
     try:
-        for start in range(0, len(packed), 100_000):  # an argument has a maximum length
+        for start in range(0, len(packed), 100_000):  # Linux limits the length of an argument
             droplet.check_output(f"printf %s {packed[start : start + 100_000]} >> {LYNIS}/packed")
         droplet.check_output(f"base64 -d {LYNIS}/packed | tar -x -C {LYNIS} --no-same-owner")
         yield LYNIS
@@ -55,7 +55,10 @@ def upgraded(droplet: Host, env: Environment) -> None:
 @pytest.mark.group("everywhere")
 @pytest.mark.usefixtures("upgraded")
 def test_lynis(droplet: Host, env: Environment, lynis: str, verdict: Verdict) -> None:
-    """Lynis gives no warning. The table shows its index, and the index without tests that this machine cannot meet."""
+    """Lynis gives no warning.
+
+    The table shows lynis's index, with and without the tests that this machine cannot pass.
+    """
     files = f"--plugindir {lynis}/plugins --logfile {lynis}/log --report-file {lynis}/report"
     droplet.run(f"cd {lynis} && sh lynis audit system --cronjob --profile {lynis}/default.prf {files}")
     report = droplet.file(f"{lynis}/report").content_string

@@ -10,7 +10,7 @@ from deploys.converge import session
 from deploys.operations import ufw
 from deploys.operations.trial import RESTART_SSHD, apply_on_trial
 
-# Nobody has the private half of this key, whose 32 bytes just count up.
+# Nobody has the private key, because the 32 bytes of this public key just count up.
 SOMEBODY_ELSES = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f somebody\n"
 
 data = host.data.dict()

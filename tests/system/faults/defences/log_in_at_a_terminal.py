@@ -1,5 +1,6 @@
-"""Logs root in by login(1) on a terminal, as at the console. The password is standard input. Prints what the terminal
-showed.
+"""Logs root in with login(1) on a terminal, as at the console.
+
+The program reads the password from standard input. Prints what the terminal showed.
 """
 
 import os
@@ -20,7 +21,7 @@ if child == 0:
 def read() -> bytes:
     """Return what the terminal shows next.
 
-    login(1) first hangs up the terminal and then opens the terminal again. A read in between fails.
+    login(1) first hangs up the terminal and then opens the terminal again. A read between the two fails.
     """
     if select.select([terminal], [], [], 0.2)[0]:
         with suppress(OSError):

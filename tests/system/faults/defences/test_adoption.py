@@ -1,6 +1,6 @@
 """A droplet without cloud-init's user data first admits only root (docs/getting-started.md, "Adopting").
 
-If its first converge dies at any moment, either root or the operator can still log in.
+Even if the first converge dies, at any moment, root or the operator can still log in.
 """
 
 from __future__ import annotations

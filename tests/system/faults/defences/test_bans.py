@@ -1,4 +1,7 @@
-"""fail2ban bans clients that guess or probe, on all ports, for longer each time. It spares trusted addresses."""
+"""fail2ban bans clients that guess or probe, on all ports, and each ban of a client is longer than the last.
+
+fail2ban spares trusted addresses.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,8 @@ def test_a_client_that_keeps_asking_for_missing_paths_is_banned(
 def as_counted(address: Any) -> object:
     """Return the address as fail2ban counts it.
 
-    nginx logs the first address of an IPv6 client's /64. Yet a ban of that network spares a trusted address in it.
+    nginx logs the first address of an IPv6 client's /64. A ban of that network still spares a trusted address in the
+    network.
     """
     return ip_network((address, 64), strict=False).network_address if address.version == 6 else address
 
@@ -113,7 +117,7 @@ def test_a_ban_survives_a_reboot(droplet: Host, outside: Host, lab: Environment)
 
 
 def test_a_trusted_address_that_does_the_same_is_not_banned(droplet: Host, lab: Environment) -> None:
-    """Control: all requests of the same program get an answer if they come from a trusted address."""
+    """Control: the same program gets an answer to every request if it runs at a trusted address."""
     command = [sys.executable, "-c", PROGRAM, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(OFTEN)]
     assert_answered(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout), OFTEN)
     assert banned(droplet, "nginx-refusals") == set()
@@ -125,7 +129,7 @@ def test_a_client_below_the_limit_is_not_banned(droplet: Host, outside: Host, la
 
 
 def test_a_client_that_guesses_at_ssh_is_banned(droplet: Host, outside: Host) -> None:
-    """sshd accepts only keys, so a guess fails before it sends a password. fail2ban counts the guess, too."""
+    """sshd accepts only keys, so a guess fails before it sends a password. fail2ban still counts the guess."""
     address = machine_of(droplet).ipv4
     assert reaches(outside, address, 22)
     for _ in range(12):

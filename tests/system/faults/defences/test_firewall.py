@@ -80,7 +80,7 @@ FLUSHED = "iptables -P INPUT ACCEPT && iptables -F INPUT && ip6tables -P INPUT A
 def test_rules_that_somebody_changed_are_planned_and_mended(
     lab: Environment, droplet: Host, stray: Stray, change: str
 ) -> None:
-    """The files are unchanged, and ufw reports that it is active. The plan compares the loaded rules."""
+    """The plan compares the loaded rules, because ufw's files are unchanged and ufw reports that it is active."""
     operation = {"firewall | Allow only SSH, HTTP and HTTPS"}
     with listening(droplet):
         assert not open_to(lab.outside, droplet, LISTENING)
@@ -113,7 +113,7 @@ def test_ssh_can_be_limited_to_addresses(lab: Environment, droplet: Host) -> Non
 
 
 def test_only_a_rule_of_ufw_opens_another_port_over_ipv6(lab: Environment, droplet: Host, stray: Stray) -> None:
-    """Docker has no rules for IPv6. Its proxy listens on the port, and only ufw protects the port."""
+    """Docker has no rules for IPv6. Docker's proxy listens on the port, and only ufw protects the port."""
     assert not open_over_ipv6(lab.outside, droplet, PUBLIC)
     droplet.check_output(f"ufw allow {PUBLIC}/tcp")
     try:
@@ -135,7 +135,7 @@ def listening(droplet: Host) -> Iterator[None]:
 
 
 def wait_for_stray(droplet: Host, stray: Stray) -> None:
-    """Wait until the stray container listens. Before that, a missing answer would prove nothing."""
+    """Wait until the stray container listens. Until the container listens, a missing answer proves nothing."""
     asked = f"timeout 1 bash -c '</dev/tcp/{stray.address}/5432'"
     for _ in range(60):
         if droplet.run(asked).rc == 0:

@@ -1,4 +1,7 @@
-"""Changes by hand are reported. A converge reverts a change that overrides the site, and removes others by name."""
+"""Changes by hand are reported.
+
+A converge reverts changes that override the site. Other changes are removed by name.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,10 @@ def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Environment, forced:
 
 
 def test_the_sandbox_keeps_it_from_the_rest(droplet: Host, lab: Environment) -> None:
-    """A program in the unit can write only to a renewal's files. As the control, it runs without the sandbox, too."""
+    """A program in the unit can write only to a renewal's files.
+
+    As the control, the same program also runs without the sandbox.
+    """
     paths = lab.settings.paths
     unit = paths.units.certificate_service
     properties = droplet.check_output(
@@ -124,7 +127,7 @@ def test_a_flood_in_the_access_log_is_cut_within_one_look(droplet: Host) -> None
 
 
 def test_debian_s_own_rotation_would_wait_for_the_night(droplet: Host) -> None:
-    """Control: without the rule for the size, the same flood waits for the night."""
+    """Control: without the rule for the size, the log of the same flood is rotated only at night."""
     rules, status = "/root/logrotate-of-the-tests", "/root/logrotate-of-the-tests.status"
     droplet.check_output(f"grep -v maxsize /etc/logrotate.d/nginx > {rules}; logrotate --state {status} {rules}")
     try:
@@ -154,7 +157,7 @@ def test_a_changed_file_of_a_debian_package_is_reported(droplet: Host, lab: Envi
 
 
 def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> None:
-    """A replaced program makes a reboot due, as a replaced library does, because needrestart reports both."""
+    """A replaced program makes a reboot due, just like a replaced library, because needrestart reports both."""
     marks, program = "/run/reboot-required /run/reboot-required.pkgs", "/root/of-the-tests"
     droplet.check_output(f"rm -f {marks}; systemctl start {UPGRADE}")
     assert "outdated.service" not in droplet.run("stackctl status").stdout
@@ -164,7 +167,7 @@ def test_a_service_with_a_replaced_program_has_a_reboot_due(droplet: Host) -> No
         droplet.check_output(f"rm {program}; systemctl start {UPGRADE}")
         said = droplet.run("stackctl status")
         assert re.search(r"reboot +due, for .*outdated\.service", said.stdout)
-        # A due reboot is no problem. The only problem is the undeclared unit.
+        # The only problem in `status` is the undeclared unit, because a due reboot is no problem.
         problems = json.loads(droplet.run("stackctl status --json").stdout)["problems"]
         assert [one.partition(":")[0] for one in problems] == ["/run/systemd/transient/outdated.service"]
     finally:

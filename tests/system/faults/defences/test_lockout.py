@@ -122,7 +122,7 @@ def test_a_mistake_is_undone_within_two_minutes(lab: Environment, droplet: Host,
     assert not admitted(lab, droplet)
     assert f"on trial     {trial}, reverted at " in droplet.run("stackctl status").stdout
     time.sleep(PATIENCE_S / 2)
-    droplet.check_output("systemctl daemon-reload")  # as a package's script may do
+    droplet.check_output("systemctl daemon-reload")  # a package's script may reload systemd at any time
     wait_until_undone(droplet, trial, PATIENCE_S / 2 + TAKES_S)
     assert admitted(lab, droplet)
     assert what_counts(droplet) == before
@@ -141,7 +141,7 @@ def test_a_slip_that_sshd_itself_finds_never_gets_there(lab: Environment, drople
     assert what_counts(droplet) == before
     assert admitted(lab, droplet)
     droplet.check_output("stackctl trial undo ssh")
-    # The handler has been pending since then, so sshd is restarted once.
+    # The handler has been pending since the undone trial, so sshd is restarted once.
     assert converge.changed(converge.site()) == {ADMIT}
     assert converge.planned() == set()
 
@@ -188,7 +188,10 @@ def test_a_revert_that_fails_at_boot_is_repeated_until_it_succeeds(lab: Environm
 
 
 def test_without_the_timer_a_lock_out_lasts(lab: Environment, droplet: Host) -> None:
-    """Control for the revert after two minutes. The test also covers the operator's own `stackctl trial undo`."""
+    """As the control for the revert after two minutes, a droplet without the timer stays locked.
+
+    The test also covers the operator's own `stackctl trial undo`.
+    """
     make(NOBODY)
     droplet.check_output(f"systemctl stop {PATHS.units.trial_timer('ssh')}")
     time.sleep(PATIENCE_S + TAKES_S)
@@ -200,7 +203,10 @@ def test_without_the_timer_a_lock_out_lasts(lab: Environment, droplet: Host) -> 
 
 
 def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Environment, droplet: Host) -> None:
-    """Control for the revert at boot. The test also covers the console as the way back in."""
+    """As the control for the revert at boot, a droplet without the unit stays locked.
+
+    The test also shows that the operator can return through the console.
+    """
     there = by_name(name_of(droplet))
     make(DEAF)
     droplet.check_output(f"systemctl disable {PATHS.units.trial_boot}")
@@ -214,7 +220,7 @@ def test_without_its_unit_a_reboot_keeps_everybody_out(lab: Environment, droplet
 
 
 def test_a_second_converge_keeps_what_was_confirmed_last(lab: Environment, droplet: Host) -> None:
-    """A converge that fails and is run again during its trial must not take the mistake for the earlier state."""
+    """A second converge during the trial of a failed converge must not take the mistake for the earlier state."""
     before = what_counts(droplet)
     make(DEAF)
     make(DEAF)
@@ -224,7 +230,10 @@ def test_a_second_converge_keeps_what_was_confirmed_last(lab: Environment, dropl
 
 
 def test_a_change_that_comes_after_the_trial_is_refused(lab: Environment, droplet: Host) -> None:
-    """The operator's machine sleeps after `begin` until the trial is over. Nothing would revert a later change."""
+    """The operator's machine sleeps after `trial begin` until the trial is over.
+
+    Nothing would revert a change after that.
+    """
     before = what_counts(droplet)
     droplet.check_output("stackctl trial begin ssh")
     try:

@@ -1,4 +1,7 @@
-"""Tests of backups, restores and crashes, only in the lab. Each test starts with a healthy droplet and leaves one."""
+"""Tests of backups, restores and crashes, only in the lab.
+
+Each test starts with a healthy droplet and leaves the droplet healthy.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Writes standard input into the named file and keeps the file's mode. Runs on the droplet as `python3 -c`."""
+"""Replaces the named file's content with standard input, and keeps the file's mode.
+
+Runs on the droplet as `python3 -c`.
+"""
 
 import sys
 from pathlib import Path

@@ -113,7 +113,7 @@ def test_a_backup_killed_at_any_step_does_not_count_and_the_next_one_is_whole(
     asked.reach(step)
     asked.kill()
     code, output = asked.end()
-    # The kill may come too late for the last steps.
+    # The run may end before it can be killed in one of its last steps.
     assert code == KILLED or (code == 0 and step in {"upload", "prune"}), output
     reached = steps.index(asked.last_step()) if code else len(steps)
     show(f"to be killed at {step}: {asked.last_step() if code else 'it had ended'}")
@@ -151,7 +151,7 @@ def test_a_backup_of_half_the_size_fails_but_is_kept(droplet: Host, database: Da
     assert_the_next_one_is_whole(droplet)
 
 
-# other runs at the same time
+# two runs at the same time
 
 
 def test_the_second_of_two_is_refused_by_name(droplet: Host) -> None:
@@ -179,7 +179,7 @@ def test_a_release_runs_during_the_verification_of_a_backup(droplet: Host) -> No
 def at(droplet: Host) -> Iterator[Callable[[int], CommandResult]]:
     """Return a function that makes a backup with stackctl's clock a number of days ahead.
 
-    libfaketime sets the clock. stackctl's child processes don't inherit it.
+    libfaketime sets the clock of stackctl only, because child processes do not inherit the setting.
     """
     droplet.check_output("apt-get install --yes --quiet faketime")
     fake = f"LD_PRELOAD={FAKETIME} FAKETIME_DONT_FAKE_MONOTONIC=1"
@@ -189,7 +189,7 @@ def at(droplet: Host) -> Iterator[Callable[[int], CommandResult]]:
 
 @pytest.fixture
 def nightly(droplet: Host) -> Iterator[None]:
-    """Make backups of ten nights by copies of one real backup, with other names and dates."""
+    """Make the backups of ten nights, as copies of one real backup with other names and dates."""
     before = proven(droplet)
     droplet.check_output("stackctl backup")
     newest = backups(droplet)[-1]

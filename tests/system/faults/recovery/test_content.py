@@ -1,8 +1,8 @@
 """A backup holds the database's content at one moment, while four sellers keep trading.
 
-Each seller's trades are numbered and come from a seed. A restored database contains each seller's first trades, up to
-some number. It must equal an empty database after exactly these trades, and it must contain every trade that PostgreSQL
-had confirmed before the backup began.
+Each seller's trades are numbered and generated from a seed. A restored database contains each seller's first trades, up
+to some number. The restored database must equal an empty database after exactly these trades. It must contain every
+trade that PostgreSQL had confirmed before the backup began.
 """
 # ruff: noqa: S608
 

@@ -1,11 +1,11 @@
-"""PostgreSQL, Redis or the machine is killed during many writes. All acknowledged data is there afterwards.
+"""PostgreSQL, Redis or the machine is killed during many writes. Afterwards, no acknowledged data is missing.
 
-The lab kills a machine by killing its processes. The kernel still writes what the processes gave it, unlike after a
-power cut. So these tests find data that a process had not yet given to the kernel, and they find no missing fsync. To
-find a missing fsync, use a VM (docs/how-to/lab.md).
+The lab kills a machine by killing its processes. Unlike after a power cut, the kernel still writes the data that the
+processes gave it. The tests therefore notice data that a process had not yet given to the kernel, but do not notice a
+missing fsync. To find a missing fsync, use a VM (docs/how-to/lab.md).
 
-Redis promises less. With snapshots it keeps the data of the last snapshot. With an append-only file it loses at most
-the last second.
+Redis promises less. With snapshots, Redis keeps the data of the last snapshot. With an append-only file, Redis loses at
+most the last second.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def redis(droplet: Host, lab: Environment) -> None:
 
 
 def the_machine(_droplet: Host, _lab: Environment) -> None:
-    """Kill all processes of the machine. The page cache stays."""
+    """Kill all processes of the machine. The kernel's page cache survives."""
     machine.crash(DROPLET)
 
 
@@ -69,7 +69,7 @@ def wait_for_answers(running: Running) -> None:
 
 
 def under_load(lab: Environment, fault: Fault) -> tuple[Running, set[int]]:
-    """Cause the fault under load. Return the load, and the updates that were answered and then had no effect."""
+    """Cause the fault under load. Return the load, and the updates that were answered but had no effect."""
     droplet, _ = connected(lab)
     with load(lab_target(lab), clients=8, rate=60.0) as running:
         time.sleep(3)
@@ -224,7 +224,10 @@ def test_with_an_append_only_file_redis_has_all_but_the_last_moment(
 
 @pytest.mark.usefixtures("append_only")
 def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Environment) -> None:
-    """Redis starts only from the append-only file. A restore must not leave that file, which has the replaced data."""
+    """If an append-only file exists, Redis starts only from that file.
+
+    A restore must remove it, because it has the replaced data.
+    """
     droplet, _ = connected(lab)
     lab.ask_redis(droplet, "set restored then")
     droplet.check_output("stackctl backup")

@@ -23,7 +23,7 @@ SOON_S = 30
 
 
 def reaches_telegram(droplet: Host) -> bool:
-    """Return whether the bot's container can connect to Telegram, by address and so without a name server."""
+    """Return whether the bot's container can connect to Telegram's address. This needs no name server."""
     web = f"toogoodtogo-{status(droplet)['active']}-web-1"
     python = json.loads(droplet.check_output(f"docker inspect -f '{{{{json .Config.Entrypoint}}}}' {web}"))[0]
     connect = f"import socket; socket.create_connection(('{WORLD.ipv4}', 8081), timeout=3)"

@@ -38,7 +38,8 @@ def _something_to_dump(lab: Environment, droplet: Host) -> Iterator[None]:
     database.ask(f"CREATE TABLE sec_big AS SELECT n, md5(n::text) FROM generate_series(1, {BIG}) n")
     yield
     database.ask("DROP TABLE sec_big")
-    # Make another backup, because the first backup after the large table is reported as less than half of the size.
+    # Make a second backup, because the first backup without the large table fails as less than half of the earlier
+    # size.
     droplet.run("stackctl backup")
     droplet.check_output("stackctl backup")
     assert (problems(droplet), leftovers(droplet)) == ([], "")
@@ -95,7 +96,7 @@ def test_a_table_that_is_reloaded_all_the_time_is_whole_in_each_backup(droplet: 
 
 
 def test_a_snapshot_without_locks_sees_empty_tables(database: Database) -> None:
-    """Control: backups once counted and dumped without locks, and then saw empty tables."""
+    """Control: without locks, as in earlier versions, a backup counts and dumps empty tables."""
     with subprocess.Popen(
         database.over_ssh(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as older:

@@ -1,7 +1,7 @@
 """The upload fails in each possible way. The tests check the message, the leftovers and the next backup's upload.
 
-Other machines of the lab use the storage meanwhile. So the tests do not stop the storage, and instead block it in this
-droplet's firewall.
+The tests do not stop the storage, because other machines of the lab use it. Instead, the droplet's firewall blocks the
+storage.
 """
 
 from __future__ import annotations
@@ -184,14 +184,15 @@ def test_a_storage_that_fails_during_an_upload_leaves_no_partial_backup(
         assert kept in there(droplet)
     finally:
         database.ask("DROP TABLE ballast")
-        # The first backup of less than half the size fails. The next backup is compared with that one and succeeds.
+        # The first backup of less than half the size fails. The next backup is compared with the failed one and
+        # succeeds.
         droplet.run("stackctl backup")
     # A lock of the stopped restic would make this check fail.
     repository.restic("check", "--read-data")
 
 
 def test_the_newest_night_is_the_latest_after_the_droplet_was_put_back(droplet: Host, lab: Environment) -> None:
-    """A provider's snapshot takes back the droplet, with its list of backups and the counter of their numbers."""
+    """A provider's snapshot puts back the droplet, including its list of backups and the counter of backup numbers."""
     kept, counted = "/root/as-it-was", lab.settings.paths.backup_sequence
     droplet.check_output("stackctl backup")
     droplet.check_output(f"mkdir {kept} && cp -a /opt/backups {counted} {kept}/")
@@ -216,7 +217,7 @@ def test_the_newest_night_is_the_latest_after_the_droplet_was_put_back(droplet: 
 
 
 def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: Repository, lab: Environment) -> None:
-    """An intruder on the droplet has its key, its password and any program."""
+    """An intruder on the droplet has the droplet's key and password, and can run any program."""
     keys = ("KEY_ID", "KEY_SECRET", "PASSWORD")
     as_droplet = {f"{OPERATOR}_{key}": repository.secrets[f"{DROPLET}_{key}"] for key in keys}
     apart = replace(repository, url=f"{repository.url}-tried")
@@ -295,7 +296,7 @@ def a_year(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_storage_s_dates_are_those_of_what_it_took(repository: Repository) -> None:
-    """Send a snapshot with an old date. The storage dates the snapshot by its upload, with either key."""
+    """Send a snapshot with an old date. The storage gives the snapshot the date of the upload, with either key."""
     apart = replace(repository, url=f"{repository.url}-dated")
     made(apart)
     try:

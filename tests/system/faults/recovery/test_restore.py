@@ -30,7 +30,7 @@ REDIS_KEY = "restored"
 
 @dataclass(frozen=True)
 class Then:
-    """The state at the time of the backup."""
+    """The data at the time of the backup."""
 
     id: str
     offers: str
@@ -132,7 +132,7 @@ def test_another_backup_s_restore_undoes_an_interrupted_one_first(
     droplet: Host, database: Database, then: Then, now: str
 ) -> None:
     asked = then.restore()
-    asked.reach("rdb")  # in this step, the databases have already changed places
+    asked.reach("rdb")  # in this step, the databases have already been swapped
     asked.kill()
     asked.end()
     safety = next(one["id"] for one in reversed(backups(droplet)) if one["reason"] == "safety")

@@ -1,4 +1,7 @@
-"""A restore in place brings back more than rows, and reports what it leaves out, even for difficult databases."""
+"""A restore in place brings back not only rows, and reports what it leaves out.
+
+The databases in these tests are difficult to restore.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,7 @@ def app(lab: Environment, droplet: Host, database: Database) -> Iterator[Callabl
     database.ask("DROP DATABASE IF EXISTS lost", "postgres")
     if database.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'odd reader'") == "1":
         database.ask_as_superuser('DROP OWNED BY "odd reader"; DROP ROLE "odd reader"')
-    droplet.run("stackctl backup")  # this backup fails if the database has shrunk to less than half
+    droplet.run("stackctl backup")  # this backup fails if its dump is less than half as large as the last
     droplet.check_output("stackctl backup")
     assert (problems(droplet), leftovers(droplet)) == ([], "")
 
@@ -115,7 +118,7 @@ def test_a_restore_brings_back_all_that_the_owner_can_create_and_reports_the_res
         assert f"differs from the backup: {told}" in done
     _, database = connected(lab)
     assert database.ask_as_superuser(SEEN) == before
-    # A later migration may change the app's extensions like this.
+    # A later migration may change the app's extensions in this way.
     app("ALTER EXTENSION citext UPDATE; DROP EXTENSION hstore CASCADE")
 
 
