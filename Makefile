@@ -137,7 +137,7 @@ rollback: setup ## roll ENV back to the previous release, or to TAG
 load: lab-ready ## run releases and rollbacks in the lab under load, and count lost requests
 	$(PYTHON) -m pytest tests/system/load
 
-faults: lab-ready ## make each step of releases, backups and restores fail in the lab, and lock the operator out
+faults: lab-ready ## make each step of releases, backups and restores fail in the lab, and apply changes that lock the operator out
 	$(PYTHON) -m pytest tests/system/faults
 
 drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and rebuild it from its off-site backup, with DRILL_MB of data

@@ -281,10 +281,10 @@ def problems() -> Iterator[str]:
     for source in ("all", "prod"):
         for value in values_of((ROOT / f"group_data/{source}.py").read_text()):
             if not value.meaning:
-                yield f"group_data/{source}.py says nothing of {value.name}. Next: describe it in a comment above it"
+                yield f"group_data/{source}.py does not describe {value.name}. Next: add a comment above the value"
     for name, text in make_variables().items():
         if not text:
-            yield f"Makefile says nothing of {name}. Next: describe it in a line `# {name}: …`"
+            yield f"Makefile does not describe {name}. Next: add a line `# {name}: …`"
     for page in pages():
         yield from (f"{page.relative_to(ROOT)} {problem}" for problem in dict.fromkeys(problems_of(page)))
     yield from pages_named_in_code()

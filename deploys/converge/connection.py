@@ -99,7 +99,7 @@ def _no_answer(hostname: str, found: dict[str, Any], config: str, error: OSError
     address, port = found.get("hostname", hostname), found.get("port", 22)
     return (
         f"There is no answer from {address}, port {port} ({error.strerror or error}). Nothing was changed. Next: check "
-        f"that the droplet is on, that {config} has its address, and that neither a cloud firewall, nor "
+        f"that the droplet is on, that {config} has the droplet's address, and that neither a cloud firewall, nor "
         'sshd_allowed_from, nor a ban blocks this machine (docs/how-to/runbook.md, "SSH is broken")'
     )
 

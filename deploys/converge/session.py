@@ -73,7 +73,7 @@ def interrupt_message(environment: str) -> str:
     return (
         "Interrupted between two steps. The droplet keeps what was done, and remembers the pending handlers. A "
         "change to SSH or the firewall that no new login confirmed is reverted within two minutes.\n"
-        f"Next: make site ENV={environment}, which continues from there. "
+        f"Next: make site ENV={environment}, which continues from that step. "
         f"make plan ENV={environment} shows what is left."
     )
 

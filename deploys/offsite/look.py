@@ -201,7 +201,7 @@ def _alarms(
 ) -> list[str]:
     alarms = [f"snapshot {number[:8]}: {doubt}" for number, doubt in doubts.items()]
     if known.repository and known.repository != repository:
-        alarms.append(f"{known.url} is another repository than at the last look ({_text(known.looked)})")
+        alarms.append(f"{known.url} is not the repository of the last look ({_text(known.looked)})")
     for number, one in known.snapshots.items():
         name = f"{one.backup} (snapshot {number[:8]}, stored {one.stored:%Y-%m-%d})"
         if number in listed and number not in seen:

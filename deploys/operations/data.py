@@ -43,7 +43,7 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
     elif there == LINK:
         # chown would change the target of the link. stackctl follows no link below data_root (openat.py).
         yield StringCommand(
-            "echo", QuoteString(f"{path} is a symbolic link. Next: mount the volume there instead"), ">&2; false"
+            "echo", QuoteString(f"{path} is a symbolic link. Next: mount the volume at {path} instead"), ">&2; false"
         )
     elif there:
         yield StringCommand(f"chown {uid}:{uid}", target, "&& chmod 700", target)

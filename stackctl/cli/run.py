@@ -89,7 +89,7 @@ def _ended(act: Callable[[], int]) -> tuple[int, str]:
     except KeyboardInterrupt:
         return 1, "the command was interrupted. Next: run the same command again"
     except OSError as error:
-        return 1, f"{error}. Next: see the machine's own log (journalctl -b)"
+        return 1, f"{error}. Next: see the droplet's own log (journalctl -b)"
     except Exception as error:  # a follower must also see internal errors
         print(printable(traceback.format_exc(), "\t\n"), file=sys.stderr)
         return 4, f"internal error in stackctl ({error!r}). Next: run stackctl status, and report this"

@@ -106,7 +106,7 @@ def _expected(error: BaseException) -> StackError | None:
     if isinstance(error, KeyboardInterrupt):
         return FailedError("the run was interrupted")
     if isinstance(error, OSError):
-        return FailedError(str(error), next_step="see the machine's own log (journalctl -b)")
+        return FailedError(str(error), next_step="see the droplet's own log (journalctl -b)")
     return error if isinstance(error, StackError) else None
 
 

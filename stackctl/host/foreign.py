@@ -81,7 +81,7 @@ def problems(found: Foreign) -> list[str]:
             f"{len(found.findings) - MOST_PROBLEMS} more things are foreign. Next: sudo stackctl status --json"
         )
     return lines + [
-        f"foreign_accepted names {name}, which is not there. Next: remove that name from group_data"
+        f"foreign_accepted names {name}, which the droplet no longer has. Next: remove that name from group_data"
         for name in found.gone
     ]
 

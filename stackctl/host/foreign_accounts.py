@@ -86,7 +86,7 @@ class Accounts:
                 continue
             name = f"account:{named(one.login)}"
             if not _is_other_than_root(one.uid):
-                yield Finding(name, "has uid 0, so this account is root by another name", "remove")
+                yield Finding(name, "has uid 0, so this account is root under another name", "remove")
             elif not _is_other_than_root(one.gid):
                 yield Finding(name, "has root's group as its primary group", "remove")
             elif one.shell.rpartition("/")[2] not in NO_SHELLS:
@@ -112,7 +112,9 @@ class Accounts:
             gid = _number(said)
             if gid in privileged and name not in PRIVILEGED:
                 yield Finding(
-                    f"group:{named(name)}", f"has gid {gid}, so this group is a privileged one by another name", "hand"
+                    f"group:{named(name)}",
+                    f"has gid {gid}, so this group is a privileged group under another name",
+                    "hand",
                 )
             if gid not in privileged:
                 continue

@@ -101,7 +101,7 @@ class Force:
                     )
         for name, path in overriding.items():
             shown_path = shown(f"/{path.relative_to(self._paths.root)}")
-            what = f"{shown_path} sets {name.replace('/', '.')} to another value than the site at each boot"
+            what = f"{shown_path} sets {name.replace('/', '.')} at each boot, but the site declares another value"
             yield Finding(f"sysctl.d:{name.replace('/', '.')}", what, "hand", str(shown_path))
 
     def _keys(self, pattern: str, wanted: dict[str, str]) -> list[str]:

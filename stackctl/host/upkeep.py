@@ -125,7 +125,7 @@ def _outdated(machine: Machine) -> list[str]:
     ran = machine.run(OUTDATED, timeout=OUTDATED_TIMEOUT)
     if ran.code:
         raise FailedError(
-            f"the upgrade is installed, but needrestart cannot say what still uses old libraries: {ran.reason}"
+            f"the upgrade is installed, but needrestart cannot say which programs still use old libraries: {ran.reason}"
         )
     word = "NEEDRESTART-SVC: "
     return [line.removeprefix(word) for line in ran.stdout.splitlines() if line.startswith(word)]

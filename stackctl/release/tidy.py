@@ -117,7 +117,7 @@ _REST = (
     Step("drain", "wait until the former release has answered its last requests", _drain),
     Step("stop", "stop the former release, and keep it for a rollback", _stop_former),
     Step("prune", f"keep the last {KEPT_RELEASES} releases, and delete the others", _prune),
-    Step("webhook", "set Telegram's webhook if it is not that of the live release", _set_webhook),
+    Step("webhook", "set Telegram's webhook if it differs from the live release's webhook", _set_webhook),
 )
 TIDY = (_WORKER, Step("record", _RECORDED, _record), *_REST)
 TIDY_ROLLBACK = (_WORKER, Step("record", _RECORDED, _record_rollback), *_REST)

@@ -57,8 +57,8 @@ def test_a_missing_description_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(docs, "make_variables", lambda: {"NEW": ""})
     monkeypatch.setattr(docs, "values_of", lambda _: [docs.Value("", "", "new", "1", "")])
     found = list(docs.problems())
-    assert "Makefile says nothing of NEW. Next: describe it in a line `# NEW: …`" in found
-    assert "group_data/all.py says nothing of new. Next: describe it in a comment above it" in found
+    assert "Makefile does not describe NEW. Next: add a line `# NEW: …`" in found
+    assert "group_data/all.py does not describe new. Next: add a comment above the value" in found
 
 
 def test_a_verb_that_a_program_runs_is_internal() -> None:

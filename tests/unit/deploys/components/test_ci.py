@@ -202,5 +202,5 @@ def test_the_drift_issue_says_whether_a_converge_would_change_anything(
 
 def test_without_a_lab_the_checks_name_what_they_leave_out() -> None:
     checks = (ROOT / ".github/workflows/checks.yml").read_text()
-    assert "name: unit (of templates only their text" in checks
+    assert "name: unit (tests only the text of templates" in checks
     assert "LAB_RUNNER)" in checks

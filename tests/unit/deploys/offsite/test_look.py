@@ -57,7 +57,7 @@ def test_a_changed_snapshot_is_reported_until_a_person_agrees(
         "changed": "it is no longer what was seen on 2026-02-21",
         "dated again": "it is no longer what was seen on 2026-02-21",
         "of old": "which did not see it",
-        "another repository": "is another repository than at the last look",
+        "another repository": "is not the repository of the last look",
     }[how]
     one = there.backups[-2]
     match how:

@@ -26,7 +26,7 @@ def test_a_lost_data_directory_is_not_created_again() -> None:
 def test_a_data_directory_that_is_a_link_changes_no_owner() -> None:
     arguments: dict[str, Any] = {"path": "/data/redis", "uid": 999, "installed": "/opt/data.yaml"}
     (refused,) = commands(data_directory, {DirectoryState: LINK}, **arguments)
-    assert "is a symbolic link. Next: mount the volume there instead" in refused
+    assert "is a symbolic link. Next: mount the volume at /data/redis instead" in refused
     assert refused.endswith(">&2; false")
 
 

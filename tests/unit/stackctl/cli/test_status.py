@@ -214,7 +214,7 @@ def test_an_upgrade_fails_if_needrestart_does(live: Droplet) -> None:
     upgrade(live, made=True)
     live.programs["needrestart"] = lambda _: Result(2, stderr="Can't locate NeedRestart.pm in @INC")
     code, shown = stackctl(live, "upgrade")
-    assert (code, "still uses old libraries: Can't locate NeedRestart.pm" in shown) == (1, True)
+    assert (code, "which programs still use old libraries: Can't locate NeedRestart.pm" in shown) == (1, True)
     assert not live.paths.reboot_required.exists()
     assert not live.paths.upgrade_failure.exists()
 

@@ -274,9 +274,9 @@ def test_a_role_with_undeclared_powers_is_foreign(live: Droplet) -> None:
 
 def test_an_accepted_role_is_gone_only_when_postgresql_said_so(live: Droplet) -> None:
     accept(live, "postgres-role:monitor")
-    assert "postgres-role:monitor, which is not there" in stackctl(live, "status")[1]
+    assert "postgres-role:monitor, which the droplet no longer has" in stackctl(live, "status")[1]
     live.failing["json_build_array('role'"] = Result(1, stderr="FATAL:  the database system is starting up")
-    assert "which is not there" not in stackctl(live, "status")[1]
+    assert "which the droplet no longer has" not in stackctl(live, "status")[1]
 
 
 def test_more_than_the_reader_needs_is_told_as_well(live: Droplet) -> None:
