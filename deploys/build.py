@@ -1,6 +1,6 @@
-"""Builds what a converge sends: rendered templates, plain files, and stackctl's zipapp.
+"""Builds the files that a converge sends to a droplet: rendered templates, plain files, and stackctl's zipapp.
 
-The same input gives the same bytes on every machine and in every clone, because droplets compare hashes.
+The same input gives the same bytes on every machine and in every clone, because a converge compares hashes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 _ROOT = Path(__file__).parent.parent
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip (PKWARE APPNOTE, 4.4.6)
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can store (PKWARE APPNOTE, 4.4.6)
 
 _templates = Environment(
     loader=FileSystemLoader(_ROOT / "templates"),
@@ -38,7 +38,8 @@ def file(name: str) -> bytes:
 def stackctl(app: str) -> bytes:
     """Build the zipapp of stackctl for `app`.
 
-    A zip stores the order and the times of its entries. So the entries are sorted, and all have the same time.
+    A zip file stores the order and the times of its entries. So the entries are sorted, and all entries have the same
+    time.
     """
     sources = sorted((_ROOT / "stackctl").rglob("*.py"))
     entries = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sources}
@@ -52,7 +53,7 @@ def stackctl(app: str) -> bytes:
 
 
 def fingerprint(*parts: bytes) -> str:
-    """Return one SHA-256 over a list of inputs, in hexadecimal. Different lists have different fingerprints."""
+    """Return the SHA-256 of a list of inputs, in hexadecimal. Two different lists have different fingerprints."""
     total = sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "big") + part)

@@ -1,4 +1,4 @@
-"""The parts of pyinfra that deploys/ uses beyond the documented API. Check them when you upgrade pyinfra.
+"""The parts of pyinfra that deploys/ uses beyond the documented API. Check these parts when you upgrade pyinfra.
 
 config.py pins pyinfra's version. A unit test refuses an import of these parts in any other module.
 """
@@ -49,7 +49,10 @@ def connect_with(client: type[SSHClient], run_with_sudo: Callable[..., tuple[int
 
 
 def transport(host: Host) -> Transport:
-    """Return the transport of this run's SSH connection to the host. Raises PyinfraError if it is not connected."""
+    """Return the transport of this run's SSH connection to the host.
+
+    Raises PyinfraError if the host is not connected.
+    """
     client = _connector(host).client
     if client is None:
         raise PyinfraError(f"{host.name} is not connected. Next: run the same command again")
@@ -61,7 +64,7 @@ def transport(host: Host) -> Transport:
 
 @contextmanager
 def new_connection(host: Host, user: str) -> Iterator[SSHClient]:
-    """Log in to a host once more as `user`, with the SSH options of the run."""
+    """Log in to a host a second time, as `user`, with the SSH options of the run."""
     arguments: dict[str, Any] = {**_connector(host).make_paramiko_kwargs(), "username": user}
     client = SSHClient()
     try:

@@ -1,8 +1,10 @@
-"""Replaces the live data by a backup. `make restore ENV=prod` shows the plan; YES=ID carries the plan out.
+"""Replaces the live data with a backup.
 
-`--data offsite=true` fetches the backup from off-site. If several snapshots have the same backup ID,
-`--data 'snapshot="4f1c2d3e"'` chooses a snapshot. `--data 'beside="lost"'` loads the backup into the database `lost`,
-beside the live database, and leaves the live database as it is.
+`make restore ENV=prod` shows the plan. With YES=ID, `make restore` carries out the plan.
+
+`--data offsite=true` fetches the backup from the off-site storage. If several snapshots have the same backup ID,
+`--data 'snapshot="4f1c2d3e"'` chooses a snapshot. `--data 'beside="lost"'` loads the backup into a new database `lost`,
+and does not change the live database.
 """
 
 from pyinfra import host

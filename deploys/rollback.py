@@ -1,4 +1,4 @@
-"""Releases the previous release again: `pyinfra inventories/prod.py deploys/rollback.py`.
+"""Makes the previous release live again: `pyinfra inventories/prod.py deploys/rollback.py`.
 
 `--data 'tag="1.1.0"'` chooses an earlier release.
 """

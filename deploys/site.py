@@ -44,7 +44,7 @@ SITE = [
     (docker, {"app", "data"}),
     (data_services, {"data"}),
     (nginx, {"edge"}),
-    (fail2ban, EVERYWHERE),  # after nginx, which creates the log that fail2ban reads
+    (fail2ban, EVERYWHERE),  # must come after nginx, which creates the log that fail2ban reads
     (app, {"app"}),
     (retire_old_redis_passwords, {"data"}),
     (offsite, {"data"}),
@@ -52,9 +52,9 @@ SITE = [
     (ci, {"app"}),
     (secrets, EVERYWHERE),
     (tls, {"edge"}),
-    (declared, EVERYWHERE),  # after all components that write files
-    # The certificate comes last, because it can fail for reasons outside of the droplet. Even then everything else is
-    # done, and nginx serves the placeholder certificate.
+    (declared, EVERYWHERE),  # must come after all components that write files
+    # The component `certificate` comes last, because it can fail for reasons outside of the droplet. After such a
+    # failure, everything else is done, and nginx serves the placeholder certificate.
     (certificate, {"edge"}),
 ]
 

@@ -1,1 +1,1 @@
-"""Deploys with which a rotation checks that a new credential is accepted where the credential is used."""
+"""Deploys with which a rotation checks that a service accepts a new credential."""

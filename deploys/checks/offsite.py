@@ -1,4 +1,7 @@
-"""Opens the off-site repository with the droplet's credentials. A rotation runs this to check new credentials."""
+"""Opens the off-site repository with the droplet's credentials.
+
+A rotation runs this deploy to check new credentials.
+"""
 
 from pyinfra import host
 from pyinfra.operations import server

@@ -1,6 +1,8 @@
-"""Pulls the live tag with the registry login of the env file. A rotation runs this deploy to check a new password.
+"""Pulls the image with the live tag, with the registry login from the env file.
 
-The new login is written only to memory. The droplet keeps its old login until the next converge.
+A rotation runs this deploy to check a new password.
+
+The droplet holds the new login in memory only. The droplet keeps its old login until the next converge.
 """
 
 import shlex
@@ -15,7 +17,7 @@ from deploys.facts.stackctl import Status
 settings = load_settings(host.data.dict())
 status = host.get_fact(Status) or {}
 if live := status.get("release"):
-    # The image is pulled by its tag, because Docker asks no registry for a digest that Docker already has.
+    # Pull the image by its tag, because for a digest that is already present, Docker does not ask the registry.
     image = shlex.quote(f"{live['image'].partition('@')[0]}:{live['tag']}")
     server.shell(
         name=f"Pull {live['tag']} with the new login",

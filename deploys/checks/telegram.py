@@ -1,4 +1,4 @@
-"""Asks Telegram which bot the token of the env file belongs to. A rotation runs this deploy to check a new token.
+"""Asks Telegram to which bot the token in the env file belongs. A rotation runs this deploy to check a new token.
 
 The request comes from the droplet, because the droplet uses the token.
 """

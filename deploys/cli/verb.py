@@ -1,4 +1,7 @@
-"""Runs one verb of stackctl on each droplet of an environment, and shows its output, for the entry scripts."""
+"""Runs one verb of stackctl on each droplet of an environment, and shows the output.
+
+The entry scripts use this module.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def run(name: str, *words: str, group: str | None = None) -> None:
 
 
 def interrupt_message(verb: str, environment: str) -> str:
-    """Return what Ctrl-C prints: what continues on the droplet, and the commands that follow, end or undo the run."""
+    """Return the text for Ctrl-C: what continues on the droplet, and the commands to follow, end or undo the run."""
     there = f"  ssh -F {host.data.ssh_config_file} {host.name} sudo"
     if verb in background.VERBS:
         follow = "restore --follow" if verb == "restore" else "release --follow"

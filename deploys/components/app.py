@@ -1,4 +1,4 @@
-"""The app: its Compose files, its next environment, one socket for each colour, and its start at boot.
+"""The app: its Compose files, the app environment for the next release, the colours' sockets, and the start at boot.
 
 The site does not declare the image's tag, because only a release sets the tag.
 """
@@ -45,8 +45,8 @@ def app(settings: Settings) -> None:
     )
 
     systemd_units(name="Install the stack's units", units=units(settings), handler="units", restart=_ways(settings))
-    # The release comes before the start of the stack, because an app that is unhealthy with its old environment may
-    # start with the declared environment.
+    # Release the app before starting the stack, because an app that is unhealthy with its old app environment may start
+    # with the declared app environment.
     current_release(
         name="Release the live tag again if it does not run as declared",
         compose_files=b"".join(compose_files(settings).values()),
@@ -62,7 +62,7 @@ def app(settings: Settings) -> None:
 
 
 def compose_files(settings: Settings) -> dict[Path, bytes]:
-    """Render app.yaml, and worker.yaml if there is a worker. The files name the app's variables, but hold no value."""
+    """Render app.yaml, and worker.yaml if there is a worker. The files contain no values of variables."""
     values, paths = settings.values, settings.paths
     telegram = [PREVIOUS_SECRET] if values.webhook_path else []
     return {
@@ -78,7 +78,7 @@ def compose_files(settings: Settings) -> dict[Path, bytes]:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Return the contents of the systemd units, by unit name."""
+    """Return the content of each systemd unit, by the unit's name."""
     paths = settings.paths
     found = {
         paths.units.app: build.template(
@@ -94,7 +94,7 @@ def units(settings: Settings) -> dict[str, bytes]:
 
 
 def _ways(settings: Settings) -> list[str]:
-    """Return the units between nginx and the containers."""
+    """Return the sockets and proxies through which nginx reaches the containers."""
     paths = settings.paths
     return [
         unit for colour in settings.values.colours for unit in (paths.units.socket(colour), paths.units.proxy(colour))

@@ -27,7 +27,7 @@ def backups(settings: Settings) -> None:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Return the contents of the systemd units, by unit name."""
+    """Return the content of each systemd unit, by the unit's name."""
     paths, values = settings.paths, settings.values
     return {
         paths.units.backup_service: build.template(

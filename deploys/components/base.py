@@ -1,4 +1,4 @@
-"""Base system of every droplet: packages, host name, time zone, journal and swap."""
+"""The base system of every droplet: packages, host name, time zone, journal and swap."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _hostname(settings: Settings) -> None:
         dest=f"/etc/cloud/cloud.cfg.d/99-{settings.values.app}.cfg",
         content=build.file("base/keep-hostname.cfg"),
     )
-    # cloud-init writes the same line at each boot of a droplet that was created without our user data.
+    # If a droplet was created without our user data, cloud-init writes the same line at each boot.
     files.line(
         name="Add the hostname to /etc/hosts",
         path="/etc/hosts",

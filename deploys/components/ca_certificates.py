@@ -9,8 +9,8 @@ from deploys.config.settings import Settings
 from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
 
-# Docker reads the list of authorities only when Docker starts. systemctl accepts a pattern that matches no unit, so a
-# droplet without Docker causes no error.
+# Docker reads the list of authorities only when Docker starts. On a droplet without Docker this command succeeds,
+# because systemctl accepts a pattern that matches no unit.
 UPDATE = Handler("ca-certificates", ["update-ca-certificates", "systemctl try-restart 'docker.servic[e]'"])
 
 

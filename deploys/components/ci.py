@@ -1,4 +1,4 @@
-"""CI's account. Its keys can release, roll back and read the status, through the gate.
+"""CI's account. Through the gate, CI's keys can release, roll back and read the status.
 
 If no key of CI is declared, the account is removed.
 """
@@ -42,5 +42,5 @@ def ci(settings: Settings) -> None:
 
 
 def authorized_keys(settings: Settings) -> bytes:
-    """Render authorized_keys. Each key may run only the gate, and gets no forwarding, terminal or rc file."""
+    """Render authorized_keys. Each key may only run the gate, without forwarding, terminal or rc file."""
     return build.template("ci/authorized_keys.j2", keys=settings.ci_keys)

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis, which run in a Compose project that no release changes."""
+"""PostgreSQL and Redis. Both run in a Compose project that no release changes."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _passwords(settings: Settings) -> None:
         secret=True,
     )
     generated_secret(name="Create a password for Redis's administrator", dest=str(paths.redis_administrator))
-    # The next file still holds the old password. If Redis has no administrator yet, the login here needs the old
-    # password, so the file is replaced only afterwards.
+    # First change the password in Redis, and then the file. If Redis has no administrator yet, the login to Redis needs
+    # the old password, which is still in the file.
     _redis_password(
         settings,
         name="Make Redis accept the declared password too",
@@ -108,9 +108,10 @@ def _configuration(settings: Settings, declared: str) -> None:
 
 @deploy("retire_old_redis_passwords")
 def retire_old_redis_passwords(settings: Settings) -> None:
-    """Remove old passwords from Redis. Run this after `app`, when the live release uses the new password.
+    """Remove old passwords from Redis.
 
-    stackctl drops PostgreSQL's old login roles.
+    Run this deploy after `app`, because only then the live release uses the new password. For PostgreSQL, stackctl
+    drops the old login roles.
     """
     _redis_password(settings, name="Remove all passwords except the declared one from Redis", exclusive=True)
 
@@ -128,10 +129,7 @@ def _redis_password(settings: Settings, *, name: str, exclusive: bool) -> None:
 
 
 def fingerprint(settings: Settings) -> str:
-    """Return a hash of everything that the containers are created from, except the passwords.
-
-    The passwords change while both services run.
-    """
+    """Return a hash of all inputs of the containers except the passwords. A changed password needs no new container."""
     return build.fingerprint(
         compose_file(settings, sha256=""),
         build.file(REDIS_CONF),
@@ -141,7 +139,7 @@ def fingerprint(settings: Settings) -> str:
 
 
 def compose_file(settings: Settings, *, sha256: str) -> bytes:
-    """Render data.yaml. `sha256`, the hash of the containers' inputs, becomes a label of each container."""
+    """Render data.yaml. `sha256` is the hash of the containers' inputs, and becomes a label of each container."""
     return build.template(
         "data_services/data.yaml.j2",
         values=settings.values,
@@ -153,15 +151,21 @@ def compose_file(settings: Settings, *, sha256: str) -> bytes:
 
 
 def _services_accepted(image: str, conf: str) -> str:
-    """Return the test of data.yaml. The test also covers redis.conf, which a new image of Redis may reject."""
+    """Return a command that tests data.yaml.
+
+    The command also tests redis.conf, because a new image of Redis may reject redis.conf.
+    """
     return f"{compose_accepts()} && {{ {_redis_accepts(image, conf)}; }}"
 
 
 def _redis_accepts(image: str, conf: str) -> str:
-    """Return the test of redis.conf. Redis exits at once if the file is invalid, or runs until timeout(1) ends it."""
+    """Return a command that tests redis.conf.
+
+    If the file is invalid, Redis exits immediately. If the file is valid, Redis runs until timeout(1) ends Redis.
+    """
     mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
-    # Redis also exits at once if it listens nowhere. So in this test Redis listens on a socket in the container.
+    # Redis also exits immediately if it has no port and no socket. So this test gives Redis a socket in the container.
     server = "timeout 2 redis-server /redis.conf --port 0 --unixsocket /tmp/redis.sock --dir /tmp --save ''"
     return f"docker run {apart} {mount} --entrypoint '' {shlex.quote(image)} {server}; test $? = 124"
 
@@ -169,7 +173,8 @@ def _redis_accepts(image: str, conf: str) -> str:
 def _redis_directives(settings: Settings) -> str:
     """Return the lines that Redis reads from standard input, except the lines with passwords.
 
-    maxmemory is half of the container's limit, because a save forks Redis and copies each page that changes meanwhile.
+    maxmemory is half of the container's limit, because during a save the kernel copies each page of memory that Redis
+    changes.
     """
     values = settings.values
     append_only = "yes" if values.redis_append_only else "no"

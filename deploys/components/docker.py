@@ -23,8 +23,8 @@ RESTART = Handler("docker", ["dockerd --validate", "systemctl restart docker.ser
 def docker(settings: Settings) -> None:
     _daemon(settings)
     _networks(settings)
-    # The file has the form that `docker login` writes. But a converge also writes a changed password, and it puts no
-    # password into an argument list.
+    # The file has the form that `docker login` writes. A converge writes the file itself, so that no password is in an
+    # argument list, and so that a changed password is noticed.
     atomic_file(
         name="Write the registry's login",
         dest="/root/.docker/config.json",
@@ -40,8 +40,8 @@ def _daemon(settings: Settings) -> None:
         units={f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf")},
         handler="docker-journal",
     )
-    # daemon.json comes before the package, because the package starts the daemon. The daemon must never run with other
-    # networks than the declared ones.
+    # Write daemon.json before installing the package, because the package starts the daemon, and the daemon must never
+    # run with undeclared networks.
     daemon = atomic_file(
         name="Configure Docker",
         dest="/etc/docker/daemon.json",
@@ -86,14 +86,14 @@ def daemon_configuration(settings: Settings) -> bytes:
 
 
 def registry_login(settings: Settings) -> bytes:
-    """Render Docker's config.json with the login of the registry."""
+    """Render Docker's config.json with the login for the registry."""
     login = f"{settings.values.registry_user}:{settings.credentials.registry_password}"
     auth = b64encode(login.encode()).decode()
     return json.dumps({"auths": {_registry(settings.values.app_repository): {"auth": auth}}}, indent=2).encode() + b"\n"
 
 
 def _registry(repository: str) -> str:
-    """Return the name that config.json uses for the registry of an image repository."""
+    """Return the name under which config.json lists the registry of an image repository."""
     host, slash, _ = repository.partition("/")
     of_docker_hub = not slash or not re.search(r"[.:]|^localhost$", host) or host == "docker.io"
     return "https://index.docker.io/v1/" if of_docker_hub else host

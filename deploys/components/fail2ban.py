@@ -1,4 +1,4 @@
-"""fail2ban: bans addresses for a while if they guess SSH logins, or if nginx refuses them again and again."""
+"""fail2ban, which bans an address for a while if it guesses SSH logins, or if nginx often refuses its requests."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from deploys.operations.units import service
 TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
 """Telegram's networks. fail2ban never bans them, so a mistake in webhook_allowed_from cannot cut off the bot."""
 
-# fail2ban is restarted, because a reload would drop a new action (fail2ban 1.1, Actions.reload). Then the jail would
-# ban nobody.
+# Restart fail2ban, because a reload would drop a new action (fail2ban 1.1, Actions.reload), and a jail without an
+# action would ban nobody.
 RESTART = Handler("bans", ["fail2ban-client --test", "systemctl restart fail2ban.service"])
 
 
@@ -34,8 +34,8 @@ def fail2ban(settings: Settings) -> None:
         )
         for name, content in host.loop(configuration(settings, edge="edge" in host.groups).items())
     ]
-    # The package comes after the configuration, because the package starts fail2ban, and Debian's own jail might ban an
-    # operator. fail2ban needs python3-systemd to read the journal, and nft from nftables.
+    # Install the package after writing the configuration, because the package starts fail2ban, and Debian's own jail
+    # might ban an operator. fail2ban needs python3-systemd to read the journal, and nft from nftables.
     packages(name="Install fail2ban", packages=["fail2ban", "python3-systemd", "nftables"])
     run_handler(
         name="Restart fail2ban if its configuration is valid (bans stay)",
@@ -48,16 +48,19 @@ def fail2ban(settings: Settings) -> None:
 def _test(name: str) -> str:
     """Return the test of a configuration file.
 
-    fail2ban can only test a whole directory, so the test copies /etc/fail2ban and puts the new file into the copy.
+    The test copies /etc/fail2ban and puts the new file into the copy, because fail2ban can only test a whole directory.
     """
     folder = "d=$(mktemp -d) && trap 'rm -r $d' EXIT && cp -r /etc/fail2ban/. $d"
     return f"{folder} && mkdir -p $d/{PurePosixPath(name).parent} && cp %s $d/{name} && fail2ban-client -c $d --test"
 
 
 def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
-    """Render fail2ban's files, by their path in /etc/fail2ban. `edge` means that nginx is on this host."""
+    """Render fail2ban's files.
+
+    Return each file by its path in /etc/fail2ban. `edge` means that nginx is on this host.
+    """
     values, app = settings.values, settings.values.app
-    # A ban would also drop a container's answers to nginx, so containers are never banned.
+    # Never ban containers, because a ban would also drop a container's answers to nginx.
     ours = [*values.docker_networks.values(), *values.exempt_addresses, *values.webhook_allowed_from]
     never = dict.fromkeys([*TELEGRAM, *map(str, ours)])
     # The jails come last, because they refer to the other files.

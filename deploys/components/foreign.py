@@ -1,4 +1,4 @@
-"""Foreign objects on the droplet: reports all of them, removes the named ones, and undoes overrides of the site."""
+"""Foreign objects on the droplet. The component reports them, removes those with given names, and undoes overrides."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from deploys.operations.trial import RESTART_SSHD
 def foreign(settings: Settings) -> None:
     """Report, undo and remove foreign objects.
 
-    This component comes after `stackctl`, which finds the objects. It comes before the components that a masked unit
-    would break.
+    The component `foreign` comes after `stackctl`, which finds the objects, and before all components that a masked
+    unit would break.
     """
     values = settings.values
     operations.report(values.foreign_removed)

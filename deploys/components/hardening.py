@@ -1,7 +1,7 @@
 """Hardening of the host: kernel, logins, mounts and services.
 
 Hardening comes before any component whose service is reachable from outside. nginx, fail2ban and certbot get their
-sandboxes before their packages are installed, so they never run without a sandbox.
+sandboxes before their packages are installed, so these programs never run without a sandbox.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ ROOT_ONLY = {
 
 LOGIN = {
     "UMASK": "027",
-    # These values set the cost of hashing a console password. Debian uses yescrypt. The rounds apply only to SHA-512.
+    # These values set the cost of hashing a console password. Debian uses yescrypt. The numbers of rounds apply only to
+    # SHA-512.
     "YESCRYPT_COST_FACTOR": "8",
     "SHA_CRYPT_MIN_ROUNDS": "65536",
     "SHA_CRYPT_MAX_ROUNDS": "65536",
@@ -75,7 +76,7 @@ def _kernel(settings: Settings) -> None:
             dest=dest,
             content=build.file(f"hardening/{source}"),
             notify=APPLY_SYSCTL,
-            # sysctl exits with 0 even if it can't read a line.
+            # Search the output for errors, because sysctl exits with 0 even if a line is invalid.
             validate="! sysctl --dry-run --load=%s 2>&1 | grep 'invalid syntax'",
         )
         for name, dest, source in host.loop(
@@ -148,14 +149,15 @@ def _sandboxes(settings: Settings) -> None:
             name=f"Sandbox {kept}",
             units={f"{kept}.service.d/{settings.values.app}.conf": content},
             handler=f"{kept}-sandbox",
-            # The service may not be installed yet, and systemctl accepts a pattern that matches no unit.
+            # Use a pattern instead of the name, because the service may not be installed yet, and systemctl accepts a
+            # pattern that matches no unit.
             restart=[f"{kept[:-1]}[{kept[-1]}].service"],
         )
     service(name="Mount world-writable file systems noexec", unit=mounts, running=True, enabled=True)
 
 
 def sandboxes(settings: Settings) -> dict[str, bytes]:
-    """Render the drop-ins of the services that are restarted when their sandbox changes."""
+    """Render drop-ins with a sandbox. When a drop-in changes, its service is restarted."""
     return {
         service: build.template(f"{service}/sandbox.conf.j2", paths=settings.paths, data_root=settings.values.data_root)
         for service in ("nginx", "fail2ban")

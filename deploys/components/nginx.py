@@ -28,7 +28,8 @@ PROXY_ONLY = (
         f"X-Forwarded-{what}"
         for what in ("By", "Host", "Port", "Prefix", "Protocol", "Scheme", "Server", "Ssl", "User")
     ),
-    # A proxy that rewrites the path or host puts the original into these headers. Frameworks may route by them.
+    # A proxy that rewrites the path or the host puts the original value into these headers, and a framework may use
+    # these headers to route requests.
     *("X-Original-Host", "X-Original-Method", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X-Host"),
     # Content delivery networks and load balancers describe the client in these headers.
     *("CF-Connecting-IP", "CF-Connecting-IPv6", "CF-IPCountry", "CF-Visitor", "Fastly-Client-IP", "Fastly-SSL"),
@@ -51,7 +52,7 @@ RELOAD = Handler("nginx", ["nginx -t", "systemctl reload-or-restart nginx.servic
 def nginx(settings: Settings) -> None:
     values, paths = settings.values, settings.paths
 
-    # A flood of requests fills the access log. logrotate runs often (hardening.py) and rotates the log by size.
+    # logrotate runs often (hardening.py) and rotates the access log by size, because a flood of requests fills the log.
     atomic_file(
         name="Limit the size of nginx's logs",
         dest="/etc/logrotate.d/nginx",
@@ -89,7 +90,7 @@ def configuration(settings: Settings) -> bytes:
         client_burst=values.client_burst,
         at_once=min(values.client_burst, STREAMS),
         domain=values.domain,
-        # The webhook has its own location and limits, even if webhook_path ends in a slash.
+        # The webhook always has its own location and limits, even if webhook_path ends in a slash like a prefix.
         public_paths=[path for path in values.public_paths if path != values.webhook_path],
         webhook_path=values.webhook_path,
         webhook_allowed_from=values.webhook_allowed_from,

@@ -1,4 +1,4 @@
-"""Off-site storage of backups: restic, and the credentials with which stackctl uses the storage."""
+"""The off-site storage of backups: restic, and stackctl's credentials for the storage."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from stackctl.core import records
 
 @deploy("offsite")
 def offsite(settings: Settings) -> None:
-    """Install restic and its credentials.
+    """Install restic and the credentials.
 
-    deploys/offsite/setup.py creates the repository, so no converge waits for the storage.
+    Another program (deploys/offsite/setup.py) creates the repository, so that no converge waits for the storage.
     """
     access = settings.paths.offsite
     if not settings.values.offsite_repository:

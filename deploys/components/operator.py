@@ -11,7 +11,10 @@ from deploys.operations.accounts import sudoers, user
 
 @deploy("operator")
 def operator(settings: Settings) -> None:
-    """Create the operator's account. ssh.py installs the keys, on trial together with sshd's configuration."""
+    """Create the operator's account.
+
+    The operator's keys are installed by ssh.py, on trial together with sshd's configuration.
+    """
     login = settings.values.operator
     user(name="Create the operator's account", login=login)
     sudoers(

@@ -23,7 +23,7 @@ def ssh(settings: Settings) -> None:
         name="Enable the unit that reverts unconfirmed changes at boot",
         unit=settings.paths.units.trial_boot,
         enabled=True,
-        running=None,  # the unit only runs at boot
+        running=None,  # enable the unit without starting it
     )
     apply_on_trial(
         name="Configure SSH: keys only, no root",
@@ -35,10 +35,10 @@ def ssh(settings: Settings) -> None:
 
 
 def files(settings: Settings) -> dict[str, TrialFile]:
-    """Return the operator's keys and sshd's configuration, which are on trial together: a login needs both."""
+    """Return the operator's keys and sshd's configuration. Both are on trial together, because a login needs both."""
     operator = settings.values.operator
     return {
-        # The file is replaced as a whole, so that a key that is not declared is removed.
+        # Replace the whole file, so that undeclared keys are removed.
         keys(settings): TrialFile(settings.authorized_keys, validate="ssh-keygen -l -f %s", owner=operator),
         drop_in(settings): TrialFile(configuration(settings), validate="sshd -t -f %s"),
     }
@@ -51,7 +51,7 @@ def keys(settings: Settings) -> str:
 def drop_in(settings: Settings) -> str:
     """Return the path of sshd's drop-in.
 
-    sshd uses the first value that it reads, so this file has to come before 50-cloud-init.conf.
+    sshd uses the first value that sshd reads for a setting, so the drop-in must come before 50-cloud-init.conf.
     """
     return f"/etc/ssh/sshd_config.d/00-{settings.values.app}.conf"
 
@@ -67,7 +67,7 @@ def configuration(settings: Settings) -> bytes:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Return the contents of the systemd units, by unit name."""
+    """Return the content of each systemd unit, by the unit's name."""
     paths = settings.paths
     return {
         paths.units.trial_boot: build.template("ssh/trial.service.j2", paths=paths),

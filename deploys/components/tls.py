@@ -41,7 +41,7 @@ def certificate(settings: Settings) -> None:
 
 
 def units(settings: Settings) -> dict[str, bytes]:
-    """Return the contents of the systemd units, by unit name."""
+    """Return the content of each systemd unit, by the unit's name."""
     paths = settings.paths
     return {
         paths.units.certificate_service: build.template(

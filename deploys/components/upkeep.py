@@ -1,6 +1,7 @@
 """Timers that look after the host: upgrades, the reboots that upgrades require, and weekly checks.
 
-One check compares Debian's files with their packages, the other checks PostgreSQL's tables and indexes.
+One weekly check compares Debian's files with their packages, and the other weekly check reads PostgreSQL's tables and
+indexes.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ def upkeep(settings: Settings) -> None:
         service(name="Stop the reboot timer", unit=paths.units.reboot_timer, running=False, enabled=False)
         files.file(name="Remove the reboot timer", path=str(UNITS / paths.units.reboot_timer), present=False)
     for timer in host.loop(["apt-daily-upgrade.timer", *ours]):
-        # An isolated droplet neither backs its data up nor checks it.
+        # An isolated droplet neither backs up nor checks its data.
         on = timer != paths.units.amcheck_timer or not settings.isolated
         service(name=f"Start {timer}" if on else f"Stop {timer}", unit=timer, running=on, enabled=on)
 
 
 def units(settings: Settings, *, data: bool) -> dict[str, bytes]:
-    """Return the contents of units and drop-ins, by name. `data` means that PostgreSQL is on this host."""
+    """Return the content of each unit and drop-in, by its name. `data` means that PostgreSQL is on this host."""
     paths, values = settings.paths, settings.values
     found = {
         f"apt-daily-upgrade.service.d/{values.app}.conf": build.template("upkeep/upgrade.conf.j2", paths=paths),

@@ -1,4 +1,4 @@
-"""Merges an environment's group_data as pyinfra does, for programs that run outside pyinfra."""
+"""Merges an environment's group_data in the same way as pyinfra, for programs that run outside pyinfra."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 try:
     from pyinfra.api.exceptions import PyinfraError
-except ModuleNotFoundError:  # CI's scripts run on the standard library alone
+except ModuleNotFoundError:  # CI's scripts run without pyinfra, on the standard library alone
     PyinfraError = Exception  # type: ignore[misc, assignment]
 
 _ROOT = Path(__file__).parents[2]
@@ -19,7 +19,10 @@ RENAMED = {"never_banned": "trusted_addresses"}
 
 
 class GroupDataError(PyinfraError):
-    """A file of group_data can't be read. The message is one line: the file, the line in the file, and the fault."""
+    """A file of group_data can't be read.
+
+    The message is one line with the file, the line in the file, and the fault.
+    """
 
 
 def environment_of(inventory: str) -> str:
@@ -28,7 +31,7 @@ def environment_of(inventory: str) -> str:
 
 
 def environment_among(groups: Iterable[str]) -> str:
-    """Return the environment of a host. pyinfra adds the host to a group that is named after the inventory file."""
+    """Return the environment of a host from the host's groups, one of which has the name of the inventory file."""
     return next((name for name in groups if (_ROOT / "inventories" / f"{name}.py").is_file()), "lab")
 
 
@@ -51,7 +54,10 @@ def files_with(name: str, value: object) -> list[str]:
 
 
 def check() -> None:
-    """Raise GroupDataError for the first file that can't be read. pyinfra reads the files of all environments."""
+    """Raise GroupDataError for the first file that can't be read.
+
+    Check the files of all environments, because pyinfra reads all files.
+    """
     for path in _files():
         _run(path)
 
@@ -76,6 +82,6 @@ def _values_in(path: Path, shown: Path) -> dict[str, Any]:
         return runpy.run_path(str(path))
     except SyntaxError as error:
         raise GroupDataError(f"{shown} line {error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
-    except Exception as error:  # such as NameError for a misspelt name
+    except Exception as error:  # any error is possible, such as a NameError for a misspelt name
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise GroupDataError(f"{shown} line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None

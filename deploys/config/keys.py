@@ -11,7 +11,7 @@ from deploys.config.values import SettingsError
 
 @dataclass(frozen=True)
 class CaCertificate:
-    """A certificate authority to trust besides Debian's."""
+    """A certificate authority that the droplet trusts in addition to Debian's authorities."""
 
     name: str
     pem: bytes
@@ -32,7 +32,7 @@ def read_authorized_keys(path: Path) -> bytes:
 
 
 def read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
-    """Return CI's public keys. Raises SettingsError if the file has none, or has a key that is also an operator's."""
+    """Return CI's public keys. Raises SettingsError if the file has no key, or if an operator has the same key."""
     if name is None:
         return ()
     path = Path(name)

@@ -45,18 +45,18 @@ class Settings:
 
     @cached_property
     def login_role(self) -> str:
-        """The role that the app logs in to PostgreSQL with.
+        """The PostgreSQL role with which the app logs in.
 
         Each password has its own role, so that a new password does not lock out the live release. The role's name is
-        the same on every machine, and it is not secret. The name is made by scrypt, so that it does not help to guess
-        the password.
+        the same on every machine, and is not secret. scrypt derives the name from the password, so that the name does
+        not help to guess the password.
         """
         values, password = self.values, self.credentials.database_password
         suffix = scrypt(password.encode(), salt=values.database_user.encode(), n=2**14, r=8, p=1, dklen=4).hex()
         return f"{values.database_user}_{suffix}"
 
     def app_environment(self) -> dict[str, str]:
-        """Return the app's next environment. Passwords are percent-encoded in the URLs (RFC 3986, 2.1)."""
+        """Return the app environment for the next release. Passwords in URLs are percent-encoded (RFC 3986, 2.1)."""
         values, secrets = self.values, self.credentials
         password = quote(secrets.database_password, safe="")
         return {
@@ -86,14 +86,14 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
         paths=Paths(values.app),
         ci_keys=read_ci_keys(values.ci_authorized_keys, operators),
     )
-    # This check comes last, because only now the URLs that contain secrets are known.
+    # Check the app environment last, because its URLs contain secrets, which are known only now.
     if fault := problem(settings.app_environment()):
         raise SettingsError(f"{values.env_file}: {fault}")
     return settings
 
 
 def checked_credentials(values: Values, found: Mapping[str, str], source: str) -> Credentials:
-    """Return the credentials of an env file. Raises CredentialsError if a secret is invalid, or if two are equal."""
+    """Return the credentials of an env file. Raises CredentialsError if a secret is invalid or used twice."""
     credentials = credentials_from(
         found,
         app_secrets=values.secrets_of_the_app,
@@ -107,7 +107,7 @@ def checked_credentials(values: Values, found: Mapping[str, str], source: str) -
 def check_ssh(data: Mapping[str, Any]) -> None:
     """Check the values that configure pyinfra's SSH connection. Raises SettingsError.
 
-    The check is needed because pyinfra ignores unknown names, and by default accepts any host key.
+    pyinfra itself ignores unknown names, and by default accepts any host key.
     """
     for name in data:
         if name not in SSH_DATA:
@@ -133,8 +133,9 @@ def check_values(data: Mapping[str, Any]) -> Values:
 def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values with each old name replaced by the new name. Print each replacement. Raises SettingsError.
 
-    group_data/all.py has a default under the new name, and a value under the old name replaces that default. Any other
-    value under the new name is a conflict. pyinfra has merged the files, so nothing shows which value was set last.
+    A value under the old name replaces the default that group_data/all.py has under the new name. If the new name has
+    any value other than that default, both names are set, and a SettingsError is raised: pyinfra has already merged the
+    files, so it is unknown which value was set last.
     """
     found = dict(data)
     for old, new in environments.RENAMED.items():

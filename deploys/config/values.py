@@ -1,4 +1,4 @@
-"""The schema of group_data: each value's type and rules, and the rules that concern several values."""
+"""The schema of group_data: the type and the rules of each value, and the rules that concern several values."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def _names_postgresql(value: str) -> str:
 
 
 def _postgres_major(image: str) -> int:
-    """Return the major version in an image's tag: the number after "pg" (images of extensions), or the first number."""
+    """Return PostgreSQL's major version from an image's tag: the number after "pg", or else the first number."""
     tag = _without_digest(image).rpartition(":")[2]
     found = re.search(r"(?:^|-)pg([0-9]{1,3})(?![0-9])", tag) or re.match(r"([0-9]{1,3})(?![0-9])", tag)
     return int(found[1]) if found else 0
 
 
 def _repository(value: str) -> str:
-    """Accept a name in Docker's reference format, without the tag and digest that a release adds."""
+    """Accept a name in Docker's reference format, but without a tag or digest, because a release adds the tag."""
     part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
     if not re.fullmatch(rf"{part}(?::[0-9]{{1,5}})?(?:/{part})+|{part}", value):
         raise ValueError(
@@ -93,8 +93,8 @@ def _domain(value: str) -> str:
             written = ""
         raise ValueError(f"has letters other than a to z. Next: write the name in punycode{written}")
     label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-    # Without a letter in the last label, the name could be an address. A label has at most 63 octets and a name 253
-    # (RFC 1035, 2.3.4).
+    # The last label needs a letter, because otherwise the name could be an IP address. A label has at most 63 octets,
+    # and a name has at most 253 octets (RFC 1035, 2.3.4).
     if len(value) > 253 or not re.fullmatch(rf"({label}\.)+(?=[a-z0-9-]*[a-z]){label}", value):
         raise ValueError(
             "is malformed. Next: write a name such as bot.your-domain.dev, in lower case, without https://"
@@ -140,7 +140,10 @@ NotPlaceholder = Annotated[str, Field(min_length=1), AfterValidator(_not_an_exam
 
 
 class Values(BaseModel):
-    """The values of group_data, one field each. Memory is in MiB, CPUs are in cores, networks are in CIDR notation."""
+    """The values of group_data, with one field for each value.
+
+    Memory is in MiB, CPUs are in cores, and networks are in CIDR notation.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -150,7 +153,7 @@ class Values(BaseModel):
     env_file: str
     secrets_ledger: str
     backups_ledger: str
-    # useradd accepts 32 characters.
+    # useradd accepts at most 32 characters.
     operator: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_taken)]
     authorized_keys: str
     timezone: Annotated[str, Field(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$")]
@@ -234,7 +237,7 @@ class Values(BaseModel):
 
     @property
     def exempt_addresses(self) -> list[IPv4Network | IPv6Network]:
-        """Addresses that neither fail2ban nor sshd blocks. The addresses that may reach SSH are among them."""
+        """Addresses that neither fail2ban nor sshd blocks. These addresses include all addresses that may reach SSH."""
         return list(dict.fromkeys([*self.trusted_addresses, *self.sshd_allowed_from]))
 
     @property
@@ -263,7 +266,10 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _fits_the_droplet(self) -> Values:
-        """Refuse memory limits that exceed the droplet. The app counts twice: a release runs both colours."""
+        """Refuse memory limits whose sum exceeds the droplet's memory.
+
+        The app counts twice, because both colours run during a release.
+        """
         parts = {
             "system_memory_mib": self.system_memory_mib,
             "postgres_memory_mib": self.postgres_memory_mib,
@@ -283,7 +289,10 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _backups_fit(self) -> Values:
-        """Refuse a limit that is too small to verify the backup of a full Redis. Half of Redis's memory is for data."""
+        """Refuse a limit that is too small to verify the backup of a full Redis.
+
+        The data may use half of Redis's memory.
+        """
         if (needed := self.redis_memory_mib // 2 + REDIS_BASE_MIB) > self.backup_memory_mib:
             raise ValueError(
                 f"backup_memory_mib {self.backup_memory_mib} is too small to verify a backup of a full Redis. "
@@ -303,7 +312,10 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _nginx_accepts_the_paths(self) -> Values:
-        """Refuse a path that is listed twice, as nginx would. Paths below /.nginx are for nginx's own pages."""
+        """Refuse a path that is listed twice, because nginx would refuse it.
+
+        Also refuse paths below /.nginx, which are for nginx's own pages.
+        """
         for path in self.public_paths:
             if self.public_paths.count(path) > 1:
                 raise ValueError(f"public_paths names {path} twice. Next: remove one of the two")
@@ -335,7 +347,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _fixed_addresses_are_free(self) -> Values:
-        """Refuse fixed addresses in the ranges from which Docker chooses addresses itself."""
+        """Refuse a fixed address in a range from which Docker chooses addresses."""
         app = ("app", self.app_subnet, self.app_ip_range, "colours", self.colours, {"blue", "green"})
         data = (
             "data",

@@ -1,1 +1,1 @@
-"""A converge: its connections, its lock, and the checks of a droplet before the first change."""
+"""The modules of a converge: the connections, the lock, and the checks of a droplet before the first change."""

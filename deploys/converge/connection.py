@@ -1,7 +1,7 @@
 """pyinfra's connection to a droplet, with error messages that name the files in use.
 
-pyinfra's own messages name no file. For a changed host key pyinfra recommends `ssh-keygen -R`, which edits
-~/.ssh/known_hosts instead of the environment's file.
+pyinfra's own messages name no file. If a host key has changed, pyinfra recommends `ssh-keygen -R`, which edits
+~/.ssh/known_hosts instead of the environment's known_hosts file.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Client(SSHClient):
             raise ConnectError(_no_answer(hostname, found, config, error)) from None
 
     def set_missing_host_key_policy(self, policy: Any) -> None:  # noqa: ARG002 - pyinfra's choice does not matter
-        """Refuse unknown host keys, regardless of `policy`."""
+        """Refuse unknown host keys, and ignore `policy`."""
         super().set_missing_host_key_policy(self._refuse_unknown)
 
 

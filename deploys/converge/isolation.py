@@ -11,9 +11,10 @@ from deploys.facts.stackctl import Isolated
 
 
 def with_isolation_of(host: Host, settings: Settings) -> Settings:
-    """Return the settings with `isolated` filled in, from group_data or else from the droplet's present state.
+    """Return the settings with `isolated` from group_data.
 
-    So an ordinary converge never promotes an isolated droplet.
+    If group_data does not have `isolated`, take the droplet's present state, so that an ordinary converge never
+    promotes an isolated droplet.
     """
     declared = settings.values.isolated
     isolated = host.get_fact(Isolated, config=str(settings.paths.config)) if declared is None else declared

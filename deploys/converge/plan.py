@@ -1,9 +1,9 @@
 """Shows the changes that `make site` would make, with diffs, and counts the changed hosts: `make plan ENV=prod`.
 
 pyinfra's dry run prints each diff on standard error as soon as it finds a difference, and then prints the plan as JSON.
-`python -m deploys.converge.plan inventories/prod.py --json` prints
-{"hosts": {host: [operation, …]}, "changed": number of hosts, "foreign": {host: [finding, …]}} instead of a summary.
-The exit code is 0 with and without changes. If pyinfra fails, the exit code is pyinfra's.
+`python -m deploys.converge.plan inventories/prod.py --json` prints JSON instead of a summary: {"hosts": {host:
+[operation, …]}, "changed": number of hosts, "foreign": {host: [finding, …]}}. The exit code is 0 with and without
+changes. If pyinfra fails, the program exits with pyinfra's exit code.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def summary(operations: Operations, found: Foreign) -> str:
-    """List for each host the operations that would change something. The last line counts the hosts."""
+    """List the operations that would change something, for each host. The last line is the number of such hosts."""
     by_host = _changes(operations)
     lines = [line for host, names in by_host.items() for line in (f"\n{host} would change:", *_listed(names))]
     hosts = "1 host" if len(by_host) == 1 else f"{len(by_host)} hosts"

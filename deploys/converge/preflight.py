@@ -94,9 +94,9 @@ CHECKS: tuple[Callable[[Host, Values], str | None], ...] = (
 
 
 def check_name(host: Host, settings: Settings) -> None:
-    """Raise PyinfraError if Telegram's webhook would move to a name that has no address, because a release would fail.
+    """Raise PyinfraError if the webhook would move to a host name without an address.
 
-    A name that Telegram already uses is not checked.
+    A release would then fail. The current host name of the webhook is not checked.
     """
     domain = settings.values.domain
     if settings.isolated or not settings.values.webhook_path:
@@ -110,7 +110,7 @@ def check_name(host: Host, settings: Settings) -> None:
 
 
 def overlapping(values: Values, networks: dict[str, list[str]]) -> str | None:
-    """Name the first of Docker's ranges that overlaps a network of the droplet."""
+    """Return a description of the first Docker network that overlaps a network of the droplet, or None."""
     reached = [
         (interface, address)
         for interface, addresses in networks.items()

@@ -1,4 +1,4 @@
-"""Prepares the connections of a converge: makes them fast, and takes the site's lock through them."""
+"""Prepares the connections of a converge: makes the connections fast, and takes each droplet's lock."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ LOCK_TIMEOUT_S = 2
 
 
 class SiteLock(BaseStateCallback):
-    """Takes the lock of every droplet before the first operation. A dry run executes no operation and takes no lock."""
+    """Takes the lock of every droplet before the first operation. A dry run takes no lock."""
 
     _held: dict[str, Channel] = {}  # noqa: RUF012 - pyinfra calls static methods, and a run is one process
 
     @staticmethod
     def operation_start(state: State, op_hash: str) -> None:  # noqa: ARG004
-        """Lock all hosts before any host is changed. The run stops if another run holds a host's lock."""
+        """Lock all hosts before any host is changed. If another run holds the lock of a host, stop."""
         for host in state.inventory.get_active_hosts():
             SiteLock._lock_once(host)
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:  # noqa: ARG004
-        """Lock one host. With --serial and --no-wait pyinfra calls this without operation_start."""
+        """Lock one host. With --serial and --no-wait, pyinfra calls this method without a call of operation_start."""
         SiteLock._lock_once(host)
 
     @staticmethod
@@ -60,7 +60,8 @@ def begin(state: State, host: Host) -> None:
     """Prepare a host's connection. A deploy file calls this for each host before its first operation."""
     # With -vvv pyinfra prints the results of facts, such as hashes of secrets. A hash helps to guess a weak secret.
     state.print_fact_output = False
-    # Nagle's algorithm delays small packets. Without this delay a command takes 5 ms instead of 55 ms.
+    # Nagle's algorithm delays small packets. TCP_NODELAY turns this delay off, and then a command takes 5 ms instead of
+    # 55 ms.
     if isinstance(sock := transport(host).sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     screen.on_interrupt(interrupt_message(environment_among(host.groups)))
@@ -69,7 +70,7 @@ def begin(state: State, host: Host) -> None:
 
 
 def interrupt_message(environment: str) -> str:
-    """Return what Ctrl-C prints: the state of the droplet after the interruption, and how to continue."""
+    """Return the text that Ctrl-C prints: the state of the droplet after the interruption, and how to continue."""
     return (
         "Interrupted between two steps. The droplet keeps what was done, and remembers the pending handlers. A "
         "change to SSH or the firewall that no new login confirmed is reverted within two minutes.\n"
@@ -81,14 +82,14 @@ def interrupt_message(environment: str) -> str:
 def _lock(host: Host) -> Channel:
     """Take a droplet's lock and return the channel that holds the lock.
 
-    A process on the droplet holds the lock and reads this channel. If the connection ends for any reason, the process
-    ends, too. The process is flock with `tee`: once flock has the lock, `tee` writes the holder's name into the lock
-    file and echoes it.
+    A process on the droplet holds the lock and reads from the channel. If the connection ends for any reason, the
+    process also ends. The process is `flock … tee`: once flock has the lock, `tee` writes the holder's name into the
+    lock file, and also to the channel.
     """
     paths = Paths(host.data.app)
     lock, work = paths.lock, paths.work
-    # An account that can open a file can lock the file, so only root can open both. `work` is still held if a
-    # release has outlived its converge.
+    # An account that can open a lock file can take the lock, so only root may open both lock files. `work` is still
+    # held if a release has outlived its converge.
     host.run_shell_command(f"mkdir -p {paths.var} && touch {lock} {work} && chmod 600 {lock} {work}", _sudo=True)
     free, _ = host.run_shell_command(f"flock --timeout {LOCK_TIMEOUT_S} {work} true", _sudo=True)
     if not free:
@@ -105,14 +106,14 @@ def _lock(host: Host) -> Channel:
 
 
 def _exit_locked(host: Host, lock: Path) -> NoReturn:
-    """Exit with LOCKED. If this function raised an exception, pyinfra would exit with 1."""
+    """Exit with LOCKED instead of raising an exception, because pyinfra would turn an exception into exit code 1."""
     _, output = host.run_shell_command(f"cat {lock}", _sudo=True)
     logger.error("%s is locked: %s", host.name, holder_message(output.stdout))
     sys.exit(LOCKED)
 
 
 def holder_message(content: str) -> str:
-    """Tell who holds a lock and what to do next. `content` is the content of the lock file."""
+    """Return a message that says who holds a lock, and what to do next. `content` is the content of the lock file."""
     try:
         return str(records.loads(Holder, content).refusal)
     except RecordError:

@@ -1,4 +1,4 @@
-"""Accounts of people and of programs."""
+"""Facts about accounts of people and of programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State of the data services: directories, PostgreSQL's roles and Redis's users."""
+"""Facts about the data services: directories, PostgreSQL's roles and Redis's users."""
 # ruff: noqa: S608 - the names in statements are checked by deploys/config/values.py
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ LINK = "a link"
 
 
 class DirectoryState(FactBase[str | None]):
-    """A directory's mode, uid and gid, such as "700 999 999"; LINK for a symbolic link; None if there is neither.
+    """A directory's mode, uid and gid, such as "700 999 999".
 
-    The uid and the gid are numbers, because only the image has names for them.
+    LINK for a symbolic link, and None if the path is neither.
+
+    The uid and the gid are numbers, because the droplet has no names for them.
     """
 
     def command(self, path: str) -> StringCommand:
@@ -38,11 +40,11 @@ UNREADABLE = 0
 
 
 class PostgresMajor(FactBase[int | None]):
-    """The major version of PostgreSQL that created a data directory; None if it holds no database.
+    """The major version of PostgreSQL that created a data directory. None if the directory holds no database.
 
-    uid 999 owns PG_VERSION, so an intruder in the container may have replaced the file. This fact follows no link,
-    waits for no FIFO, and reads only as many bytes as a version has. The fact shows no other content, because a link
-    could lead to any file that root can read.
+    PG_VERSION belongs to uid 999, so an intruder in the container may have replaced the file. Therefore this fact
+    follows no link, waits for no FIFO, and reads only a few bytes. The fact returns nothing but a version, because the
+    file could contain anything that root can read.
     """
 
     def command(self, path: str) -> StringCommand:
@@ -61,11 +63,11 @@ class PostgresMajor(FactBase[int | None]):
 
 
 class RolesAsDeclared(FactBase[bool]):
-    """Whether roles and database are as operations.data.postgres_roles creates them.
+    """Whether the roles and the database already are as `postgres_roles` (operations/data.py) would create them.
 
-    The login role connects to the container's own address, because over loopback the image asks for no password. The
-    superuser connects to the database `postgres` over the socket. Both sessions set their own settings, because the
-    app's roles may have stored other settings.
+    The login role connects to the container's own address, because the image asks for no password on the loopback
+    address. The superuser connects to the database `postgres` over the socket. Both sessions set their own settings,
+    because the app's roles may have stored other settings.
     """
 
     @staticmethod
@@ -76,7 +78,7 @@ class RolesAsDeclared(FactBase[bool]):
         return "docker"
 
     def command(self, container: str, owner: str, login: str, database: str) -> StringCommand:
-        # The setting `role` is left out, because this session has to find out which role the server has stored.
+        # Leave out the setting `role`, because the query must find out which role the server sets by itself.
         as_it_acts = session({name: value for name, value in SESSION.items() if name != "role"})
         login_settings = f'PGPASSWORD="$(cat /run/secrets/password)" PGOPTIONS={shlex.quote(as_it_acts)}'
         psql = "psql --no-psqlrc -tA"
@@ -106,9 +108,10 @@ class RedisUser(NamedTuple):
 
 
 class RedisUsers(FactBase[RedisUser]):
-    """The app's user, read with the administrator's login, or with the user's own if there is no administrator yet.
+    """The app's user in Redis.
 
-    Until November 2026 the app's user was Redis's only user, and was permitted everything.
+    The administrator asks for it, or the app's user itself if there is no administrator yet. Until November 2026, the
+    app's user was the only user of Redis and had all permissions.
     """
 
     default = RedisUser
@@ -129,7 +132,10 @@ class RedisUsers(FactBase[RedisUser]):
 
 
 def redis_cli(who: Literal["administrator", "password"]) -> str:
-    """Return the call of redis-cli in Redis's container. The user's password is in the file /run/secrets/`who`."""
+    """Return the command line of redis-cli for Redis's container.
+
+    The user's password is in the file /run/secrets/`who`.
+    """
     user = ADMINISTRATOR if who == "administrator" else "default"
     return f'REDISCLI_AUTH="$(cat /run/secrets/{who})" redis-cli --user {user}'
 
@@ -138,13 +144,16 @@ _BY_ADMINISTRATOR = "told by the administrator"
 
 
 def _as_login(owner: str) -> str:
-    """Return the login role's query. An app may have dropped the schema public, so a missing schema is accepted."""
+    """Return the query for the login role.
+
+    The schema public may be missing, because an app may have dropped the schema.
+    """
     public = f"SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner <> '{owner}'::regrole"
     return f"SELECT current_user = '{owner}' AND NOT EXISTS ({public})"
 
 
 def _as_superuser(owner: str, login: str, database: str) -> str:
-    """Return the superuser's query, which checks the properties that the login role itself can't see."""
+    """Return the query for the superuser, which checks all properties that the login role can't see."""
     powers = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
     granted = " AND ".join(f"has_database_privilege('{owner}', '{database}', '{one}')" for one in PRIVILEGES)
     return " ".join(

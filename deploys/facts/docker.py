@@ -1,4 +1,4 @@
-"""Docker's containers and networks."""
+"""Facts about Docker's containers and networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackctl.services.docker import CONTAINER_FORMAT, PROJECT_LABEL, Container
 
 
 class ComposeServices(FactBase[dict[str, Container]]):
-    """The containers of a Compose project by service name."""
+    """The containers of a Compose project, by the name of the service."""
 
     default = dict
 
@@ -30,7 +30,7 @@ class ComposeServices(FactBase[dict[str, Container]]):
 
 @dataclass(frozen=True)
 class Network:
-    """A bridge network; `ip_range` is empty if Docker assigns addresses from the whole subnet."""
+    """A bridge network. `ip_range` is empty if Docker assigns addresses from the whole subnet."""
 
     internal: bool
     subnet: str

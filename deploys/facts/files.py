@@ -1,4 +1,4 @@
-"""State of files on the droplet."""
+"""Facts about files on the droplet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 
 
 class FileProperties(TypedDict):
-    """A file's properties; `mode` is octal as stat prints it ("644")."""
+    """A file's properties. `mode` is an octal number as text, such as "644"."""
 
     mode: str
     owner: str
@@ -18,7 +18,7 @@ class FileProperties(TypedDict):
 
 
 class FileState(FactBase[FileProperties | None]):
-    """A regular file's mode, owner, group and content hash, read by one command; None if there is no such file."""
+    """A regular file's mode, owner, group and content hash, read by one command. None if there is no regular file."""
 
     def command(self, path: str) -> StringCommand:
         file = QuoteString(path)

@@ -1,4 +1,4 @@
-"""Properties of the droplet as a machine."""
+"""Facts about the droplet as a machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 
 
 class CloudInitStatus(FactBase[str | None]):
-    """cloud-init's own status: running, done, error or disabled; None if cloud-init is not installed."""
+    """The status of cloud-init: running, done, error or disabled. None if cloud-init is not installed."""
 
     def requires_command(self) -> str:
         return "cloud-init"
@@ -26,10 +26,10 @@ class CloudInitStatus(FactBase[str | None]):
 
 
 class HasAddress(FactBase[bool]):
-    """Whether DNS has an address for the name; True if the resolver does not answer."""
+    """Whether DNS has an address for the name. Also True if the resolver does not answer."""
 
     def command(self, domain: str) -> StringCommand:
-        # Exit code 2 means that the name has no address (getent(1)). Other codes tell nothing about the name.
+        # Exit code 2 means that the name has no address (getent(1)). Any other exit code says nothing about the name.
         return StringCommand("getent ahosts", QuoteString(domain), ">/dev/null; test $? -ne 2 && echo yes || true")
 
     def process(self, output: Iterable[str]) -> bool:
@@ -51,7 +51,7 @@ class HalfInstalled(FactBase[bool]):
 
 
 class DebianRelease(FactBase[str]):
-    """ID and version from os-release, such as `debian 13`."""
+    """The ID and the version from os-release, such as `debian 13`."""
 
     def command(self) -> str:
         return ". /etc/os-release && echo $ID $VERSION_ID"
@@ -61,7 +61,7 @@ class DebianRelease(FactBase[str]):
 
 
 class MemoryMib(FactBase[int]):
-    """Memory available to the kernel, in MiB: somewhat less than the size of the provider's plan."""
+    """The memory available to the kernel, in MiB. The provider's plan has somewhat more."""
 
     def command(self) -> str:
         return "grep MemTotal /proc/meminfo"
@@ -104,7 +104,10 @@ class Networks(FactBase[dict[str, list[str]]]):
 
 
 class Container(FactBase[bool]):
-    """Whether the machine is a container, which shares the kernel, can't swap, and can't set every kernel parameter."""
+    """Whether the machine is a container.
+
+    A container shares the kernel, can't swap, and can't set every kernel parameter.
+    """
 
     def command(self) -> str:
         return "systemd-detect-virt --container || true"
@@ -114,7 +117,7 @@ class Container(FactBase[bool]):
 
 
 class SwapfileMib(FactBase[int]):
-    """Size of a swap file in MiB; 0 if it does not exist."""
+    """The size of the swap file in MiB, or 0 if there is no swap file."""
 
     def command(self, path: str) -> StringCommand:
         return StringCommand("stat -c %s", QuoteString(path), "2>/dev/null || echo 0")
@@ -136,7 +139,7 @@ class Swaps(FactBase[frozenset[str]]):
 
 
 class Modes(FactBase[dict[str, str]]):
-    """Modes of those files and directories that exist, octal as stat prints them, by path."""
+    """The mode of each file or directory that exists, as an octal number, by path."""
 
     default = dict
 

@@ -1,4 +1,4 @@
-"""State of the stack, from stackctl and its files."""
+"""Facts about the stack, from stackctl and its files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Isolated(FactBase[bool]):
 
 
 class WebhookHost(FactBase[str | None]):
-    """The host name of the webhook that state.json records; None if no webhook is recorded."""
+    """The host name of the webhook in state.json. None if no webhook is recorded."""
 
     def command(self, state: str) -> StringCommand:
         return StringCommand("cat", QuoteString(state), "2>/dev/null || true")
@@ -39,7 +39,7 @@ class WebhookHost(FactBase[str | None]):
 
 
 class Status(FactBase[dict[str, Any] | None]):
-    """Output of `stackctl status --json`; None if stackctl is not installed or configured yet."""
+    """The output of `stackctl status --json`. None if stackctl is not installed or configured yet."""
 
     def requires_command(self) -> str:
         return "stackctl"

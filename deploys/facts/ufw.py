@@ -1,8 +1,8 @@
-"""State of ufw, compared with the kernel's chains.
+"""Facts about ufw and about the kernel's chains.
 
 `ufw status` lists no rule while ufw is inactive, so the rules are read from `ufw show added`. ufw calls itself active
-even if no rule jumps to its chains, and lists rules from its files, not from the kernel. So this fact reads the chains
-in the kernel as well as the chains that ufw loads from its files into an empty network namespace.
+even if no rule jumps to ufw's chains, and ufw lists rules from its files, not from the kernel. So this fact reads the
+chains in the kernel, and also the chains that ufw would load from its files (in an empty network namespace).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Firewall:
 
 
 class Ufw(FactBase[Firewall]):
-    """ufw's policies and rules; inactive and empty if ufw is not installed."""
+    """The policies and rules of ufw. Inactive and empty if ufw is not installed."""
 
     default = Firewall
 
@@ -85,7 +85,7 @@ _ALLOWED = re.compile(r"(?P<port>\S+)(?P<six> \(v6\))?\s+ALLOW IN\s+Anywhere")
 
 
 def parse(output: Iterable[str]) -> Firewall:
-    """Read the output of the commands of the fact Ufw, one after the other."""
+    """Parse the output of the commands of the fact Ufw, in the order of the commands."""
     lines = list(output)
     active = False
     policies: dict[str, str] = {}

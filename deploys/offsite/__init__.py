@@ -1,1 +1,1 @@
-"""Programs with which the operator's machine creates, lists and prunes the off-site repository."""
+"""Programs that create, list and prune the off-site repository. They run on the operator's machine."""

@@ -1,10 +1,10 @@
-"""Compares the off-site storage with the snapshots that were seen there before: `make offsite ENV=prod`.
+"""Compares the snapshots in the off-site storage with those seen at earlier looks: `make offsite ENV=prod`.
 
-The ledger is a file in the checkout, which the droplet cannot reach. For each snapshot the ledger has the hash of the
-manifest, the storage's date, and the day on which the snapshot was first seen. An intruder on the droplet can send
-snapshots, but cannot change the day on which a snapshot was first seen.
-`python -m deploys.offsite.look inventories/prod.py` lists the storage and records new snapshots. The exit codes are 0
-(nothing but new snapshots), 1 (failed) and 4 (a known snapshot or the repository has changed: a person is needed).
+The ledger is a file in the checkout, which the droplet cannot reach. For each snapshot, the ledger has the manifest's
+hash, the storage's date, and the day on which the snapshot was first seen. An intruder on the droplet can send
+snapshots, but cannot change the day on which a snapshot was first seen. `python -m deploys.offsite.look
+inventories/prod.py` lists the storage and records new snapshots. The exit code is 0 if there are only new snapshots, 1
+after a failure, and 4 if a known snapshot or the repository has changed, so that a person must look.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The record of the snapshots that were seen in a repository."""
+    """The record of all snapshots that were seen in a repository."""
 
     url: str
     repository: str = ""
@@ -61,7 +61,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Look:
-    """The content of the storage."""
+    """The content of the off-site storage at one moment."""
 
     known: Ledger
     """The ledger before this look."""
@@ -115,7 +115,10 @@ def look(repository: Repository, known: Ledger) -> Look:
 
 
 def remembered(seen: Look, *, accepted: bool = False) -> Ledger:
-    """Return the ledger after a look. A snapshot that raised an alarm is recorded only if a person `accepted` it."""
+    """Return the ledger after a look.
+
+    A snapshot that raised an alarm is only recorded if a person `accepted` the snapshot.
+    """
     known = seen.known
     trusted = accepted or not known.repository
     doubtful = set[str]() if trusted else {*_doubts(known, seen.seen)}
@@ -133,13 +136,13 @@ def remembered(seen: Look, *, accepted: bool = False) -> Ledger:
 
 
 def without(known: Ledger, dropped: Sequence[str], at: datetime) -> Ledger:
-    """Return the ledger after a prune."""
+    """Return the ledger without the snapshots that a prune has deleted."""
     left = {number: one for number, one in known.snapshots.items() if number not in dropped}
     return replace(known, pruned=at, snapshots=left, dropping=())
 
 
 def load(path: Path, url: str) -> Ledger:
-    """Read the ledger of a repository, which is empty if there is no file, or if the file is about another repository.
+    """Read the ledger of a repository. Without a file, or if the file is about another repository, the ledger is empty.
 
     Raises RepositoryError.
     """
@@ -184,7 +187,7 @@ def save(path: Path, ledger: Ledger) -> None:
 
 
 def _doubts(known: Ledger, seen: Mapping[str, Seen]) -> dict[str, str]:
-    """Return how snapshots contradict the ledger, by snapshot ID."""
+    """Return a doubt for each snapshot that contradicts the ledger, by snapshot ID."""
     doubts = {}
     for number, one in seen.items():
         before = known.snapshots.get(number)

@@ -1,10 +1,11 @@
 """Deletes old off-site backups: `make prune ENV=prod`, or `python -m deploys.offsite.prune inventories/prod.py`.
 
 The program runs on the operator's machine with the operator's key, because the droplet's key should not be able to
-delete. It chooses by the storage's own dates and by the ledger (look.py), because an intruder can write any date and
-number into a manifest. It shows its plan, reads the newest verified backup back from the storage, and then deletes by
-explicit snapshot IDs. It deletes nothing that the storage received less than FLOOR ago.
-The exit codes are 0 (done), 1 (failed) and 2 (refused, nothing was deleted).
+delete. The program chooses the backups by the storage's own dates and by the ledger (look.py), because an intruder can
+write any date and number into a manifest. The program shows a plan, reads the newest verified backup from the storage
+as a test, and then deletes by explicit snapshot IDs. A backup that the storage received less than FLOOR ago is never
+deleted. The exit code is 0 if the prune is done, 1 after a failure, and 2 if the prune was refused and nothing was
+deleted.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ class Plan:
 
     @property
     def proof(self) -> Sequence[Stored]:
-        """The newest verified backup without a doubt, and its copies. Empty if there is no such backup."""
+        """The newest verified backup without a doubt, and its copies. The list is empty if there is no such backup."""
         clear = [one for one in self.keep if one.manifest.verified and not one.doubts]
         return [one for one in clear if one.manifest.id == clear[-1].manifest.id]
 
     @property
     def shrunk(self) -> str:
-        """The reason why a person has to check the plan: the newest dump is much smaller than a dump to delete."""
+        """The reason for a person to check the plan if the newest dump is much smaller than a dump to delete, or ""."""
         dump = manifest.DUMP
         largest = max((one.manifest.files[dump].bytes for one in self.drop), default=0)
         if not self.proof or 2 * self.proof[0].manifest.files[dump].bytes >= largest:
@@ -72,8 +73,8 @@ class Plan:
 def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta = FLOOR) -> Plan:
     """Choose the backups to keep by the storage's dates.
 
-    A backup in doubt stays, but does not count as the backup of its day, week or month. `pruned` is the time at which a
-    prune last finished.
+    A backup in doubt is kept in addition to the backup of its day, week or month. `pruned` is the time at which a prune
+    last finished.
     """
     clear = [one for one in found if not one.doubts]
     first = {one.manifest.id: one.at for one in sorted(clear, key=lambda one: one.at, reverse=True)}
@@ -90,10 +91,10 @@ def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor:
 
 
 def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta) -> str:
-    """Return why more would be deleted than expected, or "".
+    """If a prune would delete more backups than expected, return the reason, otherwise "".
 
-    The last prune left every backup that was younger than the floor, and one for each month before. So each backup to
-    delete must have passed the floor since the last prune. The only exception is one monthly backup for each month that
+    The last prune kept every backup younger than the floor, and one older backup for each month. So a backup to delete
+    must have reached the floor's age since the last prune. The only exception is one monthly backup for each month that
     has begun since the last prune.
     """
     if not drop:
@@ -126,10 +127,11 @@ def main() -> int:
 
 
 def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
-    """Show the plan, carry the plan out and return the exit code. Raises RepositoryError or RefusedError."""
+    """Show the plan, delete the backups and return the exit code. Raises RepositoryError or RefusedError."""
     if not repository.exists(OPERATOR):
         raise RepositoryError(f"{repository.url}: there is no repository yet. Next: make offsite")
-    # `restic unlock` removes locks of killed runs on this machine, and locks that were not renewed for half an hour.
+    # `restic unlock` removes locks that killed runs left on this machine, and locks that were not renewed for half an
+    # hour.
     repository.restic("unlock")
     print(f"{repository.url}: {download.READING}", flush=True)
     seen = look.look(repository, look.load(ledger, repository.url))
@@ -158,7 +160,7 @@ def prune(repository: Repository, ledger: Path, *, sure: bool) -> int:
 
 
 def report(chosen: Plan) -> list[str]:
-    """Return a line for each backup of the plan, and one for each doubt."""
+    """Return a line for each backup of the plan, and a line for each doubt."""
     lines = []
     for what, group in (("keep", chosen.keep), ("DELETE", chosen.drop)):
         for one in group:
@@ -177,7 +179,10 @@ def report(chosen: Plan) -> list[str]:
 
 
 def read_back(repository: Repository, copies: Sequence[Stored]) -> None:
-    """Read the newest verified backup from the storage, byte by byte. Raises RepositoryError if no copy is whole."""
+    """Read the newest verified backup from the storage, byte by byte.
+
+    Raises RepositoryError if every copy is damaged.
+    """
     newest = copies[0].manifest
     for number, one in enumerate(copies, start=1):
         try:

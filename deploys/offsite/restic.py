@@ -1,6 +1,7 @@
 """The client with which the operator's machine uses the off-site restic repository, with the operator's keys.
 
-restic gets secrets in its environment, and a new password over a pipe. No argument or file contains a secret.
+restic gets secrets in its environment, and a new password over a pipe. No argument of restic and no file contains a
+secret.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class Repository:
 
     @classmethod
     def of(cls, settings: Settings) -> Repository:
-        """Return the repository of an environment. Raises RepositoryError if none is set, or if keys are missing."""
+        """Return the repository of an environment.
+
+        Raises RepositoryError if no repository is set, or if keys are missing.
+        """
         values, secrets = settings.values, settings.credentials.offsite
         if not values.offsite_repository:
             raise RepositoryError(
@@ -70,7 +74,7 @@ class Repository:
     def exists(self, whose: str) -> bool:
         """Tell whether the repository exists. Raises RepositoryError if the storage gives no clear answer.
 
-        The request is signed with the key of `whose`. restic does not send it, because restic would retry for minutes.
+        The request is signed with the key of `whose`, and sent without restic, because restic would retry for minutes.
         """
         url = s3.url_of(self.url, "config")
         try:
@@ -98,7 +102,7 @@ class Repository:
             raise self._unreachable(error) from None
 
     def opens(self, whose: str) -> bool:
-        """Tell whether an owner's password opens the repository."""
+        """Tell whether the password of `whose` opens the repository."""
         ran = self._run("cat", "config", "--no-lock", opened_by=whose)
         # Before version 0.17, restic had no exit code for a wrong password.
         if ran.code == restic.WRONG_PASSWORD or "wrong password or no key found" in ran.stderr:
@@ -107,14 +111,14 @@ class Repository:
         return True
 
     def current_key(self, whose: str) -> str:
-        """Return the ID of restic's key that an owner's password opens."""
+        """Return the ID of restic's key for the password of `whose`."""
         return next(str(key["id"]) for key in self.json("key", "list", opened_by=whose) if key["current"])
 
     def add_key(self, whose: str, opened_by: str) -> None:
-        """Make an owner's password open the repository, in addition to the present passwords."""
+        """Add the password of `whose` to the passwords that open the repository."""
         reading, writing = os.pipe()
         try:
-            os.write(writing, self.secrets[f"{whose}_PASSWORD"].encode())  # shorter than a pipe's buffer
+            os.write(writing, self.secrets[f"{whose}_PASSWORD"].encode())  # a password fits into the buffer of a pipe
             os.close(writing)
             names = ("--user", whose.lower(), "--host", self.app, "--new-password-file", "/dev/stdin")
             self._check("key", self._run("key", "add", *names, opened_by=opened_by, stdin=reading))
@@ -132,7 +136,7 @@ class Repository:
         return json.loads(self.restic(*arguments, "--json", opened_by=opened_by))
 
     def describe(self, snapshot: str, path: str, most: int) -> File:
-        """Return the size and hash of a file in a snapshot. Stop if it exceeds `most` bytes. Raises RepositoryError."""
+        """Return the size and hash of a file in a snapshot. Read at most `most` bytes. Raises RepositoryError."""
         command, env = self._command("dump", snapshot, path), self._environment(OPERATOR)
         with (
             tempfile.TemporaryFile() as errors,

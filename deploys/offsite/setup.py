@@ -1,9 +1,10 @@
 """Creates the off-site repository, or repairs its passwords: `make offsite ENV=prod`.
 
 Without make, use `python -m deploys.offsite.setup inventories/prod.py`. The program runs on the operator's machine with
-the operator's keys. Afterwards the operator's password and the droplet's password open the repository. If only one of
-the two passwords opens it, the program uses that password to add the other. A second run changes nothing. A new
-repository begins a new ledger (look.py). The exit code is 0 or, after a failure, 1.
+the operator's keys. Afterwards, both the operator's password and the droplet's password open the repository. If only
+one of the two passwords opens the repository, the program uses that password to add the other password. A second run
+changes nothing. A new repository begins a new ledger (look.py). The exit code is 0 after success, and 1 after a
+failure.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def main() -> int:
 
 
 def made(repository: Repository) -> bool:
-    """Create the repository if needed, and add a missing password. Tell whether the repository is new.
+    """Create the repository if needed, and add a missing password. Return whether the repository is new.
 
-    Raises RepositoryError, also if the storage refuses one of the two access keys.
+    Raises RepositoryError if a step fails, or if the storage refuses one of the two access keys.
     """
     if is_new := not repository.exists(OPERATOR):
         repository.restic("init")

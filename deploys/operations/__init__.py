@@ -1,4 +1,7 @@
-"""Operations that pyinfra lacks, in pyinfra's style: generators that yield no command if nothing has to change."""
+"""Operations that pyinfra lacks.
+
+In pyinfra's style, an operation is a generator that yields no command if nothing has to change.
+"""
 
 from collections.abc import Generator
 

@@ -1,4 +1,4 @@
-"""Accounts of people and of programs, and their sudo rules."""
+"""Operations for the accounts of people and of programs, and for sudo rules."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def user(login: str) -> Commands:
 
 @operation()
 def system_user(login: str, *, home: str, present: bool = True) -> Commands:
-    """Create a program's account, which has no password and is in no group but its own.
+    """Create a program's account without a password. The account's only group is its own group.
 
-    The home directory is not created here, because root creates and fills it. With `present=False` the account is
-    deleted, even while somebody is logged in with it. Programs that the account started as root keep running.
+    This operation creates no home directory, because root creates and fills the home directory elsewhere. With
+    `present=False` the account is deleted, even while somebody is logged in with it. Programs that the account has
+    started as root continue to run.
     """
     found = host.get_fact(SystemUser, login=login)
     if not present:
@@ -51,7 +52,10 @@ def system_user(login: str, *, home: str, present: bool = True) -> Commands:
 
 @operation()
 def sudoers(login: str, content: bytes) -> Commands:
-    """Write the sudo rules of `login`. visudo tests the file first: an invalid file would break sudo for everybody."""
+    """Write the sudo rules of `login`.
+
+    First test the file with visudo, because an invalid file would break sudo for everybody.
+    """
     dest = f"/etc/sudoers.d/{login}"
     yield from atomic_file._inner(  # noqa: SLF001
         dest=dest, content=content, mode="440", validate="visudo --check --strict --file=%s"

@@ -1,4 +1,4 @@
-"""nginx's certificate: a self-signed placeholder at first, then one from an ACME server."""
+"""Operations for nginx's certificate: first a self-signed placeholder, then a certificate from an ACME server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stackctl.host.certificate import CHAIN, KEY, NGINX_GROUP
 
 @operation()
 def self_signed_certificate(tls: str, *, domain: str) -> Commands:
-    """Create a self-signed certificate in `tls`/placeholder and link `tls`/current to it, unless nginx has one already.
+    """If nginx has no certificate, create a self-signed one in `tls`/placeholder and link `tls`/current to it.
 
-    A certificate counts as missing if nginx's workers can't read its key.
+    A certificate whose key nginx's workers can't read counts as missing.
     """
     key = host.get_fact(FileState, path=f"{tls}/current/{KEY}")
     if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", NGINX_GROUP):
@@ -23,7 +23,8 @@ def self_signed_certificate(tls: str, *, domain: str) -> Commands:
         return
     directory = f"{tls}/placeholder"
     private, public = QuoteString(f"{directory}/{KEY}"), QuoteString(f"{directory}/{CHAIN}")
-    # A common name has at most 64 characters (X.520). Clients check subjectAltName (RFC 9525, 6.4.4).
+    # A common name has at most 64 characters (X.520). The cut is harmless, because clients check subjectAltName (RFC
+    # 9525, 6.4.4).
     yield StringCommand(
         *(f"install -d -m 750 -g {NGINX_GROUP}", QuoteString(directory), "&&"),
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650",
@@ -38,8 +39,8 @@ def self_signed_certificate(tls: str, *, domain: str) -> Commands:
 def acme_certificate(domain: str, *, server: str) -> Commands:
     """Obtain the declared certificate, unless nginx already serves it.
 
-    If the ACME server refuses, the operation shows the server's own message, nginx keeps its present certificate, and a
-    timer tries again each hour.
+    If the ACME server refuses the request, the operation shows the server's own message. nginx then keeps the present
+    certificate, and a timer tries again each hour.
     """
     status = stackctl.status()
     if status and (certificate := status.get("certificate")) and certificate.get("as_declared"):

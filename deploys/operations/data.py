@@ -1,4 +1,4 @@
-"""Directories, secrets and users of PostgreSQL and Redis."""
+"""Operations for the directories, secrets and users of PostgreSQL and Redis."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ APP = f"~* &* {RULES}"
 def data_directory(path: str, *, uid: int, installed: str) -> Commands:
     """Create a data directory once, before the services first run.
 
-    + installed: a file that exists once the services have run. If this file exists and the data directory is missing,
-      the volume is not mounted. A new directory would start an empty database (docs/adr/0012-data-directories.md).
+    + installed: a file that exists once the services have run. If the file `installed` exists and the data directory is
+      missing, the volume is not mounted. A new directory would start an empty database
+      (docs/adr/0012-data-directories.md).
     """
     there = host.get_fact(DirectoryState, path=path)
     target = QuoteString(path)
@@ -57,7 +58,9 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
 
 @operation()
 def postgres_roles(container: str, *, database: str, owner: str, login: str, password: str) -> Commands:
-    """Create two roles. `login` has the password and acts as `owner`; `owner` owns the tables and can't log in.
+    """Create two roles.
+
+    `login` has the password and acts as `owner`. The role `owner` owns the tables and can't log in.
 
     The database belongs to the superuser, because the owner of a database can store settings for every session in that
     database (ALTER DATABASE … SET). The superuser `postgres` has no password, and connects only over the container's
@@ -66,7 +69,7 @@ def postgres_roles(container: str, *, database: str, owner: str, login: str, pas
     if host.get_fact(RolesAsDeclared, container=container, owner=owner, login=login, database=database):
         host.noop(f"{login} logs in and acts as {owner}")
         return
-    # A role of the app may hold a lock for ever, so the converge waits at most ten seconds for a lock.
+    # A role of the app may hold a lock forever, so wait at most ten seconds for a lock.
     settings = session(OF_SUPERUSER | {"lock_timeout": "10s"})
     yield StringCommand(
         *("docker exec -i --env", QuoteString(f"PGOPTIONS={settings}"), QuoteString(container)),
@@ -76,9 +79,9 @@ def postgres_roles(container: str, *, database: str, owner: str, login: str, pas
 
 
 def _statements(database: str, owner: str, login: str, password: str) -> list[str]:
-    """Return the input of psql, which creates missing roles and sets every property that can differ."""
-    # standard_conforming_strings is on, so a backslash needs no escape. Neither the server's log nor psql shows the
-    # statement, even if it fails.
+    """Return the input for psql that creates missing roles, and sets every property that can differ."""
+    # A backslash needs no escape, because standard_conforming_strings is on. The statement appears neither in the
+    # server's log nor in psql's output, even if the statement fails.
     quoted = password.replace("'", "''")
     plain = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
     return [
@@ -90,8 +93,8 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
         f'ALTER ROLE "{owner}" NOLOGIN {plain};',
         f"ALTER ROLE \"{login}\" LOGIN {plain} PASSWORD '{quoted}';",
         f'GRANT "{owner}" TO "{login}";',
-        # The login role acts as the owner, so the owner owns everything that the app creates. The next login role also
-        # acts as the owner, so it can use everything, too.
+        # The login role acts as the owner, so all objects that the app creates belong to the owner. The next login role
+        # also acts as the owner, so the next login role can use these objects.
         f'ALTER ROLE "{login}" RESET ALL;',
         f'ALTER ROLE "{login}" IN DATABASE "{database}" RESET ALL;',
         f'ALTER ROLE "{login}" SET role = "{owner}";',
@@ -99,9 +102,9 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
         f'GRANT {", ".join(PRIVILEGES)} ON DATABASE "{database}" TO "{owner}";',
         f"ALTER ROLE {SUPERUSER} PASSWORD NULL;",
         "COMMIT;",
-        # The rest runs in the app's own database.
+        # The remaining statements run in the app's own database.
         f'\\connect "{database}"',
-        # An app may have dropped the schema public, so a missing schema is skipped.
+        # Skip the schema public if it is missing, because an app may have dropped the schema.
         f"SELECT 'ALTER SCHEMA public OWNER TO \"{owner}\"' FROM pg_namespace WHERE nspname = 'public' \\gexec",  # noqa: S608
     ]
 
@@ -114,8 +117,8 @@ def generated_secret(dest: str) -> Commands:
         host.noop(f"{dest} exists")
         return
     target, fresh = QuoteString(dest), QuoteString(f"{dest}.new")
-    # The secret is 256 bits in hexadecimal, which needs no quoting. The file has no line end, so the hash of the file
-    # is the hash of the secret.
+    # A secret of 256 bits in hexadecimal needs no quoting. The file has no line end, so that the hash of the file is
+    # also the hash of the secret.
     made = StringCommand("umask 077; head -c 32 /dev/urandom | sha256sum | head -c 64 >", fresh, "&& sync", fresh)
     yield StringCommand("test -s", target, "|| {", made, "&& mv -fT", fresh, target, "; }")
     yield StringCommand("chown root:root", target, "&& chmod 600", target)
@@ -128,15 +131,17 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     """Make Redis accept the app's password, now and after a restart.
 
     The operation also sets the permissions of the app's user, and the administrator's password. Redis still accepts its
-    present passwords, even if the converge stops or Redis restarts in between, because the live release uses one of
-    them until the next release serves. With `exclusive` Redis accepts no other password. Open connections stay open.
+    present passwords, because the live release uses one of these passwords until the next release is live. This also
+    holds if the converge stops or Redis restarts in between. With `exclusive`, Redis accepts only the app's new
+    password. Open connections stay open.
 
     + administrator: the file on the droplet that holds the administrator's password
     + dest: the file that Redis reads from standard input when Redis starts
-    + directives: the other lines of that file
+    + directives: the other lines of the file `dest`
     """
     user = host.get_fact(RedisUsers, container=container)
-    # When the first converge is planned, the file does not exist yet: the operation before this one creates the file.
+    # When the first converge is planned, the file does not exist yet, because an earlier operation of the same converge
+    # creates the file.
     admin = host.get_fact(Sha256File, path=administrator) or "0" * 64
     wanted = sha256(password.encode()).hexdigest()
     others = user.passwords - {wanted}
@@ -144,11 +149,11 @@ def redis_password(  # noqa: PLR0913 - two users and a file
         host.noop("Redis accepts no other password")
         return
     kept = [wanted] if exclusive else [wanted, *sorted(others)]
-    # Passwords are given as hashes, which need no quoting.
+    # Redis gets hashes of the passwords, which need no quoting.
     app = f"user default on {' '.join(f'#{password_hash}' for password_hash in kept)} {APP}"
     content = f"{directives}{app}\nuser {ADMINISTRATOR} {_admin(admin)}\n"
     yield from atomic_file._inner(dest=dest, content=content.encode(), mode="600", secret=True)  # noqa: SLF001
-    # If Redis does not run yet, it will start with the declared password. `exclusive` needs a Redis that answers.
+    # If Redis does not run yet, it will start with the declared password. With `exclusive`, Redis must be running.
     starts_later = not user.passwords and not exclusive
     accepted = user.passwords == {wanted} or (wanted in user.passwords and not exclusive)
     if starts_later or (accepted and user.by_administrator and user.rules == RULES):
@@ -156,7 +161,8 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     yield _send_to_redis(
         "administrator" if user.by_administrator else "password",
         container,
-        # The administrator comes first: the second command may take ACL SETUSER away from the user that sends it.
+        # Set the administrator first, because the second command may forbid ACL SETUSER to the user who sends the
+        # command.
         [
             f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
             f"ACL SETUSER default {'resetpass ' if exclusive else ''}#{wanted} {APP}",
@@ -167,7 +173,7 @@ def redis_password(  # noqa: PLR0913 - two users and a file
 def _send_to_redis(who: Literal["administrator", "password"], container: str, lines: list[str]) -> StringCommand:
     """Return the command that sends lines to Redis and checks the answers.
 
-    The answers are checked, because redis-cli exits with 0 even if Redis answers with an error.
+    The command checks the answers, because redis-cli exits with 0 even if Redis answers with an error.
     """
     ask = f'test "$({redis_cli(who)} | grep -cx OK)" = {len(lines)}'
     refused = (

@@ -1,8 +1,8 @@
-"""Lists everything that the site puts on each droplet. The operations fill the list, so the list can't go stale.
+"""Lists everything that the site puts on each droplet.
 
-An operation adds to the list each time pyinfra prepares the operation, whether or not anything changes. The component
-`declared` writes the list to the droplet as declared.json. stackctl reports everything else as foreign
-(stackctl/host/foreign.py).
+The list is always up to date, because the operations themselves fill the list. Each operation adds its entries whenever
+pyinfra prepares the operation, even if nothing changes. The component `declared` writes the list to the droplet as
+declared.json. stackctl reports everything else as foreign (stackctl/host/foreign.py).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _known: dict[str, Known] = defaultdict(Known)
 
 
 def of(host: Host) -> Known:
-    """Return the list of a droplet, as filled so far."""
+    """Return the list of a droplet with the entries so far."""
     return _known[host.name]
 
 
 def document(known: Known, accepted: Mapping[str, str]) -> bytes:
-    """Return the content of declared.json, as stackctl.host.declared reads it."""
+    """Return the content of declared.json, in the form that stackctl.host.declared reads."""
     lists = {name: sorted(getattr(known, name)) for name in ("files", "units", "logins", "ports")}
     return json.dumps({"version": 1, **lists, "accepted": dict(accepted)}, indent=2).encode() + b"\n"

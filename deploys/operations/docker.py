@@ -1,4 +1,4 @@
-"""Docker's networks and Compose projects. The operations change nothing that is already as declared."""
+"""Operations for Docker's networks and Compose projects. The operations change nothing that is already as declared."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def network(network_name: str, *, subnet: str, ip_range: str, internal: bool = F
 
 
 def compose_accepts(**environment: str) -> str:
-    """Return a command that tests a Compose file with the variables in `environment`, for `validate` of atomic_file."""
+    """Return a command for `validate` of atomic_file that tests a Compose file with the variables in `environment`."""
     given = [f"{name}={value}" for name, value in environment.items()]
     return " ".join([*given, "docker compose --env-file /dev/null --profile '*' -f %s config --quiet"])
 
 
 @operation()
 def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str, sha256: str) -> Commands:
-    """Recreate those services of a Compose project that are not as declared, and wait until they are healthy.
+    """Recreate the services of a Compose project that are not as declared, and wait until these services are healthy.
 
     + images: the image of each service
     + label, sha256: a label and its value. A container with this label was created from the declared inputs. Compose's
@@ -49,7 +49,7 @@ def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str
     if not wrong:
         host.noop(f"{project} runs as declared")
         return
-    # Without --force-recreate Compose keeps an unchanged container, even if the container is unhealthy.
+    # Without --force-recreate, Compose would keep an unchanged container, even if the container is unhealthy.
     options = ("--detach", "--no-deps", "--force-recreate", "--wait", "--wait-timeout", "180", "--quiet-pull")
     yield StringCommand(*map(QuoteString, compose(project, Path(file), "up", *options, *wrong)))
 

@@ -1,4 +1,6 @@
-"""Writes files atomically: one command compares a file, and another receives the new file and renames it into place.
+"""Operations that write files atomically.
+
+One command compares the file, and a second command receives the new file and renames it.
 
 pyinfra's files.put would stage the file in /tmp, overwrite the old file and show secrets in `--diff`.
 """
@@ -35,12 +37,13 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
     secret: bool = False,
     validate: str | None = None,
 ) -> Commands:
-    """Write `content` to `dest` atomically, and create its directory.
+    """Write `content` to `dest` atomically. A missing directory is created.
 
     + notify: the handler that puts the file in force. The handler is marked as pending before the change.
-    + validate: a shell command that tests the new file before the old one is replaced. `%s` stands for the path of the
+    + validate: a shell command that tests the new file before the old file is replaced. `%s` stands for the path of the
       new file, as in Ansible. If the test fails, the old file stays.
-    + secret: `--diff` does not show the content. Content is sent over standard input, never in an argument list.
+    + secret: whether `--diff` hides the content. Even without `secret`, the content is sent over standard input, and
+      never in an argument list.
     """
     declared.of(host).files.add(dest)
     found = host.get_fact(FileState, path=dest)
@@ -67,7 +70,10 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
 
 
 def _test(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
-    """Return the test of the new file. If the test fails, its output is shown and the new file is removed."""
+    """Return the command that tests the new file.
+
+    If the test fails, the command shows the output of the test and removes the new file.
+    """
     fresh = shlex.quote(f"{dest}.new")
     refused = f"{dest}: the new file is invalid, see above. The old file stays, and nothing was reloaded."
     return (
@@ -77,7 +83,7 @@ def _test(validate: str, dest: str) -> tuple[str | QuoteString, ...]:
 
 
 def if_installed(program: str, validate: str) -> str:
-    """Return a test that runs only if `program` is installed. Some files are written before their program is there."""
+    """Return a test that only runs if `program` is installed. Some files are written before the installation."""
     return f"command -v {program} >/dev/null || exit 0; {{ {validate}; }}"
 
 
@@ -97,7 +103,10 @@ def _show_difference(dest: str, content: bytes) -> None:
 
 
 def show_difference(what: str, there: Sequence[str], wanted: Sequence[str]) -> None:
-    """Show a difference as `diff` does, in colour. Lines are made printable: anybody may have written them."""
+    """Show a difference in the format of `diff`, in colour.
+
+    Make the lines printable, because anybody may have written the file.
+    """
     host.log(f"{what} differs:", logger.info)
     for line in generate_color_diff(*([f"{printable(one)}\n" for one in lines] for lines in (there, wanted))):
         logger.info("  %s", line)

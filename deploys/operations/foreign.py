@@ -1,4 +1,4 @@
-"""Foreign objects that stackctl found on the droplet. The operations undo overrides and remove named objects."""
+"""Operations for the foreign objects that stackctl found. The operations undo overrides and remove objects by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Finding = dict[str, Any]
 
 
 def findings() -> list[Finding]:
-    """Return the foreign objects that stackctl had found when the plan was made.
+    """Return the foreign objects in the stackctl status that was read for the plan.
 
     The list is empty if stackctl is not installed yet, or is an old version that does not look for foreign objects.
     """
@@ -42,18 +42,18 @@ def undo_overrides(sysctls: str) -> Commands:
         host.noop("nothing of the site is overridden")
         return
     for path in masks:
-        # `systemctl unmask` would leave behind an empty file, or a mask in /run.
+        # Do not use `systemctl unmask`, which would leave an empty file or a mask in /run behind.
         yield StringCommand("rm -f", QuoteString(path))
     if masks:
         yield StringCommand("systemctl daemon-reload")
     if any(one["name"].startswith("sysctl:") for one in ours):
-        # Only the site's file is applied, after all others, so that nothing overrides its values.
+        # Apply only the site's file, so that no other file overrides its values.
         yield StringCommand(SYSCTL, QuoteString(sysctls))
 
 
 @operation()
 def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
-    """Remove the foreign objects with these names. A name that is not found is skipped.
+    """Remove the foreign objects with these names. Names that are not found are skipped.
 
     + sshd: the handler that puts sshd's files in force. Foreign files of sshd are removed on trial.
     """
@@ -73,7 +73,10 @@ def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
 
 @operation()
 def declaration(dest: str, accepted: Mapping[str, str]) -> Commands:
-    """Write the list of everything that the site puts on the droplet, when the list is complete."""
+    """Write the list of everything that the site puts on the droplet.
+
+    This operation runs last, when the list is complete.
+    """
     declared.of(host).files.add(dest)
     content = declared.document(declared.of(host), accepted)
     yield from atomic_file._inner(dest=dest, content=content, mode="600")  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""Handlers: commands that put a change in force.
+"""Handlers. A handler has the commands that put a change in force.
 
 An operation that notifies a handler first writes a marker file on the droplet. The handler stays pending until it has
 run. If a converge dies between a change and the change's handler, the next converge sees no difference, but still runs
@@ -22,14 +22,14 @@ from stackctl.core.paths import Paths
 
 @dataclass(frozen=True)
 class Handler:
-    """The commands that put a change in force, and the name of the marker that is there while they are pending."""
+    """The commands that put a change in force, and the name of the marker file, which exists while they are pending."""
 
     name: str
     commands: Sequence[str]
 
     @property
     def marker(self) -> str:
-        """Path of the file that is there while the handler is pending."""
+        """The path of the file that exists while the handler is pending."""
         return str(Paths(host.data.app).pending_handlers / self.name)
 
     @property
@@ -42,7 +42,7 @@ class Handler:
         return StringCommand("install -D -m 600 /dev/null", QuoteString(self.marker))
 
     def done(self) -> StringCommand:
-        """Return the command that removes the marker."""
+        """Return the command that removes the handler's marker."""
         return StringCommand("rm -f", QuoteString(self.marker))
 
 
@@ -50,8 +50,8 @@ class Handler:
 def run_handler(handler: Handler, *, after: Sequence[OperationMeta]) -> Commands:
     """Run a pending handler.
 
-    + after: the operations that may notify the handler. If such an operation would change something, a plan shows the
-      handler's commands, although the handler is not pending yet.
+    + after: the operations that may notify the handler. If one of these operations would change something, a plan shows
+      the handler's commands, although the handler is not pending yet.
     """
     if not handler.pending and (state.is_executing or not any(change.will_change for change in after)):
         host.noop(f"{handler.name} is not pending")

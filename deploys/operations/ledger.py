@@ -1,4 +1,4 @@
-"""The environment's ledger of secrets, which is kept in the checkout."""
+"""The operation for the environment's ledger of secrets, which is a file in the checkout."""
 
 from __future__ import annotations
 

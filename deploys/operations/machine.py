@@ -1,4 +1,4 @@
-"""The machine itself: cloud-init, swap and permissions of Debian's files."""
+"""Operations for the machine itself: cloud-init, swap and the permissions of Debian's files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SWAPFILE = "/swapfile"
 
 @operation()
 def wait_for_cloud_init() -> Commands:
-    """Wait at most ten minutes until cloud-init has finished. Recoverable errors (exit code 2) are accepted."""
+    """Wait at most ten minutes until cloud-init has finished. Exit code 2 (recoverable errors) is accepted."""
     if host.get_fact(CloudInitStatus) != "running":
         host.noop("cloud-init has finished, or is not installed")
         return
@@ -25,14 +25,18 @@ def wait_for_cloud_init() -> Commands:
 
 @operation()
 def swapfile(mib: int) -> Commands:
-    """Swap to a file of `mib` MiB, now and after each boot. Do nothing in a container, which uses its host's swap."""
+    """Swap to a file of `mib` MiB, now and after each boot.
+
+    In a container, do nothing, because a container uses its host's swap.
+    """
     if host.get_fact(Container):
         host.noop("a container uses its host's swap")
         return
     if host.get_fact(SwapfileMib, path=SWAPFILE) != mib:
         yield StringCommand(f"swapoff {SWAPFILE} 2>/dev/null; rm -f {SWAPFILE}")
         if mib:
-            # The swap file has another name until it is complete. A run that dies here leaves no half-made swap file.
+            # Give the swap file another name until the file is complete, so that an interrupted run leaves no
+            # incomplete swap file.
             yield StringCommand(f"fallocate -l {mib}M {SWAPFILE}.new && chmod 600 {SWAPFILE}.new")
             yield StringCommand(f"mkswap {SWAPFILE}.new && mv {SWAPFILE}.new {SWAPFILE}")
             yield StringCommand(f"swapon {SWAPFILE}")
@@ -43,7 +47,7 @@ def swapfile(mib: int) -> Commands:
 
 @operation()
 def permissions(wanted: Mapping[str, str]) -> Commands:
-    """Set the modes of Debian's own files and directories, by path. A path that does not exist is skipped."""
+    """Set the modes of Debian's own files and directories, which are given by path. Skip paths that do not exist."""
     there = host.get_fact(Modes, paths=list(wanted))
     wrong = [path for path, mode in there.items() if mode != wanted[path]]
     if not wrong:

@@ -1,4 +1,4 @@
-"""Debian packages. The operations install and remove packages, and repair them after an interrupted run."""
+"""Debian packages. The operations install and remove packages, and repair packages after an interrupted run of apt."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ LISTS_ARE_FRESH_S = 3600
 def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
     """Install the packages that are missing, without recommended packages. With `present=False`, purge the packages.
 
-    apt runs only after its other users (cloud-init, apt's own timers) have finished. The package lists are updated only
-    when a package is missing: apt.packages(update=True) would update them each day, and report that as a change.
+    apt runs only after its other users (cloud-init, apt's own timers) have finished. The package lists are only updated
+    when a package is missing. In contrast, apt.packages(update=True) would update the lists each day, and report each
+    update as a change.
     """
     installed = host.get_fact(DebPackages)
     changing = [package for package in packages if (package in installed) != present]
@@ -38,10 +39,9 @@ def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
 
 @operation()
 def repair_interrupted_dpkg() -> Commands:
-    """Configure packages that an interrupted apt left half installed. Until then apt refuses to work.
+    """Configure packages that an interrupted apt left half installed. With such packages, apt refuses to work.
 
-    If a converge is killed, its apt continues for a while and may finish by itself. So the operation waits for apt
-    first.
+    If a converge is killed, apt continues for a while and may finish by itself. So the operation first waits for apt.
     """
     if not host.get_fact(HalfInstalled):
         host.noop("no package is half installed")

@@ -1,4 +1,4 @@
-"""The live release. A converge releases it again if it does not run as declared."""
+"""The operation for the live release. A converge releases the live tag again if the app does not run as declared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stackctl.services.compose import stack_sha256
 
 @operation()
 def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -> Commands:
-    """Release the live tag again if its containers are unhealthy or were not created from what is declared.
+    """Release the live tag again if its containers are unhealthy, or were not created from the declared files.
 
     + compose_files: app.yaml, followed by worker.yaml if there is a worker
     + environment: the app's next environment, in the form that stackctl.app.app_env.canonical returns
@@ -25,7 +25,7 @@ def current_release(compose_files: bytes, *, environment: bytes, worker: bool) -
         host.noop("nothing is installed yet")
         return
     if not status or (not status["release"] and (status["active"] or any(status["colours"].values()))):
-        # The recorded release is not the one that serves. `stackctl status` reports this, names the remedy and fails.
+        # The recorded release is not live. `stackctl status` reports this problem with a remedy, and fails.
         yield StringCommand("stackctl status")
         return
     live = status["release"]

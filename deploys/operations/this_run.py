@@ -1,4 +1,4 @@
-"""The running converge: its name as the holder of locks, and what its operations find before the first change."""
+"""The running converge: its name as the holder of locks, and its findings before the first change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _foreign: dict[str, list[dict[str, Any]]] = {}
 
 
 def refuse_to_begin(host: Host, cause: str) -> None:
-    """Make the run end before its first change, with this cause as the message."""
+    """End the run before its first change, with `cause` as the message."""
     refusals[host.name] = cause
 
 

@@ -1,4 +1,4 @@
-"""Trials: changes to SSH or the firewall, which the droplet reverts unless a new login confirms them.
+"""Trials: changes to SSH or the firewall that the droplet reverts unless a new login confirms the change.
 
 stackctl/host/trial.py is the part of a trial that runs on the droplet.
 """
@@ -21,14 +21,17 @@ from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
 LOGIN_TIMEOUT_S = 60
-# A restart of sshd ends no session. A reload would return before sshd has read the new configuration, so the new login
-# would still test the old configuration.
+# Restart sshd instead of reloading it. A restart ends no session. A reload would return before sshd has read the new
+# configuration, so the new login would test the old configuration.
 RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
 
 @dataclass(frozen=True)
 class TrialFile:
-    """A file to write on trial, which only its owner can read. `validate` is the test of the file (see atomic_file)."""
+    """A file to write on trial.
+
+    Only the file's owner can read the file. `validate` is a command that tests the file (see atomic_file).
+    """
 
     content: bytes
     validate: str
@@ -37,7 +40,9 @@ class TrialFile:
 
 @operation()
 def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handler) -> Commands:
-    """Write `files` and run the handler that puts them in force. Without a new login the droplet reverts the files.
+    """Write `files` and run the handler that puts them in force.
+
+    Unless a new login succeeds, the droplet reverts the files.
 
     + files: the files by path
     """
@@ -62,10 +67,10 @@ def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handl
 
 
 def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
-    """Begin a trial, run `commands`, then confirm the trial by a new login. Without commands there is no trial.
+    """Begin a trial, run `commands`, then confirm the trial by a new login. Do nothing without commands.
 
-    `trial change` runs each command. Once the trial is over, nothing would revert a change, so `trial change` refuses
-    the command. A command may come that late if the operator's machine has slept.
+    `stackctl trial change` runs each command. Once the trial is over, `stackctl trial change` refuses a command,
+    because nothing would revert its change. A command can be so late if the operator's machine was asleep.
     """
     if not commands:
         return
@@ -79,10 +84,10 @@ def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
 
 
 def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
-    """Confirm the trial through a new connection. Return whether the trial is confirmed; False fails the operation."""
+    """Confirm the trial through a new connection. Return False to fail the operation."""
     try:
         code, said = _run_by_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
-    except Exception as error:  # such as an error of the network, of sshd or of a key
+    except Exception as error:  # any error is possible: from the network, from sshd or from a key
         host.log_styled(
             f"no new login succeeded ({str(error) or type(error).__name__}). {_revert_notice(host, trial)}",
             fg="red",
@@ -98,7 +103,8 @@ def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
     """Log in again as the operator, with the run's ssh_config and host key, and run a command.
     Return the exit code and the error output.
     """
-    # This run itself may be logged in as root: the first converge of a droplet that was made without cloud-init is.
+    # Log in as the operator, because this run may be logged in as root: the first converge of a droplet without
+    # cloud-init is.
     with new_connection(host, host.data.operator) as client:
         _, out, err = client.exec_command(command, timeout=LOGIN_TIMEOUT_S)
         said = err.read().decode().strip()
@@ -108,13 +114,16 @@ def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
 
 
 def _revert_notice(host: Host, trial: str) -> str:
-    """Tell when the droplet reverts the change. Ask the droplet over the old connection, which may be gone as well."""
+    """Return a message that says when the droplet reverts the change.
+
+    Ask the droplet over the old connection, if that connection still works.
+    """
     record = QuoteString(str(Paths(host.data.app).trial_record(trial)))
     try:
         asked, said = host.run_shell_command(
             StringCommand("if test -e", record, "; then cat", record, "; fi"), _sudo=True
         )
-    except Exception:  # the connection is gone as well
+    except Exception:  # the old connection no longer works
         asked = False
     if not asked:
         return (

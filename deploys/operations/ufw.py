@@ -18,27 +18,29 @@ AFTER = "/etc/ufw/after.rules"
 
 @operation()
 def rules(allow: Sequence[str], *, policies: Mapping[str, str], after: bytes) -> Commands:
-    """Set exactly these rules and policies, now and at boot. The droplet reverts them unless a new login succeeds.
+    """Set exactly these rules and policies, now and at boot.
+
+    Unless a new login succeeds, the droplet reverts the change.
 
     + allow: rules that let packets in ("22/tcp", "from 192.0.2.0/24 to any port 22 proto tcp"); ufw's other rules are
       removed
     + policies: the policy for packets that match no rule, by direction ({"incoming": "deny"})
     + after: content of after.rules, which has the rules that no command of ufw can set
 
-    If somebody changed chains only in the kernel, with iptables, those chains are restored first.
+    If somebody used iptables to change chains in the kernel only, the operation first restores these chains.
     """
     declared.of(host).ports |= {_port(rule) for rule in allow}
     yield from on_trial("firewall", list(_changes(allow, policies, after)))
 
 
 def _port(rule: str) -> int:
-    """Return the port of "22/tcp" or of "from … to any port 22 proto tcp"."""
+    """Return the port in a rule such as "22/tcp" or "from … to any port 22 proto tcp"."""
     return int(rule.partition(" port ")[2].split()[0] if " port " in rule else rule.partition("/")[0])
 
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:
     there = host.get_fact(Ufw)
-    # Before ufw's first start the rules can't be tested, because the chains that they jump to do not exist yet.
+    # Before ufw's first start, the rules can't be tested, because they jump to chains that do not exist yet.
     test = "iptables-restore --noflush --test %s" if there.active else None
     placing = list(atomic_file._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:
@@ -52,7 +54,7 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
         declared := _lines_declared(there, wanted, policies)
     ):
         show_difference("The firewall", differing, declared)
-    # Rules that allow come before the deny policy and before `ufw enable`. Otherwise the operator is locked out.
+    # Add the allowing rules before the deny policy and before `ufw enable`, so that the operator is not locked out.
     for rule in wanted:
         if rule not in there.rules or (there.active and rule in there.single_family_rules):
             yield StringCommand("ufw", rule)
@@ -67,13 +69,16 @@ def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) ->
     if not there.active:
         yield StringCommand("ufw --force enable")
     elif placing:
-        # `ufw reload` lets everything in for a moment. iptables-restore replaces a whole table at once, or changes
-        # nothing.
+        # Do not use `ufw reload`, which lets everything in for a moment. In contrast, iptables-restore replaces a whole
+        # table in one step, or changes nothing.
         yield StringCommand(f"iptables-restore --noflush {AFTER}")
 
 
 def _lines_in_force(there: Firewall) -> list[str]:
-    """Return the rules and policies in force as lines for `--diff`, sorted, because ufw's own order may vary."""
+    """Return the rules and policies in force as lines for `--diff`.
+
+    The lines are sorted, because ufw's own order may vary.
+    """
     rules = [f"{rule}{' (IPv4 or IPv6 only)' if rule in there.single_family_rules else ''}" for rule in there.rules]
     return [
         "on, now and at boot" if there.active else "off",
@@ -93,7 +98,7 @@ def _lines_declared(there: Firewall, wanted: Sequence[str], policies: Mapping[st
 
 
 def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
-    """Return the rules of every chain that somebody changed with iptables, as `chains` has them."""
+    """For every chain that somebody changed with iptables, return the rules that `chains` has for the chain."""
     return [
         f"{chain.program} -t {chain.table} {rule if number else f'-P {chain.name} {rule}'}"
         for chain in there.declared
@@ -103,10 +108,10 @@ def _changed_rules(there: Firewall, chains: Chains) -> list[str]:
 
 
 def _reload_changed_chains(there: Firewall) -> Commands:
-    """Restore the changed chains to what ufw loads from its files, one table at a time.
+    """Restore the changed chains from ufw's files, one table at a time.
 
-    `ufw reload` is no remedy for `iptables -F`, because it would shut everybody out. The policy denies everything, and
-    ufw adds the jumps to its own chains only when it creates those chains.
+    After `iptables -F`, `ufw reload` would shut everybody out: the policy denies everything, and ufw adds the jumps to
+    its own chains only when ufw creates the chains.
     """
     differing = [chain for chain in there.declared if there.loaded[chain] != there.declared[chain]]
     for (program, table), chains in groupby(differing, lambda chain: (chain.program, chain.table)):
@@ -117,7 +122,7 @@ def _reload_changed_chains(there: Firewall) -> Commands:
 
 def _chain_lines(there: Firewall, chain: Chain) -> list[str]:
     policy, *rules = there.declared[chain]
-    # FORWARD also holds Docker's rules. They stay, so this chain is not flushed.
+    # Do not flush the chain FORWARD, because FORWARD also contains Docker's rules.
     shared = (chain.table, chain.name) == ("filter", "FORWARD")
     gone = [f"-D{rule[2:]}" for rule in there.loaded[chain][1:]] if shared else [f"-F {chain.name}"]
     return [f":{chain.name} {policy} [0:0]", *gone, *rules]

@@ -1,4 +1,4 @@
-"""systemd's units and services."""
+"""Operations for systemd's units and services."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = PurePosixPath("/etc/systemd/system")
 
 @operation()
 def service(unit: str, *, running: bool | None, enabled: bool) -> Commands:
-    """Start or stop a unit, now and at boot. An enabled unit is added to the list in declared.py."""
+    """Start or stop a unit, now and at boot. Add an enabled unit to the list in declared.py."""
     if enabled:
         declared.of(host).units.add(unit)
     yield from systemd.service._inner(service=unit, running=running, enabled=enabled)  # noqa: SLF001
@@ -31,13 +31,13 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
 
     + units: contents by the unit's name, or by path if the file is not below /etc/systemd/system
     + handler: name of the handler that makes systemd read the units
-    + restart: units, or patterns of units, that are restarted if they are running
+    + restart: the units to restart if they are running, or patterns of such units
     """
     restarts = ["systemctl try-restart " + shlex.join(restart)] if restart else []
     read = Handler(handler, ["systemctl daemon-reload", *restarts])
     changes = [
         command
-        # Services come first, because systemd-analyze refuses a socket or a timer whose service does not exist.
+        # Write services first, because systemd-analyze refuses a socket or a timer whose service does not exist.
         for name, content in sorted(units.items(), key=lambda unit: not unit[0].endswith(".service"))
         for command in atomic_file._inner(  # noqa: SLF001
             dest=str(UNITS / name), content=content, notify=read, validate=_test(name)
@@ -52,11 +52,11 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
 
 
 def _test(name: str) -> str | None:
-    """Return systemd's test of a unit, or of a drop-in together with its unit if the unit is installed.
+    """Return a command that tests a unit, or a drop-in together with its unit if the unit is installed.
 
-    systemd finds units by name, so the file is copied into a temporary directory that systemd searches first. Only
-    faults of the unit itself count, because the converge may write the units that it requires later. None means that
-    systemd has no test for such a file.
+    systemd finds units by name, so the file is copied into a temporary directory that systemd searches first. Errors in
+    other units do not count, because the converge may write a required unit later. Return None if systemd has no test
+    for such a file.
     """
     unit = PurePosixPath(name).parts[0].removesuffix(".d")
     if name.startswith("/"):

@@ -1,1 +1,1 @@
-"""Replaces a secret of an environment: in the env file, on the droplet and wherever else it is used."""
+"""Replaces a secret of an environment in every place where the secret is used, such as the env file and the droplet."""

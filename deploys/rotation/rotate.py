@@ -1,11 +1,12 @@
 """Rotates a secret: `make rotate KEY=REDIS_PASSWORD ENV=prod`.
 
 Without make, use `python -m deploys.rotation.rotate inventories/prod.py REDIS_PASSWORD`. The program describes the
-secret, asks for confirmation, writes the new value into the env file, tests the new value where that is possible,
-converges (which releases the live tag again), runs status and tells what is left to do. If a step fails, the program
-restores the old value in the env file and on the droplet, unless the new value is in use by then or the old value may
-be dead. A value is generated, typed without echo, or read from standard input. A value is never an argument.
-The exit codes are those of stackctl (docs/reference/exit-codes.md).
+secret and asks for confirmation. Then the program writes the new value into the env file, tests the new value if
+possible, converges (which releases the live tag again), and runs status. At the end, the program prints the work that
+is left for the operator. If a step fails, the program restores the old value in the env file and on the droplet. The
+new value stays if it is already in use, or if the old value may no longer be valid. The new value is generated, typed
+without echo, or read from standard input, but never given as an argument. The program has the same exit codes as
+stackctl (docs/reference/exit-codes.md).
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ def rotate(environment: str, key: str, *, sure: bool) -> int:
 
 @contextmanager
 def only_rotation(env_file: Path) -> Iterator[None]:
-    """Refuse a second rotation at the same time. A failure would undo the other rotation's change of the env file.
-    The lock is on the directory of the env file. A lock on the file itself would be lost when the file is replaced.
+    """Refuse a second rotation at the same time.
+
+    If one of two rotations failed, it would undo the other rotation's change of the env file. The lock is on the
+    directory of the env file, because a lock on the file would be lost when the file is replaced.
     """
     directory = env_file.resolve().parent
     try:
@@ -104,7 +107,7 @@ def _rotate(environment: str, settings: Settings, key: str, *, sure: bool) -> in
 
 
 def read_value(key: str) -> str:
-    """Read a value that another party issued, from the terminal or standard input. Raises RefusedError."""
+    """Read a new value that somebody else issued, from the terminal or from standard input. Raises RefusedError."""
     if sys.stdin and sys.stdin.isatty():
         try:
             value = getpass.getpass(f"The new {key} (not shown): ")
@@ -139,7 +142,7 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
 class Rotation:
     """Writes the new value into the env file and puts it into use.
 
-    If a step fails, the old value is restored, unless the old value may be dead.
+    If a step fails, restore the old value, unless it may no longer be valid.
     """
 
     def __init__(self, environment: str, settings: Settings, key: str, secret: Secret) -> None:
@@ -175,15 +178,18 @@ class Rotation:
         return self._conclude(converged=converged)
 
     def _in_use(self, step: str) -> bool:
-        """Tell whether a failed converge recorded the new value. A converge records a value once it is in use."""
+        """Tell whether a failed converge recorded the new value. A converge only records a value that is in use."""
         return step == CONVERGE and ledger.read(self.ledger_file).get(self.key) != self.ages_before.get(self.key)
 
     def _keeps(self, step: str) -> bool:
-        """Tell whether the old value may be dead by now. The repository's old passwords are revoked one by one."""
+        """Tell whether the old value may no longer be valid.
+
+        A failed revocation may have revoked some old passwords.
+        """
         return self.secret.keep_on_failure or step == REVOKE_OTHER_KEYS
 
     def _conclude(self, *, converged: bool) -> int:
-        """Run status, then tell what is left to do. The remaining work comes last, because operators read the end."""
+        """Run status, then print the remaining work at the end, because operators read the end of the output."""
         print("\nThe new value is in use. The status follows.", flush=True)
         try:
             well = run(self.environment, "deploys/status.py") == DONE
@@ -212,7 +218,7 @@ class Rotation:
         return self._undo()
 
     def _keep(self, step: str, after: str, cause: str) -> int:
-        write(self.env_file, after)  # an interruption may have come before the file was written
+        write(self.env_file, after)  # the interruption may have prevented the first write
         print(
             f"\n{cause}. The new value stays in {self.env_file.name}, because the new value may be in use already, "
             f"or the old value may no longer work. Next: fix the cause, then {self._rest(step)}. If the new value is "
@@ -244,18 +250,18 @@ class Rotation:
 
     def _restore_files(self) -> None:
         write(self.env_file, self.before)
-        # Without the old ledger, the restored secret would count as new today.
+        # Also restore the ledger, because otherwise the restored secret would count as new today.
         ledger.write(self.ledger_file, self.ages_before)
 
     def _rest(self, step: str) -> str:
-        """Return the commands of a step and of all later steps."""
+        """Return the commands for the given step and all later steps."""
         left = self.secret.steps[self.secret.steps.index(step) :]
         typed = {one: " ".join([".venv/bin/python", *command(self.environment, one)[1:]]) for one in left}
         return ", ".join({**typed, CONVERGE: self.converge}[one] for one in left)
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file atomically. Only the owner can read it, and the owner stays the same, even if root writes it."""
+    """Replace a file atomically. Only the file's owner can read the file, and root does not change the owner."""
     owner = path.stat()
     durable.write(path, text.encode())
     os.chown(path, owner.st_uid, owner.st_gid)

@@ -16,7 +16,7 @@ REVOKE_OTHER_KEYS = "deploys.offsite.setup --only-these"
 
 @dataclass(frozen=True)
 class Secret:
-    """A kind of secret, and how to rotate it."""
+    """A kind of secret, and the steps of its rotation."""
 
     description: str
     """What the secret is, and who issues it."""

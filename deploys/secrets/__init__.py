@@ -1,1 +1,1 @@
-"""The secrets of the env file: their rules and their ages."""
+"""The secrets in the env file, with rules for their values, and with their ages."""

@@ -19,8 +19,8 @@ NO_LAB = "There is no lab here. Next: make lab-up or make demo. Did you mean ENV
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the values of an env file by key, exactly as written.
 
-    Raises CredentialsError if the file is missing, if others can read the file, if a line is malformed, or if a key is
-    there twice.
+    Raises CredentialsError if the file is missing, if other users can read the file, if a line is malformed, or if a
+    key occurs twice.
     """
     if not path.is_file():
         if path.name == ".env.lab":
@@ -39,7 +39,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def values_in(text: str, path: Path) -> dict[str, str]:
-    """Return the values in an env file's text. Raises CredentialsError."""
+    """Return the values in the text of an env file, by key. Raises CredentialsError."""
     values: dict[str, str] = {}
     for binding in bindings(text):
         if binding.key is None and not binding.error:
@@ -52,7 +52,7 @@ def values_in(text: str, path: Path) -> dict[str, str]:
 
 
 def bindings(text: str) -> list[Binding]:
-    """Split the text into bindings, comments and empty lines. The parts joined together are the text again."""
+    """Split the text into bindings, comments and empty lines. Joined, the parts are the original text."""
     return list(parse_stream(StringIO(text, newline="")))
 
 
@@ -79,7 +79,7 @@ def _checked(path: Path, binding: Binding) -> tuple[str, str]:
         )
     written = binding.original.string.partition("=")[2].strip()
     if not written.startswith("'"):
-        # Without quotes, or in double quotes, a $, a # or a backslash would have a special meaning.
+        # Only in single quotes, $, # and backslash have no special meaning.
         raise CredentialsError(
             f"{path} line {_line(binding)}: {binding.key} is not in single quotes. Next: write {binding.key}='value'"
         )
@@ -87,6 +87,6 @@ def _checked(path: Path, binding: Binding) -> tuple[str, str]:
 
 
 def _line(binding: Binding) -> int:
-    """Return the number of a binding's line. The parser counts blank lines before a binding as part of the binding."""
+    """Return the number of a binding's line. The parser counts preceding blank lines as part of a binding."""
     text = binding.original.string
     return binding.original.line + len(text[: len(text) - len(text.lstrip())].splitlines())

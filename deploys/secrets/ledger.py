@@ -1,9 +1,9 @@
 """The ledger of an environment's secrets: how old each secret is, and whether two secrets are equal.
 
-The ledger is a file in the checkout. For each secret it has a fingerprint, keyed by FINGERPRINT_KEY, and the day since
-which the secret is in use, but not the secret. A converge records new secrets.
-`python -m deploys.cli.ages inventories/prod.py` prints the ages. `make plan`, `make site` and `make status` end with
-the ages, unless something failed before.
+The ledger is a file in the checkout. The ledger contains no secret. For each secret, the ledger has a fingerprint,
+which is keyed by FINGERPRINT_KEY, and the day since which the secret is in use. A converge records new secrets. `python
+-m deploys.cli.ages inventories/prod.py` prints the ages. `make plan`, `make site` and `make status` print the ages at
+the end, unless the command failed.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ Ledger = Mapping[str, Entry]
 
 
 def fingerprints(credentials: Credentials) -> dict[str, str]:
-    """Return the fingerprint of every secret by name. Without the key, fingerprints do not help to guess a secret."""
+    """Return the fingerprint of every secret by name.
+
+    Without FINGERPRINT_KEY, a fingerprint does not help to guess a secret.
+    """
     key = credentials.fingerprint_key.encode()
     return {name: hmac.digest(key, value.encode(), "sha256")[:16].hex() for name, value in credentials.by_name.items()}
 
 
 def check(path: Path, current: Mapping[str, str]) -> None:
-    """Raise CredentialsError if two secrets are equal, in one environment or in two whose ledgers are side by side."""
+    """Raise CredentialsError if two secrets are equal, in this environment or in two environments of this checkout."""
     faults = [
         f"{one} and {other} are the same. Next: give each its own value"
         for position, one in enumerate(current)
@@ -73,10 +76,10 @@ def _faults_beside(beside: Path, current: Mapping[str, str]) -> list[str]:
 
 
 def updated(known: Ledger, current: Mapping[str, str], today: date) -> Ledger:
-    """Return the updated ledger. New and changed secrets date from today, and secrets that are gone are removed.
+    """Return the updated ledger. New and changed secrets date from today, and entries without a secret are removed.
 
-    After a change of the key the fingerprints can't be compared. Then the other secrets keep their age, because a
-    secret that seems too old does no harm. An env file such as CI's may lack the operator's secrets, which then stay in
+    After a change of FINGERPRINT_KEY, the fingerprints can't be compared, so the other secrets keep their age. A secret
+    that seems too old does no harm. If an env file, such as CI's, lacks the operator's secrets, their entries stay in
     the ledger.
     """
     comparable = KEY in known and known[KEY].fingerprint == current[KEY]
@@ -94,7 +97,7 @@ def _since(former: Entry | None, fingerprint: str, today: date, *, comparable: b
 
 
 def changed(known: Ledger, current: Ledger) -> list[str]:
-    """Return the names of the entries that differ between two ledgers, including those that are gone."""
+    """Return the names of the entries that differ between two ledgers, including removed entries."""
     return [name for name in {**known, **current} if known.get(name) != current.get(name)]
 
 
@@ -104,7 +107,7 @@ def today() -> date:
 
 
 def read(path: Path) -> Ledger:
-    """Read a ledger, which is empty if there is no file. Raises CredentialsError if the file is malformed."""
+    """Read a ledger. Without a file, the ledger is empty. Raises CredentialsError if the file is malformed."""
     if not path.is_file():
         return {}
     try:

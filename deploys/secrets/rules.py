@@ -15,12 +15,12 @@ from pyinfra.api.exceptions import PyinfraError
 
 
 class CredentialsError(PyinfraError):
-    """The env file has a fault. The message is one line: the key or the number of the line, the fault, the remedy."""
+    """The env file has a fault. The message is one line with the key or the line number, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An environment's secrets. A repr shows no secret, so that none gets into a log or an error message."""
+    """An environment's secrets. The repr shows no secret, so that no secret gets into a log or an error message."""
 
     database_password: str = field(repr=False)
     redis_password: str = field(repr=False)
@@ -33,7 +33,7 @@ class Credentials:
 
     @property
     def by_name(self) -> dict[str, str]:
-        """All secrets by their names in the env file."""
+        """All secrets, by the key in the env file."""
         own = {name: getattr(self, name.lower()) for name in RULES}
         return {**own, **self.app, **self.offsite}
 
@@ -58,12 +58,13 @@ def _fault_of_fingerprint_key(value: str) -> str | None:
 
 
 def _fault_of_key_id(value: str) -> str | None:
-    # The ID is part of an HTTP header in which / and = have a special meaning.
+    # The ID must not contain / or =, which have a special meaning in the HTTP header that contains the ID.
     return None if re.fullmatch(r"[A-Za-z0-9]{8,128}", value) else "is not 8 to 128 letters and digits"
 
 
 def _fault_of_restic_password(value: str) -> str | None:
-    # restic reads a new password from a file, and strips white space.
+    # A password must not begin or end with white space, because restic strips white space when restic reads a new
+    # password from a file.
     return "begins or ends with white space" if value != value.strip() else _fault_of_password(value)
 
 
@@ -99,7 +100,7 @@ OPERATOR_RULES: dict[str, Callable[[str], str | None]] = {
 }
 """Rules of the operator's keys for off-site backups. No droplet gets these keys. CI's env file may lack them."""
 
-# A real value may begin with "your_", but then the value has a digit. No placeholder has a digit.
+# A placeholder has no digit, so a real value that begins with "your_" and has a digit is no placeholder.
 _PLACEHOLDER = re.compile(r"<.*>|change.?me|your([-_ ][a-z]+)+|x{3,}|todo|placeholder", re.IGNORECASE)
 
 
@@ -108,7 +109,7 @@ def credentials_from(
 ) -> Credentials:
     """Check the values of an env file and return them. Raises CredentialsError, which names all faults."""
     app_names = tuple(app_secrets)
-    # The operator's keys are either all there, or none of them is.
+    # The env file must have either all or none of the operator's keys.
     operator = OPERATOR_RULES if any(name in values for name in OPERATOR_RULES) else {}
     offsite_names = [*OFFSITE_RULES, *operator] if offsite else []
     needed = [*RULES, *app_names, *offsite_names]
@@ -127,7 +128,7 @@ def credentials_from(
 
 def _unknown(values: Mapping[str, str], known: list[str]) -> Iterable[str]:
     for key, value in values.items():
-        # If this environment does not need a line of the template, the line may stay unchanged.
+        # Accept a placeholder of the template for a secret that this environment does not need.
         if key not in known and not _PLACEHOLDER.fullmatch(value.strip()):
             near = difflib.get_close_matches(key, known, n=1)
             other = ". Next: remove it, or list it in group_data's app_secrets"
@@ -147,7 +148,7 @@ def _fault_of(key: str, value: str) -> str | None:
         return "is empty"
     if _PLACEHOLDER.fullmatch(value.strip()):
         return "is still a placeholder"
-    # A line break would end the line of an HTTP header, an env file or a password prompt.
+    # Refuse a line break, which would end the line in an HTTP header, in an env file or at a password prompt.
     if re.search(r"[\r\n]", value):
         return "has a line break, which is a control character (encode the value with base64, or write \\n for each)"
     if re.search(r"[\x00-\x1f\x7f]", value):

@@ -1,1 +1,1 @@
-"""The operator's terminal: the output shown there, and the questions asked there."""
+"""The output and the questions on the operator's terminal."""

@@ -10,7 +10,8 @@ from stackctl.core.errors import RefusedError
 def confirm(question: str, otherwise: str = "") -> None:
     """Ask the operator a yes-no question. Raises RefusedError unless the answer is yes.
 
-    Without a terminal nobody can answer, and the message ends with `otherwise`: how to confirm in advance.
+    Without a terminal nobody can answer. The error message then ends with `otherwise`, which says how to confirm in
+    advance.
     """
     if not sys.stdin or not sys.stdin.isatty():
         raise RefusedError(f"cannot ask for confirmation, because standard input is not a terminal{otherwise}")

@@ -1,4 +1,7 @@
-"""Makes pyinfra's output printable on the operator's terminal. Ctrl-C prints what continues on the droplet."""
+"""Makes pyinfra's output printable on the operator's terminal.
+
+When the operator presses Ctrl-C, a message says what continues on the droplet.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def install() -> None:
 
 
 def on_interrupt(message: str) -> None:
-    """Set the message that Ctrl-C prints from now on."""
+    """Set the message that is printed when the operator presses Ctrl-C."""
     _on_interrupt[:] = [message]
 
 
@@ -50,6 +53,6 @@ def _made_printable(record: logging.LogRecord) -> bool:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # pyinfra would exit with 0. `make` would take this exit code for success and continue.
+    # pyinfra itself would exit with 0 after Ctrl-C, and `make` would then continue.
     click.echo(f"\n{_on_interrupt[0]}", err=True)
     sys.exit(INTERRUPTED)

@@ -45,7 +45,7 @@ def preflight(run: RestoreRun) -> str:
 
 
 def _is_fresh(stack: Stack) -> bool:
-    """Return whether this droplet has had no release and is not isolated. Its first release would serve users."""
+    """Return whether the first release would serve users: no release was ever live, and the droplet is not isolated."""
     return not stack.config.isolated and not state.load(stack.paths).kept
 
 
