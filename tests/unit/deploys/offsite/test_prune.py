@@ -49,7 +49,7 @@ def test_seven_days_four_weeks_and_six_months_stay() -> None:
 def test_the_numbers_are_those_of_the_docs() -> None:
     assert (7, 4, 6, timedelta(days=60)) == (prune.DAILY, prune.WEEKLY, prune.MONTHLY, FLOOR)
     text = (ROOT / "docs/reference/backups.md").read_text()
-    assert "The newest backup of each of 7 days, 4 weeks and 6 months stays." in text.replace("\n", " ")
+    assert "The newest backup of each of 7 days, 4 weeks and 6 months is kept." in text.replace("\n", " ")
     assert "less than 60 days ago" in text.replace("\n", " ")
 
 
