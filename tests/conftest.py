@@ -61,7 +61,7 @@ def droplet(request: pytest.FixtureRequest, env: Environment) -> Host:
 
 @pytest.fixture(scope="session")
 def lab_as_it_is(env: Environment) -> Environment:
-    """Return the lab in its current state. Tests with this fixture may change things, so `--env` must be lab."""
+    """Return the lab in its current state. Tests with this fixture may change the lab, so `--env` must be `lab`."""
     if env.name != "lab":
         pytest.fail(f"this test changes things, and {env.name} is not the lab. Next: leave out --env.", pytrace=False)
     return env
@@ -86,7 +86,7 @@ def outside(env: Environment) -> Host:
 def family(request: pytest.FixtureRequest, outside: Host, env: Environment) -> str:
     """Return the option -4 or -6 for curl and nmap.
 
-    The lab has IPv6, and other environments may lack it (tests/skips.txt).
+    The lab has IPv6, and other environments may lack IPv6 (tests/skips.txt).
     """
     domain = env.settings.values.domain
     if request.param == "-6" and outside.run(f"getent ahostsv6 {domain} | grep -v ::ffff:").rc != 0:

@@ -1,4 +1,4 @@
-"""The bot: the live release, its environment, its socket, and boot."""
+"""Checks of the bot's live release, with its environment, its socket and its start at boot."""
 
 from __future__ import annotations
 

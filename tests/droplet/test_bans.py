@@ -72,7 +72,10 @@ def test_a_ban_of_an_ipv6_address_covers_its_64_except_trusted_addresses(droplet
 
 
 def eventually(droplet: Host, command: str, has: str) -> str:
-    """Return the command's output as soon as it contains `has`. fail2ban applies bans about once a second."""
+    """Repeat a command until its output contains `has`, and return the output.
+
+    fail2ban applies bans about once a second.
+    """
     for _ in range(20):
         if has in (said := str(droplet.run(command).stdout)):
             return said

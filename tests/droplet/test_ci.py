@@ -1,7 +1,8 @@
 """CI's account on the droplet: sudo and the gate allow only status, release and rollback.
 
-An environment without a key for CI has no account for CI. converge/test_ci.py uses the key over SSH. That test runs
-only in the lab, because in other environments its failed logins would ban the operator's address.
+An environment without a key for CI has no account for CI. converge/test_ci.py uses the key over SSH.
+converge/test_ci.py runs only in the lab, because in other environments its failed logins would ban the operator's
+address.
 """
 
 from __future__ import annotations

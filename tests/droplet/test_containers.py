@@ -1,4 +1,7 @@
-"""An intruder in a container can do little. The tests check the limits and try to break them (CIS Docker 4, 5)."""
+"""An intruder in a container can do little.
+
+The tests check a container's limits and try to break the limits (CIS Docker 4, 5).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Docker Engine is configured as declared, publishes no port and obeys only root. CIS Docker 2.2, 2.14, 2.18."""
+"""Docker Engine is configured as declared and publishes no port, and only root can control Docker.
+
+CIS Docker 2.2, 2.14, 2.18.
+"""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_the_kernel_has_the_rules_of_ufw_s_files_and_admits_nothing_else(droplet
 
 @pytest.mark.group("app")
 def test_docker_consults_our_chain_before_it_admits_a_packet(droplet: Host) -> None:
-    """In FORWARD, only Docker's rules between its bridges may come before DOCKER-USER."""
+    """In the chain FORWARD, only Docker's rules for traffic between bridges may come before the jump to DOCKER-USER."""
     forward = droplet.check_output("iptables -S FORWARD").splitlines()
     first = next(line for line in forward if line.startswith("-A") and "DOCKER-ISOLATION" not in line)
     assert first == "-A FORWARD -j DOCKER-USER"

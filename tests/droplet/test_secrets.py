@@ -1,4 +1,7 @@
-"""Secrets are only where they belong. The tests send the values on standard input, never in a command."""
+"""The droplet has secrets only in the files and processes that need the secrets.
+
+The tests send the values on standard input, never in a command.
+"""
 
 from __future__ import annotations
 

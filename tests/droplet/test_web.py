@@ -128,7 +128,10 @@ def test_plain_http_on_443_gets_our_error_page(outside: Host, env: Environment) 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
 def test_an_address_that_sends_too_many_requests_is_limited(outside: Host, env: Environment, scheme: str) -> None:
-    """dev-sec nginx-07: nginx serves the burst and answers 429 to the rest. Both answers have all headers."""
+    """nginx serves the permitted burst and answers 429 to all further requests (dev-sec nginx-07).
+
+    The answers of both kinds have all headers.
+    """
     served = "301" if scheme == "http" else "404"
     if scheme == "https" and is_public(env, "/nothing/1"):
         served = str(status_of(curl(outside, env, site(env, "/nothing/1"))))  # the status of the app's own answer

@@ -33,7 +33,7 @@ AROUND = Recipe(
 )
 ATTACKER = Recipe(
     name="neighbour",
-    # tests/system/audit runs testssl.sh here, and copies lynis from here to the droplet.
+    # tests/system/audit runs testssl.sh on neighbour, and copies lynis from neighbour to the droplet.
     packages=(*BASE.packages, "bind9-dnsutils", "curl", "lynis", "nmap", "openssl", "testssl.sh"),
     commands=(*BASE.commands, "systemctl disable lynis.timer"),
 )
@@ -131,7 +131,7 @@ TRUST = "update-ca-certificates"
 
 
 def dnsmasq_hosts() -> str:
-    """Return every name of the lab with its v4 and v6 address in dnsmasq's format."""
+    """Return every name of the lab with its IPv4 and IPv6 address in dnsmasq's format."""
     lines = []
     for machine in MACHINES:
         for name in (machine.name, *ALIASES.get(machine.name, ())):
@@ -171,7 +171,10 @@ def _common(machine: Machine) -> Files:
 
 
 def _around(machine: Machine) -> Files:
-    """Return the files of world or neighbour. They disable cloud-init, admit root by SSH and trust the lab's CA."""
+    """Return the files of world or neighbour.
+
+    The files disable cloud-init, admit root over SSH and make the machine trust the lab's CA.
+    """
     return _common(machine) | {
         "etc/cloud/cloud-init.disabled": _text(""),
         "etc/hostname": _text(f"{machine.name}\n"),

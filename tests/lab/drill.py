@@ -81,7 +81,7 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class BackedUp:
-    """The data of the droplet that is destroyed, and its backup."""
+    """The data of the droplet that the drill destroys, and the droplet's backup."""
 
     id: str
     before: Rows

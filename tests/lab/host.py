@@ -1,4 +1,4 @@
-"""The host of the lab: checks of its requirements, a function to run programs, and progress messages."""
+"""Functions that check the lab's host, run programs and print progress."""
 
 import os
 import re

@@ -150,7 +150,7 @@ def _build(image: Image) -> None:
 
 
 def _wheels(requirements: Path) -> Path:
-    """Fetch the wheels of a requirements file and return their directory.
+    """Fetch the wheels of a requirements file, and return the wheels' directory.
 
     World cannot fetch the wheels, because only this machine knows its package index.
     """

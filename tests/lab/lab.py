@@ -42,7 +42,10 @@ class Found(Enum):
 
 
 def judge(owner: str | None, me: str, *, alive: bool) -> Found:
-    """Judge the lab of `owner`, a checkout's path. Another checkout's lab is left alone only if its machines run."""
+    """Judge the lab of `owner`, a checkout's path.
+
+    The lab of another checkout is left alone only if that lab's machines run.
+    """
     if owner == me:
         return Found.OURS
     if alive and owner is not None and Path(owner).exists():
@@ -51,7 +54,7 @@ def judge(owner: str | None, me: str, *, alive: bool) -> Found:
 
 
 def up(droplets: int) -> None:
-    """Create and boot the missing machines. The droplets come first, so that they can be used early."""
+    """Create and boot the missing machines. The droplets are booted first, so that they are usable early."""
     with _alone():
         _claim()
         _prepare_host()

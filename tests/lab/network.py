@@ -1,4 +1,4 @@
-"""The lab's network: a bridge, NAT, and blackhole routes, so that no packet for the lab ever leaves this machine."""
+"""The lab's network has a bridge, NAT, and blackhole routes, so that no packet for the lab ever leaves this machine."""
 
 import json
 import shutil
@@ -83,7 +83,7 @@ def unplug(interface: str) -> None:
 
 
 def resolvers() -> list[str]:
-    """Return the host's name servers that are not on the loopback, so that the lab's machines can reach them."""
+    """Return the host's name servers, except those on the loopback, which the lab's machines could not reach."""
     for file in (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf")):
         if file.exists():
             words = (line.split() for line in file.read_text().splitlines())

@@ -1,7 +1,8 @@
 """The lab's processes are those in its control groups, even if the process that started them is gone.
 
-Each machine has a group with two subgroups: `keeper` for the process that starts nspawn, `machine` for nspawn and all
-processes inside. A process ID alone could belong to another program by now, but membership in these groups is certain.
+Each machine has a group with two subgroups. The subgroup `keeper` has the process that starts nspawn, and `machine` has
+nspawn and all processes inside. A process ID alone could belong to another program by now, but membership in these
+groups is certain.
 """
 
 import contextlib
@@ -84,7 +85,10 @@ def _inherit_processors(group: Path) -> None:
 
 
 def _pass_on_controllers(group: Path) -> None:
-    """Enable all controllers for subgroups. In cgroup v2, the parent enables them and must have no processes."""
+    """Enable all controllers for subgroups.
+
+    In cgroup v2, the parent enables the controllers, and must have no processes.
+    """
     if (group / "cgroup.controllers").exists():
         for controller in (group / "cgroup.controllers").read_text().split():
             (group / "cgroup.subtree_control").write_text(f"+{controller}")

@@ -1,4 +1,4 @@
-"""The keeper of one running machine: `python -m tests.lab.supervise NAME`, started by tests.lab.machine.
+"""The keeper of one running machine. tests.lab.machine starts it as `python -m tests.lab.supervise NAME`.
 
 When a machine reboots, its nspawn exits with a status that asks for a restart. The keeper therefore outlives nspawn.
 """
@@ -24,7 +24,7 @@ def main() -> None:
 def boot(machine: Machine) -> int:
     """Run the machine until it ends, and return nspawn's exit status."""
     processes.remove_groups(machine.name, "machine")
-    processes.enter(machine.name, "machine")  # nspawn starts in this process's group
+    processes.enter(machine.name, "machine")  # nspawn inherits this process's control group
     network.unplug(machine.interface)  # the bridge must not get an interface that a crash has left
     nspawn = subprocess.Popen(command(machine), stdin=subprocess.DEVNULL)
     processes.enter(machine.name, "keeper")

@@ -36,7 +36,7 @@ def problems(droplet: Droplet) -> list[str]:
 
 
 def keep(droplet: Droplet, one: Manifest) -> None:
-    """Store a backup as if the droplet had made it."""
+    """Store a backup on the droplet as if the droplet had made the backup."""
     directory = droplet.paths.backup(one.id)
     directory.mkdir(parents=True)
     manifest.save(directory, one)

@@ -40,7 +40,7 @@ def changed(results: dict[str, Any]) -> set[str]:
 
 
 def start(*options: str) -> subprocess.Popen[str]:
-    """Start a converge of the lab in the background. Its output can be read line by line."""
+    """Start a converge of the lab in the background. The converge's output can be read line by line."""
     command = [*PYINFRA, "-y", *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -89,5 +89,5 @@ def problems(droplet: Host) -> list[str]:
 
 
 def leftovers(droplet: Host) -> str:
-    """Return the leftovers of runs. Every run must remove them."""
+    """Return the leftovers of runs. Every run must remove its leftovers."""
     return str(droplet.check_output("ls -d /opt/backups/*.partial; docker ps -aq --filter name=-verify-; true"))

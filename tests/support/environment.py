@@ -1,4 +1,4 @@
-"""The environment that `--env` names, with its inventory's groups, its values, and SSH to its hosts."""
+"""The environment that `--env` names, with its inventory's groups, its values, and SSH connections to its hosts."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Environment:
     def outside(self) -> Host:
         """The machine of a client or an attacker.
 
-        In the lab, this is the neighbour. Elsewhere, it is the operator's machine.
+        The lab's neighbour plays this part in the lab, and the operator's machine plays it elsewhere.
         """
         return self.connect("neighbour", sudo=False) if self.name == "lab" else testinfra.get_host("local://")
 

@@ -105,7 +105,7 @@ class Droplet:
         assert self.names() == []
 
     def _images(self) -> None:
-        """Write the files that belong to no package: those of the image, the installer and cloud-init."""
+        """Write the files of the image, the installer and cloud-init, which belong to no package."""
         for name in ("bashrc", "profile"):
             self.put(f"usr/share/base-files/dot.{name}", f"# {name}\n")
             self.put(f"root/.{name}", f"# {name}\n")

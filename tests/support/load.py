@@ -135,7 +135,7 @@ def _line(name: str, tally: Tally) -> str:
 
 
 def percentile(times: Sequence[float], share: float) -> float:
-    """Return the percentile of the sorted `times`, so that `share` of the times do not exceed it."""
+    """Return the percentile `share` of the sorted `times`."""
     return times[ceil(share * len(times)) - 1] if times else float("nan")
 
 
@@ -148,7 +148,7 @@ class Running:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def phase(self, name: str) -> None:
-        """Count the requests that begin from now on in this phase."""
+        """Count the requests that begin from now on as requests of this phase."""
         self._phase = name
 
     @property
@@ -166,7 +166,7 @@ class Running:
 def load(target: Target, *, clients: int = CLIENTS, rate: float = RATE, fresh: int = 0) -> Iterator[Running]:
     """Run the clients in a thread. `fresh` is the number of additional clients that open a connection per request.
 
-    At its end, the context waits for the last answers, so the tally is complete. The load stops after LONGEST_S.
+    When the context ends, it waits for the last answers, so that the tally is complete. The load stops after LONGEST_S.
     """
     running, stop = Running(), threading.Event()
     done: Future[None] = Future()

@@ -10,7 +10,7 @@ NOON = datetime(2025, 11, 23, 12, tzinfo=UTC)
 
 
 def made(sequence: int, at: datetime = NOON, *, verified: bool = True, **more: Any) -> Manifest:
-    """Return a manifest with fixed rows and bytes. Its ID depends on its number, not on its time.
+    """Return a manifest with fixed rows and bytes. The manifest's ID depends on its number, not on its time.
 
     `files` may omit the files that every backup has.
     """

@@ -18,7 +18,7 @@ Entry = bytes | int
 class Disk:
     """A disk that keeps a file's content after fsync of the file, and its name after fsync of the directory.
 
-    A change of names may also reach the disk at any other time, even before the file's content.
+    A new name may also reach the disk at any other time, even before the file's content.
     """
 
     def __init__(self, root: Path) -> None:

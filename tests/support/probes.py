@@ -48,7 +48,7 @@ def guess_at_ssh(attacker: Host, droplet: Host) -> bool:
 
 
 def pardon(droplet: Host) -> None:
-    """Unban the attacker and forget its failures."""
+    """Unban the attacker, and make fail2ban forget the attacker's failures."""
     droplet.check_output(f"fail2ban-client unban {NEIGHBOUR.ipv4} {NEIGHBOUR.ipv6} {NETWORK6.network_address}")
 
 

@@ -1,4 +1,7 @@
-"""Network delay: a TCP relay that delays data, ends and resets by `delay` seconds each way."""
+"""A TCP relay that simulates a network's delay.
+
+The relay delays data, ends and resets by `delay` seconds in each direction.
+"""
 
 from __future__ import annotations
 

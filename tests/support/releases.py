@@ -49,7 +49,7 @@ def tag(droplet: Droplet) -> str:
 
 
 def released_twice(tmp_path: Path) -> Droplet:
-    """Return a droplet with 1.1.0 live, and 1.0.0 before it."""
+    """Return a droplet with 1.1.0 live and 1.0.0 kept."""
     droplet = installed(tmp_path)
     for tag in ("1.0.0", "1.1.0"):
         assert stackctl(droplet, "release", tag)[0] == 0

@@ -1,4 +1,4 @@
-"""Helpers for tests of a restore: backups, data and ways to damage them."""
+"""Helpers for tests of a restore, which make and damage backups and data."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None
         content.truncate(mebibytes << 20)
     device = ""
     try:
-        # -m 0: no reserved blocks for root, because the writer is root.
+        # `-m 0` reserves no blocks for root, because the writer is root.
         run("mkfs.ext4", "-q", "-m", "0", FILE)
         device = run("losetup", "--find", "--show", FILE).strip()
         # In a container nothing creates the device node. The container shares this machine's kernel.
@@ -45,5 +45,8 @@ def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None
 
 
 def fill(directory: str) -> None:
-    """Fill all but a few blocks with one command. On a full disk, fallocate fails and keeps the blocks that it got."""
+    """Fill all but a few blocks with one command.
+
+    On a full disk, fallocate fails, but keeps the blocks that fallocate got.
+    """
     machine.inside(DROPLET, "sh", "-c", f"fallocate -l 2G {directory}/ballast || truncate -s -8K {directory}/ballast")

@@ -1,4 +1,4 @@
-"""Helpers that change the files of a trial and read them afterwards."""
+"""Helpers that change the files of a trial and read the files afterwards."""
 
 from tests.support.fakes.droplet import Droplet
 

@@ -1,4 +1,6 @@
-"""Starts a second nginx with the site's configuration and prints its answers. Runs on the droplet as `python3 -c`.
+"""Starts a second nginx with the site's configuration, and prints that nginx's answers.
+
+Runs on the droplet as `python3 -c`.
 
 Standard input is the configuration, rendered for the root directory /ROOT. Arguments are the app, the domain, the size
 of a crowd, the number of a page's files, and the paths to request. The output is JSON: the answers while a release
@@ -39,7 +41,7 @@ LARGE_HEADER = 9000
 
 @dataclass(frozen=True)
 class Client:
-    """The headers that a made-up client sends, and the number of files on the page that it visits."""
+    """The headers that a made-up client sends, and the number of files on the page that the client visits."""
 
     forges: list[str]
     files: int
@@ -123,7 +125,10 @@ def look(root: Path, app: str, domain: str, paths: tuple[str, ...], client: Clie
 
 
 def certify(tls: Path, domain: str, number: str) -> None:
-    """Create a certificate that only root and www-data can read, in a new directory, and link `current` to it."""
+    """Create a certificate that only root and www-data can read, in a new directory.
+
+    Link `current` to the directory.
+    """
     folder = tls / number
     folder.mkdir(parents=True)
     key, chain = folder / "privkey.pem", folder / "fullchain.pem"
@@ -168,7 +173,7 @@ def visit(domain: str, files: int) -> dict[str, int]:
     Count the answers and the connections.
     """
     url = f"https://{domain}:{HTTPS}/app/file-[1-{files}]"
-    # Send the first request alone, so that the others reuse its connection.
+    # Send the first request alone, so that the other requests reuse its connection.
     ask_all = ["curl", "-sk", "--http2", "--parallel", "--parallel-max", str(files), "-o", "/dev/null"]
     shown = ["-w", "%{http_version} %{http_code} %{num_connects}\\n", "--resolve", f"{domain}:{HTTPS}:127.0.0.1"]
     lines = subprocess.run([*ask_all, *shown, url], capture_output=True, text=True, check=True).stdout.split("\n")[:-1]

@@ -1,4 +1,7 @@
-"""Tests of nginx.conf in a second nginx on the droplet: passed and refused requests, certificates and logs."""
+"""Tests of nginx.conf in a second nginx on the droplet.
+
+They cover passed and refused requests, certificates and logs.
+"""
 
 from __future__ import annotations
 

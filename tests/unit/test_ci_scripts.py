@@ -68,7 +68,7 @@ REQUESTS = [("release", "1.0"), ("release", f"1.0@{DIGEST}", "--json"), ("rollba
 
 
 def requests(asked: list[str]) -> tuple[list[str], str]:
-    """Return the requests, with "ID" in place of their common ID, and the ID itself."""
+    """Return the requests with their common ID replaced by "ID", and return this ID."""
     said = [line.partition(" prod-1 ")[2] for line in asked]
     (used,) = {found[1] for line in said if (found := re.search(r" --id ([0-9a-f]{32})$", line))}
     return [line.replace(used, "ID") for line in said], used

@@ -1,4 +1,4 @@
-"""docs/reference/formats.md names every key that stackctl writes, and no other."""
+"""docs/reference/formats.md names every key that stackctl writes, and no other key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Makefile passes on each word as it was typed, and refuses a mistyped variable."""
+"""The Makefile passes on each word exactly as the operator typed it, and refuses a mistyped variable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def program(tmp_path: Path) -> Path:
 def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run make without its target setup."""
     command = ["make", "-o", ".venv/.installed", *words]
-    # If make runs these tests, its variables would make the inner make print the directory that it enters.
+    # If make runs these tests, the outer make's variables would make the inner make print the directory that it enters.
     env = {**{name: value for name, value in os.environ.items() if not name.startswith("MAKE")}, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
@@ -63,7 +63,7 @@ def test_the_words_of_a_restore_arrive_as_they_were_typed(program: Path) -> None
 
 @pytest.mark.parametrize("word", [word for word in ODD if "$" not in word])
 def test_a_word_on_the_command_line_arrives_as_it_was_typed(program: Path, word: str) -> None:
-    """A word on make's command line arrives unchanged, although make itself expands a `$` there."""
+    """A word on make's command line arrives unchanged, although make itself expands a `$` in such a word."""
 
     def run(target: str, *names: str) -> subprocess.CompletedProcess[str]:
         return make(target, f"PYTHON={program}", *(f"{name}={word}" for name in names))

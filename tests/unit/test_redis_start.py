@@ -38,7 +38,7 @@ def test_a_dump_becomes_the_append_only_file_s_base(tmp_path: Path) -> None:
     ids=["link", "fifo", "directory"],
 )
 def test_root_does_not_read_a_dump_that_is_no_regular_file(tmp_path: Path, plant: Callable[[Path, Path], None]) -> None:
-    """The container's root must not follow a link to its secrets and copy the secrets for uid 999 to read."""
+    """The container's root must not follow a link to a secret and copy the secret to a file that uid 999 can read."""
     data, other = tmp_path / "data", tmp_path / "secret"
     data.mkdir()
     other.write_bytes(b"SECRET")

@@ -119,7 +119,7 @@ def test_nginx_listens_limits_and_refuses(settings: Settings) -> None:
         assert f"limit_req zone=request_rate burst={burst} nodelay;" in there[listen]
         assert f"limit_conn under_way {at_once};" in there[listen]
         assert f"server_name {settings.values.domain};" in there[listen]
-    # Telegram repeats an update after this time.
+    # Telegram repeats an update after this many seconds.
     seconds = re.findall(r"set \$retry_after (\d+);", nginx.configuration(settings).decode())
     assert seconds == ["5", "30"]
     assert "return 444;" in there["80 default_server"]
@@ -220,7 +220,7 @@ def test_docker_s_daemon(settings: Settings) -> None:
     assert daemon["default-network-opts"] == {
         "bridge": {"com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"},
     }
-    # Containers do not log to the journal, in which they could displace the lines of sshd, sudo and stackctl.
+    # Containers do not log to the journal, because their lines could displace the lines of sshd, sudo and stackctl.
     assert (daemon["log-driver"], daemon["log-opts"]) == ("local", {"max-size": "10m", "max-file": "5"})
     assert "userland-proxy" not in daemon
     assert "hosts" not in daemon
@@ -369,7 +369,7 @@ def test_no_module_is_blocked_that_docker_or_a_cloud_image_needs() -> None:
 
 
 def test_the_values_behind_droplet_tests_are_complete() -> None:
-    """tests/droplet reads these values and tests each, so a removed value would also lose its test."""
+    """tests/droplet tests each value in these lists, so a value that is removed from a list would lose its test."""
     root_s = {"/boot": "700", "/etc/crontab": "600", "/etc/sudoers.d": "750", "/etc/ssh/sshd_config": "600"}
     cron = {f"/etc/cron.{often}": "700" for often in ("d", "hourly", "daily", "weekly", "monthly")}
     assert root_s | cron == hardening.ROOT_ONLY

@@ -219,6 +219,6 @@ class Docker:
 
 
 def _declared(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values that the Compose files take from the environment: labels and accepted webhook secrets."""
+    """Return the labels and accepted webhook secrets, which the Compose files take from the environment."""
     labels = {"sha256": env.get("STACK_SHA256", ""), "release": env.get("STACK_RELEASE", "")}
     return {**labels, "secrets": [env[name] for name in (SECRET, PREVIOUS_SECRET) if name in env]}

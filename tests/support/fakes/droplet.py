@@ -275,7 +275,7 @@ class Droplet(Machine):
         self._tick([what])
 
     def _asked(self, question: str) -> None:
-        """Make a query fail, or kill stackctl during the query, if the test asks for that."""
+        """Make a query fail, or kill stackctl during the query, if the test has requested this."""
         self._tick(["psql", question])
         for part, result in self.failing.items():
             if part in question:
@@ -292,7 +292,10 @@ def _in_postgres(argv: Sequence[str]) -> list[str]:
 
 
 def installed(root: Path, **config: Any) -> Droplet:
-    """Return a converged droplet without a release. Its data services run, and the images in KNOWN are published."""
+    """Return a converged droplet without a release.
+
+    The droplet's data services run, and the images in KNOWN are published.
+    """
     return converged(Droplet(Paths("bot", root)), **config)
 
 

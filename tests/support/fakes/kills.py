@@ -35,8 +35,9 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
 def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[int, Droplet]]:
     """Yield the droplet after `kill -9` of stackctl at each moment. With every=2, use every second moment, and so on.
 
-    One run in a separate process copies its files at each moment. A kill would leave exactly these files, because no
-    lock and no memory outlives its process. `killed` shows this with a real kill.
+    stackctl runs once in a separate process, which copies the droplet's files at each moment. A kill would leave
+    exactly these files, because no lock and no memory outlives its process. `killed`, which really kills stackctl,
+    shows that the files are the same.
     """
     root, aside = root_of(droplet), root_of(droplet).with_name("moments")
     child = os.fork()

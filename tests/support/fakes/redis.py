@@ -18,7 +18,7 @@ class Redis:
     """The number of keys that a throwaway Redis loses when it loads a dump."""
 
     def cli(self, stdout: Path | None) -> Result:
-        """Return INFO, or write the dump to a file."""
+        """Return the answer to `INFO`, or write the dump to a file."""
         keys = self.info.get("keys", "0")
         if stdout:
             stdout.write_text(self.info["keys"])
@@ -34,5 +34,5 @@ class Redis:
             self.info["keys"] = self.rdb.read_text()
 
     def loaded(self, keys: int) -> Result:
-        """Return INFO persistence of a throwaway Redis whose dump had this many keys."""
+        """Return the answer to `INFO persistence` of a throwaway Redis whose dump had this many keys."""
         return Result(0, f"rdb_last_load_keys_expired:1\r\nrdb_last_load_keys_loaded:{keys - self.keys_lost - 1}\r\n")

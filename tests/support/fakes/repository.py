@@ -157,7 +157,7 @@ def looked(there: InMemory, ledger: Path) -> list[str]:
 
 
 def pruned_before(there: InMemory, ledger: Path, ago: timedelta = 30 * DAY) -> InMemory:
-    """Record in the ledger the repository and a prune that ended the time `ago` before now."""
+    """Record in the ledger that a prune of the repository ended the time `ago` before now."""
     looked(there, ledger)
     look.save(ledger, replace(look.load(ledger, there.url), pruned=there.now - ago))
     there.ran.clear()

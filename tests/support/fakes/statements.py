@@ -1,4 +1,4 @@
-"""Patterns of the SQL that the superuser runs. The fake PostgreSQL refuses every other statement."""
+"""Patterns of the SQL that the superuser runs. The fake PostgreSQL refuses every statement that fits no pattern."""
 
 # ruff: noqa: S608
 

@@ -29,6 +29,6 @@ class Telegram:
         raise AssertionError(f"Telegram has no method {method}")
 
     def ended(self, version: str | None) -> None:
-        """Tell the API that a container of this version stops."""
+        """Tell the fake API that a container of this version stops."""
         if version in self.takes_webhook_back:
             self.webhook["url"] = ""

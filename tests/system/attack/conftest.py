@@ -1,11 +1,11 @@
-"""Attacks on the lab from `neighbour`: `make attack`.
+"""`make attack` attacks the lab from `neighbour`.
 
 The report shows each attack's result with and without the defence, and how many requests the bot answered during the
 attack.
 
 A test uses the fixtures `attacker`, `serving` and `result`. First the test attacks in `for _ in serving.attacks()`.
-Then it removes the defence, attacks again under `serving.defence_out()`, and restores the defence. At the end the test
-calls `result("slow clients", got="…", control="…")`.
+After that, the test removes the defence, attacks again under `serving.defence_out()`, and restores the defence. At the
+end the test calls `result("slow clients", got="…", control="…")`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. `served` is the number of requests that the bot answered while its defence was in place."""
+    """A line of the table. `served` is the number of requests that the bot answered while the defence was in place."""
 
     attack: str
     got: str
@@ -102,7 +102,7 @@ def serving(lab: Environment) -> Iterator[Serving]:
 def result(request: pytest.FixtureRequest, serving: Serving) -> Callable[..., None]:
     """Return a function that adds a line to the table at the end of the run.
 
-    Its arguments are the attack's name, the attack's result, and the result without the defence.
+    The function's arguments are the attack's name, the attack's result, and the result without the defence.
     """
 
     def keep(attack: str, *, got: str, control: str) -> None:

@@ -1,8 +1,8 @@
 """Opens connections to sshd from many addresses of one network, and sends nothing over the connections.
 
-It runs on the attacker as `python3 -c`. Arguments: the droplet's address, the number of connections for each address,
-the number of seconds, and the attacker's addresses. Prints "holding" once all connections are open. At the end it
-prints how many connections sshd has greeted and still holds.
+The program runs on the attacker as `python3 -c`. Arguments: the droplet's address, the number of connections for each
+address, the number of seconds, and the attacker's addresses. Prints "holding" once all connections are open. At the
+end, prints how many connections sshd has greeted and still holds.
 """
 
 import sys

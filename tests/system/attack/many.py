@@ -1,6 +1,6 @@
 """Opens one connection after another, slowly, each with a request that never ends.
 
-It runs on the attacker as `python3 -c`. The program stays below nginx's limit of new connections per second, so that
+Runs on the attacker as `python3 -c`. The program stays below nginx's limit of new connections per second, so that
 only the limit of simultaneous connections applies. Arguments: the address, the host's name, the number of connections.
 Prints the status of each answer.
 """

@@ -1,8 +1,8 @@
 """Sends endless requests slowly, byte by byte, to use up nginx's connections.
 
-It runs on the attacker as `python3 -c`. Arguments: the endless part ("headers", as in slowloris, or "body"), the
-address, the host's name, the number of connections, and the number of seconds. Prints how many connections are held at
-the end.
+The program runs on the attacker as `python3 -c`. Arguments: the endless part ("headers", as in slowloris, or "body"),
+the address, the host's name, the number of connections, and the number of seconds. Prints how many connections are held
+at the end.
 """
 
 import sys

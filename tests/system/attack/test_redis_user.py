@@ -105,7 +105,10 @@ def test_what_dryrun_says_is_what_happens(droplet: Host, lab: Environment, comma
 
 
 def test_the_administrator_s_password_is_root_s_alone(droplet: Host, lab: Environment, inside: str) -> None:
-    """Neither the app nor uid 999 can read the password. No container's environment or arguments contain it."""
+    """Neither the app nor uid 999 can read the password.
+
+    The password is not in the environment or the arguments of any container.
+    """
     file = droplet.file(str(lab.settings.paths.redis_administrator))
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
     refused = droplet.run(f"{inside} 'cat /run/secrets/administrator'")

@@ -107,7 +107,10 @@ def told(statuses: Counter[str]) -> str:
 def test_slow_senders(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result, *, endless: str, defence: str
 ) -> None:
-    """Slow senders would use up nginx's connections (dev-sec nginx-17). nginx even waits for a body that it refuses."""
+    """Slow senders would use up nginx's connections (dev-sec nginx-17).
+
+    nginx even waits for the body of a request that nginx refuses.
+    """
     arguments = (endless, str(machine_of(droplet).ipv4), lab.settings.values.domain, str(MANY), UNTIL_S)
     attack = shlex.join(["python3", "-c", SLOW, *arguments])
     for _ in serving.attacks():

@@ -1,7 +1,7 @@
 """Sends requests over HTTP/2 and gives nginx no flow-control window for the answers (slow read).
 
-It runs on the attacker as `python3 -c`. Arguments: the address, the host's name, the number of simultaneous requests on
-one connection, and the number of seconds. Prints how many answers nginx still holds at the end.
+The program runs on the attacker as `python3 -c`. Arguments: the address, the host's name, the number of simultaneous
+requests on one connection, and the number of seconds. Prints how many answers nginx still holds at the end.
 """
 
 import ssl

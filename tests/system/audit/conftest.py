@@ -1,7 +1,7 @@
 """Audits by programs and baselines that others wrote, which are called judges. `make audit` runs them.
 
 A table at the end shows each judge's figure, its goal and the waivers. A test of a judge passes the judge's complaints
-to the fixture `verdict`. A test of a baseline's control uses the fixture `control`. After a judge, its test removes
+to the fixture `verdict`. A test of a baseline's control uses the fixture `control`. At its end, a judge's test removes
 everything that the judge needed on the droplet.
 """
 

@@ -35,8 +35,8 @@ def index(items: list[Item]) -> int:
 def items_of(log: str) -> list[Item]:
     """Return the points of each test from lynis's log. A test of many settings has one item per setting.
 
-    lynis loses the points that it counts in a subshell, because its next line starts from the earlier sum. This
-    function also drops these points.
+    lynis loses the points that it counts in a subshell, because lynis's next line starts from the sum before the
+    subshell. This function also drops these points.
     """
     found: list[tuple[Item, tuple[int, int]]] = []  # each item with lynis's sum after that item
     test, detail = "", ""

@@ -37,7 +37,7 @@ def waived(judge: str, environment: str) -> frozenset[str]:
 
 
 def objections(complaints: Collection[str], waived: Collection[str]) -> list[str]:
-    """Return the reasons for which a verdict fails, one line each.
+    """Return the reasons why a verdict fails, one line for each reason.
 
     >>> objections({"a", "b"}, {"b", "c"})
     ['a', 'c: waived without need, take it out of waivers.toml']

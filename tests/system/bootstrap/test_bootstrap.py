@@ -47,7 +47,7 @@ def made_anew_unless_bare(lab: Environment) -> None:
 
 
 def test_converges_killed_at_random_end_in_the_declared_state(lab_as_it_is: Environment) -> None:
-    """While nobody can reach the authority, a converge finishes with a placeholder certificate and reports this."""
+    """While the authority is unreachable, a converge ends with a placeholder certificate and reports this failure."""
     lab = lab_as_it_is
     with authority_out_of_reach(lab):
         made_anew_unless_bare(lab)
@@ -72,7 +72,7 @@ def test_converges_killed_at_random_end_in_the_declared_state(lab_as_it_is: Envi
     assert answer.startswith("HTTP/2 503"), "nginx must answer 503 before the first release"
     assert "retry-after: 5" in answer
 
-    # The hourly timer starts this service.
+    # The hourly timer starts the service that requests certificates.
     timer = "systemctl list-timers --all --output=json toogoodtogo-certificate.timer"
     assert json.loads(droplet.check_output(timer))[0]["activates"] == "toogoodtogo-certificate.service"
     droplet.check_output("systemctl start toogoodtogo-certificate.service")

@@ -1,4 +1,4 @@
-"""Tests that change or break the droplet, or that repeat failed logins. They run only in the lab."""
+"""Tests that change or break the droplet, or that repeat failed logins. These tests run only in the lab."""
 
 from pathlib import Path
 

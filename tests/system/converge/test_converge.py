@@ -162,7 +162,7 @@ def test_nginx_answers_503_for_an_app_that_is_down(lab: Environment, droplet: Ho
 
     After a 502, Telegram would wait long.
 
-    nginx waits up to 30 s for a stopped container whose address it remembers.
+    nginx waits up to 30 s for a stopped container whose address nginx remembers.
     """
     web = droplet.check_output("docker ps --quiet --filter label=com.docker.compose.service=web")
     droplet.check_output(f"docker stop {web}")

@@ -14,7 +14,7 @@ ATTEMPTS = 8
 
 
 def version_shown(lab: Environment) -> bool:
-    """Return whether the running nginx shows its version. The drift in the tests below turns this on."""
+    """Return whether the running nginx shows its version. The drift in the tests below makes nginx show its version."""
     domain = lab.settings.values.domain
     headers = lab.outside.check_output(f"curl -sS -o /dev/null -D - {lab.trust} https://{domain}/")
     return "nginx/" in headers

@@ -1,4 +1,7 @@
-"""Tests that break releases, defences and recovery. They run only in the lab and are too slow for `make test`."""
+"""Tests that break releases, defences and recovery.
+
+These tests run only in the lab, and are too slow for `make test`.
+"""
 
 from pathlib import Path
 

@@ -64,7 +64,7 @@ def test_it_is_released_and_answers(of_another_team: Host, lab: Environment, out
 
 
 def test_make_verify_passes_for_it(of_another_team: Host) -> None:
-    """The checks demand no JSON, schema, worker or webhook of an app without these."""
+    """The checks demand JSON, a schema, a worker or a webhook only from an app that has them."""
     assert of_another_team.run("stackctl status").rc == 0
     verify = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--as-is", *DATA, "tests/droplet"]
     ran = run(verify, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -40,7 +40,10 @@ def core(value: str) -> str:
 
 
 def spellings(values: Iterable[str]) -> list[str]:
-    """Return the core of each secret and the SHA-256 of the whole secret. Add the base64 of both at every alignment."""
+    """Return the core of each secret and the SHA-256 of the whole secret.
+
+    Return both values also in base64 at every alignment.
+    """
     plain = {one for value in values for one in (core(value), sha256(value.encode()).hexdigest())}
     return sorted(plain | {spelt for one in plain for spelt in _base64(one.encode())})
 
@@ -103,7 +106,7 @@ class Search:
 
 @dataclass
 class Processes:
-    """The argument lists of all processes on this machine, including those of the lab, which shares the kernel."""
+    """The argument lists of all processes on this machine, including the lab's processes. The lab shares the kernel."""
 
     seen: set[bytes] = field(default_factory=set)
     looks: int = 0

@@ -1,4 +1,7 @@
-"""The load's client counts the right requests as lost. Each server here misbehaves in one way. No droplet is needed."""
+"""The load's client counts the right requests as lost.
+
+Each server in these tests misbehaves in one way. No droplet is needed.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ OVERLAPPING_RUNS = """
     ) AS runs
     WHERE started_at < busy_until
 """
-# The job is finished, so that no worker takes it. It has two runs, the second of which began before the first ended.
+# The job is marked as finished, so that no worker takes the job. The job has two runs, and the second run began before
+# the first run ended.
 INSERT_OVERLAPPING_RUNS = """
     WITH job AS (INSERT INTO jobs (kind, finished_at) VALUES ('count', now()) RETURNING id)
     INSERT INTO job_runs (job_id, worker, started_at, finished_at)

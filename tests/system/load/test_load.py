@@ -144,7 +144,10 @@ def test_reloads_of_nginx_lose_requests(droplet: Host, target: Target, show: Sho
 
 @pytest.fixture
 def plain(lab: Environment, droplet: Host) -> Iterator[Callable[..., None]]:
-    """Run plain.py's project on the droplet and let it serve. Remove the project at the end."""
+    """Run the Compose project of plain.py on the droplet, and make nginx pass requests to the project.
+
+    Remove the project at the end.
+    """
 
     def run(*arguments: str) -> None:
         ran = lab.run_python(droplet, PLAIN, *arguments, stdin=b"")

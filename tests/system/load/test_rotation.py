@@ -183,7 +183,10 @@ def test_a_new_redis_password_loses_nothing_and_the_old_one_is_refused(
 def test_a_redis_whose_app_was_its_administrator_is_corrected_while_it_serves(
     rotate: Callable[[str], None], lab: Environment, droplet: Host, target: Target, show: Callable[[str], None]
 ) -> None:
-    """Until November 2026, the app was Redis's administrator. One converge corrects this and changes the password."""
+    """Until November 2026, the app was Redis's administrator.
+
+    One converge takes the administrator's permissions from the app and changes the password.
+    """
     redis, file = lab.settings.paths.docker.data_container("redis"), lab.settings.paths.redis_administrator
     started = droplet.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {redis}")
     lab.ask_redis(droplet, "ACL SETUSER default +@all")

@@ -1,4 +1,4 @@
-"""The bot's environment: an error names a missing or malformed variable and never shows a value."""
+"""An error in the bot's environment names the missing or malformed variable, and never shows a value."""
 
 from urllib.parse import quote
 

@@ -63,7 +63,7 @@ class Database:
 
 
 class Telegram(BaseSession):
-    """A Telegram that accepts the bot's messages, or refuses them."""
+    """A stand-in for Telegram that accepts or refuses the bot's messages."""
 
     def __init__(self, *, broken: bool = False) -> None:
         super().__init__()
@@ -140,7 +140,10 @@ def test_without_the_secret_nothing_happens(secret: str | None) -> None:
 
 
 def test_a_secret_of_broken_text_is_a_wrong_one() -> None:
-    """aiohttp turns bytes that are not UTF-8 into surrogates. The bot treats such a header as a wrong secret."""
+    """aiohttp turns bytes that are not UTF-8 into surrogates.
+
+    The bot treats a header with surrogates as a wrong secret.
+    """
     request = cast("web.Request", SimpleNamespace(headers={HEADER: "\udcff"}))
     assert asyncio.run(make_webhook(Database(), Telegram(), 1).receive(request)).status == 401
 

@@ -103,7 +103,7 @@ class TestLeftovers:
 
 
 class TestCacheKeys:
-    """A cached result is built again only if its sources change."""
+    """A cached result is built again only if the sources change."""
 
     def test_of_a_root_file_system(self) -> None:
         recipe, sources = Recipe("world", ("curl",)), ["deb http://mirror/debian trixie main"]

@@ -49,7 +49,10 @@ def self_signed(directory: Path) -> Path:
 
 
 class Hook:
-    """A webhook on localhost that answers with `statuses` in turn, then with 200, and records the requests."""
+    """A webhook on localhost that records the requests.
+
+    It answers with each of `statuses` in turn, and after that with 200.
+    """
 
     def __init__(self) -> None:
         self.statuses: list[int] = []

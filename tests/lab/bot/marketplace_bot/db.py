@@ -1,4 +1,4 @@
-"""Tables and connections. The migrations create the tables, and these models only use them."""
+"""Models of the database's tables, and connections. The migrations create the tables."""
 
 from datetime import datetime, timedelta
 from typing import Any

@@ -18,7 +18,7 @@ def routes(version: str) -> list[web.RouteDef]:
 
 
 def readiness(reasons: Sequence[str]) -> web.Response:
-    """Answer 200 if there are no reasons against readiness, and else 503 with the reasons."""
+    """Answer 503 with the reasons, or 200 if there are no reasons."""
     return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
 

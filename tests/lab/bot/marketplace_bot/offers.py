@@ -20,8 +20,8 @@ HELP = """\
 /reserve 7 reserves number 7
 /offer 3.50 Bread box offers something yourself"""
 
-# A column can hold values of this length. With a longer value, the update would fail again each time that Telegram
-# repeats it.
+# These patterns admit only values that fit into a column. With a longer value, the update would fail again each time
+# that Telegram repeats it.
 _NUMBER = re.compile(r"\d{1,18}")
 _PRICE_AND_TITLE = re.compile(r"(?P<whole>\d{1,6})(?:[.,](?P<cents>\d{2}))? (?P<title>.{1,200})")
 

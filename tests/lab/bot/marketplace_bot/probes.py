@@ -25,7 +25,7 @@ class Findings(NamedTuple):
 
 
 class Probes:
-    """The handlers. The uptime counts from the creation of this object."""
+    """The handlers. The uptime starts at the creation of this object."""
 
     def __init__(self, engine: AsyncEngine, redis: Redis, version: str) -> None:
         self._engine = engine

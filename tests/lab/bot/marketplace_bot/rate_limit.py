@@ -16,7 +16,10 @@ SECONDS = 60
 
 
 class RateLimit(BaseMiddleware):
-    """Middleware that answers instead of the handler if a chat asks too often. Without Redis it limits no chat."""
+    """Middleware that answers in place of the handler if a chat sends too many messages.
+
+    If Redis is unreachable, the middleware limits no chat.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

@@ -1,4 +1,4 @@
-"""The database's revisions: the current one, the one that this version needs, and the migration between them."""
+"""The database's current revision, the revision that this version needs, and the migration between the two."""
 
 import os
 from collections.abc import Sequence
@@ -92,8 +92,8 @@ def _connection(url: URL) -> Connection:
         "application_name": "marketplace-bot migrate",
         # If the live version uses a table, the migration waits only a few seconds for that table. Otherwise, the live
         # version's requests would queue behind the migration. A killed migration must not continue and hold its locks,
-        # so the server checks that the client is still connected. libpq would ignore the caller's PGOPTIONS, so they
-        # are added here. They come last, so they take precedence.
+        # so the server checks that the client is still connected. libpq would ignore the caller's PGOPTIONS, so this
+        # string ends with them. The last options take precedence.
         "options": f"-c lock_timeout=5s -c client_connection_check_interval=2s {os.environ.get('PGOPTIONS', '')}",
     }
     return create_engine(url, poolclass=NullPool, connect_args=options).connect()

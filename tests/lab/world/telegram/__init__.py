@@ -4,7 +4,7 @@
 
 /bot<token>/METHOD answers as Telegram does (GET, form or JSON). Updates are posted to the webhook as Telegram posts
 them: HTTPS with a verified chain, IPv4 only, keep-alive, one after another within a chat and in parallel between chats.
-Any 2xx is success; everything else is tried again. The lab causes and observes events under /lab/:
+Any 2xx is success, and every other answer leads to another attempt. The lab causes and observes events under /lab/:
 
     POST /lab/updates {"count": 1, "text": "/start", "chat_id": 7}   new messages; without chat_id each has a new chat
                                           -> {"update_ids": [...]}

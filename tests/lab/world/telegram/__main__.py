@@ -26,7 +26,7 @@ def main() -> None:
         )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     host, _, port = arguments.listen.rpartition(":")
-    # No access log: the token is part of the path.
+    # There is no access log, because the token is part of the path.
     web.run_app(make_app(arguments.token_file, arguments.trust), host=host, port=int(port), access_log=None)
 
 

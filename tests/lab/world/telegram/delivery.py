@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-MAX_DELAY = 60  # seconds; Telegram draws from 60 to 120
+MAX_DELAY = 60  # seconds; Telegram chooses a number from 60 to 120
 MAX_RETRY_AFTER = 3600
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60

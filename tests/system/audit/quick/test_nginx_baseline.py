@@ -1,7 +1,7 @@
 """Checks the numbered controls of dev-sec nginx-baseline, which are about directives.
 
-If each site chooses a directive's value, this module checks a bound, and tests/droplet/test_web.py tests the effect on
-a client.
+This module checks only a bound for a directive whose value each site chooses. tests/droplet/test_web.py tests the
+directive's effect on a client.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks the server's controls of dev-sec ssh-baseline, by their numbers, against `sshd -T`.
+"""Checks the numbered controls of dev-sec ssh-baseline for servers, against the output of `sshd -T`.
 
 The droplet opens no SSH connections, so the client's controls (ssh-01 to ssh-22) do not apply. An option that OpenSSH
 10 no longer has must be absent.

@@ -1,6 +1,8 @@
-"""Requests a missing path repeatedly. Before and after this burst, requests it once over a connection that stays open.
+"""Requests a missing path in a burst.
 
-It runs on a client as `python3 -c`. The program stays below nginx's limit of requests per second, because a request
+Before and after the burst, requests the path once over a connection that stays open.
+
+Runs on a client as `python3 -c`. The program stays below nginx's limit of requests per second, because a request
 that nginx rejects for exceeding the limit counts little or nothing towards a ban. Arguments: the address, the host's
 name, the number of requests. Prints JSON: how often each status came in the burst, and the status on the open
 connection before and after the burst. null means no answer within five seconds.

@@ -21,7 +21,8 @@ if child == 0:
 def read() -> bytes:
     """Return what the terminal shows next.
 
-    login(1) first hangs up the terminal and then opens the terminal again. A read between the two fails.
+    login(1) first hangs up the terminal and then opens the terminal again. A read between the hang-up and the opening
+    fails.
     """
     if select.select([terminal], [], [], 0.2)[0]:
         with suppress(OSError):

@@ -70,7 +70,7 @@ def ask_often(outside: Host, address: object, env: Environment, times: int = OFT
 
 
 def assert_answered(asked: Any, times: int) -> None:
-    """Require an answer to every request: 404, or 429 if the request came too fast."""
+    """Require that nginx answered every request, with 404, or with 429 if the request came too fast."""
     assert (asked["before"], asked["after"]) == (404, 404)
     assert set(asked["burst"]) <= {"404", "429"}
     assert sum(asked["burst"].values()) == times

@@ -1,4 +1,4 @@
-"""The host's guards work: waiting upgrades and reboots, a sandbox for renewals, bounded logs, checks of files."""
+"""Upgrades and reboots wait, renewals run in a sandbox, logs are bounded, and changed files are found."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The droplet itself reverts a mistake that locks everybody out of SSH, with and without a reboot in between.
 
-The tests make the mistakes as an operator would, by a converge with the site's own operations (lockout.py). They watch
-the locked droplet over a connection that was already open, or from its console.
+The tests make the mistakes as an operator would, by a converge with the site's own operations (lockout.py). The tests
+watch the locked droplet over a connection that was already open, or from the droplet's console.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def test_a_second_converge_keeps_what_was_confirmed_last(lab: Environment, dropl
 def test_a_change_that_comes_after_the_trial_is_refused(lab: Environment, droplet: Host) -> None:
     """The operator's machine sleeps after `trial begin` until the trial is over.
 
-    Nothing would revert a change after that.
+    Nothing would revert a change after the end of its trial.
     """
     before = what_counts(droplet)
     droplet.check_output("stackctl trial begin ssh")

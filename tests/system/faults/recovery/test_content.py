@@ -1,8 +1,8 @@
 """A backup holds the database's content at one moment, while four sellers keep trading.
 
 Each seller's trades are numbered and generated from a seed. A restored database contains each seller's first trades, up
-to some number. The restored database must equal an empty database after exactly these trades. It must contain every
-trade that PostgreSQL had confirmed before the backup began.
+to some number. The restored database must equal an empty database after exactly these trades. It must also contain
+every trade that PostgreSQL had confirmed before the backup began.
 """
 # ruff: noqa: S608
 
@@ -161,7 +161,7 @@ def _market(droplet: Host, database: Database) -> Iterator[None]:
     before = proven(droplet)
     yield
     clear()
-    # Remove these large backups, because the next backup would be reported as less than half of their size.
+    # Remove the large backups, because the next backup would be reported as less than half of their size.
     for one in set(proven(droplet)) - set(before):
         droplet.check_output(f"rm -r /opt/backups/{one}")
 

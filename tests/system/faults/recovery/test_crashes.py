@@ -170,7 +170,7 @@ def kept(droplet: Host, lab: Environment, prefix: str) -> set[int]:
 
 @pytest.fixture(scope="module")
 def append_only(lab: Environment) -> Iterator[None]:
-    """Turn the append-only file on for the test, and off again. Neither change loses a key of Redis."""
+    """Turn the append-only file on for the test, and turn it off afterwards. Neither change loses a key of Redis."""
     for mode in ("true", "false"):
         droplet, _ = connected(lab)
         keys = [f"before-{mode}:{number}" for number in range(20)]
@@ -226,7 +226,7 @@ def test_with_an_append_only_file_redis_has_all_but_the_last_moment(
 def test_an_append_only_file_doesn_t_overrule_a_restore(lab: Environment) -> None:
     """If an append-only file exists, Redis starts only from that file.
 
-    A restore must remove it, because it has the replaced data.
+    A restore must remove the append-only file, because that file has the replaced data.
     """
     droplet, _ = connected(lab)
     lab.ask_redis(droplet, "set restored then")

@@ -23,7 +23,7 @@ SOON_S = 30
 
 
 def reaches_telegram(droplet: Host) -> bool:
-    """Return whether the bot's container can connect to Telegram's address. This needs no name server."""
+    """Return whether the bot's container can connect to Telegram's address. The connection needs no name server."""
     web = f"toogoodtogo-{status(droplet)['active']}-web-1"
     python = json.loads(droplet.check_output(f"docker inspect -f '{{{{json .Config.Entrypoint}}}}' {web}"))[0]
     connect = f"import socket; socket.create_connection(('{WORLD.ipv4}', 8081), timeout=3)"
@@ -48,7 +48,7 @@ def test_no_one_outside_hears_of_an_isolated_droplet(copy: Host, lab: Environmen
     database.ask(JOB)
     (update,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
     copy.check_output("stackctl release 1.1.0")
-    time.sleep(5)  # a worker would do the job within this time
+    time.sleep(5)  # a worker would do the job within these seconds
     assert calls(copy.backend.get_hostname()) == []
     assert not reaches_telegram(copy)
     assert (delivery(update)["deliveries"], delivery(update)["last_status"]) == (0, 503)

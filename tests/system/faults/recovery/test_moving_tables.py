@@ -1,6 +1,7 @@
 """Backups run beside jobs that empty, drop and rewrite tables (R1 and R4 of the public reports).
 
-TRUNCATE and rewriting ALTERs aren't MVCC-safe: a PostgreSQL snapshot older than one of them sees an empty table.
+`TRUNCATE` and any `ALTER TABLE` that rewrites a table aren't MVCC-safe. An older PostgreSQL snapshot sees an empty
+table.
 """
 # ruff: noqa: S608
 

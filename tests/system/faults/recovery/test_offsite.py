@@ -67,7 +67,10 @@ def kept_from_the_storage(droplet: Host, repository: Repository, *, after: int =
 
 @contextmanager
 def told_otherwise(droplet: Host, lab: Environment, **access: str) -> Iterator[None]:
-    """Give stackctl other access values for the off-site repository, on standard input and never as arguments."""
+    """Give stackctl different access values for the off-site repository.
+
+    The values go through standard input, never through arguments.
+    """
     path = str(lab.settings.paths.offsite)
     program = ROOT / "tests/system/faults/recovery/replace_file.py"
     before = access_file(lab.settings)
@@ -230,7 +233,7 @@ def test_the_droplet_s_key_destroys_nothing_and_the_operator_s_can(repository: R
 
     broken_in.restic("cat", "config")  # control: the key can read
     for command in (["forget", "--prune", snapshot["id"]], ["key", "remove", apart.current_key(OPERATOR)]):
-        with suppress(RepositoryError):  # restic reports an error only for some of these commands
+        with suppress(RepositoryError):  # restic reports an error only for some of the commands above
             broken_in.restic(*command)
     for method, name in (("DELETE", "config"), ("PUT", "config"), *(("DELETE", path) for path in before)):
         assert asked(broken_in, method, name) == 403

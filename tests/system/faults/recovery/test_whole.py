@@ -1,4 +1,4 @@
-"""A restore in place brings back not only rows, and reports what it leaves out.
+"""A restore in place brings back more than rows, and reports everything that it leaves out.
 
 The databases in these tests are difficult to restore.
 """
@@ -143,7 +143,7 @@ def test_a_backup_with_many_partitions_is_verified(droplet: Host, app: Callable[
         "CREATE SCHEMA odd; CREATE TABLE odd.days (id int, n int, m int, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
         "CREATE INDEX ON odd.days (n); CREATE INDEX ON odd.days (m);"
     )
-    for first in range(0, 800, 100):  # one transaction can lock this many partitions on the live server
+    for first in range(0, 800, 100):  # one transaction can lock 800 partitions on the live server
         app(
             f"DO $$ BEGIN FOR n IN {first}..{first + 99} LOOP EXECUTE format('CREATE TABLE odd.day_%s PARTITION OF "
             "odd.days FOR VALUES FROM (%s) TO (%s)', n, n, n + 1); END LOOP; END $$"

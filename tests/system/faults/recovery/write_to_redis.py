@@ -1,7 +1,7 @@
-"""Writes numbered keys to Redis, one after the other, and prints each that Redis accepted.
+"""Writes numbered keys to Redis, one after another, and prints each key that Redis accepted.
 
-It runs on the droplet as `python3 -u -c`. Arguments: Redis's address and the keys' prefix. The program reads the
-password from standard input and ends when Redis ends.
+The program runs on the droplet as `python3 -u -c`. Arguments: Redis's address and the keys' prefix. The program reads
+the password from standard input and ends when Redis ends.
 """
 
 import socket

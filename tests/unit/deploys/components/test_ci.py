@@ -133,7 +133,7 @@ EXAMPLE = (ROOT / "docs/examples/release.yml").read_text()
 
 
 def test_both_environments_release_what_the_build_pushed() -> None:
-    """The workflow passes the digest to both environments.
+    """The workflow passes the digest to both `staging` and `prod`.
 
     The output of one droplet never decides which image another droplet runs.
     """

@@ -72,7 +72,10 @@ LINE = "2026-11-23T22:16:57+00:00 192.0.2.7 {}"
     ("name", "counted"), [("refusals", {"400", "403", "404", "405", "413", "431", "444"}), ("floods", {"429"})]
 )
 def test_a_page_of_many_files_counts_for_no_ban(name: str, counted: set[str]) -> None:
-    """A visitor who loads many files gets 429. fail2ban bans only for ten times as many answers 429 as answers 404."""
+    """A visitor who loads many files gets 429.
+
+    For a ban, fail2ban needs ten times as many answers 429 as answers 404.
+    """
     text = configuration(settings_of("prod"), edge=True)[f"filter.d/toogoodtogo-{name}.conf"].decode()
     found = re.search(r"^failregex = (.*)$", text, re.MULTILINE)
     assert found

@@ -171,7 +171,7 @@ PUBLIC = r"pyinfra(\.api(\.(command|exceptions|operation|state))?|\.facts\.\w+|\
 
 
 def test_one_module_alone_knows_pyinfra_s_internals() -> None:
-    """Only one module uses pyinfra's internals, so an upgrade of pyinfra can break only this module."""
+    """Only one module uses pyinfra's internals, so an upgrade of pyinfra can break only that module."""
     own = Path(internals.__file__)
     assert {
         f"{path}: {node.module}"

@@ -224,7 +224,7 @@ def test_a_database_has_its_major_version_and_none_is_none(folder: Path) -> None
 
 
 def test_a_fifo_or_link_in_place_of_pg_version_is_neither_opened_nor_shown(folder: Path, tmp_path: Path) -> None:
-    """Attack S11: through a link, an error message showed the content of a file that only root can read."""
+    """In attack S11, an error message followed a link and showed the content of a file that only root can read."""
     version, outside = folder / "PG_VERSION", tmp_path / "outside"
     outside.write_text("16\n")
     plants: list[Callable[[], object]] = [

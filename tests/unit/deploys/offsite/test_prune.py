@@ -221,7 +221,7 @@ def test_the_first_prune_needs_a_person(
 def test_a_year_of_prunes_needs_no_person_but_a_gap_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger: Path
 ) -> None:
-    """A prune every ten days needs no person. A plan that would delete all older months at once needs a person."""
+    """A prune every ten days needs no person. A plan that would delete all older months in one prune needs a person."""
     at_a_terminal(monkeypatch, None)
     there = pruned_before(InMemory(nightly(FLOOR.days)), ledger)
     for number in range(FLOOR.days, 400):

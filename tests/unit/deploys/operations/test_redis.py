@@ -100,7 +100,7 @@ def test_a_plan_of_the_first_converge_knows_no_password_of_the_administrator_yet
     ids=["converged before November 2026", "other rules", "its administrator is refused"],
 )
 def test_what_the_app_may_do_is_taken_from_a_redis_that_runs(user: RedisUser, who: str) -> None:
-    """One command sets both users, so the app keeps its connections and its password."""
+    """One command sets both of Redis's users, so the app keeps its connections and its password."""
     with droplet({RedisUsers: user, FileState: {**PLACED, "sha256": "0"}, Sha256File: ADMIN}):
         _, command = redis_password._inner(**REDIS)
     assert who in str(command)

@@ -117,7 +117,7 @@ def test_rules_changed_in_the_kernel_are_mended_one_table_at_a_time(
 
 
 def test_files_that_ufw_can_t_load_are_no_measure() -> None:
-    """A converge fails if ufw cannot load a file of rules, unless the converge writes this file again."""
+    """A converge fails if ufw cannot load a file of rules, unless the converge rewrites this file."""
     there = replace(ALLOWED, faults=("Problem running '/etc/ufw/after.rules'",), loaded=CHAINS | {INPUT: ACCEPT})
     with pytest.raises(OperationError, match=r"Problem running '/etc/ufw/after\.rules'"):
         firewall(there)

@@ -34,7 +34,7 @@ def test_a_unit_that_systemd_has_yet_to_read_is_read() -> None:
 
 
 def test_a_service_is_placed_before_the_socket_or_timer_that_starts_it() -> None:
-    """systemd-analyze refuses a socket without its service, so with another order a bare droplet could not converge."""
+    """systemd-analyze refuses a socket without its service, so a bare droplet could not converge in another order."""
     units = {"x.socket": CONTENT, "x.timer": CONTENT, "x.service": CONTENT}
     ran = commands(systemd_units, {FileState: None, PendingHandlers: frozenset()}, units=units, handler="x")
     written = [command.rpartition("/")[2].strip() for command in ran if "mv -fT" in command]

@@ -202,7 +202,7 @@ def test_the_file_stays_its_owner_s_alone_and_no_copy_is_left(operator: Operator
 def test_a_converge_that_fails_after_the_new_secret_is_in_use_undoes_nothing(
     operator: Operator, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A converge may fail after the new secret is in use, for example in its last component, certificate."""
+    """A converge may fail after the new secret is in use, for example in the last component, `certificate`."""
     operator.recorded = key
     secret = SECRETS.get(key, APP_SECRET)
     operator.ends = [*[0] * secret.steps.index("deploys/site.py"), 1]

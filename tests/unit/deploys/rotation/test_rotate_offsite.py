@@ -44,7 +44,7 @@ def test_a_password_of_the_repository_that_fails_is_undone_with_the_old_one_stil
 def test_the_new_repository_password_stays_once_old_ones_are_being_revoked(
     operator: Operator, key: str, end: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The env file keeps the new password: the old one may be revoked, and the new one is stored nowhere else."""
+    """The env file keeps the new password, because the old one may be revoked and only the env file has the new one."""
     steps = SECRETS[key].steps
     operator.recorded, operator.ends = key, [*[0] * steps.index(ENDS), end]
     assert operator.rotates(key, "--yes") == NEEDS_A_PERSON

@@ -52,7 +52,10 @@ def test_without_a_repository_off_the_droplet_its_keys_are_neither_needed_nor_re
 
 
 def test_the_operator_s_part_may_be_left_out_whole_and_not_in_part() -> None:
-    """CI's env file has none of the operator's secrets. An env file with only some of them is refused."""
+    """CI's env file has none of the operator's secrets.
+
+    An env file with only some of the operator's secrets is refused.
+    """
     assert [*credentials({name: GOOD[name] for name in GOOD if name not in OPERATOR_RULES}).offsite] == [*OFFSITE_RULES]
     with pytest.raises(CredentialsError, match="OFFSITE_OPERATOR_PASSWORD is missing"):
         credentials({name: GOOD[name] for name in GOOD if name != "OFFSITE_OPERATOR_PASSWORD"})

@@ -114,7 +114,7 @@ def test_the_lab_is_compared_with_no_other_environment(tmp_path: Path) -> None:
 
 
 def test_ages_are_reported_and_due_secrets_named_with_the_command() -> None:
-    # On TODAY both entries are 90 days old. On 2 April, A is 91 days old.
+    # On `TODAY`, both entries are 90 days old. On 2 April, A is 91 days old.
     entries = {**KNOWN, "A": Entry("1", date(2026, 1, 1))}
     assert ages(entries, "prod", date(2026, 4, 2)) == [
         "2 secrets, the oldest A: 91 days.",

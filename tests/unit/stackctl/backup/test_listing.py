@@ -31,7 +31,7 @@ def test_status_tells_of_a_backup_that_is_overdue(live: Droplet) -> None:
     live.seconds += 26 * 3600
     (line,) = problems(live)
     assert line.startswith("the last verified backup is from 2025-11-24 14:")
-    live.seconds -= 60 * 3600  # the backup then has a date in the future
+    live.seconds -= 60 * 3600  # the backup has a date in the future after this change
     assert problems(live) == [line]
 
 

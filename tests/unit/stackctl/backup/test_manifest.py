@@ -183,7 +183,7 @@ def test_a_directory_without_a_valid_manifest_is_named_and_does_not_count(tmp_pa
 
 
 def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
-    """A manifest contains output of containers, such as a version, which may be malformed."""
+    """A manifest contains output of containers, such as a version. Such output may be malformed."""
     one = made(1, redis=Redis("8.0.2\nverified: yes", 5))
     (tmp_path / one.id).mkdir()
     with pytest.raises(FailedError, match=r"manifest\.json: redis\.version must be a version"):

@@ -1,4 +1,4 @@
-"""Old backups are pruned, and a dump that has lost half of its size is reported."""
+"""Old backups are pruned, and a dump that is less than half as large as the last is reported."""
 
 from datetime import timedelta
 

@@ -71,7 +71,10 @@ def test_the_first_of_an_empty_droplet_is_compared_with_what_was_sent(
 def test_a_release_needs_no_storage_that_answers(
     tmp_path: Path, storage: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A release does not ask the storage for the highest number. The first backup after the release asks for it."""
+    """A release does not ask the storage for the highest number.
+
+    The first backup after the release asks for that number.
+    """
     droplet = installed(tmp_path)
     with monkeypatch.context() as down:
         down.setattr(download, "available", lambda _stack: pytest.fail("the release asked the storage"))

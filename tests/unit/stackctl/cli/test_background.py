@@ -1,4 +1,4 @@
-"""A client follows a run in the background to its end, and may connect at any time."""
+"""A client follows a background run until the run ends. The client may connect at any time."""
 
 import json
 import sys
@@ -218,7 +218,7 @@ def test_the_last_run_is_the_newest_release_or_rollback(followed: Followed) -> N
 
 
 def test_a_run_is_found_by_the_id_of_its_request(followed: Followed) -> None:
-    """A run is found by its request's ID, even a dry run, and even after later runs."""
+    """A run, even a dry run, is found by its request's ID, even after later runs."""
     for run, op, request in (("1", "release", ID), ("2", "dry-run", ANOTHER), ("3", "release", None)):
         run_log(followed.paths, run, op).begin("ci", "1.0.0", "", request)
         run_log(followed.paths, run, op).end(0)

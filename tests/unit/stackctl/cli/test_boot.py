@@ -44,7 +44,10 @@ def test_boot_uses_what_the_release_started_with(live: Droplet) -> None:
 
 
 def test_boot_starts_the_existing_worker_and_creates_none(live: Droplet) -> None:
-    """boot starts the existing worker although its Compose file has changed. Only a release may recreate the worker."""
+    """boot starts the existing worker although the worker's Compose file has changed.
+
+    Only a release may recreate the worker.
+    """
     before = worker(live)["id"]
     live.paths.worker_yaml.write_text("services: {worker: {}}\n")
     assert stackctl(live, "halt")[0] == 0

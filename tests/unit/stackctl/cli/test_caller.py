@@ -142,7 +142,7 @@ def test_history_names_the_key_and_so_does_who_is_refused(tmp_path: Path, monkey
     (run,) = json.loads(stackctl(droplet, "history", "--json")[1])
     assert (run["by"], run["key"]) == ("deploy", "ada@laptop")
     assert "by deploy (ada@laptop)" in stackctl(droplet, "history")[1]
-    # The unit is not a child of the session, so stackctl passes the key's name to it.
+    # The unit is not a child of the session, so stackctl passes the key's name to the unit.
     (asked,) = droplet.ran("systemd-run")
     assert re.search("--by deploy --key=ada@laptop release", " ".join(asked))
 

@@ -73,7 +73,10 @@ def test_the_old_names_are_those_of_the_changelog() -> None:
 
 
 def test_the_old_names_end_with_their_version() -> None:
-    """If this test fails, the old names have been accepted for one version. Remove the old names then."""
+    """If this test fails, the old names have been accepted for one version.
+
+    When this test fails, remove the old names.
+    """
     assert as_numbers(VERSION) < as_numbers(OLD_NAMES_END)
 
 

@@ -96,7 +96,7 @@ def test_a_run_is_done_when_its_exit_code_is_0(paths: Paths, code: int, ended: s
 
 
 def test_a_containers_log_is_an_event_a_line_without_secrets(paths: Paths) -> None:
-    """A container's log is masked before it is cut into lines, so that a secret of several lines is masked, too."""
+    """A container's log is masked before it is cut into lines, so that a secret of several lines is also masked."""
     out = StringIO()
     log = events.RunLog(paths.history, "release", Droplet(paths), out, ["one-line\nthe-other"])
     log.emit_tail("start", "Traceback:\nkey one-line\nthe-other is bad\n")

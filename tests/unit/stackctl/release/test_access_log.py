@@ -42,7 +42,7 @@ def test_nginx_s_own_answers_are_not_counted(access_log: Path) -> None:
 def test_requests_that_began_after_a_moment_count_since_then(
     tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, int]], moment: int
 ) -> None:
-    """A request counts only if it began after the given moment.
+    """A request counts only if the request began at or after the given moment.
 
     All lines that precede the mark count as requests before the flip.
     """

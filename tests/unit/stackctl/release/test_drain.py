@@ -36,7 +36,7 @@ def test_the_old_colour_ends_a_second_after_the_flip_at_the_earliest(
 ) -> None:
     """An immediate SIGTERM would reset connections in the backlog.
 
-    A rollback waits a second, because it has no watch.
+    A rollback has no watch, so the rollback waits a second.
     """
     assert stackctl(live, "release", "1.1.0")[0] == 0
     assert DRAIN_SECONDS == 1.0

@@ -61,7 +61,7 @@ def test_signals_are_ignored_before_the_last_step_is_undone(live: Droplet) -> No
 
 
 def test_a_release_killed_at_any_moment_serves_boots_and_can_be_finished(tmp_path: Path) -> None:
-    """The kill comes at each call and event in turn, and leaves real files."""
+    """stackctl is killed at each call and event in turn. The kill leaves real files."""
     served = list[str]()
     fresh = installed(tmp_path / "droplet")
     stackctl(fresh, "release", "1.0.0")

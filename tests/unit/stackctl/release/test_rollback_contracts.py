@@ -48,7 +48,7 @@ def test_a_migration_of_a_release_that_was_undone_counts(live: Droplet) -> None:
 
 
 def test_no_contract_comes_to_a_live_release_that_is_older_than_its_expand(live: Droplet) -> None:
-    """No contract is applied under a live release that is older than its expand, for example after a rollback."""
+    """No `contract` is applied while the live release is older than its `expand`, for example after a rollback."""
     assert stackctl(live, "release", "1.2.0")[0] == 0
     assert stackctl(live, "rollback")[0] == 0
     code, shown = stackctl(live, "release", "1.3.0")
@@ -68,7 +68,7 @@ def test_an_old_tag_is_not_released_onto_a_schema_that_it_cannot_serve(live: Dro
 def test_a_contract_that_came_to_no_end_bars_nothing(
     live: Droplet, monkeypatch: pytest.MonkeyPatch, end: BaseException
 ) -> None:
-    """A contract that was not applied prevents no rollback, whether it failed, was stopped or met a full disk."""
+    """A contract that failed, was stopped or met a full disk was not applied, so it prevents no rollback."""
 
     def ends(*_arguments: object) -> None:
         raise end

@@ -1,4 +1,4 @@
-"""A restore chooses the right backup, also from the off-site storage, and can load it into a new database."""
+"""A restore chooses the right backup, locally or in the off-site storage, and can load it into a new database."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_link_or_fifo_in_a_backup_is_not_restored(
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "revisions": 7}', "[" * 100_000, "\xff"])
 def test_a_malformed_state_in_a_backup_is_reported_in_one_line(saved: Droplet, text: str) -> None:
-    """A malformed state is refused even if the manifest matches, because an intruder can write both."""
+    """A malformed state is refused even if the manifest matches, because an intruder can write state and manifest."""
     place = saved.paths.backup(newest(saved))
     (place / manifest.STATE).write_text(text or " ")
     told = manifest.load(place)
@@ -229,7 +229,7 @@ def test_a_fetched_backup_that_does_not_restore_is_not_used(saved: Droplet, else
 
 @pytest.mark.parametrize("arrives", ["damaged", "unproven"])
 def test_a_damaged_local_backup_stays_until_the_fetch_succeeds(saved: Droplet, elsewhere: Path, arrives: str) -> None:
-    """A damaged local backup stays until a good one is fetched, because it may be the only one."""
+    """A damaged local backup stays until a good copy is fetched, because the damaged copy may be the only one."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
     flipped(saved)

@@ -27,7 +27,7 @@ from tests.support.restores import (
 
 
 def test_a_restore_killed_at_any_moment_is_finished_by_the_same_command(tmp_path: Path) -> None:
-    """The kill comes at each call and event in turn, and leaves real files."""
+    """stackctl is killed at each call and event in turn. The kill leaves real files."""
     live = list[bool]()
     droplet = installed(tmp_path / "droplet")
     stackctl(droplet, "release", "1.2.0")

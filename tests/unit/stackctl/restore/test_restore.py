@@ -95,7 +95,7 @@ def test_a_restore_without_confirmation_changes_nothing_and_shows_what_to_type(
 
 def test_latest_is_the_newest_verified_backup_that_no_restore_made(saved: Droplet) -> None:
     wanted = newest(saved)
-    stackctl(saved, "release", "1.2.0")  # this release makes a dump that is not verified
+    stackctl(saved, "release", "1.2.0")  # the release 1.2.0 makes a dump that is not verified
     restored(saved)
     assert stackctl(saved, "restore", "latest", "--yes", wanted)[0] == 0
 

@@ -40,7 +40,7 @@ def asked(droplet: Droplet) -> list[str]:
 
 
 def test_every_program_beside_postgresql_gets_our_settings_first(live: Droplet) -> None:
-    """Prevent attack S1. psql, pg_dump and other programs get our settings, in the live and the throwaway server."""
+    """To prevent attack S1, psql, pg_dump and other programs get our settings in the live and the throwaway server."""
     assert stackctl(live, "backup")[0] == 0
     assert stackctl(live, "amcheck")[0] == 0
     beside = [call for call in live.calls if call[:5] == ["docker", "exec", "-i", "--user", "postgres"]]
@@ -117,7 +117,7 @@ def test_a_table_that_is_not_counted_has_no_key(live: Droplet, monkeypatch: pyte
 def test_all_tables_are_locked_before_the_snapshot_is_taken(live: Droplet) -> None:
     """A dump locks all tables before it takes its PostgreSQL snapshot (R1, F5).
 
-    TRUNCATE is not MVCC-safe: an older PostgreSQL snapshot sees an empty table.
+    After a `TRUNCATE`, which is not MVCC-safe, an older PostgreSQL snapshot sees an empty table.
     """
     postgres(live).dump(live.paths.var / "dump", 60)
     lines = asked(live)
@@ -235,7 +235,10 @@ def test_only_login_roles_of_ours_that_nothing_needs_are_dropped(live: Droplet) 
 
 
 def test_a_login_s_objects_are_searched_in_every_database(live: Droplet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A login's objects are removed from every database, because one object would keep the role and its password."""
+    """A login role's objects are removed from every database.
+
+    With an object left, the role and its password would stay.
+    """
     answer = live.postgres.sql
     monkeypatch.setattr(
         live.postgres, "sql", lambda sql: Result(0, "app\npostgres") if "FROM pg_shdepend" in sql else answer(sql)

@@ -25,7 +25,7 @@ AOF = "appendonlydir"
 @pytest.mark.parametrize("mark", [b"", b"06e2c66bc318c5c3c8d32a4df8bf2538e8db3e362"[:40]])
 @pytest.mark.parametrize("data", [DATA, DATA * 3, b""])
 def test_the_marker_after_the_stream_is_not_in_the_dump(tmp_path: Path, data: bytes, mark: bytes) -> None:
-    """The dump lacks the marker at the stream's end, because an append-only file cannot begin with such a dump."""
+    """The dump lacks the marker at the stream's end, because Redis refuses an append-only file with the marker."""
 
     class Answering(Machine):
         def run(self, *_: object, stdout: Path | None = None, **__: object) -> Result:
@@ -169,7 +169,7 @@ def test_a_link_laid_while_it_is_copied_is_refused(
 
 @pytest.mark.usefixtures("swept")
 def test_no_tree_is_too_deep_to_be_forgotten(there: Path, rdb: Path) -> None:
-    """A tree of any depth is removed. shutil.rmtree fails at a thousand levels, and then each restore would fail."""
+    """A tree of any depth is removed. shutil.rmtree fails at a thousand levels, so each restore would fail."""
     here = os.open(there, os.O_RDONLY)
     os.mkdir(f"{AOF}_replaced", dir_fd=here)
     name = f"{AOF}_replaced"

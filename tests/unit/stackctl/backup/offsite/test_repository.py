@@ -1,4 +1,4 @@
-"""stackctl's use of restic: causes of failures, locks, secrets and the key's permissions."""
+"""Tests of stackctl's use of restic, with failures, locks, secrets and the key's permissions."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
         sa.Column("job_id", sa.BigInteger, sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
         sa.Column("worker", sa.Text, nullable=False),
-        # now() would be the time at which the transaction began, perhaps before another run ended.
+        # `now()` would be the start of the transaction, perhaps before another run ended.
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
     )
